@@ -1,0 +1,1 @@
+"""Cumulet: a small, honest, secure cloud whose servers move safely."""

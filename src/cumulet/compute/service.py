@@ -1,0 +1,14 @@
+"""The Compute service's place in the registry: every file of `compute` declares its operations on `COMPUTE`."""
+
+from __future__ import annotations
+
+from cumulet.web.operation import Microversion, Service
+
+COMPUTE = Service(
+    name="compute",
+    type="compute",
+    prefix="/compute/v2.1",
+    versions=(Microversion(2, 1), Microversion(2, 104)),
+    microversioned=True,
+    error_style="compute",
+)

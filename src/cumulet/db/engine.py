@@ -1,0 +1,309 @@
+"""The database: a transaction is a function. SQLite with one writer thread and group commit, or PostgreSQL, serializable.
+
+`Database.write(fn)` runs `fn(tx)` in a transaction and returns its result only after the commit is durable. `fn` may run
+more than once (PostgreSQL retries serialization failures), so it must touch nothing but `tx`; what must follow a commit
+is registered with `tx.after_commit`. Because every transaction is serializable, a read-then-write inside one function
+needs no further lock; across transactions, callers compare generations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy import Connection, Engine, Executable, MetaData, Row, create_engine, event
+from sqlalchemy.engine import CursorResult, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool, StaticPool
+
+T = TypeVar("T")
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+"""All tables of all services; each service's `store.py` defines its own on it."""
+
+GROUP_COMMIT_LIMIT = 64
+SERIALIZATION_RETRIES = 20
+
+
+class Tx:
+    """One transaction. Thin over a SQLAlchemy Connection, with the few calls that stores use."""
+
+    __slots__ = ("_after_commit", "connection", "writable")
+
+    def __init__(self, connection: Connection, *, writable: bool) -> None:
+        self.connection = connection
+        self.writable = writable
+        self._after_commit: list[Callable[[], None]] = []
+
+    def execute(self, statement: Executable, rows: Any = None) -> CursorResult[Any]:
+        return self.connection.execute(statement, rows)
+
+    def all(self, statement: Executable) -> list[Row[Any]]:
+        return list(self.connection.execute(statement).all())
+
+    def first(self, statement: Executable) -> Row[Any] | None:
+        return self.connection.execute(statement).first()
+
+    def scalar(self, statement: Executable) -> Any:
+        return self.connection.execute(statement).scalar()
+
+    def changed(self, statement: Executable) -> int:
+        """Run an UPDATE or DELETE and return how many rows it matched: the compare-and-swap answer."""
+        return self.connection.execute(statement).rowcount
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once, after this transaction is durable, on the thread that committed. It must not block."""
+        self._after_commit.append(callback)
+
+    def committed(self) -> None:
+        for callback in self._after_commit:
+            callback()
+
+
+class Database:
+    """A connection to SQLite or PostgreSQL. Thread-safe; `close` waits for what was queued."""
+
+    def __init__(self, url: str, *, inline: bool = False) -> None:
+        """`url`: ``sqlite:///FILE``, ``sqlite://`` (memory) or ``postgresql://...``. `inline` runs all on the caller's thread."""
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._engine = _sqlite_engine(self.url) if self.is_sqlite else _postgresql_engine(self.url)
+        memory = self.is_sqlite and not self.url.database
+        self._inline = inline
+        self._local = threading.local()
+        self._readers = ThreadPoolExecutor(1 if memory else 4, "db-read") if not inline else None
+        self._reader_connections: list[Connection] = []
+        self._closed = False
+        self._memory_lock = threading.RLock() if memory else None
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._writers: list[threading.Thread] = []
+        if not inline:
+            target = self._sqlite_writer if self.is_sqlite else self._postgresql_writer
+            for n in range(1 if self.is_sqlite else 4):
+                thread = threading.Thread(target=target, name=f"db-write-{n}", daemon=True)
+                thread.start()
+                self._writers.append(thread)
+        self._inline_writer: Connection | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The SQLAlchemy engine, for schema creation and migrations only."""
+        return self._engine
+
+    # -- reading
+
+    def read(self, fn: Callable[[Tx], T]) -> T:
+        """Run `fn` on a consistent snapshot on the calling thread."""
+        with self._memory_lock or contextlib.nullcontext():
+            connection = self._reader()
+            try:
+                with connection.begin():
+                    return fn(Tx(connection, writable=False))
+            except DBAPIError as error:
+                if error.connection_invalidated:
+                    self._local.reader = None
+                raise
+
+    async def read_async(self, fn: Callable[[Tx], T]) -> T:
+        if self._readers is None:
+            return self.read(fn)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self.read, fn)
+
+    def _reader(self) -> Connection:
+        if self._inline:
+            return self._inline_connection()
+        connection: Connection | None = getattr(self._local, "reader", None)
+        if connection is None:
+            connection = self._local.reader = self._engine.connect()
+            self._reader_connections.append(connection)
+        return connection
+
+    # -- writing
+
+    def write(self, fn: Callable[[Tx], T]) -> T:
+        """Run `fn` in a write transaction; returns after the commit is durable. Not for the event loop's thread."""
+        if self._inline:
+            return self._write_inline(fn)
+        job = _Job(fn)
+        self._queue.put(job)
+        result: T = job.future.result()
+        return result
+
+    async def write_async(self, fn: Callable[[Tx], T]) -> T:
+        if self._inline:
+            return self._write_inline(fn)
+        job = _Job(fn)
+        self._queue.put(job)
+        result: T = await asyncio.wrap_future(job.future)
+        return result
+
+    def _inline_connection(self) -> Connection:
+        if self._inline_writer is None:
+            self._inline_writer = self._engine.connect()
+        return self._inline_writer
+
+    def _write_inline(self, fn: Callable[[Tx], T]) -> T:
+        connection = self._inline_connection()
+        with connection.begin():
+            tx = Tx(connection, writable=True)
+            result = fn(tx)
+        tx.committed()
+        return result
+
+    def _sqlite_writer(self) -> None:
+        """Take what is queued, run each in a savepoint, commit all at once: one fsync for many requests."""
+        connection = self._engine.connect()
+        connection.info["immediate"] = True
+        while (job := self._queue.get()) is not None:
+            stop = False
+            done: list[tuple[_Job, Tx, Any]] = []
+            try:
+                with self._memory_lock or contextlib.nullcontext(), connection.begin():
+                    while True:
+                        tx = Tx(connection, writable=True)
+                        try:
+                            with connection.begin_nested():
+                                done.append((job, tx, job.fn(tx)))
+                        except BaseException as error:
+                            job.future.set_exception(error)
+                        if len(done) >= GROUP_COMMIT_LIMIT:
+                            break
+                        try:
+                            following = self._queue.get_nowait()
+                        except queue.Empty:
+                            break
+                        if following is None:
+                            stop = True
+                            break
+                        job = following
+            except BaseException as error:
+                for waiting, _, _ in done:
+                    waiting.future.set_exception(error)
+                done = []
+            for finished, tx, result in done:
+                tx.committed()
+                finished.future.set_result(result)
+            if stop:
+                break
+        connection.close()
+
+    def _postgresql_writer(self) -> None:
+        while (job := self._queue.get()) is not None:
+            try:
+                job.future.set_result(self._write_serializable(job.fn))
+            except BaseException as error:
+                job.future.set_exception(error)
+
+    def _write_serializable(self, fn: Callable[[Tx], T]) -> T:
+        for attempt in range(SERIALIZATION_RETRIES):
+            try:
+                with self._engine.connect() as connection:
+                    with connection.begin():
+                        tx = Tx(connection, writable=True)
+                        result = fn(tx)
+                    tx.committed()
+                    return result
+            except DBAPIError as error:
+                # 40001 serialization_failure, 40P01 deadlock_detected: PostgreSQL asks for exactly this retry.
+                if (
+                    getattr(error.orig, "sqlstate", None) not in ("40001", "40P01")
+                    or attempt == SERIALIZATION_RETRIES - 1
+                ):
+                    raise
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        for _ in self._writers:
+            self._queue.put(None)
+        for thread in self._writers:
+            thread.join()
+        if self._readers is not None:
+            self._readers.shutdown(wait=True)
+        for connection in self._reader_connections:
+            connection.close()
+        if self._inline_writer is not None:
+            self._inline_writer.close()
+        self._engine.dispose()
+
+
+@dataclass(slots=True)
+class _Job:
+    fn: Callable[[Tx], Any]
+    future: Future[Any] = field(default_factory=Future)
+
+
+def _json_dumps(value: Any) -> str:
+    return msgspec.json.encode(value, order="sorted").decode()
+
+
+def _sqlite_engine(url: Any) -> Engine:
+    memory = not url.database
+    engine = create_engine(
+        url,
+        poolclass=StaticPool if memory else NullPool,
+        connect_args={"check_same_thread": False},
+        json_serializer=_json_dumps,
+        json_deserializer=msgspec.json.decode,
+    )
+
+    @event.listens_for(engine, "connect")
+    def _connect(dbapi_connection: Any, _record: Any) -> None:
+        dbapi_connection.isolation_level = None  # we say BEGIN ourselves, below
+        cursor = dbapi_connection.cursor()
+        if not memory:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute("PRAGMA busy_timeout=10000")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.info.get("immediate") else "BEGIN")
+
+    return engine
+
+
+def _postgresql_engine(url: Any) -> Engine:
+    return create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        isolation_level="SERIALIZABLE",
+        pool_size=10,
+        pool_pre_ping=True,
+        json_serializer=_json_dumps,
+        json_deserializer=msgspec.json.decode,
+    )
+
+
+def database_file(url: str) -> Path | None:
+    """The SQLite file behind `url`, or None."""
+    parsed = make_url(url)
+    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+
+
+@contextlib.contextmanager
+def opened(url: str, *, inline: bool = False) -> Iterator[Database]:
+    database = Database(url, inline=inline)
+    try:
+        yield database
+    finally:
+        database.close()

@@ -1,0 +1,239 @@
+"""What a host can do with guests, behind one Protocol: `simulated` and `qemu` implement it, the agent calls it.
+
+Every verb is idempotent: asked twice, it does the work once and answers the same. A driver never decides who owns a
+guest; it does what it is told and says what it observes. All sizes are in the unit of their name.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+
+class GuestState(StrEnum):
+    """What the hypervisor says about a guest, by asking it, never from memory."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    """Paused by a user; never a side of a migration."""
+    SUSPENDED = "suspended"
+    STOPPED = "stopped"
+    """Defined here, with its disk, no process (or the guest powered itself off)."""
+    INCOMING = "incoming"
+    """A destination: waits for, or holds, state that is not yet allowed to run."""
+    HANDED_OVER = "handed-over"
+    """A source after `completed`: paused, its state sent; may be brought back with `resume_source`."""
+    CRASHED = "crashed"
+    ABSENT = "absent"
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A message: encoded as JSON between processes, handed over as it is inside one."""
+
+
+class Nic(Record, frozen=True):
+    """A port to plug. `mac` as aa:bb:cc:dd:ee:ff, addresses with their prefix (``10.0.0.5/24``)."""
+
+    port_id: str
+    network_id: str
+    mac: str
+    addresses: tuple[str, ...] = ()
+
+
+class Image(Record, frozen=True):
+    """A boot image. `url` tells the host where to read it (``file:``-less local path of the store); checked by `sha512`."""
+
+    id: str
+    disk_format: str
+    size_bytes: int
+    virtual_size_bytes: int
+    sha512: str
+    path: str
+
+
+class Guest(Record, frozen=True):
+    """A frozen description: all that decides what the guest sees, so that a destination can be started exactly alike."""
+
+    server_id: str
+    name: str
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+    image: Image | None
+    nics: tuple[Nic, ...] = ()
+    machine_type: str = ""
+    """Versioned, e.g. ``pc-q35-7.2``; filled by the first host from its own best, frozen afterwards."""
+    cpu_model: str = ""
+    user_data: str | None = None
+    """Base64, at most 65,535 characters."""
+    metadata: dict[str, str] = {}
+    extra_specs: dict[str, str] = {}
+
+
+class HostFacts(Record, frozen=True):
+    """What a host offers, reported at every connection; placement's inventory and compatibility checks come from it."""
+
+    name: str
+    driver: str
+    hypervisor_type: str
+    hypervisor_version: int
+    """As libvirt counts: major * 1,000,000 + minor * 1,000 + micro."""
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+    cpu_models: tuple[str, ...]
+    machine_types: tuple[str, ...]
+    features: tuple[str, ...]
+    """e.g. ``post-copy``, ``networks``, ``local-disk``."""
+    address: str
+    """Where migrations to this host connect."""
+
+
+class GuestReport(Record, frozen=True):
+    """One guest as observed."""
+
+    server_id: str
+    state: GuestState
+    generation: int
+    """Highest generation this host has accepted for the guest (0: none)."""
+
+
+class Endpoint(Record, frozen=True):
+    """Where a prepared destination listens: only for the peer named when it was prepared, only with TLS."""
+
+    address: str
+    port: int
+    nbd_port: int | None
+    tls_hostname: str
+    """Name the source must find in the destination's certificate."""
+
+
+class MigrationPhase(StrEnum):
+    """Where a copy is, as the source's hypervisor says."""
+
+    NONE = "none"
+    DISK = "disk"
+    SETUP = "setup"
+    ACTIVE = "active"
+    SWITCHOVER = "switchover"
+    POST_COPY = "post-copy"
+    COMPLETED = "completed"
+    """All state has left; the source is paused (`GuestState.HANDED_OVER`), the destination holds it, nobody runs."""
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return self in (MigrationPhase.COMPLETED, MigrationPhase.FAILED, MigrationPhase.CANCELLED, MigrationPhase.NONE)
+
+
+class MigrationProgress(Record, frozen=True):
+    """Progress of a copy, observed. Bytes unless named otherwise."""
+
+    phase: MigrationPhase
+    error: str | None = None
+    memory_total: int = 0
+    memory_processed: int = 0
+    memory_remaining: int = 0
+    disk_total: int = 0
+    disk_processed: int = 0
+    disk_remaining: int = 0
+    rate_bytes_s: float = 0.0
+    dirty_rate_bytes_s: float = 0.0
+    rounds: int = 0
+    downtime_ms: int | None = None
+    elapsed_ms: int = 0
+
+
+class MigrationParameters(Record, frozen=True):
+    """How to copy."""
+
+    bandwidth_mib_s: int
+    downtime_limit_ms: int
+    copy_disk: bool
+    post_copy: bool = False
+
+
+class DriverError(Exception):
+    """A verb failed, with the hypervisor's own words. Says nothing about where the guest runs: observe."""
+
+
+class Driver(Protocol):
+    """A host's hypervisor."""
+
+    async def facts(self) -> HostFacts: ...
+
+    async def guests(self) -> list[GuestReport]:
+        """All guests this host knows of in any state, by asking each hypervisor process. `generation` may be 0 here."""
+        ...
+
+    async def observe(self, server_id: str) -> GuestState: ...
+
+    # -- life
+
+    async def create(self, guest: Guest) -> Guest:
+        """Define, make the disk from the image, boot. Returns the frozen description (machine type and CPU filled in)."""
+        ...
+
+    async def destroy(self, server_id: str) -> None:
+        """Kill the process, remove disk, taps, sockets and description. Absent is success."""
+        ...
+
+    async def start(self, server_id: str) -> None: ...
+    async def stop(self, server_id: str, *, grace_seconds: float) -> None:
+        """ACPI power button, then kill after the grace time."""
+        ...
+
+    async def reboot(self, server_id: str, *, hard: bool) -> None: ...
+    async def pause(self, server_id: str) -> None: ...
+    async def unpause(self, server_id: str) -> None: ...
+    async def suspend(self, server_id: str) -> None:
+        """Save memory to local storage and end the process; `resume` restores it."""
+        ...
+
+    async def resume(self, server_id: str) -> None: ...
+    async def console_output(self, server_id: str, *, max_bytes: int) -> bytes:
+        """The newest output of the serial console."""
+        ...
+
+    async def diagnostics(self, server_id: str) -> dict[str, int | str]: ...
+
+    # -- live migration, destination side
+
+    async def prepare_incoming(self, guest: Guest, *, source_host: str, parameters: MigrationParameters) -> Endpoint:
+        """Make disks, start the guest paused and listening, accepting TLS from `source_host`'s certificate only.
+        Asked again for the same guest, answers the same endpoint if it still listens, else starts afresh."""
+        ...
+
+    async def resume_destination(self, server_id: str) -> None:
+        """The commit is recorded: stop NBD, run the guest. Running already is success."""
+        ...
+
+    # -- live migration, source side
+
+    async def start_copy(self, server_id: str, endpoint: Endpoint, parameters: MigrationParameters) -> None:
+        """Begin copying disks then memory. Returns once begun; begun already is success."""
+        ...
+
+    async def copy_progress(self, server_id: str, *, wait_seconds: float, seen: MigrationPhase) -> MigrationProgress:
+        """Progress; waits up to `wait_seconds` for the phase to differ from `seen`, answers at once then."""
+        ...
+
+    async def force_complete(self, server_id: str) -> None:
+        """Post-copy where it was agreed on, else pause the guest so that the copy converges."""
+        ...
+
+    async def cancel_copy(self, server_id: str) -> MigrationProgress:
+        """Cancel (yank where the main loop hangs) and wait until the copy has ended; answers what was observed then:
+        COMPLETED if it was too late. Does not resume a HANDED_OVER guest."""
+        ...
+
+    async def resume_source(self, server_id: str) -> None:
+        """The move is aborted: the guest runs on here. Running already is success; one the user had paused stays paused."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of guests without stopping them."""
+        ...

@@ -1,0 +1,39 @@
+"""What a cloud is started with. Few, typed, each used; read once at start, never changed while running."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of a cloud, with their units in their names."""
+
+    state_dir: Path
+    database_url: str
+    listen_address: str = "127.0.0.1"
+    listen_port: int = 8774
+    driver: Literal["simulated", "qemu"] = "simulated"
+    host_names: tuple[str, ...] = ("host1", "host2")
+    region: str = "RegionOne"
+    bare: bool = False
+    policy_file: Path | None = None
+    token_life_seconds: int = 3600
+    argon2_memory_kib: int = 19_456
+    login_failures_per_minute: int = 10
+    host_silent_seconds: float = 10.0
+    lease_seconds: float = 10.0
+    migration_bandwidth_mib_s: int = 1024
+    migration_downtime_limit_ms: int = 300
+    migration_progress_timeout_seconds: float = 30.0
+    migration_timeout_seconds_per_gib: float = 120.0
+    simulated_speed: float = 100.0
+    """Virtual seconds per second for simulated hosts' work."""
+    simulated_vcpus: int = 64
+    simulated_memory_mib: int = 262_144
+    simulated_disk_gib: int = 4096
+    cpu_allocation_ratio: float = 4.0
+    ram_allocation_ratio: float = 1.0
+    disk_allocation_ratio: float = 1.0

@@ -1,0 +1,259 @@
+"""An operation is declared once: route, versions, rules, body and handler stand together, in the feature's file.
+
+    @COMPUTE.operation("POST", "/servers/{server_id}/action", action="os-migrateLive",
+                       rules=(Rule(MIGRATE_LIVE), Rule(MIGRATE_LIVE_HOST, when="host")),
+                       target=server_in_sight, body=MigrateLive, success=202)
+    def migrate_live(call: Call[Server, MigrateLive]) -> None: ...
+
+The dispatcher (`web.app`) does the same things in the same order for every request: token to caller (401), microversion
+(406), route and method (404, 405), query and body (400), target in the caller's sight (404), rules (403), handler.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from cumulet.db.engine import Tx
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from cumulet.web.context import Cloud
+
+TargetT = TypeVar("TargetT")
+BodyT = TypeVar("BodyT")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Microversion:
+    """``2.96``: ordered by its two numbers. Services without microversions use their one version."""
+
+    major: int
+    minor: int
+
+    @classmethod
+    def parse(cls, text: str) -> Microversion:
+        match = re.fullmatch(r"([1-9]\d*)\.([1-9]\d*|0)", text, re.ASCII)
+        if match is None:
+            raise ValueError(text)
+        return cls(int(match[1]), int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}"
+
+    def at_least(self, text: str) -> bool:
+        """``version.at_least("2.47")``; the parsed bound is cached."""
+        bound = _PARSED.get(text)
+        if bound is None:
+            bound = _PARSED[text] = Microversion.parse(text)
+        return self >= bound
+
+
+_PARSED: dict[str, Microversion] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks: made by the authenticator from a live token, never from headers."""
+
+    user_id: str
+    user_name: str
+    user_domain_id: str
+    roles: frozenset[str]
+    project_id: str | None = None
+    project_name: str | None = None
+    project_domain_id: str | None = None
+    domain_id: str | None = None
+    system: bool = False
+    token_id: str = ""
+    """Audit id of the token; not a secret."""
+    token: Any = None
+    """The identity service's own token object."""
+
+    @property
+    def is_admin(self) -> bool:
+        return "admin" in self.roles
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A policy rule the caller must pass. `when`: only if this body attribute was given and is not null."""
+
+    name: str
+    when: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer with its own status or headers. `body` None means no content; bytes are sent as they are."""
+
+    body: Any = None
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Query:
+    """Query parameters in the order given; a name may repeat. Values are text, already checked by the operation's schema."""
+
+    __slots__ = ("pairs",)
+
+    def __init__(self, pairs: list[tuple[str, str]]) -> None:
+        self.pairs = pairs
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """The last value of `name`, as OpenStack services read it."""
+        for key, value in reversed(self.pairs):
+            if key == name:
+                return value
+        return default
+
+    def getall(self, name: str) -> list[str]:
+        return [value for key, value in self.pairs if key == name]
+
+    def __contains__(self, name: str) -> bool:
+        return any(key == name for key, _ in self.pairs)
+
+    def names(self) -> list[str]:
+        return list(dict.fromkeys(key for key, _ in self.pairs))
+
+
+@dataclass(slots=True, kw_only=True)
+class Call(Generic[TargetT, BodyT]):
+    """What a handler gets. `def` handlers have `tx` (a write transaction; a read one for GET and HEAD); `async def` ones
+    have none and use `cloud.db` themselves: for hashing, streams and questions to hosts."""
+
+    caller: Caller
+    version: Microversion
+    path: Mapping[str, str]
+    query: Query
+    body: BodyT
+    target: TargetT
+    cloud: Cloud
+    request_id: str
+    base_url: str
+    """``https://host:port``, as the client reached us."""
+    service_url: str
+    """`base_url` and the service's prefix: for links."""
+    now_us: int
+    authorise: Callable[[str, Mapping[str, Any] | None], bool]
+    """Whether the caller passes a further rule (with facts, default the target's): for fields that depend on a rule."""
+    request: Request | None = None
+    """For streaming operations only."""
+    tx: Tx = None  # type: ignore[assignment]
+
+    def require(self, rule: str, facts: Mapping[str, Any] | None = None) -> None:
+        """Refuse with 403 unless the caller passes `rule`."""
+        if not self.authorise(rule, facts):
+            from cumulet.errors import Forbidden
+
+            raise Forbidden(f"Policy doesn't allow {rule} to be performed.")
+
+
+Handler = Callable[[Any], Any] | Callable[[Any], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One line of the registry."""
+
+    service: Service
+    method: str
+    path: str
+    action: str | None
+    since: Microversion
+    until: Microversion | None
+    rules: tuple[Rule, ...]
+    target: Callable[[Any], Any] | None
+    facts: Callable[[Any], Mapping[str, Any]] | None
+    body: type | None
+    body_key: str | None
+    query: type | None
+    success: int
+    public: bool
+    raw_body: bool
+    handler: Handler
+    name: str
+    summary: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """An API under one path. `versions`: (minimum, maximum); `version_headers`: names to read, best first."""
+
+    name: str
+    type: str
+    prefix: str
+    versions: tuple[Microversion, Microversion]
+    microversioned: bool = False
+    error_style: str = "compute"
+    """compute | identity | network | image | placement: the shape of error bodies."""
+    operations: list[Operation] = field(default_factory=list)
+
+    def operation(
+        self,
+        method: str,
+        path: str,
+        *,
+        rules: tuple[Rule, ...] | None = None,
+        action: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        target: Callable[[Any], Any] | None = None,
+        facts: Callable[[Any], Mapping[str, Any]] | None = None,
+        body: type | None = None,
+        body_key: str | None = None,
+        query: type | None = None,
+        success: int = 200,
+        public: bool = False,
+        raw_body: bool = False,
+    ) -> Callable[[Any], Any]:
+        """Declare an operation of this service.
+
+        rules: policy rules, all must pass; required unless `public` (no token needed) - `()` means "any valid token".
+        action: the one key of a POST .../action body; the body class describes its value.
+        since, until: first and last microversion that has it (inclusive).
+        target: loads the thing named by the path within the caller's sight or raises NotFound; its result is `call.target`.
+        facts: policy facts of the call; default: `project_id` and `user_id` of the target, else of the caller.
+        body: class of the body (see `web.schema`); body_key: the envelope's key, e.g. ``server``.
+        query: class of the query parameters; None means "unknown parameters are ignored".
+        raw_body: the body is a stream, not JSON; the handler is `async def` and reads `call.request`.
+        """
+        if rules is None and not public:
+            raise TypeError(f"{self.name} {method} {path}: an operation names its policy rules or is public")
+        if method in ("POST", "PUT", "PATCH") and body is None and not raw_body:
+            raise TypeError(
+                f"{self.name} {method} {path}: an operation that takes a body names its class (Empty for none)"
+            )
+
+        def register(handler: Any) -> Any:
+            doc = (handler.__doc__ or "").strip()
+            if not doc:
+                raise TypeError(f"{self.name} {method} {path}: the handler has no docstring")
+            self.operations.append(
+                Operation(
+                    service=self,
+                    method=method,
+                    path=path,
+                    action=action,
+                    since=Microversion.parse(since) if since else self.versions[0],
+                    until=Microversion.parse(until) if until else None,
+                    rules=rules or (),
+                    target=target,
+                    facts=facts,
+                    body=body,
+                    body_key=body_key,
+                    query=query,
+                    success=success,
+                    public=public,
+                    raw_body=raw_body,
+                    handler=handler,
+                    name=handler.__name__,
+                    summary=doc.splitlines()[0],
+                )
+            )
+            return handler
+
+        return register
