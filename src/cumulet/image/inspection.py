@@ -1,0 +1,162 @@
+"""Is an upload what it claims to be? Decided while it streams, by our own header checks and by oslo.utils' inspectors.
+
+Only raw and qcow2 are accepted. Raw content may be anything but another image format; a boot sector (MBR, GPT) is
+what a raw disk begins with and is allowed where its partition table is sane. Nothing is ever decompressed.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import IO, cast
+
+from oslo_utils.imageutils import format_inspector
+
+from cumulet.image import qcow2
+from cumulet.image.qcow2 import Refused
+
+ACCEPTED_DISK_FORMATS = ("raw", "qcow2")
+
+# Signatures of formats that QEMU or a later tool would open as something other than raw: (offset, bytes, name).
+_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
+    (0, qcow2.MAGIC, "qcow2"),
+    (0, b"QED\0", "qed"),
+    (0, b"KDMV", "vmdk"),
+    (0, b"COWD", "vmdk"),
+    (0, b"# Disk DescriptorFile", "vmdk"),
+    (0, b"vhdxfile", "vhdx"),
+    (0, b"conectix", "vhd"),
+    (0, b"cxsparse", "vhd"),
+    (0, b"LUKS\xba\xbe", "luks"),
+    (0, b"SKUL\xba\xbe", "luks"),
+    (0, b"WithoutFreeSpace", "parallels"),
+    (0, b"WithouFreSpacExt", "parallels"),
+    (0, b"Bochs Virtual HD Image", "bochs"),
+    (0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop", "cloop"),
+    (64, b"\x7f\x10\xda\xbe", "vdi"),
+    (0x8001, b"CD001", "iso"),
+    (0x8801, b"CD001", "iso"),
+    (0x9001, b"CD001", "iso"),
+)
+_START_BYTES = 0x9001 + 5
+# Signatures that a file ends with: a fixed VHD and a DMG look raw to whoever reads only the start.
+_TRAILERS: tuple[tuple[int, bytes, str], ...] = (
+    (512, b"conectix", "vhd"),
+    (511, b"conectix", "vhd"),
+    (512, b"koly", "dmg"),
+)
+_TRAILER_BYTES = 512
+# As QEMU probes for a text descriptor: comment and blank lines, then the version. Linear: no two alternatives overlap.
+_VMDK_DESCRIPTOR = re.compile(rb"(?:#[^\n]*\n|[ \r]*\n)*+version=[123]\r?\n")
+
+
+class _Pushed:
+    """Turns pushed chunks into the file-like object oslo.utils' wrapper reads from."""
+
+    def __init__(self) -> None:
+        self.chunk = b""
+
+    def read(self, _size: int = -1) -> bytes:
+        chunk, self.chunk = self.chunk, b""
+        return chunk
+
+
+class Inspection:
+    """Fed with an upload's chunks in order; `finish` gives the virtual size in bytes. Both raise `Refused`.
+
+    Holds at most the first cluster (2 MiB), the last 512 bytes and what oslo.utils captures.
+    """
+
+    def __init__(self, disk_format: str, *, virtual_size_limit: int) -> None:
+        if disk_format not in ACCEPTED_DISK_FORMATS:
+            raise Refused(f"Images of disk_format {disk_format} are not accepted; use raw or qcow2.")
+        self._claims_qcow2 = disk_format == "qcow2"
+        self._limit = virtual_size_limit
+        self._start = bytearray()
+        self._start_limit = qcow2.LARGEST_CLUSTER if self._claims_qcow2 else _START_BYTES
+        self._end = b""
+        self._size = 0
+        self._judged = False
+        self.qcow2: qcow2.Header | None = None
+        self._pushed = _Pushed()
+        # The wrapper types its source as a whole IO; it only ever calls read().
+        self._oslo = format_inspector.InspectWrapper(cast("IO[bytes]", self._pushed))
+
+    def feed(self, chunk: bytes) -> None:
+        """Look at the next bytes of the upload. Refuses as early as it can."""
+        if not chunk:
+            return
+        self._size += len(chunk)
+        if not self._claims_qcow2 and self._size > self._limit:
+            raise Refused(f"The image is larger than {self._limit} bytes.")
+        if not self._judged:
+            self._start += chunk[: self._start_limit - len(self._start)]
+            needed = qcow2.bytes_needed(self._start) if self._claims_qcow2 else 0
+            if len(self._start) >= max(_START_BYTES, needed):
+                self._judge_start()
+        self._end = (self._end + chunk[-_TRAILER_BYTES:])[-_TRAILER_BYTES:]
+        self._pushed.chunk = chunk
+        self._oslo.read(len(chunk))
+
+    def finish(self) -> int:
+        """The upload is complete: judge it whole. Returns the virtual size."""
+        if not self._judged:
+            self._judge_start()
+        self._oslo.close()
+        for from_end, signature, name in _TRAILERS:
+            if self._end[-from_end:].startswith(signature) and self._size >= from_end:
+                raise Refused(f"The content is a {name} image.")
+        self._judge_by_oslo()
+        if self.qcow2 is None:
+            return self._size
+        for offset, length in self.qcow2.tables():
+            if offset + length > self._size:
+                raise Refused("The qcow2 image is cut short: a table lies beyond its end.")
+        return self.qcow2.virtual_size
+
+    def _judge_start(self) -> None:
+        self._judged = True
+        start = bytes(self._start)
+        self._start.clear()
+        for offset, signature, name in _SIGNATURES:
+            if start.startswith(signature, offset) and not (self._claims_qcow2 and name == "qcow2"):
+                raise Refused(f"The content is a {name} image.")
+        if _VMDK_DESCRIPTOR.match(start):
+            raise Refused("The content is a vmdk image.")
+        if self._claims_qcow2:
+            self.qcow2 = qcow2.read_header(start, virtual_size_limit=self._limit)
+
+    def _judge_by_oslo(self) -> None:
+        try:
+            found = self._oslo.format
+            if found is None:
+                raise Refused("The format of the content cannot be determined.")
+            name = str(found)
+            expected = {"qcow2"} if self._claims_qcow2 else {"raw", "gpt"}
+            if name not in expected:
+                raise Refused(f"The content is {name}, which is not what the image's disk_format says.")
+            found.safety_check()
+        except format_inspector.SafetyCheckFailed as error:
+            raise Refused("The image fails the safety checks: " + ", ".join(sorted(error.failures)) + ".") from error
+        except format_inspector.ImageFormatError as error:
+            raise Refused("The content matches several image formats or none.") from error
+
+
+def inspect_file(file: IO[bytes], disk_format: str, *, virtual_size_limit: int) -> int:
+    """Inspect a whole file, e.g. a builtin image. Returns its virtual size in bytes; raises `Refused`."""
+    inspection = Inspection(disk_format, virtual_size_limit=virtual_size_limit)
+    file.seek(0)
+    while chunk := file.read(1 << 20):
+        inspection.feed(chunk)
+    virtual_size = inspection.finish()
+    check_tables(inspection, file)
+    return virtual_size
+
+
+def check_tables(inspection: Inspection, file: IO[bytes]) -> None:
+    """Check a finished qcow2 upload's L1 table in the file itself; nothing to do for raw. Raises `Refused`."""
+    header = inspection.qcow2
+    if header is None:
+        return
+    file_size = file.seek(0, 2)
+    file.seek(header.l1_offset)
+    qcow2.check_l1_table(header, file.read(header.l1_entries * 8), file_size)
