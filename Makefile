@@ -1,0 +1,59 @@
+# Everything starts here, from a fresh clone with Python >= 3.11 and nothing else prepared.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+DRIVER ?= auto
+SEED ?= 1
+STEPS ?= 200
+COUNT ?= 1000
+RUNS ?= 12
+PYTEST_ARGS ?=
+
+.PHONY: help demo test setup setup-python setup-qemu setup-test check bench sim sim-many crash golden conformance clean
+
+help: ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+setup-python:
+	@scripts/setup.sh
+setup-qemu:
+	@scripts/setup.sh qemu
+setup-test:
+	@scripts/setup.sh qemu test
+
+setup: setup-qemu ## the environment in .venv from uv.lock; afterwards .venv/bin/cumulet works
+
+demo: $(if $(filter simulated,$(DRIVER)),setup-python,setup-qemu) ## all set-up, then the main job, told step by step (DRIVER=auto|simulated|qemu)
+	@.venv/bin/cumulet demo --driver $(DRIVER)
+
+test: setup-test ## all set-up, then the whole test suite
+	@.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+check: setup-python ## ruff, mypy --strict, import directions, generated files current
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/python -m pytest -q tests/test_import_directions.py
+	.venv/bin/python -m cumulet.web.openapi --check
+
+bench: setup-qemu ## benchmarks: a table, and bench.json
+	@.venv/bin/python -m benchmarks
+
+sim: setup-python ## one seed of the deterministic simulation (SEED=n STEPS=n)
+	@.venv/bin/python -m cumulet.testing.simulation --seed $(SEED) --steps $(STEPS)
+
+sim-many: setup-python ## many seeds in sequence; prints failures as seed and commit (COUNT=n)
+	@.venv/bin/python -m cumulet.testing.simulation --count $(COUNT) --steps $(STEPS)
+
+crash: setup-test ## real guests, killed for real (RUNS=n)
+	@CUMULET_CRASH_RUNS=$(RUNS) .venv/bin/python -m pytest -m qemu tests/qemu -k crash $(PYTEST_ARGS)
+
+golden: setup-python ## answers compared with those recorded from real Nova
+	@.venv/bin/python -m pytest tests/golden $(PYTEST_ARGS)
+
+conformance: setup-python ## the same requests to real Nova and to Cumulet, side by side
+	@.venv/bin/python -m pytest tests/conformance $(PYTEST_ARGS)
+
+clean: ## what can be made again: .build, caches, bench.json (not .venv)
+	rm -rf .build bench.json .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

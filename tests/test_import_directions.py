@@ -1,0 +1,168 @@
+"""Imports point one way: what each part of the program may import, as a table, read from the source with `ast`.
+
+Every import counts: at the top of a module, inside a function, under `TYPE_CHECKING`. What deviates is listed in
+`EXCEPTIONS` with its reason, and an exception that is no longer needed fails the test.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src"
+
+FOUNDATION = frozenset({"errors", "clock", "settings", "db"})
+HOST_BORDER = frozenset({"host.client", "host.messages", "host.driver"})
+"""What the rest of the program knows of hosts: how to ask one, and the data types of questions and answers."""
+KERNEL = FOUNDATION | {"web", "conductor.saga"}
+SERVICES = frozenset({"identity", "image", "network", "placement", "compute"})
+
+MAY_IMPORT: dict[str, frozenset[str]] = {
+    # A part is the longest dotted prefix found here; it may always import itself.
+    "errors": frozenset(),
+    "clock": frozenset(),
+    "settings": frozenset(),
+    "db": FOUNDATION,
+    "web": FOUNDATION,
+    "conductor.saga": FOUNDATION | HOST_BORDER,
+    "identity": KERNEL,
+    "image": KERNEL,
+    "network": KERNEL,
+    "placement": KERNEL,
+    "compute": KERNEL | HOST_BORDER | {"identity", "image", "network", "placement"},
+    "conductor": KERNEL | SERVICES | HOST_BORDER,
+    # A host knows no service and no database: its agent is a process of its own, on a machine of its own.
+    "host": frozenset({"errors", "clock", "settings"}),
+    # The bus carries the host's messages to an agent; the client asks over a bus, the agent's process listens on one.
+    "bus": frozenset({"errors", "clock", "settings", "host"}),
+    "host.client": frozenset({"errors", "clock", "settings", "host", "bus"}),
+    "host.process": frozenset({"errors", "clock", "settings", "host", "bus"}),
+    # The composition root puts everything together, and only programs import it.
+    "cloud": KERNEL | SERVICES | {"conductor", "host", "bus"},
+    "testing": KERNEL | SERVICES | {"conductor", "host", "bus", "cloud"},
+    # Command line and dashboard are clients: they know the HTTP API only.
+    "cli": frozenset(),
+    "dashboard": frozenset(),
+    "__main__": frozenset({"cli"}),
+}
+
+EXCEPTIONS: dict[tuple[str, str], str] = {
+    ("cli.up", "cloud"): "`cumulet up` starts the process that is the cloud",
+    ("cli.up", "settings"): "`cumulet up` starts the process that is the cloud",
+}
+
+FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "manager", "misc"}
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    importer: str
+    imported: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.importer} (line {self.line}) imports {self.imported}"
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name without ``cumulet.``; the package's own ``__init__`` is ``""``."""
+    found = {}
+    for path in sorted((SOURCE / "cumulet").rglob("*.py")):
+        parts = path.relative_to(SOURCE / "cumulet").with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports_of(name: str, path: Path, known: dict[str, Path]) -> Iterator[Import]:
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(), filename=str(path))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith("cumulet."):
+                    yield Import(name, alias.name.removeprefix("cumulet."), node.lineno)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                origin = ".".join([*above, *filter(None, [node.module])])
+            elif node.module == "cumulet" or (node.module or "").startswith("cumulet."):
+                origin = (node.module or "").removeprefix("cumulet").removeprefix(".")
+            else:
+                continue
+            for alias in node.names:
+                # `from cumulet.host import driver` names a module, `from cumulet.host.driver import Guest` does not.
+                deeper = f"{origin}.{alias.name}".removeprefix(".")
+                imported = deeper if deeper in known else origin
+                if imported:
+                    yield Import(name, imported, node.lineno)
+
+
+def part_of(name: str) -> str | None:
+    """The longest prefix of `name` that is a part in the table."""
+    while name and name not in MAY_IMPORT:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def allowed(importer: str, imported: str) -> bool:
+    part, target = part_of(importer), part_of(imported)
+    if part is None or target is None:
+        return False
+    if part == target or target.startswith(f"{part}."):
+        return True
+    return any(imported == other or imported.startswith(f"{other}.") for other in MAY_IMPORT[part])
+
+
+def all_imports() -> list[Import]:
+    known = modules()
+    return [found for name, path in known.items() for found in imports_of(name, path, known)]
+
+
+def test_every_module_belongs_to_a_part() -> None:
+    homeless = [name for name in modules() if name and part_of(name) is None]
+    # A namespace that only holds parts (`conductor`) is one itself; anything else needs a line in the table.
+    assert not homeless, homeless
+
+
+def test_imports_point_one_way() -> None:
+    wrong = [
+        str(found)
+        for found in all_imports()
+        if not allowed(found.importer, found.imported) and (found.importer, found.imported) not in EXCEPTIONS
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_exception_is_still_needed() -> None:
+    used = {(found.importer, found.imported) for found in all_imports()}
+    needless = [pair for pair in EXCEPTIONS if pair not in used or allowed(*pair)]
+    assert not needless, needless
+
+
+def test_no_module_is_a_drawer() -> None:
+    drawers = [name for name in modules() if FORBIDDEN_NAMES & set(name.split("."))]
+    assert not drawers, drawers
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported", "expected"),
+    [
+        ("compute.servers", "web.operation", True),
+        ("web.app", "compute.servers", False),
+        ("compute.boot", "host.driver", True),
+        ("compute.boot", "host.simulated", False),
+        ("compute.boot", "conductor.runner", False),
+        ("compute.boot", "conductor.saga", True),
+        ("conductor.runner", "compute.boot", True),
+        ("image.store", "compute.store", False),
+        ("host.agent", "db.engine", False),
+        ("host.qemu.driver", "host.driver", True),
+        ("cli.demo", "compute.model", False),
+        ("identity.tokens", "nowhere", False),
+    ],
+)
+def test_the_table_says_what_the_design_says(importer: str, imported: str, expected: bool) -> None:
+    assert allowed(importer, imported) is expected
