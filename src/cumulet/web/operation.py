@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cumulet.db.engine import Tx
+from cumulet.errors import Forbidden
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -86,9 +87,18 @@ class Rule:
     when: str | None = None
 
 
+class Refused(Forbidden):
+    """A policy rule was not passed; every service words it in its own way (`web.faults`)."""
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(f"Policy doesn't allow {rule} to be performed.")
+        self.rule = rule
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """An answer with its own status or headers. `body` None means no content; bytes are sent as they are."""
+    """An answer with its own status or headers. `body` None means no content; bytes are sent as they are, and so are the
+    pieces of an asynchronous iterator of bytes; anything else is encoded as JSON."""
 
     body: Any = None
     status: int | None = None
@@ -120,6 +130,35 @@ class Query:
         return list(dict.fromkeys(key for key, _ in self.pairs))
 
 
+class Headers:
+    """The request's headers; names in any case. Identity is never taken from here, only from the token."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
+        self._raw = raw
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """The first value of `name`."""
+        wanted = name.lower().encode("latin-1")
+        for key, value in self._raw:
+            if key == wanted:
+                return value.decode("latin-1")
+        return default
+
+    def __contains__(self, name: str) -> bool:
+        return self.get(name) is not None
+
+    def __getitem__(self, name: str) -> str:
+        value = self.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def items(self) -> list[tuple[str, str]]:
+        return [(key.decode("latin-1"), value.decode("latin-1")) for key, value in self._raw]
+
+
 @dataclass(slots=True, kw_only=True)
 class Call(Generic[TargetT, BodyT]):
     """What a handler gets. `def` handlers have `tx` (a write transaction; a read one for GET and HEAD); `async def` ones
@@ -142,14 +181,17 @@ class Call(Generic[TargetT, BodyT]):
     """Whether the caller passes a further rule (with facts, default the target's): for fields that depend on a rule."""
     request: Request | None = None
     """For streaming operations only."""
+    headers: Headers = field(default_factory=lambda: Headers([]))
+    parameters: Any = None
+    """The instance of the operation's query class, if it names one; `query` has the pairs as they came."""
+    client: str = ""
+    """The address the request came from."""
     tx: Tx = None  # type: ignore[assignment]
 
     def require(self, rule: str, facts: Mapping[str, Any] | None = None) -> None:
         """Refuse with 403 unless the caller passes `rule`."""
         if not self.authorise(rule, facts):
-            from cumulet.errors import Forbidden
-
-            raise Forbidden(f"Policy doesn't allow {rule} to be performed.")
+            raise Refused(rule)
 
 
 Handler = Callable[[Any], Any] | Callable[[Any], Awaitable[Any]]

@@ -1,0 +1,111 @@
+"""The one strict JSON reader in front of every body: what it lets through means the same to everybody."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from cumulet.errors import BadRequest, TooLarge
+
+LARGEST_BODY = 114_688
+DEEPEST = 20
+
+
+def read_json(data: bytes) -> Any:
+    """The value in `data`; 400 for anything but one UTF-8 JSON text without duplicate keys, NaN, NUL or lone surrogates."""
+    if len(data) > LARGEST_BODY:
+        raise TooLarge(f"Request is too large. The largest body is {LARGEST_BODY} bytes.")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        _malformed("not UTF-8")
+    if text.startswith("\ufeff"):
+        _malformed("byte order mark")
+    if "\x00" in text:
+        _malformed("NUL")
+    _check_depth(text)
+    try:
+        value = _DECODER.decode(text)
+    except (ValueError, RecursionError) as error:
+        _malformed(str(error))
+    # Escapes are the only way left for NUL and surrogates to get in; most bodies have none.
+    if "\\u" in text:
+        _check_text(value)
+    return value
+
+
+def _malformed(why: str) -> NoReturn:
+    raise BadRequest("Malformed request body", private=f"JSON refused: {why}")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        raise ValueError("duplicate key")
+    return out
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError("number out of range")
+    return number
+
+
+def _integer(text: str) -> int:
+    if len(text) > 40:
+        raise ValueError("number out of range")
+    return int(text)
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_float, parse_int=_integer, strict=True
+)
+
+
+def _check_depth(text: str) -> None:
+    # Few bodies have so many brackets at all, counted with those in strings; only for them look closer.
+    if text.count("{") + text.count("[") <= DEEPEST:
+        return
+    depth, in_string, escaped = 0, False, False
+    for char in text:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif char == "\\":
+                escaped = True
+            elif char == '"':
+                in_string = False
+        elif char == '"':
+            in_string = True
+        elif char in "{[":
+            depth += 1
+            if depth > DEEPEST:
+                _malformed("nested too deeply")
+        elif char in "}]":
+            depth -= 1
+
+
+def _check_text(value: Any) -> None:
+    if isinstance(value, str):
+        if "\x00" in value or not _is_encodable(value):
+            _malformed("NUL or lone surrogate")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            _check_text(key)
+            _check_text(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_text(inner)
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

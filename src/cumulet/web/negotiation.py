@@ -1,0 +1,83 @@
+"""Which microversion a request asks for: the OpenStack-API-Version header, then Nova's older one."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from cumulet.errors import BadRequest
+from cumulet.web.faults import not_acceptable
+from cumulet.web.operation import Microversion, Service
+
+HEADER = b"openstack-api-version"
+LEGACY = b"x-openstack-nova-api-version"
+
+
+@dataclass(frozen=True, slots=True)
+class Negotiated:
+    version: Microversion
+    headers: tuple[tuple[bytes, bytes], ...]
+    """What every answer of the service carries."""
+
+
+class UnacceptableVersion(Exception):
+    """406; the answer still says which version was asked for."""
+
+    def __init__(self, error: Exception, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.headers = headers
+
+
+def negotiate(service: Service, asked: bytes | None, legacy: bytes | None) -> Negotiated:
+    """The version to serve; 400 for what is no version, 406 for one the service does not have."""
+    if not service.microversioned or (asked is None and legacy is None):
+        return _served(service.type, service.versions[0], service.microversioned)
+    return _negotiate(service.type, service.versions, asked, legacy)
+
+
+@functools.lru_cache(1024)
+def _negotiate(
+    kind: str, versions: tuple[Microversion, Microversion], asked: bytes | None, legacy: bytes | None
+) -> Negotiated:
+    low, high = versions
+    text = _wanted(kind, asked)
+    if text is None and legacy is not None and kind == "compute":
+        text = legacy.decode("latin-1").strip()
+    if not text:
+        return _served(kind, low, True)
+    if text.lower() == "latest":
+        return _served(kind, high, True)
+    try:
+        version = Microversion.parse(text)
+    except ValueError:
+        raise BadRequest(
+            f"API Version String {text[:64]} is of invalid format. Must be of format MajorNum.MinorNum."
+        ) from None
+    if not low <= version <= high:
+        error = not_acceptable(str(version), str(low), str(high))
+        raise UnacceptableVersion(error, _version_headers(kind, version))
+    return _served(kind, version, True)
+
+
+def _wanted(kind: str, header: bytes | None) -> str | None:
+    """The version for `kind` in ``compute 2.3, placement 1.4``; the last one counts."""
+    found = None
+    for part in (header or b"").decode("latin-1").split(","):
+        words = part.split()
+        if len(words) == 2 and words[0].lower() == kind:
+            found = words[1]
+    return found
+
+
+@functools.lru_cache(1024)
+def _served(kind: str, version: Microversion, microversioned: bool) -> Negotiated:
+    return Negotiated(version, _version_headers(kind, version) if microversioned else ())
+
+
+def _version_headers(kind: str, version: Microversion) -> tuple[tuple[bytes, bytes], ...]:
+    text = str(version).encode()
+    headers = [(b"openstack-api-version", kind.encode() + b" " + text), (b"vary", b"OpenStack-API-Version")]
+    if kind == "compute":
+        headers += [(b"x-openstack-nova-api-version", text), (b"vary", b"X-OpenStack-Nova-API-Version")]
+    return tuple(headers)

@@ -1,0 +1,154 @@
+"""The wording of a refused body or query: Nova's, with secrets left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jsonschema_rs
+
+from cumulet.errors import BadRequest
+from cumulet.web.formats import NAME_REASONS
+
+LONGEST_ECHO = 1000
+
+_SECRET_KEYS = frozenset(
+    {"password", "adminpass", "admin_pass", "secret", "token", "user_data", "private_key", "passcode", "credential"}
+    | {"original_password", "blob", "x-auth-token"}
+)
+_FIRST = {"type": 0, "properties": 1, "required": 2, "additionalProperties": 3, "enum": 4}
+
+
+def echo(value: object) -> str:
+    """`value` as it is quoted to the caller who sent it: without secrets, and not longer than is useful."""
+    text = str(_without_secrets(value))
+    return text if len(text) <= LONGEST_ECHO else text[:LONGEST_ECHO] + "..."
+
+
+def _quote(value: object) -> str:
+    text = repr(_without_secrets(value))
+    return text if len(text) <= LONGEST_ECHO else text[:LONGEST_ECHO] + "..."
+
+
+def _without_secrets(value: object) -> object:
+    if isinstance(value, dict):
+        return {k: "***" if str(k).lower() in _SECRET_KEYS else _without_secrets(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_without_secrets(item) for item in value]
+    return value
+
+
+def refuse_value(field: object, value: object, reason: str, *, secret: bool = False) -> BadRequest:
+    """The 400 for one attribute of a body."""
+    if secret or str(field).lower() in _SECRET_KEYS:
+        return BadRequest(f"Invalid input for field/attribute {field}.")
+    return BadRequest(f"Invalid input for field/attribute {field}. Value: {echo(value)}. {reason}")
+
+
+def refuse_body(
+    body: object, errors: Iterable[jsonschema_rs.ValidationError], envelope: str | None, *, secret: bool
+) -> BadRequest:
+    """The 400 for a body that breaks its schema: the error nearest to the top is told, as Nova does."""
+    error = _most_telling(errors)
+    if (named := _name_reason(error)) is not None:
+        return BadRequest(named)
+    field = error.instance_path[-1] if error.instance_path else envelope
+    if field is None:
+        return BadRequest("The request body is invalid." if secret else reason(error))
+    if secret and error.kind.name in ("required", "additionalProperties"):
+        return BadRequest(f"Invalid input for field/attribute {field}. {reason(error)}")
+    return refuse_value(field, _at(body, error.instance_path), reason(error), secret=secret)
+
+
+def refuse_query(errors: Iterable[jsonschema_rs.ValidationError]) -> BadRequest:
+    """The 400 for query parameters."""
+    error = _most_telling(errors)
+    if not error.instance_path:
+        return BadRequest(reason(error))
+    name = error.instance_path[0]
+    return refuse_parameter(name, error.instance, reason(error))
+
+
+def refuse_parameter(name: object, value: object, reason: str) -> BadRequest:
+    """The 400 for one query parameter."""
+    return BadRequest(f"Invalid input for query parameters {name}. Value: {echo(value)}. {reason}")
+
+
+def _at(body: Any, path: Iterable[str | int]) -> object:
+    """The refused value as it was sent: the validator's copy has its keys in another order."""
+    for step in path:
+        body = body[step]
+    return body
+
+
+def _most_telling(errors: Iterable[jsonschema_rs.ValidationError]) -> jsonschema_rs.ValidationError:
+    best = min(errors, key=lambda e: (len(e.instance_path), _FIRST.get(e.kind.name, 9)))
+    while best.kind.name in ("anyOf", "oneOf"):
+        # Where one branch got further than the others, its complaint says more than "none of them".
+        nested = [error for branch in best.kind.context for error in branch if error.kind.name != "type"]
+        if len(nested) != 1:
+            break
+        best = nested[0]
+    return best
+
+
+def _name_reason(error: jsonschema_rs.ValidationError) -> str | None:
+    return NAME_REASONS.get(error.kind.format) if error.kind.name == "format" else None
+
+
+def reason(error: jsonschema_rs.ValidationError) -> str:
+    """One sentence in the words of Python's jsonschema, which OpenStack's clients and users know."""
+    kind: Any = error.kind
+    value = error.instance
+    match kind.name:
+        case "required":
+            return missing(kind.property)
+        case "additionalProperties" | "unevaluatedProperties":
+            return unexpected(kind.unexpected)
+        case "type":
+            kinds = sorted(kind.types, key=lambda name: (name == "null", name))
+            return f"{_quote(value)} is not of type {', '.join(map(repr, kinds))}"
+        case "enum":
+            return f"{_quote(value)} is not one of {kind.options!r}"
+        case "pattern":
+            return f"{_quote(value)} does not match {kind.pattern!r}"
+        case "format":
+            return f"{_quote(value)} is not a {kind.format!r}"
+        case "minLength" | "minItems":
+            return f"{_quote(value)} {'should be non-empty' if kind.limit == 1 else 'is too short'}"
+        case "maxLength" | "maxItems":
+            return f"{_quote(value)} is too long"
+        case "minProperties":
+            return f"{_quote(value)} {'should be non-empty' if kind.limit == 1 else 'does not have enough properties'}"
+        case "maxProperties":
+            return f"{_quote(value)} has too many properties"
+        case "minimum":
+            return f"{_quote(value)} is less than the minimum of {kind.limit}"
+        case "maximum":
+            return f"{_quote(value)} is greater than the maximum of {kind.limit}"
+        case "uniqueItems":
+            return f"{_quote(value)} has non-unique elements"
+        case "anyOf" | "oneOf":
+            return f"{_quote(value)} is not valid under any of the given schemas"
+        case _:
+            return f"{_quote(value)} does not fit {kind.name}"
+
+
+def unexpected(names: Iterable[str]) -> str:
+    found = list(names)
+    return (
+        f"Additional properties are not allowed ({', '.join(map(repr, found))} "
+        f"{'was' if len(found) == 1 else 'were'} unexpected)"
+    )
+
+
+def missing(name: str) -> str:
+    return f"{name!r} is a required property"
+
+
+def last_values(pairs: Iterable[tuple[str, str]]) -> Mapping[str, list[str]]:
+    """Query pairs as the schema sees them: every name with the list of its values."""
+    grouped: dict[str, list[str]] = {}
+    for name, value in pairs:
+        grouped.setdefault(name, []).append(value)
+    return grouped
