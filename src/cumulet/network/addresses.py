@@ -1,0 +1,240 @@
+"""IPAM: which addresses a subnet has, which is free, and who holds which. MAC addresses of ports too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+import sqlalchemy as sa
+
+from cumulet.clock import Clock
+from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest, Conflict
+from cumulet.network.store import Subnet, find, in_parts, port_addresses, ports, subnets
+
+Address = IPv4Address | IPv6Address
+AddressRange = IPv4Network | IPv6Network
+
+AUTO_ADDRESS_MODES = ("slaac", "dhcpv6-stateless")
+MAC_PREFIX = "fa:16:3e"
+MAC_ATTEMPTS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FixedIp:
+    """An address asked for, or held: a request may name the subnet, the address or both."""
+
+    subnet_id: str | None = None
+    address: str | None = None
+
+
+def parse(text: str) -> Address:
+    """An address already known to be well-formed."""
+    return ip_address(text)
+
+
+def number(address: Address | str) -> str:
+    """The address as 32 hex digits."""
+    return f"{int(ip_address(address)):032x}"
+
+
+def address_of(hex_number: str, ip_version: int) -> str:
+    value = int(hex_number, 16)
+    return str(IPv4Address(value) if ip_version == 4 else IPv6Address(value))
+
+
+def default_pools(cidr: AddressRange, gateway: Address | None) -> list[dict[str, str]]:
+    """All of `cidr` that hosts may have, cut at the gateway."""
+    first, last = int(cidr.network_address), int(cidr.broadcast_address)
+    if first != last:
+        if cidr.version == 6 or cidr.prefixlen <= 30:
+            first += 1
+        if cidr.version == 4 and cidr.prefixlen <= 30:
+            last -= 1
+    make = IPv4Address if cidr.version == 4 else IPv6Address
+    pieces = [(first, last)]
+    if gateway is not None and first <= int(gateway) <= last:
+        pieces = [(first, int(gateway) - 1), (int(gateway) + 1, last)]
+    return [{"start": str(make(start)), "end": str(make(end))} for start, end in pieces if start <= end]
+
+
+def eui64_address(cidr: str, mac: str) -> str:
+    """The address a guest gives itself in a prefix announced for autoconfiguration (RFC 4291, appendix A)."""
+    digits = bytes.fromhex(mac.replace(":", ""))
+    interface = bytes([digits[0] ^ 0x02]) + digits[1:3] + b"\xff\xfe" + digits[3:]
+    return str(IPv6Address(int(ip_network(cidr).network_address) | int.from_bytes(interface, "big")))
+
+
+def is_auto_addressed(subnet: Subnet) -> bool:
+    return subnet.ip_version == 6 and subnet.ipv6_address_mode in AUTO_ADDRESS_MODES
+
+
+def lowest_free(tx: Tx, subnet: Subnet) -> str | None:
+    """The lowest address of the subnet's pools that nobody holds."""
+    held = port_addresses.alias("held")
+    following = port_addresses.alias("following")
+    for pool in subnet.allocation_pools:
+        start, end = number(pool["start"]), number(pool["end"])
+        taken = sa.select(held.c.number).where(held.c.subnet_id == subnet.id, held.c.number == start)
+        if tx.first(taken) is None:
+            return address_of(start, subnet.ip_version)
+        gap = (
+            sa.select(held.c.successor)
+            .where(
+                held.c.subnet_id == subnet.id,
+                held.c.successor.between(start, end),
+                ~sa.exists().where(following.c.subnet_id == subnet.id, following.c.number == held.c.successor),
+            )
+            .order_by(held.c.successor)
+            .limit(1)
+        )
+        found = tx.scalar(gap)
+        if found is not None:
+            return address_of(found, subnet.ip_version)
+    return None
+
+
+def is_held(tx: Tx, network_id: str, address: str) -> bool:
+    statement = sa.select(port_addresses.c.port_id).where(
+        port_addresses.c.network_id == network_id, port_addresses.c.address == address
+    )
+    return tx.first(statement) is not None
+
+
+def usable_subnets(tx: Tx, network_id: str, device_owner: str) -> list[Subnet]:
+    """The network's subnets in the order they were made, without those reserved for other kinds of device."""
+    found = find(tx, Subnet, subnets.c.network_id == network_id)
+    found.sort(key=lambda subnet: (subnet.created_at_us, subnet.id))
+    return [
+        subnet
+        for subnet in found
+        if not subnet.service_types or any(device_owner.startswith(kind) for kind in subnet.service_types)
+    ]
+
+
+def claim(
+    tx: Tx, *, port_id: str, network_id: str, mac: str, device_owner: str, wanted: Sequence[FixedIp] | None
+) -> list[FixedIp]:
+    """Give a port addresses: the wanted ones, or (None) one of each IP version the network has subnets of.
+
+    A network without subnets gives none. Raises 409 where a pool is exhausted or an address is held, 400 where an
+    address or a subnet does not fit the network.
+    """
+    candidates = usable_subnets(tx, network_id, device_owner)
+    if wanted is None:
+        return _claim_any(tx, port_id, mac, candidates)
+    # Named addresses first, so that "any of this subnet" cannot take one that the same request names.
+    ordered = sorted(wanted, key=lambda want: want.address is None)
+    return [_claim_one(tx, port_id, network_id, mac, candidates, want) for want in ordered]
+
+
+def _claim_any(tx: Tx, port_id: str, mac: str, candidates: Iterable[Subnet]) -> list[FixedIp]:
+    claimed: list[FixedIp] = []
+    for version in (4, 6):
+        of_version = [s for s in candidates if s.ip_version == version and not is_auto_addressed(s)]
+        for subnet in of_version:
+            address = lowest_free(tx, subnet)
+            if address is not None:
+                claimed.append(hold(tx, port_id, subnet, address))
+                break
+        else:
+            if of_version:
+                raise Conflict(f"No more IP addresses available on network {of_version[0].network_id}.")
+    for subnet in candidates:
+        if is_auto_addressed(subnet):
+            claimed.append(hold(tx, port_id, subnet, eui64_address(subnet.cidr, mac)))
+    return claimed
+
+
+def _claim_one(tx: Tx, port_id: str, network_id: str, mac: str, candidates: Sequence[Subnet], want: FixedIp) -> FixedIp:
+    if want.address is not None:
+        address = str(ip_address(want.address))
+        subnet = subnet_holding(candidates, network_id, address, want.subnet_id)
+        if is_held(tx, network_id, address):
+            raise Conflict(f"IP address {address} already allocated in subnet {subnet.id}")
+        return hold(tx, port_id, subnet, address)
+    if want.subnet_id is None:
+        raise BadRequest("Invalid input for operation: IP allocation requires subnet_id or ip_address.")
+    named = next((s for s in candidates if s.id == want.subnet_id), None)
+    if named is None:
+        raise BadRequest(
+            f"Invalid input for operation: Failed to create port on network {network_id}, "
+            f"because fixed_ips included invalid subnet {want.subnet_id}."
+        )
+    if is_auto_addressed(named):
+        return hold(tx, port_id, named, eui64_address(named.cidr, mac))
+    free = lowest_free(tx, named)
+    if free is None:
+        raise Conflict(f"No more IP addresses available for subnet {named.id}.")
+    return hold(tx, port_id, named, free)
+
+
+def subnet_holding(candidates: Sequence[Subnet], network_id: str, address: str, subnet_id: str | None) -> Subnet:
+    """The subnet an address belongs to, checked against the one named."""
+    parsed = ip_address(address)
+    if subnet_id is not None and not any(subnet.id == subnet_id for subnet in candidates):
+        raise BadRequest(
+            f"Invalid input for operation: Failed to create port on network {network_id}, "
+            f"because fixed_ips included invalid subnet {subnet_id}."
+        )
+    for subnet in candidates:
+        cidr = ip_network(subnet.cidr)
+        if subnet_id not in (None, subnet.id) or parsed not in cidr:
+            continue
+        outer = (cidr.network_address, cidr.broadcast_address)
+        if cidr.version == 4 and cidr.prefixlen <= 30 and parsed in outer:
+            continue
+        if cidr.version == 6 and parsed == cidr.network_address and cidr.prefixlen < 127:
+            continue
+        return subnet
+    where = f"subnet {subnet_id}" if subnet_id else f"network {network_id}"
+    raise BadRequest(f"IP address {address} is not a valid IP for the specified {where}.")
+
+
+def hold(tx: Tx, port_id: str, subnet: Subnet, address: str) -> FixedIp:
+    parsed = ip_address(address)
+    tx.execute(
+        sa.insert(port_addresses).values(
+            port_id=port_id,
+            address=str(parsed),
+            network_id=subnet.network_id,
+            subnet_id=subnet.id,
+            number=number(parsed),
+            successor=f"{int(parsed) + 1:032x}",
+        )
+    )
+    return FixedIp(subnet_id=subnet.id, address=str(parsed))
+
+
+def held_by(tx: Tx, port_ids: Sequence[str]) -> dict[str, list[FixedIp]]:
+    """Addresses of many ports, IPv4 before IPv6, lower before higher."""
+    found: dict[str, list[FixedIp]] = {}
+    table = port_addresses.c
+    for part in in_parts(port_ids):
+        statement = sa.select(table.port_id, table.subnet_id, table.address).where(table.port_id.in_(part))
+        for port_id, subnet_id, address in map(tuple, tx.all(statement.order_by(table.number))):
+            found.setdefault(port_id, []).append(FixedIp(subnet_id=subnet_id, address=address))
+    return found
+
+
+def give_back(tx: Tx, port_id: str, addresses: Iterable[str]) -> None:
+    tx.execute(
+        sa.delete(port_addresses).where(
+            port_addresses.c.port_id == port_id, port_addresses.c.address.in_(list(addresses))
+        )
+    )
+
+
+def new_mac(tx: Tx, clock: Clock, network_id: str) -> str:
+    """A MAC address nobody has in the network. The unique constraint decides; this only makes a clash unlikely."""
+    for _ in range(MAC_ATTEMPTS):
+        mac = ":".join([MAC_PREFIX, *(f"{byte:02x}" for byte in clock.token_bytes(3))])
+        if not mac_in_use(tx, network_id, mac):
+            return mac
+    raise Conflict(f"Unable to complete operation for network {network_id}. No free MAC address was found.")
+
+
+def mac_in_use(tx: Tx, network_id: str, mac: str) -> bool:
+    statement = sa.select(ports.c.id).where(ports.c.network_id == network_id, ports.c.mac_address == mac)
+    return tx.first(statement) is not None

@@ -1,0 +1,464 @@
+"""What compute asks of Network, inside compute's own transaction: nics for servers, their bindings, their end.
+
+Refusals have the statuses and wordings that Nova gives its users for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import Literal
+
+import sqlalchemy as sa
+
+from cumulet.clock import Clock
+from cumulet.db.engine import Tx
+from cumulet.errors import ApiError, BadRequest, Conflict, Forbidden, OverQuota
+from cumulet.network import addresses, bindings, default_security_group, limits, port_life
+from cumulet.network.addresses import FixedIp
+from cumulet.network.auto_topology import ensure_topology
+from cumulet.network.sight import networks_for
+from cumulet.network.store import (
+    Network,
+    Port,
+    SecurityGroup,
+    change,
+    find,
+    floating_ips,
+    in_parts,
+    networks,
+    port_addresses,
+    port_security_groups,
+    ports,
+    security_groups,
+    subnets,
+)
+
+DEVICE_OWNER_PREFIX = "compute:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestedNetwork:
+    """One entry of a server's `networks`: a network to make a port on, or a port that is there."""
+
+    network_id: str | None = None
+    port_id: str | None = None
+    fixed_ip: str | None = None
+    tag: str | None = None
+
+
+NetworkRequest = Literal["auto", "none"] | tuple[RequestedNetwork, ...] | None
+"""None: the field was absent (possible before 2.37), Nova's old rule applies."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortAddress:
+    """An address of a port. `cidr` is its subnet's; `floating` the floating IP that leads to it."""
+
+    address: str
+    subnet_id: str
+    cidr: str
+    version: int
+    floating: str | None
+
+    @property
+    def with_prefix(self) -> str:
+        """``10.0.0.5/24``: as hosts want it."""
+        return f"{self.address}/{self.cidr.rpartition('/')[2]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortView:
+    """A port as compute shows and plugs it."""
+
+    id: str
+    network_id: str
+    network_name: str
+    mac: str
+    mtu: int
+    status: str
+    addresses: tuple[PortAddress, ...]
+    security_groups: tuple[str, ...]
+    """Names."""
+    created_by_compute: bool
+    tag: str | None
+
+
+# -- asking
+
+
+def validate_request(
+    tx: Tx,
+    *,
+    caller_project_id: str,
+    is_admin: bool,
+    request: NetworkRequest,
+    min_count: int,
+    max_count: int,
+    security_groups: Sequence[str] = (),
+) -> int:
+    """Check a request for `min_count` to `max_count` servers; answers how many of them the port quota allows.
+
+    Changes nothing. Raises what `allocate` would raise for the first server, and 403 when not even `min_count` fit.
+    """
+    _group_ids(tx, caller_project_id, security_groups)
+    if request == "none":
+        return max_count
+    if isinstance(request, tuple):
+        if max_count > 1:
+            _refuse_what_only_one_can_have(request)
+        for wanted in request:
+            if wanted.port_id is not None:
+                _usable_port(tx, caller_project_id, is_admin, wanted.port_id)
+            else:
+                _named_network(tx, caller_project_id, is_admin, wanted)
+        needed = sum(wanted.port_id is None for wanted in request)
+    else:
+        found = _available(tx, caller_project_id, is_admin, automatic=request == "auto")
+        # Like Nova: without a network there will be no port, but "auto" makes both.
+        needed = 1 if found is not None or request == "auto" else 0
+    left = limits.remaining(tx, caller_project_id, "port")
+    fitting = max_count if left is None or not needed else min(max_count, left // needed)
+    if fitting < min_count:
+        raise OverQuota("Maximum number of ports exceeded", reason="PORT_QUOTA")
+    return fitting
+
+
+def _refuse_what_only_one_can_have(request: tuple[RequestedNetwork, ...]) -> None:
+    if any(wanted.port_id for wanted in request):
+        raise BadRequest(
+            "Failed to launch instances: Unable to launch multiple instances with a single configured port ID. "
+            "Please launch your instance one by one with different ports."
+        )
+    if any(wanted.fixed_ip for wanted in request):
+        raise BadRequest("Failed to launch instances: max_count cannot be greater than 1 if an fixed_ip is specified.")
+
+
+def _available(tx: Tx, project_id: str, is_admin: bool, *, automatic: bool) -> Network | None:
+    """The one network a server gets when none is named."""
+    own = sa.and_(networks.c.project_id == project_id, ~networks.c.shared)
+    if automatic:
+        own = sa.and_(own, networks.c.admin_state_up)
+    found = find(tx, Network, sa.or_(own, networks.c.shared))
+    if len(found) > 1:
+        raise Conflict("Multiple possible networks found, use a Network ID to be more specific.")
+    if not found:
+        return None
+    _refuse_external(found[0], is_admin)
+    return found[0]
+
+
+def _refuse_external(network: Network, is_admin: bool) -> None:
+    if network.external and not network.shared and not is_admin:
+        raise Forbidden(f"It is not allowed to create an interface on external network {network.id}")
+
+
+def _named_network(tx: Tx, project_id: str, is_admin: bool, wanted: RequestedNetwork) -> Network:
+    in_sight = sa.true() if is_admin else networks_for(project_id)
+    found = find(tx, Network, networks.c.id == wanted.network_id, in_sight)
+    if not found:
+        raise BadRequest(f"Network {wanted.network_id} could not be found.")
+    network = found[0]
+    if tx.first(sa.select(subnets.c.id).where(subnets.c.network_id == network.id).limit(1)) is None:
+        raise BadRequest(f"Network {network.id} requires a subnet in order to boot instances on.")
+    _refuse_external(network, is_admin)
+    if wanted.fixed_ip is not None:
+        address = str(ip_address(wanted.fixed_ip))
+        addresses.subnet_holding(
+            addresses.usable_subnets(tx, network.id, DEVICE_OWNER_PREFIX), network.id, address, None
+        )
+        if addresses.is_held(tx, network.id, address):
+            raise BadRequest(f"Fixed IP address {address} is already in use.")
+    return network
+
+
+def _usable_port(tx: Tx, project_id: str, is_admin: bool, port_id: str) -> Port:
+    """A port the server may have. Another project's is as unknown as none, even on the caller's own network."""
+    found = find(tx, Port, ports.c.id == port_id, ports.c.project_id == project_id)
+    if not found:
+        raise BadRequest(f"Port id {port_id} could not be found.")
+    port = found[0]
+    if port.device_id or port.server_id:
+        raise Conflict(f"Port {port_id} is still in use.")
+    if port_id not in addresses.held_by(tx, [port_id]):
+        raise BadRequest(f"Port {port_id} requires a FixedIP in order to be used.")
+    return port
+
+
+def _group_ids(tx: Tx, project_id: str, wanted: Sequence[str]) -> list[str] | None:
+    """Ids of the project's security groups named by id or name; None for the default one."""
+    if list(wanted) in ([], [default_security_group.NAME]):
+        return None
+    groups = find(tx, SecurityGroup, security_groups.c.project_id == project_id)
+    ids: list[str] = []
+    for name in wanted:
+        by_id = [group.id for group in groups if group.id == name]
+        matching = by_id or [group.id for group in groups if group.name == name]
+        if len(matching) > 1:
+            raise Conflict(f"Multiple security groups found matching '{name}'. Use an ID to be more specific.")
+        if not matching and name != default_security_group.NAME:
+            raise BadRequest(f"Security group {name} not found for project {project_id}.")
+        ids += matching
+    return ids
+
+
+# -- making
+
+
+def allocate(
+    tx: Tx,
+    *,
+    clock: Clock,
+    caller_project_id: str,
+    caller_user_id: str,
+    is_admin: bool,
+    server_id: str,
+    server_name: str,
+    availability_zone: str,
+    request: NetworkRequest,
+    security_groups: Sequence[str] = (),
+) -> list[PortView]:
+    """Give a server its ports, in the order asked for: make them, or plug those that are there."""
+    del caller_user_id, server_name  # Ports belong to projects; a port's own name stays its user's.
+    if request == "none":
+        return []
+    if isinstance(request, tuple):
+        wanted_ports: Sequence[RequestedNetwork] = request
+    else:
+        network = _available(tx, caller_project_id, is_admin, automatic=request == "auto")
+        if network is None and request == "auto":
+            network = ensure_topology(tx, clock, caller_project_id)
+        wanted_ports = [] if network is None else [RequestedNetwork(network_id=network.id)]
+    groups = _group_ids(tx, caller_project_id, security_groups)
+    owner = DEVICE_OWNER_PREFIX + availability_zone
+    held = len(find(tx, Port, ports.c.server_id == server_id))
+    for order, wanted in enumerate(wanted_ports, start=held):
+        if wanted.port_id is not None:
+            port = _usable_port(tx, caller_project_id, is_admin, wanted.port_id)
+            _plug(tx, clock, port, server_id, owner, order, wanted.tag)
+        else:
+            network = _named_network(tx, caller_project_id, is_admin, wanted) if isinstance(request, tuple) else network
+            assert network is not None
+            _make(tx, clock, network, caller_project_id, server_id, owner, order, wanted, groups)
+    return ports_of(tx, [server_id]).get(server_id, [])
+
+
+def _plug(tx: Tx, clock: Clock, port: Port, server_id: str, owner: str, order: int, tag: str | None) -> None:
+    change(
+        tx,
+        Port,
+        port.id,
+        clock.now_us(),
+        device_id=server_id,
+        device_owner=owner,
+        server_id=server_id,
+        server_order=order,
+        server_tag=tag,
+    )
+
+
+def _make(
+    tx: Tx,
+    clock: Clock,
+    network: Network,
+    project_id: str,
+    server_id: str,
+    owner: str,
+    order: int,
+    wanted: RequestedNetwork,
+    groups: list[str] | None,
+) -> None:
+    left = limits.remaining(tx, project_id, "port")
+    if left == 0:
+        raise OverQuota("Maximum number of ports exceeded", reason="PORT_QUOTA")
+    if groups and not network.port_security_enabled:
+        raise BadRequest(
+            "Network requires port_security_enabled and subnet associated in order to apply security groups."
+        )
+    new = port_life.NewPort(
+        project_id=project_id,
+        fixed_ips=None if wanted.fixed_ip is None else [FixedIp(address=wanted.fixed_ip)],
+        device_id=server_id,
+        device_owner=owner,
+        security_group_ids=groups if network.port_security_enabled else [],
+        server_id=server_id,
+        server_order=order,
+        created_by_compute=True,
+        server_tag=wanted.tag,
+    )
+    try:
+        port_life.make(tx, clock, network, new)
+    except Conflict as error:
+        raise _as_nova_says(error, network, wanted) from error
+
+
+def _as_nova_says(error: Conflict, network: Network, wanted: RequestedNetwork) -> ApiError:
+    if wanted.fixed_ip is not None:
+        return BadRequest(f"Fixed IP address {wanted.fixed_ip} is already in use.", private=error.public)
+    message = f"No fixed IP addresses available for network: {network.id}"
+    return BadRequest(message, private=error.public, reason="NO_FIXED_IPS")
+
+
+# -- showing
+
+
+def ports_of(tx: Tx, server_ids: Sequence[str]) -> dict[str, list[PortView]]:
+    """The ports of many servers, each server's in its own order. Servers without ports are not in the answer."""
+    found: dict[str, list[PortView]] = {}
+    for part in in_parts(server_ids):
+        held = _addresses_of(tx, part)
+        groups = _groups_of(tx, part)
+        statement = (
+            sa.select(
+                ports.c.server_id,
+                ports.c.id,
+                ports.c.network_id,
+                networks.c.name,
+                ports.c.mac_address,
+                networks.c.mtu,
+                ports.c.status,
+                ports.c.created_by_compute,
+                ports.c.server_tag,
+            )
+            .join(networks, networks.c.id == ports.c.network_id)
+            .where(ports.c.server_id.in_(part))
+            .order_by(ports.c.server_order, ports.c.created_at_us, ports.c.id)
+        )
+        for server_id, port_id, network_id, label, mac, mtu, status, by_compute, tag in map(tuple, tx.all(statement)):
+            view = PortView(
+                id=port_id,
+                network_id=network_id,
+                network_name=label,
+                mac=mac,
+                mtu=mtu,
+                status=status,
+                addresses=tuple(held.get(port_id, ())),
+                security_groups=tuple(groups.get(port_id, ())),
+                created_by_compute=by_compute,
+                tag=tag,
+            )
+            found.setdefault(server_id, []).append(view)
+    return found
+
+
+def _addresses_of(tx: Tx, server_ids: Sequence[str]) -> dict[str, list[PortAddress]]:
+    leads_here = sa.and_(
+        floating_ips.c.port_id == port_addresses.c.port_id,
+        floating_ips.c.fixed_ip_address == port_addresses.c.address,
+    )
+    statement = (
+        sa.select(
+            port_addresses.c.port_id,
+            port_addresses.c.address,
+            port_addresses.c.subnet_id,
+            subnets.c.cidr,
+            subnets.c.ip_version,
+            floating_ips.c.floating_ip_address,
+        )
+        .join(ports, ports.c.id == port_addresses.c.port_id)
+        .join(subnets, subnets.c.id == port_addresses.c.subnet_id)
+        .outerjoin(floating_ips, leads_here)
+        .where(ports.c.server_id.in_(server_ids))
+        .order_by(port_addresses.c.number)
+    )
+    found: dict[str, list[PortAddress]] = {}
+    for port_id, address, subnet_id, cidr, version, floating in map(tuple, tx.all(statement)):
+        held = PortAddress(address=address, subnet_id=subnet_id, cidr=cidr, version=version, floating=floating)
+        found.setdefault(port_id, []).append(held)
+    return found
+
+
+def _groups_of(tx: Tx, server_ids: Sequence[str]) -> dict[str, list[str]]:
+    statement = (
+        sa.select(port_security_groups.c.port_id, security_groups.c.name)
+        .join(ports, ports.c.id == port_security_groups.c.port_id)
+        .join(security_groups, security_groups.c.id == port_security_groups.c.security_group_id)
+        .where(ports.c.server_id.in_(server_ids))
+        .order_by(security_groups.c.name)
+    )
+    found: dict[str, list[str]] = {}
+    for port_id, name in map(tuple, tx.all(statement)):
+        found.setdefault(port_id, []).append(name)
+    return found
+
+
+def servers_with_address(tx: Tx, project_id: str | None, address_or_cidr: str) -> list[str]:
+    """Ids of servers that have a port with this address, or one in this range: for compute's `ip` filters."""
+    in_range = ip_network(address_or_cidr, strict=False)
+    first, last = addresses.number(in_range.network_address), addresses.number(in_range.broadcast_address)
+    statement = (
+        sa.select(ports.c.server_id)
+        .join(port_addresses, port_addresses.c.port_id == ports.c.id)
+        .join(subnets, subnets.c.id == port_addresses.c.subnet_id)
+        .where(
+            ports.c.server_id.is_not(None),
+            subnets.c.ip_version == in_range.version,
+            port_addresses.c.number.between(first, last),
+        )
+        .distinct()
+    )
+    if project_id is not None:
+        statement = statement.where(ports.c.project_id == project_id)
+    return [row[0] for row in tx.all(statement)]
+
+
+# -- bindings
+
+
+def bind(tx: Tx, server_id: str, host: str) -> None:
+    """The server's ports are plugged on `host`: their active binding names it. Inactive bindings elsewhere stay."""
+    bindings.move_active(tx, bindings.of_server(server_id), host)
+    _plugged(tx, server_id)
+
+
+def add_binding(tx: Tx, server_id: str, host: str) -> None:
+    """A second, inactive binding for a move to `host`."""
+    bindings.add_inactive(tx, bindings.of_server(server_id), host)
+
+
+def remove_binding(tx: Tx, server_id: str, host: str) -> None:
+    """Take back `add_binding`; the active binding is never removed."""
+    bindings.remove_inactive(tx, bindings.of_server(server_id), host)
+
+
+def activate_binding(tx: Tx, server_id: str, host: str) -> None:
+    """The move happened: the binding to `host` is the active one and the only one."""
+    bindings.activate(tx, bindings.of_server(server_id), host)
+    _plugged(tx, server_id)
+
+
+def _plugged(tx: Tx, server_id: str) -> None:
+    tx.execute(sa.update(ports).where(ports.c.server_id == server_id).values(status="ACTIVE"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BindingHosts:
+    """Where one port is bound; `active` is empty while it is bound nowhere."""
+
+    active: str
+    inactive: tuple[str, ...]
+
+
+def binding_hosts(tx: Tx, server_id: str) -> dict[str, BindingHosts]:
+    """The bindings of each of a server's ports, by port id."""
+    port_ids = [row[0] for row in tx.all(bindings.of_server(server_id))]
+    return {
+        port_id: BindingHosts(
+            active=next((binding.host for binding in found if binding.active), bindings.UNBOUND),
+            inactive=tuple(binding.host for binding in found if not binding.active),
+        )
+        for port_id, found in bindings.of_ports(tx, port_ids).items()
+    }
+
+
+# -- ending
+
+
+def release(tx: Tx, server_id: str) -> None:
+    """The server is gone: remove the ports compute made, unplug those the user brought. Again is nothing."""
+    for port in find(tx, Port, ports.c.server_id == server_id):
+        if port.created_by_compute:
+            port_life.end(tx, port.id)
+        else:
+            port_life.unplug(tx, port.id)

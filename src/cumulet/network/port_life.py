@@ -1,0 +1,150 @@
+"""How ports come to be and end: the one path for the API, for compute and for routers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+
+from cumulet.clock import Clock
+from cumulet.db.engine import Tx
+from cumulet.errors import Conflict
+from cumulet.network import addresses, bindings, default_security_group
+from cumulet.network.addresses import FixedIp
+from cumulet.network.store import (
+    Binding,
+    Network,
+    Port,
+    change,
+    delete,
+    floating_ips,
+    insert,
+    network_tags,
+    port_addresses,
+    port_bindings,
+    port_security_groups,
+)
+
+NETWORK_OWNERS = "network:"
+"""Device owners that begin so are the network service's own devices."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewPort:
+    """What a new port shall be; what is None follows from the network."""
+
+    project_id: str
+    name: str = ""
+    description: str = ""
+    admin_state_up: bool = True
+    mac_address: str | None = None
+    fixed_ips: Sequence[FixedIp] | None = None
+    device_id: str = ""
+    device_owner: str = ""
+    status: str = "DOWN"
+    port_security_enabled: bool | None = None
+    security_group_ids: Sequence[str] | None = None
+    allowed_address_pairs: Sequence[Mapping[str, str]] = ()
+    dns_name: str = ""
+    host: str = bindings.UNBOUND
+    vnic_type: str = "normal"
+    profile: Mapping[str, object] = field(default_factory=dict)
+    tags: Sequence[str] = ()
+    server_id: str | None = None
+    server_order: int = 0
+    created_by_compute: bool = False
+    server_tag: str | None = None
+
+
+def make(tx: Tx, clock: Clock, network: Network, new: NewPort) -> Port:
+    """Add a port with its addresses, its groups and its binding. References must have been checked."""
+    own_device = new.device_owner.startswith(NETWORK_OWNERS)
+    secured = new.port_security_enabled
+    if secured is None:
+        secured = network.port_security_enabled and not own_device
+    mac = new.mac_address
+    if mac is None:
+        mac = addresses.new_mac(tx, clock, network.id)
+    elif addresses.mac_in_use(tx, network.id, mac):
+        raise Conflict(
+            f"Unable to complete operation for network {network.id}. The mac address {mac} is in use.",
+            reason="MacAddressInUse",
+        )
+    port = insert(
+        tx,
+        Port,
+        clock,
+        project_id=new.project_id,
+        name=new.name,
+        description=new.description,
+        network_id=network.id,
+        admin_state_up=new.admin_state_up,
+        mac_address=mac,
+        device_id=new.device_id,
+        device_owner=new.device_owner,
+        status=new.status,
+        port_security_enabled=secured,
+        allowed_address_pairs=[dict(pair) for pair in new.allowed_address_pairs],
+        dns_name=new.dns_name,
+        server_id=new.server_id,
+        server_order=new.server_order,
+        created_by_compute=new.created_by_compute,
+        server_tag=new.server_tag,
+    )
+    bind_first(tx, port.id, new.host, new.vnic_type, new.profile)
+    addresses.claim(
+        tx, port_id=port.id, network_id=network.id, mac=mac, device_owner=new.device_owner, wanted=new.fixed_ips
+    )
+    groups = new.security_group_ids
+    if groups is None:
+        groups = [default_security_group.ensure(tx, clock, new.project_id).id] if secured else []
+    join_groups(tx, port.id, groups)
+    for tag in dict.fromkeys(new.tags):
+        tx.execute(sa.insert(network_tags).values(resource_id=port.id, tag=tag))
+    return port
+
+
+def bind_first(tx: Tx, port_id: str, host: str, vnic_type: str, profile: Mapping[str, object]) -> Binding:
+    """The active binding that every port has from its first moment, be it to no host."""
+    binding = Binding(port_id=port_id, host=host, active=True, vnic_type=vnic_type, profile=dict(profile))
+    tx.execute(
+        sa.insert(port_bindings).values(
+            port_id=port_id, host=host, active=True, vnic_type=vnic_type, profile=binding.profile
+        )
+    )
+    return binding
+
+
+def join_groups(tx: Tx, port_id: str, group_ids: Sequence[str]) -> None:
+    """The port is a member of exactly these security groups."""
+    tx.execute(sa.delete(port_security_groups).where(port_security_groups.c.port_id == port_id))
+    for group_id in dict.fromkeys(group_ids):
+        tx.execute(sa.insert(port_security_groups).values(port_id=port_id, security_group_id=group_id))
+
+
+def unplug(tx: Tx, port_id: str) -> None:
+    """The port belongs to no device and is bound nowhere; it keeps its addresses and what was asked of its binding."""
+    tx.execute(sa.delete(port_bindings).where(port_bindings.c.port_id == port_id, ~port_bindings.c.active))
+    tx.execute(sa.update(port_bindings).where(port_bindings.c.port_id == port_id).values(host=bindings.UNBOUND))
+    change(
+        tx,
+        Port,
+        port_id,
+        None,
+        device_id="",
+        device_owner="",
+        status="DOWN",
+        server_id=None,
+        server_order=0,
+        server_tag=None,
+    )
+
+
+def end(tx: Tx, port_id: str) -> None:
+    """Remove a port; its addresses, bindings and memberships go with it, floating IPs are let go."""
+    let_go = {"port_id": None, "fixed_ip_address": None, "router_id": None, "revision": floating_ips.c.revision + 1}
+    tx.execute(sa.update(floating_ips).where(floating_ips.c.port_id == port_id).values(**let_go))
+    for table in (port_addresses, port_bindings, port_security_groups):
+        tx.execute(sa.delete(table).where(table.c.port_id == port_id))
+    delete(tx, Port, port_id)

@@ -1,0 +1,13 @@
+"""The Network service's place in the registry: every file of `network` declares its operations on `NETWORK`."""
+
+from __future__ import annotations
+
+from cumulet.web.operation import Microversion, Service
+
+NETWORK = Service(
+    name="network",
+    type="network",
+    prefix="/network/v2.0",
+    versions=(Microversion(2, 0), Microversion(2, 0)),
+    error_style="network",
+)

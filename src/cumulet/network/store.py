@@ -1,0 +1,393 @@
+"""Network's tables and records. What reads or changes several of them stands in the feature's own file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from cumulet.clock import Clock
+from cumulet.db.engine import Tx, metadata
+
+RecordT = TypeVar("RecordT")
+
+
+def _resource_columns() -> tuple[sa.Column[Any], ...]:
+    """What every API resource has."""
+    return (
+        sa.Column("id", sa.String(36), primary_key=True),
+        sa.Column("project_id", sa.String(64), nullable=False, index=True),
+        sa.Column("name", sa.String(255), nullable=False, default=""),
+        sa.Column("description", sa.String(255), nullable=False, default=""),
+        sa.Column("revision", sa.Integer, nullable=False, default=0),
+        sa.Column("created_at_us", sa.BigInteger, nullable=False),
+        sa.Column("updated_at_us", sa.BigInteger, nullable=False),
+    )
+
+
+networks = sa.Table(
+    "networks",
+    metadata,
+    *_resource_columns(),
+    sa.Column("admin_state_up", sa.Boolean, nullable=False),
+    sa.Column("shared", sa.Boolean, nullable=False),
+    sa.Column("external", sa.Boolean, nullable=False),
+    sa.Column("is_default", sa.Boolean, nullable=False),
+    sa.Column("mtu", sa.Integer, nullable=False),
+    sa.Column("port_security_enabled", sa.Boolean, nullable=False),
+    sa.Column("network_type", sa.String(32), nullable=False),
+    sa.Column("physical_network", sa.String(64)),
+    sa.Column("segmentation_id", sa.Integer),
+    sa.Column("availability_zone_hints", sa.JSON, nullable=False),
+    sa.Column("dns_domain", sa.String(255), nullable=False),
+)
+
+subnets = sa.Table(
+    "subnets",
+    metadata,
+    *_resource_columns(),
+    sa.Column("network_id", sa.ForeignKey("networks.id"), nullable=False, index=True),
+    sa.Column("ip_version", sa.Integer, nullable=False),
+    sa.Column("cidr", sa.String(64), nullable=False),
+    sa.Column("gateway_ip", sa.String(64)),
+    sa.Column("enable_dhcp", sa.Boolean, nullable=False),
+    sa.Column("ipv6_ra_mode", sa.String(16)),
+    sa.Column("ipv6_address_mode", sa.String(16)),
+    sa.Column("dns_publish_fixed_ip", sa.Boolean, nullable=False),
+    sa.Column("allocation_pools", sa.JSON, nullable=False),
+    sa.Column("dns_nameservers", sa.JSON, nullable=False),
+    sa.Column("host_routes", sa.JSON, nullable=False),
+    sa.Column("service_types", sa.JSON, nullable=False),
+)
+
+ports = sa.Table(
+    "ports",
+    metadata,
+    *_resource_columns(),
+    sa.Column("network_id", sa.ForeignKey("networks.id"), nullable=False, index=True),
+    sa.Column("admin_state_up", sa.Boolean, nullable=False),
+    sa.Column("mac_address", sa.String(17), nullable=False),
+    sa.Column("device_id", sa.String(255), nullable=False, index=True),
+    sa.Column("device_owner", sa.String(255), nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("port_security_enabled", sa.Boolean, nullable=False),
+    sa.Column("allowed_address_pairs", sa.JSON, nullable=False),
+    sa.Column("dns_name", sa.String(255), nullable=False),
+    # The server this port is plugged into. Users write `device_id` as they like; only compute writes this one.
+    sa.Column("server_id", sa.String(36), index=True),
+    sa.Column("server_order", sa.Integer, nullable=False),
+    sa.Column("created_by_compute", sa.Boolean, nullable=False),
+    sa.Column("server_tag", sa.String(60)),
+    sa.UniqueConstraint("network_id", "mac_address"),
+)
+
+port_addresses = sa.Table(
+    "port_addresses",
+    metadata,
+    sa.Column("port_id", sa.ForeignKey("ports.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("address", sa.String(64), primary_key=True),
+    sa.Column("network_id", sa.ForeignKey("networks.id"), nullable=False),
+    sa.Column("subnet_id", sa.ForeignKey("subnets.id"), nullable=False, index=True),
+    # The address and its successor as hex of fixed width: text order is number order, so a gap is found in SQL.
+    sa.Column("number", sa.String(32), nullable=False),
+    sa.Column("successor", sa.String(32), nullable=False),
+    sa.UniqueConstraint("network_id", "address"),
+    sa.UniqueConstraint("subnet_id", "number", name="uq_port_addresses_subnet_number"),
+    sa.Index("ix_port_addresses_successor", "subnet_id", "successor"),
+)
+"""No address twice in a network: the constraint decides, whatever code raced."""
+
+port_bindings = sa.Table(
+    "port_bindings",
+    metadata,
+    sa.Column("port_id", sa.ForeignKey("ports.id", ondelete="CASCADE"), primary_key=True),
+    # Empty: the port is not bound; the row holds what the user asked of a future binding.
+    sa.Column("host", sa.String(255), primary_key=True),
+    sa.Column("active", sa.Boolean, nullable=False),
+    sa.Column("vnic_type", sa.String(64), nullable=False),
+    sa.Column("profile", sa.JSON, nullable=False),
+    sa.Index(
+        "ix_port_bindings_active",
+        "port_id",
+        unique=True,
+        sqlite_where=sa.text("active = 1"),
+        postgresql_where=sa.text("active"),
+    ),
+)
+"""At most one active binding per port: the partial unique index decides."""
+
+security_groups = sa.Table(
+    "security_groups",
+    metadata,
+    *_resource_columns(),
+    sa.Column("stateful", sa.Boolean, nullable=False),
+    sa.Column("is_default", sa.Boolean, nullable=False),
+    sa.Index(
+        "ix_security_groups_default",
+        "project_id",
+        unique=True,
+        sqlite_where=sa.text("is_default = 1"),
+        postgresql_where=sa.text("is_default"),
+    ),
+)
+
+security_group_rules = sa.Table(
+    "security_group_rules",
+    metadata,
+    *(column for column in _resource_columns() if column.name != "name"),
+    sa.Column("security_group_id", sa.ForeignKey("security_groups.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("direction", sa.String(8), nullable=False),
+    sa.Column("ethertype", sa.String(8), nullable=False),
+    sa.Column("protocol", sa.String(40)),
+    sa.Column("port_range_min", sa.Integer),
+    sa.Column("port_range_max", sa.Integer),
+    sa.Column("remote_ip_prefix", sa.String(64)),
+    sa.Column("remote_group_id", sa.ForeignKey("security_groups.id", ondelete="CASCADE"), index=True),
+)
+
+port_security_groups = sa.Table(
+    "port_security_groups",
+    metadata,
+    sa.Column("port_id", sa.ForeignKey("ports.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("security_group_id", sa.ForeignKey("security_groups.id"), primary_key=True, index=True),
+)
+
+routers = sa.Table(
+    "routers",
+    metadata,
+    *_resource_columns(),
+    sa.Column("admin_state_up", sa.Boolean, nullable=False),
+    sa.Column("gateway_port_id", sa.ForeignKey("ports.id")),
+    sa.Column("enable_snat", sa.Boolean, nullable=False),
+    sa.Column("routes", sa.JSON, nullable=False),
+    sa.Column("availability_zone_hints", sa.JSON, nullable=False),
+)
+
+floating_ips = sa.Table(
+    "floating_ips",
+    metadata,
+    *(column for column in _resource_columns() if column.name != "name"),
+    sa.Column("floating_network_id", sa.ForeignKey("networks.id"), nullable=False),
+    sa.Column("floating_port_id", sa.ForeignKey("ports.id"), nullable=False),
+    sa.Column("floating_ip_address", sa.String(64), nullable=False),
+    sa.Column("port_id", sa.ForeignKey("ports.id"), index=True),
+    sa.Column("fixed_ip_address", sa.String(64)),
+    sa.Column("router_id", sa.ForeignKey("routers.id")),
+    sa.Column("dns_name", sa.String(255), nullable=False),
+    sa.Column("dns_domain", sa.String(255), nullable=False),
+    sa.UniqueConstraint("port_id", "fixed_ip_address"),
+)
+
+network_quotas = sa.Table(
+    "network_quotas",
+    metadata,
+    sa.Column("project_id", sa.String(64), primary_key=True),
+    sa.Column("resource", sa.String(64), primary_key=True),
+    sa.Column("limit", sa.Integer, nullable=False),
+)
+
+network_tags = sa.Table(
+    "network_tags",
+    metadata,
+    sa.Column("resource_id", sa.String(36), primary_key=True),
+    sa.Column("tag", sa.String(255), primary_key=True, index=True),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """What every API resource has."""
+
+    id: str
+    project_id: str
+    description: str
+    revision: int
+    created_at_us: int
+    updated_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network(Resource):
+    name: str
+    admin_state_up: bool
+    shared: bool
+    external: bool
+    is_default: bool
+    mtu: int
+    port_security_enabled: bool
+    network_type: str
+    physical_network: str | None
+    segmentation_id: int | None
+    availability_zone_hints: list[str]
+    dns_domain: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subnet(Resource):
+    name: str
+    network_id: str
+    ip_version: int
+    cidr: str
+    gateway_ip: str | None
+    enable_dhcp: bool
+    ipv6_ra_mode: str | None
+    ipv6_address_mode: str | None
+    dns_publish_fixed_ip: bool
+    allocation_pools: list[dict[str, str]]
+    dns_nameservers: list[str]
+    host_routes: list[dict[str, str]]
+    service_types: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port(Resource):
+    name: str
+    network_id: str
+    admin_state_up: bool
+    mac_address: str
+    device_id: str
+    device_owner: str
+    status: str
+    port_security_enabled: bool
+    allowed_address_pairs: list[dict[str, str]]
+    dns_name: str
+    server_id: str | None
+    server_order: int
+    created_by_compute: bool
+    server_tag: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    port_id: str
+    host: str
+    active: bool
+    vnic_type: str
+    profile: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityGroup(Resource):
+    name: str
+    stateful: bool
+    is_default: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityGroupRule(Resource):
+    security_group_id: str
+    direction: str
+    ethertype: str
+    protocol: str | None
+    port_range_min: int | None
+    port_range_max: int | None
+    remote_ip_prefix: str | None
+    remote_group_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Router(Resource):
+    name: str
+    admin_state_up: bool
+    gateway_port_id: str | None
+    enable_snat: bool
+    routes: list[dict[str, str]]
+    availability_zone_hints: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatingIp(Resource):
+    floating_network_id: str
+    floating_port_id: str
+    floating_ip_address: str
+    port_id: str | None
+    fixed_ip_address: str | None
+    router_id: str | None
+    dns_name: str
+    dns_domain: str
+
+
+TABLES: Mapping[type[Any], sa.Table] = {
+    Network: networks,
+    Subnet: subnets,
+    Port: ports,
+    Binding: port_bindings,
+    SecurityGroup: security_groups,
+    SecurityGroupRule: security_group_rules,
+    Router: routers,
+    FloatingIp: floating_ips,
+}
+
+
+def select(record: type[RecordT], *where: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """A SELECT of exactly the record's columns."""
+    table = TABLES[record]
+    return sa.select(*(table.c[field.name] for field in fields(record))).where(*where)  # type: ignore[arg-type]
+
+
+def load(tx: Tx, record: type[RecordT], statement: sa.Select[Any]) -> list[RecordT]:
+    """Run a statement made by `select`."""
+    return [record(**row._mapping) for row in tx.all(statement)]
+
+
+def find(tx: Tx, record: type[RecordT], *where: sa.ColumnElement[bool]) -> list[RecordT]:
+    return load(tx, record, select(record, *where))
+
+
+def get(tx: Tx, record: type[RecordT], record_id: str | None) -> RecordT | None:
+    """The record of this id, whoever asks: the caller's sight is checked by who calls this."""
+    if record_id is None:
+        return None
+    rows = find(tx, record, TABLES[record].c.id == record_id)
+    return rows[0] if rows else None
+
+
+def must_get(tx: Tx, record: type[RecordT], record_id: str) -> RecordT:
+    """A record that foreign keys promise."""
+    found = get(tx, record, record_id)
+    if found is None:
+        raise LookupError(f"{record.__name__} {record_id}")
+    return found
+
+
+def insert(tx: Tx, record: type[RecordT], clock: Clock, **values: Any) -> RecordT:
+    """Add a resource with a new id and both times; answers it."""
+    now = clock.now_us()
+    row = {"id": clock.uuid(), "description": "", "revision": 0, "created_at_us": now, "updated_at_us": now} | values
+    tx.execute(sa.insert(TABLES[record]).values(**row))
+    return record(**row)
+
+
+def change(tx: Tx, record: type[RecordT], record_id: str, now_us: int | None, **values: Any) -> None:
+    """Set columns of a resource and count its revision; without a time (nobody asked), `updated_at` stays."""
+    table = TABLES[record]
+    values = values | {"revision": table.c.revision + 1}
+    if now_us is not None:
+        values["updated_at_us"] = now_us
+    tx.execute(sa.update(table).where(table.c.id == record_id).values(**values))
+
+
+def delete(tx: Tx, record: type[RecordT], record_id: str) -> None:
+    """Remove a resource and its tags."""
+    table = TABLES[record]
+    tx.execute(sa.delete(network_tags).where(network_tags.c.resource_id == record_id))
+    tx.execute(sa.delete(table).where(table.c.id == record_id))
+
+
+def tags_of(tx: Tx, resource_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Tags of many resources, sorted, in one query per thousand."""
+    found: dict[str, list[str]] = {}
+    for part in in_parts(resource_ids):
+        statement = sa.select(network_tags.c.resource_id, network_tags.c.tag).where(
+            network_tags.c.resource_id.in_(part)
+        )
+        for resource_id, tag in map(tuple, tx.all(statement.order_by(network_tags.c.tag))):
+            found.setdefault(resource_id, []).append(tag)
+    return found
+
+
+def in_parts(ids: Sequence[str], size: int = 1000) -> list[Sequence[str]]:
+    """`ids` in lengths that every database takes in one IN list."""
+    return [ids[start : start + size] for start in range(0, len(ids), size)]

@@ -1,0 +1,172 @@
+"""How networks and subnets come to be: the one path for the API, the bootstrap and automatic topologies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_network
+from typing import Final
+
+import sqlalchemy as sa
+
+from cumulet.clock import Clock
+from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest, Conflict
+from cumulet.network import addresses
+from cumulet.network.addresses import Address, AddressRange
+from cumulet.network.store import Network, Port, Subnet, find, insert, network_tags, networks, ports, subnets
+
+TENANT_NETWORK_TYPE: Final = "vxlan"
+MTU = {"vxlan": 1450, "geneve": 1442, "gre": 1458, "vlan": 1500, "flat": 1500, "local": 1500}
+"""What is left of 1,500 bytes after each type's encapsulation."""
+
+
+def add_network(
+    tx: Tx,
+    clock: Clock,
+    *,
+    project_id: str,
+    name: str,
+    description: str = "",
+    admin_state_up: bool = True,
+    shared: bool = False,
+    external: bool = False,
+    is_default: bool = False,
+    mtu: int | None = None,
+    port_security_enabled: bool = True,
+    network_type: str = TENANT_NETWORK_TYPE,
+    physical_network: str | None = None,
+    segmentation_id: int | None = None,
+    availability_zone_hints: Sequence[str] = (),
+    dns_domain: str = "",
+    tags: Sequence[str] = (),
+) -> Network:
+    """Add a network, with a segment of its own."""
+    if segmentation_id is None and network_type not in ("flat", "local"):
+        segmentation_id = _free_segment(tx, network_type, physical_network)
+    elif network_type != "local":
+        refuse_taken_segment(tx, network_type, physical_network, segmentation_id)
+    network = insert(
+        tx,
+        Network,
+        clock,
+        project_id=project_id,
+        name=name,
+        description=description,
+        admin_state_up=admin_state_up,
+        shared=shared,
+        external=external,
+        is_default=is_default,
+        mtu=MTU[network_type] if mtu is None else mtu,
+        port_security_enabled=port_security_enabled,
+        network_type=network_type,
+        physical_network=physical_network,
+        segmentation_id=segmentation_id,
+        availability_zone_hints=list(availability_zone_hints),
+        dns_domain=dns_domain,
+    )
+    set_tags(tx, network.id, tags)
+    return network
+
+
+def _free_segment(tx: Tx, network_type: str, physical_network: str | None) -> int:
+    highest = tx.scalar(
+        sa.select(sa.func.max(networks.c.segmentation_id)).where(
+            networks.c.network_type == network_type, networks.c.physical_network.is_not_distinct_from(physical_network)
+        )
+    )
+    return 1 if highest is None else int(highest) + 1
+
+
+def refuse_taken_segment(
+    tx: Tx, network_type: str, physical_network: str | None, segmentation_id: int | None, *, but: str | None = None
+) -> None:
+    """409 if another network than `but` has this segment."""
+    statement = sa.select(networks.c.id).where(
+        networks.c.network_type == network_type,
+        networks.c.physical_network.is_not_distinct_from(physical_network),
+        networks.c.segmentation_id.is_not_distinct_from(segmentation_id),
+    )
+    if any(row[0] != but for row in tx.all(statement)):
+        segment = physical_network if segmentation_id is None else segmentation_id
+        raise Conflict(f"Unable to create the {network_type} network. The segment {segment} is in use.")
+
+
+def add_subnet(
+    tx: Tx,
+    clock: Clock,
+    network: Network,
+    *,
+    cidr: AddressRange,
+    project_id: str | None = None,
+    name: str = "",
+    description: str = "",
+    gateway: Address | None = None,
+    without_gateway: bool = False,
+    enable_dhcp: bool = True,
+    ipv6_ra_mode: str | None = None,
+    ipv6_address_mode: str | None = None,
+    allocation_pools: Sequence[Mapping[str, str]] | None = None,
+    dns_nameservers: Sequence[str] = (),
+    host_routes: Sequence[Mapping[str, str]] = (),
+    service_types: Sequence[str] = (),
+    dns_publish_fixed_ip: bool = False,
+    tags: Sequence[str] = (),
+) -> Subnet:
+    """Add a subnet: its gateway is the first address if none is given, its pools are the rest."""
+    refuse_overlap(tx, network.id, cidr)
+    if gateway is None and not without_gateway:
+        gateway = cidr.network_address + (0 if cidr.num_addresses == 1 else 1)
+    if allocation_pools is None:
+        pools = addresses.default_pools(cidr, gateway)
+    else:
+        pools = [dict(pool) for pool in allocation_pools]
+    subnet = insert(
+        tx,
+        Subnet,
+        clock,
+        project_id=project_id or network.project_id,
+        name=name,
+        description=description,
+        network_id=network.id,
+        ip_version=cidr.version,
+        cidr=str(cidr),
+        gateway_ip=None if gateway is None else str(gateway),
+        enable_dhcp=enable_dhcp,
+        ipv6_ra_mode=ipv6_ra_mode,
+        ipv6_address_mode=ipv6_address_mode,
+        dns_publish_fixed_ip=dns_publish_fixed_ip,
+        allocation_pools=pools,
+        dns_nameservers=list(dns_nameservers),
+        host_routes=[dict(route) for route in host_routes],
+        service_types=list(service_types),
+    )
+    set_tags(tx, subnet.id, tags)
+    if addresses.is_auto_addressed(subnet):
+        _give_to_present_ports(tx, subnet)
+    return subnet
+
+
+def refuse_overlap(tx: Tx, network_id: str, cidr: AddressRange) -> None:
+    """Subnets of one network never overlap: an address then belongs to one subnet."""
+    for other in find(tx, Subnet, subnets.c.network_id == network_id):
+        other_cidr = ip_network(other.cidr)
+        if cidr.version == other_cidr.version and cidr.overlaps(other_cidr):
+            raise BadRequest(
+                f"Invalid input for operation: Requested subnet with cidr: {cidr} for network: {network_id} "
+                "overlaps with another subnet."
+            )
+
+
+def _give_to_present_ports(tx: Tx, subnet: Subnet) -> None:
+    """Guests configure themselves in a prefix as soon as it is announced: the record says what they will have."""
+    guests = sa.and_(ports.c.network_id == subnet.network_id, ~ports.c.device_owner.startswith("network:"))
+    for port in find(tx, Port, guests):
+        address = addresses.eui64_address(subnet.cidr, port.mac_address)
+        addresses.hold(tx, port.id, subnet, address)
+
+
+def set_tags(tx: Tx, resource_id: str, tags: Sequence[str]) -> None:
+    """The resource has exactly these tags."""
+    tx.execute(sa.delete(network_tags).where(network_tags.c.resource_id == resource_id))
+    for tag in dict.fromkeys(tags):
+        tx.execute(sa.insert(network_tags).values(resource_id=resource_id, tag=tag))
