@@ -1,0 +1,47 @@
+"""Links and pages: the two links every resource has, the next page's link, and what of a list a page is."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+from cumulet.web.operation import Call
+
+MAX_LIMIT = 1000
+"""Nova's `max_limit`: no page is longer."""
+
+
+class Page(NamedTuple):
+    limit: int
+    marker: str | None
+
+
+def page(call: Call[Any, Any]) -> Page:
+    """The page asked for; `limit` is digits, as the query's schema has checked."""
+    given = call.query.get("limit")
+    return Page(min(int(given), MAX_LIMIT) if given is not None else MAX_LIMIT, call.query.get("marker"))
+
+
+def self_link(call: Call[Any, Any], collection: str, identifier: object) -> dict[str, str]:
+    return {"rel": "self", "href": f"{call.service_url}/{collection}/{identifier}"}
+
+
+def bookmark_root(call: Call[Any, Any]) -> str:
+    """Bookmarks carry no version."""
+    return call.service_url.removesuffix("/v2.1")
+
+
+def bookmark_link(call: Call[Any, Any], collection: str, identifier: object) -> dict[str, str]:
+    return {"rel": "bookmark", "href": f"{bookmark_root(call)}/{collection}/{identifier}"}
+
+
+def links(call: Call[Any, Any], collection: str, identifier: object) -> list[dict[str, str]]:
+    return [self_link(call, collection, identifier), bookmark_link(call, collection, identifier)]
+
+
+def next_links(call: Call[Any, Any], path: str, asked: Page, count: int, last: object) -> list[dict[str, str]]:
+    """The next page's link, in a list of its own, or nothing when this page is not full."""
+    if not asked.limit or count < asked.limit:
+        return []
+    query = sorted((name, value) for name, value in call.query.pairs if name != "marker")
+    return [{"rel": "next", "href": f"{call.service_url}/{path}?{urlencode([*query, ('marker', str(last))])}"}]

@@ -1,0 +1,120 @@
+"""Quotas: how much a project may have. Limits are upstream's unless set; use is counted, never kept on the side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+
+from cumulet.compute.model import Flavor
+from cumulet.compute.store import key_pairs, quota_classes, quotas, server_group_members, server_groups, servers
+from cumulet.db.engine import Tx
+from cumulet.errors import OverQuota
+
+DEFAULTS: Mapping[str, int] = {
+    "cores": 20, "fixed_ips": -1, "floating_ips": -1, "injected_file_content_bytes": 10240,
+    "injected_file_path_bytes": 255, "injected_files": 5, "instances": 10, "key_pairs": 100, "metadata_items": 128,
+    "ram": 51200, "security_group_rules": -1, "security_groups": -1, "server_group_members": 10,
+    "server_groups": 10,
+}  # fmt: skip
+"""Upstream's own; -1 is no limit. Network resources are counted by the network service, here they are only told."""
+
+PER_USER_COUNTED = ("instances", "cores", "ram")
+
+
+def default_limits(tx: Tx) -> dict[str, int]:
+    """What a project without limits of its own has: class `default`, then upstream's defaults."""
+    rows = tx.all(
+        sa.select(quota_classes.c.resource, quota_classes.c.hard_limit).where(quota_classes.c.class_name == "default")
+    )
+    return {**DEFAULTS, **{row.resource: row.hard_limit for row in rows}}
+
+
+def limits_of(tx: Tx, project_id: str, user_id: str = "") -> dict[str, int]:
+    """The limits of a project, or of one of its users where narrower ones were set."""
+    limits = default_limits(tx)
+    rows = tx.all(
+        sa.select(quotas.c.user_id, quotas.c.resource, quotas.c.hard_limit)
+        .where(quotas.c.project_id == project_id, quotas.c.user_id.in_({"", user_id}))
+        .order_by(quotas.c.user_id)
+    )
+    return limits | {row.resource: row.hard_limit for row in rows}
+
+
+def usage_of(tx: Tx, project_id: str, user_id: str | None = None) -> dict[str, int]:
+    """What the project (or one user of it) has now."""
+    used = dict.fromkeys(DEFAULTS, 0)
+    used["instances"], used["cores"], used["ram"] = _servers_used(tx, project_id, user_id)
+    groups = sa.select(sa.func.count()).select_from(server_groups).where(server_groups.c.project_id == project_id)
+    if user_id:
+        groups = groups.where(server_groups.c.user_id == user_id)
+    used["server_groups"] = tx.scalar(groups)
+    return used
+
+
+def _servers_used(tx: Tx, project_id: str, user_id: str | None) -> tuple[int, int, int]:
+    vcpus = servers.c.flavor["vcpus"].as_integer()
+    memory = servers.c.flavor["memory_mib"].as_integer()
+    query = sa.select(
+        sa.func.count(), sa.func.coalesce(sa.func.sum(vcpus), 0), sa.func.coalesce(sa.func.sum(memory), 0)
+    ).where(servers.c.project_id == project_id, servers.c.deleted_at_us.is_(None))
+    if user_id:
+        query = query.where(servers.c.user_id == user_id)
+    count, cores, ram = tx.all(query)[0]._tuple()
+    return int(count), int(cores), int(ram)
+
+
+def require_limit(limits: Mapping[str, int], resource: str, wanted: int, *, words: str) -> None:
+    """403 with `words` if `wanted` in all would be over the limit."""
+    limit = limits[resource]
+    if 0 <= limit < wanted:
+        raise OverQuota(words.format(allowed=limit))
+
+
+def require_headroom(tx: Tx, resource: str, wanted: int, *, words: str, project_id: str = "") -> None:
+    require_limit(limits_of(tx, project_id), resource, wanted, words=words)
+
+
+def require_group_member_room(tx: Tx, project_id: str, user_id: str, group_id: str, count: int) -> None:
+    """403 if the group would get too many members of this user's."""
+    used = tx.scalar(
+        sa.select(sa.func.count())
+        .select_from(server_group_members.join(servers, servers.c.id == server_group_members.c.server_id))
+        .where(
+            server_group_members.c.group_id == group_id,
+            servers.c.user_id == user_id,
+            servers.c.deleted_at_us.is_(None),
+        )
+    )
+    limits = limits_of(tx, project_id, user_id)
+    require_limit(limits, "server_group_members", used + count, words="Quota exceeded, too many servers in group")
+
+
+def key_pairs_used(tx: Tx, user_id: str) -> int:
+    counted = sa.select(sa.func.count()).select_from(key_pairs).where(key_pairs.c.user_id == user_id)
+    return int(tx.scalar(counted))
+
+
+def how_many_servers(tx: Tx, project_id: str, user_id: str, flavor: Flavor, least: int, most: int) -> int:
+    """How many of `least` to `most` servers of a flavor the quotas allow: as many as there is room for, or 403."""
+    own = {row.resource for row in tx.all(
+        sa.select(quotas.c.resource).where(quotas.c.project_id == project_id, quotas.c.user_id == user_id)
+    )}  # fmt: skip
+    counted_user = user_id if own & set(PER_USER_COUNTED) else None
+    limits = limits_of(tx, project_id, counted_user or "")
+    used = dict(zip(PER_USER_COUNTED, _servers_used(tx, project_id, counted_user), strict=True))
+    each = {"instances": 1, "cores": flavor.vcpus, "ram": flavor.memory_mib}
+    allowed = most
+    for resource, size in each.items():
+        if size and limits[resource] >= 0:
+            allowed = min(allowed, max(0, limits[resource] - used[resource]) // size)
+    if allowed >= least:
+        return allowed
+    overs = [r for r, size in each.items() if 0 <= limits[r] < used[r] + size * most]
+    asked = {r: str(size * most) for r, size in each.items()}
+    asked["instances"] = str(least) if least == most else f"{least}-{most}"
+    raise OverQuota(
+        f"Quota exceeded for {', '.join(overs)}: Requested {', '.join(asked[r] for r in overs)},"
+        f" but already used {', '.join(str(used[r]) for r in overs)}"
+        f" of {', '.join(str(limits[r]) for r in overs)} {', '.join(overs)}"
+    )
