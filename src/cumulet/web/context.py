@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class Wake:
-    """What an API process tells the conductor after a commit: 'look at this operation now'. Losing it costs only time."""
+    """What an API process tells the conductor after a commit: 'look at this operation now'.
+
+    Losing it costs only time.
+    """
 
     def operation(self, tx: Tx, operation_id: str) -> None:
         """Register on `tx` that the runner should look at `operation_id` once this transaction is durable."""

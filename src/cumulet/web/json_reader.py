@@ -12,7 +12,7 @@ DEEPEST = 20
 
 
 def read_json(data: bytes) -> Any:
-    """The value in `data`; 400 for anything but one UTF-8 JSON text without duplicate keys, NaN, NUL or lone surrogates."""
+    """The value in `data`; 400 for anything but a UTF-8 JSON text without duplicate keys, NaN, NUL, lone surrogates."""
     if len(data) > LARGEST_BODY:
         raise TooLarge(f"Request is too large. The largest body is {LARGEST_BODY} bytes.")
     try:

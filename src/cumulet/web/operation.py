@@ -11,6 +11,7 @@ The dispatcher (`web.app`) does the same things in the same order for every requ
 
 from __future__ import annotations
 
+import builtins
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -97,8 +98,11 @@ class Refused(Forbidden):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """An answer with its own status or headers. `body` None means no content; bytes are sent as they are, and so are the
-    pieces of an asynchronous iterator of bytes; anything else is encoded as JSON."""
+    """An answer with its own status or headers.
+
+    `body` None means no content; bytes are sent as they are, and so are the pieces of an asynchronous iterator of
+    bytes; anything else is encoded as JSON.
+    """
 
     body: Any = None
     status: int | None = None
@@ -106,7 +110,7 @@ class Reply:
 
 
 class Query:
-    """Query parameters in the order given; a name may repeat. Values are text, already checked by the operation's schema."""
+    """Query parameters in the order given; a name may repeat. Values are text, checked by the operation's schema."""
 
     __slots__ = ("pairs",)
 
@@ -161,8 +165,8 @@ class Headers:
 
 @dataclass(slots=True, kw_only=True)
 class Call(Generic[TargetT, BodyT]):
-    """What a handler gets. `def` handlers have `tx` (a write transaction; a read one for GET and HEAD); `async def` ones
-    have none and use `cloud.db` themselves: for hashing, streams and questions to hosts."""
+    """What a handler gets. `def` handlers have `tx` (a write transaction; a read one for GET and HEAD); `async def`
+    ones have none and use `cloud.db` themselves: for hashing, streams and questions to hosts."""
 
     caller: Caller
     version: Microversion
@@ -180,7 +184,7 @@ class Call(Generic[TargetT, BodyT]):
     authorise: Callable[[str, Mapping[str, Any] | None], bool]
     """Whether the caller passes a further rule (with facts, default the target's): for fields that depend on a rule."""
     request: Request | None = None
-    """For streaming operations only."""
+    """For streaming operations; `headers` and `client` are at hand for all."""
     headers: Headers = field(default_factory=lambda: Headers([]))
     parameters: Any = None
     """The instance of the operation's query class, if it names one; `query` has the pairs as they came."""
@@ -245,9 +249,9 @@ class Service:
         until: str | None = None,
         target: Callable[[Any], Any] | None = None,
         facts: Callable[[Any], Mapping[str, Any]] | None = None,
-        body: type | None = None,
+        body: builtins.type | None = None,
         body_key: str | None = None,
-        query: type | None = None,
+        query: builtins.type | None = None,
         success: int = 200,
         public: bool = False,
         raw_body: bool = False,
@@ -257,7 +261,7 @@ class Service:
         rules: policy rules, all must pass; required unless `public` (no token needed) - `()` means "any valid token".
         action: the one key of a POST .../action body; the body class describes its value.
         since, until: first and last microversion that has it (inclusive).
-        target: loads the thing named by the path within the caller's sight or raises NotFound; its result is `call.target`.
+        target: loads the thing named by the path within the caller's sight or raises NotFound; becomes `call.target`.
         facts: policy facts of the call; default: `project_id` and `user_id` of the target, else of the caller.
         body: class of the body (see `web.schema`); body_key: the envelope's key, e.g. ``server``.
         query: class of the query parameters; None means "unknown parameters are ignored".

@@ -361,7 +361,7 @@ def _generic(kind: str, match: str, where: str) -> Check:
 
 
 def _field(match: str) -> Check:
-    """Neutron's ``field:networks:shared=True`` and ``field:port:device_owner=~^network:``: a fact compared with a constant."""
+    """Neutron's ``field:networks:shared=True``, ``field:port:device_owner=~^network:``: a fact against a constant."""
     _resource, colon, comparison = match.partition(":")
     name, equals, value = comparison.partition("=")
     if not (colon and equals and name):

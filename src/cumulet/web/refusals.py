@@ -82,18 +82,20 @@ def _at(body: Any, path: Iterable[str | int]) -> object:
 
 
 def _most_telling(errors: Iterable[jsonschema_rs.ValidationError]) -> jsonschema_rs.ValidationError:
-    best = min(errors, key=lambda e: (len(e.instance_path), _FIRST.get(e.kind.name, 9)))
+    best: Any = min(errors, key=lambda e: (len(e.instance_path), _FIRST.get(e.kind.name, 9)))
     while best.kind.name in ("anyOf", "oneOf"):
         # Where one branch got further than the others, its complaint says more than "none of them".
         nested = [error for branch in best.kind.context for error in branch if error.kind.name != "type"]
         if len(nested) != 1:
             break
         best = nested[0]
-    return best
+    chosen: jsonschema_rs.ValidationError = best
+    return chosen
 
 
 def _name_reason(error: jsonschema_rs.ValidationError) -> str | None:
-    return NAME_REASONS.get(error.kind.format) if error.kind.name == "format" else None
+    kind: Any = error.kind
+    return NAME_REASONS.get(kind.format) if kind.name == "format" else None
 
 
 def reason(error: jsonschema_rs.ValidationError) -> str:

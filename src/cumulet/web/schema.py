@@ -10,15 +10,15 @@ Metadata for `Annotated`:
     Since("2.30"), Until("2.67")  the attribute exists only in these microversions (others refuse it: 400)
     Required(since=, until=)      required in this range although the class has a default
     Key("OS-DCF:diskConfig")      the JSON name, where it is no identifier
-    Json({...})                   further JSON schema keywords (pattern, maxLength, enum...), merged over the derived ones
+    Json({...})                   further JSON schema keywords (pattern, maxLength...), merged over the derived ones
     Versions(("2.1", T1), ("2.25", T2))   another type from a microversion on
     Convert(fn)                   value -> attribute, after validation, not for null (may raise ValueError -> 400)
     Single()                      a query parameter that may be given only once
-A class without default for an attribute makes it required; `UNSET` (of type `Unset`) as default tells "absent" from null.
+An attribute without default is required; `UNSET` (of type `Unset`) as default tells "absent" from null.
 An attribute that a microversion does not have gets its default, or UNSET where it has none.
 `Body` subclasses refuse unknown keys (`class X(Body, extra="allow")` keeps them in `.extra`); `min_properties`,
 `max_properties` and `secret=True` (no value of the body is ever echoed) are given the same way.
-Query classes derive from `Query`: wire values are lists of strings; a plain type takes the last one, `list[T]` takes all.
+Query classes derive from `Query`: a name may repeat on the wire; a plain type takes the last, `list[T]` takes all.
 `class Q(Query, closed_since="2.75")` refuses unknown names from a microversion on (`closed_since="2.1"`: always).
 """
 
@@ -42,8 +42,9 @@ from cumulet.web.refusals import last_values, refuse_body, refuse_parameter, ref
 
 Unset = UnsetType
 __all__ = [
-    "UNSET", "Anything", "Body", "Convert", "Empty", "Json", "Key", "LooseBool", "NonNegativeInteger", "PositiveInteger",
-    "Query", "Required", "Since", "Single", "Unset", "UnsetType", "Until", "Versions", "integer_text", "loose_bool", "plan",
+    "UNSET", "Anything", "Body", "Convert", "Empty", "Json", "Key", "LooseBool", "NonNegativeInteger",
+    "PositiveInteger", "Query", "Required", "Since", "Single", "Unset", "UnsetType", "Until", "Versions",
+    "integer_text", "loose_bool", "plan",
 ]  # fmt: skip
 
 
@@ -305,10 +306,15 @@ def _fields(cls: type) -> list[tuple[dataclasses.Field[Any], Any]]:
 
 def boundaries(cls: type) -> tuple[Microversion, ...]:
     """The microversions at which the schema of `cls` may change, ascending."""
-    return _boundaries(cls)
+    found = _known_boundaries.get(cls)
+    if found is None:
+        found = _known_boundaries[cls] = _boundaries(cls)
+    return found
 
 
-@functools.cache
+_known_boundaries: dict[type, tuple[Microversion, ...]] = {}
+
+
 def _boundaries(cls: type) -> tuple[Microversion, ...]:
     found: set[Microversion] = set()
     if closed := cls._options.closed_since:  # type: ignore[attr-defined]
@@ -320,7 +326,7 @@ def _boundaries(cls: type) -> tuple[Microversion, ...]:
 
 def _collect(annotation: Any, found: set[Microversion]) -> None:
     if isinstance(annotation, type) and issubclass(annotation, Body):
-        found.update(_boundaries(annotation))
+        found.update(boundaries(annotation))
         return
     for item in getattr(annotation, "__metadata__", ()):
         match item:
@@ -487,7 +493,7 @@ def _one_type(schema: dict[str, Any]) -> str | None:
 
 
 def _on_the_wire(schema: dict[str, Any]) -> dict[str, Any]:
-    """What a value of `schema` looks like as text: an integer is digits, a boolean one of Nova's words, null is absence."""
+    """What a value of `schema` looks like as text: an integer is digits, a boolean one of Nova's words, never null."""
     kind = _one_type(schema)
     if kind == "integer":
         return {"type": "string", "pattern": "^-?[0-9]+$", "maxLength": 20}
@@ -581,7 +587,7 @@ def _annotated_shape(annotation: Any, version: Microversion) -> _Shape | None:
 
 
 def _merged(schema: dict[str, Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """`keywords` over `schema`; on a union they go to the branches of the type they speak of (type keywords excepted)."""
+    """`keywords` over `schema`; on a union they go to its branches, except for those that make another type."""
     if "anyOf" in schema and not {"type", "anyOf", "oneOf"} & keywords.keys():
         return {"anyOf": [b if b.get("type") == "null" else _merged(b, keywords) for b in schema["anyOf"]]}
     if "enum" in keywords and _takes_null(schema) and None not in keywords["enum"] and "type" not in keywords:
@@ -637,7 +643,7 @@ def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _any_of(schemas: list[dict[str, Any]]) -> dict[str, Any]:
-    """Plain types join into one `type` list and enumerations into one `enum`: their refusals read better than anyOf's."""
+    """Plain types join into one `type` list, enumerations into one `enum`: their refusals read better than anyOf's."""
     if all(set(s) == {"type"} and isinstance(s["type"], str) for s in schemas):
         return {"type": [s["type"] for s in schemas]}
     if all("enum" in s and set(s) <= {"type", "enum"} for s in schemas):

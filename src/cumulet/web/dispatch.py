@@ -1,0 +1,416 @@
+"""One request and its answer: the same steps in the same order for every operation of every service.
+
+Token to caller (401), place of the path (404, 405), microversion (400, 406), media type (415), operation (400, 404,
+501), query and body (400), then inside one transaction: target in the caller's sight (404), rules (403), handler.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import UNSET
+from starlette.requests import Request
+
+from cumulet.db.engine import Tx
+from cumulet.errors import ApiError, BadRequest, TooLarge, UnsupportedMediaType
+from cumulet.web import faults, refusals
+from cumulet.web.context import Cloud
+from cumulet.web.json_reader import LARGEST_BODY, read_json
+from cumulet.web.negotiation import HEADER, LEGACY, Negotiated, UnacceptableVersion, negotiate
+from cumulet.web.operation import Call, Caller, Headers, Operation, Query, Refused, Reply, Service
+from cumulet.web.router import Place, Router, select
+from cumulet.web.schema import Empty, plan
+
+log = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Answer = tuple[int, list[tuple[bytes, bytes]], bytes | AsyncIterator[bytes]]
+
+ANONYMOUS = Caller(user_id="", user_name="", user_domain_id="", roles=frozenset())
+"""The caller of public operations."""
+
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+_encode = msgspec.json.Encoder().encode
+_HOST = re.compile(rb"[A-Za-z0-9.:_\[\]-]{1,255}\Z")
+_JSON_MEDIA = re.compile(rb"application/([a-z0-9.+-]*[+-])?json(-patch)?\Z")
+_GLOBAL_REQUEST_ID = re.compile(rb"req-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registry:
+    """What every request needs of the checked operations; the keys are the operations' `id()`."""
+
+    cloud: Cloud
+    router: Router
+    parameter_names: Mapping[int, tuple[str, ...]]
+    asynchronous: frozenset[int]
+
+
+class Exchange:
+    """One request and its answer."""
+
+    __slots__ = (
+        "action", "base_url", "caller", "headers", "method", "negotiated", "path", "receive", "registry", "request_id",
+        "scope", "send", "service", "status",
+    )  # fmt: skip
+
+    def __init__(self, registry: Registry, scope: Scope, receive: Receive, send: Send) -> None:
+        self.registry = registry
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.method: str = scope["method"]
+        raw: bytes | None = scope.get("raw_path")
+        self.path = raw.decode("latin-1") if raw is not None else scope["path"]
+        wanted: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            wanted[name] = wanted[name] + b"," + value if name == HEADER and name in wanted else value
+        self.headers = wanted
+        self.request_id = "req-" + registry.cloud.clock.uuid()
+        self.base_url = _base_url(scope, wanted)
+        self.service: Service | None = None
+        self.negotiated: Negotiated | None = None
+        self.caller: Caller | None = None
+        self.action: str | None = None
+        self.status = 0
+
+    @property
+    def client(self) -> str:
+        """The address the request came from."""
+        return (self.scope.get("client") or ("",))[0]
+
+    @property
+    def global_request_id(self) -> str | None:
+        """The id a client gave to a chain of requests; anything but ``req-<uuid>`` is ignored."""
+        given = self.headers.get(b"x-openstack-request-id", b"")
+        return given.decode() if _GLOBAL_REQUEST_ID.match(given) else None
+
+    async def run(self) -> None:
+        """Answer the request, whatever happens."""
+        version_headers: tuple[tuple[bytes, bytes], ...] | None = None
+        try:
+            answer = await self._answer()
+        except UnacceptableVersion as refused:
+            version_headers = refused.headers
+            answer = self._fault(refused.error)
+        except Exception as error:
+            answer = self._fault(error)
+        await self.respond(answer, version_headers)
+
+    async def respond_error(self, error: Exception) -> None:
+        await self.respond(self._fault(error))
+
+    async def respond(self, answer: Answer, version_headers: tuple[tuple[bytes, bytes], ...] | None = None) -> None:
+        status, headers, body = answer
+        if version_headers is None:
+            version_headers = self.negotiated.headers if self.negotiated is not None else ()
+        self.status = status
+        await self._send(status, [*headers, *version_headers, *self._request_ids()], body)
+
+    def _request_ids(self) -> list[tuple[bytes, bytes]]:
+        own = self.request_id.encode()
+        ids = [(b"x-openstack-request-id", own)]
+        if self.service is not None and self.service.type == "compute":
+            ids.append((b"x-compute-request-id", own))
+        return ids
+
+    # -- the steps
+
+    async def _answer(self) -> Answer:
+        registry = self.registry
+        found = registry.router.find(self.path)
+        service = self.service = found[0].service if found is not None else registry.router.service_at(self.path)
+        if service is None:
+            raise faults.not_found()
+        public = found is not None and self._is_public(found[0])
+        caller = ANONYMOUS if public else await self.caller_of_token(service.type)
+        if caller is None:
+            raise faults.unauthenticated(self.base_url)
+        self.caller = caller
+        if found is None:
+            raise faults.not_found()
+        place, values = found
+        method = self.method
+        if method == "HEAD" and "HEAD" not in place.operations and service.error_style != "compute":
+            method = "GET"
+        self._require_method(place, method)
+        self.negotiated = negotiated = negotiate(service, self.headers.get(HEADER), self.headers.get(LEGACY))
+        self._require_json(service, place, method)
+        version = negotiated.version
+        operation, body = await self._operation(place, method)
+        query = Query(_pairs(self.scope.get("query_string", b"")))
+        parameters = plan(operation.query, version).read_query(query.pairs) if operation.query is not None else None
+        call: Call[Any, Any] = Call(
+            caller=caller,
+            version=version,
+            path=dict(zip(registry.parameter_names[id(operation)], values, strict=True)),
+            query=query,
+            body=self._body(operation, body),
+            target=None,
+            cloud=registry.cloud,
+            request_id=self.request_id,
+            base_url=self.base_url,
+            service_url=self.base_url + service.prefix,
+            now_us=registry.cloud.clock.now_us(),
+            authorise=_unbound,
+            request=Request(self.scope, self.receive),
+            headers=Headers(self.scope["headers"]),
+            parameters=parameters,
+            client=self.client,
+        )
+        call.authorise = _authoriser(call, operation)
+        return self._success(operation, await self._perform(operation, call))
+
+    def _is_public(self, place: Place) -> bool:
+        method = "GET" if self.method == "HEAD" and "HEAD" not in place.operations else self.method
+        operations = place.operations.get(method)
+        return bool(operations) and all(operation.public for operation in operations or ())
+
+    async def caller_of_token(self, service: str) -> Caller | None:
+        """Whose live token the request carries."""
+        token = self.headers.get(b"x-auth-token")
+        if not token:
+            return None
+        found = self.registry.cloud.identity.authenticate(
+            token.decode("latin-1"), service=service, method=self.method, path=self.scope["path"]
+        )
+        caller: Caller | None = await found if inspect.isawaitable(found) else found
+        return caller
+
+    def _require_method(self, place: Place, method: str) -> None:
+        if method in place.operations or method in place.gaps or (method == "POST" and place.has_actions()):
+            return
+        # Nova's route table knows no 405: a path with a method it has not is an unknown path.
+        if place.service.error_style == "compute":
+            raise faults.not_found()
+        raise faults.not_allowed(place.methods())
+
+    def _require_json(self, service: Service, place: Place, method: str) -> None:
+        media = self.headers.get(b"content-type")
+        if media is None or any(o.raw_body for o in place.operations.get(method, ())):
+            return
+        bare = media.split(b";", 1)[0].strip().lower()
+        if not bare or bare == b"text/plain" or _JSON_MEDIA.match(bare):
+            return
+        if service.error_style == "compute" or (method in _WITH_BODY and self._has_body()):
+            raise UnsupportedMediaType("Unsupported Content-Type")
+
+    def _has_body(self) -> bool:
+        return self.headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.headers
+
+    async def _operation(self, place: Place, method: str) -> tuple[Operation, Any]:
+        """The operation meant, and the JSON of its body (UNSET where nothing was sent)."""
+        body: Any = UNSET
+        action: str | None = None
+        if method == "POST" and place.has_actions():
+            body = await self._read()
+            if not isinstance(body, dict) or len(body) != 1:
+                raise BadRequest("Malformed request body")
+            action = self.action = next(iter(body))
+            candidates = place.actions.get(action)
+            gap = place.gap_actions.get(action)
+            if candidates is None and gap is None and method not in place.operations:
+                raise BadRequest(f"There is no such action: {refusals.echo(action)}")
+        else:
+            candidates, gap = place.operations.get(method), place.gaps.get(method)
+        if candidates is None:
+            if gap is not None:
+                raise faults.gap(gap.service.name, gap.method, gap.service.prefix + gap.path, gap.action)
+            candidates = place.operations[method]
+        assert self.negotiated is not None
+        operation = select(candidates, self.negotiated.version)
+        if operation is None:
+            raise faults.not_found()
+        if body is UNSET and operation.body is not None and not operation.raw_body:
+            body = await self._read()
+        return operation, body
+
+    async def _read(self) -> Any:
+        data = await _whole_body(self.receive, self.headers.get(b"content-length"))
+        return read_json(data) if data else UNSET
+
+    def _body(self, operation: Operation, sent: Any) -> Any:
+        """The body as an instance of its class; the envelope's key is checked here, its content by the schema."""
+        if operation.body is None or operation.raw_body:
+            return None
+        assert self.negotiated is not None
+        shape = plan(operation.body, self.negotiated.version)
+        if operation.action is not None:
+            return shape.read(sent[operation.action], operation.action)
+        if sent is UNSET:
+            if issubclass(operation.body, Empty):
+                return shape.read(None, None)
+            sent = None
+        key = operation.body_key
+        if key is None:
+            return shape.read(sent, None)
+        if not isinstance(sent, dict):
+            raise BadRequest(f"{refusals.echo(sent)} is not of type 'object'")
+        if key not in sent:
+            raise BadRequest(refusals.missing(key))
+        if len(sent) > 1:
+            raise BadRequest(refusals.unexpected(name for name in sent if name != key))
+        return shape.read(sent[key], key)
+
+    async def _perform(self, operation: Operation, call: Call[Any, Any]) -> Any:
+        database = call.cloud.db
+        if id(operation) in self.registry.asynchronous:
+            if operation.target is None and operation.facts is None:
+                _apply_rules(operation, call)
+            else:
+                await database.read_async(lambda tx: _admit(operation, call, tx))
+                call.tx = None  # type: ignore[assignment]
+            return await operation.handler(call)
+
+        def work(tx: Tx) -> Any:
+            _admit(operation, call, tx)
+            return operation.handler(call)
+
+        if operation.target is None and operation.facts is None:
+            _apply_rules(operation, call)  # a refusal need not wait for the database
+        if operation.method in ("GET", "HEAD"):
+            return await database.read_async(work)
+        return await database.write_async(work)
+
+    # -- the answer
+
+    def _success(self, operation: Operation, result: Any) -> Answer:
+        status = operation.success
+        headers: list[tuple[bytes, bytes]] = []
+        if isinstance(result, Reply):
+            status = result.status or status
+            headers = [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in result.headers.items()]
+            result = result.body
+        if result is None:
+            return status, headers, b""
+        if isinstance(result, bytes) or hasattr(result, "__aiter__"):
+            if not any(name == b"content-type" for name, _ in headers):
+                headers.append((b"content-type", b"application/octet-stream"))
+            return status, headers, result
+        headers.append((b"content-type", b"application/json"))
+        return status, headers, _encode(result)
+
+    def _fault(self, error: Exception) -> Answer:
+        style = self.service.error_style if self.service is not None else "identity"
+        if not isinstance(error, ApiError):
+            log.error("unexpected error", exc_info=error, extra={"request_id": self.request_id})
+            error = ApiError(faults.UNEXPECTED)
+        elif error.private:
+            log.info("refused: %s", error.private, extra={"request_id": self.request_id})
+        status = faults.status_of(error, style)
+        headers = [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in error.headers.items()]
+        headers.append((b"content-type", b"application/json"))
+        if error.reason and self.caller is not None and self.caller.is_admin:
+            headers.append((b"x-cumulet-reason", error.reason.encode("ascii", "replace")))
+        return status, headers, faults.fault_body(style, status, error, self.request_id)
+
+    async def _send(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes | AsyncIterator[bytes]) -> None:
+        if not isinstance(body, bytes):
+            await self._stream(status, headers, body)
+            return
+        if status != 204 and not any(name == b"content-length" for name, _ in headers):
+            headers.append((b"content-length", str(len(body)).encode()))
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
+
+    async def _stream(self, status: int, headers: list[tuple[bytes, bytes]], pieces: AsyncIterator[bytes]) -> None:
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        if self.method != "HEAD":
+            async for piece in pieces:
+                await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+        await self.send({"type": "http.response.body", "body": b""})
+
+
+def _admit(operation: Operation, call: Call[Any, Any], tx: Tx) -> None:
+    """Load the target within the caller's sight (404), then apply the rules (403)."""
+    call.tx = tx
+    if operation.target is not None:
+        call.target = operation.target(call)
+    if operation.target is not None or operation.facts is not None:
+        _apply_rules(operation, call)
+
+
+def _apply_rules(operation: Operation, call: Call[Any, Any]) -> None:
+    for rule in operation.rules:
+        if rule.when is not None and getattr(call.body, rule.when) in (None, UNSET):
+            continue
+        if not call.authorise(rule.name, None):
+            raise Refused(rule.name)
+
+
+def _authoriser(call: Call[Any, Any], operation: Operation) -> Callable[[str, Mapping[str, Any] | None], bool]:
+    check = call.cloud.policy.check
+
+    def authorise(rule: str, facts: Mapping[str, Any] | None = None) -> bool:
+        if facts is None:
+            facts = operation.facts(call) if operation.facts is not None else _facts(call)
+        allowed: bool = check(rule, call.caller, facts)
+        return allowed
+
+    return authorise
+
+
+def _facts(call: Call[Any, Any]) -> Mapping[str, Any]:
+    """Whose the target is; without a target (or where nobody owns it) the caller's own project and user."""
+    source = call.target if hasattr(call.target, "project_id") else call.caller
+    project, user = source.project_id, getattr(source, "user_id", None)
+    return {"project_id": project, "tenant_id": project, "user_id": user}
+
+
+def _unbound(_rule: str, _facts: Mapping[str, Any] | None = None) -> bool:
+    return False
+
+
+def _pairs(query_string: bytes) -> list[tuple[str, str]]:
+    if not query_string:
+        return []
+    try:
+        pairs = parse_qsl(
+            query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=200, separator="&"
+        )
+    except ValueError:
+        raise BadRequest("Malformed query string") from None
+    if any("\x00" in name or "\x00" in value for name, value in pairs):
+        raise BadRequest("Malformed query string")
+    return pairs
+
+
+def _base_url(scope: Scope, headers: Mapping[bytes, bytes]) -> str:
+    host = headers.get(b"host", b"")
+    if not _HOST.match(host):
+        address, port = scope.get("server") or ("localhost", None)
+        host = (f"[{address}]" if ":" in address else address).encode() + (f":{port}".encode() if port else b"")
+    scheme: str = scope.get("scheme", "https")
+    return f"{scheme}://{host.decode('ascii')}"
+
+
+async def _whole_body(receive: Receive, length: bytes | None) -> bytes:
+    """The body, refused as soon as it is known to be too large."""
+    if length is not None and length.isdigit() and (len(length) > 12 or int(length) > LARGEST_BODY):
+        raise TooLarge(f"Request is too large. The largest body is {LARGEST_BODY} bytes.")
+    message = await receive()
+    data: bytes = message.get("body", b"")
+    if not message.get("more_body"):
+        if message["type"] == "http.disconnect":
+            raise BadRequest("Malformed request body", private="the client went away")
+        return data
+    pieces, size = [data], len(data)
+    while message.get("more_body"):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise BadRequest("Malformed request body", private="the client went away")
+        piece = message.get("body", b"")
+        size += len(piece)
+        if size > LARGEST_BODY:
+            raise TooLarge(f"Request is too large. The largest body is {LARGEST_BODY} bytes.")
+        pieces.append(piece)
+    return b"".join(pieces)

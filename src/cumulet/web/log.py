@@ -1,0 +1,74 @@
+"""Logs as JSON lines, with what must stay secret taken out wherever it turns up."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+import traceback
+from typing import TextIO
+
+import msgspec
+
+_encode = msgspec.json.Encoder().encode
+
+_SECRETS = (
+    (re.compile(r"gAAAAA[A-Za-z0-9_=-]{20,}"), "***"),
+    (
+        re.compile(r"(?i)((?:x-(?:auth|subject|service)-token|authorization|cookie)['\"]?\s*[:=]\s*['\"]?)[^\s'\",;]+"),
+        r"\1***",
+    ),
+    (
+        re.compile(
+            r"(?i)(['\"]?(?:password|original_password|adminpass|admin_pass|secret|user_data|private_key|token)['\"]?"
+            r"\s*[:=]\s*)(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[^\s,;})\]]+)"
+        ),
+        r"\1***",
+    ),
+    (re.compile(r"([a-z][a-z0-9+.-]*://[^\s:/@]+):[^\s@/]+@"), r"\1:***@"),
+    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), "***"),
+)
+_STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "asctime", "taskName"}
+
+
+def redact(text: str) -> str:
+    """`text` without tokens, passwords, keys and the passwords in URLs."""
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, what was given as `extra`, and the exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        seconds = int(record.created)
+        line: dict[str, object] = {
+            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{int(record.msecs):03}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": redact(record.getMessage()),
+        }
+        for name, value in vars(record).items():
+            if name not in _STANDARD and not name.startswith("_"):
+                line[name] = redact(value) if isinstance(value, str) else _plain(value)
+        if record.exc_info and record.exc_info[0] is not None:
+            line["exception"] = redact("".join(traceback.format_exception(*record.exc_info)))
+        return _encode(line).decode()
+
+
+def _plain(value: object) -> object:
+    return value if value is None or isinstance(value, bool | int | float) else redact(str(value))
+
+
+def log_as_json(stream: TextIO | None = None, *, level: int = logging.INFO) -> logging.Handler:
+    """Send all logs to `stream` (default: standard error) as JSON lines; returns the handler, for removing it."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(level)
+    # Two lines a connection that say nothing the access log does not.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    return handler

@@ -1,0 +1,58 @@
+"""Request counts and durations: plain numbers while serving, Prometheus text when somebody asks."""
+
+from __future__ import annotations
+
+import bisect
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class RequestMetrics:
+    """Counted on the event loop only, so without a lock."""
+
+    __slots__ = ("_buckets", "_requests", "_seconds")
+
+    def __init__(self) -> None:
+        self._requests: Counter[tuple[str, str, int]] = Counter()
+        self._buckets: dict[str, list[int]] = {}
+        self._seconds: Counter[str] = Counter()
+
+    def count(self, service: str, method: str, status: int, seconds: float) -> None:
+        self._requests[service, method, status] += 1
+        buckets = self._buckets.get(service)
+        if buckets is None:
+            buckets = self._buckets[service] = [0] * (len(BUCKETS) + 1)
+        buckets[bisect.bisect_left(BUCKETS, seconds)] += 1
+        self._seconds[service] += seconds  # type: ignore[assignment]
+
+    def collect(self) -> Iterator[Any]:
+        """prometheus_client's collector protocol."""
+        from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+
+        requests = CounterMetricFamily(
+            "cumulet_http_requests", "Answered requests.", labels=("service", "method", "status")
+        )
+        for (service, method, status), number in sorted(self._requests.items()):
+            requests.add_metric((service, method, str(status)), number)
+        yield requests
+        durations = HistogramMetricFamily(
+            "cumulet_http_request_duration_seconds", "From the request's head to its answer.", labels=("service",)
+        )
+        for service, counts in sorted(self._buckets.items()):
+            total, cumulative = 0, []
+            for bound, number in zip((*BUCKETS, float("inf")), counts, strict=True):
+                total += number
+                cumulative.append(("+Inf" if bound == float("inf") else str(bound), float(total)))
+            durations.add_metric((service,), cumulative, sum_value=float(self._seconds[service]))
+        yield durations
+
+    def text(self) -> bytes:
+        """The exposition: these numbers and those of the process and of everything registered by default."""
+        from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+
+        own = CollectorRegistry(auto_describe=False)
+        own.register(self)
+        return generate_latest(own) + generate_latest(REGISTRY)
