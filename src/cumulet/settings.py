@@ -37,3 +37,9 @@ class Settings:
     cpu_allocation_ratio: float = 4.0
     ram_allocation_ratio: float = 1.0
     disk_allocation_ratio: float = 1.0
+    image_size_limit_gib: int = 64
+    """Largest upload."""
+    image_virtual_size_limit_gib: int = 1024
+    """Largest disk an image may unfold to."""
+    image_project_quota_gib: int = 512
+    """What one project's images may take up in the store."""

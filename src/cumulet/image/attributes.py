@@ -1,0 +1,115 @@
+"""Which attributes an image has, which of them clients may write, and what the values may be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from cumulet.errors import BadRequest, Forbidden, TooLarge
+from cumulet.image.inspection import ACCEPTED_DISK_FORMATS
+
+CONTAINER_FORMATS = ("bare",)
+DISK_FORMATS = ACCEPTED_DISK_FORMATS
+VISIBILITIES = ("community", "public", "private", "shared")
+STATUSES = (
+    "queued",
+    "saving",
+    "active",
+    "killed",
+    "deleted",
+    "uploading",
+    "importing",
+    "pending_delete",
+    "deactivated",
+)
+
+WRITABLE = frozenset(
+    {"name", "visibility", "owner", "disk_format", "container_format", "min_disk", "min_ram", "protected"}
+    | {"os_hidden", "tags"}
+)
+READ_ONLY = frozenset(
+    {"created_at", "updated_at", "status", "checksum", "size", "virtual_size", "direct_url", "self", "file", "schema"}
+    | {"id", "os_hash_algo", "os_hash_value", "stores"}
+)
+RESERVED = frozenset({"location", "deleted", "deleted_at"})
+RESERVED_PREFIX = "os_glance"
+
+MOST_PROPERTIES = 128
+MOST_TAGS = 128
+MOST_MEMBERS = 128
+LONGEST_PROPERTY_VALUE = 65_535
+LARGEST_MINIMUM = (1 << 31) - 1
+
+UUID_PATTERN = "^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$"
+_UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What values an attribute takes."""
+
+    types: tuple[type, ...]
+    words: tuple[str, ...] = ()
+
+    def check(self, name: str, value: object) -> None:
+        # bool is an int to Python, and not to JSON.
+        if type(value) not in self.types or (self.words and value is not None and value not in self.words):
+            raise BadRequest(f"The value of attribute '{name}' is not one that it takes.")
+        if isinstance(value, str) and not self.words and len(value) > 255:
+            raise BadRequest(f"The value of attribute '{name}' is longer than 255 characters.")
+        if type(value) is int and not 0 <= value <= LARGEST_MINIMUM:
+            raise BadRequest(f"The value of attribute '{name}' is out of range.")
+
+
+KINDS: Mapping[str, Kind] = {
+    "name": Kind((str, type(None))),
+    "visibility": Kind((str,), VISIBILITIES),
+    "owner": Kind((str, type(None))),
+    "disk_format": Kind((str, type(None)), DISK_FORMATS),
+    "container_format": Kind((str, type(None)), CONTAINER_FORMATS),
+    "min_disk": Kind((int,)),
+    "min_ram": Kind((int,)),
+    "protected": Kind((bool,)),
+    "os_hidden": Kind((bool,)),
+}
+
+
+def check_writable(name: str) -> None:
+    """403 for attributes that are ours alone."""
+    if name in READ_ONLY:
+        raise Forbidden(f"Attribute '{name}' is read-only.")
+    if name in RESERVED or name.startswith(RESERVED_PREFIX):
+        raise Forbidden(f"Attribute '{name}' is reserved.")
+
+
+def check_value(name: str, value: object) -> None:
+    """400 for a value the attribute cannot have; any other name is a property, whose value is text."""
+    kind = KINDS.get(name)
+    if kind is not None:
+        kind.check(name, value)
+    elif name == "tags":
+        check_tags(value)
+    elif not isinstance(value, str):
+        raise BadRequest(f"The value of property '{name}' is not text.")
+    elif len(value) > LONGEST_PROPERTY_VALUE:
+        raise BadRequest(f"The value of property '{name}' is longer than {LONGEST_PROPERTY_VALUE} characters.")
+    elif not 0 < len(name) <= 255:
+        raise BadRequest("Custom property should not be greater than 255 characters.")
+
+
+def check_tags(value: object) -> None:
+    if not isinstance(value, list) or not all(isinstance(tag, str) and len(tag) <= 255 for tag in value):
+        raise BadRequest("Tags are a list of texts of at most 255 characters.")
+
+
+def check_counts(properties: Collection[str], tags: Collection[str]) -> None:
+    """413 where an image would get more than it may have."""
+    if len(properties) > MOST_PROPERTIES:
+        raise TooLarge(f"The limit of {MOST_PROPERTIES} properties for an image is exceeded.")
+    if len(tags) > MOST_TAGS:
+        raise TooLarge(f"The limit of {MOST_TAGS} tags for an image is exceeded.")
+
+
+def is_image_id(text: str) -> bool:
+    return _UUID.fullmatch(text) is not None

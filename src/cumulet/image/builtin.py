@@ -1,0 +1,77 @@
+"""Images the cloud itself brings along: registered at first start, from a local file or as a placeholder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cumulet.clock import Clock
+from cumulet.db.engine import Database
+from cumulet.image import files, store
+from cumulet.image.files import CHUNK_BYTES, Upload
+from cumulet.image.inspection import Inspection
+from cumulet.image.store import Image
+
+# A raw disk of 1 MiB that no machine boots: what simulated hosts "run" where the real image cannot be built.
+PLACEHOLDER = b"cumulet placeholder image: simulated hosts only\n".ljust(1 << 20, b"\0")
+VIRTUAL_SIZE_LIMIT = 1 << 40
+
+
+def add_builtin_image(
+    database: Database,
+    clock: Clock,
+    state_dir: Path,
+    *,
+    name: str,
+    owner: str | None,
+    source: Path | None,
+    disk_format: str = "qcow2",
+) -> str:
+    """Register `source` (None: a placeholder) as an active public image; inspected like any upload. Returns its id.
+
+    Blocks on the disk and the database. An image of this name the cloud has already is left as it is.
+    """
+    known = database.read(lambda tx: store.load(tx, store.images.c.name == name, store.images.c.visibility == "public"))
+    for image in known:
+        if image.status == "active" and image.owner == owner:
+            return image.id
+    image_id = clock.uuid()
+    format_of_data = disk_format if source is not None else "raw"
+    folder = files.image_folder(state_dir)
+    upload = Upload(folder, clock.uuid(), Inspection(format_of_data, virtual_size_limit=VIRTUAL_SIZE_LIMIT))
+    try:
+        _copy(source, upload)
+        written = upload.place(image_id)
+    finally:
+        upload.discard()
+    now_us = clock.now_us()
+    image = Image(
+        id=image_id,
+        name=name,
+        owner=owner,
+        status="active",
+        visibility="public",
+        disk_format=format_of_data,
+        container_format="bare",
+        min_disk=0,
+        min_ram=0,
+        protected=False,
+        os_hidden=False,
+        size=written.size,
+        virtual_size=written.virtual_size,
+        checksum=written.md5,
+        os_hash_value=written.sha512,
+        upload_id=None,
+        created_at_us=now_us,
+        updated_at_us=now_us,
+    )
+    database.write(lambda tx: store.add(tx, image))
+    return image_id
+
+
+def _copy(source: Path | None, upload: Upload) -> None:
+    if source is None:
+        upload.write(PLACEHOLDER)
+        return
+    with source.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            upload.write(chunk)

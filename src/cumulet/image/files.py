@@ -1,0 +1,108 @@
+"""Image data on disk: STATE/images/<id>, moved into place only when it is whole, checked and durable."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cumulet.image.inspection import Inspection, check_tables
+
+UPLOAD_FOLDER = ".uploads"
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What was stored. Sizes in bytes, hashes in hex."""
+
+    size: int
+    virtual_size: int
+    md5: str
+    sha512: str
+
+
+def image_folder(state_dir: Path) -> Path:
+    """The image store."""
+    return state_dir / "images"
+
+
+def prepare(folder: Path) -> None:
+    """Make the store, for the cloud's own user only."""
+    (folder / UPLOAD_FOLDER).mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+
+
+class Upload:
+    """One upload: hashed, inspected and written on the way. Not for the event loop's thread: it touches the disk.
+
+    Raises `qcow2.Refused` for content that may not be stored and OSError for a disk that is full or broken.
+    """
+
+    def __init__(self, folder: Path, upload_id: str, inspection: Inspection) -> None:
+        prepare(folder)
+        self._folder = folder
+        self._path = folder / UPLOAD_FOLDER / upload_id
+        self._inspection = inspection
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._sha512 = hashlib.sha512()
+        self._size = 0
+        self._file = open(  # noqa: SIM115 - stays open from call to call; `discard` and `place` close it
+            os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600), "w+b", buffering=0
+        )
+
+    def write(self, chunk: bytes) -> None:
+        self._inspection.feed(chunk)
+        self._md5.update(chunk)
+        self._sha512.update(chunk)
+        self._size += len(chunk)
+        view = memoryview(chunk)
+        while view:
+            view = view[self._file.write(view) :]
+
+    def place(self, image_id: str) -> Written:
+        """Judge the whole, make it durable and give it its name."""
+        virtual_size = self._inspection.finish()
+        check_tables(self._inspection, self._file)
+        os.fsync(self._file.fileno())
+        self._file.close()
+        # A link, not a rename: data that is already there is never replaced, whatever a late upload believes.
+        os.link(self._path, self._folder / image_id)
+        self._path.unlink()
+        _sync_folder(self._folder)
+        return Written(
+            size=self._size,
+            virtual_size=virtual_size,
+            md5=self._md5.hexdigest(),
+            sha512=self._sha512.hexdigest(),
+        )
+
+    def discard(self) -> None:
+        """Leave nothing behind. Harmless after `place`."""
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+
+def remove(folder: Path, image_id: str) -> None:
+    """Remove an image's data. A host that has it open reads on to the end."""
+    (folder / image_id).unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, known: frozenset[str]) -> int:
+    """Remove dead uploads and data of images that are not in `known`. Returns how many files went."""
+    prepare(folder)
+    gone = 0
+    for path in [*folder.iterdir(), *(folder / UPLOAD_FOLDER).iterdir()]:
+        if path.is_file() and (path.parent != folder or path.name not in known):
+            path.unlink()
+            gone += 1
+    return gone
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

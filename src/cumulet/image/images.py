@@ -1,0 +1,186 @@
+"""Images: create, list, show, delete, deactivate and reactivate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from cumulet.errors import BadRequest, Conflict, Forbidden, NotFound
+from cumulet.image import attributes, files, listing, store, views
+from cumulet.image.service import (
+    ADMIN,
+    ADMIN_OR_MEMBER,
+    ADMIN_OR_READER,
+    GET_IMAGE,
+    IMAGE,
+    facts_of_call,
+    image_facts,
+    image_in_sight,
+    require_visibility,
+)
+from cumulet.image.store import Image
+from cumulet.web.operation import Call, Reply, Rule
+from cumulet.web.policy import rule
+from cumulet.web.schema import UNSET, Body, Empty, Json, Key, Unset
+
+MEMBER_OF_OWNER = "(role:member and project_id:%(project_id)s and project_id:%(owner)s)"
+ADD_IMAGE = rule("add_image", f"{ADMIN} or {MEMBER_OF_OWNER}", description="Create an image.")
+GET_IMAGES = rule("get_images", ADMIN_OR_READER, description="List images.")
+DELETE_IMAGE = rule("delete_image", ADMIN_OR_MEMBER, description="Delete an image.")
+DEACTIVATE = rule("deactivate", ADMIN_OR_MEMBER, description="Make an image's data unavailable.")
+REACTIVATE = rule("reactivate", ADMIN_OR_MEMBER, description="Make an image's data available again.")
+
+_Text255 = Json({"maxLength": 255})
+_Minimum = Json({"minimum": 0, "maximum": attributes.LARGEST_MINIMUM})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateImage(Body, extra="allow"):
+    """A new image; attributes beyond these are its properties."""
+
+    image_id: Annotated[str | Unset, Key("id"), Json({"pattern": attributes.UUID_PATTERN})] = UNSET
+    name: Annotated[str | None, _Text255] = None
+    owner: Annotated[str | Unset | None, _Text255] = UNSET
+    disk_format: Literal["raw", "qcow2"] | None = None
+    container_format: Literal["bare"] | None = None
+    visibility: Literal["community", "public", "private", "shared"] = "shared"
+    min_disk: Annotated[int, _Minimum] = 0
+    min_ram: Annotated[int, _Minimum] = 0
+    protected: bool = False
+    os_hidden: bool = False
+    tags: list[Annotated[str, _Text255]] = field(default_factory=list)
+
+
+def proposed_image(call: Call[Any, CreateImage]) -> Image:
+    """The image a body asks for. What clients may not set is refused before anybody's rights are looked at."""
+    body = call.body
+    properties: dict[str, str] = {}
+    for name, value in body.extra.items():
+        attributes.check_writable(name)
+        if name == "locations":
+            raise Forbidden("Attribute 'locations' is reserved.")
+        attributes.check_value(name, value)
+        properties[name] = value
+    attributes.check_counts(properties, body.tags)
+    if body.image_id is not UNSET and not attributes.is_image_id(body.image_id):
+        raise BadRequest("The id is not a UUID.")
+    return Image(
+        id=call.cloud.clock.uuid() if body.image_id is UNSET else body.image_id.lower(),
+        name=body.name,
+        owner=call.caller.project_id if body.owner is UNSET else body.owner,
+        status="queued",
+        visibility=body.visibility,
+        disk_format=body.disk_format,
+        container_format=body.container_format,
+        min_disk=body.min_disk,
+        min_ram=body.min_ram,
+        protected=body.protected,
+        os_hidden=body.os_hidden,
+        size=None,
+        virtual_size=None,
+        checksum=None,
+        os_hash_value=None,
+        upload_id=None,
+        created_at_us=call.now_us,
+        updated_at_us=call.now_us,
+        properties=properties,
+        tags=tuple(sorted(set(body.tags))),
+    )
+
+
+@IMAGE.operation(
+    "POST",
+    "/images",
+    rules=(Rule(ADD_IMAGE),),
+    target=proposed_image,
+    facts=facts_of_call,
+    body=CreateImage,
+    success=201,
+)
+def create_image(call: Call[Image, CreateImage]) -> Reply:
+    """Create an image without data: it is queued until its data is uploaded."""
+    image = call.target
+    require_visibility(call, image.visibility, facts_of_call(call))
+    if store.id_was_used(call.tx, image.id):
+        raise Conflict(f"Image ID {image.id} already exists!")
+    store.add(call.tx, image)
+    return Reply(body=views.show(image), headers={"Location": f"{call.service_url}/images/{image.id}"})
+
+
+@IMAGE.operation("GET", "/images", rules=(Rule(GET_IMAGES),))
+def list_images(call: Call[None, None]) -> dict[str, Any]:
+    """List the images the caller may see, newest first."""
+    page = listing.read(call.query)
+    found = listing.find(call.tx, call.caller, page)
+    shown = [image for image in found if call.authorise(GET_IMAGE, image_facts(image, call.caller))]
+    reply: dict[str, Any] = {
+        "images": [views.show(image) for image in shown],
+        "first": page.link(marker=None),
+        "schema": "/v2/schemas/images",
+    }
+    if shown and len(found) == page.limit:
+        reply["next"] = page.link(marker=shown[-1].id)
+    return reply
+
+
+@IMAGE.operation("GET", "/images/{image_id}", rules=(Rule(GET_IMAGE),), target=image_in_sight, facts=facts_of_call)
+def show_image(call: Call[Image, None]) -> dict[str, Any]:
+    """Show an image."""
+    return views.show(call.target)
+
+
+@IMAGE.operation(
+    "DELETE",
+    "/images/{image_id}",
+    rules=(Rule(DELETE_IMAGE),),
+    target=image_in_sight,
+    facts=facts_of_call,
+    success=204,
+)
+def delete_image(call: Call[Image, None]) -> None:
+    """Delete an image and its data. Servers made from it keep running; its id is never used again."""
+    image = call.target
+    if image.protected:
+        raise Forbidden(f"Image {image.id} is protected and cannot be deleted.")
+    if not store.delete(call.tx, image.id, call.now_us):
+        raise NotFound(f"Failed to find image {image.id}")
+    folder = files.image_folder(call.cloud.state_dir)
+    call.tx.after_commit(lambda: files.remove(folder, image.id))
+
+
+@IMAGE.operation(
+    "POST",
+    "/images/{image_id}/actions/deactivate",
+    rules=(Rule(DEACTIVATE),),
+    target=image_in_sight,
+    facts=facts_of_call,
+    body=Empty,
+    success=204,
+)
+def deactivate_image(call: Call[Image, Empty]) -> None:
+    """Make an image's data unavailable to all but administrators; no server can be made from it."""
+    _switch(call, away_from="active", to="deactivated", verb="deactivate")
+
+
+@IMAGE.operation(
+    "POST",
+    "/images/{image_id}/actions/reactivate",
+    rules=(Rule(REACTIVATE),),
+    target=image_in_sight,
+    facts=facts_of_call,
+    body=Empty,
+    success=204,
+)
+def reactivate_image(call: Call[Image, Empty]) -> None:
+    """Make a deactivated image's data available again."""
+    _switch(call, away_from="deactivated", to="active", verb="reactivate")
+
+
+def _switch(call: Call[Image, Empty], *, away_from: str, to: str, verb: str) -> None:
+    image = call.target
+    if image.status == to:
+        return
+    if image.status != away_from:
+        raise Forbidden(f"Not allowed to {verb} image in status '{image.status}'")
+    if not store.change_status(call.tx, image.id, expected=away_from, to=to, now_us=call.now_us):
+        raise Conflict(f"Image {image.id} was changed at the same time.")

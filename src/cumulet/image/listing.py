@@ -1,0 +1,258 @@
+"""Listing images as Glance does: filters, sorting and paging, all of it in SQL."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+
+import sqlalchemy as sa
+
+from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest
+from cumulet.image import store
+from cumulet.image.store import HASH_ALGORITHM, Image, image_properties, image_tags, images
+from cumulet.web.operation import Caller, Query
+
+DEFAULT_LIMIT = 25
+LARGEST_LIMIT = 1000
+
+SORT_KEYS = ("name", "status", "container_format", "disk_format", "size", "id", "created_at", "updated_at")
+MEMBER_STATUSES = ("pending", "accepted", "rejected", "all")
+_NOT_FILTERS = ("limit", "marker", "member_status", "tag", "sort", "sort_key", "sort_dir")
+_INTEGERS = ("size", "virtual_size", "min_disk", "min_ram")
+
+_Condition = sa.ColumnElement[bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What a list request asks for."""
+
+    conditions: tuple[_Condition, ...]
+    sort: tuple[tuple[str, bool], ...]
+    """(key, descending), ending in one that is unique."""
+    limit: int
+    marker: str | None
+    member_status: str | None
+    pairs: tuple[tuple[str, str], ...]
+
+    def link(self, *, marker: str | None) -> str:
+        """The address of the first page or, with a marker, of the page after it."""
+        pairs = [pair for pair in self.pairs if pair[0] != "marker"]
+        if marker is not None:
+            pairs.append(("marker", marker))
+        return "/v2/images" + ("?" + urlencode(pairs) if pairs else "")
+
+
+def read(query: Query) -> Page:
+    """The page a query asks for; 400 where it cannot be understood."""
+    member_status = query.get("member_status", "accepted")
+    if member_status not in MEMBER_STATUSES:
+        raise BadRequest(f"Invalid status: {member_status}")
+    return Page(
+        conditions=tuple(_filters(query)),
+        sort=_sort(query),
+        limit=_limit(query.get("limit")),
+        marker=query.get("marker"),
+        member_status=None if member_status == "all" else member_status,
+        pairs=tuple(query.pairs),
+    )
+
+
+def find(tx: Tx, caller: Caller, page: Page) -> list[Image]:
+    """The images on a page. A marker the caller cannot see is a 400."""
+    conditions = [store.visible_to(caller, member_status=page.member_status), *page.conditions]
+    if not any(name == "visibility" for name, _ in page.pairs):
+        # Community images of others show only to those who ask for them.
+        mine = images.c.visibility != "community"
+        conditions.append(mine if caller.project_id is None else sa.or_(mine, images.c.owner == caller.project_id))
+    if page.marker is not None:
+        marker = store.find_visible(tx, caller, page.marker)
+        if marker is None:
+            raise BadRequest(f"No image found with ID {page.marker}")
+        conditions.append(_after(page.sort, marker))
+    order = [_column(key).desc() if descending else _column(key).asc() for key, descending in page.sort]
+    return store.load(tx, *conditions, order=order, limit=page.limit)
+
+
+def _column(key: str) -> sa.ColumnElement[Any]:
+    """A column to sort by; null sorts before everything, alike on all databases."""
+    if key in ("created_at", "updated_at"):
+        column: sa.ColumnElement[Any] = images.c[f"{key}_us"]
+    elif key == "size":
+        column = sa.func.coalesce(images.c.size, -1)
+    elif key in ("name", "container_format", "disk_format"):
+        column = sa.func.coalesce(images.c[key], "")
+    else:
+        column = images.c[key]
+    return column
+
+
+def _value(key: str, image: Image) -> Any:
+    if key in ("created_at", "updated_at"):
+        return getattr(image, f"{key}_us")
+    value = getattr(image, key)
+    return value if value is not None else -1 if key == "size" else ""
+
+
+def _after(sort: tuple[tuple[str, bool], ...], marker: Image) -> _Condition:
+    """Rows that sort after `marker`: equal in the first keys and beyond it in the next, for each prefix."""
+    alternatives: list[_Condition] = []
+    equal: list[_Condition] = []
+    for key, descending in sort:
+        column, value = _column(key), _value(key, marker)
+        alternatives.append(sa.and_(*equal, column < value if descending else column > value))
+        equal.append(column == value)
+    return sa.or_(*alternatives)
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return DEFAULT_LIMIT
+    if not (text.isascii() and text.removeprefix("-").isdigit()):
+        raise BadRequest("limit param must be an integer")
+    if text.startswith("-"):
+        raise BadRequest("limit param must be positive")
+    return min(int(text[:9]), LARGEST_LIMIT)
+
+
+def _sort(query: Query) -> tuple[tuple[str, bool], ...]:
+    classic_keys = [key.strip() for key in query.getall("sort_key")]
+    classic_directions = [direction.strip() for direction in query.getall("sort_dir")]
+    if (text := query.get("sort")) is not None:
+        if classic_keys or classic_directions:
+            raise BadRequest("Old and new sorting syntax cannot be combined")
+        parts = [part.partition(":") for part in text.strip().split(",")]
+        keys = [key.strip() for key, _, _ in parts]
+        directions = [direction.strip() or "desc" for _, _, direction in parts]
+    else:
+        keys, directions = classic_keys, classic_directions
+        if len(directions) > 1 and len(directions) != len(keys):
+            raise BadRequest("Number of sort dirs does not match the number of sort keys")
+    for key in keys:
+        if key not in SORT_KEYS:
+            raise BadRequest(f"Invalid sort key: {key}. It must be one of the following: {', '.join(SORT_KEYS)}.")
+    for direction in directions:
+        if direction not in ("asc", "desc"):
+            raise BadRequest(f"Invalid sort direction: {direction}")
+    keys = keys or ["created_at"]
+    directions = directions or ["desc"]
+    default = directions[0]
+    if len(directions) == 1:
+        directions = directions * len(keys)
+    wanted = dict(zip(keys, directions, strict=False))
+    for key in ("created_at", "id"):
+        wanted.setdefault(key, default)
+    return tuple((key, direction == "desc") for key, direction in wanted.items())
+
+
+def _filters(query: Query) -> list[_Condition]:
+    conditions = [_has_tag(tag.strip()) for tag in query.getall("tag")]
+    hidden = False
+    for name in query.names():
+        value = query.get(name)
+        if name in _NOT_FILTERS or value is None:
+            continue
+        if name == "changes-since":
+            raise BadRequest('The "changes-since" filter is no longer available on v2.')
+        if name == "os_hidden":
+            hidden = _boolean(name, value)
+        elif name == "visibility":
+            if value not in ("community", "public", "private", "shared", "all"):
+                raise BadRequest(f"Invalid visibility value: {value}")
+            if value != "all":
+                conditions.append(images.c.visibility == value)
+        else:
+            conditions.append(_filter(name, value))
+    conditions.append(images.c.os_hidden == hidden)
+    return conditions
+
+
+def _filter(name: str, value: str) -> _Condition:
+    if name == "protected":
+        return images.c.protected == _boolean(name, value)
+    if name in ("name", "id", "status", "container_format", "disk_format"):
+        return _in_or_equal(images.c[name], value)
+    if name in ("created_at", "updated_at"):
+        return _time(images.c[f"{name}_us"], name, value)
+    if name in ("owner", "checksum", "os_hash_value"):
+        return images.c[name] == value
+    if name == "os_hash_algo":
+        return images.c.os_hash_value.is_not(None) if value == HASH_ALGORITHM else sa.false()
+    if name in _INTEGERS:
+        return images.c[name] == _integer(value)
+    stem, _, bound = name.rpartition("_")
+    if bound in ("min", "max") and stem in _INTEGERS:
+        column = images.c[stem]
+        return column >= _integer(value) if bound == "min" else column <= _integer(value)
+    has = sa.select(image_properties.c.image_id).where(image_properties.c.name == name)
+    return images.c.id.in_(has.where(image_properties.c.value == value))
+
+
+def _has_tag(tag: str) -> _Condition:
+    return images.c.id.in_(sa.select(image_tags.c.image_id).where(image_tags.c.value == tag))
+
+
+def _boolean(name: str, value: str) -> bool:
+    if value not in ("true", "false"):
+        raise BadRequest(f"Invalid value '{value}' for '{name}' filter. Valid values are 'true' or 'false'.")
+    return value == "true"
+
+
+def _integer(value: str) -> int:
+    if not (value.isascii() and value.removeprefix("-").isdigit() and len(value) <= 18):
+        raise BadRequest("Unable to filter on a range with a non-numeric value.")
+    return int(value)
+
+
+def _in_or_equal(column: sa.ColumnElement[Any], value: str) -> _Condition:
+    operator, colon, operand = value.partition(":")
+    if not colon:
+        return column == value
+    if operator == "eq":
+        return column == operand
+    if operator == "in":
+        return column.in_(_quoted_list(operand))
+    raise BadRequest(f"Unable to filter by unknown operator '{operator}'.")
+
+
+def _quoted_list(text: str) -> list[str]:
+    """``a,"b,c"`` is a and b,c."""
+    try:
+        rows = list(csv.reader([text], strict=True))
+    except csv.Error:
+        raise BadRequest(f"Invalid filter value {text}. The quote is not closed.") from None
+    return rows[0] if rows else []
+
+
+_SECOND = 1_000_000
+# Clients see whole seconds, so whole seconds are compared.
+_COMPARISONS: dict[str, Callable[[sa.ColumnElement[int], int], _Condition]] = {
+    "eq": lambda column, second: sa.and_(column >= second, column < second + _SECOND),
+    "neq": lambda column, second: sa.or_(column < second, column >= second + _SECOND),
+    "gt": lambda column, second: column >= second + _SECOND,
+    "gte": lambda column, second: column >= second,
+    "lt": lambda column, second: column < second,
+    "lte": lambda column, second: column < second + _SECOND,
+}
+
+
+def _time(column: sa.ColumnElement[int], name: str, value: str) -> _Condition:
+    operator, colon, text = value.partition(":")
+    if not colon or operator not in _COMPARISONS:
+        if colon and operator.isalpha():
+            raise BadRequest(f"Unable to filter by unknown operator '{operator}'.")
+        operator, text = "eq", value
+    try:
+        # A '+' that the client did not escape arrives as a space.
+        moment = datetime.fromisoformat(text.replace(" ", "+"))
+    except ValueError:
+        message = f'Bad "{name}" query filter format. Use ISO 8601 DateTime notation.'
+        raise BadRequest(message) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return _COMPARISONS[operator](column, int(moment.timestamp()) * _SECOND)
