@@ -1,0 +1,84 @@
+"""The Identity service's place in the registry, the rules its features share, and the shapes all its answers have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from cumulet.clock import Clock
+from cumulet.errors import NotFound
+from cumulet.web.operation import Call, Microversion, Service
+from cumulet.web.policy import Scope, base_rule
+
+VERSION = Microversion(3, 14)
+
+IDENTITY = Service(
+    name="identity",
+    type="identity",
+    prefix="/identity/v3",
+    versions=(VERSION, VERSION),
+    error_style="identity",
+)
+IDENTITY_VERSIONS = Service(
+    name="identity-versions",
+    type="identity",
+    prefix="/identity",
+    versions=(VERSION, VERSION),
+    error_style="identity",
+)
+"""What stands above ``/identity/v3``: the list of versions that clients discover."""
+
+# Upstream's base rules that the rules below refer to; each feature's own rules stand in its file.
+base_rule("admin_required", "role:admin or is_admin:1")
+base_rule("service_role", "role:service")
+base_rule("service_or_admin", "rule:admin_required or rule:service_role")
+base_rule("token_subject", "user_id:%(target.token.user_id)s")
+
+SYSTEM_READER = "(role:reader and system_scope:all)"
+ADMIN = "rule:admin_required"
+ADMIN_OR_SYSTEM_READER = f"{ADMIN} or {SYSTEM_READER}"
+ANYWHERE: tuple[Scope, ...] = ("system", "domain", "project")
+NOT_DOMAIN: tuple[Scope, ...] = ("system", "project")
+
+DEFAULT_DOMAIN_ID = "default"
+
+T = TypeVar("T")
+
+
+def new_id(clock: Clock) -> str:
+    """Identity's ids are uuids without dashes, as upstream's are."""
+    return clock.uuid().replace("-", "")
+
+
+def known(target: T | None, kind: str, identifier: str) -> T:
+    """What a path names, or 404. After the policy, so a stranger cannot tell a foreign thing from a missing one."""
+    if target is None:
+        raise NotFound(f"Could not find {kind}: {identifier}.")
+    return target
+
+
+def member(call: Call[Any, Any], collection: str, identifier: str) -> dict[str, str]:
+    """The `links` of one resource."""
+    return {"self": f"{call.service_url}/{collection}/{identifier}"}
+
+
+def collection(
+    call: Call[Any, Any], path: str, key: str, items: Iterable[Mapping[str, Any]], *, next_marker: str | None = None
+) -> dict[str, Any]:
+    """A list answer: `path` is below the service's URL; `next_marker` the last id of a page that is not the last."""
+    url = f"{call.service_url}/{path}"
+    asked = call.query.pairs
+    following = None
+    if next_marker is not None:
+        kept = [(name, value) for name, value in asked if name != "marker"]
+        following = f"{url}?{urlencode([*kept, ('marker', next_marker)])}"
+    return {
+        key: list(items),
+        "links": {"self": f"{url}?{urlencode(asked)}" if asked else url, "previous": None, "next": following},
+    }
+
+
+def is_true(text: str | None) -> bool:
+    """How upstream reads a boolean query parameter: present means true unless it says 0 or false."""
+    return text is not None and text.strip().lower() not in ("0", "false", "f", "n", "no", "off")

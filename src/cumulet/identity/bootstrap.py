@@ -1,0 +1,155 @@
+"""What a cloud has before anybody uses it: a domain, roles, two users, projects, the catalog; and clouds.yaml."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from sqlalchemy import insert, update
+
+from cumulet.clock import Clock
+from cumulet.db.engine import Database, Tx
+from cumulet.identity import store
+from cumulet.identity.api import DEFAULT_DOMAIN_ID, new_id
+from cumulet.identity.service import Identity
+
+ROLES = ("admin", "manager", "member", "reader", "service")
+IMPLICATIONS = (("admin", "manager"), ("manager", "member"), ("member", "reader"))
+PROJECTS = ("admin", "demo", "service")
+CLOUDS = {"cumulet": "admin", "demo": "demo"}
+"""The entries of clouds.yaml: each logs in as the user, and into the project, of one name."""
+
+CATALOG = (
+    ("identity", "keystone", "/identity", ("public", "internal", "admin")),
+    ("compute", "nova", "/compute/v2.1", ("public", "internal")),
+    ("network", "neutron", "/network", ("public", "internal")),
+    ("image", "glance", "/image", ("public", "internal")),
+    ("placement", "placement", "/placement", ("public", "internal")),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passwords:
+    """The passwords of the two first users, by user name, and what became of them at this start."""
+
+    by_user: Mapping[str, str]
+    origin: Literal["made", "kept", "replaced"]
+    """made: first start; kept: found in clouds.yaml; replaced: clouds.yaml was lost, so these are new."""
+
+
+def prepare(db: Database, identity: Identity, clouds_file: Path) -> Passwords:
+    """Seed a new cloud, or find the first users' passwords again. Before the loop runs: it blocks for two hashes."""
+    found = read_passwords(clouds_file)
+    seeded = db.read(lambda tx: store.domain_by_id(tx, DEFAULT_DOMAIN_ID)) is not None
+    if seeded and found is not None:
+        return Passwords(by_user=found, origin="kept")
+    passwords = {user: _password(identity.clock) for user in CLOUDS.values()}
+    hashes = {user: identity.passwords.hash_now(password) for user, password in passwords.items()}
+
+    def work(tx: Tx) -> None:
+        if seeded:
+            _replace(tx, hashes, identity.clock)
+        else:
+            _seed(tx, hashes, identity.clock, identity.settings.region)
+        identity.changed(tx)
+
+    db.write(work)
+    return Passwords(by_user=passwords, origin="replaced" if seeded else "made")
+
+
+def _password(clock: Clock) -> str:
+    return base64.urlsafe_b64encode(clock.token_bytes(24)).decode()
+
+
+def _replace(tx: Tx, hashes: Mapping[str, str], clock: Clock) -> None:
+    for name, password_hash in hashes.items():
+        user = store.user_by_name(tx, DEFAULT_DOMAIN_ID, name)
+        if user is not None:
+            tx.execute(update(store.users).where(store.users.c.id == user.id).values(password_hash=password_hash))
+            store.revoke_tokens(tx, store.users, user.id, clock.now_us())
+
+
+def _seed(tx: Tx, hashes: Mapping[str, str], clock: Clock, region: str) -> None:
+    tx.execute(insert(store.domains).values(id=DEFAULT_DOMAIN_ID, name="Default", description="The default domain"))
+    role_ids = {name: new_id(clock) for name in ROLES}
+    for name, role_id in role_ids.items():
+        tx.execute(insert(store.roles).values(id=role_id, name=name, options={"immutable": True}))
+    for prior, implied in IMPLICATIONS:
+        values = {"prior_role_id": role_ids[prior], "implied_role_id": role_ids[implied]}
+        tx.execute(insert(store.implied_roles).values(**values))
+    project_ids = {name: new_id(clock) for name in PROJECTS}
+    for name, project_id in project_ids.items():
+        tx.execute(insert(store.projects).values(id=project_id, domain_id=DEFAULT_DOMAIN_ID, name=name))
+    user_ids = {name: new_id(clock) for name in CLOUDS.values()}
+    for name, user_id in user_ids.items():
+        values = {"id": user_id, "domain_id": DEFAULT_DOMAIN_ID, "name": name, "password_hash": hashes[name]}
+        tx.execute(insert(store.users).values(**values))
+    store.assign(tx, user_ids["admin"], "project", project_ids["admin"], role_ids["admin"])
+    store.assign(tx, user_ids["admin"], "system", "all", role_ids["admin"])
+    store.assign(tx, user_ids["demo"], "project", project_ids["demo"], role_ids["member"])
+    _seed_catalog(tx, clock, region)
+
+
+def _seed_catalog(tx: Tx, clock: Clock, region: str) -> None:
+    tx.execute(insert(store.regions).values(id=region))
+    for kind, name, path, interfaces in CATALOG:
+        service_id = new_id(clock)
+        tx.execute(insert(store.services).values(id=service_id, type=kind, name=name))
+        for interface in interfaces:
+            values = {"service_id": service_id, "interface": interface, "region_id": region, "url": path}
+            tx.execute(insert(store.endpoints).values(id=new_id(clock), **values))
+
+
+def read_passwords(clouds_file: Path) -> dict[str, str] | None:
+    """The first users' passwords as clouds.yaml has them; None where it is lost or lacks one."""
+    clouds = _read_clouds(clouds_file)
+    try:
+        found = {user: clouds[cloud]["auth"]["password"] for cloud, user in CLOUDS.items()}
+    except (KeyError, TypeError):
+        return None
+    return found if all(isinstance(password, str) for password in found.values()) else None
+
+
+def _read_clouds(clouds_file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(clouds_file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, yaml.YAMLError):
+        return {}
+    clouds = content.get("clouds") if isinstance(content, dict) else None
+    return clouds if isinstance(clouds, dict) else {}
+
+
+def write_clouds_yaml(
+    path: Path, *, auth_url: str, cacert: Path | None, passwords: Mapping[str, str], region: str
+) -> None:
+    """Write the entries `cumulet` and `demo`, leaving other clouds in the file alone. Atomic, mode 0600."""
+    clouds = _read_clouds(path)
+    for cloud, user in CLOUDS.items():
+        clouds[cloud] = {
+            "auth": {
+                "auth_url": auth_url,
+                "username": user,
+                "password": passwords[user],
+                "project_name": user,
+                "user_domain_name": "Default",
+                "project_domain_name": "Default",
+            },
+            "region_name": region,
+            "interface": "public",
+            "identity_api_version": 3,
+            **({"cacert": str(cacert)} if cacert is not None else {}),
+        }
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        yaml.safe_dump({"clouds": clouds}, file, sort_keys=False)
+        file.flush()
+        os.fsync(descriptor)
+    fresh.rename(path)

@@ -1,0 +1,414 @@
+"""The catalog: regions, services and endpoints as administrators keep them, and as tokens show them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from sqlalchemy import Row, delete, func, insert, select, update
+
+from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest, Conflict, Forbidden
+from cumulet.identity import store
+from cumulet.identity.api import (
+    ADMIN,
+    ADMIN_OR_SYSTEM_READER,
+    ANYWHERE,
+    IDENTITY,
+    NOT_DOMAIN,
+    collection,
+    known,
+    member,
+    new_id,
+)
+from cumulet.identity.immutable import given_extra
+from cumulet.identity.tokens import LiveToken
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import rule
+from cumulet.web.schema import UNSET, Body, Json, Unset
+
+GET_REGION = rule("identity:get_region", "", scope=ANYWHERE)
+LIST_REGIONS = rule("identity:list_regions", "", scope=ANYWHERE)
+CREATE_REGION = rule("identity:create_region", ADMIN, scope=NOT_DOMAIN)
+UPDATE_REGION = rule("identity:update_region", ADMIN, scope=NOT_DOMAIN)
+DELETE_REGION = rule("identity:delete_region", ADMIN, scope=NOT_DOMAIN)
+GET_SERVICE = rule("identity:get_service", ADMIN_OR_SYSTEM_READER, scope=NOT_DOMAIN)
+LIST_SERVICES = rule("identity:list_services", ADMIN_OR_SYSTEM_READER, scope=NOT_DOMAIN)
+CREATE_SERVICE = rule("identity:create_service", ADMIN, scope=NOT_DOMAIN)
+UPDATE_SERVICE = rule("identity:update_service", ADMIN, scope=NOT_DOMAIN)
+DELETE_SERVICE = rule("identity:delete_service", ADMIN, scope=NOT_DOMAIN)
+GET_ENDPOINT = rule("identity:get_endpoint", ADMIN_OR_SYSTEM_READER, scope=NOT_DOMAIN)
+LIST_ENDPOINTS = rule("identity:list_endpoints", ADMIN_OR_SYSTEM_READER, scope=NOT_DOMAIN)
+CREATE_ENDPOINT = rule("identity:create_endpoint", ADMIN, scope=NOT_DOMAIN)
+UPDATE_ENDPOINT = rule("identity:update_endpoint", ADMIN, scope=NOT_DOMAIN)
+DELETE_ENDPOINT = rule("identity:delete_endpoint", ADMIN, scope=NOT_DOMAIN)
+
+_SUBSTITUTION = re.compile(r"[$%]\(([^)]*)\)s")
+_SUBSTITUTIONS = frozenset({"project_id", "tenant_id", "user_id"})
+
+
+def catalog_view(tx: Tx, base_url: str, live: LiveToken) -> list[dict[str, Any]]:
+    """The enabled services and endpoints, with URLs as the bearer of a token uses them, at the address he came by."""
+    values = {"user_id": live.user.id}
+    if live.project is not None:
+        values |= {"project_id": live.project.id, "tenant_id": live.project.id}
+    s, e = store.services, store.endpoints
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in tx.all(select(e).where(e.c.enabled).order_by(e.c.interface, e.c.id)):
+        url = _url_for(row.url, base_url, values)
+        if url is not None:
+            view = {"id": row.id, "interface": row.interface, "region": row.region_id, "region_id": row.region_id}
+            found.setdefault(row.service_id, []).append({**view, "url": url})
+    return [
+        {"id": row.id, "type": row.type, "name": row.name or "", "endpoints": found.get(row.id, [])}
+        for row in tx.all(select(s).where(s.c.enabled).order_by(s.c.type, s.c.id))
+    ]
+
+
+def _url_for(url: str, base_url: str, values: dict[str, str]) -> str | None:
+    """`url` with the token's ids filled in; None where it needs a project and the token has none."""
+    if any(name not in values for name in _SUBSTITUTION.findall(url)):
+        return None
+    return _absolute(_SUBSTITUTION.sub(lambda match: values[match[1]], url), base_url)
+
+
+def _absolute(url: str, base_url: str) -> str:
+    return base_url + url if url.startswith("/") else url
+
+
+# -- regions
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRegion(Body, extra="allow"):
+    id: Annotated[str | None, Json({"maxLength": 255})] = None
+    description: str | None = None
+    parent_region_id: Annotated[str | None, Json({"minLength": 1, "maxLength": 255})] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionChanges(Body, extra="allow", min_properties=1):
+    description: str | Unset | None = UNSET
+    parent_region_id: Annotated[str | None, Json({"minLength": 1, "maxLength": 255})] | Unset = UNSET
+
+
+def _region_view(call: Call[Any, Any], row: Row[Any]) -> dict[str, Any]:
+    own = {"id": row.id, "description": row.description, "parent_region_id": row.parent_region_id}
+    return {**row.extra, **own, "links": member(call, "regions", row.id)}
+
+
+def _region(tx: Tx, region_id: str) -> Row[Any] | None:
+    return tx.first(select(store.regions).where(store.regions.c.id == region_id))
+
+
+def _require_region(tx: Tx, region_id: str | Unset | None) -> None:
+    if isinstance(region_id, str) and _region(tx, region_id) is None:
+        raise BadRequest(f"Could not find region: {region_id}.")
+
+
+@IDENTITY.operation("GET", "/regions", rules=(Rule(LIST_REGIONS),))
+def list_regions(call: Call[None, None]) -> dict[str, Any]:
+    """List regions."""
+    r = store.regions.c
+    statement = select(store.regions).order_by(r.id)
+    if (parent := call.query.get("parent_region_id")) is not None:
+        statement = statement.where(r.parent_region_id == parent)
+    return collection(call, "regions", "regions", [_region_view(call, row) for row in call.tx.all(statement)])
+
+
+@IDENTITY.operation("GET", "/regions/{region_id}", rules=(Rule(GET_REGION),))
+def show_region(call: Call[None, None]) -> dict[str, Any]:
+    """Show a region."""
+    return {"region": _region_view(call, _region_in_path(call))}
+
+
+def _region_in_path(call: Call[Any, Any]) -> Row[Any]:
+    return known(_region(call.tx, call.path["region_id"]), "region", call.path["region_id"])
+
+
+@IDENTITY.operation("POST", "/regions", rules=(Rule(CREATE_REGION),), body=NewRegion, body_key="region", success=201)
+def create_region(call: Call[None, NewRegion]) -> dict[str, Any]:
+    """Create a region."""
+    return _create_region(call, call.body.id or new_id(call.cloud.clock))
+
+
+@IDENTITY.operation(
+    "PUT", "/regions/{region_id}", rules=(Rule(CREATE_REGION),), body=NewRegion, body_key="region", success=201
+)
+def create_region_named(call: Call[None, NewRegion]) -> dict[str, Any]:
+    """Create a region under an id of one's choice."""
+    region_id = call.path["region_id"]
+    if call.body.id not in (None, region_id):
+        raise BadRequest("Conflicting region IDs specified in the URL and in the body.")
+    if len(region_id) > 255:
+        raise BadRequest("A region's id has at most 255 characters.")
+    return _create_region(call, region_id)
+
+
+def _create_region(call: Call[None, NewRegion], region_id: str) -> dict[str, Any]:
+    body = call.body
+    if _region(call.tx, region_id) is not None:
+        raise Conflict(f"Conflict occurred attempting to store region - Duplicate ID, {region_id}.")
+    _require_region(call.tx, body.parent_region_id)
+    _insert_region(call.tx, region_id, body.description or "", body.parent_region_id, given_extra(body))
+    call.cloud.identity.changed(call.tx)
+    return {"region": _region_view(call, known(_region(call.tx, region_id), "region", region_id))}
+
+
+def _insert_region(tx: Tx, region_id: str, description: str, parent: str | None, extra: dict[str, Any]) -> None:
+    values = {"id": region_id, "description": description, "parent_region_id": parent, "extra": extra}
+    tx.execute(insert(store.regions).values(**values))
+
+
+@IDENTITY.operation(
+    "PATCH", "/regions/{region_id}", rules=(Rule(UPDATE_REGION),), body=RegionChanges, body_key="region"
+)
+def update_region(call: Call[None, RegionChanges]) -> dict[str, Any]:
+    """Change a region."""
+    row, body = _region_in_path(call), call.body
+    _require_region(call.tx, body.parent_region_id)
+    if isinstance(body.parent_region_id, str) and body.parent_region_id in _with_children(call.tx, row.id):
+        raise BadRequest("A region cannot be below itself.")
+    values: dict[str, Any] = {"extra": {**row.extra, **given_extra(body)}}
+    if body.description is not UNSET:
+        values["description"] = body.description or ""
+    if body.parent_region_id is not UNSET:
+        values["parent_region_id"] = body.parent_region_id
+    call.tx.execute(update(store.regions).where(store.regions.c.id == row.id).values(**values))
+    call.cloud.identity.changed(call.tx)
+    return {"region": _region_view(call, _region_in_path(call))}
+
+
+@IDENTITY.operation("DELETE", "/regions/{region_id}", rules=(Rule(DELETE_REGION),), success=204)
+def delete_region(call: Call[None, None]) -> None:
+    """Delete a region and those below it, unless one of them has endpoints."""
+    row = _region_in_path(call)
+    doomed = _with_children(call.tx, row.id)
+    used = select(func.count()).select_from(store.endpoints).where(store.endpoints.c.region_id.in_(doomed))
+    if call.tx.scalar(used):
+        raise Forbidden(f"Unable to delete region {row.id} because it or its child regions have associated endpoints.")
+    for region_id in reversed(doomed):
+        call.tx.execute(delete(store.regions).where(store.regions.c.id == region_id))
+    call.cloud.identity.changed(call.tx)
+
+
+def _with_children(tx: Tx, region_id: str) -> list[str]:
+    """The region and all below it, parents before children."""
+    found = [region_id]
+    for parent in found:
+        found.extend(
+            row.id for row in tx.all(select(store.regions.c.id).where(store.regions.c.parent_region_id == parent))
+        )
+    return found
+
+
+# -- services
+
+ServiceName = Annotated[str, Json({"minLength": 1, "maxLength": 255})]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewService(Body, extra="allow"):
+    type: ServiceName
+    name: ServiceName | Unset = UNSET
+    description: str | Unset | None = UNSET
+    enabled: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceChanges(Body, extra="allow", min_properties=1):
+    type: ServiceName | Unset = UNSET
+    name: ServiceName | Unset = UNSET
+    description: str | Unset | None = UNSET
+    enabled: bool | Unset = UNSET
+
+
+def _service_view(call: Call[Any, Any], row: Row[Any]) -> dict[str, Any]:
+    view = {**row.extra, "id": row.id, "type": row.type, "enabled": row.enabled}
+    view |= {"name": row.name or "", "links": member(call, "services", row.id)}
+    if row.description is not None:
+        view["description"] = row.description
+    return view
+
+
+def _service_in_path(call: Call[Any, Any]) -> Row[Any]:
+    service_id = call.path["service_id"]
+    return known(call.tx.first(select(store.services).where(store.services.c.id == service_id)), "service", service_id)
+
+
+@IDENTITY.operation("GET", "/services", rules=(Rule(LIST_SERVICES),))
+def list_services(call: Call[None, None]) -> dict[str, Any]:
+    """List services."""
+    s = store.services.c
+    statement = select(store.services).order_by(s.type, s.id)
+    for column in (s.type, s.name):
+        if (asked := call.query.get(column.key)) is not None:
+            statement = statement.where(column == asked)
+    return collection(call, "services", "services", [_service_view(call, row) for row in call.tx.all(statement)])
+
+
+@IDENTITY.operation("GET", "/services/{service_id}", rules=(Rule(GET_SERVICE),))
+def show_service(call: Call[None, None]) -> dict[str, Any]:
+    """Show a service."""
+    return {"service": _service_view(call, _service_in_path(call))}
+
+
+@IDENTITY.operation(
+    "POST", "/services", rules=(Rule(CREATE_SERVICE),), body=NewService, body_key="service", success=201
+)
+def create_service(call: Call[None, NewService]) -> dict[str, Any]:
+    """Create a service."""
+    body = call.body
+    service_id = new_id(call.cloud.clock)
+    name = None if body.name is UNSET else body.name
+    description = None if body.description is UNSET else body.description
+    values = {"id": service_id, "type": body.type, "name": name, "description": description, "enabled": body.enabled}
+    call.tx.execute(insert(store.services).values(**values, extra=given_extra(body)))
+    call.cloud.identity.changed(call.tx)
+    row = call.tx.first(select(store.services).where(store.services.c.id == service_id))
+    return {"service": _service_view(call, known(row, "service", service_id))}
+
+
+@IDENTITY.operation(
+    "PATCH", "/services/{service_id}", rules=(Rule(UPDATE_SERVICE),), body=ServiceChanges, body_key="service"
+)
+def update_service(call: Call[None, ServiceChanges]) -> dict[str, Any]:
+    """Change a service."""
+    row, body = _service_in_path(call), call.body
+    values = _given(body, "type", "name", "description", "enabled")
+    values["extra"] = {**row.extra, **given_extra(body)}
+    call.tx.execute(update(store.services).where(store.services.c.id == row.id).values(**values))
+    call.cloud.identity.changed(call.tx)
+    return {"service": _service_view(call, _service_in_path(call))}
+
+
+def _given(body: Body, *names: str) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(body, name)) is not UNSET}
+
+
+@IDENTITY.operation("DELETE", "/services/{service_id}", rules=(Rule(DELETE_SERVICE),), success=204)
+def delete_service(call: Call[None, None]) -> None:
+    """Delete a service and its endpoints."""
+    row = _service_in_path(call)
+    call.tx.execute(delete(store.services).where(store.services.c.id == row.id))
+    call.cloud.identity.changed(call.tx)
+
+
+# -- endpoints
+
+Interface = Literal["admin", "internal", "public"]
+EndpointUrl = Annotated[str, Json({"maxLength": 225, "pattern": r"^[a-zA-Z0-9+.-]+:.+"})]
+RegionId = Annotated[str | None, Json({"minLength": 1, "maxLength": 255})]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewEndpoint(Body, extra="allow"):
+    service_id: str
+    interface: Interface
+    url: EndpointUrl
+    region_id: RegionId = None
+    region: RegionId = None
+    enabled: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointChanges(Body, extra="allow", min_properties=1):
+    service_id: str | Unset = UNSET
+    interface: Interface | Unset = UNSET
+    url: EndpointUrl | Unset = UNSET
+    region_id: RegionId | Unset = UNSET
+    region: RegionId | Unset = UNSET
+    enabled: bool | Unset = UNSET
+
+
+def _endpoint_view(call: Call[Any, Any], row: Row[Any]) -> dict[str, Any]:
+    return {
+        **row.extra,
+        "id": row.id,
+        "interface": row.interface,
+        "region": row.region_id,
+        "region_id": row.region_id,
+        "service_id": row.service_id,
+        "url": _absolute(row.url, call.base_url),
+        "enabled": row.enabled,
+        "links": member(call, "endpoints", row.id),
+    }
+
+
+def _endpoint_in_path(call: Call[Any, Any]) -> Row[Any]:
+    endpoint_id = call.path["endpoint_id"]
+    statement = select(store.endpoints).where(store.endpoints.c.id == endpoint_id)
+    return known(call.tx.first(statement), "endpoint", endpoint_id)
+
+
+def _checked_endpoint(call: Call[None, NewEndpoint] | Call[None, EndpointChanges]) -> str | Unset | None:
+    """Refuse what an endpoint may not refer to; returns its region. The old attribute `region` makes a missing one."""
+    body, tx = call.body, call.tx
+    if isinstance(body.url, str) and not set(_SUBSTITUTION.findall(body.url)) <= _SUBSTITUTIONS:
+        raise BadRequest("Cannot create an endpoint with an invalid URL: it refers to what a token does not say.")
+    if isinstance(body.service_id, str):
+        there = select(store.services.c.id).where(store.services.c.id == body.service_id)
+        if tx.first(there) is None:
+            raise BadRequest(f"Could not find service: {body.service_id}.")
+    if not isinstance(body.region_id, str) and isinstance(body.region, str):
+        if _region(tx, body.region) is None:
+            _insert_region(tx, body.region, "", None, {})
+        return body.region
+    _require_region(tx, body.region_id)
+    return body.region_id
+
+
+@IDENTITY.operation("GET", "/endpoints", rules=(Rule(LIST_ENDPOINTS),))
+def list_endpoints(call: Call[None, None]) -> dict[str, Any]:
+    """List endpoints."""
+    e = store.endpoints.c
+    statement = select(store.endpoints).order_by(e.service_id, e.interface, e.id)
+    for column in (e.interface, e.service_id, e.region_id):
+        if (asked := call.query.get(column.key)) is not None:
+            statement = statement.where(column == asked)
+    return collection(call, "endpoints", "endpoints", [_endpoint_view(call, row) for row in call.tx.all(statement)])
+
+
+@IDENTITY.operation("GET", "/endpoints/{endpoint_id}", rules=(Rule(GET_ENDPOINT),))
+def show_endpoint(call: Call[None, None]) -> dict[str, Any]:
+    """Show an endpoint."""
+    return {"endpoint": _endpoint_view(call, _endpoint_in_path(call))}
+
+
+@IDENTITY.operation(
+    "POST", "/endpoints", rules=(Rule(CREATE_ENDPOINT),), body=NewEndpoint, body_key="endpoint", success=201
+)
+def create_endpoint(call: Call[None, NewEndpoint]) -> dict[str, Any]:
+    """Create an endpoint."""
+    body = call.body
+    endpoint_id = new_id(call.cloud.clock)
+    values = _given(body, "service_id", "interface", "url", "enabled")
+    values |= {"id": endpoint_id, "region_id": _checked_endpoint(call), "extra": given_extra(body)}
+    call.tx.execute(insert(store.endpoints).values(**values))
+    call.cloud.identity.changed(call.tx)
+    row = call.tx.first(select(store.endpoints).where(store.endpoints.c.id == endpoint_id))
+    return {"endpoint": _endpoint_view(call, known(row, "endpoint", endpoint_id))}
+
+
+@IDENTITY.operation(
+    "PATCH", "/endpoints/{endpoint_id}", rules=(Rule(UPDATE_ENDPOINT),), body=EndpointChanges, body_key="endpoint"
+)
+def update_endpoint(call: Call[None, EndpointChanges]) -> dict[str, Any]:
+    """Change an endpoint."""
+    row, body = _endpoint_in_path(call), call.body
+    values = _given(body, "service_id", "interface", "url", "enabled")
+    if (region_id := _checked_endpoint(call)) is not UNSET:
+        values["region_id"] = region_id
+    values["extra"] = {**row.extra, **given_extra(body)}
+    call.tx.execute(update(store.endpoints).where(store.endpoints.c.id == row.id).values(**values))
+    call.cloud.identity.changed(call.tx)
+    return {"endpoint": _endpoint_view(call, _endpoint_in_path(call))}
+
+
+@IDENTITY.operation("DELETE", "/endpoints/{endpoint_id}", rules=(Rule(DELETE_ENDPOINT),), success=204)
+def delete_endpoint(call: Call[None, None]) -> None:
+    """Delete an endpoint."""
+    row = _endpoint_in_path(call)
+    call.tx.execute(delete(store.endpoints).where(store.endpoints.c.id == row.id))
+    call.cloud.identity.changed(call.tx)

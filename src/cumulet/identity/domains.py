@@ -1,0 +1,201 @@
+"""/domains: the namespaces of users and projects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from sqlalchemy import delete, insert, select, update
+
+from cumulet.db.engine import Tx
+from cumulet.errors import Conflict, Forbidden
+from cumulet.identity import store
+from cumulet.identity.api import (
+    ADMIN,
+    ADMIN_OR_SYSTEM_READER,
+    ANYWHERE,
+    IDENTITY,
+    NOT_DOMAIN,
+    collection,
+    known,
+    member,
+    new_id,
+)
+from cumulet.identity.immutable import Options, given_extra, refuse_delete_of_immutable, refuse_update_of_immutable
+from cumulet.identity.listing import filtered, page
+from cumulet.identity.store import Domain
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import rule
+from cumulet.web.schema import UNSET, Body, Json, Unset
+
+GET = rule(
+    "identity:get_domain",
+    f"{ADMIN_OR_SYSTEM_READER} or token.domain.id:%(target.domain.id)s or token.project.domain.id:%(target.domain.id)s",
+    scope=ANYWHERE,
+)
+LIST = rule(
+    "identity:list_domains",
+    f"{ADMIN_OR_SYSTEM_READER} or (role:reader and domain_id:%(target.domain.id)s)",
+    scope=ANYWHERE,
+)
+CREATE = rule("identity:create_domain", ADMIN, scope=NOT_DOMAIN)
+UPDATE = rule("identity:update_domain", ADMIN, scope=NOT_DOMAIN)
+DELETE = rule("identity:delete_domain", ADMIN, scope=NOT_DOMAIN)
+
+Name = Annotated[str, Json({"minLength": 1, "maxLength": 64, "pattern": r"\S"})]
+Description = Annotated[str | None, Json({"maxLength": 255})]
+Tag = Annotated[str, Json({"minLength": 1, "maxLength": 255, "pattern": r"^[^,/]*$"})]
+Tags = Annotated[list[Tag], Json({"maxItems": 80, "uniqueItems": True})]
+DomainId = Annotated[str, Json({"pattern": r"^[0-9a-f]{32}$"})]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewDomain(Body, extra="allow"):
+    name: Name
+    description: Description = None
+    enabled: bool = True
+    tags: Tags | Unset = UNSET
+    options: Options | Unset = UNSET
+    explicit_domain_id: DomainId | Unset = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainChanges(Body, extra="allow", min_properties=1):
+    name: Name | Unset = UNSET
+    description: Description | Unset = UNSET
+    enabled: bool | Unset = UNSET
+    tags: Tags | Unset = UNSET
+    options: Options | Unset = UNSET
+
+
+def domain_view(call: Call[Any, Any], domain: Domain) -> dict[str, Any]:
+    return {
+        **domain.extra,
+        "id": domain.id,
+        "name": domain.name,
+        "description": domain.description,
+        "enabled": domain.enabled,
+        "tags": domain.tags,
+        "options": domain.options,
+        "links": member(call, "domains", domain.id),
+    }
+
+
+def domain_in_path(call: Call[Any, Any]) -> Domain | None:
+    return store.domain_by_id(call.tx, call.path["domain_id"])
+
+
+def domain_facts(call: Call[Domain | None, Any]) -> Mapping[str, Any]:
+    return {"target.domain.id": call.target.id} if call.target else {}
+
+
+def own_domain_facts(call: Call[Any, Any]) -> Mapping[str, Any]:
+    """For lists: a token for a domain is judged by that domain, and shown nothing else."""
+    own = call.caller.domain_id
+    return {"target.domain.id": own} if own else {}
+
+
+@IDENTITY.operation("GET", "/domains", rules=(Rule(LIST),), facts=own_domain_facts)
+def list_domains(call: Call[None, None]) -> dict[str, Any]:
+    """List domains."""
+    statement = filtered(call, select(store.domains), store.domains.c.name, enabled=store.domains.c.enabled)
+    if call.caller.domain_id:
+        statement = statement.where(store.domains.c.id == call.caller.domain_id)
+    rows, following = page(call, statement, store.domains)
+    views = (domain_view(call, Domain(**row._mapping)) for row in rows)
+    return collection(call, "domains", "domains", views, next_marker=following)
+
+
+@IDENTITY.operation("GET", "/domains/{domain_id}", rules=(Rule(GET),), target=domain_in_path, facts=domain_facts)
+def show_domain(call: Call[Domain | None, None]) -> dict[str, Any]:
+    """Show a domain."""
+    return {"domain": domain_view(call, known(call.target, "domain", call.path["domain_id"]))}
+
+
+@IDENTITY.operation("POST", "/domains", rules=(Rule(CREATE),), body=NewDomain, body_key="domain", success=201)
+def create_domain(call: Call[None, NewDomain]) -> dict[str, Any]:
+    """Create a domain."""
+    body = call.body
+    refuse_taken_name(call.tx, body.name)
+    identifier = body.explicit_domain_id if isinstance(body.explicit_domain_id, str) else new_id(call.cloud.clock)
+    if store.domain_by_id(call.tx, identifier) is not None:
+        raise Conflict(
+            f"Conflict occurred attempting to store domain - it is not permitted to have two with id {identifier}."
+        )
+    domain = Domain(
+        id=identifier,
+        name=body.name,
+        description=body.description or "",
+        enabled=body.enabled,
+        tags=[] if body.tags is UNSET else list(body.tags),
+        options={} if body.options is UNSET else body.options,
+        extra=given_extra(body),
+        tokens_not_before_us=0,
+    )
+    call.tx.execute(insert(store.domains).values(**{name: getattr(domain, name) for name in Domain.__slots__}))
+    call.cloud.identity.changed(call.tx)
+    return {"domain": domain_view(call, domain)}
+
+
+def refuse_taken_name(tx: Tx, name: str) -> None:
+    if store.domain_by_name(tx, name) is not None:
+        raise Conflict(
+            "Conflict occurred attempting to store domain - "
+            f"it is not permitted to have two domains with the name {name}."
+        )
+
+
+@IDENTITY.operation(
+    "PATCH",
+    "/domains/{domain_id}",
+    rules=(Rule(UPDATE),),
+    target=domain_in_path,
+    facts=domain_facts,
+    body=DomainChanges,
+    body_key="domain",
+)
+def update_domain(call: Call[Domain | None, DomainChanges]) -> dict[str, Any]:
+    """Change a domain. Disabling it ends the tokens of its users and projects at once."""
+    domain = known(call.target, "domain", call.path["domain_id"])
+    body = call.body
+    refuse_update_of_immutable(domain.options, body.options, "domain", domain.id)
+    if isinstance(body.name, str) and body.name != domain.name:
+        refuse_taken_name(call.tx, body.name)
+    values: dict[str, Any] = {
+        name: value
+        for name in ("name", "description", "enabled", "tags")
+        if (value := getattr(body, name)) is not UNSET
+    }
+    if "description" in values:
+        values["description"] = values["description"] or ""
+    if body.options is not UNSET:
+        values["options"] = {**domain.options, **body.options}
+    values["extra"] = {**domain.extra, **given_extra(body)}
+    call.tx.execute(update(store.domains).where(store.domains.c.id == domain.id).values(**values))
+    if values.get("enabled") is False:
+        store.revoke_tokens(call.tx, store.domains, domain.id, call.now_us)
+    call.cloud.identity.changed(call.tx)
+    return {"domain": domain_view(call, known(store.domain_by_id(call.tx, domain.id), "domain", domain.id))}
+
+
+@IDENTITY.operation(
+    "DELETE", "/domains/{domain_id}", rules=(Rule(DELETE),), target=domain_in_path, facts=domain_facts, success=204
+)
+def delete_domain(call: Call[Domain | None, None]) -> None:
+    """Delete a domain that was disabled before, with its users, projects and roles."""
+    domain = known(call.target, "domain", call.path["domain_id"])
+    refuse_delete_of_immutable(domain.options, "domain", domain.id)
+    if domain.enabled:
+        raise Forbidden("Cannot delete a domain that is enabled, please disable it first.")
+    tx, s = call.tx, store
+    own_projects = select(s.projects.c.id).where(s.projects.c.domain_id == domain.id)
+    tx.execute(
+        delete(s.assignments).where(s.assignments.c.scope == "project", s.assignments.c.scope_id.in_(own_projects))
+    )
+    tx.execute(delete(s.assignments).where(s.assignments.c.scope == "domain", s.assignments.c.scope_id == domain.id))
+    tx.execute(update(s.users).where(s.users.c.default_project_id.in_(own_projects)).values(default_project_id=None))
+    for table in (s.users, s.projects, s.roles):
+        tx.execute(delete(table).where(table.c.domain_id == domain.id))
+    tx.execute(delete(s.domains).where(s.domains.c.id == domain.id))
+    call.cloud.identity.changed(tx)

@@ -1,0 +1,97 @@
+"""The keys that seal tokens: files named by number in one folder. The highest seals, all open, 0 waits to be next."""
+
+from __future__ import annotations
+
+import base64
+import os
+import stat
+from pathlib import Path
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from cumulet.clock import Clock
+
+KEYS_KEPT = 3
+ROTATE_AFTER_SECONDS = 7 * 24 * 3600
+
+
+class KeysExposedError(Exception):
+    """The key folder can be read by others: whoever reads it can make any token."""
+
+
+class FernetKeys:
+    """Seals and opens text tokens. Picks up a rotation made by another process when a token does not open."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        self._folder = folder
+        self._clock = clock
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _numbers(folder):
+            _write(folder / "0", clock)
+            _write(folder / "1", clock)
+        self._load()
+        if self._clock.now_us() / 1e6 - self._primary_made_at() > ROTATE_AFTER_SECONDS:
+            self.rotate()
+
+    def seal(self, payload: bytes) -> str:
+        return self._fernet.encrypt_at_time(payload, self._clock.now_us() // 1_000_000).decode()
+
+    def open(self, token: str) -> bytes | None:
+        """The payload, or None for anything that we did not seal."""
+        try:
+            return self._fernet.decrypt(token)
+        except InvalidToken:
+            pass
+        except (ValueError, TypeError):  # not even ASCII
+            return None
+        if self._loaded_at_ns == self._folder.stat().st_mtime_ns:
+            return None
+        self._load()
+        try:
+            return self._fernet.decrypt(token)
+        except InvalidToken:
+            return None
+
+    def rotate(self) -> None:
+        """The waiting key becomes the sealing one; a new one waits; the oldest beyond `KEYS_KEPT` are destroyed."""
+        numbers = _numbers(self._folder)
+        waiting = self._folder / "0"
+        waiting.rename(self._folder / str(numbers[-1] + 1))
+        _write(waiting, self._clock)
+        for number in _numbers(self._folder)[1 : -KEYS_KEPT + 1]:
+            (self._folder / str(number)).unlink()
+        self._load()
+
+    def _load(self) -> None:
+        self._loaded_at_ns = self._folder.stat().st_mtime_ns
+        _refuse_exposed(self._folder)
+        paths = [self._folder / str(number) for number in reversed(_numbers(self._folder))]
+        for path in paths:
+            _refuse_exposed(path)
+        self._primary = paths[0]
+        self._fernet = MultiFernet([Fernet(path.read_bytes()) for path in paths])
+
+    def _primary_made_at(self) -> float:
+        return self._primary.stat().st_mtime
+
+
+def _numbers(folder: Path) -> list[int]:
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+
+
+def _refuse_exposed(path: Path) -> None:
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode) or status.st_mode & 0o077 or status.st_uid != os.geteuid():
+        raise KeysExposedError(
+            f"{path} must belong to the user Cumulet runs as and be closed to all others (chmod go= {path})"
+        )
+
+
+def _write(path: Path, clock: Clock) -> None:
+    fresh = path.with_name(f".{path.name}.new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(base64.urlsafe_b64encode(clock.token_bytes(32)))
+        file.flush()
+        os.fsync(descriptor)
+    fresh.rename(path)

@@ -1,0 +1,323 @@
+"""Identity's tables, its records, and the questions several features ask of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    Select,
+    Table,
+    Text,
+    UniqueConstraint,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
+
+from cumulet.db.engine import Tx, metadata
+
+RecordT = TypeVar("RecordT")
+
+domains = Table(
+    "identity_domains",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("description", Text, nullable=False, default=""),
+    Column("enabled", Boolean, nullable=False, default=True),
+    Column("tags", JSON, nullable=False, default=list),
+    Column("options", JSON, nullable=False, default=dict),
+    Column("extra", JSON, nullable=False, default=dict),
+    Column("tokens_not_before_us", BigInteger, nullable=False, default=0),
+)
+
+projects = Table(
+    "identity_projects",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("domain_id", Text, ForeignKey(domains.c.id), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("description", Text, nullable=False, default=""),
+    Column("enabled", Boolean, nullable=False, default=True),
+    Column("options", JSON, nullable=False, default=dict),
+    Column("extra", JSON, nullable=False, default=dict),
+    Column("tokens_not_before_us", BigInteger, nullable=False, default=0),
+    UniqueConstraint("domain_id", "name"),
+)
+
+project_tags = Table(
+    "identity_project_tags",
+    metadata,
+    Column("project_id", Text, ForeignKey(projects.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("tag", Text, primary_key=True),
+)
+
+users = Table(
+    "identity_users",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("domain_id", Text, ForeignKey(domains.c.id), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("enabled", Boolean, nullable=False, default=True),
+    Column("password_hash", Text),
+    Column("default_project_id", Text),
+    Column("options", JSON, nullable=False, default=dict),
+    Column("extra", JSON, nullable=False, default=dict),
+    Column("tokens_not_before_us", BigInteger, nullable=False, default=0),
+    UniqueConstraint("domain_id", "name"),
+)
+
+roles = Table(
+    "identity_roles",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("domain_id", Text, ForeignKey(domains.c.id)),
+    Column("description", Text),
+    Column("options", JSON, nullable=False, default=dict),
+    Column("extra", JSON, nullable=False, default=dict),
+)
+# A role without a domain shares one namespace with all such roles; NULLs alone would never collide.
+Index("uq_identity_roles_name", roles.c.name, text("coalesce(domain_id, '')"), unique=True)
+
+implied_roles = Table(
+    "identity_implied_roles",
+    metadata,
+    Column("prior_role_id", Text, ForeignKey(roles.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("implied_role_id", Text, ForeignKey(roles.c.id, ondelete="CASCADE"), primary_key=True),
+)
+
+assignments = Table(
+    "identity_assignments",
+    metadata,
+    Column("user_id", Text, ForeignKey(users.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("scope", Text, primary_key=True),
+    Column("scope_id", Text, primary_key=True),
+    Column("role_id", Text, ForeignKey(roles.c.id, ondelete="CASCADE"), primary_key=True),
+    Index("ix_identity_assignments_scope", "scope", "scope_id"),
+)
+"""scope: project | domain | system; scope_id: the project's or domain's id, or ``all``."""
+
+revoked_tokens = Table(
+    "identity_revoked_tokens",
+    metadata,
+    Column("audit_id", Text, primary_key=True),
+    Column("expires_at_us", BigInteger, nullable=False),
+)
+
+regions = Table(
+    "identity_regions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("description", Text, nullable=False, default=""),
+    Column("parent_region_id", Text, ForeignKey("identity_regions.id")),
+    Column("extra", JSON, nullable=False, default=dict),
+)
+
+services = Table(
+    "identity_services",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("name", Text),
+    Column("description", Text),
+    Column("enabled", Boolean, nullable=False, default=True),
+    Column("extra", JSON, nullable=False, default=dict),
+)
+
+endpoints = Table(
+    "identity_endpoints",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("service_id", Text, ForeignKey(services.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("interface", Text, nullable=False),
+    Column("region_id", Text, ForeignKey(regions.c.id)),
+    Column("url", Text, nullable=False),
+    Column("enabled", Boolean, nullable=False, default=True),
+    Column("extra", JSON, nullable=False, default=dict),
+)
+"""A `url` that begins with a slash is one of this cloud's own services, below whatever URL the client reached us at."""
+
+generation = Table(
+    "identity_generation",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("generation", BigInteger, nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Domain:
+    id: str
+    name: str
+    description: str
+    enabled: bool
+    tags: list[str]
+    options: dict[str, Any]
+    extra: dict[str, Any]
+    tokens_not_before_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    id: str
+    domain_id: str
+    name: str
+    description: str
+    enabled: bool
+    options: dict[str, Any]
+    extra: dict[str, Any]
+    tokens_not_before_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    id: str
+    domain_id: str
+    name: str
+    enabled: bool
+    password_hash: str | None = field(repr=False)
+    default_project_id: str | None
+    options: dict[str, Any]
+    extra: dict[str, Any]
+    tokens_not_before_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    id: str
+    name: str
+    domain_id: str | None
+    description: str | None
+    options: dict[str, Any]
+    extra: dict[str, Any]
+
+
+def one(tx: Tx, record: type[RecordT], statement: Select[Any]) -> RecordT | None:
+    row = tx.first(statement)
+    return None if row is None else record(**row._mapping)
+
+
+def many(tx: Tx, record: type[RecordT], statement: Select[Any]) -> list[RecordT]:
+    return [record(**row._mapping) for row in tx.all(statement)]
+
+
+def domain_by_id(tx: Tx, domain_id: str) -> Domain | None:
+    return one(tx, Domain, select(domains).where(domains.c.id == domain_id))
+
+
+def domain_by_name(tx: Tx, name: str) -> Domain | None:
+    return one(tx, Domain, select(domains).where(domains.c.name == name))
+
+
+def project_by_id(tx: Tx, project_id: str) -> Project | None:
+    return one(tx, Project, select(projects).where(projects.c.id == project_id))
+
+
+def project_by_name(tx: Tx, domain_id: str, name: str) -> Project | None:
+    return one(tx, Project, select(projects).where(projects.c.domain_id == domain_id, projects.c.name == name))
+
+
+def user_by_id(tx: Tx, user_id: str) -> User | None:
+    return one(tx, User, select(users).where(users.c.id == user_id))
+
+
+def user_by_name(tx: Tx, domain_id: str, name: str) -> User | None:
+    return one(tx, User, select(users).where(users.c.domain_id == domain_id, users.c.name == name))
+
+
+def role_by_id(tx: Tx, role_id: str) -> Role | None:
+    return one(tx, Role, select(roles).where(roles.c.id == role_id))
+
+
+def role_by_name(tx: Tx, name: str, domain_id: str | None = None) -> Role | None:
+    return one(
+        tx,
+        Role,
+        select(roles).where(
+            roles.c.name == name,
+            roles.c.domain_id.is_(domain_id) if domain_id is None else roles.c.domain_id == domain_id,
+        ),
+    )
+
+
+def effective_roles(tx: Tx, user_id: str, scope: str, scope_id: str) -> list[Role]:
+    """The roles a user holds there and those they imply, by name. Roles of one domain imply others but are not held."""
+    held = select(assignments.c.role_id).where(
+        assignments.c.user_id == user_id, assignments.c.scope == scope, assignments.c.scope_id == scope_id
+    )
+    role_ids = {row.role_id for row in tx.all(held)}
+    if not role_ids:
+        return []
+    everything = {role.id: role for role in many(tx, Role, select(roles))}
+    reached = with_implied(tx, role_ids)
+    return sorted((everything[i] for i in reached if everything[i].domain_id is None), key=lambda role: role.name)
+
+
+def with_implied(tx: Tx, role_ids: Iterable[str]) -> set[str]:
+    """`role_ids` and all they imply, directly or not."""
+    implies: dict[str, list[str]] = {}
+    for row in tx.all(select(implied_roles)):
+        implies.setdefault(row.prior_role_id, []).append(row.implied_role_id)
+    reached: set[str] = set()
+    waiting = list(role_ids)
+    while waiting:
+        role_id = waiting.pop()
+        if role_id not in reached:
+            reached.add(role_id)
+            waiting.extend(implies.get(role_id, ()))
+    return reached
+
+
+def assign(tx: Tx, user_id: str, scope: str, scope_id: str, role_id: str) -> None:
+    """Give a role; giving it twice is no error."""
+    values = {"user_id": user_id, "scope": scope, "scope_id": scope_id, "role_id": role_id}
+    there = select(func.count()).select_from(assignments).where(*(assignments.c[k] == v for k, v in values.items()))
+    if not tx.scalar(there):
+        tx.execute(insert(assignments).values(**values))
+
+
+def revoke_tokens(tx: Tx, table: Table, identifier: str, now_us: int) -> None:
+    """End all tokens of a user, or for a project or domain, issued so far. Never moves back, even if the clock does."""
+    row = tx.first(select(table.c.tokens_not_before_us).where(table.c.id == identifier))
+    if row is not None:
+        later = max(now_us, row.tokens_not_before_us + 1)
+        tx.execute(update(table).where(table.c.id == identifier).values(tokens_not_before_us=later))
+
+
+def revoke_token(tx: Tx, audit_id: str, expires_at_us: int, now_us: int) -> None:
+    """End one token and all made from it; forget revocations whose tokens have expired by themselves."""
+    tx.execute(delete(revoked_tokens).where(revoked_tokens.c.expires_at_us <= now_us))
+    if tx.first(select(revoked_tokens).where(revoked_tokens.c.audit_id == audit_id)) is None:
+        tx.execute(insert(revoked_tokens).values(audit_id=audit_id, expires_at_us=expires_at_us))
+
+
+def any_revoked(tx: Tx, audit_ids: Iterable[str]) -> bool:
+    return (
+        tx.first(select(revoked_tokens.c.audit_id).where(revoked_tokens.c.audit_id.in_(list(audit_ids))).limit(1))
+        is not None
+    )
+
+
+def read_generation(tx: Tx) -> int:
+    value: int | None = tx.scalar(select(generation.c.generation).where(generation.c.id == 1))
+    return value or 0
+
+
+def raise_generation(tx: Tx) -> int:
+    """Every transaction that changes identity calls this: it is what makes revocation immediate in every process."""
+    if not tx.changed(update(generation).where(generation.c.id == 1).values(generation=generation.c.generation + 1)):
+        tx.execute(insert(generation).values(id=1, generation=1))
+    return read_generation(tx)

@@ -1,0 +1,224 @@
+"""What a token says, what it is worth right now, and how both are shown."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from cumulet.clock import Clock, iso_us
+from cumulet.db.engine import Tx
+from cumulet.identity import store
+from cumulet.identity.store import Domain, Project, Role, User
+from cumulet.web.operation import Caller
+
+ScopeKind = Literal["unscoped", "project", "domain", "system"]
+LONGEST_CHAIN = 32
+"""How often a token may be exchanged for one made from it; each carries the audit ids of all it was made from."""
+
+
+class Token(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What is sealed inside a token. It names things and asserts nothing about them: that is looked up each time."""
+
+    user_id: str
+    methods: tuple[str, ...]
+    scope: ScopeKind
+    scope_id: str
+    issued_at_us: int
+    expires_at_us: int
+    audit_id: str
+    ancestors: tuple[str, ...] = ()
+    """Audit ids of the tokens this one was made from, the first of the chain first."""
+
+    @property
+    def audit_ids(self) -> list[str]:
+        """As shown: its own, and the first of its chain."""
+        return [self.audit_id, *self.ancestors[:1]]
+
+
+_ENCODE = msgspec.msgpack.Encoder().encode
+_DECODE = msgspec.msgpack.Decoder(Token).decode
+
+
+def packed(token: Token) -> bytes:
+    return _ENCODE(token)
+
+
+def unpacked(payload: bytes) -> Token | None:
+    try:
+        return _DECODE(payload)
+    except msgspec.DecodeError:
+        return None
+
+
+def new_audit_id(clock: Clock) -> str:
+    return base64.urlsafe_b64encode(clock.token_bytes(16)).rstrip(b"=").decode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveToken:
+    """A token found good at one moment, with everything it gives its bearer."""
+
+    token: Token
+    user: User
+    user_domain: Domain
+    project: Project | None = None
+    project_domain: Domain | None = None
+    domain: Domain | None = None
+    roles: tuple[Role, ...] = ()
+
+    def caller(self) -> Caller:
+        return Caller(
+            user_id=self.user.id,
+            user_name=self.user.name,
+            user_domain_id=self.user.domain_id,
+            roles=frozenset(role.name for role in self.roles),
+            project_id=self.project.id if self.project else None,
+            project_name=self.project.name if self.project else None,
+            project_domain_id=self.project.domain_id if self.project else None,
+            domain_id=self.domain.id if self.domain else None,
+            system=self.token.scope == "system",
+            token_id=self.token.audit_id,
+            token=self,
+        )
+
+
+class Refused(Exception):
+    """Why a token is worth nothing: for the log only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Standing:
+    """Who a user is and may be in a scope."""
+
+    user: User
+    user_domain: Domain
+    project: Project | None = None
+    project_domain: Domain | None = None
+    domain: Domain | None = None
+    roles: tuple[Role, ...] = ()
+
+    def not_before_us(self) -> int:
+        """Tokens must be younger than this: the latest revocation of anything they rest on."""
+        subjects = (self.user, self.user_domain, self.project, self.project_domain, self.domain)
+        return max(subject.tokens_not_before_us for subject in subjects if subject is not None)
+
+
+def standing(tx: Tx, user_id: str, scope: ScopeKind, scope_id: str) -> _Standing:
+    """What a user is in a scope; `Refused` unless all of it exists, is enabled, and a role is held."""
+    user = store.user_by_id(tx, user_id)
+    if user is None or not user.enabled:
+        raise Refused("the user is gone or disabled")
+    user_domain = _enabled_domain(tx, user.domain_id)
+    project = domain = project_domain = None
+    if scope == "unscoped":
+        return _Standing(user=user, user_domain=user_domain)
+    if scope == "project":
+        project = store.project_by_id(tx, scope_id)
+        if project is None or not project.enabled:
+            raise Refused("the project is gone or disabled")
+        project_domain = _enabled_domain(tx, project.domain_id)
+    elif scope == "domain":
+        domain = _enabled_domain(tx, scope_id)
+    roles = tuple(store.effective_roles(tx, user_id, scope, scope_id))
+    if not roles:
+        raise Refused("the user has no role there")
+    return _Standing(
+        user=user, user_domain=user_domain, project=project, project_domain=project_domain, domain=domain, roles=roles
+    )
+
+
+def _enabled_domain(tx: Tx, domain_id: str) -> Domain:
+    domain = store.domain_by_id(tx, domain_id)
+    if domain is None or not domain.enabled:
+        raise Refused("the domain is gone or disabled")
+    return domain
+
+
+def issue(
+    tx: Tx,
+    clock: Clock,
+    *,
+    user_id: str,
+    methods: tuple[str, ...],
+    scope: ScopeKind,
+    scope_id: str,
+    life_seconds: int,
+    parent: Token | None = None,
+) -> LiveToken:
+    """A new token, if the user may have it; else `Refused`. One made from another never outlives it."""
+    now = standing(tx, user_id, scope, scope_id)
+    # Later than what has been revoked even if the clock stands still or went back.
+    issued = max(clock.now_us(), now.not_before_us() + 1)
+    # Whole seconds, as upstream's; never past the parent's.
+    expires = (issued // 1_000_000 + life_seconds) * 1_000_000
+    token = Token(
+        user_id=user_id,
+        methods=methods,
+        scope=scope,
+        scope_id=scope_id,
+        issued_at_us=issued,
+        expires_at_us=min(expires, parent.expires_at_us) if parent else expires,
+        audit_id=new_audit_id(clock),
+        ancestors=(*parent.ancestors, parent.audit_id) if parent else (),
+    )
+    return _live(token, now)
+
+
+def examine(tx: Tx, token: Token, now_us: int) -> LiveToken:
+    """What `token` is worth now; `Refused` if nothing."""
+    if token.expires_at_us <= now_us:
+        raise Refused("expired")
+    now = standing(tx, token.user_id, token.scope, token.scope_id)
+    if token.issued_at_us <= now.not_before_us():
+        raise Refused("revoked with its user, project or domain")
+    if store.any_revoked(tx, (token.audit_id, *token.ancestors)):
+        raise Refused("revoked")
+    return _live(token, now)
+
+
+def _live(token: Token, now: _Standing) -> LiveToken:
+    return LiveToken(
+        token=token,
+        user=now.user,
+        user_domain=now.user_domain,
+        project=now.project,
+        project_domain=now.project_domain,
+        domain=now.domain,
+        roles=now.roles,
+    )
+
+
+def token_view(live: LiveToken, catalog: list[dict[str, Any]] | None) -> dict[str, Any]:
+    """The body of GET and POST /auth/tokens."""
+    token = live.token
+    view: dict[str, Any] = {
+        "methods": list(token.methods),
+        "user": {
+            "domain": _reference(live.user_domain),
+            "id": live.user.id,
+            "name": live.user.name,
+            "password_expires_at": None,
+        },
+        "audit_ids": token.audit_ids,
+        "expires_at": f"{iso_us(token.expires_at_us)}Z",
+        "issued_at": f"{iso_us(token.issued_at_us)}Z",
+    }
+    if live.project is not None and live.project_domain is not None:
+        view["project"] = {**_reference(live.project), "domain": _reference(live.project_domain)}
+        view["is_domain"] = False
+    elif live.domain is not None:
+        view["domain"] = _reference(live.domain)
+    elif token.scope == "system":
+        view["system"] = {"all": True}
+    if token.scope != "unscoped":
+        view["roles"] = [_reference(role) for role in live.roles]
+        if catalog is not None:
+            view["catalog"] = catalog
+    return {"token": view}
+
+
+def _reference(named: Domain | Project | Role) -> dict[str, str]:
+    return {"id": named.id, "name": named.name}

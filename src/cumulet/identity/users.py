@@ -1,0 +1,303 @@
+"""/users: people and programs, their passwords, and what they may choose as scope."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from sqlalchemy import delete, insert, select, update
+
+from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest, Conflict, Forbidden, NotYet, Unauthorized
+from cumulet.identity import store
+from cumulet.identity.api import (
+    ADMIN,
+    ANYWHERE,
+    IDENTITY,
+    SYSTEM_READER,
+    collection,
+    is_true,
+    known,
+    member,
+    new_id,
+)
+from cumulet.identity.authentication import UNAUTHENTICATED, UserNamed, password_holder
+from cumulet.identity.immutable import given_extra
+from cumulet.identity.listing import filtered, page
+from cumulet.identity.passwords import LONGEST_PASSWORD
+from cumulet.identity.projects import Id, domain_of_new, project_views
+from cumulet.identity.service import Identity
+from cumulet.identity.store import Project, User
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import rule
+from cumulet.web.schema import UNSET, Body, Json, Unset
+
+_MANAGE = f"({ADMIN}) or (role:manager and token.domain.id:%(target.user.domain_id)s)"
+
+GET = rule(
+    "identity:get_user",
+    f"({ADMIN}) or {SYSTEM_READER} or (role:reader and token.domain.id:%(target.user.domain_id)s) "
+    "or user_id:%(target.user.id)s",
+    scope=ANYWHERE,
+)
+LIST = rule(
+    "identity:list_users",
+    f"({ADMIN}) or {SYSTEM_READER} or (role:reader and domain_id:%(target.domain_id)s)",
+    scope=ANYWHERE,
+)
+CREATE = rule("identity:create_user", _MANAGE, scope=ANYWHERE)
+UPDATE = rule("identity:update_user", _MANAGE, scope=ANYWHERE)
+DELETE = rule("identity:delete_user", _MANAGE, scope=ANYWHERE)
+LIST_PROJECTS = rule(
+    "identity:list_user_projects",
+    f"({ADMIN}) or {SYSTEM_READER} or (role:reader and domain_id:%(target.user.domain_id)s) "
+    "or user_id:%(target.user.id)s",
+    scope=ANYWHERE,
+)
+LIST_GROUPS = rule(
+    "identity:list_groups_for_user",
+    f"({ADMIN}) or {SYSTEM_READER} or (role:reader and domain_id:%(target.user.domain_id)s) or user_id:%(user_id)s",
+    scope=ANYWHERE,
+)
+
+Name = Annotated[str, Json({"minLength": 1, "maxLength": 255, "pattern": r"\S"})]
+Password = Annotated[str | None, Json({"minLength": 1, "maxLength": LONGEST_PASSWORD})]
+UserOptions = Annotated[
+    dict[str, Any],
+    Json(
+        {
+            "properties": {
+                "ignore_change_password_upon_first_use": {"type": ["boolean", "null"]},
+                "ignore_password_expiry": {"type": ["boolean", "null"]},
+                "ignore_lockout_failure_attempts": {"type": ["boolean", "null"]},
+                "ignore_user_inactivity": {"type": ["boolean", "null"]},
+                "lock_password": {"type": ["boolean", "null"]},
+                "multi_factor_auth_enabled": {"type": ["boolean", "null"]},
+                "multi_factor_auth_rules": {"type": ["array", "null"]},
+            },
+            "additionalProperties": False,
+        }
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewUser(Body, extra="allow", secret=True):
+    name: Name
+    password: Password = None
+    domain_id: Id = None
+    default_project_id: str | None = None
+    enabled: bool = True
+    description: str | Unset | None = UNSET
+    options: UserOptions | Unset = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserChanges(Body, extra="allow", min_properties=1, secret=True):
+    name: Name | Unset = UNSET
+    password: Password | Unset = UNSET
+    domain_id: Id | Unset = UNSET
+    default_project_id: str | Unset | None = UNSET
+    enabled: bool | Unset = UNSET
+    description: str | Unset | None = UNSET
+    options: UserOptions | Unset = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class PasswordChange(Body, secret=True):
+    original_password: Annotated[str, Json({"maxLength": LONGEST_PASSWORD})]
+    password: Annotated[str, Json({"minLength": 1, "maxLength": LONGEST_PASSWORD})]
+
+
+def user_view(call: Call[Any, Any], user: User) -> dict[str, Any]:
+    view = {
+        **user.extra,
+        "id": user.id,
+        "name": user.name,
+        "domain_id": user.domain_id,
+        "enabled": user.enabled,
+        "password_expires_at": None,
+        "options": user.options,
+        "links": member(call, "users", user.id),
+    }
+    if user.default_project_id is not None:
+        view["default_project_id"] = user.default_project_id
+    return view
+
+
+def user_in_path(call: Call[Any, Any]) -> User | None:
+    return store.user_by_id(call.tx, call.path["user_id"])
+
+
+def user_facts(call: Call[User | None, Any]) -> Mapping[str, Any]:
+    facts: dict[str, Any] = {"user_id": call.path["user_id"]}
+    if call.target:
+        facts |= {"target.user.id": call.target.id, "target.user.domain_id": call.target.domain_id}
+    return facts
+
+
+def new_user_facts(call: Call[None, NewUser]) -> Mapping[str, Any]:
+    return {"target.user.domain_id": call.body.domain_id} if call.body.domain_id else {}
+
+
+def own_domain_facts(call: Call[Any, Any]) -> Mapping[str, Any]:
+    """For lists: a token for a domain is judged by that domain, and shown nothing else."""
+    return {"target.domain_id": call.caller.domain_id} if call.caller.domain_id else {}
+
+
+@IDENTITY.operation("GET", "/users", rules=(Rule(LIST),), facts=own_domain_facts)
+def list_users(call: Call[None, None]) -> dict[str, Any]:
+    """List users."""
+    u = store.users.c
+    statement = filtered(call, select(store.users), u.domain_id, u.name, enabled=u.enabled)
+    if call.caller.domain_id:
+        statement = statement.where(u.domain_id == call.caller.domain_id)
+    rows, following = page(call, statement, store.users)
+    views = (user_view(call, User(**row._mapping)) for row in rows)
+    return collection(call, "users", "users", views, next_marker=following)
+
+
+@IDENTITY.operation("GET", "/users/{user_id}", rules=(Rule(GET),), target=user_in_path, facts=user_facts)
+def show_user(call: Call[User | None, None]) -> dict[str, Any]:
+    """Show a user."""
+    return {"user": user_view(call, known(call.target, "user", call.path["user_id"]))}
+
+
+@IDENTITY.operation(
+    "POST", "/users", rules=(Rule(CREATE),), facts=new_user_facts, body=NewUser, body_key="user", success=201
+)
+async def create_user(call: Call[None, NewUser]) -> dict[str, Any]:
+    """Create a user. Without a password it cannot log in."""
+    body = call.body
+    identity: Identity = call.cloud.identity
+    options = {} if body.options is UNSET else body.options
+    _refuse_second_factor(options)
+    password_hash = await identity.passwords.hash(body.password) if body.password is not None else None
+
+    def work(tx: Tx) -> User:
+        call.tx = tx
+        domain_id = domain_of_new(call, body.domain_id)
+        _refuse_taken_name(tx, domain_id, body.name)
+        user = User(
+            id=new_id(call.cloud.clock),
+            domain_id=domain_id,
+            name=body.name,
+            enabled=body.enabled,
+            password_hash=password_hash,
+            default_project_id=body.default_project_id,
+            options=options,
+            extra=given_extra(body, description=body.description),
+            tokens_not_before_us=0,
+        )
+        tx.execute(insert(store.users).values(**{name: getattr(user, name) for name in User.__slots__}))
+        identity.changed(tx)
+        return user
+
+    return {"user": user_view(call, await call.cloud.db.write_async(work))}
+
+
+def _refuse_second_factor(options: Mapping[str, Any]) -> None:
+    """Storing a rule that is not enforced would be a promise not kept."""
+    if options.get("multi_factor_auth_enabled") or options.get("multi_factor_auth_rules"):
+        raise NotYet("Multi-factor authentication rules are not available yet.")
+
+
+def _refuse_taken_name(tx: Tx, domain_id: str, name: str) -> None:
+    if store.user_by_name(tx, domain_id, name) is not None:
+        raise Conflict(f"Conflict occurred attempting to store user - Duplicate entry found with name {name}.")
+
+
+@IDENTITY.operation(
+    "PATCH",
+    "/users/{user_id}",
+    rules=(Rule(UPDATE),),
+    target=user_in_path,
+    facts=user_facts,
+    body=UserChanges,
+    body_key="user",
+)
+async def update_user(call: Call[User | None, UserChanges]) -> dict[str, Any]:
+    """Change a user. Disabling it or giving it another password ends its tokens at once."""
+    body = call.body
+    identity: Identity = call.cloud.identity
+    user_id = known(call.target, "user", call.path["user_id"]).id
+    if body.options is not UNSET:
+        _refuse_second_factor(body.options)
+    values: dict[str, Any] = {
+        name: value for name in ("name", "enabled", "default_project_id") if (value := getattr(body, name)) is not UNSET
+    }
+    if isinstance(body.password, str):
+        values["password_hash"] = await identity.passwords.hash(body.password)
+    elif body.password is None:
+        values["password_hash"] = None
+
+    def work(tx: Tx) -> User:
+        user = known(store.user_by_id(tx, user_id), "user", user_id)
+        if body.domain_id is not UNSET and body.domain_id != user.domain_id:
+            raise BadRequest("Cannot change Domain ID.")
+        if isinstance(body.name, str) and body.name != user.name:
+            _refuse_taken_name(tx, user.domain_id, body.name)
+        options = user.options if body.options is UNSET else {**user.options, **body.options}
+        extra = {**user.extra, **given_extra(body, description=body.description)}
+        statement = update(store.users).where(store.users.c.id == user_id)
+        tx.execute(statement.values(**values, options=options, extra=extra))
+        if values.get("enabled") is False or "password_hash" in values:
+            store.revoke_tokens(tx, store.users, user_id, call.now_us)
+        identity.changed(tx)
+        return known(store.user_by_id(tx, user_id), "user", user_id)
+
+    return {"user": user_view(call, await call.cloud.db.write_async(work))}
+
+
+@IDENTITY.operation(
+    "DELETE", "/users/{user_id}", rules=(Rule(DELETE),), target=user_in_path, facts=user_facts, success=204
+)
+def delete_user(call: Call[User | None, None]) -> None:
+    """Delete a user, its roles and, at once, its tokens."""
+    user = known(call.target, "user", call.path["user_id"])
+    call.tx.execute(delete(store.users).where(store.users.c.id == user.id))
+    call.cloud.identity.changed(call.tx)
+
+
+@IDENTITY.operation("POST", "/users/{user_id}/password", body=PasswordChange, body_key="user", success=204, public=True)
+async def change_password(call: Call[None, PasswordChange]) -> None:
+    """Change one's own password, shown by the old one. Ends all tokens of the user at once."""
+    identity: Identity = call.cloud.identity
+    user = await password_holder(call, UserNamed(id=call.path["user_id"], password=call.body.original_password))
+    if user.options.get("lock_password"):
+        raise Forbidden("The password of this user can be changed by an administrator only.")
+    password_hash = await identity.passwords.hash(call.body.password)
+
+    def work(tx: Tx) -> None:
+        # Only if it is still the password that was shown: of two changes at once, one wins.
+        u = store.users.c
+        statement = update(store.users).where(u.id == user.id, u.password_hash == user.password_hash, u.enabled)
+        if not tx.changed(statement.values(password_hash=password_hash)):
+            raise Unauthorized(UNAUTHENTICATED, private="the password was changed meanwhile")
+        store.revoke_tokens(tx, store.users, user.id, call.now_us)
+        identity.changed(tx)
+
+    await call.cloud.db.write_async(work)
+
+
+@IDENTITY.operation(
+    "GET", "/users/{user_id}/projects", rules=(Rule(LIST_PROJECTS),), target=user_in_path, facts=user_facts
+)
+def list_user_projects(call: Call[User | None, None]) -> dict[str, Any]:
+    """List the projects a user has a role in."""
+    user = known(call.target, "user", call.path["user_id"])
+    a, p = store.assignments.c, store.projects.c
+    held = select(a.scope_id).where(a.user_id == user.id, a.scope == "project")
+    statement = filtered(call, select(store.projects).where(p.id.in_(held)), p.domain_id, p.name)
+    if "enabled" in call.query:
+        statement = statement.where(p.enabled.is_(is_true(call.query.get("enabled"))))
+    projects = store.many(call.tx, Project, statement.order_by(p.name, p.id))
+    return collection(call, f"users/{user.id}/projects", "projects", project_views(call, projects))
+
+
+@IDENTITY.operation("GET", "/users/{user_id}/groups", rules=(Rule(LIST_GROUPS),), target=user_in_path, facts=user_facts)
+def list_user_groups(call: Call[User | None, None]) -> dict[str, Any]:
+    """List the groups a user is in: none, because there are no groups yet."""
+    user = known(call.target, "user", call.path["user_id"])
+    return collection(call, f"users/{user.id}/groups", "groups", [])
