@@ -1,0 +1,156 @@
+"""A user's view of a cloud: HTTPS with the cloud's CA, a token, a microversion."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+MICROVERSION = "2.96"
+NOBODY = "nobody"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """What a person logs in with, to one project."""
+
+    auth_url: str
+    user: str
+    password: str
+    project: str
+    user_domain: str = "Default"
+    project_domain: str = "Default"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer: its status, its text as sent, and its headers."""
+
+    status: int
+    text: str
+    headers: Mapping[str, str]
+
+    @property
+    def json(self) -> Any:
+        return httpx.Response(200, text=self.text).json() if self.text else None
+
+    @property
+    def message(self) -> str:
+        """The message of an error, wherever the service's error body has it; one line."""
+        try:
+            body = self.json
+        except ValueError:
+            return self.text.strip()
+        if isinstance(body, dict):
+            for value in body.values():
+                if isinstance(value, dict) and isinstance(value.get("message"), str):
+                    return " ".join(value["message"].split())
+        return self.text.strip()
+
+
+class Unexpected(Exception):
+    """The cloud answered other than it must at this point; the message says to what."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Persona:
+    """One caller: a name to tell the story with, and a token (or none)."""
+
+    name: str
+    http: httpx.Client
+    token: str | None
+    project_id: str = ""
+
+    def ask(
+        self, method: str, path: str, body: object | None = None, *, version: str | None = None, content: bytes = b""
+    ) -> Answer:
+        """One request, whatever comes of it. `version`: compute microversion, default `MICROVERSION`."""
+        headers = {"Accept": "application/json"}
+        if self.token is not None:
+            headers["X-Auth-Token"] = self.token
+        if path.startswith("/compute/"):
+            headers["OpenStack-API-Version"] = f"compute {version or MICROVERSION}"
+        if path.startswith("/placement/"):
+            headers["OpenStack-API-Version"] = "placement 1.39"
+        if content:
+            response = self.http.request(
+                method, path, content=content, headers={**headers, "Content-Type": "application/json"}
+            )
+        elif body is not None:
+            response = self.http.request(method, path, json=body, headers=headers)
+        else:
+            response = self.http.request(method, path, headers=headers)
+        return Answer(response.status_code, response.text, response.headers)
+
+    def must(self, method: str, path: str, body: object | None = None, *, version: str | None = None) -> Any:
+        """One request that has to succeed; its decoded body."""
+        answer = self.ask(method, path, body, version=version)
+        if not 200 <= answer.status < 300:
+            raise Unexpected(f"{method} {path} as {self.name}: {answer.status} {answer.message}")
+        return answer.json
+
+    def get(self, path: str, *, version: str | None = None) -> Any:
+        return self.must("GET", path, version=version)
+
+    def act(self, server_id: str, action: Mapping[str, object], *, version: str | None = None) -> Answer:
+        """A server action, whatever comes of it."""
+        return self.ask("POST", f"/compute/v2.1/servers/{server_id}/action", action, version=version)
+
+    def without_token(self) -> Persona:
+        return replace(self, name=NOBODY, token=None)
+
+
+def https(base_url: str, authority: Path) -> httpx.Client:
+    """A connection pool that trusts the cloud's own CA and nothing else, and ignores the environment's proxies."""
+    context = ssl.create_default_context(cafile=str(authority))
+    return httpx.Client(base_url=base_url, verify=context, timeout=60.0, trust_env=False)
+
+
+def log_in(http: httpx.Client, who: str, credentials: Credentials) -> Persona:
+    """A project-scoped token by password."""
+    answer = http.post(
+        "/identity/v3/auth/tokens",
+        json={
+            "auth": {
+                "identity": {
+                    "methods": ["password"],
+                    "password": {
+                        "user": {
+                            "name": credentials.user,
+                            "domain": {"name": credentials.user_domain},
+                            "password": credentials.password,
+                        }
+                    },
+                },
+                "scope": {"project": {"name": credentials.project, "domain": {"name": credentials.project_domain}}},
+            }
+        },
+    )
+    if answer.status_code != 201:
+        raise Unexpected(f"logging in as {credentials.user}: {answer.status_code} {answer.text}")
+    return Persona(
+        name=who,
+        http=http,
+        token=answer.headers["X-Subject-Token"],
+        project_id=answer.json()["token"]["project"]["id"],
+    )
+
+
+def credentials_of(clouds_file: Path, cloud: str) -> tuple[Credentials, Path]:
+    """One entry of a clouds.yaml, and the file of the CA it names."""
+    entry = yaml.safe_load(clouds_file.read_text())["clouds"][cloud]
+    auth = entry["auth"]
+    credentials = Credentials(
+        auth_url=auth["auth_url"],
+        user=auth["username"],
+        password=auth["password"],
+        project=auth["project_name"],
+        user_domain=auth.get("user_domain_name", "Default"),
+        project_domain=auth.get("project_domain_name", "Default"),
+    )
+    return credentials, Path(entry["cacert"])

@@ -1,0 +1,52 @@
+"""What the demo claims, whether each claim held, and the table at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    text: str
+    held: bool
+    seen: str
+
+
+@dataclass(slots=True)
+class Evidence:
+    """Tells the story on `console` and keeps every claim made."""
+
+    console: Console
+    claims: list[Claim] = field(default_factory=list)
+    chapters: int = 0
+
+    def chapter(self, title: str) -> None:
+        self.chapters += 1
+        self.console.print(f"\n[bold]{self.chapters}. {escape(title)}[/bold]")
+
+    def tell(self, text: str) -> None:
+        self.console.print(f"   {escape(text)}", highlight=False)
+
+    def claim(self, text: str, held: bool, seen: str) -> None:
+        """Record a claim with what was seen. It is shown now and again in the table at the end."""
+        self.claims.append(Claim(text, held, seen))
+        mark = "[green]ok[/green]" if held else "[bold red]NOT SO[/bold red]"
+        self.console.print(f"   {mark} {escape(text)}: {escape(seen)}", highlight=False)
+
+    @property
+    def all_held(self) -> bool:
+        return bool(self.claims) and all(claim.held for claim in self.claims)
+
+    def table(self) -> Table:
+        table = Table(title="What was shown", title_justify="left", show_lines=False, pad_edge=False)
+        table.add_column("")
+        table.add_column("claim", ratio=3)
+        table.add_column("seen", ratio=4)
+        for claim in self.claims:
+            mark = "[green]ok[/green]" if claim.held else "[bold red]NO[/bold red]"
+            table.add_row(mark, escape(claim.text), escape(claim.seen))
+        return table

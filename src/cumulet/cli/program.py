@@ -1,0 +1,69 @@
+"""The `cumulet` program: its commands, each imported only when it is run, and its exit statuses (0, 1, 2)."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+COMMANDS = {
+    "up": ("cumulet.cli.up:up", "Run a whole cloud in the foreground."),
+    "demo": ("cumulet.cli.demo.command:demo", "Show the main job: two servers, one live migration, many refusals."),
+    "doctor": ("cumulet.cli.doctor:doctor", "What this machine can do, and what to do about what it can't."),
+    "status": ("cumulet.cli.status:status", "Hosts, servers, running operations, and stuck ones with their cause."),
+    "api": ("cumulet.cli.fleet:api", "Not yet: the API role of a fleet."),
+    "conductor": ("cumulet.cli.fleet:conductor", "Not yet: the conductor role of a fleet."),
+    "agent": ("cumulet.cli.agent:agent", "Run one host's agent (started by `up`, not by hand)."),
+    "host": ("cumulet.cli.fleet:host", "Not yet: admit hosts to a fleet."),
+}
+
+
+class Program(click.Group):
+    """A group whose commands are imported when they are run: `cumulet up` must not pay for `cumulet demo`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{module}:{attribute} is no command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+@click.command(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="cumulet", prog_name="cumulet", message="%(prog)s %(version)s")
+def program() -> None:
+    """A small, honest, secure cloud whose servers move safely. It speaks the OpenStack APIs.
+
+    \b
+    Start here:
+        cumulet demo                      see it work, in under a minute
+        cumulet up                        a cloud of your own, until Ctrl-C
+        export OS_CLOUD=cumulet           then use the openstack client (see `cumulet up --help`)
+    """
+
+
+def run(arguments: list[str]) -> int:
+    """Run the program: 0 if all went well, 2 for bad arguments, 1 for anything else. Errors are one clear line."""
+    try:
+        result = program.main(args=arguments, prog_name="cumulet", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        # `cumulet` alone: show what there is, and still fail, as a script that forgot the command would want.
+        print(error.format_message(), file=sys.stderr)
+        return 2
+    except click.ClickException as error:
+        print(f"cumulet: error: {error.format_message()}", file=sys.stderr)
+        return error.exit_code
+    except click.Abort:
+        print("cumulet: interrupted", file=sys.stderr)
+        return 1
+    return result if isinstance(result, int) else 0

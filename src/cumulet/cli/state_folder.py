@@ -1,0 +1,51 @@
+"""The folder a cloud keeps its state in: where it is by default, and that only one process uses it at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+
+def default() -> Path:
+    """The user's state folder, as the XDG base directory specification says."""
+    home = os.environ.get("XDG_STATE_HOME") or ""
+    return (Path(home) if os.path.isabs(home) else Path.home() / ".local" / "state") / "cumulet"
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Make `folder` (mode 0700) where it is missing and hold it until the end; an error if another process holds it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)
+        # Close-on-exec: agents and guests outlive this process and must not go on holding its folder.
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise click.ClickException(f"cannot use the state folder {folder}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
+            raise click.ClickException(
+                f"the state folder {folder} is in use by another cumulet (process {holder}); stop it, or name another "
+                "folder with --state"
+            ) from error
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(lock)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write `path` at once and whole, readable by its owner only (mode 0600)."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(unfinished, "w", opener=lambda name, flags: os.open(name, flags | os.O_EXCL, 0o600)) as file:
+        file.write(text)
+    os.replace(unfinished, path)

@@ -1,0 +1,211 @@
+"""`cumulet up`: a whole cloud in one process, until SIGINT or SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import shutil
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from cumulet.cli import state_folder
+
+if TYPE_CHECKING:
+    from cumulet.settings import Settings
+
+MOST_HOSTS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where to serve: an address, and a port (0: a free one)."""
+
+    address: str
+    port: int
+
+
+class ListenType(click.ParamType[Listen]):
+    """``ADDRESS:PORT``, an IPv6 address in brackets."""
+
+    name = "ADDRESS:PORT"
+
+    def convert(self, value: str | Listen, param: click.Parameter | None, ctx: click.Context | None) -> Listen:
+        if isinstance(value, Listen):
+            return value
+        address, colon, port = value.rpartition(":")
+        if address.startswith("[") and address.endswith("]"):
+            address = address[1:-1]
+        elif ":" in address:
+            self.fail(f"{value!r}: put an IPv6 address in brackets, like [::1]:8774", param, ctx)
+        if not colon or not address or not (port.isascii() and port.isdecimal()) or int(port) > 65535:
+            self.fail(f"{value!r} is not ADDRESS:PORT, like 127.0.0.1:8774 (port 0 picks a free one)", param, ctx)
+        return Listen(address, int(port))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """What `up` leaves for others to find: credentials, and the URL for whoever waits for the start."""
+
+    clouds_file: Path
+    ready_file: Path | None
+
+
+@click.command(short_help="Run a whole cloud in the foreground.")
+@click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Keep all state here, and find it again at the next start.  [default: ~/.local/state/cumulet]",
+)
+@click.option(
+    "--listen",
+    type=ListenType(),
+    default="127.0.0.1:8774",
+    show_default=True,
+    help="Serve HTTPS here. Port 0 picks a free one.",
+)
+@click.option(
+    "--driver",
+    type=click.Choice(["auto", "simulated", "qemu"]),
+    default="auto",
+    show_default=True,
+    help="What hosts run: real QEMU guests, or simulated ones. auto: QEMU where it is installed.",
+)
+@click.option(
+    "--hosts",
+    type=click.IntRange(1, MOST_HOSTS),
+    default=2,
+    show_default=True,
+    metavar="N",
+    help="How many hosts there are, called host1, host2, ...",
+)
+@click.option(
+    "--clouds-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write clouds.yaml here, with the passwords and the cloud's own CA (mode 0600).  [default: DIR/clouds.yaml]",
+)
+@click.option(
+    "--database",
+    metavar="URL",
+    help="Use this database: postgresql://... or sqlite:///FILE.  [default: SQLite in DIR]",
+)
+@click.option(
+    "--ready-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the cloud's URL here once it serves.",
+)
+@click.option("--bare", is_flag=True, help="Seed no flavors, image and networks at first start.")
+@click.option(
+    "--leave-guests", is_flag=True, help="Leave QEMU guests running when this stops; the next start finds them."
+)
+@click.option(
+    "--policy-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Policy rules that differ from the defaults, as oslo.policy reads them.",
+)
+@click.option("--simulated-speed", type=click.FloatRange(min=0.01), default=100.0, hidden=True)
+def up(
+    *,
+    state: Path | None,
+    listen: Listen,
+    driver: Literal["auto", "simulated", "qemu"],
+    hosts: int,
+    clouds_file: Path | None,
+    database: str | None,
+    ready_file: Path | None,
+    bare: bool,
+    leave_guests: bool,
+    policy_file: Path | None,
+    simulated_speed: float,
+) -> None:
+    """Run a whole cloud - API, conductor and hosts - in the foreground until Ctrl-C.
+
+    When it serves, it prints one line `ready https://ADDRESS:PORT/`. Then, in another terminal:
+
+    \b
+        export OS_CLIENT_CONFIG_FILE=~/.local/state/cumulet/clouds.yaml
+        export OS_CLOUD=cumulet           # the administrator; OS_CLOUD=demo is a plain member
+        openstack server create --flavor m1.nano --image cumulet-tiny --network none --min 2 --max 2 --wait pair
+        openstack server migrate --live-migration --host host2 --wait pair-1
+
+    Everything is served on one HTTPS port with a certificate from the cloud's own CA, and on the loopback address
+    unless you say otherwise. Passwords are random, made at the first start, and found in clouds.yaml only.
+    """
+    from cumulet.settings import Settings
+
+    folder = (state or state_folder.default()).absolute()
+    settings = Settings(
+        state_dir=folder,
+        database_url=database or f"sqlite:///{folder / 'cumulet.db'}",
+        listen_address=listen.address,
+        listen_port=listen.port,
+        driver=chosen_driver(driver),
+        host_names=tuple(f"host{n}" for n in range(1, hosts + 1)),
+        bare=bare,
+        policy_file=policy_file,
+        simulated_speed=simulated_speed,
+    )
+    outputs = Outputs(clouds_file=(clouds_file or folder / "clouds.yaml").absolute(), ready_file=ready_file)
+    with state_folder.held(folder):
+        asyncio.run(_serve(settings, outputs, leave_guests=leave_guests))
+
+
+def chosen_driver(wish: Literal["auto", "simulated", "qemu"]) -> Literal["simulated", "qemu"]:
+    """The driver to use. A wish for QEMU on a machine without it is an error, never silently something else."""
+    found = shutil.which("qemu-system-x86_64") is not None
+    if wish == "qemu" and not found:
+        raise click.ClickException(
+            "there is no qemu-system-x86_64 here: install it (Debian: qemu-system-x86), or use --driver simulated"
+        )
+    if wish == "auto":
+        return "qemu" if found else "simulated"
+    return wish
+
+
+async def _serve(settings: Settings, outputs: Outputs, *, leave_guests: bool) -> None:
+    from cumulet.cloud import EmbeddedCloud
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        cloud = await EmbeddedCloud.start(settings)
+    except OSError as error:
+        raise _cannot_listen(settings, error) from error
+    try:
+        state_folder.write_private(outputs.clouds_file, cloud.clouds_yaml())
+        url = f"{cloud.url.rstrip('/')}/"
+        if outputs.ready_file is not None:
+            state_folder.write_private(outputs.ready_file, url)
+        print(f"ready {url}", flush=True)
+        print(
+            f"hosts are {settings.driver}; to use the cloud: "
+            f"export OS_CLIENT_CONFIG_FILE={outputs.clouds_file} OS_CLOUD=cumulet",
+            file=sys.stderr,
+        )
+        await stop.wait()
+    finally:
+        await cloud.stop(leave_guests=leave_guests)
+
+
+def _cannot_listen(settings: Settings, error: OSError) -> Exception:
+    """A taken or foreign address is the user's to mend and gets one clear line; any other error stays what it is."""
+    place = f"{settings.listen_address}:{settings.listen_port}"
+    match error.errno:
+        case errno.EADDRINUSE:
+            return click.ClickException(f"{place} is taken: stop what listens there, or choose another with --listen")
+        case errno.EADDRNOTAVAIL:
+            return click.ClickException(f"{place} is no address of this machine")
+        case errno.EACCES if settings.listen_port < 1024:
+            return click.ClickException(f"{place}: this user may not listen on a port below 1024")
+        case _:
+            return error
