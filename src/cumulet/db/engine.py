@@ -1,6 +1,6 @@
-"""The database: a transaction is a function. SQLite with one writer thread and group commit, or PostgreSQL, serializable.
+"""The database: a transaction is a function. SQLite with one writer and group commit, or PostgreSQL, serializable.
 
-`Database.write(fn)` runs `fn(tx)` in a transaction and returns its result only after the commit is durable. `fn` may run
+`Database.write(fn)` runs `fn(tx)` in a transaction and returns its result once the commit is durable. `fn` may run
 more than once (PostgreSQL retries serialization failures), so it must touch nothing but `tx`; what must follow a commit
 is registered with `tx.after_commit`. Because every transaction is serializable, a read-then-write inside one function
 needs no further lock; across transactions, callers compare generations.
@@ -80,7 +80,7 @@ class Database:
     """A connection to SQLite or PostgreSQL. Thread-safe; `close` waits for what was queued."""
 
     def __init__(self, url: str, *, inline: bool = False) -> None:
-        """`url`: ``sqlite:///FILE``, ``sqlite://`` (memory) or ``postgresql://...``. `inline` runs all on the caller's thread."""
+        """`url`: ``sqlite:///FILE``, ``sqlite://`` or ``postgresql://...``. `inline`: all on the caller's thread."""
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._engine = _sqlite_engine(self.url) if self.is_sqlite else _postgresql_engine(self.url)

@@ -1,0 +1,239 @@
+"""Booting: a server of a create request gets a host, a share of it, its ports plugged, and a running guest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from cumulet.compute import affinity, operations, scheduler
+from cumulet.compute import hosts as host_records
+from cumulet.compute.model import PowerState, Server, VmState
+from cumulet.compute.store import change_owner, get_server
+from cumulet.conductor import saga
+from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
+from cumulet.db.engine import Tx
+from cumulet.host import messages as m
+from cumulet.host.driver import Guest, Image, Nic
+from cumulet.image import files as image_files
+from cumulet.image import store as image_store
+from cumulet.network import for_compute as network
+from cumulet.placement import allocations as placement
+from cumulet.web.operation import Call
+
+MAX_ATTEMPTS = 3
+NO_VALID_HOST = "No valid host was found. There are not enough hosts available."
+
+
+class Boot(msgspec.Struct, frozen=True, kw_only=True):
+    """State of the saga. `tried`: hosts that failed before; each attempt is a saga of its own."""
+
+    server_id: str
+    operation_id: str
+    action_id: int
+    generation: int
+    host: str | None = None
+    tried: tuple[str, ...] = ()
+
+
+def begin_boot(call: Call[Any, Any], created: Sequence[Server]) -> None:
+    """Start booting each of the servers a request has just inserted."""
+    for server in created:
+        operations.begin(
+            call,
+            server,
+            BOOT,
+            lambda server, operation_id, action_id: Boot(
+                server_id=server.id, operation_id=operation_id, action_id=action_id, generation=server.generation
+            ),
+            action="create",
+            event="compute__do_build_and_run_instance",
+            task_state="scheduling",
+        )
+
+
+def resources(server: Server) -> dict[str, int]:
+    """What a server uses of its host."""
+    flavor = server.flavor
+    return {
+        placement.VCPU: flavor.vcpus,
+        placement.MEMORY_MB: flavor.memory_mib,
+        placement.DISK_GB: flavor.disk_gib + flavor.ephemeral_gib + -(-flavor.swap_mib // 1024),
+    }
+
+
+def need(tx: Tx, server: Server, **narrower: Any) -> scheduler.Need:
+    """What the scheduler must find for a server; `narrower` for a move."""
+    wanted = resources(server)
+    together, apart = affinity.constraints(tx, server)
+    return scheduler.Need(
+        vcpus=wanted[placement.VCPU],
+        memory_mib=wanted[placement.MEMORY_MB],
+        disk_gib=wanted[placement.DISK_GB],
+        zone=server.requested_zone,
+        affinity=together,
+        anti_affinity=apart,
+        networks=bool(network.ports_of(tx, [server.id])),
+        **narrower,
+    )
+
+
+# -- steps
+
+
+def pick_host(tx: Tx, context: Context, state: Boot) -> Boot:
+    server = get_server(tx, state.server_id)
+    choice = scheduler.pick(
+        host_records.views(tx), need(tx, server, named=server.pinned_host, ignored=frozenset(state.tried))
+    )
+    if choice.host is None:
+        raise StepFailed("NO_VALID_HOST", NO_VALID_HOST, scheduler.explain(choice.rejected))
+    return msgspec.structs.replace(state, host=choice.host)
+
+
+def claim_host(tx: Tx, context: Context, state: Boot) -> Boot:
+    """The share of the host, its ownership and the ports' bindings: one transaction."""
+    assert state.host is not None
+    now = context.clock.now_us()
+    server = get_server(tx, state.server_id)
+    placement.claim(
+        tx, consumer=server.id, provider=state.host, resources=resources(server), project_id=server.project_id,
+        user_id=server.user_id, now_us=now,
+    )  # fmt: skip
+    network.bind(tx, server.id, state.host)
+    generation = change_owner(tx, server.id, old=None, new=state.host, generation=state.generation, now_us=now)
+    operations.settle(tx, server.id, now_us=now, task_state="spawning", launched_on=state.host)
+    return msgspec.structs.replace(state, generation=generation)
+
+
+def release_host(tx: Tx, context: Context, state: Boot) -> Boot:
+    now = context.clock.now_us()
+    server = get_server(tx, state.server_id, deleted=True)
+    placement.release(tx, consumer=server.id, now_us=now)
+    if server.host is None:
+        return state
+    network.unbind(tx, server.id)
+    generation = change_owner(tx, server.id, old=server.host, new=None, generation=server.generation, now_us=now)
+    return msgspec.structs.replace(state, generation=generation)
+
+
+async def create_guest(context: Context, state: Boot) -> Boot:
+    guest = await context.read(lambda tx: describe(tx, context, get_server(tx, state.server_id)))
+    assert state.host is not None
+    frozen: Guest = await context.hosts.send(state.host, m.Create(**_command(state), guest=guest))
+
+    def freeze(tx: Tx) -> None:
+        operations.settle(tx, state.server_id, now_us=context.clock.now_us(), guest=msgspec.to_builtins(frozen))
+
+    await context.record(freeze)
+    return state
+
+
+async def destroy_guest(context: Context, state: Boot) -> Boot:
+    await operations.unless_down(context, state.host, m.Destroy(**_command(state)))
+    return state
+
+
+def record_active(tx: Tx, context: Context, state: Boot) -> Boot:
+    now = context.clock.now_us()
+    operations.settle(
+        tx,
+        state.server_id,
+        now_us=now,
+        vm_state=VmState.ACTIVE,
+        power_state=PowerState.RUNNING,
+        task_state=None,
+        launched_at_us=now,
+    )
+    operations.finish_events(tx, state.action_id, now_us=now)
+    return state
+
+
+def unwound(tx: Tx, context: Context, state: Boot, failure: Failure) -> None:
+    """Try another host after a host's failure, else the server is in ERROR with a fault."""
+    now = context.clock.now_us()
+    server = get_server(tx, state.server_id, deleted=True)
+    host_failed = failure.reason not in ("NO_VALID_HOST", "ABORTED") and state.host is not None
+    if host_failed and len(state.tried) + 1 < MAX_ATTEMPTS and server.task_state != "deleting":
+        server = operations.next_generation(tx, server, now)
+        again = Boot(
+            server_id=server.id,
+            operation_id=context.clock.uuid(),
+            action_id=state.action_id,
+            generation=server.generation,
+            tried=(*state.tried, state.host or ""),
+        )
+        operations.settle(tx, server.id, now_us=now, task_state="scheduling")
+        saga.begin(
+            tx, context.wake, BOOT, operation_id=again.operation_id, subject=server.id, state=again, now_us=now,
+            queue=True,
+        )  # fmt: skip
+        return
+    operations.settle(
+        tx,
+        server.id,
+        now_us=now,
+        vm_state=VmState.ERROR,
+        task_state=None,
+        fault_code=500,
+        fault_message=failure.public[:255],
+        fault_details=f"{failure.reason}: {failure.private}" if failure.private else failure.reason,
+        fault_at_us=now,
+    )
+    operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
+
+
+def _command(state: Boot) -> dict[str, Any]:
+    return {"server_id": state.server_id, "operation_id": state.operation_id, "generation": state.generation}
+
+
+def describe(tx: Tx, context: Context, server: Server) -> Guest:
+    """The guest's description; the first host freezes machine type and CPU model into it."""
+    image = image_store.find(tx, server.image_id) if server.image_id is not None else None
+    if server.image_id is not None and (image is None or image.status != "active"):
+        raise StepFailed("IMAGE_GONE", f"Image {server.image_id} could not be found.")
+    folder = image_files.image_folder(context.settings.state_dir)
+    return Guest(
+        server_id=server.id,
+        name=server.name,
+        vcpus=server.flavor.vcpus,
+        memory_mib=server.flavor.memory_mib,
+        disk_gib=server.flavor.disk_gib,
+        image=None
+        if image is None
+        else Image(
+            id=image.id,
+            disk_format=image.disk_format or "",
+            size_bytes=image.size or 0,
+            virtual_size_bytes=image.virtual_size or 0,
+            sha512=image.os_hash_value or "",
+            path=str(folder / image.id),
+        ),
+        nics=tuple(
+            Nic(
+                port_id=port.id,
+                network_id=port.network_id,
+                mac=port.mac,
+                addresses=tuple(address.with_prefix for address in port.addresses),
+            )
+            for port in network.ports_of(tx, [server.id]).get(server.id, [])
+        ),
+        user_data=server.user_data,
+        metadata=server.metadata,
+        extra_specs=server.flavor.extra_specs,
+    )
+
+
+BOOT = Saga(
+    name="boot",
+    state=Boot,
+    steps=(
+        Step(pick_host, undo=nothing),
+        Step(claim_host, undo=release_host),
+        Step(create_guest, undo=destroy_guest),
+    ),
+    # The guest runs. From here on we only go forward.
+    finals=(Final(record_active),),
+    unwound=unwound,
+)

@@ -1,0 +1,94 @@
+"""Deleting: at any moment of anything else, which is asked to stop first. The guest goes, then its share and ports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from cumulet.compute import operations
+from cumulet.compute.model import PowerState, Server, VmState
+from cumulet.compute.store import get_server, update_server
+from cumulet.conductor.saga import Context, Failure, Final, Saga
+from cumulet.db.engine import Tx
+from cumulet.host import messages as m
+from cumulet.network import for_compute as network
+from cumulet.placement import allocations as placement
+from cumulet.web.operation import Call
+
+
+class Deletion(msgspec.Struct, frozen=True, kw_only=True):
+    """State of the saga. `host` and `generation` are taken when its turn comes: the server may have moved before."""
+
+    server_id: str
+    operation_id: str
+    action_id: int
+    host: str | None = None
+    generation: int = 0
+
+
+def begin_delete(call: Call[Any, Any], server: Server) -> None:
+    """Delete `server`; a delete that is under way already is success."""
+    if server.task_state == "deleting":
+        return
+    operations.begin(
+        call,
+        server,
+        DELETION,
+        lambda server, operation_id, action_id: Deletion(
+            server_id=server.id, operation_id=operation_id, action_id=action_id
+        ),
+        action="delete",
+        event="compute_terminate_instance",
+        task_state="deleting",
+        queue=True,
+    )
+
+
+def take_over(tx: Tx, context: Context, state: Deletion) -> Deletion:
+    """Whatever ran before has ended: from here on its commands are out of date."""
+    server = operations.next_generation(tx, get_server(tx, state.server_id), context.clock.now_us())
+    return msgspec.structs.replace(state, host=server.host, generation=server.generation)
+
+
+async def destroy_guest(context: Context, state: Deletion) -> Deletion:
+    await operations.unless_down(
+        context,
+        state.host,
+        m.Destroy(server_id=state.server_id, operation_id=state.operation_id, generation=state.generation),
+    )
+    return state
+
+
+def forget(tx: Tx, context: Context, state: Deletion) -> Deletion:
+    """The guest is gone: ports, share, and the record's last state. The row stays, for lists of deleted servers."""
+    now = context.clock.now_us()
+    network.release(tx, state.server_id)
+    placement.release(tx, consumer=state.server_id, now_us=now)
+    server = get_server(tx, state.server_id)
+    update_server(
+        tx,
+        server,
+        now_us=now,
+        vm_state=VmState.DELETED,
+        task_state=None,
+        power_state=PowerState.NOSTATE,
+        terminated_at_us=now,
+        deleted_at_us=now,
+    )
+    operations.finish_events(tx, state.action_id, now_us=now)
+    return state
+
+
+def unwound(tx: Tx, context: Context, state: Deletion, failure: Failure) -> None:
+    raise AssertionError("a deletion has no step that is undone")
+
+
+DELETION = Saga(
+    name="deletion",
+    state=Deletion,
+    steps=(),
+    # A delete was acknowledged: from the first moment we only go forward.
+    finals=(Final(take_over), Final(destroy_guest), Final(forget)),
+    unwound=unwound,
+)

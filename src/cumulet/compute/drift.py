@@ -1,0 +1,133 @@
+"""What a host reports beside what the records say: what to correct, and on which side. No input but those two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from cumulet.compute.model import PowerState, VmState
+from cumulet.compute.operations import OBSERVED, settle
+from cumulet.compute.store import servers
+from cumulet.conductor.saga import Status, operations
+from cumulet.db.engine import Tx
+from cumulet.host.driver import GuestReport, GuestState
+
+
+class Finding(StrEnum):
+    """What was found."""
+
+    GUEST_WITHOUT_RECORD = "guest-without-record"
+    GUEST_OF_ANOTHER_HOST = "guest-of-another-host"
+    HANDED_OVER_GUEST_STILL_OURS = "handed-over-guest-still-ours"
+    GUEST_MISSING = "guest-missing"
+    STATE_DIFFERS = "state-differs"
+
+
+class Correction(msgspec.Struct, frozen=True, kw_only=True):
+    """One difference. `destroy` and `resume` are for the host, which refuses a `generation` that is out of date."""
+
+    finding: Finding
+    server_id: str
+    generation: int
+    seen: GuestState
+    destroy: bool = False
+    resume: bool = False
+
+
+_STABLE = (VmState.ACTIVE, VmState.PAUSED, VmState.SUSPENDED, VmState.STOPPED)
+
+
+def compare(tx: Tx, host: str, reports: Sequence[GuestReport], *, asked_at_us: int, now_us: int) -> list[Correction]:
+    """Correct the records of `host`'s servers by what was observed there; answer what the host must correct.
+
+    Servers with a running operation are left to it, and so are those whose record has changed since the host was asked:
+    what it said may be older than what the record says.
+    """
+    seen = {report.server_id: report for report in reports}
+    records = _records(tx, host, list(seen))
+    busy = _busy(tx, [*records, *seen])
+    corrections: list[Correction] = []
+    for server_id, report in seen.items():
+        record = records.get(server_id)
+        if server_id in busy or report.state is GuestState.ABSENT or _changed(record, asked_at_us):
+            continue
+        if record is None or record.deleted_at_us is not None:
+            corrections.append(_destroy(Finding.GUEST_WITHOUT_RECORD, report, report.generation))
+        elif record.host != host:
+            generation = max(record.generation, report.generation)
+            corrections.append(_destroy(Finding.GUEST_OF_ANOTHER_HOST, report, generation))
+    for server_id, record in records.items():
+        if record.host != host or record.deleted_at_us is not None or server_id in busy:
+            continue
+        if _changed(record, asked_at_us):
+            continue
+        correction = _correct_own(tx, record, seen.get(server_id), now_us)
+        if correction is not None:
+            corrections.append(correction)
+    return corrections
+
+
+def _changed(record: Any, asked_at_us: int) -> bool:
+    return record is not None and record.updated_at_us >= asked_at_us
+
+
+def _records(tx: Tx, host: str, also: list[str]) -> dict[str, Any]:
+    columns = (
+        servers.c.id, servers.c.host, servers.c.generation, servers.c.vm_state, servers.c.power_state,
+        servers.c.deleted_at_us, servers.c.updated_at_us,
+    )  # fmt: skip
+    found = {
+        row.id: row
+        for row in tx.all(sa.select(*columns).where(servers.c.host == host, servers.c.deleted_at_us.is_(None)))
+    }
+    missing = [server_id for server_id in also if server_id not in found]
+    for start in range(0, len(missing), 500):
+        part = missing[start : start + 500]
+        found.update({row.id: row for row in tx.all(sa.select(*columns).where(servers.c.id.in_(part)))})
+    return found
+
+
+def _busy(tx: Tx, server_ids: list[str]) -> set[str]:
+    rows = tx.all(
+        sa.select(operations.c.subject).where(
+            operations.c.status.in_((Status.FORWARD, Status.UNWINDING, Status.QUEUED))
+        )
+    )
+    return {row.subject for row in rows} & set(server_ids)
+
+
+def _destroy(finding: Finding, report: GuestReport, generation: int) -> Correction:
+    return Correction(
+        finding=finding, server_id=report.server_id, generation=generation, seen=report.state, destroy=True
+    )
+
+
+def _correct_own(tx: Tx, record: Any, report: GuestReport | None, now_us: int) -> Correction | None:
+    """A server this host owns: its guest decides what the record says, unless it waits to be let go on."""
+    state = report.state if report is not None else GuestState.ABSENT
+    if VmState(record.vm_state) not in _STABLE:
+        return None
+    if state is GuestState.HANDED_OVER:
+        return Correction(
+            finding=Finding.HANDED_OVER_GUEST_STILL_OURS, server_id=record.id, generation=record.generation,
+            seen=state, resume=True,
+        )  # fmt: skip
+    if state not in OBSERVED:
+        return None
+    vm_state, power_state = OBSERVED[state]
+    if (vm_state, power_state) == (record.vm_state, record.power_state):
+        return None
+    if state is GuestState.ABSENT:
+        changes: dict[str, Any] = {
+            "vm_state": VmState.ERROR, "power_state": PowerState.NOSTATE, "fault_code": 500,
+            "fault_message": "The host has lost the guest.", "fault_at_us": now_us,
+        }  # fmt: skip
+    else:
+        changes = {"vm_state": vm_state, "power_state": power_state}
+    settle(tx, record.id, now_us=now_us, task_state=None, **changes)
+    finding = Finding.GUEST_MISSING if state is GuestState.ABSENT else Finding.STATE_DIFFERS
+    return Correction(finding=finding, server_id=record.id, generation=record.generation, seen=state)

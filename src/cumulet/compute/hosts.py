@@ -1,0 +1,105 @@
+"""Hosts as records: registered when their agent reports its facts, seen by the scheduler, up or down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from cumulet.clock import Clock
+from cumulet.compute.scheduler import HostView
+from cumulet.compute.store import hosts
+from cumulet.db.engine import Tx
+from cumulet.host.driver import HostFacts
+from cumulet.placement import allocations as placement
+from cumulet.placement.store import allocations, inventories, resource_providers
+from cumulet.settings import Settings
+
+DEFAULT_ZONE = "nova"
+
+
+def register(tx: Tx, *, facts: HostFacts, clock: Clock, settings: Settings) -> None:
+    """A host's agent has answered: its row and its inventory say what it reported."""
+    now = clock.now_us()
+    known = tx.first(sa.select(hosts.c.hypervisor_uuid).where(hosts.c.name == facts.name))
+    values = {"facts": msgspec.to_builtins(facts), "seen_at_us": now, "updated_at_us": now, "up": True}
+    if known is None:
+        hypervisor_uuid = clock.uuid()
+        tx.execute(
+            sa.insert(hosts).values(
+                name=facts.name, service_uuid=clock.uuid(), hypervisor_uuid=hypervisor_uuid, zone=DEFAULT_ZONE,
+                disabled=False, forced_down=False, created_at_us=now, **values,
+            )
+        )  # fmt: skip
+    else:
+        hypervisor_uuid = known.hypervisor_uuid
+        tx.execute(sa.update(hosts).where(hosts.c.name == facts.name).values(**values))
+    placement.set_inventory(
+        tx,
+        name=facts.name,
+        uuid=hypervisor_uuid,
+        inventory={
+            placement.VCPU: (facts.vcpus, settings.cpu_allocation_ratio),
+            placement.MEMORY_MB: (facts.memory_mib, settings.ram_allocation_ratio),
+            placement.DISK_GB: (facts.disk_gib, settings.disk_allocation_ratio),
+        },
+        now_us=now,
+    )
+
+
+def set_up(tx: Tx, name: str, *, up: bool, now_us: int) -> bool:
+    """Record that a host answers, or has been silent too long; True if that is news."""
+    return (
+        tx.changed(
+            sa.update(hosts)
+            .where(hosts.c.name == name, hosts.c.up != up)
+            .values(up=up, updated_at_us=now_us, seen_at_us=now_us if up else hosts.c.seen_at_us)
+        )
+        == 1
+    )
+
+
+def is_up(tx: Tx, name: str) -> bool:
+    """Whether a host is known, answers, and was not declared down by an administrator."""
+    row = tx.first(sa.select(hosts.c.up, hosts.c.forced_down).where(hosts.c.name == name))
+    return row is not None and row.up and not row.forced_down
+
+
+def views(tx: Tx) -> list[HostView]:
+    """All hosts as the scheduler sees them, with what is free now."""
+    used: dict[int, dict[str, int]] = {}
+    for row in tx.all(
+        sa.select(
+            allocations.c.provider_id, allocations.c.resource_class, sa.func.sum(allocations.c.used).label("used")
+        ).group_by(allocations.c.provider_id, allocations.c.resource_class)
+    ):
+        used.setdefault(row.provider_id, {})[row.resource_class] = int(row.used)
+    room: dict[str, dict[str, float]] = {}
+    for row in tx.all(
+        sa.select(inventories, resource_providers.c.name).join(
+            resource_providers, resource_providers.c.id == inventories.c.provider_id
+        )
+    ):
+        total = (row.total - row.reserved) * row.allocation_ratio
+        room.setdefault(row.name, {})[row.resource_class] = total - used.get(row.provider_id, {}).get(
+            row.resource_class, 0
+        )
+    return [_view(row, room.get(row.name, {})) for row in tx.all(sa.select(hosts))]
+
+
+def _view(row: Any, free: dict[str, float]) -> HostView:
+    facts = row.facts or {}
+    return HostView(
+        name=row.name,
+        zone=row.zone,
+        up=row.up and not row.forced_down,
+        disabled=row.disabled,
+        free_vcpus=free.get(placement.VCPU, 0.0),
+        free_memory_mib=free.get(placement.MEMORY_MB, 0.0),
+        free_disk_gib=free.get(placement.DISK_GB, 0.0),
+        driver=facts.get("driver", ""),
+        cpu_models=frozenset(facts.get("cpu_models", ())),
+        machine_types=frozenset(facts.get("machine_types", ())),
+        features=frozenset(facts.get("features", ())),
+    )

@@ -1,0 +1,468 @@
+"""Live migration: move a server, while it runs, to another host, on behalf of a caller who may.
+
+Theory of operation. `servers.host` names the one owner. Until `record_host` it is the source, from then on the
+destination, and that is one compare-and-swap in the transaction that also moves the operation's row across its point of
+no return. Before it, the destination's guest was started paused and is never told to run, so unwinding may always let
+the source run on, even one that had handed all its state over. After it, the source's guest is paused with its state
+sent and is never told to run, so going on may always let the destination run. The operation's row decides which of the
+two it is, and hosts refuse commands of earlier generations, so no late message can undo the decision. What became of a
+call that failed is not inferred: hypervisors are asked. The sequence on the hypervisors is `host.qemu.live_migration`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+import sqlalchemy as sa
+
+from cumulet.compute import boot, operations, scheduler
+from cumulet.compute import hosts as host_records
+from cumulet.compute.attribute_types import HostName
+from cumulet.compute.model import PowerState, Server, VmState
+from cumulet.compute.rules import ADMIN, MANAGER
+from cumulet.compute.scheduler import Reason
+from cumulet.compute.service import COMPUTE
+from cumulet.compute.sight import server_in_sight
+from cumulet.compute.states import require_state
+from cumulet.compute.store import change_owner, get_server, hosts, migrations
+from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, Wishes
+from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest
+from cumulet.host import messages as m
+from cumulet.host.driver import (
+    Endpoint,
+    Guest,
+    GuestState,
+    MigrationParameters,
+    MigrationPhase,
+    MigrationProgress,
+)
+from cumulet.network import for_compute as network
+from cumulet.placement import allocations as placement
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import rule
+from cumulet.web.schema import Body, Json, LooseBool, Since, Until, Versions
+
+MIGRATE_LIVE = rule("os_compute_api:os-migrate-server:migrate_live", MANAGER)
+MIGRATE_LIVE_HOST = rule("os_compute_api:os-migrate-server:migrate_live:host", ADMIN)
+
+COPY_WAIT_SECONDS = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class MigrateLive(Body):
+    """Compute API, "Live-Migrate Server (os-migrateLive Action)"."""
+
+    host: HostName | None
+    block_migration: Annotated[
+        Any, Versions(("2.1", LooseBool), ("2.25", LooseBool | Annotated[str, Json({"enum": ["auto"]})]))
+    ]
+    disk_over_commit: Annotated[LooseBool, Until("2.24", required=True)] = False
+    force: Annotated[LooseBool, Since("2.30"), Until("2.67")] = False
+
+
+@COMPUTE.operation(
+    "POST",
+    "/servers/{server_id}/action",
+    action="os-migrateLive",
+    rules=(Rule(MIGRATE_LIVE), Rule(MIGRATE_LIVE_HOST, when="host")),
+    target=server_in_sight,
+    body=MigrateLive,
+    success=202,
+)
+def migrate_live(call: Call[Server, MigrateLive]) -> None:
+    """Live-migrate a server to the host asked for, or to one the scheduler picks."""
+    server, body = call.target, call.body
+    if body.force and body.host is None:
+        raise BadRequest("Can't force to a non-provided destination")
+    require_state(server, "os-migrateLive", call.caller)
+    _refuse_unknown_host(call.tx, body.host)
+    if not call.version.at_least("2.34"):
+        # Until 2.33 the caller is told at once what from 2.34 on the migration's record tells.
+        _refuse_unfit_host(call.tx, server, body.host)
+    operations.begin(
+        call,
+        server,
+        LIVE_MIGRATION,
+        lambda server, operation_id, action_id: _first_state(call, server, operation_id, action_id),
+        action="live-migration",
+        event="conductor_live_migrate_instance",
+        task_state="migrating",
+    )
+
+
+def _refuse_unknown_host(tx: Tx, host: str | None) -> None:
+    """Text becomes a row of our table of hosts, or nothing."""
+    if host is not None and tx.first(sa.select(hosts.c.id).where(hosts.c.name == host)) is None:
+        raise BadRequest(f"Compute host {host} could not be found.", reason=Reason.HOST_UNKNOWN)
+
+
+def _refuse_unfit_host(tx: Tx, server: Server, host: str | None) -> None:
+    choice = scheduler.pick(host_records.views(tx), _need(tx, server, host))
+    if choice.host is not None:
+        return
+    reason = choice.rejected.get(host) if host is not None else None
+    if reason is Reason.SAME_HOST:
+        raise BadRequest(f"Unable to migrate instance ({server.id}) to current host ({host}).", reason=reason)
+    if reason is Reason.HOST_DOWN:
+        raise BadRequest(f"Compute service of {host} is unavailable at this time.", reason=reason)
+    raise BadRequest(boot.NO_VALID_HOST, reason=reason, private=scheduler.explain(choice.rejected))
+
+
+def _need(tx: Tx, server: Server, named: str | None) -> scheduler.Need:
+    guest = msgspec.convert(server.guest, Guest)
+    return boot.need(
+        tx,
+        server,
+        named=named,
+        not_on=frozenset({server.host or ""}),
+        cpu_model=guest.cpu_model,
+        machine_type=guest.machine_type,
+    )
+
+
+class LiveMigration(msgspec.Struct, frozen=True, kw_only=True):
+    """State of the saga, saved after every step. `generation` is the server's; it rises by one when ownership moves."""
+
+    server_id: str
+    operation_id: str
+    action_id: int
+    migration_id: int
+    migration_uuid: str
+    generation: int
+    source: str
+    asked_for: str | None
+    destination: str | None = None
+    endpoint: Endpoint | None = None
+    progress: MigrationProgress | None = None
+    source_seen: GuestState | None = None
+    """What the source's hypervisor said at the end of an unwinding, if the guest does not run there."""
+
+
+def _first_state(call: Call[Server, MigrateLive], server: Server, operation_id: str, action_id: int) -> LiveMigration:
+    uuid = call.cloud.clock.uuid()
+    result = call.tx.execute(
+        sa.insert(migrations).values(
+            uuid=uuid, server_id=server.id, project_id=call.caller.project_id or server.project_id,
+            user_id=call.caller.user_id, operation_id=operation_id, type="live-migration", status="accepted",
+            source_host=server.host, destination_host=call.body.host, created_at_us=call.now_us,
+            updated_at_us=call.now_us,
+        )
+    )  # fmt: skip
+    assert result.inserted_primary_key is not None
+    assert server.host is not None
+    return LiveMigration(
+        server_id=server.id,
+        operation_id=operation_id,
+        action_id=action_id,
+        migration_id=int(result.inserted_primary_key[0]),
+        migration_uuid=uuid,
+        generation=server.generation,
+        source=server.host,
+        asked_for=call.body.host,
+    )
+
+
+# -- steps, each beside its undo
+
+
+def pick_destination(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
+    """The host asked for, or the best; every check applies to both."""
+    server = get_server(tx, state.server_id)
+    choice = scheduler.pick(host_records.views(tx), _need(tx, server, state.asked_for))
+    if choice.host is None:
+        reason = choice.rejected.get(state.asked_for) if state.asked_for is not None else None
+        raise StepFailed(reason or "NO_VALID_HOST", boot.NO_VALID_HOST, scheduler.explain(choice.rejected))
+    return msgspec.structs.replace(state, destination=choice.host)
+
+
+def forget_destination(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
+    return state
+
+
+def claim_destination(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
+    """The destination's share for the server; the source's is held by the migration meanwhile."""
+    assert state.destination is not None
+    now = context.clock.now_us()
+    server = get_server(tx, state.server_id)
+    placement.hand_over(
+        tx, source=server.id, target=state.migration_uuid, provider=state.source, now_us=now, target_type="MIGRATION"
+    )
+    placement.claim(
+        tx, consumer=server.id, provider=state.destination, resources=boot.resources(server),
+        project_id=server.project_id, user_id=server.user_id, now_us=now,
+    )  # fmt: skip
+    _update_migration(tx, context, state, destination_host=state.destination)
+    return state
+
+
+def release_destination(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
+    now = context.clock.now_us()
+    if placement.held(tx, state.migration_uuid):
+        placement.release(tx, consumer=state.server_id, now_us=now)
+        placement.hand_over(
+            tx, source=state.migration_uuid, target=state.server_id, provider=state.source, now_us=now,
+            target_type="INSTANCE",
+        )  # fmt: skip
+    return state
+
+
+def bind_ports(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
+    """A second, inactive binding on the destination, so that its rules can be loaded before the guest arrives."""
+    assert state.destination is not None
+    network.add_binding(tx, state.server_id, state.destination)
+    return state
+
+
+def unbind_ports(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
+    if state.destination is not None:
+        network.remove_binding(tx, state.server_id, state.destination)
+    return state
+
+
+async def start_destination(context: Context, state: LiveMigration) -> LiveMigration:
+    """A guest just like the source's, paused, listening for the source alone."""
+    server: Server = await context.read(lambda tx: get_server(tx, state.server_id, deleted=True))
+    endpoint = await context.hosts.send(
+        state.destination,
+        m.PrepareIncoming(
+            **_command(state),
+            guest=msgspec.convert(server.guest, Guest),
+            source_host=state.source,
+            parameters=_parameters(context),
+        ),
+    )
+    return msgspec.structs.replace(state, endpoint=endpoint)
+
+
+async def destroy_destination(context: Context, state: LiveMigration) -> LiveMigration:
+    await operations.unless_down(context, state.destination, m.Destroy(**_command(state)))
+    return msgspec.structs.replace(state, endpoint=None)
+
+
+async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
+    """Disks and memory, until the guest has stopped and all of it is on the destination. Nobody runs then."""
+    assert state.endpoint is not None
+    await context.hosts.send(
+        state.source, m.StartCopy(**_command(state), endpoint=state.endpoint, parameters=_parameters(context))
+    )
+    progress = await _follow(context, state)
+    seen = await operations.observe(context, state.destination or "", state.server_id)
+    if seen is not GuestState.INCOMING:
+        raise StepFailed("DESTINATION_LOST", "The destination lost the guest.", f"{state.destination} says {seen}")
+    return msgspec.structs.replace(state, progress=progress)
+
+
+async def cancel_copy(context: Context, state: LiveMigration) -> LiveMigration:
+    """The source runs on: ownership has not moved and cannot move any more, whatever the copy has come to."""
+    await operations.unless_down(context, state.source, m.CancelCopy(**_command(state)))
+    try:
+        await operations.unless_down(context, state.source, m.ResumeSource(**_command(state)))
+    except m.VerbFailed:
+        seen = await operations.observe(context, state.source, state.server_id)
+        if seen not in (GuestState.CRASHED, GuestState.STOPPED, GuestState.ABSENT):
+            raise
+        return msgspec.structs.replace(state, source_seen=seen)
+    return state
+
+
+# -- below the line
+
+
+def record_host(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
+    """The commit: the one statement that moves ownership. Both ends are paused before and after it."""
+    now = context.clock.now_us()
+    generation = change_owner(
+        tx, state.server_id, old=state.source, new=state.destination, generation=state.generation, now_us=now
+    )
+    return msgspec.structs.replace(state, generation=generation)
+
+
+async def resume_guest(context: Context, state: LiveMigration) -> LiveMigration:
+    """The destination, which owns it now, lets it run. A guest that died there since is booted from its disk."""
+    assert state.destination is not None
+    try:
+        await context.hosts.send(state.destination, m.ResumeDestination(**_command(state)))
+    except m.VerbFailed:
+        seen = await operations.observe(context, state.destination, state.server_id)
+        if seen in (GuestState.CRASHED, GuestState.STOPPED):
+            await context.hosts.send(state.destination, m.Start(**_command(state)))
+        elif seen not in (GuestState.RUNNING, GuestState.PAUSED):
+            raise
+    return state
+
+
+def activate_ports(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
+    assert state.destination is not None
+    network.activate_binding(tx, state.server_id, state.destination)
+    return state
+
+
+async def discard_source(context: Context, state: LiveMigration) -> LiveMigration:
+    """Last of all: until here the source's copy was the safety net."""
+    await operations.unless_down(context, state.source, m.Destroy(**_command(state)))
+    return state
+
+
+def record_completed(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
+    now = context.clock.now_us()
+    placement.release(tx, consumer=state.migration_uuid, now_us=now)
+    operations.settle(tx, state.server_id, now_us=now, task_state=None, progress=0)
+    if state.progress is not None:
+        _record_progress(tx, context, state, state.progress)
+    _update_migration(tx, context, state, status="completed", ended_at_us=now)
+    operations.finish_events(tx, state.action_id, now_us=now)
+    return state
+
+
+def unwound(tx: Tx, context: Context, state: LiveMigration, failure: Failure) -> None:
+    """The server is where it was; the migration's record and the action say why."""
+    now = context.clock.now_us()
+    aborted = failure.reason == "ABORTED"
+    _update_migration(
+        tx, context, state, status="cancelled" if aborted else "error", reason=failure.reason,
+        reason_text=failure.private or failure.public, ended_at_us=now,
+    )  # fmt: skip
+    changes: dict[str, Any] = {}
+    if state.source_seen is not None:
+        changes = {"vm_state": VmState.STOPPED, "power_state": PowerState.CRASHED}
+    operations.settle(tx, state.server_id, now_us=now, task_state=None, progress=0, **changes)
+    operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
+
+
+LIVE_MIGRATION = Saga(
+    name="live-migration",
+    state=LiveMigration,
+    steps=(
+        Step(pick_destination, undo=forget_destination, status="preparing"),
+        Step(claim_destination, undo=release_destination, status="preparing"),
+        Step(bind_ports, undo=unbind_ports, status="preparing"),
+        Step(start_destination, undo=destroy_destination, status="preparing"),
+        Step(copy_memory, undo=cancel_copy, status="running"),
+    ),
+    # The guest is paused on both sides and the record now says: destination. From here on we only go forward.
+    finals=(
+        Final(record_host, status="post-migrating"),
+        Final(resume_guest, status="post-migrating"),
+        Final(activate_ports, status="post-migrating"),
+        Final(discard_source, status="post-migrating"),
+        Final(record_completed, status="post-migrating"),
+    ),
+    unwound=unwound,
+    record_status=lambda tx, context, state, status: _update_migration(tx, context, state, status=status),
+)
+
+
+# -- following a copy
+
+
+@dataclass(slots=True, kw_only=True)
+class Patience:
+    """How long a copy may go without progress, and in all; by its guest's memory, as Nova's completion timeout."""
+
+    stalled_at: float
+    given_up_at: float
+    most_processed: int
+
+
+async def _follow(context: Context, state: LiveMigration) -> MigrationProgress:
+    """Watch until the copy has completed; record progress, do what users wish, lose patience in bounded time."""
+    settings = context.settings
+    now = context.clock.monotonic()
+    patience = Patience(
+        stalled_at=now + settings.migration_progress_timeout_seconds, given_up_at=float("inf"), most_processed=-1
+    )
+    started = now
+    seen = MigrationPhase.NONE
+    forced = False
+    while True:
+        progress = await _progress(context, state, seen, patience)
+        if progress.phase is MigrationPhase.COMPLETED:
+            return progress
+        if progress.phase.ended:
+            raise StepFailed(
+                "COPY_FAILED", "The copy of the guest's memory failed.", progress.error or progress.phase.value
+            )
+        now = context.clock.monotonic()
+        gib = max(1.0, (progress.memory_total + progress.disk_total) / 2**30)
+        patience.given_up_at = started + settings.migration_timeout_seconds_per_gib * gib
+        processed = progress.memory_processed + progress.disk_processed
+        if processed > patience.most_processed:
+            patience.most_processed = processed
+            patience.stalled_at = now + settings.migration_progress_timeout_seconds
+        elif now > patience.stalled_at:
+            raise StepFailed("NO_PROGRESS", "The copy of the guest's memory made no progress.", f"at {processed} bytes")
+        if progress.phase is not MigrationPhase.SWITCHOVER:
+            # The guest still runs, so there is time to write.
+            wishes = await _note(context, state, progress)
+            if wishes.abort:
+                raise StepFailed("ABORTED", "The operation was aborted by a user.")
+            if wishes.force and not forced:
+                await context.hosts.send(state.source, m.ForceComplete(**_command(state)))
+                forced = True
+        if now > patience.given_up_at:
+            raise StepFailed("TIMED_OUT", "The live migration took too long.", f"{now - started:.0f} s")
+        seen = progress.phase
+
+
+async def _progress(
+    context: Context, state: LiveMigration, seen: MigrationPhase, patience: Patience
+) -> MigrationProgress:
+    """One question; a silent source is asked again until patience ends, for its agent may be restarting."""
+    while True:
+        try:
+            answer: MigrationProgress = await context.hosts.send(
+                state.source,
+                m.CopyProgress(**_command(state), wait_seconds=COPY_WAIT_SECONDS, seen=seen),
+                seconds=COPY_WAIT_SECONDS + 10.0,
+            )
+        except m.HostUnreachable as error:
+            if context.clock.monotonic() > patience.stalled_at:
+                raise StepFailed("SOURCE_SILENT", "The source host does not answer.", str(error)) from error
+            await context.wait_for_wish(0.2)
+        else:
+            return answer
+
+
+async def _note(context: Context, state: LiveMigration, progress: MigrationProgress) -> Wishes:
+    return await context.record(lambda tx: _record_progress(tx, context, state, progress))
+
+
+def _record_progress(tx: Tx, context: Context, state: LiveMigration, progress: MigrationProgress) -> None:
+    _update_migration(
+        tx,
+        context,
+        state,
+        phase=progress.phase.value,
+        memory_total_bytes=progress.memory_total,
+        memory_processed_bytes=progress.memory_processed,
+        memory_remaining_bytes=progress.memory_remaining,
+        disk_total_bytes=progress.disk_total,
+        disk_processed_bytes=progress.disk_processed,
+        disk_remaining_bytes=progress.disk_remaining,
+        rate_bytes_s=progress.rate_bytes_s,
+        dirty_rate_bytes_s=progress.dirty_rate_bytes_s,
+        downtime_ms=progress.downtime_ms,
+    )
+
+
+def _update_migration(tx: Tx, context: Context, state: LiveMigration, **values: Any) -> None:
+    tx.execute(
+        sa.update(migrations)
+        .where(migrations.c.id == state.migration_id)
+        .values(**values, updated_at_us=context.clock.now_us())
+    )
+
+
+def _parameters(context: Context) -> MigrationParameters:
+    return MigrationParameters(
+        bandwidth_mib_s=context.settings.migration_bandwidth_mib_s,
+        downtime_limit_ms=context.settings.migration_downtime_limit_ms,
+        copy_disk=True,
+    )
+
+
+def _command(state: LiveMigration) -> dict[str, Any]:
+    return {"server_id": state.server_id, "operation_id": state.operation_id, "generation": state.generation}

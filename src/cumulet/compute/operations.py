@@ -1,0 +1,148 @@
+"""What compute's long operations share: how one begins on a server, its events, hosts that may be down."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+
+from cumulet.compute import hosts as host_records
+from cumulet.compute.model import PowerState, Server, VmState
+from cumulet.compute.store import get_server, instance_action_events, instance_actions, new_action, update_server
+from cumulet.conductor import saga
+from cumulet.conductor.saga import Context, Failure, Saga
+from cumulet.db.engine import Tx
+from cumulet.errors import Conflict
+from cumulet.host import messages as m
+from cumulet.host.driver import GuestState
+from cumulet.web.operation import Call
+
+log = logging.getLogger(__name__)
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def begin(
+    call: Call[Any, Any],
+    server: Server,
+    operation: Saga[S],
+    state: Callable[[Server, str, int], S],
+    *,
+    action: str,
+    event: str,
+    task_state: str | None,
+    queue: bool = False,
+) -> str:
+    """Start a long operation on a server, in the request's transaction; returns its id.
+
+    The server's generation rises, so that every command of an earlier operation is refused by its hosts from now on.
+    `state` makes the saga's first state from the server, the operation's id and the instance action's id.
+    """
+    now = call.now_us
+    operation_id = call.cloud.clock.uuid()
+    if not queue and saga.running_operation(call.tx, server.id) is not None:
+        raise Conflict(
+            f"Cannot '{action}' instance {server.id} while another operation is running on it",
+            reason="OPERATION_RUNNING",
+        )
+    server = update_server(
+        call.tx, server, now_us=now, task_state=task_state, generation=server.generation + (0 if queue else 1)
+    )
+    action_id = new_action(
+        call.tx,
+        server.id,
+        action,
+        request_id=call.request_id,
+        user_id=call.caller.user_id,
+        project_id=call.caller.project_id,
+        now_us=now,
+        operation_id=operation_id,
+    )
+    start_event(call.tx, action_id, event, host=server.host, now_us=now)
+    return saga.begin(
+        call.tx,
+        call.cloud.wake,
+        operation,
+        operation_id=operation_id,
+        subject=server.id,
+        state=state(server, operation_id, action_id),
+        now_us=now,
+        queue=queue,
+    )
+
+
+def next_generation(tx: Tx, server: Server, now_us: int) -> Server:
+    """For an operation that had to wait: takes its generation when its turn comes."""
+    return update_server(tx, server, now_us=now_us, generation=server.generation + 1)
+
+
+def settle(tx: Tx, server_id: str, *, now_us: int, **changes: Any) -> Server:
+    """Record where an operation has left its server. A delete that waits keeps its mark."""
+    server = get_server(tx, server_id, deleted=True)
+    if server.task_state == "deleting":
+        changes.pop("task_state", None)
+    return update_server(tx, server, now_us=now_us, **changes)
+
+
+# -- instance action events
+
+
+def start_event(tx: Tx, action_id: int, event: str, *, host: str | None, now_us: int) -> None:
+    tx.execute(
+        sa.insert(instance_action_events).values(action_id=action_id, event=event, host=host, started_at_us=now_us)
+    )
+    tx.execute(sa.update(instance_actions).where(instance_actions.c.id == action_id).values(updated_at_us=now_us))
+
+
+def finish_events(tx: Tx, action_id: int, *, now_us: int, failure: Failure | None = None) -> None:
+    """End what is open of an action: with success, or with the failure (details are for administrators)."""
+    details = f"{failure.reason}: {failure.private or failure.public}" if failure is not None else None
+    tx.execute(
+        sa.update(instance_action_events)
+        .where(instance_action_events.c.action_id == action_id, instance_action_events.c.finished_at_us.is_(None))
+        .values(finished_at_us=now_us, result="Error" if failure else "Success", details=details)
+    )
+    values: dict[str, Any] = {"updated_at_us": now_us, "finished_at_us": now_us}
+    if failure is not None:
+        values["message"] = "Error"
+    tx.execute(sa.update(instance_actions).where(instance_actions.c.id == action_id).values(**values))
+
+
+# -- hosts that may be down
+
+
+async def unless_down(context: Context, host: str | None, message: m.Message) -> Any:
+    """Send `message`; if `host` is recorded as down, leave the work to the reconciler, for when it is back."""
+    if host is None:
+        return None
+    try:
+        return await context.hosts.send(host, message)
+    except m.HostUnreachable:
+        if await context.read(lambda tx: host_records.is_up(tx, host)):
+            raise
+        log.info("%s is down: %s is left to the reconciler", host, type(message).__name__)
+        return None
+
+
+async def observe(context: Context, host: str, server_id: str) -> GuestState:
+    """What the hypervisor says now."""
+    answer: GuestState = await context.hosts.send(host, m.Observe(server_id=server_id))
+    return answer
+
+
+OBSERVED: dict[GuestState, tuple[VmState, PowerState]] = {
+    GuestState.RUNNING: (VmState.ACTIVE, PowerState.RUNNING),
+    GuestState.PAUSED: (VmState.PAUSED, PowerState.PAUSED),
+    GuestState.SUSPENDED: (VmState.SUSPENDED, PowerState.SUSPENDED),
+    GuestState.STOPPED: (VmState.STOPPED, PowerState.SHUTDOWN),
+    GuestState.CRASHED: (VmState.STOPPED, PowerState.CRASHED),
+    GuestState.ABSENT: (VmState.ERROR, PowerState.NOSTATE),
+}
+"""What a server's record says of a guest seen so, outside of any operation."""
+
+
+def as_observed(seen: GuestState) -> dict[str, Any]:
+    vm_state, power_state = OBSERVED[seen]
+    return {"vm_state": vm_state, "power_state": power_state}

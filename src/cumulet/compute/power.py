@@ -1,0 +1,158 @@
+"""Power: start, stop, reboot, pause, unpause, suspend, resume. One host step; if it fails, look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from cumulet.compute import operations
+from cumulet.compute.model import PowerState, Server, VmState
+from cumulet.conductor.saga import Context, Failure, Final, Saga, Step
+from cumulet.db.engine import Tx
+from cumulet.host import messages as m
+from cumulet.host.driver import GuestState
+from cumulet.web.operation import Call
+
+STOP_GRACE_SECONDS = 10.0
+
+
+class Verb(StrEnum):
+    """As in Nova's instance actions."""
+
+    START = "start"
+    STOP = "stop"
+    REBOOT_SOFT = "reboot-soft"
+    REBOOT_HARD = "reboot-hard"
+    PAUSE = "pause"
+    UNPAUSE = "unpause"
+    SUSPEND = "suspend"
+    RESUME = "resume"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Power:
+    """What a verb means: how the API shows it meanwhile and after, and the command for the host."""
+
+    action: str
+    event: str
+    task_state: str
+    vm_state: VmState
+    power_state: PowerState
+    command: Callable[..., m.Message]
+
+
+POWER: dict[Verb, Power] = {
+    Verb.START: Power(
+        action="start", event="compute_start_instance", task_state="powering-on",
+        vm_state=VmState.ACTIVE, power_state=PowerState.RUNNING, command=m.Start,
+    ),
+    Verb.STOP: Power(
+        action="stop", event="compute_stop_instance", task_state="powering-off",
+        vm_state=VmState.STOPPED, power_state=PowerState.SHUTDOWN,
+        command=lambda **command: m.Stop(**command, grace_seconds=STOP_GRACE_SECONDS),
+    ),
+    Verb.REBOOT_SOFT: Power(
+        action="reboot", event="compute_reboot_instance", task_state="rebooting",
+        vm_state=VmState.ACTIVE, power_state=PowerState.RUNNING,
+        command=lambda **command: m.Reboot(**command, hard=False),
+    ),
+    Verb.REBOOT_HARD: Power(
+        action="reboot", event="compute_reboot_instance", task_state="rebooting_hard",
+        vm_state=VmState.ACTIVE, power_state=PowerState.RUNNING,
+        command=lambda **command: m.Reboot(**command, hard=True),
+    ),
+    Verb.PAUSE: Power(
+        action="pause", event="compute_pause_instance", task_state="pausing",
+        vm_state=VmState.PAUSED, power_state=PowerState.PAUSED, command=m.Pause,
+    ),
+    Verb.UNPAUSE: Power(
+        action="unpause", event="compute_unpause_instance", task_state="unpausing",
+        vm_state=VmState.ACTIVE, power_state=PowerState.RUNNING, command=m.Unpause,
+    ),
+    Verb.SUSPEND: Power(
+        action="suspend", event="compute_suspend_instance", task_state="suspending",
+        vm_state=VmState.SUSPENDED, power_state=PowerState.SHUTDOWN, command=m.Suspend,
+    ),
+    Verb.RESUME: Power(
+        action="resume", event="compute_resume_instance", task_state="resuming",
+        vm_state=VmState.ACTIVE, power_state=PowerState.RUNNING, command=m.Resume,
+    ),
+}  # fmt: skip
+
+
+class PowerChange(msgspec.Struct, frozen=True, kw_only=True):
+    """State of the saga. `observed` is filled when the verb failed."""
+
+    server_id: str
+    operation_id: str
+    action_id: int
+    generation: int
+    host: str
+    verb: Verb
+    observed: GuestState | None = None
+
+
+def begin_power(call: Call[Any, Any], server: Server, verb: Verb) -> None:
+    """Start a change of power on `server`, which has a host and is in a state that allows it."""
+    power = POWER[verb]
+    operations.begin(
+        call,
+        server,
+        POWER_CHANGE,
+        lambda server, operation_id, action_id: PowerChange(
+            server_id=server.id,
+            operation_id=operation_id,
+            action_id=action_id,
+            generation=server.generation,
+            host=server.host or "",
+            verb=verb,
+        ),
+        action=power.action,
+        event=power.event,
+        task_state=power.task_state,
+    )
+
+
+async def change_power(context: Context, state: PowerChange) -> PowerChange:
+    command = POWER[state.verb].command(
+        server_id=state.server_id, operation_id=state.operation_id, generation=state.generation
+    )
+    await context.hosts.send(state.host, command)
+    return state
+
+
+async def look(context: Context, state: PowerChange) -> PowerChange:
+    """The undo: what was done cannot be taken back, so see what is."""
+    observed = await operations.unless_down(context, state.host, m.Observe(server_id=state.server_id))
+    return msgspec.structs.replace(state, observed=observed)
+
+
+def record_power(tx: Tx, context: Context, state: PowerChange) -> PowerChange:
+    power = POWER[state.verb]
+    now = context.clock.now_us()
+    operations.settle(
+        tx, state.server_id, now_us=now, vm_state=power.vm_state, power_state=power.power_state, task_state=None,
+        fault_code=None, fault_message=None, fault_details=None, fault_at_us=None,
+    )  # fmt: skip
+    operations.finish_events(tx, state.action_id, now_us=now)
+    return state
+
+
+def unwound(tx: Tx, context: Context, state: PowerChange, failure: Failure) -> None:
+    now = context.clock.now_us()
+    observed = operations.as_observed(state.observed) if state.observed in operations.OBSERVED else {}
+    operations.settle(tx, state.server_id, now_us=now, task_state=None, **observed)
+    operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
+
+
+POWER_CHANGE = Saga(
+    name="power",
+    state=PowerChange,
+    steps=(Step(change_power, undo=look),),
+    finals=(Final(record_power),),
+    unwound=unwound,
+)

@@ -1,0 +1,143 @@
+"""Which host: pure functions from what is known of hosts to a choice, with a coded reason for each one passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+
+import msgspec
+
+
+class Reason(StrEnum):
+    """Why a host was not chosen. Administrators see these; tenants never do."""
+
+    HOST_UNKNOWN = "HOST_UNKNOWN"
+    SAME_HOST = "SAME_HOST"
+    HOST_DOWN = "HOST_DOWN"
+    HOST_DISABLED = "HOST_DISABLED"
+    NOT_THE_NAMED_HOST = "NOT_THE_NAMED_HOST"
+    ZONE_DIFFERENT = "ZONE_DIFFERENT"
+    INSUFFICIENT_VCPU = "INSUFFICIENT_VCPU"
+    INSUFFICIENT_MEMORY = "INSUFFICIENT_MEMORY"
+    INSUFFICIENT_DISK = "INSUFFICIENT_DISK"
+    DRIVER_DIFFERENT = "DRIVER_DIFFERENT"
+    CPU_INCOMPATIBLE = "CPU_INCOMPATIBLE"
+    MACHINE_TYPE_MISSING = "MACHINE_TYPE_MISSING"
+    AFFINITY = "AFFINITY"
+    ANTI_AFFINITY = "ANTI_AFFINITY"
+    NETWORK_NOT_OFFERED = "NETWORK_NOT_OFFERED"
+
+
+class HostView(msgspec.Struct, frozen=True, kw_only=True):
+    """A host as the scheduler sees it. Free amounts count overcommit: vcpus in cores, memory in MiB, disk in GiB."""
+
+    name: str
+    zone: str
+    up: bool
+    disabled: bool
+    free_vcpus: float
+    free_memory_mib: float
+    free_disk_gib: float
+    driver: str
+    cpu_models: frozenset[str]
+    machine_types: frozenset[str]
+    features: frozenset[str] = frozenset()
+
+
+class Need(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be placed. `named`: only this host; every other check applies to it all the same."""
+
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+    named: str | None = None
+    zone: str | None = None
+    not_on: frozenset[str] = frozenset()
+    """Hosts it must not be on because it is there already."""
+    affinity: frozenset[str] | None = None
+    anti_affinity: frozenset[str] = frozenset()
+    driver: str | None = None
+    cpu_model: str | None = None
+    machine_type: str | None = None
+    networks: bool = False
+    ignored: frozenset[str] = frozenset()
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """`host` None: no valid host; `rejected` has every host passed over with its first reason."""
+
+    host: str | None
+    rejected: dict[str, Reason]
+
+
+def reject(host: HostView, need: Need) -> Reason | None:
+    """The first reason against `host`, or None. The order is that of usefulness to an administrator."""
+    if host.name in need.not_on:
+        return Reason.SAME_HOST
+    if need.named is not None and host.name != need.named:
+        return Reason.NOT_THE_NAMED_HOST
+    if not host.up:
+        return Reason.HOST_DOWN
+    if host.disabled:
+        return Reason.HOST_DISABLED
+    if need.zone is not None and host.zone != need.zone:
+        return Reason.ZONE_DIFFERENT
+    return _reject_by_kind(host, need) or _reject_by_room(host, need) or _reject_by_group(host, need)
+
+
+def _reject_by_kind(host: HostView, need: Need) -> Reason | None:
+    if need.driver is not None and host.driver != need.driver:
+        return Reason.DRIVER_DIFFERENT
+    if need.cpu_model is not None and need.cpu_model not in host.cpu_models:
+        return Reason.CPU_INCOMPATIBLE
+    if need.machine_type is not None and need.machine_type not in host.machine_types:
+        return Reason.MACHINE_TYPE_MISSING
+    if need.networks and "networks" not in host.features:
+        return Reason.NETWORK_NOT_OFFERED
+    return None
+
+
+def _reject_by_room(host: HostView, need: Need) -> Reason | None:
+    if host.free_vcpus < need.vcpus:
+        return Reason.INSUFFICIENT_VCPU
+    if host.free_memory_mib < need.memory_mib:
+        return Reason.INSUFFICIENT_MEMORY
+    if host.free_disk_gib < need.disk_gib:
+        return Reason.INSUFFICIENT_DISK
+    return None
+
+
+def _reject_by_group(host: HostView, need: Need) -> Reason | None:
+    if need.affinity and host.name not in need.affinity:
+        return Reason.AFFINITY
+    if host.name in need.anti_affinity:
+        return Reason.ANTI_AFFINITY
+    return None
+
+
+def pick(hosts: Iterable[HostView], need: Need) -> Choice:
+    """Filter, then weigh: most free memory first, then most free cores, then by name (to be repeatable)."""
+    rejected: dict[str, Reason] = {}
+    best: HostView | None = None
+    for host in hosts:
+        if host.name in need.ignored:
+            continue
+        reason = reject(host, need)
+        if reason is not None:
+            rejected[host.name] = reason
+        elif (
+            best is None or _weight(host) > _weight(best) or (_weight(host) == _weight(best) and host.name < best.name)
+        ):
+            best = host
+    if best is None and need.named is not None and need.named not in rejected:
+        rejected[need.named] = Reason.HOST_UNKNOWN
+    return Choice(host=best.name if best is not None else None, rejected=rejected)
+
+
+def _weight(host: HostView) -> tuple[float, float]:
+    return (host.free_memory_mib, host.free_vcpus)
+
+
+def explain(rejected: dict[str, Reason], *, only: Sequence[str] = ()) -> str:
+    """``host1: HOST_DISABLED; host2: INSUFFICIENT_MEMORY``: for administrators, records and logs."""
+    return "; ".join(f"{name}: {reason}" for name, reason in sorted(rejected.items()) if not only or name in only)

@@ -1,0 +1,456 @@
+"""Carries sagas: takes a lease on an operation, goes on where its row says, saves every step, retries in the open.
+
+Any runner can take over any operation: nothing that matters is in process memory. A message that an operation waits is
+only a hint; the sweep finds every one that nobody holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from cumulet.clock import Clock
+from cumulet.conductor.saga import (
+    Failure,
+    Final,
+    Saga,
+    Status,
+    StepFailed,
+    Wishes,
+    is_host_step,
+    operations,
+)
+from cumulet.db.engine import Database, Tx
+from cumulet.errors import ApiError
+from cumulet.settings import Settings
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+STUCK_AFTER_ATTEMPTS = 8
+BACK_OFF_FIRST_SECONDS = 0.05
+BACK_OFF_LAST_SECONDS = 15.0
+
+
+class LeaseLost(Exception):
+    """Another runner has the operation: stop touching it."""
+
+
+class Aborted(StepFailed):
+    """A user asked for it."""
+
+    def __init__(self) -> None:
+        super().__init__("ABORTED", "The operation was aborted by a user.")
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """An operation row as this runner last saved it."""
+
+    id: str
+    subject: str
+    status: Status
+    position: int
+    state: Any
+    error: Failure | None
+    abort: bool
+    attempts: int
+    not_before_us: int
+    revision: int
+
+
+class StepContext:
+    """`saga.Context` for one operation."""
+
+    def __init__(self, runner: Runner, operation_id: str, subject: str) -> None:
+        self._runner = runner
+        self.operation_id = operation_id
+        self.subject = subject
+        self.clock = runner.clock
+        self.settings = runner.settings
+        self.hosts = runner.hosts
+        self.wake = runner
+        self.wish = asyncio.Event()
+
+    async def read(self, fn: Callable[[Tx], T]) -> T:
+        return await self._runner.db.read_async(fn)
+
+    async def record(self, fn: Callable[[Tx], None]) -> Wishes:
+        return await self._runner.db.write_async(lambda tx: self._runner.record_held(tx, self.operation_id, fn))
+
+    async def wait_for_wish(self, seconds: float) -> None:
+        sleep = asyncio.ensure_future(self.clock.sleep(seconds))
+        wish = asyncio.ensure_future(self.wish.wait())
+        try:
+            await asyncio.wait((sleep, wish), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleep.cancel()
+            wish.cancel()
+        self.wish.clear()
+
+
+class Runner:
+    """Carries operations of the given sagas. `name` is unique per process start."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        clock: Clock,
+        settings: Settings,
+        hosts: Any,
+        sagas: Mapping[str, Saga[Any]],
+        name: str,
+        alone: bool,
+    ) -> None:
+        self.db = db
+        self.clock = clock
+        self.settings = settings
+        self.hosts = hosts
+        self.sagas = sagas
+        self.name = name
+        self._alone = alone
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._contexts: dict[str, StepContext] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    # -- life of the runner
+
+    async def start(self) -> None:
+        """Begin. A runner that is alone (embedded: the state folder is locked) takes over every lease at once."""
+        self._loop = asyncio.get_running_loop()
+        if self._alone:
+            await self.db.write_async(
+                lambda tx: tx.execute(sa.update(operations).values(lease_owner=None, lease_until_us=0))
+            )
+        await self.sweep()
+        self._sweeper = asyncio.create_task(self._keep_sweeping(), name="runner-sweep")
+
+    async def stop(self) -> None:
+        """Stop carrying; what runs is taken up again at the next start."""
+        self._stopping = True
+        tasks = [*self._tasks.values(), *([self._sweeper] if self._sweeper else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def operation(self, tx: Tx, operation_id: str) -> None:
+        """`web.context.Wake`: look at it once `tx` is durable."""
+        tx.after_commit(lambda: self.poke(operation_id))
+
+    def poke(self, operation_id: str) -> None:
+        """From any thread: look at this operation now."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._look, operation_id)
+
+    def _look(self, operation_id: str) -> None:
+        if self._stopping:
+            return
+        context = self._contexts.get(operation_id)
+        if context is not None:
+            context.wish.set()
+        if operation_id not in self._tasks:
+            task = asyncio.create_task(self._carry(operation_id), name=f"operation-{operation_id}")
+            self._tasks[operation_id] = task
+            task.add_done_callback(lambda done: self._ended(operation_id, done))
+
+    def _ended(self, operation_id: str, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(operation_id, None)
+        self._contexts.pop(operation_id, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("operation %s: runner failed, the sweep will retry", operation_id, exc_info=error)
+
+    async def idle(self) -> None:
+        """Wait until no operation is being carried (for stories and shutdown)."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks.values()))
+
+    async def _keep_sweeping(self) -> None:
+        while True:
+            await self.clock.sleep(self.settings.lease_seconds / 4)
+            try:
+                await self.sweep()
+            except DBAPIError:
+                log.exception("sweep failed, will retry")
+
+    async def sweep(self) -> None:
+        """Renew what we hold, and look at each running operation that nobody holds."""
+        now = self.clock.now_us()
+        until = now + int(self.settings.lease_seconds * 1_000_000)
+
+        def renew_and_find(tx: Tx) -> list[str]:
+            tx.execute(
+                sa.update(operations)
+                .where(operations.c.lease_owner == self.name, operations.c.ended_at_us.is_(None))
+                .values(lease_until_us=until)
+            )
+            found = tx.all(
+                sa.select(operations.c.id).where(
+                    operations.c.status.in_((Status.FORWARD, Status.UNWINDING)),
+                    sa.or_(operations.c.lease_until_us < now, operations.c.lease_owner == self.name),
+                )
+            )
+            return [row.id for row in found]
+
+        for operation_id in await self.db.write_async(renew_and_find):
+            if operation_id not in self._tasks:
+                self._look(operation_id)
+
+    # -- carrying one operation
+
+    async def _carry(self, operation_id: str) -> None:
+        carried = await self.db.write_async(lambda tx: self._claim(tx, operation_id))
+        if carried is None:
+            return
+        saga = self.sagas[carried[0]]
+        operation = carried[1]
+        context = StepContext(self, operation.id, operation.subject)
+        self._contexts[operation_id] = context
+        try:
+            while operation.status.running:
+                wait_us = operation.not_before_us - self.clock.now_us()
+                if wait_us > 0:
+                    await context.wait_for_wish(wait_us / 1_000_000)
+                operation = await self._advance(saga, context, operation)
+        except LeaseLost:
+            log.info("operation %s: another runner has taken it", operation_id)
+
+    def _claim(self, tx: Tx, operation_id: str) -> tuple[str, Carried] | None:
+        row = tx.first(sa.select(operations).where(operations.c.id == operation_id))
+        now = self.clock.now_us()
+        if row is None or not Status(row.status).running:
+            return None
+        if row.lease_owner not in (None, self.name) and row.lease_until_us >= now:
+            return None
+        tx.execute(
+            sa.update(operations)
+            .where(operations.c.id == operation_id)
+            .values(
+                lease_owner=self.name,
+                lease_until_us=now + int(self.settings.lease_seconds * 1_000_000),
+                revision=row.revision + 1,
+            )
+        )
+        saga = self.sagas[row.saga]
+        return saga.name, Carried(
+            id=row.id,
+            subject=row.subject,
+            status=Status(row.status),
+            position=row.position,
+            state=msgspec.convert(row.state, saga.state),
+            error=msgspec.convert(row.error, Failure) if row.error is not None else None,
+            abort=row.abort_requested,
+            attempts=row.attempts,
+            not_before_us=row.not_before_us,
+            revision=row.revision + 1,
+        )
+
+    async def _advance(self, saga: Saga[Any], context: StepContext, operation: Carried) -> Carried:
+        """One host step, or a run of database steps; and the save. Exceptions become an unwinding, or a later retry."""
+        do = self._next(saga, operation)
+        state = operation.state
+        position = operation.position
+        try:
+            if do is not None and is_host_step(do):
+                if operation.abort and operation.status is Status.FORWARD and position < len(saga.steps):
+                    raise Aborted
+                state = await cast("Awaitable[Any]", cast("Any", do)(context, state))
+                position += 1 if operation.status is Status.FORWARD else -1
+            return await self.db.write_async(
+                lambda tx: self._save(tx, saga, context, operation, state=state, position=position)
+            )
+        except (LeaseLost, asyncio.CancelledError, DBAPIError):
+            raise  # a database error says nothing about the commit: the sweep reads the row and goes on from there
+        except Exception as error:
+            if not isinstance(error, (StepFailed, ApiError)):
+                log.warning("operation %s (%s): %r", operation.id, saga.name, error, exc_info=error)
+            failure = _failure(error)
+            return await self._save_failure(saga, operation, failure)
+
+    def _next(self, saga: Saga[Any], operation: Carried) -> Any:
+        if operation.status is Status.FORWARD:
+            return saga.plan[operation.position].do if operation.position < len(saga.plan) else None
+        return saga.steps[operation.position].undo if operation.position >= 0 else None
+
+    def _save(
+        self, tx: Tx, saga: Saga[Any], context: StepContext, operation: Carried, *, state: Any, position: int
+    ) -> Carried:
+        """In one transaction: check the lease, run the database steps that follow, save, end if done."""
+        abort = self._check_held(tx, operation)
+        status = operation.status
+        error = operation.error
+        plan = saga.plan
+        while status is Status.FORWARD and position < len(plan) and not is_host_step(plan[position].do):
+            item = plan[position]
+            if abort and position < len(saga.steps):
+                status, error = Status.UNWINDING, Aborted().failure
+                break
+            try:
+                with tx.connection.begin_nested():
+                    self._record_status(tx, saga, context, state, item)
+                    state = item.do(tx, context, state)  # type: ignore[call-arg,arg-type]
+                position += 1
+            except (StepFailed, ApiError) as problem:
+                if isinstance(item, Final):
+                    raise
+                status, error = Status.UNWINDING, _failure(problem)
+        if status is Status.FORWARD and position < len(plan):
+            self._record_status(tx, saga, context, state, plan[position])
+        while status is Status.UNWINDING and position >= 0 and not is_host_step(saga.steps[position].undo):
+            state = saga.steps[position].undo(tx, context, state)  # type: ignore[call-arg,arg-type]
+            position -= 1
+        if status is Status.FORWARD and position == len(plan):
+            status = Status.DONE
+        elif status is Status.UNWINDING and position < 0:
+            saga.unwound(tx, context, state, cast("Failure", error))
+            status = Status.UNWOUND
+        return self._store(tx, operation, status=status, position=position, state=state, error=error, abort=abort)
+
+    def _record_status(self, tx: Tx, saga: Saga[Any], context: StepContext, state: Any, item: Any) -> None:
+        if saga.record_status is not None and item.status:
+            saga.record_status(tx, context, state, item.status)
+
+    def _store(
+        self,
+        tx: Tx,
+        operation: Carried,
+        *,
+        status: Status,
+        position: int,
+        state: Any,
+        error: Failure | None,
+        abort: bool = False,
+        attempts: int = 0,
+        not_before_us: int = 0,
+        stuck_cause: str | None = None,
+    ) -> Carried:
+        now = self.clock.now_us()
+        tx.execute(
+            sa.update(operations)
+            .where(operations.c.id == operation.id)
+            .values(
+                status=status,
+                position=position,
+                state=msgspec.to_builtins(state),
+                error=msgspec.to_builtins(error) if error else None,
+                attempts=attempts,
+                not_before_us=not_before_us,
+                stuck_cause=stuck_cause,
+                lease_until_us=now + int(self.settings.lease_seconds * 1_000_000),
+                revision=operation.revision + 1,
+                updated_at_us=now,
+                ended_at_us=None if status.running else now,
+            )
+        )
+        if not status.running:
+            self._promote(tx, operation.subject, now)
+        return Carried(
+            id=operation.id,
+            subject=operation.subject,
+            status=status,
+            position=position,
+            state=state,
+            error=error,
+            abort=abort,
+            attempts=attempts,
+            not_before_us=not_before_us,
+            revision=operation.revision + 1,
+        )
+
+    def _promote(self, tx: Tx, subject: str, now_us: int) -> None:
+        """The oldest operation that waits for this subject runs now."""
+        waiting = tx.first(
+            sa.select(operations.c.id)
+            .where(operations.c.subject == subject, operations.c.status == Status.QUEUED)
+            .order_by(operations.c.created_at_us, operations.c.id)
+        )
+        if waiting is not None:
+            tx.execute(
+                sa.update(operations)
+                .where(operations.c.id == waiting.id)
+                .values(status=Status.FORWARD, updated_at_us=now_us)
+            )
+            self.operation(tx, waiting.id)
+
+    async def _save_failure(self, saga: Saga[Any], operation: Carried, failure: Failure) -> Carried:
+        """A step above the line failed: unwind from it. An undo or a final: try again later, say so past a cap."""
+        above = operation.status is Status.FORWARD and operation.position < len(saga.steps)
+
+        def save(tx: Tx) -> Carried:
+            self._check_held(tx, operation)
+            if above:
+                return self._store(
+                    tx,
+                    operation,
+                    status=Status.UNWINDING,
+                    position=operation.position,
+                    state=operation.state,
+                    error=failure,
+                )
+            attempts = operation.attempts + 1
+            delay = min(BACK_OFF_FIRST_SECONDS * 2 ** min(attempts, 20), BACK_OFF_LAST_SECONDS)
+            delay *= 0.75 + self.clock.random() / 2
+            return self._store(
+                tx,
+                operation,
+                status=operation.status,
+                position=operation.position,
+                state=operation.state,
+                error=operation.error,
+                attempts=attempts,
+                not_before_us=self.clock.now_us() + int(delay * 1_000_000),
+                stuck_cause=failure.private or failure.public if attempts >= STUCK_AFTER_ATTEMPTS else None,
+            )
+
+        while True:
+            try:
+                return await self.db.write_async(save)
+            except DBAPIError:
+                # The database is away: nothing can be decided until it is back.
+                log.exception("operation %s: cannot save, will retry", operation.id)
+                await self.clock.sleep(BACK_OFF_FIRST_SECONDS * (1 + self.clock.random()))
+
+    def _check_held(self, tx: Tx, operation: Carried) -> bool:
+        """LeaseLost unless the row is as this runner saved it; answers whether a user asked to abort."""
+        row = tx.first(
+            sa.select(operations.c.lease_owner, operations.c.revision, operations.c.abort_requested).where(
+                operations.c.id == operation.id
+            )
+        )
+        if row is None or row.lease_owner != self.name or row.revision != operation.revision:
+            raise LeaseLost(operation.id)
+        return bool(row.abort_requested)
+
+    def record_held(self, tx: Tx, operation_id: str, fn: Callable[[Tx], None]) -> Wishes:
+        """Run `fn` if we hold the operation; answer its wishes."""
+        row = tx.first(
+            sa.select(operations.c.lease_owner, operations.c.abort_requested, operations.c.force_requested).where(
+                operations.c.id == operation_id
+            )
+        )
+        if row is None or row.lease_owner != self.name:
+            raise LeaseLost(operation_id)
+        fn(tx)
+        return Wishes(abort=row.abort_requested, force=row.force_requested)
+
+
+def _failure(error: Exception) -> Failure:
+    if isinstance(error, StepFailed):
+        return error.failure
+    if isinstance(error, ApiError):
+        return Failure(reason=error.reason or "REFUSED", public=error.public, private=error.private or "")
+    return Failure(
+        reason=getattr(error, "reason", "INTERNAL"),
+        public=getattr(error, "public", "The operation failed on its host."),
+        private=f"{type(error).__name__}: {error}",
+    )

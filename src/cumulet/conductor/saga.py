@@ -1,0 +1,247 @@
+"""A long operation is a table of steps; each stands beside its undo, and a line in the table is the point of no return.
+
+Theory of operation. A saga's state is a frozen record, saved after every step in one `operations` row together with the
+position, so whoever finds the row can go on. A step is either a *database step* (`def`), run in the very transaction
+that saves its result, or a *host step* (`async def`), which is idempotent and may be asked again after a crash. When a
+step fails, the row is marked `unwinding` first, then the undo of that step and of each step above it runs: an undo must
+be right whether its step ran, half ran or never ran. Below the line (`finals`) nothing is undone: a final is retried
+with back-off until it succeeds, and shown as stuck past a cap. Both decisions - unwind, and cross the line - are
+compare-and-swaps on the same row, so exactly one of them is ever taken. At most one operation per subject runs (partial
+unique index); others may wait in the queue.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+
+from cumulet.db.engine import Tx, metadata
+from cumulet.errors import Conflict
+
+if TYPE_CHECKING:
+    from cumulet.clock import Clock
+    from cumulet.settings import Settings
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+operations = sa.Table(
+    "operations",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("saga", sa.String(64), nullable=False),
+    sa.Column("subject", sa.String(36), nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("state", sa.JSON, nullable=False),
+    sa.Column("error", sa.JSON(none_as_null=True)),
+    sa.Column("abort_requested", sa.Boolean, nullable=False),
+    sa.Column("force_requested", sa.Boolean, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("stuck_cause", sa.Text),
+    sa.Column("not_before_us", sa.BigInteger, nullable=False),
+    sa.Column("lease_owner", sa.String(64)),
+    sa.Column("lease_until_us", sa.BigInteger, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("created_at_us", sa.BigInteger, nullable=False),
+    sa.Column("updated_at_us", sa.BigInteger, nullable=False),
+    sa.Column("ended_at_us", sa.BigInteger),
+    sa.Index(
+        "uq_operations_one_running_per_subject",
+        "subject",
+        unique=True,
+        sqlite_where=sa.text("status IN ('forward', 'unwinding')"),
+        postgresql_where=sa.text("status IN ('forward', 'unwinding')"),
+    ),
+    sa.Index("ix_operations_status", "status", "subject"),
+)
+
+
+class Status(StrEnum):
+    """Of an operation row."""
+
+    QUEUED = "queued"
+    FORWARD = "forward"
+    UNWINDING = "unwinding"
+    DONE = "done"
+    UNWOUND = "unwound"
+
+    @property
+    def running(self) -> bool:
+        return self in (Status.FORWARD, Status.UNWINDING)
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an operation unwound. `public` may be shown to the server's owner, `private` to administrators."""
+
+    reason: str
+    public: str
+    private: str = ""
+
+
+class StepFailed(Exception):
+    """A step cannot succeed: unwind. Any other exception from a step is an unexpected failure with the same effect."""
+
+    def __init__(self, reason: str, public: str, private: str = "") -> None:
+        super().__init__(private or public)
+        self.failure = Failure(reason=reason, public=public, private=private)
+
+
+class Wishes(msgspec.Struct, frozen=True):
+    """What users asked of a running operation."""
+
+    abort: bool
+    force: bool
+
+
+class Context(Protocol):
+    """What a step may reach. Database steps use `clock` and `settings` only, and the transaction they are given."""
+
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def operation_id(self) -> str: ...
+    @property
+    def subject(self) -> str: ...
+    @property
+    def hosts(self) -> Any:
+        """`host.client.Hosts`."""
+        ...
+
+    @property
+    def wake(self) -> Any:
+        """`web.context.Wake`: for operations that begin others."""
+        ...
+
+    async def read(self, fn: Callable[[Tx], Any]) -> Any:
+        """Read the database."""
+        ...
+
+    async def record(self, fn: Callable[[Tx], None]) -> Wishes:
+        """Write progress in a transaction that holds only while the lease does; answers what users wish by now."""
+        ...
+
+    async def wait_for_wish(self, seconds: float) -> None:
+        """Sleep, or less when a user asks for something."""
+        ...
+
+
+DatabaseStep = Callable[[Tx, Context, S], S]
+HostStep = Callable[[Context, S], Awaitable[S]]
+Do = DatabaseStep[S] | HostStep[S]
+
+
+def nothing(tx: Tx, context: Context, state: S) -> S:
+    """The undo of a step that leaves nothing behind."""
+    return state
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Generic[S]):
+    """Above the line: `do` beside its `undo`. `status` is what the API's record shows meanwhile."""
+
+    do: Do[S]
+    undo: Do[S]
+    status: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.do.__name__
+
+
+@dataclass(frozen=True, slots=True)
+class Final(Generic[S]):
+    """Below the line: only forward."""
+
+    do: Do[S]
+    status: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.do.__name__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saga(Generic[S]):
+    """A long operation. `unwound` records the failure in the last transaction of an unwinding."""
+
+    name: str
+    state: type[S]
+    steps: tuple[Step[S], ...]
+    finals: tuple[Final[S], ...]
+    unwound: Callable[[Tx, Context, S, Failure], None]
+    record_status: Callable[[Tx, Context, S, str], None] | None = None
+
+    @property
+    def plan(self) -> tuple[Step[S] | Final[S], ...]:
+        return (*self.steps, *self.finals)
+
+
+def is_host_step(do: Do[Any]) -> bool:
+    return inspect.iscoroutinefunction(do)
+
+
+def begin(
+    tx: Tx, wake: Any, saga: Saga[S], *, operation_id: str, subject: str, state: S, now_us: int, queue: bool = False
+) -> str:
+    """Start an operation in the caller's transaction; returns its id.
+
+    Conflict when the subject has a running one; with `queue`, waits its turn instead and asks the running one to abort.
+    """
+    running = tx.first(
+        sa.select(operations.c.id).where(
+            operations.c.subject == subject, operations.c.status.in_((Status.FORWARD, Status.UNWINDING))
+        )
+    )
+    if running is not None and not queue:
+        raise Conflict("Another operation is running on it.", reason="OPERATION_RUNNING")
+    tx.execute(
+        sa.insert(operations).values(
+            id=operation_id,
+            saga=saga.name,
+            subject=subject,
+            status=Status.FORWARD if running is None else Status.QUEUED,
+            position=0,
+            state=msgspec.to_builtins(state),
+            abort_requested=False,
+            force_requested=False,
+            attempts=0,
+            not_before_us=0,
+            lease_until_us=0,
+            revision=0,
+            created_at_us=now_us,
+            updated_at_us=now_us,
+        )
+    )
+    if running is not None:
+        request_abort(tx, wake, running.id)
+    wake.operation(tx, operation_id)
+    return operation_id
+
+
+def running_operation(tx: Tx, subject: str) -> Any:
+    """The row of the subject's running operation, or None."""
+    return tx.first(
+        sa.select(operations).where(
+            operations.c.subject == subject, operations.c.status.in_((Status.FORWARD, Status.UNWINDING))
+        )
+    )
+
+
+def request_abort(tx: Tx, wake: Any, operation_id: str) -> None:
+    """Ask a running operation to unwind if it has not crossed its line. Its runner reads the column."""
+    tx.execute(sa.update(operations).where(operations.c.id == operation_id).values(abort_requested=True))
+    wake.operation(tx, operation_id)
+
+
+def request_force(tx: Tx, wake: Any, operation_id: str) -> None:
+    """Ask a running operation to complete by force (live migration: pause the guest, or post-copy)."""
+    tx.execute(sa.update(operations).where(operations.c.id == operation_id).values(force_requested=True))
+    wake.operation(tx, operation_id)

@@ -1,0 +1,45 @@
+"""The schema: made whole on an empty database, brought forward by alembic on an older one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from cumulet.db.engine import Database, metadata
+
+HEAD = "0001"
+"""The newest migration in `db/migrations`; a test compares."""
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class SchemaTooNew(Exception):
+    """The database was made by a newer Cumulet."""
+
+
+def prepare(database: Database) -> None:
+    """Make sure the schema is the one this program knows. Importing the services has filled `metadata`."""
+    with database.engine.connect() as connection, connection.begin():
+        tables = set(sa.inspect(connection).get_table_names())
+        if "alembic_version" not in tables:
+            metadata.create_all(connection)
+            connection.execute(sa.text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
+            connection.execute(sa.text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
+            return
+        version = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+    if version != HEAD:
+        _upgrade(database, str(version))
+
+
+def _upgrade(database: Database, version: str) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    if version not in {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}:
+        raise SchemaTooNew(f"the database has schema {version}, this program knows {HEAD}")
+    config.attributes["engine"] = database.engine
+    command.upgrade(config, "head")

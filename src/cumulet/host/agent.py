@@ -1,0 +1,164 @@
+"""The host agent: does what a command with a current generation says, here. It never decides who owns a guest."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from cumulet.host import messages as m
+from cumulet.host.driver import Driver, DriverError
+
+
+class Fence(Protocol):
+    """Remembers, durably, the highest generation accepted per guest."""
+
+    def highest(self, server_id: str) -> int: ...
+    def raise_to(self, server_id: str, generation: int) -> None: ...
+    def known(self) -> dict[str, int]: ...
+
+
+class FileFence:
+    """A file per guest, fsynced before the command it admits is done, and kept after the guest is gone."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._known = {
+            path.name: int(path.read_text()) for path in directory.iterdir() if not path.name.endswith(".new")
+        }
+
+    def highest(self, server_id: str) -> int:
+        return self._known.get(server_id, 0)
+
+    def known(self) -> dict[str, int]:
+        return dict(self._known)
+
+    def raise_to(self, server_id: str, generation: int) -> None:
+        fresh = self._directory / f"{server_id}.new"
+        with open(fresh, "w") as file:
+            file.write(str(generation))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self._directory / server_id)
+        folder = os.open(self._directory, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        self._known[server_id] = generation
+
+
+class MemoryFence:
+    """For simulated hosts: lives as long as the simulated machine's disk."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+
+    def highest(self, server_id: str) -> int:
+        return self._known.get(server_id, 0)
+
+    def known(self) -> dict[str, int]:
+        return dict(self._known)
+
+    def raise_to(self, server_id: str, generation: int) -> None:
+        self._known[server_id] = generation
+
+
+# These may come while another command for the same guest is at work: they are what ends it.
+_CONCURRENT = (m.CopyProgress, m.ForceComplete, m.CancelCopy)
+
+
+class Agent:
+    """Answers messages for one host."""
+
+    def __init__(self, *, name: str, driver: Driver, fence: Fence) -> None:
+        self.name = name
+        self.driver = driver
+        self._fence = fence
+        self._busy: dict[str, asyncio.Lock] = {}
+
+    async def handle(self, message: m.Message) -> Any:
+        """The answer of `messages.ANSWERS`, or StaleGeneration or VerbFailed."""
+        try:
+            if isinstance(message, m.Question):
+                return await self._answer(message)
+            if isinstance(message, _CONCURRENT):
+                self._admit(message)
+                return await self._do(message)
+            lock = self._busy.setdefault(message.server_id, asyncio.Lock())
+            async with lock:
+                self._admit(message)
+                return await self._do(message)
+        except DriverError as error:
+            raise m.VerbFailed(str(error)) from error
+
+    def _admit(self, command: m.Command) -> None:
+        highest = self._fence.highest(command.server_id)
+        if command.generation < highest:
+            raise m.StaleGeneration(
+                f"{command.server_id}: generation {command.generation} is older than {highest}, accepted here"
+            )
+        if command.generation > highest:
+            self._fence.raise_to(command.server_id, command.generation)
+
+    async def _answer(self, question: m.Question) -> Any:
+        driver = self.driver
+        match question:
+            case m.AskFacts():
+                return await driver.facts()
+            case m.AskGuests():
+                known = self._fence.known()
+                return [
+                    msgspec.structs.replace(report, generation=known.get(report.server_id, 0))
+                    for report in await driver.guests()
+                ]
+            case m.Observe(server_id=server_id):
+                return await driver.observe(server_id)
+            case m.ConsoleOutput(server_id=server_id, max_bytes=max_bytes):
+                return await driver.console_output(server_id, max_bytes=max_bytes)
+            case m.Diagnostics(server_id=server_id):
+                return await driver.diagnostics(server_id)
+        raise AssertionError(question)
+
+    async def _do(self, command: m.Command) -> Any:
+        driver, guest = self.driver, command.server_id
+        match command:
+            case m.Create():
+                return await driver.create(command.guest)
+            case m.Destroy():
+                return await driver.destroy(guest)
+            case m.Start():
+                return await driver.start(guest)
+            case m.Stop():
+                return await driver.stop(guest, grace_seconds=command.grace_seconds)
+            case m.Reboot():
+                return await driver.reboot(guest, hard=command.hard)
+            case m.Pause():
+                return await driver.pause(guest)
+            case m.Unpause():
+                return await driver.unpause(guest)
+            case m.Suspend():
+                return await driver.suspend(guest)
+            case m.Resume():
+                return await driver.resume(guest)
+            case m.PrepareIncoming():
+                return await driver.prepare_incoming(
+                    command.guest, source_host=command.source_host, parameters=command.parameters
+                )
+            case m.ResumeDestination():
+                return await driver.resume_destination(guest)
+            case m.StartCopy():
+                return await driver.start_copy(guest, command.endpoint, command.parameters)
+            case m.CopyProgress():
+                return await driver.copy_progress(guest, wait_seconds=command.wait_seconds, seen=command.seen)
+            case m.ForceComplete():
+                return await driver.force_complete(guest)
+            case m.CancelCopy():
+                return await driver.cancel_copy(guest)
+            case m.ResumeSource():
+                return await driver.resume_source(guest)
+        raise AssertionError(command)

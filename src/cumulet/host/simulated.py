@@ -1,0 +1,422 @@
+"""Simulated hosts: the same `Driver` with a guest model instead of a hypervisor, for tool builders and simulation.
+
+A guest has memory and a dirty rate; a copy has a bandwidth; rounds, convergence and downtime follow from them in closed
+form, in virtual seconds (`Settings.simulated_speed` of them pass in one second of the clock). A guest's flavor extra
+spec ``cumulet:dirty_rate_mib_s`` sets how fast it dirties memory (default 20), so that one can make a guest that never
+converges. Guests are kept in files under the state folder, as a real host's survive the control plane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+
+from cumulet.clock import Clock
+from cumulet.host.driver import (
+    DriverError,
+    Endpoint,
+    Guest,
+    GuestReport,
+    GuestState,
+    HostFacts,
+    MigrationParameters,
+    MigrationPhase,
+    MigrationProgress,
+)
+from cumulet.settings import Settings
+
+MIB = 1024 * 1024
+TICKS_PER_SECOND = 10
+DEFAULT_DIRTY_RATE_MIB_S = 20.0
+MACHINE_TYPE = "simulated-1.0"
+CPU_MODEL = "simulated"
+
+
+class SimulatedGuest(msgspec.Struct, kw_only=True):
+    """A guest on one simulated host, as kept on that host's disk. Ticks count the time it ran, across moves."""
+
+    guest: Guest
+    state: GuestState
+    ran_us: int = 0
+    running_since_us: int | None = None
+    console_from_us: int = 0
+    """How long it had run when its console began to be printed here."""
+    incoming_from: str | None = None
+    incoming_complete: bool = False
+    paused_by_user: bool = False
+
+    def run(self, now_us: int) -> None:
+        self.state = GuestState.RUNNING
+        if self.running_since_us is None:
+            self.running_since_us = now_us
+
+    def halt(self, state: GuestState, now_us: int) -> None:
+        self.state = state
+        if self.running_since_us is not None:
+            self.ran_us += now_us - self.running_since_us
+            self.running_since_us = None
+
+    def ran_until(self, now_us: int) -> int:
+        return self.ran_us + (now_us - self.running_since_us if self.running_since_us is not None else 0)
+
+    @property
+    def dirty_rate_mib_s(self) -> float:
+        return float(self.guest.extra_specs.get("cumulet:dirty_rate_mib_s", DEFAULT_DIRTY_RATE_MIB_S))
+
+
+class Copy:
+    """One copy under way, in virtual seconds since its start. Closed form: nothing ticks."""
+
+    def __init__(self, guest: Guest, parameters: MigrationParameters, dirty_rate_mib_s: float, started_us: int) -> None:
+        self.memory = guest.memory_mib * MIB
+        self.disk = guest.disk_gib * 16 * MIB if parameters.copy_disk else 0  # what such a guest has written
+        self.bandwidth = parameters.bandwidth_mib_s * MIB
+        self.downtime_limit = parameters.downtime_limit_ms / 1000
+        self.dirty_rate = min(dirty_rate_mib_s * MIB, self.bandwidth * 100)
+        self.started_us = started_us
+        self.forced_at: float | None = None
+        self.ended = asyncio.Event()
+        self.changed = asyncio.Event()
+        self.outcome: MigrationPhase | None = None
+        self.error: str | None = None
+
+    @property
+    def disk_seconds(self) -> float:
+        return self.disk / self.bandwidth
+
+    def remaining(self, at: float) -> float:
+        """Bytes of memory still to send `at` seconds after the start."""
+        active = max(0.0, at - self.disk_seconds)
+        if self.forced_at is None or at <= self.forced_at:
+            left = self.memory - (self.bandwidth - self.dirty_rate) * active
+            return min(max(left, 0.0), float(self.memory))
+        forced = max(self.forced_at, self.disk_seconds)
+        return max(0.0, self.remaining(min(forced, self.forced_at)) - self.bandwidth * max(0.0, at - forced))
+
+    @property
+    def switchover_at(self) -> float | None:
+        """When the guest stops for the last round; None if it never converges."""
+        if self.forced_at is not None:
+            return max(self.forced_at, self.disk_seconds)
+        threshold = self.bandwidth * self.downtime_limit
+        net = self.bandwidth - self.dirty_rate
+        if self.memory <= threshold:
+            return self.disk_seconds
+        return self.disk_seconds + (self.memory - threshold) / net if net > 0 else None
+
+    @property
+    def completed_at(self) -> float | None:
+        at = self.switchover_at
+        return None if at is None else at + self.remaining(at) / self.bandwidth
+
+    def progress(self, at: float) -> MigrationProgress:
+        remaining = int(self.remaining(at))
+        disk_done = min(self.disk, int(self.bandwidth * at))
+        processed = int(min(self.bandwidth * max(0.0, at - self.disk_seconds), self.memory * 50.0))
+        switchover = self.switchover_at
+        if self.outcome is not None:
+            phase = self.outcome
+        elif at < self.disk_seconds:
+            phase = MigrationPhase.DISK
+        else:
+            phase = MigrationPhase.SWITCHOVER if switchover is not None and at >= switchover else MigrationPhase.ACTIVE
+        completed = phase is MigrationPhase.COMPLETED
+        downtime = self.remaining(switchover) / self.bandwidth if completed and switchover is not None else None
+        return MigrationProgress(
+            phase=phase,
+            error=self.error,
+            memory_total=self.memory,
+            memory_processed=max(processed, self.memory) if completed else processed,
+            memory_remaining=0 if completed else remaining,
+            disk_total=self.disk,
+            disk_processed=self.disk if completed else disk_done,
+            disk_remaining=0 if completed else self.disk - disk_done,
+            rate_bytes_s=float(self.bandwidth),
+            dirty_rate_bytes_s=self.dirty_rate,
+            rounds=1 + processed // max(1, self.memory),
+            downtime_ms=int(downtime * 1000) if downtime is not None else None,
+            elapsed_ms=int(at * 1000),
+        )
+
+
+class World:
+    """What simulated hosts share: the wire between them, as (host -> driver)."""
+
+    def __init__(self) -> None:
+        self.drivers: dict[str, SimulatedDriver] = {}
+
+
+class SimulatedDriver:
+    """`host.driver.Driver` with modelled guests. `directory` None keeps guests in memory only."""
+
+    def __init__(self, *, name: str, world: World, clock: Clock, settings: Settings, directory: Path | None) -> None:
+        self.name = name
+        self._world = world
+        self._clock = clock
+        self._settings = settings
+        self._directory = directory
+        self._guests: dict[str, SimulatedGuest] = {}
+        self._copies: dict[str, Copy] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        world.drivers[name] = self
+        if directory is not None:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for path in directory.glob("*.json"):
+                self._guests[path.stem] = msgspec.json.decode(path.read_bytes(), type=SimulatedGuest)
+
+    # -- what it is
+
+    async def facts(self) -> HostFacts:
+        settings = self._settings
+        return HostFacts(
+            name=self.name,
+            driver="simulated",
+            hypervisor_type="simulated",
+            hypervisor_version=1_000_000,
+            vcpus=settings.simulated_vcpus,
+            memory_mib=settings.simulated_memory_mib,
+            disk_gib=settings.simulated_disk_gib,
+            cpu_models=(CPU_MODEL,),
+            machine_types=(MACHINE_TYPE,),
+            features=("local-disk", "networks"),
+            address="127.0.0.1",
+        )
+
+    async def guests(self) -> list[GuestReport]:
+        return [
+            GuestReport(server_id=server_id, state=found.state, generation=0)
+            for server_id, found in self._guests.items()
+        ]
+
+    async def observe(self, server_id: str) -> GuestState:
+        found = self._guests.get(server_id)
+        return found.state if found is not None else GuestState.ABSENT
+
+    # -- life
+
+    async def create(self, guest: Guest) -> Guest:
+        found = self._guests.get(guest.server_id)
+        if found is None:
+            guest = msgspec.structs.replace(guest, machine_type=MACHINE_TYPE, cpu_model=CPU_MODEL)
+            found = SimulatedGuest(guest=guest, state=GuestState.STOPPED)
+            self._guests[guest.server_id] = found
+        found.run(self._clock.now_us())
+        self._save(found)
+        return found.guest
+
+    async def destroy(self, server_id: str) -> None:
+        self._drop_copy(server_id, MigrationPhase.FAILED, "guest destroyed")
+        if self._guests.pop(server_id, None) is not None and self._directory is not None:
+            (self._directory / f"{server_id}.json").unlink(missing_ok=True)
+
+    async def start(self, server_id: str) -> None:
+        self._run(server_id, fresh=True)
+
+    async def stop(self, server_id: str, *, grace_seconds: float) -> None:
+        self._halt(server_id, GuestState.STOPPED)
+
+    async def reboot(self, server_id: str, *, hard: bool) -> None:
+        self._halt(server_id, GuestState.STOPPED)
+        self._run(server_id, fresh=True)
+
+    async def pause(self, server_id: str) -> None:
+        self._halt(server_id, GuestState.PAUSED)
+        self._found(server_id).paused_by_user = True
+        self._save(self._found(server_id))
+
+    async def unpause(self, server_id: str) -> None:
+        self._run(server_id)
+
+    async def suspend(self, server_id: str) -> None:
+        self._halt(server_id, GuestState.SUSPENDED)
+
+    async def resume(self, server_id: str) -> None:
+        self._run(server_id)
+
+    async def console_output(self, server_id: str, *, max_bytes: int) -> bytes:
+        """Ticks printed here: `tick N <server id>`, ten a second of running time, counted across moves."""
+        found = self._found(server_id)
+        last = found.ran_until(self._clock.now_us()) * TICKS_PER_SECOND // 1_000_000
+        first = max(found.console_from_us * TICKS_PER_SECOND // 1_000_000, last - max_bytes // 20)
+        lines = [f"tick {n} {server_id}" for n in range(first, last + 1)]
+        head = [] if first else [f"Simulated guest {found.guest.name} on {self.name}: no real machine runs here."]
+        return ("\n".join(head + lines) + "\n").encode()[-max_bytes:]
+
+    async def diagnostics(self, server_id: str) -> dict[str, int | str]:
+        found = self._found(server_id)
+        return {"state": found.state.value, "uptime_s": found.ran_until(self._clock.now_us()) // 1_000_000}
+
+    # -- live migration, destination side
+
+    async def prepare_incoming(self, guest: Guest, *, source_host: str, parameters: MigrationParameters) -> Endpoint:
+        found = self._guests.get(guest.server_id)
+        if found is not None and found.state is not GuestState.INCOMING:
+            raise DriverError(f"guest {guest.server_id} is {found.state} on {self.name}")
+        if guest.machine_type != MACHINE_TYPE or guest.cpu_model != CPU_MODEL:
+            raise DriverError(f"{self.name} cannot run {guest.machine_type} with {guest.cpu_model}")
+        fresh = SimulatedGuest(guest=guest, state=GuestState.INCOMING, incoming_from=source_host)
+        self._guests[guest.server_id] = fresh
+        self._save(fresh)
+        return Endpoint(address=self.name, port=1, nbd_port=None, tls_hostname=self.name)
+
+    async def resume_destination(self, server_id: str) -> None:
+        found = self._found(server_id)
+        if found.state is GuestState.INCOMING:
+            if not found.incoming_complete:
+                raise DriverError(f"guest {server_id} has not arrived on {self.name}")
+            if found.paused_by_user:
+                found.halt(GuestState.PAUSED, self._clock.now_us())
+            else:
+                found.run(self._clock.now_us())
+            self._save(found)
+
+    # -- live migration, source side
+
+    async def start_copy(self, server_id: str, endpoint: Endpoint, parameters: MigrationParameters) -> None:
+        found = self._found(server_id)
+        copy = self._copies.get(server_id)
+        if copy is not None and copy.outcome in (None, MigrationPhase.COMPLETED):
+            return
+        if found.state not in (GuestState.RUNNING, GuestState.PAUSED):
+            raise DriverError(f"guest {server_id} is {found.state}, nothing to copy")
+        rate = found.dirty_rate_mib_s if found.state is GuestState.RUNNING else 0.0
+        copy = self._copies[server_id] = Copy(found.guest, parameters, rate, self._clock.now_us())
+        task = asyncio.create_task(self._copy(server_id, copy, endpoint.address), name=f"copy-{server_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _copy(self, server_id: str, copy: Copy, destination: str) -> None:
+        """Wait until the model says it has ended, then hand over: source halted and destination loaded in one go."""
+        while copy.outcome is None:
+            due = copy.completed_at
+            left = None if due is None else (due - self._virtual(copy)) / self._settings.simulated_speed
+            if left is not None and left <= 0:
+                self._hand_over(server_id, copy, destination)
+                return
+            copy.changed.clear()
+            await self._sleep_or_change(copy, left if left is not None else 3600.0)
+
+    async def _sleep_or_change(self, copy: Copy, seconds: float) -> None:
+        sleep = asyncio.ensure_future(self._clock.sleep(seconds))
+        change = asyncio.ensure_future(copy.changed.wait())
+        try:
+            await asyncio.wait((sleep, change), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleep.cancel()
+            change.cancel()
+
+    def _hand_over(self, server_id: str, copy: Copy, destination: str) -> None:
+        peer = self._world.drivers.get(destination)
+        arrived = peer._guests.get(server_id) if peer is not None else None
+        here = self._guests.get(server_id)
+        if here is None or peer is None or arrived is None or arrived.state is not GuestState.INCOMING:
+            self._finish(copy, MigrationPhase.FAILED, "the destination closed the connection")
+            return
+        paused = here.state is GuestState.PAUSED and here.paused_by_user
+        here.halt(GuestState.HANDED_OVER, self._clock.now_us())
+        arrived.ran_us = here.ran_us
+        arrived.console_from_us = here.ran_us
+        arrived.paused_by_user = paused
+        arrived.incoming_complete = True
+        self._save(here)
+        peer._save(arrived)
+        self._finish(copy, MigrationPhase.COMPLETED, None)
+
+    async def copy_progress(self, server_id: str, *, wait_seconds: float, seen: MigrationPhase) -> MigrationProgress:
+        copy = self._copies.get(server_id)
+        if copy is None:
+            return MigrationProgress(phase=MigrationPhase.NONE)
+        progress = copy.progress(self._virtual(copy))
+        if progress.phase is seen and not copy.ended.is_set():
+            sleep = asyncio.ensure_future(self._clock.sleep(wait_seconds))
+            ended = asyncio.ensure_future(copy.ended.wait())
+            try:
+                await asyncio.wait((sleep, ended), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                sleep.cancel()
+                ended.cancel()
+            progress = copy.progress(self._virtual(copy))
+        return progress
+
+    async def force_complete(self, server_id: str) -> None:
+        copy = self._copies.get(server_id)
+        if copy is not None and copy.outcome is None and copy.forced_at is None:
+            copy.forced_at = self._virtual(copy)
+            copy.changed.set()
+
+    async def cancel_copy(self, server_id: str) -> MigrationProgress:
+        copy = self._copies.get(server_id)
+        if copy is None:
+            return MigrationProgress(phase=MigrationPhase.NONE)
+        if copy.outcome is None:
+            self._finish(copy, MigrationPhase.CANCELLED, None)
+        return copy.progress(self._virtual(copy))
+
+    async def resume_source(self, server_id: str) -> None:
+        found = self._found(server_id)
+        self._copies.pop(server_id, None)
+        if found.state is GuestState.HANDED_OVER:
+            if found.paused_by_user:
+                found.halt(GuestState.PAUSED, self._clock.now_us())
+            else:
+                found.run(self._clock.now_us())
+            self._save(found)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # -- inside
+
+    def _virtual(self, copy: Copy) -> float:
+        """Virtual seconds since the copy began."""
+        return (self._clock.now_us() - copy.started_us) / 1_000_000 * self._settings.simulated_speed
+
+    def _finish(self, copy: Copy, outcome: MigrationPhase, error: str | None) -> None:
+        copy.outcome = outcome
+        copy.error = error
+        copy.ended.set()
+        copy.changed.set()
+
+    def _drop_copy(self, server_id: str, outcome: MigrationPhase, error: str) -> None:
+        copy = self._copies.pop(server_id, None)
+        if copy is not None and copy.outcome is None:
+            self._finish(copy, outcome, error)
+
+    def _found(self, server_id: str) -> SimulatedGuest:
+        found = self._guests.get(server_id)
+        if found is None:
+            raise DriverError(f"no guest {server_id} on {self.name}")
+        return found
+
+    def _run(self, server_id: str, *, fresh: bool = False) -> None:
+        found = self._found(server_id)
+        self._refuse_in_migration(found)
+        if found.state is not GuestState.RUNNING:
+            if fresh:
+                found.ran_us = found.console_from_us = 0
+            found.paused_by_user = False
+            found.run(self._clock.now_us())
+            self._save(found)
+
+    def _halt(self, server_id: str, state: GuestState) -> None:
+        found = self._found(server_id)
+        self._refuse_in_migration(found)
+        self._drop_copy(server_id, MigrationPhase.FAILED, f"guest {state}")
+        found.halt(state, self._clock.now_us())
+        self._save(found)
+
+    def _refuse_in_migration(self, found: SimulatedGuest) -> None:
+        if found.state in (GuestState.INCOMING, GuestState.HANDED_OVER):
+            raise DriverError(f"guest {found.guest.server_id} is one side of a migration on {self.name}")
+
+    def _save(self, found: SimulatedGuest) -> None:
+        """Atomic, not fsynced: a simulated host survives the death of the process, not that of the machine."""
+        if self._directory is not None:
+            path = self._directory / f"{found.guest.server_id}.json"
+            fresh = path.with_suffix(".new")
+            fresh.write_bytes(msgspec.json.encode(found))
+            fresh.replace(path)

@@ -1,0 +1,191 @@
+"""Who uses what of which host: claims that can never overfill, and the source's share held by a migration.
+
+Theory of operation. A claim checks each inventory's capacity ((total - reserved) * ratio) against the sum of its
+allocations and inserts its own, in one serializable transaction, so two claims at once cannot both take the last room.
+While a server moves, it has two shares: the source's is handed to the *migration* (consumer = migration uuid), the
+destination's belongs to the server. Keeping either drops the other, so capacity counts both ends until one is known to
+be free. Generations of provider and consumer rise with every change (Placement API, "Resource provider generation").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+
+from cumulet.db.engine import Tx
+from cumulet.errors import Conflict
+from cumulet.placement.store import allocations, consumers, inventories, resource_providers
+
+VCPU, MEMORY_MB, DISK_GB = "VCPU", "MEMORY_MB", "DISK_GB"
+
+Resources = Mapping[str, int]
+"""Amount by resource class: VCPU in cores, MEMORY_MB in MiB, DISK_GB in GiB."""
+
+
+class InsufficientCapacity(Conflict):
+    """The provider has not the room. `reason` names the first class that lacks."""
+
+
+_REASONS = {VCPU: "INSUFFICIENT_VCPU", MEMORY_MB: "INSUFFICIENT_MEMORY", DISK_GB: "INSUFFICIENT_DISK"}
+
+
+def set_inventory(tx: Tx, *, name: str, uuid: str, inventory: Mapping[str, tuple[int, float]], now_us: int) -> None:
+    """Make or update a host's provider: resource class -> (total, allocation ratio). Allocations are untouched."""
+    row = tx.first(sa.select(resource_providers.c.id).where(resource_providers.c.name == name))
+    if row is None:
+        result = tx.execute(
+            sa.insert(resource_providers).values(
+                uuid=uuid, name=name, generation=0, traits=[], aggregates=[], created_at_us=now_us, updated_at_us=now_us
+            )
+        )
+        assert result.inserted_primary_key is not None
+        provider_id = result.inserted_primary_key[0]
+    else:
+        provider_id = row.id
+    existing = {
+        r.resource_class: r for r in tx.all(sa.select(inventories).where(inventories.c.provider_id == provider_id))
+    }
+    changed = False
+    for resource_class, (total, ratio) in inventory.items():
+        old = existing.get(resource_class)
+        if old is None:
+            tx.execute(
+                sa.insert(inventories).values(
+                    provider_id=provider_id, resource_class=resource_class, total=total, reserved=0, min_unit=1,
+                    max_unit=total, step_size=1, allocation_ratio=ratio,
+                )
+            )  # fmt: skip
+            changed = True
+        elif old.total != total:
+            tx.execute(
+                sa.update(inventories)
+                .where(inventories.c.provider_id == provider_id, inventories.c.resource_class == resource_class)
+                .values(total=total, max_unit=total)
+            )
+            changed = True
+    if changed:
+        _touch(tx, provider_id, now_us)
+
+
+def claim(
+    tx: Tx, *, consumer: str, provider: str, resources: Resources, project_id: str, user_id: str, now_us: int,
+    consumer_type: str = "INSTANCE",
+) -> None:  # fmt: skip
+    """Allocate `resources` of `provider` (a host's name) to `consumer`, or InsufficientCapacity and nothing changed.
+
+    A consumer that already holds a share there keeps just what is asked now: claiming twice claims once.
+    """
+    provider_id = _provider_id(tx, provider)
+    inventory = {
+        row.resource_class: row
+        for row in tx.all(sa.select(inventories).where(inventories.c.provider_id == provider_id))
+    }
+    used = {
+        row.resource_class: int(row.used)
+        for row in tx.all(
+            sa.select(allocations.c.resource_class, sa.func.sum(allocations.c.used).label("used"))
+            .where(allocations.c.provider_id == provider_id, allocations.c.consumer_uuid != consumer)
+            .group_by(allocations.c.resource_class)
+        )
+    }
+    wanted = {name: amount for name, amount in resources.items() if amount > 0}
+    for name, amount in wanted.items():
+        row = inventory.get(name)
+        room = (row.total - row.reserved) * row.allocation_ratio if row is not None else 0
+        if row is None or used.get(name, 0) + amount > room or amount > row.max_unit:
+            raise InsufficientCapacity(
+                f"{provider} has not enough {name}.",
+                reason=_REASONS.get(name, "INSUFFICIENT_RESOURCES"),
+                private=f"{name}: {amount} asked, {used.get(name, 0)} of {room:g} used",
+            )
+    _ensure_consumer(tx, consumer, project_id, user_id, consumer_type, now_us)
+    tx.execute(
+        sa.delete(allocations).where(allocations.c.consumer_uuid == consumer, allocations.c.provider_id == provider_id)
+    )
+    if wanted:
+        tx.execute(
+            sa.insert(allocations),
+            [
+                {"consumer_uuid": consumer, "provider_id": provider_id, "resource_class": name, "used": amount}
+                for name, amount in wanted.items()
+            ],
+        )
+    _touch(tx, provider_id, now_us)
+
+
+def hand_over(tx: Tx, *, source: str, target: str, provider: str, now_us: int, target_type: str) -> None:
+    """Move the share of `provider` from consumer `source` to consumer `target`. Nothing to move is success."""
+    provider_id = _provider_id(tx, provider)
+    row = tx.first(sa.select(consumers).where(consumers.c.uuid == source))
+    if row is None:
+        return
+    _ensure_consumer(tx, target, row.project_id, row.user_id, target_type, now_us)
+    tx.execute(
+        sa.update(allocations)
+        .where(allocations.c.consumer_uuid == source, allocations.c.provider_id == provider_id)
+        .values(consumer_uuid=target)
+    )
+    _touch(tx, provider_id, now_us)
+    _drop_if_empty(tx, source)
+    _drop_if_empty(tx, target)
+
+
+def release(tx: Tx, *, consumer: str, now_us: int, provider: str | None = None) -> None:
+    """Give back what `consumer` holds, everywhere or of one provider. Idempotent."""
+    condition = [allocations.c.consumer_uuid == consumer]
+    if provider is not None:
+        condition.append(allocations.c.provider_id == _provider_id(tx, provider))
+    for row in tx.all(sa.select(allocations.c.provider_id).where(*condition).distinct()):
+        _touch(tx, row.provider_id, now_us)
+    tx.execute(sa.delete(allocations).where(*condition))
+    _drop_if_empty(tx, consumer)
+
+
+def held(tx: Tx, consumer: str) -> dict[str, dict[str, int]]:
+    """What a consumer holds: provider name -> resource class -> amount."""
+    result: dict[str, dict[str, int]] = {}
+    for row in tx.all(
+        sa.select(resource_providers.c.name, allocations.c.resource_class, allocations.c.used)
+        .join(resource_providers, resource_providers.c.id == allocations.c.provider_id)
+        .where(allocations.c.consumer_uuid == consumer)
+    ):
+        result.setdefault(row.name, {})[row.resource_class] = row.used
+    return result
+
+
+def _provider_id(tx: Tx, name: str) -> int:
+    found = tx.scalar(sa.select(resource_providers.c.id).where(resource_providers.c.name == name))
+    if found is None:
+        raise InsufficientCapacity(f"{name} offers no resources.", reason="HOST_UNKNOWN")
+    return int(found)
+
+
+def _ensure_consumer(tx: Tx, uuid: str, project_id: str, user_id: str, consumer_type: str, now_us: int) -> None:
+    matched = tx.changed(
+        sa.update(consumers).where(consumers.c.uuid == uuid).values(generation=consumers.c.generation + 1)
+    )
+    if matched == 0:
+        tx.execute(
+            sa.insert(consumers).values(
+                uuid=uuid,
+                project_id=project_id,
+                user_id=user_id,
+                type=consumer_type,
+                generation=1,
+                created_at_us=now_us,
+            )
+        )
+
+
+def _drop_if_empty(tx: Tx, consumer: str) -> None:
+    if tx.first(sa.select(allocations.c.provider_id).where(allocations.c.consumer_uuid == consumer)) is None:
+        tx.execute(sa.delete(consumers).where(consumers.c.uuid == consumer))
+
+
+def _touch(tx: Tx, provider_id: int, now_us: int) -> None:
+    tx.execute(
+        sa.update(resource_providers)
+        .where(resource_providers.c.id == provider_id)
+        .values(generation=resource_providers.c.generation + 1, updated_at_us=now_us)
+    )
