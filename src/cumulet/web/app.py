@@ -20,8 +20,9 @@ from cumulet.web.dispatch import Answer, Exchange, Receive, Registry, Scope, Sen
 from cumulet.web.documents import documents
 from cumulet.web.metrics import RequestMetrics
 from cumulet.web.negotiation import HEADER, LEGACY, negotiate
+from cumulet.web.not_yet import gaps
 from cumulet.web.operation import Refused, Service
-from cumulet.web.router import Gap, Router, parameter_names
+from cumulet.web.router import Router, parameter_names
 
 access_log = logging.getLogger("cumulet.access")
 _encode = msgspec.json.Encoder().encode
@@ -32,11 +33,10 @@ _LOOPBACK = ("127.", "::1", "::ffff:127.")
 class App:
     """All services of one cloud behind one ASGI callable."""
 
-    def __init__(
-        self, cloud: Cloud, services: Iterable[Service], gaps: Iterable[Gap] = (), audit: Audit | None = None
-    ) -> None:
+    def __init__(self, cloud: Cloud, services: Iterable[Service], *, audit: Audit | None = None) -> None:
         """Build and check the registry; an operation that must not be served raises here and stops the start."""
-        router = Router(services, gaps)
+        services = tuple(services)
+        router = Router(services, gaps(services))
         operations = [operation for service in router.services for operation in service.operations]
         cloud.policy.require_known(rule.name for operation in operations for rule in operation.rules)
         asynchronous = {id(o) for o in operations if inspect.iscoroutinefunction(inspect.unwrap(o.handler))}

@@ -224,7 +224,7 @@ class Exchange:
             candidates, gap = place.operations.get(method), place.gaps.get(method)
         if candidates is None:
             if gap is not None:
-                raise faults.gap(gap.service.name, gap.method, gap.service.prefix + gap.path, gap.action)
+                raise faults.gap_error(gap)
             candidates = place.operations[method]
         assert self.negotiated is not None
         operation = select(candidates, self.negotiated.version)

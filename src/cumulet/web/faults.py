@@ -9,6 +9,7 @@ import msgspec
 
 from cumulet.errors import ApiError, MethodNotAllowed, NotAcceptable, NotFound, NotYet, OverQuota, Unauthorized
 from cumulet.web.operation import Refused
+from cumulet.web.router import Gap
 
 _encode = msgspec.json.Encoder().encode
 
@@ -113,6 +114,14 @@ def unauthenticated(base_url: str) -> Unauthorized:
     return Unauthorized(UNAUTHENTICATED, headers={"WWW-Authenticate": f'Keystone uri="{base_url}/identity"'})
 
 
-def gap(service: str, method: str, path: str, action: str | None) -> NotYet:
-    what = f"{method} {path}" + (f" ({action})" if action else "")
-    return NotYet(f"Cumulet does not offer this part of the OpenStack {service} API yet: {what}.")
+class Gone(ApiError):
+    status = 410
+    title = "Gone"
+
+
+def gap_error(gap: Gap) -> ApiError:
+    """What is answered where OpenStack has something and we have not."""
+    if gap.gone:
+        return Gone("This resource is no longer available. No forwarding address is given.")
+    what = f"{gap.method} {gap.path}" + (f" ({gap.action})" if gap.action else "")
+    return NotYet(f"Cumulet does not offer this part of the OpenStack {gap.service.type} API yet: {what}.")

@@ -327,6 +327,8 @@ CREDENTIALS: dict[str, Callable[[Caller], object]] = {
     "system": lambda c: "all" if c.system else None,
     "is_admin": lambda c: c.is_admin,
     "is_admin_project": lambda _c: True,
+    "token.domain.id": lambda c: c.domain_id,
+    "token.project.domain.id": lambda c: c.project_domain_id,
     "service_user_id": lambda _c: None,
     "service_project_id": lambda _c: None,
 }

@@ -21,6 +21,8 @@ class Gap:
     method: str
     path: str
     action: str | None
+    gone: bool = False
+    """OpenStack itself had it once and answers 410."""
 
 
 @dataclass(slots=True)
