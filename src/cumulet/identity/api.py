@@ -20,15 +20,6 @@ IDENTITY = Service(
     versions=(VERSION, VERSION),
     error_style="identity",
 )
-IDENTITY_VERSIONS = Service(
-    name="identity-versions",
-    type="identity",
-    prefix="/identity",
-    versions=(VERSION, VERSION),
-    error_style="identity",
-)
-"""What stands above ``/identity/v3``: the list of versions that clients discover."""
-
 # Upstream's base rules that the rules below refer to; each feature's own rules stand in its file.
 base_rule("admin_required", "role:admin or is_admin:1")
 base_rule("service_role", "role:service")

@@ -7,13 +7,11 @@ from cumulet.identity import (
     auth,
     authentication,
     catalog,
-    discovery,
     domains,
     projects,
     roles,
     users,
 )
-from cumulet.identity.api import IDENTITY, IDENTITY_VERSIONS
+from cumulet.identity.api import IDENTITY
 
-FEATURES = (assignments, auth, authentication, catalog, discovery, domains, projects, roles, users)
-SERVICES = (IDENTITY, IDENTITY_VERSIONS)
+FEATURES = (assignments, auth, authentication, catalog, domains, projects, roles, users)
