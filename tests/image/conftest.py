@@ -1,0 +1,140 @@
+"""The Image service alone behind the real dispatcher, policy and database; who calls is told by the token's text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.testclient import TestClient
+
+from cumulet.clock import SystemClock
+from cumulet.db.engine import Database, metadata, opened
+from cumulet.image import api
+from cumulet.settings import Settings
+from cumulet.web.app import App
+from cumulet.web.context import Cloud, Wake
+from cumulet.web.operation import Caller
+from cumulet.web.policy import Policy
+
+PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+DATA = {"Content-Type": "application/octet-stream"}
+
+
+def persona(roles: str, project: str | None, *, system: bool = False) -> Caller:
+    return Caller(
+        user_id=f"user-{roles}-{project}",
+        user_name="somebody",
+        user_domain_id="default",
+        roles=frozenset(roles.split()),
+        project_id=project,
+        project_domain_id="default" if project else None,
+        system=system,
+    )
+
+
+PERSONAS = {
+    "admin": persona("admin manager member reader", "admin-project"),
+    "member": persona("member reader", "p1"),
+    "reader": persona("reader", "p1"),
+    "nobody": persona("something", "p1"),
+    "other": persona("member reader", "p2"),
+    "other-reader": persona("reader", "p2"),
+    "third": persona("member reader", "p3"),
+    "system": persona("admin member reader", None, system=True),
+}
+
+
+class PersonaTokens:
+    """Stands in for identity: a token is the name of a persona."""
+
+    def authenticate(self, token: str, **_request: str) -> Caller | None:
+        return PERSONAS.get(token)
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """An image service and how to talk to it as somebody."""
+
+    client: TestClient
+    cloud: Cloud
+
+    @property
+    def store(self) -> Path:
+        return self.cloud.state_dir / "images"
+
+    def ask(self, who: str, method: str, path: str, **options: Any) -> httpx.Response:
+        headers = {"X-Auth-Token": who, **options.pop("headers", {})}
+        answer: httpx.Response = self.client.request(method, f"/image/v2{path}", headers=headers, **options)
+        return answer
+
+    def create(self, who: str = "member", **body: Any) -> dict[str, Any]:
+        body = {"name": "image", "disk_format": "raw", "container_format": "bare", **body}
+        answer = self.ask(who, "POST", "/images", json=body)
+        assert answer.status_code == 201, answer.text
+        image: dict[str, Any] = answer.json()
+        return image
+
+    def upload(self, image_id: str, content: bytes, who: str = "member") -> httpx.Response:
+        return self.ask(who, "PUT", f"/images/{image_id}/file", content=content, headers=DATA)
+
+    def active(self, content: bytes = b"data" * 1000, who: str = "member", **body: Any) -> dict[str, Any]:
+        image = self.create(who, **body)
+        answer = self.upload(image["id"], content, who)
+        assert answer.status_code == 204, answer.text
+        return self.show(image["id"], who)
+
+    def show(self, image_id: str, who: str = "member") -> dict[str, Any]:
+        answer = self.ask(who, "GET", f"/images/{image_id}")
+        assert answer.status_code == 200, answer.text
+        image: dict[str, Any] = answer.json()
+        return image
+
+    def patch(self, image_id: str, *changes: dict[str, Any], who: str = "member") -> httpx.Response:
+        return self.ask(who, "PATCH", f"/images/{image_id}", json=list(changes), headers=PATCH)
+
+    def files(self) -> set[str]:
+        """Every file in the store, half-written ones included."""
+        return {str(path.relative_to(self.store)) for path in self.store.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    with opened(f"sqlite:///{tmp_path}/cloud.db") as db:
+        metadata.create_all(db.engine)
+        yield db
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(state_dir=tmp_path, database_url="")
+
+
+@pytest.fixture
+def world(database: Database, settings: Settings) -> World:
+    return make_world(database, settings)
+
+
+def make_world(database: Database, settings: Settings) -> World:
+    cloud = Cloud(
+        settings=settings,
+        db=database,
+        clock=SystemClock(),
+        state_dir=settings.state_dir,
+        wake=Wake(),
+        hosts=None,
+        identity=PersonaTokens(),
+        policy=Policy.load(),
+    )
+    return World(client=TestClient(App(cloud, [api.IMAGE])), cloud=cloud)
+
+
+@pytest.fixture
+def small_world(database: Database, settings: Settings) -> World:
+    """Uploads of at most 1 GiB in all, disks of at most 1 GiB."""
+    return make_world(
+        database, replace(settings, image_size_limit_gib=1, image_virtual_size_limit_gib=1, image_project_quota_gib=1)
+    )
