@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import shutil
 import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
 from cumulet.cli import state_folder
+from cumulet.cli.driver_choice import Wish, choose
 
 if TYPE_CHECKING:
     from cumulet.settings import Settings
 
+DEFAULT_LISTEN = "127.0.0.1:8774"
 MOST_HOSTS = 1000
 
 
@@ -43,16 +44,17 @@ class ListenType(click.ParamType[Listen]):
         elif ":" in address:
             self.fail(f"{value!r}: put an IPv6 address in brackets, like [::1]:8774", param, ctx)
         if not colon or not address or not (port.isascii() and port.isdecimal()) or int(port) > 65535:
-            self.fail(f"{value!r} is not ADDRESS:PORT, like 127.0.0.1:8774 (port 0 picks a free one)", param, ctx)
+            self.fail(f"{value!r} is not ADDRESS:PORT, like {DEFAULT_LISTEN} (port 0 picks a free one)", param, ctx)
         return Listen(address, int(port))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outputs:
-    """What `up` leaves for others to find: credentials, and the URL for whoever waits for the start."""
+    """What `up` tells others: credentials, the URL for whoever waits for the start, why this driver."""
 
     clouds_file: Path
     ready_file: Path | None
+    why_driver: str
 
 
 @click.command(short_help="Run a whole cloud in the foreground.")
@@ -65,7 +67,7 @@ class Outputs:
 @click.option(
     "--listen",
     type=ListenType(),
-    default="127.0.0.1:8774",
+    default=DEFAULT_LISTEN,
     show_default=True,
     help="Serve HTTPS here. Port 0 picks a free one.",
 )
@@ -116,7 +118,7 @@ def up(
     *,
     state: Path | None,
     listen: Listen,
-    driver: Literal["auto", "simulated", "qemu"],
+    driver: Wish,
     hosts: int,
     clouds_file: Path | None,
     database: str | None,
@@ -141,33 +143,24 @@ def up(
     """
     from cumulet.settings import Settings
 
+    choice = choose(driver)
     folder = (state or state_folder.default()).absolute()
     settings = Settings(
         state_dir=folder,
         database_url=database or f"sqlite:///{folder / 'cumulet.db'}",
         listen_address=listen.address,
         listen_port=listen.port,
-        driver=chosen_driver(driver),
+        driver=choice.driver,
         host_names=tuple(f"host{n}" for n in range(1, hosts + 1)),
         bare=bare,
         policy_file=policy_file,
         simulated_speed=simulated_speed,
     )
-    outputs = Outputs(clouds_file=(clouds_file or folder / "clouds.yaml").absolute(), ready_file=ready_file)
+    outputs = Outputs(
+        clouds_file=(clouds_file or folder / "clouds.yaml").absolute(), ready_file=ready_file, why_driver=choice.why
+    )
     with state_folder.held(folder):
         asyncio.run(_serve(settings, outputs, leave_guests=leave_guests))
-
-
-def chosen_driver(wish: Literal["auto", "simulated", "qemu"]) -> Literal["simulated", "qemu"]:
-    """The driver to use. A wish for QEMU on a machine without it is an error, never silently something else."""
-    found = shutil.which("qemu-system-x86_64") is not None
-    if wish == "qemu" and not found:
-        raise click.ClickException(
-            "there is no qemu-system-x86_64 here: install it (Debian: qemu-system-x86), or use --driver simulated"
-        )
-    if wish == "auto":
-        return "qemu" if found else "simulated"
-    return wish
 
 
 async def _serve(settings: Settings, outputs: Outputs, *, leave_guests: bool) -> None:
@@ -188,7 +181,7 @@ async def _serve(settings: Settings, outputs: Outputs, *, leave_guests: bool) ->
             state_folder.write_private(outputs.ready_file, url)
         print(f"ready {url}", flush=True)
         print(
-            f"hosts are {settings.driver}; to use the cloud: "
+            f"hosts are {settings.driver} ({outputs.why_driver}); to use the cloud: "
             f"export OS_CLIENT_CONFIG_FILE={outputs.clouds_file} OS_CLOUD=cumulet",
             file=sys.stderr,
         )

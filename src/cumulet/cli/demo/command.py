@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from cumulet.cli.driver_choice import Wish
+
 if TYPE_CHECKING:
-    from cumulet.cli.demo.client import Persona
+    from cumulet.cli.client import Persona
     from cumulet.cli.demo.cloud_process import RunningCloud
     from cumulet.cli.demo.evidence import Evidence
     from cumulet.cli.demo.personas import People
@@ -29,7 +31,7 @@ SIMULATED_SPEED = "1"
     show_default=True,
     help="What hosts run: real QEMU guests, or simulated ones. auto: QEMU where it is installed.",
 )
-def demo(driver: Literal["auto", "simulated", "qemu"]) -> int:
+def demo(driver: Wish) -> int:
     """Show the main job, told step by step: under a minute, nothing left behind.
 
     Starts a cloud with two hosts in a temporary folder; creates two servers in one request; live-migrates one of them
@@ -39,14 +41,15 @@ def demo(driver: Literal["auto", "simulated", "qemu"]) -> int:
     from rich.console import Console
 
     from cumulet.cli.demo.evidence import Evidence
-    from cumulet.cli.up import chosen_driver
+    from cumulet.cli.driver_choice import choose
 
-    chosen = chosen_driver(driver)
+    choice = choose(driver, with_image=True)
+    chosen = choice.driver
     console = Console(soft_wrap=False)
     evidence = Evidence(console)
     begun = time.monotonic()
     if chosen == "simulated":
-        console.print(f"{SIMULATED_WORDS} {_why_simulated(driver)}", highlight=False)
+        console.print(f"{SIMULATED_WORDS} ({choice.why})", highlight=False)
     else:
         console.print("Hosts run real QEMU guests.", highlight=False)
     with tempfile.TemporaryDirectory(prefix="cumulet-demo-") as folder:
@@ -61,13 +64,9 @@ def demo(driver: Literal["auto", "simulated", "qemu"]) -> int:
     return 0 if held else 1
 
 
-def _why_simulated(wish: str) -> str:
-    return "You asked for it." if wish == "simulated" else "There is no QEMU here (see `cumulet doctor`)."
-
-
 def _told_completely(evidence: Evidence, state: Path, driver: Literal["simulated", "qemu"]) -> bool:
     """Tell the story; False if the cloud did not do what the next part of it needs."""
-    from cumulet.cli.demo.client import Unexpected
+    from cumulet.cli.client import Unexpected
     from cumulet.cli.demo.cloud_process import DidNotStart, running
 
     options = ("--simulated-speed", SIMULATED_SPEED) if driver == "simulated" else ()
@@ -82,7 +81,7 @@ def _told_completely(evidence: Evidence, state: Path, driver: Literal["simulated
 
 
 def _story(evidence: Evidence, cloud: RunningCloud, driver: Literal["simulated", "qemu"]) -> None:
-    from cumulet.cli.demo.client import credentials_of, https, log_in
+    from cumulet.cli.client import credentials_of, https, log_in
     from cumulet.cli.demo.leftovers import show_nothing_left
     from cumulet.cli.demo.migration import migrate
     from cumulet.cli.demo.personas import make_people

@@ -7,7 +7,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from cumulet.cli.demo.client import Persona
+from cumulet.cli.client import Persona
 
 TICK = re.compile(r"^tick (\d+) (\S+)\s*$", re.MULTILINE)
 TICK_SECONDS = 0.1

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cumulet.cli.demo.client import Persona
+from cumulet.cli.client import Persona
 from cumulet.cli.demo.evidence import Evidence
 from cumulet.cli.demo.migration import Moved
 from cumulet.cli.demo.personas import People

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from cumulet.cli.demo.client import Persona, Unexpected
+from cumulet.cli.client import Persona, Unexpected
 from cumulet.cli.demo.consoles import Watcher
 from cumulet.cli.demo.evidence import Evidence
 from cumulet.cli.demo.personas import People

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from cumulet.cli.demo.client import Credentials, Persona, log_in
+from cumulet.cli.client import Credentials, Persona, log_in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from cumulet.cli.demo.client import Answer, Persona
+from cumulet.cli.client import Answer, Persona
 from cumulet.cli.demo.evidence import Evidence
 from cumulet.cli.demo.migration import Moved, latest_record
 from cumulet.cli.demo.personas import People

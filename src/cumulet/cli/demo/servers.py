@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.syntax import Syntax
 
-from cumulet.cli.demo.client import Persona, Unexpected
+from cumulet.cli.client import Persona, Unexpected
 from cumulet.cli.demo.consoles import console_lines, newest_tick
 from cumulet.cli.demo.evidence import Evidence
 from cumulet.cli.demo.personas import People

@@ -1,0 +1,153 @@
+"""`cumulet doctor`: what this machine can do, and what to do about what it can't. Changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from cumulet.cli import state_folder
+from cumulet.cli.up import DEFAULT_LISTEN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line: `good` None means neither good nor bad, only worth knowing. `remedy`: what to do about it."""
+
+    subject: str
+    good: bool | None
+    found: str
+    remedy: str = ""
+
+
+@click.command(short_help="What this machine can do, and what to do about what it can't.")
+def doctor() -> None:
+    """Find out, by trying, what this machine can do for a cloud, and say what to do about what it can't.
+
+    Nothing is changed. A cloud on simulated hosts needs nothing but Python, so the exit status is always 0.
+    """
+    findings = [*_findings()]
+    for finding in findings:
+        mark = {True: "ok", False: "no", None: "--"}[finding.good]
+        click.echo(f"{mark}  {finding.subject + ':':<18} {finding.found}")
+        if finding.remedy:
+            click.echo(f"{'':<23}{finding.remedy}")
+    real = all(finding.good is not False for finding in findings if finding.subject in ("QEMU", "tiny image"))
+    click.echo()
+    click.echo(f"`cumulet up` will run {'real QEMU guests' if real else 'simulated hosts'} here.")
+
+
+def _findings() -> Iterator[Finding]:
+    yield Finding(subject="Python", good=True, found=platform.python_version())
+    yield from asyncio.run(_hypervisor())
+    yield _tiny_image()
+    yield _database()
+    yield _state()
+    yield _port()
+
+
+async def _hypervisor() -> list[Finding]:
+    from cumulet.host.driver import DriverError
+    from cumulet.host.qemu.facts import QemuMissing, probe
+    from cumulet.host.qemu.sandbox import Sandbox
+
+    try:
+        facts = await probe()
+    except QemuMissing as problem:
+        return [
+            Finding(subject="QEMU", good=False, found=str(problem), remedy=_install("qemu-system-x86", "qemu-utils"))
+        ]
+    version = ".".join(map(str, facts.version))
+    found = [Finding(subject="QEMU", good=True, found=f"{version} at {facts.binary}, machine {facts.machine_type}")]
+    if facts.kvm_problem is None:
+        found.append(Finding(subject="KVM", good=True, found="boots a guest; servers run at full speed"))
+    else:
+        found.append(
+            Finding(subject="KVM", good=None, found=facts.kvm_problem, remedy="guests are emulated: right, but slower")
+        )
+    sandbox = Sandbox("doctor")
+    try:
+        await sandbox.probe()
+    except DriverError as problem:
+        found.append(Finding(subject="confinement", good=False, found=str(problem)))
+    else:
+        found.append(_confinement(sandbox.as_root, sandbox.own_root))
+    return found
+
+
+def _confinement(as_root: bool, own_root: bool) -> Finding:
+    if not as_root:
+        return Finding(
+            subject="confinement",
+            good=None,
+            found="guests run as your user, with QEMU's seccomp sandbox",
+            remedy="started as root, each guest gets a user, a root folder and a cgroup of its own",
+        )
+    if not own_root:
+        return Finding(
+            subject="confinement",
+            good=None,
+            found="each guest has its own user; mount namespaces do not work here",
+            remedy="in a container: allow mounting (CAP_SYS_ADMIN), so that guests get a root folder of their own",
+        )
+    cgroups = ", cgroup " if _writable_cgroup() else ""
+    return Finding(subject="confinement", good=True, found=f"each guest gets its own user {cgroups}and root folder")
+
+
+def _writable_cgroup() -> bool:
+    return any(
+        os.access(place, os.W_OK) for place in ("/sys/fs/cgroup/cgroup.subtree_control", "/sys/fs/cgroup/memory")
+    )
+
+
+def _tiny_image() -> Finding:
+    from cumulet.image.tiny import DEBIAN_PACKAGES, available
+
+    problem = available()
+    if problem is None:
+        return Finding(subject="tiny image", good=True, found="built already, or can be built from Debian's packages")
+    return Finding(
+        subject="tiny image",
+        good=False,
+        found=problem,
+        remedy=f"{_install(*DEBIAN_PACKAGES)}; or upload an image of your own: openstack image create --file",
+    )
+
+
+def _database() -> Finding:
+    return Finding(subject="database", good=True, found="SQLite inside; PostgreSQL with `cumulet up --database URL`")
+
+
+def _state() -> Finding:
+    folder = state_folder.default()
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    if not os.access(place, os.W_OK):
+        return Finding(subject="state folder", good=False, found=f"{place} is not writable", remedy="use --state DIR")
+    free_gib = shutil.disk_usage(place).free / 2**30
+    return Finding(subject="state folder", good=True, found=f"{folder}, {free_gib:.0f} GiB free")
+
+
+def _port() -> Finding:
+    with socket.socket() as attempt:
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        address, _, port = DEFAULT_LISTEN.rpartition(":")
+        try:
+            attempt.bind((address, int(port)))
+        except OSError as error:
+            remedy = "choose another with --listen, or stop what listens there"
+            return Finding(subject="port", good=False, found=f"{DEFAULT_LISTEN}: {error.strerror}", remedy=remedy)
+    return Finding(subject="port", good=True, found=f"{DEFAULT_LISTEN} is free")
+
+
+def _install(*packages: str) -> str:
+    names = " ".join(packages)
+    if Path("/usr/bin/apt-get").exists():
+        return f"apt-get install {names}" + ("" if os.geteuid() == 0 else " (as root)")
+    return f"install what your distribution calls {names}"

@@ -1,0 +1,52 @@
+"""Which driver `--driver auto` means on this machine, and why."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from dataclasses import dataclass
+from typing import Literal
+
+import click
+
+Wish = Literal["auto", "simulated", "qemu"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A driver, and why it was chosen: one clause, for people."""
+
+    driver: Literal["simulated", "qemu"]
+    why: str
+
+
+def choose(wish: Wish, *, with_image: bool = False) -> Choice:
+    """The driver to use. A wish for QEMU on a machine that has none is an error, never silently something else.
+
+    `with_image`: QEMU alone does not do, the tiny image is needed too.
+    """
+    if wish == "simulated":
+        return Choice("simulated", "as asked for")
+    problem = qemu_problem()
+    if problem is None and with_image:
+        from cumulet.image.tiny import available
+
+        problem = available()
+    if problem is None:
+        return Choice("qemu", "QEMU works here")
+    if wish == "qemu":
+        raise click.ClickException(f"{problem}; `cumulet doctor` says more, --driver simulated needs none")
+    return Choice("simulated", problem)
+
+
+def qemu_problem() -> str | None:
+    """Why QEMU cannot be used here, None where it can: by asking it, which takes about a second."""
+    if shutil.which("qemu-system-x86_64") is None:
+        return "there is no qemu-system-x86_64 here"  # Said at once: without QEMU a cloud starts in a second.
+    from cumulet.host.qemu.facts import QemuMissing, probe
+
+    try:
+        asyncio.run(probe())
+    except QemuMissing as problem:
+        return str(problem)
+    return None

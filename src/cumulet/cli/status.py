@@ -1,0 +1,138 @@
+"""`cumulet status`: hosts, servers, operations under way, and stuck ones with their cause; read from the API."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cumulet.cli import state_folder
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cumulet.cli.client import Persona
+
+MIB_PER_GIB = 1024
+
+
+@click.command(short_help="Hosts, servers, running operations, and stuck ones with their cause.")
+@click.option(
+    "--clouds-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The clouds.yaml that `cumulet up` wrote.  [default: $OS_CLIENT_CONFIG_FILE, else that in your state folder]",
+)
+@click.option("--cloud", default="cumulet", show_default=True, help="Which entry of it; it has to be an administrator.")
+def status(clouds_file: Path | None, cloud: str) -> int:
+    """Show a running cloud at a glance: its hosts, its servers, what is going on, and what is stuck and why.
+
+    The exit status is 1 if a host is down or an operation is stuck.
+    """
+    import httpx
+    from rich.console import Console
+
+    from cumulet.cli.client import Unexpected, credentials_of, https, log_in
+
+    path = clouds_file or Path(os.environ.get("OS_CLIENT_CONFIG_FILE") or state_folder.default() / "clouds.yaml")
+    try:
+        credentials, authority = credentials_of(path, cloud)
+    except FileNotFoundError as error:
+        raise click.ClickException(f"there is no {path}: start a cloud with `cumulet up`, or name its file") from error
+    except (KeyError, TypeError) as error:
+        raise click.ClickException(f"{path} has no usable entry `{cloud}`") from error
+    console = Console()
+    try:
+        with https(credentials.auth_url.rsplit("/identity", 1)[0], authority) as http:
+            admin = log_in(http, "admin", credentials)
+            hosts, down = _hosts(admin)
+            servers = _servers(admin)
+            operations, stuck = _operations(admin)
+    except httpx.TransportError as error:
+        raise click.ClickException(f"no cloud answers at {credentials.auth_url}: {error}") from error
+    except Unexpected as error:
+        raise click.ClickException(str(error)) from error
+    for table in (hosts, servers, operations):
+        console.print(table)
+    return 1 if down or stuck else 0
+
+
+def _table(title: str, *columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", pad_edge=False)
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _hosts(admin: Persona) -> tuple[Table, int]:
+    """The hosts, and how many of them are down."""
+    services = admin.get("/compute/v2.1/os-services?binary=nova-compute")["services"]
+    hypervisors = {
+        one["hypervisor_hostname"]: one
+        for one in admin.get("/compute/v2.1/os-hypervisors/detail?with_servers=true")["hypervisors"]
+    }
+    providers = {one["name"]: one["uuid"] for one in admin.get("/placement/resource_providers")["resource_providers"]}
+    table = _table("Hosts", "host", "state", "takes servers", "servers", "memory used", "runs")
+    for service in sorted(services, key=lambda one: str(one["host"])):
+        name = service["host"]
+        hypervisor = hypervisors.get(name, {})
+        taking = "yes" if service["status"] == "enabled" else f"no: {service['disabled_reason'] or 'disabled'}"
+        state = str(service["state"]) + (" (forced)" if service.get("forced_down") else "")
+        memory = _memory(admin, providers[name]) if name in providers else ""
+        count = len(hypervisor.get("servers") or [])
+        _row(table, name, state, taking, count, memory, hypervisor.get("hypervisor_type", ""))
+    return table, sum(service["state"] != "up" for service in services)
+
+
+def _row(table: Table, *cells: object) -> None:
+    """Add a row of plain text: names are their users' choice and must not be read as markup."""
+    from rich.text import Text
+
+    table.add_row(*(Text(str(cell)) for cell in cells))
+
+
+def _memory(admin: Persona, provider: str) -> str:
+    used = admin.get(f"/placement/resource_providers/{provider}/usages")["usages"].get("MEMORY_MB", 0)
+    inventory = admin.get(f"/placement/resource_providers/{provider}/inventories")["inventories"].get("MEMORY_MB")
+    total = inventory["total"] if inventory else 0
+    return f"{used / MIB_PER_GIB:.1f} of {total / MIB_PER_GIB:.1f} GiB"
+
+
+def _servers(admin: Persona) -> Table:
+    found: list[dict[str, Any]] = []
+    marker = ""
+    while page := admin.get(f"/compute/v2.1/servers/detail?all_tenants=true&limit=1000{marker}")["servers"]:
+        found += page
+        marker = f"&marker={page[-1]['id']}"
+    table = _table(f"Servers ({len(found)})", "id", "name", "status", "task", "host", "project")
+    for server in sorted(found, key=lambda one: (str(one["name"]), str(one["id"]))):
+        _row(
+            table,
+            server["id"],
+            server["name"],
+            server["status"],
+            server["OS-EXT-STS:task_state"] or "",
+            server["OS-EXT-SRV-ATTR:host"] or "",
+            server["tenant_id"],
+        )
+    return table
+
+
+def _operations(admin: Persona) -> tuple[Table, int]:
+    """Operations that have not ended, and how many of them are stuck."""
+    found = admin.get("/compute/v2.1/cumulet/operations")["operations"]
+    table = _table(f"Operations under way ({len(found)})", "operation", "server", "since", "at", "stuck because")
+    for operation in found:
+        _row(
+            table,
+            operation["saga"],
+            operation["subject"],
+            operation["created_at"],
+            f"{operation['status']}, {operation['step']}",
+            operation["stuck_cause"] or "",
+        )
+    return table, sum(operation["stuck_cause"] is not None for operation in found)
