@@ -1,0 +1,215 @@
+"""The cloud's own certificate authority: TLS for its API and for what hosts send to each other."""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import ipaddress
+import os
+import re
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+_CA_DAYS = 3650
+_LEAF_DAYS = 397
+_RENEW_DAYS = 30
+_CLOCK_ERROR = datetime.timedelta(hours=1)
+_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+
+
+class UnsafeKey(Exception):
+    """A private key that others could have read: not used, the message names the file and the remedy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    """A certificate with its key and the authority's certificate, as files."""
+
+    certificate: Path
+    key: Path
+    authority: Path
+
+
+class CertificateAuthority:
+    """A P-256 root kept in one folder. Only the control plane has it; hosts get what `issue_host` writes."""
+
+    def __init__(self, folder: Path, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+        self._folder = folder
+        self._key = key
+        self._certificate = certificate
+
+    @classmethod
+    def load_or_create(cls, folder: Path) -> CertificateAuthority:
+        """Raises `UnsafeKey` where the key is readable by anyone but its owner."""
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with open(folder / "lock", "a") as lock:  # Two processes must not make two authorities.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / "ca-cert.pem").exists():
+                _write_key(folder / "ca-key.pem", key := ec.generate_private_key(ec.SECP256R1()))
+                _write(folder / "ca-cert.pem", _pem(_root(key)), 0o644)
+            certificate = x509.load_pem_x509_certificate((folder / "ca-cert.pem").read_bytes())
+            return cls(folder, _read_key(folder / "ca-key.pem"), certificate)
+
+    @property
+    def certificate_file(self) -> Path:
+        """What clients must trust (`cacert` in clouds.yaml)."""
+        return self._folder / "ca-cert.pem"
+
+    def issue_server(self, names: Sequence[str], ips: Sequence[str]) -> Issued:
+        """A certificate for the API's listener, kept until it nears its end or other names are asked for."""
+        alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
+        alternatives += [x509.IPAddress(ipaddress.ip_address(ip)) for ip in ips]
+        folder = self._folder / "api"
+        self._issue(folder, "server", (names or ips)[0], alternatives, (ExtendedKeyUsageOID.SERVER_AUTH,))
+        return Issued(
+            certificate=folder / "server-cert.pem", key=folder / "server-key.pem", authority=folder / "ca-cert.pem"
+        )
+
+    def issue_host(self, name: str) -> Path:
+        """A folder with a host's certificates, named as QEMU's `tls-creds-x509` wants them: the host is server of one
+        move and client of the next. The subject is the host's name alone, so a peer sees exactly ``CN=<name>``."""
+        if not _HOST_NAME.fullmatch(name) or len(name) > 64:
+            raise ValueError("a host is named like a DNS name in lower case, at most 64 characters")
+        folder = self._folder / "hosts" / name
+        usages = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+        for role in ("server", "client"):
+            self._issue(folder, role, name, [x509.DNSName(name)], usages)
+        return folder
+
+    def _issue(
+        self,
+        folder: Path,
+        role: str,
+        subject: str,
+        alternatives: list[x509.GeneralName],
+        usages: tuple[x509.ObjectIdentifier, ...],
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _write(folder / "ca-cert.pem", _pem(self._certificate), 0o644)
+        certificate_file, key_file = folder / f"{role}-cert.pem", folder / f"{role}-key.pem"
+        if certificate_file.exists() and key_file.exists():
+            _refuse_readable(key_file)
+            present = x509.load_pem_x509_certificate(certificate_file.read_bytes())
+            if self._still_good(present, alternatives):
+                return
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = self._sign(key.public_key(), subject, alternatives, usages)
+        # The certificate goes last, so that no crash leaves one beside a key that does not fit.
+        certificate_file.unlink(missing_ok=True)
+        _write_key(key_file, key)
+        _write(certificate_file, _pem(certificate), 0o644)
+
+    def _still_good(self, present: x509.Certificate, alternatives: list[x509.GeneralName]) -> bool:
+        if present.not_valid_after_utc - _now() < datetime.timedelta(days=_RENEW_DAYS):
+            return False
+        with suppress(Exception):
+            present.verify_directly_issued_by(self._certificate)
+            names = present.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+            return list(names) == alternatives
+        return False
+
+    def _sign(
+        self,
+        key: ec.EllipticCurvePublicKey,
+        subject: str,
+        alternatives: list[x509.GeneralName],
+        usages: tuple[x509.ObjectIdentifier, ...],
+    ) -> x509.Certificate:
+        now = _now()
+        end = min(now + datetime.timedelta(days=_LEAF_DAYS), self._certificate.not_valid_after_utc)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject[:64])]))
+            .issuer_name(self._certificate.subject)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - _CLOCK_ERROR)
+            .not_valid_after(end)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(digital_signature=True), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+            .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+
+
+def _root(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Cumulet authority")])
+    now = _now()
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _CLOCK_ERROR)
+        .not_valid_after(now + datetime.timedelta(days=_CA_DAYS))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+
+def _key_usage(
+    *, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False
+) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        key_cert_sign=key_cert_sign,
+        crl_sign=crl_sign,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+    plain = serialization.NoEncryption()
+    _write(path, key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain), 0o600)
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    if path.exists() and path.read_bytes() == content:
+        return
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    with open(new, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)
+
+
+def _refuse_readable(path: Path) -> None:
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise UnsafeKey(f"{path} is readable by others: anyone may have copied it; remove it, or chmod 600 if none did")
+
+
+def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    _refuse_readable(path)
+    key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise UnsafeKey(f"{path} is not an elliptic curve key")
+    return key

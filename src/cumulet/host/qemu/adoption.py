@@ -1,0 +1,63 @@
+"""After a restart of the agent: find the guests that went on without it, and pick up what it had begun."""
+
+from __future__ import annotations
+
+import contextlib
+
+import msgspec
+
+from cumulet.host.driver import DriverError, GuestReport, GuestState
+from cumulet.host.qemu.host import QemuHost
+from cumulet.host.qemu.live_migration_destination import end_unless_used
+from cumulet.host.qemu.live_migration_source import carry
+from cumulet.host.qemu.record import GuestFolder, GuestRecord, Intent, Role, folders
+
+
+async def adopt_all(host: QemuHost) -> None:
+    """Connect to every living guest and start its background work again. Decides nothing."""
+    for folder in folders(host.guests):
+        record = folder.read()
+        if record is None:
+            continue
+        host.sandbox.keep_uid(record.uid, folder.path)
+        hypervisor = host.hypervisor(folder.server_id)
+        if hypervisor is None:
+            continue
+        await hypervisor.listen()
+        with contextlib.suppress(DriverError):  # One that hangs now is seen by whoever observes it.
+            hypervisor.migration = str((await hypervisor.migration_status())["status"])
+            record = _mended(folder, record, await hypervisor.run_state())
+        if record.copy is not None and record.copy.outcome is None:
+            host.start_task(folder.server_id, "copy", carry(host, folder.server_id))
+        if record.role is Role.INCOMING:
+            host.start_task(folder.server_id, "listen-limit", end_unless_used(host, folder.server_id))
+
+
+def _mended(folder: GuestFolder, record: GuestRecord, run_state: str) -> GuestRecord:
+    """A guest that runs was told to: a record that a crash left behind follows it."""
+    if run_state != "running":
+        return record
+    mended = record
+    if record.role is Role.INCOMING:
+        mended = msgspec.structs.replace(mended, role=Role.OWN, incoming=None)
+    if record.intent is not Intent.STOPPED:
+        mended = msgspec.structs.replace(mended, intent=Intent.RUNNING)
+    if mended != record:
+        folder.write(mended)
+    return mended
+
+
+async def reports(host: QemuHost) -> list[GuestReport]:
+    """Every guest with a folder here. One whose hypervisor hangs is reported by the fact that its process exists."""
+    found = []
+    for folder in folders(host.guests):
+        record = folder.read()
+        if record is None:
+            found.append(GuestReport(server_id=folder.server_id, state=GuestState.CRASHED, generation=0))
+            continue
+        try:
+            state = await host.observe(folder.server_id)
+        except DriverError:
+            state = GuestState.INCOMING if record.role is Role.INCOMING else GuestState.RUNNING
+        found.append(GuestReport(server_id=folder.server_id, state=state, generation=0))
+    return found

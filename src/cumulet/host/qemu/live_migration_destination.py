@@ -1,0 +1,181 @@
+"""The destination's side of a live migration: a guest that waits, takes its state from one source, and runs when told.
+
+It listens only between `prepare_incoming` and the commit, only on the migration address, only for the source named.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+
+import msgspec
+
+from cumulet.host.driver import DriverError, Endpoint, Guest, MigrationParameters
+from cumulet.host.qemu import config_drive
+from cumulet.host.qemu.command_line import DISK_NODE
+from cumulet.host.qemu.host import QemuHost
+from cumulet.host.qemu.hypervisor import Hypervisor
+from cumulet.host.qemu.life import define, frozen
+from cumulet.host.qemu.qmp import Json
+from cumulet.host.qemu.record import GuestFolder, GuestRecord, Incoming, Intent, Role
+from cumulet.host.qemu.tls import CREDENTIALS, PEER
+
+_LOAD_SECONDS = 2.0
+EXPORT = "disk0-export"
+
+CAPABILITIES: list[Json] = [
+    {"capability": name, "state": True}
+    for name in ("events", "return-path", "late-block-activate", "pause-before-switchover")
+]
+"""The same on both sides: one that differs kills the destination in the middle of the stream."""
+
+
+async def prepare_incoming(
+    host: QemuHost, guest: Guest, *, source_host: str, parameters: MigrationParameters
+) -> Endpoint:
+    if not parameters.copy_disk:
+        raise DriverError("SHARED_STORAGE_NOT_YET: disks are local to a host and must be copied")
+    if parameters.post_copy:
+        raise DriverError("POST_COPY_NOT_YET: this host cannot receive in post-copy mode")
+    server_id = guest.server_id
+    async with host.lock(server_id):
+        listening = await _still_listening(host, server_id, source_host)
+        if listening is not None:
+            return listening
+        await host.remove(server_id)
+        folder, record = define(host, frozen(host, guest), role=Role.INCOMING)
+        try:
+            endpoint = await _listen(host, folder, record, source_host, parameters)
+        except BaseException:
+            await host.remove(server_id)
+            raise
+        host.start_task(server_id, "listen-limit", end_unless_used(host, server_id))
+        return endpoint
+
+
+async def _still_listening(host: QemuHost, server_id: str, source_host: str) -> Endpoint | None:
+    """The endpoint of an earlier, equal request. Refuses to destroy what may be the only copy of a guest."""
+    record = host.folder(server_id).read()
+    if record is None:
+        return None
+    if record.role is Role.OWN:
+        raise DriverError("ALREADY_HERE: the guest lives on this host")
+    hypervisor = host.hypervisor(server_id)
+    if hypervisor is None:
+        return None
+    run_state = await hypervisor.run_state()
+    status = (await hypervisor.migration_status())["status"]
+    if run_state != "inmigrate" or status == "completed":
+        raise DriverError("HOLDS_STATE: this destination has taken a guest's state; resume or destroy it")
+    incoming = record.incoming
+    waits = incoming is not None and incoming.source_host == source_host and status in ("none", "setup")
+    return incoming.endpoint if incoming is not None and waits else None
+
+
+async def _listen(
+    host: QemuHost, folder: GuestFolder, record: GuestRecord, source_host: str, parameters: MigrationParameters
+) -> Endpoint:
+    await host.disks.make_empty_disk(record.guest, folder, record.uid)
+    config_drive.write(record.guest, folder, record.uid)
+    hypervisor = await host.launch(folder, record, incoming=True)
+    await host.tls.lend(hypervisor, folder, record.uid, "server")
+    await host.tls.accept_only(hypervisor, source_host)
+    await hypervisor.ask("migrate-set-capabilities", {"capabilities": CAPABILITIES})
+    await hypervisor.ask("migrate-set-parameters", {"tls-creds": CREDENTIALS, "tls-authz": PEER})
+    nbd_port = await _export_disk(hypervisor, host.address)
+    await hypervisor.ask("migrate-incoming", {"uri": f"tcp:{_in_uri(host.address)}:0"})
+    endpoint = Endpoint(
+        address=host.address, port=await _bound_port(hypervisor), nbd_port=nbd_port, tls_hostname=host.name
+    )
+    incoming = Incoming(source_host=source_host, parameters=parameters, endpoint=endpoint)
+    folder.write(msgspec.structs.replace(record, intent=Intent.RUNNING, incoming=incoming))
+    return endpoint
+
+
+async def _export_disk(hypervisor: Hypervisor, address: str) -> int:
+    """QEMU cannot be asked which port its NBD server got, so it inherits a socket that is bound already."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.bind((address, 0))
+        listener.listen(4)
+        port = int(listener.getsockname()[1])
+        await hypervisor.ask("getfd", {"fdname": "nbd-listener"}, pass_fd=listener.fileno())
+    server: dict[str, Json] = {"addr": {"type": "fd", "data": {"str": "nbd-listener"}}}
+    await hypervisor.ask(
+        "nbd-server-start", server | {"tls-creds": CREDENTIALS, "tls-authz": PEER, "max-connections": 4}
+    )
+    export: dict[str, Json] = {"type": "nbd", "id": EXPORT, "node-name": DISK_NODE, "name": DISK_NODE, "writable": True}
+    await hypervisor.ask("block-export-add", export)
+    return port
+
+
+async def _bound_port(hypervisor: Hypervisor) -> int:
+    addresses = (await hypervisor.migration_status()).get("socket-address")
+    first = addresses[0] if isinstance(addresses, list) and addresses else None
+    if not isinstance(first, dict):
+        raise DriverError("NOT_LISTENING: QEMU does not say where it listens")
+    return int(str(first["port"]))
+
+
+def _in_uri(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+async def end_unless_used(host: QemuHost, server_id: str) -> None:
+    """End a destination that nobody uses. Disk writes and a stream count as use, a connection alone does not."""
+    folder = host.folder(server_id)
+    last_write = -1
+    while True:
+        hypervisor = host.hypervisor(server_id)
+        record = folder.read()
+        if hypervisor is None or record is None or record.role is not Role.INCOMING:
+            return
+        change = hypervisor.change()
+        if hypervisor.migration not in ("none", "setup"):
+            return  # From the first byte of state on, only the control plane decides.
+        await hypervisor.wait_for_change(change, host.listen_seconds)
+        if change.is_set():
+            continue
+        written = os.stat(folder.disk).st_mtime_ns
+        if written != last_write and last_write >= 0:
+            last_write = written
+            continue
+        async with host.lock(server_id):
+            if (await hypervisor.migration_status())["status"] in ("none", "setup"):
+                await hypervisor.kill()
+        return
+
+
+async def _wait_until_whole(hypervisor: Hypervisor) -> None:
+    """Until all has been loaded. With a return path it has when the source says so, but never trust one side."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LOAD_SECONDS):
+            while True:
+                change = hypervisor.change()
+                run_state = await hypervisor.run_state()
+                if run_state == "paused" and (await hypervisor.migration_status())["status"] == "completed":
+                    return
+                await hypervisor.wait_for_change(change, _LOAD_SECONDS)
+    raise DriverError("INCOMPLETE: the guest's state has not arrived in full")
+
+
+async def resume_destination(host: QemuHost, server_id: str) -> None:
+    async with host.lock(server_id):
+        record = host.record(server_id)
+        hypervisor = host.running_hypervisor(server_id)
+        stays_paused = record.incoming is not None and record.incoming.parameters.paused
+        if await hypervisor.run_state() != "running" and record.role is Role.INCOMING:
+            await _wait_until_whole(hypervisor)
+            await hypervisor.ask("nbd-server-stop")
+            if not stays_paused:
+                await hypervisor.ask("cont")
+        elif record.role is Role.OWN and not record.user_paused:
+            await hypervisor.ask("cont")
+        host.stop_tasks(server_id)
+        if record.role is Role.INCOMING:
+            # After `cont`, to spare the guest the wait for the disk: a crash in between is mended by the run state.
+            settled = msgspec.structs.replace(record, role=Role.OWN, incoming=None, user_paused=stays_paused)
+            host.folder(server_id).write(settled)
+        host.start_task(server_id, "withdraw-tls", host.tls.withdraw(hypervisor))

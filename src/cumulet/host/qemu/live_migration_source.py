@@ -1,0 +1,390 @@
+"""The source's side of a live migration: disks, then memory, then the hand-over; or back to where it was.
+
+Theory of operation. The copy is carried by one task per guest that knows no history: it looks at what QEMU says (block
+job and migration status), does the one thing that follows from it, and waits for the next event. So a restarted agent
+carries on by starting the same task, wherever the old one died - also in the switchover, where the guest stands still
+and only a `migrate-continue` frees it. The task ends with an outcome in the guest's record. It never lets the guest run
+on after `completed`: that takes `resume_source`, a decision of the control plane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import msgspec
+
+from cumulet.host.driver import DriverError, Endpoint, MigrationParameters, MigrationPhase, MigrationProgress
+from cumulet.host.qemu.command_line import DISK_NODE
+from cumulet.host.qemu.host import QemuHost
+from cumulet.host.qemu.hypervisor import Hypervisor
+from cumulet.host.qemu.live_migration_destination import CAPABILITIES
+from cumulet.host.qemu.qmp import Arguments, Json
+from cumulet.host.qemu.record import Copy, GuestRecord, Intent, Role
+from cumulet.host.qemu.tls import CREDENTIALS
+
+_MIRROR = "mirror-disk0"
+_TARGET = "disk0-destination"
+_LOOK_SECONDS = 1.0
+"""How long to rely on events alone before looking again: an event can be lost with a connection."""
+
+_CONNECT_SECONDS = 5
+_CANCEL_SECONDS = 20.0
+_HANG_SECONDS = 2.0
+
+_PHASES = {
+    "setup": MigrationPhase.SETUP,
+    "wait-unplug": MigrationPhase.SETUP,
+    "active": MigrationPhase.ACTIVE,
+    "cancelling": MigrationPhase.ACTIVE,
+    "pre-switchover": MigrationPhase.SWITCHOVER,
+    "device": MigrationPhase.SWITCHOVER,
+    "postcopy-active": MigrationPhase.POST_COPY,
+    "postcopy-paused": MigrationPhase.POST_COPY,
+    "postcopy-recover": MigrationPhase.POST_COPY,
+    "completed": MigrationPhase.COMPLETED,
+    "failed": MigrationPhase.FAILED,
+    "cancelled": MigrationPhase.CANCELLED,
+}
+
+
+async def start_copy(host: QemuHost, server_id: str, endpoint: Endpoint, parameters: MigrationParameters) -> None:
+    if endpoint.nbd_port is None or not parameters.copy_disk:
+        raise DriverError("SHARED_STORAGE_NOT_YET: disks are local to a host and must be copied")
+    async with host.lock(server_id):
+        record = host.record(server_id)
+        if record.role is not Role.OWN:
+            raise DriverError("MOVING: this host is the destination of a move of this guest")
+        if record.copy is not None and record.copy.outcome in (None, MigrationPhase.COMPLETED):
+            if record.copy.endpoint == endpoint:
+                return
+            raise DriverError("MOVING: a copy to another place is under way")
+        hypervisor = host.running_hypervisor(server_id)
+        await make_movable(hypervisor, record)
+        host.folder(server_id).memory.unlink(missing_ok=True)  # Of an earlier resume that was interrupted late.
+        await _clean_up(host, hypervisor)
+        record = msgspec.structs.replace(record, copy=Copy(endpoint=endpoint, parameters=parameters))
+        host.folder(server_id).write(record)
+        try:
+            await _begin(host, hypervisor, record, endpoint, parameters)
+        except BaseException as problem:
+            await _clean_up(host, hypervisor)
+            _settle(host, server_id, MigrationPhase.FAILED, str(problem))
+            raise
+        host.start_task(server_id, "copy", carry(host, server_id))
+
+
+async def make_movable(hypervisor: Hypervisor, record: GuestRecord) -> None:
+    """Bring the guest to a state QEMU can save or send. Raises `DriverError` where it has none."""
+    run_state = await hypervisor.run_state()
+    if run_state == "postmigrate" and record.user_paused:
+        # QEMU sends no guest twice unless it has run in between. Both commands go out together: it runs no longer.
+        await asyncio.gather(hypervisor.ask("cont"), hypervisor.ask("stop"))
+    elif run_state not in ("running", "paused"):
+        raise DriverError(f"NOT_MOVABLE: the guest is in state {run_state}")
+
+
+async def _begin(
+    host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, endpoint: Endpoint, parameters: MigrationParameters
+) -> None:
+    folder = host.folder(record.guest.server_id)
+    await host.tls.lend(hypervisor, folder, record.uid, "client")
+    await hypervisor.ask("migrate-set-capabilities", {"capabilities": CAPABILITIES})
+    limits: Arguments = {
+        "max-bandwidth": parameters.bandwidth_mib_s << 20,
+        "downtime-limit": parameters.downtime_limit_ms,
+        "tls-creds": CREDENTIALS,
+        "tls-hostname": endpoint.tls_hostname,
+    }
+    await hypervisor.ask("migrate-set-parameters", limits)
+    target: Arguments = {
+        "driver": "nbd",
+        "node-name": _TARGET,
+        "server": {"type": "inet", "host": endpoint.address, "port": str(endpoint.nbd_port)},
+        "export": DISK_NODE,
+        "tls-creds": CREDENTIALS,
+        "tls-hostname": endpoint.tls_hostname,
+        "open-timeout": _CONNECT_SECONDS,
+    }
+    await hypervisor.ask("blockdev-add", target, timeout_s=2.0 * _CONNECT_SECONDS)
+    mirror: Arguments = {
+        "job-id": _MIRROR,
+        "device": DISK_NODE,
+        "target": _TARGET,
+        "sync": "full",
+        "on-source-error": "report",
+        "on-target-error": "report",
+        "auto-dismiss": False,
+    }
+    await hypervisor.ask("blockdev-mirror", mirror)
+
+
+# -- carrying the copy
+
+
+async def carry(host: QemuHost, server_id: str) -> None:
+    """Do what follows from what is seen, until the copy has ended."""
+    while True:
+        record = host.folder(server_id).read()
+        hypervisor = host.hypervisor(server_id)
+        if record is None or record.copy is None or record.copy.outcome is not None or hypervisor is None:
+            return  # Ended by another verb, or the guest is gone: `observe` tells.
+        change = hypervisor.change()
+        try:
+            if await _step(host, hypervisor, record, record.copy):
+                return
+        except DriverError:
+            # It hangs, or refused because it went on meanwhile. Time limits are the control plane's: look again.
+            await asyncio.sleep(0.1)
+        await hypervisor.wait_for_change(change, _LOOK_SECONDS)
+
+
+async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, copy: Copy) -> bool:
+    """One look and one act; True when the copy has ended."""
+    server_id = record.guest.server_id
+    job = await hypervisor.job(_MIRROR)
+    job_status = None if job is None else str(job.get("status"))
+    job_error = None if job is None else job.get("error")
+    if not copy.memory:
+        if job is None or job_status in ("concluded", "aborting"):
+            await _clean_up(host, hypervisor)
+            _settle(
+                host, server_id, MigrationPhase.FAILED, f"copying the disk failed: {job_error or 'the job has ended'}"
+            )
+            return True
+        if job_status == "ready":
+            host.folder(server_id).write(
+                msgspec.structs.replace(record, copy=msgspec.structs.replace(copy, memory=True))
+            )
+            hypervisor.migration = "none"
+            address = f"[{copy.endpoint.address}]" if ":" in copy.endpoint.address else copy.endpoint.address
+            await hypervisor.ask("migrate", {"uri": f"tcp:{address}:{copy.endpoint.port}"})
+        return False
+    answer = await hypervisor.migration_status()
+    status = str(answer["status"])
+    if status in ("completed", "failed", "cancelled", "none"):
+        await _end(host, hypervisor, server_id, status, answer)
+        return True
+    if job is None or (job_status == "concluded" and job_error is not None):
+        await hypervisor.ask("migrate_cancel")
+    elif status == "pre-switchover" and job_status == "ready":
+        # In this state "cancel" means: finish, and do not switch the guest over to the copy.
+        await hypervisor.ask("block-job-cancel", {"device": _MIRROR, "force": False})
+    elif status == "pre-switchover" and job_status == "concluded":
+        await hypervisor.ask("migrate-continue", {"state": "pre-switchover"})
+    return False
+
+
+async def _end(host: QemuHost, hypervisor: Hypervisor, server_id: str, status: str, answer: dict[str, Json]) -> None:
+    if status == "completed":
+        _settle(host, server_id, MigrationPhase.COMPLETED, None)
+        return
+    await _clean_up(host, hypervisor)
+    words = str(answer.get("error-desc") or "the hypervisor gives no reason")
+    if status == "cancelled":
+        _settle(host, server_id, MigrationPhase.CANCELLED, None)
+    else:
+        _settle(host, server_id, MigrationPhase.FAILED, words if status == "failed" else "the copy was interrupted")
+
+
+def _settle(host: QemuHost, server_id: str, outcome: MigrationPhase, error: str | None) -> None:
+    folder = host.folder(server_id)
+    record = folder.read()
+    if record is not None and record.copy is not None and record.copy.outcome is None:
+        ended = msgspec.structs.replace(record.copy, outcome=outcome, error=error)
+        folder.write(msgspec.structs.replace(record, copy=ended))
+    hypervisor = host.hypervisors.get(server_id)
+    if hypervisor is not None:
+        hypervisor.announce()
+
+
+async def _clean_up(host: QemuHost, hypervisor: Hypervisor) -> None:
+    """No mirror, no connection, no credentials left; each part only where it is there."""
+    job = await hypervisor.job(_MIRROR)
+    if job is not None and job.get("status") != "concluded":
+        await _drop_mirror(hypervisor)
+    if job is not None:
+        with contextlib.suppress(DriverError):
+            await hypervisor.ask("job-dismiss", {"id": _MIRROR})
+    nodes = await hypervisor.ask_list("query-named-block-nodes")
+    if any(node.get("node-name") == _TARGET for node in nodes):
+        await hypervisor.ask("blockdev-del", {"node-name": _TARGET})
+    await host.tls.withdraw(hypervisor)
+
+
+async def _drop_mirror(hypervisor: Hypervisor) -> None:
+    """Cancel the job by force; where it waits for a dead connection, cut that first."""
+    with contextlib.suppress(DriverError):
+        await hypervisor.ask("block-job-cancel", {"device": _MIRROR, "force": True}, timeout_s=_HANG_SECONDS)
+    for attempt in range(2):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_HANG_SECONDS):
+                while True:
+                    change = hypervisor.change()
+                    job = await hypervisor.job(_MIRROR)
+                    if job is None or job.get("status") == "concluded":
+                        return
+                    await hypervisor.wait_for_change(change, _HANG_SECONDS)
+        if attempt == 0:
+            await hypervisor.yank({"type": "block-node", "node-name": _TARGET})
+    raise DriverError("MIRROR_STUCK: the disk copy does not end")
+
+
+# -- following it
+
+
+async def copy_progress(
+    host: QemuHost, server_id: str, *, wait_seconds: float, seen: MigrationPhase
+) -> MigrationProgress:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + wait_seconds
+    while True:
+        hypervisor = host.hypervisor(server_id)
+        change = hypervisor.change() if hypervisor is not None else asyncio.Event()
+        record = host.record(server_id)
+        phase = _phase(record, hypervisor)
+        rest = deadline - loop.time()
+        if phase is not seen or phase.ended or rest <= 0:
+            return await _progress(record, hypervisor, phase)
+        if hypervisor is None:
+            return _without_process(record)
+        await hypervisor.wait_for_change(change, min(rest, _LOOK_SECONDS))
+
+
+def _phase(record: GuestRecord, hypervisor: Hypervisor | None) -> MigrationPhase:
+    """From what is known without asking: events told it, or the record says how it ended."""
+    copy = record.copy
+    if copy is None:
+        return MigrationPhase.NONE
+    if copy.outcome is not None:
+        return copy.outcome
+    if not copy.memory or hypervisor is None:
+        return MigrationPhase.DISK
+    phase = _PHASES.get(hypervisor.migration, MigrationPhase.SETUP)
+    # Its end is told only once the record has it, so that verbs that follow find the same.
+    return MigrationPhase.SWITCHOVER if phase is MigrationPhase.COMPLETED else phase
+
+
+async def _progress(record: GuestRecord, hypervisor: Hypervisor | None, phase: MigrationPhase) -> MigrationProgress:
+    if hypervisor is None:
+        return _without_process(record)
+    error = record.copy.error if record.copy is not None else None
+    if phase is MigrationPhase.NONE:
+        return MigrationProgress(phase=phase)
+    try:
+        memory = await hypervisor.migration_status() if record.copy is not None and record.copy.memory else {}
+        job = await hypervisor.job(_MIRROR)
+    except DriverError:
+        # The main loop is blocked: no numbers, but also no progress, and that is what the caller's timer looks at.
+        return MigrationProgress(phase=phase, error=error)
+    return _numbers(phase, error, memory, job)
+
+
+def _without_process(record: GuestRecord) -> MigrationProgress:
+    outcome = record.copy.outcome if record.copy is not None else None
+    if outcome is None:
+        return MigrationProgress(phase=MigrationPhase.FAILED, error="the source's process has ended")
+    return MigrationProgress(phase=outcome, error=record.copy.error if record.copy is not None else None)
+
+
+def _numbers(
+    phase: MigrationPhase, error: str | None, memory: dict[str, Json], job: dict[str, Json] | None
+) -> MigrationProgress:
+    ram = memory.get("ram")
+    ram = ram if isinstance(ram, dict) else {}
+    disk_total = _int(job, "total-progress")
+    disk_done = _int(job, "current-progress")
+    mbps = ram.get("mbps", 0)
+    return MigrationProgress(
+        phase=phase,
+        error=error,
+        memory_total=_int(ram, "total"),
+        memory_processed=_int(ram, "transferred"),
+        memory_remaining=_int(ram, "remaining"),
+        disk_total=disk_total,
+        disk_processed=disk_done,
+        disk_remaining=max(0, disk_total - disk_done),
+        rate_bytes_s=float(mbps) * 125_000 if isinstance(mbps, int | float) else 0.0,
+        dirty_rate_bytes_s=float(_int(ram, "dirty-pages-rate") * _int(ram, "page-size")),
+        rounds=_int(ram, "dirty-sync-count"),
+        downtime_ms=_int(memory, "downtime") if "downtime" in memory else None,
+        elapsed_ms=_int(memory, "total-time"),
+    )
+
+
+def _int(answer: dict[str, Json] | None, key: str) -> int:
+    value = answer.get(key) if answer is not None else None
+    return value if isinstance(value, int) else 0
+
+
+# -- changing its course
+
+
+async def force_complete(host: QemuHost, server_id: str) -> None:
+    """Pause the guest, so that nothing more is dirtied and the copy ends."""
+    async with host.lock(server_id):
+        record = host.record(server_id)
+        if record.copy is None or record.copy.outcome is not None:
+            raise DriverError("NOT_COPYING: no copy is under way")
+        hypervisor = host.running_hypervisor(server_id)
+        if await hypervisor.run_state() == "running":
+            await hypervisor.ask("stop")
+
+
+async def cancel_copy(host: QemuHost, server_id: str) -> MigrationProgress:
+    async with host.lock(server_id):
+        record = host.record(server_id)
+        hypervisor = host.hypervisor(server_id)
+        if record.copy is None or record.copy.outcome is not None or hypervisor is None:
+            return await _progress(record, hypervisor, _phase(record, hypervisor))
+        host.stop_tasks(server_id)
+        if record.copy.memory:
+            await _cancel_memory(hypervisor)
+            answer = await hypervisor.migration_status()
+            await _end(host, hypervisor, server_id, str(answer["status"]), answer)
+        else:
+            await _clean_up(host, hypervisor)
+            _settle(host, server_id, MigrationPhase.CANCELLED, None)
+        record = host.record(server_id)
+        return await _progress(record, hypervisor, _phase(record, hypervisor))
+
+
+async def _cancel_memory(hypervisor: Hypervisor) -> None:
+    """Until the migration has ended, one way or the other. A blocked main loop is freed by cutting its connection."""
+    try:
+        await hypervisor.ask("migrate_cancel", timeout_s=_HANG_SECONDS)
+    except DriverError:
+        await hypervisor.yank({"type": "migration"})
+    try:
+        async with asyncio.timeout(_CANCEL_SECONDS):
+            yanked = False
+            while True:
+                change = hypervisor.change()
+                try:
+                    status = (await hypervisor.migration_status())["status"]
+                except DriverError:
+                    status = "unknown"
+                if status in ("completed", "failed", "cancelled", "none"):
+                    return
+                await hypervisor.wait_for_change(change, _HANG_SECONDS)
+                if not change.is_set() and not yanked:
+                    yanked = True
+                    await hypervisor.yank({"type": "migration"})
+    except TimeoutError as late:
+        raise DriverError("CANCEL_TIMEOUT: the copy does not end") from late
+
+
+async def resume_source(host: QemuHost, server_id: str) -> None:
+    async with host.lock(server_id):
+        record = host.record(server_id)
+        if record.role is not Role.OWN:
+            raise DriverError("MOVING: this host is the destination of a move of this guest")
+        if record.copy is not None and record.copy.outcome is None:
+            raise DriverError("MOVING: the copy has not ended; cancel it first")
+        hypervisor = host.running_hypervisor(server_id)
+        run_state = await hypervisor.run_state()
+        if run_state != "running" and not record.user_paused and record.intent is Intent.RUNNING:
+            await hypervisor.ask("cont")
+        if record.copy is not None:
+            await _clean_up(host, hypervisor)
+            host.folder(server_id).write(msgspec.structs.replace(record, copy=None))

@@ -1,0 +1,158 @@
+"""What an agent keeps on disk about each guest: enough to find it again after a crash, never the truth about its state."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from cumulet.host.driver import DriverError, Endpoint, Guest, MigrationParameters, MigrationPhase, Record
+
+_SERVER_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class Role(StrEnum):
+    OWN = "own"
+    INCOMING = "incoming"
+    """A destination of a move that nobody has committed yet."""
+
+
+class Intent(StrEnum):
+    """What the last verb wanted: tells a guest that was stopped from one that has crashed."""
+
+    CREATING = "creating"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    SUSPENDED = "suspended"
+
+
+class ProcessId(Record, frozen=True):
+    """A process that cannot be mistaken for a later one with the same number."""
+
+    pid: int
+    start_time: int
+    boot_id: str
+
+
+class Copy(Record, frozen=True):
+    """An outgoing copy that has been begun."""
+
+    endpoint: Endpoint
+    parameters: MigrationParameters
+    memory: bool = False
+    """False while disks are copied; set before QEMU is told to send memory."""
+    outcome: MigrationPhase | None = None
+    """How it ended, as observed."""
+    error: str | None = None
+
+
+class Incoming(Record, frozen=True):
+    """A prepared destination."""
+
+    source_host: str
+    parameters: MigrationParameters
+    endpoint: Endpoint | None = None
+
+
+class GuestRecord(Record, frozen=True):
+    """The content of `record.json`."""
+
+    guest: Guest
+    uid: int | None
+    role: Role
+    intent: Intent
+    user_paused: bool = False
+    copy: Copy | None = None
+    incoming: Incoming | None = None
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(GuestRecord)
+_process_decoder = msgspec.json.Decoder(ProcessId)
+
+
+class GuestFolder:
+    """`<state>/guests/<server id>/`: the agent's part, with `vm/` in it as the only part that QEMU sees."""
+
+    def __init__(self, guests: Path, server_id: str) -> None:
+        if not _SERVER_ID.fullmatch(server_id):
+            raise DriverError("SERVER_ID: not a lower-case UUID")
+        self.server_id = server_id
+        self.path = guests / server_id
+        self.vm = self.path / "vm"
+        self.root = self.path / "root"
+        """Where the jail puts its root: an empty folder."""
+        self.monitors = (self.path / "monitor.sock", self.path / "monitor2.sock")
+        self.console = self.path / "console.log"
+        self.disk = self.vm / "disk.qcow2"
+        self.config_drive = self.vm / "config.iso"
+        self.memory = self.path / "memory.state"
+        """Outside `vm`: QEMU gets it as an open file and could not point the agent elsewhere."""
+        self.process = self.path / "process.json"
+        """Written by the process itself just before it becomes QEMU."""
+        self._record = self.path / "record.json"
+
+    def make(self, uid: int | None) -> None:
+        for folder in (self.path, self.vm, self.root):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        if uid is not None:
+            os.chown(self.vm, uid, uid)
+
+    def read(self) -> GuestRecord | None:
+        """None where there is no such guest, also where a crash left a folder without a record."""
+        try:
+            return _decoder.decode(self._record.read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def read_process(self) -> ProcessId | None:
+        """The newest process started for this guest; whether it still lives is another question."""
+        try:
+            return _process_decoder.decode(self.process.read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def write(self, record: GuestRecord) -> None:
+        """Durable when this returns: old or new after a crash, never half."""
+        write_durably(self._record, _encoder.encode(record))
+
+    def remove(self) -> None:
+        """The record goes last, so that an interrupted removal is seen and repeated."""
+        if not self.path.exists():
+            return
+        for entry in self.path.iterdir():
+            if entry != self._record:
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        self._record.unlink(missing_ok=True)
+        self.path.rmdir()
+        _sync_folder(self.path.parent)
+
+
+def folders(guests: Path) -> Iterator[GuestFolder]:
+    """All guests' folders, also those without a record."""
+    for path in sorted(guests.iterdir()) if guests.exists() else ():
+        if _SERVER_ID.fullmatch(path.name):
+            yield GuestFolder(guests, path.name)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    new = path.with_name(f".{path.name}.new")
+    with open(new, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,311 @@
+"""Builds the tiny bootable image from Debian's kernel and busybox: no root, nothing installed, cached by version."""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+DEBIAN_PACKAGES = ("apt", "dpkg", "mtools", "syslinux", "qemu-utils")
+"""What building needs installed. The kernel and busybox are only downloaded and unpacked."""
+
+_TOOLS = ("apt-get", "apt-cache", "dpkg", "mformat", "mcopy", "syslinux", "qemu-img")
+_KERNEL_METAPACKAGE = "linux-image-cloud-amd64"
+_MODULES = (
+    "drivers/virtio/virtio.ko",
+    "drivers/virtio/virtio_ring.ko",
+    "drivers/virtio/virtio_pci_legacy_dev.ko",
+    "drivers/virtio/virtio_pci_modern_dev.ko",
+    "drivers/virtio/virtio_pci.ko",
+    "drivers/block/virtio_blk.ko",
+    "drivers/char/hw_random/rng-core.ko",
+    "drivers/char/hw_random/virtio-rng.ko",
+    "drivers/cdrom/cdrom.ko",
+    "fs/isofs/isofs.ko",
+    "drivers/acpi/button.ko",
+    "drivers/input/evdev.ko",
+    "net/core/failover.ko",
+    "drivers/net/net_failover.ko",
+    "drivers/net/virtio_net.ko",
+)
+"""In the order they must be loaded; one that the kernel has built in is left out."""
+
+_DISK_BYTES = 32 << 20
+RECORD_BYTES = 512
+RECORD_AREA_OFFSET = 48 << 20
+"""Where a guest asked to write (`disk_writer=1`) puts its records: beyond the image, within any flavor's disk."""
+RECORD_COUNT = 4096
+
+_SYSLINUX_CFG = """\
+DEFAULT tiny
+PROMPT 0
+TIMEOUT 0
+LABEL tiny
+  LINUX vmlinuz
+  INITRD initrd.gz
+  APPEND console=ttyS0 quiet panic=-1 random.trust_cpu=on tsc=unstable mitigations=off
+"""
+
+_INIT = rf"""#!/bin/busybox sh
+# The whole user space of the tiny guest. Settings are KEY=NUMBER lines of the user data on a config drive:
+#   tick_ms=N        a line `tick <n> <server id>` every N ms (default 100, 0: none)
+#   fill_mib=N       fill N MiB of memory with random bytes at start
+#   dirty_mib_s=N    rewrite N MiB of memory a second
+#   disk_writer=1    512-byte records `seq <n> <server id>` on the disk from byte {RECORD_AREA_OFFSET}, fsynced, then printed
+#   poweroff_after_s=N, reboot_after_s=N, panic_after_s=N
+export PATH=/bin
+/bin/busybox mkdir -p /proc /sys /dev /tmp /config /run
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs -o size=90% tmpfs /tmp
+while read -r module; do insmod "/modules/$module" 2>/dev/null; done < /modules/order
+exec </dev/null >/dev/ttyS0 2>&1
+id=$(cat /sys/class/dmi/id/product_uuid 2>/dev/null | tr A-Z a-z)
+echo "cumulet-tiny: kernel $(uname -r), server $id"
+
+tick_ms=100 fill_mib=0 dirty_mib_s=0 disk_writer=0 poweroff_after_s=0 reboot_after_s=0 panic_after_s=0
+for device in /dev/sr0 /dev/vdb; do
+  [ -b "$device" ] && mount -t iso9660 -o ro "$device" /config 2>/dev/null && break
+done
+for file in /config/openstack/latest/user_data /config/user_data; do
+  [ -f "$file" ] || continue
+  while IFS='=' read -r key value; do
+    case "$value" in ''|*[!0-9]*) continue ;; esac
+    case "$key" in
+      tick_ms|fill_mib|dirty_mib_s|disk_writer|poweroff_after_s|reboot_after_s|panic_after_s) eval "$key=$value" ;;
+    esac
+  done < "$file"
+  break
+done
+
+cat > /tmp/power.sh <<'END'
+#!/bin/sh
+echo "cumulet-tiny: power button"
+sync
+poweroff -f
+END
+chmod +x /tmp/power.sh
+mkdir -p /etc/acpi/PWRF && ln -s /tmp/power.sh /etc/acpi/PWRF/00000080
+mkfifo /tmp/never /tmp/never2 /tmp/never3
+acpid -f -c /etc/acpi -l /dev/null >/dev/null 2>&1 &
+
+after() {{ [ "$1" -gt 0 ] && (sleep "$1"; echo "cumulet-tiny: $2 now"; sync; eval "$3") & }}
+after "$poweroff_after_s" poweroff 'poweroff -f'
+after "$reboot_after_s" reboot 'reboot -f'
+after "$panic_after_s" panic 'echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger'
+
+[ "$fill_mib" -gt 0 ] && dd if=/dev/urandom of=/tmp/fill bs=1M count="$fill_mib" 2>/dev/null
+
+if [ "$dirty_mib_s" -gt 0 ]; then (
+  dd if=/dev/urandom of=/tmp/source bs=64k count=16 2>/dev/null
+  exec 4<>/tmp/never2
+  block=0
+  # Eight times a second, an eighth of the rate, over a window of 32 MiB.
+  while :; do
+    todo=$((dirty_mib_s * 2))
+    while [ $todo -gt 0 ]; do
+      part=$((todo < 16 ? todo : 16))
+      dd if=/tmp/source of=/tmp/dirty bs=64k count=$part seek=$block conv=notrunc 2>/dev/null
+      block=$(((block + part) % 496))
+      todo=$((todo - part))
+    done
+    read -r -t 0.125 -u 4 nothing
+  done
+) & fi
+
+if [ "$disk_writer" -gt 0 ]; then (
+  exec 5<>/tmp/never3
+  seq=0
+  while :; do
+    seq=$((seq + 1))
+    place=$(({RECORD_AREA_OFFSET // RECORD_BYTES} + seq % {RECORD_COUNT}))
+    printf '%-511s\n' "seq $seq $id" |
+      dd of=/dev/vda bs={RECORD_BYTES} count=1 seek=$place conv=notrunc,fsync 2>/dev/null && echo "seq $seq"
+    read -r -t 0.02 -u 5 nothing
+  done
+) & fi
+
+exec 3<>/tmp/never
+tick=0
+if [ "$tick_ms" -gt 0 ]; then
+  pause=$(printf '0.%03d' $((tick_ms < 999 ? tick_ms : 999)))
+  while :; do
+    tick=$((tick + 1))
+    echo "tick $tick $id"
+    read -r -t "$pause" -u 3 nothing
+  done
+fi
+while :; do read -r -u 3 nothing; done
+"""
+
+
+class CannotBuild(Exception):
+    """The image cannot be built here; the message says why and what would help."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Package:
+    name: str
+    version: str
+
+
+def available() -> str | None:
+    """None where `build` should work, else the reason it cannot."""
+    try:
+        if _cached(_fingerprint(_packages())).exists():
+            return None
+    except CannotBuild as problem:
+        return str(problem)
+    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
+    if missing:
+        return f"missing tools: {', '.join(missing)} (Debian packages: {', '.join(DEBIAN_PACKAGES)})"
+    return None
+
+
+def build(progress: Callable[[str], None] = lambda _: None) -> Path:
+    """The image as a qcow2 file in the user's cache, built where it is not there yet. Raises `CannotBuild`."""
+    packages = _packages()
+    target = _cached(_fingerprint(packages))
+    if target.exists():
+        return target
+    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
+    if missing:
+        raise CannotBuild(f"missing tools: {', '.join(missing)} (Debian packages: {', '.join(DEBIAN_PACKAGES)})")
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with open(target.parent / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if target.exists():
+            return target
+        with tempfile.TemporaryDirectory(prefix="build-", dir=target.parent) as work:
+            finished = _build_in(Path(work), packages, progress)
+            os.replace(finished, target)
+    return target
+
+
+def _build_in(work: Path, packages: tuple[_Package, ...], progress: Callable[[str], None]) -> Path:
+    unpacked = work / "unpacked"
+    for package in packages:
+        progress(f"downloading {package.name} {package.version}")
+        _run(
+            ["apt-get", "-q", "download", f"{package.name}={package.version}"], work, "is the package source reachable?"
+        )
+    for archive in sorted(work.glob("*.deb")):
+        _run(["dpkg", "-x", archive.name, str(unpacked)], work)
+    progress("making the disk")
+    kernel = next((unpacked / "boot").glob("vmlinuz-*"), None)
+    if kernel is None:
+        raise CannotBuild("the kernel package holds no kernel")
+    (work / "initrd.gz").write_bytes(_initramfs(unpacked))
+    (work / "syslinux.cfg").write_text(_SYSLINUX_CFG)
+    shutil.copyfile(kernel, work / "vmlinuz")
+    with open(work / "disk.raw", "wb") as disk:
+        disk.truncate(_DISK_BYTES)
+    _run(["mformat", "-i", "disk.raw", "-T", str(_DISK_BYTES // 512), "-h", "64", "-s", "32", "::"], work)
+    _run(["mcopy", "-i", "disk.raw", "vmlinuz", "initrd.gz", "syslinux.cfg", "::"], work)
+    _run(["syslinux", "--install", "disk.raw"], work)
+    _run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", "disk.raw", "tiny.qcow2"], work)
+    return work / "tiny.qcow2"
+
+
+def _packages() -> tuple[_Package, ...]:
+    """The kernel the metapackage points at, and busybox, in their candidate versions."""
+    if shutil.which("apt-cache") is None:
+        raise CannotBuild("this machine has no apt: upload an image with `openstack image create --file`")
+    shown = _apt_cache("show", "--no-all-versions", _KERNEL_METAPACKAGE)
+    dependency = re.search(r"^Depends: (linux-image-[0-9][\w.+-]*)", shown, re.MULTILINE)
+    if dependency is None:
+        raise CannotBuild(f"apt knows no {_KERNEL_METAPACKAGE}: run `apt-get update` first (its lists are empty)")
+    return tuple(_Package(name=name, version=_candidate(name)) for name in (dependency[1], "busybox-static"))
+
+
+def _candidate(name: str) -> str:
+    version = re.search(r"^Version: (\S+)$", _apt_cache("show", "--no-all-versions", name), re.MULTILINE)
+    if version is None:
+        raise CannotBuild(f"apt knows no {name}: run `apt-get update` first (its lists are empty)")
+    return version[1]
+
+
+def _apt_cache(*arguments: str) -> str:
+    done = subprocess.run(["apt-cache", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return done.stdout
+
+
+def _fingerprint(packages: Iterable[_Package]) -> str:
+    recipe = "\n".join(
+        (*(f"{p.name}={p.version}" for p in packages), _INIT, _SYSLINUX_CFG, *_MODULES, str(_DISK_BYTES))
+    )
+    return hashlib.sha256(recipe.encode()).hexdigest()[:16]
+
+
+def _cached(fingerprint: str) -> Path:
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "cumulet" / "images" / f"tiny-{fingerprint}.qcow2"
+
+
+def _run(command: list[str], work: Path, hint: str = "") -> None:
+    environment = os.environ | {"LC_ALL": "C", "MTOOLS_SKIP_CHECK": "1"}
+    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode != 0:
+        words = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no message"]
+        raise CannotBuild(f"{command[0]} failed: {words[0]}{f' ({hint})' if hint else ''}")
+
+
+def _initramfs(unpacked: Path) -> bytes:
+    """A cpio archive in the `newc` format, written here because device nodes and owners then need no root."""
+    modules = next((unpacked / "lib/modules").iterdir()) / "kernel"
+    present = [module for module in _MODULES if (modules / module).is_file()]
+    archive = _Archive()
+    for folder in ("bin", "modules", "dev", "etc"):
+        archive.add(folder, 0o40755, b"")
+    archive.add("bin/busybox", 0o100755, (unpacked / "bin/busybox").read_bytes())
+    archive.add("init", 0o100755, _INIT.encode())
+    archive.add("modules/order", 0o100644, "".join(f"{Path(module).name}\n" for module in present).encode())
+    for module in present:
+        archive.add(f"modules/{Path(module).name}", 0o100644, (modules / module).read_bytes())
+    return gzip.compress(archive.finish(), mtime=0)
+
+
+class _Archive:
+    """Enough of cpio `newc` for an initramfs."""
+
+    def __init__(self) -> None:
+        self._parts = bytearray()
+        self._inode = 0
+
+    def add(self, name: str, mode: int, content: bytes, *, links: int = 1) -> None:
+        self._inode += 1
+        encoded = name.encode() + b"\0"
+        fields = (self._inode, mode, 0, 0, links, 0, len(content), 0, 0, 0, 0, len(encoded), 0)
+        self._parts += b"070701" + b"".join(b"%08X" % field for field in fields) + encoded
+        self._pad()
+        self._parts += content
+        self._pad()
+
+    def finish(self) -> bytes:
+        self.add("TRAILER!!!", 0, b"")
+        return bytes(self._parts)
+
+    def _pad(self) -> None:
+        self._parts += b"\0" * (-len(self._parts) % 4)
+
+
+def newest_record(area: bytes) -> int:
+    """The highest sequence number a guest's `disk_writer` has left in the record area (0: none)."""
+    newest = 0
+    for offset in range(0, len(area) - RECORD_BYTES + 1, RECORD_BYTES):
+        words = area[offset : offset + RECORD_BYTES].split()
+        if len(words) == 3 and words[0] == b"seq":
+            with suppress(ValueError):
+                newest = max(newest, int(words[1]))
+    return newest
