@@ -178,12 +178,18 @@ def flavor_by_id(tx: Tx, flavor_id: str) -> Flavor:
     return Flavor(**row._mapping)
 
 
-def flavor_in_sight(tx: Tx, caller: Caller, flavor_id: str) -> Flavor:
+def find_flavor(tx: Tx, caller: Caller, flavor_id: str) -> Flavor | None:
     """The flavor if it is public, or private with access for the caller's project, or the caller an administrator."""
     row = tx.first(_select().where(flavors.c.flavor_id == flavor_id, _in_sight(caller)))
-    if row is None:
+    return None if row is None else Flavor(**row._mapping)
+
+
+def flavor_in_sight(tx: Tx, caller: Caller, flavor_id: str) -> Flavor:
+    """As `find_flavor`, or NotFound."""
+    flavor = find_flavor(tx, caller, flavor_id)
+    if flavor is None:
         raise NotFound(f"Flavor {flavor_id} could not be found.")
-    return Flavor(**row._mapping)
+    return flavor
 
 
 def flavor_view(call: Call[Any, Any], flavor: Flavor, *, extra_specs: bool) -> dict[str, Any]:

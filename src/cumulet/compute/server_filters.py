@@ -1,0 +1,451 @@
+"""Which servers a list shows: Nova's filters, sort keys and pages, all decided in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+
+from cumulet.compute import attribute_types as t
+from cumulet.compute.links import page
+from cumulet.compute.model import PowerState
+from cumulet.compute.pattern import Pattern, is_literal
+from cumulet.compute.rules import ADMIN
+from cumulet.compute.server_views import ROOT_DEVICE, states_of
+from cumulet.compute.store import hosts, server_tags, servers
+from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest, Forbidden
+from cumulet.network.store import port_addresses, ports
+from cumulet.web.operation import Call
+from cumulet.web.policy import rule
+from cumulet.web.schema import Json, Key, NonNegativeInteger, Query, Since, Versions
+
+ALL_FILTERS = rule("os_compute_api:servers:allow_all_filters", ADMIN)
+
+PAGING = frozenset({"sort_key", "sort_dir", "limit", "marker"})
+JOINED_TABLES = frozenset(
+    {"block_device_mapping", "services", "metadata", "system_metadata", "info_cache", "security_groups", "pci_devices"}
+)
+TAG_FILTERS = ("tags", "tags-any", "not-tags", "not-tags-any")
+_OPEN_FILTERS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("2.1", ("reservation_id", "name", "status", "image", "flavor", "ip", "changes-since", "all_tenants")),
+    ("2.5", ("ip6",)),
+    ("2.26", TAG_FILTERS),
+    ("2.66", ("changes-before",)),
+    ("2.73", ("locked",)),
+    (
+        "2.83",
+        (
+            "availability_zone", "config_drive", "key_name", "created_at", "launched_at", "terminated_at",
+            "power_state", "task_state", "vm_state", "progress", "user_id",
+        ),
+    ),
+    ("2.90", ("hostname",)),
+)  # fmt: skip
+"""What callers without the rule for all filters may use, by microversion; the rest is silently dropped."""
+
+_SORT_KEYS = (
+    "access_ip_v4", "access_ip_v6", "auto_disk_config", "availability_zone", "config_drive", "created_at",
+    "display_description", "display_name", "host", "hostname", "image_ref", "instance_type_id", "kernel_id",
+    "key_name", "launch_index", "launched_at", "locked_by", "node", "power_state", "progress", "project_id",
+    "ramdisk_id", "root_device_name", "task_state", "terminated_at", "updated_at", "user_id", "uuid", "vm_state",
+)  # fmt: skip
+_IGNORED_SORT_KEYS = (
+    "architecture", "cell_name", "cleaned", "default_ephemeral_device", "default_swap_device", "deleted",
+    "deleted_at", "disable_terminate", "ephemeral_gb", "ephemeral_key_uuid", "id", "key_data", "launched_on",
+    "locked", "memory_mb", "os_type", "reservation_id", "root_gb", "shutdown_terminate", "user_data", "vcpus",
+    "vm_mode",
+)  # fmt: skip
+
+Matched = list[t.Regex] | None
+Text = list[str] | None
+Moments = list[t.Moment] | None
+
+
+def _keys(*names: str) -> Any:
+    return Annotated[list[str], Json({"items": {"type": "string", "enum": list(names)}})]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServersQuery(Query, closed_since="2.75"):
+    """All names Nova knows; what each means is below. Names that begin with ``_`` are refused later, by name."""
+
+    user_id: Text = None
+    project_id: Text = None
+    tenant_id: Text = None
+    launch_index: Text = None
+    image_ref: Text = None
+    image: Text = None
+    kernel_id: Matched = None
+    ramdisk_id: Matched = None
+    hostname: Matched = None
+    key_name: Matched = None
+    power_state: Matched = None
+    vm_state: Text = None
+    task_state: Text = None
+    host: Text = None
+    node: Matched = None
+    flavor: Matched = None
+    reservation_id: Matched = None
+    launched_at: Matched = None
+    terminated_at: Matched = None
+    availability_zone: Matched = None
+    name: Matched = None
+    display_name: Matched = None
+    description: Matched = None
+    display_description: Matched = None
+    locked_by: Matched = None
+    uuid: Text = None
+    root_device_name: Matched = None
+    config_drive: Matched = None
+    access_ip_v4: Matched = None
+    access_ip_v6: Matched = None
+    auto_disk_config: Matched = None
+    progress: Matched = None
+    sort_key: Annotated[
+        list[str] | None,
+        Versions(
+            ("2.1", _keys(*_SORT_KEYS, *_IGNORED_SORT_KEYS)),
+            ("2.75", _keys(*_SORT_KEYS, "locked")),
+        ),
+    ] = None
+    sort_dir: Text = None
+    all_tenants: Text = None
+    soft_deleted: Text = None
+    deleted: Text = None
+    status: Text = None
+    changes_since: Annotated[Moments, Key("changes-since")] = None
+    changes_before: Annotated[Moments, Key("changes-before"), Since("2.66")] = None
+    ip: Matched = None
+    ip6: Matched = None
+    created_at: Matched = None
+    block_device_mapping: Text = None
+    services: Text = None
+    metadata: Text = None
+    system_metadata: Text = None
+    info_cache: Text = None
+    security_groups: Text = None
+    pci_devices: Text = None
+    limit: NonNegativeInteger | None = None
+    marker: str | None = None
+    tags: Annotated[Matched, Since("2.26")] = None
+    tags_any: Annotated[Matched, Key("tags-any"), Since("2.26")] = None
+    not_tags: Annotated[Matched, Key("not-tags"), Since("2.26")] = None
+    not_tags_any: Annotated[Matched, Key("not-tags-any"), Since("2.26")] = None
+    locked: Annotated[Text, Since("2.73")] = None
+
+
+Condition = sa.ColumnElement[bool]
+
+
+def select_servers(call: Call[Any, Any], columns: sa.Select[Any], *, all_tenants_rule: str) -> list[sa.Row[Any]]:
+    """The rows of the page asked for. `columns` selects from `servers`."""
+    options = _allowed_options(call)
+    conditions = _scope(call, options, all_tenants_rule)
+    asked = page(call)
+    order = _order(call)
+    status = _status_conditions(call, options)
+    if status is None or not asked.limit:
+        return []
+    conditions += status
+    conditions += _time_conditions(options)
+    conditions += [make(value) for name, make in _EXACT.items() if (value := options.get(name)) is not None]
+    if call.version.at_least("2.26"):
+        conditions += [_TAGS[name](options[name].split(",")) for name in TAG_FILTERS if name in options]
+    conditions += _patterns(call.tx, options, conditions)
+    if asked.marker is not None:
+        conditions.append(_after(call, asked.marker, order, project=_own_project(call, options)))
+    ordered = [(column.desc() if descending else column.asc()) for column, descending in order]
+    return call.tx.all(columns.where(*conditions).order_by(*ordered).limit(asked.limit))
+
+
+def _allowed_options(call: Call[Any, Any]) -> dict[str, str]:
+    options = {name: value for name, value in call.query.pairs if name not in PAGING}
+    if not call.authorise(ALL_FILTERS, None):
+        allowed = {name for since, names in _OPEN_FILTERS if call.version.at_least(since) for name in names}
+        options = {name: value for name, value in options.items() if name in allowed}
+    for name in options:
+        if name in JOINED_TABLES or name.startswith("_"):
+            raise BadRequest(f"Invalid filter field: {name}.")
+    return options
+
+
+# -- whose
+
+
+def _scope(call: Call[Any, Any], options: dict[str, str], all_tenants_rule: str) -> list[Condition]:
+    """The caller's own project, or with `all_tenants` and its rule those asked for."""
+    locked = options.get("locked")
+    conditions = [servers.c.locked.is_(_boolean(locked))] if locked is not None else []
+    if _all_tenants(options):
+        call.require(all_tenants_rule)
+        project = options.get("tenant_id") or options.get("project_id")
+        return conditions + ([servers.c.project_id == project] if project is not None else [])
+    return [*conditions, servers.c.project_id == (call.caller.project_id or "")]
+
+
+def _all_tenants(options: dict[str, str]) -> bool:
+    value = options.get("all_tenants")
+    return value is not None and (value == "" or _boolean(value))
+
+
+def _own_project(call: Call[Any, Any], options: dict[str, str]) -> str | None:
+    return None if _all_tenants(options) else call.caller.project_id or ""
+
+
+_WORDS = {
+    word: value
+    for value, words in ((True, "1 t true on y yes"), (False, "0 f false off n no"))
+    for word in words.split()
+}
+
+
+def _boolean(text: str) -> bool:
+    value = _WORDS.get(text.strip().lower())
+    if value is None:
+        raise BadRequest(f"Unrecognized value '{text}', acceptable values are: {', '.join(map(repr, sorted(_WORDS)))}")
+    return value
+
+
+# -- state and time
+
+
+def _status_conditions(call: Call[Any, Any], options: dict[str, str]) -> list[Condition] | None:
+    """By `status`, which stands for vm_states and task_states, and whether deleted ones show; None: nothing fits."""
+    conditions: list[Condition] = []
+    deleted = _deleted(options)
+    if "status" in call.query:
+        vm_states, task_states = states_of(call.query.getall("status"))
+        if not vm_states:
+            if call.version.at_least("2.38"):
+                raise BadRequest("Invalid status value")
+            return None
+        if vm_states == {"deleted"}:
+            if not call.caller.is_admin:
+                raise Forbidden("Only administrators may list deleted instances")
+            deleted = True
+        conditions.append(servers.c.vm_state.in_(vm_states))
+        if "default" not in task_states:
+            conditions.append(servers.c.task_state.in_(task_states))
+        options.pop("vm_state", None)
+    if deleted is not None:
+        at = servers.c.deleted_at_us
+        conditions.append(at.is_not(None) if deleted else at.is_(None))
+    return conditions
+
+
+def _deleted(options: dict[str, str]) -> bool | None:
+    """None: both, which is what asking for changes means."""
+    if (text := options.get("deleted")) is not None:
+        return _WORDS.get(text.strip().lower(), False)
+    return None if "changes-since" in options or "changes-before" in options else False
+
+
+def _time_conditions(options: dict[str, str]) -> list[Condition]:
+    since, before = (
+        moment_us(options[name]) if name in options else None for name in ("changes-since", "changes-before")
+    )
+    if since is not None and before is not None and before < since:
+        raise BadRequest("The value of changes-since must be less than or equal to changes-before.")
+    conditions: list[Condition] = []
+    if since is not None:
+        conditions.append(servers.c.updated_at_us >= since)
+    if before is not None:
+        conditions.append(servers.c.updated_at_us <= before)
+    return conditions
+
+
+def moment_us(text: str) -> int:
+    """An ISO 8601 time, UTC where it names no zone; its format was checked with the query."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadRequest(f"Invalid time: {text}") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1_000_000)
+
+
+# -- exact filters
+
+
+def _power_state(value: str) -> Condition:
+    return servers.c.power_state.in_([state.value for state in PowerState if str(state.number) == value.strip("^$")])
+
+
+def _config_drive(value: str) -> Condition:
+    wanted = _WORDS.get(value.strip().lower())
+    return sa.false() if wanted is None else servers.c.config_drive.is_(wanted)
+
+
+def _with_address(version: int) -> Callable[[str], Condition]:
+    """Any address of the server contains the text, as Nova asks Neutron."""
+    dotted = "." if version == 4 else ":"
+
+    def condition(value: str) -> Condition:
+        wanted = value.strip("^$").replace("\\", "")
+        return servers.c.id.in_(
+            sa.select(ports.c.server_id)
+            .join(port_addresses, port_addresses.c.port_id == ports.c.id)
+            .where(
+                port_addresses.c.address.contains(wanted, autoescape=True),
+                port_addresses.c.address.contains(dotted),
+                ports.c.server_id.is_not(None),
+            )
+        )
+
+    return condition
+
+
+_EXACT: dict[str, Callable[[str], Condition]] = {
+    "user_id": lambda value: servers.c.user_id == value,
+    "image": lambda value: servers.c.image_id == value,
+    "image_ref": lambda value: servers.c.image_id == value,
+    "vm_state": lambda value: servers.c.vm_state == value,
+    "task_state": lambda value: servers.c.task_state == value,
+    "uuid": lambda value: servers.c.id == value,
+    "host": lambda value: servers.c.host == value,
+    "flavor": lambda value: servers.c.flavor["flavor_id"].as_string() == value,
+    "power_state": _power_state,
+    "config_drive": _config_drive,
+    "ip": _with_address(4),
+    "ip6": _with_address(6),
+}
+
+
+def _tagged(tag: str) -> Condition:
+    return servers.c.id.in_(sa.select(server_tags.c.server_id).where(server_tags.c.tag == tag))
+
+
+def _tagged_any(tags: list[str]) -> Condition:
+    return servers.c.id.in_(sa.select(server_tags.c.server_id).where(server_tags.c.tag.in_(tags)))
+
+
+_TAGS: dict[str, Callable[[list[str]], Condition]] = {
+    "tags": lambda tags: sa.and_(*map(_tagged, tags)),
+    "tags-any": _tagged_any,
+    "not-tags": lambda tags: sa.not_(sa.and_(*map(_tagged, tags))),
+    "not-tags-any": lambda tags: sa.not_(_tagged_any(tags)),
+}
+
+
+# -- filters that Nova matches as patterns
+
+
+def _text(column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+    return sa.func.coalesce(sa.cast(column, sa.Text), "")
+
+
+_ZONE: sa.ColumnElement[str] = sa.func.coalesce(
+    sa.select(hosts.c.zone).where(hosts.c.name == servers.c.host).scalar_subquery(), servers.c.requested_zone, ""
+)
+_MATCHED: dict[str, sa.ColumnElement[Any]] = {
+    "name": _text(servers.c.name), "display_name": _text(servers.c.name), "description": _text(servers.c.description),
+    "display_description": _text(servers.c.description), "hostname": _text(servers.c.hostname),
+    "key_name": _text(servers.c.key_name), "reservation_id": _text(servers.c.reservation_id),
+    "launch_index": _text(servers.c.launch_index), "node": _text(servers.c.host), "availability_zone": _ZONE,
+    "locked_by": _text(servers.c.locked_by), "access_ip_v4": _text(servers.c.access_ipv4),
+    "access_ip_v6": _text(servers.c.access_ipv6), "progress": _text(servers.c.progress),
+    "root_device_name": sa.literal(ROOT_DEVICE), "kernel_id": sa.literal(""), "ramdisk_id": sa.literal(""),
+    "auto_disk_config": sa.case((servers.c.disk_config == "AUTO", "1"), else_="0"),
+}  # fmt: skip
+_MOMENTS = {
+    "created_at": servers.c.created_at_us,
+    "launched_at": servers.c.launched_at_us,
+    "terminated_at": servers.c.terminated_at_us,
+}
+
+
+def _patterns(tx: Tx, options: dict[str, str], conditions: Sequence[Condition]) -> list[Condition]:
+    """Plain text is looked for by the database; a real pattern is matched here, over what the rest leaves."""
+    found: list[Condition] = []
+    for name, value in options.items():
+        if name in _MATCHED:
+            column = _MATCHED[name]
+            if is_literal(value):
+                found.append(column.contains(value, autoescape=True))
+            else:
+                found.append(_matching(tx, column, value, [*conditions, *found], str))
+        elif name in _MOMENTS:
+            found.append(_matching(tx, _MOMENTS[name], value, [*conditions, *found], _moment_text))
+    return found
+
+
+def _matching(
+    tx: Tx, column: Any, value: str, conditions: Sequence[Condition], as_text: Callable[[Any], str]
+) -> Condition:
+    pattern = Pattern(value)
+    rows = tx.all(sa.select(servers.c.number, column).where(*conditions))
+    return servers.c.number.in_([number for number, found in map(tuple, rows) if pattern.search(as_text(found))])
+
+
+def _moment_text(moment: int | None) -> str:
+    return "" if moment is None else datetime.fromtimestamp(moment / 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+# -- order and pages
+
+
+def _no_null(column: Any, stand_in: object) -> Any:
+    return sa.func.coalesce(column, stand_in)
+
+
+_ORDER: dict[str, Any] = {
+    "access_ip_v4": _no_null(servers.c.access_ipv4, ""), "access_ip_v6": _no_null(servers.c.access_ipv6, ""),
+    "auto_disk_config": servers.c.disk_config, "availability_zone": _ZONE, "config_drive": servers.c.config_drive,
+    "created_at": servers.c.created_at_us, "display_description": _no_null(servers.c.description, ""),
+    "display_name": servers.c.name, "host": _no_null(servers.c.host, ""), "hostname": servers.c.hostname,
+    "image_ref": _no_null(servers.c.image_id, ""), "instance_type_id": servers.c.flavor["flavor_id"].as_string(),
+    "key_name": _no_null(servers.c.key_name, ""), "launch_index": servers.c.launch_index,
+    "launched_at": _no_null(servers.c.launched_at_us, 0), "locked": servers.c.locked,
+    "locked_by": _no_null(servers.c.locked_by, ""), "node": _no_null(servers.c.host, ""),
+    "power_state": servers.c.power_state, "progress": servers.c.progress, "project_id": servers.c.project_id,
+    "task_state": _no_null(servers.c.task_state, ""), "terminated_at": _no_null(servers.c.terminated_at_us, 0),
+    "updated_at": servers.c.updated_at_us, "user_id": servers.c.user_id, "uuid": servers.c.id,
+    "vm_state": servers.c.vm_state,
+}  # fmt: skip
+"""Sort keys; those left out are the same for every server."""
+
+
+def _order(call: Call[Any, Any]) -> list[tuple[Any, bool]]:
+    """(column, descending) in turn; ends with the row's number, so that every order is total."""
+    keys = [key.strip() for key in call.query.getall("sort_key")]
+    directions = [direction.strip() for direction in call.query.getall("sort_dir")]
+    ignored: tuple[str, ...] = _IGNORED_SORT_KEYS
+    if call.version.at_least("2.73"):
+        ignored = tuple(key for key in ignored if key != "locked")
+    kept: list[tuple[str, str | None]] = []
+    for index, key in enumerate(keys):
+        if key in ignored:
+            continue
+        if key in ("host", "node") and not call.caller.is_admin:
+            raise Forbidden(f"Only administrators can sort servers by {key}")
+        kept.append((key, directions[index] if index < len(directions) else None))
+    if any(direction not in ("asc", "desc") for direction in directions):
+        raise BadRequest("Unknown sort direction, must be one of: asc, desc")
+    if keys and len(directions) > len(keys):
+        raise BadRequest("Sort direction size exceeds sort key size")
+    default = directions[0] if directions else "desc"
+    if not kept:
+        kept = [("created_at", default)]
+    order = [(_ORDER[key], (direction or default) == "desc") for key, direction in kept if key in _ORDER]
+    return [*order, (servers.c.number, default == "desc")]
+
+
+def _after(call: Call[Any, Any], marker: str, order: Sequence[tuple[Any, bool]], *, project: str | None) -> Condition:
+    """Everything that comes after the marker's row in this order."""
+    query = sa.select(*(column for column, _ in order)).where(servers.c.id == marker)
+    if project is not None:
+        query = query.where(servers.c.project_id == project)
+    at = call.tx.first(query)
+    if at is None:
+        raise BadRequest(f"marker [{marker}] not found")
+    later: list[Condition] = []
+    equal: list[Condition] = []
+    for (column, descending), value in zip(order, tuple(at), strict=True):
+        later.append(sa.and_(*equal, column < value if descending else column > value))
+        equal.append(column == value)
+    return sa.or_(*later)

@@ -1,0 +1,390 @@
+"""How servers are shown, at every microversion: bulk loads first, then plain dictionaries; long lists are fast."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from cumulet.clock import iso_us, iso_z
+from cumulet.compute.links import bookmark_root
+from cumulet.compute.model import Flavor, PowerState
+from cumulet.compute.rules import ADMIN, READER
+from cumulet.compute.store import hosts, server_group_members, server_groups, server_tags, servers
+from cumulet.db.engine import Tx
+from cumulet.network import for_compute as network
+from cumulet.network.for_compute import PortView
+from cumulet.web.operation import Call
+from cumulet.web.policy import rule
+
+EXTENDED = rule("os_compute_api:os-extended-server-attributes", ADMIN)
+FLAVOR_EXTRA_SPECS = rule("os_compute_api:servers:show:flavor-extra-specs", READER)
+HOST_STATUS = rule("os_compute_api:servers:show:host_status", ADMIN)
+HOST_STATUS_UNKNOWN = rule("os_compute_api:servers:show:host_status:unknown-only", ADMIN)
+
+ROOT_DEVICE = "/dev/vda"
+
+_STATUS: dict[str, tuple[str, Mapping[str, str]]] = {
+    "active": (
+        "ACTIVE",
+        {
+            "rebooting": "REBOOT", "reboot_pending": "REBOOT", "reboot_started": "REBOOT",
+            "rebooting_hard": "HARD_REBOOT", "reboot_pending_hard": "HARD_REBOOT",
+            "reboot_started_hard": "HARD_REBOOT", "updating_password": "PASSWORD", "rebuilding": "REBUILD",
+            "rebuild_block_device_mapping": "REBUILD", "rebuild_spawning": "REBUILD", "migrating": "MIGRATING",
+            "resize_prep": "RESIZE", "resize_migrating": "RESIZE", "resize_migrated": "RESIZE",
+            "resize_finish": "RESIZE",
+        },
+    ),
+    "building": ("BUILD", {}),
+    "stopped": (
+        "SHUTOFF",
+        {
+            "resize_prep": "RESIZE", "resize_migrating": "RESIZE", "resize_migrated": "RESIZE",
+            "resize_finish": "RESIZE", "rebuilding": "REBUILD", "rebuild_block_device_mapping": "REBUILD",
+            "rebuild_spawning": "REBUILD",
+        },
+    ),
+    "resized": ("VERIFY_RESIZE", {"resize_reverting": "REVERT_RESIZE"}),
+    "paused": ("PAUSED", {"migrating": "MIGRATING"}),
+    "suspended": ("SUSPENDED", {}),
+    "error": (
+        "ERROR",
+        {"rebuilding": "REBUILD", "rebuild_block_device_mapping": "REBUILD", "rebuild_spawning": "REBUILD"},
+    ),
+    "deleted": ("DELETED", {}),
+}  # fmt: skip
+"""Nova's status of a vm_state: its own, and the task states that change it."""
+
+_OTHER_STATES = {"rescued": "RESCUE", "soft-delete": "SOFT_DELETED", "shelved": "SHELVED",
+                 "shelved_offloaded": "SHELVED_OFFLOADED"}  # fmt: skip
+_WITH_PROGRESS = frozenset({"ACTIVE", "BUILD", "REBUILD", "RESIZE", "VERIFY_RESIZE", "MIGRATING"})
+_POWER_NUMBERS = {state.value: state.number for state in PowerState}
+
+
+def status_of(vm_state: str, task_state: str | None, *, deleted: bool = False) -> str:
+    """The one word users see."""
+    if deleted:
+        return "DELETED"
+    default, by_task = _STATUS[vm_state]
+    return by_task.get(task_state, default) if task_state is not None else default
+
+
+def states_of(statuses: Iterable[str]) -> tuple[set[str], set[str]]:
+    """vm_states and task_states that show as one of `statuses`; task state "default": any that is not special."""
+    wanted = {status.lower() for status in statuses}
+    vm_states = {state for state, status in _OTHER_STATES.items() if status.lower() in wanted}
+    task_states = {"default"} if vm_states else set()
+    for vm_state, (default, by_task) in _STATUS.items():
+        if default.lower() in wanted:
+            vm_states.add(vm_state)
+            task_states.add("default")
+        matching = {task for task, status in by_task.items() if status.lower() in wanted}
+        if matching:
+            vm_states.add(vm_state)
+            task_states |= matching
+    return vm_states, task_states
+
+
+@functools.lru_cache(maxsize=4096)
+def host_id(project_id: str, host: str | None) -> str:
+    """An opaque name of the host, different for every project."""
+    return hashlib.sha224((project_id + host).encode()).hexdigest() if host else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What of a server an answer shows, by microversion, operation and what the caller may see."""
+
+    full: bool
+    """All attributes; else what PUT answers before 2.75."""
+    groups: bool
+    """Server groups (2.71): not in lists."""
+    extended: bool
+    extra_specs: bool
+    host_status: bool | None
+    """True: any; False: only UNKNOWN; None: none."""
+
+
+def shown(call: Call[Any, Any], *, full: bool = True, groups: bool = False) -> Shown:
+    """What `call` shows, asking the policy once per answer."""
+    at_least = call.version.at_least
+    host_status: bool | None = None
+    if full and at_least("2.16"):
+        if call.authorise(HOST_STATUS, None):
+            host_status = True
+        elif call.authorise(HOST_STATUS_UNKNOWN, None):
+            host_status = False
+    return Shown(
+        full=full,
+        groups=groups and at_least("2.71"),
+        extended=full and call.authorise(EXTENDED, None),
+        extra_specs=at_least("2.47") and call.authorise(FLAVOR_EXTRA_SPECS, None),
+        host_status=host_status,
+    )
+
+
+class Viewer:
+    """Renders servers for one answer. Made with all that the rendered servers need already loaded."""
+
+    def __init__(self, call: Call[Any, Any], what: Shown, found: Sequence[Any]) -> None:
+        """`found`: rows of `select_for_views`."""
+        self.call = call
+        self.what = what
+        ids = [row.id for row in found]
+        at_least = call.version.at_least
+        self.ports: dict[str, list[PortView]] = network.ports_of(call.tx, ids)
+        self.tags = _tags(call.tx, ids) if at_least("2.26") else {}
+        self.groups = _groups(call.tx, ids) if what.groups else {}
+        self.hosts = _hosts(call.tx)
+        self._root = bookmark_root(call)
+        self._flavors: dict[str, dict[str, Any]] = {}
+        self._steps = [step for since, step in _STEPS if since is None or at_least(since)]
+
+    def view(self, row: Any) -> dict[str, Any]:
+        """One server. `row` is a row of `select_for_views`."""
+        deleted = row.deleted_at_us is not None
+        status = status_of(row.vm_state, row.task_state, deleted=deleted)
+        ports = self.ports.get(row.id, ())
+        server_id = row.id
+        view: dict[str, Any] = {
+            "id": server_id,
+            "name": row.name,
+            "status": status,
+            "tenant_id": row.project_id,
+            "user_id": row.user_id,
+            "metadata": _decoded(row.metadata_text),
+            "hostId": host_id(row.project_id, row.host),
+            "image": self._image(row),
+            "flavor": self._flavor(row.flavor_text),
+            "created": iso_z(row.created_at_us),
+            "updated": iso_z(row.updated_at_us),
+            "addresses": {} if row.vm_state == "building" else addresses(ports, extended=self.what.full),
+            "accessIPv4": row.access_ipv4 or "",
+            "accessIPv6": row.access_ipv6 or "",
+            "links": [
+                {"rel": "self", "href": f"{self.call.service_url}/servers/{server_id}"},
+                {"rel": "bookmark", "href": f"{self._root}/servers/{server_id}"},
+            ],
+            "OS-DCF:diskConfig": row.disk_config,
+        }
+        if status in _WITH_PROGRESS:
+            view["progress"] = row.progress
+        elif status in ("ERROR", "DELETED") and row.fault_code is not None:
+            view["fault"] = self._fault(row)
+        for step in self._steps:
+            step(self, row, view)
+        if self.what.full:
+            self._add_full(row, view, ports)
+        return view
+
+    def _image(self, row: Any) -> Any:
+        if row.image_id is None:
+            return ""
+        image: dict[str, Any] = {
+            "id": row.image_id,
+            "links": [{"rel": "bookmark", "href": f"{self._root}/images/{row.image_id}"}],
+        }
+        if self.call.version.at_least("2.98"):
+            image["properties"] = _decoded(row.image_properties_text)
+        return image
+
+    def _flavor(self, text: str) -> dict[str, Any]:
+        """Servers of one flavor share one rendering."""
+        view = self._flavors.get(text)
+        if view is None:
+            view = self._flavors[text] = self._render_flavor(msgspec.json.decode(text, type=Flavor))
+        return view
+
+    def _render_flavor(self, flavor: Flavor) -> dict[str, Any]:
+        if not self.call.version.at_least("2.47"):
+            href = f"{self._root}/flavors/{flavor.flavor_id}"
+            return {"id": flavor.flavor_id, "links": [{"rel": "bookmark", "href": href}]}
+        view: dict[str, Any] = {
+            "vcpus": flavor.vcpus, "ram": flavor.memory_mib, "disk": flavor.disk_gib,
+            "ephemeral": flavor.ephemeral_gib, "swap": flavor.swap_mib, "original_name": flavor.name,
+        }  # fmt: skip
+        if self.what.extra_specs:
+            view["extra_specs"] = flavor.extra_specs
+        return view
+
+    def _fault(self, row: Any) -> dict[str, Any]:
+        fault = {"code": row.fault_code, "created": iso_z(row.fault_at_us), "message": row.fault_message or ""}
+        if row.fault_details and (row.fault_code != 500 or self.call.caller.is_admin):
+            fault["details"] = row.fault_details
+        return fault
+
+    def _add_full(self, row: Any, view: dict[str, Any], ports: Sequence[PortView]) -> None:
+        host = self.hosts.get(row.host)
+        view["OS-EXT-AZ:availability_zone"] = host.zone if host is not None else (row.requested_zone or "")
+        view["config_drive"] = "True" if row.config_drive else ""
+        view["key_name"] = row.key_name
+        view["OS-SRV-USG:launched_at"] = iso_us(row.launched_at_us)
+        view["OS-SRV-USG:terminated_at"] = iso_us(row.terminated_at_us)
+        view["OS-EXT-STS:task_state"] = row.task_state
+        view["OS-EXT-STS:vm_state"] = row.vm_state
+        view["OS-EXT-STS:power_state"] = _POWER_NUMBERS[row.power_state]
+        view["os-extended-volumes:volumes_attached"] = []
+        if names := dict.fromkeys(name for port in ports for name in port.security_groups):
+            view["security_groups"] = [{"name": name} for name in names]
+        if self.what.extended:
+            self._add_extended(row, view)
+        if self.what.host_status is not None:
+            status = _host_status(host, row)
+            if self.what.host_status or status == "UNKNOWN":
+                view["host_status"] = status
+
+    def _add_extended(self, row: Any, view: dict[str, Any]) -> None:
+        view["OS-EXT-SRV-ATTR:host"] = row.host
+        view["OS-EXT-SRV-ATTR:instance_name"] = instance_name(row.number)
+        view["OS-EXT-SRV-ATTR:hypervisor_hostname"] = row.host
+        if self.call.version.at_least("2.3"):
+            view["OS-EXT-SRV-ATTR:hostname"] = row.hostname
+            view["OS-EXT-SRV-ATTR:kernel_id"] = ""
+            view["OS-EXT-SRV-ATTR:ramdisk_id"] = ""
+            view["OS-EXT-SRV-ATTR:launch_index"] = row.launch_index
+            view["OS-EXT-SRV-ATTR:reservation_id"] = row.reservation_id
+            view["OS-EXT-SRV-ATTR:root_device_name"] = ROOT_DEVICE
+            view["OS-EXT-SRV-ATTR:user_data"] = row.user_data
+
+
+# -- what microversions have added
+
+
+def _locked(_viewer: Viewer, row: Any, view: dict[str, Any]) -> None:
+    view["locked"] = row.locked
+
+
+def _description(_viewer: Viewer, row: Any, view: dict[str, Any]) -> None:
+    view["description"] = row.description
+
+
+def _show_tags(viewer: Viewer, row: Any, view: dict[str, Any]) -> None:
+    view["tags"] = viewer.tags.get(row.id, [])
+
+
+def _certificates(_viewer: Viewer, _row: Any, view: dict[str, Any]) -> None:
+    view["trusted_image_certificates"] = None
+
+
+def _show_groups(viewer: Viewer, row: Any, view: dict[str, Any]) -> None:
+    if viewer.what.groups:
+        view["server_groups"] = viewer.groups.get(row.id, [])
+
+
+def _locked_reason(_viewer: Viewer, row: Any, view: dict[str, Any]) -> None:
+    view["locked_reason"] = row.locked_reason
+
+
+def _hostname(_viewer: Viewer, row: Any, view: dict[str, Any]) -> None:
+    view["OS-EXT-SRV-ATTR:hostname"] = row.hostname
+
+
+def _pinned_zone(_viewer: Viewer, row: Any, view: dict[str, Any]) -> None:
+    view["pinned_availability_zone"] = row.requested_zone
+
+
+def _hints(_viewer: Viewer, row: Any, view: dict[str, Any]) -> None:
+    hints = _decoded(row.scheduler_hints_text)
+    view["scheduler_hints"] = {key: value if isinstance(value, list) else [value] for key, value in hints.items()}
+
+
+_STEPS: tuple[tuple[str | None, Any], ...] = (
+    ("2.9", _locked),
+    ("2.19", _description),
+    ("2.26", _show_tags),
+    ("2.63", _certificates),
+    ("2.71", _show_groups),
+    ("2.73", _locked_reason),
+    ("2.90", _hostname),
+    ("2.96", _pinned_zone),
+    ("2.100", _hints),
+)
+
+
+# -- parts other features show too
+
+
+def addresses(ports: Sequence[PortView], *, extended: bool) -> dict[str, list[dict[str, Any]]]:
+    """Addresses by network name, each fixed one followed by its floating one."""
+    by_network: dict[str, list[dict[str, Any]]] = {}
+    for port in ports:
+        entries = by_network.setdefault(port.network_name, [])
+        for held in port.addresses:
+            for address, kind in ((held.address, "fixed"), (held.floating, "floating")):
+                if address is None:
+                    continue
+                entry: dict[str, Any] = {"version": held.version, "addr": address}
+                if extended:
+                    entry["OS-EXT-IPS:type"] = kind
+                    entry["OS-EXT-IPS-MAC:mac_addr"] = port.mac
+                entries.append(entry)
+    return by_network
+
+
+def instance_name(number: int) -> str:
+    """The hypervisor's name for a server, by Nova's template."""
+    return f"instance-{number:08x}"
+
+
+_TEXTS = ("flavor", "metadata", "image_properties", "scheduler_hints")
+_LEFT_OUT = frozenset({*_TEXTS, "guest", "system_metadata", "public_key"})
+
+
+def select_for_views() -> sa.Select[Any]:
+    """Rows as `Viewer` reads them: JSON columns stay text until somebody looks at them."""
+    return sa.select(
+        *(column for column in servers.c if column.name not in _LEFT_OUT),
+        *(sa.cast(servers.c[name], sa.Text).label(f"{name}_text") for name in _TEXTS),
+    )
+
+
+def view_server(call: Call[Any, Any], server_id: str, what: Shown) -> dict[str, Any]:
+    """One server, freshly read."""
+    rows = call.tx.all(select_for_views().where(servers.c.id == server_id))
+    return Viewer(call, what, rows).view(rows[0])
+
+
+def _decoded(text: str) -> dict[str, Any]:
+    if text == "{}":
+        return {}
+    value: dict[str, Any] = msgspec.json.decode(text)
+    return value
+
+
+def _tags(tx: Tx, ids: Sequence[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    query = sa.select(server_tags).where(server_tags.c.server_id.in_(ids)).order_by(server_tags.c.tag)
+    for server_id, tag in map(tuple, tx.all(query)):
+        found.setdefault(server_id, []).append(tag)
+    return found
+
+
+def _groups(tx: Tx, ids: Sequence[str]) -> dict[str, list[str]]:
+    query = (
+        sa.select(server_group_members.c.server_id, server_groups.c.id)
+        .join(server_groups, server_groups.c.id == server_group_members.c.group_id)
+        .where(server_group_members.c.server_id.in_(ids))
+    )
+    return {server_id: [group_id] for server_id, group_id in map(tuple, tx.all(query))}
+
+
+def _hosts(tx: Tx) -> dict[str | None, Any]:
+    query = sa.select(hosts.c.name, hosts.c.zone, hosts.c.up, hosts.c.forced_down, hosts.c.disabled)
+    return {row.name: row for row in tx.all(query)}
+
+
+def _host_status(host: Any, row: Any) -> str:
+    """Nova's order: what an administrator declared comes before what is observed."""
+    if row.host is None or host is None:
+        return ""
+    if host.forced_down:
+        return "DOWN"
+    if host.disabled:
+        return "MAINTENANCE"
+    return "UP" if host.up else "UNKNOWN"
