@@ -130,9 +130,9 @@ def _operations(admin: Persona) -> tuple[Table, int]:
         _row(
             table,
             operation["saga"],
-            operation["subject"],
-            operation["created_at"],
-            f"{operation['status']}, {operation['step']}",
-            operation["stuck_cause"] or "",
+            operation["server_id"],
+            operation["started_at"],
+            f"{operation['status']}, step {operation['position'] + 1}",
+            operation["cause"] or "",
         )
-    return table, sum(operation["stuck_cause"] is not None for operation in found)
+    return table, sum(operation["stuck"] for operation in found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import errno
+import logging
 import signal
 import sys
 from dataclasses import dataclass
@@ -48,6 +48,13 @@ class ListenType(click.ParamType[Listen]):
         return Listen(address, int(port))
 
 
+def in_existing_folder(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """A file to be written: refused now, not after the cloud has started."""
+    if value is not None and not value.absolute().parent.is_dir():
+        raise click.BadParameter(f"there is no folder {value.absolute().parent}", ctx, param)
+    return value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outputs:
     """What `up` tells others: credentials, the URL for whoever waits for the start, why this driver."""
@@ -90,6 +97,7 @@ class Outputs:
     "--clouds-file",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
+    callback=in_existing_folder,
     help="Write clouds.yaml here, with the passwords and the cloud's own CA (mode 0600).  [default: DIR/clouds.yaml]",
 )
 @click.option(
@@ -101,6 +109,7 @@ class Outputs:
     "--ready-file",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
+    callback=in_existing_folder,
     help="Write the cloud's URL here once it serves.",
 )
 @click.option("--bare", is_flag=True, help="Seed no flavors, image and networks at first start.")
@@ -164,19 +173,32 @@ def up(
 
 
 async def _serve(settings: Settings, outputs: Outputs, *, leave_guests: bool) -> None:
-    from cumulet.cloud import EmbeddedCloud
+    from sqlalchemy.exc import ArgumentError, DBAPIError
 
+    from cumulet.ca import UnsafeKey
+    from cumulet.cloud import EmbeddedCloud
+    from cumulet.web.log import log_as_json, redact
+    from cumulet.web.server import AddressTaken
+
+    # On a terminal a line for every request would bury the one that matters.
+    log_as_json(level=logging.WARNING if sys.stderr.isatty() else logging.INFO)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     try:
         cloud = await EmbeddedCloud.start(settings)
-    except OSError as error:
-        raise _cannot_listen(settings, error) from error
+    except AddressTaken as error:
+        raise click.ClickException(f"{error}; choose another place with --listen (port 0 picks a free one)") from error
+    except UnsafeKey as error:
+        raise click.ClickException(str(error)) from error
+    except (ArgumentError, DBAPIError) as error:
+        words = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise click.ClickException(redact(f"the database cannot be used: {words}")) from None
     try:
-        state_folder.write_private(outputs.clouds_file, cloud.clouds_yaml())
-        url = f"{cloud.url.rstrip('/')}/"
+        if outputs.clouds_file != settings.state_dir / "clouds.yaml":
+            state_folder.write_private(outputs.clouds_file, cloud.clouds_yaml())
+        url = f"{cloud.url}/"
         if outputs.ready_file is not None:
             state_folder.write_private(outputs.ready_file, url)
         print(f"ready {url}", flush=True)
@@ -188,17 +210,3 @@ async def _serve(settings: Settings, outputs: Outputs, *, leave_guests: bool) ->
         await stop.wait()
     finally:
         await cloud.stop(leave_guests=leave_guests)
-
-
-def _cannot_listen(settings: Settings, error: OSError) -> Exception:
-    """A taken or foreign address is the user's to mend and gets one clear line; any other error stays what it is."""
-    place = f"{settings.listen_address}:{settings.listen_port}"
-    match error.errno:
-        case errno.EADDRINUSE:
-            return click.ClickException(f"{place} is taken: stop what listens there, or choose another with --listen")
-        case errno.EADDRNOTAVAIL:
-            return click.ClickException(f"{place} is no address of this machine")
-        case errno.EACCES if settings.listen_port < 1024:
-            return click.ClickException(f"{place}: this user may not listen on a port below 1024")
-        case _:
-            return error

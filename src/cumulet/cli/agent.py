@@ -1,0 +1,31 @@
+"""`cumulet agent`: the agent of one host of this machine, started by `cumulet up` and ended with it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import click
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command(short_help="Run one host's agent (started by `up`, not by hand).")
+@click.option("--name", required=True, help="The host's name.")
+@click.option("--state", required=True, type=FOLDER, metavar="DIR", help="Where this host keeps its guests.")
+@click.option("--tls", required=True, type=FOLDER, metavar="DIR", help="This host's certificates and keys.")
+@click.option(
+    "--socket", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The unix socket to answer on."
+)
+def agent(*, name: str, state: Path, tls: Path, socket: Path) -> None:
+    """Run the agent of one host, reached over a unix socket, until standard input closes.
+
+    `cumulet up --driver qemu` starts one for each host. It does what commands with a current generation say, on its
+    own host only; it holds no database and no cloud credentials. Its guests go on when it ends.
+    """
+    from cumulet.host.process import AgentPlace, run_agent
+
+    # Ctrl-C reaches every process of the terminal; whether guests stay is for `up` to say, which then closes our input.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    asyncio.run(run_agent(AgentPlace(name=name, state=state, tls=tls, socket=socket)))
