@@ -39,6 +39,10 @@ BACK_OFF_FIRST_SECONDS = 0.05
 BACK_OFF_LAST_SECONDS = 15.0
 
 
+BeforeStep = Callable[[str, str, Any], Awaitable[None]]
+"""Called with (saga, step, state) before each host step; what it raises is the step's failure. For scripted faults."""
+
+
 class LeaseLost(Exception):
     """Another runner has the operation: stop touching it."""
 
@@ -109,6 +113,7 @@ class Runner:
         sagas: Mapping[str, Saga[Any]],
         name: str,
         alone: bool,
+        before_step: BeforeStep | None = None,
     ) -> None:
         self.db = db
         self.clock = clock
@@ -117,6 +122,7 @@ class Runner:
         self.sagas = sagas
         self.name = name
         self._alone = alone
+        self._before_step = before_step
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._contexts: dict[str, StepContext] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -264,6 +270,8 @@ class Runner:
             if do is not None and is_host_step(do):
                 if operation.abort and operation.status is Status.FORWARD and position < len(saga.steps):
                     raise Aborted
+                if self._before_step is not None:
+                    await self._before_step(saga.name, do.__name__, state)
                 state = await cast("Awaitable[Any]", cast("Any", do)(context, state))
                 position += 1 if operation.status is Status.FORWARD else -1
             return await self.db.write_async(

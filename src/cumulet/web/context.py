@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cumulet.settings import Settings
 
 
-class Wake:
+class Wake(Protocol):
     """What an API process tells the conductor after a commit: 'look at this operation now'.
 
     Losing it costs only time.
@@ -21,7 +21,7 @@ class Wake:
 
     def operation(self, tx: Tx, operation_id: str) -> None:
         """Register on `tx` that the runner should look at `operation_id` once this transaction is durable."""
-        raise NotImplementedError
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

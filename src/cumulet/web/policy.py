@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,26 +35,40 @@ class RuleDefault:
     scope: tuple[Scope, ...]
     description: str
     base: bool
+    service: str = ""
+    """Whose it is. Base rules are a service's own: upstream's services use the same names for different checks."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.service}/{self.name}" if self.base and self.service else self.name
 
 
 RULES: dict[str, RuleDefault] = {}
-"""Every rule declared by the modules that were imported, base rules included."""
+"""Every rule declared by the modules that were imported, by its key, base rules included."""
 
 
 def rule(name: str, default: str, *, scope: tuple[Scope, ...] = ("project",), description: str = "") -> str:
     """Declare a rule with upstream's default check string and scope types; returns its name."""
-    _declare(RuleDefault(name=name, check=default, scope=scope, description=description, base=False))
+    _declare(
+        RuleDefault(name=name, check=default, scope=scope, description=description, base=False, service=_declaring())
+    )
     return name
 
 
 def base_rule(name: str, check: str, description: str = "") -> str:
-    """Declare a named building block for other rules. Declaring the same text twice is fine: services share some."""
-    _declare(RuleDefault(name=name, check=check, scope=(), description=description, base=True))
+    """Declare a named building block for the rules of the same service."""
+    _declare(RuleDefault(name=name, check=check, scope=(), description=description, base=True, service=_declaring()))
     return name
 
 
+def _declaring() -> str:
+    """The service whose file is declaring: ``compute`` for ``cumulet.compute.rules``."""
+    module: str = sys._getframe(2).f_globals["__name__"]
+    return module.split(".")[1] if module.startswith("cumulet.") else ""
+
+
 def _declare(declared: RuleDefault) -> None:
-    known = RULES.setdefault(declared.name, declared)
+    known = RULES.setdefault(declared.key, declared)
     if (known.check, known.scope, known.base) != (declared.check, declared.scope, declared.base):
         raise PolicyError(f"the policy rule {declared.name!r} is declared twice, differently")
 
@@ -76,14 +91,17 @@ class Policy:
     @classmethod
     def compile(cls, rules: Iterable[RuleDefault], overrides: Mapping[str, str] | None = None) -> Policy:
         overrides = overrides or {}
-        declared = {r.name: r for r in rules}
-        # An operator may add helper rules of his own; one that nothing refers to is a typing error.
-        texts = {name: r.check for name, r in declared.items()} | dict(overrides)
+        declared = {r.key: r for r in rules}
+        # An operator's text for a base rule counts in every service that has one of that name. He may add helper rules
+        # of his own; one that nothing refers to is a typing error.
+        texts = {key: overrides.get(r.name, r.check) for key, r in declared.items()}
+        names = {r.name for r in declared.values()}
+        texts |= {name: text for name, text in overrides.items() if name not in names}
         compiler = _Compiler(texts)
-        checks = {name: _scoped(compiler.rule(name), declared[name].scope) for name in declared}
-        for name in overrides:
-            compiler.rule(name)
-        unknown = overrides.keys() - declared.keys() - compiler.referenced
+        checks = {key: _scoped(compiler.rule(key, r.service), r.scope) for key, r in declared.items()}
+        for name in overrides.keys() - names:
+            compiler.rule(name, "")
+        unknown = overrides.keys() - names - compiler.referenced
         if unknown:
             raise PolicyError(f"the policy file names rules that do not exist: {', '.join(sorted(unknown))}")
         return cls(checks, overrides)
@@ -158,9 +176,14 @@ class _Compiler:
         self._texts = texts
         self._done: dict[str, Check] = {}
         self._open: list[str] = []
+        self._service = ""
         self.referenced: set[str] = set()
 
-    def rule(self, name: str) -> Check:
+    def rule(self, name: str, service: str) -> Check:
+        """Compile the rule of this name or key, as `service` sees it."""
+        own = f"{service}/{name}"
+        if own in self._texts:
+            name = own
         if name in self._done:
             return self._done[name]
         if name not in self._texts:
@@ -168,7 +191,9 @@ class _Compiler:
         if name in self._open:
             raise PolicyError(f"the policy rules {' > '.join([*self._open, name])} go in a circle")
         self._open.append(name)
+        outer, self._service = self._service, service
         self._done[name] = self._text(self._texts[name])
+        self._service = outer
         self._open.pop()
         return self._done[name]
 
@@ -221,7 +246,7 @@ class _Compiler:
             raise PolicyError(f"cannot understand {token!r} in the policy rule {self._open[-1]!r}")
         if kind == "rule":
             self.referenced.add(match)
-            return self.rule(match)
+            return self.rule(match, self._service)
         if kind == "role":
             return _role(match)
         if kind == "field":
@@ -331,6 +356,7 @@ CREDENTIALS: dict[str, Callable[[Caller], object]] = {
     "token.project.domain.id": lambda c: c.project_domain_id,
     "service_user_id": lambda _c: None,
     "service_project_id": lambda _c: None,
+    "service_roles": lambda _c: None,
 }
 """What a check may ask of the caller; another name in a policy file stops the start."""
 

@@ -1,0 +1,186 @@
+"""The composition root: a whole cloud in one process - database, services, conductor, hosts, HTTPS."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from cumulet import compute, identity, image, network, placement
+from cumulet.bus.in_process import InProcessLink
+from cumulet.ca import CertificateAuthority
+from cumulet.clock import Clock, SystemClock
+from cumulet.compute import seed as compute_seed
+from cumulet.compute.sagas import SAGAS
+from cumulet.conductor.reconcilers import HostWatch
+from cumulet.conductor.runner import BeforeStep, Runner
+from cumulet.db import schema
+from cumulet.db.engine import Database
+from cumulet.host.agent import Agent, FileFence
+from cumulet.host.client import Hosts
+from cumulet.host.process import AgentPlace, AgentProcesses
+from cumulet.host.simulated import SimulatedDriver, World
+from cumulet.identity import bootstrap as identity_bootstrap
+from cumulet.identity.service import Identity
+from cumulet.image import builtin as image_builtin
+from cumulet.image import data as image_data
+from cumulet.settings import Settings
+from cumulet.web.app import App
+from cumulet.web.audit import Audit
+from cumulet.web.context import Cloud
+from cumulet.web.operation import Service
+from cumulet.web.policy import Policy
+from cumulet.web.server import Server, serve
+
+SERVICES: tuple[ModuleType, ...] = (compute, identity, image, network, placement)
+
+
+def load_services() -> list[Service]:
+    """Import every file of every service, so that operations, rules and tables are declared; answer the services."""
+    for package in SERVICES:
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{package.__name__}.{module.name}")
+    from cumulet.compute.service import COMPUTE
+    from cumulet.identity.api import IDENTITY
+    from cumulet.image.service import IMAGE
+    from cumulet.network.service import NETWORK
+    from cumulet.placement.service import PLACEMENT
+
+    return [IDENTITY, COMPUTE, NETWORK, IMAGE, PLACEMENT]
+
+
+@dataclass(slots=True, kw_only=True)
+class EmbeddedCloud:
+    """A running cloud. `url` has no trailing slash."""
+
+    settings: Settings
+    clock: Clock
+    db: Database
+    identity: Identity
+    runner: Runner
+    hosts: Hosts
+    watch: HostWatch
+    context: Cloud
+    server: Server
+    authority: CertificateAuthority
+    passwords: dict[str, str]
+    world: World | None
+    _agents: AgentProcesses | None
+
+    @property
+    def url(self) -> str:
+        address = self.server.address
+        return f"https://{f'[{address}]' if ':' in address else address}:{self.server.port}"
+
+    def clouds_yaml(self) -> str:
+        """The text of clouds.yaml: credentials of `cumulet` and `demo`."""
+        return (self.settings.state_dir / "clouds.yaml").read_text(encoding="utf-8")
+
+    @classmethod
+    async def start(
+        cls, settings: Settings, *, clock: Clock | None = None, before_step: BeforeStep | None = None
+    ) -> EmbeddedCloud:
+        """Start everything; answers when it serves. The caller holds the state folder's lock."""
+        clock = clock or SystemClock()
+        settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        services = load_services()
+        authority = CertificateAuthority.load_or_create(settings.state_dir / "ca")
+        db = Database(settings.database_url)
+        schema.prepare(db)
+        identity_service = Identity(db=db, clock=clock, settings=settings, state_dir=settings.state_dir)
+        clouds_file = settings.state_dir / "clouds.yaml"
+        passwords = identity_bootstrap.prepare(db, identity_service, clouds_file)
+        image_data.reconcile(db, settings.state_dir, clock.now_us())
+
+        hosts = Hosts()
+        world, agents = await _connect_hosts(settings, clock, hosts, authority)
+        runner = Runner(
+            db=db, clock=clock, settings=settings, hosts=hosts, sagas=SAGAS, name=f"runner-{clock.uuid()}",
+            alone=db.is_sqlite, before_step=before_step,
+        )  # fmt: skip
+        watch = HostWatch(db=db, clock=clock, settings=settings, hosts=hosts)
+        context = Cloud(
+            settings=settings, db=db, clock=clock, state_dir=settings.state_dir, wake=runner, hosts=hosts,
+            identity=identity_service, policy=Policy.load(settings.policy_file),
+        )  # fmt: skip
+        app = App(context, services, audit=Audit(settings.state_dir / "audit.jsonl"))
+        await watch.start()
+        await runner.start()
+        if passwords.origin == "made" and not settings.bare:
+            await asyncio.to_thread(_seed, settings, db, clock)
+        certificate = authority.issue_server(names=("localhost",), ips=(settings.listen_address,))
+        server = await serve(
+            app,
+            address=settings.listen_address,
+            port=settings.listen_port,
+            certificate=certificate.certificate,
+            key=certificate.key,
+        )
+        cloud = cls(
+            settings=settings, clock=clock, db=db, identity=identity_service, runner=runner, hosts=hosts, watch=watch,
+            context=context, server=server, authority=authority, passwords=dict(passwords.by_user), world=world,
+            _agents=agents,
+        )  # fmt: skip
+        identity_bootstrap.write_clouds_yaml(
+            clouds_file, auth_url=f"{cloud.url}/identity/v3", cacert=authority.certificate_file,
+            passwords=passwords.by_user, region=settings.region,
+        )  # fmt: skip
+        return cloud
+
+    async def stop(self, *, leave_guests: bool = False) -> None:
+        """Stop serving, then carrying, then the hosts. Real guests go on only with `leave_guests`."""
+        await self.server.stop()
+        await self.runner.stop()
+        await self.watch.stop()
+        if self._agents is not None:
+            if not leave_guests:
+                await self._agents.stop_guests(self.hosts)
+            await self._agents.stop()
+        await self.hosts.close()
+        self.identity.close()
+        await asyncio.to_thread(self.db.close)
+
+
+async def _connect_hosts(
+    settings: Settings, clock: Clock, hosts: Hosts, authority: CertificateAuthority
+) -> tuple[World | None, AgentProcesses | None]:
+    if settings.driver == "qemu":
+        agents = AgentProcesses(
+            [
+                AgentPlace(
+                    name=name,
+                    state=settings.state_dir / "hosts" / name,
+                    tls=authority.issue_host(name),
+                    socket=settings.state_dir / "hosts" / name / "agent.sock",
+                )
+                for name in settings.host_names
+            ]
+        )
+        await agents.start(hosts)
+        return None, agents
+    world = World()
+    for name in settings.host_names:
+        folder = settings.state_dir / "hosts" / name
+        driver = SimulatedDriver(name=name, world=world, clock=clock, settings=settings, directory=folder / "guests")
+        agent = Agent(name=name, driver=driver, fence=FileFence(folder / "fence"))
+        hosts.add(name, InProcessLink(agent))
+    return world, None
+
+
+def _seed(settings: Settings, db: Database, clock: Clock) -> None:
+    """What a first start leaves ready to use: flavors, an image, networks."""
+    from cumulet.image import tiny
+    from cumulet.network import bootstrap as network_bootstrap
+
+    tiny_image: Path | None = None
+    if settings.driver == "qemu" and tiny.available() is None:
+        tiny_image = tiny.build()
+    compute_seed.seed_flavors(db, clock)
+    if tiny_image is not None or settings.driver == "simulated":
+        image_builtin.add_builtin_image(
+            db, clock, settings.state_dir, name="cumulet-tiny", owner=None, source=tiny_image
+        )
+    network_bootstrap.seed(db, clock)

@@ -1,0 +1,159 @@
+"""Host agents as processes of their own beside the control plane: its main, and what starts it and keeps it up.
+
+An agent ends when the control plane that started it does (its standard input closes), however that ended; guests do not.
+The next agent of the same host waits for the lock on the host's folder, so there are never two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cumulet.bus.unix_socket import UnixSocketLink, serve_agent
+from cumulet.host import messages as m
+from cumulet.host.agent import Agent, FileFence
+from cumulet.host.client import Hosts
+from cumulet.host.driver import GuestState
+
+log = logging.getLogger(__name__)
+
+READY_SECONDS = 60.0
+STOP_GUEST_GRACE_SECONDS = 5.0
+RESTART_PAUSE_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentPlace:
+    """Where one host's agent keeps things: its name, its state folder, its TLS material, its socket."""
+
+    name: str
+    state: Path
+    tls: Path
+    socket: Path
+
+    def arguments(self) -> list[str]:
+        return [
+            "agent", "--name", self.name, "--state", str(self.state), "--tls", str(self.tls),
+            "--socket", str(self.socket),
+        ]  # fmt: skip
+
+
+async def run_agent(place: AgentPlace) -> None:
+    """Be the agent of one host until standard input closes."""
+    from cumulet.host.qemu.driver import QemuDriver
+
+    async with _only_one(place.state):
+        driver = await QemuDriver.open(name=place.name, state=place.state / "qemu", tls=place.tls)
+        agent = Agent(name=place.name, driver=driver, fence=FileFence(place.state / "fence"))
+        server = await serve_agent(agent, place.socket)
+        try:
+            await asyncio.to_thread(_until_parent_ends)
+        finally:
+            server.close()
+            await driver.close()
+
+
+def _until_parent_ends() -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+
+
+@contextlib.asynccontextmanager
+async def _only_one(state: Path) -> AsyncIterator[None]:
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(state / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+@dataclass(slots=True)
+class AgentProcesses:
+    """The agents of this machine's hosts: started, linked, restarted when they end, stopped."""
+
+    places: Sequence[AgentPlace]
+    _keepers: list[asyncio.Task[None]] = field(default_factory=list)
+    _links: dict[str, UnixSocketLink] = field(default_factory=dict)
+
+    async def start(self, hosts: Hosts) -> None:
+        """Start every agent and wait until each answers; raises HostUnreachable with what is known otherwise."""
+        for place in self.places:
+            place.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            link = self._links[place.name] = UnixSocketLink(place.socket)
+            hosts.add(place.name, link)
+            self._keepers.append(asyncio.create_task(self._keep(place), name=f"agent-{place.name}"))
+        await asyncio.gather(*(self._answers(hosts, place) for place in self.places))
+
+    async def _keep(self, place: AgentPlace) -> None:
+        """Run the agent, again and again: its death is no more than a pause."""
+        while True:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "cumulet", *place.arguments(), stdin=asyncio.subprocess.PIPE
+            )
+            try:
+                code = await process.wait()
+            except asyncio.CancelledError:
+                if process.stdin is not None:
+                    process.stdin.close()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(10):
+                        await process.wait()
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+                raise
+            log.warning("agent of %s ended with %s, starting it again", place.name, code)
+            await asyncio.sleep(RESTART_PAUSE_SECONDS)
+
+    async def _answers(self, hosts: Hosts, place: AgentPlace) -> None:
+        last: Exception | None = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READY_SECONDS):
+                while True:
+                    try:
+                        await hosts.facts(place.name)
+                        return
+                    except m.HostError as error:
+                        last = error
+                        await asyncio.sleep(0.02)
+        raise m.HostUnreachable(f"the agent of {place.name} did not start: {last}")
+
+    async def stop_guests(self, hosts: Hosts) -> None:
+        """Stop every guest of these hosts: the cloud ends and takes them along."""
+        await asyncio.gather(*(self._stop_guests_of(hosts, place.name) for place in self.places))
+
+    async def _stop_guests_of(self, hosts: Hosts, name: str) -> None:
+        try:
+            reports = await hosts.guests(name)
+        except m.HostError as error:
+            log.warning("guests of %s are left as they are: %s", name, error)
+            return
+        stops = (
+            hosts.send(
+                name,
+                m.Stop(
+                    server_id=report.server_id, operation_id="shutdown", generation=report.generation,
+                    grace_seconds=STOP_GUEST_GRACE_SECONDS,
+                ),
+            )
+            for report in reports
+            if report.state in (GuestState.RUNNING, GuestState.PAUSED)
+        )  # fmt: skip
+        for result in await asyncio.gather(*stops, return_exceptions=True):
+            if isinstance(result, BaseException):
+                log.warning("a guest of %s could not be stopped: %s", name, result)
+
+    async def stop(self) -> None:
+        """Stop the agents; guests that still run are left to run."""
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)

@@ -1,0 +1,14 @@
+"""The Placement service's place in the registry."""
+
+from __future__ import annotations
+
+from cumulet.web.operation import Microversion, Service
+
+PLACEMENT = Service(
+    name="placement",
+    type="placement",
+    prefix="/placement",
+    versions=(Microversion(1, 0), Microversion(1, 39)),
+    microversioned=True,
+    error_style="placement",
+)
