@@ -17,7 +17,7 @@ Metadata for `Annotated`:
 An attribute without default is required; `UNSET` (of type `Unset`) as default tells "absent" from null.
 An attribute that a microversion does not have gets its default, or UNSET where it has none.
 `Body` subclasses refuse unknown keys (`class X(Body, extra="allow")` keeps them in `.extra`); `min_properties`,
-`max_properties` and `secret=True` (no value of the body is ever echoed) are given the same way.
+`max_properties`, `secret=True` (no value of the body is ever echoed) and `nullable=True` (null counts as {}) likewise.
 Query classes derive from `Query`: a name may repeat on the wire; a plain type takes the last, `list[T]` takes all.
 `class Q(Query, closed_since="2.75")` refuses unknown names from a microversion on (`closed_since="2.1"`: always).
 """
@@ -118,9 +118,12 @@ class Body:
         min_properties: int | None = None,
         max_properties: int | None = None,
         secret: bool | None = None,
+        nullable: bool | None = None,
     ) -> None:
         super().__init_subclass__()
         changes: dict[str, Any] = {}
+        if nullable is not None:
+            changes["accepts"] = ("object", "null") if nullable else ("object",)
         if extra is not None:
             changes["open"] = extra == "allow"
         if min_properties is not None:
@@ -179,7 +182,7 @@ def integer_text(minimum: int, maximum: int | None = None) -> Any:
     """The type of an integer that may be written as a string of digits, as Nova allows in most places."""
 
     def convert(value: Any) -> int:
-        number = int(value)
+        number = int(_integer(value))
         if number < minimum:
             raise ValueError(f"{value!r} is less than the minimum of {minimum}")
         if maximum is not None and number > maximum:
@@ -420,7 +423,7 @@ def _class_shape(cls: type, version: Microversion) -> _Shape:
         return _Shape(schema, lambda _: cls())
     attributes, absent = _attributes(cls, version)
     schema = {
-        "type": "object",
+        "type": list(options.accepts) if len(options.accepts) > 1 else "object",
         "properties": {a.key: a.shape.schema for a in attributes},
         "required": [a.key for a in attributes if a.required],
         "additionalProperties": options.open,
@@ -436,12 +439,12 @@ def _class_shape(cls: type, version: Microversion) -> _Shape:
     def build(value: Any) -> Any:
         arguments = dict(absent)
         for key, name, make in parts:
-            if key in value:
+            if value is not None and key in value:
                 given = value[key]
                 arguments[name] = given if make is None else _made(make, key, given)
         instance = cls(**arguments)
         if keep_extra:
-            object.__setattr__(instance, "extra", {k: v for k, v in value.items() if k not in known})
+            object.__setattr__(instance, "extra", {k: v for k, v in (value or {}).items() if k not in known})
         return instance
 
     return _Shape(schema, build)
