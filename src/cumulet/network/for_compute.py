@@ -412,6 +412,11 @@ def bind(tx: Tx, server_id: str, host: str) -> None:
     _plugged(tx, server_id)
 
 
+def unbind(tx: Tx, server_id: str) -> None:
+    """The server has no host any more: its ports are plugged nowhere."""
+    bindings.move_active(tx, bindings.of_server(server_id), bindings.UNBOUND)
+
+
 def add_binding(tx: Tx, server_id: str, host: str) -> None:
     """A second, inactive binding for a move to `host`."""
     bindings.add_inactive(tx, bindings.of_server(server_id), host)

@@ -1,0 +1,121 @@
+"""Types of attributes that several of Network's bodies have, with Neutron's spellings and limits."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import Annotated, Any
+
+from cumulet.web.schema import UNSET, Body, Convert, Json, Unset
+
+_MAC = re.compile(r"[0-9a-fA-F]{2}([:-]?[0-9a-fA-F]{2}){5}\Z")
+
+MAX_TAGS = 50
+MAX_TAG_LENGTH = 255
+
+
+def truth_value(value: Any) -> bool:
+    """Booleans, 0 and 1, and their usual words in any case."""
+    if isinstance(value, str):
+        word = value.lower()
+        if word in ("true", "1", "yes", "on", "t", "y"):
+            return True
+        if word in ("false", "0", "no", "off", "f", "n"):
+            return False
+    elif value in (0, 1) and not isinstance(value, float):
+        return bool(value)
+    raise ValueError(f"'{value}' cannot be converted to boolean")
+
+
+def whole_number(value: Any) -> int:
+    """An integer, or its digits."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value, re.ASCII):
+        return int(value)
+    raise ValueError(f"'{value}' is not an integer")
+
+
+def plain_address(value: str) -> str:
+    """An IP address in its canonical spelling; no zone, which would name an interface of ours."""
+    if "%" in value:
+        raise ValueError(f"'{value}' is not a valid IP address")
+    try:
+        return str(ip_address(value))
+    except ValueError:
+        raise ValueError(f"'{value}' is not a valid IP address") from None
+
+
+def plain_range(value: str) -> str:
+    """A range in canonical spelling: host bits are dropped, as Neutron does."""
+    if "/" not in value or "%" in value:
+        raise ValueError(f"'{value}' is not a valid IP subnet")
+    try:
+        return str(ip_network(value, strict=False))
+    except ValueError:
+        raise ValueError(f"'{value}' is not a valid IP subnet") from None
+
+
+def address_or_range(value: str) -> str:
+    return plain_range(value) if "/" in value else plain_address(value)
+
+
+def plain_mac(value: str) -> str:
+    """A unicast MAC address as aa:bb:cc:dd:ee:ff."""
+    if _MAC.match(value) is None:
+        raise ValueError(f"'{value}' is not a valid MAC address")
+    digits = re.sub(r"[:-]", "", value).lower()
+    if digits == "0" * 12 or int(digits[:2], 16) & 1:
+        raise ValueError(f"'{value}' is not a valid MAC address")
+    return ":".join(digits[n : n + 2] for n in range(0, 12, 2))
+
+
+Truth = Annotated[bool, Json({"type": ["boolean", "integer", "string"], "maxLength": 5}), Convert(truth_value)]
+Number = Annotated[int, Json({"type": ["integer", "string"], "maxLength": 19}), Convert(whole_number)]
+Name = Annotated[str, Json({"maxLength": 255})]
+ProjectId = Annotated[str, Json({"maxLength": 255, "minLength": 1})]
+Id = Annotated[str, Json({"format": "uuid"})]
+IpAddress = Annotated[str, Json({"maxLength": 64}), Convert(plain_address)]
+IpRange = Annotated[str, Json({"maxLength": 64}), Convert(plain_range)]
+AddressOrRange = Annotated[str, Json({"maxLength": 64}), Convert(address_or_range)]
+MacAddress = Annotated[str, Json({"maxLength": 17}), Convert(plain_mac)]
+Tag = Annotated[str, Json({"minLength": 1, "maxLength": MAX_TAG_LENGTH})]
+Tags = Annotated[list[Tag], Json({"maxItems": MAX_TAGS})]
+ZoneHints = Annotated[list[Name], Json({"maxItems": 8})]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewResource(Body):
+    """What every new resource may say."""
+
+    project_id: ProjectId | Unset = UNSET
+    tenant_id: ProjectId | Unset = UNSET
+    description: Name | Unset | None = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewNamed(NewResource):
+    name: Name | Unset = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourceChange(Body):
+    """What may be changed of every resource."""
+
+    description: Name | Unset | None = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedChange(ResourceChange):
+    name: Name | Unset = UNSET
+
+
+def text(value: str | Unset | None) -> str:
+    """A text that is empty where nothing, or null, was said."""
+    return value if isinstance(value, str) else ""
+
+
+def either(value: Any, default: Any) -> Any:
+    """The value given, or the default."""
+    return default if value is UNSET else value

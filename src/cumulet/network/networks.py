@@ -1,0 +1,349 @@
+"""Networks: ``/networks``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+
+from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest, Conflict, NotFound
+from cumulet.network import bodies, limits, policy, resource, topology
+from cumulet.network.bodies import either, text
+from cumulet.network.resource import Kind, View
+from cumulet.network.service import NETWORK
+from cumulet.network.sight import networks_in_sight
+from cumulet.network.store import (
+    Network,
+    Port,
+    Subnet,
+    change,
+    delete,
+    find,
+    must_get,
+    networks,
+    ports,
+    subnets,
+    tags_of,
+)
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import rule
+from cumulet.web.schema import UNSET, Body, Key, Unset
+
+ZONE = "nova"
+"""Every network reaches every host, and all hosts' default zone is this one."""
+
+_SEGMENT_CHECKS = {
+    "segments": policy.ADMIN,
+    "provider:network_type": policy.ADMIN,
+    "provider:physical_network": policy.ADMIN,
+    "provider:segmentation_id": policy.ADMIN,
+}
+_ATTRIBUTE_CHECKS = {
+    "shared": policy.ADMIN,
+    "router:external": policy.ADMIN,
+    "is_default": policy.ADMIN,
+    "port_security_enabled": policy.ADMIN_OR_PROJECT_MEMBER,
+    "tags": policy.ADMIN_OR_PROJECT_MEMBER,
+} | _SEGMENT_CHECKS
+_SEEN_BY_MANY = f"{policy.ADMIN_OR_PROJECT_READER} or {{}}rule:shared or rule:external or {policy.ADVSVC}"
+
+CREATE = rule("create_network", policy.ADMIN_OR_PROJECT_MEMBER, description="Create a network")
+CREATE_ATTRIBUTES = policy.attribute_rules(CREATE, _ATTRIBUTE_CHECKS)
+SHOW = rule("get_network", _SEEN_BY_MANY.format(f"{policy.SERVICE} or "), description="See a network")
+SHOW_ATTRIBUTES = policy.attribute_rules(SHOW, _SEGMENT_CHECKS | {"tags": _SEEN_BY_MANY.format("")})
+UPDATE = rule("update_network", policy.ADMIN_OR_PROJECT_MEMBER, description="Change a network")
+UPDATE_ATTRIBUTES = policy.attribute_rules(UPDATE, _ATTRIBUTE_CHECKS)
+DELETE = rule("delete_network", policy.ADMIN_OR_PROJECT_MEMBER, description="Delete a network")
+DELETE_TAGS = rule("delete_network:tags", policy.ADMIN_OR_PROJECT_MEMBER, description="Remove tags of a network")
+
+NETWORK_TYPES = ("vxlan", "vlan", "flat", "local")
+
+
+def network_views(tx: Tx, records: Sequence[Network]) -> list[View]:
+    """Networks as the API shows them."""
+    ids = [network.id for network in records]
+    tags = tags_of(tx, ids)
+    contained: dict[str, list[str]] = {}
+    statement = sa.select(subnets.c.network_id, subnets.c.id).where(subnets.c.network_id.in_(ids))
+    for network_id, subnet_id in map(tuple, tx.all(statement.order_by(subnets.c.created_at_us, subnets.c.id))):
+        contained.setdefault(network_id, []).append(subnet_id)
+    return [_view(network, tags.get(network.id, []), contained.get(network.id, [])) for network in records]
+
+
+def _view(network: Network, tags: list[str], subnet_ids: list[str]) -> View:
+    view = resource.resource_view(network, tags) | {
+        "name": network.name,
+        "status": "ACTIVE",
+        "admin_state_up": network.admin_state_up,
+        "shared": network.shared,
+        "router:external": network.external,
+        "mtu": network.mtu,
+        "port_security_enabled": network.port_security_enabled,
+        "provider:network_type": network.network_type,
+        "provider:physical_network": network.physical_network,
+        "provider:segmentation_id": network.segmentation_id,
+        "availability_zone_hints": network.availability_zone_hints,
+        "availability_zones": [ZONE],
+        "dns_domain": network.dns_domain,
+        "l2_adjacency": True,
+        "ipv4_address_scope": None,
+        "ipv6_address_scope": None,
+        "subnets": subnet_ids,
+    }
+    if network.external:
+        view["is_default"] = network.is_default
+    return view
+
+
+def _has_status(values: Sequence[str]) -> sa.ColumnElement[bool]:
+    return sa.true() if "ACTIVE" in values else sa.false()
+
+
+NETWORKS = Kind(
+    record=Network,
+    singular="network",
+    plural="networks",
+    title="Network",
+    show=SHOW,
+    sight=networks_in_sight,
+    columns=resource.resource_columns(
+        networks, "name", "admin_state_up", "shared", "is_default", "mtu", "port_security_enabled", "dns_domain"
+    )
+    | {
+        "router:external": networks.c.external,
+        "provider:network_type": networks.c.network_type,
+        "provider:physical_network": networks.c.physical_network,
+        "provider:segmentation_id": networks.c.segmentation_id,
+    },
+    filters={"status": _has_status},
+    views=network_views,
+    hidden=SHOW_ATTRIBUTES,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewNetwork(bodies.NewNamed):
+    """A network to be made."""
+
+    admin_state_up: bodies.Truth | Unset = UNSET
+    shared: bodies.Truth | Unset = UNSET
+    external: Annotated[bodies.Truth | Unset, Key("router:external")] = UNSET
+    is_default: bodies.Truth | Unset = UNSET
+    mtu: bodies.Number | Unset = UNSET
+    port_security_enabled: bodies.Truth | Unset = UNSET
+    network_type: Annotated[str | Unset | None, Key("provider:network_type")] = UNSET
+    physical_network: Annotated[str | Unset | None, Key("provider:physical_network")] = UNSET
+    segmentation_id: Annotated[int | Unset | None, Key("provider:segmentation_id")] = UNSET
+    availability_zone_hints: bodies.ZoneHints | Unset = UNSET
+    dns_domain: bodies.Name | Unset = UNSET
+    tags: bodies.Tags | Unset = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateNetworks(Body):
+    network: NewNetwork | Unset = UNSET
+    networks: list[NewNetwork] | Unset = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateNetwork(bodies.NamedChange):
+    admin_state_up: bodies.Truth | Unset = UNSET
+    shared: bodies.Truth | Unset = UNSET
+    external: Annotated[bodies.Truth | Unset, Key("router:external")] = UNSET
+    is_default: bodies.Truth | Unset = UNSET
+    mtu: bodies.Number | Unset = UNSET
+    port_security_enabled: bodies.Truth | Unset = UNSET
+    network_type: Annotated[str | Unset | None, Key("provider:network_type")] = UNSET
+    physical_network: Annotated[str | Unset | None, Key("provider:physical_network")] = UNSET
+    segmentation_id: Annotated[int | Unset | None, Key("provider:segmentation_id")] = UNSET
+    dns_domain: bodies.Name | Unset = UNSET
+
+
+@NETWORK.operation("GET", "/networks", rules=())
+def list_networks(call: Call[None, None]) -> View:
+    """List networks: the project's, shared and external ones; for administrators all."""
+    return resource.listed(call, NETWORKS)
+
+
+@NETWORK.operation(
+    "POST",
+    "/networks",
+    rules=(Rule(CREATE),),
+    facts=resource.first_owner(NETWORKS),
+    body=CreateNetworks,
+    success=201,
+)
+def create_networks(call: Call[None, CreateNetworks]) -> View:
+    """Create a network, or several at once."""
+    return resource.created(call, NETWORKS, lambda new: _create(call, new))
+
+
+def _create(call: Call[Any, Any], new: NewNetwork) -> Network:
+    project_id = resource.owner(call, new)
+    facts = {"project_id": project_id}
+    resource.require(call, CREATE, facts)
+    policy.require_attributes(call, CREATE_ATTRIBUTES, resource.given(new, but_defaults=True), facts)
+    limits.check(call.tx, project_id, "network")
+    network_type, physical_network, segmentation_id = _segment(new)
+    external, is_default = either(new.external, False), either(new.is_default, False)
+    if is_default:
+        _refuse_second_default(call.tx, external=external)
+    return topology.add_network(
+        call.tx,
+        call.cloud.clock,
+        project_id=project_id,
+        name=text(new.name),
+        description=text(new.description),
+        admin_state_up=either(new.admin_state_up, True),
+        shared=either(new.shared, False),
+        external=external,
+        is_default=is_default,
+        mtu=_mtu(new.mtu, network_type),
+        port_security_enabled=either(new.port_security_enabled, True),
+        network_type=network_type,
+        physical_network=physical_network,
+        segmentation_id=segmentation_id,
+        availability_zone_hints=_zone_hints(new.availability_zone_hints),
+        dns_domain=text(new.dns_domain),
+        tags=either(new.tags, []),
+    )
+
+
+def _segment(new: NewNetwork) -> tuple[str, str | None, int | None]:
+    """The provider attributes of a new network, checked against each other."""
+    kind = new.network_type if isinstance(new.network_type, str) else None
+    physical = new.physical_network if isinstance(new.physical_network, str) else None
+    segment = new.segmentation_id if isinstance(new.segmentation_id, int) else None
+    if kind is None:
+        if physical is not None or segment is not None:
+            raise BadRequest("Invalid input for operation: network_type required.")
+        return topology.TENANT_NETWORK_TYPE, None, None
+    if kind not in NETWORK_TYPES:
+        raise BadRequest(f"Invalid input for operation: network_type value '{kind}' not supported.")
+    if (kind in ("flat", "vlan")) != (physical is not None):
+        problem = "required" if physical is None else "not allowed"
+        raise BadRequest(f"Invalid input for operation: physical_network {problem} for {kind} network.")
+    if kind in ("flat", "local") and segment is not None:
+        raise BadRequest(f"Invalid input for operation: segmentation_id not allowed for {kind} network.")
+    highest = 4094 if kind == "vlan" else 16_777_215
+    if segment is not None and not 1 <= segment <= highest:
+        raise BadRequest(f"Invalid input for operation: segmentation_id out of range (1 through {highest}).")
+    return kind, physical, segment
+
+
+def _mtu(wanted: int | Unset, network_type: str) -> int:
+    largest = topology.MTU[network_type]
+    if not isinstance(wanted, int) or wanted == 0:
+        return largest
+    if not 68 <= wanted <= largest:
+        raise BadRequest(f"Invalid input for operation: Requested MTU must be between 68 and {largest}.")
+    return wanted
+
+
+def _zone_hints(hints: Any) -> list[str]:
+    wanted: list[str] = either(hints, [])
+    for hint in wanted:
+        if hint != ZONE:
+            raise NotFound(f"AvailabilityZone {hint} could not be found.", reason="AvailabilityZoneNotFound")
+    return wanted
+
+
+def _refuse_second_default(tx: Tx, *, external: bool, but: str | None = None) -> None:
+    if not external:
+        raise BadRequest("Invalid input for operation: only an external network can be the default one.")
+    others = find(tx, Network, networks.c.is_default, networks.c.id != (but or ""))
+    if others:
+        raise Conflict(
+            f"A default external network already exists: {others[0].id}.", reason="DefaultExternalNetworkExists"
+        )
+
+
+@NETWORK.operation("GET", "/networks/{network_id}", rules=(), target=resource.target(NETWORKS))
+def show_network(call: Call[Network, None]) -> View:
+    """Show a network."""
+    return resource.shown(call, NETWORKS, call.target)
+
+
+@NETWORK.operation(
+    "PUT",
+    "/networks/{network_id}",
+    rules=(Rule(UPDATE),),
+    target=resource.target(NETWORKS),
+    facts=resource.target_facts(NETWORKS),
+    body=UpdateNetwork,
+    body_key="network",
+)
+def update_network(call: Call[Network, UpdateNetwork]) -> View:
+    """Change a network."""
+    network, body = call.target, call.body
+    given = resource.given(body)
+    policy.require_attributes(call, UPDATE_ATTRIBUTES, given, resource.facts_of(NETWORKS, call.tx, network))
+    if any(name.startswith("provider:") for name in given):
+        raise BadRequest("Invalid input for operation: Plugin does not support updating provider attributes.")
+    values = {name: value for name, value in given.items() if name != "router:external"}
+    if "description" in values:
+        values["description"] = text(body.description)
+    if isinstance(body.mtu, int):
+        values["mtu"] = _mtu(body.mtu, network.network_type)
+    external = either(body.external, network.external)
+    if body.is_default is True:
+        _refuse_second_default(call.tx, external=external, but=network.id)
+    if network.shared and body.shared is False:
+        _refuse_unsharing(call.tx, network)
+    if network.external and not external:
+        _refuse_closing(call.tx, network)
+    change(call.tx, Network, network.id, call.now_us, external=external, **values)
+    return resource.shown(call, NETWORKS, must_get(call.tx, Network, network.id))
+
+
+def _refuse_unsharing(tx: Tx, network: Network) -> None:
+    """A network stays shared while others' ports or subnets are on it."""
+    foreign = sa.and_(ports.c.project_id != network.project_id, ~ports.c.device_owner.startswith("network:"))
+    others = find(tx, Port, ports.c.network_id == network.id, foreign)
+    of_subnets = sa.select(subnets.c.id).where(
+        subnets.c.network_id == network.id, subnets.c.project_id != network.project_id
+    )
+    if others or tx.first(of_subnets) is not None:
+        raise Conflict(
+            f"Unable to reconfigure sharing settings for network {network.id}. Multiple projects are using it.",
+            reason="InvalidSharedSetting",
+        )
+
+
+def _refuse_closing(tx: Tx, network: Network) -> None:
+    used = ports.c.device_owner.in_(["network:router_gateway", "network:floatingip"])
+    if find(tx, Port, ports.c.network_id == network.id, used):
+        raise Conflict(
+            f"External network {network.id} cannot be updated to be made non-external, "
+            "since it has existing gateway ports.",
+            reason="ExternalNetworkInUse",
+        )
+
+
+@NETWORK.operation(
+    "DELETE",
+    "/networks/{network_id}",
+    rules=(Rule(DELETE),),
+    target=resource.target(NETWORKS),
+    facts=resource.target_facts(NETWORKS),
+    success=204,
+)
+def delete_network(call: Call[Network, None]) -> None:
+    """Delete a network with its subnets; refused while ports are on it."""
+    remove(call.tx, call.target)
+
+
+def remove(tx: Tx, network: Network) -> None:
+    """Remove a network that nothing uses."""
+    if tx.first(sa.select(ports.c.id).where(ports.c.network_id == network.id).limit(1)) is not None:
+        raise Conflict(
+            f"Unable to complete operation on network {network.id}. There are one or more ports still in use on the "
+            "network.",
+            reason="NetworkInUse",
+        )
+    for subnet in find(tx, Subnet, subnets.c.network_id == network.id):
+        delete(tx, Subnet, subnet.id)
+    delete(tx, Network, network.id)

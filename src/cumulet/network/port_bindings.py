@@ -1,0 +1,176 @@
+"""Bindings of ports to hosts: ``/ports/{port_id}/bindings``, among services. A move has a second, inactive one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from cumulet.errors import Conflict, NotFound
+from cumulet.network import bindings, bodies, policy, resource
+from cumulet.network.ports import PORTS, VnicType
+from cumulet.network.resource import View
+from cumulet.network.service import NETWORK
+from cumulet.network.store import Binding, Port, must_get, port_bindings, ports
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import rule
+from cumulet.web.schema import UNSET, Body, Empty, Unset
+
+SHOW = rule("get_port_binding", policy.ADMIN_OR_SERVICE, description="See a port's bindings")
+CREATE = rule("create_port_binding", policy.SERVICE, description="Bind a port to a further host")
+UPDATE = rule("update_port_binding", policy.SERVICE, description="Change a binding")
+DELETE = rule("delete_port_binding", policy.SERVICE, description="Remove a binding")
+ACTIVATE = rule("activate", policy.SERVICE, description="Make a binding the active one")
+
+
+def _view(port: Port, binding: Binding) -> View:
+    vif_type, vif_details = bindings.vif(binding)
+    return {
+        "host": binding.host,
+        "vnic_type": binding.vnic_type,
+        "profile": binding.profile,
+        "vif_type": vif_type,
+        "vif_details": vif_details,
+        "status": "ACTIVE" if binding.active else "INACTIVE",
+        "project_id": port.project_id,
+        "tenant_id": port.project_id,
+    }
+
+
+def _bound(call: Call[Port, Any]) -> list[Binding]:
+    found = bindings.of_ports(call.tx, [call.target.id])[call.target.id]
+    return [binding for binding in found if binding.host != bindings.UNBOUND]
+
+
+def _named(call: Call[Port, Any]) -> Binding:
+    host = call.path["host"]
+    for binding in _bound(call):
+        if binding.host == host:
+            return binding
+    raise NotFound(
+        f"Binding for port {call.target.id} for host {host} could not be found.", reason="PortBindingNotFound"
+    )
+
+
+def _this_port(port: Port) -> sa.Select[tuple[str]]:
+    return sa.select(ports.c.id).where(ports.c.id == port.id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewBinding(Body):
+    host: bodies.Name
+    vnic_type: VnicType | Unset = UNSET
+    profile: dict[str, Any] | Unset = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateBinding(Body):
+    host: bodies.Name | Unset = UNSET
+    vnic_type: VnicType | Unset = UNSET
+    profile: dict[str, Any] | Unset = UNSET
+
+
+@NETWORK.operation("GET", "/ports/{port_id}/bindings", rules=(), target=resource.target(PORTS))
+def list_port_bindings(call: Call[Port, None]) -> View:
+    """List a port's bindings; empty for who may not see them."""
+    seen = call.authorise(SHOW, resource.facts_of(PORTS, call.tx, call.target))
+    return {"bindings": [_view(call.target, binding) for binding in _bound(call)] if seen else []}
+
+
+@NETWORK.operation(
+    "POST",
+    "/ports/{port_id}/bindings",
+    rules=(Rule(CREATE),),
+    target=resource.target(PORTS),
+    body=NewBinding,
+    body_key="binding",
+    success=201,
+)
+def create_port_binding(call: Call[Port, NewBinding]) -> View:
+    """Bind a port to a further host; the binding is inactive if there is an active one already."""
+    tx, port, body = call.tx, call.target, call.body
+    present = _bound(call)
+    if any(binding.host == body.host for binding in present):
+        raise Conflict(
+            f"Binding for port {port.id} on host {body.host} already exists.", reason="PortBindingAlreadyExists"
+        )
+    if present:
+        bindings.add_inactive(tx, _this_port(port), body.host)
+    else:
+        bindings.move_active(tx, _this_port(port), body.host)
+    _set(call, body.host, {"vnic_type": body.vnic_type, "profile": body.profile})
+    found = next(binding for binding in _bound(call) if binding.host == body.host)
+    return {"binding": _view(port, found)}
+
+
+def _set(call: Call[Port, Any], host: str, wanted: Mapping[str, Any]) -> None:
+    values = {name: value for name, value in wanted.items() if value is not UNSET}
+    if values:
+        this = sa.and_(port_bindings.c.port_id == call.target.id, port_bindings.c.host == host)
+        call.tx.execute(sa.update(port_bindings).where(this).values(**values))
+
+
+def _may_see(call: Call[Port, Any]) -> None:
+    """Who may not see a binding does not learn whether it exists."""
+    if not call.authorise(SHOW, resource.facts_of(PORTS, call.tx, call.target)):
+        raise NotFound("The resource could not be found.")
+
+
+def _target(call: Call[Any, Any]) -> Port:
+    port = resource.find_in_sight(call, PORTS, call.path["port_id"])
+    call.target = port
+    _may_see(call)
+    return port
+
+
+@NETWORK.operation("GET", "/ports/{port_id}/bindings/{host}", rules=(Rule(SHOW),), target=_target)
+def show_port_binding(call: Call[Port, None]) -> View:
+    """Show a port's binding to a host."""
+    return {"binding": _view(call.target, _named(call))}
+
+
+@NETWORK.operation(
+    "PUT",
+    "/ports/{port_id}/bindings/{host}",
+    rules=(Rule(UPDATE),),
+    target=_target,
+    body=UpdateBinding,
+    body_key="binding",
+)
+def update_port_binding(call: Call[Port, UpdateBinding]) -> View:
+    """Change a binding's kind of nic or profile."""
+    body, binding = call.body, _named(call)
+    if isinstance(body.host, str) and body.host != binding.host:
+        raise Conflict("A binding's host cannot be changed: make another binding and activate it.")
+    _set(call, binding.host, {"vnic_type": body.vnic_type, "profile": body.profile})
+    return {"binding": _view(call.target, _named(call))}
+
+
+@NETWORK.operation("DELETE", "/ports/{port_id}/bindings/{host}", rules=(Rule(DELETE),), target=_target, success=204)
+def delete_port_binding(call: Call[Port, None]) -> None:
+    """Remove a binding; a port whose active binding goes is bound nowhere."""
+    binding = _named(call)
+    if not binding.active:
+        bindings.remove_inactive(call.tx, _this_port(call.target), binding.host)
+        return
+    bindings.move_active(call.tx, _this_port(call.target), bindings.UNBOUND)
+
+
+@NETWORK.operation(
+    "PUT", "/ports/{port_id}/bindings/{host}/activate", rules=(Rule(ACTIVATE),), target=_target, body=Empty
+)
+def activate_port_binding(call: Call[Port, Empty]) -> View:
+    """Make a binding the active one; the one that was becomes inactive."""
+    tx, port, binding = call.tx, must_get(call.tx, Port, call.target.id), _named(call)
+    if binding.active:
+        raise Conflict(
+            f"Binding for port {port.id} on host {binding.host} is already active.", reason="PortBindingAlreadyActive"
+        )
+    of_port = port_bindings.c.port_id == port.id
+    # One statement at a time: the index allows no two active ones even in between.
+    tx.execute(sa.update(port_bindings).where(of_port, port_bindings.c.active).values(active=False))
+    tx.execute(sa.update(port_bindings).where(of_port, port_bindings.c.host == binding.host).values(active=True))
+    tx.execute(sa.delete(port_bindings).where(of_port, port_bindings.c.host == bindings.UNBOUND))
+    return _view(port, _named(call))

@@ -1,0 +1,613 @@
+"""Ports: ``/ports``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import sqlalchemy as sa
+
+from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest, Conflict, Forbidden, NotFound, NotYet
+from cumulet.network import addresses, bindings, bodies, limits, policy, port_life, resource
+from cumulet.network.addresses import FixedIp
+from cumulet.network.bodies import either, text
+from cumulet.network.networks import NETWORKS
+from cumulet.network.resource import Kind, View
+from cumulet.network.service import NETWORK
+from cumulet.network.sight import own_in_sight, ports_in_sight, sees_all
+from cumulet.network.store import (
+    Binding,
+    Network,
+    Port,
+    change,
+    floating_ips,
+    must_get,
+    port_addresses,
+    port_bindings,
+    port_security_groups,
+    ports,
+    security_groups,
+    tags_of,
+)
+from cumulet.network.subnets import network_facts
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import rule
+from cumulet.web.schema import UNSET, Body, Json, Key, Unset
+
+_NETWORK_OWNER = f"{policy.ADMIN_OR_SERVICE} or {policy.NETWORK_OWNER_MEMBER}"
+_ON_SHARED = f"{_NETWORK_OWNER} or rule:shared"
+_NO_NETWORK_DEVICE = f"not rule:network_device or {_NETWORK_OWNER}"
+_MEMBER_OR_SERVICE = f"{policy.ADMIN_OR_PROJECT_MEMBER} or {policy.SERVICE}"
+_PAIRS = f"{policy.ADMIN_OR_NETWORK_OWNER_MEMBER} or {policy.SERVICE}"
+_READERS = f"{policy.ADMIN_OR_SERVICE} or {policy.NETWORK_OWNER_READER} or {policy.PROJECT_READER}"
+_TAGGERS = f"{policy.ADMIN_OR_PROJECT_MEMBER} or {policy.ADVSVC}"
+_ANY_OWNER = f"({policy.NETWORK_OWNER_MEMBER} or {policy.PROJECT_MEMBER})"
+_MEMBERS = f"{policy.ADMIN_OR_SERVICE} or {policy.PROJECT_MEMBER}"
+
+_PAIR_CHECKS = {
+    "allowed_address_pairs": _PAIRS,
+    "allowed_address_pairs:mac_address": _PAIRS,
+    "allowed_address_pairs:ip_address": _PAIRS,
+}
+_ADMINS_CHECKS = {"hints": policy.ADMIN, "trusted": policy.ADMIN}
+
+CREATE = rule("create_port", _ON_SHARED, description="Create a port")
+CREATE_ATTRIBUTES = policy.attribute_rules(
+    CREATE,
+    {
+        "device_id": _MEMBER_OR_SERVICE,
+        "device_owner": _NO_NETWORK_DEVICE,
+        "mac_address": _NETWORK_OWNER,
+        "fixed_ips": _ON_SHARED,
+        "fixed_ips:ip_address": _NETWORK_OWNER,
+        "fixed_ips:subnet_id": _ON_SHARED,
+        "port_security_enabled": _NETWORK_OWNER,
+        "binding:host_id": policy.ADMIN_OR_SERVICE,
+        "binding:profile": policy.SERVICE,
+        "binding:vnic_type": _MEMBER_OR_SERVICE,
+        "tags": _TAGGERS,
+    }
+    | _PAIR_CHECKS
+    | _ADMINS_CHECKS,
+)
+SHOW = rule("get_port", _READERS, description="See a port")
+SHOW_ATTRIBUTES = policy.attribute_rules(
+    SHOW,
+    {
+        "binding:vif_type": policy.ADMIN_OR_SERVICE,
+        "binding:vif_details": policy.ADMIN_OR_SERVICE,
+        "binding:host_id": policy.ADMIN_OR_SERVICE,
+        "binding:profile": policy.ADMIN_OR_SERVICE,
+        "resource_request": policy.ADMIN,
+        "tags": f"{policy.ADVSVC} or {policy.ADMIN_OR_NETWORK_OWNER_READER} or {policy.PROJECT_READER}",
+    }
+    | _ADMINS_CHECKS,
+)
+UPDATE = rule("update_port", _MEMBERS, description="Change a port")
+UPDATE_ATTRIBUTES = policy.attribute_rules(
+    UPDATE,
+    {
+        "device_id": _MEMBER_OR_SERVICE,
+        "device_owner": _NO_NETWORK_DEVICE,
+        "mac_address": f"{policy.ADMIN_OR_SERVICE} or {policy.NETWORK_OWNER_MANAGER}",
+        "fixed_ips": _NETWORK_OWNER,
+        "fixed_ips:ip_address": _NETWORK_OWNER,
+        "fixed_ips:subnet_id": _ON_SHARED,
+        "port_security_enabled": _NETWORK_OWNER,
+        "binding:host_id": policy.ADMIN_OR_SERVICE,
+        "binding:profile": policy.SERVICE,
+        "binding:vnic_type": _MEMBERS,
+        "data_plane_status": f"{policy.ADMIN} or role:data_plane_integrator",
+        "tags": _TAGGERS,
+    }
+    | _PAIR_CHECKS
+    | _ADMINS_CHECKS,
+)
+DELETE = rule(
+    "delete_port",
+    f"{policy.ADMIN_OR_SERVICE} or (service_roles:service and {_ANY_OWNER}) or "
+    f"(not rule:compute_device and not rule:baremetal_device and not rule:manila_device and {_ANY_OWNER})",
+    description="Delete a port",
+)
+DELETE_TAGS = rule(
+    "delete_port:tags",
+    f"{policy.ADVSVC} or {policy.PROJECT_MEMBER} or {policy.ADMIN_OR_NETWORK_OWNER_MEMBER}",
+    description="Remove tags of a port",
+)
+
+MAX_FIXED_IPS, MAX_ADDRESS_PAIRS = 5, 10
+DNS_DOMAIN = "openstacklocal."
+VnicType = Literal["normal", "direct", "direct-physical", "macvtap", "baremetal", "vdpa", "virtio-forwarder"]
+
+
+# -- showing
+
+
+def port_views(tx: Tx, records: Sequence[Port]) -> list[View]:
+    """Ports as the API shows them."""
+    ids = [port.id for port in records]
+    tags, held, bound = tags_of(tx, ids), addresses.held_by(tx, ids), bindings.of_ports(tx, ids)
+    groups: dict[str, list[str]] = {}
+    table = port_security_groups.c
+    statement = sa.select(table.port_id, table.security_group_id).where(table.port_id.in_(ids))
+    for port_id, group_id in map(tuple, tx.all(statement.order_by(table.security_group_id))):
+        groups.setdefault(port_id, []).append(group_id)
+    return [
+        _view(port, tags.get(port.id, []), held.get(port.id, []), bound[port.id][0], groups.get(port.id, []))
+        for port in records
+    ]
+
+
+def _view(port: Port, tags: list[str], held: Sequence[FixedIp], binding: Binding, groups: list[str]) -> View:
+    vif_type, vif_details = bindings.vif(binding)
+    return resource.resource_view(port, tags) | {
+        "name": port.name,
+        "network_id": port.network_id,
+        "admin_state_up": port.admin_state_up,
+        "mac_address": port.mac_address,
+        "fixed_ips": [{"subnet_id": fixed.subnet_id, "ip_address": fixed.address} for fixed in held],
+        "device_id": port.device_id,
+        "device_owner": port.device_owner,
+        "status": port.status,
+        "port_security_enabled": port.port_security_enabled,
+        "security_groups": groups,
+        "allowed_address_pairs": port.allowed_address_pairs,
+        "extra_dhcp_opts": [],
+        "ip_allocation": "immediate" if held else "none",
+        "dns_name": port.dns_name,
+        "dns_assignment": [_dns_assignment(port, fixed) for fixed in held],
+        "binding:vnic_type": binding.vnic_type,
+        "binding:host_id": binding.host,
+        "binding:profile": binding.profile,
+        "binding:vif_type": vif_type,
+        "binding:vif_details": vif_details,
+    }
+
+
+def _dns_assignment(port: Port, fixed: FixedIp) -> dict[str, str]:
+    address = fixed.address or ""
+    hostname = port.dns_name or "host-" + address.replace(".", "-").replace(":", "-")
+    return {"hostname": hostname, "ip_address": address, "fqdn": f"{hostname}.{DNS_DOMAIN}"}
+
+
+def _has_fixed_ip(values: Sequence[str]) -> sa.ColumnElement[bool]:
+    """``fixed_ips=ip_address=10.0.0.3``, ``fixed_ips=subnet_id=...``: all kinds given, any value of each."""
+    wanted: dict[str, list[str]] = {}
+    for value in values:
+        name, equals, text_ = value.partition("=")
+        if not equals or name not in ("ip_address", "subnet_id", "ip_address_substr"):
+            raise BadRequest(f"Invalid input for fixed_ips. Reason: '{value}' is not <attribute>=<value>.")
+        wanted.setdefault(name, []).append(text_)
+    conditions = [port_addresses.c.port_id == ports.c.id]
+    if "ip_address" in wanted:
+        conditions.append(port_addresses.c.address.in_([_canonical(value) for value in wanted["ip_address"]]))
+    if "subnet_id" in wanted:
+        conditions.append(port_addresses.c.subnet_id.in_(wanted["subnet_id"]))
+    for part in wanted.get("ip_address_substr", []):
+        conditions.append(port_addresses.c.address.contains(part, autoescape=True))
+    return sa.exists().where(*conditions)
+
+
+def _canonical(value: str) -> str:
+    try:
+        return bodies.plain_address(value)
+    except ValueError:
+        return value
+
+
+def _in_groups(values: Sequence[str]) -> sa.ColumnElement[bool]:
+    return sa.exists().where(
+        port_security_groups.c.port_id == ports.c.id, port_security_groups.c.security_group_id.in_(list(values))
+    )
+
+
+def _of_active_binding(column: sa.ColumnElement[Any], values: Sequence[str]) -> sa.ColumnElement[bool]:
+    return sa.exists().where(port_bindings.c.port_id == ports.c.id, port_bindings.c.active, column.in_(list(values)))
+
+
+PORTS = Kind(
+    record=Port,
+    singular="port",
+    plural="ports",
+    title="Port",
+    show=SHOW,
+    sight=ports_in_sight,
+    columns=resource.resource_columns(
+        ports,
+        "name",
+        "network_id",
+        "admin_state_up",
+        "mac_address",
+        "device_id",
+        "device_owner",
+        "status",
+        "port_security_enabled",
+        "dns_name",
+    ),
+    filters={
+        "fixed_ips": _has_fixed_ip,
+        "security_groups": _in_groups,
+        "binding:host_id": lambda values: _of_active_binding(port_bindings.c.host, values),
+        "binding:vnic_type": lambda values: _of_active_binding(port_bindings.c.vnic_type, values),
+    },
+    views=port_views,
+    hidden=SHOW_ATTRIBUTES,
+    parents=network_facts,
+)
+
+
+# -- bodies
+
+
+@dataclass(frozen=True, kw_only=True)
+class WantedIp(Body):
+    subnet_id: bodies.Id | Unset = UNSET
+    ip_address: bodies.IpAddress | Unset = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddressPair(Body):
+    ip_address: bodies.AddressOrRange
+    mac_address: bodies.MacAddress | Unset = UNSET
+
+
+FixedIps = Annotated[list[WantedIp], Json({"maxItems": 50})]
+Groups = Annotated[list[bodies.Id], Json({"maxItems": 100})]
+Pairs = Annotated[list[AddressPair], Json({"maxItems": 100})]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewPort(bodies.NewNamed):
+    """A port to be made."""
+
+    network_id: bodies.Id
+    admin_state_up: bodies.Truth | Unset = UNSET
+    mac_address: bodies.MacAddress | Unset | None = UNSET
+    fixed_ips: FixedIps | Unset | None = UNSET
+    device_id: bodies.Name | Unset | None = UNSET
+    device_owner: bodies.Name | Unset | None = UNSET
+    security_groups: Groups | Unset | None = UNSET
+    allowed_address_pairs: Pairs | Unset | None = UNSET
+    port_security_enabled: bodies.Truth | Unset = UNSET
+    extra_dhcp_opts: list[dict[str, Any]] | Unset | None = UNSET
+    dns_name: bodies.Name | Unset | None = UNSET
+    host_id: Annotated[bodies.Name | Unset | None, Key("binding:host_id")] = UNSET
+    profile: Annotated[dict[str, Any] | Unset | None, Key("binding:profile")] = UNSET
+    vnic_type: Annotated[VnicType | Unset | None, Key("binding:vnic_type")] = UNSET
+    tags: bodies.Tags | Unset = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreatePorts(Body):
+    port: NewPort | Unset = UNSET
+    ports: list[NewPort] | Unset = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdatePort(bodies.NamedChange):
+    admin_state_up: bodies.Truth | Unset = UNSET
+    mac_address: bodies.MacAddress | Unset = UNSET
+    fixed_ips: FixedIps | Unset | None = UNSET
+    device_id: bodies.Name | Unset | None = UNSET
+    device_owner: bodies.Name | Unset | None = UNSET
+    security_groups: Groups | Unset | None = UNSET
+    allowed_address_pairs: Pairs | Unset | None = UNSET
+    port_security_enabled: bodies.Truth | Unset = UNSET
+    extra_dhcp_opts: list[dict[str, Any]] | Unset | None = UNSET
+    dns_name: bodies.Name | Unset | None = UNSET
+    host_id: Annotated[bodies.Name | Unset | None, Key("binding:host_id")] = UNSET
+    profile: Annotated[dict[str, Any] | Unset | None, Key("binding:profile")] = UNSET
+    vnic_type: Annotated[VnicType | Unset | None, Key("binding:vnic_type")] = UNSET
+
+
+def _policed(given: Mapping[str, Any]) -> list[str]:
+    """The attributes given, and the parts of those that have rules of their own."""
+    names = list(given)
+    for wanted in given.get("fixed_ips") or ():
+        names += [f"fixed_ips:{name}" for name in resource.given(wanted)]
+    for pair in given.get("allowed_address_pairs") or ():
+        names += [f"allowed_address_pairs:{name}" for name in resource.given(pair)]
+    return resource.unique(names)
+
+
+# -- operations
+
+
+@NETWORK.operation("GET", "/ports", rules=())
+def list_ports(call: Call[None, None]) -> View:
+    """List ports: the project's and those on its networks; for administrators all."""
+    return resource.listed(call, PORTS)
+
+
+def _creation_facts(call: Call[Any, Any], new: NewPort | None = None) -> View:
+    if new is None:
+        new = resource.items_of(call.body, "port", "ports")[0][0]
+    network = resource.find_in_sight(call, NETWORKS, new.network_id)
+    return {
+        "project_id": resource.owner(call, new),
+        "network:project_id": network.project_id,
+        "shared": network.shared,
+        "device_owner": text(new.device_owner),
+    }
+
+
+@NETWORK.operation("POST", "/ports", rules=(Rule(CREATE),), facts=_creation_facts, body=CreatePorts, success=201)
+def create_ports(call: Call[None, CreatePorts]) -> View:
+    """Create a port, or several at once."""
+    return resource.created(call, PORTS, lambda new: _create(call, new))
+
+
+def _create(call: Call[Any, Any], new: NewPort) -> Port:
+    tx, facts = call.tx, _creation_facts(call, new)
+    project_id: str = facts["project_id"]
+    given = resource.given(new, but_defaults=True)
+    resource.require(call, CREATE, facts)
+    policy.require_attributes(call, CREATE_ATTRIBUTES, _policed(given), facts)
+    _refuse_network_owner(call, new.device_owner)
+    _refuse_dhcp_options(new.extra_dhcp_opts)
+    limits.check(tx, project_id, "port")
+    network = must_get(tx, Network, new.network_id)
+    secured: bool | None = either(new.port_security_enabled, None)
+    wanted_groups = _groups(call, new.security_groups)
+    effective = network.port_security_enabled if secured is None else secured
+    if not effective and wanted_groups:
+        raise _needs_port_security(network.id)
+    pairs = _pairs(new.allowed_address_pairs)
+    if not effective and pairs:
+        raise Conflict("Port Security must be enabled in order to have allowed address pairs on a port.")
+    made = port_life.make(
+        tx,
+        call.cloud.clock,
+        network,
+        port_life.NewPort(
+            project_id=project_id,
+            name=text(new.name),
+            description=text(new.description),
+            admin_state_up=either(new.admin_state_up, True),
+            mac_address=either(new.mac_address, None),
+            fixed_ips=_wanted_ips(new.fixed_ips),
+            device_id=text(new.device_id),
+            device_owner=text(new.device_owner),
+            port_security_enabled=secured,
+            security_group_ids=wanted_groups,
+            dns_name=text(new.dns_name),
+            host=text(new.host_id),
+            vnic_type=either(new.vnic_type, None) or "normal",
+            profile=either(new.profile, None) or {},
+            tags=either(new.tags, []),
+        ),
+    )
+    if pairs:
+        filled = _with_mac(pairs, made.mac_address)
+        tx.execute(sa.update(ports).where(ports.c.id == made.id).values(allowed_address_pairs=filled))
+    return must_get(tx, Port, made.id)
+
+
+def _refuse_network_owner(call: Call[Any, Any], device_owner: object) -> None:
+    """Ports of the network's own devices are exempt from filters: only the network and administrators make them."""
+    if text_of(device_owner).startswith(port_life.NETWORK_OWNERS) and not sees_all(call.caller):
+        raise Forbidden("A project's own ports cannot have a device_owner that begins with 'network:'.")
+
+
+def text_of(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _refuse_dhcp_options(options: object) -> None:
+    if isinstance(options, list) and options:
+        raise NotYet("Cumulet does not offer extra_dhcp_opts yet.")
+
+
+def _needs_port_security(network_id: str) -> Conflict:
+    return Conflict(
+        f"Port security must be enabled and port on network {network_id} must have an IP address in order to use "
+        "security groups.",
+        reason="PortSecurityAndIPRequiredForSecurityGroups",
+    )
+
+
+def _wanted_ips(wanted: Any) -> list[FixedIp] | None:
+    """The addresses asked for. Null means as if nothing were said; an empty list means none."""
+    if not isinstance(wanted, list):
+        return None
+    if len(wanted) > MAX_FIXED_IPS:
+        raise BadRequest("Invalid input for operation: Exceeded maximum amount of fixed ips per port.")
+    found = [FixedIp(subnet_id=either(w.subnet_id, None), address=either(w.ip_address, None)) for w in wanted]
+    named = [fixed.address for fixed in found if fixed.address]
+    if len(set(named)) != len(named):
+        raise BadRequest("Invalid input for fixed_ips. Reason: Duplicate IP address.")
+    return found
+
+
+def _groups(call: Call[Any, Any], wanted: Any) -> list[str] | None:
+    """The security groups asked for, each of which the caller must see; None for the default one."""
+    if not isinstance(wanted, list):
+        return None
+    ids: list[str] = resource.unique(wanted)
+    statement = sa.select(security_groups.c.id).where(
+        security_groups.c.id.in_(ids), own_in_sight(call.caller, security_groups)
+    )
+    known = {row[0] for row in call.tx.all(statement)}
+    for group_id in ids:
+        if group_id not in known:
+            raise NotFound(f"Security group {group_id} does not exist", reason="SecurityGroupNotFound")
+    return ids
+
+
+def _pairs(wanted: Any) -> list[AddressPair]:
+    pairs: list[AddressPair] = either(wanted, None) or []
+    if len(pairs) > MAX_ADDRESS_PAIRS:
+        raise BadRequest(f"The number of allowed address pair exceeds the maximum {MAX_ADDRESS_PAIRS}.")
+    if len({(pair.ip_address, pair.mac_address) for pair in pairs}) != len(pairs):
+        raise BadRequest("Request contains duplicate address pair.", reason="DuplicateAddressPairInRequest")
+    return pairs
+
+
+def _with_mac(pairs: Sequence[AddressPair], mac: str) -> list[dict[str, str]]:
+    return [{"ip_address": pair.ip_address, "mac_address": either(pair.mac_address, mac)} for pair in pairs]
+
+
+@NETWORK.operation("GET", "/ports/{port_id}", rules=(), target=resource.target(PORTS))
+def show_port(call: Call[Port, None]) -> View:
+    """Show a port."""
+    return resource.shown(call, PORTS, call.target)
+
+
+def _update_facts(call: Call[Port, UpdatePort]) -> View:
+    facts = resource.facts_of(PORTS, call.tx, call.target)
+    if call.body.device_owner is not UNSET:
+        facts["device_owner"] = text_of(call.body.device_owner)
+    return facts
+
+
+@NETWORK.operation(
+    "PUT",
+    "/ports/{port_id}",
+    rules=(Rule(UPDATE),),
+    target=resource.target(PORTS),
+    facts=_update_facts,
+    body=UpdatePort,
+    body_key="port",
+)
+def update_port(call: Call[Port, UpdatePort]) -> View:
+    """Change a port."""
+    tx, port, body = call.tx, call.target, call.body
+    given = resource.given(body)
+    policy.require_attributes(call, UPDATE_ATTRIBUTES, _policed(given), _update_facts(call))
+    _refuse_network_owner(call, body.device_owner)
+    _refuse_dhcp_options(body.extra_dhcp_opts)
+    if port.server_id is not None:
+        _refuse_what_compute_decides(port, given)
+    values: dict[str, Any] = {name: given[name] for name in ("name", "admin_state_up") if name in given}
+    for name in ("description", "device_id", "device_owner", "dns_name"):
+        if name in given:
+            values[name] = text_of(given[name])
+    if isinstance(body.mac_address, str) and body.mac_address != port.mac_address:
+        _refuse_mac(tx, port, body.mac_address)
+        values["mac_address"] = body.mac_address
+    _change_security(call, port, body, values)
+    if isinstance(body.fixed_ips, list):
+        mac = values.get("mac_address", port.mac_address)
+        _change_addresses(tx, port, mac, _wanted_ips(body.fixed_ips) or [])
+    _change_binding(tx, port, given)
+    change(tx, Port, port.id, call.now_us, **values)
+    return resource.shown(call, PORTS, must_get(tx, Port, port.id))
+
+
+def _refuse_what_compute_decides(port: Port, given: Mapping[str, Any]) -> None:
+    current = {"device_id": port.device_id, "device_owner": port.device_owner}
+    changed = [name for name, value in current.items() if name in given and text_of(given[name]) != value]
+    if changed or "binding:host_id" in given:
+        raise Conflict(
+            f"Unable to complete operation on port {port.id} for network {port.network_id}. It is attached to server "
+            f"{port.server_id}; detach it there.",
+            reason="PortInUse",
+        )
+
+
+def _refuse_mac(tx: Tx, port: Port, mac: str) -> None:
+    binding = bindings.of_ports(tx, [port.id])[port.id][0]
+    if binding.host != bindings.UNBOUND:
+        raise Conflict(
+            f"Unable to complete operation on port {port.id}, port is already bound, port type: "
+            f"{bindings.VIF_TYPE}, old_mac {port.mac_address}, new_mac {mac}.",
+            reason="PortBound",
+        )
+    if addresses.mac_in_use(tx, port.network_id, mac):
+        raise Conflict(
+            f"Unable to complete operation for network {port.network_id}. The mac address {mac} is in use.",
+            reason="MacAddressInUse",
+        )
+
+
+def _change_security(call: Call[Port, UpdatePort], port: Port, body: UpdatePort, values: dict[str, Any]) -> None:
+    """Port security, security groups and address pairs: they only make sense together."""
+    tx = call.tx
+    secured = either(body.port_security_enabled, port.port_security_enabled)
+    present = [
+        row[0]
+        for row in tx.all(
+            sa.select(port_security_groups.c.security_group_id).where(port_security_groups.c.port_id == port.id)
+        )
+    ]
+    wanted = present if body.security_groups is UNSET else _groups(call, body.security_groups) or []
+    if not secured and wanted:
+        if body.security_groups is UNSET:
+            raise Conflict(
+                "Port has security group associated. Cannot disable port security or IP address until security group "
+                "is removed.",
+                reason="PortSecurityPortHasSecurityGroup",
+            )
+        raise _needs_port_security(port.network_id)
+    if body.security_groups is not UNSET:
+        port_life.join_groups(tx, port.id, wanted)
+    pairs = port.allowed_address_pairs
+    if body.allowed_address_pairs is not UNSET:
+        pairs = _with_mac(_pairs(body.allowed_address_pairs), values.get("mac_address", port.mac_address))
+    if not secured and pairs:
+        raise Conflict(
+            "Port Security must be enabled in order to have allowed address pairs on a port.",
+            reason="AddressPairAndPortSecurityRequired",
+        )
+    values |= {"port_security_enabled": secured, "allowed_address_pairs": pairs}
+
+
+def _change_addresses(tx: Tx, port: Port, mac: str, wanted: Sequence[FixedIp]) -> None:
+    """The port gets the wanted addresses; those it already has of them, or of a wanted subnet, it keeps."""
+    held = addresses.held_by(tx, [port.id]).get(port.id, [])
+    kept: list[FixedIp] = []
+    missing: list[FixedIp] = []
+    for want in sorted(wanted, key=lambda want: want.address is None):
+        match = next((h for h in held if h not in kept and _satisfies(h, want)), None)
+        if match is None:
+            missing.append(want)
+        else:
+            kept.append(match)
+    gone = [h.address for h in held if h not in kept and h.address is not None]
+    addresses.give_back(tx, port.id, gone)
+    addresses.claim(
+        tx, port_id=port.id, network_id=port.network_id, mac=mac, device_owner=port.device_owner, wanted=missing
+    )
+    leading_nowhere = sa.update(floating_ips).where(
+        floating_ips.c.port_id == port.id, floating_ips.c.fixed_ip_address.in_(gone)
+    )
+    tx.execute(leading_nowhere.values(port_id=None, fixed_ip_address=None, router_id=None))
+
+
+def _satisfies(held: FixedIp, want: FixedIp) -> bool:
+    return want.address in (None, held.address) and want.subnet_id in (None, held.subnet_id)
+
+
+def _change_binding(tx: Tx, port: Port, given: Mapping[str, Any]) -> None:
+    values: dict[str, Any] = {}
+    if "binding:profile" in given:
+        values["profile"] = given["binding:profile"] or {}
+    if "binding:vnic_type" in given:
+        values["vnic_type"] = given["binding:vnic_type"] or "normal"
+    active = sa.and_(port_bindings.c.port_id == port.id, port_bindings.c.active)
+    if values:
+        tx.execute(sa.update(port_bindings).where(active).values(**values))
+    if "binding:host_id" in given:
+        this_port = sa.select(ports.c.id).where(ports.c.id == port.id)
+        bindings.move_active(tx, this_port, text_of(given["binding:host_id"]))
+
+
+@NETWORK.operation(
+    "DELETE",
+    "/ports/{port_id}",
+    rules=(Rule(DELETE),),
+    target=resource.target(PORTS),
+    facts=resource.target_facts(PORTS),
+    success=204,
+)
+def delete_port(call: Call[Port, None]) -> None:
+    """Delete a port."""
+    port = call.target
+    if port.device_owner in ("network:router_interface", "network:router_gateway", "network:floatingip"):
+        raise Conflict(
+            f"Port {port.id} cannot be deleted directly via the port API: has device owner {port.device_owner}.",
+            reason="ServicePortInUse",
+        )
+    port_life.end(call.tx, port.id)

@@ -1,0 +1,424 @@
+"""What all kinds of resources share in the API: who sees which, filters, order, pages, single fields, bulk creation."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlencode
+
+import sqlalchemy as sa
+
+from cumulet.clock import iso_z
+from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest, NotFound
+from cumulet.network.sight import SEES_ALL_ROLES
+from cumulet.network.store import TABLES, Resource, load, network_tags, select
+from cumulet.web.operation import Call, Caller, Refused
+from cumulet.web.schema import UNSET, Body, Key, loose_bool
+
+RecordT = TypeVar("RecordT", bound=Resource)
+View = dict[str, Any]
+Condition = sa.ColumnElement[bool]
+
+
+def nothing_more(_tx: Tx, records: Sequence[Any]) -> list[View]:
+    return [{} for _ in records]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind(Generic[RecordT]):
+    """One kind of resource: how it is found, shown and hidden."""
+
+    record: type[RecordT]
+    singular: str
+    plural: str
+    title: str
+    """As in ``Network 1234 could not be found.``"""
+    show: str
+    """The rule to see one at all."""
+    sight: Callable[[Caller], Condition]
+    columns: Mapping[str, sa.ColumnElement[Any]]
+    """Attributes that are columns: they filter and sort."""
+    filters: Mapping[str, Callable[[Sequence[str]], Condition]]
+    """Attributes that filter otherwise."""
+    views: Callable[[Tx, Sequence[RecordT]], list[View]]
+    hidden: Mapping[str, str]
+    """Attributes that only some see: {attribute: rule}."""
+    parents: Callable[[Tx, Sequence[RecordT]], list[View]] = nothing_more
+    """Policy facts beyond a view's own attributes."""
+
+    @property
+    def table(self) -> sa.Table:
+        return TABLES[self.record]
+
+
+def resource_view(record: Resource, tags: Sequence[str] | None) -> View:
+    """The attributes that every resource shows. `tags` None: this kind has none."""
+    view: View = {
+        "id": record.id,
+        "project_id": record.project_id,
+        "tenant_id": record.project_id,
+        "description": record.description,
+        "revision_number": record.revision,
+        "created_at": iso_z(record.created_at_us),
+        "updated_at": iso_z(record.updated_at_us),
+    }
+    if tags is not None:
+        view["tags"] = list(tags)
+    return view
+
+
+def resource_columns(table: sa.Table, *names: str) -> dict[str, sa.ColumnElement[Any]]:
+    """Columns that filter and sort, by attribute: the shared ones and those of the same name."""
+    columns: dict[str, sa.ColumnElement[Any]] = {name: table.c[name] for name in ("id", "project_id", *names)}
+    columns |= {"tenant_id": table.c.project_id, "description": table.c.description}
+    columns["revision_number"] = table.c.revision
+    columns |= {"created_at": table.c.created_at_us, "updated_at": table.c.updated_at_us}
+    return columns
+
+
+# -- one resource
+
+
+def facts_of(kind: Kind[RecordT], tx: Tx, record: RecordT) -> View:
+    """What policy may know of a record: all it shows, and whose its parents are."""
+    return kind.views(tx, [record])[0] | kind.parents(tx, [record])[0]
+
+
+def find_in_sight(call: Call[Any, Any], kind: Kind[RecordT], record_id: str) -> RecordT:
+    """The record if the caller may see it; else 404, the same as for an id that does not exist."""
+    found = load(call.tx, kind.record, select(kind.record, kind.table.c.id == record_id, kind.sight(call.caller)))
+    if not found or not call.authorise(kind.show, facts_of(kind, call.tx, found[0])):
+        raise unknown(kind, record_id)
+    return found[0]
+
+
+def unknown(kind: Kind[Any], record_id: str) -> NotFound:
+    return NotFound(f"{kind.title} {record_id} could not be found.", reason=f"{kind.title.replace(' ', '')}NotFound")
+
+
+def target(kind: Kind[RecordT]) -> Callable[[Call[Any, Any]], RecordT]:
+    """Loads what the path names, for `@operation(target=...)`."""
+    parameter = f"{kind.singular}_id"
+    return lambda call: find_in_sight(call, kind, call.path[parameter])
+
+
+def target_facts(kind: Kind[Any]) -> Callable[[Call[Any, Any]], View]:
+    """Policy facts of the target, for `@operation(facts=...)`."""
+    return lambda call: facts_of(kind, call.tx, call.target)
+
+
+def shown(call: Call[Any, Any], kind: Kind[RecordT], record: RecordT) -> View:
+    """The answer to a request for, or a change of, one resource."""
+    return {kind.singular: _shown(call, kind, [record], may_see=True)[0]}
+
+
+def shown_many(call: Call[Any, Any], kind: Kind[RecordT], records: Sequence[RecordT]) -> View:
+    """The answer to the creation of several."""
+    return {kind.plural: _shown(call, kind, records, may_see=True)}
+
+
+def _shown(call: Call[Any, Any], kind: Kind[RecordT], records: Sequence[RecordT], *, may_see: bool) -> list[View]:
+    wanted = frozenset(call.query.getall("fields"))
+    out: list[View] = []
+    views = kind.views(call.tx, records)
+    for view, parents in zip(views, kind.parents(call.tx, records), strict=True):
+        facts = view | parents if parents else view
+        if not may_see and not call.authorise(kind.show, facts):
+            continue
+        for attribute, name in kind.hidden.items():
+            if attribute in view and not call.authorise(name, facts):
+                facts = facts if facts is not view else dict(view)
+                del view[attribute]
+        out.append({name: value for name, value in view.items() if name in wanted} if wanted else view)
+    return out
+
+
+# -- lists
+
+_TAG_FILTERS = ("tags", "tags-any", "not-tags", "not-tags-any")
+_CONTROLS = frozenset({"fields", "sort_key", "sort_dir", "limit", "marker", "page_reverse"})
+
+
+def listed(call: Call[Any, Any], kind: Kind[RecordT]) -> View:
+    """The answer to a list request: what the caller sees, filtered, sorted, one page, with links to the next."""
+    statement = select(kind.record, kind.sight(call.caller), *_conditions(call, kind))
+    limit, marker = _limit(call), call.query.get("marker")
+    reverse = _flag(call, "page_reverse")
+    keys = _sort_keys(call, kind)
+    if reverse:
+        keys = [(column, not descending) for column, descending in keys]
+    if marker is not None:
+        statement = statement.where(_after(call, kind, keys, marker))
+    for column, descending in keys:
+        statement = statement.order_by(column.desc() if descending else column.asc())
+    if limit is not None:
+        statement = statement.limit(limit)
+    records = load(call.tx, kind.record, statement)
+    if reverse:
+        records.reverse()
+    answer: View = {kind.plural: _shown(call, kind, records, may_see=False)}
+    if limit is not None and (links := _links(call, kind, records, limit, marker)):
+        answer[f"{kind.plural}_links"] = links
+    return answer
+
+
+def _conditions(call: Call[Any, Any], kind: Kind[Any]) -> list[Condition]:
+    conditions: list[Condition] = []
+    invalid: list[str] = []
+    for name in call.query.names():
+        values = call.query.getall(name)
+        if name in _CONTROLS:
+            continue
+        if name in kind.hidden and not _may_ask(call, kind, name):
+            # What is hidden cannot be found out by asking for it either.
+            conditions.append(sa.false())
+        elif name in kind.filters:
+            conditions.append(kind.filters[name](values))
+        elif name in kind.columns:
+            conditions.append(column_filter(kind.columns[name], name, values))
+        elif name in _TAG_FILTERS and "tags" in kind.hidden:
+            conditions.append(_tag_filter(kind.table, name, values))
+        elif name == "changed_since":
+            conditions.append(kind.table.c.updated_at_us >= _time_us(values[-1]))
+        else:
+            invalid.append(name)
+    if invalid:
+        raise BadRequest(f"{invalid} is invalid attribute for filtering")
+    return conditions
+
+
+def _may_ask(call: Call[Any, Any], kind: Kind[Any], attribute: str) -> bool:
+    return call.authorise(kind.hidden[attribute], {"project_id": call.caller.project_id})
+
+
+def column_filter(column: sa.ColumnElement[Any], name: str, values: Sequence[str]) -> Condition:
+    """Any of the values, read as the column's type."""
+    kind = column.type
+    if name in ("created_at", "updated_at"):
+        # Shown in whole seconds, stored in microseconds.
+        starts = [_time_us(value) for value in values]
+        return sa.or_(*(column.between(start, start + 999_999) for start in starts))
+    if isinstance(kind, sa.Boolean):
+        wanted = {truth(value) for value in values}
+        return sa.or_(*(column.is_(value) for value in wanted))
+    if isinstance(kind, sa.Integer):
+        return column.in_([_number(name, value) for value in values])
+    found = column.in_(list(values))
+    return sa.or_(found, column.is_(None)) if "" in values and not isinstance(column, sa.Column) else found
+
+
+def truth(value: object) -> bool:
+    """Neutron's spellings of true and false."""
+    try:
+        return loose_bool(value)
+    except ValueError:
+        raise BadRequest(f"'{value}' cannot be converted to boolean") from None
+
+
+def _number(name: str, value: str) -> int:
+    if not (value.removeprefix("-").isascii() and value.removeprefix("-").isdigit() and len(value) < 19):
+        raise BadRequest(f"Invalid input for {name}. Reason: '{value}' is not an integer.")
+    return int(value)
+
+
+def _time_us(text: str) -> int:
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadRequest(f"The input time '{text}' is invalid, it should be in ISO 8601 format.") from None
+    return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()) * 1_000_000
+
+
+def _tag_filter(table: sa.Table, name: str, values: Sequence[str]) -> Condition:
+    wanted = {tag for value in values for tag in value.split(",")}
+
+    def has(*tags: str) -> Condition:
+        return sa.exists().where(network_tags.c.resource_id == table.c.id, network_tags.c.tag.in_(tags))
+
+    matching = has(*wanted) if name.endswith("-any") else sa.and_(*(has(tag) for tag in sorted(wanted)))
+    return ~matching if name.startswith("not-") else matching
+
+
+def _limit(call: Call[Any, Any]) -> int | None:
+    text = call.query.get("limit")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()) or len(text) > 18:
+        raise BadRequest(f"Limit must be an integer 0 or greater and not '{text}'")
+    return int(text) or None
+
+
+def _flag(call: Call[Any, Any], name: str) -> bool:
+    text = call.query.get(name)
+    return text is not None and truth(text)
+
+
+def _sort_keys(call: Call[Any, Any], kind: Kind[Any]) -> list[tuple[sa.ColumnElement[Any], bool]]:
+    """(column, descending) for each key, ended by the id so that the order is total."""
+    names, directions = call.query.getall("sort_key"), call.query.getall("sort_dir")
+    if len(names) != len(directions) and directions:
+        raise BadRequest("The number of sort_keys and sort_dirs must be same")
+    keys: list[tuple[sa.ColumnElement[Any], bool]] = []
+    for name, direction in zip(names, directions or ["asc"] * len(names), strict=True):
+        if name not in kind.columns or (name in kind.hidden and not _may_ask(call, kind, name)):
+            raise BadRequest(f"{[name]} is invalid attribute for sort_keys")
+        if direction not in ("asc", "desc"):
+            raise BadRequest(f"{[direction]} is invalid value for sort_dirs, valid value is 'asc' and 'desc'")
+        keys.append((_comparable(kind.columns[name]), direction == "desc"))
+    if not names:
+        keys.append((kind.table.c.created_at_us, False))
+    keys.append((kind.table.c.id, False))
+    return keys
+
+
+def _comparable(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """The column without nulls and booleans, so that a page can start after any value."""
+    if isinstance(column.type, sa.Boolean):
+        return sa.cast(column, sa.Integer)
+    return sa.func.coalesce(column, -1 if isinstance(column.type, sa.Integer) else "")
+
+
+def _after(
+    call: Call[Any, Any], kind: Kind[Any], keys: Sequence[tuple[sa.ColumnElement[Any], bool]], marker: str
+) -> Condition:
+    """What follows the marker in the order of `keys`. A marker out of sight is unknown."""
+    statement = sa.select(*(column for column, _ in keys)).where(kind.table.c.id == marker, kind.sight(call.caller))
+    row = call.tx.first(statement)
+    if row is None:
+        raise unknown(kind, marker)
+    steps: list[Condition] = []
+    for n, (column, descending) in enumerate(keys):
+        same = [earlier == row[i] for i, (earlier, _) in enumerate(keys[:n])]
+        steps.append(sa.and_(*same, column < row[n] if descending else column > row[n]))
+    return sa.or_(*steps)
+
+
+def _links(
+    call: Call[Any, Any], kind: Kind[Any], records: Sequence[Resource], limit: int, marker: str | None
+) -> list[dict[str, str]]:
+    def link(rel: str, record: Resource, *, reverse: bool) -> dict[str, str]:
+        kept = [(name, value) for name, value in call.query.pairs if name not in ("marker", "page_reverse")]
+        kept.append(("marker", record.id))
+        if reverse:
+            kept.append(("page_reverse", "True"))
+        path = kind.plural.replace("_", "-")
+        return {"rel": rel, "href": f"{call.service_url}/{path}?{urlencode(kept)}"}
+
+    links = []
+    if records and (len(records) == limit or _flag(call, "page_reverse")):
+        links.append(link("next", records[-1], reverse=False))
+    if records and marker is not None:
+        links.append(link("previous", records[0], reverse=True))
+    return links
+
+
+# -- bodies
+
+
+_known_keys: dict[type, tuple[tuple[str, str], ...]] = {}
+
+
+def _keys(cls: type) -> tuple[tuple[str, str], ...]:
+    """(attribute, JSON name) of a body class."""
+    known = _known_keys.get(cls)
+    if known is None:
+        known = _known_keys[cls] = _read_keys(cls)
+    return known
+
+
+def _read_keys(cls: Any) -> tuple[tuple[str, str], ...]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    found = []
+    for field in dataclasses.fields(cls):
+        metadata = getattr(hints[field.name], "__metadata__", ())
+        found.append((field.name, next((item.name for item in metadata if isinstance(item, Key)), field.name)))
+    return tuple(found)
+
+
+def given(body: Body, *, but_defaults: bool = False) -> dict[str, Any]:
+    """What the caller set, by JSON name.
+
+    `but_defaults`: without values that equal upstream's default, which need no permission when creating.
+    """
+    found = {key: getattr(body, name) for name, key in _keys(type(body)) if getattr(body, name) is not UNSET}
+    if but_defaults:
+        return {key: value for key, value in found.items() if not _is_default(key, value)}
+    return found
+
+
+_DEFAULTS: Mapping[str, tuple[object, ...]] = {
+    "shared": (False,),
+    "router:external": (False,),
+    "is_default": (False,),
+    "device_id": ("",),
+    "device_owner": ("",),
+    "external_gateway_info": (None,),
+    "floating_ip_address": (None,),
+    "binding:vnic_type": ("normal",),
+    "tags": ([], ()),
+}
+
+
+def _is_default(key: str, value: object) -> bool:
+    return any(value == default for default in _DEFAULTS.get(key, ()))
+
+
+def owner(call: Call[Any, Any], body: Any) -> str:
+    """The project a new resource will belong to: the caller's, or for administrators the one named."""
+    named = {value for value in (body.project_id, body.tenant_id) if value is not UNSET}
+    if len(named) > 1:
+        raise BadRequest("'project_id' and 'tenant_id' do not match")
+    project: str | None = named.pop() if named else call.caller.project_id
+    if project is None:
+        # A token without project: the rules refuse it, whatever the project.
+        return ""
+    if project != call.caller.project_id and SEES_ALL_ROLES.isdisjoint(call.caller.roles):
+        raise BadRequest(
+            "Specifying 'project_id' or 'tenant_id' other than the authenticated project in request "
+            "requires admin privileges"
+        )
+    return project
+
+
+def items_of(body: Any, singular: str, plural: str) -> tuple[list[Any], bool]:
+    """The new resources of a body with one or with several, and whether it has several."""
+    one, many = getattr(body, singular), getattr(body, plural)
+    if (one is UNSET) == (many is UNSET):
+        raise BadRequest(f"Unable to find '{singular}' in request body")
+    if one is not UNSET:
+        return [one], False
+    if not many:
+        raise BadRequest("Resources required")
+    return list(many), True
+
+
+def created(call: Call[Any, Any], kind: Kind[RecordT], make: Callable[[Any], RecordT]) -> View:
+    """Make what the body asks for, one or several, all or none."""
+    items, several = items_of(call.body, kind.singular, kind.plural)
+    records = [make(item) for item in items]
+    return shown_many(call, kind, records) if several else shown(call, kind, records[0])
+
+
+def require(call: Call[Any, Any], rule: str, facts: Mapping[str, Any]) -> None:
+    """Refuse with 403 unless the caller passes `rule` for these facts."""
+    if not call.authorise(rule, facts):
+        raise Refused(rule)
+
+
+def first_owner(kind: Kind[Any]) -> Callable[[Call[Any, Any]], View]:
+    """Policy facts of a creation, for `@operation(facts=...)`; of a bulk, of its first."""
+
+    def facts(call: Call[Any, Any]) -> View:
+        items, _ = items_of(call.body, kind.singular, kind.plural)
+        return {"project_id": owner(call, items[0])}
+
+    return facts
+
+
+def unique(ids: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(ids))

@@ -1,0 +1,453 @@
+"""Security groups and their rules: ``/security-groups``, ``/security-group-rules``. What no rule allows is denied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Annotated, Any, Literal
+
+import sqlalchemy as sa
+
+from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest, Conflict, NotYet
+from cumulet.network import bodies, default_security_group, limits, policy, resource, topology
+from cumulet.network.bodies import either, text
+from cumulet.network.resource import Kind, View
+from cumulet.network.service import NETWORK
+from cumulet.network.sight import own_in_sight, rules_in_sight
+from cumulet.network.store import (
+    SecurityGroup,
+    SecurityGroupRule,
+    change,
+    delete,
+    find,
+    insert,
+    must_get,
+    port_security_groups,
+    security_group_rules,
+    security_groups,
+    tags_of,
+)
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import rule
+from cumulet.web.schema import UNSET, Body, Convert, Json, Unset
+
+_SEEN = f"{policy.ADMIN_OR_PROJECT_READER} or rule:shared_security_group"
+
+CREATE = rule("create_security_group", policy.ADMIN_OR_PROJECT_MEMBER, description="Create a security group")
+CREATE_ATTRIBUTES = policy.attribute_rules(CREATE, {"tags": policy.ADMIN_OR_PROJECT_MEMBER})
+SHOW = rule("get_security_group", _SEEN, description="See a security group")
+SHOW_ATTRIBUTES = policy.attribute_rules(SHOW, {"tags": _SEEN})
+UPDATE = rule("update_security_group", policy.ADMIN_OR_PROJECT_MEMBER, description="Change a security group")
+UPDATE_TAGS = rule("update_security_group:tags", policy.ADMIN_OR_PROJECT_MEMBER, description="Tag a security group")
+DELETE = rule("delete_security_group", policy.ADMIN_OR_PROJECT_MEMBER, description="Delete a security group")
+DELETE_TAGS = rule(
+    "delete_security_group:tags", policy.ADMIN_OR_PROJECT_MEMBER, description="Remove tags of a security group"
+)
+CREATE_RULE = rule("create_security_group_rule", policy.ADMIN_OR_GROUP_OWNER_MEMBER, description="Add a rule")
+SHOW_RULE = rule("get_security_group_rule", policy.ADMIN_OR_GROUP_OWNER_READER, description="See a rule")
+DELETE_RULE = rule("delete_security_group_rule", policy.ADMIN_OR_GROUP_OWNER_MEMBER, description="Remove a rule")
+
+PROTOCOLS = {
+    "ah": 51, "dccp": 33, "egp": 8, "esp": 50, "gre": 47, "hopopt": 0, "icmp": 1, "icmpv6": 58, "igmp": 2, "ip": 0,
+    "ipip": 4, "ipv6-encap": 41, "ipv6-frag": 44, "ipv6-icmp": 58, "ipv6-nonxt": 59, "ipv6-opts": 60,
+    "ipv6-route": 43, "ospf": 89, "pgm": 113, "rsvp": 46, "sctp": 132, "tcp": 6, "udp": 17, "udplite": 136, "vrrp": 112,
+}  # fmt: skip
+"""Names of IP protocols (IANA), as Neutron takes them."""
+_PORT_PROTOCOLS = frozenset({"tcp", "udp", "sctp", "dccp", "udplite", "6", "17", "132", "33", "136"})
+_ICMP = frozenset({"icmp", "icmpv6", "ipv6-icmp", "1", "58"})
+_IPV6_ONLY = frozenset(name for name in PROTOCOLS if name.startswith("ipv6")) | {"icmpv6", "58"}
+
+
+def protocol_name(value: Any) -> str | None:
+    """A protocol by name or number as text; None for any."""
+    name = str(value).lower()
+    if name == "any":
+        return None
+    if name in PROTOCOLS:
+        return name
+    if name.isascii() and name.isdigit() and len(name) <= 3 and int(name) <= 255:
+        return str(int(name))
+    raise ValueError(
+        f"Security group rule protocol {value} not supported. Only protocol values {sorted(PROTOCOLS)} and integer "
+        "representations [0 to 255] are supported."
+    )
+
+
+# -- groups
+
+
+def group_views(tx: Tx, records: Sequence[SecurityGroup]) -> list[View]:
+    """Security groups with their rules, as the API shows them."""
+    ids = [group.id for group in records]
+    tags = tags_of(tx, ids)
+    contained: dict[str, list[SecurityGroupRule]] = {group_id: [] for group_id in ids}
+    for found in find(tx, SecurityGroupRule, security_group_rules.c.security_group_id.in_(ids)):
+        contained[found.security_group_id].append(found)
+    return [
+        resource.resource_view(group, tags.get(group.id, []))
+        | {
+            "name": group.name,
+            "stateful": group.stateful,
+            "shared": False,
+            "security_group_rules": [
+                _rule_view(one, group)
+                for one in sorted(contained[group.id], key=lambda one: (one.created_at_us, one.id))
+            ],
+        }
+        for group in records
+    ]
+
+
+GROUPS = Kind(
+    record=SecurityGroup,
+    singular="security_group",
+    plural="security_groups",
+    title="Security group",
+    show=SHOW,
+    sight=lambda caller: own_in_sight(caller, security_groups),
+    columns=resource.resource_columns(security_groups, "name", "stateful"),
+    filters={"shared": lambda values: sa.or_(*(sa.false() if resource.truth(v) else sa.true() for v in values))},
+    views=group_views,
+    hidden=SHOW_ATTRIBUTES,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewSecurityGroup(bodies.NewNamed):
+    stateful: bodies.Truth | Unset = UNSET
+    tags: bodies.Tags | Unset = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateSecurityGroups(Body):
+    security_group: NewSecurityGroup | Unset = UNSET
+    security_groups: list[NewSecurityGroup] | Unset = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateSecurityGroup(bodies.NamedChange):
+    stateful: bodies.Truth | Unset = UNSET
+
+
+@NETWORK.operation("GET", "/security-groups", rules=())
+def list_security_groups(call: Call[None, None]) -> View:
+    """List the project's security groups; for administrators all."""
+    return resource.listed(call, GROUPS)
+
+
+@NETWORK.operation(
+    "POST",
+    "/security-groups",
+    rules=(Rule(CREATE),),
+    facts=resource.first_owner(GROUPS),
+    body=CreateSecurityGroups,
+    success=201,
+)
+def create_security_groups(call: Call[None, CreateSecurityGroups]) -> View:
+    """Create a security group, or several at once."""
+    return resource.created(call, GROUPS, lambda new: _create(call, new))
+
+
+def _create(call: Call[Any, Any], new: NewSecurityGroup) -> SecurityGroup:
+    project_id = resource.owner(call, new)
+    facts = {"project_id": project_id}
+    resource.require(call, CREATE, facts)
+    policy.require_attributes(call, CREATE_ATTRIBUTES, resource.given(new, but_defaults=True), facts)
+    clock = call.cloud.clock
+    name = text(new.name)
+    _refuse_default_name(name)
+    default_security_group.ensure(call.tx, clock, project_id)
+    limits.check(call.tx, project_id, "security_group")
+    group = insert(
+        call.tx,
+        SecurityGroup,
+        clock,
+        project_id=project_id,
+        name=name,
+        description=text(new.description),
+        stateful=either(new.stateful, True),
+        is_default=False,
+    )
+    topology.set_tags(call.tx, group.id, either(new.tags, []))
+    for ethertype in ("IPv4", "IPv6"):
+        default_security_group.add_rule(call.tx, clock, group, direction="egress", ethertype=ethertype)
+    return group
+
+
+def _refuse_default_name(name: str) -> None:
+    if name == default_security_group.NAME:
+        raise Conflict("Default security group already exists.", reason="SecurityGroupDefaultAlreadyExists")
+
+
+@NETWORK.operation("GET", "/security-groups/{security_group_id}", rules=(), target=resource.target(GROUPS))
+def show_security_group(call: Call[SecurityGroup, None]) -> View:
+    """Show a security group with its rules."""
+    return resource.shown(call, GROUPS, call.target)
+
+
+@NETWORK.operation(
+    "PUT",
+    "/security-groups/{security_group_id}",
+    rules=(Rule(UPDATE),),
+    target=resource.target(GROUPS),
+    body=UpdateSecurityGroup,
+    body_key="security_group",
+)
+def update_security_group(call: Call[SecurityGroup, UpdateSecurityGroup]) -> View:
+    """Change a security group's name, description or statefulness."""
+    group, body = call.target, call.body
+    values = resource.given(body)
+    if isinstance(body.name, str) and body.name != group.name:
+        if group.is_default:
+            raise Conflict("Updating default security group not allowed.", reason="SecurityGroupCannotUpdateDefault")
+        _refuse_default_name(body.name)
+    if "description" in values:
+        values["description"] = text(body.description)
+    if either(body.stateful, group.stateful) != group.stateful and _in_use(call.tx, group.id):
+        raise Conflict(f"Security Group {group.id} in use.", reason="SecurityGroupInUse")
+    change(call.tx, SecurityGroup, group.id, call.now_us, **values)
+    return resource.shown(call, GROUPS, must_get(call.tx, SecurityGroup, group.id))
+
+
+def _in_use(tx: Tx, group_id: str) -> bool:
+    members = sa.select(port_security_groups.c.port_id).where(port_security_groups.c.security_group_id == group_id)
+    return tx.first(members.limit(1)) is not None
+
+
+@NETWORK.operation(
+    "DELETE",
+    "/security-groups/{security_group_id}",
+    rules=(Rule(DELETE),),
+    target=resource.target(GROUPS),
+    success=204,
+)
+def delete_security_group(call: Call[SecurityGroup, None]) -> None:
+    """Delete a security group that no port is a member of."""
+    group = call.target
+    if _in_use(call.tx, group.id):
+        raise Conflict(f"Security Group {group.id} in use.", reason="SecurityGroupInUse")
+    if group.is_default and not call.caller.is_admin:
+        raise Conflict(
+            "Insufficient rights for removing default security group.", reason="SecurityGroupCannotRemoveDefault"
+        )
+    delete(call.tx, SecurityGroup, group.id)
+
+
+# -- rules
+
+
+def _rule_view(record: SecurityGroupRule, group: SecurityGroup) -> View:
+    prefix = record.remote_ip_prefix
+    return resource.resource_view(record, None) | {
+        "security_group_id": record.security_group_id,
+        "direction": record.direction,
+        "ethertype": record.ethertype,
+        "protocol": record.protocol,
+        "port_range_min": record.port_range_min,
+        "port_range_max": record.port_range_max,
+        "remote_ip_prefix": prefix,
+        "remote_group_id": record.remote_group_id,
+        "remote_address_group_id": None,
+        "normalized_cidr": str(ip_network(prefix, strict=False)) if prefix else None,
+        "belongs_to_default_sg": group.is_default,
+    }
+
+
+def rule_views(tx: Tx, records: Sequence[SecurityGroupRule]) -> list[View]:
+    """Rules as the API shows them."""
+    groups = _groups_of(tx, records)
+    return [_rule_view(record, groups[record.security_group_id]) for record in records]
+
+
+def _groups_of(tx: Tx, records: Sequence[SecurityGroupRule]) -> dict[str, SecurityGroup]:
+    ids = list({record.security_group_id for record in records})
+    return {group.id: group for group in find(tx, SecurityGroup, security_groups.c.id.in_(ids))}
+
+
+def _group_facts(tx: Tx, records: Sequence[SecurityGroupRule]) -> list[View]:
+    groups = _groups_of(tx, records)
+    return [{"security_group:project_id": groups[record.security_group_id].project_id} for record in records]
+
+
+def _in_default_group(values: Sequence[str]) -> sa.ColumnElement[bool]:
+    of_default = sa.select(security_groups.c.id).where(
+        resource.column_filter(security_groups.c.is_default, "belongs_to_default_sg", values)
+    )
+    return security_group_rules.c.security_group_id.in_(of_default)
+
+
+RULES = Kind(
+    record=SecurityGroupRule,
+    singular="security_group_rule",
+    plural="security_group_rules",
+    title="Security group rule",
+    show=SHOW_RULE,
+    sight=rules_in_sight,
+    columns=resource.resource_columns(
+        security_group_rules,
+        "security_group_id",
+        "direction",
+        "ethertype",
+        "protocol",
+        "port_range_min",
+        "port_range_max",
+        "remote_ip_prefix",
+        "remote_group_id",
+    ),
+    filters={"belongs_to_default_sg": _in_default_group},
+    views=rule_views,
+    hidden={},
+    parents=_group_facts,
+)
+
+
+def _ethertype(value: str) -> str:
+    names = {"ipv4": "IPv4", "ipv6": "IPv6"}
+    if value.lower() not in names:
+        raise ValueError(f"'{value}' is not in ['IPv4', 'IPv6']")
+    return names[value.lower()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRule(bodies.NewResource):
+    security_group_id: bodies.Id
+    direction: Literal["ingress", "egress"]
+    ethertype: Annotated[str, Json({"maxLength": 8}), Convert(_ethertype)] | Unset = UNSET
+    protocol: Annotated[str | int | Unset | None, Convert(protocol_name)] = UNSET
+    port_range_min: bodies.Number | Unset | None = UNSET
+    port_range_max: bodies.Number | Unset | None = UNSET
+    remote_ip_prefix: bodies.AddressOrRange | Unset | None = UNSET
+    remote_group_id: bodies.Id | Unset | None = UNSET
+    remote_address_group_id: bodies.Id | Unset | None = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateRules(Body):
+    security_group_rule: NewRule | Unset = UNSET
+    security_group_rules: list[NewRule] | Unset = UNSET
+
+
+@NETWORK.operation("GET", "/security-group-rules", rules=())
+def list_security_group_rules(call: Call[None, None]) -> View:
+    """List the rules of the project's security groups; for administrators all."""
+    return resource.listed(call, RULES)
+
+
+def _rule_facts(call: Call[Any, Any], new: NewRule | None = None) -> View:
+    if new is None:
+        new = resource.items_of(call.body, "security_group_rule", "security_group_rules")[0][0]
+    group = resource.find_in_sight(call, GROUPS, new.security_group_id)
+    return {"project_id": resource.owner(call, new), "security_group:project_id": group.project_id}
+
+
+@NETWORK.operation(
+    "POST", "/security-group-rules", rules=(Rule(CREATE_RULE),), facts=_rule_facts, body=CreateRules, success=201
+)
+def create_security_group_rules(call: Call[None, CreateRules]) -> View:
+    """Add a rule to a security group, or several at once."""
+    return resource.created(call, RULES, lambda new: _create_rule(call, new))
+
+
+def _create_rule(call: Call[Any, Any], new: NewRule) -> SecurityGroupRule:
+    tx, facts = call.tx, _rule_facts(call, new)
+    resource.require(call, CREATE_RULE, facts)
+    limits.check(tx, facts["project_id"], "security_group_rule")
+    if isinstance(new.remote_address_group_id, str):
+        raise NotYet("Cumulet does not offer address groups yet.")
+    remote_group_id = either(new.remote_group_id, None)
+    if remote_group_id is not None:
+        resource.find_in_sight(call, GROUPS, remote_group_id)
+    values = {
+        "direction": new.direction,
+        "ethertype": either(new.ethertype, "IPv4"),
+        "protocol": either(new.protocol, None),
+        "port_range_min": either(new.port_range_min, None),
+        "port_range_max": either(new.port_range_max, None),
+        "remote_ip_prefix": either(new.remote_ip_prefix, None),
+        "remote_group_id": remote_group_id,
+    }
+    _check_rule(values)
+    table = security_group_rules
+    same = [table.c[name].is_not_distinct_from(value) for name, value in values.items()]
+    for twin in find(tx, SecurityGroupRule, table.c.security_group_id == new.security_group_id, *same):
+        raise Conflict(f"Security group rule already exists. Rule id is {twin.id}.", reason="SecurityGroupRuleExists")
+    return insert(
+        tx,
+        SecurityGroupRule,
+        call.cloud.clock,
+        project_id=facts["project_id"],
+        description=text(new.description),
+        security_group_id=new.security_group_id,
+        **values,
+    )
+
+
+def _check_rule(rule_: dict[str, Any]) -> None:
+    """Refuse what no host could turn into a filter."""
+    protocol, low, high = rule_["protocol"], rule_["port_range_min"], rule_["port_range_max"]
+    prefix = rule_["remote_ip_prefix"]
+    if prefix is not None and rule_["remote_group_id"] is not None:
+        raise BadRequest(
+            "Only remote_ip_prefix or remote_group_id may be provided.", reason="SecurityGroupMultipleRemoteEntites"
+        )
+    version = 4 if rule_["ethertype"] == "IPv4" else 6
+    if prefix is not None and ip_network(prefix, strict=False).version != version:
+        raise BadRequest(
+            f"Conflicting value ethertype {rule_['ethertype']} for CIDR {prefix}",
+            reason="SecurityGroupRuleParameterConflict",
+        )
+    if protocol in _IPV6_ONLY and version == 4:
+        raise BadRequest(
+            f"Invalid ethertype {rule_['ethertype']} for protocol {protocol}.",
+            reason="SecurityGroupEthertypeConflictWithProtocol",
+        )
+    if low is None and high is None:
+        return
+    if protocol in _ICMP:
+        _check_icmp(low, high)
+    elif protocol in _PORT_PROTOCOLS:
+        if low is None or high is None or not 1 <= low <= high <= 65_535:
+            raise BadRequest(
+                "For TCP/UDP/SCTP/DCCP/UDP-Lite protocols, port_range_min must be <= port_range_max, both from 1 to "
+                "65535.",
+                reason="SecurityGroupInvalidPortRange",
+            )
+    else:
+        raise BadRequest(
+            "Port range is only supported for TCP/UDP/SCTP/DCCP/UDP-Lite and ICMP protocols.",
+            reason="SecurityGroupProtocolRequiredWithPorts",
+        )
+
+
+def _check_icmp(kind: int | None, code: int | None) -> None:
+    for name, value in (("type", kind), ("code", code)):
+        if value is not None and not 0 <= value <= 255:
+            raise BadRequest(
+                f"Invalid value for ICMP {name} {value}. It must be 0 to 255.", reason="SecurityGroupInvalidIcmpValue"
+            )
+    if kind is None:
+        raise BadRequest(
+            f"ICMP code (port-range-max) {code} is provided but ICMP type (port-range-min) is missing.",
+            reason="SecurityGroupMissingIcmpType",
+        )
+
+
+@NETWORK.operation("GET", "/security-group-rules/{security_group_rule_id}", rules=(), target=resource.target(RULES))
+def show_security_group_rule(call: Call[SecurityGroupRule, None]) -> View:
+    """Show a rule."""
+    return resource.shown(call, RULES, call.target)
+
+
+@NETWORK.operation(
+    "DELETE",
+    "/security-group-rules/{security_group_rule_id}",
+    rules=(Rule(DELETE_RULE),),
+    target=resource.target(RULES),
+    facts=resource.target_facts(RULES),
+    success=204,
+)
+def delete_security_group_rule(call: Call[SecurityGroupRule, None]) -> None:
+    """Remove a rule."""
+    delete(call.tx, SecurityGroupRule, call.target.id)
