@@ -1,0 +1,162 @@
+"""What must not be served stops the program: no rule, no schema, no version range, two answers to one request."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from cumulet.web.app import App
+from cumulet.web.context import Cloud
+from cumulet.web.not_yet import gaps
+from cumulet.web.operation import Microversion, Rule, Service
+from cumulet.web.policy import PolicyError, base_rule, rule
+from cumulet.web.router import RegistryError, Router
+from cumulet.web.schema import Body, Empty
+from tests.web.widgets import CREATE, SERVICES
+
+
+def service() -> Service:
+    versions = (Microversion(2, 1), Microversion(2, 104))
+    return Service(name="compute", type="compute", prefix="/compute/v2.1", versions=versions, microversioned=True)
+
+
+def handler(call: Any) -> None:
+    """Do nothing."""
+
+
+async def streaming(call: Any) -> None:
+    """Do nothing."""
+
+
+def test_an_operation_without_rules_is_refused() -> None:
+    with pytest.raises(TypeError, match="policy rules"):
+        service().operation("GET", "/a")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+def test_an_operation_without_a_body_class_is_refused(method: str) -> None:
+    with pytest.raises(TypeError, match="names its class"):
+        service().operation(method, "/a", rules=())
+
+
+def test_a_handler_without_a_docstring_is_refused() -> None:
+    with pytest.raises(TypeError, match="docstring"):
+        service().operation("GET", "/a", rules=())(lambda call: None)
+
+
+@pytest.mark.parametrize(
+    ("since", "until"), [("2.0", None), ("2.105", None), (None, "2.105"), ("2.50", "2.49"), ("1.1", "3.0")]
+)
+def test_an_operation_outside_the_services_versions_is_refused(since: str | None, until: str | None) -> None:
+    wrong = service()
+    wrong.operation("GET", "/a", rules=(), since=since, until=until)(handler)
+    with pytest.raises(RegistryError, match="microversions"):
+        Router([wrong])
+
+
+def test_what_is_no_version_is_refused() -> None:
+    with pytest.raises(ValueError, match="x"):
+        service().operation("GET", "/a", rules=(), since="x")(handler)
+
+
+@pytest.mark.parametrize(("until", "since"), [(None, "2.1"), ("2.50", "2.50"), (None, "2.90")])
+def test_two_operations_for_one_request_are_refused(until: str | None, since: str) -> None:
+    wrong = service()
+    wrong.operation("GET", "/a/{x}", rules=(), until=until)(handler)
+    wrong.operation("GET", "/a/{y}", rules=(), since=since)(handler)
+    with pytest.raises(RegistryError, match="the same request"):
+        Router([wrong])
+
+
+def test_an_undeclared_rule_is_refused(cloud: Cloud) -> None:
+    wrong = service()
+    wrong.operation("GET", "/a", rules=(Rule("never:declared"),))(handler)
+    with pytest.raises(PolicyError, match="never:declared"):
+        App(cloud, [wrong])
+
+
+def test_a_rule_declared_twice_differently_is_refused() -> None:
+    assert rule(CREATE, "role:member") == CREATE
+    with pytest.raises(PolicyError, match="twice"):
+        rule(CREATE, "role:admin")
+    with pytest.raises(PolicyError, match="twice"):
+        base_rule(CREATE, "role:member")
+
+
+def test_a_stream_needs_the_event_loop(cloud: Cloud) -> None:
+    wrong = service()
+    wrong.operation("PUT", "/a", rules=(), raw_body=True)(handler)
+    with pytest.raises(TypeError, match="async def"):
+        App(cloud, [wrong])
+    right = service()
+    right.operation("PUT", "/a", rules=(), raw_body=True)(streaming)
+    App(cloud, [right])
+
+
+def test_an_action_is_a_post() -> None:
+    wrong = service()
+    wrong.operation("PUT", "/a/action", action="x", rules=(), body=Empty)(handler)
+    with pytest.raises(RegistryError, match="POST"):
+        Router([wrong])
+
+
+def test_a_body_class_must_be_a_dataclass_of_known_types() -> None:
+    class NotADataclass(Body):
+        pass
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Odd(Body):
+        when: complex
+
+    from cumulet.web.schema import plan
+
+    with pytest.raises(TypeError, match="not a dataclass"):
+        plan(NotADataclass, Microversion(2, 1))
+    with pytest.raises(TypeError, match="complex"):
+        plan(Odd, Microversion(2, 1))
+
+
+def test_an_operation_takes_its_line_out_of_the_table_of_gaps() -> None:
+    without = service()
+    left = Router([without], gaps([without])).gaps
+    assert ("GET", "/os-aggregates", None) in {(g.method, g.path, g.action) for g in left}
+    assert ("POST", "/servers/{id}/action", "rescue") in {(g.method, g.path, g.action) for g in left}
+    with_it = service()
+    with_it.operation("GET", "/os-aggregates", rules=())(handler)
+    with_it.operation("POST", "/servers/{server_id}/action", action="rescue", rules=(), body=Empty)(handler)
+    fewer = Router([with_it], gaps([with_it])).gaps
+    assert len(left) - len(fewer) == 2
+
+
+def test_every_line_of_the_table_can_be_routed() -> None:
+    router = Router(SERVICES, gaps(SERVICES))
+    for gap in router.gaps:
+        path = "/".join("x" if part.startswith("{") else part for part in gap.path.split("/"))
+        found = router.find(gap.service.prefix + path)
+        assert found is not None, gap
+        place = found[0]
+        assert (gap.action in place.gap_actions) if gap.action else (gap.method in place.gaps), gap
+
+
+@pytest.mark.parametrize(
+    ("path", "values"),
+    [
+        ("/compute/v2.1/widgets", ()),
+        ("/compute/v2.1/widgets/", None),
+        ("/compute/v2.1/widgets/x", ("x",)),
+        ("/compute/v2.1/widgets/a%20b", ("a b",)),
+        ("/compute/v2.1/widgets/detail", ()),
+        ("/compute/v2.1/widgets/detail/action", ("detail",)),
+        ("/compute/v2.1//widgets", None),
+        ("/compute", None),
+        ("/", None),
+        ("", None),
+        ("//", None),
+        ("/%2e%2e/%2e%2e/etc/passwd", None),
+    ],
+)
+def test_paths(path: str, values: tuple[str, ...] | None) -> None:
+    found = Router(SERVICES).find(path)
+    assert (found[1] if found is not None else None) == values
