@@ -1,0 +1,98 @@
+"""A plain HTTP client of one persona: what the tests' stories speak with. It knows tokens and paths, nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+POLL_SECONDS = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status, headers and body of one response."""
+
+    status: int
+    headers: httpx.Headers
+    text: str
+    json: Any
+
+    def __getitem__(self, key: str) -> Any:
+        return self.json[key]
+
+
+@dataclass(slots=True)
+class Client:
+    """One caller. `token` None sends none. `version`: the compute microversion of requests that name no other."""
+
+    http: httpx.Client
+    token: str | None
+    project_id: str | None = None
+    user_id: str | None = None
+    version: str = "2.96"
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        version: str | None = None,
+        headers: dict[str, str] | None = None,
+        content: bytes | None = None,
+    ) -> Answer:
+        """Send one request; `path` begins at the cloud's root. Never raises for a status."""
+        sent = {"OpenStack-API-Version": f"compute {version or self.version}"} if "/compute/" in path else {}
+        if self.token is not None:
+            sent["X-Auth-Token"] = self.token
+        sent.update(headers or {})
+        if content is not None:
+            response = self.http.request(method, path, content=content, headers=sent)
+        elif body is not None:
+            response = self.http.request(method, path, json=body, headers=sent)
+        else:
+            response = self.http.request(method, path, headers=sent)
+        is_json = response.headers.get("content-type", "").startswith("application/json") and response.content
+        return Answer(response.status_code, response.headers, response.text, response.json() if is_json else None)
+
+    def compute(self, method: str, path: str, body: Any = None, *, version: str | None = None) -> Answer:
+        """``compute("POST", "/servers", {...})``"""
+        return self.request(method, f"/compute/v2.1{path}", body, version=version)
+
+    def action(self, server_id: str, action: dict[str, Any], *, version: str | None = None) -> Answer:
+        """``action(server_id, {"os-migrateLive": {...}})``"""
+        return self.compute("POST", f"/servers/{server_id}/action", action, version=version)
+
+    def server(self, server_id: str, *, version: str | None = None) -> dict[str, Any]:
+        """The server as this caller sees it."""
+        answer = self.compute("GET", f"/servers/{server_id}", version=version)
+        assert answer.status == 200, answer.text
+        found: dict[str, Any] = answer["server"]
+        return found
+
+    def wait(self, what: str, condition: Callable[[], Any], *, seconds: float = 30.0) -> Any:
+        """Ask until `condition` answers something true; AssertionError names `what` when time is up."""
+        until = time.monotonic() + seconds
+        while True:
+            found = condition()
+            if found:
+                return found
+            if time.monotonic() > until:
+                raise AssertionError(f"waited {seconds:g} s in vain for {what}")
+            time.sleep(POLL_SECONDS)
+
+    def wait_for_status(self, server_id: str, status: str, *, seconds: float = 30.0) -> dict[str, Any]:
+        """Wait until the server has this status and no task."""
+
+        def reached() -> dict[str, Any] | None:
+            server = self.server(server_id)
+            idle = server["OS-EXT-STS:task_state"] is None
+            assert server["status"] != "ERROR" or status == "ERROR", server.get("fault")
+            return server if server["status"] == status and idle else None
+
+        found: dict[str, Any] = self.wait(f"server {server_id} to be {status}", reached, seconds=seconds)
+        return found

@@ -1,0 +1,279 @@
+"""A cloud running on a thread of this process, with what a test does to it: faults, time, personas, reset."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import tempfile
+import threading
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpx
+import sqlalchemy as sa
+
+from cumulet.cloud import EmbeddedCloud
+from cumulet.conductor.saga import StepFailed
+from cumulet.db.engine import Tx, metadata
+from cumulet.host.driver import GuestState
+from cumulet.settings import Settings
+from cumulet.testing.client import Client
+from cumulet.testing.clock import AdvanceableClock
+
+if TYPE_CHECKING:
+    from openstack.connection import Connection
+
+T = TypeVar("T")
+FAST_ARGON2_MEMORY_KIB = 64
+"""A test's passwords are random and live for seconds: their hashes need not be slow."""
+
+
+@dataclass(slots=True)
+class _Fault:
+    saga: str
+    step: str
+    host: str | None
+    times: int
+    reason: str
+
+
+class Faults:
+    """Scripted failures of long operations' host steps."""
+
+    def __init__(self) -> None:
+        self._faults: list[_Fault] = []
+
+    def fail(
+        self, saga: str, *, step: str, host: str | None = None, times: int = 1, reason: str = "INJECTED_FAULT"
+    ) -> None:
+        """Let `step` of `saga` fail the next `times` times before it does anything (on `host`, if given)."""
+        self._faults.append(_Fault(saga, step, host, times, reason))
+
+    def clear(self) -> None:
+        self._faults.clear()
+
+    async def before_step(self, saga: str, step: str, state: Any) -> None:
+        """`conductor.runner.BeforeStep`."""
+        for fault in self._faults:
+            at = {getattr(state, name, None) for name in ("host", "source", "destination")}
+            if fault.times > 0 and (fault.saga, fault.step) == (saga, step) and fault.host in (None, *at):
+                fault.times -= 1
+                raise StepFailed(fault.reason, "A test asked for this failure.", f"{saga}.{step}")
+
+
+class TestCloud:
+    """A running cloud and the ways into it. Make one with `cloud()`."""
+
+    __test__ = False
+
+    def __init__(self, running: EmbeddedCloud, loop: asyncio.AbstractEventLoop, faults: Faults) -> None:
+        self.embedded = running
+        self.faults = faults
+        self._loop = loop
+        self._context = ssl.create_default_context(cafile=str(running.authority.certificate_file))
+        self._http = httpx.Client(base_url=running.url, verify=self._context, timeout=60)
+        self._personas: dict[str, Client] = {}
+        self._snapshot: dict[str, list[dict[str, Any]]] = running.db.read(_all_rows)
+
+    @property
+    def url(self) -> str:
+        """``https://127.0.0.1:PORT``"""
+        return self.embedded.url
+
+    @property
+    def auth_url(self) -> str:
+        return f"{self.url}/identity/v3"
+
+    @property
+    def clouds_yaml(self) -> Path:
+        """The file with the credentials of `cumulet` (administrator) and `demo`."""
+        return self.embedded.settings.state_dir / "clouds.yaml"
+
+    @property
+    def cacert(self) -> Path:
+        return self.embedded.authority.certificate_file
+
+    @property
+    def clock(self) -> AdvanceableClock:
+        assert isinstance(self.embedded.clock, AdvanceableClock)
+        return self.embedded.clock
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        return self.embedded.hosts.names
+
+    def connection(self, name: str = "demo") -> Connection:
+        """An openstacksdk Connection as the clouds.yaml entry `name`."""
+        import openstack
+
+        return openstack.connect(cloud=name, load_yaml_config=True, config_files=[str(self.clouds_yaml)])
+
+    def await_(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the cloud's own loop."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
+
+    def idle(self) -> None:
+        """Wait until no long operation is being carried."""
+        self.await_(self.embedded.runner.idle())
+
+    def reconcile(self) -> None:
+        """Let each host be looked at now, as the timer would."""
+        for host in self.hosts:
+            self.await_(self.embedded.watch.round(host))
+
+    def guests(self, host: str) -> dict[str, GuestState]:
+        """What the hypervisor of `host` says: server id -> state."""
+        return {report.server_id: report.state for report in self.await_(self.embedded.hosts.guests(host))}
+
+    # -- callers
+
+    def anonymous(self) -> Client:
+        return Client(self._http, None)
+
+    def login(self, user: str, password: str, **scope: Any) -> Client:
+        """A client with a token from the password; `scope` as in Identity v3, e.g. ``project={"name": ...}``."""
+        auth: dict[str, Any] = {
+            "identity": {
+                "methods": ["password"],
+                "password": {"user": {"name": user, "domain": {"id": "default"}, "password": password}},
+            }
+        }
+        if scope:
+            auth["scope"] = scope
+        answer = self.anonymous().request("POST", "/identity/v3/auth/tokens", {"auth": auth})
+        if answer.status != 201:
+            raise PermissionError(answer.text)
+        token = answer["token"]
+        return Client(
+            self._http,
+            answer.headers["X-Subject-Token"],
+            project_id=token.get("project", {}).get("id"),
+            user_id=token["user"]["id"],
+        )
+
+    def persona(self, name: str) -> Client:
+        """`admin`, or a user made through Identity: ``member``, ``manager``, ``reader``, ``norole`` in one project,
+        ``other_member``, ``other_manager``, ``other_reader`` in another. The same one each time it is asked for."""
+        if name not in self._personas:
+            if name == "admin":
+                self._personas[name] = self.login(
+                    "admin", self.embedded.passwords["admin"], project={"name": "admin", "domain": {"id": "default"}}
+                )
+            else:
+                project, _, role = name.rpartition("_")
+                self._personas[name] = self.user(name, project=project or "own", roles=(role.rstrip("0123456789"),))
+        return self._personas[name]
+
+    def user(self, name: str, *, project: str, roles: tuple[str, ...]) -> Client:
+        """Make a user with `roles` in `project` (made if missing) through Identity v3 and log in as them."""
+        admin = self.persona("admin")
+        password = f"pw-{self.embedded.clock.uuid()}"
+        projects = admin.request("GET", f"/identity/v3/projects?name={project}")["projects"]
+        if not projects:
+            made = admin.request(
+                "POST", "/identity/v3/projects", {"project": {"name": project, "domain_id": "default"}}
+            )
+            projects = [made["project"]]
+        project_id = projects[0]["id"]
+        user = admin.request(
+            "POST", "/identity/v3/users", {"user": {"name": name, "domain_id": "default", "password": password}}
+        )["user"]
+        for role in roles:
+            role_id = self._role_id(admin, role)
+            path = f"/identity/v3/projects/{project_id}/users/{user['id']}/roles/{role_id}"
+            assert admin.request("PUT", path).status == 204
+        return self.login(name, password, project={"id": project_id})
+
+    def _role_id(self, admin: Client, name: str) -> str:
+        found = admin.request("GET", f"/identity/v3/roles?name={name}")["roles"]
+        if not found:
+            found = [admin.request("POST", "/identity/v3/roles", {"role": {"name": name}})["role"]]
+        role_id: str = found[0]["id"]
+        return role_id
+
+    # -- starting over
+
+    def reset(self) -> None:
+        """The cloud as it was when it had just started: records, guests, faults. Tokens of before are worth nothing."""
+        self.faults.clear()
+        self.idle()
+        snapshot = self._snapshot
+        self.embedded.db.write(lambda tx: _restore(tx, snapshot))
+        self.embedded.db.write(self.embedded.identity.changed)
+        for host in self.hosts:
+            for server_id in self.guests(host):
+                self.await_(self._destroy(host, server_id))
+        self._personas.clear()
+
+    async def _destroy(self, host: str, server_id: str) -> None:
+        world = self.embedded.world
+        assert world is not None
+        await world.drivers[host].destroy(server_id)
+
+    def close(self) -> None:
+        self._http.close()
+
+
+def _all_rows(tx: Tx) -> dict[str, list[dict[str, Any]]]:
+    return {table.name: [dict(row._mapping) for row in tx.all(sa.select(table))] for table in metadata.sorted_tables}
+
+
+def _restore(tx: Tx, snapshot: dict[str, list[dict[str, Any]]]) -> None:
+    for table in reversed(metadata.sorted_tables):
+        tx.execute(sa.delete(table))
+    for table in metadata.sorted_tables:
+        if snapshot[table.name]:
+            tx.execute(sa.insert(table), snapshot[table.name])
+
+
+@contextlib.contextmanager
+def cloud(*, hosts: int = 2, state: Path | None = None, **settings: Any) -> Iterator[TestCloud]:
+    """A whole cloud with simulated hosts on a thread of this process, until the block ends.
+
+    hosts: how many, called host1, host2, ...; state: its folder, to start again on what it left (default: temporary);
+    settings: fields of `cumulet.settings.Settings`, e.g. ``simulated_speed=10.0``.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = state or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cumulet-")))
+        chosen: dict[str, Any] = {
+            "state_dir": folder,
+            "database_url": f"sqlite:///{folder / 'cumulet.db'}",
+            "listen_port": 0,
+            "driver": "simulated",
+            "host_names": tuple(f"host{n}" for n in range(1, hosts + 1)),
+            "argon2_memory_kib": FAST_ARGON2_MEMORY_KIB,
+            **settings,
+        }
+        faults = Faults()
+        loop = stack.enter_context(_loop_on_thread())
+        starting = EmbeddedCloud.start(Settings(**chosen), clock=AdvanceableClock(), before_step=faults.before_step)
+        running = _on(loop, starting)
+        stack.callback(lambda: _on(loop, running.stop()))
+        found = TestCloud(running, loop, faults)
+        stack.callback(found.close)
+        yield found
+
+
+def _on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run_coroutine_threadsafe(coroutine, loop).result(120)
+
+
+@contextlib.contextmanager
+def _loop_on_thread() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=_run_loop, args=(loop,), name="cumulet-cloud", daemon=True)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_forever()
