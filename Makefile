@@ -32,7 +32,7 @@ test: setup-test ## all set-up, then the whole test suite
 check: setup-python ## ruff, mypy --strict, import directions, generated files current
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy
+	.venv/bin/mypy src tests benchmarks scripts
 	.venv/bin/python -m pytest -q tests/test_import_directions.py
 	.venv/bin/python -m cumulet.web.openapi --check
 

@@ -1,0 +1,65 @@
+"""A cloud to measure: `cumulet up` as its users start it, in a temporary folder, with an administrator logged in."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from benchmarks.connection import Connection
+
+START_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredCloud:
+    """A cloud that serves. `first_answer_seconds`: from starting the process to its first authenticated answer."""
+
+    process_id: int
+    admin: Connection
+    first_answer_seconds: float
+
+    def resident_mb(self) -> float:
+        """Resident memory of the process, in MB (10^6 bytes)."""
+        for line in Path(f"/proc/{self.process_id}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024 / 1e6
+        raise RuntimeError(f"process {self.process_id} has no VmRSS")
+
+
+@contextmanager
+def running(state: Path, *, hosts: int) -> Iterator[MeasuredCloud]:
+    """`cumulet up` with simulated hosts until the end of the block. Its log goes to a file, as a service's would."""
+    ready = state.with_name(f"{state.name}.ready")
+    ready.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "cumulet", "up", "--state", str(state), "--listen", "127.0.0.1:0"]
+    command += ["--driver", "simulated", "--hosts", str(hosts), "--ready-file", str(ready)]
+    log_file = state.with_name(f"{state.name}.log")
+    begun = time.perf_counter()
+    with open(log_file, "wb") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        while not ready.exists():
+            if process.poll() is not None or time.perf_counter() - begun > START_SECONDS:
+                raise RuntimeError(f"`cumulet up` did not start:\n{log_file.read_text()[-2000:]}")
+            time.sleep(0.002)
+        entry = yaml.safe_load((state / "clouds.yaml").read_text())["clouds"]["cumulet"]
+        admin = Connection(ready.read_text().strip(), entry["cacert"])
+        admin.log_in(entry["auth"]["username"], entry["auth"]["password"], entry["auth"]["project_name"])
+        admin.ask("GET", "/compute/v2.1/servers")
+        yield MeasuredCloud(process_id=process.pid, admin=admin, first_answer_seconds=time.perf_counter() - begun)
+        admin.close()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
