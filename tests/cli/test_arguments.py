@@ -1,0 +1,57 @@
+"""Bad arguments end with status 2 and one clear line; what is not built yet says so with status 1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cumulet.cli.program import COMMANDS, run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["up", "--listen", "nonsense"], "ADDRESS:PORT"),
+        (["up", "--listen", "127.0.0.1:65536"], "ADDRESS:PORT"),
+        (["up", "--listen", "127.0.0.1:-1"], "ADDRESS:PORT"),
+        (["up", "--listen", "::1:8774"], "brackets"),
+        (["up", "--hosts", "0"], "--hosts"),
+        (["up", "--hosts", "many"], "--hosts"),
+        (["up", "--driver", "vmware"], "--driver"),
+        (["up", "--clouds-file", "/nowhere/at/all/clouds.yaml"], "/nowhere/at/all"),
+        (["up", "--ready-file", "/nowhere/at/all/ready"], "/nowhere/at/all"),
+        (["up", "--policy-file", "/nowhere/policy.yaml"], "/nowhere/policy.yaml"),
+        (["up", "--turbo"], "--turbo"),
+        (["fly"], "fly"),
+        (["demo", "--driver", "vmware"], "--driver"),
+    ],
+)
+def test_a_bad_argument_is_named_in_one_line(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert named in captured.err
+
+
+@pytest.mark.parametrize("arguments", [["api", "--database", "x"], ["conductor"], ["host", "add", "host3"]])
+def test_a_fleet_is_not_there_yet_and_says_what_is(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == 1
+    words = capsys.readouterr().err
+    assert "not built yet" in words
+    assert "fleet" in words
+    assert "cumulet up" in words
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command, "--help"]) == 0
+    assert f"Usage: cumulet {command}" in capsys.readouterr().out
+
+
+def test_status_without_a_cloud_says_how_to_get_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["status", "--clouds-file", str(tmp_path / "clouds.yaml")]) == 1
+    assert "cumulet up" in capsys.readouterr().err

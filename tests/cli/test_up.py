@@ -1,0 +1,153 @@
+"""`cumulet up`: serves, says so, writes credentials, holds its folder, stops cleanly, and finds its state again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from cumulet.cli.client import Persona, credentials_of, https, log_in
+
+from .conftest import Up, cumulet, up
+
+StartUp = Callable[..., AbstractContextManager[Up]]
+
+
+def logged_in(cloud: Up, entry: str = "cumulet") -> Persona:
+    credentials, authority = credentials_of(cloud.clouds_file, entry)
+    return log_in(https(cloud.url, authority), entry, credentials)
+
+
+def entries(cloud: Up) -> Any:
+    return yaml.safe_load(cloud.clouds_file.read_text())["clouds"]
+
+
+def test_it_says_that_it_is_ready_and_serves_every_service(running: Up) -> None:
+    admin = logged_in(running)
+    assert running.ready_line == f"ready {running.url}"
+    assert running.url.startswith("https://127.0.0.1:")
+    hosts = admin.get("/compute/v2.1/os-services?binary=nova-compute")["services"]
+    assert sorted((one["host"], one["state"]) for one in hosts) == [("host1", "up"), ("host2", "up")]
+    for path in (
+        "/identity/v3/projects",
+        "/network/v2.0/networks",
+        "/image/v2/images",
+        "/placement/resource_providers",
+    ):
+        assert admin.ask("GET", path).status == 200, path
+
+
+def test_what_was_seeded_is_there(running: Up) -> None:
+    member = logged_in(running, "demo")
+    flavors = {one["name"] for one in member.get("/compute/v2.1/flavors")["flavors"]}
+    assert flavors >= {"m1.nano", "m1.micro", "m1.tiny", "m1.small", "m1.medium", "m1.large"}
+    assert [one["name"] for one in member.get("/image/v2/images")["images"]] == ["cumulet-tiny"]
+    assert {one["name"] for one in member.get("/network/v2.0/networks")["networks"]} >= {"public", "private"}
+
+
+def test_clouds_yaml_is_private_and_names_the_cloud_s_own_authority(running: Up) -> None:
+    assert stat.S_IMODE(running.clouds_file.stat().st_mode) == 0o600
+    for name in ("cumulet", "demo"):
+        entry = entries(running)[name]
+        assert entry["auth"]["auth_url"].startswith(running.url)
+        assert entry["region_name"] == "RegionOne"
+        assert Path(entry["cacert"]).exists()
+    with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+        httpx.get(running.url, trust_env=False)
+
+
+def test_the_two_entries_are_an_administrator_and_a_plain_member(running: Up) -> None:
+    assert logged_in(running).ask("GET", "/compute/v2.1/os-services").status == 200
+    assert logged_in(running, "demo").ask("GET", "/compute/v2.1/os-services").status == 403
+
+
+def test_nothing_secret_is_printed_or_logged(running: Up) -> None:
+    admin = logged_in(running)
+    admin.get("/compute/v2.1/servers")
+    log = running.log.read_text()
+    secrets = [entry["auth"]["password"] for entry in entries(running).values()]
+    secrets.append(admin.token or "")
+    assert all(len(secret) >= 16 for secret in secrets)
+    assert not [secret for secret in secrets if secret in log or secret in running.ready_line]
+
+
+def test_it_listens_on_loopback_only(running: Up) -> None:
+    table = Path(f"/proc/{running.process.pid}/net/tcp").read_text().splitlines()[1:]
+    sockets = {os.readlink(path) for path in Path(f"/proc/{running.process.pid}/fd").iterdir() if path.is_symlink()}
+    listening = [
+        fields[1] for fields in map(str.split, table) if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets
+    ]
+    port = int(running.url.rstrip("/").rpartition(":")[2])
+    assert listening == [f"0100007F:{port:04X}"]
+
+
+def test_a_second_one_on_the_same_folder_is_refused(running: Up) -> None:
+    second = cumulet("up", "--state", str(running.state), "--listen", "127.0.0.1:0", "--driver", "simulated")
+    assert second.status == 1
+    assert second.out == ""
+    assert f"in use by another cumulet (process {running.process.pid})" in second.err
+
+
+def test_a_taken_port_is_a_clear_error(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        place = f"127.0.0.1:{holder.getsockname()[1]}"
+        refused = cumulet("up", "--state", str(tmp_path / "state"), "--listen", place, "--driver", "simulated")
+    assert refused.status == 1
+    assert place in refused.err
+    assert "Traceback" not in refused.err
+
+
+def test_a_database_that_does_not_answer_is_a_clear_error_without_its_password(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    url = f"postgresql://cumulet:kept-secret@127.0.0.1:{port}/cumulet"
+    refused = cumulet("up", "--state", str(tmp_path / "s"), "--listen", "127.0.0.1:0", "--driver", "simulated",
+                      "--database", url)  # fmt: skip
+    assert refused.status == 1
+    assert "database" in refused.err
+    assert "Traceback" not in refused.err
+    assert "kept-secret" not in refused.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_cleanly(start_up: StartUp, number: signal.Signals) -> None:
+    with start_up("--bare") as cloud:
+        assert cloud.stop(number) == 0
+
+
+def test_state_is_found_again_at_the_next_start(tmp_path: Path) -> None:
+    ready_file, clouds_file = tmp_path / "ready", tmp_path / "elsewhere.yaml"
+    state = tmp_path / "state"
+    with up(state) as cloud:
+        before = entries(cloud)
+        project = {"name": "remembered"}
+        logged_in(cloud).must("POST", "/identity/v3/projects", {"project": project})
+        assert cloud.stop() == 0
+    with up(state, "--ready-file", str(ready_file), "--clouds-file", str(clouds_file)) as cloud:
+        names = [one["name"] for one in logged_in(cloud).get("/identity/v3/projects")["projects"]]
+        assert "remembered" in names
+        assert ready_file.read_text().strip() == cloud.url
+        assert clouds_file.read_text() == cloud.clouds_file.read_text()
+        assert stat.S_IMODE(clouds_file.stat().st_mode) == 0o600
+        after = entries(cloud)
+    for name in ("cumulet", "demo"):
+        assert after[name]["auth"]["password"] == before[name]["auth"]["password"]
+
+
+def test_bare_seeds_nothing(start_up: StartUp) -> None:
+    with start_up("--bare", "--hosts", "3") as cloud:
+        admin = logged_in(cloud)
+        assert admin.get("/compute/v2.1/flavors")["flavors"] == []
+        assert admin.get("/image/v2/images")["images"] == []
+        assert admin.get("/network/v2.0/networks")["networks"] == []
+        services = admin.get("/compute/v2.1/os-services?binary=nova-compute")["services"]
+        assert {one["host"] for one in services} == {"host1", "host2", "host3"}
