@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cumulet.web.schema import Convert, Json, integer_text
+from cumulet.web.schema import Convert, Empty, Json, integer_text
 
 MAX_INTEGER = 0x7FFFFFFF
 PRINTABLE = r"^[^\p{C}\p{Zl}\p{Zp}]*$"
@@ -39,6 +40,14 @@ FlavorRef = Annotated[Any, Json({"type": ["string", "integer"], "minLength": 1})
 Moment = Annotated[str, Json({"format": "date-time"})]
 Regex = Annotated[str, Json({"format": "regex"})]
 """A filter Nova hands to its database as a regular expression; see `compute.pattern` for what we do with it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nothing(Empty):
+    """No content: the body, or an action's value, is absent or null; ``{}`` is refused."""
+
+    _options = replace(Empty._options, accepts=("null",))
+
 
 if TYPE_CHECKING:
     VolumeSize = int

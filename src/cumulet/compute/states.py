@@ -74,6 +74,10 @@ ALLOWED: dict[str, Allowed] = {
     "attach_interface": Allowed(vm_states=_in(ACTIVE, PAUSED, STOPPED)),
     "detach_interface": Allowed(vm_states=_in(ACTIVE, PAUSED, STOPPED)),
     "update metadata": Allowed(vm_states=_in(ACTIVE, PAUSED, SUSPENDED, STOPPED), task_states=None),
+    **dict.fromkeys(
+        ("update tag", "update tags", "delete tag", "delete tags"),
+        Allowed(vm_states=_in(ACTIVE, PAUSED, SUSPENDED, STOPPED), task_states=None, launched=False, lockable=False),
+    ),
     "delete metadata": Allowed(vm_states=_in(ACTIVE, PAUSED, SUSPENDED, STOPPED), task_states=None),
 }
 """By the API's action key. States Cumulet's servers cannot have yet (shelved, rescued, soft-deleted) are left out."""

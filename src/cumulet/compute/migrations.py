@@ -1,0 +1,251 @@
+"""Migrations as records: those of one server that are under way, and all of them; abort and force-complete."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+
+from cumulet.clock import iso_us
+from cumulet.compute import attribute_types as t
+from cumulet.compute.flavors import ShowQuery
+from cumulet.compute.links import Page, links, next_links, page
+from cumulet.compute.model import Server
+from cumulet.compute.rules import ADMIN, MANAGER
+from cumulet.compute.server_actions import record_done
+from cumulet.compute.server_filters import moment_us
+from cumulet.compute.service import COMPUTE
+from cumulet.compute.sight import server_in_sight
+from cumulet.compute.states import require_state
+from cumulet.compute.store import migrations
+from cumulet.conductor.saga import request_abort, request_force
+from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest, NotFound
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import rule
+from cumulet.web.schema import Key, NonNegativeInteger, Query, Since, Single
+
+INDEX_OF_SERVER = rule("os_compute_api:servers:migrations:index", MANAGER)
+INDEX_OF_SERVER_HOST = rule("os_compute_api:servers:migrations:index:host", ADMIN)
+SHOW = rule("os_compute_api:servers:migrations:show", ADMIN)
+ABORT = rule("os_compute_api:servers:migrations:delete", MANAGER)
+FORCE_COMPLETE = rule("os_compute_api:servers:migrations:force_complete", MANAGER)
+INDEX = rule("os_compute_api:os-migrations:index", MANAGER)
+INDEX_ALL = rule("os_compute_api:os-migrations:index:all_projects", ADMIN)
+INDEX_HOST = rule("os_compute_api:os-migrations:index:host", ADMIN)
+
+PATH = "/servers/{server_id}/migrations"
+IN_PROGRESS = ("queued", "preparing", "running", "post-migrating")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MigrationsQuery(Query, closed_since="2.59"):
+    hidden: str | None = None
+    host: str | None = None
+    instance_uuid: str | None = None
+    source_compute: str | None = None
+    status: str | None = None
+    migration_type: str | None = None
+    limit: Annotated[NonNegativeInteger | None, Single(), Since("2.59")] = None
+    marker: Annotated[str | None, Single(), Since("2.59")] = None
+    changes_since: Annotated[t.Moment | None, Key("changes-since"), Single(), Since("2.59")] = None
+    changes_before: Annotated[t.Moment | None, Key("changes-before"), Single(), Since("2.66")] = None
+    user_id: Annotated[str | None, Single(), Since("2.80")] = None
+    project_id: Annotated[str | None, Single(), Since("2.80")] = None
+
+
+# -- of one server
+
+
+@COMPUTE.operation("GET", PATH, rules=(Rule(INDEX_OF_SERVER),), target=server_in_sight, query=ShowQuery, since="2.23")
+def list_server_migrations(call: Call[Server, None]) -> dict[str, Any]:
+    """List a server's live migrations that are under way."""
+    rows = call.tx.all(
+        sa.select(migrations)
+        .where(
+            migrations.c.server_id == call.target.id,
+            migrations.c.type == "live-migration",
+            migrations.c.status.in_(IN_PROGRESS),
+        )
+        .order_by(migrations.c.id)
+    )
+    with_host = call.authorise(INDEX_OF_SERVER_HOST, None)
+    return {"migrations": [_server_view(call, row, with_host=with_host) for row in rows]}
+
+
+@COMPUTE.operation(
+    "GET", PATH + "/{migration_id}", rules=(Rule(SHOW),), target=server_in_sight, query=ShowQuery, since="2.23"
+)
+def show_server_migration(call: Call[Server, None]) -> dict[str, Any]:
+    """Show a live migration that is under way, with its progress."""
+    server_id, migration_id = call.target.id, call.path["migration_id"]
+    row = _of_server(call.tx, server_id, migration_id)
+    if row is None:
+        raise NotFound(f"In-progress live migration {migration_id} is not found for server {server_id}.")
+    if row.type != "live-migration":
+        raise NotFound(f"Migration {migration_id} for server {server_id} is not live-migration.")
+    if row.status not in IN_PROGRESS:
+        raise NotFound(f"Live migration {migration_id} for server {server_id} is not in progress.")
+    return {"migration": _server_view(call, row, with_host=True)}
+
+
+@COMPUTE.operation(
+    "DELETE", PATH + "/{migration_id}", rules=(Rule(ABORT),), target=server_in_sight, since="2.24", success=202
+)
+def abort_migration(call: Call[Server, None]) -> None:
+    """Abort a live migration: a running one, and from 2.65 on also one that is queued or being prepared."""
+    require_state(call.target, "abort", call.caller)
+    row = _of_server(call.tx, call.target.id, call.path["migration_id"])
+    if row is None:
+        raise NotFound(_not_found(call))
+    stoppable = IN_PROGRESS[:3] if call.version.at_least("2.65") else ("running",)
+    if row.status not in stoppable:
+        raise BadRequest(_wrong_status(call, row, "abort live migration"), reason="WRONG_STATE")
+    record_done(call, call.target, "live_migration_cancel")
+    request_abort(call.tx, call.cloud.wake, row.operation_id)
+
+
+@COMPUTE.operation(
+    "POST", PATH + "/{migration_id}/action", action="force_complete", rules=(Rule(FORCE_COMPLETE),),
+    target=server_in_sight, body=t.Nothing, since="2.22", success=202,
+)  # fmt: skip
+def force_complete_migration(call: Call[Server, t.Nothing]) -> None:
+    """Make a running live migration end: pause the guest, or switch to post-copy where that was agreed on."""
+    require_state(call.target, "force_complete", call.caller)
+    row = _of_server(call.tx, call.target.id, call.path["migration_id"])
+    if row is None:
+        raise BadRequest(_not_found(call))
+    if row.status != "running":
+        raise BadRequest(_wrong_status(call, row, "force complete"), reason="WRONG_STATE")
+    record_done(call, call.target, "live_migration_force_complete")
+    request_force(call.tx, call.cloud.wake, row.operation_id)
+
+
+def _of_server(tx: Tx, server_id: str, migration_id: str) -> sa.Row[Any] | None:
+    if not (migration_id.isascii() and migration_id.isdigit() and len(migration_id) < 19):
+        return None
+    return tx.first(
+        sa.select(migrations).where(migrations.c.id == int(migration_id), migrations.c.server_id == server_id)
+    )
+
+
+def _not_found(call: Call[Server, Any]) -> str:
+    return f"Migration {call.path['migration_id']} not found for instance {call.target.id}"
+
+
+def _wrong_status(call: Call[Server, Any], row: sa.Row[Any], what: str) -> str:
+    return (
+        f"Migration {call.path['migration_id']} state of instance {call.target.id} is {row.status}. "
+        f"Cannot {what} while the migration is in this state."
+    )
+
+
+def _server_view(call: Call[Server, Any], row: sa.Row[Any], *, with_host: bool) -> dict[str, Any]:
+    view: dict[str, Any] = {
+        "id": row.id, "status": row.status, "server_uuid": row.server_id, "created_at": iso_us(row.created_at_us),
+        "updated_at": iso_us(row.updated_at_us), "memory_total_bytes": row.memory_total_bytes,
+        "memory_processed_bytes": row.memory_processed_bytes, "memory_remaining_bytes": row.memory_remaining_bytes,
+        "disk_total_bytes": row.disk_total_bytes, "disk_processed_bytes": row.disk_processed_bytes,
+        "disk_remaining_bytes": row.disk_remaining_bytes, **_host_fields(row, shown=with_host),
+    }  # fmt: skip
+    return _with_owner(call, row, view)
+
+
+# -- all
+
+
+@COMPUTE.operation("GET", "/os-migrations", rules=(Rule(INDEX),), query=MigrationsQuery)
+def list_migrations(call: Call[None, None]) -> dict[str, Any]:
+    """List migrations: every project's for administrators, else those of the caller's own project, when asked for."""
+    query = call.query
+    if (query.get("project_id") or None) != call.caller.project_id or call.caller.project_id is None:
+        call.require(INDEX_ALL)
+    with_host = call.authorise(INDEX_HOST, None)
+    conditions = _conditions(call, with_host=with_host)
+    paged = call.version.at_least("2.59")
+    asked = page(call) if paged else Page(1_000_000, None)
+    order = [migrations.c.created_at_us.desc(), migrations.c.id.desc()] if paged else [migrations.c.id]
+    if asked.marker is not None:
+        conditions.append(_after(call.tx, asked.marker))
+    rows = call.tx.all(sa.select(migrations).where(*conditions).order_by(*order).limit(asked.limit))
+    answer: dict[str, Any] = {"migrations": [_view(call, row, with_host=with_host) for row in rows]}
+    if paged and (following := next_links(call, "os-migrations", asked, len(rows), rows[-1].uuid if rows else "")):
+        answer["migrations_links"] = following
+    return answer
+
+
+def _conditions(call: Call[None, None], *, with_host: bool) -> list[sa.ColumnElement[bool]]:
+    query, conditions = call.query, []
+    for name, column in (
+        ("instance_uuid", migrations.c.server_id), ("status", migrations.c.status),
+        ("migration_type", migrations.c.type), ("user_id", migrations.c.user_id),
+        ("project_id", migrations.c.project_id), ("uuid", migrations.c.uuid),
+    ):  # fmt: skip
+        if (value := query.get(name)) is not None:
+            conditions.append(column == value)
+    # Who may not see hosts may not find them out by filtering either.
+    source, host = query.get("source_compute"), query.get("host")
+    if with_host and host is not None:
+        conditions.append(sa.or_(migrations.c.source_host == host, migrations.c.destination_host == host))
+    elif with_host and source is not None:
+        conditions.append(migrations.c.source_host == source)
+    elif host is not None or source is not None:
+        conditions.append(sa.false())
+    if query.get("hidden") not in (None, "", "0", "false", "False"):
+        conditions.append(sa.false())
+    return conditions + _time_conditions(call)
+
+
+def _time_conditions(call: Call[None, None]) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = []
+    since = call.query.get("changes-since") if call.version.at_least("2.59") else None
+    before = call.query.get("changes-before") if call.version.at_least("2.66") else None
+    if since is not None:
+        conditions.append(migrations.c.updated_at_us >= moment_us(since))
+    if before is not None:
+        conditions.append(migrations.c.updated_at_us <= moment_us(before))
+    if since is not None and before is not None and moment_us(before) < moment_us(since):
+        raise BadRequest("The value of changes-since must be less than or equal to changes-before.")
+    return conditions
+
+
+def _after(tx: Tx, marker: str) -> sa.ColumnElement[bool]:
+    at = tx.first(sa.select(migrations.c.created_at_us, migrations.c.id).where(migrations.c.uuid == marker))
+    if at is None:
+        raise BadRequest(f"Marker {marker} could not be found.")
+    return sa.or_(
+        migrations.c.created_at_us < at.created_at_us,
+        sa.and_(migrations.c.created_at_us == at.created_at_us, migrations.c.id < at.id),
+    )
+
+
+def _view(call: Call[None, None], row: sa.Row[Any], *, with_host: bool) -> dict[str, Any]:
+    view: dict[str, Any] = {
+        "id": row.id, "status": row.status, "instance_uuid": row.server_id, "created_at": iso_us(row.created_at_us),
+        "updated_at": iso_us(row.updated_at_us), "old_instance_type_id": row.old_flavor_number,
+        "new_instance_type_id": row.new_flavor_number, **_host_fields(row, shown=with_host),
+    }  # fmt: skip
+    if call.version.at_least("2.23"):
+        view["migration_type"] = row.type
+        if row.type == "live-migration" and row.status in IN_PROGRESS:
+            view["links"] = links(call, f"servers/{row.server_id}/migrations", row.id)
+    return _with_owner(call, row, view)
+
+
+def _with_owner(call: Call[Any, Any], row: sa.Row[Any], view: dict[str, Any]) -> dict[str, Any]:
+    if call.version.at_least("2.59"):
+        view["uuid"] = row.uuid
+    if call.version.at_least("2.80"):
+        view["user_id"] = row.user_id
+        view["project_id"] = row.project_id
+    return view
+
+
+def _host_fields(row: sa.Row[Any], *, shown: bool) -> dict[str, str | None]:
+    """Always there, empty for who may not see hosts. `dest_host` is an address only cold migrations have in Nova."""
+    source, destination = (row.source_host, row.destination_host) if shown else (None, None)
+    return {
+        "source_compute": source, "source_node": source, "dest_compute": destination, "dest_node": destination,
+        "dest_host": None,
+    }  # fmt: skip
