@@ -1,0 +1,86 @@
+"""A provider's aggregates over HTTP: sets of providers, known by nothing but their uuids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest
+from cumulet.placement import providers
+from cumulet.placement.api_providers import provider_in_path
+from cumulet.placement.rules import admin_or_service
+from cumulet.placement.service import PLACEMENT
+from cumulet.placement.wire import Uuid, canonical_uuid, fresh
+from cumulet.web.json_reader import LARGEST_BODY, read_json
+from cumulet.web.operation import Call, Reply, Rule
+from cumulet.web.schema import Body, Json
+
+LIST = admin_or_service("resource_providers:aggregates:list", "List a provider's aggregates.")
+UPDATE = admin_or_service("resource_providers:aggregates:update", "Set a provider's aggregates.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetAggregates(Body):
+    """All of a provider's aggregates."""
+
+    aggregates: Annotated[list[Uuid], Json({"uniqueItems": True})]
+    resource_provider_generation: int
+
+
+def _show(call: Call[Any, Any], aggregates: list[str], generation: int) -> Reply:
+    body: dict[str, Any] = {"aggregates": aggregates}
+    if call.version.at_least("1.19"):
+        body["resource_provider_generation"] = generation
+    return fresh(call, body)
+
+
+@PLACEMENT.operation("GET", "/resource_providers/{uuid}/aggregates", rules=(Rule(LIST),), since="1.1")
+def list_aggregates(call: Call[None, None]) -> Reply:
+    """List a provider's aggregates."""
+    provider = provider_in_path(call)
+    return _show(call, list(provider.aggregates), provider.generation)
+
+
+@PLACEMENT.operation(
+    "PUT", "/resource_providers/{uuid}/aggregates", rules=(Rule(UPDATE),), since="1.19", body=SetAggregates
+)
+def set_aggregates(call: Call[None, SetAggregates]) -> Reply:
+    """Replace a provider's aggregates."""
+    provider = provider_in_path(call)
+    providers.require_generation(provider, call.body.resource_provider_generation)
+    wanted = _canonical(call.body.aggregates)
+    generation = providers.change(call.tx, provider, call.now_us, aggregates=wanted)
+    return _show(call, wanted, generation)
+
+
+@PLACEMENT.operation(
+    "PUT", "/resource_providers/{uuid}/aggregates", rules=(Rule(UPDATE),), since="1.1", until="1.18", raw_body=True
+)
+async def set_aggregates_without_generation(call: Call[None, None]) -> Reply:
+    """Replace a provider's aggregates, whatever its generation: the body is the list itself."""
+    assert call.request is not None
+    data = bytearray()
+    async for piece in call.request.stream():
+        data += piece[: LARGEST_BODY + 1]
+        if len(data) > LARGEST_BODY:
+            break  # `read_json` refuses it
+    body = read_json(bytes(data))
+    if not isinstance(body, list) or not all(isinstance(item, str) for item in body):
+        raise BadRequest("Aggregates are a list of uuids.")
+    wanted = _canonical(body)
+
+    def write(tx: Tx) -> Reply:
+        call.tx = tx
+        provider = provider_in_path(call)
+        generation = providers.change(tx, provider, call.now_us, generations=0, aggregates=wanted)
+        return _show(call, wanted, generation)
+
+    return await call.cloud.db.write_async(write)
+
+
+def _canonical(aggregates: list[str]) -> list[str]:
+    wanted = [canonical_uuid(aggregate, "aggregate") for aggregate in aggregates]
+    if len(set(wanted)) != len(wanted):
+        raise BadRequest("Aggregates are given twice.")
+    return wanted

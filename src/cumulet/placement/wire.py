@@ -1,0 +1,123 @@
+"""What Placement's answers and queries have in common: cache headers and the little languages of parameters."""
+
+from __future__ import annotations
+
+import uuid as uuids
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Annotated, Any
+
+from cumulet.errors import BadRequest
+from cumulet.web.operation import Call, Reply
+from cumulet.web.schema import Json
+
+MAX_INT = 0x7FFFFFFF
+
+Uuid = Annotated[str, Json({"format": "uuid"})]
+UUID_KEY_PATTERN = "^[0-9a-fA-F-]{36}$"
+
+
+def fresh(
+    call: Call[Any, Any], body: Any, *, modified_us: int | None = None, status: int | None = None, location: str = ""
+) -> Reply:
+    """An answer with the headers of microversion 1.15: when it was last modified, and not to be cached."""
+    headers: dict[str, str] = {}
+    if call.version.at_least("1.15"):
+        headers["Last-Modified"] = formatdate((modified_us or call.now_us) // 1_000_000, usegmt=True)
+        headers["Cache-Control"] = "no-cache"
+    if location:
+        headers["Location"] = f"{call.service_url}{location}"
+    return Reply(body=body, status=status, headers=headers)
+
+
+def canonical_uuid(text: str, what: str) -> str:
+    """With hyphens and in lower case; 400 for what is no UUID."""
+    try:
+        return str(uuids.UUID(text))
+    except ValueError:
+        raise BadRequest(f"Malformed {what}: {text[:64]}") from None
+
+
+def amounts(text: str) -> dict[str, int]:
+    """``VCPU:2,MEMORY_MB:1024``."""
+    if not text.strip():
+        raise BadRequest("Badly formed resources parameter. Expected the form resources=VCPU:2,MEMORY_MB:1024.")
+    found: dict[str, int] = {}
+    for part in text.split(","):
+        name, colon, amount = part.partition(":")
+        if not colon or ":" in amount:
+            raise BadRequest("Badly formed resources parameter. Expected the form resources=VCPU:2,MEMORY_MB:1024.")
+        if not (amount.isascii() and amount.strip().isdigit() and 0 < int(amount[:20]) <= MAX_INT):
+            raise BadRequest(f"Requested resource {name} expected a positive integer amount. Got: {amount[:64]}.")
+        found[name] = int(amount)
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraitDemand:
+    """Required traits: of each set at least one; and forbidden ones."""
+
+    required: tuple[frozenset[str], ...] = ()
+    forbidden: frozenset[str] = frozenset()
+
+    def names(self) -> set[str]:
+        return {name for group in self.required for name in group} | set(self.forbidden)
+
+    def met_by(self, traits: frozenset[str]) -> bool:
+        return not (self.forbidden & traits) and all(group & traits for group in self.required)
+
+
+def trait_demand(texts: list[str], *, forbidding: bool, alternatives: bool) -> TraitDemand:
+    """``A,!B`` and, where the microversion has it, ``in:A,B``."""
+    required: list[frozenset[str]] = []
+    forbidden: set[str] = set()
+    for text in texts:
+        is_in = text.startswith("in:")
+        names = [name.strip() for name in text.removeprefix("in:").split(",")]
+        negated = [name for name in names if name.startswith("!")]
+        if not all(name.lstrip("!") for name in names):
+            raise BadRequest("Invalid query string parameters: an empty trait in 'required'.")
+        if is_in and (not alternatives or negated):
+            raise BadRequest("Invalid query string parameters: 'in:' is not supported here in 'required'.")
+        if negated and not forbidding:
+            raise BadRequest("Invalid query string parameters: forbidden traits are not supported in this version.")
+        if is_in:
+            required.append(frozenset(names))
+        else:
+            forbidden |= {name.lstrip("!") for name in negated}
+            required += [frozenset({name}) for name in names if name not in negated]
+    if forbidden & {name for group in required if len(group) == 1 for name in group}:
+        raise BadRequest("Conflicting traits: required and forbidden at once.")
+    return TraitDemand(required=tuple(required), forbidden=frozenset(forbidden))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AggregateDemand:
+    """Of each set at least one aggregate; and none of the forbidden ones."""
+
+    member_of: tuple[frozenset[str], ...] = ()
+    forbidden: frozenset[str] = frozenset()
+
+    def met_by(self, aggregates: tuple[str, ...]) -> bool:
+        own = frozenset(aggregates)
+        return not (self.forbidden & own) and all(group & own for group in self.member_of)
+
+
+def aggregate_demand(texts: list[str], *, forbidding: bool) -> AggregateDemand:
+    """``UUID``, ``in:UUID,UUID`` and, where the microversion has it, either after ``!``."""
+    required: list[frozenset[str]] = []
+    forbidden: set[str] = set()
+    for text in texts:
+        negated = text.startswith("!")
+        if negated and not forbidding:
+            raise BadRequest("Forbidden member_of parameters are not supported in this version.")
+        bare = text.removeprefix("!")
+        several = bare.startswith("in:")
+        names = [canonical_uuid(name, "member_of") for name in bare.removeprefix("in:").split(",")]
+        if not several and len(names) > 1:
+            raise BadRequest("Several aggregates in member_of need the prefix 'in:'.")
+        if negated:
+            forbidden |= set(names)
+        else:
+            required.append(frozenset(names))
+    return AggregateDemand(member_of=tuple(required), forbidden=frozenset(forbidden))
