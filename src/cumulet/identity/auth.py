@@ -24,10 +24,10 @@ VALIDATE = rule(
     "identity:validate_token", f"{ADMIN_OR_SYSTEM_READER} or rule:service_role or rule:token_subject", scope=ANYWHERE
 )
 REVOKE = rule("identity:revoke_token", f"{ADMIN} or rule:token_subject", scope=ANYWHERE)
-CATALOG = rule("identity:get_auth_catalog", "")
-PROJECTS = rule("identity:get_auth_projects", "")
-DOMAINS = rule("identity:get_auth_domains", "")
-SYSTEM = rule("identity:get_auth_system", "")
+CATALOG = rule("identity:get_auth_catalog", "", scope=())
+PROJECTS = rule("identity:get_auth_projects", "", scope=())
+DOMAINS = rule("identity:get_auth_domains", "", scope=())
+SYSTEM = rule("identity:get_auth_system", "", scope=())
 
 VARY = {"Vary": "X-Auth-Token, X-Subject-Token"}
 

@@ -14,4 +14,6 @@ from cumulet.identity import (
 )
 from cumulet.identity.api import IDENTITY
 
+__all__ = ["FEATURES", "IDENTITY"]
+
 FEATURES = (assignments, auth, authentication, catalog, domains, projects, roles, users)

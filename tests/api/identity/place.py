@@ -1,4 +1,4 @@
-"""A place with nothing but Identity in it: the real dispatcher over an in-memory database, and a clock the test moves."""
+"""A place with nothing but Identity in it: the real dispatcher, a database in memory, a clock the test moves."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 
 import httpx
 
-from cumulet.db.engine import Database, metadata
+from cumulet.db.engine import Database, Tx, metadata
 from cumulet.identity import bootstrap
 from cumulet.identity.operations import IDENTITY
 from cumulet.identity.service import Identity
 from cumulet.settings import Settings
 from cumulet.web.app import App
-from cumulet.web.context import Cloud, Wake
+from cumulet.web.context import Cloud
 from cumulet.web.policy import Policy
 
 BASE = "https://cloud.test:8774"
@@ -54,6 +54,13 @@ class HandClock:
         return self._random.random()
 
 
+class NoConductor:
+    """Identity starts no long operations."""
+
+    def operation(self, tx: Tx, operation_id: str) -> None:
+        raise AssertionError(operation_id)
+
+
 @dataclass(frozen=True)
 class Session:
     """Somebody with a token (or none), who makes requests."""
@@ -63,7 +70,7 @@ class Session:
     body: Mapping[str, Any]
     """What the token said when it was made."""
 
-    def request(self, method: str, path: str, json: object = None, headers: Mapping[str, str] = {}) -> httpx.Response:  # noqa: B006
+    def request(self, method: str, path: str, json: object = None, headers: Mapping[str, str] = {}) -> httpx.Response:
         sent = dict(headers)
         if self.token is not None:
             sent.setdefault("X-Auth-Token", self.token)
@@ -81,7 +88,7 @@ class Session:
     def put(self, path: str, json: object = None) -> httpx.Response:
         return self.request("PUT", path, json)
 
-    def delete(self, path: str, headers: Mapping[str, str] = {}) -> httpx.Response:  # noqa: B006
+    def delete(self, path: str, headers: Mapping[str, str] = {}) -> httpx.Response:
         return self.request("DELETE", path, headers=headers)
 
     def made(self, kind: str, collection: str, **attributes: object) -> dict[str, Any]:
@@ -118,7 +125,7 @@ class Place:
             db=self.database,
             clock=self.clock,
             state_dir=folder,
-            wake=Wake(),
+            wake=NoConductor(),
             hosts=None,
             identity=self.identity,
             policy=Policy.load(),
@@ -126,7 +133,7 @@ class Place:
         self.app = App(cloud, [IDENTITY])
         self._runner = asyncio.Runner()
         self._transport = httpx.ASGITransport(self.app)
-        self._client = httpx.AsyncClient(transport=self._transport, verify=False)  # noqa: S501 - no network in between
+        self._client = httpx.AsyncClient(transport=self._transport, verify=False)
         self.address = "192.0.2.1"
 
     def send(self, method: str, path: str, json: object, headers: Mapping[str, str]) -> httpx.Response:
