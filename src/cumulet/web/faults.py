@@ -38,6 +38,25 @@ _NETWORK = {
     501: "HTTPNotImplemented",
     503: "HTTPServiceUnavailable",
 }
+_TEXT = {"type": "string"}
+_NUMBER = {"type": "integer"}
+
+
+def _object(**properties: object) -> dict[str, object]:
+    return {"type": "object", "properties": properties}
+
+
+SCHEMAS: dict[str, dict[str, object]] = {
+    "compute": {"type": "object", "additionalProperties": _object(code=_NUMBER, message=_TEXT)},
+    "identity": _object(error=_object(code=_NUMBER, title=_TEXT, message=_TEXT)),
+    "network": _object(NeutronError=_object(type=_TEXT, message=_TEXT, detail=_TEXT)),
+    "image": _object(code=_TEXT, title=_TEXT, message=_TEXT),
+    "placement": _object(
+        errors={"type": "array", "items": _object(status=_NUMBER, title=_TEXT, detail=_TEXT, request_id=_TEXT)}
+    ),
+}
+"""The JSON schema of each style, for the API reference."""
+
 _REFUSED = {
     "compute": "Policy doesn't allow {} to be performed.",
     "identity": "You are not authorized to perform the requested action: {}.",

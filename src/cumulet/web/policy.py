@@ -357,7 +357,6 @@ CREDENTIALS: dict[str, Callable[[Caller], object]] = {
     "service_user_id": lambda _c: None,
     "service_project_id": lambda _c: None,
     "service_roles": lambda _c: None,
-    "service_roles": lambda _c: None,
 }
 """What a check may ask of the caller; another name in a policy file stops the start."""
 
