@@ -1,0 +1,1 @@
+"""The request corpus: a file is an area of the Compute API."""
