@@ -172,6 +172,8 @@ async def _connect_hosts(
 
 def _seed(settings: Settings, db: Database, clock: Clock) -> None:
     """What a first start leaves ready to use: flavors, an image, networks."""
+    from cumulet.identity.api import DEFAULT_DOMAIN_ID
+    from cumulet.identity.store import project_by_name
     from cumulet.image import tiny
     from cumulet.network import bootstrap as network_bootstrap
 
@@ -183,4 +185,10 @@ def _seed(settings: Settings, db: Database, clock: Clock) -> None:
         image_builtin.add_builtin_image(
             db, clock, settings.state_dir, name="cumulet-tiny", owner=None, source=tiny_image
         )
-    network_bootstrap.seed(db, clock)
+
+    def project(name: str) -> str:
+        found = db.read(lambda tx: project_by_name(tx, DEFAULT_DOMAIN_ID, name))
+        assert found is not None  # identity's own bootstrap made it a moment ago
+        return found.id
+
+    network_bootstrap.seed(db, clock, admin_project_id=project("admin"), demo_project_id=project("demo"))

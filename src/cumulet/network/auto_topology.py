@@ -11,6 +11,7 @@ from cumulet.network import limits, routing, topology
 from cumulet.network.store import Network, find, networks
 
 NAME = "auto_allocated_network"
+ROUTER_NAME = "auto_allocated_router"
 CIDR = "10.0.0.0/26"
 
 
@@ -38,7 +39,7 @@ def ensure_topology(tx: Tx, clock: Clock, project_id: str) -> Network:
         limits.check(tx, project_id, resource)
     network = topology.add_network(tx, clock, project_id=project_id, name=NAME)
     subnet = topology.add_subnet(tx, clock, network, name="auto_allocated_subnet_v4", cidr=ip_network(CIDR))
-    router = routing.add_router(tx, clock, project_id=project_id, name="auto_allocated_router")
+    router = routing.add_router(tx, clock, project_id=project_id, name=ROUTER_NAME)
     routing.set_gateway(tx, clock, router, external, fixed_ips=None, enable_snat=True)
     routing.add_interface_by_subnet(tx, clock, router, subnet)
     return network

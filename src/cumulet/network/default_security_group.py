@@ -30,6 +30,10 @@ def ensure(tx: Tx, clock: Clock, project_id: str) -> SecurityGroup:
     return group
 
 
+def exists(tx: Tx, project_id: str) -> bool:
+    return bool(find(tx, SecurityGroup, security_groups.c.project_id == project_id, security_groups.c.is_default))
+
+
 def add_rule(
     tx: Tx, clock: Clock, group: SecurityGroup, *, direction: str, ethertype: str, remote_group_id: str | None = None
 ) -> SecurityGroupRule:

@@ -19,6 +19,7 @@ from cumulet.network.store import (
     Router,
     Subnet,
     change,
+    delete,
     find,
     floating_ips,
     insert,
@@ -56,6 +57,13 @@ def add_router(
         routes=[],
         availability_zone_hints=list(availability_zone_hints),
     )
+
+
+def remove_router(tx: Tx, router: Router) -> None:
+    """Remove a router that is connected to nothing."""
+    if interfaces(tx, router.id):
+        raise Conflict(f"Router {router.id} still has ports", reason="RouterInUse")
+    delete(tx, Router, router.id)
 
 
 def interfaces(tx: Tx, router_id: str) -> list[Port]:

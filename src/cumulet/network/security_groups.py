@@ -45,6 +45,11 @@ DELETE = rule("delete_security_group", policy.ADMIN_OR_PROJECT_MEMBER, descripti
 DELETE_TAGS = rule(
     "delete_security_group:tags", policy.ADMIN_OR_PROJECT_MEMBER, description="Remove tags of a security group"
 )
+CREATE_DEFAULT = rule(
+    "create_default_security_group",
+    f"{policy.ADMIN_OR_SERVICE} or {policy.PROJECT_READER}",
+    description="Have the default security group made",
+)
 CREATE_RULE = rule("create_security_group_rule", policy.ADMIN_OR_GROUP_OWNER_MEMBER, description="Add a rule")
 SHOW_RULE = rule("get_security_group_rule", policy.ADMIN_OR_GROUP_OWNER_READER, description="See a rule")
 DELETE_RULE = rule("delete_security_group_rule", policy.ADMIN_OR_GROUP_OWNER_MEMBER, description="Remove a rule")
@@ -132,9 +137,22 @@ class UpdateSecurityGroup(bodies.NamedChange):
 
 
 @NETWORK.operation("GET", "/security-groups", rules=())
-def list_security_groups(call: Call[None, None]) -> View:
-    """List the project's security groups; for administrators all."""
-    return resource.listed(call, GROUPS)
+async def list_security_groups(call: Call[None, None]) -> View:
+    """List the project's security groups, the default one among them; for administrators all."""
+    database, project_id = call.cloud.db, call.caller.project_id
+
+    def listed(tx: Tx) -> View:
+        call.tx = tx
+        return resource.listed(call, GROUPS)
+
+    if (
+        project_id is not None
+        and call.authorise(CREATE_DEFAULT, {"project_id": project_id})
+        and not await database.read_async(lambda tx: default_security_group.exists(tx, project_id))
+    ):
+        # The one time that a list request writes.
+        await database.write_async(lambda tx: default_security_group.ensure(tx, call.cloud.clock, project_id))
+    return await database.read_async(listed)
 
 
 @NETWORK.operation(

@@ -1,0 +1,28 @@
+"""Where networks and routers are served: ``/availability_zones``; and who provides further services: nobody."""
+
+from __future__ import annotations
+
+from cumulet.network.networks import ZONE
+from cumulet.network.resource import View
+from cumulet.network.service import NETWORK
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import rule
+
+LIST = rule("get_availability_zone", "role:reader", description="List availability zones")
+LIST_PROVIDERS = rule("get_service_provider", "role:reader", description="List service providers")
+
+
+@NETWORK.operation("GET", "/availability_zones", rules=(Rule(LIST),))
+def list_availability_zones(call: Call[None, None]) -> View:
+    """List the zones that networks and routers are served in."""
+    return {
+        "availability_zones": [
+            {"name": ZONE, "resource": resource, "state": "available"} for resource in ("network", "router")
+        ]
+    }
+
+
+@NETWORK.operation("GET", "/service-providers", rules=(Rule(LIST_PROVIDERS),))
+def list_service_providers(call: Call[None, None]) -> View:
+    """List providers of advanced services. There are none."""
+    return {"service_providers": []}

@@ -1,0 +1,50 @@
+"""What a first start leaves ready to use: a way out for everybody, and a network with a router for project demo."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+
+from cumulet.clock import Clock
+from cumulet.db.engine import Database, Tx
+from cumulet.network import default_security_group, routing, topology
+from cumulet.network.store import Network, find, networks
+
+PUBLIC_CIDR, PUBLIC_GATEWAY = "172.24.4.0/24", "172.24.4.1"
+PUBLIC_POOL = {"start": "172.24.4.2", "end": "172.24.4.254"}
+PRIVATE_CIDR = "10.0.0.0/24"
+
+
+def seed(db: Database, clock: Clock, *, admin_project_id: str, demo_project_id: str) -> None:
+    """Make the external network `public`, and in project demo `private` with a subnet and a router. Once."""
+    db.write(lambda tx: _seed(tx, clock, admin_project_id, demo_project_id))
+
+
+def _seed(tx: Tx, clock: Clock, admin_project_id: str, demo_project_id: str) -> None:
+    if find(tx, Network, networks.c.name == "public", networks.c.external):
+        return
+    public = topology.add_network(
+        tx,
+        clock,
+        project_id=admin_project_id,
+        name="public",
+        external=True,
+        is_default=True,
+        network_type="flat",
+        physical_network="public",
+    )
+    topology.add_subnet(
+        tx,
+        clock,
+        public,
+        name="public-subnet",
+        cidr=ip_network(PUBLIC_CIDR),
+        gateway=ip_address(PUBLIC_GATEWAY),
+        enable_dhcp=False,
+        allocation_pools=[PUBLIC_POOL],
+    )
+    private = topology.add_network(tx, clock, project_id=demo_project_id, name="private")
+    subnet = topology.add_subnet(tx, clock, private, name="private-subnet", cidr=ip_network(PRIVATE_CIDR))
+    router = routing.add_router(tx, clock, project_id=demo_project_id, name="router1")
+    routing.set_gateway(tx, clock, router, public, fixed_ips=None, enable_snat=True)
+    routing.add_interface_by_subnet(tx, clock, router, subnet)
+    default_security_group.ensure(tx, clock, demo_project_id)

@@ -1,0 +1,78 @@
+"""What of Neutron's many extensions is really here: ``/extensions``. Clients ask before they use one."""
+
+from __future__ import annotations
+
+from cumulet.errors import NotFound
+from cumulet.network.resource import View
+from cumulet.network.service import NETWORK
+from cumulet.web.operation import Call
+
+UPDATED = "2026-11-23T00:00:00-00:00"
+
+EXTENSIONS = {
+    "allowed-address-pairs": ("Allowed Address Pairs", "Provides allowed address pairs"),
+    "auto-allocated-topology": ("Auto Allocated Topology Services", "Auto Allocated Topology Services."),
+    "availability_zone": ("Availability Zone", "The availability zone extension."),
+    "binding": ("Port Binding", "Expose port bindings of a virtual port to external application"),
+    "binding-extended": ("Port Bindings Extended", "Expose port bindings of a virtual port to external application"),
+    "dns-integration": ("DNS Integration", "Provides integration with DNS."),
+    "empty-string-filtering": ("Empty String Filtering Extension", "Allow filtering by attributes with empty string"),
+    "external-net": ("Neutron external network", "Adds external network attribute to network resource."),
+    "ext-gw-mode": ("Neutron L3 Configurable external gateway mode", "Extension of the router abstraction for snat"),
+    "extraroute": ("Neutron Extra Route", "Extra routes configuration for L3 router"),
+    "extraroute-atomic": ("Atomically add/remove extra routes", "Edit extra routes of a router on server side"),
+    "fip-port-details": ("Floating IP Port Details Extension", "Add port_details attribute to Floating IP resource"),
+    "filter-validation": ("Filter parameters validation", "Provides validation on filter parameters."),
+    "ip_allocation": ("IP Allocation", "IP allocation extension."),
+    "ip-substring-filtering": ("IP address substring filtering", "Filtering of ports by a part of an address"),
+    "l2_adjacency": ("L2 Adjacency", "Display L2 Adjacency for Neutron Networks."),
+    "net-mtu": ("Network MTU", "Provides MTU attribute for a network resource."),
+    "net-mtu-writable": ("Network MTU (writable)", "Provides a writable MTU attribute for a network resource."),
+    "network-ip-availability": ("Network IP Availability", "Provides IP availability data for networks and subnets."),
+    "network_availability_zone": ("Network Availability Zone", "Availability zone support for network."),
+    "pagination": ("Pagination support", "Extension that indicates that pagination is enabled."),
+    "port-security": ("Port Security", "Provides port security"),
+    "port-security-groups-filtering": ("Port Security Groups Filtering", "Filtering of ports by security groups"),
+    "project-id": ("project_id field enabled", "Extension that indicates that project_id field is enabled."),
+    "provider": ("Provider Network", "Expose mapping of virtual networks to physical networks"),
+    "quotas": ("Quota management support", "Expose functions for quotas management per project"),
+    "quota_details": ("Quota details management support", "Expose functions for quotas usage statistics per project"),
+    "router": ("Neutron L3 Router", "Router abstraction with floating IPs."),
+    "router_availability_zone": ("Router Availability Zone", "Availability zone support for router."),
+    "security-group": ("security-group", "The security groups extension."),
+    "security-groups-normalized-cidr": ("Normalized CIDR field for security group rules", "Adds normalized_cidr"),
+    "security-groups-rules-belongs-to-default-sg": ("Rule's default group field", "Adds belongs_to_default_sg"),
+    "service-type": ("Neutron Service Type Management", "API for retrieving service providers"),
+    "sort-key-validation": ("Sort keys validation", "Provides validation on sort keys."),
+    "sorting": ("Sorting support", "Extension that indicates that sorting is enabled."),
+    "standard-attr-description": ("standard-attr-description", "Adds descriptions to standard attributes"),
+    "standard-attr-revisions": ("Resource revision numbers", "Adds revision_number to all resources."),
+    "standard-attr-tag": ("Tag support for resources with standard attribute", "Enables to set tags on resources."),
+    "standard-attr-timestamp": ("Resource timestamps", "Adds created_at and updated_at fields to all resources."),
+    "stateful-security-group": ("Stateful security group", "Indicates if the security group is stateful or not"),
+    "subnet-external-network": ("Subnet belongs to an external network", "Adds router:external to subnets"),
+    "subnet-dns-publish-fixed-ip": ("Subnet DNS publish fixed IP", "Provides DNS publish fixed IP to subnets"),
+    "subnet-service-types": ("Subnet service types", "Provides ability to set the subnet service_types field"),
+    "tag-creation": ("Tag creation extension", "Add the tags creation methods."),
+    "tag-ports-during-bulk-creation": ("Tag Ports During Bulk Creation", "Allow to tag ports during bulk creation"),
+}
+
+
+def _view(alias: str) -> View:
+    name, description = EXTENSIONS[alias]
+    return {"alias": alias, "name": name, "description": description, "updated": UPDATED, "links": []}
+
+
+@NETWORK.operation("GET", "/extensions", rules=())
+def list_extensions(call: Call[None, None]) -> View:
+    """List the extensions that are here."""
+    return {"extensions": [_view(alias) for alias in EXTENSIONS]}
+
+
+@NETWORK.operation("GET", "/extensions/{alias}", rules=())
+def show_extension(call: Call[None, None]) -> View:
+    """Show an extension."""
+    alias = call.path["alias"]
+    if alias not in EXTENSIONS:
+        raise NotFound(f"Extension with alias {alias} does not exist")
+    return {"extension": _view(alias)}

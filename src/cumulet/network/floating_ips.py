@@ -1,0 +1,321 @@
+"""Floating IPs: ``/floatingips``. An address of an external network that leads to a port behind a router."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+
+import sqlalchemy as sa
+
+from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest, Conflict, NotFound
+from cumulet.network import addresses, bodies, limits, policy, port_life, resource, routing, topology
+from cumulet.network.addresses import FixedIp
+from cumulet.network.bodies import either, text
+from cumulet.network.networks import NETWORKS
+from cumulet.network.ports import PORTS
+from cumulet.network.resource import Kind, View
+from cumulet.network.service import NETWORK
+from cumulet.network.sight import own_in_sight
+from cumulet.network.store import (
+    FloatingIp,
+    Network,
+    Port,
+    Router,
+    change,
+    delete,
+    find,
+    floating_ips,
+    insert,
+    must_get,
+    ports,
+    routers,
+    tags_of,
+)
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import rule
+from cumulet.web.schema import UNSET, Body, Unset
+
+OWNER = "network:floatingip"
+
+CREATE = rule("create_floatingip", policy.ADMIN_OR_PROJECT_MEMBER, description="Create a floating IP")
+CREATE_ATTRIBUTES = policy.attribute_rules(
+    CREATE,
+    {
+        "floating_ip_address": policy.ADMIN_OR_PROJECT_MANAGER,
+        "router_id": policy.ADMIN_OR_PROJECT_MEMBER,
+        "tags": policy.ADMIN_OR_PROJECT_MEMBER,
+    },
+)
+SHOW = rule("get_floatingip", policy.ADMIN_OR_PROJECT_READER, description="See a floating IP")
+SHOW_ATTRIBUTES = policy.attribute_rules(SHOW, {"tags": policy.ADMIN_OR_PROJECT_READER})
+UPDATE = rule("update_floatingip", policy.ADMIN_OR_PROJECT_MEMBER, description="Lead a floating IP elsewhere")
+UPDATE_ATTRIBUTES = policy.attribute_rules(
+    UPDATE, {"router_id": policy.ADMIN_OR_PROJECT_MEMBER, "tags": policy.ADMIN_OR_PROJECT_MEMBER}
+)
+DELETE = rule("delete_floatingip", policy.ADMIN_OR_PROJECT_MEMBER, description="Give a floating IP back")
+DELETE_TAGS = rule("delete_floatingip:tags", policy.ADMIN_OR_PROJECT_MEMBER, description="Remove a floating IP's tags")
+
+
+def floating_ip_views(tx: Tx, records: Sequence[FloatingIp]) -> list[View]:
+    """Floating IPs as the API shows them."""
+    tags = tags_of(tx, [record.id for record in records])
+    port_ids = [record.port_id for record in records if record.port_id]
+    leads_to = {port.id: port for port in find(tx, Port, ports.c.id.in_(port_ids))} if port_ids else {}
+    return [
+        resource.resource_view(record, tags.get(record.id, []))
+        | {
+            "floating_ip_address": record.floating_ip_address,
+            "floating_network_id": record.floating_network_id,
+            "router_id": record.router_id,
+            "port_id": record.port_id,
+            "fixed_ip_address": record.fixed_ip_address,
+            "status": "ACTIVE" if record.port_id else "DOWN",
+            "dns_name": record.dns_name,
+            "dns_domain": record.dns_domain,
+            "port_details": _port_details(leads_to[record.port_id]) if record.port_id else None,
+        }
+        for record in records
+    ]
+
+
+def _port_details(port: Port) -> View:
+    return {
+        "name": port.name,
+        "network_id": port.network_id,
+        "mac_address": port.mac_address,
+        "admin_state_up": port.admin_state_up,
+        "status": port.status,
+        "device_id": port.device_id,
+        "device_owner": port.device_owner,
+    }
+
+
+def _has_status(values: Sequence[str]) -> sa.ColumnElement[bool]:
+    leads = floating_ips.c.port_id.is_not(None)
+    conditions = {"ACTIVE": leads, "DOWN": ~leads}
+    return sa.or_(*(conditions.get(value, sa.false()) for value in values))
+
+
+FLOATING_IPS = Kind(
+    record=FloatingIp,
+    singular="floatingip",
+    plural="floatingips",
+    title="Floating IP",
+    show=SHOW,
+    sight=lambda caller: own_in_sight(caller, floating_ips),
+    columns=resource.resource_columns(
+        floating_ips, "floating_ip_address", "floating_network_id", "router_id", "port_id", "fixed_ip_address"
+    ),
+    filters={"status": _has_status},
+    views=floating_ip_views,
+    hidden=SHOW_ATTRIBUTES,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewFloatingIp(bodies.NewResource):
+    floating_network_id: bodies.Id
+    floating_ip_address: bodies.IpAddress | Unset | None = UNSET
+    subnet_id: bodies.Id | Unset | None = UNSET
+    port_id: bodies.Id | Unset | None = UNSET
+    fixed_ip_address: bodies.IpAddress | Unset | None = UNSET
+    dns_name: bodies.Name | Unset = UNSET
+    dns_domain: bodies.Name | Unset = UNSET
+    tags: bodies.Tags | Unset = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateFloatingIps(Body):
+    floatingip: NewFloatingIp | Unset = UNSET
+    floatingips: list[NewFloatingIp] | Unset = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateFloatingIp(bodies.ResourceChange):
+    port_id: bodies.Id | Unset | None = UNSET
+    fixed_ip_address: bodies.IpAddress | Unset | None = UNSET
+
+
+@NETWORK.operation("GET", "/floatingips", rules=())
+def list_floatingips(call: Call[None, None]) -> View:
+    """List the project's floating IPs; for administrators all."""
+    return resource.listed(call, FLOATING_IPS)
+
+
+@NETWORK.operation(
+    "POST",
+    "/floatingips",
+    rules=(Rule(CREATE),),
+    facts=resource.first_owner(FLOATING_IPS),
+    body=CreateFloatingIps,
+    success=201,
+)
+def create_floatingips(call: Call[None, CreateFloatingIps]) -> View:
+    """Take an address of an external network, or several at once."""
+    return resource.created(call, FLOATING_IPS, lambda new: _create(call, new))
+
+
+def _create(call: Call[Any, Any], new: NewFloatingIp) -> FloatingIp:
+    tx, clock = call.tx, call.cloud.clock
+    project_id = resource.owner(call, new)
+    facts = {"project_id": project_id}
+    resource.require(call, CREATE, facts)
+    policy.require_attributes(call, CREATE_ATTRIBUTES, resource.given(new, but_defaults=True), facts)
+    network = resource.find_in_sight(call, NETWORKS, new.floating_network_id)
+    if not network.external:
+        raise BadRequest(f"Bad floatingip request: Network {network.id} is not a valid external network.")
+    limits.check(tx, project_id, "floatingip")
+    floating_id = clock.uuid()
+    port, address = _take_address(call, network, new, floating_id)
+    floating = insert(
+        tx,
+        FloatingIp,
+        clock,
+        id=floating_id,
+        project_id=project_id,
+        description=text(new.description),
+        floating_network_id=network.id,
+        floating_port_id=port.id,
+        floating_ip_address=address,
+        port_id=None,
+        fixed_ip_address=None,
+        router_id=None,
+        dns_name=text(new.dns_name),
+        dns_domain=text(new.dns_domain),
+    )
+    topology.set_tags(tx, floating.id, either(new.tags, []))
+    if isinstance(new.port_id, str):
+        _lead_to(call, floating, new.port_id, either(new.fixed_ip_address, None))
+    elif isinstance(new.fixed_ip_address, str):
+        raise BadRequest("Bad floatingip request: fixed_ip_address cannot be specified without a port_id.")
+    return must_get(tx, FloatingIp, floating.id)
+
+
+def _take_address(call: Call[Any, Any], network: Network, new: NewFloatingIp, floating_id: str) -> tuple[Port, str]:
+    """A port on the external network that holds the address."""
+    named = FixedIp(subnet_id=either(new.subnet_id, None), address=either(new.floating_ip_address, None))
+    made = port_life.make(
+        call.tx,
+        call.cloud.clock,
+        network,
+        port_life.NewPort(
+            project_id="",
+            fixed_ips=None if named == FixedIp() else [named],
+            device_id=floating_id,
+            device_owner=OWNER,
+            status="N/A",
+            security_group_ids=[],
+            port_security_enabled=False,
+        ),
+    )
+    held = [fixed.address for fixed in addresses.held_by(call.tx, [made.id]).get(made.id, []) if fixed.address]
+    floating = next((address for address in held if ip_address(address).version == 4), None)
+    if floating is None:
+        raise BadRequest(f"Bad floatingip request: Network {network.id} does not contain any IPv4 subnet.")
+    addresses.give_back(call.tx, made.id, [address for address in held if address != floating])
+    return made, floating
+
+
+def _lead_to(call: Call[Any, Any], floating: FloatingIp, port_id: str, fixed_ip: str | None) -> None:
+    """Associate with an address of a port that a router connects to the external network."""
+    tx = call.tx
+    port = resource.find_in_sight(call, PORTS, port_id)
+    held = addresses.held_by(tx, [port.id]).get(port.id, [])
+    inner = [fixed for fixed in held if fixed.address and ip_address(fixed.address).version == 4]
+    if fixed_ip is not None:
+        inner = [fixed for fixed in inner if fixed.address == fixed_ip]
+    if not inner:
+        missing = f"fixed IP {fixed_ip}" if fixed_ip else "a fixed IPv4 address"
+        raise BadRequest(f"Bad floatingip request: Port {port.id} does not have {missing}.")
+    if len(inner) > 1:
+        raise BadRequest(
+            f"Bad floatingip request: Port {port.id} has multiple fixed IPv4 addresses. Must provide a specific IPv4 "
+            "address when assigning a floating IP."
+        )
+    target = inner[0]
+    others = find(
+        tx,
+        FloatingIp,
+        floating_ips.c.port_id == port.id,
+        floating_ips.c.fixed_ip_address == target.address,
+        floating_ips.c.id != floating.id,
+    )
+    if others:
+        raise Conflict(
+            f"Cannot associate floating IP {floating.floating_ip_address} ({floating.id}) with port {port.id} using "
+            f"fixed IP {target.address}, as that fixed IP already has a floating IP on external network "
+            f"{floating.floating_network_id}.",
+            reason="FloatingIPPortAlreadyAssociated",
+        )
+    router = _router_between(tx, target.subnet_id or "", floating.floating_network_id)
+    if router is None:
+        raise NotFound(
+            f"External network {floating.floating_network_id} is not reachable from subnet {target.subnet_id}. "
+            f"Therefore, cannot associate Port {port.id} with a Floating IP.",
+            reason="ExternalGatewayForFloatingIPNotFound",
+        )
+    change(
+        tx,
+        FloatingIp,
+        floating.id,
+        call.now_us,
+        port_id=port.id,
+        fixed_ip_address=target.address,
+        router_id=router.id,
+    )
+
+
+def _router_between(tx: Tx, subnet_id: str, external_id: str) -> Router | None:
+    """A router with an interface on the subnet and its gateway on the external network."""
+    gateways = sa.select(ports.c.id).where(
+        ports.c.network_id == external_id, ports.c.device_owner == routing.GATEWAY_OWNER
+    )
+    for router in find(tx, Router, routers.c.gateway_port_id.in_(gateways)):
+        if any(subnet.id == subnet_id for subnet in routing.connected_subnets(tx, router.id)):
+            return router
+    return None
+
+
+@NETWORK.operation("GET", "/floatingips/{floatingip_id}", rules=(), target=resource.target(FLOATING_IPS))
+def show_floatingip(call: Call[FloatingIp, None]) -> View:
+    """Show a floating IP."""
+    return resource.shown(call, FLOATING_IPS, call.target)
+
+
+@NETWORK.operation(
+    "PUT",
+    "/floatingips/{floatingip_id}",
+    rules=(Rule(UPDATE),),
+    target=resource.target(FLOATING_IPS),
+    body=UpdateFloatingIp,
+    body_key="floatingip",
+)
+def update_floatingip(call: Call[FloatingIp, UpdateFloatingIp]) -> View:
+    """Lead a floating IP to a port, or to none."""
+    floating, body = call.target, call.body
+    given = resource.given(body)
+    policy.require_attributes(call, UPDATE_ATTRIBUTES, given, {"project_id": floating.project_id})
+    if "description" in given:
+        change(call.tx, FloatingIp, floating.id, call.now_us, description=text(body.description))
+    if isinstance(body.port_id, str):
+        _lead_to(call, floating, body.port_id, either(body.fixed_ip_address, None))
+    elif body.port_id is None or "description" not in given:
+        # Upstream: an update that names no port lets go of the one there is.
+        change(call.tx, FloatingIp, floating.id, call.now_us, port_id=None, fixed_ip_address=None, router_id=None)
+    return resource.shown(call, FLOATING_IPS, must_get(call.tx, FloatingIp, floating.id))
+
+
+@NETWORK.operation(
+    "DELETE",
+    "/floatingips/{floatingip_id}",
+    rules=(Rule(DELETE),),
+    target=resource.target(FLOATING_IPS),
+    success=204,
+)
+def delete_floatingip(call: Call[FloatingIp, None]) -> None:
+    """Give the address back."""
+    delete(call.tx, FloatingIp, call.target.id)
+    port_life.end(call.tx, call.target.floating_port_id)

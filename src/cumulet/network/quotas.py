@@ -1,0 +1,114 @@
+"""Quotas: ``/quotas``. What is enforced stands in `limits`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from cumulet.errors import BadRequest
+from cumulet.network import bodies, limits, policy, resource
+from cumulet.network.resource import View
+from cumulet.network.service import NETWORK
+from cumulet.network.store import network_quotas
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import rule
+from cumulet.web.schema import UNSET, Body, Unset
+
+SHOW = rule("get_quota", policy.ADMIN_OR_PROJECT_MANAGER, description="See a project's quotas")
+UPDATE = rule("update_quota", policy.ADMIN, description="Change a project's quotas")
+DELETE = rule("delete_quota", policy.ADMIN, description="Reset a project's quotas to the defaults")
+
+MAX_LIMIT = 2**31 - 1
+
+
+def _whose(call: Call[Any, Any]) -> View:
+    """The facts are the project's that is asked about, not the caller's."""
+    return {"project_id": call.path["project_id"]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateQuota(Body):
+    """New limits; -1 is unlimited."""
+
+    network: bodies.Number | Unset = UNSET
+    subnet: bodies.Number | Unset = UNSET
+    subnetpool: bodies.Number | Unset = UNSET
+    port: bodies.Number | Unset = UNSET
+    router: bodies.Number | Unset = UNSET
+    floatingip: bodies.Number | Unset = UNSET
+    security_group: bodies.Number | Unset = UNSET
+    security_group_rule: bodies.Number | Unset = UNSET
+    rbac_policy: bodies.Number | Unset = UNSET
+    project_id: bodies.ProjectId | Unset = UNSET
+    tenant_id: bodies.ProjectId | Unset = UNSET
+    check_limit: bodies.Truth | Unset = UNSET
+    force: bodies.Truth | Unset = UNSET
+
+
+@NETWORK.operation("GET", "/quotas", rules=(Rule(SHOW),))
+def list_quotas(call: Call[None, None]) -> View:
+    """List the projects that have limits of their own; for others than administrators only the own one."""
+    statement = sa.select(network_quotas.c.project_id).distinct().order_by(network_quotas.c.project_id)
+    if not call.caller.is_admin:
+        statement = statement.where(network_quotas.c.project_id == call.caller.project_id)
+    projects = [row[0] for row in call.tx.all(statement)]
+    return {"quotas": [limits.limits_of(call.tx, one) | {"project_id": one, "tenant_id": one} for one in projects]}
+
+
+@NETWORK.operation("GET", "/quotas/{project_id}", rules=(Rule(SHOW),), facts=_whose)
+def show_quota(call: Call[None, None]) -> View:
+    """Show a project's limits."""
+    return {"quota": limits.limits_of(call.tx, call.path["project_id"])}
+
+
+@NETWORK.operation("GET", "/quotas/{project_id}/default", rules=(Rule(SHOW),), facts=_whose)
+def show_default_quota(call: Call[None, None]) -> View:
+    """Show the limits of a project that has none of its own."""
+    return {"quota": dict(limits.DEFAULT_LIMITS)}
+
+
+def _details(call: Call[None, None]) -> View:
+    project_id = call.path["project_id"]
+    return {
+        "quota": {
+            name: {"limit": limit, "used": limits.used(call.tx, project_id, name), "reserved": 0}
+            for name, limit in limits.limits_of(call.tx, project_id).items()
+        }
+    }
+
+
+@NETWORK.operation("GET", "/quotas/{project_id}/details", rules=(Rule(SHOW),), facts=_whose)
+def show_quota_details(call: Call[None, None]) -> View:
+    """Show a project's limits and how much of them it uses."""
+    return _details(call)
+
+
+@NETWORK.operation("GET", "/quotas/{project_id}/details.json", rules=(Rule(SHOW),), facts=_whose)
+def show_quota_details_json(call: Call[None, None]) -> View:
+    """Show a project's limits and how much of them it uses, under the name older clients use."""
+    return _details(call)
+
+
+@NETWORK.operation(
+    "PUT", "/quotas/{project_id}", rules=(Rule(UPDATE),), facts=_whose, body=UpdateQuota, body_key="quota"
+)
+def update_quota(call: Call[None, UpdateQuota]) -> View:
+    """Change a project's limits."""
+    project_id = call.path["project_id"]
+    given = resource.given(call.body)
+    wanted = {name: limit for name, limit in given.items() if name in limits.DEFAULT_LIMITS}
+    for name, limit in wanted.items():
+        if not -1 <= limit <= MAX_LIMIT:
+            raise BadRequest(f"Invalid input for {name}. Reason: '{limit}' should be -1 or more.")
+        of_this = sa.and_(network_quotas.c.project_id == project_id, network_quotas.c.resource == name)
+        if not call.tx.changed(sa.update(network_quotas).where(of_this).values(limit=limit)):
+            call.tx.execute(sa.insert(network_quotas).values(project_id=project_id, resource=name, limit=limit))
+    return {"quota": limits.limits_of(call.tx, project_id)}
+
+
+@NETWORK.operation("DELETE", "/quotas/{project_id}", rules=(Rule(DELETE),), facts=_whose, success=204)
+def delete_quota(call: Call[None, None]) -> None:
+    """Reset a project's limits to the defaults."""
+    call.tx.execute(sa.delete(network_quotas).where(network_quotas.c.project_id == call.path["project_id"]))

@@ -1,0 +1,460 @@
+"""Routers, their interfaces and gateways: ``/routers``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+
+from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest, Conflict, NotFound, NotYet
+from cumulet.network import addresses, bodies, limits, policy, resource, routing, topology
+from cumulet.network.addresses import FixedIp
+from cumulet.network.bodies import either, text
+from cumulet.network.networks import NETWORKS, ZONE
+from cumulet.network.ports import PORTS, WantedIp
+from cumulet.network.resource import Kind, View
+from cumulet.network.service import NETWORK
+from cumulet.network.sight import own_in_sight, sees_all
+from cumulet.network.store import (
+    Network,
+    Port,
+    Router,
+    Subnet,
+    change,
+    find,
+    must_get,
+    ports,
+    routers,
+    tags_of,
+)
+from cumulet.network.subnets import SUBNETS
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import rule
+from cumulet.web.schema import UNSET, Body, Json, Unset
+
+_MEMBER = policy.ADMIN_OR_PROJECT_MEMBER
+_ATTRIBUTE_CHECKS = {
+    "distributed": policy.ADMIN,
+    "ha": policy.ADMIN,
+    "external_gateway_info": _MEMBER,
+    "external_gateway_info:network_id": _MEMBER,
+    "external_gateway_info:enable_snat": policy.ADMIN,
+    "external_gateway_info:external_fixed_ips": policy.ADMIN,
+    "enable_default_route_bfd": policy.ADMIN,
+    "enable_default_route_ecmp": policy.ADMIN,
+    "tags": _MEMBER,
+}
+_READER_CHECKS = {"distributed": policy.ADMIN, "ha": policy.ADMIN, "tags": policy.ADMIN_OR_PROJECT_READER}
+
+CREATE = rule("create_router", _MEMBER, description="Create a router")
+CREATE_ATTRIBUTES = policy.attribute_rules(CREATE, _ATTRIBUTE_CHECKS)
+SHOW = rule("get_router", policy.ADMIN_OR_PROJECT_READER, description="See a router")
+SHOW_ATTRIBUTES = policy.attribute_rules(SHOW, _READER_CHECKS)
+UPDATE = rule("update_router", _MEMBER, description="Change a router")
+UPDATE_ATTRIBUTES = policy.attribute_rules(UPDATE, _ATTRIBUTE_CHECKS)
+DELETE = rule("delete_router", _MEMBER, description="Delete a router")
+DELETE_TAGS = rule("delete_router:tags", _MEMBER, description="Remove tags of a router")
+ADD_INTERFACE = rule("add_router_interface", _MEMBER, description="Connect a router to a subnet")
+REMOVE_INTERFACE = rule("remove_router_interface", _MEMBER, description="Disconnect a router from a subnet")
+ADD_ROUTES = rule("add_extraroutes", _MEMBER, description="Add static routes to a router")
+REMOVE_ROUTES = rule("remove_extraroutes", _MEMBER, description="Remove static routes of a router")
+
+MAX_ROUTES = 30
+
+
+def router_views(tx: Tx, records: Sequence[Router]) -> list[View]:
+    """Routers as the API shows them."""
+    tags = tags_of(tx, [router.id for router in records])
+    gateway_ids = [router.gateway_port_id for router in records if router.gateway_port_id]
+    gateways = {port.id: port for port in find(tx, Port, ports.c.id.in_(gateway_ids))} if gateway_ids else {}
+    held = addresses.held_by(tx, gateway_ids)
+    return [
+        resource.resource_view(router, tags.get(router.id, []))
+        | {
+            "name": router.name,
+            "status": "ACTIVE",
+            "admin_state_up": router.admin_state_up,
+            "external_gateway_info": _gateway_view(router, gateways, held),
+            "routes": router.routes,
+            "availability_zone_hints": router.availability_zone_hints,
+            "availability_zones": [ZONE],
+            "distributed": False,
+            "ha": False,
+            "flavor_id": None,
+        }
+        for router in records
+    ]
+
+
+def _gateway_view(router: Router, gateways: Mapping[str, Port], held: Mapping[str, list[FixedIp]]) -> View | None:
+    if router.gateway_port_id is None:
+        return None
+    return {
+        "network_id": gateways[router.gateway_port_id].network_id,
+        "enable_snat": router.enable_snat,
+        "external_fixed_ips": [
+            {"subnet_id": fixed.subnet_id, "ip_address": fixed.address}
+            for fixed in held.get(router.gateway_port_id, [])
+        ],
+    }
+
+
+def _never(values: Sequence[str]) -> sa.ColumnElement[bool]:
+    """A filter on an attribute that is false for all."""
+    return sa.or_(*(sa.false() if resource.truth(value) else sa.true() for value in values))
+
+
+ROUTERS = Kind(
+    record=Router,
+    singular="router",
+    plural="routers",
+    title="Router",
+    show=SHOW,
+    sight=lambda caller: own_in_sight(caller, routers),
+    columns=resource.resource_columns(routers, "name", "admin_state_up"),
+    filters={
+        "status": lambda values: sa.true() if "ACTIVE" in values else sa.false(),
+        "distributed": _never,
+        "ha": _never,
+    },
+    views=router_views,
+    hidden=SHOW_ATTRIBUTES,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewayInfo(Body):
+    """A router's way out. Empty: none."""
+
+    network_id: bodies.Id | Unset = UNSET
+    enable_snat: bodies.Truth | Unset = UNSET
+    external_fixed_ips: Annotated[list[WantedIp], Json({"maxItems": 5})] | Unset | None = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route(Body):
+    destination: bodies.IpRange
+    nexthop: bodies.IpAddress
+
+
+Routes = Annotated[list[Route], Json({"maxItems": MAX_ROUTES})]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRouter(bodies.NewNamed):
+    admin_state_up: bodies.Truth | Unset = UNSET
+    external_gateway_info: GatewayInfo | Unset | None = UNSET
+    distributed: bodies.Truth | Unset | None = UNSET
+    ha: bodies.Truth | Unset | None = UNSET
+    availability_zone_hints: bodies.ZoneHints | Unset = UNSET
+    flavor_id: bodies.Id | Unset | None = UNSET
+    tags: bodies.Tags | Unset = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateRouters(Body):
+    router: NewRouter | Unset = UNSET
+    routers: list[NewRouter] | Unset = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateRouter(bodies.NamedChange):
+    admin_state_up: bodies.Truth | Unset = UNSET
+    external_gateway_info: GatewayInfo | Unset | None = UNSET
+    distributed: bodies.Truth | Unset = UNSET
+    ha: bodies.Truth | Unset = UNSET
+    routes: Routes | Unset | None = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interface(Body):
+    """A subnet, or a port on one."""
+
+    subnet_id: bodies.Id | Unset = UNSET
+    port_id: bodies.Id | Unset = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtraRoutes(Body):
+    routes: Routes
+
+
+def _policed(given: Mapping[str, Any]) -> list[str]:
+    info = given.get("external_gateway_info")
+    parts = resource.given(info) if isinstance(info, GatewayInfo) else {}
+    return [*given, *(f"external_gateway_info:{name}" for name in parts)]
+
+
+@NETWORK.operation("GET", "/routers", rules=())
+def list_routers(call: Call[None, None]) -> View:
+    """List the project's routers; for administrators all."""
+    return resource.listed(call, ROUTERS)
+
+
+@NETWORK.operation(
+    "POST", "/routers", rules=(Rule(CREATE),), facts=resource.first_owner(ROUTERS), body=CreateRouters, success=201
+)
+def create_routers(call: Call[None, CreateRouters]) -> View:
+    """Create a router, or several at once."""
+    return resource.created(call, ROUTERS, lambda new: _create(call, new))
+
+
+def _create(call: Call[Any, Any], new: NewRouter) -> Router:
+    project_id = resource.owner(call, new)
+    facts = {"project_id": project_id}
+    resource.require(call, CREATE, facts)
+    policy.require_attributes(call, CREATE_ATTRIBUTES, _policed(resource.given(new, but_defaults=True)), facts)
+    _refuse_kinds(new.distributed, new.ha, new.flavor_id)
+    for hint in either(new.availability_zone_hints, []):
+        if hint != ZONE:
+            raise NotFound(f"AvailabilityZone {hint} could not be found.", reason="AvailabilityZoneNotFound")
+    limits.check(call.tx, project_id, "router")
+    router = routing.add_router(
+        call.tx,
+        call.cloud.clock,
+        project_id=project_id,
+        name=text(new.name),
+        description=text(new.description),
+        admin_state_up=either(new.admin_state_up, True),
+        availability_zone_hints=either(new.availability_zone_hints, []),
+    )
+    topology.set_tags(call.tx, router.id, either(new.tags, []))
+    if isinstance(new.external_gateway_info, GatewayInfo):
+        _change_gateway(call, router, new.external_gateway_info)
+    return must_get(call.tx, Router, router.id)
+
+
+def _refuse_kinds(distributed: object, ha: object, flavor_id: object) -> None:
+    if distributed is True or ha is True or isinstance(flavor_id, str):
+        raise NotYet("Cumulet does not offer distributed, highly available or flavored routers yet.")
+
+
+def _change_gateway(call: Call[Any, Any], router: Router, info: GatewayInfo) -> None:
+    tx, clock = call.tx, call.cloud.clock
+    if info.network_id is UNSET:
+        if resource.given(info):
+            raise BadRequest("Invalid input for external_gateway_info. Reason: network_id is required.")
+        routing.clear_gateway(tx, clock, router)
+        return
+    assert isinstance(info.network_id, str)
+    external = resource.find_in_sight(call, NETWORKS, info.network_id)
+    if not external.external:
+        raise BadRequest(f"Bad router request: Network {external.id} is not an external network.")
+    _refuse_overlap_with_outside(tx, router, external)
+    wanted = info.external_fixed_ips
+    fixed_ips = None
+    if isinstance(wanted, list) and wanted:
+        fixed_ips = [FixedIp(subnet_id=either(w.subnet_id, None), address=either(w.ip_address, None)) for w in wanted]
+    routing.set_gateway(
+        tx, clock, router, external, fixed_ips=fixed_ips, enable_snat=either(info.enable_snat, router.enable_snat)
+    )
+
+
+def _refuse_overlap_with_outside(tx: Tx, router: Router, external: Network) -> None:
+    outside = [ip_network(subnet.cidr) for subnet in addresses.usable_subnets(tx, external.id, routing.GATEWAY_OWNER)]
+    for subnet in routing.connected_subnets(tx, router.id):
+        inside = ip_network(subnet.cidr)
+        if any(inside.version == cidr.version and inside.overlaps(cidr) for cidr in outside):
+            raise BadRequest(
+                f"Bad router request: Cidr {subnet.cidr} of subnet {subnet.id} overlaps with the external network."
+            )
+
+
+@NETWORK.operation("GET", "/routers/{router_id}", rules=(), target=resource.target(ROUTERS))
+def show_router(call: Call[Router, None]) -> View:
+    """Show a router."""
+    return resource.shown(call, ROUTERS, call.target)
+
+
+@NETWORK.operation(
+    "PUT",
+    "/routers/{router_id}",
+    rules=(Rule(UPDATE),),
+    target=resource.target(ROUTERS),
+    body=UpdateRouter,
+    body_key="router",
+)
+def update_router(call: Call[Router, UpdateRouter]) -> View:
+    """Change a router."""
+    router, body = call.target, call.body
+    given = resource.given(body)
+    policy.require_attributes(call, UPDATE_ATTRIBUTES, _policed(given), {"project_id": router.project_id})
+    _refuse_kinds(body.distributed, body.ha, None)
+    if "external_gateway_info" in given:
+        info = body.external_gateway_info
+        _change_gateway(call, router, info if isinstance(info, GatewayInfo) else GatewayInfo())
+    values: dict[str, Any] = {name: given[name] for name in ("name", "admin_state_up") if name in given}
+    if "description" in given:
+        values["description"] = text(body.description)
+    if "routes" in given:
+        values["routes"] = _checked_routes(call.tx, router, either(body.routes, None) or [])
+    change(call.tx, Router, router.id, call.now_us, **values)
+    return resource.shown(call, ROUTERS, must_get(call.tx, Router, router.id))
+
+
+def _checked_routes(tx: Tx, router: Router, wanted: Sequence[Route]) -> list[dict[str, str]]:
+    """Static routes, each by a neighbour on one of the router's subnets."""
+    routes = [{"destination": route.destination, "nexthop": route.nexthop} for route in wanted]
+    if len({tuple(route.values()) for route in routes}) != len(routes):
+        raise BadRequest("Invalid input for routes. Reason: Duplicate route.")
+    reachable = [ip_network(subnet.cidr) for subnet in routing.connected_subnets(tx, router.id)]
+    own_ports = [port.id for port in routing.interfaces(tx, router.id)]
+    if router.gateway_port_id is not None:
+        own_ports.append(router.gateway_port_id)
+        network_id = must_get(tx, Port, router.gateway_port_id).network_id
+        outside = addresses.usable_subnets(tx, network_id, routing.GATEWAY_OWNER)
+        reachable += [ip_network(subnet.cidr) for subnet in outside]
+    own = {fixed.address for held in addresses.held_by(tx, own_ports).values() for fixed in held}
+    for route in routes:
+        nexthop = ip_address(route["nexthop"])
+        if not any(nexthop in cidr for cidr in reachable):
+            raise BadRequest(
+                f"Invalid format for routes: {routes}, the nexthop is not connected with router", reason="InvalidRoutes"
+            )
+        if route["nexthop"] in own:
+            raise BadRequest(
+                f"Invalid format for routes: {routes}, the nexthop is used by router", reason="InvalidRoutes"
+            )
+    return routes
+
+
+@NETWORK.operation(
+    "DELETE", "/routers/{router_id}", rules=(Rule(DELETE),), target=resource.target(ROUTERS), success=204
+)
+def delete_router(call: Call[Router, None]) -> None:
+    """Delete a router that has no interfaces."""
+    routing.clear_gateway(call.tx, call.cloud.clock, call.target)
+    routing.remove_router(call.tx, call.target)
+
+
+# -- interfaces
+
+
+def _interface_view(router: Router, port_id: str, network_id: str, subnet_ids: Sequence[str]) -> View:
+    return {
+        "id": router.id,
+        "tenant_id": router.project_id,
+        "project_id": router.project_id,
+        "port_id": port_id,
+        "network_id": network_id,
+        "subnet_id": subnet_ids[0] if subnet_ids else None,
+        "subnet_ids": list(subnet_ids),
+    }
+
+
+@NETWORK.operation(
+    "PUT",
+    "/routers/{router_id}/add_router_interface",
+    rules=(Rule(ADD_INTERFACE),),
+    target=resource.target(ROUTERS),
+    body=Interface,
+)
+def add_router_interface(call: Call[Router, Interface]) -> View:
+    """Connect a router to a subnet, or with a port."""
+    tx, clock, router, body = call.tx, call.cloud.clock, call.target, call.body
+    if (body.subnet_id is UNSET) == (body.port_id is UNSET):
+        raise BadRequest("Bad router request: Either subnet_id or port_id must be specified, not both.")
+    if isinstance(body.subnet_id, str):
+        subnet = resource.find_in_sight(call, SUBNETS, body.subnet_id)
+        _refuse_others_subnet(call, subnet)
+        port = routing.add_interface_by_subnet(tx, clock, router, subnet)
+        return _interface_view(router, port.id, subnet.network_id, [subnet.id])
+    assert isinstance(body.port_id, str)
+    port = resource.find_in_sight(call, PORTS, body.port_id)
+    if port.project_id != router.project_id and not sees_all(call.caller):
+        # On one's own network one sees others' ports, but they are not one's to plug.
+        raise resource.unknown(PORTS, port.id)
+    connected = routing.add_interface_by_port(tx, clock, router, port)
+    return _interface_view(router, port.id, port.network_id, [subnet.id for subnet in connected])
+
+
+def _refuse_others_subnet(call: Call[Router, Interface], subnet: Subnet) -> None:
+    network = must_get(call.tx, Network, subnet.network_id)
+    own = call.caller.project_id in (subnet.project_id, network.project_id)
+    if not own and not network.shared and not sees_all(call.caller):
+        raise BadRequest(
+            f"Bad router request: Cannot add interface to router because subnet {subnet.id} is not owned by project "
+            "making the request."
+        )
+
+
+@NETWORK.operation(
+    "PUT",
+    "/routers/{router_id}/remove_router_interface",
+    rules=(Rule(REMOVE_INTERFACE),),
+    target=resource.target(ROUTERS),
+    body=Interface,
+)
+def remove_router_interface(call: Call[Router, Interface]) -> View:
+    """Disconnect a router from a subnet, or a port from it."""
+    router, body = call.target, call.body
+    port = _interface_named(call.tx, router, body)
+    subnet_ids = routing.remove_interface(call.tx, call.cloud.clock, router, port)
+    if isinstance(body.subnet_id, str):
+        subnet_ids = [body.subnet_id]
+    return _interface_view(router, port.id, port.network_id, subnet_ids)
+
+
+def _interface_named(tx: Tx, router: Router, body: Interface) -> Port:
+    if isinstance(body.port_id, str):
+        found = [port for port in routing.interfaces(tx, router.id) if port.id == body.port_id]
+        if not found:
+            raise NotFound(
+                f"Router {router.id} does not have an interface with id {body.port_id}",
+                reason="RouterInterfaceNotFound",
+            )
+        if isinstance(body.subnet_id, str):
+            held = addresses.held_by(tx, [found[0].id]).get(found[0].id, [])
+            if all(fixed.subnet_id != body.subnet_id for fixed in held):
+                raise Conflict(
+                    f"Subnet {body.subnet_id} is not a subnet of port {body.port_id}.", reason="SubnetMismatchForPort"
+                )
+        return found[0]
+    if isinstance(body.subnet_id, str):
+        return routing.interface_on(tx, router, body.subnet_id)
+    raise BadRequest("Bad router request: Either subnet_id or port_id must be specified.")
+
+
+# -- static routes, added and removed without knowing the others
+
+
+@NETWORK.operation(
+    "PUT",
+    "/routers/{router_id}/add_extraroutes",
+    rules=(Rule(ADD_ROUTES),),
+    target=resource.target(ROUTERS),
+    body=ExtraRoutes,
+    body_key="router",
+)
+def add_extraroutes(call: Call[Router, ExtraRoutes]) -> View:
+    """Add static routes to a router."""
+    router = call.target
+    added = _checked_routes(call.tx, router, call.body.routes)
+    return _with_routes(call, [*router.routes, *(route for route in added if route not in router.routes)])
+
+
+@NETWORK.operation(
+    "PUT",
+    "/routers/{router_id}/remove_extraroutes",
+    rules=(Rule(REMOVE_ROUTES),),
+    target=resource.target(ROUTERS),
+    body=ExtraRoutes,
+    body_key="router",
+)
+def remove_extraroutes(call: Call[Router, ExtraRoutes]) -> View:
+    """Remove static routes of a router."""
+    gone = [{"destination": route.destination, "nexthop": route.nexthop} for route in call.body.routes]
+    return _with_routes(call, [route for route in call.target.routes if route not in gone])
+
+
+def _with_routes(call: Call[Router, ExtraRoutes], routes: list[dict[str, str]]) -> View:
+    if len(routes) > MAX_ROUTES:
+        raise BadRequest(
+            f"Unable to complete operation for {call.target.id}. The number of routes exceeds the maximum."
+        )
+    change(call.tx, Router, call.target.id, call.now_us, routes=routes)
+    return resource.shown(call, ROUTERS, must_get(call.tx, Router, call.target.id))

@@ -1,0 +1,121 @@
+"""Tags of networks, subnets, ports, routers, floating IPs and security groups: ``/{collection}/{id}/tags``.
+
+Whoever may not change a resource may not change its tags: the target is loaded and judged like the resource itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from cumulet.errors import BadRequest, NotFound
+from cumulet.network import bodies, resource, topology
+from cumulet.network.floating_ips import FLOATING_IPS
+from cumulet.network.networks import NETWORKS
+from cumulet.network.ports import PORTS
+from cumulet.network.resource import Kind, View
+from cumulet.network.routers import ROUTERS
+from cumulet.network.security_groups import GROUPS
+from cumulet.network.service import NETWORK
+from cumulet.network.store import change, network_tags, tags_of
+from cumulet.network.subnets import SUBNETS
+from cumulet.web.operation import Call, Reply, Rule
+from cumulet.web.schema import Body, Empty
+
+Handler = Callable[[Call[Any, Any]], Any]
+Register = Callable[[Handler], Handler]
+
+KINDS: tuple[Kind[Any], ...] = (NETWORKS, SUBNETS, PORTS, ROUTERS, FLOATING_IPS, GROUPS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetTags(Body):
+    tags: bodies.Tags
+
+
+def _tags(call: Call[Any, Any]) -> list[str]:
+    return tags_of(call.tx, [call.target.id]).get(call.target.id, [])
+
+
+def _set(call: Call[Any, Any], kind: Kind[Any], tags: list[str]) -> None:
+    if len(set(tags)) > bodies.MAX_TAGS:
+        raise BadRequest(f"The number of tags exceed the maximum {bodies.MAX_TAGS}.")
+    for tag in tags:
+        if len(tag) > bodies.MAX_TAG_LENGTH or "," in tag:
+            raise BadRequest(f"'{tag[:80]}' is not a valid tag.")
+    topology.set_tags(call.tx, call.target.id, tags)
+    change(call.tx, kind.record, call.target.id, call.now_us)
+
+
+def _missing(tag: str) -> NotFound:
+    return NotFound(f"Tag {tag} could not be found.", reason="TagNotFound")
+
+
+def _declare(kind: Kind[Any]) -> None:
+    """The operations on the tags of one kind of resource."""
+    singular = kind.singular
+    path = f"/{kind.plural.replace('_', '-')}/{{{singular}_id}}/tags"
+    target, facts = resource.target(kind), resource.target_facts(kind)
+
+    def operation(method: str, suffix: str, rule: str, success: int, body: type | None = None) -> Register:
+        def register(handler: Handler) -> Handler:
+            handler.__name__ = handler.__name__.replace("resource", singular)
+            declare = NETWORK.operation(
+                method, path + suffix, rules=(Rule(rule),), target=target, facts=facts, success=success, body=body
+            )
+            declare(handler)
+            return handler
+
+        return register
+
+    see, add = f"get_{singular}:tags", f"create_{singular}:tags"
+    set_, remove = f"update_{singular}:tags", f"delete_{singular}:tags"
+
+    @operation("GET", "", see, 200)
+    def list_resource_tags(call: Call[Any, None]) -> View:
+        """List a resource's tags."""
+        return {"tags": _tags(call)}
+
+    @operation("PUT", "", set_, 200, SetTags)
+    def replace_resource_tags(call: Call[Any, SetTags]) -> View:
+        """Give a resource exactly these tags."""
+        _set(call, kind, call.body.tags)
+        return {"tags": _tags(call)}
+
+    @operation("POST", "", add, 200, SetTags)
+    def add_resource_tags(call: Call[Any, SetTags]) -> View:
+        """Give a resource these tags in addition."""
+        _set(call, kind, [*_tags(call), *call.body.tags])
+        return {"tags": _tags(call)}
+
+    @operation("DELETE", "", remove, 204)
+    def remove_resource_tags(call: Call[Any, None]) -> None:
+        """Remove all tags of a resource."""
+        _set(call, kind, [])
+
+    @operation("GET", "/{tag}", see, 204)
+    def check_resource_tag(call: Call[Any, None]) -> None:
+        """Whether a resource has a tag."""
+        if call.path["tag"] not in _tags(call):
+            raise _missing(call.path["tag"])
+
+    @operation("PUT", "/{tag}", set_, 201, Empty)
+    def set_resource_tag(call: Call[Any, Empty]) -> Reply:
+        """Give a resource a tag."""
+        _set(call, kind, [*_tags(call), call.path["tag"]])
+        return Reply()
+
+    @operation("DELETE", "/{tag}", remove, 204)
+    def remove_resource_tag(call: Call[Any, None]) -> None:
+        """Remove a tag of a resource."""
+        this = sa.and_(network_tags.c.resource_id == call.target.id, network_tags.c.tag == call.path["tag"])
+        if not call.tx.changed(sa.delete(network_tags).where(this)):
+            raise _missing(call.path["tag"])
+        change(call.tx, kind.record, call.target.id, call.now_us)
+
+
+for _kind in KINDS:
+    _declare(_kind)
