@@ -148,8 +148,8 @@ async def serve_agent(agent: Agent, path: Path) -> asyncio.Server:
                 task = asyncio.create_task(answer(writer, request))
                 work.add(task)
                 task.add_done_callback(work.discard)
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # the control plane has gone: what it asked for is finished, it will ask again
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the control plane has gone, or we go: what it asked for is finished, it will ask again
         finally:
             writer.close()
 

@@ -15,7 +15,26 @@ own CA, nothing shared with another one. Installed, it is a pytest plugin too: f
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from cumulet.testing.client import Answer, Client
 from cumulet.testing.running import Faults, TestCloud, cloud
 
-__all__ = ["Answer", "Client", "Faults", "TestCloud", "cloud"]
+if TYPE_CHECKING:
+    from cumulet.testing.fixtures import NeutronFixture, OpenStackApiException, OSAPIFixture, PolicyFixture
+
+__all__ = [
+    "Answer", "Client", "Faults", "NeutronFixture", "OSAPIFixture", "OpenStackApiException", "PolicyFixture",
+    "TestCloud", "cloud",
+]  # fmt: skip
+
+_FIXTURES = ("NeutronFixture", "OSAPIFixture", "OpenStackApiException", "PolicyFixture")
+
+
+def __getattr__(name: str) -> Any:
+    """The fixtures need the package `fixtures`, which not everybody has (``pip install cumulet[testing]``)."""
+    if name in _FIXTURES:
+        from cumulet.testing import fixtures
+
+        return getattr(fixtures, name)
+    raise AttributeError(name)
