@@ -9,7 +9,7 @@ COUNT ?= 1000
 RUNS ?= 12
 PYTEST_ARGS ?=
 
-.PHONY: help demo test setup setup-python setup-qemu setup-test check bench sim sim-many crash golden conformance clean
+.PHONY: help demo test setup setup-python setup-qemu setup-test check generated bench sim sim-many crash golden conformance clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -35,6 +35,9 @@ check: setup-python ## ruff, mypy --strict, import directions, generated files c
 	.venv/bin/mypy src tests benchmarks scripts
 	.venv/bin/python -m pytest -q tests/test_import_directions.py
 	.venv/bin/python -m cumulet.web.openapi --check
+
+generated: setup-python ## write what is generated from the registry (docs/api) anew
+	.venv/bin/python -m cumulet.web.openapi --write docs/api
 
 bench: setup-qemu ## benchmarks: a table, and bench.json
 	@.venv/bin/python -m benchmarks

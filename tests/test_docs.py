@@ -1,0 +1,71 @@
+"""The documents say what is so: excerpts are the code, links lead somewhere, tables are complete, a screen is one."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+SCREEN_LINES = 50
+LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)[^)]*\)")
+MENTIONED = re.compile(r"`((?:src|tests|docs|benchmarks|scripts|\.ci)/[\w./-]+)`")
+TESTED_BY = re.compile(r"`(tests/[\w./-]+\.py)::(\w+)`")
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_adding_an_operation_fits_one_screen() -> None:
+    lines = (ROOT / "docs" / "adding-an-operation.md").read_text().splitlines()
+    assert len(lines) <= SCREEN_LINES
+    assert max(map(len, lines)) <= 140
+
+
+def test_excerpts_in_adding_an_operation_are_the_code_itself() -> None:
+    text = (ROOT / "docs" / "adding-an-operation.md").read_text()
+    source = "\n".join(path.read_text() for path in (ROOT / "src" / "cumulet" / "compute").glob("*.py"))
+    excerpts = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert excerpts
+    assert [excerpt for excerpt in excerpts if excerpt not in source] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_every_link_and_every_named_file_is_there(document: Path) -> None:
+    text = document.read_text()
+    targets = [document.parent / link for link in LINK.findall(text) if "://" not in link]
+    targets += [ROOT / mentioned for mentioned in MENTIONED.findall(text)]
+    assert [str(target) for target in targets if not target.exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_every_test_that_a_document_names_exists(document: Path) -> None:
+    missing = []
+    for path, function in TESTED_BY.findall(document.read_text()):
+        source = (ROOT / path).read_text() if (ROOT / path).exists() else ""
+        if not re.search(rf"^\s*(async )?def {function}\(", source, re.MULTILINE):
+            missing.append(f"{path}::{function}")
+    assert missing == []
+
+
+def test_every_runtime_dependency_has_its_line() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {re.split(r"[\[><=~! ]", requirement)[0] for requirement in project["dependencies"]}
+    table = (ROOT / "docs" / "decisions" / "0002-dependencies.md").read_text()
+    present = set(re.findall(r"^\| ([a-z][\w.-]+) \|", table, re.MULTILINE)) - {"package"}
+    assert present == wanted
+
+
+def test_every_decision_is_in_the_list_of_decisions() -> None:
+    folder = ROOT / "docs" / "decisions"
+    pages = {path.name for path in folder.glob("[0-9]*.md")}
+    assert pages == set(re.findall(r"\((\d{4}-[\w-]+\.md)\)", (folder / "README.md").read_text()))
+
+
+def test_nothing_of_this_machine_is_in_the_documents() -> None:
+    foreign = re.compile(r"/(?:work|root|opt)/|localhost:\d+/simple")
+    assert [named(path) for path in DOCUMENTS if foreign.search(path.read_text())] == []
