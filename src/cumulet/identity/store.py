@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    Row,
     Select,
     Table,
     Text,
@@ -155,7 +156,9 @@ generation = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("generation", BigInteger, nullable=False),
+    Column("last_revocation_us", BigInteger, nullable=False),
 )
+"""One row. `generation`: raised by every identity write. `last_revocation_us`: what no revocation may be older than."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,11 +293,20 @@ def assign(tx: Tx, user_id: str, scope: str, scope_id: str, role_id: str) -> Non
 
 
 def revoke_tokens(tx: Tx, table: Table, identifier: str, now_us: int) -> None:
-    """End all tokens of a user, or for a project or domain, issued so far. Never moves back, even if the clock does."""
-    row = tx.first(select(table.c.tokens_not_before_us).where(table.c.id == identifier))
-    if row is not None:
-        later = max(now_us, row.tokens_not_before_us + 1)
-        tx.execute(update(table).where(table.c.id == identifier).values(tokens_not_before_us=later))
+    """End all tokens of a user, or for a project or domain, issued so far.
+
+    Time, as tokens and revocations see it, never stands still or goes back, even if the clock does: a revocation is
+    later than the one before it, whatever that one was about, and `tokens.issue` makes tokens later than the last one.
+    """
+    row = _generation_row(tx)
+    moment = max(now_us, row.last_revocation_us + 1)
+    tx.execute(update(generation).values(last_revocation_us=moment))
+    tx.execute(update(table).where(table.c.id == identifier).values(tokens_not_before_us=moment))
+
+
+def last_revocation_us(tx: Tx) -> int:
+    moment: int | None = tx.scalar(select(generation.c.last_revocation_us))
+    return moment or 0
 
 
 def revoke_token(tx: Tx, audit_id: str, expires_at_us: int, now_us: int) -> None:
@@ -312,12 +324,21 @@ def any_revoked(tx: Tx, audit_ids: Iterable[str]) -> bool:
 
 
 def read_generation(tx: Tx) -> int:
-    value: int | None = tx.scalar(select(generation.c.generation).where(generation.c.id == 1))
+    value: int | None = tx.scalar(select(generation.c.generation))
     return value or 0
 
 
 def raise_generation(tx: Tx) -> int:
     """Every transaction that changes identity calls this: it is what makes revocation immediate in every process."""
-    if not tx.changed(update(generation).where(generation.c.id == 1).values(generation=generation.c.generation + 1)):
-        tx.execute(insert(generation).values(id=1, generation=1))
-    return read_generation(tx)
+    raised: int = _generation_row(tx).generation + 1
+    tx.execute(update(generation).values(generation=raised))
+    return raised
+
+
+def _generation_row(tx: Tx) -> Row[Any]:
+    row = tx.first(select(generation))
+    if row is None:
+        tx.execute(insert(generation).values(id=1, generation=0, last_revocation_us=0))
+        row = tx.first(select(generation))
+    assert row is not None
+    return row

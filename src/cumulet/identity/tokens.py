@@ -150,8 +150,8 @@ def issue(
 ) -> LiveToken:
     """A new token, if the user may have it; else `Refused`. One made from another never outlives it."""
     now = standing(tx, user_id, scope, scope_id)
-    # Later than what has been revoked even if the clock stands still or went back.
-    issued = max(clock.now_us(), now.not_before_us() + 1)
+    # Later than all that was revoked so far, even if the clock stands still or went back.
+    issued = max(clock.now_us(), store.last_revocation_us(tx) + 1)
     # Whole seconds, as upstream's; never past the parent's.
     expires = (issued // 1_000_000 + life_seconds) * 1_000_000
     token = Token(

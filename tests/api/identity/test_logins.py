@@ -1,0 +1,124 @@
+"""Logging in, and what somebody who guesses learns: nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.api.identity.place import Place, password_auth, project
+
+REFUSAL = "The request you have made requires authentication."
+
+
+def attempt(place: Place, user: dict[str, Any] | str, password: str, scope: object = None) -> tuple[int, str]:
+    answer = place.authenticate(password_auth(user, password, scope))
+    return answer.status_code, answer.json().get("error", {}).get("message", "")
+
+
+def test_nobody_can_tell_why_a_login_was_refused(place: Place) -> None:
+    admin = place.admin()
+    admin.made("user", "users", name="locked", domain_id="default", password="right", enabled=False)
+    admin.made("user", "users", name="passwordless", domain_id="default")
+    domain = admin.made("domain", "domains", name="closed")["id"]
+    admin.made("user", "users", name="inside", domain_id=domain, password="right")
+    admin.patch(f"/domains/{domain}", {"domain": {"enabled": False}})
+    answers = [
+        place.authenticate(password_auth(user, "right"))
+        for user in (
+            "demo",
+            "nobody",
+            "locked",
+            "passwordless",
+            {"id": "0" * 32},
+            {"name": "inside", "domain": {"id": domain}},
+            {"name": "inside", "domain": {"name": "no such domain"}},
+        )
+    ]
+    assert {(a.status_code, a.text) for a in answers} == {(401, answers[0].text)}
+    assert answers[0].json()["error"]["message"] == REFUSAL
+    assert len({frozenset(a.headers) for a in answers}) == 1
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        project("admin"),
+        project("no such project"),
+        {"project": {"id": "0" * 32}},
+        {"project": {"name": "demo", "domain": {"id": "no such domain"}}},
+        {"domain": {"id": "default"}},
+        {"domain": {"name": "no such domain"}},
+        {"system": {"all": True}},
+    ],
+)
+def test_a_scope_out_of_reach_is_refused_like_one_that_is_not_there(place: Place, scope: object) -> None:
+    assert attempt(place, "demo", place.passwords.by_user["demo"], scope) == (401, REFUSAL)
+
+
+@pytest.mark.parametrize("user", ["demo", "nobody", {"id": "0" * 32}])
+def test_after_ten_failures_in_a_minute_even_the_right_password_must_wait(
+    place: Place, user: dict[str, Any] | str
+) -> None:
+    assert {attempt(place, user, f"guess {n}")[0] for n in range(10)} == {401}
+    place.clock.advance(20)
+    refused = place.authenticate(password_auth(user, place.passwords.by_user["demo"]))
+    assert refused.status_code == 429
+    assert refused.headers["retry-after"] == "40"
+    place.clock.advance(40)
+    assert attempt(place, user, "guess")[0] == 401
+
+
+def test_the_limit_counts_for_one_user_at_one_address_and_only_failures(place: Place) -> None:
+    demo = place.admin().id_of("users", "demo")
+    right = place.passwords.by_user["demo"]
+    for _ in range(20):
+        assert attempt(place, "demo", right)[0] == 201
+    for _ in range(10):
+        attempt(place, "demo", "wrong")
+    assert attempt(place, {"id": demo}, right)[0] == 429  # by another name, the same user
+    assert attempt(place, "admin", place.passwords.by_user["admin"])[0] == 201
+    place.address = "192.0.2.2"
+    assert attempt(place, "demo", right)[0] == 201
+
+
+def test_changing_ones_password_is_limited_alike(place: Place) -> None:
+    demo = place.admin().id_of("users", "demo")
+
+    def change(original: str) -> int:
+        body = {"user": {"original_password": original, "password": "new"}}
+        return place.nobody.post(f"/users/{demo}/password", body).status_code
+
+    assert {change("wrong") for _ in range(10)} == {401}
+    assert change(place.passwords.by_user["demo"]) == 429
+    assert attempt(place, "demo", place.passwords.by_user["demo"])[0] == 429
+    place.clock.advance(60)
+    assert change(place.passwords.by_user["demo"]) == 204
+    assert attempt(place, "demo", "new")[0] == 201
+
+
+def test_a_password_and_a_token_of_two_users_do_not_add_up(place: Place) -> None:
+    admin = place.admin()
+    auth = password_auth("demo", place.passwords.by_user["demo"])
+    auth["identity"] |= {"methods": ["password", "token"], "token": {"id": admin.token}}
+    assert place.authenticate(auth).status_code == 401
+    auth["identity"]["token"] = {"id": place.login("demo").token}
+    assert place.authenticate(auth).status_code == 201
+
+
+def test_passwords_and_tokens_stay_out_of_answers_and_logs(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    admin = place.admin()
+    secret = "correct horse"
+    texts = [
+        admin.post("/users", {"user": {"name": "u", "password": secret}}).text,
+        admin.post("/users", {"user": {"name": 5, "password": secret}}).text,
+        admin.post("/users", {"user": {"name": "u", "password": [secret]}}).text,
+        admin.get("/users").text,
+        place.authenticate(password_auth("u", secret)).text,
+        place.authenticate(password_auth("u", "wrong " + secret)).text,
+        place.authenticate({"identity": {"methods": ["password"], "password": {"user": {"password": secret}}}}).text,
+        place.authenticate({"identity": {"methods": "password", "password": secret}}).text,
+        caplog.text,
+    ]
+    assert not [text for text in texts if secret in text or str(admin.token) in text or "argon2" in text]
