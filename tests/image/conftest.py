@@ -12,11 +12,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from cumulet.clock import SystemClock
-from cumulet.db.engine import Database, metadata, opened
-from cumulet.image import api
+from cumulet.db.engine import Database, Tx, metadata, opened
+from cumulet.image import api, store
 from cumulet.settings import Settings
 from cumulet.web.app import App
-from cumulet.web.context import Cloud, Wake
+from cumulet.web.context import Cloud
 from cumulet.web.operation import Caller
 from cumulet.web.policy import Policy
 
@@ -53,6 +53,13 @@ class PersonaTokens:
 
     def authenticate(self, token: str, **_request: str) -> Caller | None:
         return PERSONAS.get(token)
+
+
+class NobodyToWake:
+    """There is no conductor, and Image starts nothing."""
+
+    def operation(self, tx: Tx, operation_id: str) -> None:
+        raise AssertionError(f"Image started the operation {operation_id}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +111,8 @@ class World:
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
     with opened(f"sqlite:///{tmp_path}/cloud.db") as db:
-        metadata.create_all(db.engine)
+        tables = [store.images, store.image_properties, store.image_tags, store.image_members]
+        metadata.create_all(db.engine, tables=tables)
         yield db
 
 
@@ -124,7 +132,7 @@ def make_world(database: Database, settings: Settings) -> World:
         db=database,
         clock=SystemClock(),
         state_dir=settings.state_dir,
-        wake=Wake(),
+        wake=NobodyToWake(),
         hosts=None,
         identity=PersonaTokens(),
         policy=Policy.load(),

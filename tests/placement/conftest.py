@@ -1,0 +1,163 @@
+"""The Placement service alone behind the real dispatcher, policy and database; a token is the name of a persona."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.testclient import TestClient
+
+from cumulet.clock import SystemClock
+from cumulet.db.engine import Database, Tx, metadata, opened
+from cumulet.placement import (
+    api_aggregates,
+    api_allocations,
+    api_candidates,
+    api_inventories,
+    api_providers,
+    api_resource_classes,
+    api_traits,
+    api_usages,
+    store,
+)
+from cumulet.placement.service import PLACEMENT
+from cumulet.settings import Settings
+from cumulet.web.app import App
+from cumulet.web.context import Cloud
+from cumulet.web.operation import Caller
+from cumulet.web.policy import Policy
+
+LATEST = "1.39"
+MODULES = (
+    api_aggregates,
+    api_allocations,
+    api_candidates,
+    api_inventories,
+    api_providers,
+    api_resource_classes,
+    api_traits,
+    api_usages,
+)
+"""Importing them declares Placement's operations."""
+
+
+def persona(roles: str, project: str | None, *, system: bool = False) -> Caller:
+    return Caller(
+        user_id=f"user-{roles}",
+        user_name="somebody",
+        user_domain_id="default",
+        roles=frozenset(roles.split()),
+        project_id=project,
+        project_domain_id="default" if project else None,
+        system=system,
+    )
+
+
+PERSONAS = {
+    "admin": persona("admin manager member reader", "p0"),
+    "service": persona("service", "p0"),
+    "manager": persona("manager member reader", "p1"),
+    "member": persona("member reader", "p1"),
+    "reader": persona("reader", "p1"),
+    "system": persona("admin member reader", None, system=True),
+}
+
+
+class PersonaTokens:
+    """Stands in for identity: a token is the name of a persona."""
+
+    def authenticate(self, token: str, **_request: str) -> Caller | None:
+        return PERSONAS.get(token)
+
+
+class NobodyToWake:
+    """There is no conductor, and Placement starts nothing."""
+
+    def operation(self, tx: Tx, operation_id: str) -> None:
+        raise AssertionError(f"Placement started the operation {operation_id}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """A placement service and how to talk to it as somebody."""
+
+    client: TestClient
+    cloud: Cloud
+
+    def ask(
+        self, method: str, path: str, body: Any = None, *, who: str = "admin", version: str = LATEST
+    ) -> httpx.Response:
+        headers = {"X-Auth-Token": who, "OpenStack-API-Version": f"placement {version}"}
+        options = {} if body is None else {"json": body}
+        answer: httpx.Response = self.client.request(method, f"/placement{path}", headers=headers, **options)
+        return answer
+
+    def get(self, path: str, *, version: str = LATEST) -> Any:
+        answer = self.ask("GET", path, version=version)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def provider(self, name: str, *, parent: str | None = None, **inventory: int) -> str:
+        """A provider that has `inventory`; returns its uuid."""
+        answer = self.ask("POST", "/resource_providers", {"name": name, "parent_provider_uuid": parent})
+        assert answer.status_code == 200, answer.text
+        uuid: str = answer.json()["uuid"]
+        if inventory:
+            wanted = {resource_class: {"total": total} for resource_class, total in inventory.items()}
+            body = {"resource_provider_generation": 0, "inventories": wanted}
+            answer = self.ask("PUT", f"/resource_providers/{uuid}/inventories", body)
+            assert answer.status_code == 200, answer.text
+        return uuid
+
+    def generation(self, uuid: str) -> int:
+        found: int = self.get(f"/resource_providers/{uuid}")["generation"]
+        return found
+
+    def allocate(
+        self, consumer: str, provider: str, *, generation: int | None = None, **amounts: int
+    ) -> httpx.Response:
+        return self.ask("PUT", f"/allocations/{consumer}", allocation(provider, generation, **amounts))
+
+
+def allocation(provider: str, generation: int | None = None, **amounts: int) -> dict[str, Any]:
+    return {
+        "allocations": {provider: {"resources": amounts}} if amounts else {},
+        "project_id": "p1",
+        "user_id": "u1",
+        "consumer_generation": generation,
+        "consumer_type": "INSTANCE",
+    }
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    with opened(f"sqlite:///{tmp_path}/cloud.db") as db:
+        tables = [
+            store.resource_providers,
+            store.inventories,
+            store.consumers,
+            store.allocations,
+            store.resource_classes,
+            store.traits,
+        ]
+        metadata.create_all(db.engine, tables=tables)
+        yield db
+
+
+@pytest.fixture
+def world(database: Database, tmp_path: Path) -> World:
+    cloud = Cloud(
+        settings=Settings(state_dir=tmp_path, database_url=""),
+        db=database,
+        clock=SystemClock(),
+        state_dir=tmp_path,
+        wake=NobodyToWake(),
+        hosts=None,
+        identity=PersonaTokens(),
+        policy=Policy.load(),
+    )
+    return World(client=TestClient(App(cloud, [PLACEMENT])), cloud=cloud)
