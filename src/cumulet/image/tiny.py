@@ -19,10 +19,11 @@ DEBIAN_PACKAGES = ("apt", "dpkg", "mtools", "syslinux", "qemu-utils")
 """What building needs installed. The kernel and busybox are only downloaded and unpacked."""
 
 _TOOLS = ("apt-get", "apt-cache", "dpkg", "mformat", "mcopy", "syslinux", "qemu-img")
+_APT_LISTS = "/var/lib/apt/lists"
 _KERNEL_METAPACKAGE = "linux-image-cloud-amd64"
 _MODULES = (
-    "drivers/virtio/virtio.ko",
     "drivers/virtio/virtio_ring.ko",
+    "drivers/virtio/virtio.ko",
     "drivers/virtio/virtio_pci_legacy_dev.ko",
     "drivers/virtio/virtio_pci_modern_dev.ko",
     "drivers/virtio/virtio_pci.ko",
@@ -60,7 +61,7 @@ _INIT = rf"""#!/bin/busybox sh
 #   tick_ms=N        a line `tick <n> <server id>` every N ms (default 100, 0: none)
 #   fill_mib=N       fill N MiB of memory with random bytes at start
 #   dirty_mib_s=N    rewrite N MiB of memory a second
-#   disk_writer=1    512-byte records `seq <n> <server id>` on the disk from byte {RECORD_AREA_OFFSET}, fsynced, then printed
+#   disk_writer=1    512-byte records `seq <n> <id>` on the disk from byte {RECORD_AREA_OFFSET}, fsynced, then printed
 #   poweroff_after_s=N, reboot_after_s=N, panic_after_s=N
 export PATH=/bin
 /bin/busybox mkdir -p /proc /sys /dev /tmp /config /run
@@ -162,35 +163,53 @@ class _Package:
 
 def available() -> str | None:
     """None where `build` should work, else the reason it cannot."""
+    if _still_current() is not None:
+        return None
     try:
-        if _cached(_fingerprint(_packages())).exists():
+        if _cached(_packages()).exists():
             return None
     except CannotBuild as problem:
         return str(problem)
-    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
-    if missing:
-        return f"missing tools: {', '.join(missing)} (Debian packages: {', '.join(DEBIAN_PACKAGES)})"
-    return None
+    return _missing_tools()
 
 
 def build(progress: Callable[[str], None] = lambda _: None) -> Path:
     """The image as a qcow2 file in the user's cache, built where it is not there yet. Raises `CannotBuild`."""
+    current = _still_current()
+    if current is not None:
+        return current
     packages = _packages()
-    target = _cached(_fingerprint(packages))
-    if target.exists():
-        return target
-    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
-    if missing:
-        raise CannotBuild(f"missing tools: {', '.join(missing)} (Debian packages: {', '.join(DEBIAN_PACKAGES)})")
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with open(target.parent / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if target.exists():
-            return target
-        with tempfile.TemporaryDirectory(prefix="build-", dir=target.parent) as work:
-            finished = _build_in(Path(work), packages, progress)
-            os.replace(finished, target)
+    target = _cached(packages)
+    if not target.exists():
+        missing = _missing_tools()
+        if missing is not None:
+            raise CannotBuild(missing)
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with open(target.parent / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not target.exists():
+                with tempfile.TemporaryDirectory(prefix="build-", dir=target.parent) as work:
+                    os.replace(_build_in(Path(work), packages, progress), target)
+    os.utime(target)  # Now known to be made of the newest packages.
     return target
+
+
+def _still_current() -> Path | None:
+    """The newest image of this recipe, where apt's lists have not changed since it was last found to be current."""
+    images = sorted(_folder().glob(f"tiny-{_recipe()}-*.qcow2"), key=lambda path: path.stat().st_mtime)
+    if not images:
+        return None
+    with suppress(FileNotFoundError):
+        if shutil.which("apt-cache") is not None and os.stat(_APT_LISTS).st_mtime > images[-1].stat().st_mtime:
+            return None
+    return images[-1]
+
+
+def _missing_tools() -> str | None:
+    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
+    if not missing:
+        return None
+    return f"missing tools: {', '.join(missing)} (Debian packages: {', '.join(DEBIAN_PACKAGES)})"
 
 
 def _build_in(work: Path, packages: tuple[_Package, ...], progress: Callable[[str], None]) -> Path:
@@ -241,16 +260,18 @@ def _apt_cache(*arguments: str) -> str:
     return done.stdout
 
 
-def _fingerprint(packages: Iterable[_Package]) -> str:
-    recipe = "\n".join(
-        (*(f"{p.name}={p.version}" for p in packages), _INIT, _SYSLINUX_CFG, *_MODULES, str(_DISK_BYTES))
-    )
-    return hashlib.sha256(recipe.encode()).hexdigest()[:16]
+def _recipe() -> str:
+    recipe = "\n".join((_INIT, _SYSLINUX_CFG, *_MODULES, str(_DISK_BYTES)))
+    return hashlib.sha256(recipe.encode()).hexdigest()[:12]
 
 
-def _cached(fingerprint: str) -> Path:
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "cumulet" / "images" / f"tiny-{fingerprint}.qcow2"
+def _cached(packages: Iterable[_Package]) -> Path:
+    versions = "\n".join(f"{package.name}={package.version}" for package in packages)
+    return _folder() / f"tiny-{_recipe()}-{hashlib.sha256(versions.encode()).hexdigest()[:12]}.qcow2"
+
+
+def _folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cumulet" / "images"
 
 
 def _run(command: list[str], work: Path, hint: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 import msgspec
@@ -15,22 +16,24 @@ from cumulet.host.qemu.record import GuestFolder, GuestRecord, Intent, Role, fol
 
 async def adopt_all(host: QemuHost) -> None:
     """Connect to every living guest and start its background work again. Decides nothing."""
-    for folder in folders(host.guests):
-        record = folder.read()
-        if record is None:
-            continue
-        host.sandbox.keep_uid(record.uid, folder.path)
-        hypervisor = host.hypervisor(folder.server_id)
-        if hypervisor is None:
-            continue
-        await hypervisor.listen()
-        with contextlib.suppress(DriverError):  # One that hangs now is seen by whoever observes it.
-            hypervisor.migration = str((await hypervisor.migration_status())["status"])
-            record = _mended(folder, record, await hypervisor.run_state())
-        if record.copy is not None and record.copy.outcome is None:
-            host.start_task(folder.server_id, "copy", carry(host, folder.server_id))
-        if record.role is Role.INCOMING:
-            host.start_task(folder.server_id, "listen-limit", end_unless_used(host, folder.server_id))
+    await asyncio.gather(*(_adopt(host, folder) for folder in folders(host.guests)))
+
+
+async def _adopt(host: QemuHost, folder: GuestFolder) -> None:
+    record = folder.read()
+    if record is None:
+        return
+    host.sandbox.keep_uid(record.uid, folder.path)
+    hypervisor = host.hypervisor(folder.server_id)
+    if hypervisor is None:
+        return
+    with contextlib.suppress(DriverError):  # One that hangs now is seen by whoever observes it.
+        hypervisor.migration = str((await hypervisor.migration_status())["status"])
+        record = _mended(folder, record, await hypervisor.run_state())
+    if record.copy is not None and record.copy.outcome is None:
+        host.start_task(folder.server_id, "copy", carry(host, folder.server_id))
+    if record.role is Role.INCOMING:
+        host.start_task(folder.server_id, "listen-limit", end_unless_used(host, folder.server_id))
 
 
 def _mended(folder: GuestFolder, record: GuestRecord, run_state: str) -> GuestRecord:

@@ -104,11 +104,6 @@ class Hypervisor:
         except (QmpClosed, QmpError) as gone:
             raise DriverError(f"QEMU_GONE: {gone}{self._last_words()}") from gone
 
-    async def listen(self) -> None:
-        """Be connected, so that events arrive. A hanging QEMU is noticed later, by whoever asks."""
-        with contextlib.suppress(QmpClosed, QmpTimeout, QmpError):
-            await self._connection()
-
     async def quit(self, *, grace_seconds: float = 5.0) -> None:
         """End the process in order, or else kill it. Returns when it has ended."""
         with contextlib.suppress(DriverError):

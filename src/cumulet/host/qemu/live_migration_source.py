@@ -30,7 +30,7 @@ _LOOK_SECONDS = 1.0
 
 _CONNECT_SECONDS = 5
 _CANCEL_SECONDS = 20.0
-_HANG_SECONDS = 2.0
+_HANG_SECONDS = 1.0
 
 _PHASES = {
     "setup": MigrationPhase.SETUP,
@@ -166,6 +166,9 @@ async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, cop
         await _end(host, hypervisor, server_id, status, answer)
         return True
     if job is None or (job_status == "concluded" and job_error is not None):
+        # Without its disk the guest cannot go. The cancellation that follows is remembered as the failure that it is.
+        failed = msgspec.structs.replace(copy, error=f"copying the disk failed: {job_error or 'the job has ended'}")
+        host.folder(server_id).write(msgspec.structs.replace(record, copy=failed))
         await hypervisor.ask("migrate_cancel")
     elif status == "pre-switchover" and job_status == "ready":
         # In this state "cancel" means: finish, and do not switch the guest over to the copy.
@@ -181,7 +184,10 @@ async def _end(host: QemuHost, hypervisor: Hypervisor, server_id: str, status: s
         return
     await _clean_up(host, hypervisor)
     words = str(answer.get("error-desc") or "the hypervisor gives no reason")
-    if status == "cancelled":
+    copy = host.record(server_id).copy
+    if status != "completed" and copy is not None and copy.error is not None:
+        _settle(host, server_id, MigrationPhase.FAILED, copy.error)
+    elif status == "cancelled":
         _settle(host, server_id, MigrationPhase.CANCELLED, None)
     else:
         _settle(host, server_id, MigrationPhase.FAILED, words if status == "failed" else "the copy was interrupted")
@@ -340,8 +346,10 @@ async def cancel_copy(host: QemuHost, server_id: str) -> MigrationProgress:
         host.stop_tasks(server_id)
         if record.copy.memory:
             await _cancel_memory(hypervisor)
-            answer = await hypervisor.migration_status()
-            await _end(host, hypervisor, server_id, str(answer["status"]), answer)
+            if hypervisor.alive:
+                answer = await hypervisor.migration_status()
+                ended = "completed" if answer["status"] == "completed" else "cancelled"
+                await _end(host, hypervisor, server_id, ended, answer)
         else:
             await _clean_up(host, hypervisor)
             _settle(host, server_id, MigrationPhase.CANCELLED, None)
@@ -350,28 +358,36 @@ async def cancel_copy(host: QemuHost, server_id: str) -> MigrationProgress:
 
 
 async def _cancel_memory(hypervisor: Hypervisor) -> None:
-    """Until the migration has ended, one way or the other. A blocked main loop is freed by cutting its connection."""
-    try:
-        await hypervisor.ask("migrate_cancel", timeout_s=_HANG_SECONDS)
-    except DriverError:
-        await hypervisor.yank({"type": "migration"})
-    try:
-        async with asyncio.timeout(_CANCEL_SECONDS):
-            yanked = False
-            while True:
-                change = hypervisor.change()
-                try:
-                    status = (await hypervisor.migration_status())["status"]
-                except DriverError:
-                    status = "unknown"
-                if status in ("completed", "failed", "cancelled", "none"):
-                    return
-                await hypervisor.wait_for_change(change, _HANG_SECONDS)
-                if not change.is_set() and not yanked:
-                    yanked = True
-                    await hypervisor.yank({"type": "migration"})
-    except TimeoutError as late:
-        raise DriverError("CANCEL_TIMEOUT: the copy does not end") from late
+    """Until the migration has ended, one way or the other.
+
+    Cancelling drains all block devices. Where the destination hangs or the network is cut, a disk write to it would never
+    return and QEMU's main loop would wait for it, guest and all: so the disk's connection is cut first, out of band.
+    """
+    with contextlib.suppress(DriverError):
+        await hypervisor.yank({"type": "block-node", "node-name": _TARGET})
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _CANCEL_SECONDS
+    asked = False
+    while loop.time() < deadline:
+        change = hypervisor.change()
+        try:
+            if not asked:
+                await hypervisor.ask("migrate_cancel", timeout_s=_HANG_SECONDS)
+                asked = True
+            answer = await hypervisor.ask("query-migrate", timeout_s=_HANG_SECONDS)
+            status = answer.get("status", "none") if isinstance(answer, dict) else "none"
+            if status in ("completed", "failed", "cancelled", "none"):
+                return
+            await hypervisor.wait_for_change(change, _HANG_SECONDS)
+            blocked = not change.is_set()
+        except DriverError:
+            if not hypervisor.alive:
+                return
+            blocked = True
+        if blocked:  # In a write to the migration's connection, in the switchover.
+            with contextlib.suppress(DriverError):
+                await hypervisor.yank({"type": "migration"})
+    raise DriverError("CANCEL_TIMEOUT: the copy does not end")
 
 
 async def resume_source(host: QemuHost, server_id: str) -> None:

@@ -20,6 +20,9 @@ Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | Non
 Arguments: TypeAlias = "dict[str, Json]"
 EventHandler: TypeAlias = Callable[[str, "dict[str, Json]"], None]
 
+_MOST_LATE = 3
+"""QEMU stops reading at eight waiting commands, and then hears no out-of-band command either: never let them pile up."""
+
 MAX_LINE_BYTES = 8 << 20
 """The longest answer we ask for is a ring buffer of 1 MiB in base64."""
 
@@ -49,6 +52,7 @@ class Qmp:
         self._on_event = on_event
         self._waiting: dict[int, asyncio.Future[Json]] = {}
         self._names: dict[int, str] = {}
+        self._late: set[int] = set()
         self._ids = itertools.count(1)
         self._send_lock = asyncio.Lock()
         self._reader: asyncio.Task[None] | None = None
@@ -104,6 +108,8 @@ class Qmp:
         """Run a command. Raises `QmpError`, `QmpTimeout` (it may still be done later) or `QmpClosed`."""
         if self.closed.is_set():
             raise QmpClosed(f"{command}: connection is closed")
+        if not oob and len(self._late) >= _MOST_LATE:
+            raise QmpTimeout(f"{command}: not sent, QEMU has not answered {len(self._late)} commands yet")
         number = next(self._ids)
         message = {"exec-oob" if oob else "execute": command, "arguments": arguments or {}, "id": number}
         answer: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
@@ -114,6 +120,8 @@ class Qmp:
                 await self._send(json.dumps(message).encode() + b"\n", pass_fd)
                 return await answer
         except TimeoutError as late:
+            if not oob:
+                self._late.add(number)
             raise QmpTimeout(f"{command}: no answer within {timeout_s:g} s") from late
         except OSError as broken:
             raise QmpClosed(f"{command}: {broken.strerror}") from broken
@@ -173,6 +181,8 @@ class Qmp:
 
     def _answer(self, message: dict[str, Json]) -> None:
         number = message.get("id")
+        if isinstance(number, int):
+            self._late.discard(number)
         answer = self._waiting.get(number) if isinstance(number, int) else None
         if answer is None or answer.done():
             return

@@ -1,4 +1,4 @@
-"""What an agent keeps on disk about each guest: enough to find it again after a crash, never the truth about its state."""
+"""What an agent keeps on disk about each guest: enough to find it again, never the truth about its state."""
 
 from __future__ import annotations
 

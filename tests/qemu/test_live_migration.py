@@ -1,0 +1,366 @@
+"""A guest moves between two hosts over TLS with its disk, and nothing that fails on the way loses or doubles it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cumulet.ca import CertificateAuthority
+from cumulet.host.driver import DriverError, Endpoint, GuestState, MigrationPhase
+from cumulet.host.qemu.driver import QemuDriver
+from cumulet.image.tiny import RECORD_AREA_OFFSET, RECORD_BYTES, RECORD_COUNT, newest_record
+
+from .conftest import PARAMETERS, SLOW, Rig, follow, gone, newest, runs_on, wire
+
+
+async def begin(rig: Rig, *, slow: bool = False) -> tuple[QemuDriver, QemuDriver, Endpoint]:
+    """The guest runs on host1 and is being copied to host2."""
+    parameters = SLOW if slow else PARAMETERS
+    source, destination = await rig.resumed(), await rig.open("host2")
+    endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=parameters)
+    await source.start_copy(rig.id, endpoint, parameters)
+    return source, destination, endpoint
+
+
+async def move(rig: Rig) -> tuple[QemuDriver, QemuDriver]:
+    source, destination, _ = await begin(rig)
+    progress = await follow(source, rig.id)
+    assert progress.phase is MigrationPhase.COMPLETED, progress
+    return source, destination
+
+
+def records_on_disk(rig: Rig, host: str) -> int:
+    """The newest record in the guest's disk file, read from outside while nobody has it open."""
+    raw = rig.base / "disk.raw"
+    disk = rig.base / host / "guests" / rig.id / "vm" / "disk.qcow2"
+    subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(disk), str(raw)], check=True)
+    with open(raw, "rb") as file:
+        file.seek(RECORD_AREA_OFFSET)
+        return newest_record(file.read(RECORD_BYTES * RECORD_COUNT))
+
+
+def test_a_guest_moves_with_memory_and_disk_and_nothing_is_left_behind(rig: Rig) -> None:
+    async def story() -> None:
+        source, destination = await move(rig)
+        assert await source.observe(rig.id) is GuestState.HANDED_OVER
+        assert await destination.observe(rig.id) is GuestState.INCOMING
+        written = await newest(source, rig.id, b"seq")
+        ticked = await newest(source, rig.id, b"tick")
+        await destination.resume_destination(rig.id)
+        await destination.resume_destination(rig.id)
+        await runs_on(destination, rig.id)
+        assert await newest(destination, rig.id, b"tick") > ticked
+        await source.destroy(rig.id)
+        await source.destroy(rig.id)
+        assert await source.observe(rig.id) is GuestState.ABSENT
+        assert await source.guests() == []
+        assert list((rig.base / "host1" / "guests").iterdir()) == []
+        await destination.stop(rig.id, grace_seconds=30.0)
+        assert await destination.observe(rig.id) is GuestState.STOPPED
+        assert records_on_disk(rig, "host2") > written
+        await source.close()
+        await destination.close()
+
+    asyncio.run(story())
+
+
+def test_a_guest_moves_there_and_back_again(rig: Rig) -> None:
+    async def story() -> None:
+        first, second = await move(rig)
+        await second.resume_destination(rig.id)
+        await first.destroy(rig.id)
+        endpoint = await first.prepare_incoming(rig.guest, source_host="host2", parameters=PARAMETERS)
+        await second.start_copy(rig.id, endpoint, PARAMETERS)
+        assert (await follow(second, rig.id)).phase is MigrationPhase.COMPLETED
+        await first.resume_destination(rig.id)
+        await second.destroy(rig.id)
+        await runs_on(first, rig.id)
+        await first.close()
+        await second.close()
+
+    asyncio.run(story())
+
+
+def test_a_guest_that_its_user_paused_stays_paused(rig: Rig) -> None:
+    async def story() -> None:
+        source, destination = await rig.resumed(), await rig.open("host2")
+        await source.pause(rig.id)
+        parameters = msgspec.structs.replace(PARAMETERS, paused=True)
+        endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=parameters)
+        await source.start_copy(rig.id, endpoint, parameters)
+        assert (await follow(source, rig.id)).phase is MigrationPhase.COMPLETED
+        await source.resume_source(rig.id)  # Aborted at the last moment, then moved again.
+        assert await source.observe(rig.id) is GuestState.PAUSED
+        await destination.destroy(rig.id)
+        endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=parameters)
+        await source.start_copy(rig.id, endpoint, parameters)
+        assert (await follow(source, rig.id)).phase is MigrationPhase.COMPLETED
+        await destination.resume_destination(rig.id)
+        assert await destination.observe(rig.id) is GuestState.PAUSED
+        await source.destroy(rig.id)
+        await destination.unpause(rig.id)
+        await runs_on(destination, rig.id)
+        await source.close()
+        await destination.close()
+
+    asyncio.run(story())
+
+
+def test_no_verb_but_the_move_s_own_wakes_either_side(rig: Rig) -> None:
+    async def story() -> None:
+        source, destination = await move(rig)
+        for driver in (source, destination):
+            for verb in (driver.unpause, driver.start, driver.pause, driver.suspend, driver.resume):
+                with pytest.raises(DriverError, match="MOVING"):
+                    await verb(rig.id)
+            with pytest.raises(DriverError, match="MOVING"):
+                await driver.reboot(rig.id, hard=True)
+        with pytest.raises(DriverError, match="HOLDS_STATE"):
+            await destination.prepare_incoming(rig.guest, source_host="host1", parameters=PARAMETERS)
+        with pytest.raises(DriverError, match="ALREADY_HERE"):
+            await source.prepare_incoming(rig.guest, source_host="host2", parameters=PARAMETERS)
+        assert await source.observe(rig.id) is GuestState.HANDED_OVER
+        assert await destination.observe(rig.id) is GuestState.INCOMING
+        await source.close()
+        await destination.close()
+
+    asyncio.run(story())
+
+
+def test_a_cancelled_copy_leaves_the_guest_where_it_was_and_can_be_tried_again(rig: Rig) -> None:
+    async def story() -> None:
+        source, destination, _ = await begin(rig, slow=True)
+        assert (await follow(source, rig.id, MigrationPhase.ACTIVE)).phase is MigrationPhase.ACTIVE
+        assert (await source.cancel_copy(rig.id)).phase is MigrationPhase.CANCELLED
+        assert (await source.cancel_copy(rig.id)).phase is MigrationPhase.CANCELLED
+        await source.resume_source(rig.id)
+        await runs_on(source, rig.id)
+        await destination.destroy(rig.id)
+        endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=PARAMETERS)
+        assert endpoint == await destination.prepare_incoming(rig.guest, source_host="host1", parameters=PARAMETERS)
+        await source.start_copy(rig.id, endpoint, PARAMETERS)
+        assert (await follow(source, rig.id)).phase is MigrationPhase.COMPLETED
+        assert (await source.cancel_copy(rig.id)).phase is MigrationPhase.COMPLETED
+        assert await source.observe(rig.id) is GuestState.HANDED_OVER
+        await source.close()
+        await destination.close()
+
+    asyncio.run(story())
+
+
+def test_a_slow_copy_is_forced_to_complete(rig: Rig) -> None:
+    async def story() -> None:
+        source, destination, _ = await begin(rig, slow=True)
+        await follow(source, rig.id, MigrationPhase.ACTIVE)
+        await source.force_complete(rig.id)
+        progress = await follow(source, rig.id)
+        assert progress.phase is MigrationPhase.COMPLETED
+        await destination.resume_destination(rig.id)
+        await runs_on(destination, rig.id)
+        await source.close()
+        await destination.close()
+
+    asyncio.run(story())
+
+
+def test_a_destination_that_dies_while_memory_is_copied_costs_nothing(rig: Rig) -> None:
+    async def story() -> None:
+        source, destination, _ = await begin(rig, slow=True)
+        await follow(source, rig.id, MigrationPhase.ACTIVE)
+        rig.signal("host2", signal.SIGKILL)
+        progress = await follow(source, rig.id)
+        assert progress.phase is MigrationPhase.FAILED
+        assert progress.error
+        await source.resume_source(rig.id)
+        await runs_on(source, rig.id)
+        assert await destination.observe(rig.id) is GuestState.CRASHED
+        await source.close()
+        await destination.close()
+
+    asyncio.run(story())
+
+
+def test_a_source_that_dies_while_memory_is_copied_is_started_again_from_its_disk(rig: Rig) -> None:
+    async def story() -> None:
+        source, destination, _ = await begin(rig, slow=True)
+        await follow(source, rig.id, MigrationPhase.ACTIVE)
+        written = await newest(source, rig.id, b"seq")
+        rig.signal("host1", signal.SIGKILL)
+        await gone(destination, rig.id)
+        assert await source.observe(rig.id) is GuestState.CRASHED
+        assert (await follow(source, rig.id)).phase is MigrationPhase.FAILED
+        assert (await source.cancel_copy(rig.id)).phase is MigrationPhase.FAILED
+        await destination.destroy(rig.id)
+        assert records_on_disk(rig, "host1") >= written
+        await source.start(rig.id)
+        assert await source.observe(rig.id) is GuestState.RUNNING
+        await source.close()
+        await destination.close()
+
+    asyncio.run(story())
+
+
+def test_a_destination_that_hangs_is_left_and_killed(rig: Rig) -> None:
+    async def story() -> None:
+        source, destination, _ = await begin(rig, slow=True)
+        await follow(source, rig.id, MigrationPhase.ACTIVE)
+        rig.signal("host2", signal.SIGSTOP)
+        assert (await source.cancel_copy(rig.id)).phase is MigrationPhase.CANCELLED
+        await source.resume_source(rig.id)
+        await runs_on(source, rig.id)
+        with pytest.raises(DriverError, match="QEMU_HANGS"):
+            await destination.observe(rig.id)
+        await destination.destroy(rig.id)
+        assert await destination.observe(rig.id) is GuestState.ABSENT
+        await source.close()
+        await destination.close()
+
+    asyncio.run(story())
+
+
+def test_a_destination_that_dies_while_the_disk_is_copied_costs_nothing(rig: Rig) -> None:
+    async def story() -> None:
+        source, destination = await rig.resumed(), await rig.open("host2")
+        endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=PARAMETERS)
+        assert endpoint.nbd_port is not None
+        async with wire(endpoint.nbd_port, bytes_s=1e6) as slow:
+            through = msgspec.structs.replace(endpoint, nbd_port=slow.port)
+            await source.start_copy(rig.id, through, PARAMETERS)
+            assert (await follow(source, rig.id, MigrationPhase.DISK)).phase is MigrationPhase.DISK
+            rig.signal("host2", signal.SIGKILL)
+            assert (await follow(source, rig.id)).phase is MigrationPhase.FAILED
+        await source.resume_source(rig.id)
+        await runs_on(source, rig.id)
+        await source.close()
+        await destination.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("what", ["disk", "memory"])
+def test_a_network_that_is_cut_is_noticed_by_nobody_and_survived_by_cancelling(rig: Rig, what: str) -> None:
+    async def story() -> None:
+        source, destination = await rig.resumed(), await rig.open("host2")
+        parameters = PARAMETERS if what == "disk" else SLOW
+        endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=parameters)
+        assert endpoint.nbd_port is not None
+        async with wire(endpoint.nbd_port, bytes_s=2e6 if what == "disk" else None) as nbd, wire(endpoint.port) as ram:
+            through = msgspec.structs.replace(endpoint, port=ram.port, nbd_port=nbd.port)
+            await source.start_copy(rig.id, through, parameters)
+            wanted = MigrationPhase.DISK if what == "disk" else MigrationPhase.ACTIVE
+            assert (await follow(source, rig.id, wanted)).phase is wanted
+            nbd.cut()
+            ram.cut()
+            assert (await source.copy_progress(rig.id, wait_seconds=1.0, seen=wanted)).phase is wanted
+            assert (await source.cancel_copy(rig.id)).phase is MigrationPhase.CANCELLED
+            await source.resume_source(rig.id)
+            await runs_on(source, rig.id)
+            await destination.destroy(rig.id)
+        await source.close()
+        await destination.close()
+
+    asyncio.run(story())
+
+
+def test_a_destination_that_is_built_differently_refuses_and_the_source_runs_on(rig: Rig) -> None:
+    async def story() -> None:
+        source, destination = await rig.resumed(), await rig.open("host2")
+        other = msgspec.structs.replace(rig.guest, memory_mib=rig.guest.memory_mib * 2)
+        endpoint = await destination.prepare_incoming(other, source_host="host1", parameters=PARAMETERS)
+        await source.start_copy(rig.id, endpoint, PARAMETERS)
+        assert (await follow(source, rig.id)).phase is MigrationPhase.FAILED
+        await source.resume_source(rig.id)
+        await runs_on(source, rig.id)
+        await gone(destination, rig.id)
+        await source.close()
+        await destination.close()
+
+    asyncio.run(story())
+
+
+def test_a_destination_that_dies_with_everything_gives_the_guest_back(rig: Rig) -> None:
+    async def story() -> None:
+        source, destination = await move(rig)
+        rig.signal("host2", signal.SIGKILL)
+        await gone(destination, rig.id)
+        with pytest.raises(DriverError):
+            await destination.resume_destination(rig.id)
+        ticked = await newest(source, rig.id, b"tick")
+        await source.resume_source(rig.id)
+        await source.resume_source(rig.id)
+        await runs_on(source, rig.id)
+        assert await newest(source, rig.id, b"tick") > ticked
+        await source.close()
+        await destination.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("intruder", ["another host of the cloud", "another cloud's host of the same name"])
+def test_only_the_source_named_is_let_in_and_only_with_this_cloud_s_certificate(rig: Rig, intruder: str) -> None:
+    async def story() -> None:
+        source, destination = await rig.resumed(), await rig.open("host2")
+        if intruder.startswith("another cloud"):
+            elsewhere = CertificateAuthority.load_or_create(rig.base / "other-ca").issue_host("host1")
+            await source.close()
+            source = await QemuDriver.open(
+                name="host1", state=rig.base / "host1", tls=_mixed(rig, elsewhere), facts=rig.facts
+            )
+        named = "host1" if intruder.startswith("another cloud") else "host3"
+        endpoint = await destination.prepare_incoming(rig.guest, source_host=named, parameters=PARAMETERS)
+        with pytest.raises(DriverError):
+            await source.start_copy(rig.id, endpoint, PARAMETERS)
+        await runs_on(source, rig.id)
+        assert await destination.observe(rig.id) is GuestState.INCOMING
+        await source.close()
+        await destination.close()
+
+    def _mixed(rig: Rig, elsewhere: Path) -> Path:
+        """The right authority to check others with, and a certificate of the wrong one."""
+        (elsewhere / "ca-cert.pem").write_bytes(rig.authority.certificate_file.read_bytes())
+        return elsewhere
+
+    asyncio.run(story())
+
+
+def test_garbage_does_not_end_a_waiting_destination(rig: Rig) -> None:
+    async def story() -> None:
+        source, destination = await rig.resumed(), await rig.open("host2")
+        endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=PARAMETERS)
+        assert endpoint.nbd_port is not None
+        for port in (endpoint.port, endpoint.nbd_port):
+            for words in (b"GET / HTTP/1.1\r\n\r\n", b"QEVM\0\0\0\3", b"\x16\x03\x01\xff\xff" + b"A" * 5000):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(words)
+                writer.write_eof()
+                try:
+                    await asyncio.wait_for(reader.read(), 5)
+                except OSError:
+                    pass
+                writer.close()
+        assert await destination.observe(rig.id) is GuestState.INCOMING
+        await source.start_copy(rig.id, endpoint, PARAMETERS)
+        assert (await follow(source, rig.id)).phase is MigrationPhase.COMPLETED
+        await source.close()
+        await destination.close()
+
+    asyncio.run(story())
+
+
+def test_a_destination_that_nobody_uses_ends_by_itself(rig: Rig) -> None:
+    async def story() -> None:
+        destination = await rig.open("host2", listen_seconds=0.5)
+        endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=PARAMETERS)
+        _, writer = await asyncio.open_connection("127.0.0.1", endpoint.port)  # Being connected is not enough.
+        await gone(destination, rig.id)
+        writer.close()
+        again = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=PARAMETERS)
+        assert again != endpoint
+        await destination.close()
+
+    asyncio.run(story())
