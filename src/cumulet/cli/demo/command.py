@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 HOSTS = ["host1", "host2"]
 SIMULATED_WORDS = "Hosts are SIMULATED: real API, policy, database and sagas, modelled guests."
+PLAIN_WIDTH = 140
+"""Columns, where there is no terminal to ask."""
 SIMULATED_SPEED = "1"
 """Virtual seconds per second: as slow as life, so that there is a progress to watch."""
 
@@ -45,7 +47,9 @@ def demo(driver: Wish) -> int:
 
     choice = choose(driver, with_image=True)
     chosen = choice.driver
-    console = Console(soft_wrap=False)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PLAIN_WIDTH)
     evidence = Evidence(console)
     begun = time.monotonic()
     if chosen == "simulated":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -29,23 +30,24 @@ class Evidence:
         self.console.print(f"\n[bold]{self.chapters}. {escape(title)}[/bold]")
 
     def tell(self, text: str) -> None:
-        self.console.print(f"   {escape(text)}", highlight=False)
+        self.console.print(f"   {escape(text)}", highlight=False, soft_wrap=True)
 
     def claim(self, text: str, held: bool, seen: str) -> None:
         """Record a claim with what was seen. It is shown now and again in the table at the end."""
         self.claims.append(Claim(text, held, seen))
         mark = "[green]ok[/green]" if held else "[bold red]NOT SO[/bold red]"
-        self.console.print(f"   {mark} {escape(text)}: {escape(seen)}", highlight=False)
+        self.console.print(f"   {mark} {escape(text)}: {escape(seen)}", highlight=False, soft_wrap=True)
 
     @property
     def all_held(self) -> bool:
         return bool(self.claims) and all(claim.held for claim in self.claims)
 
     def table(self) -> Table:
-        table = Table(title="What was shown", title_justify="left", show_lines=False, pad_edge=False)
-        table.add_column("")
-        table.add_column("claim", ratio=3)
-        table.add_column("seen", ratio=4)
+        table = Table(title="What was shown", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        widest = max((len(claim.text) for claim in self.claims), default=0)
+        table.add_column("", width=2)
+        table.add_column("claim", width=min(widest, self.console.width // 2))
+        table.add_column("seen", no_wrap=True, overflow="ellipsis")
         for claim in self.claims:
             mark = "[green]ok[/green]" if claim.held else "[bold red]NO[/bold red]"
             table.add_row(mark, escape(claim.text), escape(claim.seen))

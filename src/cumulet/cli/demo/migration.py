@@ -15,6 +15,7 @@ from cumulet.cli.demo.personas import People
 from cumulet.cli.demo.servers import SERVERS, Pair, host_of, show, until
 
 MIB = 1024 * 1024
+ENDED = ("completed", "error", "failed", "cancelled")
 MIGRATION_SECONDS = 60.0
 PLAIN_SECONDS = 0.5
 """How often a line of progress is printed where there is no terminal to draw a bar on."""
@@ -169,7 +170,7 @@ def _watch(evidence: Evidence, admin: Persona, server_id: str) -> dict[str, Any]
                     bar.show(reading)
                 continue
             record = latest_record(admin, server_id)
-            if record is not None and record["status"] not in ("queued", "preparing", "running", "post-migrating"):
+            if record is not None and record["status"] in ENDED:
                 sent = f", {reading.processed / MIB:.0f} MiB seen sent" if reading is not None else ""
                 bar.finish(f"{record['status']} after {passed:.2f} s{sent}")
                 return record
