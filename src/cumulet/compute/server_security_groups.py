@@ -1,0 +1,123 @@
+"""A server's security groups: those of its ports, shown and changed for all ports at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+
+from cumulet.compute.flavors import ShowQuery
+from cumulet.compute.model import Server
+from cumulet.compute.rules import MEMBER, READER
+from cumulet.compute.service import COMPUTE
+from cumulet.compute.sight import server_in_sight
+from cumulet.errors import BadRequest, Conflict, NotFound
+from cumulet.network import for_compute as network
+from cumulet.network.port_life import join_groups
+from cumulet.network.store import SecurityGroup, SecurityGroupRule, find, port_security_groups, ports
+from cumulet.network.store import security_group_rules as group_rules
+from cumulet.network.store import security_groups as groups
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import rule
+from cumulet.web.schema import Body, Json
+
+LIST = rule("os_compute_api:os-security-groups:list", READER)
+ADD = rule("os_compute_api:os-security-groups:add", MEMBER)
+REMOVE = rule("os_compute_api:os-security-groups:remove", MEMBER)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupName(Body, extra="allow"):
+    name: Annotated[str, Json({"minLength": 1})]
+
+
+@COMPUTE.operation(
+    "GET", "/servers/{server_id}/os-security-groups", rules=(Rule(LIST),), target=server_in_sight, query=ShowQuery
+)
+def list_server_security_groups(call: Call[Server, None]) -> dict[str, Any]:
+    """List the security groups of a server's ports."""
+    held = (
+        sa.select(port_security_groups.c.security_group_id)
+        .join(ports, ports.c.id == port_security_groups.c.port_id)
+        .where(ports.c.server_id == call.target.id)
+    )
+    found = sorted(find(call.tx, SecurityGroup, groups.c.id.in_(held)), key=lambda g: (g.project_id, g.name))
+    return {"security_groups": [_view(call, group) for group in found]}
+
+
+@COMPUTE.operation(
+    "POST", "/servers/{server_id}/action", action="addSecurityGroup", rules=(Rule(ADD),), target=server_in_sight,
+    body=GroupName, success=202,
+)  # fmt: skip
+def add_security_group(call: Call[Server, GroupName]) -> None:
+    """Add a security group to all ports of a server."""
+    group = _named(call)
+    for port_id, held in _ports(call).items():
+        if group.id not in held:
+            join_groups(call.tx, port_id, [*held, group.id])
+
+
+@COMPUTE.operation(
+    "POST", "/servers/{server_id}/action", action="removeSecurityGroup", rules=(Rule(REMOVE),),
+    target=server_in_sight, body=GroupName, success=202,
+)  # fmt: skip
+def remove_security_group(call: Call[Server, GroupName]) -> None:
+    """Remove a security group from all ports of a server."""
+    group = _named(call)
+    having = {port_id: held for port_id, held in _ports(call).items() if group.id in held}
+    if not having:
+        raise NotFound(f"Security group {call.body.name} is not associated with the instance {call.target.id}")
+    for port_id, held in having.items():
+        join_groups(call.tx, port_id, [other for other in held if other != group.id])
+
+
+def _named(call: Call[Server, GroupName]) -> SecurityGroup:
+    """A group of the server's project, by id or name."""
+    name = call.body.name
+    if not name.strip():
+        raise BadRequest("Security group name cannot be empty")
+    found = find(call.tx, SecurityGroup, groups.c.project_id == call.target.project_id)
+    matching = [g for g in found if g.id == name] or [g for g in found if g.name == name]
+    if not matching:
+        raise NotFound(f"Security group {name} not found for project {call.target.project_id}.")
+    if len(matching) > 1:
+        raise Conflict(f"Multiple security groups found matching '{name}'. Use an ID to be more specific.")
+    return matching[0]
+
+
+def _ports(call: Call[Server, GroupName]) -> dict[str, list[str]]:
+    """The ports of the server, with their groups' ids; 404 where it has none."""
+    views = network.ports_of(call.tx, [call.target.id]).get(call.target.id, [])
+    if not views:
+        raise NotFound(f"Instance {call.target.id} has no ports to apply security groups to.")
+    held: dict[str, list[str]] = {view.id: [] for view in views}
+    for row in call.tx.all(sa.select(port_security_groups).where(port_security_groups.c.port_id.in_(list(held)))):
+        held[row.port_id].append(row.security_group_id)
+    return held
+
+
+def _view(call: Call[Server, None], group: SecurityGroup) -> dict[str, Any]:
+    rules = find(call.tx, SecurityGroupRule, group_rules.c.security_group_id == group.id)
+    return {
+        "id": group.id, "name": group.name, "description": group.description, "tenant_id": group.project_id,
+        "rules": [_rule_view(call, r) for r in rules if r.direction == "ingress"],
+    }  # fmt: skip
+
+
+def _rule_view(call: Call[Server, None], r: SecurityGroupRule) -> dict[str, Any]:
+    """Nova's old shape of a rule; without a protocol it means any, which that shape cannot say better."""
+    other: dict[str, str] = {}
+    if r.remote_group_id is not None:
+        found = find(call.tx, SecurityGroup, groups.c.id == r.remote_group_id)
+        other = {"name": found[0].name, "tenant_id": found[0].project_id} if found else {}
+    anywhere = "0.0.0.0/0" if r.ethertype == "IPv4" else "::/0"
+    address = {} if r.remote_group_id is not None else {"cidr": r.remote_ip_prefix or anywhere}
+    icmp = (r.protocol or "").upper() == "ICMP"
+    low, high = r.port_range_min, r.port_range_max
+    return {
+        "id": r.id, "parent_group_id": r.security_group_id, "ip_protocol": r.protocol,
+        "from_port": -1 if low is None and (icmp or r.protocol is None) else low,
+        "to_port": -1 if high is None and (icmp or r.protocol is None) else high,
+        "group": other, "ip_range": address,
+    }  # fmt: skip
