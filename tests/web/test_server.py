@@ -133,6 +133,41 @@ def test_an_endless_head_is_cut_off(cloud: Cloud, certificate: tuple[Path, Path]
     serving(cloud, certificate, test)
 
 
+def test_an_overlong_head_in_one_piece_is_refused(cloud: Cloud, certificate: tuple[Path, Path]) -> None:
+    async def test(running: Server, context: ssl.SSLContext) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=context)
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nx-long: " + b"y" * 70_000 + b"\r\n\r\n")
+        assert (await reader.readline()).split()[1] in (b"400", b"431")
+        writer.close()
+
+    serving(cloud, certificate, test)
+
+
+def test_pipelined_requests_are_answered_in_order(cloud: Cloud, certificate: tuple[Path, Path]) -> None:
+    async def test(running: Server, context: ssl.SSLContext) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=context)
+        ask = b"GET /compute/v2.1/widgets/%s HTTP/1.1\r\nhost: x\r\nx-auth-token: member\r\n\r\n"
+        writer.write(ask % b"w1" + ask % b"w2")
+        statuses = []
+        for _ in range(2):
+            head = await reader.readuntil(b"\r\n\r\n")
+            statuses.append(head.split()[1])
+            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split()[0]))
+        assert statuses == [b"200", b"404"]
+        writer.close()
+
+    serving(cloud, certificate, test)
+
+
+def test_large_answers_arrive_whole(cloud: Cloud, certificate: tuple[Path, Path]) -> None:
+    async def test(running: Server, context: ssl.SSLContext) -> None:
+        async with httpx.AsyncClient(verify=context, base_url=f"https://127.0.0.1:{running.port}") as client:
+            answer = await client.get("/compute/v2.1/widgets/w1/large", headers={"X-Auth-Token": "member"})
+            assert answer.content == b"0123456789abcdef" * 4096 * 64
+
+    serving(cloud, certificate, test)
+
+
 def test_a_slow_head_is_cut_off(cloud: Cloud, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "HEAD_SECONDS", 0.05)
 

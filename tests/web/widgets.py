@@ -171,6 +171,17 @@ async def get_file(call: Call[None, None]) -> Reply:
     return Reply(body=pieces(), headers={"Content-Length": "6"})
 
 
+@WIDGETS.operation("GET", "/widgets/{widget_id}/large", rules=(Rule(SHOW),))
+async def get_large_file(call: Call[None, None]) -> Reply:
+    """Give a stream that is larger than every buffer on its way."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(64):
+            yield b"0123456789abcdef" * 4096
+
+    return Reply(body=pieces())
+
+
 @WIDGETS.operation("GET", "/front", public=True)
 def front(call: Call[None, None]) -> dict[str, Any]:
     """What everybody may see."""

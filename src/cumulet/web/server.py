@@ -19,6 +19,8 @@ LARGEST_HEAD = 65_536
 HEAD_SECONDS = 20.0
 """How long a client may take to send them; also how long a connection may idle before its first request."""
 IDLE_SECONDS = 75
+GATHERED = 65_536
+"""Bytes of an answer that are held back, within one turn of the event loop, to be sent at once."""
 STOP_SECONDS = 5
 
 AsgiApp = Callable[
@@ -117,15 +119,50 @@ class _Uvicorn(uvicorn.Server):
         self.ready.set_result(None)
 
 
+class _Gathering:
+    """A transport that gathers what is written in one turn of the event loop: head and body go out in one segment."""
+
+    __slots__ = ("_inner", "_loop", "_pieces", "_size")
+
+    def __init__(self, inner: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._inner = inner
+        self._loop = loop
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        if not self._pieces:
+            self._loop.call_soon(self._flush)
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size > GATHERED:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pieces:
+            data = b"".join(self._pieces)
+            self._pieces.clear()
+            self._size = 0
+            self._inner.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._inner.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
 class _Protocol(HttpToolsProtocol):
     """Closes connections whose request head is too large or too slow; httptools bounds neither."""
 
+    _chunk_bytes = 0
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
     _in_head = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(_Gathering(transport, self.loop))  # type: ignore[arg-type]
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -133,38 +170,39 @@ class _Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > LARGEST_HEAD and self._is_still_head(data):
-                return
-            if self._head_timer is None:
-                self._await_head()
+        before = self._head_bytes if self._in_head else 0
+        self._chunk_bytes = len(data)
         super().data_received(data)
+        if self._in_head:
+            self._head_bytes = before + len(data)
+            if self._head_bytes > LARGEST_HEAD:
+                self._refuse_head()
+            elif self._head_timer is None:
+                self._await_head()
 
-    def _is_still_head(self, data: bytes) -> bool:
-        """Feed large first data in; refuse if the head had no end within the bound."""
-        head_end = data.find(b"\r\n\r\n")
-        if head_end >= 0 and self._head_bytes - len(data) + head_end <= LARGEST_HEAD:
-            return False
-        self.transport.write(
-            b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-        )
-        self.transport.close()
-        return True
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
+        # A head that came in one piece was not counted yet; few are so large that it must be.
+        if self._head_bytes + self._chunk_bytes > LARGEST_HEAD:
+            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            if size > LARGEST_HEAD:
+                raise ValueError("the request's head is too large")
         self._head_done()
         super().on_headers_complete()
 
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._in_head, self._head_bytes = True, 0
+    def _refuse_head(self) -> None:
+        answer = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+        self.transport.write(answer)
+        self.transport.close()
 
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
 
     def _head_done(self) -> None:
-        self._in_head = False
+        self._in_head, self._head_bytes = False, 0
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
