@@ -45,10 +45,9 @@ class Evidence:
     def table(self) -> Table:
         table = Table(title="What was shown", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         widest = max((len(claim.text) for claim in self.claims), default=0)
-        table.add_column("", width=2)
-        table.add_column("claim", width=min(widest, self.console.width // 2))
+        table.add_column("claim", width=min(widest + 3, self.console.width // 2))
         table.add_column("seen", no_wrap=True, overflow="ellipsis")
         for claim in self.claims:
             mark = "[green]ok[/green]" if claim.held else "[bold red]NO[/bold red]"
-            table.add_row(mark, escape(claim.text), escape(claim.seen))
+            table.add_row(f"{mark} {escape(claim.text)}", escape(claim.seen))
         return table

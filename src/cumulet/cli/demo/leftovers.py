@@ -11,6 +11,9 @@ from cumulet.cli.demo.evidence import Evidence
 from cumulet.cli.demo.migration import Moved
 from cumulet.cli.demo.personas import People
 
+FENCE = "fence"
+"""Where a host remembers, for good, the highest generation it has accepted for a server: what refuses late commands."""
+
 
 def show_nothing_left(evidence: Evidence, people: People, moved: Moved, state: Path, *, qemu: bool) -> None:
     """Every place that knew the server on its source must know it on its destination only."""
@@ -74,11 +77,9 @@ def _machine(evidence: Evidence, moved: Moved, state: Path) -> None:
     left = [
         str(path.relative_to(state))
         for path in state.rglob(f"*{moved.server_id}*")
-        if moved.source in path.relative_to(state).parts
+        if moved.source in path.relative_to(state).parts and FENCE not in path.relative_to(state).parts
     ]
-    evidence.claim(
-        "the source keeps no disk, socket or record of it", not left, ", ".join(left) or "nothing of that name"
-    )
+    evidence.claim("the source keeps no disk, socket or record of it", not left, ", ".join(left) or "only its fence")
 
 
 def _commands() -> list[tuple[str, str]]:
