@@ -56,6 +56,10 @@ class FernetKeys:
         """The waiting key becomes the sealing one; a new one waits; the oldest beyond `KEYS_KEPT` are destroyed."""
         numbers = _numbers(self._folder)
         waiting = self._folder / "0"
+        if not waiting.exists():  # an earlier rotation was cut short
+            _write(waiting, self._clock)
+        # A key's age counts from when it began to seal: otherwise each start would rotate the one that waited long.
+        _set_time(waiting, self._clock)
         waiting.rename(self._folder / str(numbers[-1] + 1))
         _write(waiting, self._clock)
         for number in _numbers(self._folder)[1 : -KEYS_KEPT + 1]:
@@ -94,4 +98,10 @@ def _write(path: Path, clock: Clock) -> None:
         file.write(base64.urlsafe_b64encode(clock.token_bytes(32)))
         file.flush()
         os.fsync(descriptor)
+    _set_time(fresh, clock)
     fresh.rename(path)
+
+
+def _set_time(path: Path, clock: Clock) -> None:
+    now_ns = clock.now_us() * 1000
+    os.utime(path, ns=(now_ns, now_ns))

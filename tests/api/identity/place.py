@@ -28,8 +28,8 @@ V3 = f"{BASE}/identity/v3"
 class HandClock:
     """Stands still until moved; ids and bytes come from a seed."""
 
-    def __init__(self) -> None:
-        self._random = random.Random(7)
+    def __init__(self, seed: int = 7) -> None:
+        self._random = random.Random(seed)
         self._us = 1_800_000_000_000_000
 
     def advance(self, seconds: float) -> None:
@@ -110,8 +110,8 @@ class Session:
 class Place:
     """Identity behind its API."""
 
-    def __init__(self, folder: Path, database_url: str = "sqlite://", **settings: Any) -> None:
-        self.clock = HandClock()
+    def __init__(self, folder: Path, database_url: str = "sqlite://", *, clock_seed: int = 7, **settings: Any) -> None:
+        self.clock = HandClock(clock_seed)
         self.database = Database(database_url, inline=database_url == "sqlite://")
         metadata.create_all(self.database.engine)
         self.settings = Settings(

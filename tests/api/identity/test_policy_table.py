@@ -18,6 +18,7 @@ from oslo_config import cfg
 from oslo_policy import policy as oslo_policy
 
 from cumulet.identity.operations import IDENTITY
+from cumulet.identity.store import read_generation
 from cumulet.web.policy import RULES
 from tests.api.identity.place import SYSTEM, UNSCOPED, Place, Session, project
 
@@ -92,6 +93,9 @@ class World:
         self._numbers = itertools.count()
         self.other_domain = self.admin.made("domain", "domains", name="other")["id"]
         self.roles = {r["name"]: r["id"] for r in self.admin.get("/roles").json()["roles"]}
+
+    def generation(self) -> int:
+        return self.place.database.read(read_generation)
 
     def name(self) -> str:
         return f"n{next(self._numbers)}"
@@ -432,7 +436,11 @@ def test_every_persona_gets_what_keystone_would_give(
         request = CASES[name](world, persona)
         allowed = all(enforcer.enforce(r.name, dict(request.facts), persona.credentials()) for r in operation.rules)
         headers = {"X-Subject-Token": request.subject} if request.subject else {}
+        before = world.generation()
         answer = persona.session.request(method, request.path, request.body, headers)
+        wrote = method not in ("GET", "HEAD") and allowed
+        # Remembered tokens stop counting at every write, and at nothing else.
+        assert world.generation() == before + wrote, persona.name
         outcome = (persona.name, answer.status_code if answer.status_code != 403 else "refused")
         if allowed:
             assert answer.status_code < 400, (outcome, answer.text)

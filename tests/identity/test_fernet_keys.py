@@ -1,0 +1,83 @@
+"""The keys that seal tokens: theirs alone who run the cloud, and changed without ending tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cumulet.identity.fernet_keys import KEYS_KEPT, ROTATE_AFTER_SECONDS, FernetKeys, KeysExposedError
+from tests.api.identity.place import HandClock
+
+
+def numbers(folder: Path) -> list[int]:
+    return sorted(int(path.name) for path in folder.iterdir())
+
+
+def test_keys_are_made_at_first_for_the_owner_only_and_found_again(tmp_path: Path) -> None:
+    folder, clock = tmp_path / "keys", HandClock()
+    sealed = FernetKeys(folder, clock).seal(b"secret")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+    assert FernetKeys(folder, clock).open(sealed) == b"secret"
+    assert FernetKeys(tmp_path / "others", HandClock()).open(sealed) == b"secret"  # the same seed makes the same keys
+    other_clock = HandClock()
+    other_clock.uuid()
+    assert FernetKeys(tmp_path / "strangers", other_clock).open(sealed) is None
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o601])
+@pytest.mark.parametrize("name", [".", "0", "1"])
+def test_keys_that_others_can_reach_stop_the_start(tmp_path: Path, name: str, mode: int) -> None:
+    FernetKeys(tmp_path / "keys", HandClock())
+    path = tmp_path / "keys" / name
+    path.chmod(mode | (0o100 if name == "." else 0))
+    with pytest.raises(KeysExposedError, match="chmod go="):
+        FernetKeys(tmp_path / "keys", HandClock())
+
+
+def test_a_key_that_is_a_link_stops_the_start(tmp_path: Path) -> None:
+    FernetKeys(tmp_path / "keys", HandClock())
+    key = tmp_path / "keys" / "1"
+    key.rename(tmp_path / "elsewhere")
+    key.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(KeysExposedError):
+        FernetKeys(tmp_path / "keys", HandClock())
+
+
+def test_rotation_keeps_what_was_sealed_until_the_key_is_the_oldest(tmp_path: Path) -> None:
+    keys = FernetKeys(tmp_path, HandClock())
+    waiting = (tmp_path / "0").read_bytes()
+    sealed = keys.seal(b"x")
+    keys.rotate()
+    assert (tmp_path / str(numbers(tmp_path)[-1])).read_bytes() == waiting
+    assert keys.open(sealed) == b"x"
+    assert keys.open(keys.seal(b"y")) == b"y"
+    keys.rotate()
+    assert len(numbers(tmp_path)) == KEYS_KEPT
+    assert keys.open(sealed) is None
+
+
+def test_another_process_picks_a_rotation_up(tmp_path: Path) -> None:
+    one, other = FernetKeys(tmp_path, HandClock()), FernetKeys(tmp_path, HandClock())
+    one.rotate()
+    assert other.open(one.seal(b"x")) == b"x"  # sealed with what was waiting, so nothing need be read
+    one.rotate()
+    assert other.open(one.seal(b"x")) == b"x"
+
+
+def test_an_old_key_is_rotated_at_the_start(tmp_path: Path) -> None:
+    clock = HandClock()
+    FernetKeys(tmp_path, clock)
+    clock.advance(ROTATE_AFTER_SECONDS)
+    sealed = FernetKeys(tmp_path, clock).seal(b"x")
+    assert numbers(tmp_path) == [0, 1]
+    clock.advance(1)
+    for _ in range(5):  # once, however often it starts
+        assert FernetKeys(tmp_path, clock).open(sealed) == b"x"
+        assert numbers(tmp_path) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("token", ["", "x", "gAAAAA", "\ud800", "ä" * 300, "\0"])
+def test_what_we_did_not_seal_opens_to_nothing(tmp_path: Path, token: str) -> None:
+    assert FernetKeys(tmp_path, HandClock()).open(token) is None
