@@ -1,0 +1,472 @@
+"""Types to JSON schemas: what an annotation means at one microversion, and how its attribute is made from a value."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import jsonschema_rs
+from msgspec import UNSET, UnsetType
+
+from cumulet.web.annotations import (
+    FALSE_WORDS,
+    TRUE_WORDS,
+    Body,
+    Convert,
+    Empty,
+    Json,
+    Key,
+    Options,
+    Required,
+    Since,
+    Single,
+    Until,
+    Versions,
+    loose_bool,
+    strict_integer,
+)
+from cumulet.web.formats import FORMATS
+from cumulet.web.operation import Microversion
+
+
+class Unconverted(Exception):
+    """A Convert function refused a value."""
+
+    def __init__(self, field: str | None, value: object, reason: str) -> None:
+        super().__init__(reason)
+        self.field = field
+        self.value = value
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    schema: dict[str, Any]
+    build: Callable[[Any], Any] | None
+    """None: the value is the attribute."""
+
+
+def validator_of(schema: dict[str, Any]) -> Any:
+    _check_formats(schema)
+    return jsonschema_rs.Draft202012Validator(
+        schema, formats=FORMATS, validate_formats=True, ignore_unknown_formats=False
+    )
+
+
+def _check_formats(schema: Any) -> None:
+    if isinstance(schema, dict):
+        name = schema.get("format")
+        if isinstance(name, str) and name not in FORMATS:
+            raise TypeError(f"no checker for the format {name!r}")
+        for value in schema.values():
+            _check_formats(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            _check_formats(value)
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
+
+
+def _fields(cls: type) -> list[tuple[dataclasses.Field[Any], Any]]:
+    if not dataclasses.is_dataclass(cls):
+        raise TypeError(f"{cls.__qualname__} is not a dataclass")
+    hints = _hints(cls)
+    return [(field, hints[field.name]) for field in dataclasses.fields(cls)]
+
+
+def boundaries(cls: type) -> tuple[Microversion, ...]:
+    """The microversions at which the schema of `cls` may change, ascending."""
+    found = _known_boundaries.get(cls)
+    if found is None:
+        found = _known_boundaries[cls] = _boundaries(cls)
+    return found
+
+
+_known_boundaries: dict[type, tuple[Microversion, ...]] = {}
+
+
+def _boundaries(cls: type) -> tuple[Microversion, ...]:
+    found: set[Microversion] = set()
+    if closed := cls._options.closed_since:  # type: ignore[attr-defined]
+        found.add(Microversion.parse(closed))
+    for _, annotation in _fields(cls):
+        _collect(annotation, found)
+    return tuple(sorted(found))
+
+
+def _collect(annotation: Any, found: set[Microversion]) -> None:
+    if isinstance(annotation, type) and issubclass(annotation, Body):
+        found.update(boundaries(annotation))
+        return
+    for item in getattr(annotation, "__metadata__", ()):
+        match item:
+            case Since(version):
+                found.add(Microversion.parse(version))
+            case Until(version):
+                found.add(_after(version))
+            case Required(since=since, until=until):
+                found.update({Microversion.parse(since)} if since else ())
+                found.update({_after(until)} if until else ())
+            case Versions(types=by_version):
+                for version, kind in by_version:
+                    found.add(Microversion.parse(version))
+                    _collect(kind, found)
+    if get_origin(annotation) is Literal:
+        return
+    for inner in get_args(annotation):
+        if not isinstance(inner, Since | Until | Required | Versions | Json | Key | Convert | Single):
+            _collect(inner, found)
+
+
+def _after(text: str) -> Microversion:
+    version = Microversion.parse(text)
+    return Microversion(version.major, version.minor + 1)
+
+
+def _in_range(version: Microversion, since: str | None, until: str | None) -> bool:
+    return (since is None or version >= Microversion.parse(since)) and (until is None or version < _after(until))
+
+
+def _exists(metadata: tuple[Any, ...], version: Microversion) -> bool:
+    since = next((m.version for m in metadata if isinstance(m, Since)), None)
+    until = next((m.version for m in metadata if isinstance(m, Until)), None)
+    return _in_range(version, since, until)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attribute:
+    key: str
+    name: str
+    shape: Shape
+    required: bool
+    single: bool = False
+    many: bool = False
+
+
+def _attributes(cls: type, version: Microversion) -> tuple[list[_Attribute], dict[str, Any]]:
+    """The attributes `cls` has at `version`, and values for those it has not but cannot do without."""
+    attributes: list[_Attribute] = []
+    absent: dict[str, Any] = {}
+    for field, annotation in _fields(cls):
+        metadata = getattr(annotation, "__metadata__", ())
+        has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        shape = _shape(annotation, version)
+        if shape is None:
+            if not has_default:
+                absent[field.name] = UNSET
+            continue
+        ranges = [m for m in metadata if isinstance(m, Required)]
+        must = any(_in_range(version, m.since, m.until) for m in ranges) or any(
+            isinstance(m, Until) and m.required for m in metadata
+        )
+        key = next((m.name for m in metadata if isinstance(m, Key)), field.name)
+        attributes.append(
+            _Attribute(
+                key=key,
+                name=field.name,
+                shape=shape,
+                required=must or (not has_default and not ranges),
+                single=any(isinstance(m, Single) for m in metadata),
+                many=_is_list(annotation),
+            )
+        )
+        if not has_default and ranges and not must:
+            absent[field.name] = UNSET
+    return attributes, absent
+
+
+def _is_list(annotation: Any) -> bool:
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (typing.Union, types.UnionType):
+        return any(_is_list(part) for part in get_args(annotation))
+    return get_origin(annotation) in (list, tuple)
+
+
+def class_shape(cls: type, version: Microversion) -> Shape:
+    options: Options = cls._options  # type: ignore[attr-defined]
+    if issubclass(cls, Empty):
+        schema: dict[str, Any] = {"type": list(options.accepts), "maxProperties": 0} if options.accepts else {}
+        return Shape(schema, lambda _: cls())
+    attributes, absent = _attributes(cls, version)
+    schema = {
+        "type": list(options.accepts) if len(options.accepts) > 1 else "object",
+        "properties": {a.key: a.shape.schema for a in attributes},
+        "required": [a.key for a in attributes if a.required],
+        "additionalProperties": options.open,
+    }
+    if options.min_properties is not None:
+        schema["minProperties"] = options.min_properties
+    if options.max_properties is not None:
+        schema["maxProperties"] = options.max_properties
+    known = frozenset(a.key for a in attributes)
+    parts = tuple((a.key, a.name, a.shape.build) for a in attributes)
+    keep_extra = options.open
+
+    def build(value: Any) -> Any:
+        arguments = dict(absent)
+        for key, name, make in parts:
+            if value is not None and key in value:
+                given = value[key]
+                arguments[name] = given if make is None else _made(make, key, given)
+        instance = cls(**arguments)
+        if keep_extra:
+            object.__setattr__(instance, "extra", {k: v for k, v in (value or {}).items() if k not in known})
+        return instance
+
+    return Shape(schema, build)
+
+
+def _made(make: Callable[[Any], Any], key: str, value: Any) -> Any:
+    try:
+        return make(value)
+    except ValueError as error:
+        raise Unconverted(key, value, str(error)) from None
+
+
+def query_shape(cls: type, version: Microversion) -> Shape:
+    options: Options = cls._options  # type: ignore[attr-defined]
+    attributes, absent = _attributes(cls, version)
+    properties: dict[str, Any] = {}
+    for a in attributes:
+        if a.many:
+            properties[a.key] = _on_the_wire(a.shape.schema)
+        else:
+            properties[a.key] = {"type": "array", "items": _on_the_wire(a.shape.schema)} | (
+                {"maxItems": 1} if a.single else {}
+            )
+    closed = options.closed_since is not None and version >= Microversion.parse(options.closed_since)
+    schema = {
+        "type": "object",
+        "properties": properties,
+        "required": [a.key for a in attributes if a.required],
+        "additionalProperties": not closed,
+    }
+    parts = tuple((a.key, a.name, a.many, _from_text(a.shape.schema) or a.shape.build) for a in attributes)
+
+    def build(values: Any) -> Any:
+        arguments = dict(absent)
+        for key, name, many, make in parts:
+            if key in values:
+                given = values[key] if many else values[key][-1]
+                arguments[name] = given if make is None else _made(make, key, given)
+        return cls(**arguments)
+
+    return Shape(schema, build)
+
+
+def _one_type(schema: dict[str, Any]) -> str | None:
+    """The one type of `schema` beside null, if there is just one."""
+    kind = schema.get("type")
+    kinds = [k for k in (kind if isinstance(kind, list) else [kind]) if k != "null"]
+    return kinds[0] if len(kinds) == 1 else None
+
+
+def _on_the_wire(schema: dict[str, Any]) -> dict[str, Any]:
+    """What a value of `schema` looks like as text: an integer is digits, a boolean one of Nova's words, never null."""
+    kind = _one_type(schema)
+    if kind == "integer":
+        return {"type": "string", "pattern": "^-?[0-9]+$", "maxLength": 20}
+    if kind == "boolean":
+        return {"type": "string", "enum": [word for word in (*TRUE_WORDS, *FALSE_WORDS) if isinstance(word, str)]}
+    if kind == "array" and "items" in schema:
+        return schema | {"type": "array", "items": _on_the_wire(schema["items"])}
+    out = schema if kind is None else schema | {"type": kind}
+    return out | {"enum": [value for value in out["enum"] if value is not None]} if "enum" in out else out
+
+
+def _from_text(schema: dict[str, Any]) -> Callable[[Any], Any] | None:
+    kind = _one_type(schema)
+    if kind == "boolean":
+        return loose_bool
+    if kind != "integer":
+        return None
+    low, high = schema.get("minimum"), schema.get("maximum")
+
+    def number(text: str) -> int:
+        value = int(text)
+        if low is not None and value < low:
+            raise ValueError(f"{text!r} is less than the minimum of {low}")
+        if high is not None and value > high:
+            raise ValueError(f"{text!r} is greater than the maximum of {high}")
+        return value
+
+    return number
+
+
+def _shape(annotation: Any, version: Microversion) -> Shape | None:
+    """The JSON schema of a type at a microversion; None where the microversion has no such thing."""
+    if get_origin(annotation) is Annotated:
+        return _annotated_shape(annotation, version)
+    if get_origin(annotation) in (typing.Union, types.UnionType):
+        return _union_shape(get_args(annotation), version)
+    if get_origin(annotation) is Literal:
+        return _literal_shape(get_args(annotation))
+    if isinstance(annotation, type) and issubclass(annotation, Body):
+        return class_shape(annotation, version)
+    if isinstance(annotation, type) and issubclass(annotation, enum.StrEnum):
+        return Shape({"type": "string", "enum": [str(member) for member in annotation]}, annotation)
+    if (container := _container_shape(annotation, version)) is not None:
+        return container
+    if annotation in _SIMPLE:
+        return _SIMPLE[annotation]
+    raise TypeError(f"no JSON schema for {annotation!r}")
+
+
+_SIMPLE: dict[Any, Shape] = {
+    str: Shape({"type": "string"}, None),
+    int: Shape({"type": "integer"}, strict_integer),
+    float: Shape({"type": "number"}, None),
+    bool: Shape({"type": "boolean"}, None),
+    type(None): Shape({"type": "null"}, None),
+    Any: Shape({}, None),
+    object: Shape({}, None),
+    dict: Shape({"type": "object"}, None),
+    list: Shape({"type": "array"}, None),
+}
+
+
+def _annotated_shape(annotation: Any, version: Microversion) -> Shape | None:
+    metadata = annotation.__metadata__
+    if not _exists(metadata, version):
+        return None
+    kind = get_args(annotation)[0]
+    for item in metadata:
+        if isinstance(item, Versions):
+            kind = next((t for v, t in reversed(item.types) if version >= Microversion.parse(v)), None)
+            if kind is None:
+                return None
+    shape = _shape(kind, version)
+    if shape is None:
+        return None
+    schema, build = dict(shape.schema), shape.build
+    for item in metadata:
+        if isinstance(item, Json):
+            schema = _merged(schema, item.keywords)
+        elif isinstance(item, Convert):
+            # A Convert over derived types replaces their own step: it knows what it takes.
+            build = _unless_none(item.function)
+    return Shape(schema, build)
+
+
+def _merged(schema: dict[str, Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """`keywords` over `schema`; on a union they go to its branches, except for those that make another type."""
+    if "anyOf" in schema and not {"type", "anyOf", "oneOf"} & keywords.keys():
+        return {"anyOf": [b if b.get("type") == "null" else _merged(b, keywords) for b in schema["anyOf"]]}
+    if "enum" in keywords and _takes_null(schema) and None not in keywords["enum"] and "type" not in keywords:
+        keywords = {**keywords, "enum": [*keywords["enum"], None]}
+    return {**schema, **keywords}
+
+
+def _takes_null(schema: dict[str, Any]) -> bool:
+    kind = schema.get("type")
+    return kind == "null" or (isinstance(kind, list) and "null" in kind)
+
+
+def _unless_none(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else function(value)
+
+
+def _union_shape(parts: tuple[Any, ...], version: Microversion) -> Shape | None:
+    shapes = [_shape(part, version) for part in parts if part is not UnsetType]
+    branches = [shape for shape in shapes if shape is not None]
+    if not branches:
+        return None
+    if len(branches) == 1:
+        return branches[0]
+    null = [b for b in branches if b.schema.get("type") == "null"]
+    rest = [b for b in branches if b.schema.get("type") != "null"]
+    if len(rest) == 1:
+        schema = _nullable(rest[0].schema)
+        make = rest[0].build
+        return Shape(schema, None if make is None else _unless_none(make))
+    schema = _any_of([b.schema for b in (*rest, *null)])
+    if all(b.build is None for b in rest):
+        return Shape(schema, None)
+    choices = tuple((validator_of(b.schema), b.build) for b in (*rest, *null))
+
+    def build(value: Any) -> Any:
+        for validator, make in choices:
+            if validator.is_valid(value):
+                return value if make is None else make(value)
+        raise ValueError(f"{value!r} is not valid under any of the given schemas")
+
+    return Shape(schema, build)
+
+
+def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
+    kind = schema.get("type")
+    if kind is None:
+        return schema if not schema or "anyOf" not in schema else {"anyOf": [*schema["anyOf"], {"type": "null"}]}
+    kinds = kind if isinstance(kind, list) else [kind]
+    out = {**schema, "type": [*kinds, *(["null"] if "null" not in kinds else [])]}
+    if "enum" in out and None not in out["enum"]:
+        out["enum"] = [*out["enum"], None]
+    return out
+
+
+def _any_of(schemas: list[dict[str, Any]]) -> dict[str, Any]:
+    """Plain types join into one `type` list, enumerations into one `enum`: their refusals read better than anyOf's."""
+    if all(set(s) == {"type"} and isinstance(s["type"], str) for s in schemas):
+        return {"type": [s["type"] for s in schemas]}
+    if all("enum" in s and set(s) <= {"type", "enum"} for s in schemas):
+        kinds = [k for s in schemas for k in (s["type"] if isinstance(s["type"], list) else [s["type"]])]
+        return {"type": list(dict.fromkeys(kinds)), "enum": [value for s in schemas for value in s["enum"]]}
+    return {"anyOf": schemas}
+
+
+def _literal_shape(values: tuple[Any, ...]) -> Shape:
+    names = {str: "string", int: "integer", bool: "boolean", type(None): "null"}
+    kinds = list(dict.fromkeys(names[type(value)] for value in values))
+    return Shape({"type": kinds[0] if len(kinds) == 1 else kinds, "enum": list(values)}, None)
+
+
+def _container_shape(annotation: Any, version: Microversion) -> Shape | None:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is list or (origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis):
+        return _array_shape(origin, arguments[0], version)
+    if origin is tuple:
+        parts = [_shape(part, version) or Shape({}, None) for part in arguments]
+        size = len(parts)
+        schema = {"type": "array", "prefixItems": [p.schema for p in parts], "minItems": size, "maxItems": size}
+        makes = [p.build for p in parts]
+        return Shape(schema, lambda value: tuple(v if m is None else m(v) for v, m in zip(value, makes, strict=True)))
+    if origin in (dict, Mapping):
+        return _map_shape(arguments, version)
+    return None
+
+
+def _array_shape(origin: type, item: Any, version: Microversion) -> Shape:
+    inner = _shape(item, version) or Shape({}, None)
+    make = inner.build
+    build: Callable[[Any], Any] | None
+    if origin is tuple:
+        build = tuple if make is None else lambda value: tuple(make(v) for v in value)
+    else:
+        build = None if make is None else lambda value: [make(v) for v in value]
+    return Shape({"type": "array", "items": inner.schema}, build)
+
+
+def _map_shape(arguments: tuple[Any, ...], version: Microversion) -> Shape:
+    keys, values = _shape(arguments[0], version), _shape(arguments[1], version) or Shape({}, None)
+    schema: dict[str, Any] = {"type": "object", "additionalProperties": values.schema}
+    if keys is not None and set(keys.schema) - {"type"}:
+        pattern = keys.schema.get("pattern")
+        if pattern is not None and set(keys.schema) == {"type", "pattern"}:
+            # Nova writes such maps with patternProperties, so an odd key is an "additional property".
+            schema = {"type": "object", "patternProperties": {pattern: values.schema}, "additionalProperties": False}
+        else:
+            schema["propertyNames"] = keys.schema
+    make = values.build
+    if make is None:
+        return Shape(schema, None)
+    return Shape(schema, lambda value: {k: _made(make, k, v) for k, v in value.items()})
