@@ -161,7 +161,11 @@ def test_ipv6_guests_get_the_address_they_will_give_themselves(member: Client) -
 
 def test_no_address_and_no_mac_is_given_twice(member: Client) -> None:
     network_id, subnet_id = network_with_subnet(member, "10.1.0.0/29")
-    wanted = {"network_id": network_id, "fixed_ips": [{"ip_address": "10.1.0.5"}], "mac_address": "fa:16:3e:00:00:01"}
+    wanted: dict[str, Any] = {
+        "network_id": network_id,
+        "fixed_ips": [{"ip_address": "10.1.0.5"}],
+        "mac_address": "fa:16:3e:00:00:01",
+    }
     make(member, "port", **wanted)
     for again in ({"fixed_ips": wanted["fixed_ips"]}, {"mac_address": wanted["mac_address"]}):
         assert call(member, "POST", "/ports", {"port": {"network_id": network_id} | again}).status == 409
@@ -202,7 +206,8 @@ def test_several_are_made_together_or_not_at_all(member: Client) -> None:
     assert (made.status, [network["name"] for network in made["networks"]]) == (201, ["a", "b"])
     assert call(member, "POST", "/networks", {"networks": [{"name": "c"}, {"shared": True}]}).status == 403
     assert len(call(member, "GET", "/networks")["networks"]) == before + 2
-    for nonsense in ({}, {"networks": []}, {"network": {}, "networks": [{}]}, {"network": None}, {"other": {}}):
+    wrong: list[Any] = [{}, {"networks": []}, {"network": {}, "networks": [{}]}, {"network": None}, {"other": {}}]
+    for nonsense in wrong:
         assert call(member, "POST", "/networks", nonsense).status == 400
 
 
