@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from cumulet.web import dispatch
 from cumulet.web import server as listener
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
@@ -175,6 +176,19 @@ def test_a_slow_head_is_cut_off(cloud: Cloud, certificate: tuple[Path, Path], mo
         reader, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=context)
         writer.write(b"GET / HTTP/1.1\r\n")
         assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+
+    serving(cloud, certificate, test)
+
+
+def test_a_slow_body_is_408(cloud: Cloud, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "BODY_SECONDS", 0.05)
+
+    async def test(running: Server, context: ssl.SSLContext) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=context)
+        writer.write(b"POST /compute/v2.1/widgets HTTP/1.1\r\nhost: x\r\nx-auth-token: member\r\n")
+        writer.write(b"content-length: 100\r\n\r\n{")
+        assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 408 ")
         writer.close()
 
     serving(cloud, certificate, test)

@@ -6,6 +6,7 @@ Token to caller (401), place of the path (404, 405), microversion (400, 406), me
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import re
@@ -38,6 +39,8 @@ Answer = tuple[int, list[tuple[bytes, bytes]], bytes | AsyncIterator[bytes]]
 ANONYMOUS = Caller(user_id="", user_name="", user_domain_id="", roles=frozenset())
 """The caller of public operations."""
 
+BODY_SECONDS = 30.0
+"""How long a client may take to send a body that is not a stream."""
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _encode = msgspec.json.Encoder().encode
 _HOST = re.compile(rb"[A-Za-z0-9.:_\[\]-]{1,255}\Z")
@@ -397,23 +400,27 @@ def _base_url(scope: Scope, headers: Mapping[bytes, bytes]) -> str:
 
 
 async def _whole_body(receive: Receive, length: bytes | None) -> bytes:
-    """The body, refused as soon as it is known to be too large."""
+    """The body, refused as soon as it is known to be too large, or to be too long in coming."""
     if length is not None and length.isdigit() and (len(length) > 12 or int(length) > LARGEST_BODY):
-        raise TooLarge(f"Request is too large. The largest body is {LARGEST_BODY} bytes.")
-    message = await receive()
-    data: bytes = message.get("body", b"")
-    if not message.get("more_body"):
-        if message["type"] == "http.disconnect":
-            raise BadRequest("Malformed request body", private="the client went away")
-        return data
-    pieces, size = [data], len(data)
-    while message.get("more_body"):
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise BadRequest("Malformed request body", private="the client went away")
-        piece = message.get("body", b"")
-        size += len(piece)
-        if size > LARGEST_BODY:
-            raise TooLarge(f"Request is too large. The largest body is {LARGEST_BODY} bytes.")
-        pieces.append(piece)
-    return b"".join(pieces)
+        raise _too_large()
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise BadRequest("Malformed request body", private="the client went away")
+                piece: bytes = message.get("body", b"")
+                size += len(piece)
+                if size > LARGEST_BODY:
+                    raise _too_large()
+                pieces.append(piece)
+                if not message.get("more_body"):
+                    return b"".join(pieces)
+    except TimeoutError:
+        raise faults.RequestTimeout("The request body did not arrive in time.") from None
+
+
+def _too_large() -> TooLarge:
+    return TooLarge(f"Request is too large. The largest body is {LARGEST_BODY} bytes.")

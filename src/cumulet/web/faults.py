@@ -133,6 +133,11 @@ def unauthenticated(base_url: str) -> Unauthorized:
     return Unauthorized(UNAUTHENTICATED, headers={"WWW-Authenticate": f'Keystone uri="{base_url}/identity"'})
 
 
+class RequestTimeout(ApiError):
+    status = 408
+    title = "Request Timeout"
+
+
 class Gone(ApiError):
     status = 410
     title = "Gone"
