@@ -17,6 +17,7 @@ def session_cloud() -> Iterator[TestCloud]:
     import cumulet.testing
 
     with cumulet.testing.cloud(hosts=2) as running:
+        running.keep("admin", "manager", "member", "reader", "other_member")
         yield running
 
 

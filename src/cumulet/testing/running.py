@@ -16,7 +16,7 @@ import httpx
 import sqlalchemy as sa
 
 from cumulet.cloud import EmbeddedCloud
-from cumulet.conductor.saga import StepFailed
+from cumulet.conductor.saga import Status, StepFailed, operations, request_abort
 from cumulet.db.engine import Tx, metadata
 from cumulet.host.driver import GuestState
 from cumulet.settings import Settings
@@ -76,6 +76,7 @@ class TestCloud:
         self._context = ssl.create_default_context(cafile=str(running.authority.certificate_file))
         self._http = httpx.Client(base_url=running.url, verify=self._context, timeout=60)
         self._personas: dict[str, Client] = {}
+        self._kept: dict[str, Client] = {}
         self._snapshot: dict[str, list[dict[str, Any]]] = running.db.read(_all_rows)
 
     @property
@@ -197,8 +198,9 @@ class TestCloud:
     # -- starting over
 
     def reset(self) -> None:
-        """The cloud as it was when it had just started: records, guests, faults. Tokens of before are worth nothing."""
+        """The cloud as it was when it had just started, or at `keep`: records, guests, faults."""
         self.faults.clear()
+        self.embedded.db.write(self._abort_all)
         self.idle()
         snapshot = self._snapshot
         self.embedded.db.write(lambda tx: _restore(tx, snapshot))
@@ -206,7 +208,18 @@ class TestCloud:
         for host in self.hosts:
             for server_id in self.guests(host):
                 self.await_(self._destroy(host, server_id))
-        self._personas.clear()
+        self._personas = dict(self._kept)
+
+    def _abort_all(self, tx: Tx) -> None:
+        for row in tx.all(sa.select(operations.c.id).where(operations.c.status == Status.FORWARD)):
+            request_abort(tx, self.embedded.runner, row.id)
+
+    def keep(self, *personas: str) -> None:
+        """Make these personas, and let `reset` return to the cloud as it is now: they and their tokens stay good."""
+        for name in personas:
+            self.persona(name)
+        self._kept = dict(self._personas)
+        self._snapshot = self.embedded.db.read(_all_rows)
 
     async def _destroy(self, host: str, server_id: str) -> None:
         world = self.embedded.world
