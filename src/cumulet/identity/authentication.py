@@ -187,44 +187,48 @@ async def password_holder(call: Call[Any, Any], named: UserNamed) -> User:
     """
     identity: Identity = call.cloud.identity
     _check_named_in_domain(named, "identity/password/user")
-    user, enabled = await call.cloud.db.read_async(lambda tx: _find_user(tx, named))
-    key = user.id if user else _key_of_nobody(named)
-    address = call.client
-    attempt = identity.logins.begin(key, address)
-    matches = await identity.passwords.matches(user.password_hash if user else None, named.password)
-    if user is None or not matches or not enabled:
-        raise Unauthorized(
-            UNAUTHENTICATED, private=f"login refused: user {key}, known {user is not None}, enabled {enabled}"
-        )
-    identity.logins.succeeded(key, address, attempt)
-    return user
+    found = await call.cloud.db.read_async(lambda tx: _find_user(tx, named))
+    attempt = identity.logins.begin(found.counted_as, call.client)
+    matches = await identity.passwords.matches(found.user.password_hash if found.user else None, named.password)
+    if found.user is None or not matches or not found.enabled:
+        known, enabled = found.user is not None, found.enabled
+        raise Unauthorized(UNAUTHENTICATED, private=f"login as {found.counted_as}: known {known}, enabled {enabled}")
+    identity.logins.succeeded(found.counted_as, call.client, attempt)
+    return found.user
 
 
-def _find_user(tx: Tx, named: UserNamed) -> tuple[User | None, bool]:
-    """The user, and whether the user and its domain are enabled."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """Who is logging in, if that is anybody; `enabled`: and their domain; `counted_as`: the limiter's name for them."""
+
+    user: User | None
+    enabled: bool
+    counted_as: str
+
+
+def _find_user(tx: Tx, named: UserNamed) -> _Found:
     user: User | None = None
+    spelling = ""
     if isinstance(named.id, str):
         user = store.user_by_id(tx, named.id)
+        spelling = f"id {named.id}"
     elif isinstance(named.name, str) and isinstance(named.domain, DomainNamed):
         domain = _find_domain(tx, named.domain)
         user = store.user_by_name(tx, domain.id, named.name) if domain else None
+        # However the domain is named, attempts on a user that is not there count together, as they do on one that is.
+        spelling = f"name {named.name} in {domain.id if domain else (named.domain.id, named.domain.name)}"
     if user is None:
-        return None, False
+        # Hashed because it is as long as the caller likes.
+        nobody = hashlib.sha256(spelling.encode("utf-8", "surrogatepass")).hexdigest()
+        return _Found(user=None, enabled=False, counted_as=f"nobody {nobody}")
     domain = store.domain_by_id(tx, user.domain_id)
-    return user, user.enabled and domain is not None and domain.enabled
+    return _Found(user=user, enabled=user.enabled and domain is not None and domain.enabled, counted_as=user.id)
 
 
 def _find_domain(tx: Tx, named: DomainNamed) -> store.Domain | None:
     if isinstance(named.id, str):
         return store.domain_by_id(tx, named.id)
     return store.domain_by_name(tx, named.name) if isinstance(named.name, str) else None
-
-
-def _key_of_nobody(named: UserNamed) -> str:
-    """What attempts on a user that is not there are counted under; hashed because it is as long as the caller likes."""
-    domain = named.domain if isinstance(named.domain, DomainNamed) else DomainNamed()
-    text = "\0".join(str(part) for part in (named.id, named.name, domain.id, domain.name))
-    return "unknown:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _issue(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import argon2
 import pytest
 
 from tests.api.identity.place import Place, password_auth, project
@@ -122,3 +123,40 @@ def test_passwords_and_tokens_stay_out_of_answers_and_logs(place: Place, caplog:
         caplog.text,
     ]
     assert not [text for text in texts if secret in text or str(admin.token) in text or "argon2" in text]
+
+
+@pytest.mark.parametrize("name", ["demo", "nobody"])
+def test_other_ways_to_name_the_same_user_do_not_tell_whether_it_exists(place: Place, name: str) -> None:
+    ways: list[dict[str, Any]] = [
+        {"name": name, "domain": {"id": "default"}},
+        {"name": name, "domain": {"name": "Default"}},
+        {"name": name, "domain": {"id": "default", "name": "ignored"}},
+    ]
+    statuses = [attempt(place, ways[n % 3], "wrong")[0] for n in range(12)]
+    assert statuses == [401] * 10 + [429] * 2
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_stands_beside_an_id_changes_nothing(place: Place, known: bool) -> None:
+    user = place.admin().id_of("users", "demo") if known else "0" * 32
+    statuses = [attempt(place, {"id": user, "domain": {"id": str(n)}, "name": str(n)}, "wrong")[0] for n in range(11)]
+    assert statuses == [401] * 10 + [429]
+
+
+def test_every_login_costs_one_comparison_of_the_same_price(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    admin = place.admin()
+    admin.made("user", "users", name="locked", domain_id="default", password="right", enabled=False)
+    admin.made("user", "users", name="passwordless", domain_id="default")
+    compared: list[str] = []
+    verify = argon2.PasswordHasher.verify
+
+    def counting(hasher: argon2.PasswordHasher, stored: str, password: str) -> bool:
+        compared.append(stored.rsplit("$", 2)[0])
+        found: bool = verify(hasher, stored, password)
+        return found
+
+    monkeypatch.setattr(argon2.PasswordHasher, "verify", counting)
+    for user in ("demo", "locked", "passwordless", "nobody", {"id": "0" * 32}):
+        attempt(place, user, "wrong")
+    attempt(place, "demo", place.passwords.by_user["demo"])
+    assert compared == ["$argon2id$v=19$m=64,t=2,p=1"] * 6
