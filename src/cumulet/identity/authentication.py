@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
+
+from sqlalchemy import update
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Forbidden, NotFound, NotYet, Unauthorized
@@ -194,7 +196,27 @@ async def password_holder(call: Call[Any, Any], named: UserNamed) -> User:
         known, enabled = found.user is not None, found.enabled
         raise Unauthorized(UNAUTHENTICATED, private=f"login as {found.counted_as}: known {known}, enabled {enabled}")
     identity.logins.succeeded(found.counted_as, call.client, attempt)
-    return found.user
+    return await _at_todays_price(call, found.user, named.password)
+
+
+async def _at_todays_price(call: Call[Any, Any], user: User, password: str) -> User:
+    """Hash the password anew where its hash was made with other settings."""
+    passwords = call.cloud.identity.passwords
+    if user.password_hash is None or not passwords.outdated(user.password_hash):
+        return user
+    fresh: str = await passwords.hash(password)
+
+    def work(tx: Tx) -> None:
+        u = store.users.c
+        tx.execute(
+            update(store.users)
+            .where(u.id == user.id, u.password_hash == user.password_hash)
+            .values(password_hash=fresh)
+        )
+        call.cloud.identity.changed(tx)
+
+    await call.cloud.db.write_async(work)
+    return replace(user, password_hash=fresh)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,6 +41,10 @@ class Passwords:
         """Whether `password` is the one hashed; False, after the same work, where there is no hash."""
         return await self._run(self._matches, password_hash, password)
 
+    def outdated(self, password_hash: str) -> bool:
+        """Whether it was made at another price than is paid now; unequal prices would tell known users from unknown."""
+        return bool(self._hasher.check_needs_rehash(password_hash))
+
     def _matches(self, password_hash: str | None, password: str) -> bool:
         try:
             self._hasher.verify(password_hash or self._nobody.result(), password)

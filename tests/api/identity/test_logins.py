@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import argon2
 import pytest
 
+from cumulet.identity import bootstrap, store
 from tests.api.identity.place import Place, password_auth, project
 
 REFUSAL = "The request you have made requires authentication."
@@ -160,3 +162,24 @@ def test_every_login_costs_one_comparison_of_the_same_price(place: Place, monkey
         attempt(place, user, "wrong")
     attempt(place, "demo", place.passwords.by_user["demo"])
     assert compared == ["$argon2id$v=19$m=64,t=2,p=1"] * 6
+
+
+def test_a_hash_made_with_other_settings_is_renewed_at_the_next_login(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'db'}"
+    cheap = Place(tmp_path, url, argon2_memory_kib=64)
+    passwords = cheap.passwords.by_user
+    bootstrap.write_clouds_yaml(tmp_path / "clouds.yaml", auth_url="", cacert=None, passwords=passwords, region="R")
+    cheap.close()
+    dear = Place(tmp_path, url, argon2_memory_kib=128)
+
+    def stored() -> str:
+        user = dear.database.read(lambda tx: store.user_by_name(tx, "default", "demo"))
+        assert user is not None
+        return str(user.password_hash)
+
+    assert attempt(dear, "demo", "wrong")[0] == 401
+    assert "m=64," in stored()
+    assert attempt(dear, "demo", passwords["demo"])[0] == 201
+    assert "m=128," in stored()
+    assert attempt(dear, "demo", passwords["demo"])[0] == 201
+    dear.close()
