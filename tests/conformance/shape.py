@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 Shape: TypeAlias = "str | dict[str, Shape] | list[Shape]"
 
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?", re.ASCII)
-MAPS: Final = frozenset({"addresses", "server_groups_members"})
+MAPS: Final = frozenset({"addresses", "extra_specs", "hosts"})
 """Objects whose keys are data: their shape is that of their values."""
 
 
@@ -73,7 +73,7 @@ def _merged_objects(one: dict[str, Shape], other: dict[str, Shape]) -> dict[str,
     for name in sorted({key.removesuffix("?") for key in (*one, *other)}):
         kept = [item[key] for item in (one, other) for key in (name, f"{name}?") if key in item]
         optional = len(kept) < 2 or f"{name}?" in one or f"{name}?" in other
-        merged[f"{name}?" if optional else name] = _merged(kept)
+        merged[f"{name}?" if optional and name != "*" else name] = _merged(kept)
     return merged
 
 
@@ -81,8 +81,8 @@ def differences(expected: Shape, actual: Shape, where: str = "") -> list[str]:
     """Each difference as one readable line."""
     here = where or "body"
     if isinstance(expected, dict) and isinstance(actual, dict):
-        found = [f"{here}: key {key!r} is missing" for key in expected if key not in actual]
-        found += [f"{here}: key {key!r} is not Nova's" for key in actual if key not in expected]
+        found = [f"{here}: key {key!r} is missing" for key in expected if key not in (*actual, "*")]
+        found += [f"{here}: key {key!r} is not Nova's" for key in actual if key not in (*expected, "*")]
         for key in expected.keys() & actual.keys():
             found += differences(expected[key], actual[key], f"{where}.{key}")
         return sorted(found)

@@ -40,8 +40,14 @@ class Target:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
+class NotOffered(RuntimeError):
+    """A set-up request got 501: the cloud says that it does not have this yet."""
+
+
 def checked(answer: httpx.Response) -> Any:
     """The JSON of a set-up request that must have worked."""
+    if answer.status_code == 501:
+        raise NotOffered(f"{answer.request.method} {answer.request.url}: {answer.text[:300]}")
     if answer.status_code >= 400:
         raise RuntimeError(f"{answer.request.method} {answer.request.url}: {answer.status_code} {answer.text[:500]}")
     return answer.json() if answer.content else None

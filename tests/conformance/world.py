@@ -5,6 +5,7 @@ The same code prepares real Nova and Cumulet, so that a difference in an answer 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from typing import Any, Final
 import httpx
 
 from tests.conformance.case import LATEST, NO_BODY, UNKNOWN, Raw, Request, admin
-from tests.conformance.target import Target, checked
+from tests.conformance.target import NotOffered, Target, checked
 
 _PLACEHOLDER: Final = re.compile(r"\{([a-z0-9_]+(?::[a-z0-9_.]+)?)\}")
 PUBLIC_KEY: Final = (
@@ -322,12 +323,14 @@ class World:
     def begin(self) -> None:
         """Clear what an earlier run against the same cloud left."""
         self.sweep()
-        for aggregate in self.ask("GET", "/os-aggregates")["aggregates"]:
-            self.pool["aggregate"] = str(aggregate["id"])
-            self.drop_aggregate()
-        groups = self.send(Request(persona="member", method="GET", path="/os-server-groups", version=LATEST))
-        for group in checked(groups)["server_groups"]:
-            self.delete_quietly(f"/os-server-groups/{group['id']}", "member")
+        with contextlib.suppress(NotOffered):
+            for aggregate in self.ask("GET", "/os-aggregates")["aggregates"]:
+                self.pool["aggregate"] = str(aggregate["id"])
+                self.drop_aggregate()
+        with contextlib.suppress(NotOffered):
+            groups = self.send(Request(persona="member", method="GET", path="/os-server-groups", version=LATEST))
+            for group in checked(groups)["server_groups"]:
+                self.delete_quietly(f"/os-server-groups/{group['id']}", "member")
 
     # --- waiting and clearing up ---------------------------------------------------------------------------------
 
@@ -339,6 +342,8 @@ class World:
             if answer.status_code == 404:
                 return {}
             found: dict[str, Any] = checked(answer)["server"]
+            if found["status"] == "DELETED":
+                return {}
             if found["status"] not in BUSY and found["OS-EXT-STS:task_state"] is None and self.moves_over(server):
                 if wanted and found["status"] != wanted:
                     raise RuntimeError(f"server {server} is {found['status']}, not {wanted}: {found.get('fault')}")

@@ -26,7 +26,7 @@ from cumulet.compute.scheduler import Reason
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
-from cumulet.compute.store import change_owner, get_server, hosts, migrations
+from cumulet.compute.store import change_owner, flavors, get_server, hosts, migrations
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, Wishes
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest
@@ -143,12 +143,13 @@ class LiveMigration(msgspec.Struct, frozen=True, kw_only=True):
 
 def _first_state(call: Call[Server, MigrateLive], server: Server, operation_id: str, action_id: int) -> LiveMigration:
     uuid = call.cloud.clock.uuid()
+    flavor = call.tx.scalar(sa.select(flavors.c.id).where(flavors.c.flavor_id == server.flavor.flavor_id))
     result = call.tx.execute(
         sa.insert(migrations).values(
             uuid=uuid, server_id=server.id, project_id=call.caller.project_id or server.project_id,
             user_id=call.caller.user_id, operation_id=operation_id, type="live-migration", status="accepted",
-            source_host=server.host, destination_host=call.body.host, created_at_us=call.now_us,
-            updated_at_us=call.now_us,
+            source_host=server.host, destination_host=call.body.host, old_flavor_number=flavor,
+            new_flavor_number=flavor, created_at_us=call.now_us, updated_at_us=call.now_us,
         )
     )  # fmt: skip
     assert result.inserted_primary_key is not None

@@ -159,7 +159,8 @@ def _server_view(call: Call[Server, Any], row: sa.Row[Any], *, with_host: bool) 
 def list_migrations(call: Call[None, None]) -> dict[str, Any]:
     """List migrations: every project's for administrators, else those of the caller's own project, when asked for."""
     query = call.query
-    if (query.get("project_id") or None) != call.caller.project_id or call.caller.project_id is None:
+    project_id = query.get("project_id") if call.version.at_least("2.80") else None
+    if not project_id or project_id != call.caller.project_id:
         call.require(INDEX_ALL)
     with_host = call.authorise(INDEX_HOST, None)
     conditions = _conditions(call, with_host=with_host)
@@ -180,9 +181,11 @@ def _conditions(call: Call[None, None], *, with_host: bool) -> list[sa.ColumnEle
     for name, column in (
         ("instance_uuid", migrations.c.server_id), ("status", migrations.c.status),
         ("migration_type", migrations.c.type), ("user_id", migrations.c.user_id),
-        ("project_id", migrations.c.project_id), ("uuid", migrations.c.uuid),
+        ("project_id", migrations.c.project_id),
     ):  # fmt: skip
-        if (value := query.get(name)) is not None:
+        # Before 2.80 an owner in the query was a parameter that Nova did not know, and ignored.
+        ignored = name in ("user_id", "project_id") and not call.version.at_least("2.80")
+        if (value := query.get(name)) is not None and not ignored:
             conditions.append(column == value)
     # Who may not see hosts may not find them out by filtering either.
     source, host = query.get("source_compute"), query.get("host")

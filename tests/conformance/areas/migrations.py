@@ -40,6 +40,10 @@ def cases() -> Iterator[Case]:
     for query in ("instance_uuid=zzz", "instance_uuid={unknown}", "instance_uuid={server}"):
         for version in ("2.1", "2.59", "2.80"):
             yield case(f"migrations/of {query}", "admin", version, "GET", f"/os-migrations?{query}")
+    for persona in ("reader", "manager", "other_manager", "admin"):
+        for version in ("2.1", "2.59", "2.79", "2.80"):
+            path = f"/os-migrations?{mine}&project_id={{project:{persona}}}"
+            yield case("migrations/of the own project", persona, version, "GET", path, needs=("migrated",))
     yield from of_a_server()
 
 
