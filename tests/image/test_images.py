@@ -348,7 +348,7 @@ def test_images_are_filtered(world: World) -> None:
     world.create(name="queued", protected=True)
     world.create(name="hidden", os_hidden=True)
     assert set(names(world)) == {"small", "large", "queued"}
-    assert names(world, os_hidden="true") == ["hidden"]
+    assert names(world, os_hidden="true") == names(world, os_hidden="True") == ["hidden"]
     assert names(world, name="small") == ["small"]
     assert set(names(world, name="in:small,queued")) == {"small", "queued"}
     assert names(world, name='in:"small"') == ["small"]

@@ -160,7 +160,8 @@ def _filters(query: Query) -> list[_Condition]:
         if name == "changes-since":
             raise BadRequest('The "changes-since" filter is no longer available on v2.')
         if name == "os_hidden":
-            hidden = _boolean(name, value)
+            # Only this one is taken in any case; openstacksdk writes True.
+            hidden = _boolean(name, value.lower())
         elif name == "visibility":
             if value not in ("community", "public", "private", "shared", "all"):
                 raise BadRequest(f"Invalid visibility value: {value}")
