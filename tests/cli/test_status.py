@@ -19,7 +19,7 @@ def test_it_shows_hosts_servers_and_operations(running: Up) -> None:
     assert "host1" in seen.out
     assert "host2" in seen.out
     assert "Servers (1)" in seen.out
-    assert created in seen.out.replace("\n", "")
+    assert created in seen.out
     assert "Operations under way" in seen.out
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cumulet.cli import state_folder
+from cumulet.cli.screen import screen, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,7 +33,6 @@ def status(clouds_file: Path | None, cloud: str) -> int:
     The exit status is 1 if a host is down or an operation is stuck.
     """
     import httpx
-    from rich.console import Console
 
     from cumulet.cli.client import Unexpected, credentials_of, https, log_in
 
@@ -43,7 +43,7 @@ def status(clouds_file: Path | None, cloud: str) -> int:
         raise click.ClickException(f"there is no {path}: start a cloud with `cumulet up`, or name its file") from error
     except (KeyError, TypeError) as error:
         raise click.ClickException(f"{path} has no usable entry `{cloud}`") from error
-    console = Console()
+    console = screen()
     try:
         with https(credentials.auth_url.rsplit("/identity", 1)[0], authority) as http:
             admin = log_in(http, "admin", credentials)
@@ -54,18 +54,16 @@ def status(clouds_file: Path | None, cloud: str) -> int:
         raise click.ClickException(f"no cloud answers at {credentials.auth_url}: {error}") from error
     except Unexpected as error:
         raise click.ClickException(str(error)) from error
-    for table in (hosts, servers, operations):
-        console.print(table)
+    for rows in (hosts, servers, operations):
+        console.print(rows)
     return 1 if down or stuck else 0
 
 
 def _table(title: str, *columns: str) -> Table:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", pad_edge=False)
+    found = table(title)
     for column in columns:
-        table.add_column(column)
-    return table
+        found.add_column(column, no_wrap=column in ("id", "server"))
+    return found
 
 
 def _hosts(admin: Persona) -> tuple[Table, int]:
@@ -76,7 +74,7 @@ def _hosts(admin: Persona) -> tuple[Table, int]:
         for one in admin.get("/compute/v2.1/os-hypervisors/detail?with_servers=true")["hypervisors"]
     }
     providers = {one["name"]: one["uuid"] for one in admin.get("/placement/resource_providers")["resource_providers"]}
-    table = _table("Hosts", "host", "state", "takes servers", "servers", "memory used", "runs")
+    rows = _table("Hosts", "host", "state", "takes servers", "servers", "memory used", "runs")
     for service in sorted(services, key=lambda one: str(one["host"])):
         name = service["host"]
         hypervisor = hypervisors.get(name, {})
@@ -84,15 +82,15 @@ def _hosts(admin: Persona) -> tuple[Table, int]:
         state = str(service["state"]) + (" (forced)" if service.get("forced_down") else "")
         memory = _memory(admin, providers[name]) if name in providers else ""
         count = len(hypervisor.get("servers") or [])
-        _row(table, name, state, taking, count, memory, hypervisor.get("hypervisor_type", ""))
-    return table, sum(service["state"] != "up" for service in services)
+        _row(rows, name, state, taking, count, memory, hypervisor.get("hypervisor_type", ""))
+    return rows, sum(service["state"] != "up" for service in services)
 
 
-def _row(table: Table, *cells: object) -> None:
+def _row(rows: Table, *cells: object) -> None:
     """Add a row of plain text: names are their users' choice and must not be read as markup."""
     from rich.text import Text
 
-    table.add_row(*(Text(str(cell)) for cell in cells))
+    rows.add_row(*(Text(str(cell)) for cell in cells))
 
 
 def _memory(admin: Persona, provider: str) -> str:
@@ -108,10 +106,10 @@ def _servers(admin: Persona) -> Table:
     while page := admin.get(f"/compute/v2.1/servers/detail?all_tenants=true&limit=1000{marker}")["servers"]:
         found += page
         marker = f"&marker={page[-1]['id']}"
-    table = _table(f"Servers ({len(found)})", "id", "name", "status", "task", "host", "project")
+    rows = _table(f"Servers ({len(found)})", "id", "name", "status", "task", "host", "project")
     for server in sorted(found, key=lambda one: (str(one["name"]), str(one["id"]))):
         _row(
-            table,
+            rows,
             server["id"],
             server["name"],
             server["status"],
@@ -119,20 +117,20 @@ def _servers(admin: Persona) -> Table:
             server["OS-EXT-SRV-ATTR:host"] or "",
             server["tenant_id"],
         )
-    return table
+    return rows
 
 
 def _operations(admin: Persona) -> tuple[Table, int]:
     """Operations that have not ended, and how many of them are stuck."""
     found = admin.get("/compute/v2.1/cumulet/operations")["operations"]
-    table = _table(f"Operations under way ({len(found)})", "operation", "server", "since", "at", "stuck because")
+    rows = _table(f"Operations under way ({len(found)})", "operation", "server", "since", "at", "stuck because")
     for operation in found:
         _row(
-            table,
+            rows,
             operation["saga"],
             operation["server_id"],
             operation["started_at"],
             f"{operation['status']}, step {operation['position'] + 1}",
             operation["cause"] or "",
         )
-    return table, sum(operation["stuck"] for operation in found)
+    return rows, sum(operation["stuck"] for operation in found)

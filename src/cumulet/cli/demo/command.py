@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 HOSTS = ["host1", "host2"]
 SIMULATED_WORDS = "Hosts are SIMULATED: real API, policy, database and sagas, modelled guests."
-PLAIN_WIDTH = 140
-"""Columns, where there is no terminal to ask."""
 SIMULATED_SPEED = "1"
 """Virtual seconds per second: as slow as life, so that there is a progress to watch."""
 
@@ -40,16 +38,13 @@ def demo(driver: Wish) -> int:
     to the other host while watching its console from outside; then shows who is refused, and why. The exit status is 0
     only if everything shown really held.
     """
-    from rich.console import Console
-
     from cumulet.cli.demo.evidence import Evidence
     from cumulet.cli.driver_choice import choose
+    from cumulet.cli.screen import screen
 
     choice = choose(driver, with_image=True)
     chosen = choice.driver
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PLAIN_WIDTH)
+    console = screen()
     evidence = Evidence(console)
     begun = time.monotonic()
     if chosen == "simulated":

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from cumulet.cli.screen import table
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,11 @@ class Evidence:
         return bool(self.claims) and all(claim.held for claim in self.claims)
 
     def table(self) -> Table:
-        table = Table(title="What was shown", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        found = table("What was shown")
         widest = max((len(claim.text) for claim in self.claims), default=0)
-        table.add_column("claim", width=min(widest + 3, self.console.width // 2))
-        table.add_column("seen", no_wrap=True, overflow="ellipsis")
+        found.add_column("claim", width=min(widest + 3, self.console.width // 2))
+        found.add_column("seen", no_wrap=True, overflow="ellipsis")
         for claim in self.claims:
             mark = "[green]ok[/green]" if claim.held else "[bold red]NO[/bold red]"
-            table.add_row(f"{mark} {escape(claim.text)}", escape(claim.seen))
-        return table
+            found.add_row(f"{mark} {escape(claim.text)}", escape(claim.seen))
+        return found

@@ -17,6 +17,8 @@ from cumulet.cli.demo.servers import SERVERS, Pair, host_of, show, until
 MIB = 1024 * 1024
 ENDED = ("completed", "error", "failed", "cancelled")
 MIGRATION_SECONDS = 60.0
+SLOWEST_BYTES_S = 4096.0
+"""Below this nothing moves, and an estimate would be a number without meaning."""
 PLAIN_SECONDS = 0.5
 """How often a line of progress is printed where there is no terminal to draw a bar on."""
 
@@ -42,7 +44,7 @@ class Reading:
 
     @property
     def eta_seconds(self) -> float | None:
-        return self.remaining / self.rate if self.rate > 0 else None
+        return self.remaining / self.rate if self.rate >= SLOWEST_BYTES_S else None
 
     def __str__(self) -> str:
         eta = "-" if self.eta_seconds is None else f"{self.eta_seconds:.1f} s"
@@ -126,7 +128,10 @@ def migrate(evidence: Evidence, people: People, pair: Pair, hosts: list[str]) ->
         evidence.tell(f"admin: os-migrateLive of {pair.moving} from {source} to {destination}: {answer.status}")
         if answer.status != 202:
             raise Unexpected(f"os-migrateLive: {answer.status} {answer.message}")
-        record = _watch(evidence, admin, pair.moving)
+        try:
+            record = _watch(evidence, admin, pair.moving)
+        except Unexpected as problem:
+            raise Unexpected(f"{problem}; {_under_way(admin, pair.moving)}") from problem
         went_on = watcher.wait_for_more(10, 15.0)
     evidence.claim("the migration completed", record["status"] == "completed", _story_of(record))
     after = show(admin, pair.moving)
@@ -175,6 +180,16 @@ def _watch(evidence: Evidence, admin: Persona, server_id: str) -> dict[str, Any]
                 bar.finish(f"{record['status']} after {passed:.2f} s{sent}")
                 return record
     raise AssertionError("unreachable: `until` raises")
+
+
+def _under_way(admin: Persona, server_id: str) -> str:
+    """What the cloud itself says about an operation that has not ended in time."""
+    operations = admin.get("/compute/v2.1/cumulet/operations")["operations"]
+    mine = [one for one in operations if one["server_id"] == server_id]
+    return "; ".join(
+        f"{one['saga']} {one['status']} at step {one['position']}, attempt {one['attempts']}, {one['cause'] or 'not stuck'}"
+        for one in mine
+    )
 
 
 def _story_of(record: dict[str, Any]) -> str:
