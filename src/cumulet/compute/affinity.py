@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from cumulet.compute.model import Server
-from cumulet.compute.store import servers
+from cumulet.compute.store import server_group_members, server_groups, servers
 from cumulet.db.engine import Tx
 
 
@@ -13,7 +13,38 @@ def constraints(tx: Tx, server: Server) -> tuple[frozenset[str] | None, frozense
     """(hosts it must be on, or None for any; hosts it must not be on), from the hints of its request."""
     together = _hosts_of(tx, _ids(server.scheduler_hints.get("same_host")), server.id)
     apart = _hosts_of(tx, _ids(server.scheduler_hints.get("different_host")), server.id)
-    return (together or None, apart)
+    grouped, crowded = _of_group(tx, server)
+    both = together & grouped if together and grouped else together or grouped
+    return (both or None, apart | crowded)
+
+
+def _of_group(tx: Tx, server: Server) -> tuple[frozenset[str], frozenset[str]]:
+    """(hosts of an affinity group's other members, hosts with as many of an anti-affinity group as it allows).
+
+    The soft policies are wishes, which the scheduler may leave unfulfilled.
+    """
+    group = tx.first(
+        sa.select(server_groups)
+        .join(server_group_members, server_group_members.c.group_id == server_groups.c.id)
+        .where(server_group_members.c.server_id == server.id)
+    )
+    if group is None or group.policy not in ("affinity", "anti-affinity"):
+        return frozenset(), frozenset()
+    members = tx.all(
+        sa.select(servers.c.host, sa.func.count().label("members"))
+        .join(server_group_members, server_group_members.c.server_id == servers.c.id)
+        .where(
+            server_group_members.c.group_id == group.id,
+            servers.c.id != server.id,
+            servers.c.host.is_not(None),
+            servers.c.deleted_at_us.is_(None),
+        )
+        .group_by(servers.c.host)
+    )
+    if group.policy == "affinity":
+        return frozenset(row.host for row in members), frozenset()
+    most = int(group.rules.get("max_server_per_host", 1))
+    return frozenset(), frozenset(row.host for row in members if row.members >= most)
 
 
 def _ids(hint: object) -> list[str]:

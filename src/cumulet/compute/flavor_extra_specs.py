@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cumulet.compute import attribute_types as t
+from cumulet.compute.extra_spec_rules import require_meaningful
 from cumulet.compute.flavors import SHOW_EXTRA_SPECS, ShowQuery, flavor_in_sight
 from cumulet.compute.rules import ADMIN, READER
 from cumulet.compute.service import COMPUTE
@@ -82,6 +83,9 @@ def _value(value: Any) -> str | int | float:
 
 
 def _add(call: Call[None, Any], specs: Mapping[str, Any]) -> None:
+    if call.version.at_least("2.86"):
+        for key, value in specs.items():
+            require_meaningful(key, str(value))
     flavor = flavor_in_sight(call.tx, call.caller, call.path["flavor_id"])
     # Nova stores text, whatever was given.
     _store(call.tx, flavor.flavor_id, flavor.extra_specs | {key: str(value) for key, value in specs.items()})

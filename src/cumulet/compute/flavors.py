@@ -26,8 +26,8 @@ DELETE = rule("os_compute_api:os-flavor-manage:delete", ADMIN)
 SHOW_EXTRA_SPECS = rule("os_compute_api:os-flavor-extra-specs:index", READER)
 
 LARGEST_FLOAT = 3.40282e38
-_SORT_COLUMNS = {
-    "created_at": flavors.c.created_at_us, "description": flavors.c.description, "disabled": flavors.c.disabled,
+_SORT_COLUMNS: dict[str, sa.ColumnElement[Any]] = {
+    "created_at": flavors.c.created_at_us, "description": sa.func.coalesce(flavors.c.description, ""), "disabled": flavors.c.disabled,
     "ephemeral_gb": flavors.c.ephemeral_gib, "flavorid": flavors.c.flavor_id, "id": flavors.c.id,
     "is_public": flavors.c.is_public, "memory_mb": flavors.c.memory_mib, "name": flavors.c.name,
     "root_gb": flavors.c.disk_gib, "rxtx_factor": flavors.c.rxtx_factor, "swap": flavors.c.swap_mib,
@@ -269,16 +269,13 @@ def _visible(call: Call[None, None]) -> sa.ColumnElement[bool]:
     return sa.or_(flavors.c.is_public.is_(public), own)
 
 
-def _after(tx: Tx, marker: str, column: sa.Column[Any], descending: bool) -> sa.ColumnElement[bool]:
+def _after(tx: Tx, marker: str, column: sa.ColumnElement[Any], descending: bool) -> sa.ColumnElement[bool]:
     at = tx.first(sa.select(column, flavors.c.id).where(flavors.c.flavor_id == marker))
     if at is None:
         raise BadRequest(f"marker [{marker}] not found")
-    value, number = at._tuple()
-    # A missing value sorts as an empty one, on every database alike.
+    value, number = tuple(at)
     past = column < value if descending else column > value
     past_number = flavors.c.id < number if descending else flavors.c.id > number
-    if value is None:
-        return past_number
     return sa.or_(past, sa.and_(column == value, past_number))
 
 

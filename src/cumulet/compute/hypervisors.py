@@ -9,7 +9,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.compute import attribute_types as t
-from cumulet.compute.links import next_links, page
+from cumulet.compute.links import MAX_LIMIT, Page, next_links, page
 from cumulet.compute.model import VmState
 from cumulet.compute.rules import ADMIN
 from cumulet.compute.server_views import instance_name
@@ -116,7 +116,7 @@ def list_hypervisor_servers(call: Call[None, None]) -> dict[str, Any]:
 
 
 def _listed(call: Call[None, None], path: str, *, detailed: bool) -> dict[str, Any]:
-    asked = page(call)
+    asked = page(call) if call.version.at_least("2.33") else Page(MAX_LIMIT, None)
     pattern = call.parameters.hypervisor_hostname_pattern
     if pattern is not None:
         if "limit" in call.query or asked.marker:
@@ -148,11 +148,18 @@ def _page(call: Call[None, None]) -> list[sa.Row[Any]]:
         return call.tx.all(query)
     asked = page(call)
     if asked.marker is not None:
-        marker = call.tx.first(_by_id(call, asked.marker)) if _is_id(call, asked.marker) else None
+        marker = _marker(call, asked.marker)
         if marker is None:
             raise BadRequest(f"marker [{asked.marker}] not found")
         query = query.where(hosts.c.id > marker.id)
     return call.tx.all(query.limit(asked.limit))
+
+
+def _marker(call: Call[None, None], text: str) -> sa.Row[Any] | None:
+    """By uuid at any microversion, as Nova has it, or by the id this one shows."""
+    if is_uuid(text):
+        return call.tx.first(sa.select(hosts).where(hosts.c.hypervisor_uuid == text.lower()))
+    return call.tx.first(_by_id(call, text)) if _is_id(call, text) else None
 
 
 def _is_id(call: Call[None, None], text: str) -> bool:
@@ -268,6 +275,9 @@ def _view(
         view["uptime"] = None
         return view
     view |= _sizes(row, use or Use())
-    cpu = {"arch": "x86_64", "models": list(facts.get("cpu_models", ()))}
+    cpu: dict[str, Any] = {
+        "arch": "x86_64", "model": next(iter(facts.get("cpu_models", ())), ""), "vendor": "", "features": [],
+        "topology": {"sockets": 1, "cores": facts.get("vcpus", 0), "threads": 1},
+    }  # fmt: skip
     view["cpu_info"] = cpu if call.version.at_least("2.28") else msgspec.json.encode(cpu).decode()
     return view

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from cumulet.web.operation import Call
+from cumulet.web.schema import plan
 
 MAX_LIMIT = 1000
 """Nova's `max_limit`: no page is longer."""
@@ -14,6 +15,12 @@ MAX_LIMIT = 1000
 class Page(NamedTuple):
     limit: int
     marker: str | None
+
+
+def known(call: Call[Any, Any], query: type) -> dict[str, str]:
+    """The last value of every parameter that `query` has at this microversion: Nova drops the others unread."""
+    names = plan(query, call.version).schema["properties"]
+    return {name: value for name, value in call.query.pairs if name in names}
 
 
 def page(call: Call[Any, Any]) -> Page:

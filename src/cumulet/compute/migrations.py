@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 from cumulet.clock import iso_us
 from cumulet.compute import attribute_types as t
 from cumulet.compute.flavors import ShowQuery
-from cumulet.compute.links import Page, links, next_links, page
+from cumulet.compute.links import Page, known, links, next_links, page
 from cumulet.compute.model import Server
 from cumulet.compute.rules import ADMIN, MANAGER
 from cumulet.compute.server_actions import record_done
@@ -18,7 +19,7 @@ from cumulet.compute.server_filters import moment_us
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
-from cumulet.compute.store import migrations
+from cumulet.compute.store import flavors, migrations, servers
 from cumulet.conductor.saga import request_abort, request_force
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotFound
@@ -158,59 +159,61 @@ def _server_view(call: Call[Server, Any], row: sa.Row[Any], *, with_host: bool) 
 @COMPUTE.operation("GET", "/os-migrations", rules=(Rule(INDEX),), query=MigrationsQuery)
 def list_migrations(call: Call[None, None]) -> dict[str, Any]:
     """List migrations: every project's for administrators, else those of the caller's own project, when asked for."""
-    query = call.query
-    project_id = query.get("project_id") if call.version.at_least("2.80") else None
-    if not project_id or project_id != call.caller.project_id:
+    given = known(call, MigrationsQuery)
+    if (given.get("project_id") or None) != call.caller.project_id or call.caller.project_id is None:
         call.require(INDEX_ALL)
     with_host = call.authorise(INDEX_HOST, None)
-    conditions = _conditions(call, with_host=with_host)
+    conditions = _conditions(given, with_host=with_host)
     paged = call.version.at_least("2.59")
     asked = page(call) if paged else Page(1_000_000, None)
     order = [migrations.c.created_at_us.desc(), migrations.c.id.desc()] if paged else [migrations.c.id]
     if asked.marker is not None:
         conditions.append(_after(call.tx, asked.marker))
-    rows = call.tx.all(sa.select(migrations).where(*conditions).order_by(*order).limit(asked.limit))
+    rows = call.tx.all(_SELECT.where(*conditions).order_by(*order).limit(asked.limit))
     answer: dict[str, Any] = {"migrations": [_view(call, row, with_host=with_host) for row in rows]}
     if paged and (following := next_links(call, "os-migrations", asked, len(rows), rows[-1].uuid if rows else "")):
         answer["migrations_links"] = following
     return answer
 
 
-def _conditions(call: Call[None, None], *, with_host: bool) -> list[sa.ColumnElement[bool]]:
-    query, conditions = call.query, []
-    for name, column in (
-        ("instance_uuid", migrations.c.server_id), ("status", migrations.c.status),
-        ("migration_type", migrations.c.type), ("user_id", migrations.c.user_id),
-        ("project_id", migrations.c.project_id),
-    ):  # fmt: skip
-        # Before 2.80 an owner in the query was a parameter that Nova did not know, and ignored.
-        ignored = name in ("user_id", "project_id") and not call.version.at_least("2.80")
-        if (value := query.get(name)) is not None and not ignored:
-            conditions.append(column == value)
+_SELECT = sa.select(
+    migrations,
+    sa.select(flavors.c.id)
+    .join(servers, servers.c.flavor["flavor_id"].as_string() == flavors.c.flavor_id)
+    .where(servers.c.id == migrations.c.server_id)
+    .scalar_subquery()
+    .label("flavor_number"),
+)
+
+
+def _conditions(given: Mapping[str, str], *, with_host: bool) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = [
+        column == given[name] for name, column in _EXACT.items() if name in given
+    ]
     # Who may not see hosts may not find them out by filtering either.
-    source, host = query.get("source_compute"), query.get("host")
+    source, host = given.get("source_compute"), given.get("host")
     if with_host and host is not None:
         conditions.append(sa.or_(migrations.c.source_host == host, migrations.c.destination_host == host))
     elif with_host and source is not None:
         conditions.append(migrations.c.source_host == source)
     elif host is not None or source is not None:
         conditions.append(sa.false())
-    if query.get("hidden") not in (None, "", "0", "false", "False"):
+    if given.get("hidden") not in (None, "", "0", "false", "False"):
         conditions.append(sa.false())
-    return conditions + _time_conditions(call)
-
-
-def _time_conditions(call: Call[None, None]) -> list[sa.ColumnElement[bool]]:
-    conditions: list[sa.ColumnElement[bool]] = []
-    since = call.query.get("changes-since") if call.version.at_least("2.59") else None
-    before = call.query.get("changes-before") if call.version.at_least("2.66") else None
+    since, before = (moment_us(given[name]) if name in given else None for name in ("changes-since", "changes-before"))
     if since is not None:
-        conditions.append(migrations.c.updated_at_us >= moment_us(since))
+        conditions.append(migrations.c.updated_at_us >= since)
     if before is not None:
-        conditions.append(migrations.c.updated_at_us <= moment_us(before))
-    if since is not None and before is not None and moment_us(before) < moment_us(since):
+        conditions.append(migrations.c.updated_at_us <= before)
+    if since is not None and before is not None and before < since:
         raise BadRequest("The value of changes-since must be less than or equal to changes-before.")
     return conditions
+
+
+_EXACT = {
+    "instance_uuid": migrations.c.server_id, "status": migrations.c.status, "migration_type": migrations.c.type,
+    "user_id": migrations.c.user_id, "project_id": migrations.c.project_id,
+}  # fmt: skip
 
 
 def _after(tx: Tx, marker: str) -> sa.ColumnElement[bool]:
@@ -226,8 +229,8 @@ def _after(tx: Tx, marker: str) -> sa.ColumnElement[bool]:
 def _view(call: Call[None, None], row: sa.Row[Any], *, with_host: bool) -> dict[str, Any]:
     view: dict[str, Any] = {
         "id": row.id, "status": row.status, "instance_uuid": row.server_id, "created_at": iso_us(row.created_at_us),
-        "updated_at": iso_us(row.updated_at_us), "old_instance_type_id": row.old_flavor_number,
-        "new_instance_type_id": row.new_flavor_number, **_host_fields(row, shown=with_host),
+        "updated_at": iso_us(row.updated_at_us), "old_instance_type_id": row.old_flavor_number or row.flavor_number,
+        "new_instance_type_id": row.new_flavor_number or row.flavor_number, **_host_fields(row, shown=with_host),
     }  # fmt: skip
     if call.version.at_least("2.23"):
         view["migration_type"] = row.type

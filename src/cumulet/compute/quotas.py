@@ -60,7 +60,7 @@ def _servers_used(tx: Tx, project_id: str, user_id: str | None) -> tuple[int, in
     ).where(servers.c.project_id == project_id, servers.c.deleted_at_us.is_(None))
     if user_id:
         query = query.where(servers.c.user_id == user_id)
-    count, cores, ram = tx.all(query)[0]._tuple()
+    count, cores, ram = tuple(tx.all(query)[0])
     return int(count), int(cores), int(ram)
 
 

@@ -247,6 +247,12 @@ def _require_implemented(call: Call[None, CreateServers]) -> None:
         call.require(ATTACH_VOLUME)
         if body.block_device_mapping and body.block_device_mapping_v2:
             raise BadRequest("Using different block_device_mapping syntaxes is not allowed in the same request.")
+        second = body.block_device_mapping_v2
+        if second and not any(str(device.boot_index) == "0" for device in second):
+            raise BadRequest(
+                "Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping "
+                "combination is not valid."
+            )
         if not all(_is_boot_image(device, body.image_ref) for device in devices):
             raise NotYet("Volumes and further disks (block_device_mapping) are not implemented.")
 
@@ -442,7 +448,8 @@ def _records(
             description=None if isinstance(described, Unset) else described,
             reservation_id=reservation_id, launch_index=n, flavor=flavor, image_id=image.id,
             image_properties=properties, key_name=body.key_name, public_key=public_key, user_data=body.user_data,
-            config_drive=body.config_drive, metadata={} if isinstance(body.metadata, Unset) else body.metadata, system_metadata={},
+            config_drive=body.config_drive,
+            metadata={} if isinstance(body.metadata, Unset) else body.metadata, system_metadata={},
             availability_zone=placing.zone or "", requested_zone=placing.zone, pinned_host=placing.host,
             scheduler_hints=_hints(call), disk_config=body.disk_config, access_ipv4=body.access_ipv4,
             access_ipv6=body.access_ipv6, host=None, launched_on=None, generation=0, guest=None,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import sqlalchemy as sa
 
 from cumulet.compute import attribute_types as t
-from cumulet.compute.links import page
+from cumulet.compute.links import known, page
 from cumulet.compute.model import PowerState
 from cumulet.compute.pattern import Pattern, is_literal
 from cumulet.compute.rules import ADMIN
@@ -163,12 +163,16 @@ def select_servers(call: Call[Any, Any], columns: sa.Select[Any], *, all_tenants
 
 
 def _allowed_options(call: Call[Any, Any]) -> dict[str, str]:
-    options = {name: value for name, value in call.query.pairs if name not in PAGING}
+    if any(name.startswith("_") for name, _ in call.query.pairs):
+        hidden = next(name for name, _ in call.query.pairs if name.startswith("_"))
+        if call.authorise(ALL_FILTERS, None):
+            raise BadRequest(f"Invalid filter field: {hidden}.")
+    options = {name: value for name, value in known(call, ServersQuery).items() if name not in PAGING}
     if not call.authorise(ALL_FILTERS, None):
         allowed = {name for since, names in _OPEN_FILTERS if call.version.at_least(since) for name in names}
         options = {name: value for name, value in options.items() if name in allowed}
     for name in options:
-        if name in JOINED_TABLES or name.startswith("_"):
+        if name in JOINED_TABLES:
             raise BadRequest(f"Invalid filter field: {name}.")
     return options
 
