@@ -27,7 +27,8 @@ SHOW_EXTRA_SPECS = rule("os_compute_api:os-flavor-extra-specs:index", READER)
 
 LARGEST_FLOAT = 3.40282e38
 _SORT_COLUMNS: dict[str, sa.ColumnElement[Any]] = {
-    "created_at": flavors.c.created_at_us, "description": sa.func.coalesce(flavors.c.description, ""), "disabled": flavors.c.disabled,
+    "created_at": flavors.c.created_at_us, "description": sa.func.coalesce(flavors.c.description, ""),
+    "disabled": flavors.c.disabled,
     "ephemeral_gb": flavors.c.ephemeral_gib, "flavorid": flavors.c.flavor_id, "id": flavors.c.id,
     "is_public": flavors.c.is_public, "memory_mb": flavors.c.memory_mib, "name": flavors.c.name,
     "root_gb": flavors.c.disk_gib, "rxtx_factor": flavors.c.rxtx_factor, "swap": flavors.c.swap_mib,
@@ -239,9 +240,9 @@ def _in_sight(caller: Caller) -> sa.ColumnElement[bool]:
 def _select_page(call: Call[None, None], asked: Page) -> list[Flavor]:
     query = call.query
     conditions = [_visible(call)]
-    for name, column in (("minRam", flavors.c.memory_mib), ("minDisk", flavors.c.disk_gib)):
+    for name, size in (("minRam", flavors.c.memory_mib), ("minDisk", flavors.c.disk_gib)):
         if (text := query.get(name)) is not None:
-            conditions.append(column >= _number(name, text))
+            conditions.append(size >= _number(name, text))
     if call.version.at_least("2.102") and (wanted := query.get("name")) is not None:
         conditions.append(flavors.c.name.contains(wanted, autoescape=True))
     key = query.get("sort_key") or "flavorid"
@@ -269,7 +270,7 @@ def _visible(call: Call[None, None]) -> sa.ColumnElement[bool]:
     return sa.or_(flavors.c.is_public.is_(public), own)
 
 
-def _after(tx: Tx, marker: str, column: sa.ColumnElement[Any], descending: bool) -> sa.ColumnElement[bool]:
+def _after(tx: Tx, marker: str, column: Any, descending: bool) -> sa.ColumnElement[bool]:
     at = tx.first(sa.select(column, flavors.c.id).where(flavors.c.flavor_id == marker))
     if at is None:
         raise BadRequest(f"marker [{marker}] not found")

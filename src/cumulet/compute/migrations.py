@@ -19,7 +19,7 @@ from cumulet.compute.server_filters import moment_us
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
-from cumulet.compute.store import flavors, migrations, servers
+from cumulet.compute.store import migrations
 from cumulet.conductor.saga import request_abort, request_force
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotFound
@@ -169,21 +169,11 @@ def list_migrations(call: Call[None, None]) -> dict[str, Any]:
     order = [migrations.c.created_at_us.desc(), migrations.c.id.desc()] if paged else [migrations.c.id]
     if asked.marker is not None:
         conditions.append(_after(call.tx, asked.marker))
-    rows = call.tx.all(_SELECT.where(*conditions).order_by(*order).limit(asked.limit))
+    rows = call.tx.all(sa.select(migrations).where(*conditions).order_by(*order).limit(asked.limit))
     answer: dict[str, Any] = {"migrations": [_view(call, row, with_host=with_host) for row in rows]}
     if paged and (following := next_links(call, "os-migrations", asked, len(rows), rows[-1].uuid if rows else "")):
         answer["migrations_links"] = following
     return answer
-
-
-_SELECT = sa.select(
-    migrations,
-    sa.select(flavors.c.id)
-    .join(servers, servers.c.flavor["flavor_id"].as_string() == flavors.c.flavor_id)
-    .where(servers.c.id == migrations.c.server_id)
-    .scalar_subquery()
-    .label("flavor_number"),
-)
 
 
 def _conditions(given: Mapping[str, str], *, with_host: bool) -> list[sa.ColumnElement[bool]]:
@@ -229,8 +219,8 @@ def _after(tx: Tx, marker: str) -> sa.ColumnElement[bool]:
 def _view(call: Call[None, None], row: sa.Row[Any], *, with_host: bool) -> dict[str, Any]:
     view: dict[str, Any] = {
         "id": row.id, "status": row.status, "instance_uuid": row.server_id, "created_at": iso_us(row.created_at_us),
-        "updated_at": iso_us(row.updated_at_us), "old_instance_type_id": row.old_flavor_number or row.flavor_number,
-        "new_instance_type_id": row.new_flavor_number or row.flavor_number, **_host_fields(row, shown=with_host),
+        "updated_at": iso_us(row.updated_at_us), "old_instance_type_id": row.old_flavor_number,
+        "new_instance_type_id": row.new_flavor_number, **_host_fields(row, shown=with_host),
     }  # fmt: skip
     if call.version.at_least("2.23"):
         view["migration_type"] = row.type
