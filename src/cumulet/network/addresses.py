@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from cumulet.clock import Clock
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict
-from cumulet.network.store import Subnet, find, in_parts, port_addresses, ports, subnets
+from cumulet.network.store import Subnet, find_by, in_parts, inserting, port_addresses, ports
 
 Address = IPv4Address | IPv6Address
 AddressRange = IPv4Network | IPv6Network
@@ -70,41 +70,47 @@ def is_auto_addressed(subnet: Subnet) -> bool:
     return subnet.ip_version == 6 and subnet.ipv6_address_mode in AUTO_ADDRESS_MODES
 
 
+_HELD, _FOLLOWING = port_addresses.alias("held"), port_addresses.alias("following")
+_IS_TAKEN = sa.select(port_addresses.c.number).where(
+    port_addresses.c.subnet_id == sa.bindparam("subnet_id"), port_addresses.c.number == sa.bindparam("start")
+)
+# What follows a held address without being held. In the order of an index, so that the first one found ends the search.
+_FIRST_GAP = (
+    sa.select(_HELD.c.successor)
+    .where(
+        _HELD.c.subnet_id == sa.bindparam("subnet_id"),
+        _HELD.c.successor.between(sa.bindparam("start"), sa.bindparam("end")),
+        ~sa.exists().where(_FOLLOWING.c.subnet_id == _HELD.c.subnet_id, _FOLLOWING.c.number == _HELD.c.successor),
+    )
+    .order_by(_HELD.c.successor)
+    .limit(1)
+)
+
+
 def lowest_free(tx: Tx, subnet: Subnet) -> str | None:
     """The lowest address of the subnet's pools that nobody holds."""
-    held = port_addresses.alias("held")
-    following = port_addresses.alias("following")
     for pool in subnet.allocation_pools:
-        start, end = number(pool["start"]), number(pool["end"])
-        taken = sa.select(held.c.number).where(held.c.subnet_id == subnet.id, held.c.number == start)
-        if tx.first(taken) is None:
-            return address_of(start, subnet.ip_version)
-        gap = (
-            sa.select(held.c.successor)
-            .where(
-                held.c.subnet_id == subnet.id,
-                held.c.successor.between(start, end),
-                ~sa.exists().where(following.c.subnet_id == subnet.id, following.c.number == held.c.successor),
-            )
-            .order_by(held.c.successor)
-            .limit(1)
-        )
-        found = tx.scalar(gap)
+        start = {"subnet_id": subnet.id, "start": number(pool["start"])}
+        found: str | None = start["start"]
+        if tx.execute(_IS_TAKEN, start).first() is not None:
+            found = tx.execute(_FIRST_GAP, start | {"end": number(pool["end"])}).scalar()
         if found is not None:
             return address_of(found, subnet.ip_version)
     return None
 
 
+_HOLDER = sa.select(port_addresses.c.port_id).where(
+    port_addresses.c.network_id == sa.bindparam("network_id"), port_addresses.c.address == sa.bindparam("address")
+)
+
+
 def is_held(tx: Tx, network_id: str, address: str) -> bool:
-    statement = sa.select(port_addresses.c.port_id).where(
-        port_addresses.c.network_id == network_id, port_addresses.c.address == address
-    )
-    return tx.first(statement) is not None
+    return tx.execute(_HOLDER, {"network_id": network_id, "address": address}).first() is not None
 
 
 def usable_subnets(tx: Tx, network_id: str, device_owner: str) -> list[Subnet]:
     """The network's subnets in the order they were made, without those reserved for other kinds of device."""
-    found = find(tx, Subnet, subnets.c.network_id == network_id)
+    found = find_by(tx, Subnet, network_id=network_id)
     found.sort(key=lambda subnet: (subnet.created_at_us, subnet.id))
     return [
         subnet
@@ -194,16 +200,15 @@ def subnet_holding(candidates: Sequence[Subnet], network_id: str, address: str, 
 
 def hold(tx: Tx, port_id: str, subnet: Subnet, address: str) -> FixedIp:
     parsed = ip_address(address)
-    tx.execute(
-        sa.insert(port_addresses).values(
-            port_id=port_id,
-            address=str(parsed),
-            network_id=subnet.network_id,
-            subnet_id=subnet.id,
-            number=number(parsed),
-            successor=f"{int(parsed) + 1:032x}",
-        )
-    )
+    row = {
+        "port_id": port_id,
+        "address": str(parsed),
+        "network_id": subnet.network_id,
+        "subnet_id": subnet.id,
+        "number": number(parsed),
+        "successor": f"{int(parsed) + 1:032x}",
+    }
+    tx.execute(inserting(port_addresses), row)
     return FixedIp(subnet_id=subnet.id, address=str(parsed))
 
 
@@ -235,6 +240,10 @@ def new_mac(tx: Tx, clock: Clock, network_id: str) -> str:
     raise Conflict(f"Unable to complete operation for network {network_id}. No free MAC address was found.")
 
 
+_OWNER_OF_MAC = sa.select(ports.c.id).where(
+    ports.c.network_id == sa.bindparam("network_id"), ports.c.mac_address == sa.bindparam("mac")
+)
+
+
 def mac_in_use(tx: Tx, network_id: str, mac: str) -> bool:
-    statement = sa.select(ports.c.id).where(ports.c.network_id == network_id, ports.c.mac_address == mac)
-    return tx.first(statement) is not None
+    return tx.execute(_OWNER_OF_MAC, {"network_id": network_id, "mac": mac}).first() is not None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 
 import sqlalchemy as sa
 
@@ -32,46 +34,82 @@ def of_ports(tx: Tx, port_ids: Sequence[str]) -> dict[str, list[Binding]]:
     return found
 
 
-def of_server(server_id: str) -> sa.Select[tuple[str]]:
-    """The ids of the ports plugged into a server, for use inside other statements."""
-    return sa.select(ports.c.id).where(ports.c.server_id == server_id)
+class Which(StrEnum):
+    """Of which ports: the column of `ports` that the id given is one of."""
+
+    SERVER = "server_id"
+    PORT = "id"
 
 
-def move_active(tx: Tx, port_ids: sa.Select[tuple[str]], host: str) -> None:
-    """The active binding of these ports names `host` from now on; inactive ones elsewhere stay."""
-    of_these = port_bindings.c.port_id.in_(port_ids)
-    already = port_bindings.alias("already")
-    active_there = sa.exists().where(
-        already.c.port_id == port_bindings.c.port_id, already.c.active, already.c.host == host
-    )
-    tx.execute(
-        sa.delete(port_bindings).where(of_these, port_bindings.c.host == host, ~port_bindings.c.active, ~active_there)
-    )
-    tx.execute(sa.update(port_bindings).where(of_these, port_bindings.c.active).values(host=host))
+_HOST = sa.bindparam("to_host", type_=sa.String())
+_T = port_bindings.c
 
 
-def add_inactive(tx: Tx, port_ids: sa.Select[tuple[str]], host: str) -> None:
-    """A second, inactive binding like the active one; ports that already have one to `host` keep it."""
+def _of_these(which: Which) -> sa.ColumnElement[bool]:
+    wanted = sa.bindparam("which_id", type_=sa.String())
+    return _T.port_id.in_(sa.select(ports.c.id).where(ports.c[which.value] == wanted))
+
+
+def _run(tx: Tx, statement: sa.Executable, which_id: str, host: str) -> int:
+    count: int = tx.execute(statement, {"which_id": which_id, "to_host": host}).rowcount
+    return count
+
+
+@functools.cache
+def _dropping_inactive_for_active(which: Which) -> sa.Delete:
+    active = port_bindings.alias("active_one")
+    elsewhere = sa.exists().where(active.c.port_id == _T.port_id, active.c.active, active.c.host != _HOST)
+    return sa.delete(port_bindings).where(_of_these(which), _T.host == _HOST, ~_T.active, elsewhere)
+
+
+@functools.cache
+def _moving_active(which: Which) -> sa.Update:
+    return sa.update(port_bindings).where(_of_these(which), _T.active).values(host=_HOST)
+
+
+@functools.cache
+def _adding_inactive(which: Which) -> sa.Insert:
     there = port_bindings.alias("there")
-    already = sa.exists().where(there.c.port_id == port_bindings.c.port_id, there.c.host == host)
-    like_active = sa.select(
-        port_bindings.c.port_id, sa.literal(host), sa.false(), port_bindings.c.vnic_type, port_bindings.c.profile
-    ).where(port_bindings.c.port_id.in_(port_ids), port_bindings.c.active, ~already)
-    tx.execute(sa.insert(port_bindings).from_select(["port_id", "host", "active", "vnic_type", "profile"], like_active))
-
-
-def remove_inactive(tx: Tx, port_ids: sa.Select[tuple[str]], host: str) -> int:
-    """Drop inactive bindings to `host`; an active one stays."""
-    return tx.changed(
-        sa.delete(port_bindings).where(
-            port_bindings.c.port_id.in_(port_ids), port_bindings.c.host == host, ~port_bindings.c.active
-        )
+    already = sa.exists().where(there.c.port_id == _T.port_id, there.c.host == _HOST)
+    like_active = sa.select(_T.port_id, _HOST, sa.false(), _T.vnic_type, _T.profile).where(
+        _of_these(which), _T.active, ~already
     )
+    return sa.insert(port_bindings).from_select(["port_id", "host", "active", "vnic_type", "profile"], like_active)
 
 
-def activate(tx: Tx, port_ids: sa.Select[tuple[str]], host: str) -> None:
+@functools.cache
+def _removing_inactive(which: Which) -> sa.Delete:
+    return sa.delete(port_bindings).where(_of_these(which), _T.host == _HOST, ~_T.active)
+
+
+@functools.cache
+def _dropping_others(which: Which) -> sa.Delete:
+    return sa.delete(port_bindings).where(_of_these(which), _T.host != _HOST)
+
+
+@functools.cache
+def _activating(which: Which) -> sa.Update:
+    return sa.update(port_bindings).where(_of_these(which), _T.host == _HOST).values(active=True)
+
+
+def move_active(tx: Tx, which: Which, which_id: str, host: str) -> None:
+    """The active binding of these ports names `host` from now on; inactive ones elsewhere stay."""
+    _run(tx, _dropping_inactive_for_active(which), which_id, host)
+    _run(tx, _moving_active(which), which_id, host)
+
+
+def add_inactive(tx: Tx, which: Which, which_id: str, host: str) -> None:
+    """A second, inactive binding like the active one; ports that already have one to `host` keep it."""
+    _run(tx, _adding_inactive(which), which_id, host)
+
+
+def remove_inactive(tx: Tx, which: Which, which_id: str, host: str) -> int:
+    """Drop inactive bindings to `host`; an active one stays."""
+    return _run(tx, _removing_inactive(which), which_id, host)
+
+
+def activate(tx: Tx, which: Which, which_id: str, host: str) -> None:
     """The binding to `host` becomes the only one; it is made where it is missing."""
-    add_inactive(tx, port_ids, host)
-    of_these = port_bindings.c.port_id.in_(port_ids)
-    tx.execute(sa.delete(port_bindings).where(of_these, port_bindings.c.host != host))
-    tx.execute(sa.update(port_bindings).where(of_these, port_bindings.c.host == host).values(active=True))
+    _run(tx, _adding_inactive(which), which_id, host)
+    _run(tx, _dropping_others(which), which_id, host)
+    _run(tx, _activating(which), which_id, host)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from cumulet.clock import Clock
 from cumulet.db.engine import Tx
-from cumulet.network.store import SecurityGroup, SecurityGroupRule, find, insert, security_groups
+from cumulet.network.store import SecurityGroup, SecurityGroupRule, find_by, insert
 
 NAME = "default"
 
 
 def ensure(tx: Tx, clock: Clock, project_id: str) -> SecurityGroup:
     """The project's default group; made with its four rules if there is none."""
-    found = find(tx, SecurityGroup, security_groups.c.project_id == project_id, security_groups.c.is_default)
+    found = find_by(tx, SecurityGroup, project_id=project_id, is_default=True)
     if found:
         return found[0]
     group = insert(
@@ -31,7 +31,7 @@ def ensure(tx: Tx, clock: Clock, project_id: str) -> SecurityGroup:
 
 
 def exists(tx: Tx, project_id: str) -> bool:
-    return bool(find(tx, SecurityGroup, security_groups.c.project_id == project_id, security_groups.c.is_default))
+    return bool(find_by(tx, SecurityGroup, project_id=project_id, is_default=True))
 
 
 def add_rule(

@@ -5,10 +5,10 @@ Refusals have the statuses and wordings that Nova gives its users for them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
-from typing import Literal
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -18,13 +18,16 @@ from cumulet.errors import ApiError, BadRequest, Conflict, Forbidden, OverQuota
 from cumulet.network import addresses, bindings, default_security_group, limits, port_life
 from cumulet.network.addresses import FixedIp
 from cumulet.network.auto_topology import ensure_topology
+from cumulet.network.bindings import Which
 from cumulet.network.sight import networks_for
 from cumulet.network.store import (
     Network,
     Port,
     SecurityGroup,
+    Subnet,
     change,
     find,
+    find_by,
     floating_ips,
     in_parts,
     networks,
@@ -160,7 +163,7 @@ def _named_network(tx: Tx, project_id: str, is_admin: bool, wanted: RequestedNet
     if not found:
         raise BadRequest(f"Network {wanted.network_id} could not be found.")
     network = found[0]
-    if tx.first(sa.select(subnets.c.id).where(subnets.c.network_id == network.id).limit(1)) is None:
+    if not find_by(tx, Subnet, network_id=network.id):
         raise BadRequest(f"Network {network.id} requires a subnet in order to boot instances on.")
     _refuse_external(network, is_admin)
     if wanted.fixed_ip is not None:
@@ -175,7 +178,7 @@ def _named_network(tx: Tx, project_id: str, is_admin: bool, wanted: RequestedNet
 
 def _usable_port(tx: Tx, project_id: str, is_admin: bool, port_id: str) -> Port:
     """A port the server may have. Another project's is as unknown as none, even on the caller's own network."""
-    found = find(tx, Port, ports.c.id == port_id, ports.c.project_id == project_id)
+    found = find_by(tx, Port, id=port_id, project_id=project_id)
     if not found:
         raise BadRequest(f"Port id {port_id} could not be found.")
     port = found[0]
@@ -232,7 +235,7 @@ def allocate(
         wanted_ports = [] if network is None else [RequestedNetwork(network_id=network.id)]
     groups = _group_ids(tx, caller_project_id, security_groups)
     owner = DEVICE_OWNER_PREFIX + availability_zone
-    held = len(find(tx, Port, ports.c.server_id == server_id))
+    held = len(find_by(tx, Port, server_id=server_id))
     for order, wanted in enumerate(wanted_ports, start=held):
         if wanted.port_id is not None:
             port = _usable_port(tx, caller_project_id, is_admin, wanted.port_id)
@@ -303,84 +306,71 @@ def _as_nova_says(error: Conflict, network: Network, wanted: RequestedNetwork) -
 # -- showing
 
 
+def _ports_statement() -> sa.Select[Any]:
+    """A row for each address of each port, ports without address once; in the order of each server's ports."""
+    held, port = port_addresses.c, ports.c
+    leads_here = sa.and_(floating_ips.c.port_id == held.port_id, floating_ips.c.fixed_ip_address == held.address)
+    return (
+        sa.select(
+            port.server_id, port.id, port.network_id, networks.c.name, port.mac_address, networks.c.mtu, port.status,
+            port.created_by_compute, port.server_tag, held.address, held.subnet_id, subnets.c.cidr,
+            subnets.c.ip_version, floating_ips.c.floating_ip_address,
+        )
+        .join(networks, networks.c.id == port.network_id)
+        .outerjoin(port_addresses, held.port_id == port.id)
+        .outerjoin(subnets, subnets.c.id == held.subnet_id)
+        .outerjoin(floating_ips, leads_here)
+        .where(port.server_id.in_(sa.bindparam("server_ids", expanding=True)))
+        .order_by(port.server_order, port.created_at_us, port.id, held.number)
+    )  # fmt: skip
+
+
+_PORTS = _ports_statement()
+_GROUPS = (
+    sa.select(port_security_groups.c.port_id, security_groups.c.name)
+    .join(ports, ports.c.id == port_security_groups.c.port_id)
+    .join(security_groups, security_groups.c.id == port_security_groups.c.security_group_id)
+    .where(ports.c.server_id.in_(sa.bindparam("server_ids", expanding=True)))
+    .order_by(security_groups.c.name)
+)
+
+
 def ports_of(tx: Tx, server_ids: Sequence[str]) -> dict[str, list[PortView]]:
     """The ports of many servers, each server's in its own order. Servers without ports are not in the answer."""
     found: dict[str, list[PortView]] = {}
     for part in in_parts(server_ids):
-        held = _addresses_of(tx, part)
-        groups = _groups_of(tx, part)
-        statement = (
-            sa.select(
-                ports.c.server_id,
-                ports.c.id,
-                ports.c.network_id,
-                networks.c.name,
-                ports.c.mac_address,
-                networks.c.mtu,
-                ports.c.status,
-                ports.c.created_by_compute,
-                ports.c.server_tag,
-            )
-            .join(networks, networks.c.id == ports.c.network_id)
-            .where(ports.c.server_id.in_(part))
-            .order_by(ports.c.server_order, ports.c.created_at_us, ports.c.id)
+        parameters = {"server_ids": list(part)}
+        groups: dict[str, tuple[str, ...]] = {}
+        for port_id, name in map(tuple, tx.execute(_GROUPS, parameters).all()):
+            groups[port_id] = (*groups.get(port_id, ()), name)
+        for server_id, *columns in map(tuple, tx.execute(_PORTS, parameters).all()):
+            views = found.setdefault(server_id, [])
+            _add_row(views, columns, groups)
+    return found
+
+
+def _add_row(views: list[PortView], columns: list[Any], groups: Mapping[str, tuple[str, ...]]) -> None:
+    port_id, network_id, label, mac, mtu, status, by_compute, tag, address, subnet_id, cidr, version, floating = columns
+    held: tuple[PortAddress, ...] = ()
+    if address is not None:
+        held = (PortAddress(address=address, subnet_id=subnet_id, cidr=cidr, version=version, floating=floating),)
+    if views and views[-1].id == port_id:
+        views[-1] = replace(views[-1], addresses=(*views[-1].addresses, *held))
+        return
+    views.append(
+        PortView(
+            id=port_id,
+            network_id=network_id,
+            network_name=label,
+            mac=mac,
+            mtu=mtu,
+            status=status,
+            addresses=held,
+            security_groups=groups.get(port_id, ()),
+            created_by_compute=by_compute,
+            tag=tag,
         )
-        for server_id, port_id, network_id, label, mac, mtu, status, by_compute, tag in map(tuple, tx.all(statement)):
-            view = PortView(
-                id=port_id,
-                network_id=network_id,
-                network_name=label,
-                mac=mac,
-                mtu=mtu,
-                status=status,
-                addresses=tuple(held.get(port_id, ())),
-                security_groups=tuple(groups.get(port_id, ())),
-                created_by_compute=by_compute,
-                tag=tag,
-            )
-            found.setdefault(server_id, []).append(view)
-    return found
-
-
-def _addresses_of(tx: Tx, server_ids: Sequence[str]) -> dict[str, list[PortAddress]]:
-    leads_here = sa.and_(
-        floating_ips.c.port_id == port_addresses.c.port_id,
-        floating_ips.c.fixed_ip_address == port_addresses.c.address,
     )
-    statement = (
-        sa.select(
-            port_addresses.c.port_id,
-            port_addresses.c.address,
-            port_addresses.c.subnet_id,
-            subnets.c.cidr,
-            subnets.c.ip_version,
-            floating_ips.c.floating_ip_address,
-        )
-        .join(ports, ports.c.id == port_addresses.c.port_id)
-        .join(subnets, subnets.c.id == port_addresses.c.subnet_id)
-        .outerjoin(floating_ips, leads_here)
-        .where(ports.c.server_id.in_(server_ids))
-        .order_by(port_addresses.c.number)
-    )
-    found: dict[str, list[PortAddress]] = {}
-    for port_id, address, subnet_id, cidr, version, floating in map(tuple, tx.all(statement)):
-        held = PortAddress(address=address, subnet_id=subnet_id, cidr=cidr, version=version, floating=floating)
-        found.setdefault(port_id, []).append(held)
-    return found
-
-
-def _groups_of(tx: Tx, server_ids: Sequence[str]) -> dict[str, list[str]]:
-    statement = (
-        sa.select(port_security_groups.c.port_id, security_groups.c.name)
-        .join(ports, ports.c.id == port_security_groups.c.port_id)
-        .join(security_groups, security_groups.c.id == port_security_groups.c.security_group_id)
-        .where(ports.c.server_id.in_(server_ids))
-        .order_by(security_groups.c.name)
-    )
-    found: dict[str, list[str]] = {}
-    for port_id, name in map(tuple, tx.all(statement)):
-        found.setdefault(port_id, []).append(name)
-    return found
 
 
 def servers_with_address(tx: Tx, project_id: str | None, address_or_cidr: str) -> list[str]:
@@ -408,33 +398,36 @@ def servers_with_address(tx: Tx, project_id: str | None, address_or_cidr: str) -
 
 def bind(tx: Tx, server_id: str, host: str) -> None:
     """The server's ports are plugged on `host`: their active binding names it. Inactive bindings elsewhere stay."""
-    bindings.move_active(tx, bindings.of_server(server_id), host)
+    bindings.move_active(tx, Which.SERVER, server_id, host)
     _plugged(tx, server_id)
 
 
 def unbind(tx: Tx, server_id: str) -> None:
     """The server has no host any more: its ports are plugged nowhere."""
-    bindings.move_active(tx, bindings.of_server(server_id), bindings.UNBOUND)
+    bindings.move_active(tx, Which.SERVER, server_id, bindings.UNBOUND)
 
 
 def add_binding(tx: Tx, server_id: str, host: str) -> None:
     """A second, inactive binding for a move to `host`."""
-    bindings.add_inactive(tx, bindings.of_server(server_id), host)
+    bindings.add_inactive(tx, Which.SERVER, server_id, host)
 
 
 def remove_binding(tx: Tx, server_id: str, host: str) -> None:
     """Take back `add_binding`; the active binding is never removed."""
-    bindings.remove_inactive(tx, bindings.of_server(server_id), host)
+    bindings.remove_inactive(tx, Which.SERVER, server_id, host)
 
 
 def activate_binding(tx: Tx, server_id: str, host: str) -> None:
     """The move happened: the binding to `host` is the active one and the only one."""
-    bindings.activate(tx, bindings.of_server(server_id), host)
+    bindings.activate(tx, Which.SERVER, server_id, host)
     _plugged(tx, server_id)
 
 
+_PLUGGED = sa.update(ports).where(ports.c.server_id == sa.bindparam("of_server_id")).values(status="ACTIVE")
+
+
 def _plugged(tx: Tx, server_id: str) -> None:
-    tx.execute(sa.update(ports).where(ports.c.server_id == server_id).values(status="ACTIVE"))
+    tx.execute(_PLUGGED, {"of_server_id": server_id})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -447,7 +440,7 @@ class BindingHosts:
 
 def binding_hosts(tx: Tx, server_id: str) -> dict[str, BindingHosts]:
     """The bindings of each of a server's ports, by port id."""
-    port_ids = [row[0] for row in tx.all(bindings.of_server(server_id))]
+    port_ids = [port.id for port in find_by(tx, Port, server_id=server_id)]
     return {
         port_id: BindingHosts(
             active=next((binding.host for binding in found if binding.active), bindings.UNBOUND),
@@ -462,7 +455,7 @@ def binding_hosts(tx: Tx, server_id: str) -> dict[str, BindingHosts]:
 
 def release(tx: Tx, server_id: str) -> None:
     """The server is gone: remove the ports compute made, unplug those the user brought. Again is nothing."""
-    for port in find(tx, Port, ports.c.server_id == server_id):
+    for port in find_by(tx, Port, server_id=server_id):
         if port.created_by_compute:
             port_life.end(tx, port.id)
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
@@ -43,26 +45,45 @@ _COUNTED = {
 }
 
 
+_OWN_LIMITS = sa.select(network_quotas.c.resource, network_quotas.c.limit).where(
+    network_quotas.c.project_id == sa.bindparam("project_id")
+)
+_COUNTS = {
+    resource: sa.select(sa.func.count()).select_from(table).where(table.c.project_id == sa.bindparam("project_id"))
+    for resource, table in _COUNTED.items()
+}
+
+
 def limits_of(tx: Tx, project_id: str) -> dict[str, int]:
     """The project's limits, its own or the default ones."""
-    statement = sa.select(network_quotas.c.resource, network_quotas.c.limit)
-    own = {row.resource: row.limit for row in tx.all(statement.where(network_quotas.c.project_id == project_id))}
+    own = {row.resource: row.limit for row in tx.execute(_OWN_LIMITS, {"project_id": project_id})}
     return DEFAULT_LIMITS | own
 
 
 def used(tx: Tx, project_id: str, resource: str) -> int:
     """How many the project has. What does not exist here yet is never used."""
-    table = _COUNTED.get(resource)
-    if table is None:
-        return 0
-    count: int = tx.scalar(sa.select(sa.func.count()).select_from(table).where(table.c.project_id == project_id))
-    return count
+    statement = _COUNTS.get(resource)
+    return 0 if statement is None else int(tx.execute(statement, {"project_id": project_id}).scalar_one())
+
+
+def _own_and_used(resource: str) -> sa.Select[Any]:
+    table = _COUNTED[resource]
+    project_id = sa.bindparam("project_id", type_=sa.String())
+    own = sa.select(network_quotas.c.limit).where(
+        network_quotas.c.project_id == project_id, network_quotas.c.resource == resource
+    )
+    count = sa.select(sa.func.count()).select_from(table).where(table.c.project_id == project_id)
+    return sa.select(own.scalar_subquery(), count.scalar_subquery())
+
+
+_OWN_AND_USED = {resource: _own_and_used(resource) for resource in _COUNTED}
 
 
 def remaining(tx: Tx, project_id: str, resource: str) -> int | None:
     """How many more the project may have; None without limit."""
-    limit = limits_of(tx, project_id)[resource]
-    return None if limit < 0 else max(0, limit - used(tx, project_id, resource))
+    own, count = tuple(tx.execute(_OWN_AND_USED[resource], {"project_id": project_id}).one())
+    limit: int = DEFAULT_LIMITS[resource] if own is None else own
+    return None if limit < 0 else max(0, limit - count)
 
 
 def check(tx: Tx, project_id: str, resource: str, count: int = 1) -> None:

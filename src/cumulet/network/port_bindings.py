@@ -10,10 +10,11 @@ import sqlalchemy as sa
 
 from cumulet.errors import Conflict, NotFound
 from cumulet.network import bindings, bodies, policy, resource
+from cumulet.network.bindings import Which
 from cumulet.network.ports import PORTS, VnicType
 from cumulet.network.resource import View
 from cumulet.network.service import NETWORK
-from cumulet.network.store import Binding, Port, must_get, port_bindings, ports
+from cumulet.network.store import Binding, Port, must_get, port_bindings
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Empty, Unset
@@ -52,10 +53,6 @@ def _named(call: Call[Port, Any]) -> Binding:
     raise NotFound(
         f"Binding for port {call.target.id} for host {host} could not be found.", reason="PortBindingNotFound"
     )
-
-
-def _this_port(port: Port) -> sa.Select[tuple[str]]:
-    return sa.select(ports.c.id).where(ports.c.id == port.id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +94,9 @@ def create_port_binding(call: Call[Port, NewBinding]) -> View:
             f"Binding for port {port.id} on host {body.host} already exists.", reason="PortBindingAlreadyExists"
         )
     if present:
-        bindings.add_inactive(tx, _this_port(port), body.host)
+        bindings.add_inactive(tx, Which.PORT, port.id, body.host)
     else:
-        bindings.move_active(tx, _this_port(port), body.host)
+        bindings.move_active(tx, Which.PORT, port.id, body.host)
     _set(call, body.host, {"vnic_type": body.vnic_type, "profile": body.profile})
     found = next(binding for binding in _bound(call) if binding.host == body.host)
     return {"binding": _view(port, found)}
@@ -153,9 +150,9 @@ def delete_port_binding(call: Call[Port, None]) -> None:
     """Remove a binding; a port whose active binding goes is bound nowhere."""
     binding = _named(call)
     if not binding.active:
-        bindings.remove_inactive(call.tx, _this_port(call.target), binding.host)
+        bindings.remove_inactive(call.tx, Which.PORT, call.target.id, binding.host)
         return
-    bindings.move_active(call.tx, _this_port(call.target), bindings.UNBOUND)
+    bindings.move_active(call.tx, Which.PORT, call.target.id, bindings.UNBOUND)
 
 
 @NETWORK.operation(

@@ -18,8 +18,10 @@ from cumulet.network.store import (
     Port,
     change,
     delete,
+    erase,
     floating_ips,
     insert,
+    inserting,
     network_tags,
     port_addresses,
     port_bindings,
@@ -99,34 +101,36 @@ def make(tx: Tx, clock: Clock, network: Network, new: NewPort) -> Port:
     groups = new.security_group_ids
     if groups is None:
         groups = [default_security_group.ensure(tx, clock, new.project_id).id] if secured else []
-    join_groups(tx, port.id, groups)
+    _add_to_groups(tx, port.id, groups)
     for tag in dict.fromkeys(new.tags):
-        tx.execute(sa.insert(network_tags).values(resource_id=port.id, tag=tag))
+        tx.execute(inserting(network_tags), {"resource_id": port.id, "tag": tag})
     return port
 
 
 def bind_first(tx: Tx, port_id: str, host: str, vnic_type: str, profile: Mapping[str, object]) -> Binding:
     """The active binding that every port has from its first moment, be it to no host."""
     binding = Binding(port_id=port_id, host=host, active=True, vnic_type=vnic_type, profile=dict(profile))
-    tx.execute(
-        sa.insert(port_bindings).values(
-            port_id=port_id, host=host, active=True, vnic_type=vnic_type, profile=binding.profile
-        )
-    )
+    row = {"port_id": port_id, "host": host, "active": True, "vnic_type": vnic_type, "profile": binding.profile}
+    tx.execute(inserting(port_bindings), row)
     return binding
 
 
 def join_groups(tx: Tx, port_id: str, group_ids: Sequence[str]) -> None:
     """The port is a member of exactly these security groups."""
-    tx.execute(sa.delete(port_security_groups).where(port_security_groups.c.port_id == port_id))
-    for group_id in dict.fromkeys(group_ids):
-        tx.execute(sa.insert(port_security_groups).values(port_id=port_id, security_group_id=group_id))
+    erase(tx, port_security_groups, port_id=port_id)
+    _add_to_groups(tx, port_id, group_ids)
+
+
+def _add_to_groups(tx: Tx, port_id: str, group_ids: Sequence[str]) -> None:
+    rows = [{"port_id": port_id, "security_group_id": group_id} for group_id in dict.fromkeys(group_ids)]
+    if rows:
+        tx.execute(inserting(port_security_groups), rows)
 
 
 def unplug(tx: Tx, port_id: str) -> None:
     """The port belongs to no device and is bound nowhere; it keeps its addresses and what was asked of its binding."""
-    tx.execute(sa.delete(port_bindings).where(port_bindings.c.port_id == port_id, ~port_bindings.c.active))
-    tx.execute(sa.update(port_bindings).where(port_bindings.c.port_id == port_id).values(host=bindings.UNBOUND))
+    erase(tx, port_bindings, port_id=port_id, active=False)
+    bindings.move_active(tx, bindings.Which.PORT, port_id, bindings.UNBOUND)
     change(
         tx,
         Port,
@@ -141,10 +145,16 @@ def unplug(tx: Tx, port_id: str) -> None:
     )
 
 
+_LET_GO = (
+    sa.update(floating_ips)
+    .where(floating_ips.c.port_id == sa.bindparam("of_port_id"))
+    .values(port_id=None, fixed_ip_address=None, router_id=None, revision=floating_ips.c.revision + 1)
+)
+
+
 def end(tx: Tx, port_id: str) -> None:
     """Remove a port; its addresses, bindings and memberships go with it, floating IPs are let go."""
-    let_go = {"port_id": None, "fixed_ip_address": None, "router_id": None, "revision": floating_ips.c.revision + 1}
-    tx.execute(sa.update(floating_ips).where(floating_ips.c.port_id == port_id).values(**let_go))
+    tx.execute(_LET_GO, {"of_port_id": port_id})
     for table in (port_addresses, port_bindings, port_security_groups):
-        tx.execute(sa.delete(table).where(table.c.port_id == port_id))
+        erase(tx, table, port_id=port_id)
     delete(tx, Port, port_id)

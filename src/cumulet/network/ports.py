@@ -590,8 +590,7 @@ def _change_binding(tx: Tx, port: Port, given: Mapping[str, Any]) -> None:
     if values:
         tx.execute(sa.update(port_bindings).where(active).values(**values))
     if "binding:host_id" in given:
-        this_port = sa.select(ports.c.id).where(ports.c.id == port.id)
-        bindings.move_active(tx, this_port, text_of(given["binding:host_id"]))
+        bindings.move_active(tx, bindings.Which.PORT, port.id, text_of(given["binding:host_id"]))
 
 
 @NETWORK.operation(

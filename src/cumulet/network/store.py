@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
@@ -321,10 +322,15 @@ TABLES: Mapping[type[Any], sa.Table] = {
 }
 
 
+COLUMNS: Mapping[type[Any], tuple[str, ...]] = {
+    record: tuple(field.name for field in fields(record)) for record in TABLES
+}
+
+
 def select(record: type[RecordT], *where: sa.ColumnElement[bool]) -> sa.Select[Any]:
     """A SELECT of exactly the record's columns."""
     table = TABLES[record]
-    return sa.select(*(table.c[field.name] for field in fields(record))).where(*where)  # type: ignore[arg-type]
+    return sa.select(*(table.c[column] for column in COLUMNS[record])).where(*where)
 
 
 def load(tx: Tx, record: type[RecordT], statement: sa.Select[Any]) -> list[RecordT]:
@@ -336,12 +342,25 @@ def find(tx: Tx, record: type[RecordT], *where: sa.ColumnElement[bool]) -> list[
     return load(tx, record, select(record, *where))
 
 
+@functools.cache
+def _by(table: sa.Table, columns: tuple[str, ...], names: tuple[str, ...]) -> sa.Select[Any]:
+    """A SELECT by equality with parameters. Made once: building a statement costs more than running it."""
+    wanted = (table.c[name] == sa.bindparam(name) for name in names)
+    return sa.select(*(table.c[column] for column in columns)).where(*wanted)
+
+
+def find_by(tx: Tx, record: type[RecordT], **values: object) -> list[RecordT]:
+    """The records whose columns equal these values (which are not None)."""
+    rows = tx.execute(_by(TABLES[record], COLUMNS[record], tuple(values)), values)
+    return [record(**row._mapping) for row in rows]
+
+
 def get(tx: Tx, record: type[RecordT], record_id: str | None) -> RecordT | None:
     """The record of this id, whoever asks: the caller's sight is checked by who calls this."""
     if record_id is None:
         return None
-    rows = find(tx, record, TABLES[record].c.id == record_id)
-    return rows[0] if rows else None
+    found = find_by(tx, record, id=record_id)
+    return found[0] if found else None
 
 
 def must_get(tx: Tx, record: type[RecordT], record_id: str) -> RecordT:
@@ -356,24 +375,45 @@ def insert(tx: Tx, record: type[RecordT], clock: Clock, **values: Any) -> Record
     """Add a resource with a new id and both times; answers it."""
     now = clock.now_us()
     row = {"id": clock.uuid(), "description": "", "revision": 0, "created_at_us": now, "updated_at_us": now} | values
-    tx.execute(sa.insert(TABLES[record]).values(**row))
+    tx.execute(inserting(TABLES[record]), row)
     return record(**row)
+
+
+@functools.cache
+def inserting(table: sa.Table) -> sa.Insert:
+    """``INSERT INTO table``, to be run with a row or with several."""
+    return sa.insert(table)
 
 
 def change(tx: Tx, record: type[RecordT], record_id: str, now_us: int | None, **values: Any) -> None:
     """Set columns of a resource and count its revision; without a time (nobody asked), `updated_at` stays."""
-    table = TABLES[record]
-    values = values | {"revision": table.c.revision + 1}
     if now_us is not None:
         values["updated_at_us"] = now_us
-    tx.execute(sa.update(table).where(table.c.id == record_id).values(**values))
+    parameters = {"of_id": record_id} | {f"new_{name}": value for name, value in values.items()}
+    tx.execute(_changing(TABLES[record], tuple(sorted(values))), parameters)
+
+
+@functools.cache
+def _changing(table: sa.Table, names: tuple[str, ...]) -> sa.Update:
+    new: dict[str, Any] = {name: sa.bindparam(f"new_{name}", type_=table.c[name].type) for name in names}
+    return sa.update(table).where(table.c.id == sa.bindparam("of_id")).values(revision=table.c.revision + 1, **new)
 
 
 def delete(tx: Tx, record: type[RecordT], record_id: str) -> None:
     """Remove a resource and its tags."""
-    table = TABLES[record]
-    tx.execute(sa.delete(network_tags).where(network_tags.c.resource_id == record_id))
-    tx.execute(sa.delete(table).where(table.c.id == record_id))
+    erase(tx, network_tags, resource_id=record_id)
+    erase(tx, TABLES[record], id=record_id)
+
+
+@functools.cache
+def _erasing(table: sa.Table, names: tuple[str, ...]) -> sa.Delete:
+    return sa.delete(table).where(*(table.c[name] == sa.bindparam(name) for name in names))
+
+
+def erase(tx: Tx, table: sa.Table, **values: object) -> int:
+    """Delete the rows whose columns equal these values; answers how many there were."""
+    count: int = tx.execute(_erasing(table, tuple(values)), values).rowcount
+    return count
 
 
 def tags_of(tx: Tx, resource_ids: Sequence[str]) -> dict[str, list[str]]:
