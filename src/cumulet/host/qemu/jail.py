@@ -1,7 +1,7 @@
 """Run by path as a program of its own: gives up everything a guest's QEMU does not need, then becomes the command.
 
 Reads a JSON object from its last argument; uses only the standard library, so that it starts in milliseconds
-(`python -I -S jail.py SPEC`). A separate program, because between fork and exec of a threaded process none of this is safe.
+(`python -I -S jail.py SPEC`). A separate program, for between fork and exec of a threaded process none of this is safe.
 """
 
 import ctypes

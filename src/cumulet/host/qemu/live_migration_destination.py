@@ -164,7 +164,11 @@ async def _wait_until_whole(hypervisor: Hypervisor) -> None:
 async def resume_destination(host: QemuHost, server_id: str) -> None:
     async with host.lock(server_id):
         record = host.record(server_id)
-        hypervisor = host.running_hypervisor(server_id)
+        hypervisor = host.hypervisor(server_id)
+        if hypervisor is None:
+            if record.role is Role.INCOMING:  # It died in between. What it was sent is on its disk, and it is ours now.
+                host.folder(server_id).write(msgspec.structs.replace(record, role=Role.OWN, incoming=None))
+            raise DriverError("NOT_RUNNING: the destination's process has ended")
         stays_paused = record.incoming is not None and record.incoming.parameters.paused
         if await hypervisor.run_state() != "running" and record.role is Role.INCOMING:
             await _wait_until_whole(hypervisor)

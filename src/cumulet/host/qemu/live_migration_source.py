@@ -128,7 +128,7 @@ async def carry(host: QemuHost, server_id: str) -> None:
         record = host.folder(server_id).read()
         hypervisor = host.hypervisor(server_id)
         if record is None or record.copy is None or record.copy.outcome is not None or hypervisor is None:
-            return  # Ended by another verb, or the guest is gone: `observe` tells.
+            return  # Ended by another verb, or the process is gone: whether it had completed, the destination knows.
         change = hypervisor.change()
         try:
             if await _step(host, hypervisor, record, record.copy):
@@ -268,7 +268,9 @@ def _phase(record: GuestRecord, hypervisor: Hypervisor | None) -> MigrationPhase
         return MigrationPhase.DISK
     phase = _PHASES.get(hypervisor.migration, MigrationPhase.SETUP)
     # Its end is told only once the record has it, so that verbs that follow find the same.
-    return MigrationPhase.SWITCHOVER if phase is MigrationPhase.COMPLETED else phase
+    if phase is MigrationPhase.COMPLETED:
+        return MigrationPhase.SWITCHOVER
+    return MigrationPhase.ACTIVE if phase.ended else phase
 
 
 async def _progress(record: GuestRecord, hypervisor: Hypervisor | None, phase: MigrationPhase) -> MigrationProgress:
@@ -341,15 +343,16 @@ async def cancel_copy(host: QemuHost, server_id: str) -> MigrationProgress:
     async with host.lock(server_id):
         record = host.record(server_id)
         hypervisor = host.hypervisor(server_id)
-        if record.copy is None or record.copy.outcome is not None or hypervisor is None:
+        if record.copy is None or record.copy.outcome is not None:
             return await _progress(record, hypervisor, _phase(record, hypervisor))
         host.stop_tasks(server_id)
-        if record.copy.memory:
+        if hypervisor is None:
+            _settle(host, server_id, MigrationPhase.FAILED, "the source's process has ended")
+        elif record.copy.memory:
             await _cancel_memory(hypervisor)
-            if hypervisor.alive:
-                answer = await hypervisor.migration_status()
-                ended = "completed" if answer["status"] == "completed" else "cancelled"
-                await _end(host, hypervisor, server_id, ended, answer)
+            answer = await hypervisor.migration_status()
+            ended = "completed" if answer["status"] == "completed" else "cancelled"
+            await _end(host, hypervisor, server_id, ended, answer)
         else:
             await _clean_up(host, hypervisor)
             _settle(host, server_id, MigrationPhase.CANCELLED, None)
@@ -360,8 +363,8 @@ async def cancel_copy(host: QemuHost, server_id: str) -> MigrationProgress:
 async def _cancel_memory(hypervisor: Hypervisor) -> None:
     """Until the migration has ended, one way or the other.
 
-    Cancelling drains all block devices. Where the destination hangs or the network is cut, a disk write to it would never
-    return and QEMU's main loop would wait for it, guest and all: so the disk's connection is cut first, out of band.
+    Cancelling drains all block devices. Where the destination hangs or the network is cut, a disk write to it never
+    returns and QEMU's main loop would wait for it, guest and all: so the disk's connection is cut first, out of band.
     """
     with contextlib.suppress(DriverError):
         await hypervisor.yank({"type": "block-node", "node-name": _TARGET})
@@ -382,7 +385,7 @@ async def _cancel_memory(hypervisor: Hypervisor) -> None:
             blocked = not change.is_set()
         except DriverError:
             if not hypervisor.alive:
-                return
+                raise
             blocked = True
         if blocked:  # In a write to the migration's connection, in the switchover.
             with contextlib.suppress(DriverError):
@@ -397,10 +400,13 @@ async def resume_source(host: QemuHost, server_id: str) -> None:
             raise DriverError("MOVING: this host is the destination of a move of this guest")
         if record.copy is not None and record.copy.outcome is None:
             raise DriverError("MOVING: the copy has not ended; cancel it first")
-        hypervisor = host.running_hypervisor(server_id)
-        run_state = await hypervisor.run_state()
-        if run_state != "running" and not record.user_paused and record.intent is Intent.RUNNING:
-            await hypervisor.ask("cont")
+        hypervisor = host.hypervisor(server_id)
+        if hypervisor is not None:
+            run_state = await hypervisor.run_state()
+            if run_state != "running" and not record.user_paused and record.intent is Intent.RUNNING:
+                await hypervisor.ask("cont")
+            if record.copy is not None:
+                await _clean_up(host, hypervisor)
         if record.copy is not None:
-            await _clean_up(host, hypervisor)
             host.folder(server_id).write(msgspec.structs.replace(record, copy=None))
+        host.running_hypervisor(server_id)  # Decided, and free to be started; but whoever asked must know it is dead.

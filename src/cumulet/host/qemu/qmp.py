@@ -21,7 +21,7 @@ Arguments: TypeAlias = "dict[str, Json]"
 EventHandler: TypeAlias = Callable[[str, "dict[str, Json]"], None]
 
 _MOST_LATE = 3
-"""QEMU stops reading at eight waiting commands, and then hears no out-of-band command either: never let them pile up."""
+"""QEMU stops reading at eight waiting commands, and then hears no out-of-band one either: never let them pile up."""
 
 MAX_LINE_BYTES = 8 << 20
 """The longest answer we ask for is a ring buffer of 1 MiB in base64."""

@@ -1,0 +1,196 @@
+"""What a guest's QEMU may not do, looked up in the kernel's own account of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cumulet.host.driver import DriverError, GuestState
+from cumulet.host.qemu.sandbox import UIDS, Sandbox
+
+from .conftest import PARAMETERS, Rig, follow
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give guests users of their own")
+
+
+def status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+@needs_root
+def test_a_guest_has_a_user_of_its_own_and_no_power(rig: Rig) -> None:
+    async def story() -> None:
+        driver = await rig.resumed()
+        pid = rig.process("host1")
+        facts = status(pid)
+        uid = int(facts["Uid"].split()[0])
+        assert uid in UIDS
+        assert facts["Uid"].split() == [str(uid)] * 4
+        assert facts["Gid"].split() == [str(uid)] * 4
+        assert facts["Groups"] == ""
+        assert {facts[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+        assert facts["NoNewPrivs"] == "1"
+        assert facts["Seccomp"] == "2"
+        await driver.close()
+
+    asyncio.run(story())
+
+
+@needs_root
+def test_a_guest_sees_its_own_folder_and_programs_and_nothing_else_of_the_host(rig: Rig) -> None:
+    async def story() -> None:
+        driver = await rig.resumed()
+        root = Path(f"/proc/{rig.process('host1')}/root")
+        seen = {entry.name for entry in root.iterdir()}
+        assert seen <= {"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "dev", "vm"}
+        assert {entry.name for entry in (root / "etc").iterdir()} <= {"ld.so.cache"}
+        assert {entry.name for entry in (root / "vm").iterdir()} == {"disk.qcow2", "config.iso"}
+        assert os.stat(root / "vm").st_ino == os.stat(rig.base / "host1" / "guests" / rig.id / "vm").st_ino
+        mounts = Path(f"/proc/{rig.process('host1')}/mounts").read_text().splitlines()
+        writable = {line.split()[1] for line in mounts if "rw" in line.split()[3].split(",")}
+        assert {path for path in writable if not path.startswith("/dev/")} == {"/vm"}
+        await driver.close()
+
+    asyncio.run(story())
+
+
+def test_nothing_a_user_wrote_is_on_the_command_line(rig: Rig) -> None:
+    async def story() -> None:
+        driver = await rig.resumed()
+        line = Path(f"/proc/{rig.process('host1')}/cmdline").read_bytes()
+        assert rig.guest.name.encode() not in line
+        assert b"rm -rf" not in line
+        assert b"-nodefaults" in line
+        assert b"elevateprivileges=deny" in line
+        await driver.close()
+
+    asyncio.run(story())
+
+
+def test_keys_are_lent_for_a_move_only_and_nothing_listens_before_or_after(rig: Rig) -> None:
+    async def story() -> None:
+        source, destination = await rig.resumed(), await rig.open("host2")
+        assert listening(rig.process("host1")) == set()
+        endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=PARAMETERS)
+        assert listening(rig.process("host2")) == {endpoint.port, endpoint.nbd_port}
+        files = [path for host in ("host1", "host2") for path in (rig.base / host).rglob("*.pem")]
+        assert files == []
+        await source.start_copy(rig.id, endpoint, PARAMETERS)
+        await follow(source, rig.id)
+        await destination.resume_destination(rig.id)
+        assert listening(rig.process("host2")) == set()
+        assert await destination.observe(rig.id) is GuestState.RUNNING
+        await source.close()
+        await destination.close()
+
+    asyncio.run(story())
+
+
+def listening(pid: int) -> set[int]:
+    """TCP ports on which a process listens."""
+    sockets = set()
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            sockets.add(os.readlink(fd))
+        except FileNotFoundError:
+            continue
+    ports = set()
+    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+            ports.add(int(fields[1].rpartition(":")[2], 16))
+    return ports
+
+
+@needs_root
+def test_an_image_tool_has_no_network_and_cannot_write_elsewhere(tmp_path: Path) -> None:
+    async def story() -> None:
+        sandbox = Sandbox("test")
+        await sandbox.probe()
+        if not sandbox.own_root:
+            pytest.skip("this machine lets root make no mount namespaces")
+        root, vm = tmp_path / "root", tmp_path / "vm"
+        root.mkdir()
+        vm.mkdir()
+        os.chown(vm, UIDS[0], UIDS[0])
+
+        async def run(script: str) -> None:
+            await sandbox.run_tool(
+                ["/bin/sh", "-c", script], uid=UIDS[0], root=root, binds=[(vm, "/vm", "rw")], timeout_s=10.0
+            )
+
+        await run("echo ok > /vm/file")
+        for script in ("echo no > /file", "echo no > /usr/file", "cat /etc/passwd", "exec 3<>/dev/tcp/127.0.0.1/1"):
+            with pytest.raises(DriverError, match="TOOL_FAILED"):
+                await run(script)
+        with pytest.raises(DriverError, match="TOOL_FAILED"):
+            await run("head -c 3000000 /dev/zero > /vm/large")
+        with pytest.raises(DriverError, match="TOOL_TIMEOUT"):
+            await sandbox.run_tool(
+                ["/bin/sleep", "60"], uid=UIDS[0], root=root, binds=[(vm, "/vm", "rw")], timeout_s=0.2
+            )
+
+    asyncio.run(story())
+
+
+@needs_root
+def test_without_root_guests_run_as_the_user_itself(tmp_path: Path) -> None:
+    """The driver's own check as an unprivileged user: a guest comes up there, confined by QEMU's sandbox alone."""
+    script = Path(__file__).with_name("unprivileged.py")
+    home = tmp_path
+    while home != Path("/"):
+        readable = os.stat(home).st_mode & 0o001
+        if not readable:
+            os.chmod(home, os.stat(home).st_mode | 0o011)
+        home = home.parent
+    state = tmp_path / "state"
+    state.mkdir()
+    os.chown(state, 65_533, 65_533)
+    interpreter = "/usr/bin/python3"
+    packages = ":".join((str(Path(__file__).parents[2] / "src"), *_site_packages()))
+    reason = _unreachable(65_533, interpreter, packages)
+    if reason is not None:
+        pytest.skip(f"another user cannot run this: {reason}")
+    done = subprocess.run(
+        ["setpriv", "--reuid", "65533", "--regid", "65533", "--clear-groups", interpreter, str(script), str(state)],
+        env={"PYTHONPATH": packages, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(state)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "uid 65533 running" in done.stdout
+
+
+def _site_packages() -> list[str]:
+    import msgspec
+
+    return [str(Path(msgspec.__file__).parents[1])]
+
+
+def _unreachable(uid: int, interpreter: str, packages: str) -> str | None:
+    probe = subprocess.run(
+        [
+            "setpriv",
+            "--reuid",
+            str(uid),
+            "--regid",
+            str(uid),
+            "--clear-groups",
+            interpreter,
+            "-c",
+            "import cumulet.host.qemu.driver",
+        ],
+        env={"PYTHONPATH": packages, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return None if probe.returncode == 0 else probe.stderr.strip().splitlines()[-1]
