@@ -187,7 +187,8 @@ def _under_way(admin: Persona, server_id: str) -> str:
     operations = admin.get("/compute/v2.1/cumulet/operations")["operations"]
     mine = [one for one in operations if one["server_id"] == server_id]
     return "; ".join(
-        f"{one['saga']} {one['status']} at step {one['position']}, attempt {one['attempts']}, {one['cause'] or 'not stuck'}"
+        f"{one['saga']} {one['status']} at step {one['position']}, attempt {one['attempts']}, "
+        f"{one['cause'] or 'not stuck'}"
         for one in mine
     )
 
