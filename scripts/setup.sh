@@ -85,9 +85,16 @@ python_environment() {
     if [ -z "${SSL_CERT_FILE:-}" ] && [ -s /etc/ssl/certs/ca-certificates.crt ]; then
         export SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
     fi
-    find_uv "$python"
-    say ".venv from uv.lock"
-    UV_PYTHON_DOWNLOADS=never "${UV[@]}" sync --frozen --quiet --python "$python"
+    local wanted
+    wanted="$python $(cat uv.lock pyproject.toml | sha256sum)"
+    if [ "$(cat .build/environment 2>/dev/null)" != "$wanted" ] || ! .venv/bin/python -c 'import cumulet' 2>/dev/null; then
+        find_uv "$python"
+        say ".venv from uv.lock"
+        # Compiled now: where PYTHONDONTWRITEBYTECODE is set, every start would compile everything anew.
+        UV_PYTHON_DOWNLOADS=never "${UV[@]}" sync --frozen --quiet --compile-bytecode --python "$python"
+        printf '%s' "$wanted" >.build/environment
+    fi
+    .venv/bin/python -m compileall -q src
 }
 
 debian_packages() { # qemu | test
