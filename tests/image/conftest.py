@@ -20,6 +20,7 @@ from cumulet.web.context import Cloud
 from cumulet.web.operation import Caller
 from cumulet.web.policy import Policy
 
+TABLES = [store.images, store.image_properties, store.image_tags, store.image_members]
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 DATA = {"Content-Type": "application/octet-stream"}
 
@@ -111,8 +112,7 @@ class World:
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
     with opened(f"sqlite:///{tmp_path}/cloud.db") as db:
-        tables = [store.images, store.image_properties, store.image_tags, store.image_members]
-        metadata.create_all(db.engine, tables=tables)
+        metadata.create_all(db.engine, tables=TABLES)
         yield db
 
 

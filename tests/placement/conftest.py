@@ -32,6 +32,14 @@ from cumulet.web.operation import Caller
 from cumulet.web.policy import Policy
 
 LATEST = "1.39"
+TABLES = [
+    store.resource_providers,
+    store.inventories,
+    store.consumers,
+    store.allocations,
+    store.resource_classes,
+    store.traits,
+]
 MODULES = (
     api_aggregates,
     api_allocations,
@@ -136,25 +144,21 @@ def allocation(provider: str, generation: int | None = None, **amounts: int) -> 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
     with opened(f"sqlite:///{tmp_path}/cloud.db") as db:
-        tables = [
-            store.resource_providers,
-            store.inventories,
-            store.consumers,
-            store.allocations,
-            store.resource_classes,
-            store.traits,
-        ]
-        metadata.create_all(db.engine, tables=tables)
+        metadata.create_all(db.engine, tables=TABLES)
         yield db
 
 
 @pytest.fixture
 def world(database: Database, tmp_path: Path) -> World:
+    return make_world(database, tmp_path)
+
+
+def make_world(database: Database, folder: Path) -> World:
     cloud = Cloud(
-        settings=Settings(state_dir=tmp_path, database_url=""),
+        settings=Settings(state_dir=folder, database_url=""),
         db=database,
         clock=SystemClock(),
-        state_dir=tmp_path,
+        state_dir=folder,
         wake=NobodyToWake(),
         hosts=None,
         identity=PersonaTokens(),
