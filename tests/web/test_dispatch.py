@@ -154,6 +154,11 @@ def test_a_wrong_action_body_is_400(client: Client, raw: bytes, message: str) ->
     assert (answer.status, answer.message) == (400, message)
 
 
+@pytest.mark.parametrize("raw", [b"5", b'"x"', b"null", b"[1]", b"true"])
+def test_an_action_that_is_no_object_is_404(client: Client, raw: bytes) -> None:
+    assert send(client, "POST", ACTION, raw=raw).status == 404
+
+
 def test_an_action_of_another_version_is_404(client: Client) -> None:
     assert send(client, "POST", ACTION, {"late": None}).status == 404
     client.version = "2.90"

@@ -117,6 +117,19 @@ def test_refusals_are_worded_as_real_nova_words_them(version: str, body: object,
     assert refusal(MigrateLive, body, version, "os-migrateLive") == message
 
 
+def test_the_first_error_is_told_in_the_order_of_the_schema() -> None:
+    both = {"block_migration": 5, "zzz": 1, "host": "a b"}
+    assert refusal(MigrateLive, both, "2.25").startswith("Invalid input for field/attribute host.")
+    assert "block_migration" in refusal(MigrateLive, both | {"host": "h"}, "2.25")
+    assert "'host' is a required" in refusal(MigrateLive, {"block_migration": "auto", "zzz": 1}, "2.25")
+    assert "('yyy', 'zzz' were unexpected)" in refusal(MigrateLive, AUTO | {"zzz": 1, "yyy": 2}, "2.25")
+
+
+def test_errors_in_lists_are_told_from_the_front() -> None:
+    parts = [{"uuid": "first"}, {"uuid": 5, "zzz": 1}]
+    assert "Value: first." in refusal(Everything, everything(parts=parts))
+
+
 @pytest.mark.parametrize("word", [True, "True", "TRUE", "true", "1", "ON", "On", "on", "YES", "Yes", "yes"])
 def test_nova_spells_true_so(word: object) -> None:
     assert read(MigrateLive, OLD | {"block_migration": word}).block_migration is True

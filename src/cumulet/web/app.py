@@ -59,6 +59,12 @@ class App:
             return
         started = time.perf_counter()
         exchange = Exchange(self.registry, scope, receive, send)
+        try:
+            await self._answer(exchange)
+        finally:
+            self._note(exchange, time.perf_counter() - started)
+
+    async def _answer(self, exchange: Exchange) -> None:
         path = exchange.path
         beside = self._documents.get(path.rstrip("/")) if len(path) < 32 else None
         if beside is not None and exchange.method in ("GET", "HEAD"):
@@ -69,7 +75,6 @@ class App:
             await self._metrics(exchange)
         else:
             await exchange.run()
-        self._note(exchange, time.perf_counter() - started)
 
     def _document(self, exchange: Exchange, service: Service | None, document: object) -> Answer:
         assert callable(document)

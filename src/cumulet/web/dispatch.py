@@ -216,9 +216,7 @@ class Exchange:
         action: str | None = None
         if method == "POST" and place.has_actions():
             body = await self._read()
-            if not isinstance(body, dict) or len(body) != 1:
-                raise BadRequest("Malformed request body")
-            action = self.action = next(iter(body))
+            action = self.action = _action_of(body)
             candidates = place.actions.get(action)
             gap = place.gap_actions.get(action)
             if candidates is None and gap is None and method not in place.operations:
@@ -334,6 +332,17 @@ class Exchange:
             async for piece in pieces:
                 await self.send({"type": "http.response.body", "body": piece, "more_body": True})
         await self.send({"type": "http.response.body", "body": b""})
+
+
+def _action_of(body: Any) -> str:
+    """The one key of an action's body."""
+    if body is UNSET or (isinstance(body, dict | list | str) and len(body) != 1):
+        raise BadRequest("Malformed request body")
+    if not isinstance(body, dict):
+        # Nova looks for a key where there can be none, and takes the path for unknown.
+        raise faults.not_found()
+    name: str = next(iter(body))
+    return name
 
 
 def _admit(operation: Operation, call: Call[Any, Any], tx: Tx) -> None:

@@ -16,7 +16,6 @@ _SECRET_KEYS = frozenset(
     {"password", "adminpass", "admin_pass", "secret", "token", "user_data", "private_key", "passcode", "credential"}
     | {"original_password", "blob", "x-auth-token"}
 )
-_FIRST = {"type": 0, "properties": 1, "required": 2, "additionalProperties": 3, "enum": 4}
 
 
 def echo(value: object) -> str:
@@ -46,10 +45,10 @@ def refuse_value(field: object, value: object, reason: str, *, secret: bool = Fa
 
 
 def refuse_body(
-    body: object, errors: Iterable[jsonschema_rs.ValidationError], envelope: str | None, *, secret: bool
+    schema: Any, body: object, errors: Iterable[jsonschema_rs.ValidationError], envelope: str | None, *, secret: bool
 ) -> BadRequest:
-    """The 400 for a body that breaks its schema: the error nearest to the top is told, as Nova does."""
-    error = _most_telling(errors)
+    """The 400 for a body that breaks its schema."""
+    error = _first(schema, errors)
     if (named := _name_reason(error)) is not None:
         return BadRequest(named)
     field = error.instance_path[-1] if error.instance_path else envelope
@@ -60,9 +59,9 @@ def refuse_body(
     return refuse_value(field, _at(body, error.instance_path), reason(error), secret=secret)
 
 
-def refuse_query(errors: Iterable[jsonschema_rs.ValidationError]) -> BadRequest:
+def refuse_query(schema: Any, errors: Iterable[jsonschema_rs.ValidationError]) -> BadRequest:
     """The 400 for query parameters."""
-    error = _most_telling(errors)
+    error = _first(schema, errors)
     if not error.instance_path:
         return BadRequest(reason(error))
     name = error.instance_path[0]
@@ -81,16 +80,23 @@ def _at(body: Any, path: Iterable[str | int]) -> object:
     return body
 
 
-def _most_telling(errors: Iterable[jsonschema_rs.ValidationError]) -> jsonschema_rs.ValidationError:
-    best: Any = min(errors, key=lambda e: (len(e.instance_path), _FIRST.get(e.kind.name, 9)))
-    while best.kind.name in ("anyOf", "oneOf"):
-        # Where one branch got further than the others, its complaint says more than "none of them".
-        nested = [error for branch in best.kind.context for error in branch if error.kind.name != "type"]
-        if len(nested) != 1:
-            break
-        best = nested[0]
-    chosen: jsonschema_rs.ValidationError = best
-    return chosen
+def _first(schema: Any, errors: Iterable[jsonschema_rs.ValidationError]) -> jsonschema_rs.ValidationError:
+    """The error that Python's jsonschema meets first: in the order in which the schema is written, depth first."""
+    return min(errors, key=lambda error: _position(schema, error))
+
+
+def _position(schema: Any, error: jsonschema_rs.ValidationError) -> list[int]:
+    position: list[int] = []
+    indices = (step for step in error.instance_path if isinstance(step, int))
+    for step in error.schema_path:
+        if isinstance(schema, dict):
+            position.append(list(schema).index(step))
+            if step == "items":
+                position.append(next(indices, 0))
+        elif isinstance(step, int):
+            position.append(step)
+        schema = schema[step]
+    return position
 
 
 def _name_reason(error: jsonschema_rs.ValidationError) -> str | None:
@@ -137,7 +143,7 @@ def reason(error: jsonschema_rs.ValidationError) -> str:
 
 
 def unexpected(names: Iterable[str]) -> str:
-    found = list(names)
+    found = sorted(names)
     return (
         f"Additional properties are not allowed ({', '.join(map(repr, found))} "
         f"{'was' if len(found) == 1 else 'were'} unexpected)"

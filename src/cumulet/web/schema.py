@@ -73,7 +73,7 @@ class Plan:
     def read(self, value: object, envelope: str | None) -> Any:
         """The instance for a body's value; `envelope` is the key it stood under, for messages."""
         if not self.validator.is_valid(value):
-            raise refuse_body(value, self.validator.iter_errors(value), envelope, secret=self.secret)
+            raise refuse_body(self.schema, value, self.validator.iter_errors(value), envelope, secret=self.secret)
         try:
             return self.build(value)
         except Unconverted as refused:
@@ -83,7 +83,7 @@ class Plan:
     def read_query(self, pairs: list[tuple[str, str]]) -> Any:
         values = last_values(pairs)
         if not self.validator.is_valid(values):
-            raise refuse_query(self.validator.iter_errors(values))
+            raise refuse_query(self.schema, self.validator.iter_errors(values))
         try:
             return self.build(values)
         except Unconverted as refused:
