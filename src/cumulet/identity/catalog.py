@@ -1,4 +1,4 @@
-"""The catalog: regions, services and endpoints as administrators keep them, and as tokens show them."""
+"""The catalog: services and endpoints as administrators keep them, and as tokens show them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, Conflict, Forbidden
+from cumulet.errors import BadRequest
 from cumulet.identity import store
 from cumulet.identity.api import (
     ADMIN,
     ADMIN_OR_SYSTEM_READER,
-    ANYWHERE,
     IDENTITY,
     NOT_DOMAIN,
     collection,
@@ -23,16 +22,12 @@ from cumulet.identity.api import (
     new_id,
 )
 from cumulet.identity.immutable import given_extra
+from cumulet.identity.regions import insert_region, region_by_id, require_region
 from cumulet.identity.tokens import LiveToken
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Json, Unset
 
-GET_REGION = rule("identity:get_region", "", scope=ANYWHERE)
-LIST_REGIONS = rule("identity:list_regions", "", scope=ANYWHERE)
-CREATE_REGION = rule("identity:create_region", ADMIN, scope=NOT_DOMAIN)
-UPDATE_REGION = rule("identity:update_region", ADMIN, scope=NOT_DOMAIN)
-DELETE_REGION = rule("identity:delete_region", ADMIN, scope=NOT_DOMAIN)
 GET_SERVICE = rule("identity:get_service", ADMIN_OR_SYSTEM_READER, scope=NOT_DOMAIN)
 LIST_SERVICES = rule("identity:list_services", ADMIN_OR_SYSTEM_READER, scope=NOT_DOMAIN)
 CREATE_SERVICE = rule("identity:create_service", ADMIN, scope=NOT_DOMAIN)
@@ -75,132 +70,6 @@ def _url_for(url: str, base_url: str, values: dict[str, str]) -> str | None:
 
 def _absolute(url: str, base_url: str) -> str:
     return base_url + url if url.startswith("/") else url
-
-
-# -- regions
-
-
-@dataclass(frozen=True, kw_only=True)
-class NewRegion(Body, extra="allow"):
-    id: Annotated[str | None, Json({"maxLength": 255})] = None
-    description: str | None = None
-    parent_region_id: Annotated[str | None, Json({"minLength": 1, "maxLength": 255})] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RegionChanges(Body, extra="allow", min_properties=1):
-    description: str | Unset | None = UNSET
-    parent_region_id: Annotated[str | None, Json({"minLength": 1, "maxLength": 255})] | Unset = UNSET
-
-
-def _region_view(call: Call[Any, Any], row: Row[Any]) -> dict[str, Any]:
-    own = {"id": row.id, "description": row.description, "parent_region_id": row.parent_region_id}
-    return {**row.extra, **own, "links": member(call, "regions", row.id)}
-
-
-def _region(tx: Tx, region_id: str) -> Row[Any] | None:
-    return tx.first(select(store.regions).where(store.regions.c.id == region_id))
-
-
-def _require_region(tx: Tx, region_id: str | Unset | None) -> None:
-    if isinstance(region_id, str) and _region(tx, region_id) is None:
-        raise BadRequest(f"Could not find region: {region_id}.")
-
-
-@IDENTITY.operation("GET", "/regions", rules=(Rule(LIST_REGIONS),))
-def list_regions(call: Call[None, None]) -> dict[str, Any]:
-    """List regions."""
-    r = store.regions.c
-    statement = select(store.regions).order_by(r.id)
-    if (parent := call.query.get("parent_region_id")) is not None:
-        statement = statement.where(r.parent_region_id == parent)
-    return collection(call, "regions", "regions", [_region_view(call, row) for row in call.tx.all(statement)])
-
-
-@IDENTITY.operation("GET", "/regions/{region_id}", rules=(Rule(GET_REGION),))
-def show_region(call: Call[None, None]) -> dict[str, Any]:
-    """Show a region."""
-    return {"region": _region_view(call, _region_in_path(call))}
-
-
-def _region_in_path(call: Call[Any, Any]) -> Row[Any]:
-    return known(_region(call.tx, call.path["region_id"]), "region", call.path["region_id"])
-
-
-@IDENTITY.operation("POST", "/regions", rules=(Rule(CREATE_REGION),), body=NewRegion, body_key="region", success=201)
-def create_region(call: Call[None, NewRegion]) -> dict[str, Any]:
-    """Create a region."""
-    return _create_region(call, call.body.id or new_id(call.cloud.clock))
-
-
-@IDENTITY.operation(
-    "PUT", "/regions/{region_id}", rules=(Rule(CREATE_REGION),), body=NewRegion, body_key="region", success=201
-)
-def create_region_named(call: Call[None, NewRegion]) -> dict[str, Any]:
-    """Create a region under an id of one's choice."""
-    region_id = call.path["region_id"]
-    if call.body.id not in (None, region_id):
-        raise BadRequest("Conflicting region IDs specified in the URL and in the body.")
-    if len(region_id) > 255:
-        raise BadRequest("A region's id has at most 255 characters.")
-    return _create_region(call, region_id)
-
-
-def _create_region(call: Call[None, NewRegion], region_id: str) -> dict[str, Any]:
-    body = call.body
-    if _region(call.tx, region_id) is not None:
-        raise Conflict(f"Conflict occurred attempting to store region - Duplicate ID, {region_id}.")
-    _require_region(call.tx, body.parent_region_id)
-    _insert_region(call.tx, region_id, body.description or "", body.parent_region_id, given_extra(body))
-    call.cloud.identity.changed(call.tx)
-    return {"region": _region_view(call, known(_region(call.tx, region_id), "region", region_id))}
-
-
-def _insert_region(tx: Tx, region_id: str, description: str, parent: str | None, extra: dict[str, Any]) -> None:
-    values = {"id": region_id, "description": description, "parent_region_id": parent, "extra": extra}
-    tx.execute(insert(store.regions).values(**values))
-
-
-@IDENTITY.operation(
-    "PATCH", "/regions/{region_id}", rules=(Rule(UPDATE_REGION),), body=RegionChanges, body_key="region"
-)
-def update_region(call: Call[None, RegionChanges]) -> dict[str, Any]:
-    """Change a region."""
-    row, body = _region_in_path(call), call.body
-    _require_region(call.tx, body.parent_region_id)
-    if isinstance(body.parent_region_id, str) and body.parent_region_id in _with_children(call.tx, row.id):
-        raise BadRequest("A region cannot be below itself.")
-    values: dict[str, Any] = {"extra": {**row.extra, **given_extra(body)}}
-    if body.description is not UNSET:
-        values["description"] = body.description or ""
-    if body.parent_region_id is not UNSET:
-        values["parent_region_id"] = body.parent_region_id
-    call.tx.execute(update(store.regions).where(store.regions.c.id == row.id).values(**values))
-    call.cloud.identity.changed(call.tx)
-    return {"region": _region_view(call, _region_in_path(call))}
-
-
-@IDENTITY.operation("DELETE", "/regions/{region_id}", rules=(Rule(DELETE_REGION),), success=204)
-def delete_region(call: Call[None, None]) -> None:
-    """Delete a region and those below it, unless one of them has endpoints."""
-    row = _region_in_path(call)
-    doomed = _with_children(call.tx, row.id)
-    used = select(func.count()).select_from(store.endpoints).where(store.endpoints.c.region_id.in_(doomed))
-    if call.tx.scalar(used):
-        raise Forbidden(f"Unable to delete region {row.id} because it or its child regions have associated endpoints.")
-    for region_id in reversed(doomed):
-        call.tx.execute(delete(store.regions).where(store.regions.c.id == region_id))
-    call.cloud.identity.changed(call.tx)
-
-
-def _with_children(tx: Tx, region_id: str) -> list[str]:
-    """The region and all below it, parents before children."""
-    found = [region_id]
-    for parent in found:
-        found.extend(
-            row.id for row in tx.all(select(store.regions.c.id).where(store.regions.c.parent_region_id == parent))
-        )
-    return found
 
 
 # -- services
@@ -352,10 +221,10 @@ def _checked_endpoint(call: Call[None, NewEndpoint] | Call[None, EndpointChanges
         if tx.first(there) is None:
             raise BadRequest(f"Could not find service: {body.service_id}.")
     if not isinstance(body.region_id, str) and isinstance(body.region, str):
-        if _region(tx, body.region) is None:
-            _insert_region(tx, body.region, "", None, {})
+        if region_by_id(tx, body.region) is None:
+            insert_region(tx, body.region)
         return body.region
-    _require_region(tx, body.region_id)
+    require_region(tx, body.region_id)
     return body.region_id
 
 

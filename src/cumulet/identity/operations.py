@@ -9,6 +9,7 @@ from cumulet.identity import (
     catalog,
     domains,
     projects,
+    regions,
     roles,
     users,
 )
@@ -16,4 +17,4 @@ from cumulet.identity.api import IDENTITY
 
 __all__ = ["FEATURES", "IDENTITY"]
 
-FEATURES = (assignments, auth, authentication, catalog, domains, projects, roles, users)
+FEATURES = (assignments, auth, authentication, catalog, domains, projects, regions, roles, users)

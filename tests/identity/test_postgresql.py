@@ -1,0 +1,79 @@
+"""Two API processes over one PostgreSQL: what one takes away, the other no longer honours."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cumulet.identity import bootstrap
+from tests.api.identity.place import UNSCOPED, Place, Session, project
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture(scope="module")
+def database_url() -> Iterator[str]:
+    """A PostgreSQL server of our own, on a unix socket in a folder of its own."""
+    initdb = shutil.which("initdb") or max(
+        (str(p) for p in Path("/usr/lib/postgresql").glob("*/bin/initdb")), default=""
+    )
+    if not initdb:
+        pytest.skip("PostgreSQL is not installed (no initdb)")
+    tools = Path(initdb).resolve().parent
+    folder = Path(tempfile.mkdtemp(prefix="cumulet-pg-", dir="/tmp"))  # short: a socket's path has a limit
+    account = None
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        account = "postgres"
+        shutil.chown(folder, account)
+        pwd.getpwnam(account)
+
+    def run(tool: str, *arguments: str) -> None:
+        command = [str(tools / tool), "-D", str(folder / "data"), *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=account, cwd=folder)
+
+    run("initdb", "-A", "trust", "-U", "cumulet", "--no-sync")
+    run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", f"-k {folder} -c listen_addresses='' -c fsync=off", "start")
+    try:
+        yield f"postgresql://cumulet@/postgres?host={folder}"
+    finally:
+        run("pg_ctl", "-m", "fast", "stop")
+        shutil.rmtree(folder)
+
+
+def test_two_processes_agree_on_every_token(database_url: str, tmp_path: Path) -> None:
+    one = Place(tmp_path, database_url)
+    passwords = one.passwords.by_user
+    bootstrap.write_clouds_yaml(tmp_path / "clouds.yaml", auth_url="", cacert=None, passwords=passwords, region="R")
+    other = Place(tmp_path, database_url, clock_seed=8)
+    assert other.passwords.origin == "kept"
+    admin = one.admin()
+    demo = admin.id_of("users", "demo")
+    try:
+        for act in ("revoke", "password", "disable"):
+            session = one.login("demo", passwords["demo"] if act != "disable" else "new", project("demo"))
+            elsewhere = Session(other, session.token, session.body)
+            assert elsewhere.still_counts()
+            assert elsewhere.still_counts()
+            if act == "revoke":
+                session.delete("/auth/tokens", {"X-Subject-Token": str(session.token)})
+            elif act == "password":
+                admin.patch(f"/users/{demo}", {"user": {"password": "new"}})
+            else:
+                admin.patch(f"/users/{demo}", {"user": {"enabled": False}})
+            assert not elsewhere.still_counts()
+            assert not session.still_counts()
+        assert admin.patch(f"/users/{demo}", {"user": {"enabled": True}}).status_code == 200
+        assert other.login("demo", "new", UNSCOPED).still_counts()
+        assert [
+            u["name"] for u in admin.get("/users?limit=1&marker=" + admin.id_of("users", "admin")).json()["users"]
+        ] == ["demo"]
+    finally:
+        one.close()
+        other.close()
