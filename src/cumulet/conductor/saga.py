@@ -22,6 +22,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx, metadata
+from cumulet.db.partial_index import unique_where
 from cumulet.errors import Conflict
 
 if TYPE_CHECKING:
@@ -51,14 +52,10 @@ operations = sa.Table(
     sa.Column("created_at_us", sa.BigInteger, nullable=False),
     sa.Column("updated_at_us", sa.BigInteger, nullable=False),
     sa.Column("ended_at_us", sa.BigInteger),
-    sa.Index(
-        "uq_operations_one_running_per_subject",
-        "subject",
-        unique=True,
-        sqlite_where=sa.text("status IN ('forward', 'unwinding')"),
-        postgresql_where=sa.text("status IN ('forward', 'unwinding')"),
-    ),
     sa.Index("ix_operations_status", "status", "subject"),
+)
+unique_where(
+    operations, "uq_operations_one_running_per_subject", "subject", where="status IN ('forward', 'unwinding')"
 )
 
 

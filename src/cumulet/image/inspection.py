@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from typing import IO, cast
 
-from oslo_utils.imageutils import format_inspector
-
 from cumulet.image import qcow2
 from cumulet.image.qcow2 import Refused
 
@@ -78,6 +76,9 @@ class Inspection:
         self._judged = False
         self.qcow2: qcow2.Header | None = None
         self._pushed = _Pushed()
+        # Imported with the first upload: it takes as long as all of Compute.
+        from oslo_utils.imageutils import format_inspector
+
         # The wrapper types its source as a whole IO; it only ever calls read().
         self._oslo = format_inspector.InspectWrapper(cast("IO[bytes]", self._pushed))
 
@@ -126,6 +127,8 @@ class Inspection:
             self.qcow2 = qcow2.read_header(start, virtual_size_limit=self._limit)
 
     def _judge_by_oslo(self) -> None:
+        from oslo_utils.imageutils import format_inspector
+
         try:
             found = self._oslo.format
             if found is None:

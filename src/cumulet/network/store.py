@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from cumulet.clock import Clock
 from cumulet.db.engine import Tx, metadata
+from cumulet.db.partial_index import unique_where
 
 RecordT = TypeVar("RecordT")
 
@@ -45,11 +46,26 @@ networks = sa.Table(
     sa.Column("dns_domain", sa.String(255), nullable=False),
 )
 
+subnet_pools = sa.Table(
+    "subnet_pools",
+    metadata,
+    *_resource_columns(),
+    sa.Column("ip_version", sa.Integer, nullable=False),
+    sa.Column("prefixes", sa.JSON, nullable=False),
+    sa.Column("min_prefixlen", sa.Integer, nullable=False),
+    sa.Column("max_prefixlen", sa.Integer, nullable=False),
+    sa.Column("default_prefixlen", sa.Integer, nullable=False),
+    sa.Column("default_quota", sa.Integer),
+    sa.Column("shared", sa.Boolean, nullable=False),
+    sa.Column("is_default", sa.Boolean, nullable=False),
+)
+
 subnets = sa.Table(
     "subnets",
     metadata,
     *_resource_columns(),
     sa.Column("network_id", sa.ForeignKey("networks.id"), nullable=False, index=True),
+    sa.Column("subnetpool_id", sa.ForeignKey("subnet_pools.id"), index=True),
     sa.Column("ip_version", sa.Integer, nullable=False),
     sa.Column("cidr", sa.String(64), nullable=False),
     sa.Column("gateway_ip", sa.String(64)),
@@ -109,14 +125,8 @@ port_bindings = sa.Table(
     sa.Column("active", sa.Boolean, nullable=False),
     sa.Column("vnic_type", sa.String(64), nullable=False),
     sa.Column("profile", sa.JSON, nullable=False),
-    sa.Index(
-        "ix_port_bindings_active",
-        "port_id",
-        unique=True,
-        sqlite_where=sa.text("active = 1"),
-        postgresql_where=sa.text("active"),
-    ),
 )
+unique_where(port_bindings, "ix_port_bindings_active", "port_id", where="active")
 """At most one active binding per port: the partial unique index decides."""
 
 security_groups = sa.Table(
@@ -125,14 +135,8 @@ security_groups = sa.Table(
     *_resource_columns(),
     sa.Column("stateful", sa.Boolean, nullable=False),
     sa.Column("is_default", sa.Boolean, nullable=False),
-    sa.Index(
-        "ix_security_groups_default",
-        "project_id",
-        unique=True,
-        sqlite_where=sa.text("is_default = 1"),
-        postgresql_where=sa.text("is_default"),
-    ),
 )
+unique_where(security_groups, "ix_security_groups_default", "project_id", where="is_default")
 
 security_group_rules = sa.Table(
     "security_group_rules",
@@ -226,9 +230,23 @@ class Network(Resource):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SubnetPool(Resource):
+    name: str
+    ip_version: int
+    prefixes: list[str]
+    min_prefixlen: int
+    max_prefixlen: int
+    default_prefixlen: int
+    default_quota: int | None
+    shared: bool
+    is_default: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Subnet(Resource):
     name: str
     network_id: str
+    subnetpool_id: str | None
     ip_version: int
     cidr: str
     gateway_ip: str | None
@@ -312,6 +330,7 @@ class FloatingIp(Resource):
 
 TABLES: Mapping[type[Any], sa.Table] = {
     Network: networks,
+    SubnetPool: subnet_pools,
     Subnet: subnets,
     Port: ports,
     Binding: port_bindings,

@@ -1,0 +1,15 @@
+"""Partial unique indexes, made by DDL as the table is."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+
+def unique_where(table: sa.Table, name: str, *columns: str, where: str) -> None:
+    """No two rows of `table` for which `where` holds may agree in `columns`.
+
+    `where` is SQL that SQLite and PostgreSQL both read. `sa.Index(postgresql_where=...)` would do the same, but imports
+    SQLAlchemy's whole PostgreSQL dialect into every process: a fifteenth of a cloud's start.
+    """
+    statement = f"CREATE UNIQUE INDEX {name} ON {table.name} ({', '.join(columns)}) WHERE {where}"
+    sa.event.listen(table, "after_create", sa.DDL(statement))  # type: ignore[no-untyped-call]
