@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from cumulet.host.qemu.hypervisor import Hypervisor, monitor_socket
 from cumulet.host.qemu.record import GuestFolder, GuestRecord, Intent, Role
 from cumulet.host.qemu.sandbox import Bounds, Sandbox
 from cumulet.host.qemu.tls import TransportSecurity
+
+log = logging.getLogger(__name__)
 
 _START_SECONDS = 30.0
 _OVERHEAD_BYTES = 512 << 20
@@ -134,7 +137,13 @@ class QemuHost:
             before.cancel()
         task = asyncio.create_task(work, name=f"{kind}:{server_id}")
         self._tasks[key] = task
-        task.add_done_callback(lambda done: self._tasks.pop(key, None) if self._tasks.get(key) is done else None)
+        task.add_done_callback(lambda done: self._task_ended(key, done))
+
+    def _task_ended(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
+        if self._tasks.get(key) is task:
+            del self._tasks[key]
+        if not task.cancelled() and task.exception() is not None:
+            log.error("%s of guest %s ended: %s", key[1], key[0], task.exception())
 
     def stop_tasks(self, server_id: str) -> None:
         for (owner, _), task in list(self._tasks.items()):

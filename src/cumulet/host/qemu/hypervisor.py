@@ -17,7 +17,7 @@ from cumulet.host.qemu.qmp import Arguments, Json, Qmp, QmpClosed, QmpError, Qmp
 from cumulet.host.qemu.record import ProcessId
 from cumulet.host.qemu.sandbox import Words
 
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 10.0
 """How long a monitor may take. A blocked main loop (network cut in the switchover) answers nothing but `yank`."""
 
 _CONSOLE_KEPT_BYTES = 1 << 20
