@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.clock import iso_us, iso_z
+from cumulet.clock import iso_z
 from cumulet.compute.links import bookmark_root
 from cumulet.compute.model import Flavor, PowerState
 from cumulet.compute.rules import ADMIN, READER
@@ -136,7 +136,8 @@ class Viewer:
         """`found`: rows of `select_for_views`."""
         self.call = call
         self.what = what
-        ids = [row.id for row in found]
+        self.rows = [_ViewRow(*row) for row in found]
+        ids = [row.id for row in self.rows]
         at_least = call.version.at_least
         self.ports: dict[str, list[PortView]] = network.ports_of(call.tx, ids)
         self.tags = _tags(call.tx, ids) if at_least("2.26") else {}
@@ -144,10 +145,16 @@ class Viewer:
         self.hosts = _hosts(call.tx)
         self._root = bookmark_root(call)
         self._flavors: dict[str, dict[str, Any]] = {}
-        self._steps = [step for since, step in _STEPS if since is None or at_least(since)]
+        self._service_url = call.service_url
+        self._steps = [step for since, step in _STEPS if at_least(since)]
+        self._with_properties = at_least("2.98")
+        self._with_more_extended = at_least("2.3")
 
-    def view(self, row: Any) -> dict[str, Any]:
-        """One server. `row` is a row of `select_for_views`."""
+    def views(self) -> list[dict[str, Any]]:
+        """All of them, in the order found."""
+        return [self._view(row) for row in self.rows]
+
+    def _view(self, row: Any) -> dict[str, Any]:
         deleted = row.deleted_at_us is not None
         status = status_of(row.vm_state, row.task_state, deleted=deleted)
         ports = self.ports.get(row.id, ())
@@ -162,13 +169,13 @@ class Viewer:
             "hostId": host_id(row.project_id, row.host),
             "image": self._image(row),
             "flavor": self._flavor(row.flavor_text),
-            "created": iso_z(row.created_at_us),
-            "updated": iso_z(row.updated_at_us),
+            "created": _whole_second(row.created_at_us // 1_000_000) + "Z",
+            "updated": _whole_second(row.updated_at_us // 1_000_000) + "Z",
             "addresses": {} if row.vm_state == "building" else addresses(ports, extended=self.what.full),
             "accessIPv4": row.access_ipv4 or "",
             "accessIPv6": row.access_ipv6 or "",
             "links": [
-                {"rel": "self", "href": f"{self.call.service_url}/servers/{server_id}"},
+                {"rel": "self", "href": f"{self._service_url}/servers/{server_id}"},
                 {"rel": "bookmark", "href": f"{self._root}/servers/{server_id}"},
             ],
             "OS-DCF:diskConfig": row.disk_config,
@@ -190,7 +197,7 @@ class Viewer:
             "id": row.image_id,
             "links": [{"rel": "bookmark", "href": f"{self._root}/images/{row.image_id}"}],
         }
-        if self.call.version.at_least("2.98"):
+        if self._with_properties:
             image["properties"] = _decoded(row.image_properties_text)
         return image
 
@@ -224,8 +231,8 @@ class Viewer:
         view["OS-EXT-AZ:availability_zone"] = host.zone if host is not None else (row.requested_zone or "")
         view["config_drive"] = "True" if row.config_drive else ""
         view["key_name"] = row.key_name
-        view["OS-SRV-USG:launched_at"] = iso_us(row.launched_at_us)
-        view["OS-SRV-USG:terminated_at"] = iso_us(row.terminated_at_us)
+        view["OS-SRV-USG:launched_at"] = _moment(row.launched_at_us)
+        view["OS-SRV-USG:terminated_at"] = _moment(row.terminated_at_us)
         view["OS-EXT-STS:task_state"] = row.task_state
         view["OS-EXT-STS:vm_state"] = row.vm_state
         view["OS-EXT-STS:power_state"] = _POWER_NUMBERS[row.power_state]
@@ -243,7 +250,7 @@ class Viewer:
         view["OS-EXT-SRV-ATTR:host"] = row.host
         view["OS-EXT-SRV-ATTR:instance_name"] = instance_name(row.number)
         view["OS-EXT-SRV-ATTR:hypervisor_hostname"] = row.host
-        if self.call.version.at_least("2.3"):
+        if self._with_more_extended:
             view["OS-EXT-SRV-ATTR:hostname"] = row.hostname
             view["OS-EXT-SRV-ATTR:kernel_id"] = ""
             view["OS-EXT-SRV-ATTR:ramdisk_id"] = ""
@@ -294,7 +301,7 @@ def _hints(_viewer: Viewer, row: Any, view: dict[str, Any]) -> None:
     view["scheduler_hints"] = {key: value if isinstance(value, list) else [value] for key, value in hints.items()}
 
 
-_STEPS: tuple[tuple[str | None, Any], ...] = (
+_STEPS: tuple[tuple[str, Any], ...] = (
     ("2.9", _locked),
     ("2.19", _description),
     ("2.26", _show_tags),
@@ -334,20 +341,37 @@ def instance_name(number: int) -> str:
 
 _TEXTS = ("flavor", "metadata", "image_properties", "scheduler_hints")
 _LEFT_OUT = frozenset({*_TEXTS, "guest", "system_metadata", "public_key"})
+_COLUMNS: list[sa.ColumnElement[Any]] = [
+    *(column for column in servers.c if column.name not in _LEFT_OUT),
+    *(sa.cast(servers.c[name], sa.Text).label(f"{name}_text") for name in _TEXTS),
+]
+_ViewRow: Any = msgspec.defstruct("_ViewRow", [str(column.name) for column in _COLUMNS], gc=False)
+"""A row as `Viewer` reads it: attributes of a struct are ten times as fast as those of a database row."""
 
 
 def select_for_views() -> sa.Select[Any]:
-    """Rows as `Viewer` reads them: JSON columns stay text until somebody looks at them."""
-    return sa.select(
-        *(column for column in servers.c if column.name not in _LEFT_OUT),
-        *(sa.cast(servers.c[name], sa.Text).label(f"{name}_text") for name in _TEXTS),
-    )
+    """Rows for `Viewer`: JSON columns stay text until somebody looks at them."""
+    return sa.select(*_COLUMNS)
 
 
 def view_server(call: Call[Any, Any], server_id: str, what: Shown) -> dict[str, Any]:
     """One server, freshly read."""
     rows = call.tx.all(select_for_views().where(servers.c.id == server_id))
-    return Viewer(call, what, rows).view(rows[0])
+    return Viewer(call, what, rows).views()[0]
+
+
+@functools.lru_cache(maxsize=4096)
+def _whole_second(second: int) -> str:
+    text = iso_z(second * 1_000_000)
+    assert text is not None
+    return text[:-1]
+
+
+def _moment(time_us: int | None) -> str | None:
+    """As `clock.iso_us`; a list's servers were launched in few different seconds."""
+    if time_us is None:
+        return None
+    return f"{_whole_second(time_us // 1_000_000)}.{time_us % 1_000_000:06}"
 
 
 def _decoded(text: str) -> dict[str, Any]:

@@ -64,8 +64,7 @@ def list_servers(call: Call[None, None]) -> dict[str, Any]:
 def list_servers_in_detail(call: Call[None, None]) -> dict[str, Any]:
     """List servers with all that may be shown of them."""
     found = select_servers(call, select_for_views(), all_tenants_rule=DETAIL_ALL)
-    viewer = Viewer(call, shown(call), found)
-    return _listed(call, "servers/detail", [viewer.view(row) for row in found])
+    return _listed(call, "servers/detail", Viewer(call, shown(call), found).views())
 
 
 @COMPUTE.operation("GET", "/servers/{server_id}", rules=(Rule(SHOW),), target=server_in_sight, query=ShowQuery)
