@@ -138,7 +138,9 @@ def test_only_rules_that_a_host_can_apply_are_taken(member: Client, rule: dict[s
         ({"cidr": "10.7.0.0/24", "ip_version": 4, "allocation_pools": [{"start": "10.8.0.2", "end": "10.8.0.9"}]}, 400),
         ({"cidr": "10.7.0.0/24", "ip_version": 4, "allocation_pools": [{"start": "10.7.0.1", "end": "10.7.0.9"}]}, 409),
         ({"ip_version": 4}, 400),
-        ({"ip_version": 4, "subnetpool_id": UNKNOWN}, 501),
+        ({"ip_version": 4, "subnetpool_id": UNKNOWN}, 404),
+        ({"ip_version": 4, "subnetpool_id": "prefix_delegation"}, 501),
+        ({"cidr": "10.7.0.0/24", "ip_version": 4, "segment_id": UNKNOWN}, 403),
     ],
 )
 def test_a_subnet_is_a_range_that_hosts_can_have_addresses_of(
@@ -248,6 +250,37 @@ def test_a_list_is_filtered_sorted_and_read_in_pages(member: Client) -> None:
     assert call(member, "GET", f"/networks?marker={UNKNOWN}").status == 404
 
 
+def test_subnets_are_cut_from_a_pool_without_overlap(member: Client, other_member: Client) -> None:
+    lengths: dict[str, Any] = {"min_prefixlen": 24, "max_prefixlen": 28, "default_prefixlen": 26}
+    pool = make(member, "subnetpool", name="p", prefixes=["10.30.1.0/24", "10.30.0.0/24"], **lengths)
+    assert (pool["prefixes"], pool["ip_version"], pool["min_prefixlen"]) == (["10.30.0.0/23"], 4, "24")
+    network = make(member, "network")
+
+    def cut(**attributes: Any) -> Answer:
+        body = {"network_id": network["id"], "ip_version": 4, "subnetpool_id": pool["id"]} | attributes
+        return call(member, "POST", "/subnets", {"subnet": body})
+
+    assert cut(cidr="10.30.0.64/26")["subnet"]["cidr"] == "10.30.0.64/26"
+    assert [cut()["subnet"]["cidr"] for _ in range(2)] == ["10.30.0.0/26", "10.30.0.128/26"]
+    assert cut(prefixlen=24)["subnet"]["cidr"] == "10.30.1.0/24"
+    assert cut(prefixlen=28)["subnet"]["cidr"] == "10.30.0.192/28"
+    wrong_lengths, wrong_ranges = (29, 23, 24), ("10.30.0.0/28", "10.31.0.0/26")
+    wrongs: list[dict[str, Any]] = [{"prefixlen": length} for length in wrong_lengths]
+    wrongs += [{"cidr": cidr} for cidr in wrong_ranges]
+    for wrong in wrongs:
+        assert cut(**wrong).status == 400, wrong
+    path = f"/subnetpools/{pool['id']}"
+    assert call(member, "PUT", path, {"subnetpool": {"prefixes": ["10.30.0.0/24"]}}).status == 400
+    larger = call(member, "PUT", path, {"subnetpool": {"prefixes": ["10.30.0.0/22"]}})
+    assert larger["subnetpool"]["prefixes"] == ["10.30.0.0/22"]
+    shared = {"subnetpool": {"name": "x", "prefixes": ["10.0.0.0/8"], "shared": True}}
+    assert call(member, "POST", "/subnetpools", shared).status == 403
+    assert call(other_member, "GET", path).status == 404
+    assert call(member, "DELETE", path).status == 400
+    assert call(member, "DELETE", f"/networks/{network['id']}").status == 204
+    assert call(member, "DELETE", path).status == 204
+
+
 def test_tags_belong_to_whoever_may_change_the_thing(member: Client, reader: Client, other_member: Client) -> None:
     network = make(member, "network", name="n")
     path = f"/networks/{network['id']}/tags"
@@ -294,5 +327,5 @@ def test_what_is_there_is_named_and_what_is_missing_says_so(member: Client) -> N
     assert {"router", "security-group", "binding-extended", "auto-allocated-topology"} <= aliases
     assert call(member, "GET", "/extensions/router").status == 200
     assert call(member, "GET", "/extensions/nothing").status == 404
-    for missing in ("/subnetpools", "/rbac-policies", "/agents", "/trunks"):
+    for missing in ("/address-scopes", "/rbac-policies", "/agents", "/trunks"):
         assert call(member, "GET", missing).status == 501

@@ -16,6 +16,7 @@ from cumulet.network.store import (
     routers,
     security_group_rules,
     security_groups,
+    subnet_pools,
     subnets,
 )
 
@@ -37,6 +38,7 @@ DEFAULT_LIMITS = {
 _COUNTED = {
     "network": networks,
     "subnet": subnets,
+    "subnetpool": subnet_pools,
     "port": ports,
     "router": routers,
     "floatingip": floating_ips,

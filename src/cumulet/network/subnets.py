@@ -23,6 +23,7 @@ from cumulet.network.store import (
     Network,
     Port,
     Subnet,
+    SubnetPool,
     change,
     delete,
     find,
@@ -33,6 +34,7 @@ from cumulet.network.store import (
     subnets,
     tags_of,
 )
+from cumulet.network.subnet_pools import SUBNET_POOLS, cut, default_pool
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Json, Unset
@@ -80,7 +82,7 @@ def _view(subnet: Subnet, tags: list[str], external: bool) -> View:
         "dns_publish_fixed_ip": subnet.dns_publish_fixed_ip,
         "host_routes": subnet.host_routes,
         "service_types": subnet.service_types,
-        "subnetpool_id": None,
+        "subnetpool_id": subnet.subnetpool_id,
         "segment_id": None,
         "router:external": external,
     }
@@ -120,6 +122,7 @@ SUBNETS = Kind(
         "name",
         "network_id",
         "ip_version",
+        "subnetpool_id",
         "cidr",
         "gateway_ip",
         "enable_dhcp",
@@ -130,7 +133,6 @@ SUBNETS = Kind(
     filters={
         "shared": _on_shared,
         "router:external": _on_external,
-        "subnetpool_id": lambda values: sa.true() if values == [""] else sa.false(),
         "segment_id": lambda values: sa.true() if values == [""] else sa.false(),
     },
     views=subnet_views,
@@ -226,7 +228,8 @@ def _create(call: Call[Any, Any], new: NewSubnet) -> Subnet:
     resource.require(call, CREATE, facts)
     policy.require_attributes(call, CREATE_ATTRIBUTES, resource.given(new, but_defaults=True), facts)
     limits.check(call.tx, facts["project_id"], "subnet")
-    cidr = _cidr(new)
+    pool = _pool(call, new)
+    cidr = _cidr(call.tx, new, pool)
     gateway = None if not isinstance(new.gateway_ip, str) else ip_address(new.gateway_ip)
     _check_gateway(cidr, new.gateway_ip)
     enable_dhcp = either(new.enable_dhcp, True)
@@ -242,6 +245,7 @@ def _create(call: Call[Any, Any], new: NewSubnet) -> Subnet:
         call.cloud.clock,
         must_get(call.tx, Network, new.network_id),
         project_id=facts["project_id"],
+        subnetpool_id=None if pool is None else pool.id,
         name=text(new.name),
         description=text(new.description),
         cidr=cidr,
@@ -259,14 +263,31 @@ def _create(call: Call[Any, Any], new: NewSubnet) -> Subnet:
     )
 
 
-def _cidr(new: NewSubnet) -> AddressRange:
-    if isinstance(new.subnetpool_id, str) or new.use_default_subnetpool is True or isinstance(new.prefixlen, int):
-        raise NotYet("Cumulet does not offer subnet pools yet: a subnet is made with its own cidr.")
-    if isinstance(new.segment_id, str):
-        raise NotYet("Cumulet does not offer routed network segments yet: a subnet spans its whole network.")
-    if not isinstance(new.cidr, str):
+def _pool(call: Call[Any, Any], new: NewSubnet) -> SubnetPool | None:
+    """The pool to cut the subnet from; None if it names a range of its own."""
+    if new.subnetpool_id in ("prefix_delegation",) or isinstance(new.segment_id, str):
+        raise NotYet("Cumulet does not offer prefix delegation or routed network segments yet.")
+    if isinstance(new.subnetpool_id, str):
+        return resource.find_in_sight(call, SUBNET_POOLS, new.subnetpool_id)
+    if new.use_default_subnetpool is not True:
+        return None
+    pool = default_pool(call.tx, new.ip_version)
+    if pool is None:
+        raise BadRequest("Bad subnets request: No default subnetpool found for this IP version.")
+    return pool
+
+
+def _cidr(tx: Tx, new: NewSubnet, pool: SubnetPool | None) -> AddressRange:
+    wanted = ip_network(new.cidr) if isinstance(new.cidr, str) else None
+    length = new.prefixlen if isinstance(new.prefixlen, int) else None
+    if wanted is not None and length is not None:
+        raise BadRequest("Bad subnets request: cidr and prefixlen must not be supplied together.")
+    if pool is not None:
+        cidr = cut(tx, pool, cidr=wanted, prefixlen=length)
+    elif wanted is not None:
+        cidr = wanted
+    else:
         raise BadRequest("Bad subnets request: a subnetpool must be specified in the absence of a cidr.")
-    cidr = ip_network(new.cidr)
     if new.ip_version not in (4, 6):
         raise BadRequest(f"Invalid input for ip_version. Reason: '{new.ip_version}' is not in [4, 6].")
     if cidr.version != new.ip_version:

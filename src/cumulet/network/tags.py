@@ -21,6 +21,7 @@ from cumulet.network.routers import ROUTERS
 from cumulet.network.security_groups import GROUPS
 from cumulet.network.service import NETWORK
 from cumulet.network.store import change, network_tags, tags_of
+from cumulet.network.subnet_pools import SUBNET_POOLS
 from cumulet.network.subnets import SUBNETS
 from cumulet.web.operation import Call, Reply, Rule
 from cumulet.web.schema import Body, Empty
@@ -28,7 +29,7 @@ from cumulet.web.schema import Body, Empty
 Handler = Callable[[Call[Any, Any]], Any]
 Register = Callable[[Handler], Handler]
 
-KINDS: tuple[Kind[Any], ...] = (NETWORKS, SUBNETS, PORTS, ROUTERS, FLOATING_IPS, GROUPS)
+KINDS: tuple[Kind[Any], ...] = (NETWORKS, SUBNETS, SUBNET_POOLS, PORTS, ROUTERS, FLOATING_IPS, GROUPS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,354 @@
+"""Subnet pools: ``/subnetpools``. Ranges that projects cut their subnets from, none of which overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import collapse_addresses, ip_network
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+
+from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest, NotYet
+from cumulet.network import bodies, limits, policy, resource, topology
+from cumulet.network.addresses import AddressRange
+from cumulet.network.bodies import either, text
+from cumulet.network.resource import Kind, View
+from cumulet.network.service import NETWORK
+from cumulet.network.sight import sees_all
+from cumulet.network.store import (
+    Subnet,
+    SubnetPool,
+    change,
+    delete,
+    find,
+    find_by,
+    insert,
+    must_get,
+    subnet_pools,
+    tags_of,
+)
+from cumulet.web.operation import Call, Caller, Rule
+from cumulet.web.policy import base_rule, rule
+from cumulet.web.schema import UNSET, Body, Json, Unset
+
+base_rule("shared_subnetpools", "field:subnetpools:shared=True", "A shared subnet pool")
+
+_SEEN = f"{policy.ADMIN_OR_PROJECT_READER} or rule:shared_subnetpools"
+CREATE = rule("create_subnetpool", policy.ADMIN_OR_PROJECT_MEMBER, description="Create a subnet pool")
+CREATE_ATTRIBUTES = policy.attribute_rules(
+    CREATE, {"shared": policy.ADMIN, "is_default": policy.ADMIN, "tags": policy.ADMIN_OR_PROJECT_MEMBER}
+)
+SHOW = rule("get_subnetpool", _SEEN, description="See a subnet pool")
+SHOW_ATTRIBUTES = policy.attribute_rules(SHOW, {"tags": _SEEN})
+UPDATE = rule("update_subnetpool", policy.ADMIN_OR_PROJECT_MEMBER, description="Change a subnet pool")
+UPDATE_ATTRIBUTES = policy.attribute_rules(UPDATE, {"is_default": policy.ADMIN, "tags": policy.ADMIN_OR_PROJECT_MEMBER})
+DELETE = rule("delete_subnetpool", policy.ADMIN_OR_PROJECT_MEMBER, description="Delete a subnet pool")
+DELETE_TAGS = rule("delete_subnetpool:tags", policy.ADMIN_OR_PROJECT_MEMBER, description="Remove tags of a subnet pool")
+
+MIN_PREFIXLEN = {4: 8, 6: 64}
+"""Upstream's defaults of the shortest prefix that may be cut."""
+
+
+def subnet_pool_views(tx: Tx, records: Sequence[SubnetPool]) -> list[View]:
+    """Subnet pools as the API shows them: lengths as text, as upstream."""
+    tags = tags_of(tx, [pool.id for pool in records])
+    return [
+        resource.resource_view(pool, tags.get(pool.id, []))
+        | {
+            "name": pool.name,
+            "prefixes": pool.prefixes,
+            "ip_version": pool.ip_version,
+            "min_prefixlen": str(pool.min_prefixlen),
+            "max_prefixlen": str(pool.max_prefixlen),
+            "default_prefixlen": str(pool.default_prefixlen),
+            "default_quota": pool.default_quota,
+            "shared": pool.shared,
+            "is_default": pool.is_default,
+            "address_scope_id": None,
+        }
+        for pool in records
+    ]
+
+
+def _in_sight(caller: Caller) -> sa.ColumnElement[bool]:
+    if sees_all(caller):
+        return sa.true()
+    return sa.or_(subnet_pools.c.project_id == caller.project_id, subnet_pools.c.shared)
+
+
+SUBNET_POOLS = Kind(
+    record=SubnetPool,
+    singular="subnetpool",
+    plural="subnetpools",
+    title="Subnet pool",
+    show=SHOW,
+    sight=_in_sight,
+    columns=resource.resource_columns(
+        subnet_pools,
+        "name",
+        "ip_version",
+        "min_prefixlen",
+        "max_prefixlen",
+        "default_prefixlen",
+        "default_quota",
+        "shared",
+        "is_default",
+    ),
+    filters={"address_scope_id": lambda values: sa.true() if list(values) == [""] else sa.false()},
+    views=subnet_pool_views,
+    hidden=SHOW_ATTRIBUTES,
+)
+
+Prefixes = Annotated[list[bodies.IpRange], Json({"minItems": 1, "maxItems": 100})]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewSubnetPool(bodies.NewResource):
+    name: Annotated[str, Json({"minLength": 1, "maxLength": 255})]
+    prefixes: Prefixes
+    min_prefixlen: bodies.Number | Unset = UNSET
+    max_prefixlen: bodies.Number | Unset = UNSET
+    default_prefixlen: bodies.Number | Unset = UNSET
+    default_quota: bodies.Number | Unset | None = UNSET
+    shared: bodies.Truth | Unset = UNSET
+    is_default: bodies.Truth | Unset = UNSET
+    address_scope_id: bodies.Id | Unset | None = UNSET
+    tags: bodies.Tags | Unset = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateSubnetPools(Body):
+    subnetpool: NewSubnetPool | Unset = UNSET
+    subnetpools: list[NewSubnetPool] | Unset = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateSubnetPool(bodies.ResourceChange):
+    name: Annotated[str, Json({"minLength": 1, "maxLength": 255})] | Unset = UNSET
+    prefixes: Prefixes | Unset = UNSET
+    min_prefixlen: bodies.Number | Unset = UNSET
+    max_prefixlen: bodies.Number | Unset = UNSET
+    default_prefixlen: bodies.Number | Unset = UNSET
+    default_quota: bodies.Number | Unset | None = UNSET
+    is_default: bodies.Truth | Unset = UNSET
+    address_scope_id: bodies.Id | Unset | None = UNSET
+
+
+# -- cutting
+
+
+def cut(tx: Tx, pool: SubnetPool, *, cidr: AddressRange | None, prefixlen: int | None) -> AddressRange:
+    """A range of the pool that no subnet has: the one named, or the lowest of a length."""
+    length = cidr.prefixlen if cidr is not None else (pool.default_prefixlen if prefixlen is None else prefixlen)
+    if length < pool.min_prefixlen:
+        raise BadRequest(
+            f"Unable to allocate subnet with prefix length {length}, minimum allowed prefix is {pool.min_prefixlen}."
+        )
+    if length > pool.max_prefixlen:
+        raise BadRequest(
+            f"Unable to allocate subnet with prefix length {length}, maximum allowed prefix is {pool.max_prefixlen}."
+        )
+    taken = [ip_network(subnet.cidr) for subnet in find_by(tx, Subnet, subnetpool_id=pool.id)]
+    prefixes = [ip_network(prefix) for prefix in pool.prefixes]
+    if cidr is not None:
+        if any(_within(cidr, prefix) for prefix in prefixes) and not any(_overlap(cidr, other) for other in taken):
+            return cidr
+        raise BadRequest(
+            "Failed to allocate subnet: Cannot allocate requested subnet from the available set of prefixes."
+        )
+    for prefix in prefixes:
+        found = _lowest_gap(prefix, length, taken)
+        if found is not None:
+            return found
+    raise BadRequest(
+        "Failed to allocate subnet: Insufficient prefix space to allocate subnet size /" + str(length) + "."
+    )
+
+
+def _within(inner: AddressRange, outer: AddressRange) -> bool:
+    return inner.version == outer.version and inner.network_address in outer and inner.prefixlen >= outer.prefixlen
+
+
+def _overlap(one: AddressRange, other: AddressRange) -> bool:
+    return one.version == other.version and one.overlaps(other)
+
+
+def _lowest_gap(prefix: AddressRange, length: int, taken: Iterable[AddressRange]) -> AddressRange | None:
+    """The lowest range of this length within a prefix, found by stepping over what is taken."""
+    if length < prefix.prefixlen:
+        return None
+    size = 1 << (prefix.max_prefixlen - length)
+    start, end = int(prefix.network_address), int(prefix.broadcast_address)
+    for other in sorted((t for t in taken if _overlap(t, prefix)), key=lambda t: int(t.network_address)):
+        if start + size <= int(other.network_address):
+            break
+        start = max(start, -(-(int(other.broadcast_address) + 1) // size) * size)
+    if start + size - 1 > end:
+        return None
+    return ip_network((start, length)) if prefix.version == 4 else ip_network((start.to_bytes(16, "big"), length))
+
+
+# -- operations
+
+
+@NETWORK.operation("GET", "/subnetpools", rules=())
+def list_subnetpools(call: Call[None, None]) -> View:
+    """List the project's subnet pools and shared ones; for administrators all."""
+    return resource.listed(call, SUBNET_POOLS)
+
+
+@NETWORK.operation(
+    "POST",
+    "/subnetpools",
+    rules=(Rule(CREATE),),
+    facts=resource.first_owner(SUBNET_POOLS),
+    body=CreateSubnetPools,
+    success=201,
+)
+def create_subnetpools(call: Call[None, CreateSubnetPools]) -> View:
+    """Create a subnet pool, or several at once."""
+    return resource.created(call, SUBNET_POOLS, lambda new: _create(call, new))
+
+
+def _create(call: Call[Any, Any], new: NewSubnetPool) -> SubnetPool:
+    project_id = resource.owner(call, new)
+    facts = {"project_id": project_id}
+    resource.require(call, CREATE, facts)
+    policy.require_attributes(call, CREATE_ATTRIBUTES, resource.given(new, but_defaults=True), facts)
+    limits.check(call.tx, project_id, "subnetpool")
+    _refuse_gaps(new.address_scope_id, new.default_quota)
+    version, prefixes = _collapsed(new.prefixes)
+    shortest = either(new.min_prefixlen, MIN_PREFIXLEN[version])
+    lengths = {
+        "min_prefixlen": shortest,
+        "max_prefixlen": either(new.max_prefixlen, 32 if version == 4 else 128),
+        "default_prefixlen": either(new.default_prefixlen, shortest),
+    }
+    _check_lengths(lengths, version)
+    is_default = either(new.is_default, False)
+    if is_default:
+        _refuse_second_default(call.tx, version, "")
+    pool = insert(
+        call.tx,
+        SubnetPool,
+        call.cloud.clock,
+        project_id=project_id,
+        name=new.name,
+        description=text(new.description),
+        prefixes=prefixes,
+        ip_version=version,
+        default_quota=either(new.default_quota, None),
+        shared=either(new.shared, False),
+        is_default=is_default,
+        **lengths,
+    )
+    topology.set_tags(call.tx, pool.id, either(new.tags, []))
+    return pool
+
+
+def _refuse_gaps(address_scope_id: object, default_quota: object) -> None:
+    if isinstance(address_scope_id, str):
+        raise NotYet("Cumulet does not offer address scopes yet.")
+    if isinstance(default_quota, int):
+        raise NotYet("Cumulet does not offer quotas within subnet pools yet.")
+
+
+def _collapsed(prefixes: Sequence[str]) -> tuple[int, list[str]]:
+    ranges = [ip_network(prefix) for prefix in prefixes]
+    versions = {cidr.version for cidr in ranges}
+    if len(versions) != 1:
+        raise BadRequest("Cannot mix IPv4 and IPv6 prefixes in a subnet pool.", reason="PrefixVersionMismatch")
+    return versions.pop(), [str(cidr) for cidr in collapse_addresses(ranges)]  # type: ignore[type-var]
+
+
+def _check_lengths(lengths: dict[str, int], version: int) -> None:
+    """``min <= default <= max``, within what an address has."""
+    shortest, longest, usual = (lengths[name] for name in ("min_prefixlen", "max_prefixlen", "default_prefixlen"))
+    most = 32 if version == 4 else 128
+    pairs = (
+        ("min_prefixlen", shortest, "max_prefixlen", longest),
+        ("min_prefixlen", shortest, "default_prefixlen", usual),
+        ("default_prefixlen", usual, "max_prefixlen", longest),
+        ("max_prefixlen", longest, "the length of an address", most),
+        ("0", 0, "min_prefixlen", shortest),
+    )
+    for lower_name, lower, upper_name, upper in pairs:
+        if lower > upper:
+            raise BadRequest(
+                f"Illegal prefix bounds: {lower_name}={lower}, {upper_name}={upper}.",
+                reason="IllegalSubnetPoolPrefixBounds",
+            )
+
+
+def _refuse_second_default(tx: Tx, version: int, but: str) -> None:
+    others = find(
+        tx, SubnetPool, subnet_pools.c.is_default, subnet_pools.c.ip_version == version, subnet_pools.c.id != but
+    )
+    if others:
+        raise BadRequest(
+            "Invalid input for operation: A default subnetpool for this IP family has already been set. Only one "
+            "default may exist per IP family."
+        )
+
+
+def default_pool(tx: Tx, version: int) -> SubnetPool | None:
+    found = find_by(tx, SubnetPool, is_default=True, ip_version=version)
+    return found[0] if found else None
+
+
+@NETWORK.operation("GET", "/subnetpools/{subnetpool_id}", rules=(), target=resource.target(SUBNET_POOLS))
+def show_subnetpool(call: Call[SubnetPool, None]) -> View:
+    """Show a subnet pool."""
+    return resource.shown(call, SUBNET_POOLS, call.target)
+
+
+@NETWORK.operation(
+    "PUT",
+    "/subnetpools/{subnetpool_id}",
+    rules=(Rule(UPDATE),),
+    target=resource.target(SUBNET_POOLS),
+    body=UpdateSubnetPool,
+    body_key="subnetpool",
+)
+def update_subnetpool(call: Call[SubnetPool, UpdateSubnetPool]) -> View:
+    """Change a subnet pool; it can grow but not shrink."""
+    pool, body = call.target, call.body
+    given = resource.given(body)
+    policy.require_attributes(call, UPDATE_ATTRIBUTES, given, {"project_id": pool.project_id})
+    _refuse_gaps(given.pop("address_scope_id", None), given.get("default_quota"))
+    if "description" in given:
+        given["description"] = text(body.description)
+    if isinstance(body.prefixes, list):
+        version, given["prefixes"] = _collapsed([*body.prefixes])
+        larger = [ip_network(prefix) for prefix in given["prefixes"]]
+        if version != pool.ip_version or not all(
+            any(_within(ip_network(prefix), outer) for outer in larger) for prefix in pool.prefixes
+        ):
+            raise BadRequest(
+                "Illegal update to prefixes: Existing prefixes must be a subset of the new prefixes.",
+                reason="IllegalSubnetPoolPrefixUpdate",
+            )
+    present = {name: getattr(pool, name) for name in ("min_prefixlen", "max_prefixlen", "default_prefixlen")}
+    _check_lengths(present | {name: given[name] for name in present if name in given}, pool.ip_version)
+    if body.is_default is True:
+        _refuse_second_default(call.tx, pool.ip_version, pool.id)
+    change(call.tx, SubnetPool, pool.id, call.now_us, **given)
+    return resource.shown(call, SUBNET_POOLS, must_get(call.tx, SubnetPool, pool.id))
+
+
+@NETWORK.operation(
+    "DELETE",
+    "/subnetpools/{subnetpool_id}",
+    rules=(Rule(DELETE),),
+    target=resource.target(SUBNET_POOLS),
+    success=204,
+)
+def delete_subnetpool(call: Call[SubnetPool, None]) -> None:
+    """Delete a subnet pool that no subnet was cut from."""
+    if find_by(call.tx, Subnet, subnetpool_id=call.target.id):
+        raise BadRequest(
+            "Unable to delete subnet pool: Subnet pool has existing allocations.", reason="SubnetPoolDeleteError"
+        )
+    delete(call.tx, SubnetPool, call.target.id)
