@@ -21,9 +21,8 @@ pytestmark = pytest.mark.postgres
 @pytest.fixture(scope="module")
 def database_url() -> Iterator[str]:
     """A PostgreSQL server of our own, on a unix socket in a folder of its own."""
-    initdb = shutil.which("initdb") or max(
-        (str(p) for p in Path("/usr/lib/postgresql").glob("*/bin/initdb")), default=""
-    )
+    installed = [str(path) for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    initdb = shutil.which("initdb") or max(installed, default="")
     if not initdb:
         pytest.skip("PostgreSQL is not installed (no initdb)")
     tools = Path(initdb).resolve().parent
@@ -71,9 +70,8 @@ def test_two_processes_agree_on_every_token(database_url: str, tmp_path: Path) -
             assert not session.still_counts()
         assert admin.patch(f"/users/{demo}", {"user": {"enabled": True}}).status_code == 200
         assert other.login("demo", "new", UNSCOPED).still_counts()
-        assert [
-            u["name"] for u in admin.get("/users?limit=1&marker=" + admin.id_of("users", "admin")).json()["users"]
-        ] == ["demo"]
+        page = admin.get(f"/users?limit=1&marker={admin.id_of('users', 'admin')}").json()
+        assert [user["name"] for user in page["users"]] == ["demo"]
     finally:
         one.close()
         other.close()

@@ -27,7 +27,7 @@ from cumulet.identity.domains import Name, Tags
 from cumulet.identity.immutable import Options, given_extra, refuse_delete_of_immutable, refuse_update_of_immutable
 from cumulet.identity.listing import filtered, page
 from cumulet.identity.store import Project
-from cumulet.web.operation import Call, Reply, Rule
+from cumulet.web.operation import Call, Caller, Reply, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Empty, Json, Unset
 
@@ -196,7 +196,9 @@ def create_project(call: Call[None, NewProject]) -> dict[str, Any]:
     body = call.body
     if body.is_domain:
         raise NotYet("Projects that act as domains are not available yet; create a domain.")
-    domain_id = domain_of_new(call, body.domain_id or (body.parent_id if body.domain_id is None else None))
+    domain_id = domain_of_new(
+        call.tx, call.caller, body.domain_id or (body.parent_id if body.domain_id is None else None)
+    )
     if body.parent_id not in (None, domain_id):
         raise NotYet("Projects below projects are not available yet; parent_id must be the domain's id.")
     _refuse_taken_name(call.tx, domain_id, body.name)
@@ -216,10 +218,10 @@ def create_project(call: Call[None, NewProject]) -> dict[str, Any]:
     return {"project": project_views(call, [project])[0]}
 
 
-def domain_of_new(call: Call[Any, Any], asked: str | None) -> str:
+def domain_of_new(tx: Tx, caller: Caller, asked: str | None) -> str:
     """The domain of something new: the one asked for, else the caller's, else the default one."""
-    domain_id = asked or call.caller.domain_id or call.caller.project_domain_id or DEFAULT_DOMAIN_ID
-    if store.domain_by_id(call.tx, domain_id) is None:
+    domain_id = asked or caller.domain_id or caller.project_domain_id or DEFAULT_DOMAIN_ID
+    if store.domain_by_id(tx, domain_id) is None:
         raise BadRequest(f"Could not find domain: {domain_id}.")
     return domain_id
 

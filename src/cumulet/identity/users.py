@@ -176,8 +176,7 @@ async def create_user(call: Call[None, NewUser]) -> dict[str, Any]:
     password_hash = await identity.passwords.hash(body.password) if body.password is not None else None
 
     def work(tx: Tx) -> User:
-        call.tx = tx
-        domain_id = domain_of_new(call, body.domain_id)
+        domain_id = domain_of_new(tx, call.caller, body.domain_id)
         _refuse_taken_name(tx, domain_id, body.name)
         user = User(
             id=new_id(call.cloud.clock),
