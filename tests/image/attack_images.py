@@ -30,7 +30,6 @@ class Qcow2:
     autoclear: int = 0
     header_length: int = 104
     extensions: tuple[tuple[int, bytes], ...] = ()
-    end_extensions: bool = True
     backing_offset: int | None = None
 
     def build(self) -> bytes:
@@ -61,8 +60,7 @@ class Qcow2:
             header += struct.pack(">QQQII", self.incompatible, 0, self.autoclear, 4, self.header_length)
         for kind, data in self.extensions:
             header += struct.pack(">II", kind, len(data)) + data + b"\0" * (-len(data) % 8)
-        if self.end_extensions:
-            header += struct.pack(">II", 0, 0)
+        header += struct.pack(">II", 0, 0)
         if self.backing:
             header = header.ljust(512, b"\0") + self.backing
         blocks = header.ljust(cluster, b"\0")
@@ -143,10 +141,7 @@ def hostile() -> dict[str, tuple[str, bytes]]:
         "unknown feature 63": replace(GOOD, incompatible=1 << 63).build(),
         "extended L2": replace(GOOD, incompatible=1 << 4).build(),
         "unknown extension": replace(GOOD, extensions=((0x12345678, b"boo"),)).build(),
-        "extension longer than the cluster": replace(
-            GOOD, extensions=((0x6803F857, b""),), end_extensions=False
-        ).build()[:108]
-        + b"\xff\xff\xff\xf0".ljust(4, b"\0"),
+        "extension longer than the cluster": good[:104] + struct.pack(">II", 0x6803F857, 0xFFFFFFF0) + good[112:],
         "extensions cut short": good[:110],
         "encrypted with AES": replace(GOOD, encryption=1).build(),
         "encrypted with LUKS": replace(GOOD, encryption=2).build(),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
+from typing import Any
 
 import pytest
 
-from cumulet.image import files, store
+from cumulet.image import data, files, store
 from cumulet.image.data import reconcile
 
 from . import attack_images
@@ -188,6 +190,39 @@ def test_a_second_upload_at_the_same_time_is_refused(world: World) -> None:
     answer = world.ask("member", "PUT", f"/images/{image['id']}/file", content=chunks(), headers=DATA)
     assert (answer.status_code, seen) == (204, [409])
     assert world.show(image["id"])["size"] == (2 << 20) + 100
+
+
+@pytest.mark.parametrize("stalls_after", [b"", b"some bytes"])
+def test_an_upload_that_stops_sending_is_given_up(
+    world: World, monkeypatch: pytest.MonkeyPatch, stalls_after: bytes
+) -> None:
+    monkeypatch.setattr(data, "IDLE_SECONDS", 0.05)
+    image = world.create()
+    scope = {
+        "type": "http",
+        "method": "PUT",
+        "path": f"/image/v2/images/{image['id']}/file",
+        "query_string": b"",
+        "headers": [(b"x-auth-token", b"member"), (b"content-type", b"application/octet-stream")],
+    }
+    sent: list[MutableMapping[str, Any]] = []
+    pieces = [stalls_after] if stalls_after else []
+
+    async def receive() -> MutableMapping[str, Any]:
+        if not pieces:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": pieces.pop(), "more_body": True}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    async def request() -> None:
+        await world.client.app(scope, receive, send)
+
+    asyncio.run(request())
+    assert sent[0]["status"] == 400
+    assert world.show(image["id"])["status"] == "queued"
+    assert world.files() == set()
 
 
 def test_deleting_an_image_removes_its_data_but_not_from_under_a_reader(world: World) -> None:

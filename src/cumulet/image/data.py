@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import re
 from collections.abc import AsyncIterator
@@ -38,6 +39,8 @@ DOWNLOAD_IMAGE = rule("download_image", ADMIN_OR_MEMBER_WHO_SEES, description="D
 GIB = 1 << 30
 # How much of a refused upload is read and thrown away, so that clients which only read after writing see the answer.
 DRAIN_LIMIT_BYTES = 256 << 20
+# An upload may take long, but not by saying nothing.
+IDLE_SECONDS = 60.0
 
 
 class Gone(ApiError):
@@ -61,35 +64,43 @@ class RangeNotSatisfiable(ApiError):
 )
 async def upload_image_data(call: Call[Image, None]) -> None:
     """Upload an image's data, once: it is inspected while it streams and cannot be changed afterwards."""
+    assert call.request is not None
+    body = _Body(call.request)
+    stored = False
+    try:
+        await _upload(call, body)
+        stored = True
+    except Refused as refused:
+        raise UnsupportedMediaType(str(refused), reason="IMAGE_REFUSED") from None
+    except (ClientDisconnect, TimeoutError):
+        raise BadRequest("The upload ended early.") from None
+    finally:
+        if not stored:
+            await body.drain()
+
+
+async def _upload(call: Call[Image, None], body: _Body) -> None:
     media = (call.headers.get("content-type") or "").partition(";")[0].strip().lower()
     if media != "application/octet-stream":
         raise UnsupportedMediaType("Image data is sent as application/octet-stream.")
     declared = _declared_size(call)
     cloud, image_id, upload_id = call.cloud, call.target.id, call.cloud.clock.uuid()
-    settings = cloud.settings
+    settings, folder = cloud.settings, files.image_folder(cloud.state_dir)
     image, allowed = await cloud.db.write_async(
         lambda tx: _begin(tx, image_id, upload_id, declared, call.now_us, settings)
     )
-    folder = files.image_folder(cloud.state_dir)
-    assert call.request is not None
-    body = _Body(call.request)
     written: Written | None = None
     active = False
     try:
-        written = stored = await _receive(body, folder, image, upload_id, allowed, settings)
+        written = placed = await _receive(body, folder, image, upload_id, allowed, settings)
         quota = settings.image_project_quota_gib * GIB
-        await cloud.db.write_async(lambda tx: _finish(tx, image, upload_id, stored, cloud.clock.now_us(), quota))
+        await cloud.db.write_async(lambda tx: _finish(tx, image, upload_id, placed, cloud.clock.now_us(), quota))
         active = True
-    except Refused as refused:
-        raise UnsupportedMediaType(str(refused), reason="IMAGE_REFUSED") from None
-    except ClientDisconnect:
-        raise BadRequest("The upload ended early.") from None
     finally:
         if not active:
             dataless = await cloud.db.write_async(lambda tx: _give_up(tx, image_id, upload_id, cloud.clock.now_us()))
             if written is not None and dataless:
                 await asyncio.to_thread(files.remove, folder, image_id)
-            await body.drain()
 
 
 def _declared_size(call: Call[Image, None]) -> int | None:
@@ -179,11 +190,16 @@ class _Body:
     """The request's body in chunks worth a thread's while, and what is left of it after a refusal."""
 
     def __init__(self, request: Request) -> None:
-        self._pieces = request.stream()
+        self._pieces = aiter(request.stream())
+
+    async def _next(self) -> bytes | None:
+        """The next piece, None at the end; TimeoutError for a client that has stopped sending."""
+        async with asyncio.timeout(IDLE_SECONDS):
+            return await anext(self._pieces, None)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         pending = bytearray()
-        async for piece in self._pieces:
+        while (piece := await self._next()) is not None:
             pending += piece
             if len(pending) >= CHUNK_BYTES:
                 yield bytes(pending)
@@ -193,13 +209,9 @@ class _Body:
 
     async def drain(self) -> None:
         left = DRAIN_LIMIT_BYTES
-        try:
-            async for piece in self._pieces:
+        with contextlib.suppress(ClientDisconnect, TimeoutError):
+            while left > 0 and (piece := await self._next()) is not None:
                 left -= len(piece)
-                if left < 0:
-                    return
-        except ClientDisconnect:
-            return
 
 
 # -- download

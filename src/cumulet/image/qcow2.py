@@ -146,6 +146,8 @@ def _check_extensions(start: bytes, offset: int, cluster_size: int) -> None:
         if kind not in known:
             raise Refused(refused.get(kind, "The qcow2 image has an unknown header extension."))
         offset += 8 + (length + 7) // 8 * 8
+    if offset > cluster_size:
+        raise Refused("The qcow2 image has a header extension that is longer than its place.")
 
 
 def check_l1_table(header: Header, table: bytes, file_size: int) -> None:
