@@ -1,0 +1,102 @@
+"""``python -m cumulet.testing.simulation``: one seed told in full, or many seeds and a line for each that is broken."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import multiprocessing
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+from cumulet.testing.simulation.run import Outcome, run
+from cumulet.testing.simulation.shrinking import shrink
+
+PROGRESS_SECONDS = 30.0
+DEFAULT_STEPS = 25
+
+
+def main() -> int:
+    """0: every invariant held in every run; 1: some run is broken; 2: the arguments are."""
+    parser = argparse.ArgumentParser(prog="python -m cumulet.testing.simulation", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="the (first) seed")
+    parser.add_argument("--steps", type=int, default=DEFAULT_STEPS, help="requests and faults in a run")
+    parser.add_argument("--count", type=int, help="run this many seeds and tell only of the broken ones")
+    parser.add_argument("--jobs", type=int, default=2, help="processes for --count")
+    parser.add_argument("--no-shrink", action="store_true", help="tell a broken run as it was, not its shortest story")
+    chosen = parser.parse_args()
+    # A run's own log tells what happened; the product's warnings about the faults would only repeat it.
+    logging.disable(logging.CRITICAL)
+    if chosen.count is None:
+        return _one(chosen.seed, chosen.steps, shrinking=not chosen.no_shrink)
+    return _many(chosen.seed, chosen.count, chosen.steps, chosen.jobs)
+
+
+def _one(seed: int, steps: int, *, shrinking: bool) -> int:
+    outcome = run(seed, steps=steps)
+    if outcome.broken is not None and shrinking:
+        print(f"seed {seed} is broken: {outcome.broken}\nlooking for the shortest story ...", flush=True)
+        outcome = shrink(outcome)
+    print("\n".join(outcome.log))
+    print(_line(outcome))
+    return 1 if outcome.broken is not None else 0
+
+
+def _line(outcome: Outcome) -> str:
+    state = f"BROKEN: {outcome.broken}" if outcome.broken is not None else "ok"
+    return (
+        f"seed {outcome.seed} steps {outcome.steps} commit {commit()} log {outcome.digest}: {state} "
+        f"(settled {outcome.settled_after:.2f} s after the healing, {outcome.virtual_seconds:.1f} virtual s)"
+    )
+
+
+def commit() -> str:
+    """What is being tested: the commit, with a mark where the tree differs from it."""
+    try:
+        asked = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return asked.stdout.strip()
+
+
+def _many(first: int, count: int, steps: int, jobs: int) -> int:
+    started = told = time.monotonic()
+    broken = done = 0
+    slowest = virtual = 0.0
+    for outcome in _outcomes(first, count, steps, jobs):
+        done += 1
+        virtual += outcome.virtual_seconds
+        slowest = max(slowest, outcome.settled_after)
+        if outcome.broken is not None:
+            broken += 1
+            print(_line(outcome), flush=True)
+        if time.monotonic() - told > PROGRESS_SECONDS:
+            told = time.monotonic()
+            print(f"... {done} of {count} seeds, {broken} broken, {told - started:.0f} s", file=sys.stderr, flush=True)
+    print(
+        f"{done} seeds from {first}, {steps} steps each, commit {commit()}: {broken} broken; settled within "
+        f"{slowest:.2f} virtual s; {virtual / 3600:.1f} virtual hours in {time.monotonic() - started:.0f} s"
+    )
+    return 1 if broken else 0
+
+
+def _outcomes(first: int, count: int, steps: int, jobs: int) -> Iterator[Outcome]:
+    """In order of seeds, so that two runs of the command print the same."""
+    work = [(seed, steps) for seed in range(first, first + count)]
+    if jobs == 1:
+        yield from map(_run_quietly, work)
+        return
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        yield from pool.imap(_run_quietly, work, chunksize=4)
+
+
+def _run_quietly(work: tuple[int, int]) -> Outcome:
+    seed, steps = work
+    return run(seed, steps=steps)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""Simulated machines that crash, agents that die, and the unreliable way to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from cumulet.host import messages as m
+from cumulet.host.agent import Agent, MemoryFence
+from cumulet.host.driver import DriverError, GuestState, MigrationPhase
+from cumulet.host.simulated import SimulatedDriver, SimulatedGuest
+from cumulet.testing.simulation.faults import Weather
+
+CONNECTION_LOST_SECONDS = 2.0
+"""How long it takes at most to learn that a connection is dead."""
+
+
+class FragileDriver(SimulatedDriver):
+    """The simulated hypervisor, whose guests may crash and whose machine may lose power."""
+
+    changed: Callable[[], None]
+
+    def crash_guest(self, server_id: str) -> None:
+        """Its process dies: as a source or destination of a move, all it held is gone but the disk."""
+        found = self._guests[server_id]
+        self._drop_copy(server_id, MigrationPhase.FAILED, "the guest crashed")
+        if found.state is GuestState.INCOMING:
+            del self._guests[server_id]
+        elif found.state is not GuestState.SUSPENDED:
+            found.halt(GuestState.STOPPED, self._clock.now_us())
+        self._save(found)
+
+    def lose_power(self) -> None:
+        for server_id in list(self._guests):
+            self.crash_guest(server_id)
+
+    def running(self) -> list[str]:
+        return [server_id for server_id, found in self._guests.items() if found.state is GuestState.RUNNING]
+
+    def present(self) -> dict[str, GuestState]:
+        return {server_id: found.state for server_id, found in self._guests.items()}
+
+    def _save(self, found: SimulatedGuest) -> None:
+        super()._save(found)
+        self.changed()
+
+
+VERBS = frozenset(
+    {
+        "create", "destroy", "start", "stop", "reboot", "pause", "unpause", "suspend", "resume", "prepare_incoming",
+        "resume_destination", "start_copy", "force_complete", "cancel_copy", "resume_source",
+    }
+)  # fmt: skip
+
+
+class UnreliableDriver:
+    """Every verb of the inner driver may fail before it did anything, or after it did everything, or take long."""
+
+    def __init__(self, inner: FragileDriver, weather: Weather, random: Random) -> None:
+        self._inner = inner
+        self._weather = weather
+        self._random = random
+
+    def __getattr__(self, name: str) -> Any:
+        verb = getattr(self._inner, name)
+        if name not in VERBS:
+            return verb
+
+        async def unreliable(*arguments: Any, **named: Any) -> Any:
+            if self._random.random() < self._weather.verb_hangs:
+                await asyncio.sleep(self._random.uniform(1.0, 20.0))
+            if self._random.random() < self._weather.verb_fails_before:
+                raise DriverError(f"{name} failed before it began")
+            answer = await verb(*arguments, **named)
+            if self._random.random() < self._weather.verb_fails_after:
+                raise DriverError(f"{name} failed after it was done")
+            return answer
+
+        return unreliable
+
+
+class Machine:
+    """One host: a hypervisor that outlives its agent, a fence on its disk, an agent that may be dead."""
+
+    def __init__(self, name: str, driver: FragileDriver, weather: Weather, random: Random) -> None:
+        self.name = name
+        self.driver = driver
+        self.fence = MemoryFence()
+        self.cut_off = False
+        self._weather = weather
+        self._random = random
+        self._at_work: set[asyncio.Task[Any]] = set()
+        self.agent: Agent | None = None
+        self.start_agent()
+
+    def start_agent(self) -> None:
+        reliable: Any = UnreliableDriver(self.driver, self._weather, self._random)
+        self.agent = Agent(name=self.name, driver=reliable, fence=self.fence)
+
+    def kill_agent(self) -> None:
+        """What it was doing stops half-way; what the hypervisor was doing goes on."""
+        self.agent = None
+        for task in list(self._at_work):
+            task.cancel()
+
+    def lose_power(self) -> None:
+        self.kill_agent()
+        self.driver.lose_power()
+
+    async def deliver(self, message: m.Message) -> Any:
+        """Let the agent handle a message; HostUnreachable if it dies meanwhile."""
+        if self.agent is None:
+            raise m.HostUnreachable(f"{self.name} has no agent")
+        task = asyncio.ensure_future(self.agent.handle(message))
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise m.HostUnreachable(f"the agent of {self.name} died") from None
+            raise
+
+
+class UnreliableLink:
+    """`host.client.Link`: delays, loses, repeats, reorders; a partition loses everything both ways."""
+
+    def __init__(self, machine: Machine, weather: Weather, random: Random) -> None:
+        self._machine = machine
+        self._weather = weather
+        self._random = random
+        self._late: set[asyncio.Task[None]] = set()
+
+    async def send(self, message: m.Message) -> Any:
+        if self._random.random() < self._weather.twice:
+            late = asyncio.ensure_future(self._again(message, self._random.uniform(0.0, 10.0)))
+            self._late.add(late)
+            late.add_done_callback(self._late.discard)
+        await self._travel()
+        answer = await self._machine.deliver(message)
+        await self._travel()
+        return answer
+
+    async def _travel(self) -> None:
+        random, weather = self._random, self._weather
+        await asyncio.sleep(random.expovariate(1 / 0.001))
+        if random.random() < weather.slow:
+            await asyncio.sleep(random.uniform(0.05, 5.0))
+        if self._machine.cut_off or random.random() < weather.lost:
+            await asyncio.sleep(random.uniform(0.0, CONNECTION_LOST_SECONDS))
+            raise m.HostUnreachable(f"connection to {self._machine.name} lost")
+
+    async def _again(self, message: m.Message, delay: float) -> None:
+        await asyncio.sleep(delay)
+        if not self._machine.cut_off:
+            try:
+                await self._machine.deliver(message)
+            except m.HostError:
+                return  # nobody waits for this answer
+
+    async def close(self) -> None:
+        return None

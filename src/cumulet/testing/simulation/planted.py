@@ -1,0 +1,234 @@
+"""Mistakes to plant, one at a time: the simulation is itself tested by catching each of them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest import mock
+
+import msgspec
+
+from cumulet.compute import boot, drift, live_migration, operations, scheduler
+from cumulet.compute import hosts as host_records
+from cumulet.compute.live_migration import LIVE_MIGRATION, LiveMigration
+from cumulet.compute.sagas import SAGAS
+from cumulet.compute.store import change_owner, get_server
+from cumulet.conductor.runner import Runner
+from cumulet.conductor.saga import Context, Final, Saga, Step, StepFailed, nothing
+from cumulet.db.engine import Tx
+from cumulet.host import messages as m
+from cumulet.host.agent import Agent
+from cumulet.placement import allocations as placement
+
+Plant = Callable[[], AbstractContextManager[Any]]
+
+
+def _with(saga: Saga[Any], **changes: Any) -> AbstractContextManager[Any]:
+    return mock.patch.dict(SAGAS, {saga.name: dataclasses.replace(saga, **changes)})
+
+
+def _changed_step(name: str, **changes: Any) -> AbstractContextManager[Any]:
+    steps = tuple(dataclasses.replace(s, **changes) if s.name == name else s for s in LIVE_MIGRATION.steps)
+    return _with(LIVE_MIGRATION, steps=steps)
+
+
+def _command(state: LiveMigration) -> dict[str, Any]:
+    return {"server_id": state.server_id, "operation_id": "planted", "generation": state.generation}
+
+
+def believing_an_exception() -> AbstractContextManager[Any]:
+    """The destination answers `resume` with an error, so it surely does not run: give the guest back."""
+
+    async def resume_guest(context: Context, state: LiveMigration) -> LiveMigration:
+        try:
+            return await live_migration.resume_guest(context, state)
+        except m.HostError:
+            back = _command(state)
+            await context.hosts.send(state.source, m.ResumeSource(**back))
+            raise
+
+    finals = tuple(Final(resume_guest, f.status) if f.name == "resume_guest" else f for f in LIVE_MIGRATION.finals)
+    return _with(LIVE_MIGRATION, finals=finals)
+
+
+def forgetting_to_release_the_destination() -> AbstractContextManager[Any]:
+    """The claim's undo is forgotten."""
+    return _changed_step("claim_destination", undo=nothing)
+
+
+def forgetting_to_unbind_the_ports() -> AbstractContextManager[Any]:
+    """The second bindings' undo is forgotten."""
+    return _changed_step("bind_ports", undo=nothing)
+
+
+def resuming_before_the_commit() -> AbstractContextManager[Any]:
+    """The destination is told to run as soon as the copy has completed, before the record says so."""
+
+    async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
+        state = await live_migration.copy_memory(context, state)
+        command = _command(state)
+        await context.hosts.send(state.destination, m.ResumeDestination(**command))
+        return state
+
+    steps = tuple(Step(copy_memory, s.undo, s.status) if s.name == "copy_memory" else s for s in LIVE_MIGRATION.steps)
+    return _with(LIVE_MIGRATION, steps=steps)
+
+
+def dropping_the_generation_check() -> AbstractContextManager[Any]:
+    """Agents do whatever they are told, however late it comes."""
+    return mock.patch.object(Agent, "_admit", return_value=None)
+
+
+def acting_on_an_expired_lease() -> AbstractContextManager[Any]:
+    """A runner saves and goes on although another one has taken the operation."""
+
+    def check_held(self: Runner, tx: Tx, operation: Any) -> bool:
+        return False
+
+    def record_held(self: Runner, tx: Tx, operation_id: str, fn: Any) -> Any:
+        fn(tx)
+        return mock.Mock(abort=False, force=False)
+
+    return mock.patch.multiple(Runner, _check_held=check_held, record_held=record_held)
+
+
+def picking_inside_the_claim() -> AbstractContextManager[Any]:
+    """One step picks and claims, and what it picked is known only once it is done: asked again, it picks again."""
+
+    async def pick_and_claim(context: Context, state: LiveMigration) -> LiveMigration:
+        picked: list[str] = []
+
+        def claim(tx: Tx) -> None:
+            server = get_server(tx, state.server_id)
+            choice = scheduler.pick(host_records.views(tx), live_migration._need(tx, server, state.asked_for))
+            if choice.host is None:
+                raise StepFailed("NO_VALID_HOST", boot.NO_VALID_HOST)
+            picked.append(choice.host)
+            placement.claim(
+                tx, consumer=server.id, provider=choice.host, resources=boot.resources(server),
+                project_id=server.project_id, user_id=server.user_id, now_us=context.clock.now_us(),
+            )  # fmt: skip
+
+        await context.record(claim)
+        await context.clock.sleep(0.05)
+        return msgspec.structs.replace(state, destination=picked[-1])
+
+    steps = (
+        Step(pick_and_claim, live_migration.release_destination, "preparing"),
+        *(s for s in LIVE_MIGRATION.steps if s.name not in ("pick_destination", "claim_destination")),
+    )
+    return _with(LIVE_MIGRATION, steps=steps)
+
+
+def deleting_the_source_before_the_destination_runs() -> AbstractContextManager[Any]:
+    """The source's guest and disk go as soon as they have been copied."""
+
+    async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
+        state = await live_migration.copy_memory(context, state)
+        command = _command(state)
+        await context.hosts.send(state.source, m.Destroy(**command))
+        return state
+
+    steps = tuple(Step(copy_memory, s.undo, s.status) if s.name == "copy_memory" else s for s in LIVE_MIGRATION.steps)
+    return _with(LIVE_MIGRATION, steps=steps)
+
+
+def releasing_the_sources_share_too_early() -> AbstractContextManager[Any]:
+    """The source's share is free for others while the guest may still come back to it."""
+
+    def claim_destination(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
+        state = live_migration.claim_destination(tx, context, state)
+        placement.release(tx, consumer=state.migration_uuid, now_us=context.clock.now_us())
+        return state
+
+    steps = tuple(
+        Step(claim_destination, s.undo, s.status) if s.name == "claim_destination" else s for s in LIVE_MIGRATION.steps
+    )
+    return _with(LIVE_MIGRATION, steps=steps)
+
+
+def reconciling_what_an_operation_is_at() -> AbstractContextManager[Any]:
+    """The reconciler does not care that an operation is running on a server."""
+    return mock.patch.object(drift, "_busy", return_value=frozenset())
+
+
+def believing_an_old_report() -> AbstractContextManager[Any]:
+    """The reconciler takes what a host said for newer than what the record says."""
+    return mock.patch.object(drift, "_changed", return_value=False)
+
+
+def undoing_without_saying_so() -> AbstractContextManager[Any]:
+    """A failed copy is undone at once, before the row says that the operation unwinds."""
+
+    async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
+        try:
+            return await live_migration.copy_memory(context, state)
+        except Exception:
+            await live_migration.cancel_copy(context, state)
+            await context.clock.sleep(0.5)
+            return await live_migration.copy_memory(context, state)
+
+    steps = tuple(Step(copy_memory, s.undo, s.status) if s.name == "copy_memory" else s for s in LIVE_MIGRATION.steps)
+    return _with(LIVE_MIGRATION, steps=steps)
+
+
+def forgetting_who_waits() -> AbstractContextManager[Any]:
+    """When an operation ends, nobody looks for the one that waits for its turn."""
+    return mock.patch.object(Runner, "_promote", return_value=None)
+
+
+def moving_without_looking() -> AbstractContextManager[Any]:
+    """Ownership changes without comparing what it was."""
+
+    def record_host(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
+        server = get_server(tx, state.server_id)
+        change_owner(
+            tx, server.id, old=server.host, new=state.destination, generation=server.generation,
+            now_us=context.clock.now_us(),
+        )  # fmt: skip
+        return state
+
+    finals = tuple(Final(record_host, f.status) if f.name == "record_host" else f for f in LIVE_MIGRATION.finals)
+    return _with(LIVE_MIGRATION, finals=finals)
+
+
+def leaving_the_task_state() -> AbstractContextManager[Any]:
+    """An unwound migration forgets that the server shows `migrating`."""
+
+    def unwound(tx: Tx, context: Context, state: LiveMigration, failure: Any) -> None:
+        live_migration.unwound(tx, context, state, failure)
+        operations.settle(tx, state.server_id, now_us=context.clock.now_us(), task_state="migrating")
+
+    return _with(LIVE_MIGRATION, unwound=unwound)
+
+
+PLANTED: dict[str, Plant] = {
+    plant.__name__: plant
+    for plant in (
+        believing_an_exception,
+        forgetting_to_release_the_destination,
+        forgetting_to_unbind_the_ports,
+        resuming_before_the_commit,
+        dropping_the_generation_check,
+        acting_on_an_expired_lease,
+        picking_inside_the_claim,
+        deleting_the_source_before_the_destination_runs,
+        releasing_the_sources_share_too_early,
+        reconciling_what_an_operation_is_at,
+        believing_an_old_report,
+        undoing_without_saying_so,
+        forgetting_who_waits,
+        moving_without_looking,
+        leaving_the_task_state,
+    )
+}
+
+
+@contextlib.contextmanager
+def planted(name: str) -> Iterator[None]:
+    """Run with this mistake in the product."""
+    with PLANTED[name]():
+        yield

@@ -1,0 +1,144 @@
+"""One run: a seed decides the machines, the faults, the requests and every delay; `run` answers what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from dataclasses import dataclass, field
+from random import Random
+
+import msgspec
+
+from cumulet.testing.simulation.cloud import SimulatedCloud
+from cumulet.testing.simulation.faults import draw
+from cumulet.testing.simulation.invariants import Broken, check_quiet
+from cumulet.testing.simulation.virtual_time import NothingLeft, VirtualLoop
+from cumulet.testing.simulation.workload import Workload
+
+SETTLING_SECONDS = 30.0
+"""Virtual seconds after the last fault has healed in which everything must have come to rest."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a run. `broken` None: every invariant held. `settled_after`: virtual seconds after the healing."""
+
+    seed: int
+    steps: int
+    broken: str | None
+    settled_after: float
+    virtual_seconds: float
+    requests: dict[str, int]
+    log: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256("\n".join(self.log).encode()).hexdigest()[:16]
+
+
+@dataclass(slots=True)
+class Log:
+    """The story of a run: virtual time and one line each."""
+
+    loop: VirtualLoop
+    lines: list[str] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        self.lines.append(f"{self.loop.now:10.4f}  {text}")
+
+
+def run(seed: int, *, steps: int, only: frozenset[int] | None = None) -> Outcome:
+    """Run `steps` events of workload and faults, heal, wait until quiet, judge. `only`: of the steps, do just these."""
+    loop = VirtualLoop()
+    asyncio.set_event_loop(loop)
+    log = Log(loop)
+    simulation = _Simulation(loop, log, seed, steps, only)
+    broken: str | None = None
+    try:
+        loop.run_until_complete(simulation.play())
+    except Broken as problem:
+        broken = str(problem)
+    except NothingLeft:
+        broken = "deadlock: everybody waits for something that will never come"
+    finally:
+        _close(loop)
+    if broken is not None:
+        log.say(f"BROKEN: {broken}")
+    return Outcome(
+        seed=seed,
+        steps=steps,
+        broken=broken,
+        settled_after=simulation.settled_after,
+        virtual_seconds=loop.now,
+        requests=dict(sorted(simulation.counts().items())),
+        log=tuple(log.lines),
+    )
+
+
+def _close(loop: VirtualLoop) -> None:
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    # Run what the cancellations have to say; nobody listens any more.
+    logging.disable(logging.CRITICAL)
+    try:
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.run_until_complete(asyncio.sleep(0))
+    except NothingLeft:
+        return
+    finally:
+        logging.disable(logging.NOTSET)
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+class _Simulation:
+    def __init__(self, loop: VirtualLoop, log: Log, seed: int, steps: int, only: frozenset[int] | None) -> None:
+        self._loop = loop
+        self._log = log
+        self._seed = seed
+        self._steps = steps
+        self._only = only
+        self._workload: Workload | None = None
+        self.settled_after = 0.0
+
+    def counts(self) -> dict[str, int]:
+        return self._workload.counts if self._workload is not None else {}
+
+    async def play(self) -> None:
+        random = Random(self._seed)  # noqa: S311 - a seed that decides everything is the point
+        weather = draw(random)
+        cloud = SimulatedCloud(self._loop, random, weather, self._log.say)
+        await cloud.start()
+        workload = self._workload = Workload(cloud, random, self._log.say)
+        for step in range(self._steps):
+            # Each step has its own randomness: leaving one out changes no other.
+            step_random = Random(f"{self._seed}/{step}")  # noqa: S311
+            await self._pause(cloud, step_random.expovariate(1 / 0.4))
+            if self._only is None or step in self._only:
+                await self._step(cloud, workload, step_random, step)
+        self._log.say("the faults heal")
+        weather.calm()
+        await cloud.heal()
+        await self._settle(cloud, workload)
+
+    async def _pause(self, cloud: SimulatedCloud, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        cloud.raise_broken()
+
+    async def _step(self, cloud: SimulatedCloud, workload: Workload, random: Random, step: int) -> None:
+        fault = cloud.draw_fault(random)
+        if fault is not None:
+            self._log.say(f"[{step}] fault: {fault}")
+            return
+        workload.begin(random, step)
+
+    async def _settle(self, cloud: SimulatedCloud, workload: Workload) -> None:
+        healed = self._loop.now
+        problems: list[str] = []
+        while self._loop.now - healed < SETTLING_SECONDS:
+            await self._pause(cloud, 0.25)
+            problems = [*workload.unanswered(), *check_quiet(cloud, workload)]
+            if not problems:
+                self.settled_after = self._loop.now - healed
+                return
+        raise Broken(f"not at rest {SETTLING_SECONDS:g} s after the faults healed: " + "; ".join(problems))

@@ -1,0 +1,180 @@
+"""What users and administrators ask for during a run, through the real API, and what was acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any
+
+import sqlalchemy as sa
+
+from cumulet.compute.store import hosts, migrations, servers
+from cumulet.testing.simulation.cloud import IMAGE_ID, PROJECTS, SimulatedCloud
+
+AUTO = {"block_migration": "auto"}
+
+
+class Workload:
+    """Requests under way and their answers. `created` and `deleted` hold ids whose request was acknowledged."""
+
+    def __init__(self, cloud: SimulatedCloud, random: Random, say: Callable[[str], None]) -> None:
+        self._cloud = cloud
+        self._say = say
+        self._under_way: dict[asyncio.Task[None], str] = {}
+        self.created: set[str] = set()
+        self.deleted: set[str] = set()
+        self.counts: Counter[str] = Counter()
+
+    def unanswered(self) -> list[str]:
+        return [f"unanswered: {what}" for task, what in self._under_way.items() if not task.done()]
+
+    def begin(self, random: Random, step: int) -> None:
+        """Ask for something; the answer comes when it comes."""
+        kinds = {
+            self._create: 5, self._migrate: 8, self._migrate_both: 2, self._delete: 3, self._abort: 3, self._force: 2,
+            self._power: 4, self._host: 1,
+        }  # fmt: skip
+        kind = random.choices(list(kinds), weights=list(kinds.values()))[0]
+        what, request = kind(random)
+        self._say(f"[{step}] {what}")
+        task = asyncio.ensure_future(request)
+        self._under_way[task] = what
+        task.add_done_callback(lambda done: self._under_way.pop(done, None))
+
+    async def _ask(self, caller: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        status, answer = await self._cloud.request(caller, method, f"/compute/v2.1{path}", body)
+        self.counts[f"{status}"] += 1
+        self._say(f"    {status} to {method} {path}")
+        return status, answer
+
+    def _server(self, random: Random) -> Any:
+        """Any server of the records, also a deleted one now and then; None while there is none."""
+        rows = self._cloud.db.read(
+            lambda tx: tx.all(
+                sa.select(servers.c.id, servers.c.project_id, servers.c.vm_state, servers.c.deleted_at_us).order_by(
+                    servers.c.number
+                )
+            )
+        )
+        living = [row for row in rows if row.deleted_at_us is None]
+        pool = rows if not living or random.random() < 0.02 else living
+        return random.choice(pool) if pool else None
+
+    # -- kinds of requests
+
+    def _create(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+        project, count = random.choice(PROJECTS), random.choice((1, 1, 2, 3))
+        flavor = random.choice(("tiny", "tiny", "busy", "large"))
+        networks: Any = random.choice(("none", [{"uuid": self._cloud.networks[project]}]))
+
+        async def create() -> None:
+            body = {
+                "server": {
+                    "name": "s", "flavorRef": flavor, "imageRef": IMAGE_ID, "networks": networks, "min_count": count,
+                    "max_count": count, "return_reservation_id": True,
+                }
+            }  # fmt: skip
+            status, answer = await self._ask(project, "POST", "/servers", body)
+            if status == 202:
+                reservation = answer["reservation_id"]
+                rows = self._cloud.db.read(
+                    lambda tx: tx.all(sa.select(servers.c.id).where(servers.c.reservation_id == reservation))
+                )
+                self.created |= {row.id for row in rows}
+
+        return f"{project} creates {count} {flavor}", create()
+
+    def _migrate(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+        server = self._server(random)
+        if server is None:
+            return self._create(random)
+        named = random.random() < 0.5
+        host = random.choice(list(self._cloud.machines)) if named else None
+        caller = "admin" if named else random.choice(("admin", server.project_id))
+
+        async def migrate() -> None:
+            body = {"os-migrateLive": {"host": host, **AUTO}}
+            await self._ask(caller, "POST", f"/servers/{server.id}/action", body)
+
+        return f"{caller} moves {server.id[:8]} to {host or 'any host'}", migrate()
+
+    def _migrate_both(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+        one, two = self._server(random), self._server(random)
+        if one is None or two is None:
+            return self._create(random)
+
+        async def migrate() -> None:
+            body = {"os-migrateLive": {"host": None, **AUTO}}
+            await asyncio.gather(
+                *(self._ask("admin", "POST", f"/servers/{server.id}/action", body) for server in (one, two))
+            )
+
+        return f"admin moves {one.id[:8]} and {two.id[:8]} at once", migrate()
+
+    def _delete(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+        server = self._server(random)
+        if server is None:
+            return self._create(random)
+
+        async def delete() -> None:
+            status, _ = await self._ask(server.project_id, "DELETE", f"/servers/{server.id}")
+            if status == 204:
+                self.deleted.add(server.id)
+
+        return f"{server.project_id} deletes {server.id[:8]}", delete()
+
+    def _migration(self, random: Random) -> Any:
+        rows = self._cloud.db.read(lambda tx: tx.all(sa.select(migrations).order_by(migrations.c.id.desc()).limit(3)))
+        return random.choice(rows) if rows else None
+
+    def _abort(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+        migration = self._migration(random)
+        if migration is None:
+            return self._create(random)
+
+        async def abort() -> None:
+            await self._ask("admin", "DELETE", f"/servers/{migration.server_id}/migrations/{migration.id}")
+
+        return f"admin aborts migration {migration.id}", abort()
+
+    def _force(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+        migration = self._migration(random)
+        if migration is None:
+            return self._create(random)
+
+        async def force() -> None:
+            path = f"/servers/{migration.server_id}/migrations/{migration.id}/action"
+            await self._ask("admin", "POST", path, {"force_complete": None})
+
+        return f"admin forces migration {migration.id}", force()
+
+    def _power(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+        server = self._server(random)
+        if server is None:
+            return self._create(random)
+        sensible = {
+            "active": ("os-stop", "pause", "suspend", "reboot"),
+            "paused": ("unpause",),
+            "stopped": ("os-start",),
+            "suspended": ("resume",),
+        }
+        action = random.choice(sensible.get(server.vm_state, ("os-stop",)))
+        value = {"type": random.choice(("SOFT", "HARD"))} if action == "reboot" else None
+
+        async def power() -> None:
+            await self._ask(server.project_id, "POST", f"/servers/{server.id}/action", {action: value})
+
+        return f"{server.project_id} asks {action} of {server.id[:8]}", power()
+
+    def _host(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+        name, status = random.choice(list(self._cloud.machines)), random.choice(("disabled", "enabled", "enabled"))
+        row = self._cloud.db.read(lambda tx: tx.first(sa.select(hosts.c.service_uuid).where(hosts.c.name == name)))
+
+        assert row is not None
+
+        async def change() -> None:
+            await self._ask("admin", "PUT", f"/os-services/{row.service_uuid}", {"status": status})
+
+        return f"admin makes {name} {status}", change()
