@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from pathlib import Path
 
-from cumulet.cloud import load_services
+from cumulet import network
 from cumulet.web.policy import RULES
 
 DEFAULTS = Path(__file__).with_name("neutron_policy_defaults.tsv")
@@ -15,7 +17,8 @@ OURS_ALONE = {"update_port_binding"}
 
 
 def test_names_checks_and_scopes_are_upstreams() -> None:
-    load_services()
+    for module in pkgutil.iter_modules(network.__path__):
+        importlib.import_module(f"cumulet.network.{module.name}")
     upstream = {}
     for line in DEFAULTS.read_text(encoding="utf-8").splitlines():
         name, check, scope = line.split("\t")
