@@ -19,7 +19,7 @@ from cumulet.web.context import Cloud
 from cumulet.web.dispatch import Answer, Exchange, Receive, Registry, Scope, Send
 from cumulet.web.documents import documents
 from cumulet.web.metrics import RequestMetrics
-from cumulet.web.negotiation import HEADER, LEGACY, negotiate
+from cumulet.web.negotiation import HEADER, LEGACY, UnacceptableVersion, negotiate
 from cumulet.web.not_yet import gaps
 from cumulet.web.operation import Refused, Service
 from cumulet.web.router import Router, parameter_names
@@ -68,7 +68,10 @@ class App:
         path = exchange.path
         beside = self._documents.get(path.rstrip("/")) if len(path) < 32 else None
         if beside is not None and exchange.method in ("GET", "HEAD"):
-            await exchange.respond(self._document(exchange, *beside))
+            try:
+                await exchange.respond(self._document(exchange, *beside))
+            except UnacceptableVersion as refused:
+                await exchange.respond_error(refused.error, refused.headers)
         elif path == "/healthz":
             await exchange.respond(await self._health())
         elif path == "/metrics":

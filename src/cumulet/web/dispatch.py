@@ -109,8 +109,10 @@ class Exchange:
             answer = self._fault(error)
         await self.respond(answer, version_headers)
 
-    async def respond_error(self, error: Exception) -> None:
-        await self.respond(self._fault(error))
+    async def respond_error(
+        self, error: Exception, version_headers: tuple[tuple[bytes, bytes], ...] | None = None
+    ) -> None:
+        await self.respond(self._fault(error), version_headers)
 
     async def respond(self, answer: Answer, version_headers: tuple[tuple[bytes, bytes], ...] | None = None) -> None:
         status, headers, body = answer
@@ -130,7 +132,9 @@ class Exchange:
 
     async def _answer(self) -> Answer:
         registry = self.registry
-        found = registry.router.find(self.path)
+        found, project_id = registry.router.find(self.path), None
+        if found is None and (older := registry.router.find_below_project(self.path)) is not None:
+            found, project_id = older[:2], older[2]
         service = self.service = found[0].service if found is not None else registry.router.service_at(self.path)
         if service is None:
             raise faults.not_found()
@@ -150,6 +154,8 @@ class Exchange:
         self._require_json(service, place, method)
         version = negotiated.version
         operation, body = await self._operation(place, method)
+        if project_id is not None and project_id != caller.project_id:
+            raise BadRequest("Malformed request URL: its project_id is not the one of the token.")
         query = Query(_pairs(self.scope.get("query_string", b"")))
         parameters = plan(operation.query, version).read_query(query.pairs) if operation.query is not None else None
         call: Call[Any, Any] = Call(

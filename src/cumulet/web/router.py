@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from cumulet.web.operation import Microversion, Operation, Service
+
+_PROJECT_ID = re.compile(r"[0-9a-f-]+", re.ASCII)
 
 
 class RegistryError(Exception):
@@ -106,6 +109,17 @@ class Router:
         return _walk(
             self._root, raw_path.strip("/").split("/") if raw_path[-1:] != "/" else [*_segments(raw_path), ""], 0
         )
+
+    def find_below_project(self, raw_path: str) -> tuple[Place, tuple[str, ...], str] | None:
+        """The same for Nova's older form of a path, ``/v2.1/{project_id}/servers``; the project's id comes last."""
+        segments = raw_path.strip("/").split("/")
+        for prefix, service in self._prefixes:
+            below = segments[len(prefix) :]
+            named = service.error_style == "compute" and tuple(segments[: len(prefix)]) == prefix and len(below) > 1
+            if named and _PROJECT_ID.fullmatch(below[0]):
+                found = _walk(self._root, [*prefix, *below[1:]], 0)
+                return None if found is None else (*found, below[0])
+        return None
 
     def service_at(self, raw_path: str) -> Service | None:
         """The service a path belongs to, whether or not anything is there."""
