@@ -302,8 +302,9 @@ def update_floatingip(call: Call[FloatingIp, UpdateFloatingIp]) -> View:
         change(call.tx, FloatingIp, floating.id, call.now_us, description=text(body.description))
     if isinstance(body.port_id, str):
         _lead_to(call, floating, body.port_id, either(body.fixed_ip_address, None))
-    elif body.port_id is None or "description" not in given:
-        # Upstream: an update that names no port lets go of the one there is.
+    elif floating.port_id is not None and isinstance(body.fixed_ip_address, str):
+        _lead_to(call, floating, floating.port_id, body.fixed_ip_address)
+    elif body.port_id is None:
         change(call.tx, FloatingIp, floating.id, call.now_us, port_id=None, fixed_ip_address=None, router_id=None)
     return resource.shown(call, FLOATING_IPS, must_get(call.tx, FloatingIp, floating.id))
 

@@ -23,6 +23,7 @@ from cumulet.network.store import (
     Port,
     change,
     floating_ips,
+    in_parts,
     must_get,
     port_addresses,
     port_bindings,
@@ -131,9 +132,10 @@ def port_views(tx: Tx, records: Sequence[Port]) -> list[View]:
     tags, held, bound = tags_of(tx, ids), addresses.held_by(tx, ids), bindings.of_ports(tx, ids)
     groups: dict[str, list[str]] = {}
     table = port_security_groups.c
-    statement = sa.select(table.port_id, table.security_group_id).where(table.port_id.in_(ids))
-    for port_id, group_id in map(tuple, tx.all(statement.order_by(table.security_group_id))):
-        groups.setdefault(port_id, []).append(group_id)
+    for part in in_parts(ids):
+        statement = sa.select(table.port_id, table.security_group_id).where(table.port_id.in_(part))
+        for port_id, group_id in map(tuple, tx.all(statement.order_by(table.security_group_id))):
+            groups.setdefault(port_id, []).append(group_id)
     return [
         _view(port, tags.get(port.id, []), held.get(port.id, []), bound[port.id][0], groups.get(port.id, []))
         for port in records
