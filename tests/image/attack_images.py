@@ -205,6 +205,7 @@ def hostile() -> dict[str, tuple[str, bytes]]:
         "bochs": b"Bochs Virtual HD Image" + b"\0" * 4096,
         "dmg": b"\0" * MIB + b"koly" + b"\0" * 508,
         "cloop": b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0" + b"\0" * 4096,
+        "text that turns into something else": b"# hello\n" * 100 + b"\xff" * 4096,
         "boot sector without partitions": (b"\0" * 510 + b"\x55\xaa").ljust(4096, b"\0"),
         "MBR with a wild boot flag": mbr(boot=0x42),
         "GPT with a further partition": mbr(partition_type=0xEE, boot=0, extra=b"\0\0\2\0\x83" + b"\xff" * 11),

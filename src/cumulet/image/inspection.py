@@ -36,6 +36,7 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0x9001, b"CD001", "iso"),
 )
 _START_BYTES = 0x9001 + 5
+FIRST_PUSH_BYTES = 1 << 20
 # Signatures that a file ends with: a fixed VHD and a DMG look raw to whoever reads only the start.
 _TRAILERS: tuple[tuple[int, bytes, str], ...] = (
     (512, b"conectix", "vhd"),
@@ -61,7 +62,7 @@ class _Pushed:
 class Inspection:
     """Fed with an upload's chunks in order; `finish` gives the virtual size in bytes. Both raise `Refused`.
 
-    Holds at most the first cluster (2 MiB), the last 512 bytes and what oslo.utils captures.
+    Holds at most the first cluster (2 MiB), the first MiB, the last 512 bytes and what oslo.utils captures.
     """
 
     def __init__(self, disk_format: str, *, virtual_size_limit: int) -> None:
@@ -75,6 +76,8 @@ class Inspection:
         self._size = 0
         self._judged = False
         self.qcow2: qcow2.Header | None = None
+        # oslo.utils' verdict can depend on how the start was cut into chunks, so it gets the start in one.
+        self._first: bytearray | None = bytearray()
         self._pushed = _Pushed()
         # Imported with the first upload: it takes as long as all of Compute.
         from oslo_utils.imageutils import format_inspector
@@ -95,6 +98,19 @@ class Inspection:
             if len(self._start) >= max(_START_BYTES, needed):
                 self._judge_start()
         self._end = (self._end + chunk[-_TRAILER_BYTES:])[-_TRAILER_BYTES:]
+        if self._first is None:
+            self._push(chunk)
+        else:
+            self._first += chunk
+            if len(self._first) >= FIRST_PUSH_BYTES:
+                self._push_first()
+
+    def _push_first(self) -> None:
+        first, self._first = self._first, None
+        if first:
+            self._push(bytes(first))
+
+    def _push(self, chunk: bytes) -> None:
         self._pushed.chunk = chunk
         self._oslo.read(len(chunk))
 
@@ -102,6 +118,7 @@ class Inspection:
         """The upload is complete: judge it whole. Returns the virtual size."""
         if not self._judged:
             self._judge_start()
+        self._push_first()
         self._oslo.close()
         for from_end, signature, name in _TRAILERS:
             if self._end[-from_end:].startswith(signature) and self._size >= from_end:
@@ -142,6 +159,12 @@ class Inspection:
             raise Refused("The image fails the safety checks: " + ", ".join(sorted(error.failures)) + ".") from error
         except format_inspector.ImageFormatError as error:
             raise Refused("The content matches several image formats or none.") from error
+        except Refused:
+            raise
+        except Exception as error:
+            # The inspectors trip over some content (10.2: text that turns into something else). What they cannot judge
+            # is not stored.
+            raise Refused("The content cannot be inspected.") from error
 
 
 def inspect_file(file: IO[bytes], disk_format: str, *, virtual_size_limit: int) -> int:
