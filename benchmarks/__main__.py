@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
-
-from benchmarks import report, simulated
+from benchmarks import real_guests, report, simulated
+from cumulet.cli.driver_choice import choose
+from cumulet.cli.screen import screen
 
 
 def main() -> None:
-    console = Console()
-    results = []
-    with tempfile.TemporaryDirectory(prefix="cumulet-bench-") as folder:
-        for result in simulated.measure(Path(folder)):
+    console = screen()
+    choice = choose("auto", with_image=True)
+    results: list[report.Result] = []
+
+    def measured(found: Iterator[report.Result]) -> None:
+        for result in found:
             console.print(f"{result.measure.title}: {result.value:.3g} {result.measure.unit}", highlight=False)
             results.append(result)
+
+    with tempfile.TemporaryDirectory(prefix="cumulet-bench-") as folder:
+        measured(simulated.measure(Path(folder)))
+        if choice.driver == "qemu":
+            measured(real_guests.measure(Path(folder)))
+        else:
+            console.print(f"Real guests were not measured: {choice.why}.", highlight=False)
     console.print()
     report.show(console, results)
     report.write(Path("bench.json"), results)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
-from rich.table import Table
+
+from cumulet.cli.screen import table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,17 +39,17 @@ class Result:
 
 def show(console: Console, results: list[Result]) -> None:
     """A table of all results."""
-    table = Table(title="Cumulet, measured on this machine", title_justify="left", pad_edge=False)
+    rows = table("Cumulet, measured on this machine")
     for name, justify in (("", "left"), ("measured", "right"), ("goal", "right"), ("real Nova", "right"), ("", "left")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        rows.add_column(name, justify=justify)  # type: ignore[arg-type]
     for result in results:
         measure = result.measure
         sign = "<=" if measure.better == "lower" else ">="
         goal = "" if measure.goal is None else f"{sign} {measure.goal:g} {measure.unit}"
         baseline = "" if measure.baseline is None else f"{measure.baseline:g} {measure.unit}"
         verdict = {True: "[green]reached[/green]", False: "[red]missed[/red]", None: ""}[result.reached]
-        table.add_row(measure.title, f"{result.value:.3g} {measure.unit}", goal, baseline, verdict)
-    console.print(table)
+        rows.add_row(measure.title, f"{result.value:.3g} {measure.unit}", goal, baseline, verdict)
+    console.print(rows)
 
 
 def write(path: Path, results: list[Result]) -> None:
