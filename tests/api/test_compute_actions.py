@@ -1,0 +1,121 @@
+"""What is done to servers: power, locks, console, what is recorded of it, and who may."""
+
+from __future__ import annotations
+
+import pytest
+
+from cumulet.testing import Client
+from tests.api.test_compute_servers import ask_for, create
+
+
+@pytest.fixture
+def server_id(member: Client) -> str:
+    found: str = create(member)["id"]
+    return found
+
+
+def test_power_goes_off_and_on_again(member: Client, server_id: str) -> None:
+    assert member.action(server_id, {"os-start": None}).status == 409
+    for action, status in (
+        ({"os-stop": None}, "SHUTOFF"),
+        ({"os-start": None}, "ACTIVE"),
+        ({"pause": None}, "PAUSED"),
+        ({"unpause": None}, "ACTIVE"),
+        ({"suspend": None}, "SUSPENDED"),
+        ({"resume": None}, "ACTIVE"),
+        ({"reboot": {"type": "SOFT"}}, "ACTIVE"),
+        ({"reboot": {"type": "HARD"}}, "ACTIVE"),
+    ):
+        assert member.action(server_id, action).status == 202
+        member.wait_for_status(server_id, status)
+
+
+def test_a_refusal_says_what_the_server_is_doing(member: Client, server_id: str) -> None:
+    answer = member.action(server_id, {"resume": None})
+    assert answer.status == 409
+    words = f"Cannot 'resume' instance {server_id} while it is in vm_state active"
+    assert answer["conflictingRequest"]["message"] == words
+
+
+def test_a_lock_stops_everybody_but_administrators(
+    member: Client, manager: Client, admin: Client, server_id: str
+) -> None:
+    assert member.action(server_id, {"lock": {"locked_reason": "precious"}}).status == 202
+    assert member.server(server_id)["locked_reason"] == "precious"
+    for client in (member, manager):
+        for action in ({"os-stop": None}, {"pause": None}, {"reboot": {"type": "HARD"}}):
+            answer = client.action(server_id, action)
+            assert answer.status == 409
+            assert "is locked" in answer.text
+        assert client.compute("DELETE", f"/servers/{server_id}").status == 409
+    assert admin.action(server_id, {"pause": None}).status == 202
+    member.wait_for_status(server_id, "PAUSED")
+
+
+def test_what_an_administrator_locked_only_one_unlocks(member: Client, admin: Client, server_id: str) -> None:
+    assert admin.action(server_id, {"lock": None}).status == 202
+    assert member.server(server_id)["locked"] is True
+    assert member.action(server_id, {"unlock": None}).status == 403
+    assert admin.action(server_id, {"unlock": None}).status == 202
+    assert member.server(server_id)["locked"] is False
+
+
+@pytest.mark.parametrize(
+    "action",
+    [{"os-stop": None}, {"pause": None}, {"lock": None}, {"reboot": {"type": "SOFT"}}, {"os-getConsoleOutput": {}}],
+)
+def test_readers_change_nothing(member: Client, reader: Client, server_id: str, action: dict[str, object]) -> None:
+    assert reader.action(server_id, action).status == 403
+    assert member.server(server_id)["status"] == "ACTIVE"
+
+
+def test_the_console_shows_its_newest_lines(member: Client, server_id: str) -> None:
+    whole = member.action(server_id, {"os-getConsoleOutput": {}})
+    assert whole.status == 200
+    assert isinstance(whole["output"], str)
+    few = member.action(server_id, {"os-getConsoleOutput": {"length": 2}})
+    assert len(few["output"].split("\n")) <= 2
+    assert member.action(server_id, {"os-getConsoleOutput": {"length": "x"}}).status == 400
+
+
+def test_only_an_administrator_sets_a_state(member: Client, admin: Client, server_id: str) -> None:
+    assert member.action(server_id, {"os-resetState": {"state": "error"}}).status == 403
+    assert admin.action(server_id, {"os-resetState": {"state": "error"}}).status == 202
+    assert member.server(server_id)["status"] == "ERROR"
+    assert admin.action(server_id, {"os-resetState": {"state": "active"}}).status == 202
+    assert admin.action(server_id, {"os-resetState": {"state": "paused"}}).status == 400
+
+
+def test_what_was_asked_is_on_record(member: Client, admin: Client, server_id: str) -> None:
+    asked = member.action(server_id, {"os-stop": None})
+    member.wait_for_status(server_id, "SHUTOFF")
+    path = f"/servers/{server_id}/os-instance-actions"
+    assert [a["action"] for a in member.compute("GET", path)["instanceActions"]] == ["stop", "create"]
+    request_id = asked.headers["x-openstack-request-id"]
+    seen = member.compute("GET", f"{path}/{request_id}")["instanceAction"]["events"][0]
+    assert (seen["event"], seen["result"]) == ("compute_stop_instance", "Success")
+    assert not {"host", "traceback"} & set(seen)
+    assert {"host", "traceback"} <= set(admin.compute("GET", f"{path}/{request_id}")["instanceAction"]["events"][0])
+    assert member.compute("GET", f"{path}/req-unknown").status == 404
+
+
+def test_a_delete_is_recorded_and_the_record_outlives_the_server(member: Client, server_id: str) -> None:
+    assert member.compute("DELETE", f"/servers/{server_id}").status == 204
+    member.wait("the server to be gone", lambda: member.compute("GET", f"/servers/{server_id}").status == 404)
+    path = f"/servers/{server_id}/os-instance-actions"
+    assert member.compute("GET", path, version="2.20").status == 404
+    actions = member.compute("GET", path, version="2.21")["instanceActions"]
+    assert [action["action"] for action in actions] == ["delete", "create"]
+
+
+def test_an_action_on_a_server_still_building_is_refused(member: Client) -> None:
+    server_id = ask_for(member)["server"]["id"]
+    answer = member.action(server_id, {"resume": None})
+    assert answer.status == 409
+    member.wait_for_status(server_id, "ACTIVE")
+
+
+def test_what_is_not_built_says_so(member: Client, server_id: str) -> None:
+    answer = member.action(server_id, {"createImage": {"name": "snap"}})
+    assert answer.status == 501
+    assert member.server(server_id)["status"] == "ACTIVE"

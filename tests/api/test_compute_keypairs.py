@@ -1,0 +1,67 @@
+"""Key pairs: a user's own, generated or imported."""
+
+from __future__ import annotations
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from cumulet.testing import Client
+from tests.api.test_compute_servers import ask_for
+
+
+@pytest.fixture
+def public_key() -> str:
+    key = ed25519.Ed25519PrivateKey.generate().public_key()
+    form = serialization.PublicFormat.OpenSSH
+    return key.public_bytes(serialization.Encoding.OpenSSH, form).decode() + " somebody"
+
+
+def test_an_imported_key_goes_into_servers(member: Client, public_key: str) -> None:
+    answer = member.compute("POST", "/os-keypairs", {"keypair": {"name": "mine", "public_key": public_key}})
+    assert answer.status == 201
+    assert answer["keypair"]["public_key"] == public_key
+    assert len(answer["keypair"]["fingerprint"]) == 47
+    server_id = ask_for(member, key_name="mine")["server"]["id"]
+    assert member.server(server_id)["key_name"] == "mine"
+
+
+def test_a_generated_key_is_shown_once_and_only_up_to_2_91(member: Client) -> None:
+    made = member.compute("POST", "/os-keypairs", {"keypair": {"name": "made"}}, version="2.91")
+    assert made["keypair"]["private_key"].startswith("-----BEGIN RSA PRIVATE KEY-----")
+    assert "private_key" not in member.compute("GET", "/os-keypairs/made")["keypair"]
+    assert member.compute("POST", "/os-keypairs", {"keypair": {"name": "no"}}, version="2.92").status == 400
+
+
+def test_keys_belong_to_users_and_administrators_see_all(
+    member: Client, manager: Client, admin: Client, public_key: str
+) -> None:
+    member.compute("POST", "/os-keypairs", {"keypair": {"name": "mine", "public_key": public_key}})
+    assert manager.compute("GET", "/os-keypairs/mine").status == 404
+    assert manager.compute("GET", f"/os-keypairs/mine?user_id={member.user_id}").status == 403
+    assert admin.compute("GET", f"/os-keypairs/mine?user_id={member.user_id}").status == 200
+    assert manager.compute("GET", "/os-keypairs")["keypairs"] == []
+
+
+def test_a_name_is_used_once_and_is_free_again_after_deletion(member: Client, public_key: str) -> None:
+    body = {"keypair": {"name": "mine", "public_key": public_key}}
+    assert member.compute("POST", "/os-keypairs", body).status == 201
+    assert member.compute("POST", "/os-keypairs", body).status == 409
+    assert member.compute("DELETE", "/os-keypairs/mine").status == 204
+    assert member.compute("DELETE", "/os-keypairs/mine").status == 404
+    assert member.compute("POST", "/os-keypairs", body).status == 201
+
+
+@pytest.mark.parametrize("key", ["ssh-rsa AAAA", "", "not a key", "ssh-ed25519 !!!!"])
+def test_what_is_no_key_is_refused(member: Client, key: str) -> None:
+    answer = member.compute("POST", "/os-keypairs", {"keypair": {"name": "mine", "public_key": key}})
+    assert answer.status == 400
+    assert member.compute("GET", "/os-keypairs")["keypairs"] == []
+
+
+def test_the_quota_of_key_pairs_is_kept(member: Client, admin: Client, public_key: str) -> None:
+    defaults = {"quota_class_set": {"key_pairs": 1}}
+    assert admin.compute("PUT", "/os-quota-class-sets/default", defaults).status == 200
+    first = member.compute("POST", "/os-keypairs", {"keypair": {"name": "one", "public_key": public_key}})
+    second = member.compute("POST", "/os-keypairs", {"keypair": {"name": "two", "public_key": public_key}})
+    assert (first.status, second.status) == (201, 403)

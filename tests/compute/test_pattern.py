@@ -1,0 +1,43 @@
+"""Filters' patterns mean what regular expressions mean, and take no longer than the text is long."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cumulet.compute.pattern import Pattern, is_literal
+from cumulet.errors import BadRequest
+
+atoms = st.sampled_from(["a", "b", ".", "[ab]", "[^a]", r"\-", r"\d", r"\w", "1", "-"])
+quantified = st.builds(lambda atom, quantifier: atom + quantifier, atoms, st.sampled_from(["", "*", "+", "?"]))
+branches = st.builds(
+    lambda start, parts, end: start + "".join(parts) + end,
+    st.sampled_from(["", "^"]), st.lists(quantified, max_size=6), st.sampled_from(["", "$"]),
+)  # fmt: skip
+patterns = st.lists(branches, min_size=1, max_size=3).map("|".join)
+
+
+@given(pattern=patterns, text=st.text(alphabet="ab1-x", max_size=12))
+def test_a_pattern_finds_what_the_regular_expression_finds(pattern: str, text: str) -> None:
+    assert Pattern(pattern).search(text) == bool(re.search(pattern, text))
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$", "a{2,}", "(?=a)b", "[", "*", r"\1", "a**"])
+def test_what_could_run_for_long_is_refused_by_name(pattern: str) -> None:
+    with pytest.raises(BadRequest, match="not supported"):
+        Pattern(pattern)
+
+
+def test_the_worst_pattern_is_done_at_once() -> None:
+    began = time.thread_time()
+    assert not Pattern("a*" * 100 + "b$").search("a" * 255)
+    assert time.thread_time() - began < 2.0
+
+
+def test_plain_text_is_left_to_the_database() -> None:
+    assert is_literal("web-1_x")
+    assert not is_literal("web.*")
