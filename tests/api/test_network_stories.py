@@ -91,6 +91,7 @@ def test_every_project_has_a_default_group_that_lets_nobody_in_but_its_members(m
         ({"protocol": "tcp", "port_range_min": 81, "port_range_max": 80}, 400),
         ({"protocol": "tcp", "port_range_min": 0, "port_range_max": 80}, 400),
         ({"protocol": "tcp", "port_range_min": 80}, 400),
+        ({"protocol": "tcp", "port_range_min": -16, "port_range_max": 80}, 400),
         ({"port_range_min": 80, "port_range_max": 80}, 400),
         ({"protocol": "icmp", "port_range_max": 0}, 400),
         ({"protocol": "icmp", "port_range_min": 256}, 400),
@@ -101,6 +102,7 @@ def test_every_project_has_a_default_group_that_lets_nobody_in_but_its_members(m
         ({"ethertype": "IPv6", "remote_ip_prefix": "10.0.0.0/8"}, 400),
         ({"remote_ip_prefix": "10.0.0.0/33"}, 400),
         ({"remote_group_id": UNKNOWN}, 404),
+        ({"remote_group_id": "no-uuid"}, 404),
         ({"unknown": 1}, 400),
     ],
 )
@@ -327,5 +329,5 @@ def test_what_is_there_is_named_and_what_is_missing_says_so(member: Client) -> N
     assert {"router", "security-group", "binding-extended", "auto-allocated-topology"} <= aliases
     assert call(member, "GET", "/extensions/router").status == 200
     assert call(member, "GET", "/extensions/nothing").status == 404
-    for missing in ("/address-scopes", "/rbac-policies", "/agents", "/trunks"):
+    for missing in ("/address-scopes", "/rbac-policies", "/trunks"):
         assert call(member, "GET", missing).status == 501

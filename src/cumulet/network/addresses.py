@@ -158,7 +158,9 @@ def _claim_one(tx: Tx, port_id: str, network_id: str, mac: str, candidates: Sequ
         address = str(ip_address(want.address))
         subnet = subnet_holding(candidates, network_id, address, want.subnet_id)
         if is_held(tx, network_id, address):
-            raise Conflict(f"IP address {address} already allocated in subnet {subnet.id}")
+            raise Conflict(
+                f"IP address {address} already allocated in subnet {subnet.id}", reason="IpAddressAlreadyAllocated"
+            )
         return hold(tx, port_id, subnet, address)
     if want.subnet_id is None:
         raise BadRequest("Invalid input for operation: IP allocation requires subnet_id or ip_address.")

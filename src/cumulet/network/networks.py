@@ -10,18 +10,20 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict, NotFound
-from cumulet.network import bodies, limits, policy, resource, topology
+from cumulet.network import bodies, limits, policy, port_life, resource, topology
 from cumulet.network.bodies import either, text
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
 from cumulet.network.sight import networks_in_sight
 from cumulet.network.store import (
+    FloatingIp,
     Network,
     Port,
     Subnet,
     change,
     delete,
     find,
+    floating_ips,
     must_get,
     networks,
     ports,
@@ -337,7 +339,12 @@ def delete_network(call: Call[Network, None]) -> None:
 
 
 def remove(tx: Tx, network: Network) -> None:
-    """Remove a network that nothing uses."""
+    """Remove a network that nothing uses. Floating IPs that lead nowhere go with it, as upstream."""
+    for floating in find(
+        tx, FloatingIp, floating_ips.c.floating_network_id == network.id, floating_ips.c.port_id.is_(None)
+    ):
+        delete(tx, FloatingIp, floating.id)
+        port_life.end(tx, floating.floating_port_id)
     if tx.first(sa.select(ports.c.id).where(ports.c.network_id == network.id).limit(1)) is not None:
         raise Conflict(
             f"Unable to complete operation on network {network.id}. There are one or more ports still in use on the "

@@ -330,14 +330,14 @@ def _ethertype(value: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class NewRule(bodies.NewResource):
-    security_group_id: bodies.Id
+    security_group_id: bodies.Name
     direction: Literal["ingress", "egress"]
     ethertype: Annotated[str, Json({"maxLength": 8}), Convert(_ethertype)] | Unset = UNSET
     protocol: Annotated[str | int | Unset | None, Convert(protocol_name)] = UNSET
     port_range_min: bodies.Number | Unset | None = UNSET
     port_range_max: bodies.Number | Unset | None = UNSET
     remote_ip_prefix: bodies.AddressOrRange | Unset | None = UNSET
-    remote_group_id: bodies.Id | Unset | None = UNSET
+    remote_group_id: bodies.Name | Unset | None = UNSET
     remote_address_group_id: bodies.Id | Unset | None = UNSET
 
 
@@ -421,6 +421,9 @@ def _check_rule(rule_: dict[str, Any]) -> None:
             f"Invalid ethertype {rule_['ethertype']} for protocol {protocol}.",
             reason="SecurityGroupEthertypeConflictWithProtocol",
         )
+    for value in (low, high):
+        if value is not None and not 0 <= value <= 65_535:
+            raise BadRequest(f"Invalid value for port {value}", reason="SecurityGroupInvalidPortValue")
     if low is None and high is None:
         return
     if protocol in _ICMP:
