@@ -281,7 +281,9 @@ class Runner:
             raise  # a database error says nothing about the commit: the sweep reads the row and goes on from there
         except Exception as error:
             if not isinstance(error, (StepFailed, ApiError)):
-                log.warning("operation %s (%s): %r", operation.id, saga.name, error, exc_info=error)
+                # A host's error has a coded reason and is expected; anything else is a defect and needs its traceback.
+                trace = None if hasattr(error, "reason") else error
+                log.warning("operation %s (%s): %r", operation.id, saga.name, error, exc_info=trace)
             failure = _failure(error)
             return await self._save_failure(saga, operation, failure)
 

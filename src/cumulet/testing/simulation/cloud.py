@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from cumulet.cloud import load_services
 from cumulet.compute.sagas import SAGAS
@@ -201,7 +201,13 @@ class SimulatedCloud:
         if self.watch is None:
             self.watch = HostWatch(db=self.db, clock=self.clock, settings=self.settings, hosts=self.hosts)
             await self.watch.start()
-        await runner.start()
+        while True:
+            try:
+                await runner.start()
+                break
+            except DBAPIError:
+                # A process that cannot reach its database at start ends, and is started again.
+                await asyncio.sleep(0.5)
         self.runners.append(runner)
 
     # -- invariants that hold always

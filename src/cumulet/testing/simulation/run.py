@@ -79,6 +79,7 @@ def _close(loop: VirtualLoop) -> None:
     for task in asyncio.all_tasks(loop):
         task.cancel()
     # Run what the cancellations have to say; nobody listens any more.
+    quiet = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         loop.run_until_complete(asyncio.sleep(0))
@@ -86,7 +87,7 @@ def _close(loop: VirtualLoop) -> None:
     except NothingLeft:
         return
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(quiet)
         asyncio.set_event_loop(None)
         loop.close()
 
