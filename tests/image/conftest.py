@@ -13,13 +13,16 @@ from starlette.testclient import TestClient
 
 from cumulet.clock import SystemClock
 from cumulet.db.engine import Database, Tx, metadata, opened
-from cumulet.image import api, store
+from cumulet.image import data, images, members, schemas, store, tags, update
+from cumulet.image.service import IMAGE
 from cumulet.settings import Settings
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
 from cumulet.web.operation import Caller
 from cumulet.web.policy import Policy
 
+MODULES = (data, images, members, schemas, tags, update)
+"""Importing them declares Image's operations."""
 TABLES = [store.images, store.image_properties, store.image_tags, store.image_members]
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 DATA = {"Content-Type": "application/octet-stream"}
@@ -137,7 +140,7 @@ def make_world(database: Database, settings: Settings) -> World:
         identity=PersonaTokens(),
         policy=Policy.load(),
     )
-    return World(client=TestClient(App(cloud, [api.IMAGE])), cloud=cloud)
+    return World(client=TestClient(App(cloud, [IMAGE])), cloud=cloud)
 
 
 @pytest.fixture

@@ -51,6 +51,13 @@ def test_data_comes_back_as_it_was(world: World) -> None:
     assert answer.headers["content-type"] == "application/octet-stream"
 
 
+def test_asking_for_the_headers_of_the_data_only(world: World) -> None:
+    image = world.active(b"0123456789")
+    answer = world.ask("member", "HEAD", f"/images/{image['id']}/file")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert (answer.headers["content-length"], answer.headers["content-md5"]) == ("10", image["checksum"])
+
+
 @pytest.mark.parametrize(
     ("wanted", "piece", "content_range"),
     [

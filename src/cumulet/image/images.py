@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict, Forbidden, NotFound
 from cumulet.image import attributes, files, listing, store, views
 from cumulet.image.service import (
@@ -137,15 +139,22 @@ def show_image(call: Call[Image, None]) -> dict[str, Any]:
     facts=facts_of_call,
     success=204,
 )
-def delete_image(call: Call[Image, None]) -> None:
+async def delete_image(call: Call[Image, None]) -> None:
     """Delete an image and its data. Servers made from it keep running; its id is never used again."""
-    image = call.target
-    if image.protected:
-        raise Forbidden(f"Image {image.id} is protected and cannot be deleted.")
-    if not store.delete(call.tx, image.id, call.now_us):
-        raise NotFound(f"Failed to find image {image.id}")
-    folder = files.image_folder(call.cloud.state_dir)
-    call.tx.after_commit(lambda: files.remove(folder, image.id))
+    cloud, image_id = call.cloud, call.target.id
+
+    def delete(tx: Tx) -> None:
+        call.tx = tx
+        image = image_in_sight(call)
+        call.require(DELETE_IMAGE, image_facts(image, call.caller))
+        if image.protected:
+            raise Forbidden(f"Image {image.id} is protected and cannot be deleted.")
+        if not store.delete(tx, image.id, call.now_us):
+            raise NotFound(f"Failed to find image {image.id}")
+
+    await cloud.db.write_async(delete)
+    # Not in the database's thread: removing a large file takes a while.
+    await asyncio.to_thread(files.remove, files.image_folder(cloud.state_dir), image_id)
 
 
 @IMAGE.operation(
