@@ -107,13 +107,13 @@ class Ticks:
             await ask("chardev-change", id="console0", backend=backend)
         folder = os.open(place.parent, os.O_PATH)
         try:
-            reader, _ = await asyncio.open_unix_connection(f"/proc/self/fd/{folder}/{place.name}")
+            reader, writer = await asyncio.open_unix_connection(f"/proc/self/fd/{folder}/{place.name}")
         finally:
             os.close(folder)
-        self._tasks.append(asyncio.create_task(self._time(reader)))
+        self._tasks.append(asyncio.create_task(self._time(reader, writer)))
 
-    async def _time(self, reader: asyncio.StreamReader) -> None:
-        with contextlib.suppress(OSError):
+    async def _time(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError), contextlib.closing(writer):
             while line := await reader.readline():
                 if line.startswith(b"tick"):
                     self._times.append(time.monotonic())
@@ -147,7 +147,8 @@ class Place:
         return self.folder(guest) / "monitor2.sock"
 
     def console(self, guest: Guest) -> Path:
-        return self.folder(guest) / "vm" / "ticks.sock"
+        """A place for a socket, a new one each time: QEMU removes the old one only after it has made the new one."""
+        return self.folder(guest) / "vm" / f"ticks-{time.monotonic_ns()}.sock"
 
 
 async def move_by_driver(guest: Guest, source: Place, destination: Place) -> Move:

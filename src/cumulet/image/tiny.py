@@ -92,7 +92,7 @@ done
 
 cat > /tmp/power.sh <<'END'
 #!/bin/sh
-echo "cumulet-tiny: power button"
+echo "cumulet-tiny: power button" > /dev/ttyS0
 sync
 poweroff -f
 END

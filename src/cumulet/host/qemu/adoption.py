@@ -28,8 +28,11 @@ async def _adopt(host: QemuHost, folder: GuestFolder) -> None:
     if hypervisor is None:
         return
     with contextlib.suppress(DriverError):  # One that hangs now is seen by whoever observes it.
+        run_state = await hypervisor.run_state()
         hypervisor.migration = str((await hypervisor.migration_status())["status"])
-        record = _mended(folder, record, await hypervisor.run_state())
+        if record.role is Role.OWN and hypervisor.migration == "completed" and run_state != "postmigrate":
+            hypervisor.migration = "none"  # That was the move by which it came here.
+        record = _mended(folder, record, run_state)
     if record.copy is not None and record.copy.outcome is None:
         host.start_task(folder.server_id, "copy", carry(host, folder.server_id))
     if record.role is Role.INCOMING:

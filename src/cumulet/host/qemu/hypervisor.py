@@ -33,6 +33,8 @@ class Hypervisor:
     """What it said on standard error; None for one that was adopted."""
     migration: str = "none"
     """Status in the newest MIGRATION event; "none" before the first."""
+    jobs: dict[str, str] = field(default_factory=dict)
+    """Status of each job in its newest event, "failed" for one that ended with an error."""
     _qmp: Qmp | None = None
     _connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -140,6 +142,12 @@ class Hypervisor:
     def _note(self, name: str, data: dict[str, Json]) -> None:
         if name == "MIGRATION":
             self.migration = str(data.get("status"))
+        elif name == "JOB_STATUS_CHANGE":
+            job = str(data.get("id"))
+            if self.jobs.get(job) != "failed":
+                self.jobs[job] = str(data.get("status"))
+        elif name in ("BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED") and "error" in data:
+            self.jobs[str(data.get("device"))] = "failed"
         self.announce()
 
     def announce(self) -> None:

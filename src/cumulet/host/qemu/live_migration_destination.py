@@ -146,7 +146,7 @@ async def end_unless_used(host: QemuHost, server_id: str) -> None:
             try:
                 status = (await hypervisor.migration_status())["status"]
             except DriverError:
-                # A stranger who connects and says nothing blocks its main loop. The true source would have been heard of.
+                # A stranger who connects and says nothing blocks its main loop. The source would have been heard of.
                 status = hypervisor.migration
             if status in ("none", "setup"):
                 await hypervisor.kill()
@@ -159,11 +159,19 @@ async def _wait_until_whole(hypervisor: Hypervisor) -> None:
         async with asyncio.timeout(_LOAD_SECONDS):
             while True:
                 change = hypervisor.change()
-                run_state = await hypervisor.run_state()
-                if run_state == "paused" and (await hypervisor.migration_status())["status"] == "completed":
+                run_state, migration = await asyncio.gather(hypervisor.run_state(), hypervisor.migration_status())
+                if run_state == "running" or (run_state == "paused" and migration["status"] == "completed"):
                     return
                 await hypervisor.wait_for_change(change, _LOAD_SECONDS)
     raise DriverError("INCOMPLETE: the guest's state has not arrived in full")
+
+
+async def _stop_export(hypervisor: Hypervisor) -> None:
+    try:
+        await hypervisor.ask("nbd-server-stop")
+    except DriverError:
+        if (await hypervisor.ask_list("query-block-exports")) != []:  # Asked twice, it has stopped already.
+            raise
 
 
 async def resume_destination(host: QemuHost, server_id: str) -> None:
@@ -175,16 +183,15 @@ async def resume_destination(host: QemuHost, server_id: str) -> None:
                 host.folder(server_id).write(msgspec.structs.replace(record, role=Role.OWN, incoming=None))
             raise DriverError("NOT_RUNNING: the destination's process has ended")
         stays_paused = record.incoming is not None and record.incoming.parameters.paused
-        if await hypervisor.run_state() != "running" and record.role is Role.INCOMING:
+        if record.role is Role.INCOMING:
             await _wait_until_whole(hypervisor)
-            await hypervisor.ask("nbd-server-stop")
-            if not stays_paused:
-                await hypervisor.ask("cont")
-        elif record.role is Role.OWN and not record.user_paused:
+            # Sent together, done in this order: nobody else writes to the disk when the guest begins to.
+            await asyncio.gather(_stop_export(hypervisor), *([] if stays_paused else [hypervisor.ask("cont")]))
+        elif not record.user_paused:
             await hypervisor.ask("cont")
         host.stop_tasks(server_id)
         if record.role is Role.INCOMING:
             # After `cont`, to spare the guest the wait for the disk: a crash in between is mended by the run state.
             settled = msgspec.structs.replace(record, role=Role.OWN, incoming=None, user_paused=stays_paused)
-            host.folder(server_id).write(settled)
+            await asyncio.to_thread(host.folder(server_id).write, settled)
         host.start_task(server_id, "withdraw-tls", host.tls.withdraw(hypervisor))

@@ -38,6 +38,7 @@ _PHASES = {
     "active": MigrationPhase.ACTIVE,
     "cancelling": MigrationPhase.ACTIVE,
     "pre-switchover": MigrationPhase.SWITCHOVER,
+    "switchover": MigrationPhase.SWITCHOVER,
     "device": MigrationPhase.SWITCHOVER,
     "postcopy-active": MigrationPhase.POST_COPY,
     "postcopy-paused": MigrationPhase.POST_COPY,
@@ -69,7 +70,7 @@ async def start_copy(host: QemuHost, server_id: str, endpoint: Endpoint, paramet
             await _begin(host, hypervisor, record, endpoint, parameters)
         except BaseException as problem:
             await _clean_up(host, hypervisor)
-            _settle(host, server_id, MigrationPhase.FAILED, str(problem))
+            await _settle(host, server_id, MigrationPhase.FAILED, str(problem))
             raise
         host.start_task(server_id, "copy", carry(host, server_id))
 
@@ -106,6 +107,7 @@ async def _begin(
         "tls-hostname": endpoint.tls_hostname,
         "open-timeout": _CONNECT_SECONDS,
     }
+    hypervisor.jobs.pop(_MIRROR, None)
     await hypervisor.ask("blockdev-add", target, timeout_s=2.0 * _CONNECT_SECONDS)
     mirror: Arguments = {
         "job-id": _MIRROR,
@@ -133,7 +135,7 @@ async def carry(host: QemuHost, server_id: str) -> None:
         try:
             if await _step(host, hypervisor, record, record.copy):
                 return
-        except DriverError:
+        except (DriverError, TimeoutError):
             # It hangs, or refused because it went on meanwhile. Time limits are the control plane's: look again.
             await asyncio.sleep(0.1)
         await hypervisor.wait_for_change(change, _LOOK_SECONDS)
@@ -142,15 +144,18 @@ async def carry(host: QemuHost, server_id: str) -> None:
 async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, copy: Copy) -> bool:
     """One look and one act; True when the copy has ended."""
     server_id = record.guest.server_id
+    if copy.memory and hypervisor.migration == "pre-switchover" and hypervisor.jobs.get(_MIRROR) != "failed":
+        await _switch_over(hypervisor)
+        return False
     job = await hypervisor.job(_MIRROR)
     job_status = None if job is None else str(job.get("status"))
     job_error = None if job is None else job.get("error")
     if not copy.memory:
         if job is None or job_status in ("concluded", "aborting"):
-            await _clean_up(host, hypervisor)
-            _settle(
-                host, server_id, MigrationPhase.FAILED, f"copying the disk failed: {job_error or 'the job has ended'}"
-            )
+            async with host.lock(server_id):
+                await _clean_up(host, hypervisor)
+                words = f"copying the disk failed: {job_error or 'the job has ended'}"
+                await _settle(host, server_id, MigrationPhase.FAILED, words)
             return True
         if job_status == "ready":
             host.folder(server_id).write(
@@ -162,8 +167,11 @@ async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, cop
         return False
     answer = await hypervisor.migration_status()
     status = str(answer["status"])
+    if status == "completed" and not await _handed_over(hypervisor):
+        status = "none"
     if status in ("completed", "failed", "cancelled", "none"):
-        await _end(host, hypervisor, server_id, status, answer)
+        async with host.lock(server_id):
+            await _end(host, hypervisor, server_id, status, answer)
         return True
     if job is None or (job_status == "concluded" and job_error is not None):
         # Without its disk the guest cannot go. The cancellation that follows is remembered as the failure that it is.
@@ -171,37 +179,65 @@ async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, cop
         host.folder(server_id).write(msgspec.structs.replace(record, copy=failed))
         await hypervisor.ask("migrate_cancel")
     elif status == "pre-switchover" and job_status == "ready":
-        # In this state "cancel" means: finish, and do not switch the guest over to the copy.
         await hypervisor.ask("block-job-cancel", {"device": _MIRROR, "force": False})
     elif status == "pre-switchover" and job_status == "concluded":
         await hypervisor.ask("migrate-continue", {"state": "pre-switchover"})
     return False
 
 
+async def _handed_over(hypervisor: Hypervisor) -> bool:
+    """QEMU also says `completed` of an earlier move, by which the guest came here; then its run state is another."""
+    return await hypervisor.run_state() in ("finish-migrate", "postmigrate")
+
+
+async def _switch_over(hypervisor: Hypervisor) -> None:
+    """The guest stands still: go by events alone, every question costs it time. Where one is missing, look instead."""
+    hypervisor.migration = "switchover"
+    if hypervisor.jobs.get(_MIRROR) != "concluded":
+        # In this state "cancel" means: finish, and do not switch the guest over to the copy.
+        await hypervisor.ask("block-job-cancel", {"device": _MIRROR, "force": False})
+    async with asyncio.timeout(_LOOK_SECONDS):
+        while (status := hypervisor.jobs.get(_MIRROR)) not in ("concluded", "failed"):
+            change = hypervisor.change()
+            if hypervisor.jobs.get(_MIRROR) == status:
+                await change.wait()
+    if status == "concluded":
+        await hypervisor.ask("migrate-continue", {"state": "pre-switchover"})
+
+
 async def _end(host: QemuHost, hypervisor: Hypervisor, server_id: str, status: str, answer: dict[str, Json]) -> None:
     if status == "completed":
-        _settle(host, server_id, MigrationPhase.COMPLETED, None)
+        await _settle(host, server_id, MigrationPhase.COMPLETED, None)
         return
     await _clean_up(host, hypervisor)
-    words = str(answer.get("error-desc") or "the hypervisor gives no reason")
+    words = "the copy was interrupted"
+    if status == "failed":
+        words = str(answer.get("error-desc") or "the hypervisor gives no reason")
     copy = host.record(server_id).copy
-    if status != "completed" and copy is not None and copy.error is not None:
-        _settle(host, server_id, MigrationPhase.FAILED, copy.error)
+    if copy is not None and copy.error is not None:
+        await _settle(host, server_id, MigrationPhase.FAILED, copy.error)
     elif status == "cancelled":
-        _settle(host, server_id, MigrationPhase.CANCELLED, None)
+        await _settle(host, server_id, MigrationPhase.CANCELLED, None)
     else:
-        _settle(host, server_id, MigrationPhase.FAILED, words if status == "failed" else "the copy was interrupted")
+        await _settle(
+            host, server_id, MigrationPhase.FAILED, words if status == "failed" else "the copy was interrupted"
+        )
 
 
-def _settle(host: QemuHost, server_id: str, outcome: MigrationPhase, error: str | None) -> None:
+async def _settle(host: QemuHost, server_id: str, outcome: MigrationPhase, error: str | None) -> None:
+    """Note how the copy ended, and wake whoever follows it. The disk is slow, so not on the event loop."""
+    await asyncio.to_thread(_note_outcome, host, server_id, outcome, error)
+    hypervisor = host.hypervisors.get(server_id)
+    if hypervisor is not None:
+        hypervisor.announce()
+
+
+def _note_outcome(host: QemuHost, server_id: str, outcome: MigrationPhase, error: str | None) -> None:
     folder = host.folder(server_id)
     record = folder.read()
     if record is not None and record.copy is not None and record.copy.outcome is None:
         ended = msgspec.structs.replace(record.copy, outcome=outcome, error=error)
         folder.write(msgspec.structs.replace(record, copy=ended))
-    hypervisor = host.hypervisors.get(server_id)
-    if hypervisor is not None:
-        hypervisor.announce()
 
 
 async def _clean_up(host: QemuHost, hypervisor: Hypervisor) -> None:
@@ -267,10 +303,9 @@ def _phase(record: GuestRecord, hypervisor: Hypervisor | None) -> MigrationPhase
     if not copy.memory or hypervisor is None:
         return MigrationPhase.DISK
     phase = _PHASES.get(hypervisor.migration, MigrationPhase.SETUP)
-    # Its end is told only once the record has it, so that verbs that follow find the same.
-    if phase is MigrationPhase.COMPLETED:
-        return MigrationPhase.SWITCHOVER
-    return MigrationPhase.ACTIVE if phase.ended else phase
+    if phase in (MigrationPhase.FAILED, MigrationPhase.CANCELLED):
+        return MigrationPhase.ACTIVE  # Told once it has been cleaned up after. `completed` cannot wait: nobody runs.
+    return phase
 
 
 async def _progress(record: GuestRecord, hypervisor: Hypervisor | None, phase: MigrationPhase) -> MigrationProgress:
@@ -281,7 +316,7 @@ async def _progress(record: GuestRecord, hypervisor: Hypervisor | None, phase: M
         return MigrationProgress(phase=phase)
     try:
         memory = await hypervisor.migration_status() if record.copy is not None and record.copy.memory else {}
-        job = await hypervisor.job(_MIRROR)
+        job = await hypervisor.job(_MIRROR) if phase is not MigrationPhase.COMPLETED else None
     except DriverError:
         # The main loop is blocked: no numbers, but also no progress, and that is what the caller's timer looks at.
         return MigrationProgress(phase=phase, error=error)
@@ -341,21 +376,21 @@ async def force_complete(host: QemuHost, server_id: str) -> None:
 
 async def cancel_copy(host: QemuHost, server_id: str) -> MigrationProgress:
     async with host.lock(server_id):
-        record = host.record(server_id)
+        record = await _settled(host, server_id)
         hypervisor = host.hypervisor(server_id)
         if record.copy is None or record.copy.outcome is not None:
             return await _progress(record, hypervisor, _phase(record, hypervisor))
         host.stop_tasks(server_id)
         if hypervisor is None:
-            _settle(host, server_id, MigrationPhase.FAILED, "the source's process has ended")
+            await _settle(host, server_id, MigrationPhase.FAILED, "the source's process has ended")
         elif record.copy.memory:
             await _cancel_memory(hypervisor)
             answer = await hypervisor.migration_status()
-            ended = "completed" if answer["status"] == "completed" else "cancelled"
+            ended = "completed" if await _handed_over(hypervisor) else "cancelled"
             await _end(host, hypervisor, server_id, ended, answer)
         else:
             await _clean_up(host, hypervisor)
-            _settle(host, server_id, MigrationPhase.CANCELLED, None)
+            await _settle(host, server_id, MigrationPhase.CANCELLED, None)
         record = host.record(server_id)
         return await _progress(record, hypervisor, _phase(record, hypervisor))
 
@@ -393,9 +428,20 @@ async def _cancel_memory(hypervisor: Hypervisor) -> None:
     raise DriverError("CANCEL_TIMEOUT: the copy does not end")
 
 
+async def _settled(host: QemuHost, server_id: str) -> GuestRecord:
+    """The record, with the outcome of a copy that has just completed: it is told before it is written."""
+    hypervisor = host.hypervisor(server_id)
+    copy = host.record(server_id).copy
+    if hypervisor is None or copy is None or copy.outcome is not None or not copy.memory:
+        return host.record(server_id)
+    if hypervisor.migration == "completed" and await _handed_over(hypervisor):
+        await _settle(host, server_id, MigrationPhase.COMPLETED, None)
+    return host.record(server_id)
+
+
 async def resume_source(host: QemuHost, server_id: str) -> None:
     async with host.lock(server_id):
-        record = host.record(server_id)
+        record = await _settled(host, server_id)
         if record.role is not Role.OWN:
             raise DriverError("MOVING: this host is the destination of a move of this guest")
         if record.copy is not None and record.copy.outcome is None:

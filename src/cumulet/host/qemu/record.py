@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -123,14 +124,15 @@ class GuestFolder:
 
     def remove(self) -> None:
         """The record goes last, so that an interrupted removal is seen and repeated."""
-        if not self.path.exists():
-            return
-        for entry in self.path.iterdir():
-            if entry != self._record:
-                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-        self._record.unlink(missing_ok=True)
-        self.path.rmdir()
-        _sync_folder(self.path.parent)
+        while self.path.exists():
+            for entry in self.path.iterdir():
+                if entry != self._record:
+                    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+            self._record.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # A record was being written just now.
+                self.path.rmdir()
+        if self.path.parent.exists():
+            _sync_folder(self.path.parent)
 
 
 def folders(guests: Path) -> Iterator[GuestFolder]:
