@@ -287,7 +287,8 @@ def test_tags_belong_to_whoever_may_change_the_thing(member: Client, reader: Cli
     network = make(member, "network", name="n")
     path = f"/networks/{network['id']}/tags"
     assert call(member, "PUT", path, {"tags": ["a", "b"]})["tags"] == ["a", "b"]
-    assert call(member, "PUT", f"{path}/c").status == 201
+    # Tempest's client sends the text "{}" along; nobody reads it.
+    assert call(member, "PUT", f"{path}/c", "{}").status == 201
     assert call(reader, "GET", f"{path}/c").status == 204
     assert call(reader, "PUT", f"{path}/d").status == 403
     assert call(other_member, "PUT", f"{path}/d").status == 404

@@ -24,7 +24,7 @@ from cumulet.network.store import change, network_tags, tags_of
 from cumulet.network.subnet_pools import SUBNET_POOLS
 from cumulet.network.subnets import SUBNETS
 from cumulet.web.operation import Call, Reply, Rule
-from cumulet.web.schema import Body, Empty
+from cumulet.web.schema import Anything, Body
 
 Handler = Callable[[Call[Any, Any]], Any]
 Register = Callable[[Handler], Handler]
@@ -103,8 +103,8 @@ def _declare(kind: Kind[Any]) -> None:
         if call.path["tag"] not in _tags(call):
             raise _missing(call.path["tag"])
 
-    @operation("PUT", "/{tag}", set_, 201, Empty)
-    def set_resource_tag(call: Call[Any, Empty]) -> Reply:
+    @operation("PUT", "/{tag}", set_, 201, Anything)
+    def set_resource_tag(call: Call[Any, Anything]) -> Reply:
         """Give a resource a tag."""
         _set(call, kind, [*_tags(call), call.path["tag"]])
         return Reply()
