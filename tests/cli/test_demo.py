@@ -98,4 +98,5 @@ def test_the_phase_follows_from_what_is_left_to_copy() -> None:
     memory = meter.read({"status": "running", "disk_remaining_bytes": 0, "memory_remaining_bytes": 7})
     assert (disk.phase, disk.remaining) == ("copying disk", 12)
     assert memory.phase == "copying memory"
+    assert meter.read({"status": "running", "memory_remaining_bytes": 0}).phase == "starting"
     assert meter.read({"status": "preparing", "memory_remaining_bytes": None}).phase == "preparing"

@@ -205,6 +205,10 @@ async def _serve(settings: Settings, outputs: Outputs, *, leave_guests: bool) ->
         url = f"{cloud.url}/"
         if outputs.ready_file is not None:
             state_folder.write_private(outputs.ready_file, url)
+        if cloud.passwords.origin == "replaced":
+            print(
+                "clouds.yaml was lost: users admin and demo have new passwords, the old ones are void", file=sys.stderr
+            )
         print(f"ready {url}", flush=True)
         print(
             f"hosts are {settings.driver} ({outputs.why_driver}); to use the cloud: "

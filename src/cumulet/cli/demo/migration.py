@@ -70,9 +70,9 @@ class Meter:
             # Smoothed over about three readings; the bytes of one reading come in bursts.
             self._rate += (max(0, processed - self._before[1]) / (now - self._before[0]) - self._rate) / 3
         self._before = (now, processed)
-        status = str(record["status"])
-        phase = "copying disk" if status == "running" and disk_left else status
-        phase = "copying memory" if phase == "running" else phase
+        phase = str(record["status"])
+        if phase == "running":
+            phase = "copying disk" if disk_left else "copying memory" if memory_left else "starting"
         return Reading(phase=phase, processed=processed, remaining=disk_left + memory_left, rate=self._rate)
 
 
@@ -100,10 +100,11 @@ class ProgressBar:
 
     def show(self, reading: Reading) -> None:
         whole = reading.processed + reading.remaining
+        soon = whole and time.monotonic() - self._last_line >= PLAIN_SECONDS
         if self._bar is not None and self._task is not None:
             done = reading.processed / whole if whole else 0.0
             self._bar.update(self._task, completed=done, description=str(reading))
-        elif reading.phase != self._last_phase or time.monotonic() - self._last_line >= PLAIN_SECONDS:
+        elif reading.phase != self._last_phase or soon:
             self._last_phase, self._last_line = reading.phase, time.monotonic()
             percent = 100 * reading.processed / whole if whole else 0.0
             self._console.print(f"   {percent:3.0f} %  {reading}", highlight=False)
