@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -98,6 +99,7 @@ class Ticks:
     def __init__(self) -> None:
         self._times: list[float] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._arrived = asyncio.Event()
 
     async def listen(self, monitor: Path, place: Path) -> None:
         """Switch a guest's console to a socket and time what comes out of it."""
@@ -117,15 +119,17 @@ class Ticks:
             while line := await reader.readline():
                 if line.startswith(b"tick"):
                     self._times.append(time.monotonic())
+                    self._arrived.set()
 
     async def after(self, when: float, count: int) -> None:
         async with asyncio.timeout(30):
             while sum(stamp > when for stamp in self._times) < count:
-                await asyncio.sleep(0.01)
+                self._arrived.clear()
+                await self._arrived.wait()
 
     def worst_gap_ms(self, start: float) -> float:
         times = sorted(stamp for stamp in self._times if stamp > start)
-        return 1000 * max(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+        return 1000 * max(later - earlier for earlier, later in itertools.pairwise(times))
 
     def stop(self) -> None:
         for task in self._tasks:
@@ -176,7 +180,7 @@ async def move_by_driver(guest: Guest, source: Place, destination: Place) -> Mov
 
 
 async def move_by_qmp(guest: Guest, source: Place, destination: Place) -> Move:
-    """The same sequence by hand. Only starting the destination's process is the driver's: it must be the same command."""
+    """The same by hand. Only starting the destination's process is the driver's: it must be the same command."""
     ticks = Ticks()
     await ticks.listen(source.monitor(guest), source.console(guest))
     begun = time.monotonic()
@@ -251,8 +255,10 @@ async def measure(*, rounds: int = 5, memory_mib: int = 256, folder: Path | None
     guest = _guest(memory_mib)
     try:
         guest = await places[0].driver.create(guest)
-        while b"tick 20 " not in await places[0].driver.console_output(guest.server_id, max_bytes=1 << 20):
-            await asyncio.sleep(0.1)
+        ticks = Ticks()
+        await ticks.listen(places[0].monitor(guest), places[0].console(guest))
+        await ticks.after(0.0, 20)
+        ticks.stop()
         here, there = places
         for _ in range(rounds):
             moves["raw"].append(await move_by_qmp(guest, here, there))

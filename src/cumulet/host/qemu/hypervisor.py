@@ -10,7 +10,7 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cumulet.host.driver import DriverError
+from cumulet.host.driver import DriverError, MigrationPhase, MigrationProgress
 from cumulet.host.qemu import process
 from cumulet.host.qemu.command_line import CONSOLE_CHARDEV
 from cumulet.host.qemu.qmp import Arguments, Json, Qmp, QmpClosed, QmpError, QmpTimeout
@@ -35,6 +35,8 @@ class Hypervisor:
     """Status in the newest MIGRATION event; "none" before the first."""
     jobs: dict[str, str] = field(default_factory=dict)
     """Status of each job in its newest event, "failed" for one that ended with an error."""
+    progress: MigrationProgress = field(default_factory=lambda: MigrationProgress(phase=MigrationPhase.NONE))
+    """The newest numbers of an outgoing copy, for when it must not be asked."""
     _qmp: Qmp | None = None
     _connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)

@@ -63,7 +63,8 @@ async def start_copy(host: QemuHost, server_id: str, endpoint: Endpoint, paramet
         hypervisor = host.running_hypervisor(server_id)
         await make_movable(hypervisor, record)
         host.folder(server_id).memory.unlink(missing_ok=True)  # Of an earlier resume that was interrupted late.
-        await _clean_up(host, hypervisor)
+        if record.copy is not None:
+            await _clean_up(host, hypervisor)
         record = msgspec.structs.replace(record, copy=Copy(endpoint=endpoint, parameters=parameters))
         host.folder(server_id).write(record)
         try:
@@ -90,14 +91,16 @@ async def _begin(
 ) -> None:
     folder = host.folder(record.guest.server_id)
     await host.tls.lend(hypervisor, folder, record.uid, "client")
-    await hypervisor.ask("migrate-set-capabilities", {"capabilities": CAPABILITIES})
     limits: Arguments = {
         "max-bandwidth": parameters.bandwidth_mib_s << 20,
         "downtime-limit": parameters.downtime_limit_ms,
         "tls-creds": CREDENTIALS,
         "tls-hostname": endpoint.tls_hostname,
     }
-    await hypervisor.ask("migrate-set-parameters", limits)
+    await asyncio.gather(
+        hypervisor.ask("migrate-set-capabilities", {"capabilities": CAPABILITIES}),
+        hypervisor.ask("migrate-set-parameters", limits),
+    )
     target: Arguments = {
         "driver": "nbd",
         "node-name": _TARGET,
@@ -108,6 +111,7 @@ async def _begin(
         "open-timeout": _CONNECT_SECONDS,
     }
     hypervisor.jobs.pop(_MIRROR, None)
+    hypervisor.progress = MigrationProgress(phase=MigrationPhase.NONE)
     await hypervisor.ask("blockdev-add", target, timeout_s=2.0 * _CONNECT_SECONDS)
     mirror: Arguments = {
         "job-id": _MIRROR,
@@ -126,6 +130,7 @@ async def _begin(
 
 async def carry(host: QemuHost, server_id: str) -> None:
     """Do what follows from what is seen, until the copy has ended."""
+    standing_still = False  # While the guest does, its hypervisor is asked nothing that an event will tell.
     while True:
         record = host.folder(server_id).read()
         hypervisor = host.hypervisor(server_id)
@@ -133,12 +138,16 @@ async def carry(host: QemuHost, server_id: str) -> None:
             return  # Ended by another verb, or the process is gone: whether it had completed, the destination knows.
         change = hypervisor.change()
         try:
-            if await _step(host, hypervisor, record, record.copy):
+            look = not standing_still or hypervisor.migration not in ("switchover", "device")
+            if look and await _step(host, hypervisor, record, record.copy):
                 return
+            standing_still = hypervisor.migration in ("switchover", "device")
         except (DriverError, TimeoutError):
             # It hangs, or refused because it went on meanwhile. Time limits are the control plane's: look again.
             await asyncio.sleep(0.1)
         await hypervisor.wait_for_change(change, _LOOK_SECONDS)
+        if not change.is_set():
+            standing_still = False
 
 
 async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, copy: Copy) -> bool:
@@ -314,13 +323,16 @@ async def _progress(record: GuestRecord, hypervisor: Hypervisor | None, phase: M
     error = record.copy.error if record.copy is not None else None
     if phase is MigrationPhase.NONE:
         return MigrationProgress(phase=phase)
+    if phase is MigrationPhase.SWITCHOVER:  # The guest stands still: do not take its hypervisor's time for numbers.
+        return msgspec.structs.replace(hypervisor.progress, phase=phase)
     try:
         memory = await hypervisor.migration_status() if record.copy is not None and record.copy.memory else {}
         job = await hypervisor.job(_MIRROR) if phase is not MigrationPhase.COMPLETED else None
     except DriverError:
-        # The main loop is blocked: no numbers, but also no progress, and that is what the caller's timer looks at.
-        return MigrationProgress(phase=phase, error=error)
-    return _numbers(phase, error, memory, job)
+        # The main loop is blocked: no new numbers, so no progress, and that is what the caller's timer looks at.
+        return msgspec.structs.replace(hypervisor.progress, phase=phase, error=error)
+    hypervisor.progress = _numbers(phase, error, memory, job, hypervisor.progress)
+    return hypervisor.progress
 
 
 def _without_process(record: GuestRecord) -> MigrationProgress:
@@ -331,12 +343,16 @@ def _without_process(record: GuestRecord) -> MigrationProgress:
 
 
 def _numbers(
-    phase: MigrationPhase, error: str | None, memory: dict[str, Json], job: dict[str, Json] | None
+    phase: MigrationPhase,
+    error: str | None,
+    memory: dict[str, Json],
+    job: dict[str, Json] | None,
+    before: MigrationProgress,
 ) -> MigrationProgress:
     ram = memory.get("ram")
     ram = ram if isinstance(ram, dict) else {}
-    disk_total = _int(job, "total-progress")
-    disk_done = _int(job, "current-progress")
+    disk_total = _int(job, "total-progress") if job is not None else before.disk_total
+    disk_done = _int(job, "current-progress") if job is not None else before.disk_total
     mbps = ram.get("mbps", 0)
     return MigrationProgress(
         phase=phase,

@@ -35,7 +35,6 @@ class TransportSecurity:
         self, hypervisor: Hypervisor, folder: GuestFolder, uid: int | None, endpoint: Literal["server", "client"]
     ) -> None:
         """Make QEMU hold credentials and verify its peer. The files are gone when this returns: QEMU has read them."""
-        await self.withdraw(hypervisor)
         try:
             self._copy(folder.vm, uid, endpoint)
             credentials: Arguments = {
@@ -46,7 +45,11 @@ class TransportSecurity:
                 "verify-peer": True,
                 "priority": _PRIORITY,
             }
-            await hypervisor.ask("object-add", credentials)
+            try:
+                await hypervisor.ask("object-add", credentials)
+            except DriverError:  # Held still, from an earlier move that was interrupted.
+                await self.withdraw(hypervisor)
+                await hypervisor.ask("object-add", credentials)
         finally:
             shutil.rmtree(folder.vm / _LENT, ignore_errors=True)
 
