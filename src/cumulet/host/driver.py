@@ -43,7 +43,7 @@ class Nic(Record, frozen=True):
 
 
 class Image(Record, frozen=True):
-    """A boot image. `url` tells the host where to read it (``file:``-less local path of the store); checked by `sha512`."""
+    """A boot image: the file at `path`, checked by `sha512` before anything opens it."""
 
     id: str
     disk_format: str
@@ -54,7 +54,7 @@ class Image(Record, frozen=True):
 
 
 class Guest(Record, frozen=True):
-    """A frozen description: all that decides what the guest sees, so that a destination can be started exactly alike."""
+    """A frozen description: all that decides what the guest sees, so that a destination can be started alike."""
 
     server_id: str
     name: str
@@ -154,6 +154,8 @@ class MigrationParameters(Record, frozen=True):
     downtime_limit_ms: int
     copy_disk: bool
     post_copy: bool = False
+    paused: bool = False
+    """The guest's user has paused it: it stays paused after the move."""
 
 
 class DriverError(Exception):
@@ -174,7 +176,7 @@ class Driver(Protocol):
     # -- life
 
     async def create(self, guest: Guest) -> Guest:
-        """Define, make the disk from the image, boot. Returns the frozen description (machine type and CPU filled in)."""
+        """Define, make the disk from the image, boot. Returns the frozen description (machine and CPU filled in)."""
         ...
 
     async def destroy(self, server_id: str) -> None:
@@ -231,7 +233,7 @@ class Driver(Protocol):
         ...
 
     async def resume_source(self, server_id: str) -> None:
-        """The move is aborted: the guest runs on here. Running already is success; one the user had paused stays paused."""
+        """The move is aborted: the guest runs on here. Running already is success; a paused one stays paused."""
         ...
 
     async def close(self) -> None:
