@@ -124,7 +124,7 @@ class QemuHost:
         if hypervisor is not None:
             await hypervisor.kill()
         self.hypervisors.pop(server_id, None)
-        self.sandbox.forget(server_id)
+        await self.sandbox.forget(server_id)
         await asyncio.to_thread(folder.remove)
         self.sandbox.give_back_uids(folder.path)
 

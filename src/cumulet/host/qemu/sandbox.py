@@ -150,11 +150,17 @@ class Sandbox:
         }
         return _spawn(spec, inherited)
 
-    def forget(self, server_id: str) -> None:
-        """Remove the guest's cgroups; its processes have ended."""
-        for controller in _controllers():
-            with suppress(OSError):
-                (controller / "cumulet" / self._group(server_id)).rmdir()
+    async def forget(self, server_id: str) -> None:
+        """Remove the guest's cgroups. Its process has ended, but the kernel may still be taking leave of its threads."""
+        left = [controller / "cumulet" / self._group(server_id) for controller in _controllers()]
+        for _ in range(100):
+            for group in left:
+                with suppress(OSError):
+                    group.rmdir()
+            left = [group for group in left if group.exists()]
+            if not left:
+                return
+            await asyncio.sleep(0.01)
 
     def _group(self, server_id: str) -> str:
         return f"{self.host}-{server_id}"
