@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 import pkgutil
-from dataclasses import dataclass
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
@@ -18,7 +19,7 @@ from cumulet.compute.sagas import SAGAS
 from cumulet.conductor.reconcilers import HostWatch
 from cumulet.conductor.runner import BeforeStep, Runner
 from cumulet.db import schema
-from cumulet.db.engine import Database
+from cumulet.db.engine import Database, database_file
 from cumulet.host.agent import Agent, FileFence
 from cumulet.host.client import Hosts
 from cumulet.host.process import AgentPlace, AgentProcesses
@@ -35,6 +36,7 @@ from cumulet.web.operation import Service
 from cumulet.web.policy import Policy
 from cumulet.web.server import Server, serve
 
+ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never listened on by itself
 SERVICES: tuple[ModuleType, ...] = (compute, identity, image, network, placement)
 
 
@@ -66,13 +68,16 @@ class EmbeddedCloud:
     context: Cloud
     server: Server
     authority: CertificateAuthority
-    passwords: dict[str, str]
+    passwords: identity_bootstrap.Passwords
     world: World | None
     _agents: AgentProcesses | None
+    _closing: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     @property
     def url(self) -> str:
         address = self.server.address
+        if address in ANY_ADDRESS:
+            address = "127.0.0.1"
         return f"https://{f'[{address}]' if ':' in address else address}:{self.server.port}"
 
     def clouds_yaml(self) -> str:
@@ -84,19 +89,31 @@ class EmbeddedCloud:
         cls, settings: Settings, *, clock: Clock | None = None, before_step: BeforeStep | None = None
     ) -> EmbeddedCloud:
         """Start everything; answers when it serves. The caller holds the state folder's lock."""
-        clock = clock or SystemClock()
-        settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        async with AsyncExitStack() as stack:
+            cloud = await cls._assemble(settings, clock or SystemClock(), before_step, stack)
+            cloud._closing = stack.pop_all()
+            return cloud
+
+    @classmethod
+    async def _assemble(
+        cls, settings: Settings, clock: Clock, before_step: BeforeStep | None, stack: AsyncExitStack
+    ) -> EmbeddedCloud:
+        """Part by part; what was started is stopped again, in reverse, if a later part cannot be."""
+        _own_folder(settings)
         services = load_services()
         authority = CertificateAuthority.load_or_create(settings.state_dir / "ca")
         db = Database(settings.database_url)
+        stack.push_async_callback(asyncio.to_thread, db.close)
         schema.prepare(db)
         identity_service = Identity(db=db, clock=clock, settings=settings, state_dir=settings.state_dir)
+        stack.callback(identity_service.close)
         clouds_file = settings.state_dir / "clouds.yaml"
         passwords = identity_bootstrap.prepare(db, identity_service, clouds_file)
         image_data.reconcile(db, settings.state_dir, clock.now_us())
 
         hosts = Hosts()
-        world, agents = await _connect_hosts(settings, clock, hosts, authority)
+        stack.push_async_callback(hosts.close)
+        world, agents = await _connect_hosts(settings, clock, hosts, authority, stack)
         runner = Runner(
             db=db, clock=clock, settings=settings, hosts=hosts, sagas=SAGAS, name=f"runner-{clock.uuid()}",
             alone=db.is_sqlite, before_step=before_step,
@@ -107,11 +124,12 @@ class EmbeddedCloud:
             identity=identity_service, policy=Policy.load(settings.policy_file),
         )  # fmt: skip
         app = App(context, services, audit=Audit(settings.state_dir / "audit.jsonl"))
+        stack.push_async_callback(watch.stop)
         await watch.start()
+        stack.push_async_callback(runner.stop)
         await runner.start()
-        if passwords.origin == "made" and not settings.bare:
-            await asyncio.to_thread(_seed, settings, db, clock)
-        certificate = authority.issue_server(names=("localhost",), ips=(settings.listen_address,))
+        await asyncio.to_thread(_seed_once, settings, db, clock)
+        certificate = authority.issue_server(names=("localhost",), ips=_addresses(settings.listen_address))
         server = await serve(
             app,
             address=settings.listen_address,
@@ -119,10 +137,10 @@ class EmbeddedCloud:
             certificate=certificate.certificate,
             key=certificate.key,
         )
+        stack.push_async_callback(server.stop)
         cloud = cls(
             settings=settings, clock=clock, db=db, identity=identity_service, runner=runner, hosts=hosts, watch=watch,
-            context=context, server=server, authority=authority, passwords=dict(passwords.by_user), world=world,
-            _agents=agents,
+            context=context, server=server, authority=authority, passwords=passwords, world=world, _agents=agents,
         )  # fmt: skip
         identity_bootstrap.write_clouds_yaml(
             clouds_file, auth_url=f"{cloud.url}/identity/v3", cacert=authority.certificate_file,
@@ -133,19 +151,29 @@ class EmbeddedCloud:
     async def stop(self, *, leave_guests: bool = False) -> None:
         """Stop serving, then carrying, then the hosts. Real guests go on only with `leave_guests`."""
         await self.server.stop()
-        await self.runner.stop()
-        await self.watch.stop()
-        if self._agents is not None:
-            if not leave_guests:
-                await self._agents.stop_guests(self.hosts)
-            await self._agents.stop()
-        await self.hosts.close()
-        self.identity.close()
-        await asyncio.to_thread(self.db.close)
+        if self._agents is not None and not leave_guests:
+            await self.runner.stop()
+            await self._agents.stop_guests(self.hosts)
+        await self._closing.aclose()
+
+
+def _own_folder(settings: Settings) -> None:
+    """The state folder, and the database in it, are for the cloud's own user."""
+    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings.state_dir.chmod(0o700)
+    file = database_file(settings.database_url)
+    if file is not None:
+        file.touch(mode=0o600)
+
+
+def _addresses(listen: str) -> tuple[str, ...]:
+    """What the API's certificate vouches for: where we listen, and this machine to itself."""
+    own = ("127.0.0.1", "::1")
+    return own if listen in (*own, *ANY_ADDRESS) else (listen, *own)
 
 
 async def _connect_hosts(
-    settings: Settings, clock: Clock, hosts: Hosts, authority: CertificateAuthority
+    settings: Settings, clock: Clock, hosts: Hosts, authority: CertificateAuthority, stack: AsyncExitStack
 ) -> tuple[World | None, AgentProcesses | None]:
     if settings.driver == "qemu":
         agents = AgentProcesses(
@@ -159,6 +187,7 @@ async def _connect_hosts(
                 for name in settings.host_names
             ]
         )
+        stack.push_async_callback(agents.stop)
         await agents.start(hosts)
         return None, agents
     world = World()
@@ -168,6 +197,16 @@ async def _connect_hosts(
         agent = Agent(name=name, driver=driver, fence=FileFence(folder / "fence"))
         hosts.add(name, InProcessLink(agent))
     return world, None
+
+
+def _seed_once(settings: Settings, db: Database, clock: Clock) -> None:
+    """What a first start leaves ready to use. A start that was killed meanwhile is made good by the next."""
+    marker = settings.state_dir / "seeded"
+    if marker.exists():
+        return
+    if not settings.bare:
+        _seed(settings, db, clock)
+    marker.touch(mode=0o600)
 
 
 def _seed(settings: Settings, db: Database, clock: Clock) -> None:

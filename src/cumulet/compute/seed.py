@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from cumulet.clock import Clock
 from cumulet.compute.store import flavors
-from cumulet.db.engine import Database
+from cumulet.db.engine import Database, Tx
 
 FLAVORS = (
     ("m1.nano", 1, 128, 1),
@@ -20,7 +20,7 @@ FLAVORS = (
 
 
 def seed_flavors(db: Database, clock: Clock) -> None:
-    """Insert them; called once, on a new cloud."""
+    """Insert them, unless the cloud has flavors already."""
     rows = [
         {
             "flavor_id": clock.uuid(), "name": name, "vcpus": vcpus, "memory_mib": memory_mib, "disk_gib": disk_gib,
@@ -29,4 +29,9 @@ def seed_flavors(db: Database, clock: Clock) -> None:
         }
         for name, vcpus, memory_mib, disk_gib in FLAVORS
     ]  # fmt: skip
-    db.write(lambda tx: tx.execute(sa.insert(flavors), rows))
+
+    def insert(tx: Tx) -> None:
+        if tx.first(sa.select(flavors.c.id).limit(1)) is None:
+            tx.execute(sa.insert(flavors), rows)
+
+    db.write(insert)

@@ -161,7 +161,7 @@ class TestCloud:
         if name not in self._personas:
             if name == "admin":
                 self._personas[name] = self.login(
-                    "admin", self.embedded.passwords["admin"], project={"name": "admin", "domain": {"id": "default"}}
+                    "admin", self.embedded.passwords.by_user["admin"], project={"name": "admin", "domain": {"id": "default"}}
                 )
             else:
                 project, _, role = name.rpartition("_")

@@ -47,8 +47,9 @@ class Server:
         self.port: int = listener.getsockname()[1]
 
     async def stop(self) -> None:
-        """Take no more connections, finish what runs (for a few seconds), close."""
+        """Take no more connections, finish what runs (for a few seconds), close. Again is nothing."""
         self._inner.should_exit = True
+        self._inner.close_idle()
         await self._task
 
 
@@ -109,6 +110,12 @@ class _Uvicorn(uvicorn.Server):
     """uvicorn without its signal handlers: the program has its own."""
 
     ready: asyncio.Future[None]
+
+    def close_idle(self) -> None:
+        """Drop connections that wait for a next request: a TLS farewell would wait for clients that are elsewhere."""
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, _Protocol) and (connection.cycle is None or connection.cycle.response_complete):
+                connection.transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
