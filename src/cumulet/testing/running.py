@@ -108,9 +108,14 @@ class TestCloud:
 
     def connection(self, name: str = "demo") -> Connection:
         """An openstacksdk Connection as the clouds.yaml entry `name`."""
-        import openstack
+        from openstack.config import OpenStackConfig
+        from openstack.connection import Connection
 
-        return openstack.connect(cloud=name, load_yaml_config=True, config_files=[str(self.clouds_yaml)])
+        # Only this cloud's file: neither the user's own clouds.yaml nor OS_* variables may lead a test elsewhere.
+        config = OpenStackConfig(
+            config_files=[str(self.clouds_yaml)], secure_files=[], vendor_files=[], load_envvars=False
+        )
+        return Connection(config=config.get_one(cloud=name))
 
     def await_(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the cloud's own loop."""
