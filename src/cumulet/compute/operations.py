@@ -60,7 +60,7 @@ def begin(
         now_us=now,
         operation_id=operation_id,
     )
-    start_event(call.tx, action_id, event, host=server.host, now_us=now)
+    _insert_event(call.tx, action_id, event, host=server.host, now_us=now)
     return saga.begin(
         call.tx,
         call.cloud.wake,
@@ -89,25 +89,31 @@ def settle(tx: Tx, server_id: str, *, now_us: int, **changes: Any) -> Server:
 # -- instance action events
 
 
+_INSERT_EVENT = sa.insert(instance_action_events)
+_CHANGE_ACTION = sa.update(instance_actions).where(instance_actions.c.id == sa.bindparam("of_action"))
+_FINISH_EVENTS = sa.update(instance_action_events).where(
+    instance_action_events.c.action_id == sa.bindparam("of_action"), instance_action_events.c.finished_at_us.is_(None)
+)
+
+
 def start_event(tx: Tx, action_id: int, event: str, *, host: str | None, now_us: int) -> None:
-    tx.execute(
-        sa.insert(instance_action_events).values(action_id=action_id, event=event, host=host, started_at_us=now_us)
-    )
-    tx.execute(sa.update(instance_actions).where(instance_actions.c.id == action_id).values(updated_at_us=now_us))
+    _insert_event(tx, action_id, event, host=host, now_us=now_us)
+    tx.execute(_CHANGE_ACTION, {"of_action": action_id, "updated_at_us": now_us})
+
+
+def _insert_event(tx: Tx, action_id: int, event: str, *, host: str | None, now_us: int) -> None:
+    tx.execute(_INSERT_EVENT, {"action_id": action_id, "event": event, "host": host, "started_at_us": now_us})
 
 
 def finish_events(tx: Tx, action_id: int, *, now_us: int, failure: Failure | None = None) -> None:
     """End what is open of an action: with success, or with the failure (details are for administrators)."""
     details = f"{failure.reason}: {failure.private or failure.public}" if failure is not None else None
-    tx.execute(
-        sa.update(instance_action_events)
-        .where(instance_action_events.c.action_id == action_id, instance_action_events.c.finished_at_us.is_(None))
-        .values(finished_at_us=now_us, result="Error" if failure else "Success", details=details)
-    )
-    values: dict[str, Any] = {"updated_at_us": now_us, "finished_at_us": now_us}
+    result = "Error" if failure else "Success"
+    tx.execute(_FINISH_EVENTS, {"of_action": action_id, "finished_at_us": now_us, "result": result, "details": details})
+    values: dict[str, Any] = {"of_action": action_id, "updated_at_us": now_us, "finished_at_us": now_us}
     if failure is not None:
         values["message"] = "Error"
-    tx.execute(sa.update(instance_actions).where(instance_actions.c.id == action_id).values(**values))
+    tx.execute(_CHANGE_ACTION, values)
 
 
 # -- hosts that may be down

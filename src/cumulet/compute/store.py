@@ -1,4 +1,4 @@
-"""Compute's tables, and the few ways a server row changes. Ownership (`servers.host`) changes in `change_owner` alone."""
+"""Compute's tables, and the few ways a server row changes. Ownership (`servers.host`): in `change_owner` alone."""
 
 from __future__ import annotations
 
@@ -269,9 +269,17 @@ def select_servers() -> sa.Select[Any]:
     return sa.select(*_COLUMNS)
 
 
+_SERVER = sa.select(*_COLUMNS).where(servers.c.id == sa.bindparam("of_id"))
+_CHANGE = sa.update(servers).where(
+    servers.c.id == sa.bindparam("of_id"), servers.c.revision == sa.bindparam("of_revision")
+)
+_INSERT = sa.insert(servers)
+_INSERT_ACTION = sa.insert(instance_actions)
+
+
 def get_server(tx: Tx, server_id: str, *, project_id: str | None = None, deleted: bool = False) -> Server:
     """The server, or NotFound with Nova's words. `project_id`: None sees every project (administrators)."""
-    row = tx.first(select_servers().where(servers.c.id == server_id))
+    row = tx.first(_SERVER, {"of_id": server_id})
     if (
         row is None
         or (project_id is not None and row.project_id != project_id)
@@ -283,7 +291,7 @@ def get_server(tx: Tx, server_id: str, *, project_id: str | None = None, deleted
 
 def insert_servers(tx: Tx, new: Iterable[Server]) -> None:
     """Insert rows for servers created by one request, all in one statement."""
-    tx.execute(sa.insert(servers), [_as_row(server) for server in new])
+    tx.execute(_INSERT, [_as_row(server) for server in new])
 
 
 def _as_row(server: Server) -> dict[str, Any]:
@@ -295,21 +303,29 @@ def _as_row(server: Server) -> dict[str, Any]:
 
 
 def update_server(tx: Tx, server: Server, *, now_us: int, **changes: Any) -> Server:
-    """Change columns of a server that is as `server` says (its revision), or Conflict. Never `host`: see `change_owner`."""
+    """Change columns of a server that is as `server` says (its revision), or Conflict. `host`: see `change_owner`."""
     if "host" in changes:
         raise AssertionError("ownership changes in change_owner alone")
     matched = tx.changed(
-        sa.update(servers)
-        .where(servers.c.id == server.id, servers.c.revision == server.revision)
-        .values(
+        _CHANGE,
+        {
             **{k: getattr(v, "value", v) for k, v in changes.items()},
-            updated_at_us=now_us,
-            revision=server.revision + 1,
-        )
+            "updated_at_us": now_us,
+            "revision": server.revision + 1,
+            "of_id": server.id,
+            "of_revision": server.revision,
+        },
     )
     if matched != 1:
         raise Conflict(f"Instance {server.id} was changed by another request.", reason="CHANGED_MEANWHILE")
     return msgspec.structs.replace(server, **changes, updated_at_us=now_us, revision=server.revision + 1)
+
+
+_OF_GENERATION = sa.update(servers).where(
+    servers.c.id == sa.bindparam("of_id"), servers.c.generation == sa.bindparam("of_generation")
+)
+_TAKE = _OF_GENERATION.where(servers.c.host.is_(None)).values(revision=servers.c.revision + 1)
+_MOVE = _OF_GENERATION.where(servers.c.host == sa.bindparam("of_host")).values(revision=servers.c.revision + 1)
 
 
 def change_owner(tx: Tx, server_id: str, *, old: str | None, new: str | None, generation: int, now_us: int) -> int:
@@ -317,15 +333,9 @@ def change_owner(tx: Tx, server_id: str, *, old: str | None, new: str | None, ge
 
     Conflict when the record says otherwise: then somebody else decided, and nothing was changed.
     """
-    matched = tx.changed(
-        sa.update(servers)
-        .where(
-            servers.c.id == server_id,
-            servers.c.host.is_(None) if old is None else servers.c.host == old,
-            servers.c.generation == generation,
-        )
-        .values(host=new, generation=generation + 1, updated_at_us=now_us, revision=servers.c.revision + 1)
-    )
+    held = {"of_id": server_id, "of_generation": generation}
+    taken = {"host": new, "generation": generation + 1, "updated_at_us": now_us}
+    matched = tx.changed(_TAKE, held | taken) if old is None else tx.changed(_MOVE, held | taken | {"of_host": old})
     if matched != 1:
         raise Conflict(
             f"Instance {server_id} is not owned by {old} at generation {generation}.", reason="OWNER_CHANGED"
@@ -339,10 +349,11 @@ def new_action(
 ) -> int:  # fmt: skip
     """Record that a request asked for `action` (Nova's names: create, live-migration, stop, ...); returns its id."""
     result = tx.execute(
-        sa.insert(instance_actions).values(
-            server_id=server_id, request_id=request_id, action=action, user_id=user_id, project_id=project_id,
-            operation_id=operation_id, started_at_us=now_us, updated_at_us=now_us,
-        )
+        _INSERT_ACTION,
+        {
+            "server_id": server_id, "request_id": request_id, "action": action, "user_id": user_id,
+            "project_id": project_id, "operation_id": operation_id, "started_at_us": now_us, "updated_at_us": now_us,
+        },
     )  # fmt: skip
     return int(result.inserted_primary_key[0])  # type: ignore[index]
 

@@ -39,6 +39,24 @@ BACK_OFF_FIRST_SECONDS = 0.05
 BACK_OFF_LAST_SECONDS = 15.0
 
 
+# Every operation asks and says these many times: statements built once.
+_THIS = operations.c.id == sa.bindparam("of_id")
+_FOUND = sa.select(operations).where(_THIS)
+_HELD = sa.select(
+    operations.c.lease_owner, operations.c.revision, operations.c.abort_requested, operations.c.force_requested
+).where(_THIS)
+_CHANGE = sa.update(operations).where(_THIS)
+_SAVE = sa.update(operations).where(
+    _THIS,
+    operations.c.lease_owner == sa.bindparam("held_by"),
+    operations.c.revision == sa.bindparam("held_revision"),
+)
+_WAITING = (
+    sa.select(operations.c.id)
+    .where(operations.c.subject == sa.bindparam("of_subject"), operations.c.status == Status.QUEUED)
+    .order_by(operations.c.created_at_us, operations.c.id)
+)
+
 BeforeStep = Callable[[str, str, Any], Awaitable[None]]
 """Called with (saga, step, state) before each host step; what it raises is the step's failure. For scripted faults."""
 
@@ -232,20 +250,20 @@ class Runner:
             log.info("operation %s: another runner has taken it", operation_id)
 
     def _claim(self, tx: Tx, operation_id: str) -> tuple[str, Carried] | None:
-        row = tx.first(sa.select(operations).where(operations.c.id == operation_id))
+        row = tx.first(_FOUND, {"of_id": operation_id})
         now = self.clock.now_us()
         if row is None or not Status(row.status).running:
             return None
         if row.lease_owner not in (None, self.name) and row.lease_until_us >= now:
             return None
         tx.execute(
-            sa.update(operations)
-            .where(operations.c.id == operation_id)
-            .values(
-                lease_owner=self.name,
-                lease_until_us=now + int(self.settings.lease_seconds * 1_000_000),
-                revision=row.revision + 1,
-            )
+            _CHANGE,
+            {
+                "of_id": operation_id,
+                "lease_owner": self.name,
+                "lease_until_us": now + int(self.settings.lease_seconds * 1_000_000),
+                "revision": row.revision + 1,
+            },
         )
         saga = self.sagas[row.saga]
         return saga.name, Carried(
@@ -306,7 +324,7 @@ class Runner:
                 status, error = Status.UNWINDING, Aborted().failure
                 break
             try:
-                with tx.connection.begin_nested():
+                with tx.savepoint():
                     self._record_status(tx, saga, context, state, item)
                     state = item.do(tx, context, state)  # type: ignore[call-arg,arg-type]
                 position += 1
@@ -345,23 +363,27 @@ class Runner:
         stuck_cause: str | None = None,
     ) -> Carried:
         now = self.clock.now_us()
-        tx.execute(
-            sa.update(operations)
-            .where(operations.c.id == operation.id)
-            .values(
-                status=status,
-                position=position,
-                state=msgspec.to_builtins(state),
-                error=msgspec.to_builtins(error) if error else None,
-                attempts=attempts,
-                not_before_us=not_before_us,
-                stuck_cause=stuck_cause,
-                lease_until_us=now + int(self.settings.lease_seconds * 1_000_000),
-                revision=operation.revision + 1,
-                updated_at_us=now,
-                ended_at_us=None if status.running else now,
-            )
+        matched = tx.changed(
+            _SAVE,
+            {
+                "of_id": operation.id,
+                "held_by": self.name,
+                "held_revision": operation.revision,
+                "status": status,
+                "position": position,
+                "state": msgspec.to_builtins(state),
+                "error": msgspec.to_builtins(error) if error else None,
+                "attempts": attempts,
+                "not_before_us": not_before_us,
+                "stuck_cause": stuck_cause,
+                "lease_until_us": now + int(self.settings.lease_seconds * 1_000_000),
+                "revision": operation.revision + 1,
+                "updated_at_us": now,
+                "ended_at_us": None if status.running else now,
+            },
         )
+        if matched != 1:
+            raise LeaseLost(operation.id)
         if not status.running:
             self._promote(tx, operation.subject, now)
         return Carried(
@@ -379,17 +401,9 @@ class Runner:
 
     def _promote(self, tx: Tx, subject: str, now_us: int) -> None:
         """The oldest operation that waits for this subject runs now."""
-        waiting = tx.first(
-            sa.select(operations.c.id)
-            .where(operations.c.subject == subject, operations.c.status == Status.QUEUED)
-            .order_by(operations.c.created_at_us, operations.c.id)
-        )
+        waiting = tx.first(_WAITING, {"of_subject": subject})
         if waiting is not None:
-            tx.execute(
-                sa.update(operations)
-                .where(operations.c.id == waiting.id)
-                .values(status=Status.FORWARD, updated_at_us=now_us)
-            )
+            tx.execute(_CHANGE, {"of_id": waiting.id, "status": Status.FORWARD, "updated_at_us": now_us})
             self.operation(tx, waiting.id)
 
     async def _save_failure(self, saga: Saga[Any], operation: Carried, failure: Failure) -> Carried:
@@ -432,22 +446,14 @@ class Runner:
 
     def _check_held(self, tx: Tx, operation: Carried) -> bool:
         """LeaseLost unless the row is as this runner saved it; answers whether a user asked to abort."""
-        row = tx.first(
-            sa.select(operations.c.lease_owner, operations.c.revision, operations.c.abort_requested).where(
-                operations.c.id == operation.id
-            )
-        )
+        row = tx.first(_HELD, {"of_id": operation.id})
         if row is None or row.lease_owner != self.name or row.revision != operation.revision:
             raise LeaseLost(operation.id)
         return bool(row.abort_requested)
 
     def record_held(self, tx: Tx, operation_id: str, fn: Callable[[Tx], None]) -> Wishes:
         """Run `fn` if we hold the operation; answer its wishes."""
-        row = tx.first(
-            sa.select(operations.c.lease_owner, operations.c.abort_requested, operations.c.force_requested).where(
-                operations.c.id == operation_id
-            )
-        )
+        row = tx.first(_HELD, {"of_id": operation_id})
         if row is None or row.lease_owner != self.name:
             raise LeaseLost(operation_id)
         fn(tx)

@@ -13,7 +13,7 @@ unique index); others may wait in the queue.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -54,9 +54,7 @@ operations = sa.Table(
     sa.Column("ended_at_us", sa.BigInteger),
     sa.Index("ix_operations_status", "status", "subject"),
 )
-unique_where(
-    operations, "uq_operations_one_running_per_subject", "subject", where="status IN ('forward', 'unwinding')"
-)
+unique_where(operations, "uq_operations_one_running_per_subject", "subject", where="status IN ('forward', 'unwinding')")
 
 
 class Status(StrEnum):
@@ -185,6 +183,42 @@ def is_host_step(do: Do[Any]) -> bool:
     return inspect.iscoroutinefunction(do)
 
 
+_INSERT = sa.insert(operations)
+_RUNNING = sa.select(operations).where(
+    operations.c.subject == sa.bindparam("of_subject"), operations.c.status.in_((Status.FORWARD, Status.UNWINDING))
+)
+
+
+def first_row(saga: Saga[S], operation_id: str, subject: str, state: S, now_us: int, status: Status) -> dict[str, Any]:
+    return {
+        "id": operation_id,
+        "saga": saga.name,
+        "subject": subject,
+        "status": status,
+        "position": 0,
+        "state": msgspec.to_builtins(state),
+        "abort_requested": False,
+        "force_requested": False,
+        "attempts": 0,
+        "not_before_us": 0,
+        "lease_until_us": 0,
+        "revision": 0,
+        "created_at_us": now_us,
+        "updated_at_us": now_us,
+    }
+
+
+def begin_many(tx: Tx, wake: Any, saga: Saga[S], begun: Sequence[tuple[str, str, S]], *, now_us: int) -> None:
+    """Start operations on subjects the same transaction has made, so none of them has another one.
+
+    `begun`: each operation's id, its subject and its first state.
+    """
+    rows = [first_row(saga, id, subject, state, now_us, Status.FORWARD) for id, subject, state in begun]
+    tx.execute(_INSERT, rows)
+    for operation_id, _, _ in begun:
+        wake.operation(tx, operation_id)
+
+
 def begin(
     tx: Tx, wake: Any, saga: Saga[S], *, operation_id: str, subject: str, state: S, now_us: int, queue: bool = False
 ) -> str:
@@ -192,31 +226,11 @@ def begin(
 
     Conflict when the subject has a running one; with `queue`, waits its turn instead and asks the running one to abort.
     """
-    running = tx.first(
-        sa.select(operations.c.id).where(
-            operations.c.subject == subject, operations.c.status.in_((Status.FORWARD, Status.UNWINDING))
-        )
-    )
+    running = running_operation(tx, subject)
     if running is not None and not queue:
         raise Conflict("Another operation is running on it.", reason="OPERATION_RUNNING")
-    tx.execute(
-        sa.insert(operations).values(
-            id=operation_id,
-            saga=saga.name,
-            subject=subject,
-            status=Status.FORWARD if running is None else Status.QUEUED,
-            position=0,
-            state=msgspec.to_builtins(state),
-            abort_requested=False,
-            force_requested=False,
-            attempts=0,
-            not_before_us=0,
-            lease_until_us=0,
-            revision=0,
-            created_at_us=now_us,
-            updated_at_us=now_us,
-        )
-    )
+    status = Status.FORWARD if running is None else Status.QUEUED
+    tx.execute(_INSERT, first_row(saga, operation_id, subject, state, now_us, status))
     if running is not None:
         request_abort(tx, wake, running.id)
     wake.operation(tx, operation_id)
@@ -225,11 +239,7 @@ def begin(
 
 def running_operation(tx: Tx, subject: str) -> Any:
     """The row of the subject's running operation, or None."""
-    return tx.first(
-        sa.select(operations).where(
-            operations.c.subject == subject, operations.c.status.in_((Status.FORWARD, Status.UNWINDING))
-        )
-    )
+    return tx.first(_RUNNING, {"of_subject": subject})
 
 
 def request_abort(tx: Tx, wake: Any, operation_id: str) -> None:

@@ -66,9 +66,28 @@ class Tx:
     def scalar(self, statement: Executable, values: Mapping[str, Any] | None = None) -> Any:
         return self.connection.execute(statement, values).scalar()
 
-    def changed(self, statement: Executable) -> int:
+    def changed(self, statement: Executable, values: Mapping[str, Any] | None = None) -> int:
         """Run an UPDATE or DELETE and return how many rows it matched: the compare-and-swap answer."""
-        return self.connection.execute(statement).rowcount
+        return self.connection.execute(statement, values).rowcount
+
+    @contextlib.contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """What the block wrote is taken back if it raises; the transaction goes on."""
+        if self.connection.dialect.name != "sqlite":
+            with self.connection.begin_nested():
+                yield
+            return
+        # On the driver's connection, like BEGIN below. SQLite takes the innermost savepoint of a name.
+        driver: Any = self.connection.connection.dbapi_connection
+        driver.execute("SAVEPOINT block")
+        try:
+            yield
+        except BaseException:
+            if driver.in_transaction:  # a full disk, for one, has rolled all of it back by itself
+                driver.execute("ROLLBACK TO block")
+                driver.execute("RELEASE block")
+            raise
+        driver.execute("RELEASE block")
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, after this transaction is durable, on the thread that committed. It must not block."""
@@ -181,10 +200,13 @@ class Database:
                     while True:
                         tx = Tx(connection, writable=True)
                         try:
-                            with connection.begin_nested():
-                                done.append((job, tx, job.fn(tx)))
+                            with tx.savepoint():
+                                result = job.fn(tx)
+                            done.append((job, tx, result))
                         except BaseException as error:
                             job.future.set_exception(error)
+                            if not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
+                                raise  # SQLite has rolled back what the others of this group wrote, too
                         if len(done) >= GROUP_COMMIT_LIMIT:
                             break
                         try:
