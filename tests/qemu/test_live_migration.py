@@ -14,9 +14,10 @@ import pytest
 from cumulet.ca import CertificateAuthority
 from cumulet.host.driver import DriverError, Endpoint, GuestState, MigrationPhase
 from cumulet.host.qemu.driver import QemuDriver
+from cumulet.host.qemu.qmp import Qmp
 from cumulet.image.tiny import RECORD_AREA_OFFSET, RECORD_BYTES, RECORD_COUNT, newest_record
 
-from .conftest import PARAMETERS, SLOW, Rig, follow, gone, newest, runs_on, wire
+from .conftest import PARAMETERS, SLOW, Rig, follow, gone, newest, runs_on, until, wire
 
 
 async def begin(rig: Rig, *, slow: bool = False) -> tuple[QemuDriver, QemuDriver, Endpoint]:
@@ -262,6 +263,73 @@ def test_a_network_that_is_cut_is_noticed_by_nobody_and_survived_by_cancelling(r
             await source.resume_source(rig.id)
             await runs_on(source, rig.id)
             await destination.destroy(rig.id)
+        await source.close()
+        await destination.close()
+
+    asyncio.run(story())
+
+
+def test_a_network_that_is_cut_in_the_switchover_blocks_qemu_and_yank_frees_it(rig: Rig) -> None:
+    async def story() -> None:
+        source, destination = await rig.resumed(), await rig.open("host2")
+        # So much may remain that the guest is stopped at once, and what remains takes seconds through the wire.
+        parameters = msgspec.structs.replace(PARAMETERS, bandwidth_mib_s=16, downtime_limit_ms=60_000)
+        endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=parameters)
+        async with wire(endpoint.port, bytes_s=8e6) as ram:
+            through = msgspec.structs.replace(endpoint, port=ram.port)
+            await source.start_copy(rig.id, through, parameters)
+            assert (await follow(source, rig.id, MigrationPhase.SWITCHOVER)).phase is MigrationPhase.SWITCHOVER
+            ram.cut()
+            seen = await source.copy_progress(rig.id, wait_seconds=1.0, seen=MigrationPhase.SWITCHOVER)
+            assert seen.phase is MigrationPhase.SWITCHOVER
+            assert (await source.cancel_copy(rig.id)).phase is MigrationPhase.CANCELLED
+            await source.resume_source(rig.id)
+            await runs_on(source, rig.id)
+            await destination.destroy(rig.id)
+        await source.close()
+        await destination.close()
+
+    asyncio.run(story())
+
+
+async def stands_still(rig: Rig) -> tuple[QemuDriver, Endpoint]:
+    """The source's agent dies while memory is copied, so that nobody tells QEMU to go on when the guest has stopped."""
+    source, destination, endpoint = await begin(rig)
+    await follow(source, rig.id, MigrationPhase.ACTIVE)
+    await source.close()
+    monitor = await Qmp.connect(rig.base / "host1" / "guests" / rig.id / "monitor2.sock")
+
+    async def stopped() -> bool:
+        answer = await monitor.execute("query-migrate")
+        return isinstance(answer, dict) and answer.get("status") == "pre-switchover"
+
+    await until(stopped, "the guest stands still")
+    await monitor.close()
+    return destination, endpoint
+
+
+def test_an_agent_that_died_while_the_guest_stood_still_carries_on_when_it_is_back(rig: Rig) -> None:
+    async def story() -> None:
+        destination, _ = await stands_still(rig)
+        source = await rig.open("host1")
+        assert (await follow(source, rig.id)).phase is MigrationPhase.COMPLETED
+        await destination.resume_destination(rig.id)
+        await runs_on(destination, rig.id)
+        await source.close()
+        await destination.close()
+
+    asyncio.run(story())
+
+
+def test_a_destination_that_dies_while_the_guest_stands_still_costs_nothing(rig: Rig) -> None:
+    async def story() -> None:
+        destination, _ = await stands_still(rig)
+        rig.signal("host2", signal.SIGKILL)
+        await gone(destination, rig.id)
+        source = await rig.open("host1")
+        assert (await follow(source, rig.id)).phase is MigrationPhase.FAILED
+        await source.resume_source(rig.id)
+        await runs_on(source, rig.id)
         await source.close()
         await destination.close()
 
