@@ -19,6 +19,7 @@ from cumulet.cloud import EmbeddedCloud
 from cumulet.conductor.saga import Status, StepFailed, operations, request_abort
 from cumulet.db.engine import Tx, metadata
 from cumulet.host.driver import GuestState
+from cumulet.image.files import image_folder
 from cumulet.settings import Settings
 from cumulet.testing.client import Client
 from cumulet.testing.clock import AdvanceableClock
@@ -77,7 +78,7 @@ class TestCloud:
         self._http = httpx.Client(base_url=running.url, verify=self._context, timeout=60)
         self._personas: dict[str, Client] = {}
         self._kept: dict[str, Client] = {}
-        self._snapshot: dict[str, list[dict[str, Any]]] = running.db.read(_all_rows)
+        self._remember()
 
     @property
     def url(self) -> str:
@@ -166,7 +167,9 @@ class TestCloud:
         if name not in self._personas:
             if name == "admin":
                 self._personas[name] = self.login(
-                    "admin", self.embedded.passwords.by_user["admin"], project={"name": "admin", "domain": {"id": "default"}}
+                    "admin",
+                    self.embedded.passwords.by_user["admin"],
+                    project={"name": "admin", "domain": {"id": "default"}},
                 )
             else:
                 project, _, role = name.rpartition("_")
@@ -210,6 +213,9 @@ class TestCloud:
         snapshot = self._snapshot
         self.embedded.db.write(lambda tx: _restore(tx, snapshot))
         self.embedded.db.write(self.embedded.identity.changed)
+        for path, content in self._image_files.items():
+            if not path.exists():
+                path.write_bytes(content)
         for host in self.hosts:
             for server_id in self.guests(host):
                 self.await_(self._destroy(host, server_id))
@@ -224,7 +230,12 @@ class TestCloud:
         for name in personas:
             self.persona(name)
         self._kept = dict(self._personas)
+        self._remember()
+
+    def _remember(self) -> None:
         self._snapshot = self.embedded.db.read(_all_rows)
+        folder = image_folder(self.embedded.settings.state_dir)
+        self._image_files = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
     async def _destroy(self, host: str, server_id: str) -> None:
         world = self.embedded.world

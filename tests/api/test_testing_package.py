@@ -1,0 +1,41 @@
+"""The package people install to test their own tools: what its first page promises."""
+
+from __future__ import annotations
+
+import cumulet.testing
+from cumulet.testing import Client, TestCloud
+
+
+def test_an_sdk_connection_works_as_it_is(cloud: TestCloud) -> None:
+    connection = cloud.connection("demo")
+    assert "m1.nano" in {flavor.name for flavor in connection.compute.flavors()}
+    assert [image.name for image in connection.image.images()] == ["cumulet-tiny"]
+    connection.close()
+
+
+def test_two_clouds_share_nothing() -> None:
+    with cumulet.testing.cloud(hosts=1) as one, cumulet.testing.cloud(hosts=3) as other:
+        assert one.url != other.url
+        assert one.cacert.read_bytes() != other.cacert.read_bytes()
+        assert len(other.hosts) == 3
+        token = one.persona("admin").token
+        assert token is not None
+        stranger = Client(other.anonymous().http, token)
+        assert stranger.compute("GET", "/servers").status == 401
+
+
+def test_reset_gives_the_cloud_as_it_was(cloud: TestCloud, admin: Client) -> None:
+    image = admin.request("GET", "/image/v2/images")["images"][0]
+    admin.request("DELETE", f"/image/v2/images/{image['id']}")
+    admin.compute("POST", "/flavors", {"flavor": {"name": "mine", "vcpus": 1, "ram": 64, "disk": 1}})
+    cloud.reset()
+    assert cloud.persona("admin").request("GET", f"/image/v2/images/{image['id']}/file").status == 200
+    names = {flavor["name"] for flavor in cloud.persona("admin").compute("GET", "/flavors")["flavors"]}
+    assert "mine" not in names
+
+
+def test_time_can_be_moved_and_tokens_end(cloud: TestCloud) -> None:
+    late = cloud.user("late", project="own", roles=("member",))
+    assert late.compute("GET", "/servers").status == 200
+    cloud.clock.advance(seconds=cloud.embedded.settings.token_life_seconds + 1)
+    assert late.compute("GET", "/servers").status == 401
