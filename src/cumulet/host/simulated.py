@@ -296,7 +296,8 @@ class SimulatedDriver:
                 self._hand_over(server_id, copy, destination)
                 return
             copy.changed.clear()
-            await self._sleep_or_change(copy, left if left is not None else 3600.0)
+            # The clock counts microseconds: sleeping less would not let it move on.
+            await self._sleep_or_change(copy, max(left, 1e-6) if left is not None else 3600.0)
 
     async def _sleep_or_change(self, copy: Copy, seconds: float) -> None:
         sleep = asyncio.ensure_future(self._clock.sleep(seconds))
