@@ -33,9 +33,14 @@ DEVIATIONS: Final[tuple[Deviation, ...]] = (
         reason="Nova answers 500 or 403, and so tells that a server exists to a caller who may see no servers.",
     ),
     Deviation(
+        cases=("list/marker={other}@*",),
+        status=400,
+        reason="A marker outside the list asked for is unknown; Nova takes another project's.",
+    ),
+    Deviation(
         cases=("live/to a disabled host@*", "live/forced to a disabled host@*"),
         status=400,
-        reason="A disabled host takes no server, whichever the microversion; Nova asks the scheduler only from 2.30 on.",
+        reason="A disabled host takes no server, whatever the microversion; Nova asks the scheduler only from 2.30 on.",
     ),
     Deviation(
         cases=("live/forced to a disabled host@*",),

@@ -107,6 +107,8 @@ class Replayer:
         named = _named(case)
         kinds = {name.rpartition(":")[2] for name in (*case.needs, *named)}
         world.held = kinds
+        if "moving" in kinds:
+            world.refresh_moving()
         for name in (*case.needs, *sorted(named)):
             if not name.startswith("answer:"):
                 world.value(name)
@@ -157,7 +159,7 @@ class Replayer:
 
 
 def _moves(case: Case) -> bool:
-    return "os-migrateLive" in str(case.request.body)
+    return "os-migrateLive" in str(case.request.body) or case.area == "running"
 
 
 def _named(case: Case) -> set[str]:

@@ -14,6 +14,7 @@ from tests.conformance.areas import (
     migrations,
     negotiation,
     projects,
+    running,
     server_actions,
     server_create,
     server_list,
@@ -38,6 +39,7 @@ AREAS: Final = (
     instance_actions,
     live_migration,
     migrations,
+    running,
 )
 CASES: Final[tuple[Case, ...]] = tuple(item for area in AREAS for item in area.cases())
 

@@ -22,6 +22,7 @@ PUBLIC_KEY: Final = (
 )
 PATIENCE_S: Final = 30.0
 POLL_S: Final = 0.02
+FRESH_S: Final = 2.0
 PAIR: Final = ("pair", "pair2")
 MOST_SERVERS: Final = 6
 BUSY: Final = frozenset({"BUILD", "MIGRATING", "REBOOT", "HARD_REBOOT", "RESIZE"})
@@ -31,6 +32,7 @@ FLAVORS: Final[Mapping[str, Mapping[str, object]]] = {
     "flavor_specs": {"id": "conf-specs", "name": "conf.specs", "ram": 512, "vcpus": 1, "disk": 1},
     "flavor_huge": {"id": "conf-huge", "name": "conf.huge", "ram": 40960, "vcpus": 1, "disk": 2_000_000},
     "flavor_many": {"id": "conf-many", "name": "conf.many", "ram": 512, "vcpus": 64, "disk": 1},
+    "flavor_busy": {"id": "conf-busy", "name": "conf.busy", "ram": 512, "vcpus": 1, "disk": 1},
     "flavor_private": {
         "id": "conf-private",
         "name": "conf.private",
@@ -39,6 +41,12 @@ FLAVORS: Final[Mapping[str, Mapping[str, object]]] = {
         "disk": 1,
         "os-flavor-access:is_public": False,
     },
+}
+
+EXTRA_SPECS: Final[Mapping[str, Mapping[str, str]]] = {
+    "flavor_specs": {"hw:cpu_policy": "shared"},
+    # Cumulet's simulated guests with it dirty memory faster than it can be copied: it does not end by itself.
+    "flavor_busy": {"cumulet:dirty_rate_mib_s": "1000000"},
 }
 
 Action = Mapping[str, object]
@@ -58,6 +66,7 @@ SERVERS: Final[Mapping[str, tuple[tuple[str, str, Action], ...]]] = {
     "other": (),
     "admins": (),
     "on_host1": (),
+    "moving": (),
 }
 
 
@@ -71,6 +80,7 @@ class World:
         self.answer: Any = None
         """The JSON of the last case's answer, for ``{answer:...}``."""
         self.hosts: list[str] = []
+        self.moving_since = 0.0
         self.held: set[str] = set()
         """Kinds that the case at hand needs: never evicted."""
 
@@ -234,8 +244,8 @@ class World:
         attributes = FLAVORS[kind]
         if self.send(admin("GET", f"/flavors/{attributes['id']}")).status_code == 404:
             self.ask("POST", "/flavors", {"flavor": dict(attributes)})
-            if kind == "flavor_specs":
-                specs = {"extra_specs": {"hw:cpu_policy": "shared"}}
+            if kind in EXTRA_SPECS:
+                specs = {"extra_specs": dict(EXTRA_SPECS[kind])}
                 self.ask("POST", f"/flavors/{attributes['id']}/os-extra_specs", specs)
         self.pool[kind] = str(attributes["id"])
 
@@ -291,6 +301,8 @@ class World:
             attributes["flavorRef"] = "{flavor_specs}"
         elif kind == "bare":
             attributes["networks"] = "none"
+        elif kind == "moving":
+            attributes["flavorRef"] = "{flavor_busy}"
         elif kind == "on_host1":
             persona, attributes["host"] = "admin", "host1"
         server = self.pool[kind] = self.create(kind, persona, **attributes)
@@ -302,6 +314,8 @@ class World:
             self.settle(server)
         if kind == "migrated":
             self.move(server)
+        elif kind == "moving":
+            self.start_moving(server)
 
     def move(self, server: str) -> None:
         here = self.ask("GET", f"/servers/{server}")["server"]["OS-EXT-SRV-ATTR:host"]
@@ -310,6 +324,26 @@ class World:
         self.settle(server, "ACTIVE")
         if self.ask("GET", f"/servers/{server}")["server"]["OS-EXT-SRV-ATTR:host"] != there:
             raise RuntimeError(f"{server} did not move")
+
+    def start_moving(self, server: str) -> None:
+        """A live migration that is still running when the case's request comes."""
+        body = {"os-migrateLive": {"host": None, "block_migration": "auto"}}
+        self.ask("POST", f"/servers/{server}/action", body)
+        deadline = time.monotonic() + PATIENCE_S
+        while not self.is_moving():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the migration of {server} does not run")
+            time.sleep(POLL_S)
+        self.moving_since = time.monotonic()
+
+    def is_moving(self) -> bool:
+        listed = self.ask("GET", f"/os-migrations?instance_uuid={self.pool['moving']}")["migrations"]
+        return bool(listed) and listed[0]["status"] == "running"
+
+    def refresh_moving(self) -> None:
+        """The oracle's migrations end after five seconds, so one is used for two at most."""
+        if "moving" in self.pool and (time.monotonic() - self.moving_since > FRESH_S or not self.is_moving()):
+            self.spoil({"moving"})
 
     def make_pair(self) -> None:
         """Two servers from one request."""

@@ -19,7 +19,7 @@ QUERIES = (
     "availability_zone=nova", "config_drive=true", "config_drive=x", "progress=0", "progress=x", "hostname=conf-pair-1",
     "ip=192", "ip=10.0.0.1", "ip=%5B", "ip6=2001", "access_ip_v4=192.0.2.1", "access_ip_v4=x", "locked=false",
     "locked=true",
-    "locked=maybe", "locked_by=admin", "description=x", "root_device_name=/dev/vda", "created_at=2020-01-01T00:00:00",
+    "locked=maybe", "locked_by=admin", "description=zzz", "root_device_name=zzz", "created_at=2020-01-01T00:00:00",
     "terminated_at=x", "auto_disk_config=true", "metadata=x", "metadata=%7B%22color%22%3A%22blue%22%7D",
     "system_metadata=x",
     "tags=one", "tags=one,two", "tags-any=one,three", "not-tags=one", "not-tags-any=one,two", "tags=", "tags=%5B",
@@ -37,7 +37,7 @@ QUERIES = (
 
 
 def cases() -> Iterator[Case]:
-    needs = ("pair", "pair2", "tagged", "other")
+    needs = ("pair", "pair2", "tagged", "other", "gone")
     for query in QUERIES:
         for version, persona in (("2.1", "member"), ("2.90", "member"), ("2.90", "admin")):
             yield case(f"list/{query}", persona, version, "GET", f"/servers?{query}", needs=needs, alone=True)
@@ -83,17 +83,19 @@ def cases() -> Iterator[Case]:
         "list/empty detail", "/servers/detail", versions=("2.1", LATEST), personas=("member",), needs=(), alone=True
     )
     for persona in PERSONAS:
-        for query in ("", "?all_tenants=1", "?all_tenants=x", "?deleted=true", "?limit=x"):
+        for query in ("", "?all_tenants=1", "?all_tenants=x", "?deleted=true&uuid={gone}", "?limit=x"):
             yield case(
                 f"list/detail{query}", persona, "2.74", "GET", f"/servers/detail{query}", needs=needs, alone=True
             )
     for query in (
         "limit=1",
-        "limit=1&marker={pair}",
+        "limit=1&marker={tagged}",
         "marker=zzz",
         "status=zzz",
         "all_tenants=1&limit=2",
-        "changes-since=2020-01-01T00:00:00Z",
+        "changes-since=2020-01-01T00:00:00Z&reservation_id={reservation:pair}",
+        "deleted=true&uuid={gone}",
+        "changes-since=2020-01-01T00:00:00Z&uuid={gone}",
     ):
         yield case(f"list/detail {query}", "member", "2.90", "GET", f"/servers/detail?{query}", needs=needs, alone=True)
         yield case(f"list/detail {query}", "admin", "2.90", "GET", f"/servers/detail?{query}", needs=needs, alone=True)
