@@ -1,21 +1,15 @@
-"""What must hold when everything has come to rest: every part of the cloud tells the same story."""
+"""What must hold when everything has come to rest: every part of the cloud tells the same story, nothing is lost."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from cumulet.compute.model import VmState
-from cumulet.compute.operations import OBSERVED
-from cumulet.compute.store import migrations, servers
-from cumulet.conductor.saga import operations
+from cumulet.compute.store import servers
 from cumulet.db.engine import Tx
-from cumulet.host.driver import GuestState
-from cumulet.network import for_compute as network
-from cumulet.placement import allocations as placement
-from cumulet.placement.store import consumers
+from cumulet.testing import agreement
 
 if TYPE_CHECKING:
     from cumulet.testing.simulation.cloud import SimulatedCloud
@@ -26,69 +20,19 @@ class Broken(Exception):
     """An invariant does not hold."""
 
 
-ENDED_MIGRATIONS = ("completed", "error", "failed", "cancelled")
-
-
 def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
     """What is not (yet) as it must be; empty when all is well."""
-    return cloud.db.read(lambda tx: list(_problems(tx, cloud, workload)))
+    guests = {name: machine.driver.present() for name, machine in cloud.machines.items()}
+    return cloud.db.read(
+        lambda tx: [*agreement.unfinished(tx), *agreement.disagreements(tx, guests), *_lost(tx, workload)]
+    )
 
 
-def _problems(tx: Tx, cloud: SimulatedCloud, workload: Workload) -> Iterator[str]:
-    for row in tx.all(sa.select(operations).where(operations.c.ended_at_us.is_(None))):
-        yield f"{row.saga} of {row.subject[:8]} is {row.status} at {row.position} ({row.stuck_cause or 'not stuck'})"
-    for row in tx.all(sa.select(migrations).where(migrations.c.status.not_in(ENDED_MIGRATIONS))):
-        yield f"migration {row.id} of {row.server_id[:8]} is {row.status}"
-    where: dict[str, dict[str, GuestState]] = {}
-    for name, machine in cloud.machines.items():
-        for server_id, state in machine.driver.present().items():
-            where.setdefault(server_id, {})[name] = state
-    rows = {row.id: row for row in tx.all(sa.select(servers))}
-    for server_id, row in rows.items():
-        if row.deleted_at_us is None:
-            yield from _problems_of_server(tx, row, where.pop(server_id, {}))
-        else:
-            yield from _problems_of_deleted(tx, row)
-    for server_id, places in where.items():
-        yield f"guest {server_id[:8]} is left over: {places}"
-    known = {row.id for row in rows.values() if row.deleted_at_us is None}
-    for row in tx.all(sa.select(consumers.c.uuid)):
-        if row.uuid not in known:
-            yield f"allocation of {row.uuid[:8]} is left over"
+def _lost(tx: Tx, workload: Workload) -> Iterator[str]:
+    rows = {row.id: row for row in tx.all(sa.select(servers.c.id, servers.c.deleted_at_us))}
     for server_id in workload.created:
         if server_id not in rows:
             yield f"server {server_id[:8]} was acknowledged and is lost"
     for server_id in workload.deleted:
         if rows[server_id].deleted_at_us is None:
             yield f"the delete of {server_id[:8]} was acknowledged and is lost"
-
-
-def _problems_of_server(tx: Tx, row: Any, places: dict[str, GuestState]) -> Iterator[str]:
-    name = row.id[:8]
-    if row.task_state is not None:
-        yield f"server {name} is {row.task_state}, and nobody at work on it"
-    if row.host is None:
-        if row.vm_state != VmState.ERROR:
-            yield f"server {name} is {row.vm_state} on no host"
-        if places:
-            yield f"server {name} has no host, but there are guests: {places}"
-        if placement.held(tx, row.id):
-            yield f"server {name} has no host, but holds {placement.held(tx, row.id)}"
-        return
-    seen = places.get(row.host, GuestState.ABSENT)
-    if set(places) - {row.host}:
-        yield f"server {name} belongs to {row.host}, but there are guests: {places}"
-    if seen not in OBSERVED or OBSERVED[seen] != (row.vm_state, row.power_state):
-        yield f"server {name} is {row.vm_state}/{row.power_state} on {row.host}, where it is {seen}"
-    if set(placement.held(tx, row.id)) != {row.host}:
-        yield f"server {name} belongs to {row.host}, but holds {placement.held(tx, row.id)}"
-    for bound in network.binding_hosts(tx, row.id).values():
-        if bound.active != row.host or bound.inactive:
-            yield f"server {name} belongs to {row.host}, but its port is bound to {bound}"
-
-
-def _problems_of_deleted(tx: Tx, row: Any) -> Iterator[str]:
-    if placement.held(tx, row.id):
-        yield f"server {row.id[:8]} is deleted, but holds {placement.held(tx, row.id)}"
-    if network.binding_hosts(tx, row.id):
-        yield f"server {row.id[:8]} is deleted, but has ports"
