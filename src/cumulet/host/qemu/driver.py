@@ -88,8 +88,8 @@ class QemuDriver:
     async def observe(self, server_id: str) -> GuestState:
         return await self._host.observe(server_id)
 
-    async def create(self, guest: Guest) -> Guest:
-        return await life.create(self._host, guest)
+    async def create(self, guest: Guest, *, run: bool = True) -> Guest:
+        return await life.create(self._host, guest, run=run)
 
     async def destroy(self, server_id: str) -> None:
         await life.destroy(self._host, server_id)

@@ -40,7 +40,7 @@ def define(host: QemuHost, guest: Guest, *, role: Role) -> tuple[GuestFolder, Gu
     return folder, record
 
 
-async def create(host: QemuHost, guest: Guest) -> Guest:
+async def create(host: QemuHost, guest: Guest, *, run: bool = True) -> Guest:
     async with host.lock(guest.server_id):
         record = host.folder(guest.server_id).read()
         if record is None:
@@ -52,7 +52,10 @@ async def create(host: QemuHost, guest: Guest) -> Guest:
             if host.hypervisor(guest.server_id) is None:
                 await host.disks.make_disk(record.guest, folder, record.uid)
                 config_drive.write(record.guest, folder, record.uid)
-            await _run(host, folder, record)
+            if run:
+                await _run(host, folder, record)
+            else:
+                folder.write(msgspec.structs.replace(record, intent=Intent.STOPPED))
         return record.guest
 
 

@@ -181,6 +181,11 @@ class Sandbox:
         entered = []
         for controller in _controllers():
             group = controller / "cumulet" / self._group(server_id)
+            if (controller / "cgroup.controllers").exists():  # v2 hands controllers down from parent to child.
+                for parent in (controller, controller / "cumulet"):
+                    with suppress(OSError):
+                        parent.mkdir(exist_ok=True)
+                        (parent / "cgroup.subtree_control").write_text("+memory +cpu +pids")
             with suppress(OSError):  # A machine may show cgroups that it does not let us change.
                 group.mkdir(parents=True, exist_ok=True)
                 for name, value in values.items():
