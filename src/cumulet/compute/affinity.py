@@ -8,6 +8,12 @@ from cumulet.compute.model import Server
 from cumulet.compute.store import server_group_members, server_groups, servers
 from cumulet.db.engine import Tx
 
+_GROUP = (
+    sa.select(server_groups)
+    .join(server_group_members, server_group_members.c.group_id == server_groups.c.id)
+    .where(server_group_members.c.server_id == sa.bindparam("of_server"))
+)
+
 
 def constraints(tx: Tx, server: Server) -> tuple[frozenset[str] | None, frozenset[str]]:
     """(hosts it must be on, or None for any; hosts it must not be on), from the hints of its request."""
@@ -23,11 +29,7 @@ def _of_group(tx: Tx, server: Server) -> tuple[frozenset[str], frozenset[str]]:
 
     The soft policies are wishes, which the scheduler may leave unfulfilled.
     """
-    group = tx.first(
-        sa.select(server_groups)
-        .join(server_group_members, server_group_members.c.group_id == server_groups.c.id)
-        .where(server_group_members.c.server_id == server.id)
-    )
+    group = tx.first(_GROUP, {"of_server": server.id})
     if group is None or group.policy not in ("affinity", "anti-affinity"):
         return frozenset(), frozenset()
     members = tx.all(

@@ -10,7 +10,7 @@ import msgspec
 from cumulet.compute import affinity, operations, scheduler
 from cumulet.compute import hosts as host_records
 from cumulet.compute.model import PowerState, Server, VmState
-from cumulet.compute.store import change_owner, get_server
+from cumulet.compute.store import begin_scheduling, change_owner, get_server
 from cumulet.conductor import saga
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
@@ -35,22 +35,24 @@ class Boot(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     host: str | None = None
     tried: tuple[str, ...] = ()
+    guest: Guest | None = None
+    """As its first host has frozen it."""
 
 
 def begin_boot(call: Call[Any, Any], created: Sequence[Server]) -> None:
-    """Start booting each of the servers a request has just inserted."""
-    for server in created:
-        operations.begin(
-            call,
-            server,
-            BOOT,
-            lambda server, operation_id, action_id: Boot(
-                server_id=server.id, operation_id=operation_id, action_id=action_id, generation=server.generation
-            ),
-            action="create",
-            event="compute__do_build_and_run_instance",
-            task_state="scheduling",
-        )
+    """Start booting each of the servers a request has just inserted: `operations.begin` for all of them at once."""
+    operation_ids = [call.cloud.clock.uuid() for _ in created]
+    action_ids = begin_scheduling(
+        call.tx, [server.id for server in created], operation_ids, request_id=call.request_id,
+        user_id=call.caller.user_id, project_id=call.caller.project_id, now_us=call.now_us,
+    )  # fmt: skip
+    operations.start_events(call.tx, action_ids, "compute__do_build_and_run_instance", now_us=call.now_us)
+    states = [
+        Boot(server_id=server.id, operation_id=operation_id, action_id=action_id, generation=server.generation + 1)
+        for server, operation_id, action_id in zip(created, operation_ids, action_ids, strict=True)
+    ]
+    begun = [(state.operation_id, state.server_id, state) for state in states]
+    saga.begin_many(call.tx, call.cloud.wake, BOOT, begun, now_us=call.now_us)
 
 
 def resources(server: Server) -> dict[str, int]:
@@ -74,7 +76,7 @@ def need(tx: Tx, server: Server, **narrower: Any) -> scheduler.Need:
         zone=server.requested_zone,
         affinity=together,
         anti_affinity=apart,
-        networks=bool(network.ports_of(tx, [server.id])),
+        networks=network.has_ports(tx, server.id),
         **narrower,
     )
 
@@ -122,12 +124,7 @@ async def create_guest(context: Context, state: Boot) -> Boot:
     guest = await context.read(lambda tx: describe(tx, context, get_server(tx, state.server_id)))
     assert state.host is not None
     frozen: Guest = await context.hosts.send(state.host, m.Create(**_command(state), guest=guest))
-
-    def freeze(tx: Tx) -> None:
-        operations.settle(tx, state.server_id, now_us=context.clock.now_us(), guest=msgspec.to_builtins(frozen))
-
-    await context.record(freeze)
-    return state
+    return msgspec.structs.replace(state, guest=frozen)
 
 
 async def destroy_guest(context: Context, state: Boot) -> Boot:
@@ -145,6 +142,7 @@ def record_active(tx: Tx, context: Context, state: Boot) -> Boot:
         power_state=PowerState.RUNNING,
         task_state=None,
         launched_at_us=now,
+        guest=msgspec.to_builtins(state.guest),
     )
     operations.finish_events(tx, state.action_id, now_us=now)
     return state
@@ -190,7 +188,7 @@ def _command(state: Boot) -> dict[str, Any]:
 
 def describe(tx: Tx, context: Context, server: Server) -> Guest:
     """The guest's description; the first host freezes machine type and CPU model into it."""
-    image = image_store.find(tx, server.image_id) if server.image_id is not None else None
+    image = image_store.data_of(tx, server.image_id) if server.image_id is not None else None
     if server.image_id is not None and (image is None or image.status != "active"):
         raise StepFailed("IMAGE_GONE", f"Image {server.image_id} could not be found.")
     folder = image_files.image_folder(context.settings.state_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import msgspec
@@ -66,30 +67,49 @@ def is_up(tx: Tx, name: str) -> bool:
     return row is not None and row.up and not row.forced_down
 
 
+_USED = sa.select(
+    allocations.c.provider_id, allocations.c.resource_class, sa.func.sum(allocations.c.used).label("used")
+).group_by(allocations.c.provider_id, allocations.c.resource_class)
+_ROOM = sa.select(inventories, resource_providers.c.name).join(
+    resource_providers, resource_providers.c.id == inventories.c.provider_id
+)
+_HOSTS = sa.select(
+    hosts.c.name, hosts.c.zone, hosts.c.up, hosts.c.forced_down, hosts.c.disabled,
+    sa.cast(hosts.c.facts, sa.Text).label("facts_text"),
+)  # fmt: skip
+
+
 def views(tx: Tx) -> list[HostView]:
     """All hosts as the scheduler sees them, with what is free now."""
     used: dict[int, dict[str, int]] = {}
-    for row in tx.all(
-        sa.select(
-            allocations.c.provider_id, allocations.c.resource_class, sa.func.sum(allocations.c.used).label("used")
-        ).group_by(allocations.c.provider_id, allocations.c.resource_class)
-    ):
+    for row in tx.all(_USED):
         used.setdefault(row.provider_id, {})[row.resource_class] = int(row.used)
     room: dict[str, dict[str, float]] = {}
-    for row in tx.all(
-        sa.select(inventories, resource_providers.c.name).join(
-            resource_providers, resource_providers.c.id == inventories.c.provider_id
-        )
-    ):
+    for row in tx.all(_ROOM):
         total = (row.total - row.reserved) * row.allocation_ratio
         room.setdefault(row.name, {})[row.resource_class] = total - used.get(row.provider_id, {}).get(
             row.resource_class, 0
         )
-    return [_view(row, room.get(row.name, {})) for row in tx.all(sa.select(hosts))]
+    return [_view(row, room.get(row.name, {})) for row in tx.all(_HOSTS)]
+
+
+class _Kind(msgspec.Struct, frozen=True):
+    """Of a host's facts, what a scheduler looks at."""
+
+    driver: str = ""
+    cpu_models: frozenset[str] = frozenset()
+    machine_types: frozenset[str] = frozenset()
+    features: frozenset[str] = frozenset()
+
+
+@functools.lru_cache(maxsize=4096)
+def _kind(facts: str | None) -> _Kind:
+    """A host's facts seldom change, and every choice of a host reads all of them."""
+    return _Kind() if facts is None else msgspec.json.decode(facts, type=_Kind)
 
 
 def _view(row: Any, free: dict[str, float]) -> HostView:
-    facts = row.facts or {}
+    kind = _kind(row.facts_text)
     return HostView(
         name=row.name,
         zone=row.zone,
@@ -98,8 +118,8 @@ def _view(row: Any, free: dict[str, float]) -> HostView:
         free_vcpus=free.get(placement.VCPU, 0.0),
         free_memory_mib=free.get(placement.MEMORY_MB, 0.0),
         free_disk_gib=free.get(placement.DISK_GB, 0.0),
-        driver=facts.get("driver", ""),
-        cpu_models=frozenset(facts.get("cpu_models", ())),
-        machine_types=frozenset(facts.get("machine_types", ())),
-        features=frozenset(facts.get("features", ())),
+        driver=kind.driver,
+        cpu_models=kind.cpu_models,
+        machine_types=kind.machine_types,
+        features=kind.features,
     )

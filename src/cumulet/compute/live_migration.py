@@ -141,16 +141,22 @@ class LiveMigration(msgspec.Struct, frozen=True, kw_only=True):
     """What the source's hypervisor said at the end of an unwinding, if the guest does not run there."""
 
 
+_FLAVOR_NUMBER = sa.select(flavors.c.id).where(flavors.c.flavor_id == sa.bindparam("of_id"))
+_INSERT_MIGRATION = sa.insert(migrations)
+
+
 def _first_state(call: Call[Server, MigrateLive], server: Server, operation_id: str, action_id: int) -> LiveMigration:
     uuid = call.cloud.clock.uuid()
-    flavor = call.tx.scalar(sa.select(flavors.c.id).where(flavors.c.flavor_id == server.flavor.flavor_id))
+    flavor = call.tx.scalar(_FLAVOR_NUMBER, {"of_id": server.flavor.flavor_id})
     result = call.tx.execute(
-        sa.insert(migrations).values(
-            uuid=uuid, server_id=server.id, project_id=call.caller.project_id or server.project_id,
-            user_id=call.caller.user_id, operation_id=operation_id, type="live-migration", status="accepted",
-            source_host=server.host, destination_host=call.body.host, old_flavor_number=flavor,
-            new_flavor_number=flavor, created_at_us=call.now_us, updated_at_us=call.now_us,
-        )
+        _INSERT_MIGRATION,
+        {
+            "uuid": uuid, "server_id": server.id, "project_id": call.caller.project_id or server.project_id,
+            "user_id": call.caller.user_id, "operation_id": operation_id, "type": "live-migration",
+            "status": "accepted", "source_host": server.host, "destination_host": call.body.host,
+            "old_flavor_number": flavor, "new_flavor_number": flavor, "created_at_us": call.now_us,
+            "updated_at_us": call.now_us,
+        },
     )  # fmt: skip
     assert result.inserted_primary_key is not None
     assert server.host is not None
@@ -232,7 +238,7 @@ async def start_destination(context: Context, state: LiveMigration) -> LiveMigra
             **_command(state),
             guest=msgspec.convert(server.guest, Guest),
             source_host=state.source,
-            parameters=_parameters(context),
+            parameters=_parameters(context, paused=server.vm_state is VmState.PAUSED),
         ),
     )
     return msgspec.structs.replace(state, endpoint=endpoint)
@@ -449,19 +455,20 @@ def _record_progress(tx: Tx, context: Context, state: LiveMigration, progress: M
     )
 
 
+_CHANGE_MIGRATION = sa.update(migrations).where(migrations.c.id == sa.bindparam("of_id"))
+
+
 def _update_migration(tx: Tx, context: Context, state: LiveMigration, **values: Any) -> None:
-    tx.execute(
-        sa.update(migrations)
-        .where(migrations.c.id == state.migration_id)
-        .values(**values, updated_at_us=context.clock.now_us())
-    )
+    now = context.clock.now_us()
+    tx.execute(_CHANGE_MIGRATION, {**values, "updated_at_us": now, "of_id": state.migration_id})
 
 
-def _parameters(context: Context) -> MigrationParameters:
+def _parameters(context: Context, *, paused: bool = False) -> MigrationParameters:
     return MigrationParameters(
         bandwidth_mib_s=context.settings.migration_bandwidth_mib_s,
         downtime_limit_ms=context.settings.migration_downtime_limit_ms,
         copy_disk=True,
+        paused=paused,
     )
 
 

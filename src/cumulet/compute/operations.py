@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from cumulet.compute import hosts as host_records
 from cumulet.compute.model import PowerState, Server, VmState
-from cumulet.compute.store import get_server, instance_action_events, instance_actions, new_action, update_server
+from cumulet.compute.store import instance_action_events, instance_actions, new_action, settle_server, update_server
 from cumulet.conductor import saga
 from cumulet.conductor.saga import Context, Failure, Saga
 from cumulet.db.engine import Tx
@@ -78,12 +78,9 @@ def next_generation(tx: Tx, server: Server, now_us: int) -> Server:
     return update_server(tx, server, now_us=now_us, generation=server.generation + 1)
 
 
-def settle(tx: Tx, server_id: str, *, now_us: int, **changes: Any) -> Server:
+def settle(tx: Tx, server_id: str, *, now_us: int, **changes: Any) -> None:
     """Record where an operation has left its server. A delete that waits keeps its mark."""
-    server = get_server(tx, server_id, deleted=True)
-    if server.task_state == "deleting":
-        changes.pop("task_state", None)
-    return update_server(tx, server, now_us=now_us, **changes)
+    settle_server(tx, server_id, now_us=now_us, **changes)
 
 
 # -- instance action events
@@ -99,6 +96,12 @@ _FINISH_EVENTS = sa.update(instance_action_events).where(
 def start_event(tx: Tx, action_id: int, event: str, *, host: str | None, now_us: int) -> None:
     _insert_event(tx, action_id, event, host=host, now_us=now_us)
     tx.execute(_CHANGE_ACTION, {"of_action": action_id, "updated_at_us": now_us})
+
+
+def start_events(tx: Tx, action_ids: Sequence[int], event: str, *, now_us: int) -> None:
+    """The same event of many new actions, of servers without a host."""
+    rows = [{"action_id": action_id, "event": event, "started_at_us": now_us} for action_id in action_ids]
+    tx.execute(_INSERT_EVENT, rows)
 
 
 def _insert_event(tx: Tx, action_id: int, event: str, *, host: str | None, now_us: int) -> None:

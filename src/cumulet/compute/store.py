@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -319,6 +319,49 @@ def update_server(tx: Tx, server: Server, *, now_us: int, **changes: Any) -> Ser
     if matched != 1:
         raise Conflict(f"Instance {server.id} was changed by another request.", reason="CHANGED_MEANWHILE")
     return msgspec.structs.replace(server, **changes, updated_at_us=now_us, revision=server.revision + 1)
+
+
+_SETTLE = sa.update(servers).where(servers.c.id == sa.bindparam("of_id")).values(revision=servers.c.revision + 1)
+_SETTLE_TASK = _SETTLE.values(
+    task_state=sa.case((servers.c.task_state == "deleting", servers.c.task_state), else_=sa.bindparam("to_task_state"))
+)
+
+
+def settle_server(tx: Tx, server_id: str, *, now_us: int, **changes: Any) -> None:
+    """Change columns of a server whatever its revision; a delete that waits keeps its mark as the task state."""
+    if "host" in changes:
+        raise AssertionError("ownership changes in change_owner alone")
+    values = {k: getattr(v, "value", v) for k, v in changes.items()} | {"of_id": server_id, "updated_at_us": now_us}
+    statement = _SETTLE
+    if "task_state" in values:
+        statement, values["to_task_state"] = _SETTLE_TASK, values.pop("task_state")
+    if tx.changed(statement, values) != 1:
+        raise NotFound(f"Instance {server_id} could not be found.")
+
+
+_SCHEDULING = (
+    sa.update(servers)
+    .where(servers.c.id.in_(sa.bindparam("of_ids", expanding=True)))
+    .values(task_state="scheduling", generation=servers.c.generation + 1, revision=servers.c.revision + 1)
+)
+_INSERT_ACTIONS = sa.insert(instance_actions).returning(instance_actions.c.id, sort_by_parameter_order=True)
+
+
+def begin_scheduling(
+    tx: Tx, server_ids: Sequence[str], operation_ids: Sequence[str], *, request_id: str, user_id: str,
+    project_id: str | None, now_us: int,
+) -> list[int]:  # fmt: skip
+    """Servers of one request, inserted by this transaction, begin to boot; the ids of their `create` actions."""
+    for part in range(0, len(server_ids), 500):
+        tx.execute(_SCHEDULING, {"of_ids": list(server_ids[part : part + 500]), "updated_at_us": now_us})
+    rows = [
+        {
+            "server_id": server_id, "request_id": request_id, "action": "create", "user_id": user_id,
+            "project_id": project_id, "operation_id": operation_id, "started_at_us": now_us, "updated_at_us": now_us,
+        }
+        for server_id, operation_id in zip(server_ids, operation_ids, strict=True)
+    ]  # fmt: skip
+    return [int(row.id) for row in tx.execute(_INSERT_ACTIONS, rows)]
 
 
 _OF_GENERATION = sa.update(servers).where(

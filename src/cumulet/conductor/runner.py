@@ -102,6 +102,9 @@ class StepContext:
         self.wish = asyncio.Event()
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
+        if self._runner.db.is_sqlite:
+            # A few lookups by key in our own address space: less work than changing threads.
+            return self._runner.db.read(fn)
         return await self._runner.db.read_async(fn)
 
     async def record(self, fn: Callable[[Tx], None]) -> Wishes:
@@ -233,12 +236,10 @@ class Runner:
     # -- carrying one operation
 
     async def _carry(self, operation_id: str) -> None:
-        carried = await self.db.write_async(lambda tx: self._claim(tx, operation_id))
+        carried = await self.db.write_async(lambda tx: self._claim_and_begin(tx, operation_id))
         if carried is None:
             return
-        saga = self.sagas[carried[0]]
-        operation = carried[1]
-        context = StepContext(self, operation.id, operation.subject)
+        saga, context, operation = carried
         self._contexts[operation_id] = context
         try:
             while operation.status.running:
@@ -249,7 +250,27 @@ class Runner:
         except LeaseLost:
             log.info("operation %s: another runner has taken it", operation_id)
 
-    def _claim(self, tx: Tx, operation_id: str) -> tuple[str, Carried] | None:
+    def _claim_and_begin(self, tx: Tx, operation_id: str) -> tuple[Saga[Any], StepContext, Carried] | None:
+        """Take the operation, and in the same transaction run the database steps that are next."""
+        claimed = self._claim(tx, operation_id)
+        if claimed is None:
+            return None
+        saga, operation = claimed
+        context = StepContext(self, operation.id, operation.subject)
+        do = self._next(saga, operation)
+        if do is not None and not is_host_step(do) and operation.not_before_us <= self.clock.now_us():
+            try:
+                with tx.savepoint():
+                    position = operation.position
+                    operation = self._save(tx, saga, context, operation, state=operation.state, position=position)
+            except DBAPIError:
+                raise
+            except Exception:
+                # It will fail again in a transaction of its own, where failures are dealt with.
+                log.debug("operation %s: not begun with its claim", operation_id, exc_info=True)
+        return saga, context, operation
+
+    def _claim(self, tx: Tx, operation_id: str) -> tuple[Saga[Any], Carried] | None:
         row = tx.first(_FOUND, {"of_id": operation_id})
         now = self.clock.now_us()
         if row is None or not Status(row.status).running:
@@ -266,7 +287,7 @@ class Runner:
             },
         )
         saga = self.sagas[row.saga]
-        return saga.name, Carried(
+        return saga, Carried(
             id=row.id,
             subject=row.subject,
             status=Status(row.status),
@@ -325,7 +346,7 @@ class Runner:
                 break
             try:
                 with tx.savepoint():
-                    self._record_status(tx, saga, context, state, item)
+                    self._record_status(tx, saga, context, state, position)
                     state = item.do(tx, context, state)  # type: ignore[call-arg,arg-type]
                 position += 1
             except (StepFailed, ApiError) as problem:
@@ -333,7 +354,7 @@ class Runner:
                     raise
                 status, error = Status.UNWINDING, _failure(problem)
         if status is Status.FORWARD and position < len(plan):
-            self._record_status(tx, saga, context, state, plan[position])
+            self._record_status(tx, saga, context, state, position)
         while status is Status.UNWINDING and position >= 0 and not is_host_step(saga.steps[position].undo):
             state = saga.steps[position].undo(tx, context, state)  # type: ignore[call-arg,arg-type]
             position -= 1
@@ -344,9 +365,12 @@ class Runner:
             status = Status.UNWOUND
         return self._store(tx, operation, status=status, position=position, state=state, error=error, abort=abort)
 
-    def _record_status(self, tx: Tx, saga: Saga[Any], context: StepContext, state: Any, item: Any) -> None:
-        if saga.record_status is not None and item.status:
-            saga.record_status(tx, context, state, item.status)
+    def _record_status(self, tx: Tx, saga: Saga[Any], context: StepContext, state: Any, position: int) -> None:
+        """On the way forward: the status of the step at `position`, unless the step before it had the same."""
+        status = saga.plan[position].status
+        before = saga.plan[position - 1].status if position > 0 else ""
+        if saga.record_status is not None and status and status != before:
+            saga.record_status(tx, context, state, status)
 
     def _store(
         self,

@@ -274,6 +274,15 @@ def remove_member(tx: Tx, member: Member) -> None:
 
 # -- for compute
 
+_DATA = sa.select(
+    images.c.id, images.c.status, images.c.disk_format, images.c.size, images.c.virtual_size, images.c.os_hash_value
+).where(images.c.deleted_at_us.is_(None), images.c.id == sa.bindparam("of_id"))
+
+
+def data_of(tx: Tx, image_id: str) -> Any:
+    """What a host needs to know of a living image's data, or None."""
+    return tx.first(_DATA, {"of_id": image_id})
+
 
 def boot_image(tx: Tx, caller: Caller, image_id: str) -> BootImage:
     """The image a server is to be made from; 400 where the caller cannot see it or it is not active, as in Nova."""

@@ -335,15 +335,25 @@ _GROUPS = (
 )
 
 
+_ANY = sa.select(ports.c.id).where(ports.c.server_id == sa.bindparam("of_server_id")).limit(1)
+
+
+def has_ports(tx: Tx, server_id: str) -> bool:
+    return tx.first(_ANY, {"of_server_id": server_id}) is not None
+
+
 def ports_of(tx: Tx, server_ids: Sequence[str]) -> dict[str, list[PortView]]:
     """The ports of many servers, each server's in its own order. Servers without ports are not in the answer."""
     found: dict[str, list[PortView]] = {}
     for part in in_parts(server_ids):
         parameters = {"server_ids": list(part)}
+        rows = tx.execute(_PORTS, parameters).all()
+        if not rows:
+            continue
         groups: dict[str, tuple[str, ...]] = {}
         for port_id, name in map(tuple, tx.execute(_GROUPS, parameters).all()):
             groups[port_id] = (*groups.get(port_id, ()), name)
-        for server_id, *columns in map(tuple, tx.execute(_PORTS, parameters).all()):
+        for server_id, *columns in map(tuple, rows):
             views = found.setdefault(server_id, [])
             _add_row(views, columns, groups)
     return found
@@ -398,8 +408,8 @@ def servers_with_address(tx: Tx, project_id: str | None, address_or_cidr: str) -
 
 def bind(tx: Tx, server_id: str, host: str) -> None:
     """The server's ports are plugged on `host`: their active binding names it. Inactive bindings elsewhere stay."""
-    bindings.move_active(tx, Which.SERVER, server_id, host)
-    _plugged(tx, server_id)
+    if _plugged(tx, server_id):
+        bindings.move_active(tx, Which.SERVER, server_id, host)
 
 
 def unbind(tx: Tx, server_id: str) -> None:
@@ -419,15 +429,16 @@ def remove_binding(tx: Tx, server_id: str, host: str) -> None:
 
 def activate_binding(tx: Tx, server_id: str, host: str) -> None:
     """The move happened: the binding to `host` is the active one and the only one."""
-    bindings.activate(tx, Which.SERVER, server_id, host)
-    _plugged(tx, server_id)
+    if _plugged(tx, server_id):
+        bindings.activate(tx, Which.SERVER, server_id, host)
 
 
 _PLUGGED = sa.update(ports).where(ports.c.server_id == sa.bindparam("of_server_id")).values(status="ACTIVE")
 
 
-def _plugged(tx: Tx, server_id: str) -> None:
-    tx.execute(_PLUGGED, {"of_server_id": server_id})
+def _plugged(tx: Tx, server_id: str) -> bool:
+    """Its ports work; False if it has none."""
+    return tx.changed(_PLUGGED, {"of_server_id": server_id}) > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

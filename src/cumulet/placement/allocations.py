@@ -30,6 +30,36 @@ class InsufficientCapacity(Conflict):
 _REASONS = {VCPU: "INSUFFICIENT_VCPU", MEMORY_MB: "INSUFFICIENT_MEMORY", DISK_GB: "INSUFFICIENT_DISK"}
 
 
+# Every boot and every move asks and says these: statements built once.
+_OF_PROVIDER: sa.BindParameter[int] = sa.bindparam("of_provider")
+_OF_CONSUMER: sa.BindParameter[str] = sa.bindparam("of_consumer")
+_HELD_HERE = sa.and_(allocations.c.consumer_uuid == _OF_CONSUMER, allocations.c.provider_id == _OF_PROVIDER)
+_PROVIDER_ID = sa.select(resource_providers.c.id).where(resource_providers.c.name == sa.bindparam("of_name"))
+_INVENTORY = sa.select(inventories).where(inventories.c.provider_id == _OF_PROVIDER)
+_USED_BY_OTHERS = (
+    sa.select(allocations.c.resource_class, sa.func.sum(allocations.c.used).label("used"))
+    .where(allocations.c.provider_id == _OF_PROVIDER, allocations.c.consumer_uuid != _OF_CONSUMER)
+    .group_by(allocations.c.resource_class)
+)
+_PROVIDERS_OF = sa.select(allocations.c.provider_id).where(allocations.c.consumer_uuid == _OF_CONSUMER).distinct()
+_CONSUMER = sa.select(consumers).where(consumers.c.uuid == _OF_CONSUMER)
+_RAISE_CONSUMER = (
+    sa.update(consumers).where(consumers.c.uuid == _OF_CONSUMER).values(generation=consumers.c.generation + 1)
+)
+_INSERT_CONSUMER = sa.insert(consumers)
+_DROP_EMPTY = sa.delete(consumers).where(
+    consumers.c.uuid == _OF_CONSUMER, ~sa.exists().where(allocations.c.consumer_uuid == consumers.c.uuid)
+)
+_INSERT_SHARE = sa.insert(allocations)
+_MOVE_SHARE = sa.update(allocations).where(_HELD_HERE)
+_DROP_SHARE = sa.delete(allocations).where(_HELD_HERE)
+_TOUCH = (
+    sa.update(resource_providers)
+    .where(resource_providers.c.id == _OF_PROVIDER)
+    .values(generation=resource_providers.c.generation + 1)
+)
+
+
 def set_inventory(tx: Tx, *, name: str, uuid: str, inventory: Mapping[str, tuple[int, float]], now_us: int) -> None:
     """Make or update a host's provider: resource class -> (total, allocation ratio). Allocations are untouched."""
     row = tx.first(sa.select(resource_providers.c.id).where(resource_providers.c.name == name))
@@ -77,18 +107,9 @@ def claim(
     A consumer that already holds a share there keeps just what is asked now: claiming twice claims once.
     """
     provider_id = _provider_id(tx, provider)
-    inventory = {
-        row.resource_class: row
-        for row in tx.all(sa.select(inventories).where(inventories.c.provider_id == provider_id))
-    }
-    used = {
-        row.resource_class: int(row.used)
-        for row in tx.all(
-            sa.select(allocations.c.resource_class, sa.func.sum(allocations.c.used).label("used"))
-            .where(allocations.c.provider_id == provider_id, allocations.c.consumer_uuid != consumer)
-            .group_by(allocations.c.resource_class)
-        )
-    }
+    inventory = {row.resource_class: row for row in tx.all(_INVENTORY, {"of_provider": provider_id})}
+    others = tx.all(_USED_BY_OTHERS, {"of_provider": provider_id, "of_consumer": consumer})
+    used = {row.resource_class: int(row.used) for row in others}
     wanted = {name: amount for name, amount in resources.items() if amount > 0}
     for name, amount in wanted.items():
         row = inventory.get(name)
@@ -99,13 +120,11 @@ def claim(
                 reason=_REASONS.get(name, "INSUFFICIENT_RESOURCES"),
                 private=f"{name}: {amount} asked, {used.get(name, 0)} of {room:g} used",
             )
-    _ensure_consumer(tx, consumer, project_id, user_id, consumer_type, now_us)
-    tx.execute(
-        sa.delete(allocations).where(allocations.c.consumer_uuid == consumer, allocations.c.provider_id == provider_id)
-    )
+    if _ensure_consumer(tx, consumer, project_id, user_id, consumer_type, now_us):
+        tx.execute(_DROP_SHARE, {"of_provider": provider_id, "of_consumer": consumer})
     if wanted:
         tx.execute(
-            sa.insert(allocations),
+            _INSERT_SHARE,
             [
                 {"consumer_uuid": consumer, "provider_id": provider_id, "resource_class": name, "used": amount}
                 for name, amount in wanted.items()
@@ -117,15 +136,11 @@ def claim(
 def hand_over(tx: Tx, *, source: str, target: str, provider: str, now_us: int, target_type: str) -> None:
     """Move the share of `provider` from consumer `source` to consumer `target`. Nothing to move is success."""
     provider_id = _provider_id(tx, provider)
-    row = tx.first(sa.select(consumers).where(consumers.c.uuid == source))
+    row = tx.first(_CONSUMER, {"of_consumer": source})
     if row is None:
         return
     _ensure_consumer(tx, target, row.project_id, row.user_id, target_type, now_us)
-    tx.execute(
-        sa.update(allocations)
-        .where(allocations.c.consumer_uuid == source, allocations.c.provider_id == provider_id)
-        .values(consumer_uuid=target)
-    )
+    tx.execute(_MOVE_SHARE, {"of_provider": provider_id, "of_consumer": source, "consumer_uuid": target})
     _touch(tx, provider_id, now_us)
     _drop_if_empty(tx, source)
     _drop_if_empty(tx, target)
@@ -133,12 +148,11 @@ def hand_over(tx: Tx, *, source: str, target: str, provider: str, now_us: int, t
 
 def release(tx: Tx, *, consumer: str, now_us: int, provider: str | None = None) -> None:
     """Give back what `consumer` holds, everywhere or of one provider. Idempotent."""
-    condition = [allocations.c.consumer_uuid == consumer]
-    if provider is not None:
-        condition.append(allocations.c.provider_id == _provider_id(tx, provider))
-    for row in tx.all(sa.select(allocations.c.provider_id).where(*condition).distinct()):
-        _touch(tx, row.provider_id, now_us)
-    tx.execute(sa.delete(allocations).where(*condition))
+    only = _provider_id(tx, provider) if provider is not None else None
+    for row in tx.all(_PROVIDERS_OF, {"of_consumer": consumer}):
+        if only in (None, row.provider_id):
+            _touch(tx, row.provider_id, now_us)
+            tx.execute(_DROP_SHARE, {"of_provider": row.provider_id, "of_consumer": consumer})
     _drop_if_empty(tx, consumer)
 
 
@@ -155,37 +169,33 @@ def held(tx: Tx, consumer: str) -> dict[str, dict[str, int]]:
 
 
 def _provider_id(tx: Tx, name: str) -> int:
-    found = tx.scalar(sa.select(resource_providers.c.id).where(resource_providers.c.name == name))
+    found = tx.scalar(_PROVIDER_ID, {"of_name": name})
     if found is None:
         raise InsufficientCapacity(f"{name} offers no resources.", reason="HOST_UNKNOWN")
     return int(found)
 
 
-def _ensure_consumer(tx: Tx, uuid: str, project_id: str, user_id: str, consumer_type: str, now_us: int) -> None:
-    matched = tx.changed(
-        sa.update(consumers).where(consumers.c.uuid == uuid).values(generation=consumers.c.generation + 1)
+def _ensure_consumer(tx: Tx, uuid: str, project_id: str, user_id: str, consumer_type: str, now_us: int) -> bool:
+    """Make it, or raise its generation; whether it was there, and so may hold something."""
+    if tx.changed(_RAISE_CONSUMER, {"of_consumer": uuid}):
+        return True
+    tx.execute(
+        _INSERT_CONSUMER,
+        {
+            "uuid": uuid,
+            "project_id": project_id,
+            "user_id": user_id,
+            "type": consumer_type,
+            "generation": 1,
+            "created_at_us": now_us,
+        },
     )
-    if matched == 0:
-        tx.execute(
-            sa.insert(consumers).values(
-                uuid=uuid,
-                project_id=project_id,
-                user_id=user_id,
-                type=consumer_type,
-                generation=1,
-                created_at_us=now_us,
-            )
-        )
+    return False
 
 
 def _drop_if_empty(tx: Tx, consumer: str) -> None:
-    if tx.first(sa.select(allocations.c.provider_id).where(allocations.c.consumer_uuid == consumer)) is None:
-        tx.execute(sa.delete(consumers).where(consumers.c.uuid == consumer))
+    tx.execute(_DROP_EMPTY, {"of_consumer": consumer})
 
 
 def _touch(tx: Tx, provider_id: int, now_us: int) -> None:
-    tx.execute(
-        sa.update(resource_providers)
-        .where(resource_providers.c.id == provider_id)
-        .values(generation=resource_providers.c.generation + 1, updated_at_us=now_us)
-    )
+    tx.execute(_TOUCH, {"of_provider": provider_id, "updated_at_us": now_us})
