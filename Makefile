@@ -4,9 +4,8 @@ SHELL := /bin/bash
 
 DRIVER ?= auto
 SEED ?= 1
-STEPS ?= 200
+STEPS ?= 25
 COUNT ?= 1000
-RUNS ?= 12
 PYTEST_ARGS ?=
 
 .PHONY: help demo test setup setup-python setup-qemu setup-test check generated bench sim sim-many crash golden conformance clean
@@ -45,17 +44,17 @@ bench: setup-qemu ## benchmarks: a table, and bench.json
 sim: setup-python ## one seed of the deterministic simulation (SEED=n STEPS=n)
 	@.venv/bin/python -m cumulet.testing.simulation --seed $(SEED) --steps $(STEPS)
 
-sim-many: setup-python ## many seeds in sequence; prints failures as seed and commit (COUNT=n)
-	@.venv/bin/python -m cumulet.testing.simulation --count $(COUNT) --steps $(STEPS)
+sim-many: setup-python ## many seeds from SEED on; prints failures as seed and commit (COUNT=n)
+	@.venv/bin/python -m cumulet.testing.simulation --seed $(SEED) --count $(COUNT) --steps $(STEPS)
 
-crash: setup-test ## real guests, killed for real (RUNS=n)
-	@CUMULET_CRASH_RUNS=$(RUNS) .venv/bin/python -m pytest -m qemu tests/qemu -k crash $(PYTEST_ARGS)
+crash: setup-qemu ## real guests whose keepers are killed, cut off and frozen
+	@.venv/bin/python -m pytest tests/qemu -k "dies or hangs or killing or killed or restarted or cut or cancelled" $(PYTEST_ARGS)
 
 golden: setup-python ## answers compared with those recorded from real Nova
-	@.venv/bin/python -m pytest tests/golden $(PYTEST_ARGS)
-
-conformance: setup-python ## the same requests to real Nova and to Cumulet, side by side
 	@.venv/bin/python -m pytest tests/conformance $(PYTEST_ARGS)
+
+conformance: setup-python ## the same requests to Cumulet and real Nova, side by side (ORACLE=URL; default: as recorded)
+	@scripts/conformance.sh $(if $(ORACLE),--oracle $(ORACLE))
 
 clean: ## what can be made again: .build, caches, bench.json (not .venv)
 	rm -rf .build bench.json .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
