@@ -6,8 +6,9 @@ from typing import Any
 
 from cumulet.compute.boot import BOOT
 from cumulet.compute.deletion import DELETION
+from cumulet.compute.evacuation import EVACUATION
 from cumulet.compute.live_migration import LIVE_MIGRATION
 from cumulet.compute.power import POWER_CHANGE
 from cumulet.conductor.saga import Saga
 
-SAGAS: dict[str, Saga[Any]] = {saga.name: saga for saga in (BOOT, DELETION, LIVE_MIGRATION, POWER_CHANGE)}
+SAGAS: dict[str, Saga[Any]] = {saga.name: saga for saga in (BOOT, DELETION, EVACUATION, LIVE_MIGRATION, POWER_CHANGE)}

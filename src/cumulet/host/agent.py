@@ -128,7 +128,7 @@ class Agent:
         driver, guest = self.driver, command.server_id
         match command:
             case m.Create():
-                return await driver.create(command.guest)
+                return await driver.create(command.guest, run=command.run)
             case m.Destroy():
                 return await driver.destroy(guest)
             case m.Start():

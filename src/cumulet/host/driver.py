@@ -175,8 +175,11 @@ class Driver(Protocol):
 
     # -- life
 
-    async def create(self, guest: Guest) -> Guest:
-        """Define, make the disk from the image, boot. Returns the frozen description (machine and CPU filled in)."""
+    async def create(self, guest: Guest, *, run: bool = True) -> Guest:
+        """Define, make the disk from the image, boot. Returns the frozen description (machine and CPU filled in).
+
+        Without `run` it is left stopped, ready for `start`.
+        """
         ...
 
     async def destroy(self, server_id: str) -> None:

@@ -28,6 +28,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 class Create(Command, frozen=True, tag="create"):
     guest: Guest
+    run: bool = True
 
 
 class Destroy(Command, frozen=True, tag="destroy"):

@@ -196,13 +196,14 @@ class SimulatedDriver:
 
     # -- life
 
-    async def create(self, guest: Guest) -> Guest:
+    async def create(self, guest: Guest, *, run: bool = True) -> Guest:
         found = self._guests.get(guest.server_id)
         if found is None:
             guest = msgspec.structs.replace(guest, machine_type=MACHINE_TYPE, cpu_model=CPU_MODEL)
             found = SimulatedGuest(guest=guest, state=GuestState.STOPPED)
             self._guests[guest.server_id] = found
-        found.run(self._clock.now_us())
+        if run:
+            found.run(self._clock.now_us())
         self._save(found)
         return found.guest
 

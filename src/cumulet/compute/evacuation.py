@@ -1,0 +1,325 @@
+"""Evacuation: start a server of a dead host on another one, from its image, for an administrator.
+
+Theory of operation. The server may only run elsewhere once it cannot run where it was: an administrator has said that
+the host is fenced (`force-down`), or its lease has run out and its watchdog has stopped its guests (`host.watchdog`).
+Silence alone is neither, and is refused. The destination's guest is made but not started above the line; the line is
+the one statement that moves ownership; only below it the guest is told to run. What is left on the source belongs to
+another host from then on, and is destroyed when that host is back, before anything else (`compute.drift`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+import sqlalchemy as sa
+
+from cumulet.compute import boot, operations, scheduler
+from cumulet.compute import hosts as host_records
+from cumulet.compute.attribute_types import HostName
+from cumulet.compute.model import Server, VmState
+from cumulet.compute.rules import ADMIN
+from cumulet.compute.service import COMPUTE
+from cumulet.compute.sight import server_in_sight
+from cumulet.compute.states import require_state
+from cumulet.compute.store import change_owner, flavors, get_server, hosts, migrations
+from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
+from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest, Conflict, NotFound, NotYet
+from cumulet.host import messages as m
+from cumulet.host.driver import Guest, GuestState
+from cumulet.network import for_compute as network
+from cumulet.placement import allocations as placement
+from cumulet.settings import Settings
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import rule
+from cumulet.web.schema import UNSET, Body, Key, LooseBool, Since, Unset, Until
+
+EVACUATE = rule("os_compute_api:os-evacuate", ADMIN)
+
+STOP_SECONDS = 5.0
+"""How long the dead host is given to answer after all."""
+_ALPHABET = "abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evacuate(Body):
+    """Compute API, "Evacuate Server (evacuate Action)"."""
+
+    host: HostName | Unset = UNSET
+    on_shared_storage: Annotated[LooseBool, Key("onSharedStorage"), Until("2.13", required=True)] = False
+    admin_password: Annotated[str | Unset, Key("adminPass")] = UNSET
+    force: Annotated[LooseBool, Since("2.29"), Until("2.67")] = False
+
+
+@COMPUTE.operation(
+    "POST",
+    "/servers/{server_id}/action",
+    action="evacuate",
+    rules=(Rule(EVACUATE),),
+    target=server_in_sight,
+    body=Evacuate,
+)
+def evacuate_server(call: Call[Server, Evacuate]) -> dict[str, str] | None:
+    """Start a server of a host that is down elsewhere, from its image. What its local disk held stays behind."""
+    server, body = call.target, call.body
+    host = None if isinstance(body.host, Unset) else body.host
+    if body.on_shared_storage and not isinstance(body.admin_password, Unset):
+        raise BadRequest("admin password can't be changed on existing disk")
+    if body.force and host is None:
+        raise BadRequest("Can't force to a non-provided destination")
+    if host is not None and call.tx.first(sa.select(hosts.c.id).where(hosts.c.name == host)) is None:
+        raise NotFound(f"Compute host {host} not found.")
+    if host is not None and host == server.host:
+        raise BadRequest("The target host can't be the same one.")
+    require_state(server, "evacuate", call.caller)
+    if server.host is None:
+        raise Conflict(f"Instance {server.id} is not ready", reason="NOT_READY")
+    _require_dead(call.tx, server.host, call.cloud.settings)
+    if body.on_shared_storage:
+        raise NotYet("Evacuating to shared storage is not implemented: disks are local to a host.")
+    stays_stopped = server.vm_state is VmState.STOPPED or call.version.at_least("2.95")
+    operations.begin(
+        call,
+        server,
+        EVACUATION,
+        lambda server, operation_id, action_id: _first_state(
+            call, server, operation_id, action_id, host=host, run=not stays_stopped
+        ),
+        action="evacuate",
+        event="compute_rebuild_instance",
+        task_state="rebuilding",
+    )
+    if call.version.at_least("2.14"):
+        return None
+    given = body.admin_password
+    return {"adminPass": _password(call) if isinstance(given, Unset) else given}
+
+
+def _password(call: Call[Any, Any]) -> str:
+    """As on create: answered, and put into the guest by nobody yet."""
+    return "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in call.cloud.clock.token_bytes(12))
+
+
+def _require_dead(tx: Tx, host: str, settings: Settings) -> None:
+    """Refuse unless the host's guests cannot run: that is more than that it does not answer."""
+    row = tx.first(sa.select(hosts.c.up, hosts.c.forced_down).where(hosts.c.name == host))
+    if row is None or row.forced_down:
+        return
+    if row.up:
+        raise BadRequest(f"Compute service of {host} is still in use.", reason="HOST_UP")
+    if not settings.fence_silent_hosts:
+        raise BadRequest(
+            f"Compute service of {host} is still in use: it does not answer, but its guests may be running. Make sure "
+            "that they are not, then say so with force-down.",
+            reason="NOT_FENCED",
+        )
+
+
+class Evacuation(msgspec.Struct, frozen=True, kw_only=True):
+    """State of the saga. `run`: whether the server shall run at the destination."""
+
+    server_id: str
+    operation_id: str
+    action_id: int
+    migration_id: int
+    migration_uuid: str
+    generation: int
+    source: str
+    asked_for: str | None
+    run: bool
+    destination: str | None = None
+    guest: Guest | None = None
+    """As the destination has frozen it."""
+
+
+def _first_state(
+    call: Call[Server, Evacuate], server: Server, operation_id: str, action_id: int, *, host: str | None, run: bool
+) -> Evacuation:
+    uuid = call.cloud.clock.uuid()
+    flavor = call.tx.scalar(sa.select(flavors.c.id).where(flavors.c.flavor_id == server.flavor.flavor_id))
+    result = call.tx.execute(
+        sa.insert(migrations).values(
+            uuid=uuid, server_id=server.id, project_id=call.caller.project_id or server.project_id,
+            user_id=call.caller.user_id, operation_id=operation_id, type="evacuation", status="accepted",
+            source_host=server.host, destination_host=host, old_flavor_number=flavor, new_flavor_number=flavor,
+            created_at_us=call.now_us, updated_at_us=call.now_us,
+        )
+    )  # fmt: skip
+    assert result.inserted_primary_key is not None
+    assert server.host is not None
+    return Evacuation(
+        server_id=server.id, operation_id=operation_id, action_id=action_id,
+        migration_id=int(result.inserted_primary_key[0]), migration_uuid=uuid, generation=server.generation,
+        source=server.host, asked_for=host, run=run,
+    )  # fmt: skip
+
+
+# -- steps, each beside its undo
+
+
+def pick_destination(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
+    """The host asked for, or the best; every check applies to both, forced or not."""
+    server = get_server(tx, state.server_id)
+    source = frozenset({state.source})
+    choice = scheduler.pick(host_records.views(tx), boot.need(tx, server, named=state.asked_for, not_on=source))
+    if choice.host is None:
+        reason = choice.rejected.get(state.asked_for) if state.asked_for is not None else None
+        raise StepFailed(reason or "NO_VALID_HOST", boot.NO_VALID_HOST, scheduler.explain(choice.rejected))
+    return msgspec.structs.replace(state, destination=choice.host)
+
+
+def claim_destination(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
+    """The destination's share for the server; the source's is held by the migration meanwhile."""
+    assert state.destination is not None
+    now = context.clock.now_us()
+    server = get_server(tx, state.server_id)
+    placement.hand_over(
+        tx, source=server.id, target=state.migration_uuid, provider=state.source, now_us=now, target_type="MIGRATION"
+    )
+    placement.claim(
+        tx, consumer=server.id, provider=state.destination, resources=boot.resources(server),
+        project_id=server.project_id, user_id=server.user_id, now_us=now,
+    )  # fmt: skip
+    _update_migration(tx, context, state, destination_host=state.destination)
+    return state
+
+
+def release_destination(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
+    now = context.clock.now_us()
+    if placement.held(tx, state.migration_uuid):
+        placement.release(tx, consumer=state.server_id, now_us=now)
+        placement.hand_over(
+            tx, source=state.migration_uuid, target=state.server_id, provider=state.source, now_us=now,
+            target_type="INSTANCE",
+        )  # fmt: skip
+    return state
+
+
+def bind_ports(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
+    assert state.destination is not None
+    network.add_binding(tx, state.server_id, state.destination)
+    return state
+
+
+def unbind_ports(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
+    if state.destination is not None:
+        network.remove_binding(tx, state.server_id, state.destination)
+    return state
+
+
+async def stop_source(context: Context, state: Evacuation) -> Evacuation:
+    """A host that answers after all stops the guest; one that answers and cannot is not evacuated."""
+    try:
+        await context.hosts.send(state.source, m.Stop(**_command(state), grace_seconds=0.0), seconds=STOP_SECONDS)
+    except m.HostUnreachable:
+        return state  # As it should be: it was fenced.
+    except m.VerbFailed as error:
+        seen = await operations.observe(context, state.source, state.server_id)
+        if seen in (GuestState.RUNNING, GuestState.PAUSED):
+            raise StepFailed("SOURCE_STILL_RUNS", "The server still runs on its host.", str(error)) from error
+    return state
+
+
+async def make_guest(context: Context, state: Evacuation) -> Evacuation:
+    """The guest at the destination, with a fresh disk, not running."""
+
+    def described(tx: Tx) -> Guest:
+        return boot.describe(tx, context, get_server(tx, state.server_id, deleted=True))
+
+    guest: Guest = await context.read(described)
+    frozen: Guest = await context.hosts.send(state.destination, m.Create(**_command(state), guest=guest, run=False))
+    return msgspec.structs.replace(state, guest=frozen)
+
+
+async def destroy_guest(context: Context, state: Evacuation) -> Evacuation:
+    await operations.unless_down(context, state.destination, m.Destroy(**_command(state)))
+    return state
+
+
+# -- below the line
+
+
+def record_host(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
+    """The commit: the one statement that moves ownership. The server runs nowhere before and after it."""
+    now = context.clock.now_us()
+    generation = change_owner(
+        tx, state.server_id, old=state.source, new=state.destination, generation=state.generation, now_us=now
+    )
+    operations.settle(
+        tx, state.server_id, now_us=now, guest=msgspec.to_builtins(state.guest), task_state="rebuild_spawning"
+    )
+    return msgspec.structs.replace(state, generation=generation)
+
+
+async def start_guest(context: Context, state: Evacuation) -> Evacuation:
+    """The destination, which owns it now, lets it run, where it is to run."""
+    if state.run:
+        assert state.destination is not None
+        await context.hosts.send(state.destination, m.Start(**_command(state)))
+    return state
+
+
+def activate_ports(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
+    assert state.destination is not None
+    network.activate_binding(tx, state.server_id, state.destination)
+    return state
+
+
+def record_done(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
+    now = context.clock.now_us()
+    placement.release(tx, consumer=state.migration_uuid, now_us=now)
+    vm_state, power_state = operations.OBSERVED[GuestState.RUNNING if state.run else GuestState.STOPPED]
+    operations.settle(
+        tx, state.server_id, now_us=now, vm_state=vm_state, power_state=power_state, task_state=None, progress=0,
+        launched_at_us=now, fault_code=None, fault_message=None, fault_details=None, fault_at_us=None,
+    )  # fmt: skip
+    _update_migration(tx, context, state, status="done", ended_at_us=now)
+    operations.finish_events(tx, state.action_id, now_us=now)
+    return state
+
+
+def unwound(tx: Tx, context: Context, state: Evacuation, failure: Failure) -> None:
+    """The server belongs to its dead host as before; the migration's record and the action say why."""
+    now = context.clock.now_us()
+    _update_migration(
+        tx, context, state, status="error", reason=failure.reason, reason_text=failure.private or failure.public,
+        ended_at_us=now,
+    )  # fmt: skip
+    operations.settle(tx, state.server_id, now_us=now, task_state=None)
+    operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
+
+
+def _update_migration(tx: Tx, context: Context, state: Evacuation, **values: Any) -> None:
+    tx.execute(
+        sa.update(migrations)
+        .where(migrations.c.id == state.migration_id)
+        .values(**values, updated_at_us=context.clock.now_us())
+    )
+
+
+def _command(state: Evacuation) -> dict[str, Any]:
+    return {"server_id": state.server_id, "operation_id": state.operation_id, "generation": state.generation}
+
+
+EVACUATION = Saga(
+    name="evacuation",
+    state=Evacuation,
+    steps=(
+        Step(pick_destination, undo=nothing, status="accepted"),
+        Step(claim_destination, undo=release_destination, status="pre-migrating"),
+        Step(bind_ports, undo=unbind_ports, status="pre-migrating"),
+        Step(stop_source, undo=nothing, status="pre-migrating"),
+        Step(make_guest, undo=destroy_guest, status="pre-migrating"),
+    ),
+    # The guest runs nowhere, and the record now says: destination. From here on we only go forward.
+    finals=(
+        Final(record_host, status="post-migrating"),
+        Final(start_guest, status="post-migrating"),
+        Final(activate_ports, status="post-migrating"),
+        Final(record_done, status="post-migrating"),
+    ),
+    unwound=unwound,
+    record_status=lambda tx, context, state, status: _update_migration(tx, context, state, status=status),
+)
