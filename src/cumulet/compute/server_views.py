@@ -15,7 +15,8 @@ from cumulet.clock import iso_z
 from cumulet.compute.links import bookmark_root
 from cumulet.compute.model import Flavor, PowerState
 from cumulet.compute.rules import ADMIN, READER
-from cumulet.compute.store import hosts, server_group_members, server_groups, server_tags, servers
+from cumulet.compute.sight import project_in_sight
+from cumulet.compute.store import hosts, require_found, server_group_members, server_groups, server_tags, servers
 from cumulet.db.engine import Tx
 from cumulet.network import for_compute as network
 from cumulet.network.for_compute import PortView
@@ -132,23 +133,30 @@ def shown(call: Call[Any, Any], *, full: bool = True, groups: bool = False) -> S
 class Viewer:
     """Renders servers for one answer. Made with all that the rendered servers need already loaded."""
 
-    def __init__(self, call: Call[Any, Any], what: Shown, found: Sequence[Any]) -> None:
-        """`found`: rows of `select_for_views`."""
+    def __init__(
+        self, call: Call[Any, Any], what: Shown, found: Sequence[Any], only: ServerToShow | None = None
+    ) -> None:
+        """`found`: rows of `select_for_views`; `only`: what is known of the one to show."""
         self.call = call
         self.what = what
-        self.rows = [_ViewRow(*row) for row in found]
+        self.rows = [_ViewRow(*row) for row in found] if only is None else [only.row]
         ids = [row.id for row in self.rows]
         at_least = call.version.at_least
-        self.ports: dict[str, list[PortView]] = network.ports_of(call.tx, ids)
-        self.tags = _tags(call.tx, ids) if at_least("2.26") else {}
-        self.groups = _groups(call.tx, ids) if what.groups else {}
-        self.hosts = _hosts(call.tx)
+        has_tags, has_groups, has_ports = (only.has_tags, only.has_groups, only.has_ports) if only else (True,) * 3
+        self.ports: dict[str, list[PortView]] = network.ports_of(call.tx, ids) if has_ports else {}
+        self.tags = _tags(call.tx, ids) if has_tags and at_least("2.26") else {}
+        self.groups = _groups(call.tx, ids) if has_groups and what.groups else {}
+        self.hosts = _hosts(call.tx) if only is None else {only.row.host: only.host}
         self._root = bookmark_root(call)
         self._flavors: dict[str, dict[str, Any]] = {}
         self._service_url = call.service_url
         self._steps = [step for since, step in _STEPS if at_least(since)]
         self._with_properties = at_least("2.98")
         self._with_more_extended = at_least("2.3")
+
+    @classmethod
+    def of_one(cls, call: Call[Any, Any], what: Shown, server: ServerToShow) -> dict[str, Any]:
+        return cls(call, what, (), server).views()[0]
 
     def views(self) -> list[dict[str, Any]]:
         """All of them, in the order found."""
@@ -354,10 +362,53 @@ def select_for_views() -> sa.Select[Any]:
     return sa.select(*_COLUMNS)
 
 
+_HOST_COLUMNS = (hosts.c.name, hosts.c.zone, hosts.c.up, hosts.c.forced_down, hosts.c.disabled)
+_ViewHost: Any = msgspec.defstruct("_ViewHost", [str(column.name) for column in _HOST_COLUMNS], gc=False)
+_ONE = (
+    sa.select(
+        *_COLUMNS,
+        sa.exists().where(server_tags.c.server_id == servers.c.id).label("has_tags"),
+        sa.exists().where(server_group_members.c.server_id == servers.c.id).label("has_groups"),
+        network.any_port_of(servers.c.id).label("has_ports"),
+        *(column.label(f"host_{column.name}") for column in _HOST_COLUMNS),
+    )
+    .select_from(servers.outerjoin(hosts, hosts.c.name == servers.c.host))
+    .where(servers.c.id == sa.bindparam("of_id"))
+)
+
+
 def view_server(call: Call[Any, Any], server_id: str, what: Shown) -> dict[str, Any]:
     """One server, freshly read."""
-    rows = call.tx.all(select_for_views().where(servers.c.id == server_id))
-    return Viewer(call, what, rows).views()[0]
+    return Viewer.of_one(call, what, ServerToShow(call.tx.first(_ONE, {"of_id": server_id})))
+
+
+class ServerToShow:
+    """A server's row with its host's, and whether there is anything to look up elsewhere."""
+
+    __slots__ = ("has_groups", "has_ports", "has_tags", "host", "row")
+
+    def __init__(self, found: Any) -> None:
+        columns = tuple(found)
+        self.row = _ViewRow(*columns[: len(_COLUMNS)])
+        self.has_tags, self.has_groups, self.has_ports = columns[len(_COLUMNS) : len(_COLUMNS) + 3]
+        name, *host = columns[len(_COLUMNS) + 3 :]
+        self.host = _ViewHost(name, *host) if name is not None else None
+
+    @property
+    def project_id(self) -> str:
+        return str(self.row.project_id)
+
+    @property
+    def user_id(self) -> str:
+        return str(self.row.user_id)
+
+
+def server_to_show(call: Call[Any, Any]) -> ServerToShow:
+    """As `sight.server_in_sight`, for showing it: one statement."""
+    server_id = call.path["server_id"]
+    found = call.tx.first(_ONE, {"of_id": server_id})
+    require_found(found, server_id, project_id=project_in_sight(call))
+    return ServerToShow(found)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -381,26 +432,29 @@ def _decoded(text: str) -> dict[str, Any]:
     return value
 
 
+_IDS: sa.BindParameter[Any] = sa.bindparam("of_ids", expanding=True)
+_TAGS = sa.select(server_tags).where(server_tags.c.server_id.in_(_IDS)).order_by(server_tags.c.tag)
+_GROUPS = (
+    sa.select(server_group_members.c.server_id, server_groups.c.id)
+    .join(server_groups, server_groups.c.id == server_group_members.c.group_id)
+    .where(server_group_members.c.server_id.in_(_IDS))
+)
+_HOSTS = sa.select(*_HOST_COLUMNS)
+
+
 def _tags(tx: Tx, ids: Sequence[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    query = sa.select(server_tags).where(server_tags.c.server_id.in_(ids)).order_by(server_tags.c.tag)
-    for server_id, tag in map(tuple, tx.all(query)):
+    for server_id, tag in map(tuple, tx.all(_TAGS, {"of_ids": ids})):
         found.setdefault(server_id, []).append(tag)
     return found
 
 
 def _groups(tx: Tx, ids: Sequence[str]) -> dict[str, list[str]]:
-    query = (
-        sa.select(server_group_members.c.server_id, server_groups.c.id)
-        .join(server_groups, server_groups.c.id == server_group_members.c.group_id)
-        .where(server_group_members.c.server_id.in_(ids))
-    )
-    return {server_id: [group_id] for server_id, group_id in map(tuple, tx.all(query))}
+    return {server_id: [group_id] for server_id, group_id in map(tuple, tx.all(_GROUPS, {"of_ids": ids}))}
 
 
 def _hosts(tx: Tx) -> dict[str | None, Any]:
-    query = sa.select(hosts.c.name, hosts.c.zone, hosts.c.up, hosts.c.forced_down, hosts.c.disabled)
-    return {row.name: row for row in tx.all(query)}
+    return {row.name: row for row in tx.all(_HOSTS)}
 
 
 def _host_status(host: Any, row: Any) -> str:

@@ -14,7 +14,14 @@ from cumulet.compute.links import links, next_links, page
 from cumulet.compute.model import Server
 from cumulet.compute.rules import ADMIN, MEMBER, READER
 from cumulet.compute.server_filters import ServersQuery, select_servers
-from cumulet.compute.server_views import Viewer, select_for_views, shown, view_server
+from cumulet.compute.server_views import (
+    ServerToShow,
+    Viewer,
+    select_for_views,
+    server_to_show,
+    shown,
+    view_server,
+)
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
@@ -67,10 +74,10 @@ def list_servers_in_detail(call: Call[None, None]) -> dict[str, Any]:
     return _listed(call, "servers/detail", Viewer(call, shown(call), found).views())
 
 
-@COMPUTE.operation("GET", "/servers/{server_id}", rules=(Rule(SHOW),), target=server_in_sight, query=ShowQuery)
-def show_server(call: Call[Server, None]) -> dict[str, Any]:
+@COMPUTE.operation("GET", "/servers/{server_id}", rules=(Rule(SHOW),), target=server_to_show, query=ShowQuery)
+def show_server(call: Call[ServerToShow, None]) -> dict[str, Any]:
     """Show a server."""
-    return {"server": view_server(call, call.target.id, shown(call, groups=True))}
+    return {"server": Viewer.of_one(call, shown(call, groups=True), call.target)}
 
 
 @COMPUTE.operation(

@@ -11,5 +11,9 @@ from cumulet.web.operation import Call
 
 def server_in_sight(call: Call[Any, Any]) -> Server:
     """The server named by the path, or NotFound: the same words for another project's as for one that never was."""
-    project_id = None if call.caller.is_admin else call.caller.project_id or ""
-    return get_server(call.tx, call.path["server_id"], project_id=project_id)
+    return get_server(call.tx, call.path["server_id"], project_id=project_in_sight(call))
+
+
+def project_in_sight(call: Call[Any, Any]) -> str | None:
+    """The one project whose things the caller can see; None: every one's."""
+    return None if call.caller.is_admin else call.caller.project_id or ""

@@ -280,13 +280,18 @@ _INSERT_ACTION = sa.insert(instance_actions)
 def get_server(tx: Tx, server_id: str, *, project_id: str | None = None, deleted: bool = False) -> Server:
     """The server, or NotFound with Nova's words. `project_id`: None sees every project (administrators)."""
     row = tx.first(_SERVER, {"of_id": server_id})
+    require_found(row, server_id, project_id=project_id, deleted=deleted)
+    return server_from_row(row)
+
+
+def require_found(row: Any, server_id: str, *, project_id: str | None, deleted: bool = False) -> None:
+    """`get_server`'s NotFound, for a row of `servers` or None."""
     if (
         row is None
         or (project_id is not None and row.project_id != project_id)
         or (row.deleted_at_us is not None and not deleted)
     ):
         raise NotFound(f"Instance {server_id} could not be found.")
-    return server_from_row(row)
 
 
 def insert_servers(tx: Tx, new: Iterable[Server]) -> None:

@@ -338,6 +338,11 @@ _GROUPS = (
 _ANY = sa.select(ports.c.id).where(ports.c.server_id == sa.bindparam("of_server_id")).limit(1)
 
 
+def any_port_of(server_id: sa.ColumnElement[Any]) -> sa.Exists:
+    """Whether a server has ports, for compute's own statements."""
+    return sa.exists().where(ports.c.server_id == server_id)
+
+
 def has_ports(tx: Tx, server_id: str) -> bool:
     return tx.first(_ANY, {"of_server_id": server_id}) is not None
 
