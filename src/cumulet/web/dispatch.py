@@ -25,8 +25,8 @@ from cumulet.web import faults, refusals
 from cumulet.web.context import Cloud
 from cumulet.web.json_reader import LARGEST_BODY, read_json
 from cumulet.web.negotiation import HEADER, LEGACY, Negotiated, UnacceptableVersion, negotiate
-from cumulet.web.operation import Call, Caller, Headers, Operation, Query, Refused, Reply, Service
-from cumulet.web.router import Place, Router, select
+from cumulet.web.operation import Call, Caller, Headers, Microversion, Operation, Query, Refused, Reply, Service
+from cumulet.web.router import Gap, Place, Router, select
 from cumulet.web.schema import Empty, plan
 
 log = logging.getLogger(__name__)
@@ -153,31 +153,39 @@ class Exchange:
         self.negotiated = negotiated = negotiate(service, self.headers.get(HEADER), self.headers.get(LEGACY))
         self._require_json(service, place, method)
         version = negotiated.version
-        operation, body = await self._operation(place, method)
+        operation, body = await self._operation(place, values, method)
         if project_id is not None and project_id != caller.project_id:
             raise BadRequest("Malformed request URL: its project_id is not the one of the token.")
         query = Query(_pairs(self.scope.get("query_string", b"")))
         parameters = plan(operation.query, version).read_query(query.pairs) if operation.query is not None else None
-        call: Call[Any, Any] = Call(
-            caller=caller,
+        call = self._call(version, dict(zip(registry.parameter_names[id(operation)], values, strict=True)))
+        call.query, call.parameters = query, parameters
+        call.body = self._body(operation, body)
+        call.authorise = _authoriser(call, operation)
+        return self._success(operation, await self._perform(operation, call))
+
+    def _call(self, version: Microversion, path: dict[str, str]) -> Call[Any, Any]:
+        """A call as far as it is known before its operation, which binds the rest."""
+        assert self.caller is not None
+        assert self.service is not None
+        return Call(
+            caller=self.caller,
             version=version,
-            path=dict(zip(registry.parameter_names[id(operation)], values, strict=True)),
-            query=query,
-            body=self._body(operation, body),
+            path=path,
+            query=Query([]),
+            body=None,
             target=None,
-            cloud=registry.cloud,
+            cloud=self.registry.cloud,
             request_id=self.request_id,
             base_url=self.base_url,
-            service_url=self.base_url + service.prefix,
-            now_us=registry.cloud.clock.now_us(),
+            service_url=self.base_url + self.service.prefix,
+            now_us=self.registry.cloud.clock.now_us(),
             authorise=_unbound,
             request=Request(self.scope, self.receive),
             headers=Headers(self.scope["headers"]),
-            parameters=parameters,
+            parameters=None,
             client=self.client,
         )
-        call.authorise = _authoriser(call, operation)
-        return self._success(operation, await self._perform(operation, call))
 
     def _is_public(self, place: Place) -> bool:
         method = "GET" if self.method == "HEAD" and "HEAD" not in place.operations else self.method
@@ -216,7 +224,7 @@ class Exchange:
     def _has_body(self) -> bool:
         return self.headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.headers
 
-    async def _operation(self, place: Place, method: str) -> tuple[Operation, Any]:
+    async def _operation(self, place: Place, values: tuple[str, ...], method: str) -> tuple[Operation, Any]:
         """The operation meant, and the JSON of its body (UNSET where nothing was sent)."""
         body: Any = UNSET
         action: str | None = None
@@ -231,6 +239,7 @@ class Exchange:
             candidates, gap = place.operations.get(method), place.gaps.get(method)
         if candidates is None:
             if gap is not None:
+                await self._admit_to_gap(gap, values)
                 raise faults.gap_error(gap)
             candidates = place.operations[method]
         assert self.negotiated is not None
@@ -240,6 +249,25 @@ class Exchange:
         if body is UNSET and operation.body is not None and not operation.raw_body:
             body = await self._read()
         return operation, body
+
+    async def _admit_to_gap(self, gap: Gap, values: tuple[str, ...]) -> None:
+        """What is not offered yet is refused like the rest: outside its microversions, out of sight, by its rule."""
+        assert self.negotiated is not None
+        if not gap.gone and not gap.exists(self.negotiated.version):
+            raise faults.not_found()
+        admission = gap.admission()
+        if admission is None or gap.gone:
+            return
+        rule, target = admission
+        call = self._call(self.negotiated.version, dict(zip(("server_id", "id"), values, strict=False)))
+
+        def admit(tx: Tx) -> None:
+            call.tx = tx
+            call.target = target(call) if target is not None else None
+            if not call.cloud.policy.check(rule, call.caller, _facts(call)):
+                raise Refused(rule)
+
+        await call.cloud.db.read_async(admit)
 
     async def _read(self) -> Any:
         data = await _whole_body(self.receive, self.headers.get(b"content-length"))

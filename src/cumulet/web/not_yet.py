@@ -1,15 +1,19 @@
 """What OpenStack's APIs have and Cumulet has not yet: these answer 501 and name the gap; all else unknown is 404.
 
-A line is ``METHOD... PATH [ACTION]``, below the service's prefix; GONE marks what Nova itself answers 410 for. A line
-that has become an operation counts no more (the registry wins), so nobody need edit this table to add an operation.
+A line is ``METHOD... PATH [ACTION] [FIRST-LAST]``, below the service's prefix, with the microversions in which
+OpenStack has it where those are not all; GONE marks what Nova itself answers 410 for. A line that has become an
+operation counts no more (the registry wins), so nobody need edit this table to add an operation.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
-from cumulet.web.operation import Service
+from cumulet.web.operation import Microversion, Service
 from cumulet.web.router import Gap
+
+_VERSIONS = re.compile(r"\d+\.\d+-(\d+\.\d+)?", re.ASCII)
 
 
 def gaps(services: Iterable[Service]) -> Iterator[Gap]:
@@ -18,10 +22,18 @@ def gaps(services: Iterable[Service]) -> Iterator[Gap]:
         for line in TABLES.get(service.error_style, "").strip().splitlines():
             words = line.split()
             gone = words[0] == "GONE"
+            since, until = _versions(words.pop()) if _VERSIONS.fullmatch(words[-1]) else (None, None)
             at = next(n for n, word in enumerate(words) if word.startswith("/"))
             action = words[at + 1] if len(words) > at + 1 else None
             for method in words[int(gone) : at]:
-                yield Gap(service=service, method=method, path=words[at], action=action, gone=gone)
+                yield Gap(
+                    service=service, method=method, path=words[at], action=action, gone=gone, since=since, until=until
+                )
+
+
+def _versions(text: str) -> tuple[Microversion, Microversion | None]:
+    first, last = text.split("-")
+    return Microversion.parse(first), Microversion.parse(last) if last else None
 
 
 TABLES: dict[str, str] = {
@@ -33,14 +45,16 @@ GET /flavors/detail
 GET POST /flavors/{flavor_id}/os-extra_specs
 GET PUT DELETE /flavors/{flavor_id}/os-extra_specs/{id}
 GET /flavors/{flavor_id}/os-flavor-access
-GET PUT DELETE /flavors/{id}
+GET /flavors/{id}
+PUT /flavors/{id} 2.55-
+DELETE /flavors/{id}
 POST /flavors/{id}/action addTenantAccess
 POST /flavors/{id}/action removeTenantAccess
-GET /images
-GET /images/detail
-GET DELETE /images/{id}
-GET POST PUT /images/{image_id}/metadata
-GET PUT DELETE /images/{image_id}/metadata/{id}
+GET /images 2.1-2.35
+GET /images/detail 2.1-2.35
+GET DELETE /images/{id} 2.1-2.35
+GET POST PUT /images/{image_id}/metadata 2.1-2.38
+GET PUT DELETE /images/{image_id}/metadata/{id} 2.1-2.38
 GET /limits
 GONE GET POST /os-agents
 GONE PUT DELETE /os-agents/{id}
@@ -49,15 +63,15 @@ GET PUT DELETE /os-aggregates/{id}
 POST /os-aggregates/{id}/action add_host
 POST /os-aggregates/{id}/action remove_host
 POST /os-aggregates/{id}/action set_metadata
-POST /os-aggregates/{id}/images
+POST /os-aggregates/{id}/images 2.81-
 POST /os-assisted-volume-snapshots
 DELETE /os-assisted-volume-snapshots/{id}
 GET /os-availability-zone
 GET /os-availability-zone/detail
-GET POST /os-baremetal-nodes
-GET DELETE /os-baremetal-nodes/{id}
-POST /os-baremetal-nodes/{id}/action add_interface
-POST /os-baremetal-nodes/{id}/action remove_interface
+GET POST /os-baremetal-nodes 2.1-2.35
+GET DELETE /os-baremetal-nodes/{id} 2.1-2.35
+POST /os-baremetal-nodes/{id}/action add_interface 2.1-2.35
+POST /os-baremetal-nodes/{id}/action remove_interface 2.1-2.35
 GONE GET POST /os-cells
 GONE GET /os-cells/capacities
 GONE GET /os-cells/detail
@@ -76,34 +90,34 @@ GONE POST /os-fixed-ips/{id}/action unreserve
 GONE GET /os-floating-ip-dns
 GONE GET PUT DELETE /os-floating-ip-dns/{domain_id}/entries/{id}
 GONE PUT DELETE /os-floating-ip-dns/{id}
-GET /os-floating-ip-pools
-GET POST /os-floating-ips
+GET /os-floating-ip-pools 2.1-2.35
+GET POST /os-floating-ips 2.1-2.35
 GONE GET POST /os-floating-ips-bulk
 GONE GET PUT /os-floating-ips-bulk/{id}
-GET DELETE /os-floating-ips/{id}
+GET DELETE /os-floating-ips/{id} 2.1-2.35
 GONE GET /os-fping
 GONE GET /os-fping/{id}
-GET /os-hosts
-GET PUT /os-hosts/{id}
-GET /os-hosts/{id}/reboot
-GET /os-hosts/{id}/shutdown
-GET /os-hosts/{id}/startup
+GET /os-hosts 2.1-2.42
+GET PUT /os-hosts/{id} 2.1-2.42
+GET /os-hosts/{id}/reboot 2.1-2.42
+GET /os-hosts/{id}/shutdown 2.1-2.42
+GET /os-hosts/{id}/startup 2.1-2.42
 GET /os-hypervisors
 GET /os-hypervisors/detail
-GET /os-hypervisors/statistics
+GET /os-hypervisors/statistics 2.1-2.87
 GET /os-hypervisors/{id}
-GET /os-hypervisors/{id}/search
-GET /os-hypervisors/{id}/servers
-GET /os-hypervisors/{id}/uptime
+GET /os-hypervisors/{id}/search 2.1-2.52
+GET /os-hypervisors/{id}/servers 2.1-2.52
+GET /os-hypervisors/{id}/uptime 2.1-2.87
 GET /os-instance_usage_audit_log
 GET /os-instance_usage_audit_log/{id}
 GET POST /os-keypairs
 GET DELETE /os-keypairs/{id}
 GET /os-migrations
-GET /os-networks
+GET /os-networks 2.1-2.35
 GONE POST /os-networks
 GONE POST /os-networks/add
-GET /os-networks/{id}
+GET /os-networks/{id} 2.1-2.35
 GONE DELETE /os-networks/{id}
 GONE POST /os-networks/{id}/action associate_host
 GONE POST /os-networks/{id}/action disassociate
@@ -115,10 +129,10 @@ GET /os-quota-sets/{id}/defaults
 GET /os-quota-sets/{id}/detail
 GONE GET POST /os-security-group-default-rules
 GONE GET DELETE /os-security-group-default-rules/{id}
-POST /os-security-group-rules
-DELETE /os-security-group-rules/{id}
-GET POST /os-security-groups
-GET PUT DELETE /os-security-groups/{id}
+POST /os-security-group-rules 2.1-2.35
+DELETE /os-security-group-rules/{id} 2.1-2.35
+GET POST /os-security-groups 2.1-2.35
+GET PUT DELETE /os-security-groups/{id} 2.1-2.35
 POST /os-server-external-events
 GET POST /os-server-groups
 GET DELETE /os-server-groups/{id}
@@ -126,33 +140,33 @@ GET /os-services
 PUT DELETE /os-services/{id}
 GET /os-simple-tenant-usage
 GET /os-simple-tenant-usage/{id}
-GET POST /os-snapshots
-GET /os-snapshots/detail
-GET DELETE /os-snapshots/{id}
-GET /os-tenant-networks
+GET POST /os-snapshots 2.1-2.35
+GET /os-snapshots/detail 2.1-2.35
+GET DELETE /os-snapshots/{id} 2.1-2.35
+GET /os-tenant-networks 2.1-2.35
 GONE POST /os-tenant-networks
-GET /os-tenant-networks/{id}
+GET /os-tenant-networks/{id} 2.1-2.35
 GONE DELETE /os-tenant-networks/{id}
-GET POST /os-volumes
-GET /os-volumes/detail
-GET DELETE /os-volumes/{id}
-GET POST /os-volumes_boot
-GET /os-volumes_boot/detail
-GET PUT DELETE /os-volumes_boot/{id}
-POST /os-volumes_boot/{id}/action confirmResize
-POST /os-volumes_boot/{id}/action createImage
-POST /os-volumes_boot/{id}/action os-start
-POST /os-volumes_boot/{id}/action os-stop
-POST /os-volumes_boot/{id}/action reboot
-POST /os-volumes_boot/{id}/action rebuild
-POST /os-volumes_boot/{id}/action resize
-POST /os-volumes_boot/{id}/action revertResize
-POST /os-volumes_boot/{id}/action trigger_crash_dump
+GET POST /os-volumes 2.1-2.35
+GET /os-volumes/detail 2.1-2.35
+GET DELETE /os-volumes/{id} 2.1-2.35
+GET POST /os-volumes_boot 2.1-2.102
+GET /os-volumes_boot/detail 2.1-2.102
+GET PUT DELETE /os-volumes_boot/{id} 2.1-2.102
+POST /os-volumes_boot/{id}/action confirmResize 2.1-2.102
+POST /os-volumes_boot/{id}/action createImage 2.1-2.102
+POST /os-volumes_boot/{id}/action os-start 2.1-2.102
+POST /os-volumes_boot/{id}/action os-stop 2.1-2.102
+POST /os-volumes_boot/{id}/action reboot 2.1-2.102
+POST /os-volumes_boot/{id}/action rebuild 2.1-2.102
+POST /os-volumes_boot/{id}/action resize 2.1-2.102
+POST /os-volumes_boot/{id}/action revertResize 2.1-2.102
+POST /os-volumes_boot/{id}/action trigger_crash_dump 2.17-2.102
 GET POST /servers
 GET /servers/detail
 GET PUT DELETE /servers/{id}
-POST /servers/{id}/action addFixedIp
-POST /servers/{id}/action addFloatingIp
+POST /servers/{id}/action addFixedIp 2.1-2.43
+POST /servers/{id}/action addFloatingIp 2.1-2.43
 POST /servers/{id}/action addSecurityGroup
 POST /servers/{id}/action changePassword
 POST /servers/{id}/action confirmResize
@@ -164,9 +178,9 @@ POST /servers/{id}/action injectNetworkInfo
 POST /servers/{id}/action lock
 POST /servers/{id}/action migrate
 POST /servers/{id}/action os-getConsoleOutput
-POST /servers/{id}/action os-getSPICEConsole
-POST /servers/{id}/action os-getSerialConsole
-POST /servers/{id}/action os-getVNCConsole
+POST /servers/{id}/action os-getSPICEConsole 2.1-2.5
+POST /servers/{id}/action os-getSerialConsole 2.1-2.5
+POST /servers/{id}/action os-getVNCConsole 2.1-2.5
 POST /servers/{id}/action os-migrateLive
 POST /servers/{id}/action os-resetState
 POST /servers/{id}/action os-start
@@ -174,8 +188,8 @@ POST /servers/{id}/action os-stop
 POST /servers/{id}/action pause
 POST /servers/{id}/action reboot
 POST /servers/{id}/action rebuild
-POST /servers/{id}/action removeFixedIp
-POST /servers/{id}/action removeFloatingIp
+POST /servers/{id}/action removeFixedIp 2.1-2.43
+POST /servers/{id}/action removeFloatingIp 2.1-2.43
 POST /servers/{id}/action removeSecurityGroup
 POST /servers/{id}/action rescue
 POST /servers/{id}/action resize
@@ -185,7 +199,7 @@ POST /servers/{id}/action revertResize
 POST /servers/{id}/action shelve
 POST /servers/{id}/action shelveOffload
 POST /servers/{id}/action suspend
-POST /servers/{id}/action trigger_crash_dump
+POST /servers/{id}/action trigger_crash_dump 2.17-
 POST /servers/{id}/action unlock
 POST /servers/{id}/action unpause
 POST /servers/{id}/action unrescue
@@ -199,9 +213,10 @@ GET /servers/{server_id}/ips
 GET /servers/{server_id}/ips/{id}
 GET POST PUT /servers/{server_id}/metadata
 GET PUT DELETE /servers/{server_id}/metadata/{id}
-GET /servers/{server_id}/migrations
-GET DELETE /servers/{server_id}/migrations/{id}
-POST /servers/{server_id}/migrations/{id}/action force_complete
+GET /servers/{server_id}/migrations 2.23-
+GET /servers/{server_id}/migrations/{id} 2.23-
+DELETE /servers/{server_id}/migrations/{id} 2.24-
+POST /servers/{server_id}/migrations/{id}/action force_complete 2.22-
 GET /servers/{server_id}/os-instance-actions
 GET /servers/{server_id}/os-instance-actions/{id}
 GET POST /servers/{server_id}/os-interface
@@ -211,12 +226,12 @@ GET DELETE /servers/{server_id}/os-server-password
 GONE GET /servers/{server_id}/os-virtual-interfaces
 GET POST /servers/{server_id}/os-volume_attachments
 GET PUT DELETE /servers/{server_id}/os-volume_attachments/{id}
-POST /servers/{server_id}/remote-consoles
-GET POST /servers/{server_id}/shares
-GET DELETE /servers/{server_id}/shares/{id}
-GET PUT DELETE /servers/{server_id}/tags
-GET PUT DELETE /servers/{server_id}/tags/{id}
-GET /servers/{server_id}/topology
+POST /servers/{server_id}/remote-consoles 2.6-
+GET POST /servers/{server_id}/shares 2.97-
+GET DELETE /servers/{server_id}/shares/{id} 2.97-
+GET PUT DELETE /servers/{server_id}/tags 2.26-
+GET PUT DELETE /servers/{server_id}/tags/{id} 2.26-
+GET /servers/{server_id}/topology 2.78-
 """,
     "identity": """
 GET POST /OS-EP-FILTER/endpoint_groups

@@ -237,6 +237,8 @@ class Service:
     error_style: str = "compute"
     """compute | identity | network | image | placement: the shape of error bodies."""
     operations: list[Operation] = field(default_factory=list)
+    gap_rules: dict[str, tuple[str, Callable[[Any], Any] | None]] = field(default_factory=dict)
+    """``METHOD PATH [ACTION]`` of what is not offered yet (`web.not_yet`) -> the rule and the target it will have."""
 
     def operation(
         self,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import unquote
 
 from cumulet.web.operation import Microversion, Operation, Service
@@ -26,6 +27,16 @@ class Gap:
     action: str | None
     gone: bool = False
     """OpenStack itself had it once and answers 410."""
+    since: Microversion | None = None
+    until: Microversion | None = None
+    """The microversions in which OpenStack has it; None: all from, or up to, here."""
+
+    def admission(self) -> tuple[str, Callable[[Any], Any] | None] | None:
+        """The policy rule and the target it will have, if they are known already."""
+        return self.service.gap_rules.get(f"{self.method} {self.path}" + (f" {self.action}" if self.action else ""))
+
+    def exists(self, version: Microversion) -> bool:
+        return (self.since is None or self.since <= version) and (self.until is None or version <= self.until)
 
 
 @dataclass(slots=True)
