@@ -93,6 +93,11 @@ DEVIATIONS: Final[tuple[Deviation, ...]] = (
         lines=("header ",),
         reason="There is no /versions below /v2.1: the path is unknown, and so without version headers.",
     ),
+    Deviation(
+        cases=("running/list@*", "running/show@*"),
+        lines=("_bytes: Nova answers null, Cumulet int",),
+        reason="Progress in bytes is told while it is known; the oracle's driver does not count any.",
+    ),
     # --- not yet --------------------------------------------------------------------------------------------------
     Deviation(
         cases=("create/block devices*", "create/personality given@*"),
