@@ -59,6 +59,13 @@ class Disks:
         create = [self.qemu_img, "create", "-q", "-f", "qcow2", self._inside(folder), str(size)]
         await self._tool(create, folder, uid, size)
 
+    async def grow(self, guest: Guest, folder: GuestFolder, uid: int | None) -> None:
+        """Bring a disk nobody uses to the size the description says; a smaller one is refused by the tool."""
+        size = _disk_bytes(guest)
+        await self._tool(
+            [self.qemu_img, "resize", "-q", "-f", "qcow2", self._inside(folder), str(size)], folder, uid, size
+        )
+
     async def _tool(
         self, command: list[str], folder: GuestFolder, uid: int | None, size: int, *binds: tuple[Path, str, str]
     ) -> None:

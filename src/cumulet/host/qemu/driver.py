@@ -16,7 +16,14 @@ from cumulet.host.driver import (
     MigrationPhase,
     MigrationProgress,
 )
-from cumulet.host.qemu import adoption, life, live_migration_destination, live_migration_source, suspension
+from cumulet.host.qemu import (
+    adoption,
+    cold_migration,
+    life,
+    live_migration_destination,
+    live_migration_source,
+    suspension,
+)
 from cumulet.host.qemu.disks import Disks
 from cumulet.host.qemu.facts import QemuFacts, probe
 from cumulet.host.qemu.host import QemuHost
@@ -143,6 +150,15 @@ class QemuDriver:
 
     async def resume_source(self, server_id: str) -> None:
         await live_migration_source.resume_source(self._host, server_id)
+
+    async def stand_by(self, server_id: str) -> None:
+        await cold_migration.stand_by(self._host, server_id)
+
+    async def stand_down(self, server_id: str) -> None:
+        await cold_migration.stand_down(self._host, server_id)
+
+    async def take_in(self, guest: Guest) -> None:
+        await cold_migration.take_in(self._host, guest)
 
     async def close(self) -> None:
         await self._host.close()

@@ -79,7 +79,9 @@ async def start(host: QemuHost, server_id: str) -> None:
 
 async def _run(host: QemuHost, folder: GuestFolder, record: GuestRecord) -> None:
     hypervisor = host.hypervisor(record.guest.server_id)
-    if hypervisor is not None and await hypervisor.run_state() in ("shutdown", "internal-error", "guest-panicked"):
+    if hypervisor is not None and (
+        record.standing_by or await hypervisor.run_state() in ("shutdown", "internal-error", "guest-panicked")
+    ):
         await _end(hypervisor, folder)
         hypervisor = None
     if hypervisor is None:

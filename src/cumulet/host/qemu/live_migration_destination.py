@@ -174,6 +174,12 @@ async def _stop_export(hypervisor: Hypervisor) -> None:
             raise
 
 
+async def finish_incoming(hypervisor: Hypervisor) -> None:
+    """All has arrived, and nobody else writes to the disk any more; the guest is not let run."""
+    await _wait_until_whole(hypervisor)
+    await _stop_export(hypervisor)
+
+
 async def resume_destination(host: QemuHost, server_id: str) -> None:
     async with host.lock(server_id):
         record = host.record(server_id)

@@ -30,6 +30,7 @@ _LOOK_SECONDS = 1.0
 
 _CONNECT_SECONDS = 5
 _CANCEL_SECONDS = 20.0
+_LONGEST_DOWNTIME_MS = 2_000_000
 _HANG_SECONDS = 1.0
 
 _PHASES = {
@@ -380,14 +381,12 @@ def _int(answer: dict[str, Json] | None, key: str) -> int:
 
 
 async def force_complete(host: QemuHost, server_id: str) -> None:
-    """Pause the guest, so that nothing more is dirtied and the copy ends."""
+    """Let the guest stand still for as long as it takes: what remains is then sent at once, without a limit."""
     async with host.lock(server_id):
         record = host.record(server_id)
         if record.copy is None or record.copy.outcome is not None:
             raise DriverError("NOT_COPYING: no copy is under way")
-        hypervisor = host.running_hypervisor(server_id)
-        if await hypervisor.run_state() == "running":
-            await hypervisor.ask("stop")
+        await host.running_hypervisor(server_id).ask("migrate-set-parameters", {"downtime-limit": _LONGEST_DOWNTIME_MS})
 
 
 async def cancel_copy(host: QemuHost, server_id: str) -> MigrationProgress:

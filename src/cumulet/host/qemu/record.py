@@ -71,6 +71,11 @@ class GuestRecord(Record, frozen=True):
     copy: Copy | None = None
     incoming: Incoming | None = None
 
+    @property
+    def standing_by(self) -> bool:
+        """A stopped guest with a process, for its disk to be copied: paused, though nobody wants it to run."""
+        return self.role is Role.OWN and self.intent is Intent.STOPPED and self.user_paused
+
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(GuestRecord)
