@@ -200,9 +200,11 @@ class Database:
                     while True:
                         tx = Tx(connection, writable=True)
                         try:
-                            with tx.savepoint():
-                                result = job.fn(tx)
-                            done.append((job, tx, result))
+                            # From here on it cannot be cancelled any more; its caller may still stop waiting for it.
+                            if job.future.set_running_or_notify_cancel():
+                                with tx.savepoint():
+                                    result = job.fn(tx)
+                                done.append((job, tx, result))
                         except BaseException as error:
                             job.future.set_exception(error)
                             if not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
@@ -230,6 +232,8 @@ class Database:
 
     def _postgresql_writer(self) -> None:
         while (job := self._queue.get()) is not None:
+            if not job.future.set_running_or_notify_cancel():
+                continue
             try:
                 job.future.set_result(self._write_serializable(job.fn))
             except BaseException as error:

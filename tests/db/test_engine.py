@@ -1,0 +1,40 @@
+"""The database's threads serve everybody: one caller that gives up takes nothing from the others."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from cumulet.db.engine import Database, Tx
+
+
+@pytest.mark.parametrize("when", ["waits its turn", "is being done"])
+def test_a_caller_that_gives_up_while_its_write_does_not_end_the_writer(tmp_path: Path, when: str) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'cumulet.db'}")
+    begun, go_on = threading.Event(), threading.Event()
+    done: list[str] = []
+
+    def slow(tx: Tx) -> None:
+        begun.set()
+        assert go_on.wait(10)
+        done.append("slow")
+
+    async def story() -> None:
+        first = asyncio.create_task(database.write_async(slow))
+        await asyncio.to_thread(begun.wait, 10)
+        second = asyncio.create_task(database.write_async(lambda tx: done.append("second")))
+        await asyncio.sleep(0)
+        gives_up = second if when == "waits its turn" else first
+        gives_up.cancel()
+        await asyncio.gather(gives_up, return_exceptions=True)
+        go_on.set()
+        async with asyncio.timeout(10):
+            await database.write_async(lambda tx: done.append("last"))
+
+    asyncio.run(story())
+    database.close()
+    assert done[-1] == "last"
+    assert ("second" in done) == (when == "is being done")
