@@ -20,10 +20,11 @@ from cumulet.conductor.reconcilers import HostWatch
 from cumulet.conductor.runner import BeforeStep, Runner
 from cumulet.db import schema
 from cumulet.db.engine import Database, database_file
-from cumulet.host.agent import Agent, FileFence
+from cumulet.host.agent import Agent
 from cumulet.host.client import Hosts
 from cumulet.host.process import AgentPlace, AgentProcesses
 from cumulet.host.simulated import SimulatedDriver, World
+from cumulet.host.simulated_fence import SimulatedFence
 from cumulet.identity import bootstrap as identity_bootstrap
 from cumulet.identity.service import Identity
 from cumulet.image import builtin as image_builtin
@@ -194,7 +195,7 @@ async def _connect_hosts(
     for name in settings.host_names:
         folder = settings.state_dir / "hosts" / name
         driver = SimulatedDriver(name=name, world=world, clock=clock, settings=settings, directory=folder / "guests")
-        agent = Agent(name=name, driver=driver, fence=FileFence(folder / "fence"))
+        agent = Agent(name=name, driver=driver, fence=SimulatedFence(folder / "fence"))
         hosts.add(name, InProcessLink(agent))
     return world, None
 
