@@ -145,7 +145,7 @@ def up(
     \b
         export OS_CLIENT_CONFIG_FILE=~/.local/state/cumulet/clouds.yaml
         export OS_CLOUD=cumulet           # the administrator; OS_CLOUD=demo is a plain member
-        openstack server create --flavor m1.nano --image cumulet-tiny --network none --min 2 --max 2 --wait pair
+        openstack server create --flavor m1.nano --image cumulet-tiny --no-network --min 2 --max 2 --wait pair
         openstack server migrate --live-migration --host host2 --wait pair-1
 
     Everything is served on one HTTPS port with a certificate from the cloud's own CA, and on the loopback address

@@ -35,6 +35,8 @@ class Boot(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     host: str | None = None
     tried: tuple[str, ...] = ()
+    abandoned: bool = False
+    """Whether `host` is down with a guest that could not be removed: nobody else may run the server then."""
     guest: Guest | None = None
     """As its first host has frozen it."""
 
@@ -110,6 +112,8 @@ def claim_host(tx: Tx, context: Context, state: Boot) -> Boot:
 
 
 def release_host(tx: Tx, context: Context, state: Boot) -> Boot:
+    if state.abandoned:
+        return state
     now = context.clock.now_us()
     server = get_server(tx, state.server_id, deleted=True)
     placement.release(tx, consumer=server.id, now_us=now)
@@ -128,8 +132,9 @@ async def create_guest(context: Context, state: Boot) -> Boot:
 
 
 async def destroy_guest(context: Context, state: Boot) -> Boot:
-    await operations.unless_down(context, state.host, m.Destroy(**_command(state)))
-    return state
+    """A host that is down may be running the guest for all we know: then the server stays its own."""
+    gone = await operations.unless_down(context, state.host, m.Destroy(**_command(state)), otherwise=False)
+    return msgspec.structs.replace(state, abandoned=gone is False)
 
 
 def record_active(tx: Tx, context: Context, state: Boot) -> Boot:
@@ -153,7 +158,7 @@ def unwound(tx: Tx, context: Context, state: Boot, failure: Failure) -> None:
     now = context.clock.now_us()
     server = get_server(tx, state.server_id, deleted=True)
     host_failed = failure.reason not in ("NO_VALID_HOST", "ABORTED") and state.host is not None
-    if host_failed and len(state.tried) + 1 < MAX_ATTEMPTS and server.task_state != "deleting":
+    if host_failed and not state.abandoned and len(state.tried) + 1 < MAX_ATTEMPTS and server.task_state != "deleting":
         server = operations.next_generation(tx, server, now)
         again = Boot(
             server_id=server.id,

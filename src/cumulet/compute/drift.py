@@ -23,6 +23,7 @@ class Finding(StrEnum):
     GUEST_WITHOUT_RECORD = "guest-without-record"
     GUEST_OF_ANOTHER_HOST = "guest-of-another-host"
     HANDED_OVER_GUEST_STILL_OURS = "handed-over-guest-still-ours"
+    GUEST_OF_A_FAILED_BOOT = "guest-of-a-failed-boot"
     GUEST_MISSING = "guest-missing"
     STATE_DIFFERS = "state-differs"
 
@@ -78,7 +79,7 @@ def _changed(record: Any, asked_at_us: int) -> bool:
 def _records(tx: Tx, host: str, also: list[str]) -> dict[str, Any]:
     columns = (
         servers.c.id, servers.c.host, servers.c.generation, servers.c.vm_state, servers.c.power_state,
-        servers.c.deleted_at_us, servers.c.updated_at_us,
+        servers.c.deleted_at_us, servers.c.updated_at_us, servers.c.launched_at_us,
     )  # fmt: skip
     found = {
         row.id: row
@@ -109,6 +110,8 @@ def _destroy(finding: Finding, report: GuestReport, generation: int) -> Correcti
 def _correct_own(tx: Tx, record: Any, report: GuestReport | None, now_us: int) -> Correction | None:
     """A server this host owns: its guest decides what the record says, unless it waits to be let go on."""
     state = report.state if report is not None else GuestState.ABSENT
+    if record.vm_state == VmState.ERROR and record.launched_at_us is None and report is not None:
+        return _destroy(Finding.GUEST_OF_A_FAILED_BOOT, report, record.generation)
     if VmState(record.vm_state) not in _STABLE:
         return None
     if state is GuestState.HANDED_OVER:

@@ -122,8 +122,8 @@ def finish_events(tx: Tx, action_id: int, *, now_us: int, failure: Failure | Non
 # -- hosts that may be down
 
 
-async def unless_down(context: Context, host: str | None, message: m.Message) -> Any:
-    """Send `message`; if `host` is recorded as down, leave the work to the reconciler, for when it is back."""
+async def unless_down(context: Context, host: str | None, message: m.Message, *, otherwise: Any = None) -> Any:
+    """Send `message`; if `host` is recorded as down, answer `otherwise` and leave it to the reconciler."""
     if host is None:
         return None
     try:
@@ -132,7 +132,7 @@ async def unless_down(context: Context, host: str | None, message: m.Message) ->
         if await context.read(lambda tx: host_records.is_up(tx, host)):
             raise
         log.info("%s is down: %s is left to the reconciler", host, type(message).__name__)
-        return None
+        return otherwise
 
 
 async def observe(context: Context, host: str, server_id: str) -> GuestState:

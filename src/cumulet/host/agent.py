@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -13,11 +13,25 @@ from cumulet.host import messages as m
 from cumulet.host.driver import Driver, DriverError
 
 
-class Fence(Protocol):
-    """Remembers, durably, the highest generation accepted per guest."""
+class Mark(NamedTuple):
+    """The highest generation accepted for a guest; `closed` once it was destroyed here at that generation."""
 
-    def highest(self, server_id: str) -> int: ...
-    def raise_to(self, server_id: str, generation: int) -> None: ...
+    generation: int
+    closed: bool
+
+    @property
+    def text(self) -> str:
+        return f"{self.generation} closed" if self.closed else str(self.generation)
+
+
+NEVER_SEEN = Mark(0, False)
+
+
+class Fence(Protocol):
+    """Remembers, durably, a mark per guest."""
+
+    def mark(self, server_id: str) -> Mark: ...
+    def set_mark(self, server_id: str, mark: Mark) -> None: ...
     def known(self) -> dict[str, int]: ...
 
 
@@ -28,19 +42,19 @@ class FileFence:
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._known = {
-            path.name: int(path.read_text()) for path in directory.iterdir() if not path.name.endswith(".new")
+            path.name: _mark(path.read_text()) for path in directory.iterdir() if not path.name.endswith(".new")
         }
 
-    def highest(self, server_id: str) -> int:
-        return self._known.get(server_id, 0)
+    def mark(self, server_id: str) -> Mark:
+        return self._known.get(server_id, NEVER_SEEN)
 
     def known(self) -> dict[str, int]:
-        return dict(self._known)
+        return {server_id: mark.generation for server_id, mark in self._known.items()}
 
-    def raise_to(self, server_id: str, generation: int) -> None:
+    def set_mark(self, server_id: str, mark: Mark) -> None:
         fresh = self._directory / f"{server_id}.new"
         with open(fresh, "w") as file:
-            file.write(str(generation))
+            file.write(mark.text)
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self._directory / server_id)
@@ -49,23 +63,28 @@ class FileFence:
             os.fsync(folder)
         finally:
             os.close(folder)
-        self._known[server_id] = generation
+        self._known[server_id] = mark
+
+
+def _mark(text: str) -> Mark:
+    generation, _, closed = text.partition(" ")
+    return Mark(int(generation), bool(closed))
 
 
 class MemoryFence:
     """For simulated hosts: lives as long as the simulated machine's disk."""
 
     def __init__(self) -> None:
-        self._known: dict[str, int] = {}
+        self._known: dict[str, Mark] = {}
 
-    def highest(self, server_id: str) -> int:
-        return self._known.get(server_id, 0)
+    def mark(self, server_id: str) -> Mark:
+        return self._known.get(server_id, NEVER_SEEN)
 
     def known(self) -> dict[str, int]:
-        return dict(self._known)
+        return {server_id: mark.generation for server_id, mark in self._known.items()}
 
-    def raise_to(self, server_id: str, generation: int) -> None:
-        self._known[server_id] = generation
+    def set_mark(self, server_id: str, mark: Mark) -> None:
+        self._known[server_id] = mark
 
 
 # These may come while another command for the same guest is at work: they are what ends it.
@@ -97,13 +116,15 @@ class Agent:
             raise m.VerbFailed(str(error)) from error
 
     def _admit(self, command: m.Command) -> None:
-        highest = self._fence.highest(command.server_id)
-        if command.generation < highest:
+        """Refuse what is out of date: an earlier generation, or one at which the guest was destroyed here already."""
+        mark = self._fence.mark(command.server_id)
+        ends = isinstance(command, m.Destroy)
+        if command.generation < mark.generation or (command.generation == mark.generation and mark.closed and not ends):
             raise m.StaleGeneration(
-                f"{command.server_id}: generation {command.generation} is older than {highest}, accepted here"
+                f"{command.server_id}: generation {command.generation} is out of date, {mark.generation} was accepted"
             )
-        if command.generation > highest:
-            self._fence.raise_to(command.server_id, command.generation)
+        if command.generation > mark.generation or (ends and not mark.closed):
+            self._fence.set_mark(command.server_id, Mark(command.generation, ends))
 
     async def _answer(self, question: m.Question) -> Any:
         driver = self.driver
@@ -161,4 +182,10 @@ class Agent:
                 return await driver.cancel_copy(guest)
             case m.ResumeSource():
                 return await driver.resume_source(guest)
+            case m.StandBy():
+                return await driver.stand_by(guest)
+            case m.StandDown():
+                return await driver.stand_down(guest)
+            case m.TakeIn():
+                return await driver.take_in(command.guest)
         raise AssertionError(command)

@@ -1,21 +1,35 @@
-"""The fence of a simulated host: kept in files like its guests, so that both outlive the process, and no more."""
+"""The fence of a simulated host: kept in a file like its guests, so that both outlive the process, and no more."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from cumulet.host.agent import FileFence
 
+class SimulatedFence:
+    """A file that only grows: a line for every generation accepted, the last line of a guest counts.
 
-class SimulatedFence(FileFence):
-    """Without fsync. Should this machine lose power, simulated guests are lost as well: nothing is left to fence."""
+    Nothing is fsynced. Should the real machine fail, its commands under way are gone with it: nothing is left to fence.
+    """
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
-        self._folder = directory
+    def __init__(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._known: dict[str, int] = {}
+        if file.exists():
+            # What follows the last newline was being written when the process died, so nothing was admitted by it.
+            for line in file.read_text().split("\n")[:-1]:
+                server_id, generation = line.split(" ")
+                self._known[server_id] = int(generation)
+            fresh = file.with_suffix(".new")
+            fresh.write_text("".join(f"{server_id} {highest}\n" for server_id, highest in self._known.items()))
+            fresh.replace(file)
+        self._file = open(file, "ab", buffering=0)  # open as long as the host lives
+
+    def highest(self, server_id: str) -> int:
+        return self._known.get(server_id, 0)
+
+    def known(self) -> dict[str, int]:
+        return dict(self._known)
 
     def raise_to(self, server_id: str, generation: int) -> None:
-        fresh = self._folder / f"{server_id}.new"
-        fresh.write_text(str(generation))
-        fresh.replace(self._folder / server_id)
+        self._file.write(f"{server_id} {generation}\n".encode())
         self._known[server_id] = generation
