@@ -41,6 +41,8 @@ class Reading:
     processed: int
     remaining: int
     rate: float
+    fraction: float | None
+    """Of all there is to send; None until the hypervisor has said how much memory that is."""
 
     @property
     def eta_seconds(self) -> float | None:
@@ -73,7 +75,16 @@ class Meter:
         phase = str(record["status"])
         if phase == "running":
             phase = "copying disk" if disk_left else "copying memory" if memory_left else "starting"
-        return Reading(phase=phase, processed=processed, remaining=disk_left + memory_left, rate=self._rate)
+        remaining = disk_left + memory_left
+        whole = processed + remaining
+        known = bool(record.get("memory_total_bytes")) and whole > 0
+        return Reading(
+            phase=phase,
+            processed=processed,
+            remaining=remaining,
+            rate=self._rate,
+            fraction=processed / whole if known else None,
+        )
 
 
 class ProgressBar:
@@ -99,15 +110,14 @@ class ProgressBar:
             self._bar.stop()
 
     def show(self, reading: Reading) -> None:
-        whole = reading.processed + reading.remaining
-        soon = whole and time.monotonic() - self._last_line >= PLAIN_SECONDS
         if self._bar is not None and self._task is not None:
-            done = reading.processed / whole if whole else 0.0
-            self._bar.update(self._task, completed=done, description=str(reading))
-        elif reading.phase != self._last_phase or soon:
+            self._bar.update(self._task, completed=reading.fraction or 0.0, description=str(reading))
+            return
+        soon = reading.fraction is not None and time.monotonic() - self._last_line >= PLAIN_SECONDS
+        if reading.phase != self._last_phase or soon:
             self._last_phase, self._last_line = reading.phase, time.monotonic()
-            percent = 100 * reading.processed / whole if whole else 0.0
-            self._console.print(f"   {percent:3.0f} %  {reading}", highlight=False)
+            percent = "    -" if reading.fraction is None else f"{100 * reading.fraction:3.0f} %"
+            self._console.print(f"   {percent}  {reading}", highlight=False)
 
     def finish(self, words: str) -> None:
         if self._bar is not None and self._task is not None:
