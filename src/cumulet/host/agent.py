@@ -19,6 +19,11 @@ class Mark(NamedTuple):
     generation: int
     closed: bool
 
+    @classmethod
+    def parse(cls, text: str) -> Mark:
+        generation, _, closed = text.partition(" ")
+        return cls(int(generation), bool(closed))
+
     @property
     def text(self) -> str:
         return f"{self.generation} closed" if self.closed else str(self.generation)
@@ -42,7 +47,7 @@ class FileFence:
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._known = {
-            path.name: _mark(path.read_text()) for path in directory.iterdir() if not path.name.endswith(".new")
+            path.name: Mark.parse(path.read_text()) for path in directory.iterdir() if not path.name.endswith(".new")
         }
 
     def mark(self, server_id: str) -> Mark:
@@ -64,11 +69,6 @@ class FileFence:
         finally:
             os.close(folder)
         self._known[server_id] = mark
-
-
-def _mark(text: str) -> Mark:
-    generation, _, closed = text.partition(" ")
-    return Mark(int(generation), bool(closed))
 
 
 class MemoryFence:
