@@ -188,10 +188,9 @@ async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, cop
         failed = msgspec.structs.replace(copy, error=f"copying the disk failed: {job_error or 'the job has ended'}")
         host.folder(server_id).write(msgspec.structs.replace(record, copy=failed))
         await hypervisor.ask("migrate_cancel")
-    elif status == "pre-switchover" and job_status == "ready":
-        await hypervisor.ask("block-job-cancel", {"device": _MIRROR, "force": False})
-    elif status == "pre-switchover" and job_status == "concluded":
-        await hypervisor.ask("migrate-continue", {"state": "pre-switchover"})
+    elif status == "pre-switchover":
+        hypervisor.jobs[_MIRROR] = str(job_status)  # The events that told it went to an agent that is gone.
+        await _switch_over(hypervisor)
     return False
 
 
@@ -203,7 +202,7 @@ async def _handed_over(hypervisor: Hypervisor) -> bool:
 async def _switch_over(hypervisor: Hypervisor) -> None:
     """The guest stands still: go by events alone, every question costs it time. Where one is missing, look instead."""
     hypervisor.migration = "switchover"
-    if hypervisor.jobs.get(_MIRROR) != "concluded":
+    if hypervisor.jobs.get(_MIRROR) not in ("waiting", "pending", "concluded"):
         # In this state "cancel" means: finish, and do not switch the guest over to the copy.
         await hypervisor.ask("block-job-cancel", {"device": _MIRROR, "force": False})
     async with asyncio.timeout(_LOOK_SECONDS):

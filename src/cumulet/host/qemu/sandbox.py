@@ -151,7 +151,7 @@ class Sandbox:
         return _spawn(spec, inherited)
 
     async def forget(self, server_id: str) -> None:
-        """Remove the guest's cgroups. Its process has ended, but the kernel may still be taking leave of its threads."""
+        """Remove the guest's cgroups. Its process has ended, but the kernel may not be done with its threads."""
         left = [controller / "cumulet" / self._group(server_id) for controller in _controllers()]
         for _ in range(100):
             for group in left:
