@@ -15,6 +15,7 @@ from cumulet.bus.in_process import InProcessLink
 from cumulet.ca import CertificateAuthority
 from cumulet.clock import Clock, SystemClock
 from cumulet.compute import seed as compute_seed
+from cumulet.compute.resize_outcome import AutomaticConfirmation
 from cumulet.compute.sagas import SAGAS
 from cumulet.conductor.reconcilers import HostWatch
 from cumulet.conductor.runner import BeforeStep, Runner
@@ -129,6 +130,9 @@ class EmbeddedCloud:
         await watch.start()
         stack.push_async_callback(runner.stop)
         await runner.start()
+        confirmation = AutomaticConfirmation(db=db, clock=clock, settings=settings, wake=runner)
+        stack.push_async_callback(confirmation.stop)
+        confirmation.start()
         await asyncio.to_thread(_seed_once, settings, db, clock)
         certificate = authority.issue_server(names=("localhost",), ips=_addresses(settings.listen_address))
         server = await serve(
@@ -195,7 +199,7 @@ async def _connect_hosts(
     for name in settings.host_names:
         folder = settings.state_dir / "hosts" / name
         driver = SimulatedDriver(name=name, world=world, clock=clock, settings=settings, directory=folder / "guests")
-        agent = Agent(name=name, driver=driver, fence=SimulatedFence(folder / "fence"))
+        agent = Agent(name=name, driver=driver, fence=SimulatedFence(folder / "fence.txt"))
         hosts.add(name, InProcessLink(agent))
     return world, None
 
