@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from cumulet.compute.model import VmState
 from cumulet.compute.operations import OBSERVED
+from cumulet.compute.resized import kept_of, resized_servers
 from cumulet.compute.store import migrations, servers
 from cumulet.conductor.saga import operations
 from cumulet.db.engine import Tx
@@ -17,7 +18,8 @@ from cumulet.network import for_compute as network
 from cumulet.placement import allocations as placement
 from cumulet.placement.store import consumers
 
-ENDED_MIGRATIONS = ("completed", "error", "failed", "cancelled")
+ENDED_MIGRATIONS = ("completed", "done", "error", "failed", "cancelled", "finished", "confirmed", "reverted")
+"""`finished`: a resize whose user has neither confirmed nor reverted it yet."""
 
 
 def unfinished(tx: Tx) -> Iterator[str]:
@@ -46,6 +48,7 @@ def disagreements(tx: Tx, guests: Mapping[str, Mapping[str, GuestState]]) -> Ite
     for server_id, places in where.items():
         yield f"guest {server_id[:8]} is left over: {places}"
     known = {row.id for row in rows.values() if row.deleted_at_us is None}
+    known |= {row.migration_uuid for row in tx.all(sa.select(resized_servers.c.migration_uuid))}
     for row in tx.all(sa.select(consumers.c.uuid)):
         if row.uuid not in known:
             yield f"allocation of {row.uuid[:8]} is left over"
@@ -64,9 +67,17 @@ def _of_server(tx: Tx, row: Any, places: dict[str, GuestState]) -> Iterator[str]
             yield f"server {name} has no host, but holds {placement.held(tx, row.id)}"
         return
     seen = places.get(row.host, GuestState.ABSENT)
+    kept = kept_of(tx, row.id)
+    if (row.vm_state == VmState.RESIZED) != (kept is not None):
+        yield f"server {name} is {row.vm_state}, but kept where it came from is {kept}"
+    if kept is not None and places.pop(kept.host, GuestState.ABSENT) is not GuestState.STOPPED:
+        yield f"server {name} was resized, but {kept.host} keeps no stopped guest"
+    if kept is not None and set(placement.held(tx, kept.migration_uuid)) != {kept.host}:
+        yield f"server {name} was resized, but its migration holds {placement.held(tx, kept.migration_uuid)}"
     if set(places) - {row.host}:
         yield f"server {name} belongs to {row.host}, but there are guests: {places}"
-    if seen not in OBSERVED or OBSERVED[seen] != (row.vm_state, row.power_state):
+    recorded = (row.vm_state if kept is None else OBSERVED.get(seen, (None,))[0], row.power_state)
+    if seen not in OBSERVED or OBSERVED[seen] != recorded:
         yield f"server {name} is {row.vm_state}/{row.power_state} on {row.host}, where it is {seen}"
     if set(placement.held(tx, row.id)) != {row.host}:
         yield f"server {name} belongs to {row.host}, but holds {placement.held(tx, row.id)}"

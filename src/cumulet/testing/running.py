@@ -135,6 +135,18 @@ class TestCloud:
         """What the hypervisor of `host` says: server id -> state."""
         return {report.server_id: report.state for report in self.await_(self.embedded.hosts.guests(host))}
 
+    def kill_conductor(self) -> None:
+        """Let it not get another word in, as kill -9 would. What hosts were asked to do, they do. From any thread."""
+        runner = self.embedded.runner
+        runner._stopping = True
+
+        def cancel() -> None:
+            for task in (*runner._tasks.values(), runner._sweeper):
+                if task is not None:
+                    task.cancel()
+
+        self._loop.call_soon_threadsafe(cancel)
+
     # -- callers
 
     def anonymous(self) -> Client:

@@ -1,0 +1,128 @@
+"""Faults at any step of any saga: fails before it did anything, fails after it did everything, the process dies."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from cumulet.compute.sagas import SAGAS
+from cumulet.conductor.saga import Saga, Step, StepFailed, is_host_step
+from cumulet.db.engine import Tx
+from cumulet.host import messages as m
+
+
+class Fault(StrEnum):
+    FAILS_BEFORE = "fails before doing anything"
+    FAILS_AFTER = "does its work and reports failure"
+    DIES_BEFORE = "process dies just before"
+    DIES_AFTER = "process dies just after"
+
+    @property
+    def dies(self) -> bool:
+        return self in (Fault.DIES_BEFORE, Fault.DIES_AFTER)
+
+
+class Died(BaseException):
+    """The process is gone: nothing may handle this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A function in a saga's plan: the step at `position`, or its undo."""
+
+    saga: str
+    position: int
+    undo: bool = False
+
+    @property
+    def function(self) -> Any:
+        item = SAGAS[self.saga].plan[self.position]
+        if not self.undo:
+            return item.do
+        assert isinstance(item, Step)
+        return item.undo
+
+    def __str__(self) -> str:
+        return f"{self.saga}: {'undo ' if self.undo else ''}{self.function.__name__}"
+
+
+@dataclass(slots=True)
+class Script:
+    """Which faults strike where, each once. `kill` ends the process that carries operations, from any thread."""
+
+    kill: Callable[[], None]
+    planned: dict[Place, Fault] = field(default_factory=dict)
+    died: threading.Event = field(default_factory=threading.Event)
+
+    def die(self) -> None:
+        self.kill()
+        self.died.set()
+
+    def before(self, place: Place, failure: Exception) -> None:
+        fault = self.planned.get(place)
+        if fault not in (Fault.FAILS_BEFORE, Fault.DIES_BEFORE):
+            return
+        del self.planned[place]
+        if fault is Fault.FAILS_BEFORE:
+            raise failure
+        self.die()
+        raise Died
+
+    def after(self, place: Place, failure: Exception) -> bool:
+        """Raises, or says that the process is to die now."""
+        fault = self.planned.pop(place, None)
+        if fault is Fault.FAILS_AFTER:
+            raise failure
+        return fault is Fault.DIES_AFTER
+
+    def around(self, place: Place) -> Any:
+        """The step's function with the faults before and after it."""
+        do = place.function
+        if is_host_step(do):
+
+            @functools.wraps(do)
+            async def host_step(context: Any, state: Any) -> Any:
+                self.before(place, m.VerbFailed("a test asked for this failure"))
+                answer = await do(context, state)
+                if self.after(place, m.VerbFailed("a test asked for this failure, when all was done")):
+                    self.die()
+                    raise Died
+                return answer
+
+            return host_step
+
+        @functools.wraps(do)
+        def database_step(tx: Tx, context: Any, state: Any) -> Any:
+            self.before(place, StepFailed("INJECTED", "A test asked for this failure."))
+            answer = do(tx, context, state)
+            if self.after(place, StepFailed("INJECTED", "A test asked for this failure, when all was done.")):
+                # What is done in a transaction that dies before its commit never was: that is DIES_BEFORE.
+                tx.after_commit(self.die)
+            return answer
+
+        return database_step
+
+    def sagas(self) -> dict[str, Saga[Any]]:
+        """All sagas, with the faults in them."""
+        return {name: self._instrumented(saga) for name, saga in SAGAS.items()}
+
+    def _instrumented(self, saga: Saga[Any]) -> Saga[Any]:
+        above = len(saga.steps)
+        return dataclasses.replace(
+            saga,
+            steps=tuple(
+                dataclasses.replace(
+                    step, do=self.around(Place(saga.name, n)), undo=self.around(Place(saga.name, n, undo=True))
+                )
+                for n, step in enumerate(saga.steps)
+            ),
+            finals=tuple(
+                dataclasses.replace(final, do=self.around(Place(saga.name, above + n)))
+                for n, final in enumerate(saga.finals)
+            ),
+        )

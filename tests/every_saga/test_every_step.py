@@ -1,0 +1,264 @@
+"""Every step of every saga, and every undo, fails or takes the process along: afterwards all agree, nothing is left.
+
+The cases are made from the registry of sagas. The cloud is the whole one with simulated hosts; where the process dies,
+a new one starts on the state folder that the dead one left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+import cumulet.testing
+from cumulet.compute.model import VmState
+from cumulet.compute.sagas import SAGAS
+from cumulet.compute.store import migrations, servers
+from cumulet.db.engine import Tx
+from cumulet.testing import TestCloud, agreement
+
+from .faults import Fault, Place, Script
+
+SETTLED_SECONDS = 30.0
+POLL_SECONDS = 0.005
+
+
+class Stage:
+    """A cloud that is killed and started again on the same folder, as often as it takes."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._stack = ExitStack()
+        self.left_well = True
+        self.cloud: TestCloud
+        self.start()
+
+    def start(self) -> None:
+        self.cloud = self._stack.enter_context(cumulet.testing.cloud(state=self._state))
+
+    def stop(self) -> None:
+        self._stack.close()
+
+    def plan(self, faults: dict[Place, Fault]) -> Script:
+        """From now on operations meet these faults."""
+        script = Script(kill=self.cloud.kill_conductor, planned=dict(faults))
+        self.cloud.embedded.runner.sagas = script.sagas()
+        return script
+
+    def read(self, fn: Callable[[Tx], Any]) -> Any:
+        return self.cloud.embedded.db.read(fn)
+
+    def problems(self) -> list[str]:
+        guests = {host: self.cloud.guests(host) for host in self.cloud.hosts}
+        return list(self.read(lambda tx: list(agreement.disagreements(tx, guests))))
+
+    def unfinished(self) -> list[str]:
+        return list(self.read(lambda tx: list(agreement.unfinished(tx))))
+
+    def record(self, server_id: str) -> Any:
+        return self.read(lambda tx: tx.first(sa.select(servers).where(servers.c.id == server_id)))
+
+    def create(self) -> str:
+        """Ask for a server with a port; its id."""
+        client = self.cloud.persona("admin")
+        image = client.request("GET", "/image/v2/images?name=cumulet-tiny")["images"][0]["id"]
+        flavor = next(f["id"] for f in client.compute("GET", "/flavors")["flavors"] if f["name"] == "m1.nano")
+        body = {"server": {"name": "one", "imageRef": image, "flavorRef": flavor, "networks": "auto"}}
+        answer = client.compute("POST", "/servers", body)
+        assert answer.status == 202, answer.text
+        server_id: str = answer["server"]["id"]
+        return server_id
+
+    def created(self) -> str:
+        """A server that runs."""
+        server_id = self.create()
+        self.settle()
+        assert self.record(server_id).vm_state == VmState.ACTIVE
+        return server_id
+
+    def force_down(self, host: str, down: bool) -> None:
+        admin = self.cloud.persona("admin")
+        services = admin.compute("GET", "/os-services?binary=nova-compute")["services"]
+        service_id = next(service["id"] for service in services if service["host"] == host)
+        assert admin.compute("PUT", f"/os-services/{service_id}", {"forced_down": down}).status == 200
+
+    def all_back(self) -> None:
+        """No host is away any more, and each has been looked at since."""
+        for host in self.cloud.hosts:
+            self.force_down(host, False)
+        self.cloud.reconcile()
+
+    def settle(self) -> None:
+        """Wait until nobody is at work any more."""
+        until = time.monotonic() + SETTLED_SECONDS
+        while left := self.unfinished():
+            assert time.monotonic() < until, left
+            time.sleep(POLL_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A fault at a place. Undos are reached by a failure of the last step above the line, when it has done its work."""
+
+    place: Place
+    fault: Fault
+
+    @property
+    def faults(self) -> dict[Place, Fault]:
+        if not self.place.undo:
+            return {self.place: self.fault}
+        last = Place(self.place.saga, len(SAGAS[self.place.saga].steps) - 1)
+        return {last: Fault.FAILS_AFTER, self.place: self.fault}
+
+    @property
+    def below(self) -> bool:
+        """Struck when the decision to go on had been committed before."""
+        return self.place.position > len(SAGAS[self.place.saga].steps)
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.fault}"
+
+
+def cases() -> Iterator[Case]:
+    for saga in SAGAS.values():
+        for position in range(len(saga.plan)):
+            yield from (Case(Place(saga.name, position), fault) for fault in Fault)
+        for position in range(len(saga.steps)):
+            yield from (Case(Place(saga.name, position, undo=True), fault) for fault in Fault)
+
+
+# -- a story a saga: what begins it, and where it must have ended
+
+
+def booted(stage: Stage) -> str:
+    return stage.create()
+
+
+def judge_boot(stage: Stage, server_id: str, case: Case) -> None:
+    """A host's failure sends it to another host; only when none can be picked at all is it in ERROR."""
+    record = stage.record(server_id)
+    nowhere = case.place.function.__name__ == "pick_host" and not case.fault.dies
+    assert record.vm_state == (VmState.ERROR if nowhere else VmState.ACTIVE)
+    assert (record.fault_message is not None) == nowhere
+
+
+def deleted(stage: Stage) -> str:
+    server_id = stage.created()
+    assert stage.cloud.persona("admin").compute("DELETE", f"/servers/{server_id}").status == 204
+    return server_id
+
+
+def judge_deletion(stage: Stage, server_id: str, case: Case) -> None:
+    assert stage.record(server_id).deleted_at_us is not None, "an acknowledged delete is done"
+
+
+def moved(stage: Stage) -> str:
+    server_id = stage.created()
+    body = {"os-migrateLive": {"host": None, "block_migration": "auto"}}
+    assert stage.cloud.persona("admin").action(server_id, body).status == 202
+    return server_id
+
+
+def judge_move(stage: Stage, server_id: str, case: Case) -> None:
+    """Above the line a failure leaves it at the source; below, and whoever dies, it arrives."""
+    record = stage.record(server_id)
+    move = stage.read(lambda tx: tx.first(sa.select(migrations).where(migrations.c.server_id == server_id)))
+    assert record.vm_state == VmState.ACTIVE
+    arrived = record.host == move.destination_host
+    assert arrived != (record.host == move.source_host)
+    assert move.status == ("completed" if arrived else "error")
+    if case.below:
+        assert arrived
+    elif case.place.undo or not case.fault.dies:
+        assert not arrived
+
+
+def evacuated(stage: Stage) -> str:
+    """Its host is said to be fenced, which it is not: the worst case."""
+    server_id = stage.created()
+    stage.force_down(stage.record(server_id).host, True)
+    admin = stage.cloud.persona("admin")
+    assert admin.action(server_id, {"evacuate": {}}, version="2.94").status == 200
+    return server_id
+
+
+def judge_evacuation(stage: Stage, server_id: str, case: Case) -> None:
+    """As for a move; when its host is back, it says what is left of the server there, and removes what it lost."""
+    record = stage.record(server_id)
+    move = stage.read(lambda tx: tx.first(sa.select(migrations).where(migrations.c.server_id == server_id)))
+    arrived = record.host == move.destination_host
+    assert move.status == ("done" if arrived else "error")
+    assert arrived if case.below or (case.fault.dies and not case.place.undo) else not arrived
+    assert record.vm_state in ((VmState.ACTIVE,) if arrived else (VmState.ACTIVE, VmState.STOPPED))
+
+
+def stopped(stage: Stage) -> str:
+    server_id = stage.created()
+    assert stage.cloud.persona("admin").action(server_id, {"os-stop": None}).status == 202
+    return server_id
+
+
+def judge_power(stage: Stage, server_id: str, case: Case) -> None:
+    """The record says what is; a stop that was not even tried has left it running."""
+    untouched = case == Case(Place("power", 0), Fault.FAILS_BEFORE)
+    assert stage.record(server_id).vm_state == (VmState.ACTIVE if untouched else VmState.STOPPED)
+
+
+STORIES: dict[str, tuple[Callable[[Stage], str], Callable[[Stage, str, Case], None]]] = {
+    "boot": (booted, judge_boot),
+    "deletion": (deleted, judge_deletion),
+    "evacuation": (evacuated, judge_evacuation),
+    "live-migration": (moved, judge_move),
+    "power": (stopped, judge_power),
+}
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Stage]]:
+    made: list[Stage] = []
+    yield made
+    for stage in made:
+        stage.stop()
+
+
+@pytest.fixture
+def stage(stages: list[Stage], tmp_path: Path) -> Stage:
+    """The cloud that the case before has left, if it left it well."""
+    if not stages or not stages[-1].left_well:
+        stages.append(Stage(tmp_path / "state"))
+    stages[-1].left_well = False
+    return stages[-1]
+
+
+@pytest.mark.parametrize("saga", SAGAS)
+def test_there_is_a_story_for_every_saga(saga: str) -> None:
+    assert saga in STORIES
+
+
+@pytest.mark.parametrize("case", [case for case in cases() if case.place.saga in STORIES], ids=str)
+def test_afterwards_all_agree_and_nothing_is_left(stage: Stage, case: Case) -> None:
+    begin, judge = STORIES[case.place.saga]
+    script = stage.plan(case.faults)
+    server_id = begin(stage)
+    if case.fault.dies:
+        assert script.died.wait(SETTLED_SECONDS), "the step was reached"
+        stage.stop()
+        stage.start()
+    stage.settle()
+    assert not script.planned, "every fault has struck"
+    if case.place.saga == "evacuation":
+        stage.all_back()
+    assert stage.problems() == []
+    judge(stage, server_id, case)
+    stage.plan({})
+    if stage.record(server_id).deleted_at_us is None:
+        assert stage.cloud.persona("admin").compute("DELETE", f"/servers/{server_id}").status == 204
+        stage.settle()
+    assert stage.problems() == []
+    stage.left_well = True
