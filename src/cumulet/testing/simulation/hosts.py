@@ -23,10 +23,10 @@ class FragileDriver(SimulatedDriver):
     changed: Callable[[], None]
 
     def crash_guest(self, server_id: str) -> None:
-        """Its process dies: as a source or destination of a move, all it held is gone but the disk."""
+        """Its process dies: what it held in memory is gone; its disk stays, once it has been copied whole."""
         found = self._guests[server_id]
         self._drop_copy(server_id, MigrationPhase.FAILED, "the guest crashed")
-        if found.state is GuestState.INCOMING:
+        if found.state is GuestState.INCOMING and not found.incoming_complete:
             del self._guests[server_id]
         elif found.state is not GuestState.SUSPENDED:
             found.halt(GuestState.STOPPED, self._clock.now_us())
@@ -50,7 +50,8 @@ class FragileDriver(SimulatedDriver):
 VERBS = frozenset(
     {
         "create", "destroy", "start", "stop", "reboot", "pause", "unpause", "suspend", "resume", "prepare_incoming",
-        "resume_destination", "start_copy", "force_complete", "cancel_copy", "resume_source",
+        "resume_destination", "start_copy", "force_complete", "cancel_copy", "resume_source", "stand_by", "stand_down",
+        "take_in",
     }
 )  # fmt: skip
 
