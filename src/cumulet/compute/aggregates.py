@@ -180,8 +180,10 @@ def _row(tx: Tx, aggregate_id: int) -> sa.Row[Any]:
 def _changed(
     call: Call[None, Any], row: sa.Row[Any], values: dict[str, Any], *, also: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """Store what changed, and what follows from it for the zones of hosts."""
-    call.tx.execute(sa.update(aggregates).where(aggregates.c.id == row.id).values(updated_at_us=call.now_us, **values))
+    """Store what changed, and what follows from it for the zones of hosts. Its hosts are no change of an aggregate."""
+    if values:
+        changed = values | {"updated_at_us": call.now_us}
+        call.tx.execute(sa.update(aggregates).where(aggregates.c.id == row.id).values(**changed))
     for name in {*_hosts_of(call.tx, row.id), *also}:
         call.tx.execute(
             sa.update(hosts).where(hosts.c.name == name).values(zone=_zone_of(call.tx, name), updated_at_us=call.now_us)

@@ -27,6 +27,12 @@ async def show_diagnostics(call: Call[Server, None]) -> dict[str, Any]:
     server = call.target
     if server.host is None:
         raise Conflict(f"Instance {server.id} is not ready", reason="NOT_READY")
+    if server.power_state is not PowerState.RUNNING:
+        raise Conflict(
+            f"Instance {server.id} in power state {server.power_state.value}. Cannot get_instance_diagnostics while "
+            "the instance is in this state.",
+            reason="WRONG_STATE",
+        )
     try:
         found: dict[str, Any] = await call.cloud.hosts.diagnostics(server.host, server.id)
     except HostUnreachable as error:

@@ -70,7 +70,7 @@ def _keys(*names: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServersQuery(Query, closed_since="2.75"):
+class ServersQuery(Query, closed_since="2.75", ignored="^_"):
     """All names Nova knows; what each means is below. Names that begin with ``_`` are refused later, by name."""
 
     user_id: Text = None
@@ -347,7 +347,7 @@ _ZONE: sa.ColumnElement[str] = sa.func.coalesce(
     sa.select(hosts.c.zone).where(hosts.c.name == servers.c.host).scalar_subquery(), servers.c.requested_zone, ""
 )
 _MATCHED: dict[str, sa.ColumnElement[Any]] = {
-    "name": _text(servers.c.name), "display_name": _text(servers.c.name), "description": _text(servers.c.description),
+    "name": _text(servers.c.name), "display_name": _text(servers.c.name),
     "display_description": _text(servers.c.description), "hostname": _text(servers.c.hostname),
     "key_name": _text(servers.c.key_name), "reservation_id": _text(servers.c.reservation_id),
     "launch_index": _text(servers.c.launch_index), "node": _text(servers.c.host), "availability_zone": _ZONE,

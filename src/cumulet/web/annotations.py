@@ -63,6 +63,7 @@ class Options:
     max_properties: int | None = None
     secret: bool = False
     closed_since: str | None = None
+    ignored: str | None = None
     accepts: tuple[str, ...] = ("object",)
 
 
@@ -117,10 +118,11 @@ class Query:
 
     _options: ClassVar[Options] = Options(open=True)
 
-    def __init_subclass__(cls, *, closed_since: str | None = None) -> None:
+    def __init_subclass__(cls, *, closed_since: str | None = None, ignored: str | None = None) -> None:
+        """ignored: pattern of unknown names that stay allowed in a closed query."""
         super().__init_subclass__()
         if closed_since is not None:
-            cls._options = dataclasses.replace(cls._options, closed_since=closed_since)
+            cls._options = dataclasses.replace(cls._options, closed_since=closed_since, ignored=ignored)
 
 
 TRUE_WORDS = (True, "True", "TRUE", "true", "1", "ON", "On", "on", "YES", "Yes", "yes")

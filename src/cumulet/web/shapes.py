@@ -251,6 +251,8 @@ def query_shape(cls: type, version: Microversion) -> Shape:
         "required": [a.key for a in attributes if a.required],
         "additionalProperties": not closed,
     }
+    if closed and options.ignored is not None:
+        schema["patternProperties"] = {options.ignored: {}}
     parts = tuple((a.key, a.name, a.many, _from_text(a.shape.schema) or a.shape.build) for a in attributes)
 
     def build(values: Any) -> Any:
