@@ -57,9 +57,35 @@ DEVIATIONS: Final[tuple[Deviation, ...]] = (
         status=400,
         reason="A body with the same key twice is ambiguous; Nova takes the last one.",
     ),
+    Deviation(
+        cases=("tags/*:other_member", "tags/*:other_manager"),
+        status=404,
+        reason="Nova answers 403 and so tells another project that the server exists.",
+    ),
+    # --- artefacts of the oracle ----------------------------------------------------------------------------------
+    Deviation(
+        cases=("parts/security groups@*",),
+        status=200,
+        reason="Nova's network fixture fails here (500); the documentation says 200.",
+    ),
+    Deviation(
+        cases=("running/list@*", "running/show@*"),
+        lines=("_bytes: Nova answers null, Cumulet int",),
+        reason="Progress in bytes is told while it is known; the oracle's driver does not count any.",
+    ),
+    Deviation(
+        cases=("parts/diagnostics@2.1:admin", "parts/diagnostics@2.47:admin"),
+        lines=("body: key ",),
+        reason="Up to 2.47 the keys of diagnostics are the hypervisor's own.",
+    ),
+    Deviation(
+        cases=("parts/diagnostics@2.48:admin", "parts/diagnostics@2.104:admin"),
+        lines=("Cumulet null", "Cumulet []"),
+        reason="What the hypervisor does not tell is null; the oracle's driver makes up every figure.",
+    ),
     # --- plainer answers ------------------------------------------------------------------------------------------
     Deviation(
-        cases=("negotiation/*",),
+        cases=("negotiation/*", "gone/*", "parts/image of no server@*"),
         lines=("Nova text/html, Cumulet application/json", "body: Nova answers text"),
         reason="Unknown paths and methods get the same JSON error as everything else, not a page of HTML.",
     ),
@@ -93,15 +119,30 @@ DEVIATIONS: Final[tuple[Deviation, ...]] = (
         lines=("header ",),
         reason="There is no /versions below /v2.1: the path is unknown, and so without version headers.",
     ),
-    Deviation(
-        cases=("running/list@*", "running/show@*"),
-        lines=("_bytes: Nova answers null, Cumulet int",),
-        reason="Progress in bytes is told while it is known; the oracle's driver does not count any.",
-    ),
     # --- not yet --------------------------------------------------------------------------------------------------
     Deviation(
         cases=("create/block devices*", "create/personality given@*"),
         status=501,
         reason="Block device mappings and injected files are not offered yet.",
+    ),
+    Deviation(
+        cases=("later/*",),
+        status=501,
+        reason="These actions are not offered yet; who may not use them is told so first.",
+    ),
+    Deviation(
+        cases=("interfaces/attach*", "interfaces/detach*", "volumes/attach*"),
+        status=501,
+        reason="Attaching to a server that exists is not offered yet.",
+    ),
+    Deviation(
+        cases=("parts/topology@*", "parts/console*", "parts/external events@*"),
+        status=501,
+        reason="Topology, remote consoles and external events are not offered yet.",
+    ),
+    Deviation(
+        cases=("gone//os-hosts@2.36:admin", "gone//os-instance_usage_audit_log@*"),
+        status=501,
+        reason="Interfaces that Nova itself deprecates are not offered.",
     ),
 )

@@ -239,7 +239,7 @@ def report(found: Iterable[Difference], total: int) -> str:
         count += 1
         operation = f"{difference.case.request.method} {difference.case.request.path.split('?')[0]}"
         groups[operation][difference.lines].append(difference.case.id)
-    text = [f"{total - count} of {total} requests are answered as by Nova; {count} differ."]
+    text = [f"{total - count} of {total} requests are answered as by Nova, or otherwise as meant; {count} differ."]
     for operation, kinds in sorted(groups.items()):
         text.append(f"\n{operation}")
         for lines, ids in sorted(kinds.items(), key=lambda item: -len(item[1])):

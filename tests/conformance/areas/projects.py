@@ -73,10 +73,19 @@ def quotas() -> Iterator[Case]:
 
 def usage() -> Iterator[Case]:
     one, every = "/os-simple-tenant-usage/{project:member}", "/os-simple-tenant-usage"
+    period = "start=2020-01-01T00:00:00&end=2036-01-01T00:00:00"
     for version in ("2.1", "2.39", "2.40", "2.75", LATEST):
-        yield case("usage/list", "admin", version, "GET", every, needs=("server",), alone=True)
-        yield case("usage/list detailed", "admin", version, "GET", f"{every}?detailed=1", needs=("server",), alone=True)
-        yield case("usage/show", "member", version, "GET", one, needs=("server",), alone=True)
+        yield case("usage/list", "admin", version, "GET", f"{every}?{period}", needs=("server", "gone"), alone=True)
+        yield case(
+            "usage/list detailed",
+            "admin",
+            version,
+            "GET",
+            f"{every}?detailed=1&{period}",
+            needs=("server", "gone"),
+            alone=True,
+        )
+        yield case("usage/show", "member", version, "GET", f"{one}?{period}", needs=("server", "gone"), alone=True)
     for query in (
         "start=2020-01-01T00:00:00",
         "start=x",
@@ -87,14 +96,16 @@ def usage() -> Iterator[Case]:
         "limit=x",
         "detailed=x",
     ):
-        yield case(f"usage/list {query}", "admin", "2.40", "GET", f"{every}?{query}", needs=("server",), alone=True)
+        yield case(
+            f"usage/list {query}", "admin", "2.40", "GET", f"{every}?{query}", needs=("server", "gone"), alone=True
+        )
     yield case(
         "usage/show nothing",
         "other_member",
         "2.40",
         "GET",
         "/os-simple-tenant-usage/{project:other_member}",
-        needs=("server",),
+        needs=("server", "gone"),
         alone=True,
     )
 
