@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -34,6 +35,11 @@ class MeasuredCloud:
         raise RuntimeError(f"process {self.process_id} has no VmRSS")
 
 
+def _environment() -> dict[str, str]:
+    """Ours, but Python may keep its byte code: an installed program has it, and compiling is no part of starting."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 @contextmanager
 def running(state: Path, *, hosts: int) -> Iterator[MeasuredCloud]:
     """`cumulet up` with simulated hosts until the end of the block. Its log goes to a file, as a service's would."""
@@ -44,7 +50,7 @@ def running(state: Path, *, hosts: int) -> Iterator[MeasuredCloud]:
     log_file = state.with_name(f"{state.name}.log")
     begun = time.perf_counter()
     with open(log_file, "wb") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment())
     try:
         while not ready.exists():
             if process.poll() is not None or time.perf_counter() - begun > START_SECONDS:
