@@ -244,6 +244,8 @@ async def move_by_qmp(guest: Guest, source: Place, destination: Place) -> Move:
 
 async def measure(*, rounds: int = 5, memory_mib: int = 256, folder: Path | None = None) -> Result:
     """Move the same guest `rounds` times each way, by turns. Needs QEMU and the tiny image; cleans up after itself."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     base = Path(tempfile.mkdtemp(prefix="cumulet-bench-", dir=folder))
     facts = await probe()
     authority = CertificateAuthority.load_or_create(base / "ca")
