@@ -1,0 +1,269 @@
+"""A real cloud to be killed: `cumulet up` with real guests as a child process, its parts by process number, its API."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cumulet.cli.client import Persona, credentials_of, https, log_in
+
+HOSTS = ("host1", "host2")
+SERVERS = "/compute/v2.1/servers"
+START_SECONDS = 90.0
+BOOT_SECONDS = 120.0
+POLL_SECONDS = 0.05
+USER_DATA = "ZGlza193cml0ZXI9MQpkaXJ0eV9taWJfcz0yMAo="
+"""Base64 of ``disk_writer=1`` and ``dirty_mib_s=20``, a line each."""
+
+
+def until(what: str, seconds: float, condition: Callable[[], Any], *, pause: float = POLL_SECONDS) -> Any:
+    """Ask again until it holds: what other processes do tells nobody here."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what}")
+        time.sleep(pause)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """An operation as its row says: which step of its saga it is at."""
+
+    status: str
+    position: int
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ("done", "unwound")
+
+
+class CrashCloud:
+    """Started, killed and started again on one state folder."""
+
+    def __init__(self, base: Path) -> None:
+        self.state = base / "state"
+        self._ready = base / "ready"
+        self.log = base / "up.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.admin: Persona
+        self._reader: sqlite3.Connection | None = None
+
+    # -- its processes
+
+    def start(self) -> None:
+        self._ready.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "cumulet", "up", "--driver", "qemu", "--listen", "127.0.0.1:0"]
+        command += ["--state", str(self.state), "--ready-file", str(self._ready), "--leave-guests"]
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        until("`cumulet up` serves", START_SECONDS, self._serves)
+        credentials, authority = credentials_of(self.state / "clouds.yaml", "cumulet")
+        http = https(self._ready.read_text().strip(), authority)
+        self.admin = log_in(http, "admin", credentials)
+
+    def _serves(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.last_words()
+        return self._ready.exists()
+
+    def last_words(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
+
+    def kill(self) -> None:
+        """The control plane alone: kill -9."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def agent(self, host: str) -> int:
+        """The number of a host's agent process."""
+        place = str(self.state / "hosts" / host)
+
+        def found() -> int:
+            for pid, words in commands():
+                if b"agent" in words and place.encode() in words:
+                    return pid
+            return 0
+
+        pid: int = until(f"an agent of {host}", 30.0, found)
+        return pid
+
+    def guests(self, server_id: str) -> dict[str, int]:
+        """Every living QEMU of this server, by what the machine itself says: host -> process number."""
+        return {
+            host: pid
+            for host in HOSTS
+            for pid, words in commands()
+            if b"qemu-system" in words[0] and pid == self._noted(host, server_id)
+        }
+
+    def strays(self, known: set[int]) -> list[int]:
+        """QEMU processes of this cloud's guests that are none of `known`."""
+        ids = {path.name for host in HOSTS for path in self._fences(host)}
+        return [
+            pid
+            for pid, words in commands()
+            if b"qemu-system" in words[0]
+            and pid not in known
+            and any(server_id.encode() in b" ".join(words) for server_id in ids)
+        ]
+
+    def _fences(self, host: str) -> Iterator[Path]:
+        yield from (self.state / "hosts" / host / "fence").glob("*-*")
+
+    def folder(self, host: str, server_id: str) -> Path:
+        return self.state / "hosts" / host / "qemu" / "guests" / server_id
+
+    def _noted(self, host: str, server_id: str) -> int:
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            note = msgspec.json.decode((self.folder(host, server_id) / "process.json").read_bytes())
+            return int(note["pid"])
+        return -1
+
+    def stop(self) -> None:
+        """Remove every guest, then end in good order."""
+        for server_id in self.servers():
+            self.delete(server_id)
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(60) == 0
+
+    def destroy(self) -> None:
+        """Whatever is left of it, by process number: nothing may stay behind on the machine."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+        for host in HOSTS:
+            for pid, words in commands():
+                if b"agent" in words and str(self.state / "hosts" / host).encode() in words:
+                    kill(pid, signal.SIGKILL)
+            for path in self._fences(host):
+                for pid in self.guests(path.name).values():
+                    kill(pid, signal.SIGKILL)
+
+    # -- its servers
+
+    def create(self, count: int) -> list[str]:
+        """So many servers from one request, each of which has begun to write and to tick; their ids."""
+        image = self.admin.get("/image/v2/images?name=cumulet-tiny")["images"][0]["id"]
+        flavors = self.admin.get("/compute/v2.1/flavors")["flavors"]
+        wanted = {
+            "name": "victim", "imageRef": image, "networks": "none", "user_data": USER_DATA, "min_count": count,
+            "flavorRef": next(one["id"] for one in flavors if one["name"] == "m1.nano"), "return_reservation_id": True,
+        }  # fmt: skip
+        answer = self.admin.must("POST", SERVERS, {"server": wanted})
+        found = self.admin.get(f"{SERVERS}?reservation_id={answer['reservation_id']}")["servers"]
+        ids = [str(server["id"]) for server in found]
+        assert len(ids) == count
+        for server_id in ids:
+            until(f"{server_id} writes and ticks", BOOT_SECONDS, partial(self._writes, server_id), pause=0.25)
+        return ids
+
+    def _writes(self, server_id: str) -> bool:
+        return self.show(server_id)["status"] == "ACTIVE" and "seq 5" in self.console(server_id)
+
+    def servers(self) -> list[str]:
+        return [str(server["id"]) for server in self.admin.get(SERVERS)["servers"]]
+
+    def show(self, server_id: str) -> dict[str, Any]:
+        server: dict[str, Any] = self.admin.get(f"{SERVERS}/{server_id}")["server"]
+        return server
+
+    def host(self, server_id: str) -> str:
+        return str(self.show(server_id)["OS-EXT-SRV-ATTR:host"])
+
+    def console(self, server_id: str) -> str:
+        answer = self.admin.act(server_id, {"os-getConsoleOutput": {"length": 200}})
+        return str(answer.json["output"]) if answer.status == 200 else ""
+
+    def delete(self, server_id: str) -> None:
+        self.admin.must("DELETE", f"{SERVERS}/{server_id}")
+        gone = f"{SERVERS}/{server_id}"
+        until(f"{server_id} is gone", 60.0, lambda: self.admin.ask("GET", gone).status == 404)
+
+    def move(self, server_id: str, destination: str) -> str:
+        """Ask for a live migration; its operation."""
+        body = {"os-migrateLive": {"host": destination, "block_migration": "auto"}}
+        assert self.admin.act(server_id, body).status == 202
+        return str(self._row("SELECT id FROM operations WHERE subject = ? ORDER BY created_at_us DESC", server_id)[0])
+
+    def sight(self, operation: str) -> Sight:
+        """The operation as its row says, read beside the control plane."""
+        status, position = self._row("SELECT status, position FROM operations WHERE id = ?", operation)
+        return Sight(status, position)
+
+    def _row(self, statement: str, *values: str) -> tuple[Any, ...]:
+        if self._reader is None:
+            self._reader = sqlite3.connect(f"file:{self.state / 'cumulet.db'}?mode=ro", uri=True)
+        row: tuple[Any, ...] = self._reader.execute(statement, values).fetchone()
+        return row
+
+    # -- what every part of it says of a server
+
+    def problems(self, server_id: str) -> list[str]:
+        """Where record, machine, disks, placement and bindings differ; empty when all tell the same."""
+        server = self.show(server_id)
+        host, status = server["OS-EXT-SRV-ATTR:host"], server["status"]
+        found = []
+        if server["OS-EXT-STS:task_state"] is not None:
+            found.append(f"it is {server['OS-EXT-STS:task_state']}")
+        found += [f"operation {one}" for one in self.admin.get("/compute/v2.1/cumulet/operations")["operations"]]
+        services = self.admin.get("/compute/v2.1/os-services?binary=nova-compute")["services"]
+        found += [f"{one['host']} is {one['state']}" for one in services if one["state"] != "up"]
+        expected = {host} if status == "ACTIVE" else set()
+        guests = self.guests(server_id)
+        if set(guests) != expected:
+            found.append(f"{status} on {host}, but its processes are {guests}")
+        found += [f"process {pid} is nobody's" for pid in self.strays(self._all_guests())]
+        disks = [one for one in HOSTS if self.folder(one, server_id).exists()]
+        if disks != [host]:
+            found.append(f"{status} on {host}, but there are disks on {disks}")
+        found += self._unplaced(server_id, host)
+        return found
+
+    def _all_guests(self) -> set[int]:
+        return {pid for server_id in self.servers() for pid in self.guests(server_id).values()}
+
+    def _unplaced(self, server_id: str, host: str) -> list[str]:
+        providers = {
+            one["uuid"]: one["name"] for one in self.admin.get("/placement/resource_providers")["resource_providers"]
+        }
+        held = [providers[one] for one in self.admin.get(f"/placement/allocations/{server_id}")["allocations"]]
+        found = [] if held == [host] else [f"it belongs to {host}, but holds shares of {held}"]
+        for move in self.admin.get(f"/compute/v2.1/os-migrations?instance_uuid={server_id}")["migrations"]:
+            if self.admin.get(f"/placement/allocations/{move['uuid']}")["allocations"]:
+                found.append(f"migration {move['id']} ({move['status']}) still holds a share")
+            if move["status"] not in ("completed", "error", "cancelled"):
+                found.append(f"migration {move['id']} is {move['status']}")
+        bound = {
+            one["binding:host_id"] for one in self.admin.get(f"/network/v2.0/ports?device_id={server_id}")["ports"]
+        }
+        return found if bound <= {host} else [*found, f"it belongs to {host}, but ports are bound to {bound}"]
+
+
+def commands() -> Iterator[tuple[int, list[bytes]]]:
+    """Every process of this machine that lives, and its words."""
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            words = Path("/proc", name, "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue  # It ended while we looked.
+        if words and words[0]:  # A zombie has none.
+            yield int(name), words
+
+
+def kill(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)

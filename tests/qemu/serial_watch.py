@@ -1,0 +1,147 @@
+"""The guests' own voice, from outside: what each QEMU's serial console says, read beside agents and control plane.
+
+A tick is `tick N <server id>`, ten a second, counted in the guest's memory: N goes on after a move, and begins anew
+only with a boot. Two copies of one guest would both print the numbers that follow the one at which they parted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import re
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+LOOK_SECONDS = 0.05
+_LINE = re.compile(rb"(?:(tick) (\d+) (\S+)|(seq) (\d+)|(cumulet-tiny: kernel) .*)\r?$")
+
+
+@dataclass(slots=True)
+class Voice:
+    """What one QEMU process has printed since it was first heard; a boot begins a new life."""
+
+    host: str
+    process: int
+    lives: list[list[int]] = field(default_factory=lambda: [[]])
+    written: list[list[int]] = field(default_factory=lambda: [[]])
+    strange: list[str] = field(default_factory=list)
+    _rest: bytes = b""
+
+    @property
+    def booted(self) -> bool:
+        return len(self.lives) > 1
+
+    def hear(self, data: bytes, server_id: str) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            match = _LINE.search(line)
+            if match is None:
+                continue
+            if match[6]:
+                self.lives.append([])
+                self.written.append([])
+            elif match[4]:
+                self.written[-1].append(int(match[5]))
+            elif match[3].decode() != server_id:
+                self.strange.append(line.decode(errors="replace"))
+            else:
+                self.lives[-1].append(int(match[2]))
+
+
+class SerialWatch:
+    """Listens to one server on all hosts, in a thread of its own, through the second monitor of each QEMU."""
+
+    def __init__(self, server_id: str, folders: dict[str, Path]) -> None:
+        self.server_id = server_id
+        self._folders = folders
+        self.voices: list[Voice] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._listen()), daemon=True)
+
+    def __enter__(self) -> SerialWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    async def _listen(self) -> None:
+        tasks = [asyncio.create_task(self._listen_to(host, folder)) for host, folder in self._folders.items()]
+        await asyncio.to_thread(self._stop.wait)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _listen_to(self, host: str, folder: Path) -> None:
+        while True:
+            with contextlib.suppress(OSError, ValueError, EOFError, KeyError):
+                await self._listen_to_process(host, folder)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _listen_to_process(self, host: str, folder: Path) -> None:
+        process = int(json.loads((folder / "process.json").read_bytes())["pid"])
+        place = os.open(folder, os.O_PATH | os.O_DIRECTORY)  # The path as a whole may be too long for a socket's name.
+        try:
+            reader, writer = await asyncio.open_unix_connection(f"/proc/self/fd/{place}/monitor2.sock", limit=8 << 20)
+        finally:
+            os.close(place)
+        try:
+            await _ask(reader, writer, "qmp_capabilities")
+            voice = next((one for one in self.voices if (one.host, one.process) == (host, process)), None)
+            if voice is None:
+                voice = Voice(host, process)
+                self.voices.append(voice)
+            while True:
+                said = await _ask(reader, writer, "ringbuf-read", device="console0", size=1 << 20, format="base64")
+                voice.hear(base64.b64decode(said), self.server_id)
+                await asyncio.sleep(LOOK_SECONDS)
+        finally:
+            writer.close()
+
+    # -- the judgement
+
+    def double(self) -> list[str]:
+        """Signs that two copies ran: a number that was printed in two places, or one that came after it was left."""
+        found = [f"{voice.host} printed of another server: {line}" for voice in self.voices for line in voice.strange]
+        for n, first in enumerate(self.voices):
+            for second in self.voices[n + 1 :]:
+                if second.booted and not second.lives[0]:
+                    continue  # It began anew, from its disk: its numbers are of another life.
+                before, after = first.lives[-1], second.lives[0]
+                if both := sorted(set(before) & set(after)):
+                    found.append(f"ticks {both[:5]} were printed on {first.host} and on {second.host}")
+                elif before and after and max(before) > min(after) and min(before) < max(after):
+                    found.append(f"{first.host} and {second.host} took turns: {before[-3:]}, {after[:3]}")
+        for voice in self.voices:
+            for life in voice.lives:
+                if life != sorted(set(life)):
+                    found.append(f"{voice.host} counted backwards: {life}")
+        return found
+
+    def newest_written(self) -> list[int]:
+        """The newest records the guest said were on its disk, in the life that has printed last."""
+        said = [records for voice in self.voices for records in voice.written if records]
+        return sorted(said[-1])[-100:] if said else []
+
+    def heard(self) -> str:
+        return "; ".join(
+            f"{voice.host}[{voice.process}] "
+            + " | ".join(f"ticks {life[0]}-{life[-1]} ({len(life)})" if life else "silent" for life in voice.lives)
+            for voice in self.voices
+        )
+
+
+async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, command: str, **arguments: Any) -> Any:
+    writer.write(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
+    await writer.drain()
+    while line := await reader.readline():
+        answer = json.loads(line)
+        if "return" in answer or "error" in answer:
+            return answer["return"]
+    raise EOFError(command)
