@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 from collections import defaultdict
+from pathlib import Path
 
 from tests.conformance.replay import GOLDEN, Replayer, Seen
 from tests.conformance.requests import CASES
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("--oracle", required=True, help="URL of a fresh oracle")
     parser.add_argument("--area", action="append", help="only this area's file (repeatable)")
     parser.add_argument("--slow", action="store_true", help="this oracle's migrations last: record the area `running`")
+    parser.add_argument("--into", type=Path, default=GOLDEN, help="folder for the files")
     arguments = parser.parse_args()
     replayer = Replayer(World(oracle(arguments.oracle.rstrip("/"))))
     areas: dict[str, dict[str, Seen]] = defaultdict(dict)
@@ -34,9 +36,9 @@ def main() -> int:
         except Exception as error:
             failed += 1
             print(f"not recorded: {case.id}: {error!r}", file=sys.stderr)
-    GOLDEN.mkdir(parents=True, exist_ok=True)
+    arguments.into.mkdir(parents=True, exist_ok=True)
     for area, cases in areas.items():
-        (GOLDEN / f"{area}.json").write_text(_text(cases))
+        (arguments.into / f"{area}.json").write_text(_text(cases))
     print(f"{sum(map(len, areas.values()))} answers recorded, {failed} failed")
     return 1 if failed else 0
 
