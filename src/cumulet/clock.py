@@ -55,7 +55,7 @@ def iso_z(time_us: int | None) -> str | None:
 
 
 def iso_us(time_us: int | None) -> str | None:
-    """``2026-11-23T16:14:05.000000``: compute's migrations, services and extended attributes (no zone, microseconds)."""
+    """``2026-11-23T16:14:05.000000``: compute's migrations, services, extended attributes (no zone, microseconds)."""
     if time_us is None:
         return None
     return datetime.fromtimestamp(time_us / 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")

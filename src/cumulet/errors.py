@@ -1,4 +1,4 @@
-"""Every error a caller can be shown: a public half for them, a private half for the log, mapped to HTTP once in `web`."""
+"""Every error a caller can be shown: a public half for them, a private half for the log; `web` maps it to HTTP once."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Host agents as processes of their own beside the control plane: its main, and what starts it and keeps it up.
 
-An agent ends when the control plane that started it does (its standard input closes), however that ended; guests do not.
+An agent ends when the control plane that started it does (its standard input closes), however that was; guests do not.
 The next agent of the same host waits for the lock on the host's folder, so there are never two.
 """
 
