@@ -27,7 +27,9 @@ class Settings:
     lease_seconds: float = 10.0
     fence_silent_hosts: bool = False
     """Whether each host has a watchdog that stops its guests once it has not been heard for `lease_seconds`: then a
-    silent host's servers may be evacuated. Off in a cloud of one machine, where hosts and control plane die together."""
+    silent host's servers may be evacuated. Off in a cloud of one machine: hosts and control plane die together."""
+    resize_confirm_seconds: int = 0
+    """After so long a resize that nobody confirmed or reverted is confirmed; 0: never, as Nova's default."""
     migration_bandwidth_mib_s: int = 1024
     migration_downtime_limit_ms: int = 300
     migration_progress_timeout_seconds: float = 30.0

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from cumulet.compute import operations
+from cumulet.compute import operations, resized
 from cumulet.compute.model import PowerState, Server, VmState
 from cumulet.compute.store import get_server, update_server
 from cumulet.conductor.saga import Context, Failure, Final, Saga
@@ -60,11 +60,26 @@ async def destroy_guest(context: Context, state: Deletion) -> Deletion:
     return state
 
 
+async def destroy_kept(context: Context, state: Deletion) -> Deletion:
+    """What a resized server kept where it came from."""
+    kept: resized.Kept | None = await context.read(lambda tx: resized.kept_of(tx, state.server_id))
+    if kept is not None:
+        await operations.unless_down(
+            context,
+            kept.host,
+            m.Destroy(server_id=state.server_id, operation_id=state.operation_id, generation=state.generation),
+        )
+    return state
+
+
 def forget(tx: Tx, context: Context, state: Deletion) -> Deletion:
     """The guest is gone: ports, share, and the record's last state. The row stays, for lists of deleted servers."""
     now = context.clock.now_us()
     network.release(tx, state.server_id)
     placement.release(tx, consumer=state.server_id, now_us=now)
+    kept = resized.kept_of(tx, state.server_id)
+    if kept is not None:
+        resized.let_go(tx, kept, status="confirmed", now_us=now)
     server = get_server(tx, state.server_id)
     update_server(
         tx,
@@ -89,6 +104,6 @@ DELETION = Saga(
     state=Deletion,
     steps=(),
     # A delete was acknowledged: from the first moment we only go forward.
-    finals=(Final(take_over), Final(destroy_guest), Final(forget)),
+    finals=(Final(take_over), Final(destroy_guest), Final(destroy_kept), Final(forget)),
     unwound=unwound,
 )

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from cumulet.compute.model import PowerState, VmState
 from cumulet.compute.operations import OBSERVED, settle
+from cumulet.compute.resized import kept_on
 from cumulet.compute.store import servers
 from cumulet.conductor.saga import Status, operations
 from cumulet.db.engine import Tx
@@ -51,6 +52,7 @@ def compare(tx: Tx, host: str, reports: Sequence[GuestReport], *, asked_at_us: i
     seen = {report.server_id: report for report in reports}
     records = _records(tx, host, list(seen))
     busy = _busy(tx, [*records, *seen])
+    kept = kept_on(tx, host)
     corrections: list[Correction] = []
     for server_id, report in seen.items():
         record = records.get(server_id)
@@ -58,7 +60,7 @@ def compare(tx: Tx, host: str, reports: Sequence[GuestReport], *, asked_at_us: i
             continue
         if record is None or record.deleted_at_us is not None:
             corrections.append(_destroy(Finding.GUEST_WITHOUT_RECORD, report, report.generation))
-        elif record.host != host:
+        elif record.host != host and server_id not in kept:
             generation = max(record.generation, report.generation)
             corrections.append(_destroy(Finding.GUEST_OF_ANOTHER_HOST, report, generation))
     for server_id, record in records.items():

@@ -12,7 +12,7 @@ call that failed is not inferred: hypervisors are asked. The sequence on the hyp
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import msgspec
 import sqlalchemy as sa
@@ -238,7 +238,7 @@ async def start_destination(context: Context, state: LiveMigration) -> LiveMigra
             **_command(state),
             guest=msgspec.convert(server.guest, Guest),
             source_host=state.source,
-            parameters=_parameters(context, paused=server.vm_state is VmState.PAUSED),
+            parameters=copy_parameters(context, paused=server.vm_state is VmState.PAUSED),
         ),
     )
     return msgspec.structs.replace(state, endpoint=endpoint)
@@ -253,9 +253,9 @@ async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
     """Disks and memory, until the guest has stopped and all of it is on the destination. Nobody runs then."""
     assert state.endpoint is not None
     await context.hosts.send(
-        state.source, m.StartCopy(**_command(state), endpoint=state.endpoint, parameters=_parameters(context))
+        state.source, m.StartCopy(**_command(state), endpoint=state.endpoint, parameters=copy_parameters(context))
     )
-    progress = await _follow(context, state)
+    progress = await follow_copy(context, state)
     seen = await operations.observe(context, state.destination or "", state.server_id)
     if seen is not GuestState.INCOMING:
         raise StepFailed("DESTINATION_LOST", "The destination lost the guest.", f"{state.destination} says {seen}")
@@ -374,7 +374,22 @@ class Patience:
     most_processed: int
 
 
-async def _follow(context: Context, state: LiveMigration) -> MigrationProgress:
+class Copied(Protocol):
+    """What following a copy needs of a saga's state."""
+
+    @property
+    def server_id(self) -> str: ...
+    @property
+    def operation_id(self) -> str: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def migration_id(self) -> int: ...
+    @property
+    def source(self) -> str: ...
+
+
+async def follow_copy(context: Context, state: Copied) -> MigrationProgress:
     """Watch until the copy has completed; record progress, do what users wish, lose patience in bounded time."""
     settings = context.settings
     now = context.clock.monotonic()
@@ -414,9 +429,7 @@ async def _follow(context: Context, state: LiveMigration) -> MigrationProgress:
         seen = progress.phase
 
 
-async def _progress(
-    context: Context, state: LiveMigration, seen: MigrationPhase, patience: Patience
-) -> MigrationProgress:
+async def _progress(context: Context, state: Copied, seen: MigrationPhase, patience: Patience) -> MigrationProgress:
     """One question; a silent source is asked again until patience ends, for its agent may be restarting."""
     while True:
         try:
@@ -433,11 +446,11 @@ async def _progress(
             return answer
 
 
-async def _note(context: Context, state: LiveMigration, progress: MigrationProgress) -> Wishes:
+async def _note(context: Context, state: Copied, progress: MigrationProgress) -> Wishes:
     return await context.record(lambda tx: _record_progress(tx, context, state, progress))
 
 
-def _record_progress(tx: Tx, context: Context, state: LiveMigration, progress: MigrationProgress) -> None:
+def _record_progress(tx: Tx, context: Context, state: Copied, progress: MigrationProgress) -> None:
     _update_migration(
         tx,
         context,
@@ -458,12 +471,12 @@ def _record_progress(tx: Tx, context: Context, state: LiveMigration, progress: M
 _CHANGE_MIGRATION = sa.update(migrations).where(migrations.c.id == sa.bindparam("of_id"))
 
 
-def _update_migration(tx: Tx, context: Context, state: LiveMigration, **values: Any) -> None:
+def _update_migration(tx: Tx, context: Context, state: Copied, **values: Any) -> None:
     now = context.clock.now_us()
     tx.execute(_CHANGE_MIGRATION, {**values, "updated_at_us": now, "of_id": state.migration_id})
 
 
-def _parameters(context: Context, *, paused: bool = False) -> MigrationParameters:
+def copy_parameters(context: Context, *, paused: bool = False) -> MigrationParameters:
     return MigrationParameters(
         bandwidth_mib_s=context.settings.migration_bandwidth_mib_s,
         downtime_limit_ms=context.settings.migration_downtime_limit_ms,
@@ -472,5 +485,5 @@ def _parameters(context: Context, *, paused: bool = False) -> MigrationParameter
     )
 
 
-def _command(state: LiveMigration) -> dict[str, Any]:
+def _command(state: Copied) -> dict[str, Any]:
     return {"server_id": state.server_id, "operation_id": state.operation_id, "generation": state.generation}

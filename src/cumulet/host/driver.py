@@ -239,6 +239,20 @@ class Driver(Protocol):
         """The move is aborted: the guest runs on here. Running already is success; a paused one stays paused."""
         ...
 
+    # -- cold migration: a stopped guest stands by, is copied like one that lives, and is taken in
+
+    async def stand_by(self, server_id: str) -> None:
+        """Source: make a stopped guest copyable (`start_copy`) without letting it run. Standing by is success."""
+        ...
+
+    async def stand_down(self, server_id: str) -> None:
+        """Source: a guest that stands by, copied or not, is stopped again, with its disk. Any other: nothing."""
+        ...
+
+    async def take_in(self, guest: Guest) -> None:
+        """Destination: what a completed copy has brought is a stopped guest of this host, of the size `guest` says."""
+        ...
+
     async def close(self) -> None:
         """Let go of guests without stopping them."""
         ...

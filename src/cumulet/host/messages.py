@@ -95,6 +95,18 @@ class ResumeSource(Command, frozen=True, tag="resume-source"):
     pass
 
 
+class StandBy(Command, frozen=True, tag="stand-by"):
+    pass
+
+
+class StandDown(Command, frozen=True, tag="stand-down"):
+    pass
+
+
+class TakeIn(Command, frozen=True, tag="take-in"):
+    guest: Guest
+
+
 class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="verb"):
     """Changes nothing, so it carries no generation."""
 
@@ -137,6 +149,9 @@ Message = (
     | ForceComplete
     | CancelCopy
     | ResumeSource
+    | StandBy
+    | StandDown
+    | TakeIn
     | AskFacts
     | AskGuests
     | Observe

@@ -46,6 +46,7 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
     incoming_from: str | None = None
     incoming_complete: bool = False
     paused_by_user: bool = False
+    standing_by: bool = False
 
     def run(self, now_us: int) -> None:
         self.state = GuestState.RUNNING
@@ -366,6 +367,35 @@ class SimulatedDriver:
                 found.run(self._clock.now_us())
             self._save(found)
 
+    # -- cold migration
+
+    async def stand_by(self, server_id: str) -> None:
+        found = self._found(server_id)
+        if not found.standing_by:
+            if found.state is not GuestState.STOPPED:
+                raise DriverError(f"guest {server_id} is {found.state}, not stopped")
+            found.standing_by = True
+            found.halt(GuestState.PAUSED, self._clock.now_us())
+            self._save(found)
+
+    async def stand_down(self, server_id: str) -> None:
+        found = self._found(server_id)
+        if found.standing_by:
+            self._drop_copy(server_id, MigrationPhase.FAILED, "stood down")
+            found.standing_by = False
+            found.halt(GuestState.STOPPED, self._clock.now_us())
+            self._save(found)
+
+    async def take_in(self, guest: Guest) -> None:
+        found = self._found(guest.server_id)
+        if found.state is GuestState.INCOMING and not found.incoming_complete:
+            raise DriverError(f"guest {guest.server_id} has not arrived on {self.name}")
+        if found.state not in (GuestState.INCOMING, GuestState.STOPPED):
+            raise DriverError(f"guest {guest.server_id} is {found.state} on {self.name}")
+        taken = SimulatedGuest(guest=guest, state=GuestState.STOPPED)
+        self._guests[guest.server_id] = taken
+        self._save(taken)
+
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
@@ -400,7 +430,7 @@ class SimulatedDriver:
         if found.state is not GuestState.RUNNING:
             if fresh:
                 found.ran_us = found.console_from_us = 0
-            found.paused_by_user = False
+            found.paused_by_user = found.standing_by = False
             found.run(self._clock.now_us())
             self._save(found)
 

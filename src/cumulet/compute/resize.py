@@ -1,0 +1,472 @@
+"""Cold migration and resize: a server is stopped, its disk copied to another host, and started there.
+
+Theory of operation. As in a live migration, everything above the line happens with the source as owner, and the
+destination's guest is not told to run; the line is the one statement that moves ownership. What differs: the source
+keeps its disk, its share (held by the migration) and its description below the line too (`compute.resized`), stopped,
+until the user confirms or reverts (`compute.resize_outcome`). As with Nova's defaults, none ends on its own host.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+import sqlalchemy as sa
+
+from cumulet.compute import boot, operations, resized, scheduler
+from cumulet.compute import hosts as host_records
+from cumulet.compute.attribute_types import DiskConfig, FlavorRef, HostName
+from cumulet.compute.flavors import find_flavor
+from cumulet.compute.live_migration import copy_parameters, follow_copy
+from cumulet.compute.model import Flavor, PowerState, Server, VmState
+from cumulet.compute.power import STOP_GRACE_SECONDS
+from cumulet.compute.quotas import limits_of, usage_of
+from cumulet.compute.rules import ADMIN, MANAGER, MEMBER
+from cumulet.compute.scheduler import Reason
+from cumulet.compute.service import COMPUTE
+from cumulet.compute.sight import server_in_sight
+from cumulet.compute.states import require_state
+from cumulet.compute.store import change_owner, flavors, get_server, hosts, migrations, update_server
+from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
+from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest, Conflict, OverQuota
+from cumulet.host import messages as m
+from cumulet.host.driver import Endpoint, Guest, GuestState
+from cumulet.image import store as image_store
+from cumulet.network import for_compute as network
+from cumulet.placement import allocations as placement
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import rule
+from cumulet.web.schema import Anything, Body, Key
+
+MIGRATE = rule("os_compute_api:os-migrate-server:migrate", MANAGER)
+MIGRATE_HOST = rule("os_compute_api:os-migrate-server:migrate:host", ADMIN)
+RESIZE_RULE = rule("os_compute_api:servers:resize", MEMBER)
+
+PATH = "/servers/{server_id}/action"
+GIB = 1024**3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Migrate(Body, nullable=True):
+    """Compute API, "Migrate Server (migrate Action)", from 2.56."""
+
+    host: HostName | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resize(Body):
+    """Compute API, "Resize Server (resize Action)"."""
+
+    flavor_ref: Annotated[FlavorRef, Key("flavorRef")]
+    disk_config: Annotated[DiskConfig, Key("OS-DCF:diskConfig")] = "MANUAL"
+
+
+@COMPUTE.operation(
+    "POST", PATH, action="migrate", rules=(Rule(MIGRATE),), target=server_in_sight, body=Anything, success=202,
+    until="2.55",
+)  # fmt: skip
+def migrate_server(call: Call[Server, Anything]) -> None:
+    """Cold-migrate a server to a host the scheduler picks."""
+    _migrate(call, None)
+
+
+@COMPUTE.operation(
+    "POST", PATH, action="migrate", rules=(Rule(MIGRATE), Rule(MIGRATE_HOST, when="host")), target=server_in_sight,
+    body=Migrate, success=202, since="2.56",
+)  # fmt: skip
+def migrate_server_to_host(call: Call[Server, Migrate]) -> None:
+    """Cold-migrate a server to the host asked for, or to one the scheduler picks."""
+    _migrate(call, call.body.host)
+
+
+def _migrate(call: Call[Server, Any], host: str | None) -> None:
+    server = call.target
+    require_state(server, "migrate", call.caller)
+    _require_host_up(call.tx, server)
+    if host is not None and host == server.host:
+        raise BadRequest("Cannot migrate to the host where the server exists.", reason=Reason.SAME_HOST)
+    if host is not None and call.tx.first(sa.select(hosts.c.id).where(hosts.c.name == host)) is None:
+        raise BadRequest(f"Compute host {host} could not be found.", reason=Reason.HOST_UNKNOWN)
+    _begin(call, server.flavor, host=host, action="migrate", kind="migration", disk_config="MANUAL")
+
+
+@COMPUTE.operation(
+    "POST", PATH, action="resize", rules=(Rule(RESIZE_RULE),), target=server_in_sight, body=Resize, success=202
+)
+def resize_server(call: Call[Server, Resize]) -> None:
+    """Give a server another flavor, on another host."""
+    server, wanted = call.target, call.body.flavor_ref
+    require_state(server, "resize", call.caller)
+    _require_host_up(call.tx, server)
+    flavor = find_flavor(call.tx, call.caller, wanted)
+    if flavor is None:
+        raise BadRequest(f"Flavor {wanted} could not be found.")
+    if flavor.disk_gib == 0 and server.flavor.disk_gib != 0:
+        raise BadRequest("Server disk was unable to be resized because: Resize to zero disk flavor is not allowed.")
+    if flavor.flavor_id == server.flavor.flavor_id:
+        raise BadRequest("When resizing, instances must change flavor!")
+    if flavor.disabled:
+        raise BadRequest(f"Flavor {wanted} could not be found.")
+    _require_quota(call.tx, server, flavor)
+    _require_fit(call.tx, server, flavor)
+    _begin(call, flavor, host=None, action="resize", kind="resize", disk_config=call.body.disk_config)
+
+
+def _require_host_up(tx: Tx, server: Server) -> None:
+    if server.host is None:
+        raise Conflict(f"Instance {server.id} is not ready", reason="NOT_READY")
+    if not host_records.is_up(tx, server.host):
+        raise Conflict("Service is unavailable at this time.", reason=Reason.HOST_DOWN)
+    if resized.kept_of(tx, server.id) is not None:  # Its state was reset while it could be confirmed or reverted.
+        raise Conflict(f"Instance {server.id} is in an invalid state for 'resize'", reason="STILL_RESIZED")
+
+
+def _require_quota(tx: Tx, server: Server, flavor: Flavor) -> None:
+    """Only what is more than before counts; limits of the project, and of its user where there are narrower ones."""
+    old = server.flavor
+    more = {"cores": flavor.vcpus - old.vcpus, "ram": flavor.memory_mib - old.memory_mib}
+    for user_id in ("", server.user_id):
+        limits = limits_of(tx, server.project_id, user_id)
+        used = usage_of(tx, server.project_id, user_id or None)
+        overs = [what for what, extra in more.items() if extra > 0 and 0 <= limits[what] < used[what] + extra]
+        if overs:
+            raise OverQuota(
+                f"Quota exceeded for {', '.join(overs)}: Requested {', '.join(str(more[o]) for o in overs)}, but "
+                f"already used {', '.join(str(used[o]) for o in overs)} of "
+                f"{', '.join(str(limits[o]) for o in overs)} {', '.join(overs)}"
+            )
+
+
+def _require_fit(tx: Tx, server: Server, flavor: Flavor) -> None:
+    """As on create; an image that is gone since asks for nothing."""
+    image = image_store.find(tx, server.image_id) if server.image_id is not None else None
+    if image is None:
+        return
+    if flavor.memory_mib < image.min_ram:
+        raise BadRequest("Flavor's memory is too small for requested image.")
+    disk, size = flavor.disk_gib * GIB, max(image.size or 0, image.virtual_size or 0)
+    if disk and size > disk:
+        raise BadRequest(
+            f"Flavor's disk is too small for requested image. Flavor disk is {disk} bytes, image is {size} bytes."
+        )
+    if disk and image.min_disk * GIB > disk:
+        raise BadRequest(
+            f"Flavor's disk is smaller than the minimum size specified in image metadata. Flavor disk is {disk} "
+            f"bytes, minimum size is {image.min_disk * GIB} bytes."
+        )
+
+
+class Resizing(msgspec.Struct, frozen=True, kw_only=True):
+    """State of the saga. `flavor` is the new one; of a cold migration, the server's own."""
+
+    server_id: str
+    operation_id: str
+    action_id: int
+    migration_id: int
+    migration_uuid: str
+    generation: int
+    source: str
+    asked_for: str | None
+    flavor: Flavor
+    was_running: bool
+    destination: str | None = None
+    endpoint: Endpoint | None = None
+    guest: Guest | None = None
+    """As it is described at the destination."""
+    seen: GuestState | None = None
+    """What became of the guest where it should have been started and could not be."""
+
+
+def _begin(
+    call: Call[Server, Any], flavor: Flavor, *, host: str | None, action: str, kind: str, disk_config: str
+) -> None:
+    def first_state(server: Server, operation_id: str, action_id: int) -> Resizing:
+        uuid = call.cloud.clock.uuid()
+        numbers = [
+            call.tx.scalar(sa.select(flavors.c.id).where(flavors.c.flavor_id == one.flavor_id))
+            for one in (server.flavor, flavor)
+        ]
+        result = call.tx.execute(
+            sa.insert(migrations).values(
+                uuid=uuid, server_id=server.id, project_id=call.caller.project_id or server.project_id,
+                user_id=call.caller.user_id, operation_id=operation_id, type=kind, status="pre-migrating",
+                source_host=server.host, destination_host=host, old_flavor_number=numbers[0],
+                new_flavor_number=numbers[1], created_at_us=call.now_us, updated_at_us=call.now_us,
+            )
+        )  # fmt: skip
+        assert result.inserted_primary_key is not None
+        assert server.host is not None
+        return Resizing(
+            server_id=server.id, operation_id=operation_id, action_id=action_id,
+            migration_id=int(result.inserted_primary_key[0]), migration_uuid=uuid, generation=server.generation,
+            source=server.host, asked_for=host, flavor=flavor, was_running=server.vm_state is VmState.ACTIVE,
+        )  # fmt: skip
+
+    server = update_server(call.tx, call.target, now_us=call.now_us, disk_config=disk_config)
+    operations.begin(call, server, RESIZE, first_state, action=action, event="cold_migrate", task_state="resize_prep")
+
+
+# -- steps, each beside its undo
+
+
+def pick_destination(tx: Tx, context: Context, state: Resizing) -> Resizing:
+    """Another host, with room for the new flavor, that can run the guest as it is described."""
+    server = get_server(tx, state.server_id)
+    if state.flavor.disk_gib < server.flavor.disk_gib:
+        raise StepFailed("DISK_SHRINKS", "Unable to resize disk down.")
+    guest = msgspec.convert(server.guest, Guest)
+    need = boot.need(
+        tx, msgspec.structs.replace(server, flavor=state.flavor), named=state.asked_for,
+        not_on=frozenset({state.source}), cpu_model=guest.cpu_model, machine_type=guest.machine_type,
+    )  # fmt: skip
+    choice = scheduler.pick(host_records.views(tx), need)
+    if choice.host is None:
+        reason = choice.rejected.get(state.asked_for) if state.asked_for is not None else None
+        raise StepFailed(reason or "NO_VALID_HOST", boot.NO_VALID_HOST, scheduler.explain(choice.rejected))
+    return msgspec.structs.replace(state, destination=choice.host)
+
+
+def claim_destination(tx: Tx, context: Context, state: Resizing) -> Resizing:
+    """The destination's share, of the new size, for the server; the source's is held by the migration from now on."""
+    assert state.destination is not None
+    now = context.clock.now_us()
+    server = get_server(tx, state.server_id)
+    placement.hand_over(
+        tx, source=server.id, target=state.migration_uuid, provider=state.source, now_us=now, target_type="MIGRATION"
+    )
+    placement.claim(
+        tx, consumer=server.id, provider=state.destination,
+        resources=boot.resources(msgspec.structs.replace(server, flavor=state.flavor)),
+        project_id=server.project_id, user_id=server.user_id, now_us=now,
+    )  # fmt: skip
+    _update_migration(tx, context, state, destination_host=state.destination)
+    operations.settle(tx, server.id, now_us=now, task_state="resize_migrating")
+    return state
+
+
+def release_destination(tx: Tx, context: Context, state: Resizing) -> Resizing:
+    now = context.clock.now_us()
+    if placement.held(tx, state.migration_uuid):
+        placement.release(tx, consumer=state.server_id, now_us=now)
+        placement.hand_over(
+            tx, source=state.migration_uuid, target=state.server_id, provider=state.source, now_us=now,
+            target_type="INSTANCE",
+        )  # fmt: skip
+    return state
+
+
+def bind_ports(tx: Tx, context: Context, state: Resizing) -> Resizing:
+    assert state.destination is not None
+    network.add_binding(tx, state.server_id, state.destination)
+    return state
+
+
+def unbind_ports(tx: Tx, context: Context, state: Resizing) -> Resizing:
+    if state.destination is not None:
+        network.remove_binding(tx, state.server_id, state.destination)
+    return state
+
+
+async def stop_guest(context: Context, state: Resizing) -> Resizing:
+    if state.was_running:
+        await context.hosts.send(state.source, m.Stop(**_command(state), grace_seconds=STOP_GRACE_SECONDS))
+    return state
+
+
+async def restart_guest(context: Context, state: Resizing) -> Resizing:
+    """It runs again where it ran; what cannot be started is recorded as it is seen."""
+    if not state.was_running:
+        return state
+    try:
+        await operations.unless_down(context, state.source, m.Start(**_command(state)))
+    except m.VerbFailed:
+        seen = await operations.observe(context, state.source, state.server_id)
+        if seen not in (GuestState.STOPPED, GuestState.CRASHED, GuestState.ABSENT):
+            raise
+        return msgspec.structs.replace(state, seen=seen)
+    return state
+
+
+async def stand_by(context: Context, state: Resizing) -> Resizing:
+    """At the source: ready to be copied, and not running."""
+    await context.hosts.send(state.source, m.StandBy(**_command(state)))
+    return state
+
+
+async def stand_down(context: Context, state: Resizing) -> Resizing:
+    try:
+        await operations.unless_down(context, state.source, m.StandDown(**_command(state)))
+    except m.VerbFailed:
+        if await operations.observe(context, state.source, state.server_id) is not GuestState.ABSENT:
+            raise
+    return state
+
+
+async def start_destination(context: Context, state: Resizing) -> Resizing:
+    """A guest just like the source's, listening for the source alone: for its disk. It is never told to run."""
+    server: Server = await context.read(lambda tx: get_server(tx, state.server_id, deleted=True))
+    endpoint = await context.hosts.send(
+        state.destination,
+        m.PrepareIncoming(
+            **_command(state), guest=msgspec.convert(server.guest, Guest), source_host=state.source,
+            parameters=copy_parameters(context, paused=True),
+        ),
+    )  # fmt: skip
+    return msgspec.structs.replace(state, endpoint=endpoint)
+
+
+async def destroy_destination(context: Context, state: Resizing) -> Resizing:
+    await operations.unless_down(context, state.destination, m.Destroy(**_command(state)))
+    return msgspec.structs.replace(state, endpoint=None)
+
+
+async def copy_disk(context: Context, state: Resizing) -> Resizing:
+    assert state.endpoint is not None
+    parameters = copy_parameters(context, paused=True)
+    await context.hosts.send(
+        state.source, m.StartCopy(**_command(state), endpoint=state.endpoint, parameters=parameters)
+    )
+    await follow_copy(context, state)
+    seen = await operations.observe(context, state.destination or "", state.server_id)
+    if seen is not GuestState.INCOMING:
+        raise StepFailed("DESTINATION_LOST", "The destination lost the guest.", f"{state.destination} says {seen}")
+    return state
+
+
+async def cancel_copy(context: Context, state: Resizing) -> Resizing:
+    try:
+        await operations.unless_down(context, state.source, m.CancelCopy(**_command(state)))
+    except m.VerbFailed:
+        if await operations.observe(context, state.source, state.server_id) is not GuestState.ABSENT:
+            raise
+    return state
+
+
+async def take_in(context: Context, state: Resizing) -> Resizing:
+    """At the destination: a stopped guest of the new flavor."""
+    server: Server = await context.read(lambda tx: get_server(tx, state.server_id, deleted=True))
+    flavor = state.flavor
+    guest = msgspec.structs.replace(
+        msgspec.convert(server.guest, Guest), vcpus=flavor.vcpus, memory_mib=flavor.memory_mib,
+        disk_gib=flavor.disk_gib, extra_specs=flavor.extra_specs,
+    )  # fmt: skip
+    await context.hosts.send(state.destination, m.TakeIn(**_command(state), guest=guest))
+    return msgspec.structs.replace(state, guest=guest)
+
+
+async def let_source_rest(context: Context, state: Resizing) -> Resizing:
+    """At the source: stopped, with its disk, for as long as the user may want it back."""
+    await context.hosts.send(state.source, m.StandDown(**_command(state)))
+    return state
+
+
+# -- below the line
+
+
+def record_host(tx: Tx, context: Context, state: Resizing) -> Resizing:
+    """The commit: the one statement that moves ownership. The server is stopped on both sides before and after it."""
+    now = context.clock.now_us()
+    server = get_server(tx, state.server_id, deleted=True)
+    resized.keep(
+        tx,
+        resized.Kept(
+            server_id=server.id, migration_id=state.migration_id, migration_uuid=state.migration_uuid,
+            host=state.source, flavor=server.flavor, guest=server.guest or {}, was_running=state.was_running,
+            finished_at_us=now,
+        ),
+    )  # fmt: skip
+    generation = change_owner(
+        tx, server.id, old=state.source, new=state.destination, generation=state.generation, now_us=now
+    )
+    operations.settle(
+        tx, server.id, now_us=now, task_state="resize_finish", guest=msgspec.to_builtins(state.guest),
+        flavor=msgspec.structs.asdict(state.flavor),
+    )  # fmt: skip
+    return msgspec.structs.replace(state, generation=generation)
+
+
+async def start_guest(context: Context, state: Resizing) -> Resizing:
+    """Run again where it ran. One that cannot be started is left stopped, so that its user can revert."""
+    if not state.was_running:
+        return msgspec.structs.replace(state, seen=GuestState.STOPPED)
+    assert state.destination is not None
+    try:
+        await context.hosts.send(state.destination, m.Start(**_command(state)))
+    except m.VerbFailed:
+        seen = await operations.observe(context, state.destination, state.server_id)
+        if seen not in operations.OBSERVED:
+            raise
+        return msgspec.structs.replace(state, seen=seen)
+    return msgspec.structs.replace(state, seen=GuestState.RUNNING)
+
+
+def activate_ports(tx: Tx, context: Context, state: Resizing) -> Resizing:
+    assert state.destination is not None
+    network.activate_binding(tx, state.server_id, state.destination)
+    return state
+
+
+def record_resized(tx: Tx, context: Context, state: Resizing) -> Resizing:
+    now = context.clock.now_us()
+    power_state = operations.OBSERVED[state.seen or GuestState.STOPPED][1]
+    operations.settle(
+        tx, state.server_id, now_us=now, vm_state=VmState.RESIZED, power_state=power_state, task_state=None,
+        progress=0, launched_at_us=now,
+    )  # fmt: skip
+    _update_migration(tx, context, state, status="finished")
+    operations.finish_events(tx, state.action_id, now_us=now)
+    return state
+
+
+def unwound(tx: Tx, context: Context, state: Resizing, failure: Failure) -> None:
+    """The server is where it was, as it was; the migration's record and the action say why."""
+    now = context.clock.now_us()
+    _update_migration(
+        tx, context, state, status="error", reason=failure.reason, reason_text=failure.private or failure.public,
+        ended_at_us=now,
+    )  # fmt: skip
+    changes: dict[str, Any] = {}
+    if state.seen is not None:
+        changes = {"vm_state": VmState.STOPPED, "power_state": PowerState.CRASHED}
+    operations.settle(tx, state.server_id, now_us=now, task_state=None, progress=0, **changes)
+    operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
+
+
+def _update_migration(tx: Tx, context: Context, state: Resizing, **values: Any) -> None:
+    tx.execute(
+        sa.update(migrations)
+        .where(migrations.c.id == state.migration_id)
+        .values(**values, updated_at_us=context.clock.now_us())
+    )
+
+
+def _command(state: Resizing) -> dict[str, Any]:
+    return {"server_id": state.server_id, "operation_id": state.operation_id, "generation": state.generation}
+
+
+RESIZE = Saga(
+    name="resize",
+    state=Resizing,
+    steps=(
+        Step(pick_destination, undo=nothing, status="pre-migrating"),
+        Step(claim_destination, undo=release_destination, status="pre-migrating"),
+        Step(bind_ports, undo=unbind_ports, status="pre-migrating"),
+        Step(stop_guest, undo=restart_guest, status="migrating"),
+        Step(stand_by, undo=stand_down, status="migrating"),
+        Step(start_destination, undo=destroy_destination, status="migrating"),
+        Step(copy_disk, undo=cancel_copy, status="migrating"),
+        Step(take_in, undo=nothing, status="migrating"),
+        Step(let_source_rest, undo=nothing, status="migrating"),
+    ),
+    # The guest is stopped on both sides and the record now says: destination. From here on we only go forward.
+    finals=(
+        Final(record_host, status="post-migrating"),
+        Final(start_guest, status="post-migrating"),
+        Final(activate_ports, status="post-migrating"),
+        Final(record_resized, status="post-migrating"),
+    ),
+    unwound=unwound,
+    record_status=lambda tx, context, state, status: _update_migration(tx, context, state, status=status),
+)

@@ -1,0 +1,308 @@
+"""What follows a resize or cold migration: its user confirms it, reverts it, or says nothing for long enough."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from cumulet.clock import Clock
+from cumulet.compute import hosts as host_records
+from cumulet.compute import operations, resized
+from cumulet.compute.model import PowerState, Server, VmState
+from cumulet.compute.power import STOP_GRACE_SECONDS
+from cumulet.compute.rules import MEMBER
+from cumulet.compute.service import COMPUTE
+from cumulet.compute.sight import server_in_sight
+from cumulet.compute.states import require_state
+from cumulet.compute.store import change_owner, get_server, migrations, new_action, servers
+from cumulet.conductor import saga
+from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
+from cumulet.db.engine import Database, Tx
+from cumulet.errors import BadRequest, Conflict
+from cumulet.host import messages as m
+from cumulet.host.driver import GuestState
+from cumulet.network import for_compute as network
+from cumulet.placement import allocations as placement
+from cumulet.settings import Settings
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import rule
+from cumulet.web.schema import Anything
+
+CONFIRM = rule("os_compute_api:servers:confirm_resize", MEMBER)
+REVERT = rule("os_compute_api:servers:revert_resize", MEMBER)
+
+PATH = "/servers/{server_id}/action"
+log = logging.getLogger(__name__)
+
+
+@COMPUTE.operation(
+    "POST", PATH, action="confirmResize", rules=(Rule(CONFIRM),), target=server_in_sight, body=Anything, success=204
+)
+def confirm_resize(call: Call[Server, Anything]) -> None:
+    """Keep a server as it was resized; what it kept where it came from is removed."""
+    server = call.target
+    require_state(server, "confirmResize", call.caller)
+    kept = _kept(call.tx, server)
+    if not host_records.is_up(call.tx, kept.host):
+        raise Conflict("Service is unavailable at this time.", reason="HOST_DOWN")
+    _set_status(call.tx, kept, "confirming", call.now_us)
+    operations.begin(
+        call, server, RESIZE_CONFIRMATION, lambda *ids: _first_state(kept, *ids), action="confirmResize",
+        event="compute_confirm_resize", task_state=None,
+    )  # fmt: skip
+
+
+@COMPUTE.operation(
+    "POST", PATH, action="revertResize", rules=(Rule(REVERT),), target=server_in_sight, body=Anything, success=202
+)
+def revert_resize(call: Call[Server, Anything]) -> None:
+    """Bring a resized server back to where it came from, with its old flavor and the disk it had then."""
+    server = call.target
+    require_state(server, "revertResize", call.caller)
+    kept = _kept(call.tx, server)
+    _set_status(call.tx, kept, "reverting", call.now_us)
+    operations.begin(
+        call, server, RESIZE_REVERSION, lambda *ids: _first_state(kept, *ids), action="revertResize",
+        event="compute_revert_resize", task_state="resize_reverting",
+    )  # fmt: skip
+
+
+def _kept(tx: Tx, server: Server) -> resized.Kept:
+    kept = resized.kept_of(tx, server.id)
+    if kept is None:
+        raise BadRequest("Instance has not been resized.")
+    return kept
+
+
+def _set_status(tx: Tx, kept: resized.Kept, status: str, now_us: int) -> None:
+    tx.execute(
+        sa.update(migrations).where(migrations.c.id == kept.migration_id).values(status=status, updated_at_us=now_us)
+    )
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """State of both sagas. `source` is where the server came from, `destination` where it is."""
+
+    server_id: str
+    operation_id: str
+    action_id: int
+    generation: int
+    source: str
+    destination: str
+    runs: bool
+    """Whether its guest ran when this began."""
+    seen: GuestState | None = None
+    """What became of the guest where it should have been started and could not be."""
+
+
+def _first_state(kept: resized.Kept, server: Server, operation_id: str, action_id: int) -> Outcome:
+    assert server.host is not None
+    return Outcome(
+        server_id=server.id, operation_id=operation_id, action_id=action_id, generation=server.generation,
+        source=kept.host, destination=server.host, runs=server.power_state is PowerState.RUNNING,
+    )  # fmt: skip
+
+
+# -- confirming: only forward
+
+
+async def discard_source(context: Context, state: Outcome) -> Outcome:
+    await operations.unless_down(context, state.source, m.Destroy(**_command(state)))
+    return state
+
+
+def record_confirmed(tx: Tx, context: Context, state: Outcome) -> Outcome:
+    now = context.clock.now_us()
+    kept = resized.kept_of(tx, state.server_id)
+    if kept is not None:
+        resized.let_go(tx, kept, status="confirmed", now_us=now)
+    server = get_server(tx, state.server_id, deleted=True)
+    stopped = server.power_state in (PowerState.SHUTDOWN, PowerState.CRASHED)
+    vm_state = VmState.STOPPED if stopped else VmState.ACTIVE
+    operations.settle(tx, state.server_id, now_us=now, vm_state=vm_state, task_state=None)
+    operations.finish_events(tx, state.action_id, now_us=now)
+    return state
+
+
+def never_unwound(tx: Tx, context: Context, state: Outcome, failure: Failure) -> None:
+    raise AssertionError("a confirmation has no step that is undone")
+
+
+# -- reverting
+
+
+async def stop_destination(context: Context, state: Outcome) -> Outcome:
+    await context.hosts.send(state.destination, m.Stop(**_command(state), grace_seconds=STOP_GRACE_SECONDS))
+    return state
+
+
+async def restart_destination(context: Context, state: Outcome) -> Outcome:
+    """It stays resized, and runs again if it ran; what cannot be started is recorded as it is seen."""
+    if not state.runs:
+        return state
+    try:
+        await operations.unless_down(context, state.destination, m.Start(**_command(state)))
+    except m.VerbFailed:
+        seen = await operations.observe(context, state.destination, state.server_id)
+        if seen not in (GuestState.STOPPED, GuestState.CRASHED, GuestState.ABSENT):
+            raise
+        return msgspec.structs.replace(state, seen=seen)
+    return state
+
+
+async def look_at_source(context: Context, state: Outcome) -> Outcome:
+    """Nothing is given up before it is known that what it is to return to is still there."""
+    seen = await operations.observe(context, state.source, state.server_id)
+    if seen is not GuestState.STOPPED:
+        raise StepFailed("SOURCE_LOST", "The host the server came from has lost it.", f"{state.source} says {seen}")
+    return state
+
+
+def record_source(tx: Tx, context: Context, state: Outcome) -> Outcome:
+    """The commit: ownership, flavor and description are the old ones again. It is stopped on both sides."""
+    now = context.clock.now_us()
+    kept = resized.kept_of(tx, state.server_id)
+    assert kept is not None
+    generation = change_owner(
+        tx, state.server_id, old=state.destination, new=state.source, generation=state.generation, now_us=now
+    )
+    network.bind(tx, state.server_id, state.source)
+    operations.settle(tx, state.server_id, now_us=now, guest=kept.guest, flavor=msgspec.structs.asdict(kept.flavor))
+    return msgspec.structs.replace(state, generation=generation)
+
+
+async def start_source(context: Context, state: Outcome) -> Outcome:
+    """Run again, if it ran before the resize. One that cannot be started is left stopped."""
+    kept: resized.Kept | None = await context.read(lambda tx: resized.kept_of(tx, state.server_id))
+    if kept is None or not kept.was_running:
+        return msgspec.structs.replace(state, seen=GuestState.STOPPED)
+    try:
+        await context.hosts.send(state.source, m.Start(**_command(state)))
+    except m.VerbFailed:
+        seen = await operations.observe(context, state.source, state.server_id)
+        if seen not in operations.OBSERVED:
+            raise
+        return msgspec.structs.replace(state, seen=seen)
+    return msgspec.structs.replace(state, seen=GuestState.RUNNING)
+
+
+async def discard_destination(context: Context, state: Outcome) -> Outcome:
+    await operations.unless_down(context, state.destination, m.Destroy(**_command(state)))
+    return state
+
+
+def record_reverted(tx: Tx, context: Context, state: Outcome) -> Outcome:
+    now = context.clock.now_us()
+    placement.release(tx, consumer=state.server_id, now_us=now)
+    kept = resized.kept_of(tx, state.server_id)
+    if kept is not None:
+        placement.hand_over(
+            tx, source=kept.migration_uuid, target=state.server_id, provider=state.source, now_us=now,
+            target_type="INSTANCE",
+        )  # fmt: skip
+        resized.let_go(tx, kept, status="reverted", now_us=now)
+    vm_state, power_state = operations.OBSERVED[state.seen or GuestState.STOPPED]
+    operations.settle(
+        tx, state.server_id, now_us=now, vm_state=vm_state, power_state=power_state, task_state=None,
+        launched_at_us=now,
+    )  # fmt: skip
+    operations.finish_events(tx, state.action_id, now_us=now)
+    return state
+
+
+def not_reverted(tx: Tx, context: Context, state: Outcome, failure: Failure) -> None:
+    """It is resized as before, and can be confirmed or reverted."""
+    now = context.clock.now_us()
+    kept = resized.kept_of(tx, state.server_id)
+    if kept is not None:
+        _set_status(tx, kept, "finished", now)
+    changes: dict[str, Any] = {}
+    if state.seen is not None:
+        changes = {"power_state": operations.OBSERVED[state.seen][1]}
+    operations.settle(tx, state.server_id, now_us=now, task_state=None, **changes)
+    operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
+
+
+def _command(state: Outcome) -> dict[str, Any]:
+    return {"server_id": state.server_id, "operation_id": state.operation_id, "generation": state.generation}
+
+
+RESIZE_CONFIRMATION = Saga(
+    name="resize-confirmation",
+    state=Outcome,
+    steps=(),
+    # Confirmed is confirmed: from the first moment we only go forward.
+    finals=(Final(discard_source), Final(record_confirmed)),
+    unwound=never_unwound,
+)
+
+RESIZE_REVERSION = Saga(
+    name="resize-reversion",
+    state=Outcome,
+    steps=(Step(stop_destination, undo=restart_destination), Step(look_at_source, undo=nothing)),
+    # The guest is stopped on both sides and the record now says: where it came from. From here on we only go forward.
+    finals=(Final(record_source), Final(start_source), Final(discard_destination), Final(record_reverted)),
+    unwound=not_reverted,
+)
+
+
+# -- automatic confirmation
+
+
+class AutomaticConfirmation:
+    """Confirms what nobody has confirmed or reverted for `resize_confirm_seconds`."""
+
+    def __init__(self, *, db: Database, clock: Clock, settings: Settings, wake: Any) -> None:
+        self._db = db
+        self._clock = clock
+        self._settings = settings
+        self._wake = wake
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        if self._settings.resize_confirm_seconds > 0:
+            self._task = asyncio.create_task(self._watch(), name="automatic-confirmation")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        while True:
+            await self._clock.sleep(min(60.0, self._settings.resize_confirm_seconds / 2))
+            try:
+                await self._db.write_async(self._confirm_all)
+            except Exception:
+                log.exception("automatic confirmation failed, will retry")
+
+    def _confirm_all(self, tx: Tx) -> None:
+        now = self._clock.now_us()
+        for server_id in resized.kept_since(tx, now - self._settings.resize_confirm_seconds * 1_000_000):
+            self._confirm(tx, server_id, now)
+
+    def _confirm(self, tx: Tx, server_id: str, now_us: int) -> None:
+        """As its owner would; what they have begun meanwhile goes first."""
+        kept = resized.kept_of(tx, server_id)
+        row = tx.first(sa.select(servers.c.vm_state, servers.c.task_state).where(servers.c.id == server_id))
+        idle = row is not None and row.vm_state == VmState.RESIZED and row.task_state is None
+        if kept is None or not idle or saga.running_operation(tx, server_id) is not None:
+            return
+        if not host_records.is_up(tx, kept.host):
+            return
+        server = operations.next_generation(tx, get_server(tx, server_id), now_us)
+        operation_id = self._clock.uuid()
+        action_id = new_action(
+            tx, server_id, "confirmResize", request_id=f"req-{self._clock.uuid()}", user_id=server.user_id,
+            project_id=server.project_id, now_us=now_us, operation_id=operation_id,
+        )  # fmt: skip
+        operations.start_event(tx, action_id, "compute_confirm_resize", host=server.host, now_us=now_us)
+        _set_status(tx, kept, "confirming", now_us)
+        saga.begin(
+            tx, self._wake, RESIZE_CONFIRMATION, operation_id=operation_id, subject=server_id,
+            state=_first_state(kept, server, operation_id, action_id), now_us=now_us,
+        )  # fmt: skip
