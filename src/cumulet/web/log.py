@@ -32,13 +32,22 @@ _SECRETS = (
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "asctime", "taskName"}
 
 
-_HINT = re.compile(r"(?i)token|pass|secret|user_data|key|gAAAA|authorization|cookie|://")
+_WORDS = ("token", "pass", "secret", "user_data", "key", "gaaaa", "authorization", "cookie", "://")
 """What every secret's surroundings hold; most texts hold none of it and need no closer look."""
+_HINT = re.compile("|".join(map(re.escape, _WORDS)), re.IGNORECASE)
 
 
 def redact(text: str) -> str:
     """`text` without tokens, passwords, keys and the passwords in URLs."""
-    if _HINT.search(text) is None:
+    if text.isascii():
+        # Every line has several texts, and looking for words one by one takes a tenth of the pattern's time.
+        folded = text.lower()
+        for word in _WORDS:
+            if word in folded:
+                break
+        else:
+            return text
+    elif _HINT.search(text) is None:
         return text
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
