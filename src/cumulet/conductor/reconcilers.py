@@ -73,7 +73,6 @@ class HostWatch:
         asked_at_us = self._clock.now_us()
         try:
             facts = await self._hosts.facts(name)
-            reports = await self._hosts.guests(name)
         except m.HostError as error:
             silent_since = self._seen_at.setdefault(name, now - self._settings.host_silent_seconds)
             if now - silent_since >= self._settings.host_silent_seconds:
@@ -81,9 +80,17 @@ class HostWatch:
             log.debug("%s does not answer: %s", name, error)
             return
         self._seen_at[name] = now
+        try:
+            reports = await self._hosts.guests(name)
+        except m.HostError as error:
+            # It answers, so it is up; what its guests do is asked again in the next round.
+            log.warning("%s does not say what its guests do: %s", name, error)
+            reports = None
 
         def record(tx: Tx) -> list[drift.Correction]:
             host_records.register(tx, facts=facts, clock=self._clock, settings=self._settings)
+            if reports is None:
+                return []
             return drift.compare(tx, name, reports, asked_at_us=asked_at_us, now_us=self._clock.now_us())
 
         for correction in await self._db.write_async(record):

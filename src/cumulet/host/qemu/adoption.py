@@ -13,6 +13,8 @@ from cumulet.host.qemu.live_migration_destination import end_unless_used
 from cumulet.host.qemu.live_migration_source import carry
 from cumulet.host.qemu.record import GuestFolder, GuestRecord, Intent, Role, folders
 
+_REPORT_SECONDS = 2.0
+
 
 async def adopt_all(host: QemuHost) -> None:
     """Connect to every living guest and start its background work again. Decides nothing."""
@@ -54,16 +56,20 @@ def _mended(folder: GuestFolder, record: GuestRecord, run_state: str) -> GuestRe
 
 
 async def reports(host: QemuHost) -> list[GuestReport]:
-    """Every guest with a folder here. One whose hypervisor hangs is reported by the fact that its process exists."""
-    found = []
-    for folder in folders(host.guests):
-        record = folder.read()
-        if record is None:
-            found.append(GuestReport(server_id=folder.server_id, state=GuestState.CRASHED, generation=0))
-            continue
-        try:
+    """Every guest with a folder here, in bounded time: one that hangs must not make the whole host seem silent."""
+    return await asyncio.gather(*(_report(host, folder) for folder in folders(host.guests)))
+
+
+async def _report(host: QemuHost, folder: GuestFolder) -> GuestReport:
+    """One whose hypervisor hangs is reported by the fact that its process exists."""
+    record = folder.read()
+    if record is None:
+        return GuestReport(server_id=folder.server_id, state=GuestState.CRASHED, generation=0)
+    try:
+        async with asyncio.timeout(_REPORT_SECONDS):
             state = await host.observe(folder.server_id)
-        except DriverError:
-            state = GuestState.INCOMING if record.role is Role.INCOMING else GuestState.RUNNING
-        found.append(GuestReport(server_id=folder.server_id, state=state, generation=0))
-    return found
+    except (DriverError, TimeoutError):
+        state = GuestState.PAUSED if record.user_paused else GuestState.RUNNING
+        if record.role is Role.INCOMING:
+            state = GuestState.INCOMING
+    return GuestReport(server_id=folder.server_id, state=state, generation=0)

@@ -71,7 +71,9 @@ async def destroy(host: QemuHost, server_id: str) -> None:
 async def start(host: QemuHost, server_id: str) -> None:
     async with host.lock(server_id):
         record = host.record(server_id)
-        refuse_while_moving(record)
+        # A source whose process has ended sends nothing any more, even where nobody noted how its copy ended.
+        if record.role is Role.INCOMING or host.hypervisor(server_id) is not None:
+            refuse_while_moving(record)
         if record.intent is Intent.SUSPENDED:
             raise DriverError("SUSPENDED: resume it instead")
         await _run(host, host.folder(server_id), record)

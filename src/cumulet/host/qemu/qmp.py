@@ -115,14 +115,20 @@ class Qmp:
         answer: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
         self._names[number] = command
+        sent = False
         try:
             async with asyncio.timeout(timeout_s):
                 await self._send(json.dumps(message).encode() + b"\n", pass_fd)
+                sent = True
                 return await answer
         except TimeoutError as late:
             if not oob:
                 self._late.add(number)
             raise QmpTimeout(f"{command}: no answer within {timeout_s:g} s") from late
+        except asyncio.CancelledError:
+            if sent and not oob:
+                self._late.add(number)
+            raise
         except OSError as broken:
             raise QmpClosed(f"{command}: {broken.strerror}") from broken
         finally:
