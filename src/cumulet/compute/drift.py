@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -40,14 +40,28 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True):
     resume: bool = False
 
 
+LOST = "The host has lost the guest."
 _STABLE = (VmState.ACTIVE, VmState.PAUSED, VmState.SUSPENDED, VmState.STOPPED)
 
 
-def compare(tx: Tx, host: str, reports: Sequence[GuestReport], *, asked_at_us: int, now_us: int) -> list[Correction]:
+Revisions = Mapping[str, int]
+"""Server id -> revision of its record. Not times: clocks jump."""
+
+
+def revisions(tx: Tx, host: str) -> Revisions:
+    """The records of `host`'s servers as they are before it is asked."""
+    rows = tx.all(
+        sa.select(servers.c.id, servers.c.revision).where(servers.c.host == host, servers.c.deleted_at_us.is_(None))
+    )
+    return {row.id: row.revision for row in rows}
+
+
+def compare(tx: Tx, host: str, reports: Sequence[GuestReport], *, before: Revisions, now_us: int) -> list[Correction]:
     """Correct the records of `host`'s servers by what was observed there; answer what the host must correct.
 
-    Servers with a running operation are left to it, and so are those whose record has changed since the host was asked:
-    what it said may be older than what the record says.
+    Servers with a running operation are left to it, and so are records that are not as they were `before` the host was
+    asked: what it said may be older than what they say. What a host must remove needs no such care, for the command
+    carries a generation.
     """
     seen = {report.server_id: report for report in reports}
     records = _records(tx, host, list(seen))
@@ -56,7 +70,7 @@ def compare(tx: Tx, host: str, reports: Sequence[GuestReport], *, asked_at_us: i
     corrections: list[Correction] = []
     for server_id, report in seen.items():
         record = records.get(server_id)
-        if server_id in busy or report.state is GuestState.ABSENT or _changed(record, asked_at_us):
+        if server_id in busy or report.state is GuestState.ABSENT:
             continue
         if record is None or record.deleted_at_us is not None:
             corrections.append(_destroy(Finding.GUEST_WITHOUT_RECORD, report, report.generation))
@@ -66,7 +80,7 @@ def compare(tx: Tx, host: str, reports: Sequence[GuestReport], *, asked_at_us: i
     for server_id, record in records.items():
         if record.host != host or record.deleted_at_us is not None or server_id in busy:
             continue
-        if _changed(record, asked_at_us):
+        if _changed(record, before):
             continue
         correction = _correct_own(tx, record, seen.get(server_id), now_us)
         if correction is not None:
@@ -74,14 +88,14 @@ def compare(tx: Tx, host: str, reports: Sequence[GuestReport], *, asked_at_us: i
     return corrections
 
 
-def _changed(record: Any, asked_at_us: int) -> bool:
-    return record is not None and record.updated_at_us >= asked_at_us
+def _changed(record: Any, before: Revisions) -> bool:
+    return bool(before.get(record.id) != record.revision)
 
 
 def _records(tx: Tx, host: str, also: list[str]) -> dict[str, Any]:
     columns = (
         servers.c.id, servers.c.host, servers.c.generation, servers.c.vm_state, servers.c.power_state,
-        servers.c.deleted_at_us, servers.c.updated_at_us, servers.c.launched_at_us,
+        servers.c.deleted_at_us, servers.c.revision, servers.c.launched_at_us, servers.c.fault_message,
     )  # fmt: skip
     found = {
         row.id: row
@@ -114,7 +128,8 @@ def _correct_own(tx: Tx, record: Any, report: GuestReport | None, now_us: int) -
     state = report.state if report is not None else GuestState.ABSENT
     if record.vm_state == VmState.ERROR and record.launched_at_us is None and report is not None:
         return _destroy(Finding.GUEST_OF_A_FAILED_BOOT, report, record.generation)
-    if VmState(record.vm_state) not in _STABLE:
+    found_again = record.vm_state == VmState.ERROR and record.fault_message == LOST and state is not GuestState.ABSENT
+    if VmState(record.vm_state) not in _STABLE and not found_again:
         return None
     if state is GuestState.HANDED_OVER:
         return Correction(
@@ -129,10 +144,12 @@ def _correct_own(tx: Tx, record: Any, report: GuestReport | None, now_us: int) -
     if state is GuestState.ABSENT:
         changes: dict[str, Any] = {
             "vm_state": VmState.ERROR, "power_state": PowerState.NOSTATE, "fault_code": 500,
-            "fault_message": "The host has lost the guest.", "fault_at_us": now_us,
+            "fault_message": LOST, "fault_at_us": now_us,
         }  # fmt: skip
     else:
         changes = {"vm_state": vm_state, "power_state": power_state}
+        if found_again:
+            changes |= {"fault_code": None, "fault_message": None, "fault_at_us": None}
     settle(tx, record.id, now_us=now_us, task_state=None, **changes)
     finding = Finding.GUEST_MISSING if state is GuestState.ABSENT else Finding.STATE_DIFFERS
     return Correction(finding=finding, server_id=record.id, generation=record.generation, seen=state)

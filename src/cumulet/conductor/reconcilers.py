@@ -70,7 +70,7 @@ class HostWatch:
     async def round(self, name: str) -> None:
         """Ask one host for its facts and guests; record that it is up or down; correct what differs."""
         now = self._clock.monotonic()
-        asked_at_us = self._clock.now_us()
+        before = await self._db.read_async(lambda tx: drift.revisions(tx, name))
         try:
             facts = await self._hosts.facts(name)
         except m.HostError as error:
@@ -91,7 +91,7 @@ class HostWatch:
             host_records.register(tx, facts=facts, clock=self._clock, settings=self._settings)
             if reports is None:
                 return []
-            return drift.compare(tx, name, reports, asked_at_us=asked_at_us, now_us=self._clock.now_us())
+            return drift.compare(tx, name, reports, before=before, now_us=self._clock.now_us())
 
         for correction in await self._db.write_async(record):
             await self._correct(name, correction)
