@@ -20,6 +20,7 @@ import cumulet.testing
 from cumulet.compute.model import VmState
 from cumulet.compute.sagas import SAGAS
 from cumulet.compute.store import migrations, servers
+from cumulet.conductor.saga import is_host_step, nothing
 from cumulet.db.engine import Tx
 from cumulet.testing import TestCloud, agreement
 
@@ -63,6 +64,9 @@ class Stage:
 
     def record(self, server_id: str) -> Any:
         return self.read(lambda tx: tx.first(sa.select(servers).where(servers.c.id == server_id)))
+
+    def move(self, server_id: str) -> Any:
+        return self.read(lambda tx: tx.first(sa.select(migrations).where(migrations.c.server_id == server_id)))
 
     def create(self) -> str:
         """Ask for a server with a port; its id."""
@@ -127,10 +131,18 @@ class Case:
 
 def cases() -> Iterator[Case]:
     for saga in SAGAS.values():
-        for position in range(len(saga.plan)):
-            yield from (Case(Place(saga.name, position), fault) for fault in Fault)
-        for position in range(len(saga.steps)):
-            yield from (Case(Place(saga.name, position, undo=True), fault) for fault in Fault)
+        places = [Place(saga.name, position) for position in range(len(saga.plan))]
+        undos = [Place(saga.name, position, undo=True) for position in reversed(range(len(saga.steps)))]
+        for run in (places, undos):
+            for place, following in zip(run, [*run[1:], None], strict=False):
+                if place.function is nothing:
+                    continue
+                yield from (Case(place, fault) for fault in Fault if not (fault.dies and shares(place, following)))
+
+
+def shares(place: Place, following: Place | None) -> bool:
+    """Database steps in a row are one transaction: dying in it is one case, told of its last step."""
+    return following is not None and not is_host_step(place.function) and not is_host_step(following.function)
 
 
 # -- a story a saga: what begins it, and where it must have ended
@@ -167,8 +179,7 @@ def moved(stage: Stage) -> str:
 
 def judge_move(stage: Stage, server_id: str, case: Case) -> None:
     """Above the line a failure leaves it at the source; below, and whoever dies, it arrives."""
-    record = stage.record(server_id)
-    move = stage.read(lambda tx: tx.first(sa.select(migrations).where(migrations.c.server_id == server_id)))
+    record, move = stage.record(server_id), stage.move(server_id)
     assert record.vm_state == VmState.ACTIVE
     arrived = record.host == move.destination_host
     assert arrived != (record.host == move.source_host)
@@ -190,12 +201,62 @@ def evacuated(stage: Stage) -> str:
 
 def judge_evacuation(stage: Stage, server_id: str, case: Case) -> None:
     """As for a move; when its host is back, it says what is left of the server there, and removes what it lost."""
-    record = stage.record(server_id)
-    move = stage.read(lambda tx: tx.first(sa.select(migrations).where(migrations.c.server_id == server_id)))
+    record, move = stage.record(server_id), stage.move(server_id)
     arrived = record.host == move.destination_host
     assert move.status == ("done" if arrived else "error")
     assert arrived if case.below or (case.fault.dies and not case.place.undo) else not arrived
     assert record.vm_state in ((VmState.ACTIVE,) if arrived else (VmState.ACTIVE, VmState.STOPPED))
+
+
+def resized(stage: Stage) -> str:
+    """A cold migration: a resize to the size it has."""
+    server_id = stage.created()
+    assert stage.cloud.persona("admin").action(server_id, {"migrate": None}, version="2.55").status == 202
+    return server_id
+
+
+def judge_resize(stage: Stage, server_id: str, case: Case) -> None:
+    """Above the line a failure leaves it running where it was; else it is moved, and keeps what it came from."""
+    record, move = stage.record(server_id), stage.move(server_id)
+    arrived = record.host == move.destination_host
+    assert move.status == ("finished" if arrived else "error")
+    assert record.vm_state == (VmState.RESIZED if arrived else VmState.ACTIVE)
+    if case.below:
+        assert arrived
+    elif case.place.undo or not case.fault.dies:
+        assert not arrived
+
+
+def confirmed(stage: Stage) -> str:
+    server_id = resized(stage)
+    stage.settle()
+    assert stage.cloud.persona("admin").action(server_id, {"confirmResize": None}).status == 204
+    return server_id
+
+
+def judge_confirmation(stage: Stage, server_id: str, case: Case) -> None:
+    record, move = stage.record(server_id), stage.move(server_id)
+    assert (record.host, record.vm_state) == (move.destination_host, VmState.ACTIVE)
+    assert move.status == "confirmed"
+
+
+def reverted(stage: Stage) -> str:
+    server_id = resized(stage)
+    stage.settle()
+    assert stage.cloud.persona("admin").action(server_id, {"revertResize": None}).status == 202
+    return server_id
+
+
+def judge_reversion(stage: Stage, server_id: str, case: Case) -> None:
+    """It is back, or it waits as before for its user's word."""
+    record, move = stage.record(server_id), stage.move(server_id)
+    back = record.host == move.source_host
+    assert move.status == ("reverted" if back else "finished")
+    assert record.vm_state == (VmState.ACTIVE if back else VmState.RESIZED)
+    if case.below:
+        assert back
+    elif case.place.undo or not case.fault.dies:
+        assert not back
 
 
 def stopped(stage: Stage) -> str:
@@ -215,6 +276,9 @@ STORIES: dict[str, tuple[Callable[[Stage], str], Callable[[Stage, str, Case], No
     "deletion": (deleted, judge_deletion),
     "evacuation": (evacuated, judge_evacuation),
     "live-migration": (moved, judge_move),
+    "resize": (resized, judge_resize),
+    "resize-confirmation": (confirmed, judge_confirmation),
+    "resize-reversion": (reverted, judge_reversion),
     "power": (stopped, judge_power),
 }
 
