@@ -135,7 +135,7 @@ class Replayer:
             after = self.world.settle(answer["server"]["id"])
             return {"server": after.get("status", "gone")}
         server = self.world.value(case.watch or "")
-        after = self.world.settle(server)
+        after = self.world.settle(server, moves=_moves(case))
         if not after:
             return {"server": "gone"}
         fate = {"server": after["status"], "locked": after["locked"]}
@@ -156,6 +156,8 @@ class Replayer:
             checked(self.world.send(request))
         if changed:
             self.world.spoil(kinds)
+            if case.request.path == "/servers":
+                self.world.sweep()
 
 
 def _moves(case: Case) -> bool:

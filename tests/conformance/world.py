@@ -321,7 +321,7 @@ class World:
         here = self.ask("GET", f"/servers/{server}")["server"]["OS-EXT-SRV-ATTR:host"]
         there = next(host for host in self.compute_hosts() if host != here)
         self.ask("POST", f"/servers/{server}/action", {"os-migrateLive": {"host": there, "block_migration": "auto"}})
-        self.settle(server, "ACTIVE")
+        self.settle(server, "ACTIVE", moves=True)
         if self.ask("GET", f"/servers/{server}")["server"]["OS-EXT-SRV-ATTR:host"] != there:
             raise RuntimeError(f"{server} did not move")
 
@@ -368,8 +368,8 @@ class World:
 
     # --- waiting and clearing up ---------------------------------------------------------------------------------
 
-    def settle(self, server: str, wanted: str | None = None) -> dict[str, Any]:
-        """Wait until nothing is going on with a server; returns it, or {} when it is gone."""
+    def settle(self, server: str, wanted: str | None = None, *, moves: bool = False) -> dict[str, Any]:
+        """Wait until nothing goes on with a server, with `moves` no migration either; {} when it is gone."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
             answer = self.send(admin("GET", f"/servers/{server}"))
@@ -378,7 +378,8 @@ class World:
             found: dict[str, Any] = checked(answer)["server"]
             if found["status"] == "DELETED":
                 return {}
-            if found["status"] not in BUSY and found["OS-EXT-STS:task_state"] is None and self.moves_over(server):
+            idle = found["status"] not in BUSY and found["OS-EXT-STS:task_state"] is None
+            if idle and (not moves or self.moves_over(server)):
                 if wanted and found["status"] != wanted:
                     raise RuntimeError(f"server {server} is {found['status']}, not {wanted}: {found.get('fault')}")
                 return found
@@ -408,7 +409,8 @@ class World:
                 self.pool.pop(kind)
             elif kind == "spare_flavor" or kind in SERVERS or kind in PAIR:
                 self.pool.pop(kind, None)
-        self.sweep()
+        if kinds & {*SERVERS, *PAIR}:
+            self.sweep()
 
     def drop_aggregate(self) -> None:
         path = f"/os-aggregates/{self.pool.pop('aggregate')}"
@@ -421,17 +423,16 @@ class World:
 
     def only(self, kinds: set[str]) -> None:
         """Delete every server but those of these kinds."""
-        for kind in [kind for kind in self.pool if (kind in SERVERS or kind in PAIR) and kind not in kinds]:
+        dropped = [kind for kind in self.pool if (kind in SERVERS or kind in PAIR) and kind not in kinds]
+        for kind in dropped:
             del self.pool[kind]
-        self.sweep()
+        if dropped:
+            self.sweep()
 
     def sweep(self) -> None:
         """Delete the servers that nothing in the pool names any more."""
-        listed = self.ask("GET", "/servers?all_tenants=1")["servers"]
         ours = {self.target.facts["project:member"], self.target.facts["project:other_member"]}
-        doomed = [server["id"] for server in listed if server["id"] not in self.pool.values()]
-        for server in doomed:
-            found = self.send(admin("GET", f"/servers/{server}"))
-            if found.status_code == 200 and found.json()["server"]["tenant_id"] in ours:
-                self.delete_quietly(f"/servers/{server}", "admin")
-                self.wait_gone(server)
+        for server in self.ask("GET", "/servers/detail?all_tenants=1")["servers"]:
+            if server["tenant_id"] in ours and server["id"] not in self.pool.values():
+                self.delete_quietly(f"/servers/{server['id']}", "admin")
+                self.wait_gone(server["id"])
