@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import pkgutil
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+
+import sqlalchemy as sa
 
 from cumulet import compute, identity, image, network, placement
 from cumulet.bus.in_process import InProcessLink
@@ -19,8 +22,9 @@ from cumulet.compute.resize_outcome import AutomaticConfirmation
 from cumulet.compute.sagas import SAGAS
 from cumulet.conductor.reconcilers import HostWatch
 from cumulet.conductor.runner import BeforeStep, Runner
+from cumulet.conductor.saga import Status, operations, request_abort
 from cumulet.db import schema
-from cumulet.db.engine import Database, database_file
+from cumulet.db.engine import Database, Tx, database_file
 from cumulet.host.agent import Agent
 from cumulet.host.client import Hosts
 from cumulet.host.process import AgentPlace, AgentProcesses
@@ -38,6 +42,7 @@ from cumulet.web.operation import Service
 from cumulet.web.policy import Policy
 from cumulet.web.server import Server, serve
 
+END_MOVES_SECONDS = 20.0
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never listened on by itself
 SERVICES: tuple[ModuleType, ...] = (compute, identity, image, network, placement)
 
@@ -157,9 +162,23 @@ class EmbeddedCloud:
         """Stop serving, then carrying, then the hosts. Real guests go on only with `leave_guests`."""
         await self.server.stop()
         if self._agents is not None and not leave_guests:
+            await self._end_moves()
             await self.runner.stop()
             await self._agents.stop_guests(self.hosts)
         await self._closing.aclose()
+
+    async def _end_moves(self) -> None:
+        """A guest in a move has two processes, and no verb stops either: moves go back, or come to their end, first."""
+
+        def abort(tx: Tx) -> None:
+            moving = sa.select(operations.c.id).where(operations.c.saga == "live-migration")
+            for row in tx.all(moving.where(operations.c.status == Status.FORWARD)):
+                request_abort(tx, self.runner, row.id)
+
+        await self.db.write_async(abort)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_MOVES_SECONDS):
+                await self.runner.idle()
 
 
 def _own_folder(settings: Settings) -> None:
@@ -188,6 +207,7 @@ async def _connect_hosts(
                     state=settings.state_dir / "hosts" / name,
                     tls=authority.issue_host(name),
                     socket=settings.state_dir / "hosts" / name / "agent.sock",
+                    lease_seconds=settings.lease_seconds if settings.fence_silent_hosts else None,
                 )
                 for name in settings.host_names
             ]

@@ -63,10 +63,10 @@ class CrashCloud:
 
     # -- its processes
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         self._ready.unlink(missing_ok=True)
         command = [sys.executable, "-m", "cumulet", "up", "--driver", "qemu", "--listen", "127.0.0.1:0"]
-        command += ["--state", str(self.state), "--ready-file", str(self._ready), "--leave-guests"]
+        command += ["--state", str(self.state), "--ready-file", str(self._ready), *(options or ("--leave-guests",))]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until("`cumulet up` serves", START_SECONDS, self._serves)
@@ -137,9 +137,13 @@ class CrashCloud:
         """Remove every guest, then end in good order."""
         for server_id in self.servers():
             self.delete(server_id)
+        self.terminate()
+
+    def terminate(self) -> None:
+        """As Ctrl-C does."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(60) == 0
+        assert self.process.wait(60) == 0, self.last_words()
 
     def destroy(self) -> None:
         """Whatever is left of it, by process number: nothing may stay behind on the machine."""

@@ -161,10 +161,31 @@ def test_whatever_is_killed_one_copy_runs_and_nothing_is_left_over(stage: Stage,
     stage.left_well = True
 
 
+def test_ctrl_c_in_the_middle_of_a_move_ends_both_processes_of_the_guest(
+    facts: QemuFacts, image: Image, tmp_path: Path
+) -> None:
+    cloud = CrashCloud(tmp_path)
+    try:
+        cloud.start("--hosts", "2")
+        server_id = cloud.create(1)[0]
+        source = cloud.host(server_id)
+        operation = cloud.move(server_id, next(host for host in HOSTS if host != source))
+        copying = STEPS.index("copy_memory")
+        until("memory is copied", 60.0, lambda: cloud.sight(operation).position >= copying, pause=LOOK_SECONDS)
+        cloud.terminate()
+        assert cloud.guests(server_id) == {}
+        cloud.start()
+        settle(cloud, server_id)
+        assert cloud.show(server_id)["status"] == "SHUTOFF"
+        cloud.stop()
+    finally:
+        cloud.destroy()
+
+
 # -- striking
 
 
-def strike_when(cloud: CrashCloud, operation: str, run: Run, blow: Callable[[], None]) -> str:
+def strike_when(cloud: CrashCloud, operation: str, run: Run, blow: Callable[[], int]) -> str:
     """Wait for the moment, looking at the operation's row; the step it was at when it was struck."""
     wanted = STEPS.index(run.step)
     deadline = time.monotonic() + 60.0
@@ -175,8 +196,8 @@ def strike_when(cloud: CrashCloud, operation: str, run: Run, blow: Callable[[], 
         sight = cloud.sight(operation)
     threading.Event().wait(run.delay)
     before = cloud.sight(operation)
-    blow()
-    return step_of(before)
+    struck = blow()
+    return f"{step_of(before)}{'' if struck else ' (nothing was there)'}"
 
 
 def step_of(sight: Sight) -> str:
@@ -185,45 +206,48 @@ def step_of(sight: Sight) -> str:
     return f"{'undo ' if sight.status == 'unwinding' else ''}{STEPS[sight.position]}"
 
 
-def strike(cloud: CrashCloud, run: Run, server_id: str, source: str, destination: str) -> None:
+def strike(cloud: CrashCloud, run: Run, server_id: str, source: str, destination: str) -> int:
+    """How many processes were struck: none where the victim is not there yet, or no more."""
+    guests = cloud.guests(server_id)
     match run.victim:
         case Victim.CONTROL_PLANE:
             cloud.kill()
+            return 1
         case Victim.SOURCE_AGENT:
-            kill(cloud.agent(source), signal.SIGKILL)
+            return kill_all([cloud.agent(source)])
         case Victim.DESTINATION_AGENT:
-            kill(cloud.agent(destination), signal.SIGKILL)
+            return kill_all([cloud.agent(destination)])
         case Victim.SOURCE_QEMU:
-            kill_guest(cloud, server_id, source)
+            return kill_all([pid for host, pid in guests.items() if host == source])
         case Victim.DESTINATION_QEMU:
-            kill_guest(cloud, server_id, destination)
+            return kill_all([pid for host, pid in guests.items() if host == destination])
         case Victim.EVERYTHING:
-            guests = [pid for one in cloud.servers() for pid in cloud.guests(one).values()]
+            of_all = [pid for one in cloud.servers() for pid in cloud.guests(one).values()]
             agents = [cloud.agent(host) for host in HOSTS]
             cloud.kill()
-            for pid in (*agents, *guests):
-                kill(pid, signal.SIGKILL)
+            return 1 + kill_all([*agents, *of_all])
         case Victim.DESTINATION_QEMU_STOPPED:
-            stop_for(run, [pid for host, pid in cloud.guests(server_id).items() if host == destination])
+            return stop_for(run, [pid for host, pid in guests.items() if host == destination])
         case Victim.SOURCE_AGENT_STOPPED:
-            stop_for(run, [cloud.agent(source)])
+            return stop_for(run, [cloud.agent(source)])
         case Victim.DESTINATION_AGENT_STOPPED:
-            stop_for(run, [cloud.agent(destination)])
+            return stop_for(run, [cloud.agent(destination)])
 
 
-def kill_guest(cloud: CrashCloud, server_id: str, host: str) -> None:
-    """Nothing where the process is not there yet, or no more: then it was killed too early, or too late."""
-    for where, pid in cloud.guests(server_id).items():
-        if where == host:
-            kill(pid, signal.SIGKILL)
+def kill_all(pids: list[int]) -> int:
+    for pid in pids:
+        kill(pid, signal.SIGKILL)
+    return len(pids)
 
 
-def stop_for(run: Run, pids: list[int]) -> None:
+def stop_for(run: Run, pids: list[int]) -> int:
     for pid in pids:
         kill(pid, signal.SIGSTOP)
-    threading.Event().wait(run.stopped)
+    if pids:
+        threading.Event().wait(run.stopped)
     for pid in pids:
         kill(pid, signal.SIGCONT)
+    return len(pids)
 
 
 # -- judging
