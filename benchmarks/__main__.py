@@ -21,15 +21,18 @@ def main() -> None:
             console.print(f"{result.measure.title}: {result.value:.3g} {result.measure.unit}", highlight=False)
             results.append(result)
 
-    with tempfile.TemporaryDirectory(prefix="cumulet-bench-") as folder:
-        measured(simulated.measure(Path(folder)))
-        if choice.driver == "qemu":
-            measured(real_guests.measure(Path(folder)))
-        else:
-            console.print(f"Real guests were not measured: {choice.why}.", highlight=False)
-    console.print()
-    report.show(console, results)
-    report.write(Path("bench.json"), results)
+    try:
+        with tempfile.TemporaryDirectory(prefix="cumulet-bench-") as folder:
+            measured(simulated.measure(Path(folder)))
+            if choice.driver == "qemu":
+                measured(real_guests.measure(Path(folder)))
+            else:
+                console.print(f"Real guests were not measured: {choice.why}.", highlight=False)
+    finally:
+        # What was measured before something went wrong is worth having.
+        console.print()
+        report.show(console, results)
+        report.write(Path("bench.json"), results)
 
 
 if __name__ == "__main__":
