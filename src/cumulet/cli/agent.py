@@ -18,7 +18,8 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option(
     "--socket", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The unix socket to answer on."
 )
-def agent(*, name: str, state: Path, tls: Path, socket: Path) -> None:
+@click.option("--lease-seconds", type=float, help="Stop the guests when this host has not been heard for so long.")
+def agent(*, name: str, state: Path, tls: Path, socket: Path, lease_seconds: float | None) -> None:
     """Run the agent of one host, reached over a unix socket, until standard input closes.
 
     `cumulet up --driver qemu` starts one for each host. It does what commands with a current generation say, on its
@@ -28,4 +29,4 @@ def agent(*, name: str, state: Path, tls: Path, socket: Path) -> None:
 
     # Ctrl-C reaches every process of the terminal; whether guests stay is for `up` to say, which then closes our input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asyncio.run(run_agent(AgentPlace(name=name, state=state, tls=tls, socket=socket)))
+    asyncio.run(run_agent(AgentPlace(name=name, state=state, tls=tls, socket=socket, lease_seconds=lease_seconds)))

@@ -24,6 +24,8 @@ from cumulet.settings import Settings
 log = logging.getLogger(__name__)
 
 REMEMBERED_FINDINGS = 200
+LEASE_MARGIN_SECONDS = 2.0
+"""What is waited beyond a host's lease: for its watchdog to wake up, and for its guests' processes to end."""
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,12 +47,19 @@ class HostWatch:
         self._settings = settings
         self._hosts = hosts
         self._seen_at: dict[str, float] = {}
+        self._session = clock.uuid()
+        self._number = 0
+        self._heard: dict[str, int] = {}
+        self._fenced_at: dict[str, float] = {}
+        """When the lease of each host has run out for certain, were it not heard again."""
         self._tasks: list[asyncio.Task[None]] = []
         self.found: deque[Found] = deque(maxlen=REMEMBERED_FINDINGS)
 
     async def start(self) -> None:
         """One round with every host at once, so that a cloud that is ready knows its hosts; then watch each."""
         await asyncio.gather(*(self.round(name) for name in self._hosts.names))
+        if self._settings.fence_silent_hosts:  # Only what was heard of the first round gives hosts their leases.
+            await asyncio.gather(*(self.round(name) for name in self._hosts.names))
         for name in self._hosts.names:
             self._tasks.append(asyncio.create_task(self._watch(name), name=f"watch-{name}"))
 
@@ -72,10 +81,11 @@ class HostWatch:
         now = self._clock.monotonic()
         before = await self._db.read_async(lambda tx: drift.revisions(tx, name))
         try:
+            await self._renew_lease(name)
             facts = await self._hosts.facts(name)
         except m.HostError as error:
             silent_since = self._seen_at.setdefault(name, now - self._settings.host_silent_seconds)
-            if now - silent_since >= self._settings.host_silent_seconds:
+            if now - silent_since >= self._settings.host_silent_seconds and now >= self._fenced_from(name):
                 await self._mark(name, up=False)
             log.debug("%s does not answer: %s", name, error)
             return
@@ -95,6 +105,26 @@ class HostWatch:
 
         for correction in await self._db.write_async(record):
             await self._correct(name, correction)
+
+    async def _renew_lease(self, name: str) -> None:
+        """See `host.lease`. The host counts from before its answer, we from when we have heard it, and add a margin."""
+        if not self._settings.fence_silent_hosts:
+            return
+        self._fenced_from(name)
+        self._number += 1
+        number = self._number
+        await self._hosts.send(name, m.RenewLease(session=self._session, number=number, heard=self._heard.get(name)))
+        self._fenced_at[name] = self._lease_end()
+        self._heard[name] = number
+
+    def _fenced_from(self, name: str) -> float:
+        """A host we have not heard yet may have been heard by who was here before us, a moment ago."""
+        if not self._settings.fence_silent_hosts:
+            return float("-inf")
+        return self._fenced_at.setdefault(name, self._lease_end())
+
+    def _lease_end(self) -> float:
+        return self._clock.monotonic() + self._settings.lease_seconds + LEASE_MARGIN_SECONDS
 
     async def _mark(self, name: str, *, up: bool) -> None:
         now_us = self._clock.now_us()

@@ -87,6 +87,14 @@ class MemoryFence:
         self._known[server_id] = mark
 
 
+class HostLease(Protocol):
+    """`host.lease.Lease`, of a host that has a watchdog."""
+
+    @property
+    def valid(self) -> bool: ...
+    def asked(self, session: str, number: int, heard: int | None) -> None: ...
+
+
 # These may come while another command for the same guest is at work: they are what ends it.
 _CONCURRENT = (m.CopyProgress, m.ForceComplete, m.CancelCopy)
 
@@ -94,10 +102,11 @@ _CONCURRENT = (m.CopyProgress, m.ForceComplete, m.CancelCopy)
 class Agent:
     """Answers messages for one host."""
 
-    def __init__(self, *, name: str, driver: Driver, fence: Fence) -> None:
+    def __init__(self, *, name: str, driver: Driver, fence: Fence, lease: HostLease | None = None) -> None:
         self.name = name
         self.driver = driver
         self._fence = fence
+        self._lease = lease
         self._busy: dict[str, asyncio.Lock] = {}
 
     async def handle(self, message: m.Message) -> Any:
@@ -116,7 +125,12 @@ class Agent:
             raise m.VerbFailed(str(error)) from error
 
     def _admit(self, command: m.Command) -> None:
-        """Refuse what is out of date: an earlier generation, or one at which the guest was destroyed here already."""
+        """Refuse what is out of date: an earlier generation, or one at which the guest was destroyed here already.
+
+        Without a lease only what ends guests is done: others may be running them by now.
+        """
+        if self._lease is not None and not isinstance(command, m.Destroy | m.Stop) and not self._lease.valid:
+            raise m.VerbFailed(f"LEASE_EXPIRED: {self.name} has not been heard by the control plane")
         mark = self._fence.mark(command.server_id)
         ends = isinstance(command, m.Destroy)
         if command.generation < mark.generation or (command.generation == mark.generation and mark.closed and not ends):
@@ -131,6 +145,10 @@ class Agent:
         match question:
             case m.AskFacts():
                 return await driver.facts()
+            case m.RenewLease(session=session, number=number, heard=heard):
+                if self._lease is not None:
+                    await asyncio.to_thread(self._lease.asked, session, number, heard)
+                return None
             case m.AskGuests():
                 known = self._fence.known()
                 return [

@@ -115,6 +115,14 @@ class AskFacts(Question, frozen=True, tag="facts"):
     pass
 
 
+class RenewLease(Question, frozen=True, tag="renew-lease"):
+    """`heard`: the newest question of this session whose answer was heard. See `host.lease`."""
+
+    session: str
+    number: int
+    heard: int | None
+
+
 class AskGuests(Question, frozen=True, tag="guests"):
     pass
 
@@ -153,6 +161,7 @@ Message = (
     | StandDown
     | TakeIn
     | AskFacts
+    | RenewLease
     | AskGuests
     | Observe
     | ConsoleOutput

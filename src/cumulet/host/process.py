@@ -18,9 +18,11 @@ from pathlib import Path
 
 from cumulet.bus.unix_socket import UnixSocketLink, serve_agent
 from cumulet.host import messages as m
+from cumulet.host import watchdog
 from cumulet.host.agent import Agent, FileFence
 from cumulet.host.client import Hosts
 from cumulet.host.driver import GuestState
+from cumulet.host.lease import Lease
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +39,14 @@ class AgentPlace:
     state: Path
     tls: Path
     socket: Path
+    lease_seconds: float | None = None
+    """Of a host with a watchdog, which stops its guests when it has not been heard for so long."""
 
     def arguments(self) -> list[str]:
         return [
             "agent", "--name", self.name, "--state", str(self.state), "--tls", str(self.tls),
             "--socket", str(self.socket),
+            *([] if self.lease_seconds is None else ["--lease-seconds", str(self.lease_seconds)]),
         ]  # fmt: skip
 
 
@@ -50,14 +55,34 @@ async def run_agent(place: AgentPlace) -> None:
     from cumulet.host.qemu.driver import QemuDriver
 
     async with _only_one(place.state):
+        lease = await asyncio.to_thread(_watched_lease, place)
         driver = await QemuDriver.open(name=place.name, state=place.state / "qemu", tls=place.tls)
-        agent = Agent(name=place.name, driver=driver, fence=FileFence(place.state / "fence"))
+        agent = Agent(name=place.name, driver=driver, fence=FileFence(place.state / "fence"), lease=lease)
         server = await serve_agent(agent, place.socket)
         try:
             await asyncio.to_thread(_until_parent_ends)
         finally:
             server.close()
             await driver.close()
+
+
+class WatchedLease(Lease):
+    """Renewed only while the watchdog lives; one that has ended is started again first."""
+
+    def __init__(self, state: Path, *, seconds: float) -> None:
+        super().__init__(watchdog.lease_file(state), seconds=seconds)
+        self._state = state
+        watchdog.ensure(state)
+
+    def asked(self, session: str, number: int, heard: int | None) -> None:
+        watchdog.ensure(self._state)
+        super().asked(session, number, heard)
+
+
+def _watched_lease(place: AgentPlace) -> WatchedLease | None:
+    if place.lease_seconds is None:
+        return None
+    return WatchedLease(place.state, seconds=place.lease_seconds)
 
 
 def _until_parent_ends() -> None:
@@ -68,7 +93,7 @@ def _until_parent_ends() -> None:
 @contextlib.asynccontextmanager
 async def _only_one(state: Path) -> AsyncIterator[None]:
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = os.open(state / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(state / watchdog.AGENT_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
         yield

@@ -1,0 +1,69 @@
+"""A host's lease: until when the control plane may believe that this host is heard. After it, its guests may not run.
+
+Theory of operation. The control plane numbers its questions and tells with each which answer of ours it has heard. Only
+that renews the lease, and it counts from the moment *we* gave that answer, which is before the control plane heard it.
+So the lease ends here before the control plane, which adds a margin, believes that it has; whatever was lost, late or
+twice in between. The clock is the kernel's boot time, which goes on while the machine is suspended.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from pathlib import Path
+
+import msgspec
+
+_REMEMBERED = 64
+
+
+class Expiry(msgspec.Struct, frozen=True):
+    """The content of the lease's file: seconds of one boot's clock."""
+
+    boot_id: str
+    at: float
+
+
+def now() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def seconds_left(file: Path) -> float:
+    """Of the lease in `file`; of none, and of one from another boot, nothing is left."""
+    try:
+        expiry = msgspec.json.decode(file.read_bytes(), type=Expiry)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return 0.0
+    return expiry.at - now() if expiry.boot_id == boot_id() else 0.0
+
+
+class Lease:
+    """The agent's side: it renews the file, the watchdog only reads it."""
+
+    def __init__(self, file: Path, *, seconds: float) -> None:
+        self._file = file
+        self._seconds = seconds
+        self._answered: OrderedDict[tuple[str, int], float] = OrderedDict()
+
+    @property
+    def valid(self) -> bool:
+        return seconds_left(self._file) > 0
+
+    def asked(self, session: str, number: int, heard: int | None) -> None:
+        """A question has come; it will be answered now. `heard`: the newest answer that reached who asks."""
+        answered_at = self._answered.get((session, heard)) if heard is not None else None
+        if answered_at is not None and answered_at + self._seconds - now() > seconds_left(self._file):
+            self._write(answered_at + self._seconds)
+        self._answered[session, number] = now()
+        while len(self._answered) > _REMEMBERED:
+            self._answered.popitem(last=False)
+
+    def _write(self, at: float) -> None:
+        """Not fsynced: it says nothing to another boot."""
+        fresh = self._file.with_suffix(".new")
+        fresh.write_bytes(msgspec.json.encode(Expiry(boot_id=boot_id(), at=at)))
+        fresh.replace(self._file)
