@@ -24,10 +24,10 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="cumulet-bench-") as folder:
             measured(simulated.measure(Path(folder)))
-            if choice.driver == "qemu":
-                measured(real_guests.measure(Path(folder)))
-            else:
-                console.print(f"Real guests were not measured: {choice.why}.", highlight=False)
+        if choice.driver == "qemu":
+            measured(real_guests.measure())
+        else:
+            console.print(f"Real guests were not measured: {choice.why}.", highlight=False)
     finally:
         # What was measured before something went wrong is worth having.
         console.print()
