@@ -179,6 +179,7 @@ async def _serve(settings: Settings, outputs: Outputs, *, leave_guests: bool) ->
 
     from cumulet.ca import UnsafeKey
     from cumulet.cloud import EmbeddedCloud
+    from cumulet.db.schema import SchemaTooNew
     from cumulet.web.log import log_as_json, redact
     from cumulet.web.server import AddressTaken
 
@@ -192,7 +193,7 @@ async def _serve(settings: Settings, outputs: Outputs, *, leave_guests: bool) ->
         cloud = await EmbeddedCloud.start(settings)
     except AddressTaken as error:
         raise click.ClickException(f"{error}; choose another place with --listen (port 0 picks a free one)") from error
-    except UnsafeKey as error:
+    except (UnsafeKey, SchemaTooNew) as error:
         raise click.ClickException(str(error)) from error
     except (ArgumentError, DBAPIError) as error:
         words = " ".join(str(getattr(error, "orig", None) or error).split())

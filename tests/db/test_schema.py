@@ -1,0 +1,74 @@
+"""The schema changes only together with a migration that brings older databases forward."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from cumulet.cloud import load_services
+from cumulet.db import schema
+from cumulet.db.engine import Database, opened
+
+RECORDED = Path(__file__).parent.parent / "golden" / "schema.sql"
+
+
+def described(database: Database) -> str:
+    """The whole schema of an SQLite database as SQL, in a fixed order, with its version in the first line."""
+    rows = database.read(
+        lambda tx: [
+            row[0]
+            for row in tx.connection.exec_driver_sql(
+                "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type DESC, name"
+            )
+        ]
+    )
+    return f"-- {schema.HEAD}\n" + "".join(re.sub(r"\s+", " ", text).strip() + ";\n" for text in rows)
+
+
+def test_tables_change_only_with_a_migration() -> None:
+    """When this fails: write db/migrations/versions/NNNN_*.py, set `schema.HEAD`, and record the new schema here."""
+    load_services()
+    with opened("sqlite://", inline=True) as database:
+        schema.prepare(database)
+        assert described(database) == RECORDED.read_text(encoding="utf-8")
+
+
+def test_the_head_is_the_newest_migration() -> None:
+    newest = max(path.name[:4] for path in (schema.MIGRATIONS / "versions").glob("[0-9]*.py"))
+    assert newest == schema.HEAD
+
+
+def test_a_database_made_by_a_newer_program_is_not_touched(tmp_path: Path) -> None:
+    load_services()
+    url = f"sqlite:///{tmp_path / 'new.db'}"
+    with opened(url, inline=True) as database:
+        schema.prepare(database)
+        database.write(lambda tx: tx.execute(sa.text("UPDATE alembic_version SET version_num = '9999'")))
+    with opened(url, inline=True) as database, pytest.raises(schema.SchemaTooNew):
+        schema.prepare(database)
+
+
+def test_an_older_database_is_brought_forward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a migration after the newest one, as the next release will have."""
+    load_services()
+    migrations = tmp_path / "migrations"
+    (migrations / "versions").mkdir(parents=True)
+    for name in ("env.py", "script.py.mako"):
+        (migrations / name).write_text((schema.MIGRATIONS / name).read_text())
+    for path in (schema.MIGRATIONS / "versions").glob("[0-9]*.py"):
+        (migrations / "versions" / path.name).write_text(path.read_text())
+    (migrations / "versions" / "9000_next.py").write_text(
+        f'from alembic import op\nrevision = "9000"\ndown_revision = "{schema.HEAD}"\n'
+        'def upgrade() -> None:\n    op.execute("CREATE TABLE of_the_next_release (id INTEGER)")\n'
+    )
+    with opened(f"sqlite:///{tmp_path / 'old.db'}", inline=True) as database:
+        schema.prepare(database)
+        monkeypatch.setattr(schema, "MIGRATIONS", migrations)
+        monkeypatch.setattr(schema, "HEAD", "9000")
+        schema.prepare(database)
+        version = database.read(lambda tx: tx.scalar(sa.text("SELECT version_num FROM alembic_version")))
+        assert version == "9000"
+        assert database.read(lambda tx: tx.scalar(sa.text("SELECT count(*) FROM of_the_next_release"))) == 0
