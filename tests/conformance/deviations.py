@@ -136,9 +136,9 @@ DEVIATIONS: Final[tuple[Deviation, ...]] = (
         reason="Attaching to a server that exists is not offered yet.",
     ),
     Deviation(
-        cases=("parts/topology@*", "parts/console*", "parts/external events@*"),
+        cases=("parts/console*", "parts/external events@*"),
         status=501,
-        reason="Topology, remote consoles and external events are not offered yet.",
+        reason="Remote consoles and external events are not offered yet.",
     ),
     Deviation(
         cases=("gone//os-hosts@2.36:admin", "gone//os-instance_usage_audit_log@*"),

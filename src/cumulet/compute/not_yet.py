@@ -5,7 +5,7 @@ A line of this table that has become an operation counts no more, as in `web.not
 
 from __future__ import annotations
 
-from cumulet.compute.rules import ADMIN, MANAGER, MEMBER, READER, SERVICE
+from cumulet.compute.rules import ADMIN, MANAGER, MEMBER, SERVICE
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.web.policy import rule
@@ -46,7 +46,6 @@ _BELOW_SERVERS = {
     "DELETE /servers/{server_id}/os-interface/{id}": rule("os_compute_api:os-attach-interfaces:delete", MEMBER),
     "POST /servers/{server_id}/os-volume_attachments": rule("os_compute_api:os-volumes-attachments:create", MEMBER),
     "POST /servers/{server_id}/remote-consoles": "os_compute_api:os-remote-consoles",
-    "GET /servers/{server_id}/topology": rule("compute:server:topology:index", READER),
 }
 COMPUTE.gap_rules.update({place: (name, server_in_sight) for place, name in _BELOW_SERVERS.items()})
 EVENTS = rule("os_compute_api:os-server-external-events:create", SERVICE)
