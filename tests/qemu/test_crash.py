@@ -34,6 +34,8 @@ SETTLED_SECONDS = 120.0
 LOOK_SECONDS = 0.001
 STOPPED_SECONDS = (2.0, 12.0)
 """How long a process is stopped: up to longer than a host may be silent."""
+HANGS_SECONDS = 40.0
+"""Longer than a copy may be without progress."""
 
 
 class Victim(StrEnum):
@@ -69,13 +71,12 @@ class Run:
         victims, steps = list(Victim), list(MOMENTS)
         # Side by side through both lists, their lengths having no common divisor: each pair comes in its turn.
         step = steps[(seed + 1) % len(steps)]
-        return cls(
-            seed=seed,
-            victim=victims[seed % len(victims)],
-            step=step,
-            delay=random.uniform(0.0, MOMENTS[step]),
-            stopped=random.uniform(*STOPPED_SECONDS),
-        )
+        victim = victims[seed % len(victims)]
+        delay = random.uniform(0.0, MOMENTS[step])
+        stopped = random.uniform(*STOPPED_SECONDS)
+        if victim is Victim.DESTINATION_QEMU_STOPPED and seed // len(victims) % 2:
+            stopped = HANGS_SECONDS
+        return cls(seed=seed, victim=victim, step=step, delay=delay, stopped=stopped)
 
     def __str__(self) -> str:
         return f"seed {self.seed}: {self.victim} {self.delay:.3f} s into {self.step}"
@@ -147,16 +148,18 @@ def test_whatever_is_killed_one_copy_runs_and_nothing_is_left_over(stage: Stage,
         settle(cloud, moved)
         settled = time.monotonic() - begun
         last = cloud.sight(operation)
-        rebooted = judge_state(cloud, run, watch, moved, source, destination, last)
+        memory_lost = judge_state(cloud, run, watch, moved, source, destination, last)
     verdict = f"{run.victim} at {struck}: {last.status}, {cloud.show(moved)['status']} on {cloud.host(moved)}"
-    print(f"{verdict}{', booted anew' if rebooted else ''}, settled {settled:.1f} s; {watch.heard()}", flush=True)
+    print(
+        f"{verdict}{', its memory lost' if memory_lost else ''}, settled {settled:.1f} s; {watch.heard()}", flush=True
+    )
     assert watch.double() == []
     judge_disk(cloud, stage.base, moved, watch)
     if run.victim is not Victim.EVERYTHING:
         assert cloud.guests(stays) == bystander, "the other server has not noticed"
     if cloud.show(moved)["status"] == "ACTIVE":
         judge_alive(cloud, moved)
-    if rebooted or run.victim is Victim.EVERYTHING:
+    if memory_lost or run.victim is Victim.EVERYTHING:
         stage.replace_servers()
     stage.left_well = True
 
@@ -264,7 +267,7 @@ def settle(cloud: CrashCloud, server_id: str) -> None:
 def judge_state(
     cloud: CrashCloud, run: Run, watch: SerialWatch, server_id: str, source: str, destination: str, last: Sight
 ) -> bool:
-    """Its status and its host are those that this blow may lead to; True where the guest had to be booted anew."""
+    """Its status and its host are those that this blow may lead to; True where the guest's memory was lost."""
     server = cloud.show(server_id)
     status, host = server["status"], server["OS-EXT-SRV-ATTR:host"]
     assert last.status in ("done", "unwound"), last
