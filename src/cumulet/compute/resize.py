@@ -408,6 +408,16 @@ def activate_ports(tx: Tx, context: Context, state: Resizing) -> Resizing:
     return state
 
 
+async def seal_source(context: Context, state: Resizing) -> Resizing:
+    """The source learns the new generation, so that nothing that comes late or twice wakes what it keeps."""
+    try:
+        await operations.unless_down(context, state.source, m.StandDown(**_command(state)))
+    except m.VerbFailed:
+        if await operations.observe(context, state.source, state.server_id) is not GuestState.ABSENT:
+            raise
+    return state
+
+
 def record_resized(tx: Tx, context: Context, state: Resizing) -> Resizing:
     now = context.clock.now_us()
     power_state = operations.OBSERVED[state.seen or GuestState.STOPPED][1]
@@ -465,6 +475,7 @@ RESIZE = Saga(
         Final(record_host, status="post-migrating"),
         Final(start_guest, status="post-migrating"),
         Final(activate_ports, status="post-migrating"),
+        Final(seal_source, status="post-migrating"),
         Final(record_resized, status="post-migrating"),
     ),
     unwound=unwound,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
@@ -156,6 +157,8 @@ async def restart_destination(context: Context, state: Outcome) -> Outcome:
 
 async def look_at_source(context: Context, state: Outcome) -> Outcome:
     """Nothing is given up before it is known that what it is to return to is still there."""
+    with contextlib.suppress(m.VerbFailed):
+        await context.hosts.send(state.source, m.StandDown(**_command(state)))
     seen = await operations.observe(context, state.source, state.server_id)
     if seen is not GuestState.STOPPED:
         raise StepFailed("SOURCE_LOST", "The host the server came from has lost it.", f"{state.source} says {seen}")
