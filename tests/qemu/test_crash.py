@@ -74,7 +74,7 @@ class Run:
         victim = victims[seed % len(victims)]
         delay = random.uniform(0.0, MOMENTS[step])
         stopped = random.uniform(*STOPPED_SECONDS)
-        if victim is Victim.DESTINATION_QEMU_STOPPED and seed // len(victims) % 2:
+        if victim is Victim.DESTINATION_QEMU_STOPPED and seed // (len(victims) * len(steps)) % 2:
             stopped = HANGS_SECONDS
         return cls(seed=seed, victim=victim, step=step, delay=delay, stopped=stopped)
 
