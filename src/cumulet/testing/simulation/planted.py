@@ -10,12 +10,14 @@ from typing import Any
 from unittest import mock
 
 import msgspec
+import sqlalchemy as sa
 
 from cumulet.compute import boot, drift, live_migration, operations, scheduler
 from cumulet.compute import hosts as host_records
 from cumulet.compute.live_migration import LIVE_MIGRATION, LiveMigration
 from cumulet.compute.sagas import SAGAS
 from cumulet.compute.store import change_owner, get_server
+from cumulet.conductor import runner, saga
 from cumulet.conductor.runner import Runner
 from cumulet.conductor.saga import Context, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
@@ -82,7 +84,8 @@ def dropping_the_generation_check() -> AbstractContextManager[Any]:
     return mock.patch.object(Agent, "_admit", return_value=None)
 
 
-def acting_on_an_expired_lease() -> AbstractContextManager[Any]:
+@contextlib.contextmanager
+def acting_on_an_expired_lease() -> Iterator[None]:
     """A runner saves and goes on although another one has taken the operation."""
 
     def check_held(self: Runner, tx: Tx, operation: Any) -> bool:
@@ -92,7 +95,18 @@ def acting_on_an_expired_lease() -> AbstractContextManager[Any]:
         fn(tx)
         return mock.Mock(abort=False, force=False)
 
-    return mock.patch.multiple(Runner, _check_held=check_held, record_held=record_held)
+    rows = saga.operations.c
+    whoever_holds_it = sa.or_(
+        rows.lease_owner == sa.bindparam("held_by"),
+        rows.revision == sa.bindparam("held_revision"),
+        sa.literal(1) == 1,
+    )
+    save = sa.update(saga.operations).where(rows.id == sa.bindparam("of_id"), whoever_holds_it)
+    with (
+        mock.patch.multiple(Runner, _check_held=check_held, record_held=record_held),
+        mock.patch.object(runner, "_SAVE", save),
+    ):
+        yield
 
 
 def picking_inside_the_claim() -> AbstractContextManager[Any]:
