@@ -122,7 +122,7 @@ class Ticks:
                     self._arrived.set()
 
     async def after(self, when: float, count: int) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while sum(stamp > when for stamp in self._times) < count:
                 self._arrived.clear()
                 await self._arrived.wait()

@@ -30,7 +30,7 @@ def test_the_story_holds_on_simulated_hosts() -> None:
 @pytest.mark.qemu
 @pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="no QEMU on this machine")
 def test_the_story_holds_on_real_guests() -> None:
-    told = cumulet("demo", "--driver", "qemu", seconds=180)
+    told = cumulet("demo", "--driver", "qemu", seconds=300)
     assert told.status == 0, told.out + told.err
     assert "SIMULATED" not in told.out
 

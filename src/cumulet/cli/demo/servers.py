@@ -14,7 +14,7 @@ from cumulet.cli.demo.evidence import Evidence
 from cumulet.cli.demo.personas import People
 
 ACTIVE_SECONDS = 30.0
-BOOT_SECONDS = 60.0
+BOOT_SECONDS = 120.0
 POLL_SECONDS = 0.05
 BOOT_LOOK_SECONDS = 0.25
 SERVERS = "/compute/v2.1/servers"
