@@ -34,7 +34,7 @@ class Workload:
         """Ask for something; the answer comes when it comes."""
         kinds = {
             self._create: 5, self._migrate: 8, self._migrate_both: 2, self._delete: 3, self._abort: 3, self._force: 2,
-            self._power: 4, self._host: 1,
+            self._power: 4, self._host: 1, self._resize: 2, self._migrate_cold: 1, self._decide: 2,
         }  # fmt: skip
         kind = random.choices(list(kinds), weights=list(kinds.values()))[0]
         what, request = kind(random)
@@ -167,6 +167,48 @@ class Workload:
             await self._ask(server.project_id, "POST", f"/servers/{server.id}/action", {action: value})
 
         return f"{server.project_id} asks {action} of {server.id[:8]}", power()
+
+    def _resize(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+        server = self._server(random)
+        if server is None:
+            return self._create(random)
+        flavor = random.choice(("tiny", "busy", "large"))
+
+        async def resize() -> None:
+            body = {"resize": {"flavorRef": flavor}}
+            await self._ask(server.project_id, "POST", f"/servers/{server.id}/action", body)
+
+        return f"{server.project_id} resizes {server.id[:8]} to {flavor}", resize()
+
+    def _migrate_cold(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+        server = self._server(random)
+        if server is None:
+            return self._create(random)
+        host = random.choice([None, *self._cloud.machines])
+
+        async def migrate() -> None:
+            body = {"migrate": None if host is None else {"host": host}}
+            await self._ask("admin", "POST", f"/servers/{server.id}/action", body)
+
+        return f"admin cold-migrates {server.id[:8]} to {host or 'any host'}", migrate()
+
+    def _decide(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+        """Confirm or revert, a server that was resized if there is one."""
+        rows = self._cloud.db.read(
+            lambda tx: tx.all(
+                sa.select(servers.c.id, servers.c.project_id)
+                .where(servers.c.vm_state == "resized", servers.c.deleted_at_us.is_(None))
+                .order_by(servers.c.number)
+            )
+        )
+        if not rows:
+            return self._resize(random)
+        server, action = random.choice(rows), random.choice(("confirmResize", "revertResize"))
+
+        async def decide() -> None:
+            await self._ask(server.project_id, "POST", f"/servers/{server.id}/action", {action: None})
+
+        return f"{server.project_id} asks {action} of {server.id[:8]}", decide()
 
     def _host(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
         name, status = random.choice(list(self._cloud.machines)), random.choice(("disabled", "enabled", "enabled"))
