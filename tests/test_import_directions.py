@@ -57,6 +57,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.up", "cloud"): STARTS,
     ("cli.up", "settings"): STARTS,
     ("cli.up", "ca"): STARTS,
+    ("cli.up", "db.schema"): STARTS,
     ("cli.up", "web.log"): STARTS,
     ("cli.up", "web.server"): STARTS,
     ("cli.agent", "host.process"): STARTS,
