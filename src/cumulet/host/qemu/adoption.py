@@ -13,7 +13,7 @@ from cumulet.host.qemu.live_migration_destination import end_unless_used
 from cumulet.host.qemu.live_migration_source import carry
 from cumulet.host.qemu.record import GuestFolder, GuestRecord, Intent, Role, folders
 
-_REPORT_SECONDS = 2.0
+_REPORT_SECONDS = 3.0
 
 
 async def adopt_all(host: QemuHost) -> None:
@@ -65,7 +65,10 @@ async def _report(host: QemuHost, folder: GuestFolder) -> GuestReport:
     record = folder.read()
     if record is None:
         return GuestReport(server_id=folder.server_id, state=GuestState.CRASHED, generation=0)
+    hypervisor = host.hypervisor(folder.server_id)
     try:
+        if hypervisor is not None and hypervisor.behind:
+            raise TimeoutError  # Questions must not pile up before the commands that matter.
         async with asyncio.timeout(_REPORT_SECONDS):
             state = await host.observe(folder.server_id)
     except (DriverError, TimeoutError):

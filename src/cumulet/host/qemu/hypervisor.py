@@ -45,6 +45,11 @@ class Hypervisor:
     def alive(self) -> bool:
         return process.alive(self.process)
 
+    @property
+    def behind(self) -> bool:
+        """Whether it has yet to answer what somebody gave up waiting for: it hangs, or is slow."""
+        return self._qmp is not None and self._qmp.behind
+
     async def ask(
         self,
         command: str,

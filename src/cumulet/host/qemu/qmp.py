@@ -96,6 +96,11 @@ class Qmp:
         self.oob = isinstance(capabilities, list) and "oob" in capabilities
         await self.execute("qmp_capabilities", {"enable": ["oob"]} if self.oob else {})
 
+    @property
+    def behind(self) -> bool:
+        """Whether QEMU owes an answer that nobody waits for any more."""
+        return bool(self._late)
+
     async def execute(
         self,
         command: str,
@@ -122,11 +127,11 @@ class Qmp:
                 sent = True
                 return await answer
         except TimeoutError as late:
-            if not oob:
+            if not oob and not _answered(answer):
                 self._late.add(number)
             raise QmpTimeout(f"{command}: no answer within {timeout_s:g} s") from late
         except asyncio.CancelledError:
-            if sent and not oob:
+            if sent and not oob and not _answered(answer):
                 self._late.add(number)
             raise
         except OSError as broken:
@@ -217,3 +222,8 @@ class Qmp:
                 await self._reader
         if not self.closed.is_set():
             self._end("closed")
+
+
+def _answered(answer: asyncio.Future[Json]) -> bool:
+    """It came at the very moment at which its asker gave up."""
+    return answer.done() and not answer.cancelled()
