@@ -171,7 +171,7 @@ class EmbeddedCloud:
         """A guest in a move has two processes, and no verb stops either: moves go back, or come to their end, first."""
 
         def abort(tx: Tx) -> None:
-            moving = sa.select(operations.c.id).where(operations.c.saga == "live-migration")
+            moving = sa.select(operations.c.id).where(operations.c.saga.in_(("live-migration", "resize")))
             for row in tx.all(moving.where(operations.c.status == Status.FORWARD)):
                 request_abort(tx, self.runner, row.id)
 
