@@ -26,7 +26,7 @@ demo: $(if $(filter simulated,$(DRIVER)),setup-python,setup-qemu) ## all set-up,
 	@.venv/bin/cumulet demo --driver $(DRIVER)
 
 test: setup-test ## all set-up, then the whole test suite
-	@.venv/bin/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	@.venv/bin/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 check: setup-python ## ruff, mypy --strict, import directions, generated files current
 	.venv/bin/ruff check .
