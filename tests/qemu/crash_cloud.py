@@ -102,13 +102,8 @@ class CrashCloud:
         return pid
 
     def guests(self, server_id: str) -> dict[str, int]:
-        """Every living QEMU of this server, by what the machine itself says: host -> process number."""
-        return {
-            host: pid
-            for host in HOSTS
-            for pid, words in commands()
-            if b"qemu-system" in words[0] and pid == self._noted(host, server_id)
-        }
+        """Every living QEMU of this server that a host has noted, host -> process number; `strays` finds any other."""
+        return {host: pid for host in HOSTS if is_qemu(pid := self._noted(host, server_id))}
 
     def strays(self, known: set[int]) -> list[int]:
         """QEMU processes of this cloud's guests that are none of `known`."""
@@ -266,6 +261,12 @@ def commands() -> Iterator[tuple[int, list[bytes]]]:
             continue  # It ended while we looked.
         if words and words[0]:  # A zombie has none.
             yield int(name), words
+
+
+def is_qemu(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return b"qemu-system" in Path("/proc", str(pid), "cmdline").read_bytes().split(b"\0")[0]
+    return False
 
 
 def kill(pid: int, number: signal.Signals) -> None:

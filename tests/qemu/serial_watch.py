@@ -85,7 +85,6 @@ class SerialWatch:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _listen_to_process(self, host: str, folder: Path) -> None:
-        process = int(json.loads((folder / "process.json").read_bytes())["pid"])
         place = os.open(folder, os.O_PATH | os.O_DIRECTORY)  # The path as a whole may be too long for a socket's name.
         try:
             reader, writer = await asyncio.open_unix_connection(f"/proc/self/fd/{place}/monitor2.sock", limit=8 << 20)
@@ -93,6 +92,8 @@ class SerialWatch:
             os.close(place)
         try:
             await _ask(reader, writer, "qmp_capabilities")
+            # Only now: the socket is there before the process, and the number of an earlier process until then.
+            process = int(json.loads((folder / "process.json").read_bytes())["pid"])
             voice = next((one for one in self.voices if (one.host, one.process) == (host, process)), None)
             if voice is None:
                 voice = Voice(host, process)
@@ -123,6 +124,10 @@ class SerialWatch:
                 if life != sorted(set(life)):
                     found.append(f"{voice.host} counted backwards: {life}")
         return found
+
+    def heard_from(self, process: int) -> bool:
+        """Whether this process has printed a tick: whether it has booted is known then, too."""
+        return any(voice.process == process and any(voice.lives) for voice in self.voices)
 
     def newest_written(self) -> list[int]:
         """The newest records the guest said were on its disk, in the life that has printed last."""

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -147,6 +148,8 @@ def test_whatever_is_killed_one_copy_runs_and_nothing_is_left_over(stage: Stage,
             cloud.start()
         settle(cloud, moved)
         settled = time.monotonic() - begun
+        for process in cloud.guests(moved).values():
+            until("the guest is heard where it is", 60.0, partial(watch.heard_from, process))
         last = cloud.sight(operation)
         memory_lost = judge_state(cloud, run, watch, moved, source, destination, last)
     verdict = f"{run.victim} at {struck}: {last.status}, {cloud.show(moved)['status']} on {cloud.host(moved)}"
