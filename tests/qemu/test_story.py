@@ -1,0 +1,34 @@
+"""The story of `tests/api/test_live_migration.py` on the other driver: two real guests, one of them moved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import cumulet.testing
+from cumulet.host.driver import GuestState, Image
+from cumulet.host.qemu.facts import QemuFacts
+from tests.api.test_live_migration import create_pair, host_of, last_migration, leftovers, other
+
+pytestmark = pytest.mark.qemu
+
+
+def test_live_migrate_one_multi_created_instance(facts: QemuFacts, image: Image) -> None:
+    assert Path(image.path).exists()
+    with cumulet.testing.cloud(hosts=2, driver="qemu") as cloud:
+        admin, member, reader = (cloud.persona(name) for name in ("admin", "member", "reader"))
+        moved, stays = create_pair(member, networks="none")
+        source, bystander = host_of(admin, moved), host_of(admin, stays)
+        post = {"os-migrateLive": {"block_migration": "auto", "host": other(source)}}
+
+        assert reader.action(moved, post).status == 403
+        assert member.action(moved, post).status == 403
+        assert host_of(admin, moved) == source
+
+        assert admin.action(moved, post).status == 202
+        admin.wait("the move", lambda: last_migration(admin, moved)["status"] == "completed", seconds=120)
+        assert host_of(admin, moved) == other(source)
+        assert host_of(admin, stays) == bystander
+        assert leftovers(cloud, admin, moved)["guests"] == {other(source): GuestState.RUNNING}
+        assert leftovers(cloud, admin, moved)["allocated"] == [other(source)]
