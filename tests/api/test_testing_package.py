@@ -34,8 +34,9 @@ def test_reset_gives_the_cloud_as_it_was(cloud: TestCloud, admin: Client) -> Non
     assert "mine" not in names
 
 
-def test_time_can_be_moved_and_tokens_end(cloud: TestCloud) -> None:
-    late = cloud.user("late", project="own", roles=("member",))
-    assert late.compute("GET", "/servers").status == 200
-    cloud.clock.advance(seconds=cloud.embedded.settings.token_life_seconds + 1)
-    assert late.compute("GET", "/servers").status == 401
+def test_time_can_be_moved_and_tokens_end() -> None:
+    with cumulet.testing.cloud(hosts=1) as cloud:
+        late = cloud.user("late", project="own", roles=("member",))
+        assert late.compute("GET", "/servers").status == 200
+        cloud.clock.advance(seconds=cloud.embedded.settings.token_life_seconds + 1)
+        assert late.compute("GET", "/servers").status == 401

@@ -89,6 +89,7 @@ def test_jobs_of_one_group_fail_alone(database: Database) -> None:
 
 def test_a_group_whose_transaction_is_gone_is_not_said_to_be_committed(database: Database) -> None:
     """As when the disk is full: SQLite itself rolls back everything, so nobody in the group may be told otherwise."""
+
     def rolled_back(tx: Tx) -> None:
         driver = tx.connection.connection.dbapi_connection
         assert driver is not None
