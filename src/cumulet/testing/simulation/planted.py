@@ -16,7 +16,7 @@ from cumulet.compute import boot, drift, live_migration, operations, scheduler
 from cumulet.compute import hosts as host_records
 from cumulet.compute.live_migration import LIVE_MIGRATION, LiveMigration
 from cumulet.compute.sagas import SAGAS
-from cumulet.compute.store import change_owner, get_server
+from cumulet.compute.store import get_server
 from cumulet.conductor import runner, saga
 from cumulet.conductor.runner import Runner
 from cumulet.conductor.saga import Context, Final, Saga, Step, StepFailed, nothing
@@ -169,44 +169,9 @@ def reconciling_what_an_operation_is_at() -> AbstractContextManager[Any]:
     return mock.patch.object(drift, "_busy", return_value=frozenset())
 
 
-def believing_an_old_report() -> AbstractContextManager[Any]:
-    """The reconciler takes what a host said for newer than what the record says."""
-    return mock.patch.object(drift, "_changed", return_value=False)
-
-
-def undoing_without_saying_so() -> AbstractContextManager[Any]:
-    """A failed copy is undone at once, before the row says that the operation unwinds."""
-
-    async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
-        try:
-            return await live_migration.copy_memory(context, state)
-        except Exception:
-            await live_migration.cancel_copy(context, state)
-            await context.clock.sleep(0.5)
-            return await live_migration.copy_memory(context, state)
-
-    steps = tuple(Step(copy_memory, s.undo, s.status) if s.name == "copy_memory" else s for s in LIVE_MIGRATION.steps)
-    return _with(LIVE_MIGRATION, steps=steps)
-
-
 def forgetting_who_waits() -> AbstractContextManager[Any]:
     """When an operation ends, nobody looks for the one that waits for its turn."""
     return mock.patch.object(Runner, "_promote", return_value=None)
-
-
-def moving_without_looking() -> AbstractContextManager[Any]:
-    """Ownership changes without comparing what it was."""
-
-    def record_host(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
-        server = get_server(tx, state.server_id)
-        change_owner(
-            tx, server.id, old=server.host, new=state.destination, generation=server.generation,
-            now_us=context.clock.now_us(),
-        )  # fmt: skip
-        return state
-
-    finals = tuple(Final(record_host, f.status) if f.name == "record_host" else f for f in LIVE_MIGRATION.finals)
-    return _with(LIVE_MIGRATION, finals=finals)
 
 
 def leaving_the_task_state() -> AbstractContextManager[Any]:
@@ -232,10 +197,7 @@ PLANTED: dict[str, Plant] = {
         deleting_the_source_before_the_destination_runs,
         releasing_the_sources_share_too_early,
         reconciling_what_an_operation_is_at,
-        believing_an_old_report,
-        undoing_without_saying_so,
         forgetting_who_waits,
-        moving_without_looking,
         leaving_the_task_state,
     )
 }
