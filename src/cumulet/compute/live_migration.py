@@ -27,7 +27,7 @@ from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
 from cumulet.compute.store import change_owner, flavors, get_server, hosts, migrations
-from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, Wishes
+from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, Wishes, nothing
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest
 from cumulet.host import messages as m
@@ -185,10 +185,6 @@ def pick_destination(tx: Tx, context: Context, state: LiveMigration) -> LiveMigr
     return msgspec.structs.replace(state, destination=choice.host)
 
 
-def forget_destination(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
-    return state
-
-
 def claim_destination(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
     """The destination's share for the server; the source's is held by the migration meanwhile."""
     assert state.destination is not None
@@ -343,7 +339,7 @@ LIVE_MIGRATION = Saga(
     name="live-migration",
     state=LiveMigration,
     steps=(
-        Step(pick_destination, undo=forget_destination, status="preparing"),
+        Step(pick_destination, undo=nothing, status="preparing"),
         Step(claim_destination, undo=release_destination, status="preparing"),
         Step(bind_ports, undo=unbind_ports, status="preparing"),
         Step(start_destination, undo=destroy_destination, status="preparing"),
