@@ -34,6 +34,9 @@ class Settings:
     migration_downtime_limit_ms: int = 300
     migration_progress_timeout_seconds: float = 30.0
     migration_timeout_seconds_per_gib: float = 120.0
+    migration_timeout_action: Literal["abort", "force_complete"] = "abort"
+    """What becomes of a live migration that has not ended by then; forced, it has as long again before it is aborted.
+    As Nova's `live_migration_timeout_action`."""
     simulated_speed: float = 100.0
     """Virtual seconds per second for simulated hosts' work."""
     simulated_vcpus: int = 64

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import cumulet.testing
 from cumulet.host.driver import GuestState
 from cumulet.testing import Client, NeutronFixture, OpenStackApiException, OSAPIFixture, PolicyFixture, TestCloud
 
@@ -322,6 +323,50 @@ def test_a_move_completed_by_force_ends_where_it_should(admin: Client, member: C
     assert admin.compute("POST", path, {"force_complete": None}).status == 202
     admin.wait_for_status(server_id, "ACTIVE")
     assert host_of(admin, server_id) == other(source)
+
+
+def force(admin: Client, server_id: str) -> None:
+    migration = running_migration(admin, server_id)
+    path = f"/servers/{server_id}/migrations/{migration['id']}/action"
+    assert admin.compute("POST", path, {"force_complete": None}).status == 202
+
+
+def test_in_post_copy_the_server_runs_at_its_destination_while_its_memory_follows() -> None:
+    """Slow enough to be watched: a gibibyte of memory takes a second and a half after the guest has moved."""
+    with cumulet.testing.cloud(hosts=2, simulated_speed=1.0, migration_bandwidth_mib_s=700) as cloud:
+        admin = cloud.persona("admin")
+        server_id = slow_server(admin, cloud.persona("member"))
+        source = host_of(admin, server_id)
+        assert admin.action(server_id, {"os-migrateLive": {"host": None, **AUTO}}).status == 202
+        force(admin, server_id)
+
+        def running() -> list[str]:
+            return [h for h in cloud.hosts if cloud.guests(h).get(server_id) is GuestState.RUNNING]
+
+        admin.wait("the guest to run elsewhere", lambda: running() == [other(source)])
+        assert last_migration(admin, server_id)["status"] == "post-migrating"
+        running_id = last_migration(admin, server_id)["id"]
+        abort = admin.compute("DELETE", f"/servers/{server_id}/migrations/{running_id}")
+        assert abort.status == 400, "what runs at its destination cannot be called back"
+        admin.wait_for_status(server_id, "ACTIVE")
+        assert last_migration(admin, server_id)["status"] == "completed"
+        assert leftovers(cloud, admin, server_id)["guests"] == {other(source): GuestState.RUNNING}
+
+
+@pytest.mark.parametrize(("action", "ends"), [("abort", "error"), ("force_complete", "completed")])
+def test_a_move_that_takes_too_long_is_aborted_or_forced_as_the_operator_chose(action: Any, ends: str) -> None:
+    with cumulet.testing.cloud(
+        hosts=2, migration_timeout_seconds_per_gib=0.5, migration_timeout_action=action
+    ) as cloud:
+        admin = cloud.persona("admin")
+        server_id = slow_server(admin, cloud.persona("member"))
+        source = host_of(admin, server_id)
+        assert admin.action(server_id, {"os-migrateLive": {"host": None, **AUTO}}).status == 202
+        admin.wait_for_status(server_id, "ACTIVE")
+        assert last_migration(admin, server_id)["status"] == ends
+        assert host_of(admin, server_id) == (source if ends == "error" else other(source))
+        if ends == "error":
+            assert "TIMED_OUT" in event_details(admin, server_id)
 
 
 def test_a_second_move_waits_for_nobody(admin: Client, member: Client) -> None:

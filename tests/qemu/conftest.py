@@ -244,6 +244,10 @@ class Wire:
     def heal(self) -> None:
         self._whole.set()
 
+    async def break_off(self) -> None:
+        """Both ends are told: their connections are reset."""
+        await self._stop()
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)

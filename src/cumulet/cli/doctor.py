@@ -55,7 +55,7 @@ def _findings() -> Iterator[Finding]:
 
 async def _hypervisor() -> list[Finding]:
     from cumulet.host.driver import DriverError
-    from cumulet.host.qemu.facts import QemuMissing, probe
+    from cumulet.host.qemu.facts import QemuMissing, post_copy_problem, probe
     from cumulet.host.qemu.sandbox import Sandbox
 
     try:
@@ -72,11 +72,22 @@ async def _hypervisor() -> list[Finding]:
         found.append(
             Finding(subject="KVM", good=None, found=facts.kvm_problem, remedy="guests are emulated: right, but slower")
         )
+    no_post_copy = post_copy_problem(facts)
+    found.append(
+        Finding(subject="post-copy", good=True, found="moves completed by force need not pause their guest")
+        if no_post_copy is None
+        else Finding(
+            subject="post-copy",
+            good=None,
+            found=no_post_copy,
+            remedy="moves completed by force pause their guest instead",
+        )
+    )
     sandbox = Sandbox("doctor")
     try:
         await sandbox.probe()
-    except DriverError as problem:
-        found.append(Finding(subject="confinement", good=False, found=str(problem)))
+    except DriverError as refused:
+        found.append(Finding(subject="confinement", good=False, found=str(refused)))
     else:
         found.append(_confinement(sandbox.as_root, sandbox.own_root))
     return found

@@ -24,13 +24,17 @@ class Finding(StrEnum):
     GUEST_WITHOUT_RECORD = "guest-without-record"
     GUEST_OF_ANOTHER_HOST = "guest-of-another-host"
     HANDED_OVER_GUEST_STILL_OURS = "handed-over-guest-still-ours"
+    ARRIVED_GUEST_NOT_LET_RUN = "arrived-guest-not-let-run"
     GUEST_OF_A_FAILED_BOOT = "guest-of-a-failed-boot"
     GUEST_MISSING = "guest-missing"
     STATE_DIFFERS = "state-differs"
 
 
 class Correction(msgspec.Struct, frozen=True, kw_only=True):
-    """One difference. `destroy` and `resume` are for the host, which refuses a `generation` that is out of date."""
+    """One difference. What to do with the guest is for the host, which refuses a `generation` that is out of date.
+
+    `resume`: it had been handed over, and did not go; `let_run`: it has come, and nobody was there to let it run.
+    """
 
     finding: Finding
     server_id: str
@@ -38,6 +42,7 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True):
     seen: GuestState
     destroy: bool = False
     resume: bool = False
+    let_run: bool = False
 
 
 LOST = "The host has lost the guest."
@@ -135,6 +140,11 @@ def _correct_own(tx: Tx, record: Any, report: GuestReport | None, now_us: int) -
         return Correction(
             finding=Finding.HANDED_OVER_GUEST_STILL_OURS, server_id=record.id, generation=record.generation,
             seen=state, resume=True,
+        )  # fmt: skip
+    if state is GuestState.INCOMING:  # Its host was down when the move that brought it had ended but for this.
+        return Correction(
+            finding=Finding.ARRIVED_GUEST_NOT_LET_RUN, server_id=record.id, generation=record.generation,
+            seen=state, let_run=True,
         )  # fmt: skip
     if state not in OBSERVED:
         return None

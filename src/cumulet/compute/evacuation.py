@@ -257,7 +257,8 @@ async def start_guest(context: Context, state: Evacuation) -> Evacuation:
     """The destination, which owns it now, lets it run, where it is to run."""
     if state.run:
         assert state.destination is not None
-        await context.hosts.send(state.destination, m.Start(**_command(state)))
+        seen = await operations.start(context, state.destination, _command(state))
+        state = msgspec.structs.replace(state, run=seen is GuestState.RUNNING)
     return state
 
 

@@ -67,6 +67,21 @@ def is_up(tx: Tx, name: str) -> bool:
     return row is not None and row.up and not row.forced_down
 
 
+def is_fenced(tx: Tx, name: str, settings: Settings) -> bool:
+    """Whether its guests cannot run for certain, which is more than that it does not answer: an administrator says so,
+    or its lease has run out (`host.lease`) and its watchdog has stopped them."""
+    row = tx.first(sa.select(hosts.c.up, hosts.c.forced_down).where(hosts.c.name == name))
+    return row is not None and (row.forced_down or (settings.fence_silent_hosts and not row.up))
+
+
+_FACTS = sa.select(sa.cast(hosts.c.facts, sa.Text)).where(hosts.c.name == sa.bindparam("of_name"))
+
+
+def offers(tx: Tx, name: str, feature: str) -> bool:
+    """Whether a host has reported this of `HostFacts.features`."""
+    return feature in _kind(tx.scalar(_FACTS, {"of_name": name})).features
+
+
 _USED = sa.select(
     allocations.c.provider_id, allocations.c.resource_class, sa.func.sum(allocations.c.used).label("used")
 ).group_by(allocations.c.provider_id, allocations.c.resource_class)

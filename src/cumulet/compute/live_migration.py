@@ -6,7 +6,8 @@ no return. Before it, the destination's guest was started paused and is never to
 the source run on, even one that had handed all its state over. After it, the source's guest is paused with its state
 sent and is never told to run, so going on may always let the destination run. The operation's row decides which of the
 two it is, and hosts refuse commands of earlier generations, so no late message can undo the decision. What became of a
-call that failed is not inferred: hypervisors are asked. The sequence on the hypervisors is `host.qemu.live_migration`.
+call that failed is not inferred: hypervisors are asked. In post-copy the same line is crossed while some of the memory
+is still at the source, and the source is kept until that has come. What hypervisors do is `host.qemu.live_migration_*`.
 """
 
 from __future__ import annotations
@@ -138,6 +139,12 @@ class LiveMigration(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: Endpoint | None = None
     progress: MigrationProgress | None = None
     source_seen: GuestState | None = None
+    post_copy: bool = False
+    """Both hosts can: where completion is forced, the guest's memory may follow after the commit."""
+    rest_follows: bool = False
+    """It does: at the commit some of the memory is still at the source."""
+    memory_lost: bool = False
+    """It did not come, for the source died: the guest was booted from its disk."""
     """What the source's hypervisor said at the end of an unwinding, if the guest does not run there."""
 
 
@@ -227,17 +234,22 @@ def unbind_ports(tx: Tx, context: Context, state: LiveMigration) -> LiveMigratio
 
 async def start_destination(context: Context, state: LiveMigration) -> LiveMigration:
     """A guest just like the source's, paused, listening for the source alone."""
-    server: Server = await context.read(lambda tx: get_server(tx, state.server_id, deleted=True))
+
+    def look(tx: Tx) -> tuple[Server, bool]:
+        both = all(host_records.offers(tx, host or "", "post-copy") for host in (state.source, state.destination))
+        return get_server(tx, state.server_id, deleted=True), both
+
+    server, post_copy = await context.read(look)
     endpoint = await context.hosts.send(
         state.destination,
         m.PrepareIncoming(
             **_command(state),
             guest=msgspec.convert(server.guest, Guest),
             source_host=state.source,
-            parameters=copy_parameters(context, paused=server.vm_state is VmState.PAUSED),
+            parameters=copy_parameters(context, paused=server.vm_state is VmState.PAUSED, post_copy=post_copy),
         ),
     )
-    return msgspec.structs.replace(state, endpoint=endpoint)
+    return msgspec.structs.replace(state, endpoint=endpoint, post_copy=post_copy)
 
 
 async def destroy_destination(context: Context, state: LiveMigration) -> LiveMigration:
@@ -246,16 +258,21 @@ async def destroy_destination(context: Context, state: LiveMigration) -> LiveMig
 
 
 async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
-    """Disks and memory, until the guest has stopped and all of it is on the destination. Nobody runs then."""
+    """Disks and memory, until the guest has stopped and all of it is on the destination. Nobody runs then.
+
+    In post-copy the guest has stopped, its disk is there, and some of its memory will follow once the commit is made.
+    """
     assert state.endpoint is not None
+    parameters = copy_parameters(context, post_copy=state.post_copy)
     await context.hosts.send(
-        state.source, m.StartCopy(**_command(state), endpoint=state.endpoint, parameters=copy_parameters(context))
+        state.source, m.StartCopy(**_command(state), endpoint=state.endpoint, parameters=parameters)
     )
     progress = await follow_copy(context, state)
     seen = await operations.observe(context, state.destination or "", state.server_id)
     if seen is not GuestState.INCOMING:
         raise StepFailed("DESTINATION_LOST", "The destination lost the guest.", f"{state.destination} says {seen}")
-    return msgspec.structs.replace(state, progress=progress)
+    follows = progress.phase is MigrationPhase.POST_COPY_READY
+    return msgspec.structs.replace(state, progress=progress, rest_follows=follows)
 
 
 async def cancel_copy(context: Context, state: LiveMigration) -> LiveMigration:
@@ -285,11 +302,12 @@ def record_host(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration
 
 async def resume_guest(context: Context, state: LiveMigration) -> LiveMigration:
     """The destination, which owns it now, lets it run. A guest that died there since is booted from its disk."""
-    assert state.destination is not None
+    if state.rest_follows:
+        state = await begin_post_copy(context, state)
     try:
-        await context.hosts.send(state.destination, m.ResumeDestination(**_command(state)))
+        await operations.unless_down(context, state.destination, m.ResumeDestination(**_command(state)))
     except m.VerbFailed:
-        seen = await operations.observe(context, state.destination, state.server_id)
+        seen = await operations.observe(context, state.destination or "", state.server_id)
         if seen in (GuestState.CRASHED, GuestState.STOPPED):
             await context.hosts.send(state.destination, m.Start(**_command(state)))
         elif seen not in (GuestState.RUNNING, GuestState.PAUSED):
@@ -304,7 +322,14 @@ def activate_ports(tx: Tx, context: Context, state: LiveMigration) -> LiveMigrat
 
 
 async def discard_source(context: Context, state: LiveMigration) -> LiveMigration:
-    """Last of all: until here the source's copy was the safety net."""
+    """Last of all: until here the source's copy was the safety net; in post-copy it had what the guest still lacked."""
+    if state.rest_follows:
+        try:
+            state = await receive_rest(context, state)
+        except m.HostUnreachable:
+            # Silent is not dead: it may be fetching from the source what would be thrown away here.
+            if not await context.read(lambda tx: host_records.is_fenced(tx, state.destination or "", context.settings)):
+                raise
     await operations.unless_down(context, state.source, m.Destroy(**_command(state)))
     return state
 
@@ -315,7 +340,8 @@ def record_completed(tx: Tx, context: Context, state: LiveMigration) -> LiveMigr
     operations.settle(tx, state.server_id, now_us=now, task_state=None, progress=0)
     if state.progress is not None:
         _record_progress(tx, context, state, state.progress)
-    _update_migration(tx, context, state, status="completed", ended_at_us=now)
+    lost = {"reason": "MEMORY_LOST", "reason_text": MEMORY_LOST} if state.memory_lost else {}
+    _update_migration(tx, context, state, status="completed", ended_at_us=now, **lost)
     operations.finish_events(tx, state.action_id, now_us=now)
     return state
 
@@ -333,6 +359,93 @@ def unwound(tx: Tx, context: Context, state: LiveMigration, failure: Failure) ->
         changes = {"vm_state": VmState.STOPPED, "power_state": PowerState.CRASHED}
     operations.settle(tx, state.server_id, now_us=now, task_state=None, progress=0, **changes)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
+
+
+# -- post-copy: below the line, for the guest runs at the destination before all of its memory has come
+
+
+MEMORY_LOST = "In post-copy the rest of the guest's memory did not come; it was booted from its disk."
+
+
+async def begin_post_copy(context: Context, state: LiveMigration) -> LiveMigration:
+    """The source lets go what the destination needs to run. A source that died meanwhile has taken the memory along."""
+    try:
+        await context.hosts.send(state.source, m.BeginPostCopy(**_command(state)))
+    except m.HostUnreachable:
+        if await context.read(lambda tx: host_records.is_up(tx, state.source)):
+            raise
+        return await boot_from_disk(context, state)
+    except m.VerbFailed:
+        progress = await _ask_source(context, state, MigrationPhase.POST_COPY_READY)
+        if progress is None or not progress.phase.ended:
+            raise
+        return await boot_from_disk(context, state)
+    return state
+
+
+async def receive_rest(context: Context, state: LiveMigration) -> LiveMigration:
+    """Until the destination has all of the guest's memory, or nobody has the rest of it any more."""
+    patience = context.settings.migration_progress_timeout_seconds
+    seen, sent, moved_at = MigrationPhase.POST_COPY_READY, -1, context.clock.monotonic()
+    while True:
+        progress = await _ask_source(context, state, seen)
+        if progress is not None:
+            await _note(context, state, progress)
+            if progress.memory_processed > sent:
+                sent, moved_at = progress.memory_processed, context.clock.monotonic()
+            seen = progress.phase
+        arrived = await _ask_destination(context, state)
+        if arrived is MigrationPhase.COMPLETED:
+            return msgspec.structs.replace(state, progress=progress or state.progress)
+        gone = progress is not None and progress.phase.ended and progress.phase is not MigrationPhase.COMPLETED
+        if gone or arrived is MigrationPhase.NONE:
+            return await boot_from_disk(context, state)
+        stands_still = context.clock.monotonic() - moved_at > patience
+        if progress is None:
+            # Its hypervisor may be sending all the same, until nothing says that the host is still there.
+            up = await context.read(lambda tx: host_records.is_up(tx, state.source))
+            if not up and (stands_still or arrived is MigrationPhase.FAILED):
+                return await boot_from_disk(context, state)
+            await context.wait_for_wish(COPY_WAIT_SECONDS)
+        elif arrived is MigrationPhase.FAILED or stands_still:
+            await recover_connection(context, state)
+            moved_at = context.clock.monotonic()
+
+
+async def recover_connection(context: Context, state: LiveMigration) -> None:
+    """The network between the hosts was cut: both sides still have all they had, so another connection mends it."""
+    endpoint: Endpoint = await context.hosts.send(state.destination, m.RecoverIncoming(**_command(state)))
+    await context.hosts.send(state.source, m.RecoverCopy(**_command(state), endpoint=endpoint))
+
+
+async def boot_from_disk(context: Context, state: LiveMigration) -> LiveMigration:
+    """The destination owns the guest and has its whole disk. May be asked again: one that runs is left alone."""
+    await context.hosts.send(state.destination, m.GiveUpMemory(**_command(state)))
+    seen = await operations.observe(context, state.destination or "", state.server_id)
+    if seen in (GuestState.CRASHED, GuestState.STOPPED):
+        await context.hosts.send(state.destination, m.Start(**_command(state)))
+    return msgspec.structs.replace(state, rest_follows=False, memory_lost=True)
+
+
+async def _ask_destination(context: Context, state: LiveMigration) -> MigrationPhase:
+    """How much has arrived. A hypervisor that gives no answer waits for a page: as if it said that none comes."""
+    try:
+        answer: MigrationPhase = await context.hosts.send(state.destination, m.AskArrival(server_id=state.server_id))
+    except m.VerbFailed:
+        return MigrationPhase.FAILED
+    return answer
+
+
+async def _ask_source(context: Context, state: Copied, seen: MigrationPhase) -> MigrationProgress | None:
+    """How the copy is, after a change or a while; None where the source does not answer."""
+    question = m.CopyProgress(**_command(state), wait_seconds=COPY_WAIT_SECONDS, seen=seen)
+    try:
+        answer: MigrationProgress = await context.hosts.send(state.source, question, seconds=COPY_WAIT_SECONDS + 10.0)
+    except m.HostUnreachable:
+        return None
+    except (m.VerbFailed, m.StaleGeneration) as error:  # Stale: it has been discarded there, by an earlier try.
+        return MigrationProgress(phase=MigrationPhase.NONE, error=str(error))
+    return answer
 
 
 LIVE_MIGRATION = Saga(
@@ -394,10 +507,12 @@ async def follow_copy(context: Context, state: Copied) -> MigrationProgress:
     )
     started = now
     seen = MigrationPhase.NONE
+    by_force = settings.migration_timeout_action == "force_complete"
     forced = False
+    times = 1
     while True:
         progress = await _progress(context, state, seen, patience)
-        if progress.phase is MigrationPhase.COMPLETED:
+        if progress.phase in (MigrationPhase.COMPLETED, MigrationPhase.POST_COPY_READY):
             return progress
         if progress.phase.ended:
             raise StepFailed(
@@ -405,7 +520,8 @@ async def follow_copy(context: Context, state: Copied) -> MigrationProgress:
             )
         now = context.clock.monotonic()
         gib = max(1.0, (progress.memory_total + progress.disk_total) / 2**30)
-        patience.given_up_at = started + settings.migration_timeout_seconds_per_gib * gib
+        patience.given_up_at = started + settings.migration_timeout_seconds_per_gib * gib * times
+        late = now > patience.given_up_at
         processed = progress.memory_processed + progress.disk_processed
         if processed > patience.most_processed:
             patience.most_processed = processed
@@ -417,10 +533,11 @@ async def follow_copy(context: Context, state: Copied) -> MigrationProgress:
             wishes = await _note(context, state, progress)
             if wishes.abort:
                 raise StepFailed("ABORTED", "The operation was aborted by a user.")
-            if wishes.force and not forced:
+            if (wishes.force or (late and by_force)) and not forced:
                 await context.hosts.send(state.source, m.ForceComplete(**_command(state)))
                 forced = True
-        if now > patience.given_up_at:
+                times, late = (2, False) if late else (times, late)  # It has as long again.
+        if late:
             raise StepFailed("TIMED_OUT", "The live migration took too long.", f"{now - started:.0f} s")
         seen = progress.phase
 
@@ -472,11 +589,12 @@ def _update_migration(tx: Tx, context: Context, state: Copied, **values: Any) ->
     tx.execute(_CHANGE_MIGRATION, {**values, "updated_at_us": now, "of_id": state.migration_id})
 
 
-def copy_parameters(context: Context, *, paused: bool = False) -> MigrationParameters:
+def copy_parameters(context: Context, *, paused: bool = False, post_copy: bool = False) -> MigrationParameters:
     return MigrationParameters(
         bandwidth_mib_s=context.settings.migration_bandwidth_mib_s,
         downtime_limit_ms=context.settings.migration_downtime_limit_ms,
         copy_disk=True,
+        post_copy=post_copy,
         paused=paused,
     )
 

@@ -135,6 +135,18 @@ async def unless_down(context: Context, host: str | None, message: m.Message, *,
         return otherwise
 
 
+async def start(context: Context, host: str, command: dict[str, Any]) -> GuestState:
+    """Let a stopped guest run; what it is then. One that cannot be started, or whose host is down, is left stopped."""
+    try:
+        failed = await unless_down(context, host, m.Start(**command), otherwise=GuestState.STOPPED)
+    except m.VerbFailed:
+        seen = await observe(context, host, command["server_id"])
+        if seen not in OBSERVED:
+            raise
+        return seen
+    return failed or GuestState.RUNNING
+
+
 async def observe(context: Context, host: str, server_id: str) -> GuestState:
     """What the hypervisor says now."""
     answer: GuestState = await context.hosts.send(host, m.Observe(server_id=server_id))

@@ -392,14 +392,7 @@ async def start_guest(context: Context, state: Resizing) -> Resizing:
     if not state.was_running:
         return msgspec.structs.replace(state, seen=GuestState.STOPPED)
     assert state.destination is not None
-    try:
-        await context.hosts.send(state.destination, m.Start(**_command(state)))
-    except m.VerbFailed:
-        seen = await operations.observe(context, state.destination, state.server_id)
-        if seen not in operations.OBSERVED:
-            raise
-        return msgspec.structs.replace(state, seen=seen)
-    return msgspec.structs.replace(state, seen=GuestState.RUNNING)
+    return msgspec.structs.replace(state, seen=await operations.start(context, state.destination, _command(state)))
 
 
 def activate_ports(tx: Tx, context: Context, state: Resizing) -> Resizing:

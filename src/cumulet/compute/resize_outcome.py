@@ -183,14 +183,7 @@ async def start_source(context: Context, state: Outcome) -> Outcome:
     kept: resized.Kept | None = await context.read(lambda tx: resized.kept_of(tx, state.server_id))
     if kept is None or not kept.was_running:
         return msgspec.structs.replace(state, seen=GuestState.STOPPED)
-    try:
-        await context.hosts.send(state.source, m.Start(**_command(state)))
-    except m.VerbFailed:
-        seen = await operations.observe(context, state.source, state.server_id)
-        if seen not in operations.OBSERVED:
-            raise
-        return msgspec.structs.replace(state, seen=seen)
-    return msgspec.structs.replace(state, seen=GuestState.RUNNING)
+    return msgspec.structs.replace(state, seen=await operations.start(context, state.source, _command(state)))
 
 
 async def discard_destination(context: Context, state: Outcome) -> Outcome:

@@ -143,8 +143,12 @@ class HostWatch:
                 await self._hosts.send(name, m.Destroy(**command))
                 done = "guest removed"
             elif correction.resume:
+                await self._hosts.send(name, m.CancelCopy(**command))  # It may still wait for a commit.
                 await self._hosts.send(name, m.ResumeSource(**command))
                 done = "guest resumed"
+            elif correction.let_run:
+                await self._hosts.send(name, m.ResumeDestination(**command))
+                done = "guest let run"
         except m.StaleGeneration:
             done = "left alone: an operation has begun"
         except m.HostError as error:

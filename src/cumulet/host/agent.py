@@ -157,6 +157,8 @@ class Agent:
                 ]
             case m.Observe(server_id=server_id):
                 return await driver.observe(server_id)
+            case m.AskArrival(server_id=server_id):
+                return await driver.arrival(server_id)
             case m.ConsoleOutput(server_id=server_id, max_bytes=max_bytes):
                 return await driver.console_output(server_id, max_bytes=max_bytes)
             case m.Diagnostics(server_id=server_id):
@@ -196,6 +198,14 @@ class Agent:
                 return await driver.copy_progress(guest, wait_seconds=command.wait_seconds, seen=command.seen)
             case m.ForceComplete():
                 return await driver.force_complete(guest)
+            case m.BeginPostCopy():
+                return await driver.begin_post_copy(guest)
+            case m.RecoverIncoming():
+                return await driver.recover_incoming(guest)
+            case m.RecoverCopy():
+                return await driver.recover_copy(guest, command.endpoint)
+            case m.GiveUpMemory():
+                return await driver.give_up_memory(guest)
             case m.CancelCopy():
                 return await driver.cancel_copy(guest)
             case m.ResumeSource():

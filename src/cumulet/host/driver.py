@@ -118,7 +118,10 @@ class MigrationPhase(StrEnum):
     SETUP = "setup"
     ACTIVE = "active"
     SWITCHOVER = "switchover"
+    POST_COPY_READY = "post-copy-ready"
+    """The guest stands still, its disk is whole at the destination, its memory waits for `begin_post_copy`."""
     POST_COPY = "post-copy"
+    """The destination may run the guest; the memory it still lacks follows, first what it asks for."""
     COMPLETED = "completed"
     """All state has left; the source is paused (`GuestState.HANDED_OVER`), the destination holds it, nobody runs."""
     FAILED = "failed"
@@ -213,7 +216,24 @@ class Driver(Protocol):
         ...
 
     async def resume_destination(self, server_id: str) -> None:
-        """The commit is recorded: stop NBD, run the guest. Running already is success."""
+        """The commit is recorded: stop NBD, run the guest. Running already is success.
+
+        In post-copy some of its memory is still at the source: `arrival` tells when all has come.
+        """
+        ...
+
+    async def arrival(self, server_id: str) -> MigrationPhase:
+        """How much of an incoming guest is here: COMPLETED, POST_COPY, FAILED where the rest of its memory does not
+        come any more because the connection is lost, ACTIVE before that, NONE where no state was ever received."""
+        ...
+
+    async def recover_incoming(self, server_id: str) -> Endpoint:
+        """In post-copy, when the connection is lost or brings nothing: cut it, and listen for the same source again."""
+        ...
+
+    async def give_up_memory(self, server_id: str) -> None:
+        """After the commit, when the rest of its memory will never come: what is left is a stopped guest, its disk
+        whole. A guest that has all of its memory, or is stopped, is left alone."""
         ...
 
     # -- live migration, source side
@@ -227,7 +247,24 @@ class Driver(Protocol):
         ...
 
     async def force_complete(self, server_id: str) -> None:
-        """Post-copy where it was agreed on, else pause the guest so that the copy converges."""
+        """Post-copy where it was agreed on, else the guest stands still for as long as the rest takes.
+
+        With post-copy the copy comes to POST_COPY_READY and waits there.
+        """
+        ...
+
+    async def begin_post_copy(self, server_id: str) -> None:
+        """The commit is recorded: let the state go that the destination needs to run, and the rest after it.
+
+        Returns once the destination may be resumed. Begun already, or completed, is success.
+        """
+        ...
+
+    async def recover_copy(self, server_id: str, endpoint: Endpoint) -> None:
+        """In post-copy, when the connection is lost or brings nothing: cut it, and send the rest to `endpoint`.
+
+        A copy that has completed is success.
+        """
         ...
 
     async def cancel_copy(self, server_id: str) -> MigrationProgress:

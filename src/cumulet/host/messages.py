@@ -87,6 +87,22 @@ class ForceComplete(Command, frozen=True, tag="force-complete"):
     pass
 
 
+class BeginPostCopy(Command, frozen=True, tag="begin-post-copy"):
+    pass
+
+
+class RecoverIncoming(Command, frozen=True, tag="recover-incoming"):
+    pass
+
+
+class RecoverCopy(Command, frozen=True, tag="recover-copy"):
+    endpoint: Endpoint
+
+
+class GiveUpMemory(Command, frozen=True, tag="give-up-memory"):
+    pass
+
+
 class CancelCopy(Command, frozen=True, tag="cancel-copy"):
     pass
 
@@ -131,6 +147,10 @@ class Observe(Question, frozen=True, tag="observe"):
     server_id: str
 
 
+class AskArrival(Question, frozen=True, tag="arrival"):
+    server_id: str
+
+
 class ConsoleOutput(Question, frozen=True, tag="console-output"):
     server_id: str
     max_bytes: int
@@ -155,6 +175,10 @@ Message = (
     | StartCopy
     | CopyProgress
     | ForceComplete
+    | BeginPostCopy
+    | RecoverIncoming
+    | RecoverCopy
+    | GiveUpMemory
     | CancelCopy
     | ResumeSource
     | StandBy
@@ -164,6 +188,7 @@ Message = (
     | RenewLease
     | AskGuests
     | Observe
+    | AskArrival
     | ConsoleOutput
     | Diagnostics
 )
@@ -171,11 +196,13 @@ Message = (
 ANSWERS: dict[type[Any], Any] = {
     Create: Guest,
     PrepareIncoming: Endpoint,
+    RecoverIncoming: Endpoint,
     CopyProgress: MigrationProgress,
     CancelCopy: MigrationProgress,
     AskFacts: HostFacts,
     AskGuests: list[GuestReport],
     Observe: GuestState,
+    AskArrival: MigrationPhase,
     ConsoleOutput: bytes,
     Diagnostics: dict[str, int | str],
 }

@@ -45,6 +45,10 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
     """How long it had run when its console began to be printed here."""
     incoming_from: str | None = None
     incoming_complete: bool = False
+    memory_at: str | None = None
+    """In post-copy: the host that still has some of its memory."""
+    starved: bool = False
+    """The rest of its memory will never come: it stands still at the first page it lacks."""
     paused_by_user: bool = False
     standing_by: bool = False
 
@@ -55,6 +59,8 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
 
     def halt(self, state: GuestState, now_us: int) -> None:
         self.state = state
+        if state is GuestState.STOPPED:
+            self.memory_at, self.starved = None, False
         if self.running_since_us is not None:
             self.ran_us += now_us - self.running_since_us
             self.running_since_us = None
@@ -70,14 +76,29 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
 class Copy:
     """One copy under way, in virtual seconds since its start. Closed form: nothing ticks."""
 
-    def __init__(self, guest: Guest, parameters: MigrationParameters, dirty_rate_mib_s: float, started_us: int) -> None:
+    def __init__(
+        self,
+        guest: Guest,
+        endpoint: Endpoint,
+        parameters: MigrationParameters,
+        dirty_rate_mib_s: float,
+        started_us: int,
+    ) -> None:
+        self.destination = endpoint.address
         self.memory = guest.memory_mib * MIB
         self.disk = guest.disk_gib * 16 * MIB if parameters.copy_disk else 0  # what such a guest has written
         self.bandwidth = parameters.bandwidth_mib_s * MIB
         self.downtime_limit = parameters.downtime_limit_ms / 1000
         self.dirty_rate = min(dirty_rate_mib_s * MIB, self.bandwidth * 100)
         self.started_us = started_us
+        self.post_copy = parameters.post_copy
         self.forced_at: float | None = None
+        self.post_copy_at: float | None = None
+        """When the guest was let go on at the destination; what remained follows from then on."""
+        self.told = False
+        """Whether POST_COPY_READY has been announced."""
+        self.news = asyncio.Event()
+        """Set when it is ready for post-copy, and when it has ended."""
         self.ended = asyncio.Event()
         self.changed = asyncio.Event()
         self.outcome: MigrationPhase | None = None
@@ -93,8 +114,10 @@ class Copy:
         if self.forced_at is None or at <= self.forced_at:
             left = self.memory - (self.bandwidth - self.dirty_rate) * active
             return min(max(left, 0.0), float(self.memory))
-        forced = max(self.forced_at, self.disk_seconds)
-        return max(0.0, self.remaining(min(forced, self.forced_at)) - self.bandwidth * max(0.0, at - forced))
+        sends_from = max(self.forced_at, self.disk_seconds)
+        if self.post_copy:
+            sends_from = at if self.post_copy_at is None else self.post_copy_at
+        return max(0.0, self.remaining(self.forced_at) - self.bandwidth * max(0.0, at - sends_from))
 
     @property
     def switchover_at(self) -> float | None:
@@ -110,7 +133,14 @@ class Copy:
     @property
     def completed_at(self) -> float | None:
         at = self.switchover_at
+        if self.post_copy and self.forced_at is not None:
+            at = self.post_copy_at
         return None if at is None else at + self.remaining(at) / self.bandwidth
+
+    @property
+    def ready_at(self) -> float | None:
+        """When the guest stands still for the commit that post-copy waits for."""
+        return self.switchover_at if self.post_copy and self.forced_at is not None else None
 
     def progress(self, at: float) -> MigrationProgress:
         remaining = int(self.remaining(at))
@@ -121,10 +151,17 @@ class Copy:
             phase = self.outcome
         elif at < self.disk_seconds:
             phase = MigrationPhase.DISK
+        elif switchover is None or at < switchover:
+            phase = MigrationPhase.ACTIVE
+        elif self.ready_at is None:
+            phase = MigrationPhase.SWITCHOVER
         else:
-            phase = MigrationPhase.SWITCHOVER if switchover is not None and at >= switchover else MigrationPhase.ACTIVE
+            phase = MigrationPhase.POST_COPY_READY if self.post_copy_at is None else MigrationPhase.POST_COPY
         completed = phase is MigrationPhase.COMPLETED
-        downtime = self.remaining(switchover) / self.bandwidth if completed and switchover is not None else None
+        downtime = None
+        if completed and switchover is not None:
+            stood = self.post_copy_at - switchover if self.post_copy_at is not None else None
+            downtime = self.remaining(switchover) / self.bandwidth if stood is None else stood
         return MigrationProgress(
             phase=phase,
             error=self.error,
@@ -165,7 +202,10 @@ class SimulatedDriver:
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             for path in directory.glob("*.json"):
-                self._guests[path.stem] = msgspec.json.decode(path.read_bytes(), type=SimulatedGuest)
+                found = msgspec.json.decode(path.read_bytes(), type=SimulatedGuest)
+                if found.memory_at is not None:  # The copy ended with the process that modelled it.
+                    found.memory_at, found.starved = None, True
+                self._guests[path.stem] = found
 
     # -- what it is
 
@@ -181,7 +221,7 @@ class SimulatedDriver:
             disk_gib=settings.simulated_disk_gib,
             cpu_models=(CPU_MODEL,),
             machine_types=(MACHINE_TYPE,),
-            features=("local-disk", "networks"),
+            features=("local-disk", "networks", "post-copy"),
             address="127.0.0.1",
         )
 
@@ -274,6 +314,30 @@ class SimulatedDriver:
                 found.run(self._clock.now_us())
             self._save(found)
 
+    async def arrival(self, server_id: str) -> MigrationPhase:
+        found = self._found(server_id)
+        if found.starved:
+            return MigrationPhase.FAILED
+        if found.memory_at is not None:
+            return MigrationPhase.POST_COPY
+        if found.incoming_from is None or found.state is GuestState.STOPPED:
+            return MigrationPhase.NONE
+        return MigrationPhase.COMPLETED if found.incoming_complete else MigrationPhase.ACTIVE
+
+    async def recover_incoming(self, server_id: str) -> Endpoint:
+        found = self._found(server_id)
+        if found.memory_at is None:
+            raise DriverError(f"guest {server_id} waits for no memory on {self.name}")
+        return Endpoint(address=self.name, port=1, nbd_port=None, tls_hostname=self.name)
+
+    async def give_up_memory(self, server_id: str) -> None:
+        found = self._found(server_id)
+        waits = found.state is GuestState.INCOMING and not found.incoming_complete
+        if found.starved or found.memory_at is not None or waits:
+            stopped = SimulatedGuest(guest=found.guest, state=GuestState.STOPPED)
+            self._guests[server_id] = stopped
+            self._save(stopped)
+
     # -- live migration, source side
 
     async def start_copy(self, server_id: str, endpoint: Endpoint, parameters: MigrationParameters) -> None:
@@ -284,22 +348,37 @@ class SimulatedDriver:
         if found.state not in (GuestState.RUNNING, GuestState.PAUSED):
             raise DriverError(f"guest {server_id} is {found.state}, nothing to copy")
         rate = found.dirty_rate_mib_s if found.state is GuestState.RUNNING else 0.0
-        copy = self._copies[server_id] = Copy(found.guest, parameters, rate, self._clock.now_us())
-        task = asyncio.create_task(self._copy(server_id, copy, endpoint.address), name=f"copy-{server_id}")
+        copy = self._copies[server_id] = Copy(found.guest, endpoint, parameters, rate, self._clock.now_us())
+        task = asyncio.create_task(self._copy(server_id, copy), name=f"copy-{server_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _copy(self, server_id: str, copy: Copy, destination: str) -> None:
+    async def _copy(self, server_id: str, copy: Copy) -> None:
         """Wait until the model says it has ended, then hand over: source halted and destination loaded in one go."""
         while copy.outcome is None:
-            due = copy.completed_at
+            ready = copy.ready_at
+            if ready is not None and not copy.told and self._virtual(copy) >= ready:
+                copy.told = True
+                self._stand_still(server_id, copy)
+                continue
+            due = copy.completed_at if ready is None or copy.told else ready
             left = None if due is None else (due - self._virtual(copy)) / self._settings.simulated_speed
             if left is not None and left <= 0:
-                self._hand_over(server_id, copy, destination)
+                self._hand_over(server_id, copy)
                 return
             copy.changed.clear()
             # The clock counts microseconds: sleeping less would not let it move on.
             await self._sleep_or_change(copy, max(left, 1e-6) if left is not None else 3600.0)
+
+    def _stand_still(self, server_id: str, copy: Copy) -> None:
+        """Ready for post-copy: it runs on neither side until the commit, or until the copy is cancelled."""
+        here = self._guests.get(server_id)
+        if here is None:
+            self._finish(copy, MigrationPhase.FAILED, "the guest is gone")
+            return
+        here.halt(GuestState.HANDED_OVER, self._clock.now_us())
+        self._save(here)
+        copy.news.set()
 
     async def _sleep_or_change(self, copy: Copy, seconds: float) -> None:
         sleep = asyncio.ensure_future(self._clock.sleep(seconds))
@@ -310,22 +389,33 @@ class SimulatedDriver:
             sleep.cancel()
             change.cancel()
 
-    def _hand_over(self, server_id: str, copy: Copy, destination: str) -> None:
-        peer = self._world.drivers.get(destination)
-        arrived = peer._guests.get(server_id) if peer is not None else None
-        here = self._guests.get(server_id)
-        if here is None or peer is None or arrived is None or arrived.state is not GuestState.INCOMING:
+    def _hand_over(self, server_id: str, copy: Copy) -> None:
+        here, arrived = self._guests.get(server_id), self._arrived(server_id, copy.destination)
+        if here is None or arrived is None:
             self._finish(copy, MigrationPhase.FAILED, "the destination closed the connection")
             return
-        paused = here.state is GuestState.PAUSED and here.paused_by_user
         here.halt(GuestState.HANDED_OVER, self._clock.now_us())
+        if copy.post_copy_at is None:
+            self._load(here, arrived)
+        arrived.memory_at = None
+        self._save(here)
+        self._world.drivers[copy.destination]._save(arrived)
+        self._finish(copy, MigrationPhase.COMPLETED, None)
+
+    def _load(self, here: SimulatedGuest, arrived: SimulatedGuest) -> None:
+        """The destination has what it takes to run the guest."""
         arrived.ran_us = here.ran_us
         arrived.console_from_us = here.ran_us
-        arrived.paused_by_user = paused
+        arrived.paused_by_user = here.paused_by_user
         arrived.incoming_complete = True
-        self._save(here)
-        peer._save(arrived)
-        self._finish(copy, MigrationPhase.COMPLETED, None)
+
+    def _arrived(self, server_id: str, destination: str) -> SimulatedGuest | None:
+        """The guest at the other side of its copy, as long as it can take in what is sent."""
+        peer = self._world.drivers.get(destination)
+        arrived = peer._guests.get(server_id) if peer is not None else None
+        if arrived is None or arrived.incoming_from != self.name:
+            return None
+        return arrived if arrived.state is GuestState.INCOMING or arrived.memory_at == self.name else None
 
     async def copy_progress(self, server_id: str, *, wait_seconds: float, seen: MigrationPhase) -> MigrationProgress:
         copy = self._copies.get(server_id)
@@ -334,7 +424,7 @@ class SimulatedDriver:
         progress = copy.progress(self._virtual(copy))
         if progress.phase is seen and not copy.ended.is_set():
             sleep = asyncio.ensure_future(self._clock.sleep(wait_seconds))
-            ended = asyncio.ensure_future(copy.ended.wait())
+            ended = asyncio.ensure_future((copy.ended if copy.told else copy.news).wait())
             try:
                 await asyncio.wait((sleep, ended), return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -345,20 +435,51 @@ class SimulatedDriver:
 
     async def force_complete(self, server_id: str) -> None:
         copy = self._copies.get(server_id)
-        if copy is not None and copy.outcome is None and copy.forced_at is None:
-            copy.forced_at = self._virtual(copy)
+        if copy is None or copy.outcome is not None or copy.forced_at is not None:
+            return
+        at = self._virtual(copy)
+        if copy.switchover_at is None or at < copy.switchover_at:  # Else it comes to its end by itself.
+            copy.forced_at = at
             copy.changed.set()
+
+    async def begin_post_copy(self, server_id: str) -> None:
+        copy = self._copies.get(server_id)
+        if copy is None or copy.outcome in (MigrationPhase.FAILED, MigrationPhase.CANCELLED):
+            raise DriverError(f"no copy of guest {server_id} is under way on {self.name}")
+        if copy.outcome is not None or copy.post_copy_at is not None:
+            return
+        if not copy.told:
+            raise DriverError(f"the copy of guest {server_id} is not ready for post-copy")
+        here, arrived = self._found(server_id), self._arrived(server_id, copy.destination)
+        if arrived is None:
+            self._finish(copy, MigrationPhase.FAILED, "the destination closed the connection")
+            raise DriverError("the destination closed the connection")
+        self._load(here, arrived)
+        arrived.memory_at = self.name
+        copy.post_copy_at = self._virtual(copy)
+        copy.changed.set()
+        self._world.drivers[copy.destination]._save(arrived)
+
+    async def recover_copy(self, server_id: str, endpoint: Endpoint) -> None:
+        copy = self._copies.get(server_id)
+        if copy is None or copy.outcome not in (None, MigrationPhase.COMPLETED):
+            raise DriverError(f"no copy of guest {server_id} is under way on {self.name}")
 
     async def cancel_copy(self, server_id: str) -> MigrationProgress:
         copy = self._copies.get(server_id)
         if copy is None:
             return MigrationProgress(phase=MigrationPhase.NONE)
         if copy.outcome is None:
+            if copy.post_copy_at is not None:
+                raise DriverError(f"guest {server_id} runs at its destination: too late to cancel")
             self._finish(copy, MigrationPhase.CANCELLED, None)
         return copy.progress(self._virtual(copy))
 
     async def resume_source(self, server_id: str) -> None:
         found = self._found(server_id)
+        copy = self._copies.get(server_id)
+        if copy is not None and copy.outcome is None and copy.post_copy_at is not None:
+            raise DriverError(f"guest {server_id} runs at its destination: too late to resume it on {self.name}")
         self._copies.pop(server_id, None)
         if found.state is GuestState.HANDED_OVER:
             if found.paused_by_user:
@@ -410,6 +531,7 @@ class SimulatedDriver:
     def _finish(self, copy: Copy, outcome: MigrationPhase, error: str | None) -> None:
         copy.outcome = outcome
         copy.error = error
+        copy.news.set()
         copy.ended.set()
         copy.changed.set()
 
@@ -417,6 +539,11 @@ class SimulatedDriver:
         copy = self._copies.pop(server_id, None)
         if copy is not None and copy.outcome is None:
             self._finish(copy, outcome, error)
+            arrived = self._arrived(server_id, copy.destination)
+            if copy.post_copy_at is not None and arrived is not None:
+                arrived.memory_at = None
+                arrived.starved = True
+                self._world.drivers[copy.destination]._save(arrived)
 
     def _found(self, server_id: str) -> SimulatedGuest:
         found = self._guests.get(server_id)

@@ -9,7 +9,7 @@ import msgspec
 
 from cumulet.host.driver import DriverError, GuestReport, GuestState
 from cumulet.host.qemu.host import QemuHost
-from cumulet.host.qemu.live_migration_destination import end_unless_used
+from cumulet.host.qemu.live_migration_destination import end_unless_used, withdraw_when_whole
 from cumulet.host.qemu.live_migration_source import carry
 from cumulet.host.qemu.record import GuestFolder, GuestRecord, Intent, Role, folders
 
@@ -37,6 +37,8 @@ async def _adopt(host: QemuHost, folder: GuestFolder) -> None:
         record = _mended(folder, record, run_state)
     if record.copy is not None and record.copy.outcome is None:
         host.start_task(folder.server_id, "copy", carry(host, folder.server_id))
+    if hypervisor.migration == "postcopy-active" and record.role is Role.OWN and record.copy is None:
+        host.start_task(folder.server_id, "withdraw-tls", withdraw_when_whole(host, hypervisor))
     if record.role is Role.INCOMING:
         host.start_task(folder.server_id, "listen-limit", end_unless_used(host, folder.server_id))
 

@@ -25,7 +25,7 @@ from cumulet.host.qemu import (
     suspension,
 )
 from cumulet.host.qemu.disks import Disks
-from cumulet.host.qemu.facts import QemuFacts, probe
+from cumulet.host.qemu.facts import QemuFacts, post_copy_problem, probe
 from cumulet.host.qemu.host import QemuHost
 from cumulet.host.qemu.sandbox import Sandbox
 from cumulet.host.qemu.tls import TransportSecurity
@@ -85,7 +85,13 @@ class QemuDriver:
             disk_gib=shutil.disk_usage(host.state).total >> 30,
             cpu_models=host.facts.cpu_models,
             machine_types=host.facts.machine_types,
-            features=("local-disk", "config-drive", "suspend", host.facts.accelerator),
+            features=(
+                "local-disk",
+                "config-drive",
+                "suspend",
+                host.facts.accelerator,
+                *(["post-copy"] if post_copy_problem(host.facts) is None else []),
+            ),
             address=host.address,
         )
 
@@ -136,6 +142,18 @@ class QemuDriver:
     async def resume_destination(self, server_id: str) -> None:
         await live_migration_destination.resume_destination(self._host, server_id)
 
+    async def arrival(self, server_id: str) -> MigrationPhase:
+        return await live_migration_destination.arrival(self._host, server_id)
+
+    async def recover_incoming(self, server_id: str) -> Endpoint:
+        return await live_migration_destination.recover_incoming(self._host, server_id)
+
+    async def recover_copy(self, server_id: str, endpoint: Endpoint) -> None:
+        await live_migration_source.recover_copy(self._host, server_id, endpoint)
+
+    async def give_up_memory(self, server_id: str) -> None:
+        await live_migration_destination.give_up_memory(self._host, server_id)
+
     async def start_copy(self, server_id: str, endpoint: Endpoint, parameters: MigrationParameters) -> None:
         await live_migration_source.start_copy(self._host, server_id, endpoint, parameters)
 
@@ -144,6 +162,9 @@ class QemuDriver:
 
     async def force_complete(self, server_id: str) -> None:
         await live_migration_source.force_complete(self._host, server_id)
+
+    async def begin_post_copy(self, server_id: str) -> None:
+        await live_migration_source.begin_post_copy(self._host, server_id)
 
     async def cancel_copy(self, server_id: str) -> MigrationProgress:
         return await live_migration_source.cancel_copy(self._host, server_id)

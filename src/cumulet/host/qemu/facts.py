@@ -45,6 +45,8 @@ class QemuFacts:
     """Versioned, newest first."""
     cpu_models: tuple[str, ...]
     """Usable here without missing features."""
+    post_copy: bool
+    """Whether this QEMU knows post-copy; whether it may use it is another question, see `post_copy_problem`."""
 
     @property
     def machine_type(self) -> str:
@@ -90,7 +92,25 @@ async def probe() -> QemuFacts:
         kvm_problem=kvm_problem,
         machine_types=tuple(machine_types),
         cpu_models=tuple(cpu_models),
+        post_copy="postcopy-ram" in capabilities,
     )
+
+
+_USERFAULTFD = Path("/proc/sys/vm/unprivileged_userfaultfd")
+
+
+def post_copy_problem(facts: QemuFacts) -> str | None:
+    """Why guests cannot arrive here in post-copy, None where they can. An administrator may change it at any time.
+
+    A destination fetches missing pages through userfaultfd(2), and guests' processes have no privileges.
+    """
+    if not facts.post_copy:
+        return "this QEMU does not know post-copy"
+    try:
+        allowed = _USERFAULTFD.read_text().strip() == "1"
+    except OSError:
+        return "this kernel has no userfaultfd"
+    return None if allowed else "unprivileged processes may not use userfaultfd (sysctl vm.unprivileged_userfaultfd=1)"
 
 
 async def _kvm_problem(binary: str) -> str | None:

@@ -175,7 +175,7 @@ class QemuHost:
             run_state = await hypervisor.run_state()
             if run_state in ("finish-migrate", "postmigrate") and record.copy is not None:
                 status = (await hypervisor.migration_status())["status"]
-                if status == "completed" or run_state == "postmigrate":
+                if status == "completed" or run_state == "postmigrate" or hypervisor.ready:
                     return GuestState.HANDED_OVER
         except DriverError:
             if not hypervisor.alive:

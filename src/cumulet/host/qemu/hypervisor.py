@@ -35,6 +35,8 @@ class Hypervisor:
     """Status in the newest MIGRATION event; "none" before the first."""
     jobs: dict[str, str] = field(default_factory=dict)
     """Status of each job in its newest event, "failed" for one that ended with an error."""
+    ready: bool = False
+    """An outgoing copy waits for `begin_post_copy`."""
     progress: MigrationProgress = field(default_factory=lambda: MigrationProgress(phase=MigrationPhase.NONE))
     """The newest numbers of an outgoing copy, for when it must not be asked."""
     _qmp: Qmp | None = None
@@ -78,12 +80,16 @@ class Hypervisor:
         return [entry for entry in answer if isinstance(entry, dict)] if isinstance(answer, list) else []
 
     async def yank(self, instance: Arguments) -> None:
-        """Cut a connection of QEMU's out of band: works while its main loop is blocked in a write to it."""
+        """Cut a connection of QEMU's: works while its main loop is blocked in a write to it."""
+        await self.ask_out_of_band("yank", {"instances": [instance]})
+
+    async def ask_out_of_band(self, command: str, arguments: Arguments) -> None:
+        """Run a command for which QEMU's main loop is not needed, since it may wait for something that never comes."""
         try:
             qmp = await self._connection()
-            await qmp.execute("yank", {"instances": [instance]}, oob=qmp.oob, timeout_s=2.0)
+            await qmp.execute(command, arguments, oob=qmp.oob, timeout_s=2.0)
         except (QmpError, QmpTimeout, QmpClosed) as problem:
-            raise DriverError(f"YANK_FAILED: {problem}") from problem
+            raise DriverError(f"OUT_OF_BAND: {command}: {problem}") from problem
 
     async def run_state(self) -> str:
         return str((await self.ask_object("query-status")).get("status"))
@@ -101,8 +107,10 @@ class Hypervisor:
         return self._changed
 
     async def wait_for_change(self, change: asyncio.Event, timeout_s: float) -> None:
+        # Not `asyncio.wait_for`: until Python 3.12 it forgets a cancellation that comes together with the change.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(change.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await change.wait()
 
     async def greet(self, *, timeout_s: float) -> None:
         """Wait until a QEMU that was just started answers."""

@@ -12,24 +12,29 @@ import socket
 
 import msgspec
 
-from cumulet.host.driver import DriverError, Endpoint, Guest, MigrationParameters
+from cumulet.host.driver import DriverError, Endpoint, Guest, MigrationParameters, MigrationPhase
 from cumulet.host.qemu import config_drive
 from cumulet.host.qemu.command_line import DISK_NODE
 from cumulet.host.qemu.host import QemuHost
 from cumulet.host.qemu.hypervisor import Hypervisor
 from cumulet.host.qemu.life import define, frozen
-from cumulet.host.qemu.qmp import Json
+from cumulet.host.qemu.qmp import Arguments, Json
 from cumulet.host.qemu.record import GuestFolder, GuestRecord, Incoming, Intent, Role
 from cumulet.host.qemu.tls import CREDENTIALS, PEER
 
-_LOAD_SECONDS = 2.0
+_LOAD_SECONDS = 10.0
+_BRIEF_SECONDS = 2.0
 EXPORT = "disk0-export"
 
-CAPABILITIES: list[Json] = [
-    {"capability": name, "state": True}
-    for name in ("events", "return-path", "late-block-activate", "pause-before-switchover")
-]
-"""The same on both sides: one that differs kills the destination in the middle of the stream."""
+
+def capabilities(parameters: MigrationParameters) -> Arguments:
+    """The same on both sides: one that differs kills the destination in the middle of the stream."""
+    names: dict[str, bool] = dict.fromkeys(
+        ("events", "return-path", "late-block-activate", "pause-before-switchover"), True
+    )
+    names["postcopy-ram"] = parameters.post_copy
+    states: list[Json] = [{"capability": name, "state": state} for name, state in names.items()]
+    return {"capabilities": states}
 
 
 async def prepare_incoming(
@@ -37,8 +42,6 @@ async def prepare_incoming(
 ) -> Endpoint:
     if not parameters.copy_disk:
         raise DriverError("SHARED_STORAGE_NOT_YET: disks are local to a host and must be copied")
-    if parameters.post_copy:
-        raise DriverError("POST_COPY_NOT_YET: this host cannot receive in post-copy mode")
     server_id = guest.server_id
     async with host.lock(server_id):
         listening = await _still_listening(host, server_id, source_host)
@@ -82,7 +85,7 @@ async def _listen(
     hypervisor = await host.launch(folder, record, incoming=True)
     await host.tls.lend(hypervisor, folder, record.uid, "server")
     await host.tls.accept_only(hypervisor, source_host)
-    await hypervisor.ask("migrate-set-capabilities", {"capabilities": CAPABILITIES})
+    await hypervisor.ask("migrate-set-capabilities", capabilities(parameters))
     await hypervisor.ask("migrate-set-parameters", {"tls-creds": CREDENTIALS, "tls-authz": PEER})
     nbd_port = await _export_disk(hypervisor, host.address)
     await hypervisor.ask("migrate-incoming", {"uri": f"tcp:{_in_uri(host.address)}:0"})
@@ -153,17 +156,23 @@ async def end_unless_used(host: QemuHost, server_id: str) -> None:
         return
 
 
+_ENOUGH = ("completed", "postcopy-active", "postcopy-paused", "postcopy-recover")
+"""What the destination says when it could run the guest: in post-copy, QEMU fetches what a running guest lacks."""
+
+
 async def _wait_until_whole(hypervisor: Hypervisor) -> None:
-    """Until all has been loaded. With a return path it has when the source says so, but never trust one side."""
+    """Until it could run. With a return path it can when the source says so, but never trust one side."""
+    seen = "no answer"
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_LOAD_SECONDS):
             while True:
                 change = hypervisor.change()
                 run_state, migration = await asyncio.gather(hypervisor.run_state(), hypervisor.migration_status())
-                if run_state == "running" or (run_state == "paused" and migration["status"] == "completed"):
+                seen = f"{run_state}, {migration['status']}"
+                if run_state == "running" or (run_state == "paused" and migration["status"] in _ENOUGH):
                     return
                 await hypervisor.wait_for_change(change, _LOAD_SECONDS)
-    raise DriverError("INCOMPLETE: the guest's state has not arrived in full")
+    raise DriverError(f"INCOMPLETE: the guest's state has not arrived in full ({seen})")
 
 
 async def _stop_export(hypervisor: Hypervisor) -> None:
@@ -200,4 +209,89 @@ async def resume_destination(host: QemuHost, server_id: str) -> None:
             # After `cont`, to spare the guest the wait for the disk: a crash in between is mended by the run state.
             settled = msgspec.structs.replace(record, role=Role.OWN, incoming=None, user_paused=stays_paused)
             await asyncio.to_thread(host.folder(server_id).write, settled)
-        host.start_task(server_id, "withdraw-tls", host.tls.withdraw(hypervisor))
+        host.start_task(server_id, "withdraw-tls", withdraw_when_whole(host, hypervisor))
+
+
+async def withdraw_when_whole(host: QemuHost, hypervisor: Hypervisor) -> None:
+    """In post-copy the credentials are needed until the last page has come, over one connection or another."""
+    while hypervisor.alive:
+        change = hypervisor.change()
+        if not hypervisor.migration.startswith("postcopy"):
+            await host.tls.withdraw(hypervisor)
+            return
+        await hypervisor.wait_for_change(change, _LOAD_SECONDS)
+
+
+_ARRIVALS = {
+    "none": MigrationPhase.NONE,
+    "completed": MigrationPhase.COMPLETED,
+    "postcopy-active": MigrationPhase.POST_COPY,
+    "postcopy-paused": MigrationPhase.FAILED,
+    "postcopy-recover": MigrationPhase.FAILED,
+    "failed": MigrationPhase.FAILED,
+}
+
+
+async def arrival(host: QemuHost, server_id: str) -> MigrationPhase:
+    """By what QEMU's events told, or asking it. A process that was started to boot has received nothing.
+
+    In post-copy a device that needs a page blocks QEMU's main loop, and with it every answer, until the page comes.
+    """
+    host.record(server_id)
+    hypervisor = host.hypervisor(server_id)
+    if hypervisor is None:
+        return MigrationPhase.NONE
+    status = hypervisor.migration
+    if not status.startswith("postcopy") and status != "completed":
+        answer = await hypervisor.ask("query-migrate", timeout_s=_BRIEF_SECONDS)
+        status = str(answer.get("status", "none")) if isinstance(answer, dict) else "none"
+    return _ARRIVALS.get(status, MigrationPhase.ACTIVE)
+
+
+async def recover_incoming(host: QemuHost, server_id: str) -> Endpoint:
+    """QMP `migrate-recover`. Asked again, it listens at yet another port, for the same peer with the same TLS.
+
+    All of it out of band, see `arrival`; so QEMU cannot be asked which port it took, and is given one that is free.
+    """
+    async with host.lock(server_id):
+        host.record(server_id)
+        hypervisor = host.running_hypervisor(server_id)
+        deadline = asyncio.get_running_loop().time() + _LOAD_SECONDS
+        while True:
+            change = hypervisor.change()
+            await hypervisor.yank({"type": "migration"})
+            port = _free_port(host.address)
+            try:
+                await hypervisor.ask_out_of_band("migrate-recover", {"uri": f"tcp:{_in_uri(host.address)}:{port}"})
+            except DriverError:  # It has not noticed yet that the connection is cut.
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await hypervisor.wait_for_change(change, _BRIEF_SECONDS / 10)
+            else:
+                return Endpoint(address=host.address, port=port, nbd_port=None, tls_hostname=host.name)
+
+
+def _free_port(address: str) -> int:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as attempt:
+        attempt.bind((address, 0))
+        return int(attempt.getsockname()[1])
+
+
+async def give_up_memory(host: QemuHost, server_id: str) -> None:
+    """The process goes before the record: as long as that says `incoming`, all of this may be done again."""
+    async with host.lock(server_id):
+        record = host.record(server_id)
+        try:
+            arrived = await arrival(host, server_id)
+        except DriverError:  # It hangs: a device waits for a page.
+            arrived = MigrationPhase.FAILED
+        hypervisor = host.hypervisor(server_id)
+        if record.role is Role.OWN and arrived in (MigrationPhase.NONE, MigrationPhase.COMPLETED):
+            return
+        host.stop_tasks(server_id)
+        if hypervisor is not None:
+            await hypervisor.kill()
+        host.folder(server_id).write(
+            msgspec.structs.replace(record, role=Role.OWN, intent=Intent.STOPPED, incoming=None, user_paused=False)
+        )

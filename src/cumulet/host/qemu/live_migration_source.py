@@ -18,7 +18,7 @@ from cumulet.host.driver import DriverError, Endpoint, MigrationParameters, Migr
 from cumulet.host.qemu.command_line import DISK_NODE
 from cumulet.host.qemu.host import QemuHost
 from cumulet.host.qemu.hypervisor import Hypervisor
-from cumulet.host.qemu.live_migration_destination import CAPABILITIES
+from cumulet.host.qemu.live_migration_destination import capabilities
 from cumulet.host.qemu.qmp import Arguments, Json
 from cumulet.host.qemu.record import Copy, GuestRecord, Intent, Role
 from cumulet.host.qemu.tls import CREDENTIALS
@@ -94,12 +94,13 @@ async def _begin(
     await host.tls.lend(hypervisor, folder, record.uid, "client")
     limits: Arguments = {
         "max-bandwidth": parameters.bandwidth_mib_s << 20,
+        "max-postcopy-bandwidth": parameters.bandwidth_mib_s << 20,
         "downtime-limit": parameters.downtime_limit_ms,
         "tls-creds": CREDENTIALS,
         "tls-hostname": endpoint.tls_hostname,
     }
     await asyncio.gather(
-        hypervisor.ask("migrate-set-capabilities", {"capabilities": CAPABILITIES}),
+        hypervisor.ask("migrate-set-capabilities", capabilities(parameters)),
         hypervisor.ask("migrate-set-parameters", limits),
     )
     target: Arguments = {
@@ -113,6 +114,7 @@ async def _begin(
     }
     hypervisor.jobs.pop(_MIRROR, None)
     hypervisor.progress = MigrationProgress(phase=MigrationPhase.NONE)
+    hypervisor.ready = False
     await hypervisor.ask("blockdev-add", target, timeout_s=2.0 * _CONNECT_SECONDS)
     mirror: Arguments = {
         "job-id": _MIRROR,
@@ -155,7 +157,7 @@ async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, cop
     """One look and one act; True when the copy has ended."""
     server_id = record.guest.server_id
     if copy.memory and hypervisor.migration == "pre-switchover" and hypervisor.jobs.get(_MIRROR) != "failed":
-        await _switch_over(hypervisor)
+        await _switch_over(hypervisor, copy)
         return False
     job = await hypervisor.job(_MIRROR)
     job_status = None if job is None else str(job.get("status"))
@@ -172,8 +174,7 @@ async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, cop
                 msgspec.structs.replace(record, copy=msgspec.structs.replace(copy, memory=True))
             )
             hypervisor.migration = "none"
-            address = f"[{copy.endpoint.address}]" if ":" in copy.endpoint.address else copy.endpoint.address
-            await hypervisor.ask("migrate", {"uri": f"tcp:{address}:{copy.endpoint.port}"})
+            await hypervisor.ask("migrate", {"uri": _uri(copy.endpoint)})
         return False
     answer = await hypervisor.migration_status()
     status = str(answer["status"])
@@ -190,8 +191,15 @@ async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, cop
         await hypervisor.ask("migrate_cancel")
     elif status == "pre-switchover":
         hypervisor.jobs[_MIRROR] = str(job_status)  # The events that told it went to an agent that is gone.
-        await _switch_over(hypervisor)
+        await _switch_over(hypervisor, copy)
+    elif status == "active" and copy.to_post_copy:
+        await hypervisor.ask("migrate-start-postcopy")  # It stands still as soon as it can, at `pre-switchover` first.
     return False
+
+
+def _uri(endpoint: Endpoint) -> str:
+    address = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
+    return f"tcp:{address}:{endpoint.port}"
 
 
 async def _handed_over(hypervisor: Hypervisor) -> bool:
@@ -199,8 +207,11 @@ async def _handed_over(hypervisor: Hypervisor) -> bool:
     return await hypervisor.run_state() in ("finish-migrate", "postmigrate")
 
 
-async def _switch_over(hypervisor: Hypervisor) -> None:
-    """The guest stands still: go by events alone, every question costs it time. Where one is missing, look instead."""
+async def _switch_over(hypervisor: Hypervisor, copy: Copy) -> None:
+    """The guest stands still: go by events alone, every question costs it time. Where one is missing, look instead.
+
+    On its way to post-copy it is left standing, for only the control plane knows whether its commit has been made.
+    """
     hypervisor.migration = "switchover"
     if hypervisor.jobs.get(_MIRROR) not in ("waiting", "pending", "concluded"):
         # In this state "cancel" means: finish, and do not switch the guest over to the copy.
@@ -210,7 +221,10 @@ async def _switch_over(hypervisor: Hypervisor) -> None:
             change = hypervisor.change()
             if hypervisor.jobs.get(_MIRROR) == status:
                 await change.wait()
-    if status == "concluded":
+    if status == "concluded" and copy.to_post_copy:
+        hypervisor.ready = True
+        hypervisor.announce()
+    elif status == "concluded":
         await hypervisor.ask("migrate-continue", {"state": "pre-switchover"})
 
 
@@ -312,6 +326,8 @@ def _phase(record: GuestRecord, hypervisor: Hypervisor | None) -> MigrationPhase
     if not copy.memory or hypervisor is None:
         return MigrationPhase.DISK
     phase = _PHASES.get(hypervisor.migration, MigrationPhase.SETUP)
+    if phase is MigrationPhase.SWITCHOVER and hypervisor.ready:
+        return MigrationPhase.POST_COPY_READY
     if phase in (MigrationPhase.FAILED, MigrationPhase.CANCELLED):
         return MigrationPhase.ACTIVE  # Told once it has been cleaned up after. `completed` cannot wait: nobody runs.
     return phase
@@ -323,7 +339,10 @@ async def _progress(record: GuestRecord, hypervisor: Hypervisor | None, phase: M
     error = record.copy.error if record.copy is not None else None
     if phase is MigrationPhase.NONE:
         return MigrationProgress(phase=phase)
-    if phase is MigrationPhase.SWITCHOVER:  # The guest stands still: do not take its hypervisor's time for numbers.
+    if phase in (
+        MigrationPhase.SWITCHOVER,
+        MigrationPhase.POST_COPY_READY,
+    ):  # The guest stands still: do not take its hypervisor's time for numbers.
         return msgspec.structs.replace(hypervisor.progress, phase=phase)
     try:
         memory = await hypervisor.migration_status() if record.copy is not None and record.copy.memory else {}
@@ -380,12 +399,65 @@ def _int(answer: dict[str, Json] | None, key: str) -> int:
 
 
 async def force_complete(host: QemuHost, server_id: str) -> None:
-    """Let the guest stand still for as long as it takes: what remains is then sent at once, without a limit."""
+    """To post-copy where both sides were prepared for it. Else let the guest stand still for as long as it takes: once
+    its disk is there, what remains of its memory is sent at once, without a limit."""
     async with host.lock(server_id):
         record = host.record(server_id)
         if record.copy is None or record.copy.outcome is not None:
             raise DriverError("NOT_COPYING: no copy is under way")
-        await host.running_hypervisor(server_id).ask("migrate-set-parameters", {"downtime-limit": _LONGEST_DOWNTIME_MS})
+        hypervisor = host.running_hypervisor(server_id)
+        if not record.copy.parameters.post_copy:
+            await hypervisor.ask("migrate-set-parameters", {"downtime-limit": _LONGEST_DOWNTIME_MS})
+            return
+        if not record.copy.to_post_copy:
+            copy = msgspec.structs.replace(record.copy, to_post_copy=True)
+            host.folder(server_id).write(msgspec.structs.replace(record, copy=copy))
+        hypervisor.announce()  # Whoever carries the copy does what follows from it.
+
+
+async def begin_post_copy(host: QemuHost, server_id: str) -> None:
+    async with host.lock(server_id):
+        record = await _settled(host, server_id)
+        if record.copy is None:
+            raise DriverError("NOT_COPYING: no copy is under way")
+        if record.copy.outcome is MigrationPhase.COMPLETED:
+            return
+        hypervisor = host.running_hypervisor(server_id)
+        asked = False
+        async with asyncio.timeout(_CANCEL_SECONDS):
+            while True:
+                change = hypervisor.change()
+                status = str((await hypervisor.migration_status())["status"])
+                if status in ("postcopy-active", "postcopy-paused", "completed"):
+                    return
+                if status not in ("pre-switchover", "device", "switchover"):
+                    raise DriverError(f"NOT_READY: the copy is {status}")
+                if status == "pre-switchover" and not asked:
+                    await hypervisor.ask("migrate-continue", {"state": "pre-switchover"})
+                    asked = True
+                    continue
+                await hypervisor.wait_for_change(change, _LOOK_SECONDS)
+
+
+async def recover_copy(host: QemuHost, server_id: str, endpoint: Endpoint) -> None:
+    """QMP `migrate` with `resume`. The guest runs at its destination already and waits for the pages it lacks."""
+    async with host.lock(server_id):
+        record = await _settled(host, server_id)
+        if record.copy is not None and record.copy.outcome is MigrationPhase.COMPLETED:
+            return
+        if record.copy is None or not record.copy.to_post_copy:
+            raise DriverError("NOT_COPYING: no copy in post-copy mode is under way")
+        hypervisor = host.running_hypervisor(server_id)
+        async with asyncio.timeout(_CANCEL_SECONDS):
+            while True:
+                change = hypervisor.change()
+                status = (await hypervisor.migration_status())["status"]
+                if status not in ("postcopy-active", "postcopy-recover"):
+                    break
+                await hypervisor.yank({"type": "migration"})
+                await hypervisor.wait_for_change(change, _LOOK_SECONDS)
+        if status == "postcopy-paused":
+            await hypervisor.ask("migrate", {"uri": _uri(endpoint), "resume": True})
 
 
 async def cancel_copy(host: QemuHost, server_id: str) -> MigrationProgress:
@@ -398,9 +470,13 @@ async def cancel_copy(host: QemuHost, server_id: str) -> MigrationProgress:
         if hypervisor is None:
             await _settle(host, server_id, MigrationPhase.FAILED, "the source's process has ended")
         elif record.copy.memory:
+            if hypervisor.migration.startswith("postcopy"):
+                host.start_task(server_id, "copy", carry(host, server_id))
+                raise DriverError("TOO_LATE: the guest runs at its destination")
             await _cancel_memory(hypervisor)
             answer = await hypervisor.migration_status()
-            ended = "completed" if await _handed_over(hypervisor) else "cancelled"
+            completed = answer["status"] == "completed" and await _handed_over(hypervisor)
+            ended = "completed" if completed else "cancelled"
             await _end(host, hypervisor, server_id, ended, answer)
         else:
             await _clean_up(host, hypervisor)
