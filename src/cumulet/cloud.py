@@ -7,10 +7,10 @@ import contextlib
 import importlib
 import pkgutil
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
+import msgspec
 import sqlalchemy as sa
 
 from cumulet import compute, identity, image, network, placement
@@ -61,8 +61,7 @@ def load_services() -> list[Service]:
     return [IDENTITY, COMPUTE, NETWORK, IMAGE, PLACEMENT]
 
 
-@dataclass(slots=True, kw_only=True)
-class EmbeddedCloud:
+class EmbeddedCloud(msgspec.Struct, kw_only=True):
     """A running cloud. `url` has no trailing slash."""
 
     settings: Settings
@@ -78,7 +77,7 @@ class EmbeddedCloud:
     passwords: identity_bootstrap.Passwords
     world: World | None
     _agents: AgentProcesses | None
-    _closing: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _closing: AsyncExitStack = msgspec.field(default_factory=AsyncExitStack)
 
     @property
     def url(self) -> str:

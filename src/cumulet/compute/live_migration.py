@@ -51,7 +51,6 @@ MIGRATE_LIVE_HOST = rule("os_compute_api:os-migrate-server:migrate_live:host", A
 COPY_WAIT_SECONDS = 0.5
 
 
-@dataclass(frozen=True, kw_only=True)
 class MigrateLive(Body):
     """Compute API, "Live-Migrate Server (os-migrateLive Action)"."""
 

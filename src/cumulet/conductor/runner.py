@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -72,8 +71,7 @@ class Aborted(StepFailed):
         super().__init__("ABORTED", "The operation was aborted by a user.")
 
 
-@dataclass(frozen=True, slots=True)
-class Carried:
+class Carried(msgspec.Struct, frozen=True):
     """An operation row as this runner last saved it."""
 
     id: str

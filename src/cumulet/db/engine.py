@@ -14,7 +14,6 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -274,10 +273,9 @@ class Database:
         self._engine.dispose()
 
 
-@dataclass(slots=True)
-class _Job:
+class _Job(msgspec.Struct):
     fn: Callable[[Tx], Any]
-    future: Future[Any] = field(default_factory=Future)
+    future: Future[Any] = msgspec.field(default_factory=Future)
 
 
 def _json_dumps(value: Any) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import yaml
 from sqlalchemy import insert, update
 
@@ -33,8 +33,7 @@ CATALOG = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Passwords:
+class Passwords(msgspec.Struct, frozen=True, kw_only=True):
     """The passwords of the two first users, by user name, and what became of them at this start."""
 
     by_user: Mapping[str, str]
