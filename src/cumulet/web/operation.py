@@ -180,7 +180,8 @@ class Call(msgspec.Struct, Generic[TargetT, BodyT], kw_only=True):
     authorise: Callable[[str, Mapping[str, Any] | None], bool]
     """Whether the caller passes a further rule (with facts, default the target's): for fields that depend on a rule."""
     request: Request | None = None
-    """For streaming operations; `headers` and `client` are at hand for all."""
+    """For operations with a raw body only; `headers`, `method` and `client` are at hand for all."""
+    method: str = ""
     headers: Headers = msgspec.field(default_factory=lambda: Headers([]))
     parameters: Any = None
     """The instance of the operation's query class, if it names one; `query` has the pairs as they came."""
