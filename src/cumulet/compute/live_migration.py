@@ -468,7 +468,7 @@ _CHANGE_MIGRATION = sa.update(migrations).where(migrations.c.id == sa.bindparam(
 
 def _update_migration(tx: Tx, context: Context, state: Copied, **values: Any) -> None:
     now = context.clock.now_us()
-    tx.execute(_CHANGE_MIGRATION, {**values, "updated_at_us": now, "of_id": state.migration_id})
+    tx.run(_CHANGE_MIGRATION, {**values, "updated_at_us": now, "of_id": state.migration_id})
 
 
 def copy_parameters(context: Context, *, paused: bool = False) -> MigrationParameters:

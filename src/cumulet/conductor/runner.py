@@ -275,7 +275,7 @@ class Runner:
             return None
         if row.lease_owner not in (None, self.name) and row.lease_until_us >= now:
             return None
-        tx.execute(
+        tx.run(
             _CHANGE,
             {
                 "of_id": operation_id,
@@ -425,7 +425,7 @@ class Runner:
         """The oldest operation that waits for this subject runs now."""
         waiting = tx.first(_WAITING, {"of_subject": subject})
         if waiting is not None:
-            tx.execute(_CHANGE, {"of_id": waiting.id, "status": Status.FORWARD, "updated_at_us": now_us})
+            tx.run(_CHANGE, {"of_id": waiting.id, "status": Status.FORWARD, "updated_at_us": now_us})
             self.operation(tx, waiting.id)
 
     async def _save_failure(self, saga: Saga[Any], operation: Carried, failure: Failure) -> Carried:

@@ -153,7 +153,7 @@ _LET_GO = (
 
 def end(tx: Tx, port_id: str) -> None:
     """Remove a port; its addresses, bindings and memberships go with it, floating IPs are let go."""
-    tx.execute(_LET_GO, {"of_port_id": port_id})
+    tx.run(_LET_GO, {"of_port_id": port_id})
     for table in (port_addresses, port_bindings, port_security_groups):
         erase(tx, table, port_id=port_id)
     delete(tx, Port, port_id)

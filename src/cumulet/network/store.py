@@ -382,7 +382,7 @@ def insert(tx: Tx, record: type[RecordT], clock: Clock, **values: Any) -> Record
     """Add a resource with a new id and both times; answers it."""
     now = clock.now_us()
     row = {"id": clock.uuid(), "description": "", "revision": 0, "created_at_us": now, "updated_at_us": now} | values
-    tx.execute(inserting(TABLES[record]), row)
+    tx.run(inserting(TABLES[record]), row)
     return record(**row)
 
 
@@ -397,7 +397,7 @@ def change(tx: Tx, record: type[RecordT], record_id: str, now_us: int | None, **
     if now_us is not None:
         values["updated_at_us"] = now_us
     parameters = {"of_id": record_id} | {f"new_{name}": value for name, value in values.items()}
-    tx.execute(_changing(TABLES[record], tuple(sorted(values))), parameters)
+    tx.run(_changing(TABLES[record], tuple(sorted(values))), parameters)
 
 
 @functools.cache
