@@ -7,10 +7,11 @@ import contextlib
 import importlib
 import pkgutil
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
+import msgspec
 import sqlalchemy as sa
 
 from cumulet import compute, identity, image, network, placement
@@ -27,7 +28,6 @@ from cumulet.db import schema
 from cumulet.db.engine import Database, Tx, database_file
 from cumulet.host.agent import Agent
 from cumulet.host.client import Hosts
-from cumulet.host.process import AgentPlace, AgentProcesses
 from cumulet.host.simulated import SimulatedDriver, World
 from cumulet.host.simulated_fence import SimulatedFence
 from cumulet.identity import bootstrap as identity_bootstrap
@@ -41,6 +41,9 @@ from cumulet.web.context import Cloud
 from cumulet.web.operation import Service
 from cumulet.web.policy import Policy
 from cumulet.web.server import Server, serve
+
+if TYPE_CHECKING:
+    from cumulet.host.process import AgentProcesses
 
 END_MOVES_SECONDS = 20.0
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never listened on by itself
@@ -61,8 +64,7 @@ def load_services() -> list[Service]:
     return [IDENTITY, COMPUTE, NETWORK, IMAGE, PLACEMENT]
 
 
-@dataclass(slots=True, kw_only=True)
-class EmbeddedCloud:
+class EmbeddedCloud(msgspec.Struct, kw_only=True):
     """A running cloud. `url` has no trailing slash."""
 
     settings: Settings
@@ -78,7 +80,7 @@ class EmbeddedCloud:
     passwords: identity_bootstrap.Passwords
     world: World | None
     _agents: AgentProcesses | None
-    _closing: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _closing: AsyncExitStack = msgspec.field(default_factory=AsyncExitStack)
 
     @property
     def url(self) -> str:
@@ -107,15 +109,16 @@ class EmbeddedCloud:
     ) -> EmbeddedCloud:
         """Part by part; what was started is stopped again, in reverse, if a later part cannot be."""
         _own_folder(settings)
-        services = load_services()
-        authority = CertificateAuthority.load_or_create(settings.state_dir / "ca")
         db = Database(settings.database_url)
         stack.push_async_callback(asyncio.to_thread, db.close)
-        schema.prepare(db)
         identity_service = Identity(db=db, clock=clock, settings=settings, state_dir=settings.state_dir)
         stack.callback(identity_service.close)
         clouds_file = settings.state_dir / "clouds.yaml"
-        passwords = identity_bootstrap.prepare(db, identity_service, clouds_file)
+        first_passwords = identity_bootstrap.begin(identity_service, clouds_file)
+        services = load_services()
+        authority = CertificateAuthority.load_or_create(settings.state_dir / "ca")
+        schema.prepare(db)
+        passwords = identity_bootstrap.prepare(db, identity_service, first_passwords)
         image_data.reconcile(db, settings.state_dir, clock.now_us())
 
         hosts = Hosts()
@@ -200,6 +203,8 @@ async def _connect_hosts(
     settings: Settings, clock: Clock, hosts: Hosts, authority: CertificateAuthority, stack: AsyncExitStack
 ) -> tuple[World | None, AgentProcesses | None]:
     if settings.driver == "qemu":
+        from cumulet.host.process import AgentPlace, AgentProcesses
+
         agents = AgentProcesses(
             [
                 AgentPlace(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from starlette.testclient import TestClient
 
@@ -147,5 +148,8 @@ def make_world(database: Database, settings: Settings) -> World:
 def small_world(database: Database, settings: Settings) -> World:
     """Uploads of at most 1 GiB in all, disks of at most 1 GiB."""
     return make_world(
-        database, replace(settings, image_size_limit_gib=1, image_virtual_size_limit_gib=1, image_project_quota_gib=1)
+        database,
+        msgspec.structs.replace(
+            settings, image_size_limit_gib=1, image_virtual_size_limit_gib=1, image_project_quota_gib=1
+        ),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
@@ -102,18 +101,12 @@ def test_an_action_is_a_post() -> None:
         Router([wrong])
 
 
-def test_a_body_class_must_be_a_dataclass_of_known_types() -> None:
-    class NotADataclass(Body):
-        pass
-
-    @dataclasses.dataclass(frozen=True, kw_only=True)
+def test_a_body_class_must_be_of_known_types() -> None:
     class Odd(Body):
         when: complex
 
     from cumulet.web.schema import plan
 
-    with pytest.raises(TypeError, match="not a dataclass"):
-        plan(NotADataclass, Microversion(2, 1))
     with pytest.raises(TypeError, match="complex"):
         plan(Odd, Microversion(2, 1))
 

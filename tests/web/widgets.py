@@ -51,21 +51,18 @@ def widget_in_sight(call: Call[Any, Any]) -> Widget:
     return Widget(id="w1", project_id=OWN_PROJECT)
 
 
-@dataclass(frozen=True, kw_only=True)
 class NewWidget(Body):
     name: Annotated[str, Json({"minLength": 1, "maxLength": 255, "format": "name"})]
     adminPass: str | None = None
     size: int = 1
 
 
-@dataclass(frozen=True, kw_only=True)
 class Move(Body):
     host: Annotated[str | None, Json({"minLength": 1})]
     block: LooseBool | Annotated[Literal["auto"], Since("2.25")]
     force: Annotated[LooseBool, Since("2.30"), Until("2.67")] = False
 
 
-@dataclass(frozen=True, kw_only=True)
 class ListWidgets(Query, closed_since="2.75"):
     limit: Annotated[int, Json({"minimum": 0})] = 1000
     name: str | None = None

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from dataclasses import dataclass
 from typing import Literal
 
 import click
+import msgspec
 
 Wish = Literal["auto", "simulated", "qemu"]
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """A driver, and why it was chosen: one clause, for people."""
 
     driver: Literal["simulated", "qemu"]

@@ -7,11 +7,11 @@ import gc
 import logging
 import signal
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from cumulet.cli import state_folder
 from cumulet.cli.driver_choice import Wish, choose
@@ -23,8 +23,7 @@ DEFAULT_LISTEN = "127.0.0.1:8774"
 MOST_HOSTS = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Listen:
+class Listen(msgspec.Struct, frozen=True):
     """Where to serve: an address, and a port (0: a free one)."""
 
     address: str
@@ -56,8 +55,7 @@ def in_existing_folder(ctx: click.Context, param: click.Parameter, value: Path |
     return value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outputs:
+class Outputs(msgspec.Struct, frozen=True, kw_only=True):
     """What `up` tells others: credentials, the URL for whoever waits for the start, why this driver."""
 
     clouds_file: Path

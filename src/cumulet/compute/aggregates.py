@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -34,24 +33,20 @@ ZONE_KEY = "availability_zone"
 Zone = Annotated[str | None, Json({"minLength": 1, "maxLength": 255, "format": "az_name"})]
 
 
-@dataclass(frozen=True, kw_only=True)
 class CreateAggregate(Body):
     name: t.Name
     availability_zone: Zone = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class UpdateAggregate(Body, min_properties=1):
     name: t.SpacedName | Unset = UNSET
     availability_zone: Zone | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class HostOfAggregate(Body):
     host: t.HostName
 
 
-@dataclass(frozen=True, kw_only=True)
 class SetMetadata(Body):
     metadata: t.MetadataOrNull
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cumulet.web.schema import Convert, Empty, Json, integer_text
@@ -42,11 +41,8 @@ Regex = Annotated[str, Json({"format": "regex"})]
 """A filter Nova hands to its database as a regular expression; see `compute.pattern` for what we do with it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Nothing(Empty):
+class Nothing(Empty, accepts=("null",)):
     """No content: the body, or an action's value, is absent or null; ``{}`` is refused."""
-
-    _options = replace(Empty._options, accepts=("null",))
 
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ another host from then on, and is destroyed when that host is back, before anyth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
@@ -43,7 +42,6 @@ STOP_SECONDS = 5.0
 _ALPHABET = "abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 
 
-@dataclass(frozen=True, kw_only=True)
 class Evacuate(Body):
     """Compute API, "Evacuate Server (evacuate Action)"."""
 

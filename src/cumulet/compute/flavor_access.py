@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,7 +22,6 @@ ADD = rule("os_compute_api:os-flavor-access:add_tenant_access", ADMIN)
 REMOVE = rule("os_compute_api:os-flavor-access:remove_tenant_access", ADMIN)
 
 
-@dataclass(frozen=True, kw_only=True)
 class TenantAccess(Body):
     tenant: t.Text255
 

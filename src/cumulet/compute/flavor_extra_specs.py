@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,12 +25,10 @@ UPDATE = rule("os_compute_api:os-flavor-extra-specs:update", ADMIN)
 DELETE = rule("os_compute_api:os-flavor-extra-specs:delete", ADMIN)
 
 
-@dataclass(frozen=True, kw_only=True)
 class CreateExtraSpecs(Body):
     extra_specs: t.ExtraSpecs
 
 
-@dataclass(frozen=True, kw_only=True)
 class OneExtraSpec(Body, extra="allow", min_properties=1, max_properties=1):
     """One key, the path's own, and its value."""
 

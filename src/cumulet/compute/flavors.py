@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -37,7 +36,6 @@ _SORT_COLUMNS: dict[str, sa.ColumnElement[Any]] = {
 _SORT_KEYS = sorted(_SORT_COLUMNS)
 
 
-@dataclass(frozen=True, kw_only=True)
 class FlavorsQuery(Query, closed_since="2.75"):
     limit: NonNegativeInteger | None = None
     marker: str | None = None
@@ -55,7 +53,6 @@ class FlavorsQuery(Query, closed_since="2.75"):
     name: Annotated[str | None, Since("2.102")] = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class ShowQuery(Query, closed_since="2.102"):
     """No parameters; unknown ones are refused from 2.102 on."""
 
@@ -67,7 +64,6 @@ def _positive(factor: Any) -> float:
     return value
 
 
-@dataclass(frozen=True, kw_only=True)
 class CreateFlavor(Body):
     name: t.Name
     id: Annotated[
@@ -93,7 +89,6 @@ class CreateFlavor(Body):
     description: Annotated[t.LongDescription, Since("2.55")] = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class UpdateFlavor(Body):
     description: t.LongDescription
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
@@ -32,7 +31,6 @@ SEARCH = rule("os_compute_api:os-hypervisors:search", ADMIN)
 SERVERS = rule("os_compute_api:os-hypervisors:servers", ADMIN)
 
 
-@dataclass(frozen=True, kw_only=True)
 class HypervisorsQuery(Query, closed_since="2.53"):
     limit: Annotated[NonNegativeInteger | None, Since("2.33")] = None
     marker: Annotated[str | None, Since("2.33")] = None
@@ -40,13 +38,11 @@ class HypervisorsQuery(Query, closed_since="2.53"):
     with_servers: Annotated[LooseBool, Single(), Since("2.53")] = False
 
 
-@dataclass(frozen=True, kw_only=True)
 class HypervisorQuery(Query, closed_since="2.53"):
     with_servers: Annotated[LooseBool, Single(), Since("2.53")] = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Use:
+class Use(msgspec.Struct, frozen=True, kw_only=True):
     """What the servers of a host use of it."""
 
     servers: int = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -30,7 +29,6 @@ EVENT_DETAILS = rule("os_compute_api:os-instance-actions:events:details", ADMIN)
 PATH = "/servers/{server_id}/os-instance-actions"
 
 
-@dataclass(frozen=True, kw_only=True)
 class ActionsQuery(Query, closed_since="2.58"):
     limit: Annotated[NonNegativeInteger | None, Single(), Since("2.58")] = None
     marker: Annotated[str | None, Single(), Since("2.58")] = None

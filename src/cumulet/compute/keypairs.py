@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -33,7 +32,6 @@ CREATE = rule("os_compute_api:os-keypairs:create", _OWN)
 DELETE = rule("os_compute_api:os-keypairs:delete", _OWN)
 
 
-@dataclass(frozen=True, kw_only=True)
 class CreateKeyPair(Body):
     name: Annotated[
         str,
@@ -49,14 +47,12 @@ class CreateKeyPair(Body):
     user_id: Annotated[str | None, Json({"type": "string"}), Since("2.10")] = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class KeyPairsQuery(Query, closed_since="2.75"):
     user_id: Annotated[str | None, Since("2.10")] = None
     limit: Annotated[NonNegativeInteger | None, Since("2.35")] = None
     marker: Annotated[str | None, Since("2.35")] = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class KeyPairQuery(Query, closed_since="2.75"):
     user_id: Annotated[str | None, Since("2.10")] = None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from cumulet.compute.quotas import limits_of, usage_of
@@ -32,7 +31,6 @@ _USES = {
 _NETWORK_USES = {"totalFloatingIpsUsed": "floating_ips", "totalSecurityGroupsUsed": "security_groups"}
 
 
-@dataclass(frozen=True, kw_only=True)
 class LimitsQuery(Query, closed_since="2.75"):
     tenant_id: str | None = None
 

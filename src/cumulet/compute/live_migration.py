@@ -52,7 +52,6 @@ MIGRATE_LIVE_HOST = rule("os_compute_api:os-migrate-server:migrate_live:host", A
 COPY_WAIT_SECONDS = 0.5
 
 
-@dataclass(frozen=True, kw_only=True)
 class MigrateLive(Body):
     """Compute API, "Live-Migrate Server (os-migrateLive Action)"."""
 
@@ -586,7 +585,7 @@ _CHANGE_MIGRATION = sa.update(migrations).where(migrations.c.id == sa.bindparam(
 
 def _update_migration(tx: Tx, context: Context, state: Copied, **values: Any) -> None:
     now = context.clock.now_us()
-    tx.execute(_CHANGE_MIGRATION, {**values, "updated_at_us": now, "of_id": state.migration_id})
+    tx.run(_CHANGE_MIGRATION, {**values, "updated_at_us": now, "of_id": state.migration_id})
 
 
 def copy_parameters(context: Context, *, paused: bool = False, post_copy: bool = False) -> MigrationParameters:

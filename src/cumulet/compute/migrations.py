@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -40,7 +39,6 @@ PATH = "/servers/{server_id}/migrations"
 IN_PROGRESS = ("queued", "preparing", "running", "post-migrating")
 
 
-@dataclass(frozen=True, kw_only=True)
 class MigrationsQuery(Query, closed_since="2.59"):
     hidden: str | None = None
     host: str | None = None

@@ -95,7 +95,7 @@ _FINISH_EVENTS = sa.update(instance_action_events).where(
 
 def start_event(tx: Tx, action_id: int, event: str, *, host: str | None, now_us: int) -> None:
     _insert_event(tx, action_id, event, host=host, now_us=now_us)
-    tx.execute(_CHANGE_ACTION, {"of_action": action_id, "updated_at_us": now_us})
+    tx.run(_CHANGE_ACTION, {"of_action": action_id, "updated_at_us": now_us})
 
 
 def start_events(tx: Tx, action_ids: Sequence[int], event: str, *, now_us: int) -> None:
@@ -105,18 +105,18 @@ def start_events(tx: Tx, action_ids: Sequence[int], event: str, *, now_us: int) 
 
 
 def _insert_event(tx: Tx, action_id: int, event: str, *, host: str | None, now_us: int) -> None:
-    tx.execute(_INSERT_EVENT, {"action_id": action_id, "event": event, "host": host, "started_at_us": now_us})
+    tx.run(_INSERT_EVENT, {"action_id": action_id, "event": event, "host": host, "started_at_us": now_us})
 
 
 def finish_events(tx: Tx, action_id: int, *, now_us: int, failure: Failure | None = None) -> None:
     """End what is open of an action: with success, or with the failure (details are for administrators)."""
     details = f"{failure.reason}: {failure.private or failure.public}" if failure is not None else None
     result = "Error" if failure else "Success"
-    tx.execute(_FINISH_EVENTS, {"of_action": action_id, "finished_at_us": now_us, "result": result, "details": details})
+    tx.run(_FINISH_EVENTS, {"of_action": action_id, "finished_at_us": now_us, "result": result, "details": details})
     values: dict[str, Any] = {"of_action": action_id, "updated_at_us": now_us, "finished_at_us": now_us}
     if failure is not None:
         values["message"] = "Error"
-    tx.execute(_CHANGE_ACTION, values)
+    tx.run(_CHANGE_ACTION, values)
 
 
 # -- hosts that may be down

@@ -7,7 +7,8 @@ Nova hands such filters to its database as regular expressions. We take literals
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from cumulet.errors import BadRequest
 
@@ -19,15 +20,13 @@ _CLASSES: dict[str, Callable[[str], bool]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Atom:
+class _Atom(msgspec.Struct, frozen=True):
     accepts: Callable[[str], bool]
     least: int
     many: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Branch:
+class _Branch(msgspec.Struct, frozen=True):
     atoms: tuple[_Atom, ...]
     from_start: bool
     to_end: bool

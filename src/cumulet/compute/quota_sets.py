@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -17,6 +16,7 @@ from cumulet.compute.service import COMPUTE
 from cumulet.compute.store import quota_classes, quotas
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest
+from cumulet.web.annotations import declared
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, LooseBool, Query, Unset, Until
@@ -34,7 +34,6 @@ FILES = frozenset({"injected_files", "injected_file_content_bytes", "injected_fi
 GROUPS = frozenset({"server_groups", "server_group_members"})
 
 
-@dataclass(frozen=True, kw_only=True)
 class Limits(Body):
     instances: t.QuotaLimit | Unset = UNSET
     cores: t.QuotaLimit | Unset = UNSET
@@ -48,7 +47,6 @@ class Limits(Body):
     server_group_members: t.QuotaLimit | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class UpdateQuotaSet(Limits):
     floating_ips: Annotated[t.QuotaLimit | Unset, Until("2.35")] = UNSET
     fixed_ips: Annotated[t.QuotaLimit | Unset, Until("2.35")] = UNSET
@@ -57,7 +55,6 @@ class UpdateQuotaSet(Limits):
     force: LooseBool = False
 
 
-@dataclass(frozen=True, kw_only=True)
 class UpdateQuotaClass(Limits):
     floating_ips: Annotated[t.QuotaLimit | Unset, Until("2.49")] = UNSET
     fixed_ips: Annotated[t.QuotaLimit | Unset, Until("2.49")] = UNSET
@@ -65,7 +62,6 @@ class UpdateQuotaClass(Limits):
     security_group_rules: Annotated[t.QuotaLimit | Unset, Until("2.49")] = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class QuotaQuery(Query, closed_since="2.75"):
     user_id: str | None = None
 
@@ -161,7 +157,7 @@ def _user(call: Call[None, Any]) -> str:
 
 
 def _given(body: Limits) -> dict[str, int]:
-    values = {f.name: getattr(body, f.name) for f in fields(body) if f.name != "force"}
+    values = {f.name: getattr(body, f.name) for f in declared(type(body)) if f.name != "force"}
     return {name: value for name, value in values.items() if value is not UNSET}
 
 

@@ -8,7 +8,6 @@ until the user confirms or reverts (`compute.resize_outcome`). As with Nova's de
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
@@ -48,14 +47,12 @@ PATH = "/servers/{server_id}/action"
 GIB = 1024**3
 
 
-@dataclass(frozen=True, kw_only=True)
 class Migrate(Body, nullable=True):
     """Compute API, "Migrate Server (migrate Action)", from 2.56."""
 
     host: HostName | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class Resize(Body):
     """Compute API, "Resize Server (resize Action)"."""
 

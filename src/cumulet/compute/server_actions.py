@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -43,22 +42,18 @@ LONGEST_CONSOLE = 100 * 1024
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f]")
 
 
-@dataclass(frozen=True, kw_only=True)
 class Reboot(Body):
     type: Annotated[str, Json({"enum": ["HARD", "Hard", "hard", "SOFT", "Soft", "soft"]}), Convert(str.lower)]
 
 
-@dataclass(frozen=True, kw_only=True)
 class LockWithReason(Body, nullable=True):
     locked_reason: Annotated[str | None, Json({"type": "string", "minLength": 1, "maxLength": 255})] = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class ResetState(Body):
     state: Annotated[VmState, Json({"enum": ["active", "error"]})]
 
 
-@dataclass(frozen=True, kw_only=True)
 class ConsoleOutput(Body):
     length: Annotated[
         Any, Json({"type": ["integer", "string", "null"], "pattern": "^-?[0-9]+$", "minimum": -1, "maxLength": 20}),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import msgspec
 import sqlalchemy as sa
 
 from cumulet.compute import attribute_types as t
@@ -57,7 +57,6 @@ _LEGACY_PROPERTIES = frozenset(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class NetworkEntry(Body):
     uuid: Annotated[str | Unset, Versions(("2.1", str), ("2.37", t.Uuid))] = UNSET
     port: Annotated[str | None, Json({"format": "uuid"})] = None
@@ -65,18 +64,15 @@ class NetworkEntry(Body):
     tag: Annotated[str | None, Versions(("2.32", t.Tag), ("2.37", None), ("2.42", t.Tag))] = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class SecurityGroupEntry(Body):
     name: t.Name | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class PersonalityFile(Body):
     path: str
     contents: Annotated[str, Json({"format": "base64"})]
 
 
-@dataclass(frozen=True, kw_only=True)
 class BlockDevice(Body):
     virtual_name: Annotated[str | Unset, Json({"maxLength": 255})] = UNSET
     volume_id: t.Uuid | Unset = UNSET
@@ -90,7 +86,6 @@ class BlockDevice(Body):
     connection_info: Annotated[str | Unset, Json({"maxLength": 16777215})] = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class BlockDeviceV2(BlockDevice):
     source_type: Annotated[str | Unset, Json({"enum": ["volume", "image", "snapshot", "blank"]})] = UNSET
     uuid: Annotated[str | Unset, Json({"minLength": 1, "maxLength": 255, "pattern": "^[a-zA-Z0-9._-]*$"})] = UNSET
@@ -104,7 +99,6 @@ class BlockDeviceV2(BlockDevice):
     volume_type: Annotated[str | None, Json({"maxLength": 255}), Since("2.67")] = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class CreateServer(Body):
     name: t.Name
     flavor_ref: Annotated[t.FlavorRef, Key("flavorRef")]
@@ -166,15 +160,13 @@ Hints = Annotated[
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
 class CreateServers(Body):
     server: CreateServer
     hints: Annotated[Hints, Key("os:scheduler_hints")] = None
     older_hints: Annotated[Hints, Key("OS-SCH-HNT:scheduler_hints")] = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placing:
+class Placing(msgspec.Struct, frozen=True, kw_only=True):
     """Where the servers shall be: a zone (None: any), or one host."""
 
     zone: str | None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -69,7 +68,6 @@ def _keys(*names: str) -> Any:
     return Annotated[list[str], Json({"items": {"type": "string", "enum": list(names)}})]
 
 
-@dataclass(frozen=True, kw_only=True)
 class ServersQuery(Query, closed_since="2.75", ignored="^_"):
     """All names Nova knows; what each means is below. Names that begin with ``_`` are refused later, by name."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -48,12 +47,10 @@ def _policies(*names: str) -> Any:
     ]
 
 
-@dataclass(frozen=True, kw_only=True)
 class Rules(Body):
     max_server_per_host: PositiveInteger | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class CreateServerGroup(Body):
     name: t.Name
     policies: Annotated[
@@ -65,7 +62,6 @@ class CreateServerGroup(Body):
     rules: Annotated[Rules | Unset, Since("2.64")] = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class ServerGroupsQuery(Query, closed_since="2.75"):
     all_projects: str | None = None
     limit: NonNegativeInteger | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from cumulet.compute import attribute_types as t
@@ -29,12 +28,10 @@ DELETE = rule("os_compute_api:server-metadata:delete", MEMBER)
 PATH = "/servers/{server_id}/metadata"
 
 
-@dataclass(frozen=True, kw_only=True)
 class ManyItems(Body):
     metadata: t.Metadata
 
 
-@dataclass(frozen=True, kw_only=True)
 class OneItem(Body):
     meta: Annotated[t.Metadata, Json({"minProperties": 1, "maxProperties": 1})]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -27,7 +26,6 @@ ADD = rule("os_compute_api:os-security-groups:add", MEMBER)
 REMOVE = rule("os_compute_api:os-security-groups:remove", MEMBER)
 
 
-@dataclass(frozen=True, kw_only=True)
 class GroupName(Body, extra="allow"):
     name: Annotated[str, Json({"minLength": 1})]
 

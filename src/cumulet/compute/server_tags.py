@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -36,7 +35,6 @@ LONGEST_TAG = 60
 _TAG = re.compile(r"[^,/]*\Z")
 
 
-@dataclass(frozen=True, kw_only=True)
 class Tags(Body):
     tags: Annotated[list[t.Tag], Json({"maxItems": MOST_TAGS})]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -43,7 +42,6 @@ DELETE = rule("os_compute_api:servers:delete", MEMBER)
 ServerHostname = Annotated[str | Unset, Versions(("2.90", t.Hostname), ("2.94", t.HostName))]
 
 
-@dataclass(frozen=True, kw_only=True)
 class UpdateServer(Body):
     name: t.Name | Unset = UNSET
     disk_config: Annotated[t.DiskConfig | Unset, Key("OS-DCF:diskConfig")] = UNSET

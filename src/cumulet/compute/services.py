@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 from typing import Annotated, Any
 
+import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import iso_us
@@ -29,8 +29,7 @@ INTERNAL_ZONE = "internal"
 _NAMESPACE = uuid.UUID("6f2d1f0e-4a5b-5c57-9e0e-6f1b7f3f8a10")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceView:
+class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
     """A service as the API shows it."""
 
     number: int
@@ -77,13 +76,11 @@ def _of_host(row: Any, now_us: int) -> ServiceView:
     )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class ServicesQuery(Query, closed_since="2.75"):
     host: str | None = None
     binary: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class UpdateService(Body):
     host: Annotated[t.HostName | Unset, Until("2.52", required=True)] = UNSET
     binary: Annotated[str | Unset, Json({"minLength": 1, "maxLength": 255}), Until("2.52", required=True)] = UNSET

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from cumulet.compute.model import Server, VmState
 from cumulet.errors import Conflict
@@ -20,8 +20,7 @@ REBOOT_ALLOWED: frozenset[str | None] = frozenset(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Allowed:
+class Allowed(msgspec.Struct, frozen=True, kw_only=True):
     """When an action may begin. None: any. `word`: how the refusal names it, where that is not the action's key."""
 
     vm_states: frozenset[VmState] | None = None

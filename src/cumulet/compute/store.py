@@ -358,7 +358,7 @@ def begin_scheduling(
 ) -> list[int]:  # fmt: skip
     """Servers of one request, inserted by this transaction, begin to boot; the ids of their `create` actions."""
     for part in range(0, len(server_ids), 500):
-        tx.execute(_SCHEDULING, {"of_ids": list(server_ids[part : part + 500]), "updated_at_us": now_us})
+        tx.run(_SCHEDULING, {"of_ids": list(server_ids[part : part + 500]), "updated_at_us": now_us})
     rows = [
         {
             "server_id": server_id, "request_id": request_id, "action": "create", "user_id": user_id,

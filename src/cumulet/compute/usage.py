@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
+import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import iso_us
@@ -27,7 +27,6 @@ HOUR_US = 3_600_000_000
 _FORMATS = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f", "%Y-%m-%d %H:%M:%S.%f")
 
 
-@dataclass(frozen=True, kw_only=True)
 class UsageQuery(Query, closed_since="2.75"):
     start: str | None = None
     end: str | None = None
@@ -35,13 +34,11 @@ class UsageQuery(Query, closed_since="2.75"):
     marker: Annotated[str | None, Since("2.40")] = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class UsagesQuery(UsageQuery, closed_since="2.75"):
     detailed: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
+class Span(msgspec.Struct, frozen=True, kw_only=True):
     start_us: int
     stop_us: int
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from cumulet.compute.model import Server
@@ -19,7 +18,6 @@ SHOW = rule("os_compute_api:os-volumes-attachments:show", READER)
 PATH = "/servers/{server_id}/os-volume_attachments"
 
 
-@dataclass(frozen=True, kw_only=True)
 class AttachmentsQuery(Query, closed_since="2.75"):
     limit: NonNegativeInteger | None = None
     offset: NonNegativeInteger | None = None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -72,8 +71,7 @@ class Aborted(StepFailed):
         super().__init__("ABORTED", "The operation was aborted by a user.")
 
 
-@dataclass(frozen=True, slots=True)
-class Carried:
+class Carried(msgspec.Struct, frozen=True):
     """An operation row as this runner last saved it."""
 
     id: str
@@ -277,7 +275,7 @@ class Runner:
             return None
         if row.lease_owner not in (None, self.name) and row.lease_until_us >= now:
             return None
-        tx.execute(
+        tx.run(
             _CHANGE,
             {
                 "of_id": operation_id,
@@ -427,7 +425,7 @@ class Runner:
         """The oldest operation that waits for this subject runs now."""
         waiting = tx.first(_WAITING, {"of_subject": subject})
         if waiting is not None:
-            tx.execute(_CHANGE, {"of_id": waiting.id, "status": Status.FORWARD, "updated_at_us": now_us})
+            tx.run(_CHANGE, {"of_id": waiting.id, "status": Status.FORWARD, "updated_at_us": now_us})
             self.operation(tx, waiting.id)
 
     async def _save_failure(self, saga: Saga[Any], operation: Carried, failure: Failure) -> Carried:

@@ -230,7 +230,7 @@ def begin(
     if running is not None and not queue:
         raise Conflict("Another operation is running on it.", reason="OPERATION_RUNNING")
     status = Status.FORWARD if running is None else Status.QUEUED
-    tx.execute(_INSERT, first_row(saga, operation_id, subject, state, now_us, status))
+    tx.run(_INSERT, first_row(saga, operation_id, subject, state, now_us, status))
     if running is not None:
         request_abort(tx, wake, running.id)
     wake.operation(tx, operation_id)

@@ -14,7 +14,6 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +22,8 @@ from sqlalchemy import Connection, Engine, Executable, MetaData, Row, create_eng
 from sqlalchemy.engine import CursorResult, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
+
+from cumulet.db.prepared import Prepared, Statements
 
 T = TypeVar("T")
 
@@ -44,31 +45,48 @@ SERIALIZATION_RETRIES = 20
 class Tx:
     """One transaction. Thin over a SQLAlchemy Connection, with the few calls that stores use."""
 
-    __slots__ = ("_after_commit", "connection", "writable")
+    __slots__ = ("_after_commit", "_driver", "_statements", "connection", "writable")
 
-    def __init__(self, connection: Connection, *, writable: bool) -> None:
+    def __init__(self, connection: Connection, *, writable: bool, statements: Statements | None = None) -> None:
+        """`statements`: prepared ones, which may be run on the driver's connection itself."""
         self.connection = connection
         self.writable = writable
+        self._statements = statements
+        self._driver: Any = None if statements is None else connection.connection.dbapi_connection
         self._after_commit: list[Callable[[], None]] = []
 
     def execute(self, statement: Executable, rows: Any = None) -> CursorResult[Any]:
         return self.connection.execute(statement, rows)
 
     # Building a statement costs five times what running it does: what is asked often is built once, with `bindparam`s,
-    # and given its `values` here.
+    # and given its `values` here; then it is prepared, too (`db.prepared`).
 
     def all(self, statement: Executable, values: Mapping[str, Any] | None = None) -> list[Row[Any]]:
+        if values is not None and (prepared := self._prepared(statement, values)) is not None:
+            return prepared.rows(self._driver, values)
         return list(self.connection.execute(statement, values).all())
 
     def first(self, statement: Executable, values: Mapping[str, Any] | None = None) -> Row[Any] | None:
+        if values is not None and (prepared := self._prepared(statement, values)) is not None:
+            return prepared.first(self._driver, values)
         return self.connection.execute(statement, values).first()
 
     def scalar(self, statement: Executable, values: Mapping[str, Any] | None = None) -> Any:
-        return self.connection.execute(statement, values).scalar()
+        row = self.first(statement, values)
+        return None if row is None else row[0]
 
     def changed(self, statement: Executable, values: Mapping[str, Any] | None = None) -> int:
         """Run an UPDATE or DELETE and return how many rows it matched: the compare-and-swap answer."""
+        if values is not None and (prepared := self._prepared(statement, values)) is not None:
+            return prepared.changed(self._driver, values)
         return self.connection.execute(statement, values).rowcount
+
+    def run(self, statement: Executable, values: Mapping[str, Any]) -> None:
+        """Run an INSERT, UPDATE or DELETE, whatever it matches."""
+        self.changed(statement, values)
+
+    def _prepared(self, statement: Executable, values: Mapping[str, Any]) -> Prepared | None:
+        return None if self._statements is None else self._statements.prepared(statement, values)
 
     @contextlib.contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -106,6 +124,7 @@ class Database:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._engine = _sqlite_engine(self.url) if self.is_sqlite else _postgresql_engine(self.url)
+        self._statements = Statements(self._engine.dialect) if self.is_sqlite else None
         memory = self.is_sqlite and not self.url.database
         self._inline = inline
         self._local = threading.local()
@@ -136,7 +155,7 @@ class Database:
             connection = self._reader()
             try:
                 with connection.begin():
-                    return fn(Tx(connection, writable=False))
+                    return fn(Tx(connection, writable=False, statements=self._statements))
             except DBAPIError as error:
                 if error.connection_invalidated:
                     self._local.reader = None
@@ -183,7 +202,7 @@ class Database:
     def _write_inline(self, fn: Callable[[Tx], T]) -> T:
         connection = self._inline_connection()
         with connection.begin():
-            tx = Tx(connection, writable=True)
+            tx = Tx(connection, writable=True, statements=self._statements)
             result = fn(tx)
         tx.committed()
         return result
@@ -198,7 +217,7 @@ class Database:
             try:
                 with self._memory_lock or contextlib.nullcontext(), connection.begin():
                     while True:
-                        tx = Tx(connection, writable=True)
+                        tx = Tx(connection, writable=True, statements=self._statements)
                         try:
                             # From here on it cannot be cancelled any more; its caller may still stop waiting for it.
                             if job.future.set_running_or_notify_cancel():
@@ -274,10 +293,9 @@ class Database:
         self._engine.dispose()
 
 
-@dataclass(slots=True)
-class _Job:
+class _Job(msgspec.Struct):
     fn: Callable[[Tx], Any]
-    future: Future[Any] = field(default_factory=Future)
+    future: Future[Any] = msgspec.field(default_factory=Future)
 
 
 def _json_dumps(value: Any) -> str:
@@ -289,7 +307,7 @@ def _sqlite_engine(url: Any) -> Engine:
     engine = create_engine(
         url,
         poolclass=StaticPool if memory else NullPool,
-        connect_args={"check_same_thread": False},
+        connect_args={"check_same_thread": False, "cached_statements": 512},
         json_serializer=_json_dumps,
         json_deserializer=msgspec.json.decode,
     )

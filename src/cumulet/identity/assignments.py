@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from sqlalchemy import Select, delete, select
 
 from cumulet.db.engine import Tx
@@ -71,8 +71,7 @@ LIST_ASSIGNMENTS_FOR_TREE = rule("identity:list_role_assignments_for_tree", _LIS
 # -- grants
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True, kw_only=True):
     """What a grant's path names; what is not there is None until the policy has spoken."""
 
     scope: str

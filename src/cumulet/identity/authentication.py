@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
+import msgspec
+from msgspec.structs import replace
 from sqlalchemy import update
 
 from cumulet.db.engine import Tx
@@ -28,20 +29,17 @@ NOT_YET_METHODS = frozenset({"application_credential", "external", "mapped", "oa
 Identifier = Annotated[str, Json({"maxLength": 255})]
 
 
-@dataclass(frozen=True, kw_only=True)
 class DomainNamed(Body, extra="allow"):
     id: Identifier | Unset = UNSET
     name: Identifier | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class ProjectNamed(Body, extra="allow"):
     id: Identifier | Unset = UNSET
     name: Identifier | Unset = UNSET
     domain: DomainNamed | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class UserNamed(Body, extra="allow", secret=True):
     id: Identifier | Unset = UNSET
     name: Identifier | Unset = UNSET
@@ -49,29 +47,24 @@ class UserNamed(Body, extra="allow", secret=True):
     password: Annotated[str, Json({"maxLength": LONGEST_PASSWORD})]
 
 
-@dataclass(frozen=True, kw_only=True)
 class PasswordMethod(Body, extra="allow", secret=True):
     user: UserNamed
 
 
-@dataclass(frozen=True, kw_only=True)
 class TokenMethod(Body, extra="allow", secret=True):
     id: str
 
 
-@dataclass(frozen=True, kw_only=True)
 class Methods(Body, extra="allow", secret=True):
     methods: Annotated[list[Annotated[str, Json({"maxLength": 64})]], Json({"minItems": 1, "maxItems": 8})]
     password: PasswordMethod | Unset = UNSET
     token: TokenMethod | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class SystemScope(Body, extra="allow"):
     all: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
 class ScopeAsked(Body, extra="allow"):
     project: ProjectNamed | Unset = UNSET
     domain: DomainNamed | Unset = UNSET
@@ -80,7 +73,6 @@ class ScopeAsked(Body, extra="allow"):
     trust: Annotated[dict[str, Any] | Unset, Key("OS-TRUST:trust")] = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class Auth(Body, extra="allow", secret=True):
     identity: Methods
     scope: ScopeAsked | Literal["unscoped"] | Unset = UNSET
@@ -219,8 +211,7 @@ async def _at_todays_price(call: Call[Any, Any], user: User, password: str) -> U
     return replace(user, password_hash=fresh)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
+class _Found(msgspec.Struct, frozen=True, kw_only=True):
     """Who is logging in, if that is anybody; `enabled`: and their domain; `counted_as`: the limiter's name for them."""
 
     user: User | None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import yaml
 from sqlalchemy import insert, update
 
@@ -33,8 +34,7 @@ CATALOG = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Passwords:
+class Passwords(msgspec.Struct, frozen=True, kw_only=True):
     """The passwords of the two first users, by user name, and what became of them at this start."""
 
     by_user: Mapping[str, str]
@@ -42,14 +42,33 @@ class Passwords:
     """made: first start; kept: found in clouds.yaml; replaced: clouds.yaml was lost, so these are new."""
 
 
-def prepare(db: Database, identity: Identity, clouds_file: Path) -> Passwords:
-    """Seed a new cloud, or find the first users' passwords again. Before the loop runs: it blocks for two hashes."""
+class FirstPasswords(msgspec.Struct, frozen=True, kw_only=True):
+    """Passwords of the two first users, by user name: found in clouds.yaml, or made anew and being hashed."""
+
+    by_user: dict[str, str]
+    hashes: dict[str, Future[str]] | None
+
+
+def begin(identity: Identity, clouds_file: Path) -> FirstPasswords:
+    """Find or make the first users' passwords. Other threads hash new ones while the caller goes on."""
     found = read_passwords(clouds_file)
+    return _make(identity) if found is None else FirstPasswords(by_user=found, hashes=None)
+
+
+def _make(identity: Identity) -> FirstPasswords:
+    by_user = {user: _password(identity.clock) for user in CLOUDS.values()}
+    hashes = {user: identity.passwords.begin_hash(password) for user, password in by_user.items()}
+    return FirstPasswords(by_user=by_user, hashes=hashes)
+
+
+def prepare(db: Database, identity: Identity, first: FirstPasswords) -> Passwords:
+    """Seed a new cloud, or make sure of an old one's first users. Before the loop runs: it may wait for two hashes."""
     seeded = db.read(lambda tx: store.domain_by_id(tx, DEFAULT_DOMAIN_ID)) is not None
-    if seeded and found is not None:
-        return Passwords(by_user=found, origin="kept")
-    passwords = {user: _password(identity.clock) for user in CLOUDS.values()}
-    hashes = {user: identity.passwords.hash_now(password) for user, password in passwords.items()}
+    if seeded and first.hashes is None:
+        return Passwords(by_user=first.by_user, origin="kept")
+    made = first if first.hashes is not None else _make(identity)
+    assert made.hashes is not None
+    hashes = {user: hashed.result() for user, hashed in made.hashes.items()}
 
     def work(tx: Tx) -> None:
         if seeded:
@@ -59,7 +78,7 @@ def prepare(db: Database, identity: Identity, clouds_file: Path) -> Passwords:
         identity.changed(tx)
 
     db.write(work)
-    return Passwords(by_user=passwords, origin="replaced" if seeded else "made")
+    return Passwords(by_user=made.by_user, origin="replaced" if seeded else "made")
 
 
 def _password(clock: Clock) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from sqlalchemy import Row, delete, insert, select, update
@@ -77,7 +76,6 @@ def _absolute(url: str, base_url: str) -> str:
 ServiceName = Annotated[str, Json({"minLength": 1, "maxLength": 255})]
 
 
-@dataclass(frozen=True, kw_only=True)
 class NewService(Body, extra="allow"):
     type: ServiceName
     name: ServiceName | Unset = UNSET
@@ -85,7 +83,6 @@ class NewService(Body, extra="allow"):
     enabled: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
 class ServiceChanges(Body, extra="allow", min_properties=1):
     type: ServiceName | Unset = UNSET
     name: ServiceName | Unset = UNSET
@@ -171,7 +168,6 @@ EndpointUrl = Annotated[str, Json({"maxLength": 225, "pattern": r"^[a-zA-Z0-9+.-
 RegionId = Annotated[str | None, Json({"minLength": 1, "maxLength": 255})]
 
 
-@dataclass(frozen=True, kw_only=True)
 class NewEndpoint(Body, extra="allow"):
     service_id: str
     interface: Interface
@@ -181,7 +177,6 @@ class NewEndpoint(Body, extra="allow"):
     enabled: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
 class EndpointChanges(Body, extra="allow", min_properties=1):
     service_id: str | Unset = UNSET
     interface: Interface | Unset = UNSET

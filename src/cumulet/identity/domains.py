@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
 
+from msgspec.structs import asdict
 from sqlalchemy import delete, insert, select, update
 
 from cumulet.db.engine import Tx
@@ -50,7 +50,6 @@ Tags = Annotated[list[Tag], Json({"maxItems": 80, "uniqueItems": True})]
 DomainId = Annotated[str, Json({"pattern": r"^[0-9a-f]{32}$"})]
 
 
-@dataclass(frozen=True, kw_only=True)
 class NewDomain(Body, extra="allow"):
     name: Name
     description: Description = None
@@ -60,7 +59,6 @@ class NewDomain(Body, extra="allow"):
     explicit_domain_id: DomainId | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class DomainChanges(Body, extra="allow", min_properties=1):
     name: Name | Unset = UNSET
     description: Description | Unset = UNSET
@@ -133,7 +131,7 @@ def create_domain(call: Call[None, NewDomain]) -> dict[str, Any]:
         extra=given_extra(body),
         tokens_not_before_us=0,
     )
-    call.tx.execute(insert(store.domains).values(**{name: getattr(domain, name) for name in Domain.__slots__}))
+    call.tx.execute(insert(store.domains).values(**asdict(domain)))
     call.cloud.identity.changed(call.tx)
     return {"domain": domain_view(call, domain)}
 

@@ -43,12 +43,11 @@ class Passwords:
         self._nobody: Future[str] = self._pool.submit(self._hasher.hash, "\0")
 
     async def hash(self, password: str) -> str:
-        return await self._run(self.hash_now, password)
+        return await self._run(self._hasher.hash, password)
 
-    def hash_now(self, password: str) -> str:
-        """On the caller's thread: for bootstrap only."""
-        hashed: str = self._hasher.hash(password)
-        return hashed
+    def begin_hash(self, password: str) -> Future[str]:
+        """For bootstrap only, which has no event loop to wait in and other work meanwhile."""
+        return self._pool.submit(self._hasher.hash, password)
 
     async def matches(self, password_hash: str | None, password: str) -> bool:
         """Whether `password` is the one hashed; False, after the same work, where there is no hash."""

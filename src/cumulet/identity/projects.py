@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
 
+from msgspec.structs import asdict
 from sqlalchemy import Select, delete, func, insert, select, update
 
 from cumulet.db.engine import Tx
@@ -57,7 +57,6 @@ MOST_TAGS = 80
 Id = Annotated[str | None, Json({"minLength": 1, "maxLength": 64, "pattern": r"^[a-zA-Z0-9-]+$"})]
 
 
-@dataclass(frozen=True, kw_only=True)
 class NewProject(Body, extra="allow"):
     name: Name
     description: str | None = None
@@ -69,7 +68,6 @@ class NewProject(Body, extra="allow"):
     options: Options | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class ProjectChanges(Body, extra="allow"):
     name: Name | Unset = UNSET
     description: str | Unset | None = UNSET
@@ -81,7 +79,6 @@ class ProjectChanges(Body, extra="allow"):
     options: Options | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class NewTags(Body):
     tags: Tags
 
@@ -212,7 +209,7 @@ def create_project(call: Call[None, NewProject]) -> dict[str, Any]:
         extra=given_extra(body),
         tokens_not_before_us=0,
     )
-    call.tx.execute(insert(store.projects).values(**{name: getattr(project, name) for name in Project.__slots__}))
+    call.tx.execute(insert(store.projects).values(**asdict(project)))
     _set_tags(call.tx, project.id, [] if body.tags is UNSET else body.tags)
     call.cloud.identity.changed(call.tx)
     return {"project": project_views(call, [project])[0]}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from sqlalchemy import Row, delete, func, insert, select, update
@@ -24,14 +23,12 @@ UPDATE = rule("identity:update_region", ADMIN, scope=NOT_DOMAIN)
 DELETE = rule("identity:delete_region", ADMIN, scope=NOT_DOMAIN)
 
 
-@dataclass(frozen=True, kw_only=True)
 class NewRegion(Body, extra="allow"):
     id: Annotated[str | None, Json({"maxLength": 255})] = None
     description: str | None = None
     parent_region_id: Annotated[str | None, Json({"minLength": 1, "maxLength": 255})] = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class RegionChanges(Body, extra="allow", min_properties=1):
     description: str | Unset | None = UNSET
     parent_region_id: Annotated[str | None, Json({"minLength": 1, "maxLength": 255})] | Unset = UNSET

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
 
+from msgspec.structs import asdict
 from sqlalchemy import delete, func, insert, select, update
 
 from cumulet.db.engine import Tx
@@ -63,7 +63,6 @@ CHECK_IMPLIED = rule("identity:check_implied_role", ADMIN_OR_SYSTEM_READER, scop
 Name = Annotated[str, Json({"minLength": 1, "maxLength": 255, "pattern": r"\S"})]
 
 
-@dataclass(frozen=True, kw_only=True)
 class NewRole(Body, extra="allow"):
     name: Name
     description: str | None = None
@@ -71,7 +70,6 @@ class NewRole(Body, extra="allow"):
     options: Options | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class RoleChanges(Body, extra="allow", min_properties=1):
     name: Name | Unset = UNSET
     description: str | Unset | None = UNSET
@@ -145,7 +143,7 @@ def create_role(call: Call[None, NewRole]) -> dict[str, Any]:
         options={} if body.options is UNSET else body.options,
         extra=given_extra(body),
     )
-    call.tx.execute(insert(store.roles).values(**{name: getattr(role, name) for name in Role.__slots__}))
+    call.tx.execute(insert(store.roles).values(**asdict(role)))
     call.cloud.identity.changed(call.tx)
     return {"role": role_view(call, role)}
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from cumulet.clock import Clock
 from cumulet.db.engine import Database, Tx
@@ -22,8 +23,7 @@ CACHED_TOKENS = 20_000
 LONGEST_TOKEN = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _Known(msgspec.Struct, frozen=True):
     generation: int
     expires_at_us: int
     caller: Caller

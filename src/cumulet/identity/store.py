@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import msgspec
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -161,8 +161,7 @@ generation = Table(
 """One row. `generation`: raised by every identity write. `last_revocation_us`: what no revocation may be older than."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Domain:
+class Domain(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     name: str
     description: str
@@ -173,8 +172,7 @@ class Domain:
     tokens_not_before_us: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Project:
+class Project(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     domain_id: str
     name: str
@@ -185,21 +183,22 @@ class Project:
     tokens_not_before_us: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class User:
+class User(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     domain_id: str
     name: str
     enabled: bool
-    password_hash: str | None = field(repr=False)
+    password_hash: str | None
     default_project_id: str | None
     options: dict[str, Any]
     extra: dict[str, Any]
     tokens_not_before_us: int
 
+    def __repr__(self) -> str:
+        return f"User(id={self.id!r})"  # What a log may hold of it: not the hash of the password.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Role:
+
+class Role(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     name: str
     domain_id: str | None

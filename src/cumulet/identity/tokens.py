@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -57,8 +56,7 @@ def new_audit_id(clock: Clock) -> str:
     return base64.urlsafe_b64encode(clock.token_bytes(16)).rstrip(b"=").decode()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LiveToken:
+class LiveToken(msgspec.Struct, frozen=True, kw_only=True):
     """A token found good at one moment, with everything it gives its bearer."""
 
     token: Token
@@ -89,8 +87,7 @@ class Refused(Exception):
     """Why a token is worth nothing: for the log only."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Standing:
+class _Standing(msgspec.Struct, frozen=True, kw_only=True):
     """Who a user is and may be in a scope."""
 
     user: User

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
 
+from msgspec.structs import asdict
 from sqlalchemy import delete, insert, select, update
 
 from cumulet.db.engine import Tx
@@ -82,7 +82,6 @@ UserOptions = Annotated[
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
 class NewUser(Body, extra="allow", secret=True):
     name: Name
     password: Password = None
@@ -93,7 +92,6 @@ class NewUser(Body, extra="allow", secret=True):
     options: UserOptions | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class UserChanges(Body, extra="allow", min_properties=1, secret=True):
     name: Name | Unset = UNSET
     password: Password | Unset = UNSET
@@ -104,7 +102,6 @@ class UserChanges(Body, extra="allow", min_properties=1, secret=True):
     options: UserOptions | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class PasswordChange(Body, secret=True):
     original_password: Annotated[str, Json({"maxLength": LONGEST_PASSWORD})]
     password: Annotated[str, Json({"minLength": 1, "maxLength": LONGEST_PASSWORD})]
@@ -189,7 +186,7 @@ async def create_user(call: Call[None, NewUser]) -> dict[str, Any]:
             extra=given_extra(body, description=body.description),
             tokens_not_before_us=0,
         )
-        tx.execute(insert(store.users).values(**{name: getattr(user, name) for name in User.__slots__}))
+        tx.execute(insert(store.users).values(**asdict(user)))
         identity.changed(tx)
         return user
 

@@ -8,9 +8,7 @@ import errno
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import BinaryIO
-
-from starlette.requests import ClientDisconnect, Request
+from typing import TYPE_CHECKING, BinaryIO
 
 from cumulet.db.engine import Database, Tx
 from cumulet.errors import (
@@ -32,6 +30,9 @@ from cumulet.image.store import Image
 from cumulet.settings import Settings
 from cumulet.web.operation import Call, Reply, Rule
 from cumulet.web.policy import rule
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
 
 UPLOAD_IMAGE = rule("upload_image", ADMIN_OR_MEMBER, description="Upload an image's data.")
 DOWNLOAD_IMAGE = rule("download_image", ADMIN_OR_MEMBER_WHO_SEES, description="Download an image's data.")
@@ -64,6 +65,8 @@ class RangeNotSatisfiable(ApiError):
 )
 async def upload_image_data(call: Call[Image, None]) -> None:
     """Upload an image's data, once: it is inspected while it streams and cannot be changed afterwards."""
+    from starlette.requests import ClientDisconnect
+
     assert call.request is not None
     body = _Body(call.request)
     stored = False
@@ -208,6 +211,8 @@ class _Body:
             yield bytes(pending)
 
     async def drain(self) -> None:
+        from starlette.requests import ClientDisconnect
+
         left = DRAIN_LIMIT_BYTES
         with contextlib.suppress(ClientDisconnect, TimeoutError):
             while left > 0 and (piece := await self._next()) is not None:
@@ -235,7 +240,7 @@ async def download_image_data(call: Call[Image, None]) -> Reply:
         headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{image.size}"
         status = 206
     headers["Content-Length"] = str(length)
-    if call.request is not None and call.request.method == "HEAD":
+    if call.method == "HEAD":
         return Reply(status=status, headers=headers, body=b"")
     path = files.image_folder(call.cloud.state_dir) / image.id
     try:

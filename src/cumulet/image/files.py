@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from cumulet.image.inspection import Inspection, check_tables
 
@@ -13,8 +14,7 @@ UPLOAD_FOLDER = ".uploads"
 CHUNK_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
+class Written(msgspec.Struct, frozen=True, kw_only=True):
     """What was stored. Sizes in bytes, hashes in hex."""
 
     size: int

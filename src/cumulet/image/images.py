@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
+
+import msgspec
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict, Forbidden, NotFound
@@ -36,7 +37,6 @@ _Text255 = Json({"maxLength": 255})
 _Minimum = Json({"minimum": 0, "maximum": attributes.LARGEST_MINIMUM})
 
 
-@dataclass(frozen=True, kw_only=True)
 class CreateImage(Body, extra="allow"):
     """A new image; attributes beyond these are its properties."""
 
@@ -50,7 +50,7 @@ class CreateImage(Body, extra="allow"):
     min_ram: Annotated[int, _Minimum] = 0
     protected: bool = False
     os_hidden: bool = False
-    tags: list[Annotated[str, _Text255]] = field(default_factory=list)
+    tags: list[Annotated[str, _Text255]] = msgspec.field(default_factory=list)
 
 
 def proposed_image(call: Call[Any, CreateImage]) -> Image:

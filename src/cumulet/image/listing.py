@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
@@ -28,8 +28,7 @@ _INTEGERS = ("size", "virtual_size", "min_disk", "min_ram")
 _Condition = sa.ColumnElement[bool]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class Page(msgspec.Struct, frozen=True, kw_only=True):
     """What a list request asks for."""
 
     conditions: tuple[_Condition, ...]

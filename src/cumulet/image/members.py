@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
+
+import msgspec
 
 from cumulet.errors import Conflict, Forbidden, NotFound, TooLarge
 from cumulet.image import attributes, store, views
@@ -32,22 +33,19 @@ MODIFY_MEMBER = rule(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class AddMember(Body, extra="allow"):
     """The project to share with."""
 
     member: Annotated[str, Json({"minLength": 1, "maxLength": 255})]
 
 
-@dataclass(frozen=True, kw_only=True)
 class UpdateMember(Body, extra="allow"):
     """What the project thinks of it."""
 
     status: Literal["pending", "accepted", "rejected"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Membership:
+class Membership(msgspec.Struct, frozen=True, kw_only=True):
     """A member together with its image."""
 
     image: Image

@@ -5,7 +5,8 @@ that names another file, is encrypted, is unknown to us, or points outside the f
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+
+import msgspec
 
 MAGIC = b"QFI\xfb"
 SHORTEST_HEADER = 72
@@ -33,8 +34,7 @@ class Refused(Exception):
     """The content may not be stored. The text is shown to the uploader and quotes nothing of the content."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
+class Header(msgspec.Struct, frozen=True, kw_only=True):
     """The fields later checks need. Offsets and sizes in bytes."""
 
     version: int

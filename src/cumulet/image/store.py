@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx, metadata
@@ -67,8 +67,7 @@ image_members = sa.Table(
 HASH_ALGORITHM = "sha512"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
+class Image(msgspec.Struct, frozen=True, kw_only=True):
     """An image. Sizes in bytes, `min_disk` in GiB, `min_ram` in MiB."""
 
     id: str
@@ -89,12 +88,11 @@ class Image:
     upload_id: str | None
     created_at_us: int
     updated_at_us: int
-    properties: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, str] = msgspec.field(default_factory=dict)
     tags: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Member(msgspec.Struct, frozen=True, kw_only=True):
     """A project an image is shared with."""
 
     image_id: str
@@ -104,8 +102,7 @@ class Member:
     updated_at_us: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BootImage:
+class BootImage(msgspec.Struct, frozen=True, kw_only=True):
     """What compute needs of an image. `path` is relative to the image store; hosts check `sha512` first."""
 
     id: str
@@ -258,7 +255,7 @@ def members(tx: Tx, image: Image, caller: Caller) -> list[Member]:
 
 
 def add_member(tx: Tx, member: Member) -> None:
-    values = {name: getattr(member, name) for name in Member.__slots__}
+    values = msgspec.structs.asdict(member)
     tx.execute(sa.insert(image_members).values(values))
 
 

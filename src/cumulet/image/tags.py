@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from cumulet.errors import NotFound
 from cumulet.image import attributes, store

@@ -12,8 +12,9 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 DEBIAN_PACKAGES = ("apt", "dpkg", "mtools", "syslinux", "qemu-utils")
 """What building needs installed. The kernel and busybox are only downloaded and unpacked."""
@@ -155,8 +156,7 @@ class CannotBuild(Exception):
     """The image cannot be built here; the message says why and what would help."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Package:
+class _Package(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     version: str
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict, Forbidden, TooLarge, UnsupportedMediaType
@@ -29,8 +31,7 @@ DIALECTS = {
 OPERATIONS = ("add", "remove", "replace")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One operation of a patch. `value` is None for remove; `dialect` is the draft of JSON patch it was written in."""
 
     operation: str
@@ -153,13 +154,12 @@ def _path(pointer: object) -> list[str]:
 # -- applying
 
 
-@dataclass(slots=True)
-class _Draft:
+class _Draft(msgspec.Struct):
     """An image while a patch is applied to it."""
 
     properties: dict[str, str]
     tags: dict[str, None]
-    own: dict[str, Any] = field(default_factory=dict)
+    own: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 def _check_rights(call: Call[Image, None], change: Change, facts: Mapping[str, Any]) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import Clock
@@ -21,8 +21,7 @@ MAC_PREFIX = "fa:16:3e"
 MAC_ATTEMPTS = 16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FixedIp:
+class FixedIp(msgspec.Struct, frozen=True, kw_only=True):
     """An address asked for, or held: a request may name the subnet, the address or both."""
 
     subnet_id: str | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Any
 
@@ -85,7 +84,6 @@ Tags = Annotated[list[Tag], Json({"maxItems": MAX_TAGS})]
 ZoneHints = Annotated[list[Name], Json({"maxItems": 8})]
 
 
-@dataclass(frozen=True, kw_only=True)
 class NewResource(Body):
     """What every new resource may say."""
 
@@ -94,19 +92,16 @@ class NewResource(Body):
     description: Name | Unset | None = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class NewNamed(NewResource):
     name: Name | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class ResourceChange(Body):
     """What may be changed of every resource."""
 
     description: Name | Unset | None = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class NamedChange(ResourceChange):
     name: Name | Unset = UNSET
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
@@ -115,7 +114,6 @@ FLOATING_IPS = Kind(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class NewFloatingIp(bodies.NewResource):
     floating_network_id: bodies.Id
     floating_ip_address: bodies.IpAddress | Unset | None = UNSET
@@ -127,13 +125,11 @@ class NewFloatingIp(bodies.NewResource):
     tags: bodies.Tags | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class CreateFloatingIps(Body):
     floatingip: NewFloatingIp | Unset = UNSET
     floatingips: list[NewFloatingIp] | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class UpdateFloatingIp(bodies.ResourceChange):
     port_id: bodies.Id | Unset | None = UNSET
     fixed_ip_address: bodies.IpAddress | Unset | None = UNSET

@@ -6,11 +6,12 @@ Refusals have the statuses and wordings that Nova gives its users for them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from typing import Any, Literal
 
+import msgspec
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from cumulet.clock import Clock
 from cumulet.db.engine import Tx
@@ -41,8 +42,7 @@ from cumulet.network.store import (
 DEVICE_OWNER_PREFIX = "compute:"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestedNetwork:
+class RequestedNetwork(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of a server's `networks`: a network to make a port on, or a port that is there."""
 
     network_id: str | None = None
@@ -55,8 +55,7 @@ NetworkRequest = Literal["auto", "none"] | tuple[RequestedNetwork, ...] | None
 """None: the field was absent (possible before 2.37), Nova's old rule applies."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PortAddress:
+class PortAddress(msgspec.Struct, frozen=True, kw_only=True):
     """An address of a port. `cidr` is its subnet's; `floating` the floating IP that leads to it."""
 
     address: str
@@ -71,8 +70,7 @@ class PortAddress:
         return f"{self.address}/{self.cidr.rpartition('/')[2]}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PortView:
+class PortView(msgspec.Struct, frozen=True, kw_only=True):
     """A port as compute shows and plugs it."""
 
     id: str
@@ -446,8 +444,7 @@ def _plugged(tx: Tx, server_id: str) -> bool:
     return tx.changed(_PLUGGED, {"of_server_id": server_id}) > 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BindingHosts:
+class BindingHosts(msgspec.Struct, frozen=True, kw_only=True):
     """Where one port is bound; `active` is empty while it is bound nowhere."""
 
     active: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -126,7 +125,6 @@ NETWORKS = Kind(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class NewNetwork(bodies.NewNamed):
     """A network to be made."""
 
@@ -144,13 +142,11 @@ class NewNetwork(bodies.NewNamed):
     tags: bodies.Tags | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class CreateNetworks(Body):
     network: NewNetwork | Unset = UNSET
     networks: list[NewNetwork] | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class UpdateNetwork(bodies.NamedChange):
     admin_state_up: bodies.Truth | Unset = UNSET
     shared: bodies.Truth | Unset = UNSET

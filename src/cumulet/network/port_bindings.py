@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -55,14 +54,12 @@ def _named(call: Call[Port, Any]) -> Binding:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class NewBinding(Body):
     host: bodies.Name
     vnic_type: VnicType | Unset = UNSET
     profile: dict[str, Any] | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class UpdateBinding(Body):
     host: bodies.Name | Unset = UNSET
     vnic_type: VnicType | Unset = UNSET

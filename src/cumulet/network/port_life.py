@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
+import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import Clock
@@ -32,8 +32,7 @@ NETWORK_OWNERS = "network:"
 """Device owners that begin so are the network service's own devices."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewPort:
+class NewPort(msgspec.Struct, frozen=True, kw_only=True):
     """What a new port shall be; what is None follows from the network."""
 
     project_id: str
@@ -51,7 +50,7 @@ class NewPort:
     dns_name: str = ""
     host: str = bindings.UNBOUND
     vnic_type: str = "normal"
-    profile: Mapping[str, object] = field(default_factory=dict)
+    profile: Mapping[str, object] = msgspec.field(default_factory=dict)
     tags: Sequence[str] = ()
     server_id: str | None = None
     server_order: int = 0
@@ -154,7 +153,7 @@ _LET_GO = (
 
 def end(tx: Tx, port_id: str) -> None:
     """Remove a port; its addresses, bindings and memberships go with it, floating IPs are let go."""
-    tx.execute(_LET_GO, {"of_port_id": port_id})
+    tx.run(_LET_GO, {"of_port_id": port_id})
     for table in (port_addresses, port_bindings, port_security_groups):
         erase(tx, table, port_id=port_id)
     delete(tx, Port, port_id)

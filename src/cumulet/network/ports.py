@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
@@ -243,13 +242,11 @@ PORTS = Kind(
 # -- bodies
 
 
-@dataclass(frozen=True, kw_only=True)
 class WantedIp(Body):
     subnet_id: bodies.Id | Unset = UNSET
     ip_address: bodies.IpAddress | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class AddressPair(Body):
     ip_address: bodies.AddressOrRange
     mac_address: bodies.MacAddress | Unset = UNSET
@@ -260,7 +257,6 @@ Groups = Annotated[list[bodies.Id], Json({"maxItems": 100})]
 Pairs = Annotated[list[AddressPair], Json({"maxItems": 100})]
 
 
-@dataclass(frozen=True, kw_only=True)
 class NewPort(bodies.NewNamed):
     """A port to be made."""
 
@@ -281,13 +277,11 @@ class NewPort(bodies.NewNamed):
     tags: bodies.Tags | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class CreatePorts(Body):
     port: NewPort | Unset = UNSET
     ports: list[NewPort] | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class UpdatePort(bodies.NamedChange):
     admin_state_up: bodies.Truth | Unset = UNSET
     mac_address: bodies.MacAddress | Unset = UNSET

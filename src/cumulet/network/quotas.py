@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -28,7 +27,6 @@ def _whose(call: Call[Any, Any]) -> View:
     return {"project_id": call.path["project_id"]}
 
 
-@dataclass(frozen=True, kw_only=True)
 class UpdateQuota(Body):
     """New limits; -1 is unlimited."""
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 
+import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import iso_z
@@ -17,6 +15,7 @@ from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotFound
 from cumulet.network.sight import SEES_ALL_ROLES
 from cumulet.network.store import TABLES, Resource, load, network_tags, select
+from cumulet.web.annotations import declared
 from cumulet.web.operation import Call, Caller, Refused
 from cumulet.web.schema import UNSET, Body, Key, loose_bool
 
@@ -29,8 +28,7 @@ def nothing_more(_tx: Tx, records: Sequence[Any]) -> list[View]:
     return [{} for _ in records]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind(Generic[RecordT]):
+class Kind(msgspec.Struct, Generic[RecordT], frozen=True, kw_only=True):
     """One kind of resource: how it is found, shown and hidden."""
 
     record: type[RecordT]
@@ -332,10 +330,9 @@ def _keys(cls: type) -> tuple[tuple[str, str], ...]:
 
 
 def _read_keys(cls: Any) -> tuple[tuple[str, str], ...]:
-    hints = typing.get_type_hints(cls, include_extras=True)
     found = []
-    for field in dataclasses.fields(cls):
-        metadata = getattr(hints[field.name], "__metadata__", ())
+    for field in declared(cls):
+        metadata = getattr(field.type, "__metadata__", ())
         found.append((field.name, next((item.name for item in metadata if isinstance(item, Key)), field.name)))
     return tuple(found)
 

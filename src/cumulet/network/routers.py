@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Any
 
@@ -126,7 +125,6 @@ ROUTERS = Kind(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class GatewayInfo(Body):
     """A router's way out. Empty: none."""
 
@@ -135,7 +133,6 @@ class GatewayInfo(Body):
     external_fixed_ips: Annotated[list[WantedIp], Json({"maxItems": 5})] | Unset | None = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class Route(Body):
     destination: bodies.IpRange
     nexthop: bodies.IpAddress
@@ -144,7 +141,6 @@ class Route(Body):
 Routes = Annotated[list[Route], Json({"maxItems": MAX_ROUTES})]
 
 
-@dataclass(frozen=True, kw_only=True)
 class NewRouter(bodies.NewNamed):
     admin_state_up: bodies.Truth | Unset = UNSET
     external_gateway_info: GatewayInfo | Unset | None = UNSET
@@ -155,13 +151,11 @@ class NewRouter(bodies.NewNamed):
     tags: bodies.Tags | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class CreateRouters(Body):
     router: NewRouter | Unset = UNSET
     routers: list[NewRouter] | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class UpdateRouter(bodies.NamedChange):
     admin_state_up: bodies.Truth | Unset = UNSET
     external_gateway_info: GatewayInfo | Unset | None = UNSET
@@ -170,7 +164,6 @@ class UpdateRouter(bodies.NamedChange):
     routes: Routes | Unset | None = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class Interface(Body):
     """A subnet, or a port on one."""
 
@@ -178,7 +171,6 @@ class Interface(Body):
     port_id: bodies.Id | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class ExtraRoutes(Body):
     routes: Routes
 

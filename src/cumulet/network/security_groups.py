@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
@@ -119,19 +118,16 @@ GROUPS = Kind(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class NewSecurityGroup(bodies.NewNamed):
     stateful: bodies.Truth | Unset = UNSET
     tags: bodies.Tags | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class CreateSecurityGroups(Body):
     security_group: NewSecurityGroup | Unset = UNSET
     security_groups: list[NewSecurityGroup] | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class UpdateSecurityGroup(bodies.NamedChange):
     stateful: bodies.Truth | Unset = UNSET
 
@@ -328,7 +324,6 @@ def _ethertype(value: str) -> str:
     return names[value.lower()]
 
 
-@dataclass(frozen=True, kw_only=True)
 class NewRule(bodies.NewResource):
     security_group_id: bodies.Name
     direction: Literal["ingress", "egress"]
@@ -341,7 +336,6 @@ class NewRule(bodies.NewResource):
     remote_address_group_id: bodies.Id | Unset | None = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class CreateRules(Body):
     security_group_rule: NewRule | Unset = UNSET
     security_group_rules: list[NewRule] | Unset = UNSET

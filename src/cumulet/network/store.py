@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
+import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import Clock
@@ -201,8 +201,7 @@ network_tags = sa.Table(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resource:
+class Resource(msgspec.Struct, frozen=True, kw_only=True):
     """What every API resource has."""
 
     id: str
@@ -213,8 +212,7 @@ class Resource:
     updated_at_us: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Network(Resource):
+class Network(Resource, frozen=True, kw_only=True):
     name: str
     admin_state_up: bool
     shared: bool
@@ -229,8 +227,7 @@ class Network(Resource):
     dns_domain: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubnetPool(Resource):
+class SubnetPool(Resource, frozen=True, kw_only=True):
     name: str
     ip_version: int
     prefixes: list[str]
@@ -242,8 +239,7 @@ class SubnetPool(Resource):
     is_default: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subnet(Resource):
+class Subnet(Resource, frozen=True, kw_only=True):
     name: str
     network_id: str
     subnetpool_id: str | None
@@ -260,8 +256,7 @@ class Subnet(Resource):
     service_types: list[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Port(Resource):
+class Port(Resource, frozen=True, kw_only=True):
     name: str
     network_id: str
     admin_state_up: bool
@@ -278,8 +273,7 @@ class Port(Resource):
     server_tag: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Binding:
+class Binding(msgspec.Struct, frozen=True, kw_only=True):
     port_id: str
     host: str
     active: bool
@@ -287,15 +281,13 @@ class Binding:
     profile: dict[str, object]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SecurityGroup(Resource):
+class SecurityGroup(Resource, frozen=True, kw_only=True):
     name: str
     stateful: bool
     is_default: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SecurityGroupRule(Resource):
+class SecurityGroupRule(Resource, frozen=True, kw_only=True):
     security_group_id: str
     direction: str
     ethertype: str
@@ -306,8 +298,7 @@ class SecurityGroupRule(Resource):
     remote_group_id: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Router(Resource):
+class Router(Resource, frozen=True, kw_only=True):
     name: str
     admin_state_up: bool
     gateway_port_id: str | None
@@ -316,8 +307,7 @@ class Router(Resource):
     availability_zone_hints: list[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FloatingIp(Resource):
+class FloatingIp(Resource, frozen=True, kw_only=True):
     floating_network_id: str
     floating_port_id: str
     floating_ip_address: str
@@ -341,9 +331,7 @@ TABLES: Mapping[type[Any], sa.Table] = {
 }
 
 
-COLUMNS: Mapping[type[Any], tuple[str, ...]] = {
-    record: tuple(field.name for field in fields(record)) for record in TABLES
-}
+COLUMNS: Mapping[type[Any], tuple[str, ...]] = {record: record.__struct_fields__ for record in TABLES}
 
 
 def select(record: type[RecordT], *where: sa.ColumnElement[bool]) -> sa.Select[Any]:
@@ -394,7 +382,7 @@ def insert(tx: Tx, record: type[RecordT], clock: Clock, **values: Any) -> Record
     """Add a resource with a new id and both times; answers it."""
     now = clock.now_us()
     row = {"id": clock.uuid(), "description": "", "revision": 0, "created_at_us": now, "updated_at_us": now} | values
-    tx.execute(inserting(TABLES[record]), row)
+    tx.run(inserting(TABLES[record]), row)
     return record(**row)
 
 
@@ -409,7 +397,7 @@ def change(tx: Tx, record: type[RecordT], record_id: str, now_us: int | None, **
     if now_us is not None:
         values["updated_at_us"] = now_us
     parameters = {"of_id": record_id} | {f"new_{name}": value for name, value in values.items()}
-    tx.execute(_changing(TABLES[record], tuple(sorted(values))), parameters)
+    tx.run(_changing(TABLES[record], tuple(sorted(values))), parameters)
 
 
 @functools.cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from ipaddress import collapse_addresses, ip_network
 from typing import Annotated, Any
 
@@ -104,7 +103,6 @@ SUBNET_POOLS = Kind(
 Prefixes = Annotated[list[bodies.IpRange], Json({"minItems": 1, "maxItems": 100})]
 
 
-@dataclass(frozen=True, kw_only=True)
 class NewSubnetPool(bodies.NewResource):
     name: Annotated[str, Json({"minLength": 1, "maxLength": 255})]
     prefixes: Prefixes
@@ -118,13 +116,11 @@ class NewSubnetPool(bodies.NewResource):
     tags: bodies.Tags | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class CreateSubnetPools(Body):
     subnetpool: NewSubnetPool | Unset = UNSET
     subnetpools: list[NewSubnetPool] | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class UpdateSubnetPool(bodies.ResourceChange):
     name: Annotated[str, Json({"minLength": 1, "maxLength": 255})] | Unset = UNSET
     prefixes: Prefixes | Unset = UNSET

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from itertools import pairwise
 from typing import Annotated, Any, Literal
@@ -141,13 +140,11 @@ SUBNETS = Kind(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class Pool(Body):
     start: bodies.IpAddress
     end: bodies.IpAddress
 
 
-@dataclass(frozen=True, kw_only=True)
 class HostRoute(Body):
     destination: bodies.IpRange
     nexthop: bodies.IpAddress
@@ -159,7 +156,6 @@ NameServers = Annotated[list[bodies.IpAddress], Json({"maxItems": MAX_NAMESERVER
 HostRoutes = Annotated[list[HostRoute], Json({"maxItems": MAX_ROUTES})]
 
 
-@dataclass(frozen=True, kw_only=True)
 class NewSubnet(bodies.NewNamed):
     """A subnet to be made."""
 
@@ -182,13 +178,11 @@ class NewSubnet(bodies.NewNamed):
     tags: bodies.Tags | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class CreateSubnets(Body):
     subnet: NewSubnet | Unset = UNSET
     subnets: list[NewSubnet] | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class UpdateSubnet(bodies.NamedChange):
     gateway_ip: bodies.IpAddress | Unset | None = UNSET
     enable_dhcp: bodies.Truth | Unset = UNSET

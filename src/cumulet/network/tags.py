@@ -6,7 +6,6 @@ Whoever may not change a resource may not change its tags: the target is loaded 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -32,7 +31,6 @@ Register = Callable[[Handler], Handler]
 KINDS: tuple[Kind[Any], ...] = (NETWORKS, SUBNETS, SUBNET_POOLS, PORTS, ROUTERS, FLOATING_IPS, GROUPS)
 
 
-@dataclass(frozen=True, kw_only=True)
 class SetTags(Body):
     tags: bodies.Tags
 

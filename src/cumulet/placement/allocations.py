@@ -121,7 +121,7 @@ def claim(
                 private=f"{name}: {amount} asked, {used.get(name, 0)} of {room:g} used",
             )
     if _ensure_consumer(tx, consumer, project_id, user_id, consumer_type, now_us):
-        tx.execute(_DROP_SHARE, {"of_provider": provider_id, "of_consumer": consumer})
+        tx.run(_DROP_SHARE, {"of_provider": provider_id, "of_consumer": consumer})
     if wanted:
         tx.execute(
             _INSERT_SHARE,
@@ -140,7 +140,7 @@ def hand_over(tx: Tx, *, source: str, target: str, provider: str, now_us: int, t
     if row is None:
         return
     _ensure_consumer(tx, target, row.project_id, row.user_id, target_type, now_us)
-    tx.execute(_MOVE_SHARE, {"of_provider": provider_id, "of_consumer": source, "consumer_uuid": target})
+    tx.run(_MOVE_SHARE, {"of_provider": provider_id, "of_consumer": source, "consumer_uuid": target})
     _touch(tx, provider_id, now_us)
     _drop_if_empty(tx, source)
     _drop_if_empty(tx, target)
@@ -152,7 +152,7 @@ def release(tx: Tx, *, consumer: str, now_us: int, provider: str | None = None) 
     for row in tx.all(_PROVIDERS_OF, {"of_consumer": consumer}):
         if only in (None, row.provider_id):
             _touch(tx, row.provider_id, now_us)
-            tx.execute(_DROP_SHARE, {"of_provider": row.provider_id, "of_consumer": consumer})
+            tx.run(_DROP_SHARE, {"of_provider": row.provider_id, "of_consumer": consumer})
     _drop_if_empty(tx, consumer)
 
 
@@ -179,7 +179,7 @@ def _ensure_consumer(tx: Tx, uuid: str, project_id: str, user_id: str, consumer_
     """Make it, or raise its generation; whether it was there, and so may hold something."""
     if tx.changed(_RAISE_CONSUMER, {"of_consumer": uuid}):
         return True
-    tx.execute(
+    tx.run(
         _INSERT_CONSUMER,
         {
             "uuid": uuid,
@@ -194,8 +194,8 @@ def _ensure_consumer(tx: Tx, uuid: str, project_id: str, user_id: str, consumer_
 
 
 def _drop_if_empty(tx: Tx, consumer: str) -> None:
-    tx.execute(_DROP_EMPTY, {"of_consumer": consumer})
+    tx.run(_DROP_EMPTY, {"of_consumer": consumer})
 
 
 def _touch(tx: Tx, provider_id: int, now_us: int) -> None:
-    tx.execute(_TOUCH, {"of_provider": provider_id, "updated_at_us": now_us})
+    tx.run(_TOUCH, {"of_provider": provider_id, "updated_at_us": now_us})

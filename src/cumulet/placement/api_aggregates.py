@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from cumulet.db.engine import Tx
@@ -20,7 +19,6 @@ LIST = admin_or_service("resource_providers:aggregates:list", "List a provider's
 UPDATE = admin_or_service("resource_providers:aggregates:update", "Set a provider's aggregates.")
 
 
-@dataclass(frozen=True, kw_only=True)
 class SetAggregates(Body):
     """All of a provider's aggregates."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+import msgspec
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
@@ -37,14 +37,12 @@ _Id = Json({"minLength": 1, "maxLength": 255})
 _ProviderKey = Annotated[str, Json({"pattern": UUID_KEY_PATTERN})]
 
 
-@dataclass(frozen=True, kw_only=True)
 class ProviderReference(Body):
     """A provider in the older form."""
 
     uuid: Uuid
 
 
-@dataclass(frozen=True, kw_only=True)
 class ListedShare(Body):
     """A share of one provider in the form before 1.12."""
 
@@ -52,7 +50,6 @@ class ListedShare(Body):
     resources: _Resources
 
 
-@dataclass(frozen=True, kw_only=True)
 class Share(Body):
     """A share of the provider it stands under."""
 
@@ -69,7 +66,6 @@ _Mappings = Annotated[
 _ConsumerType = Annotated[str, Json({"pattern": names.NAME_PATTERN, "minLength": 1, "maxLength": 255})]
 
 
-@dataclass(frozen=True, kw_only=True)
 class SetAllocations(Body):
     """All that one consumer is to hold."""
 
@@ -86,20 +82,17 @@ class SetAllocations(Body):
     consumer_type: Annotated[_ConsumerType, Since("1.38"), Required(since="1.38")] = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class SetManyAllocations(Body, extra="allow", min_properties=1):
     """Consumer uuids, each with all that it is to hold."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class ConsumerAllocations(SetAllocations):
     """One of several consumers' allocations; none means: give everything back."""
 
-    allocations: _SharesOrNone = field(default_factory=dict)
+    allocations: _SharesOrNone = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holding:
+class Holding(msgspec.Struct, frozen=True, kw_only=True):
     """What one consumer is to hold: provider uuid -> resource class -> amount."""
 
     consumer: str

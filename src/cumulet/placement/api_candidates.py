@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotYet
@@ -48,8 +49,7 @@ _SINCE = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class Group(msgspec.Struct, frozen=True, kw_only=True):
     """Resources that are asked for together, and of what kind of provider."""
 
     suffix: str
@@ -59,8 +59,7 @@ class Group:
     in_tree: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, kw_only=True):
     """A whole request. `isolate`: groups with a suffix are met by different providers."""
 
     groups: tuple[Group, ...]
@@ -69,8 +68,7 @@ class Request:
     root: TraitDemand
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Supply:
+class Supply(msgspec.Struct, frozen=True, kw_only=True):
     """All providers, by tree, with what they have and what is used of it."""
 
     trees: Mapping[str, list[Provider]]

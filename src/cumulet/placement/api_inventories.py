@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import sqlalchemy as sa
+from msgspec.structs import asdict
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict, NotFound
@@ -32,7 +32,6 @@ _Positive = Annotated[int, Json({"minimum": 1, "maximum": MAX_INT})]
 _NotNegative = Annotated[int, Json({"minimum": 0, "maximum": MAX_INT})]
 
 
-@dataclass(frozen=True, kw_only=True)
 class InventoryBody(Body):
     """One inventory, as it is written."""
 
@@ -55,21 +54,18 @@ class InventoryBody(Body):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
 class CreateInventory(InventoryBody):
     """A further inventory."""
 
     resource_class: Annotated[str, Json({"pattern": names.NAME_PATTERN})]
 
 
-@dataclass(frozen=True, kw_only=True)
 class UpdateInventory(InventoryBody):
     """An inventory in place of the one there is."""
 
     resource_provider_generation: int
 
 
-@dataclass(frozen=True, kw_only=True)
 class SetInventories(Body):
     """All of a provider's inventories."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -27,7 +26,6 @@ DELETE = admin_or_service("resource_providers:delete", "Delete a resource provid
 _Name = Annotated[str, Json({"maxLength": 200})]
 
 
-@dataclass(frozen=True, kw_only=True)
 class CreateProvider(Body):
     """A new provider."""
 
@@ -36,7 +34,6 @@ class CreateProvider(Body):
     parent_provider_uuid: Annotated[Uuid | None, Since("1.14")] = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class UpdateProvider(Body):
     """A provider's new name and parent."""
 
@@ -44,7 +41,6 @@ class UpdateProvider(Body):
     parent_provider_uuid: Annotated[Uuid | Unset | None, Since("1.14")] = UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
 class ListProviders(Query, closed_since="1.0"):
     """Filters of a list of providers."""
 

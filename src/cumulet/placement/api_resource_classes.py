@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -23,7 +22,6 @@ UPDATE = admin_or_service("resource_classes:update", "Create or rename a custom 
 DELETE = admin_or_service("resource_classes:delete", "Delete a custom resource class.")
 
 
-@dataclass(frozen=True, kw_only=True)
 class ClassName(Body):
     """The name of a custom resource class."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Annotated
 
 import sqlalchemy as sa
@@ -30,7 +29,6 @@ PROVIDER_DELETE = admin_or_service("resource_providers:traits:delete", "Remove a
 SHARING = "MISC_SHARES_VIA_AGGREGATE"
 
 
-@dataclass(frozen=True, kw_only=True)
 class ListTraits(Query, closed_since="1.0"):
     """Which traits."""
 
@@ -38,7 +36,6 @@ class ListTraits(Query, closed_since="1.0"):
     associated: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class SetTraits(Body):
     """All of a provider's traits."""
 

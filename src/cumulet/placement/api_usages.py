@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -27,7 +26,6 @@ UNKNOWN_TYPE = "unknown"
 _Id = Json({"minLength": 1, "maxLength": 255})
 
 
-@dataclass(frozen=True, kw_only=True)
 class TotalUsages(Query, closed_since="1.0"):
     """Whose usage."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import uuid as uuids
-from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Annotated, Any
+
+import msgspec
 
 from cumulet.errors import BadRequest
 from cumulet.web.operation import Call, Reply
@@ -53,8 +54,7 @@ def amounts(text: str) -> dict[str, int]:
     return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TraitDemand:
+class TraitDemand(msgspec.Struct, frozen=True, kw_only=True):
     """Required traits: of each set at least one; and forbidden ones."""
 
     required: tuple[frozenset[str], ...] = ()
@@ -91,8 +91,7 @@ def trait_demand(texts: list[str], *, forbidding: bool, alternatives: bool) -> T
     return TraitDemand(required=tuple(required), forbidden=frozenset(forbidden))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AggregateDemand:
+class AggregateDemand(msgspec.Struct, frozen=True, kw_only=True):
     """Of each set at least one aggregate; and none of the forbidden ones."""
 
     member_of: tuple[frozenset[str], ...] = ()

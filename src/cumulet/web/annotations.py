@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, dataclass_transform
+
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Since:
+class Since(msgspec.Struct, frozen=True):
     version: str
 
 
-@dataclass(frozen=True, slots=True)
-class Until:
+class Until(msgspec.Struct, frozen=True):
     version: str
     required: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Required:
+class Required(msgspec.Struct, frozen=True, kw_only=True):
     since: str | None = None
     until: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(msgspec.Struct, frozen=True):
     name: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Json:
+class Json(msgspec.Struct, frozen=True, eq=False):
     keywords: Mapping[str, Any]
 
 
@@ -46,83 +42,81 @@ class Versions:
         self.types = types
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Convert:
+class Convert(msgspec.Struct, frozen=True, eq=False):
     function: Callable[[Any], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Single:
+class Single(msgspec.Struct, frozen=True):
     """A query parameter that may not be repeated."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    open: bool = False
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What a class statement may say about all of a body or query: ``class X(Body, extra="allow")``."""
+
+    extra: Literal["forbid", "allow"] = "forbid"
     min_properties: int | None = None
     max_properties: int | None = None
     secret: bool = False
+    nullable: bool = False
+    accepts: tuple[str, ...] = ("object",)
+    """The JSON types of a value that need not be an object; () takes any."""
     closed_since: str | None = None
     ignored: str | None = None
-    accepts: tuple[str, ...] = ("object",)
+    """Pattern of unknown names that stay allowed in a closed query."""
 
 
-class Body:
-    """Base of bodies. Subclasses are dataclasses, frozen and keyword-only."""
+class Declared(msgspec.StructMeta):
+    """Makes bodies and queries: frozen structs with keyword-only attributes, and their `Options`.
+
+    A start makes more than a hundred, and Python needs forty times as long to make a dataclass of one.
+    """
+
+    _options: Options
+
+    def __new__(
+        cls,
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        *,
+        frozen: bool = True,
+        kw_only: bool = True,
+        **options: Any,
+    ) -> Declared:
+        made = super().__new__(cls, name, bases, namespace, frozen=frozen, kw_only=kw_only)
+        if options:
+            made._options = msgspec.structs.replace(made._options, **options)
+        return made
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
+class Body(msgspec.Struct, frozen=True, kw_only=True, metaclass=Declared):
+    """Base of bodies."""
 
     _options: ClassVar[Options] = Options()
-    extra: ClassVar[Mapping[str, Any]] = types.MappingProxyType({})
+    extra: Mapping[str, Any] = types.MappingProxyType({})
     """What the caller sent beyond the declared attributes, with ``extra="allow"``."""
 
-    def __init_subclass__(
-        cls,
-        *,
-        extra: Literal["forbid", "allow"] | None = None,
-        min_properties: int | None = None,
-        max_properties: int | None = None,
-        secret: bool | None = None,
-        nullable: bool | None = None,
-    ) -> None:
-        super().__init_subclass__()
-        changes: dict[str, Any] = {}
-        if nullable is not None:
-            changes["accepts"] = ("object", "null") if nullable else ("object",)
-        if extra is not None:
-            changes["open"] = extra == "allow"
-        if min_properties is not None:
-            changes["min_properties"] = min_properties
-        if max_properties is not None:
-            changes["max_properties"] = max_properties
-        if secret is not None:
-            changes["secret"] = secret
-        # dataclass(slots=True) makes the class a second time, without these arguments: then the first answer stands.
-        cls._options = dataclasses.replace(cls._options, **changes)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Empty(Body):
+class Empty(Body, accepts=("null", "object")):
     """No content: the body, or an action's value, is absent, null or {}."""
 
-    _options: ClassVar[Options] = Options(accepts=("null", "object"))
 
-
-@dataclass(frozen=True, kw_only=True)
-class Anything(Empty):
+class Anything(Empty, accepts=()):
     """A value that is not looked at: what Nova takes for actions such as ``{"os-start": null}``."""
 
-    _options: ClassVar[Options] = Options(accepts=())
 
-
-class Query:
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
+class Query(msgspec.Struct, frozen=True, kw_only=True, metaclass=Declared):
     """Base of query parameter classes; unknown names are ignored unless `closed_since` says otherwise."""
 
-    _options: ClassVar[Options] = Options(open=True)
+    _options: ClassVar[Options] = Options(extra="allow")
 
-    def __init_subclass__(cls, *, closed_since: str | None = None, ignored: str | None = None) -> None:
-        """ignored: pattern of unknown names that stay allowed in a closed query."""
-        super().__init_subclass__()
-        if closed_since is not None:
-            cls._options = dataclasses.replace(cls._options, closed_since=closed_since, ignored=ignored)
+
+@functools.cache
+def declared(cls: type) -> tuple[msgspec.structs.FieldInfo, ...]:
+    """The attributes a body or query class declares, each with its resolved annotation as `type`."""
+    return tuple(field for field in msgspec.structs.fields(cls) if field.name != "extra")
 
 
 TRUE_WORDS = (True, "True", "TRUE", "true", "1", "ON", "On", "on", "YES", "Yes", "yes")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+
+import msgspec
 
 from cumulet.errors import BadRequest
 from cumulet.web.faults import not_acceptable
@@ -13,8 +14,7 @@ HEADER = b"openstack-api-version"
 LEGACY = b"x-openstack-nova-api-version"
 
 
-@dataclass(frozen=True, slots=True)
-class Negotiated:
+class Negotiated(msgspec.Struct, frozen=True):
     version: Microversion
     headers: tuple[tuple[bytes, bytes], ...]
     """What every answer of the service carries."""

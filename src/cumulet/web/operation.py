@@ -14,8 +14,9 @@ from __future__ import annotations
 import builtins
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
 
 from cumulet.db.engine import Tx
 from cumulet.errors import Forbidden
@@ -29,8 +30,7 @@ TargetT = TypeVar("TargetT")
 BodyT = TypeVar("BodyT")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Microversion:
+class Microversion(msgspec.Struct, frozen=True, order=True):
     """``2.96``: ordered by its two numbers. Services without microversions use their one version."""
 
     major: int
@@ -57,8 +57,7 @@ class Microversion:
 _PARSED: dict[str, Microversion] = {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Who asks: made by the authenticator from a live token, never from headers."""
 
     user_id: str
@@ -80,8 +79,7 @@ class Caller:
         return "admin" in self.roles
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """A policy rule the caller must pass. `when`: only if this body attribute was given and is not null."""
 
     name: str
@@ -96,8 +94,7 @@ class Refused(Forbidden):
         self.rule = rule
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """An answer with its own status or headers.
 
     `body` None means no content; bytes are sent as they are, and so are the pieces of an asynchronous iterator of
@@ -106,7 +103,7 @@ class Reply:
 
     body: Any = None
     status: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 class Query:
@@ -163,8 +160,7 @@ class Headers:
         return [(key.decode("latin-1"), value.decode("latin-1")) for key, value in self._raw]
 
 
-@dataclass(slots=True, kw_only=True)
-class Call(Generic[TargetT, BodyT]):
+class Call(msgspec.Struct, Generic[TargetT, BodyT], kw_only=True):
     """What a handler gets. `def` handlers have `tx` (a write transaction; a read one for GET and HEAD); `async def`
     ones have none and use `cloud.db` themselves: for hashing, streams and questions to hosts."""
 
@@ -184,8 +180,9 @@ class Call(Generic[TargetT, BodyT]):
     authorise: Callable[[str, Mapping[str, Any] | None], bool]
     """Whether the caller passes a further rule (with facts, default the target's): for fields that depend on a rule."""
     request: Request | None = None
-    """For streaming operations; `headers` and `client` are at hand for all."""
-    headers: Headers = field(default_factory=lambda: Headers([]))
+    """For operations with a raw body only; `headers`, `method` and `client` are at hand for all."""
+    method: str = ""
+    headers: Headers = msgspec.field(default_factory=lambda: Headers([]))
     parameters: Any = None
     """The instance of the operation's query class, if it names one; `query` has the pairs as they came."""
     client: str = ""
@@ -201,8 +198,7 @@ class Call(Generic[TargetT, BodyT]):
 Handler = Callable[[Any], Any] | Callable[[Any], Awaitable[Any]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the registry."""
 
     service: Service
@@ -225,8 +221,7 @@ class Operation:
     summary: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
+class Service(msgspec.Struct, frozen=True, kw_only=True):
     """An API under one path. `versions`: (minimum, maximum); `version_headers`: names to read, best first."""
 
     name: str
@@ -236,8 +231,8 @@ class Service:
     microversioned: bool = False
     error_style: str = "compute"
     """compute | identity | network | image | placement: the shape of error bodies."""
-    operations: list[Operation] = field(default_factory=list)
-    gap_rules: dict[str, tuple[str, Callable[[Any], Any] | None]] = field(default_factory=dict)
+    operations: list[Operation] = msgspec.field(default_factory=list)
+    gap_rules: dict[str, tuple[str, Callable[[Any], Any] | None]] = msgspec.field(default_factory=dict)
     """``METHOD PATH [ACTION]`` of what is not offered yet (`web.not_yet`) -> the rule and the target it will have."""
 
     def operation(

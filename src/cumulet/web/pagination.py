@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from urllib.parse import urlencode
+
+import msgspec
 
 from cumulet.errors import BadRequest
 from cumulet.web.operation import Call, Query
@@ -11,8 +12,7 @@ from cumulet.web.operation import Call, Query
 LARGEST_PAGE = 1000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class Page(msgspec.Struct, frozen=True, kw_only=True):
     """`limit`: rows to return at most (never more than 1,000); `marker`: the id after which the page begins."""
 
     limit: int

@@ -11,9 +11,10 @@ import functools
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import msgspec
 
 from cumulet.web.operation import Caller
 
@@ -26,8 +27,7 @@ class PolicyError(Exception):
     """A rule that cannot be used: it stops the start."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuleDefault:
+class RuleDefault(msgspec.Struct, frozen=True, kw_only=True):
     """A declared rule. `scope` empty: any scope (base rules)."""
 
     name: str

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
+
+import msgspec
 
 from cumulet.web.operation import Microversion, Operation, Service
 
@@ -17,8 +18,7 @@ class RegistryError(Exception):
     """An operation that must not be served: it stops the start."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gap:
+class Gap(msgspec.Struct, frozen=True, kw_only=True):
     """What OpenStack has at this place and we have not."""
 
     service: Service
@@ -39,15 +39,14 @@ class Gap:
         return (self.since is None or self.since <= version) and (self.until is None or version <= self.until)
 
 
-@dataclass(slots=True)
-class Place:
+class Place(msgspec.Struct):
     """One path of the API: what can be done there, by method and, for actions, by the body's key."""
 
     service: Service
-    operations: dict[str, list[Operation]] = field(default_factory=dict)
-    actions: dict[str, list[Operation]] = field(default_factory=dict)
-    gaps: dict[str, Gap] = field(default_factory=dict)
-    gap_actions: dict[str, Gap] = field(default_factory=dict)
+    operations: dict[str, list[Operation]] = msgspec.field(default_factory=dict)
+    actions: dict[str, list[Operation]] = msgspec.field(default_factory=dict)
+    gaps: dict[str, Gap] = msgspec.field(default_factory=dict)
+    gap_actions: dict[str, Gap] = msgspec.field(default_factory=dict)
 
     def methods(self) -> list[str]:
         """For the Allow header."""
@@ -60,9 +59,8 @@ class Place:
         return bool(self.actions or self.gap_actions)
 
 
-@dataclass(slots=True)
-class _Node:
-    literals: dict[str, _Node] = field(default_factory=dict)
+class _Node(msgspec.Struct):
+    literals: dict[str, _Node] = msgspec.field(default_factory=dict)
     parameter: _Node | None = None
     place: Place | None = None
 

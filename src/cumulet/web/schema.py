@@ -1,6 +1,5 @@
 """Bodies and queries are annotated classes; the JSON schema of every microversion is derived from them.
 
-    @dataclass(frozen=True, kw_only=True)
     class MigrateLive(Body):
         host: Annotated[str | None, HOST_NAME]
         block_migration: ...
@@ -16,6 +15,7 @@ Metadata for `Annotated`:
     Single()                      a query parameter that may be given only once
 An attribute without default is required; `UNSET` (of type `Unset`) as default tells "absent" from null.
 An attribute that a microversion does not have gets its default, or UNSET where it has none.
+Each is a frozen msgspec struct with keyword-only attributes, without saying so.
 `Body` subclasses refuse unknown keys (`class X(Body, extra="allow")` keeps them in `.extra`); `min_properties`,
 `max_properties`, `secret=True` (no value of the body is ever echoed) and `nullable=True` (null counts as {}) likewise.
 Query classes derive from `Query`: a name may repeat on the wire; a plain type takes the last, `list[T]` takes all.
@@ -25,9 +25,9 @@ Query classes derive from `Query`: a name may repeat on the wire; a plain type t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from msgspec import UNSET, UnsetType
 
 from cumulet.web.annotations import (
@@ -61,8 +61,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, eq=False):
     """A class at one microversion: how to check a value, and how to make the instance."""
 
     schema: dict[str, Any]

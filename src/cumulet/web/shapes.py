@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-import functools
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import jsonschema_rs
+import msgspec
 from msgspec import UNSET, UnsetType
 
 from cumulet.web.annotations import (
@@ -28,6 +26,7 @@ from cumulet.web.annotations import (
     Single,
     Until,
     Versions,
+    declared,
     loose_bool,
     strict_integer,
 )
@@ -45,8 +44,7 @@ class Unconverted(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Shape:
+class Shape(msgspec.Struct, frozen=True, eq=False):
     schema: dict[str, Any]
     build: Callable[[Any], Any] | None
     """None: the value is the attribute."""
@@ -71,18 +69,6 @@ def _check_formats(schema: Any) -> None:
             _check_formats(value)
 
 
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls, include_extras=True)
-
-
-def _fields(cls: type) -> list[tuple[dataclasses.Field[Any], Any]]:
-    if not dataclasses.is_dataclass(cls):
-        raise TypeError(f"{cls.__qualname__} is not a dataclass")
-    hints = _hints(cls)
-    return [(field, hints[field.name]) for field in dataclasses.fields(cls)]
-
-
 def boundaries(cls: type) -> tuple[Microversion, ...]:
     """The microversions at which the schema of `cls` may change, ascending."""
     found = _known_boundaries.get(cls)
@@ -98,8 +84,8 @@ def _boundaries(cls: type) -> tuple[Microversion, ...]:
     found: set[Microversion] = set()
     if closed := cls._options.closed_since:  # type: ignore[attr-defined]
         found.add(Microversion.parse(closed))
-    for _, annotation in _fields(cls):
-        _collect(annotation, found)
+    for field in declared(cls):
+        _collect(field.type, found)
     return tuple(sorted(found))
 
 
@@ -142,8 +128,7 @@ def _exists(metadata: tuple[Any, ...], version: Microversion) -> bool:
     return _in_range(version, since, until)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Attribute:
+class _Attribute(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     name: str
     shape: Shape
@@ -156,9 +141,9 @@ def _attributes(cls: type, version: Microversion) -> tuple[list[_Attribute], dic
     """The attributes `cls` has at `version`, and values for those it has not but cannot do without."""
     attributes: list[_Attribute] = []
     absent: dict[str, Any] = {}
-    for field, annotation in _fields(cls):
+    for field in declared(cls):
+        annotation, has_default = field.type, not field.required
         metadata = getattr(annotation, "__metadata__", ())
-        has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
         shape = _shape(annotation, version)
         if shape is None:
             if not has_default:
@@ -198,11 +183,12 @@ def class_shape(cls: type, version: Microversion) -> Shape:
         schema: dict[str, Any] = {"type": list(options.accepts), "maxProperties": 0} if options.accepts else {}
         return Shape(schema, lambda _: cls())
     attributes, absent = _attributes(cls, version)
+    keep_extra = options.extra == "allow"
     schema = {
-        "type": list(options.accepts) if len(options.accepts) > 1 else "object",
+        "type": ["object", "null"] if options.nullable else "object",
         "properties": {a.key: a.shape.schema for a in attributes},
         "required": [a.key for a in attributes if a.required],
-        "additionalProperties": options.open,
+        "additionalProperties": keep_extra,
     }
     if options.min_properties is not None:
         schema["minProperties"] = options.min_properties
@@ -210,7 +196,6 @@ def class_shape(cls: type, version: Microversion) -> Shape:
         schema["maxProperties"] = options.max_properties
     known = frozenset(a.key for a in attributes)
     parts = tuple((a.key, a.name, a.shape.build) for a in attributes)
-    keep_extra = options.open
 
     def build(value: Any) -> Any:
         arguments = dict(absent)
@@ -218,10 +203,9 @@ def class_shape(cls: type, version: Microversion) -> Shape:
             if value is not None and key in value:
                 given = value[key]
                 arguments[name] = given if make is None else _made(make, key, given)
-        instance = cls(**arguments)
         if keep_extra:
-            object.__setattr__(instance, "extra", {k: v for k, v in (value or {}).items() if k not in known})
-        return instance
+            arguments["extra"] = {k: v for k, v in (value or {}).items() if k not in known}
+        return cls(**arguments)
 
     return Shape(schema, build)
 

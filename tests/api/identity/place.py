@@ -119,7 +119,9 @@ class Place:
         )
         self.folder = folder
         self.identity = Identity(db=self.database, clock=self.clock, settings=self.settings, state_dir=folder)
-        self.passwords = bootstrap.prepare(self.database, self.identity, folder / "clouds.yaml")
+        self.passwords = bootstrap.prepare(
+            self.database, self.identity, bootstrap.begin(self.identity, folder / "clouds.yaml")
+        )
         cloud = Cloud(
             settings=self.settings,
             db=self.database,

@@ -1,0 +1,94 @@
+"""Statements that are asked often, compiled once and run on SQLite's own connection.
+
+SQLAlchemy writes the SQL, its types say how values go in and come out, and what comes back are its rows. What is left
+out is what it does anew at each execution, which costs five times what SQLite needs for a lookup by key. Statements it
+would have to look at each time - lists of values of varying length, defaults made by Python - take the usual way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Executable, Row
+from sqlalchemy.engine import Dialect
+from sqlalchemy.engine.result import SimpleResultMetaData
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql.compiler import SQLCompiler
+
+MOST_STATEMENTS = 2000
+"""Statements are module constants, a few hundred; should someone build them as they go, memory is not what pays."""
+
+
+class Prepared:
+    """One statement with the names of its values."""
+
+    __slots__ = ("_constants", "_dialect", "_parent", "_plan", "_processors", "_sql")
+
+    def __init__(self, compiled: SQLCompiler, dialect: Dialect, given: Mapping[str, Any]) -> None:
+        expanded = compiled.construct_expanded_state(dict(given))  # IN with constants becomes a place for each
+        ins: dict[str, Any] = {**compiled._bind_processors, **expanded.processors}
+        self._sql = expanded.statement
+        self._dialect = dialect
+        self._plan = tuple((name, ins.get(name)) for name in expanded.positiontup or ())
+        constants = {**compiled.params, **expanded.additional_parameters}
+        self._constants = {name: value for name, value in constants.items() if name not in given}
+        columns = compiled._result_columns
+        outs = [column.type._cached_result_processor(dialect, None) for column in columns]
+        self._processors = outs if any(outs) else None
+        self._parent = SimpleResultMetaData([column.keyname for column in columns])
+
+    def _run(self, driver: Any, values: Mapping[str, Any]) -> Any:
+        merged = {**self._constants, **values}
+        bound = [merged[name] if process is None else process(merged[name]) for name, process in self._plan]
+        try:
+            return driver.execute(self._sql, bound)
+        except Exception as error:
+            wrapped = DBAPIError.instance(self._sql, bound, error, driver.Error, dialect=self._dialect)
+            raise wrapped.with_traceback(error.__traceback__) from error
+
+    def rows(self, driver: Any, values: Mapping[str, Any]) -> list[Row[Any]]:
+        parent, processors, index = self._parent, self._processors, self._parent._key_to_index
+        return [Row(parent, processors, index, data) for data in self._run(driver, values).fetchall()]
+
+    def first(self, driver: Any, values: Mapping[str, Any]) -> Row[Any] | None:
+        cursor = self._run(driver, values)
+        data = cursor.fetchone()
+        cursor.close()
+        return None if data is None else Row(self._parent, self._processors, self._parent._key_to_index, data)
+
+    def changed(self, driver: Any, values: Mapping[str, Any]) -> int:
+        """How many rows an INSERT, UPDATE or DELETE matched."""
+        count: int = self._run(driver, values).rowcount
+        return count
+
+
+class Statements:
+    """What has been prepared, for all connections of one database. Threads may both prepare the same one: one stays."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._known: dict[tuple[Executable, tuple[str, ...]], Prepared | None] = {}
+
+    def prepared(self, statement: Executable, values: Mapping[str, Any]) -> Prepared | None:
+        """The statement, ready to be run with values of these names; None where it must take SQLAlchemy's way."""
+        key = (statement, tuple(values))
+        try:
+            return self._known[key]
+        except KeyError:
+            if len(self._known) >= MOST_STATEMENTS:
+                self._known.clear()
+            found = self._known[key] = _prepare(statement, self._dialect, values)
+            return found
+
+
+def _prepare(statement: Any, dialect: Dialect, values: Mapping[str, Any]) -> Prepared | None:
+    compiled = statement.compile(dialect=dialect, column_keys=sorted(values))
+    if not isinstance(compiled, SQLCompiler) or compiled.insert_prefetch or compiled.update_prefetch:
+        return None
+    if any(bind.key in values for bind in compiled.post_compile_params):
+        return None
+    names = [column.keyname for column in compiled._result_columns]
+    if len(set(names)) < len(names) or (compiled.effective_returning and not statement.is_select):
+        return None
+    return Prepared(compiled, dialect, values)

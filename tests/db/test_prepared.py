@@ -1,0 +1,102 @@
+"""Prepared statements answer what SQLAlchemy answers: the same values, the same rows, the same errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from cumulet.db.engine import Database, Tx, opened
+
+things = sa.Table(
+    "things",
+    sa.MetaData(),
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("kind", sa.String(16), nullable=False, default="plain"),
+    sa.Column("big", sa.Boolean),
+    sa.Column("parts", sa.JSON, nullable=False),
+    sa.Column("error", sa.JSON(none_as_null=True)),
+    sa.Column("weight", sa.Float),
+)
+FULL = {"id": "a", "kind": "red", "big": True, "parts": {"b": [1, None]}, "error": None, "weight": 1.5}
+OTHER = {"id": "b", "kind": "blue", "big": False, "parts": [], "error": {"code": 5}, "weight": None}
+INSERT = sa.insert(things)
+BY_ID = sa.select(things).where(things.c.id == sa.bindparam("of_id"))
+OF_TWO_KINDS = sa.select(things.c.id, things.c.big).where(
+    things.c.kind.in_(("red", "blue")), things.c.weight != sa.bindparam("not_weight")
+)
+IN_GIVEN = sa.select(things.c.id).where(things.c.id.in_(sa.bindparam("of_ids", expanding=True))).order_by(things.c.id)
+CHANGE = sa.update(things).where(things.c.id == sa.bindparam("of_id"))
+COUNT = sa.select(sa.func.count()).select_from(things).where(things.c.big == sa.bindparam("of_size"))
+twin = things.alias("twin")
+TWINS = sa.select(things.c.id, twin.c.id).where(things.c.id == sa.bindparam("of_id"), twin.c.id == things.c.id)
+
+
+@pytest.fixture(params=[False, True], ids=["by SQLAlchemy", "prepared"])
+def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """Each test runs both ways, so what it says of the one holds of the other."""
+    if not request.param:
+        monkeypatch.setattr(Tx, "_prepared", lambda *_: None)
+    with opened("sqlite://", inline=True) as database:
+        things.metadata.create_all(database.engine)
+        for row in (FULL, OTHER):
+            database.write(lambda tx, row=row: tx.run(INSERT, row))  # type: ignore[misc]
+        yield database
+
+
+def first(database: Database, statement: sa.Executable, **values: Any) -> Any:
+    return database.read(lambda tx: tx.first(statement, values))
+
+
+@pytest.mark.parametrize("row", [FULL, OTHER], ids=["full", "other"])
+def test_values_come_out_as_they_went_in(database: Database, row: dict[str, Any]) -> None:
+    found = first(database, BY_ID, of_id=row["id"])
+    assert dict(found._mapping) == row
+    assert tuple(found) == tuple(row.values())
+    assert (found.kind, found.big, found[3]) == (row["kind"], row["big"], row["parts"])
+    assert type(found.big) is bool
+    assert first(database, BY_ID, of_id="nobody") is None
+
+
+def test_constants_of_the_statement_stand_beside_the_values(database: Database) -> None:
+    assert tuple(first(database, OF_TWO_KINDS, not_weight=9.0)) == ("a", True)
+    assert first(database, OF_TWO_KINDS, not_weight=1.5) is None
+    assert database.read(lambda tx: tx.scalar(COUNT, {"of_size": True})) == 1
+
+
+@pytest.mark.parametrize("ids", [["a"], ["a", "b"], [], ["a", "b", "c"]])
+def test_lists_of_any_length(database: Database, ids: list[str]) -> None:
+    rows = database.read(lambda tx: tx.all(IN_GIVEN, {"of_ids": ids}))
+    assert [row.id for row in rows] == [name for name in ids if name != "c"]
+
+
+def test_a_change_says_how_many_it_matched_and_sets_what_it_is_given(database: Database) -> None:
+    def change(tx: Tx) -> tuple[int, int]:
+        missed = tx.changed(CHANGE, {"of_id": "nobody", "kind": "green"})
+        return missed, tx.changed(CHANGE, {"of_id": "a", "kind": "green", "error": None, "parts": None})
+
+    assert database.write(change) == (0, 1)
+    database.write(lambda tx: tx.run(CHANGE, {"of_id": "a", "big": None}))
+    found = first(database, BY_ID, of_id="a")
+    assert (found.kind, found.error, found.parts, found.big) == ("green", None, None, None)
+    absent = sa.select(things.c.error.is_(None), sa.cast(things.c.parts, sa.Text)).where(things.c.id == "a")
+    assert tuple(database.read(lambda tx: tx.all(absent))[0]) == (True, "null")
+
+
+def test_a_default_made_by_python_is_made(database: Database) -> None:
+    database.write(lambda tx: tx.run(INSERT, {"id": "c", "parts": {}}))
+    assert first(database, BY_ID, of_id="c").kind == "plain"
+
+
+def test_errors_are_sqlalchemys(database: Database) -> None:
+    with pytest.raises(IntegrityError, match=r"UNIQUE constraint failed: things\.id"):
+        database.write(lambda tx: tx.run(INSERT, FULL))
+
+
+def test_two_columns_of_one_name_are_no_ones(database: Database) -> None:
+    row = first(database, TWINS, of_id="a")
+    assert row[0] == "a"
+    assert [key for key in row._mapping if key == "id"] == ["id"]
