@@ -44,8 +44,8 @@ bench: setup-qemu ## benchmarks: a table, and bench.json
 sim: setup-python ## one seed of the deterministic simulation (SEED=n STEPS=n)
 	@.venv/bin/python -m cumulet.testing.simulation --seed $(SEED) --steps $(STEPS)
 
-sim-many: setup-python ## many seeds from SEED on; prints failures as seed and commit (COUNT=n)
-	@.venv/bin/python -m cumulet.testing.simulation --seed $(SEED) --count $(COUNT) --steps $(STEPS)
+sim-many: setup-python ## many seeds from SEED on; prints failures as seed and commit (COUNT=n; LOG=file: may be stopped, and goes on there)
+	@.venv/bin/python -m cumulet.testing.simulation --seed $(SEED) --count $(COUNT) --steps $(STEPS) $(if $(LOG),--log $(LOG))
 
 crash: setup-qemu ## real guests whose keepers are killed, cut off and frozen
 	@.venv/bin/python -m pytest tests/qemu -k "dies or hangs or killing or killed or restarted or cut or cancelled" $(PYTEST_ARGS)

@@ -7,14 +7,20 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from cumulet.testing.simulation import many
+from cumulet.testing.simulation.__main__ import commit
+from cumulet.testing.simulation.many import OtherRuns, run_block, run_many, summary
 from cumulet.testing.simulation.planted import PLANTED, planted
 from cumulet.testing.simulation.run import SETTLING_SECONDS, run
+from cumulet.testing.simulation.shrinking import shrink
 
 STEPS = 25
-SEEDS = int(os.environ.get("CUMULET_SIMULATION_SEEDS", "100"))
+SEEDS = int(os.environ.get("CUMULET_SIMULATION_SEEDS", "2000"))
+SEEDS_PER_TEST = 100
 CAUGHT_WITHIN = 2000
 
 FIRST_SEED: dict[str, int] = {
@@ -34,11 +40,31 @@ def _quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-@pytest.mark.parametrize("seed", range(1, SEEDS + 1))
-def test_no_promise_is_broken(seed: int) -> None:
-    outcome = run(seed, steps=STEPS)
-    assert outcome.broken is None, "\n".join(outcome.log)
-    assert outcome.settled_after <= SETTLING_SECONDS
+@pytest.mark.parametrize("first", range(1, SEEDS + 1, SEEDS_PER_TEST))
+def test_no_promise_is_broken(first: int) -> None:
+    """A red one prints the shortest story that was found for the first seed that is broken."""
+    block = run_block((first, min(SEEDS_PER_TEST, SEEDS + 1 - first), STEPS, ""))
+    for broken in block.broken:
+        told = shrink(run(broken.seed, steps=STEPS))
+        pytest.fail(f"seed {broken.seed} of {STEPS} steps, commit {commit()}:\n" + "\n".join(told.log), pytrace=False)
+    assert block.settled_after <= SETTLING_SECONDS
+
+
+def test_many_runs_go_on_where_their_log_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(many, "BLOCK", 2)
+    log = tmp_path / "runs.log"
+    whole = list(run_many(1, 4, 3, 1, "here", None))
+    next(run_many(1, 4, 3, 1, "here", log))
+    with open(log, "ab") as file:
+        file.write(b'{"commit":"here","fir')  # killed while it wrote
+    again = list(run_many(1, 4, 3, 1, "here", log))
+    assert [(b.first, b.counts, b.virtual_seconds) for b in again] == [
+        (b.first, b.counts, b.virtual_seconds) for b in whole
+    ]
+    assert len(log.read_bytes().splitlines()) == 2
+    assert summary(again).startswith("4 seeds from 1, 3 steps each, commit here: 0 broken")
+    with pytest.raises(OtherRuns):
+        list(run_many(1, 2, 3, 1, "elsewhere", log))
 
 
 def test_the_same_seed_tells_the_same_story() -> None:

@@ -49,16 +49,26 @@ LOST = "The host has lost the guest."
 _STABLE = (VmState.ACTIVE, VmState.PAUSED, VmState.SUSPENDED, VmState.STOPPED)
 
 
+# Every round with every host asks these: statements built once.
+_COLUMNS = (
+    servers.c.id, servers.c.host, servers.c.generation, servers.c.vm_state, servers.c.power_state,
+    servers.c.deleted_at_us, servers.c.revision, servers.c.launched_at_us, servers.c.fault_message,
+)  # fmt: skip
+_OF_HOST = (servers.c.host == sa.bindparam("of_host"), servers.c.deleted_at_us.is_(None))
+_REVISIONS = sa.select(servers.c.id, servers.c.revision).where(*_OF_HOST)
+_RECORDS = sa.select(*_COLUMNS).where(*_OF_HOST)
+_THESE_RECORDS = sa.select(*_COLUMNS).where(servers.c.id.in_(sa.bindparam("of_ids", expanding=True)))
+_AT_WORK = sa.select(operations.c.subject).where(
+    operations.c.status.in_((Status.FORWARD, Status.UNWINDING, Status.QUEUED))
+)
+
 Revisions = Mapping[str, int]
 """Server id -> revision of its record. Not times: clocks jump."""
 
 
 def revisions(tx: Tx, host: str) -> Revisions:
     """The records of `host`'s servers as they are before it is asked."""
-    rows = tx.all(
-        sa.select(servers.c.id, servers.c.revision).where(servers.c.host == host, servers.c.deleted_at_us.is_(None))
-    )
-    return {row.id: row.revision for row in rows}
+    return {row.id: row.revision for row in tx.all(_REVISIONS, {"of_host": host})}
 
 
 def compare(tx: Tx, host: str, reports: Sequence[GuestReport], *, before: Revisions, now_us: int) -> list[Correction]:
@@ -98,28 +108,16 @@ def _changed(record: Any, before: Revisions) -> bool:
 
 
 def _records(tx: Tx, host: str, also: list[str]) -> dict[str, Any]:
-    columns = (
-        servers.c.id, servers.c.host, servers.c.generation, servers.c.vm_state, servers.c.power_state,
-        servers.c.deleted_at_us, servers.c.revision, servers.c.launched_at_us, servers.c.fault_message,
-    )  # fmt: skip
-    found = {
-        row.id: row
-        for row in tx.all(sa.select(*columns).where(servers.c.host == host, servers.c.deleted_at_us.is_(None)))
-    }
+    found = {row.id: row for row in tx.all(_RECORDS, {"of_host": host})}
     missing = [server_id for server_id in also if server_id not in found]
     for start in range(0, len(missing), 500):
         part = missing[start : start + 500]
-        found.update({row.id: row for row in tx.all(sa.select(*columns).where(servers.c.id.in_(part)))})
+        found.update({row.id: row for row in tx.all(_THESE_RECORDS, {"of_ids": part})})
     return found
 
 
 def _busy(tx: Tx, server_ids: list[str]) -> set[str]:
-    rows = tx.all(
-        sa.select(operations.c.subject).where(
-            operations.c.status.in_((Status.FORWARD, Status.UNWINDING, Status.QUEUED))
-        )
-    )
-    return {row.subject for row in rows} & set(server_ids)
+    return {row.subject for row in tx.all(_AT_WORK)} & set(server_ids)
 
 
 def _destroy(finding: Finding, report: GuestReport, generation: int) -> Correction:

@@ -20,10 +20,17 @@ from cumulet.settings import Settings
 DEFAULT_ZONE = "nova"
 
 
+_OF_NAME = hosts.c.name == sa.bindparam("of_name")
+_KNOWN = sa.select(hosts.c.hypervisor_uuid).where(_OF_NAME)
+_HEARD = sa.update(hosts).where(_OF_NAME)
+_OTHERWISE = sa.update(hosts).where(_OF_NAME, hosts.c.up != sa.bindparam("of_up"))
+_STATE = sa.select(hosts.c.up, hosts.c.forced_down).where(_OF_NAME)
+
+
 def register(tx: Tx, *, facts: HostFacts, clock: Clock, settings: Settings) -> None:
     """A host's agent has answered: its row and its inventory say what it reported."""
     now = clock.now_us()
-    known = tx.first(sa.select(hosts.c.hypervisor_uuid).where(hosts.c.name == facts.name))
+    known = tx.first(_KNOWN, {"of_name": facts.name})
     values = {"facts": msgspec.to_builtins(facts), "seen_at_us": now, "updated_at_us": now, "up": True}
     if known is None:
         hypervisor_uuid = clock.uuid()
@@ -35,7 +42,7 @@ def register(tx: Tx, *, facts: HostFacts, clock: Clock, settings: Settings) -> N
         )  # fmt: skip
     else:
         hypervisor_uuid = known.hypervisor_uuid
-        tx.execute(sa.update(hosts).where(hosts.c.name == facts.name).values(**values))
+        tx.execute(_HEARD, {"of_name": facts.name, **values})
     placement.set_inventory(
         tx,
         name=facts.name,
@@ -51,19 +58,13 @@ def register(tx: Tx, *, facts: HostFacts, clock: Clock, settings: Settings) -> N
 
 def set_up(tx: Tx, name: str, *, up: bool, now_us: int) -> bool:
     """Record that a host answers, or has been silent too long; True if that is news."""
-    return (
-        tx.changed(
-            sa.update(hosts)
-            .where(hosts.c.name == name, hosts.c.up != up)
-            .values(up=up, updated_at_us=now_us, seen_at_us=now_us if up else hosts.c.seen_at_us)
-        )
-        == 1
-    )
+    changes = {"up": up, "updated_at_us": now_us} | ({"seen_at_us": now_us} if up else {})
+    return tx.changed(_OTHERWISE, {"of_name": name, "of_up": up, **changes}) == 1
 
 
 def is_up(tx: Tx, name: str) -> bool:
     """Whether a host is known, answers, and was not declared down by an administrator."""
-    row = tx.first(sa.select(hosts.c.up, hosts.c.forced_down).where(hosts.c.name == name))
+    row = tx.first(_STATE, {"of_name": name})
     return row is not None and row.up and not row.forced_down
 
 

@@ -42,15 +42,18 @@ def keep(tx: Tx, kept: Kept) -> None:
     tx.execute(sa.insert(resized_servers), msgspec.to_builtins(kept))
 
 
+_OF_SERVER = sa.select(resized_servers).where(resized_servers.c.server_id == sa.bindparam("of_server"))
+_ON_HOST = sa.select(resized_servers.c.server_id).where(resized_servers.c.host == sa.bindparam("of_host"))
+
+
 def kept_of(tx: Tx, server_id: str) -> Kept | None:
-    row = tx.first(sa.select(resized_servers).where(resized_servers.c.server_id == server_id))
+    row = tx.first(_OF_SERVER, {"of_server": server_id})
     return None if row is None else Kept(**{**row._mapping, "flavor": Flavor(**row.flavor)})
 
 
 def kept_on(tx: Tx, host: str) -> set[str]:
     """Ids of servers whose earlier disk `host` keeps: they live elsewhere, and what is here is no drift."""
-    rows = tx.all(sa.select(resized_servers.c.server_id).where(resized_servers.c.host == host))
-    return {row.server_id for row in rows}
+    return {row.server_id for row in tx.all(_ON_HOST, {"of_host": host})}
 
 
 def kept_since(tx: Tx, before_us: int) -> list[str]:

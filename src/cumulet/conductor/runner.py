@@ -50,6 +50,13 @@ _SAVE = sa.update(operations).where(
     operations.c.lease_owner == sa.bindparam("held_by"),
     operations.c.revision == sa.bindparam("held_revision"),
 )
+_RENEW = sa.update(operations).where(
+    operations.c.lease_owner == sa.bindparam("of_owner"), operations.c.ended_at_us.is_(None)
+)
+_FREE_OR_OURS = sa.select(operations.c.id).where(
+    operations.c.status.in_((Status.FORWARD, Status.UNWINDING)),
+    sa.or_(operations.c.lease_until_us < sa.bindparam("of_now"), operations.c.lease_owner == sa.bindparam("of_owner")),
+)
 _WAITING = (
     sa.select(operations.c.id)
     .where(operations.c.subject == sa.bindparam("of_subject"), operations.c.status == Status.QUEUED)
@@ -214,18 +221,8 @@ class Runner:
         until = now + int(self.settings.lease_seconds * 1_000_000)
 
         def renew_and_find(tx: Tx) -> list[str]:
-            tx.execute(
-                sa.update(operations)
-                .where(operations.c.lease_owner == self.name, operations.c.ended_at_us.is_(None))
-                .values(lease_until_us=until)
-            )
-            found = tx.all(
-                sa.select(operations.c.id).where(
-                    operations.c.status.in_((Status.FORWARD, Status.UNWINDING)),
-                    sa.or_(operations.c.lease_until_us < now, operations.c.lease_owner == self.name),
-                )
-            )
-            return [row.id for row in found]
+            tx.execute(_RENEW, {"of_owner": self.name, "lease_until_us": until})
+            return [row.id for row in tx.all(_FREE_OR_OURS, {"of_owner": self.name, "of_now": now})]
 
         for operation_id in await self.db.write_async(renew_and_find):
             if operation_id not in self._tasks:

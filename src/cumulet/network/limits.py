@@ -83,7 +83,7 @@ _OWN_AND_USED = {resource: _own_and_used(resource) for resource in _COUNTED}
 
 def remaining(tx: Tx, project_id: str, resource: str) -> int | None:
     """How many more the project may have; None without limit."""
-    own, count = tuple(tx.execute(_OWN_AND_USED[resource], {"project_id": project_id}).one())
+    own, count = tuple(tx.all(_OWN_AND_USED[resource], {"project_id": project_id})[0])
     limit: int = DEFAULT_LIMITS[resource] if own is None else own
     return None if limit < 0 else max(0, limit - count)
 

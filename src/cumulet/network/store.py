@@ -358,7 +358,7 @@ def _by(table: sa.Table, columns: tuple[str, ...], names: tuple[str, ...]) -> sa
 
 def find_by(tx: Tx, record: type[RecordT], **values: object) -> list[RecordT]:
     """The records whose columns equal these values (which are not None)."""
-    rows = tx.execute(_by(TABLES[record], COLUMNS[record], tuple(values)), values)
+    rows = tx.all(_by(TABLES[record], COLUMNS[record], tuple(values)), values)
     return [record(**row._mapping) for row in rows]
 
 

@@ -42,6 +42,11 @@ _USED_BY_OTHERS = (
     .group_by(allocations.c.resource_class)
 )
 _PROVIDERS_OF = sa.select(allocations.c.provider_id).where(allocations.c.consumer_uuid == _OF_CONSUMER).distinct()
+_HELD = (
+    sa.select(resource_providers.c.name, allocations.c.resource_class, allocations.c.used)
+    .join(resource_providers, resource_providers.c.id == allocations.c.provider_id)
+    .where(allocations.c.consumer_uuid == _OF_CONSUMER)
+)
 _CONSUMER = sa.select(consumers).where(consumers.c.uuid == _OF_CONSUMER)
 _RAISE_CONSUMER = (
     sa.update(consumers).where(consumers.c.uuid == _OF_CONSUMER).values(generation=consumers.c.generation + 1)
@@ -62,8 +67,8 @@ _TOUCH = (
 
 def set_inventory(tx: Tx, *, name: str, uuid: str, inventory: Mapping[str, tuple[int, float]], now_us: int) -> None:
     """Make or update a host's provider: resource class -> (total, allocation ratio). Allocations are untouched."""
-    row = tx.first(sa.select(resource_providers.c.id).where(resource_providers.c.name == name))
-    if row is None:
+    provider_id = tx.scalar(_PROVIDER_ID, {"of_name": name})
+    if provider_id is None:
         result = tx.execute(
             sa.insert(resource_providers).values(
                 uuid=uuid, name=name, generation=0, traits=[], aggregates=[], created_at_us=now_us, updated_at_us=now_us
@@ -71,11 +76,7 @@ def set_inventory(tx: Tx, *, name: str, uuid: str, inventory: Mapping[str, tuple
         )
         assert result.inserted_primary_key is not None
         provider_id = result.inserted_primary_key[0]
-    else:
-        provider_id = row.id
-    existing = {
-        r.resource_class: r for r in tx.all(sa.select(inventories).where(inventories.c.provider_id == provider_id))
-    }
+    existing = {row.resource_class: row for row in tx.all(_INVENTORY, {"of_provider": provider_id})}
     changed = False
     for resource_class, (total, ratio) in inventory.items():
         old = existing.get(resource_class)
@@ -159,11 +160,7 @@ def release(tx: Tx, *, consumer: str, now_us: int, provider: str | None = None) 
 def held(tx: Tx, consumer: str) -> dict[str, dict[str, int]]:
     """What a consumer holds: provider name -> resource class -> amount."""
     result: dict[str, dict[str, int]] = {}
-    for row in tx.all(
-        sa.select(resource_providers.c.name, allocations.c.resource_class, allocations.c.used)
-        .join(resource_providers, resource_providers.c.id == allocations.c.provider_id)
-        .where(allocations.c.consumer_uuid == consumer)
-    ):
+    for row in tx.all(_HELD, {"of_consumer": consumer}):
         result.setdefault(row.name, {})[row.resource_class] = row.used
     return result
 

@@ -21,12 +21,15 @@ from cumulet.placement.store import consumers
 ENDED_MIGRATIONS = ("completed", "done", "error", "failed", "cancelled", "finished", "confirmed", "reverted")
 """`finished`: a resize whose user has neither confirmed nor reverted it yet."""
 
+_OPERATIONS = sa.select(operations).where(operations.c.ended_at_us.is_(None))
+_MIGRATIONS = sa.select(migrations).where(migrations.c.status.not_in(ENDED_MIGRATIONS))
+
 
 def unfinished(tx: Tx) -> Iterator[str]:
     """What somebody is still at work on, or should be."""
-    for row in tx.all(sa.select(operations).where(operations.c.ended_at_us.is_(None))):
+    for row in tx.all(_OPERATIONS):
         yield f"{row.saga} of {row.subject[:8]} is {row.status} at {row.position} ({row.stuck_cause or 'not stuck'})"
-    for row in tx.all(sa.select(migrations).where(migrations.c.status.not_in(ENDED_MIGRATIONS))):
+    for row in tx.all(_MIGRATIONS):
         yield f"migration {row.id} of {row.server_id[:8]} is {row.status}"
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import multiprocessing
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from pathlib import Path
 
+from cumulet.testing.simulation.many import Block, OtherRuns, run_many, summary
 from cumulet.testing.simulation.run import Outcome, run
 from cumulet.testing.simulation.shrinking import shrink
 
@@ -24,13 +24,14 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=DEFAULT_STEPS, help="requests and faults in a run")
     parser.add_argument("--count", type=int, help="run this many seeds and tell only of the broken ones")
     parser.add_argument("--jobs", type=int, default=2, help="processes for --count")
+    parser.add_argument("--log", type=Path, help="with --count: keep results here, and go on where it stops")
     parser.add_argument("--no-shrink", action="store_true", help="tell a broken run as it was, not its shortest story")
     chosen = parser.parse_args()
     # A run's own log tells what happened; the product's warnings about the faults would only repeat it.
     logging.disable(logging.CRITICAL)
     if chosen.count is None:
         return _one(chosen.seed, chosen.steps, shrinking=not chosen.no_shrink)
-    return _many(chosen.seed, chosen.count, chosen.steps, chosen.jobs)
+    return _many(chosen.seed, chosen.count, chosen.steps, chosen.jobs, chosen.log)
 
 
 def _one(seed: int, steps: int, *, shrinking: bool) -> int:
@@ -62,40 +63,28 @@ def commit() -> str:
     return asked.stdout.strip()
 
 
-def _many(first: int, count: int, steps: int, jobs: int) -> int:
+def _many(first: int, count: int, steps: int, jobs: int, log: Path | None) -> int:
     started = told = time.monotonic()
-    broken = done = 0
-    slowest = virtual = 0.0
-    for outcome in _outcomes(first, count, steps, jobs):
-        done += 1
-        virtual += outcome.virtual_seconds
-        slowest = max(slowest, outcome.settled_after)
-        if outcome.broken is not None:
-            broken += 1
-            print(_line(outcome), flush=True)
-        if time.monotonic() - told > PROGRESS_SECONDS:
-            told = time.monotonic()
-            print(f"... {done} of {count} seeds, {broken} broken, {told - started:.0f} s", file=sys.stderr, flush=True)
-    print(
-        f"{done} seeds from {first}, {steps} steps each, commit {commit()}: {broken} broken; settled within "
-        f"{slowest:.2f} virtual s; {virtual / 3600:.1f} virtual hours in {time.monotonic() - started:.0f} s"
-    )
-    return 1 if broken else 0
-
-
-def _outcomes(first: int, count: int, steps: int, jobs: int) -> Iterator[Outcome]:
-    """In order of seeds, so that two runs of the command print the same."""
-    work = [(seed, steps) for seed in range(first, first + count)]
-    if jobs == 1:
-        yield from map(_run_quietly, work)
-        return
-    with multiprocessing.get_context("fork").Pool(jobs) as pool:
-        yield from pool.imap(_run_quietly, work, chunksize=4)
-
-
-def _run_quietly(work: tuple[int, int]) -> Outcome:
-    seed, steps = work
-    return run(seed, steps=steps)
+    blocks: list[Block] = []
+    try:
+        for block in run_many(first, count, steps, jobs, commit(), log):
+            blocks.append(block)
+            for broken in block.broken:
+                print(f"seed {broken.seed} commit {block.commit}: BROKEN ({broken.kind}): {broken.problem}", flush=True)
+            if time.monotonic() - told > PROGRESS_SECONDS:
+                told = time.monotonic()
+                done, wrong = sum(block.count for block in blocks), sum(len(block.broken) for block in blocks)
+                seconds = told - started
+                print(f"... {done} of {count} seeds, {wrong} broken, {seconds:.0f} s", file=sys.stderr, flush=True)
+    except OtherRuns as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        again = "the same command goes on" if log is not None else "with a --log they would not be lost"
+        print(f"stopped after {sum(block.count for block in blocks)} seeds; {again}", file=sys.stderr)
+        return 130
+    print(summary(blocks))
+    return 1 if any(block.broken for block in blocks) else 0
 
 
 if __name__ == "__main__":

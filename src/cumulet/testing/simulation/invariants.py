@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from cumulet.compute.store import servers
+from cumulet.compute import drift
+from cumulet.compute.store import migrations, servers
+from cumulet.conductor.saga import operations
 from cumulet.db.engine import Tx
 from cumulet.testing import agreement
 
@@ -17,22 +20,57 @@ if TYPE_CHECKING:
 
 
 class Broken(Exception):
-    """An invariant does not hold."""
+    """An invariant does not hold. `kind`: which, in a word or two."""
+
+    def __init__(self, kind: str, problem: str) -> None:
+        super().__init__(problem)
+        self.kind = kind
+
+
+LOST_GUEST = "has lost its guest"
+LOST_REQUEST = "was acknowledged and is lost"
+
+
+def kind_of(problems: list[str]) -> str:
+    """Of what does not come to rest: the worst."""
+    for kind, words in (("lost guest", LOST_GUEST), ("lost request", LOST_REQUEST)):
+        if any(words in problem for problem in problems):
+            return kind
+    return "not at rest"
 
 
 def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
-    """What is not (yet) as it must be; empty when all is well."""
+    """What is not (yet) as it must be; empty when all is well. While somebody is at work, only who is."""
+    at_work = [*workload.unanswered(), *cloud.db.read(lambda tx: list(agreement.unfinished(tx)))]
+    if at_work:
+        return at_work
     guests = {name: machine.driver.present() for name, machine in cloud.machines.items()}
-    return cloud.db.read(
-        lambda tx: [*agreement.unfinished(tx), *agreement.disagreements(tx, guests), *_lost(tx, workload)]
-    )
+    return cloud.db.read(lambda tx: [*agreement.disagreements(tx, guests), *_lost(tx, workload)])
+
+
+_SERVERS = sa.select(servers.c.id, servers.c.deleted_at_us, servers.c.fault_message)
+_OPERATIONS = sa.select(operations.c.saga, operations.c.status)
+_MIGRATIONS = sa.select(migrations.c.type, migrations.c.status)
+
+
+def outcomes(cloud: SimulatedCloud) -> Counter[str]:
+    """How the operations and migrations of a run have ended."""
+    counts: Counter[str] = Counter()
+    for row in cloud.db.read(lambda tx: tx.all(_OPERATIONS)):
+        counts[f"operations: {row.saga} {row.status}"] += 1
+    for row in cloud.db.read(lambda tx: tx.all(_MIGRATIONS)):
+        counts[f"migrations: {row.type} {row.status}"] += 1
+    return counts
 
 
 def _lost(tx: Tx, workload: Workload) -> Iterator[str]:
-    rows = {row.id: row for row in tx.all(sa.select(servers.c.id, servers.c.deleted_at_us))}
+    rows = {row.id: row for row in tx.all(_SERVERS)}
+    for row in rows.values():
+        if row.deleted_at_us is None and row.fault_message == drift.LOST:
+            yield f"server {row.id[:8]} {LOST_GUEST}"
     for server_id in workload.created:
         if server_id not in rows:
-            yield f"server {server_id[:8]} was acknowledged and is lost"
+            yield f"server {server_id[:8]} {LOST_REQUEST}"
     for server_id in workload.deleted:
         if rows[server_id].deleted_at_us is None:
-            yield f"the delete of {server_id[:8]} was acknowledged and is lost"
+            yield f"the delete of {server_id[:8]} {LOST_REQUEST}"

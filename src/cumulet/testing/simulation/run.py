@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
 
@@ -12,7 +13,8 @@ import msgspec
 
 from cumulet.testing.simulation.cloud import SimulatedCloud
 from cumulet.testing.simulation.faults import draw
-from cumulet.testing.simulation.invariants import Broken, check_quiet
+from cumulet.testing.simulation.foundation import foundation
+from cumulet.testing.simulation.invariants import Broken, check_quiet, kind_of, outcomes
 from cumulet.testing.simulation.virtual_time import NothingLeft, VirtualLoop
 from cumulet.testing.simulation.workload import Workload
 
@@ -29,9 +31,12 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     steps: int
     broken: str | None
+    kind: str | None
+    """What was broken, in a word or two."""
     settled_after: float
     virtual_seconds: float
-    requests: dict[str, int]
+    counts: dict[str, int]
+    """What the run exercised, as ``group: what`` -> how often."""
     log: tuple[str, ...]
 
     @property
@@ -52,16 +57,18 @@ class Log:
 
 def run(seed: int, *, steps: int, only: frozenset[int] | None = None) -> Outcome:
     """Run `steps` events of workload and faults, heal, wait until quiet, judge. `only`: of the steps, do just these."""
+    foundation()
     loop = VirtualLoop()
     asyncio.set_event_loop(loop)
     log = Log(loop)
     simulation = _Simulation(loop, log, seed, steps, only)
-    broken: str | None = None
+    broken = kind = None
     try:
         loop.run_until_complete(simulation.play())
     except Broken as problem:
-        broken = str(problem)
+        broken, kind = str(problem), problem.kind
     except NothingLeft:
+        kind = "deadlock"
         broken = "deadlock: everybody waits for something that will never come"
     finally:
         _close(loop)
@@ -71,9 +78,10 @@ def run(seed: int, *, steps: int, only: frozenset[int] | None = None) -> Outcome
         seed=seed,
         steps=steps,
         broken=broken,
+        kind=kind,
         settled_after=simulation.settled_after,
         virtual_seconds=loop.now,
-        requests=dict(sorted(simulation.counts().items())),
+        counts=dict(sorted(simulation.counts().items())),
         log=tuple(log.lines),
     )
 
@@ -103,18 +111,18 @@ class _Simulation:
         self._seed = seed
         self._steps = steps
         self._only = only
-        self._workload: Workload | None = None
+        self._counts: Counter[str] = Counter()
         self.settled_after = 0.0
 
-    def counts(self) -> dict[str, int]:
-        return self._workload.counts if self._workload is not None else {}
+    def counts(self) -> Counter[str]:
+        return self._counts
 
     async def play(self) -> None:
         random = Random(self._seed)  # noqa: S311 - a seed that decides everything is the point
         weather = draw(random)
         cloud = SimulatedCloud(self._loop, random, weather, self._log.say)
         await cloud.start()
-        workload = self._workload = Workload(cloud, random, self._log.say)
+        workload = Workload(cloud, random, self._log.say, self._counts)
         for step in range(self._steps):
             # Each step has its own randomness: leaving one out changes no other.
             step_random = Random(f"{self._seed}/{step}")  # noqa: S311
@@ -124,7 +132,10 @@ class _Simulation:
         self._log.say("the faults heal")
         weather.calm()
         await cloud.heal()
-        await self._settle(cloud, workload)
+        try:
+            await self._settle(cloud, workload)
+        finally:
+            self._counts.update(outcomes(cloud))
 
     async def _pause(self, cloud: SimulatedCloud, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -133,7 +144,9 @@ class _Simulation:
     async def _step(self, cloud: SimulatedCloud, workload: Workload, random: Random, step: int) -> None:
         fault = cloud.draw_fault(random)
         if fault is not None:
-            self._log.say(f"[{step}] fault: {fault}")
+            kind, story = fault
+            self._counts[f"faults: {kind}"] += 1
+            self._log.say(f"[{step}] fault: {story}")
             return
         workload.begin(random, step)
 
@@ -142,8 +155,10 @@ class _Simulation:
         problems: list[str] = []
         while self._loop.now - healed < SETTLING_SECONDS:
             await self._pause(cloud, 0.25)
-            problems = [*workload.unanswered(), *check_quiet(cloud, workload)]
+            problems = check_quiet(cloud, workload)
             if not problems:
                 self.settled_after = self._loop.now - healed
                 return
-        raise Broken(f"not at rest {SETTLING_SECONDS:g} s after the faults healed: " + "; ".join(problems))
+        raise Broken(
+            kind_of(problems), f"not at rest {SETTLING_SECONDS:g} s after the faults healed: " + "; ".join(problems)
+        )

@@ -15,17 +15,16 @@ class NothingLeft(Exception):
 
 
 class _Selector(selectors.DefaultSelector):
-    """Never waits; tells the loop how long it would have."""
+    """Never waits, and looks at no file: there is nothing but time. Tells the loop how long it would have waited."""
 
     loop: VirtualLoop
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        ready: list[Any] = super().select(0)
-        if not ready:
-            if timeout is None:
-                raise NothingLeft
-            self.loop.now += max(0.0, timeout)
-        return ready
+        if timeout is None:
+            raise NothingLeft
+        if timeout > 0:
+            self.loop.now += timeout
+        return []
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -36,6 +35,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         selector = _Selector()
         selector.loop = self
         super().__init__(selector)
+
+    def _write_to_self(self) -> None:
+        """There is one thread: nobody sleeps who had to be woken."""
 
     def time(self) -> float:
         return self.now

@@ -11,21 +11,25 @@ from typing import Any
 import sqlalchemy as sa
 
 from cumulet.compute.store import hosts, migrations, servers
-from cumulet.testing.simulation.cloud import IMAGE_ID, PROJECTS, SimulatedCloud
+from cumulet.testing.simulation.cloud import SimulatedCloud
+from cumulet.testing.simulation.foundation import IMAGE_ID, PROJECTS
 
+_SERVERS = sa.select(servers.c.id, servers.c.project_id, servers.c.vm_state, servers.c.deleted_at_us).order_by(
+    servers.c.number
+)
 AUTO = {"block_migration": "auto"}
 
 
 class Workload:
     """Requests under way and their answers. `created` and `deleted` hold ids whose request was acknowledged."""
 
-    def __init__(self, cloud: SimulatedCloud, random: Random, say: Callable[[str], None]) -> None:
+    def __init__(self, cloud: SimulatedCloud, random: Random, say: Callable[[str], None], counts: Counter[str]) -> None:
         self._cloud = cloud
         self._say = say
         self._under_way: dict[asyncio.Task[None], str] = {}
         self.created: set[str] = set()
         self.deleted: set[str] = set()
-        self.counts: Counter[str] = Counter()
+        self._counts = counts
 
     def unanswered(self) -> list[str]:
         return [f"unanswered: {what}" for task, what in self._under_way.items() if not task.done()]
@@ -37,6 +41,7 @@ class Workload:
             self._power: 4, self._host: 1, self._resize: 2, self._migrate_cold: 1, self._decide: 2,
         }  # fmt: skip
         kind = random.choices(list(kinds), weights=list(kinds.values()))[0]
+        self._counts[f"requests: {kind.__name__.strip('_')}"] += 1
         what, request = kind(random)
         self._say(f"[{step}] {what}")
         task = asyncio.ensure_future(request)
@@ -45,19 +50,13 @@ class Workload:
 
     async def _ask(self, caller: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         status, answer = await self._cloud.request(caller, method, f"/compute/v2.1{path}", body)
-        self.counts[f"{status}"] += 1
+        self._counts[f"answers: {status}"] += 1
         self._say(f"    {status} to {method} {path}")
         return status, answer
 
     def _server(self, random: Random) -> Any:
         """Any server of the records, also a deleted one now and then; None while there is none."""
-        rows = self._cloud.db.read(
-            lambda tx: tx.all(
-                sa.select(servers.c.id, servers.c.project_id, servers.c.vm_state, servers.c.deleted_at_us).order_by(
-                    servers.c.number
-                )
-            )
-        )
+        rows = self._cloud.db.read(lambda tx: tx.all(_SERVERS))
         living = [row for row in rows if row.deleted_at_us is None]
         pool = rows if not living or random.random() < 0.02 else living
         return random.choice(pool) if pool else None

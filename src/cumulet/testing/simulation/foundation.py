@@ -1,0 +1,179 @@
+"""What every run begins with, made once in a process: services, policy, routes, a database with its first content."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import copy
+import dataclasses
+import functools
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from cumulet.cloud import load_services
+from cumulet.compute.store import flavors
+from cumulet.db import schema
+from cumulet.host.client import Hosts
+from cumulet.image import store as image_store
+from cumulet.settings import Settings
+from cumulet.testing.simulation.database import SimulatedDatabase
+from cumulet.testing.simulation.faults import Weather
+from cumulet.testing.simulation.virtual_time import EPOCH_US, VirtualClock, VirtualLoop
+from cumulet.web.app import App
+from cumulet.web.context import Cloud
+from cumulet.web.operation import Caller
+from cumulet.web.policy import Policy
+
+FLAVORS = (("tiny", 1, 256, 1, 20), ("busy", 1, 1024, 1, 5000), ("large", 2, 2048, 2, 100))
+"""(id, vcpus, memory MiB, disk GiB, dirty rate MiB/s)"""
+IMAGE_ID = "00000000-0000-4000-8000-000000000001"
+
+PROJECTS = ("red", "blue")
+_ROLES = frozenset({"member", "reader", "manager"})
+CALLERS = {
+    "admin": Caller(
+        user_id="admin", user_name="admin", user_domain_id="default", roles=_ROLES | {"admin"}, project_id="operators"
+    ),
+    **{
+        project: Caller(user_id=project, user_name=project, user_domain_id="default", roles=_ROLES, project_id=project)
+        for project in PROJECTS
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Foundation:
+    """`first_state`: the database's content to go back to. `networks`: by project, the id of its network."""
+
+    db: SimulatedDatabase
+    first_state: bytes
+    networks: dict[str, str]
+    policy: Policy
+    app: App
+
+    def app_of(self, cloud: Cloud) -> App:
+        """The checked routes, answering for this cloud."""
+        app = copy.copy(self.app)
+        app.cloud = cloud
+        app.registry = dataclasses.replace(app.registry, cloud=cloud)
+        return app
+
+
+@functools.cache
+def foundation() -> Foundation:
+    """Not to be called first within a running event loop."""
+    services = load_services()
+    policy = Policy.load()
+    db = SimulatedDatabase()
+    schema.prepare(db)
+    _watch_capacity(db)
+    db.begin()
+    db.weather, db.random, db.written = Weather(), Random(0), lambda: None  # noqa: S311
+    rows = [
+        {
+            "flavor_id": name, "name": name, "vcpus": vcpus, "memory_mib": memory, "disk_gib": disk,
+            "ephemeral_gib": 0, "swap_mib": 0, "rxtx_factor": 1.0, "is_public": True, "disabled": False,
+            "extra_specs": {"cumulet:dirty_rate_mib_s": str(rate)}, "created_at_us": EPOCH_US,
+        }
+        for name, vcpus, memory, disk, rate in FLAVORS
+    ]  # fmt: skip
+    db.write(lambda tx: tx.execute(sa.insert(flavors), rows))
+    db.write(lambda tx: image_store.add(tx, _image()))
+    loop = VirtualLoop()
+    settings = Settings(state_dir=state_dir(), database_url="sqlite://")
+    cloud = Cloud(
+        settings=settings, db=db, clock=VirtualClock(loop, Random(0)), state_dir=settings.state_dir, wake=_Nobody(),  # noqa: S311
+        hosts=Hosts(), identity=Identity(), policy=policy,
+    )  # fmt: skip
+    app = App(cloud, services)
+    asyncio.set_event_loop(loop)
+    networks = {project: loop.run_until_complete(_network(app, project)) for project in PROJECTS}
+    asyncio.set_event_loop(None)
+    loop.close()
+    return Foundation(db, db.driver.serialize(), networks, policy, app)
+
+
+def _watch_capacity(db: SimulatedDatabase) -> None:
+    """The database itself says when what is claimed, or what there is, has been written."""
+
+    def touched() -> None:
+        db.capacity_touched = True
+
+    db.driver.create_function("capacity_touched", 0, touched)
+    for table in ("allocations", "inventories"):
+        for event in ("INSERT", "UPDATE"):
+            trigger = f"simulation_{event}_{table} AFTER {event} ON {table}"
+            db.driver.execute(f"CREATE TRIGGER {trigger} BEGIN SELECT capacity_touched(); END")
+
+
+async def _network(app: App, project: str) -> str:
+    """A network with a subnet, so that servers have ports whose bindings move with them; its id."""
+    _, made = await request(app, project, "POST", "/network/v2.0/networks", {"network": {"name": project}})
+    network_id: str = made["network"]["id"]
+    subnet = {"network_id": network_id, "cidr": "10.0.0.0/16", "ip_version": 4}
+    status, _ = await request(app, project, "POST", "/network/v2.0/subnets", {"subnet": subnet})
+    assert status == 201
+    return network_id
+
+
+@functools.cache
+def state_dir() -> Path:
+    folder = tempfile.TemporaryDirectory(prefix="cumulet-simulation-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+class Identity:
+    """Who is who in a simulation: a token is a name in `CALLERS`."""
+
+    def cached(self, token: str) -> Caller | None:
+        return CALLERS.get(token)
+
+    async def authenticate(self, token: str, *, service: str, method: str, path: str) -> Caller | None:
+        return CALLERS.get(token)
+
+
+class _Nobody:
+    """There is no conductor yet, and nothing for one."""
+
+    def operation(self, tx: Any, operation_id: str) -> None:
+        raise AssertionError(f"operation {operation_id} before there is a conductor")
+
+
+def _image() -> image_store.Image:
+    return image_store.Image(
+        id=IMAGE_ID, name="image", owner=None, status="active", visibility="public", disk_format="raw",
+        container_format="bare", min_disk=0, min_ram=0, protected=False, os_hidden=False, size=1, virtual_size=1,
+        checksum="0" * 32, os_hash_value="0" * 128, upload_id=None, created_at_us=EPOCH_US, updated_at_us=EPOCH_US,
+    )  # fmt: skip
+
+
+async def request(app: App, caller: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    """One request through the real dispatcher; answers status and JSON."""
+    content = msgspec.json.encode(body) if body is not None else b""
+    path, _, query = path.partition("?")
+    headers = [(b"x-auth-token", caller.encode()), (b"openstack-api-version", b"compute 2.96")]
+    if content:
+        headers += [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+    scope = {
+        "type": "http", "http_version": "1.1", "method": method, "scheme": "https", "path": path,
+        "raw_path": path.encode(), "query_string": query.encode(), "headers": headers,
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 443),
+    }  # fmt: skip
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": content, "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    answer = b"".join(message.get("body", b"") for message in sent[1:])
+    return sent[0]["status"], msgspec.json.decode(answer) if answer else None
