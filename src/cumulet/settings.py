@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostNetwork:
+    """Where a host of this machine is reached by those that move guests to it."""
+
+    address: str = "127.0.0.1"
+    namespace: str | None = None
+    """The network namespace, as `ip netns` names it, that its agent and its guests live in; None: this process's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +27,8 @@ class Settings:
     listen_port: int = 8774
     driver: Literal["simulated", "qemu"] = "simulated"
     host_names: tuple[str, ...] = ("host1", "host2")
+    host_networks: Mapping[str, HostNetwork] = field(default_factory=dict)
+    """By host; those not named are reached on the loopback address. Only hosts with real guests have one."""
     region: str = "RegionOne"
     bare: bool = False
     policy_file: Path | None = None
