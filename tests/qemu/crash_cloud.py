@@ -49,12 +49,17 @@ class Sight:
     def ended(self) -> bool:
         return self.status in ("done", "unwound")
 
+    @property
+    def unwinding(self) -> bool:
+        return self.status == "unwinding"
+
 
 class CrashCloud:
-    """Started, killed and started again on one state folder."""
+    """Started, killed and started again on one state folder, with the same options."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, *options: str) -> None:
         self.state = base / "state"
+        self._options = options
         self._ready = base / "ready"
         self.log = base / "up.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -63,10 +68,10 @@ class CrashCloud:
 
     # -- its processes
 
-    def start(self, *options: str) -> None:
+    def start(self) -> None:
         self._ready.unlink(missing_ok=True)
         command = [sys.executable, "-m", "cumulet", "up", "--driver", "qemu", "--listen", "127.0.0.1:0"]
-        command += ["--state", str(self.state), "--ready-file", str(self._ready), *(options or ("--leave-guests",))]
+        command += ["--state", str(self.state), "--ready-file", str(self._ready), *self._options]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until("`cumulet up` serves", START_SECONDS, self._serves)
@@ -82,23 +87,29 @@ class CrashCloud:
     def last_words(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
 
-    def kill(self) -> None:
-        """The control plane alone: kill -9."""
+    def start_again(self) -> None:
+        """After it was killed."""
         assert self.process is not None
-        self.process.kill()
         self.process.wait()
+        self.start()
 
-    def agent(self, host: str) -> int:
+    @property
+    def pid(self) -> int:
+        """Of the control plane."""
+        assert self.process is not None
+        return self.process.pid
+
+    def agent(self, host: str, *, other_than: int = 0) -> int:
         """The number of a host's agent process."""
         place = str(self.state / "hosts" / host)
 
         def found() -> int:
             for pid, words in commands():
-                if b"agent" in words and place.encode() in words:
+                if b"agent" in words and place.encode() in words and pid != other_than:
                     return pid
             return 0
 
-        pid: int = until(f"an agent of {host}", 30.0, found)
+        pid: int = until(f"an agent of {host}", 30.0, found, pause=0.01)
         return pid
 
     def guests(self, server_id: str) -> dict[str, int]:
@@ -142,8 +153,9 @@ class CrashCloud:
 
     def destroy(self) -> None:
         """Whatever is left of it, by process number: nothing may stay behind on the machine."""
-        if self.process is not None and self.process.poll() is None:
-            self.kill()
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
         for host in HOSTS:
             for pid, words in commands():
                 if b"agent" in words and str(self.state / "hosts" / host).encode() in words:
@@ -197,6 +209,18 @@ class CrashCloud:
         body = {"os-migrateLive": {"host": destination, "block_migration": "auto"}}
         assert self.admin.act(server_id, body).status == 202
         return str(self._row("SELECT id FROM operations WHERE subject = ? ORDER BY created_at_us DESC", server_id)[0])
+
+    def abort(self, server_id: str) -> None:
+        """Ask the running move of a server to go back. Whether it is in time, its operation tells."""
+        moves = self.admin.get(f"{SERVERS}/{server_id}/migrations")["migrations"]
+        for move in moves:
+            answer = self.admin.ask("DELETE", f"{SERVERS}/{server_id}/migrations/{move['id']}")
+            assert answer.status in (202, 400, 404), answer
+
+    def moved(self, server_id: str) -> str:
+        """What the API says has become of the newest move of a server."""
+        moves = self.admin.get(f"/compute/v2.1/os-migrations?instance_uuid={server_id}")["migrations"]
+        return str(max(moves, key=lambda move: int(move["id"]))["status"])
 
     def sight(self, operation: str) -> Sight:
         """The operation as its row says, read beside the control plane."""
