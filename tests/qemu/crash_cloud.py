@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,13 +18,16 @@ from typing import Any
 
 import msgspec
 
-from cumulet.cli.client import Persona, credentials_of, https, log_in
+from cumulet.cli.client import Answer, Persona, credentials_of, https, log_in
+from cumulet.host.watchdog import AGENT_LOCK
 
 HOSTS = ("host1", "host2")
 SERVERS = "/compute/v2.1/servers"
 START_SECONDS = 90.0
 BOOT_SECONDS = 120.0
 POLL_SECONDS = 0.05
+ENDED = ("completed", "done", "confirmed", "reverted", "error", "cancelled")
+"""What the API calls migrations of each kind that have come to their end."""
 USER_DATA = "ZGlza193cml0ZXI9MQpkaXJ0eV9taWJfcz0yMAo="
 """Base64 of ``disk_writer=1`` and ``dirty_mib_s=20``, a line each."""
 
@@ -85,7 +89,8 @@ class CrashCloud:
         return self._ready.exists()
 
     def last_words(self) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
+        lines = self.log.read_text(errors="replace").splitlines()
+        return "\n".join([line for line in lines if '"cumulet.access"' not in line][-40:])
 
     def start_again(self) -> None:
         """After it was killed."""
@@ -111,6 +116,22 @@ class CrashCloud:
 
         pid: int = until(f"an agent of {host}", 30.0, found, pause=0.01)
         return pid
+
+    @contextlib.contextmanager
+    def dead(self, host: str, server_ids: Iterable[str]) -> Iterator[None]:
+        """A host's agent and its guests are killed, and no agent comes up there until the end of the block."""
+        with self.without_agent(host):
+            for server_id in server_ids:
+                kill(self.guests(server_id)[host], signal.SIGKILL)
+            yield
+
+    @contextlib.contextmanager
+    def without_agent(self, host: str) -> Iterator[None]:
+        """A host's agent is killed, and the next one, which waits for its lock, gets it at the end of the block."""
+        with open(self.state / "hosts" / host / AGENT_LOCK) as lock:
+            kill(self.agent(host), signal.SIGKILL)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def guests(self, server_id: str) -> dict[str, int]:
         """Every living QEMU of this server that a host has noted, host -> process number; `strays` finds any other."""
@@ -169,10 +190,9 @@ class CrashCloud:
     def create(self, count: int) -> list[str]:
         """So many servers from one request, each of which has begun to write and to tick; their ids."""
         image = self.admin.get("/image/v2/images?name=cumulet-tiny")["images"][0]["id"]
-        flavors = self.admin.get("/compute/v2.1/flavors")["flavors"]
         wanted = {
             "name": "victim", "imageRef": image, "networks": "none", "user_data": USER_DATA, "min_count": count,
-            "flavorRef": next(one["id"] for one in flavors if one["name"] == "m1.nano"), "return_reservation_id": True,
+            "flavorRef": self.flavor("m1.nano"), "return_reservation_id": True,
         }  # fmt: skip
         answer = self.admin.must("POST", SERVERS, {"server": wanted})
         found = self.admin.get(f"{SERVERS}?reservation_id={answer['reservation_id']}")["servers"]
@@ -222,6 +242,26 @@ class CrashCloud:
         moves = self.admin.get(f"/compute/v2.1/os-migrations?instance_uuid={server_id}")["migrations"]
         return str(max(moves, key=lambda move: int(move["id"]))["status"])
 
+    def flavor(self, name: str) -> str:
+        flavors = self.admin.get("/compute/v2.1/flavors")["flavors"]
+        return str(next(one["id"] for one in flavors if one["name"] == name))
+
+    def resize(self, server_id: str, flavor: str) -> Answer:
+        return self.admin.act(server_id, {"resize": {"flavorRef": self.flavor(flavor)}})
+
+    def service(self, host: str) -> dict[str, Any]:
+        """A host's service, as the API shows it."""
+        services = self.admin.get("/compute/v2.1/os-services?binary=nova-compute")["services"]
+        found: dict[str, Any] = next(one for one in services if one["host"] == host)
+        return found
+
+    def force_down(self, host: str, *, down: bool) -> None:
+        self.admin.must("PUT", f"/compute/v2.1/os-services/{self.service(host)['id']}", {"forced_down": down})
+
+    def evacuate(self, server_id: str) -> Answer:
+        """In the newest version in which the server is started where it comes to."""
+        return self.admin.act(server_id, {"evacuate": {}}, version="2.94")
+
     def sight(self, operation: str) -> Sight:
         """The operation as its row says, read beside the control plane."""
         status, position = self._row("SELECT status, position FROM operations WHERE id = ?", operation)
@@ -268,7 +308,7 @@ class CrashCloud:
         for move in self.admin.get(f"/compute/v2.1/os-migrations?instance_uuid={server_id}")["migrations"]:
             if self.admin.get(f"/placement/allocations/{move['uuid']}")["allocations"]:
                 found.append(f"migration {move['id']} ({move['status']}) still holds a share")
-            if move["status"] not in ("completed", "error", "cancelled"):
+            if move["status"] not in ENDED:
                 found.append(f"migration {move['id']} is {move['status']}")
         bound = {
             one["binding:host_id"] for one in self.admin.get(f"/network/v2.0/ports?device_id={server_id}")["ports"]
@@ -294,5 +334,6 @@ def is_qemu(pid: int) -> bool:
 
 
 def kill(pid: int, number: signal.Signals) -> None:
+    assert pid > 0
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)

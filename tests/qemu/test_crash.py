@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,10 +20,10 @@ import pytest
 
 from cumulet.host.driver import Image
 from cumulet.host.qemu.facts import QemuFacts
-from cumulet.image.tiny import RECORD_AREA_OFFSET, RECORD_BYTES, RECORD_COUNT
 
 from . import crash_results
 from .crash_cloud import HOSTS, CrashCloud, Sight, kill, until
+from .crash_judgement import SETTLED_SECONDS, judge_alive, judge_disk, settle
 from .crash_network import HostNetworks
 from .crash_results import AS_MUST_BE, Result
 from .crash_run import PATIENCE_SECONDS, SILENT_SECONDS, STEPS, Moment, Run, Victim
@@ -34,8 +33,9 @@ RUNS = int(os.environ.get("CUMULET_CRASH_RUNS", "4"))
 FIRST_SEED = int(os.environ.get("CUMULET_CRASH_SEED", "0"))
 RESULTS = os.environ.get("CUMULET_CRASH_RESULTS")
 """A file to which each run adds a line."""
-SETTLED_SECONDS = 120.0
 LOOK_SECONDS = 0.001
+MOVE_SECONDS = 180.0
+"""Longer than a move may take in these clouds."""
 
 
 class Stage:
@@ -239,7 +239,7 @@ def await_moment(scene: Scene, operation: str) -> None:
 
 
 def await_sight(cloud: CrashCloud, operation: str, wanted: Callable[[Sight], bool]) -> None:
-    deadline = time.monotonic() + 60.0
+    deadline = time.monotonic() + MOVE_SECONDS
     while not (sight := cloud.sight(operation)).ended and not wanted(sight):
         assert time.monotonic() < deadline, sight
         time.sleep(LOOK_SECONDS)
@@ -340,14 +340,6 @@ def cut(scene: Scene, operation: str) -> int:
 # -- judging
 
 
-def settle(cloud: CrashCloud, server_id: str) -> None:
-    """Until nobody is at work and all agree; in bounded time."""
-    deadline = time.monotonic() + SETTLED_SECONDS
-    while problems := cloud.problems(server_id):
-        assert time.monotonic() < deadline, (problems, cloud.last_words())
-        threading.Event().wait(0.2)
-
-
 def judge_state(scene: Scene, last: Sight) -> bool:
     """Its status and its host are those that this blow may lead to; True where the guest's memory was lost."""
     run = scene.run
@@ -366,36 +358,3 @@ def judge_state(scene: Scene, last: Sight) -> bool:
         assert status == "ACTIVE"
         assert not booted
     return booted or status == "SHUTOFF"
-
-
-def judge_disk(cloud: CrashCloud, base: Path, server_id: str, watch: SerialWatch) -> None:
-    """Every record the guest said it had fsynced is in its disk file, read from outside."""
-    disk = cloud.folder(cloud.host(server_id), server_id) / "vm" / "disk.qcow2"
-    area = base / "area.raw"
-    area.unlink(missing_ok=True)
-    said = watch.newest_written()
-    command = ["qemu-img", "dd", "-U", "-f", "qcow2", "-O", "raw", f"bs={RECORD_BYTES}"]
-    skip = RECORD_AREA_OFFSET // RECORD_BYTES
-    # `count` is counted from the start of the input.
-    command += [f"skip={skip}", f"count={skip + RECORD_COUNT}", f"if={disk}", f"of={area}"]
-    subprocess.run(command, check=True, capture_output=True)
-    content = area.read_bytes()
-    assert len(content) == RECORD_BYTES * RECORD_COUNT
-    lost = []
-    for number in said:
-        place = number % RECORD_COUNT * RECORD_BYTES
-        words = content[place : place + RECORD_BYTES].split()
-        if len(words) != 3 or words[2].decode() != server_id or int(words[1]) < number:
-            lost.append((number, words))
-    assert said
-    assert lost == []
-
-
-def judge_alive(cloud: CrashCloud, server_id: str) -> None:
-    """New ticks reach the API's console."""
-
-    def newest() -> str:
-        return next((line for line in reversed(cloud.console(server_id).splitlines()) if line.startswith("tick")), "")
-
-    before = newest()
-    until("new ticks", 30.0, lambda: newest() != before)
