@@ -6,9 +6,11 @@ DRIVER ?= auto
 SEED ?= 1
 STEPS ?= 25
 COUNT ?= 1000
+RUNS ?= 12
+RESULTS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help demo test setup setup-python setup-qemu setup-test check generated bench sim sim-many crash golden conformance clean
+.PHONY: help demo test setup setup-python setup-qemu setup-test check generated bench sim sim-many crash killed golden conformance clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -47,8 +49,12 @@ sim: setup-python ## one seed of the deterministic simulation (SEED=n STEPS=n)
 sim-many: setup-python ## many seeds from SEED on; prints failures as seed and commit (COUNT=n; LOG=file: may be stopped, and goes on there)
 	@.venv/bin/python -m cumulet.testing.simulation --seed $(SEED) --count $(COUNT) --steps $(STEPS) $(if $(LOG),--log $(LOG))
 
-crash: setup-qemu ## real guests whose keepers are killed, cut off and frozen
-	@.venv/bin/python -m pytest tests/qemu -k "dies or hangs or killing or killed or restarted or cut or cancelled" $(PYTEST_ARGS)
+crash: setup-qemu ## real guests whose keepers are killed, cut off and frozen (RUNS=n SEED=n RESULTS=file to add lines to)
+	@CUMULET_CRASH_RUNS=$(RUNS) CUMULET_CRASH_SEED=$(SEED) CUMULET_CRASH_RESULTS=$(RESULTS) \
+		.venv/bin/python -m pytest -s tests/qemu/test_crash.py $(PYTEST_ARGS)
+
+killed: setup-python ## kill -9 of everything at once at random moments: nothing acknowledged is lost (RUNS=n SEED=n)
+	@CUMULET_KILL_RUNS=$(RUNS) CUMULET_KILL_SEED=$(SEED) .venv/bin/python -m pytest -s tests/cli/test_killed.py $(PYTEST_ARGS)
 
 golden: setup-python ## answers compared with those recorded from real Nova
 	@.venv/bin/python -m pytest tests/conformance $(PYTEST_ARGS)

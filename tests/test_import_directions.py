@@ -60,6 +60,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.up", "db.schema"): STARTS,
     ("cli.up", "web.log"): STARTS,
     ("cli.up", "web.server"): STARTS,
+    ("cli.setting_options", "settings"): STARTS,
     ("cli.agent", "host.process"): STARTS,
     ("cli.doctor", "host.driver"): LOOKS,
     ("cli.doctor", "host.qemu.facts"): LOOKS,

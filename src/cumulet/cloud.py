@@ -34,7 +34,7 @@ from cumulet.identity import bootstrap as identity_bootstrap
 from cumulet.identity.service import Identity
 from cumulet.image import builtin as image_builtin
 from cumulet.image import data as image_data
-from cumulet.settings import Settings
+from cumulet.settings import HostNetwork, Settings
 from cumulet.web.app import App
 from cumulet.web.audit import Audit
 from cumulet.web.context import Cloud
@@ -43,7 +43,7 @@ from cumulet.web.policy import Policy
 from cumulet.web.server import Server, serve
 
 if TYPE_CHECKING:
-    from cumulet.host.process import AgentProcesses
+    from cumulet.host.process import AgentPlace, AgentProcesses
 
 END_MOVES_SECONDS = 20.0
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never listened on by itself
@@ -203,20 +203,9 @@ async def _connect_hosts(
     settings: Settings, clock: Clock, hosts: Hosts, authority: CertificateAuthority, stack: AsyncExitStack
 ) -> tuple[World | None, AgentProcesses | None]:
     if settings.driver == "qemu":
-        from cumulet.host.process import AgentPlace, AgentProcesses
+        from cumulet.host.process import AgentProcesses
 
-        agents = AgentProcesses(
-            [
-                AgentPlace(
-                    name=name,
-                    state=settings.state_dir / "hosts" / name,
-                    tls=authority.issue_host(name),
-                    socket=settings.state_dir / "hosts" / name / "agent.sock",
-                    lease_seconds=settings.lease_seconds if settings.fence_silent_hosts else None,
-                )
-                for name in settings.host_names
-            ]
-        )
+        agents = AgentProcesses([_place(settings, authority, name) for name in settings.host_names])
         stack.push_async_callback(agents.stop)
         await agents.start(hosts)
         return None, agents
@@ -227,6 +216,22 @@ async def _connect_hosts(
         agent = Agent(name=name, driver=driver, fence=SimulatedFence(folder / "fence.txt"))
         hosts.add(name, InProcessLink(agent))
     return world, None
+
+
+def _place(settings: Settings, authority: CertificateAuthority, name: str) -> AgentPlace:
+    from cumulet.host.process import AgentPlace
+
+    folder = settings.state_dir / "hosts" / name
+    network = settings.host_networks.get(name, HostNetwork())
+    return AgentPlace(
+        name=name,
+        state=folder,
+        tls=authority.issue_host(name),
+        socket=folder / "agent.sock",
+        address=network.address,
+        network_namespace=network.namespace,
+        lease_seconds=settings.lease_seconds if settings.fence_silent_hosts else None,
+    )
 
 
 def _seed_once(settings: Settings, db: Database, clock: Clock) -> None:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import msgspec
+
+
+class HostNetwork(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a host of this machine is reached by those that move guests to it."""
+
+    address: str = "127.0.0.1"
+    namespace: str | None = None
+    """The network namespace, as `ip netns` names it, that its agent and its guests live in; None: this process's."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,6 +26,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     listen_port: int = 8774
     driver: Literal["simulated", "qemu"] = "simulated"
     host_names: tuple[str, ...] = ("host1", "host2")
+    host_networks: Mapping[str, HostNetwork] = {}
+    """By host; those not named are reached on the loopback address. Only hosts with real guests have one."""
     region: str = "RegionOne"
     bare: bool = False
     policy_file: Path | None = None

@@ -8,6 +8,7 @@ import socket
 import stat
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,19 @@ def test_state_is_found_again_at_the_next_start(tmp_path: Path) -> None:
         after = entries(cloud)
     for name in ("cumulet", "demo"):
         assert after[name]["auth"]["password"] == before[name]["auth"]["password"]
+
+
+def test_a_setting_is_changed_by_its_name(start_up: StartUp) -> None:
+    with start_up("--bare", "--set", "token_life_seconds=120") as cloud:
+        admin = logged_in(cloud)
+        answer = admin.http.get(
+            "/identity/v3/auth/tokens",
+            headers={"X-Auth-Token": admin.token or "", "X-Subject-Token": admin.token or ""},
+        )
+        token = answer.json()["token"]
+        issued, expires = (datetime.fromisoformat(token[when]) for when in ("issued_at", "expires_at"))
+        assert 119 <= (expires - issued).total_seconds() <= 120, "times are told in whole seconds"
+        assert cloud.stop() == 0
 
 
 def test_bare_seeds_nothing(start_up: StartUp) -> None:

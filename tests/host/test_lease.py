@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -70,6 +71,23 @@ def test_another_session_has_heard_nothing(file: Path) -> None:
     held.asked("a", 1, None)
     held.asked("b", 2, 1)
     assert not held.valid
+
+
+def test_questions_that_come_together_renew_it_in_turn(file: Path) -> None:
+    """An agent that was stopped finds them waiting. Each renewal replaces the file, which must always be whole."""
+    held = lease.Lease(file, seconds=10.0)
+    held.asked("first", 1, None)
+    held.asked("first", 2, 1)
+    whole: list[bool] = []
+
+    def ask(session: int) -> None:
+        for number in range(100):
+            held.asked(str(session), number, number - 1)
+            whole.append(left(file) > 9.0)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(ask, range(4)))
+    assert all(whole)
 
 
 def test_a_lease_of_another_boot_is_none(file: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,13 +18,16 @@ from typing import Any
 
 import msgspec
 
-from cumulet.cli.client import Persona, credentials_of, https, log_in
+from cumulet.cli.client import Answer, Persona, credentials_of, https, log_in
+from cumulet.host.watchdog import AGENT_LOCK
 
 HOSTS = ("host1", "host2")
 SERVERS = "/compute/v2.1/servers"
 START_SECONDS = 90.0
 BOOT_SECONDS = 120.0
 POLL_SECONDS = 0.05
+ENDED = ("completed", "done", "confirmed", "reverted", "error", "cancelled")
+"""What the API calls migrations of each kind that have come to their end."""
 USER_DATA = "ZGlza193cml0ZXI9MQpkaXJ0eV9taWJfcz0yMAo="
 """Base64 of ``disk_writer=1`` and ``dirty_mib_s=20``, a line each."""
 
@@ -49,12 +53,17 @@ class Sight:
     def ended(self) -> bool:
         return self.status in ("done", "unwound")
 
+    @property
+    def unwinding(self) -> bool:
+        return self.status == "unwinding"
+
 
 class CrashCloud:
-    """Started, killed and started again on one state folder."""
+    """Started, killed and started again on one state folder, with the same options."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, *options: str) -> None:
         self.state = base / "state"
+        self._options = options
         self._ready = base / "ready"
         self.log = base / "up.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -63,10 +72,10 @@ class CrashCloud:
 
     # -- its processes
 
-    def start(self, *options: str) -> None:
+    def start(self) -> None:
         self._ready.unlink(missing_ok=True)
         command = [sys.executable, "-m", "cumulet", "up", "--driver", "qemu", "--listen", "127.0.0.1:0"]
-        command += ["--state", str(self.state), "--ready-file", str(self._ready), *(options or ("--leave-guests",))]
+        command += ["--state", str(self.state), "--ready-file", str(self._ready), *self._options]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until("`cumulet up` serves", START_SECONDS, self._serves)
@@ -80,26 +89,49 @@ class CrashCloud:
         return self._ready.exists()
 
     def last_words(self) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
+        lines = self.log.read_text(errors="replace").splitlines()
+        return "\n".join([line for line in lines if '"cumulet.access"' not in line][-40:])
 
-    def kill(self) -> None:
-        """The control plane alone: kill -9."""
+    def start_again(self) -> None:
+        """After it was killed."""
         assert self.process is not None
-        self.process.kill()
         self.process.wait()
+        self.start()
 
-    def agent(self, host: str) -> int:
+    @property
+    def pid(self) -> int:
+        """Of the control plane."""
+        assert self.process is not None
+        return self.process.pid
+
+    def agent(self, host: str, *, other_than: int = 0) -> int:
         """The number of a host's agent process."""
         place = str(self.state / "hosts" / host)
 
         def found() -> int:
             for pid, words in commands():
-                if b"agent" in words and place.encode() in words:
+                if b"agent" in words and place.encode() in words and pid != other_than:
                     return pid
             return 0
 
-        pid: int = until(f"an agent of {host}", 30.0, found)
+        pid: int = until(f"an agent of {host}", 30.0, found, pause=0.01)
         return pid
+
+    @contextlib.contextmanager
+    def dead(self, host: str, server_ids: Iterable[str]) -> Iterator[None]:
+        """A host's agent and its guests are killed, and no agent comes up there until the end of the block."""
+        with self.without_agent(host):
+            for server_id in server_ids:
+                kill(self.guests(server_id)[host], signal.SIGKILL)
+            yield
+
+    @contextlib.contextmanager
+    def without_agent(self, host: str) -> Iterator[None]:
+        """A host's agent is killed, and the next one, which waits for its lock, gets it at the end of the block."""
+        with open(self.state / "hosts" / host / AGENT_LOCK) as lock:
+            kill(self.agent(host), signal.SIGKILL)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def guests(self, server_id: str) -> dict[str, int]:
         """Every living QEMU of this server that a host has noted, host -> process number; `strays` finds any other."""
@@ -142,8 +174,9 @@ class CrashCloud:
 
     def destroy(self) -> None:
         """Whatever is left of it, by process number: nothing may stay behind on the machine."""
-        if self.process is not None and self.process.poll() is None:
-            self.kill()
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
         for host in HOSTS:
             for pid, words in commands():
                 if b"agent" in words and str(self.state / "hosts" / host).encode() in words:
@@ -157,10 +190,9 @@ class CrashCloud:
     def create(self, count: int) -> list[str]:
         """So many servers from one request, each of which has begun to write and to tick; their ids."""
         image = self.admin.get("/image/v2/images?name=cumulet-tiny")["images"][0]["id"]
-        flavors = self.admin.get("/compute/v2.1/flavors")["flavors"]
         wanted = {
             "name": "victim", "imageRef": image, "networks": "none", "user_data": USER_DATA, "min_count": count,
-            "flavorRef": next(one["id"] for one in flavors if one["name"] == "m1.nano"), "return_reservation_id": True,
+            "flavorRef": self.flavor("m1.nano"), "return_reservation_id": True,
         }  # fmt: skip
         answer = self.admin.must("POST", SERVERS, {"server": wanted})
         found = self.admin.get(f"{SERVERS}?reservation_id={answer['reservation_id']}")["servers"]
@@ -197,6 +229,38 @@ class CrashCloud:
         body = {"os-migrateLive": {"host": destination, "block_migration": "auto"}}
         assert self.admin.act(server_id, body).status == 202
         return str(self._row("SELECT id FROM operations WHERE subject = ? ORDER BY created_at_us DESC", server_id)[0])
+
+    def abort(self, server_id: str) -> None:
+        """Ask the running move of a server to go back. Whether it is in time, its operation tells."""
+        moves = self.admin.get(f"{SERVERS}/{server_id}/migrations")["migrations"]
+        for move in moves:
+            answer = self.admin.ask("DELETE", f"{SERVERS}/{server_id}/migrations/{move['id']}")
+            assert answer.status in (202, 400, 404), answer
+
+    def moved(self, server_id: str) -> str:
+        """What the API says has become of the newest move of a server."""
+        moves = self.admin.get(f"/compute/v2.1/os-migrations?instance_uuid={server_id}")["migrations"]
+        return str(max(moves, key=lambda move: int(move["id"]))["status"])
+
+    def flavor(self, name: str) -> str:
+        flavors = self.admin.get("/compute/v2.1/flavors")["flavors"]
+        return str(next(one["id"] for one in flavors if one["name"] == name))
+
+    def resize(self, server_id: str, flavor: str) -> Answer:
+        return self.admin.act(server_id, {"resize": {"flavorRef": self.flavor(flavor)}})
+
+    def service(self, host: str) -> dict[str, Any]:
+        """A host's service, as the API shows it."""
+        services = self.admin.get("/compute/v2.1/os-services?binary=nova-compute")["services"]
+        found: dict[str, Any] = next(one for one in services if one["host"] == host)
+        return found
+
+    def force_down(self, host: str, *, down: bool) -> None:
+        self.admin.must("PUT", f"/compute/v2.1/os-services/{self.service(host)['id']}", {"forced_down": down})
+
+    def evacuate(self, server_id: str) -> Answer:
+        """In the newest version in which the server is started where it comes to."""
+        return self.admin.act(server_id, {"evacuate": {}}, version="2.94")
 
     def sight(self, operation: str) -> Sight:
         """The operation as its row says, read beside the control plane."""
@@ -244,7 +308,7 @@ class CrashCloud:
         for move in self.admin.get(f"/compute/v2.1/os-migrations?instance_uuid={server_id}")["migrations"]:
             if self.admin.get(f"/placement/allocations/{move['uuid']}")["allocations"]:
                 found.append(f"migration {move['id']} ({move['status']}) still holds a share")
-            if move["status"] not in ("completed", "error", "cancelled"):
+            if move["status"] not in ENDED:
                 found.append(f"migration {move['id']} is {move['status']}")
         bound = {
             one["binding:host_id"] for one in self.admin.get(f"/network/v2.0/ports?device_id={server_id}")["ports"]
@@ -270,5 +334,6 @@ def is_qemu(pid: int) -> bool:
 
 
 def kill(pid: int, number: signal.Signals) -> None:
+    assert pid > 0
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)

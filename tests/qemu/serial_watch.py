@@ -60,6 +60,8 @@ class SerialWatch:
         self.server_id = server_id
         self._folders = folders
         self.voices: list[Voice] = []
+        self.stands_still = {host: threading.Event() for host in folders}
+        """Set while the guest's process on a host says that it has stopped it, as in the switchover."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._listen()), daemon=True)
 
@@ -90,8 +92,9 @@ class SerialWatch:
             reader, writer = await asyncio.open_unix_connection(f"/proc/self/fd/{place}/monitor2.sock", limit=8 << 20)
         finally:
             os.close(place)
+        monitor = Monitor(reader, writer, self.stands_still[host])
         try:
-            await _ask(reader, writer, "qmp_capabilities")
+            await monitor.ask("qmp_capabilities")
             # Only now: the socket is there before the process, and the number of an earlier process until then.
             process = int(json.loads((folder / "process.json").read_bytes())["pid"])
             voice = next((one for one in self.voices if (one.host, one.process) == (host, process)), None)
@@ -99,11 +102,11 @@ class SerialWatch:
                 voice = Voice(host, process)
                 self.voices.append(voice)
             while True:
-                said = await _ask(reader, writer, "ringbuf-read", device="console0", size=1 << 20, format="base64")
+                said = await monitor.ask("ringbuf-read", device="console0", size=1 << 20, format="base64")
                 voice.hear(base64.b64decode(said), self.server_id)
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
-            writer.close()
+            monitor.close()
 
     # -- the judgement
 
@@ -142,11 +145,36 @@ class SerialWatch:
         )
 
 
-async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, command: str, **arguments: Any) -> Any:
-    writer.write(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
-    await writer.drain()
-    while line := await reader.readline():
-        answer = json.loads(line)
-        if "return" in answer or "error" in answer:
-            return answer["return"]
-    raise EOFError(command)
+class Monitor:
+    """A QMP connection that also hears, the moment it happens, that the guest was stopped or runs again."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stands_still: threading.Event
+    ) -> None:
+        self._writer = writer
+        self._answers: asyncio.Queue[Any] = asyncio.Queue()
+        self._reading = asyncio.create_task(self._read(reader, stands_still))
+
+    async def ask(self, command: str, **arguments: Any) -> Any:
+        self._writer.write(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
+        await self._writer.drain()
+        answer = await self._answers.get()
+        if answer is None:
+            raise EOFError(command)
+        return answer["return"]
+
+    async def _read(self, reader: asyncio.StreamReader, stands_still: threading.Event) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while line := await reader.readline():
+                message = json.loads(line)
+                if message.get("event") == "STOP":
+                    stands_still.set()
+                elif message.get("event") == "RESUME":
+                    stands_still.clear()
+                elif "return" in message or "error" in message:
+                    self._answers.put_nowait(message)
+        self._answers.put_nowait(None)
+
+    def close(self) -> None:
+        self._reading.cancel()
+        self._writer.close()

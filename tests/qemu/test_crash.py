@@ -1,109 +1,78 @@
-"""Real guests, killed for real: while one moves, something is killed or stopped; judged from outside only.
+"""Real guests, killed for real: while one moves, something is killed, stopped or cut off; judged from outside only.
 
 Afterwards the guest is on exactly one host, record, processes, disks, shares and bindings agree, nothing is left over,
-no second copy ever ran, and no record the guest had fsynced is lost. `make crash RUNS=n`; each run is decided by its
-seed (``CUMULET_CRASH_SEED`` is the first).
+no second copy ever ran, and no record the guest had fsynced is lost. Each run is decided by its seed (`crash_run`);
+`make crash RUNS=n SEED=n RESULTS=file`.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from random import Random
 
 import pytest
 
-from cumulet.compute.live_migration import LIVE_MIGRATION
 from cumulet.host.driver import Image
 from cumulet.host.qemu.facts import QemuFacts
-from cumulet.image.tiny import RECORD_AREA_OFFSET, RECORD_BYTES, RECORD_COUNT
 
+from . import crash_results
 from .crash_cloud import HOSTS, CrashCloud, Sight, kill, until
+from .crash_judgement import SETTLED_SECONDS, judge_alive, judge_disk, settle
+from .crash_network import HostNetworks
+from .crash_results import AS_MUST_BE, Result
+from .crash_run import PATIENCE_SECONDS, SILENT_SECONDS, STEPS, Moment, Run, Victim
 from .serial_watch import SerialWatch
 
 RUNS = int(os.environ.get("CUMULET_CRASH_RUNS", "4"))
 FIRST_SEED = int(os.environ.get("CUMULET_CRASH_SEED", "0"))
-SETTLED_SECONDS = 120.0
+RESULTS = os.environ.get("CUMULET_CRASH_RESULTS")
+"""A file to which each run adds a line."""
 LOOK_SECONDS = 0.001
-STOPPED_SECONDS = (2.0, 12.0)
-"""How long a process is stopped: up to longer than a host may be silent."""
-HANGS_SECONDS = 40.0
-"""Longer than a copy may be without progress."""
-
-
-class Victim(StrEnum):
-    CONTROL_PLANE = "control plane killed"
-    SOURCE_QEMU = "source QEMU killed"
-    DESTINATION_QEMU = "destination QEMU killed"
-    SOURCE_AGENT = "source agent killed"
-    DESTINATION_AGENT = "destination agent killed"
-    EVERYTHING = "everything killed"
-    DESTINATION_QEMU_STOPPED = "destination QEMU stopped"
-    SOURCE_AGENT_STOPPED = "source agent stopped"
-    DESTINATION_AGENT_STOPPED = "destination agent stopped"
-
-
-STEPS = [item.name for item in LIVE_MIGRATION.plan]
-MOMENTS: dict[str, float] = {"start_destination": 1.0, "copy_memory": 3.0, "resume_guest": 0.05, "discard_source": 0.05}
-"""Each step on a host, and up to how many seconds after its begin; the others are over with the one before them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """All that a seed decides."""
-
-    seed: int
-    victim: Victim
-    step: str
-    delay: float
-    stopped: float
-
-    @classmethod
-    def of(cls, seed: int) -> Run:
-        random = Random(seed)
-        victims, steps = list(Victim), list(MOMENTS)
-        # Side by side through both lists, their lengths having no common divisor: each pair comes in its turn.
-        step = steps[(seed + 1) % len(steps)]
-        victim = victims[seed % len(victims)]
-        delay = random.uniform(0.0, MOMENTS[step])
-        stopped = random.uniform(*STOPPED_SECONDS)
-        if victim is Victim.DESTINATION_QEMU_STOPPED and seed // (len(victims) * len(steps)) % 2:
-            stopped = HANGS_SECONDS
-        return cls(seed=seed, victim=victim, step=step, delay=delay, stopped=stopped)
-
-    def __str__(self) -> str:
-        return f"seed {self.seed}: {self.victim} {self.delay:.3f} s into {self.step}"
+MOVE_SECONDS = 180.0
+"""Longer than a move may take in these clouds."""
 
 
 class Stage:
-    """The cloud, and the two servers of the runs."""
+    """The cloud, the network between its hosts, and the two servers of the runs."""
 
     def __init__(self, base: Path) -> None:
-        self.cloud = CrashCloud(base)
+        self.networks = HostNetworks(HOSTS) if os.geteuid() == 0 else None
+        self.cloud = CrashCloud(
+            base, "--leave-guests", "--set", f"migration_progress_timeout_seconds={PATIENCE_SECONDS}",
+            "--set", f"host_silent_seconds={SILENT_SECONDS}", *(self.networks.options if self.networks else ()),
+        )  # fmt: skip
         self.base = base
         self.servers: list[str] = []
         self.left_well = True
-        self.cloud.start()
+        try:
+            self.cloud.start()
+        except BaseException:
+            self.destroy()
+            raise
 
     def pair(self) -> tuple[str, str]:
-        """Two servers of one request that have lived through everything so far; the first one is to be moved."""
-        if not self.servers:
-            self.servers = self.cloud.create(2)
+        """Two servers that have lived through everything so far, at first of one request; the first is to be moved."""
+        if len(self.servers) < 2:
+            self.servers += self.cloud.create(2 - len(self.servers))
         self.servers.reverse()
         return self.servers[0], self.servers[1]
 
-    def replace_servers(self) -> None:
-        for server_id in self.servers:
+    def give_up(self, *servers: str) -> None:
+        """Servers that have lost their memory: the next run is told nothing by their consoles."""
+        for server_id in servers:
             self.cloud.delete(server_id)
-        self.servers = []
+            self.servers.remove(server_id)
+
+    def destroy(self) -> None:
+        self.cloud.destroy()
+        if self.networks is not None:
+            self.networks.remove()
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +84,7 @@ def stages(facts: QemuFacts, image: Image) -> Iterator[list[Stage]]:
             made[-1].cloud.stop()
     finally:
         for stage in made:
-            stage.cloud.destroy()
+            stage.destroy()
 
 
 @pytest.fixture
@@ -123,48 +92,84 @@ def stage(stages: list[Stage], tmp_path: Path) -> Stage:
     """The cloud that the run before has left, if it left it well."""
     if not stages or not stages[-1].left_well:
         if stages:
-            stages[-1].cloud.destroy()
+            stages.pop().destroy()
         stages.append(Stage(tmp_path))
     stages[-1].left_well = False
     return stages[-1]
 
 
+@pytest.fixture(scope="module")
+def results() -> Iterator[list[Result]]:
+    found: list[Result] = []
+    yield found
+    print("", *crash_results.coverage(found), "", crash_results.summary(found), sep="\n", flush=True)
+
+
 @pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + RUNS))
-def test_whatever_is_killed_one_copy_runs_and_nothing_is_left_over(stage: Stage, seed: int) -> None:
+def test_whatever_befalls_a_move_one_copy_runs_and_nothing_is_left_over(
+    stage: Stage, results: list[Result], seed: int
+) -> None:
     run = Run.of(seed)
+    if run.victim.cuts and stage.networks is None:
+        stage.left_well = True
+        pytest.skip("only root can make the namespaces whose network is cut")
     print(f"\n{run}", flush=True)
+    result, begun = Result.of(run), time.monotonic()
+    try:
+        tell(stage, run, result)
+        result.verdict = AS_MUST_BE
+        stage.left_well = True
+    except BaseException as problem:
+        result.verdict = " ".join(f"{type(problem).__name__}: {problem}".split())[:500]
+        raise
+    finally:
+        result.took_s = round(time.monotonic() - begun, 1)
+        results.append(result)
+        print(result, flush=True)
+        if RESULTS:
+            crash_results.append(Path(RESULTS), result)
+
+
+def tell(stage: Stage, run: Run, result: Result) -> None:
+    """Move, strike, let it settle, judge."""
     cloud = stage.cloud
     moved, stays = stage.pair()
     source = cloud.host(moved)
     destination = next(host for host in HOSTS if host != source)
     bystander = cloud.guests(stays)
     folders = {host: cloud.folder(host, moved) for host in HOSTS}
+    agents = {host: cloud.agent(host) for host in HOSTS}
     with SerialWatch(moved, folders) as watch:
         until("the guest is heard", 30.0, watch.newest_written)
+        scene = Scene(
+            stage=stage, run=run, watch=watch, source=source, destination=destination, moved=moved, stays=stays,
+            agents=agents,
+        )  # fmt: skip
         begun = time.monotonic()
         operation = cloud.move(moved, destination)
-        struck = strike_when(cloud, operation, run, lambda: strike(cloud, run, moved, source, destination))
-        if cloud.process is not None and cloud.process.poll() is not None:
-            cloud.start()
+        await_moment(scene, operation)
+        result.struck_at = step_of(cloud.sight(operation), stands_still=watch.stands_still[source].is_set())
+        result.struck = strike(scene, operation)
+        if run.victim.kills_the_control_plane:
+            cloud.start_again()
         settle(cloud, moved)
-        settled = time.monotonic() - begun
+        result.settled_s = round(time.monotonic() - begun, 1)
         for process in cloud.guests(moved).values():
             until("the guest is heard where it is", 60.0, partial(watch.heard_from, process))
         last = cloud.sight(operation)
-        memory_lost = judge_state(cloud, run, watch, moved, source, destination, last)
-    verdict = f"{run.victim} at {struck}: {last.status}, {cloud.show(moved)['status']} on {cloud.host(moved)}"
-    print(
-        f"{verdict}{', its memory lost' if memory_lost else ''}, settled {settled:.1f} s; {watch.heard()}", flush=True
-    )
+        result.operation, result.status = last.status, cloud.show(moved)["status"]
+        result.memory_lost = judge_state(scene, last)
+    print(watch.heard(), flush=True)
     assert watch.double() == []
     judge_disk(cloud, stage.base, moved, watch)
     if run.victim is not Victim.EVERYTHING:
         assert cloud.guests(stays) == bystander, "the other server has not noticed"
-    if cloud.show(moved)["status"] == "ACTIVE":
+    if result.status == "ACTIVE":
         judge_alive(cloud, moved)
-    if memory_lost or run.victim is Victim.EVERYTHING:
-        stage.replace_servers()
-    stage.left_well = True
+    if run.victim is Victim.EVERYTHING:
+        stage.give_up(moved, stays)
+    elif result.memory_lost:
+        stage.give_up(moved)
 
 
 def test_ctrl_c_in_the_middle_of_a_move_ends_both_processes_of_the_guest(
@@ -172,7 +177,7 @@ def test_ctrl_c_in_the_middle_of_a_move_ends_both_processes_of_the_guest(
 ) -> None:
     cloud = CrashCloud(tmp_path)
     try:
-        cloud.start("--hosts", "2")
+        cloud.start()
         server_id = cloud.create(1)[0]
         source = cloud.host(server_id)
         operation = cloud.move(server_id, next(host for host in HOSTS if host != source))
@@ -191,53 +196,100 @@ def test_ctrl_c_in_the_middle_of_a_move_ends_both_processes_of_the_guest(
 # -- striking
 
 
-def strike_when(cloud: CrashCloud, operation: str, run: Run, blow: Callable[[], int]) -> str:
-    """Wait for the moment, looking at the operation's row; the step it was at when it was struck."""
-    wanted = STEPS.index(run.step)
-    deadline = time.monotonic() + 60.0
-    sight = cloud.sight(operation)
-    while not sight.ended and sight.position < wanted:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """Who is who in one run. `agents` are those before the blow."""
+
+    stage: Stage
+    run: Run
+    watch: SerialWatch
+    source: str
+    destination: str
+    moved: str
+    stays: str
+    agents: dict[str, int]
+
+    @property
+    def cloud(self) -> CrashCloud:
+        return self.stage.cloud
+
+    def qemu(self, host: str) -> list[int]:
+        """The moved guest's process on a host: none where there is none (yet, or any more)."""
+        return [pid for where, pid in self.cloud.guests(self.moved).items() if where == host]
+
+
+def await_moment(scene: Scene, operation: str) -> None:
+    """Until the move is where the run wants it, and the delay after; or until it has ended."""
+    cloud, run = scene.cloud, scene.run
+    match run.moment:
+        case Moment.ACCEPTED:
+            pass
+        case Moment.SWITCHOVER:
+            await_sight(cloud, operation, lambda sight: scene.watch.stands_still[scene.source].is_set())
+        case Moment.CANCEL_COPY | Moment.DESTROY_DESTINATION:
+            await_sight(cloud, operation, lambda sight: sight.position >= STEPS.index("copy_memory"))
+            threading.Event().wait(run.abort_after)
+            cloud.abort(scene.moved)
+            wanted = STEPS.index(run.moment.step)
+            await_sight(cloud, operation, lambda sight: sight.unwinding and sight.position <= wanted)
+        case _:
+            wanted = STEPS.index(run.moment.step)
+            await_sight(cloud, operation, lambda sight: sight.unwinding or sight.position >= wanted)
+    threading.Event().wait(run.delay)
+
+
+def await_sight(cloud: CrashCloud, operation: str, wanted: Callable[[Sight], bool]) -> None:
+    deadline = time.monotonic() + MOVE_SECONDS
+    while not (sight := cloud.sight(operation)).ended and not wanted(sight):
         assert time.monotonic() < deadline, sight
         time.sleep(LOOK_SECONDS)
-        sight = cloud.sight(operation)
-    threading.Event().wait(run.delay)
-    before = cloud.sight(operation)
-    struck = blow()
-    return f"{step_of(before)}{'' if struck else ' (nothing was there)'}"
 
 
-def step_of(sight: Sight) -> str:
+def step_of(sight: Sight, *, stands_still: bool) -> str:
     if sight.ended:
         return f"after its end ({sight.status})"
-    return f"{'undo ' if sight.status == 'unwinding' else ''}{STEPS[sight.position]}"
+    step = STEPS[sight.position]
+    if sight.unwinding:
+        return f"undo {step}"
+    return Moment.SWITCHOVER if stands_still and step == "copy_memory" else step
 
 
-def strike(cloud: CrashCloud, run: Run, server_id: str, source: str, destination: str) -> int:
+def strike(scene: Scene, operation: str) -> int:
     """How many processes were struck: none where the victim is not there yet, or no more."""
-    guests = cloud.guests(server_id)
+    cloud, run, agents = scene.cloud, scene.run, scene.agents
+    source, destination = scene.source, scene.destination
     match run.victim:
         case Victim.CONTROL_PLANE:
-            cloud.kill()
-            return 1
+            return kill_all([cloud.pid])
         case Victim.SOURCE_AGENT:
-            return kill_all([cloud.agent(source)])
+            return kill_all([agents[source]])
         case Victim.DESTINATION_AGENT:
-            return kill_all([cloud.agent(destination)])
+            return kill_all([agents[destination]])
+        case Victim.SOURCE_AGENT_TWICE:
+            return kill_twice(scene, source)
+        case Victim.DESTINATION_AGENT_TWICE:
+            return kill_twice(scene, destination)
         case Victim.SOURCE_QEMU:
-            return kill_all([pid for host, pid in guests.items() if host == source])
+            return kill_all(scene.qemu(source))
         case Victim.DESTINATION_QEMU:
-            return kill_all([pid for host, pid in guests.items() if host == destination])
+            return kill_all(scene.qemu(destination))
+        case Victim.KEEPERS:
+            return kill_all([cloud.pid, *agents.values()])
         case Victim.EVERYTHING:
-            of_all = [pid for one in cloud.servers() for pid in cloud.guests(one).values()]
-            agents = [cloud.agent(host) for host in HOSTS]
-            cloud.kill()
-            return 1 + kill_all([*agents, *of_all])
+            guests = [pid for one in (scene.moved, scene.stays) for pid in cloud.guests(one).values()]
+            return kill_all([cloud.pid, *agents.values(), *guests])
+        case Victim.CONTROL_PLANE_STOPPED:
+            return stop_for(run, [cloud.pid])
+        case Victim.SOURCE_QEMU_STOPPED:
+            return stop_for(run, scene.qemu(source))
         case Victim.DESTINATION_QEMU_STOPPED:
-            return stop_for(run, [pid for host, pid in guests.items() if host == destination])
+            return stop_for(run, scene.qemu(destination))
         case Victim.SOURCE_AGENT_STOPPED:
-            return stop_for(run, [cloud.agent(source)])
+            return stop_for(run, [agents[source]])
         case Victim.DESTINATION_AGENT_STOPPED:
-            return stop_for(run, [cloud.agent(destination)])
+            return stop_for(run, [agents[destination]])
+        case Victim.CUT | Victim.CUT_UNTIL_THE_END | Victim.LINKS_DOWN:
+            return cut(scene, operation)
 
 
 def kill_all(pids: list[int]) -> int:
@@ -246,76 +298,63 @@ def kill_all(pids: list[int]) -> int:
     return len(pids)
 
 
+def kill_twice(scene: Scene, host: str) -> int:
+    """The agent, and the one that is started in its place."""
+    first = scene.agents[host]
+    kill(first, signal.SIGKILL)
+    second = scene.cloud.agent(host, other_than=first)
+    threading.Event().wait(scene.run.pause)
+    return 1 + kill_all([second])
+
+
 def stop_for(run: Run, pids: list[int]) -> int:
     for pid in pids:
         kill(pid, signal.SIGSTOP)
     if pids:
-        threading.Event().wait(run.stopped)
+        threading.Event().wait(run.lasts)
     for pid in pids:
         kill(pid, signal.SIGCONT)
     return len(pids)
 
 
+def cut(scene: Scene, operation: str) -> int:
+    """The network between the hosts, both ways; their agents are reached all the time."""
+    networks = scene.stage.networks
+    assert networks is not None
+    match scene.run.victim:
+        case Victim.LINKS_DOWN:
+            networks.links_down()
+            threading.Event().wait(scene.run.lasts)
+            networks.links_up()
+        case Victim.CUT:
+            networks.cut()
+            threading.Event().wait(scene.run.lasts)
+            networks.heal()
+        case _:
+            networks.cut()
+            until("the move ends", SETTLED_SECONDS, lambda: scene.cloud.sight(operation).ended)
+            networks.heal()
+    return len(HOSTS)
+
+
 # -- judging
 
 
-def settle(cloud: CrashCloud, server_id: str) -> None:
-    """Until nobody is at work and all agree; in bounded time."""
-    deadline = time.monotonic() + SETTLED_SECONDS
-    while problems := cloud.problems(server_id):
-        assert time.monotonic() < deadline, (problems, cloud.last_words())
-        threading.Event().wait(0.2)
-
-
-def judge_state(
-    cloud: CrashCloud, run: Run, watch: SerialWatch, server_id: str, source: str, destination: str, last: Sight
-) -> bool:
+def judge_state(scene: Scene, last: Sight) -> bool:
     """Its status and its host are those that this blow may lead to; True where the guest's memory was lost."""
-    server = cloud.show(server_id)
+    run = scene.run
+    server = scene.cloud.show(scene.moved)
     status, host = server["status"], server["OS-EXT-SRV-ATTR:host"]
-    assert last.status in ("done", "unwound"), last
-    assert host == (destination if last.status == "done" else source)
-    guest_killed = run.victim in (Victim.SOURCE_QEMU, Victim.EVERYTHING, Victim.DESTINATION_QEMU)
-    assert status == "ACTIVE" or (status == "SHUTOFF" and guest_killed)
-    booted = any(voice.booted for voice in watch.voices)
-    assert guest_killed or not booted, "nothing but a kill of its own process costs a guest its memory"
-    if run.victim is Victim.SOURCE_QEMU and host == destination:
+    assert last.ended, last
+    assert host == (scene.destination if last.status == "done" else scene.source)
+    assert scene.cloud.moved(scene.moved) in (("completed",) if last.status == "done" else ("error", "cancelled"))
+    assert status == "ACTIVE" or (status == "SHUTOFF" and run.victim.kills_a_guest)
+    booted = any(voice.booted for voice in scene.watch.voices)
+    assert run.victim.kills_a_guest or not booted, "nothing but a kill of its own process costs a guest its memory"
+    if run.victim is Victim.SOURCE_QEMU and host == scene.destination:
         assert status == "ACTIVE"
         assert not booted
-    if run.victim is Victim.DESTINATION_QEMU and host == source:
+    if run.victim is Victim.DESTINATION_QEMU and host == scene.source:
         assert status == "ACTIVE"
         assert not booted
     return booted or status == "SHUTOFF"
-
-
-def judge_disk(cloud: CrashCloud, base: Path, server_id: str, watch: SerialWatch) -> None:
-    """Every record the guest said it had fsynced is in its disk file, read from outside."""
-    disk = cloud.folder(cloud.host(server_id), server_id) / "vm" / "disk.qcow2"
-    area = base / "area.raw"
-    area.unlink(missing_ok=True)
-    said = watch.newest_written()
-    command = ["qemu-img", "dd", "-U", "-f", "qcow2", "-O", "raw", f"bs={RECORD_BYTES}"]
-    skip = RECORD_AREA_OFFSET // RECORD_BYTES
-    # `count` is counted from the start of the input.
-    command += [f"skip={skip}", f"count={skip + RECORD_COUNT}", f"if={disk}", f"of={area}"]
-    subprocess.run(command, check=True, capture_output=True)
-    content = area.read_bytes()
-    assert len(content) == RECORD_BYTES * RECORD_COUNT
-    lost = []
-    for number in said:
-        place = number % RECORD_COUNT * RECORD_BYTES
-        words = content[place : place + RECORD_BYTES].split()
-        if len(words) != 3 or words[2].decode() != server_id or int(words[1]) < number:
-            lost.append((number, words))
-    assert said
-    assert lost == []
-
-
-def judge_alive(cloud: CrashCloud, server_id: str) -> None:
-    """New ticks reach the API's console."""
-
-    def newest() -> str:
-        return next((line for line in reversed(cloud.console(server_id).splitlines()) if line.startswith("tick")), "")
-
-    before = newest()
-    until("new ticks", 30.0, lambda: newest() != before)

@@ -18,8 +18,11 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option(
     "--socket", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The unix socket to answer on."
 )
+@click.option(
+    "--address", default="127.0.0.1", show_default=True, help="Where guests that move to this host are received."
+)
 @click.option("--lease-seconds", type=float, help="Stop the guests when this host has not been heard for so long.")
-def agent(*, name: str, state: Path, tls: Path, socket: Path, lease_seconds: float | None) -> None:
+def agent(*, name: str, state: Path, tls: Path, socket: Path, address: str, lease_seconds: float | None) -> None:
     """Run the agent of one host, reached over a unix socket, until standard input closes.
 
     `cumulet up --driver qemu` starts one for each host. It does what commands with a current generation say, on its
@@ -29,4 +32,5 @@ def agent(*, name: str, state: Path, tls: Path, socket: Path, lease_seconds: flo
 
     # Ctrl-C reaches every process of the terminal; whether guests stay is for `up` to say, which then closes our input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asyncio.run(run_agent(AgentPlace(name=name, state=state, tls=tls, socket=socket, lease_seconds=lease_seconds)))
+    place = AgentPlace(name=name, state=state, tls=tls, socket=socket, address=address, lease_seconds=lease_seconds)
+    asyncio.run(run_agent(place))

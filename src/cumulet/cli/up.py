@@ -8,16 +8,17 @@ import logging
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from cumulet.cli import state_folder
 from cumulet.cli.driver_choice import Wish, choose
+from cumulet.cli.setting_options import HostNetworkType, Setting, SettingType
 
 if TYPE_CHECKING:
-    from cumulet.settings import Settings
+    from cumulet.settings import HostNetwork, Settings
 
 DEFAULT_LISTEN = "127.0.0.1:8774"
 MOST_HOSTS = 1000
@@ -121,6 +122,21 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True):
     metavar="FILE",
     help="Policy rules that differ from the defaults, as oslo.policy reads them.",
 )
+@click.option(
+    "--host-network",
+    "host_networks",
+    type=HostNetworkType(),
+    multiple=True,
+    help="Receive guests that move to HOST on ADDRESS, with its agent and its guests in a network namespace of this "
+    "machine where one is named. For each host that is not reached on the loopback address.",
+)
+@click.option(
+    "--set",
+    "settings",
+    type=SettingType(),
+    multiple=True,
+    help="Change a setting, like migration_progress_timeout_seconds=60; a name that is none lists them all.",
+)
 @click.option("--simulated-speed", type=click.FloatRange(min=0.01), default=100.0, hidden=True)
 def up(
     *,
@@ -134,6 +150,8 @@ def up(
     bare: bool,
     leave_guests: bool,
     policy_file: Path | None,
+    host_networks: tuple[tuple[str, HostNetwork], ...],
+    settings: tuple[Setting, ...],
     simulated_speed: float,
 ) -> None:
     """Run a whole cloud - API, conductor and hosts - in the foreground until Ctrl-C.
@@ -151,24 +169,32 @@ def up(
     """
     from cumulet.settings import Settings
 
+    host_names = tuple(f"host{n}" for n in range(1, hosts + 1))
+    networks = dict(host_networks)
+    if unknown := sorted(set(networks) - set(host_names)):
+        raise click.BadParameter(f"there is no host {unknown[0]!r}", param_hint="--host-network")
     choice = choose(driver)
+    if networks and choice.driver == "simulated":
+        raise click.BadParameter("simulated hosts have no network", param_hint="--host-network")
     folder = (state or state_folder.default()).absolute()
-    settings = Settings(
+    chosen = Settings(
         state_dir=folder,
         database_url=database or f"sqlite:///{folder / 'cumulet.db'}",
         listen_address=listen.address,
         listen_port=listen.port,
         driver=choice.driver,
-        host_names=tuple(f"host{n}" for n in range(1, hosts + 1)),
+        host_names=host_names,
+        host_networks=networks,
         bare=bare,
         policy_file=policy_file,
         simulated_speed=simulated_speed,
+        **dict[str, Any](settings),
     )
     outputs = Outputs(
         clouds_file=(clouds_file or folder / "clouds.yaml").absolute(), ready_file=ready_file, why_driver=choice.why
     )
     with state_folder.held(folder):
-        asyncio.run(_serve(settings, outputs, leave_guests=leave_guests))
+        asyncio.run(_serve(chosen, outputs, leave_guests=leave_guests))
 
 
 async def _serve(settings: Settings, outputs: Outputs, *, leave_guests: bool) -> None:

@@ -8,6 +8,7 @@ twice in between. The clock is the kernel's boot time, which goes on while the m
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import OrderedDict
 from pathlib import Path
@@ -48,19 +49,24 @@ class Lease:
         self._file = file
         self._seconds = seconds
         self._answered: OrderedDict[tuple[str, int], float] = OrderedDict()
+        self._renewing = threading.Lock()
 
     @property
     def valid(self) -> bool:
         return seconds_left(self._file) > 0
 
     def asked(self, session: str, number: int, heard: int | None) -> None:
-        """A question has come; it will be answered now. `heard`: the newest answer that reached who asks."""
-        answered_at = self._answered.get((session, heard)) if heard is not None else None
-        if answered_at is not None and answered_at + self._seconds - now() > seconds_left(self._file):
-            self._write(answered_at + self._seconds)
-        self._answered[session, number] = now()
-        while len(self._answered) > _REMEMBERED:
-            self._answered.popitem(last=False)
+        """A question has come; it will be answered now. `heard`: the newest answer that reached who asks.
+
+        An agent that was stopped for a while finds several at once.
+        """
+        with self._renewing:
+            answered_at = self._answered.get((session, heard)) if heard is not None else None
+            if answered_at is not None and answered_at + self._seconds - now() > seconds_left(self._file):
+                self._write(answered_at + self._seconds)
+            self._answered[session, number] = now()
+            while len(self._answered) > _REMEMBERED:
+                self._answered.popitem(last=False)
 
     def _write(self, at: float) -> None:
         """Not fsynced: it says nothing to another boot."""

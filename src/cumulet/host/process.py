@@ -39,13 +39,19 @@ class AgentPlace:
     state: Path
     tls: Path
     socket: Path
+    address: str = "127.0.0.1"
+    """Where guests that move here are received."""
+    network_namespace: str | None = None
+    """What the agent and its guests live in, as `ip netns` names it; None: where it was started."""
     lease_seconds: float | None = None
     """Of a host with a watchdog, which stops its guests when it has not been heard for so long."""
 
-    def arguments(self) -> list[str]:
+    def command(self) -> list[str]:
+        # `nsenter` becomes the agent, with the same process number; `ip netns exec` would hide /sys/fs/cgroup.
+        enter = [] if self.network_namespace is None else ["nsenter", f"--net=/run/netns/{self.network_namespace}"]
         return [
-            "agent", "--name", self.name, "--state", str(self.state), "--tls", str(self.tls),
-            "--socket", str(self.socket),
+            *enter, sys.executable, "-m", "cumulet", "agent", "--name", self.name, "--state", str(self.state),
+            "--tls", str(self.tls), "--socket", str(self.socket), "--address", self.address,
             *([] if self.lease_seconds is None else ["--lease-seconds", str(self.lease_seconds)]),
         ]  # fmt: skip
 
@@ -56,7 +62,9 @@ async def run_agent(place: AgentPlace) -> None:
 
     async with _only_one(place.state):
         lease = await asyncio.to_thread(_watched_lease, place)
-        driver = await QemuDriver.open(name=place.name, state=place.state / "qemu", tls=place.tls)
+        driver = await QemuDriver.open(
+            name=place.name, state=place.state / "qemu", tls=place.tls, address=place.address
+        )
         agent = Agent(name=place.name, driver=driver, fence=FileFence(place.state / "fence"), lease=lease)
         server = await serve_agent(agent, place.socket)
         try:
@@ -121,9 +129,7 @@ class AgentProcesses:
     async def _keep(self, place: AgentPlace) -> None:
         """Run the agent, again and again: its death is no more than a pause."""
         while True:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "cumulet", *place.arguments(), stdin=asyncio.subprocess.PIPE
-            )
+            process = await asyncio.create_subprocess_exec(*place.command(), stdin=asyncio.subprocess.PIPE)
             try:
                 code = await process.wait()
             except asyncio.CancelledError:

@@ -1,0 +1,79 @@
+"""The network between the hosts of a crash run: each in a namespace of its own, joined by a bridge in a third.
+
+Made by root, with iproute2. It can be cut in two ways: silently, by taking the hosts' ports off the bridge, so that
+every packet is lost and neither end is told; or by the links going down, as when a cable is drawn.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+from collections.abc import Sequence
+
+_numbers = itertools.count(1)
+
+
+class HostNetworks:
+    """Namespaces that nobody else on the machine has, until `remove`."""
+
+    def __init__(self, hosts: Sequence[str]) -> None:
+        name = f"cumulet-crash-{os.getpid()}-{next(_numbers)}"
+        self._wire = f"{name}-wire"
+        self._namespaces = {host: f"{name}-{host}" for host in hosts}
+        self._made: list[str] = []
+        try:
+            self._join()
+        except BaseException:
+            self.remove()
+            raise
+
+    def _join(self) -> None:
+        self._make(self._wire)
+        _ip("-n", self._wire, "link", "add", "bridge", "up", "type", "bridge")
+        for n, (host, namespace) in enumerate(self._namespaces.items(), start=1):
+            self._make(namespace)
+            _ip("-n", self._wire, "link", "add", host, "type", "veth", "peer", "name", "net0", "netns", namespace)
+            _ip("-n", self._wire, "link", "set", "dev", host, "master", "bridge", "up")
+            _ip("-n", namespace, "address", "add", f"192.0.2.{n}/24", "dev", "net0")
+            _ip("-n", namespace, "link", "set", "dev", "net0", "up")
+
+    def _make(self, namespace: str) -> None:
+        _ip("netns", "add", namespace)
+        self._made.append(namespace)
+
+    @property
+    def options(self) -> list[str]:
+        """For `cumulet up`."""
+        hosts = enumerate(self._namespaces.items(), start=1)
+        return [
+            word for n, (host, namespace) in hosts for word in ("--host-network", f"{host}=192.0.2.{n}@{namespace}")
+        ]
+
+    def cut(self) -> None:
+        """Nothing gets through any more, and nobody is told."""
+        for host in self._namespaces:
+            _ip("-n", self._wire, "link", "set", "dev", host, "nomaster")
+
+    def heal(self) -> None:
+        for host in self._namespaces:
+            _ip("-n", self._wire, "link", "set", "dev", host, "master", "bridge")
+
+    def links_down(self) -> None:
+        for namespace in self._namespaces.values():
+            _ip("-n", namespace, "link", "set", "dev", "net0", "down")
+
+    def links_up(self) -> None:
+        for namespace in self._namespaces.values():
+            _ip("-n", namespace, "link", "set", "dev", "net0", "up")
+
+    def remove(self) -> None:
+        """Once no process is left in them."""
+        while self._made:
+            _ip("netns", "delete", self._made.pop())
+
+
+def _ip(*words: str) -> None:
+    done = subprocess.run(["ip", *words], check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise OSError(f"ip {' '.join(words)}: {done.stderr.strip()}")
