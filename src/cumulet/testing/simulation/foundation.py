@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import copy
-import dataclasses
 import functools
 import tempfile
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from cumulet.host.client import Hosts
 from cumulet.image import store as image_store
 from cumulet.settings import Settings
 from cumulet.testing.simulation.database import SimulatedDatabase
-from cumulet.testing.simulation.faults import Weather
 from cumulet.testing.simulation.virtual_time import EPOCH_US, VirtualClock, VirtualLoop
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
@@ -61,7 +59,7 @@ class Foundation:
         """The checked routes, answering for this cloud."""
         app = copy.copy(self.app)
         app.cloud = cloud
-        app.registry = dataclasses.replace(app.registry, cloud=cloud)
+        app.registry = msgspec.structs.replace(app.registry, cloud=cloud)
         return app
 
 
@@ -71,10 +69,9 @@ def foundation() -> Foundation:
     services = load_services()
     policy = Policy.load()
     db = SimulatedDatabase()
+    db.begin()
     schema.prepare(db)
     _watch_capacity(db)
-    db.begin()
-    db.weather, db.random, db.written = Weather(), Random(0), lambda: None  # noqa: S311
     rows = [
         {
             "flavor_id": name, "name": name, "vcpus": vcpus, "memory_mib": memory, "disk_gib": disk,
