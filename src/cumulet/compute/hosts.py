@@ -98,15 +98,15 @@ _HOSTS = sa.select(
 def views(tx: Tx) -> list[HostView]:
     """All hosts as the scheduler sees them, with what is free now."""
     used: dict[int, dict[str, int]] = {}
-    for row in tx.all(_USED):
+    for row in tx.all(_USED, {}):
         used.setdefault(row.provider_id, {})[row.resource_class] = int(row.used)
     room: dict[str, dict[str, float]] = {}
-    for row in tx.all(_ROOM):
+    for row in tx.all(_ROOM, {}):
         total = (row.total - row.reserved) * row.allocation_ratio
         room.setdefault(row.name, {})[row.resource_class] = total - used.get(row.provider_id, {}).get(
             row.resource_class, 0
         )
-    return [_view(row, room.get(row.name, {})) for row in tx.all(_HOSTS)]
+    return [_view(row, room.get(row.name, {})) for row in tx.all(_HOSTS, {})]
 
 
 class _Kind(msgspec.Struct, frozen=True):

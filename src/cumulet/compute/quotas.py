@@ -22,22 +22,33 @@ DEFAULTS: Mapping[str, int] = {
 PER_USER_COUNTED = ("instances", "cores", "ram")
 
 
+_OF_DEFAULT_CLASS = sa.select(quota_classes.c.resource, quota_classes.c.hard_limit).where(
+    quota_classes.c.class_name == "default"
+)
+_OF_PROJECT = sa.select(quotas.c.user_id, quotas.c.resource, quotas.c.hard_limit).where(
+    quotas.c.project_id == sa.bindparam("of_project")
+)
+_OF_USER = _OF_PROJECT.where(quotas.c.user_id == sa.bindparam("of_user"))
+_OF_PROJECT_AND_USER = _OF_PROJECT.where(
+    sa.or_(quotas.c.user_id == "", quotas.c.user_id == sa.bindparam("of_user"))
+).order_by(quotas.c.user_id)
+_USED_BY_PROJECT = sa.select(
+    sa.func.count(),
+    sa.func.coalesce(sa.func.sum(servers.c.flavor["vcpus"].as_integer()), 0),
+    sa.func.coalesce(sa.func.sum(servers.c.flavor["memory_mib"].as_integer()), 0),
+).where(servers.c.project_id == sa.bindparam("of_project"), servers.c.deleted_at_us.is_(None))
+_USED_BY_USER = _USED_BY_PROJECT.where(servers.c.user_id == sa.bindparam("of_user"))
+
+
 def default_limits(tx: Tx) -> dict[str, int]:
     """What a project without limits of its own has: class `default`, then upstream's defaults."""
-    rows = tx.all(
-        sa.select(quota_classes.c.resource, quota_classes.c.hard_limit).where(quota_classes.c.class_name == "default")
-    )
-    return {**DEFAULTS, **{row.resource: row.hard_limit for row in rows}}
+    return {**DEFAULTS, **{row.resource: row.hard_limit for row in tx.all(_OF_DEFAULT_CLASS, {})}}
 
 
 def limits_of(tx: Tx, project_id: str, user_id: str = "") -> dict[str, int]:
     """The limits of a project, or of one of its users where narrower ones were set."""
     limits = default_limits(tx)
-    rows = tx.all(
-        sa.select(quotas.c.user_id, quotas.c.resource, quotas.c.hard_limit)
-        .where(quotas.c.project_id == project_id, quotas.c.user_id.in_({"", user_id}))
-        .order_by(quotas.c.user_id)
-    )
+    rows = tx.all(_OF_PROJECT_AND_USER, {"of_project": project_id, "of_user": user_id})
     return limits | {row.resource: row.hard_limit for row in rows}
 
 
@@ -53,14 +64,9 @@ def usage_of(tx: Tx, project_id: str, user_id: str | None = None) -> dict[str, i
 
 
 def _servers_used(tx: Tx, project_id: str, user_id: str | None) -> tuple[int, int, int]:
-    vcpus = servers.c.flavor["vcpus"].as_integer()
-    memory = servers.c.flavor["memory_mib"].as_integer()
-    query = sa.select(
-        sa.func.count(), sa.func.coalesce(sa.func.sum(vcpus), 0), sa.func.coalesce(sa.func.sum(memory), 0)
-    ).where(servers.c.project_id == project_id, servers.c.deleted_at_us.is_(None))
-    if user_id:
-        query = query.where(servers.c.user_id == user_id)
-    count, cores, ram = tuple(tx.all(query)[0])
+    values = {"of_project": project_id}
+    rows = tx.all(_USED_BY_USER, {**values, "of_user": user_id}) if user_id else tx.all(_USED_BY_PROJECT, values)
+    count, cores, ram = tuple(rows[0])
     return int(count), int(cores), int(ram)
 
 
@@ -97,9 +103,7 @@ def key_pairs_used(tx: Tx, user_id: str) -> int:
 
 def how_many_servers(tx: Tx, project_id: str, user_id: str, flavor: Flavor, least: int, most: int) -> int:
     """How many of `least` to `most` servers of a flavor the quotas allow: as many as there is room for, or 403."""
-    own = {row.resource for row in tx.all(
-        sa.select(quotas.c.resource).where(quotas.c.project_id == project_id, quotas.c.user_id == user_id)
-    )}  # fmt: skip
+    own = {row.resource for row in tx.all(_OF_USER, {"of_project": project_id, "of_user": user_id})}
     counted_user = user_id if own & set(PER_USER_COUNTED) else None
     limits = limits_of(tx, project_id, counted_user or "")
     used = dict(zip(PER_USER_COUNTED, _servers_used(tx, project_id, counted_user), strict=True))

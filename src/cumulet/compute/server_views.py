@@ -452,7 +452,7 @@ def _groups(tx: Tx, ids: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _hosts(tx: Tx) -> dict[str | None, Any]:
-    return {row.name: row for row in tx.all(_HOSTS)}
+    return {row.name: row for row in tx.all(_HOSTS, {})}
 
 
 def _host_status(host: Any, row: Any) -> str:

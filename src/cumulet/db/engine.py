@@ -23,7 +23,7 @@ from sqlalchemy.engine import CursorResult, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
-from cumulet.db.prepared import Prepared, Statements
+from cumulet.db.prepared import Prepared, Statements, as_sqlalchemys
 
 T = TypeVar("T")
 
@@ -154,7 +154,7 @@ class Database:
         with self._memory_lock or contextlib.nullcontext():
             connection = self._reader()
             try:
-                with connection.begin():
+                with _transaction(connection):
                     return fn(Tx(connection, writable=False, statements=self._statements))
             except DBAPIError as error:
                 if error.connection_invalidated:
@@ -171,7 +171,7 @@ class Database:
             return self._inline_connection()
         connection: Connection | None = getattr(self._local, "reader", None)
         if connection is None:
-            connection = self._local.reader = self._engine.connect()
+            connection = self._local.reader = _own_connection(self._engine)
             self._reader_connections.append(connection)
         return connection
 
@@ -196,12 +196,12 @@ class Database:
 
     def _inline_connection(self) -> Connection:
         if self._inline_writer is None:
-            self._inline_writer = self._engine.connect()
+            self._inline_writer = _own_connection(self._engine)
         return self._inline_writer
 
     def _write_inline(self, fn: Callable[[Tx], T]) -> T:
         connection = self._inline_connection()
-        with connection.begin():
+        with _transaction(connection):
             tx = Tx(connection, writable=True, statements=self._statements)
             result = fn(tx)
         tx.committed()
@@ -209,13 +209,12 @@ class Database:
 
     def _sqlite_writer(self) -> None:
         """Take what is queued, run each in a savepoint, commit all at once: one fsync for many requests."""
-        connection = self._engine.connect()
-        connection.info["immediate"] = True
+        connection = _own_connection(self._engine)
         while (job := self._queue.get()) is not None:
             stop = False
             done: list[tuple[_Job, Tx, Any]] = []
             try:
-                with self._memory_lock or contextlib.nullcontext(), connection.begin():
+                with self._memory_lock or contextlib.nullcontext(), _transaction(connection, immediate=True):
                     while True:
                         tx = Tx(connection, writable=True, statements=self._statements)
                         try:
@@ -326,11 +325,49 @@ def _sqlite_engine(url: Any) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # On the driver's connection: SQLAlchemy's own way to run a statement costs as much as the rest of it all.
-        driver: Any = connection.connection.dbapi_connection
-        driver.execute("BEGIN IMMEDIATE" if connection.info.get("immediate") else "BEGIN")
+        if not connection.get_execution_options().get(_BY_HAND):
+            driver: Any = connection.connection.dbapi_connection
+            driver.execute("BEGIN")
 
     return engine
+
+
+_BY_HAND = "cumulet_by_hand"
+
+
+def _own_connection(engine: Engine) -> Connection:
+    """A connection for good. On SQLite its transactions are begun and ended below; SQLAlchemy believes in one long one,
+    since its own way to begin and commit costs as much as a lookup."""
+    if engine.dialect.name != "sqlite":
+        return engine.connect()
+    connection = engine.connect().execution_options(**{_BY_HAND: True})
+    connection.begin()
+    return connection
+
+
+@contextlib.contextmanager
+def _transaction(connection: Connection, *, immediate: bool = False) -> Iterator[None]:
+    """A transaction on a connection of `_own_connection`: committed at the end, rolled back if the block raises."""
+    if connection.dialect.name != "sqlite":
+        with connection.begin():
+            yield
+        return
+    driver: Any = connection.connection.dbapi_connection
+    _control(connection, driver, "BEGIN IMMEDIATE" if immediate else "BEGIN")
+    try:
+        yield
+        _control(connection, driver, "COMMIT")
+    except BaseException:
+        if driver.in_transaction:  # a full disk, for one, has rolled all of it back by itself
+            driver.execute("ROLLBACK")
+        raise
+
+
+def _control(connection: Connection, driver: Any, statement: str) -> None:
+    try:
+        driver.execute(statement)
+    except driver.Error as error:
+        raise as_sqlalchemys(error, statement, (), driver, connection.dialect) from error
 
 
 def _postgresql_engine(url: Any) -> Engine:

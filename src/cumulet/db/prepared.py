@@ -20,6 +20,11 @@ MOST_STATEMENTS = 2000
 """Statements are module constants, a few hundred; should someone build them as they go, memory is not what pays."""
 
 
+def as_sqlalchemys(error: Exception, statement: str, bound: Any, driver: Any, dialect: Dialect) -> BaseException:
+    """The driver's error as SQLAlchemy would raise it, which is what callers know."""
+    return DBAPIError.instance(statement, bound, error, driver.Error, dialect=dialect)
+
+
 class Prepared:
     """One statement with the names of its values."""
 
@@ -43,9 +48,8 @@ class Prepared:
         bound = [merged[name] if process is None else process(merged[name]) for name, process in self._plan]
         try:
             return driver.execute(self._sql, bound)
-        except Exception as error:
-            wrapped = DBAPIError.instance(self._sql, bound, error, driver.Error, dialect=self._dialect)
-            raise wrapped.with_traceback(error.__traceback__) from error
+        except driver.Error as error:
+            raise as_sqlalchemys(error, self._sql, bound, driver, self._dialect) from error
 
     def rows(self, driver: Any, values: Mapping[str, Any]) -> list[Row[Any]]:
         parent, processors, index = self._parent, self._processors, self._parent._key_to_index

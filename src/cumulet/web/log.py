@@ -84,6 +84,8 @@ def log_as_json(stream: TextIO | None = None, *, level: int = logging.INFO) -> l
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(level)
+    # What no line of ours says need not be found out for each.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # Two lines a connection that say nothing the access log does not.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     return handler

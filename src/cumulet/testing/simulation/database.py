@@ -175,11 +175,6 @@ class SimulatedDatabase(Database):
         self._connection = self._inline_connection()
         self.driver: Any = self._connection.connection.dbapi_connection
 
-    def begin(self) -> None:
-        """SQLAlchemy thinks from here on that one transaction goes on for ever; the real ones are said below."""
-        self._connection.begin()
-        self.driver.execute("COMMIT")
-
     def read(self, fn: Callable[[Tx], T]) -> T:
         return fn(SimulatedTx(self._connection, self.driver, writable=False))
 

@@ -69,7 +69,6 @@ def foundation() -> Foundation:
     services = load_services()
     policy = Policy.load()
     db = SimulatedDatabase()
-    db.begin()
     schema.prepare(db)
     _watch_capacity(db)
     rows = [
