@@ -224,6 +224,8 @@ async def _serve(settings: Settings, outputs: Outputs, *, leave_guests: bool) ->
         raise click.ClickException(redact(f"the database cannot be used: {words}")) from None
     gc.freeze()
     gc.enable()
+    # A list of a thousand servers makes ten thousand objects and no garbage; by default it is looked for ten times.
+    gc.set_threshold(20_000, 20, 50)
     try:
         if outputs.clouds_file != settings.state_dir / "clouds.yaml":
             state_folder.write_private(outputs.clouds_file, cloud.clouds_yaml())

@@ -117,7 +117,7 @@ def _records(tx: Tx, host: str, also: list[str]) -> dict[str, Any]:
 
 
 def _busy(tx: Tx, server_ids: list[str]) -> set[str]:
-    return {row.subject for row in tx.all(_AT_WORK)} & set(server_ids)
+    return {row.subject for row in tx.all(_AT_WORK, {})} & set(server_ids)
 
 
 def _destroy(finding: Finding, report: GuestReport, generation: int) -> Correction:

@@ -346,7 +346,10 @@ def instance_name(number: int) -> str:
 
 
 _TEXTS = ("flavor", "metadata", "image_properties", "scheduler_hints")
-_LEFT_OUT = frozenset({*_TEXTS, "guest", "system_metadata", "public_key"})
+_LEFT_OUT = frozenset(
+    {*_TEXTS, "guest", "system_metadata", "public_key", "availability_zone", "pinned_host", "launched_on", "generation",
+     "locked_by", "revision"}
+)  # fmt: skip
 _COLUMNS: list[sa.ColumnElement[Any]] = [
     *(column for column in servers.c if column.name not in _LEFT_OUT),
     *(sa.cast(servers.c[name], sa.Text).label(f"{name}_text") for name in _TEXTS),
@@ -452,7 +455,7 @@ def _groups(tx: Tx, ids: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _hosts(tx: Tx) -> dict[str | None, Any]:
-    return {row.name: row for row in tx.all(_HOSTS, {})}
+    return {row.name: _ViewHost(*row) for row in tx.all(_HOSTS, {})}
 
 
 def _host_status(host: Any, row: Any) -> str:
