@@ -30,7 +30,8 @@ from .crash_run import PATIENCE_SECONDS, SILENT_SECONDS, STEPS, Moment, Run, Vic
 from .serial_watch import SerialWatch
 
 RUNS = int(os.environ.get("CUMULET_CRASH_RUNS", "4"))
-FIRST_SEED = int(os.environ.get("CUMULET_CRASH_SEED", "0"))
+FIRST_SEED = int(os.environ.get("CUMULET_CRASH_SEED", "97"))
+"""From here on four in a row kill, stop and cut, two of them in the switchover and two right after the commit."""
 RESULTS = os.environ.get("CUMULET_CRASH_RESULTS")
 """A file to which each run adds a line."""
 LOOK_SECONDS = 0.001
