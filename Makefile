@@ -8,6 +8,7 @@ STEPS ?= 25
 COUNT ?= 1000
 RUNS ?= 12
 RESULTS ?=
+POST_COPY ?=
 PYTEST_ARGS ?=
 
 .PHONY: help demo test setup setup-python setup-qemu setup-test check generated bench sim sim-many crash killed golden conformance clean
@@ -49,8 +50,8 @@ sim: setup-python ## one seed of the deterministic simulation (SEED=n STEPS=n)
 sim-many: setup-python ## many seeds from SEED on; prints failures as seed and commit (COUNT=n; LOG=file: may be stopped, and goes on there)
 	@.venv/bin/python -m cumulet.testing.simulation --seed $(SEED) --count $(COUNT) --steps $(STEPS) $(if $(LOG),--log $(LOG))
 
-crash: setup-qemu ## real guests whose keepers are killed, cut off and frozen (RUNS=n SEED=n RESULTS=file to add lines to)
-	@CUMULET_CRASH_RUNS=$(RUNS) CUMULET_CRASH_SEED=$(SEED) CUMULET_CRASH_RESULTS=$(RESULTS) \
+crash: setup-qemu ## real guests whose keepers are killed, cut off and frozen (RUNS=n SEED=n RESULTS=file to add lines to, POST_COPY=1)
+	@CUMULET_CRASH_POST_COPY=$(POST_COPY) CUMULET_CRASH_RUNS=$(RUNS) CUMULET_CRASH_SEED=$(SEED) CUMULET_CRASH_RESULTS=$(RESULTS) \
 		.venv/bin/python -m pytest -s tests/qemu/test_crash.py $(PYTEST_ARGS)
 
 killed: setup-python ## kill -9 of everything at once at random moments: nothing acknowledged is lost (RUNS=n SEED=n)

@@ -237,6 +237,18 @@ class CrashCloud:
             answer = self.admin.ask("DELETE", f"{SERVERS}/{server_id}/migrations/{move['id']}")
             assert answer.status in (202, 400, 404), answer
 
+    def force(self, server_id: str) -> None:
+        """Ask the running move of a server to complete, whatever it takes."""
+        for move in self.admin.get(f"{SERVERS}/{server_id}/migrations")["migrations"]:
+            path = f"{SERVERS}/{server_id}/migrations/{move['id']}/action"
+            answer = self.admin.ask("POST", path, {"force_complete": None})
+            assert answer.status in (202, 400, 404, 409), answer
+
+    def was_post_copy(self, operation: str) -> bool:
+        """Whether, at the commit, some of the memory was still at the source."""
+        state = msgspec.json.decode(self._row("SELECT state FROM operations WHERE id = ?", operation)[0])
+        return bool(state["rest_follows"] or state["memory_lost"])
+
     def moved(self, server_id: str) -> str:
         """What the API says has become of the newest move of a server."""
         moves = self.admin.get(f"/compute/v2.1/os-migrations?instance_uuid={server_id}")["migrations"]

@@ -31,6 +31,8 @@ class Result(msgspec.Struct, kw_only=True):
     """The step that the operation's row named when the blow fell."""
     struck: int = 0
     """How many processes or links were there to be struck."""
+    post_copy: bool = False
+    """Whether some of the memory was to follow after the commit; it was asked for in runs that aim at it."""
     operation: str = ""
     """How the move ended: `done` or `unwound`."""
     status: str = ""
@@ -59,7 +61,8 @@ class Result(msgspec.Struct, kw_only=True):
 
     @property
     def place(self) -> str:
-        return self.struck_at if self.struck else f"{self.struck_at} (nothing was there)"
+        how = ", in post-copy" if self.post_copy else ""
+        return f"{self.struck_at}{how}" if self.struck else f"{self.struck_at}{how} (nothing was there)"
 
 
 @cache
@@ -89,7 +92,15 @@ def _places(results: Sequence[Result]) -> list[str]:
     return sorted(found, key=lambda place: (known.index(place) if place in known else len(known), place))
 
 
-def coverage(results: Sequence[Result]) -> Iterator[str]:
+def tables(results: Sequence[Result]) -> Iterator[str]:
+    """What was struck where: of moves in post-copy apart."""
+    for post_copy, title in ((False, "Struck at"), (True, "Struck at, in post-copy")):
+        if some := [result for result in results if result.post_copy is post_copy]:
+            yield from (f"{title}:", "", *_coverage(some), "")
+    yield summary(results)
+
+
+def _coverage(results: Sequence[Result]) -> Iterator[str]:
     """A markdown table: how often each blow struck something at each step."""
     places = _places(results)
     counted = Counter((result.victim, result.struck_at) for result in results if result.struck)
@@ -125,4 +136,4 @@ def rows(results: Sequence[Result]) -> Iterator[str]:
 
 if __name__ == "__main__":
     everything = read([Path(name) for name in sys.argv[1:]])
-    print(*coverage(everything), "", summary(everything), "", *rows(everything), sep="\n")
+    print(*tables(everything), "", *rows(everything), sep="\n")

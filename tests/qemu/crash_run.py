@@ -92,6 +92,13 @@ _NOT_THERE_YET = {
     (Victim.DESTINATION_QEMU_STOPPED, Moment.ACCEPTED),
 }
 PAIRS = [(victim, moment) for victim in Victim for moment in Moment if (victim, moment) not in _NOT_THERE_YET]
+POST_COPY_PAIRS = [
+    (victim, moment)
+    for victim in Victim
+    if victim is not Victim.CUT_UNTIL_THE_END  # It does not end before the network is back.
+    for moment in (Moment.COPY_MEMORY, Moment.SWITCHOVER, Moment.RESUME_GUEST, Moment.DISCARD_SOURCE)
+]
+"""For moves that are forced to complete, where hosts can receive in post-copy."""
 _STRIDE = 31
 """Without a common divisor with the number of pairs: so many seeds in a row are each pair once, in a mixed order."""
 
@@ -109,13 +116,15 @@ class Run:
     lasts: float
     pause: float
     """Seconds between two blows to one victim."""
+    post_copy: bool = False
 
     @classmethod
-    def of(cls, seed: int) -> Run:
+    def of(cls, seed: int, *, post_copy: bool = False) -> Run:
         random = Random(seed)
-        victim, moment = PAIRS[seed * _STRIDE % len(PAIRS)]
+        pairs = POST_COPY_PAIRS if post_copy else PAIRS
+        victim, moment = pairs[seed * _STRIDE % len(pairs)]
         lasts = random.uniform(*LASTS_SECONDS)
-        if not victim.cuts and seed // len(PAIRS) % 2:
+        if (post_copy or not victim.cuts) and seed // len(pairs) % 2:
             lasts = HANGS_SECONDS
         return cls(
             seed=seed,
@@ -125,7 +134,9 @@ class Run:
             delay=random.uniform(0.0, DELAYS[moment]),
             lasts=lasts,
             pause=random.uniform(0.0, 1.0),
+            post_copy=post_copy,
         )
 
     def __str__(self) -> str:
-        return f"seed {self.seed}: {self.victim}, {self.delay:.3f} s into {self.moment}"
+        how = " in post-copy" if self.post_copy else ""
+        return f"seed {self.seed}{how}: {self.victim}, {self.delay:.3f} s into {self.moment}"

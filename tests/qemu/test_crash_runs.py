@@ -8,7 +8,7 @@ import msgspec
 
 from . import crash_results
 from .crash_results import AS_MUST_BE, Result
-from .crash_run import PAIRS, PATIENCE_SECONDS, Moment, Run, Victim
+from .crash_run import PAIRS, PATIENCE_SECONDS, POST_COPY_PAIRS, Moment, Run, Victim
 
 
 def test_as_many_seeds_in_a_row_as_there_are_pairs_are_each_pair_of_blow_and_moment_once() -> None:
@@ -17,6 +17,8 @@ def test_as_many_seeds_in_a_row_as_there_are_pairs_are_each_pair_of_blow_and_mom
         assert sorted((run.victim, run.moment) for run in decided) == sorted(PAIRS)
     assert {run.victim for run in decided} == set(Victim)
     assert {run.moment for run in decided} == set(Moment)
+    in_post_copy = [Run.of(seed, post_copy=True) for seed in range(len(POST_COPY_PAIRS))]
+    assert sorted((run.victim, run.moment) for run in in_post_copy) == sorted(POST_COPY_PAIRS)
 
 
 def test_a_seed_decides_always_the_same_and_another_lap_something_else() -> None:
@@ -42,11 +44,15 @@ def test_tables_are_made_of_the_lines_that_runs_add(tmp_path: Path) -> None:
         crash_results.append(tmp_path / f"{n % 2}.jsonl", result)
     read = crash_results.read([tmp_path / "0.jsonl", tmp_path / "1.jsonl"])
     assert sorted(map(msgspec.json.encode, read)) == sorted(map(msgspec.json.encode, seen))
-    assert list(crash_results.coverage(read)) == [
+    table = list(crash_results.tables(read))
+    assert table[:-1] == [
+        "Struck at:",
+        "",
         "| | start_destination | resume_guest |",
         "|---|---|---|",
         "| network cut | 1 | 1 |",
+        "",
     ]
-    assert crash_results.summary(read).startswith("3 runs, 2 as they must be, 1 blows that found nothing to strike")
-    assert "seeds [2]" in crash_results.summary(read)
+    assert table[-1].startswith("3 runs, 2 as they must be, 1 blows that found nothing to strike")
+    assert "seeds [2]" in table[-1]
     assert "two copies" in "\n".join(crash_results.rows(read))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, get_type_hints
 
@@ -69,6 +70,6 @@ class HostNetworkType(click.ParamType["tuple[str, HostNetwork]"]):
             return host, HostNetwork(address=address)
         if "/" in namespace or not (NAMESPACES / namespace).is_file():
             self.fail(f"there is no network namespace {namespace!r} (see `ip netns`)", param, ctx)
-        if os.geteuid() != 0:
-            self.fail(f"only root may enter the network namespace {namespace!r}", param, ctx)
+        if os.geteuid() != 0 or shutil.which("nsenter") is None:
+            self.fail(f"entering the network namespace {namespace!r} takes root and `nsenter`", param, ctx)
         return host, HostNetwork(address=address, namespace=namespace)

@@ -31,7 +31,7 @@ async def _adopt(host: QemuHost, folder: GuestFolder) -> None:
         return
     with contextlib.suppress(DriverError):  # One that hangs now is seen by whoever observes it.
         run_state = await hypervisor.run_state()
-        hypervisor.migration = str((await hypervisor.migration_status())["status"])
+        await hypervisor.learn_migration()
         if record.role is Role.OWN and hypervisor.migration == "completed" and run_state != "postmigrate":
             hypervisor.migration = "none"  # That was the move by which it came here.
         record = _mended(folder, record, run_state)

@@ -99,6 +99,12 @@ class Hypervisor:
         answer = await self.ask_object("query-migrate")
         return {"status": "none"} | answer
 
+    async def learn_migration(self) -> None:
+        """Of a process that was found: how its migration is. What an event tells meanwhile is newer than the answer."""
+        answer = await self.migration_status()
+        if self.migration == "none":
+            self.migration = str(answer["status"])
+
     async def job(self, name: str) -> dict[str, Json] | None:
         return next((job for job in await self.ask_list("query-jobs") if job.get("id") == name), None)
 

@@ -259,7 +259,12 @@ async def recover_incoming(host: QemuHost, server_id: str) -> Endpoint:
         deadline = asyncio.get_running_loop().time() + _LOAD_SECONDS
         while True:
             change = hypervisor.change()
-            await hypervisor.yank({"type": "migration"})
+            try:
+                await hypervisor.yank({"type": "migration"})
+            except DriverError:
+                # It knows of no migration: that has ended, and we were not told. See what has become of it.
+                hypervisor.migration = str((await hypervisor.migration_status())["status"])
+                raise
             port = _free_port(host.address)
             try:
                 await hypervisor.ask_out_of_band("migrate-recover", {"uri": f"tcp:{_in_uri(host.address)}:{port}"})
