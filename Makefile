@@ -11,7 +11,7 @@ RESULTS ?=
 POST_COPY ?=
 PYTEST_ARGS ?=
 
-.PHONY: help demo test setup setup-python setup-qemu setup-test check generated bench sim sim-many crash killed golden conformance clean
+.PHONY: help demo test setup setup-python setup-qemu setup-test check generated bench sim sim-many planted crash killed golden conformance clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -49,6 +49,9 @@ sim: setup-python ## one seed of the deterministic simulation (SEED=n STEPS=n)
 
 sim-many: setup-python ## many seeds from SEED on; prints failures as seed and commit (COUNT=n; LOG=file: may be stopped, and goes on there)
 	@.venv/bin/python -m cumulet.testing.simulation --seed $(SEED) --count $(COUNT) --steps $(STEPS) $(if $(LOG),--log $(LOG))
+
+planted: setup-python ## each planted mistake, from seed 0 on: the simulation has to catch it
+	@CUMULET_PLANTED_FROM_ZERO=1 .venv/bin/python -m pytest tests/simulation -k planted $(PYTEST_ARGS)
 
 crash: setup-qemu ## real guests whose keepers are killed, cut off and frozen (RUNS=n SEED=n RESULTS=file to add lines to, POST_COPY=1)
 	@CUMULET_CRASH_POST_COPY=$(POST_COPY) CUMULET_CRASH_RUNS=$(RUNS) CUMULET_CRASH_SEED=$(SEED) CUMULET_CRASH_RESULTS=$(RESULTS) \

@@ -19,9 +19,10 @@ from cumulet.bus.in_process import InProcessLink
 from cumulet.ca import CertificateAuthority
 from cumulet.clock import Clock, SystemClock
 from cumulet.compute import seed as compute_seed
+from cumulet.compute.automatic_restart import AutomaticRestart
 from cumulet.compute.resize_outcome import AutomaticConfirmation
 from cumulet.compute.sagas import SAGAS
-from cumulet.conductor.reconcilers import HostWatch
+from cumulet.conductor.reconcilers import HostWatch, Leftovers
 from cumulet.conductor.runner import BeforeStep, Runner
 from cumulet.conductor.saga import Status, operations, request_abort
 from cumulet.db import schema
@@ -74,6 +75,8 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
     runner: Runner
     hosts: Hosts
     watch: HostWatch
+    leftovers: Leftovers
+    restart: AutomaticRestart
     context: Cloud
     server: Server
     authority: CertificateAuthority
@@ -138,6 +141,12 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         await watch.start()
         stack.push_async_callback(runner.stop)
         await runner.start()
+        leftovers = Leftovers(db=db, clock=clock, settings=settings)
+        stack.push_async_callback(leftovers.stop)
+        leftovers.start()
+        restart = AutomaticRestart(db=db, clock=clock, settings=settings, wake=runner, lost=watch.lost)
+        stack.push_async_callback(restart.stop)
+        restart.start()
         confirmation = AutomaticConfirmation(db=db, clock=clock, settings=settings, wake=runner)
         stack.push_async_callback(confirmation.stop)
         confirmation.start()
@@ -153,6 +162,7 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         stack.push_async_callback(server.stop)
         cloud = cls(
             settings=settings, clock=clock, db=db, identity=identity_service, runner=runner, hosts=hosts, watch=watch,
+            leftovers=leftovers, restart=restart,
             context=context, server=server, authority=authority, passwords=passwords, world=world, _agents=agents,
         )  # fmt: skip
         identity_bootstrap.write_clouds_yaml(

@@ -39,6 +39,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     fence_silent_hosts: bool = False
     """Whether each host has a watchdog that stops its guests once it has not been heard for `lease_seconds`: then a
     silent host's servers may be evacuated. Off in a cloud of one machine: hosts and control plane die together."""
+    restart_servers_of_lost_hosts: bool = False
+    """Whether servers that ran on a host that is lost for certain (see `fence_silent_hosts`; or forced down) start on
+    another one by themselves, from their images."""
     resize_confirm_seconds: int = 0
     """After so long a resize that nobody confirmed or reverted is confirmed; 0: never, as Nova's default."""
     migration_bandwidth_mib_s: int = 1024

@@ -92,8 +92,8 @@ def test_a_host_that_comes_back_loses_what_it_lost(cloud: TestCloud, admin: Clie
         "bound": [other(source)],
     }
     assert any(
-        (found.host, found.server_id, found.finding) == (source, server, "guest-of-another-host")
-        for found in cloud.embedded.watch.found
+        (found["host"], found["server_id"], found["finding"]) == (source, server, "guest-of-another-host")
+        for found in admin.compute("GET", "/cumulet/findings")["findings"]
     )
 
 

@@ -40,7 +40,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_question_alone_gives_no_lease(file: Path) -> None:
-    held = lease.Lease(file, seconds=10.0)
+    held = lease.Lease(lease.ExpiryFile(file), seconds=10.0)
     held.asked("a", 1, None)
     assert not held.valid
 
@@ -48,7 +48,7 @@ def test_a_question_alone_gives_no_lease(file: Path) -> None:
 def test_what_was_heard_gives_one_from_when_it_was_said(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at = 1000.0
     monkeypatch.setattr(lease, "now", lambda: at)
-    held = lease.Lease(file, seconds=10.0)
+    held = lease.Lease(lease.ExpiryFile(file), seconds=10.0)
     held.asked("a", 1, None)
     at = 1004.0
     held.asked("a", 2, 1)
@@ -67,7 +67,7 @@ def test_what_was_heard_gives_one_from_when_it_was_said(file: Path, monkeypatch:
 
 
 def test_another_session_has_heard_nothing(file: Path) -> None:
-    held = lease.Lease(file, seconds=10.0)
+    held = lease.Lease(lease.ExpiryFile(file), seconds=10.0)
     held.asked("a", 1, None)
     held.asked("b", 2, 1)
     assert not held.valid
@@ -75,7 +75,7 @@ def test_another_session_has_heard_nothing(file: Path) -> None:
 
 def test_questions_that_come_together_renew_it_in_turn(file: Path) -> None:
     """An agent that was stopped finds them waiting. Each renewal replaces the file, which must always be whole."""
-    held = lease.Lease(file, seconds=10.0)
+    held = lease.Lease(lease.ExpiryFile(file), seconds=10.0)
     held.asked("first", 1, None)
     held.asked("first", 2, 1)
     whole: list[bool] = []
@@ -130,6 +130,28 @@ def test_the_watchdog_kills_guests_when_the_lease_has_run_out(
     assert left(watchdog.lease_file(tmp_path)) <= 0, "not a moment before"
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_agent_ends_with_the_lease_it_had_and_not_for_want_of_one(tmp_path: Path, stopped: bool) -> None:
+    """What it was told while there was a lease it might finish later, and start a guest that runs elsewhere by then."""
+    script = (
+        "import fcntl, signal; from pathlib import Path; from cumulet.host import watchdog; "
+        f"state = Path({str(tmp_path)!r}); lock = open(state / watchdog.AGENT_LOCK, 'wb'); "
+        "fcntl.flock(lock, fcntl.LOCK_EX); watchdog.note_agent(state); print('noted', flush=True); signal.pause()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as agent:
+        try:
+            assert agent.stdout is not None
+            assert agent.stdout.readline() == b"noted\n"
+            watchdog.ensure(tmp_path)
+            if stopped:
+                agent.send_signal(signal.SIGSTOP)
+            give_lease(tmp_path, 1.0)
+            assert agent.wait(ENDS_SECONDS) == -signal.SIGKILL
+            assert left(watchdog.lease_file(tmp_path)) <= 0, "not a moment before, and not before there was one"
+        finally:
+            agent.kill()
+
+
 def test_a_process_that_has_only_the_number_of_a_guest_is_left_alone(
     tmp_path: Path, guest: subprocess.Popen[bytes]
 ) -> None:
@@ -162,7 +184,7 @@ def test_there_is_one_watchdog_for_a_host(tmp_path: Path, guest: subprocess.Pope
 def test_without_a_lease_an_agent_only_ends_guests(tmp_path: Path, file: Path) -> None:
     settings = Settings(state_dir=tmp_path, database_url="sqlite://")
     driver = SimulatedDriver(name="host1", world=World(), clock=SystemClock(), settings=settings, directory=None)
-    held = lease.Lease(file, seconds=10.0)
+    held = lease.Lease(lease.ExpiryFile(file), seconds=10.0)
     agent = Agent(name="host1", driver=driver, fence=MemoryFence(), lease=held)
     guest = Guest(server_id=SERVER, name="one", vcpus=1, memory_mib=64, disk_gib=1, image=None)
 

@@ -1,4 +1,4 @@
-"""`cumulet status`: hosts, servers, operations under way, and stuck ones with their cause; read from the API."""
+"""`cumulet status`: hosts, servers, operations under way or stuck, what reconcilers found; read from the API."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cumulet.cli.client import Persona
 
 MIB_PER_GIB = 1024
+FINDINGS_SHOWN = 20
 
 
 @click.command(short_help="Hosts, servers, running operations, and stuck ones with their cause.")
@@ -28,7 +29,7 @@ MIB_PER_GIB = 1024
 )
 @click.option("--cloud", default="cumulet", show_default=True, help="Which entry of it; it has to be an administrator.")
 def status(clouds_file: Path | None, cloud: str) -> int:
-    """Show a running cloud at a glance: its hosts, its servers, what is going on, and what is stuck and why.
+    """Show a running cloud at a glance: hosts, servers, what is going on, what is stuck and why, what was mended.
 
     The exit status is 1 if a host is down or an operation is stuck.
     """
@@ -50,11 +51,12 @@ def status(clouds_file: Path | None, cloud: str) -> int:
             hosts, down = _hosts(admin)
             servers = _servers(admin)
             operations, stuck = _operations(admin)
+            findings = _findings(admin)
     except httpx.TransportError as error:
         raise click.ClickException(f"no cloud answers at {credentials.auth_url}: {error}") from error
     except Unexpected as error:
         raise click.ClickException(str(error)) from error
-    for rows in (hosts, servers, operations):
+    for rows in (hosts, servers, operations, findings):
         console.print(rows)
     return 1 if down or stuck else 0
 
@@ -134,3 +136,15 @@ def _operations(admin: Persona) -> tuple[Table, int]:
             operation["cause"] or "",
         )
     return rows, sum(operation["stuck"] for operation in found)
+
+
+def _findings(admin: Persona) -> Table:
+    """What was found amiss, and what was done about it, the newest first."""
+    found = admin.get("/compute/v2.1/cumulet/findings")["findings"]
+    rows = _table(f"Found and mended ({len(found)})", "last seen", "times", "found", "server", "host", "done")
+    for one in found[:FINDINGS_SHOWN]:
+        _row(
+            rows, one["last_at"], one["times"], f"{one['reconciler']}: {one['finding']}", one["server_id"] or "",
+            one["host"] or "", one["done"],
+        )  # fmt: skip
+    return rows

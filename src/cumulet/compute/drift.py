@@ -126,12 +126,24 @@ def _destroy(finding: Finding, report: GuestReport, generation: int) -> Correcti
     )
 
 
+def _correct_power(tx: Tx, record: Any, state: GuestState, now_us: int) -> Correction | None:
+    """A resized server stays one until its user has decided, whatever its guest does."""
+    power_state = OBSERVED[state][1]
+    if power_state == record.power_state:
+        return None
+    settle(tx, record.id, now_us=now_us, task_state=None, power_state=power_state)
+    finding = Finding.GUEST_MISSING if state is GuestState.ABSENT else Finding.STATE_DIFFERS
+    return Correction(finding=finding, server_id=record.id, generation=record.generation, seen=state)
+
+
 def _correct_own(tx: Tx, record: Any, report: GuestReport | None, now_us: int) -> Correction | None:
     """A server this host owns: its guest decides what the record says, unless it waits to be let go on."""
     state = report.state if report is not None else GuestState.ABSENT
     if record.vm_state == VmState.ERROR and record.launched_at_us is None and report is not None:
         return _destroy(Finding.GUEST_OF_A_FAILED_BOOT, report, record.generation)
     found_again = record.vm_state == VmState.ERROR and record.fault_message == LOST and state is not GuestState.ABSENT
+    if record.vm_state == VmState.RESIZED and state in OBSERVED:
+        return _correct_power(tx, record, state, now_us)
     if VmState(record.vm_state) not in _STABLE and not found_again:
         return None
     if state is GuestState.HANDED_OVER:

@@ -82,8 +82,17 @@ def evacuate_server(call: Call[Server, Evacuate]) -> dict[str, str] | None:
         call,
         server,
         EVACUATION,
-        lambda server, operation_id, action_id: _first_state(
-            call, server, operation_id, action_id, host=host, run=not stays_stopped
+        lambda server, operation_id, action_id: first_state(
+            call.tx,
+            server,
+            operation_id,
+            action_id,
+            uuid=call.cloud.clock.uuid(),
+            host=host,
+            run=not stays_stopped,
+            user_id=call.caller.user_id,
+            project_id=call.caller.project_id or server.project_id,
+            now_us=call.now_us,
         ),
         action="evacuate",
         event="compute_rebuild_instance",
@@ -132,21 +141,27 @@ class Evacuation(msgspec.Struct, frozen=True, kw_only=True):
     """As the destination has frozen it."""
 
 
-def _first_state(
-    call: Call[Server, Evacuate], server: Server, operation_id: str, action_id: int, *, host: str | None, run: bool
-) -> Evacuation:
-    uuid = call.cloud.clock.uuid()
-    flavor = call.tx.scalar(sa.select(flavors.c.id).where(flavors.c.flavor_id == server.flavor.flavor_id))
-    result = call.tx.execute(
-        sa.insert(migrations).values(
-            uuid=uuid, server_id=server.id, project_id=call.caller.project_id or server.project_id,
-            user_id=call.caller.user_id, operation_id=operation_id, type="evacuation", status="accepted",
-            source_host=server.host, destination_host=host, old_flavor_number=flavor, new_flavor_number=flavor,
-            created_at_us=call.now_us, updated_at_us=call.now_us,
-        )
+_FLAVOR_NUMBER = sa.select(flavors.c.id).where(flavors.c.flavor_id == sa.bindparam("of_id"))
+_INSERT_MIGRATION = sa.insert(migrations)
+
+
+def first_state(
+    tx: Tx, server: Server, operation_id: str, action_id: int, *, uuid: str, host: str | None, run: bool, user_id: str,
+    project_id: str, now_us: int,
+) -> Evacuation:  # fmt: skip
+    """Of a server whose operation begins in this transaction; records its migration `uuid`. `host`: if one is named."""
+    assert server.host is not None
+    flavor = tx.scalar(_FLAVOR_NUMBER, {"of_id": server.flavor.flavor_id})
+    result = tx.execute(
+        _INSERT_MIGRATION,
+        {
+            "uuid": uuid, "server_id": server.id, "project_id": project_id, "user_id": user_id,
+            "operation_id": operation_id, "type": "evacuation", "status": "accepted", "source_host": server.host,
+            "destination_host": host, "old_flavor_number": flavor, "new_flavor_number": flavor,
+            "created_at_us": now_us, "updated_at_us": now_us,
+        },
     )  # fmt: skip
     assert result.inserted_primary_key is not None
-    assert server.host is not None
     return Evacuation(
         server_id=server.id, operation_id=operation_id, action_id=action_id,
         migration_id=int(result.inserted_primary_key[0]), migration_uuid=uuid, generation=server.generation,

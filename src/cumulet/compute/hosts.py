@@ -83,6 +83,12 @@ def offers(tx: Tx, name: str, feature: str) -> bool:
     return feature in _kind(tx.scalar(_FACTS, {"of_name": name})).features
 
 
+def is_heard(tx: Tx, name: str) -> bool:
+    """Whether the record says that a host answers; an administrator may have declared it down all the same."""
+    row = tx.first(_STATE, {"of_name": name})
+    return row is not None and bool(row.up)
+
+
 _USED = sa.select(
     allocations.c.provider_id, allocations.c.resource_class, sa.func.sum(allocations.c.used).label("used")
 ).group_by(allocations.c.provider_id, allocations.c.resource_class)

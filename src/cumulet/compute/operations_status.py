@@ -1,4 +1,4 @@
-"""What is running and what is stuck, for `cumulet status`: Cumulet's own, administrators only."""
+"""What is running, what is stuck, what reconcilers found, for `cumulet status`: our own, administrators only."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cumulet.clock import iso_z
+from cumulet.compute import findings
 from cumulet.compute.rules import ADMIN
 from cumulet.compute.service import COMPUTE
 from cumulet.conductor.saga import Status, operations
@@ -39,5 +40,25 @@ def list_operations(call: Call[None, None]) -> dict[str, Any]:
                 "updated_at": iso_z(row.updated_at_us),
             }
             for row in rows
+        ]
+    }
+
+
+@COMPUTE.operation("GET", "/cumulet/findings", rules=(Rule(LIST),))
+def list_findings(call: Call[None, None]) -> dict[str, Any]:
+    """List what reconcilers found and did, the newest first."""
+    return {
+        "findings": [
+            {
+                "reconciler": row.reconciler,
+                "finding": row.finding,
+                "done": row.done,
+                "host": row.host or None,
+                "server_id": row.server_id or None,
+                "times": row.times,
+                "first_at": iso_z(row.first_at_us),
+                "last_at": iso_z(row.last_at_us),
+            }
+            for row in findings.newest(call.tx)
         ]
     }

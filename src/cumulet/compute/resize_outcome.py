@@ -11,8 +11,8 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import Clock
+from cumulet.compute import findings, operations, resized
 from cumulet.compute import hosts as host_records
-from cumulet.compute import operations, resized
 from cumulet.compute.model import PowerState, Server, VmState
 from cumulet.compute.power import STOP_GRACE_SECONDS
 from cumulet.compute.rules import MEMBER
@@ -301,4 +301,8 @@ class AutomaticConfirmation:
         saga.begin(
             tx, self._wake, RESIZE_CONFIRMATION, operation_id=operation_id, subject=server_id,
             state=_first_state(kept, server, operation_id, action_id), now_us=now_us,
+        )  # fmt: skip
+        findings.note(
+            tx, "automatic-confirmation", "resize-unconfirmed", "confirmed", now_us=now_us, host=kept.host,
+            server_id=server_id,
         )  # fmt: skip

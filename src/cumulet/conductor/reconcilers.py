@@ -1,20 +1,19 @@
 """Reconcilers take no input: on event and on timer they compare what hosts say with the records, and correct either.
 
-`HostWatch` is the one there is now: silent hosts are marked down in bounded time, hosts that answer are marked up, and
-each round a host's guests are compared with the records (`compute.drift`).
+`HostWatch`: silent hosts are marked down in bounded time, hosts that answer are marked up, and a host's guests
+are compared with the records (`compute.drift`). `Leftovers`: shares and bindings that nothing holds. Beside them:
+operations that nobody holds (`runner.sweep`), `compute.automatic_restart`, and resizes nobody has confirmed
+(`compute.resize_outcome`). What each found and did is kept in `compute.findings`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from typing import Any
 
-import msgspec
-
 from cumulet.clock import Clock
-from cumulet.compute import drift
+from cumulet.compute import drift, findings, leftovers
 from cumulet.compute import hosts as host_records
 from cumulet.db.engine import Database, Tx
 from cumulet.host import messages as m
@@ -23,19 +22,11 @@ from cumulet.settings import Settings
 
 log = logging.getLogger(__name__)
 
-REMEMBERED_FINDINGS = 200
+WATCH = "hosts"
+NOT_FENCED = "marked down; its servers may run, so nothing else"
+FENCED = "marked down; its servers may start elsewhere"
 LEASE_MARGIN_SECONDS = 2.0
 """What is waited beyond a host's lease: for its watchdog to wake up, and for its guests' processes to end."""
-
-
-class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reconciler found and did, for `cumulet status`."""
-
-    at_us: int
-    host: str
-    server_id: str
-    finding: str
-    done: str
 
 
 class HostWatch:
@@ -53,7 +44,8 @@ class HostWatch:
         self._fenced_at: dict[str, float] = {}
         """When the lease of each host has run out for certain, were it not heard again."""
         self._tasks: list[asyncio.Task[None]] = []
-        self.found: deque[Found] = deque(maxlen=REMEMBERED_FINDINGS)
+        self.lost = asyncio.Event()
+        """Set whenever a host has been found down: for whoever has to do something about it."""
 
     async def start(self) -> None:
         """One round with every host at once, so that a cloud that is ready knows its hosts; then watch each."""
@@ -79,14 +71,16 @@ class HostWatch:
     async def round(self, name: str) -> None:
         """Ask one host for its facts and guests; record that it is up or down; correct what differs."""
         now = self._clock.monotonic()
-        before = await self._db.read_async(lambda tx: drift.revisions(tx, name))
+        before, was_up = await self._db.read_async(
+            lambda tx: (drift.revisions(tx, name), host_records.is_heard(tx, name))
+        )
         try:
-            await self._renew_lease(name)
+            question = await self._renew_lease(name)
             facts = await self._hosts.facts(name)
         except m.HostError as error:
             silent_since = self._seen_at.setdefault(name, now - self._settings.host_silent_seconds)
             if now - silent_since >= self._settings.host_silent_seconds and now >= self._fenced_from(name):
-                await self._mark(name, up=False)
+                await self._mark_down(name)
             log.debug("%s does not answer: %s", name, error)
             return
         self._seen_at[name] = now
@@ -103,19 +97,27 @@ class HostWatch:
                 return []
             return drift.compare(tx, name, reports, before=before, now_us=self._clock.now_us())
 
+        cleared = reports is not None
         for correction in await self._db.write_async(record):
-            await self._correct(name, correction)
+            done = await self._correct(name, correction)
+            cleared = cleared and (done or not correction.destroy)
+        # Only now the record says that it is up, and a host that is back gets a lease once it has removed what it lost.
+        if question is not None and (cleared or was_up):
+            self._heard[name] = question
 
-    async def _renew_lease(self, name: str) -> None:
-        """See `host.lease`. The host counts from before its answer, we from when we have heard it, and add a margin."""
+    async def _renew_lease(self, name: str) -> int | None:
+        """See `host.lease`. The host counts from before its answer, we from when we have heard it, and add a margin.
+
+        The number of the question that was answered; what the host learns of that, and when, is decided by the caller.
+        """
         if not self._settings.fence_silent_hosts:
-            return
+            return None
         self._fenced_from(name)
         self._number += 1
         number = self._number
         await self._hosts.send(name, m.RenewLease(session=self._session, number=number, heard=self._heard.get(name)))
         self._fenced_at[name] = self._lease_end()
-        self._heard[name] = number
+        return number
 
     def _fenced_from(self, name: str) -> float:
         """A host we have not heard yet may have been heard by who was here before us, a moment ago."""
@@ -126,18 +128,30 @@ class HostWatch:
     def _lease_end(self) -> float:
         return self._clock.monotonic() + self._settings.lease_seconds + LEASE_MARGIN_SECONDS
 
-    async def _mark(self, name: str, *, up: bool) -> None:
-        now_us = self._clock.now_us()
-        if await self._db.write_async(lambda tx: host_records.set_up(tx, name, up=up, now_us=now_us)):
-            log.warning("%s is %s", name, "up" if up else "down")
+    async def _mark_down(self, name: str) -> None:
+        """A host is silent for too long, and where it has a lease, without one."""
 
-    async def _correct(self, name: str, correction: drift.Correction) -> None:
+        def record(tx: Tx) -> bool:
+            now_us = self._clock.now_us()
+            if not host_records.set_up(tx, name, up=False, now_us=now_us):
+                return False
+            fenced = self._settings.fence_silent_hosts
+            finding, done = ("lease-run-out", FENCED) if fenced else ("host-silent", NOT_FENCED)
+            findings.note(tx, WATCH, finding, done, now_us=now_us, host=name)
+            return True
+
+        if await self._db.write_async(record):
+            log.warning("%s is down", name)
+            self.lost.set()
+
+    async def _correct(self, name: str, correction: drift.Correction) -> bool:
+        """What the host has to do; False if that failed, and will be tried in the next round."""
         command: dict[str, Any] = {
             "server_id": correction.server_id,
             "operation_id": "reconciler",
             "generation": correction.generation,
         }
-        done = "record corrected"
+        done, failed = "record corrected", False
         try:
             if correction.destroy:
                 await self._hosts.send(name, m.Destroy(**command))
@@ -152,16 +166,55 @@ class HostWatch:
         except m.StaleGeneration:
             done = "left alone: an operation has begun"
         except m.HostError as error:
-            done = f"failed, will retry: {error}"
+            done, failed = f"failed, will retry: {error}", True
         log.warning(
             "%s: %s of server %s (%s): %s", name, correction.finding, correction.server_id, correction.seen, done
         )
-        self.found.append(
-            Found(
-                at_us=self._clock.now_us(),
-                host=name,
-                server_id=correction.server_id,
-                finding=correction.finding.value,
-                done=done,
-            )
+        await self._note(name, correction.finding.value, done, server_id=correction.server_id)
+        return not failed
+
+    async def _note(self, host: str, finding: str, done: str, *, server_id: str) -> None:
+        now_us = self._clock.now_us()
+        await self._db.write_async(
+            lambda tx: findings.note(tx, WATCH, finding, done, now_us=now_us, host=host, server_id=server_id)
         )
+
+
+class Leftovers:
+    """Gives back what is left over in the records themselves (`compute.leftovers`), on timer."""
+
+    def __init__(self, *, db: Database, clock: Clock, settings: Settings) -> None:
+        self._db = db
+        self._clock = clock
+        self._settings = settings
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._watch(), name="leftovers")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        while True:
+            await self._clock.sleep(self._settings.host_silent_seconds * 3)
+            try:
+                await self.round()
+            except Exception:
+                log.exception("looking for what is left over failed, will retry")
+
+    async def round(self) -> None:
+        def look(tx: Tx) -> list[leftovers.Leftover]:
+            now_us = self._clock.now_us()
+            found = leftovers.give_back(tx, now_us)
+            for one in found:
+                findings.note(
+                    tx, "leftovers", one.finding.value, "given back", now_us=now_us, host=one.host,
+                    server_id=one.server_id,
+                )  # fmt: skip
+            return found
+
+        for one in await self._db.write_async(look):
+            log.warning("%s of server %s at %s: given back", one.finding, one.server_id, one.host)

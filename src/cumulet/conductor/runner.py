@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from cumulet.clock import Clock
+from cumulet.compute import findings
 from cumulet.conductor.saga import (
     Failure,
     Final,
@@ -272,6 +273,9 @@ class Runner:
             return None
         if row.lease_owner not in (None, self.name) and row.lease_until_us >= now:
             return None
+        if row.lease_owner not in (None, self.name):
+            done = f"taken over from {row.lease_owner} at step {row.position + 1}"
+            findings.note(tx, "operations", f"{row.saga}-without-conductor", done, now_us=now, server_id=row.subject)
         tx.run(
             _CHANGE,
             {

@@ -92,7 +92,7 @@ class HostLease(Protocol):
 
     @property
     def valid(self) -> bool: ...
-    def asked(self, session: str, number: int, heard: int | None) -> None: ...
+    async def renew(self, session: str, number: int, heard: int | None) -> None: ...
 
 
 # These may come while another command for the same guest is at work: they are what ends it.
@@ -147,7 +147,7 @@ class Agent:
                 return await driver.facts()
             case m.RenewLease(session=session, number=number, heard=heard):
                 if self._lease is not None:
-                    await asyncio.to_thread(self._lease.asked, session, number, heard)
+                    await self._lease.renew(session, number, heard)
                 return None
             case m.AskGuests():
                 known = self._fence.known()

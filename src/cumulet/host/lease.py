@@ -8,10 +8,12 @@ twice in between. The clock is the kernel's boot time, which goes on while the m
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import OrderedDict
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -42,18 +44,49 @@ def seconds_left(file: Path) -> float:
     return expiry.at - now() if expiry.boot_id == boot_id() else 0.0
 
 
-class Lease:
-    """The agent's side: it renews the file, the watchdog only reads it."""
+class ExpiryFile:
+    """Where a host notes when its lease ends: the agent writes it, the watchdog only reads it."""
 
-    def __init__(self, file: Path, *, seconds: float) -> None:
+    def __init__(self, file: Path) -> None:
         self._file = file
+
+    def now(self) -> float:
+        return now()
+
+    def left(self) -> float:
+        return seconds_left(self._file)
+
+    def end_at(self, at: float) -> None:
+        """Not fsynced: it says nothing to another boot."""
+        fresh = self._file.with_suffix(".new")
+        fresh.write_bytes(msgspec.json.encode(Expiry(boot_id=boot_id(), at=at)))
+        fresh.replace(self._file)
+
+
+class Noted(Protocol):
+    """`ExpiryFile`, or the simulation's."""
+
+    def now(self) -> float: ...
+    def left(self) -> float: ...
+    def end_at(self, at: float) -> None: ...
+
+
+class Lease:
+    """The agent's side: it notes when the lease ends."""
+
+    def __init__(self, noted: Noted, *, seconds: float) -> None:
+        self._noted = noted
         self._seconds = seconds
         self._answered: OrderedDict[tuple[str, int], float] = OrderedDict()
         self._renewing = threading.Lock()
 
     @property
     def valid(self) -> bool:
-        return seconds_left(self._file) > 0
+        return self._noted.left() > 0
+
+    async def renew(self, session: str, number: int, heard: int | None) -> None:
+        """`asked`, off the event loop: it may have to write, and to start a watchdog."""
+        await asyncio.to_thread(self.asked, session, number, heard)
 
     def asked(self, session: str, number: int, heard: int | None) -> None:
         """A question has come; it will be answered now. `heard`: the newest answer that reached who asks.
@@ -62,14 +95,9 @@ class Lease:
         """
         with self._renewing:
             answered_at = self._answered.get((session, heard)) if heard is not None else None
-            if answered_at is not None and answered_at + self._seconds - now() > seconds_left(self._file):
-                self._write(answered_at + self._seconds)
-            self._answered[session, number] = now()
+            now = self._noted.now()
+            if answered_at is not None and answered_at + self._seconds - now > self._noted.left():
+                self._noted.end_at(answered_at + self._seconds)
+            self._answered[session, number] = now
             while len(self._answered) > _REMEMBERED:
                 self._answered.popitem(last=False)
-
-    def _write(self, at: float) -> None:
-        """Not fsynced: it says nothing to another boot."""
-        fresh = self._file.with_suffix(".new")
-        fresh.write_bytes(msgspec.json.encode(Expiry(boot_id=boot_id(), at=at)))
-        fresh.replace(self._file)

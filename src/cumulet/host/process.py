@@ -22,7 +22,7 @@ from cumulet.host import watchdog
 from cumulet.host.agent import Agent, FileFence
 from cumulet.host.client import Hosts
 from cumulet.host.driver import GuestState
-from cumulet.host.lease import Lease
+from cumulet.host.lease import ExpiryFile, Lease
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class WatchedLease(Lease):
     """Renewed only while the watchdog lives; one that has ended is started again first."""
 
     def __init__(self, state: Path, *, seconds: float) -> None:
-        super().__init__(watchdog.lease_file(state), seconds=seconds)
+        super().__init__(ExpiryFile(watchdog.lease_file(state)), seconds=seconds)
         self._state = state
         watchdog.ensure(state)
 
@@ -104,6 +104,7 @@ async def _only_one(state: Path) -> AsyncIterator[None]:
     lock = os.open(state / watchdog.AGENT_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+        watchdog.note_agent(state)
         yield
     finally:
         os.close(lock)

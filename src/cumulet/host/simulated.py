@@ -296,6 +296,9 @@ class SimulatedDriver:
         found = self._guests.get(guest.server_id)
         if found is not None and found.state is not GuestState.INCOMING:
             raise DriverError(f"guest {guest.server_id} is {found.state} on {self.name}")
+        if found is not None and found.incoming_complete:
+            # As with QEMU: the request is a late one, and what is here may be the only copy.
+            raise DriverError("HOLDS_STATE: this destination has taken a guest's state; resume or destroy it")
         if guest.machine_type != MACHINE_TYPE or guest.cpu_model != CPU_MODEL:
             raise DriverError(f"{self.name} cannot run {guest.machine_type} with {guest.cpu_model}")
         fresh = SimulatedGuest(guest=guest, state=GuestState.INCOMING, incoming_from=source_host)

@@ -1,5 +1,6 @@
 """A host's watchdog: a tiny process that kills the host's guests when its lease has run out, whatever the agent does.
 
+It kills the agent first: what that was told while there was a lease, it might finish, and start a guest, without one.
 It shares nothing with the agent but files: the lease it reads, and what each guest's process noted about itself. The
 agent starts one whenever there is none, and it ends when there is nothing left to watch: no lease, no guest, no agent.
 """
@@ -17,9 +18,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
 from cumulet.host import lease
 from cumulet.host.qemu import process
-from cumulet.host.qemu.record import folders
+from cumulet.host.qemu.record import ProcessId, folders
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +35,15 @@ AGENT_LOCK = "agent.lock"
 def watch(state: Path) -> None:
     """Be the watchdog of the host whose agent keeps its things in `state`, unless there is one."""
     with _lock(state / LOCK, seconds=START_SECONDS) as alone:
+        had_lease = False
         while alone:
             left = lease.seconds_left(lease_file(state))
-            if left <= 0:
+            if left > 0:
+                had_lease = True
+            else:
+                if had_lease and kill_agent(state):
+                    log.warning("the lease has run out: the agent killed, with what it was at")
+                had_lease = False
                 killed = kill_guests(state)
                 if killed:
                     log.warning("the lease has run out: %s guests killed", killed)
@@ -47,22 +56,38 @@ def lease_file(state: Path) -> Path:
     return state / "lease.json"
 
 
+def note_agent(state: Path) -> None:
+    """The agent of this host, which holds its lock, says who it is."""
+    identity = process.identify(os.getpid())
+    (state / AGENT_LOCK).write_bytes(msgspec.json.encode(identity))
+
+
+def kill_agent(state: Path) -> bool:
+    """SIGKILL to this host's agent, stopped or hung; whether it lived. Whoever keeps it starts the next one."""
+    try:
+        noted = msgspec.json.decode((state / AGENT_LOCK).read_bytes(), type=ProcessId)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return False
+    return _kill(noted)
+
+
 def kill_guests(state: Path) -> int:
     """SIGKILL to every guest's process of this host, stopped or hung; how many lived."""
-    killed = 0
-    for folder in folders(state / "qemu" / "guests"):
-        noted = folder.read_process()
-        if noted is None:
-            continue
-        with contextlib.suppress(ProcessLookupError):
-            handle = os.pidfd_open(noted.pid)
-            try:
-                if process.identify(noted.pid) == noted:
-                    signal.pidfd_send_signal(handle, signal.SIGKILL)
-                    killed += 1
-            finally:
-                os.close(handle)
-    return killed
+    noted = (folder.read_process() for folder in folders(state / "qemu" / "guests"))
+    return sum(_kill(guest) for guest in noted if guest is not None)
+
+
+def _kill(noted: ProcessId) -> bool:
+    """Exactly this process, and no later one with its number."""
+    with contextlib.suppress(ProcessLookupError):
+        handle = os.pidfd_open(noted.pid)
+        try:
+            if process.identify(noted.pid) == noted:
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+                return True
+        finally:
+            os.close(handle)
+    return False
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ from cumulet.network.store import (
     in_parts,
     networks,
     port_addresses,
+    port_bindings,
     port_security_groups,
     ports,
     security_groups,
@@ -339,6 +340,15 @@ _ANY = sa.select(ports.c.id).where(ports.c.server_id == sa.bindparam("of_server_
 def any_port_of(server_id: sa.ColumnElement[Any]) -> sa.Exists:
     """Whether a server has ports, for compute's own statements."""
     return sa.exists().where(ports.c.server_id == server_id)
+
+
+def bound_elsewhere(server_id: sa.ColumnElement[Any], host: sa.ColumnElement[Any]) -> sa.Exists:
+    """Whether a port of a server has a binding that is not the active one to `host`, for compute's own statements."""
+    return sa.exists().where(
+        ports.c.server_id == server_id,
+        port_bindings.c.port_id == ports.c.id,
+        sa.or_(port_bindings.c.host != host, ~port_bindings.c.active),
+    )
 
 
 def has_ports(tx: Tx, server_id: str) -> bool:

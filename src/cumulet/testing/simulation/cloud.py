@@ -7,10 +7,13 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from cumulet.compute.automatic_restart import AutomaticRestart
 from cumulet.compute.sagas import SAGAS
-from cumulet.conductor.reconcilers import HostWatch
+from cumulet.compute.store import hosts
+from cumulet.conductor.reconcilers import HostWatch, Leftovers
 from cumulet.conductor.runner import Runner
 from cumulet.db.engine import Tx
 from cumulet.host.client import Hosts
@@ -23,8 +26,10 @@ from cumulet.testing.simulation.invariants import Broken
 from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
 from cumulet.web.context import Cloud
 
-HOST_MEMORY_MIB = 6144
+HOST_MEMORY_MIB = (4096, 6144, 16384)
+"""Of a run's machines: near their limit, and with room."""
 
+_SERVICE = sa.select(hosts.c.service_uuid).where(hosts.c.name == sa.bindparam("of_name"))
 _OVER = """
 SELECT i.provider_id, i.resource_class, sum(a.used)
 FROM inventories i JOIN allocations a ON a.provider_id = i.provider_id AND a.resource_class = i.resource_class
@@ -42,17 +47,20 @@ class SimulatedCloud:
         self.weather = weather
         self.say = say
         self._broken: Broken | None = None
+        fenced = random.random() < 0.5
         self.settings = Settings(
             state_dir=state_dir(),
             database_url="sqlite://",
             host_names=tuple(f"host{n}" for n in range(1, random.choice((2, 2, 3, 4)) + 1)),
             host_silent_seconds=2.0,
-            lease_seconds=2.0,
+            lease_seconds=4.0 if fenced else 2.0,
+            fence_silent_hosts=fenced,
+            restart_servers_of_lost_hosts=random.random() < 0.4,
             migration_progress_timeout_seconds=5.0,
             migration_timeout_seconds_per_gib=8.0,
             simulated_speed=1.0,
             simulated_vcpus=16,
-            simulated_memory_mib=HOST_MEMORY_MIB,
+            simulated_memory_mib=random.choice(HOST_MEMORY_MIB),
             simulated_disk_gib=64,
         )
         self.clock = VirtualClock(loop, random)
@@ -69,10 +77,17 @@ class SimulatedCloud:
                 name=name, world=self.world, clock=self.clock, settings=self.settings, directory=None
             )
             driver.changed = self._check_running
-            machine = self.machines[name] = Machine(name, driver, weather, random)
+            machine = self.machines[name] = Machine(
+                name, driver, weather, random, loop=loop,
+                lease_seconds=self.settings.lease_seconds if self.settings.fence_silent_hosts else None,
+            )  # fmt: skip
             self.hosts.add(name, UnreliableLink(machine, weather, random))
         self.runners: list[Runner] = []
         self.watch: HostWatch | None = None
+        self.restart: AutomaticRestart
+        self.leftovers: Leftovers
+        self._watcher: Runner | None = None
+        """In whose process the watch lives."""
         self._conductors = random.choice((1, 1, 2))
         self._down: set[asyncio.Task[None]] = set()
 
@@ -97,17 +112,39 @@ class SimulatedCloud:
             db=self.db, clock=clock, settings=self.settings, hosts=self.hosts, sagas=SAGAS,
             name=f"runner-{clock.uuid()[:8]}", alone=self._conductors == 1,
         )  # fmt: skip
-        if self.watch is None:
-            self.watch = HostWatch(db=self.db, clock=self.clock, settings=self.settings, hosts=self.hosts)
-            await self.watch.start()
+        watching = self._watcher is None
+        if watching:
+            self._watcher = runner
         while True:
             try:
+                if watching:
+                    await self._start_watch(runner)
                 await runner.start()
                 break
             except DBAPIError:
                 # A process that cannot reach its database at start ends, and is started again.
+                if watching:
+                    self._kill_watch()
                 await asyncio.sleep(0.5)
         self.runners.append(runner)
+
+    async def _start_watch(self, runner: Runner) -> None:
+        """Beside one conductor only, as in `cumulet.cloud`: hosts, and what follows when they are lost."""
+        self.watch = HostWatch(db=self.db, clock=runner.clock, settings=self.settings, hosts=self.hosts)
+        self.restart = AutomaticRestart(
+            db=self.db, clock=runner.clock, settings=self.settings, wake=_Wake(self), lost=self.watch.lost
+        )
+        self.leftovers = Leftovers(db=self.db, clock=runner.clock, settings=self.settings)
+        await self.watch.start()
+        self.restart.start()
+        self.leftovers.start()
+
+    def _kill_watch(self) -> None:
+        if self.watch is not None:
+            for task in (*self.watch._tasks, self.restart._task, self.leftovers._task):
+                if task is not None:
+                    task.cancel()
+            self.watch = None
 
     # -- invariants that hold always
 
@@ -143,7 +180,7 @@ class SimulatedCloud:
         """Maybe break something; says what kind of thing, and the story."""
         weather = self.weather
         machine = random.choice(list(self.machines.values()))
-        pause = random.uniform(0.0, 6.0)
+        pause = random.uniform(0.0, 9.0)
         kinds: tuple[tuple[str, Callable[[], str]], ...] = (
             ("conductor_crash", lambda: self._crash_conductor(random, pause)),
             ("agent_crash", lambda: self._crash_agent(machine, pause)),
@@ -151,6 +188,7 @@ class SimulatedCloud:
             ("guest_crash", lambda: self._crash_guest(machine, random)),
             ("partition", lambda: self._cut_off(machine, pause)),
             ("clock_jump", lambda: self._jump(random)),
+            ("host_lost", lambda: self._lose_host(machine, random)),
         )
         for kind, do in kinds:
             if random.random() < getattr(weather, kind):
@@ -173,6 +211,9 @@ class SimulatedCloud:
             return "a conductor was to crash, but none is up"
         runner = self.runners.pop(random.randrange(len(self.runners)))
         _kill(runner)
+        if runner is self._watcher:
+            self._watcher = None
+            self._kill_watch()
         self._later(pause, self._start_conductor)
         return f"{runner.name} is killed, another starts in {pause:.1f} s"
 
@@ -185,6 +226,34 @@ class SimulatedCloud:
         machine.lose_power()
         self._later(pause, machine.start_agent)
         return f"{machine.name} loses power, back in {pause:.1f} s"
+
+    def _lose_host(self, machine: Machine, random: Random) -> str:
+        """An administrator switches a machine off for good, and only then says so; much later it comes back."""
+        if not machine.powered:
+            return f"{machine.name} is off already"
+        machine.power_off()
+        away = random.uniform(2.0, 15.0)
+
+        async def story() -> None:
+            await self._force_down(machine.name, down=True)
+            await asyncio.sleep(away)
+            await self._force_down(machine.name, down=False)
+            machine.power_on()
+
+        self._later(0.0, story)
+        return f"{machine.name} is switched off, and forced down, for {away:.1f} s"
+
+    async def _force_down(self, name: str, *, down: bool) -> None:
+        """As often as it takes."""
+        row = self.db.read(lambda tx: tx.first(_SERVICE, {"of_name": name}))
+        assert row is not None
+        while True:
+            status, _ = await self.request(
+                "admin", "PUT", f"/compute/v2.1/os-services/{row.service_uuid}", {"forced_down": down}
+            )
+            if status == 200:
+                return
+            await asyncio.sleep(0.2)
 
     def _crash_guest(self, machine: Machine, random: Random) -> str:
         guests = list(machine.driver.present())
@@ -222,9 +291,11 @@ class SimulatedCloud:
 
     # -- requests
 
-    async def request(self, caller: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    async def request(
+        self, caller: str, method: str, path: str, body: Any = None, *, version: str = "2.96"
+    ) -> tuple[int, Any]:
         """One request through the real dispatcher; answers status and JSON."""
-        return await request(self.app, caller, method, path, body)
+        return await request(self.app, caller, method, path, body, version=version)
 
 
 def _kill(runner: Runner) -> None:

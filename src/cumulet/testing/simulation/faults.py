@@ -27,6 +27,7 @@ class Weather:
     guest_crash: float = 0.0
     partition: float = 0.0
     clock_jump: float = 0.0
+    host_lost: float = 0.0
 
     def calm(self) -> None:
         """The faults heal: from here on nothing goes wrong any more."""
@@ -37,7 +38,7 @@ class Weather:
 _WORST = {
     "lost": 0.15, "slow": 0.2, "twice": 0.15, "verb_fails_before": 0.1, "verb_fails_after": 0.1, "verb_hangs": 0.05,
     "commit_fails": 0.05, "commit_unknown": 0.05, "conductor_crash": 0.2, "agent_crash": 0.2, "host_crash": 0.08,
-    "guest_crash": 0.08, "partition": 0.15, "clock_jump": 0.1,
+    "guest_crash": 0.08, "partition": 0.15, "clock_jump": 0.1, "host_lost": 0.06,
 }  # fmt: skip
 
 

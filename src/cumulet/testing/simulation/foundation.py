@@ -150,11 +150,13 @@ def _image() -> image_store.Image:
     )  # fmt: skip
 
 
-async def request(app: App, caller: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+async def request(
+    app: App, caller: str, method: str, path: str, body: Any = None, *, version: str = "2.96"
+) -> tuple[int, Any]:
     """One request through the real dispatcher; answers status and JSON."""
     content = msgspec.json.encode(body) if body is not None else b""
     path, _, query = path.partition("?")
-    headers = [(b"x-auth-token", caller.encode()), (b"openstack-api-version", b"compute 2.96")]
+    headers = [(b"x-auth-token", caller.encode()), (b"openstack-api-version", b"compute " + version.encode())]
     if content:
         headers += [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
     scope = {

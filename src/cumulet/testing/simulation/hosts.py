@@ -10,9 +10,15 @@ from typing import Any
 from cumulet.host import messages as m
 from cumulet.host.agent import Agent, MemoryFence
 from cumulet.host.driver import DriverError, GuestState, MigrationPhase
+from cumulet.host.lease import Lease
 from cumulet.host.simulated import SimulatedDriver, SimulatedGuest
 from cumulet.testing.simulation.faults import Weather
+from cumulet.testing.simulation.virtual_time import VirtualLoop
 
+CLOCK_RATE_ERROR = 0.01
+WATCHDOG_LATE_SECONDS = 0.5
+"""How long after the end of a lease the last guest is gone: a look, a kill, and some scheduling."""
+AGENT_RESTART_SECONDS = 0.3
 CONNECTION_LOST_SECONDS = 2.0
 """How long it takes at most to learn that a connection is dead."""
 
@@ -82,23 +88,88 @@ class UnreliableDriver:
         return unreliable
 
 
-class Machine:
-    """One host: a hypervisor that outlives its agent, a fence on its disk, an agent that may be dead."""
+class Watchdog:
+    """As `host.watchdog`: what ends when the lease does, whatever the agent does. It is also the lease's note.
 
-    def __init__(self, name: str, driver: FragileDriver, weather: Weather, random: Random) -> None:
+    Time is the machine's own, which runs a little fast or slow. It looks as seldom as it may: late, and not too late.
+    """
+
+    def __init__(self, loop: VirtualLoop, random: Random, fence: Callable[[], None]) -> None:
+        self._loop = loop
+        self._random = random
+        self._fence = fence
+        self._rate = random.uniform(1 - CLOCK_RATE_ERROR, 1 + CLOCK_RATE_ERROR)
+        self._started_at = random.uniform(0.0, 1e6)
+        self._ends_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self.fired = 0
+
+    def now(self) -> float:
+        return self._started_at + self._loop.now * self._rate
+
+    def left(self) -> float:
+        return self._ends_at - self.now()
+
+    def end_at(self, at: float) -> None:
+        self._ends_at = at
+        if self._timer is None:
+            self._look()
+
+    def forget(self) -> None:
+        """The machine boots: a lease of another boot is none."""
+        self._ends_at = 0.0
+
+    def _look(self) -> None:
+        left = self.left()
+        if left > 0:
+            late = self._random.uniform(0.0, WATCHDOG_LATE_SECONDS)
+            self._timer = self._loop.call_at(self._loop.now + left / self._rate + late, self._look)
+            return
+        self._timer = None
+        self.fired += 1
+        self._fence()
+
+
+class SimulatedLease(Lease):
+    """`host.lease.Lease`, whose notes cost no time."""
+
+    async def renew(self, session: str, number: int, heard: int | None) -> None:
+        self.asked(session, number, heard)
+
+
+class Machine:
+    """One host: a hypervisor that outlives its agent, a fence on its disk, an agent that may be dead.
+
+    `lease_seconds` None: it has no watchdog.
+    """
+
+    def __init__(
+        self, name: str, driver: FragileDriver, weather: Weather, random: Random, *, loop: VirtualLoop,
+        lease_seconds: float | None,
+    ) -> None:  # fmt: skip
         self.name = name
         self.driver = driver
         self.fence = MemoryFence()
         self.cut_off = False
+        self.powered = True
+        self.boots = 1
         self._weather = weather
         self._random = random
+        self._loop = loop
+        self._lease_seconds = lease_seconds
+        self.watchdog = Watchdog(loop, random, self.lose_lease) if lease_seconds is not None else None
         self._at_work: set[asyncio.Task[Any]] = set()
         self.agent: Agent | None = None
         self.start_agent()
 
     def start_agent(self) -> None:
+        if not self.powered or self.agent is not None:
+            return
         reliable: Any = UnreliableDriver(self.driver, self._weather, self._random)
-        self.agent = Agent(name=self.name, driver=reliable, fence=self.fence)
+        lease = None
+        if self.watchdog is not None and self._lease_seconds is not None:
+            lease = SimulatedLease(self.watchdog, seconds=self._lease_seconds)
+        self.agent = Agent(name=self.name, driver=reliable, fence=self.fence, lease=lease)
 
     def kill_agent(self) -> None:
         """What it was doing stops half-way; what the hypervisor was doing goes on."""
@@ -109,6 +180,25 @@ class Machine:
     def lose_power(self) -> None:
         self.kill_agent()
         self.driver.lose_power()
+        self.boots += 1
+        if self.watchdog is not None:
+            self.watchdog.forget()
+
+    def lose_lease(self) -> None:
+        """What the watchdog does: kill the agent, with what it is at, and every guest's process."""
+        if self.agent is not None:
+            self.kill_agent()
+            self._loop.call_later(AGENT_RESTART_SECONDS, self.start_agent)
+        self.driver.lose_power()
+
+    def power_off(self) -> None:
+        """An administrator pulls the plug; nothing starts here until it is put back."""
+        self.powered = False
+        self.lose_power()
+
+    def power_on(self) -> None:
+        self.powered = True
+        self.start_agent()
 
     async def deliver(self, message: m.Message) -> Any:
         """Let the agent handle a message; HostUnreachable if it dies meanwhile."""
@@ -136,7 +226,7 @@ class UnreliableLink:
 
     async def send(self, message: m.Message) -> Any:
         if self._random.random() < self._weather.twice:
-            late = asyncio.ensure_future(self._again(message, self._random.uniform(0.0, 10.0)))
+            late = asyncio.ensure_future(self._again(message, self._random.uniform(0.0, 10.0), self._machine.boots))
             self._late.add(late)
             late.add_done_callback(self._late.discard)
         await self._travel()
@@ -153,9 +243,10 @@ class UnreliableLink:
             await asyncio.sleep(random.uniform(0.0, CONNECTION_LOST_SECONDS))
             raise m.HostUnreachable(f"connection to {self._machine.name} lost")
 
-    async def _again(self, message: m.Message, delay: float) -> None:
+    async def _again(self, message: m.Message, delay: float, boot: int) -> None:
+        """Late, though not later than the machine's next boot: that ends its connections."""
         await asyncio.sleep(delay)
-        if not self._machine.cut_off:
+        if not self._machine.cut_off and self._machine.boots == boot:
             try:
                 await self._machine.deliver(message)
             except m.HostError:

@@ -1,0 +1,113 @@
+"""Automatic restart: servers that ran on a host that is lost for certain start on another one. Off by default.
+
+Lost for certain is what `evacuate` demands too: its lease has run out, or an administrator has said that it is fenced.
+A reconciler: no input; on event (a host went down) and on timer it does the same work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Any
+
+import sqlalchemy as sa
+
+from cumulet.clock import Clock
+from cumulet.compute import evacuation, findings, operations
+from cumulet.compute.model import PowerState, VmState
+from cumulet.compute.store import get_server, hosts, migrations, new_action, servers
+from cumulet.conductor import saga
+from cumulet.db.engine import Database, Tx
+from cumulet.settings import Settings
+
+log = logging.getLogger(__name__)
+
+AGAIN_SECONDS = 30.0
+"""A server whose evacuation failed - no host had room, perhaps - is tried again after so long."""
+
+_STRANDED = (
+    sa.select(servers.c.id)
+    .join(hosts, hosts.c.name == servers.c.host)
+    .where(
+        sa.or_(hosts.c.forced_down, sa.and_(~hosts.c.up, sa.bindparam("leased", type_=sa.Boolean()))),
+        servers.c.vm_state == VmState.ACTIVE,
+        servers.c.power_state == PowerState.RUNNING,
+        servers.c.task_state.is_(None),
+        servers.c.deleted_at_us.is_(None),
+        ~sa.exists().where(
+            migrations.c.server_id == servers.c.id,
+            migrations.c.type == "evacuation",
+            migrations.c.updated_at_us > sa.bindparam("since_us"),
+        ),
+    )
+    .order_by(servers.c.number)
+)
+
+
+class AutomaticRestart:
+    """Evacuates what ran on lost hosts. `lost` is set by whoever finds that a host is down."""
+
+    def __init__(self, *, db: Database, clock: Clock, settings: Settings, wake: Any, lost: asyncio.Event) -> None:
+        self._db = db
+        self._clock = clock
+        self._settings = settings
+        self._wake = wake
+        self._lost = lost
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        if self._settings.restart_servers_of_lost_hosts:
+            self._task = asyncio.create_task(self._watch(), name="automatic-restart")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.host_silent_seconds):
+                    await self._lost.wait()
+            self._lost.clear()
+            try:
+                await self.round()
+            except Exception:
+                log.exception("automatic restart failed, will retry")
+
+    async def round(self) -> None:
+        """Look at every lost host once."""
+        await self._db.write_async(self._restart_all)
+
+    def _restart_all(self, tx: Tx) -> None:
+        now = self._clock.now_us()
+        leased = self._settings.fence_silent_hosts
+        for row in tx.all(_STRANDED, {"leased": leased, "since_us": now - int(AGAIN_SECONDS * 1_000_000)}):
+            if saga.running_operation(tx, row.id) is None:
+                self._restart(tx, row.id, now)
+
+    def _restart(self, tx: Tx, server_id: str, now_us: int) -> None:
+        """As an administrator would, in the name of the server's owner."""
+        server = operations.next_generation(tx, get_server(tx, server_id), now_us)
+        assert server.host is not None
+        operation_id = self._clock.uuid()
+        action_id = new_action(
+            tx, server_id, "evacuate", request_id=f"req-{self._clock.uuid()}", user_id=server.user_id,
+            project_id=server.project_id, now_us=now_us, operation_id=operation_id,
+        )  # fmt: skip
+        operations.start_event(tx, action_id, "compute_rebuild_instance", host=server.host, now_us=now_us)
+        operations.settle(tx, server_id, now_us=now_us, task_state="rebuilding")
+        state = evacuation.first_state(
+            tx, server, operation_id, action_id, uuid=self._clock.uuid(), host=None, run=True, user_id=server.user_id,
+            project_id=server.project_id, now_us=now_us,
+        )  # fmt: skip
+        saga.begin(
+            tx, self._wake, evacuation.EVACUATION, operation_id=operation_id, subject=server_id, state=state,
+            now_us=now_us,
+        )  # fmt: skip
+        findings.note(
+            tx, "automatic-restart", "server-of-a-lost-host", "starts on another one", now_us=now_us, host=server.host,
+            server_id=server_id,
+        )  # fmt: skip
+        log.warning("%s ran on %s, which is lost: it starts elsewhere", server_id, server.host)

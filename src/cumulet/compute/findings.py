@@ -1,0 +1,53 @@
+"""What reconcilers found and did, kept for `cumulet status`: the newest of it, on any process that asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from cumulet.db.engine import Tx, metadata
+
+KEPT = 200
+
+findings = sa.Table(
+    "findings",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("reconciler", sa.String(32), nullable=False),
+    sa.Column("host", sa.String(255), nullable=False),
+    sa.Column("server_id", sa.String(36), nullable=False),
+    sa.Column("finding", sa.String(64), nullable=False),
+    sa.Column("done", sa.Text, nullable=False),
+    sa.Column("times", sa.Integer, nullable=False),
+    sa.Column("first_at_us", sa.BigInteger, nullable=False),
+    sa.Column("last_at_us", sa.BigInteger, nullable=False),
+)
+
+_SAME = sa.and_(
+    *(
+        findings.c[name] == sa.bindparam(f"of_{name}", type_=findings.c[name].type)
+        for name in ("reconciler", "host", "server_id", "finding", "done")
+    )
+)
+_AGAIN = sa.update(findings).where(_SAME).values(times=findings.c.times + 1)
+_INSERT = sa.insert(findings)
+_NEWEST = sa.select(findings).order_by(findings.c.last_at_us.desc(), findings.c.id.desc()).limit(KEPT)
+_NUMBERS = (
+    sa.select(findings.c.id).order_by(findings.c.last_at_us.desc(), findings.c.id.desc()).offset(KEPT).limit(KEPT)
+)
+_DROP = sa.delete(findings).where(findings.c.id == sa.bindparam("of_id"))
+
+
+def note(tx: Tx, reconciler: str, finding: str, done: str, *, now_us: int, host: str = "", server_id: str = "") -> None:
+    """The same again, of the same thing, is counted; what is older than the newest `KEPT` is forgotten."""
+    what = {"reconciler": reconciler, "host": host, "server_id": server_id, "finding": finding, "done": done}
+    if tx.changed(_AGAIN, {f"of_{name}": value for name, value in what.items()} | {"last_at_us": now_us}):
+        return
+    tx.execute(_INSERT, {**what, "times": 1, "first_at_us": now_us, "last_at_us": now_us})
+    for row in tx.all(_NUMBERS):
+        tx.execute(_DROP, {"of_id": row.id})
+
+
+def newest(tx: Tx) -> list[Any]:
+    return tx.all(_NEWEST)

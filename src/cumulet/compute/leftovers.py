@@ -1,0 +1,101 @@
+"""What no server and no operation holds any more: shares in placement, ports' bindings. Found, and given back.
+
+The sagas leave nothing of it; this is for what a mistake in them, or a hand in the database, has left. It looks only
+at what compute knows: consumers that are servers or migrations, ports that are servers'. What an operation is at is
+its own affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+
+import msgspec
+import sqlalchemy as sa
+
+from cumulet.compute.resized import resized_servers
+from cumulet.compute.store import migrations, servers
+from cumulet.conductor.saga import operations
+from cumulet.db.engine import Tx
+from cumulet.network import for_compute as network
+from cumulet.placement import allocations as placement
+from cumulet.placement.store import allocations, resource_providers
+
+
+class Finding(StrEnum):
+    """What was found."""
+
+    SHARE_OF_NOBODY = "share-of-nobody"
+    SHARE_ELSEWHERE = "share-elsewhere"
+    BINDING_ELSEWHERE = "binding-elsewhere"
+    PORT_OF_NOBODY = "port-of-nobody"
+
+
+class Leftover(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was left over, at `host`, and has been given back in the same transaction."""
+
+    finding: Finding
+    server_id: str
+    host: str
+
+
+_AT_WORK = sa.exists().where(operations.c.subject == servers.c.id, operations.c.ended_at_us.is_(None))
+_HELD = sa.select(allocations.c.consumer_uuid, resource_providers.c.name.label("provider")).join(
+    resource_providers, resource_providers.c.id == allocations.c.provider_id
+)
+_OF_SERVERS = (
+    _HELD.join(servers, servers.c.id == allocations.c.consumer_uuid)
+    .add_columns(servers.c.id.label("server_id"), servers.c.host, servers.c.deleted_at_us)
+    .where(
+        ~_AT_WORK,
+        sa.or_(
+            servers.c.deleted_at_us.is_not(None),
+            servers.c.host.is_(None),
+            servers.c.host != resource_providers.c.name,
+        ),
+    )
+    .distinct()
+)
+_OF_MIGRATIONS = (
+    _HELD.join(migrations, migrations.c.uuid == allocations.c.consumer_uuid)
+    .join(servers, servers.c.id == migrations.c.server_id)
+    .add_columns(servers.c.id.label("server_id"))
+    .where(~_AT_WORK, ~sa.exists().where(resized_servers.c.migration_uuid == migrations.c.uuid))
+    .distinct()
+)
+_PORTS_OF_NOBODY = sa.select(servers.c.id).where(
+    ~_AT_WORK, servers.c.deleted_at_us.is_not(None), network.any_port_of(servers.c.id)
+)
+_BOUND_ELSEWHERE = sa.select(servers.c.id, servers.c.host).where(
+    ~_AT_WORK,
+    servers.c.deleted_at_us.is_(None),
+    servers.c.host.is_not(None),
+    network.bound_elsewhere(servers.c.id, servers.c.host),
+)
+
+
+def give_back(tx: Tx, now_us: int) -> list[Leftover]:
+    """Look at everything once; answer what was left over, and is not any more."""
+    return [*_shares(tx, now_us), *_ports(tx)]
+
+
+def _shares(tx: Tx, now_us: int) -> Iterator[Leftover]:
+    for row in tx.all(_OF_SERVERS):
+        nobody = row.deleted_at_us is not None or row.host is None
+        placement.release(tx, consumer=row.consumer_uuid, provider=row.provider, now_us=now_us)
+        finding = Finding.SHARE_OF_NOBODY if nobody else Finding.SHARE_ELSEWHERE
+        yield Leftover(finding=finding, server_id=row.server_id, host=row.provider)
+    for row in tx.all(_OF_MIGRATIONS):
+        placement.release(tx, consumer=row.consumer_uuid, provider=row.provider, now_us=now_us)
+        yield Leftover(finding=Finding.SHARE_OF_NOBODY, server_id=row.server_id, host=row.provider)
+
+
+def _ports(tx: Tx) -> Iterator[Leftover]:
+    for row in tx.all(_PORTS_OF_NOBODY):
+        network.release(tx, row.id)
+        yield Leftover(finding=Finding.PORT_OF_NOBODY, server_id=row.id, host="")
+    for row in tx.all(_BOUND_ELSEWHERE):
+        bound = network.binding_hosts(tx, row.id).values()
+        others = {host for port in bound for host in (port.active, *port.inactive)} - {row.host}
+        network.activate_binding(tx, row.id, row.host)
+        yield Leftover(finding=Finding.BINDING_ELSEWHERE, server_id=row.id, host=", ".join(sorted(others)))

@@ -1,0 +1,96 @@
+"""What was left over in the records is found and given back; what something holds is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from cumulet.compute.store import migrations
+from cumulet.db.engine import Tx
+from cumulet.network import for_compute as network
+from cumulet.placement import allocations as placement
+from cumulet.testing import Client, TestCloud
+
+from .test_live_migration import create_pair, host_of, last_migration, leftovers, other
+
+SHARE = {"VCPU": 1, "MEMORY_MB": 64}
+
+
+@pytest.fixture
+def server(member: Client) -> str:
+    return create_pair(member, networks="auto")[0]
+
+
+def found(admin: Client, server: str) -> list[tuple[str, str | None]]:
+    answer: list[dict[str, Any]] = admin.compute("GET", "/cumulet/findings")["findings"]
+    return sorted((one["finding"], one["host"]) for one in answer if one["server_id"] == server)
+
+
+def look(cloud: TestCloud) -> None:
+    cloud.await_(cloud.embedded.leftovers.round())
+
+
+def claim(cloud: TestCloud, consumer: str, host: str) -> None:
+    def write(tx: Tx) -> None:
+        placement.claim(tx, consumer=consumer, provider=host, resources=SHARE, project_id="p", user_id="u", now_us=1)
+
+    cloud.embedded.db.write(write)
+
+
+def test_a_share_on_a_host_that_is_not_the_servers(cloud: TestCloud, admin: Client, server: str) -> None:
+    host = host_of(admin, server)
+    before = leftovers(cloud, admin, server)
+    claim(cloud, server, other(host))
+    look(cloud)
+    assert leftovers(cloud, admin, server) == before
+    assert found(admin, server) == [("share-elsewhere", other(host))]
+
+
+def test_the_share_of_a_move_that_has_ended(cloud: TestCloud, admin: Client, server: str) -> None:
+    host = host_of(admin, server)
+    assert admin.action(server, {"os-migrateLive": {"host": None, "block_migration": "auto"}}).status == 202
+    admin.wait("the move", lambda: last_migration(admin, server)["status"] == "completed")
+    cloud.idle()
+    uuid = cloud.embedded.db.read(
+        lambda tx: tx.scalar(sa.select(migrations.c.uuid).where(migrations.c.server_id == server))
+    )
+    claim(cloud, uuid, host)
+    look(cloud)
+    assert cloud.embedded.db.read(lambda tx: placement.held(tx, uuid)) == {}
+    assert found(admin, server) == [("share-of-nobody", host)]
+
+
+def test_share_and_ports_of_a_deleted_server(cloud: TestCloud, admin: Client, member: Client, server: str) -> None:
+    host = host_of(admin, server)
+    assert member.compute("DELETE", f"/servers/{server}").status == 204
+    admin.wait("the server to be gone", lambda: admin.compute("GET", f"/servers/{server}").status == 404)
+    claim(cloud, server, host)
+    look(cloud)
+    assert cloud.embedded.db.read(lambda tx: placement.held(tx, server)) == {}
+    assert found(admin, server) == [("share-of-nobody", host)]
+
+
+def test_a_binding_to_another_host(cloud: TestCloud, admin: Client, server: str) -> None:
+    before = leftovers(cloud, admin, server)
+    elsewhere = other(host_of(admin, server))
+    cloud.embedded.db.write(lambda tx: network.add_binding(tx, server, elsewhere))
+    look(cloud)
+    assert leftovers(cloud, admin, server) == before
+    assert all(
+        not bound.inactive for bound in cloud.embedded.db.read(lambda tx: network.binding_hosts(tx, server)).values()
+    )
+    assert found(admin, server) == [("binding-elsewhere", elsewhere)]
+
+
+def test_a_share_that_placements_users_made_is_theirs(cloud: TestCloud, admin: Client, server: str) -> None:
+    mine = "11111111-2222-4333-8444-555555555555"
+    claim(cloud, mine, "host1")
+    look(cloud)
+    assert cloud.embedded.db.read(lambda tx: placement.held(tx, mine)) == {"host1": SHARE}
+
+
+def test_with_nothing_left_over_nothing_is_found(cloud: TestCloud, admin: Client, server: str) -> None:
+    look(cloud)
+    assert found(admin, server) == []
