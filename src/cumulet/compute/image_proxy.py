@@ -86,14 +86,19 @@ def replace_image_metadata(call: Call[Image, ManyItems]) -> dict[str, Any]:
     return _set(call, call.body.metadata)
 
 
+def _image_of_item(call: Call[Image, OneItem]) -> Image:
+    """The image in sight; before that, what path and body name is the same item."""
+    if call.path["key"] not in call.body.meta:
+        raise BadRequest("Request body and URI mismatch")
+    return image_in_sight(call)
+
+
 @COMPUTE.operation(
-    "PUT", METADATA + "/{key}", rules=(Rule(MODIFY_IMAGE),), target=image_in_sight, facts=facts_of_call, body=OneItem,
+    "PUT", METADATA + "/{key}", rules=(Rule(MODIFY_IMAGE),), target=_image_of_item, facts=facts_of_call, body=OneItem,
     until=LAST_METADATA,
 )  # fmt: skip
 def set_image_metadata_item(call: Call[Image, OneItem]) -> dict[str, Any]:
     """Set one property."""
-    if call.path["key"] not in call.body.meta:
-        raise BadRequest("Request body and URI mismatch")
     _set(call, {**call.target.properties, **call.body.meta})
     return {"meta": call.body.meta}
 
