@@ -59,6 +59,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.up", "ca"): STARTS,
     ("cli.up", "db.schema"): STARTS,
     ("cli.up", "web.log"): STARTS,
+    ("cli.up", "web.policy"): STARTS,
     ("cli.up", "web.server"): STARTS,
     ("cli.setting_options", "settings"): STARTS,
     ("cli.agent", "host.process"): STARTS,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import pkcs12
 
 from cumulet.testing import Client
 from tests.api.test_compute_servers import ask_for
@@ -31,6 +35,21 @@ def test_a_generated_key_is_shown_once_and_only_up_to_2_91(member: Client) -> No
     assert made["keypair"]["private_key"].startswith("-----BEGIN RSA PRIVATE KEY-----")
     assert "private_key" not in member.compute("GET", "/os-keypairs/made")["keypair"]
     assert member.compute("POST", "/os-keypairs", {"keypair": {"name": "no"}}, version="2.92").status == 400
+
+
+def test_a_generated_certificate_comes_with_its_key_and_names_its_user(member: Client, admin: Client) -> None:
+    wanted = {"keypair": {"name": "winrm", "type": "x509"}}
+    made = member.compute("POST", "/os-keypairs", wanted, version="2.91")["keypair"]
+    key, certificate, _ = pkcs12.load_key_and_certificates(base64.b64decode(made["private_key"]), None)
+    assert certificate is not None
+    assert certificate == x509.load_pem_x509_certificate(made["public_key"].encode())
+    assert key is not None
+    assert key.public_key() == certificate.public_key()
+    assert certificate.subject.rfc4514_string() == f"CN={member.user_id}"
+    assert f"{member.user_id}@localhost".encode() in certificate.public_bytes(serialization.Encoding.DER)
+    assert member.compute("GET", "/os-keypairs/winrm")["keypair"]["fingerprint"] == made["fingerprint"]
+    wanted["keypair"]["user_id"] = "u" * 65
+    assert admin.compute("POST", "/os-keypairs", wanted, version="2.91").status == 400
 
 
 def test_keys_belong_to_users_and_administrators_see_all(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -87,6 +88,68 @@ def test_hypervisors_count_their_servers(admin: Client) -> None:
     assert admin.compute("GET", "/os-hypervisors/1").status == 400
 
 
+def test_hosts_say_how_long_they_have_been_up(admin: Client) -> None:
+    hypervisor = admin.compute("GET", "/os-hypervisors", version="2.87")["hypervisors"][0]
+    path = f"/os-hypervisors/{hypervisor['id']}"
+    old = admin.compute("GET", f"{path}/uptime", version="2.87")["hypervisor"]
+    assert old.keys() == {*hypervisor, "uptime"}
+    for uptime in (old["uptime"], admin.compute("GET", path)["hypervisor"]["uptime"]):
+        assert re.fullmatch(r"\d\d:\d\d:\d\d up 0 days, 0:\d\d", uptime)
+    service = services(admin)[hypervisor["hypervisor_hostname"]]["id"]
+    assert admin.compute("PUT", f"/os-services/{service}", {"forced_down": True}).status == 200
+    assert admin.compute("GET", path)["hypervisor"]["uptime"] is None
+    assert admin.compute("GET", f"{path}/uptime", version="2.87").status == 400
+
+
+def test_a_servers_hypervisor_tells_of_its_cards_and_disks(admin: Client) -> None:
+    server = create(admin, networks="auto", config_drive=True)
+    found = admin.compute("GET", f"/servers/{server['id']}/diagnostics")
+    (addresses,) = server["addresses"].values()
+    assert [card["mac_address"] for card in found["nic_details"]] == [addresses[0]["OS-EXT-IPS-MAC:mac_addr"]]
+    assert (found["num_nics"], found["num_disks"], len(found["disk_details"])) == (1, 2, 2)
+
+
+def test_an_address_is_shown_in_its_one_spelling(member: Client) -> None:
+    server = create(member, accessIPv6="0000:0000:0000:0000:0000:babe:220.12.22.2")
+    assert server["accessIPv6"] == "::babe:dc0c:1602"
+    changed = member.compute("PUT", f"/servers/{server['id']}", {"server": {"accessIPv6": "2001:DB8::0:7"}})
+    assert changed["server"]["accessIPv6"] == "2001:db8::7"
+
+
+def test_the_old_hosts_page_says_who_uses_what(admin: Client, member: Client) -> None:
+    """Refused are its switches: real Nova's libvirt driver has none of them either."""
+    create(admin, host="host1")
+    hosts = admin.compute("GET", "/os-hosts?zone=nova", version="2.42")["hosts"]
+    assert {host["host_name"] for host in hosts} == {"host1", "host2"}
+    assert all((host["service"], host["zone"]) == ("compute", "nova") for host in hosts)
+    path = "/os-hosts/host1"
+    lines = [line["resource"] for line in admin.compute("GET", path, version="2.42")["host"]]
+    projects = ["(total)", "(used_now)", "(used_max)", admin.project_id]
+    assert [(line["host"], line["project"]) for line in lines] == [("host1", project) for project in projects]
+    assert [(line["cpu"], line["memory_mb"], line["disk_gb"]) for line in lines[1:]] == [(1, 128, 1)] * 3
+    assert admin.compute("GET", "/os-hosts/nohost", version="2.42").status == 404
+    assert admin.compute("PUT", path, {"status": "disable"}, version="2.42").status == 501
+    assert admin.compute("PUT", path, {"status": "maybe"}, version="2.42").status == 400
+    assert admin.compute("GET", f"{path}/reboot", version="2.42").status == 501
+    assert member.compute("GET", path, version="2.42").status == 403
+    assert admin.compute("GET", path, version="2.43").status == 404
+
+
+def test_other_services_may_tell_compute_of_events(admin: Client, member: Client) -> None:
+    server, path = create(member)["id"], "/os-server-external-events"
+    changed = {"name": "network-changed", "server_uuid": server}
+    lost = {**changed, "server_uuid": "7c2d25ca-3d12-4a09-96b4-4c32ac30e6de", "tag": "x"}
+    assert member.compute("POST", path, {"events": [changed]}).status == 403
+    answer = admin.compute("POST", path, {"events": [changed]})
+    assert (answer.status, answer["events"]) == (200, [{**changed, "status": "completed", "code": 200}])
+    answer = admin.compute("POST", path, {"events": [changed, lost, {**changed, "name": "power-update"}]})
+    assert (answer.status, [event["code"] for event in answer["events"]]) == (207, [200, 404, 400])
+    assert answer["events"][1] == {**lost, "status": "failed", "code": 404}
+    extended = {**changed, "name": "volume-extended", "tag": "x"}
+    assert admin.compute("POST", path, {"events": [extended]}, version="2.50").status == 400
+    assert admin.compute("POST", path, {"events": [extended]}).status == 501
+
+
 def test_an_aggregate_makes_a_zone(admin: Client, member: Client) -> None:
     wanted = {"aggregate": {"name": "north", "availability_zone": "north"}}
     aggregate = admin.compute("POST", "/os-aggregates", wanted)["aggregate"]["id"]
@@ -101,6 +164,7 @@ def test_an_aggregate_makes_a_zone(admin: Client, member: Client) -> None:
     assert admin.server(server["id"])["OS-EXT-SRV-ATTR:host"] == "host2"
     assert admin.compute("PUT", path, {"aggregate": {"availability_zone": "south"}}).status == 400
     assert admin.compute("DELETE", path).status == 400
+    assert admin.compute("GET", "/os-aggregates/-1").status == 404
     assert admin.compute("POST", f"{path}/action", {"remove_host": {"host": "host2"}}).status == 409
 
 

@@ -263,3 +263,28 @@ def test_servers_of_an_anti_affine_group_do_not_share_a_host(cloud: TestCloud, a
     assert admin.wait_for_status(third, "ERROR")["fault"]["message"].startswith("No valid host")
     members = admin.compute("GET", f"/os-server-groups/{group}")["server_group"]["members"]
     assert members == [first, second, third]
+
+
+def test_a_server_may_stay_near_or_far_from_servers_of_its_own_project(
+    cloud: TestCloud, admin: Client, member: Client, other_member: Client
+) -> None:
+    """Another project's server is no server: an id one has heard of places nobody beside it."""
+
+    def placed(**hints: Any) -> dict[str, Any]:
+        server = ask_for(member, hints=hints)["server"]["id"]
+        admin.wait("a server placed or refused", lambda: admin.server(server)["status"] != "BUILD")
+        return admin.server(server)
+
+    def host_of(server: dict[str, Any]) -> str:
+        return str(admin.server(server["id"])["OS-EXT-SRV-ATTR:host"])
+
+    theirs = [create(other_member, name=f"theirs-{n}")["id"] for n in range(2)]
+    assert {host_of(admin.server(server)) for server in theirs} == set(cloud.hosts)
+    first = placed()
+    near, far = placed(same_host=first["id"]), placed(different_host=[first["id"]])
+    assert host_of(near) == host_of(first) != host_of(far)
+    assert placed(different_host=theirs)["status"] == "ACTIVE"
+    for unseen in (theirs[0], "7c2d25ca-3d12-4a09-96b4-4c32ac30e6de"):
+        refused = placed(same_host=[unseen])
+        assert refused["status"] == "ERROR"
+        assert refused["fault"]["message"].startswith("No valid host")

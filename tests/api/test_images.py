@@ -115,3 +115,30 @@ def test_what_is_not_there_yet_says_so(admin: Client, path: str) -> None:
     answer = admin.request("GET", path)
     assert answer.status == 501
     assert path.removeprefix("/image/v2") in answer.text
+
+
+def test_old_clients_change_an_images_properties_through_compute(
+    member: Client, reader: Client, other_member: Client
+) -> None:
+    wanted = {"name": "mine", "visibility": "private", "colour": "red"}
+    image = member.request("POST", "/image/v2/images", wanted)["id"]
+    path = f"/images/{image}/metadata"
+    added = member.compute("POST", path, {"metadata": {"shape": "round"}}, version="2.38")
+    assert added["metadata"] == {"colour": "red", "shape": "round"}
+    assert member.compute("PUT", path, {"metadata": {"width": "xl"}}, version="2.38")["metadata"] == {"width": "xl"}
+    assert member.compute("PUT", f"{path}/width", {"meta": {"width": "s"}}, version="2.38")["meta"] == {"width": "s"}
+    assert member.compute("PUT", f"{path}/width", {"meta": {"other": "s"}}, version="2.38").status == 400
+    for name in ("os_glance_x", "checksum", "visibility"):
+        assert member.compute("POST", path, {"metadata": {name: "public"}}, version="2.38").status == 403
+    shown = member.request("GET", f"/image/v2/images/{image}").json
+    assert (shown["width"], shown["visibility"], "colour" in shown) == ("s", "private", False)
+    assert member.compute("GET", path, version="2.38")["metadata"] == {"width": "s"}
+    assert reader.compute("DELETE", f"{path}/width", version="2.38").status == 403
+    assert other_member.compute("DELETE", f"{path}/width", version="2.38").status == 404
+    assert member.compute("DELETE", f"{path}/width", version="2.38").status == 204
+    assert member.compute("DELETE", f"{path}/width", version="2.38").status == 404
+    assert member.compute("POST", path, {"metadata": {"a": "b"}}, version="2.39").status == 404
+    assert reader.compute("DELETE", f"/images/{image}", version="2.35").status == 403
+    assert other_member.compute("DELETE", f"/images/{image}", version="2.35").status == 404
+    assert member.compute("DELETE", f"/images/{image}", version="2.35").status == 204
+    assert member.request("GET", f"/image/v2/images/{image}").status == 404

@@ -50,6 +50,29 @@ def test_a_bad_argument_is_named_in_one_line(
     assert named in captured.err
 
 
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ('"no:such:rule": "@"', "no:such:rule"),
+        ('"os_compute_api:servers:index": "rule:nosuch"', "rule:nosuch"),
+        ('"os_compute_api:servers:index": "("', "os_compute_api:servers:index"),
+        ("- a", "must map"),
+        ("{", "cannot read"),
+    ],
+)
+def test_a_policy_file_that_cannot_be_used_is_a_bad_argument(
+    content: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(content)
+    where = ["--driver", "simulated", "--listen", "127.0.0.1:0", "--state", str(tmp_path / "state")]
+    assert run(["up", *where, "--policy-file", str(file)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert named in captured.err
+
+
 @pytest.mark.parametrize("arguments", [["api", "--database", "x"], ["conductor"], ["host", "add", "host3"]])
 def test_a_fleet_is_not_there_yet_and_says_what_is(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(arguments) == 1

@@ -13,6 +13,7 @@ from tests.conformance.areas import (
     live_migration,
     migrations,
     negotiation,
+    old_paths,
     projects,
     running,
     server_actions,
@@ -39,6 +40,7 @@ AREAS: Final = (
     instance_actions,
     live_migration,
     migrations,
+    old_paths,
     running,
 )
 CASES: Final[tuple[Case, ...]] = tuple(item for area in AREAS for item in area.cases())

@@ -205,6 +205,7 @@ async def _serve(settings: Settings, outputs: Outputs, *, leave_guests: bool) ->
     from cumulet.cloud import EmbeddedCloud
     from cumulet.db.schema import SchemaTooNew
     from cumulet.web.log import log_as_json, redact
+    from cumulet.web.policy import PolicyError
     from cumulet.web.server import AddressTaken
 
     # On a terminal a line for every request would bury the one that matters.
@@ -217,6 +218,8 @@ async def _serve(settings: Settings, outputs: Outputs, *, leave_guests: bool) ->
         cloud = await EmbeddedCloud.start(settings)
     except AddressTaken as error:
         raise click.ClickException(f"{error}; choose another place with --listen (port 0 picks a free one)") from error
+    except PolicyError as error:
+        raise click.BadParameter(" ".join(str(error).split()), param_hint="--policy-file") from None
     except (UnsafeKey, SchemaTooNew) as error:
         raise click.ClickException(str(error)) from error
     except (ArgumentError, DBAPIError) as error:

@@ -16,12 +16,17 @@ _GROUP = (
 
 
 def constraints(tx: Tx, server: Server) -> tuple[frozenset[str] | None, frozenset[str]]:
-    """(hosts it must be on, or None for any; hosts it must not be on), from the hints of its request."""
-    together = _hosts_of(tx, _ids(server.scheduler_hints.get("same_host")), server.id)
-    apart = _hosts_of(tx, _ids(server.scheduler_hints.get("different_host")), server.id)
+    """(hosts it must be on, or None for any; hosts it must not be on), from the hints of its request.
+
+    A hint that names a server which is not there, or not of its project, leaves no host to be on.
+    """
+    beside = _ids(server.scheduler_hints.get("same_host"))
+    together = _hosts_of(tx, beside, server) if beside else None
+    apart = _hosts_of(tx, _ids(server.scheduler_hints.get("different_host")), server)
     grouped, crowded = _of_group(tx, server)
-    both = together & grouped if together and grouped else together or grouped
-    return (both or None, apart | crowded)
+    if grouped:
+        together = grouped if together is None else together & grouped
+    return (together, apart | crowded)
 
 
 def _of_group(tx: Tx, server: Server) -> tuple[frozenset[str], frozenset[str]]:
@@ -55,12 +60,17 @@ def _ids(hint: object) -> list[str]:
     return [item for item in hint if isinstance(item, str)] if isinstance(hint, list) else []
 
 
-def _hosts_of(tx: Tx, ids: list[str], but: str) -> frozenset[str]:
+def _hosts_of(tx: Tx, ids: list[str], server: Server) -> frozenset[str]:
+    """Where those of `ids` are that belong to the server's project: nobody moves in beside another's by its id."""
     if not ids:
         return frozenset()
     found = tx.all(
         sa.select(servers.c.host).where(
-            servers.c.id.in_(ids), servers.c.id != but, servers.c.host.is_not(None), servers.c.deleted_at_us.is_(None)
+            servers.c.id.in_(ids),
+            servers.c.id != server.id,
+            servers.c.project_id == server.project_id,
+            servers.c.host.is_not(None),
+            servers.c.deleted_at_us.is_(None),
         )
     )
     return frozenset(row.host for row in found)

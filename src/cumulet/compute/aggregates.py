@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -30,6 +31,7 @@ REMOVE_HOST = rule("os_compute_api:os-aggregates:remove_host", ADMIN)
 SET_METADATA = rule("os_compute_api:os-aggregates:set_metadata", ADMIN)
 
 ZONE_KEY = "availability_zone"
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 Zone = Annotated[str | None, Json({"minLength": 1, "maxLength": 255, "format": "az_name"})]
 
 
@@ -158,7 +160,7 @@ def set_metadata(call: Call[None, SetMetadata]) -> dict[str, Any]:
 
 def _found(call: Call[None, Any], missing: str = "Aggregate {} could not be found.") -> sa.Row[Any]:
     text = call.path["aggregate_id"]
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
+    if not _INTEGER.fullmatch(text):
         raise BadRequest(f"Invalid input received: id must be an integer. Value: {text}")
     row = call.tx.first(sa.select(aggregates).where(aggregates.c.id == int(text)))
     if row is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cumulet.web.schema import Convert, Empty, Json, integer_text
@@ -32,7 +33,12 @@ ExtraSpecValue = Annotated[str | int | float, Json({"type": ["string", "number"]
 ExtraSpecs = dict[MetadataKey, ExtraSpecValue]
 DiskConfig = Annotated[str, Json({"enum": ["AUTO", "MANUAL"]})]
 IpV4 = Annotated[str, Json({"format": "ipv4"})]
-IpV6 = Annotated[str, Json({"format": "ipv6"})]
+IpV6 = Annotated[
+    str,
+    Json({"format": "ipv6"}),
+    Convert(lambda text: socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, text))),
+]
+"""Kept in its one canonical spelling."""
 IpAddress = Annotated[str, Json({"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]})]
 UserData = Annotated[str, Json({"maxLength": 65535, "format": "base64"})]
 FlavorRef = Annotated[Any, Json({"type": ["string", "integer"], "minLength": 1}), Convert(str)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -16,7 +17,7 @@ from cumulet.compute.service import COMPUTE
 from cumulet.compute.services import service_number
 from cumulet.compute.store import hosts, servers
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, NotFound, NotYet
+from cumulet.errors import BadRequest, NotFound
 from cumulet.web.formats import is_uuid
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -70,9 +71,9 @@ def show_statistics(call: Call[None, None]) -> dict[str, Any]:
     used = _uses(call.tx)
     total = dict.fromkeys(_SUMMED, 0)
     for row in rows:
-        sizes = _sizes(row, used.get(row.name, Use()))
+        of_host = sizes(row, used.get(row.name, Use()))
         for name in _SUMMED:
-            total[name] += sizes[name]
+            total[name] += of_host[name]
     return {"hypervisor_statistics": {"count": len(rows), **total}}
 
 
@@ -88,9 +89,12 @@ def show_hypervisor(call: Call[None, None]) -> dict[str, Any]:
 
 @COMPUTE.operation("GET", "/os-hypervisors/{hypervisor_id}/uptime", rules=(Rule(UPTIME),), until="2.87")
 def show_uptime(call: Call[None, None]) -> dict[str, Any]:
-    """How long a host has been up: hosts do not report it."""
-    _found(call)
-    raise NotYet("Hosts do not report their uptime.")
+    """How long a host has been up."""
+    row = _found(call)
+    uptime = _uptime(row, call.now_us)
+    if uptime is None:
+        raise BadRequest(f"Compute service of {row.name} is unavailable at this time.")
+    return {"hypervisor": {**_view(call, row), "uptime": uptime}}
 
 
 @COMPUTE.operation("GET", "/os-hypervisors/{pattern}/search", rules=(Rule(SEARCH),), until="2.52")
@@ -229,13 +233,24 @@ def _add_servers(call: Call[None, None], view: dict[str, Any], found: list[dict[
         view["servers"] = []
 
 
+def _uptime(row: sa.Row[Any], now_us: int) -> str | None:
+    """As uptime(1) begins its line; None of a host that does not answer."""
+    facts = row.facts or {}
+    if not row.up or row.forced_down or "booted_at_us" not in facts:
+        return None
+    days, seconds = divmod((now_us - facts["booted_at_us"]) // 1_000_000, 86_400)
+    hours, minutes = divmod(seconds // 60, 60)
+    return f"{datetime.fromtimestamp(now_us // 1_000_000, UTC):%H:%M:%S} up {days} days, {hours}:{minutes:02}"
+
+
 _SUMMED = (
     "current_workload", "disk_available_least", "free_disk_gb", "free_ram_mb", "local_gb", "local_gb_used",
     "memory_mb", "memory_mb_used", "running_vms", "vcpus", "vcpus_used",
 )  # fmt: skip
 
 
-def _sizes(row: sa.Row[Any], use: Use) -> dict[str, int]:
+def sizes(row: sa.Row[Any], use: Use) -> dict[str, int]:
+    """What a host offers and what of it is used, in Nova's names: memory in MiB, disk in GiB."""
     facts = row.facts or {}
     memory, disk = facts.get("memory_mib", 0), facts.get("disk_gib", 0)
     return {
@@ -268,9 +283,9 @@ def _view(
         "disabled_reason": row.disabled_reason,
     }
     if call.version.at_least("2.88"):
-        view["uptime"] = None
+        view["uptime"] = _uptime(row, call.now_us)
         return view
-    view |= _sizes(row, use or Use())
+    view |= sizes(row, use or Use())
     cpu: dict[str, Any] = {
         "arch": "x86_64", "model": next(iter(facts.get("cpu_models", ())), ""), "vendor": "", "features": [],
         "topology": {"sockets": 1, "cores": facts.get("vcpus", 0), "threads": 1},

@@ -1,17 +1,26 @@
-"""Images under Compute's own path (up to 2.35): read-only, for clients that still look there."""
+"""Images under Compute's own path (up to 2.35, their metadata up to 2.38), for clients that still look there."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from cumulet.clock import iso_z
 from cumulet.compute.links import links, next_links, page
+from cumulet.compute.quotas import limits_of, require_limit
+from cumulet.compute.server_metadata import ManyItems, OneItem
 from cumulet.compute.service import COMPUTE
 from cumulet.errors import BadRequest, NotFound
-from cumulet.image.store import Image, find_visible, images, load, visible_to
-from cumulet.web.operation import Call
+from cumulet.image import images
+from cumulet.image.service import MODIFY_IMAGE, facts_of_call, image_in_sight
+from cumulet.image.store import Image, find_visible, load, visible_to
+from cumulet.image.store import images as image_rows
+from cumulet.image.update import set_properties
+from cumulet.web.operation import Call, Rule
 
 LAST = "2.35"
+LAST_METADATA = "2.38"
+METADATA = "/images/{image_id}/metadata"
 _STATUS = {"active": "ACTIVE", "queued": "SAVING", "saving": "SAVING", "importing": "SAVING", "killed": "ERROR",
            "deleted": "DELETED", "pending_delete": "DELETED"}  # fmt: skip
 _PROGRESS = {"active": 100, "queued": 25, "saving": 50}
@@ -35,19 +44,82 @@ def show_image(call: Call[None, None]) -> dict[str, Any]:
     return {"image": _view(call, _found(call), detailed=True)}
 
 
-@COMPUTE.operation("GET", "/images/{image_id}/metadata", rules=(), until="2.38")
+@COMPUTE.operation(
+    "DELETE", "/images/{image_id}", rules=(Rule(images.DELETE_IMAGE),), target=image_in_sight, facts=facts_of_call,
+    until=LAST, success=204,
+)  # fmt: skip
+async def delete_image(call: Call[Image, None]) -> None:
+    """Delete an image and its data."""
+    await images.delete_image(call)
+
+
+@COMPUTE.operation("GET", METADATA, rules=(), until=LAST_METADATA)
 def list_image_metadata(call: Call[None, None]) -> dict[str, Any]:
     """Show an image's properties."""
     return {"metadata": dict(_found(call).properties)}
 
 
-@COMPUTE.operation("GET", "/images/{image_id}/metadata/{key}", rules=(), until="2.38")
+@COMPUTE.operation("GET", METADATA + "/{key}", rules=(), until=LAST_METADATA)
 def show_image_metadata_item(call: Call[None, None]) -> dict[str, Any]:
     """Show one property of an image."""
     key, properties = call.path["key"], _found(call).properties
     if key not in properties:
         raise NotFound("Metadata item was not found")
     return {"meta": {key: properties[key]}}
+
+
+@COMPUTE.operation(
+    "POST", METADATA, rules=(Rule(MODIFY_IMAGE),), target=image_in_sight, facts=facts_of_call, body=ManyItems,
+    until=LAST_METADATA,
+)  # fmt: skip
+def add_image_metadata(call: Call[Image, ManyItems]) -> dict[str, Any]:
+    """Add properties, over those the image has."""
+    return _set(call, {**call.target.properties, **call.body.metadata})
+
+
+@COMPUTE.operation(
+    "PUT", METADATA, rules=(Rule(MODIFY_IMAGE),), target=image_in_sight, facts=facts_of_call, body=ManyItems,
+    until=LAST_METADATA,
+)  # fmt: skip
+def replace_image_metadata(call: Call[Image, ManyItems]) -> dict[str, Any]:
+    """Replace all properties."""
+    return _set(call, call.body.metadata)
+
+
+def _image_of_item(call: Call[Image, OneItem]) -> Image:
+    """The image in sight; before that, what path and body name is the same item."""
+    if call.path["key"] not in call.body.meta:
+        raise BadRequest("Request body and URI mismatch")
+    return image_in_sight(call)
+
+
+@COMPUTE.operation(
+    "PUT", METADATA + "/{key}", rules=(Rule(MODIFY_IMAGE),), target=_image_of_item, facts=facts_of_call, body=OneItem,
+    until=LAST_METADATA,
+)  # fmt: skip
+def set_image_metadata_item(call: Call[Image, OneItem]) -> dict[str, Any]:
+    """Set one property."""
+    _set(call, {**call.target.properties, **call.body.meta})
+    return {"meta": call.body.meta}
+
+
+@COMPUTE.operation(
+    "DELETE", METADATA + "/{key}", rules=(Rule(MODIFY_IMAGE),), target=image_in_sight, facts=facts_of_call,
+    until=LAST_METADATA, success=204,
+)  # fmt: skip
+def delete_image_metadata_item(call: Call[Image, None]) -> None:
+    """Remove one property."""
+    key, left = call.path["key"], dict(call.target.properties)
+    if left.pop(key, None) is None:
+        raise NotFound("Invalid metadata key")
+    set_properties(call, left)
+
+
+def _set(call: Call[Image, Any], properties: Mapping[str, str]) -> dict[str, Any]:
+    limits = limits_of(call.tx, call.caller.project_id or "")
+    require_limit(limits, "metadata_items", len(properties), words="Image metadata limit exceeded")
+    set_properties(call, properties)
+    return {"metadata": dict(properties)}
 
 
 def _found(call: Call[None, None]) -> Image:
@@ -62,15 +134,15 @@ def _listed(call: Call[None, None], path: str, *, detailed: bool) -> dict[str, A
         raise BadRequest("limit must be an integer")
     asked = page(call)
     conditions = [visible_to(call.caller)]
-    for name, column in (("name", images.c.name), ("status", images.c.status)):
+    for name, column in (("name", image_rows.c.name), ("status", image_rows.c.status)):
         if (value := call.query.get(name)) is not None:
             conditions.append(column == (value.lower() if name == "status" else value))
     if asked.marker is not None:
         at = find_visible(call.tx, call.caller, asked.marker)
         if at is None:
             raise BadRequest(f"marker [{asked.marker}] not found")
-        conditions.append(images.c.id > at.id)
-    found = load(call.tx, *conditions, order=[images.c.id], limit=asked.limit)
+        conditions.append(image_rows.c.id > at.id)
+    found = load(call.tx, *conditions, order=[image_rows.c.id], limit=asked.limit)
     answer: dict[str, Any] = {"images": [_view(call, image, detailed=detailed) for image in found]}
     if following := next_links(call, path, asked, len(found), found[-1].id if found else ""):
         answer["images_links"] = following

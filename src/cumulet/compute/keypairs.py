@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -12,6 +13,8 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import pkcs12
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cumulet.clock import iso_us
 from cumulet.compute.links import Page, next_links, page
@@ -20,7 +23,7 @@ from cumulet.compute.rules import ADMIN
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.store import key_pairs
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, Conflict, NotFound, NotYet
+from cumulet.errors import BadRequest, Conflict, NotFound
 from cumulet.web.operation import Call, Reply
 from cumulet.web.policy import rule
 from cumulet.web.schema import Body, Json, NonNegativeInteger, Query, Required, Since, Versions
@@ -45,6 +48,10 @@ class CreateKeyPair(Body):
     type: Annotated[str, Json({"enum": ["ssh", "x509"]}), Since("2.2")] = "ssh"
     public_key: Annotated[str | None, Required(since="2.92"), Json({"type": "string"})] = None
     user_id: Annotated[str | None, Json({"type": "string"}), Since("2.10")] = None
+
+
+_USER_PRINCIPAL_NAME = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")
+LONGEST_USER_ID = 64
 
 
 class KeyPairsQuery(Query, closed_since="2.75"):
@@ -105,9 +112,13 @@ def create_key_pair(call: Call[None, CreateKeyPair]) -> Reply:
     body = call.body
     user_id = body.user_id or call.caller.user_id
     call.require(CREATE, {"user_id": user_id, "project_id": call.caller.project_id})
+    if len(user_id) > LONGEST_USER_ID:
+        raise BadRequest("user_id is too long to be a user's.")
     name = body.name.strip()
     _require_room(call.tx, user_id)
-    public_key, private_key = (body.public_key, None) if body.public_key is not None else _generate(body.type)
+    public_key, private_key = body.public_key, None
+    if public_key is None:
+        public_key, private_key = _generate() if body.type == "ssh" else _generate_x509(user_id, call.now_us)
     fingerprint = ssh_fingerprint(public_key) if body.type == "ssh" else x509_fingerprint(public_key)
     if call.tx.first(_one(user_id, name)) is not None:
         raise Conflict(f"Key pair '{name}' already exists.")
@@ -164,15 +175,35 @@ def _hex_pairs(digest: str) -> str:
     return ":".join(digest[i : i + 2] for i in range(0, len(digest), 2))
 
 
-def _generate(kind: str) -> tuple[str, str]:
-    if kind != "ssh":
-        raise NotYet("Generating X.509 certificates is not implemented; give a public_key.")
+def _generate() -> tuple[str, str]:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
     )
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     return f"{public.decode()} Generated-by-Cumulet", private.decode()
+
+
+def _generate_x509(user_id: str, now_us: int) -> tuple[str, str]:
+    """(certificate as PEM, the pair as base64 of a PKCS #12 without a password): what Nova makes for WinRM."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, user_id)])
+    principal = f"{user_id}@localhost".encode()
+    utf8 = bytes([0x0C, len(principal)]) + principal  # DER's UTF8String; an id is far shorter than 128 bytes
+    now = datetime.fromtimestamp(now_us // 1_000_000, UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=3650))
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.OtherName(_USER_PRINCIPAL_NAME, utf8)]),
+            critical=False,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    pair = pkcs12.serialize_key_and_certificates(None, key, certificate, None, serialization.NoEncryption())
+    return certificate.public_bytes(serialization.Encoding.PEM).decode(), base64.b64encode(pair).decode()
 
 
 def _one(user_id: str, name: str) -> sa.Select[Any]:

@@ -108,7 +108,7 @@ def _reject_by_room(host: HostView, need: Need) -> Reason | None:
 
 
 def _reject_by_group(host: HostView, need: Need) -> Reason | None:
-    if need.affinity and host.name not in need.affinity:
+    if need.affinity is not None and host.name not in need.affinity:
         return Reason.AFFINITY
     if host.name in need.anti_affinity:
         return Reason.ANTI_AFFINITY

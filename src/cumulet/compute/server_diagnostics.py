@@ -11,11 +11,16 @@ from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.errors import Conflict
 from cumulet.host.messages import HostUnreachable
+from cumulet.network import for_compute as network
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 
 SHOW = rule("os_compute_api:os-server-diagnostics", ADMIN)
 
+_UNTOLD_OF_A_DISK = dict.fromkeys(("read_bytes", "read_requests", "write_bytes", "write_requests", "errors_count"))
+_UNTOLD_OF_A_NIC = dict.fromkeys(
+    f"{way}_{what}" for way in ("rx", "tx") for what in ("octets", "errors", "drop", "packets", "rate")
+)
 _STATES = {PowerState.NOSTATE: "pending"}
 
 
@@ -39,6 +44,8 @@ async def show_diagnostics(call: Call[Server, None]) -> dict[str, Any]:
         raise Conflict(f"Instance {server.id} is not ready", private=str(error), reason="HOST_UNREACHABLE") from None
     if not call.version.at_least("2.48"):
         return found
+    disks = 1 + server.config_drive
+    ports = await call.cloud.db.read_async(lambda tx: network.ports_of(tx, [server.id]).get(server.id, []))
     return {
         "state": _STATES.get(server.power_state, server.power_state.value),
         "driver": call.cloud.settings.driver,
@@ -47,10 +54,10 @@ async def show_diagnostics(call: Call[Server, None]) -> dict[str, Any]:
         "uptime": found.get("uptime_s"),
         "config_drive": server.config_drive,
         "num_cpus": server.flavor.vcpus,
-        "num_nics": None,
-        "num_disks": None,
+        "num_nics": len(ports),
+        "num_disks": disks,
         "cpu_details": [{"id": n, "time": None, "utilisation": None} for n in range(server.flavor.vcpus)],
-        "nic_details": [],
-        "disk_details": [],
+        "nic_details": [{**_UNTOLD_OF_A_NIC, "mac_address": port.mac} for port in ports],
+        "disk_details": [dict(_UNTOLD_OF_A_DISK) for _ in range(disks)],
         "memory_details": {"maximum": server.flavor.memory_mib, "used": found.get("memory_used_mib")},
     }

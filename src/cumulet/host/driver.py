@@ -89,6 +89,8 @@ class HostFacts(Record, frozen=True):
     """e.g. ``post-copy``, ``networks``, ``local-disk``."""
     address: str
     """Where migrations to this host connect."""
+    booted_at_us: int
+    """Since when the machine runs; of a simulated host, since when its driver does."""
 
 
 class GuestReport(Record, frozen=True):

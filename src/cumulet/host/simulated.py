@@ -193,6 +193,7 @@ class SimulatedDriver:
         self.name = name
         self._world = world
         self._clock = clock
+        self._booted_at_us = clock.now_us()
         self._settings = settings
         self._directory = directory
         self._guests: dict[str, SimulatedGuest] = {}
@@ -223,6 +224,7 @@ class SimulatedDriver:
             machine_types=(MACHINE_TYPE,),
             features=("local-disk", "networks", "post-copy"),
             address="127.0.0.1",
+            booted_at_us=self._booted_at_us,
         )
 
     async def guests(self) -> list[GuestReport]:

@@ -9,7 +9,7 @@ from msgspec.structs import asdict
 from sqlalchemy import Select, delete, func, insert, select, update
 
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, Conflict, NotFound, NotYet
+from cumulet.errors import ApiError, BadRequest, Conflict, NotFound, NotYet
 from cumulet.identity import store
 from cumulet.identity.api import (
     ADMIN,
@@ -193,11 +193,11 @@ def create_project(call: Call[None, NewProject]) -> dict[str, Any]:
     body = call.body
     if body.is_domain:
         raise NotYet("Projects that act as domains are not available yet; create a domain.")
-    domain_id = domain_of_new(
-        call.tx, call.caller, body.domain_id or (body.parent_id if body.domain_id is None else None)
-    )
-    if body.parent_id not in (None, domain_id):
+    if body.parent_id is not None and store.project_by_id(call.tx, body.parent_id) is not None:
         raise NotYet("Projects below projects are not available yet; parent_id must be the domain's id.")
+    domain_id = domain_of_new(call.tx, call.caller, body.domain_id or body.parent_id, unknown=BadRequest)
+    if body.parent_id not in (None, domain_id):
+        raise BadRequest(f"Could not find project: {body.parent_id}.")
     _refuse_taken_name(call.tx, domain_id, body.name)
     project = Project(
         id=new_id(call.cloud.clock),
@@ -215,11 +215,14 @@ def create_project(call: Call[None, NewProject]) -> dict[str, Any]:
     return {"project": project_views(call, [project])[0]}
 
 
-def domain_of_new(tx: Tx, caller: Caller, asked: str | None) -> str:
-    """The domain of something new: the one asked for, else the caller's, else the default one."""
+def domain_of_new(tx: Tx, caller: Caller, asked: str | None, *, unknown: type[ApiError] = NotFound) -> str:
+    """The domain of something new: the one asked for, else the caller's, else the default one.
+
+    `unknown`: what it is to ask for one that is not there. For a user it is 404, for a project 400, as in Keystone.
+    """
     domain_id = asked or caller.domain_id or caller.project_domain_id or DEFAULT_DOMAIN_ID
     if store.domain_by_id(tx, domain_id) is None:
-        raise BadRequest(f"Could not find domain: {domain_id}.")
+        raise unknown(f"Could not find domain: {domain_id}.")
     return domain_id
 
 

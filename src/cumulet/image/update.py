@@ -81,6 +81,19 @@ async def update_image(call: Call[Image, None]) -> dict[str, Any]:
     return views.show(await call.cloud.db.write_async(apply))
 
 
+def set_properties(call: Call[Image, Any], properties: Mapping[str, str]) -> None:
+    """Give the image exactly these properties, in the call's transaction; 403 and 400 for those no image may have."""
+    before = call.target
+    for name in properties.keys() - before.properties.keys():
+        if name in attributes.WRITABLE:
+            raise Forbidden(f"Attribute '{name}' is not a property.")
+        attributes.check_writable(name)
+    for name, value in properties.items():
+        attributes.check_value(name, value)
+    attributes.check_counts(properties, before.tags)
+    store.save(call.tx, before, replace(before, properties=dict(properties), updated_at_us=call.now_us))
+
+
 async def _body(call: Call[Image, None]) -> bytes:
     assert call.request is not None
     data = bytearray()

@@ -521,6 +521,7 @@ GET PUT DELETE /metadefs/namespaces/{namespace}/properties/{property_name}
 GET POST DELETE /metadefs/namespaces/{namespace}/tags
 GET POST PUT DELETE /metadefs/namespaces/{namespace}/tags/{tag_name}
 GET /metadefs/resource_types
+GET /schemas/metadefs/{schema}
 GET /schemas/{schema}
 DELETE /stores/{store_name}/{image_id}
 GET POST /tasks

@@ -122,11 +122,13 @@ def test_a_project_is_below_its_domain(place: Place) -> None:
     }
     shown = admin.get(f"/projects/{made['id']}?parents_as_ids&subtree_as_ids").json()["project"]
     assert shown == made | {"parents": {"default": None}, "subtree": None}
-    assert admin.post("/projects", {"project": {"name": "q", "parent_id": made["id"]}}).status_code == 400
+    assert admin.post("/projects", {"project": {"name": "q", "parent_id": made["id"]}}).status_code == 501
+    assert admin.post("/projects", {"project": {"name": "q", "parent_id": "nowhere"}}).status_code == 400
     below = {"name": "q", "domain_id": "default", "parent_id": made["id"]}
     assert admin.post("/projects", {"project": below}).status_code == 501
     assert admin.post("/projects", {"project": {"name": "q", "is_domain": True}}).status_code == 501
     assert admin.post("/projects", {"project": {"name": "q", "domain_id": "nowhere"}}).status_code == 400
+    assert admin.post("/users", {"user": {"name": "u", "domain_id": "nowhere"}}).status_code == 404
     assert admin.patch(f"/projects/{made['id']}", {"project": {"domain_id": "other"}}).status_code == 400
 
 

@@ -93,6 +93,7 @@ class QemuDriver:
                 *(["post-copy"] if post_copy_problem(host.facts) is None else []),
             ),
             address=host.address,
+            booted_at_us=int(Path("/proc/stat").read_text().split("btime")[1].split()[0]) * 1_000_000,
         )
 
     async def guests(self) -> list[GuestReport]:
