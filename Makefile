@@ -10,8 +10,10 @@ RUNS ?= 12
 RESULTS ?=
 POST_COPY ?=
 PYTEST_ARGS ?=
+TEMPEST_RUN ?=
+SUITE ?= compute-admin compute-api interop-compute-nocinder identity image network
 
-.PHONY: help demo test setup setup-python setup-qemu setup-test check generated bench sim sim-many planted crash killed golden conformance clean
+.PHONY: help demo test setup setup-python setup-qemu setup-test check generated bench sim sim-many planted crash killed golden conformance tempest clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -65,6 +67,9 @@ golden: setup-python ## answers compared with those recorded from real Nova
 
 conformance: setup-python ## the same requests to Cumulet and real Nova, side by side (ORACLE=URL; default: as recorded)
 	@scripts/conformance.sh $(if $(ORACLE),--oracle $(ORACLE))
+
+tempest: setup-python ## Tempest against a cloud of simulated hosts (TEMPEST_RUN=path of its runner, SUITE=names)
+	@scripts/tempest.sh "$(TEMPEST_RUN)" $(SUITE)
 
 clean: ## what can be made again: .build, caches, bench.json (not .venv)
 	rm -rf .build bench.json .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
