@@ -45,6 +45,10 @@ class FragileDriver(SimulatedDriver):
     def running(self) -> list[str]:
         return [server_id for server_id, found in self._guests.items() if found.state is GuestState.RUNNING]
 
+    def starved(self) -> list[str]:
+        """Guests that stand still for ever: the rest of their memory is lost, and nobody has booted them anew."""
+        return [server_id for server_id, found in self._guests.items() if found.starved]
+
     def present(self) -> dict[str, GuestState]:
         return {server_id: found.state for server_id, found in self._guests.items()}
 
@@ -57,7 +61,7 @@ VERBS = frozenset(
     {
         "create", "destroy", "start", "stop", "reboot", "pause", "unpause", "suspend", "resume", "prepare_incoming",
         "resume_destination", "start_copy", "force_complete", "cancel_copy", "resume_source", "stand_by", "stand_down",
-        "take_in",
+        "take_in", "begin_post_copy", "recover_incoming", "recover_copy", "give_up_memory",
     }
 )  # fmt: skip
 

@@ -45,6 +45,9 @@ def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
     at_work = [*workload.unanswered(), *cloud.db.read(lambda tx: list(agreement.unfinished(tx)))]
     if at_work:
         return at_work
+    starved = [(name, server_id) for name, machine in cloud.machines.items() for server_id in machine.driver.starved()]
+    if starved:
+        return [f"server {server_id[:8]} on {name} waits for memory that nobody has" for name, server_id in starved]
     guests = {name: machine.driver.present() for name, machine in cloud.machines.items()}
     # The sagas themselves leave nothing: that a reconciler would mend it is no excuse.
     mended = cloud.db.read(lambda tx: tx.all(_MENDED))
@@ -57,7 +60,7 @@ _MENDED = sa.select(findings).where(findings.c.reconciler == "leftovers").order_
 _FINDINGS = sa.select(findings).order_by(findings.c.id)
 _SERVERS = sa.select(servers.c.id, servers.c.deleted_at_us, servers.c.fault_message)
 _OPERATIONS = sa.select(operations.c.saga, operations.c.status)
-_MIGRATIONS = sa.select(migrations.c.type, migrations.c.status)
+_MIGRATIONS = sa.select(migrations.c.type, migrations.c.status, migrations.c.reason)
 
 
 def outcomes(cloud: SimulatedCloud) -> Counter[str]:
@@ -66,7 +69,8 @@ def outcomes(cloud: SimulatedCloud) -> Counter[str]:
     for row in cloud.db.read(lambda tx: tx.all(_OPERATIONS)):
         counts[f"operations: {row.saga} {row.status}"] += 1
     for row in cloud.db.read(lambda tx: tx.all(_MIGRATIONS)):
-        counts[f"migrations: {row.type} {row.status}"] += 1
+        lost = ", its memory lost in post-copy" if row.reason == "MEMORY_LOST" else ""
+        counts[f"migrations: {row.type} {row.status}{lost}"] += 1
     for row in cloud.db.read(lambda tx: tx.all(_FINDINGS)):
         counts[f"findings: {row.finding}"] += row.times
     return counts

@@ -265,6 +265,29 @@ def forgetting_to_destroy_the_destination() -> AbstractContextManager[Any]:
     return both()
 
 
+def discarding_the_source_in_post_copy() -> AbstractContextManager[Any]:
+    """The guest runs at its destination, so the source can go: with the memory that has not come yet."""
+
+    async def receive_rest(context: Context, state: LiveMigration) -> LiveMigration:
+        return state
+
+    return mock.patch.object(live_migration, "receive_rest", receive_rest)
+
+
+def beginning_post_copy_before_the_commit() -> AbstractContextManager[Any]:
+    """What cannot be called off any more is begun while it is not decided yet who owns the guest."""
+
+    async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
+        state = await live_migration.copy_memory(context, state)
+        if state.rest_follows:
+            command = _command(state)
+            await context.hosts.send(state.source, m.BeginPostCopy(**command))
+        return state
+
+    steps = tuple(Step(copy_memory, s.undo, s.status) if s.name == "copy_memory" else s for s in LIVE_MIGRATION.steps)
+    return _with(LIVE_MIGRATION, steps=steps)
+
+
 PLANTED: dict[str, Plant] = {
     plant.__name__: plant
     for plant in (
@@ -289,6 +312,8 @@ PLANTED: dict[str, Plant] = {
         starting_an_evacuated_guest_before_the_commit,
         removing_guests_whatever_their_generation,
         forgetting_to_destroy_the_destination,
+        discarding_the_source_in_post_copy,
+        beginning_post_copy_before_the_commit,
     )
 }
 
