@@ -273,7 +273,11 @@ async def stop_guest(context: Context, state: Resizing) -> Resizing:
 
 
 async def restart_guest(context: Context, state: Resizing) -> Resizing:
-    """It runs again where it ran; what cannot be started is recorded as it is seen."""
+    """It runs again where it ran; what cannot be started is recorded as it is seen.
+
+    Its host may have been down when it was to stand down, and be back now.
+    """
+    state = await stand_down(context, state)
     if not state.was_running:
         return state
     try:

@@ -12,19 +12,17 @@ from unittest import mock
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.compute import boot, drift, evacuation, live_migration, operations, scheduler
+from cumulet.compute import boot, drift, live_migration, operations, scheduler
 from cumulet.compute import hosts as host_records
 from cumulet.compute.live_migration import LIVE_MIGRATION, LiveMigration
 from cumulet.compute.sagas import SAGAS
 from cumulet.compute.store import get_server
-from cumulet.conductor import reconcilers, runner, saga
+from cumulet.conductor import runner, saga
 from cumulet.conductor.runner import Runner
 from cumulet.conductor.saga import Context, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest
 from cumulet.host import messages as m
 from cumulet.host.agent import Agent
-from cumulet.host.lease import Lease
 from cumulet.placement import allocations as placement
 from cumulet.testing.simulation.hosts import Machine
 
@@ -187,82 +185,9 @@ def leaving_the_task_state() -> AbstractContextManager[Any]:
     return _with(LIVE_MIGRATION, unwound=unwound)
 
 
-def believing_an_old_report() -> AbstractContextManager[Any]:
-    """The reconciler takes what a host said a while ago for what is, although the record has changed since."""
-    return mock.patch.object(drift, "_changed", return_value=False)
-
-
-def evacuating_on_silence_alone() -> AbstractContextManager[Any]:
-    """A host that does not answer is surely dead, with or without a lease."""
-
-    def require_dead(tx: Tx, host: str, settings: Any) -> None:
-        if host_records.is_up(tx, host):
-            raise BadRequest("still in use")
-
-    return mock.patch.object(evacuation, "_require_dead", require_dead)
-
-
 def a_watchdog_that_does_not_kill() -> AbstractContextManager[Any]:
     """The lease runs out, and the guests run on."""
     return mock.patch.object(Machine, "lose_lease", return_value=None)
-
-
-def a_watchdog_that_spares_the_agent() -> AbstractContextManager[Any]:
-    """What the agent was at while it had a lease is finished without one."""
-    return mock.patch.object(Machine, "lose_lease", lambda machine: machine.driver.lose_power())
-
-
-def a_lease_without_a_margin() -> AbstractContextManager[Any]:
-    """The host is taken for dead the moment its lease may have run out: its watchdog is not that quick."""
-    return mock.patch.object(reconcilers, "LEASE_MARGIN_SECONDS", -2.0)
-
-
-def a_lease_from_when_it_was_asked() -> AbstractContextManager[Any]:
-    """The host counts its lease from each question, whether its answers are heard or not."""
-
-    def asked(self: Lease, session: str, number: int, heard: int | None) -> None:
-        self._noted.end_at(self._noted.now() + self._seconds)
-
-    return mock.patch.object(Lease, "asked", asked)
-
-
-def starting_an_evacuated_guest_before_the_commit() -> AbstractContextManager[Any]:
-    """The guest is told to run as soon as it is made, while its owner is still the dead host."""
-
-    async def make_guest(context: Context, state: evacuation.Evacuation) -> evacuation.Evacuation:
-        state = await evacuation.make_guest(context, state)
-        command: dict[str, Any] = {
-            "server_id": state.server_id, "operation_id": "planted", "generation": state.generation,
-        }  # fmt: skip
-        await context.hosts.send(state.destination, m.Start(**command))
-        await context.clock.sleep(0.5)
-        return state
-
-    saga = evacuation.EVACUATION
-    steps = tuple(Step(make_guest, s.undo, s.status) if s.name == "make_guest" else s for s in saga.steps)
-    return _with(saga, steps=steps)
-
-
-def removing_guests_whatever_their_generation() -> AbstractContextManager[Any]:
-    """The reconciler removes what it takes for another host's guest with a generation that no host can refuse."""
-
-    def destroy(finding: drift.Finding, report: Any, generation: int) -> drift.Correction:
-        return drift.Correction(
-            finding=finding, server_id=report.server_id, generation=generation + 1000, seen=report.state, destroy=True
-        )
-
-    return mock.patch.object(drift, "_destroy", destroy)
-
-
-def forgetting_to_destroy_the_destination() -> AbstractContextManager[Any]:
-    """The destination's undo is forgotten, and the reconciler does not look for what is left over."""
-
-    @contextlib.contextmanager
-    def both() -> Iterator[None]:
-        with _changed_step("start_destination", undo=nothing), mock.patch.object(drift, "compare", return_value=[]):
-            yield
-
-    return both()
 
 
 def discarding_the_source_in_post_copy() -> AbstractContextManager[Any]:
@@ -272,20 +197,6 @@ def discarding_the_source_in_post_copy() -> AbstractContextManager[Any]:
         return state
 
     return mock.patch.object(live_migration, "receive_rest", receive_rest)
-
-
-def beginning_post_copy_before_the_commit() -> AbstractContextManager[Any]:
-    """What cannot be called off any more is begun while it is not decided yet who owns the guest."""
-
-    async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
-        state = await live_migration.copy_memory(context, state)
-        if state.rest_follows:
-            command = _command(state)
-            await context.hosts.send(state.source, m.BeginPostCopy(**command))
-        return state
-
-    steps = tuple(Step(copy_memory, s.undo, s.status) if s.name == "copy_memory" else s for s in LIVE_MIGRATION.steps)
-    return _with(LIVE_MIGRATION, steps=steps)
 
 
 PLANTED: dict[str, Plant] = {
@@ -303,17 +214,8 @@ PLANTED: dict[str, Plant] = {
         reconciling_what_an_operation_is_at,
         forgetting_who_waits,
         leaving_the_task_state,
-        believing_an_old_report,
-        evacuating_on_silence_alone,
         a_watchdog_that_does_not_kill,
-        a_watchdog_that_spares_the_agent,
-        a_lease_without_a_margin,
-        a_lease_from_when_it_was_asked,
-        starting_an_evacuated_guest_before_the_commit,
-        removing_guests_whatever_their_generation,
-        forgetting_to_destroy_the_destination,
         discarding_the_source_in_post_copy,
-        beginning_post_copy_before_the_commit,
     )
 }
 
