@@ -21,7 +21,7 @@ import pytest
 from cumulet.host.driver import Image
 from cumulet.host.qemu.facts import QemuFacts
 
-from . import crash_results
+from . import crash_results, userfaultfd
 from .crash_cloud import HOSTS, CrashCloud, Sight, kill, until
 from .crash_judgement import SETTLED_SECONDS, judge_alive, judge_disk, settle
 from .crash_network import HostNetworks
@@ -35,7 +35,6 @@ FIRST_SEED = int(os.environ.get("CUMULET_CRASH_SEED", "97"))
 POST_COPY = os.environ.get("CUMULET_CRASH_POST_COPY") == "1"
 """Whether the moves are forced to complete, in post-copy."""
 DECIDED = [Run.of(seed, post_copy=POST_COPY) for seed in range(FIRST_SEED, FIRST_SEED + RUNS)]
-USERFAULTFD = Path("/proc/sys/vm/unprivileged_userfaultfd")
 RESULTS = os.environ.get("CUMULET_CRASH_RESULTS")
 """A file to which each run adds a line."""
 LOOK_SECONDS = 0.001
@@ -112,13 +111,8 @@ def results() -> Iterator[list[Result]]:
 
 @pytest.fixture(scope="module", autouse=POST_COPY)
 def post_copy_allowed() -> Iterator[None]:
-    """An administrator lets unprivileged processes use userfaultfd; as it was before, afterwards."""
-    before = USERFAULTFD.read_text()
-    if before.strip() != "1" and os.geteuid() != 0:
-        pytest.skip("vm.unprivileged_userfaultfd is 0, and only root could change it")
-    USERFAULTFD.write_text("1")
-    yield
-    USERFAULTFD.write_text(before)
+    with userfaultfd.allowed():
+        yield
 
 
 @pytest.mark.parametrize("run", DECIDED, ids=lambda run: run.seed)

@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -15,24 +14,17 @@ import pytest
 from cumulet.host.driver import DriverError, GuestState, MigrationPhase
 from cumulet.host.qemu.driver import QemuDriver
 
+from . import userfaultfd
 from .conftest import SLOW, Rig, follow, newest, runs_on, until, wire
 from .test_live_migration import records_on_disk
 
-USERFAULTFD = Path("/proc/sys/vm/unprivileged_userfaultfd")
 POST_COPY = msgspec.structs.replace(SLOW, post_copy=True)
 
 
 @pytest.fixture(autouse=True)
-def allowed() -> Iterator[None]:
-    """An administrator lets unprivileged processes use userfaultfd; as it was before, afterwards."""
-    before = USERFAULTFD.read_text()
-    if before.strip() != "1":
-        if os.geteuid() != 0:
-            pytest.skip("vm.unprivileged_userfaultfd is 0, and only root could change it")
-        USERFAULTFD.write_text("1")
-    yield
-    if before.strip() != "1":
-        USERFAULTFD.write_text(before)
+def allowed(request: pytest.FixtureRequest) -> Iterator[None]:
+    with userfaultfd.allowed(alone=request.node.get_closest_marker("alone") is not None):
+        yield
 
 
 async def ready(rig: Rig) -> tuple[QemuDriver, QemuDriver]:
@@ -59,6 +51,12 @@ async def let_run(destination: QemuDriver, rig: Rig) -> None:
     await until(runs, "the destination runs the guest")
 
 
+async def hurry(source: QemuDriver, rig: Rig) -> None:
+    """What was slow, so that it could be interrupted, need not be so for ever."""
+    hypervisor = source._host.running_hypervisor(rig.id)
+    await hypervisor.ask("migrate-set-parameters", {"max-postcopy-bandwidth": 128 << 20})
+
+
 async def arrived(destination: QemuDriver, rig: Rig, phase: MigrationPhase) -> None:
     async def seen() -> bool:
         return await destination.arrival(rig.id) is phase
@@ -79,6 +77,7 @@ def test_the_guest_runs_at_its_destination_and_the_rest_of_its_memory_follows(ri
         await let_run(destination, rig)
         await destination.resume_destination(rig.id)
         await runs_on(destination, rig.id)
+        await hurry(source, rig)
         await arrived(destination, rig, MigrationPhase.COMPLETED)
         assert (await follow(source, rig.id)).phase is MigrationPhase.COMPLETED
         await source.destroy(rig.id)
@@ -137,6 +136,7 @@ def test_an_agent_that_is_restarted_goes_on_waiting_for_the_commit(rig: Rig) -> 
         await destination.close()
         destination = await rig.open("host2")
         await runs_on(destination, rig.id)
+        await hurry(source, rig)
         await arrived(destination, rig, MigrationPhase.COMPLETED)
         await source.close()
         await destination.close()
@@ -189,6 +189,7 @@ def test_a_network_that_is_cut_in_post_copy_is_mended_by_another_connection(rig:
             assert await destination.arrival(rig.id) is not MigrationPhase.COMPLETED
             again = await destination.recover_incoming(rig.id)
             again = await destination.recover_incoming(rig.id) if noticed else again
+            await hurry(source, rig)
             await source.recover_copy(rig.id, again)
             await arrived(destination, rig, MigrationPhase.COMPLETED)
             assert (await follow(source, rig.id)).phase is MigrationPhase.COMPLETED
@@ -201,15 +202,17 @@ def test_a_network_that_is_cut_in_post_copy_is_mended_by_another_connection(rig:
     asyncio.run(story())
 
 
+@pytest.mark.alone
 def test_a_host_says_whether_guests_can_arrive_in_post_copy(rig: Rig) -> None:
     async def story() -> None:
         driver = await rig.open("host2")
         assert "post-copy" in (await driver.facts()).features
-        USERFAULTFD.write_text("0")
+        userfaultfd.SETTING.write_text("0")
         assert "post-copy" not in (await driver.facts()).features
         with pytest.raises(DriverError, match="Postcopy is not supported"):
             await driver.prepare_incoming(rig.guest, source_host="host1", parameters=POST_COPY)
         assert await driver.observe(rig.id) is GuestState.ABSENT
+        userfaultfd.SETTING.write_text("1")
         await driver.close()
 
     if os.geteuid() != 0:

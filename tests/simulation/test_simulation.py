@@ -27,6 +27,7 @@ FIRST_SEED: dict[str, int] = {
     "acting_on_an_expired_lease": 134,
     "believing_an_exception": 15,
     "dropping_the_generation_check": 7,
+    "evacuating_on_silence_alone": 655,
     "reconciling_what_an_operation_is_at": 93,
 }
 """Where to begin looking for a mistake, to find it sooner; up to `CAUGHT_WITHIN` seeds from there count."""

@@ -216,7 +216,7 @@ async def withdraw_when_whole(host: QemuHost, hypervisor: Hypervisor) -> None:
     """In post-copy the credentials are needed until the last page has come, over one connection or another."""
     while hypervisor.alive:
         change = hypervisor.change()
-        if not hypervisor.migration.startswith("postcopy"):
+        if hypervisor.migration in ("completed", "none"):  # The event may come after an answer that says the same.
             await host.tls.withdraw(hypervisor)
             return
         await hypervisor.wait_for_change(change, _LOAD_SECONDS)

@@ -12,7 +12,7 @@ from unittest import mock
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.compute import boot, drift, live_migration, operations, scheduler
+from cumulet.compute import boot, drift, evacuation, live_migration, operations, scheduler
 from cumulet.compute import hosts as host_records
 from cumulet.compute.live_migration import LIVE_MIGRATION, LiveMigration
 from cumulet.compute.sagas import SAGAS
@@ -21,6 +21,7 @@ from cumulet.conductor import runner, saga
 from cumulet.conductor.runner import Runner
 from cumulet.conductor.saga import Context, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest
 from cumulet.host import messages as m
 from cumulet.host.agent import Agent
 from cumulet.placement import allocations as placement
@@ -185,6 +186,16 @@ def leaving_the_task_state() -> AbstractContextManager[Any]:
     return _with(LIVE_MIGRATION, unwound=unwound)
 
 
+def evacuating_on_silence_alone() -> AbstractContextManager[Any]:
+    """A host that does not answer is surely dead, with or without a lease."""
+
+    def require_dead(tx: Tx, host: str, settings: Any) -> None:
+        if host_records.is_up(tx, host):
+            raise BadRequest("still in use")
+
+    return mock.patch.object(evacuation, "_require_dead", require_dead)
+
+
 def a_watchdog_that_does_not_kill() -> AbstractContextManager[Any]:
     """The lease runs out, and the guests run on."""
     return mock.patch.object(Machine, "lose_lease", return_value=None)
@@ -214,6 +225,7 @@ PLANTED: dict[str, Plant] = {
         reconciling_what_an_operation_is_at,
         forgetting_who_waits,
         leaving_the_task_state,
+        evacuating_on_silence_alone,
         a_watchdog_that_does_not_kill,
         discarding_the_source_in_post_copy,
     )
