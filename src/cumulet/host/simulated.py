@@ -45,6 +45,8 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
     """How long it had run when its console began to be printed here."""
     incoming_from: str | None = None
     incoming_complete: bool = False
+    disk_whole: bool = False
+    """Of an incoming one, before its memory has come: what it would be booted from."""
     memory_at: str | None = None
     """In post-copy: the host that still has some of its memory."""
     starved: bool = False
@@ -377,12 +379,14 @@ class SimulatedDriver:
 
     def _stand_still(self, server_id: str, copy: Copy) -> None:
         """Ready for post-copy: it runs on neither side until the commit, or until the copy is cancelled."""
-        here = self._guests.get(server_id)
-        if here is None:
-            self._finish(copy, MigrationPhase.FAILED, "the guest is gone")
+        here, arrived = self._guests.get(server_id), self._arrived(server_id, copy.destination)
+        if here is None or arrived is None:
+            self._finish(copy, MigrationPhase.FAILED, "the destination closed the connection")
             return
         here.halt(GuestState.HANDED_OVER, self._clock.now_us())
+        arrived.disk_whole = True
         self._save(here)
+        self._world.drivers[copy.destination]._save(arrived)
         copy.news.set()
 
     async def _sleep_or_change(self, copy: Copy, seconds: float) -> None:

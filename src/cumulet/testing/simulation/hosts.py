@@ -32,7 +32,7 @@ class FragileDriver(SimulatedDriver):
         """Its process dies: what it held in memory is gone; its disk stays, once it has been copied whole."""
         found = self._guests[server_id]
         self._drop_copy(server_id, MigrationPhase.FAILED, "the guest crashed")
-        if found.state is GuestState.INCOMING and not found.incoming_complete:
+        if found.state is GuestState.INCOMING and not (found.incoming_complete or found.disk_whole):
             del self._guests[server_id]
         elif found.state is not GuestState.SUSPENDED:
             found.halt(GuestState.STOPPED, self._clock.now_us())
