@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import signal
@@ -18,6 +19,7 @@ from cumulet.cli.driver_choice import Wish, choose
 from cumulet.cli.setting_options import HostNetworkType, Setting, SettingType
 
 if TYPE_CHECKING:
+    from cumulet.cloud import EmbeddedCloud
     from cumulet.settings import HostNetwork, Settings
 
 DEFAULT_LISTEN = "127.0.0.1:8774"
@@ -197,8 +199,8 @@ def up(
         asyncio.run(_serve(chosen, outputs, leave_guests=leave_guests))
 
 
-async def _serve(settings: Settings, outputs: Outputs, *, leave_guests: bool) -> None:
-    gc.disable()  # A start makes many objects and no garbage: collecting meanwhile takes a tenth of it.
+async def _start(settings: Settings) -> EmbeddedCloud:
+    """What a user can mend is said in one line, and nothing else is."""
     from sqlalchemy.exc import ArgumentError, DBAPIError
 
     from cumulet.ca import UnsafeKey
@@ -209,13 +211,13 @@ async def _serve(settings: Settings, outputs: Outputs, *, leave_guests: bool) ->
     from cumulet.web.server import AddressTaken
 
     # On a terminal a line for every request would bury the one that matters.
-    log_as_json(level=logging.WARNING if sys.stderr.isatty() else logging.INFO)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    handler = log_as_json(level=logging.WARNING if sys.stderr.isatty() else logging.INFO)
     try:
-        cloud = await EmbeddedCloud.start(settings)
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(logging.getLogger().removeHandler, handler)
+            cloud = await EmbeddedCloud.start(settings)
+            on_failure.pop_all()
+            return cloud
     except AddressTaken as error:
         raise click.ClickException(f"{error}; choose another place with --listen (port 0 picks a free one)") from error
     except PolicyError as error:
@@ -225,8 +227,19 @@ async def _serve(settings: Settings, outputs: Outputs, *, leave_guests: bool) ->
     except (ArgumentError, DBAPIError) as error:
         words = " ".join(str(getattr(error, "orig", None) or error).split())
         raise click.ClickException(redact(f"the database cannot be used: {words}")) from None
-    gc.freeze()
-    gc.enable()
+
+
+async def _serve(settings: Settings, outputs: Outputs, *, leave_guests: bool) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    gc.disable()  # A start makes many objects and no garbage: collecting meanwhile takes a tenth of it.
+    try:
+        cloud = await _start(settings)
+        gc.freeze()
+    finally:
+        gc.enable()
     # A list of a thousand servers makes ten thousand objects and no garbage; by default it is looked for ten times.
     gc.set_threshold(20_000, 20, 50)
     try:
