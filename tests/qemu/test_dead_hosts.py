@@ -6,10 +6,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
-
-import pytest
 
 from cumulet.host.driver import Image
 from cumulet.host.qemu.facts import QemuFacts
@@ -20,6 +17,7 @@ from .serial_watch import SerialWatch
 
 SILENT_SECONDS = 2.0
 LEASE_SECONDS = 8.0
+FENCED = ("fence_silent_hosts=true", f"lease_seconds={LEASE_SECONDS}")
 WRITTEN = 30
 """A record that a guest has written before its host dies, and that one which has just begun anew has not."""
 
@@ -75,29 +73,24 @@ def test_a_server_of_a_dead_host_starts_elsewhere_from_its_image_once_it_was_fen
 
 
 @contextlib.contextmanager
-def stopped_agent(cloud: CrashCloud, host: str) -> Iterator[None]:
-    agent = cloud.agent(host)
-    kill(agent, signal.SIGSTOP)
+def stopped(process: int) -> Iterator[None]:
+    kill(process, signal.SIGSTOP)
     try:
         yield
     finally:
-        kill(agent, signal.SIGCONT)
+        kill(process, signal.SIGCONT)
 
 
-@pytest.mark.parametrize("agent", ["stopped", "killed"])
 def test_the_watchdog_ends_the_guests_of_a_silent_host_before_they_may_start_elsewhere(
-    facts: QemuFacts, image: Image, tmp_path: Path, agent: str
+    facts: QemuFacts, image: Image, tmp_path: Path
 ) -> None:
-    settings = ("fence_silent_hosts=true", f"lease_seconds={LEASE_SECONDS}")
-    with running(tmp_path, *settings) as (cloud, server_id, source):
+    with running(tmp_path, *FENCED) as (cloud, server_id, source):
         destination = other(source)
         with SerialWatch(server_id, {host: cloud.folder(host, server_id) for host in HOSTS}) as watch:
             until("the guest is heard", 30.0, watch.newest_written)
             before = cloud.guests(server_id)
-            silence: AbstractContextManager[None]
-            silence = stopped_agent(cloud, source) if agent == "stopped" else cloud.without_agent(source)
             begun = time.monotonic()
-            with silence:
+            with cloud.without_agent(source):
                 refused = cloud.evacuate(server_id)
                 assert (refused.status, "still in use" in refused.message) == (400, True)
                 assert cloud.guests(server_id) == before, "it runs as long as the lease does"
@@ -111,4 +104,31 @@ def test_the_watchdog_ends_the_guests_of_a_silent_host_before_they_may_start_els
             settle(cloud, server_id)
         assert watch.double() == []
         assert not cloud.folder(source, server_id).exists(), "what was left there is removed"
+        judge_alive(cloud, server_id)
+
+
+def runs_again(cloud: CrashCloud, server_id: str) -> bool:
+    """Its user starts it; until the new agent has a lease, that is refused by the host."""
+    server = cloud.show(server_id)
+    if server["status"] == "SHUTOFF" and server["OS-EXT-STS:task_state"] is None:
+        assert cloud.admin.act(server_id, {"os-start": None}).status == 202
+    return bool(server["status"] == "ACTIVE")
+
+
+def test_an_agent_that_hangs_is_ended_with_its_guests_and_replaced(
+    facts: QemuFacts, image: Image, tmp_path: Path
+) -> None:
+    with running(tmp_path, *FENCED) as (cloud, server_id, source):
+        with SerialWatch(server_id, {host: cloud.folder(host, server_id) for host in HOSTS}) as watch:
+            hung = cloud.agent(source)
+            begun = time.monotonic()
+            with stopped(hung):
+                until("its watchdog has ended the guest", 60.0, lambda: cloud.guests(server_id) == {})
+                assert time.monotonic() - begun >= LEASE_SECONDS / 2, "it ran as long as the lease did"
+                until("the record says so", 60.0, lambda: cloud.show(server_id)["status"] == "SHUTOFF")
+                assert cloud.host(server_id) == source
+                assert cloud.agent(source) != hung
+            until("it runs again", 60.0, lambda: runs_again(cloud, server_id), pause=1.0)
+            settle(cloud, server_id)
+        assert watch.double() == []
         judge_alive(cloud, server_id)

@@ -143,7 +143,7 @@ def _listed(call: Call[None, None], path: str, *, detailed: bool) -> dict[str, A
 
 
 def _page(call: Call[None, None]) -> list[sa.Row[Any]]:
-    query = sa.select(hosts).order_by(hosts.c.id)
+    query = sa.select(hosts).order_by(hosts.c.name)
     if not call.version.at_least("2.33"):
         return call.tx.all(query)
     asked = page(call)
@@ -151,7 +151,7 @@ def _page(call: Call[None, None]) -> list[sa.Row[Any]]:
         marker = _marker(call, asked.marker)
         if marker is None:
             raise BadRequest(f"marker [{asked.marker}] not found")
-        query = query.where(hosts.c.id > marker.id)
+        query = query.where(hosts.c.name > marker.name)
     return call.tx.all(query.limit(asked.limit))
 
 
@@ -185,7 +185,7 @@ def _found(call: Call[None, None]) -> sa.Row[Any]:
 
 
 def _matching(tx: Tx, pattern: str) -> list[sa.Row[Any]]:
-    rows = tx.all(sa.select(hosts).where(hosts.c.name.contains(pattern, autoescape=True)).order_by(hosts.c.id))
+    rows = tx.all(sa.select(hosts).where(hosts.c.name.contains(pattern, autoescape=True)).order_by(hosts.c.name))
     if not rows:
         raise NotFound(f"No hypervisor matching '{pattern}' could be found.")
     return rows

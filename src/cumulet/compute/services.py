@@ -58,7 +58,7 @@ def services(tx: Tx, now_us: int) -> list[ServiceView]:
         )
         for number, binary in enumerate(CONTROL_PLANE, start=1)
     ]  # fmt: skip
-    return own + [_of_host(row, now_us) for row in tx.all(sa.select(hosts).order_by(hosts.c.id))]
+    return own + [_of_host(row, now_us) for row in tx.all(sa.select(hosts).order_by(hosts.c.name))]
 
 
 def service_number(host_number: int) -> int:
