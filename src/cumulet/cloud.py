@@ -223,7 +223,7 @@ async def _connect_hosts(
     for name in settings.host_names:
         folder = settings.state_dir / "hosts" / name
         driver = SimulatedDriver(name=name, world=world, clock=clock, settings=settings, directory=folder / "guests")
-        agent = Agent(name=name, driver=driver, fence=SimulatedFence(folder / "fence.txt"))
+        agent = Agent(name=name, driver=driver, fence=SimulatedFence(folder / "fence.txt"), session=clock.uuid())
         hosts.add(name, InProcessLink(agent))
     return world, None
 

@@ -71,6 +71,16 @@ def revisions(tx: Tx, host: str) -> Revisions:
     return {row.id: row.revision for row in tx.all(_REVISIONS, {"of_host": host})}
 
 
+def generations(tx: Tx, reports: Sequence[GuestReport]) -> dict[str, int]:
+    """Of the servers whose guests a host has reported, wherever they are by now."""
+    found: dict[str, int] = {}
+    ids = [report.server_id for report in reports]
+    for start in range(0, len(ids), 500):
+        chosen = servers.c.id.in_(ids[start : start + 500])
+        found |= {row.id: row.generation for row in tx.all(sa.select(servers.c.id, servers.c.generation).where(chosen))}
+    return found
+
+
 def compare(tx: Tx, host: str, reports: Sequence[GuestReport], *, before: Revisions, now_us: int) -> list[Correction]:
     """Correct the records of `host`'s servers by what was observed there; answer what the host must correct.
 

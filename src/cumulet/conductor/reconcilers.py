@@ -41,6 +41,8 @@ class HostWatch:
         self._session = clock.uuid()
         self._number = 0
         self._heard: dict[str, int] = {}
+        self._welcomed: dict[str, str] = {}
+        """The start of each host's agent that knows what was decided while it was away."""
         self._fenced_at: dict[str, float] = {}
         """When the lease of each host has run out for certain, were it not heard again."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -91,14 +93,25 @@ class HostWatch:
             log.warning("%s does not say what its guests do: %s", name, error)
             reports = None
 
-        def record(tx: Tx) -> list[drift.Correction]:
+        new = self._welcomed.get(name) != facts.session
+
+        def record(tx: Tx) -> tuple[list[drift.Correction], dict[str, int]]:
             host_records.register(tx, facts=facts, clock=self._clock, settings=self._settings)
             if reports is None:
-                return []
-            return drift.compare(tx, name, reports, before=before, now_us=self._clock.now_us())
+                return [], {}
+            known = drift.generations(tx, reports) if new else {}
+            return drift.compare(tx, name, reports, before=before, now_us=self._clock.now_us()), known
 
         cleared = reports is not None
-        for correction in await self._db.write_async(record):
+        corrections, generations = await self._db.write_async(record)
+        if new and cleared:
+            try:
+                await self._hosts.send(name, m.Welcome(session=facts.session, generations=generations))
+            except m.HostError as error:
+                log.warning("%s cannot be welcomed, will retry: %s", name, error)
+                return
+            self._welcomed[name] = facts.session
+        for correction in corrections:
             done = await self._correct(name, correction)
             cleared = cleared and (done or not correction.destroy)
         # Only now the record says that it is up, and a host that is back gets a lease once it has removed what it lost.

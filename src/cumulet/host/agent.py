@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -95,6 +96,10 @@ class HostLease(Protocol):
     async def renew(self, session: str, number: int, heard: int | None) -> None: ...
 
 
+WELCOME_SECONDS = 10.0
+"""How long a command that lets a guest run waits for the control plane to have welcomed this agent."""
+_RUNNING = (m.Create, m.Start, m.Reboot, m.Unpause, m.Resume, m.ResumeDestination, m.ResumeSource)
+
 # These may come while another command for the same guest is at work: they are what ends it.
 _CONCURRENT = (m.CopyProgress, m.ForceComplete, m.CancelCopy)
 
@@ -102,9 +107,16 @@ _CONCURRENT = (m.CopyProgress, m.ForceComplete, m.CancelCopy)
 class Agent:
     """Answers messages for one host."""
 
-    def __init__(self, *, name: str, driver: Driver, fence: Fence, lease: HostLease | None = None) -> None:
+    def __init__(
+        self, *, name: str, driver: Driver, fence: Fence, lease: HostLease | None = None, session: str | None = None
+    ) -> None:
+        """`session` names this start of it; without one it has nobody to welcome it, and waits for nobody."""
         self.name = name
         self.driver = driver
+        self.session = session
+        self._welcomed = asyncio.Event()
+        if session is None:
+            self._welcomed.set()
         self._fence = fence
         self._lease = lease
         self._busy: dict[str, asyncio.Lock] = {}
@@ -117,12 +129,30 @@ class Agent:
             if isinstance(message, _CONCURRENT):
                 self._admit(message)
                 return await self._do(message)
+            if isinstance(message, _RUNNING):
+                await self._be_welcomed()
             lock = self._busy.setdefault(message.server_id, asyncio.Lock())
             async with lock:
                 self._admit(message)
                 return await self._do(message)
         except DriverError as error:
             raise m.VerbFailed(str(error)) from error
+
+    async def _be_welcomed(self) -> None:
+        try:
+            async with asyncio.timeout(WELCOME_SECONDS):
+                await self._welcomed.wait()
+        except TimeoutError:
+            raise m.VerbFailed(f"NOT_WELCOMED: {self.name} does not know yet which guests it still has") from None
+
+    def _welcome(self, session: str, generations: Mapping[str, int]) -> None:
+        """What was decided while this host was away is known from here on, before any guest is let run."""
+        if session != self.session:
+            return  # Meant for an earlier agent of this host, which has been away since.
+        for server_id, generation in generations.items():
+            if generation > self._fence.mark(server_id).generation:
+                self._fence.set_mark(server_id, Mark(generation, False))
+        self._welcomed.set()
 
     def _admit(self, command: m.Command) -> None:
         """Refuse what is out of date: an earlier generation, or one at which the guest was destroyed here already.
@@ -144,7 +174,9 @@ class Agent:
         driver = self.driver
         match question:
             case m.AskFacts():
-                return await driver.facts()
+                return msgspec.structs.replace(await driver.facts(), session=self.session or "")
+            case m.Welcome(session=session, generations=generations):
+                return self._welcome(session, generations)
             case m.RenewLease(session=session, number=number, heard=heard):
                 if self._lease is not None:
                     await self._lease.renew(session, number, heard)

@@ -91,6 +91,8 @@ class HostFacts(Record, frozen=True):
     """Where migrations to this host connect."""
     booted_at_us: int
     """Since when the machine runs; of a simulated host, since when its driver does."""
+    session: str = ""
+    """Which start of its agent this is, so that what was meant for an earlier one can be told (`messages.Welcome`)."""
 
 
 class GuestReport(Record, frozen=True):

@@ -139,6 +139,16 @@ class RenewLease(Question, frozen=True, tag="renew-lease"):
     heard: int | None
 
 
+class Welcome(Question, frozen=True, tag="welcome"):
+    """To the agent that calls itself `session`: of each guest it has reported, the server's generation as it is now.
+
+    Until then it lets no guest run: it may have been away while its servers were started elsewhere.
+    """
+
+    session: str
+    generations: dict[str, int]
+
+
 class AskGuests(Question, frozen=True, tag="guests"):
     pass
 
@@ -186,6 +196,7 @@ Message = (
     | TakeIn
     | AskFacts
     | RenewLease
+    | Welcome
     | AskGuests
     | Observe
     | AskArrival

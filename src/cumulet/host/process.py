@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import secrets
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -65,7 +66,10 @@ async def run_agent(place: AgentPlace) -> None:
         driver = await QemuDriver.open(
             name=place.name, state=place.state / "qemu", tls=place.tls, address=place.address
         )
-        agent = Agent(name=place.name, driver=driver, fence=FileFence(place.state / "fence"), lease=lease)
+        agent = Agent(
+            name=place.name, driver=driver, fence=FileFence(place.state / "fence"), lease=lease,
+            session=secrets.token_hex(8),
+        )  # fmt: skip
         server = await serve_agent(agent, place.socket)
         try:
             await asyncio.to_thread(_until_parent_ends)

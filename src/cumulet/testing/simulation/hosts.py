@@ -163,6 +163,7 @@ class Machine:
         self._lease_seconds = lease_seconds
         self.watchdog = Watchdog(loop, random, self.lose_lease) if lease_seconds is not None else None
         self._at_work: set[asyncio.Task[Any]] = set()
+        self.started = 0
         self.agent: Agent | None = None
         self.start_agent()
 
@@ -173,7 +174,10 @@ class Machine:
         lease = None
         if self.watchdog is not None and self._lease_seconds is not None:
             lease = SimulatedLease(self.watchdog, seconds=self._lease_seconds)
-        self.agent = Agent(name=self.name, driver=reliable, fence=self.fence, lease=lease)
+        self.started += 1
+        self.agent = Agent(
+            name=self.name, driver=reliable, fence=self.fence, lease=lease, session=f"{self.name}, start {self.started}"
+        )
 
     def kill_agent(self) -> None:
         """What it was doing stops half-way; what the hypervisor was doing goes on."""
