@@ -108,8 +108,8 @@ def _confinement(as_root: bool, own_root: bool) -> Finding:
             found="each guest has its own user; mount namespaces do not work here",
             remedy="in a container: allow mounting (CAP_SYS_ADMIN), so that guests get a root folder of their own",
         )
-    cgroups = ", cgroup " if _writable_cgroup() else ""
-    return Finding(subject="confinement", good=True, found=f"each guest gets its own user {cgroups}and root folder")
+    cgroups = ", cgroup" if _writable_cgroup() else ""
+    return Finding(subject="confinement", good=True, found=f"each guest gets its own user{cgroups} and root folder")
 
 
 def _writable_cgroup() -> bool:
