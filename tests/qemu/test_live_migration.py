@@ -134,6 +134,23 @@ def test_no_verb_but_the_move_s_own_wakes_either_side(rig: Rig) -> None:
     asyncio.run(story())
 
 
+def test_a_destination_that_was_left_gives_way_to_the_guest_made_anew(rig: Rig) -> None:
+    """Its host was away when the move was called off; now the server is evacuated to that very host."""
+
+    async def story() -> None:
+        destination = await rig.open("host2")
+        await destination.prepare_incoming(rig.guest, source_host="host1", parameters=PARAMETERS)
+        left = rig.process("host2")
+        await destination.create(rig.guest, run=False)
+        assert await destination.observe(rig.id) is GuestState.STOPPED
+        assert not Path("/proc", str(left)).exists()
+        await destination.start(rig.id)
+        assert await destination.observe(rig.id) is GuestState.RUNNING
+        await destination.close()
+
+    asyncio.run(story())
+
+
 def test_a_cancelled_copy_leaves_the_guest_where_it_was_and_can_be_tried_again(rig: Rig) -> None:
     async def story() -> None:
         source, destination, _ = await begin(rig, slow=True)

@@ -185,7 +185,7 @@ class Driver(Protocol):
     async def create(self, guest: Guest, *, run: bool = True) -> Guest:
         """Define, make the disk from the image, boot. Returns the frozen description (machine and CPU filled in).
 
-        Without `run` it is left stopped, ready for `start`.
+        Without `run` it is left stopped, ready for `start`. A destination that was prepared for it earlier is replaced.
         """
         ...
 

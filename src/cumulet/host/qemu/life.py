@@ -43,10 +43,11 @@ def define(host: QemuHost, guest: Guest, *, role: Role) -> tuple[GuestFolder, Gu
 async def create(host: QemuHost, guest: Guest, *, run: bool = True) -> Guest:
     async with host.lock(guest.server_id):
         record = host.folder(guest.server_id).read()
+        if record is not None and record.role is Role.INCOMING:  # Left by an earlier move that nobody committed.
+            await host.remove(guest.server_id)
+            record = None
         if record is None:
             _, record = define(host, frozen(host, guest), role=Role.OWN)
-        elif record.role is Role.INCOMING:
-            raise DriverError("MOVING: this host is the destination of a move of this guest")
         if record.intent is Intent.CREATING:
             folder = host.folder(guest.server_id)
             if host.hypervisor(guest.server_id) is None:
