@@ -14,6 +14,7 @@ import pytest
 from cumulet.ca import CertificateAuthority
 from cumulet.host.driver import DriverError, Endpoint, GuestState, MigrationPhase
 from cumulet.host.qemu.driver import QemuDriver
+from cumulet.host.qemu.process import identify
 from cumulet.host.qemu.qmp import Qmp
 from cumulet.image.tiny import RECORD_AREA_OFFSET, RECORD_BYTES, RECORD_COUNT, newest_record
 
@@ -140,10 +141,11 @@ def test_a_destination_that_was_left_gives_way_to_the_guest_made_anew(rig: Rig) 
     async def story() -> None:
         destination = await rig.open("host2")
         await destination.prepare_incoming(rig.guest, source_host="host1", parameters=PARAMETERS)
-        left = rig.process("host2")
+        left = identify(rig.process("host2"))
+        assert left is not None
         await destination.create(rig.guest, run=False)
         assert await destination.observe(rig.id) is GuestState.STOPPED
-        assert not Path("/proc", str(left)).exists()
+        assert identify(left.pid) != left  # Ended, be it that whoever adopted it has not taken notice yet.
         await destination.start(rig.id)
         assert await destination.observe(rig.id) is GuestState.RUNNING
         await destination.close()
