@@ -93,6 +93,7 @@ class Copy:
         self.downtime_limit = parameters.downtime_limit_ms / 1000
         self.dirty_rate = min(dirty_rate_mib_s * MIB, self.bandwidth * 100)
         self.started_us = started_us
+        self.still_until_us = 0
         self.post_copy = parameters.post_copy
         self.forced_at: float | None = None
         self.post_copy_at: float | None = None
@@ -105,6 +106,13 @@ class Copy:
         self.changed = asyncio.Event()
         self.outcome: MigrationPhase | None = None
         self.error: str | None = None
+
+    def stand_still(self, now_us: int, until_us: int) -> None:
+        """Nothing is sent until then; an earlier time than was said before lets it go on sooner."""
+        begun = max(now_us, self.still_until_us)
+        self.started_us += max(now_us, until_us) - begun
+        self.still_until_us = until_us
+        self.changed.set()
 
     @property
     def disk_seconds(self) -> float:
@@ -364,12 +372,13 @@ class SimulatedDriver:
         """Wait until the model says it has ended, then hand over: source halted and destination loaded in one go."""
         while copy.outcome is None:
             ready = copy.ready_at
-            if ready is not None and not copy.told and self._virtual(copy) >= ready:
+            still = max(0.0, (copy.still_until_us - self._clock.now_us()) / 1_000_000)
+            if ready is not None and not copy.told and not still and self._virtual(copy) >= ready:
                 copy.told = True
                 self._stand_still(server_id, copy)
                 continue
             due = copy.completed_at if ready is None or copy.told else ready
-            left = None if due is None else (due - self._virtual(copy)) / self._settings.simulated_speed
+            left = None if due is None else still + (due - self._virtual(copy)) / self._settings.simulated_speed
             if left is not None and left <= 0:
                 self._hand_over(server_id, copy)
                 return
@@ -534,8 +543,9 @@ class SimulatedDriver:
     # -- inside
 
     def _virtual(self, copy: Copy) -> float:
-        """Virtual seconds since the copy began."""
-        return (self._clock.now_us() - copy.started_us) / 1_000_000 * self._settings.simulated_speed
+        """Virtual seconds since the copy began, but for those in which it stood still."""
+        now_us = max(self._clock.now_us(), copy.still_until_us)
+        return (now_us - copy.started_us) / 1_000_000 * self._settings.simulated_speed
 
     def _finish(self, copy: Copy, outcome: MigrationPhase, error: str | None) -> None:
         copy.outcome = outcome

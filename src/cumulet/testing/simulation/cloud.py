@@ -1,24 +1,24 @@
-"""The cloud under simulation: the product's parts, put together on a virtual clock, and the hands that break them."""
+"""The cloud under simulation: the product's parts, put together on a virtual clock."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 from random import Random
 from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from cumulet.compute.automatic_restart import AutomaticRestart
 from cumulet.compute.sagas import SAGAS
-from cumulet.compute.store import hosts
 from cumulet.conductor.reconcilers import HostWatch, Leftovers
 from cumulet.conductor.runner import Runner
 from cumulet.db.engine import Tx
 from cumulet.host.client import Hosts
 from cumulet.host.simulated import World
 from cumulet.settings import Settings
+from cumulet.testing.simulation.database import FOR_THE_API
 from cumulet.testing.simulation.faults import Weather
 from cumulet.testing.simulation.foundation import Identity, foundation, request, state_dir
 from cumulet.testing.simulation.hosts import FragileDriver, Machine, UnreliableLink
@@ -26,10 +26,11 @@ from cumulet.testing.simulation.invariants import Broken
 from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
 from cumulet.web.context import Cloud
 
+NO_ANSWER = 0
+"""The status of a request whose API died."""
 HOST_MEMORY_MIB = (4096, 6144, 16384)
 """Of a run's machines: near their limit, and with room."""
 
-_SERVICE = sa.select(hosts.c.service_uuid).where(hosts.c.name == sa.bindparam("of_name"))
 _OVER = """
 SELECT i.provider_id, i.resource_class, sum(a.used)
 FROM inventories i JOIN allocations a ON a.provider_id = i.provider_id AND a.resource_class = i.resource_class
@@ -55,7 +56,7 @@ class SimulatedCloud:
             host_silent_seconds=2.0,
             lease_seconds=4.0 if fenced else 2.0,
             fence_silent_hosts=fenced,
-            restart_servers_of_lost_hosts=random.random() < 0.4,
+            restart_servers_of_lost_hosts=random.random() < 0.5,
             migration_progress_timeout_seconds=5.0,
             migration_timeout_seconds_per_gib=8.0,
             simulated_speed=1.0,
@@ -67,7 +68,7 @@ class SimulatedCloud:
         self.foundation = foundation()
         self.db = self.foundation.db
         self.db.driver.deserialize(self.foundation.first_state)
-        self.db.weather, self.db.random, self.db.written = Weather(), random, self._check_capacity
+        self.db.weather, self.db.random, self.db.written = weather, random, self._check_capacity
         self.networks = self.foundation.networks
         self.world = World()
         self.hosts = Hosts()
@@ -88,25 +89,21 @@ class SimulatedCloud:
         self.leftovers: Leftovers
         self._watcher: Runner | None = None
         """In whose process the watch lives."""
-        self._conductors = random.choice((1, 1, 2))
-        self._down: set[asyncio.Task[None]] = set()
+        self._conductors = random.choice((1, 1, 2, 3))
+        self._api_is_up = True
+        self._requests: set[asyncio.Task[tuple[int, Any]]] = set()
 
     async def start(self) -> None:
-        storm = {name: getattr(self.weather, name) for name in self.weather.__slots__}
-        self.weather.calm()
         for _ in range(self._conductors):
-            await self._start_conductor()
+            await self.start_conductor()
         context = Cloud(
             settings=self.settings, db=self.db, clock=self.clock, state_dir=self.settings.state_dir, wake=_Wake(self),
             hosts=self.hosts, identity=Identity(), policy=self.foundation.policy,
         )  # fmt: skip
         self.app = self.foundation.app_of(context)
-        for name, chance in storm.items():
-            setattr(self.weather, name, chance)
-        self.db.weather = self.weather
-        self.say(f"hosts {', '.join(self.machines)}; {self._conductors} conductor(s); {_said(self.weather)}")
+        self.say(f"hosts {', '.join(self.machines)}; {self._conductors} conductor(s)")
 
-    async def _start_conductor(self) -> None:
+    async def start_conductor(self) -> None:
         clock = VirtualClock(self.loop, self.random)
         runner = Runner(
             db=self.db, clock=clock, settings=self.settings, hosts=self.hosts, sagas=SAGAS,
@@ -127,6 +124,14 @@ class SimulatedCloud:
                     self._kill_watch()
                 await asyncio.sleep(0.5)
         self.runners.append(runner)
+
+    def kill_conductor(self, runner: Runner) -> None:
+        """As kill -9, with the watch if it is beside this one."""
+        self.runners.remove(runner)
+        _kill(runner)
+        if runner is self._watcher:
+            self._watcher = None
+            self._kill_watch()
 
     async def _start_watch(self, runner: Runner) -> None:
         """Beside one conductor only, as in `cumulet.cloud`: hosts, and what follows when they are lost."""
@@ -174,127 +179,38 @@ class SimulatedCloud:
         if over is not None:
             self._break("over capacity", f"allocations exceed capacity: {over}")
 
-    # -- faults
-
-    def draw_fault(self, random: Random) -> tuple[str, str] | None:
-        """Maybe break something; says what kind of thing, and the story."""
-        weather = self.weather
-        machine = random.choice(list(self.machines.values()))
-        pause = random.uniform(0.0, 9.0)
-        kinds: tuple[tuple[str, Callable[[], str]], ...] = (
-            ("conductor_crash", lambda: self._crash_conductor(random, pause)),
-            ("agent_crash", lambda: self._crash_agent(machine, pause)),
-            ("host_crash", lambda: self._crash_host(machine, pause)),
-            ("guest_crash", lambda: self._crash_guest(machine, random)),
-            ("partition", lambda: self._cut_off(machine, pause)),
-            ("clock_jump", lambda: self._jump(random)),
-            ("host_lost", lambda: self._lose_host(machine, random)),
-        )
-        for kind, do in kinds:
-            if random.random() < getattr(weather, kind):
-                return kind, do()
-        return None
-
-    def _later(self, pause: float, do: Callable[[], Any]) -> None:
-        async def wait() -> None:
-            await asyncio.sleep(pause)
-            result = do()
-            if asyncio.iscoroutine(result):
-                await result
-
-        task = asyncio.ensure_future(wait())
-        self._down.add(task)
-        task.add_done_callback(self._down.discard)
-
-    def _crash_conductor(self, random: Random, pause: float) -> str:
-        if not self.runners:
-            return "a conductor was to crash, but none is up"
-        runner = self.runners.pop(random.randrange(len(self.runners)))
-        _kill(runner)
-        if runner is self._watcher:
-            self._watcher = None
-            self._kill_watch()
-        self._later(pause, self._start_conductor)
-        return f"{runner.name} is killed, another starts in {pause:.1f} s"
-
-    def _crash_agent(self, machine: Machine, pause: float) -> str:
-        machine.kill_agent()
-        self._later(pause, machine.start_agent)
-        return f"the agent of {machine.name} is killed, back in {pause:.1f} s"
-
-    def _crash_host(self, machine: Machine, pause: float) -> str:
-        machine.lose_power()
-        self._later(pause, machine.start_agent)
-        return f"{machine.name} loses power, back in {pause:.1f} s"
-
-    def _lose_host(self, machine: Machine, random: Random) -> str:
-        """An administrator switches a machine off for good, and only then says so; much later it comes back."""
-        if not machine.powered:
-            return f"{machine.name} is off already"
-        machine.power_off()
-        away = random.uniform(2.0, 15.0)
-
-        async def story() -> None:
-            await self._force_down(machine.name, down=True)
-            await asyncio.sleep(away)
-            await self._force_down(machine.name, down=False)
-            machine.power_on()
-
-        self._later(0.0, story)
-        return f"{machine.name} is switched off, and forced down, for {away:.1f} s"
-
-    async def _force_down(self, name: str, *, down: bool) -> None:
-        """As often as it takes."""
-        row = self.db.read(lambda tx: tx.first(_SERVICE, {"of_name": name}))
-        assert row is not None
-        while True:
-            status, _ = await self.request(
-                "admin", "PUT", f"/compute/v2.1/os-services/{row.service_uuid}", {"forced_down": down}
-            )
-            if status == 200:
-                return
-            await asyncio.sleep(0.2)
-
-    def _crash_guest(self, machine: Machine, random: Random) -> str:
-        guests = list(machine.driver.present())
-        if not guests:
-            return f"a guest of {machine.name} was to crash, but there is none"
-        server_id = random.choice(guests)
-        machine.driver.crash_guest(server_id)
-        return f"{server_id[:8]} crashes on {machine.name}"
-
-    def _cut_off(self, machine: Machine, pause: float) -> str:
-        machine.cut_off = True
-
-        def mend() -> None:
-            machine.cut_off = False
-
-        self._later(pause, mend)
-        return f"{machine.name} is cut off for {pause:.1f} s"
-
-    def _jump(self, random: Random) -> str:
-        if not self.runners:
-            return "a clock was to jump, but no conductor is up"
-        runner = random.choice(self.runners)
-        clock = runner.clock
-        assert isinstance(clock, VirtualClock)
-        clock.wrong_by_us = random.randint(-20_000_000, 20_000_000)
-        return f"the clock of {runner.name} is wrong by {clock.wrong_by_us / 1e6:.1f} s"
-
-    async def heal(self) -> None:
-        """Whoever is down comes back now; clocks are right again."""
-        for runner in self.runners:
-            assert isinstance(runner.clock, VirtualClock)
-            runner.clock.wrong_by_us = 0
-        if self._down:
-            await asyncio.gather(*self._down)
-
     # -- requests
+
+    def kill_api(self) -> int:
+        """Requests under way end where they wait; nobody is told of what they did. Answers how many they were."""
+        self._api_is_up = False
+        for task in self._requests:
+            task.cancel()
+        return len(self._requests)
+
+    def start_api(self) -> None:
+        self._api_is_up = True
 
     async def request(
         self, caller: str, method: str, path: str, body: Any = None, *, version: str = "2.96"
     ) -> tuple[int, Any]:
-        """One request through the real dispatcher; answers status and JSON."""
+        """One request through the real dispatcher; answers status and JSON, or `NO_ANSWER` and None."""
+        if not self._api_is_up:
+            return NO_ANSWER, None
+        faults = self.db.faults
+        task = Context().run(asyncio.ensure_future, self._serve(caller, method, path, body, version))
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
+        await asyncio.wait({task})
+        if task.cancelled():
+            return NO_ANSWER, None
+        status, answer = task.result()
+        if status == 500 and self.db.faults == faults:
+            self._break("unexpected answer", f"500 to {method} {path}: {answer}")
+        return status, answer
+
+    async def _serve(self, caller: str, method: str, path: str, body: Any, version: str) -> tuple[int, Any]:
+        FOR_THE_API.set(True)
         return await request(self.app, caller, method, path, body, version=version)
 
 
@@ -317,9 +233,4 @@ class _Wake:
 
     def _tell(self, operation_id: str) -> None:
         if self._cloud.runners:
-            self._cloud.random.choice(self._cloud.runners).poke(operation_id)
-
-
-def _said(weather: Weather) -> str:
-    chances = [f"{name} {getattr(weather, name):.2f}" for name in weather.__slots__ if getattr(weather, name)]
-    return "faults: " + (", ".join(chances) or "none")
+            Context().run(self._cloud.random.choice(self._cloud.runners).poke, operation_id)

@@ -6,9 +6,11 @@ driver as they are: SQLAlchemy's own way to it costs several times what SQLite t
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -24,6 +26,8 @@ from cumulet.testing.simulation.faults import Weather
 
 T = TypeVar("T")
 
+FOR_THE_API: ContextVar[bool] = ContextVar("FOR_THE_API", default=False)
+"""Whether what is running is a request's."""
 _NO_VALUES: Mapping[str, Any] = {}
 
 
@@ -172,6 +176,8 @@ class SimulatedDatabase(Database):
         self.random = Random(0)  # noqa: S311 - a seed that decides everything is the point
         self.written: Callable[[], None] = lambda: None
         self.capacity_touched = False
+        self.faults = 0
+        """How many commits have gone wrong."""
         self._connection = self._inline_connection()
         self.driver: Any = self._connection.connection.dbapi_connection
 
@@ -180,6 +186,7 @@ class SimulatedDatabase(Database):
 
     def _write_inline(self, fn: Callable[[Tx], T]) -> T:
         if self.random.random() < self.weather.commit_fails:
+            self.faults += 1
             raise OperationalError("COMMIT", {}, Exception("the database is away"))
         tx = SimulatedTx(self._connection, self.driver, writable=True)
         self.driver.execute("BEGIN")
@@ -189,8 +196,11 @@ class SimulatedDatabase(Database):
             self.driver.execute("ROLLBACK")
             raise
         self.driver.execute("COMMIT")
-        tx.committed()
         self.written()
+        if FOR_THE_API.get() and self.random.random() < self.weather.dies_at_commit:
+            raise asyncio.CancelledError("the API was killed before it could tell anybody")
+        tx.committed()
         if self.random.random() < self.weather.commit_unknown:
+            self.faults += 1
             raise OperationalError("COMMIT", {}, Exception("the connection was lost at commit"))
         return result

@@ -10,7 +10,9 @@ from random import Random
 class Weather:
     """Chances. Per message: lost, slow, twice. Per verb: it fails before or after it did its work, or takes long.
 
-    Per commit: it fails, or its answer is lost. Per step: somebody crashes, is cut off, or has a clock that jumps.
+    Per commit: it fails, its answer is lost, or the API that made it dies with it. Per step: somebody crashes, hangs,
+    is cut off (both ways, or only what it says is lost), or has a clock that jumps; a disk fails or is slow; a copy
+    stands still.
     """
 
     lost: float = 0.0
@@ -28,22 +30,39 @@ class Weather:
     partition: float = 0.0
     clock_jump: float = 0.0
     host_lost: float = 0.0
+    dies_at_commit: float = 0.0
+    api_crash: float = 0.0
+    unheard: float = 0.0
+    guest_hangs: float = 0.0
+    copy_stalls: float = 0.0
+    disk_fails: float = 0.0
+    disk_slow: float = 0.0
 
-    def calm(self) -> None:
-        """The faults heal: from here on nothing goes wrong any more."""
+    def become(self, other: Weather) -> None:
         for name in self.__slots__:
-            setattr(self, name, 0.0)
+            setattr(self, name, getattr(other, name))
+
+    def __str__(self) -> str:
+        chances = [f"{name} {getattr(self, name):.2f}" for name in self.__slots__ if getattr(self, name)]
+        return ", ".join(chances) or "none"
 
 
 _WORST = {
     "lost": 0.15, "slow": 0.2, "twice": 0.15, "verb_fails_before": 0.1, "verb_fails_after": 0.1, "verb_hangs": 0.05,
     "commit_fails": 0.05, "commit_unknown": 0.05, "conductor_crash": 0.2, "agent_crash": 0.2, "host_crash": 0.08,
-    "guest_crash": 0.08, "partition": 0.15, "clock_jump": 0.1, "host_lost": 0.06,
+    "guest_crash": 0.08, "partition": 0.15, "clock_jump": 0.1, "host_lost": 0.06, "dies_at_commit": 0.1,
+    "api_crash": 0.08, "unheard": 0.08, "guest_hangs": 0.15, "copy_stalls": 0.1, "disk_fails": 0.06, "disk_slow": 0.08,
 }  # fmt: skip
+_SILENCE = {"partition": 0.25, "unheard": 0.25, "host_lost": 0.15, "slow": 0.2, "verb_hangs": 0.1}
+"""Worse than the worst: hosts that are not heard, for runs that are about leases, evacuations and coming back."""
 
 
 def draw(random: Random) -> Weather:
-    """Each kind is off in half of the runs, else anything up to its worst."""
-    return Weather(
-        **{name: worst * random.random() if random.random() < 0.5 else 0.0 for name, worst in _WORST.items()}
-    )
+    """Each kind is off in half of the runs, else up to its worst; some runs are mild in all, some are about silence."""
+    harshness = random.choice((0.2, 0.6, 1.0, 1.0))
+    drawn = {
+        name: harshness * worst * random.random() if random.random() < 0.5 else 0.0 for name, worst in _WORST.items()
+    }
+    if random.random() < 0.2:
+        drawn |= {name: worst * random.uniform(0.5, 1.0) for name, worst in _SILENCE.items()}
+    return Weather(**drawn)

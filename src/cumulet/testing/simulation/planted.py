@@ -17,13 +17,14 @@ from cumulet.compute import hosts as host_records
 from cumulet.compute.live_migration import LIVE_MIGRATION, LiveMigration
 from cumulet.compute.sagas import SAGAS
 from cumulet.compute.store import get_server
-from cumulet.conductor import runner, saga
+from cumulet.conductor import reconcilers, runner, saga
 from cumulet.conductor.runner import Runner
 from cumulet.conductor.saga import Context, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest
 from cumulet.host import messages as m
 from cumulet.host.agent import Agent
+from cumulet.host.lease import Lease
 from cumulet.placement import allocations as placement
 from cumulet.testing.simulation.hosts import Machine
 
@@ -36,6 +37,11 @@ def _with(saga: Saga[Any], **changes: Any) -> AbstractContextManager[Any]:
 
 def _changed_step(name: str, **changes: Any) -> AbstractContextManager[Any]:
     steps = tuple(dataclasses.replace(s, **changes) if s.name == name else s for s in LIVE_MIGRATION.steps)
+    return _with(LIVE_MIGRATION, steps=steps)
+
+
+def _with_copy_memory(copy_memory: Any) -> AbstractContextManager[Any]:
+    steps = tuple(Step(copy_memory, s.undo, s.status) if s.name == "copy_memory" else s for s in LIVE_MIGRATION.steps)
     return _with(LIVE_MIGRATION, steps=steps)
 
 
@@ -77,8 +83,7 @@ def resuming_before_the_commit() -> AbstractContextManager[Any]:
         await context.hosts.send(state.destination, m.ResumeDestination(**command))
         return state
 
-    steps = tuple(Step(copy_memory, s.undo, s.status) if s.name == "copy_memory" else s for s in LIVE_MIGRATION.steps)
-    return _with(LIVE_MIGRATION, steps=steps)
+    return _with_copy_memory(copy_memory)
 
 
 def dropping_the_generation_check() -> AbstractContextManager[Any]:
@@ -148,8 +153,7 @@ def deleting_the_source_before_the_destination_runs() -> AbstractContextManager[
         await context.hosts.send(state.source, m.Destroy(**command))
         return state
 
-    steps = tuple(Step(copy_memory, s.undo, s.status) if s.name == "copy_memory" else s for s in LIVE_MIGRATION.steps)
-    return _with(LIVE_MIGRATION, steps=steps)
+    return _with_copy_memory(copy_memory)
 
 
 def releasing_the_sources_share_too_early() -> AbstractContextManager[Any]:
@@ -201,6 +205,90 @@ def a_watchdog_that_does_not_kill() -> AbstractContextManager[Any]:
     return mock.patch.object(Machine, "lose_lease", return_value=None)
 
 
+def a_watchdog_that_spares_the_agent() -> AbstractContextManager[Any]:
+    """What the agent was at while it had a lease is finished without one."""
+    return mock.patch.object(Machine, "lose_lease", lambda machine: machine.driver.lose_power())
+
+
+def a_lease_without_a_margin() -> AbstractContextManager[Any]:
+    """The host is taken for dead the moment its lease may have run out: its watchdog is not that quick."""
+    return mock.patch.object(reconcilers, "LEASE_MARGIN_SECONDS", -2.0)
+
+
+def a_lease_from_when_it_was_asked() -> AbstractContextManager[Any]:
+    """The host counts its lease from each question, whether its answers are heard or not."""
+
+    def asked(self: Lease, session: str, number: int, heard: int | None) -> None:
+        self._noted.end_at(self._noted.now() + self._seconds)
+
+    return mock.patch.object(Lease, "asked", asked)
+
+
+def an_agent_that_waits_for_no_welcome() -> AbstractContextManager[Any]:
+    """A host that comes back does what it is told before it knows what it has lost."""
+
+    async def be_welcomed(self: Agent) -> None:
+        return None
+
+    return mock.patch.object(Agent, "_be_welcomed", be_welcomed)
+
+
+def believing_an_old_report() -> AbstractContextManager[Any]:
+    """The reconciler takes what a host said a while ago for what is, although the record has changed since."""
+    return mock.patch.object(drift, "_changed", return_value=False)
+
+
+def removing_guests_whatever_their_generation() -> AbstractContextManager[Any]:
+    """The reconciler removes what it takes for another host's guest with a generation that no host can refuse."""
+
+    def destroy(finding: drift.Finding, report: Any, generation: int) -> drift.Correction:
+        return drift.Correction(
+            finding=finding, server_id=report.server_id, generation=generation + 1000, seen=report.state, destroy=True
+        )
+
+    return mock.patch.object(drift, "_destroy", destroy)
+
+
+def forgetting_to_destroy_the_destination() -> AbstractContextManager[Any]:
+    """The destination's undo is forgotten, and the reconciler does not look for what is left over."""
+
+    @contextlib.contextmanager
+    def both() -> Iterator[None]:
+        with _changed_step("start_destination", undo=nothing), mock.patch.object(drift, "compare", return_value=[]):
+            yield
+
+    return both()
+
+
+def beginning_post_copy_before_the_commit() -> AbstractContextManager[Any]:
+    """The rest of the memory is let follow as soon as it can, while the record still names the source."""
+
+    async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
+        state = await live_migration.copy_memory(context, state)
+        if state.rest_follows:
+            await context.hosts.send(state.source, m.BeginPostCopy(**_command(state)))
+        return state
+
+    return _with_copy_memory(copy_memory)
+
+
+def starting_an_evacuated_guest_before_the_commit() -> AbstractContextManager[Any]:
+    """The guest is told to run as soon as it is made, while its owner is still the dead host."""
+
+    async def make_guest(context: Context, state: evacuation.Evacuation) -> evacuation.Evacuation:
+        state = await evacuation.make_guest(context, state)
+        command: dict[str, Any] = {
+            "server_id": state.server_id, "operation_id": "planted", "generation": state.generation,
+        }  # fmt: skip
+        await context.hosts.send(state.destination, m.Start(**command))
+        await context.clock.sleep(0.5)
+        return state
+
+    saga = evacuation.EVACUATION
+    steps = tuple(Step(make_guest, s.undo, s.status) if s.name == "make_guest" else s for s in saga.steps)
+    return _with(saga, steps=steps)
+
+
 def discarding_the_source_in_post_copy() -> AbstractContextManager[Any]:
     """The guest runs at its destination, so the source can go: with the memory that has not come yet."""
 
@@ -228,6 +316,15 @@ PLANTED: dict[str, Plant] = {
         evacuating_on_silence_alone,
         a_watchdog_that_does_not_kill,
         discarding_the_source_in_post_copy,
+        a_watchdog_that_spares_the_agent,
+        a_lease_without_a_margin,
+        a_lease_from_when_it_was_asked,
+        an_agent_that_waits_for_no_welcome,
+        believing_an_old_report,
+        removing_guests_whatever_their_generation,
+        forgetting_to_destroy_the_destination,
+        beginning_post_copy_before_the_commit,
+        starting_an_evacuated_guest_before_the_commit,
     )
 }
 

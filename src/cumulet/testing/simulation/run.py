@@ -12,9 +12,10 @@ from random import Random
 import msgspec
 
 from cumulet.testing.simulation.cloud import SimulatedCloud
-from cumulet.testing.simulation.faults import draw
+from cumulet.testing.simulation.faults import Weather, draw
 from cumulet.testing.simulation.foundation import foundation
 from cumulet.testing.simulation.invariants import Broken, check_quiet, kind_of, outcomes
+from cumulet.testing.simulation.trouble import Trouble
 from cumulet.testing.simulation.virtual_time import NothingLeft, VirtualLoop
 from cumulet.testing.simulation.workload import Workload
 
@@ -119,19 +120,23 @@ class _Simulation:
 
     async def play(self) -> None:
         random = Random(self._seed)  # noqa: S311 - a seed that decides everything is the point
-        weather = draw(random)
+        storm, weather = draw(random), Weather()
         cloud = SimulatedCloud(self._loop, random, weather, self._log.say)
         await cloud.start()
+        trouble = Trouble(cloud, random)
         workload = Workload(cloud, random, self._log.say, self._counts)
+        await workload.first_servers(random)
+        self._log.say(f"faults: {storm}")
+        weather.become(storm)
         for step in range(self._steps):
             # Each step has its own randomness: leaving one out changes no other.
             step_random = Random(f"{self._seed}/{step}")  # noqa: S311
             await self._pause(cloud, step_random.expovariate(1 / 0.4))
             if self._only is None or step in self._only:
-                await self._step(cloud, workload, step_random, step)
+                await self._step(trouble, workload, step_random, step)
         self._log.say("the faults heal")
-        weather.calm()
-        await cloud.heal()
+        weather.become(Weather())
+        await trouble.heal()
         try:
             await self._settle(cloud, workload)
         finally:
@@ -141,8 +146,8 @@ class _Simulation:
         await asyncio.sleep(seconds)
         cloud.raise_broken()
 
-    async def _step(self, cloud: SimulatedCloud, workload: Workload, random: Random, step: int) -> None:
-        fault = cloud.draw_fault(random)
+    async def _step(self, trouble: Trouble, workload: Workload, random: Random, step: int) -> None:
+        fault = trouble.draw(random)
         if fault is not None:
             kind, story = fault
             self._counts[f"faults: {kind}"] += 1

@@ -55,6 +55,14 @@ class Workload:
         self._under_way[task] = what
         task.add_done_callback(lambda done: self._under_way.pop(done, None))
 
+    async def first_servers(self, random: Random) -> None:
+        """What there is before anything goes wrong."""
+        for _ in range(random.choice((0, 1, 2))):
+            what, request = self._create(random)
+            self._say(what)
+            await request
+        await asyncio.sleep(1.0)
+
     async def _ask(
         self, caller: str, method: str, path: str, body: Any = None, *, version: str = "2.96"
     ) -> tuple[int, Any]:

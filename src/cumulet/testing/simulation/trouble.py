@@ -1,0 +1,205 @@
+"""The hands that break things: what a run's weather makes happen between two requests, and how each of it heals."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import sqlalchemy as sa
+
+from cumulet.compute.store import hosts
+from cumulet.host.driver import GuestState
+from cumulet.testing.simulation.cloud import SimulatedCloud
+from cumulet.testing.simulation.hosts import Machine
+from cumulet.testing.simulation.virtual_time import VirtualClock
+
+_SERVICE = sa.select(hosts.c.service_uuid).where(hosts.c.name == sa.bindparam("of_name"))
+
+
+class Trouble:
+    """Breaks parts of a cloud. What it broke mends itself after a while: `heal` waits for that."""
+
+    def __init__(self, cloud: SimulatedCloud, random: Random) -> None:
+        self._cloud = cloud
+        self._weak = random.choice(list(cloud.machines.values()))
+        """What goes wrong with a machine does so with this one more often, so that another is there for its servers."""
+        self._down: set[asyncio.Task[None]] = set()
+
+    def draw(self, random: Random) -> tuple[str, str] | None:
+        """Maybe break something; says what kind of thing, and the story."""
+        weather = self._cloud.weather
+        machine = random.choice([self._weak, random.choice(list(self._cloud.machines.values()))])
+        pause = random.uniform(0.0, 9.0) * random.choice((1.0, 1.0, 1.0, 2.0))
+        kinds: tuple[tuple[str, Callable[[], str]], ...] = (
+            ("conductor_crash", lambda: self._crash_conductor(random, pause)),
+            ("agent_crash", lambda: self._crash_agent(machine, pause)),
+            ("host_crash", lambda: self._crash_host(machine, pause)),
+            ("guest_crash", lambda: self._crash_guest(machine, random)),
+            ("partition", lambda: self._cut_off(machine, pause)),
+            ("clock_jump", lambda: self._jump(random)),
+            ("host_lost", lambda: self._lose_host(machine, random)),
+            ("api_crash", lambda: self._crash_api(pause)),
+            ("unheard", lambda: self._make_unheard(machine, pause)),
+            ("guest_hangs", lambda: self._hang_guest(machine, random, pause)),
+            ("copy_stalls", lambda: self._stall_copy(machine, random, pause)),
+            ("disk_fails", lambda: self._break_disk(machine, pause)),
+            ("disk_slow", lambda: self._slow_disk(machine, pause)),
+        )
+        for kind, do in kinds:
+            if random.random() < getattr(weather, kind):
+                return kind, do()
+        return None
+
+    def _later(self, pause: float, do: Callable[[], Any]) -> None:
+        async def wait() -> None:
+            await asyncio.sleep(pause)
+            result = do()
+            if asyncio.iscoroutine(result):
+                await result
+
+        task = asyncio.ensure_future(wait())
+        self._down.add(task)
+        task.add_done_callback(self._down.discard)
+
+    def _crash_conductor(self, random: Random, pause: float) -> str:
+        if not self._cloud.runners:
+            return "a conductor was to crash, but none is up"
+        runner = random.choice(self._cloud.runners)
+        self._cloud.kill_conductor(runner)
+        self._later(pause, self._cloud.start_conductor)
+        return f"{runner.name} is killed, another starts in {pause:.1f} s"
+
+    def _crash_agent(self, machine: Machine, pause: float) -> str:
+        machine.kill_agent()
+        self._later(pause, machine.start_agent)
+        return f"the agent of {machine.name} is killed, back in {pause:.1f} s"
+
+    def _crash_host(self, machine: Machine, pause: float) -> str:
+        machine.lose_power()
+        self._later(pause, machine.start_agent)
+        return f"{machine.name} loses power, back in {pause:.1f} s"
+
+    def _lose_host(self, machine: Machine, random: Random) -> str:
+        """An administrator switches a machine off for good, and only then says so; much later it comes back."""
+        if not machine.powered:
+            return f"{machine.name} is off already"
+        machine.power_off()
+        away = random.uniform(2.0, 15.0)
+
+        async def story() -> None:
+            await self._force_down(machine.name, down=True)
+            await asyncio.sleep(away)
+            await self._force_down(machine.name, down=False)
+            machine.power_on()
+
+        self._later(0.0, story)
+        return f"{machine.name} is switched off, and forced down, for {away:.1f} s"
+
+    async def _force_down(self, name: str, *, down: bool) -> None:
+        """As often as it takes."""
+        row = self._cloud.db.read(lambda tx: tx.first(_SERVICE, {"of_name": name}))
+        assert row is not None
+        while True:
+            status, _ = await self._cloud.request(
+                "admin", "PUT", f"/compute/v2.1/os-services/{row.service_uuid}", {"forced_down": down}
+            )
+            if status == 200:
+                return
+            await asyncio.sleep(0.2)
+
+    def _crash_guest(self, machine: Machine, random: Random) -> str:
+        guests = list(machine.driver.present())
+        if not guests:
+            return f"a guest of {machine.name} was to crash, but there is none"
+        server_id = random.choice(guests)
+        machine.driver.crash_guest(server_id)
+        return f"{server_id[:8]} crashes on {machine.name}"
+
+    def _cut_off(self, machine: Machine, pause: float) -> str:
+        machine.cut_off = True
+
+        def mend() -> None:
+            machine.cut_off = False
+
+        self._later(pause, mend)
+        return f"{machine.name} is cut off for {pause:.1f} s"
+
+    def _make_unheard(self, machine: Machine, pause: float) -> str:
+        machine.unheard = True
+
+        def mend() -> None:
+            machine.unheard = False
+
+        self._later(pause, mend)
+        return f"{machine.name} hears, and is not heard, for {pause:.1f} s"
+
+    def _hang_guest(self, machine: Machine, random: Random, pause: float) -> str:
+        """Rather one that moves, at either side."""
+        present = machine.driver.present()
+        guests = [*present, *[guest for guest, state in present.items() if state is GuestState.INCOMING] * 3]
+        guests += list(machine.driver.copies()) * 3
+        if not guests:
+            return f"a guest of {machine.name} was to hang, but there is none"
+        server_id = random.choice(guests)
+        machine.driver.hang(server_id)
+        self._later(pause, lambda: machine.driver.go_on(server_id))
+        return f"the process of {server_id[:8]} on {machine.name} hangs for {pause:.1f} s"
+
+    def _stall_copy(self, machine: Machine, random: Random, pause: float) -> str:
+        copies = machine.driver.copies()
+        if not copies:
+            return f"a copy from {machine.name} was to stall, but there is none"
+        server_id = random.choice(list(copies))
+        now_us = self._cloud.clock.now_us()
+        copies[server_id].stand_still(now_us, now_us + round(pause * 1_000_000))
+        return f"the copy of {server_id[:8]} from {machine.name} stands still for {pause:.1f} s"
+
+    def _break_disk(self, machine: Machine, pause: float) -> str:
+        disk = machine.driver.disk
+        disk.failing = True
+        machine.driver.fail_copies()
+
+        def mend() -> None:
+            disk.failing = False
+
+        self._later(pause, mend)
+        return f"the disk of {machine.name} fails for {pause:.1f} s"
+
+    def _slow_disk(self, machine: Machine, pause: float) -> str:
+        disk = machine.driver.disk
+        disk.slow = True
+        now_us = self._cloud.clock.now_us()
+        for copy in machine.driver.copies().values():
+            copy.stand_still(now_us, now_us + round(pause * 500_000))
+
+        def mend() -> None:
+            disk.slow = False
+
+        self._later(pause, mend)
+        return f"the disk of {machine.name} is slow for {pause:.1f} s"
+
+    def _crash_api(self, pause: float) -> str:
+        requests = self._cloud.kill_api()
+        self._later(pause, self._cloud.start_api)
+        return f"the API is killed, with {requests} request(s), back in {pause:.1f} s"
+
+    def _jump(self, random: Random) -> str:
+        if not self._cloud.runners:
+            return "a clock was to jump, but no conductor is up"
+        runner = random.choice(self._cloud.runners)
+        clock = runner.clock
+        assert isinstance(clock, VirtualClock)
+        clock.wrong_by_us = random.randint(-20_000_000, 20_000_000)
+        return f"the clock of {runner.name} is wrong by {clock.wrong_by_us / 1e6:.1f} s"
+
+    async def heal(self) -> None:
+        """Whoever is down or hangs comes back now; clocks are right again."""
+        for machine in self._cloud.machines.values():
+            machine.driver.heal()
+        for runner in self._cloud.runners:
+            assert isinstance(runner.clock, VirtualClock)
+            runner.clock.wrong_by_us = 0
+        if self._down:
+            await asyncio.gather(*self._down)
