@@ -54,7 +54,7 @@ class SimulatedCloud:
             database_url="sqlite://",
             host_names=tuple(f"host{n}" for n in range(1, random.choice((2, 2, 3, 4)) + 1)),
             host_silent_seconds=2.0,
-            lease_seconds=4.0 if fenced else 2.0,
+            lease_seconds=random.choice((2.0, 4.0)),
             fence_silent_hosts=fenced,
             restart_servers_of_lost_hosts=random.random() < 0.5,
             migration_progress_timeout_seconds=5.0,
@@ -91,7 +91,7 @@ class SimulatedCloud:
         """In whose process the watch lives."""
         self._conductors = random.choice((1, 1, 2, 3))
         self._api_is_up = True
-        self._requests: set[asyncio.Task[tuple[int, Any]]] = set()
+        self._requests: dict[asyncio.Task[tuple[int, Any]], None] = {}
 
     async def start(self) -> None:
         for _ in range(self._conductors):
@@ -199,8 +199,8 @@ class SimulatedCloud:
             return NO_ANSWER, None
         faults = self.db.faults
         task = Context().run(asyncio.ensure_future, self._serve(caller, method, path, body, version))
-        self._requests.add(task)
-        task.add_done_callback(self._requests.discard)
+        self._requests[task] = None
+        task.add_done_callback(self._requests.pop)
         await asyncio.wait({task})
         if task.cancelled():
             return NO_ANSWER, None

@@ -53,7 +53,7 @@ _WORST = {
     "guest_crash": 0.08, "partition": 0.15, "clock_jump": 0.1, "host_lost": 0.06, "dies_at_commit": 0.1,
     "api_crash": 0.08, "unheard": 0.08, "guest_hangs": 0.15, "copy_stalls": 0.1, "disk_fails": 0.06, "disk_slow": 0.08,
 }  # fmt: skip
-_SILENCE = {"partition": 0.25, "unheard": 0.25, "host_lost": 0.15, "slow": 0.2, "verb_hangs": 0.1}
+_SILENCE = {"partition": 0.2, "unheard": 0.3, "host_lost": 0.15, "slow": 0.2, "lost": 0.3, "verb_hangs": 0.1}
 """Worse than the worst: hosts that are not heard, for runs that are about leases, evacuations and coming back."""
 
 

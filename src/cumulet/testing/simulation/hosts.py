@@ -162,11 +162,11 @@ class FragileDriver(SimulatedDriver):
 
 
 class Disk:
-    """Of one machine: well, slow, or failing."""
+    """Of one machine: well, slow, or failing, each as often as it was said and not taken back."""
 
     def __init__(self) -> None:
-        self.failing = False
-        self.slow = False
+        self.failing = 0
+        self.slow = 0
 
     async def touch(self, random: Random) -> None:
         if self.slow:
@@ -281,9 +281,10 @@ class Machine:
         self.name = name
         self.driver = driver
         self.fence = MemoryFence()
-        self.cut_off = False
-        self.unheard = False
-        """What it says is lost; what it is told arrives."""
+        self.cut_off = 0
+        """How many partitions it is in."""
+        self.unheard = 0
+        """The same, of those in which what it says is lost, and half of what it is told arrives."""
         self.powered = True
         self.boots = 1
         self._weather = weather
@@ -291,7 +292,10 @@ class Machine:
         self._loop = loop
         self._lease_seconds = lease_seconds
         self.watchdog = Watchdog(loop, random, self.lose_lease) if lease_seconds is not None else None
-        self._at_work: set[asyncio.Task[Any]] = set()
+        # In the order of their coming, which a set would not keep: the seed has to decide everything.
+        self._at_work: dict[asyncio.Task[Any], None] = {}
+        self._awaited: dict[asyncio.Future[Any], None] = {}
+        """The answers to what it is at."""
         self.started = 0
         self.agent: Agent | None = None
         self.start_agent()
@@ -342,14 +346,35 @@ class Machine:
         if self.agent is None:
             raise m.HostUnreachable(f"{self.name} has no agent")
         task = asyncio.ensure_future(self.agent.handle(message))
-        self._at_work.add(task)
-        task.add_done_callback(self._at_work.discard)
+        self._at_work[task] = None
+        answer = self._loop.create_future()
+        self._awaited[answer] = None
+        task.add_done_callback(lambda done: self._answer(done, answer))
         try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise m.HostUnreachable(f"the agent of {self.name} died") from None
-            raise
+            return await answer
+        finally:
+            del self._awaited[answer]
+
+    def _answer(self, done: asyncio.Task[Any], answer: asyncio.Future[Any]) -> None:
+        del self._at_work[done]
+        error = m.HostUnreachable(f"the agent of {self.name} died") if done.cancelled() else done.exception()
+        if answer.done():
+            return
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(done.result())
+
+    def cut(self) -> None:
+        """Whoever waits for an answer learns of it before the answer is there."""
+        self.cut_off += 1
+        for answer in self._awaited:
+            lost = self._random.uniform(0.0, CONNECTION_LOST_SECONDS)
+            self._loop.call_later(lost, self._lose, answer)
+
+    def _lose(self, answer: asyncio.Future[Any]) -> None:
+        if not answer.done():
+            answer.set_exception(m.HostUnreachable(f"connection to {self.name} lost"))
 
 
 class UnreliableLink:
@@ -376,7 +401,7 @@ class UnreliableLink:
         await asyncio.sleep(random.expovariate(1 / 0.001))
         if random.random() < weather.slow:
             await asyncio.sleep(random.uniform(0.05, 5.0))
-        gone = self._machine.cut_off or (back and self._machine.unheard)
+        gone = self._machine.cut_off or (self._machine.unheard and (back or random.random() < 0.5))
         if gone or random.random() < weather.lost:
             await asyncio.sleep(random.uniform(0.0, CONNECTION_LOST_SECONDS))
             raise m.HostUnreachable(f"connection to {self._machine.name} lost")

@@ -18,6 +18,7 @@ from cumulet.compute.live_migration import LIVE_MIGRATION, LiveMigration
 from cumulet.compute.sagas import SAGAS
 from cumulet.compute.store import get_server
 from cumulet.conductor import reconcilers, runner, saga
+from cumulet.conductor.reconcilers import HostWatch
 from cumulet.conductor.runner import Runner
 from cumulet.conductor.saga import Context, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
@@ -238,26 +239,14 @@ def believing_an_old_report() -> AbstractContextManager[Any]:
     return mock.patch.object(drift, "_changed", return_value=False)
 
 
-def removing_guests_whatever_their_generation() -> AbstractContextManager[Any]:
-    """The reconciler removes what it takes for another host's guest with a generation that no host can refuse."""
+def a_reconciler_that_removes_nothing() -> AbstractContextManager[Any]:
+    """Guests that no record knows, and those of other hosts, are seen and left alone."""
+    correct = HostWatch._correct
 
-    def destroy(finding: drift.Finding, report: Any, generation: int) -> drift.Correction:
-        return drift.Correction(
-            finding=finding, server_id=report.server_id, generation=generation + 1000, seen=report.state, destroy=True
-        )
+    async def spared(self: HostWatch, name: str, correction: drift.Correction) -> bool:
+        return correction.destroy or await correct(self, name, correction)
 
-    return mock.patch.object(drift, "_destroy", destroy)
-
-
-def forgetting_to_destroy_the_destination() -> AbstractContextManager[Any]:
-    """The destination's undo is forgotten, and the reconciler does not look for what is left over."""
-
-    @contextlib.contextmanager
-    def both() -> Iterator[None]:
-        with _changed_step("start_destination", undo=nothing), mock.patch.object(drift, "compare", return_value=[]):
-            yield
-
-    return both()
+    return mock.patch.object(HostWatch, "_correct", spared)
 
 
 def beginning_post_copy_before_the_commit() -> AbstractContextManager[Any]:
@@ -321,8 +310,7 @@ PLANTED: dict[str, Plant] = {
         a_lease_from_when_it_was_asked,
         an_agent_that_waits_for_no_welcome,
         believing_an_old_report,
-        removing_guests_whatever_their_generation,
-        forgetting_to_destroy_the_destination,
+        a_reconciler_that_removes_nothing,
         beginning_post_copy_before_the_commit,
         starting_an_evacuated_guest_before_the_commit,
     )

@@ -21,8 +21,8 @@ from cumulet.testing.simulation.workload import Workload
 
 SETTLING_SECONDS = 30.0
 """Virtual seconds after the last fault has healed in which everything must have come to rest."""
-
-
+PACES = (0.3, 0.4, 0.4, 1.0)
+"""Virtual seconds from step to step on average, in one run and another."""
 ENDING_ROUNDS = 20
 
 
@@ -128,10 +128,11 @@ class _Simulation:
         await workload.first_servers(random)
         self._log.say(f"faults: {storm}")
         weather.become(storm)
+        pace = random.choice(PACES)
         for step in range(self._steps):
             # Each step has its own randomness: leaving one out changes no other.
             step_random = Random(f"{self._seed}/{step}")  # noqa: S311
-            await self._pause(cloud, step_random.expovariate(1 / 0.4))
+            await self._pause(cloud, step_random.expovariate(1 / pace))
             if self._only is None or step in self._only:
                 await self._step(trouble, workload, step_random, step)
         self._log.say("the faults heal")

@@ -118,22 +118,22 @@ class Trouble:
         return f"{server_id[:8]} crashes on {machine.name}"
 
     def _cut_off(self, machine: Machine, pause: float) -> str:
-        machine.cut_off = True
+        machine.cut()
 
         def mend() -> None:
-            machine.cut_off = False
+            machine.cut_off -= 1
 
         self._later(pause, mend)
         return f"{machine.name} is cut off for {pause:.1f} s"
 
     def _make_unheard(self, machine: Machine, pause: float) -> str:
-        machine.unheard = True
+        machine.unheard += 1
 
         def mend() -> None:
-            machine.unheard = False
+            machine.unheard -= 1
 
         self._later(pause, mend)
-        return f"{machine.name} hears, and is not heard, for {pause:.1f} s"
+        return f"{machine.name} hears half, and is not heard, for {pause:.1f} s"
 
     def _hang_guest(self, machine: Machine, random: Random, pause: float) -> str:
         """Rather one that moves, at either side."""
@@ -158,24 +158,24 @@ class Trouble:
 
     def _break_disk(self, machine: Machine, pause: float) -> str:
         disk = machine.driver.disk
-        disk.failing = True
+        disk.failing += 1
         machine.driver.fail_copies()
 
         def mend() -> None:
-            disk.failing = False
+            disk.failing -= 1
 
         self._later(pause, mend)
         return f"the disk of {machine.name} fails for {pause:.1f} s"
 
     def _slow_disk(self, machine: Machine, pause: float) -> str:
         disk = machine.driver.disk
-        disk.slow = True
+        disk.slow += 1
         now_us = self._cloud.clock.now_us()
         for copy in machine.driver.copies().values():
             copy.stand_still(now_us, now_us + round(pause * 500_000))
 
         def mend() -> None:
-            disk.slow = False
+            disk.slow -= 1
 
         self._later(pause, mend)
         return f"the disk of {machine.name} is slow for {pause:.1f} s"
