@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
 from typing import Any
 
 import msgspec
@@ -27,6 +25,7 @@ from cumulet.errors import BadRequest, Conflict
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
 from cumulet.network import for_compute as network
+from cumulet.periodic import Periodic
 from cumulet.placement import allocations as placement
 from cumulet.settings import Settings
 from cumulet.web.operation import Call, Rule
@@ -37,7 +36,6 @@ CONFIRM = rule("os_compute_api:servers:confirm_resize", MEMBER)
 REVERT = rule("os_compute_api:servers:revert_resize", MEMBER)
 
 PATH = "/servers/{server_id}/action"
-log = logging.getLogger(__name__)
 
 
 @COMPUTE.operation(
@@ -249,32 +247,21 @@ RESIZE_REVERSION = Saga(
 # -- automatic confirmation
 
 
-class AutomaticConfirmation:
+class AutomaticConfirmation(Periodic):
     """Confirms what nobody has confirmed or reverted for `resize_confirm_seconds`."""
 
     def __init__(self, *, db: Database, clock: Clock, settings: Settings, wake: Any) -> None:
+        after = settings.resize_confirm_seconds
+        super().__init__(
+            name="automatic-confirmation", clock=clock, seconds=min(60.0, after / 2) if after > 0 else None
+        )
         self._db = db
-        self._clock = clock
         self._settings = settings
         self._wake = wake
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        if self._settings.resize_confirm_seconds > 0:
-            self._task = asyncio.create_task(self._watch(), name="automatic-confirmation")
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _watch(self) -> None:
-        while True:
-            await self._clock.sleep(min(60.0, self._settings.resize_confirm_seconds / 2))
-            try:
-                await self._db.write_async(self._confirm_all)
-            except Exception:
-                log.exception("automatic confirmation failed, will retry")
+    async def round(self) -> None:
+        """Look at every resize that waits for an answer once."""
+        await self._db.write_async(self._confirm_all)
 
     def _confirm_all(self, tx: Tx) -> None:
         now = self._clock.now_us()

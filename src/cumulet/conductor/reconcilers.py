@@ -18,6 +18,7 @@ from cumulet.compute import hosts as host_records
 from cumulet.db.engine import Database, Tx
 from cumulet.host import messages as m
 from cumulet.host.client import Hosts
+from cumulet.periodic import Periodic
 from cumulet.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -193,30 +194,12 @@ class HostWatch:
         )
 
 
-class Leftovers:
+class Leftovers(Periodic):
     """Gives back what is left over in the records themselves (`compute.leftovers`), on timer."""
 
     def __init__(self, *, db: Database, clock: Clock, settings: Settings) -> None:
+        super().__init__(name="leftovers", clock=clock, seconds=settings.host_silent_seconds * 3)
         self._db = db
-        self._clock = clock
-        self._settings = settings
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._watch(), name="leftovers")
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _watch(self) -> None:
-        while True:
-            await self._clock.sleep(self._settings.host_silent_seconds * 3)
-            try:
-                await self.round()
-            except Exception:
-                log.exception("looking for what is left over failed, will retry")
 
     async def round(self) -> None:
         def look(tx: Tx) -> list[leftovers.Leftover]:
