@@ -22,6 +22,7 @@ from cumulet.compute import boot, operations, scheduler
 from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import HostName
 from cumulet.compute.model import PowerState, Server, VmState
+from cumulet.compute.operations import command
 from cumulet.compute.rules import ADMIN, MANAGER
 from cumulet.compute.scheduler import Reason
 from cumulet.compute.service import COMPUTE
@@ -203,7 +204,7 @@ def claim_destination(tx: Tx, context: Context, state: LiveMigration) -> LiveMig
         tx, consumer=server.id, provider=state.destination, resources=boot.resources(server),
         project_id=server.project_id, user_id=server.user_id, now_us=now,
     )  # fmt: skip
-    _update_migration(tx, context, state, destination_host=state.destination)
+    operations.update_migration(tx, context, state, destination_host=state.destination)
     return state
 
 
@@ -242,7 +243,7 @@ async def start_destination(context: Context, state: LiveMigration) -> LiveMigra
     endpoint = await context.hosts.send(
         state.destination,
         m.PrepareIncoming(
-            **_command(state),
+            **command(state),
             guest=msgspec.convert(server.guest, Guest),
             source_host=state.source,
             parameters=copy_parameters(context, paused=server.vm_state is VmState.PAUSED, post_copy=post_copy),
@@ -252,7 +253,7 @@ async def start_destination(context: Context, state: LiveMigration) -> LiveMigra
 
 
 async def destroy_destination(context: Context, state: LiveMigration) -> LiveMigration:
-    await operations.unless_down(context, state.destination, m.Destroy(**_command(state)))
+    await operations.unless_down(context, state.destination, m.Destroy(**command(state)))
     return msgspec.structs.replace(state, endpoint=None)
 
 
@@ -264,7 +265,7 @@ async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
     assert state.endpoint is not None
     parameters = copy_parameters(context, post_copy=state.post_copy)
     await context.hosts.send(
-        state.source, m.StartCopy(**_command(state), endpoint=state.endpoint, parameters=parameters)
+        state.source, m.StartCopy(**command(state), endpoint=state.endpoint, parameters=parameters)
     )
     progress = await follow_copy(context, state)
     seen = await operations.observe(context, state.destination or "", state.server_id)
@@ -276,9 +277,9 @@ async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
 
 async def cancel_copy(context: Context, state: LiveMigration) -> LiveMigration:
     """The source runs on: ownership has not moved and cannot move any more, whatever the copy has come to."""
-    await operations.unless_down(context, state.source, m.CancelCopy(**_command(state)))
+    await operations.unless_down(context, state.source, m.CancelCopy(**command(state)))
     try:
-        await operations.unless_down(context, state.source, m.ResumeSource(**_command(state)))
+        await operations.unless_down(context, state.source, m.ResumeSource(**command(state)))
     except m.VerbFailed:
         seen = await operations.observe(context, state.source, state.server_id)
         if seen not in (GuestState.CRASHED, GuestState.STOPPED, GuestState.ABSENT):
@@ -304,11 +305,11 @@ async def resume_guest(context: Context, state: LiveMigration) -> LiveMigration:
     if state.rest_follows:
         state = await begin_post_copy(context, state)
     try:
-        await operations.unless_down(context, state.destination, m.ResumeDestination(**_command(state)))
+        await operations.unless_down(context, state.destination, m.ResumeDestination(**command(state)))
     except m.VerbFailed:
         seen = await operations.observe(context, state.destination or "", state.server_id)
         if seen in (GuestState.CRASHED, GuestState.STOPPED):
-            await context.hosts.send(state.destination, m.Start(**_command(state)))
+            await context.hosts.send(state.destination, m.Start(**command(state)))
         elif seen not in (GuestState.RUNNING, GuestState.PAUSED):
             raise
     return state
@@ -329,7 +330,7 @@ async def discard_source(context: Context, state: LiveMigration) -> LiveMigratio
             # Silent is not dead: it may be fetching from the source what would be thrown away here.
             if not await context.read(lambda tx: host_records.is_fenced(tx, state.destination or "", context.settings)):
                 raise
-    await operations.unless_down(context, state.source, m.Destroy(**_command(state)))
+    await operations.unless_down(context, state.source, m.Destroy(**command(state)))
     return state
 
 
@@ -340,7 +341,7 @@ def record_completed(tx: Tx, context: Context, state: LiveMigration) -> LiveMigr
     if state.progress is not None:
         _record_progress(tx, context, state, state.progress)
     lost = {"reason": "MEMORY_LOST", "reason_text": MEMORY_LOST} if state.memory_lost else {}
-    _update_migration(tx, context, state, status="completed", ended_at_us=now, **lost)
+    operations.update_migration(tx, context, state, status="completed", ended_at_us=now, **lost)
     operations.finish_events(tx, state.action_id, now_us=now)
     return state
 
@@ -349,7 +350,7 @@ def unwound(tx: Tx, context: Context, state: LiveMigration, failure: Failure) ->
     """The server is where it was; the migration's record and the action say why."""
     now = context.clock.now_us()
     aborted = failure.reason == "ABORTED"
-    _update_migration(
+    operations.update_migration(
         tx, context, state, status="cancelled" if aborted else "error", reason=failure.reason,
         reason_text=failure.private or failure.public, ended_at_us=now,
     )  # fmt: skip
@@ -369,7 +370,7 @@ MEMORY_LOST = "In post-copy the rest of the guest's memory did not come; it was 
 async def begin_post_copy(context: Context, state: LiveMigration) -> LiveMigration:
     """The source lets go what the destination needs to run. A source that died meanwhile has taken the memory along."""
     try:
-        await context.hosts.send(state.source, m.BeginPostCopy(**_command(state)))
+        await context.hosts.send(state.source, m.BeginPostCopy(**command(state)))
     except m.HostUnreachable:
         if await context.read(lambda tx: host_records.is_up(tx, state.source)):
             raise
@@ -413,16 +414,16 @@ async def receive_rest(context: Context, state: LiveMigration) -> LiveMigration:
 
 async def recover_connection(context: Context, state: LiveMigration) -> None:
     """The network between the hosts was cut: both sides still have all they had, so another connection mends it."""
-    endpoint: Endpoint = await context.hosts.send(state.destination, m.RecoverIncoming(**_command(state)))
-    await context.hosts.send(state.source, m.RecoverCopy(**_command(state), endpoint=endpoint))
+    endpoint: Endpoint = await context.hosts.send(state.destination, m.RecoverIncoming(**command(state)))
+    await context.hosts.send(state.source, m.RecoverCopy(**command(state), endpoint=endpoint))
 
 
 async def boot_from_disk(context: Context, state: LiveMigration) -> LiveMigration:
     """The destination owns the guest and has its whole disk. May be asked again: one that runs is left alone."""
-    await context.hosts.send(state.destination, m.GiveUpMemory(**_command(state)))
+    await context.hosts.send(state.destination, m.GiveUpMemory(**command(state)))
     seen = await operations.observe(context, state.destination or "", state.server_id)
     if seen in (GuestState.CRASHED, GuestState.STOPPED):
-        await context.hosts.send(state.destination, m.Start(**_command(state)))
+        await context.hosts.send(state.destination, m.Start(**command(state)))
     return msgspec.structs.replace(state, rest_follows=False, memory_lost=True)
 
 
@@ -437,7 +438,7 @@ async def _ask_destination(context: Context, state: LiveMigration) -> MigrationP
 
 async def _ask_source(context: Context, state: Copied, seen: MigrationPhase) -> MigrationProgress | None:
     """How the copy is, after a change or a while; None where the source does not answer."""
-    question = m.CopyProgress(**_command(state), wait_seconds=COPY_WAIT_SECONDS, seen=seen)
+    question = m.CopyProgress(**command(state), wait_seconds=COPY_WAIT_SECONDS, seen=seen)
     try:
         answer: MigrationProgress = await context.hosts.send(state.source, question, seconds=COPY_WAIT_SECONDS + 10.0)
     except m.HostUnreachable:
@@ -466,7 +467,7 @@ LIVE_MIGRATION = Saga(
         Final(record_completed, status="post-migrating"),
     ),
     unwound=unwound,
-    record_status=lambda tx, context, state, status: _update_migration(tx, context, state, status=status),
+    record_status=lambda tx, context, state, status: operations.update_migration(tx, context, state, status=status),
 )
 
 
@@ -533,7 +534,7 @@ async def follow_copy(context: Context, state: Copied) -> MigrationProgress:
             if wishes.abort:
                 raise StepFailed("ABORTED", "The operation was aborted by a user.")
             if (wishes.force or (late and by_force)) and not forced:
-                await context.hosts.send(state.source, m.ForceComplete(**_command(state)))
+                await context.hosts.send(state.source, m.ForceComplete(**command(state)))
                 forced = True
                 times, late = (2, False) if late else (times, late)  # It has as long again.
         if late:
@@ -547,7 +548,7 @@ async def _progress(context: Context, state: Copied, seen: MigrationPhase, patie
         try:
             answer: MigrationProgress = await context.hosts.send(
                 state.source,
-                m.CopyProgress(**_command(state), wait_seconds=COPY_WAIT_SECONDS, seen=seen),
+                m.CopyProgress(**command(state), wait_seconds=COPY_WAIT_SECONDS, seen=seen),
                 seconds=COPY_WAIT_SECONDS + 10.0,
             )
         except m.HostUnreachable as error:
@@ -563,7 +564,7 @@ async def _note(context: Context, state: Copied, progress: MigrationProgress) ->
 
 
 def _record_progress(tx: Tx, context: Context, state: Copied, progress: MigrationProgress) -> None:
-    _update_migration(
+    operations.update_migration(
         tx,
         context,
         state,
@@ -580,14 +581,6 @@ def _record_progress(tx: Tx, context: Context, state: Copied, progress: Migratio
     )
 
 
-_CHANGE_MIGRATION = sa.update(migrations).where(migrations.c.id == sa.bindparam("of_id"))
-
-
-def _update_migration(tx: Tx, context: Context, state: Copied, **values: Any) -> None:
-    now = context.clock.now_us()
-    tx.run(_CHANGE_MIGRATION, {**values, "updated_at_us": now, "of_id": state.migration_id})
-
-
 def copy_parameters(context: Context, *, paused: bool = False, post_copy: bool = False) -> MigrationParameters:
     return MigrationParameters(
         bandwidth_mib_s=context.settings.migration_bandwidth_mib_s,
@@ -596,7 +589,3 @@ def copy_parameters(context: Context, *, paused: bool = False, post_copy: bool =
         post_copy=post_copy,
         paused=paused,
     )
-
-
-def _command(state: Copied) -> dict[str, Any]:
-    return {"server_id": state.server_id, "operation_id": state.operation_id, "generation": state.generation}

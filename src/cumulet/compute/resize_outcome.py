@@ -12,6 +12,7 @@ from cumulet.clock import Clock
 from cumulet.compute import findings, operations, resized
 from cumulet.compute import hosts as host_records
 from cumulet.compute.model import PowerState, Server, VmState
+from cumulet.compute.operations import command
 from cumulet.compute.power import STOP_GRACE_SECONDS
 from cumulet.compute.rules import MEMBER
 from cumulet.compute.service import COMPUTE
@@ -110,7 +111,7 @@ def _first_state(kept: resized.Kept, server: Server, operation_id: str, action_i
 
 
 async def discard_source(context: Context, state: Outcome) -> Outcome:
-    await operations.unless_down(context, state.source, m.Destroy(**_command(state)))
+    await operations.unless_down(context, state.source, m.Destroy(**command(state)))
     return state
 
 
@@ -135,7 +136,7 @@ def never_unwound(tx: Tx, context: Context, state: Outcome, failure: Failure) ->
 
 
 async def stop_destination(context: Context, state: Outcome) -> Outcome:
-    await context.hosts.send(state.destination, m.Stop(**_command(state), grace_seconds=STOP_GRACE_SECONDS))
+    await context.hosts.send(state.destination, m.Stop(**command(state), grace_seconds=STOP_GRACE_SECONDS))
     return state
 
 
@@ -144,7 +145,7 @@ async def restart_destination(context: Context, state: Outcome) -> Outcome:
     if not state.runs:
         return state
     try:
-        await operations.unless_down(context, state.destination, m.Start(**_command(state)))
+        await operations.unless_down(context, state.destination, m.Start(**command(state)))
     except m.VerbFailed:
         seen = await operations.observe(context, state.destination, state.server_id)
         if seen not in (GuestState.STOPPED, GuestState.CRASHED, GuestState.ABSENT):
@@ -156,7 +157,7 @@ async def restart_destination(context: Context, state: Outcome) -> Outcome:
 async def look_at_source(context: Context, state: Outcome) -> Outcome:
     """Nothing is given up before it is known that what it is to return to is still there."""
     with contextlib.suppress(m.VerbFailed):
-        await context.hosts.send(state.source, m.StandDown(**_command(state)))
+        await context.hosts.send(state.source, m.StandDown(**command(state)))
     seen = await operations.observe(context, state.source, state.server_id)
     if seen is not GuestState.STOPPED:
         raise StepFailed("SOURCE_LOST", "The host the server came from has lost it.", f"{state.source} says {seen}")
@@ -181,11 +182,11 @@ async def start_source(context: Context, state: Outcome) -> Outcome:
     kept: resized.Kept | None = await context.read(lambda tx: resized.kept_of(tx, state.server_id))
     if kept is None or not kept.was_running:
         return msgspec.structs.replace(state, seen=GuestState.STOPPED)
-    return msgspec.structs.replace(state, seen=await operations.start(context, state.source, _command(state)))
+    return msgspec.structs.replace(state, seen=await operations.start(context, state.source, command(state)))
 
 
 async def discard_destination(context: Context, state: Outcome) -> Outcome:
-    await operations.unless_down(context, state.destination, m.Destroy(**_command(state)))
+    await operations.unless_down(context, state.destination, m.Destroy(**command(state)))
     return state
 
 
@@ -219,10 +220,6 @@ def not_reverted(tx: Tx, context: Context, state: Outcome, failure: Failure) -> 
         changes = {"power_state": operations.OBSERVED[state.seen][1]}
     operations.settle(tx, state.server_id, now_us=now, task_state=None, **changes)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
-
-
-def _command(state: Outcome) -> dict[str, Any]:
-    return {"server_id": state.server_id, "operation_id": state.operation_id, "generation": state.generation}
 
 
 RESIZE_CONFIRMATION = Saga(
