@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from cumulet.compute import boot, operations, resized, scheduler
 from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import DiskConfig, FlavorRef, HostName
+from cumulet.compute.copying import copy_parameters, follow_copy
 from cumulet.compute.flavors import find_flavor
-from cumulet.compute.live_migration import copy_parameters, follow_copy
 from cumulet.compute.model import Flavor, PowerState, Server, VmState
 from cumulet.compute.operations import command
 from cumulet.compute.power import STOP_GRACE_SECONDS
