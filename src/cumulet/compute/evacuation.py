@@ -112,17 +112,15 @@ def _password(call: Call[Any, Any]) -> str:
 
 def _require_dead(tx: Tx, host: str, settings: Settings) -> None:
     """Refuse unless the host's guests cannot run: that is more than that it does not answer."""
-    row = tx.first(sa.select(hosts.c.up, hosts.c.forced_down).where(hosts.c.name == host))
-    if row is None or row.forced_down:
+    if host_records.is_fenced(tx, host, settings):
         return
-    if row.up:
+    if host_records.is_heard(tx, host):
         raise BadRequest(f"Compute service of {host} is still in use.", reason="HOST_UP")
-    if not settings.fence_silent_hosts:
-        raise BadRequest(
-            f"Compute service of {host} is still in use: it does not answer, but its guests may be running. Make sure "
-            "that they are not, then say so with force-down.",
-            reason="NOT_FENCED",
-        )
+    raise BadRequest(
+        f"Compute service of {host} is still in use: it does not answer, but its guests may be running. Make sure "
+        "that they are not, then say so with force-down.",
+        reason="NOT_FENCED",
+    )
 
 
 class Evacuation(msgspec.Struct, frozen=True, kw_only=True):
