@@ -44,6 +44,8 @@ class HostWatch:
         self._heard: dict[str, int] = {}
         self._welcomed: dict[str, str] = {}
         """The start of each host's agent that knows what was decided while it was away."""
+        self._returning: set[str] = set()
+        """Hosts that were down and answer again, and have not yet removed the guests they lost meanwhile."""
         self._fenced_at: dict[str, float] = {}
         """When the lease of each host has run out for certain, were it not heard again."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -87,6 +89,8 @@ class HostWatch:
             log.debug("%s does not answer: %s", name, error)
             return
         self._seen_at[name] = now
+        if not was_up:
+            self._returning.add(name)
         try:
             reports = await self._hosts.guests(name)
         except m.HostError as error:
@@ -115,8 +119,10 @@ class HostWatch:
         for correction in corrections:
             done = await self._correct(name, correction)
             cleared = cleared and (done or not correction.destroy)
+        if cleared:
+            self._returning.discard(name)
         # Only now the record says that it is up, and a host that is back gets a lease once it has removed what it lost.
-        if question is not None and (cleared or was_up):
+        if question is not None and name not in self._returning:
             self._heard[name] = question
 
     async def _renew_lease(self, name: str) -> int | None:
