@@ -15,7 +15,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src"
 
-FOUNDATION = frozenset({"errors", "clock", "settings", "db"})
+FOUNDATION = frozenset({"errors", "clock", "periodic", "settings", "db"})
 HOST_BORDER = frozenset({"host.client", "host.messages", "host.driver"})
 """What the rest of the program knows of hosts: how to ask one, and the data types of questions and answers."""
 KERNEL = FOUNDATION | {"web", "conductor.saga"}
@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     # A part is the longest dotted prefix found here; it may always import itself.
     "errors": frozenset(),
     "clock": frozenset(),
+    "periodic": frozenset({"clock"}),
     "settings": frozenset(),
     "db": FOUNDATION,
     "web": FOUNDATION,

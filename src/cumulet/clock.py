@@ -46,6 +46,18 @@ class SystemClock:
         return random.random()  # noqa: S311 - jitter, not a secret
 
 
+async def sleep_unless_woken(clock: Clock, seconds: float, woken: asyncio.Event) -> None:
+    """Sleep, or less if `woken` is set, now or meanwhile. It is cleared, for the next time."""
+    sleep = asyncio.ensure_future(clock.sleep(seconds))
+    wake = asyncio.ensure_future(woken.wait())
+    try:
+        await asyncio.wait((sleep, wake), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        sleep.cancel()
+        wake.cancel()
+    woken.clear()
+
+
 def iso_z(time_us: int | None) -> str | None:
     """``2026-11-23T16:14:05Z``: compute's older fields, image, network (RFC 3339, whole seconds)."""
     if time_us is None:

@@ -21,16 +21,6 @@ def cloud() -> Iterator[TestCloud]:
 
 
 @pytest.fixture
-def admin(cloud: TestCloud) -> Client:
-    return cloud.persona("admin")
-
-
-@pytest.fixture
-def member(cloud: TestCloud) -> Client:
-    return cloud.persona("member")
-
-
-@pytest.fixture
 def server(member: Client) -> str:
     return create_pair(member, networks="auto")[0]
 

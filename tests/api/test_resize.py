@@ -77,6 +77,28 @@ def test_a_server_gets_another_flavor_on_another_host(
     assert source in where(cloud, server), "what is kept for a revert is no drift"
 
 
+def test_what_its_guest_does_is_recorded_and_it_stays_resized(
+    cloud: TestCloud, admin: Client, member: Client, server: str, larger: str
+) -> None:
+    resized(member, server, larger)
+    host = host_of(admin, server)
+    assert cloud.embedded.world is not None
+    driver = cloud.embedded.world.drivers[host]
+
+    def corrected(power_state: int, finding: str) -> None:
+        cloud.reconcile()
+        found = admin.server(server)
+        assert found["OS-EXT-STS:power_state"] == power_state
+        assert (found["status"], found["OS-EXT-STS:vm_state"]) == ("VERIFY_RESIZE", "resized")
+        newest = admin.compute("GET", "/cumulet/findings")["findings"][0]
+        assert (newest["finding"], newest["host"], newest["server_id"]) == (finding, host, server)
+
+    cloud.await_(driver.stop(server, grace_seconds=0.0))
+    corrected(4, "state-differs")
+    cloud.await_(driver.destroy(server))
+    corrected(0, "guest-missing")
+
+
 def test_confirmed_it_keeps_nothing_where_it_came_from(
     cloud: TestCloud, admin: Client, member: Client, server: str, larger: str
 ) -> None:

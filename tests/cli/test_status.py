@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from cumulet.cli.client import credentials_of, https, log_in
+from cumulet.testing import cloud as simulated_cloud
+from tests.api.test_evacuation import silent
 
 from .conftest import Up, cumulet
 
@@ -31,6 +33,21 @@ def test_a_disabled_host_shows_with_its_reason(running: Up) -> None:
     admin.must("PUT", path, {"status": "disabled", "disabled_reason": "new disk"})
     assert "new disk" in cumulet("status", "--clouds-file", str(running.clouds_file)).out
     admin.must("PUT", path, {"status": "enabled"})
+
+
+def test_what_was_found_and_done_shows_and_a_host_that_is_down_is_an_error() -> None:
+    with simulated_cloud() as cloud:
+        calm = cumulet("status", "--clouds-file", str(cloud.clouds_yaml))
+        assert (calm.status, "Found and mended (0)" in calm.out) == (0, True)
+        with silent(cloud, "host2"):
+            cloud.clock.advance(2 * cloud.embedded.settings.host_silent_seconds)
+            cloud.reconcile()
+            seen = cumulet("status", "--clouds-file", str(cloud.clouds_yaml))
+    assert seen.status == 1, seen.err
+    _, title, section = seen.out.partition("Found and mended (1)")
+    assert title, seen.out
+    for word in ("hosts: host-silent", "host2", "marked down"):
+        assert word in section
 
 
 def test_a_member_may_not_see_it(running: Up) -> None:

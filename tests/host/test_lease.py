@@ -9,20 +9,26 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
 
 import cumulet.testing
 from cumulet.clock import SystemClock
+from cumulet.compute import hosts as host_records
 from cumulet.host import lease, watchdog
 from cumulet.host import messages as m
 from cumulet.host.agent import Agent, MemoryFence
+from cumulet.host.client import Link
 from cumulet.host.driver import Guest, GuestState
 from cumulet.host.qemu import process
 from cumulet.host.simulated import SimulatedDriver, World
 from cumulet.settings import Settings
+from cumulet.testing import TestCloud
 from tests.api.test_evacuation import silent
 from tests.api.test_live_migration import create_pair, host_of, other
 
@@ -226,6 +232,80 @@ def test_a_silent_host_is_down_once_its_lease_has_run_out_and_is_evacuated_then(
             assert admin.action(server, {"evacuate": {}}, version="2.94").status == 200
             admin.wait("the move", lambda: host_of(admin, server) == other(source))
             admin.wait_for_status(server, "ACTIVE")
+
+
+class Overheard:
+    """A way to a host that keeps what was heard, and fails each command to remove a guest while it is told to."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self.questions: list[tuple[int, int | None]] = []
+        """Number and `heard` of each that would renew the lease."""
+        self.keeps_guests = False
+
+    async def send(self, message: m.Message) -> Any:
+        if isinstance(message, m.RenewLease):
+            self.questions.append((message.number, message.heard))
+        if isinstance(message, m.Destroy) and self.keeps_guests:
+            raise m.VerbFailed("a test asked for this failure")
+        return await self._link.send(message)
+
+    async def close(self) -> None:
+        await self._link.close()
+
+
+@dataclass
+class Back:
+    """A host that was silent until its lease had run out; what ran there runs elsewhere. Now it answers again."""
+
+    cloud: TestCloud
+    name: str
+    link: Overheard
+
+    def asked(self) -> int | None:
+        """One round with it: which of its answers it is told was heard."""
+        self.cloud.await_(self.cloud.embedded.watch.round(self.name))
+        return self.link.questions[-1][1]
+
+
+@pytest.fixture
+def back() -> Iterator[Back]:
+    with cumulet.testing.cloud(fence_silent_hosts=True, host_silent_seconds=4.0, lease_seconds=10.0) as cloud:
+        cloud.await_(cloud.embedded.watch.stop())  # Only the test's own rounds count.
+        admin, member = cloud.persona("admin"), cloud.persona("member")
+        server = create_pair(member)[0]
+        name = host_of(admin, server)
+        with silent(cloud, name):
+            cloud.clock.advance(20.0)
+            cloud.reconcile()
+            assert admin.action(server, {"evacuate": {}}, version="2.94").status == 200
+            admin.wait("the move", lambda: host_of(admin, server) == other(name))
+            admin.wait_for_status(server, "ACTIVE")
+        link = Overheard(cloud.embedded.hosts._links[name])
+        cloud.embedded.hosts.add(name, link)
+        yield Back(cloud, name, link)
+
+
+def test_a_host_that_is_back_gets_no_lease_before_it_has_removed_what_it_lost(back: Back) -> None:
+    back.link.keeps_guests = True
+    before = back.asked()
+    assert back.asked() == before, "it still had the guest when it gave its first answer"
+    back.link.keeps_guests = False
+    assert back.asked() == before, "and when it gave its second, although the record said by then that it is up"
+    third = back.link.questions[-1][0]
+    assert back.asked() == third
+
+
+def test_a_host_that_is_back_gets_no_lease_before_the_record_says_that_it_is_up(
+    back: Back, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(host_records, "register", Mock(side_effect=RuntimeError("the database is away")))
+        with pytest.raises(RuntimeError, match="away"):
+            back.asked()
+    before = back.link.questions[-1][1]
+    assert back.asked() == before, "its first answer was never recorded"
+    assert back.asked() == back.link.questions[-2][0]
 
 
 def test_the_watchdog_is_a_process_nobody_waits_for(tmp_path: Path, guest: subprocess.Popen[bytes]) -> None:

@@ -7,7 +7,6 @@ A reconciler: no input; on event (a host went down) and on timer it does the sam
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import Any
 
@@ -19,6 +18,7 @@ from cumulet.compute.model import PowerState, VmState
 from cumulet.compute.store import get_server, hosts, migrations, new_action, servers
 from cumulet.conductor import saga
 from cumulet.db.engine import Database, Tx
+from cumulet.periodic import Periodic
 from cumulet.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -45,36 +45,15 @@ _STRANDED = (
 )
 
 
-class AutomaticRestart:
+class AutomaticRestart(Periodic):
     """Evacuates what ran on lost hosts. `lost` is set by whoever finds that a host is down."""
 
     def __init__(self, *, db: Database, clock: Clock, settings: Settings, wake: Any, lost: asyncio.Event) -> None:
+        every = settings.host_silent_seconds if settings.restart_servers_of_lost_hosts else None
+        super().__init__(name="automatic-restart", clock=clock, seconds=every, woken=lost)
         self._db = db
-        self._clock = clock
         self._settings = settings
         self._wake = wake
-        self._lost = lost
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        if self._settings.restart_servers_of_lost_hosts:
-            self._task = asyncio.create_task(self._watch(), name="automatic-restart")
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _watch(self) -> None:
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.host_silent_seconds):
-                    await self._lost.wait()
-            self._lost.clear()
-            try:
-                await self.round()
-            except Exception:
-                log.exception("automatic restart failed, will retry")
 
     async def round(self) -> None:
         """Look at every lost host once."""

@@ -10,6 +10,7 @@ import msgspec
 from cumulet.compute import affinity, operations, scheduler
 from cumulet.compute import hosts as host_records
 from cumulet.compute.model import PowerState, Server, VmState
+from cumulet.compute.operations import command
 from cumulet.compute.store import begin_scheduling, change_owner, get_server
 from cumulet.conductor import saga
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
@@ -127,13 +128,13 @@ def release_host(tx: Tx, context: Context, state: Boot) -> Boot:
 async def create_guest(context: Context, state: Boot) -> Boot:
     guest = await context.read(lambda tx: describe(tx, context, get_server(tx, state.server_id)))
     assert state.host is not None
-    frozen: Guest = await context.hosts.send(state.host, m.Create(**_command(state), guest=guest))
+    frozen: Guest = await context.hosts.send(state.host, m.Create(**command(state), guest=guest))
     return msgspec.structs.replace(state, guest=frozen)
 
 
 async def destroy_guest(context: Context, state: Boot) -> Boot:
     """A host that is down may be running the guest for all we know: then the server stays its own."""
-    gone = await operations.unless_down(context, state.host, m.Destroy(**_command(state)), otherwise=False)
+    gone = await operations.unless_down(context, state.host, m.Destroy(**command(state)), otherwise=False)
     return msgspec.structs.replace(state, abandoned=gone is False)
 
 
@@ -185,10 +186,6 @@ def unwound(tx: Tx, context: Context, state: Boot, failure: Failure) -> None:
         fault_at_us=now,
     )
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
-
-
-def _command(state: Boot) -> dict[str, Any]:
-    return {"server_id": state.server_id, "operation_id": state.operation_id, "generation": state.generation}
 
 
 def describe(tx: Tx, context: Context, server: Server) -> Guest:

@@ -8,6 +8,7 @@ import msgspec
 
 from cumulet.compute import operations, resized
 from cumulet.compute.model import PowerState, Server, VmState
+from cumulet.compute.operations import command
 from cumulet.compute.store import get_server, update_server
 from cumulet.conductor.saga import Context, Failure, Final, Saga
 from cumulet.db.engine import Tx
@@ -52,11 +53,7 @@ def take_over(tx: Tx, context: Context, state: Deletion) -> Deletion:
 
 
 async def destroy_guest(context: Context, state: Deletion) -> Deletion:
-    await operations.unless_down(
-        context,
-        state.host,
-        m.Destroy(server_id=state.server_id, operation_id=state.operation_id, generation=state.generation),
-    )
+    await operations.unless_down(context, state.host, m.Destroy(**command(state)))
     return state
 
 
@@ -64,11 +61,7 @@ async def destroy_kept(context: Context, state: Deletion) -> Deletion:
     """What a resized server kept where it came from."""
     kept: resized.Kept | None = await context.read(lambda tx: resized.kept_of(tx, state.server_id))
     if kept is not None:
-        await operations.unless_down(
-            context,
-            kept.host,
-            m.Destroy(server_id=state.server_id, operation_id=state.operation_id, generation=state.generation),
-        )
+        await operations.unless_down(context, kept.host, m.Destroy(**command(state)))
     return state
 
 

@@ -18,6 +18,7 @@ from cumulet.compute import boot, operations, scheduler
 from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import HostName
 from cumulet.compute.model import Server, VmState
+from cumulet.compute.operations import command
 from cumulet.compute.rules import ADMIN
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
@@ -111,17 +112,15 @@ def _password(call: Call[Any, Any]) -> str:
 
 def _require_dead(tx: Tx, host: str, settings: Settings) -> None:
     """Refuse unless the host's guests cannot run: that is more than that it does not answer."""
-    row = tx.first(sa.select(hosts.c.up, hosts.c.forced_down).where(hosts.c.name == host))
-    if row is None or row.forced_down:
+    if host_records.is_fenced(tx, host, settings):
         return
-    if row.up:
+    if host_records.is_heard(tx, host):
         raise BadRequest(f"Compute service of {host} is still in use.", reason="HOST_UP")
-    if not settings.fence_silent_hosts:
-        raise BadRequest(
-            f"Compute service of {host} is still in use: it does not answer, but its guests may be running. Make sure "
-            "that they are not, then say so with force-down.",
-            reason="NOT_FENCED",
-        )
+    raise BadRequest(
+        f"Compute service of {host} is still in use: it does not answer, but its guests may be running. Make sure "
+        "that they are not, then say so with force-down.",
+        reason="NOT_FENCED",
+    )
 
 
 class Evacuation(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,7 +194,7 @@ def claim_destination(tx: Tx, context: Context, state: Evacuation) -> Evacuation
         tx, consumer=server.id, provider=state.destination, resources=boot.resources(server),
         project_id=server.project_id, user_id=server.user_id, now_us=now,
     )  # fmt: skip
-    _update_migration(tx, context, state, destination_host=state.destination)
+    operations.update_migration(tx, context, state, destination_host=state.destination)
     return state
 
 
@@ -225,7 +224,7 @@ def unbind_ports(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
 async def stop_source(context: Context, state: Evacuation) -> Evacuation:
     """A host that answers after all stops the guest; one that answers and cannot is not evacuated."""
     try:
-        await context.hosts.send(state.source, m.Stop(**_command(state), grace_seconds=0.0), seconds=STOP_SECONDS)
+        await context.hosts.send(state.source, m.Stop(**command(state), grace_seconds=0.0), seconds=STOP_SECONDS)
     except m.HostUnreachable:
         return state  # As it should be: it was fenced.
     except m.VerbFailed as error:
@@ -242,12 +241,12 @@ async def make_guest(context: Context, state: Evacuation) -> Evacuation:
         return boot.describe(tx, context, get_server(tx, state.server_id, deleted=True))
 
     guest: Guest = await context.read(described)
-    frozen: Guest = await context.hosts.send(state.destination, m.Create(**_command(state), guest=guest, run=False))
+    frozen: Guest = await context.hosts.send(state.destination, m.Create(**command(state), guest=guest, run=False))
     return msgspec.structs.replace(state, guest=frozen)
 
 
 async def destroy_guest(context: Context, state: Evacuation) -> Evacuation:
-    await operations.unless_down(context, state.destination, m.Destroy(**_command(state)))
+    await operations.unless_down(context, state.destination, m.Destroy(**command(state)))
     return state
 
 
@@ -270,7 +269,7 @@ async def start_guest(context: Context, state: Evacuation) -> Evacuation:
     """The destination, which owns it now, lets it run, where it is to run."""
     if state.run:
         assert state.destination is not None
-        seen = await operations.start(context, state.destination, _command(state))
+        seen = await operations.start(context, state.destination, command(state))
         state = msgspec.structs.replace(state, run=seen is GuestState.RUNNING)
     return state
 
@@ -289,7 +288,7 @@ def record_done(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
         tx, state.server_id, now_us=now, vm_state=vm_state, power_state=power_state, task_state=None, progress=0,
         launched_at_us=now, fault_code=None, fault_message=None, fault_details=None, fault_at_us=None,
     )  # fmt: skip
-    _update_migration(tx, context, state, status="done", ended_at_us=now)
+    operations.update_migration(tx, context, state, status="done", ended_at_us=now)
     operations.finish_events(tx, state.action_id, now_us=now)
     return state
 
@@ -297,24 +296,12 @@ def record_done(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
 def unwound(tx: Tx, context: Context, state: Evacuation, failure: Failure) -> None:
     """The server belongs to its dead host as before; the migration's record and the action say why."""
     now = context.clock.now_us()
-    _update_migration(
+    operations.update_migration(
         tx, context, state, status="error", reason=failure.reason, reason_text=failure.private or failure.public,
         ended_at_us=now,
     )  # fmt: skip
     operations.settle(tx, state.server_id, now_us=now, task_state=None)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
-
-
-def _update_migration(tx: Tx, context: Context, state: Evacuation, **values: Any) -> None:
-    tx.execute(
-        sa.update(migrations)
-        .where(migrations.c.id == state.migration_id)
-        .values(**values, updated_at_us=context.clock.now_us())
-    )
-
-
-def _command(state: Evacuation) -> dict[str, Any]:
-    return {"server_id": state.server_id, "operation_id": state.operation_id, "generation": state.generation}
 
 
 EVACUATION = Saga(
@@ -335,5 +322,5 @@ EVACUATION = Saga(
         Final(record_done, status="post-migrating"),
     ),
     unwound=unwound,
-    record_status=lambda tx, context, state, status: _update_migration(tx, context, state, status=status),
+    record_status=lambda tx, context, state, status: operations.update_migration(tx, context, state, status=status),
 )

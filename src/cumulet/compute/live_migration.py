@@ -7,13 +7,13 @@ the source run on, even one that had handed all its state over. After it, the so
 sent and is never told to run, so going on may always let the destination run. The operation's row decides which of the
 two it is, and hosts refuse commands of earlier generations, so no late message can undo the decision. What became of a
 call that failed is not inferred: hypervisors are asked. In post-copy the same line is crossed while some of the memory
-is still at the source, and the source is kept until that has come. What hypervisors do is `host.qemu.live_migration_*`.
+is still at the source, and the source is kept until that has come. How a copy is followed is `compute.copying`; what
+hypervisors do is `host.qemu.live_migration_*`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import msgspec
 import sqlalchemy as sa
@@ -21,25 +21,27 @@ import sqlalchemy as sa
 from cumulet.compute import boot, operations, scheduler
 from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import HostName
+from cumulet.compute.copying import (
+    COPY_WAIT_SECONDS,
+    ask_progress,
+    copy_parameters,
+    follow_copy,
+    note_progress,
+    record_progress,
+)
 from cumulet.compute.model import PowerState, Server, VmState
+from cumulet.compute.operations import command
 from cumulet.compute.rules import ADMIN, MANAGER
 from cumulet.compute.scheduler import Reason
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
 from cumulet.compute.store import change_owner, flavors, get_server, hosts, migrations
-from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, Wishes, nothing
+from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest
 from cumulet.host import messages as m
-from cumulet.host.driver import (
-    Endpoint,
-    Guest,
-    GuestState,
-    MigrationParameters,
-    MigrationPhase,
-    MigrationProgress,
-)
+from cumulet.host.driver import Endpoint, Guest, GuestState, MigrationPhase, MigrationProgress
 from cumulet.network import for_compute as network
 from cumulet.placement import allocations as placement
 from cumulet.web.operation import Call, Rule
@@ -48,8 +50,6 @@ from cumulet.web.schema import Body, Json, LooseBool, Since, Until, Versions
 
 MIGRATE_LIVE = rule("os_compute_api:os-migrate-server:migrate_live", MANAGER)
 MIGRATE_LIVE_HOST = rule("os_compute_api:os-migrate-server:migrate_live:host", ADMIN)
-
-COPY_WAIT_SECONDS = 0.5
 
 
 class MigrateLive(Body):
@@ -138,13 +138,13 @@ class LiveMigration(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: Endpoint | None = None
     progress: MigrationProgress | None = None
     source_seen: GuestState | None = None
+    """What the source's hypervisor said at the end of an unwinding, if the guest does not run there."""
     post_copy: bool = False
     """Both hosts can: where completion is forced, the guest's memory may follow after the commit."""
     rest_follows: bool = False
     """It does: at the commit some of the memory is still at the source."""
     memory_lost: bool = False
     """It did not come, for the source died: the guest was booted from its disk."""
-    """What the source's hypervisor said at the end of an unwinding, if the guest does not run there."""
 
 
 _FLAVOR_NUMBER = sa.select(flavors.c.id).where(flavors.c.flavor_id == sa.bindparam("of_id"))
@@ -203,7 +203,7 @@ def claim_destination(tx: Tx, context: Context, state: LiveMigration) -> LiveMig
         tx, consumer=server.id, provider=state.destination, resources=boot.resources(server),
         project_id=server.project_id, user_id=server.user_id, now_us=now,
     )  # fmt: skip
-    _update_migration(tx, context, state, destination_host=state.destination)
+    operations.update_migration(tx, context, state, destination_host=state.destination)
     return state
 
 
@@ -242,7 +242,7 @@ async def start_destination(context: Context, state: LiveMigration) -> LiveMigra
     endpoint = await context.hosts.send(
         state.destination,
         m.PrepareIncoming(
-            **_command(state),
+            **command(state),
             guest=msgspec.convert(server.guest, Guest),
             source_host=state.source,
             parameters=copy_parameters(context, paused=server.vm_state is VmState.PAUSED, post_copy=post_copy),
@@ -252,7 +252,7 @@ async def start_destination(context: Context, state: LiveMigration) -> LiveMigra
 
 
 async def destroy_destination(context: Context, state: LiveMigration) -> LiveMigration:
-    await operations.unless_down(context, state.destination, m.Destroy(**_command(state)))
+    await operations.unless_down(context, state.destination, m.Destroy(**command(state)))
     return msgspec.structs.replace(state, endpoint=None)
 
 
@@ -264,7 +264,7 @@ async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
     assert state.endpoint is not None
     parameters = copy_parameters(context, post_copy=state.post_copy)
     await context.hosts.send(
-        state.source, m.StartCopy(**_command(state), endpoint=state.endpoint, parameters=parameters)
+        state.source, m.StartCopy(**command(state), endpoint=state.endpoint, parameters=parameters)
     )
     progress = await follow_copy(context, state)
     seen = await operations.observe(context, state.destination or "", state.server_id)
@@ -276,9 +276,9 @@ async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
 
 async def cancel_copy(context: Context, state: LiveMigration) -> LiveMigration:
     """The source runs on: ownership has not moved and cannot move any more, whatever the copy has come to."""
-    await operations.unless_down(context, state.source, m.CancelCopy(**_command(state)))
+    await operations.unless_down(context, state.source, m.CancelCopy(**command(state)))
     try:
-        await operations.unless_down(context, state.source, m.ResumeSource(**_command(state)))
+        await operations.unless_down(context, state.source, m.ResumeSource(**command(state)))
     except m.VerbFailed:
         seen = await operations.observe(context, state.source, state.server_id)
         if seen not in (GuestState.CRASHED, GuestState.STOPPED, GuestState.ABSENT):
@@ -304,11 +304,11 @@ async def resume_guest(context: Context, state: LiveMigration) -> LiveMigration:
     if state.rest_follows:
         state = await begin_post_copy(context, state)
     try:
-        await operations.unless_down(context, state.destination, m.ResumeDestination(**_command(state)))
+        await operations.unless_down(context, state.destination, m.ResumeDestination(**command(state)))
     except m.VerbFailed:
         seen = await operations.observe(context, state.destination or "", state.server_id)
         if seen in (GuestState.CRASHED, GuestState.STOPPED):
-            await context.hosts.send(state.destination, m.Start(**_command(state)))
+            await context.hosts.send(state.destination, m.Start(**command(state)))
         elif seen not in (GuestState.RUNNING, GuestState.PAUSED):
             raise
     return state
@@ -329,7 +329,7 @@ async def discard_source(context: Context, state: LiveMigration) -> LiveMigratio
             # Silent is not dead: it may be fetching from the source what would be thrown away here.
             if not await context.read(lambda tx: host_records.is_fenced(tx, state.destination or "", context.settings)):
                 raise
-    await operations.unless_down(context, state.source, m.Destroy(**_command(state)))
+    await operations.unless_down(context, state.source, m.Destroy(**command(state)))
     return state
 
 
@@ -338,9 +338,9 @@ def record_completed(tx: Tx, context: Context, state: LiveMigration) -> LiveMigr
     placement.release(tx, consumer=state.migration_uuid, now_us=now)
     operations.settle(tx, state.server_id, now_us=now, task_state=None, progress=0)
     if state.progress is not None:
-        _record_progress(tx, context, state, state.progress)
+        record_progress(tx, context, state, state.progress)
     lost = {"reason": "MEMORY_LOST", "reason_text": MEMORY_LOST} if state.memory_lost else {}
-    _update_migration(tx, context, state, status="completed", ended_at_us=now, **lost)
+    operations.update_migration(tx, context, state, status="completed", ended_at_us=now, **lost)
     operations.finish_events(tx, state.action_id, now_us=now)
     return state
 
@@ -349,7 +349,7 @@ def unwound(tx: Tx, context: Context, state: LiveMigration, failure: Failure) ->
     """The server is where it was; the migration's record and the action say why."""
     now = context.clock.now_us()
     aborted = failure.reason == "ABORTED"
-    _update_migration(
+    operations.update_migration(
         tx, context, state, status="cancelled" if aborted else "error", reason=failure.reason,
         reason_text=failure.private or failure.public, ended_at_us=now,
     )  # fmt: skip
@@ -369,7 +369,7 @@ MEMORY_LOST = "In post-copy the rest of the guest's memory did not come; it was 
 async def begin_post_copy(context: Context, state: LiveMigration) -> LiveMigration:
     """The source lets go what the destination needs to run. A source that died meanwhile has taken the memory along."""
     try:
-        await context.hosts.send(state.source, m.BeginPostCopy(**_command(state)))
+        await context.hosts.send(state.source, m.BeginPostCopy(**command(state)))
     except m.HostUnreachable:
         if await context.read(lambda tx: host_records.is_up(tx, state.source)):
             raise
@@ -389,7 +389,7 @@ async def receive_rest(context: Context, state: LiveMigration) -> LiveMigration:
     while True:
         progress = await _ask_source(context, state, seen)
         if progress is not None:
-            await _note(context, state, progress)
+            await note_progress(context, state, progress)
             if progress.memory_processed > sent:
                 sent, moved_at = progress.memory_processed, context.clock.monotonic()
             seen = progress.phase
@@ -413,16 +413,16 @@ async def receive_rest(context: Context, state: LiveMigration) -> LiveMigration:
 
 async def recover_connection(context: Context, state: LiveMigration) -> None:
     """The network between the hosts was cut: both sides still have all they had, so another connection mends it."""
-    endpoint: Endpoint = await context.hosts.send(state.destination, m.RecoverIncoming(**_command(state)))
-    await context.hosts.send(state.source, m.RecoverCopy(**_command(state), endpoint=endpoint))
+    endpoint: Endpoint = await context.hosts.send(state.destination, m.RecoverIncoming(**command(state)))
+    await context.hosts.send(state.source, m.RecoverCopy(**command(state), endpoint=endpoint))
 
 
 async def boot_from_disk(context: Context, state: LiveMigration) -> LiveMigration:
     """The destination owns the guest and has its whole disk. May be asked again: one that runs is left alone."""
-    await context.hosts.send(state.destination, m.GiveUpMemory(**_command(state)))
+    await context.hosts.send(state.destination, m.GiveUpMemory(**command(state)))
     seen = await operations.observe(context, state.destination or "", state.server_id)
     if seen in (GuestState.CRASHED, GuestState.STOPPED):
-        await context.hosts.send(state.destination, m.Start(**_command(state)))
+        await context.hosts.send(state.destination, m.Start(**command(state)))
     return msgspec.structs.replace(state, rest_follows=False, memory_lost=True)
 
 
@@ -435,16 +435,14 @@ async def _ask_destination(context: Context, state: LiveMigration) -> MigrationP
     return answer
 
 
-async def _ask_source(context: Context, state: Copied, seen: MigrationPhase) -> MigrationProgress | None:
-    """How the copy is, after a change or a while; None where the source does not answer."""
-    question = m.CopyProgress(**_command(state), wait_seconds=COPY_WAIT_SECONDS, seen=seen)
+async def _ask_source(context: Context, state: LiveMigration, seen: MigrationPhase) -> MigrationProgress | None:
+    """How the copy is; None where the source does not answer."""
     try:
-        answer: MigrationProgress = await context.hosts.send(state.source, question, seconds=COPY_WAIT_SECONDS + 10.0)
+        return await ask_progress(context, state, seen)
     except m.HostUnreachable:
         return None
     except (m.VerbFailed, m.StaleGeneration) as error:  # Stale: it has been discarded there, by an earlier try.
         return MigrationProgress(phase=MigrationPhase.NONE, error=str(error))
-    return answer
 
 
 LIVE_MIGRATION = Saga(
@@ -466,137 +464,5 @@ LIVE_MIGRATION = Saga(
         Final(record_completed, status="post-migrating"),
     ),
     unwound=unwound,
-    record_status=lambda tx, context, state, status: _update_migration(tx, context, state, status=status),
+    record_status=lambda tx, context, state, status: operations.update_migration(tx, context, state, status=status),
 )
-
-
-# -- following a copy
-
-
-@dataclass(slots=True, kw_only=True)
-class Patience:
-    """How long a copy may go without progress, and in all; by its guest's memory, as Nova's completion timeout."""
-
-    stalled_at: float
-    given_up_at: float
-    most_processed: int
-
-
-class Copied(Protocol):
-    """What following a copy needs of a saga's state."""
-
-    @property
-    def server_id(self) -> str: ...
-    @property
-    def operation_id(self) -> str: ...
-    @property
-    def generation(self) -> int: ...
-    @property
-    def migration_id(self) -> int: ...
-    @property
-    def source(self) -> str: ...
-
-
-async def follow_copy(context: Context, state: Copied) -> MigrationProgress:
-    """Watch until the copy has completed; record progress, do what users wish, lose patience in bounded time."""
-    settings = context.settings
-    now = context.clock.monotonic()
-    patience = Patience(
-        stalled_at=now + settings.migration_progress_timeout_seconds, given_up_at=float("inf"), most_processed=-1
-    )
-    started = now
-    seen = MigrationPhase.NONE
-    by_force = settings.migration_timeout_action == "force_complete"
-    forced = False
-    times = 1
-    while True:
-        progress = await _progress(context, state, seen, patience)
-        if progress.phase in (MigrationPhase.COMPLETED, MigrationPhase.POST_COPY_READY):
-            return progress
-        if progress.phase.ended:
-            raise StepFailed(
-                "COPY_FAILED", "The copy of the guest's memory failed.", progress.error or progress.phase.value
-            )
-        now = context.clock.monotonic()
-        gib = max(1.0, (progress.memory_total + progress.disk_total) / 2**30)
-        patience.given_up_at = started + settings.migration_timeout_seconds_per_gib * gib * times
-        late = now > patience.given_up_at
-        processed = progress.memory_processed + progress.disk_processed
-        if processed > patience.most_processed:
-            patience.most_processed = processed
-            patience.stalled_at = now + settings.migration_progress_timeout_seconds
-        elif now > patience.stalled_at:
-            raise StepFailed("NO_PROGRESS", "The copy of the guest's memory made no progress.", f"at {processed} bytes")
-        if progress.phase is not MigrationPhase.SWITCHOVER:
-            # The guest still runs, so there is time to write.
-            wishes = await _note(context, state, progress)
-            if wishes.abort:
-                raise StepFailed("ABORTED", "The operation was aborted by a user.")
-            if (wishes.force or (late and by_force)) and not forced:
-                await context.hosts.send(state.source, m.ForceComplete(**_command(state)))
-                forced = True
-                times, late = (2, False) if late else (times, late)  # It has as long again.
-        if late:
-            raise StepFailed("TIMED_OUT", "The live migration took too long.", f"{now - started:.0f} s")
-        seen = progress.phase
-
-
-async def _progress(context: Context, state: Copied, seen: MigrationPhase, patience: Patience) -> MigrationProgress:
-    """One question; a silent source is asked again until patience ends, for its agent may be restarting."""
-    while True:
-        try:
-            answer: MigrationProgress = await context.hosts.send(
-                state.source,
-                m.CopyProgress(**_command(state), wait_seconds=COPY_WAIT_SECONDS, seen=seen),
-                seconds=COPY_WAIT_SECONDS + 10.0,
-            )
-        except m.HostUnreachable as error:
-            if context.clock.monotonic() > patience.stalled_at:
-                raise StepFailed("SOURCE_SILENT", "The source host does not answer.", str(error)) from error
-            await context.wait_for_wish(0.2)
-        else:
-            return answer
-
-
-async def _note(context: Context, state: Copied, progress: MigrationProgress) -> Wishes:
-    return await context.record(lambda tx: _record_progress(tx, context, state, progress))
-
-
-def _record_progress(tx: Tx, context: Context, state: Copied, progress: MigrationProgress) -> None:
-    _update_migration(
-        tx,
-        context,
-        state,
-        phase=progress.phase.value,
-        memory_total_bytes=progress.memory_total,
-        memory_processed_bytes=progress.memory_processed,
-        memory_remaining_bytes=progress.memory_remaining,
-        disk_total_bytes=progress.disk_total,
-        disk_processed_bytes=progress.disk_processed,
-        disk_remaining_bytes=progress.disk_remaining,
-        rate_bytes_s=progress.rate_bytes_s,
-        dirty_rate_bytes_s=progress.dirty_rate_bytes_s,
-        downtime_ms=progress.downtime_ms,
-    )
-
-
-_CHANGE_MIGRATION = sa.update(migrations).where(migrations.c.id == sa.bindparam("of_id"))
-
-
-def _update_migration(tx: Tx, context: Context, state: Copied, **values: Any) -> None:
-    now = context.clock.now_us()
-    tx.run(_CHANGE_MIGRATION, {**values, "updated_at_us": now, "of_id": state.migration_id})
-
-
-def copy_parameters(context: Context, *, paused: bool = False, post_copy: bool = False) -> MigrationParameters:
-    return MigrationParameters(
-        bandwidth_mib_s=context.settings.migration_bandwidth_mib_s,
-        downtime_limit_ms=context.settings.migration_downtime_limit_ms,
-        copy_disk=True,
-        post_copy=post_copy,
-        paused=paused,
-    )
-
-
-def _command(state: Copied) -> dict[str, Any]:
-    return {"server_id": state.server_id, "operation_id": state.operation_id, "generation": state.generation}

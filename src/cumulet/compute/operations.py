@@ -1,17 +1,24 @@
-"""What compute's long operations share: how one begins on a server, its events, hosts that may be down."""
+"""What compute's long operations share: how one begins on a server, its events and records, hosts that may be down."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import sqlalchemy as sa
 
 from cumulet.compute import hosts as host_records
 from cumulet.compute.model import PowerState, Server, VmState
-from cumulet.compute.store import instance_action_events, instance_actions, new_action, settle_server, update_server
+from cumulet.compute.store import (
+    instance_action_events,
+    instance_actions,
+    migrations,
+    new_action,
+    settle_server,
+    update_server,
+)
 from cumulet.conductor import saga
 from cumulet.conductor.saga import Context, Failure, Saga
 from cumulet.db.engine import Tx
@@ -119,7 +126,41 @@ def finish_events(tx: Tx, action_id: int, *, now_us: int, failure: Failure | Non
     tx.run(_CHANGE_ACTION, values)
 
 
-# -- hosts that may be down
+# -- the record of a move
+
+
+_CHANGE_MIGRATION = sa.update(migrations).where(migrations.c.id == sa.bindparam("of_id"))
+
+
+class Recorded(Protocol):
+    """Of a saga's state: which row of `migrations` tells of it."""
+
+    @property
+    def migration_id(self) -> int: ...
+
+
+def update_migration(tx: Tx, context: Context, state: Recorded, **values: Any) -> None:
+    now = context.clock.now_us()
+    tx.run(_CHANGE_MIGRATION, {**values, "updated_at_us": now, "of_id": state.migration_id})
+
+
+# -- commands to hosts, which may be down
+
+
+class Commanding(Protocol):
+    """Of a saga's state: what a host has to know of who commands it."""
+
+    @property
+    def server_id(self) -> str: ...
+    @property
+    def operation_id(self) -> str: ...
+    @property
+    def generation(self) -> int: ...
+
+
+def command(state: Commanding) -> dict[str, Any]:
+    """What every command to a host carries, so that it can refuse the ones that come too late."""
+    return {"server_id": state.server_id, "operation_id": state.operation_id, "generation": state.generation}
 
 
 async def unless_down(context: Context, host: str | None, message: m.Message, *, otherwise: Any = None) -> Any:

@@ -10,6 +10,7 @@ import msgspec
 
 from cumulet.compute import operations
 from cumulet.compute.model import PowerState, Server, VmState
+from cumulet.compute.operations import command
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step
 from cumulet.db.engine import Tx
 from cumulet.host import messages as m
@@ -116,10 +117,7 @@ def begin_power(call: Call[Any, Any], server: Server, verb: Verb) -> None:
 
 
 async def change_power(context: Context, state: PowerChange) -> PowerChange:
-    command = POWER[state.verb].command(
-        server_id=state.server_id, operation_id=state.operation_id, generation=state.generation
-    )
-    await context.hosts.send(state.host, command)
+    await context.hosts.send(state.host, POWER[state.verb].command(**command(state)))
     return state
 
 

@@ -16,9 +16,10 @@ import sqlalchemy as sa
 from cumulet.compute import boot, operations, resized, scheduler
 from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import DiskConfig, FlavorRef, HostName
+from cumulet.compute.copying import copy_parameters, follow_copy
 from cumulet.compute.flavors import find_flavor
-from cumulet.compute.live_migration import copy_parameters, follow_copy
 from cumulet.compute.model import Flavor, PowerState, Server, VmState
+from cumulet.compute.operations import command
 from cumulet.compute.power import STOP_GRACE_SECONDS
 from cumulet.compute.quotas import limits_of, usage_of
 from cumulet.compute.rules import ADMIN, MANAGER, MEMBER
@@ -238,7 +239,7 @@ def claim_destination(tx: Tx, context: Context, state: Resizing) -> Resizing:
         resources=boot.resources(msgspec.structs.replace(server, flavor=state.flavor)),
         project_id=server.project_id, user_id=server.user_id, now_us=now,
     )  # fmt: skip
-    _update_migration(tx, context, state, destination_host=state.destination)
+    operations.update_migration(tx, context, state, destination_host=state.destination)
     operations.settle(tx, server.id, now_us=now, task_state="resize_migrating")
     return state
 
@@ -268,7 +269,7 @@ def unbind_ports(tx: Tx, context: Context, state: Resizing) -> Resizing:
 
 async def stop_guest(context: Context, state: Resizing) -> Resizing:
     if state.was_running:
-        await context.hosts.send(state.source, m.Stop(**_command(state), grace_seconds=STOP_GRACE_SECONDS))
+        await context.hosts.send(state.source, m.Stop(**command(state), grace_seconds=STOP_GRACE_SECONDS))
     return state
 
 
@@ -281,7 +282,7 @@ async def restart_guest(context: Context, state: Resizing) -> Resizing:
     if not state.was_running:
         return state
     try:
-        await operations.unless_down(context, state.source, m.Start(**_command(state)))
+        await operations.unless_down(context, state.source, m.Start(**command(state)))
     except m.VerbFailed:
         seen = await operations.observe(context, state.source, state.server_id)
         if seen not in (GuestState.STOPPED, GuestState.CRASHED, GuestState.ABSENT):
@@ -292,13 +293,13 @@ async def restart_guest(context: Context, state: Resizing) -> Resizing:
 
 async def stand_by(context: Context, state: Resizing) -> Resizing:
     """At the source: ready to be copied, and not running."""
-    await context.hosts.send(state.source, m.StandBy(**_command(state)))
+    await context.hosts.send(state.source, m.StandBy(**command(state)))
     return state
 
 
 async def stand_down(context: Context, state: Resizing) -> Resizing:
     try:
-        await operations.unless_down(context, state.source, m.StandDown(**_command(state)))
+        await operations.unless_down(context, state.source, m.StandDown(**command(state)))
     except m.VerbFailed:
         if await operations.observe(context, state.source, state.server_id) is not GuestState.ABSENT:
             raise
@@ -311,7 +312,7 @@ async def start_destination(context: Context, state: Resizing) -> Resizing:
     endpoint = await context.hosts.send(
         state.destination,
         m.PrepareIncoming(
-            **_command(state), guest=msgspec.convert(server.guest, Guest), source_host=state.source,
+            **command(state), guest=msgspec.convert(server.guest, Guest), source_host=state.source,
             parameters=copy_parameters(context, paused=True),
         ),
     )  # fmt: skip
@@ -319,7 +320,7 @@ async def start_destination(context: Context, state: Resizing) -> Resizing:
 
 
 async def destroy_destination(context: Context, state: Resizing) -> Resizing:
-    await operations.unless_down(context, state.destination, m.Destroy(**_command(state)))
+    await operations.unless_down(context, state.destination, m.Destroy(**command(state)))
     return msgspec.structs.replace(state, endpoint=None)
 
 
@@ -327,7 +328,7 @@ async def copy_disk(context: Context, state: Resizing) -> Resizing:
     assert state.endpoint is not None
     parameters = copy_parameters(context, paused=True)
     await context.hosts.send(
-        state.source, m.StartCopy(**_command(state), endpoint=state.endpoint, parameters=parameters)
+        state.source, m.StartCopy(**command(state), endpoint=state.endpoint, parameters=parameters)
     )
     await follow_copy(context, state)
     seen = await operations.observe(context, state.destination or "", state.server_id)
@@ -338,7 +339,7 @@ async def copy_disk(context: Context, state: Resizing) -> Resizing:
 
 async def cancel_copy(context: Context, state: Resizing) -> Resizing:
     try:
-        await operations.unless_down(context, state.source, m.CancelCopy(**_command(state)))
+        await operations.unless_down(context, state.source, m.CancelCopy(**command(state)))
     except m.VerbFailed:
         if await operations.observe(context, state.source, state.server_id) is not GuestState.ABSENT:
             raise
@@ -353,13 +354,13 @@ async def take_in(context: Context, state: Resizing) -> Resizing:
         msgspec.convert(server.guest, Guest), vcpus=flavor.vcpus, memory_mib=flavor.memory_mib,
         disk_gib=flavor.disk_gib, extra_specs=flavor.extra_specs,
     )  # fmt: skip
-    await context.hosts.send(state.destination, m.TakeIn(**_command(state), guest=guest))
+    await context.hosts.send(state.destination, m.TakeIn(**command(state), guest=guest))
     return msgspec.structs.replace(state, guest=guest)
 
 
 async def let_source_rest(context: Context, state: Resizing) -> Resizing:
     """At the source: stopped, with its disk, for as long as the user may want it back."""
-    await context.hosts.send(state.source, m.StandDown(**_command(state)))
+    await context.hosts.send(state.source, m.StandDown(**command(state)))
     return state
 
 
@@ -393,7 +394,7 @@ async def start_guest(context: Context, state: Resizing) -> Resizing:
     if not state.was_running:
         return msgspec.structs.replace(state, seen=GuestState.STOPPED)
     assert state.destination is not None
-    return msgspec.structs.replace(state, seen=await operations.start(context, state.destination, _command(state)))
+    return msgspec.structs.replace(state, seen=await operations.start(context, state.destination, command(state)))
 
 
 def activate_ports(tx: Tx, context: Context, state: Resizing) -> Resizing:
@@ -405,7 +406,7 @@ def activate_ports(tx: Tx, context: Context, state: Resizing) -> Resizing:
 async def seal_source(context: Context, state: Resizing) -> Resizing:
     """The source learns the new generation, so that nothing that comes late or twice wakes what it keeps."""
     try:
-        await operations.unless_down(context, state.source, m.StandDown(**_command(state)))
+        await operations.unless_down(context, state.source, m.StandDown(**command(state)))
     except m.VerbFailed:
         if await operations.observe(context, state.source, state.server_id) is not GuestState.ABSENT:
             raise
@@ -419,7 +420,7 @@ def record_resized(tx: Tx, context: Context, state: Resizing) -> Resizing:
         tx, state.server_id, now_us=now, vm_state=VmState.RESIZED, power_state=power_state, task_state=None,
         progress=0, launched_at_us=now,
     )  # fmt: skip
-    _update_migration(tx, context, state, status="finished")
+    operations.update_migration(tx, context, state, status="finished")
     operations.finish_events(tx, state.action_id, now_us=now)
     return state
 
@@ -427,7 +428,7 @@ def record_resized(tx: Tx, context: Context, state: Resizing) -> Resizing:
 def unwound(tx: Tx, context: Context, state: Resizing, failure: Failure) -> None:
     """The server is where it was, as it was; the migration's record and the action say why."""
     now = context.clock.now_us()
-    _update_migration(
+    operations.update_migration(
         tx, context, state, status="error", reason=failure.reason, reason_text=failure.private or failure.public,
         ended_at_us=now,
     )  # fmt: skip
@@ -436,18 +437,6 @@ def unwound(tx: Tx, context: Context, state: Resizing, failure: Failure) -> None
         changes = {"vm_state": VmState.STOPPED, "power_state": PowerState.CRASHED}
     operations.settle(tx, state.server_id, now_us=now, task_state=None, progress=0, **changes)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
-
-
-def _update_migration(tx: Tx, context: Context, state: Resizing, **values: Any) -> None:
-    tx.execute(
-        sa.update(migrations)
-        .where(migrations.c.id == state.migration_id)
-        .values(**values, updated_at_us=context.clock.now_us())
-    )
-
-
-def _command(state: Resizing) -> dict[str, Any]:
-    return {"server_id": state.server_id, "operation_id": state.operation_id, "generation": state.generation}
 
 
 RESIZE = Saga(
@@ -473,5 +462,5 @@ RESIZE = Saga(
         Final(record_resized, status="post-migrating"),
     ),
     unwound=unwound,
-    record_status=lambda tx, context, state, status: _update_migration(tx, context, state, status=status),
+    record_status=lambda tx, context, state, status: operations.update_migration(tx, context, state, status=status),
 )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
 from typing import Any
 
 import msgspec
@@ -14,6 +12,7 @@ from cumulet.clock import Clock
 from cumulet.compute import findings, operations, resized
 from cumulet.compute import hosts as host_records
 from cumulet.compute.model import PowerState, Server, VmState
+from cumulet.compute.operations import command
 from cumulet.compute.power import STOP_GRACE_SECONDS
 from cumulet.compute.rules import MEMBER
 from cumulet.compute.service import COMPUTE
@@ -27,6 +26,7 @@ from cumulet.errors import BadRequest, Conflict
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
 from cumulet.network import for_compute as network
+from cumulet.periodic import Periodic
 from cumulet.placement import allocations as placement
 from cumulet.settings import Settings
 from cumulet.web.operation import Call, Rule
@@ -37,7 +37,6 @@ CONFIRM = rule("os_compute_api:servers:confirm_resize", MEMBER)
 REVERT = rule("os_compute_api:servers:revert_resize", MEMBER)
 
 PATH = "/servers/{server_id}/action"
-log = logging.getLogger(__name__)
 
 
 @COMPUTE.operation(
@@ -112,7 +111,7 @@ def _first_state(kept: resized.Kept, server: Server, operation_id: str, action_i
 
 
 async def discard_source(context: Context, state: Outcome) -> Outcome:
-    await operations.unless_down(context, state.source, m.Destroy(**_command(state)))
+    await operations.unless_down(context, state.source, m.Destroy(**command(state)))
     return state
 
 
@@ -137,7 +136,7 @@ def never_unwound(tx: Tx, context: Context, state: Outcome, failure: Failure) ->
 
 
 async def stop_destination(context: Context, state: Outcome) -> Outcome:
-    await context.hosts.send(state.destination, m.Stop(**_command(state), grace_seconds=STOP_GRACE_SECONDS))
+    await context.hosts.send(state.destination, m.Stop(**command(state), grace_seconds=STOP_GRACE_SECONDS))
     return state
 
 
@@ -146,7 +145,7 @@ async def restart_destination(context: Context, state: Outcome) -> Outcome:
     if not state.runs:
         return state
     try:
-        await operations.unless_down(context, state.destination, m.Start(**_command(state)))
+        await operations.unless_down(context, state.destination, m.Start(**command(state)))
     except m.VerbFailed:
         seen = await operations.observe(context, state.destination, state.server_id)
         if seen not in (GuestState.STOPPED, GuestState.CRASHED, GuestState.ABSENT):
@@ -158,7 +157,7 @@ async def restart_destination(context: Context, state: Outcome) -> Outcome:
 async def look_at_source(context: Context, state: Outcome) -> Outcome:
     """Nothing is given up before it is known that what it is to return to is still there."""
     with contextlib.suppress(m.VerbFailed):
-        await context.hosts.send(state.source, m.StandDown(**_command(state)))
+        await context.hosts.send(state.source, m.StandDown(**command(state)))
     seen = await operations.observe(context, state.source, state.server_id)
     if seen is not GuestState.STOPPED:
         raise StepFailed("SOURCE_LOST", "The host the server came from has lost it.", f"{state.source} says {seen}")
@@ -183,11 +182,11 @@ async def start_source(context: Context, state: Outcome) -> Outcome:
     kept: resized.Kept | None = await context.read(lambda tx: resized.kept_of(tx, state.server_id))
     if kept is None or not kept.was_running:
         return msgspec.structs.replace(state, seen=GuestState.STOPPED)
-    return msgspec.structs.replace(state, seen=await operations.start(context, state.source, _command(state)))
+    return msgspec.structs.replace(state, seen=await operations.start(context, state.source, command(state)))
 
 
 async def discard_destination(context: Context, state: Outcome) -> Outcome:
-    await operations.unless_down(context, state.destination, m.Destroy(**_command(state)))
+    await operations.unless_down(context, state.destination, m.Destroy(**command(state)))
     return state
 
 
@@ -223,10 +222,6 @@ def not_reverted(tx: Tx, context: Context, state: Outcome, failure: Failure) -> 
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
 
 
-def _command(state: Outcome) -> dict[str, Any]:
-    return {"server_id": state.server_id, "operation_id": state.operation_id, "generation": state.generation}
-
-
 RESIZE_CONFIRMATION = Saga(
     name="resize-confirmation",
     state=Outcome,
@@ -249,32 +244,21 @@ RESIZE_REVERSION = Saga(
 # -- automatic confirmation
 
 
-class AutomaticConfirmation:
+class AutomaticConfirmation(Periodic):
     """Confirms what nobody has confirmed or reverted for `resize_confirm_seconds`."""
 
     def __init__(self, *, db: Database, clock: Clock, settings: Settings, wake: Any) -> None:
+        after = settings.resize_confirm_seconds
+        super().__init__(
+            name="automatic-confirmation", clock=clock, seconds=min(60.0, after / 2) if after > 0 else None
+        )
         self._db = db
-        self._clock = clock
         self._settings = settings
         self._wake = wake
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        if self._settings.resize_confirm_seconds > 0:
-            self._task = asyncio.create_task(self._watch(), name="automatic-confirmation")
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _watch(self) -> None:
-        while True:
-            await self._clock.sleep(min(60.0, self._settings.resize_confirm_seconds / 2))
-            try:
-                await self._db.write_async(self._confirm_all)
-            except Exception:
-                log.exception("automatic confirmation failed, will retry")
+    async def round(self) -> None:
+        """Look at every resize that waits for an answer once."""
+        await self._db.write_async(self._confirm_all)
 
     def _confirm_all(self, tx: Tx) -> None:
         now = self._clock.now_us()

@@ -18,6 +18,7 @@ from cumulet.compute import hosts as host_records
 from cumulet.db.engine import Database, Tx
 from cumulet.host import messages as m
 from cumulet.host.client import Hosts
+from cumulet.periodic import Periodic
 from cumulet.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ class HostWatch:
         self._heard: dict[str, int] = {}
         self._welcomed: dict[str, str] = {}
         """The start of each host's agent that knows what was decided while it was away."""
+        self._returning: set[str] = set()
+        """Hosts that were down and answer again, and have not yet removed the guests they lost meanwhile."""
         self._fenced_at: dict[str, float] = {}
         """When the lease of each host has run out for certain, were it not heard again."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -86,6 +89,8 @@ class HostWatch:
             log.debug("%s does not answer: %s", name, error)
             return
         self._seen_at[name] = now
+        if not was_up:
+            self._returning.add(name)
         try:
             reports = await self._hosts.guests(name)
         except m.HostError as error:
@@ -114,8 +119,10 @@ class HostWatch:
         for correction in corrections:
             done = await self._correct(name, correction)
             cleared = cleared and (done or not correction.destroy)
+        if cleared:
+            self._returning.discard(name)
         # Only now the record says that it is up, and a host that is back gets a lease once it has removed what it lost.
-        if question is not None and (cleared or was_up):
+        if question is not None and name not in self._returning:
             self._heard[name] = question
 
     async def _renew_lease(self, name: str) -> int | None:
@@ -193,30 +200,12 @@ class HostWatch:
         )
 
 
-class Leftovers:
+class Leftovers(Periodic):
     """Gives back what is left over in the records themselves (`compute.leftovers`), on timer."""
 
     def __init__(self, *, db: Database, clock: Clock, settings: Settings) -> None:
+        super().__init__(name="leftovers", clock=clock, seconds=settings.host_silent_seconds * 3)
         self._db = db
-        self._clock = clock
-        self._settings = settings
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._watch(), name="leftovers")
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _watch(self) -> None:
-        while True:
-            await self._clock.sleep(self._settings.host_silent_seconds * 3)
-            try:
-                await self.round()
-            except Exception:
-                log.exception("looking for what is left over failed, will retry")
 
     async def round(self) -> None:
         def look(tx: Tx) -> list[leftovers.Leftover]:

@@ -15,7 +15,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from cumulet.clock import Clock
+from cumulet.clock import Clock, sleep_unless_woken
 from cumulet.compute import findings
 from cumulet.conductor.saga import (
     Failure,
@@ -117,14 +117,7 @@ class StepContext:
         return await self._runner.db.write_async(lambda tx: self._runner.record_held(tx, self.operation_id, fn))
 
     async def wait_for_wish(self, seconds: float) -> None:
-        sleep = asyncio.ensure_future(self.clock.sleep(seconds))
-        wish = asyncio.ensure_future(self.wish.wait())
-        try:
-            await asyncio.wait((sleep, wish), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sleep.cancel()
-            wish.cancel()
-        self.wish.clear()
+        await sleep_unless_woken(self.clock, seconds, self.wish)
 
 
 class Runner:

@@ -1,0 +1,132 @@
+"""Following a copy between two hosts, of a live guest or of a stopped one: progress, abort, force, running out of time.
+
+What is copied, and what is done before and after, is for the sagas: `compute.live_migration` and `compute.resize`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from cumulet.compute import operations
+from cumulet.compute.operations import Commanding, Recorded, command
+from cumulet.conductor.saga import Context, StepFailed, Wishes
+from cumulet.db.engine import Tx
+from cumulet.host import messages as m
+from cumulet.host.driver import MigrationParameters, MigrationPhase, MigrationProgress
+
+COPY_WAIT_SECONDS = 0.5
+"""How long a host keeps a question about a copy of which there is nothing new to say."""
+
+
+def copy_parameters(context: Context, *, paused: bool = False, post_copy: bool = False) -> MigrationParameters:
+    return MigrationParameters(
+        bandwidth_mib_s=context.settings.migration_bandwidth_mib_s,
+        downtime_limit_ms=context.settings.migration_downtime_limit_ms,
+        copy_disk=True,
+        post_copy=post_copy,
+        paused=paused,
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class Patience:
+    """How long a copy may go without progress, and in all; by its guest's memory, as Nova's completion timeout."""
+
+    stalled_at: float
+    given_up_at: float
+    most_processed: int
+
+
+class Copied(Commanding, Recorded, Protocol):
+    """What following a copy needs of a saga's state."""
+
+    @property
+    def source(self) -> str: ...
+
+
+async def follow_copy(context: Context, state: Copied) -> MigrationProgress:
+    """Watch until the copy has completed; record progress, do what users wish, lose patience in bounded time."""
+    settings = context.settings
+    now = context.clock.monotonic()
+    patience = Patience(
+        stalled_at=now + settings.migration_progress_timeout_seconds, given_up_at=float("inf"), most_processed=-1
+    )
+    started = now
+    seen = MigrationPhase.NONE
+    by_force = settings.migration_timeout_action == "force_complete"
+    forced = False
+    times = 1
+    while True:
+        progress = await _ask_patiently(context, state, seen, patience)
+        if progress.phase in (MigrationPhase.COMPLETED, MigrationPhase.POST_COPY_READY):
+            return progress
+        if progress.phase.ended:
+            raise StepFailed(
+                "COPY_FAILED", "The copy of the guest's memory failed.", progress.error or progress.phase.value
+            )
+        now = context.clock.monotonic()
+        gib = max(1.0, (progress.memory_total + progress.disk_total) / 2**30)
+        patience.given_up_at = started + settings.migration_timeout_seconds_per_gib * gib * times
+        late = now > patience.given_up_at
+        processed = progress.memory_processed + progress.disk_processed
+        if processed > patience.most_processed:
+            patience.most_processed = processed
+            patience.stalled_at = now + settings.migration_progress_timeout_seconds
+        elif now > patience.stalled_at:
+            raise StepFailed("NO_PROGRESS", "The copy of the guest's memory made no progress.", f"at {processed} bytes")
+        if progress.phase is not MigrationPhase.SWITCHOVER:
+            # The guest still runs, so there is time to write.
+            wishes = await note_progress(context, state, progress)
+            if wishes.abort:
+                raise StepFailed("ABORTED", "The operation was aborted by a user.")
+            if (wishes.force or (late and by_force)) and not forced:
+                await context.hosts.send(state.source, m.ForceComplete(**command(state)))
+                forced = True
+                times, late = (2, False) if late else (times, late)  # It has as long again.
+        if late:
+            raise StepFailed("TIMED_OUT", "The live migration took too long.", f"{now - started:.0f} s")
+        seen = progress.phase
+
+
+async def _ask_patiently(
+    context: Context, state: Copied, seen: MigrationPhase, patience: Patience
+) -> MigrationProgress:
+    """A silent source is asked again until patience ends, for its agent may be restarting."""
+    while True:
+        try:
+            return await ask_progress(context, state, seen)
+        except m.HostUnreachable as error:
+            if context.clock.monotonic() > patience.stalled_at:
+                raise StepFailed("SOURCE_SILENT", "The source host does not answer.", str(error)) from error
+            await context.wait_for_wish(0.2)
+
+
+async def ask_progress(context: Context, state: Copied, seen: MigrationPhase) -> MigrationProgress:
+    """How the copy is, once its phase is no longer the one `seen`, or after a while."""
+    question = m.CopyProgress(**command(state), wait_seconds=COPY_WAIT_SECONDS, seen=seen)
+    answer: MigrationProgress = await context.hosts.send(state.source, question, seconds=COPY_WAIT_SECONDS + 10.0)
+    return answer
+
+
+async def note_progress(context: Context, state: Copied, progress: MigrationProgress) -> Wishes:
+    """Record it for whoever asks the API; answers what users wish by now."""
+    return await context.record(lambda tx: record_progress(tx, context, state, progress))
+
+
+def record_progress(tx: Tx, context: Context, state: Copied, progress: MigrationProgress) -> None:
+    operations.update_migration(
+        tx,
+        context,
+        state,
+        phase=progress.phase.value,
+        memory_total_bytes=progress.memory_total,
+        memory_processed_bytes=progress.memory_processed,
+        memory_remaining_bytes=progress.memory_remaining,
+        disk_total_bytes=progress.disk_total,
+        disk_processed_bytes=progress.disk_processed,
+        disk_remaining_bytes=progress.disk_remaining,
+        rate_bytes_s=progress.rate_bytes_s,
+        dirty_rate_bytes_s=progress.dirty_rate_bytes_s,
+        downtime_ms=progress.downtime_ms,
+    )

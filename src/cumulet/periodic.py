@@ -1,0 +1,43 @@
+"""What is done every so often, and at once when woken, however the last time went: the timer of reconcilers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+
+from cumulet.clock import Clock, sleep_unless_woken
+
+log = logging.getLogger(__name__)
+
+
+class Periodic(ABC):
+    """Does its `round` every `seconds` (None: never), and whenever `woken` is set. Rounds never overlap."""
+
+    def __init__(self, *, name: str, clock: Clock, seconds: float | None, woken: asyncio.Event | None = None) -> None:
+        self._name = name
+        self._clock = clock
+        self._seconds = seconds
+        self._woken = woken or asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @abstractmethod
+    async def round(self) -> None:
+        """Look once. It takes no input, so one that failed is made good by the next."""
+
+    def start(self) -> None:
+        if self._seconds is not None:
+            self._task = asyncio.create_task(self._watch(self._seconds), name=self._name)
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _watch(self, seconds: float) -> None:
+        while True:
+            await sleep_unless_woken(self._clock, seconds, self._woken)
+            try:
+                await self.round()
+            except Exception:
+                log.exception("%s failed, will retry", self._name)

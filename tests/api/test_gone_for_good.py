@@ -1,0 +1,79 @@
+"""A host goes for good once a live migration has moved the server's ownership: the move ends all the same."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cumulet.host import messages as m
+from cumulet.host.client import Link
+from cumulet.host.driver import GuestState
+from cumulet.testing import Client, TestCloud
+
+from .test_evacuation import force_down
+from .test_live_migration import AUTO, create_pair, host_of, last_migration, leftovers, other
+
+
+class GoneAt:
+    """A way to a host that goes, for good, when the first message of this kind would have arrived."""
+
+    def __init__(self, link: Link, kind: type[m.Message]) -> None:
+        self._link = link
+        self._kind = kind
+        self.gone = False
+
+    async def send(self, message: m.Message) -> Any:
+        self.gone = self.gone or isinstance(message, self._kind)
+        if self.gone:
+            raise m.HostUnreachable("a test has taken this host away")
+        return await self._link.send(message)
+
+    async def close(self) -> None:
+        await self._link.close()
+
+
+@contextlib.contextmanager
+def gone_at(cloud: TestCloud, host: str, kind: type[m.Message]) -> Iterator[GoneAt]:
+    link = cloud.embedded.hosts._links[host]
+    going = GoneAt(link, kind)
+    cloud.embedded.hosts.add(host, going)
+    try:
+        yield going
+    finally:
+        cloud.embedded.hosts.add(host, link)
+
+
+def under_way(admin: Client) -> list[dict[str, Any]]:
+    operations: list[dict[str, Any]] = admin.compute("GET", "/cumulet/operations")["operations"]
+    return operations
+
+
+@pytest.mark.parametrize(
+    ("side", "kind"), [("destination", m.ResumeDestination), ("source", m.Destroy)], ids=["destination", "source"]
+)
+def test_the_move_waits_until_the_host_is_known_to_be_down_and_ends_then(
+    cloud: TestCloud, admin: Client, member: Client, side: str, kind: type[m.Message]
+) -> None:
+    server = create_pair(member, networks="auto")[0]
+    source = host_of(admin, server)
+    host = source if side == "source" else other(source)
+    with gone_at(cloud, host, kind) as going:
+        assert admin.action(server, {"os-migrateLive": {"host": other(source), **AUTO}}).status == 202
+        admin.wait("the host to go", lambda: going.gone)
+        admin.wait("a second try", lambda: any(one["attempts"] for one in under_way(admin)))
+        assert last_migration(admin, server)["status"] == "post-migrating"
+        assert host_of(admin, server) == other(source)
+        force_down(admin, host)
+        admin.wait("the end of the move", lambda: not under_way(admin))
+        assert last_migration(admin, server)["status"] == "completed"
+        assert admin.server(server)["OS-EXT-STS:task_state"] is None
+    force_down(admin, host, down=False)
+    cloud.reconcile()
+    assert leftovers(cloud, admin, server) == {
+        "guests": {other(source): GuestState.RUNNING},
+        "allocated": [other(source)],
+        "bound": [other(source)],
+    }, "what the host was owed is done when it is back after all"
