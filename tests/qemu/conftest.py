@@ -244,6 +244,10 @@ class Wire:
     def heal(self) -> None:
         self._whole.set()
 
+    def hurry(self) -> None:
+        """From now on it is as fast as it can be."""
+        self._bytes_s = None
+
     async def break_off(self) -> None:
         """Both ends are told: their connections are reset."""
         await self._stop()

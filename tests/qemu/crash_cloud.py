@@ -247,7 +247,7 @@ class CrashCloud:
     def was_post_copy(self, operation: str) -> bool:
         """Whether, at the commit, some of the memory was still at the source."""
         state = msgspec.json.decode(self._row("SELECT state FROM operations WHERE id = ?", operation)[0])
-        return bool(state["rest_follows"] or state["memory_lost"])
+        return bool(state["rest_follows"] or state["memory_lost"] is not None)
 
     def moved(self, server_id: str) -> str:
         """What the API says has become of the newest move of a server."""

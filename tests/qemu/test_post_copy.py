@@ -202,6 +202,46 @@ def test_a_network_that_is_cut_in_post_copy_is_mended_by_another_connection(rig:
     asyncio.run(story())
 
 
+def test_a_connection_that_is_just_taking_over_is_let_alone(rig: Rig) -> None:
+    """QEMU's destination would not survive its end; found by a network that was cut for longer than patience."""
+
+    async def story() -> None:
+        source, destination = await rig.resumed(), await rig.open("host2")
+        endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=POST_COPY)
+        async with wire(endpoint.port) as ram:
+            await source.start_copy(rig.id, msgspec.structs.replace(endpoint, port=ram.port), POST_COPY)
+            await follow(source, rig.id, MigrationPhase.ACTIVE)
+            await source.force_complete(rig.id)
+            await follow(source, rig.id, MigrationPhase.POST_COPY_READY)
+            ticked = await newest(source, rig.id, b"tick")
+            await source.begin_post_copy(rig.id)
+            await let_run(destination, rig)
+            ram.cut()
+            again = await destination.recover_incoming(rig.id)
+            hypervisor = destination._host.running_hypervisor(rig.id)
+
+            async def takes_over() -> bool:
+                return hypervisor.migration == "postcopy-recover"
+
+            async with wire(again.port, bytes_s=1500) as slow:
+                await hurry(source, rig)
+                await source.recover_copy(rig.id, msgspec.structs.replace(again, port=slow.port))
+                await until(takes_over, "the second connection takes over")
+                assert await destination.arrival(rig.id) is MigrationPhase.POST_COPY
+                slow.cut()
+                with pytest.raises(DriverError, match="RECOVERING"):
+                    await destination.recover_incoming(rig.id)
+                slow.hurry()
+                slow.heal()
+                await arrived(destination, rig, MigrationPhase.COMPLETED)
+            await runs_on(destination, rig.id)
+            assert await newest(destination, rig.id, b"tick") > ticked, "it was not booted anew"
+        await source.close()
+        await destination.close()
+
+    asyncio.run(story())
+
+
 @pytest.mark.alone
 def test_a_host_says_whether_guests_can_arrive_in_post_copy(rig: Rig) -> None:
     async def story() -> None:

@@ -143,8 +143,8 @@ class LiveMigration(msgspec.Struct, frozen=True, kw_only=True):
     """Both hosts can: where completion is forced, the guest's memory may follow after the commit."""
     rest_follows: bool = False
     """It does: at the commit some of the memory is still at the source."""
-    memory_lost: bool = False
-    """It did not come, for the source died: the guest was booted from its disk."""
+    memory_lost: str | None = None
+    """It did not come, and why: the guest was booted from its disk."""
 
 
 _FLAVOR_NUMBER = sa.select(flavors.c.id).where(flavors.c.flavor_id == sa.bindparam("of_id"))
@@ -339,7 +339,9 @@ def record_completed(tx: Tx, context: Context, state: LiveMigration) -> LiveMigr
     operations.settle(tx, state.server_id, now_us=now, task_state=None, progress=0)
     if state.progress is not None:
         record_progress(tx, context, state, state.progress)
-    lost = {"reason": "MEMORY_LOST", "reason_text": MEMORY_LOST} if state.memory_lost else {}
+    lost = {}
+    if state.memory_lost is not None:
+        lost = {"reason": "MEMORY_LOST", "reason_text": f"{MEMORY_LOST} {state.memory_lost}"}
     operations.update_migration(tx, context, state, status="completed", ended_at_us=now, **lost)
     operations.finish_events(tx, state.action_id, now_us=now)
     return state
@@ -363,23 +365,28 @@ def unwound(tx: Tx, context: Context, state: LiveMigration, failure: Failure) ->
 # -- post-copy: below the line, for the guest runs at the destination before all of its memory has come
 
 
-MEMORY_LOST = "In post-copy the rest of the guest's memory did not come; it was booted from its disk."
+MEMORY_LOST = "In post-copy the rest of the guest's memory did not come; it was booted from its disk:"
 
 
 async def begin_post_copy(context: Context, state: LiveMigration) -> LiveMigration:
-    """The source lets go what the destination needs to run. A source that died meanwhile has taken the memory along."""
+    """The source lets go what the destination needs to run, or has lost it: then the guest is booted from its disk.
+
+    Not before it is gone from the source for certain: a hypervisor whose copy fails may let its guest run on by itself.
+    """
     try:
         await context.hosts.send(state.source, m.BeginPostCopy(**command(state)))
+        return state
     except m.HostUnreachable:
-        if await context.read(lambda tx: host_records.is_up(tx, state.source)):
+        if not await context.read(lambda tx: host_records.is_fenced(tx, state.source, context.settings)):
             raise
-        return await boot_from_disk(context, state)
-    except m.VerbFailed:
+        why = f"{state.source} is down."
+    except (m.VerbFailed, m.StaleGeneration):  # Stale: an earlier try has destroyed it.
         progress = await _ask_source(context, state, MigrationPhase.POST_COPY_READY)
-        if progress is None or not progress.phase.ended:
+        if progress is None or not progress.phase.failed:
             raise
-        return await boot_from_disk(context, state)
-    return state
+        await context.hosts.send(state.source, m.Destroy(**command(state)))
+        why = _ended(state, progress)
+    return await boot_from_disk(context, state, why)
 
 
 async def receive_rest(context: Context, state: LiveMigration) -> LiveMigration:
@@ -396,15 +403,16 @@ async def receive_rest(context: Context, state: LiveMigration) -> LiveMigration:
         arrived = await _ask_destination(context, state)
         if arrived is MigrationPhase.COMPLETED:
             return msgspec.structs.replace(state, progress=progress or state.progress)
-        gone = progress is not None and progress.phase.ended and progress.phase is not MigrationPhase.COMPLETED
-        if gone or arrived is MigrationPhase.NONE:
-            return await boot_from_disk(context, state)
+        if progress is not None and progress.phase.failed:
+            return await boot_from_disk(context, state, _ended(state, progress))
+        if arrived is MigrationPhase.NONE:
+            return await boot_from_disk(context, state, f"its process at {state.destination} has ended.")
         stands_still = context.clock.monotonic() - moved_at > patience
         if progress is None:
             # Its hypervisor may be sending all the same, until nothing says that the host is still there.
             up = await context.read(lambda tx: host_records.is_up(tx, state.source))
             if not up and (stands_still or arrived is MigrationPhase.FAILED):
-                return await boot_from_disk(context, state)
+                return await boot_from_disk(context, state, f"{state.source} is down.")
             await context.wait_for_wish(COPY_WAIT_SECONDS)
         elif arrived is MigrationPhase.FAILED or stands_still:
             await recover_connection(context, state)
@@ -413,17 +421,24 @@ async def receive_rest(context: Context, state: LiveMigration) -> LiveMigration:
 
 async def recover_connection(context: Context, state: LiveMigration) -> None:
     """The network between the hosts was cut: both sides still have all they had, so another connection mends it."""
-    endpoint: Endpoint = await context.hosts.send(state.destination, m.RecoverIncoming(**command(state)))
+    try:
+        endpoint: Endpoint = await context.hosts.send(state.destination, m.RecoverIncoming(**command(state)))
+    except m.VerbFailed:
+        return  # Such as: it is taking another one over just now. What has come of it, the next look tells.
     await context.hosts.send(state.source, m.RecoverCopy(**command(state), endpoint=endpoint))
 
 
-async def boot_from_disk(context: Context, state: LiveMigration) -> LiveMigration:
+def _ended(state: LiveMigration, progress: MigrationProgress) -> str:
+    return f"the copy from {state.source} has ended, {progress.phase} ({progress.error or 'no reason given'})."
+
+
+async def boot_from_disk(context: Context, state: LiveMigration, why: str) -> LiveMigration:
     """The destination owns the guest and has its whole disk. May be asked again: one that runs is left alone."""
     await context.hosts.send(state.destination, m.GiveUpMemory(**command(state)))
     seen = await operations.observe(context, state.destination or "", state.server_id)
     if seen in (GuestState.CRASHED, GuestState.STOPPED):
         await context.hosts.send(state.destination, m.Start(**command(state)))
-    return msgspec.structs.replace(state, rest_follows=False, memory_lost=True)
+    return msgspec.structs.replace(state, rest_follows=False, memory_lost=why)
 
 
 async def _ask_destination(context: Context, state: LiveMigration) -> MigrationPhase:

@@ -133,7 +133,12 @@ class MigrationPhase(StrEnum):
 
     @property
     def ended(self) -> bool:
-        return self in (MigrationPhase.COMPLETED, MigrationPhase.FAILED, MigrationPhase.CANCELLED, MigrationPhase.NONE)
+        return self is MigrationPhase.COMPLETED or self.failed
+
+    @property
+    def failed(self) -> bool:
+        """There is no copy any more, and what it was to bring has not come."""
+        return self in (MigrationPhase.FAILED, MigrationPhase.CANCELLED, MigrationPhase.NONE)
 
 
 class MigrationProgress(Record, frozen=True):

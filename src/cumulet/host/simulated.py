@@ -161,7 +161,7 @@ class Copy:
             phase = self.outcome
         elif at < self.disk_seconds:
             phase = MigrationPhase.DISK
-        elif switchover is None or at < switchover:
+        elif switchover is None or at < switchover or (self.ready_at is not None and not self.told):
             phase = MigrationPhase.ACTIVE
         elif self.ready_at is None:
             phase = MigrationPhase.SWITCHOVER

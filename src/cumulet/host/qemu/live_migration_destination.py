@@ -227,7 +227,7 @@ _ARRIVALS = {
     "completed": MigrationPhase.COMPLETED,
     "postcopy-active": MigrationPhase.POST_COPY,
     "postcopy-paused": MigrationPhase.FAILED,
-    "postcopy-recover": MigrationPhase.FAILED,
+    "postcopy-recover": MigrationPhase.POST_COPY,
     "failed": MigrationPhase.FAILED,
 }
 
@@ -252,6 +252,7 @@ async def recover_incoming(host: QemuHost, server_id: str) -> Endpoint:
     """QMP `migrate-recover`. Asked again, it listens at yet another port, for the same peer with the same TLS.
 
     All of it out of band, see `arrival`; so QEMU cannot be asked which port it took, and is given one that is free.
+    A connection that is just taking over is let alone, however slow it is: QEMU 7.2 does not survive its end.
     """
     async with host.lock(server_id):
         host.record(server_id)
@@ -259,6 +260,8 @@ async def recover_incoming(host: QemuHost, server_id: str) -> Endpoint:
         deadline = asyncio.get_running_loop().time() + _LOAD_SECONDS
         while True:
             change = hypervisor.change()
+            if hypervisor.migration == "postcopy-recover":
+                raise DriverError("RECOVERING: another connection is just taking over")
             try:
                 await hypervisor.yank({"type": "migration"})
             except DriverError:

@@ -48,7 +48,7 @@ class SimulatedCloud:
         self.weather = weather
         self.say = say
         self._broken: Broken | None = None
-        fenced = random.random() < 0.5
+        fenced = random.random() < 0.7
         self.settings = Settings(
             state_dir=state_dir(),
             database_url="sqlite://",
@@ -56,9 +56,10 @@ class SimulatedCloud:
             host_silent_seconds=2.0,
             lease_seconds=random.choice((2.0, 4.0)),
             fence_silent_hosts=fenced,
-            restart_servers_of_lost_hosts=random.random() < 0.5,
+            restart_servers_of_lost_hosts=random.random() < 0.7,
             migration_progress_timeout_seconds=5.0,
             migration_timeout_seconds_per_gib=8.0,
+            migration_bandwidth_mib_s=random.choice((150, 400, 1500)),
             simulated_speed=1.0,
             simulated_vcpus=16,
             simulated_memory_mib=random.choice(HOST_MEMORY_MIB),

@@ -141,10 +141,14 @@ class FragileDriver(SimulatedDriver):
             self.crash_guest(server_id)
 
     def fail_copies(self) -> None:
-        """The disk fails: so does every copy that still needs it."""
-        for copy in self.copies().values():
-            if not copy.told:
+        """The disk fails, and so do copies, but in post-copy. The guest may run on by itself (with QEMU 7.2: not)."""
+        for server_id, copy in self.copies().items():
+            if copy.post_copy_at is None:
                 self._finish(copy, MigrationPhase.FAILED, "input/output error")
+                found = self._guests[server_id]
+                if copy.told and not found.paused_by_user:
+                    found.run(self._clock.now_us())
+                    self._save(found)
 
     def running(self) -> list[str]:
         return [server_id for server_id, found in self._guests.items() if found.state is GuestState.RUNNING]

@@ -261,6 +261,19 @@ def beginning_post_copy_before_the_commit() -> AbstractContextManager[Any]:
     return _with_copy_memory(copy_memory)
 
 
+def booting_from_disk_beside_the_source() -> AbstractContextManager[Any]:
+    """A copy that fails between the commit and post-copy has surely left nothing that runs at the source."""
+
+    async def begin_post_copy(context: Context, state: LiveMigration) -> LiveMigration:
+        try:
+            await context.hosts.send(state.source, m.BeginPostCopy(**_command(state)))
+        except m.VerbFailed:
+            return await live_migration.boot_from_disk(context, state, "planted")
+        return state
+
+    return mock.patch.object(live_migration, "begin_post_copy", begin_post_copy)
+
+
 def starting_an_evacuated_guest_before_the_commit() -> AbstractContextManager[Any]:
     """The guest is told to run as soon as it is made, while its owner is still the dead host."""
 
@@ -312,6 +325,7 @@ PLANTED: dict[str, Plant] = {
         believing_an_old_report,
         a_reconciler_that_removes_nothing,
         beginning_post_copy_before_the_commit,
+        booting_from_disk_beside_the_source,
         starting_an_evacuated_guest_before_the_commit,
     )
 }

@@ -23,6 +23,7 @@ _STRANDED = (
     .where(sa.or_(~hosts.c.up, hosts.c.forced_down), servers.c.deleted_at_us.is_(None))
     .order_by(servers.c.number)
 )
+_MIGRATIONS = sa.select(migrations.c.id, migrations.c.server_id, migrations.c.ended_at_us).order_by(migrations.c.id)
 AUTO = {"block_migration": "auto"}
 
 
@@ -44,8 +45,8 @@ class Workload:
         """Ask for something; the answer comes when it comes."""
         kinds = {
             self._create: 5, self._migrate: 8, self._migrate_both: 2, self._delete: 3, self._abort: 3, self._force: 2,
-            self._power: 4, self._host: 1, self._resize: 2, self._migrate_cold: 1, self._decide: 2,
-            self._evacuate: 4,
+            self._force_a_move: 3, self._power: 4, self._host: 1, self._resize: 2, self._migrate_cold: 1,
+            self._decide: 2, self._evacuate: 4,
         }  # fmt: skip
         kind = random.choices(list(kinds), weights=list(kinds.values()))[0]
         self._counts[f"requests: {kind.__name__.strip('_')}"] += 1
@@ -142,8 +143,11 @@ class Workload:
         return f"{server.project_id} deletes {server.id[:8]}", delete()
 
     def _migration(self, random: Random) -> Any:
-        rows = self._cloud.db.read(lambda tx: tx.all(sa.select(migrations).order_by(migrations.c.id.desc()).limit(3)))
-        return random.choice(rows) if rows else None
+        """Rather one that is under way."""
+        rows = self._cloud.db.read(lambda tx: tx.all(_MIGRATIONS))
+        under_way = [row for row in rows if row.ended_at_us is None]
+        pool = under_way if under_way and random.random() < 0.9 else rows[-3:]
+        return random.choice(pool) if pool else None
 
     def _abort(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
         migration = self._migration(random)
@@ -165,6 +169,25 @@ class Workload:
             await self._ask("admin", "POST", path, {"force_complete": None})
 
         return f"admin forces migration {migration.id}", force()
+
+    def _force_a_move(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+        """Soon after it has begun: then its memory follows in post-copy."""
+        server = self._server(random)
+        if server is None:
+            return self._create(random)
+        pause = random.uniform(0.1, 1.0)
+
+        async def both() -> None:
+            body = {"os-migrateLive": {"host": None, **AUTO}}
+            status, _ = await self._ask("admin", "POST", f"/servers/{server.id}/action", body)
+            await asyncio.sleep(pause)
+            rows = self._cloud.db.read(lambda tx: tx.all(_MIGRATIONS))
+            mine = [row for row in rows if row.server_id == server.id and row.ended_at_us is None]
+            if status == 202 and mine:
+                path = f"/servers/{server.id}/migrations/{mine[-1].id}/action"
+                await self._ask("admin", "POST", path, {"force_complete": None})
+
+        return f"admin moves {server.id[:8]} to any host, and forces it after {pause:.1f} s", both()
 
     def _power(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
         server = self._server(random)
