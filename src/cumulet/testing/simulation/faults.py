@@ -12,7 +12,7 @@ class Weather:
 
     Per commit: it fails, its answer is lost, or the API that made it dies with it. Per step: somebody crashes, hangs,
     is cut off (both ways, or only what it says is lost), or has a clock that jumps; a disk fails or is slow; a copy
-    stands still.
+    stands still. Per move in post-copy: its copy fails as the source lets go.
     """
 
     lost: float = 0.0
@@ -37,6 +37,7 @@ class Weather:
     copy_stalls: float = 0.0
     disk_fails: float = 0.0
     disk_slow: float = 0.0
+    switch_fails: float = 0.0
 
     def become(self, other: Weather) -> None:
         for name in self.__slots__:
@@ -52,6 +53,7 @@ _WORST = {
     "commit_fails": 0.05, "commit_unknown": 0.05, "conductor_crash": 0.2, "agent_crash": 0.2, "host_crash": 0.08,
     "guest_crash": 0.08, "partition": 0.15, "clock_jump": 0.1, "host_lost": 0.06, "dies_at_commit": 0.1,
     "api_crash": 0.08, "unheard": 0.08, "guest_hangs": 0.15, "copy_stalls": 0.1, "disk_fails": 0.06, "disk_slow": 0.08,
+    "switch_fails": 0.5,
 }  # fmt: skip
 _SILENCE = {"partition": 0.2, "unheard": 0.3, "host_lost": 0.15, "slow": 0.2, "lost": 0.3, "verb_hangs": 0.1}
 """Worse than the worst: hosts that are not heard, for runs that are about leases, evacuations and coming back."""

@@ -141,14 +141,20 @@ class FragileDriver(SimulatedDriver):
             self.crash_guest(server_id)
 
     def fail_copies(self) -> None:
-        """The disk fails, and so do copies, but in post-copy. The guest may run on by itself (with QEMU 7.2: not)."""
-        for server_id, copy in self.copies().items():
-            if copy.post_copy_at is None:
-                self._finish(copy, MigrationPhase.FAILED, "input/output error")
-                found = self._guests[server_id]
-                if copy.told and not found.paused_by_user:
-                    found.run(self._clock.now_us())
-                    self._save(found)
+        """The disk fails, and so do copies, but in post-copy."""
+        for server_id in self.copies():
+            self.fail_copy(server_id)
+
+    def fail_copy(self, server_id: str) -> None:
+        """One that stood still for the switch lets its guest run on by itself: QEMU 7.2 does not, others may."""
+        copy = self.copies().get(server_id)
+        if copy is None or copy.post_copy_at is not None:
+            return
+        self._finish(copy, MigrationPhase.FAILED, "input/output error")
+        found = self._guests[server_id]
+        if copy.told and not found.paused_by_user:
+            found.run(self._clock.now_us())
+            self._save(found)
 
     def running(self) -> list[str]:
         return [server_id for server_id, found in self._guests.items() if found.state is GuestState.RUNNING]
@@ -209,6 +215,8 @@ class UnreliableDriver:
                 await self._inner.disk.touch(self._random)
             if self._random.random() < self._weather.verb_hangs:
                 await asyncio.sleep(self._random.uniform(1.0, 20.0))
+            if name == "begin_post_copy" and self._random.random() < self._weather.switch_fails:
+                self._inner.fail_copy(str(guest))
             if self._random.random() < self._weather.verb_fails_before:
                 raise DriverError(f"{name} failed before it began")
             if name in _KILLS:
