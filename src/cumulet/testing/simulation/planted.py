@@ -206,11 +206,6 @@ def a_watchdog_that_does_not_kill() -> AbstractContextManager[Any]:
     return mock.patch.object(Machine, "lose_lease", return_value=None)
 
 
-def a_watchdog_that_spares_the_agent() -> AbstractContextManager[Any]:
-    """What the agent was at while it had a lease is finished without one."""
-    return mock.patch.object(Machine, "lose_lease", lambda machine: machine.driver.lose_power())
-
-
 def a_lease_without_a_margin() -> AbstractContextManager[Any]:
     """The host is taken for dead the moment its lease may have run out: its watchdog is not that quick."""
     return mock.patch.object(reconcilers, "LEASE_MARGIN_SECONDS", -2.0)
@@ -249,18 +244,6 @@ def a_reconciler_that_removes_nothing() -> AbstractContextManager[Any]:
     return mock.patch.object(HostWatch, "_correct", spared)
 
 
-def beginning_post_copy_before_the_commit() -> AbstractContextManager[Any]:
-    """The rest of the memory is let follow as soon as it can, while the record still names the source."""
-
-    async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
-        state = await live_migration.copy_memory(context, state)
-        if state.rest_follows:
-            await context.hosts.send(state.source, m.BeginPostCopy(**_command(state)))
-        return state
-
-    return _with_copy_memory(copy_memory)
-
-
 def booting_from_disk_beside_the_source() -> AbstractContextManager[Any]:
     """A copy that fails between the commit and post-copy has surely left nothing that runs at the source."""
 
@@ -272,23 +255,6 @@ def booting_from_disk_beside_the_source() -> AbstractContextManager[Any]:
         return state
 
     return mock.patch.object(live_migration, "begin_post_copy", begin_post_copy)
-
-
-def starting_an_evacuated_guest_before_the_commit() -> AbstractContextManager[Any]:
-    """The guest is told to run as soon as it is made, while its owner is still the dead host."""
-
-    async def make_guest(context: Context, state: evacuation.Evacuation) -> evacuation.Evacuation:
-        state = await evacuation.make_guest(context, state)
-        command: dict[str, Any] = {
-            "server_id": state.server_id, "operation_id": "planted", "generation": state.generation,
-        }  # fmt: skip
-        await context.hosts.send(state.destination, m.Start(**command))
-        await context.clock.sleep(0.5)
-        return state
-
-    saga = evacuation.EVACUATION
-    steps = tuple(Step(make_guest, s.undo, s.status) if s.name == "make_guest" else s for s in saga.steps)
-    return _with(saga, steps=steps)
 
 
 def discarding_the_source_in_post_copy() -> AbstractContextManager[Any]:
@@ -318,15 +284,12 @@ PLANTED: dict[str, Plant] = {
         evacuating_on_silence_alone,
         a_watchdog_that_does_not_kill,
         discarding_the_source_in_post_copy,
-        a_watchdog_that_spares_the_agent,
         a_lease_without_a_margin,
         a_lease_from_when_it_was_asked,
         an_agent_that_waits_for_no_welcome,
         believing_an_old_report,
         a_reconciler_that_removes_nothing,
-        beginning_post_copy_before_the_commit,
         booting_from_disk_beside_the_source,
-        starting_an_evacuated_guest_before_the_commit,
     )
 }
 
