@@ -126,6 +126,19 @@ def test_reverted_it_is_as_it_was(cloud: TestCloud, admin: Client, member: Clien
     resized(member, server, larger)
 
 
+def test_a_server_whose_new_host_has_lost_it_can_be_reverted(
+    cloud: TestCloud, admin: Client, member: Client, server: str, larger: str
+) -> None:
+    source = host_of(admin, server)
+    resized(member, server, larger)
+    world = cloud.embedded.world
+    assert world is not None
+    cloud.await_(world.drivers[host_of(admin, server)].destroy(server))
+    assert member.action(server, {"revertResize": None}).status == 202
+    admin.wait_for_status(server, "ACTIVE")
+    is_back(cloud, admin, server, source, GuestState.RUNNING)
+
+
 def test_a_stopped_server_stays_stopped_all_the_way(
     cloud: TestCloud, admin: Client, member: Client, server: str, larger: str
 ) -> None:

@@ -136,7 +136,12 @@ def never_unwound(tx: Tx, context: Context, state: Outcome, failure: Failure) ->
 
 
 async def stop_destination(context: Context, state: Outcome) -> Outcome:
-    await context.hosts.send(state.destination, m.Stop(**command(state), grace_seconds=STOP_GRACE_SECONDS))
+    """A guest that the destination has lost runs there no more: all the better that another is kept."""
+    try:
+        await context.hosts.send(state.destination, m.Stop(**command(state), grace_seconds=STOP_GRACE_SECONDS))
+    except m.VerbFailed:
+        if await operations.observe(context, state.destination, state.server_id) is not GuestState.ABSENT:
+            raise
     return state
 
 
