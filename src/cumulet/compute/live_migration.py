@@ -147,6 +147,8 @@ class LiveMigration(msgspec.Struct, frozen=True, kw_only=True):
     """It did not come, and why: the guest was booted from its disk."""
 
 
+ARRIVAL_SECONDS = 10.0
+"""How long a destination may take to say that it has all that its source says it has sent."""
 _FLAVOR_NUMBER = sa.select(flavors.c.id).where(flavors.c.flavor_id == sa.bindparam("of_id"))
 _INSERT_MIGRATION = sa.insert(migrations)
 
@@ -267,11 +269,28 @@ async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
         state.source, m.StartCopy(**command(state), endpoint=state.endpoint, parameters=parameters)
     )
     progress = await follow_copy(context, state)
-    seen = await operations.observe(context, state.destination or "", state.server_id)
-    if seen is not GuestState.INCOMING:
-        raise StepFailed("DESTINATION_LOST", "The destination lost the guest.", f"{state.destination} says {seen}")
     follows = progress.phase is MigrationPhase.POST_COPY_READY
+    await _require_arrived(context, state, all_of_it=not follows)
     return msgspec.structs.replace(state, progress=progress, rest_follows=follows)
+
+
+async def _require_arrived(context: Context, state: LiveMigration, *, all_of_it: bool) -> None:
+    """Never trust one side: what the source says it has sent, the destination says it has. It may need a moment for it.
+
+    `all_of_it`: else the guest need only be there still.
+    """
+    destination = state.destination or ""
+    given_up_at = context.clock.monotonic() + ARRIVAL_SECONDS
+    seen = await operations.observe(context, destination, state.server_id)
+    if seen is not GuestState.INCOMING:
+        raise StepFailed("DESTINATION_LOST", "The destination lost the guest.", f"{destination} says {seen}")
+    while all_of_it:
+        arrived = await context.hosts.send(destination, m.AskArrival(server_id=state.server_id))
+        if arrived is MigrationPhase.COMPLETED:
+            return
+        if arrived is not MigrationPhase.ACTIVE or context.clock.monotonic() > given_up_at:
+            raise StepFailed("NOT_ARRIVED", "The guest has not arrived in full.", f"{destination} says {arrived}")
+        await context.clock.sleep(0.01)
 
 
 async def cancel_copy(context: Context, state: LiveMigration) -> LiveMigration:

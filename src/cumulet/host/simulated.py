@@ -9,6 +9,7 @@ converges. Guests are kept in files under the state folder, as a real host's sur
 from __future__ import annotations
 
 import asyncio
+import itertools
 from pathlib import Path
 
 import msgspec
@@ -86,7 +87,7 @@ class Copy:
         dirty_rate_mib_s: float,
         started_us: int,
     ) -> None:
-        self.destination = endpoint.address
+        self.endpoint = endpoint
         self.memory = guest.memory_mib * MIB
         self.disk = guest.disk_gib * 16 * MIB if parameters.copy_disk else 0  # what such a guest has written
         self.bandwidth = parameters.bandwidth_mib_s * MIB
@@ -113,6 +114,10 @@ class Copy:
         self.started_us += max(now_us, until_us) - begun
         self.still_until_us = until_us
         self.changed.set()
+
+    @property
+    def destination(self) -> str:
+        return self.endpoint.address
 
     @property
     def disk_seconds(self) -> float:
@@ -194,6 +199,8 @@ class World:
 
     def __init__(self) -> None:
         self.drivers: dict[str, SimulatedDriver] = {}
+        self.ports = itertools.count(49152)
+        """Each destination listens at another one."""
 
 
 class SimulatedDriver:
@@ -316,7 +323,7 @@ class SimulatedDriver:
         fresh = SimulatedGuest(guest=guest, state=GuestState.INCOMING, incoming_from=source_host)
         self._guests[guest.server_id] = fresh
         self._save(fresh)
-        return Endpoint(address=self.name, port=1, nbd_port=None, tls_hostname=self.name)
+        return Endpoint(address=self.name, port=next(self._world.ports), nbd_port=None, tls_hostname=self.name)
 
     async def resume_destination(self, server_id: str) -> None:
         found = self._found(server_id)
@@ -359,7 +366,9 @@ class SimulatedDriver:
         found = self._found(server_id)
         copy = self._copies.get(server_id)
         if copy is not None and copy.outcome in (None, MigrationPhase.COMPLETED):
-            return
+            if copy.endpoint == endpoint:
+                return
+            raise DriverError(f"guest {server_id} is being copied to another place, or was")
         if found.state not in (GuestState.RUNNING, GuestState.PAUSED):
             raise DriverError(f"guest {server_id} is {found.state}, nothing to copy")
         rate = found.dirty_rate_mib_s if found.state is GuestState.RUNNING else 0.0
