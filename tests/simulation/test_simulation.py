@@ -19,16 +19,20 @@ from cumulet.testing.simulation.run import SETTLING_SECONDS, run
 from cumulet.testing.simulation.shrinking import shrink
 
 STEPS = 25
-SEEDS = int(os.environ.get("CUMULET_SIMULATION_SEEDS", "2000"))
+SEEDS = int(os.environ.get("CUMULET_SIMULATION_SEEDS", "3000"))
 SEEDS_PER_TEST = 100
 CAUGHT_WITHIN = 2000
 
 FIRST_SEED: dict[str, int] = {
-    "acting_on_an_expired_lease": 134,
-    "believing_an_exception": 15,
-    "dropping_the_generation_check": 7,
-    "evacuating_on_silence_alone": 655,
-    "reconciling_what_an_operation_is_at": 93,
+    "a_lease_from_when_it_was_asked": 1133,
+    "a_lease_without_a_margin": 69,
+    "a_watchdog_that_does_not_kill": 39,
+    "booting_from_disk_beside_the_source": 144,
+    "discarding_the_source_in_post_copy": 84,
+    "dropping_the_generation_check": 51,
+    "evacuating_on_silence_alone": 734,
+    "reconciling_what_an_operation_is_at": 51,
+    "resuming_before_the_commit": 31,
 }
 """Where to begin looking for a mistake, to find it sooner; up to `CAUGHT_WITHIN` seeds from there count."""
 

@@ -69,7 +69,8 @@ class SimulatedCloud:
         self.foundation = foundation()
         self.db = self.foundation.db
         self.db.driver.deserialize(self.foundation.first_state)
-        self.db.weather, self.db.random, self.db.written = weather, random, self._check_capacity
+        self.db.weather, self.db.random, self.db.written = weather, random, self._check_written
+        self.db.lost.clear()
         self.networks = self.foundation.networks
         self.world = World()
         self.hosts = Hosts()
@@ -170,6 +171,14 @@ class SimulatedCloud:
                 if server_id in where:
                     self._break("double run", f"two running copies of {server_id}: on {where[server_id]} and on {name}")
                 where[server_id] = name
+
+    def _check_written(self) -> None:
+        """After every commit."""
+        self._check_capacity()
+        while self.db.lost:
+            server_id, host = self.db.lost.pop()
+            if server_id in self.machines[host].driver.present():
+                self._break("wrong record", f"{host} is said to have lost the guest of {server_id}, and has it")
 
     def _check_capacity(self) -> None:
         """After every commit that wrote a claim or an inventory."""

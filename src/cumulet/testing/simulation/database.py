@@ -28,6 +28,8 @@ class SimulatedDatabase(Database):
         self.random = Random(0)  # noqa: S311 - a seed that decides everything is the point
         self.written: Callable[[], None] = lambda: None
         self.capacity_touched = False
+        self.lost: list[tuple[str, str]] = []
+        """Server and host of each guest that a commit has called lost."""
         self.faults = 0
         """How many commits have gone wrong."""
         self._connection = self._inline_connection()

@@ -16,6 +16,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.cloud import load_services
+from cumulet.compute import drift
 from cumulet.compute.store import flavors
 from cumulet.db import schema
 from cumulet.host.client import Hosts
@@ -71,6 +72,7 @@ def foundation() -> Foundation:
     db = SimulatedDatabase()
     schema.prepare(db)
     _watch_capacity(db)
+    _watch_losses(db)
     rows = [
         {
             "flavor_id": name, "name": name, "vcpus": vcpus, "memory_mib": memory, "disk_gib": disk,
@@ -106,6 +108,15 @@ def _watch_capacity(db: SimulatedDatabase) -> None:
         for event in ("INSERT", "UPDATE"):
             trigger = f"simulation_{event}_{table} AFTER {event} ON {table}"
             db.driver.execute(f"CREATE TRIGGER {trigger} BEGIN SELECT capacity_touched(); END")
+
+
+def _watch_losses(db: SimulatedDatabase) -> None:
+    """The database itself says when a server's record says that its host has lost the guest."""
+    db.driver.create_function("guest_lost", 2, lambda server_id, host: db.lost.append((server_id, host)))
+    db.driver.execute(
+        "CREATE TRIGGER simulation_lost AFTER UPDATE OF fault_message ON servers "
+        f"WHEN NEW.fault_message = '{drift.LOST}' BEGIN SELECT guest_lost(NEW.id, NEW.host); END"
+    )
 
 
 async def _network(app: App, project: str) -> str:

@@ -220,15 +220,6 @@ def a_lease_from_when_it_was_asked() -> AbstractContextManager[Any]:
     return mock.patch.object(Lease, "asked", asked)
 
 
-def an_agent_that_waits_for_no_welcome() -> AbstractContextManager[Any]:
-    """A host that comes back does what it is told before it knows what it has lost."""
-
-    async def be_welcomed(self: Agent) -> None:
-        return None
-
-    return mock.patch.object(Agent, "_be_welcomed", be_welcomed)
-
-
 def believing_an_old_report() -> AbstractContextManager[Any]:
     """The reconciler takes what a host said a while ago for what is, although the record has changed since."""
     return mock.patch.object(drift, "_changed", return_value=False)
@@ -286,7 +277,6 @@ PLANTED: dict[str, Plant] = {
         discarding_the_source_in_post_copy,
         a_lease_without_a_margin,
         a_lease_from_when_it_was_asked,
-        an_agent_that_waits_for_no_welcome,
         believing_an_old_report,
         a_reconciler_that_removes_nothing,
         booting_from_disk_beside_the_source,
