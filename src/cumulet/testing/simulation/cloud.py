@@ -21,7 +21,8 @@ from cumulet.settings import Settings
 from cumulet.testing.simulation.database import FOR_THE_API
 from cumulet.testing.simulation.faults import Weather
 from cumulet.testing.simulation.foundation import Identity, foundation, request, state_dir
-from cumulet.testing.simulation.hosts import FragileDriver, Machine, UnreliableLink
+from cumulet.testing.simulation.fragile import FragileDriver
+from cumulet.testing.simulation.hosts import Machine, UnreliableLink
 from cumulet.testing.simulation.invariants import Broken
 from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
 from cumulet.web.context import Cloud

@@ -1,0 +1,221 @@
+"""Simulated hypervisors that break: processes crash and hang, disks are slow and fail, verbs do what they must not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from cumulet.host.driver import DriverError, Endpoint, Guest, GuestState, MigrationParameters, MigrationPhase
+from cumulet.host.simulated import Copy, SimulatedDriver, SimulatedGuest
+from cumulet.testing.simulation.faults import Weather
+
+MONITOR_SECONDS = 5.0
+"""How long an agent waits for a hypervisor's process to answer."""
+FOR_EVER_US = 2**62
+
+
+class FragileDriver(SimulatedDriver):
+    """The simulated hypervisor, whose guests may crash or hang and whose machine may lose power or have a bad disk."""
+
+    changed: Callable[[], None]
+
+    def __init__(self, **named: Any) -> None:
+        super().__init__(**named)
+        self.disk = Disk()
+        self._hung: dict[str, asyncio.Future[bool]] = {}
+        """By guest: whether its process, at the end, goes on. What it was told meanwhile it does then, in turn."""
+        self._queued: set[asyncio.Future[Any]] = set()
+
+    # -- processes that hang
+
+    def hang(self, server_id: str) -> None:
+        """Its process is stopped: it answers nobody, and its copy stands still, whichever side of it this is."""
+        if server_id not in self._hung:
+            self._hung[server_id] = asyncio.get_running_loop().create_future()
+        for copy in self._copies_with(server_id):
+            copy.stand_still(self._clock.now_us(), FOR_EVER_US)
+
+    def go_on(self, server_id: str) -> None:
+        self._end_hang(server_id, goes_on=True)
+
+    def heal(self) -> None:
+        for server_id in list(self._hung):
+            self.go_on(server_id)
+        for copy in self.copies().values():
+            copy.stand_still(self._clock.now_us(), self._clock.now_us())
+
+    def copies(self) -> dict[str, Copy]:
+        """Those under way from here."""
+        return {server_id: copy for server_id, copy in self._copies.items() if copy.outcome is None}
+
+    def _copies_with(self, server_id: str) -> list[Copy]:
+        """As source or as destination."""
+        fragile = [driver for driver in self._world.drivers.values() if isinstance(driver, FragileDriver)]
+        found = [(driver, driver.copies().get(server_id)) for driver in fragile]
+        return [copy for driver, copy in found if copy is not None and self.name in (driver.name, copy.destination)]
+
+    def _end_hang(self, server_id: str, *, goes_on: bool) -> None:
+        hung = self._hung.pop(server_id, None)
+        if hung is not None:
+            hung.set_result(goes_on)
+            for copy in self._copies_with(server_id):
+                copy.stand_still(self._clock.now_us(), self._clock.now_us())
+
+    async def told(self, server_id: str, verb: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Let the guest's process do something. A hung one does it as soon as it goes on, if anybody waits or not."""
+        hung = self._hung.get(server_id)
+        if hung is None:
+            return await verb(*arguments, **named)
+        queued = asyncio.ensure_future(self._once_it_goes_on(hung, verb, *arguments, **named))
+        self._queued.add(queued)
+        queued.add_done_callback(self._forget)
+        try:
+            async with asyncio.timeout(MONITOR_SECONDS):
+                return await asyncio.shield(queued)
+        except TimeoutError:
+            raise DriverError(f"the process of guest {server_id} does not answer") from None
+
+    async def _once_it_goes_on(
+        self, hung: asyncio.Future[bool], verb: Callable[..., Any], *arguments: Any, **named: Any
+    ) -> Any:
+        if not await asyncio.shield(hung):
+            raise DriverError("the process has ended")
+        return await verb(*arguments, **named)
+
+    def _forget(self, queued: asyncio.Future[Any]) -> None:
+        self._queued.discard(queued)
+        if not queued.cancelled():
+            queued.exception()  # Whoever waited has heard it; if nobody did, nobody does.
+
+    async def start_copy(self, server_id: str, endpoint: Endpoint, parameters: MigrationParameters) -> None:
+        await super().start_copy(server_id, endpoint, parameters)
+        peer = self._world.drivers[endpoint.address]
+        if isinstance(peer, FragileDriver) and server_id in peer._hung:
+            peer.hang(server_id)
+
+    async def create(self, guest: Guest, *, run: bool = True) -> Guest:
+        self._replaced(guest.server_id)
+        return await super().create(guest, run=run)
+
+    async def prepare_incoming(self, guest: Guest, *, source_host: str, parameters: MigrationParameters) -> Endpoint:
+        self._replaced(guest.server_id)
+        return await super().prepare_incoming(guest, source_host=source_host, parameters=parameters)
+
+    def _replaced(self, server_id: str) -> None:
+        """A destination that nobody needs any more gives way to another process."""
+        found = self._guests.get(server_id)
+        if found is not None and found.state is GuestState.INCOMING and not found.incoming_complete:
+            self._end_hang(server_id, goes_on=False)
+
+    async def destroy(self, server_id: str) -> None:
+        self._end_hang(server_id, goes_on=False)
+        await super().destroy(server_id)
+
+    # -- crashes
+
+    def crash_guest(self, server_id: str) -> None:
+        """Its process dies: what it held in memory is gone; its disk stays, once it has been copied whole."""
+        self._end_hang(server_id, goes_on=False)
+        found = self._guests[server_id]
+        self._drop_copy(server_id, MigrationPhase.FAILED, "the guest crashed")
+        if found.state is GuestState.INCOMING and not (found.incoming_complete or found.disk_whole):
+            del self._guests[server_id]
+        elif found.state is not GuestState.SUSPENDED:
+            found.halt(GuestState.STOPPED, self._clock.now_us())
+        self._save(found)
+
+    def lose_power(self) -> None:
+        for server_id in list(self._guests):
+            self.crash_guest(server_id)
+
+    def fail_copies(self) -> None:
+        """The disk fails, and so do copies, but in post-copy."""
+        for server_id in self.copies():
+            self.fail_copy(server_id)
+
+    def fail_copy(self, server_id: str) -> None:
+        """One that stood still for the switch lets its guest run on by itself: QEMU 7.2 does not, others may."""
+        copy = self.copies().get(server_id)
+        if copy is None or copy.post_copy_at is not None:
+            return
+        self._finish(copy, MigrationPhase.FAILED, "input/output error")
+        found = self._guests[server_id]
+        if copy.told and not found.paused_by_user:
+            found.run(self._clock.now_us())
+            self._save(found)
+
+    def running(self) -> list[str]:
+        return [server_id for server_id, found in self._guests.items() if found.state is GuestState.RUNNING]
+
+    def starved(self) -> list[str]:
+        """Guests that stand still for ever: the rest of their memory is lost, and nobody has booted them anew."""
+        return [server_id for server_id, found in self._guests.items() if found.starved]
+
+    def present(self) -> dict[str, GuestState]:
+        return {server_id: found.state for server_id, found in self._guests.items()}
+
+    def _save(self, found: SimulatedGuest) -> None:
+        super()._save(found)
+        self.changed()
+
+
+class Disk:
+    """Of one machine: well, slow, or failing, each as often as it was said and not taken back."""
+
+    def __init__(self) -> None:
+        self.failing = 0
+        self.slow = 0
+
+    async def touch(self, random: Random) -> None:
+        if self.slow:
+            await asyncio.sleep(random.uniform(0.2, 6.0))
+        if self.failing and random.random() < 0.8:
+            raise DriverError("input/output error")
+
+
+VERBS = frozenset(
+    {
+        "create", "destroy", "start", "stop", "reboot", "pause", "unpause", "suspend", "resume", "prepare_incoming",
+        "resume_destination", "start_copy", "force_complete", "cancel_copy", "resume_source", "stand_by", "stand_down",
+        "take_in", "begin_post_copy", "recover_incoming", "recover_copy", "give_up_memory",
+    }
+)  # fmt: skip
+_ON_DISK = frozenset({"create", "destroy", "start", "reboot", "suspend", "resume", "prepare_incoming", "take_in"})
+_KILLS = frozenset({"create", "destroy", "prepare_incoming"})
+"""What ends the process it finds, or makes another, and so waits for none."""
+
+
+class UnreliableDriver:
+    """Every verb of the inner driver may fail before it did anything, or after it did everything, or take long."""
+
+    def __init__(self, inner: FragileDriver, weather: Weather, random: Random) -> None:
+        self._inner = inner
+        self._weather = weather
+        self._random = random
+
+    def __getattr__(self, name: str) -> Any:
+        verb = getattr(self._inner, name)
+        if name not in VERBS:
+            return verb
+
+        async def unreliable(guest: Guest | str, *arguments: Any, **named: Any) -> Any:
+            if name in _ON_DISK:
+                await self._inner.disk.touch(self._random)
+            if self._random.random() < self._weather.verb_hangs:
+                await asyncio.sleep(self._random.uniform(1.0, 20.0))
+            if name == "begin_post_copy" and self._random.random() < self._weather.switch_fails:
+                self._inner.fail_copy(str(guest))
+            if self._random.random() < self._weather.verb_fails_before:
+                raise DriverError(f"{name} failed before it began")
+            if name in _KILLS:
+                answer = await verb(guest, *arguments, **named)
+            else:
+                server_id = guest.server_id if isinstance(guest, Guest) else guest
+                answer = await self._inner.told(server_id, verb, guest, *arguments, **named)
+            if self._random.random() < self._weather.verb_fails_after:
+                raise DriverError(f"{name} failed after it was done")
+            return answer
+
+        return unreliable
