@@ -176,6 +176,10 @@ async def _ask(binary: str, accelerator: str, questions: list[str], machine: str
 
 
 async def _run(command: list[str], send: bytes, *, timeout_s: float) -> tuple[int | None, bytes]:
+    """Run it to its end, which comes with ours at the latest: who asks may be killed, and QEMU minds no closed pipe."""
+    if shutil.which("setpriv") is None:
+        raise QemuMissing("setpriv is missing: install Debian's package util-linux")
+    command = ["setpriv", "--pdeathsig", "KILL", "--", *command]
     process = await asyncio.create_subprocess_exec(
         *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )
