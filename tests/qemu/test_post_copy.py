@@ -15,7 +15,7 @@ from cumulet.host.driver import DriverError, GuestState, MigrationPhase
 from cumulet.host.qemu.driver import QemuDriver
 
 from . import userfaultfd
-from .conftest import SLOW, Rig, follow, newest, runs_on, until, wire
+from .conftest import PATIENCE_SECONDS, SLOW, Rig, follow, newest, runs_on, until, wire
 from .test_live_migration import records_on_disk
 
 POST_COPY = msgspec.structs.replace(SLOW, post_copy=True)
@@ -220,15 +220,17 @@ def test_a_connection_that_is_just_taking_over_is_let_alone(rig: Rig) -> None:
             again = await destination.recover_incoming(rig.id)
             hypervisor = destination._host.running_hypervisor(rig.id)
 
-            async def takes_over() -> bool:
-                return hypervisor.migration == "postcopy-recover"
-
             async with wire(again.port, bytes_s=1500) as slow:
                 await hurry(source, rig)
                 await source.recover_copy(rig.id, msgspec.structs.replace(again, port=slow.port))
-                await until(takes_over, "the second connection takes over")
-                assert await destination.arrival(rig.id) is MigrationPhase.POST_COPY
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    while True:  # By its event, for it lasts a moment only.
+                        change = hypervisor.change()
+                        if hypervisor.migration == "postcopy-recover":
+                            break
+                        await change.wait()
                 slow.cut()
+                assert await destination.arrival(rig.id) is MigrationPhase.POST_COPY
                 with pytest.raises(DriverError, match="RECOVERING"):
                     await destination.recover_incoming(rig.id)
                 slow.hurry()
