@@ -31,10 +31,9 @@ def copy_parameters(context: Context, *, paused: bool = False, post_copy: bool =
 
 @dataclass(slots=True, kw_only=True)
 class Patience:
-    """How long a copy may go without progress, and in all; by its guest's memory, as Nova's completion timeout."""
+    """How long a copy may go without progress, since it last made some."""
 
     stalled_at: float
-    given_up_at: float
     most_processed: int
 
 
@@ -49,9 +48,7 @@ async def follow_copy(context: Context, state: Copied) -> MigrationProgress:
     """Watch until the copy has completed; record progress, do what users wish, lose patience in bounded time."""
     settings = context.settings
     now = context.clock.monotonic()
-    patience = Patience(
-        stalled_at=now + settings.migration_progress_timeout_seconds, given_up_at=float("inf"), most_processed=-1
-    )
+    patience = Patience(stalled_at=now + settings.migration_progress_timeout_seconds, most_processed=-1)
     started = now
     seen = MigrationPhase.NONE
     by_force = settings.migration_timeout_action == "force_complete"
@@ -66,9 +63,9 @@ async def follow_copy(context: Context, state: Copied) -> MigrationProgress:
                 "COPY_FAILED", "The copy of the guest's memory failed.", progress.error or progress.phase.value
             )
         now = context.clock.monotonic()
+        # In all it has as long as its memory and disk are large, as Nova's completion timeout.
         gib = max(1.0, (progress.memory_total + progress.disk_total) / 2**30)
-        patience.given_up_at = started + settings.migration_timeout_seconds_per_gib * gib * times
-        late = now > patience.given_up_at
+        late = now > started + settings.migration_timeout_seconds_per_gib * gib * times
         processed = progress.memory_processed + progress.disk_processed
         if processed > patience.most_processed:
             patience.most_processed = processed
@@ -85,7 +82,7 @@ async def follow_copy(context: Context, state: Copied) -> MigrationProgress:
                 forced = True
                 times, late = (2, False) if late else (times, late)  # It has as long again.
         if late:
-            raise StepFailed("TIMED_OUT", "The live migration took too long.", f"{now - started:.0f} s")
+            raise StepFailed("TIMED_OUT", "The copy took too long.", f"{now - started:.0f} s")
         seen = progress.phase
 
 
