@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from cumulet.compute import operations
-from cumulet.compute.operations import Commanding, Recorded, command
+from cumulet.compute import moves
+from cumulet.compute.moves import Recorded
+from cumulet.compute.operations import Commanding, command
 from cumulet.conductor.saga import Context, StepFailed, Wishes
 from cumulet.db.engine import Tx
 from cumulet.host import messages as m
@@ -112,7 +113,7 @@ async def note_progress(context: Context, state: Copied, progress: MigrationProg
 
 
 def record_progress(tx: Tx, context: Context, state: Copied, progress: MigrationProgress) -> None:
-    operations.update_migration(
+    moves.update_record(
         tx,
         context,
         state,

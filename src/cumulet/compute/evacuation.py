@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.compute import boot, operations, scheduler
+from cumulet.compute import boot, moves, operations
 from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import HostName
 from cumulet.compute.model import Server, VmState
@@ -23,13 +23,12 @@ from cumulet.compute.rules import ADMIN
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
-from cumulet.compute.store import change_owner, flavors, get_server, hosts, migrations
+from cumulet.compute.store import change_owner, get_server, hosts
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict, NotFound, NotYet
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest, GuestState
-from cumulet.network import for_compute as network
 from cumulet.placement import allocations as placement
 from cumulet.settings import Settings
 from cumulet.web.operation import Call, Rule
@@ -140,30 +139,19 @@ class Evacuation(msgspec.Struct, frozen=True, kw_only=True):
     """As the destination has frozen it."""
 
 
-_FLAVOR_NUMBER = sa.select(flavors.c.id).where(flavors.c.flavor_id == sa.bindparam("of_id"))
-_INSERT_MIGRATION = sa.insert(migrations)
-
-
 def first_state(
     tx: Tx, server: Server, operation_id: str, action_id: int, *, uuid: str, host: str | None, run: bool, user_id: str,
     project_id: str, now_us: int,
 ) -> Evacuation:  # fmt: skip
     """Of a server whose operation begins in this transaction; records its migration `uuid`. `host`: if one is named."""
     assert server.host is not None
-    flavor = tx.scalar(_FLAVOR_NUMBER, {"of_id": server.flavor.flavor_id})
-    result = tx.execute(
-        _INSERT_MIGRATION,
-        {
-            "uuid": uuid, "server_id": server.id, "project_id": project_id, "user_id": user_id,
-            "operation_id": operation_id, "type": "evacuation", "status": "accepted", "source_host": server.host,
-            "destination_host": host, "old_flavor_number": flavor, "new_flavor_number": flavor,
-            "created_at_us": now_us, "updated_at_us": now_us,
-        },
+    migration_id = moves.new_record(
+        tx, server, uuid=uuid, kind="evacuation", status="accepted", operation_id=operation_id, user_id=user_id,
+        project_id=project_id, asked_for=host, now_us=now_us,
     )  # fmt: skip
-    assert result.inserted_primary_key is not None
     return Evacuation(
         server_id=server.id, operation_id=operation_id, action_id=action_id,
-        migration_id=int(result.inserted_primary_key[0]), migration_uuid=uuid, generation=server.generation,
+        migration_id=migration_id, migration_uuid=uuid, generation=server.generation,
         source=server.host, asked_for=host, run=run,
     )  # fmt: skip
 
@@ -172,53 +160,10 @@ def first_state(
 
 
 def pick_destination(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
-    """The host asked for, or the best; every check applies to both, forced or not."""
+    """Forced or not, every check applies."""
     server = get_server(tx, state.server_id)
-    source = frozenset({state.source})
-    choice = scheduler.pick(host_records.views(tx), boot.need(tx, server, named=state.asked_for, not_on=source))
-    if choice.host is None:
-        reason = choice.rejected.get(state.asked_for) if state.asked_for is not None else None
-        raise StepFailed(reason or "NO_VALID_HOST", boot.NO_VALID_HOST, scheduler.explain(choice.rejected))
-    return msgspec.structs.replace(state, destination=choice.host)
-
-
-def claim_destination(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
-    """The destination's share for the server; the source's is held by the migration meanwhile."""
-    assert state.destination is not None
-    now = context.clock.now_us()
-    server = get_server(tx, state.server_id)
-    placement.hand_over(
-        tx, source=server.id, target=state.migration_uuid, provider=state.source, now_us=now, target_type="MIGRATION"
-    )
-    placement.claim(
-        tx, consumer=server.id, provider=state.destination, resources=boot.resources(server),
-        project_id=server.project_id, user_id=server.user_id, now_us=now,
-    )  # fmt: skip
-    operations.update_migration(tx, context, state, destination_host=state.destination)
-    return state
-
-
-def release_destination(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
-    now = context.clock.now_us()
-    if placement.held(tx, state.migration_uuid):
-        placement.release(tx, consumer=state.server_id, now_us=now)
-        placement.hand_over(
-            tx, source=state.migration_uuid, target=state.server_id, provider=state.source, now_us=now,
-            target_type="INSTANCE",
-        )  # fmt: skip
-    return state
-
-
-def bind_ports(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
-    assert state.destination is not None
-    network.add_binding(tx, state.server_id, state.destination)
-    return state
-
-
-def unbind_ports(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
-    if state.destination is not None:
-        network.remove_binding(tx, state.server_id, state.destination)
-    return state
+    need = boot.need(tx, server, named=state.asked_for, not_on=frozenset({state.source}))
+    return msgspec.structs.replace(state, destination=moves.pick(tx, need, state.asked_for))
 
 
 async def stop_source(context: Context, state: Evacuation) -> Evacuation:
@@ -274,12 +219,6 @@ async def start_guest(context: Context, state: Evacuation) -> Evacuation:
     return state
 
 
-def activate_ports(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
-    assert state.destination is not None
-    network.activate_binding(tx, state.server_id, state.destination)
-    return state
-
-
 def record_done(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
     now = context.clock.now_us()
     placement.release(tx, consumer=state.migration_uuid, now_us=now)
@@ -288,7 +227,7 @@ def record_done(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
         tx, state.server_id, now_us=now, vm_state=vm_state, power_state=power_state, task_state=None, progress=0,
         launched_at_us=now, fault_code=None, fault_message=None, fault_details=None, fault_at_us=None,
     )  # fmt: skip
-    operations.update_migration(tx, context, state, status="done", ended_at_us=now)
+    moves.update_record(tx, context, state, status="done", ended_at_us=now)
     operations.finish_events(tx, state.action_id, now_us=now)
     return state
 
@@ -296,7 +235,7 @@ def record_done(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
 def unwound(tx: Tx, context: Context, state: Evacuation, failure: Failure) -> None:
     """The server belongs to its dead host as before; the migration's record and the action say why."""
     now = context.clock.now_us()
-    operations.update_migration(
+    moves.update_record(
         tx, context, state, status="error", reason=failure.reason, reason_text=failure.private or failure.public,
         ended_at_us=now,
     )  # fmt: skip
@@ -309,8 +248,8 @@ EVACUATION = Saga(
     state=Evacuation,
     steps=(
         Step(pick_destination, undo=nothing, status="accepted"),
-        Step(claim_destination, undo=release_destination, status="pre-migrating"),
-        Step(bind_ports, undo=unbind_ports, status="pre-migrating"),
+        Step(moves.claim_destination, undo=moves.release_destination, status="pre-migrating"),
+        Step(moves.bind_ports, undo=moves.unbind_ports, status="pre-migrating"),
         Step(stop_source, undo=nothing, status="pre-migrating"),
         Step(make_guest, undo=destroy_guest, status="pre-migrating"),
     ),
@@ -318,9 +257,9 @@ EVACUATION = Saga(
     finals=(
         Final(record_host, status="post-migrating"),
         Final(start_guest, status="post-migrating"),
-        Final(activate_ports, status="post-migrating"),
+        Final(moves.activate_ports, status="post-migrating"),
         Final(record_done, status="post-migrating"),
     ),
     unwound=unwound,
-    record_status=lambda tx, context, state, status: operations.update_migration(tx, context, state, status=status),
+    record_status=lambda tx, context, state, status: moves.update_record(tx, context, state, status=status),
 )

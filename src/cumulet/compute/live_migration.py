@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.compute import boot, operations, scheduler
+from cumulet.compute import boot, moves, operations, scheduler
 from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import HostName
 from cumulet.compute.copying import (
@@ -36,13 +36,12 @@ from cumulet.compute.scheduler import Reason
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
-from cumulet.compute.store import change_owner, flavors, get_server, hosts, migrations
+from cumulet.compute.store import change_owner, get_server, hosts
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest
 from cumulet.host import messages as m
 from cumulet.host.driver import Endpoint, Guest, GuestState, MigrationPhase, MigrationProgress
-from cumulet.network import for_compute as network
 from cumulet.placement import allocations as placement
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -149,30 +148,21 @@ class LiveMigration(msgspec.Struct, frozen=True, kw_only=True):
 
 ARRIVAL_SECONDS = 10.0
 """How long a destination may take to say that it has all that its source says it has sent."""
-_FLAVOR_NUMBER = sa.select(flavors.c.id).where(flavors.c.flavor_id == sa.bindparam("of_id"))
-_INSERT_MIGRATION = sa.insert(migrations)
 
 
 def _first_state(call: Call[Server, MigrateLive], server: Server, operation_id: str, action_id: int) -> LiveMigration:
     uuid = call.cloud.clock.uuid()
-    flavor = call.tx.scalar(_FLAVOR_NUMBER, {"of_id": server.flavor.flavor_id})
-    result = call.tx.execute(
-        _INSERT_MIGRATION,
-        {
-            "uuid": uuid, "server_id": server.id, "project_id": call.caller.project_id or server.project_id,
-            "user_id": call.caller.user_id, "operation_id": operation_id, "type": "live-migration",
-            "status": "accepted", "source_host": server.host, "destination_host": call.body.host,
-            "old_flavor_number": flavor, "new_flavor_number": flavor, "created_at_us": call.now_us,
-            "updated_at_us": call.now_us,
-        },
+    migration_id = moves.new_record(
+        call.tx, server, uuid=uuid, kind="live-migration", status="accepted", operation_id=operation_id,
+        user_id=call.caller.user_id, project_id=call.caller.project_id or server.project_id,
+        asked_for=call.body.host, now_us=call.now_us,
     )  # fmt: skip
-    assert result.inserted_primary_key is not None
     assert server.host is not None
     return LiveMigration(
         server_id=server.id,
         operation_id=operation_id,
         action_id=action_id,
-        migration_id=int(result.inserted_primary_key[0]),
+        migration_id=migration_id,
         migration_uuid=uuid,
         generation=server.generation,
         source=server.host,
@@ -184,53 +174,8 @@ def _first_state(call: Call[Server, MigrateLive], server: Server, operation_id: 
 
 
 def pick_destination(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
-    """The host asked for, or the best; every check applies to both."""
-    server = get_server(tx, state.server_id)
-    choice = scheduler.pick(host_records.views(tx), _need(tx, server, state.asked_for))
-    if choice.host is None:
-        reason = choice.rejected.get(state.asked_for) if state.asked_for is not None else None
-        raise StepFailed(reason or "NO_VALID_HOST", boot.NO_VALID_HOST, scheduler.explain(choice.rejected))
-    return msgspec.structs.replace(state, destination=choice.host)
-
-
-def claim_destination(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
-    """The destination's share for the server; the source's is held by the migration meanwhile."""
-    assert state.destination is not None
-    now = context.clock.now_us()
-    server = get_server(tx, state.server_id)
-    placement.hand_over(
-        tx, source=server.id, target=state.migration_uuid, provider=state.source, now_us=now, target_type="MIGRATION"
-    )
-    placement.claim(
-        tx, consumer=server.id, provider=state.destination, resources=boot.resources(server),
-        project_id=server.project_id, user_id=server.user_id, now_us=now,
-    )  # fmt: skip
-    operations.update_migration(tx, context, state, destination_host=state.destination)
-    return state
-
-
-def release_destination(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
-    now = context.clock.now_us()
-    if placement.held(tx, state.migration_uuid):
-        placement.release(tx, consumer=state.server_id, now_us=now)
-        placement.hand_over(
-            tx, source=state.migration_uuid, target=state.server_id, provider=state.source, now_us=now,
-            target_type="INSTANCE",
-        )  # fmt: skip
-    return state
-
-
-def bind_ports(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
-    """A second, inactive binding on the destination, so that its rules can be loaded before the guest arrives."""
-    assert state.destination is not None
-    network.add_binding(tx, state.server_id, state.destination)
-    return state
-
-
-def unbind_ports(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
-    if state.destination is not None:
-        network.remove_binding(tx, state.server_id, state.destination)
-    return state
+    need = _need(tx, get_server(tx, state.server_id), state.asked_for)
+    return msgspec.structs.replace(state, destination=moves.pick(tx, need, state.asked_for))
 
 
 async def start_destination(context: Context, state: LiveMigration) -> LiveMigration:
@@ -333,12 +278,6 @@ async def resume_guest(context: Context, state: LiveMigration) -> LiveMigration:
     return state
 
 
-def activate_ports(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
-    assert state.destination is not None
-    network.activate_binding(tx, state.server_id, state.destination)
-    return state
-
-
 async def discard_source(context: Context, state: LiveMigration) -> LiveMigration:
     """Last of all: until here the source's copy was the safety net; in post-copy it had what the guest still lacked."""
     if state.rest_follows:
@@ -361,7 +300,7 @@ def record_completed(tx: Tx, context: Context, state: LiveMigration) -> LiveMigr
     lost = {}
     if state.memory_lost is not None:
         lost = {"reason": "MEMORY_LOST", "reason_text": f"{MEMORY_LOST} {state.memory_lost}"}
-    operations.update_migration(tx, context, state, status="completed", ended_at_us=now, **lost)
+    moves.update_record(tx, context, state, status="completed", ended_at_us=now, **lost)
     operations.finish_events(tx, state.action_id, now_us=now)
     return state
 
@@ -370,7 +309,7 @@ def unwound(tx: Tx, context: Context, state: LiveMigration, failure: Failure) ->
     """The server is where it was; the migration's record and the action say why."""
     now = context.clock.now_us()
     aborted = failure.reason == "ABORTED"
-    operations.update_migration(
+    moves.update_record(
         tx, context, state, status="cancelled" if aborted else "error", reason=failure.reason,
         reason_text=failure.private or failure.public, ended_at_us=now,
     )  # fmt: skip
@@ -484,8 +423,8 @@ LIVE_MIGRATION = Saga(
     state=LiveMigration,
     steps=(
         Step(pick_destination, undo=nothing, status="preparing"),
-        Step(claim_destination, undo=release_destination, status="preparing"),
-        Step(bind_ports, undo=unbind_ports, status="preparing"),
+        Step(moves.claim_destination, undo=moves.release_destination, status="preparing"),
+        Step(moves.bind_ports, undo=moves.unbind_ports, status="preparing"),
         Step(start_destination, undo=destroy_destination, status="preparing"),
         Step(copy_memory, undo=cancel_copy, status="running"),
     ),
@@ -493,10 +432,10 @@ LIVE_MIGRATION = Saga(
     finals=(
         Final(record_host, status="post-migrating"),
         Final(resume_guest, status="post-migrating"),
-        Final(activate_ports, status="post-migrating"),
+        Final(moves.activate_ports, status="post-migrating"),
         Final(discard_source, status="post-migrating"),
         Final(record_completed, status="post-migrating"),
     ),
     unwound=unwound,
-    record_status=lambda tx, context, state, status: operations.update_migration(tx, context, state, status=status),
+    record_status=lambda tx, context, state, status: moves.update_record(tx, context, state, status=status),
 )

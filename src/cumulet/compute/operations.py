@@ -1,4 +1,4 @@
-"""What compute's long operations share: how one begins on a server, its events and records, hosts that may be down."""
+"""What compute's long operations share: how one begins on a server, its events, hosts that may be down."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from cumulet.compute.model import PowerState, Server, VmState
 from cumulet.compute.store import (
     instance_action_events,
     instance_actions,
-    migrations,
     new_action,
     settle_server,
     update_server,
@@ -124,24 +123,6 @@ def finish_events(tx: Tx, action_id: int, *, now_us: int, failure: Failure | Non
     if failure is not None:
         values["message"] = "Error"
     tx.run(_CHANGE_ACTION, values)
-
-
-# -- the record of a move
-
-
-_CHANGE_MIGRATION = sa.update(migrations).where(migrations.c.id == sa.bindparam("of_id"))
-
-
-class Recorded(Protocol):
-    """Of a saga's state: which row of `migrations` tells of it."""
-
-    @property
-    def migration_id(self) -> int: ...
-
-
-def update_migration(tx: Tx, context: Context, state: Recorded, **values: Any) -> None:
-    now = context.clock.now_us()
-    tx.run(_CHANGE_MIGRATION, {**values, "updated_at_us": now, "of_id": state.migration_id})
 
 
 # -- commands to hosts, which may be down

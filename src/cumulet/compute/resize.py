@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.compute import boot, operations, resized, scheduler
+from cumulet.compute import boot, moves, operations, resized
 from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import DiskConfig, FlavorRef, HostName
 from cumulet.compute.copying import copy_parameters, follow_copy
@@ -27,15 +27,13 @@ from cumulet.compute.scheduler import Reason
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
-from cumulet.compute.store import change_owner, flavors, get_server, hosts, migrations, update_server
+from cumulet.compute.store import change_owner, get_server, hosts, update_server
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict, OverQuota
 from cumulet.host import messages as m
 from cumulet.host.driver import Endpoint, Guest, GuestState
 from cumulet.image import store as image_store
-from cumulet.network import for_compute as network
-from cumulet.placement import allocations as placement
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import Anything, Body, Key
@@ -182,23 +180,15 @@ def _begin(
 ) -> None:
     def first_state(server: Server, operation_id: str, action_id: int) -> Resizing:
         uuid = call.cloud.clock.uuid()
-        numbers = [
-            call.tx.scalar(sa.select(flavors.c.id).where(flavors.c.flavor_id == one.flavor_id))
-            for one in (server.flavor, flavor)
-        ]
-        result = call.tx.execute(
-            sa.insert(migrations).values(
-                uuid=uuid, server_id=server.id, project_id=call.caller.project_id or server.project_id,
-                user_id=call.caller.user_id, operation_id=operation_id, type=kind, status="pre-migrating",
-                source_host=server.host, destination_host=host, old_flavor_number=numbers[0],
-                new_flavor_number=numbers[1], created_at_us=call.now_us, updated_at_us=call.now_us,
-            )
+        migration_id = moves.new_record(
+            call.tx, server, uuid=uuid, kind=kind, status="pre-migrating", operation_id=operation_id,
+            user_id=call.caller.user_id, project_id=call.caller.project_id or server.project_id, asked_for=host,
+            flavor=flavor, now_us=call.now_us,
         )  # fmt: skip
-        assert result.inserted_primary_key is not None
         assert server.host is not None
         return Resizing(
             server_id=server.id, operation_id=operation_id, action_id=action_id,
-            migration_id=int(result.inserted_primary_key[0]), migration_uuid=uuid, generation=server.generation,
+            migration_id=migration_id, migration_uuid=uuid, generation=server.generation,
             source=server.host, asked_for=host, flavor=flavor, was_running=server.vm_state is VmState.ACTIVE,
         )  # fmt: skip
 
@@ -219,51 +209,12 @@ def pick_destination(tx: Tx, context: Context, state: Resizing) -> Resizing:
         tx, msgspec.structs.replace(server, flavor=state.flavor), named=state.asked_for,
         not_on=frozenset({state.source}), cpu_model=guest.cpu_model, machine_type=guest.machine_type,
     )  # fmt: skip
-    choice = scheduler.pick(host_records.views(tx), need)
-    if choice.host is None:
-        reason = choice.rejected.get(state.asked_for) if state.asked_for is not None else None
-        raise StepFailed(reason or "NO_VALID_HOST", boot.NO_VALID_HOST, scheduler.explain(choice.rejected))
-    return msgspec.structs.replace(state, destination=choice.host)
+    return msgspec.structs.replace(state, destination=moves.pick(tx, need, state.asked_for))
 
 
 def claim_destination(tx: Tx, context: Context, state: Resizing) -> Resizing:
-    """The destination's share, of the new size, for the server; the source's is held by the migration from now on."""
-    assert state.destination is not None
-    now = context.clock.now_us()
-    server = get_server(tx, state.server_id)
-    placement.hand_over(
-        tx, source=server.id, target=state.migration_uuid, provider=state.source, now_us=now, target_type="MIGRATION"
-    )
-    placement.claim(
-        tx, consumer=server.id, provider=state.destination,
-        resources=boot.resources(msgspec.structs.replace(server, flavor=state.flavor)),
-        project_id=server.project_id, user_id=server.user_id, now_us=now,
-    )  # fmt: skip
-    operations.update_migration(tx, context, state, destination_host=state.destination)
-    operations.settle(tx, server.id, now_us=now, task_state="resize_migrating")
-    return state
-
-
-def release_destination(tx: Tx, context: Context, state: Resizing) -> Resizing:
-    now = context.clock.now_us()
-    if placement.held(tx, state.migration_uuid):
-        placement.release(tx, consumer=state.server_id, now_us=now)
-        placement.hand_over(
-            tx, source=state.migration_uuid, target=state.server_id, provider=state.source, now_us=now,
-            target_type="INSTANCE",
-        )  # fmt: skip
-    return state
-
-
-def bind_ports(tx: Tx, context: Context, state: Resizing) -> Resizing:
-    assert state.destination is not None
-    network.add_binding(tx, state.server_id, state.destination)
-    return state
-
-
-def unbind_ports(tx: Tx, context: Context, state: Resizing) -> Resizing:
-    if state.destination is not None:
-        network.remove_binding(tx, state.server_id, state.destination)
+    state = moves.claim_destination(tx, context, state, flavor=state.flavor)
+    operations.settle(tx, state.server_id, now_us=context.clock.now_us(), task_state="resize_migrating")
     return state
 
 
@@ -397,12 +348,6 @@ async def start_guest(context: Context, state: Resizing) -> Resizing:
     return msgspec.structs.replace(state, seen=await operations.start(context, state.destination, command(state)))
 
 
-def activate_ports(tx: Tx, context: Context, state: Resizing) -> Resizing:
-    assert state.destination is not None
-    network.activate_binding(tx, state.server_id, state.destination)
-    return state
-
-
 async def seal_source(context: Context, state: Resizing) -> Resizing:
     """The source learns the new generation, so that nothing that comes late or twice wakes what it keeps."""
     try:
@@ -420,7 +365,7 @@ def record_resized(tx: Tx, context: Context, state: Resizing) -> Resizing:
         tx, state.server_id, now_us=now, vm_state=VmState.RESIZED, power_state=power_state, task_state=None,
         progress=0, launched_at_us=now,
     )  # fmt: skip
-    operations.update_migration(tx, context, state, status="finished")
+    moves.update_record(tx, context, state, status="finished")
     operations.finish_events(tx, state.action_id, now_us=now)
     return state
 
@@ -428,7 +373,7 @@ def record_resized(tx: Tx, context: Context, state: Resizing) -> Resizing:
 def unwound(tx: Tx, context: Context, state: Resizing, failure: Failure) -> None:
     """The server is where it was, as it was; the migration's record and the action say why."""
     now = context.clock.now_us()
-    operations.update_migration(
+    moves.update_record(
         tx, context, state, status="error", reason=failure.reason, reason_text=failure.private or failure.public,
         ended_at_us=now,
     )  # fmt: skip
@@ -444,8 +389,8 @@ RESIZE = Saga(
     state=Resizing,
     steps=(
         Step(pick_destination, undo=nothing, status="pre-migrating"),
-        Step(claim_destination, undo=release_destination, status="pre-migrating"),
-        Step(bind_ports, undo=unbind_ports, status="pre-migrating"),
+        Step(claim_destination, undo=moves.release_destination, status="pre-migrating"),
+        Step(moves.bind_ports, undo=moves.unbind_ports, status="pre-migrating"),
         Step(stop_guest, undo=restart_guest, status="migrating"),
         Step(stand_by, undo=stand_down, status="migrating"),
         Step(start_destination, undo=destroy_destination, status="migrating"),
@@ -457,10 +402,10 @@ RESIZE = Saga(
     finals=(
         Final(record_host, status="post-migrating"),
         Final(start_guest, status="post-migrating"),
-        Final(activate_ports, status="post-migrating"),
+        Final(moves.activate_ports, status="post-migrating"),
         Final(seal_source, status="post-migrating"),
         Final(record_resized, status="post-migrating"),
     ),
     unwound=unwound,
-    record_status=lambda tx, context, state, status: operations.update_migration(tx, context, state, status=status),
+    record_status=lambda tx, context, state, status: moves.update_record(tx, context, state, status=status),
 )

@@ -12,7 +12,7 @@ from unittest import mock
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.compute import boot, drift, evacuation, live_migration, operations, scheduler
+from cumulet.compute import boot, drift, evacuation, live_migration, moves, operations, scheduler
 from cumulet.compute import hosts as host_records
 from cumulet.compute.live_migration import LIVE_MIGRATION, LiveMigration
 from cumulet.compute.sagas import SAGAS
@@ -139,7 +139,7 @@ def picking_inside_the_claim() -> AbstractContextManager[Any]:
         return msgspec.structs.replace(state, destination=picked[-1])
 
     steps = (
-        Step(pick_and_claim, live_migration.release_destination, "preparing"),
+        Step(pick_and_claim, moves.release_destination, "preparing"),
         *(s for s in LIVE_MIGRATION.steps if s.name not in ("pick_destination", "claim_destination")),
     )
     return _with(LIVE_MIGRATION, steps=steps)
@@ -161,7 +161,7 @@ def releasing_the_sources_share_too_early() -> AbstractContextManager[Any]:
     """The source's share is free for others while the guest may still come back to it."""
 
     def claim_destination(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
-        state = live_migration.claim_destination(tx, context, state)
+        state = moves.claim_destination(tx, context, state)
         placement.release(tx, consumer=state.migration_uuid, now_us=context.clock.now_us())
         return state
 

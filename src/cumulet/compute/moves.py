@@ -1,0 +1,135 @@
+"""What every move of a server to another host does in the records, whether it runs, is stopped or was lost.
+
+Its migration, the shares of source and destination in placement, the bindings of its ports. What is done on the hosts
+is for the sagas: `compute.live_migration`, `compute.resize`, `compute.evacuation`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+
+from cumulet.compute import boot, scheduler
+from cumulet.compute import hosts as host_records
+from cumulet.compute.model import Flavor, Server
+from cumulet.compute.operations import Commanding
+from cumulet.compute.store import flavors, get_server, migrations
+from cumulet.conductor.saga import Context, StepFailed
+from cumulet.db.engine import Tx
+from cumulet.network import for_compute as network
+from cumulet.placement import allocations as placement
+
+_FLAVOR_NUMBER = sa.select(flavors.c.id).where(flavors.c.flavor_id == sa.bindparam("of_id"))
+_INSERT = sa.insert(migrations)
+_CHANGE = sa.update(migrations).where(migrations.c.id == sa.bindparam("of_id"))
+
+
+class Recorded(Protocol):
+    """Of a saga's state: which row of `migrations` tells of it."""
+
+    @property
+    def migration_id(self) -> int: ...
+
+
+class Moving(Recorded, Commanding, Protocol):
+    """What a move's steps need of its saga's state."""
+
+    @property
+    def migration_uuid(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def asked_for(self) -> str | None: ...
+    @property
+    def destination(self) -> str | None: ...
+
+
+MovingT = TypeVar("MovingT", bound=Moving)
+
+# -- the migration's record
+
+
+def new_record(
+    tx: Tx, server: Server, *, uuid: str, kind: str, status: str, operation_id: str, user_id: str, project_id: str,
+    asked_for: str | None, now_us: int, flavor: Flavor | None = None,
+) -> int:  # fmt: skip
+    """Insert the record of a move that begins in this transaction; its number. `flavor`: where it gets another one."""
+    numbers = [tx.scalar(_FLAVOR_NUMBER, {"of_id": one.flavor_id}) for one in (server.flavor, flavor or server.flavor)]
+    result = tx.execute(
+        _INSERT,
+        {
+            "uuid": uuid, "server_id": server.id, "project_id": project_id, "user_id": user_id,
+            "operation_id": operation_id, "type": kind, "status": status, "source_host": server.host,
+            "destination_host": asked_for, "old_flavor_number": numbers[0], "new_flavor_number": numbers[1],
+            "created_at_us": now_us, "updated_at_us": now_us,
+        },
+    )  # fmt: skip
+    assert result.inserted_primary_key is not None
+    return int(result.inserted_primary_key[0])
+
+
+def update_record(tx: Tx, context: Context, state: Recorded, **values: Any) -> None:
+    now = context.clock.now_us()
+    tx.run(_CHANGE, {**values, "updated_at_us": now, "of_id": state.migration_id})
+
+
+# -- steps in the transaction that saves them, each beside its undo
+
+
+def pick(tx: Tx, need: scheduler.Need, asked_for: str | None) -> str:
+    """The host asked for, or the best; every check applies to both. StepFailed with the coded reason if none will."""
+    choice = scheduler.pick(host_records.views(tx), need)
+    if choice.host is None:
+        reason = choice.rejected.get(asked_for) if asked_for is not None else None
+        raise StepFailed(reason or "NO_VALID_HOST", boot.NO_VALID_HOST, scheduler.explain(choice.rejected))
+    return choice.host
+
+
+def claim_destination(tx: Tx, context: Context, state: MovingT, *, flavor: Flavor | None = None) -> MovingT:
+    """The destination's share for the server, of another `flavor` if it gets one; the migration holds the source's."""
+    assert state.destination is not None
+    now = context.clock.now_us()
+    server = get_server(tx, state.server_id)
+    placement.hand_over(
+        tx, source=server.id, target=state.migration_uuid, provider=state.source, now_us=now, target_type="MIGRATION"
+    )
+    placement.claim(
+        tx, consumer=server.id, provider=state.destination,
+        resources=boot.resources(msgspec.structs.replace(server, flavor=flavor or server.flavor)),
+        project_id=server.project_id, user_id=server.user_id, now_us=now,
+    )  # fmt: skip
+    update_record(tx, context, state, destination_host=state.destination)
+    return state
+
+
+def release_destination(tx: Tx, context: Context, state: MovingT) -> MovingT:
+    now = context.clock.now_us()
+    if placement.held(tx, state.migration_uuid):
+        placement.release(tx, consumer=state.server_id, now_us=now)
+        placement.hand_over(
+            tx, source=state.migration_uuid, target=state.server_id, provider=state.source, now_us=now,
+            target_type="INSTANCE",
+        )  # fmt: skip
+    return state
+
+
+def bind_ports(tx: Tx, context: Context, state: MovingT) -> MovingT:
+    """A second, inactive binding on the destination, so that its rules can be loaded before the guest arrives."""
+    assert state.destination is not None
+    network.add_binding(tx, state.server_id, state.destination)
+    return state
+
+
+def unbind_ports(tx: Tx, context: Context, state: MovingT) -> MovingT:
+    if state.destination is not None:
+        network.remove_binding(tx, state.server_id, state.destination)
+    return state
+
+
+def activate_ports(tx: Tx, context: Context, state: MovingT) -> MovingT:
+    """After the commit: what is sent to the server's ports goes to the destination."""
+    assert state.destination is not None
+    network.activate_binding(tx, state.server_id, state.destination)
+    return state
