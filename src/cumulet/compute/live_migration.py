@@ -7,8 +7,8 @@ the source run on, even one that had handed all its state over. After it, the so
 sent and is never told to run, so going on may always let the destination run. The operation's row decides which of the
 two it is, and hosts refuse commands of earlier generations, so no late message can undo the decision. What became of a
 call that failed is not inferred: hypervisors are asked. In post-copy the same line is crossed while some of the memory
-is still at the source, and the source is kept until that has come. How a copy is followed is `compute.copying`; what
-hypervisors do is `host.qemu.live_migration_*`.
+is still at the source, and the source is kept until that has come. How a copy is followed is `compute.copying`, what
+post-copy needs beside it `compute.post_copy`; what hypervisors do is `host.qemu.live_migration_*`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,12 @@ from typing import Annotated, Any
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.compute import boot, moves, operations, scheduler
+from cumulet.compute import boot, moves, operations, post_copy, scheduler
 from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import HostName
 from cumulet.compute.copying import (
-    COPY_WAIT_SECONDS,
-    ask_progress,
     copy_parameters,
     follow_copy,
-    note_progress,
     record_progress,
 )
 from cumulet.compute.model import PowerState, Server, VmState
@@ -266,7 +263,7 @@ def record_host(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration
 async def resume_guest(context: Context, state: LiveMigration) -> LiveMigration:
     """The destination, which owns it now, lets it run. A guest that died there since is booted from its disk."""
     if state.rest_follows:
-        state = await begin_post_copy(context, state)
+        state = await post_copy.begin_post_copy(context, state)
     try:
         await operations.unless_down(context, state.destination, m.ResumeDestination(**command(state)))
     except m.VerbFailed:
@@ -282,7 +279,7 @@ async def discard_source(context: Context, state: LiveMigration) -> LiveMigratio
     """Last of all: until here the source's copy was the safety net; in post-copy it had what the guest still lacked."""
     if state.rest_follows:
         try:
-            state = await receive_rest(context, state)
+            state = await post_copy.receive_rest(context, state)
         except m.HostUnreachable:
             # Silent is not dead: it may be fetching from the source what would be thrown away here.
             if not await context.read(lambda tx: host_records.is_fenced(tx, state.destination or "", context.settings)):
@@ -299,7 +296,7 @@ def record_completed(tx: Tx, context: Context, state: LiveMigration) -> LiveMigr
         record_progress(tx, context, state, state.progress)
     lost = {}
     if state.memory_lost is not None:
-        lost = {"reason": "MEMORY_LOST", "reason_text": f"{MEMORY_LOST} {state.memory_lost}"}
+        lost = {"reason": "MEMORY_LOST", "reason_text": f"{post_copy.MEMORY_LOST} {state.memory_lost}"}
     moves.update_record(tx, context, state, status="completed", ended_at_us=now, **lost)
     operations.finish_events(tx, state.action_id, now_us=now)
     return state
@@ -318,104 +315,6 @@ def unwound(tx: Tx, context: Context, state: LiveMigration, failure: Failure) ->
         changes = {"vm_state": VmState.STOPPED, "power_state": PowerState.CRASHED}
     operations.settle(tx, state.server_id, now_us=now, task_state=None, progress=0, **changes)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
-
-
-# -- post-copy: below the line, for the guest runs at the destination before all of its memory has come
-
-
-MEMORY_LOST = "In post-copy the rest of the guest's memory did not come; it was booted from its disk:"
-
-
-async def begin_post_copy(context: Context, state: LiveMigration) -> LiveMigration:
-    """The source lets go what the destination needs to run, or has lost it: then the guest is booted from its disk.
-
-    Not before it is gone from the source for certain: a hypervisor whose copy fails may let its guest run on by itself.
-    """
-    try:
-        await context.hosts.send(state.source, m.BeginPostCopy(**command(state)))
-        return state
-    except m.HostUnreachable:
-        if not await context.read(lambda tx: host_records.is_fenced(tx, state.source, context.settings)):
-            raise
-        why = f"{state.source} is down."
-    except (m.VerbFailed, m.StaleGeneration):  # Stale: an earlier try has destroyed it.
-        progress = await _ask_source(context, state, MigrationPhase.POST_COPY_READY)
-        if progress is None or not progress.phase.failed:
-            raise
-        await context.hosts.send(state.source, m.Destroy(**command(state)))
-        why = _ended(state, progress)
-    return await boot_from_disk(context, state, why)
-
-
-async def receive_rest(context: Context, state: LiveMigration) -> LiveMigration:
-    """Until the destination has all of the guest's memory, or nobody has the rest of it any more."""
-    patience = context.settings.migration_progress_timeout_seconds
-    seen, sent, moved_at = MigrationPhase.POST_COPY_READY, -1, context.clock.monotonic()
-    while True:
-        progress = await _ask_source(context, state, seen)
-        if progress is not None:
-            await note_progress(context, state, progress)
-            if progress.memory_processed > sent:
-                sent, moved_at = progress.memory_processed, context.clock.monotonic()
-            seen = progress.phase
-        arrived = await _ask_destination(context, state)
-        if arrived is MigrationPhase.COMPLETED:
-            return msgspec.structs.replace(state, progress=progress or state.progress)
-        if progress is not None and progress.phase.failed:
-            return await boot_from_disk(context, state, _ended(state, progress))
-        if arrived is MigrationPhase.NONE:
-            return await boot_from_disk(context, state, f"its process at {state.destination} has ended.")
-        stands_still = context.clock.monotonic() - moved_at > patience
-        if progress is None:
-            # Its hypervisor may be sending all the same, until nothing says that the host is still there.
-            up = await context.read(lambda tx: host_records.is_up(tx, state.source))
-            if not up and (stands_still or arrived is MigrationPhase.FAILED):
-                return await boot_from_disk(context, state, f"{state.source} is down.")
-            await context.wait_for_wish(COPY_WAIT_SECONDS)
-        elif arrived is MigrationPhase.FAILED or stands_still:
-            await recover_connection(context, state)
-            moved_at = context.clock.monotonic()
-
-
-async def recover_connection(context: Context, state: LiveMigration) -> None:
-    """The network between the hosts was cut: both sides still have all they had, so another connection mends it."""
-    try:
-        endpoint: Endpoint = await context.hosts.send(state.destination, m.RecoverIncoming(**command(state)))
-    except m.VerbFailed:
-        return  # Such as: it is taking another one over just now. What has come of it, the next look tells.
-    await context.hosts.send(state.source, m.RecoverCopy(**command(state), endpoint=endpoint))
-
-
-def _ended(state: LiveMigration, progress: MigrationProgress) -> str:
-    return f"the copy from {state.source} has ended, {progress.phase} ({progress.error or 'no reason given'})."
-
-
-async def boot_from_disk(context: Context, state: LiveMigration, why: str) -> LiveMigration:
-    """The destination owns the guest and has its whole disk. May be asked again: one that runs is left alone."""
-    await context.hosts.send(state.destination, m.GiveUpMemory(**command(state)))
-    seen = await operations.observe(context, state.destination or "", state.server_id)
-    if seen in (GuestState.CRASHED, GuestState.STOPPED):
-        await context.hosts.send(state.destination, m.Start(**command(state)))
-    return msgspec.structs.replace(state, rest_follows=False, memory_lost=why)
-
-
-async def _ask_destination(context: Context, state: LiveMigration) -> MigrationPhase:
-    """How much has arrived. A hypervisor that gives no answer waits for a page: as if it said that none comes."""
-    try:
-        answer: MigrationPhase = await context.hosts.send(state.destination, m.AskArrival(server_id=state.server_id))
-    except m.VerbFailed:
-        return MigrationPhase.FAILED
-    return answer
-
-
-async def _ask_source(context: Context, state: LiveMigration, seen: MigrationPhase) -> MigrationProgress | None:
-    """How the copy is; None where the source does not answer."""
-    try:
-        return await ask_progress(context, state, seen)
-    except m.HostUnreachable:
-        return None
-    except (m.VerbFailed, m.StaleGeneration) as error:  # Stale: it has been discarded there, by an earlier try.
-        return MigrationProgress(phase=MigrationPhase.NONE, error=str(error))
 
 
 LIVE_MIGRATION = Saga(

@@ -12,7 +12,7 @@ from unittest import mock
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.compute import boot, drift, evacuation, live_migration, moves, operations, scheduler
+from cumulet.compute import boot, drift, evacuation, live_migration, moves, operations, post_copy, scheduler
 from cumulet.compute import hosts as host_records
 from cumulet.compute.live_migration import LIVE_MIGRATION, LiveMigration
 from cumulet.compute.sagas import SAGAS
@@ -242,10 +242,10 @@ def booting_from_disk_beside_the_source() -> AbstractContextManager[Any]:
         try:
             await context.hosts.send(state.source, m.BeginPostCopy(**_command(state)))
         except m.VerbFailed:
-            return await live_migration.boot_from_disk(context, state, "planted")
+            return await post_copy.boot_from_disk(context, state, "planted")
         return state
 
-    return mock.patch.object(live_migration, "begin_post_copy", begin_post_copy)
+    return mock.patch.object(post_copy, "begin_post_copy", begin_post_copy)
 
 
 def discarding_the_source_in_post_copy() -> AbstractContextManager[Any]:
@@ -254,7 +254,7 @@ def discarding_the_source_in_post_copy() -> AbstractContextManager[Any]:
     async def receive_rest(context: Context, state: LiveMigration) -> LiveMigration:
         return state
 
-    return mock.patch.object(live_migration, "receive_rest", receive_rest)
+    return mock.patch.object(post_copy, "receive_rest", receive_rest)
 
 
 PLANTED: dict[str, Plant] = {

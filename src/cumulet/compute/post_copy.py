@@ -1,0 +1,116 @@
+"""Post-copy: below the line of a live migration, for the guest runs at its destination before all its memory has come.
+
+Until it has, the source is needed: a connection that breaks is made anew, and where the rest will never come the guest
+is booted from its disk, which is whole at the destination. QMP `migrate-start-postcopy`, `migrate-recover`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulet.compute import hosts as host_records
+from cumulet.compute import operations
+from cumulet.compute.copying import COPY_WAIT_SECONDS, ask_progress, note_progress
+from cumulet.compute.operations import command
+from cumulet.conductor.saga import Context
+from cumulet.host import messages as m
+from cumulet.host.driver import Endpoint, GuestState, MigrationPhase, MigrationProgress
+
+if TYPE_CHECKING:
+    from cumulet.compute.live_migration import LiveMigration
+
+MEMORY_LOST = "In post-copy the rest of the guest's memory did not come; it was booted from its disk:"
+
+
+async def begin_post_copy(context: Context, state: LiveMigration) -> LiveMigration:
+    """The source lets go what the destination needs to run, or has lost it: then the guest is booted from its disk.
+
+    Not before it is gone from the source for certain: a hypervisor whose copy fails may let its guest run on by itself.
+    """
+    try:
+        await context.hosts.send(state.source, m.BeginPostCopy(**command(state)))
+        return state
+    except m.HostUnreachable:
+        if not await context.read(lambda tx: host_records.is_fenced(tx, state.source, context.settings)):
+            raise
+        why = f"{state.source} is down."
+    except (m.VerbFailed, m.StaleGeneration):  # Stale: an earlier try has destroyed it.
+        progress = await _ask_source(context, state, MigrationPhase.POST_COPY_READY)
+        if progress is None or not progress.phase.failed:
+            raise
+        await context.hosts.send(state.source, m.Destroy(**command(state)))
+        why = _ended(state, progress)
+    return await boot_from_disk(context, state, why)
+
+
+async def receive_rest(context: Context, state: LiveMigration) -> LiveMigration:
+    """Until the destination has all of the guest's memory, or nobody has the rest of it any more."""
+    patience = context.settings.migration_progress_timeout_seconds
+    seen, sent, moved_at = MigrationPhase.POST_COPY_READY, -1, context.clock.monotonic()
+    while True:
+        progress = await _ask_source(context, state, seen)
+        if progress is not None:
+            await note_progress(context, state, progress)
+            if progress.memory_processed > sent:
+                sent, moved_at = progress.memory_processed, context.clock.monotonic()
+            seen = progress.phase
+        arrived = await _ask_destination(context, state)
+        if arrived is MigrationPhase.COMPLETED:
+            return msgspec.structs.replace(state, progress=progress or state.progress)
+        if progress is not None and progress.phase.failed:
+            return await boot_from_disk(context, state, _ended(state, progress))
+        if arrived is MigrationPhase.NONE:
+            return await boot_from_disk(context, state, f"its process at {state.destination} has ended.")
+        stands_still = context.clock.monotonic() - moved_at > patience
+        if progress is None:
+            # Its hypervisor may be sending all the same, until nothing says that the host is still there.
+            up = await context.read(lambda tx: host_records.is_up(tx, state.source))
+            if not up and (stands_still or arrived is MigrationPhase.FAILED):
+                return await boot_from_disk(context, state, f"{state.source} is down.")
+            await context.wait_for_wish(COPY_WAIT_SECONDS)
+        elif arrived is MigrationPhase.FAILED or stands_still:
+            await recover_connection(context, state)
+            moved_at = context.clock.monotonic()
+
+
+async def recover_connection(context: Context, state: LiveMigration) -> None:
+    """The network between the hosts was cut: both sides still have all they had, so another connection mends it."""
+    try:
+        endpoint: Endpoint = await context.hosts.send(state.destination, m.RecoverIncoming(**command(state)))
+    except m.VerbFailed:
+        return  # Such as: it is taking another one over just now. What has come of it, the next look tells.
+    await context.hosts.send(state.source, m.RecoverCopy(**command(state), endpoint=endpoint))
+
+
+def _ended(state: LiveMigration, progress: MigrationProgress) -> str:
+    return f"the copy from {state.source} has ended, {progress.phase} ({progress.error or 'no reason given'})."
+
+
+async def boot_from_disk(context: Context, state: LiveMigration, why: str) -> LiveMigration:
+    """The destination owns the guest and has its whole disk. May be asked again: one that runs is left alone."""
+    await context.hosts.send(state.destination, m.GiveUpMemory(**command(state)))
+    seen = await operations.observe(context, state.destination or "", state.server_id)
+    if seen in (GuestState.CRASHED, GuestState.STOPPED):
+        await context.hosts.send(state.destination, m.Start(**command(state)))
+    return msgspec.structs.replace(state, rest_follows=False, memory_lost=why)
+
+
+async def _ask_destination(context: Context, state: LiveMigration) -> MigrationPhase:
+    """How much has arrived. A hypervisor that gives no answer waits for a page: as if it said that none comes."""
+    try:
+        answer: MigrationPhase = await context.hosts.send(state.destination, m.AskArrival(server_id=state.server_id))
+    except m.VerbFailed:
+        return MigrationPhase.FAILED
+    return answer
+
+
+async def _ask_source(context: Context, state: LiveMigration, seen: MigrationPhase) -> MigrationProgress | None:
+    """How the copy is; None where the source does not answer."""
+    try:
+        return await ask_progress(context, state, seen)
+    except m.HostUnreachable:
+        return None
+    except (m.VerbFailed, m.StaleGeneration) as error:  # Stale: it has been discarded there, by an earlier try.
+        return MigrationProgress(phase=MigrationPhase.NONE, error=str(error))
