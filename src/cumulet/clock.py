@@ -46,15 +46,20 @@ class SystemClock:
         return random.random()  # noqa: S311 - jitter, not a secret
 
 
-async def sleep_unless_woken(clock: Clock, seconds: float, woken: asyncio.Event) -> None:
-    """Sleep, or less if `woken` is set, now or meanwhile. It is cleared, for the next time."""
+async def sleep_unless_set(clock: Clock, seconds: float, event: asyncio.Event) -> None:
+    """Sleep, or less if `event` is set, now or meanwhile."""
     sleep = asyncio.ensure_future(clock.sleep(seconds))
-    wake = asyncio.ensure_future(woken.wait())
+    wait = asyncio.ensure_future(event.wait())
     try:
-        await asyncio.wait((sleep, wake), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((sleep, wait), return_when=asyncio.FIRST_COMPLETED)
     finally:
         sleep.cancel()
-        wake.cancel()
+        wait.cancel()
+
+
+async def sleep_unless_woken(clock: Clock, seconds: float, woken: asyncio.Event) -> None:
+    """As `sleep_unless_set`; the event is cleared, for the next time."""
+    await sleep_unless_set(clock, seconds, woken)
     woken.clear()
 
 

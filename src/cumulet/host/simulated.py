@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from cumulet.clock import Clock
+from cumulet.clock import Clock, sleep_unless_set
 from cumulet.host.driver import (
     DriverError,
     Endpoint,
@@ -393,7 +393,7 @@ class SimulatedDriver:
                 return
             copy.changed.clear()
             # The clock counts microseconds: sleeping less would not let it move on.
-            await self._sleep_or_change(copy, max(left, 1e-6) if left is not None else 3600.0)
+            await sleep_unless_set(self._clock, max(left, 1e-6) if left is not None else 3600.0, copy.changed)
 
     def _stand_still(self, server_id: str, copy: Copy) -> None:
         """Ready for post-copy: it runs on neither side until the commit, or until the copy is cancelled."""
@@ -406,15 +406,6 @@ class SimulatedDriver:
         self._save(here)
         self._world.drivers[copy.destination]._save(arrived)
         copy.news.set()
-
-    async def _sleep_or_change(self, copy: Copy, seconds: float) -> None:
-        sleep = asyncio.ensure_future(self._clock.sleep(seconds))
-        change = asyncio.ensure_future(copy.changed.wait())
-        try:
-            await asyncio.wait((sleep, change), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sleep.cancel()
-            change.cancel()
 
     def _hand_over(self, server_id: str, copy: Copy) -> None:
         here, arrived = self._guests.get(server_id), self._arrived(server_id, copy.destination)
@@ -450,13 +441,7 @@ class SimulatedDriver:
             return MigrationProgress(phase=MigrationPhase.NONE)
         progress = copy.progress(self._virtual(copy))
         if progress.phase is seen and not copy.ended.is_set():
-            sleep = asyncio.ensure_future(self._clock.sleep(wait_seconds))
-            ended = asyncio.ensure_future((copy.ended if copy.told else copy.news).wait())
-            try:
-                await asyncio.wait((sleep, ended), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                sleep.cancel()
-                ended.cancel()
+            await sleep_unless_set(self._clock, wait_seconds, copy.ended if copy.told else copy.news)
             progress = copy.progress(self._virtual(copy))
         return progress
 
