@@ -15,6 +15,7 @@ from cumulet.compute.resized import kept_on
 from cumulet.compute.store import servers
 from cumulet.conductor.saga import Status, operations
 from cumulet.db.engine import Tx
+from cumulet.db.parts import in_parts
 from cumulet.host.driver import GuestReport, GuestState
 
 
@@ -57,7 +58,9 @@ _COLUMNS = (
 _OF_HOST = (servers.c.host == sa.bindparam("of_host"), servers.c.deleted_at_us.is_(None))
 _REVISIONS = sa.select(servers.c.id, servers.c.revision).where(*_OF_HOST)
 _RECORDS = sa.select(*_COLUMNS).where(*_OF_HOST)
-_THESE_RECORDS = sa.select(*_COLUMNS).where(servers.c.id.in_(sa.bindparam("of_ids", expanding=True)))
+_THESE = servers.c.id.in_(sa.bindparam("of_ids", expanding=True))
+_THESE_RECORDS = sa.select(*_COLUMNS).where(_THESE)
+_GENERATIONS = sa.select(servers.c.id, servers.c.generation).where(_THESE)
 _AT_WORK = sa.select(operations.c.subject).where(
     operations.c.status.in_((Status.FORWARD, Status.UNWINDING, Status.QUEUED))
 )
@@ -74,10 +77,8 @@ def revisions(tx: Tx, host: str) -> Revisions:
 def generations(tx: Tx, reports: Sequence[GuestReport]) -> dict[str, int]:
     """Of the servers whose guests a host has reported, wherever they are by now."""
     found: dict[str, int] = {}
-    ids = [report.server_id for report in reports]
-    for start in range(0, len(ids), 500):
-        chosen = servers.c.id.in_(ids[start : start + 500])
-        found |= {row.id: row.generation for row in tx.all(sa.select(servers.c.id, servers.c.generation).where(chosen))}
+    for part in in_parts([report.server_id for report in reports]):
+        found |= {row.id: row.generation for row in tx.all(_GENERATIONS, {"of_ids": list(part)})}
     return found
 
 
@@ -119,10 +120,8 @@ def _changed(record: Any, before: Revisions) -> bool:
 
 def _records(tx: Tx, host: str, also: list[str]) -> dict[str, Any]:
     found = {row.id: row for row in tx.all(_RECORDS, {"of_host": host})}
-    missing = [server_id for server_id in also if server_id not in found]
-    for start in range(0, len(missing), 500):
-        part = missing[start : start + 500]
-        found.update({row.id: row for row in tx.all(_THESE_RECORDS, {"of_ids": part})})
+    for part in in_parts([server_id for server_id in also if server_id not in found]):
+        found.update({row.id: row for row in tx.all(_THESE_RECORDS, {"of_ids": list(part)})})
     return found
 
 

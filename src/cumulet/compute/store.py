@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from cumulet.compute.model import Flavor, PowerState, Server, VmState
 from cumulet.db.engine import Tx, metadata
+from cumulet.db.parts import in_parts
 from cumulet.errors import Conflict, NotFound
 
 flavors = sa.Table(
@@ -357,8 +358,8 @@ def begin_scheduling(
     project_id: str | None, now_us: int,
 ) -> list[int]:  # fmt: skip
     """Servers of one request, inserted by this transaction, begin to boot; the ids of their `create` actions."""
-    for part in range(0, len(server_ids), 500):
-        tx.run(_SCHEDULING, {"of_ids": list(server_ids[part : part + 500]), "updated_at_us": now_us})
+    for part in in_parts(server_ids):
+        tx.run(_SCHEDULING, {"of_ids": list(part), "updated_at_us": now_us})
     rows = [
         {
             "server_id": server_id, "request_id": request_id, "action": "create", "user_id": user_id,

@@ -10,8 +10,9 @@ import sqlalchemy as sa
 
 from cumulet.clock import Clock
 from cumulet.db.engine import Tx
+from cumulet.db.parts import in_parts
 from cumulet.errors import BadRequest, Conflict
-from cumulet.network.store import Subnet, find_by, in_parts, inserting, port_addresses, ports
+from cumulet.network.store import Subnet, find_by, inserting, port_addresses, ports
 
 Address = IPv4Address | IPv6Address
 AddressRange = IPv4Network | IPv6Network

@@ -9,7 +9,8 @@ from enum import StrEnum
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
-from cumulet.network.store import Binding, find, in_parts, port_bindings, ports
+from cumulet.db.parts import in_parts
+from cumulet.network.store import Binding, find, port_bindings, ports
 
 UNBOUND = ""
 """The host of a port that is bound nowhere."""

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from cumulet.clock import Clock
 from cumulet.db.engine import Tx
+from cumulet.db.parts import in_parts
 from cumulet.errors import ApiError, BadRequest, Conflict, Forbidden, OverQuota
 from cumulet.network import addresses, bindings, default_security_group, limits, port_life
 from cumulet.network.addresses import FixedIp
@@ -30,7 +31,6 @@ from cumulet.network.store import (
     find,
     find_by,
     floating_ips,
-    in_parts,
     networks,
     port_addresses,
     port_bindings,

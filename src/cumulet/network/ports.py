@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
+from cumulet.db.parts import in_parts
 from cumulet.errors import BadRequest, Conflict, Forbidden, NotFound, NotYet
 from cumulet.network import addresses, bindings, bodies, limits, policy, port_life, resource
 from cumulet.network.addresses import FixedIp
@@ -22,7 +23,6 @@ from cumulet.network.store import (
     Port,
     change,
     floating_ips,
-    in_parts,
     must_get,
     port_addresses,
     port_bindings,

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from cumulet.clock import Clock
 from cumulet.db.engine import Tx, metadata
 from cumulet.db.partial_index import unique_where
+from cumulet.db.parts import in_parts
 
 RecordT = TypeVar("RecordT")
 
@@ -433,8 +434,3 @@ def tags_of(tx: Tx, resource_ids: Sequence[str]) -> dict[str, list[str]]:
         for resource_id, tag in map(tuple, tx.all(statement.order_by(network_tags.c.tag))):
             found.setdefault(resource_id, []).append(tag)
     return found
-
-
-def in_parts(ids: Sequence[str], size: int = 1000) -> list[Sequence[str]]:
-    """`ids` in lengths that every database takes in one IN list."""
-    return [ids[start : start + size] for start in range(0, len(ids), size)]
