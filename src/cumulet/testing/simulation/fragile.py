@@ -8,7 +8,8 @@ from random import Random
 from typing import Any
 
 from cumulet.host.driver import DriverError, Endpoint, Guest, GuestState, MigrationParameters, MigrationPhase
-from cumulet.host.simulated import Copy, SimulatedDriver, SimulatedGuest
+from cumulet.host.simulated import SimulatedDriver, SimulatedGuest
+from cumulet.host.simulated_copy import Copy
 from cumulet.testing.simulation.faults import Weather
 
 MONITOR_SECONDS = 5.0
