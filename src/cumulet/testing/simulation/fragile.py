@@ -97,18 +97,15 @@ class FragileDriver(SimulatedDriver):
             peer.hang(server_id)
 
     async def create(self, guest: Guest, *, run: bool = True) -> Guest:
-        self._replaced(guest.server_id)
+        found = self._guests.get(guest.server_id)
+        if found is not None and found.state is GuestState.INCOMING:  # Replaced, and its process with it.
+            self._end_hang(guest.server_id, goes_on=False)
         return await super().create(guest, run=run)
 
     async def prepare_incoming(self, guest: Guest, *, source_host: str, parameters: MigrationParameters) -> Endpoint:
-        self._replaced(guest.server_id)
-        return await super().prepare_incoming(guest, source_host=source_host, parameters=parameters)
-
-    def _replaced(self, server_id: str) -> None:
-        """A destination that nobody needs any more gives way to another process."""
-        found = self._guests.get(server_id)
-        if found is not None and found.state is GuestState.INCOMING and not found.incoming_complete:
-            self._end_hang(server_id, goes_on=False)
+        endpoint = await super().prepare_incoming(guest, source_host=source_host, parameters=parameters)
+        self._end_hang(guest.server_id, goes_on=False)  # This is a process of its own.
+        return endpoint
 
     async def destroy(self, server_id: str) -> None:
         self._end_hang(server_id, goes_on=False)
