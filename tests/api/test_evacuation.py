@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
 from cumulet.testing import Client, TestCloud
+from tests.links import silent
 
 from .test_live_migration import LATEST, create_pair, host_of, last_migration, leftovers, other
 
 BEFORE_2_95 = "2.94"
-
-
-class Silence:
-    """A way to a host that is cut: what is sent is never answered, and never arrives."""
-
-    async def send(self, message: m.Message) -> Any:
-        raise m.HostUnreachable("a test has cut the way to this host")
-
-    async def close(self) -> None:
-        """There is nothing to close."""
-
-
-@contextlib.contextmanager
-def silent(cloud: TestCloud, host: str) -> Iterator[None]:
-    """Nothing reaches `host`; its guests know nothing of it."""
-    link = cloud.embedded.hosts._links[host]
-    cloud.embedded.hosts.add(host, Silence())
-    try:
-        yield
-    finally:
-        cloud.embedded.hosts.add(host, link)
 
 
 def force_down(admin: Client, host: str, *, down: bool = True) -> None:

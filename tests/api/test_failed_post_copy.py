@@ -11,17 +11,17 @@ from cumulet.host import messages as m
 from cumulet.host.client import Link
 from cumulet.host.driver import GuestState, MigrationPhase
 from cumulet.host.simulated import SimulatedDriver
-from cumulet.testing import TestCloud
+from tests.links import Way, instead
 
 from .test_gone_for_good import under_way
 from .test_live_migration import AUTO, force, host_of, last_migration, leftovers, other, slow_server
 
 
-class FailsAtTheSwitch:
-    """A way to a source whose copy fails as soon as it is told to let go. `silent_after`: nor does it answer then."""
+class FailsAtTheSwitch(Way):
+    """To a source whose copy fails as soon as it is told to let go. `silent_after`: nor does it answer then."""
 
     def __init__(self, link: Link, driver: SimulatedDriver, *, silent_after: bool) -> None:
-        self._link = link
+        super().__init__(link)
         self._driver = driver
         self._silent_after = silent_after
         self.silent = False
@@ -34,37 +34,21 @@ class FailsAtTheSwitch:
             self._driver._finish(copy, MigrationPhase.FAILED, "the network was cut")
             self._driver._guests[message.server_id].run(self._driver._clock.now_us())
             self.silent = self._silent_after
-        return await self._link.send(message)
-
-    async def close(self) -> None:
-        await self._link.close()
+        return await super().send(message)
 
 
-class Watched:
-    """A way to the destination; notes what the source has of the guest whenever it is to be booted here."""
+class Watched(Way):
+    """To the destination; notes what the source has of the guest whenever it is to be booted here."""
 
     def __init__(self, link: Link, source: SimulatedDriver) -> None:
-        self._link = link
+        super().__init__(link)
         self._source = source
         self.at_source: list[GuestState] = []
 
     async def send(self, message: m.Message) -> Any:
         if isinstance(message, m.GiveUpMemory | m.Start):
             self.at_source.append(await self._source.observe(message.server_id))
-        return await self._link.send(message)
-
-    async def close(self) -> None:
-        await self._link.close()
-
-
-def fail_at_the_switch(cloud: TestCloud, source: str, *, silent: bool) -> tuple[FailsAtTheSwitch, Watched]:
-    world, hosts = cloud.embedded.world, cloud.embedded.hosts
-    assert world is not None
-    failing = FailsAtTheSwitch(hosts._links[source], world.drivers[source], silent_after=silent)
-    watched = Watched(hosts._links[other(source)], world.drivers[source])
-    hosts.add(source, failing)
-    hosts.add(other(source), watched)
-    return failing, watched
+        return await super().send(message)
 
 
 @pytest.mark.parametrize("silent", [False, True], ids=["it answers", "it is silent"])
@@ -73,16 +57,22 @@ def test_it_is_booted_elsewhere_only_once_it_is_gone_there(silent: bool) -> None
         admin = cloud.persona("admin")
         server_id = slow_server(admin, cloud.persona("member"))
         source = host_of(admin, server_id)
-        failing, watched = fail_at_the_switch(cloud, source, silent=silent)
-        assert admin.action(server_id, {"os-migrateLive": {"host": None, **AUTO}}).status == 202
-        force(admin, server_id)
-        if silent:
-            admin.wait("several tries", lambda: any(one["attempts"] > 1 for one in under_way(admin)))
-            assert watched.at_source == [], "silent is not dead: it may run there"
-            failing.silent = False
-        admin.wait_for_status(server_id, "ACTIVE")
-        admin.wait("the end of the move", lambda: last_migration(admin, server_id)["status"] == "completed")
-        assert set(watched.at_source) == {GuestState.ABSENT}
-        assert host_of(admin, server_id) == other(source)
+        world = cloud.embedded.world
+        assert world is not None
+        driver = world.drivers[source]
+        with (
+            instead(cloud, source, lambda link: FailsAtTheSwitch(link, driver, silent_after=silent)) as failing,
+            instead(cloud, other(source), lambda link: Watched(link, driver)) as watched,
+        ):
+            assert admin.action(server_id, {"os-migrateLive": {"host": None, **AUTO}}).status == 202
+            force(admin, server_id)
+            if silent:
+                admin.wait("several tries", lambda: any(one["attempts"] > 1 for one in under_way(admin)))
+                assert watched.at_source == [], "silent is not dead: it may run there"
+                failing.silent = False
+            admin.wait_for_status(server_id, "ACTIVE")
+            admin.wait("the end of the move", lambda: last_migration(admin, server_id)["status"] == "completed")
+            assert set(watched.at_source) == {GuestState.ABSENT}
+            assert host_of(admin, server_id) == other(source)
         cloud.reconcile()
         assert leftovers(cloud, admin, server_id)["guests"] == {other(source): GuestState.RUNNING}

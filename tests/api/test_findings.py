@@ -10,8 +10,8 @@ import cumulet.testing
 from cumulet.compute.sagas import SAGAS
 from cumulet.conductor.runner import Runner
 from cumulet.testing import Client, TestCloud
+from tests.links import silent
 
-from .test_evacuation import silent
 from .test_live_migration import AUTO, running_migration, slow_server
 
 

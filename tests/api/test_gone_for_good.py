@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,16 +10,17 @@ from cumulet.host import messages as m
 from cumulet.host.client import Link
 from cumulet.host.driver import GuestState
 from cumulet.testing import Client, TestCloud
+from tests.links import Way, instead
 
 from .test_evacuation import force_down
 from .test_live_migration import AUTO, create_pair, host_of, last_migration, leftovers, other
 
 
-class GoneAt:
-    """A way to a host that goes, for good, when the first message of this kind would have arrived."""
+class GoneAt(Way):
+    """Its host goes, for good, when the first message of this kind would have arrived."""
 
     def __init__(self, link: Link, kind: type[m.Message]) -> None:
-        self._link = link
+        super().__init__(link)
         self._kind = kind
         self.gone = False
 
@@ -29,21 +28,7 @@ class GoneAt:
         self.gone = self.gone or isinstance(message, self._kind)
         if self.gone:
             raise m.HostUnreachable("a test has taken this host away")
-        return await self._link.send(message)
-
-    async def close(self) -> None:
-        await self._link.close()
-
-
-@contextlib.contextmanager
-def gone_at(cloud: TestCloud, host: str, kind: type[m.Message]) -> Iterator[GoneAt]:
-    link = cloud.embedded.hosts._links[host]
-    going = GoneAt(link, kind)
-    cloud.embedded.hosts.add(host, going)
-    try:
-        yield going
-    finally:
-        cloud.embedded.hosts.add(host, link)
+        return await super().send(message)
 
 
 def under_way(admin: Client) -> list[dict[str, Any]]:
@@ -60,7 +45,7 @@ def test_the_move_waits_until_the_host_is_known_to_be_down_and_ends_then(
     server = create_pair(member, networks="auto")[0]
     source = host_of(admin, server)
     host = source if side == "source" else other(source)
-    with gone_at(cloud, host, kind) as going:
+    with instead(cloud, host, lambda link: GoneAt(link, kind)) as going:
         assert admin.action(server, {"os-migrateLive": {"host": other(source), **AUTO}}).status == 202
         admin.wait("the host to go", lambda: going.gone)
         admin.wait("a second try", lambda: any(one["attempts"] for one in under_way(admin)))

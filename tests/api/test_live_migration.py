@@ -12,9 +12,9 @@ import pytest
 import cumulet.testing
 from cumulet.compute import live_migration
 from cumulet.host import messages as m
-from cumulet.host.client import Link
 from cumulet.host.driver import GuestState, MigrationPhase, MigrationProgress
 from cumulet.testing import Client, NeutronFixture, OpenStackApiException, OSAPIFixture, PolicyFixture, TestCloud
+from tests.links import Way, instead
 
 LATEST = "2.104"
 AUTO = {"block_migration": "auto"}
@@ -372,21 +372,15 @@ def test_a_move_that_takes_too_long_is_aborted_or_forced_as_the_operator_chose(a
             assert "TIMED_OUT" in event_details(admin, server_id)
 
 
-class SaysItIsDone:
-    """A way to a source that takes every copy for completed, and sends nothing."""
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
+class SaysItIsDone(Way):
+    """To a source that takes every copy for completed, and sends nothing."""
 
     async def send(self, message: m.Message) -> Any:
         if isinstance(message, m.StartCopy):
             return None
         if isinstance(message, m.CopyProgress):
             return MigrationProgress(phase=MigrationPhase.COMPLETED)
-        return await self._link.send(message)
-
-    async def close(self) -> None:
-        await self._link.close()
+        return await super().send(message)
 
 
 def test_a_source_that_says_it_is_done_is_not_believed_alone(
@@ -394,15 +388,11 @@ def test_a_source_that_says_it_is_done_is_not_believed_alone(
 ) -> None:
     monkeypatch.setattr(live_migration, "ARRIVAL_SECONDS", 0.1)
     server_id = create_pair(member)[0]
-    source, hosts = host_of(admin, server_id), cloud.embedded.hosts
-    link = hosts._links[source]
-    hosts.add(source, SaysItIsDone(link))
-    try:
+    source = host_of(admin, server_id)
+    with instead(cloud, source, SaysItIsDone):
         assert admin.action(server_id, {"os-migrateLive": {"host": other(source), **AUTO}}).status == 202
         admin.wait_for_status(server_id, "ACTIVE")
         admin.wait("the end of the move", lambda: last_migration(admin, server_id)["status"] == "error")
-    finally:
-        hosts.add(source, link)
     assert "NOT_ARRIVED" in event_details(admin, server_id)
     assert host_of(admin, server_id) == source
     assert leftovers(cloud, admin, server_id)["guests"] == {source: GuestState.RUNNING}

@@ -10,8 +10,9 @@ import pytest
 import cumulet.testing
 from cumulet.host.driver import GuestState
 from cumulet.testing import Client, TestCloud
+from tests.links import silent
 
-from .test_evacuation import action_of, force_down, silent
+from .test_evacuation import action_of, force_down
 from .test_live_migration import LATEST, create_pair, host_of, last_migration, leftovers, other
 
 

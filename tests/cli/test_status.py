@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cumulet.cli.client import credentials_of, https, log_in
 from cumulet.testing import cloud as simulated_cloud
-from tests.api.test_evacuation import silent
+from tests.links import silent
 
 from .conftest import Up, cumulet
 

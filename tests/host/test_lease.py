@@ -29,8 +29,8 @@ from cumulet.host.qemu import process
 from cumulet.host.simulated import SimulatedDriver, World
 from cumulet.settings import Settings
 from cumulet.testing import TestCloud
-from tests.api.test_evacuation import silent
 from tests.api.test_live_migration import create_pair, host_of, other
+from tests.links import Way, instead, silent
 
 SERVER = "11111111-2222-4333-8444-555555555555"
 ENDS_SECONDS = 20.0
@@ -234,11 +234,11 @@ def test_a_silent_host_is_down_once_its_lease_has_run_out_and_is_evacuated_then(
             admin.wait_for_status(server, "ACTIVE")
 
 
-class Overheard:
-    """A way to a host that keeps what was heard, and fails each command to remove a guest while it is told to."""
+class Overheard(Way):
+    """Keeps what was heard, and fails each command to remove a guest while it is told to."""
 
     def __init__(self, link: Link) -> None:
-        self._link = link
+        super().__init__(link)
         self.questions: list[tuple[int, int | None]] = []
         """Number and `heard` of each that would renew the lease."""
         self.keeps_guests = False
@@ -248,10 +248,7 @@ class Overheard:
             self.questions.append((message.number, message.heard))
         if isinstance(message, m.Destroy) and self.keeps_guests:
             raise m.VerbFailed("a test asked for this failure")
-        return await self._link.send(message)
-
-    async def close(self) -> None:
-        await self._link.close()
+        return await super().send(message)
 
 
 @dataclass
@@ -281,9 +278,8 @@ def back() -> Iterator[Back]:
             assert admin.action(server, {"evacuate": {}}, version="2.94").status == 200
             admin.wait("the move", lambda: host_of(admin, server) == other(name))
             admin.wait_for_status(server, "ACTIVE")
-        link = Overheard(cloud.embedded.hosts._links[name])
-        cloud.embedded.hosts.add(name, link)
-        yield Back(cloud, name, link)
+        with instead(cloud, name, Overheard) as link:
+            yield Back(cloud, name, link)
 
 
 def test_a_host_that_is_back_gets_no_lease_before_it_has_removed_what_it_lost(back: Back) -> None:

@@ -2,55 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import signal
+import select
 import subprocess
 import sys
-import time
+from pathlib import Path
 
-from cumulet.host.qemu.process import identify
-from cumulet.host.qemu.record import ProcessId
+from cumulet.host.qemu.process import identify, wait_for_end
 
 ASKS = """
-import asyncio
+import asyncio, sys
 from cumulet.host.qemu import facts
-asyncio.run(facts._run(["sleep", "600"], b"", timeout_s=500))
+told = sys.argv[1]
+asyncio.run(facts._run(["sh", "-c", f"echo $$ > {told}; exec sleep 600"], b"", timeout_s=500))
 """
+PATIENCE_SECONDS = 60.0
 
 
-def test_a_question_ends_with_the_process_that_asked() -> None:
+def test_a_question_ends_with_the_process_that_asked(tmp_path: Path) -> None:
     """An agent was killed while it asked, and a QEMU that nobody knew stayed for ever."""
-    asking = subprocess.Popen([sys.executable, "-c", ASKS])
-    try:
-        asked = child_of(asking.pid)
-        asking.send_signal(signal.SIGKILL)
-        asking.wait()
-        deadline = time.monotonic() + 30.0
-        while identify(asked.pid) == asked:
-            assert time.monotonic() < deadline, "it lives on"
-            time.sleep(0.01)
-    finally:
-        asking.kill()
-        asking.wait()
-
-
-def child_of(parent: int) -> ProcessId:
-    """Once it is what it was to become: `setpriv` has set what it had to."""
-    deadline = time.monotonic() + 30.0
-    while time.monotonic() < deadline:
-        for name in filter(str.isdecimal, os.listdir("/proc")):
-            found = identify(int(name))
-            if found is not None and parent_and_command(int(name)) == (parent, "sleep"):
-                return found
-        time.sleep(0.01)
-    raise AssertionError("nothing was asked")
-
-
-def parent_and_command(pid: int) -> tuple[int, str]:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            stat = file.read()
-    except OSError:
-        return 0, ""
-    command = stat[stat.index("(") + 1 : stat.rindex(")")]
-    return int(stat[stat.rindex(")") + 2 :].split()[1]), command
+    told = tmp_path / "told"
+    os.mkfifo(told)
+    with open(told, "r+b", buffering=0) as asked_tells:  # To read and write: it does not wait for the other end.
+        asking = subprocess.Popen([sys.executable, "-c", ASKS, str(told)])
+        try:
+            ready, _, _ = select.select([asked_tells], [], [], PATIENCE_SECONDS)
+            assert ready, "nothing was asked"
+            asked = identify(int(asked_tells.read(100)))
+            assert asked is not None
+        finally:
+            asking.kill()
+            asking.wait()
+    assert asyncio.run(wait_for_end(asked, PATIENCE_SECONDS)), "it lives on"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -44,54 +43,56 @@ def start(generation: int) -> m.Start:
     return m.Start(server_id=SERVER, operation_id="late", generation=generation)
 
 
-def run(story: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(story)
+async def returned(folder: Path) -> Agent:
+    """Its agent was started for the second time, and has not been welcomed yet."""
+    host = Host(folder)
+    await host.made()
+    return await host.boot("second")
+
+
+async def waiting(agent: Agent, message: m.Message) -> asyncio.Task[Any]:
+    """What is done with a message that came before the welcome."""
+    task = asyncio.create_task(agent.handle(message))
+    await asyncio.sleep(0)
+    return task
 
 
 def test_what_comes_late_is_refused_once_the_agent_knows_that_its_server_went_elsewhere(tmp_path: Path) -> None:
     async def story() -> None:
-        host = Host(tmp_path)
-        await host.made()
-        agent = await host.boot("second")
-        late = asyncio.create_task(agent.handle(start(2)))
-        await asyncio.sleep(0)
+        agent = await returned(tmp_path)
+        late = await waiting(agent, start(2))
         assert await agent.handle(m.Observe(server_id=SERVER)) is GuestState.STOPPED, "it waits"
         await agent.handle(m.Welcome(session="second", generations={SERVER: 4}))
         with pytest.raises(m.StaleGeneration):
             await late
         assert await agent.handle(m.Observe(server_id=SERVER)) is GuestState.STOPPED
 
-    run(story())
+    asyncio.run(story())
 
 
 def test_what_still_holds_is_done_once_it_is_welcomed(tmp_path: Path) -> None:
     async def story() -> None:
-        host = Host(tmp_path)
-        await host.made()
-        agent = await host.boot("second")
-        due = asyncio.create_task(agent.handle(start(2)))
-        await asyncio.sleep(0)
+        agent = await returned(tmp_path)
+        due = await waiting(agent, start(2))
         await agent.handle(m.Welcome(session="second", generations={SERVER: 2}))
         await due
         assert await agent.handle(m.Observe(server_id=SERVER)) is GuestState.RUNNING
 
-    run(story())
+    asyncio.run(story())
 
 
 def test_a_welcome_for_an_earlier_start_of_it_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agents, "WELCOME_SECONDS", 0.05)
 
     async def story() -> None:
-        host = Host(tmp_path)
-        await host.made()
-        agent = await host.boot("second")
+        agent = await returned(tmp_path)
         await agent.handle(m.Welcome(session="first", generations={SERVER: 2}))
         with pytest.raises(m.VerbFailed, match="NOT_WELCOMED"):
             await agent.handle(start(2))
         await agent.handle(m.Destroy(server_id=SERVER, operation_id="o", generation=2))
         assert await agent.handle(m.Observe(server_id=SERVER)) is GuestState.ABSENT, "ending guests waits for nobody"
 
-    run(story())
+    asyncio.run(story())
 
 
 def test_each_start_of_an_agent_is_told_from_the_one_before(tmp_path: Path) -> None:
@@ -101,4 +102,4 @@ def test_each_start_of_an_agent_is_told_from_the_one_before(tmp_path: Path) -> N
         answers = [await one.handle(m.AskFacts()) for one in (first, second)]
         assert [facts.session for facts in answers] == ["first", "second"]
 
-    run(story())
+    asyncio.run(story())

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
@@ -15,7 +16,7 @@ from cumulet.host.driver import DriverError, GuestState, MigrationPhase
 from cumulet.host.qemu.driver import QemuDriver
 
 from . import userfaultfd
-from .conftest import PATIENCE_SECONDS, SLOW, Rig, follow, newest, runs_on, until, wire
+from .conftest import PATIENCE_SECONDS, SLOW, Rig, Wire, follow, newest, runs_on, until, wire
 from .test_live_migration import records_on_disk
 
 POST_COPY = msgspec.structs.replace(SLOW, post_copy=True)
@@ -37,6 +38,22 @@ async def ready(rig: Rig) -> tuple[QemuDriver, QemuDriver]:
     await source.force_complete(rig.id)
     assert (await follow(source, rig.id, MigrationPhase.POST_COPY_READY)).phase is MigrationPhase.POST_COPY_READY
     return source, destination
+
+
+@asynccontextmanager
+async def begun(rig: Rig) -> AsyncIterator[tuple[QemuDriver, QemuDriver, Wire, int]]:
+    """The guest runs at its destination, and fetches its memory over a wire; and its newest tick at the source."""
+    source, destination = await rig.resumed(), await rig.open("host2")
+    endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=POST_COPY)
+    async with wire(endpoint.port) as ram:
+        await source.start_copy(rig.id, msgspec.structs.replace(endpoint, port=ram.port), POST_COPY)
+        await follow(source, rig.id, MigrationPhase.ACTIVE)
+        await source.force_complete(rig.id)
+        await follow(source, rig.id, MigrationPhase.POST_COPY_READY)
+        ticked = await newest(source, rig.id, b"tick")
+        await source.begin_post_copy(rig.id)
+        await let_run(destination, rig)
+        yield source, destination, ram, ticked
 
 
 async def let_run(destination: QemuDriver, rig: Rig) -> None:
@@ -171,16 +188,7 @@ def test_a_network_that_is_cut_in_post_copy_is_mended_by_another_connection(rig:
     """Noticed by QEMU itself, or only by whoever sees that nothing arrives."""
 
     async def story() -> None:
-        source, destination = await rig.resumed(), await rig.open("host2")
-        endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=POST_COPY)
-        async with wire(endpoint.port) as ram:
-            await source.start_copy(rig.id, msgspec.structs.replace(endpoint, port=ram.port), POST_COPY)
-            await follow(source, rig.id, MigrationPhase.ACTIVE)
-            await source.force_complete(rig.id)
-            await follow(source, rig.id, MigrationPhase.POST_COPY_READY)
-            ticked = await newest(source, rig.id, b"tick")
-            await source.begin_post_copy(rig.id)
-            await let_run(destination, rig)
+        async with begun(rig) as (source, destination, ram, ticked):
             if noticed:
                 await ram.break_off()
                 await arrived(destination, rig, MigrationPhase.FAILED)
@@ -206,16 +214,7 @@ def test_a_connection_that_is_just_taking_over_is_let_alone(rig: Rig) -> None:
     """QEMU's destination would not survive its end; found by a network that was cut for longer than patience."""
 
     async def story() -> None:
-        source, destination = await rig.resumed(), await rig.open("host2")
-        endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=POST_COPY)
-        async with wire(endpoint.port) as ram:
-            await source.start_copy(rig.id, msgspec.structs.replace(endpoint, port=ram.port), POST_COPY)
-            await follow(source, rig.id, MigrationPhase.ACTIVE)
-            await source.force_complete(rig.id)
-            await follow(source, rig.id, MigrationPhase.POST_COPY_READY)
-            ticked = await newest(source, rig.id, b"tick")
-            await source.begin_post_copy(rig.id)
-            await let_run(destination, rig)
+        async with begun(rig) as (source, destination, ram, ticked):
             ram.cut()
             again = await destination.recover_incoming(rig.id)
             hypervisor = destination._host.running_hypervisor(rig.id)
