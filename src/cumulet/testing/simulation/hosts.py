@@ -168,9 +168,8 @@ class Machine:
         else:
             answer.set_result(done.result())
 
-    def cut(self) -> None:
-        """Whoever waits for an answer learns of it before the answer is there."""
-        self.cut_off += 1
+    def lose_connections(self) -> None:
+        """It has been cut off: whoever waits for an answer learns of it before the answer is there."""
         for answer in self._awaited:
             lost = self._random.uniform(0.0, CONNECTION_LOST_SECONDS)
             self._loop.call_later(lost, self._lose, answer)

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from cumulet.compute.store import hosts
 from cumulet.host.driver import GuestState
 from cumulet.testing.simulation.cloud import SimulatedCloud
+from cumulet.testing.simulation.fragile import Disk
 from cumulet.testing.simulation.hosts import Machine
 from cumulet.testing.simulation.virtual_time import VirtualClock
 
@@ -62,6 +63,11 @@ class Trouble:
         task = asyncio.ensure_future(wait())
         self._down.add(task)
         task.add_done_callback(self._down.discard)
+
+    def _count(self, thing: Machine | Disk, name: str, pause: float) -> None:
+        """For a while there is one more of what `name` counts: faults of a kind may overlap."""
+        setattr(thing, name, getattr(thing, name) + 1)
+        self._later(pause, lambda: setattr(thing, name, getattr(thing, name) - 1))
 
     def _crash_conductor(self, random: Random, pause: float) -> str:
         if not self._cloud.runners:
@@ -118,21 +124,12 @@ class Trouble:
         return f"{server_id[:8]} crashes on {machine.name}"
 
     def _cut_off(self, machine: Machine, pause: float) -> str:
-        machine.cut()
-
-        def mend() -> None:
-            machine.cut_off -= 1
-
-        self._later(pause, mend)
+        self._count(machine, "cut_off", pause)
+        machine.lose_connections()
         return f"{machine.name} is cut off for {pause:.1f} s"
 
     def _make_unheard(self, machine: Machine, pause: float) -> str:
-        machine.unheard += 1
-
-        def mend() -> None:
-            machine.unheard -= 1
-
-        self._later(pause, mend)
+        self._count(machine, "unheard", pause)
         return f"{machine.name} hears half, and is not heard, for {pause:.1f} s"
 
     def _hang_guest(self, machine: Machine, random: Random, pause: float) -> str:
@@ -157,27 +154,15 @@ class Trouble:
         return f"the copy of {server_id[:8]} from {machine.name} stands still for {pause:.1f} s"
 
     def _break_disk(self, machine: Machine, pause: float) -> str:
-        disk = machine.driver.disk
-        disk.failing += 1
+        self._count(machine.driver.disk, "failing", pause)
         machine.driver.fail_copies()
-
-        def mend() -> None:
-            disk.failing -= 1
-
-        self._later(pause, mend)
         return f"the disk of {machine.name} fails for {pause:.1f} s"
 
     def _slow_disk(self, machine: Machine, pause: float) -> str:
-        disk = machine.driver.disk
-        disk.slow += 1
+        self._count(machine.driver.disk, "slow", pause)
         now_us = self._cloud.clock.now_us()
         for copy in machine.driver.copies().values():
             copy.stand_still(now_us, now_us + round(pause * 500_000))
-
-        def mend() -> None:
-            disk.slow -= 1
-
-        self._later(pause, mend)
         return f"the disk of {machine.name} is slow for {pause:.1f} s"
 
     def _crash_api(self, pause: float) -> str:
