@@ -237,9 +237,8 @@ async def _require_arrived(context: Context, state: LiveMigration, *, all_of_it:
 
 async def cancel_copy(context: Context, state: LiveMigration) -> LiveMigration:
     """The source runs on: ownership has not moved and cannot move any more, whatever the copy has come to."""
-    await operations.unless_down(context, state.source, m.CancelCopy(**command(state)))
     try:
-        await operations.unless_down(context, state.source, m.ResumeSource(**command(state)))
+        await operations.let_go_on(context, state.source, command(state))
     except m.VerbFailed:
         seen = await operations.observe(context, state.source, state.server_id)
         if seen not in (GuestState.CRASHED, GuestState.STOPPED, GuestState.ABSENT):

@@ -169,6 +169,20 @@ async def start(context: Context, host: str, command: dict[str, Any]) -> GuestSt
     return failed or GuestState.RUNNING
 
 
+async def let_go_on(context: Context, host: str, command: dict[str, Any]) -> None:
+    """On the host that owns a guest: whatever an earlier move has left it waiting in, it runs on.
+
+    That move could not say so, for the host was down; and no reconciler looks while another operation is at work.
+    """
+    await unless_down(context, host, m.CancelCopy(**command))
+    try:
+        await unless_down(context, host, m.ResumeSource(**command))
+    except m.VerbFailed:
+        if await observe(context, host, command["server_id"]) is not GuestState.INCOMING:
+            raise
+        await unless_down(context, host, m.ResumeDestination(**command))
+
+
 async def observe(context: Context, host: str, server_id: str) -> GuestState:
     """What the hypervisor says now."""
     answer: GuestState = await context.hosts.send(host, m.Observe(server_id=server_id))

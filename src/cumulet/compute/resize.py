@@ -236,9 +236,9 @@ async def restart_guest(context: Context, state: Resizing) -> Resizing:
         await operations.unless_down(context, state.source, m.Start(**command(state)))
     except m.VerbFailed:
         seen = await operations.observe(context, state.source, state.server_id)
-        if seen not in (GuestState.STOPPED, GuestState.CRASHED, GuestState.ABSENT):
-            raise
-        return msgspec.structs.replace(state, seen=seen)
+        if seen in (GuestState.STOPPED, GuestState.CRASHED, GuestState.ABSENT):
+            return msgspec.structs.replace(state, seen=seen)
+        await operations.let_go_on(context, state.source, command(state))
     return state
 
 

@@ -371,6 +371,8 @@ class SimulatedDriver:
 
     async def resume_source(self, server_id: str) -> None:
         found = self._found(server_id)
+        if found.state is GuestState.INCOMING:
+            raise DriverError(f"guest {server_id} has come to {self.name}: it is the destination of a move")
         copy = self._copies.get(server_id)
         if copy is not None and copy.outcome is None and copy.post_copy_at is not None:
             raise DriverError(f"guest {server_id} runs at its destination: too late to resume it on {self.name}")
