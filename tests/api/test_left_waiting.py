@@ -1,0 +1,87 @@
+"""A guest that an earlier move left waiting on the host that owns it; the next operation comes before the reconciler.
+
+The earlier move ended while that host was recorded down, so nobody could tell it to let the guest run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cumulet.host import messages as m
+from cumulet.host.driver import GuestState, MigrationParameters, MigrationPhase
+from cumulet.host.simulated import SimulatedDriver
+from cumulet.testing import Client, TestCloud
+from tests.links import Way, instead
+
+from .test_live_migration import AUTO, create_pair, host_of, last_migration, leftovers, other
+
+PARAMETERS = MigrationParameters(bandwidth_mib_s=1000, downtime_limit_ms=300, copy_disk=True)
+
+
+class TellsNothing(Way):
+    """No reconciler learns what this host's guests do."""
+
+    async def send(self, message: m.Message) -> Any:
+        if isinstance(message, m.AskGuests):
+            raise m.HostUnreachable("a test has cut this question off")
+        return await super().send(message)
+
+
+async def hand_over(source: SimulatedDriver, destination: SimulatedDriver, server_id: str) -> None:
+    """All of a move but its end: the guest stands handed over on one side, and has arrived on the other."""
+    guest = source._guests[server_id].guest
+    endpoint = await destination.prepare_incoming(guest, source_host=source.name, parameters=PARAMETERS)
+    await source.start_copy(server_id, endpoint, PARAMETERS)
+    phase = MigrationPhase.ACTIVE
+    while not phase.ended:
+        phase = (await source.copy_progress(server_id, wait_seconds=1.0, seen=phase)).phase
+    assert phase is MigrationPhase.COMPLETED
+
+
+async def left_handed_over(here: SimulatedDriver, there: SimulatedDriver, server_id: str) -> None:
+    await hand_over(here, there, server_id)
+    await there.destroy(server_id)
+
+
+async def left_arrived(here: SimulatedDriver, there: SimulatedDriver, server_id: str) -> None:
+    await hand_over(here, there, server_id)
+    await there.resume_destination(server_id)
+    await here.destroy(server_id)
+    await hand_over(there, here, server_id)
+    await there.destroy(server_id)
+
+
+NEXT: dict[str, dict[str, Any]] = {
+    "resize": {"migrate": {"host": None}},
+    "live migration": {"os-migrateLive": {"host": None, **AUTO}},
+}
+
+
+@pytest.mark.parametrize("action", NEXT)
+@pytest.mark.parametrize(
+    ("leave", "state"), [(left_handed_over, GuestState.HANDED_OVER), (left_arrived, GuestState.INCOMING)]
+)
+def test_an_operation_that_cannot_be_done_lets_it_run(
+    cloud: TestCloud, admin: Client, member: Client, leave: Any, state: GuestState, action: str
+) -> None:
+    server_id = create_pair(member)[0]
+    source = host_of(admin, server_id)
+    world = cloud.embedded.world
+    assert world is not None
+    here, there = world.drivers[source], world.drivers[other(source)]
+    with instead(cloud, source, TellsNothing):
+        cloud.await_(leave(here, there, server_id))
+        assert cloud.await_(here.observe(server_id)) is state
+        assert admin.action(server_id, NEXT[action]).status == 202
+        admin.wait("the end of the move", lambda: last_migration(admin, server_id)["status"] == "error")
+        assert cloud.await_(here.observe(server_id)) is GuestState.RUNNING
+        assert admin.server(server_id)["status"] == "ACTIVE"
+    assert leftovers(cloud, admin, server_id) == {
+        "guests": {source: GuestState.RUNNING},
+        "allocated": [source],
+        "bound": [],
+    }
+    assert admin.action(server_id, {"os-migrateLive": {"host": other(source), **AUTO}}).status == 202
+    admin.wait("another move", lambda: last_migration(admin, server_id)["status"] == "completed")
