@@ -28,6 +28,8 @@ class FragileDriver(SimulatedDriver):
         self._hung: dict[str, asyncio.Future[bool]] = {}
         """By guest: whether its process, at the end, goes on. What it was told meanwhile it does then, in turn."""
         self._queued: set[asyncio.Future[Any]] = set()
+        self._long: list[asyncio.Future[None]] = []
+        """The ends of verbs that hang."""
 
     # -- processes that hang
 
@@ -46,6 +48,20 @@ class FragileDriver(SimulatedDriver):
             self.go_on(server_id)
         for copy in self.copies().values():
             copy.stand_still(self._clock.now_us(), self._clock.now_us())
+        for over in self._long:
+            _end(over)
+
+    async def take_long(self, seconds: float) -> None:
+        """A verb hangs, on whatever it is that verbs hang on: for so long, or until all heals."""
+        loop = asyncio.get_running_loop()
+        over = loop.create_future()
+        timer = loop.call_later(seconds, _end, over)
+        self._long.append(over)
+        try:
+            await over
+        finally:
+            timer.cancel()
+            self._long.remove(over)
 
     def copies(self) -> dict[str, Copy]:
         """Those under way from here."""
@@ -159,6 +175,11 @@ class FragileDriver(SimulatedDriver):
         self.changed()
 
 
+def _end(over: asyncio.Future[None]) -> None:
+    if not over.done():
+        over.set_result(None)
+
+
 class Disk:
     """Of one machine: well, slow, or failing, each as often as it was said and not taken back."""
 
@@ -202,7 +223,7 @@ class UnreliableDriver:
             if name in _ON_DISK:
                 await self._inner.disk.touch(self._random)
             if self._random.random() < self._weather.verb_hangs:
-                await asyncio.sleep(self._random.uniform(1.0, 20.0))
+                await self._inner.take_long(self._random.uniform(1.0, 20.0))
             if name == "begin_post_copy" and self._random.random() < self._weather.switch_fails:
                 self._inner.fail_copy(str(guest))
             if self._random.random() < self._weather.verb_fails_before:

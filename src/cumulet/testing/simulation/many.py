@@ -96,7 +96,6 @@ def run_block(work: tuple[int, int, int, str]) -> Block:
             broken.append(BrokenRun(seed=seed, kind=outcome.kind or "", problem=outcome.broken))
         if (seed - first) % 10 == 0:
             gc.collect()
-            gc.freeze()
     if collecting:
         gc.enable()
     return Block(
