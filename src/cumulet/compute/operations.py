@@ -157,6 +157,15 @@ async def unless_down(context: Context, host: str | None, message: m.Message, *,
         return otherwise
 
 
+async def unless_gone(context: Context, host: str, command: m.StandDown | m.CancelCopy) -> None:
+    """As `unless_down`; a guest that the host does not have, or has lost, needs it no more."""
+    try:
+        await unless_down(context, host, command)
+    except m.VerbFailed:
+        if await observe(context, host, command.server_id) is not GuestState.ABSENT:
+            raise
+
+
 async def start(context: Context, host: str, command: dict[str, Any]) -> GuestState:
     """Let a stopped guest run; what it is then. One that cannot be started, or whose host is down, is left stopped."""
     try:

@@ -249,11 +249,7 @@ async def stand_by(context: Context, state: Resizing) -> Resizing:
 
 
 async def stand_down(context: Context, state: Resizing) -> Resizing:
-    try:
-        await operations.unless_down(context, state.source, m.StandDown(**command(state)))
-    except m.VerbFailed:
-        if await operations.observe(context, state.source, state.server_id) is not GuestState.ABSENT:
-            raise
+    await operations.unless_gone(context, state.source, m.StandDown(**command(state)))
     return state
 
 
@@ -289,11 +285,7 @@ async def copy_disk(context: Context, state: Resizing) -> Resizing:
 
 
 async def cancel_copy(context: Context, state: Resizing) -> Resizing:
-    try:
-        await operations.unless_down(context, state.source, m.CancelCopy(**command(state)))
-    except m.VerbFailed:
-        if await operations.observe(context, state.source, state.server_id) is not GuestState.ABSENT:
-            raise
+    await operations.unless_gone(context, state.source, m.CancelCopy(**command(state)))
     return state
 
 
@@ -350,12 +342,7 @@ async def start_guest(context: Context, state: Resizing) -> Resizing:
 
 async def seal_source(context: Context, state: Resizing) -> Resizing:
     """The source learns the new generation, so that nothing that comes late or twice wakes what it keeps."""
-    try:
-        await operations.unless_down(context, state.source, m.StandDown(**command(state)))
-    except m.VerbFailed:
-        if await operations.observe(context, state.source, state.server_id) is not GuestState.ABSENT:
-            raise
-    return state
+    return await stand_down(context, state)
 
 
 def record_resized(tx: Tx, context: Context, state: Resizing) -> Resizing:
