@@ -54,7 +54,7 @@ async def left_arrived(here: SimulatedDriver, there: SimulatedDriver, server_id:
 
 
 NEXT: dict[str, dict[str, Any]] = {
-    "resize": {"migrate": {"host": None}},
+    "cold migration": {"migrate": {"host": None}},
     "live migration": {"os-migrateLive": {"host": None, **AUTO}},
 }
 

@@ -21,11 +21,7 @@ import sqlalchemy as sa
 from cumulet.compute import boot, moves, operations, post_copy, scheduler
 from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import HostName
-from cumulet.compute.copying import (
-    copy_parameters,
-    follow_copy,
-    record_progress,
-)
+from cumulet.compute.copying import copy_parameters, follow_copy, record_progress
 from cumulet.compute.model import PowerState, Server, VmState
 from cumulet.compute.operations import command
 from cumulet.compute.rules import ADMIN, MANAGER

@@ -181,7 +181,8 @@ async def start(context: Context, host: str, command: dict[str, Any]) -> GuestSt
 async def let_go_on(context: Context, host: str, command: dict[str, Any]) -> None:
     """On the host that owns a guest: whatever an earlier move has left it waiting in, it runs on.
 
-    That move could not say so, for the host was down; and no reconciler looks while another operation is at work.
+    That move could not say so, for the host was down; and no reconciler (`compute.drift`) looks while another operation
+    is at work. VerbFailed: it cannot, such as a guest that is gone or whose process has ended.
     """
     await unless_down(context, host, m.CancelCopy(**command))
     try:

@@ -227,7 +227,8 @@ async def stop_guest(context: Context, state: Resizing) -> Resizing:
 async def restart_guest(context: Context, state: Resizing) -> Resizing:
     """It runs again where it ran; what cannot be started is recorded as it is seen.
 
-    Its host may have been down when it was to stand down, and be back now.
+    Its host may have been down when it was to stand down, and be back now; or an earlier move has left it waiting
+    there, so that it could not be stopped either.
     """
     state = await stand_down(context, state)
     if not state.was_running:

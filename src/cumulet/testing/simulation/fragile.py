@@ -44,6 +44,7 @@ class FragileDriver(SimulatedDriver):
         self._end_hang(server_id, goes_on=True)
 
     def heal(self) -> None:
+        """What hangs goes on: processes, copies, verbs."""
         for server_id in list(self._hung):
             self.go_on(server_id)
         for copy in self.copies().values():
