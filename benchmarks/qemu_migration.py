@@ -23,9 +23,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cumulet.ca import CertificateAuthority
+from cumulet.drivers.qemu.driver import QemuDriver
+from cumulet.drivers.qemu.facts import probe
 from cumulet.host.driver import Guest, Image, MigrationParameters, MigrationPhase
-from cumulet.host.qemu.driver import QemuDriver
-from cumulet.host.qemu.facts import probe
 from cumulet.image import tiny
 
 PARAMETERS = MigrationParameters(bandwidth_mib_s=1024, downtime_limit_ms=300, copy_disk=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from cumulet.host import messages as m
-from cumulet.host.client import Link
+from cumulet.host.link import Link
 from cumulet.testing import TestCloud
 
 

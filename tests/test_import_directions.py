@@ -16,10 +16,11 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src"
 
 FOUNDATION = frozenset({"errors", "clock", "periodic", "settings", "db"})
-HOST_BORDER = frozenset({"host.client", "host.messages", "host.driver"})
+HOST_BORDER = frozenset({"host", "fleet.hosts"})
 """What the rest of the program knows of hosts: how to ask one, and the data types of questions and answers."""
 KERNEL = FOUNDATION | {"web", "conductor.saga"}
 SERVICES = frozenset({"identity", "image", "network", "placement", "compute"})
+MACHINERY = frozenset({"conductor", "host", "agent", "drivers", "fleet", "bus", "ca"})
 
 MAY_IMPORT: dict[str, frozenset[str]] = {
     # A part is the longest dotted prefix found here; it may always import itself.
@@ -38,14 +39,20 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "conductor": KERNEL | SERVICES | HOST_BORDER,
     # A host knows no service and no database: its agent is a process of its own, on a machine of its own.
     "host": frozenset({"errors", "clock", "settings"}),
-    # The bus carries the host's messages to an agent; the client asks over a bus, the agent's process listens on one.
+    "drivers": frozenset({"errors", "clock", "settings", "host"}),
+    "agent": frozenset({"errors", "clock", "settings", "host", "drivers"}),
+    # The bus carries what `host` defines; it knows neither what sends nor what answers.
     "bus": frozenset({"errors", "clock", "settings", "host"}),
+    "fleet": frozenset({"errors", "clock", "settings", "host", "bus"}),
+    "fleet.hosts": frozenset({"errors", "clock", "settings", "host"}),
     "ca": frozenset({"errors", "clock", "settings"}),
-    "host.client": frozenset({"errors", "clock", "settings", "host", "bus"}),
-    "host.process": frozenset({"errors", "clock", "settings", "host", "bus"}),
-    # The composition root puts everything together, and only programs import it.
-    "cloud": KERNEL | SERVICES | {"conductor", "host", "bus", "ca"},
-    "testing": KERNEL | SERVICES | {"conductor", "host", "bus", "ca", "cloud"},
+    # A process puts parts together, and only programs import it.
+    "processes.agent": frozenset({"agent", "bus", "drivers", "fleet"}),
+    "cloud": KERNEL | SERVICES | {"conductor", "host", "agent", "drivers", "fleet", "bus", "ca"},
+    "processes": KERNEL | SERVICES | {"conductor", "host", "agent", "drivers", "fleet", "bus", "ca"},
+    "testing": KERNEL
+    | SERVICES
+    | {"conductor", "host", "agent", "drivers", "fleet", "bus", "ca", "cloud", "processes"},
     # Command line and dashboard are clients: they know the HTTP API only.
     "cli": frozenset(),
     "dashboard": frozenset(),
@@ -63,12 +70,13 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.up", "web.policy"): STARTS,
     ("cli.up", "web.server"): STARTS,
     ("cli.setting_options", "settings"): STARTS,
-    ("cli.agent", "host.process"): STARTS,
+    ("cli.agent", "processes.agent"): STARTS,
+    ("cli.agent", "fleet.local_agents"): STARTS,
     ("cli.doctor", "host.driver"): LOOKS,
-    ("cli.doctor", "host.qemu.facts"): LOOKS,
-    ("cli.doctor", "host.qemu.sandbox"): LOOKS,
+    ("cli.doctor", "drivers.qemu.facts"): LOOKS,
+    ("cli.doctor", "drivers.qemu.sandbox"): LOOKS,
     ("cli.doctor", "image.tiny"): LOOKS,
-    ("cli.driver_choice", "host.qemu.facts"): LOOKS,
+    ("cli.driver_choice", "drivers.qemu.facts"): LOOKS,
     ("cli.driver_choice", "image.tiny"): LOOKS,
 }
 
@@ -170,13 +178,14 @@ def test_no_module_is_a_drawer() -> None:
         ("compute.servers", "web.operation", True),
         ("web.app", "compute.servers", False),
         ("compute.boot", "host.driver", True),
-        ("compute.boot", "host.simulated", False),
+        ("compute.boot", "drivers.simulated.driver", False),
         ("compute.boot", "conductor.runner", False),
         ("compute.boot", "conductor.saga", True),
         ("conductor.runner", "compute.boot", True),
         ("image.store", "compute.store", False),
-        ("host.agent", "db.engine", False),
-        ("host.qemu.driver", "host.driver", True),
+        ("agent.agent", "db.engine", False),
+        ("drivers.qemu.driver", "host.driver", True),
+        ("drivers.qemu.driver", "agent.agent", False),
         ("cli.demo", "compute.model", False),
         ("identity.tokens", "nowhere", False),
     ],

@@ -15,6 +15,8 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet import compute, identity, image, network, placement
+from cumulet.agent.agent import Agent
+from cumulet.agent.simulated_fence import SimulatedFence
 from cumulet.bus.in_process import InProcessLink
 from cumulet.ca import CertificateAuthority
 from cumulet.clock import Clock, SystemClock
@@ -27,10 +29,8 @@ from cumulet.conductor.runner import BeforeStep, Runner
 from cumulet.conductor.saga import Status, operations, request_abort
 from cumulet.db import schema
 from cumulet.db.engine import Database, Tx, database_file
-from cumulet.host.agent import Agent
-from cumulet.host.client import Hosts
-from cumulet.host.simulated import SimulatedDriver, World
-from cumulet.host.simulated_fence import SimulatedFence
+from cumulet.drivers.simulated.driver import SimulatedDriver, World
+from cumulet.fleet.hosts import Hosts
 from cumulet.identity import bootstrap as identity_bootstrap
 from cumulet.identity.service import Identity
 from cumulet.image import builtin as image_builtin
@@ -44,7 +44,7 @@ from cumulet.web.policy import Policy
 from cumulet.web.server import Server, serve
 
 if TYPE_CHECKING:
-    from cumulet.host.process import AgentPlace, AgentProcesses
+    from cumulet.fleet.local_agents import AgentPlace, AgentProcesses
 
 END_MOVES_SECONDS = 20.0
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never listened on by itself
@@ -213,7 +213,7 @@ async def _connect_hosts(
     settings: Settings, clock: Clock, hosts: Hosts, authority: CertificateAuthority, stack: AsyncExitStack
 ) -> tuple[World | None, AgentProcesses | None]:
     if settings.driver == "qemu":
-        from cumulet.host.process import AgentProcesses
+        from cumulet.fleet.local_agents import AgentProcesses
 
         agents = AgentProcesses([_place(settings, authority, name) for name in settings.host_names])
         stack.push_async_callback(agents.stop)
@@ -229,7 +229,7 @@ async def _connect_hosts(
 
 
 def _place(settings: Settings, authority: CertificateAuthority, name: str) -> AgentPlace:
-    from cumulet.host.process import AgentPlace
+    from cumulet.fleet.local_agents import AgentPlace
 
     folder = settings.state_dir / "hosts" / name
     network = settings.host_networks.get(name, HostNetwork())

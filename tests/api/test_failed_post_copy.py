@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 import cumulet.testing
+from cumulet.drivers.simulated.driver import SimulatedDriver
 from cumulet.host import messages as m
-from cumulet.host.client import Link
 from cumulet.host.driver import GuestState, MigrationPhase
-from cumulet.host.simulated import SimulatedDriver
+from cumulet.host.link import Link
 from tests.links import Way, instead
 
 from .test_gone_for_good import under_way

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from cumulet.host import messages as m
-from cumulet.host.client import Link
 from cumulet.host.driver import GuestState
+from cumulet.host.link import Link
 from cumulet.testing import Client, TestCloud
 from tests.links import Way, instead
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from cumulet.drivers.simulated.driver import SimulatedDriver
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState, MigrationParameters, MigrationPhase
-from cumulet.host.simulated import SimulatedDriver
 from cumulet.testing import Client, TestCloud
 from tests.links import Way, instead
 

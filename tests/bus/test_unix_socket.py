@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from cumulet.agent.agent import Agent
+from cumulet.agent.fence import MemoryFence
 from cumulet.bus.unix_socket import UnixSocketLink, serve_agent
 from cumulet.clock import SystemClock
+from cumulet.drivers.simulated.driver import SimulatedDriver, World
 from cumulet.host import messages as m
-from cumulet.host.agent import Agent, MemoryFence
 from cumulet.host.driver import GuestState
-from cumulet.host.simulated import SimulatedDriver, World
 from cumulet.settings import Settings
 
 SOCKET = Path("agent.sock")

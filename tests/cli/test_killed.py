@@ -18,8 +18,8 @@ import msgspec
 
 from cumulet.cli.client import Persona, credentials_of, https, log_in
 from cumulet.db.engine import Database
+from cumulet.drivers.simulated.driver import SimulatedGuest
 from cumulet.host.driver import GuestState
-from cumulet.host.simulated import SimulatedGuest
 from cumulet.testing import agreement
 
 from .conftest import Up, up

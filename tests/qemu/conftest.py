@@ -18,6 +18,8 @@ import msgspec
 import pytest
 
 from cumulet.ca import CertificateAuthority
+from cumulet.drivers.qemu.driver import QemuDriver
+from cumulet.drivers.qemu.facts import QemuFacts, QemuMissing, probe
 from cumulet.host.driver import (
     DriverError,
     Guest,
@@ -27,8 +29,6 @@ from cumulet.host.driver import (
     MigrationPhase,
     MigrationProgress,
 )
-from cumulet.host.qemu.driver import QemuDriver
-from cumulet.host.qemu.facts import QemuFacts, QemuMissing, probe
 from cumulet.image import tiny
 
 PARAMETERS = MigrationParameters(bandwidth_mib_s=1024, downtime_limit_ms=300, copy_disk=True)

@@ -18,8 +18,8 @@ from typing import Any
 
 import msgspec
 
+from cumulet.agent.watchdog import AGENT_LOCK
 from cumulet.cli.client import Answer, Persona, credentials_of, https, log_in
-from cumulet.host.watchdog import AGENT_LOCK
 
 HOSTS = ("host1", "host2")
 SERVERS = "/compute/v2.1/servers"

@@ -10,8 +10,8 @@ import subprocess
 import msgspec
 import pytest
 
+from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.host.driver import DriverError, GuestState, MigrationPhase
-from cumulet.host.qemu.driver import QemuDriver
 from cumulet.image.tiny import RECORD_AREA_OFFSET, RECORD_BYTES, RECORD_COUNT, newest_record
 
 from .conftest import PARAMETERS, Rig, follow, newest, runs_on, until

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from cumulet.drivers.qemu.sandbox import UIDS, Sandbox
 from cumulet.host.driver import DriverError, GuestState
-from cumulet.host.qemu.sandbox import UIDS, Sandbox
 
 from .conftest import PARAMETERS, Rig, follow
 
@@ -185,7 +185,7 @@ def _unreachable(uid: int, interpreter: str, packages: str) -> str | None:
             "--clear-groups",
             interpreter,
             "-c",
-            "import cumulet.host.qemu.driver",
+            "import cumulet.drivers.qemu.driver",
         ],
         env={"PYTHONPATH": packages, "PATH": "/usr/bin:/bin"},
         capture_output=True,

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.host.driver import Image
-from cumulet.host.qemu.facts import QemuFacts
 
 from . import crash_results, userfaultfd
 from .crash_cloud import HOSTS, CrashCloud, Sight, kill, until

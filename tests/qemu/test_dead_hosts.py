@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.host.driver import Image
-from cumulet.host.qemu.facts import QemuFacts
 
 from .crash_cloud import BOOT_SECONDS, HOSTS, CrashCloud, kill, until
 from .crash_judgement import Records, judge_alive, settle

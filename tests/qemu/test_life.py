@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.host.driver import DriverError, GuestState, Image, MigrationPhase, Nic
-from cumulet.host.qemu.driver import QemuDriver
 
 from .conftest import SLOW, Rig, follow, gone, guest_of, newest, printed, runs_on, until
 

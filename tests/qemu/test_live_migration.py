@@ -12,10 +12,10 @@ import msgspec
 import pytest
 
 from cumulet.ca import CertificateAuthority
+from cumulet.drivers.qemu.driver import QemuDriver
+from cumulet.drivers.qemu.process import identify
+from cumulet.drivers.qemu.qmp import Qmp
 from cumulet.host.driver import DriverError, Endpoint, GuestState, MigrationPhase
-from cumulet.host.qemu.driver import QemuDriver
-from cumulet.host.qemu.process import identify
-from cumulet.host.qemu.qmp import Qmp
 from cumulet.image.tiny import RECORD_AREA_OFFSET, RECORD_BYTES, RECORD_COUNT, newest_record
 
 from .conftest import PARAMETERS, SLOW, Rig, follow, gone, newest, runs_on, until, wire

@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
+from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.host.driver import DriverError, GuestState, MigrationPhase
-from cumulet.host.qemu.driver import QemuDriver
 
 from . import userfaultfd
 from .conftest import PATIENCE_SECONDS, SLOW, Rig, Wire, follow, newest, runs_on, until, wire

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.host.driver import Image
-from cumulet.host.qemu.facts import QemuFacts
 
 from .crash_cloud import BOOT_SECONDS, HOSTS, CrashCloud, until
 from .crash_judgement import Records, judge_alive, settle

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import cumulet.testing
+from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.host.driver import GuestState, Image
-from cumulet.host.qemu.facts import QemuFacts
 from tests.api.test_live_migration import create_pair, host_of, last_migration, leftovers, other
 
 pytestmark = pytest.mark.qemu

@@ -7,8 +7,8 @@ import sys
 import uuid
 from pathlib import Path
 
+from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.host.driver import Guest, GuestState
-from cumulet.host.qemu.driver import QemuDriver
 
 
 async def main(state: Path) -> None:

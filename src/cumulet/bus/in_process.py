@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from cumulet.host.agent import Agent
+from cumulet.host.link import Answers
 from cumulet.host.messages import Message
 
 
 class InProcessLink:
-    """A `host.client.Link` to an agent in this process."""
+    """A `host.link.Link` to an agent in this process."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Answers) -> None:
         self._agent = agent
 
     async def send(self, message: Message) -> Any:
         return await self._agent.handle(message)
 
     async def close(self) -> None:
-        await self._agent.driver.close()
+        await self._agent.close()

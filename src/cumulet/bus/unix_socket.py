@@ -8,39 +8,18 @@ new one.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import logging
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from cumulet.host import codec
 from cumulet.host import messages as m
-from cumulet.host.agent import Agent
-
-log = logging.getLogger(__name__)
+from cumulet.host.codec import Answer, Request
+from cumulet.host.link import Answers
 
 FRAME_LIMIT = 4 * 1024 * 1024
-
-
-class Request(msgspec.Struct, frozen=True):
-    number: int
-    message: m.Message
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """`error` is a class of `messages`, by name; `value` the verb's answer as builtins (bytes as base64)."""
-
-    number: int
-    value: Any = None
-    error: str | None = None
-    text: str = ""
-
-
-_ERRORS = {cls.__name__: cls for cls in (m.VerbFailed, m.StaleGeneration, m.HostError)}
-_requests = msgspec.json.Decoder(Request)
-_answers = msgspec.json.Decoder(Answer)
 
 
 async def read_frame(reader: asyncio.StreamReader) -> bytes:
@@ -55,7 +34,7 @@ def write_frame(writer: asyncio.StreamWriter, payload: bytes) -> None:
 
 
 class UnixSocketLink:
-    """A `host.client.Link` that connects to an agent's socket when it has something to say."""
+    """A `host.link.Link` that connects to an agent's socket when it has something to say."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -72,21 +51,14 @@ class UnixSocketLink:
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
         try:
-            write_frame(writer, msgspec.json.encode(Request(number, message)))
+            write_frame(writer, codec.encode(Request(number, message)))
             await writer.drain()
             answer = await future
         except OSError as error:
             raise m.HostUnreachable(f"connection to agent lost: {error}") from error
         finally:
             self._waiting.pop(number, None)
-        if answer.error is not None:
-            raise _ERRORS.get(answer.error, m.HostError)(answer.text)
-        expected = m.ANSWERS.get(type(message))
-        if expected is None:
-            return None
-        if expected is bytes:
-            return base64.b64decode(answer.value)
-        return msgspec.convert(answer.value, expected)
+        return codec.value_of(answer, message)
 
     async def _connected(self) -> asyncio.StreamWriter:
         async with self._connecting:
@@ -101,7 +73,7 @@ class UnixSocketLink:
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
-                answer = _answers.decode(await read_frame(reader))
+                answer = codec.decode_answer(await read_frame(reader))
                 future = self._waiting.get(answer.number)
                 if future is not None and not future.done():
                     future.set_result(answer)
@@ -122,29 +94,20 @@ class UnixSocketLink:
                 await self._writer.wait_closed()
 
 
-async def serve_agent(agent: Agent, path: Path) -> asyncio.Server:
+async def serve_agent(agent: Answers, path: Path) -> asyncio.Server:
     """Listen on `path` (its directory is 0700) and answer with `agent`."""
     path.unlink(missing_ok=True)
 
     async def answer(writer: asyncio.StreamWriter, request: Request) -> None:
-        try:
-            value = await agent.handle(request.message)
-            if isinstance(value, bytes):
-                value = base64.b64encode(value).decode()
-            reply = Answer(request.number, value)
-        except m.HostError as error:
-            reply = Answer(request.number, error=type(error).__name__, text=str(error))
-        except Exception as error:
-            log.exception("%s failed", type(request.message).__name__)
-            reply = Answer(request.number, error="VerbFailed", text=f"{type(error).__name__}: {error}")
+        reply = await codec.answer(agent, request)
         if not writer.is_closing():
-            write_frame(writer, msgspec.json.encode(reply))
+            write_frame(writer, codec.encode(reply))
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         work: set[asyncio.Task[None]] = set()
         try:
             while True:
-                request = _requests.decode(await read_frame(reader))
+                request = codec.decode_request(await read_frame(reader))
                 task = asyncio.create_task(answer(writer, request))
                 work.add(task)
                 task.add_done_callback(work.discard)

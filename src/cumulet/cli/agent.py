@@ -28,7 +28,8 @@ def agent(*, name: str, state: Path, tls: Path, socket: Path, address: str, leas
     `cumulet up --driver qemu` starts one for each host. It does what commands with a current generation say, on its
     own host only; it holds no database and no cloud credentials. Its guests go on when it ends.
     """
-    from cumulet.host.process import AgentPlace, run_agent
+    from cumulet.fleet.local_agents import AgentPlace
+    from cumulet.processes.agent import run_agent
 
     # Ctrl-C reaches every process of the terminal; whether guests stay is for `up` to say, which then closes our input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

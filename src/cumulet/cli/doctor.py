@@ -54,9 +54,9 @@ def _findings() -> Iterator[Finding]:
 
 
 async def _hypervisor() -> list[Finding]:
+    from cumulet.drivers.qemu.facts import QemuMissing, post_copy_problem, probe
+    from cumulet.drivers.qemu.sandbox import Sandbox
     from cumulet.host.driver import DriverError
-    from cumulet.host.qemu.facts import QemuMissing, post_copy_problem, probe
-    from cumulet.host.qemu.sandbox import Sandbox
 
     try:
         facts = await probe()

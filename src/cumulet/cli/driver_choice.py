@@ -42,7 +42,7 @@ def qemu_problem() -> str | None:
     """Why QEMU cannot be used here, None where it can: by asking it, which takes about a second."""
     if shutil.which("qemu-system-x86_64") is None:
         return "there is no qemu-system-x86_64 here"  # Said at once: without QEMU a cloud starts in a second.
-    from cumulet.host.qemu.facts import QemuMissing, probe
+    from cumulet.drivers.qemu.facts import QemuMissing, probe
 
     try:
         asyncio.run(probe())

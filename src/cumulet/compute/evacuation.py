@@ -1,7 +1,7 @@
 """Evacuation: start a server of a dead host on another one, from its image, for an administrator.
 
 Theory of operation. The server may only run elsewhere once it cannot run where it was: an administrator has said that
-the host is fenced (`force-down`), or its lease has run out and its watchdog has stopped its guests (`host.watchdog`).
+the host is fenced (`force-down`), or its lease has run out and its watchdog has stopped its guests (`agent.watchdog`).
 Silence alone is neither, and is refused. The destination's guest is made but not started above the line; the line is
 the one statement that moves ownership; only below it the guest is told to run. What is left on the source belongs to
 another host from then on, and is destroyed when that host is back, before anything else (`compute.drift`).

@@ -70,7 +70,7 @@ def is_up(tx: Tx, name: str) -> bool:
 
 def is_fenced(tx: Tx, name: str, settings: Settings) -> bool:
     """Whether its guests cannot run for certain, which is more than that it does not answer: an administrator says so,
-    or its lease has run out (`host.lease`) and its watchdog has stopped them."""
+    or its lease has run out (`agent.lease`) and its watchdog has stopped them."""
     row = tx.first(_STATE, {"of_name": name})
     return row is not None and (row.forced_down or (settings.fence_silent_hosts and not row.up))
 

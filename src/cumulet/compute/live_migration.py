@@ -8,7 +8,7 @@ sent and is never told to run, so going on may always let the destination run. T
 two it is, and hosts refuse commands of earlier generations, so no late message can undo the decision. What became of a
 call that failed is not inferred: hypervisors are asked. In post-copy the same line is crossed while some of the memory
 is still at the source, and the source is kept until that has come. How a copy is followed is `compute.copying`, what
-post-copy needs beside it `compute.post_copy`; what hypervisors do is `host.qemu.live_migration_*`.
+post-copy needs beside it `compute.post_copy`; what hypervisors do is `drivers.qemu.live_migration_*`.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from cumulet.clock import Clock
 from cumulet.compute import drift, findings, leftovers
 from cumulet.compute import hosts as host_records
 from cumulet.db.engine import Database, Tx
+from cumulet.fleet.hosts import Hosts
 from cumulet.host import messages as m
-from cumulet.host.client import Hosts
 from cumulet.periodic import Periodic
 from cumulet.settings import Settings
 
@@ -126,7 +126,7 @@ class HostWatch:
             self._heard[name] = question
 
     async def _renew_lease(self, name: str) -> int | None:
-        """See `host.lease`. The host counts from before its answer, we from when we have heard it, and add a margin.
+        """See `agent.lease`. The host counts from before its answer, we from when we have heard it, and add a margin.
 
         The number of the question that was answered; what the host learns of that, and when, is decided by the caller.
         """

@@ -107,7 +107,7 @@ class Context(Protocol):
     def subject(self) -> str: ...
     @property
     def hosts(self) -> Any:
-        """`host.client.Hosts`."""
+        """`fleet.hosts.Hosts`."""
         ...
 
     @property

@@ -132,7 +132,7 @@ class AskFacts(Question, frozen=True, tag="facts"):
 
 
 class RenewLease(Question, frozen=True, tag="renew-lease"):
-    """`heard`: the newest question of this session whose answer was heard. See `host.lease`."""
+    """`heard`: the newest question of this session whose answer was heard. See `agent.lease`."""
 
     session: str
     number: int

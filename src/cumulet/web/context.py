@@ -34,7 +34,7 @@ class Cloud(msgspec.Struct, frozen=True, kw_only=True):
     state_dir: Path
     wake: Wake
     hosts: Any
-    """`host.client.Hosts`: questions to host agents (console output, diagnostics)."""
+    """`fleet.hosts.Hosts`: questions to host agents (console output, diagnostics)."""
     identity: Any
     """`identity.service.Identity`: keys, token cache, password pool, login limiter."""
     policy: Any

@@ -15,8 +15,8 @@ from cumulet.compute.sagas import SAGAS
 from cumulet.conductor.reconcilers import HostWatch, Leftovers
 from cumulet.conductor.runner import Runner
 from cumulet.db.engine import Tx
-from cumulet.host.client import Hosts
-from cumulet.host.simulated import World
+from cumulet.drivers.simulated.driver import World
+from cumulet.fleet.hosts import Hosts
 from cumulet.settings import Settings
 from cumulet.testing.simulation.database import FOR_THE_API
 from cumulet.testing.simulation.faults import Weather

@@ -19,7 +19,7 @@ from cumulet.cloud import load_services
 from cumulet.compute import drift
 from cumulet.compute.store import flavors
 from cumulet.db import schema
-from cumulet.host.client import Hosts
+from cumulet.fleet.hosts import Hosts
 from cumulet.image import store as image_store
 from cumulet.settings import Settings
 from cumulet.testing.simulation.database import SimulatedDatabase

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from cumulet.drivers.simulated.copy import Copy
+from cumulet.drivers.simulated.driver import SimulatedDriver, SimulatedGuest
 from cumulet.host.driver import DriverError, Endpoint, Guest, GuestState, MigrationParameters, MigrationPhase
-from cumulet.host.simulated import SimulatedDriver, SimulatedGuest
-from cumulet.host.simulated_copy import Copy
 from cumulet.testing.simulation.faults import Weather
 
 MONITOR_SECONDS = 5.0

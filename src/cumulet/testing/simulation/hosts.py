@@ -7,9 +7,10 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from cumulet.agent.agent import Agent
+from cumulet.agent.fence import MemoryFence
+from cumulet.agent.lease import Lease
 from cumulet.host import messages as m
-from cumulet.host.agent import Agent, MemoryFence
-from cumulet.host.lease import Lease
 from cumulet.testing.simulation.faults import Weather
 from cumulet.testing.simulation.fragile import FragileDriver, UnreliableDriver
 from cumulet.testing.simulation.virtual_time import VirtualLoop
@@ -23,7 +24,7 @@ CONNECTION_LOST_SECONDS = 2.0
 
 
 class Watchdog:
-    """As `host.watchdog`: what ends when the lease does, whatever the agent does. It is also the lease's note.
+    """As `agent.watchdog`: what ends when the lease does, whatever the agent does. It is also the lease's note.
 
     Time is the machine's own, which runs a little fast or slow. It looks as seldom as it may: late, and not too late.
     """
@@ -65,7 +66,7 @@ class Watchdog:
 
 
 class SimulatedLease(Lease):
-    """`host.lease.Lease`, whose notes cost no time."""
+    """`agent.lease.Lease`, whose notes cost no time."""
 
     async def renew(self, session: str, number: int, heard: int | None) -> None:
         self.asked(session, number, heard)
@@ -180,7 +181,7 @@ class Machine:
 
 
 class UnreliableLink:
-    """`host.client.Link`: delays, loses, repeats, reorders; a partition loses everything both ways."""
+    """`host.link.Link`: delays, loses, repeats, reorders; a partition loses everything both ways."""
 
     def __init__(self, machine: Machine, weather: Weather, random: Random) -> None:
         self._machine = machine

@@ -12,6 +12,8 @@ from unittest import mock
 import msgspec
 import sqlalchemy as sa
 
+from cumulet.agent.agent import Agent
+from cumulet.agent.lease import Lease
 from cumulet.compute import boot, drift, evacuation, live_migration, moves, operations, post_copy, scheduler
 from cumulet.compute import hosts as host_records
 from cumulet.compute.live_migration import LIVE_MIGRATION, LiveMigration
@@ -24,8 +26,6 @@ from cumulet.conductor.saga import Context, Final, Saga, Step, StepFailed, nothi
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest
 from cumulet.host import messages as m
-from cumulet.host.agent import Agent
-from cumulet.host.lease import Lease
 from cumulet.placement import allocations as placement
 from cumulet.testing.simulation.hosts import Machine
 

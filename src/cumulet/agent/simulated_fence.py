@@ -1,0 +1,37 @@
+"""The fence of a simulated host: kept in a file like its guests, so that both outlive the process, and no more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cumulet.agent.fence import NEVER_SEEN, Mark
+
+
+class SimulatedFence:
+    """A file that only grows: a line for every generation accepted, the last line of a guest counts.
+
+    Nothing is fsynced. Should the real machine fail, its commands under way are gone with it: nothing is left to fence.
+    """
+
+    def __init__(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._known: dict[str, Mark] = {}
+        if file.exists():
+            # What follows the last newline was being written when the process died, so nothing was admitted by it.
+            for line in file.read_text().split("\n")[:-1]:
+                server_id, _, mark = line.partition(" ")
+                self._known[server_id] = Mark.parse(mark)
+            fresh = file.with_suffix(".new")
+            fresh.write_text("".join(f"{server_id} {mark.text}\n" for server_id, mark in self._known.items()))
+            fresh.replace(file)
+        self._file = open(file, "ab", buffering=0)  # noqa: SIM115 - as long as the host lives
+
+    def mark(self, server_id: str) -> Mark:
+        return self._known.get(server_id, NEVER_SEEN)
+
+    def known(self) -> dict[str, int]:
+        return {server_id: mark.generation for server_id, mark in self._known.items()}
+
+    def set_mark(self, server_id: str, mark: Mark) -> None:
+        self._file.write(f"{server_id} {mark.text}\n".encode())
+        self._known[server_id] = mark

@@ -1,0 +1,145 @@
+"""A host's watchdog: a tiny process that kills the host's guests when its lease has run out, whatever the agent does.
+
+It kills the agent first: what that was told while there was a lease, it might finish, and start a guest, without one.
+It shares nothing with the agent but files: the lease it reads, and what each guest's process noted about itself. The
+agent starts one whenever there is none, and it ends when there is nothing left to watch: no lease, no guest, no agent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from cumulet.agent import lease
+from cumulet.drivers.qemu import process
+from cumulet.drivers.qemu.record import ProcessId, folders
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.2
+START_SECONDS = 10.0
+LOCK = "watchdog.lock"
+AGENT_LOCK = "agent.lock"
+
+
+def watch(state: Path) -> None:
+    """Be the watchdog of the host whose agent keeps its things in `state`, unless there is one."""
+    with _lock(state / LOCK, seconds=START_SECONDS) as alone:
+        had_lease = False
+        while alone:
+            left = lease.seconds_left(lease_file(state))
+            if left > 0:
+                had_lease = True
+            else:
+                if had_lease and kill_agent(state):
+                    log.warning("the lease has run out: the agent killed, with what it was at")
+                had_lease = False
+                killed = kill_guests(state)
+                if killed:
+                    log.warning("the lease has run out: %s guests killed", killed)
+                elif not _is_locked(state / AGENT_LOCK):
+                    return
+            time.sleep(min(left, LOOK_SECONDS) if left > 0 else LOOK_SECONDS)
+
+
+def lease_file(state: Path) -> Path:
+    return state / "lease.json"
+
+
+def note_agent(state: Path) -> None:
+    """The agent of this host, which holds its lock, says who it is."""
+    identity = process.identify(os.getpid())
+    (state / AGENT_LOCK).write_bytes(msgspec.json.encode(identity))
+
+
+def kill_agent(state: Path) -> bool:
+    """SIGKILL to this host's agent, stopped or hung; whether it lived. Whoever keeps it starts the next one."""
+    try:
+        noted = msgspec.json.decode((state / AGENT_LOCK).read_bytes(), type=ProcessId)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return False
+    return _kill(noted)
+
+
+def kill_guests(state: Path) -> int:
+    """SIGKILL to every guest's process of this host, stopped or hung; how many lived."""
+    noted = (folder.read_process() for folder in folders(state / "qemu" / "guests"))
+    return sum(_kill(guest) for guest in noted if guest is not None)
+
+
+def _kill(noted: ProcessId) -> bool:
+    """Exactly this process, and no later one with its number."""
+    with contextlib.suppress(ProcessLookupError):
+        handle = os.pidfd_open(noted.pid)
+        try:
+            if process.identify(noted.pid) == noted:
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+                return True
+        finally:
+            os.close(handle)
+    return False
+
+
+@contextlib.contextmanager
+def _lock(path: Path, *, seconds: float = 0.0) -> Iterator[bool]:
+    """True where it could be had within this time; then nobody else has it until the block ends."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        yield _acquire(held, time.monotonic() + seconds)
+    finally:
+        os.close(held)
+
+
+def _acquire(held: int, deadline: float) -> bool:
+    """Who only asks whether it is locked holds it for a moment, so whoever means it tries again."""
+    while True:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
+
+
+def _is_locked(path: Path) -> bool:
+    with _lock(path) as free:
+        return not free
+
+
+def is_watched(state: Path) -> bool:
+    return _is_locked(state / LOCK)
+
+
+def ensure(state: Path) -> None:
+    """Return once a watchdog lives; start one, in a session of its own, where none does. Raises TimeoutError."""
+    if is_watched(state):
+        return
+    subprocess.Popen(
+        [sys.executable, "-m", "cumulet.agent.watchdog", str(state)], stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + START_SECONDS
+    while not is_watched(state):
+        if time.monotonic() > deadline:
+            raise TimeoutError("the watchdog does not start")
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="watchdog: %(message)s")
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("-1000")
+    watch(Path(sys.argv[1]))

@@ -1,0 +1,80 @@
+"""After a restart of the agent: find the guests that went on without it, and pick up what it had begun."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import msgspec
+
+from cumulet.drivers.qemu.host import QemuHost
+from cumulet.drivers.qemu.live_migration_destination import end_unless_used, withdraw_when_whole
+from cumulet.drivers.qemu.live_migration_source import carry
+from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role, folders
+from cumulet.host.driver import DriverError, GuestReport, GuestState
+
+_REPORT_SECONDS = 3.0
+
+
+async def adopt_all(host: QemuHost) -> None:
+    """Connect to every living guest and start its background work again. Decides nothing."""
+    await asyncio.gather(*(_adopt(host, folder) for folder in folders(host.guests)))
+
+
+async def _adopt(host: QemuHost, folder: GuestFolder) -> None:
+    record = folder.read()
+    if record is None:
+        return
+    host.sandbox.keep_uid(record.uid, folder.path)
+    hypervisor = host.hypervisor(folder.server_id)
+    if hypervisor is None:
+        return
+    with contextlib.suppress(DriverError):  # One that hangs now is seen by whoever observes it.
+        run_state = await hypervisor.run_state()
+        await hypervisor.learn_migration()
+        if record.role is Role.OWN and hypervisor.migration == "completed" and run_state != "postmigrate":
+            hypervisor.migration = "none"  # That was the move by which it came here.
+        record = _mended(folder, record, run_state)
+    if record.copy is not None and record.copy.outcome is None:
+        host.start_task(folder.server_id, "copy", carry(host, folder.server_id))
+    if hypervisor.migration == "postcopy-active" and record.role is Role.OWN and record.copy is None:
+        host.start_task(folder.server_id, "withdraw-tls", withdraw_when_whole(host, hypervisor))
+    if record.role is Role.INCOMING:
+        host.start_task(folder.server_id, "listen-limit", end_unless_used(host, folder.server_id))
+
+
+def _mended(folder: GuestFolder, record: GuestRecord, run_state: str) -> GuestRecord:
+    """A guest that runs was told to: a record that a crash left behind follows it."""
+    if run_state != "running":
+        return record
+    mended = record
+    if record.role is Role.INCOMING:
+        mended = msgspec.structs.replace(mended, role=Role.OWN, incoming=None)
+    if record.intent is not Intent.STOPPED:
+        mended = msgspec.structs.replace(mended, intent=Intent.RUNNING)
+    if mended != record:
+        folder.write(mended)
+    return mended
+
+
+async def reports(host: QemuHost) -> list[GuestReport]:
+    """Every guest with a folder here, in bounded time: one that hangs must not make the whole host seem silent."""
+    return await asyncio.gather(*(_report(host, folder) for folder in folders(host.guests)))
+
+
+async def _report(host: QemuHost, folder: GuestFolder) -> GuestReport:
+    """One whose hypervisor hangs is reported by the fact that its process exists."""
+    record = folder.read()
+    if record is None:
+        return GuestReport(server_id=folder.server_id, state=GuestState.CRASHED, generation=0)
+    hypervisor = host.hypervisor(folder.server_id)
+    try:
+        if hypervisor is not None and hypervisor.behind:
+            raise TimeoutError  # Questions must not pile up before the commands that matter.
+        async with asyncio.timeout(_REPORT_SECONDS):
+            state = await host.observe(folder.server_id)
+    except (DriverError, TimeoutError):
+        state = GuestState.PAUSED if record.user_paused else GuestState.RUNNING
+        if record.role is Role.INCOMING:
+            state = GuestState.INCOMING
+    return GuestReport(server_id=folder.server_id, state=state, generation=0)

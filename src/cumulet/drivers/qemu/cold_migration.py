@@ -1,0 +1,63 @@
+"""Cold migration: a stopped guest stands by in a process that never runs on, and is copied as a live one would be.
+
+So the disk goes the one way that is confined and proven, over the same mutual TLS; the memory that goes with it is of a
+machine that was switched on and off at once, and is thrown away at the destination (`take_in`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
+from cumulet.drivers.qemu.live_migration_destination import finish_incoming
+from cumulet.drivers.qemu.record import GuestRecord, Intent, Role
+from cumulet.host.driver import DriverError, Guest
+
+
+async def stand_by(host: QemuHost, server_id: str) -> None:
+    async with host.lock(server_id):
+        record = host.record(server_id)
+        hypervisor = host.hypervisor(server_id)
+        if record.standing_by and hypervisor is not None:
+            return
+        refuse_while_moving(record)
+        if record.intent is not Intent.STOPPED:
+            raise DriverError("NOT_STOPPED: only a stopped guest stands by")
+        if hypervisor is not None:
+            await hypervisor.quit()
+        folder = host.folder(server_id)
+        record = msgspec.structs.replace(record, user_paused=True, copy=None, incoming=None)
+        folder.write(record)
+        hypervisor = await host.launch(folder, record, incoming=False)
+        # QEMU copies no machine that was never switched on. Both commands go out together: no guest code matters here.
+        await asyncio.gather(hypervisor.ask("cont"), hypervisor.ask("stop"))
+
+
+async def stand_down(host: QemuHost, server_id: str) -> None:
+    async with host.lock(server_id):
+        record = host.record(server_id)
+        if not record.standing_by:
+            return
+        host.stop_tasks(server_id)
+        hypervisor = host.hypervisor(server_id)
+        if hypervisor is not None:
+            await hypervisor.quit()
+        host.folder(server_id).write(msgspec.structs.replace(record, user_paused=False, copy=None))
+
+
+async def take_in(host: QemuHost, guest: Guest) -> None:
+    """The order is for crashes: as long as the record says `incoming`, all of this may be done again."""
+    async with host.lock(guest.server_id):
+        record = host.record(guest.server_id)
+        if record.role is Role.OWN and (record.intent is not Intent.STOPPED or record.standing_by):
+            raise DriverError("NOT_STOPPED: the guest lives on this host")
+        folder = host.folder(guest.server_id)
+        hypervisor = host.hypervisor(guest.server_id)
+        if record.role is Role.INCOMING and hypervisor is not None:
+            await finish_incoming(hypervisor)
+            host.stop_tasks(guest.server_id)
+            await hypervisor.quit()
+        await host.disks.grow(guest, folder, record.uid)
+        folder.write(GuestRecord(guest=guest, uid=record.uid, role=Role.OWN, intent=Intent.STOPPED))

@@ -1,0 +1,186 @@
+"""The QEMU driver: `host.driver.Driver` over real guests. Each verb's work is in the file of its feature."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from cumulet.drivers.qemu import (
+    adoption,
+    cold_migration,
+    life,
+    live_migration_destination,
+    live_migration_source,
+    suspension,
+)
+from cumulet.drivers.qemu.disks import Disks
+from cumulet.drivers.qemu.facts import QemuFacts, post_copy_problem, probe
+from cumulet.drivers.qemu.host import QemuHost
+from cumulet.drivers.qemu.sandbox import Sandbox
+from cumulet.drivers.qemu.tls import TransportSecurity
+from cumulet.host.driver import (
+    Endpoint,
+    Guest,
+    GuestReport,
+    GuestState,
+    HostFacts,
+    MigrationParameters,
+    MigrationPhase,
+    MigrationProgress,
+)
+
+_LISTEN_SECONDS = 60.0
+
+
+class QemuDriver:
+    """Made by `open`. Two of them on one machine need two names and two state folders."""
+
+    def __init__(self, host: QemuHost) -> None:
+        self._host = host
+
+    @classmethod
+    async def open(
+        cls,
+        *,
+        name: str,
+        state: Path,
+        tls: Path,
+        address: str = "127.0.0.1",
+        facts: QemuFacts | None = None,
+        listen_seconds: float = _LISTEN_SECONDS,
+    ) -> QemuDriver:
+        """Find out what QEMU can do (unless told), adopt the guests that live. Raises `QemuMissing`, `DriverError`.
+
+        `tls` holds this host's certificates (`CertificateAuthority.issue_host`); `address` is where migrations connect.
+        """
+        state = state.absolute()
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        facts = facts or await probe()
+        sandbox = Sandbox(host=name)
+        await sandbox.probe()
+        host = QemuHost(
+            name=name,
+            address=address,
+            state=state,
+            facts=facts,
+            sandbox=sandbox,
+            disks=Disks(images=state / "images", qemu_img=facts.qemu_img, sandbox=sandbox),
+            tls=TransportSecurity(folder=tls, sandbox=sandbox),
+            listen_seconds=listen_seconds,
+        )
+        await adoption.adopt_all(host)
+        return cls(host)
+
+    async def facts(self) -> HostFacts:
+        host = self._host
+        memory_kib = int(Path("/proc/meminfo").read_text().split("MemTotal:")[1].split()[0])
+        return HostFacts(
+            name=host.name,
+            driver="qemu",
+            hypervisor_type="QEMU",
+            hypervisor_version=host.facts.version_number,
+            vcpus=os.cpu_count() or 1,
+            memory_mib=memory_kib >> 10,
+            disk_gib=shutil.disk_usage(host.state).total >> 30,
+            cpu_models=host.facts.cpu_models,
+            machine_types=host.facts.machine_types,
+            features=(
+                "local-disk",
+                "config-drive",
+                "suspend",
+                host.facts.accelerator,
+                *(["post-copy"] if post_copy_problem(host.facts) is None else []),
+            ),
+            address=host.address,
+            booted_at_us=int(Path("/proc/stat").read_text().split("btime")[1].split()[0]) * 1_000_000,
+        )
+
+    async def guests(self) -> list[GuestReport]:
+        return await adoption.reports(self._host)
+
+    async def observe(self, server_id: str) -> GuestState:
+        return await self._host.observe(server_id)
+
+    async def create(self, guest: Guest, *, run: bool = True) -> Guest:
+        return await life.create(self._host, guest, run=run)
+
+    async def destroy(self, server_id: str) -> None:
+        await life.destroy(self._host, server_id)
+
+    async def start(self, server_id: str) -> None:
+        await life.start(self._host, server_id)
+
+    async def stop(self, server_id: str, *, grace_seconds: float) -> None:
+        await life.stop(self._host, server_id, grace_seconds=grace_seconds)
+
+    async def reboot(self, server_id: str, *, hard: bool) -> None:
+        await life.reboot(self._host, server_id, hard=hard)
+
+    async def pause(self, server_id: str) -> None:
+        await life.pause(self._host, server_id)
+
+    async def unpause(self, server_id: str) -> None:
+        await life.unpause(self._host, server_id)
+
+    async def suspend(self, server_id: str) -> None:
+        await suspension.suspend(self._host, server_id)
+
+    async def resume(self, server_id: str) -> None:
+        await suspension.resume(self._host, server_id)
+
+    async def console_output(self, server_id: str, *, max_bytes: int) -> bytes:
+        return await life.console_output(self._host, server_id, max_bytes=max_bytes)
+
+    async def diagnostics(self, server_id: str) -> dict[str, int | str]:
+        return await life.diagnostics(self._host, server_id)
+
+    async def prepare_incoming(self, guest: Guest, *, source_host: str, parameters: MigrationParameters) -> Endpoint:
+        return await live_migration_destination.prepare_incoming(
+            self._host, guest, source_host=source_host, parameters=parameters
+        )
+
+    async def resume_destination(self, server_id: str) -> None:
+        await live_migration_destination.resume_destination(self._host, server_id)
+
+    async def arrival(self, server_id: str) -> MigrationPhase:
+        return await live_migration_destination.arrival(self._host, server_id)
+
+    async def recover_incoming(self, server_id: str) -> Endpoint:
+        return await live_migration_destination.recover_incoming(self._host, server_id)
+
+    async def recover_copy(self, server_id: str, endpoint: Endpoint) -> None:
+        await live_migration_source.recover_copy(self._host, server_id, endpoint)
+
+    async def give_up_memory(self, server_id: str) -> None:
+        await live_migration_destination.give_up_memory(self._host, server_id)
+
+    async def start_copy(self, server_id: str, endpoint: Endpoint, parameters: MigrationParameters) -> None:
+        await live_migration_source.start_copy(self._host, server_id, endpoint, parameters)
+
+    async def copy_progress(self, server_id: str, *, wait_seconds: float, seen: MigrationPhase) -> MigrationProgress:
+        return await live_migration_source.copy_progress(self._host, server_id, wait_seconds=wait_seconds, seen=seen)
+
+    async def force_complete(self, server_id: str) -> None:
+        await live_migration_source.force_complete(self._host, server_id)
+
+    async def begin_post_copy(self, server_id: str) -> None:
+        await live_migration_source.begin_post_copy(self._host, server_id)
+
+    async def cancel_copy(self, server_id: str) -> MigrationProgress:
+        return await live_migration_source.cancel_copy(self._host, server_id)
+
+    async def resume_source(self, server_id: str) -> None:
+        await live_migration_source.resume_source(self._host, server_id)
+
+    async def stand_by(self, server_id: str) -> None:
+        await cold_migration.stand_by(self._host, server_id)
+
+    async def stand_down(self, server_id: str) -> None:
+        await cold_migration.stand_down(self._host, server_id)
+
+    async def take_in(self, guest: Guest) -> None:
+        await cold_migration.take_in(self._host, guest)
+
+    async def close(self) -> None:
+        await self._host.close()

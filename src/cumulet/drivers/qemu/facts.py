@@ -1,0 +1,213 @@
+"""What this machine's QEMU can do, found out by asking and by booting, never by guessing from versions or files."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cumulet.drivers.qemu.qmp import Json
+
+BINARY = "qemu-system-x86_64"
+_MACHINE_FAMILY = "pc-q35-"
+_CPU_MODELS = ("Nehalem", "qemu64")
+"""Best first. A named model that every host of the last fifteen years and QEMU's own emulation offer."""
+
+_NEEDED_CAPABILITIES = {"return-path", "events", "late-block-activate", "pause-before-switchover"}
+_NEEDED_COMMANDS = {"migrate-continue", "blockdev-mirror", "block-export-add", "yank", "ringbuf-read", "job-dismiss"}
+
+# mov dx,0x501; mov al,0x10; out dx,al; hlt: tells the debug-exit device that real code ran in the guest.
+_BOOT_SECTOR = bytes.fromhex("ba0105b010eef4ebfd").ljust(510, b"\0") + b"\x55\xaa"
+_BOOT_SECTOR_STATUS = (0x10 << 1) | 1
+
+
+class QemuMissing(Exception):
+    """No usable QEMU; the message says what is missing and what to install."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QemuFacts:
+    """Answers of `probe`."""
+
+    binary: str
+    qemu_img: str
+    version: tuple[int, int, int]
+    accelerator: str
+    """``kvm`` or ``tcg``."""
+    kvm_problem: str | None
+    """Why KVM is not used, None where it is."""
+    machine_types: tuple[str, ...]
+    """Versioned, newest first."""
+    cpu_models: tuple[str, ...]
+    """Usable here without missing features."""
+    post_copy: bool
+    """Whether this QEMU knows post-copy; whether it may use it is another question, see `post_copy_problem`."""
+
+    @property
+    def machine_type(self) -> str:
+        return self.machine_types[0]
+
+    @property
+    def cpu_model(self) -> str:
+        return next(model for model in _CPU_MODELS if model in self.cpu_models)
+
+    @property
+    def version_number(self) -> int:
+        """As libvirt counts: major * 1,000,000 + minor * 1,000 + micro."""
+        major, minor, micro = self.version
+        return major * 1_000_000 + minor * 1_000 + micro
+
+
+async def probe() -> QemuFacts:
+    """Ask this machine's QEMU. Takes about a second; raises `QemuMissing` with the reason."""
+    binary, qemu_img = shutil.which(BINARY), shutil.which("qemu-img")
+    if binary is None or qemu_img is None:
+        raise QemuMissing("QEMU is not installed (Debian packages: qemu-system-x86 qemu-utils)")
+    answers = await _ask(
+        binary, "tcg", ["query-version", "query-machines", "query-migrate-capabilities", "query-commands"]
+    )
+    version = _object(_object(answers["query-version"])["qemu"])
+    capabilities = {str(entry["capability"]) for entry in _objects(answers["query-migrate-capabilities"])}
+    commands = {str(entry["name"]) for entry in _objects(answers["query-commands"])}
+    lacking = (_NEEDED_CAPABILITIES - capabilities) | (_NEEDED_COMMANDS - commands)
+    if lacking:
+        raise QemuMissing(f"this QEMU is too old: it lacks {', '.join(sorted(lacking))}")
+    machine_types = [str(entry["name"]) for entry in _objects(answers["query-machines"])]
+    machine_types = sorted((name for name in machine_types if name.startswith(_MACHINE_FAMILY)), key=_age, reverse=True)
+    kvm_problem = await _kvm_problem(binary)
+    accelerator = "tcg" if kvm_problem else "kvm"
+    cpu_models = await _usable_cpu_models(binary, accelerator)
+    if not machine_types or not set(_CPU_MODELS) & set(cpu_models):
+        raise QemuMissing("this QEMU has none of the machine types or CPU models that servers need")
+    return QemuFacts(
+        binary=binary,
+        qemu_img=qemu_img,
+        version=(_number(version["major"]), _number(version["minor"]), _number(version["micro"])),
+        accelerator=accelerator,
+        kvm_problem=kvm_problem,
+        machine_types=tuple(machine_types),
+        cpu_models=tuple(cpu_models),
+        post_copy="postcopy-ram" in capabilities,
+    )
+
+
+_USERFAULTFD = Path("/proc/sys/vm/unprivileged_userfaultfd")
+
+
+def post_copy_problem(facts: QemuFacts) -> str | None:
+    """Why guests cannot arrive here in post-copy, None where they can. An administrator may change it at any time.
+
+    A destination fetches missing pages through userfaultfd(2), and guests' processes have no privileges.
+    """
+    if not facts.post_copy:
+        return "this QEMU does not know post-copy"
+    try:
+        allowed = _USERFAULTFD.read_text().strip() == "1"
+    except OSError:
+        return "this kernel has no userfaultfd"
+    return None if allowed else "unprivileged processes may not use userfaultfd (sysctl vm.unprivileged_userfaultfd=1)"
+
+
+async def _kvm_problem(binary: str) -> str | None:
+    """None where KVM runs a guest. A device file proves nothing: nested or crippled KVM opens and then hangs."""
+    if not os.path.exists("/dev/kvm"):
+        return "there is no /dev/kvm (enable virtualization in the firmware, load the kvm module)"
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "this user may not open /dev/kvm (add it to the group kvm)"
+    if os.geteuid() == 0 and os.stat("/dev/kvm").st_mode & 0o060 != 0o060:
+        return "/dev/kvm is for root alone and guests do not run as root (give it to the group kvm, mode 0660)"
+    try:
+        if _CPU_MODELS[-1] not in await _usable_cpu_models(binary, "kvm"):
+            return f"the processor lacks features of even {_CPU_MODELS[-1]}"
+        return None if await _boots(binary) else "KVM opens but does not run a boot sector"
+    except QemuMissing as problem:
+        return f"KVM does not start: {problem}"
+
+
+async def _usable_cpu_models(binary: str, accelerator: str) -> list[str]:
+    answers = await _ask(binary, accelerator, ["query-cpu-definitions"], machine="q35")
+    definitions = _objects(answers["query-cpu-definitions"])
+    return sorted(str(entry["name"]) for entry in definitions if entry.get("unavailable-features") == [])
+
+
+async def _boots(binary: str) -> bool:
+    with tempfile.NamedTemporaryFile(prefix="cumulet-boot-") as sector:
+        Path(sector.name).write_bytes(_BOOT_SECTOR.ljust(1 << 20, b"\0"))
+        drive = {"driver": "raw", "node-name": "d", "file": {"driver": "file", "filename": sector.name}}
+        command = [
+            binary,
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-machine",
+            "q35,accel=kvm",
+            "-m",
+            "16M",
+        ]
+        command += ["-blockdev", json.dumps(drive), "-device", "virtio-blk-pci,drive=d,bootindex=0"]
+        command += ["-device", "isa-debug-exit,iobase=0x501,iosize=1"]
+        status, _ = await _run(command, b"", timeout_s=5.0)
+        return status == _BOOT_SECTOR_STATUS
+
+
+async def _ask(binary: str, accelerator: str, questions: list[str], machine: str = "none") -> dict[str, Json]:
+    command = [binary, "-nodefaults", "-no-user-config", "-display", "none", "-S", "-qmp", "stdio"]
+    command += ["-machine", f"{machine},accel={accelerator}"]
+    messages: list[dict[str, object]] = [{"execute": "qmp_capabilities"}]
+    messages += [{"execute": question, "id": question} for question in questions]
+    messages.append({"execute": "quit"})
+    _, output = await _run(command, "\n".join(json.dumps(message) for message in messages).encode(), timeout_s=15.0)
+    answers: dict[str, Json] = {}
+    for line in output.splitlines():
+        with suppress(ValueError):
+            message = json.loads(line)
+            if isinstance(message, dict) and "return" in message and "id" in message:
+                answers[message["id"]] = message["return"]
+    missing = [question for question in questions if question not in answers]
+    if missing:
+        raise QemuMissing(f"QEMU does not answer {missing[0]}")
+    return answers
+
+
+async def _run(command: list[str], send: bytes, *, timeout_s: float) -> tuple[int | None, bytes]:
+    """Run it to its end, which comes with ours at the latest: who asks may be killed, and QEMU minds no closed pipe."""
+    if shutil.which("setpriv") is None:
+        raise QemuMissing("setpriv is missing: install Debian's package util-linux")
+    command = ["setpriv", "--pdeathsig", "KILL", "--", *command]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(send), timeout_s)
+        return process.returncode, output
+    except TimeoutError:
+        return None, b""
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+def _age(machine_type: str) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdigit() else 0 for part in machine_type.removeprefix(_MACHINE_FAMILY).split("."))
+
+
+def _object(value: Json) -> dict[str, Json]:
+    if not isinstance(value, dict):
+        raise QemuMissing("QEMU answered something unexpected")
+    return value
+
+
+def _objects(value: Json) -> list[dict[str, Json]]:
+    return [_object(entry) for entry in value] if isinstance(value, list) else []
+
+
+def _number(value: Json) -> int:
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,215 @@
+"""What all verbs of the QEMU driver share: this host's facts and folders, its guests' processes, one lock per guest."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cumulet.drivers.qemu import process
+from cumulet.drivers.qemu.command_line import Machine, arguments
+from cumulet.drivers.qemu.disks import Disks
+from cumulet.drivers.qemu.facts import QemuFacts
+from cumulet.drivers.qemu.hypervisor import Hypervisor, monitor_socket
+from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
+from cumulet.drivers.qemu.sandbox import Bounds, Sandbox
+from cumulet.drivers.qemu.tls import TransportSecurity
+from cumulet.host.driver import DriverError, GuestState, MigrationPhase
+
+log = logging.getLogger(__name__)
+
+_START_SECONDS = 30.0
+_OVERHEAD_BYTES = 512 << 20
+"""What QEMU needs beside the guest's memory: translated code, device and migration buffers, page cache of its disk."""
+
+
+@dataclass(slots=True, kw_only=True)
+class QemuHost:
+    """One host. Everything else in this package is functions over it."""
+
+    name: str
+    address: str
+    state: Path
+    facts: QemuFacts
+    sandbox: Sandbox
+    disks: Disks
+    tls: TransportSecurity
+    listen_seconds: float
+    """How long a prepared destination waits for its source."""
+    hypervisors: dict[str, Hypervisor] = field(default_factory=dict)
+    _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
+    _tasks: dict[tuple[str, str], asyncio.Task[None]] = field(default_factory=dict)
+
+    @property
+    def guests(self) -> Path:
+        return self.state / "guests"
+
+    def folder(self, server_id: str) -> GuestFolder:
+        return GuestFolder(self.guests, server_id)
+
+    def lock(self, server_id: str) -> asyncio.Lock:
+        """Held by verbs that change something; observing needs none."""
+        return self._locks.setdefault(server_id, asyncio.Lock())
+
+    def record(self, server_id: str) -> GuestRecord:
+        record = self.folder(server_id).read()
+        if record is None:
+            raise DriverError("ABSENT: this host has no such guest")
+        return record
+
+    def hypervisor(self, server_id: str) -> Hypervisor | None:
+        """The guest's living process; after a restart of the agent, found again by what it noted itself."""
+        known = self.hypervisors.get(server_id)
+        if known is not None and known.alive:
+            return known
+        folder = self.folder(server_id)
+        noted = folder.read_process()
+        if noted is None or not process.alive(noted):
+            return None
+        adopted = Hypervisor(process=noted, monitor=folder.monitors[0])
+        self.hypervisors[server_id] = adopted
+        return adopted
+
+    def running_hypervisor(self, server_id: str) -> Hypervisor:
+        hypervisor = self.hypervisor(server_id)
+        if hypervisor is None:
+            raise DriverError("NOT_RUNNING: the guest has no process")
+        return hypervisor
+
+    async def launch(self, folder: GuestFolder, record: GuestRecord, *, incoming: bool) -> Hypervisor:
+        """Start the guest's QEMU, stopped. Returns once its monitor answers; raises with its last words if it ends."""
+        guest = record.guest
+        if guest.machine_type not in self.facts.machine_types:
+            raise DriverError(f"MACHINE_TYPE: this host's QEMU has no {guest.machine_type}")
+        if guest.cpu_model not in self.facts.cpu_models:
+            raise DriverError(f"CPU_MODEL: this host has not all features of {guest.cpu_model}")
+        sockets = [monitor_socket(path) for path in folder.monitors]
+        machine = Machine(
+            binary=self.facts.binary,
+            accelerator=self.facts.accelerator,
+            folder=self.sandbox.folder_inside(folder),
+            monitor_fds=(3, 4),
+            incoming=incoming,
+            config_drive=folder.config_drive.exists(),
+        )
+        try:
+            started = self.sandbox.start(
+                arguments(guest, machine),
+                folder,
+                uid=record.uid,
+                inherited=[sock.fileno() for sock in sockets],
+                bounds=Bounds(memory_bytes=(guest.memory_mib << 20) + _OVERHEAD_BYTES, cpus=guest.vcpus),
+                devices=("/dev/kvm",) if self.facts.accelerator == "kvm" else (),
+            )
+        finally:
+            for sock in sockets:
+                sock.close()
+        hypervisor = Hypervisor(process=started.process, monitor=folder.monitors[0], words=started.words)
+        self.hypervisors[folder.server_id] = hypervisor
+        try:
+            await hypervisor.greet(timeout_s=_START_SECONDS)
+        except BaseException:
+            await hypervisor.kill()
+            raise
+        return hypervisor
+
+    async def remove(self, server_id: str) -> None:
+        """Kill the process, remove all that is the guest's here. Absent is success; may be repeated after a crash."""
+        self.stop_tasks(server_id)
+        folder = self.folder(server_id)
+        hypervisor = self.hypervisor(server_id)
+        if hypervisor is not None:
+            await hypervisor.kill()
+        self.hypervisors.pop(server_id, None)
+        await self.sandbox.forget(server_id)
+        await asyncio.to_thread(folder.remove)
+        self.sandbox.give_back_uids(folder.path)
+
+    # -- background work, one task per guest and kind; all of it can be begun again after a restart
+
+    def start_task(self, server_id: str, kind: str, work: Coroutine[None, None, None]) -> None:
+        key = (server_id, kind)
+        before = self._tasks.pop(key, None)
+        if before is not None:
+            before.cancel()
+        task = asyncio.create_task(work, name=f"{kind}:{server_id}")
+        self._tasks[key] = task
+        task.add_done_callback(lambda done: self._task_ended(key, done))
+
+    def _task_ended(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
+        if self._tasks.get(key) is task:
+            del self._tasks[key]
+        if not task.cancelled() and task.exception() is not None:
+            log.error("%s of guest %s ended: %s", key[1], key[0], task.exception())
+
+    def stop_tasks(self, server_id: str) -> None:
+        for (owner, _), task in list(self._tasks.items()):
+            if owner == server_id and task is not asyncio.current_task():
+                task.cancel()
+
+    async def close(self) -> None:
+        """Let go of guests without stopping them."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with contextlib.suppress(asyncio.CancelledError, DriverError):
+                await task
+        for hypervisor in self.hypervisors.values():
+            await hypervisor.let_go()
+        self.hypervisors.clear()
+
+    # -- observation
+
+    async def observe(self, server_id: str) -> GuestState:
+        record = self.folder(server_id).read()
+        if record is None:
+            return GuestState.ABSENT
+        hypervisor = self.hypervisor(server_id)
+        if hypervisor is None:
+            return _state_without_process(record)
+        try:
+            run_state = await hypervisor.run_state()
+            if run_state in ("finish-migrate", "postmigrate") and record.copy is not None:
+                status = (await hypervisor.migration_status())["status"]
+                if status == "completed" or run_state == "postmigrate" or hypervisor.ready:
+                    return GuestState.HANDED_OVER
+        except DriverError:
+            if not hypervisor.alive:
+                return _state_without_process(record)
+            raise
+        return _state_of(record, run_state)
+
+
+def _state_without_process(record: GuestRecord) -> GuestState:
+    if record.role is Role.OWN and record.intent is Intent.STOPPED:
+        return GuestState.STOPPED
+    if record.role is Role.OWN and record.intent is Intent.SUSPENDED:
+        return GuestState.SUSPENDED
+    return GuestState.CRASHED
+
+
+def _state_of(record: GuestRecord, run_state: str) -> GuestState:
+    """QEMU's run state in our words. Who paused it, and whether it may run here, only our record knows."""
+    if run_state == "running":
+        return GuestState.RUNNING
+    if record.role is Role.INCOMING or run_state == "inmigrate":
+        return GuestState.INCOMING if run_state in ("inmigrate", "paused") else GuestState.CRASHED
+    if run_state in ("shutdown", "prelaunch"):
+        return GuestState.STOPPED
+    if run_state in ("guest-panicked", "internal-error"):
+        return GuestState.CRASHED
+    if run_state == "finish-migrate":
+        return GuestState.PAUSED if record.user_paused else GuestState.RUNNING
+    return GuestState.PAUSED
+
+
+def refuse_while_moving(record: GuestRecord) -> None:
+    """A guest in a move has two processes; no verb but the move's own may wake either."""
+    if record.role is Role.INCOMING:
+        raise DriverError("MOVING: a destination that is not committed yet")
+    if record.copy is not None and record.copy.outcome in (None, MigrationPhase.COMPLETED):
+        raise DriverError("MOVING: a live migration is under way")

@@ -1,0 +1,218 @@
+"""One guest's QEMU process, spoken to through its monitor: connection, events, and what it says about itself."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cumulet.drivers.qemu import process
+from cumulet.drivers.qemu.command_line import CONSOLE_CHARDEV
+from cumulet.drivers.qemu.qmp import Arguments, Json, Qmp, QmpClosed, QmpError, QmpTimeout
+from cumulet.drivers.qemu.record import ProcessId
+from cumulet.drivers.qemu.sandbox import Words
+from cumulet.host.driver import DriverError, MigrationPhase, MigrationProgress
+
+ANSWER_SECONDS = 10.0
+"""How long a monitor may take. A blocked main loop (network cut in the switchover) answers nothing but `yank`."""
+
+_CONSOLE_KEPT_BYTES = 1 << 20
+
+
+@dataclass(slots=True, kw_only=True)
+class Hypervisor:
+    """A QEMU process and our connection to it, made when needed and made again when lost."""
+
+    process: ProcessId
+    monitor: Path
+    words: Words | None = None
+    """What it said on standard error; None for one that was adopted."""
+    migration: str = "none"
+    """Status in the newest MIGRATION event; "none" before the first."""
+    jobs: dict[str, str] = field(default_factory=dict)
+    """Status of each job in its newest event, "failed" for one that ended with an error."""
+    ready: bool = False
+    """An outgoing copy waits for `begin_post_copy`."""
+    progress: MigrationProgress = field(default_factory=lambda: MigrationProgress(phase=MigrationPhase.NONE))
+    """The newest numbers of an outgoing copy, for when it must not be asked."""
+    _qmp: Qmp | None = None
+    _connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def alive(self) -> bool:
+        return process.alive(self.process)
+
+    @property
+    def behind(self) -> bool:
+        """Whether it has yet to answer what somebody gave up waiting for: it hangs, or is slow."""
+        return self._qmp is not None and self._qmp.behind
+
+    async def ask(
+        self,
+        command: str,
+        arguments: Arguments | None = None,
+        *,
+        timeout_s: float = ANSWER_SECONDS,
+        pass_fd: int | None = None,
+    ) -> Json:
+        """Run a command. Raises `DriverError` with QEMU's words where it refuses, hangs or is gone."""
+        try:
+            qmp = await self._connection()
+            return await qmp.execute(command, arguments, timeout_s=timeout_s, pass_fd=pass_fd)
+        except QmpError as refused:
+            raise DriverError(f"QEMU_REFUSED: {refused}") from refused
+        except QmpTimeout as late:
+            raise DriverError(f"QEMU_HANGS: {late}") from late
+        except QmpClosed as gone:
+            raise DriverError(f"QEMU_GONE: {gone}{self._last_words()}") from gone
+
+    async def ask_object(self, command: str, arguments: Arguments | None = None) -> dict[str, Json]:
+        answer = await self.ask(command, arguments)
+        return answer if isinstance(answer, dict) else {}
+
+    async def ask_list(self, command: str) -> list[dict[str, Json]]:
+        answer = await self.ask(command)
+        return [entry for entry in answer if isinstance(entry, dict)] if isinstance(answer, list) else []
+
+    async def yank(self, instance: Arguments) -> None:
+        """Cut a connection of QEMU's: works while its main loop is blocked in a write to it."""
+        await self.ask_out_of_band("yank", {"instances": [instance]})
+
+    async def ask_out_of_band(self, command: str, arguments: Arguments) -> None:
+        """Run a command for which QEMU's main loop is not needed, since it may wait for something that never comes."""
+        try:
+            qmp = await self._connection()
+            await qmp.execute(command, arguments, oob=qmp.oob, timeout_s=2.0)
+        except (QmpError, QmpTimeout, QmpClosed) as problem:
+            raise DriverError(f"OUT_OF_BAND: {command}: {problem}") from problem
+
+    async def run_state(self) -> str:
+        return str((await self.ask_object("query-status")).get("status"))
+
+    async def migration_status(self) -> dict[str, Json]:
+        """The answer of `query-migrate`, with a status in any case."""
+        answer = await self.ask_object("query-migrate")
+        return {"status": "none"} | answer
+
+    async def learn_migration(self) -> None:
+        """Of a process that was found: how its migration is. What an event tells meanwhile is newer than the answer."""
+        answer = await self.migration_status()
+        if self.migration == "none":
+            self.migration = str(answer["status"])
+
+    async def job(self, name: str) -> dict[str, Json] | None:
+        return next((job for job in await self.ask_list("query-jobs") if job.get("id") == name), None)
+
+    def change(self) -> asyncio.Event:
+        """Take this before looking, wait on it after: set at the next event, or when the connection ends."""
+        return self._changed
+
+    async def wait_for_change(self, change: asyncio.Event, timeout_s: float) -> None:
+        # Not `asyncio.wait_for`: until Python 3.12 it forgets a cancellation that comes together with the change.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await change.wait()
+
+    async def greet(self, *, timeout_s: float) -> None:
+        """Wait until a QEMU that was just started answers."""
+        try:
+            await self._connection(timeout_s)
+        except QmpTimeout as late:
+            raise DriverError(f"QEMU_HANGS: {late}{self._last_words()}") from late
+        except (QmpClosed, QmpError) as gone:
+            raise DriverError(f"QEMU_GONE: {gone}{self._last_words()}") from gone
+
+    async def quit(self, *, grace_seconds: float = 5.0) -> None:
+        """End the process in order, or else kill it. Returns when it has ended."""
+        with contextlib.suppress(DriverError):
+            await self.ask("quit", timeout_s=grace_seconds)
+        if not await process.wait_for_end(self.process, grace_seconds) and not await process.kill(self.process):
+            raise DriverError(f"UNKILLABLE: process {self.process.pid} does not end")
+        await self.let_go()
+
+    async def kill(self) -> None:
+        """SIGKILL: also ends a process that is stopped or hangs."""
+        if not await process.kill(self.process):
+            raise DriverError(f"UNKILLABLE: process {self.process.pid} does not end")
+        await self.let_go()
+
+    async def let_go(self) -> None:
+        """Close the connection; the guest does not notice."""
+        if self._qmp is not None:
+            await self._qmp.close()
+            self._qmp = None
+
+    async def drain_console(self, log: Path) -> None:
+        """Move what the console's ring holds to the agent's log, which never grows beyond twice the ring."""
+        answer = await self.ask("ringbuf-read", {"device": CONSOLE_CHARDEV, "size": 1 << 20, "format": "base64"})
+        new = base64.b64decode(str(answer or ""))
+        if new:
+            append_bounded(log, new)
+
+    async def _connection(self, timeout_s: float = ANSWER_SECONDS) -> Qmp:
+        async with self._connecting:
+            if self._qmp is None or self._qmp.closed.is_set():
+                self._qmp = await Qmp.connect(self.monitor, on_event=self._note, timeout_s=timeout_s)
+            return self._qmp
+
+    def _note(self, name: str, data: dict[str, Json]) -> None:
+        if name == "MIGRATION":
+            self.migration = str(data.get("status"))
+        elif name == "JOB_STATUS_CHANGE":
+            job = str(data.get("id"))
+            if self.jobs.get(job) != "failed":
+                self.jobs[job] = str(data.get("status"))
+        elif name in ("BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED") and "error" in data:
+            self.jobs[str(data.get("device"))] = "failed"
+        self.announce()
+
+    def announce(self) -> None:
+        """Wake whoever waits for a change."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def _last_words(self) -> str:
+        words = self.words.read()[-500:] if self.words is not None else ""
+        return f" ({words})" if words else ""
+
+
+def append_bounded(log: Path, new: bytes) -> None:
+    with open(log, "ab", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(new)
+        size = file.tell()
+    if size > 2 * _CONSOLE_KEPT_BYTES:
+        with open(log, "rb") as file:
+            file.seek(size - _CONSOLE_KEPT_BYTES)
+            kept = file.read()
+        rest = log.with_name(f".{log.name}.new")
+        rest.write_bytes(kept)
+        os.replace(rest, log)
+
+
+def tail(log: Path, max_bytes: int) -> bytes:
+    with contextlib.suppress(FileNotFoundError), open(log, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - max_bytes))
+        return file.read()
+    return b""
+
+
+def monitor_socket(path: Path) -> socket.socket:
+    """A listening socket for QEMU to inherit: made by the agent, in a folder that QEMU cannot reach."""
+    path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sock.bind(f"/proc/self/fd/{folder}/{path.name}")
+    except BaseException:
+        sock.close()
+        raise
+    finally:
+        os.close(folder)
+    sock.listen(2)
+    return sock

@@ -1,0 +1,197 @@
+"""A guest's life on one host: create, destroy, start, stop, reboot, pause, and what it prints."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import msgspec
+
+from cumulet.drivers.qemu import config_drive
+from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
+from cumulet.drivers.qemu.hypervisor import Hypervisor, append_bounded, tail
+from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
+from cumulet.host.driver import DriverError, Guest
+
+_SOFT_REBOOT_SECONDS = 30.0
+
+
+def frozen(host: QemuHost, guest: Guest) -> Guest:
+    """The description with what the host decides filled in. Raises `DriverError` for what it cannot offer."""
+    if guest.nics:
+        raise DriverError("NETWORK_NOT_YET: guests of the qemu driver have no networks yet; boot with networks 'none'")
+    return msgspec.structs.replace(
+        guest,
+        machine_type=guest.machine_type or host.facts.machine_type,
+        cpu_model=guest.cpu_model or host.facts.cpu_model,
+    )
+
+
+def define(host: QemuHost, guest: Guest, *, role: Role) -> tuple[GuestFolder, GuestRecord]:
+    """Folder, user id and first record of a new guest; half-made ones of an earlier attempt are taken over."""
+    folder = host.folder(guest.server_id)
+    host.guests.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.path.mkdir(mode=0o700, exist_ok=True)
+    uid = host.sandbox.take_uid(folder.path)
+    folder.make(uid)
+    record = GuestRecord(guest=guest, uid=uid, role=role, intent=Intent.CREATING)
+    folder.write(record)
+    return folder, record
+
+
+async def create(host: QemuHost, guest: Guest, *, run: bool = True) -> Guest:
+    async with host.lock(guest.server_id):
+        record = host.folder(guest.server_id).read()
+        if record is not None and record.role is Role.INCOMING:  # Left by an earlier move that nobody committed.
+            await host.remove(guest.server_id)
+            record = None
+        if record is None:
+            _, record = define(host, frozen(host, guest), role=Role.OWN)
+        if record.intent is Intent.CREATING:
+            folder = host.folder(guest.server_id)
+            if host.hypervisor(guest.server_id) is None:
+                await host.disks.make_disk(record.guest, folder, record.uid)
+                config_drive.write(record.guest, folder, record.uid)
+            if run:
+                await _run(host, folder, record)
+            else:
+                folder.write(msgspec.structs.replace(record, intent=Intent.STOPPED))
+        return record.guest
+
+
+async def destroy(host: QemuHost, server_id: str) -> None:
+    host.stop_tasks(server_id)
+    hypervisor = host.hypervisor(server_id)
+    if hypervisor is not None:
+        await hypervisor.kill()  # Before the lock: whoever holds it may be waiting for this very process.
+    async with host.lock(server_id):
+        await host.remove(server_id)
+
+
+async def start(host: QemuHost, server_id: str) -> None:
+    async with host.lock(server_id):
+        record = host.record(server_id)
+        # A source whose process has ended sends nothing any more, even where nobody noted how its copy ended.
+        if record.role is Role.INCOMING or host.hypervisor(server_id) is not None:
+            refuse_while_moving(record)
+        if record.intent is Intent.SUSPENDED:
+            raise DriverError("SUSPENDED: resume it instead")
+        await _run(host, host.folder(server_id), record)
+
+
+async def _run(host: QemuHost, folder: GuestFolder, record: GuestRecord) -> None:
+    hypervisor = host.hypervisor(record.guest.server_id)
+    if hypervisor is not None and (
+        record.standing_by or await hypervisor.run_state() in ("shutdown", "internal-error", "guest-panicked")
+    ):
+        await _end(hypervisor, folder)
+        hypervisor = None
+    if hypervisor is None:
+        record = msgspec.structs.replace(record, user_paused=False, copy=None, incoming=None)
+        hypervisor = await host.launch(folder, record, incoming=False)
+    if not record.user_paused:
+        await hypervisor.ask("cont")
+    folder.write(msgspec.structs.replace(record, intent=Intent.RUNNING))
+
+
+async def stop(host: QemuHost, server_id: str, *, grace_seconds: float) -> None:
+    async with host.lock(server_id):
+        record = host.record(server_id)
+        refuse_while_moving(record)
+        folder = host.folder(server_id)
+        if record.intent is Intent.SUSPENDED:
+            raise DriverError("SUSPENDED: resume it first")
+        hypervisor = host.hypervisor(server_id)
+        folder.write(msgspec.structs.replace(record, intent=Intent.STOPPED, user_paused=False))
+        if hypervisor is not None:
+            with contextlib.suppress(DriverError):  # It may hang or end while we ask; then it is killed all the same.
+                if await hypervisor.run_state() == "running":
+                    await power_button(hypervisor, grace_seconds)
+            await _end(hypervisor, folder)
+
+
+async def power_button(hypervisor: Hypervisor, grace_seconds: float) -> bool:
+    """Press it; True once the guest has powered itself off, False where it has not within the time."""
+    await hypervisor.ask("system_powerdown")
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(grace_seconds):
+            while True:
+                change = hypervisor.change()
+                if await hypervisor.run_state() == "shutdown":
+                    return True
+                await hypervisor.wait_for_change(change, grace_seconds)
+    return False
+
+
+async def reboot(host: QemuHost, server_id: str, *, hard: bool) -> None:
+    async with host.lock(server_id):
+        record = host.record(server_id)
+        refuse_while_moving(record)
+        folder = host.folder(server_id)
+        if record.intent is Intent.SUSPENDED:
+            raise DriverError("SUSPENDED: resume it first")
+        hypervisor = host.hypervisor(server_id)
+        if hypervisor is not None and not hard and await hypervisor.run_state() == "running":
+            await power_button(hypervisor, _SOFT_REBOOT_SECONDS)
+            await hypervisor.ask("system_reset")
+            await hypervisor.ask("cont")
+            return
+        if hypervisor is not None:
+            await _end(hypervisor, folder)
+        await _run(host, folder, msgspec.structs.replace(record, user_paused=False))
+
+
+async def pause(host: QemuHost, server_id: str) -> None:
+    async with host.lock(server_id):
+        record = host.record(server_id)
+        refuse_while_moving(record)
+        await host.running_hypervisor(server_id).ask("stop")
+        host.folder(server_id).write(msgspec.structs.replace(record, user_paused=True))
+
+
+async def unpause(host: QemuHost, server_id: str) -> None:
+    async with host.lock(server_id):
+        record = host.record(server_id)
+        refuse_while_moving(record)
+        await host.running_hypervisor(server_id).ask("cont")
+        host.folder(server_id).write(msgspec.structs.replace(record, user_paused=False))
+
+
+async def console_output(host: QemuHost, server_id: str, *, max_bytes: int) -> bytes:
+    folder = host.folder(server_id)
+    if folder.read() is None:
+        raise DriverError("ABSENT: this host has no such guest")
+    hypervisor = host.hypervisor(server_id)
+    if hypervisor is not None:
+        with contextlib.suppress(DriverError):  # What was kept so far is still an answer.
+            await hypervisor.drain_console(folder.console)
+    return tail(folder.console, max_bytes)
+
+
+async def diagnostics(host: QemuHost, server_id: str) -> dict[str, int | str]:
+    """Units are in the names; `run_state` is QEMU's own word."""
+    hypervisor = host.running_hypervisor(server_id)
+    answer: dict[str, int | str] = {"run_state": await hypervisor.run_state()}
+    for number, device in enumerate(await hypervisor.ask_list("query-blockstats")):
+        stats = device.get("stats")
+        if isinstance(stats, dict):
+            for key, name in (("rd_bytes", "read_bytes"), ("wr_bytes", "write_bytes"), ("flush_operations", "flushes")):
+                value = stats.get(key)
+                if isinstance(value, int):
+                    answer[f"disk{number}_{name}"] = value
+    stat = Path(f"/proc/{hypervisor.process.pid}/stat").read_text().rpartition(")")[2].split()
+    answer["cpu_ticks"] = int(stat[11]) + int(stat[12])
+    answer["resident_pages"] = int(stat[21])
+    return answer
+
+
+async def _end(hypervisor: Hypervisor, folder: GuestFolder) -> None:
+    """Keep what it printed, then end the process."""
+    try:
+        await hypervisor.drain_console(folder.console)
+    except DriverError:
+        append_bounded(folder.console, b"\n[the newest output was lost: the hypervisor did not answer]\n")
+        await hypervisor.kill()
+        return
+    await hypervisor.quit()

@@ -1,0 +1,548 @@
+"""The source's side of a live migration: disks, then memory, then the hand-over; or back to where it was.
+
+Theory of operation. The copy is carried by one task per guest that knows no history: it looks at what QEMU says (block
+job and migration status), does the one thing that follows from it, and waits for the next event. So a restarted agent
+carries on by starting the same task, wherever the old one died - also in the switchover, where the guest stands still
+and only a `migrate-continue` frees it. The task ends with an outcome in the guest's record. It never lets the guest run
+on after `completed`: that takes `resume_source`, a decision of the control plane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import msgspec
+
+from cumulet.drivers.qemu.command_line import DISK_NODE
+from cumulet.drivers.qemu.host import QemuHost
+from cumulet.drivers.qemu.hypervisor import Hypervisor
+from cumulet.drivers.qemu.live_migration_destination import capabilities
+from cumulet.drivers.qemu.qmp import Arguments, Json
+from cumulet.drivers.qemu.record import Copy, GuestRecord, Intent, Role
+from cumulet.drivers.qemu.tls import CREDENTIALS
+from cumulet.host.driver import DriverError, Endpoint, MigrationParameters, MigrationPhase, MigrationProgress
+
+_MIRROR = "mirror-disk0"
+_TARGET = "disk0-destination"
+_LOOK_SECONDS = 1.0
+"""How long to rely on events alone before looking again: an event can be lost with a connection."""
+
+_CONNECT_SECONDS = 5
+_CANCEL_SECONDS = 20.0
+_LONGEST_DOWNTIME_MS = 2_000_000
+_HANG_SECONDS = 1.0
+
+_PHASES = {
+    "setup": MigrationPhase.SETUP,
+    "wait-unplug": MigrationPhase.SETUP,
+    "active": MigrationPhase.ACTIVE,
+    "cancelling": MigrationPhase.ACTIVE,
+    "pre-switchover": MigrationPhase.SWITCHOVER,
+    "switchover": MigrationPhase.SWITCHOVER,
+    "device": MigrationPhase.SWITCHOVER,
+    "postcopy-active": MigrationPhase.POST_COPY,
+    "postcopy-paused": MigrationPhase.POST_COPY,
+    "postcopy-recover": MigrationPhase.POST_COPY,
+    "completed": MigrationPhase.COMPLETED,
+    "failed": MigrationPhase.FAILED,
+    "cancelled": MigrationPhase.CANCELLED,
+}
+
+
+async def start_copy(host: QemuHost, server_id: str, endpoint: Endpoint, parameters: MigrationParameters) -> None:
+    if endpoint.nbd_port is None or not parameters.copy_disk:
+        raise DriverError("SHARED_STORAGE_NOT_YET: disks are local to a host and must be copied")
+    async with host.lock(server_id):
+        record = host.record(server_id)
+        if record.role is not Role.OWN:
+            raise DriverError("MOVING: this host is the destination of a move of this guest")
+        if record.copy is not None and record.copy.outcome in (None, MigrationPhase.COMPLETED):
+            if record.copy.endpoint == endpoint:
+                return
+            raise DriverError("MOVING: a copy to another place is under way")
+        hypervisor = host.running_hypervisor(server_id)
+        await make_movable(hypervisor, record)
+        host.folder(server_id).memory.unlink(missing_ok=True)  # Of an earlier resume that was interrupted late.
+        if record.copy is not None:
+            await _clean_up(host, hypervisor)
+        record = msgspec.structs.replace(record, copy=Copy(endpoint=endpoint, parameters=parameters))
+        host.folder(server_id).write(record)
+        try:
+            await _begin(host, hypervisor, record, endpoint, parameters)
+        except BaseException as problem:
+            await _clean_up(host, hypervisor)
+            await _settle(host, server_id, MigrationPhase.FAILED, str(problem))
+            raise
+        host.start_task(server_id, "copy", carry(host, server_id))
+
+
+async def make_movable(hypervisor: Hypervisor, record: GuestRecord) -> None:
+    """Bring the guest to a state QEMU can save or send. Raises `DriverError` where it has none."""
+    run_state = await hypervisor.run_state()
+    if run_state == "postmigrate" and record.user_paused:
+        # QEMU sends no guest twice unless it has run in between. Both commands go out together: it runs no longer.
+        await asyncio.gather(hypervisor.ask("cont"), hypervisor.ask("stop"))
+    elif run_state not in ("running", "paused"):
+        raise DriverError(f"NOT_MOVABLE: the guest is in state {run_state}")
+
+
+async def _begin(
+    host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, endpoint: Endpoint, parameters: MigrationParameters
+) -> None:
+    folder = host.folder(record.guest.server_id)
+    await host.tls.lend(hypervisor, folder, record.uid, "client")
+    limits: Arguments = {
+        "max-bandwidth": parameters.bandwidth_mib_s << 20,
+        "max-postcopy-bandwidth": parameters.bandwidth_mib_s << 20,
+        "downtime-limit": parameters.downtime_limit_ms,
+        "tls-creds": CREDENTIALS,
+        "tls-hostname": endpoint.tls_hostname,
+    }
+    await asyncio.gather(
+        hypervisor.ask("migrate-set-capabilities", capabilities(parameters)),
+        hypervisor.ask("migrate-set-parameters", limits),
+    )
+    target: Arguments = {
+        "driver": "nbd",
+        "node-name": _TARGET,
+        "server": {"type": "inet", "host": endpoint.address, "port": str(endpoint.nbd_port)},
+        "export": DISK_NODE,
+        "tls-creds": CREDENTIALS,
+        "tls-hostname": endpoint.tls_hostname,
+        "open-timeout": _CONNECT_SECONDS,
+    }
+    hypervisor.jobs.pop(_MIRROR, None)
+    hypervisor.progress = MigrationProgress(phase=MigrationPhase.NONE)
+    hypervisor.ready = False
+    await hypervisor.ask("blockdev-add", target, timeout_s=2.0 * _CONNECT_SECONDS)
+    mirror: Arguments = {
+        "job-id": _MIRROR,
+        "device": DISK_NODE,
+        "target": _TARGET,
+        "sync": "full",
+        "on-source-error": "report",
+        "on-target-error": "report",
+        "auto-dismiss": False,
+    }
+    await hypervisor.ask("blockdev-mirror", mirror)
+
+
+# -- carrying the copy
+
+
+async def carry(host: QemuHost, server_id: str) -> None:
+    """Do what follows from what is seen, until the copy has ended."""
+    standing_still = False  # While the guest does, its hypervisor is asked nothing that an event will tell.
+    while True:
+        record = host.folder(server_id).read()
+        hypervisor = host.hypervisor(server_id)
+        if record is None or record.copy is None or record.copy.outcome is not None or hypervisor is None:
+            return  # Ended by another verb, or the process is gone: whether it had completed, the destination knows.
+        change = hypervisor.change()
+        try:
+            look = not standing_still or hypervisor.migration not in ("switchover", "device")
+            if look and await _step(host, hypervisor, record, record.copy):
+                return
+            standing_still = hypervisor.migration in ("switchover", "device")
+        except (DriverError, TimeoutError):
+            # It hangs, or refused because it went on meanwhile. Time limits are the control plane's: look again.
+            await asyncio.sleep(0.1)
+        await hypervisor.wait_for_change(change, _LOOK_SECONDS)
+        if not change.is_set():
+            standing_still = False
+
+
+async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, copy: Copy) -> bool:
+    """One look and one act; True when the copy has ended."""
+    server_id = record.guest.server_id
+    if copy.memory and hypervisor.migration == "pre-switchover" and hypervisor.jobs.get(_MIRROR) != "failed":
+        await _switch_over(hypervisor, copy)
+        return False
+    job = await hypervisor.job(_MIRROR)
+    job_status = None if job is None else str(job.get("status"))
+    job_error = None if job is None else job.get("error")
+    if not copy.memory:
+        if job is None or job_status in ("concluded", "aborting"):
+            async with host.lock(server_id):
+                await _clean_up(host, hypervisor)
+                words = f"copying the disk failed: {job_error or 'the job has ended'}"
+                await _settle(host, server_id, MigrationPhase.FAILED, words)
+            return True
+        if job_status == "ready":
+            host.folder(server_id).write(
+                msgspec.structs.replace(record, copy=msgspec.structs.replace(copy, memory=True))
+            )
+            hypervisor.migration = "none"
+            await hypervisor.ask("migrate", {"uri": _uri(copy.endpoint)})
+        return False
+    answer = await hypervisor.migration_status()
+    status = str(answer["status"])
+    if status == "completed" and not await _handed_over(hypervisor):
+        status = "none"
+    if status in ("completed", "failed", "cancelled", "none"):
+        async with host.lock(server_id):
+            await _end(host, hypervisor, server_id, status, answer)
+        return True
+    if job is None or (job_status == "concluded" and job_error is not None):
+        # Without its disk the guest cannot go. The cancellation that follows is remembered as the failure that it is.
+        failed = msgspec.structs.replace(copy, error=f"copying the disk failed: {job_error or 'the job has ended'}")
+        host.folder(server_id).write(msgspec.structs.replace(record, copy=failed))
+        await hypervisor.ask("migrate_cancel")
+    elif status == "pre-switchover":
+        hypervisor.jobs[_MIRROR] = str(job_status)  # The events that told it went to an agent that is gone.
+        await _switch_over(hypervisor, copy)
+    elif status == "active" and copy.to_post_copy:
+        await hypervisor.ask("migrate-start-postcopy")  # It stands still as soon as it can, at `pre-switchover` first.
+    return False
+
+
+def _uri(endpoint: Endpoint) -> str:
+    address = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
+    return f"tcp:{address}:{endpoint.port}"
+
+
+async def _handed_over(hypervisor: Hypervisor) -> bool:
+    """QEMU also says `completed` of an earlier move, by which the guest came here; then its run state is another."""
+    return await hypervisor.run_state() in ("finish-migrate", "postmigrate")
+
+
+async def _switch_over(hypervisor: Hypervisor, copy: Copy) -> None:
+    """The guest stands still: go by events alone, every question costs it time. Where one is missing, look instead.
+
+    On its way to post-copy it is left standing, for only the control plane knows whether its commit has been made.
+    """
+    hypervisor.migration = "switchover"
+    if hypervisor.jobs.get(_MIRROR) not in ("waiting", "pending", "concluded"):
+        # In this state "cancel" means: finish, and do not switch the guest over to the copy.
+        await hypervisor.ask("block-job-cancel", {"device": _MIRROR, "force": False})
+    async with asyncio.timeout(_LOOK_SECONDS):
+        while (status := hypervisor.jobs.get(_MIRROR)) not in ("concluded", "failed"):
+            change = hypervisor.change()
+            if hypervisor.jobs.get(_MIRROR) == status:
+                await change.wait()
+    if status == "concluded" and copy.to_post_copy:
+        hypervisor.ready = True
+        hypervisor.announce()
+    elif status == "concluded":
+        await hypervisor.ask("migrate-continue", {"state": "pre-switchover"})
+
+
+async def _end(host: QemuHost, hypervisor: Hypervisor, server_id: str, status: str, answer: dict[str, Json]) -> None:
+    if status == "completed":
+        await _settle(host, server_id, MigrationPhase.COMPLETED, None)
+        return
+    await _clean_up(host, hypervisor)
+    words = "the copy was interrupted"
+    if status == "failed":
+        words = str(answer.get("error-desc") or "the hypervisor gives no reason")
+    copy = host.record(server_id).copy
+    if copy is not None and copy.error is not None:
+        await _settle(host, server_id, MigrationPhase.FAILED, copy.error)
+    elif status == "cancelled":
+        await _settle(host, server_id, MigrationPhase.CANCELLED, None)
+    else:
+        await _settle(
+            host, server_id, MigrationPhase.FAILED, words if status == "failed" else "the copy was interrupted"
+        )
+
+
+async def _settle(host: QemuHost, server_id: str, outcome: MigrationPhase, error: str | None) -> None:
+    """Note how the copy ended, and wake whoever follows it. The disk is slow, so not on the event loop."""
+    await asyncio.to_thread(_note_outcome, host, server_id, outcome, error)
+    hypervisor = host.hypervisors.get(server_id)
+    if hypervisor is not None:
+        hypervisor.announce()
+
+
+def _note_outcome(host: QemuHost, server_id: str, outcome: MigrationPhase, error: str | None) -> None:
+    folder = host.folder(server_id)
+    record = folder.read()
+    if record is not None and record.copy is not None and record.copy.outcome is None:
+        ended = msgspec.structs.replace(record.copy, outcome=outcome, error=error)
+        folder.write(msgspec.structs.replace(record, copy=ended))
+
+
+async def _clean_up(host: QemuHost, hypervisor: Hypervisor) -> None:
+    """No mirror, no connection, no credentials left; each part only where it is there."""
+    job = await hypervisor.job(_MIRROR)
+    if job is not None and job.get("status") != "concluded":
+        await _drop_mirror(hypervisor)
+    if job is not None:
+        with contextlib.suppress(DriverError):
+            await hypervisor.ask("job-dismiss", {"id": _MIRROR})
+    nodes = await hypervisor.ask_list("query-named-block-nodes")
+    if any(node.get("node-name") == _TARGET for node in nodes):
+        await hypervisor.ask("blockdev-del", {"node-name": _TARGET})
+    await host.tls.withdraw(hypervisor)
+
+
+async def _drop_mirror(hypervisor: Hypervisor) -> None:
+    """Cancel the job by force; where it waits for a dead connection, cut that first."""
+    with contextlib.suppress(DriverError):
+        await hypervisor.ask("block-job-cancel", {"device": _MIRROR, "force": True}, timeout_s=_HANG_SECONDS)
+    for attempt in range(2):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_HANG_SECONDS):
+                while True:
+                    change = hypervisor.change()
+                    job = await hypervisor.job(_MIRROR)
+                    if job is None or job.get("status") == "concluded":
+                        return
+                    await hypervisor.wait_for_change(change, _HANG_SECONDS)
+        if attempt == 0:
+            await hypervisor.yank({"type": "block-node", "node-name": _TARGET})
+    raise DriverError("MIRROR_STUCK: the disk copy does not end")
+
+
+# -- following it
+
+
+async def copy_progress(
+    host: QemuHost, server_id: str, *, wait_seconds: float, seen: MigrationPhase
+) -> MigrationProgress:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + wait_seconds
+    while True:
+        hypervisor = host.hypervisor(server_id)
+        change = hypervisor.change() if hypervisor is not None else asyncio.Event()
+        record = host.record(server_id)
+        phase = _phase(record, hypervisor)
+        rest = deadline - loop.time()
+        if phase is not seen or phase.ended or rest <= 0:
+            return await _progress(record, hypervisor, phase)
+        if hypervisor is None:
+            return _without_process(record)
+        await hypervisor.wait_for_change(change, min(rest, _LOOK_SECONDS))
+
+
+def _phase(record: GuestRecord, hypervisor: Hypervisor | None) -> MigrationPhase:
+    """From what is known without asking: events told it, or the record says how it ended."""
+    copy = record.copy
+    if copy is None:
+        return MigrationPhase.NONE
+    if copy.outcome is not None:
+        return copy.outcome
+    if not copy.memory or hypervisor is None:
+        return MigrationPhase.DISK
+    phase = _PHASES.get(hypervisor.migration, MigrationPhase.SETUP)
+    if phase is MigrationPhase.SWITCHOVER and hypervisor.ready:
+        return MigrationPhase.POST_COPY_READY
+    if phase in (MigrationPhase.FAILED, MigrationPhase.CANCELLED):
+        return MigrationPhase.ACTIVE  # Told once it has been cleaned up after. `completed` cannot wait: nobody runs.
+    return phase
+
+
+async def _progress(record: GuestRecord, hypervisor: Hypervisor | None, phase: MigrationPhase) -> MigrationProgress:
+    if hypervisor is None:
+        return _without_process(record)
+    error = record.copy.error if record.copy is not None else None
+    if phase is MigrationPhase.NONE:
+        return MigrationProgress(phase=phase)
+    if phase in (
+        MigrationPhase.SWITCHOVER,
+        MigrationPhase.POST_COPY_READY,
+    ):  # The guest stands still: do not take its hypervisor's time for numbers.
+        return msgspec.structs.replace(hypervisor.progress, phase=phase)
+    try:
+        memory = await hypervisor.migration_status() if record.copy is not None and record.copy.memory else {}
+        job = await hypervisor.job(_MIRROR) if phase is not MigrationPhase.COMPLETED else None
+    except DriverError:
+        # The main loop is blocked: no new numbers, so no progress, and that is what the caller's timer looks at.
+        return msgspec.structs.replace(hypervisor.progress, phase=phase, error=error)
+    hypervisor.progress = _numbers(phase, error, memory, job, hypervisor.progress)
+    return hypervisor.progress
+
+
+def _without_process(record: GuestRecord) -> MigrationProgress:
+    outcome = record.copy.outcome if record.copy is not None else None
+    if outcome is None:
+        return MigrationProgress(phase=MigrationPhase.FAILED, error="the source's process has ended")
+    return MigrationProgress(phase=outcome, error=record.copy.error if record.copy is not None else None)
+
+
+def _numbers(
+    phase: MigrationPhase,
+    error: str | None,
+    memory: dict[str, Json],
+    job: dict[str, Json] | None,
+    before: MigrationProgress,
+) -> MigrationProgress:
+    ram = memory.get("ram")
+    ram = ram if isinstance(ram, dict) else {}
+    disk_total = _int(job, "total-progress") if job is not None else before.disk_total
+    disk_done = _int(job, "current-progress") if job is not None else before.disk_total
+    mbps = ram.get("mbps", 0)
+    return MigrationProgress(
+        phase=phase,
+        error=error,
+        memory_total=_int(ram, "total"),
+        memory_processed=_int(ram, "transferred"),
+        memory_remaining=_int(ram, "remaining"),
+        disk_total=disk_total,
+        disk_processed=disk_done,
+        disk_remaining=max(0, disk_total - disk_done),
+        rate_bytes_s=float(mbps) * 125_000 if isinstance(mbps, int | float) else 0.0,
+        dirty_rate_bytes_s=float(_int(ram, "dirty-pages-rate") * _int(ram, "page-size")),
+        rounds=_int(ram, "dirty-sync-count"),
+        downtime_ms=_int(memory, "downtime") if "downtime" in memory else None,
+        elapsed_ms=_int(memory, "total-time"),
+    )
+
+
+def _int(answer: dict[str, Json] | None, key: str) -> int:
+    value = answer.get(key) if answer is not None else None
+    return value if isinstance(value, int) else 0
+
+
+# -- changing its course
+
+
+async def force_complete(host: QemuHost, server_id: str) -> None:
+    """To post-copy where both sides were prepared for it. Else let the guest stand still for as long as it takes: once
+    its disk is there, what remains of its memory is sent at once, without a limit."""
+    async with host.lock(server_id):
+        record = host.record(server_id)
+        if record.copy is None or record.copy.outcome is not None:
+            raise DriverError("NOT_COPYING: no copy is under way")
+        hypervisor = host.running_hypervisor(server_id)
+        if not record.copy.parameters.post_copy:
+            await hypervisor.ask("migrate-set-parameters", {"downtime-limit": _LONGEST_DOWNTIME_MS})
+            return
+        if not record.copy.to_post_copy:
+            copy = msgspec.structs.replace(record.copy, to_post_copy=True)
+            host.folder(server_id).write(msgspec.structs.replace(record, copy=copy))
+        hypervisor.announce()  # Whoever carries the copy does what follows from it.
+
+
+async def begin_post_copy(host: QemuHost, server_id: str) -> None:
+    async with host.lock(server_id):
+        record = await _settled(host, server_id)
+        if record.copy is None:
+            raise DriverError("NOT_COPYING: no copy is under way")
+        if record.copy.outcome is MigrationPhase.COMPLETED:
+            return
+        hypervisor = host.running_hypervisor(server_id)
+        asked = False
+        async with asyncio.timeout(_CANCEL_SECONDS):
+            while True:
+                change = hypervisor.change()
+                status = str((await hypervisor.migration_status())["status"])
+                if status in ("postcopy-active", "postcopy-paused", "completed"):
+                    return
+                if status not in ("pre-switchover", "device", "switchover"):
+                    raise DriverError(f"NOT_READY: the copy is {status}")
+                if status == "pre-switchover" and not asked:
+                    await hypervisor.ask("migrate-continue", {"state": "pre-switchover"})
+                    asked = True
+                    continue
+                await hypervisor.wait_for_change(change, _LOOK_SECONDS)
+
+
+async def recover_copy(host: QemuHost, server_id: str, endpoint: Endpoint) -> None:
+    """QMP `migrate` with `resume`. The guest runs at its destination already and waits for the pages it lacks."""
+    async with host.lock(server_id):
+        record = await _settled(host, server_id)
+        if record.copy is not None and record.copy.outcome is MigrationPhase.COMPLETED:
+            return
+        if record.copy is None or not record.copy.to_post_copy:
+            raise DriverError("NOT_COPYING: no copy in post-copy mode is under way")
+        hypervisor = host.running_hypervisor(server_id)
+        async with asyncio.timeout(_CANCEL_SECONDS):
+            while True:
+                change = hypervisor.change()
+                status = (await hypervisor.migration_status())["status"]
+                if status not in ("postcopy-active", "postcopy-recover"):
+                    break
+                await hypervisor.yank({"type": "migration"})
+                await hypervisor.wait_for_change(change, _LOOK_SECONDS)
+        if status == "postcopy-paused":
+            await hypervisor.ask("migrate", {"uri": _uri(endpoint), "resume": True})
+
+
+async def cancel_copy(host: QemuHost, server_id: str) -> MigrationProgress:
+    async with host.lock(server_id):
+        record = await _settled(host, server_id)
+        hypervisor = host.hypervisor(server_id)
+        if record.copy is None or record.copy.outcome is not None:
+            return await _progress(record, hypervisor, _phase(record, hypervisor))
+        host.stop_tasks(server_id)
+        if hypervisor is None:
+            await _settle(host, server_id, MigrationPhase.FAILED, "the source's process has ended")
+        elif record.copy.memory:
+            if hypervisor.migration.startswith("postcopy"):
+                host.start_task(server_id, "copy", carry(host, server_id))
+                raise DriverError("TOO_LATE: the guest runs at its destination")
+            await _cancel_memory(hypervisor)
+            answer = await hypervisor.migration_status()
+            completed = answer["status"] == "completed" and await _handed_over(hypervisor)
+            ended = "completed" if completed else "cancelled"
+            await _end(host, hypervisor, server_id, ended, answer)
+        else:
+            await _clean_up(host, hypervisor)
+            await _settle(host, server_id, MigrationPhase.CANCELLED, None)
+        record = host.record(server_id)
+        return await _progress(record, hypervisor, _phase(record, hypervisor))
+
+
+async def _cancel_memory(hypervisor: Hypervisor) -> None:
+    """Until the migration has ended, one way or the other.
+
+    Cancelling drains all block devices. Where the destination hangs or the network is cut, a disk write to it never
+    returns and QEMU's main loop would wait for it, guest and all: so the disk's connection is cut first, out of band.
+    """
+    with contextlib.suppress(DriverError):
+        await hypervisor.yank({"type": "block-node", "node-name": _TARGET})
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _CANCEL_SECONDS
+    asked = False
+    while loop.time() < deadline:
+        change = hypervisor.change()
+        try:
+            if not asked:
+                await hypervisor.ask("migrate_cancel", timeout_s=_HANG_SECONDS)
+                asked = True
+            answer = await hypervisor.ask("query-migrate", timeout_s=_HANG_SECONDS)
+            status = answer.get("status", "none") if isinstance(answer, dict) else "none"
+            if status in ("completed", "failed", "cancelled", "none"):
+                return
+            await hypervisor.wait_for_change(change, _HANG_SECONDS)
+            blocked = not change.is_set()
+        except DriverError:
+            if not hypervisor.alive:
+                raise
+            blocked = True
+        if blocked:  # In a write to the migration's connection, in the switchover.
+            with contextlib.suppress(DriverError):
+                await hypervisor.yank({"type": "migration"})
+    raise DriverError("CANCEL_TIMEOUT: the copy does not end")
+
+
+async def _settled(host: QemuHost, server_id: str) -> GuestRecord:
+    """The record, with the outcome of a copy that has just completed: it is told before it is written."""
+    hypervisor = host.hypervisor(server_id)
+    copy = host.record(server_id).copy
+    if hypervisor is None or copy is None or copy.outcome is not None or not copy.memory:
+        return host.record(server_id)
+    if hypervisor.migration == "completed" and await _handed_over(hypervisor):
+        await _settle(host, server_id, MigrationPhase.COMPLETED, None)
+    return host.record(server_id)
+
+
+async def resume_source(host: QemuHost, server_id: str) -> None:
+    async with host.lock(server_id):
+        record = await _settled(host, server_id)
+        if record.role is not Role.OWN:
+            raise DriverError("MOVING: this host is the destination of a move of this guest")
+        if record.copy is not None and record.copy.outcome is None:
+            raise DriverError("MOVING: the copy has not ended; cancel it first")
+        hypervisor = host.hypervisor(server_id)
+        if hypervisor is not None:
+            run_state = await hypervisor.run_state()
+            if run_state != "running" and not record.user_paused and record.intent is Intent.RUNNING:
+                await hypervisor.ask("cont")
+            if record.copy is not None:
+                await _clean_up(host, hypervisor)
+        if record.copy is not None:
+            host.folder(server_id).write(msgspec.structs.replace(record, copy=None))
+        host.running_hypervisor(server_id)  # Decided, and free to be started; but whoever asked must know it is dead.

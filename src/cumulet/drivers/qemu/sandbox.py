@@ -1,0 +1,271 @@
+"""Starts QEMU and qemu-img with as little power as can be: own uid, own root, no capabilities, cgroup, limits."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from cumulet.drivers.qemu.process import identify
+from cumulet.drivers.qemu.record import GuestFolder, ProcessId
+from cumulet.host.driver import DriverError
+
+UIDS = range(61_000, 65_000)
+_UIDS_IN_USE = Path("/run/cumulet/uids")
+_JAIL = Path(__file__).with_name("jail.py")
+_WORDS_BYTES = 64 << 10
+_CGROUP = Path("/sys/fs/cgroup")
+
+_GUEST_LIMITS = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": 1024, "RLIMIT_NPROC": 512}
+_TOOL_LIMITS = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": 64, "RLIMIT_NPROC": 64, "RLIMIT_CPU": 600, "RLIMIT_AS": 2 << 30}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What a guest's cgroup allows; nothing is bounded where there is no writable cgroup."""
+
+    memory_bytes: int
+    cpus: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Started:
+    """A process just started, and its standard output and error as far as they fit."""
+
+    process: ProcessId
+    words: Words
+
+
+class Words:
+    """The first 64 KiB a process says, in a sealed memory file: it can neither block on it nor fill a disk with it."""
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("words", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(self.fd, _WORDS_BYTES)
+        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+
+    def read(self) -> str:
+        return os.pread(self.fd, _WORDS_BYTES, 0).rstrip(b"\0").decode(errors="replace").strip()
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+@dataclass(slots=True)
+class Sandbox:
+    """One per driver. `host` and the state folder keep two agents on one machine apart."""
+
+    host: str
+    as_root: bool = field(default_factory=lambda: os.geteuid() == 0)
+    own_root: bool = False
+    """Guests get a mount namespace with a root of their own. Set by `probe`."""
+
+    async def probe(self) -> None:
+        """Find out what works by doing it. Raises `DriverError` where root cannot confine (see the message)."""
+        if not self.as_root:
+            return
+        self.own_root = True
+        # A folder that the unprivileged user could not reach without a root of its own.
+        with tempfile.TemporaryDirectory(prefix="cumulet-probe-") as scratch:
+            root, vm = Path(scratch) / "root", Path(scratch) / "vm"
+            root.mkdir()
+            vm.mkdir(mode=0o755)
+            try:
+                await self.run_tool(["/usr/bin/true"], uid=UIDS[-1], root=root, binds=[(vm, "/vm", "ro")], timeout_s=10)
+            except DriverError:
+                self.own_root = False
+
+    def folder_inside(self, folder: GuestFolder) -> PurePosixPath:
+        """A guest's folder as its QEMU sees it."""
+        return PurePosixPath("/vm") if self.own_root else PurePosixPath(folder.vm)
+
+    # -- uids
+
+    def take_uid(self, owner: Path) -> int | None:
+        """A uid that no other guest of this machine uses, recorded for `owner`. None where we are not root."""
+        if not self.as_root:
+            return None
+        _UIDS_IN_USE.mkdir(parents=True, exist_ok=True, mode=0o755)
+        for uid in UIDS[:-1]:
+            note = _UIDS_IN_USE / str(uid)
+            with suppress(FileExistsError):
+                with open(note, "x") as file:
+                    file.write(str(owner))
+                return uid
+            with suppress(FileNotFoundError):
+                holder = note.read_text()
+                if holder and not Path(holder).exists():
+                    note.write_text(str(owner))  # Left by a state folder that was deleted as a whole.
+                    return uid
+        raise DriverError("UIDS_EXHAUSTED: no free user id for another guest")
+
+    def keep_uid(self, uid: int | None, owner: Path) -> None:
+        """After a restart of the machine: note again what the guest's record says."""
+        if uid is not None and self.as_root:
+            _UIDS_IN_USE.mkdir(parents=True, exist_ok=True, mode=0o755)
+            (_UIDS_IN_USE / str(uid)).write_text(str(owner))
+
+    def give_back_uids(self, owner: Path) -> None:
+        for note in _UIDS_IN_USE.iterdir() if self.as_root and _UIDS_IN_USE.exists() else ():
+            with suppress(FileNotFoundError):
+                if note.read_text() == str(owner):
+                    note.unlink()
+
+    # -- guests
+
+    def start(
+        self,
+        command: Sequence[str],
+        folder: GuestFolder,
+        *,
+        uid: int | None,
+        inherited: Sequence[int],
+        bounds: Bounds,
+        devices: Sequence[str] = (),
+    ) -> Started:
+        """Start a guest's QEMU, detached: it outlives the agent. `inherited` become file descriptors 3, 4, ..."""
+        spec: dict[str, object] = {
+            "process_file": str(folder.process),
+            "root": str(folder.root) if self.own_root else None,
+            "binds": [[str(folder.vm), "/vm", "rw"]],
+            "devices": ["/dev/null", "/dev/zero", "/dev/urandom", *devices],
+            "no_network": False,
+            "cgroups": self._make_cgroups(folder.server_id, bounds),
+            "limits": _GUEST_LIMITS,
+            "uid": uid,
+            "groups": [os.stat(device).st_gid for device in devices] if uid is not None else [],
+            "command": list(command),
+        }
+        return _spawn(spec, inherited)
+
+    async def forget(self, server_id: str) -> None:
+        """Remove the guest's cgroups. Its process has ended, but the kernel may not be done with its threads."""
+        left = [controller / "cumulet" / self._group(server_id) for controller in _controllers()]
+        for _ in range(100):
+            for group in left:
+                with suppress(OSError):
+                    group.rmdir()
+            left = [group for group in left if group.exists()]
+            if not left:
+                return
+            await asyncio.sleep(0.01)
+
+    def _group(self, server_id: str) -> str:
+        return f"{self.host}-{server_id}"
+
+    def _make_cgroups(self, server_id: str, bounds: Bounds) -> list[str]:
+        if not self.as_root:
+            return []
+        period_us = 100_000
+        quota_us = (bounds.cpus + 1) * period_us
+        values = {
+            "memory.limit_in_bytes": str(bounds.memory_bytes),
+            "memory.max": str(bounds.memory_bytes),
+            "cpu.cfs_period_us": str(period_us),
+            "cpu.cfs_quota_us": str(quota_us),
+            "cpu.max": f"{quota_us} {period_us}",
+            "pids.max": "256",
+        }
+        entered = []
+        for controller in _controllers():
+            group = controller / "cumulet" / self._group(server_id)
+            if (controller / "cgroup.controllers").exists():  # v2 hands controllers down from parent to child.
+                for parent in (controller, controller / "cumulet"):
+                    with suppress(OSError):
+                        parent.mkdir(exist_ok=True)
+                        (parent / "cgroup.subtree_control").write_text("+memory +cpu +pids")
+            with suppress(OSError):  # A machine may show cgroups that it does not let us change.
+                group.mkdir(parents=True, exist_ok=True)
+                for name, value in values.items():
+                    if (group / name).exists():
+                        (group / name).write_text(value)
+                entered.append(str(group / "cgroup.procs"))
+        return entered
+
+    # -- tools
+
+    async def run_tool(
+        self,
+        command: Sequence[str],
+        *,
+        uid: int | None,
+        root: Path,
+        binds: Sequence[tuple[Path, str, str]],
+        timeout_s: float,
+        file_size_bytes: int = 1 << 20,
+    ) -> None:
+        """Run a short program on untrusted data: no network, only bound paths writable. Raises `DriverError`."""
+        spec: dict[str, object] = {
+            "process_file": None,
+            "root": str(root) if self.own_root else None,
+            "binds": [[str(source), target, mode] for source, target, mode in binds],
+            "devices": ["/dev/null", "/dev/zero", "/dev/urandom"],
+            "no_network": True,
+            "cgroups": [],
+            "limits": _TOOL_LIMITS | {"RLIMIT_FSIZE": file_size_bytes},
+            "uid": uid if self.as_root else None,
+            "groups": [],
+            "command": list(command),
+        }
+        words = Words()
+        process = await asyncio.create_subprocess_exec(
+            *_jail(spec), stdin=asyncio.subprocess.DEVNULL, stdout=words.fd, stderr=words.fd, start_new_session=True
+        )
+        try:
+            status = await asyncio.wait_for(process.wait(), timeout_s)
+        except TimeoutError as late:
+            raise DriverError(f"TOOL_TIMEOUT: {Path(command[0]).name} took more than {timeout_s:g} s") from late
+        finally:
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+        if status != 0:
+            raise DriverError(f"TOOL_FAILED: {Path(command[0]).name}: {words.read()[-500:] or status}")
+
+
+def _jail(spec: Mapping[str, object]) -> list[str]:
+    return [sys.executable, "-I", "-S", str(_JAIL), json.dumps(spec)]
+
+
+def _spawn(spec: Mapping[str, object], inherited: Sequence[int]) -> Started:
+    words = Words()
+    with ExitStack() as cleanup:
+        # Moved out of the way first: a source must not be overwritten as an earlier one's target.
+        sources = []
+        for fd in (words.fd, words.fd, *inherited):
+            sources.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100))
+            cleanup.callback(os.close, sources[-1])
+        actions: list[tuple[int, int, int]] = [
+            (os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate(sources, start=1)
+        ]
+        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        cleanup.callback(os.close, null)
+        sources.append(fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, 100))
+        cleanup.callback(os.close, sources[-1])
+        actions.append((os.POSIX_SPAWN_DUP2, sources[-1], 0))
+        line = _jail(spec)
+        pid = os.posix_spawn(line[0], line, {}, file_actions=actions, setsid=True)
+    process = identify(pid)
+    if process is None:
+        raise DriverError(f"START_FAILED: {words.read()[-500:]}")
+    return Started(process=process, words=words)
+
+
+def _controllers() -> list[Path]:
+    """Where groups can be made: one hierarchy (v2) or one per controller (v1)."""
+    if (_CGROUP / "cgroup.controllers").exists():
+        return [_CGROUP]
+    return [path for name in ("memory", "cpu", "pids") if (path := _CGROUP / name).is_dir()]

@@ -1,0 +1,95 @@
+"""TLS for copies: the host's certificate is lent to a guest's QEMU for the length of a move, for exactly one peer."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cumulet.drivers.qemu.hypervisor import Hypervisor
+from cumulet.drivers.qemu.qmp import Arguments
+from cumulet.drivers.qemu.record import GuestFolder
+from cumulet.drivers.qemu.sandbox import Sandbox
+from cumulet.host.driver import DriverError
+
+CREDENTIALS = "migration-tls"
+PEER = "migration-peer"
+_LENT = "tls"
+_PRIORITY = "NORMAL:-VERS-ALL:+VERS-TLS1.3"
+_FILES = {
+    "server": ("ca-cert.pem", "server-cert.pem", "server-key.pem"),
+    "client": ("ca-cert.pem", "client-cert.pem", "client-key.pem"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportSecurity:
+    """The host's own key material, in files named as QEMU wants them (`ca.CertificateAuthority.issue_host`)."""
+
+    folder: Path
+    sandbox: Sandbox
+
+    async def lend(
+        self, hypervisor: Hypervisor, folder: GuestFolder, uid: int | None, endpoint: Literal["server", "client"]
+    ) -> None:
+        """Make QEMU hold credentials and verify its peer. The files are gone when this returns: QEMU has read them."""
+        try:
+            self._copy(folder.vm, uid, endpoint)
+            credentials: Arguments = {
+                "qom-type": "tls-creds-x509",
+                "id": CREDENTIALS,
+                "endpoint": endpoint,
+                "dir": str(self.sandbox.folder_inside(folder) / _LENT),
+                "verify-peer": True,
+                "priority": _PRIORITY,
+            }
+            try:
+                await hypervisor.ask("object-add", credentials)
+            except DriverError:  # Held still, from an earlier move that was interrupted.
+                await self.withdraw(hypervisor)
+                await hypervisor.ask("object-add", credentials)
+        finally:
+            shutil.rmtree(folder.vm / _LENT, ignore_errors=True)
+
+    async def accept_only(self, hypervisor: Hypervisor, peer: str) -> None:
+        """Of all certificates of this CA, only the named host's opens the door."""
+        await hypervisor.ask("object-add", {"qom-type": "authz-simple", "id": PEER, "identity": f"CN={peer}"})
+
+    async def withdraw(self, hypervisor: Hypervisor) -> None:
+        """Drop credentials and the peer's name where they are held."""
+        await hypervisor.ask("migrate-set-parameters", {"tls-creds": "", "tls-hostname": "", "tls-authz": ""})
+        held = {str(entry.get("name")) for entry in await _objects(hypervisor)}
+        for name in (CREDENTIALS, PEER):
+            if name in held:
+                await hypervisor.ask("object-del", {"id": name})
+
+    def _copy(self, vm: Path, uid: int | None, endpoint: Literal["server", "client"]) -> None:
+        """Every step by descriptor: the folder is the guest's own, and a hostile QEMU may rename things meanwhile."""
+        shutil.rmtree(vm / _LENT, ignore_errors=True)
+        parent = os.open(vm, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.mkdir(_LENT, 0o700, dir_fd=parent)
+            lent = os.open(_LENT, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=parent)
+        finally:
+            os.close(parent)
+        try:
+            for name in _FILES[endpoint]:
+                content = (self.folder / name).read_bytes()
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                with open(os.open(name, flags, 0o600, dir_fd=lent), "wb") as file:
+                    file.write(content)
+                    if uid is not None:
+                        os.fchown(file.fileno(), uid, uid)
+            if uid is not None:
+                os.fchown(lent, uid, uid)
+        except FileNotFoundError as missing:
+            raise DriverError(f"TLS_MATERIAL: this host has no {Path(missing.filename).name}") from missing
+        finally:
+            os.close(lent)
+
+
+async def _objects(hypervisor: Hypervisor) -> list[dict[str, object]]:
+    answer = await hypervisor.ask("qom-list", {"path": "/objects"})
+    return [dict(entry) for entry in answer if isinstance(entry, dict)] if isinstance(answer, list) else []

@@ -1,0 +1,476 @@
+"""Simulated hosts: the same `Driver` with a guest model instead of a hypervisor, for tool builders and simulation.
+
+A guest has memory and a dirty rate; a copy has a bandwidth; rounds, convergence and downtime follow from them in closed
+form, in virtual seconds (`Settings.simulated_speed` of them pass in one second of the clock). A guest's flavor extra
+spec ``cumulet:dirty_rate_mib_s`` sets how fast it dirties memory (default 20), so that one can make a guest that never
+converges. Guests are kept in files under the state folder, as a real host's survive the control plane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from pathlib import Path
+
+import msgspec
+
+from cumulet.clock import Clock, sleep_unless_set
+from cumulet.drivers.simulated.copy import Copy
+from cumulet.host.driver import (
+    DriverError,
+    Endpoint,
+    Guest,
+    GuestReport,
+    GuestState,
+    HostFacts,
+    MigrationParameters,
+    MigrationPhase,
+    MigrationProgress,
+)
+from cumulet.settings import Settings
+
+TICKS_PER_SECOND = 10
+DEFAULT_DIRTY_RATE_MIB_S = 20.0
+MACHINE_TYPE = "simulated-1.0"
+CPU_MODEL = "simulated"
+
+
+class SimulatedGuest(msgspec.Struct, kw_only=True):
+    """A guest on one simulated host, as kept on that host's disk. Ticks count the time it ran, across moves."""
+
+    guest: Guest
+    state: GuestState
+    ran_us: int = 0
+    running_since_us: int | None = None
+    console_from_us: int = 0
+    """How long it had run when its console began to be printed here."""
+    incoming_from: str | None = None
+    incoming_complete: bool = False
+    disk_whole: bool = False
+    """Of an incoming one, before its memory has come: what it would be booted from."""
+    memory_at: str | None = None
+    """In post-copy: the host that still has some of its memory."""
+    starved: bool = False
+    """The rest of its memory will never come: it stands still at the first page it lacks."""
+    paused_by_user: bool = False
+    standing_by: bool = False
+
+    def run(self, now_us: int) -> None:
+        self.state = GuestState.RUNNING
+        if self.running_since_us is None:
+            self.running_since_us = now_us
+
+    def halt(self, state: GuestState, now_us: int) -> None:
+        self.state = state
+        if state is GuestState.STOPPED:
+            self.memory_at, self.starved = None, False
+        if self.running_since_us is not None:
+            self.ran_us += now_us - self.running_since_us
+            self.running_since_us = None
+
+    def ran_until(self, now_us: int) -> int:
+        return self.ran_us + (now_us - self.running_since_us if self.running_since_us is not None else 0)
+
+    @property
+    def dirty_rate_mib_s(self) -> float:
+        return float(self.guest.extra_specs.get("cumulet:dirty_rate_mib_s", DEFAULT_DIRTY_RATE_MIB_S))
+
+
+class World:
+    """What simulated hosts share: the wire between them, as (host -> driver)."""
+
+    def __init__(self) -> None:
+        self.drivers: dict[str, SimulatedDriver] = {}
+        self.ports = itertools.count(49152)
+        """Each destination listens at another one."""
+
+
+class SimulatedDriver:
+    """`host.driver.Driver` with modelled guests. `directory` None keeps guests in memory only."""
+
+    def __init__(self, *, name: str, world: World, clock: Clock, settings: Settings, directory: Path | None) -> None:
+        self.name = name
+        self._world = world
+        self._clock = clock
+        self._booted_at_us = clock.now_us()
+        self._settings = settings
+        self._directory = directory
+        self._guests: dict[str, SimulatedGuest] = {}
+        self._copies: dict[str, Copy] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        world.drivers[name] = self
+        if directory is not None:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for path in directory.glob("*.json"):
+                found = msgspec.json.decode(path.read_bytes(), type=SimulatedGuest)
+                if found.memory_at is not None:  # The copy ended with the process that modelled it.
+                    found.memory_at, found.starved = None, True
+                self._guests[path.stem] = found
+
+    # -- what it is
+
+    async def facts(self) -> HostFacts:
+        settings = self._settings
+        return HostFacts(
+            name=self.name,
+            driver="simulated",
+            hypervisor_type="simulated",
+            hypervisor_version=1_000_000,
+            vcpus=settings.simulated_vcpus,
+            memory_mib=settings.simulated_memory_mib,
+            disk_gib=settings.simulated_disk_gib,
+            cpu_models=(CPU_MODEL,),
+            machine_types=(MACHINE_TYPE,),
+            features=("local-disk", "networks", "post-copy"),
+            address="127.0.0.1",
+            booted_at_us=self._booted_at_us,
+        )
+
+    async def guests(self) -> list[GuestReport]:
+        return [
+            GuestReport(server_id=server_id, state=found.state, generation=0)
+            for server_id, found in self._guests.items()
+        ]
+
+    async def observe(self, server_id: str) -> GuestState:
+        found = self._guests.get(server_id)
+        return found.state if found is not None else GuestState.ABSENT
+
+    # -- life
+
+    async def create(self, guest: Guest, *, run: bool = True) -> Guest:
+        found = self._guests.get(guest.server_id)
+        if found is None or found.state is GuestState.INCOMING:  # Left by an earlier move that nobody committed.
+            guest = msgspec.structs.replace(guest, machine_type=MACHINE_TYPE, cpu_model=CPU_MODEL)
+            found = SimulatedGuest(guest=guest, state=GuestState.STOPPED)
+            self._guests[guest.server_id] = found
+        if run:
+            found.run(self._clock.now_us())
+        self._save(found)
+        return found.guest
+
+    async def destroy(self, server_id: str) -> None:
+        self._drop_copy(server_id, MigrationPhase.FAILED, "guest destroyed")
+        if self._guests.pop(server_id, None) is not None and self._directory is not None:
+            (self._directory / f"{server_id}.json").unlink(missing_ok=True)
+
+    async def start(self, server_id: str) -> None:
+        self._run(server_id, fresh=True)
+
+    async def stop(self, server_id: str, *, grace_seconds: float) -> None:
+        self._halt(server_id, GuestState.STOPPED)
+
+    async def reboot(self, server_id: str, *, hard: bool) -> None:
+        self._halt(server_id, GuestState.STOPPED)
+        self._run(server_id, fresh=True)
+
+    async def pause(self, server_id: str) -> None:
+        self._halt(server_id, GuestState.PAUSED)
+        self._found(server_id).paused_by_user = True
+        self._save(self._found(server_id))
+
+    async def unpause(self, server_id: str) -> None:
+        self._run(server_id)
+
+    async def suspend(self, server_id: str) -> None:
+        self._halt(server_id, GuestState.SUSPENDED)
+
+    async def resume(self, server_id: str) -> None:
+        self._run(server_id)
+
+    async def console_output(self, server_id: str, *, max_bytes: int) -> bytes:
+        """Ticks printed here: `tick N <server id>`, ten a second of running time, counted across moves."""
+        found = self._found(server_id)
+        last = found.ran_until(self._clock.now_us()) * TICKS_PER_SECOND // 1_000_000
+        first = max(found.console_from_us * TICKS_PER_SECOND // 1_000_000, last - max_bytes // 20)
+        lines = [f"tick {n} {server_id}" for n in range(first, last + 1)]
+        head = [] if first else [f"Simulated guest {found.guest.name} on {self.name}: no real machine runs here."]
+        return ("\n".join(head + lines) + "\n").encode()[-max_bytes:]
+
+    async def diagnostics(self, server_id: str) -> dict[str, int | str]:
+        found = self._found(server_id)
+        return {"state": found.state.value, "uptime_s": found.ran_until(self._clock.now_us()) // 1_000_000}
+
+    # -- live migration, destination side
+
+    async def prepare_incoming(self, guest: Guest, *, source_host: str, parameters: MigrationParameters) -> Endpoint:
+        found = self._guests.get(guest.server_id)
+        if found is not None and found.state is not GuestState.INCOMING:
+            raise DriverError(f"guest {guest.server_id} is {found.state} on {self.name}")
+        if found is not None and found.incoming_complete:
+            # As with QEMU: the request is a late one, and what is here may be the only copy.
+            raise DriverError("HOLDS_STATE: this destination has taken a guest's state; resume or destroy it")
+        if guest.machine_type != MACHINE_TYPE or guest.cpu_model != CPU_MODEL:
+            raise DriverError(f"{self.name} cannot run {guest.machine_type} with {guest.cpu_model}")
+        fresh = SimulatedGuest(guest=guest, state=GuestState.INCOMING, incoming_from=source_host)
+        self._guests[guest.server_id] = fresh
+        self._save(fresh)
+        return Endpoint(address=self.name, port=next(self._world.ports), nbd_port=None, tls_hostname=self.name)
+
+    async def resume_destination(self, server_id: str) -> None:
+        found = self._found(server_id)
+        if found.state is GuestState.INCOMING:
+            if not found.incoming_complete:
+                raise DriverError(f"guest {server_id} has not arrived on {self.name}")
+            if found.paused_by_user:
+                found.halt(GuestState.PAUSED, self._clock.now_us())
+            else:
+                found.run(self._clock.now_us())
+            self._save(found)
+
+    async def arrival(self, server_id: str) -> MigrationPhase:
+        found = self._found(server_id)
+        if found.starved:
+            return MigrationPhase.FAILED
+        if found.memory_at is not None:
+            return MigrationPhase.POST_COPY
+        if found.incoming_from is None or found.state is GuestState.STOPPED:
+            return MigrationPhase.NONE
+        return MigrationPhase.COMPLETED if found.incoming_complete else MigrationPhase.ACTIVE
+
+    async def recover_incoming(self, server_id: str) -> Endpoint:
+        found = self._found(server_id)
+        if found.memory_at is None:
+            raise DriverError(f"guest {server_id} waits for no memory on {self.name}")
+        return Endpoint(address=self.name, port=1, nbd_port=None, tls_hostname=self.name)
+
+    async def give_up_memory(self, server_id: str) -> None:
+        found = self._found(server_id)
+        waits = found.state is GuestState.INCOMING and not found.incoming_complete
+        if found.starved or found.memory_at is not None or waits:
+            stopped = SimulatedGuest(guest=found.guest, state=GuestState.STOPPED)
+            self._guests[server_id] = stopped
+            self._save(stopped)
+
+    # -- live migration, source side
+
+    async def start_copy(self, server_id: str, endpoint: Endpoint, parameters: MigrationParameters) -> None:
+        found = self._found(server_id)
+        copy = self._copies.get(server_id)
+        if copy is not None and copy.outcome in (None, MigrationPhase.COMPLETED):
+            if copy.endpoint == endpoint:
+                return
+            raise DriverError(f"guest {server_id} is being copied to another place, or was")
+        if found.state not in (GuestState.RUNNING, GuestState.PAUSED):
+            raise DriverError(f"guest {server_id} is {found.state}, nothing to copy")
+        rate = found.dirty_rate_mib_s if found.state is GuestState.RUNNING else 0.0
+        copy = self._copies[server_id] = Copy(found.guest, endpoint, parameters, rate, self._clock.now_us())
+        task = asyncio.create_task(self._copy(server_id, copy), name=f"copy-{server_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _copy(self, server_id: str, copy: Copy) -> None:
+        """Wait until the model says it has ended, then hand over: source halted and destination loaded in one go."""
+        while copy.outcome is None:
+            ready = copy.ready_at
+            still = max(0.0, (copy.still_until_us - self._clock.now_us()) / 1_000_000)
+            if ready is not None and not copy.told and not still and self._virtual(copy) >= ready:
+                copy.told = True
+                self._stand_still(server_id, copy)
+                continue
+            due = copy.completed_at if ready is None or copy.told else ready
+            left = None if due is None else still + (due - self._virtual(copy)) / self._settings.simulated_speed
+            if left is not None and left <= 0:
+                self._hand_over(server_id, copy)
+                return
+            copy.changed.clear()
+            # The clock counts microseconds: sleeping less would not let it move on.
+            await sleep_unless_set(self._clock, max(left, 1e-6) if left is not None else 3600.0, copy.changed)
+
+    def _stand_still(self, server_id: str, copy: Copy) -> None:
+        """Ready for post-copy: it runs on neither side until the commit, or until the copy is cancelled."""
+        here, arrived = self._guests.get(server_id), self._arrived(server_id, copy.destination)
+        if here is None or arrived is None:
+            self._finish(copy, MigrationPhase.FAILED, "the destination closed the connection")
+            return
+        here.halt(GuestState.HANDED_OVER, self._clock.now_us())
+        arrived.disk_whole = True
+        self._save(here)
+        self._world.drivers[copy.destination]._save(arrived)
+        copy.news.set()
+
+    def _hand_over(self, server_id: str, copy: Copy) -> None:
+        here, arrived = self._guests.get(server_id), self._arrived(server_id, copy.destination)
+        if here is None or arrived is None:
+            self._finish(copy, MigrationPhase.FAILED, "the destination closed the connection")
+            return
+        here.halt(GuestState.HANDED_OVER, self._clock.now_us())
+        if copy.post_copy_at is None:
+            self._load(here, arrived)
+        arrived.memory_at = None
+        self._save(here)
+        self._world.drivers[copy.destination]._save(arrived)
+        self._finish(copy, MigrationPhase.COMPLETED, None)
+
+    def _load(self, here: SimulatedGuest, arrived: SimulatedGuest) -> None:
+        """The destination has what it takes to run the guest."""
+        arrived.ran_us = here.ran_us
+        arrived.console_from_us = here.ran_us
+        arrived.paused_by_user = here.paused_by_user
+        arrived.incoming_complete = True
+
+    def _arrived(self, server_id: str, destination: str) -> SimulatedGuest | None:
+        """The guest at the other side of its copy, as long as it can take in what is sent."""
+        peer = self._world.drivers.get(destination)
+        arrived = peer._guests.get(server_id) if peer is not None else None
+        if arrived is None or arrived.incoming_from != self.name:
+            return None
+        return arrived if arrived.state is GuestState.INCOMING or arrived.memory_at == self.name else None
+
+    async def copy_progress(self, server_id: str, *, wait_seconds: float, seen: MigrationPhase) -> MigrationProgress:
+        copy = self._copies.get(server_id)
+        if copy is None:
+            return MigrationProgress(phase=MigrationPhase.NONE)
+        progress = copy.progress(self._virtual(copy))
+        if progress.phase is seen and not copy.ended.is_set():
+            await sleep_unless_set(self._clock, wait_seconds, copy.ended if copy.told else copy.news)
+            progress = copy.progress(self._virtual(copy))
+        return progress
+
+    async def force_complete(self, server_id: str) -> None:
+        copy = self._copies.get(server_id)
+        if copy is None or copy.outcome is not None or copy.forced_at is not None:
+            return
+        at = self._virtual(copy)
+        if copy.switchover_at is None or at < copy.switchover_at:  # Else it comes to its end by itself.
+            copy.forced_at = at
+            copy.changed.set()
+
+    async def begin_post_copy(self, server_id: str) -> None:
+        copy = self._copies.get(server_id)
+        if copy is None or copy.outcome in (MigrationPhase.FAILED, MigrationPhase.CANCELLED):
+            raise DriverError(f"no copy of guest {server_id} is under way on {self.name}")
+        if copy.outcome is not None or copy.post_copy_at is not None:
+            return
+        if not copy.told:
+            raise DriverError(f"the copy of guest {server_id} is not ready for post-copy")
+        here, arrived = self._found(server_id), self._arrived(server_id, copy.destination)
+        if arrived is None:
+            self._finish(copy, MigrationPhase.FAILED, "the destination closed the connection")
+            raise DriverError("the destination closed the connection")
+        self._load(here, arrived)
+        arrived.memory_at = self.name
+        copy.post_copy_at = self._virtual(copy)
+        copy.changed.set()
+        self._world.drivers[copy.destination]._save(arrived)
+
+    async def recover_copy(self, server_id: str, endpoint: Endpoint) -> None:
+        copy = self._copies.get(server_id)
+        if copy is None or copy.outcome not in (None, MigrationPhase.COMPLETED):
+            raise DriverError(f"no copy of guest {server_id} is under way on {self.name}")
+
+    async def cancel_copy(self, server_id: str) -> MigrationProgress:
+        copy = self._copies.get(server_id)
+        if copy is None:
+            return MigrationProgress(phase=MigrationPhase.NONE)
+        if copy.outcome is None:
+            if copy.post_copy_at is not None:
+                raise DriverError(f"guest {server_id} runs at its destination: too late to cancel")
+            self._finish(copy, MigrationPhase.CANCELLED, None)
+        return copy.progress(self._virtual(copy))
+
+    async def resume_source(self, server_id: str) -> None:
+        found = self._found(server_id)
+        if found.state is GuestState.INCOMING:
+            raise DriverError(f"guest {server_id} has come to {self.name}: it is the destination of a move")
+        copy = self._copies.get(server_id)
+        if copy is not None and copy.outcome is None and copy.post_copy_at is not None:
+            raise DriverError(f"guest {server_id} runs at its destination: too late to resume it on {self.name}")
+        self._copies.pop(server_id, None)
+        if found.state is GuestState.HANDED_OVER:
+            if found.paused_by_user:
+                found.halt(GuestState.PAUSED, self._clock.now_us())
+            else:
+                found.run(self._clock.now_us())
+            self._save(found)
+
+    # -- cold migration
+
+    async def stand_by(self, server_id: str) -> None:
+        found = self._found(server_id)
+        if not found.standing_by:
+            if found.state is not GuestState.STOPPED:
+                raise DriverError(f"guest {server_id} is {found.state}, not stopped")
+            found.standing_by = True
+            found.halt(GuestState.PAUSED, self._clock.now_us())
+            self._save(found)
+
+    async def stand_down(self, server_id: str) -> None:
+        found = self._found(server_id)
+        if found.standing_by:
+            self._drop_copy(server_id, MigrationPhase.FAILED, "stood down")
+            found.standing_by = False
+            found.halt(GuestState.STOPPED, self._clock.now_us())
+            self._save(found)
+
+    async def take_in(self, guest: Guest) -> None:
+        found = self._found(guest.server_id)
+        if found.state is GuestState.INCOMING and not found.incoming_complete:
+            raise DriverError(f"guest {guest.server_id} has not arrived on {self.name}")
+        if found.state not in (GuestState.INCOMING, GuestState.STOPPED):
+            raise DriverError(f"guest {guest.server_id} is {found.state} on {self.name}")
+        taken = SimulatedGuest(guest=guest, state=GuestState.STOPPED)
+        self._guests[guest.server_id] = taken
+        self._save(taken)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # -- inside
+
+    def _virtual(self, copy: Copy) -> float:
+        return copy.elapsed(self._clock.now_us(), speed=self._settings.simulated_speed)
+
+    def _finish(self, copy: Copy, outcome: MigrationPhase, error: str | None) -> None:
+        copy.outcome = outcome
+        copy.error = error
+        copy.news.set()
+        copy.ended.set()
+        copy.changed.set()
+
+    def _drop_copy(self, server_id: str, outcome: MigrationPhase, error: str) -> None:
+        copy = self._copies.pop(server_id, None)
+        if copy is not None and copy.outcome is None:
+            self._finish(copy, outcome, error)
+            arrived = self._arrived(server_id, copy.destination)
+            if copy.post_copy_at is not None and arrived is not None:
+                arrived.memory_at = None
+                arrived.starved = True
+                self._world.drivers[copy.destination]._save(arrived)
+
+    def _found(self, server_id: str) -> SimulatedGuest:
+        found = self._guests.get(server_id)
+        if found is None:
+            raise DriverError(f"no guest {server_id} on {self.name}")
+        return found
+
+    def _run(self, server_id: str, *, fresh: bool = False) -> None:
+        found = self._found(server_id)
+        self._refuse_in_migration(found)
+        if found.state is not GuestState.RUNNING:
+            if fresh:
+                found.ran_us = found.console_from_us = 0
+            found.paused_by_user = found.standing_by = False
+            found.run(self._clock.now_us())
+            self._save(found)
+
+    def _halt(self, server_id: str, state: GuestState) -> None:
+        found = self._found(server_id)
+        self._refuse_in_migration(found)
+        self._drop_copy(server_id, MigrationPhase.FAILED, f"guest {state}")
+        found.halt(state, self._clock.now_us())
+        self._save(found)
+
+    def _refuse_in_migration(self, found: SimulatedGuest) -> None:
+        if found.state in (GuestState.INCOMING, GuestState.HANDED_OVER):
+            raise DriverError(f"guest {found.guest.server_id} is one side of a migration on {self.name}")
+
+    def _save(self, found: SimulatedGuest) -> None:
+        """Atomic, not fsynced: a simulated host survives the death of the process, not that of the machine."""
+        if self._directory is not None:
+            path = self._directory / f"{found.guest.server_id}.json"
+            fresh = path.with_suffix(".new")
+            fresh.write_bytes(msgspec.json.encode(found))
+            fresh.replace(path)

@@ -1,0 +1,60 @@
+"""How the control plane reaches hosts: one `Hosts`, whatever the bus between."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from cumulet.host import messages as m
+from cumulet.host.driver import GuestReport, HostFacts
+from cumulet.host.link import Link
+
+QUESTION_SECONDS = 5.0
+COMMAND_SECONDS = 120.0
+
+
+class Hosts:
+    """The links to all hosts, by name. Every wait is bounded."""
+
+    def __init__(self) -> None:
+        self._links: dict[str, Link] = {}
+
+    def add(self, name: str, link: Link) -> None:
+        self._links[name] = link
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._links)
+
+    async def send(self, host: str, message: m.Message, *, seconds: float | None = None) -> Any:
+        """Ask or command `host`. HostUnreachable when it is silent or too slow: the outcome is then unknown."""
+        link = self._links.get(host)
+        if link is None:
+            raise m.HostUnreachable(f"{host} is not connected")
+        limit = seconds or (QUESTION_SECONDS if isinstance(message, m.Question) else COMMAND_SECONDS)
+        try:
+            async with asyncio.timeout(limit):
+                return await link.send(message)
+        except TimeoutError as error:
+            raise m.HostUnreachable(f"{host} did not answer {type(message).__name__} in {limit:g} s") from error
+
+    async def facts(self, host: str) -> HostFacts:
+        answer: HostFacts = await self.send(host, m.AskFacts())
+        return answer
+
+    async def guests(self, host: str) -> list[GuestReport]:
+        answer: list[GuestReport] = await self.send(host, m.AskGuests())
+        return answer
+
+    async def console_output(self, host: str, server_id: str, *, max_bytes: int) -> bytes:
+        """The newest output of the guest's serial console, at most `max_bytes`."""
+        answer: bytes = await self.send(host, m.ConsoleOutput(server_id=server_id, max_bytes=max_bytes))
+        return answer
+
+    async def diagnostics(self, host: str, server_id: str) -> dict[str, int | str]:
+        answer: dict[str, int | str] = await self.send(host, m.Diagnostics(server_id=server_id))
+        return answer
+
+    async def close(self) -> None:
+        for link in self._links.values():
+            await link.close()

@@ -1,0 +1,76 @@
+"""The process on a host: one agent with its driver, its fence and its lease, until whoever started it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from cumulet.agent import watchdog
+from cumulet.agent.agent import Agent
+from cumulet.agent.fence import FileFence
+from cumulet.agent.lease import ExpiryFile, Lease
+from cumulet.bus.unix_socket import serve_agent
+from cumulet.fleet.local_agents import AgentPlace
+
+
+async def run_agent(place: AgentPlace) -> None:
+    """Be the agent of one host until standard input closes."""
+    from cumulet.drivers.qemu.driver import QemuDriver
+
+    async with _only_one(place.state):
+        lease = await asyncio.to_thread(_watched_lease, place)
+        driver = await QemuDriver.open(
+            name=place.name, state=place.state / "qemu", tls=place.tls, address=place.address
+        )
+        agent = Agent(
+            name=place.name, driver=driver, fence=FileFence(place.state / "fence"), lease=lease,
+            session=secrets.token_hex(8),
+        )  # fmt: skip
+        server = await serve_agent(agent, place.socket)
+        try:
+            await asyncio.to_thread(_until_parent_ends)
+        finally:
+            server.close()
+            await driver.close()
+
+
+class WatchedLease(Lease):
+    """Renewed only while the watchdog lives; one that has ended is started again first."""
+
+    def __init__(self, state: Path, *, seconds: float) -> None:
+        super().__init__(ExpiryFile(watchdog.lease_file(state)), seconds=seconds)
+        self._state = state
+        watchdog.ensure(state)
+
+    def asked(self, session: str, number: int, heard: int | None) -> None:
+        watchdog.ensure(self._state)
+        super().asked(session, number, heard)
+
+
+def _watched_lease(place: AgentPlace) -> WatchedLease | None:
+    if place.lease_seconds is None:
+        return None
+    return WatchedLease(place.state, seconds=place.lease_seconds)
+
+
+def _until_parent_ends() -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+
+
+@contextlib.asynccontextmanager
+async def _only_one(state: Path) -> AsyncIterator[None]:
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(state / watchdog.AGENT_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+        watchdog.note_agent(state)
+        yield
+    finally:
+        os.close(lock)

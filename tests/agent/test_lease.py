@@ -1,0 +1,315 @@
+"""A host that is not heard stops its own guests: its lease, its watchdog, and what its agent does without one."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import msgspec
+import pytest
+
+import cumulet.testing
+from cumulet.agent import lease, watchdog
+from cumulet.agent.agent import Agent
+from cumulet.agent.fence import MemoryFence
+from cumulet.clock import SystemClock
+from cumulet.compute import hosts as host_records
+from cumulet.drivers.qemu import process
+from cumulet.drivers.simulated.driver import SimulatedDriver, World
+from cumulet.host import messages as m
+from cumulet.host.driver import Guest, GuestState
+from cumulet.host.link import Link
+from cumulet.settings import Settings
+from cumulet.testing import TestCloud
+from tests.api.test_live_migration import create_pair, host_of, other
+from tests.links import Way, instead, silent
+
+SERVER = "11111111-2222-4333-8444-555555555555"
+ENDS_SECONDS = 20.0
+
+
+def left(path: Path) -> float:
+    return lease.seconds_left(path)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "lease.json"
+
+
+def test_a_question_alone_gives_no_lease(file: Path) -> None:
+    held = lease.Lease(lease.ExpiryFile(file), seconds=10.0)
+    held.asked("a", 1, None)
+    assert not held.valid
+
+
+def test_what_was_heard_gives_one_from_when_it_was_said(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = 1000.0
+    monkeypatch.setattr(lease, "now", lambda: at)
+    held = lease.Lease(lease.ExpiryFile(file), seconds=10.0)
+    held.asked("a", 1, None)
+    at = 1004.0
+    held.asked("a", 2, 1)
+    assert left(file) == 6.0, "it counts from the answer, not from when we learned that it was heard"
+    at = 1008.0
+    held.asked("a", 3, 1)
+    assert left(file) == 2.0, "our second answer was not heard"
+    held.asked("a", 4, 2)
+    assert left(file) == 6.0
+    held.asked("a", 3, 1)
+    assert left(file) == 6.0, "a question that comes late takes nothing away"
+    at = 1014.0
+    assert not held.valid
+    held.asked("a", 5, 2)
+    assert not held.valid, "and one that was kept back gives nothing"
+
+
+def test_another_session_has_heard_nothing(file: Path) -> None:
+    held = lease.Lease(lease.ExpiryFile(file), seconds=10.0)
+    held.asked("a", 1, None)
+    held.asked("b", 2, 1)
+    assert not held.valid
+
+
+def test_questions_that_come_together_renew_it_in_turn(file: Path) -> None:
+    """An agent that was stopped finds them waiting. Each renewal replaces the file, which must always be whole."""
+    held = lease.Lease(lease.ExpiryFile(file), seconds=10.0)
+    held.asked("first", 1, None)
+    held.asked("first", 2, 1)
+    whole: list[bool] = []
+
+    def ask(session: int) -> None:
+        for number in range(100):
+            held.asked(str(session), number, number - 1)
+            whole.append(left(file) > 9.0)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(ask, range(4)))
+    assert all(whole)
+
+
+def test_a_lease_of_another_boot_is_none(file: Path) -> None:
+    file.write_bytes(msgspec.json.encode(lease.Expiry(boot_id="another", at=lease.now() + 100)))
+    assert left(file) == 0.0
+    file.write_bytes(b"half a fi")
+    assert left(file) == 0.0
+
+
+# -- the watchdog
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that noted itself as a guest's does, on the host whose state is `tmp_path`."""
+    with subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as running:
+        folder = tmp_path / "qemu" / "guests" / SERVER
+        folder.mkdir(parents=True)
+        (folder / "process.json").write_bytes(msgspec.json.encode(process.identify(running.pid)))
+        yield running
+        running.kill()
+
+
+def give_lease(state: Path, seconds: float) -> None:
+    expiry = lease.Expiry(boot_id=lease.boot_id(), at=lease.now() + seconds)
+    watchdog.lease_file(state).write_bytes(msgspec.json.encode(expiry))
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_watchdog_kills_guests_when_the_lease_has_run_out(
+    tmp_path: Path, guest: subprocess.Popen[bytes], stopped: bool
+) -> None:
+    give_lease(tmp_path, 1.0)
+    if stopped:
+        guest.send_signal(signal.SIGSTOP)
+    watchdog.ensure(tmp_path)
+    before = time.monotonic()
+    assert guest.wait(ENDS_SECONDS) == -signal.SIGKILL
+    assert time.monotonic() - before < 10.0
+    assert left(watchdog.lease_file(tmp_path)) <= 0, "not a moment before"
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_agent_ends_with_the_lease_it_had_and_not_for_want_of_one(tmp_path: Path, stopped: bool) -> None:
+    """What it was told while there was a lease it might finish later, and start a guest that runs elsewhere by then."""
+    script = (
+        "import fcntl, signal; from pathlib import Path; from cumulet.agent import watchdog; "
+        f"state = Path({str(tmp_path)!r}); lock = open(state / watchdog.AGENT_LOCK, 'wb'); "
+        "fcntl.flock(lock, fcntl.LOCK_EX); watchdog.note_agent(state); print('noted', flush=True); signal.pause()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as agent:
+        try:
+            assert agent.stdout is not None
+            assert agent.stdout.readline() == b"noted\n"
+            watchdog.ensure(tmp_path)
+            if stopped:
+                agent.send_signal(signal.SIGSTOP)
+            give_lease(tmp_path, 1.0)
+            assert agent.wait(ENDS_SECONDS) == -signal.SIGKILL
+            assert left(watchdog.lease_file(tmp_path)) <= 0, "not a moment before, and not before there was one"
+        finally:
+            agent.kill()
+
+
+def test_a_process_that_has_only_the_number_of_a_guest_is_left_alone(
+    tmp_path: Path, guest: subprocess.Popen[bytes]
+) -> None:
+    note = tmp_path / "qemu" / "guests" / SERVER / "process.json"
+    known = process.identify(guest.pid)
+    assert known is not None
+    note.write_bytes(msgspec.json.encode(msgspec.structs.replace(known, start_time=known.start_time - 1)))
+    assert watchdog.kill_guests(tmp_path) == 0
+    assert guest.poll() is None
+
+
+def test_with_nothing_left_to_watch_it_ends(tmp_path: Path) -> None:
+    alone = subprocess.run([sys.executable, "-m", "cumulet.agent.watchdog", str(tmp_path)], timeout=60, check=False)
+    assert alone.returncode == 0
+    assert not watchdog.is_watched(tmp_path)
+
+
+def test_there_is_one_watchdog_for_a_host(tmp_path: Path, guest: subprocess.Popen[bytes]) -> None:
+    give_lease(tmp_path, 5.0)
+    watchdog.ensure(tmp_path)
+    watchdog.ensure(tmp_path)
+    assert watchdog.is_watched(tmp_path)
+    give_lease(tmp_path, 0.0)
+    guest.wait(ENDS_SECONDS)
+
+
+# -- the agent without a lease
+
+
+def test_without_a_lease_an_agent_only_ends_guests(tmp_path: Path, file: Path) -> None:
+    settings = Settings(state_dir=tmp_path, database_url="sqlite://")
+    driver = SimulatedDriver(name="host1", world=World(), clock=SystemClock(), settings=settings, directory=None)
+    held = lease.Lease(lease.ExpiryFile(file), seconds=10.0)
+    agent = Agent(name="host1", driver=driver, fence=MemoryFence(), lease=held)
+    guest = Guest(server_id=SERVER, name="one", vcpus=1, memory_mib=64, disk_gib=1, image=None)
+
+    def command(generation: int) -> dict[str, object]:
+        return {"server_id": SERVER, "operation_id": "o", "generation": generation}
+
+    async def story() -> None:
+        with pytest.raises(m.VerbFailed, match="LEASE_EXPIRED"):
+            await agent.handle(m.Create(**command(1), guest=guest))  # type: ignore[arg-type]
+        assert await agent.handle(m.Observe(server_id=SERVER)) is GuestState.ABSENT
+        await agent.handle(m.RenewLease(session="a", number=1, heard=None))
+        await agent.handle(m.RenewLease(session="a", number=2, heard=1))
+        await agent.handle(m.Create(**command(1), guest=guest))  # type: ignore[arg-type]
+        file.unlink()
+        with pytest.raises(m.VerbFailed, match="LEASE_EXPIRED"):
+            await agent.handle(m.Reboot(**command(1), hard=True))  # type: ignore[arg-type]
+        await agent.handle(m.Destroy(**command(1)))  # type: ignore[arg-type]
+        assert await agent.handle(m.Observe(server_id=SERVER)) is GuestState.ABSENT
+
+    asyncio.run(story())
+
+
+# -- the control plane, which may then start servers elsewhere
+
+
+def test_a_silent_host_is_down_once_its_lease_has_run_out_and_is_evacuated_then() -> None:
+    with cumulet.testing.cloud(fence_silent_hosts=True, host_silent_seconds=4.0, lease_seconds=10.0) as cloud:
+        admin, member = cloud.persona("admin"), cloud.persona("member")
+        server = create_pair(member)[0]
+        source = host_of(admin, server)
+        cloud.reconcile()
+        with silent(cloud, source):
+            cloud.clock.advance(6.0)
+            cloud.reconcile()
+            answer = admin.action(server, {"evacuate": {}}, version="2.94")
+            assert (answer.status, "still in use" in answer.text) == (400, True)
+            cloud.clock.advance(7.0)
+            cloud.reconcile()
+            assert admin.action(server, {"evacuate": {}}, version="2.94").status == 200
+            admin.wait("the move", lambda: host_of(admin, server) == other(source))
+            admin.wait_for_status(server, "ACTIVE")
+
+
+class Overheard(Way):
+    """Keeps what was heard, and fails each command to remove a guest while it is told to."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__(link)
+        self.questions: list[tuple[int, int | None]] = []
+        """Number and `heard` of each that would renew the lease."""
+        self.keeps_guests = False
+
+    async def send(self, message: m.Message) -> Any:
+        if isinstance(message, m.RenewLease):
+            self.questions.append((message.number, message.heard))
+        if isinstance(message, m.Destroy) and self.keeps_guests:
+            raise m.VerbFailed("a test asked for this failure")
+        return await super().send(message)
+
+
+@dataclass
+class Back:
+    """A host that was silent until its lease had run out; what ran there runs elsewhere. Now it answers again."""
+
+    cloud: TestCloud
+    name: str
+    link: Overheard
+
+    def asked(self) -> int | None:
+        """One round with it: which of its answers it is told was heard."""
+        self.cloud.await_(self.cloud.embedded.watch.round(self.name))
+        return self.link.questions[-1][1]
+
+
+@pytest.fixture
+def back() -> Iterator[Back]:
+    with cumulet.testing.cloud(fence_silent_hosts=True, host_silent_seconds=4.0, lease_seconds=10.0) as cloud:
+        cloud.await_(cloud.embedded.watch.stop())  # Only the test's own rounds count.
+        admin, member = cloud.persona("admin"), cloud.persona("member")
+        server = create_pair(member)[0]
+        name = host_of(admin, server)
+        with silent(cloud, name):
+            cloud.clock.advance(20.0)
+            cloud.reconcile()
+            assert admin.action(server, {"evacuate": {}}, version="2.94").status == 200
+            admin.wait("the move", lambda: host_of(admin, server) == other(name))
+            admin.wait_for_status(server, "ACTIVE")
+        with instead(cloud, name, Overheard) as link:
+            yield Back(cloud, name, link)
+
+
+def test_a_host_that_is_back_gets_no_lease_before_it_has_removed_what_it_lost(back: Back) -> None:
+    back.link.keeps_guests = True
+    before = back.asked()
+    assert back.asked() == before, "it still had the guest when it gave its first answer"
+    back.link.keeps_guests = False
+    assert back.asked() == before, "and when it gave its second, although the record said by then that it is up"
+    third = back.link.questions[-1][0]
+    assert back.asked() == third
+
+
+def test_a_host_that_is_back_gets_no_lease_before_the_record_says_that_it_is_up(
+    back: Back, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(host_records, "register", Mock(side_effect=RuntimeError("the database is away")))
+        with pytest.raises(RuntimeError, match="away"):
+            back.asked()
+    before = back.link.questions[-1][1]
+    assert back.asked() == before, "its first answer was never recorded"
+    assert back.asked() == back.link.questions[-2][0]
+
+
+def test_the_watchdog_is_a_process_nobody_waits_for(tmp_path: Path, guest: subprocess.Popen[bytes]) -> None:
+    """It lives in a session of its own, so that what ends the agent does not end it."""
+    give_lease(tmp_path, 30.0)
+    starter = f"from pathlib import Path; from cumulet.agent import watchdog; watchdog.ensure(Path({str(tmp_path)!r}))"
+    subprocess.run([sys.executable, "-c", starter], check=True, timeout=60)
+    assert watchdog.is_watched(tmp_path)
+    give_lease(tmp_path, 0.0)
+    assert guest.wait(ENDS_SECONDS) == -signal.SIGKILL
