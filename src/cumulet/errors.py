@@ -67,6 +67,13 @@ class Conflict(ApiError):
     title = "Conflict"
 
 
+class PreconditionFailed(ApiError):
+    """What a request says in ``If-Match`` is no longer so."""
+
+    status = 412
+    title = "Precondition Failed"
+
+
 class TooLarge(ApiError):
     status = 413
     title = "Request Entity Too Large"

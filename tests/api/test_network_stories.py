@@ -310,8 +310,42 @@ def test_quotas_are_enforced_and_only_administrators_change_them(
     assert call(member, "POST", "/ports", {"port": {"network_id": network_id}}).status == 409
     assert call(manager, "GET", f"{path}/details")["quota"]["network"] == {"limit": 1, "used": 1, "reserved": 0}
     assert call(cloud.persona("other_manager"), "GET", path).status == 403
+    assert call(admin, "PUT", path, {"quota": {"network": 0}}).status == 400
+    assert call(admin, "PUT", path, {"quota": {"network": 0, "force": True}})["quota"]["network"] == 0
     assert call(admin, "DELETE", path).status == 204
+    assert call(admin, "DELETE", path).status == 404
     assert call(member, "POST", "/networks", {"network": {}}).status == 201
+
+
+def test_everybody_reads_the_quotas_of_the_own_project_and_nobody_else_those_of_others(
+    cloud: TestCloud, member: Client, other_member: Client
+) -> None:
+    for ending in ("", "/default", "/details", ".json", "/default.json", "/details.json"):
+        for persona in ("manager", "member", "reader", "norole"):
+            client = cloud.persona(persona)
+            assert call(client, "GET", f"/quotas/{member.project_id}{ending}").status == 200
+            assert call(client, "GET", f"/quotas/{other_member.project_id}{ending}").status == 403
+    for word in ("project", "tenant"):
+        assert call(member, "GET", f"/quotas/{word}").json == {word: {f"{word}_id": member.project_id}}
+
+
+def test_the_rules_of_a_new_group_count(admin: Client, member: Client) -> None:
+    present = len(call(member, "GET", "/security-group-rules")["security_group_rules"])
+    groups = len(call(member, "GET", "/security-groups")["security_groups"])
+    quota = {"security_group_rule": present + 4 + 3}
+    assert call(admin, "PUT", f"/quotas/{member.project_id}", {"quota": quota}).status == 200
+    assert call(member, "POST", "/security-groups", {"security_group": {"name": "a"}}).status == 201
+    over = call(member, "POST", "/security-groups", {"security_group": {"name": "b"}})
+    assert (over.status, over["NeutronError"]["type"]) == (409, "OverQuota")
+    assert len(call(member, "GET", "/security-groups")["security_groups"]) == groups + 1
+
+
+def test_a_path_may_end_in_json(member: Client) -> None:
+    network_id = make(member, "network", "/networks.json", name="n")["id"]
+    assert [n["id"] for n in call(member, "GET", "/networks.json?name=n")["networks"]] == [network_id]
+    assert call(member, "GET", f"/networks/{network_id}.json")["network"]["id"] == network_id
+    assert call(member, "GET", f"/networks/{network_id}.xml").status == 404
+    assert call(member, "DELETE", f"/networks/{network_id}.json").status == 204
 
 
 def test_a_topology_is_made_for_who_does_not_want_to_describe_one(member: Client, other_member: Client) -> None:

@@ -7,6 +7,8 @@ from cumulet.db.engine import Tx
 from cumulet.network.store import SecurityGroup, SecurityGroupRule, find_by, insert
 
 NAME = "default"
+ETHERTYPES = ("IPv4", "IPv6")
+"""Every new group lets its members send: one rule for each."""
 
 
 def ensure(tx: Tx, clock: Clock, project_id: str) -> SecurityGroup:
@@ -24,7 +26,7 @@ def ensure(tx: Tx, clock: Clock, project_id: str) -> SecurityGroup:
         stateful=True,
         is_default=True,
     )
-    for ethertype in ("IPv4", "IPv6"):
+    for ethertype in ETHERTYPES:
         add_rule(tx, clock, group, direction="egress", ethertype=ethertype)
         add_rule(tx, clock, group, direction="ingress", ethertype=ethertype, remote_group_id=group.id)
     return group

@@ -38,6 +38,7 @@ EXTENSIONS = {
     "provider": ("Provider Network", "Expose mapping of virtual networks to physical networks"),
     "quotas": ("Quota management support", "Expose functions for quotas management per project"),
     "quota_details": ("Quota details management support", "Expose functions for quotas usage statistics per project"),
+    "revision-if-match": ("If-Match constraints based on revision_number", "Conditional updates by revision_number"),
     "router": ("Neutron L3 Router", "Router abstraction with floating IPs."),
     "router_availability_zone": ("Router Availability Zone", "Availability zone support for router."),
     "security-group": ("security-group", "The security groups extension."),

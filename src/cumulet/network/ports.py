@@ -483,12 +483,12 @@ def update_port(call: Call[Port, UpdatePort]) -> View:
     if isinstance(body.mac_address, str) and body.mac_address != port.mac_address:
         _refuse_mac(tx, port, body.mac_address)
         values["mac_address"] = body.mac_address
-    _change_security(call, port, body, values)
+    touched = _change_security(call, port, body, values)
     if isinstance(body.fixed_ips, list):
         mac = values.get("mac_address", port.mac_address)
-        _change_addresses(tx, port, mac, _wanted_ips(body.fixed_ips) or [])
-    _change_binding(tx, port, given)
-    change(tx, Port, port.id, call.now_us, **values)
+        touched |= _change_addresses(tx, port, mac, _wanted_ips(body.fixed_ips) or [])
+    touched |= _change_binding(tx, port, given)
+    change(tx, Port, port.id, call.now_us, touched=touched, **values)
     return resource.shown(call, PORTS, must_get(tx, Port, port.id))
 
 
@@ -518,8 +518,8 @@ def _refuse_mac(tx: Tx, port: Port, mac: str) -> None:
         )
 
 
-def _change_security(call: Call[Port, UpdatePort], port: Port, body: UpdatePort, values: dict[str, Any]) -> None:
-    """Port security, security groups and address pairs: they only make sense together."""
+def _change_security(call: Call[Port, UpdatePort], port: Port, body: UpdatePort, values: dict[str, Any]) -> bool:
+    """Port security, security groups and address pairs: they only make sense together. Answers if the groups change."""
     tx = call.tx
     secured = either(body.port_security_enabled, port.port_security_enabled)
     present = [
@@ -537,7 +537,8 @@ def _change_security(call: Call[Port, UpdatePort], port: Port, body: UpdatePort,
                 reason="PortSecurityPortHasSecurityGroup",
             )
         raise _needs_port_security(port.network_id)
-    if body.security_groups is not UNSET:
+    other_groups = set(wanted) != set(present)
+    if other_groups:
         port_life.join_groups(tx, port.id, wanted)
     pairs = port.allowed_address_pairs
     if body.allowed_address_pairs is not UNSET:
@@ -548,10 +549,14 @@ def _change_security(call: Call[Port, UpdatePort], port: Port, body: UpdatePort,
             reason="AddressPairAndPortSecurityRequired",
         )
     values |= {"port_security_enabled": secured, "allowed_address_pairs": pairs}
+    return other_groups
 
 
-def _change_addresses(tx: Tx, port: Port, mac: str, wanted: Sequence[FixedIp]) -> None:
-    """The port gets the wanted addresses; those it already has of them, or of a wanted subnet, it keeps."""
+def _change_addresses(tx: Tx, port: Port, mac: str, wanted: Sequence[FixedIp]) -> bool:
+    """The port gets the wanted addresses; those it already has of them, or of a wanted subnet, it keeps.
+
+    Answers whether they are others than before.
+    """
     held = addresses.held_by(tx, [port.id]).get(port.id, [])
     kept: list[FixedIp] = []
     missing: list[FixedIp] = []
@@ -570,13 +575,16 @@ def _change_addresses(tx: Tx, port: Port, mac: str, wanted: Sequence[FixedIp]) -
         floating_ips.c.port_id == port.id, floating_ips.c.fixed_ip_address.in_(gone)
     )
     tx.execute(leading_nowhere.values(port_id=None, fixed_ip_address=None, router_id=None))
+    return bool(gone or missing)
 
 
 def _satisfies(held: FixedIp, want: FixedIp) -> bool:
     return want.address in (None, held.address) and want.subnet_id in (None, held.subnet_id)
 
 
-def _change_binding(tx: Tx, port: Port, given: Mapping[str, Any]) -> None:
+def _change_binding(tx: Tx, port: Port, given: Mapping[str, Any]) -> bool:
+    """What was asked of the active binding. Answers whether it is another than before."""
+    before = bindings.of_ports(tx, [port.id])[port.id][0]
     values: dict[str, Any] = {}
     if "binding:profile" in given:
         values["profile"] = given["binding:profile"] or {}
@@ -587,6 +595,7 @@ def _change_binding(tx: Tx, port: Port, given: Mapping[str, Any]) -> None:
         tx.execute(sa.update(port_bindings).where(active).values(**values))
     if "binding:host_id" in given:
         bindings.move_active(tx, bindings.Which.PORT, port.id, text_of(given["binding:host_id"]))
+    return bindings.of_ports(tx, [port.id])[port.id][0] != before
 
 
 @NETWORK.operation(

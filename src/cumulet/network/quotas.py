@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cumulet.errors import BadRequest
+from cumulet.errors import BadRequest, NotFound
 from cumulet.network import bodies, limits, policy, resource
 from cumulet.network.resource import View
 from cumulet.network.service import NETWORK
@@ -27,6 +27,14 @@ def _whose(call: Call[Any, Any]) -> View:
     return {"project_id": call.path["project_id"]}
 
 
+def _asked(call: Call[None, None]) -> str:
+    """The project that is asked about. Everybody may read the limits of the project the token is for."""
+    project_id = call.path["project_id"]
+    if project_id != call.caller.project_id:
+        call.require(SHOW, _whose(call))
+    return project_id
+
+
 class UpdateQuota(Body):
     """New limits; -1 is unlimited."""
 
@@ -39,10 +47,10 @@ class UpdateQuota(Body):
     security_group: bodies.Number | Unset = UNSET
     security_group_rule: bodies.Number | Unset = UNSET
     rbac_policy: bodies.Number | Unset = UNSET
-    project_id: bodies.ProjectId | Unset = UNSET
-    tenant_id: bodies.ProjectId | Unset = UNSET
     check_limit: bodies.Truth | Unset = UNSET
+    """Accepted for older clients. Limits below what is used are refused without it."""
     force: bodies.Truth | Unset = UNSET
+    """Whether a limit may be less than what is used."""
 
 
 @NETWORK.operation("GET", "/quotas", rules=(Rule(SHOW),))
@@ -55,38 +63,47 @@ def list_quotas(call: Call[None, None]) -> View:
     return {"quotas": [limits.limits_of(call.tx, one) | {"project_id": one, "tenant_id": one} for one in projects]}
 
 
-@NETWORK.operation("GET", "/quotas/{project_id}", rules=(Rule(SHOW),), facts=_whose)
+@NETWORK.operation("GET", "/quotas/project", rules=())
+def show_own_project(call: Call[None, None]) -> View:
+    """Show which project the token is for."""
+    return {"project": {"project_id": _own(call)}}
+
+
+@NETWORK.operation("GET", "/quotas/tenant", rules=())
+def show_own_tenant(call: Call[None, None]) -> View:
+    """Show which project the token is for, in the words of older clients."""
+    return {"tenant": {"tenant_id": _own(call)}}
+
+
+def _own(call: Call[None, None]) -> str:
+    if call.caller.project_id is None:
+        raise BadRequest("Project ID is missing in the token.", reason="QuotaMissingTenant")
+    return call.caller.project_id
+
+
+@NETWORK.operation("GET", "/quotas/{project_id}", rules=())
 def show_quota(call: Call[None, None]) -> View:
     """Show a project's limits."""
-    return {"quota": limits.limits_of(call.tx, call.path["project_id"])}
+    return {"quota": limits.limits_of(call.tx, _asked(call))}
 
 
-@NETWORK.operation("GET", "/quotas/{project_id}/default", rules=(Rule(SHOW),), facts=_whose)
+@NETWORK.operation("GET", "/quotas/{project_id}/default", rules=())
 def show_default_quota(call: Call[None, None]) -> View:
     """Show the limits of a project that has none of its own."""
+    _asked(call)
     return {"quota": dict(limits.DEFAULT_LIMITS)}
 
 
-def _details(call: Call[None, None]) -> View:
-    project_id = call.path["project_id"]
+@NETWORK.operation("GET", "/quotas/{project_id}/details", rules=())
+def show_quota_details(call: Call[None, None]) -> View:
+    """Show a project's limits and how much of them it uses."""
+    project_id = _asked(call)
     return {
         "quota": {
             name: {"limit": limit, "used": limits.used(call.tx, project_id, name), "reserved": 0}
             for name, limit in limits.limits_of(call.tx, project_id).items()
         }
     }
-
-
-@NETWORK.operation("GET", "/quotas/{project_id}/details", rules=(Rule(SHOW),), facts=_whose)
-def show_quota_details(call: Call[None, None]) -> View:
-    """Show a project's limits and how much of them it uses."""
-    return _details(call)
-
-
-@NETWORK.operation("GET", "/quotas/{project_id}/details.json", rules=(Rule(SHOW),), facts=_whose)
-def show_quota_details_json(call: Call[None, None]) -> View:
-    """Show a project's limits and how much of them it uses, under the name older clients use."""
-    return _details(call)
 
 
 @NETWORK.operation(
@@ -99,14 +116,24 @@ def update_quota(call: Call[None, UpdateQuota]) -> View:
     wanted = {name: limit for name, limit in given.items() if name in limits.DEFAULT_LIMITS}
     for name, limit in wanted.items():
         if not -1 <= limit <= MAX_LIMIT:
-            raise BadRequest(f"Invalid input for {name}. Reason: '{limit}' should be -1 or more.")
+            raise BadRequest(f"Invalid input for {name}. Reason: '{limit}' should be -1 to {MAX_LIMIT}.")
+        if call.body.force is not True and limit != limits.UNLIMITED:
+            _refuse_less_than_used(call, name, limit)
         of_this = sa.and_(network_quotas.c.project_id == project_id, network_quotas.c.resource == name)
         if not call.tx.changed(sa.update(network_quotas).where(of_this).values(limit=limit)):
             call.tx.execute(sa.insert(network_quotas).values(project_id=project_id, resource=name, limit=limit))
     return {"quota": limits.limits_of(call.tx, project_id)}
 
 
+def _refuse_less_than_used(call: Call[None, UpdateQuota], name: str, limit: int) -> None:
+    used = limits.used(call.tx, call.path["project_id"], name)
+    if used > limit:
+        raise BadRequest(f"Quota limit {limit} for {name} must be greater than or equal to already used {used}")
+
+
 @NETWORK.operation("DELETE", "/quotas/{project_id}", rules=(Rule(DELETE),), facts=_whose, success=204)
 def delete_quota(call: Call[None, None]) -> None:
     """Reset a project's limits to the defaults."""
-    call.tx.execute(sa.delete(network_quotas).where(network_quotas.c.project_id == call.path["project_id"]))
+    project_id = call.path["project_id"]
+    if not call.tx.changed(sa.delete(network_quotas).where(network_quotas.c.project_id == project_id)):
+        raise NotFound(f"Quota for project {project_id} could not be found.", reason="TenantQuotaNotFound")

@@ -96,7 +96,8 @@ def find_in_sight(call: Call[Any, Any], kind: Kind[RecordT], record_id: str) -> 
 
 
 def unknown(kind: Kind[Any], record_id: str) -> NotFound:
-    return NotFound(f"{kind.title} {record_id} could not be found.", reason=f"{kind.title.replace(' ', '')}NotFound")
+    name = "".join(word[:1].upper() + word[1:] for word in kind.title.split())
+    return NotFound(f"{kind.title} {record_id} could not be found.", reason=f"{name}NotFound")
 
 
 def target(kind: Kind[RecordT]) -> Callable[[Call[Any, Any]], RecordT]:

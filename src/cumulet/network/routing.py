@@ -26,6 +26,7 @@ from cumulet.network.store import (
     must_get,
     port_addresses,
     ports,
+    revise,
     subnets,
 )
 
@@ -99,7 +100,7 @@ def add_interface_by_subnet(tx: Tx, clock: Clock, router: Router, subnet: Subnet
         port_security_enabled=False,
     )
     port = port_life.make(tx, clock, network, new)
-    change(tx, Router, router.id, clock.now_us())
+    revise(tx, Router, router.id, clock.now_us())
     return port
 
 
@@ -128,7 +129,7 @@ def add_interface_by_port(tx: Tx, clock: Clock, router: Router, port: Port) -> l
         status="ACTIVE",
         port_security_enabled=False,
     )
-    change(tx, Router, router.id, clock.now_us())
+    revise(tx, Router, router.id, clock.now_us())
     return connected
 
 
@@ -176,7 +177,7 @@ def remove_interface(tx: Tx, clock: Clock, router: Router, port: Port) -> list[s
                 "as it is required by one or more routes."
             )
     port_life.end(tx, port.id)
-    change(tx, Router, router.id, clock.now_us())
+    revise(tx, Router, router.id, clock.now_us())
     return subnet_ids
 
 

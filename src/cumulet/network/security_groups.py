@@ -24,6 +24,7 @@ from cumulet.network.store import (
     insert,
     must_get,
     port_security_groups,
+    revise,
     security_group_rules,
     security_groups,
     tags_of,
@@ -174,6 +175,7 @@ def _create(call: Call[Any, Any], new: NewSecurityGroup) -> SecurityGroup:
     _refuse_default_name(name)
     default_security_group.ensure(call.tx, clock, project_id)
     limits.check(call.tx, project_id, "security_group")
+    limits.check(call.tx, project_id, "security_group_rule", len(default_security_group.ETHERTYPES))
     group = insert(
         call.tx,
         SecurityGroup,
@@ -185,7 +187,7 @@ def _create(call: Call[Any, Any], new: NewSecurityGroup) -> SecurityGroup:
         is_default=False,
     )
     topology.set_tags(call.tx, group.id, either(new.tags, []))
-    for ethertype in ("IPv4", "IPv6"):
+    for ethertype in default_security_group.ETHERTYPES:
         default_security_group.add_rule(call.tx, clock, group, direction="egress", ethertype=ethertype)
     return group
 
@@ -385,6 +387,7 @@ def _create_rule(call: Call[Any, Any], new: NewRule) -> SecurityGroupRule:
     same = [table.c[name].is_not_distinct_from(value) for name, value in values.items()]
     for twin in find(tx, SecurityGroupRule, table.c.security_group_id == new.security_group_id, *same):
         raise Conflict(f"Security group rule already exists. Rule id is {twin.id}.", reason="SecurityGroupRuleExists")
+    revise(tx, SecurityGroup, new.security_group_id, call.now_us)
     return insert(
         tx,
         SecurityGroupRule,
@@ -466,3 +469,4 @@ def show_security_group_rule(call: Call[SecurityGroupRule, None]) -> View:
 def delete_security_group_rule(call: Call[SecurityGroupRule, None]) -> None:
     """Remove a rule."""
     delete(call.tx, SecurityGroupRule, call.target.id)
+    revise(call.tx, SecurityGroup, call.target.security_group_id, call.now_us)

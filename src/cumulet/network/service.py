@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cumulet.network import revisions
 from cumulet.web.operation import Microversion, Service
 
 NETWORK = Service(
@@ -10,4 +11,6 @@ NETWORK = Service(
     prefix="/network/v2.0",
     versions=(Microversion(2, 0), Microversion(2, 0)),
     error_style="network",
+    precondition=revisions.require,
+    json_suffix=True,
 )

@@ -393,8 +393,26 @@ def inserting(table: sa.Table) -> sa.Insert:
     return sa.insert(table)
 
 
-def change(tx: Tx, record: type[RecordT], record_id: str, now_us: int | None, **values: Any) -> None:
-    """Set columns of a resource and count its revision; without a time (nobody asked), `updated_at` stays."""
+def change(
+    tx: Tx, record: type[RecordT], record_id: str, now_us: int | None, *, touched: bool = False, **values: Any
+) -> None:
+    """Set columns of a resource and count its revision, if one of them is another than before.
+
+    touched: something that belongs to the resource has changed, so that it has too.
+    Without a time (nobody asked), `updated_at` stays.
+    """
+    present = must_get(tx, record, record_id)
+    new = {name: value for name, value in values.items() if getattr(present, name) != value}
+    if new or touched:
+        _set(tx, record, record_id, now_us, new)
+
+
+def revise(tx: Tx, record: type[RecordT], record_id: str, now_us: int | None) -> None:
+    """Count a resource's revision: something that belongs to it has changed, but none of its columns."""
+    _set(tx, record, record_id, now_us, {})
+
+
+def _set(tx: Tx, record: type[RecordT], record_id: str, now_us: int | None, values: dict[str, Any]) -> None:
     if now_us is not None:
         values["updated_at_us"] = now_us
     parameters = {"of_id": record_id} | {f"new_{name}": value for name, value in values.items()}

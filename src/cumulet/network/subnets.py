@@ -30,6 +30,7 @@ from cumulet.network.store import (
     networks,
     port_addresses,
     ports,
+    revise,
     subnets,
     tags_of,
 )
@@ -436,6 +437,8 @@ def update_subnet(call: Call[Subnet, UpdateSubnet]) -> View:
     if subnet.ipv6_ra_mode or subnet.ipv6_address_mode:
         _refuse_without_dhcp(values)
     change(call.tx, Subnet, subnet.id, call.now_us, **values)
+    if must_get(call.tx, Subnet, subnet.id).revision != subnet.revision:
+        revise(call.tx, Network, subnet.network_id, call.now_us)
     return resource.shown(call, SUBNETS, must_get(call.tx, Subnet, subnet.id))
 
 
@@ -491,3 +494,4 @@ def delete_subnet(call: Call[Subnet, None]) -> None:
         )
     tx.execute(sa.delete(port_addresses).where(port_addresses.c.subnet_id == subnet.id))
     delete(tx, Subnet, subnet.id)
+    revise(tx, Network, subnet.network_id, call.now_us)

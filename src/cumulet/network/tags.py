@@ -19,7 +19,7 @@ from cumulet.network.resource import Kind, View
 from cumulet.network.routers import ROUTERS
 from cumulet.network.security_groups import GROUPS
 from cumulet.network.service import NETWORK
-from cumulet.network.store import change, network_tags, tags_of
+from cumulet.network.store import network_tags, revise, tags_of
 from cumulet.network.subnet_pools import SUBNET_POOLS
 from cumulet.network.subnets import SUBNETS
 from cumulet.web.operation import Call, Reply, Rule
@@ -45,8 +45,10 @@ def _set(call: Call[Any, Any], kind: Kind[Any], tags: list[str]) -> None:
     for tag in tags:
         if len(tag) > bodies.MAX_TAG_LENGTH or "," in tag:
             raise BadRequest(f"'{tag[:80]}' is not a valid tag.")
+    if set(tags) == set(_tags(call)):
+        return
     topology.set_tags(call.tx, call.target.id, tags)
-    change(call.tx, kind.record, call.target.id, call.now_us)
+    revise(call.tx, kind.record, call.target.id, call.now_us)
 
 
 def _missing(tag: str) -> NotFound:
@@ -113,7 +115,7 @@ def _declare(kind: Kind[Any]) -> None:
         this = sa.and_(network_tags.c.resource_id == call.target.id, network_tags.c.tag == call.path["tag"])
         if not call.tx.changed(sa.delete(network_tags).where(this)):
             raise _missing(call.path["tag"])
-        change(call.tx, kind.record, call.target.id, call.now_us)
+        revise(call.tx, kind.record, call.target.id, call.now_us)
 
 
 for _kind in KINDS:

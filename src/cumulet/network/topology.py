@@ -13,7 +13,7 @@ from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict
 from cumulet.network import addresses
 from cumulet.network.addresses import Address, AddressRange
-from cumulet.network.store import Network, Port, Subnet, find, insert, network_tags, networks, ports, subnets
+from cumulet.network.store import Network, Port, Subnet, find, insert, network_tags, networks, ports, revise, subnets
 
 TENANT_NETWORK_TYPE: Final = "vxlan"
 MTU = {"vxlan": 1450, "geneve": 1442, "gre": 1458, "vlan": 1500, "flat": 1500, "local": 1500}
@@ -143,6 +143,7 @@ def add_subnet(
         service_types=list(service_types),
     )
     set_tags(tx, subnet.id, tags)
+    revise(tx, Network, network.id, clock.now_us())
     if addresses.is_auto_addressed(subnet):
         _give_to_present_ports(tx, subnet)
     return subnet

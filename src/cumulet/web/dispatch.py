@@ -129,10 +129,11 @@ class Exchange:
 
     async def _answer(self) -> Answer:
         registry = self.registry
-        found, project_id = registry.router.find(self.path), None
-        if found is None and (older := registry.router.find_below_project(self.path)) is not None:
+        path = registry.router.without_suffix(self.path)
+        found, project_id = registry.router.find(path), None
+        if found is None and (older := registry.router.find_below_project(path)) is not None:
             found, project_id = older[:2], older[2]
-        service = self.service = found[0].service if found is not None else registry.router.service_at(self.path)
+        service = self.service = found[0].service if found is not None else registry.router.service_at(path)
         if service is None:
             raise faults.not_found()
         public = found is not None and self._is_public(found[0])
@@ -387,6 +388,8 @@ def _admit(operation: Operation, call: Call[Any, Any], tx: Tx) -> None:
         call.target = operation.target(call)
     if operation.target is not None or operation.facts is not None:
         _apply_rules(operation, call)
+    if operation.target is not None and operation.service.precondition is not None:
+        operation.service.precondition(call)
 
 
 def _apply_rules(operation: Operation, call: Call[Any, Any]) -> None:

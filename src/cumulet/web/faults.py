@@ -33,6 +33,7 @@ _NETWORK = {
     404: "HTTPNotFound",
     405: "HTTPMethodNotAllowed",
     409: "Conflict",
+    412: "HTTPPreconditionFailed",
     413: "HTTPRequestEntityTooLarge",
     415: "HTTPUnsupportedMediaType",
     501: "HTTPNotImplemented",

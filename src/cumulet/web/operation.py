@@ -231,6 +231,10 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     microversioned: bool = False
     error_style: str = "compute"
     """compute | identity | network | image | placement: the shape of error bodies."""
+    precondition: Callable[[Any], None] | None = None
+    """What every call with a target must meet beside its rules, e.g. ``If-Match``; raises if it is not met."""
+    json_suffix: bool = False
+    """Whether a path may end in ``.json``, which means nothing."""
     operations: list[Operation] = msgspec.field(default_factory=list)
     gap_rules: dict[str, tuple[str, Callable[[Any], Any] | None]] = msgspec.field(default_factory=dict)
     """``METHOD PATH [ACTION]`` of what is not offered yet (`web.not_yet`) -> the rule and the target it will have."""

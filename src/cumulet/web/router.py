@@ -113,6 +113,14 @@ class Router:
             place.gaps[gap.method] = gap
         return True
 
+    def without_suffix(self, raw_path: str) -> str:
+        """The path without ``.json`` at its end, where the service lets clients write that."""
+        if raw_path.endswith(".json"):
+            service = self.service_at(raw_path)
+            if service is not None and service.json_suffix:
+                return raw_path.removesuffix(".json")
+        return raw_path
+
     def find(self, raw_path: str) -> tuple[Place, tuple[str, ...]] | None:
         """The place of a path as it stands in the request line (percent-encoded), and the values of its parameters."""
         return _walk(
