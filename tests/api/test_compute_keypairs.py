@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import threading
 
 import pytest
 from cryptography import x509
@@ -10,7 +11,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import pkcs12
 
-from cumulet.testing import Client
+from cumulet.compute import made_keys
+from cumulet.testing import Client, TestCloud
 from tests.api.test_compute_servers import ask_for
 
 
@@ -84,3 +86,26 @@ def test_the_quota_of_key_pairs_is_kept(member: Client, admin: Client, public_ke
     first = member.compute("POST", "/os-keypairs", {"keypair": {"name": "one", "public_key": public_key}})
     second = member.compute("POST", "/os-keypairs", {"keypair": {"name": "two", "public_key": public_key}})
     assert (first.status, second.status) == (201, 403)
+
+
+def test_a_key_is_made_while_no_transaction_waits_for_it_and_only_if_it_will_be_kept(
+    cloud: TestCloud, member: Client, admin: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    def watched(user_id: str, now_us: int) -> made_keys.Pair:
+        threads.append(threading.current_thread().name)
+        # Whoever makes a key may take long: others write meanwhile.
+        assert admin.compute("PUT", "/os-quota-class-sets/default", {"quota_class_set": {"cores": 7}}).status == 200
+        return make(user_id, now_us)
+
+    make = made_keys.ssh
+    monkeypatch.setattr(made_keys, "ssh", watched)
+    body = {"keypair": {"name": "made"}}
+    assert member.compute("POST", "/os-keypairs", body, version="2.91").status == 201
+    assert threads == ["made-keys"]
+    assert member.compute("POST", "/os-keypairs", body, version="2.91").status == 409
+    assert admin.compute("PUT", "/os-quota-class-sets/default", {"quota_class_set": {"key_pairs": 1}}).status == 200
+    more = {"keypair": {"name": "more"}}
+    assert member.compute("POST", "/os-keypairs", more, version="2.91").status == 403
+    assert threads == ["made-keys"]

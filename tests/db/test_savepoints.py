@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from cumulet.db.engine import Database, Tx, _Job, opened
+from cumulet.db.engine import Database, Tx, opened
+from cumulet.db.fair_queue import Job
 
 notes = sa.Table("notes", sa.MetaData(), sa.Column("text", sa.Text, primary_key=True))
 
@@ -96,11 +97,11 @@ def test_a_group_whose_transaction_is_gone_is_not_said_to_be_committed(database:
         driver.cursor().execute("ROLLBACK")
         raise OSError("the disk is full")
 
-    second = _Job(rolled_back)
+    second = Job(rolled_back)
 
     def first(tx: Tx) -> None:
         note(tx, "first")
-        database._queue.put(second)  # so that it is in the same group for certain
+        database._writes.put(second)  # so that it is in the same group for certain
 
     with pytest.raises(OSError, match="the disk is full"):
         database.write(first)

@@ -5,18 +5,15 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import sqlalchemy as sa
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import pkcs12
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cumulet.clock import iso_us
+from cumulet.compute import made_keys
 from cumulet.compute.links import Page, next_links, page
 from cumulet.compute.quotas import require_headroom
 from cumulet.compute.rules import ADMIN
@@ -50,7 +47,6 @@ class CreateKeyPair(Body):
     user_id: Annotated[str | None, Json({"type": "string"}), Since("2.10")] = None
 
 
-_USER_PRINCIPAL_NAME = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")
 LONGEST_USER_ID = 64
 
 
@@ -107,7 +103,7 @@ def show_key_pair(call: Call[None, None]) -> dict[str, Any]:
 
 
 @COMPUTE.operation("POST", "/os-keypairs", rules=(), body=CreateKeyPair, body_key="keypair")
-def create_key_pair(call: Call[None, CreateKeyPair]) -> Reply:
+async def create_key_pair(call: Call[None, CreateKeyPair]) -> Reply:
     """Store a public key, or (up to 2.91) make a pair and show its private half this once."""
     body = call.body
     user_id = body.user_id or call.caller.user_id
@@ -115,20 +111,23 @@ def create_key_pair(call: Call[None, CreateKeyPair]) -> Reply:
     if len(user_id) > LONGEST_USER_ID:
         raise BadRequest("user_id is too long to be a user's.")
     name = body.name.strip()
-    _require_room(call.tx, user_id)
     public_key, private_key = body.public_key, None
     if public_key is None:
-        public_key, private_key = _generate() if body.type == "ssh" else _generate_x509(user_id, call.now_us)
-    fingerprint = ssh_fingerprint(public_key) if body.type == "ssh" else x509_fingerprint(public_key)
-    if call.tx.first(_one(user_id, name)) is not None:
-        raise Conflict(f"Key pair '{name}' already exists.")
-    call.tx.execute(
-        sa.insert(key_pairs).values(
-            user_id=user_id, name=name, type=body.type, fingerprint=fingerprint, public_key=public_key,
-            created_at_us=call.now_us,
-        )
-    )  # fmt: skip
-    view = {"name": name, "public_key": public_key, "fingerprint": fingerprint, "user_id": user_id}
+        # Making a key takes long: not for one that will not be kept, and not while anybody waits for the database.
+        await call.cloud.db.read_async(lambda tx: _require_place(tx, user_id, name))
+        make = made_keys.ssh if body.type == "ssh" else made_keys.x509_certificate
+        public_key, private_key = await made_keys.made(lambda: make(user_id, call.now_us))
+    values = {
+        "user_id": user_id, "name": name, "type": body.type, "public_key": public_key, "created_at_us": call.now_us,
+        "fingerprint": ssh_fingerprint(public_key) if body.type == "ssh" else x509_fingerprint(public_key),
+    }  # fmt: skip
+
+    def keep(tx: Tx) -> None:
+        _require_place(tx, user_id, name)
+        tx.execute(sa.insert(key_pairs).values(values))
+
+    await call.cloud.db.write_async(keep)
+    view = {field: values[field] for field in ("name", "public_key", "fingerprint", "user_id")}
     if private_key is not None:
         view["private_key"] = private_key
     if call.version.at_least("2.2"):
@@ -175,37 +174,6 @@ def _hex_pairs(digest: str) -> str:
     return ":".join(digest[i : i + 2] for i in range(0, len(digest), 2))
 
 
-def _generate() -> tuple[str, str]:
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
-    )
-    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    return f"{public.decode()} Generated-by-Cumulet", private.decode()
-
-
-def _generate_x509(user_id: str, now_us: int) -> tuple[str, str]:
-    """(certificate as PEM, the pair as base64 of a PKCS #12 without a password): what Nova makes for WinRM."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, user_id)])
-    principal = f"{user_id}@localhost".encode()
-    utf8 = bytes([0x0C, len(principal)]) + principal  # DER's UTF8String; an id is far shorter than 128 bytes
-    now = datetime.fromtimestamp(now_us // 1_000_000, UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + timedelta(days=3650))
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.OtherName(_USER_PRINCIPAL_NAME, utf8)]),
-            critical=False,
-        )
-        .sign(key, hashes.SHA256())
-    )
-    pair = pkcs12.serialize_key_and_certificates(None, key, certificate, None, serialization.NoEncryption())
-    return certificate.public_bytes(serialization.Encoding.PEM).decode(), base64.b64encode(pair).decode()
-
-
 def _one(user_id: str, name: str) -> sa.Select[Any]:
     return sa.select(key_pairs).where(key_pairs.c.user_id == user_id, key_pairs.c.name == name)
 
@@ -225,6 +193,8 @@ def _user(call: Call[None, None], name: str) -> str:
     return user_id
 
 
-def _require_room(tx: Tx, user_id: str) -> None:
+def _require_place(tx: Tx, user_id: str, name: str) -> None:
     used = tx.scalar(sa.select(sa.func.count()).select_from(key_pairs).where(key_pairs.c.user_id == user_id))
     require_headroom(tx, "key_pairs", used + 1, words="Quota exceeded, too many key pairs.")
+    if tx.first(_one(user_id, name)) is not None:
+        raise Conflict(f"Key pair '{name}' already exists.")

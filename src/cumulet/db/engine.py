@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +22,7 @@ from sqlalchemy.engine import CursorResult, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
+from cumulet.db.fair_queue import FairQueue, Job, serve
 from cumulet.db.prepared import Prepared, Statements, as_sqlalchemys
 
 T = TypeVar("T")
@@ -38,7 +38,12 @@ metadata = MetaData(
 )
 """All tables of all services; each service's `store.py` defines its own on it."""
 
-GROUP_COMMIT_LIMIT = 64
+GROUP_JOBS = 64
+"""Most jobs of one group commit, those that fail among them."""
+GROUP_SECONDS = 0.01
+"""How long a group commit takes in further jobs."""
+READERS = 4
+POSTGRESQL_WRITERS = 4
 SERIALIZATION_RETRIES = 20
 
 
@@ -128,19 +133,26 @@ class Database:
         memory = self.is_sqlite and not self.url.database
         self._inline = inline
         self._local = threading.local()
-        self._readers = ThreadPoolExecutor(1 if memory else 4, "db-read") if not inline else None
         self._reader_connections: list[Connection] = []
         self._closed = False
         self._memory_lock = threading.RLock() if memory else None
-        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._writers: list[threading.Thread] = []
+        # One thread of several is always left for others than the one who asks most.
+        self._reads = FairQueue(most_at_once=READERS - 1)
+        self._writes = FairQueue(most_at_once=POSTGRESQL_WRITERS - 1)
+        self._threads: list[threading.Thread] = []
         if not inline:
-            target = self._sqlite_writer if self.is_sqlite else self._postgresql_writer
-            for n in range(1 if self.is_sqlite else 4):
-                thread = threading.Thread(target=target, name=f"db-write-{n}", daemon=True)
-                thread.start()
-                self._writers.append(thread)
+            self._start("db-read", 1 if memory else READERS, serve, self._reads, self.read)
+            if self.is_sqlite:
+                self._start("db-write", 1, self._sqlite_writer)
+            else:
+                self._start("db-write", POSTGRESQL_WRITERS, serve, self._writes, self._write_serializable)
         self._inline_writer: Connection | None = None
+
+    def _start(self, name: str, number: int, target: Callable[..., None], *arguments: Any) -> None:
+        for n in range(number):
+            thread = threading.Thread(target=target, args=arguments, name=f"{name}-{n}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
 
     @property
     def engine(self) -> Engine:
@@ -162,9 +174,12 @@ class Database:
                 raise
 
     async def read_async(self, fn: Callable[[Tx], T]) -> T:
-        if self._readers is None:
+        if self._inline:
             return self.read(fn)
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self.read, fn)
+        job = Job(fn)
+        self._reads.put(job)
+        result: T = await asyncio.wrap_future(job.future)
+        return result
 
     def _reader(self) -> Connection:
         if self._inline:
@@ -181,16 +196,16 @@ class Database:
         """Run `fn` in a write transaction; returns after the commit is durable. Not for the event loop's thread."""
         if self._inline:
             return self._write_inline(fn)
-        job = _Job(fn)
-        self._queue.put(job)
+        job = Job(fn)
+        self._writes.put(job)
         result: T = job.future.result()
         return result
 
     async def write_async(self, fn: Callable[[Tx], T]) -> T:
         if self._inline:
             return self._write_inline(fn)
-        job = _Job(fn)
-        self._queue.put(job)
+        job = Job(fn)
+        self._writes.put(job)
         result: T = await asyncio.wrap_future(job.future)
         return result
 
@@ -208,54 +223,47 @@ class Database:
         return result
 
     def _sqlite_writer(self) -> None:
-        """Take what is queued, run each in a savepoint, commit all at once: one fsync for many requests."""
         connection = _own_connection(self._engine)
-        while (job := self._queue.get()) is not None:
-            stop = False
-            done: list[tuple[_Job, Tx, Any]] = []
-            try:
-                with self._memory_lock or contextlib.nullcontext(), _transaction(connection, immediate=True):
-                    while True:
-                        tx = Tx(connection, writable=True, statements=self._statements)
-                        try:
-                            # From here on it cannot be cancelled any more; its caller may still stop waiting for it.
-                            if job.future.set_running_or_notify_cancel():
-                                with tx.savepoint():
-                                    result = job.fn(tx)
-                                done.append((job, tx, result))
-                        except BaseException as error:
-                            job.future.set_exception(error)
-                            if not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
-                                raise  # SQLite has rolled back what the others of this group wrote, too
-                        if len(done) >= GROUP_COMMIT_LIMIT:
-                            break
-                        try:
-                            following = self._queue.get_nowait()
-                        except queue.Empty:
-                            break
-                        if following is None:
-                            stop = True
-                            break
-                        job = following
-            except BaseException as error:
-                for waiting, _, _ in done:
-                    waiting.future.set_exception(error)
-                done = []
-            for finished, tx, result in done:
+        while (job := self._writes.get()) is not None:
+            for finished, tx, result in self._commit_group(connection, job):
                 tx.committed()
                 finished.future.set_result(result)
-            if stop:
-                break
         connection.close()
 
-    def _postgresql_writer(self) -> None:
-        while (job := self._queue.get()) is not None:
-            if not job.future.set_running_or_notify_cancel():
-                continue
-            try:
-                job.future.set_result(self._write_serializable(job.fn))
-            except BaseException as error:
-                job.future.set_exception(error)
+    def _commit_group(self, connection: Connection, first: Job) -> list[tuple[Job, Tx, Any]]:
+        """Run what is queued, each in a savepoint, and commit all at once: one fsync for many requests."""
+        last_begins = time.perf_counter() + GROUP_SECONDS
+        job: Job | None = first
+        tried = 0
+        done: list[tuple[Job, Tx, Any]] = []
+        try:
+            with self._memory_lock or contextlib.nullcontext(), _transaction(connection, immediate=True):
+                while job is not None:
+                    tried += 1
+                    tx = Tx(connection, writable=True, statements=self._statements)
+                    begun = time.perf_counter()
+                    try:
+                        # From here on it cannot be cancelled any more; its caller may still stop waiting for it.
+                        if job.future.set_running_or_notify_cancel():
+                            with tx.savepoint():
+                                result = job.fn(tx)
+                            done.append((job, tx, result))
+                    except BaseException as error:
+                        job.future.set_exception(error)
+                        if not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
+                            raise  # SQLite has rolled back what the others of this group wrote, too
+                    finally:
+                        ended = time.perf_counter()
+                        self._writes.done(job, ended - begun)
+                    job = self._writes.get(wait=False) if tried < GROUP_JOBS and ended < last_begins else None
+        except BaseException as error:
+            if not tried:  # it could not even begin
+                self._writes.done(first, 0.0)
+                first.future.set_exception(error)
+            for waiting, _, _ in done:
+                waiting.future.set_exception(error)
+            return []
+        return done
 
     def _write_serializable(self, fn: Callable[[Tx], T]) -> T:
         for attempt in range(SERIALIZATION_RETRIES):
@@ -279,22 +287,15 @@ class Database:
         if self._closed:
             return
         self._closed = True
-        for _ in self._writers:
-            self._queue.put(None)
-        for thread in self._writers:
+        self._writes.close()
+        self._reads.close()
+        for thread in self._threads:
             thread.join()
-        if self._readers is not None:
-            self._readers.shutdown(wait=True)
         for connection in self._reader_connections:
             connection.close()
         if self._inline_writer is not None:
             self._inline_writer.close()
         self._engine.dispose()
-
-
-class _Job(msgspec.Struct):
-    fn: Callable[[Tx], Any]
-    future: Future[Any] = msgspec.field(default_factory=Future)
 
 
 def _json_dumps(value: Any) -> str:

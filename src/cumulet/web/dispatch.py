@@ -18,6 +18,7 @@ import msgspec
 from msgspec import UNSET
 
 from cumulet.db.engine import Tx
+from cumulet.db.fair_queue import served
 from cumulet.errors import ApiError, BadRequest, TooLarge, UnsupportedMediaType
 from cumulet.web import faults, refusals
 from cumulet.web.context import Cloud
@@ -97,6 +98,7 @@ class Exchange:
     async def run(self) -> None:
         """Answer the request, whatever happens."""
         version_headers: tuple[tuple[bytes, bytes], ...] | None = None
+        served.set(f"address {self.client}")
         try:
             answer = await self._answer()
         except UnacceptableVersion as refused:
@@ -141,6 +143,8 @@ class Exchange:
         if caller is None:
             raise faults.unauthenticated(self.base_url)
         self.caller = caller
+        if caller is not ANONYMOUS:
+            served.set(f"project {caller.project_id}" if caller.project_id else f"user {caller.user_id}")
         if found is None:
             raise faults.not_found()
         place, values = found

@@ -1,0 +1,142 @@
+"""Who is served next by the database's threads: whoever was served least, so that one's many hold up nobody's few.
+
+The cloud's own work (the conductor, what agents report) comes first. Everybody else has a lane: a project, else a user,
+else an address. A lane is charged the time its jobs took, and the lane charged least is next: start-time fair queueing
+(Goyal, Vin and Cheng 1996). A lane that comes back is not paid for the time it was away.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextvars import ContextVar
+from typing import Any
+
+import msgspec
+
+from cumulet.errors import Unavailable
+
+CLOUD = ""
+"""The lane of the cloud's own work."""
+MOST_WAITING = 512
+"""Jobs of one lane that may wait; more are refused with 503. The cloud's own are never refused."""
+CLOUD_SECONDS = 0.05
+"""How long the cloud's own work is served in a row while others wait; then one of theirs is."""
+
+served: ContextVar[str] = ContextVar("served", default=CLOUD)
+"""The lane of whoever asks: the web kernel says whose a request is, and what nobody asked for is the cloud's own."""
+
+
+class Job(msgspec.Struct, eq=False):
+    """A function of a transaction that waits, and who waits for its result."""
+
+    fn: Callable[[Any], Any]
+    future: Future[Any] = msgspec.field(default_factory=Future)
+    lane: str = msgspec.field(default_factory=served.get)
+
+
+class _Lane(msgspec.Struct, eq=False):
+    charged: float
+    """Seconds, on the queue's own clock: see `FairQueue._now`."""
+    waiting: deque[Job] = msgspec.field(default_factory=deque)
+    running: int = 0
+
+
+class FairQueue:
+    """Jobs for some threads. `most_at_once`: how many of them may serve one lane at the same time; `most_waiting`: how
+    many of one lane may wait."""
+
+    def __init__(self, *, most_at_once: int, most_waiting: int = MOST_WAITING) -> None:
+        self._most_at_once = most_at_once
+        self._most_waiting = most_waiting
+        self._changed = threading.Condition(threading.Lock())
+        self._lanes: dict[str, _Lane] = {}
+        self._waiting = 0
+        self._running = 0
+        self._now = 0.0
+        """What the lane served last had been charged: where lanes that come (back) begin."""
+        self._cloud_in_a_row = 0.0
+        self._closed = False
+
+    def put(self, job: Job) -> None:
+        """Let it wait its turn; Unavailable where too many of its lane wait already."""
+        with self._changed:
+            lane = self._lanes.get(job.lane)
+            if lane is None:
+                lane = self._lanes[job.lane] = _Lane(charged=self._now)
+            if len(lane.waiting) >= self._most_waiting and job.lane != CLOUD:
+                raise Unavailable("Too many requests at once. Try again soon.", headers={"Retry-After": "1"})
+            if not lane.waiting and not lane.running:
+                lane.charged = max(lane.charged, self._now)
+            lane.waiting.append(job)
+            self._waiting += 1
+            self._changed.notify()
+
+    def get(self, *, wait: bool = True) -> Job | None:
+        """Whose turn it is, to be given back with `done`. None: nobody's now; if it waits, closed and all served."""
+        with self._changed:
+            while (lane := self._next()) is None:
+                if not wait or (self._closed and not self._waiting):
+                    return None
+                self._changed.wait()
+            job = lane.waiting.popleft()
+            lane.running += 1
+            self._waiting -= 1
+            self._running += 1
+            if job.lane != CLOUD:
+                self._now = max(self._now, lane.charged)
+                self._cloud_in_a_row = 0.0
+            return job
+
+    def done(self, job: Job, seconds: float) -> None:
+        """It was served, for so long."""
+        with self._changed:
+            lane = self._lanes[job.lane]
+            lane.running -= 1
+            lane.charged += seconds
+            self._running -= 1
+            if job.lane == CLOUD:
+                self._cloud_in_a_row += seconds
+            if not self._running and not self._waiting:
+                self._lanes.clear()  # nobody competes: what was is forgotten
+                self._now = 0.0
+            elif not lane.running and not lane.waiting and (job.lane == CLOUD or lane.charged <= self._now):
+                del self._lanes[job.lane]
+            if self._closed:
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """What waits is served; then whoever gets, gets None."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _next(self) -> _Lane | None:
+        best: _Lane | None = None
+        for name, lane in self._lanes.items():
+            if not lane.waiting:
+                continue
+            if name == CLOUD:
+                if self._cloud_in_a_row < CLOUD_SECONDS:
+                    return lane
+            elif lane.running < self._most_at_once and (best is None or lane.charged < best.charged):
+                best = lane
+        if best is None and (cloud := self._lanes.get(CLOUD)) is not None and cloud.waiting:
+            return cloud
+        return best
+
+
+def serve(queue: FairQueue, run: Callable[[Callable[[Any], Any]], Any]) -> None:
+    """A thread's life: `run` each job's function until the queue is closed and empty."""
+    while (job := queue.get()) is not None:
+        begun = time.perf_counter()
+        try:
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_result(run(job.fn))
+        except BaseException as error:
+            job.future.set_exception(error)
+        finally:
+            queue.done(job, time.perf_counter() - begun)

@@ -1,0 +1,39 @@
+"""One caller does not stop the others: whose work the database's threads do, and in which order."""
+
+from __future__ import annotations
+
+import pytest
+
+from cumulet.db.fair_queue import CLOUD, FairQueue, Job
+from cumulet.testing import Client, TestCloud
+from tests.api.test_compute_servers import ask_for
+
+
+@pytest.fixture
+def lanes(cloud: TestCloud, monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, str]]:
+    """(whether it writes, its lane) of whatever asks the database from now on."""
+    seen: list[tuple[bool, str]] = []
+
+    def put(queue: FairQueue, job: Job) -> None:
+        seen.append((queue is cloud.embedded.db._writes, job.lane))
+        original(queue, job)
+
+    original = FairQueue.put
+    monkeypatch.setattr(FairQueue, "put", put)
+    return seen
+
+
+def test_what_a_project_asks_is_served_as_its_own_and_what_follows_as_the_clouds(
+    cloud: TestCloud, member: Client, lanes: list[tuple[bool, str]]
+) -> None:
+    ask_for(member)
+    cloud.idle()
+    writes = [lane for writes, lane in lanes if writes]
+    assert writes[0] == f"project {member.project_id}"
+    assert set(writes[1:]) == {CLOUD}  # the conductor boots it
+
+
+def test_who_has_no_token_is_served_by_address(cloud: TestCloud, lanes: list[tuple[bool, str]]) -> None:
+    with pytest.raises(PermissionError):
+        cloud.login("nobody", "wrong", project={"name": "demo", "domain": {"id": "default"}})
+    assert set(lanes) == {(False, "address 127.0.0.1")}
