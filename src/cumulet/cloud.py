@@ -114,6 +114,8 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         _own_folder(settings)
         db = Database(settings.database_url)
         stack.push_async_callback(asyncio.to_thread, db.close)
+        if not db.is_sqlite:  # SQLite's clock is this machine's.
+            clock = await _clock_of(db, clock, stack)
         identity_service = Identity(db=db, clock=clock, settings=settings, state_dir=settings.state_dir)
         stack.callback(identity_service.close)
         clouds_file = settings.state_dir / "clouds.yaml"
@@ -192,6 +194,18 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_MOVES_SECONDS):
                 await self.runner.idle()
+
+
+async def _clock_of(db: Database, inner: Clock, stack: AsyncExitStack) -> Clock:
+    """No moment that one process has written is compared with another machine's clock."""
+    from cumulet.db.clock import AskedAgain, DatabaseClock
+
+    clock = DatabaseClock(db, inner)
+    clock.ask()
+    again = AskedAgain(clock)
+    stack.push_async_callback(again.stop)
+    again.start()
+    return clock
 
 
 def _own_folder(settings: Settings) -> None:

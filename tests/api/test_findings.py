@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 import cumulet.testing
+from cumulet.clock import Clock
 from cumulet.compute.sagas import SAGAS
 from cumulet.conductor.runner import Runner
 from cumulet.testing import Client, TestCloud
+from cumulet.testing.clock import AdvanceableClock
 from tests.links import silent
 
 from .test_live_migration import AUTO, running_migration, slow_server
@@ -40,23 +42,44 @@ def test_a_host_that_does_not_answer(fenced: bool, name: str, done: str) -> None
         assert not found(admin, "lease-run-out" if name == "host-silent" else "host-silent")
 
 
-def second_conductor(cloud: TestCloud) -> Runner:
+class WrongClock(AdvanceableClock):
+    """The wall clock of a machine that is wrong by so much; seconds pass as elsewhere."""
+
+    def __init__(self, right: Clock, seconds: float) -> None:
+        super().__init__()
+        self._right = right
+        self._wrong_us = int(seconds * 1_000_000)
+
+    def now_us(self) -> int:
+        return self._right.now_us() + self._wrong_us
+
+    def monotonic(self) -> float:
+        return self._right.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await self._right.sleep(seconds)
+
+
+def second_conductor(cloud: TestCloud, wrong_seconds: float) -> Runner:
     """As of another process, beside the one that carries operations here."""
     running = cloud.embedded
     return Runner(
-        db=running.db, clock=running.clock, settings=running.settings, hosts=running.hosts, sagas=SAGAS,
-        name="the-second", alone=False,
+        db=running.db, clock=WrongClock(running.clock, wrong_seconds), settings=running.settings, hosts=running.hosts,
+        sagas=SAGAS, name="the-second", alone=False,
     )  # fmt: skip
 
 
-def test_an_operation_whose_conductor_died_and_who_took_it_over() -> None:
+@pytest.mark.parametrize("wrong_seconds", [0.0, 3600.0, -3600.0], ids=["right", "ahead", "behind"])
+def test_an_operation_whose_conductor_died_and_who_took_it_over(wrong_seconds: float) -> None:
+    """Wall clocks play no part: what is held is not taken by who is an hour ahead, what is free is by who is behind."""
     with cumulet.testing.cloud() as cloud:
         admin, member = cloud.persona("admin"), cloud.persona("member")
         server = slow_server(admin, member)
         assert admin.action(server, {"os-migrateLive": {"host": None, **AUTO}}).status == 202
         running_migration(admin, server)
-        second = second_conductor(cloud)
+        second = second_conductor(cloud, wrong_seconds)
         cloud.await_(second.start())
+        cloud.await_(second.sweep())
         assert not found(admin, "live-migration-without-conductor"), "somebody holds it"
         cloud.kill_conductor()
         cloud.clock.advance(2 * cloud.embedded.settings.lease_seconds)

@@ -1,14 +1,16 @@
 """Carries sagas: takes a lease on an operation, goes on where its row says, saves every step, retries in the open.
 
 Any runner can take over any operation: nothing that matters is in process memory. A message that an operation waits is
-only a hint; the sweep finds every one that nobody holds.
+only a hint; the sweep finds every one that nobody holds. A lease is no moment: whoever holds an operation changes its
+`lease_beat` all the time, and it has run out for an observer who has seen it unchanged for `lease_seconds` of the
+observer's own monotonic clock. So no two wall clocks are ever compared.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -46,17 +48,17 @@ _HELD = sa.select(
     operations.c.lease_owner, operations.c.revision, operations.c.abort_requested, operations.c.force_requested
 ).where(_THIS)
 _CHANGE = sa.update(operations).where(_THIS)
-_SAVE = sa.update(operations).where(
-    _THIS,
-    operations.c.lease_owner == sa.bindparam("held_by"),
-    operations.c.revision == sa.bindparam("held_revision"),
+_TAKE = sa.update(operations).where(_THIS).values(lease_beat=operations.c.lease_beat + 1)
+_SAVE = _TAKE.where(
+    operations.c.lease_owner == sa.bindparam("held_by"), operations.c.revision == sa.bindparam("held_revision")
 )
-_RENEW = sa.update(operations).where(
-    operations.c.lease_owner == sa.bindparam("of_owner"), operations.c.ended_at_us.is_(None)
+_RENEW = (
+    sa.update(operations)
+    .where(operations.c.lease_owner == sa.bindparam("of_owner"), operations.c.ended_at_us.is_(None))
+    .values(lease_beat=operations.c.lease_beat + 1)
 )
-_FREE_OR_OURS = sa.select(operations.c.id).where(
-    operations.c.status.in_((Status.FORWARD, Status.UNWINDING)),
-    sa.or_(operations.c.lease_until_us < sa.bindparam("of_now"), operations.c.lease_owner == sa.bindparam("of_owner")),
+_RUNNING = sa.select(operations.c.id, operations.c.lease_owner, operations.c.lease_beat).where(
+    operations.c.status.in_((Status.FORWARD, Status.UNWINDING))
 )
 _WAITING = (
     sa.select(operations.c.id)
@@ -90,8 +92,17 @@ class Carried(msgspec.Struct, frozen=True):
     error: Failure | None
     abort: bool
     attempts: int
-    not_before_us: int
+    due_at: float
+    """When it may go on, on our monotonic clock; another runner that takes it over goes on at once."""
     revision: int
+
+
+class Beat(msgspec.Struct, frozen=True):
+    """Of an operation that another runner holds: the last change of its lease, and when we saw it first."""
+
+    owner: str
+    beat: int
+    seen_at: float
 
 
 class StepContext:
@@ -145,6 +156,7 @@ class Runner:
         self._before_step = before_step
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._contexts: dict[str, StepContext] = {}
+        self._beats: dict[str, Beat] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._stopping = False
@@ -155,9 +167,7 @@ class Runner:
         """Begin. A runner that is alone (embedded: the state folder is locked) takes over every lease at once."""
         self._loop = asyncio.get_running_loop()
         if self._alone:
-            await self.db.write_async(
-                lambda tx: tx.execute(sa.update(operations).values(lease_owner=None, lease_until_us=0))
-            )
+            await self.db.write_async(lambda tx: tx.execute(sa.update(operations).values(lease_owner=None)))
         await self.sweep()
         self._sweeper = asyncio.create_task(self._keep_sweeping(), name="runner-sweep")
 
@@ -211,16 +221,32 @@ class Runner:
 
     async def sweep(self) -> None:
         """Renew what we hold, and look at each running operation that nobody holds."""
-        now = self.clock.now_us()
-        until = now + int(self.settings.lease_seconds * 1_000_000)
 
-        def renew_and_find(tx: Tx) -> list[str]:
-            tx.execute(_RENEW, {"of_owner": self.name, "lease_until_us": until})
-            return [row.id for row in tx.all(_FREE_OR_OURS, {"of_owner": self.name, "of_now": now})]
+        def renew_and_find(tx: Tx) -> Sequence[Any]:
+            tx.run(_RENEW, {"of_owner": self.name})
+            return tx.all(_RUNNING, {})
 
-        for operation_id in await self.db.write_async(renew_and_find):
-            if operation_id not in self._tasks:
-                self._look(operation_id)
+        rows = await self.db.write_async(renew_and_find)
+        others = [row for row in rows if row.lease_owner not in (None, self.name)]
+        self._beats = {row.id: self._beat(row) for row in others}
+        for row in rows:
+            if row.id not in self._tasks and self._is_free(row):
+                self._look(row.id)
+
+    def _beat(self, row: Any) -> Beat:
+        known = self._beats.get(row.id)
+        if known is not None and (known.owner, known.beat) == (row.lease_owner, row.lease_beat):
+            return known
+        return Beat(row.lease_owner, row.lease_beat, self.clock.monotonic())
+
+    def _is_free(self, row: Any) -> bool:
+        """Nobody else holds it, or whoever does has not renewed it for as long as a lease runs."""
+        if row.lease_owner in (None, self.name):
+            return True
+        known = self._beats.get(row.id)
+        if known is None or (known.owner, known.beat) != (row.lease_owner, row.lease_beat):
+            return False
+        return self.clock.monotonic() - known.seen_at >= self.settings.lease_seconds
 
     # -- carrying one operation
 
@@ -232,9 +258,9 @@ class Runner:
         self._contexts[operation_id] = context
         try:
             while operation.status.running:
-                wait_us = operation.not_before_us - self.clock.now_us()
-                if wait_us > 0:
-                    await context.wait_for_wish(wait_us / 1_000_000)
+                wait_seconds = operation.due_at - self.clock.monotonic()
+                if wait_seconds > 0:
+                    await context.wait_for_wish(wait_seconds)
                 operation = await self._advance(saga, context, operation)
         except LeaseLost:
             log.info("operation %s: another runner has taken it", operation_id)
@@ -247,7 +273,7 @@ class Runner:
         saga, operation = claimed
         context = StepContext(self, operation.id, operation.subject)
         do = self._next(saga, operation)
-        if do is not None and not is_host_step(do) and operation.not_before_us <= self.clock.now_us():
+        if do is not None and not is_host_step(do):
             try:
                 with tx.savepoint():
                     position = operation.position
@@ -264,20 +290,12 @@ class Runner:
         now = self.clock.now_us()
         if row is None or not Status(row.status).running:
             return None
-        if row.lease_owner not in (None, self.name) and row.lease_until_us >= now:
+        if not self._is_free(row):
             return None
         if row.lease_owner not in (None, self.name):
             done = f"taken over from {row.lease_owner} at step {row.position + 1}"
             findings.note(tx, "operations", f"{row.saga}-without-conductor", done, now_us=now, server_id=row.subject)
-        tx.run(
-            _CHANGE,
-            {
-                "of_id": operation_id,
-                "lease_owner": self.name,
-                "lease_until_us": now + int(self.settings.lease_seconds * 1_000_000),
-                "revision": row.revision + 1,
-            },
-        )
+        tx.run(_TAKE, {"of_id": operation_id, "lease_owner": self.name, "revision": row.revision + 1})
         saga = self.sagas[row.saga]
         return saga, Carried(
             id=row.id,
@@ -288,7 +306,7 @@ class Runner:
             error=msgspec.convert(row.error, Failure) if row.error is not None else None,
             abort=row.abort_requested,
             attempts=row.attempts,
-            not_before_us=row.not_before_us,
+            due_at=0.0,
             revision=row.revision + 1,
         )
 
@@ -375,7 +393,7 @@ class Runner:
         error: Failure | None,
         abort: bool = False,
         attempts: int = 0,
-        not_before_us: int = 0,
+        due_at: float = 0.0,
         stuck_cause: str | None = None,
     ) -> Carried:
         now = self.clock.now_us()
@@ -390,9 +408,7 @@ class Runner:
                 "state": msgspec.to_builtins(state),
                 "error": msgspec.to_builtins(error) if error else None,
                 "attempts": attempts,
-                "not_before_us": not_before_us,
                 "stuck_cause": stuck_cause,
-                "lease_until_us": now + int(self.settings.lease_seconds * 1_000_000),
                 "revision": operation.revision + 1,
                 "updated_at_us": now,
                 "ended_at_us": None if status.running else now,
@@ -411,7 +427,7 @@ class Runner:
             error=error,
             abort=abort,
             attempts=attempts,
-            not_before_us=not_before_us,
+            due_at=due_at,
             revision=operation.revision + 1,
         )
 
@@ -448,7 +464,7 @@ class Runner:
                 state=operation.state,
                 error=operation.error,
                 attempts=attempts,
-                not_before_us=self.clock.now_us() + int(delay * 1_000_000),
+                due_at=self.clock.monotonic() + delay,
                 stuck_cause=failure.private or failure.public if attempts >= STUCK_AFTER_ATTEMPTS else None,
             )
 

@@ -8,12 +8,14 @@ from contextvars import Context
 from random import Random
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from cumulet.compute.automatic_restart import AutomaticRestart
 from cumulet.compute.sagas import SAGAS
 from cumulet.conductor.reconcilers import HostWatch, Leftovers
 from cumulet.conductor.runner import Runner
+from cumulet.conductor.saga import operations
 from cumulet.db.engine import Tx
 from cumulet.drivers.simulated.driver import World
 from cumulet.fleet.hosts import Hosts
@@ -31,6 +33,13 @@ NO_ANSWER = 0
 """The status of a request whose API died."""
 HOST_MEMORY_MIB = (4096, 6144, 16384)
 """Of a run's machines: near their limit, and with room."""
+
+TAKEN_OVER_LEASES = 3.0
+"""Within so many leases another conductor has taken an operation over: one to see that it has run out, the rest for
+looking every quarter of one, and for commits that fail."""
+_HELD = sa.select(operations.c.saga, operations.c.subject, operations.c.lease_owner).where(
+    operations.c.ended_at_us.is_(None), operations.c.lease_owner.is_not(None)
+)
 
 _OVER = """
 SELECT i.provider_id, i.resource_class, sum(a.used)
@@ -90,6 +99,9 @@ class SimulatedCloud:
         self.watch: HostWatch | None = None
         self.restart: AutomaticRestart
         self.leftovers: Leftovers
+        self.started_at: dict[str, float] = {}
+        """By name of a conductor that is up: since when."""
+        self.died_at: dict[str, float] = {}
         self._watcher: Runner | None = None
         """In whose process the watch lives."""
         self._conductors = random.choice((1, 1, 2, 3))
@@ -127,10 +139,13 @@ class SimulatedCloud:
                     self._kill_watch()
                 await asyncio.sleep(0.5)
         self.runners.append(runner)
+        self.started_at[runner.name] = self.loop.now
 
     def kill_conductor(self, runner: Runner) -> None:
         """As kill -9, with the watch if it is beside this one."""
         self.runners.remove(runner)
+        del self.started_at[runner.name]
+        self.died_at[runner.name] = self.loop.now
         _kill(runner)
         if runner is self._watcher:
             self._watcher = None
@@ -157,6 +172,7 @@ class SimulatedCloud:
     # -- invariants that hold always
 
     def raise_broken(self) -> None:
+        self._check_taken_over()
         if self._broken is not None:
             raise self._broken
 
@@ -180,6 +196,16 @@ class SimulatedCloud:
             server_id, host = self.db.lost.pop()
             if server_id in self.machines[host].driver.present():
                 self._break("wrong record", f"{host} is said to have lost the guest of {server_id}, and has it")
+
+    def _check_taken_over(self) -> None:
+        """Now and then: what a dead conductor held is taken over by one that has been up for long enough."""
+        if not self.started_at:
+            return
+        up_since = min(self.started_at.values())
+        for row in self.db.read(lambda tx: tx.all(_HELD, {})):
+            waits = self.loop.now - max(up_since, self.died_at.get(row.lease_owner, self.loop.now))
+            if waits > TAKEN_OVER_LEASES * self.settings.lease_seconds:
+                self._break("not taken over", f"{row.saga} of {row.subject[:8]} waits {waits:.1f} s for a conductor")
 
     def _check_capacity(self) -> None:
         """After every commit that wrote a claim or an inventory."""

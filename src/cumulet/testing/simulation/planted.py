@@ -117,6 +117,19 @@ def acting_on_an_expired_lease() -> Iterator[None]:
         yield
 
 
+def a_lease_by_two_wall_clocks() -> AbstractContextManager[Any]:
+    """Who holds it writes down when, by its own clock; whether that is long ago says another one's."""
+
+    def is_free(self: Runner, row: Any) -> bool:
+        if row.lease_owner in (None, self.name):
+            return True
+        at = sa.select(saga.operations.c.updated_at_us).where(saga.operations.c.id == row.id)
+        held_us: int = self.db.read(lambda tx: tx.scalar(at))
+        return held_us + int(self.settings.lease_seconds * 1_000_000) < self.clock.now_us()
+
+    return mock.patch.object(Runner, "_is_free", is_free)
+
+
 def picking_inside_the_claim() -> AbstractContextManager[Any]:
     """One step picks and claims, and what it picked is known only once it is done: asked again, it picks again."""
 
@@ -266,6 +279,7 @@ PLANTED: dict[str, Plant] = {
         resuming_before_the_commit,
         dropping_the_generation_check,
         acting_on_an_expired_lease,
+        a_lease_by_two_wall_clocks,
         picking_inside_the_claim,
         deleting_the_source_before_the_destination_runs,
         releasing_the_sources_share_too_early,
