@@ -17,7 +17,7 @@ class Way:
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    async def send(self, message: m.Message) -> Any:
+    async def send(self, message: m.Message[Any]) -> Any:
         return await self._link.send(message)
 
     async def close(self) -> None:
@@ -27,7 +27,7 @@ class Way:
 class Silence(Way):
     """It is cut: what is sent never arrives, and is never answered."""
 
-    async def send(self, message: m.Message) -> Any:
+    async def send(self, message: m.Message[Any]) -> Any:
         raise m.HostUnreachable("a test has cut the way to this host")
 
 

@@ -15,7 +15,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src"
 
-FOUNDATION = frozenset({"errors", "clock", "periodic", "settings", "db"})
+FOUNDATION = frozenset({"errors", "clock", "periodic", "settings", "db", "wake"})
 HOST_BORDER = frozenset({"host", "fleet.hosts"})
 """What the rest of the program knows of hosts: how to ask one, and the data types of questions and answers."""
 KERNEL = FOUNDATION | {"web", "conductor.saga"}
@@ -28,8 +28,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "clock": frozenset(),
     "periodic": frozenset({"clock"}),
     "settings": frozenset(),
+    "wake": frozenset({"db"}),
     "db": FOUNDATION,
-    "web": FOUNDATION,
+    "web": FOUNDATION | HOST_BORDER,
     "conductor.saga": FOUNDATION | HOST_BORDER,
     "identity": KERNEL,
     "image": KERNEL,

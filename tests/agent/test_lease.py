@@ -244,7 +244,7 @@ class Overheard(Way):
         """Number and `heard` of each that would renew the lease."""
         self.keeps_guests = False
 
-    async def send(self, message: m.Message) -> Any:
+    async def send(self, message: m.Message[Any]) -> Any:
         if isinstance(message, m.RenewLease):
             self.questions.append((message.number, message.heard))
         if isinstance(message, m.Destroy) and self.keeps_guests:

@@ -51,7 +51,7 @@ async def returned(folder: Path) -> Agent:
     return await host.boot("second")
 
 
-async def waiting(agent: Agent, message: m.Message) -> asyncio.Task[Any]:
+async def waiting(agent: Agent, message: m.Message[Any]) -> asyncio.Task[Any]:
     """What is done with a message that came before the welcome."""
     task = asyncio.create_task(agent.handle(message))
     await asyncio.sleep(0)

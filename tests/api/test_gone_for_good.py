@@ -19,12 +19,12 @@ from .test_live_migration import AUTO, create_pair, host_of, last_migration, lef
 class GoneAt(Way):
     """Its host goes, for good, when the first message of this kind would have arrived."""
 
-    def __init__(self, link: Link, kind: type[m.Message]) -> None:
+    def __init__(self, link: Link, kind: type[m.Message[Any]]) -> None:
         super().__init__(link)
         self._kind = kind
         self.gone = False
 
-    async def send(self, message: m.Message) -> Any:
+    async def send(self, message: m.Message[Any]) -> Any:
         self.gone = self.gone or isinstance(message, self._kind)
         if self.gone:
             raise m.HostUnreachable("a test has taken this host away")
@@ -40,7 +40,7 @@ def under_way(admin: Client) -> list[dict[str, Any]]:
     ("side", "kind"), [("destination", m.ResumeDestination), ("source", m.Destroy)], ids=["destination", "source"]
 )
 def test_the_move_waits_until_the_host_is_known_to_be_down_and_ends_then(
-    cloud: TestCloud, admin: Client, member: Client, side: str, kind: type[m.Message]
+    cloud: TestCloud, admin: Client, member: Client, side: str, kind: type[m.Message[Any]]
 ) -> None:
     server = create_pair(member, networks="auto")[0]
     source = host_of(admin, server)

@@ -23,7 +23,7 @@ PARAMETERS = MigrationParameters(bandwidth_mib_s=1000, downtime_limit_ms=300, co
 class TellsNothing(Way):
     """No reconciler learns what this host's guests do."""
 
-    async def send(self, message: m.Message) -> Any:
+    async def send(self, message: m.Message[Any]) -> Any:
         if isinstance(message, m.AskGuests):
             raise m.HostUnreachable("a test has cut this question off")
         return await super().send(message)

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from cumulet.clock import SystemClock
 from cumulet.db.engine import Database, Tx, metadata, opened
+from cumulet.fleet.hosts import Hosts
 from cumulet.image import data, images, members, schemas, store, tags, update
 from cumulet.image.service import IMAGE
 from cumulet.settings import Settings
@@ -137,7 +138,7 @@ def make_world(database: Database, settings: Settings) -> World:
         clock=SystemClock(),
         state_dir=settings.state_dir,
         wake=NobodyToWake(),
-        hosts=None,
+        hosts=Hosts(),
         identity=PersonaTokens(),
         policy=Policy.load(),
     )

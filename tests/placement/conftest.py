@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from cumulet.clock import SystemClock
 from cumulet.db.engine import Database, Tx, metadata, opened
+from cumulet.fleet.hosts import Hosts
 from cumulet.placement import (
     api_aggregates,
     api_allocations,
@@ -160,7 +161,7 @@ def make_world(database: Database, folder: Path) -> World:
         clock=SystemClock(),
         state_dir=folder,
         wake=NobodyToWake(),
-        hosts=None,
+        hosts=Hosts(),
         identity=PersonaTokens(),
         policy=Policy.load(),
     )

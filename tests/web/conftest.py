@@ -12,6 +12,7 @@ import pytest
 
 from cumulet.clock import SystemClock
 from cumulet.db.engine import Database, Tx
+from cumulet.fleet.hosts import Hosts
 from cumulet.settings import Settings
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
@@ -161,7 +162,7 @@ def cloud(tmp_path: Path) -> Iterator[Cloud]:
         clock=SystemClock(),
         state_dir=tmp_path,
         wake=NobodyToWake(),
-        hosts=None,
+        hosts=Hosts(),
         identity=Identity(),
         policy=Policy.load(),
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 from cumulet.host.link import Answers
 from cumulet.host.messages import Message
+
+AnswerT = TypeVar("AnswerT")
 
 
 class InProcessLink:
@@ -14,7 +16,7 @@ class InProcessLink:
     def __init__(self, agent: Answers) -> None:
         self._agent = agent
 
-    async def send(self, message: Message) -> Any:
+    async def send(self, message: Message[AnswerT]) -> AnswerT:
         return await self._agent.handle(message)
 
     async def close(self) -> None:

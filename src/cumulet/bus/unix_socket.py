@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import msgspec
 
@@ -18,6 +18,8 @@ from cumulet.host import codec
 from cumulet.host import messages as m
 from cumulet.host.codec import Answer, Request
 from cumulet.host.link import Answers
+
+AnswerT = TypeVar("AnswerT")
 
 FRAME_LIMIT = 4 * 1024 * 1024
 
@@ -44,7 +46,7 @@ class UnixSocketLink:
         self._reading: asyncio.Task[None] | None = None
         self._connecting = asyncio.Lock()
 
-    async def send(self, message: m.Message) -> Any:
+    async def send(self, message: m.Message[AnswerT]) -> AnswerT:
         writer = await self._connected()
         self._number += 1
         number = self._number

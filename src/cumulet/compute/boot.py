@@ -128,7 +128,7 @@ def release_host(tx: Tx, context: Context, state: Boot) -> Boot:
 async def create_guest(context: Context, state: Boot) -> Boot:
     guest = await context.read(lambda tx: describe(tx, context, get_server(tx, state.server_id)))
     assert state.host is not None
-    frozen: Guest = await context.hosts.send(state.host, m.Create(**command(state), guest=guest))
+    frozen = await context.hosts.send(state.host, m.Create(**command(state), guest=guest))
     return msgspec.structs.replace(state, guest=frozen)
 
 

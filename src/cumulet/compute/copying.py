@@ -103,8 +103,7 @@ async def _ask_patiently(
 async def ask_progress(context: Context, state: Copied, seen: MigrationPhase) -> MigrationProgress:
     """How the copy is, once its phase is no longer the one `seen`, or after a while."""
     question = m.CopyProgress(**command(state), wait_seconds=COPY_WAIT_SECONDS, seen=seen)
-    answer: MigrationProgress = await context.hosts.send(state.source, question, seconds=COPY_WAIT_SECONDS + 10.0)
-    return answer
+    return await context.hosts.send(state.source, question, seconds=COPY_WAIT_SECONDS + 10.0)
 
 
 async def note_progress(context: Context, state: Copied, progress: MigrationProgress) -> Wishes:

@@ -186,7 +186,7 @@ async def make_guest(context: Context, state: Evacuation) -> Evacuation:
         return boot.describe(tx, context, get_server(tx, state.server_id, deleted=True))
 
     guest: Guest = await context.read(described)
-    frozen: Guest = await context.hosts.send(state.destination, m.Create(**command(state), guest=guest, run=False))
+    frozen = await context.hosts.send(moves.destination(state), m.Create(**command(state), guest=guest, run=False))
     return msgspec.structs.replace(state, guest=frozen)
 
 

@@ -180,7 +180,7 @@ async def start_destination(context: Context, state: LiveMigration) -> LiveMigra
 
     server, post_copy = await context.read(look)
     endpoint = await context.hosts.send(
-        state.destination,
+        moves.destination(state),
         m.PrepareIncoming(
             **command(state),
             guest=msgspec.convert(server.guest, Guest),
@@ -264,7 +264,7 @@ async def resume_guest(context: Context, state: LiveMigration) -> LiveMigration:
     except m.VerbFailed:
         seen = await operations.observe(context, state.destination or "", state.server_id)
         if seen in (GuestState.CRASHED, GuestState.STOPPED):
-            await context.hosts.send(state.destination, m.Start(**command(state)))
+            await context.hosts.send(moves.destination(state), m.Start(**command(state)))
         elif seen not in (GuestState.RUNNING, GuestState.PAUSED):
             raise
     return state

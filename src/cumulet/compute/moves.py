@@ -48,6 +48,13 @@ class Moving(Recorded, Commanding, Protocol):
 
 MovingT = TypeVar("MovingT", bound=Moving)
 
+
+def destination(state: Moving) -> str:
+    """The host it moves to, which every step after `pick_destination` knows."""
+    assert state.destination is not None
+    return state.destination
+
+
 # -- the migration's record
 
 

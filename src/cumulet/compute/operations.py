@@ -28,6 +28,8 @@ from cumulet.web.operation import Call
 
 log = logging.getLogger(__name__)
 S = TypeVar("S", bound=msgspec.Struct)
+AnswerT = TypeVar("AnswerT")
+OtherwiseT = TypeVar("OtherwiseT")
 
 
 def begin(
@@ -144,7 +146,9 @@ def command(state: Commanding) -> dict[str, Any]:
     return {"server_id": state.server_id, "operation_id": state.operation_id, "generation": state.generation}
 
 
-async def unless_down(context: Context, host: str | None, message: m.Message, *, otherwise: Any = None) -> Any:
+async def unless_down(
+    context: Context, host: str | None, message: m.Message[AnswerT], *, otherwise: OtherwiseT | None = None
+) -> AnswerT | OtherwiseT | None:
     """Send `message`; if `host` is recorded as down, answer `otherwise` and leave it to the reconciler."""
     if host is None:
         return None
@@ -157,7 +161,7 @@ async def unless_down(context: Context, host: str | None, message: m.Message, *,
         return otherwise
 
 
-async def unless_gone(context: Context, host: str, command: m.StandDown | m.CancelCopy) -> None:
+async def unless_gone(context: Context, host: str, command: m.Command[Any]) -> None:
     """As `unless_down`; a guest that the host does not have, or has lost, needs it no more."""
     try:
         await unless_down(context, host, command)
@@ -195,8 +199,7 @@ async def let_go_on(context: Context, host: str, command: dict[str, Any]) -> Non
 
 async def observe(context: Context, host: str, server_id: str) -> GuestState:
     """What the hypervisor says now."""
-    answer: GuestState = await context.hosts.send(host, m.Observe(server_id=server_id))
-    return answer
+    return await context.hosts.send(host, m.Observe(server_id=server_id))
 
 
 OBSERVED: dict[GuestState, tuple[VmState, PowerState]] = {

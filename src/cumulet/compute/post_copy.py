@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulet.compute import hosts as host_records
-from cumulet.compute import operations
+from cumulet.compute import moves, operations
 from cumulet.compute.copying import COPY_WAIT_SECONDS, ask_progress, note_progress
 from cumulet.compute.operations import command
 from cumulet.conductor.saga import Context
 from cumulet.host import messages as m
-from cumulet.host.driver import Endpoint, GuestState, MigrationPhase, MigrationProgress
+from cumulet.host.driver import GuestState, MigrationPhase, MigrationProgress
 
 if TYPE_CHECKING:
     from cumulet.compute.live_migration import LiveMigration
@@ -78,7 +78,7 @@ async def receive_rest(context: Context, state: LiveMigration) -> LiveMigration:
 async def recover_connection(context: Context, state: LiveMigration) -> None:
     """The network between the hosts was cut: both sides still have all they had, so another connection mends it."""
     try:
-        endpoint: Endpoint = await context.hosts.send(state.destination, m.RecoverIncoming(**command(state)))
+        endpoint = await context.hosts.send(moves.destination(state), m.RecoverIncoming(**command(state)))
     except m.VerbFailed:
         return  # Such as: it is taking another one over just now. What has come of it, the next look tells.
     await context.hosts.send(state.source, m.RecoverCopy(**command(state), endpoint=endpoint))
@@ -90,17 +90,17 @@ def _ended(state: LiveMigration, progress: MigrationProgress) -> str:
 
 async def boot_from_disk(context: Context, state: LiveMigration, why: str) -> LiveMigration:
     """The destination owns the guest and has its whole disk. May be asked again: one that runs is left alone."""
-    await context.hosts.send(state.destination, m.GiveUpMemory(**command(state)))
-    seen = await operations.observe(context, state.destination or "", state.server_id)
+    await context.hosts.send(moves.destination(state), m.GiveUpMemory(**command(state)))
+    seen = await operations.observe(context, moves.destination(state), state.server_id)
     if seen in (GuestState.CRASHED, GuestState.STOPPED):
-        await context.hosts.send(state.destination, m.Start(**command(state)))
+        await context.hosts.send(moves.destination(state), m.Start(**command(state)))
     return msgspec.structs.replace(state, rest_follows=False, memory_lost=why)
 
 
 async def _ask_destination(context: Context, state: LiveMigration) -> MigrationPhase:
-    """How much has arrived. A hypervisor that gives no answer waits for a page: as if it said that none comes."""
+    """How much has arrived. No answer counts as FAILED: a hypervisor that waits for a lost page answers nobody."""
     try:
-        answer: MigrationPhase = await context.hosts.send(state.destination, m.AskArrival(server_id=state.server_id))
+        answer = await context.hosts.send(moves.destination(state), m.AskArrival(server_id=state.server_id))
     except m.VerbFailed:
         return MigrationPhase.FAILED
     return answer

@@ -41,7 +41,7 @@ class Power(msgspec.Struct, frozen=True, kw_only=True):
     task_state: str
     vm_state: VmState
     power_state: PowerState
-    command: Callable[..., m.Message]
+    command: Callable[..., m.Message[Any]]
 
 
 POWER: dict[Verb, Power] = {

@@ -258,7 +258,7 @@ async def start_destination(context: Context, state: Resizing) -> Resizing:
     """A guest just like the source's, listening for the source alone: for its disk. It is never told to run."""
     server: Server = await context.read(lambda tx: get_server(tx, state.server_id, deleted=True))
     endpoint = await context.hosts.send(
-        state.destination,
+        moves.destination(state),
         m.PrepareIncoming(
             **command(state), guest=msgspec.convert(server.guest, Guest), source_host=state.source,
             parameters=copy_parameters(context, paused=True),
@@ -298,7 +298,7 @@ async def take_in(context: Context, state: Resizing) -> Resizing:
         msgspec.convert(server.guest, Guest), vcpus=flavor.vcpus, memory_mib=flavor.memory_mib,
         disk_gib=flavor.disk_gib, extra_specs=flavor.extra_specs,
     )  # fmt: skip
-    await context.hosts.send(state.destination, m.TakeIn(**command(state), guest=guest))
+    await context.hosts.send(moves.destination(state), m.TakeIn(**command(state), guest=guest))
     return msgspec.structs.replace(state, guest=guest)
 
 

@@ -235,7 +235,7 @@ async def console_output(call: Call[Server, ConsoleOutput]) -> dict[str, str]:
     if lines == 0:
         return {"output": ""}
     try:
-        raw: bytes = await call.cloud.hosts.console_output(server.host, server.id, max_bytes=LONGEST_CONSOLE)
+        raw = await call.cloud.hosts.console_output(server.host, server.id, max_bytes=LONGEST_CONSOLE)
     except HostUnreachable as error:
         raise NotFound(
             f"Guest does not have a console available: {server.id}", private=str(error), reason="HOST_UNREACHABLE"

@@ -39,7 +39,7 @@ async def show_diagnostics(call: Call[Server, None]) -> dict[str, Any]:
             reason="WRONG_STATE",
         )
     try:
-        found: dict[str, Any] = await call.cloud.hosts.diagnostics(server.host, server.id)
+        found = await call.cloud.hosts.diagnostics(server.host, server.id)
     except HostUnreachable as error:
         raise Conflict(f"Instance {server.id} is not ready", private=str(error), reason="HOST_UNREACHABLE") from None
     if not call.version.at_least("2.48"):

@@ -31,6 +31,7 @@ from cumulet.conductor.saga import (
 )
 from cumulet.db.engine import Database, Tx
 from cumulet.errors import ApiError
+from cumulet.fleet.hosts import Hosts
 from cumulet.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -140,7 +141,7 @@ class Runner:
         db: Database,
         clock: Clock,
         settings: Settings,
-        hosts: Any,
+        hosts: Hosts,
         sagas: Mapping[str, Saga[Any]],
         name: str,
         alone: bool,

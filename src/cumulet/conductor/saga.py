@@ -27,9 +27,12 @@ from cumulet.errors import Conflict
 
 if TYPE_CHECKING:
     from cumulet.clock import Clock
+    from cumulet.fleet.hosts import Hosts
     from cumulet.settings import Settings
+    from cumulet.wake import Wake
 
 S = TypeVar("S", bound=msgspec.Struct)
+T = TypeVar("T")
 
 operations = sa.Table(
     "operations",
@@ -105,16 +108,14 @@ class Context(Protocol):
     @property
     def subject(self) -> str: ...
     @property
-    def hosts(self) -> Any:
-        """`fleet.hosts.Hosts`."""
-        ...
+    def hosts(self) -> Hosts: ...
 
     @property
-    def wake(self) -> Any:
-        """`web.context.Wake`: for operations that begin others."""
+    def wake(self) -> Wake:
+        """For operations that begin others."""
         ...
 
-    async def read(self, fn: Callable[[Tx], Any]) -> Any:
+    async def read(self, fn: Callable[[Tx], T]) -> T:
         """Read the database."""
         ...
 
@@ -206,7 +207,7 @@ def first_row(saga: Saga[S], operation_id: str, subject: str, state: S, now_us: 
     }
 
 
-def begin_many(tx: Tx, wake: Any, saga: Saga[S], begun: Sequence[tuple[str, str, S]], *, now_us: int) -> None:
+def begin_many(tx: Tx, wake: Wake, saga: Saga[S], begun: Sequence[tuple[str, str, S]], *, now_us: int) -> None:
     """Start operations on subjects the same transaction has made, so none of them has another one.
 
     `begun`: each operation's id, its subject and its first state.
@@ -218,7 +219,7 @@ def begin_many(tx: Tx, wake: Any, saga: Saga[S], begun: Sequence[tuple[str, str,
 
 
 def begin(
-    tx: Tx, wake: Any, saga: Saga[S], *, operation_id: str, subject: str, state: S, now_us: int, queue: bool = False
+    tx: Tx, wake: Wake, saga: Saga[S], *, operation_id: str, subject: str, state: S, now_us: int, queue: bool = False
 ) -> str:
     """Start an operation in the caller's transaction; returns its id.
 
@@ -240,13 +241,13 @@ def running_operation(tx: Tx, subject: str) -> Any:
     return tx.first(_RUNNING, {"of_subject": subject})
 
 
-def request_abort(tx: Tx, wake: Any, operation_id: str) -> None:
+def request_abort(tx: Tx, wake: Wake, operation_id: str) -> None:
     """Ask a running operation to unwind if it has not crossed its line. Its runner reads the column."""
     tx.execute(sa.update(operations).where(operations.c.id == operation_id).values(abort_requested=True))
     wake.operation(tx, operation_id)
 
 
-def request_force(tx: Tx, wake: Any, operation_id: str) -> None:
+def request_force(tx: Tx, wake: Wake, operation_id: str) -> None:
     """Ask a running operation to complete by force (live migration: pause the guest, or post-copy)."""
     tx.execute(sa.update(operations).where(operations.c.id == operation_id).values(force_requested=True))
     wake.operation(tx, operation_id)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TypeVar
 
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestReport, HostFacts
 from cumulet.host.link import Link
+
+AnswerT = TypeVar("AnswerT")
 
 QUESTION_SECONDS = 5.0
 COMMAND_SECONDS = 120.0
@@ -26,7 +28,7 @@ class Hosts:
     def names(self) -> tuple[str, ...]:
         return tuple(self._links)
 
-    async def send(self, host: str, message: m.Message, *, seconds: float | None = None) -> Any:
+    async def send(self, host: str, message: m.Message[AnswerT], *, seconds: float | None = None) -> AnswerT:
         """Ask or command `host`. HostUnreachable when it is silent or too slow: the outcome is then unknown."""
         link = self._links.get(host)
         if link is None:
@@ -39,21 +41,17 @@ class Hosts:
             raise m.HostUnreachable(f"{host} did not answer {type(message).__name__} in {limit:g} s") from error
 
     async def facts(self, host: str) -> HostFacts:
-        answer: HostFacts = await self.send(host, m.AskFacts())
-        return answer
+        return await self.send(host, m.AskFacts())
 
     async def guests(self, host: str) -> list[GuestReport]:
-        answer: list[GuestReport] = await self.send(host, m.AskGuests())
-        return answer
+        return await self.send(host, m.AskGuests())
 
     async def console_output(self, host: str, server_id: str, *, max_bytes: int) -> bytes:
         """The newest output of the guest's serial console, at most `max_bytes`."""
-        answer: bytes = await self.send(host, m.ConsoleOutput(server_id=server_id, max_bytes=max_bytes))
-        return answer
+        return await self.send(host, m.ConsoleOutput(server_id=server_id, max_bytes=max_bytes))
 
     async def diagnostics(self, host: str, server_id: str) -> dict[str, int | str]:
-        answer: dict[str, int | str] = await self.send(host, m.Diagnostics(server_id=server_id))
-        return answer
+        return await self.send(host, m.Diagnostics(server_id=server_id))
 
     async def close(self) -> None:
         for link in self._links.values():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import functools
 import logging
-from typing import Any
+from typing import Any, TypeVar, Union, cast
 
 import msgspec
 
@@ -12,11 +13,12 @@ from cumulet.host import messages as m
 from cumulet.host.link import Answers
 
 log = logging.getLogger(__name__)
+AnswerT = TypeVar("AnswerT")
 
 
 class Request(msgspec.Struct, frozen=True):
     number: int
-    message: m.Message
+    message: m.Message[Any]
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -29,12 +31,30 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 _ERRORS = {cls.__name__: cls for cls in (m.VerbFailed, m.StaleGeneration, m.HostError)}
-_requests = msgspec.json.Decoder(Request)
-_answers = msgspec.json.Decoder(Answer)
 
 encode = msgspec.json.encode
-decode_request = _requests.decode
-decode_answer = _answers.decode
+decode_answer = msgspec.json.Decoder(Answer).decode
+
+
+class _Numbered(msgspec.Struct, frozen=True):
+    """A request whose message is not looked at yet."""
+
+    number: int
+    message: msgspec.Raw
+
+
+_numbered = msgspec.json.Decoder(_Numbered)
+
+
+@functools.cache
+def _messages(verbs: tuple[type[m.Message[Any]], ...]) -> msgspec.json.Decoder[m.Message[Any]]:
+    return msgspec.json.Decoder(Union[verbs])  # noqa: UP007 - of a tuple
+
+
+def decode_request(frame: bytes) -> Request:
+    """DecodeError or ValidationError where it is no request with a known verb."""
+    numbered = _numbered.decode(frame)
+    return Request(numbered.number, _messages(m.verbs()).decode(numbered.message))
 
 
 async def answer(agent: Answers, request: Request) -> Answer:
@@ -49,13 +69,10 @@ async def answer(agent: Answers, request: Request) -> Answer:
     return Answer(request.number, base64.b64encode(value).decode() if isinstance(value, bytes) else value)
 
 
-def value_of(answer: Answer, message: m.Message) -> Any:
+def value_of(answer: Answer, message: m.Message[AnswerT]) -> AnswerT:
     """The value of an answer in the type that the message's verb declares; raises the `HostError` it carries."""
     if answer.error is not None:
         raise _ERRORS.get(answer.error, m.HostError)(answer.text)
-    expected = m.ANSWERS.get(type(message))
-    if expected is None:
-        return None
-    if expected is bytes:
-        return base64.b64decode(answer.value)
-    return msgspec.convert(answer.value, expected)
+    expected = m.answer_type(type(message))
+    value = base64.b64decode(answer.value) if expected is bytes else msgspec.convert(answer.value, expected)
+    return cast("AnswerT", value)

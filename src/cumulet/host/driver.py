@@ -1,4 +1,4 @@
-"""What a host can do with guests, behind one Protocol: `simulated` and `qemu` implement it, the agent calls it.
+"""What a host can do: protocols that `drivers.simulated` and `drivers.qemu` implement, and verbs (`messages`) call.
 
 Every verb is idempotent: asked twice, it does the work once and answers the same. A driver never decides who owns a
 guest; it does what it is told and says what it observes. All sizes are in the unit of their name.
@@ -174,8 +174,8 @@ class DriverError(Exception):
     """A verb failed, with the hypervisor's own words. Says nothing about where the guest runs: observe."""
 
 
-class Driver(Protocol):
-    """A host's hypervisor."""
+class Sight(Protocol):
+    """What a hypervisor says of itself and of its guests."""
 
     async def facts(self) -> HostFacts: ...
 
@@ -185,7 +185,11 @@ class Driver(Protocol):
 
     async def observe(self, server_id: str) -> GuestState: ...
 
-    # -- life
+    async def diagnostics(self, server_id: str) -> dict[str, int | str]: ...
+
+
+class Life(Protocol):
+    """The life of one guest on its host."""
 
     async def create(self, guest: Guest, *, run: bool = True) -> Guest:
         """Define, make the disk from the image, boot. Returns the frozen description (machine and CPU filled in).
@@ -211,13 +215,18 @@ class Driver(Protocol):
         ...
 
     async def resume(self, server_id: str) -> None: ...
+
+
+class Console(Protocol):
+    """A guest's consoles."""
+
     async def console_output(self, server_id: str, *, max_bytes: int) -> bytes:
         """The newest output of the serial console."""
         ...
 
-    async def diagnostics(self, server_id: str) -> dict[str, int | str]: ...
 
-    # -- live migration, destination side
+class Copy(Protocol):
+    """A guest's way from one host to another: first what its destination does, then its source."""
 
     async def prepare_incoming(self, guest: Guest, *, source_host: str, parameters: MigrationParameters) -> Endpoint:
         """Make disks, start the guest paused and listening, accepting TLS from `source_host`'s certificate only.
@@ -245,7 +254,7 @@ class Driver(Protocol):
         whole. A guest that has all of its memory, or is stopped, is left alone."""
         ...
 
-    # -- live migration, source side
+    # -- the source's side
 
     async def start_copy(self, server_id: str, endpoint: Endpoint, parameters: MigrationParameters) -> None:
         """Begin copying disks then memory. Returns once begun; begun already is success."""
@@ -285,7 +294,7 @@ class Driver(Protocol):
         """The move is aborted: the guest runs on here. Running already is success; a paused one stays paused."""
         ...
 
-    # -- cold migration: a stopped guest stands by, is copied like one that lives, and is taken in
+    # -- a stopped guest stands by, is copied like one that lives, and is taken in
 
     async def stand_by(self, server_id: str) -> None:
         """Source: make a stopped guest copyable (`start_copy`) without letting it run. Standing by is success."""
@@ -298,6 +307,10 @@ class Driver(Protocol):
     async def take_in(self, guest: Guest) -> None:
         """Destination: what a completed copy has brought is a stopped guest of this host, of the size `guest` says."""
         ...
+
+
+class Driver(Sight, Life, Console, Copy, Protocol):
+    """A host's hypervisor. What it cannot do it leaves out of `HostFacts.features`."""
 
     async def close(self) -> None:
         """Let go of guests without stopping them."""

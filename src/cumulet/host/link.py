@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from cumulet.host.messages import Message
+
+AnswerT = TypeVar("AnswerT")
 
 
 class Link(Protocol):
     """A way to one host's agent. Raises HostUnreachable when no answer can be had."""
 
-    async def send(self, message: Message) -> Any: ...
+    async def send(self, message: Message[AnswerT]) -> AnswerT: ...
     async def close(self) -> None: ...
 
 
 class Answers(Protocol):
     """What answers messages on a host: its agent."""
 
-    async def handle(self, message: Message) -> Any:
-        """The answer that the message's declaration names; raises a `messages.HostError`."""
+    async def handle(self, message: Message[AnswerT]) -> AnswerT:
+        """The message's answer; raises a `messages.HostError`."""
         ...
 
     async def close(self) -> None:

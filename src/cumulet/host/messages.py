@@ -1,12 +1,21 @@
-"""The closed list of verbs a host agent knows. One message, one answer; commands carry their generation."""
+"""The closed list of verbs a host agent knows. One message, one answer; commands carry their generation.
+
+A verb declares itself once, here or in a module of its own: its name (the tag), its request (the fields), its answer
+(the type in brackets), how an agent may do it (the class variables), and how it is done (`do`). All else derives from
+that: the type of `fleet.hosts.Hosts.send`, the codec, the agent's checks, the simulation's list.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import typing
+from collections.abc import Mapping
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import msgspec
 
 from cumulet.host.driver import (
+    Driver,
     Endpoint,
     Guest,
     GuestReport,
@@ -17,129 +26,240 @@ from cumulet.host.driver import (
     MigrationProgress,
 )
 
+AnswerT = TypeVar("AnswerT")
 
-class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="verb"):
+
+class OnHost(Protocol):
+    """What a verb may use where it is done: the host's agent."""
+
+    @property
+    def driver(self) -> Driver: ...
+    async def facts(self) -> HostFacts: ...
+    async def guests(self) -> list[GuestReport]:
+        """Each with the highest generation this host has accepted."""
+        ...
+
+    async def renew_lease(self, session: str, number: int, heard: int | None) -> None: ...
+    def welcome(self, session: str, generations: Mapping[str, int]) -> None: ...
+
+
+class Message(
+    msgspec.Struct, Generic[AnswerT], frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="verb"
+):
+    """A verb with its request. `AnswerT` is what it answers; `messages.answer_type` finds it again."""
+
+    async def do(self, host: OnHost) -> AnswerT:
+        """Do it on a host. DriverError says that it failed."""
+        raise NotImplementedError
+
+
+class Command(Message[AnswerT], Generic[AnswerT], frozen=True):
     """About one guest. `generation` is the server's at the time the operation decided; agents refuse lower ones."""
+
+    lets_run: ClassVar[bool] = False
+    """It may let a guest run: it waits until the control plane has welcomed this agent."""
+    beside_others: ClassVar[bool] = False
+    """It may come while another command for the same guest is at work: it is what follows or ends that."""
+    ends_guest: ClassVar[bool] = False
+    """Nothing of the same generation is done for this guest after it."""
+    needs_lease: ClassVar[bool] = True
+    """Without a lease only what stops guests is done: others may be running them by now."""
 
     server_id: str
     operation_id: str
     generation: int
 
 
-class Create(Command, frozen=True, tag="create"):
+class Question(Message[AnswerT], Generic[AnswerT], frozen=True):
+    """Changes nothing, so it carries no generation."""
+
+
+# -- life
+
+
+class Create(Command[Guest], frozen=True, tag="create"):
+    lets_run = True
     guest: Guest
     run: bool = True
 
-
-class Destroy(Command, frozen=True, tag="destroy"):
-    pass
-
-
-class Start(Command, frozen=True, tag="start"):
-    pass
+    async def do(self, host: OnHost) -> Guest:
+        return await host.driver.create(self.guest, run=self.run)
 
 
-class Stop(Command, frozen=True, tag="stop"):
+class Destroy(Command[None], frozen=True, tag="destroy"):
+    ends_guest = True
+    needs_lease = False
+
+    async def do(self, host: OnHost) -> None:
+        await host.driver.destroy(self.server_id)
+
+
+class Start(Command[None], frozen=True, tag="start"):
+    lets_run = True
+
+    async def do(self, host: OnHost) -> None:
+        await host.driver.start(self.server_id)
+
+
+class Stop(Command[None], frozen=True, tag="stop"):
+    needs_lease = False
     grace_seconds: float
 
+    async def do(self, host: OnHost) -> None:
+        await host.driver.stop(self.server_id, grace_seconds=self.grace_seconds)
 
-class Reboot(Command, frozen=True, tag="reboot"):
+
+class Reboot(Command[None], frozen=True, tag="reboot"):
+    lets_run = True
     hard: bool
 
-
-class Pause(Command, frozen=True, tag="pause"):
-    pass
-
-
-class Unpause(Command, frozen=True, tag="unpause"):
-    pass
+    async def do(self, host: OnHost) -> None:
+        await host.driver.reboot(self.server_id, hard=self.hard)
 
 
-class Suspend(Command, frozen=True, tag="suspend"):
-    pass
+class Pause(Command[None], frozen=True, tag="pause"):
+    async def do(self, host: OnHost) -> None:
+        await host.driver.pause(self.server_id)
 
 
-class Resume(Command, frozen=True, tag="resume"):
-    pass
+class Unpause(Command[None], frozen=True, tag="unpause"):
+    lets_run = True
+
+    async def do(self, host: OnHost) -> None:
+        await host.driver.unpause(self.server_id)
 
 
-class PrepareIncoming(Command, frozen=True, tag="prepare-incoming"):
+class Suspend(Command[None], frozen=True, tag="suspend"):
+    async def do(self, host: OnHost) -> None:
+        await host.driver.suspend(self.server_id)
+
+
+class Resume(Command[None], frozen=True, tag="resume"):
+    lets_run = True
+
+    async def do(self, host: OnHost) -> None:
+        await host.driver.resume(self.server_id)
+
+
+# -- live migration
+
+
+class PrepareIncoming(Command[Endpoint], frozen=True, tag="prepare-incoming"):
     guest: Guest
     source_host: str
     parameters: MigrationParameters
 
+    async def do(self, host: OnHost) -> Endpoint:
+        return await host.driver.prepare_incoming(self.guest, source_host=self.source_host, parameters=self.parameters)
 
-class ResumeDestination(Command, frozen=True, tag="resume-destination"):
-    pass
+
+class ResumeDestination(Command[None], frozen=True, tag="resume-destination"):
+    lets_run = True
+
+    async def do(self, host: OnHost) -> None:
+        await host.driver.resume_destination(self.server_id)
 
 
-class StartCopy(Command, frozen=True, tag="start-copy"):
+class StartCopy(Command[None], frozen=True, tag="start-copy"):
     endpoint: Endpoint
     parameters: MigrationParameters
 
+    async def do(self, host: OnHost) -> None:
+        await host.driver.start_copy(self.server_id, self.endpoint, self.parameters)
 
-class CopyProgress(Command, frozen=True, tag="copy-progress"):
+
+class CopyProgress(Command[MigrationProgress], frozen=True, tag="copy-progress"):
+    beside_others = True
     wait_seconds: float
     seen: MigrationPhase
 
-
-class ForceComplete(Command, frozen=True, tag="force-complete"):
-    pass
-
-
-class BeginPostCopy(Command, frozen=True, tag="begin-post-copy"):
-    pass
+    async def do(self, host: OnHost) -> MigrationProgress:
+        return await host.driver.copy_progress(self.server_id, wait_seconds=self.wait_seconds, seen=self.seen)
 
 
-class RecoverIncoming(Command, frozen=True, tag="recover-incoming"):
-    pass
+class ForceComplete(Command[None], frozen=True, tag="force-complete"):
+    beside_others = True
+
+    async def do(self, host: OnHost) -> None:
+        await host.driver.force_complete(self.server_id)
 
 
-class RecoverCopy(Command, frozen=True, tag="recover-copy"):
+class BeginPostCopy(Command[None], frozen=True, tag="begin-post-copy"):
+    async def do(self, host: OnHost) -> None:
+        await host.driver.begin_post_copy(self.server_id)
+
+
+class RecoverIncoming(Command[Endpoint], frozen=True, tag="recover-incoming"):
+    async def do(self, host: OnHost) -> Endpoint:
+        return await host.driver.recover_incoming(self.server_id)
+
+
+class RecoverCopy(Command[None], frozen=True, tag="recover-copy"):
     endpoint: Endpoint
 
-
-class GiveUpMemory(Command, frozen=True, tag="give-up-memory"):
-    pass
-
-
-class CancelCopy(Command, frozen=True, tag="cancel-copy"):
-    pass
+    async def do(self, host: OnHost) -> None:
+        await host.driver.recover_copy(self.server_id, self.endpoint)
 
 
-class ResumeSource(Command, frozen=True, tag="resume-source"):
-    pass
+class GiveUpMemory(Command[None], frozen=True, tag="give-up-memory"):
+    async def do(self, host: OnHost) -> None:
+        await host.driver.give_up_memory(self.server_id)
 
 
-class StandBy(Command, frozen=True, tag="stand-by"):
-    pass
+class CancelCopy(Command[MigrationProgress], frozen=True, tag="cancel-copy"):
+    beside_others = True
+
+    async def do(self, host: OnHost) -> MigrationProgress:
+        return await host.driver.cancel_copy(self.server_id)
 
 
-class StandDown(Command, frozen=True, tag="stand-down"):
-    pass
+class ResumeSource(Command[None], frozen=True, tag="resume-source"):
+    lets_run = True
+
+    async def do(self, host: OnHost) -> None:
+        await host.driver.resume_source(self.server_id)
 
 
-class TakeIn(Command, frozen=True, tag="take-in"):
+# -- cold migration
+
+
+class StandBy(Command[None], frozen=True, tag="stand-by"):
+    async def do(self, host: OnHost) -> None:
+        await host.driver.stand_by(self.server_id)
+
+
+class StandDown(Command[None], frozen=True, tag="stand-down"):
+    async def do(self, host: OnHost) -> None:
+        await host.driver.stand_down(self.server_id)
+
+
+class TakeIn(Command[None], frozen=True, tag="take-in"):
     guest: Guest
 
-
-class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="verb"):
-    """Changes nothing, so it carries no generation."""
-
-
-class AskFacts(Question, frozen=True, tag="facts"):
-    pass
+    async def do(self, host: OnHost) -> None:
+        await host.driver.take_in(self.guest)
 
 
-class RenewLease(Question, frozen=True, tag="renew-lease"):
+# -- questions
+
+
+class AskFacts(Question[HostFacts], frozen=True, tag="facts"):
+    async def do(self, host: OnHost) -> HostFacts:
+        return await host.facts()
+
+
+class RenewLease(Question[None], frozen=True, tag="renew-lease"):
     """`heard`: the newest question of this session whose answer was heard. See `agent.lease`."""
 
     session: str
     number: int
     heard: int | None
 
+    async def do(self, host: OnHost) -> None:
+        await host.renew_lease(self.session, self.number, self.heard)
 
-class Welcome(Question, frozen=True, tag="welcome"):
+
+class Welcome(Question[None], frozen=True, tag="welcome"):
     """To the agent that calls itself `session`: of each guest it has reported, the server's generation as it is now.
 
     Until then it lets no guest run: it may have been away while its servers were started elsewhere.
@@ -148,76 +268,73 @@ class Welcome(Question, frozen=True, tag="welcome"):
     session: str
     generations: dict[str, int]
 
+    async def do(self, host: OnHost) -> None:
+        host.welcome(self.session, self.generations)
 
-class AskGuests(Question, frozen=True, tag="guests"):
-    pass
+
+class AskGuests(Question[list[GuestReport]], frozen=True, tag="guests"):
+    async def do(self, host: OnHost) -> list[GuestReport]:
+        return await host.guests()
 
 
-class Observe(Question, frozen=True, tag="observe"):
+class Observe(Question[GuestState], frozen=True, tag="observe"):
     server_id: str
 
+    async def do(self, host: OnHost) -> GuestState:
+        return await host.driver.observe(self.server_id)
 
-class AskArrival(Question, frozen=True, tag="arrival"):
+
+class AskArrival(Question[MigrationPhase], frozen=True, tag="arrival"):
     server_id: str
 
+    async def do(self, host: OnHost) -> MigrationPhase:
+        return await host.driver.arrival(self.server_id)
 
-class ConsoleOutput(Question, frozen=True, tag="console-output"):
+
+class ConsoleOutput(Question[bytes], frozen=True, tag="console-output"):
     server_id: str
     max_bytes: int
 
+    async def do(self, host: OnHost) -> bytes:
+        return await host.driver.console_output(self.server_id, max_bytes=self.max_bytes)
 
-class Diagnostics(Question, frozen=True, tag="diagnostics"):
+
+class Diagnostics(Question[dict[str, int | str]], frozen=True, tag="diagnostics"):
     server_id: str
 
+    async def do(self, host: OnHost) -> dict[str, int | str]:
+        return await host.driver.diagnostics(self.server_id)
 
-Message = (
-    Create
-    | Destroy
-    | Start
-    | Stop
-    | Reboot
-    | Pause
-    | Unpause
-    | Suspend
-    | Resume
-    | PrepareIncoming
-    | ResumeDestination
-    | StartCopy
-    | CopyProgress
-    | ForceComplete
-    | BeginPostCopy
-    | RecoverIncoming
-    | RecoverCopy
-    | GiveUpMemory
-    | CancelCopy
-    | ResumeSource
-    | StandBy
-    | StandDown
-    | TakeIn
-    | AskFacts
-    | RenewLease
-    | Welcome
-    | AskGuests
-    | Observe
-    | AskArrival
-    | ConsoleOutput
-    | Diagnostics
-)
 
-ANSWERS: dict[type[Any], Any] = {
-    Create: Guest,
-    PrepareIncoming: Endpoint,
-    RecoverIncoming: Endpoint,
-    CopyProgress: MigrationProgress,
-    CancelCopy: MigrationProgress,
-    AskFacts: HostFacts,
-    AskGuests: list[GuestReport],
-    Observe: GuestState,
-    AskArrival: MigrationPhase,
-    ConsoleOutput: bytes,
-    Diagnostics: dict[str, int | str],
-}
-"""What each verb answers; those not listed answer nothing."""
+# -- what derives from the declarations
+
+
+def verbs() -> tuple[type[Message[Any]], ...]:
+    """Every verb that has been declared, here or in a module that is imported."""
+    found: list[type[Message[Any]]] = []
+    waiting: list[type[Message[Any]]] = [Message]
+    while waiting:
+        cls = waiting.pop()
+        waiting.extend(cls.__subclasses__())
+        if cls.do is not Message.do:
+            found.append(cls)
+    return tuple(sorted(found, key=lambda cls: cls.__name__))
+
+
+def name_of(verb: type[Message[Any]]) -> str:
+    """As it is sent: ``start-copy``."""
+    return str(verb.__struct_config__.tag)
+
+
+@functools.cache
+def answer_type(verb: type[Message[Any]]) -> Any:
+    """The type in the brackets of the verb's declaration; `None` where it answers nothing."""
+    for base in getattr(verb, "__orig_bases__", ()):
+        origin = typing.get_origin(base)
+        if isinstance(origin, type) and issubclass(origin, Message):
+            (answer,) = typing.get_args(base)
+            return None if answer is type(None) else answer
+    raise TypeError(f"{verb.__name__} does not say what it answers")
 
 
 class HostError(Exception):

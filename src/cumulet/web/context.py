@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -10,19 +10,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cumulet.clock import Clock
-    from cumulet.db.engine import Database, Tx
+    from cumulet.db.engine import Database
+    from cumulet.fleet.hosts import Hosts
     from cumulet.settings import Settings
-
-
-class Wake(Protocol):
-    """What an API process tells the conductor after a commit: 'look at this operation now'.
-
-    Losing it costs only time.
-    """
-
-    def operation(self, tx: Tx, operation_id: str) -> None:
-        """Register on `tx` that the runner should look at `operation_id` once this transaction is durable."""
-        ...
+    from cumulet.wake import Wake
 
 
 class Cloud(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,8 +24,8 @@ class Cloud(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     state_dir: Path
     wake: Wake
-    hosts: Any
-    """`fleet.hosts.Hosts`: questions to host agents (console output, diagnostics)."""
+    hosts: Hosts
+    """Questions to host agents (console output, diagnostics)."""
     identity: Any
     """`identity.service.Identity`: keys, token cache, password pool, login limiter."""
     policy: Any

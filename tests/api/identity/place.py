@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from cumulet.db.engine import Database, Tx, metadata
+from cumulet.fleet.hosts import Hosts
 from cumulet.identity import bootstrap
 from cumulet.identity.operations import IDENTITY
 from cumulet.identity.service import Identity
@@ -128,7 +129,7 @@ class Place:
             clock=self.clock,
             state_dir=folder,
             wake=NoConductor(),
-            hosts=None,
+            hosts=Hosts(),
             identity=self.identity,
             policy=Policy.load(),
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 from cumulet.drivers.simulated.copy import Copy
 from cumulet.drivers.simulated.driver import SimulatedDriver, SimulatedGuest
+from cumulet.host import messages as m
 from cumulet.host.driver import DriverError, Endpoint, Guest, GuestState, MigrationParameters, MigrationPhase
 from cumulet.testing.simulation.faults import Weather
 
@@ -196,12 +197,11 @@ class Disk:
 
 
 VERBS = frozenset(
-    {
-        "create", "destroy", "start", "stop", "reboot", "pause", "unpause", "suspend", "resume", "prepare_incoming",
-        "resume_destination", "start_copy", "force_complete", "cancel_copy", "resume_source", "stand_by", "stand_down",
-        "take_in", "begin_post_copy", "recover_incoming", "recover_copy", "give_up_memory",
-    }
-)  # fmt: skip
+    m.name_of(verb).replace("-", "_")
+    for verb in m.verbs()
+    if issubclass(verb, m.Command) and verb is not m.CopyProgress
+)
+"""The driver's methods that change something: one for each command."""
 _ON_DISK = frozenset({"create", "destroy", "start", "reboot", "suspend", "resume", "prepare_incoming", "take_in"})
 _KILLS = frozenset({"create", "destroy", "prepare_incoming"})
 """What ends the process it finds, or makes another, and so waits for none."""

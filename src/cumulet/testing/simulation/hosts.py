@@ -145,7 +145,7 @@ class Machine:
         self.powered = True
         self.start_agent()
 
-    async def deliver(self, message: m.Message) -> Any:
+    async def deliver(self, message: m.Message[Any]) -> Any:
         """Let the agent handle a message; HostUnreachable if it dies meanwhile."""
         if self.agent is None:
             raise m.HostUnreachable(f"{self.name} has no agent")
@@ -189,7 +189,7 @@ class UnreliableLink:
         self._random = random
         self._late: set[asyncio.Task[None]] = set()
 
-    async def send(self, message: m.Message) -> Any:
+    async def send(self, message: m.Message[Any]) -> Any:
         if self._random.random() < self._weather.twice:
             late = asyncio.ensure_future(self._again(message, self._random.uniform(0.0, 10.0), self._machine.boots))
             self._late.add(late)
@@ -209,7 +209,7 @@ class UnreliableLink:
             await asyncio.sleep(random.uniform(0.0, CONNECTION_LOST_SECONDS))
             raise m.HostUnreachable(f"connection to {self._machine.name} lost")
 
-    async def _again(self, message: m.Message, delay: float, boot: int) -> None:
+    async def _again(self, message: m.Message[Any], delay: float, boot: int) -> None:
         """Late, though not later than the machine's next boot: that ends its connections."""
         await asyncio.sleep(delay)
         if not self._machine.cut_off and self._machine.boots == boot:

@@ -81,7 +81,7 @@ def resuming_before_the_commit() -> AbstractContextManager[Any]:
     async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
         state = await live_migration.copy_memory(context, state)
         command = _command(state)
-        await context.hosts.send(state.destination, m.ResumeDestination(**command))
+        await context.hosts.send(moves.destination(state), m.ResumeDestination(**command))
         return state
 
     return _with_copy_memory(copy_memory)
