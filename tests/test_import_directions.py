@@ -35,6 +35,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "identity": KERNEL,
     "image": KERNEL,
     "network": KERNEL,
+    # What a host must have is said in the host's words.
+    "network.wiring": KERNEL | {"network", "host.wiring"},
     "placement": KERNEL,
     "compute": KERNEL | HOST_BORDER | {"identity", "image", "network", "placement"},
     "conductor": KERNEL | SERVICES | HOST_BORDER,

@@ -1,0 +1,156 @@
+"""Whether a packet may pass, decided from a wiring alone: what the rules of every back end have to do.
+
+A pure function, shared by simulated hosts, by explanations, and by the tests that send real packets. It is about the
+first packet of a connection: what belongs to one that was let through passes where a port's groups are stateful.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import ip_address, ip_network
+
+from cumulet.host.driver import Record
+from cumulet.host.wiring import METADATA_ADDRESS, Direction, Group, Port, Rule, Wiring, own_pairs
+
+ICMP, TCP, UDP, ICMP6 = 1, 6, 17, 58
+WITH_PORTS = frozenset({TCP, UDP, 33, 132, 136})
+"""TCP, UDP, DCCP, SCTP, UDP-Lite."""
+NEIGHBOUR_TYPES_OUT = (130, 131, 132, 133, 135, 136, 143)
+"""ICMPv6 that a port needs to be on a network at all (RFC 4890): groups do not decide about it."""
+NEIGHBOUR_TYPES_IN = (130, 131, 132, 134, 135, 136, 143)
+ROUTERS_OWN_TYPES = (134, 137)
+"""Router advertisements and redirects: never from a port with port security."""
+
+
+class Packet(Record, frozen=True):
+    """An IP packet on a network. `source_port` and `destination_port` are None for protocols that have none;
+    of ICMP they are type and code."""
+
+    mac: str
+    source: str
+    destination: str
+    protocol: int
+    source_port: int | None = None
+    destination_port: int | None = None
+
+    @property
+    def version(self) -> int:
+        return 6 if ":" in self.source else 4
+
+
+class Verdict(Record, frozen=True):
+    """`rule`: the id of the security group's rule that let it pass, where one had to; `reason` says what decided."""
+
+    passes: bool
+    reason: str
+    rule: str | None = None
+
+
+def decide(wiring: Wiring, packet: Packet, *, sender: str | None, receiver: str | None) -> Verdict:
+    """What becomes of a packet from one port to another on its network; None: from, or to, something else than a port
+    of this host. What a port sends is decided on its host, and what it gets is decided on the receiver's."""
+    ports = {port.id: port for port in wiring.ports}
+    groups = {group.id: group for group in wiring.groups}
+    let = Verdict(passes=True, reason="no port decides")
+    if sender is not None:
+        let = _sent(ports.get(sender), groups, packet)
+        if not let.passes:
+            return let
+    if receiver is not None:
+        if _is_service(packet):
+            return Verdict(passes=False, reason="host-services-stay-on-their-host")
+        let = _received(ports.get(receiver), groups, packet)
+    return let
+
+
+def _sent(port: Port | None, groups: dict[str, Group], packet: Packet) -> Verdict:
+    if port is None or not port.up:
+        return Verdict(passes=False, reason="port-down")
+    if not port.secured:
+        return Verdict(passes=True, reason="no-port-security")
+    spoofed = _spoofed(port, packet)
+    if spoofed is not None:
+        return Verdict(passes=False, reason=spoofed)
+    if _asks_for_address(packet) or (packet.protocol == ICMP6 and packet.source_port in NEIGHBOUR_TYPES_OUT):
+        return Verdict(passes=True, reason="needed-by-every-port")
+    return _by_groups(port, groups, packet, Direction.OUT)
+
+
+def _received(port: Port | None, groups: dict[str, Group], packet: Packet) -> Verdict:
+    if port is None or not port.up:
+        return Verdict(passes=False, reason="port-down")
+    if not port.secured:
+        return Verdict(passes=True, reason="no-port-security")
+    if packet.protocol == ICMP6 and packet.source_port in NEIGHBOUR_TYPES_IN:
+        return Verdict(passes=True, reason="needed-by-every-port")
+    return _by_groups(port, groups, packet, Direction.IN)
+
+
+def _spoofed(port: Port, packet: Packet) -> str | None:
+    """Which rule against false senders a packet breaks."""
+    pairs = own_pairs(port)
+    if all(packet.mac != pair.mac for pair in pairs):
+        return "spoofed-mac"
+    if packet.protocol == UDP and packet.source_port == (67 if packet.version == 4 else 547):
+        return "dhcp-server"
+    if packet.protocol == ICMP6 and packet.source_port in ROUTERS_OWN_TYPES:
+        return "router-advertisement"
+    if any(packet.mac == pair.mac and _holds(pair.prefix, packet.source) for pair in pairs):
+        return None
+    if _asks_for_address(packet) and packet.source == "0.0.0.0":  # noqa: S104 - compared, not bound
+        return None
+    if packet.source == "::" and packet.protocol == ICMP6 and packet.source_port in (131, 132, 133, 135, 143):
+        return None
+    return "spoofed-address"
+
+
+def _asks_for_address(packet: Packet) -> bool:
+    """DHCP from a client to servers."""
+    ports = (68, 67) if packet.version == 4 else (546, 547)
+    return packet.protocol == UDP and (packet.source_port, packet.destination_port) == ports
+
+
+def _is_service(packet: Packet) -> bool:
+    """What every host answers for its own guests, and nobody else does."""
+    return (
+        packet.destination == METADATA_ADDRESS
+        or _asks_for_address(packet)
+        or (packet.protocol == ICMP6 and packet.source_port == 133)
+    )
+
+
+def _by_groups(port: Port, groups: dict[str, Group], packet: Packet, direction: Direction) -> Verdict:
+    for group_id in port.groups:
+        for rule in groups[group_id].rules:
+            if rule.direction is direction and matches(rule, packet, groups):
+                return Verdict(passes=True, reason="rule", rule=rule.id)
+    return Verdict(passes=False, reason=f"no-rule-{direction}")
+
+
+def matches(rule: Rule, packet: Packet, groups: dict[str, Group]) -> bool:
+    """Whether a rule is about a packet: its remote side is who sends what comes in, or gets what goes out."""
+    if rule.version != packet.version or (rule.protocol and rule.protocol != packet.protocol):
+        return False
+    remote = packet.source if rule.direction is Direction.IN else packet.destination
+    if rule.remote_prefix is not None and not _holds(rule.remote_prefix, remote):
+        return False
+    if rule.remote_group is not None and not _in_any(groups[rule.remote_group].members, remote):
+        return False
+    if rule.range_min is None:
+        return True
+    if rule.protocol in (ICMP, ICMP6):
+        return packet.source_port == rule.range_min and rule.range_max in (None, packet.destination_port)
+    number = packet.destination_port
+    return number is not None and rule.range_min <= number <= (
+        rule.range_min if rule.range_max is None else rule.range_max
+    )
+
+
+def _in_any(prefixes: Sequence[str], address: str) -> bool:
+    return any(_holds(prefix, address) for prefix in prefixes)
+
+
+def _holds(prefix: str, address: str) -> bool:
+    if "/" not in prefix:
+        return prefix == address
+    return ip_address(address) in ip_network(prefix)

@@ -1,0 +1,163 @@
+"""What a host's network must be, as one description: what the control plane sends whole, and a host makes true.
+
+It is made from the records (`network.wiring`) and knows no back end. A host answers what is in force (`InForce`).
+Addresses are text in canonical form, MAC addresses ``aa:bb:cc:dd:ee:ff``, ids the records' own.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from ipaddress import IPv6Address
+
+from cumulet.host.driver import Record
+
+METADATA_ADDRESS = "169.254.169.254"
+"""Answered by every host for the guests on it; never crosses from one host to another."""
+
+
+class Direction(StrEnum):
+    """Of traffic, as its port sees it."""
+
+    IN = "ingress"
+    OUT = "egress"
+
+
+class Route(Record, frozen=True):
+    """``destination`` (a prefix) is reached through ``nexthop``."""
+
+    destination: str
+    nexthop: str
+
+
+class Subnet(Record, frozen=True):
+    """A subnet, with what its guests are told about it."""
+
+    id: str
+    cidr: str
+    gateway: str | None
+    dhcp: bool
+    ra_mode: str | None
+    address_mode: str | None
+    dns_servers: tuple[str, ...]
+    routes: tuple[Route, ...]
+
+    @property
+    def version(self) -> int:
+        return 6 if ":" in self.cidr else 4
+
+
+class Remote(Record, frozen=True):
+    """An address of the network that is reached through another host: `host_address` is that host's own."""
+
+    mac: str
+    host_address: str
+
+
+class Network(Record, frozen=True):
+    """A network that has ports here. `kind` as Network's `provider:network_type`; `vni` for ``vxlan`` only."""
+
+    id: str
+    kind: str
+    vni: int | None
+    mtu: int
+    dns_domain: str
+    subnets: tuple[Subnet, ...]
+    peers: tuple[str, ...]
+    """Addresses of the other hosts that have ports of it: what is for everybody goes to each of them."""
+    remotes: tuple[Remote, ...]
+
+
+class Pair(Record, frozen=True):
+    """An address, or a prefix, that a port may use beside its own, with this MAC address."""
+
+    mac: str
+    prefix: str
+
+
+class Port(Record, frozen=True):
+    """A port that is plugged here, or will be: its rules are in force before its link goes up."""
+
+    id: str
+    network_id: str
+    mac: str
+    addresses: tuple[str, ...]
+    up: bool
+    """Its administrative state: nothing passes a port that is not up."""
+    active: bool
+    """False at the destination of a move that is not committed: the network reaches the port elsewhere still."""
+    secured: bool
+    """Port security: without it neither sender addresses nor groups are looked at."""
+    pairs: tuple[Pair, ...]
+    groups: tuple[str, ...]
+    hostname: str
+
+
+class Rule(Record, frozen=True):
+    """Lets traffic pass. What is None, or 0 for `protocol`, matches all.
+
+    `protocol` is IP's number; the range is of ports, or an ICMP type and its code. `remote_group`: one of its members.
+    """
+
+    id: str
+    direction: Direction
+    version: int
+    protocol: int | None
+    range_min: int | None
+    range_max: int | None
+    remote_prefix: str | None
+    remote_group: str | None
+
+
+class Group(Record, frozen=True):
+    """A security group: its rules where a port here is in it, its members' addresses where a rule here names it."""
+
+    id: str
+    stateful: bool
+    rules: tuple[Rule, ...]
+    members: tuple[str, ...]
+    """Addresses and prefixes of all its ports, wherever they are."""
+
+
+class Wiring(Record, frozen=True):
+    """All of it. A later revision replaces an earlier one, never the other way round."""
+
+    host: str
+    revision: int = 0
+    networks: tuple[Network, ...] = ()
+    ports: tuple[Port, ...] = ()
+    groups: tuple[Group, ...] = ()
+
+
+class NotDone(Record, frozen=True):
+    """What of a wiring a host could not do: of a port, a network or (`subject` empty) of all of it."""
+
+    subject: str
+    reason: str
+
+
+class InForce(Record, frozen=True):
+    """A host's answer: the revision that is in force there, and what of it is not."""
+
+    revision: int
+    ports: tuple[str, ...] = ()
+    """Whose rules are in force."""
+    linked: tuple[str, ...] = ()
+    """Whose links are up: a guest is plugged in."""
+    not_done: tuple[NotDone, ...] = ()
+
+
+def own_pairs(port: Port) -> tuple[Pair, ...]:
+    """All addresses that a port may send from: its own, its link-local one, and those it is allowed beside."""
+    own = (Pair(mac=port.mac, prefix=address) for address in (*port.addresses, link_local(port.mac)))
+    return (*own, *port.pairs)
+
+
+def link_local(mac: str) -> str:
+    """The IPv6 link-local address that follows from a MAC address (RFC 4291, modified EUI-64)."""
+    octets = [int(octet, 16) for octet in mac.split(":")]
+    octets[0] ^= 2
+    high = [octets[0] << 8 | octets[1], octets[2] << 8 | 0xFF, 0xFE00 | octets[3], octets[4] << 8 | octets[5]]
+    number = 0xFE80 << 112
+    for place, word in enumerate(high):
+        number |= word << (48 - 16 * place)
+    return str(IPv6Address(number))

@@ -1,0 +1,228 @@
+"""What the network of a host must be, as a pure projection of the tables: no back end, no host, no history in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import ip_network
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from cumulet.db.engine import Tx
+from cumulet.db.parts import in_parts
+from cumulet.host import wiring as w
+from cumulet.network import addresses
+from cumulet.network.security_groups import PROTOCOLS
+from cumulet.network.store import (
+    Network,
+    Port,
+    SecurityGroup,
+    SecurityGroupRule,
+    Subnet,
+    find,
+    networks,
+    port_addresses,
+    port_bindings,
+    port_security_groups,
+    ports,
+    security_group_rules,
+    security_groups,
+    subnets,
+)
+
+T = TypeVar("T")
+_ICMP6 = 58
+
+_HERE = (
+    sa.select(port_bindings.c.port_id, port_bindings.c.active, ports.c.network_id)
+    .join(ports, ports.c.id == port_bindings.c.port_id)
+    .where(port_bindings.c.host == sa.bindparam("of_host"), ports.c.server_id.is_not(None))
+)
+"""What is plugged into a server here, or will be. A binding alone, which users may write, plugs nothing."""
+
+
+def wiring(tx: Tx, host: str, host_addresses: Mapping[str, str]) -> w.Wiring:
+    """All that `host` must have. `host_addresses`: where each host is reached by the others.
+
+    Answers the same, in the same order, for the same records: two of them are compared to see whether anything changed.
+    """
+    here = {row.port_id: row for row in tx.all(_HERE, {"of_host": host})}
+    network_ids = sorted({row.network_id for row in here.values()})
+    elsewhere = _elsewhere(tx, host, network_ids, host_addresses)
+    groups_of = _groups_of_ports(tx, here)
+    plugged = sorted(_in_parts(tx, Port, ports.c.id, here), key=lambda port: port.id)
+    held = addresses.held_by(tx, list(here))
+    return w.Wiring(
+        host=host,
+        networks=_networks(tx, network_ids, elsewhere),
+        ports=tuple(
+            w.Port(
+                id=port.id,
+                network_id=port.network_id,
+                mac=port.mac_address,
+                addresses=tuple(fixed.address for fixed in held.get(port.id, ()) if fixed.address is not None),
+                up=port.admin_state_up,
+                active=here[port.id].active,
+                secured=port.port_security_enabled,
+                pairs=_pairs(port),
+                groups=tuple(sorted(groups_of.get(port.id, ()))) if port.port_security_enabled else (),
+                hostname=port.dns_name,
+            )
+            for port in plugged
+        ),
+        groups=_groups(tx, {group for port in plugged for group in groups_of.get(port.id, ())}),
+    )
+
+
+def _in_parts(tx: Tx, record: type[T], column: sa.ColumnElement[Any], values: Iterable[str]) -> list[T]:
+    return [found for part in in_parts(sorted(values)) for found in find(tx, record, column.in_(part))]
+
+
+def _groups_of_ports(tx: Tx, port_ids: Iterable[str]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    columns = port_security_groups.c
+    for part in in_parts(sorted(port_ids)):
+        for row in tx.all(sa.select(columns.port_id, columns.security_group_id).where(columns.port_id.in_(part))):
+            found.setdefault(row.port_id, set()).add(row.security_group_id)
+    return found
+
+
+def _elsewhere(
+    tx: Tx, host: str, network_ids: Sequence[str], host_addresses: Mapping[str, str]
+) -> dict[str, list[tuple[str, str, bool]]]:
+    """Of each network, its servers' ports on other hosts: MAC address, the host's address, whether it is the active
+    binding."""
+    found: dict[str, list[tuple[str, str, bool]]] = {}
+    for part in in_parts(network_ids):
+        statement = (
+            sa.select(ports.c.network_id, ports.c.mac_address, port_bindings.c.host, port_bindings.c.active)
+            .join(port_bindings, port_bindings.c.port_id == ports.c.id)
+            .where(ports.c.network_id.in_(part), port_bindings.c.host != host, ports.c.server_id.is_not(None))
+        )
+        for row in tx.all(statement):
+            address = host_addresses.get(row.host)
+            if address is not None:
+                found.setdefault(row.network_id, []).append((row.mac_address, address, row.active))
+    return found
+
+
+def _networks(
+    tx: Tx, network_ids: Sequence[str], elsewhere: Mapping[str, list[tuple[str, str, bool]]]
+) -> tuple[w.Network, ...]:
+    of_network: dict[str, list[Subnet]] = {}
+    for subnet in _in_parts(tx, Subnet, subnets.c.network_id, network_ids):
+        of_network.setdefault(subnet.network_id, []).append(subnet)
+    return tuple(
+        w.Network(
+            id=network.id,
+            kind=network.network_type,
+            vni=network.segmentation_id if network.network_type == "vxlan" else None,
+            mtu=network.mtu,
+            dns_domain=network.dns_domain,
+            subnets=tuple(map(_subnet, sorted(of_network.get(network.id, ()), key=lambda subnet: subnet.id))),
+            peers=tuple(sorted({address for _, address, _ in elsewhere.get(network.id, ())})),
+            remotes=tuple(
+                w.Remote(mac=mac, host_address=address)
+                for mac, address, active in sorted(elsewhere.get(network.id, ()))
+                if active
+            ),
+        )
+        for network in sorted(_in_parts(tx, Network, networks.c.id, network_ids), key=lambda network: network.id)
+    )
+
+
+def _subnet(subnet: Subnet) -> w.Subnet:
+    return w.Subnet(
+        id=subnet.id,
+        cidr=subnet.cidr,
+        gateway=subnet.gateway_ip,
+        dhcp=subnet.enable_dhcp,
+        ra_mode=subnet.ipv6_ra_mode,
+        address_mode=subnet.ipv6_address_mode,
+        dns_servers=tuple(subnet.dns_nameservers),
+        routes=tuple(
+            w.Route(destination=route["destination"], nexthop=route["nexthop"]) for route in subnet.host_routes
+        ),
+    )
+
+
+def _pairs(port: Port) -> tuple[w.Pair, ...]:
+    return tuple(
+        w.Pair(mac=(pair.get("mac_address") or port.mac_address).lower(), prefix=_prefix(pair["ip_address"]))
+        for pair in port.allowed_address_pairs
+    )
+
+
+def _prefix(text: str) -> str:
+    """``10.0.0.0/24``, or an address alone where the prefix is one address."""
+    prefix = ip_network(text, strict=False)
+    return str(prefix.network_address if prefix.num_addresses == 1 else prefix)
+
+
+# -- security groups
+
+
+def _groups(tx: Tx, group_ids: set[str]) -> tuple[w.Group, ...]:
+    """The groups of the ports here with their rules, and those their rules name with their members."""
+    rules: dict[str, list[SecurityGroupRule]] = {}
+    for rule in _in_parts(tx, SecurityGroupRule, security_group_rules.c.security_group_id, group_ids):
+        rules.setdefault(rule.security_group_id, []).append(rule)
+    named = {rule.remote_group_id for of_group in rules.values() for rule in of_group if rule.remote_group_id}
+    members = _members(tx, named)
+    return tuple(
+        w.Group(
+            id=group.id,
+            stateful=group.stateful,
+            rules=tuple(_rule(rule) for rule in sorted(rules.get(group.id, ()), key=lambda rule: rule.id)),
+            members=tuple(sorted(members.get(group.id, ()))),
+        )
+        for group in sorted(
+            _in_parts(tx, SecurityGroup, security_groups.c.id, group_ids | named), key=lambda group: group.id
+        )
+    )
+
+
+def _members(tx: Tx, group_ids: Iterable[str]) -> dict[str, set[str]]:
+    """The addresses of each group's ports, and those they are allowed beside."""
+    found: dict[str, set[str]] = {}
+    for part in in_parts(sorted(group_ids)):
+        in_groups = port_security_groups.c.security_group_id.in_(part)
+        statement = (
+            sa.select(port_security_groups.c.security_group_id, port_addresses.c.address)
+            .join(port_addresses, port_addresses.c.port_id == port_security_groups.c.port_id)
+            .where(in_groups)
+        )
+        for row in tx.all(statement):
+            found.setdefault(row.security_group_id, set()).add(row.address)
+        allowed = (
+            sa.select(port_security_groups.c.security_group_id, ports.c.allowed_address_pairs)
+            .join(ports, ports.c.id == port_security_groups.c.port_id)
+            .where(in_groups)
+        )
+        for row in tx.all(allowed):
+            for pair in row.allowed_address_pairs:
+                found.setdefault(row.security_group_id, set()).add(_prefix(pair["ip_address"]))
+    return found
+
+
+def _rule(rule: SecurityGroupRule) -> w.Rule:
+    version = 4 if rule.ethertype == "IPv4" else 6
+    prefix = None if rule.remote_ip_prefix is None else _prefix(rule.remote_ip_prefix)
+    return w.Rule(
+        id=rule.id,
+        direction=w.Direction(rule.direction),
+        version=version,
+        protocol=_number(rule.protocol, version),
+        range_min=rule.port_range_min,
+        range_max=rule.port_range_max,
+        remote_prefix=prefix,
+        remote_group=rule.remote_group_id,
+    )
+
+
+def _number(protocol: str | None, version: int) -> int | None:
+    """A protocol by its number. ``icmp`` of a rule for IPv6 is ICMPv6, as Neutron takes it."""
+    if protocol is None:
+        return None
+    number = PROTOCOLS[protocol] if protocol in PROTOCOLS else int(protocol)
+    return _ICMP6 if number == 1 and version == 6 else number
