@@ -66,7 +66,7 @@ def test_an_examination_that_a_write_overtook_is_not_remembered(place: Place) ->
     assert live is not None
     place.database.write(place.identity.changed)
     # What a slow reader would now do with what it saw before the write:
-    place.identity._remember(service._digest(token), service._Known(generation, opened.expires_at_us, live.caller()))
+    place.identity._remember(service._digest(token), service._Known(generation, opened, live.caller()))
     assert place.identity.cached(token) is None
 
 
@@ -89,17 +89,88 @@ def test_another_process_learns_of_a_revocation_at_its_next_request(place: Place
     assert ask(other, session.token) is not None
     statements = Statements(place.database)
     assert ask(other, session.token) is not None
-    assert statements.count == 1  # the generation, nothing else
+    assert statements.count == 1  # whether anything ended it, nothing else
     assert other.cached(str(session.token)) is None
 
     def revoke(tx: Any) -> None:
-        store.revoke_token(tx, session.body["audit_ids"][0], 2**62, 0)
-        one.changed(tx)
+        opened = one.open(str(session.token))
+        assert opened is not None
+        one.end_token(tx, opened)
 
     place.database.write(revoke)
     assert ask(other, session.token) is None
     one.close()
     other.close()
+
+
+def test_another_process_learns_of_a_password_s_change_at_its_next_request(place: Place) -> None:
+    shared: Any = SharedDatabase(place.database)
+    one, other = (
+        Identity(db=shared, clock=place.clock, settings=place.settings, state_dir=place.folder) for _ in range(2)
+    )
+    session, another = place.login("demo", scope=project("demo")), place.login("admin", scope=project("admin"))
+    assert ask(other, session.token) is not None
+    kept = ask(other, another.token)
+    place.database.write(lambda tx: one.end_tokens_of_user(tx, session.body["user"]["id"]))
+    assert ask(other, session.token) is None
+    assert ask(other, another.token) is kept
+    one.close()
+    other.close()
+
+
+def test_the_end_of_one_token_ends_those_made_from_it_and_no_other(place: Place) -> None:
+    session = place.login("demo", scope=project("demo"))
+    made, same_user = place.exchanged(session, project("demo")), place.login("demo", scope=project("demo"))
+    other = place.admin()
+    kept = [str(same_user.token), str(other.token)]
+    for token in (str(session.token), str(made.token), *kept):
+        assert ask(place.identity, token) is not None
+    assert other.delete("/auth/tokens", {"X-Subject-Token": str(session.token)}).status_code == 204
+    assert [place.identity.cached(token) is not None for token in kept] == [True, True]
+    assert ask(place.identity, session.token) is None
+    assert ask(place.identity, made.token) is None
+
+
+def test_a_changed_password_ends_its_user_s_tokens_and_no_other(place: Place) -> None:
+    session, other = place.login("demo"), place.login("admin")
+    assert ask(place.identity, session.token) is not None
+    assert ask(place.identity, other.token) is not None
+    user_id = session.body["user"]["id"]
+    place.database.write(lambda tx: place.identity.end_tokens_of_user(tx, user_id))
+    assert place.identity.cached(str(other.token)) is not None
+    assert ask(place.identity, session.token) is None
+    assert ask(place.identity, place.login("demo").token) is not None
+
+
+def test_an_examination_that_a_revocation_overtook_is_not_remembered(place: Place) -> None:
+    session = place.login("demo")
+    token = str(session.token)
+    opened = place.identity.open(token)
+    assert opened is not None
+    generation, live = place.database.read(lambda tx: place.identity._examined(tx, opened))
+    assert live is not None
+    session.delete("/auth/tokens", {"X-Subject-Token": token})
+    place.identity._remember(service._digest(token), service._Known(generation, opened, live.caller()))
+    assert place.identity.cached(token) is None
+
+
+def test_what_is_remembered_of_ends_is_bounded_and_forgetting_it_revives_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "MOST_ENDED", 3)
+    sessions = [place.login("demo") for _ in range(6)]
+    for session in sessions:
+        assert ask(place.identity, session.token) is not None
+    for session in sessions[:5]:
+        session.delete("/auth/tokens", {"X-Subject-Token": str(session.token)})
+        assert len(place.identity._ended) <= 3
+    assert [ask(place.identity, session.token) is not None for session in sessions] == [False] * 5 + [True]
+    place.clock.advance(1800)
+    later = [place.login("demo") for _ in range(2)]
+    place.clock.advance(1801)
+    for session in later:
+        session.delete("/auth/tokens", {"X-Subject-Token": str(session.token)})
+    assert len(place.identity._ended) == 2  # those whose tokens have expired were forgotten
 
 
 def test_the_memory_is_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,9 +68,7 @@ def check_token(call: Call[LiveToken, None]) -> Reply:
 def revoke_token(call: Call[LiveToken, None]) -> None:
     """End the token in X-Subject-Token, and every token made from it."""
     identity: Identity = call.cloud.identity
-    token = call.target.token
-    store.revoke_token(call.tx, token.audit_id, token.expires_at_us, call.now_us)
-    identity.changed(call.tx)
+    identity.end_token(call.tx, call.target.token)
 
 
 @IDENTITY.operation("GET", "/auth/projects", rules=(Rule(PROJECTS),))

@@ -21,21 +21,27 @@ from cumulet.web.operation import Caller
 
 CACHED_TOKENS = 20_000
 LONGEST_TOKEN = 4096
+MOST_ENDED = 100_000
+"""Tokens and users whose end is remembered until they expire; one more, and all tokens are examined anew."""
 
 
 class _Known(msgspec.Struct, frozen=True):
     generation: int
-    expires_at_us: int
+    token: Token
     caller: Caller
 
 
 class Identity:
     """Theory of operation. A token is opened (a Fernet check), then compared with live state (a few queries), then
     remembered under its digest together with the identity *generation* it was examined at: a counter in the database
-    that every identity write raises. Nothing remembered at another generation counts, so revocation is immediate.
+    that identity writes raise. Nothing remembered at another generation counts, so what they change holds at once.
 
-    With SQLite this is the only process on the database, and a hook after each commit keeps `_generation` right.
-    With PostgreSQL other processes write too, so `authenticate` reads the counter (one row by primary key) each time.
+    What anybody may do at any time raises no counter, or one user could have everybody's tokens examined again and
+    again: the end of one token (with those made from it), or of one user's tokens. It is looked up for itself.
+
+    With SQLite this is the only process on the database, and hooks after each commit keep `_generation` and `_ended`
+    right. With PostgreSQL other processes write too, so `authenticate` asks for the counter, and whether the token was
+    ended, each time: one query by primary keys.
     """
 
     def __init__(self, *, db: Database, clock: Clock, settings: Settings, state_dir: Path) -> None:
@@ -49,22 +55,20 @@ class Identity:
         self._generation = -1
         self._advancing = threading.Lock()
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._ended: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        """Audit id or user id -> (tokens issued until then are ended, when all of them have expired)."""
 
     def cached(self, token: str) -> Caller | None:
-        """The caller, if this token was examined at the present generation, without input or output; None: ask on."""
-        if not self._alone:
-            return None
-        return self._remembered(_digest(token), self._generation)
+        """The caller, if this token was examined and still counts, without input or output; None: ask on."""
+        known = self._known.get(_digest(token)) if self._alone else None
+        return known.caller if known is not None and self._counts(known) else None
 
     async def authenticate(self, token: str, service: str, method: str, path: str) -> Caller | None:
         """Who the token speaks for, or None. The other arguments are for tokens restricted to some requests (later)."""
         digest = _digest(token)
-        if self._alone:
-            found = self._remembered(digest, self._generation)
-        else:
-            found = self._remembered(digest, await self._db.read_async(store.read_generation))
-        if found is not None:
-            return found
+        known = self._known.get(digest)
+        if known is not None and (self._counts(known) if self._alone else await self._still_counts(known)):
+            return known.caller
         opened = self.open(token)
         if opened is None:
             return None
@@ -72,7 +76,7 @@ class Identity:
         if live is None:
             return None
         caller = live.caller()
-        self._remember(digest, _Known(generation, opened.expires_at_us, caller))
+        self._remember(digest, _Known(generation, opened, caller))
         return caller
 
     def open(self, token: str) -> Token | None:
@@ -91,9 +95,36 @@ class Identity:
         return None if opened is None else self._examined(tx, opened)[1]
 
     def changed(self, tx: Tx) -> None:
-        """Every transaction that writes identity state calls this once: no token examined before it counts any more."""
+        """Every transaction that writes identity state calls this once: no token examined before it counts any more.
+        (Or one of the two below, where only some tokens end.)"""
         generation = store.raise_generation(tx)
         tx.after_commit(lambda: self._advance(generation))
+
+    def end_token(self, tx: Tx, token: Token) -> None:
+        """End a token, and every token made from it."""
+        now_us = self.clock.now_us()
+        store.revoke_token(tx, token.audit_id, token.expires_at_us, now_us)
+        self._end(tx, token.audit_id, token.expires_at_us, token.expires_at_us)
+
+    def end_tokens_of_user(self, tx: Tx, user_id: str) -> None:
+        """End all tokens of a user that were issued so far; nothing else that tokens rest on has changed."""
+        now_us = self.clock.now_us()
+        moment = store.revoke_tokens(tx, store.users, user_id, now_us)
+        self._end(tx, user_id, moment, max(moment, now_us) + self.settings.token_life_seconds * 1_000_000)
+
+    def _end(self, tx: Tx, subject: str, issued_until_us: int, expired_us: int) -> None:
+        if len(self._ended) >= MOST_ENDED:
+            self.changed(tx)
+            tx.after_commit(self._ended.clear)
+        elif self._alone:
+            tx.after_commit(lambda: self._note_end(subject, issued_until_us, expired_us))
+
+    def _note_end(self, subject: str, issued_until_us: int, expired_us: int) -> None:
+        self._ended[subject] = (issued_until_us, expired_us)
+        self._ended.move_to_end(subject)
+        now_us = self.clock.now_us()
+        while (oldest := next(iter(self._ended))) != subject and self._ended[oldest][1] <= now_us:
+            del self._ended[oldest]
 
     def close(self) -> None:
         self.passwords.close()
@@ -110,11 +141,25 @@ class Identity:
         with self._advancing:
             self._generation = max(self._generation, generation)
 
-    def _remembered(self, digest: bytes, generation: int) -> Caller | None:
-        known = self._known.get(digest)
-        if known is None or known.generation != generation or known.expires_at_us <= self.clock.now_us():
-            return None
-        return known.caller
+    def _counts(self, known: _Known) -> bool:
+        """Whether what was examined then still holds. For the only process on its database."""
+        token = known.token
+        if known.generation != self._generation or token.expires_at_us <= self.clock.now_us():
+            return False
+        subjects = (token.user_id, token.audit_id, *token.ancestors)
+        return not self._ended or not any(
+            (end := self._ended.get(subject)) is not None and token.issued_at_us <= end[0] for subject in subjects
+        )
+
+    async def _still_counts(self, known: _Known) -> bool:
+        """As `_counts`, for one process of several."""
+        token = known.token
+        if token.expires_at_us <= self.clock.now_us():
+            return False
+        ids = (token.audit_id, *token.ancestors)
+        present = await self._db.read_async(lambda tx: store.present(tx, token.user_id, ids))
+        ended = present.revoked or token.issued_at_us <= present.not_before_us
+        return present.generation == known.generation and not ended
 
     def _remember(self, digest: bytes, known: _Known) -> None:
         if self._alone:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,7 +19,9 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    bindparam,
     delete,
+    exists,
     func,
     insert,
     select,
@@ -291,16 +293,17 @@ def assign(tx: Tx, user_id: str, scope: str, scope_id: str, role_id: str) -> Non
         tx.execute(insert(assignments).values(**values))
 
 
-def revoke_tokens(tx: Tx, table: Table, identifier: str, now_us: int) -> None:
-    """End all tokens of a user, or for a project or domain, issued so far.
+def revoke_tokens(tx: Tx, table: Table, identifier: str, now_us: int) -> int:
+    """End all tokens of a user, or for a project or domain, issued so far: until the moment that is answered.
 
     Time, as tokens and revocations see it, never stands still or goes back, even if the clock does: a revocation is
     later than the one before it, whatever that one was about, and `tokens.issue` makes tokens later than the last one.
     """
     row = _generation_row(tx)
-    moment = max(now_us, row.last_revocation_us + 1)
+    moment: int = max(now_us, row.last_revocation_us + 1)
     tx.execute(update(generation).values(last_revocation_us=moment))
     tx.execute(update(table).where(table.c.id == identifier).values(tokens_not_before_us=moment))
+    return moment
 
 
 def last_revocation_us(tx: Tx) -> int:
@@ -320,6 +323,25 @@ def any_revoked(tx: Tx, audit_ids: Iterable[str]) -> bool:
         tx.first(select(revoked_tokens.c.audit_id).where(revoked_tokens.c.audit_id.in_(list(audit_ids))).limit(1))
         is not None
     )
+
+
+class Present(msgspec.Struct, frozen=True):
+    """What a token that was examined before is compared with."""
+
+    generation: int
+    revoked: bool
+    not_before_us: int
+
+
+_REVOKED = exists().where(revoked_tokens.c.audit_id.in_(bindparam("audit_ids", expanding=True)))
+_NOT_BEFORE = select(users.c.tokens_not_before_us).where(users.c.id == bindparam("of_user")).scalar_subquery()
+_PRESENT = select(generation.c.generation, _REVOKED.label("revoked"), _NOT_BEFORE.label("not_before_us"))
+
+
+def present(tx: Tx, user_id: str, audit_ids: Sequence[str]) -> Present:
+    """One query; of a user who is gone the generation tells."""
+    row = tx.first(_PRESENT, {"of_user": user_id, "audit_ids": list(audit_ids)})
+    return Present(0, False, 0) if row is None else Present(row.generation, bool(row.revoked), row.not_before_us or 0)
 
 
 def read_generation(tx: Tx) -> int:

@@ -271,8 +271,7 @@ async def change_password(call: Call[None, PasswordChange]) -> None:
         statement = update(store.users).where(u.id == user.id, u.password_hash == user.password_hash, u.enabled)
         if not tx.changed(statement.values(password_hash=password_hash)):
             raise Unauthorized(UNAUTHENTICATED, private="the password was changed meanwhile")
-        store.revoke_tokens(tx, store.users, user.id, call.now_us)
-        identity.changed(tx)
+        identity.end_tokens_of_user(tx, user.id)
 
     await call.cloud.db.write_async(work)
 
