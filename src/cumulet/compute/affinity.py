@@ -1,10 +1,19 @@
-"""Where a server wants to be, relative to others: scheduler hints ``same_host``, ``different_host`` and ``group``."""
+"""Where a server wants to be, relative to others: scheduler hints ``same_host``, ``different_host`` and ``group``.
+
+Others count wherever they may come to be (`compute.places`): a rule holds whichever of the moves under way succeed. So
+nobody is sure to be beside a server that is on its way, and such a place is refused until it has arrived.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import msgspec
 import sqlalchemy as sa
 
 from cumulet.compute.model import Server
+from cumulet.compute.places import places_of
 from cumulet.compute.store import server_group_members, server_groups, servers
 from cumulet.db.engine import Tx
 
@@ -13,45 +22,63 @@ _GROUP = (
     .join(server_group_members, server_group_members.c.group_id == server_groups.c.id)
     .where(server_group_members.c.server_id == sa.bindparam("of_server"))
 )
-
-
-def constraints(tx: Tx, server: Server) -> tuple[frozenset[str] | None, frozenset[str]]:
-    """(hosts it must be on, or None for any; hosts it must not be on), from the hints of its request.
-
-    A hint that names a server which is not there, or not of its project, leaves no host to be on.
-    """
-    beside = _ids(server.scheduler_hints.get("same_host"))
-    together = _hosts_of(tx, beside, server) if beside else None
-    apart = _hosts_of(tx, _ids(server.scheduler_hints.get("different_host")), server)
-    grouped, crowded = _of_group(tx, server)
-    if grouped:
-        together = grouped if together is None else together & grouped
-    return (together, apart | crowded)
-
-
-def _of_group(tx: Tx, server: Server) -> tuple[frozenset[str], frozenset[str]]:
-    """(hosts of an affinity group's other members, hosts with as many of an anti-affinity group as it allows).
-
-    The soft policies are wishes, which the scheduler may leave unfulfilled.
-    """
-    group = tx.first(_GROUP, {"of_server": server.id})
-    if group is None or group.policy not in ("affinity", "anti-affinity"):
-        return frozenset(), frozenset()
-    members = tx.all(
-        sa.select(servers.c.host, sa.func.count().label("members"))
-        .join(server_group_members, server_group_members.c.server_id == servers.c.id)
-        .where(
-            server_group_members.c.group_id == group.id,
-            servers.c.id != server.id,
-            servers.c.host.is_not(None),
-            servers.c.deleted_at_us.is_(None),
-        )
-        .group_by(servers.c.host)
+_OTHERS = (
+    sa.select(server_group_members.c.server_id)
+    .join(servers, servers.c.id == server_group_members.c.server_id)
+    .where(
+        server_group_members.c.group_id == sa.bindparam("of_group"),
+        server_group_members.c.server_id != sa.bindparam("of_server"),
+        servers.c.deleted_at_us.is_(None),
     )
+)
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What the hints of a server's request, and its group, say of hosts."""
+
+    together: frozenset[str] | None = None
+    """Hosts it must be on; None: any."""
+    apart: frozenset[str] = frozenset()
+    """Hosts it must not be on."""
+    liked: Mapping[str, int] = msgspec.field(default_factory=dict)
+    """What the soft policies say of a host: the more, the better."""
+
+
+def wanted(tx: Tx, server: Server) -> Wanted:
+    """A hint that names a server which is not there, or not of its project, leaves no host to be on."""
+    beside = _ids(server.scheduler_hints.get("same_host"))
+    of_group = _of_group(tx, server)
+    together = of_group.together
+    if beside:
+        sure = _sure(_places(tx, beside, server))
+        together = sure if together is None else together & sure
+    apart = _places(tx, _ids(server.scheduler_hints.get("different_host")), server)
+    return Wanted(together=together, apart=of_group.apart.union(*apart), liked=of_group.liked)
+
+
+def _of_group(tx: Tx, server: Server) -> Wanted:
+    group = tx.first(_GROUP, {"of_server": server.id})
+    if group is None:
+        return Wanted()
+    others = tx.all(_OTHERS, {"of_group": group.id, "of_server": server.id})
+    places = list(places_of(tx, [row.server_id for row in others]).values())
+    members = Counter(host for hosts in places for host in hosts)
     if group.policy == "affinity":
-        return frozenset(row.host for row in members), frozenset()
-    most = int(group.rules.get("max_server_per_host", 1))
-    return frozenset(), frozenset(row.host for row in members if row.members >= most)
+        return Wanted(together=frozenset.intersection(*map(_surely, places)) if places else None)
+    if group.policy == "anti-affinity":
+        most = int(group.rules.get("max_server_per_host", 1))
+        return Wanted(apart=frozenset(host for host, count in members.items() if count >= most))
+    sign = 1 if group.policy == "soft-affinity" else -1
+    return Wanted(liked={host: sign * count for host, count in members.items()})
+
+
+def _surely(hosts: frozenset[str]) -> frozenset[str]:
+    """Where a server that is in these places is, whatever becomes of its move."""
+    return hosts if len(hosts) == 1 else frozenset()
+
+
+def _sure(places: Iterable[frozenset[str]]) -> frozenset[str]:
+    return frozenset().union(*map(_surely, places))
 
 
 def _ids(hint: object) -> list[str]:
@@ -60,17 +87,11 @@ def _ids(hint: object) -> list[str]:
     return [item for item in hint if isinstance(item, str)] if isinstance(hint, list) else []
 
 
-def _hosts_of(tx: Tx, ids: list[str], server: Server) -> frozenset[str]:
-    """Where those of `ids` are that belong to the server's project: nobody moves in beside another's by its id."""
+def _places(tx: Tx, ids: list[str], server: Server) -> list[frozenset[str]]:
+    """Of those of `ids` that belong to the server's project: nobody moves in beside another's by its id."""
     if not ids:
-        return frozenset()
-    found = tx.all(
-        sa.select(servers.c.host).where(
-            servers.c.id.in_(ids),
-            servers.c.id != server.id,
-            servers.c.project_id == server.project_id,
-            servers.c.host.is_not(None),
-            servers.c.deleted_at_us.is_(None),
-        )
+        return []
+    own = sa.select(servers.c.id).where(
+        servers.c.id.in_(ids), servers.c.id != server.id, servers.c.project_id == server.project_id
     )
-    return frozenset(row.host for row in found)
+    return list(places_of(tx, [row.id for row in tx.all(own)]).values())

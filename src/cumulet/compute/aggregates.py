@@ -10,11 +10,12 @@ import sqlalchemy as sa
 
 from cumulet.clock import iso_us
 from cumulet.compute import attribute_types as t
+from cumulet.compute import places
 from cumulet.compute.flavors import ShowQuery
 from cumulet.compute.hosts import DEFAULT_ZONE
 from cumulet.compute.rules import ADMIN
 from cumulet.compute.service import COMPUTE
-from cumulet.compute.store import aggregate_hosts, aggregates, hosts, servers
+from cumulet.compute.store import aggregate_hosts, aggregates, hosts
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict, NotFound
 from cumulet.web.operation import Call, Rule
@@ -126,7 +127,7 @@ def add_host(call: Call[None, HostOfAggregate]) -> dict[str, Any]:
     if zone and zone != host.zone:
         if host.zone != DEFAULT_ZONE:
             raise _refused(row, "add_host_to_aggregate", f"Host already in availability zone {host.zone}")
-        if _hosts_servers(call.tx, [name]):
+        if places.any_on(call.tx, [name]):
             raise _refused(row, "add_host_to_aggregate", "One or more hosts contain instances in this zone")
     call.tx.execute(sa.insert(aggregate_hosts).values(aggregate_id=row.id, host=name))
     return {"aggregate": _changed(call, row, {}, also=[name])}
@@ -138,7 +139,7 @@ def remove_host(call: Call[None, HostOfAggregate]) -> dict[str, Any]:
     row, name = _found(call, f"Cannot remove host {call.body.host} in aggregate {{}}"), call.body.host
     if name not in _hosts_of(call.tx, row.id):
         raise NotFound(f"Cannot remove host {name} in aggregate {row.id}")
-    if row.metadata.get(ZONE_KEY) not in (None, DEFAULT_ZONE) and _hosts_servers(call.tx, [name]):
+    if row.metadata.get(ZONE_KEY) not in (None, DEFAULT_ZONE) and places.any_on(call.tx, [name]):
         raise _refused(row, "remove_host_from_aggregate", "One or more hosts contain instances in this zone")
     call.tx.execute(
         sa.delete(aggregate_hosts).where(aggregate_hosts.c.aggregate_id == row.id, aggregate_hosts.c.host == name)
@@ -203,11 +204,6 @@ def _hosts_of(tx: Tx, aggregate_id: int) -> list[str]:
     return [row.host for row in tx.all(query.order_by(aggregate_hosts.c.host))]
 
 
-def _hosts_servers(tx: Tx, names: list[str]) -> bool:
-    hosted = sa.select(servers.c.id).where(servers.c.host.in_(names), servers.c.deleted_at_us.is_(None))
-    return tx.first(hosted) is not None
-
-
 def _require_movable(tx: Tx, row: sa.Row[Any], zone: str | None) -> None:
     """The zone of hosts with servers in it does not change under them, and a host is in one zone only."""
     held = _hosts_of(tx, row.id)
@@ -219,7 +215,7 @@ def _require_movable(tx: Tx, row: sa.Row[Any], zone: str | None) -> None:
     reason = None
     if zone and tx.first(elsewhere) is not None:
         reason = "One or more hosts already in different availability zone(s)"
-    elif _hosts_servers(tx, held):
+    elif places.any_on(tx, held):
         reason = "One or more hosts contain instances in this zone"
     if reason is not None:
         raise BadRequest(

@@ -71,14 +71,15 @@ def resources(server: Server) -> dict[str, int]:
 def need(tx: Tx, server: Server, **narrower: Any) -> scheduler.Need:
     """What the scheduler must find for a server; `narrower` for a move."""
     wanted = resources(server)
-    together, apart = affinity.constraints(tx, server)
+    beside = affinity.wanted(tx, server)
     return scheduler.Need(
         vcpus=wanted[placement.VCPU],
         memory_mib=wanted[placement.MEMORY_MB],
         disk_gib=wanted[placement.DISK_GB],
         zone=server.requested_zone,
-        affinity=together,
-        anti_affinity=apart,
+        affinity=beside.together,
+        anti_affinity=beside.apart,
+        liked=beside.liked,
         networks=network.has_ports(tx, server.id),
         **narrower,
     )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import sqlalchemy as sa
 
 from cumulet.compute.model import Flavor
+from cumulet.compute.resized import resized_servers
 from cumulet.compute.store import key_pairs, quota_classes, quotas, server_group_members, server_groups, servers
+from cumulet.conductor.saga import operations
 from cumulet.db.engine import Tx
 from cumulet.errors import OverQuota
 
@@ -40,6 +43,28 @@ _USED_BY_PROJECT = sa.select(
 _USED_BY_USER = _USED_BY_PROJECT.where(servers.c.user_id == sa.bindparam("of_user"))
 
 
+def _more(flavor: sa.ColumnElement[Any], amount: str) -> sa.ColumnElement[int]:
+    """How much more of `amount` this flavor has than its server's."""
+    more = flavor[amount].as_integer() - servers.c.flavor[amount].as_integer()
+    return sa.func.coalesce(sa.func.sum(sa.case((more > 0, more), else_=0)), 0)
+
+
+_RESIZING = sa.select(
+    _more(operations.c.state["flavor"], "vcpus"), _more(operations.c.state["flavor"], "memory_mib")
+).where(
+    operations.c.saga == "resize",
+    operations.c.ended_at_us.is_(None),
+    servers.c.id == operations.c.subject,
+    servers.c.project_id == sa.bindparam("of_project"),
+)
+_RESIZED = sa.select(_more(resized_servers.c.flavor, "vcpus"), _more(resized_servers.c.flavor, "memory_mib")).where(
+    servers.c.id == resized_servers.c.server_id, servers.c.project_id == sa.bindparam("of_project")
+)
+_MORE_BY_PROJECT = (_RESIZING, _RESIZED)
+_MORE_BY_USER = tuple(one.where(servers.c.user_id == sa.bindparam("of_user")) for one in _MORE_BY_PROJECT)
+"""What resizes have taken, or may give back, beyond what their servers are now: the larger of both flavors counts."""
+
+
 def default_limits(tx: Tx) -> dict[str, int]:
     """What a project without limits of its own has: class `default`, then upstream's defaults."""
     return {**DEFAULTS, **{row.resource: row.hard_limit for row in tx.all(_OF_DEFAULT_CLASS, {})}}
@@ -64,9 +89,11 @@ def usage_of(tx: Tx, project_id: str, user_id: str | None = None) -> dict[str, i
 
 
 def _servers_used(tx: Tx, project_id: str, user_id: str | None) -> tuple[int, int, int]:
-    values = {"of_project": project_id}
-    rows = tx.all(_USED_BY_USER, {**values, "of_user": user_id}) if user_id else tx.all(_USED_BY_PROJECT, values)
-    count, cores, ram = tuple(rows[0])
+    values = {"of_project": project_id} | ({"of_user": user_id} if user_id else {})
+    count, cores, ram = tuple(tx.all(_USED_BY_USER if user_id else _USED_BY_PROJECT, values)[0])
+    for statement in _MORE_BY_USER if user_id else _MORE_BY_PROJECT:
+        more_cores, more_ram = tuple(tx.all(statement, values)[0])
+        cores, ram = cores + more_cores, ram + more_ram
     return int(count), int(cores), int(ram)
 
 

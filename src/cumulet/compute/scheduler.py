@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -56,6 +56,8 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     """Hosts it must not be on because it is there already."""
     affinity: frozenset[str] | None = None
     anti_affinity: frozenset[str] = frozenset()
+    liked: Mapping[str, int] = msgspec.field(default_factory=dict)
+    """Of hosts that will do, those with more are taken first; one that is not named has 0."""
     driver: str | None = None
     cpu_model: str | None = None
     machine_type: str | None = None
@@ -116,26 +118,25 @@ def _reject_by_group(host: HostView, need: Need) -> Reason | None:
 
 
 def pick(hosts: Iterable[HostView], need: Need) -> Choice:
-    """Filter, then weigh: most free memory first, then most free cores, then by name (to be repeatable)."""
+    """Filter, then weigh: liked most, most free memory, most free cores, then by name (to be repeatable)."""
     rejected: dict[str, Reason] = {}
-    best: HostView | None = None
+    fit: list[HostView] = []
     for host in hosts:
         if host.name in need.ignored:
             continue
         reason = reject(host, need)
         if reason is not None:
             rejected[host.name] = reason
-        elif (
-            best is None or _weight(host) > _weight(best) or (_weight(host) == _weight(best) and host.name < best.name)
-        ):
-            best = host
+        else:
+            fit.append(host)
+    best = min(
+        fit,
+        key=lambda host: (-need.liked.get(host.name, 0), -host.free_memory_mib, -host.free_vcpus, host.name),
+        default=None,
+    )
     if best is None and need.named is not None and need.named not in rejected:
         rejected[need.named] = Reason.HOST_UNKNOWN
     return Choice(host=best.name if best is not None else None, rejected=rejected)
-
-
-def _weight(host: HostView) -> tuple[float, float]:
-    return (host.free_memory_mib, host.free_vcpus)
 
 
 def explain(rejected: dict[str, Reason], *, only: Sequence[str] = ()) -> str:

@@ -10,9 +10,10 @@ import sqlalchemy as sa
 
 from cumulet.clock import iso_us
 from cumulet.compute import attribute_types as t
+from cumulet.compute import places
 from cumulet.compute.rules import ADMIN
 from cumulet.compute.service import COMPUTE
-from cumulet.compute.store import hosts, migrations, servers
+from cumulet.compute.store import hosts, migrations
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict, NotFound, NotYet
 from cumulet.web.formats import is_uuid
@@ -189,11 +190,6 @@ def delete_service(call: Call[None, None]) -> None:
 
 
 def _require_unused(tx: Tx, found: ServiceView) -> None:
-    hosted = sa.select(servers.c.id).where(servers.c.host == found.host, servers.c.deleted_at_us.is_(None))
-    if tx.first(hosted) is not None:
-        raise Conflict(
-            "Unable to delete compute service that is hosting instances. Migrate or delete the instances first."
-        )
     moving = sa.select(migrations.c.id).where(
         migrations.c.destination_host == found.host, migrations.c.ended_at_us.is_(None)
     )
@@ -201,6 +197,10 @@ def _require_unused(tx: Tx, found: ServiceView) -> None:
         raise Conflict(
             "Unable to delete compute service that has in-progress migrations. Complete the migrations or delete "
             "the instances first."
+        )
+    if places.any_on(tx, [found.host]):
+        raise Conflict(
+            "Unable to delete compute service that is hosting instances. Migrate or delete the instances first."
         )
 
 

@@ -20,6 +20,7 @@ from cumulet.db.engine import Tx
 from cumulet.drivers.simulated.driver import World
 from cumulet.fleet.hosts import Hosts
 from cumulet.settings import Settings
+from cumulet.testing.simulation import claims
 from cumulet.testing.simulation.database import FOR_THE_API
 from cumulet.testing.simulation.faults import Weather
 from cumulet.testing.simulation.foundation import Identity, foundation, request, state_dir
@@ -40,13 +41,6 @@ looking every quarter of one, and for commits that fail."""
 _HELD = sa.select(operations.c.saga, operations.c.subject, operations.c.lease_owner).where(
     operations.c.ended_at_us.is_(None), operations.c.lease_owner.is_not(None)
 )
-
-_OVER = """
-SELECT i.provider_id, i.resource_class, sum(a.used)
-FROM inventories i JOIN allocations a ON a.provider_id = i.provider_id AND a.resource_class = i.resource_class
-GROUP BY i.provider_id, i.resource_class
-HAVING sum(a.used) > (i.total - i.reserved) * i.allocation_ratio
-"""
 
 
 class SimulatedCloud:
@@ -191,7 +185,7 @@ class SimulatedCloud:
 
     def _check_written(self) -> None:
         """After every commit."""
-        self._check_capacity()
+        self._check_claims()
         while self.db.lost:
             server_id, host = self.db.lost.pop()
             if server_id in self.machines[host].driver.present():
@@ -207,14 +201,14 @@ class SimulatedCloud:
             if waits > TAKEN_OVER_LEASES * self.settings.lease_seconds:
                 self._break("not taken over", f"{row.saga} of {row.subject[:8]} waits {waits:.1f} s for a conductor")
 
-    def _check_capacity(self) -> None:
-        """After every commit that wrote a claim or an inventory."""
-        if not self.db.capacity_touched:
+    def _check_claims(self) -> None:
+        """After every commit that wrote a claim, an inventory, or what a server is or where."""
+        if not self.db.claims_touched:
             return
-        self.db.capacity_touched = False
-        over = self.db.driver.execute(_OVER).fetchone()
-        if over is not None:
-            self._break("over capacity", f"allocations exceed capacity: {over}")
+        self.db.claims_touched = False
+        guests = {name: machine.driver.described() for name, machine in self.machines.items()}
+        for kind, problem in (*claims.broken(self.db.driver), *claims.wrong_guests(self.db.driver, guests)):
+            self._break(kind, problem)
 
     # -- requests
 

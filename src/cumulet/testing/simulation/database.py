@@ -27,7 +27,7 @@ class SimulatedDatabase(Database):
         self.weather = Weather()
         self.random = Random(0)  # noqa: S311 - a seed that decides everything is the point
         self.written: Callable[[], None] = lambda: None
-        self.capacity_touched = False
+        self.claims_touched = False
         self.lost: list[tuple[str, str]] = []
         """Server and host of each guest that a commit has called lost."""
         self.faults = 0

@@ -71,7 +71,7 @@ def foundation() -> Foundation:
     policy = Policy.load()
     db = SimulatedDatabase()
     schema.prepare(db)
-    _watch_capacity(db)
+    _watch_claims(db)
     _watch_losses(db)
     rows = [
         {
@@ -97,17 +97,17 @@ def foundation() -> Foundation:
     return Foundation(db, db.driver.serialize(), networks, policy, app)
 
 
-def _watch_capacity(db: SimulatedDatabase) -> None:
-    """The database itself says when what is claimed, or what there is, has been written."""
+def _watch_claims(db: SimulatedDatabase) -> None:
+    """The database itself says when what is claimed, what there is, or what a server is or where has been written."""
 
     def touched() -> None:
-        db.capacity_touched = True
+        db.claims_touched = True
 
-    db.driver.create_function("capacity_touched", 0, touched)
-    for table in ("allocations", "inventories"):
-        for event in ("INSERT", "UPDATE"):
-            trigger = f"simulation_{event}_{table} AFTER {event} ON {table}"
-            db.driver.execute(f"CREATE TRIGGER {trigger} BEGIN SELECT capacity_touched(); END")
+    db.driver.create_function("claims_touched", 0, touched)
+    for table in ("allocations", "inventories", "servers"):
+        for event in ("INSERT", "UPDATE OF host, flavor, deleted_at_us" if table == "servers" else "UPDATE", "DELETE"):
+            trigger = f"simulation_{event.split()[0]}_{table} AFTER {event} ON {table}"
+            db.driver.execute(f"CREATE TRIGGER {trigger} BEGIN SELECT claims_touched(); END")
 
 
 def _watch_losses(db: SimulatedDatabase) -> None:

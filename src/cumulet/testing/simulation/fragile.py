@@ -172,6 +172,9 @@ class FragileDriver(SimulatedDriver):
     def present(self) -> dict[str, GuestState]:
         return {server_id: found.state for server_id, found in self._guests.items()}
 
+    def described(self) -> dict[str, Guest]:
+        return {server_id: found.guest for server_id, found in self._guests.items()}
+
     def _save(self, found: SimulatedGuest) -> None:
         super()._save(found)
         self.changed()

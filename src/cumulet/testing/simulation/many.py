@@ -117,6 +117,7 @@ def summary(blocks: list[Block]) -> str:
         f"commit {blocks[0].commit}: {kinds.total()} broken",
         f"  double runs {kinds['double run']}, lost guests {kinds['lost guest']}, "
         f"lost acknowledged requests {kinds['lost request']}, over capacity {kinds['over capacity']}, "
+        f"wrong claims {kinds['wrong claim']}, broken groups {kinds['broken group']}, "
         f"not at rest {kinds['not at rest']}, other {_others(kinds)}",
         f"  slowest settling {max(block.settled_after for block in blocks):.2f} virtual s; "
         f"{virtual / 3600:.1f} virtual hours in {sum(block.cpu_seconds for block in blocks):.0f} CPU s",
@@ -130,5 +131,7 @@ def summary(blocks: list[Block]) -> str:
 
 
 def _others(kinds: Counter[str]) -> int:
-    named = ("double run", "lost guest", "lost request", "over capacity", "not at rest")
+    named = (
+        "double run", "lost guest", "lost request", "over capacity", "wrong claim", "broken group", "not at rest",
+    )  # fmt: skip
     return kinds.total() - sum(kinds[name] for name in named)

@@ -14,11 +14,23 @@ import sqlalchemy as sa
 
 from cumulet.agent.agent import Agent
 from cumulet.agent.lease import Lease
-from cumulet.compute import boot, drift, evacuation, live_migration, moves, operations, post_copy, scheduler
+from cumulet.compute import (
+    affinity,
+    boot,
+    drift,
+    evacuation,
+    live_migration,
+    moves,
+    operations,
+    post_copy,
+    resize,
+    scheduler,
+)
 from cumulet.compute import hosts as host_records
 from cumulet.compute.live_migration import LIVE_MIGRATION, LiveMigration
+from cumulet.compute.resize import RESIZE
 from cumulet.compute.sagas import SAGAS
-from cumulet.compute.store import get_server
+from cumulet.compute.store import get_server, servers
 from cumulet.conductor import reconcilers, runner, saga
 from cumulet.conductor.reconcilers import HostWatch
 from cumulet.conductor.runner import Runner
@@ -26,6 +38,7 @@ from cumulet.conductor.saga import Context, Final, Saga, Step, StepFailed, nothi
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest
 from cumulet.host import messages as m
+from cumulet.host.driver import Guest
 from cumulet.placement import allocations as placement
 from cumulet.testing.simulation.hosts import Machine
 
@@ -128,6 +141,40 @@ def a_lease_by_two_wall_clocks() -> AbstractContextManager[Any]:
         return held_us + int(self.settings.lease_seconds * 1_000_000) < self.clock.now_us()
 
     return mock.patch.object(Runner, "_is_free", is_free)
+
+
+def counting_only_where_servers_are() -> AbstractContextManager[Any]:
+    """A rule looks at who owns a server: not at the destination it is on its way to."""
+
+    def places_of(tx: Tx, server_ids: Any) -> dict[str, frozenset[str]]:
+        rows = tx.all(sa.select(servers.c.id, servers.c.host).where(servers.c.id.in_(list(server_ids))))
+        return {row.id: frozenset({row.host}) for row in rows if row.host is not None}
+
+    return mock.patch.object(affinity, "places_of", places_of)
+
+
+def claiming_what_it_was_before() -> AbstractContextManager[Any]:
+    """A resize claims its old flavor's share of the destination."""
+
+    def claim_destination(tx: Tx, context: Context, state: resize.Resizing) -> resize.Resizing:
+        return moves.claim_destination(tx, context, state)
+
+    steps = tuple(
+        Step(claim_destination, s.undo, s.status) if s.name == "claim_destination" else s for s in RESIZE.steps
+    )
+    return _with(RESIZE, steps=steps)
+
+
+def taking_in_what_it_was_before() -> AbstractContextManager[Any]:
+    """A resize makes its guest at the destination as it was at the source."""
+
+    async def take_in(context: Context, state: resize.Resizing) -> resize.Resizing:
+        server = await context.read(lambda tx: get_server(tx, state.server_id, deleted=True))
+        await resize.take_in(context, msgspec.structs.replace(state, flavor=server.flavor))
+        return msgspec.structs.replace(state, guest=msgspec.convert(server.guest, Guest))
+
+    steps = tuple(Step(take_in, s.undo, s.status) if s.name == "take_in" else s for s in RESIZE.steps)
+    return _with(RESIZE, steps=steps)
 
 
 def picking_inside_the_claim() -> AbstractContextManager[Any]:
@@ -280,6 +327,9 @@ PLANTED: dict[str, Plant] = {
         dropping_the_generation_check,
         acting_on_an_expired_lease,
         a_lease_by_two_wall_clocks,
+        counting_only_where_servers_are,
+        claiming_what_it_was_before,
+        taking_in_what_it_was_before,
         picking_inside_the_claim,
         deleting_the_source_before_the_destination_runs,
         releasing_the_sources_share_too_early,

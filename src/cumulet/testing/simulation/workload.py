@@ -25,6 +25,13 @@ _STRANDED = (
 )
 _MIGRATIONS = sa.select(migrations.c.id, migrations.c.server_id, migrations.c.ended_at_us).order_by(migrations.c.id)
 AUTO = {"block_migration": "auto"}
+GROUPS: tuple[tuple[str, dict[str, int]], ...] = (
+    ("anti-affinity", {}), ("anti-affinity", {"max_server_per_host": 2}), ("affinity", {}), ("soft-anti-affinity", {}),
+    ("soft-affinity", {}),
+)  # fmt: skip
+"""Policy and rules of the server groups that each project has in every run."""
+GROUPED = 0.4
+"""How many of the requests for servers are for members of a group."""
 
 
 class Workload:
@@ -37,6 +44,8 @@ class Workload:
         self.created: set[str] = set()
         self.deleted: set[str] = set()
         self._counts = counts
+        self._groups: dict[str, list[str]] = {}
+        """By project."""
 
     def unanswered(self) -> list[str]:
         return [f"unanswered: {what}" for task, what in self._under_way.items() if not task.done()]
@@ -58,11 +67,20 @@ class Workload:
 
     async def first_servers(self, random: Random) -> None:
         """What there is before anything goes wrong."""
+        for project in PROJECTS:
+            self._groups[project] = [await self._group(project, *group) for group in GROUPS]
         for _ in range(random.choice((0, 1, 2))):
             what, request = self._create(random)
             self._say(what)
             await request
         await asyncio.sleep(1.0)
+
+    async def _group(self, project: str, policy: str, rules: dict[str, int]) -> str:
+        body = {"server_group": {"name": policy, "policy": policy, "rules": rules}}
+        status, answer = await self._cloud.request(project, "POST", "/compute/v2.1/os-server-groups", body)
+        assert status == 200
+        group_id: str = answer["server_group"]["id"]
+        return group_id
 
     async def _ask(
         self, caller: str, method: str, path: str, body: Any = None, *, version: str = "2.96"
@@ -85,14 +103,17 @@ class Workload:
         project, count = random.choice(PROJECTS), random.choice((1, 1, 2, 3))
         flavor = random.choice(("tiny", "tiny", "tiny", "busy", "large"))
         networks: Any = random.choice(("none", [{"uuid": self._cloud.networks[project]}]))
+        number = random.randrange(len(GROUPS)) if random.random() < GROUPED else None
 
         async def create() -> None:
-            body = {
+            body: dict[str, Any] = {
                 "server": {
                     "name": "s", "flavorRef": flavor, "imageRef": IMAGE_ID, "networks": networks, "min_count": count,
                     "max_count": count, "return_reservation_id": True,
                 }
             }  # fmt: skip
+            if number is not None:
+                body["os:scheduler_hints"] = {"group": self._groups[project][number]}
             status, answer = await self._ask(project, "POST", "/servers", body)
             if status == 202:
                 reservation = answer["reservation_id"]
@@ -101,7 +122,8 @@ class Workload:
                 )
                 self.created |= {row.id for row in rows}
 
-        return f"{project} creates {count} {flavor}", create()
+        grouped = "" if number is None else f" ({GROUPS[number][0]})"
+        return f"{project} creates {count} {flavor}{grouped}", create()
 
     def _migrate(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
         server = self._server(random)

@@ -1,0 +1,96 @@
+"""What must hold of places after every commit: capacity, the rules of server groups, claims that are what flavors say.
+
+Asked of the tables themselves, by formulas of their own: the product's functions are what is judged.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from cumulet.host.driver import Guest
+
+Driver = Any
+"""The connection of the SQLite driver itself."""
+
+_OVER = """
+SELECT p.name, i.resource_class, sum(a.used)
+FROM inventories i
+JOIN resource_providers p ON p.id = i.provider_id
+JOIN allocations a ON a.provider_id = i.provider_id AND a.resource_class = i.resource_class
+GROUP BY i.provider_id, i.resource_class
+HAVING sum(a.used) > (i.total - i.reserved) * i.allocation_ratio
+"""
+_SERVERS = "SELECT id, host, flavor FROM servers WHERE deleted_at_us IS NULL AND host IS NOT NULL"
+_SHARES = """
+SELECT coalesce(m.server_id, a.consumer_uuid), a.consumer_uuid, p.name, a.resource_class, a.used
+FROM allocations a JOIN resource_providers p ON p.id = a.provider_id LEFT JOIN migrations m ON m.uuid = a.consumer_uuid
+"""
+_MEMBERS = """
+SELECT g.id, g.policy, g.rules, m.server_id FROM server_groups g JOIN server_group_members m ON m.group_id = g.id
+JOIN servers s ON s.id = m.server_id
+WHERE s.deleted_at_us IS NULL AND g.policy IN ('affinity', 'anti-affinity')
+"""
+
+
+def broken(driver: Driver) -> Iterator[tuple[str, str]]:
+    """Kind and story of what does not hold."""
+    for host, resource, used in driver.execute(_OVER):
+        yield "over capacity", f"allocations exceed capacity: {used} {resource} of {host}"
+    shares: dict[str, dict[tuple[str, str], dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
+    for server_id, consumer, host, resource, used in driver.execute(_SHARES):
+        shares[server_id][consumer, host][resource] = used
+    owned = {server_id: (host, msgspec.json.decode(flavor)) for server_id, host, flavor in driver.execute(_SERVERS)}
+    yield from _wrong_claims(owned, shares)
+    places = {server_id: {host for _, host in held} for server_id, held in shares.items()}
+    for server_id, (host, _) in owned.items():
+        places.setdefault(server_id, set()).add(host)
+    yield from _broken_groups(driver, places)
+
+
+def wrong_guests(driver: Driver, guests: Mapping[str, Mapping[str, Guest]]) -> Iterator[tuple[str, str]]:
+    """Guests, by host and server, that are not what their server's flavor says, at the host that owns it."""
+    for server_id, host, text in driver.execute(_SERVERS):
+        guest = guests[host].get(server_id)
+        if guest is None:
+            continue  # Not made yet, or lost: others look for that.
+        flavor = msgspec.json.decode(text)
+        has = (guest.vcpus, guest.memory_mib, guest.disk_gib)
+        says = (flavor["vcpus"], flavor["memory_mib"], flavor["disk_gib"])
+        if has != says:
+            yield "wrong claim", f"the guest of {server_id[:8]} on {host} is {has}, its flavor says {says}"
+
+
+def _wrong_claims(
+    owned: Mapping[str, tuple[str, Any]], shares: Mapping[str, Mapping[tuple[str, str], Mapping[str, int]]]
+) -> Iterator[tuple[str, str]]:
+    """Its owner's share is what the record's flavor says, whether the server holds it or its migration does."""
+    for server_id, (host, flavor) in owned.items():
+        says = {
+            "VCPU": flavor["vcpus"],
+            "MEMORY_MB": flavor["memory_mib"],
+            "DISK_GB": flavor["disk_gib"] + flavor["ephemeral_gib"] + (flavor["swap_mib"] + 1023) // 1024,
+        }
+        held = [share for (_, at), share in shares.get(server_id, {}).items() if at == host]
+        if held != [says]:
+            yield "wrong claim", f"server {server_id[:8]} claims {held} of {host}, its flavor says {says}"
+
+
+def _broken_groups(driver: Driver, places: Mapping[str, set[str]]) -> Iterator[tuple[str, str]]:
+    members: dict[tuple[str, str, str], list[set[str]]] = defaultdict(list)
+    for group_id, policy, rules, server_id in driver.execute(_MEMBERS):
+        if places.get(server_id):
+            members[group_id, policy, rules].append(places[server_id])
+    for (group_id, policy, rules), where in members.items():
+        if policy == "affinity" and len(where) > 1 and len(set().union(*where)) > 1:
+            yield (
+                "broken group",
+                f"members of {group_id[:8]}, which belong together, are at {sorted(map(sorted, where))}",
+            )
+        most = msgspec.json.decode(rules).get("max_server_per_host", 1)
+        crowd = Counter(host for hosts in where for host in hosts)
+        if policy == "anti-affinity" and max(crowd.values()) > most:
+            yield "broken group", f"{dict(sorted(crowd.items()))} members of {group_id[:8]}, which allows {most} a host"
