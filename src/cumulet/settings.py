@@ -34,6 +34,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     token_life_seconds: int = 3600
     argon2_memory_kib: int = 19_456
     login_failures_per_minute: int = 10
+    """Of one user at one address (IPv6: one /64)."""
+    login_failures_per_minute_everywhere: int = 100
+    """Of one user at all addresses together, but for those where the user has logged in."""
     host_silent_seconds: float = 10.0
     lease_seconds: float = 10.0
     fence_silent_hosts: bool = False

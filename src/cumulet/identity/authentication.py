@@ -182,12 +182,12 @@ async def password_holder(call: Call[Any, Any], named: UserNamed) -> User:
     identity: Identity = call.cloud.identity
     _check_named_in_domain(named, "identity/password/user")
     found = await call.cloud.db.read_async(lambda tx: _find_user(tx, named))
-    attempt = identity.logins.begin(found.counted_as, call.client)
-    matches = await identity.passwords.matches(found.user.password_hash if found.user else None, named.password)
-    if found.user is None or not matches or not found.enabled:
+    password_hash = found.user.password_hash if found.user else None
+    async with identity.logins.attempt(found.counted_as, call.client) as attempt:
+        attempt.right = await identity.passwords.matches(password_hash, named.password) and found.enabled
+    if found.user is None or not attempt.right:
         known, enabled = found.user is not None, found.enabled
         raise Unauthorized(UNAUTHENTICATED, private=f"login as {found.counted_as}: known {known}, enabled {enabled}")
-    identity.logins.succeeded(found.counted_as, call.client, attempt)
     return await _at_todays_price(call, found.user, named.password)
 
 

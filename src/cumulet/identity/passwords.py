@@ -1,24 +1,29 @@
-"""Passwords: argon2id in a small pool of its own, so that a flood of logins cannot hold up the rest of the API."""
+"""Passwords: argon2id on two threads of its own, so that a flood of logins cannot hold up the rest of the API.
+
+The threads serve addresses by turns (and projects, whose users set passwords), so that a flood holds up only itself.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
 import sys
+import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import argon2
 
-from cumulet.errors import Unavailable
+from cumulet.db.fair_queue import FairQueue, Job, serve
 
 T = TypeVar("T")
 
 LONGEST_PASSWORD = 1024
 """Characters; longer ones are refused before any work is done."""
 WORKERS = 2
-MOST_WAITING = 64
+MOST_WAITING = 256
+"""Passwords of one address, or of one project's users, that may wait. One address has no more connections."""
 _M_MMAP_THRESHOLD = -3
 
 
@@ -37,21 +42,26 @@ class Passwords:
     def __init__(self, *, memory_kib: int) -> None:
         _return_large_blocks()
         self._hasher = argon2.PasswordHasher(time_cost=2, memory_cost=memory_kib, parallelism=1, type=argon2.Type.ID)
-        self._pool = ThreadPoolExecutor(WORKERS, "argon2")
-        self._waiting = 0
+        self._queue = FairQueue(most_at_once=WORKERS, most_waiting=MOST_WAITING)
+        self._threads = [
+            threading.Thread(target=serve, args=(self._queue, _run), name=f"argon2-{n}", daemon=True)
+            for n in range(WORKERS)
+        ]
+        for thread in self._threads:
+            thread.start()
         # Somebody's password that nobody knows: what the password of an unknown user is compared with.
-        self._nobody: Future[str] = self._pool.submit(self._hasher.hash, "\0")
+        self._nobody: Future[str] = self.begin_hash("\0")
 
     async def hash(self, password: str) -> str:
-        return await self._run(self._hasher.hash, password)
+        return await asyncio.wrap_future(self.begin_hash(password))
 
     def begin_hash(self, password: str) -> Future[str]:
-        """For bootstrap only, which has no event loop to wait in and other work meanwhile."""
-        return self._pool.submit(self._hasher.hash, password)
+        """The hash in the future; bootstrap has no event loop to wait in, and other work meanwhile."""
+        return self._begin(lambda: self._hasher.hash(password))
 
     async def matches(self, password_hash: str | None, password: str) -> bool:
         """Whether `password` is the one hashed; False, after the same work, where there is no hash."""
-        return await self._run(self._matches, password_hash, password)
+        return await asyncio.wrap_future(self._begin(lambda: self._matches(password_hash, password)))
 
     def outdated(self, password_hash: str) -> bool:
         """Whether it was made at another price than is paid now; unequal prices would tell known users from unknown."""
@@ -64,14 +74,16 @@ class Passwords:
             return False
         return password_hash is not None
 
-    async def _run(self, work: Callable[..., T], *arguments: str | None) -> T:
-        if self._waiting >= MOST_WAITING:
-            raise Unavailable("Too many logins at once. Try again soon.", headers={"Retry-After": "1"})
-        self._waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
-        finally:
-            self._waiting -= 1
+    def _begin(self, work: Callable[[], T]) -> Future[T]:
+        job = Job(fn=lambda _: work())
+        self._queue.put(job)
+        return job.future
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True)
+        self._queue.close()
+        for thread in self._threads:
+            thread.join()
+
+
+def _run(work: Callable[[Any], Any]) -> Any:
+    return work(None)

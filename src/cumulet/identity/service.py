@@ -49,7 +49,11 @@ class Identity:
         self.settings = settings
         self.keys = FernetKeys(state_dir / "fernet-keys", clock)
         self.passwords = Passwords(memory_kib=settings.argon2_memory_kib)
-        self.logins = LoginLimiter(clock, failures_per_minute=settings.login_failures_per_minute)
+        self.logins = LoginLimiter(
+            clock,
+            failures_per_minute=settings.login_failures_per_minute,
+            failures_per_minute_everywhere=settings.login_failures_per_minute_everywhere,
+        )
         self._db = db
         self._alone = db.is_sqlite
         self._generation = -1

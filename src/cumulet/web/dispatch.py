@@ -25,6 +25,7 @@ from cumulet.web.context import Cloud
 from cumulet.web.json_reader import LARGEST_BODY, read_json
 from cumulet.web.negotiation import HEADER, LEGACY, Negotiated, UnacceptableVersion, negotiate
 from cumulet.web.operation import Call, Caller, Headers, Microversion, Operation, Query, Refused, Reply, Service
+from cumulet.web.peer import peer_of
 from cumulet.web.router import Gap, Place, Router, select
 from cumulet.web.schema import Empty, plan
 
@@ -98,7 +99,7 @@ class Exchange:
     async def run(self) -> None:
         """Answer the request, whatever happens."""
         version_headers: tuple[tuple[bytes, bytes], ...] | None = None
-        served.set(f"address {self.client}")
+        served.set(f"address {peer_of(self.client)}")
         try:
             answer = await self._answer()
         except UnacceptableVersion as refused:
