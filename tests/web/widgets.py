@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from cumulet.compute.dialect import ComputeDialect
 from cumulet.errors import Conflict, NotFound, OverQuota
+from cumulet.network.dialect import NetworkDialect
 from cumulet.web.operation import Call, Microversion, Reply, Rule, Service
 from cumulet.web.policy import base_rule, rule
 from cumulet.web.schema import Anything, Body, Empty, Json, LooseBool, Query, Since, Until
+
+GAPS = Path(__file__).with_name("widgets_gaps.txt")
 
 WIDGETS = Service(
     name="compute",
@@ -17,13 +22,15 @@ WIDGETS = Service(
     prefix="/compute/v2.1",
     versions=(Microversion(2, 1), Microversion(2, 104)),
     microversioned=True,
+    dialect=ComputeDialect(),
+    gaps=GAPS,
 )
 PIPES = Service(
     name="network",
     type="network",
     prefix="/network/v2.0",
     versions=(Microversion(2, 0), Microversion(2, 0)),
-    error_style="network",
+    dialect=NetworkDialect(),
 )
 SERVICES = (WIDGETS, PIPES)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from cumulet.compute.dialect import ComputeDialect
 from cumulet.web.operation import Microversion, Service
 
 COMPUTE = Service(
@@ -10,5 +13,6 @@ COMPUTE = Service(
     prefix="/compute/v2.1",
     versions=(Microversion(2, 1), Microversion(2, 104)),
     microversioned=True,
-    error_style="compute",
+    dialect=ComputeDialect(),
+    gaps=Path(__file__).with_name("gaps.txt"),
 )

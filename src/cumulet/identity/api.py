@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from cumulet.clock import Clock
 from cumulet.errors import NotFound
+from cumulet.identity.dialect import IdentityDialect
 from cumulet.web.operation import Call, Microversion, Service
 from cumulet.web.policy import Scope, base_rule
 
@@ -18,7 +20,8 @@ IDENTITY = Service(
     type="identity",
     prefix="/identity/v3",
     versions=(VERSION, VERSION),
-    error_style="identity",
+    dialect=IdentityDialect(),
+    gaps=Path(__file__).with_name("gaps.txt"),
 )
 # Upstream's base rules that the rules below refer to; each feature's own rules stand in its file.
 base_rule("admin_required", "role:admin or is_admin:1")

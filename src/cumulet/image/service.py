@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from cumulet.errors import NotFound
 from cumulet.image import store
+from cumulet.image.dialect import ImageDialect
 from cumulet.image.store import Image
 from cumulet.web.operation import Call, Caller, Microversion, Service
 from cumulet.web.policy import base_rule, rule
@@ -16,7 +18,8 @@ IMAGE = Service(
     type="image",
     prefix="/image/v2",
     versions=(Microversion(2, 17), Microversion(2, 17)),
-    error_style="image",
+    dialect=ImageDialect(),
+    gaps=Path(__file__).with_name("gaps.txt"),
 )
 
 base_rule("context_is_admin", "role:admin")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cumulet.network import revisions
+from cumulet.network.dialect import NetworkDialect
 from cumulet.web.operation import Microversion, Service
 
 NETWORK = Service(
@@ -10,7 +13,7 @@ NETWORK = Service(
     type="network",
     prefix="/network/v2.0",
     versions=(Microversion(2, 0), Microversion(2, 0)),
-    error_style="network",
+    dialect=NetworkDialect(),
+    gaps=Path(__file__).with_name("gaps.txt"),
     precondition=revisions.require,
-    json_suffix=True,
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from cumulet.placement.dialect import PlacementDialect
 from cumulet.web.operation import Microversion, Service
 
 PLACEMENT = Service(
@@ -10,5 +13,6 @@ PLACEMENT = Service(
     prefix="/placement",
     versions=(Microversion(1, 0), Microversion(1, 39)),
     microversioned=True,
-    error_style="placement",
+    dialect=PlacementDialect(),
+    gaps=Path(__file__).with_name("gaps.txt"),
 )

@@ -18,9 +18,9 @@ from cumulet.web.audit import Audit
 from cumulet.web.context import Cloud
 from cumulet.web.dispatch import Answer, Exchange, Receive, Registry, Scope, Send
 from cumulet.web.documents import documents
+from cumulet.web.gaps import gaps
 from cumulet.web.metrics import RequestMetrics
-from cumulet.web.negotiation import HEADER, LEGACY, UnacceptableVersion, negotiate
-from cumulet.web.not_yet import gaps
+from cumulet.web.negotiation import UnacceptableVersion, negotiate
 from cumulet.web.operation import Refused, Service
 from cumulet.web.router import Router, parameter_names
 
@@ -83,7 +83,7 @@ class App:
         assert callable(document)
         if service is not None and exchange.path.strip("/") == service.prefix.strip("/"):
             exchange.service = service
-            exchange.negotiated = negotiate(service, exchange.headers.get(HEADER), exchange.headers.get(LEGACY))
+            exchange.negotiated = negotiate(service, exchange.headers)
         status, content = document(exchange.base_url)
         return status, [_JSON], _encode(content)
 

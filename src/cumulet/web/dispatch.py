@@ -22,11 +22,13 @@ from cumulet.db.fair_queue import served
 from cumulet.errors import ApiError, BadRequest, TooLarge, UnsupportedMediaType
 from cumulet.web import faults, refusals
 from cumulet.web.context import Cloud
+from cumulet.web.dialect import KEYSTONE
+from cumulet.web.gaps import Gap
 from cumulet.web.json_reader import LARGEST_BODY, read_json
-from cumulet.web.negotiation import HEADER, LEGACY, Negotiated, UnacceptableVersion, negotiate
+from cumulet.web.negotiation import HEADER, Negotiated, UnacceptableVersion, negotiate
 from cumulet.web.operation import Call, Caller, Headers, Microversion, Operation, Query, Refused, Reply, Service
 from cumulet.web.peer import peer_of
-from cumulet.web.router import Gap, Place, Router, select
+from cumulet.web.router import Place, Router, select
 from cumulet.web.schema import Empty, plan
 
 log = logging.getLogger(__name__)
@@ -124,8 +126,8 @@ class Exchange:
     def _request_ids(self) -> list[tuple[bytes, bytes]]:
         own = self.request_id.encode()
         ids = [(b"x-openstack-request-id", own)]
-        if self.service is not None and self.service.type == "compute":
-            ids.append((b"x-compute-request-id", own))
+        if self.service is not None and (second := self.service.dialect.request_id_header) is not None:
+            ids.append((second, own))
         return ids
 
     # -- the steps
@@ -150,10 +152,10 @@ class Exchange:
             raise faults.not_found()
         place, values = found
         method = self.method
-        if method == "HEAD" and "HEAD" not in place.operations and service.error_style != "compute":
+        if method == "HEAD" and "HEAD" not in place.operations and service.dialect.head_is_get:
             method = "GET"
         self._require_method(place, method)
-        self.negotiated = negotiated = negotiate(service, self.headers.get(HEADER), self.headers.get(LEGACY))
+        self.negotiated = negotiated = negotiate(service, self.headers)
         self._require_json(service, place, method)
         version = negotiated.version
         operation, body = await self._operation(place, values, method)
@@ -213,10 +215,9 @@ class Exchange:
     def _require_method(self, place: Place, method: str) -> None:
         if method in place.operations or method in place.gaps or (method == "POST" and place.has_actions()):
             return
-        # Nova's route table knows no 405: a path with a method it has not is an unknown path.
-        if place.service.error_style == "compute":
-            raise faults.not_found()
-        raise faults.not_allowed(place.methods())
+        if place.service.dialect.knows_405:
+            raise faults.not_allowed(place.methods())
+        raise faults.not_found()
 
     def _require_json(self, service: Service, place: Place, method: str) -> None:
         media = self.headers.get(b"content-type")
@@ -225,7 +226,7 @@ class Exchange:
         bare = media.split(b";", 1)[0].strip().lower()
         if not bare or bare == b"text/plain" or _JSON_MEDIA.match(bare):
             return
-        if service.error_style == "compute" or (method in _WITH_BODY and self._has_body()):
+        if service.dialect.media_type_always_checked or (method in _WITH_BODY and self._has_body()):
             raise UnsupportedMediaType("Unsupported Content-Type")
 
     def _has_body(self) -> bool:
@@ -345,18 +346,18 @@ class Exchange:
         return status, headers, _encode(result)
 
     def _fault(self, error: Exception) -> Answer:
-        style = self.service.error_style if self.service is not None else "identity"
+        dialect = self.service.dialect if self.service is not None else KEYSTONE
         if not isinstance(error, ApiError):
             log.error("unexpected error", exc_info=error, extra={"request_id": self.request_id})
             error = ApiError(faults.UNEXPECTED)
         elif error.private:
             log.info("refused: %s", error.private, extra={"request_id": self.request_id})
-        status = faults.status_of(error, style)
+        status = faults.status_of(error, dialect)
         headers = [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in error.headers.items()]
         headers.append((b"content-type", b"application/json"))
         if error.reason and self.caller is not None and self.caller.is_admin:
             headers.append((b"x-cumulet-reason", error.reason.encode("ascii", "replace")))
-        return status, headers, faults.fault_body(style, status, error, self.request_id)
+        return status, headers, faults.fault_body(dialect, status, error, self.request_id)
 
     async def _send(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes | AsyncIterator[bytes]) -> None:
         if not isinstance(body, bytes):

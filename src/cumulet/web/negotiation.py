@@ -1,8 +1,9 @@
-"""Which microversion a request asks for: the OpenStack-API-Version header, then Nova's older one."""
+"""Which microversion a request asks for: the OpenStack-API-Version header, then the service's older one."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 import msgspec
 
@@ -11,7 +12,6 @@ from cumulet.web.faults import not_acceptable
 from cumulet.web.operation import Microversion, Service
 
 HEADER = b"openstack-api-version"
-LEGACY = b"x-openstack-nova-api-version"
 
 
 class Negotiated(msgspec.Struct, frozen=True):
@@ -29,25 +29,32 @@ class UnacceptableVersion(Exception):
         self.headers = headers
 
 
-def negotiate(service: Service, asked: bytes | None, legacy: bytes | None) -> Negotiated:
+def negotiate(service: Service, headers: Mapping[bytes, bytes]) -> Negotiated:
     """The version to serve; 400 for what is no version, 406 for one the service does not have."""
+    older = service.dialect.legacy_version_header
+    asked = headers.get(HEADER)
+    legacy = headers.get(older.lower().encode()) if older is not None else None
     if not service.microversioned or (asked is None and legacy is None):
-        return _served(service.type, service.versions[0], service.microversioned)
-    return _negotiate(service.type, service.versions, asked, legacy)
+        return _served(service.type, service.versions[0], service.microversioned, older)
+    return _negotiate(service.type, service.versions, older, asked, legacy)
 
 
 @functools.lru_cache(1024)
 def _negotiate(
-    kind: str, versions: tuple[Microversion, Microversion], asked: bytes | None, legacy: bytes | None
+    kind: str,
+    versions: tuple[Microversion, Microversion],
+    older: str | None,
+    asked: bytes | None,
+    legacy: bytes | None,
 ) -> Negotiated:
     low, high = versions
     text = _wanted(kind, asked)
-    if text is None and legacy is not None and kind == "compute":
+    if text is None and legacy is not None:
         text = legacy.decode("latin-1").strip()
     if not text:
-        return _served(kind, low, True)
+        return _served(kind, low, True, older)
     if text.lower() == "latest":
-        return _served(kind, high, True)
+        return _served(kind, high, True, older)
     try:
         version = Microversion.parse(text)
     except ValueError:
@@ -56,8 +63,8 @@ def _negotiate(
         ) from None
     if not low <= version <= high:
         error = not_acceptable(str(version), str(low), str(high))
-        raise UnacceptableVersion(error, _version_headers(kind, version))
-    return _served(kind, version, True)
+        raise UnacceptableVersion(error, _version_headers(kind, version, older))
+    return _served(kind, version, True, older)
 
 
 def _wanted(kind: str, header: bytes | None) -> str | None:
@@ -71,13 +78,14 @@ def _wanted(kind: str, header: bytes | None) -> str | None:
 
 
 @functools.lru_cache(1024)
-def _served(kind: str, version: Microversion, microversioned: bool) -> Negotiated:
-    return Negotiated(version, _version_headers(kind, version) if microversioned else ())
+def _served(kind: str, version: Microversion, microversioned: bool, older: str | None) -> Negotiated:
+    return Negotiated(version, _version_headers(kind, version, older) if microversioned else ())
 
 
-def _version_headers(kind: str, version: Microversion) -> tuple[tuple[bytes, bytes], ...]:
+def _version_headers(kind: str, version: Microversion, older: str | None) -> tuple[tuple[bytes, bytes], ...]:
     text = str(version).encode()
     headers = [(b"openstack-api-version", kind.encode() + b" " + text), (b"vary", b"OpenStack-API-Version")]
-    if kind == "compute":
-        headers += [(b"x-openstack-nova-api-version", text), (b"vary", b"X-OpenStack-Nova-API-Version")]
+    if older is not None:
+        name = older.encode()
+        headers += [(name.lower(), text), (b"vary", name)]
     return tuple(headers)

@@ -14,12 +14,14 @@ from __future__ import annotations
 import builtins
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
 from cumulet.db.engine import Tx
 from cumulet.errors import Forbidden
+from cumulet.web.dialect import KEYSTONE, Dialect
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -229,15 +231,14 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     prefix: str
     versions: tuple[Microversion, Microversion]
     microversioned: bool = False
-    error_style: str = "compute"
-    """compute | identity | network | image | placement: the shape of error bodies."""
+    dialect: Dialect = KEYSTONE
     precondition: Callable[[Any], None] | None = None
     """What every call with a target must meet beside its rules, e.g. ``If-Match``; raises if it is not met."""
-    json_suffix: bool = False
-    """Whether a path may end in ``.json``, which means nothing."""
+    gaps: Path | None = None
+    """The list of what is not offered yet (`web.gaps`)."""
     operations: list[Operation] = msgspec.field(default_factory=list)
     gap_rules: dict[str, tuple[str, Callable[[Any], Any] | None]] = msgspec.field(default_factory=dict)
-    """``METHOD PATH [ACTION]`` of what is not offered yet (`web.not_yet`) -> the rule and the target it will have."""
+    """``METHOD PATH [ACTION]`` of a gap -> the rule and the target it will have."""
 
     def operation(
         self,

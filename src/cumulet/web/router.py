@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 from urllib.parse import unquote
 
 import msgspec
 
+from cumulet.web.gaps import Gap
 from cumulet.web.operation import Microversion, Operation, Service
 
 _PROJECT_ID = re.compile(r"[0-9a-f-]+", re.ASCII)
@@ -16,27 +16,6 @@ _PROJECT_ID = re.compile(r"[0-9a-f-]+", re.ASCII)
 
 class RegistryError(Exception):
     """An operation that must not be served: it stops the start."""
-
-
-class Gap(msgspec.Struct, frozen=True, kw_only=True):
-    """What OpenStack has at this place and we have not."""
-
-    service: Service
-    method: str
-    path: str
-    action: str | None
-    gone: bool = False
-    """OpenStack itself had it once and answers 410."""
-    since: Microversion | None = None
-    until: Microversion | None = None
-    """The microversions in which OpenStack has it; None: all from, or up to, here."""
-
-    def admission(self) -> tuple[str, Callable[[Any], Any] | None] | None:
-        """The policy rule and the target it will have, if they are known already."""
-        return self.service.gap_rules.get(f"{self.method} {self.path}" + (f" {self.action}" if self.action else ""))
-
-    def exists(self, version: Microversion) -> bool:
-        return (self.since is None or self.since <= version) and (self.until is None or version <= self.until)
 
 
 class Place(msgspec.Struct):
@@ -74,7 +53,8 @@ class Router:
         for service in self.services:
             for operation in service.operations:
                 self._add(operation)
-        self.gaps: list[Gap] = [gap for gap in gaps if self._add_gap(gap)]
+        self.shadowed: list[Gap] = [gap for gap in gaps if not self._add_gap(gap)]
+        """Lines of the lists of gaps that are operations: they should be taken out."""
         self._prefixes = sorted(
             ((tuple(s.prefix.strip("/").split("/")), s) for s in self.services), key=lambda item: -len(item[0])
         )
@@ -101,7 +81,7 @@ class Router:
         others.append(operation)
 
     def _add_gap(self, gap: Gap) -> bool:
-        """Whether the gap is one: what has become an operation is none."""
+        """False: it is none, for there is an operation at its place."""
         place = self._place(gap.service, gap.path)
         if gap.action is not None:
             if gap.action in place.actions:
@@ -117,7 +97,7 @@ class Router:
         """The path without ``.json`` at its end, where the service lets clients write that."""
         if raw_path.endswith(".json"):
             service = self.service_at(raw_path)
-            if service is not None and service.json_suffix:
+            if service is not None and service.dialect.json_suffix:
                 return raw_path.removesuffix(".json")
         return raw_path
 
@@ -132,7 +112,7 @@ class Router:
         segments = raw_path.strip("/").split("/")
         for prefix, service in self._prefixes:
             below = segments[len(prefix) :]
-            named = service.error_style == "compute" and tuple(segments[: len(prefix)]) == prefix and len(below) > 1
+            named = service.dialect.project_id_in_path and tuple(segments[: len(prefix)]) == prefix and len(below) > 1
             if named and _PROJECT_ID.fullmatch(below[0]):
                 found = _walk(self._root, [*prefix, *below[1:]], 0)
                 return None if found is None else (*found, below[0])

@@ -1,11 +1,11 @@
 """Who may use what Compute does not offer yet: others get the refusal they will get then, and only these a 501.
 
-A line of this table that has become an operation counts no more, as in `web.not_yet`.
+Each entry is a line of `gaps.txt`; one that has become an operation is taken out of both.
 """
 
 from __future__ import annotations
 
-from cumulet.compute.rules import ADMIN, MANAGER, MEMBER, SERVICE
+from cumulet.compute.rules import ADMIN, MEMBER
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.web.policy import rule
@@ -13,26 +13,18 @@ from cumulet.web.policy import rule
 _ACTIONS = {
     "addFixedIp": rule("os_compute_api:os-multinic:add", MEMBER),
     "addFloatingIp": rule("os_compute_api:os-floating-ips:add", MEMBER),
-    "addSecurityGroup": rule("os_compute_api:os-security-groups:add", MEMBER),
     "changePassword": rule("os_compute_api:os-admin-password", MEMBER),
-    "confirmResize": rule("os_compute_api:servers:confirm_resize", MEMBER),
     "createBackup": rule("os_compute_api:os-create-backup", MEMBER),
     "createImage": rule("os_compute_api:servers:create_image", MEMBER),
-    "evacuate": rule("os_compute_api:os-evacuate", ADMIN),
-    "forceDelete": rule("os_compute_api:os-deferred-delete:force", MEMBER),
     "injectNetworkInfo": rule("os_compute_api:os-admin-actions:inject_network_info", ADMIN),
-    "migrate": rule("os_compute_api:os-migrate-server:migrate", MANAGER),
     "os-getSPICEConsole": rule("os_compute_api:os-remote-consoles", MEMBER),
     "os-getSerialConsole": "os_compute_api:os-remote-consoles",
     "os-getVNCConsole": "os_compute_api:os-remote-consoles",
     "rebuild": rule("os_compute_api:servers:rebuild", MEMBER),
     "removeFixedIp": rule("os_compute_api:os-multinic:remove", MEMBER),
     "removeFloatingIp": rule("os_compute_api:os-floating-ips:remove", MEMBER),
-    "removeSecurityGroup": rule("os_compute_api:os-security-groups:remove", MEMBER),
     "rescue": rule("os_compute_api:os-rescue", MEMBER),
-    "resize": rule("os_compute_api:servers:resize", MEMBER),
     "restore": rule("os_compute_api:os-deferred-delete:restore", MEMBER),
-    "revertResize": rule("os_compute_api:servers:revert_resize", MEMBER),
     "shelve": rule("os_compute_api:os-shelve:shelve", MEMBER),
     "shelveOffload": rule("os_compute_api:os-shelve:shelve_offload", ADMIN),
     "trigger_crash_dump": rule("os_compute_api:servers:trigger_crash_dump", MEMBER),
@@ -48,5 +40,3 @@ _BELOW_SERVERS = {
     "POST /servers/{server_id}/remote-consoles": "os_compute_api:os-remote-consoles",
 }
 COMPUTE.gap_rules.update({place: (name, server_in_sight) for place, name in _BELOW_SERVERS.items()})
-EVENTS = rule("os_compute_api:os-server-external-events:create", SERVICE)
-COMPUTE.gap_rules["POST /os-server-external-events"] = (EVENTS, None)

@@ -1,0 +1,40 @@
+"""How Image words its errors and describes itself, as Glance does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cumulet.web.dialect import TEXT, Dialect, Document, Fault, link_to_self, object_schema
+from cumulet.web.operation import Service
+
+_VERSIONS = ("v2.17", "v2.15", "v2.9", "v2.7", "v2.6", "v2.5", "v2.4", "v2.3", "v2.2", "v2.1", "v2.0")
+"""What Glance lists without a cache and without several stores."""
+
+
+class ImageDialect(Dialect):
+    error_schema = object_schema(code=TEXT, title=TEXT, message=TEXT)
+    refusal = "You are not authorized to complete {} action."
+    over_quota_status = 413
+
+    def fault(self, fault: Fault) -> dict[str, Any]:
+        return {"message": fault.message, "code": f"{fault.status} {fault.title}", "title": fault.title}
+
+    def documents(self, service: Service, root: str) -> Mapping[str, Document]:
+        def listed(base: str) -> dict[str, Any]:
+            return {
+                "versions": [
+                    {
+                        "id": name,
+                        "status": "CURRENT" if name == _VERSIONS[0] else "SUPPORTED",
+                        "links": [link_to_self(f"{base}{root}/v2/")],
+                    }
+                    for name in _VERSIONS
+                ]
+            }
+
+        return {
+            root: lambda base: (300, listed(base)),
+            f"{root}/versions": lambda base: (200, listed(base)),
+            f"{root}/v2": lambda base: (300, listed(base)),
+        }
