@@ -68,20 +68,6 @@ def test_nonsense_is_refused_without_falling_over(cloud_of_the_session: TestClou
         assert answer.status < 500 or answer.status == 501, f"{wrong!r}: {answer.text}"
 
 
-@pytest.mark.parametrize("operation", GUARDED, ids=name)
-def test_a_reader_changes_nothing(cloud_of_the_session: TestCloud, operation: Operation) -> None:
-    if operation.method in ("GET", "HEAD"):
-        return
-    answer = ask(cloud_of_the_session.persona("reader"), operation, body_of(operation))
-    assert answer.status >= 400 or name(operation) in A_READERS_OWN, answer.text
-
-
-A_READERS_OWN = {
-    "identity DELETE /auth/tokens",
-}
-"""Writes that belong to whoever is logged in: their own token, key pairs and password."""
-
-
 @pytest.fixture(scope="module")
 def cloud_of_the_session(session_cloud: TestCloud) -> TestCloud:
     """Not made new for each of these many tests: they change nothing that the others see."""

@@ -12,7 +12,7 @@ from cumulet.compute.server_metadata import ManyItems, OneItem
 from cumulet.compute.service import COMPUTE
 from cumulet.errors import BadRequest, NotFound
 from cumulet.image import images
-from cumulet.image.service import MODIFY_IMAGE, facts_of_call, image_in_sight
+from cumulet.image.service import GET_IMAGE, MODIFY_IMAGE, facts_of_call, image_facts, image_in_sight
 from cumulet.image.store import Image, find_visible, load, visible_to
 from cumulet.image.store import images as image_rows
 from cumulet.image.update import set_properties
@@ -26,22 +26,33 @@ _STATUS = {"active": "ACTIVE", "queued": "SAVING", "saving": "SAVING", "importin
 _PROGRESS = {"active": 100, "queued": 25, "saving": 50}
 
 
-@COMPUTE.operation("GET", "/images", rules=(), until=LAST)
+def _image_to_show(call: Call[Any, Any]) -> Image:
+    """As `image_in_sight`, in the words that Compute has where an image is only shown."""
+    image = find_visible(call.tx, call.caller, call.path["image_id"])
+    if image is None or not call.authorise(GET_IMAGE, image_facts(image, call.caller)):
+        raise NotFound("Image not found.")
+    return image
+
+
+_SHOWING: dict[str, Any] = {"rules": (Rule(GET_IMAGE),), "target": _image_to_show, "facts": facts_of_call}
+
+
+@COMPUTE.operation("GET", "/images", rules=(Rule(images.GET_IMAGES),), until=LAST)
 def list_images(call: Call[None, None]) -> dict[str, Any]:
     """List images: id, name and links."""
     return _listed(call, "images", detailed=False)
 
 
-@COMPUTE.operation("GET", "/images/detail", rules=(), until=LAST)
+@COMPUTE.operation("GET", "/images/detail", rules=(Rule(images.GET_IMAGES),), until=LAST)
 def list_images_in_detail(call: Call[None, None]) -> dict[str, Any]:
     """List images with all their old API shows."""
     return _listed(call, "images/detail", detailed=True)
 
 
-@COMPUTE.operation("GET", "/images/{image_id}", rules=(), until=LAST)
-def show_image(call: Call[None, None]) -> dict[str, Any]:
+@COMPUTE.operation("GET", "/images/{image_id}", **_SHOWING, until=LAST)
+def show_image(call: Call[Image, None]) -> dict[str, Any]:
     """Show an image."""
-    return {"image": _view(call, _found(call), detailed=True)}
+    return {"image": _view(call, call.target, detailed=True)}
 
 
 @COMPUTE.operation(
@@ -53,16 +64,16 @@ async def delete_image(call: Call[Image, None]) -> None:
     await images.delete_image(call)
 
 
-@COMPUTE.operation("GET", METADATA, rules=(), until=LAST_METADATA)
-def list_image_metadata(call: Call[None, None]) -> dict[str, Any]:
+@COMPUTE.operation("GET", METADATA, **_SHOWING, until=LAST_METADATA)
+def list_image_metadata(call: Call[Image, None]) -> dict[str, Any]:
     """Show an image's properties."""
-    return {"metadata": dict(_found(call).properties)}
+    return {"metadata": dict(call.target.properties)}
 
 
-@COMPUTE.operation("GET", METADATA + "/{key}", rules=(), until=LAST_METADATA)
-def show_image_metadata_item(call: Call[None, None]) -> dict[str, Any]:
+@COMPUTE.operation("GET", METADATA + "/{key}", **_SHOWING, until=LAST_METADATA)
+def show_image_metadata_item(call: Call[Image, None]) -> dict[str, Any]:
     """Show one property of an image."""
-    key, properties = call.path["key"], _found(call).properties
+    key, properties = call.path["key"], call.target.properties
     if key not in properties:
         raise NotFound("Metadata item was not found")
     return {"meta": {key: properties[key]}}
@@ -122,13 +133,6 @@ def _set(call: Call[Image, Any], properties: Mapping[str, str]) -> dict[str, Any
     return {"metadata": dict(properties)}
 
 
-def _found(call: Call[None, None]) -> Image:
-    image = find_visible(call.tx, call.caller, call.path["image_id"])
-    if image is None:
-        raise NotFound("Image not found.")
-    return image
-
-
 def _listed(call: Call[None, None], path: str, *, detailed: bool) -> dict[str, Any]:
     if not (call.query.get("limit") or "0").isdigit():
         raise BadRequest("limit must be an integer")
@@ -143,13 +147,14 @@ def _listed(call: Call[None, None], path: str, *, detailed: bool) -> dict[str, A
             raise BadRequest(f"marker [{asked.marker}] not found")
         conditions.append(image_rows.c.id > at.id)
     found = load(call.tx, *conditions, order=[image_rows.c.id], limit=asked.limit)
-    answer: dict[str, Any] = {"images": [_view(call, image, detailed=detailed) for image in found]}
+    shown = [image for image in found if call.authorise(GET_IMAGE, image_facts(image, call.caller))]
+    answer: dict[str, Any] = {"images": [_view(call, image, detailed=detailed) for image in shown]}
     if following := next_links(call, path, asked, len(found), found[-1].id if found else ""):
         answer["images_links"] = following
     return answer
 
 
-def _view(call: Call[None, None], image: Image, *, detailed: bool) -> dict[str, Any]:
+def _view(call: Call[Any, Any], image: Image, *, detailed: bool) -> dict[str, Any]:
     alternate = {
         "rel": "alternate",
         "type": "application/vnd.openstack.image",

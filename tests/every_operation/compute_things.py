@@ -1,0 +1,222 @@
+"""Compute's things: servers of a member's in every state that an action asks for, and what administrators keep."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from cumulet.testing import Answer, Client, TestCloud
+
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f somebody"
+SPARE, LOST = "host4", "host3"
+"""The host that nobody uses, and the one that is said to be down."""
+
+
+class Things:
+    """Servers and the rest, made once; the servers are a member's, with a port, an item of metadata and a tag."""
+
+    def __init__(self, cloud: TestCloud) -> None:
+        self.cloud = cloud
+        self.admin = cloud.persona("admin")
+        self.owner = cloud.persona("member")
+        self.other = cloud.persona("other_member")
+        for host in (SPARE, LOST):
+            self._service(host, {"status": "disabled"})
+        many = {"quota_set": {"instances": 100, "cores": 100}}
+        self.ask(self.admin, "PUT", f"/os-quota-sets/{self.owner.project_id}", many)
+
+    def ask(self, client: Client, method: str, path: str, body: Any = None, version: str | None = None) -> Answer:
+        answer = client.compute(method, path, body, version=version)
+        assert answer.status < 300, answer.text
+        return answer
+
+    def service_of(self, host: str) -> str:
+        services = self.ask(self.admin, "GET", f"/os-services?host={host}&binary=nova-compute")["services"]
+        identifier: str = services[0]["id"]
+        return identifier
+
+    def _service(self, host: str, changes: dict[str, Any]) -> None:
+        self.ask(self.admin, "PUT", f"/os-services/{self.service_of(host)}", changes)
+
+    # -- servers
+
+    def _server(self, flavor: str | None = None) -> str:
+        body = {"server": self.new_server(flavor) | {"metadata": {"colour": "blue"}, "tags": ["blue"]}}
+        made: str = self.ask(self.owner, "POST", "/servers", body)["server"]["id"]
+        self.cloud.idle()
+        return made
+
+    def new_server(self, flavor: str | None = None) -> dict[str, Any]:
+        flavor = flavor or self.flavors["m1.nano"]
+        return {"name": "one", "imageRef": self.image, "flavorRef": flavor, "networks": [{"uuid": self.network}]}
+
+    def _acted(self, action: dict[str, Any], status: str, client: Client | None = None) -> str:
+        """A server, after an action."""
+        server = self._server()
+        self._act(server, action, client)
+        self.owner.wait_for_status(server, status)
+        return server
+
+    def _act(self, server: str, action: dict[str, Any], client: Client | None = None) -> None:
+        answer = (client or self.owner).action(server, action)
+        assert answer.status < 300, answer.text
+
+    @cached_property
+    def server(self) -> str:
+        return self._server()
+
+    @cached_property
+    def stopped(self) -> str:
+        return self._acted({"os-stop": None}, "SHUTOFF")
+
+    @cached_property
+    def paused(self) -> str:
+        return self._acted({"pause": None}, "PAUSED")
+
+    @cached_property
+    def suspended(self) -> str:
+        return self._acted({"suspend": None}, "SUSPENDED")
+
+    @cached_property
+    def resized(self) -> str:
+        return self._acted({"resize": {"flavorRef": self.flavors["m1.micro"]}}, "VERIFY_RESIZE")
+
+    @cached_property
+    def locked_by_admin(self) -> str:
+        server = self._server()
+        self._act(server, {"lock": None}, self.admin)
+        return server
+
+    @cached_property
+    def lost(self) -> str:
+        """One whose host is said to be down."""
+        server = self._server()
+        self._service(LOST, {"status": "enabled"})
+        self._act(server, {"os-migrateLive": {"host": LOST, "block_migration": "auto"}}, self.admin)
+        self.admin.wait(f"{server} to be on {LOST}", lambda: self._host(server) == LOST)
+        self.cloud.idle()
+        self._service(LOST, {"forced_down": True})
+        return server
+
+    def _host(self, server: str) -> str:
+        host: str = self.admin.server(server)["OS-EXT-SRV-ATTR:host"]
+        return host
+
+    @cached_property
+    def moving(self) -> str:
+        """One that dirties its memory faster than it can be copied: its move does not end."""
+        server = self._server(self.busy_flavor)
+        self._act(server, {"os-migrateLive": {"host": None, "block_migration": "auto"}}, self.admin)
+        self.admin.wait(f"the move of {server} to run", lambda: self._migration(server)["status"] == "running")
+        return server
+
+    def _migration(self, server: str) -> dict[str, Any]:
+        found: list[dict[str, Any]] = self.ask(self.admin, "GET", f"/servers/{server}/migrations")["migrations"]
+        return found[0] if found else {"status": None}
+
+    @cached_property
+    def migration(self) -> int:
+        identifier: int = self._migration(self.moving)["id"]
+        return identifier
+
+    @cached_property
+    def action_request(self) -> str:
+        actions = self.ask(self.owner, "GET", f"/servers/{self.server}/os-instance-actions")["instanceActions"]
+        request_id: str = actions[0]["request_id"]
+        return request_id
+
+    @cached_property
+    def port(self) -> str:
+        attached = self.ask(self.owner, "GET", f"/servers/{self.server}/os-interface")["interfaceAttachments"]
+        port_id: str = attached[0]["port_id"]
+        return port_id
+
+    @cached_property
+    def network_label(self) -> str:
+        addresses: dict[str, Any] = self.ask(self.owner, "GET", f"/servers/{self.server}/ips")["addresses"]
+        return next(iter(addresses))
+
+    # -- what servers are made of
+
+    @cached_property
+    def image(self) -> str:
+        found: str = self.owner.request("GET", "/image/v2/images?name=cumulet-tiny")["images"][0]["id"]
+        return found
+
+    @cached_property
+    def network(self) -> str:
+        made: str = self._made("network", name="n")
+        self._made("subnet", network_id=made, ip_version=4, cidr="10.6.0.0/24")
+        return made
+
+    def _made(self, kind: str, **attributes: Any) -> str:
+        answer = self.owner.request("POST", f"/network/v2.0/{kind}s", {kind: attributes})
+        assert answer.status == 201, answer.text
+        identifier: str = answer[kind]["id"]
+        return identifier
+
+    @cached_property
+    def own_image(self) -> str:
+        return self.new_image()
+
+    def new_image(self) -> str:
+        """One of the member's, with a property."""
+        body = {"name": "mine", "disk_format": "raw", "container_format": "bare", "colour": "blue"}
+        made: str = self.owner.request("POST", "/image/v2/images", body)["id"]
+        return made
+
+    @cached_property
+    def flavors(self) -> dict[str, str]:
+        return {f["name"]: f["id"] for f in self.ask(self.admin, "GET", "/flavors")["flavors"]}
+
+    def _flavor(self, **attributes: Any) -> str:
+        wanted = {"vcpus": 1, "ram": 192, "disk": 1} | attributes
+        made: str = self.ask(self.admin, "POST", "/flavors", {"flavor": wanted})["flavor"]["id"]
+        return made
+
+    @cached_property
+    def busy_flavor(self) -> str:
+        flavor = self._flavor(name="busy", ram=1024)
+        specs = {"extra_specs": {"cumulet:dirty_rate_mib_s": "100000"}}
+        self.ask(self.admin, "POST", f"/flavors/{flavor}/os-extra_specs", specs)
+        return flavor
+
+    @cached_property
+    def private_flavor(self) -> str:
+        """The member's project has access to it."""
+        flavor = self._flavor(name="private", **{"os-flavor-access:is_public": False})
+        access = {"addTenantAccess": {"tenant": self.owner.project_id}}
+        self.ask(self.admin, "POST", f"/flavors/{flavor}/action", access)
+        self.ask(self.admin, "POST", f"/flavors/{flavor}/os-extra_specs", {"extra_specs": {"colour": "blue"}})
+        return flavor
+
+    @cached_property
+    def keypair(self) -> str:
+        self.ask(self.owner, "POST", "/os-keypairs", {"keypair": {"name": "key", "public_key": PUBLIC_KEY}})
+        return "key"
+
+    @cached_property
+    def group(self) -> str:
+        body = {"server_group": {"name": "group", "policy": "anti-affinity"}}
+        made: str = self.ask(self.owner, "POST", "/os-server-groups", body)["server_group"]["id"]
+        return made
+
+    @cached_property
+    def aggregate(self) -> int:
+        """One with a host."""
+        made: int = self.empty_aggregate_named("aggregate")
+        self.ask(self.admin, "POST", f"/os-aggregates/{made}/action", {"add_host": {"host": "host1"}})
+        return made
+
+    @cached_property
+    def empty_aggregate(self) -> int:
+        return self.empty_aggregate_named("empty")
+
+    def empty_aggregate_named(self, name: str) -> int:
+        made: int = self.ask(self.admin, "POST", "/os-aggregates", {"aggregate": {"name": name}})["aggregate"]["id"]
+        return made
+
+    @cached_property
+    def hypervisor(self) -> str:
+        found: str = self.ask(self.admin, "GET", "/os-hypervisors")["hypervisors"][0]["id"]
+        return found

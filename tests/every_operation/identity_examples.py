@@ -1,0 +1,188 @@
+"""Identity: a project, a user and the rest that nobody is logged in with; they belong to the domain Default."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from cumulet.testing import Answer, TestCloud
+
+from .example import ADMIN, ANYONE, SERVICE, Example, Made
+
+
+class Things:
+    """What administrators keep, made once."""
+
+    def __init__(self, cloud: TestCloud) -> None:
+        self._cloud = cloud
+        self._admin = cloud.persona("admin")
+        self._numbers = itertools.count()
+
+    def ask(self, method: str, path: str, body: Any = None) -> Answer:
+        answer = self._admin.request(method, f"/identity/v3{path}", body)
+        assert answer.status < 300, answer.text
+        return answer
+
+    def _new(self, kind: str, **attributes: Any) -> str:
+        identifier: str = self.ask("POST", f"/{kind}s", {kind: attributes})[kind]["id"]
+        return identifier
+
+    def name(self) -> str:
+        return f"example-{next(self._numbers)}"
+
+    @cached_property
+    def domain(self) -> str:
+        """One that may be deleted."""
+        return self._new("domain", name=self.name(), enabled=False)
+
+    @cached_property
+    def project(self) -> str:
+        return self._new("project", name=self.name(), domain_id="default", tags=["blue"])
+
+    @cached_property
+    def user(self) -> str:
+        return self._new("user", name=self.name(), domain_id="default")
+
+    @cached_property
+    def role(self) -> str:
+        return self._new("role", name=self.name())
+
+    @cached_property
+    def implied_role(self) -> str:
+        return self._new("role", name=self.name())
+
+    @cached_property
+    def prior_role(self) -> str:
+        prior = self._new("role", name=self.name())
+        self.ask("PUT", f"/roles/{prior}/implies/{self.implied_role}")
+        return prior
+
+    @cached_property
+    def granted_role(self) -> str:
+        """A role of the user's in the project, in the domain and in the system."""
+        role = self._new("role", name=self.name())
+        for place in (f"projects/{self.project}", "domains/default", "system"):
+            self.ask("PUT", f"/{place}/users/{self.user}/roles/{role}")
+        return role
+
+    @cached_property
+    def region(self) -> str:
+        return self._new("region")
+
+    @cached_property
+    def service(self) -> str:
+        return self._new("service", type=self.name())
+
+    @cached_property
+    def endpoint(self) -> str:
+        return self._new("endpoint", service_id=self.service, interface="public", url="https://example.org/")
+
+    @cached_property
+    def token(self) -> str:
+        """Another user's."""
+        token = self._cloud.user(self.name(), project=self.name(), roles=("member",)).token
+        assert token is not None
+        return token
+
+
+SUBJECT: Mapping[str, Made] = {"X-Subject-Token": lambda t: t.token}
+IMPLIED: Mapping[str, Made] = {"prior_role_id": lambda t: t.prior_role, "implied_role_id": lambda t: t.implied_role}
+NOT_IMPLIED: Mapping[str, Made] = {"prior_role_id": lambda t: t.role, "implied_role_id": lambda t: t.implied_role}
+GRANTED: Mapping[str, Made] = {"role_id": lambda t: t.granted_role}
+PARAMETERS: Mapping[str, str | Made] = {
+    "domain_id": lambda t: t.domain,
+    "project_id": lambda t: t.project,
+    "user_id": lambda t: t.user,
+    "role_id": lambda t: t.role,
+    "region_id": lambda t: t.region,
+    "service_id": lambda t: t.service,
+    "endpoint_id": lambda t: t.endpoint,
+    "tag": "blue",
+}
+DEFAULT = {"domain_id": "default"}
+NEW_USER = {"user": {"name": "new", "domain_id": "default", "password": "anything at all"}}
+
+
+def grants(place: str, more: Mapping[str, str | Made]) -> dict[str, Example]:
+    """The five operations on a user's roles in a place."""
+    path = f"{place}/users/{{user_id}}/roles"
+    return {
+        f"GET {path}": Example(may=ADMIN, path=more),
+        f"GET {path}/{{role_id}}": Example(may=ADMIN, path={**GRANTED, **more}),
+        f"PUT {path}/{{role_id}}": Example(may=ADMIN, path=more),
+        f"DELETE {path}/{{role_id}}": Example(may=ADMIN, path={**GRANTED, **more}),
+    }
+
+
+EXAMPLES: Mapping[str, Example | tuple[Example, ...]] = {
+    "GET /domains": Example(may=ADMIN),
+    "GET /domains/{domain_id}": Example(may=ADMIN),
+    "POST /domains": Example(may=ADMIN, body={"domain": {"name": "new"}}),
+    "PATCH /domains/{domain_id}": Example(may=ADMIN, body={"domain": {"description": "large"}}),
+    "DELETE /domains/{domain_id}": Example(may=ADMIN),
+    "GET /projects": Example(may=ADMIN),
+    "GET /projects/{project_id}": Example(may=ADMIN),
+    "POST /projects": Example(may=ADMIN, body={"project": {"name": "new", "domain_id": "default"}}),
+    "PATCH /projects/{project_id}": Example(may=ADMIN, body={"project": {"description": "large"}}),
+    "DELETE /projects/{project_id}": Example(may=ADMIN),
+    "GET /projects/{project_id}/tags": Example(may=ADMIN),
+    "PUT /projects/{project_id}/tags": Example(may=ADMIN, body={"tags": ["red"]}),
+    "DELETE /projects/{project_id}/tags": Example(may=ADMIN),
+    "GET /projects/{project_id}/tags/{tag}": Example(may=ADMIN),
+    "PUT /projects/{project_id}/tags/{tag}": Example(may=ADMIN, path={"tag": "red"}),
+    "DELETE /projects/{project_id}/tags/{tag}": Example(may=ADMIN),
+    # -- roles
+    "GET /roles": Example(may=ADMIN),
+    "GET /roles/{role_id}": Example(may=ADMIN),
+    "POST /roles": Example(may=ADMIN, body={"role": {"name": "new"}}),
+    "PATCH /roles/{role_id}": Example(may=ADMIN, body={"role": {"description": "large"}}),
+    "DELETE /roles/{role_id}": Example(may=ADMIN),
+    "GET /roles/{prior_role_id}/implies": Example(may=ADMIN, path=IMPLIED),
+    "GET /roles/{prior_role_id}/implies/{implied_role_id}": Example(may=ADMIN, path=IMPLIED),
+    "HEAD /roles/{prior_role_id}/implies/{implied_role_id}": Example(may=ADMIN, path=IMPLIED),
+    "PUT /roles/{prior_role_id}/implies/{implied_role_id}": Example(may=ADMIN, path=NOT_IMPLIED),
+    "DELETE /roles/{prior_role_id}/implies/{implied_role_id}": Example(may=ADMIN, path=IMPLIED),
+    "GET /role_inferences": Example(may=ADMIN),
+    "GET /role_assignments": Example(may=ADMIN),
+    **grants("/projects/{project_id}", {}),
+    **grants("/domains/{domain_id}", DEFAULT),
+    **grants("/system", {}),
+    # -- catalog
+    "GET /regions": Example(may=ANYONE),
+    "GET /regions/{region_id}": Example(may=ANYONE),
+    "POST /regions": Example(may=ADMIN, body={"region": {}}),
+    "PUT /regions/{region_id}": Example(may=ADMIN, path={"region_id": "new"}, body={"region": {}}),
+    "PATCH /regions/{region_id}": Example(may=ADMIN, body={"region": {"description": "large"}}),
+    "DELETE /regions/{region_id}": Example(may=ADMIN),
+    "GET /services": Example(may=ADMIN),
+    "GET /services/{service_id}": Example(may=ADMIN),
+    "POST /services": Example(may=ADMIN, body={"service": {"type": "new"}}),
+    "PATCH /services/{service_id}": Example(may=ADMIN, body={"service": {"name": "renamed"}}),
+    "DELETE /services/{service_id}": Example(may=ADMIN),
+    "GET /endpoints": Example(may=ADMIN),
+    "GET /endpoints/{endpoint_id}": Example(may=ADMIN),
+    "POST /endpoints": Example(
+        may=ADMIN,
+        body={"endpoint": {"service_id": lambda t: t.service, "interface": "admin", "url": "https://example.org/"}},
+    ),
+    "PATCH /endpoints/{endpoint_id}": Example(may=ADMIN, body={"endpoint": {"url": "https://example.org/new"}}),
+    "DELETE /endpoints/{endpoint_id}": Example(may=ADMIN),
+    # -- tokens
+    "GET /auth/tokens": Example(may=SERVICE, headers=SUBJECT),
+    "HEAD /auth/tokens": Example(may=ADMIN, headers=SUBJECT),
+    "DELETE /auth/tokens": Example(may=ADMIN, headers=SUBJECT),
+    "GET /auth/projects": Example(may=ANYONE),
+    "GET /auth/domains": Example(may=ANYONE),
+    "GET /auth/system": Example(may=ANYONE),
+    "GET /auth/catalog": Example(may=ANYONE),
+    # -- users
+    "GET /users": Example(may=ADMIN),
+    "GET /users/{user_id}": Example(may=ADMIN),
+    "POST /users": Example(may=ADMIN, body=NEW_USER),
+    "PATCH /users/{user_id}": Example(may=ADMIN, body={"user": {"description": "large"}}),
+    "DELETE /users/{user_id}": Example(may=ADMIN),
+    "GET /users/{user_id}/projects": Example(may=ADMIN),
+    "GET /users/{user_id}/groups": Example(may=ADMIN),
+}

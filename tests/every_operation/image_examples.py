@@ -1,0 +1,110 @@
+"""Image: an image of a member's that another project shares, and what can be done with one."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from cumulet.testing import Answer, Client, TestCloud
+
+from .example import ADMIN, ANY_MEMBER, ANY_READER, ANYONE, MEMBER, READER, Example, Made
+
+SEEN = ("get_image",)
+"""The rule by which an image is in sight."""
+SEEN_MEMBER = (*SEEN, "get_member")
+PATCH_TYPE = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+
+
+class Things:
+    """Images of a member's. `shared`: with the project of `shared_with`, which none of the personas is in."""
+
+    def __init__(self, cloud: TestCloud) -> None:
+        self.owner = cloud.persona("member")
+        self._admin = cloud.persona("admin")
+        self.shared_with = cloud.persona("third_member")
+
+    def ask(self, client: Client, method: str, path: str, body: Any = None, **more: Any) -> Answer:
+        answer = client.request(method, f"/image/v2{path}", body, **more)
+        assert answer.status < 300, answer.text
+        return answer
+
+    def new(self) -> str:
+        """One without data."""
+        body = {"name": "mine", "disk_format": "raw", "container_format": "bare", "tags": ["blue"]}
+        made: str = self.ask(self.owner, "POST", "/images", body)["id"]
+        return made
+
+    def _with_data(self) -> str:
+        image = self.new()
+        self.ask(self.owner, "PUT", f"/images/{image}/file", content=b"\0" * 512, headers=DATA)
+        return image
+
+    @cached_property
+    def image(self) -> str:
+        return self._with_data()
+
+    @cached_property
+    def deactivated(self) -> str:
+        image = self._with_data()
+        self.ask(self._admin, "POST", f"/images/{image}/actions/deactivate")
+        return image
+
+    @cached_property
+    def shared(self) -> str:
+        image = self._with_data()
+        self.ask(self.owner, "POST", f"/images/{image}/members", {"member": self.shared_with.project_id})
+        return image
+
+
+DATA = {"Content-Type": "application/octet-stream"}
+OF_SHARED = {"image_id": lambda t: t.shared}
+PARAMETERS: Mapping[str, str | Made] = {
+    "image_id": lambda t: t.image,
+    "member_id": lambda t: t.shared_with.project_id,
+    "tag": "blue",
+}
+OF_IMAGE = "/images/{image_id}"
+EXAMPLES: Mapping[str, Example | tuple[Example, ...]] = {
+    f"PUT {OF_IMAGE}/file": Example(
+        may=MEMBER,
+        sees=READER,
+        path={"image_id": lambda t: t.new()},
+        content=b"\0" * 512,
+        headers=DATA,
+        real=True,
+        rules=SEEN,
+    ),
+    f"GET {OF_IMAGE}/file": Example(may=MEMBER, sees=READER, rules=SEEN),
+    "POST /images": Example(may=ANY_MEMBER, body={"name": "new", "disk_format": "raw", "container_format": "bare"}),
+    "GET /images": Example(may=ANY_READER),
+    f"GET {OF_IMAGE}": Example(may=READER, sees=READER, rules=SEEN),
+    f"DELETE {OF_IMAGE}": Example(may=MEMBER, sees=READER, path={"image_id": lambda t: t.new()}, real=True, rules=SEEN),
+    f"POST {OF_IMAGE}/actions/deactivate": Example(may=MEMBER, sees=READER, rules=SEEN),
+    f"POST {OF_IMAGE}/actions/reactivate": Example(
+        may=MEMBER, sees=READER, path={"image_id": lambda t: t.deactivated}, rules=SEEN
+    ),
+    f"PATCH {OF_IMAGE}": Example(
+        may=MEMBER,
+        sees=READER,
+        content=b'[{"op": "replace", "path": "/name", "value": "renamed"}]',
+        headers=PATCH_TYPE,
+        rules=SEEN,
+    ),
+    f"POST {OF_IMAGE}/members": Example(may=MEMBER, sees=READER, body={"member": str(uuid.uuid4())}, rules=SEEN),
+    f"GET {OF_IMAGE}/members": Example(may=READER, sees=READER, path=OF_SHARED, rules=SEEN),
+    f"GET {OF_IMAGE}/members/{{member_id}}": Example(may=READER, sees=READER, path=OF_SHARED, rules=SEEN),
+    f"PUT {OF_IMAGE}/members/{{member_id}}": Example(
+        may=ADMIN, sees=READER, path=OF_SHARED, body={"status": "accepted"}, rules=SEEN_MEMBER
+    ),
+    f"DELETE {OF_IMAGE}/members/{{member_id}}": Example(may=MEMBER, sees=READER, path=OF_SHARED, rules=SEEN_MEMBER),
+    "GET /schemas/image": Example(may=ANYONE),
+    "GET /schemas/images": Example(may=ANYONE),
+    "GET /schemas/member": Example(may=ANYONE),
+    "GET /schemas/members": Example(may=ANYONE),
+    "GET /info/import": Example(may=ANYONE),
+    "GET /info/stores": Example(may=ANYONE, answers=404),
+    f"PUT {OF_IMAGE}/tags/{{tag}}": Example(may=MEMBER, sees=READER, path={"tag": "red"}, rules=SEEN),
+    f"DELETE {OF_IMAGE}/tags/{{tag}}": Example(may=MEMBER, sees=READER, rules=SEEN),
+}

@@ -1,0 +1,309 @@
+"""Network: a member's network with all that can be on one, and what only services and administrators touch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from cumulet.testing import Answer, Client, TestCloud
+
+from .example import (
+    ADMIN,
+    ANY_MEMBER,
+    ANY_READER,
+    ANYONE,
+    MANAGER,
+    MEMBER,
+    PROJECT,
+    READER,
+    SERVICE,
+    Example,
+    Made,
+    Personas,
+)
+
+
+class Things:
+    """A member's network, subnet, ports, router, ...; made once."""
+
+    def __init__(self, cloud: TestCloud) -> None:
+        self.admin = cloud.persona("admin")
+        self.owner = cloud.persona("member")
+        self._service = cloud.persona("service")
+
+    def ask(self, client: Client, method: str, path: str, body: Any = None) -> Answer:
+        answer = client.request(method, f"/network/v2.0{path}", body)
+        assert answer.status < 300, answer.text
+        return answer
+
+    def make(self, kind: str, client: Client | None = None, /, **attributes: Any) -> dict[str, Any]:
+        path = f"/{kind.replace('_', '-')}s"
+        made: dict[str, Any] = self.ask(client or self.owner, "POST", path, {kind: attributes})[kind]
+        return made
+
+    @cached_property
+    def public(self) -> str:
+        found: str = self.ask(self.owner, "GET", "/networks?router:external=true")["networks"][0]["id"]
+        return found
+
+    @cached_property
+    def network(self) -> str:
+        identifier: str = self.make("network", name="n")["id"]
+        self.ask(self.owner, "PUT", f"/networks/{identifier}/tags/blue")
+        return identifier
+
+    @cached_property
+    def empty_network(self) -> str:
+        identifier: str = self.make("network", name="empty")["id"]
+        return identifier
+
+    @cached_property
+    def subnet(self) -> str:
+        identifier: str = self.make("subnet", network_id=self.network, ip_version=4, cidr="10.1.0.0/24")["id"]
+        self.ask(self.owner, "PUT", f"/subnets/{identifier}/tags/blue")
+        return identifier
+
+    @cached_property
+    def subnet_without_ports(self) -> str:
+        network = self.make("network", name="portless")["id"]
+        identifier: str = self.make("subnet", network_id=network, ip_version=4, cidr="10.2.0.0/24")["id"]
+        return identifier
+
+    @cached_property
+    def port(self) -> str:
+        """Bound to host1."""
+        identifier: str = self.make(
+            "port",
+            self.admin,
+            network_id=self.network,
+            project_id=self.owner.project_id,
+            **{"binding:host_id": "host1"},
+        )["id"]
+        self.ask(self.owner, "PUT", f"/ports/{identifier}/tags/blue")
+        return identifier
+
+    @cached_property
+    def moving_port(self) -> str:
+        """Bound to a second host, too, but not actively: its server is about to move there."""
+        port: str = self.make(
+            "port",
+            self.admin,
+            network_id=self.network,
+            project_id=self.owner.project_id,
+            **{"binding:host_id": "host1"},
+        )["id"]
+        self.ask(self._service, "POST", f"/ports/{port}/bindings", {"binding": {"host": "host2"}})
+        return port
+
+    @cached_property
+    def router(self) -> str:
+        router: str = self.make("router", external_gateway_info={"network_id": self.public})["id"]
+        self.ask(self.owner, "PUT", f"/routers/{router}/add_router_interface", {"subnet_id": self.subnet})
+        self.ask(self.owner, "PUT", f"/routers/{router}/tags/blue")
+        self.ask(self.owner, "PUT", f"/routers/{router}/add_extraroutes", {"router": {"routes": [ROUTE]}})
+        return router
+
+    @cached_property
+    def other_subnet(self) -> str:
+        network = self.make("network", name="other")["id"]
+        identifier: str = self.make("subnet", network_id=network, ip_version=4, cidr="10.4.0.0/24")["id"]
+        return identifier
+
+    @cached_property
+    def router_without_routes(self) -> str:
+        """It has an interface that nothing needs."""
+        router: str = self.make("router", name="routeless")["id"]
+        self.ask(self.owner, "PUT", f"/routers/{router}/add_router_interface", {"subnet_id": self.other_subnet})
+        return router
+
+    @cached_property
+    def topology(self) -> str:
+        """The project of a user who has had everything made automatically."""
+        self.ask(self.owner, "GET", f"/auto-allocated-topology/{self.owner.project_id}")
+        return str(self.owner.project_id)
+
+    @cached_property
+    def project_with_quotas(self) -> str:
+        self.ask(self.admin, "PUT", f"/quotas/{self.owner.project_id}", {"quota": {"port": 100}})
+        return str(self.owner.project_id)
+
+    @cached_property
+    def router_without_interfaces(self) -> str:
+        identifier: str = self.make("router", name="empty")["id"]
+        return identifier
+
+    @cached_property
+    def floating_ip(self) -> str:
+        identifier: str = self.make("floatingip", floating_network_id=self.public)["id"]
+        self.ask(self.owner, "PUT", f"/floatingips/{identifier}/tags/blue")
+        return identifier
+
+    @cached_property
+    def subnet_pool(self) -> str:
+        identifier: str = self.make("subnetpool", name="pool", prefixes=["10.8.0.0/16"])["id"]
+        self.ask(self.owner, "PUT", f"/subnetpools/{identifier}/tags/blue")
+        return identifier
+
+    @cached_property
+    def _group(self) -> dict[str, Any]:
+        return self.make("security_group", name="web")
+
+    @cached_property
+    def group(self) -> str:
+        identifier: str = self._group["id"]
+        self.ask(self.owner, "PUT", f"/security-groups/{identifier}/tags/blue")
+        return identifier
+
+    @cached_property
+    def group_rule(self) -> str:
+        identifier: str = self._group["security_group_rules"][0]["id"]
+        return identifier
+
+
+ROUTE = {"destination": "10.9.0.0/24", "nexthop": "10.1.0.77"}
+PARAMETERS: Mapping[str, str | Made] = {
+    "network_id": lambda t: t.network,
+    "subnet_id": lambda t: t.subnet,
+    "port_id": lambda t: t.port,
+    "router_id": lambda t: t.router,
+    "floatingip_id": lambda t: t.floating_ip,
+    "subnetpool_id": lambda t: t.subnet_pool,
+    "security_group_id": lambda t: t.group,
+    "security_group_rule_id": lambda t: t.group_rule,
+    "agent_id": "00000000-0000-4000-8000-000000000000",
+    "project_id": lambda t: t.owner.project_id,
+    "host": "host1",
+    "alias": "router",
+    "tag": "blue",
+}
+
+
+def crud(
+    path: str, kind: str, new: dict[str, Any], *, sees: Personas = READER, changes: Personas = MEMBER, **deleted: Any
+) -> dict[str, Example]:
+    """The five operations on a kind of thing. `deleted`: the path of one that nothing hangs on."""
+    one, seen = f"{path}/{{{kind}_id}}", (f"get_{kind}",)
+    return {
+        f"GET {path}": Example(may=ANYONE),
+        f"POST {path}": Example(may=ANY_MEMBER, body={kind: new}),
+        f"GET {one}": Example(may=sees, sees=sees, rules=seen),
+        f"PUT {one}": Example(may=changes, sees=sees, body={kind: {"description": "large"}}, rules=seen),
+        f"DELETE {one}": Example(may=changes, sees=sees, path=deleted, rules=seen),
+    }
+
+
+def tags(path: str, kind: str, sees: Personas = READER) -> dict[str, Example]:
+    """The seven operations on the tags of a kind of thing."""
+    one, seen = f"{path}/{{{kind}_id}}/tags", (f"get_{kind}",)
+    change: dict[str, Any] = {"may": MEMBER, "sees": sees, "rules": seen}
+    return {
+        f"GET {one}": Example(may=READER, sees=sees, rules=seen),
+        f"PUT {one}": Example(**change, body={"tags": ["red"]}),
+        f"POST {one}": Example(**change, body={"tags": ["red"]}),
+        f"DELETE {one}": Example(**change),
+        f"GET {one}/{{tag}}": Example(may=READER, sees=sees, rules=seen),
+        f"PUT {one}/{{tag}}": Example(**change, path={"tag": "red"}),
+        f"DELETE {one}/{{tag}}": Example(**change),
+    }
+
+
+WITH_SERVICES = READER | SERVICE
+BINDING = "/ports/{port_id}/bindings"
+OF_SECOND: Mapping[str, str | Made] = {"port_id": lambda t: t.moving_port, "host": "host2"}
+ONLY_SERVICES = frozenset({"service"})
+SEEN = ("get_port", "get_port_binding")
+EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
+    "GET /agents": Example(may=ANYONE),
+    "GET /agents/{agent_id}": Example(may=ANYONE, answers=404),
+    **crud("/networks", "network", {"name": "new"}, sees=WITH_SERVICES, network_id=lambda t: t.empty_network),
+    **crud("/subnets", "subnet", {}, sees=WITH_SERVICES, subnet_id=lambda t: t.subnet_without_ports),
+    "POST /subnets": Example(
+        may=MEMBER,
+        sees=WITH_SERVICES,
+        rules=("get_network",),
+        body={"subnet": {"network_id": lambda t: t.network, "ip_version": 4, "cidr": "10.3.0.0/24"}},
+    ),
+    **crud("/ports", "port", {}, sees=WITH_SERVICES, changes=MEMBER | SERVICE),
+    "POST /ports": Example(
+        may=MEMBER | SERVICE,
+        sees=WITH_SERVICES,
+        rules=("get_network",),
+        body={"port": {"network_id": lambda t: t.network}},
+    ),
+    **crud("/routers", "router", {"name": "new"}, router_id=lambda t: t.router_without_interfaces),
+    **crud("/floatingips", "floatingip", {"floating_network_id": lambda t: t.public}),
+    **crud("/subnetpools", "subnetpool", {"name": "new", "prefixes": ["10.7.0.0/16"]}),
+    **crud("/security-groups", "security_group", {"name": "new"}),
+    "GET /security-group-rules": Example(may=ANYONE),
+    "POST /security-group-rules": Example(
+        may=MEMBER,
+        sees=READER,
+        rules=("get_security_group",),
+        body={"security_group_rule": {"security_group_id": lambda t: t.group, "direction": "ingress"}},
+    ),
+    "GET /security-group-rules/{security_group_rule_id}": Example(
+        may=READER, sees=READER, rules=("get_security_group_rule",)
+    ),
+    "DELETE /security-group-rules/{security_group_rule_id}": Example(
+        may=MEMBER, sees=READER, rules=("get_security_group_rule",)
+    ),
+    # -- bindings
+    f"GET {BINDING}": Example(may=WITH_SERVICES, sees=WITH_SERVICES, rules=SEEN),
+    f"POST {BINDING}": Example(may=ONLY_SERVICES, sees=WITH_SERVICES, body={"binding": {"host": "host2"}}, rules=SEEN),
+    f"GET {BINDING}/{{host}}": Example(may=SERVICE, sees=SERVICE, rules=SEEN, hidden="host"),
+    f"PUT {BINDING}/{{host}}": Example(
+        may=ONLY_SERVICES, sees=SERVICE, body={"binding": {"vnic_type": "direct"}}, rules=SEEN, hidden="host"
+    ),
+    f"DELETE {BINDING}/{{host}}": Example(may=ONLY_SERVICES, sees=SERVICE, rules=SEEN, hidden="host"),
+    f"PUT {BINDING}/{{host}}/activate": Example(
+        may=ONLY_SERVICES, sees=SERVICE, path=OF_SECOND, rules=SEEN, hidden="host"
+    ),
+    # -- routers
+    "PUT /routers/{router_id}/add_router_interface": Example(
+        may=MEMBER,
+        sees=READER,
+        body={"subnet_id": lambda t: t.subnet_without_ports},
+        rules=("get_router", "get_subnet"),
+    ),
+    "PUT /routers/{router_id}/remove_router_interface": Example(
+        may=MEMBER,
+        sees=READER,
+        path={"router_id": lambda t: t.router_without_routes},
+        body={"subnet_id": lambda t: t.other_subnet},
+        rules=("get_router",),
+    ),
+    "PUT /routers/{router_id}/add_extraroutes": Example(
+        may=MEMBER,
+        sees=READER,
+        rules=("get_router",),
+        body={"router": {"routes": [{"destination": "10.11.0.0/24", "nexthop": "10.1.0.78"}]}},
+    ),
+    "PUT /routers/{router_id}/remove_extraroutes": Example(
+        may=MEMBER, sees=READER, rules=("get_router",), body={"router": {"routes": [ROUTE]}}
+    ),
+    # -- quotas and what there is
+    "GET /quotas": Example(may=MANAGER),
+    "GET /quotas/project": Example(may=ANYONE),
+    "GET /quotas/tenant": Example(may=ANYONE),
+    "GET /quotas/{project_id}": Example(may=PROJECT, rules=("get_quota",)),
+    "GET /quotas/{project_id}/default": Example(may=PROJECT, rules=("get_quota",)),
+    "GET /quotas/{project_id}/details": Example(may=PROJECT, rules=("get_quota",)),
+    "PUT /quotas/{project_id}": Example(may=ADMIN, body={"quota": {"port": 300}}),
+    "DELETE /quotas/{project_id}": Example(may=ADMIN, path={"project_id": lambda t: t.project_with_quotas}),
+    "GET /auto-allocated-topology/{project_id}": Example(may=READER),
+    "DELETE /auto-allocated-topology/{project_id}": Example(may=MEMBER, path={"project_id": lambda t: t.topology}),
+    "GET /network-ip-availabilities": Example(may=ANYONE),
+    "GET /network-ip-availabilities/{network_id}": Example(may=SERVICE, sees=SERVICE, rules=("get_network",)),
+    "GET /availability_zones": Example(may=ANY_READER),
+    "GET /service-providers": Example(may=ANY_READER),
+    "GET /extensions": Example(may=ANYONE),
+    "GET /extensions/{alias}": Example(may=ANYONE),
+    **tags("/networks", "network", WITH_SERVICES),
+    **tags("/subnets", "subnet", WITH_SERVICES),
+    **tags("/subnetpools", "subnetpool"),
+    **tags("/ports", "port", WITH_SERVICES),
+    **tags("/routers", "router"),
+    **tags("/floatingips", "floatingip"),
+    **tags("/security-groups", "security_group"),
+}

@@ -1,0 +1,102 @@
+"""Requests that change nothing, and rules that let everybody through.
+
+A rehearsed request runs as ever, except that what its handler wrote is taken back: the targets serve for the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import msgspec
+
+from cumulet.db.engine import Database, Tx
+from cumulet.testing import TestCloud
+from cumulet.web.context import Cloud
+from cumulet.web.operation import Caller
+from cumulet.web.policy import Policy
+
+T = TypeVar("T")
+
+
+class _Rehearsed(Exception):
+    """Takes a transaction back, and what its function answered along."""
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+class _Rehearsal:
+    """The database as handlers see it, without what they wrote: nothing of it is kept, nobody is told."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._database, name)
+
+    async def write_async(self, fn: Callable[[Tx], T]) -> T:
+        def rehearse(tx: Tx) -> None:
+            raise _Rehearsed(fn(tx))
+
+        try:
+            await self._database.write_async(rehearse)
+        except _Rehearsed as rehearsed:
+            answer: T = rehearsed.answer
+            return answer
+        raise AssertionError("unreachable")
+
+
+@contextlib.contextmanager
+def rehearsed(cloud: TestCloud) -> Iterator[None]:
+    """Within the block no request changes anything."""
+    with _replaced(cloud.embedded.context, "db", _Rehearsal(cloud.embedded.db)):
+        yield
+
+
+@contextlib.contextmanager
+def opened(cloud: TestCloud, rules: frozenset[str], project_id: str | None) -> Iterator[None]:
+    """Within the block these rules are "@" (what `@` in an operator's policy file makes of them, whatever the scope of
+    the token), and with `project_id` every token is taken for one of that project."""
+    policy = cloud.embedded.context.policy
+    names: dict[str, Any] = dict.fromkeys(rules, _let_through)
+    checks = {**policy._checks, **names}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_replaced(cloud.embedded.context, "policy", Policy(checks, policy.overridden)))
+        if project_id is not None:
+            taken_for = _TakenFor(cloud.embedded.context.identity, project_id)
+            stack.enter_context(_replaced(cloud.embedded.context, "identity", taken_for))
+        yield
+
+
+def _let_through(_caller: Caller, _facts: Any) -> bool:
+    return True
+
+
+class _TakenFor:
+    """Identity, but that each token is one of a project."""
+
+    def __init__(self, identity: Any, project_id: str) -> None:
+        self._identity = identity
+        self._project_id = project_id
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._identity, name)
+
+    async def authenticate(self, *arguments: Any, **named: Any) -> Caller | None:
+        found = self._identity.authenticate(*arguments, **named)
+        caller: Caller | None = await found if hasattr(found, "__await__") else found
+        return None if caller is None else msgspec.structs.replace(caller, project_id=self._project_id)
+
+
+@contextlib.contextmanager
+def _replaced(context: Cloud, name: str, value: Any) -> Iterator[None]:
+    """The record is frozen for the program; every request reads it anew."""
+    before = getattr(context, name)
+    msgspec.structs.force_setattr(context, name, value)
+    try:
+        yield
+    finally:
+        msgspec.structs.force_setattr(context, name, before)
