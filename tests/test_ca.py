@@ -12,7 +12,8 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cumulet import ca
-from cumulet.ca import CertificateAuthority, UnsafeKey
+from cumulet.ca import CertificateAuthority
+from cumulet.owned import Exposed
 
 
 def certificate(path: Path) -> x509.Certificate:
@@ -30,7 +31,7 @@ def test_an_authority_is_made_once_and_found_again(tmp_path: Path) -> None:
 def test_a_key_that_others_could_read_is_not_used(tmp_path: Path, key: str) -> None:
     CertificateAuthority.load_or_create(tmp_path).issue_host("host1")
     (tmp_path / key).chmod(0o640)
-    with pytest.raises(UnsafeKey, match=key):
+    with pytest.raises(Exposed, match=key):
         CertificateAuthority.load_or_create(tmp_path).issue_host("host1")
 
 

@@ -7,7 +7,6 @@ import fcntl
 import ipaddress
 import os
 import re
-import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,15 +17,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from cumulet.owned import Exposed, refuse_exposed, refuse_foreign_path
+
 _CA_DAYS = 3650
 _LEAF_DAYS = 397
 _RENEW_DAYS = 30
 _CLOCK_ERROR = datetime.timedelta(hours=1)
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
-
-
-class UnsafeKey(Exception):
-    """A private key that others could have read: not used, the message names the file and the remedy."""
 
 
 class Issued(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +44,8 @@ class CertificateAuthority:
 
     @classmethod
     def load_or_create(cls, folder: Path) -> CertificateAuthority:
-        """Raises `UnsafeKey` where the key is readable by anyone but its owner."""
+        """Raises `Exposed` where others could read the key, or put another one in its place."""
+        refuse_foreign_path(folder)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with open(folder / "lock", "a") as lock:  # Two processes must not make two authorities.
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -95,7 +93,7 @@ class CertificateAuthority:
         _write(folder / "ca-cert.pem", _pem(self._certificate), 0o644)
         certificate_file, key_file = folder / f"{role}-cert.pem", folder / f"{role}-key.pem"
         if certificate_file.exists() and key_file.exists():
-            _refuse_readable(key_file)
+            refuse_exposed(key_file)
             present = x509.load_pem_x509_certificate(certificate_file.read_bytes())
             if self._still_good(present, alternatives):
                 return
@@ -201,14 +199,9 @@ def _write(path: Path, content: bytes, mode: int) -> None:
     os.replace(new, path)
 
 
-def _refuse_readable(path: Path) -> None:
-    if stat.S_IMODE(path.stat().st_mode) & 0o077:
-        raise UnsafeKey(f"{path} is readable by others: anyone may have copied it; remove it, or chmod 600 if none did")
-
-
 def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    _refuse_readable(path)
+    refuse_exposed(path)
     key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise UnsafeKey(f"{path} is not an elliptic curve key")
+        raise Exposed(f"{path} is not an elliptic curve key")
     return key

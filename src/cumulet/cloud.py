@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import msgspec
 import sqlalchemy as sa
@@ -41,6 +42,7 @@ from cumulet.web.audit import Audit
 from cumulet.web.context import Cloud
 from cumulet.web.operation import Service
 from cumulet.web.policy import Policy
+from cumulet.web.scraper import scraper_token
 from cumulet.web.server import Server, serve
 
 if TYPE_CHECKING:
@@ -138,7 +140,12 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
             settings=settings, db=db, clock=clock, state_dir=settings.state_dir, wake=runner, hosts=hosts,
             identity=identity_service, policy=Policy.load(settings.policy_file),
         )  # fmt: skip
-        app = App(context, services, audit=Audit(settings.state_dir / "audit.jsonl"))
+        app = App(
+            context,
+            services,
+            audit=Audit(settings.state_dir / "audit.jsonl"),
+            scraper_token=scraper_token(settings.state_dir / "metrics-token", clock),
+        )
         stack.push_async_callback(watch.stop)
         await watch.start()
         stack.push_async_callback(runner.stop)
@@ -153,7 +160,7 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         stack.push_async_callback(confirmation.stop)
         confirmation.start()
         await asyncio.to_thread(_seed_once, settings, db, clock)
-        certificate = authority.issue_server(names=("localhost",), ips=_addresses(settings.listen_address))
+        certificate = authority.issue_server(*_vouched_for(settings))
         server = await serve(
             app,
             address=settings.listen_address,
@@ -217,10 +224,15 @@ def _own_folder(settings: Settings) -> None:
         file.touch(mode=0o600)
 
 
-def _addresses(listen: str) -> tuple[str, ...]:
-    """What the API's certificate vouches for: where we listen, and this machine to itself."""
-    own = ("127.0.0.1", "::1")
-    return own if listen in (*own, *ANY_ADDRESS) else (listen, *own)
+def _vouched_for(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names and addresses of the API's certificate: where we listen, this machine to itself, and the public name."""
+    names, ips = ["localhost"], ["127.0.0.1", "::1"]
+    if settings.listen_address not in (*ips, *ANY_ADDRESS):
+        ips.insert(0, settings.listen_address)
+    if settings.public_url is not None and (public := urlsplit(settings.public_url).hostname):
+        is_address = ":" in public or public.replace(".", "").isdecimal()
+        (ips if is_address else names).append(public)
+    return tuple(dict.fromkeys(names)), tuple(dict.fromkeys(ips))
 
 
 async def _connect_hosts(

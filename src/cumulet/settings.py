@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+
+PUBLIC_URL = r"\Ahttps://([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?\Z"
 
 
 class HostNetwork(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +26,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str
     listen_address: str = "127.0.0.1"
     listen_port: int = 8774
+    public_url: Annotated[str, msgspec.Meta(pattern=PUBLIC_URL)] | None = None
+    """``https://NAME[:PORT]`` by which clients reach this cloud: the beginning of every link, whatever a client's Host
+    header says. Without it links begin with the address a request came to."""
     driver: Literal["simulated", "qemu"] = "simulated"
     host_names: tuple[str, ...] = ("host1", "host2")
     host_networks: Mapping[str, HostNetwork] = {}

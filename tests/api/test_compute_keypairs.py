@@ -109,3 +109,22 @@ def test_a_key_is_made_while_no_transaction_waits_for_it_and_only_if_it_will_be_
     more = {"keypair": {"name": "more"}}
     assert member.compute("POST", "/os-keypairs", more, version="2.91").status == 403
     assert threads == ["made-keys"]
+
+
+@pytest.mark.parametrize(
+    "second", ["\n{key}", "\r\n{key}", "\r{key}", "\n\n{key}\n", "\ncommand=x", "\x0b{key}", "\u2028x"]
+)
+def test_a_public_key_is_one_line(member: Client, public_key: str, second: str) -> None:
+    text = public_key + second.format(key=public_key)
+    answer = member.compute("POST", "/os-keypairs", {"keypair": {"name": "two", "public_key": text}})
+    assert answer.status == 400
+    one = member.compute("POST", "/os-keypairs", {"keypair": {"name": "one", "public_key": public_key + "\n"}})
+    assert one.status == 201  # as files end
+
+
+def test_a_certificate_is_one(member: Client) -> None:
+    wanted = {"keypair": {"name": "winrm", "type": "x509"}}
+    certificate = member.compute("POST", "/os-keypairs", wanted, version="2.91")["keypair"]["public_key"]
+    for more in (certificate, "ssh-ed25519 AAAA x"):
+        two = {"keypair": {"name": "two", "type": "x509", "public_key": f"{certificate}\n{more}"}}
+        assert member.compute("POST", "/os-keypairs", two).status == 400

@@ -282,3 +282,23 @@ def test_a_servers_port_is_computes_until_the_server_lets_go(cloud: TestCloud) -
     free = call(admin, "GET", path)["port"]
     assert (free["device_id"], free["device_owner"], free["binding:host_id"]) == ("", "", "")
     assert call(member, "DELETE", path).status == 204
+
+
+def test_a_port_names_no_device_of_another_project(cloud: TestCloud) -> None:
+    member, other, admin = (cloud.persona(name) for name in ("member", "other_member", "admin"))
+    flavor = member.compute("GET", "/flavors")["flavors"][0]["id"]
+    image = member.request("GET", "/image/v2/images")["images"][0]["id"]
+    wanted = {"name": "theirs", "flavorRef": flavor, "imageRef": image, "networks": "none"}
+    server = member.compute("POST", "/servers", {"server": wanted})["server"]["id"]
+    router = make(member, "router", name="theirs")["id"]
+    network, _ = network_with_subnet(other, "10.77.0.0/24")
+    mine = make(other, "port", network_id=network, device_id="anything at all")["id"]
+    for device in (server, server.upper(), f" {server}", router):
+        body = {"port": {"network_id": network, "device_id": device}}
+        assert call(other, "POST", "/ports", body).status == 409
+        assert call(other, "POST", "/ports", {"ports": [body["port"]]}).status == 409
+        assert call(other, "PUT", f"/ports/{mine}", {"port": {"device_id": device}}).status == 409
+    assert call(other, "GET", f"/ports/{mine}", None)["port"]["device_id"] == "anything at all"
+    assert call(admin, "PUT", f"/ports/{mine}", {"port": {"device_id": server}}).status == 200
+    own, _ = network_with_subnet(member, "10.78.0.0/24")
+    make(member, "port", network_id=own, device_id=server)

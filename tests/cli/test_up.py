@@ -107,16 +107,74 @@ def test_a_taken_port_is_a_clear_error(tmp_path: Path) -> None:
     assert "Traceback" not in refused.err
 
 
-def test_a_database_that_does_not_answer_is_a_clear_error_without_its_password(tmp_path: Path) -> None:
+def test_a_database_that_does_not_answer_is_a_clear_error_without_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
-    url = f"postgresql://cumulet:kept-secret@127.0.0.1:{port}/cumulet"
-    refused = cumulet("up", "--state", str(tmp_path / "s"), "--listen", "127.0.0.1:0", "--driver", "simulated",
-                      "--database", url)  # fmt: skip
+    monkeypatch.setenv("CUMULET_DATABASE", f"postgresql://cumulet:kept-secret@127.0.0.1:{port}/cumulet")
+    refused = cumulet("up", "--state", str(tmp_path / "s"), "--listen", "127.0.0.1:0", "--driver", "simulated")
     assert refused.status == 1
     assert "database" in refused.err
     assert "Traceback" not in refused.err
     assert "kept-secret" not in refused.err
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://cumulet:kept-secret@db/cumulet",
+        "postgresql://cumulet@db/cumulet?password=kept-secret",
+        "postgresql+psycopg://:kept-secret@db/cumulet",
+    ],
+)
+def test_a_password_on_the_command_line_is_refused(tmp_path: Path, url: str) -> None:
+    refused = cumulet("up", "--state", str(tmp_path / "s"), "--database", url)
+    assert refused.status == 2
+    assert "CUMULET_DATABASE" in refused.err
+    assert "kept-secret" not in refused.err
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to somebody else")
+def test_a_state_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "theirs" / "state").mkdir(parents=True)
+    os.chown(tmp_path / "theirs", 12345, 12345)
+    refused = cumulet("up", "--state", str(tmp_path / "theirs" / "state"), "--driver", "simulated")
+    assert refused.status == 1
+    assert "theirs belongs to user 12345" in refused.err
+    assert "Traceback" not in refused.err
+    assert list((tmp_path / "theirs" / "state").iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["http://cloud.example", "https://", "https://a b", "https://x/path", "cloud.example"])
+def test_a_public_url_that_is_none_is_refused(tmp_path: Path, url: str) -> None:
+    refused = cumulet("up", "--state", str(tmp_path / "s"), "--set", f"public_url={url}")
+    assert refused.status == 2
+    assert "public_url" in refused.err
+
+
+def test_scrapers_have_a_credential_of_their_own_and_the_audit_trail_can_be_checked(start_up: StartUp) -> None:
+    with start_up("--bare", "--set", "public_url=https://cloud.example:8443") as cloud:
+        admin = logged_in(cloud)
+        admin.must("POST", "/identity/v3/projects", {"project": {"name": "one-more"}})
+        shown = (cloud.state / "metrics-token").read_text()
+        assert stat.S_IMODE((cloud.state / "metrics-token").stat().st_mode) == 0o600
+        answer = admin.http.get("/metrics", headers={"Authorization": f"Bearer {shown}"})
+        assert answer.status_code == 200
+        assert admin.http.get("/metrics").status_code == 401
+        assert "https://cloud.example:8443/" in admin.http.get("/compute").text
+        assert cloud.stop() == 0
+        checked = cumulet("audit", "verify", "--state", str(cloud.state))
+        assert checked.status == 0, checked.err
+        assert checked.out.startswith("whole: ")
+        head = checked.out.split()[-1]
+        assert cumulet("audit", "verify", "--state", str(cloud.state), "--head", head).status == 0
+        log = cloud.state / "audit.jsonl"
+        log.write_text("".join(log.read_text().splitlines(keepends=True)[:-1]))
+        checked = cumulet("audit", "verify", "--state", str(cloud.state))
+        assert checked.status == 1
+        assert "it ends with line" in checked.err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

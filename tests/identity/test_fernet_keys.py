@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from cumulet.identity.fernet_keys import KEYS_KEPT, ROTATE_AFTER_SECONDS, FernetKeys, KeysExposedError
+from cumulet.identity.fernet_keys import KEYS_KEPT, ROTATE_AFTER_SECONDS, FernetKeys
+from cumulet.owned import Exposed
 from tests.api.identity.place import HandClock
 
 
 def numbers(folder: Path) -> list[int]:
-    return sorted(int(path.name) for path in folder.iterdir())
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
 def test_keys_are_made_at_first_for_the_owner_only_and_found_again(tmp_path: Path) -> None:
@@ -32,7 +33,7 @@ def test_keys_that_others_can_reach_stop_the_start(tmp_path: Path, name: str, mo
     FernetKeys(tmp_path / "keys", HandClock())
     path = tmp_path / "keys" / name
     path.chmod(mode | (0o100 if name == "." else 0))
-    with pytest.raises(KeysExposedError, match="chmod go="):
+    with pytest.raises(Exposed, match="chmod go="):
         FernetKeys(tmp_path / "keys", HandClock())
 
 
@@ -41,7 +42,7 @@ def test_a_key_that_is_a_link_stops_the_start(tmp_path: Path) -> None:
     key = tmp_path / "keys" / "1"
     key.rename(tmp_path / "elsewhere")
     key.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(KeysExposedError):
+    with pytest.raises(Exposed):
         FernetKeys(tmp_path / "keys", HandClock())
 
 
@@ -76,6 +77,27 @@ def test_an_old_key_is_rotated_at_the_start(tmp_path: Path) -> None:
     for _ in range(5):  # once, however often it starts
         assert FernetKeys(tmp_path, clock).open(sealed) == b"x"
         assert numbers(tmp_path) == [0, 1, 2]
+
+
+def test_keys_are_rotated_while_it_runs_and_tokens_outlive_that(tmp_path: Path) -> None:
+    clock = HandClock()
+    keys, other = FernetKeys(tmp_path, clock), FernetKeys(tmp_path, clock)
+    sealed = keys.seal(b"x")
+    clock.advance(ROTATE_AFTER_SECONDS + 1)
+    waiting = (tmp_path / "0").read_bytes()
+    fresh = keys.seal(b"y")
+    assert numbers(tmp_path) == [0, 1, 2]
+    assert (tmp_path / "2").read_bytes() == waiting
+    assert keys.open(sealed) == b"x"
+    assert other.open(fresh) == b"y"
+    other.seal(b"z")  # of two processes, one rotates
+    keys.seal(b"z")
+    assert numbers(tmp_path) == [0, 1, 2]
+    for week in range(3, 6):
+        clock.advance(ROTATE_AFTER_SECONDS + 1)
+        assert other.open(keys.seal(b"z")) == b"z"
+        assert numbers(tmp_path) == [0, week - 1, week]
+    assert other.open(sealed) is None
 
 
 @pytest.mark.parametrize("token", ["", "x", "gAAAAA", "\ud800", "ä" * 300, "\0"])

@@ -56,20 +56,20 @@ def test_two_processes_agree_on_every_token(database_url: str, tmp_path: Path) -
     demo = admin.id_of("users", "demo")
     try:
         for act in ("revoke", "password", "disable"):
-            session = one.login("demo", passwords["demo"] if act != "disable" else "new", project("demo"))
+            session = one.login("demo", passwords["demo"] if act != "disable" else "another-one", project("demo"))
             elsewhere = Session(other, session.token, session.body)
             assert elsewhere.still_counts()
             assert elsewhere.still_counts()
             if act == "revoke":
                 session.delete("/auth/tokens", {"X-Subject-Token": str(session.token)})
             elif act == "password":
-                admin.patch(f"/users/{demo}", {"user": {"password": "new"}})
+                admin.patch(f"/users/{demo}", {"user": {"password": "another-one"}})
             else:
                 admin.patch(f"/users/{demo}", {"user": {"enabled": False}})
             assert not elsewhere.still_counts()
             assert not session.still_counts()
         assert admin.patch(f"/users/{demo}", {"user": {"enabled": True}}).status_code == 200
-        assert other.login("demo", "new", UNSCOPED).still_counts()
+        assert other.login("demo", "another-one", UNSCOPED).still_counts()
         page = admin.get(f"/users?limit=1&marker={admin.id_of('users', 'admin')}").json()
         assert [user["name"] for user in page["users"]] == ["demo"]
     finally:

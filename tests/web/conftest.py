@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         address: str = "192.0.2.7",
         pieces: list[bytes] | None = None,
+        repeated: Sequence[tuple[str, str]] = (),
     ) -> Answer:
         token = self.token if token == "" else token
         sent: dict[str, str] = {"host": "cloud.example:8774", **self.extra}
@@ -112,7 +113,9 @@ class Client:
         if data and pieces is None:
             sent |= {"content-type": "application/json", "content-length": str(len(data))}
         sent |= {name.lower(): value for name, value in (headers or {}).items()}
-        return await call(self.app, method, path, pieces or [data], sent, address)
+        for name, _ in repeated:
+            sent.pop(name, None)
+        return await call(self.app, method, path, pieces or [data], [*sent.items(), *repeated], address)
 
 
 async def call(
@@ -120,7 +123,7 @@ async def call(
     method: str,
     path: str,
     pieces: list[bytes],
-    headers: Mapping[str, str],
+    headers: Sequence[tuple[str, str]],
     address: str,
 ) -> Answer:
     out: list[MutableMapping[str, Any]] = []
@@ -139,7 +142,7 @@ async def call(
         "path": bare,
         "raw_path": bare.encode(),
         "query_string": query.encode(),
-        "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()],
+        "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers],
         "scheme": "https",
         "client": (address, 50000),
         "server": ("127.0.0.1", 8774),

@@ -6,11 +6,14 @@ import asyncio
 import logging
 from typing import Any
 
+import msgspec
 import pytest
 
+from cumulet.web.app import App
 from cumulet.web.context import Cloud
 from cumulet.web.operation import Microversion
 from tests.web.conftest import Answer, Client
+from tests.web.widgets import SERVICES
 
 W = "/compute/v2.1/widgets"
 ACTION = f"{W}/w1/action"
@@ -47,7 +50,7 @@ def test_without_a_live_token_everything_is_401(client: Client, token: str | Non
     answer = send(client, "GET", path)
     assert answer.status == 401
     assert answer.json["error"]["title"] == "Unauthorized"
-    assert answer.header("www-authenticate") == 'Keystone uri="https://cloud.example:8774/identity"'
+    assert answer.header("www-authenticate") == 'Keystone uri="https://127.0.0.1:8774/identity"'
 
 
 def test_identity_headers_of_a_client_mean_nothing(client: Client) -> None:
@@ -228,7 +231,7 @@ def test_an_unexpected_error_tells_nothing_and_is_logged_with_the_id(
 def test_a_reply_carries_its_headers(client: Client) -> None:
     answer = send(client, "POST", W, {"widget": {"name": "x"}})
     assert (answer.status, answer.json) == (202, {"widget": {"name": "x"}})
-    assert answer.header("location") == "https://cloud.example:8774/compute/v2.1/widgets/w1"
+    assert answer.header("location") == "https://127.0.0.1:8774/compute/v2.1/widgets/w1"
 
 
 def test_no_content_has_no_body(client: Client) -> None:
@@ -349,13 +352,68 @@ def test_health_is_the_databases(client: Client, cloud: Cloud) -> None:
     assert send(client, "GET", "/healthz", token=None).json == {"status": "ok"}
 
 
-def test_metrics_are_for_loopback_and_administrators(client: Client) -> None:
+def test_metrics_are_for_administrators_and_a_credential_of_their_own_wherever_they_come_from(cloud: Cloud) -> None:
+    client = Client(App(cloud, SERVICES, scraper_token="scraper"))
     send(client, "GET", f"{W}/w1")
-    assert send(client, "GET", "/metrics", token=None).status == 401
-    assert send(client, "GET", "/metrics", token="member").status == 403
-    for answer in (
-        send(client, "GET", "/metrics", token="admin"),
-        send(client, "GET", "/metrics", token=None, address="127.0.0.1"),
-    ):
-        assert answer.status == 200
-        assert b'cumulet_http_requests_total{method="GET",service="compute",status="200"} 1.0' in answer.body
+    for address in ("127.0.0.1", "::1", "192.0.2.7"):
+
+        def metrics(token: str | None = None, shown: str = "", address: str = address) -> Answer:
+            headers = {"authorization": shown} if shown else {}
+            return send(client, "GET", "/metrics", token=token, headers=headers, address=address)
+
+        assert metrics().status == 401
+        assert metrics("member").status == 403
+        for wrong in ("Bearer", "Bearer ", "Bearer scraper2", "Basic scraper", "scraper"):
+            assert metrics(shown=wrong).status == 401
+        for answer in (metrics("admin"), metrics(shown="Bearer scraper")):
+            assert answer.status == 200
+            assert b'cumulet_http_requests_total{method="GET",service="compute",status="200"} 1.0' in answer.body
+    assert send(client, "GET", f"{W}/w1", token=None, headers={"authorization": "Bearer scraper"}).status == 401
+
+
+def test_without_a_credential_for_it_none_opens_metrics(client: Client) -> None:
+    for shown in ("Bearer", "Bearer None", "Bearer "):
+        assert send(client, "GET", "/metrics", token=None, headers={"authorization": shown}).status == 401
+
+
+@pytest.mark.parametrize(
+    "name", ["x-auth-token", "x-subject-token", "host", "authorization", "content-type", "content-length"]
+)
+@pytest.mark.parametrize("path", [f"{W}/w1", "/", "/metrics", "/nowhere"])
+def test_a_header_that_says_who_asks_or_how_to_read_is_given_once(client: Client, name: str, path: str) -> None:
+    for first, second in (("admin", "member"), ("member", "member"), ("", "member")):
+        twice = asyncio.run(client.send("GET", path, repeated=[(name, first), (name, second)]))
+        assert twice.status == 400
+        assert f"The header {name} may be given only once" in twice.body.decode()
+
+
+@pytest.mark.parametrize(
+    ("host", "reached"),
+    [
+        ("localhost:8774", "localhost:8774"),
+        ("127.0.0.1:1234", "127.0.0.1:1234"),
+        ("[::1]:8774", "[::1]:8774"),
+        ("evil.example", "127.0.0.1:8774"),
+        ("evil.example:8774", "127.0.0.1:8774"),
+        ("localhost.evil.example", "127.0.0.1:8774"),
+        ("127.0.0.1@evil.example", "127.0.0.1:8774"),
+        ("192.0.2.1", "127.0.0.1:8774"),
+        ("", "127.0.0.1:8774"),
+    ],
+)
+def test_links_begin_with_an_address_of_ours_whatever_the_host_header_says(
+    client: Client, host: str, reached: str
+) -> None:
+    text = send(client, "GET", "/compute", token=None, headers={"host": host}).body.decode()
+    assert f"https://{reached}/compute" in text
+    assert "evil" not in text
+
+
+def test_a_public_url_that_is_set_is_where_all_links_lead(cloud: Cloud) -> None:
+    named = msgspec.structs.replace(cloud.settings, public_url="https://cloud.example")
+    client = Client(App(msgspec.structs.replace(cloud, settings=named), SERVICES))
+    for host in ("localhost:8774", "evil.example"):
+        text = send(client, "GET", "/compute", token=None, headers={"host": host}).body.decode()
+        assert "https://cloud.example/compute" in text
+        assert "evil" not in text
+        assert "localhost" not in text

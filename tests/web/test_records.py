@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from cumulet.owned import Exposed
 from cumulet.web.app import App
-from cumulet.web.audit import Audit, first_broken_line
+from cumulet.web.audit import Audit, Broken, Head, verify
 from cumulet.web.context import Cloud
 from cumulet.web.log import JsonFormatter, log_as_json, redact
 from cumulet.web.metrics import RequestMetrics
@@ -52,16 +53,90 @@ def test_changes_and_refusals_are_kept_and_reads_are_not(cloud: Cloud, tmp_path:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def broken(path: Path, noted: Head | None = None) -> str:
+    with pytest.raises(Broken) as found:
+        verify(path, noted)
+    return str(found.value)
+
+
 def test_the_chain_goes_on_after_a_restart_and_breaks_where_it_is_touched(cloud: Cloud, tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     make_requests(cloud, path)
+    early = verify(path)
+    assert early.number == 4
     make_requests(cloud, path)
-    assert first_broken_line(path) is None
+    assert verify(path).number == 8
+    assert verify(path, early).number == 8
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([*lines[:2], *lines[3:]]))
-    assert first_broken_line(path) == 3
+    assert "line 3 does not follow" in broken(path)
+    path.write_text("".join([*lines[:2], lines[3], lines[2], *lines[4:]]))
+    assert "line 3 does not follow" in broken(path)
     path.write_text("".join(lines).replace("192.0.2.7", "192.0.2.8", 1))
-    assert first_broken_line(path) == 2
+    assert "line 1 was changed" in broken(path)
+    path.write_text("".join(lines[:-1]))
+    assert broken(path) == "it ends with line 7, and there were 8"
+
+
+def test_a_chain_cannot_be_computed_anew_without_its_key(cloud: Cloud, tmp_path: Path) -> None:
+    path, forged = tmp_path / "audit.jsonl", tmp_path / "forged" / "audit.jsonl"
+    make_requests(cloud, path)
+    forged.parent.mkdir()
+    make_requests(cloud, forged)
+    path.write_bytes(forged.read_bytes())
+    assert "line 1 was changed, or written without the key" in broken(path)
+    path.with_suffix(".head").write_bytes(forged.with_suffix(".head").read_bytes())
+    assert "line 1" in broken(path)
+    path.with_suffix(".key").chmod(0o640)
+    with pytest.raises(Exposed):
+        verify(path)
+
+
+def test_a_chain_whose_end_was_cut_off_stays_broken_however_it_goes_on(cloud: Cloud, tmp_path: Path) -> None:
+    path, head = tmp_path / "audit.jsonl", tmp_path / "audit.head"
+    make_requests(cloud, path)
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    make_requests(cloud, path)
+    assert "line 4 does not follow" in broken(path)
+    path.unlink()
+    make_requests(cloud, path)
+    assert "line 1 does not follow" in broken(path)
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    make_requests(cloud, fresh / "audit.jsonl")
+    head = fresh / "audit.head"
+    head.unlink()
+    assert "its head (audit.head) is missing" in broken(fresh / "audit.jsonl")
+    make_requests(cloud, fresh / "audit.jsonl")
+    assert "line 5 does not follow" in broken(fresh / "audit.jsonl")
+
+
+def test_a_head_that_was_noted_elsewhere_finds_an_older_copy_of_everything(cloud: Cloud, tmp_path: Path) -> None:
+    path, head = tmp_path / "audit.jsonl", tmp_path / "audit.head"
+    make_requests(cloud, path)
+    older = path.read_bytes(), head.read_bytes()
+    make_requests(cloud, path)
+    noted = verify(path)
+    path.write_bytes(older[0])
+    head.write_bytes(older[1])
+    assert verify(path).number == 4
+    assert "ends with line 4: the head that was noted is that of line 8" in broken(path, noted)
+    make_requests(cloud, path)
+    assert "line 8 is not the one" in broken(path, Head(number=8, code="0" * 64))
+
+
+def test_a_crash_between_a_line_and_its_head_breaks_nothing(cloud: Cloud, tmp_path: Path) -> None:
+    path, head = tmp_path / "audit.jsonl", tmp_path / "audit.head"
+    audit = Audit(path)
+    client = Client(App(cloud, SERVICES, audit=audit))
+    asyncio.run(client.send("POST", W, {"widget": {"name": "x"}}))
+    before = head.read_bytes()
+    asyncio.run(client.send("POST", W, {"widget": {"name": "y"}}))
+    audit.close()
+    head.write_bytes(before)
+    assert verify(path).number == 2
+    make_requests(cloud, path)
+    assert verify(path).number == 6
 
 
 def test_a_line_cut_short_by_a_crash_spoils_only_itself(cloud: Cloud, tmp_path: Path) -> None:
@@ -70,8 +145,16 @@ def test_a_line_cut_short_by_a_crash_spoils_only_itself(cloud: Cloud, tmp_path: 
     whole = path.read_text()
     path.write_text(whole[:-40])
     make_requests(cloud, path)
-    assert first_broken_line(path) == 4
+    assert broken(path) == "line 4 is no whole line"
     assert len(path.read_text().splitlines()) == 8
+
+
+def test_a_log_from_before_there_was_a_key_is_put_aside(cloud: Cloud, tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    path.write_text('{"previous":"0"}\n')
+    make_requests(cloud, path)
+    assert verify(path).number == 4
+    assert (tmp_path / "audit-without-key.jsonl").read_text() == '{"previous":"0"}\n'
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ COMMANDS = {
     "demo": ("cumulet.cli.demo.command:demo", "Show the main job: two servers, one live migration, many refusals."),
     "doctor": ("cumulet.cli.doctor:doctor", "What this machine can do, and what to do about what it can't."),
     "status": ("cumulet.cli.status:status", "Hosts, servers, running operations, and stuck ones with their cause."),
+    "audit": ("cumulet.cli.audit:audit", "Check that the audit trail is as it was written."),
     "api": ("cumulet.cli.fleet:api", "Not yet: the API role of a fleet."),
     "conductor": ("cumulet.cli.fleet:conductor", "Not yet: the conductor role of a fleet."),
     "agent": ("cumulet.cli.agent:agent", "Run one host's agent (started by `up`, not by hand)."),

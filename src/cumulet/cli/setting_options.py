@@ -20,7 +20,7 @@ _OF_OTHER_OPTIONS = {
     "policy_file", "simulated_speed",
 }  # fmt: skip
 
-Setting = tuple[str, str | float | bool]
+Setting = tuple[str, str | float | bool | None]
 
 
 class SettingType(click.ParamType[Setting]):
@@ -36,14 +36,18 @@ class SettingType(click.ParamType[Setting]):
         if isinstance(value, tuple):
             return value
         name, _, text = value.partition("=")
-        types = {key: kind for key, kind in get_type_hints(Settings).items() if key not in _OF_OTHER_OPTIONS}
+        types = {
+            key: kind
+            for key, kind in get_type_hints(Settings, include_extras=True).items()
+            if key not in _OF_OTHER_OPTIONS
+        }
         if name not in types:
             self.fail(f"there is no setting {name!r}; there are {', '.join(types)}", param, ctx)
         try:
-            setting: str | float | bool = msgspec.convert(text, types[name], strict=False)
+            setting: str | float | bool | None = msgspec.convert(text, types[name], strict=False)
         except msgspec.ValidationError as error:
             self.fail(f"{value!r}: {error}", param, ctx)
-        if not isinstance(setting, str) and not 0 <= setting < math.inf:
+        if isinstance(setting, int | float) and not 0 <= setting < math.inf:
             self.fail(f"{value!r}: expected a number from 0 on", param, ctx)
         return name, setting
 

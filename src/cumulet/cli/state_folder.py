@@ -20,11 +20,16 @@ def default() -> Path:
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Make `folder` (mode 0700) where it is missing and hold it until the end; an error if another process holds it."""
+    from cumulet.owned import Exposed, refuse_foreign_path
+
     try:
+        refuse_foreign_path(folder)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)
         # Close-on-exec: agents and guests outlive this process and must not go on holding its folder.
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except Exposed as error:
+        raise click.ClickException(f"cannot use the state folder {folder}: {error}") from error
     except OSError as error:
         raise click.ClickException(f"cannot use the state folder {folder}: {error.strerror}") from error
     try:

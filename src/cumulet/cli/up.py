@@ -10,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
 
 import click
 import msgspec
@@ -56,6 +57,29 @@ def in_existing_folder(ctx: click.Context, param: click.Parameter, value: Path |
     if value is not None and not value.absolute().parent.is_dir():
         raise click.BadParameter(f"there is no folder {value.absolute().parent}", ctx, param)
     return value
+
+
+def without_password(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Every user of a machine sees every command line."""
+    named_here = (
+        param.name is not None and ctx.get_parameter_source(param.name) is click.core.ParameterSource.COMMANDLINE
+    )
+    if value is not None and named_here and _has_password(value):
+        raise click.BadParameter(
+            "a password on the command line is seen by every user of this machine; set CUMULET_DATABASE to the URL "
+            "instead, or leave the password to ~/.pgpass",
+            ctx,
+            param,
+        )
+    return value
+
+
+def _has_password(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False  # It is no URL; whoever opens it says so.
+    return parts.password is not None or any(name == "password" for name, _ in parse_qsl(parts.query))
 
 
 class Outputs(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +129,10 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True):
 @click.option(
     "--database",
     metavar="URL",
-    help="Use this database: postgresql://... or sqlite:///FILE.  [default: SQLite in DIR]",
+    envvar="CUMULET_DATABASE",
+    callback=without_password,
+    help="Use this database: postgresql://... or sqlite:///FILE. A URL with a password goes into the environment "
+    "variable CUMULET_DATABASE instead, where other users of the machine cannot see it.  [default: SQLite in DIR]",
 )
 @click.option(
     "--ready-file",
@@ -203,9 +230,9 @@ async def _start(settings: Settings) -> EmbeddedCloud:
     """What a user can mend is said in one line, and nothing else is."""
     from sqlalchemy.exc import ArgumentError, DBAPIError
 
-    from cumulet.ca import UnsafeKey
     from cumulet.cloud import EmbeddedCloud
     from cumulet.db.schema import SchemaTooNew
+    from cumulet.owned import Exposed
     from cumulet.web.log import log_as_json, redact
     from cumulet.web.policy import PolicyError
     from cumulet.web.server import AddressTaken
@@ -222,7 +249,7 @@ async def _start(settings: Settings) -> EmbeddedCloud:
         raise click.ClickException(f"{error}; choose another place with --listen (port 0 picks a free one)") from error
     except PolicyError as error:
         raise click.BadParameter(" ".join(str(error).split()), param_hint="--policy-file") from None
-    except (UnsafeKey, SchemaTooNew) as error:
+    except (Exposed, SchemaTooNew) as error:
         raise click.ClickException(str(error)) from error
     except (ArgumentError, DBAPIError) as error:
         words = " ".join(str(getattr(error, "orig", None) or error).split())

@@ -134,7 +134,8 @@ def _set(call: Call[Image, Any], properties: Mapping[str, str]) -> dict[str, Any
 
 
 def _listed(call: Call[None, None], path: str, *, detailed: bool) -> dict[str, Any]:
-    if not (call.query.get("limit") or "0").isdigit():
+    limit = call.query.get("limit") or "0"
+    if not (limit.isascii() and limit.isdigit() and len(limit) <= 20):
         raise BadRequest("limit must be an integer")
     asked = page(call)
     conditions = [visible_to(call.caller)]

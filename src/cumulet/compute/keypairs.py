@@ -21,6 +21,7 @@ from cumulet.compute.service import COMPUTE
 from cumulet.compute.store import key_pairs
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict, NotFound
+from cumulet.web.formats import is_one_line
 from cumulet.web.operation import Call, Reply
 from cumulet.web.policy import rule
 from cumulet.web.schema import Body, Json, NonNegativeInteger, Query, Required, Since, Versions
@@ -155,6 +156,8 @@ def public_key_of(tx: Tx, user_id: str, name: str) -> str:
 def ssh_fingerprint(public_key: str) -> str:
     """MD5 of the key's bytes in hex pairs, as Nova shows it: a name for the key, not a protection of it."""
     try:
+        if not is_one_line(public_key.rstrip("\r\n")):
+            raise ValueError("more than one line would be more than one key for whoever writes it to a file")
         serialization.load_ssh_public_key(public_key.encode())
         blob = base64.b64decode(public_key.split(" ")[1], validate=True)
     except (ValueError, IndexError, binascii.Error, UnsupportedAlgorithm, TypeError):
@@ -164,6 +167,8 @@ def ssh_fingerprint(public_key: str) -> str:
 
 def x509_fingerprint(certificate: str) -> str:
     try:
+        if certificate.count("-----BEGIN ") != 1 or not certificate.strip().endswith("-----END CERTIFICATE-----"):
+            raise ValueError("one certificate, and nothing after it")
         digest = x509.load_pem_x509_certificate(certificate.encode()).fingerprint(hashes.SHA1())  # noqa: S303
     except ValueError:
         raise BadRequest("Keypair data is invalid: failed to generate X509 fingerprint.") from None

@@ -27,6 +27,7 @@ from cumulet.compute.states import require_state
 from cumulet.compute.store import hosts, servers, update_server
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict
+from cumulet.network.devices import PROJECT_OF
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Json, Key, Since, Unset, Versions
@@ -40,6 +41,13 @@ UPDATE = rule("os_compute_api:servers:update", MEMBER)
 DELETE = rule("os_compute_api:servers:delete", MEMBER)
 
 ServerHostname = Annotated[str | Unset, Versions(("2.90", t.Hostname), ("2.94", t.HostName))]
+
+
+def _project_of_server(tx: Tx, server_id: str) -> str | None:
+    return tx.scalar(sa.select(servers.c.project_id).where(servers.c.id == server_id))  # type: ignore[no-any-return]
+
+
+PROJECT_OF.append(_project_of_server)
 
 
 class UpdateServer(Body):

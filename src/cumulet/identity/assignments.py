@@ -10,7 +10,8 @@ from sqlalchemy import Select, delete, select
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Forbidden, NotFound
-from cumulet.identity import store
+from cumulet.identity import administrators, store
+from cumulet.identity.administrators import refuse_unless_administrator
 from cumulet.identity.api import (
     ADMIN,
     ADMIN_OR_SYSTEM_READER,
@@ -155,6 +156,7 @@ def _exactly(statement: Any, grant: Grant) -> Any:
 def _create(call: Call[Grant, Empty]) -> None:
     grant = call.target
     grant.require()
+    refuse_unless_administrator(call, CREATE, administrators.is_one(call.tx, grant.user_id))
     assert grant.role is not None
     own = grant.role.domain_id
     place = grant.project.domain_id if grant.project else grant.domain.id if grant.domain else None
@@ -167,6 +169,7 @@ def _create(call: Call[Grant, Empty]) -> None:
 def _revoke(call: Call[Grant, None]) -> None:
     grant = call.target
     grant.require(user=False)
+    refuse_unless_administrator(call, REVOKE, administrators.is_one(call.tx, grant.user_id))
     if not call.tx.changed(_exactly(delete(store.assignments), grant)):
         raise NotFound(f"Could not find role assignment with role: {grant.role_id}, user: {grant.user_id}.")
     call.cloud.identity.changed(call.tx)

@@ -163,11 +163,7 @@ async def _parent(call: Call[Any, Auth], method: TokenMethod | Unset) -> Token:
         raise NotFound("Failed to validate token")
     parent: Token = caller.token.token
     scope = call.body.scope
-    if (
-        parent.scope == "system"
-        and isinstance(scope, ScopeAsked)
-        and (scope.project is not UNSET or scope.domain is not UNSET)
-    ):
+    if parent.of_system and isinstance(scope, ScopeAsked) and (scope.project is not UNSET or scope.domain is not UNSET):
         raise Forbidden("Using a system-scoped token to create a project-scoped or domain-scoped token is not allowed.")
     if len(parent.ancestors) + 1 >= LONGEST_CHAIN:
         raise Forbidden("This token was exchanged too often. Authenticate with a password again.")
@@ -252,7 +248,10 @@ def _issue(
     now = store.user_by_id(tx, user.id if user else parent.user_id if parent else "")
     if now is None or (user is not None and now.password_hash != user.password_hash):
         raise Refused("the password was changed during the login")
-    scope, scope_id = _scope(tx, now, auth.scope)
+    if auth.scope is UNSET and parent is not None and parent.of_system:
+        scope, scope_id = _unscoped()
+    else:
+        scope, scope_id = _scope(tx, now, auth.scope)
     return tokens.issue(
         tx,
         identity.clock,
@@ -278,6 +277,10 @@ def _scope(tx: Tx, user: User, asked: ScopeAsked | str | Unset) -> tuple[ScopeKi
             return "domain", domain.id
         if isinstance(asked.project, ProjectNamed):
             return "project", _find_project(tx, asked.project)
+    return _unscoped()
+
+
+def _unscoped() -> tuple[ScopeKind, str]:
     return "unscoped", ""
 
 
@@ -296,9 +299,9 @@ def _find_project(tx: Tx, named: ProjectNamed) -> str:
 def _default_scope(tx: Tx, user: User) -> tuple[ScopeKind, str]:
     """The user's default project where that still works, else no scope."""
     if user.default_project_id is None:
-        return "unscoped", ""
+        return _unscoped()
     try:
         tokens.standing(tx, user.id, "project", user.default_project_id)
     except Refused:
-        return "unscoped", ""
+        return _unscoped()
     return "project", user.default_project_id

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import os
-import stat
+import threading
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from cumulet.clock import Clock
+from cumulet.owned import refuse_exposed
 
 KEYS_KEPT = 3
 ROTATE_AFTER_SECONDS = 7 * 24 * 3600
-
-
-class KeysExposedError(Exception):
-    """The key folder can be read by others: whoever reads it can make any token."""
 
 
 class FernetKeys:
@@ -25,15 +23,17 @@ class FernetKeys:
     def __init__(self, folder: Path, clock: Clock) -> None:
         self._folder = folder
         self._clock = clock
+        self._rotating = threading.Lock()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _numbers(folder):
             _write(folder / "0", clock)
             _write(folder / "1", clock)
         self._load()
-        if self._clock.now_us() / 1e6 - self._primary_made_at() > ROTATE_AFTER_SECONDS:
-            self.rotate()
+        self._rotate_if_old()
 
     def seal(self, payload: bytes) -> str:
+        """A token; sealed with a new key where the present one has served long enough, however long we run already."""
+        self._rotate_if_old()
         return self._fernet.encrypt_at_time(payload, self._clock.now_us() // 1_000_000).decode()
 
     def open(self, token: str) -> bytes | None:
@@ -52,6 +52,18 @@ class FernetKeys:
         except InvalidToken:
             return None
 
+    def _rotate_if_old(self) -> None:
+        if not self._is_old():
+            return
+        with self._rotating, open(self._folder / ".lock", "a", opener=_private) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._load()  # Another thread, or another process, may have been first.
+            if self._is_old():
+                self.rotate()
+
+    def _is_old(self) -> bool:
+        return self._clock.now_us() / 1e6 - self._primary_made_at > ROTATE_AFTER_SECONDS
+
     def rotate(self) -> None:
         """The waiting key becomes the sealing one; a new one waits; the oldest beyond `KEYS_KEPT` are destroyed."""
         numbers = _numbers(self._folder)
@@ -68,27 +80,20 @@ class FernetKeys:
 
     def _load(self) -> None:
         self._loaded_at_ns = self._folder.stat().st_mtime_ns
-        _refuse_exposed(self._folder)
+        refuse_exposed(self._folder)
         paths = [self._folder / str(number) for number in reversed(_numbers(self._folder))]
         for path in paths:
-            _refuse_exposed(path)
-        self._primary = paths[0]
+            refuse_exposed(path)
+        self._primary_made_at = paths[0].stat().st_mtime
         self._fernet = MultiFernet([Fernet(path.read_bytes()) for path in paths])
 
-    def _primary_made_at(self) -> float:
-        return self._primary.stat().st_mtime
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _numbers(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
-
-
-def _refuse_exposed(path: Path) -> None:
-    status = path.lstat()
-    if stat.S_ISLNK(status.st_mode) or status.st_mode & 0o077 or status.st_uid != os.geteuid():
-        raise KeysExposedError(
-            f"{path} must belong to the user Cumulet runs as and be closed to all others (chmod go= {path})"
-        )
 
 
 def _write(path: Path, clock: Clock) -> None:

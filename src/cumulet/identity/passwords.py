@@ -19,6 +19,8 @@ from cumulet.db.fair_queue import FairQueue, Job, serve
 
 T = TypeVar("T")
 
+SHORTEST_PASSWORD = 8
+"""Characters; NIST SP 800-63B's least. Passwords that are shorter go on to work until they are changed."""
 LONGEST_PASSWORD = 1024
 """Characters; longer ones are refused before any work is done."""
 WORKERS = 2

@@ -10,7 +10,8 @@ from sqlalchemy import Select, delete, func, insert, select, update
 
 from cumulet.db.engine import Tx
 from cumulet.errors import ApiError, BadRequest, Conflict, NotFound, NotYet
-from cumulet.identity import store
+from cumulet.identity import administrators, store
+from cumulet.identity.administrators import refuse_unless_administrator
 from cumulet.identity.api import (
     ADMIN,
     ANYWHERE,
@@ -254,6 +255,7 @@ def update_project(call: Call[Project | None, ProjectChanges]) -> dict[str, Any]
     """Change a project. Disabling it ends the tokens for it at once."""
     project = known(call.target, "project", call.path["project_id"])
     body = call.body
+    refuse_unless_administrator(call, UPDATE, administrators.works_in(call.tx, project.id))
     refuse_update_of_immutable(project.options, body.options, "project", project.id)
     for name, now in (("domain_id", project.domain_id), ("parent_id", project.domain_id), ("is_domain", False)):
         if getattr(body, name) is not UNSET and getattr(body, name) != now:
@@ -283,6 +285,7 @@ def update_project(call: Call[Project | None, ProjectChanges]) -> dict[str, Any]
 def delete_project(call: Call[Project | None, None]) -> None:
     """Delete a project and all roles in it. What other services keep for it stays, as upstream."""
     project = known(call.target, "project", call.path["project_id"])
+    refuse_unless_administrator(call, DELETE, administrators.works_in(call.tx, project.id))
     refuse_delete_of_immutable(project.options, "project", project.id)
     a, u = store.assignments, store.users
     call.tx.execute(delete(a).where(a.c.scope == "project", a.c.scope_id == project.id))

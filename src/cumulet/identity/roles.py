@@ -149,7 +149,7 @@ def create_role(call: Call[None, NewRole]) -> dict[str, Any]:
 
 
 def _refuse_taken_name(tx: Tx, name: str, domain_id: str | None) -> None:
-    if store.role_by_name(tx, name, domain_id) is not None:
+    if store.role_spelled_like(tx, name, domain_id):
         raise Conflict(f"Conflict occurred attempting to store role - Duplicate entry found with name {name}.")
 
 
@@ -171,7 +171,7 @@ def update_role(call: Call[Role | None, RoleChanges]) -> dict[str, Any]:
     refuse_update_of_immutable(role.options, body.options, "role", role.id)
     if body.domain_id is not UNSET and body.domain_id != role.domain_id:
         raise BadRequest("Update of `domain_id` is not allowed.")
-    if isinstance(body.name, str) and body.name != role.name:
+    if isinstance(body.name, str) and body.name.lower() != role.name.lower():
         _refuse_taken_name(call.tx, body.name, role.domain_id)
     values: dict[str, Any] = {
         name: value for name in ("name", "description") if (value := getattr(body, name)) is not UNSET

@@ -257,6 +257,13 @@ def role_by_name(tx: Tx, name: str, domain_id: str | None = None) -> Role | None
     )
 
 
+def role_spelled_like(tx: Tx, name: str, domain_id: str | None = None) -> bool:
+    """Whether there is a role whose name differs in case at most: policies, as upstream's, do not look at case."""
+    r = roles.c
+    names = tx.all(select(r.name).where(r.domain_id.is_(None) if domain_id is None else r.domain_id == domain_id))
+    return any(row.name.lower() == name.lower() for row in names)
+
+
 def effective_roles(tx: Tx, user_id: str, scope: str, scope_id: str) -> list[Role]:
     """The roles a user holds there and those they imply, by name. Roles of one domain imply others but are not held."""
     held = select(assignments.c.role_id).where(

@@ -30,6 +30,13 @@ class Token(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     audit_id: str
     ancestors: tuple[str, ...] = ()
     """Audit ids of the tokens this one was made from, the first of the chain first."""
+    from_system: bool = False
+    """Whether one of them was for the system: then it never becomes a token for a project or a domain."""
+
+    @property
+    def of_system(self) -> bool:
+        """Whether it is for the system, or was made from one that is."""
+        return self.from_system or self.scope == "system"
 
     @property
     def audit_ids(self) -> list[str]:
@@ -160,6 +167,7 @@ def issue(
         expires_at_us=min(expires, parent.expires_at_us) if parent else expires,
         audit_id=new_audit_id(clock),
         ancestors=(*parent.ancestors, parent.audit_id) if parent else (),
+        from_system=parent is not None and parent.of_system,
     )
     return _live(token, now)
 

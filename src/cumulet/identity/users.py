@@ -10,7 +10,8 @@ from sqlalchemy import delete, insert, select, update
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict, Forbidden, NotYet, Unauthorized
-from cumulet.identity import store
+from cumulet.identity import administrators, store
+from cumulet.identity.administrators import refuse_unless_administrator
 from cumulet.identity.api import (
     ADMIN,
     ANYWHERE,
@@ -25,7 +26,7 @@ from cumulet.identity.api import (
 from cumulet.identity.authentication import UNAUTHENTICATED, UserNamed, password_holder
 from cumulet.identity.immutable import given_extra
 from cumulet.identity.listing import filtered, page
-from cumulet.identity.passwords import LONGEST_PASSWORD
+from cumulet.identity.passwords import LONGEST_PASSWORD, SHORTEST_PASSWORD
 from cumulet.identity.projects import Id, domain_of_new, project_views
 from cumulet.identity.service import Identity
 from cumulet.identity.store import Project, User
@@ -62,7 +63,8 @@ LIST_GROUPS = rule(
 )
 
 Name = Annotated[str, Json({"minLength": 1, "maxLength": 255, "pattern": r"\S"})]
-Password = Annotated[str | None, Json({"minLength": 1, "maxLength": LONGEST_PASSWORD})]
+_NEW_PASSWORD = Json({"minLength": SHORTEST_PASSWORD, "maxLength": LONGEST_PASSWORD})
+Password = Annotated[str | None, _NEW_PASSWORD]
 UserOptions = Annotated[
     dict[str, Any],
     Json(
@@ -104,7 +106,7 @@ class UserChanges(Body, extra="allow", min_properties=1, secret=True):
 
 class PasswordChange(Body, secret=True):
     original_password: Annotated[str, Json({"maxLength": LONGEST_PASSWORD})]
-    password: Annotated[str, Json({"minLength": 1, "maxLength": LONGEST_PASSWORD})]
+    password: Annotated[str, _NEW_PASSWORD]
 
 
 def user_view(call: Call[Any, Any], user: User) -> dict[str, Any]:
@@ -230,6 +232,7 @@ async def update_user(call: Call[User | None, UserChanges]) -> dict[str, Any]:
 
     def work(tx: Tx) -> User:
         user = known(store.user_by_id(tx, user_id), "user", user_id)
+        refuse_unless_administrator(call, UPDATE, administrators.is_one(tx, user_id))
         if body.domain_id is not UNSET and body.domain_id != user.domain_id:
             raise BadRequest("Cannot change Domain ID.")
         if isinstance(body.name, str) and body.name != user.name:
@@ -252,6 +255,7 @@ async def update_user(call: Call[User | None, UserChanges]) -> dict[str, Any]:
 def delete_user(call: Call[User | None, None]) -> None:
     """Delete a user, its roles and, at once, its tokens."""
     user = known(call.target, "user", call.path["user_id"])
+    refuse_unless_administrator(call, DELETE, administrators.is_one(call.tx, user.id))
     call.tx.execute(delete(store.users).where(store.users.c.id == user.id))
     call.cloud.identity.changed(call.tx)
 

@@ -9,6 +9,7 @@ import msgspec
 
 from cumulet.errors import BadRequest, Forbidden, TooLarge
 from cumulet.image.inspection import ACCEPTED_DISK_FORMATS
+from cumulet.web.formats import is_one_line
 
 CONTAINER_FORMATS = ("bare",)
 DISK_FORMATS = ACCEPTED_DISK_FORMATS
@@ -58,6 +59,8 @@ class Kind(msgspec.Struct, frozen=True):
             raise BadRequest(f"The value of attribute '{name}' is not one that it takes.")
         if isinstance(value, str) and not self.words and len(value) > 255:
             raise BadRequest(f"The value of attribute '{name}' is longer than 255 characters.")
+        if name == "name" and isinstance(value, str) and not is_one_line(value):
+            raise BadRequest(f"The value of attribute '{name}' contains control characters.")
         if type(value) is int and not 0 <= value <= LARGEST_MINIMUM:
             raise BadRequest(f"The value of attribute '{name}' is out of range.")
 

@@ -6,6 +6,7 @@ import re
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Any
 
+from cumulet.web.annotations import bounded
 from cumulet.web.schema import UNSET, Body, Convert, Json, Unset
 
 _MAC = re.compile(r"[0-9a-fA-F]{2}([:-]?[0-9a-fA-F]{2}){5}\Z")
@@ -30,7 +31,7 @@ def truth_value(value: Any) -> bool:
 def whole_number(value: Any) -> int:
     """An integer, or its digits."""
     if isinstance(value, int) and not isinstance(value, bool):
-        return value
+        return bounded(value)
     if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value, re.ASCII):
         return int(value)
     raise ValueError(f"'{value}' is not an integer")

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from cumulet.db.engine import Tx
 from cumulet.db.parts import in_parts
 from cumulet.errors import BadRequest, Conflict, Forbidden, NotFound, NotYet
-from cumulet.network import addresses, bindings, bodies, limits, policy, port_life, resource
+from cumulet.network import addresses, bindings, bodies, devices, limits, policy, port_life, resource
 from cumulet.network.addresses import FixedIp
 from cumulet.network.bodies import either, text
 from cumulet.network.networks import NETWORKS
@@ -343,6 +343,7 @@ def _create(call: Call[Any, Any], new: NewPort) -> Port:
     policy.require_attributes(call, CREATE_ATTRIBUTES, _policed(given), facts)
     _refuse_network_owner(call, new.device_owner)
     _refuse_dhcp_options(new.extra_dhcp_opts)
+    devices.refuse_foreign(tx, call.caller, project_id, new.device_id)
     limits.check(tx, project_id, "port")
     network = must_get(tx, Network, new.network_id)
     secured: bool | None = either(new.port_security_enabled, None)
@@ -474,6 +475,7 @@ def update_port(call: Call[Port, UpdatePort]) -> View:
     policy.require_attributes(call, UPDATE_ATTRIBUTES, _policed(given), _update_facts(call))
     _refuse_network_owner(call, body.device_owner)
     _refuse_dhcp_options(body.extra_dhcp_opts)
+    devices.refuse_foreign(tx, call.caller, port.project_id, body.device_id)
     if port.server_id is not None:
         _refuse_what_compute_decides(port, given)
     values: dict[str, Any] = {name: given[name] for name in ("name", "admin_state_up") if name in given}

@@ -138,18 +138,28 @@ LooseBool = Annotated[
 """A boolean, or one of the words Nova takes for one."""
 
 
+LARGEST_INTEGER = 2**63 - 1
+"""What a database keeps of an integer; larger ones are refused wherever a request may have a number."""
+
+
+def bounded(number: int) -> int:
+    if abs(number) > LARGEST_INTEGER:
+        raise ValueError(f"{number!r} is beyond {LARGEST_INTEGER} from 0")
+    return number
+
+
 def strict_integer(value: Any) -> int:
     """JSON schema counts 1.0 as an integer; we do not, nor would Python code that is handed a float."""
     if isinstance(value, float):
         raise ValueError(f"{value!r} is not of type 'integer'")
-    return value  # type: ignore[no-any-return]
+    return bounded(value) if isinstance(value, int) else value
 
 
 def integer_text(minimum: int, maximum: int | None = None) -> Any:
     """The type of an integer that may be written as a string of digits, as Nova allows in most places."""
 
     def convert(value: Any) -> int:
-        number = int(strict_integer(value))
+        number = bounded(int(strict_integer(value)))
         if number < minimum:
             raise ValueError(f"{value!r} is less than the minimum of {minimum}")
         if maximum is not None and number > maximum:

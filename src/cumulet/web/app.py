@@ -6,6 +6,7 @@ access log, the audit trail. What happens to a request in between is `web.dispat
 
 from __future__ import annotations
 
+import hmac
 import inspect
 import logging
 import time
@@ -13,6 +14,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from cumulet.errors import BadRequest
 from cumulet.web import faults
 from cumulet.web.audit import Audit
 from cumulet.web.context import Cloud
@@ -27,13 +29,14 @@ from cumulet.web.router import Router, parameter_names
 access_log = logging.getLogger("cumulet.access")
 _encode = msgspec.json.Encoder().encode
 _JSON = (b"content-type", b"application/json")
-_LOOPBACK = ("127.", "::1", "::ffff:127.")
 
 
 class App:
     """All services of one cloud behind one ASGI callable."""
 
-    def __init__(self, cloud: Cloud, services: Iterable[Service], *, audit: Audit | None = None) -> None:
+    def __init__(
+        self, cloud: Cloud, services: Iterable[Service], *, audit: Audit | None = None, scraper_token: str | None = None
+    ) -> None:
         """Build and check the registry; an operation that must not be served raises here and stops the start."""
         services = tuple(services)
         router = Router(services, gaps(services))
@@ -52,6 +55,7 @@ class App:
             asynchronous=frozenset(asynchronous),
         )
         self._audit = audit
+        self._scraper_token = scraper_token
         self._documents = documents(router.services)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,6 +70,10 @@ class App:
 
     async def _answer(self, exchange: Exchange) -> None:
         path = exchange.path
+        if exchange.repeated is not None:
+            name = exchange.repeated.decode("latin-1")
+            await exchange.respond_error(BadRequest(f"The header {name} may be given only once."))
+            return
         beside = self._documents.get(path.rstrip("/")) if len(path) < 32 else None
         if beside is not None and exchange.method in ("GET", "HEAD"):
             try:
@@ -97,7 +105,7 @@ class App:
         return 200, [_JSON], b'{"status":"ok"}'
 
     async def _metrics(self, exchange: Exchange) -> None:
-        if not exchange.client.startswith(_LOOPBACK):
+        if not self._is_scraper(exchange):
             caller = await exchange.caller_of_token("metrics")
             if caller is None:
                 await exchange.respond_error(faults.unauthenticated(exchange.base_url))
@@ -107,6 +115,13 @@ class App:
                 return
         headers = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
         await exchange.respond((200, headers, self.metrics.text()))
+
+    def _is_scraper(self, exchange: Exchange) -> bool:
+        """Whether it shows the credential that is for this and nothing else: `web.scraper`."""
+        scheme, _, shown = exchange.headers.get(b"authorization", b"").partition(b" ")
+        if self._scraper_token is None or scheme.lower() != b"bearer":
+            return False
+        return hmac.compare_digest(shown.strip(), self._scraper_token.encode())
 
     def _note(self, exchange: Exchange, seconds: float) -> None:
         """After the answer is sent: count it, log it, and keep changes and refusals in the audit trail."""

@@ -1,29 +1,60 @@
-"""The audit trail: a CADF-like event for each change and each refusal; each line carries the hash of the one before."""
+"""The audit trail: a CADF-like event for each change and each refusal, in a chain that takes a key to make.
+
+Each line names the one before it and ends with its own code (HMAC-SHA256). A file beside it, the head, says under the
+same key how many lines there are: a line that is changed, taken out, put in or cut off at the end is found by `verify`.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
+import re
 import threading
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from cumulet.owned import refuse_exposed
 from cumulet.web.operation import Caller
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 _START = "0" * 64
+_LOST = "lost"
+"""What a line names as the one before it where the chain did not end as its head says: never to be mended."""
+_CODE = re.compile(rb',"code":"([0-9a-f]{64})"}\Z')
+_HEAD_BYTES = 256
 _ACTIONS = {"POST": "create", "PUT": "update", "PATCH": "update", "DELETE": "delete"}
 
 
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the chain ends: how many lines there are, and the code of the last; written ``NUMBER:CODE``."""
+
+    number: int
+    code: str
+
+    def __str__(self) -> str:
+        return f"{self.number}:{self.code}"
+
+
+class Broken(Exception):
+    """The chain is not what was written; says where."""
+
+
 class Audit:
-    """Appends to one file; changing an earlier line breaks the chain from there on. Holds no bodies, so no secrets."""
+    """Appends to one file. Holds no bodies, so no secrets."""
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
-        self._last = _last_hash(path)
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        key_file, head_file = _beside(path)
+        self._key = _load_or_make_key(key_file, path)
+        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._head_file = os.open(head_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        tail = _tail(self._file)
+        if tail and not tail.endswith(b"\n"):  # A crash cut it short; lines stay lines.
+            os.write(self._file, b"\n")
+        self._number, self._last = _resumed(self._key, tail, _read_head(self._key, head_file))
 
     def record(
         self,
@@ -56,45 +87,114 @@ class Audit:
             "target": {"typeURI": f"service/{service}", "id": path[:1024]},
         }
         with self._lock:
+            event["number"] = self._number + 1
             event["previous"] = self._last
-            line = _encode(event)
-            self._last = hashlib.sha256(line).hexdigest()
-            os.write(self._file, line + b"\n")
+            text = _encode(event)
+            code = _code(self._key, text)
+            os.write(self._file, text[:-1] + b',"code":"' + code.encode() + b'"}\n')
+            self._number, self._last = self._number + 1, code
+            os.pwrite(self._head_file, _sealed(self._key, Head(number=self._number, code=code)), 0)
 
     def close(self) -> None:
         os.close(self._file)
+        os.close(self._head_file)
 
 
-def _last_hash(path: Path) -> str:
-    """The hash the next line must carry; a half-written last line (a crash) is completed so that lines stay lines."""
-    try:
-        content = path.open("rb")
-    except FileNotFoundError:
-        return _START
-    with content:
-        content.seek(0, os.SEEK_END)
-        size = content.tell()
-        content.seek(max(0, size - 65_536))
-        tail = content.read()
-    if not tail:
-        return _START
-    if not tail.endswith(b"\n"):
-        with path.open("ab") as end:
-            end.write(b"\n")
-    return hashlib.sha256(tail.rstrip(b"\n").rsplit(b"\n", 1)[-1]).hexdigest()
-
-
-def first_broken_line(path: Path) -> int | None:
-    """The number of the first line that does not carry the hash of the one before; None if the chain is whole."""
-    previous = _START
+def verify(path: Path, noted: Head | None = None) -> Head:
+    """Where the whole chain at `path` ends; `Broken` if it is not what was written, or never was where `noted` says."""
+    key_file, head_file = _beside(path)
+    refuse_exposed(key_file)
+    key = key_file.read_bytes()
+    number, code = 0, _START
     with path.open("rb") as lines:
         for number, raw in enumerate(lines, 1):
-            line = raw.rstrip(b"\n")
-            try:
-                event = msgspec.json.decode(line)
-            except msgspec.DecodeError:
-                return number
-            if not isinstance(event, dict) or event.get("previous") != previous:
-                return number
-            previous = hashlib.sha256(line).hexdigest()
-    return None
+            code = _checked(key, raw.rstrip(b"\n"), number, code)
+            if noted is not None and noted.number == number and noted.code != code:
+                raise Broken(f"line {number} is not the one whose head was noted")
+    if noted is not None and noted.number > number:
+        raise Broken(f"it ends with line {number}: the head that was noted is that of line {noted.number}")
+    head = _read_head(key, head_file)
+    if head is None:
+        raise Broken(f"its head ({head_file.name}) is missing or was changed, so nobody knows where it ended")
+    # A crash may come between a line and its head; a line that came without its key cannot.
+    if head.number > number:
+        raise Broken(f"it ends with line {number}, and there were {head.number}")
+    return Head(number=number, code=code)
+
+
+def _checked(key: bytes, line: bytes, number: int, previous: str) -> str:
+    """The code of a line that is as it was written, and where it was written."""
+    found = _CODE.search(line)
+    if found is None:
+        raise Broken(f"line {number} is no whole line")
+    code = found[1].decode()
+    text = line[: found.start()] + b"}"
+    if not hmac.compare_digest(code, _code(key, text)):
+        raise Broken(f"line {number} was changed, or written without the key")
+    event = msgspec.json.decode(text)
+    if event.get("number") != number or event.get("previous") != previous:
+        raise Broken(f"line {number} does not follow the one before it: lines are missing, or were moved")
+    return code
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    """The files of the key and of the head."""
+    return path.with_suffix(".key"), path.with_suffix(".head")
+
+
+def _code(key: bytes, text: bytes) -> str:
+    return hmac.digest(key, text, hashlib.sha256).hex()
+
+
+def _load_or_make_key(file: Path, log: Path) -> bytes:
+    """Without a key there is no chain to go on with: a log from before there were keys is put aside, as it is."""
+    if not file.exists():
+        if log.exists() and log.stat().st_size:
+            log.rename(log.with_name(f"{log.stem}-without-key{log.suffix}"))
+        new = file.with_name(f".{file.name}.new")
+        new.unlink(missing_ok=True)
+        with open(new, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as made:
+            made.write(os.urandom(32))
+            made.flush()
+            os.fsync(made.fileno())
+        os.replace(new, file)
+    refuse_exposed(file)
+    return file.read_bytes()
+
+
+def _tail(file: int) -> bytes:
+    size = os.fstat(file).st_size
+    return os.pread(file, 65_536, max(0, size - 65_536))
+
+
+def _resumed(key: bytes, tail: bytes, head: Head | None) -> tuple[int, str]:
+    """The number of the last line, and what the next one names as the one before it."""
+    if not tail:
+        return (0, _START) if head is None else (head.number, _LOST)
+    line = tail.rstrip(b"\n").rsplit(b"\n", 1)[-1]
+    found = _CODE.search(line)
+    if head is not None and found is not None:
+        text, code = line[: found.start()] + b"}", found[1].decode()
+        if code == head.code:
+            return head.number, code
+        event = msgspec.json.decode(text) if _code(key, text) == code else {}
+        if event.get("number") == head.number + 1 and event.get("previous") == head.code:
+            return head.number + 1, code  # A crash came between the line and its head.
+    return (head.number if head is not None else 0), _LOST
+
+
+def _sealed(key: bytes, head: Head) -> bytes:
+    text = str(head).encode()
+    return (text + b" " + _code(key, text).encode() + b"\n").ljust(_HEAD_BYTES)
+
+
+def _read_head(key: bytes, file: Path) -> Head | None:
+    """None where there is none, or none that was written with the key."""
+    try:
+        text, _, seal = file.read_bytes().strip().partition(b" ")
+    except FileNotFoundError:
+        return None
+    if not text or not hmac.compare_digest(seal, _code(key, text).encode()):
+        return None
+    number, _, code = text.decode().partition(":")
+    return Head(number=int(number), code=code)

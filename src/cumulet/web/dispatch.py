@@ -45,8 +45,11 @@ BODY_SECONDS = 30.0
 """How long a client may take to send a body that is not a stream."""
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _encode = msgspec.json.Encoder().encode
-_HOST = re.compile(rb"[A-Za-z0-9.:_\[\]-]{1,255}\Z")
 _JSON_MEDIA = re.compile(rb"application/([a-z0-9.+-]*[+-])?json(-patch)?\Z")
+_ONCE = frozenset({b"x-auth-token", b"x-subject-token", b"host", b"authorization", b"content-type", b"content-length"})
+"""Headers that say who asks, for what, or how the body is read: two of one name are one too many, whatever they say."""
+_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_HOST = re.compile(r"(?P<name>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?P<port>:[0-9]{1,5})?\Z", re.ASCII)
 _GLOBAL_REQUEST_ID = re.compile(rb"req-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 
@@ -63,8 +66,8 @@ class Exchange:
     """One request and its answer."""
 
     __slots__ = (
-        "action", "base_url", "caller", "headers", "method", "negotiated", "path", "receive", "registry", "request_id",
-        "scope", "send", "service", "status",
+        "action", "base_url", "caller", "headers", "method", "negotiated", "path", "receive", "registry", "repeated",
+        "request_id", "scope", "send", "service", "status",
     )  # fmt: skip
 
     def __init__(self, registry: Registry, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,11 +79,15 @@ class Exchange:
         raw: bytes | None = scope.get("raw_path")
         self.path = raw.decode("latin-1") if raw is not None else scope["path"]
         wanted: dict[bytes, bytes] = {}
+        self.repeated: bytes | None = None
+        """The name of a header that was sent twice and must not be."""
         for name, value in scope["headers"]:
+            if name in _ONCE and name in wanted:
+                self.repeated = name
             wanted[name] = wanted[name] + b"," + value if name == HEADER and name in wanted else value
         self.headers = wanted
         self.request_id = "req-" + registry.cloud.clock.uuid()
-        self.base_url = _base_url(scope, wanted)
+        self.base_url = registry.cloud.settings.public_url or _base_url(scope, wanted)
         self.service: Service | None = None
         self.negotiated: Negotiated | None = None
         self.caller: Caller | None = None
@@ -444,12 +451,15 @@ def _pairs(query_string: bytes) -> list[tuple[str, str]]:
 
 
 def _base_url(scope: Scope, headers: Mapping[bytes, bytes]) -> str:
-    host = headers.get(b"host", b"")
-    if not _HOST.match(host):
-        address, port = scope.get("server") or ("localhost", None)
-        host = (f"[{address}]" if ":" in address else address).encode() + (f":{port}".encode() if port else b"")
+    """Where the client reached us, for links. The Host header counts only where it names the address it came to, or
+    this machine: any other name is whatever the client likes (`Settings.public_url` is how a cloud gets a name)."""
+    address, own_port = scope.get("server") or ("localhost", None)
+    name, port = (f"[{address}]" if ":" in address else address), f":{own_port}" if own_port else ""
+    asked = _HOST.match(headers.get(b"host", b"").decode("latin-1"))
+    if asked is not None and asked["name"].strip("[]").lower() in _LOCAL_NAMES | {address}:
+        name, port = asked["name"], asked["port"] or ""
     scheme: str = scope.get("scheme", "https")
-    return f"{scheme}://{host.decode('ascii')}"
+    return f"{scheme}://{name}{port}"
 
 
 async def _whole_body(receive: Receive, length: bytes | None) -> bytes:

@@ -104,6 +104,14 @@ def _is_printable(text: str) -> bool:
     return True
 
 
+_BREAKS = ("Cc", "Zl", "Zp")
+
+
+def is_one_line(text: str) -> bool:
+    """No control characters and no separators of lines (Unicode categories Cc, Zl, Zp)."""
+    return text.isprintable() or not any(unicodedata.category(char) in _BREAKS for char in text)
+
+
 def is_name(text: str) -> bool:
     """Nova's names: printable, no white space at either end. The empty string is left to minLength."""
     return _is_printable(text) and text.strip() == text
@@ -134,6 +142,7 @@ FORMATS: dict[str, Callable[[object], bool]] = {
         "hostname": is_hostname,
         "base64": is_base64,
         "regex": is_regex,
+        "one line": is_one_line,
         "name": is_name,
         "name_with_leading_trailing_spaces": is_spaced_name,
         "az_name": is_zone_name,

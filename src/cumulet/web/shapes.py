@@ -26,6 +26,7 @@ from cumulet.web.annotations import (
     Single,
     Until,
     Versions,
+    bounded,
     declared,
     loose_bool,
     strict_integer,
@@ -144,7 +145,10 @@ def _attributes(cls: type, version: Microversion) -> tuple[list[_Attribute], dic
     for field in declared(cls):
         annotation, has_default = field.type, not field.required
         metadata = getattr(annotation, "__metadata__", ())
+        key = next((m.name for m in metadata if isinstance(m, Key)), field.name)
         shape = _shape(annotation, version)
+        if shape is not None and issubclass(cls, Body) and key.lower().endswith("name"):
+            shape = Shape(_one_line(shape.schema), shape.build)
         if shape is None:
             if not has_default:
                 absent[field.name] = UNSET
@@ -153,7 +157,6 @@ def _attributes(cls: type, version: Microversion) -> tuple[list[_Attribute], dic
         must = any(_in_range(version, m.since, m.until) for m in ranges) or any(
             isinstance(m, Until) and m.required for m in metadata
         )
-        key = next((m.name for m in metadata if isinstance(m, Key)), field.name)
         attributes.append(
             _Attribute(
                 key=key,
@@ -279,7 +282,7 @@ def _from_text(schema: dict[str, Any]) -> Callable[[Any], Any] | None:
     low, high = schema.get("minimum"), schema.get("maximum")
 
     def number(text: str) -> int:
-        value = int(text)
+        value = bounded(int(text))
         if low is not None and value < low:
             raise ValueError(f"{text!r} is less than the minimum of {low}")
         if high is not None and value > high:
@@ -351,6 +354,16 @@ def _merged(schema: dict[str, Any], keywords: Mapping[str, Any]) -> dict[str, An
     if "enum" in keywords and _takes_null(schema) and None not in keywords["enum"] and "type" not in keywords:
         keywords = {**keywords, "enum": [*keywords["enum"], None]}
     return {**schema, **keywords}
+
+
+def _one_line(schema: dict[str, Any]) -> dict[str, Any]:
+    """A name's schema: it never breaks a line of a log, a list or a terminal, whatever else it may be."""
+    if "anyOf" in schema:
+        return {"anyOf": [_one_line(branch) for branch in schema["anyOf"]]}
+    kind = schema.get("type")
+    if "string" not in (kind if isinstance(kind, list) else [kind]) or {"format", "enum"} & schema.keys():
+        return schema
+    return {**schema, "format": "one line"}
 
 
 def _takes_null(schema: dict[str, Any]) -> bool:

@@ -21,13 +21,13 @@ def attempt(place: Place, user: dict[str, Any] | str, password: str, scope: obje
 
 def test_nobody_can_tell_why_a_login_was_refused(place: Place) -> None:
     admin = place.admin()
-    admin.made("user", "users", name="locked", domain_id="default", password="right", enabled=False)
+    admin.made("user", "users", name="locked", domain_id="default", password="right-one", enabled=False)
     admin.made("user", "users", name="passwordless", domain_id="default")
     domain = admin.made("domain", "domains", name="closed")["id"]
-    admin.made("user", "users", name="inside", domain_id=domain, password="right")
+    admin.made("user", "users", name="inside", domain_id=domain, password="right-one")
     admin.patch(f"/domains/{domain}", {"domain": {"enabled": False}})
     answers = [
-        place.authenticate(password_auth(user, "right"))
+        place.authenticate(password_auth(user, "right-one"))
         for user in (
             "demo",
             "nobody",
@@ -89,7 +89,7 @@ def test_changing_ones_password_is_limited_alike(place: Place) -> None:
     demo = place.admin().id_of("users", "demo")
 
     def change(original: str) -> int:
-        body = {"user": {"original_password": original, "password": "new"}}
+        body = {"user": {"original_password": original, "password": "a-new-one"}}
         return place.nobody.post(f"/users/{demo}/password", body).status_code
 
     assert {change("wrong") for _ in range(10)} == {401}
@@ -97,7 +97,7 @@ def test_changing_ones_password_is_limited_alike(place: Place) -> None:
     assert attempt(place, "demo", place.passwords.by_user["demo"])[0] == 429
     place.clock.advance(60)
     assert change(place.passwords.by_user["demo"]) == 204
-    assert attempt(place, "demo", "new")[0] == 201
+    assert attempt(place, "demo", "a-new-one")[0] == 201
 
 
 def test_a_password_and_a_token_of_two_users_do_not_add_up(place: Place) -> None:
@@ -147,7 +147,7 @@ def test_what_stands_beside_an_id_changes_nothing(place: Place, known: bool) -> 
 
 def test_every_login_costs_one_comparison_of_the_same_price(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     admin = place.admin()
-    admin.made("user", "users", name="locked", domain_id="default", password="right", enabled=False)
+    admin.made("user", "users", name="locked", domain_id="default", password="right-one", enabled=False)
     admin.made("user", "users", name="passwordless", domain_id="default")
     compared: list[str] = []
     verify = argon2.PasswordHasher.verify

@@ -138,7 +138,7 @@ class World:
         yield Persona("unscoped", self._with_role("member", "unscoped"))
 
     def _with_role(self, role: str, scope: str, domain: str = "default") -> Session:
-        user = self.user(password="pw", domain_id=domain)
+        user = self.user(password="their-own", domain_id=domain)
         where: object = UNSCOPED
         if scope == "project":
             own = self.project()
@@ -151,7 +151,7 @@ class World:
         if scope != "unscoped":
             answer = self.admin.put(f"{grant}/users/{user['id']}/roles/{self.roles[role]}")
             assert answer.status_code == 204, answer.text
-        return self.place.login({"id": user["id"]}, "pw", where)
+        return self.place.login({"id": user["id"]}, "their-own", where)
 
 
 def flat(kind: str, thing: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,8 +179,8 @@ def own(name: str, persona: Persona) -> dict[str, Any]:
 
 
 def subject_request(world: World, path: str) -> Request:
-    user = world.user(password="pw")
-    session = world.place.login({"id": user["id"]}, "pw")
+    user = world.user(password="their-own")
+    session = world.place.login({"id": user["id"]}, "their-own")
     return Request(path, {"target.token.user_id": user["id"]}, subject=session.token)
 
 

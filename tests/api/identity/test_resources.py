@@ -16,7 +16,7 @@ def names(answer: Any, collection: str) -> list[str]:
 
 def test_a_user_is_made_shown_changed_and_deleted(place: Place) -> None:
     admin = place.admin()
-    made = admin.made("user", "users", name="ada", password="pw", email="ada@test", description="first")
+    made = admin.made("user", "users", name="ada", password="their-own", email="ada@test", description="first")
     assert made == {
         "id": made["id"],
         "name": "ada",
@@ -31,7 +31,7 @@ def test_a_user_is_made_shown_changed_and_deleted(place: Place) -> None:
     assert admin.get(f"/users/{made['id']}").json() == {"user": made}
     changed = admin.patch(f"/users/{made['id']}", {"user": {"name": "lovelace", "email": "l@test"}}).json()["user"]
     assert changed == made | {"name": "lovelace", "email": "l@test"}
-    assert place.login("lovelace", "pw").still_counts()
+    assert place.login("lovelace", "their-own").still_counts()
     assert admin.delete(f"/users/{made['id']}").status_code == 204
     assert admin.get(f"/users/{made['id']}").status_code == 404
 
@@ -333,20 +333,20 @@ def test_a_second_factor_that_would_not_be_asked_for_is_not_stored(place: Place)
 
 def test_a_locked_password_is_changed_by_administrators_only(place: Place) -> None:
     admin = place.admin()
-    user = admin.made("user", "users", name="u", password="old", options={"lock_password": True})["id"]
-    change = {"user": {"original_password": "old", "password": "new"}}
+    user = admin.made("user", "users", name="u", password="the-old-one", options={"lock_password": True})["id"]
+    change = {"user": {"original_password": "the-old-one", "password": "the-new-one"}}
     assert place.nobody.post(f"/users/{user}/password", change).status_code == 403
-    assert admin.patch(f"/users/{user}", {"user": {"password": "new"}}).status_code == 200
-    assert place.login({"id": user}, "new").still_counts()
+    assert admin.patch(f"/users/{user}", {"user": {"password": "the-new-one"}}).status_code == 200
+    assert place.login({"id": user}, "the-new-one").still_counts()
 
 
 def test_a_domain_administrators_token_sees_its_domain_only(place: Place) -> None:
     admin = place.admin()
     domain = admin.made("domain", "domains", name="d")["id"]
-    user = admin.made("user", "users", name="boss", domain_id=domain, password="pw")["id"]
+    user = admin.made("user", "users", name="boss", domain_id=domain, password="their-own")["id"]
     admin.made("project", "projects", name="inside", domain_id=domain)
     admin.put(f"/domains/{domain}/users/{user}/roles/{admin.id_of('roles', 'manager')}")
-    boss = place.login({"id": user}, "pw", {"domain": {"id": domain}})
+    boss = place.login({"id": user}, "their-own", {"domain": {"id": domain}})
     assert names(boss.get("/users"), "users") == ["boss"]
     assert names(boss.get("/users?domain_id=default"), "users") == []
     assert names(boss.get("/projects"), "projects") == ["inside"]

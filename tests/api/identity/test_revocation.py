@@ -14,11 +14,11 @@ ACTS: dict[str, Act] = {
     "the user is disabled": lambda a, user, p: a.patch(f"/users/{user}", {"user": {"enabled": False}}),
     "the user is deleted": lambda a, user, p: a.delete(f"/users/{user}"),
     "an administrator gives another password": lambda a, user, p: a.patch(
-        f"/users/{user}", {"user": {"password": "n"}}
+        f"/users/{user}", {"user": {"password": "a-new-one"}}
     ),
     "the user gives another password": lambda a, user, p: a.place.nobody.post(
         f"/users/{user}/password",
-        {"user": {"original_password": a.place.passwords.by_user["demo"], "password": "another"}},
+        {"user": {"original_password": a.place.passwords.by_user["demo"], "password": "another-one"}},
     ),
 }
 PROJECT_ACTS: dict[str, Act] = {
@@ -58,17 +58,17 @@ def test_tokens_do_not_come_back_with_the_user_the_project_or_the_domain(place: 
     admin = place.admin()
     domain = admin.made("domain", "domains", name="guests")["id"]
     home = admin.made("project", "projects", name="guests", domain_id=domain)["id"]
-    user = admin.made("user", "users", name="guest", domain_id=domain, password="pw")["id"]
+    user = admin.made("user", "users", name="guest", domain_id=domain, password="guests-own")["id"]
     admin.put(f"/projects/{home}/users/{user}/roles/{admin.id_of('roles', 'member')}")
     for path in (f"/users/{user}", f"/projects/{home}", f"/domains/{domain}"):
         kind = path.split("/")[1][:-1]
-        token = place.login({"id": user}, "pw", {"project": {"id": home}})
+        token = place.login({"id": user}, "guests-own", {"project": {"id": home}})
         assert token.still_counts()
         for enabled in (False, True):
             assert admin.patch(path, {kind: {"enabled": enabled}}).status_code == 200
             assert not token.still_counts()
     # The clock stood still all the while, and a new token counts nevertheless.
-    assert place.login({"id": user}, "pw", {"project": {"id": home}}).still_counts()
+    assert place.login({"id": user}, "guests-own", {"project": {"id": home}}).still_counts()
 
 
 def test_a_token_keeps_only_the_roles_that_are_left(place: Place) -> None:

@@ -1,0 +1,95 @@
+"""Generated from the registry: no number is too large to be refused, and no name has a second line."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from cumulet.testing import TestCloud
+from cumulet.web.operation import Operation
+from cumulet.web.schema import plan
+from cumulet.web.shapes import validator_of
+from tests.every_operation.test_every_operation import OPERATIONS, ask, body_of, name, path_of
+
+NUMBERS = (
+    str(2**31),
+    str(2**63 - 1),
+    str(2**63),
+    "9" * 19,
+    "9" * 20,
+    "9" * 40,
+    "-1",
+    f"-{2**63 + 1}",
+    "\u00b2",
+    "1e400",
+)
+TIMES = ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59")
+HARDEST = (str(2**63), "9" * 40, f"-{2**63 + 1}", "\u00b2", f"gte:{2**63}")
+UNDECLARED = (
+    "limit", "offset", "page_size", "size_min", "size_max", "min_disk", "min_ram", "minDisk", "minRam", "created_at",
+    "changes-since", "start", "vcpus", "mtu", "provider:segmentation_id", "port_range_min", "ip_version",
+    "default_prefixlen", "default_quota", "revision_number", "resources", "priority",
+)  # fmt: skip
+"""Parameters that operations read without a class of their own."""
+READS = [o for o in OPERATIONS if o.method == "GET"]
+BREAKS = ("a\nb", "a\rb", "a\x1b[2Jb", "a\x7fb", "a\x85b", "a\u2028b", "a\u2029b", "\t", "a\n")
+
+
+def parameters(operation: Operation) -> list[str]:
+    if operation.query is None:
+        return list(UNDECLARED)
+    return list(plan(operation.query, operation.until or operation.service.versions[1]).schema["properties"])
+
+
+@pytest.fixture(scope="module")
+def cloud_of_the_module(session_cloud: TestCloud) -> TestCloud:
+    session_cloud.persona("admin")
+    return session_cloud
+
+
+@pytest.mark.parametrize("operation", READS, ids=name)
+def test_a_number_beyond_all_bounds_in_a_query_is_no_error_of_ours(
+    cloud_of_the_module: TestCloud, operation: Operation
+) -> None:
+    admin = cloud_of_the_module.persona("admin")
+    for parameter in parameters(operation):
+        for value in (*HARDEST, *TIMES):
+            answer = ask(admin, operation, None, f"{path_of(operation)}?{quote(parameter)}={quote(value)}")
+            assert answer.status < 500 or answer.status == 501, f"{parameter}={value}: {answer.text}"
+
+
+@pytest.mark.parametrize("operation", [o for o in OPERATIONS if "{" in o.path and not o.public], ids=name)
+def test_a_number_beyond_all_bounds_in_a_path_is_no_error_of_ours(
+    cloud_of_the_module: TestCloud, operation: Operation
+) -> None:
+    admin = cloud_of_the_module.persona("admin")
+    for value in NUMBERS:
+        answer = ask(admin, operation, body_of(operation), path_of(operation, quote(value)))
+        assert answer.status < 500 or answer.status == 501, f"{value}: {answer.text}"
+
+
+def names_in(schema: Any, path: str = "") -> list[tuple[str, Any]]:
+    """Every attribute called a name, at any depth, with its schema."""
+    if isinstance(schema, list):
+        return [found for part in schema for found in names_in(part, path)]
+    if not isinstance(schema, dict):
+        return []
+    found = []
+    for key, inner in schema.get("properties", {}).items():
+        if key.lower().endswith("name"):
+            found.append((f"{path}/{key}", inner))
+        found += names_in(inner, f"{path}/{key}")
+    for keyword in ("anyOf", "items", "prefixItems", "additionalProperties", "patternProperties"):
+        found += names_in(schema.get(keyword), path)
+    return found
+
+
+@pytest.mark.parametrize("operation", [o for o in OPERATIONS if o.body is not None], ids=name)
+def test_a_name_is_one_line(operation: Operation) -> None:
+    assert operation.body is not None
+    for version in {operation.since, operation.until or operation.service.versions[1]}:
+        for path, schema in names_in(plan(operation.body, version).schema):
+            for wrong in BREAKS:
+                assert not validator_of(schema).is_valid(wrong), f"{path} at {version} takes {wrong!r}"
