@@ -59,7 +59,7 @@ def test_a_round_follows_each_pause_and_none_goes_before() -> None:
     async def story() -> None:
         clock = HeldClock()
         counted = Counted(clock)
-        counted.start()
+        await counted.start()
         for number in (1, 2, 3):
             assert counted.done == number - 1
             assert await clock.pass_() == SECONDS
@@ -74,7 +74,7 @@ def test_who_wakes_it_need_not_wait_for_the_pause_to_end() -> None:
         clock = HeldClock()
         counted = Counted(clock)
         counted.woken.set()
-        counted.start()
+        await counted.start()
         assert await counted.rounds.get() == 1, "woken before it slept"
         for _ in range(2):
             await clock.asleep.get()
@@ -92,7 +92,7 @@ def test_a_round_that_fails_is_told_and_the_next_comes_all_the_same(caplog: pyte
     async def story() -> None:
         clock = HeldClock()
         counted = Counted(clock, fails=True)
-        counted.start()
+        await counted.start()
         for number in (1, 2):
             await clock.pass_()
             assert await counted.rounds.get() == number
@@ -107,7 +107,7 @@ def test_once_stopped_it_does_nothing_more() -> None:
     async def story() -> None:
         clock = HeldClock()
         counted = Counted(clock)
-        counted.start()
+        await counted.start()
         await clock.asleep.get()
         await counted.stop()
         counted.woken.set()
@@ -120,7 +120,7 @@ def test_once_stopped_it_does_nothing_more() -> None:
 def test_one_that_is_switched_off_has_no_task() -> None:
     async def story() -> None:
         counted = Counted(HeldClock(), seconds=None)
-        counted.start()
+        await counted.start()
         assert len(asyncio.all_tasks()) == 1
         await counted.stop()
 

@@ -5,10 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
+from typing import Protocol
 
 from cumulet.clock import Clock, sleep_unless_woken
 
 log = logging.getLogger(__name__)
+
+
+class Reconciler(Protocol):
+    """What looks after something for as long as it is started."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        """Stop, and wait until it has."""
+        ...
+
+    def kill(self) -> None:
+        """As if its process had died: whatever it is at ends where it waits."""
+        ...
 
 
 class Periodic(ABC):
@@ -25,14 +40,18 @@ class Periodic(ABC):
     async def round(self) -> None:
         """Look once. It takes no input, so one that failed is made good by the next."""
 
-    def start(self) -> None:
+    async def start(self) -> None:
         if self._seconds is not None:
             self._task = asyncio.create_task(self._watch(self._seconds), name=self._name)
 
     async def stop(self) -> None:
+        self.kill()
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def kill(self) -> None:
         if self._task is not None:
             self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _watch(self, seconds: float) -> None:
         while True:

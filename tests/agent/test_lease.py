@@ -23,6 +23,7 @@ from cumulet.agent.agent import Agent
 from cumulet.agent.fence import MemoryFence
 from cumulet.clock import SystemClock
 from cumulet.compute import hosts as host_records
+from cumulet.compute.host_watch import HostWatch
 from cumulet.drivers.qemu import process
 from cumulet.drivers.simulated.driver import SimulatedDriver, World
 from cumulet.host import messages as m
@@ -262,14 +263,14 @@ class Back:
 
     def asked(self) -> int | None:
         """One round with it: which of its answers it is told was heard."""
-        self.cloud.await_(self.cloud.embedded.watch.round(self.name))
+        self.cloud.await_(self.cloud.embedded.conductor.reconciler(HostWatch).round(self.name))
         return self.link.questions[-1][1]
 
 
 @pytest.fixture
 def back() -> Iterator[Back]:
     with cumulet.testing.cloud(fence_silent_hosts=True, host_silent_seconds=4.0, lease_seconds=10.0) as cloud:
-        cloud.await_(cloud.embedded.watch.stop())  # Only the test's own rounds count.
+        cloud.await_(cloud.embedded.conductor.reconciler(HostWatch).stop())  # Only the test's own rounds count.
         admin, member = cloud.persona("admin"), cloud.persona("member")
         server = create_pair(member)[0]
         name = host_of(admin, server)

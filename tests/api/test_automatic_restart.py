@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import cumulet.testing
+from cumulet.compute.automatic_restart import AutomaticRestart
 from cumulet.host.driver import GuestState
 from cumulet.testing import Client, TestCloud
 from tests.links import silent
@@ -28,7 +29,7 @@ def server(member: Client) -> str:
 
 def look(cloud: TestCloud) -> None:
     """As its timer would."""
-    cloud.await_(cloud.embedded.restart.round())
+    cloud.await_(cloud.embedded.conductor.reconciler(AutomaticRestart).round())
     cloud.idle()
 
 
@@ -86,4 +87,4 @@ def test_what_could_not_be_started_is_not_tried_again_at_once(cloud: TestCloud, 
 
 def test_off_unless_asked_for(admin: Client) -> None:
     with cumulet.testing.cloud() as plain:
-        assert plain.embedded.restart._task is None
+        assert plain.embedded.conductor.reconciler(AutomaticRestart)._task is None

@@ -8,8 +8,8 @@ import pytest
 
 import cumulet.testing
 from cumulet.clock import Clock
-from cumulet.compute.sagas import SAGAS
 from cumulet.conductor.runner import Runner
+from cumulet.processes.parts import SAGAS
 from cumulet.testing import Client, TestCloud
 from cumulet.testing.clock import AdvanceableClock
 from tests.links import silent

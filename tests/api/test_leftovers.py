@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from cumulet.compute.leftovers import Leftovers
 from cumulet.compute.store import migrations
 from cumulet.db.engine import Tx
 from cumulet.network import for_compute as network
@@ -29,7 +30,7 @@ def found(admin: Client, server: str) -> list[tuple[str, str | None]]:
 
 
 def look(cloud: TestCloud) -> None:
-    cloud.await_(cloud.embedded.leftovers.round())
+    cloud.await_(cloud.embedded.conductor.reconciler(Leftovers).round())
 
 
 def claim(cloud: TestCloud, consumer: str, host: str) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from cumulet.cloud import load_services
 from cumulet.db import schema
 from cumulet.db.engine import Database, metadata, opened
+from cumulet.processes.parts import load_services
 
 ALEMBIC_VERSION = "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cumulet.cloud import load_services
+from cumulet.processes.parts import load_services
 from cumulet.testing import Client, TestCloud
 from cumulet.web.operation import Operation
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cumulet.cloud import load_services
+from cumulet.processes.parts import load_services
 from cumulet.web.policy import RULES, RuleDefault
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "policy"

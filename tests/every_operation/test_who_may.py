@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 import cumulet.testing
-from cumulet.cloud import load_services
+from cumulet.processes.parts import load_services
 from cumulet.web.operation import Operation
 
 from .asking import TABLES, Case, Stage, cases, examples_of

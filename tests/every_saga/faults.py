@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from cumulet.compute.sagas import SAGAS
 from cumulet.conductor.saga import Saga, Step, StepFailed, is_host_step
 from cumulet.db.engine import Tx
 from cumulet.host import messages as m
+from cumulet.processes.parts import SAGAS
 
 
 class Fault(StrEnum):

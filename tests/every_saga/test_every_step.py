@@ -19,10 +19,10 @@ import sqlalchemy as sa
 
 import cumulet.testing
 from cumulet.compute.model import VmState
-from cumulet.compute.sagas import SAGAS
 from cumulet.compute.store import migrations, servers
 from cumulet.conductor.saga import is_host_step, nothing, request_force, running_operation
 from cumulet.db.engine import Tx
+from cumulet.processes.parts import SAGAS
 from cumulet.testing import TestCloud, agreement
 
 from .faults import Fault, Place, Script

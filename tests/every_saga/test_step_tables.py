@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from cumulet.compute.sagas import SAGAS
-from cumulet.compute.step_tables import renewed
 from cumulet.conductor.saga import Saga
+from cumulet.processes.parts import SAGAS
+from cumulet.processes.step_tables import renewed
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "live-migration.md"
 
 
 def test_the_page_shows_the_steps_the_code_has() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert renewed(page) == page, f"run: python -m cumulet.compute.step_tables --write {PAGE.name}"
+    assert renewed(page) == page, f"run: python -m cumulet.processes.step_tables --write {PAGE.name}"
 
 
 @pytest.mark.parametrize("saga", SAGAS.values(), ids=lambda saga: saga.name)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cumulet.cloud import load_services
+from cumulet.processes.parts import load_services
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
 from cumulet.web.gaps import gaps

@@ -20,7 +20,7 @@ from cumulet.cli.driver_choice import Wish, choose
 from cumulet.cli.setting_options import HostNetworkType, Setting, SettingType
 
 if TYPE_CHECKING:
-    from cumulet.cloud import EmbeddedCloud
+    from cumulet.processes.all import EmbeddedCloud
     from cumulet.settings import HostNetwork, Settings
 
 DEFAULT_LISTEN = "127.0.0.1:8774"
@@ -230,9 +230,9 @@ async def _start(settings: Settings) -> EmbeddedCloud:
     """What a user can mend is said in one line, and nothing else is."""
     from sqlalchemy.exc import ArgumentError, DBAPIError
 
-    from cumulet.cloud import EmbeddedCloud
     from cumulet.db.schema import SchemaTooNew
     from cumulet.owned import Exposed
+    from cumulet.processes.all import EmbeddedCloud
     from cumulet.web.log import log_as_json, redact
     from cumulet.web.policy import PolicyError
     from cumulet.web.server import AddressTaken

@@ -13,10 +13,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from cumulet.clock import Clock
-from cumulet.compute import evacuation, findings, operations
+from cumulet.compute import evacuation, operations
 from cumulet.compute.model import PowerState, VmState
 from cumulet.compute.store import get_server, hosts, migrations, new_action, servers
-from cumulet.conductor import saga
+from cumulet.conductor import findings, saga
 from cumulet.db.engine import Database, Tx
 from cumulet.periodic import Periodic
 from cumulet.settings import Settings
@@ -87,6 +87,6 @@ class AutomaticRestart(Periodic):
         )  # fmt: skip
         findings.note(
             tx, "automatic-restart", "server-of-a-lost-host", "starts on another one", now_us=now_us, host=server.host,
-            server_id=server_id,
+            subject=server_id,
         )  # fmt: skip
         log.warning("%s ran on %s, which is lost: it starts elsewhere", server_id, server.host)

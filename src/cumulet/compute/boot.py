@@ -10,7 +10,7 @@ import msgspec
 from cumulet.compute import affinity, operations, scheduler
 from cumulet.compute import hosts as host_records
 from cumulet.compute.model import PowerState, Server, VmState
-from cumulet.compute.operations import command
+from cumulet.compute.operations import SERVER, command
 from cumulet.compute.store import begin_scheduling, change_owner, get_server
 from cumulet.conductor import saga
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
@@ -228,6 +228,7 @@ def describe(tx: Tx, context: Context, server: Server) -> Guest:
 
 BOOT = Saga(
     name="boot",
+    kind=SERVER,
     state=Boot,
     steps=(
         Step(pick_host, undo=nothing),

@@ -8,7 +8,7 @@ import msgspec
 
 from cumulet.compute import operations, resized
 from cumulet.compute.model import PowerState, Server, VmState
-from cumulet.compute.operations import command
+from cumulet.compute.operations import SERVER, command
 from cumulet.compute.store import get_server, update_server
 from cumulet.conductor.saga import Context, Failure, Final, Saga
 from cumulet.db.engine import Tx
@@ -94,6 +94,7 @@ def unwound(tx: Tx, context: Context, state: Deletion, failure: Failure) -> None
 
 DELETION = Saga(
     name="deletion",
+    kind=SERVER,
     state=Deletion,
     steps=(),
     # A delete was acknowledged: from the first moment we only go forward.

@@ -18,7 +18,7 @@ from cumulet.compute import boot, moves, operations
 from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import HostName
 from cumulet.compute.model import Server, VmState
-from cumulet.compute.operations import command
+from cumulet.compute.operations import SERVER, command
 from cumulet.compute.rules import ADMIN
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
@@ -245,6 +245,7 @@ def unwound(tx: Tx, context: Context, state: Evacuation, failure: Failure) -> No
 
 EVACUATION = Saga(
     name="evacuation",
+    kind=SERVER,
     state=Evacuation,
     steps=(
         Step(pick_destination, undo=nothing, status="accepted"),

@@ -7,19 +7,26 @@ its own affair.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from enum import StrEnum
 
 import msgspec
 import sqlalchemy as sa
 
+from cumulet.clock import Clock
 from cumulet.compute.resized import resized_servers
 from cumulet.compute.store import migrations, servers
+from cumulet.conductor import findings
 from cumulet.conductor.saga import operations
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Database, Tx
 from cumulet.network import for_compute as network
+from cumulet.periodic import Periodic
 from cumulet.placement import allocations as placement
 from cumulet.placement.store import allocations, resource_providers
+from cumulet.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class Finding(StrEnum):
@@ -99,3 +106,25 @@ def _ports(tx: Tx) -> Iterator[Leftover]:
         others = {host for port in bound for host in (port.active, *port.inactive)} - {row.host}
         network.activate_binding(tx, row.id, row.host)
         yield Leftover(finding=Finding.BINDING_ELSEWHERE, server_id=row.id, host=", ".join(sorted(others)))
+
+
+class Leftovers(Periodic):
+    """Gives back what is left over in the records themselves on timer."""
+
+    def __init__(self, *, db: Database, clock: Clock, settings: Settings) -> None:
+        super().__init__(name="leftovers", clock=clock, seconds=settings.host_silent_seconds * 3)
+        self._db = db
+
+    async def round(self) -> None:
+        def look(tx: Tx) -> list[Leftover]:
+            now_us = self._clock.now_us()
+            found = give_back(tx, now_us)
+            for one in found:
+                findings.note(
+                    tx, "leftovers", one.finding.value, "given back", now_us=now_us, host=one.host,
+                    subject=one.server_id,
+                )  # fmt: skip
+            return found
+
+        for one in await self._db.write_async(look):
+            log.warning("%s of server %s at %s: given back", one.finding, one.server_id, one.host)

@@ -23,7 +23,7 @@ from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import HostName
 from cumulet.compute.copying import copy_parameters, follow_copy, record_progress
 from cumulet.compute.model import PowerState, Server, VmState
-from cumulet.compute.operations import command
+from cumulet.compute.operations import SERVER, command
 from cumulet.compute.rules import ADMIN, MANAGER
 from cumulet.compute.scheduler import Reason
 from cumulet.compute.service import COMPUTE
@@ -314,6 +314,7 @@ def unwound(tx: Tx, context: Context, state: LiveMigration, failure: Failure) ->
 
 LIVE_MIGRATION = Saga(
     name="live-migration",
+    kind=SERVER,
     state=LiveMigration,
     steps=(
         Step(pick_destination, undo=nothing, status="preparing"),

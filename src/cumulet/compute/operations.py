@@ -27,6 +27,9 @@ from cumulet.host.driver import GuestState
 from cumulet.web.operation import Call
 
 log = logging.getLogger(__name__)
+
+SERVER = "server"
+"""The kind of subject of compute's operations."""
 S = TypeVar("S", bound=msgspec.Struct)
 AnswerT = TypeVar("AnswerT")
 OtherwiseT = TypeVar("OtherwiseT")

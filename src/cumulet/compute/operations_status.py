@@ -7,9 +7,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from cumulet.clock import iso_z
-from cumulet.compute import findings
+from cumulet.compute.operations import SERVER
 from cumulet.compute.rules import ADMIN
 from cumulet.compute.service import COMPUTE
+from cumulet.conductor import findings
 from cumulet.conductor.saga import Status, operations
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -30,7 +31,9 @@ def list_operations(call: Call[None, None]) -> dict[str, Any]:
             {
                 "id": row.id,
                 "saga": row.saga,
-                "server_id": row.subject,
+                "kind": row.kind,
+                "subject": row.subject,
+                "server_id": row.subject if row.kind == SERVER else None,
                 "status": row.status,
                 "position": row.position,
                 "attempts": row.attempts,
@@ -54,7 +57,7 @@ def list_findings(call: Call[None, None]) -> dict[str, Any]:
                 "finding": row.finding,
                 "done": row.done,
                 "host": row.host or None,
-                "server_id": row.server_id or None,
+                "server_id": row.subject or None,
                 "times": row.times,
                 "first_at": iso_z(row.first_at_us),
                 "last_at": iso_z(row.last_at_us),

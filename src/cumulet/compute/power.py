@@ -10,7 +10,7 @@ import msgspec
 
 from cumulet.compute import operations
 from cumulet.compute.model import PowerState, Server, VmState
-from cumulet.compute.operations import command
+from cumulet.compute.operations import SERVER, command
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step
 from cumulet.db.engine import Tx
 from cumulet.host import messages as m
@@ -147,6 +147,7 @@ def unwound(tx: Tx, context: Context, state: PowerChange, failure: Failure) -> N
 
 POWER_CHANGE = Saga(
     name="power",
+    kind=SERVER,
     state=PowerChange,
     steps=(Step(change_power, undo=look),),
     finals=(Final(record_power),),

@@ -19,7 +19,7 @@ from cumulet.compute.attribute_types import DiskConfig, FlavorRef, HostName
 from cumulet.compute.copying import copy_parameters, follow_copy
 from cumulet.compute.flavors import find_flavor
 from cumulet.compute.model import Flavor, PowerState, Server, VmState
-from cumulet.compute.operations import command
+from cumulet.compute.operations import SERVER, command
 from cumulet.compute.power import STOP_GRACE_SECONDS
 from cumulet.compute.quotas import limits_of, usage_of
 from cumulet.compute.rules import ADMIN, MANAGER, MEMBER
@@ -374,6 +374,7 @@ def unwound(tx: Tx, context: Context, state: Resizing, failure: Failure) -> None
 
 RESIZE = Saga(
     name="resize",
+    kind=SERVER,
     state=Resizing,
     steps=(
         Step(pick_destination, undo=nothing, status="pre-migrating"),

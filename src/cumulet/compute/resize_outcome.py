@@ -9,17 +9,17 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import Clock
-from cumulet.compute import findings, operations, resized
 from cumulet.compute import hosts as host_records
+from cumulet.compute import operations, resized
 from cumulet.compute.model import PowerState, Server, VmState
-from cumulet.compute.operations import command
+from cumulet.compute.operations import SERVER, command
 from cumulet.compute.power import STOP_GRACE_SECONDS
 from cumulet.compute.rules import MEMBER
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
 from cumulet.compute.store import change_owner, get_server, migrations, new_action, servers
-from cumulet.conductor import saga
+from cumulet.conductor import findings, saga
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Database, Tx
 from cumulet.errors import BadRequest, Conflict
@@ -229,6 +229,7 @@ def not_reverted(tx: Tx, context: Context, state: Outcome, failure: Failure) -> 
 
 RESIZE_CONFIRMATION = Saga(
     name="resize-confirmation",
+    kind=SERVER,
     state=Outcome,
     steps=(),
     # Confirmed is confirmed: from the first moment we only go forward.
@@ -238,6 +239,7 @@ RESIZE_CONFIRMATION = Saga(
 
 RESIZE_REVERSION = Saga(
     name="resize-reversion",
+    kind=SERVER,
     state=Outcome,
     steps=(Step(stop_destination, undo=restart_destination), Step(look_at_source, undo=nothing)),
     # The guest is stopped on both sides and the record now says: where it came from. From here on we only go forward.
@@ -293,5 +295,5 @@ class AutomaticConfirmation(Periodic):
         )  # fmt: skip
         findings.note(
             tx, "automatic-confirmation", "resize-unconfirmed", "confirmed", now_us=now_us, host=kept.host,
-            server_id=server_id,
+            subject=server_id,
         )  # fmt: skip

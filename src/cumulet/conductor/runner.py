@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from cumulet.clock import Clock, sleep_unless_woken
-from cumulet.compute import findings
+from cumulet.conductor import findings
 from cumulet.conductor.saga import (
     Failure,
     Final,
@@ -295,7 +295,7 @@ class Runner:
             return None
         if row.lease_owner not in (None, self.name):
             done = f"taken over from {row.lease_owner} at step {row.position + 1}"
-            findings.note(tx, "operations", f"{row.saga}-without-conductor", done, now_us=now, server_id=row.subject)
+            findings.note(tx, "operations", f"{row.saga}-without-conductor", done, now_us=now, subject=row.subject)
         tx.run(_TAKE, {"of_id": operation_id, "lease_owner": self.name, "revision": row.revision + 1})
         saga = self.sagas[row.saga]
         return saga, Carried(

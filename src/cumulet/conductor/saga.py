@@ -39,6 +39,7 @@ operations = sa.Table(
     metadata,
     sa.Column("id", sa.String(36), primary_key=True),
     sa.Column("saga", sa.String(64), nullable=False),
+    sa.Column("kind", sa.String(32), nullable=False),
     sa.Column("subject", sa.String(36), nullable=False),
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("position", sa.Integer, nullable=False),
@@ -165,9 +166,13 @@ class Final(Generic[S]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saga(Generic[S]):
-    """A long operation. `unwound` records the failure in the last transaction of an unwinding."""
+    """A long operation on a subject of some `kind`, such as ``server``, whose id names it among all subjects.
+
+    `unwound` records the failure in the last transaction of an unwinding.
+    """
 
     name: str
+    kind: str
     state: type[S]
     steps: tuple[Step[S], ...]
     finals: tuple[Final[S], ...]
@@ -193,6 +198,7 @@ def first_row(saga: Saga[S], operation_id: str, subject: str, state: S, now_us: 
     return {
         "id": operation_id,
         "saga": saga.name,
+        "kind": saga.kind,
         "subject": subject,
         "status": status,
         "position": 0,

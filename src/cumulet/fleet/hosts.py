@@ -24,6 +24,10 @@ class Hosts:
     def add(self, name: str, link: Link) -> None:
         self._links[name] = link
 
+    def link(self, name: str) -> Link:
+        """KeyError: there is none."""
+        return self._links[name]
+
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self._links)

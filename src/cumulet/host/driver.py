@@ -230,7 +230,8 @@ class Copy(Protocol):
 
     async def prepare_incoming(self, guest: Guest, *, source_host: str, parameters: MigrationParameters) -> Endpoint:
         """Make disks, start the guest paused and listening, accepting TLS from `source_host`'s certificate only.
-        Asked again for the same guest, answers the same endpoint if it still listens, else starts afresh."""
+        Asked again for the same guest, answers the same endpoint if it still listens. One that holds a guest's
+        state, or receives it, is not thrown away: DriverError. Else it starts afresh."""
         ...
 
     async def resume_destination(self, server_id: str) -> None:

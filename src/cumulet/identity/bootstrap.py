@@ -18,20 +18,13 @@ from cumulet.db.engine import Database, Tx
 from cumulet.identity import store
 from cumulet.identity.api import DEFAULT_DOMAIN_ID, new_id
 from cumulet.identity.service import Identity
+from cumulet.part import CatalogEntry
 
 ROLES = ("admin", "manager", "member", "reader", "service")
 IMPLICATIONS = (("admin", "manager"), ("manager", "member"), ("member", "reader"))
 PROJECTS = ("admin", "demo", "service")
 CLOUDS = {"cumulet": "admin", "demo": "demo"}
 """The entries of clouds.yaml: each logs in as the user, and into the project, of one name."""
-
-CATALOG = (
-    ("identity", "keystone", "/identity", ("public", "internal", "admin")),
-    ("compute", "nova", "/compute/v2.1", ("public", "internal")),
-    ("network", "neutron", "/network", ("public", "internal")),
-    ("image", "glance", "/image", ("public", "internal")),
-    ("placement", "placement", "/placement", ("public", "internal")),
-)
 
 
 class Passwords(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,8 +54,11 @@ def _make(identity: Identity) -> FirstPasswords:
     return FirstPasswords(by_user=by_user, hashes=hashes)
 
 
-def prepare(db: Database, identity: Identity, first: FirstPasswords) -> Passwords:
-    """Seed a new cloud, or make sure of an old one's first users. Before the loop runs: it may wait for two hashes."""
+def prepare(db: Database, identity: Identity, first: FirstPasswords, catalog: Mapping[str, CatalogEntry]) -> Passwords:
+    """Seed a new cloud, or make sure of an old one's first users. Before the loop runs: it may wait for two hashes.
+
+    `catalog`: by type of service.
+    """
     seeded = db.read(lambda tx: store.domain_by_id(tx, DEFAULT_DOMAIN_ID)) is not None
     if seeded and first.hashes is None:
         return Passwords(by_user=first.by_user, origin="kept")
@@ -74,7 +70,7 @@ def prepare(db: Database, identity: Identity, first: FirstPasswords) -> Password
         if seeded:
             _replace(tx, hashes, identity.clock)
         else:
-            _seed(tx, hashes, identity.clock, identity.settings.region)
+            _seed(tx, hashes, identity.clock, identity.settings.region, catalog)
         identity.changed(tx)
 
     db.write(work)
@@ -93,7 +89,7 @@ def _replace(tx: Tx, hashes: Mapping[str, str], clock: Clock) -> None:
             store.revoke_tokens(tx, store.users, user.id, clock.now_us())
 
 
-def _seed(tx: Tx, hashes: Mapping[str, str], clock: Clock, region: str) -> None:
+def _seed(tx: Tx, hashes: Mapping[str, str], clock: Clock, region: str, catalog: Mapping[str, CatalogEntry]) -> None:
     tx.execute(insert(store.domains).values(id=DEFAULT_DOMAIN_ID, name="Default", description="The default domain"))
     role_ids = {name: new_id(clock) for name in ROLES}
     for name, role_id in role_ids.items():
@@ -111,17 +107,23 @@ def _seed(tx: Tx, hashes: Mapping[str, str], clock: Clock, region: str) -> None:
     store.assign(tx, user_ids["admin"], "project", project_ids["admin"], role_ids["admin"])
     store.assign(tx, user_ids["admin"], "system", "all", role_ids["admin"])
     store.assign(tx, user_ids["demo"], "project", project_ids["demo"], role_ids["member"])
-    _seed_catalog(tx, clock, region)
+    _seed_catalog(tx, clock, region, catalog)
 
 
-def _seed_catalog(tx: Tx, clock: Clock, region: str) -> None:
+def _seed_catalog(tx: Tx, clock: Clock, region: str, catalog: Mapping[str, CatalogEntry]) -> None:
     tx.execute(insert(store.regions).values(id=region))
-    for kind, name, path, interfaces in CATALOG:
+    for kind, entry in catalog.items():
         service_id = new_id(clock)
-        tx.execute(insert(store.services).values(id=service_id, type=kind, name=name))
-        for interface in interfaces:
-            values = {"service_id": service_id, "interface": interface, "region_id": region, "url": path}
+        tx.execute(insert(store.services).values(id=service_id, type=kind, name=entry.name))
+        for interface in entry.interfaces:
+            values = {"service_id": service_id, "interface": interface, "region_id": region, "url": entry.path}
             tx.execute(insert(store.endpoints).values(id=new_id(clock), **values))
+
+
+def first_projects(tx: Tx) -> dict[str, str]:
+    """The ids of the projects a first start makes, by name."""
+    found = {name: store.project_by_name(tx, DEFAULT_DOMAIN_ID, name) for name in PROJECTS}
+    return {name: project.id for name, project in found.items() if project is not None}
 
 
 def read_passwords(clouds_file: Path) -> dict[str, str] | None:

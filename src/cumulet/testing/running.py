@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import httpx
 import sqlalchemy as sa
 
-from cumulet.cloud import EmbeddedCloud
+from cumulet.compute.host_watch import HostWatch
 from cumulet.conductor.saga import Status, StepFailed, operations, request_abort
 from cumulet.db.engine import Tx, metadata
 from cumulet.host.driver import GuestState
 from cumulet.image.files import image_folder
+from cumulet.processes.all import EmbeddedCloud
 from cumulet.settings import Settings
 from cumulet.testing.client import Client
 from cumulet.testing.clock import AdvanceableClock
@@ -129,7 +130,7 @@ class TestCloud:
     def reconcile(self) -> None:
         """Let each host be looked at now, as the timer would."""
         for host in self.hosts:
-            self.await_(self.embedded.watch.round(host))
+            self.await_(self.embedded.conductor.reconciler(HostWatch).round(host))
 
     def guests(self, host: str) -> dict[str, GuestState]:
         """What the hypervisor of `host` says: server id -> state."""

@@ -20,7 +20,7 @@ from cumulet.web.router import Router, parameter_names
 from cumulet.web.schema import boundaries, json_schema
 
 FOLDER = Path("docs/api")
-REGISTRY = "cumulet.cloud:load_services"
+REGISTRY = "cumulet.processes.parts:load_services"
 
 
 def openapi(services: Sequence[Service]) -> dict[str, Any]:

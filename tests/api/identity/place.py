@@ -15,8 +15,9 @@ import httpx
 from cumulet.db.engine import Database, Tx, metadata
 from cumulet.fleet.hosts import Hosts
 from cumulet.identity import bootstrap
-from cumulet.identity.operations import IDENTITY
+from cumulet.identity.api import IDENTITY
 from cumulet.identity.service import Identity
+from cumulet.processes.parts import CATALOG
 from cumulet.settings import Settings
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
@@ -121,7 +122,7 @@ class Place:
         self.folder = folder
         self.identity = Identity(db=self.database, clock=self.clock, settings=self.settings, state_dir=folder)
         self.passwords = bootstrap.prepare(
-            self.database, self.identity, bootstrap.begin(self.identity, folder / "clouds.yaml")
+            self.database, self.identity, bootstrap.begin(self.identity, folder / "clouds.yaml"), CATALOG
         )
         cloud = Cloud(
             settings=self.settings,

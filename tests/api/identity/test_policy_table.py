@@ -17,7 +17,7 @@ import pytest
 from oslo_config import cfg
 from oslo_policy import policy as oslo_policy
 
-from cumulet.identity.operations import IDENTITY
+from cumulet.identity.api import IDENTITY
 from cumulet.identity.store import read_generation
 from cumulet.web.policy import RULES
 from tests.api.identity.place import SYSTEM, UNSCOPED, Place, Session, project

@@ -37,6 +37,10 @@ def capabilities(parameters: MigrationParameters) -> Arguments:
     return {"capabilities": states}
 
 
+_RECEIVING = ("active", "device", "postcopy-active", "postcopy-paused", "postcopy-recover")
+"""Statuses of an incoming migration (query-migrate) in which guest state is here, or on its way."""
+
+
 async def prepare_incoming(
     host: QemuHost, guest: Guest, *, source_host: str, parameters: MigrationParameters
 ) -> Endpoint:
@@ -72,6 +76,8 @@ async def _still_listening(host: QemuHost, server_id: str, source_host: str) -> 
     status = (await hypervisor.migration_status())["status"]
     if run_state != "inmigrate" or status == "completed":
         raise DriverError("HOLDS_STATE: this destination has taken a guest's state; resume or destroy it")
+    if status in _RECEIVING:
+        raise DriverError("RECEIVING: a copy comes into this destination; cancel it, or destroy it")
     incoming = record.incoming
     waits = incoming is not None and incoming.source_host == source_host and status in ("none", "setup")
     return incoming.endpoint if incoming is not None and waits else None

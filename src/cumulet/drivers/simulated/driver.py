@@ -200,12 +200,24 @@ class SimulatedDriver:
         if found is not None and found.incoming_complete:
             # As with QEMU: the request is a late one, and what is here may be the only copy.
             raise DriverError("HOLDS_STATE: this destination has taken a guest's state; resume or destroy it")
+        if found is not None and self._is_receiving(found):
+            raise DriverError("RECEIVING: a copy comes into this destination; cancel it, or destroy it")
         if guest.machine_type != MACHINE_TYPE or guest.cpu_model != CPU_MODEL:
             raise DriverError(f"{self.name} cannot run {guest.machine_type} with {guest.cpu_model}")
         fresh = SimulatedGuest(guest=guest, state=GuestState.INCOMING, incoming_from=source_host)
         self._guests[guest.server_id] = fresh
         self._save(fresh)
         return Endpoint(address=self.name, port=next(self._world.ports), nbd_port=None, tls_hostname=self.name)
+
+    def _is_receiving(self, found: SimulatedGuest) -> bool:
+        """As with QEMU, what has come is not thrown away for a request that may be a late one."""
+        source = self._world.drivers.get(found.incoming_from or "")
+        copy = source.copy_of(found.guest.server_id) if source is not None else None
+        return copy is not None and copy.destination == self.name and copy.outcome is None
+
+    def copy_of(self, server_id: str) -> Copy | None:
+        """The copy of a guest from here, under way or ended."""
+        return self._copies.get(server_id)
 
     async def resume_destination(self, server_id: str) -> None:
         found = self._found(server_id)

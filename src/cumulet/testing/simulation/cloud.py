@@ -11,14 +11,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from cumulet.compute.automatic_restart import AutomaticRestart
-from cumulet.compute.sagas import SAGAS
-from cumulet.conductor.reconcilers import HostWatch, Leftovers
 from cumulet.conductor.runner import Runner
 from cumulet.conductor.saga import operations
 from cumulet.db.engine import Tx
 from cumulet.drivers.simulated.driver import World
 from cumulet.fleet.hosts import Hosts
+from cumulet.processes.conductor import Conductor
+from cumulet.processes.parts import PARTS, SAGAS
 from cumulet.settings import Settings
 from cumulet.testing.simulation import claims
 from cumulet.testing.simulation.database import FOR_THE_API
@@ -27,6 +26,7 @@ from cumulet.testing.simulation.foundation import Identity, foundation, request,
 from cumulet.testing.simulation.fragile import FragileDriver
 from cumulet.testing.simulation.hosts import Machine, UnreliableLink
 from cumulet.testing.simulation.invariants import Broken
+from cumulet.testing.simulation.process import DatabaseOfProcess, Process, hosts_of
 from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
 from cumulet.web.context import Cloud
 
@@ -89,15 +89,10 @@ class SimulatedCloud:
                 lease_seconds=self.settings.lease_seconds if self.settings.fence_silent_hosts else None,
             )  # fmt: skip
             self.hosts.add(name, UnreliableLink(machine, weather, random))
-        self.runners: list[Runner] = []
-        self.watch: HostWatch | None = None
-        self.restart: AutomaticRestart
-        self.leftovers: Leftovers
+        self.conductors: list[Conductor] = []
         self.started_at: dict[str, float] = {}
         """By name of a conductor that is up: since when."""
         self.died_at: dict[str, float] = {}
-        self._watcher: Runner | None = None
-        """In whose process the watch lives."""
         self._conductors = random.choice((1, 1, 2, 3))
         self._api_is_up = True
         self._requests: dict[asyncio.Task[tuple[int, Any]], None] = {}
@@ -113,55 +108,41 @@ class SimulatedCloud:
         self.say(f"hosts {', '.join(self.machines)}; {self._conductors} conductor(s)")
 
     async def start_conductor(self) -> None:
-        clock = VirtualClock(self.loop, self.random)
-        runner = Runner(
-            db=self.db, clock=clock, settings=self.settings, hosts=self.hosts, sagas=SAGAS,
-            name=f"runner-{clock.uuid()[:8]}", alone=self._conductors == 1,
-        )  # fmt: skip
-        watching = self._watcher is None
-        if watching:
-            self._watcher = runner
+        process = Process(self.loop, self.random)
+        name = f"conductor-{process.uuid()[:8]}"
         while True:
+            conductor = Conductor(
+                PARTS,
+                SAGAS,
+                db=DatabaseOfProcess(self.db, process),
+                clock=process,
+                settings=self.settings,
+                hosts=hosts_of(self.hosts, process),
+                name=name,
+                alone=self._conductors == 1,
+                wake=_Wake(self),
+            )
             try:
-                if watching:
-                    await self._start_watch(runner)
-                await runner.start()
+                await conductor.start()
                 break
             except DBAPIError:
                 # A process that cannot reach its database at start ends, and is started again.
-                if watching:
-                    self._kill_watch()
+                _kill(conductor)
                 await asyncio.sleep(0.5)
-        self.runners.append(runner)
-        self.started_at[runner.name] = self.loop.now
+        self.conductors.append(conductor)
+        self.started_at[name] = self.loop.now
 
-    def kill_conductor(self, runner: Runner) -> None:
-        """As kill -9, with the watch if it is beside this one."""
-        self.runners.remove(runner)
-        del self.started_at[runner.name]
-        self.died_at[runner.name] = self.loop.now
-        _kill(runner)
-        if runner is self._watcher:
-            self._watcher = None
-            self._kill_watch()
+    def kill_conductor(self, conductor: Conductor) -> None:
+        """As kill -9."""
+        self.conductors.remove(conductor)
+        name = conductor.runner.name
+        del self.started_at[name]
+        self.died_at[name] = self.loop.now
+        _kill(conductor)
 
-    async def _start_watch(self, runner: Runner) -> None:
-        """Beside one conductor only, as in `cumulet.cloud`: hosts, and what follows when they are lost."""
-        self.watch = HostWatch(db=self.db, clock=runner.clock, settings=self.settings, hosts=self.hosts)
-        self.restart = AutomaticRestart(
-            db=self.db, clock=runner.clock, settings=self.settings, wake=_Wake(self), lost=self.watch.lost
-        )
-        self.leftovers = Leftovers(db=self.db, clock=runner.clock, settings=self.settings)
-        await self.watch.start()
-        self.restart.start()
-        self.leftovers.start()
-
-    def _kill_watch(self) -> None:
-        if self.watch is not None:
-            for task in (*self.watch._tasks, self.restart._task, self.leftovers._task):
-                if task is not None:
-                    task.cancel()
-            self.watch = None
+    @property
+    def runners(self) -> list[Runner]:
+        return [conductor.runner for conductor in self.conductors]
 
     # -- invariants that hold always
 
@@ -245,12 +226,14 @@ class SimulatedCloud:
         return await request(self.app, caller, method, path, body, version=version)
 
 
-def _kill(runner: Runner) -> None:
+def _kill(conductor: Conductor) -> None:
     """As kill -9: it gets no word in. Its tasks are cancelled where they wait; what it asked of hosts goes on."""
+    runner = conductor.runner
     runner._stopping = True
     tasks = [*runner._tasks.values(), *([runner._sweeper] if runner._sweeper is not None else [])]
     for task in tasks:
         task.cancel()
+    conductor.leadership.kill()
 
 
 class _Wake:

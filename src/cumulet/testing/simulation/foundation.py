@@ -15,12 +15,12 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.cloud import load_services
 from cumulet.compute import drift
 from cumulet.compute.store import flavors
 from cumulet.db import schema
 from cumulet.fleet.hosts import Hosts
 from cumulet.image import store as image_store
+from cumulet.processes.parts import load_services
 from cumulet.settings import Settings
 from cumulet.testing.simulation.database import SimulatedDatabase
 from cumulet.testing.simulation.virtual_time import EPOCH_US, VirtualClock, VirtualLoop

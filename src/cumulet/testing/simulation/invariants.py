@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from cumulet.compute import drift
-from cumulet.compute.findings import findings
 from cumulet.compute.store import migrations, servers
+from cumulet.conductor.findings import findings
 from cumulet.conductor.saga import operations
 from cumulet.db.engine import Tx
 from cumulet.testing import agreement
@@ -52,7 +52,7 @@ def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
     # The sagas themselves leave nothing: that a reconciler would mend it is no excuse.
     mended = cloud.db.read(lambda tx: tx.all(_MENDED))
     if mended:
-        return [f"{row.finding} of server {row.server_id[:8]} at {row.host} had to be given back" for row in mended]
+        return [f"{row.finding} of server {row.subject[:8]} at {row.host} had to be given back" for row in mended]
     return cloud.db.read(lambda tx: [*agreement.disagreements(tx, guests), *_lost(tx, workload)])
 
 

@@ -19,6 +19,7 @@ from cumulet.compute import (
     boot,
     drift,
     evacuation,
+    host_watch,
     live_migration,
     moves,
     operations,
@@ -27,12 +28,12 @@ from cumulet.compute import (
     scheduler,
 )
 from cumulet.compute import hosts as host_records
+from cumulet.compute.host_watch import HostWatch
 from cumulet.compute.live_migration import LIVE_MIGRATION, LiveMigration
 from cumulet.compute.resize import RESIZE
-from cumulet.compute.sagas import SAGAS
 from cumulet.compute.store import get_server, servers
-from cumulet.conductor import reconcilers, runner, saga
-from cumulet.conductor.reconcilers import HostWatch
+from cumulet.conductor import runner, saga
+from cumulet.conductor.leadership import Leadership
 from cumulet.conductor.runner import Runner
 from cumulet.conductor.saga import Context, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
@@ -40,6 +41,7 @@ from cumulet.errors import BadRequest
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest
 from cumulet.placement import allocations as placement
+from cumulet.processes.parts import SAGAS
 from cumulet.testing.simulation.hosts import Machine
 
 Plant = Callable[[], AbstractContextManager[Any]]
@@ -141,6 +143,11 @@ def a_lease_by_two_wall_clocks() -> AbstractContextManager[Any]:
         return held_us + int(self.settings.lease_seconds * 1_000_000) < self.clock.now_us()
 
     return mock.patch.object(Runner, "_is_free", is_free)
+
+
+def several_that_lead() -> AbstractContextManager[Any]:
+    """Every conductor looks after the hosts, whoever holds the lease: what one has renewed the other calls run out."""
+    return mock.patch.object(Leadership, "_take", return_value=True)
 
 
 def counting_only_where_servers_are() -> AbstractContextManager[Any]:
@@ -268,7 +275,7 @@ def a_watchdog_that_does_not_kill() -> AbstractContextManager[Any]:
 
 def a_lease_without_a_margin() -> AbstractContextManager[Any]:
     """The host is taken for dead the moment its lease may have run out: its watchdog is not that quick."""
-    return mock.patch.object(reconcilers, "LEASE_MARGIN_SECONDS", -2.0)
+    return mock.patch.object(host_watch, "LEASE_MARGIN_SECONDS", -2.0)
 
 
 def a_lease_from_when_it_was_asked() -> AbstractContextManager[Any]:
@@ -327,6 +334,7 @@ PLANTED: dict[str, Plant] = {
         dropping_the_generation_check,
         acting_on_an_expired_lease,
         a_lease_by_two_wall_clocks,
+        several_that_lead,
         counting_only_where_servers_are,
         claiming_what_it_was_before,
         taking_in_what_it_was_before,

@@ -14,6 +14,7 @@ from cumulet.host.driver import GuestState
 from cumulet.testing.simulation.cloud import SimulatedCloud
 from cumulet.testing.simulation.fragile import Disk
 from cumulet.testing.simulation.hosts import Machine
+from cumulet.testing.simulation.process import Process
 from cumulet.testing.simulation.virtual_time import VirtualClock
 
 _SERVICE = sa.select(hosts.c.service_uuid).where(hosts.c.name == sa.bindparam("of_name"))
@@ -35,6 +36,7 @@ class Trouble:
         pause = random.uniform(0.0, 9.0) * random.choice((1.0, 1.0, 1.0, 2.0))
         kinds: tuple[tuple[str, Callable[[], str]], ...] = (
             ("conductor_crash", lambda: self._crash_conductor(random, pause)),
+            ("conductor_stops", lambda: self._stop_conductor(random, pause)),
             ("agent_crash", lambda: self._crash_agent(machine, pause)),
             ("host_crash", lambda: self._crash_host(machine, pause)),
             ("guest_crash", lambda: self._crash_guest(machine, random)),
@@ -70,10 +72,11 @@ class Trouble:
         self._later(pause, lambda: setattr(thing, name, getattr(thing, name) - 1))
 
     def _crash_conductor(self, random: Random, pause: float) -> str:
-        if not self._cloud.runners:
+        if not self._cloud.conductors:
             return "a conductor was to crash, but none is up"
-        runner = random.choice(self._cloud.runners)
-        self._cloud.kill_conductor(runner)
+        conductor = random.choice(self._cloud.conductors)
+        runner = conductor.runner
+        self._cloud.kill_conductor(conductor)
         self._later(pause, self._cloud.start_conductor)
         return f"{runner.name} is killed, another starts in {pause:.1f} s"
 
@@ -169,6 +172,15 @@ class Trouble:
         requests = self._cloud.kill_api()
         self._later(pause, self._cloud.start_api)
         return f"the API is killed, with {requests} request(s), back in {pause:.1f} s"
+
+    def _stop_conductor(self, random: Random, pause: float) -> str:
+        if not self._cloud.runners:
+            return "a conductor was to be stopped, but none is up"
+        runner = random.choice(self._cloud.runners)
+        assert isinstance(runner.clock, Process)
+        runner.clock.stop()
+        self._later(pause, runner.clock.go_on)
+        return f"{runner.name} is stopped for {pause:.1f} s"
 
     def _jump(self, random: Random) -> str:
         if not self._cloud.runners:

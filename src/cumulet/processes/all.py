@@ -1,70 +1,42 @@
-"""The composition root: a whole cloud in one process - database, services, conductor, hosts, HTTPS."""
+"""What `cumulet up` runs: a whole cloud in one process - database, services, conductor, hosts, HTTPS."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
-import pkgutil
 from contextlib import AsyncExitStack
-from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
 import sqlalchemy as sa
 
-from cumulet import compute, identity, image, network, placement
-from cumulet.agent.agent import Agent
-from cumulet.agent.simulated_fence import SimulatedFence
-from cumulet.bus.in_process import InProcessLink
 from cumulet.ca import CertificateAuthority
 from cumulet.clock import Clock, SystemClock
-from cumulet.compute import seed as compute_seed
-from cumulet.compute.automatic_restart import AutomaticRestart
-from cumulet.compute.resize_outcome import AutomaticConfirmation
-from cumulet.compute.sagas import SAGAS
-from cumulet.conductor.reconcilers import HostWatch, Leftovers
 from cumulet.conductor.runner import BeforeStep, Runner
 from cumulet.conductor.saga import Status, operations, request_abort
 from cumulet.db import schema
 from cumulet.db.engine import Database, Tx, database_file
-from cumulet.drivers.simulated.driver import SimulatedDriver, World
+from cumulet.drivers.simulated.driver import World
 from cumulet.fleet.hosts import Hosts
 from cumulet.identity import bootstrap as identity_bootstrap
 from cumulet.identity.service import Identity
-from cumulet.image import builtin as image_builtin
-from cumulet.image import data as image_data
-from cumulet.settings import HostNetwork, Settings
+from cumulet.part import FirstStart
+from cumulet.processes import local_hosts
+from cumulet.processes.conductor import Conductor
+from cumulet.settings import Settings
 from cumulet.web.app import App
 from cumulet.web.audit import Audit
 from cumulet.web.context import Cloud
-from cumulet.web.operation import Service
 from cumulet.web.policy import Policy
 from cumulet.web.scraper import scraper_token
 from cumulet.web.server import Server, serve
 
 if TYPE_CHECKING:
-    from cumulet.fleet.local_agents import AgentPlace, AgentProcesses
+    from cumulet.fleet.local_agents import AgentProcesses
 
 END_MOVES_SECONDS = 20.0
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never listened on by itself
-SERVICES: tuple[ModuleType, ...] = (compute, identity, image, network, placement)
-
-
-def load_services() -> list[Service]:
-    """Import every file of every service, so that operations, rules and tables are declared; answer the services."""
-    for package in SERVICES:
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{package.__name__}.{module.name}")
-    from cumulet.compute.service import COMPUTE
-    from cumulet.identity.api import IDENTITY
-    from cumulet.image.service import IMAGE
-    from cumulet.network.service import NETWORK
-    from cumulet.placement.service import PLACEMENT
-
-    return [IDENTITY, COMPUTE, NETWORK, IMAGE, PLACEMENT]
 
 
 class EmbeddedCloud(msgspec.Struct, kw_only=True):
@@ -74,11 +46,8 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
     clock: Clock
     db: Database
     identity: Identity
-    runner: Runner
+    conductor: Conductor
     hosts: Hosts
-    watch: HostWatch
-    leftovers: Leftovers
-    restart: AutomaticRestart
     context: Cloud
     server: Server
     authority: CertificateAuthority
@@ -86,6 +55,10 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
     world: World | None
     _agents: AgentProcesses | None
     _closing: AsyncExitStack = msgspec.field(default_factory=AsyncExitStack)
+
+    @property
+    def runner(self) -> Runner:
+        return self.conductor.runner
 
     @property
     def url(self) -> str:
@@ -122,43 +95,46 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         stack.callback(identity_service.close)
         clouds_file = settings.state_dir / "clouds.yaml"
         first_passwords = identity_bootstrap.begin(identity_service, clouds_file)
-        services = load_services()
+        from cumulet.processes.parts import CATALOG, PARTS, SAGAS, load_services  # while the passwords are hashed
+
         authority = CertificateAuthority.load_or_create(settings.state_dir / "ca")
         schema.prepare(db)
-        passwords = identity_bootstrap.prepare(db, identity_service, first_passwords)
-        image_data.reconcile(db, settings.state_dir, clock.now_us())
-
+        passwords = identity_bootstrap.prepare(db, identity_service, first_passwords, CATALOG)
+        for part in PARTS:
+            if part.mend is not None:
+                part.mend(db, settings, clock)
         hosts = Hosts()
         stack.push_async_callback(hosts.close)
-        world, agents = await _connect_hosts(settings, clock, hosts, authority, stack)
-        runner = Runner(
-            db=db, clock=clock, settings=settings, hosts=hosts, sagas=SAGAS, name=f"runner-{clock.uuid()}",
-            alone=db.is_sqlite, before_step=before_step,
-        )  # fmt: skip
-        watch = HostWatch(db=db, clock=clock, settings=settings, hosts=hosts)
+        world, agents = await local_hosts.connect(settings, clock, hosts, authority, stack)
+        conductor = Conductor(
+            PARTS,
+            SAGAS,
+            db=db,
+            clock=clock,
+            settings=settings,
+            hosts=hosts,
+            name=f"conductor-{clock.uuid()}",
+            alone=db.is_sqlite,
+            before_step=before_step,
+        )
         context = Cloud(
-            settings=settings, db=db, clock=clock, state_dir=settings.state_dir, wake=runner, hosts=hosts,
-            identity=identity_service, policy=Policy.load(settings.policy_file),
-        )  # fmt: skip
+            settings=settings,
+            db=db,
+            clock=clock,
+            state_dir=settings.state_dir,
+            wake=conductor.runner,
+            hosts=hosts,
+            identity=identity_service,
+            policy=Policy.load(settings.policy_file),
+        )
         app = App(
             context,
-            services,
+            load_services(),
             audit=Audit(settings.state_dir / "audit.jsonl"),
             scraper_token=scraper_token(settings.state_dir / "metrics-token", clock),
         )
-        stack.push_async_callback(watch.stop)
-        await watch.start()
-        stack.push_async_callback(runner.stop)
-        await runner.start()
-        leftovers = Leftovers(db=db, clock=clock, settings=settings)
-        stack.push_async_callback(leftovers.stop)
-        leftovers.start()
-        restart = AutomaticRestart(db=db, clock=clock, settings=settings, wake=runner, lost=watch.lost)
-        stack.push_async_callback(restart.stop)
-        restart.start()
-        confirmation = AutomaticConfirmation(db=db, clock=clock, settings=settings, wake=runner)
-        stack.push_async_callback(confirmation.stop)
-        confirmation.start()
+        stack.push_async_callback(conductor.stop)
+        await conductor.start()
         await asyncio.to_thread(_seed_once, settings, db, clock)
         certificate = authority.issue_server(*_vouched_for(settings))
         server = await serve(
@@ -170,10 +146,19 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         )
         stack.push_async_callback(server.stop)
         cloud = cls(
-            settings=settings, clock=clock, db=db, identity=identity_service, runner=runner, hosts=hosts, watch=watch,
-            leftovers=leftovers, restart=restart,
-            context=context, server=server, authority=authority, passwords=passwords, world=world, _agents=agents,
-        )  # fmt: skip
+            settings=settings,
+            clock=clock,
+            db=db,
+            identity=identity_service,
+            conductor=conductor,
+            hosts=hosts,
+            context=context,
+            server=server,
+            authority=authority,
+            passwords=passwords,
+            world=world,
+            _agents=agents,
+        )
         identity_bootstrap.write_clouds_yaml(
             clouds_file, auth_url=f"{cloud.url}/identity/v3", cacert=authority.certificate_file,
             passwords=passwords.by_user, region=settings.region,
@@ -211,7 +196,7 @@ async def _clock_of(db: Database, inner: Clock, stack: AsyncExitStack) -> Clock:
     clock.ask()
     again = AskedAgain(clock)
     stack.push_async_callback(again.stop)
-    again.start()
+    await again.start()
     return clock
 
 
@@ -235,70 +220,16 @@ def _vouched_for(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(dict.fromkeys(names)), tuple(dict.fromkeys(ips))
 
 
-async def _connect_hosts(
-    settings: Settings, clock: Clock, hosts: Hosts, authority: CertificateAuthority, stack: AsyncExitStack
-) -> tuple[World | None, AgentProcesses | None]:
-    if settings.driver == "qemu":
-        from cumulet.fleet.local_agents import AgentProcesses
-
-        agents = AgentProcesses([_place(settings, authority, name) for name in settings.host_names])
-        stack.push_async_callback(agents.stop)
-        await agents.start(hosts)
-        return None, agents
-    world = World()
-    for name in settings.host_names:
-        folder = settings.state_dir / "hosts" / name
-        driver = SimulatedDriver(name=name, world=world, clock=clock, settings=settings, directory=folder / "guests")
-        agent = Agent(name=name, driver=driver, fence=SimulatedFence(folder / "fence.txt"), session=clock.uuid())
-        hosts.add(name, InProcessLink(agent))
-    return world, None
-
-
-def _place(settings: Settings, authority: CertificateAuthority, name: str) -> AgentPlace:
-    from cumulet.fleet.local_agents import AgentPlace
-
-    folder = settings.state_dir / "hosts" / name
-    network = settings.host_networks.get(name, HostNetwork())
-    return AgentPlace(
-        name=name,
-        state=folder,
-        tls=authority.issue_host(name),
-        socket=folder / "agent.sock",
-        address=network.address,
-        network_namespace=network.namespace,
-        lease_seconds=settings.lease_seconds if settings.fence_silent_hosts else None,
-    )
-
-
 def _seed_once(settings: Settings, db: Database, clock: Clock) -> None:
     """What a first start leaves ready to use. A start that was killed meanwhile is made good by the next."""
     marker = settings.state_dir / "seeded"
     if marker.exists():
         return
     if not settings.bare:
-        _seed(settings, db, clock)
+        from cumulet.processes.parts import PARTS
+
+        start = FirstStart(db=db, clock=clock, settings=settings, projects=db.read(identity_bootstrap.first_projects))
+        for part in PARTS:
+            if part.seed is not None:
+                part.seed(start)
     marker.touch(mode=0o600)
-
-
-def _seed(settings: Settings, db: Database, clock: Clock) -> None:
-    """What a first start leaves ready to use: flavors, an image, networks."""
-    from cumulet.identity.api import DEFAULT_DOMAIN_ID
-    from cumulet.identity.store import project_by_name
-    from cumulet.image import tiny
-    from cumulet.network import bootstrap as network_bootstrap
-
-    tiny_image: Path | None = None
-    if settings.driver == "qemu" and tiny.available() is None:
-        tiny_image = tiny.build()
-    compute_seed.seed_flavors(db, clock)
-    if tiny_image is not None or settings.driver == "simulated":
-        image_builtin.add_builtin_image(
-            db, clock, settings.state_dir, name="cumulet-tiny", owner=None, source=tiny_image
-        )
-
-    def project(name: str) -> str:
-        found = db.read(lambda tx: project_by_name(tx, DEFAULT_DOMAIN_ID, name))
-        assert found is not None  # identity's own bootstrap made it a moment ago
-        return found.id
-
-    network_bootstrap.seed(db, clock, admin_project_id=project("admin"), demo_project_id=project("demo"))

@@ -16,7 +16,7 @@ findings = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("reconciler", sa.String(32), nullable=False),
     sa.Column("host", sa.String(255), nullable=False),
-    sa.Column("server_id", sa.String(36), nullable=False),
+    sa.Column("subject", sa.String(36), nullable=False),
     sa.Column("finding", sa.String(64), nullable=False),
     sa.Column("done", sa.Text, nullable=False),
     sa.Column("times", sa.Integer, nullable=False),
@@ -27,7 +27,7 @@ findings = sa.Table(
 _SAME = sa.and_(
     *(
         findings.c[name] == sa.bindparam(f"of_{name}", type_=findings.c[name].type)
-        for name in ("reconciler", "host", "server_id", "finding", "done")
+        for name in ("reconciler", "host", "subject", "finding", "done")
     )
 )
 _AGAIN = sa.update(findings).where(_SAME).values(times=findings.c.times + 1)
@@ -39,9 +39,12 @@ _NUMBERS = (
 _DROP = sa.delete(findings).where(findings.c.id == sa.bindparam("of_id"))
 
 
-def note(tx: Tx, reconciler: str, finding: str, done: str, *, now_us: int, host: str = "", server_id: str = "") -> None:
-    """The same again, of the same thing, is counted; what is older than the newest `KEPT` is forgotten."""
-    what = {"reconciler": reconciler, "host": host, "server_id": server_id, "finding": finding, "done": done}
+def note(tx: Tx, reconciler: str, finding: str, done: str, *, now_us: int, host: str = "", subject: str = "") -> None:
+    """The same again, of the same thing, is counted; what is older than the newest `KEPT` is forgotten.
+
+    `subject`: the id of what it was found about, of a server for most.
+    """
+    what = {"reconciler": reconciler, "host": host, "subject": subject, "finding": finding, "done": done}
     if tx.changed(_AGAIN, {f"of_{name}": value for name, value in what.items()} | {"last_at_us": now_us}):
         return
     tx.execute(_INSERT, {**what, "times": 1, "first_at_us": now_us, "last_at_us": now_us})

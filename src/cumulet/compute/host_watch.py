@@ -1,9 +1,7 @@
-"""Reconcilers take no input: on event and on timer they compare what hosts say with the records, and correct either.
+"""Watches hosts: silent ones are marked down in bounded time, ones that answer up; their guests meet the records.
 
-`HostWatch`: silent hosts are marked down in bounded time, hosts that answer are marked up, and a host's guests
-are compared with the records (`compute.drift`). `Leftovers`: shares and bindings that nothing holds. Beside them:
-operations that nobody holds (`runner.sweep`), `compute.automatic_restart`, and resizes nobody has confirmed
-(`compute.resize_outcome`). What each found and did is kept in `compute.findings`.
+On event and on timer it asks every host what it is and what its guests do, and corrects either side (`compute.drift`).
+What it found and did is kept in `conductor.findings`.
 """
 
 from __future__ import annotations
@@ -13,12 +11,12 @@ import logging
 from typing import Any
 
 from cumulet.clock import Clock
-from cumulet.compute import drift, findings, leftovers
+from cumulet.compute import drift
 from cumulet.compute import hosts as host_records
+from cumulet.conductor import findings
 from cumulet.db.engine import Database, Tx
 from cumulet.fleet.hosts import Hosts
 from cumulet.host import messages as m
-from cumulet.periodic import Periodic
 from cumulet.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -61,9 +59,12 @@ class HostWatch:
             self._tasks.append(asyncio.create_task(self._watch(name), name=f"watch-{name}"))
 
     async def stop(self) -> None:
+        self.kill()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def kill(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _watch(self, name: str) -> None:
         while True:
@@ -196,27 +197,5 @@ class HostWatch:
     async def _note(self, host: str, finding: str, done: str, *, server_id: str) -> None:
         now_us = self._clock.now_us()
         await self._db.write_async(
-            lambda tx: findings.note(tx, WATCH, finding, done, now_us=now_us, host=host, server_id=server_id)
+            lambda tx: findings.note(tx, WATCH, finding, done, now_us=now_us, host=host, subject=server_id)
         )
-
-
-class Leftovers(Periodic):
-    """Gives back what is left over in the records themselves (`compute.leftovers`), on timer."""
-
-    def __init__(self, *, db: Database, clock: Clock, settings: Settings) -> None:
-        super().__init__(name="leftovers", clock=clock, seconds=settings.host_silent_seconds * 3)
-        self._db = db
-
-    async def round(self) -> None:
-        def look(tx: Tx) -> list[leftovers.Leftover]:
-            now_us = self._clock.now_us()
-            found = leftovers.give_back(tx, now_us)
-            for one in found:
-                findings.note(
-                    tx, "leftovers", one.finding.value, "given back", now_us=now_us, host=one.host,
-                    server_id=one.server_id,
-                )  # fmt: skip
-            return found
-
-        for one in await self._db.write_async(look):
-            log.warning("%s of server %s at %s: given back", one.finding, one.server_id, one.host)

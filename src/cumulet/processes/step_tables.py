@@ -1,6 +1,6 @@
-"""The step tables of compute's long operations as Markdown, for `docs/live-migration.md`; read off the code.
+"""The step tables of all long operations as Markdown, for `docs/live-migration.md`; read off the code.
 
-``python -m cumulet.compute.step_tables --write docs/live-migration.md`` or ``--check``.
+``python -m cumulet.processes.step_tables --write docs/live-migration.md`` or ``--check``.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cumulet.compute.sagas import SAGAS
 from cumulet.conductor.saga import Saga, Step, is_host_step
+from cumulet.processes.parts import SAGAS
 
-BEGIN, END = "<!-- steps: made by cumulet.compute.step_tables -->", "<!-- end of steps -->"
+BEGIN, END = "<!-- steps: made by cumulet.processes.step_tables -->", "<!-- end of steps -->"
 
 
 def table(saga: Saga[Any]) -> str:

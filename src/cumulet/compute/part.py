@@ -1,0 +1,56 @@
+"""What Compute brings to a process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cumulet.compute.automatic_restart import AutomaticRestart
+from cumulet.compute.boot import BOOT
+from cumulet.compute.deletion import DELETION
+from cumulet.compute.evacuation import EVACUATION
+from cumulet.compute.host_watch import HostWatch
+from cumulet.compute.leftovers import Leftovers
+from cumulet.compute.live_migration import LIVE_MIGRATION
+from cumulet.compute.power import POWER_CHANGE
+from cumulet.compute.resize import RESIZE
+from cumulet.compute.resize_outcome import RESIZE_CONFIRMATION, RESIZE_REVERSION, AutomaticConfirmation
+from cumulet.compute.seed import seed_flavors
+from cumulet.compute.service import COMPUTE
+from cumulet.part import CatalogEntry, FirstStart, Part, Surroundings, declare_all
+from cumulet.periodic import Reconciler
+
+declare_all("cumulet.compute")
+
+
+def _reconcilers(around: Surroundings) -> Sequence[Reconciler]:
+    db, clock, settings = around.db, around.clock, around.settings
+    watch = HostWatch(db=db, clock=clock, settings=settings, hosts=around.hosts)
+    return (
+        watch,
+        Leftovers(db=db, clock=clock, settings=settings),
+        AutomaticRestart(db=db, clock=clock, settings=settings, wake=around.wake, lost=watch.lost),
+        AutomaticConfirmation(db=db, clock=clock, settings=settings, wake=around.wake),
+    )
+
+
+def _seed(start: FirstStart) -> None:
+    """The flavors ``m1.nano`` to ``m1.large``."""
+    seed_flavors(start.db, start.clock)
+
+
+COMPUTE_PART = Part(
+    service=COMPUTE,
+    catalog=CatalogEntry(name="nova", path="/compute/v2.1"),
+    sagas=(
+        BOOT,
+        DELETION,
+        EVACUATION,
+        LIVE_MIGRATION,
+        POWER_CHANGE,
+        RESIZE,
+        RESIZE_CONFIRMATION,
+        RESIZE_REVERSION,
+    ),
+    reconcilers=_reconcilers,
+    seed=_seed,
+)

@@ -1,0 +1,174 @@
+"""What must be looked after once in a cloud, however many conductors there are: whoever holds a lease in the database.
+
+Theory of operation. The row of a lease has an owner and a beat, a number that the owner raises all the time. Nobody
+compares wall clocks: another conductor takes the lease when it has seen the same beat for `seconds` of its own clock.
+The owner counts `seconds` too, from before its last beat that surely reached the database, and stops what it leads when
+they are over, whether the database answers or not. So one has stopped before the next one begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from cumulet.clock import Clock
+from cumulet.db.engine import Database, Tx, metadata
+from cumulet.periodic import Reconciler
+
+log = logging.getLogger(__name__)
+
+ROUNDS = 4
+"""How often a lease is looked at while it runs."""
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("owner", sa.String(64), nullable=False),
+    sa.Column("beat", sa.BigInteger, nullable=False),
+)
+
+_OF_NAME = leases.c.name == sa.bindparam("of_name")
+_FOUND = sa.select(leases).where(_OF_NAME)
+_TAKE = (
+    sa.update(leases)
+    .where(_OF_NAME, leases.c.owner == sa.bindparam("of_owner"), leases.c.beat == sa.bindparam("of_beat"))
+    .values(beat=leases.c.beat + 1)
+)
+_INSERT = sa.insert(leases)
+
+
+class Seen(NamedTuple):
+    """Somebody else's beat, and when this process saw it first (monotonic seconds)."""
+
+    owner: str
+    beat: int
+    at: float
+
+
+class Leadership:
+    """Leads while it holds the lease `name`: then `led` is started, in order; when it is lost, all of it is stopped."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        clock: Clock,
+        name: str,
+        owner: str,
+        seconds: float,
+        alone: bool,
+        led: Sequence[Reconciler],
+    ) -> None:
+        """`owner` is unique per process start. `alone`: nobody else can be there, so no lease is needed."""
+        self.led = led
+        self.owner = owner
+        self._db = db
+        self._clock = clock
+        self._name = name
+        self._seconds = seconds
+        self._alone = alone
+        self._seen: Seen | None = None
+        self._started: list[Reconciler] = []
+        self._held_until = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def leads(self) -> bool:
+        return bool(self._started)
+
+    async def start(self) -> None:
+        """Begin; where the lease is free, leads already when this returns."""
+        if self._alone:
+            await self._begin()
+            return
+        await self._round()
+        self._task = asyncio.create_task(self._keep(), name=f"lease-{self._name}")
+
+    async def stop(self) -> None:
+        """Stop leading; the lease is left to run out."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._resign()
+
+    def kill(self) -> None:
+        """As if the process had died."""
+        if self._task is not None:
+            self._task.cancel()
+        for reconciler in self._started:
+            reconciler.kill()
+
+    async def _keep(self) -> None:
+        while True:
+            await self._clock.sleep(self._seconds / ROUNDS)
+            try:
+                await self._round()
+            except Exception:
+                log.exception(
+                    "the lease %s cannot be looked at, or what it leads not be started; will retry", self._name
+                )
+
+    async def _round(self) -> None:
+        now = self._clock.monotonic()
+        if not self.leads:
+            if await self._db.write_async(lambda tx: self._take(tx, now)):
+                self._held_until = now + self._seconds
+                await self._begin()
+            return
+        held = await self._renewed(now)
+        if held:
+            self._held_until = now + self._seconds
+        elif held is False or self._clock.monotonic() + self._seconds / ROUNDS >= self._held_until:
+            log.warning("%s is led no more by this process", self._name)
+            await self._resign()
+
+    async def _renewed(self, now: float) -> bool | None:
+        """None: the database does not say so, or not before the lease has run out."""
+        renewal = asyncio.ensure_future(self._db.write_async(lambda tx: self._take(tx, now)))
+        over = asyncio.ensure_future(self._clock.sleep(max(self._held_until - now, 0.0)))
+        try:
+            await asyncio.wait((renewal, over), return_when=asyncio.FIRST_COMPLETED)
+            return renewal.result() if renewal.done() else None
+        except DBAPIError:
+            log.warning("the lease %s cannot be renewed", self._name, exc_info=True)
+            return None
+        finally:
+            renewal.cancel()
+            over.cancel()
+
+    async def _begin(self) -> None:
+        """Start all of it, or nothing: what cannot be started now is tried again in the next round."""
+        try:
+            for reconciler in self.led:
+                self._started.append(reconciler)
+                await reconciler.start()
+        except Exception:
+            await self._resign()
+            raise
+
+    async def _resign(self) -> None:
+        while self._started:
+            await self._started.pop().stop()
+
+    def _take(self, tx: Tx, now: float) -> bool:
+        """Whether the lease is ours after this transaction."""
+        row = tx.first(_FOUND, {"of_name": self._name})
+        if row is None:
+            tx.execute(_INSERT, {"name": self._name, "owner": self.owner, "beat": 0})
+            return True
+        if row.owner != self.owner and not self._has_run_out(row.owner, row.beat, now):
+            return False
+        taken = {"of_name": self._name, "of_owner": row.owner, "of_beat": row.beat, "owner": self.owner}
+        return bool(tx.changed(_TAKE, taken))
+
+    def _has_run_out(self, owner: str, beat: int, now: float) -> bool:
+        if self._seen is None or (self._seen.owner, self._seen.beat) != (owner, beat):
+            self._seen = Seen(owner, beat, now)
+            return False
+        return now - self._seen.at >= self._seconds

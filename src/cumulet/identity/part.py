@@ -1,0 +1,13 @@
+"""What Identity brings to a process."""
+
+from __future__ import annotations
+
+from cumulet.identity.api import IDENTITY
+from cumulet.part import CatalogEntry, Part, declare_all
+
+declare_all("cumulet.identity")
+
+IDENTITY_PART = Part(
+    service=IDENTITY,
+    catalog=CatalogEntry(name="keystone", path="/identity", interfaces=("public", "internal", "admin")),
+)

@@ -1,0 +1,30 @@
+"""What Image brings to a process."""
+
+from __future__ import annotations
+
+from cumulet.clock import Clock
+from cumulet.db.engine import Database
+from cumulet.image import builtin, data, tiny
+from cumulet.image.service import IMAGE
+from cumulet.part import CatalogEntry, FirstStart, Part, declare_all
+from cumulet.settings import Settings
+
+declare_all("cumulet.image")
+
+
+def _mend(db: Database, settings: Settings, clock: Clock) -> None:
+    data.reconcile(db, settings.state_dir, clock.now_us())
+
+
+def _seed(start: FirstStart) -> None:
+    """The public image `cumulet-tiny`: one that boots, or on simulated hosts a placeholder of its name."""
+    real = start.settings.driver == "qemu"
+    if real and tiny.available() is not None:
+        return
+    source = tiny.build() if real else None
+    builtin.add_builtin_image(
+        start.db, start.clock, start.settings.state_dir, name="cumulet-tiny", owner=None, source=source
+    )
+
+
+IMAGE_PART = Part(service=IMAGE, catalog=CatalogEntry(name="glance", path="/image"), mend=_mend, seed=_seed)

@@ -1,0 +1,78 @@
+"""What a service brings to a process: its API, what it carries on, what it looks after, what it begins with.
+
+A process is a list of parts (`processes.parts`). A service's `part.py` is the one place where it says what it brings;
+importing it declares every operation, policy rule and table of the service.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cumulet.clock import Clock
+from cumulet.conductor.saga import Saga
+from cumulet.db.engine import Database
+from cumulet.periodic import Reconciler
+from cumulet.settings import Settings
+from cumulet.wake import Wake
+from cumulet.web.operation import Service
+
+if TYPE_CHECKING:
+    from cumulet.fleet.hosts import Hosts
+
+
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a part's reconcilers may reach."""
+
+    db: Database
+    clock: Clock
+    settings: Settings
+    hosts: Hosts
+    wake: Wake
+
+
+class FirstStart(msgspec.Struct, frozen=True, kw_only=True):
+    """What a part's seed may reach. `projects`: the ids of the first projects, by name."""
+
+    db: Database
+    clock: Clock
+    settings: Settings
+    projects: Mapping[str, str]
+
+
+class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """How the Identity catalog names a service. `path` is below the cloud's URL."""
+
+    name: str
+    path: str
+    interfaces: tuple[str, ...] = ("public", "internal")
+
+
+def _none(_surroundings: Surroundings) -> Sequence[Reconciler]:
+    return ()
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One service, as processes see it."""
+
+    service: Service
+    catalog: CatalogEntry
+    sagas: tuple[Saga[Any], ...] = ()
+    reconcilers: Callable[[Surroundings], Sequence[Reconciler]] = _none
+    """What has to be looked after once in a cloud, in the order in which it is started."""
+    mend: Callable[[Database, Settings, Clock], None] | None = None
+    """Makes good at each start what a process that was killed has left."""
+    seed: Callable[[FirstStart], None] | None = None
+    """What a first start leaves ready to use; asked again if that was killed meanwhile."""
+
+
+def declare_all(package: str) -> None:
+    """Import every file of a service, so that all it declares is known."""
+    path = importlib.import_module(package).__path__
+    for module in pkgutil.iter_modules(path):
+        if module.name != "part":
+            importlib.import_module(f"{package}.{module.name}")

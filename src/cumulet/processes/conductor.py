@@ -1,0 +1,75 @@
+"""What a conductor is made of: a runner for the sagas of all parts, and their reconcilers while it leads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from cumulet.clock import Clock
+from cumulet.conductor.leadership import Leadership
+from cumulet.conductor.runner import BeforeStep, Runner
+from cumulet.conductor.saga import Saga
+from cumulet.db.engine import Database
+from cumulet.fleet.hosts import Hosts
+from cumulet.part import Part, Surroundings
+from cumulet.periodic import Reconciler
+from cumulet.settings import Settings
+from cumulet.wake import Wake
+
+ReconcilerT = TypeVar("ReconcilerT")
+
+
+class Conductor:
+    """Carries operations, and looks after hosts and records while it holds the lease. `name` is unique per start."""
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        sagas: Mapping[str, Saga[Any]],
+        *,
+        db: Database,
+        clock: Clock,
+        settings: Settings,
+        hosts: Hosts,
+        name: str,
+        alone: bool,
+        before_step: BeforeStep | None = None,
+        wake: Wake | None = None,
+    ) -> None:
+        """`alone`: no other conductor can be on the same database. `wake`: what is told of operations that
+        reconcilers begin; this conductor's own runner if nothing else is said."""
+        self.runner = Runner(
+            db=db,
+            clock=clock,
+            settings=settings,
+            hosts=hosts,
+            sagas=sagas,
+            name=name,
+            alone=alone,
+            before_step=before_step,
+        )
+        around = Surroundings(db=db, clock=clock, settings=settings, hosts=hosts, wake=wake or self.runner)
+        self.reconcilers: tuple[Reconciler, ...] = tuple(r for part in parts for r in part.reconcilers(around))
+        self.leadership = Leadership(
+            db=db,
+            clock=clock,
+            name="reconcilers",
+            owner=name,
+            seconds=settings.lease_seconds,
+            alone=alone,
+            led=self.reconcilers,
+        )
+
+    def reconciler(self, kind: type[ReconcilerT]) -> ReconcilerT:
+        """The one of this class."""
+        (found,) = (r for r in self.reconcilers if isinstance(r, kind))
+        return found
+
+    async def start(self) -> None:
+        """Where it leads, hosts are known when this returns: operations are carried from then on."""
+        await self.leadership.start()
+        await self.runner.start()
+
+    async def stop(self) -> None:
+        await self.runner.stop()
+        await self.leadership.stop()

@@ -1,0 +1,27 @@
+"""The parts that a Cumulet is made of: the one list, from which every process takes what it needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cumulet.compute.part import COMPUTE_PART
+from cumulet.conductor.saga import Saga
+from cumulet.identity.part import IDENTITY_PART
+from cumulet.image.part import IMAGE_PART
+from cumulet.network.part import NETWORK_PART
+from cumulet.part import Part, declare_all
+from cumulet.placement.part import PLACEMENT_PART
+from cumulet.web.operation import Service
+
+declare_all("cumulet.conductor")
+
+PARTS: tuple[Part, ...] = (IDENTITY_PART, COMPUTE_PART, NETWORK_PART, IMAGE_PART, PLACEMENT_PART)
+
+SAGAS: dict[str, Saga[Any]] = {saga.name: saga for part in PARTS for saga in part.sagas}
+
+CATALOG = {part.service.type: part.catalog for part in PARTS}
+
+
+def load_services() -> list[Service]:
+    """Every service, all of whose operations, rules and tables are declared."""
+    return [part.service for part in PARTS]

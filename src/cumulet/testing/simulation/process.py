@@ -1,0 +1,90 @@
+"""A conductor's process, which may be stopped for a while, as by SIGSTOP or a virtual machine that is moved."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+from typing import TypeVar
+
+from cumulet.db.engine import Database, Tx
+from cumulet.fleet.hosts import Hosts
+from cumulet.host.link import Link
+from cumulet.host.messages import Message
+from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
+
+T = TypeVar("T")
+AnswerT = TypeVar("AnswerT")
+
+
+class Process(VirtualClock):
+    """A process by its clock: while it is stopped nothing of it goes on, and its sleeps end late."""
+
+    def __init__(self, loop: VirtualLoop, random: Random) -> None:
+        super().__init__(loop, random)
+        self._going_on = asyncio.Event()
+        self._going_on.set()
+        self._stops = 0
+
+    def stop(self) -> None:
+        """As often as it is stopped it has to be let go on."""
+        self._stops += 1
+        self._going_on.clear()
+
+    def go_on(self) -> None:
+        self._stops -= 1
+        if not self._stops:
+            self._going_on.set()
+
+    async def goes_on(self) -> None:
+        await self._going_on.wait()
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds)
+        await self.goes_on()
+
+
+class DatabaseOfProcess(Database):
+    """The one database, as a process reaches it."""
+
+    def __init__(self, inner: Database, process: Process) -> None:
+        self.is_sqlite = inner.is_sqlite
+        self._whole = inner
+        self._process = process
+
+    def read(self, fn: Callable[[Tx], T]) -> T:
+        return self._whole.read(fn)
+
+    async def read_async(self, fn: Callable[[Tx], T]) -> T:
+        await self._process.goes_on()
+        return await self._whole.read_async(fn)
+
+    async def write_async(self, fn: Callable[[Tx], T]) -> T:
+        await self._process.goes_on()
+        return await self._whole.write_async(fn)
+
+
+class LinkOfProcess:
+    """A `host.link.Link` as a process uses it: what it says it says while it goes on, and so it hears."""
+
+    def __init__(self, inner: Link, process: Process) -> None:
+        self._inner = inner
+        self._process = process
+
+    async def send(self, message: Message[AnswerT]) -> AnswerT:
+        await self._process.goes_on()
+        try:
+            return await self._inner.send(message)
+        finally:
+            await self._process.goes_on()
+
+    async def close(self) -> None:
+        return None
+
+
+def hosts_of(hosts: Hosts, process: Process) -> Hosts:
+    """The same hosts, as a process reaches them."""
+    own = Hosts()
+    for name in hosts.names:
+        own.add(name, LinkOfProcess(hosts.link(name), process))
+    return own

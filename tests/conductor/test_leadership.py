@@ -1,0 +1,189 @@
+"""Of several conductors one leads; when it dies or cannot reach the database another does, and never two at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any, TypeVar
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from cumulet.conductor.leadership import Leadership
+from cumulet.db.engine import Database, Tx, metadata
+from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
+
+T = TypeVar("T")
+SECONDS = 4.0
+
+
+class Led:
+    """Looks after something; it says who does."""
+
+    def __init__(self, name: str, leading: list[str]) -> None:
+        self.name = name
+        self.leading = leading
+
+    async def start(self) -> None:
+        self.leading.append(self.name)
+        assert len(self.leading) == 1, f"{self.leading} lead at once"
+
+    async def stop(self) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        self.leading.remove(self.name)
+
+
+class Failing(Led):
+    """It cannot be started the first time."""
+
+    failed = False
+
+    async def start(self) -> None:
+        if not self.failed:
+            self.failed = True
+            raise OperationalError("BEGIN", None, Exception("away"))
+        await super().start()
+
+    def kill(self) -> None:
+        if self.name in self.leading:
+            super().kill()
+
+
+class CutOff(Database):
+    """The way to the database of one process."""
+
+    away = False
+    hangs = False
+
+    async def write_async(self, fn: Callable[[Tx], T]) -> T:
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.away:
+            raise OperationalError("BEGIN", None, Exception("away"))
+        return self.write(fn)
+
+
+class World:
+    """Conductors on one database, on a virtual clock."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self.leading: list[str] = []
+        self.loop = loop
+        self.database = CutOff("sqlite://", inline=True)
+        metadata.create_all(self.database.engine)
+
+    def conductor(self, name: str, *, alone: bool = False, kind: type[Led] = Led) -> tuple[Leadership, CutOff]:
+        way = CutOff.__new__(CutOff)
+        way.__dict__ = dict(self.database.__dict__)
+        led = Leadership(
+            db=way,
+            clock=VirtualClock(self.loop, Random(1)),
+            name="test",
+            owner=name,
+            seconds=SECONDS,
+            alone=alone,
+            led=[kind(name, self.leading)],
+        )
+        return led, way
+
+
+def run(story: Callable[[World], Coroutine[Any, Any, None]]) -> None:
+    loop = VirtualLoop()
+    asyncio.set_event_loop(loop)
+    world = World(loop)
+    try:
+        loop.run_until_complete(story(world))
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left))
+        asyncio.set_event_loop(None)
+        world.database.close()
+
+
+def test_the_first_leads_and_the_second_waits() -> None:
+    async def story(world: World) -> None:
+        one, _ = world.conductor("one")
+        two, _ = world.conductor("two")
+        await one.start()
+        await two.start()
+        await asyncio.sleep(10 * SECONDS)
+        assert world.leading == ["one"]
+
+    run(story)
+
+
+def test_when_the_leader_dies_another_leads_soon() -> None:
+    async def story(world: World) -> None:
+        one, _ = world.conductor("one")
+        two, _ = world.conductor("two")
+        await one.start()
+        await two.start()
+        one.kill()
+        assert world.leading == []
+        await asyncio.sleep(2 * SECONDS)
+        assert world.leading == ["two"]
+
+    run(story)
+
+
+@pytest.mark.parametrize("how", ["away", "hangs"])
+def test_a_leader_that_cannot_reach_the_database_stops_before_another_begins(how: str) -> None:
+    async def story(world: World) -> None:
+        one, way = world.conductor("one")
+        two, _ = world.conductor("two")
+        await one.start()
+        await two.start()
+        await asyncio.sleep(SECONDS)
+        setattr(way, how, True)
+        await asyncio.sleep(3 * SECONDS)
+        assert world.leading == ["two"]
+        setattr(way, how, False)
+        await asyncio.sleep(3 * SECONDS)
+        assert world.leading == ["two"]
+
+    run(story)
+
+
+def test_a_short_absence_of_the_database_changes_nothing() -> None:
+    async def story(world: World) -> None:
+        one, way = world.conductor("one")
+        await one.start()
+        way.away = True
+        await asyncio.sleep(SECONDS / 3)
+        way.away = False
+        await asyncio.sleep(2 * SECONDS)
+        assert world.leading == ["one"]
+
+    run(story)
+
+
+def test_what_could_not_be_started_is_started_in_a_later_round() -> None:
+    async def story(world: World) -> None:
+        first, _ = world.conductor("first")
+        await first.start()
+        second, _ = world.conductor("second", kind=Failing)
+        await second.start()
+        first.kill()
+        await asyncio.sleep(3 * SECONDS)
+        assert world.leading == ["second"]
+
+    run(story)
+
+
+def test_one_that_is_alone_needs_no_lease() -> None:
+    async def story(world: World) -> None:
+        one, way = world.conductor("one", alone=True)
+        way.away = True
+        await one.start()
+        await asyncio.sleep(2 * SECONDS)
+        assert world.leading == ["one"]
+        await one.stop()
+        assert world.leading == []
+
+    run(story)
