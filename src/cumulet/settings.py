@@ -29,6 +29,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     public_url: Annotated[str, msgspec.Meta(pattern=PUBLIC_URL)] | None = None
     """``https://NAME[:PORT]`` by which clients reach this cloud: the beginning of every link, whatever a client's Host
     header says. Without it links begin with the address a request came to."""
+    connections: int = 1000
+    """Of all clients; where there are more, one that asks for nothing is dropped."""
+    connections_per_address: int = 200
+    """Of one IPv4 address or one IPv6 /64."""
     driver: Literal["simulated", "qemu"] = "simulated"
     host_names: tuple[str, ...] = ("host1", "host2")
     host_networks: Mapping[str, HostNetwork] = {}

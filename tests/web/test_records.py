@@ -14,7 +14,7 @@ from cumulet.owned import Exposed
 from cumulet.web.app import App
 from cumulet.web.audit import Audit, Broken, Head, verify
 from cumulet.web.context import Cloud
-from cumulet.web.log import JsonFormatter, log_as_json, redact
+from cumulet.web.log import SAME_LINES, SAME_SECONDS, JsonFormatter, Repeats, log_as_json, redact
 from cumulet.web.metrics import RequestMetrics
 from tests.web.conftest import Client
 from tests.web.widgets import SERVICES
@@ -229,3 +229,35 @@ def test_metrics_count() -> None:
     assert 'cumulet_http_requests_total{method="GET",service="compute",status="200"} 2.0' in text
     assert 'cumulet_http_request_duration_seconds_bucket{le="0.005",service="compute"} 1.0' in text
     assert 'cumulet_http_request_duration_seconds_bucket{le="+Inf",service="compute"} 2.0' in text
+
+
+def line(message: str, *values: object, at: float) -> logging.LogRecord:
+    record = logging.LogRecord("some", logging.WARNING, "", 0, message, values, None)
+    record.created = at
+    return record
+
+
+def test_lines_that_repeat_are_counted_and_the_count_is_said() -> None:
+    said: list[logging.LogRecord] = []
+    repeats = Repeats(said.append)
+    passed = [repeats.filter(line("cannot accept: %s", n, at=n / 1000)) for n in range(1000)]
+    assert sum(passed) == SAME_LINES
+    assert repeats.filter(line("another", at=1.0))
+    assert said == []
+    assert repeats.filter(line("another", at=SAME_SECONDS + 0.5))
+    assert [(record.getMessage(), vars(record)["repeated"]) for record in said] == [("cannot accept: %s", 990)]
+    assert repeats.filter(line("cannot accept: %s", 0, at=SAME_SECONDS + 0.5))
+
+
+def test_the_last_counts_are_said_when_the_log_is_closed() -> None:
+    stream = io.StringIO()
+    handler = log_as_json(stream)
+    try:
+        for n in range(SAME_LINES + 5):
+            logging.getLogger("some").warning("again %s", n)
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    lines = [json.loads(text) for text in stream.getvalue().splitlines()]
+    assert len(lines) == SAME_LINES + 1
+    assert lines[-1]["repeated"] == 5

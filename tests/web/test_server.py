@@ -50,10 +50,15 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
     return paths
 
 
-def serving(cloud: Cloud, paths: tuple[Path, Path], test: Callable[[Server, ssl.SSLContext], Awaitable[None]]) -> None:
+def serving(
+    cloud: Cloud,
+    paths: tuple[Path, Path],
+    test: Callable[[Server, ssl.SSLContext], Awaitable[None]],
+    **bounds: int,
+) -> None:
     async def run() -> None:
         app = App(cloud, SERVICES)
-        running = await serve(app, address="127.0.0.1", port=0, certificate=paths[0], key=paths[1])
+        running = await serve(app, address="127.0.0.1", port=0, certificate=paths[0], key=paths[1], **bounds)
         try:
             await test(running, ssl.create_default_context(cafile=str(paths[0])))
         finally:

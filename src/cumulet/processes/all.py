@@ -143,6 +143,8 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
             port=settings.listen_port,
             certificate=certificate.certificate,
             key=certificate.key,
+            connections=settings.connections,
+            connections_per_address=settings.connections_per_address,
         )
         stack.push_async_callback(server.stop)
         cloud = cls(

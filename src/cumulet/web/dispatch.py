@@ -21,6 +21,7 @@ from cumulet.db.engine import Tx
 from cumulet.db.fair_queue import served
 from cumulet.errors import ApiError, BadRequest, TooLarge, UnsupportedMediaType
 from cumulet.web import faults, refusals
+from cumulet.web.connections import CONNECTION
 from cumulet.web.context import Cloud
 from cumulet.web.dialect import KEYSTONE
 from cumulet.web.gaps import Gap
@@ -41,6 +42,8 @@ Answer = tuple[int, list[tuple[bytes, bytes]], bytes | AsyncIterator[bytes]]
 ANONYMOUS = Caller(user_id="", user_name="", user_domain_id="", roles=frozenset())
 """The caller of public operations."""
 
+LARGEST_PUBLIC_BODY = 32_768
+"""Bytes of a request's body where no token is asked for: to log in takes no more."""
 BODY_SECONDS = 30.0
 """How long a client may take to send a body that is not a stream."""
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
@@ -154,6 +157,8 @@ class Exchange:
             raise faults.unauthenticated(self.base_url)
         self.caller = caller
         if caller is not ANONYMOUS:
+            if (connection := self.scope.get(CONNECTION)) is not None:
+                connection.known()
             served.set(f"project {caller.project_id}" if caller.project_id else f"user {caller.user_id}")
         if found is None:
             raise faults.not_found()
@@ -285,7 +290,8 @@ class Exchange:
         await call.cloud.db.read_async(admit)
 
     async def _read(self) -> Any:
-        data = await _whole_body(self.receive, self.headers.get(b"content-length"))
+        largest = LARGEST_PUBLIC_BODY if self.caller is ANONYMOUS else LARGEST_BODY
+        data = await _whole_body(self.receive, self.headers.get(b"content-length"), largest)
         return read_json(data) if data else UNSET
 
     def _body(self, operation: Operation, sent: Any) -> Any:
@@ -462,10 +468,10 @@ def _base_url(scope: Scope, headers: Mapping[bytes, bytes]) -> str:
     return f"{scheme}://{name}{port}"
 
 
-async def _whole_body(receive: Receive, length: bytes | None) -> bytes:
+async def _whole_body(receive: Receive, length: bytes | None, largest: int) -> bytes:
     """The body, refused as soon as it is known to be too large, or to be too long in coming."""
-    if length is not None and length.isdigit() and (len(length) > 12 or int(length) > LARGEST_BODY):
-        raise _too_large()
+    if length is not None and length.isdigit() and (len(length) > 12 or int(length) > largest):
+        raise _too_large(largest)
     pieces: list[bytes] = []
     size = 0
     try:
@@ -476,8 +482,8 @@ async def _whole_body(receive: Receive, length: bytes | None) -> bytes:
                     raise BadRequest("Malformed request body", private="the client went away")
                 piece: bytes = message.get("body", b"")
                 size += len(piece)
-                if size > LARGEST_BODY:
-                    raise _too_large()
+                if size > largest:
+                    raise _too_large(largest)
                 pieces.append(piece)
                 if not message.get("more_body"):
                     return b"".join(pieces)
@@ -485,5 +491,5 @@ async def _whole_body(receive: Receive, length: bytes | None) -> bytes:
         raise faults.RequestTimeout("The request body did not arrive in time.") from None
 
 
-def _too_large() -> TooLarge:
-    return TooLarge(f"Request is too large. The largest body is {LARGEST_BODY} bytes.")
+def _too_large(largest: int) -> TooLarge:
+    return TooLarge(f"Request is too large. The largest body is {largest} bytes.")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import sys
 import time
 import traceback
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import TextIO
 
 import msgspec
@@ -77,9 +80,72 @@ def _plain(value: object) -> object:
     return value if value is None or isinstance(value, bool | int | float) else redact(str(value))
 
 
+SAME_LINES = 10
+"""Lines of one kind (logger, level, message without its values) within `SAME_SECONDS`; more are only counted."""
+SAME_SECONDS = 60.0
+MOST_KINDS = 1000
+UNCOUNTED = frozenset({"cumulet.access"})
+"""Loggers whose lines are all of one kind, and each of which is wanted; see `web.access_log`."""
+
+
+class _Kind(msgspec.Struct, eq=False):
+    """Lines of one kind since `since` (seconds since the epoch)."""
+
+    since: float
+    lines: int = 0
+
+
+class Repeats(logging.Filter):
+    """Counts lines that repeat instead of letting each through; how many there were is said once their time is over.
+
+    Times are those of the records, and what is over is said with the next record of any kind: no timer, no thread.
+    """
+
+    def __init__(self, say: Callable[[logging.LogRecord], object]) -> None:
+        super().__init__()
+        self._say = say
+        self._kinds: OrderedDict[tuple[str, int, str], _Kind] = OrderedDict()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name in UNCOUNTED:
+            return True
+        self.tell(record.created - SAME_SECONDS)
+        key = (record.name, record.levelno, str(record.msg))
+        kind = self._kinds.get(key)
+        if kind is None:
+            kind = self._kinds[key] = _Kind(since=record.created)
+        kind.lines += 1
+        return kind.lines <= SAME_LINES
+
+    def tell(self, begun_before: float) -> None:
+        """Say how often what began before then was repeated, and forget it."""
+        while self._kinds:
+            (name, level, message), kind = next(iter(self._kinds.items()))
+            if kind.since > begun_before and len(self._kinds) < MOST_KINDS:
+                return
+            self._kinds.popitem(last=False)
+            if kind.lines > SAME_LINES:
+                line = logging.LogRecord(name, level, "", 0, message, None, None)
+                line.repeated = kind.lines - SAME_LINES
+                self._say(line)
+
+
+class _Counting(logging.StreamHandler[TextIO]):
+    """Lines that repeat are counted; the last counts are said when it is closed, which `logging` does at the end."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._repeats = Repeats(self.emit)
+        self.addFilter(self._repeats)
+
+    def close(self) -> None:
+        self._repeats.tell(math.inf)
+        super().close()
+
+
 def log_as_json(stream: TextIO | None = None, *, level: int = logging.INFO) -> logging.Handler:
     """Send all logs to `stream` (default: standard error) as JSON lines; returns the handler, for removing it."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _Counting(stream or sys.stderr)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.addHandler(handler)

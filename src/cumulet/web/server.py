@@ -1,24 +1,40 @@
-"""The HTTPS listener: uvicorn inside our own event loop, TLS 1.2 or newer, bounds on headers and on slow clients."""
+"""The HTTPS listener: uvicorn inside our own event loop, TLS 1.2 or newer, bounds on connections and slow clients."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import errno
+import functools
+import logging
 import socket
 import ssl
+from asyncio import sslproto
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from cumulet.web.connections import CONNECTION, Connection, Connections, Link
+from cumulet.web.peer import peer_of
+
+log = logging.getLogger(__name__)
+
+HANDSHAKE_SECONDS = 5.0
+"""How long a client may take for the TLS handshake."""
 LARGEST_HEAD = 65_536
 """Bytes of a request line and its headers (tokens may be large)."""
 HEAD_SECONDS = 20.0
 """How long a client may take to send them; also how long a connection may idle before its first request."""
 IDLE_SECONDS = 75
+STALLED_SECONDS = 60.0
+"""How long a client may take nothing of an answer that waits to be sent."""
+TLS_BUFFER = 65_536
+"""Bytes that each connection has for what it reads; Python's own choice is four times that."""
+ACCEPT_PAUSE_SECONDS = 0.1
+"""Before accepting again where the system could not."""
 GATHERED = 65_536
 """Bytes of an answer that are held back, within one turn of the event loop, to be sent at once."""
 STOP_SECONDS = 5
@@ -53,9 +69,19 @@ class Server:
         await self._task
 
 
-async def serve(app: AsgiApp, *, address: str, port: int, certificate: Path, key: Path) -> Server:
+async def serve(
+    app: AsgiApp,
+    *,
+    address: str,
+    port: int,
+    certificate: Path,
+    key: Path,
+    connections: int = 1000,
+    connections_per_address: int = 200,
+) -> Server:
     """Listen on `address`:`port` (0: any free one) with TLS; raises AddressTaken where that cannot be had."""
     context = tls_context(certificate, key)
+    sslproto.SSLProtocol.max_size = TLS_BUFFER
     listener = _listen(address, port)
     config = uvicorn.Config(
         app,
@@ -72,6 +98,7 @@ async def serve(app: AsgiApp, *, address: str, port: int, certificate: Path, key
     config.load()
     config.ssl = context
     inner = _Uvicorn(config)
+    inner.admitted = Connections(most=connections, most_of_one=connections_per_address)
     task = asyncio.get_running_loop().create_task(inner.serve(sockets=[listener]), name="https-server")
     inner.ready = asyncio.get_running_loop().create_future()
     done, _ = await asyncio.wait({task, inner.ready}, return_when=asyncio.FIRST_COMPLETED)
@@ -110,6 +137,9 @@ class _Uvicorn(uvicorn.Server):
     """uvicorn without its signal handlers: the program has its own."""
 
     ready: asyncio.Future[None]
+    admitted: Connections
+    _accepting: asyncio.Task[None] | None = None
+    _greetings: set[asyncio.Task[None]]
 
     def close_idle(self) -> None:
         """Drop connections that wait for a next request: a TLS farewell would wait for clients that are elsewhere."""
@@ -122,8 +152,52 @@ class _Uvicorn(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await super().startup([])  # Accepting is our own.
+        self._greetings = set()
+        assert sockets is not None
+        self._accepting = asyncio.create_task(self._accept(sockets[0]), name="https-accept")
         self.ready.set_result(None)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for task in (self._accepting, *self._greetings):
+            if task is not None:
+                task.cancel()
+        await super().shutdown(sockets)
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, address = await loop.sock_accept(listener)
+            except OSError as error:
+                log.warning("cannot accept connections: %s", error.strerror)
+                await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
+                continue
+            connection = self.admitted.admit(peer_of(address[0]), accepted.close)
+            if connection is None:
+                log.warning("refused a connection: too many are being served", extra={"client": address[0]})
+                accepted.close()
+                continue
+            task = loop.create_task(self._greet(accepted, connection))
+            connection.drop = task.cancel
+            self._greetings.add(task)
+            task.add_done_callback(self._greetings.discard)
+
+    async def _greet(self, accepted: socket.socket, connection: Connection) -> None:
+        """The TLS handshake; then the protocol has the connection."""
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                functools.partial(_Protocol, self, connection),
+                accepted,
+                ssl=self.config.ssl,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+            )
+        except OSError as error:
+            log.debug("no handshake: %s", error)
+            self.admitted.gone(connection)
+        except BaseException:
+            self.admitted.gone(connection)
+            raise
 
 
 class _Gathering:
@@ -161,22 +235,47 @@ class _Gathering:
 
 
 class _Protocol(HttpToolsProtocol):
-    """Closes connections whose request head is too large or too slow; httptools bounds neither."""
+    """Closes connections whose request head is too large or too slow, or that take no answer; httptools bounds none."""
 
     _chunk_bytes = 0
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
+    _stalled_timer: asyncio.TimerHandle | None = None
     _in_head = True
 
+    def __init__(self, server: _Uvicorn, connection: Connection) -> None:
+        super().__init__(config=server.config, server_state=server.server_state, app_state=server.lifespan.state)
+        self._admitted = server.admitted
+        self._connection = connection
+        self._link = Link(server.admitted, connection)
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._connection.drop = transport.abort
         super().connection_made(_Gathering(transport, self.loop))  # type: ignore[arg-type]
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_done()
+        self.resume_writing()
+        self._admitted.gone(self._connection)
         super().connection_lost(exc)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._stalled_timer is None:
+            self._stalled_timer = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if self._stalled_timer is not None:
+            self._stalled_timer.cancel()
+            self._stalled_timer = None
+        super().resume_writing()
+
     def data_received(self, data: bytes) -> None:
+        if self._in_head or not self.cycle.response_complete:
+            self._admitted.hold(self._connection, len(data))
+            if self.transport.is_closing():
+                return
         before = self._head_bytes if self._in_head else 0
         self._chunk_bytes = len(data)
         super().data_received(data)
@@ -190,6 +289,17 @@ class _Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._in_head = True
         super().on_message_begin()
+        cast("dict[str, Any]", self.scope)[CONNECTION] = self._link
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if not self.cycle.response_complete:
+            self._admitted.serve(self._connection, known=self._connection.known)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete:
+            self._admitted.rest(self._connection)
 
     def on_headers_complete(self) -> None:
         # A head that came in one piece was not counted yet; few are so large that it must be.

@@ -183,3 +183,10 @@ def test_a_hash_made_with_other_settings_is_renewed_at_the_next_login(tmp_path: 
     assert "m=128," in stored()
     assert attempt(dear, "demo", passwords["demo"])[0] == 201
     dear.close()
+
+
+def test_a_body_without_a_token_is_short(place: Place) -> None:
+    auth = password_auth("demo", place.passwords.by_user["demo"])
+    assert place.authenticate(auth | {"padding": "x" * 40_000}).status_code == 413
+    name = {"user": {"name": "x" * 40_000}}  # with a token it may be longer, and is refused for what it says
+    assert place.admin().post("/users", name).status_code == 400

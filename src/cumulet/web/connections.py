@@ -1,0 +1,171 @@
+"""Who is connected: bounded in all and by address, and so is what is held for those who have shown no token.
+
+A newcomer is never kept out by connections that ask for nothing: where there are too many, one of those is dropped, of
+the same address if that has its share, else of the address that has most. Lives on the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+from collections.abc import Callable
+
+import msgspec
+
+log = logging.getLogger(__name__)
+
+UNKNOWN_BYTES_OF_ONE = 4 << 20
+"""Of requests that have shown no token yet, from one address: heads and bodies that are held in memory."""
+UNKNOWN_BYTES = 32 << 20
+"""The same, of all addresses."""
+DESCRIPTORS = 65_536
+"""What the process's limit of open files is raised to, where the system allows it."""
+DESCRIPTORS_KEPT_BACK = 256
+"""For the database, agents, images and logs: connections leave them."""
+
+
+CONNECTION = "cumulet.connection"
+"""The key of a request's scope under which its `Link` is."""
+
+
+class Connection(msgspec.Struct, eq=False):
+    """One connection, from the moment it is accepted."""
+
+    share: _Share
+    drop: Callable[[], object]
+    """Ends it at once."""
+    held: int = 0
+    """Bytes."""
+    known: bool = False
+    """Whether what it is asking now came with a live token."""
+
+
+class _Share(msgspec.Struct, eq=False):
+    """What one address has. The keys of each are in order: who has been so longest comes first."""
+
+    peer: str
+    silent: dict[Connection, None] = msgspec.field(default_factory=dict)
+    """Have asked for nothing yet, or are still asking, without a token."""
+    resting: dict[Connection, None] = msgspec.field(default_factory=dict)
+    """Were answered, and may ask again."""
+    served: dict[Connection, None] = msgspec.field(default_factory=dict)
+    held: int = 0
+
+    def __len__(self) -> int:
+        return len(self.silent) + len(self.resting) + len(self.served)
+
+    def droppable(self) -> Connection | None:
+        return next(iter(self.silent), None) or next(iter(self.resting), None)
+
+
+class Connections:
+    """All connections of one listener."""
+
+    def __init__(self, *, most: int, most_of_one: int) -> None:
+        self._most = min(most, _descriptors_to_use())
+        self._most_of_one = most_of_one
+        self._shares: dict[str, _Share] = {}
+        self._count = 0
+        self._held = 0
+
+    def admit(self, peer: str, drop: Callable[[], object]) -> Connection | None:
+        """A newcomer. None: there is no room, and nobody who could be dropped for it."""
+        share = self._shares.get(peer) or _Share(peer)
+        if len(share) >= self._most_of_one and not self._drop_one(share, "connections of one address"):
+            return None
+        if self._count >= self._most and not self._drop_one(self._largest(len), "connections"):
+            return None
+        connection = Connection(share, drop)
+        self._shares[peer] = share
+        share.silent[connection] = None
+        self._count += 1
+        return connection
+
+    def hold(self, connection: Connection, size: int) -> None:
+        """Count `size` bytes more that are held for it while it is unknown; drops whoever holds too much."""
+        share = connection.share
+        if connection.known or share.peer not in self._shares:
+            return
+        connection.held += size
+        share.held += size
+        self._held += size
+        while share.held > UNKNOWN_BYTES_OF_ONE and self._drop_one(share, "bytes of one address"):
+            pass
+        while self._held > UNKNOWN_BYTES and self._drop_one(self._largest(lambda s: s.held), "bytes"):
+            pass
+
+    def serve(self, connection: Connection, *, known: bool) -> None:
+        """Its request is whole, or came with a live token (`known`): it is not dropped now."""
+        if known:
+            connection.known = True
+            self._let_go(connection)
+        self._put(connection, connection.share.served)
+
+    def rest(self, connection: Connection) -> None:
+        """It was answered."""
+        connection.known = False
+        self._let_go(connection)
+        self._put(connection, connection.share.resting)
+
+    def gone(self, connection: Connection) -> None:
+        """It is over; again is nothing."""
+        share = connection.share
+        if self._taken_out(connection):
+            self._let_go(connection)
+            self._count -= 1
+            if not len(share):
+                self._shares.pop(share.peer, None)
+
+    def _put(self, connection: Connection, where: dict[Connection, None]) -> None:
+        if self._taken_out(connection):
+            where[connection] = None
+
+    def _taken_out(self, connection: Connection) -> bool:
+        share = connection.share
+        for place in (share.served, share.resting, share.silent):
+            if connection in place:
+                del place[connection]
+                return True
+        return False
+
+    def _let_go(self, connection: Connection) -> None:
+        connection.share.held -= connection.held
+        self._held -= connection.held
+        connection.held = 0
+
+    def _largest(self, size: Callable[[_Share], int]) -> _Share | None:
+        some = (share for share in self._shares.values() if share.silent or share.resting)
+        return max(some, key=size, default=None)
+
+    def _drop_one(self, share: _Share | None, why: str) -> bool:
+        connection = share.droppable() if share is not None else None
+        if connection is None or share is None:
+            return False
+        log.warning("dropped a connection that asked for nothing: too many %s", why, extra={"client": share.peer})
+        self.gone(connection)
+        connection.drop()
+        return True
+
+
+class Link:
+    """What a request can say of its connection."""
+
+    __slots__ = ("_admitted", "_connection")
+
+    def __init__(self, admitted: Connections, connection: Connection) -> None:
+        self._admitted = admitted
+        self._connection = connection
+
+    def known(self) -> None:
+        """The request came with a live token."""
+        self._admitted.serve(self._connection, known=True)
+
+
+def _descriptors_to_use() -> int:
+    """Raise the limit of open files; each connection may have a file open besides."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return max(1, (soft - DESCRIPTORS_KEPT_BACK) // 2) if soft != resource.RLIM_INFINITY else DESCRIPTORS

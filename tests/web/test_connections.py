@@ -1,0 +1,167 @@
+"""Connections are bounded, and who asks for nothing keeps nobody out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import ssl
+from pathlib import Path
+
+import pytest
+
+from cumulet.web import connections as bounds
+from cumulet.web import server as listener
+from cumulet.web.connections import Connection, Connections
+from cumulet.web.context import Cloud
+from cumulet.web.server import Server
+from tests.web.test_server import certificate, serving
+
+__all__ = ["certificate"]
+
+ASK = b"GET /compute/v2.1/widgets/w1 HTTP/1.1\r\nhost: x\r\nx-auth-token: member\r\n\r\n"
+
+
+async def status(running: Server, context: ssl.SSLContext, *, source: str = "127.0.0.1") -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=context, local_addr=(source, 0))
+    writer.write(ASK)
+    answer = await reader.readline()
+    writer.close()
+    return answer.split()[1]
+
+
+async def silent(running: Server, *, source: str = "127.0.0.1") -> asyncio.StreamReader:
+    """A connection that never says a word."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port, local_addr=(source, 0))
+    KEPT.append(writer)
+    return reader
+
+
+KEPT: list[asyncio.StreamWriter] = []
+
+
+def newcomer(place: Connections, peer: str, log: list[str], name: str) -> Connection:
+    """One that is let in; its name is in `log` once it is dropped."""
+    connection = place.admit(peer, lambda: log.append(name))
+    assert connection is not None
+    return connection
+
+
+def test_silent_connections_keep_nobody_out(cloud: Cloud, certificate: tuple[Path, Path]) -> None:
+    async def test(running: Server, context: ssl.SSLContext) -> None:
+        readers = [await silent(running) for _ in range(30)]
+        assert await status(running, context) == b"200"
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(readers[0].read(), 5) == b""  # the oldest made room
+
+    serving(cloud, certificate, test, connections_per_address=5)
+
+
+def test_many_addresses_together_keep_nobody_out_either(cloud: Cloud, certificate: tuple[Path, Path]) -> None:
+    async def test(running: Server, context: ssl.SSLContext) -> None:
+        for n in range(30):
+            await silent(running, source=f"127.0.1.{n % 6 + 1}")
+        assert await status(running, context, source="127.0.2.1") == b"200"
+
+    serving(cloud, certificate, test, connections=10)
+
+
+def test_a_handshake_that_does_not_come_is_cut_off(
+    cloud: Cloud, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(listener, "HANDSHAKE_SECONDS", 0.05)
+
+    async def test(running: Server, context: ssl.SSLContext) -> None:
+        reader = await silent(running)
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+
+    serving(cloud, certificate, test)
+    assert caplog.messages == []  # nothing that a flood could fill a disk with
+
+
+def test_unfinished_bodies_without_a_token_are_bounded_in_bytes(
+    cloud: Cloud, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounds, "UNKNOWN_BYTES_OF_ONE", 50_000)
+
+    async def test(running: Server, context: ssl.SSLContext) -> None:
+        head = b"POST /compute/v2.1/widgets HTTP/1.1\r\nhost: x\r\ncontent-length: 30000\r\nx-pad: "
+        first, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=context)
+        writer.write(head + b"y" * 20_000)
+        for _ in range(3):
+            _, other = await asyncio.open_connection("127.0.0.1", running.port, ssl=context)
+            other.write(head + b"y" * 20_000)
+            KEPT.append(other)
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(first.read(), 5) == b""
+        assert await status(running, context) == b"200"
+
+    serving(cloud, certificate, test)
+
+
+def test_who_takes_no_answer_is_cut_off(
+    cloud: Cloud, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "STALLED_SECONDS", 0.05)
+    over = asyncio.Event()
+    lost = listener._Protocol.connection_lost
+
+    def connection_lost(protocol: listener._Protocol, error: Exception | None) -> None:
+        lost(protocol, error)
+        over.set()
+
+    monkeypatch.setattr(listener._Protocol, "connection_lost", connection_lost)
+
+    async def test(running: Server, context: ssl.SSLContext) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=context, limit=1024)
+        writer.write(ASK.replace(b"w1 ", b"w1/large ") * 8)
+        await asyncio.wait_for(over.wait(), 10)
+        writer.close()
+
+    serving(cloud, certificate, test)
+
+
+def test_the_silent_go_first_then_those_who_rest_and_nobody_who_is_served() -> None:
+    log: list[str] = []
+    place = Connections(most=100, most_of_one=3)
+    served, resting, _ = (newcomer(place, "192.0.2.1", log, name) for name in ("served", "resting", "quiet"))
+    place.serve(served, known=True)
+    place.serve(resting, known=False)
+    place.rest(resting)
+    for n in range(2):
+        another = newcomer(place, "192.0.2.1", log, f"another {n}")
+        place.serve(another, known=False)
+    assert log == ["quiet", "resting"]
+    assert place.admit("192.0.2.1", list) is None
+    newcomer(place, "192.0.2.2", log, "elsewhere")
+
+
+def test_where_all_together_are_too_many_the_address_with_most_gives_way() -> None:
+    log: list[str] = []
+    place = Connections(most=5, most_of_one=4)
+    for peer in ("192.0.2.1", "192.0.2.2", "192.0.2.2", "192.0.2.2", "192.0.2.3", "192.0.2.4"):
+        newcomer(place, peer, log, peer)
+    assert log == ["192.0.2.2"]
+
+
+def test_what_is_held_for_the_unknown_is_let_go_when_they_are_known_answered_or_gone() -> None:
+    log: list[str] = []
+    place = Connections(most=10, most_of_one=10)
+    three = [newcomer(place, "192.0.2.1", log, str(n)) for n in range(3)]
+    for connection in three:
+        place.hold(connection, bounds.UNKNOWN_BYTES_OF_ONE // 3)
+    known, answered, gone = three
+    place.serve(known, known=True)
+    place.rest(answered)
+    place.gone(gone)
+    assert place._held == known.share.held == 0
+    place.hold(known, bounds.UNKNOWN_BYTES)
+    assert place._held == 0
+    assert log == []
+
+
+def test_the_limit_of_open_files_is_raised_and_some_are_kept_back() -> None:
+    most = Connections(most=1_000_000, most_of_one=1)._most
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert 2 * most + bounds.DESCRIPTORS_KEPT_BACK <= soft
