@@ -15,7 +15,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src"
 
-FOUNDATION = frozenset({"errors", "clock", "periodic", "settings", "owned", "db", "wake"})
+FOUNDATION = frozenset({"errors", "clock", "periodic", "settings", "owned", "space", "db", "wake"})
 HOST_BORDER = frozenset({"host", "fleet.hosts"})
 """What the rest of the program knows of hosts: how to ask one, and the data types of questions and answers."""
 KERNEL = FOUNDATION | {"web", "conductor", "part"}
@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "clock": frozenset(),
     "periodic": frozenset({"clock"}),
     "settings": frozenset(),
+    "space": frozenset({"errors"}),
     "wake": frozenset({"db"}),
     "owned": frozenset(),
     "db": FOUNDATION,
@@ -44,7 +45,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "compute": KERNEL | HOST_BORDER | {"identity", "image", "network", "placement"},
     # A host knows no service and no database: its agent is a process of its own, on a machine of its own.
     "host": frozenset({"errors", "clock", "settings"}),
-    "drivers": frozenset({"errors", "clock", "settings", "host"}),
+    "drivers": frozenset({"errors", "clock", "settings", "space", "host"}),
     "agent": frozenset({"errors", "clock", "settings", "host", "drivers"}),
     # The bus carries what `host` defines; it knows neither what sends nor what answers.
     "bus": frozenset({"errors", "clock", "settings", "host"}),

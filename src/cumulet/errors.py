@@ -96,6 +96,13 @@ class NotYet(ApiError):
     title = "Not Implemented"
 
 
+class InsufficientStorage(ApiError):
+    """There is no room for what the request would store."""
+
+    status = 507
+    title = "Insufficient Storage"
+
+
 class Unavailable(ApiError):
     status = 503
     title = "Service Unavailable"

@@ -71,9 +71,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cpu_allocation_ratio: float = 4.0
     ram_allocation_ratio: float = 1.0
     disk_allocation_ratio: float = 1.0
+    free_space_floor_mib: int = 1024
+    """What images, caches and guests' disks leave free on their file systems, for the cloud's own records; at most a
+    tenth of the file system. Where but a quarter of it is left, members may only delete."""
     image_size_limit_gib: int = 64
     """Largest upload."""
     image_virtual_size_limit_gib: int = 1024
     """Largest disk an image may unfold to."""
     image_project_quota_gib: int = 512
-    """What one project's images may take up in the store."""
+    """What one project's images may take up in the store, uploads under way included."""
+    images_per_project: int = 200
+    """With data or without."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cumulet.image import data, files, store
+from cumulet.image import files, store, uploads
 from cumulet.image.data import reconcile
 
 from . import attack_images
@@ -203,7 +203,7 @@ def test_a_second_upload_at_the_same_time_is_refused(world: World) -> None:
 def test_an_upload_that_stops_sending_is_given_up(
     world: World, monkeypatch: pytest.MonkeyPatch, stalls_after: bytes
 ) -> None:
-    monkeypatch.setattr(data, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(uploads, "IDLE_SECONDS", 0.05)
     image = world.create()
     scope = {
         "type": "http",
@@ -254,8 +254,8 @@ def test_after_a_crash_dead_uploads_go_and_their_images_can_be_uploaded_again(wo
     alive = world.active(b"alive")
     half, placed = world.create(), world.create()
     db, now_us = world.cloud.db, world.cloud.clock.now_us()
-    assert db.write(lambda tx: store.begin_upload(tx, half["id"], "u1", now_us))
-    assert db.write(lambda tx: store.begin_upload(tx, placed["id"], "u2", now_us))
+    assert db.write(lambda tx: store.begin_upload(tx, half["id"], "u1", 1, now_us))
+    assert db.write(lambda tx: store.begin_upload(tx, placed["id"], "u2", 1, now_us))
     (world.store / files.UPLOAD_FOLDER / "u1").write_bytes(b"half")
     (world.store / placed["id"]).write_bytes(b"placed but never committed")
     (world.store / "00000000-0000-0000-0000-000000000000").write_bytes(b"of nobody")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,13 @@ from cumulet.image.inspection import Inspection, check_tables
 
 UPLOAD_FOLDER = ".uploads"
 CHUNK_BYTES = 1 << 20
+"""What is read from a file at once."""
+BLOCK_BYTES = 4 << 20
+"""What is hashed and written at once."""
+UPLOAD_THREADS = 4
+"""How many blocks are written at the same time, of all uploads together, each hashed on two threads meanwhile."""
+writers = ThreadPoolExecutor(UPLOAD_THREADS, "image-write")
+_hashers = ThreadPoolExecutor(2 * UPLOAD_THREADS, "image-hash")
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,13 +61,17 @@ class Upload:
         )
 
     def write(self, chunk: bytes) -> None:
-        self._inspection.feed(chunk)
-        self._md5.update(chunk)
-        self._sha512.update(chunk)
-        self._size += len(chunk)
-        view = memoryview(chunk)
-        while view:
-            view = view[self._file.write(view) :]
+        """One block: hashed on threads beside this one, which inspects and writes it."""
+        hashed = [_hashers.submit(hasher.update, chunk) for hasher in (self._md5, self._sha512)]
+        try:
+            self._inspection.feed(chunk)
+            self._size += len(chunk)
+            view = memoryview(chunk)
+            while view:
+                view = view[self._file.write(view) :]
+        finally:
+            for one in hashed:
+                one.result()
 
     def place(self, image_id: str) -> Written:
         """Judge the whole, make it durable and give it its name."""

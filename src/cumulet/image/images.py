@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, Conflict, Forbidden, NotFound
+from cumulet.errors import BadRequest, Conflict, Forbidden, NotFound, OverQuota
 from cumulet.image import attributes, files, listing, store, views
 from cumulet.image.service import (
     ADMIN,
@@ -105,6 +105,9 @@ def create_image(call: Call[Image, CreateImage]) -> Reply:
     require_visibility(call, image.visibility, facts_of_call(call))
     if store.id_was_used(call.tx, image.id):
         raise Conflict(f"Image ID {image.id} already exists!")
+    limit = call.cloud.settings.images_per_project
+    if store.count_of(call.tx, image.owner) >= limit:
+        raise OverQuota(f"The project's limit of {limit} images is reached.")
     store.add(call.tx, image)
     return Reply(body=views.show(image), headers={"Location": f"{call.service_url}/images/{image.id}"})
 

@@ -32,6 +32,8 @@ images = sa.Table(
     sa.Column("os_hash_value", sa.String(128)),
     # The upload that may finish this image; a later or dead one finds another value and gives up.
     sa.Column("upload_id", sa.String(36)),
+    # Bytes that this upload may still bring, or has brought: part of its project's quota until it ends.
+    sa.Column("upload_bytes", sa.BigInteger),
     sa.Column("created_at_us", sa.BigInteger, nullable=False),
     sa.Column("updated_at_us", sa.BigInteger, nullable=False),
     # Rows stay when an image is deleted: an id is never given out twice, or somebody could slip another image under it.
@@ -86,6 +88,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     checksum: str | None
     os_hash_value: str | None
     upload_id: str | None
+    upload_bytes: int | None = None
     created_at_us: int
     updated_at_us: int
     properties: Mapping[str, str] = msgspec.field(default_factory=dict)
@@ -185,7 +188,7 @@ def add(tx: Tx, image: Image) -> None:
 
 def save(tx: Tx, before: Image, after: Image) -> None:
     """Write what a client may change (not status and data). `before` was read in the same transaction."""
-    kept = ("status", "size", "virtual_size", "checksum", "os_hash_value", "upload_id")
+    kept = ("status", "size", "virtual_size", "checksum", "os_hash_value", "upload_id", "upload_bytes")
     values = {name: getattr(after, name) for name in _OWN_FIELDS if name not in kept}
     tx.execute(sa.update(images).where(images.c.id == before.id).values(values))
     if before.properties != after.properties:
@@ -213,24 +216,31 @@ def change_status(tx: Tx, image_id: str, *, expected: str, to: str, now_us: int)
     return tx.changed(sa.update(images).where(*where).values(status=to, updated_at_us=now_us)) == 1
 
 
-def begin_upload(tx: Tx, image_id: str, upload_id: str, now_us: int) -> bool:
+def begin_upload(tx: Tx, image_id: str, upload_id: str, upload_bytes: int, now_us: int) -> bool:
     """Queued to saving, for this upload only. False: the image is not queued."""
     where = (images.c.id == image_id, images.c.status == "queued", images.c.deleted_at_us.is_(None))
-    taken = {"status": "saving", "upload_id": upload_id, "updated_at_us": now_us}
+    taken = {"status": "saving", "upload_id": upload_id, "upload_bytes": upload_bytes, "updated_at_us": now_us}
     return tx.changed(sa.update(images).where(*where).values(taken)) == 1
+
+
+def extend_upload(tx: Tx, image_id: str, upload_id: str, upload_bytes: int) -> bool:
+    """The upload goes on, up to so many bytes. False: the image is no longer its own."""
+    where = (images.c.id == image_id, images.c.status == "saving", images.c.upload_id == upload_id)
+    values = {"upload_bytes": upload_bytes}
+    return tx.changed(sa.update(images).where(*where, images.c.deleted_at_us.is_(None)).values(values)) == 1
 
 
 def end_upload(tx: Tx, image_id: str, upload_id: str, now_us: int, *, status: str, **data: Any) -> bool:
     """Saving to `status`, by the upload that took the image, with what its data is. False: it lost the image."""
     where = (images.c.id == image_id, images.c.status == "saving", images.c.upload_id == upload_id)
-    values = {"status": status, "upload_id": None, "updated_at_us": now_us, **data}
+    values = {"status": status, "upload_id": None, "upload_bytes": None, "updated_at_us": now_us, **data}
     return tx.changed(sa.update(images).where(*where, images.c.deleted_at_us.is_(None)).values(values)) == 1
 
 
 def abandon_uploads(tx: Tx, now_us: int) -> frozenset[str]:
     """Put images that were being uploaded back to queued. Returns the ids of those that have data."""
     stuck = sa.update(images).where(images.c.status == "saving", images.c.deleted_at_us.is_(None))
-    tx.execute(stuck.values(status="queued", upload_id=None, updated_at_us=now_us))
+    tx.execute(stuck.values(status="queued", upload_id=None, upload_bytes=None, updated_at_us=now_us))
     living = sa.select(images.c.id).where(images.c.deleted_at_us.is_(None), images.c.size.is_not(None))
     return frozenset(row.id for row in tx.all(living))
 
@@ -238,7 +248,8 @@ def abandon_uploads(tx: Tx, now_us: int) -> frozenset[str]:
 def delete(tx: Tx, image_id: str, now_us: int) -> bool:
     """Delete the image but keep its id. False: it was deleted already."""
     where = (images.c.id == image_id, images.c.deleted_at_us.is_(None))
-    gone = {"status": "deleted", "deleted_at_us": now_us, "updated_at_us": now_us, "upload_id": None}
+    gone = {"status": "deleted", "deleted_at_us": now_us, "updated_at_us": now_us}
+    gone |= {"upload_id": None, "upload_bytes": None}
     if tx.changed(sa.update(images).where(*where).values(gone)) == 0:
         return False
     for table in (image_properties, image_tags, image_members):
@@ -247,9 +258,15 @@ def delete(tx: Tx, image_id: str, now_us: int) -> bool:
 
 
 def stored_bytes(tx: Tx, owner: str | None) -> int:
-    """What a project's images take up in the store."""
-    total = sa.select(sa.func.coalesce(sa.func.sum(images.c.size), 0))
+    """What a project's images take up in the store, with what uploads under way may bring."""
+    total = sa.select(sa.func.coalesce(sa.func.sum(sa.func.coalesce(images.c.size, images.c.upload_bytes, 0)), 0))
     return int(tx.scalar(total.where(images.c.owner == owner, images.c.deleted_at_us.is_(None))))
+
+
+def count_of(tx: Tx, owner: str | None) -> int:
+    """How many images a project has, with data or without."""
+    number = sa.select(sa.func.count()).select_from(images)
+    return int(tx.scalar(number.where(images.c.owner == owner, images.c.deleted_at_us.is_(None))))
 
 
 # -- members

@@ -17,6 +17,7 @@ from cumulet.conductor.runner import BeforeStep, Runner
 from cumulet.conductor.saga import Status, operations, request_abort
 from cumulet.db import schema
 from cumulet.db.engine import Database, Tx, database_file
+from cumulet.db.full_disk import Reserve
 from cumulet.drivers.simulated.driver import World
 from cumulet.fleet.hosts import Hosts
 from cumulet.identity import bootstrap as identity_bootstrap
@@ -209,6 +210,7 @@ def _own_folder(settings: Settings) -> None:
     file = database_file(settings.database_url)
     if file is not None:
         file.touch(mode=0o600)
+    Reserve(settings.state_dir).fill()
 
 
 def _vouched_for(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cumulet.space import Space
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -30,3 +32,5 @@ class Cloud(msgspec.Struct, frozen=True, kw_only=True):
     """`identity.service.Identity`: keys, token cache, password pool, login limiter."""
     policy: Any
     """`web.policy.Policy`: the compiled rules."""
+    space: Space = msgspec.field(default_factory=Space)
+    """What is promised of the state folder's file system."""

@@ -16,10 +16,13 @@ from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import UNSET
+from sqlalchemy.exc import DBAPIError
 
 from cumulet.db.engine import Tx
 from cumulet.db.fair_queue import served
-from cumulet.errors import ApiError, BadRequest, TooLarge, UnsupportedMediaType
+from cumulet.db.full_disk import Reserve, is_full
+from cumulet.errors import ApiError, BadRequest, InsufficientStorage, TooLarge, UnsupportedMediaType
+from cumulet.space import refuse_where_nearly_full
 from cumulet.web import faults, refusals
 from cumulet.web.connections import CONNECTION
 from cumulet.web.context import Cloud
@@ -46,6 +49,8 @@ LARGEST_PUBLIC_BODY = 32_768
 """Bytes of a request's body where no token is asked for: to log in takes no more."""
 BODY_SECONDS = 30.0
 """How long a client may take to send a body that is not a stream."""
+DELETING_ACTIONS = frozenset({"forceDelete"})
+STORAGE_FULL = "The cloud's storage is full. Delete something first."
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _encode = msgspec.json.Encoder().encode
 _JSON_MEDIA = re.compile(rb"application/([a-z0-9.+-]*[+-])?json(-patch)?\Z")
@@ -183,7 +188,7 @@ class Exchange:
             from starlette.requests import Request  # 15 ms that most clouds need not spend at their start
 
             call.request = Request(self.scope, self.receive)
-        return self._success(operation, await self._perform(operation, call))
+        return self._success(operation, await self._perform_with_room(operation, call))
 
     def _call(self, version: Microversion, path: dict[str, str]) -> Call[Any, Any]:
         """A call as far as it is known before its operation, which binds the rest."""
@@ -316,6 +321,22 @@ class Exchange:
         if len(sent) > 1:
             raise BadRequest(refusals.unexpected(name for name in sent if name != key))
         return shape.read(sent[key], key)
+
+    async def _perform_with_room(self, operation: Operation, call: Call[Any, Any]) -> Any:
+        """Where storage is full, that is what is said; and to delete there is always room."""
+        deletes = operation.method == "DELETE" or operation.action in DELETING_ACTIONS
+        cloud = call.cloud
+        adds = not deletes and operation.method not in ("GET", "HEAD") and not operation.public
+        if adds and not call.caller.is_admin:
+            refuse_where_nearly_full(cloud.state_dir, cloud.settings.free_space_floor_mib)
+        try:
+            return await self._perform(operation, call)
+        except DBAPIError as error:
+            if not is_full(error):
+                raise
+            if not deletes or not Reserve(cloud.state_dir).give():
+                raise InsufficientStorage(STORAGE_FULL, private=str(error), reason="STORAGE_FULL") from None
+        return await self._perform(operation, call)
 
     async def _perform(self, operation: Operation, call: Call[Any, Any]) -> Any:
         database = call.cloud.db

@@ -1,0 +1,55 @@
+"""What a database says when there is no room for it, and the room that is kept for deleting."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+from sqlalchemy.exc import DBAPIError
+
+from cumulet.space import free_bytes
+
+RESERVE_BYTES = 16 << 20
+"""A file that is there to be removed: where the disk is full to the last byte, deleting has its room."""
+SPARE = 4
+"""The file is made where there is so many times its room."""
+_DISK_FULL = "53100"
+"""PostgreSQL's SQLSTATE."""
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a statement or a commit failed because the database's disk is full."""
+    if not isinstance(error, DBAPIError):
+        return False
+    original = error.orig
+    if isinstance(original, sqlite3.Error):
+        return getattr(original, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL or "disk is full" in str(original)
+    return getattr(original, "sqlstate", None) == _DISK_FULL
+
+
+class Reserve:
+    """The file, as long as there is room for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "reserve"
+
+    def fill(self) -> None:
+        """Have it there, where the disk has room to spare."""
+        if self._path.exists() or free_bytes(self._path.parent) < SPARE * RESERVE_BYTES:
+            return
+        file = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.posix_fallocate(file, 0, RESERVE_BYTES)
+        except OSError:
+            self._path.unlink(missing_ok=True)
+        finally:
+            os.close(file)
+
+    def give(self) -> bool:
+        """Make its room free. False: it was given already."""
+        try:
+            self._path.unlink()
+        except FileNotFoundError:
+            return False
+        return True

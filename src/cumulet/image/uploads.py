@@ -1,0 +1,255 @@
+"""Receiving an image's data: room is reserved before it comes, and it ends when its image or its token does.
+
+An upload reserves what its client says it will send, or `AHEAD_BYTES` at a time: of its project's quota in the database
+and of the disk in `Space`. Blocks are hashed and written on threads while the next ones are received.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cumulet.db.engine import Tx
+from cumulet.errors import (
+    ApiError,
+    BadRequest,
+    Conflict,
+    InsufficientStorage,
+    NotFound,
+    OverQuota,
+    TooLarge,
+    Unauthorized,
+)
+from cumulet.image import files, store
+from cumulet.image.files import BLOCK_BYTES, Upload, Written
+from cumulet.image.inspection import Inspection
+from cumulet.image.qcow2 import Refused
+from cumulet.image.store import Image
+from cumulet.settings import Settings
+from cumulet.space import Promise
+from cumulet.web.operation import Call
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+GIB = 1 << 30
+AHEAD_BYTES = 64 << 20
+"""What is reserved at a time for an upload that does not say how long it is."""
+CHECK_SECONDS = 5.0
+"""How often it is looked whether image and token are still there."""
+IDLE_SECONDS = 60.0
+"""An upload may take long, but not by saying nothing."""
+DRAIN_LIMIT_BYTES = 256 << 20
+"""How much of a refused upload is read and thrown away: clients that only read after writing see the answer then."""
+
+
+class Gone(ApiError):
+    status = 410
+    title = "Gone"
+
+
+class Body:
+    """The request's body in pieces, and what is left of it after a refusal."""
+
+    def __init__(self, request: Request) -> None:
+        self._pieces = aiter(request.stream())
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        while (piece := await self._next()) is not None:
+            yield piece
+
+    async def drain(self) -> None:
+        from starlette.requests import ClientDisconnect
+
+        left = DRAIN_LIMIT_BYTES
+        with contextlib.suppress(ClientDisconnect, TimeoutError):
+            while left > 0 and (piece := await self._next()) is not None:
+                left -= len(piece)
+
+    async def _next(self) -> bytes | None:
+        """The next piece, None at the end; TimeoutError for a client that has stopped sending."""
+        async with asyncio.timeout(IDLE_SECONDS):
+            return await anext(self._pieces, None)
+
+
+async def upload(call: Call[Image, None], body: Body, declared: int | None) -> None:
+    """From queued to active, or back to queued with nothing left behind."""
+    cloud = call.cloud
+    folder = files.image_folder(cloud.state_dir)
+    first = declared or AHEAD_BYTES
+    promise = cloud.space.promise(cloud.state_dir, first, floor_mib=cloud.settings.free_space_floor_mib)
+    try:
+        receiver = await Receiver.begin(call, folder, promise, declared)
+        written: Written | None = None
+        active = False
+        try:
+            written = await receiver.receive(body)
+            await cloud.db.write_async(receiver.finisher(written))
+            active = True
+        finally:
+            if not active and await cloud.db.write_async(receiver.give_up) and written is not None:
+                await asyncio.to_thread(files.remove, folder, receiver.image.id)
+    finally:
+        promise.end()
+
+
+class Receiver:
+    """One upload under way. `reserved`: bytes of its project's quota and of the disk."""
+
+    def __init__(
+        self, call: Call[Image, None], folder: Path, promise: Promise, upload_id: str, image: Image, reserved: int
+    ) -> None:
+        self.image = image
+        self._cloud = call.cloud
+        self._token = call.headers.get("x-auth-token") or ""
+        self._request = {"service": "image", "method": call.method, "path": f"/image/v2/images/{image.id}/file"}
+        self._folder = folder
+        self._promise = promise
+        self._upload_id = upload_id
+        self._reserved = reserved
+        self._received = 0
+        self._checked = call.cloud.clock.monotonic()
+
+    @classmethod
+    async def begin(cls, call: Call[Image, None], folder: Path, promise: Promise, declared: int | None) -> Receiver:
+        image_id, upload_id, settings = call.target.id, call.cloud.clock.uuid(), call.cloud.settings
+
+        def take(tx: Tx) -> tuple[Image, int]:
+            return _take(tx, image_id, upload_id, declared, call.now_us, settings)
+
+        image, reserved = await call.cloud.db.write_async(take)
+        return cls(call, folder, promise, upload_id, image, reserved)
+
+    async def receive(self, body: Body) -> Written:
+        """Read the body into the store. Leaves no file behind when it fails."""
+        limit = self._cloud.settings.image_virtual_size_limit_gib * GIB
+        inspection = Inspection(self.image.disk_format or "", virtual_size_limit=limit)
+        file: Upload | None = None
+        try:
+            file = await self._on_thread(Upload, self._folder, self._upload_id, inspection)
+            await self._write_all(body, file)
+            if self._received == 0:
+                raise Refused("The upload is empty.")
+            written: Written = await self._on_thread(file.place, self.image.id)
+            return written
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise InsufficientStorage("Image storage media is full.", private=str(error)) from None
+            raise
+        finally:
+            if file is not None:
+                await self._on_thread(file.discard)
+
+    async def _write_all(self, body: Body, file: Upload) -> None:
+        """Each block is written while the next is received."""
+        writing: asyncio.Future[None] | None = None
+        pending: list[bytes] = []
+        size = 0
+        try:
+            async for piece in body.pieces():
+                await self._allow(len(piece))
+                pending.append(piece)
+                size += len(piece)
+                if size >= BLOCK_BYTES:
+                    if writing is not None:
+                        await writing
+                    writing = self._write(file, b"".join(pending))
+                    pending, size = [], 0
+            if writing is not None:
+                await writing
+            writing = self._write(file, b"".join(pending))
+        finally:
+            if writing is not None:
+                await writing
+
+    def _write(self, file: Upload, block: bytes) -> asyncio.Future[None]:
+        writing = self._on_thread(file.write, block)
+        writing.add_done_callback(lambda _: self._promise.written(len(block)))
+        return writing
+
+    async def _allow(self, size: int) -> None:
+        """Count what has come. It may be more than was reserved; image or token may be gone."""
+        self._received += size
+        if self._received > self._reserved:
+            more = max(AHEAD_BYTES, self._received - self._reserved)
+            self._reserved = await self._cloud.db.write_async(lambda tx: self._extend(tx, self._reserved + more))
+            self._promise.grow(more)
+        elif self._cloud.clock.monotonic() < self._checked + CHECK_SECONDS:
+            return
+        else:
+            await self._cloud.db.read_async(self._require_ours)
+        self._checked = self._cloud.clock.monotonic()
+        found = self._cloud.identity.authenticate(self._token, **self._request)
+        if (await found if asyncio.iscoroutine(found) else found) is None:
+            raise Unauthorized("The request you have made requires authentication.", private="the token ended")
+
+    def _extend(self, tx: Tx, wanted: int) -> int:
+        """How many bytes the upload may have by now, if that is enough."""
+        others = store.stored_bytes(tx, self.image.owner) - self._reserved
+        wanted = min(wanted, _most(self._cloud.settings, others))
+        if wanted < self._received:
+            raise TooLarge("The incoming image is too large, or its project's images exceed their storage quota.")
+        if not store.extend_upload(tx, self.image.id, self._upload_id, wanted):
+            raise self._gone()
+        return wanted
+
+    def _require_ours(self, tx: Tx) -> None:
+        image = store.find(tx, self.image.id)
+        if image is None or image.upload_id != self._upload_id:
+            raise self._gone()
+
+    def finisher(self, written: Written) -> Any:
+        """What makes the image active, in one statement with all that is known of its data; the data is in place."""
+
+        def finish(tx: Tx) -> None:
+            became_active = store.end_upload(
+                tx, self.image.id, self._upload_id, self._cloud.clock.now_us(), status="active",
+                size=written.size, virtual_size=written.virtual_size, checksum=written.md5,
+                os_hash_value=written.sha512,
+            )  # fmt: skip
+            if not became_active:
+                raise self._gone()
+
+        return finish
+
+    def give_up(self, tx: Tx) -> bool:
+        """Saving back to queued. Returns whether the image has no data: a commit that seemed to fail may have held."""
+        store.end_upload(tx, self.image.id, self._upload_id, self._cloud.clock.now_us(), status="queued")
+        image = store.find(tx, self.image.id)
+        return image is None or image.size is None
+
+    def _gone(self) -> Gone:
+        return Gone(f"Image {self.image.id} could not be found after upload. It may have been deleted meanwhile.")
+
+    def _on_thread(self, work: Any, *arguments: Any) -> asyncio.Future[Any]:
+        return asyncio.get_running_loop().run_in_executor(files.writers, work, *arguments)
+
+
+def _most(settings: Settings, others: int) -> int:
+    """What one image may have where its project's others have so much."""
+    return min(settings.image_project_quota_gib * GIB - others, settings.image_size_limit_gib * GIB)
+
+
+def _take(
+    tx: Tx, image_id: str, upload_id: str, declared: int | None, now_us: int, settings: Settings
+) -> tuple[Image, int]:
+    """Take the image for this upload: queued to saving. Returns it, and how many bytes are reserved."""
+    image = store.find(tx, image_id)
+    if image is None:
+        raise NotFound(f"Failed to find image {image_id}")
+    stored = store.stored_bytes(tx, image.owner)
+    if settings.image_project_quota_gib * GIB - stored < (declared or 1):
+        raise OverQuota("The project's images would exceed its storage quota.")
+    if (declared or 0) > settings.image_size_limit_gib * GIB:
+        raise TooLarge("The incoming image is too large.")
+    missing = [name for name in ("disk_format", "container_format") if not getattr(image, name)]
+    if image.status == "queued" and missing:
+        raise BadRequest(f"Properties {', '.join(missing)} must be set prior to saving data.")
+    reserved = declared or min(AHEAD_BYTES, _most(settings, stored))
+    if not store.begin_upload(tx, image_id, upload_id, reserved, now_us):
+        raise Conflict(f"Image status transition from {image.status} to saving is not allowed")
+    return image, reserved
