@@ -6,9 +6,12 @@ import asyncio
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cumulet.drivers.qemu.host import DISK_BYTES_PER_SECOND, DISK_REQUESTS_PER_SECOND
+from cumulet.drivers.qemu.room import file_bytes
 from cumulet.drivers.qemu.sandbox import UIDS, Sandbox
 from cumulet.host.driver import DriverError, GuestState
 
@@ -54,6 +57,21 @@ def test_a_guest_sees_its_own_folder_and_programs_and_nothing_else_of_the_host(r
         mounts = Path(f"/proc/{rig.process('host1')}/mounts").read_text().splitlines()
         writable = {line.split()[1] for line in mounts if "rw" in line.split()[3].split(",")}
         assert {path for path in writable if not path.startswith("/dev/")} == {"/vm"}
+        await driver.close()
+
+    asyncio.run(story())
+
+
+def test_a_guest_has_a_limit_of_file_size_and_of_disk_requests(rig: Rig) -> None:
+    async def story() -> None:
+        driver = await rig.resumed()
+        limits = Path(f"/proc/{rig.process('host1')}/limits").read_text()
+        largest = next(line.split()[3] for line in limits.splitlines() if line.startswith("Max file size"))
+        assert int(largest) == file_bytes(rig.guest.disk_gib << 30)
+        hypervisor = driver._host.running_hypervisor(rig.id)
+        blocks: Any = await hypervisor.ask("query-block")
+        (disk,) = [block["inserted"] for block in blocks if "virtio0" in block.get("qdev", "")]
+        assert (disk["bps"], disk["iops"]) == (DISK_BYTES_PER_SECOND, DISK_REQUESTS_PER_SECOND)
         await driver.close()
 
     asyncio.run(story())

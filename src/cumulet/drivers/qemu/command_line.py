@@ -19,6 +19,7 @@ and the newest output is there after the agent was dead for a while."""
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 DISK_NODE = "disk0"
+DISK_DEVICE = "virtio0"
 CONSOLE_CHARDEV = "console0"
 
 # Addresses on the root bus. They are part of what a guest sees: never change one, only add.
@@ -91,7 +92,7 @@ def _disk(machine: Machine) -> list[str]:
         "backing": None,
         "discard": "unmap",
     }
-    device = _device("virtio-blk-pci", "virtio0", _ADDRESS_DISK, drive=DISK_NODE, bootindex=0, serial="disk0")
+    device = _device("virtio-blk-pci", DISK_DEVICE, _ADDRESS_DISK, drive=DISK_NODE, bootindex=0, serial="disk0")
     return ["-blockdev", _json(storage), "-blockdev", _json(image), "-device", device]
 
 

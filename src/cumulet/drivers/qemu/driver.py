@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from pathlib import Path
@@ -69,6 +70,7 @@ class QemuDriver:
             tls=TransportSecurity(folder=tls, sandbox=sandbox),
             listen_seconds=listen_seconds,
         )
+        await asyncio.to_thread(host.disks.tidy_cache)
         await adoption.adopt_all(host)
         return cls(host)
 

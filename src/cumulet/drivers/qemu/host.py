@@ -10,20 +10,40 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cumulet.drivers.qemu import process
-from cumulet.drivers.qemu.command_line import Machine, arguments
+from cumulet.drivers.qemu.command_line import DISK_DEVICE, Machine, arguments
 from cumulet.drivers.qemu.disks import Disks
 from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.drivers.qemu.hypervisor import Hypervisor, monitor_socket
+from cumulet.drivers.qemu.qmp import Arguments
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
+from cumulet.drivers.qemu.room import disk_bytes, file_bytes
 from cumulet.drivers.qemu.sandbox import Bounds, Sandbox
 from cumulet.drivers.qemu.tls import TransportSecurity
-from cumulet.host.driver import DriverError, GuestState, MigrationPhase
+from cumulet.host.driver import DriverError, Guest, GuestState, MigrationPhase
 
 log = logging.getLogger(__name__)
 
 _START_SECONDS = 30.0
 _OVERHEAD_BYTES = 512 << 20
 """What QEMU needs beside the guest's memory: translated code, device and migration buffers, page cache of its disk."""
+
+
+DISK_BYTES_PER_SECOND = 512 << 20
+DISK_REQUESTS_PER_SECOND = 20_000
+"""What one guest may ask of its disk, reading and writing together. Copies of a move are not slowed by it."""
+DISK_LIMITS: Arguments = {
+    "id": f"/machine/peripheral/{DISK_DEVICE}/virtio-backend",
+    **dict.fromkeys(("bps_rd", "bps_wr", "iops_rd", "iops_wr"), 0),
+    "bps": DISK_BYTES_PER_SECOND,
+    "iops": DISK_REQUESTS_PER_SECOND,
+}
+
+
+def _bounds(guest: Guest) -> Bounds:
+    memory_bytes = (guest.memory_mib << 20) + _OVERHEAD_BYTES
+    # Its disk, and its memory where it is suspended to a file.
+    largest = max(file_bytes(disk_bytes(guest)), memory_bytes)
+    return Bounds(memory_bytes=memory_bytes, cpus=guest.vcpus, file_bytes=largest)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,7 +121,7 @@ class QemuHost:
                 folder,
                 uid=record.uid,
                 inherited=[sock.fileno() for sock in sockets],
-                bounds=Bounds(memory_bytes=(guest.memory_mib << 20) + _OVERHEAD_BYTES, cpus=guest.vcpus),
+                bounds=_bounds(guest),
                 devices=("/dev/kvm",) if self.facts.accelerator == "kvm" else (),
             )
         finally:
@@ -111,6 +131,7 @@ class QemuHost:
         self.hypervisors[folder.server_id] = hypervisor
         try:
             await hypervisor.greet(timeout_s=_START_SECONDS)
+            await hypervisor.ask("block_set_io_throttle", DISK_LIMITS)
         except BaseException:
             await hypervisor.kill()
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -16,6 +17,8 @@ from pathlib import Path, PurePosixPath
 from cumulet.drivers.qemu.process import identify
 from cumulet.drivers.qemu.record import GuestFolder, ProcessId
 from cumulet.host.driver import DriverError
+
+log = logging.getLogger(__name__)
 
 UIDS = range(61_000, 65_000)
 _UIDS_IN_USE = Path("/run/cumulet/uids")
@@ -33,6 +36,8 @@ class Bounds:
 
     memory_bytes: int
     cpus: int
+    file_bytes: int
+    """The largest file it may write; the kernel's own limit, where there is a cgroup and where there is none."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -143,7 +148,7 @@ class Sandbox:
             "devices": ["/dev/null", "/dev/zero", "/dev/urandom", *devices],
             "no_network": False,
             "cgroups": self._make_cgroups(folder.server_id, bounds),
-            "limits": _GUEST_LIMITS,
+            "limits": _GUEST_LIMITS | {"RLIMIT_FSIZE": bounds.file_bytes},
             "uid": uid,
             "groups": [os.stat(device).st_gid for device in devices] if uid is not None else [],
             "command": list(command),
@@ -178,7 +183,8 @@ class Sandbox:
             "cpu.max": f"{quota_us} {period_us}",
             "pids.max": "256",
         }
-        entered = []
+        entered: list[str] = []
+        bounded: set[str] = set()
         for controller in _controllers():
             group = controller / "cumulet" / self._group(server_id)
             if (controller / "cgroup.controllers").exists():  # v2 hands controllers down from parent to child.
@@ -186,12 +192,17 @@ class Sandbox:
                     with suppress(OSError):
                         parent.mkdir(exist_ok=True)
                         (parent / "cgroup.subtree_control").write_text("+memory +cpu +pids")
-            with suppress(OSError):  # A machine may show cgroups that it does not let us change.
+            try:  # A machine may show cgroups that it does not let us change.
                 group.mkdir(parents=True, exist_ok=True)
                 for name, value in values.items():
                     if (group / name).exists():
                         (group / name).write_text(value)
+                        bounded.add(name.partition(".")[0])
                 entered.append(str(group / "cgroup.procs"))
+            except OSError as problem:
+                log.warning("no cgroup at %s: %s", controller, problem.strerror, extra={"server_id": server_id})
+        if missing := sorted({"memory", "cpu", "pids"} - bounded):
+            log.warning("a guest runs without a bound of its %s", " and ".join(missing), extra={"server_id": server_id})
         return entered
 
     # -- tools

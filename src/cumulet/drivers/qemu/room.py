@@ -1,0 +1,65 @@
+"""Room on a host's file system: guests' disks and the image cache leave a floor of it free.
+
+Disks grow as guests write. What a guest has been given and not written yet counts as taken, for all hosts whose state
+folders lie side by side on one machine; so a disk that was given can always be filled, and never fills the machine.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cumulet.drivers.qemu.record import folders
+from cumulet.host.driver import DriverError, Guest
+from cumulet.space import floor_bytes, free_bytes
+
+FLOOR_MIB = 1024
+"""Left free, as the control plane's `free_space_floor_mib`; at most a tenth of the file system."""
+IMAGE_CACHE_BYTES = 64 << 30
+"""What cached images may take; those not used for longest go first."""
+IMAGE_CACHE_DAYS = 30
+"""An image that no guest was made from for so long leaves the cache."""
+
+
+def disk_bytes(guest: Guest) -> int:
+    """The size of a guest's disk as the guest sees it."""
+    if guest.disk_gib > 0:
+        size = guest.disk_gib << 30
+    elif guest.image is not None:
+        size = -(-guest.image.virtual_size_bytes // 512) * 512
+    else:
+        raise DriverError("NO_DISK: neither a disk size nor an image")
+    if guest.image is not None and guest.image.virtual_size_bytes > size:
+        raise DriverError("DISK_TOO_SMALL: the image is larger than the flavor's disk")
+    return size
+
+
+def file_bytes(size: int) -> int:
+    """The largest qcow2 file for a disk of `size` bytes: its tables come on top."""
+    return size + (size >> 6) + (64 << 20)
+
+
+def require(state: Path, size: int, *, besides: str) -> None:
+    """DISK_FULL unless `size` bytes can be given away; what the guest `besides` was given before is not counted."""
+    room = free_bytes(state) - floor_bytes(state, FLOOR_MIB) - _given(state, besides)
+    if size > room:
+        raise DriverError(
+            f"DISK_FULL: {size >> 20} MiB are needed, and {max(0, room) >> 20} MiB are left to give on this host"
+        )
+
+
+def _given(state: Path, besides: str) -> int:
+    """What guests were given and have not written yet."""
+    places = {state, *state.parent.parent.glob(f"*/{state.name}")}
+    total = 0
+    for guests in (place / "guests" for place in places):
+        for folder in folders(guests):
+            record = folder.read()
+            if record is None or folder.server_id == besides:
+                continue
+            try:
+                written = os.stat(folder.disk).st_blocks * 512
+            except FileNotFoundError:
+                written = 0
+            total += max(0, disk_bytes(record.guest) - written)
+    return total

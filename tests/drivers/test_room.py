@@ -1,0 +1,155 @@
+"""A host's disk: what guests were given is never given twice, a floor stays free, the image cache is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cumulet.drivers.qemu import room, sandbox
+from cumulet.drivers.qemu.disks import Disks
+from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
+from cumulet.drivers.qemu.sandbox import Bounds, Sandbox
+from cumulet.host.driver import DriverError, Guest, Image
+from cumulet.space import floor_bytes
+
+GIB = 1 << 30
+
+
+def image_at(path: Path, content: bytes) -> Image:
+    path.write_bytes(content)
+    return Image(
+        id=str(uuid.uuid4()),
+        disk_format="raw",
+        size_bytes=len(content),
+        virtual_size_bytes=len(content),
+        sha512=hashlib.sha512(content).hexdigest(),
+        path=str(path),
+    )
+
+
+def guest(disk_gib: int, image: Image | None = None) -> Guest:
+    return Guest(server_id=str(uuid.uuid4()), name="g", vcpus=1, memory_mib=64, disk_gib=disk_gib, image=image)
+
+
+def given(state: Path, disk_gib: int, *, written: int = 0) -> Guest:
+    """A guest that is on the host already, with so much of its disk written."""
+    described = guest(disk_gib)
+    folder = GuestFolder(state / "guests", described.server_id)
+    folder.path.mkdir(parents=True)
+    folder.make(None)
+    folder.write(GuestRecord(guest=described, uid=None, role=Role.OWN, intent=Intent.RUNNING))
+    folder.disk.write_bytes(b"x" * written)
+    return described
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A host's folder, with 10 GiB to give away."""
+    floor = floor_bytes(tmp_path, room.FLOOR_MIB)
+    monkeypatch.setattr(room, "free_bytes", lambda _: floor + 10 * GIB)
+    found = tmp_path / "host1" / "qemu"
+    found.mkdir(parents=True)
+    return found
+
+
+class Tools(Sandbox):
+    """Writes no disk."""
+
+    async def run_tool(self, command: Any, **_options: Any) -> None:
+        pass
+
+
+def disks(state: Path) -> Disks:
+    return Disks(images=state / "images", qemu_img="qemu-img", sandbox=Tools("host1"))
+
+
+def make(state: Path, described: Guest) -> None:
+    folder = GuestFolder(state / "guests", described.server_id)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    asyncio.run(disks(state).make_disk(described, folder, None))
+
+
+def test_a_disk_that_does_not_fit_beside_what_others_were_given_is_refused(state: Path) -> None:
+    given(state, 4, written=1 << 20)
+    given(state.parent.parent / "host2" / "qemu", 4)  # another host of the same machine
+    make(state, guest(2))
+    with pytest.raises(DriverError, match="DISK_FULL: 3072 MiB are needed, and 2049 MiB are left"):
+        make(state, guest(3))
+
+
+def test_a_guest_may_be_made_again_where_an_attempt_was_cut_short(state: Path) -> None:
+    described = given(state, 8)
+    make(state, described)
+
+
+def test_an_image_that_does_not_fit_is_refused_and_leaves_nothing(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    floor = floor_bytes(tmp_path, room.FLOOR_MIB)
+    monkeypatch.setattr(room, "free_bytes", lambda _: floor + 999)
+    with pytest.raises(DriverError, match="DISK_FULL"):
+        make(state, guest(1, image_at(tmp_path / "image", b"x" * 1000)))
+    assert not list((state / "images").glob("*"))
+
+
+def test_the_image_cache_keeps_to_its_bound_by_dropping_what_was_not_used_for_longest(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "IMAGE_CACHE_BYTES", 1_200_000)
+    images = [image_at(tmp_path / f"image{n}", bytes([n]) * 500_000) for n in range(4)]
+    for number, image in enumerate(images):
+        make(state, guest(1, image))
+        cached = state / "images" / f"{image.sha512}.raw"
+        os.utime(cached, (time.time() - 100 + number,) * 2)
+        if number == 1:
+            make(state, guest(1, images[0]))  # used again: now the second is the oldest
+    kept = {path.name for path in (state / "images").iterdir()}
+    assert kept == {f"{images[0].sha512}.raw", f"{images[3].sha512}.raw"}
+
+
+def test_an_image_that_is_in_use_stays(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = disks(state)
+    image = image_at(tmp_path / "image", b"x" * 1000)
+
+    async def story() -> None:
+        async with place._cached("server", image) as cached:
+            monkeypatch.setattr(room, "IMAGE_CACHE_BYTES", 0)
+            place.tidy_cache()
+            assert cached.exists()
+        place.tidy_cache()
+        assert not cached.exists()
+
+    asyncio.run(story())
+
+
+def test_an_image_that_nobody_used_for_long_leaves_the_cache(state: Path, tmp_path: Path) -> None:
+    image = image_at(tmp_path / "image", b"x" * 1000)
+    make(state, guest(1, image))
+    cached = state / "images" / f"{image.sha512}.raw"
+    disks(state).tidy_cache()
+    assert cached.exists()
+    old = time.time() - (room.IMAGE_CACHE_DAYS + 1) * 86_400
+    os.utime(cached, (old, old))
+    disks(state).tidy_cache()
+    assert not cached.exists()
+
+
+def test_a_guest_without_bounds_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    (tmp_path / "memory").write_text("a file where a folder of groups should be")
+    (tmp_path / "cpu").mkdir()
+    monkeypatch.setattr(sandbox, "_CGROUP", tmp_path)
+    monkeypatch.setattr(sandbox, "_controllers", lambda: [tmp_path / "memory", tmp_path / "cpu"])
+    Sandbox("host1", as_root=True)._make_cgroups("server", Bounds(memory_bytes=1, cpus=1, file_bytes=1))
+    assert "a guest runs without a bound of its cpu and memory and pids" in caplog.messages
+    assert any(message.startswith(f"no cgroup at {tmp_path / 'memory'}") for message in caplog.messages)
