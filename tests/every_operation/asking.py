@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import cumulet.testing
 from cumulet.testing import Answer, Client, TestCloud
 from cumulet.web.operation import Operation
 
@@ -116,6 +118,16 @@ class Stage:
                 yield persona, told(case, persona, sent, None, answer)
             if case.example.real and answer.status < 300:
                 sent = self.request(case)
+
+
+@contextlib.contextmanager
+def staged() -> Iterator[Stage]:
+    """A cloud for examples. A copy that makes no headway is let go on for as long as the tests may take."""
+    patience: dict[str, Any] = {
+        "migration_progress_timeout_seconds": 3600.0, "migration_timeout_seconds_per_gib": 3600.0,
+    }  # fmt: skip
+    with cumulet.testing.cloud(hosts=4, **patience) as cloud:
+        yield Stage(cloud)
 
 
 def send(client: Client, sent: Sent) -> Answer:

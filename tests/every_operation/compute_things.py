@@ -43,7 +43,7 @@ class Things:
     def _server(self, flavor: str | None = None) -> str:
         body = {"server": self.new_server(flavor) | {"metadata": {"colour": "blue"}, "tags": ["blue"]}}
         made: str = self.ask(self.owner, "POST", "/servers", body)["server"]["id"]
-        self.cloud.idle()
+        self.owner.wait_for_status(made, "ACTIVE")
         return made
 
     def new_server(self, flavor: str | None = None) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class Things:
         self._service(LOST, {"status": "enabled"})
         self._act(server, {"os-migrateLive": {"host": LOST, "block_migration": "auto"}}, self.admin)
         self.admin.wait(f"{server} to be on {LOST}", lambda: self._host(server) == LOST)
-        self.cloud.idle()
+        self.admin.wait_for_status(server, "ACTIVE")
         self._service(LOST, {"forced_down": True})
         return server
 

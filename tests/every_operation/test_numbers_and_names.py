@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from cumulet.testing import TestCloud
+from cumulet.processes.parts import load_services
 from cumulet.web.operation import Operation
 from cumulet.web.schema import plan
 from cumulet.web.shapes import validator_of
-from tests.every_operation.test_every_operation import OPERATIONS, ask, body_of, name, path_of
+
+from .asking import Case, Stage
+from .example import key_of
+from .test_every_operation import PLAIN, with_name
 
 NUMBERS = (
     str(2**31),
@@ -33,7 +37,8 @@ UNDECLARED = (
     "default_prefixlen", "default_quota", "revision_number", "resources", "priority",
 )  # fmt: skip
 """Parameters that operations read without a class of their own."""
-READS = [o for o in OPERATIONS if o.method == "GET"]
+READS = [case for case in PLAIN if case.operation.method == "GET"]
+BODIES = [operation for service in load_services() for operation in service.operations if operation.body is not None]
 BREAKS = ("a\nb", "a\rb", "a\x1b[2Jb", "a\x7fb", "a\x85b", "a\u2028b", "a\u2029b", "\t", "a\n")
 
 
@@ -43,31 +48,24 @@ def parameters(operation: Operation) -> list[str]:
     return list(plan(operation.query, operation.until or operation.service.versions[1]).schema["properties"])
 
 
-@pytest.fixture(scope="module")
-def cloud_of_the_module(session_cloud: TestCloud) -> TestCloud:
-    session_cloud.persona("admin")
-    return session_cloud
-
-
-@pytest.mark.parametrize("operation", READS, ids=name)
-def test_a_number_beyond_all_bounds_in_a_query_is_no_error_of_ours(
-    cloud_of_the_module: TestCloud, operation: Operation
-) -> None:
-    admin = cloud_of_the_module.persona("admin")
-    for parameter in parameters(operation):
+@pytest.mark.parametrize("case", READS, ids=str)
+def test_a_number_beyond_all_bounds_in_a_query_is_no_error_of_ours(stage: Stage, case: Case) -> None:
+    sent = stage.request(case)
+    for parameter in parameters(case.operation):
         for value in (*HARDEST, *TIMES):
-            answer = ask(admin, operation, None, f"{path_of(operation)}?{quote(parameter)}={quote(value)}")
+            joint = "&" if "?" in sent.path else "?"
+            path = f"{sent.path}{joint}{quote(parameter)}={quote(value)}"
+            answer = stage.ask(case, dataclasses.replace(sent, path=path), "admin")
             assert answer.status < 500 or answer.status == 501, f"{parameter}={value}: {answer.text}"
 
 
-@pytest.mark.parametrize("operation", [o for o in OPERATIONS if "{" in o.path and not o.public], ids=name)
-def test_a_number_beyond_all_bounds_in_a_path_is_no_error_of_ours(
-    cloud_of_the_module: TestCloud, operation: Operation
-) -> None:
-    admin = cloud_of_the_module.persona("admin")
-    for value in NUMBERS:
-        answer = ask(admin, operation, body_of(operation), path_of(operation, quote(value)))
-        assert answer.status < 500 or answer.status == 501, f"{value}: {answer.text}"
+@pytest.mark.parametrize("case", [case for case in PLAIN if "{" in case.operation.path], ids=str)
+def test_a_number_beyond_all_bounds_in_a_path_is_no_error_of_ours(stage: Stage, case: Case) -> None:
+    sent = stage.request(case)
+    for parameter in sent.parameters:
+        for value in NUMBERS:
+            answer = stage.ask(case, with_name(case, sent, parameter, quote(value)), "admin")
+            assert answer.status < 500 or answer.status == 501, f"{parameter} {value}: {answer.text}"
 
 
 def names_in(schema: Any, path: str = "") -> list[tuple[str, Any]]:
@@ -86,7 +84,7 @@ def names_in(schema: Any, path: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("operation", [o for o in OPERATIONS if o.body is not None], ids=name)
+@pytest.mark.parametrize("operation", BODIES, ids=lambda o: f"{o.service.name} {key_of(o)}")
 def test_a_name_is_one_line(operation: Operation) -> None:
     assert operation.body is not None
     for version in {operation.since, operation.until or operation.service.versions[1]}:

@@ -8,11 +8,8 @@ not a request that would have been refused anyway.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-import cumulet.testing
 from cumulet.processes.parts import load_services
 from cumulet.web.operation import Operation
 
@@ -28,12 +25,6 @@ CANNOT_BE_TOLD = {
         "servers have no volumes: it is 404 for everybody, and in sight or not makes no difference",
 }  # fmt: skip
 """Refusals that opening the rules does not lift, each with its reason. This list only shrinks."""
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    with cumulet.testing.cloud(hosts=4) as cloud:
-        yield Stage(cloud)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda o: f"{o.service.name} {key_of(o)}")

@@ -417,3 +417,8 @@ def test_a_public_url_that_is_set_is_where_all_links_lead(cloud: Cloud) -> None:
         assert "https://cloud.example/compute" in text
         assert "evil" not in text
         assert "localhost" not in text
+
+
+def test_a_name_with_a_control_character_names_nothing(client: Client) -> None:
+    for name in ("%00", "a%0d%0ab", "%7f"):
+        assert send(client, "GET", f"{W}/{name}").status == 404

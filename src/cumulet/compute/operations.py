@@ -208,7 +208,7 @@ async def observe(context: Context, host: str, server_id: str) -> GuestState:
 OBSERVED: dict[GuestState, tuple[VmState, PowerState]] = {
     GuestState.RUNNING: (VmState.ACTIVE, PowerState.RUNNING),
     GuestState.PAUSED: (VmState.PAUSED, PowerState.PAUSED),
-    GuestState.SUSPENDED: (VmState.SUSPENDED, PowerState.SUSPENDED),
+    GuestState.SUSPENDED: (VmState.SUSPENDED, PowerState.SHUTDOWN),  # its memory is on disk, and no process runs it
     GuestState.STOPPED: (VmState.STOPPED, PowerState.SHUTDOWN),
     GuestState.CRASHED: (VmState.STOPPED, PowerState.CRASHED),
     GuestState.ABSENT: (VmState.ERROR, PowerState.NOSTATE),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 
@@ -65,7 +66,9 @@ def add_tag(call: Call[Server, t.Nothing]) -> Reply:
     if len(held) >= MOST_TAGS:
         raise BadRequest(f"The number of tags exceeded the per-server limit {MOST_TAGS}")
     call.tx.execute(sa.insert(server_tags).values(server_id=server.id, tag=tag))
-    return Reply(status=201, headers={"Location": self_link(call, f"servers/{server.id}/tags", tag)["href"]})
+    return Reply(
+        status=201, headers={"Location": self_link(call, f"servers/{server.id}/tags", quote(tag, safe=""))["href"]}
+    )
 
 
 @COMPUTE.operation("PUT", PATH, rules=(Rule(UPDATE_ALL),), target=server_in_sight, body=Tags, since="2.26")

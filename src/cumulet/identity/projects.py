@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from msgspec.structs import asdict
 from sqlalchemy import Select, delete, func, insert, select, update
@@ -354,7 +355,9 @@ def add_project_tag(call: Call[Project | None, Empty]) -> Reply:
         raise BadRequest(f"A project has at most {MOST_TAGS} tags.")
     _set_tags(call.tx, project.id, tags)
     call.cloud.identity.changed(call.tx)
-    return Reply(status=201, headers={"Location": f"{call.service_url}/projects/{project.id}/tags/{tag}"})
+    return Reply(
+        status=201, headers={"Location": f"{call.service_url}/projects/{project.id}/tags/{quote(tag, safe='')}"}
+    )
 
 
 @IDENTITY.operation("DELETE", TAG, rules=(Rule(DELETE_TAG),), target=project_in_path, facts=project_facts, success=204)

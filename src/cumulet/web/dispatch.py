@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import msgspec
 from msgspec import UNSET
@@ -52,6 +52,7 @@ BODY_SECONDS = 30.0
 DELETING_ACTIONS = frozenset({"forceDelete"})
 STORAGE_FULL = "The cloud's storage is full. Delete something first."
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+_PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
 _encode = msgspec.json.Encoder().encode
 _JSON_MEDIA = re.compile(rb"application/([a-z0-9.+-]*[+-])?json(-patch)?\Z")
 _ONCE = frozenset({b"x-auth-token", b"x-subject-token", b"host", b"authorization", b"content-type", b"content-length"})
@@ -368,7 +369,7 @@ class Exchange:
         headers: list[tuple[bytes, bytes]] = []
         if isinstance(result, Reply):
             status = result.status or status
-            headers = [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in result.headers.items()]
+            headers = _encoded(result.headers)
             result = result.body
         if result is None:
             return status, headers, b""
@@ -387,7 +388,7 @@ class Exchange:
         elif error.private:
             log.info("refused: %s", error.private, extra={"request_id": self.request_id})
         status = faults.status_of(error, dialect)
-        headers = [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in error.headers.items()]
+        headers = _encoded(error.headers)
         headers.append((b"content-type", b"application/json"))
         if error.reason and self.caller is not None and self.caller.is_admin:
             headers.append((b"x-cumulet-reason", error.reason.encode("ascii", "replace")))
@@ -461,6 +462,11 @@ def _facts(call: Call[Any, Any]) -> Mapping[str, Any]:
 
 def _unbound(_rule: str, _facts: Mapping[str, Any] | None = None) -> bool:
     return False
+
+
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Headers as they are sent: what is not printable ASCII is percent-encoded, such as the name of a tag in a URL."""
+    return [(name.lower().encode(), quote(value, safe=_PRINTABLE).encode()) for name, value in headers.items()]
 
 
 def _pairs(query_string: bytes) -> list[tuple[str, str]]:

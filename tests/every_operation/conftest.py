@@ -1,0 +1,15 @@
+"""One cloud for all operations: what they are tried on is made once, and every request is taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from .asking import Stage, staged
+
+
+@pytest.fixture(scope="package")
+def stage() -> Iterator[Stage]:
+    with staged() as made:
+        yield made

@@ -1,0 +1,264 @@
+"""What each generated test guards: with the guard switched off, the test fails.
+
+A test that is made from a registry may come to prove nothing without anybody noticing: it stays green. Each entry here
+takes away what one of them guards, and runs it; were it to pass, it would be no guard.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from cumulet.conductor.saga import Step, nothing
+from cumulet.identity.service import Identity
+from cumulet.image.qcow2 import Refused
+from cumulet.processes.parts import SAGAS
+from cumulet.web import dispatch
+from cumulet.web.operation import Call, Operation
+from cumulet.web.policy import RULES
+from cumulet.web.shapes import validator_of
+from tests.every_operation import test_every_operation, test_numbers_and_names, test_policy_defaults, test_who_may
+from tests.every_operation.asking import Case, Stage, staged
+from tests.every_operation.rehearsal import opened
+from tests.every_saga import test_every_step, test_step_tables
+from tests.every_saga.faults import Fault, Place
+from tests.image import attack_images, test_inspection
+
+TESTS = Path(__file__).parent
+Switch = Callable[[pytest.MonkeyPatch, Stage], None]
+"""Takes a guard away and runs the test that should notice."""
+SWITCHES: dict[str, tuple[str, Switch]] = {}
+"""``folder/file.py::test`` -> what is taken away, and how."""
+
+
+def without(test: Callable[..., None], guard: str) -> Callable[[Switch], Switch]:
+    """`guard`: what is taken away, in words."""
+    path = Path(test.__code__.co_filename).relative_to(TESTS)
+
+    def keep(switch: Switch) -> Switch:
+        SWITCHES[f"{path}::{test.__name__}"] = (guard, switch)
+        return switch
+
+    return keep
+
+
+def case_of(name: str) -> Case:
+    (found,) = [case for case in test_who_may.CASES if str(case) == name]
+    return found
+
+
+STOP = "compute POST /servers/{server_id}/action os-stop"
+SHOW = "compute GET /servers/{server_id}"
+CREATE = "compute POST /flavors"
+
+# -- operations
+
+
+@without(test_every_operation.test_it_asks_for_a_token, "that a token is looked at")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    caller = stage.cloud.await_(_caller(stage, stage.client("admin").token or ""))
+
+    async def anybody(*_: Any) -> Any:
+        return caller
+
+    patch.setattr(dispatch.Exchange, "caller_of_token", anybody)
+    test_every_operation.test_it_asks_for_a_token(stage, case_of(SHOW))
+
+
+async def _caller(stage: Stage, token: str) -> Any:
+    identity: Identity = stage.cloud.embedded.identity
+    found = identity.authenticate(token, service="compute", method="GET", path="/")
+    return await found if hasattr(found, "__await__") else found
+
+
+@without(
+    test_every_operation.test_the_name_of_nothing_is_refused_without_falling_over, "that what is missing is missed"
+)
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    case, server = case_of(SHOW), stage.request(case_of(SHOW)).parameters["server_id"]
+    target = case.operation.target
+    assert target is not None
+
+    def any_server(call: Call[Any, Any]) -> Any:
+        assert target is not None
+        return target(msgspec.structs.replace(call, path={"server_id": server}))
+
+    with replaced_operation(stage, case.operation, target=any_server):
+        test_every_operation.test_the_name_of_nothing_is_refused_without_falling_over(stage, case)
+
+
+@without(test_every_operation.test_nonsense_is_refused_without_falling_over, "that a body is checked")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    patch.setattr(dispatch.Exchange, "_body", lambda _self, _operation, sent: sent)
+    test_every_operation.test_nonsense_is_refused_without_falling_over(stage, case_of(CREATE))
+
+
+@without(test_who_may.test_every_operation_has_an_example_for_each_of_its_rules, "an operation's example")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    operation = msgspec.structs.replace(case_of(SHOW).operation, path="/servers/{server_id}/new")
+    test_who_may.test_every_operation_has_an_example_for_each_of_its_rules(operation)
+
+
+@without(test_who_may.test_no_example_is_out_of_date, "an operation that has an example")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    patch.setattr(test_who_may, "OPERATIONS", [o for o in test_who_may.OPERATIONS if o.action != "os-stop"])
+    test_who_may.test_no_example_is_out_of_date("compute")
+
+
+@without(test_who_may.test_each_persona_gets_what_the_rules_say, "a rule")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    case = case_of(STOP)
+    with opened(stage.cloud, frozenset(rule.name for rule in case.operation.rules), None):
+        test_who_may.test_each_persona_gets_what_the_rules_say(stage, case)
+
+
+@without(test_who_may.test_it_is_the_rule_that_refuses, "what makes the request one that would be accepted")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    case = case_of(CREATE)
+    hollow = dataclasses.replace(case, example=dataclasses.replace(case.example, body={}))
+    test_who_may.test_it_is_the_rule_that_refuses(stage, hollow)
+
+
+@without(test_policy_defaults.test_a_rule_is_upstreams, "upstream's default of a rule")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    rule = RULES["os_compute_api:servers:stop"]
+    test_policy_defaults.test_a_rule_is_upstreams(msgspec.structs.replace(rule, check="@"))
+
+
+@without(test_policy_defaults.test_a_base_rule_is_upstreams, "upstream's text of a base rule")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    rule = RULES["compute/project_member_api"]
+    test_policy_defaults.test_a_base_rule_is_upstreams(msgspec.structs.replace(rule, check="role:member"))
+
+
+@without(test_numbers_and_names.test_a_number_beyond_all_bounds_in_a_query_is_no_error_of_ours, "a number's bound")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    case = case_of("compute GET /servers")
+    with replaced_operation(stage, case.operation, handler=_too_large):
+        test_numbers_and_names.test_a_number_beyond_all_bounds_in_a_query_is_no_error_of_ours(stage, case)
+
+
+@without(test_numbers_and_names.test_a_number_beyond_all_bounds_in_a_path_is_no_error_of_ours, "a number's bound")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    case = case_of(SHOW)
+    with replaced_operation(stage, case.operation, target=_too_large):
+        test_numbers_and_names.test_a_number_beyond_all_bounds_in_a_path_is_no_error_of_ours(stage, case)
+
+
+def _too_large(call: Call[Any, Any]) -> None:
+    raise OverflowError
+
+
+@without(test_numbers_and_names.test_a_name_is_one_line, "the pattern of a name")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    patch.setattr(test_numbers_and_names, "validator_of", lambda _: validator_of({"type": "string"}))
+    test_numbers_and_names.test_a_name_is_one_line(case_of(CREATE).operation)
+
+
+# -- sagas
+
+
+@without(test_every_step.test_there_is_a_story_for_every_saga, "a saga's story")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    test_every_step.test_there_is_a_story_for_every_saga("a new one")
+
+
+@without(test_every_step.test_afterwards_all_agree_and_nothing_is_left, "an undo")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    saga = SAGAS["live-migration"]
+    position = [step.name for step in saga.steps].index("bind_ports")
+    steps = list(saga.steps)
+    steps[position] = dataclasses.replace(steps[position], undo=nothing)
+    patch.setitem(SAGAS, "live-migration", dataclasses.replace(saga, steps=tuple(steps)))
+    last = Place("live-migration", len(steps) - 1)
+    case = test_every_step.Case("live-migration", last, Fault.FAILS_AFTER)
+    with contextlib.closing(_Stopped(test_every_step.Stage(stage.cloud.embedded.settings.state_dir / "saga"))) as made:
+        test_every_step.test_afterwards_all_agree_and_nothing_is_left(made.stage, case)
+
+
+@dataclasses.dataclass
+class _Stopped:
+    """A stage of sagas that is stopped at the end."""
+
+    stage: test_every_step.Stage
+
+    def close(self) -> None:
+        self.stage.stop()
+
+
+@without(test_step_tables.test_every_step_has_an_undo_and_a_name_of_its_own, "an undo")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    saga = SAGAS["boot"]
+    steps: tuple[Step[Any], ...] = tuple(dataclasses.replace(step, undo=nothing) for step in saga.steps)
+    test_step_tables.test_every_step_has_an_undo_and_a_name_of_its_own(dataclasses.replace(saga, steps=steps))
+
+
+# -- images
+
+
+@without(test_inspection.test_an_honest_image_is_accepted_with_its_virtual_size, "that an honest image is taken")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    patch.setattr(test_inspection, "LIMIT", 1)
+    test_inspection.test_an_honest_image_is_accepted_with_its_virtual_size(next(iter(attack_images.honest())), "whole")
+
+
+@without(test_inspection.test_a_hostile_image_is_refused, "that a file is looked into")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    patch.setattr(test_inspection, "inspect", lambda *_: 0)
+    test_inspection.test_a_hostile_image_is_refused(next(iter(attack_images.hostile())), "whole")
+
+
+# -- the list itself
+
+
+@contextlib.contextmanager
+def replaced_operation(stage: Stage, operation: Operation, **changes: Any) -> Iterator[None]:
+    """An operation is a frozen record that the running cloud holds."""
+    before = {name: getattr(operation, name) for name in changes}
+    for name, value in changes.items():
+        msgspec.structs.force_setattr(operation, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            msgspec.structs.force_setattr(operation, name, value)
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    with staged() as made:
+        yield made
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_without_what_it_guards_it_fails(name: str, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard, switch = SWITCHES[name]
+    try:
+        switch(monkeypatch, stage)
+    except (AssertionError, pytest.fail.Exception, Refused):
+        return
+    pytest.fail(f"{name} passes without {guard}", pytrace=False)
+
+
+def generated() -> Iterator[str]:
+    """Tests of the folders below whose cases are not written out one by one."""
+    for path in [*TESTS.glob("every_*/test_*.py"), TESTS / "image" / "test_inspection.py"]:
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef) and any(map(_is_generated, function.decorator_list)):
+                yield f"{path.relative_to(TESTS)}::{function.name}"
+
+
+def _is_generated(decorator: ast.expr) -> bool:
+    parametrized = isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.parametrize"
+    return parametrized and not isinstance(decorator.args[1], ast.List)  # type: ignore[attr-defined]
+
+
+def test_every_generated_test_is_in_the_list() -> None:
+    assert set(generated()) == SWITCHES.keys()
