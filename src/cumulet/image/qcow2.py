@@ -151,8 +151,9 @@ def _check_extensions(start: bytes, offset: int, cluster_size: int) -> None:
 
 
 def check_l1_table(header: Header, table: bytes, file_size: int) -> None:
-    """Check every entry of the L1 table: an L2 table lies in the file, aligned, and not in the header."""
+    """Check every entry of the L1 table: an L2 table, one cluster, lies in the file, aligned, and not in the header."""
+    cluster_size = header.cluster_size
     for (entry,) in struct.iter_unpack(">Q", table):
         offset = entry & _OFFSET_MASK
-        if offset and (offset % header.cluster_size or not header.cluster_size <= offset < file_size):
+        if offset and (offset % cluster_size or not cluster_size <= offset <= file_size - cluster_size):
             raise Refused("The qcow2 image points outside its own data.")
