@@ -87,6 +87,7 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True):
 
     clouds_file: Path
     ready_file: Path | None
+    log_file: Path | None
     why_driver: str
 
 
@@ -141,6 +142,13 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True):
     callback=in_existing_folder,
     help="Write the cloud's URL here once it serves.",
 )
+@click.option(
+    "--log-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    callback=in_existing_folder,
+    help="Write the log here instead of to standard error; it is rotated and takes 576 MiB at most.",
+)
 @click.option("--bare", is_flag=True, help="Seed no flavors, image and networks at first start.")
 @click.option(
     "--leave-guests", is_flag=True, help="Leave QEMU guests running when this stops; the next start finds them."
@@ -176,6 +184,7 @@ def up(
     clouds_file: Path | None,
     database: str | None,
     ready_file: Path | None,
+    log_file: Path | None,
     bare: bool,
     leave_guests: bool,
     policy_file: Path | None,
@@ -220,13 +229,16 @@ def up(
         **dict[str, Any](settings),
     )
     outputs = Outputs(
-        clouds_file=(clouds_file or folder / "clouds.yaml").absolute(), ready_file=ready_file, why_driver=choice.why
+        clouds_file=(clouds_file or folder / "clouds.yaml").absolute(),
+        ready_file=ready_file,
+        log_file=log_file,
+        why_driver=choice.why,
     )
     with state_folder.held(folder):
         asyncio.run(_serve(chosen, outputs, leave_guests=leave_guests))
 
 
-async def _start(settings: Settings) -> EmbeddedCloud:
+async def _start(settings: Settings, log_file: Path | None) -> EmbeddedCloud:
     """What a user can mend is said in one line, and nothing else is."""
     from sqlalchemy.exc import ArgumentError, DBAPIError
 
@@ -238,7 +250,8 @@ async def _start(settings: Settings) -> EmbeddedCloud:
     from cumulet.web.server import AddressTaken
 
     # On a terminal a line for every request would bury the one that matters.
-    handler = log_as_json(level=logging.WARNING if sys.stderr.isatty() else logging.INFO)
+    quiet = log_file is None and sys.stderr.isatty()
+    handler = log_as_json(file=log_file, level=logging.WARNING if quiet else logging.INFO)
     try:
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(logging.getLogger().removeHandler, handler)
@@ -263,7 +276,7 @@ async def _serve(settings: Settings, outputs: Outputs, *, leave_guests: bool) ->
         loop.add_signal_handler(number, stop.set)
     gc.disable()  # A start makes many objects and no garbage: collecting meanwhile takes a tenth of it.
     try:
-        cloud = await _start(settings)
+        cloud = await _start(settings, outputs.log_file)
         gc.freeze()
     finally:
         gc.enable()

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 
 import msgspec
 
-from cumulet.errors import BadRequest
+from cumulet.errors import BadRequest, InsufficientStorage
 from cumulet.web import faults
-from cumulet.web.audit import Audit
+from cumulet.web.audit import LONGEST_PATH, Audit
 from cumulet.web.context import Cloud
 from cumulet.web.dispatch import Answer, Exchange, Receive, Registry, Scope, Send
 from cumulet.web.documents import documents
@@ -25,6 +25,7 @@ from cumulet.web.metrics import RequestMetrics
 from cumulet.web.negotiation import UnacceptableVersion, negotiate
 from cumulet.web.operation import Refused, Service
 from cumulet.web.router import Router, parameter_names
+from cumulet.web.sampling import Sampling
 
 access_log = logging.getLogger("cumulet.access")
 _encode = msgspec.json.Encoder().encode
@@ -55,6 +56,7 @@ class App:
             asynchronous=frozenset(asynchronous),
         )
         self._audit = audit
+        self._sampling = Sampling()
         self._scraper_token = scraper_token
         self._documents = documents(router.services)
 
@@ -84,6 +86,9 @@ class App:
             await exchange.respond(await self._health())
         elif path == "/metrics":
             await self._metrics(exchange)
+        elif self._audit is not None and exchange.changes and self._audit.full(deletes=exchange.method == "DELETE"):
+            full = "The audit trail cannot be written, so nothing can be changed now."
+            await exchange.respond_error(InsufficientStorage(full, reason="STORAGE_FULL"))
         else:
             await exchange.run()
 
@@ -128,11 +133,15 @@ class App:
         name = exchange.service.name if exchange.service is not None else ""
         status, method = exchange.status, exchange.method
         self.metrics.count(name, method, status, seconds)
+        unknown = exchange.caller is None or not exchange.caller.user_id
+        if unknown and status >= 400 and not self._sampling.keep(exchange.client, self.cloud.clock.monotonic()):
+            return
+        left_out = self._sampling.left_out() if unknown else 0
         if access_log.isEnabledFor(logging.INFO):
             access_log.info(
                 "%s %s",
                 method,
-                exchange.path,
+                exchange.path[:LONGEST_PATH],
                 extra={
                     "status": status,
                     "ms": round(seconds * 1000, 2),
@@ -141,9 +150,10 @@ class App:
                     "client": exchange.client,
                     "user_id": exchange.caller.user_id if exchange.caller is not None else None,
                     "project_id": exchange.caller.project_id if exchange.caller is not None else None,
+                    **({"left_out": left_out} if left_out else {}),
                 },
             )
-        if self._audit is not None and name and (method not in ("GET", "HEAD", "OPTIONS") or status in (401, 403)):
+        if self._audit is not None and name and (exchange.changes or status in (401, 403)):
             self._audit.record(
                 time_us=self.cloud.clock.now_us(),
                 request_id=exchange.request_id,
@@ -154,4 +164,5 @@ class App:
                 path=exchange.path,
                 action=exchange.action,
                 status=status,
+                left_out=left_out,
             )

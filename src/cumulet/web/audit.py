@@ -1,16 +1,25 @@
 """The audit trail: a CADF-like event for each change and each refusal, in a chain that takes a key to make.
 
+It goes on from file to file: one that is large is put aside under the number of its last line, and of those the oldest
+are removed; what the oldest that is left follows is noted in a file of its own, the start.
+
+A line that cannot be written waits in memory, so a full disk breaks no chain; where too many wait, `full` says that
+nothing may be changed that could not be recorded.
+
 Each line names the one before it and ends with its own code (HMAC-SHA256). A file beside it, the head, says under the
 same key how many lines there are: a line that is changed, taken out, put in or cut off at the end is found by `verify`.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
+import logging
 import os
 import re
 import threading
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +27,8 @@ import msgspec
 
 from cumulet.owned import refuse_exposed
 from cumulet.web.operation import Caller
+
+log = logging.getLogger(__name__)
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 _START = "0" * 64
@@ -42,19 +53,41 @@ class Broken(Exception):
     """The chain is not what was written; says where."""
 
 
+FILE_BYTES = 64 << 20
+FILES_KEPT = 16
+"""Files put aside, besides the one that is written."""
+MOST_WAITING = 5000
+"""Lines (of at most some 3 KiB) that wait for room on the disk; twice as many where something is deleted."""
+LONGEST_PATH = 1024
+LONGEST_ACTION = 255
+
+
 class Audit:
     """Appends to one file. Holds no bodies, so no secrets."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, file_bytes: int = FILE_BYTES, files_kept: int = FILES_KEPT) -> None:
         self._lock = threading.Lock()
-        key_file, head_file = _beside(path)
+        self._path = path
+        self._file_bytes = file_bytes
+        self._files_kept = files_kept
+        self._waiting: deque[tuple[bytes, Head]] = deque()
+        key_file, head_file, _ = _beside(path)
         self._key = _load_or_make_key(key_file, path)
-        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._file = _opened(path)
         self._head_file = os.open(head_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         tail = _tail(self._file)
         if tail and not tail.endswith(b"\n"):  # A crash cut it short; lines stay lines.
             os.write(self._file, b"\n")
+        if not tail and (before := put_aside(path)):
+            tail = _tail_of(before[-1])
         self._number, self._last = _resumed(self._key, tail, _read_head(self._key, head_file))
+
+    def full(self, *, deletes: bool) -> bool:
+        """Whether a change now could not be recorded."""
+        if len(self._waiting) >= MOST_WAITING:
+            with self._lock:
+                self._write_waiting()
+        return len(self._waiting) >= MOST_WAITING * (2 if deletes else 1)
 
     def record(
         self,
@@ -68,14 +101,16 @@ class Audit:
         path: str,
         action: str | None,
         status: int,
+        left_out: int = 0,
     ) -> None:
+        """`left_out`: how many refusals of unknown callers were not recorded since the last that was (`sampling`)."""
         known = caller is not None and bool(caller.user_id)
         event: dict[str, Any] = {
             "typeURI": "http://schemas.dmtf.org/cloud/audit/1.0/event",
             "eventType": "activity",
             "eventTimeUs": time_us,
             "id": request_id,
-            "action": f"{service}/{_ACTIONS.get(method, 'read')}" + (f"/{action}" if action else ""),
+            "action": f"{service}/{_ACTIONS.get(method, 'read')}" + (f"/{action[:LONGEST_ACTION]}" if action else ""),
             "outcome": "success" if status < 400 else "failure",
             "reason": {"reasonType": "HTTP", "reasonCode": status},
             "initiator": {
@@ -84,16 +119,53 @@ class Audit:
                 "token": caller.token_id if caller is not None else None,
                 "host": client,
             },
-            "target": {"typeURI": f"service/{service}", "id": path[:1024]},
+            "target": {"typeURI": f"service/{service}", "id": path[:LONGEST_PATH]},
         }
+        if left_out:
+            event["leftOut"] = left_out
         with self._lock:
             event["number"] = self._number + 1
             event["previous"] = self._last
             text = _encode(event)
             code = _code(self._key, text)
-            os.write(self._file, text[:-1] + b',"code":"' + code.encode() + b'"}\n')
             self._number, self._last = self._number + 1, code
-            os.pwrite(self._head_file, _sealed(self._key, Head(number=self._number, code=code)), 0)
+            line = text[:-1] + b',"code":"' + code.encode() + b'"}\n'
+            self._waiting.append((line, Head(number=self._number, code=code)))
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        """Write what waits, in order, as far as the disk has room."""
+        try:
+            while self._waiting:
+                line, head = self._waiting[0]
+                size = os.fstat(self._file).st_size
+                if size and size + len(line) > self._file_bytes:
+                    self._put_aside(head.number - 1)
+                    size = 0
+                if os.write(self._file, line) != len(line):
+                    os.ftruncate(self._file, size)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                self._waiting.popleft()
+                os.pwrite(self._head_file, _sealed(self._key, head), 0)
+        except OSError as error:
+            log.error("the audit trail cannot be written: %s", error.strerror)
+
+    def _put_aside(self, last: int) -> None:
+        """Go on in a new file; the oldest of the others goes where there are too many."""
+        os.rename(self._path, self._path.with_name(f"{self._path.stem}-{last:012}{self._path.suffix}"))
+        new = _opened(self._path)
+        os.close(self._file)
+        self._file = new
+        for oldest in put_aside(self._path)[: -self._files_kept or None]:
+            ends = _ends(oldest)
+            start_file = _beside(self._path)[2]
+            fresh = start_file.with_name(f".{start_file.name}.new")
+            with open(fresh, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                file.write(_sealed(self._key, ends))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(fresh, start_file)
+            oldest.unlink()
 
     def close(self) -> None:
         os.close(self._file)
@@ -102,15 +174,18 @@ class Audit:
 
 def verify(path: Path, noted: Head | None = None) -> Head:
     """Where the whole chain at `path` ends; `Broken` if it is not what was written, or never was where `noted` says."""
-    key_file, head_file = _beside(path)
+    key_file, head_file, start_file = _beside(path)
     refuse_exposed(key_file)
     key = key_file.read_bytes()
-    number, code = 0, _START
-    with path.open("rb") as lines:
-        for number, raw in enumerate(lines, 1):
-            code = _checked(key, raw.rstrip(b"\n"), number, code)
-            if noted is not None and noted.number == number and noted.code != code:
-                raise Broken(f"line {number} is not the one whose head was noted")
+    start = _read_head(key, start_file)
+    number, code = (0, _START) if start is None else (start.number, start.code)
+    for file in (*put_aside(path), path):
+        with file.open("rb") as lines:
+            for raw in lines:
+                number += 1
+                code = _checked(key, raw.rstrip(b"\n"), number, code)
+                if noted is not None and noted.number == number and noted.code != code:
+                    raise Broken(f"line {number} is not the one whose head was noted")
     if noted is not None and noted.number > number:
         raise Broken(f"it ends with line {number}: the head that was noted is that of line {noted.number}")
     head = _read_head(key, head_file)
@@ -137,9 +212,24 @@ def _checked(key: bytes, line: bytes, number: int, previous: str) -> str:
     return code
 
 
-def _beside(path: Path) -> tuple[Path, Path]:
-    """The files of the key and of the head."""
-    return path.with_suffix(".key"), path.with_suffix(".head")
+def put_aside(path: Path) -> list[Path]:
+    """The files that came before `path`, the oldest first."""
+    return sorted(path.parent.glob(f"{path.stem}-{'[0-9]' * 12}{path.suffix}"))
+
+
+def _beside(path: Path) -> tuple[Path, Path, Path]:
+    """The files of the key, of the head and of the start."""
+    return path.with_suffix(".key"), path.with_suffix(".head"), path.with_suffix(".start")
+
+
+def _opened(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def _ends(file: Path) -> Head:
+    """Where a file that was put aside ends, as it says itself."""
+    found = _CODE.search(_tail_of(file).rstrip(b"\n").rsplit(b"\n", 1)[-1])
+    return Head(number=int(file.stem.rpartition("-")[2]), code=found[1].decode() if found else _LOST)
 
 
 def _code(key: bytes, text: bytes) -> str:
@@ -160,6 +250,11 @@ def _load_or_make_key(file: Path, log: Path) -> bytes:
         os.replace(new, file)
     refuse_exposed(file)
     return file.read_bytes()
+
+
+def _tail_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return _tail(file.fileno())
 
 
 def _tail(file: int) -> bytes:

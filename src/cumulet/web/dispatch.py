@@ -104,6 +104,11 @@ class Exchange:
         self.status = 0
 
     @property
+    def changes(self) -> bool:
+        """Whether it may change something."""
+        return self.method not in ("GET", "HEAD", "OPTIONS")
+
+    @property
     def client(self) -> str:
         """The address the request came from."""
         return (self.scope.get("client") or ("",))[0]

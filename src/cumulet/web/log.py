@@ -10,6 +10,7 @@ import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import TextIO
 
 import msgspec
@@ -143,9 +144,18 @@ class _Counting(logging.StreamHandler[TextIO]):
         super().close()
 
 
-def log_as_json(stream: TextIO | None = None, *, level: int = logging.INFO) -> logging.Handler:
-    """Send all logs to `stream` (default: standard error) as JSON lines; returns the handler, for removing it."""
-    handler = _Counting(stream or sys.stderr)
+def log_as_json(
+    stream: TextIO | None = None, *, file: Path | None = None, level: int = logging.INFO
+) -> logging.Handler:
+    """Send all logs to `stream` (default: standard error), or to `file`, which is bounded (`web.log_file`), as JSON
+    lines; returns the handler, for removing it."""
+    handler: logging.Handler
+    if file is None:
+        handler = _Counting(stream or sys.stderr)
+    else:
+        from cumulet.web.log_file import LogFile
+
+        handler = LogFile(file)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.addHandler(handler)

@@ -1,0 +1,182 @@
+"""The audit trail and the access log cannot grow for ever, and a full disk breaks no chain."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from cumulet.web import audit as trail
+from cumulet.web.app import App
+from cumulet.web.audit import Audit, Broken, put_aside, verify
+from cumulet.web.context import Cloud
+from cumulet.web.log import log_as_json
+from cumulet.web.sampling import OF_ALL, OF_ONE, WINDOW_SECONDS, Sampling
+from tests.web.conftest import Answer, Client
+from tests.web.widgets import SERVICES
+
+W = "/compute/v2.1/widgets"
+
+
+def change(cloud: Cloud, audit: Audit, times: int, *, method: str = "DELETE", path: str = f"{W}/w1") -> list[Answer]:
+    client = Client(App(cloud, SERVICES, audit=audit))
+
+    async def requests() -> list[Answer]:
+        return [await client.send(method, path) for _ in range(times)]
+
+    return asyncio.run(requests())
+
+
+def test_the_trail_goes_on_in_a_new_file_and_the_oldest_are_removed(cloud: Cloud, tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    audit = Audit(path, file_bytes=3000, files_kept=2)
+    change(cloud, audit, 50)
+    assert verify(path).number == 50
+    assert len(put_aside(path)) == 2
+    assert sum(file.stat().st_size for file in (path, *put_aside(path))) <= 3 * 3000
+    audit.close()
+    audit = Audit(path, file_bytes=3000, files_kept=2)  # a restart
+    change(cloud, audit, 1)
+    audit.close()
+    assert verify(path).number == 51
+
+
+def test_files_put_aside_belong_to_the_chain(cloud: Cloud, tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    audit = Audit(path, file_bytes=3000, files_kept=3)
+    change(cloud, audit, 50)
+    audit.close()
+    oldest, second, _ = put_aside(path)
+    kept = oldest.read_text()
+    oldest.write_text(kept.replace("192.0.2.7", "192.0.2.8", 1))
+    with pytest.raises(Broken, match="was changed"):
+        verify(path)
+    oldest.write_text(kept)
+    assert verify(path).number == 50
+    second.unlink()
+    with pytest.raises(Broken, match="does not follow"):
+        verify(path)
+    oldest.unlink()
+    with pytest.raises(Broken, match="does not follow"):
+        verify(path)
+
+
+def test_a_crash_between_two_files_breaks_nothing(cloud: Cloud, tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    audit = Audit(path)
+    change(cloud, audit, 3)
+    audit._put_aside(3)  # and no line of the new file is written
+    audit.close()
+    audit = Audit(path)
+    change(cloud, audit, 1)
+    audit.close()
+    assert verify(path).number == 4
+
+
+@pytest.fixture
+def no_room(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """A disk that takes half a line while this list is not empty."""
+    full = [True]
+    write = os.write
+
+    def half(file: int, data: bytes) -> int:
+        return write(file, data[: len(data) // 2]) if full else write(file, data)
+
+    monkeypatch.setattr(os, "write", half)
+    return full
+
+
+def test_on_a_full_disk_lines_wait_and_the_chain_is_whole_before_and_after(
+    cloud: Cloud, tmp_path: Path, no_room: list[bool]
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    no_room.clear()
+    audit = Audit(path)
+    change(cloud, audit, 2)
+    no_room.append(True)
+    assert {answer.status for answer in change(cloud, audit, 3)} == {204}
+    assert verify(path).number == 2
+    no_room.clear()
+    change(cloud, audit, 1)
+    assert verify(path).number == 6
+    audit.close()
+
+
+def test_where_too_many_lines_wait_nothing_is_changed_but_deleting_goes_on_longer(
+    cloud: Cloud, tmp_path: Path, no_room: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trail, "MOST_WAITING", 3)
+    audit = Audit(tmp_path / "audit.jsonl")
+    assert {answer.status for answer in change(cloud, audit, 3)} == {204}
+    (refused,) = change(cloud, audit, 1, method="POST", path=W)
+    assert refused.status == 507
+    assert [answer.status for answer in change(cloud, audit, 4)] == [204, 204, 204, 507]
+    assert change(cloud, audit, 1, method="GET")[0].status == 200
+    no_room.clear()
+    assert change(cloud, audit, 1)[0].status == 204
+    assert verify(tmp_path / "audit.jsonl").number == 7
+    audit.close()
+
+
+def test_a_line_is_short_whatever_is_sent(cloud: Cloud, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "cumulet.access")
+    path = tmp_path / "audit.jsonl"
+    audit = Audit(path)
+    client = Client(App(cloud, SERVICES, audit=audit))
+    asyncio.run(client.send("DELETE", f"{W}/{'x' * 60_000}", token="nobody here"))
+    asyncio.run(client.send("POST", f"{W}/w1/action", {"y" * 60_000: None}))
+    audit.close()
+    assert max(map(len, path.read_text().splitlines())) < 3000
+    assert max(len(record.getMessage()) for record in caplog.records if record.name == "cumulet.access") < 2000
+
+
+def test_refusals_of_unknown_callers_are_sampled_and_the_others_counted(
+    cloud: Cloud, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "cumulet.access")
+    path = tmp_path / "audit.jsonl"
+    audit = Audit(path)
+    client = Client(App(cloud, SERVICES, audit=audit))
+
+    async def requests() -> None:
+        for _ in range(OF_ONE + 100):
+            assert (await client.send("GET", f"{W}/w1", token="nobody here")).status == 401
+        assert (await client.send("GET", f"{W}/w1", token="nobody here", address="192.0.2.99")).status == 401
+        assert (await client.send("DELETE", f"{W}/w1")).status == 204  # who is known is always recorded
+
+    asyncio.run(requests())
+    audit.close()
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(events) == OF_ONE + 2
+    assert [event.get("leftOut") for event in events[-3:]] == [None, 100, None]
+    lines = [record for record in caplog.records if record.name == "cumulet.access"]
+    assert (len(lines), vars(lines[-2])["left_out"]) == (OF_ONE + 2, 100)
+
+
+def test_samples_are_bounded_for_one_address_for_all_and_begin_anew_each_minute() -> None:
+    sampling = Sampling()
+    assert sum(sampling.keep("2001:db8::" + hex(n)[2:], 0.0) for n in range(100)) == OF_ONE
+    assert sum(sampling.keep(f"192.0.{n % 100}.{n // 100}", 0.0) for n in range(1000)) == OF_ALL - OF_ONE
+    assert sampling.left_out() == 100 + 1000 - OF_ALL
+    assert sampling.left_out() == 0
+    assert sampling.keep("192.0.2.1", WINDOW_SECONDS)
+
+
+def test_a_log_file_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cumulet.web.log_file.FILE_BYTES", 2000)
+    monkeypatch.setattr("cumulet.web.log_file.FILES_KEPT", 2)
+    handler = log_as_json(file=tmp_path / "log")
+    try:
+        for n in range(200):
+            logging.getLogger("cumulet.access").warning("GET /%s", n)
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == ["log", "log.1", "log.2"]
+    assert all(file.stat().st_size <= 2000 for file in files)
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
