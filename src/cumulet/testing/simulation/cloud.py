@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import Context
 from random import Random
 from typing import Any
@@ -174,13 +174,20 @@ class SimulatedCloud:
 
     def _check_taken_over(self) -> None:
         """Now and then: what a dead conductor held is taken over by one that has been up for long enough."""
-        if not self.started_at:
+        up_since = min(self._up_since(), default=None)
+        if up_since is None:
             return
-        up_since = min(self.started_at.values())
         for row in self.db.read(lambda tx: tx.all(_HELD, {})):
             waits = self.loop.now - max(up_since, self.died_at.get(row.lease_owner, self.loop.now))
             if waits > TAKEN_OVER_LEASES * self.settings.lease_seconds:
                 self._break("not taken over", f"{row.saga} of {row.subject[:8]} waits {waits:.1f} s for a conductor")
+
+    def _up_since(self) -> Iterator[float]:
+        """Of each conductor that is up and goes on: since when it has been looking."""
+        for runner in self.runners:
+            assert isinstance(runner.clock, Process)
+            if runner.clock.going_since is not None:
+                yield max(self.started_at[runner.name], runner.clock.going_since)
 
     def _check_claims(self) -> None:
         """After every commit that wrote a claim, an inventory, or what a server is or where."""

@@ -40,6 +40,10 @@ class Weather:
     disk_slow: float = 0.0
     switch_fails: float = 0.0
 
+    @property
+    def is_calm(self) -> bool:
+        return not any(getattr(self, name) for name in self.__slots__)
+
     def become(self, other: Weather) -> None:
         for name in self.__slots__:
             setattr(self, name, getattr(other, name))
@@ -61,8 +65,13 @@ _SILENCE = {"partition": 0.2, "unheard": 0.3, "host_lost": 0.15, "slow": 0.2, "l
 """Worse than the worst: hosts that are not heard, for runs that are about leases, evacuations and coming back."""
 
 
+QUIET_RUNS = 0.1
+
+
 def draw(random: Random) -> Weather:
-    """Each kind is off in half of the runs, else up to its worst; some runs are mild in all, some are about silence."""
+    """Each kind is off in half of the runs, else up to its worst; some are mild, some about silence, some quiet."""
+    if random.random() < QUIET_RUNS:
+        return Weather()
     harshness = random.choice((0.2, 0.6, 1.0, 1.0))
     drawn = {
         name: harshness * worst * random.random() if random.random() < 0.5 else 0.0 for name, worst in _WORST.items()

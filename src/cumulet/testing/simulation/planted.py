@@ -17,6 +17,7 @@ from cumulet.agent.lease import Lease
 from cumulet.compute import (
     affinity,
     boot,
+    copying,
     drift,
     evacuation,
     host_watch,
@@ -184,6 +185,17 @@ def taking_in_what_it_was_before() -> AbstractContextManager[Any]:
     return _with(RESIZE, steps=steps)
 
 
+def losing_patience_with_what_progresses() -> AbstractContextManager[Any]:
+    """A copy has so long as it may go without progress, whether it makes any or not."""
+
+    real = copying.Patience
+
+    def patience(*, stalled_at: float, most_processed: int) -> copying.Patience:
+        return real(stalled_at=stalled_at, most_processed=2**62)
+
+    return mock.patch.object(copying, "Patience", patience)
+
+
 def picking_inside_the_claim() -> AbstractContextManager[Any]:
     """One step picks and claims, and what it picked is known only once it is done: asked again, it picks again."""
 
@@ -336,6 +348,7 @@ PLANTED: dict[str, Plant] = {
         a_lease_by_two_wall_clocks,
         several_that_lead,
         counting_only_where_servers_are,
+        losing_patience_with_what_progresses,
         claiming_what_it_was_before,
         taking_in_what_it_was_before,
         picking_inside_the_claim,

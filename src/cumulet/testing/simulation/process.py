@@ -25,15 +25,19 @@ class Process(VirtualClock):
         self._going_on = asyncio.Event()
         self._going_on.set()
         self._stops = 0
+        self.going_since: float | None = loop.now
+        """None while it is stopped."""
 
     def stop(self) -> None:
         """As often as it is stopped it has to be let go on."""
         self._stops += 1
+        self.going_since = None
         self._going_on.clear()
 
     def go_on(self) -> None:
         self._stops -= 1
         if not self._stops:
+            self.going_since = self._loop.now
             self._going_on.set()
 
     async def goes_on(self) -> None:

@@ -15,6 +15,7 @@ from cumulet.testing.simulation.cloud import SimulatedCloud
 from cumulet.testing.simulation.faults import Weather, draw
 from cumulet.testing.simulation.foundation import foundation
 from cumulet.testing.simulation.invariants import Broken, check_quiet, kind_of, outcomes
+from cumulet.testing.simulation.liveness import needless
 from cumulet.testing.simulation.trouble import Trouble
 from cumulet.testing.simulation.virtual_time import NothingLeft, VirtualLoop
 from cumulet.testing.simulation.workload import Workload
@@ -140,8 +141,16 @@ class _Simulation:
         await trouble.heal()
         try:
             await self._settle(cloud, workload)
+            if storm.is_calm:
+                self._counts["runs: quiet"] += 1
+                self._require_nothing_failed(cloud)
         finally:
             self._counts.update(outcomes(cloud))
+
+    def _require_nothing_failed(self, cloud: SimulatedCloud) -> None:
+        failed = cloud.db.read(lambda tx: list(needless(tx, cloud.settings)))
+        if failed:
+            raise Broken("failed needlessly", "; ".join(failed))
 
     async def _pause(self, cloud: SimulatedCloud, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -1,0 +1,64 @@
+"""A quiet run, in which nothing breaks, completes everything: no operation fails but for a reason that its request has.
+
+Without this a product that gives everything up would keep every other promise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+
+from cumulet.compute.scheduler import Reason
+from cumulet.compute.store import servers
+from cumulet.conductor.saga import Status, operations
+from cumulet.db.engine import Tx
+from cumulet.settings import Settings
+
+NOT_IN_A_QUIET_RUN = frozenset(Reason) - {
+    Reason.SAME_HOST, Reason.HOST_DISABLED, Reason.NOT_THE_NAMED_HOST, Reason.INSUFFICIENT_VCPU,
+    Reason.INSUFFICIENT_MEMORY, Reason.INSUFFICIENT_DISK, Reason.AFFINITY, Reason.ANTI_AFFINITY,
+}  # fmt: skip
+"""No host is down or different from others there, and nobody asks for what no host has."""
+_OF_PLACES = frozenset(Reason) | {"NO_VALID_HOST"}
+MARGIN = 0.8
+"""What is expected to take so much of the time it has, or less, must complete."""
+
+_UNWOUND = (
+    sa.select(
+        operations.c.id, operations.c.saga, operations.c.subject, operations.c.error, operations.c.abort_requested
+    )
+    .add_columns(servers.c.flavor)
+    .join(servers, servers.c.id == operations.c.subject)
+    .where(operations.c.status == Status.UNWOUND)
+    .order_by(operations.c.created_at_us, operations.c.id)
+)
+
+
+def needless(tx: Tx, settings: Settings) -> Iterator[str]:
+    """Operations that have failed although nothing was in their way."""
+    for row in tx.all(_UNWOUND):
+        if not _is_excused(row, settings):
+            yield f"{row.saga} of {row.subject[:8]} failed in a quiet run: {row.error}"
+
+
+def _is_excused(row: Any, settings: Settings) -> bool:
+    reason, private = row.error["reason"], row.error["private"]
+    if reason == "ABORTED":
+        return bool(row.abort_requested)
+    if reason in _OF_PLACES:
+        return not any(f": {other}" in private for other in NOT_IN_A_QUIET_RUN)
+    if reason == "TIMED_OUT":
+        return not _has_time(row.flavor, settings)
+    return bool(reason == "DISK_SHRINKS")
+
+
+def _has_time(flavor: Any, settings: Settings) -> bool:
+    """Whether a live copy of so large and so busy a guest converges in the time that it has."""
+    dirty = float(flavor["extra_specs"].get("cumulet:dirty_rate_mib_s", 0))
+    net = settings.migration_bandwidth_mib_s - dirty
+    if net <= 0:
+        return False
+    gib = max(1.0, flavor["memory_mib"] / 1024)
+    return bool(flavor["memory_mib"] / net < MARGIN * gib * settings.migration_timeout_seconds_per_gib)
