@@ -28,14 +28,14 @@ NO_VALID_HOST = "No valid host was found. There are not enough hosts available."
 
 
 class Boot(msgspec.Struct, frozen=True, kw_only=True):
-    """State of the saga. `tried`: hosts that failed before; each attempt is a saga of its own."""
+    """State of the saga. `failures`: by host tried before, what failed; each attempt is a saga of its own."""
 
     server_id: str
     operation_id: str
     action_id: int
     generation: int
     host: str | None = None
-    tried: tuple[str, ...] = ()
+    failures: dict[str, str] = msgspec.field(default_factory=dict)
     abandoned: bool = False
     """Whether `host` is down with a guest that could not be removed: nobody else may run the server then."""
     guest: Guest | None = None
@@ -91,10 +91,10 @@ def need(tx: Tx, server: Server, **narrower: Any) -> scheduler.Need:
 def pick_host(tx: Tx, context: Context, state: Boot) -> Boot:
     server = get_server(tx, state.server_id)
     choice = scheduler.pick(
-        host_records.views(tx), need(tx, server, named=server.pinned_host, ignored=frozenset(state.tried))
+        host_records.views(tx), need(tx, server, named=server.pinned_host, tried=frozenset(state.failures))
     )
     if choice.host is None:
-        raise StepFailed("NO_VALID_HOST", NO_VALID_HOST, scheduler.explain(choice.rejected))
+        raise StepFailed("NO_VALID_HOST", NO_VALID_HOST, scheduler.explain(choice.rejected, state.failures))
     return msgspec.structs.replace(state, host=choice.host)
 
 
@@ -160,14 +160,19 @@ def unwound(tx: Tx, context: Context, state: Boot, failure: Failure) -> None:
     now = context.clock.now_us()
     server = get_server(tx, state.server_id, deleted=True)
     host_failed = failure.reason not in ("NO_VALID_HOST", "ABORTED") and state.host is not None
-    if host_failed and not state.abandoned and len(state.tried) + 1 < MAX_ATTEMPTS and server.task_state != "deleting":
+    if (
+        host_failed
+        and not state.abandoned
+        and len(state.failures) + 1 < MAX_ATTEMPTS
+        and server.task_state != "deleting"
+    ):
         server = operations.next_generation(tx, server, now)
         again = Boot(
             server_id=server.id,
             operation_id=context.clock.uuid(),
             action_id=state.action_id,
             generation=server.generation,
-            tried=(*state.tried, state.host or ""),
+            failures={**state.failures, state.host or "": f"{failure.reason}: {failure.private or failure.public}"},
         )
         operations.settle(tx, server.id, now_us=now, task_state="scheduling")
         saga.begin(

@@ -14,11 +14,11 @@ from typing import Annotated, Any
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.compute import boot, moves, operations
-from cumulet.compute import hosts as host_records
+from cumulet.compute import boot, moves, operations, preconditions, resized
 from cumulet.compute.attribute_types import HostName
 from cumulet.compute.model import Server, VmState
 from cumulet.compute.operations import SERVER, command
+from cumulet.compute.preconditions import Verb
 from cumulet.compute.rules import ADMIN
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
@@ -26,11 +26,10 @@ from cumulet.compute.states import require_state
 from cumulet.compute.store import change_owner, get_server, hosts
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, Conflict, NotFound, NotYet
+from cumulet.errors import BadRequest, NotFound, NotYet
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest, GuestState
 from cumulet.placement import allocations as placement
-from cumulet.settings import Settings
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Key, LooseBool, Since, Unset, Until
@@ -72,9 +71,7 @@ def evacuate_server(call: Call[Server, Evacuate]) -> dict[str, str] | None:
     if host is not None and host == server.host:
         raise BadRequest("The target host can't be the same one.")
     require_state(server, "evacuate", call.caller)
-    if server.host is None:
-        raise Conflict(f"Instance {server.id} is not ready", reason="NOT_READY")
-    _require_dead(call.tx, server.host, call.cloud.settings)
+    preconditions.require(call.tx, server, Verb.EVACUATE, call.cloud.settings)
     if body.on_shared_storage:
         raise NotYet("Evacuating to shared storage is not implemented: disks are local to a host.")
     stays_stopped = server.vm_state is VmState.STOPPED or call.version.at_least("2.95")
@@ -107,19 +104,6 @@ def evacuate_server(call: Call[Server, Evacuate]) -> dict[str, str] | None:
 def _password(call: Call[Any, Any]) -> str:
     """As on create: answered, and put into the guest by nobody yet."""
     return "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in call.cloud.clock.token_bytes(12))
-
-
-def _require_dead(tx: Tx, host: str, settings: Settings) -> None:
-    """Refuse unless the host's guests cannot run: that is more than that it does not answer."""
-    if host_records.is_fenced(tx, host, settings):
-        return
-    if host_records.is_heard(tx, host):
-        raise BadRequest(f"Compute service of {host} is still in use.", reason="HOST_UP")
-    raise BadRequest(
-        f"Compute service of {host} is still in use: it does not answer, but its guests may be running. Make sure "
-        "that they are not, then say so with force-down.",
-        reason="NOT_FENCED",
-    )
 
 
 class Evacuation(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,7 +146,10 @@ def first_state(
 def pick_destination(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
     """Forced or not, every check applies."""
     server = get_server(tx, state.server_id)
-    need = boot.need(tx, server, named=state.asked_for, not_on=frozenset({state.source}))
+    preconditions.require(tx, server, Verb.EVACUATE, context.settings)
+    kept = resized.kept_of(tx, server.id)
+    not_on = frozenset({state.source} if kept is None else {state.source, kept.host})
+    need = boot.need(tx, server, named=state.asked_for, not_on=not_on)
     return msgspec.structs.replace(state, destination=moves.pick(tx, need, state.asked_for))
 
 

@@ -18,12 +18,13 @@ from typing import Annotated, Any
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.compute import boot, moves, operations, post_copy, scheduler
+from cumulet.compute import boot, moves, operations, post_copy, preconditions, scheduler
 from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import HostName
 from cumulet.compute.copying import copy_parameters, follow_copy, record_progress
 from cumulet.compute.model import PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, command
+from cumulet.compute.preconditions import Verb
 from cumulet.compute.rules import ADMIN, MANAGER
 from cumulet.compute.scheduler import Reason
 from cumulet.compute.service import COMPUTE
@@ -73,6 +74,7 @@ def migrate_live(call: Call[Server, MigrateLive]) -> None:
     _refuse_unknown_host(call.tx, body.host)
     if not call.version.at_least("2.34"):
         # Until 2.33 the caller is told at once what from 2.34 on the migration's record tells.
+        preconditions.require(call.tx, server, Verb.LIVE, call.cloud.settings)
         _refuse_unfit_host(call.tx, server, body.host)
     operations.begin(
         call,
@@ -100,7 +102,7 @@ def _refuse_unfit_host(tx: Tx, server: Server, host: str | None) -> None:
         raise BadRequest(f"Unable to migrate instance ({server.id}) to current host ({host}).", reason=reason)
     if reason is Reason.HOST_DOWN:
         raise BadRequest(f"Compute service of {host} is unavailable at this time.", reason=reason)
-    raise BadRequest(boot.NO_VALID_HOST, reason=reason, private=scheduler.explain(choice.rejected))
+    raise BadRequest(boot.NO_VALID_HOST, reason=reason or "NO_VALID_HOST", private=scheduler.explain(choice.rejected))
 
 
 def _need(tx: Tx, server: Server, named: str | None) -> scheduler.Need:
@@ -167,7 +169,9 @@ def _first_state(call: Call[Server, MigrateLive], server: Server, operation_id: 
 
 
 def pick_destination(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
-    need = _need(tx, get_server(tx, state.server_id), state.asked_for)
+    server = get_server(tx, state.server_id)
+    preconditions.require(tx, server, Verb.LIVE, context.settings)
+    need = _need(tx, server, state.asked_for)
     return msgspec.structs.replace(state, destination=moves.pick(tx, need, state.asked_for))
 
 

@@ -10,8 +10,10 @@ from cumulet.clock import iso_z
 from cumulet.compute.operations import SERVER
 from cumulet.compute.rules import ADMIN
 from cumulet.compute.service import COMPUTE
+from cumulet.compute.store import migrations
 from cumulet.conductor import findings
 from cumulet.conductor.saga import Status, operations
+from cumulet.errors import NotFound
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 
@@ -64,4 +66,29 @@ def list_findings(call: Call[None, None]) -> dict[str, Any]:
             }
             for row in findings.newest(call.tx)
         ]
+    }
+
+
+@COMPUTE.operation("GET", "/cumulet/migrations/{migration_id}", rules=(Rule(LIST),))
+def show_migration(call: Call[None, None]) -> dict[str, Any]:
+    """Show what the record of a move says beyond Nova's view of it: why it failed, and how its copy went."""
+    asked = call.path["migration_id"]
+    row = call.tx.first(sa.select(migrations).where(migrations.c.uuid == asked))
+    if row is None:
+        raise NotFound(f"Migration {asked} could not be found.")
+    return {
+        "migration": {
+            "uuid": row.uuid,
+            "server_id": row.server_id,
+            "type": row.type,
+            "status": row.status,
+            "source": row.source_host,
+            "destination": row.destination_host,
+            "reason": row.reason,
+            "details": row.reason_text,
+            "phase": row.phase,
+            "downtime_ms": row.downtime_ms,
+            "rate_bytes_s": row.rate_bytes_s,
+            "dirty_rate_bytes_s": row.dirty_rate_bytes_s,
+        }
     }

@@ -13,14 +13,14 @@ from typing import Annotated, Any
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.compute import boot, moves, operations, resized
-from cumulet.compute import hosts as host_records
+from cumulet.compute import boot, moves, operations, preconditions, resized
 from cumulet.compute.attribute_types import DiskConfig, FlavorRef, HostName
 from cumulet.compute.copying import copy_parameters, follow_copy
 from cumulet.compute.flavors import find_flavor
 from cumulet.compute.model import Flavor, PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, command
 from cumulet.compute.power import STOP_GRACE_SECONDS
+from cumulet.compute.preconditions import Verb
 from cumulet.compute.quotas import limits_of, usage_of
 from cumulet.compute.rules import ADMIN, MANAGER, MEMBER
 from cumulet.compute.scheduler import Reason
@@ -30,7 +30,7 @@ from cumulet.compute.states import require_state
 from cumulet.compute.store import change_owner, get_server, hosts, update_server
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, Conflict, OverQuota
+from cumulet.errors import BadRequest, OverQuota
 from cumulet.host import messages as m
 from cumulet.host.driver import Endpoint, Guest, GuestState
 from cumulet.image import store as image_store
@@ -80,7 +80,7 @@ def migrate_server_to_host(call: Call[Server, Migrate]) -> None:
 def _migrate(call: Call[Server, Any], host: str | None) -> None:
     server = call.target
     require_state(server, "migrate", call.caller)
-    _require_host_up(call.tx, server)
+    preconditions.require(call.tx, server, Verb.COLD, call.cloud.settings)
     if host is not None and host == server.host:
         raise BadRequest("Cannot migrate to the host where the server exists.", reason=Reason.SAME_HOST)
     if host is not None and call.tx.first(sa.select(hosts.c.id).where(hosts.c.name == host)) is None:
@@ -95,7 +95,7 @@ def resize_server(call: Call[Server, Resize]) -> None:
     """Give a server another flavor, on another host."""
     server, wanted = call.target, call.body.flavor_ref
     require_state(server, "resize", call.caller)
-    _require_host_up(call.tx, server)
+    preconditions.require(call.tx, server, Verb.RESIZE, call.cloud.settings)
     flavor = find_flavor(call.tx, call.caller, wanted)
     if flavor is None:
         raise BadRequest(f"Flavor {wanted} could not be found.")
@@ -108,15 +108,6 @@ def resize_server(call: Call[Server, Resize]) -> None:
     _require_quota(call.tx, server, flavor)
     _require_fit(call.tx, server, flavor)
     _begin(call, flavor, host=None, action="resize", kind="resize", disk_config=call.body.disk_config)
-
-
-def _require_host_up(tx: Tx, server: Server) -> None:
-    if server.host is None:
-        raise Conflict(f"Instance {server.id} is not ready", reason="NOT_READY")
-    if not host_records.is_up(tx, server.host):
-        raise Conflict("Service is unavailable at this time.", reason=Reason.HOST_DOWN)
-    if resized.kept_of(tx, server.id) is not None:  # Its state was reset while it could be confirmed or reverted.
-        raise Conflict(f"Instance {server.id} is in an invalid state for 'resize'", reason="STILL_RESIZED")
 
 
 def _require_quota(tx: Tx, server: Server, flavor: Flavor) -> None:
@@ -202,6 +193,7 @@ def _begin(
 def pick_destination(tx: Tx, context: Context, state: Resizing) -> Resizing:
     """Another host, with room for the new flavor, that can run the guest as it is described."""
     server = get_server(tx, state.server_id)
+    preconditions.require(tx, server, Verb.RESIZE, context.settings)
     if state.flavor.disk_gib < server.flavor.disk_gib:
         raise StepFailed("DISK_SHRINKS", "Unable to resize disk down.")
     guest = msgspec.convert(server.guest, Guest)

@@ -10,10 +10,11 @@ import sqlalchemy as sa
 
 from cumulet.clock import Clock
 from cumulet.compute import hosts as host_records
-from cumulet.compute import operations, resized
+from cumulet.compute import operations, preconditions, resized
 from cumulet.compute.model import PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, command
 from cumulet.compute.power import STOP_GRACE_SECONDS
+from cumulet.compute.preconditions import Verb
 from cumulet.compute.rules import MEMBER
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
@@ -22,7 +23,7 @@ from cumulet.compute.store import change_owner, get_server, migrations, new_acti
 from cumulet.conductor import findings, saga
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Database, Tx
-from cumulet.errors import BadRequest, Conflict
+from cumulet.errors import BadRequest
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
 from cumulet.network import for_compute as network
@@ -47,8 +48,7 @@ def confirm_resize(call: Call[Server, Anything]) -> None:
     server = call.target
     require_state(server, "confirmResize", call.caller)
     kept = _kept(call.tx, server)
-    if not host_records.is_up(call.tx, kept.host):
-        raise Conflict("Service is unavailable at this time.", reason="HOST_DOWN")
+    preconditions.require(call.tx, server, Verb.CONFIRM, call.cloud.settings)
     _set_status(call.tx, kept, "confirming", call.now_us)
     operations.begin(
         call, server, RESIZE_CONFIRMATION, lambda *ids: _first_state(kept, *ids), action="confirmResize",
@@ -64,6 +64,7 @@ def revert_resize(call: Call[Server, Anything]) -> None:
     server = call.target
     require_state(server, "revertResize", call.caller)
     kept = _kept(call.tx, server)
+    preconditions.require(call.tx, server, Verb.REVERT, call.cloud.settings)
     _set_status(call.tx, kept, "reverting", call.now_us)
     operations.begin(
         call, server, RESIZE_REVERSION, lambda *ids: _first_state(kept, *ids), action="revertResize",

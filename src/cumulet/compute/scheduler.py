@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 import msgspec
@@ -26,6 +26,7 @@ class Reason(StrEnum):
     AFFINITY = "AFFINITY"
     ANTI_AFFINITY = "ANTI_AFFINITY"
     NETWORK_NOT_OFFERED = "NETWORK_NOT_OFFERED"
+    TRIED_BEFORE = "TRIED_BEFORE"
 
 
 class HostView(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +63,8 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     cpu_model: str | None = None
     machine_type: str | None = None
     networks: bool = False
-    ignored: frozenset[str] = frozenset()
+    tried: frozenset[str] = frozenset()
+    """Hosts that have failed to boot it."""
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +86,8 @@ def reject(host: HostView, need: Need) -> Reason | None:
         return Reason.HOST_DISABLED
     if need.zone is not None and host.zone != need.zone:
         return Reason.ZONE_DIFFERENT
+    if host.name in need.tried:
+        return Reason.TRIED_BEFORE
     return _reject_by_kind(host, need) or _reject_by_room(host, need) or _reject_by_group(host, need)
 
 
@@ -122,8 +126,6 @@ def pick(hosts: Iterable[HostView], need: Need) -> Choice:
     rejected: dict[str, Reason] = {}
     fit: list[HostView] = []
     for host in hosts:
-        if host.name in need.ignored:
-            continue
         reason = reject(host, need)
         if reason is not None:
             rejected[host.name] = reason
@@ -139,6 +141,11 @@ def pick(hosts: Iterable[HostView], need: Need) -> Choice:
     return Choice(host=best.name if best is not None else None, rejected=rejected)
 
 
-def explain(rejected: dict[str, Reason], *, only: Sequence[str] = ()) -> str:
-    """``host1: HOST_DISABLED; host2: INSUFFICIENT_MEMORY``: for administrators, records and logs."""
-    return "; ".join(f"{name}: {reason}" for name, reason in sorted(rejected.items()) if not only or name in only)
+def explain(rejected: Mapping[str, Reason], failures: Mapping[str, str] | None = None) -> str:
+    """``host1: HOST_DISABLED; host2: INSUFFICIENT_MEMORY``: for administrators, records and logs.
+
+    failures: by host, what has failed there before; it follows in brackets.
+    """
+    told = failures or {}
+    words = [f"{name}: {reason}" + (f" ({told[name]})" if name in told else "") for name, reason in rejected.items()]
+    return "; ".join(sorted(words)) or "there are no hosts"

@@ -62,6 +62,15 @@ _HOST = re.compile(r"(?P<name>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?P<p
 _GLOBAL_REQUEST_ID = re.compile(rb"req-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 
+MOST_DETAILS_CHARACTERS = 2000
+
+
+def _header_text(text: str) -> bytes:
+    """As a header may have it: one line of ASCII, of bounded length."""
+    shown = "".join(character if " " <= character <= "~" else "?" for character in text)
+    return shown[:MOST_DETAILS_CHARACTERS].encode()
+
+
 class Registry(msgspec.Struct, frozen=True, kw_only=True):
     """What every request needs of the checked operations; the keys are the operations' `id()`."""
 
@@ -397,6 +406,8 @@ class Exchange:
         headers.append((b"content-type", b"application/json"))
         if error.reason and self.caller is not None and self.caller.is_admin:
             headers.append((b"x-cumulet-reason", error.reason.encode("ascii", "replace")))
+            if error.private:
+                headers.append((b"x-cumulet-details", _header_text(error.private)))
         return status, headers, faults.fault_body(dialect, status, error, self.request_id)
 
     async def _send(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes | AsyncIterator[bytes]) -> None:

@@ -51,6 +51,22 @@ def broken(driver: Driver) -> Iterator[tuple[str, str]]:
     yield from _broken_groups(driver, places)
 
 
+_BEGUN = """
+SELECT m.uuid, m.server_id, m.source_host FROM migrations m JOIN hosts h ON h.name = m.source_host
+JOIN allocations a ON a.consumer_uuid = m.uuid
+WHERE m.type != 'evacuation' AND (h.forced_down OR NOT h.up)
+"""
+
+
+def begun_off_dead_hosts(driver: Driver, known: set[str]) -> Iterator[tuple[str, str]]:
+    """Moves that have claimed their destination in this commit, though their source was down. `known`: earlier ones."""
+    begun = {uuid for (uuid,) in driver.execute("SELECT consumer_uuid FROM allocations")}
+    for uuid, server_id, source in driver.execute(_BEGUN):
+        if uuid not in known:
+            yield "wrong move", f"a move of {server_id[:8]} has begun off {source}, which is down"
+    known |= begun
+
+
 def wrong_guests(driver: Driver, guests: Mapping[str, Mapping[str, Guest]]) -> Iterator[tuple[str, str]]:
     """Guests, by host and server, that are not what their server's flavor says, at the host that owns it."""
     for server_id, host, text in driver.execute(_SERVERS):

@@ -93,6 +93,8 @@ class SimulatedCloud:
         self.started_at: dict[str, float] = {}
         """By name of a conductor that is up: since when."""
         self.died_at: dict[str, float] = {}
+        self._claimants: set[str] = set()
+        """Whoever had a claim when one was looked at last."""
         self._conductors = random.choice((1, 1, 2, 3))
         self._api_is_up = True
         self._requests: dict[asyncio.Task[tuple[int, Any]], None] = {}
@@ -195,7 +197,13 @@ class SimulatedCloud:
             return
         self.db.claims_touched = False
         guests = {name: machine.driver.described() for name, machine in self.machines.items()}
-        for kind, problem in (*claims.broken(self.db.driver), *claims.wrong_guests(self.db.driver, guests)):
+        driver = self.db.driver
+        problems = (
+            *claims.broken(driver),
+            *claims.wrong_guests(driver, guests),
+            *claims.begun_off_dead_hosts(driver, self._claimants),
+        )
+        for kind, problem in problems:
             self._break(kind, problem)
 
     # -- requests

@@ -19,18 +19,20 @@ from cumulet.compute import (
     boot,
     copying,
     drift,
-    evacuation,
     host_watch,
     live_migration,
     moves,
     operations,
     post_copy,
+    preconditions,
     resize,
     scheduler,
 )
 from cumulet.compute import hosts as host_records
 from cumulet.compute.host_watch import HostWatch
 from cumulet.compute.live_migration import LIVE_MIGRATION, LiveMigration
+from cumulet.compute.model import Server
+from cumulet.compute.preconditions import Verb
 from cumulet.compute.resize import RESIZE
 from cumulet.compute.store import get_server, servers
 from cumulet.conductor import runner, saga
@@ -38,7 +40,7 @@ from cumulet.conductor.leadership import Leadership
 from cumulet.conductor.runner import Runner
 from cumulet.conductor.saga import Context, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest
+from cumulet.errors import ApiError, BadRequest
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest
 from cumulet.placement import allocations as placement
@@ -273,11 +275,23 @@ def leaving_the_task_state() -> AbstractContextManager[Any]:
 def evacuating_on_silence_alone() -> AbstractContextManager[Any]:
     """A host that does not answer is surely dead, with or without a lease."""
 
-    def require_dead(tx: Tx, host: str, settings: Any) -> None:
-        if host_records.is_up(tx, host):
-            raise BadRequest("still in use")
+    def host_dead(tx: Tx, server: Server, verb: Verb, settings: Any) -> ApiError | None:
+        return BadRequest("still in use") if host_records.is_up(tx, server.host or "") else None
 
-    return mock.patch.object(evacuation, "_require_dead", require_dead)
+    return _with_precondition(preconditions._host_dead, host_dead)
+
+
+def moving_off_a_host_that_is_down() -> AbstractContextManager[Any]:
+    """Whether the source answers, or was forced down, is found out on the way."""
+    return _with_precondition(preconditions._host_up, lambda *asked: None)
+
+
+def _with_precondition(real: Any, planted: Any) -> AbstractContextManager[Any]:
+    changed = tuple(
+        msgspec.structs.replace(one, refusal=planted) if one.refusal is real else one
+        for one in preconditions.PRECONDITIONS
+    )
+    return mock.patch.object(preconditions, "PRECONDITIONS", changed)
 
 
 def a_watchdog_that_does_not_kill() -> AbstractContextManager[Any]:
@@ -358,6 +372,7 @@ PLANTED: dict[str, Plant] = {
         forgetting_who_waits,
         leaving_the_task_state,
         evacuating_on_silence_alone,
+        moving_off_a_host_that_is_down,
         a_watchdog_that_does_not_kill,
         discarding_the_source_in_post_copy,
         a_lease_without_a_margin,
