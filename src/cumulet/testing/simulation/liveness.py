@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cumulet.compute.scheduler import Reason
-from cumulet.compute.store import servers
+from cumulet.compute.store import flavors, migrations
 from cumulet.conductor.saga import Status, operations
 from cumulet.db.engine import Tx
 from cumulet.settings import Settings
@@ -26,14 +26,14 @@ MARGIN = 0.8
 """What is expected to take so much of the time it has, or less, must complete."""
 
 _UNWOUND = (
-    sa.select(
-        operations.c.id, operations.c.saga, operations.c.subject, operations.c.error, operations.c.abort_requested
-    )
-    .add_columns(servers.c.flavor)
-    .join(servers, servers.c.id == operations.c.subject)
+    sa.select(operations.c.saga, operations.c.subject, operations.c.error, operations.c.abort_requested)
+    .add_columns(flavors.c.memory_mib, flavors.c.extra_specs)
+    .outerjoin(migrations, migrations.c.operation_id == operations.c.id)
+    .outerjoin(flavors, flavors.c.id == migrations.c.old_flavor_number)
     .where(operations.c.status == Status.UNWOUND)
     .order_by(operations.c.created_at_us, operations.c.id)
 )
+"""With the flavor that what was moved had then."""
 
 
 def needless(tx: Tx, settings: Settings) -> Iterator[str]:
@@ -50,15 +50,15 @@ def _is_excused(row: Any, settings: Settings) -> bool:
     if reason in _OF_PLACES:
         return not any(f": {other}" in private for other in NOT_IN_A_QUIET_RUN)
     if reason == "TIMED_OUT":
-        return not _has_time(row.flavor, settings)
+        return not _has_time(row, settings)
     return bool(reason == "DISK_SHRINKS")
 
 
 def _has_time(flavor: Any, settings: Settings) -> bool:
     """Whether a live copy of so large and so busy a guest converges in the time that it has."""
-    dirty = float(flavor["extra_specs"].get("cumulet:dirty_rate_mib_s", 0))
+    dirty = float(flavor.extra_specs.get("cumulet:dirty_rate_mib_s", 0))
     net = settings.migration_bandwidth_mib_s - dirty
     if net <= 0:
         return False
-    gib = max(1.0, flavor["memory_mib"] / 1024)
-    return bool(flavor["memory_mib"] / net < MARGIN * gib * settings.migration_timeout_seconds_per_gib)
+    gib = max(1.0, flavor.memory_mib / 1024)
+    return bool(flavor.memory_mib / net < MARGIN * gib * settings.migration_timeout_seconds_per_gib)
