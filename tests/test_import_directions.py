@@ -83,6 +83,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.audit", "web.audit"): FILES,
     ("cli.agent", "fleet.local_agents"): STARTS,
     ("cli.doctor", "host.driver"): LOOKS,
+    ("cli.doctor", "host.machine"): LOOKS,
     ("cli.doctor", "drivers.qemu.facts"): LOOKS,
     ("cli.doctor", "drivers.qemu.sandbox"): LOOKS,
     ("cli.doctor", "image.tiny"): LOOKS,

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import cumulet.testing
+from cumulet.cli.doctor import doctor
 from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.host.driver import GuestState, Image
+from cumulet.host.machine import capacity, part
 from tests.api.test_live_migration import create_pair, host_of, last_migration, leftovers, other
 
 pytestmark = pytest.mark.qemu
@@ -32,3 +35,19 @@ def test_live_migrate_one_multi_created_instance(facts: QemuFacts, image: Image)
         assert host_of(admin, stays) == bystander
         assert leftovers(cloud, admin, moved)["guests"] == {other(source): GuestState.RUNNING}
         assert leftovers(cloud, admin, moved)["allocated"] == [other(source)]
+
+
+def test_placement_and_doctor_count_this_machine_once(facts: QemuFacts) -> None:
+    said = CliRunner().invoke(doctor).output
+    with cumulet.testing.cloud(hosts=2, driver="qemu") as cloud:
+        admin = cloud.persona("admin")
+        providers = admin.request("GET", "/placement/resource_providers")["resource_providers"]
+        offered = []
+        for provider in providers:
+            path = f"/placement/resource_providers/{provider['uuid']}/inventories"
+            inventories = admin.request("GET", path)["inventories"]
+            offered.append({name: one["total"] for name, one in inventories.items()})
+    each = part(capacity(Path("/tmp")), 2)
+    assert [one["MEMORY_MB"] for one in offered] == [each.memory_mib, each.memory_mib]
+    assert [one["VCPU"] for one in offered] == [each.vcpus, each.vcpus]
+    assert f"each of 2 hosts offers {each.vcpus}, {each.memory_mib} MiB, " in said

@@ -22,7 +22,10 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     "--address", default="127.0.0.1", show_default=True, help="Where guests that move to this host are received."
 )
 @click.option("--lease-seconds", type=float, help="Stop the guests when this host has not been heard for so long.")
-def agent(*, name: str, state: Path, tls: Path, socket: Path, address: str, lease_seconds: float | None) -> None:
+@click.option("--sharing", type=click.IntRange(min=1), default=1, help="How many hosts share this machine.")
+def agent(
+    *, name: str, state: Path, tls: Path, socket: Path, address: str, lease_seconds: float | None, sharing: int
+) -> None:
     """Run the agent of one host, reached over a unix socket, until standard input closes.
 
     `cumulet up --driver qemu` starts one for each host. It does what commands with a current generation say, on its
@@ -33,5 +36,7 @@ def agent(*, name: str, state: Path, tls: Path, socket: Path, address: str, leas
 
     # Ctrl-C reaches every process of the terminal; whether guests stay is for `up` to say, which then closes our input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    place = AgentPlace(name=name, state=state, tls=tls, socket=socket, address=address, lease_seconds=lease_seconds)
+    place = AgentPlace(
+        name=name, state=state, tls=tls, socket=socket, address=address, lease_seconds=lease_seconds, sharing=sharing
+    )
     asyncio.run(run_agent(place))

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from cumulet.cli import state_folder
-from cumulet.cli.up import DEFAULT_LISTEN
+from cumulet.cli.up import DEFAULT_HOSTS, DEFAULT_LISTEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,7 @@ def doctor() -> None:
 def _findings() -> Iterator[Finding]:
     yield Finding(subject="Python", good=True, found=platform.python_version())
     yield from asyncio.run(_hypervisor())
+    yield _machine()
     yield _tiny_image()
     yield _database()
     yield _state()
@@ -132,13 +133,32 @@ def _tiny_image() -> Finding:
     )
 
 
+def _machine() -> Finding:
+    """In the very numbers that placement has then."""
+    from cumulet.host.machine import capacity, part
+
+    whole = capacity(_place())
+    each = part(whole, DEFAULT_HOSTS)
+    return Finding(
+        subject="machine",
+        good=None,
+        found=f"{whole.vcpus} cores, {whole.memory_mib} MiB of memory, {whole.disk_gib} GiB of disk; each of "
+        f"{DEFAULT_HOSTS} hosts offers {each.vcpus}, {each.memory_mib} MiB, {each.disk_gib} GiB",
+    )
+
+
+def _place() -> Path:
+    """The folder that is there where the state folder is, or will be."""
+    folder = state_folder.default()
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
 def _database() -> Finding:
     return Finding(subject="database", good=True, found="SQLite inside; PostgreSQL with `cumulet up --database URL`")
 
 
 def _state() -> Finding:
-    folder = state_folder.default()
-    place = next(path for path in (folder, *folder.parents) if path.exists())
+    folder, place = state_folder.default(), _place()
     if not os.access(place, os.W_OK):
         return Finding(subject="state folder", good=False, found=f"{place} is not writable", remedy="use --state DIR")
     free_gib = shutil.disk_usage(place).free / 2**30

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cumulet.settings import HostNetwork, Settings
 
 DEFAULT_LISTEN = "127.0.0.1:8774"
+DEFAULT_HOSTS = 2
 MOST_HOSTS = 1000
 
 
@@ -115,10 +116,10 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True):
 @click.option(
     "--hosts",
     type=click.IntRange(1, MOST_HOSTS),
-    default=2,
+    default=DEFAULT_HOSTS,
     show_default=True,
     metavar="N",
-    help="How many hosts there are, called host1, host2, ...",
+    help="How many hosts there are, called host1, host2, ...; real ones share what this machine has.",
 )
 @click.option(
     "--clouds-file",

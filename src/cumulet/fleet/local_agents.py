@@ -40,6 +40,8 @@ class AgentPlace:
     """What the agent and its guests live in, as `ip netns` names it; None: where it was started."""
     lease_seconds: float | None = None
     """Of a host with a watchdog, which stops its guests when it has not been heard for so long."""
+    sharing: int = 1
+    """How many hosts share this machine, and so what it has."""
 
     def command(self) -> list[str]:
         # `nsenter` becomes the agent, with the same process number; `ip netns exec` would hide /sys/fs/cgroup.
@@ -47,6 +49,7 @@ class AgentPlace:
         return [
             *enter, sys.executable, "-m", "cumulet", "agent", "--name", self.name, "--state", str(self.state),
             "--tls", str(self.tls), "--socket", str(self.socket), "--address", self.address,
+            "--sharing", str(self.sharing),
             *([] if self.lease_seconds is None else ["--lease-seconds", str(self.lease_seconds)]),
         ]  # fmt: skip
 

@@ -26,7 +26,7 @@ async def run_agent(place: AgentPlace) -> None:
     async with _only_one(place.state):
         lease = await asyncio.to_thread(_watched_lease, place)
         driver = await QemuDriver.open(
-            name=place.name, state=place.state / "qemu", tls=place.tls, address=place.address
+            name=place.name, state=place.state / "qemu", tls=place.tls, address=place.address, sharing=place.sharing
         )
         agent = Agent(
             name=place.name, driver=driver, fence=FileFence(place.state / "fence"), lease=lease,

@@ -51,4 +51,5 @@ def _place(settings: Settings, authority: CertificateAuthority, name: str) -> Ag
         address=network.address,
         network_namespace=network.namespace,
         lease_seconds=settings.lease_seconds if settings.fence_silent_hosts else None,
+        sharing=len(settings.host_names),
     )

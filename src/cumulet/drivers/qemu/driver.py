@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 from pathlib import Path
 
 from cumulet.drivers.qemu import (
@@ -20,6 +18,7 @@ from cumulet.drivers.qemu.facts import QemuFacts, post_copy_problem, probe
 from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.sandbox import Sandbox
 from cumulet.drivers.qemu.tls import TransportSecurity
+from cumulet.host import machine
 from cumulet.host.driver import (
     Endpoint,
     Guest,
@@ -50,10 +49,12 @@ class QemuDriver:
         address: str = "127.0.0.1",
         facts: QemuFacts | None = None,
         listen_seconds: float = _LISTEN_SECONDS,
+        sharing: int = 1,
     ) -> QemuDriver:
         """Find out what QEMU can do (unless told), adopt the guests that live. Raises `QemuMissing`, `DriverError`.
 
         `tls` holds this host's certificates (`CertificateAuthority.issue_host`); `address` is where migrations connect.
+        `sharing`: how many hosts share this machine.
         """
         state = state.absolute()
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -69,6 +70,7 @@ class QemuDriver:
             disks=Disks(images=state / "images", qemu_img=facts.qemu_img, sandbox=sandbox),
             tls=TransportSecurity(folder=tls, sandbox=sandbox),
             listen_seconds=listen_seconds,
+            sharing=sharing,
         )
         await asyncio.to_thread(host.disks.tidy_cache)
         await adoption.adopt_all(host)
@@ -76,15 +78,15 @@ class QemuDriver:
 
     async def facts(self) -> HostFacts:
         host = self._host
-        memory_kib = int(Path("/proc/meminfo").read_text().split("MemTotal:")[1].split()[0])
+        offered = machine.part(machine.capacity(host.state), host.sharing)
         return HostFacts(
             name=host.name,
             driver="qemu",
             hypervisor_type="QEMU",
             hypervisor_version=host.facts.version_number,
-            vcpus=os.cpu_count() or 1,
-            memory_mib=memory_kib >> 10,
-            disk_gib=shutil.disk_usage(host.state).total >> 30,
+            vcpus=offered.vcpus,
+            memory_mib=offered.memory_mib,
+            disk_gib=offered.disk_gib,
             cpu_models=host.facts.cpu_models,
             machine_types=host.facts.machine_types,
             features=(

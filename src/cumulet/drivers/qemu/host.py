@@ -58,6 +58,8 @@ class QemuHost:
     disks: Disks
     tls: TransportSecurity
     listen_seconds: float
+    sharing: int = 1
+    """How many hosts share this machine."""
     """How long a prepared destination waits for its source."""
     hypervisors: dict[str, Hypervisor] = field(default_factory=dict)
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)

@@ -67,6 +67,13 @@ def begun_off_dead_hosts(driver: Driver, known: set[str]) -> Iterator[tuple[str,
     known |= begun
 
 
+def counted_twice(driver: Driver, memory_mib: int) -> Iterator[tuple[str, str]]:
+    """Hosts of one machine of so much memory offer more than that together."""
+    offered = driver.execute("SELECT sum(total) FROM inventories WHERE resource_class = 'MEMORY_MB'").fetchone()[0]
+    if offered is not None and offered > memory_mib:
+        yield "counted twice", f"hosts of a machine of {memory_mib} MiB offer {offered} MiB"
+
+
 def wrong_guests(driver: Driver, guests: Mapping[str, Mapping[str, Guest]]) -> Iterator[tuple[str, str]]:
     """Guests, by host and server, that are not what their server's flavor says, at the host that owns it."""
     for server_id, host, text in driver.execute(_SERVERS):

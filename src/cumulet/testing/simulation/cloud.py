@@ -33,8 +33,10 @@ from cumulet.web.context import Cloud
 NO_ANSWER = 0
 """The status of a request whose API died."""
 HOST_MEMORY_MIB = (4096, 6144, 16384)
-"""Of a run's machines: near their limit, and with room."""
+"""Of a run's hosts: near their limit, and with room."""
 
+SHARED_MACHINES = 0.2
+"""In how many runs all hosts share one machine."""
 TAKEN_OVER_LEASES = 3.0
 """Within so many leases another conductor has taken an operation over: one to see that it has run out, the rest for
 looking every quarter of one, and for commits that fail."""
@@ -53,10 +55,13 @@ class SimulatedCloud:
         self.say = say
         self._broken: Broken | None = None
         fenced = random.random() < 0.7
+        self.shared = random.random() < SHARED_MACHINES
+        """Whether all hosts are one machine's."""
+        number, memory_mib = random.choice((2, 2, 3, 4)), random.choice(HOST_MEMORY_MIB)
         self.settings = Settings(
             state_dir=state_dir(),
             database_url="sqlite://",
-            host_names=tuple(f"host{n}" for n in range(1, random.choice((2, 2, 3, 4)) + 1)),
+            host_names=tuple(f"host{n}" for n in range(1, number + 1)),
             host_silent_seconds=2.0,
             lease_seconds=random.choice((2.0, 4.0)),
             fence_silent_hosts=fenced,
@@ -66,7 +71,7 @@ class SimulatedCloud:
             migration_bandwidth_mib_s=random.choice((150, 400, 1500)),
             simulated_speed=1.0,
             simulated_vcpus=16,
-            simulated_memory_mib=random.choice(HOST_MEMORY_MIB),
+            simulated_memory_mib=memory_mib * (number if self.shared else 1),
             simulated_disk_gib=64,
         )
         self.clock = VirtualClock(loop, random)
@@ -84,6 +89,7 @@ class SimulatedCloud:
                 name=name, world=self.world, clock=self.clock, settings=self.settings, directory=None
             )
             driver.changed = self._check_running
+            driver.sharing = len(self.settings.host_names) if self.shared else 1
             machine = self.machines[name] = Machine(
                 name, driver, weather, random, loop=loop,
                 lease_seconds=self.settings.lease_seconds if self.settings.fence_silent_hosts else None,
@@ -201,6 +207,7 @@ class SimulatedCloud:
         problems = (
             *claims.broken(driver),
             *claims.wrong_guests(driver, guests),
+            *(claims.counted_twice(driver, self.settings.simulated_memory_mib) if self.shared else ()),
             *claims.begun_off_dead_hosts(driver, self._claimants),
         )
         for kind, problem in problems:

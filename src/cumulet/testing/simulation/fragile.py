@@ -7,10 +7,13 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+import msgspec
+
 from cumulet.drivers.simulated.copy import Copy
 from cumulet.drivers.simulated.driver import SimulatedDriver, SimulatedGuest
+from cumulet.host import machine
 from cumulet.host import messages as m
-from cumulet.host.driver import DriverError, Endpoint, Guest, GuestState, MigrationParameters, MigrationPhase
+from cumulet.host.driver import DriverError, Endpoint, Guest, GuestState, HostFacts, MigrationParameters, MigrationPhase
 from cumulet.testing.simulation.faults import Weather
 
 MONITOR_SECONDS = 5.0
@@ -22,6 +25,8 @@ class FragileDriver(SimulatedDriver):
     """The simulated hypervisor, whose guests may crash or hang and whose machine may lose power or have a bad disk."""
 
     changed: Callable[[], None]
+    sharing = 1
+    """How many hosts its machine is shared by."""
 
     def __init__(self, **named: Any) -> None:
         super().__init__(**named)
@@ -31,6 +36,12 @@ class FragileDriver(SimulatedDriver):
         self._queued: set[asyncio.Future[Any]] = set()
         self._long: list[asyncio.Future[None]] = []
         """The ends of verbs that hang."""
+
+    async def facts(self) -> HostFacts:
+        """Of a machine that several hosts may share: what it has is in the settings."""
+        facts = await super().facts()
+        whole = machine.Capacity(vcpus=facts.vcpus, memory_mib=facts.memory_mib, disk_gib=facts.disk_gib)
+        return msgspec.structs.replace(facts, **msgspec.structs.asdict(machine.part(whole, self.sharing)))
 
     # -- processes that hang
 

@@ -41,6 +41,7 @@ from cumulet.conductor.runner import Runner
 from cumulet.conductor.saga import Context, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
 from cumulet.errors import ApiError, BadRequest
+from cumulet.host import machine
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest
 from cumulet.placement import allocations as placement
@@ -286,6 +287,11 @@ def moving_off_a_host_that_is_down() -> AbstractContextManager[Any]:
     return _with_precondition(preconditions._host_up, lambda *asked: None)
 
 
+def counting_a_machine_for_each_of_its_hosts() -> AbstractContextManager[Any]:
+    """Every host offers all that its machine has."""
+    return mock.patch.object(machine, "part", lambda whole, hosts: whole)
+
+
 def _with_precondition(real: Any, planted: Any) -> AbstractContextManager[Any]:
     changed = tuple(
         msgspec.structs.replace(one, refusal=planted) if one.refusal is real else one
@@ -373,6 +379,7 @@ PLANTED: dict[str, Plant] = {
         leaving_the_task_state,
         evacuating_on_silence_alone,
         moving_off_a_host_that_is_down,
+        counting_a_machine_for_each_of_its_hosts,
         a_watchdog_that_does_not_kill,
         discarding_the_source_in_post_copy,
         a_lease_without_a_margin,
