@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from cumulet.compute import affinity, operations, scheduler
+from cumulet.compute import affinity, operations, promises, scheduler
 from cumulet.compute import hosts as host_records
 from cumulet.compute.model import PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, command
@@ -60,17 +60,13 @@ def begin_boot(call: Call[Any, Any], created: Sequence[Server]) -> None:
 
 def resources(server: Server) -> dict[str, int]:
     """What a server uses of its host."""
-    flavor = server.flavor
-    return {
-        placement.VCPU: flavor.vcpus,
-        placement.MEMORY_MB: flavor.memory_mib,
-        placement.DISK_GB: flavor.disk_gib + flavor.ephemeral_gib + -(-flavor.swap_mib // 1024),
-    }
+    return dict(promises.of(server.flavor).resources)
 
 
 def need(tx: Tx, server: Server, **narrower: Any) -> scheduler.Need:
     """What the scheduler must find for a server; `narrower` for a move."""
-    wanted = resources(server)
+    promised = promises.of(server.flavor)
+    wanted = promised.resources
     beside = affinity.wanted(tx, server)
     return scheduler.Need(
         vcpus=wanted[placement.VCPU],
@@ -80,6 +76,8 @@ def need(tx: Tx, server: Server, **narrower: Any) -> scheduler.Need:
         affinity=beside.together,
         anti_affinity=beside.apart,
         liked=beside.liked,
+        unkept=promised.unkept,
+        unfit=promises.unfit_hosts(tx, promised, server.id),
         networks=network.has_ports(tx, server.id),
         **narrower,
     )
@@ -90,11 +88,9 @@ def need(tx: Tx, server: Server, **narrower: Any) -> scheduler.Need:
 
 def pick_host(tx: Tx, context: Context, state: Boot) -> Boot:
     server = get_server(tx, state.server_id)
-    choice = scheduler.pick(
-        host_records.views(tx), need(tx, server, named=server.pinned_host, tried=frozenset(state.failures))
-    )
+    choice = scheduler.pick(host_records.views(tx), need(tx, server, named=server.pinned_host, tried=state.failures))
     if choice.host is None:
-        raise StepFailed("NO_VALID_HOST", NO_VALID_HOST, scheduler.explain(choice.rejected, state.failures))
+        raise StepFailed("NO_VALID_HOST", NO_VALID_HOST, scheduler.explain(choice))
     return msgspec.structs.replace(state, host=choice.host)
 
 

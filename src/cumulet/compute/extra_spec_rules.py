@@ -158,6 +158,11 @@ def require_meaningful(name: str, value: str) -> None:
         raise BadRequest(f"Validation failed; extra spec '{name}' does not appear to be a valid extra spec.")
 
 
+def is_known(name: str) -> bool:
+    """Whether upstream gives it a meaning."""
+    return _rule_of(name) is not None
+
+
 def _is_known(namespace: str) -> bool:
     return namespace in _NAMESPACES or bool(re.fullmatch(r"(resources|trait)[a-zA-Z0-9_-]{0,64}", namespace))
 

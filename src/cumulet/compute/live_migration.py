@@ -102,7 +102,7 @@ def _refuse_unfit_host(tx: Tx, server: Server, host: str | None) -> None:
         raise BadRequest(f"Unable to migrate instance ({server.id}) to current host ({host}).", reason=reason)
     if reason is Reason.HOST_DOWN:
         raise BadRequest(f"Compute service of {host} is unavailable at this time.", reason=reason)
-    raise BadRequest(boot.NO_VALID_HOST, reason=reason or "NO_VALID_HOST", private=scheduler.explain(choice.rejected))
+    raise BadRequest(boot.NO_VALID_HOST, reason=reason or "NO_VALID_HOST", private=scheduler.explain(choice))
 
 
 def _need(tx: Tx, server: Server, named: str | None) -> scheduler.Need:

@@ -90,7 +90,7 @@ def pick(tx: Tx, need: scheduler.Need, asked_for: str | None) -> str:
     choice = scheduler.pick(host_records.views(tx), need)
     if choice.host is None:
         reason = choice.rejected.get(asked_for) if asked_for is not None else None
-        raise StepFailed(reason or "NO_VALID_HOST", boot.NO_VALID_HOST, scheduler.explain(choice.rejected))
+        raise StepFailed(reason or "NO_VALID_HOST", boot.NO_VALID_HOST, scheduler.explain(choice))
     return choice.host
 
 

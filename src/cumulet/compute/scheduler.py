@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from typing import NamedTuple
 
 import msgspec
 
@@ -27,6 +28,18 @@ class Reason(StrEnum):
     ANTI_AFFINITY = "ANTI_AFFINITY"
     NETWORK_NOT_OFFERED = "NETWORK_NOT_OFFERED"
     TRIED_BEFORE = "TRIED_BEFORE"
+    EXTRA_SPEC_NOT_KEPT = "EXTRA_SPEC_NOT_KEPT"
+    INSUFFICIENT_RESOURCES = "INSUFFICIENT_RESOURCES"
+    TRAIT_MISSING = "TRAIT_MISSING"
+    TRAIT_FORBIDDEN = "TRAIT_FORBIDDEN"
+    AGGREGATE_DIFFERENT = "AGGREGATE_DIFFERENT"
+
+
+class Unfit(NamedTuple):
+    """Why a host is not, and of what kind of thing: a spec, a resource class, a trait."""
+
+    reason: Reason
+    detail: str
 
 
 class HostView(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,8 +76,12 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     cpu_model: str | None = None
     machine_type: str | None = None
     networks: bool = False
-    tried: frozenset[str] = frozenset()
-    """Hosts that have failed to boot it."""
+    tried: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """Hosts that have failed to boot it, and how."""
+    unkept: str | None = None
+    """An extra spec of its flavor that no host keeps."""
+    unfit: Mapping[str, Unfit] = msgspec.field(default_factory=dict)
+    """Hosts that lack something else that its flavor promises."""
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +89,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
     host: str | None
     rejected: dict[str, Reason]
+    details: dict[str, str] = msgspec.field(default_factory=dict)
+    """Of some of them, what the reason is about."""
 
 
 def reject(host: HostView, need: Need) -> Reason | None:
@@ -88,6 +107,10 @@ def reject(host: HostView, need: Need) -> Reason | None:
         return Reason.ZONE_DIFFERENT
     if host.name in need.tried:
         return Reason.TRIED_BEFORE
+    if need.unkept is not None:
+        return Reason.EXTRA_SPEC_NOT_KEPT
+    if host.name in need.unfit:
+        return need.unfit[host.name].reason
     return _reject_by_kind(host, need) or _reject_by_room(host, need) or _reject_by_group(host, need)
 
 
@@ -138,14 +161,23 @@ def pick(hosts: Iterable[HostView], need: Need) -> Choice:
     )
     if best is None and need.named is not None and need.named not in rejected:
         rejected[need.named] = Reason.HOST_UNKNOWN
-    return Choice(host=best.name if best is not None else None, rejected=rejected)
+    details = {name: detail for name, reason in rejected.items() if (detail := _detail(name, need, reason))}
+    return Choice(host=best.name if best is not None else None, rejected=rejected, details=details)
 
 
-def explain(rejected: Mapping[str, Reason], failures: Mapping[str, str] | None = None) -> str:
-    """``host1: HOST_DISABLED; host2: INSUFFICIENT_MEMORY``: for administrators, records and logs.
+def _detail(name: str, need: Need, reason: Reason) -> str | None:
+    if reason is Reason.TRIED_BEFORE:
+        return need.tried[name]
+    if reason is Reason.EXTRA_SPEC_NOT_KEPT:
+        return need.unkept
+    unfit = need.unfit.get(name)
+    return unfit.detail if unfit is not None and unfit.reason is reason else None
 
-    failures: by host, what has failed there before; it follows in brackets.
-    """
-    told = failures or {}
-    words = [f"{name}: {reason}" + (f" ({told[name]})" if name in told else "") for name, reason in rejected.items()]
+
+def explain(choice: Choice) -> str:
+    """``host1: HOST_DISABLED; host2: TRAIT_MISSING (CUSTOM_FAST)``: for administrators, records and logs."""
+    words = [
+        f"{name}: {reason}" + (f" ({choice.details[name]})" if name in choice.details else "")
+        for name, reason in choice.rejected.items()
+    ]
     return "; ".join(sorted(words)) or "there are no hosts"

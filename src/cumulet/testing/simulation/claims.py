@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from cumulet.host.driver import Guest
+from cumulet.testing.simulation.foundation import FAST_HOST
 
 Driver = Any
 """The connection of the SQLite driver itself."""
@@ -49,6 +50,10 @@ def broken(driver: Driver) -> Iterator[tuple[str, str]]:
     for server_id, (host, _) in owned.items():
         places.setdefault(server_id, set()).add(host)
     yield from _broken_groups(driver, places)
+    for server_id, (_, flavor) in owned.items():
+        specs, where = flavor["extra_specs"], places[server_id]
+        if "hw:cpu_policy" in specs or ("trait:CUSTOM_FAST" in specs and FAST_HOST not in where):
+            yield "broken promise", f"{server_id[:8]} of flavor {flavor['name']} is at {sorted(where)}"
 
 
 _BEGUN = """

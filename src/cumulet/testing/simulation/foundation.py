@@ -29,8 +29,16 @@ from cumulet.web.context import Cloud
 from cumulet.web.operation import Caller
 from cumulet.web.policy import Policy
 
-FLAVORS = (("tiny", 1, 256, 1, 20), ("busy", 1, 1024, 1, 5000), ("large", 2, 2048, 2, 100))
-"""(id, vcpus, memory MiB, disk GiB, dirty rate MiB/s)"""
+FLAVORS: tuple[tuple[str, int, int, int, int, dict[str, str]], ...] = (
+    ("tiny", 1, 256, 1, 20, {}),
+    ("busy", 1, 1024, 1, 5000, {}),
+    ("large", 2, 2048, 2, 100, {}),
+    ("fast", 1, 256, 1, 20, {"trait:CUSTOM_FAST": "required"}),
+    ("dedicated", 1, 256, 1, 20, {"hw:cpu_policy": "dedicated"}),
+)
+"""(id, vcpus, memory MiB, disk GiB, dirty rate MiB/s, what it promises)"""
+FAST_HOST = "host1"
+"""The one that has the trait."""
 IMAGE_ID = "00000000-0000-4000-8000-000000000001"
 
 PROJECTS = ("red", "blue")
@@ -77,9 +85,9 @@ def foundation() -> Foundation:
         {
             "flavor_id": name, "name": name, "vcpus": vcpus, "memory_mib": memory, "disk_gib": disk,
             "ephemeral_gib": 0, "swap_mib": 0, "rxtx_factor": 1.0, "is_public": True, "disabled": False,
-            "extra_specs": {"cumulet:dirty_rate_mib_s": str(rate)}, "created_at_us": EPOCH_US,
+            "extra_specs": {"cumulet:dirty_rate_mib_s": str(rate), **specs}, "created_at_us": EPOCH_US,
         }
-        for name, vcpus, memory, disk, rate in FLAVORS
+        for name, vcpus, memory, disk, rate, specs in FLAVORS
     ]  # fmt: skip
     db.write(lambda tx: tx.execute(sa.insert(flavors), rows))
     db.write(lambda tx: image_store.add(tx, _image()))

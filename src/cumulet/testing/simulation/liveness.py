@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cumulet.compute.scheduler import Reason
-from cumulet.compute.store import flavors, migrations
+from cumulet.compute.store import flavors, hosts, migrations
 from cumulet.conductor.saga import Status, operations
 from cumulet.db.engine import Tx
 from cumulet.settings import Settings
@@ -19,8 +19,9 @@ from cumulet.settings import Settings
 NOT_IN_A_QUIET_RUN = frozenset(Reason) - {
     Reason.SAME_HOST, Reason.HOST_DISABLED, Reason.NOT_THE_NAMED_HOST, Reason.INSUFFICIENT_VCPU,
     Reason.INSUFFICIENT_MEMORY, Reason.INSUFFICIENT_DISK, Reason.AFFINITY, Reason.ANTI_AFFINITY,
+    Reason.TRAIT_MISSING, Reason.EXTRA_SPEC_NOT_KEPT,
 }  # fmt: skip
-"""No host is down or different from others there, and nobody asks for what no host has."""
+"""No host is down there, and hosts differ in room and in one trait only."""
 _OF_PLACES = frozenset(Reason) | {"NO_VALID_HOST"}
 MARGIN = 0.8
 """What is expected to take so much of the time it has, or less, must complete."""
@@ -41,6 +42,31 @@ def needless(tx: Tx, settings: Settings) -> Iterator[str]:
     for row in tx.all(_UNWOUND):
         if not _is_excused(row, settings):
             yield f"{row.saga} of {row.subject[:8]} failed in a quiet run: {row.error}"
+
+
+_NO_HOST = (
+    sa.select(operations.c.saga, operations.c.subject, operations.c.error)
+    .where(operations.c.status == Status.UNWOUND)
+    .order_by(operations.c.created_at_us, operations.c.id)
+)
+_HOSTS = sa.select(hosts.c.name)
+_RECORDS = sa.select(migrations.c.id, migrations.c.reason, migrations.c.reason_text).where(
+    migrations.c.reason == "NO_VALID_HOST"
+)
+
+
+def unexplained(tx: Tx) -> Iterator[str]:
+    """Operations and moves for which there was no valid host, and that do not say why of each host."""
+    names = [row.name for row in tx.all(_HOSTS)]
+    said = [
+        (f"{row.saga} of {row.subject[:8]}", row.error["private"])
+        for row in tx.all(_NO_HOST)
+        if row.error["reason"] == "NO_VALID_HOST"
+    ]
+    said += [(f"migration {row.id}", row.reason_text) for row in tx.all(_RECORDS)]
+    for who, text in said:
+        if not all(f"{name}: " in text for name in names):
+            yield f"{who} has no valid host, and says of {names} only: {text}"
 
 
 def _is_excused(row: Any, settings: Settings) -> bool:

@@ -15,7 +15,6 @@ import sqlalchemy as sa
 from cumulet.agent.agent import Agent
 from cumulet.agent.lease import Lease
 from cumulet.compute import (
-    affinity,
     boot,
     copying,
     drift,
@@ -25,7 +24,6 @@ from cumulet.compute import (
     operations,
     post_copy,
     preconditions,
-    resize,
     scheduler,
 )
 from cumulet.compute import hosts as host_records
@@ -33,36 +31,40 @@ from cumulet.compute.host_watch import HostWatch
 from cumulet.compute.live_migration import LIVE_MIGRATION, LiveMigration
 from cumulet.compute.model import Server
 from cumulet.compute.preconditions import Verb
-from cumulet.compute.resize import RESIZE
-from cumulet.compute.store import get_server, servers
+from cumulet.compute.store import get_server
 from cumulet.conductor import runner, saga
 from cumulet.conductor.leadership import Leadership
 from cumulet.conductor.runner import Runner
-from cumulet.conductor.saga import Context, Final, Saga, Step, StepFailed, nothing
+from cumulet.conductor.saga import Context, Final, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
 from cumulet.errors import ApiError, BadRequest
-from cumulet.host import machine
 from cumulet.host import messages as m
-from cumulet.host.driver import Guest
 from cumulet.placement import allocations as placement
-from cumulet.processes.parts import SAGAS
 from cumulet.testing.simulation.hosts import Machine
+from cumulet.testing.simulation.planted_places import (
+    claiming_what_it_was_before,
+    counting_a_machine_for_each_of_its_hosts,
+    counting_only_where_servers_are,
+    forgetting_the_traits,
+    hiding_why_a_host_was_passed_over,
+    moving_off_a_host_that_is_down,
+    promising_what_no_host_keeps,
+    taking_in_what_it_was_before,
+    with_precondition,
+    with_saga,
+)
 
 Plant = Callable[[], AbstractContextManager[Any]]
 
 
-def _with(saga: Saga[Any], **changes: Any) -> AbstractContextManager[Any]:
-    return mock.patch.dict(SAGAS, {saga.name: dataclasses.replace(saga, **changes)})
-
-
 def _changed_step(name: str, **changes: Any) -> AbstractContextManager[Any]:
     steps = tuple(dataclasses.replace(s, **changes) if s.name == name else s for s in LIVE_MIGRATION.steps)
-    return _with(LIVE_MIGRATION, steps=steps)
+    return with_saga(LIVE_MIGRATION, steps=steps)
 
 
 def _with_copy_memory(copy_memory: Any) -> AbstractContextManager[Any]:
     steps = tuple(Step(copy_memory, s.undo, s.status) if s.name == "copy_memory" else s for s in LIVE_MIGRATION.steps)
-    return _with(LIVE_MIGRATION, steps=steps)
+    return with_saga(LIVE_MIGRATION, steps=steps)
 
 
 def _command(state: LiveMigration) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def believing_an_exception() -> AbstractContextManager[Any]:
             raise
 
     finals = tuple(Final(resume_guest, f.status) if f.name == "resume_guest" else f for f in LIVE_MIGRATION.finals)
-    return _with(LIVE_MIGRATION, finals=finals)
+    return with_saga(LIVE_MIGRATION, finals=finals)
 
 
 def forgetting_to_release_the_destination() -> AbstractContextManager[Any]:
@@ -154,40 +156,6 @@ def several_that_lead() -> AbstractContextManager[Any]:
     return mock.patch.object(Leadership, "_take", return_value=True)
 
 
-def counting_only_where_servers_are() -> AbstractContextManager[Any]:
-    """A rule looks at who owns a server: not at the destination it is on its way to."""
-
-    def places_of(tx: Tx, server_ids: Any) -> dict[str, frozenset[str]]:
-        rows = tx.all(sa.select(servers.c.id, servers.c.host).where(servers.c.id.in_(list(server_ids))))
-        return {row.id: frozenset({row.host}) for row in rows if row.host is not None}
-
-    return mock.patch.object(affinity, "places_of", places_of)
-
-
-def claiming_what_it_was_before() -> AbstractContextManager[Any]:
-    """A resize claims its old flavor's share of the destination."""
-
-    def claim_destination(tx: Tx, context: Context, state: resize.Resizing) -> resize.Resizing:
-        return moves.claim_destination(tx, context, state)
-
-    steps = tuple(
-        Step(claim_destination, s.undo, s.status) if s.name == "claim_destination" else s for s in RESIZE.steps
-    )
-    return _with(RESIZE, steps=steps)
-
-
-def taking_in_what_it_was_before() -> AbstractContextManager[Any]:
-    """A resize makes its guest at the destination as it was at the source."""
-
-    async def take_in(context: Context, state: resize.Resizing) -> resize.Resizing:
-        server = await context.read(lambda tx: get_server(tx, state.server_id, deleted=True))
-        await resize.take_in(context, msgspec.structs.replace(state, flavor=server.flavor))
-        return msgspec.structs.replace(state, guest=msgspec.convert(server.guest, Guest))
-
-    steps = tuple(Step(take_in, s.undo, s.status) if s.name == "take_in" else s for s in RESIZE.steps)
-    return _with(RESIZE, steps=steps)
-
-
 def losing_patience_with_what_progresses() -> AbstractContextManager[Any]:
     """A copy has so long as it may go without progress, whether it makes any or not."""
 
@@ -224,7 +192,7 @@ def picking_inside_the_claim() -> AbstractContextManager[Any]:
         Step(pick_and_claim, moves.release_destination, "preparing"),
         *(s for s in LIVE_MIGRATION.steps if s.name not in ("pick_destination", "claim_destination")),
     )
-    return _with(LIVE_MIGRATION, steps=steps)
+    return with_saga(LIVE_MIGRATION, steps=steps)
 
 
 def deleting_the_source_before_the_destination_runs() -> AbstractContextManager[Any]:
@@ -250,7 +218,7 @@ def releasing_the_sources_share_too_early() -> AbstractContextManager[Any]:
     steps = tuple(
         Step(claim_destination, s.undo, s.status) if s.name == "claim_destination" else s for s in LIVE_MIGRATION.steps
     )
-    return _with(LIVE_MIGRATION, steps=steps)
+    return with_saga(LIVE_MIGRATION, steps=steps)
 
 
 def reconciling_what_an_operation_is_at() -> AbstractContextManager[Any]:
@@ -270,7 +238,7 @@ def leaving_the_task_state() -> AbstractContextManager[Any]:
         live_migration.unwound(tx, context, state, failure)
         operations.settle(tx, state.server_id, now_us=context.clock.now_us(), task_state="migrating")
 
-    return _with(LIVE_MIGRATION, unwound=unwound)
+    return with_saga(LIVE_MIGRATION, unwound=unwound)
 
 
 def evacuating_on_silence_alone() -> AbstractContextManager[Any]:
@@ -279,25 +247,7 @@ def evacuating_on_silence_alone() -> AbstractContextManager[Any]:
     def host_dead(tx: Tx, server: Server, verb: Verb, settings: Any) -> ApiError | None:
         return BadRequest("still in use") if host_records.is_up(tx, server.host or "") else None
 
-    return _with_precondition(preconditions._host_dead, host_dead)
-
-
-def moving_off_a_host_that_is_down() -> AbstractContextManager[Any]:
-    """Whether the source answers, or was forced down, is found out on the way."""
-    return _with_precondition(preconditions._host_up, lambda *asked: None)
-
-
-def counting_a_machine_for_each_of_its_hosts() -> AbstractContextManager[Any]:
-    """Every host offers all that its machine has."""
-    return mock.patch.object(machine, "part", lambda whole, hosts: whole)
-
-
-def _with_precondition(real: Any, planted: Any) -> AbstractContextManager[Any]:
-    changed = tuple(
-        msgspec.structs.replace(one, refusal=planted) if one.refusal is real else one
-        for one in preconditions.PRECONDITIONS
-    )
-    return mock.patch.object(preconditions, "PRECONDITIONS", changed)
+    return with_precondition(preconditions._host_dead, host_dead)
 
 
 def a_watchdog_that_does_not_kill() -> AbstractContextManager[Any]:
@@ -380,6 +330,9 @@ PLANTED: dict[str, Plant] = {
         evacuating_on_silence_alone,
         moving_off_a_host_that_is_down,
         counting_a_machine_for_each_of_its_hosts,
+        promising_what_no_host_keeps,
+        forgetting_the_traits,
+        hiding_why_a_host_was_passed_over,
         a_watchdog_that_does_not_kill,
         discarding_the_source_in_post_copy,
         a_lease_without_a_margin,

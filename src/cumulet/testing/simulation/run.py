@@ -6,16 +6,18 @@ import asyncio
 import hashlib
 import logging
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 
 import msgspec
 
+from cumulet.db.engine import Tx
 from cumulet.testing.simulation.cloud import SimulatedCloud
 from cumulet.testing.simulation.faults import Weather, draw
 from cumulet.testing.simulation.foundation import foundation
 from cumulet.testing.simulation.invariants import Broken, check_quiet, kind_of, outcomes
-from cumulet.testing.simulation.liveness import needless
+from cumulet.testing.simulation.liveness import needless, unexplained
 from cumulet.testing.simulation.trouble import Trouble
 from cumulet.testing.simulation.virtual_time import NothingLeft, VirtualLoop
 from cumulet.testing.simulation.workload import Workload
@@ -141,16 +143,17 @@ class _Simulation:
         await trouble.heal()
         try:
             await self._settle(cloud, workload)
+            self._require(cloud, "unexplained", unexplained)
             if storm.is_calm:
                 self._counts["runs: quiet"] += 1
-                self._require_nothing_failed(cloud)
+                self._require(cloud, "failed needlessly", lambda tx: needless(tx, cloud.settings))
         finally:
             self._counts.update(outcomes(cloud))
 
-    def _require_nothing_failed(self, cloud: SimulatedCloud) -> None:
-        failed = cloud.db.read(lambda tx: list(needless(tx, cloud.settings)))
-        if failed:
-            raise Broken("failed needlessly", "; ".join(failed))
+    def _require(self, cloud: SimulatedCloud, kind: str, problems: Callable[[Tx], Iterator[str]]) -> None:
+        found = cloud.db.read(lambda tx: list(problems(tx)))
+        if found:
+            raise Broken(kind, "; ".join(found))
 
     async def _pause(self, cloud: SimulatedCloud, seconds: float) -> None:
         await asyncio.sleep(seconds)

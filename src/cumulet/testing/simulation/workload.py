@@ -11,8 +11,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from cumulet.compute.store import hosts, migrations, servers
+from cumulet.placement.store import resource_providers
 from cumulet.testing.simulation.cloud import SimulatedCloud
-from cumulet.testing.simulation.foundation import IMAGE_ID, PROJECTS
+from cumulet.testing.simulation.foundation import FAST_HOST, IMAGE_ID, PROJECTS
 
 _SERVERS = sa.select(servers.c.id, servers.c.project_id, servers.c.vm_state, servers.c.deleted_at_us).order_by(
     servers.c.number
@@ -30,6 +31,7 @@ GROUPS: tuple[tuple[str, dict[str, int]], ...] = (
     ("soft-affinity", {}),
 )  # fmt: skip
 """Policy and rules of the server groups that each project has in every run."""
+CREATED = (*["tiny"] * 6, "busy", "busy", "large", "large", "fast", "dedicated")
 GROUPED = 0.4
 """How many of the requests for servers are for members of a group."""
 
@@ -67,6 +69,8 @@ class Workload:
 
     async def first_servers(self, random: Random) -> None:
         """What there is before anything goes wrong."""
+        trait = sa.update(resource_providers).where(resource_providers.c.name == FAST_HOST)
+        self._cloud.db.write(lambda tx: tx.execute(trait.values(traits=["CUSTOM_FAST"])))
         for project in PROJECTS:
             self._groups[project] = [await self._group(project, *group) for group in GROUPS]
         for _ in range(random.choice((0, 1, 2))):
@@ -101,7 +105,7 @@ class Workload:
 
     def _create(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
         project, count = random.choice(PROJECTS), random.choice((1, 1, 2, 3))
-        flavor = random.choice(("tiny", "tiny", "tiny", "busy", "large"))
+        flavor = random.choice(CREATED)
         networks: Any = random.choice(("none", [{"uuid": self._cloud.networks[project]}]))
         number = random.randrange(len(GROUPS)) if random.random() < GROUPED else None
 
@@ -233,7 +237,7 @@ class Workload:
         server = self._server(random)
         if server is None:
             return self._create(random)
-        flavor = random.choice(("tiny", "busy", "large"))
+        flavor = random.choice(("tiny", "busy", "large", "fast", "dedicated"))
 
         async def resize() -> None:
             body = {"resize": {"flavorRef": flavor}}

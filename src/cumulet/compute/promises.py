@@ -1,0 +1,203 @@
+"""What a flavor's extra specs promise: each known one is kept, or no host will have the server.
+
+Nova finds no valid host for what no host can do, and so do we; the coded reason names the spec. A spec that upstream
+does not know means nothing, as there. Names and meanings are upstream's (`compute.extra_spec_rules`, Nova's "Extra
+Specs" reference); of granular groups (`resources1:`, `trait1:`) there is one provider a host, which has to meet all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
+import sqlalchemy as sa
+
+from cumulet.compute import extra_spec_rules
+from cumulet.compute.model import Flavor
+from cumulet.compute.scheduler import Reason, Unfit
+from cumulet.compute.store import aggregate_hosts, aggregates
+from cumulet.db.engine import Tx
+from cumulet.placement import allocations as placement
+from cumulet.placement.store import allocations, inventories, resource_providers
+
+_FALSE = frozenset({"0", "f", "false", "off", "n", "no"})
+_TRUE = frozenset({"1", "t", "true", "on", "y", "yes"})
+_RESOURCE = re.compile(r"resources([a-zA-Z0-9_-]{0,64}):([A-Z0-9_]+)\Z")
+_TRAIT = re.compile(r"trait[a-zA-Z0-9_-]{0,64}:([A-Z0-9_]+)\Z")
+_AGGREGATE = "aggregate_instance_extra_specs:"
+_AMOUNT = re.compile(r"\d{1,18}\Z")
+
+Kept = Callable[[str, Flavor], bool]
+
+
+def _no(value: str, flavor: Flavor) -> bool:
+    return value.strip().lower() in _FALSE
+
+
+def _says(*words: str) -> Kept:
+    return lambda value, flavor: value.strip().lower() in words
+
+
+def _at_least_its_vcpus(value: str, flavor: Flavor) -> bool:
+    return bool(_AMOUNT.match(value)) and int(value) >= flavor.vcpus
+
+
+def _at_least_one(value: str, flavor: Flavor) -> bool:
+    return bool(_AMOUNT.match(value)) and int(value) >= 1
+
+
+def _its_vcpus(value: str, flavor: Flavor) -> bool:
+    return value == str(flavor.vcpus)
+
+
+def _always(value: str, flavor: Flavor) -> bool:
+    return True
+
+
+KEPT: Mapping[str, Kept] = {
+    # A guest has one socket with a core for each vCPU, small pages, one serial port, a random number generator.
+    "hw:cpu_policy": _says("shared"),
+    "hw:cpu_sockets": _says("1"),
+    "hw:cpu_cores": _its_vcpus,
+    "hw:cpu_threads": _says("1"),
+    "hw:cpu_max_sockets": _at_least_one,
+    "hw:cpu_max_cores": _at_least_its_vcpus,
+    "hw:cpu_max_threads": _at_least_one,
+    "hw:emulator_threads_policy": _says("share"),
+    "hw:mem_page_size": _says("small", "any"),
+    "hw:serial_port_count": _says("1"),
+    "hw:watchdog_action": _says("disabled"),
+    "hw:usb_model": _says("none"),
+    "hw_rng:allowed": lambda value, flavor: value.strip().lower() in _TRUE,
+    "hw_video:ram_max_mb": _always,  # It has no video at all.
+    "os:secure_boot": _says("disabled"),
+    **dict.fromkeys(
+        ("hide_hypervisor_id", "hw:boot_menu", "hw:cpu_realtime", "hw:ephemeral_encryption", "hw:hide_hypervisor_id",
+         "hw:locked_memory", "hw:mem_encryption", "hw:vif_multiqueue_enabled", "hw:virtio_packed_ring"),
+        _no,
+    ),
+}  # fmt: skip
+"""Known specs, and for which values what every guest is anyway keeps them. Others are not kept, whatever they say."""
+
+
+class Promises(msgspec.Struct, frozen=True, kw_only=True):
+    """`resources`: all that its server claims of a host. `unkept`: the first spec that nobody keeps."""
+
+    resources: Mapping[str, int]
+    required: frozenset[str] = frozenset()
+    forbidden: frozenset[str] = frozenset()
+    aggregates: Mapping[str, str] = msgspec.field(default_factory=dict)
+    unkept: str | None = None
+
+
+def of(flavor: Flavor) -> Promises:
+    """What a flavor promises, its amounts included."""
+    amounts = {
+        placement.VCPU: flavor.vcpus,
+        placement.MEMORY_MB: flavor.memory_mib,
+        placement.DISK_GB: flavor.disk_gib + flavor.ephemeral_gib + -(-flavor.swap_mib // 1024),
+    }
+    if not flavor.extra_specs:
+        return Promises(resources=amounts)
+    asked: dict[str, int] = defaultdict(int)
+    traits: dict[str, set[str]] = {"required": set(), "forbidden": set()}
+    zones: dict[str, str] = {}
+    unkept: list[str] = []
+    for name, value in sorted(flavor.extra_specs.items()):
+        if resource := _RESOURCE.match(name):
+            if _AMOUNT.match(value):
+                asked[resource[2]] += int(value)
+            else:
+                unkept.append(name)
+        elif trait := _TRAIT.match(name):
+            traits.get(value, set()).add(trait[1])
+        elif name.startswith(_AGGREGATE):
+            zones[name.removeprefix(_AGGREGATE)] = value
+        elif not _is_kept(name, value, flavor):
+            unkept.append(name)
+    return Promises(
+        resources=amounts | asked, required=frozenset(traits["required"]), forbidden=frozenset(traits["forbidden"]),
+        aggregates=zones, unkept=unkept[0] if unkept else None,
+    )  # fmt: skip
+
+
+def _is_kept(name: str, value: str, flavor: Flavor) -> bool:
+    if name == "group_policy":
+        groups = {found[1] for spec in flavor.extra_specs if (found := _RESOURCE.match(spec))} - {""}
+        return value != "isolate" or len(groups) < 2
+    if not extra_spec_rules.is_known(name):
+        return True
+    kept = KEPT.get(name)
+    return kept is not None and kept(value, flavor)
+
+
+def unfit_hosts(tx: Tx, promises: Promises, consumer: str) -> dict[str, Unfit]:
+    """Hosts that do not have what is promised beside vCPUs, memory and disk: of each, one thing that it lacks."""
+    found: dict[str, Unfit] = {}
+    for host, unfit in (*_room(tx, promises, consumer), *_traits(tx, promises), *_aggregates(tx, promises)):
+        found.setdefault(host, unfit)
+    return found
+
+
+def _room(tx: Tx, promises: Promises, consumer: str) -> Iterator[tuple[str, Unfit]]:
+    common = (placement.VCPU, placement.MEMORY_MB, placement.DISK_GB)
+    wanted = {name: amount for name, amount in promises.resources.items() if name not in common and amount}
+    if not wanted:
+        return
+    used = (
+        sa.select(sa.func.coalesce(sa.func.sum(allocations.c.used), 0))
+        .where(
+            allocations.c.provider_id == inventories.c.provider_id,
+            allocations.c.resource_class == inventories.c.resource_class,
+            allocations.c.consumer_uuid != consumer,
+        )
+        .scalar_subquery()
+    )
+    rows = tx.all(
+        sa.select(resource_providers.c.name, inventories, used.label("used"))
+        .outerjoin(
+            inventories,
+            (inventories.c.provider_id == resource_providers.c.id) & inventories.c.resource_class.in_(list(wanted)),
+        )
+        .order_by(resource_providers.c.id)
+    )
+    room: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        free = room[row.name]
+        if row.resource_class is not None:
+            free[row.resource_class] = min(row.max_unit, (row.total - row.reserved) * row.allocation_ratio - row.used)
+    for host, free in room.items():
+        for name, amount in wanted.items():
+            if free.get(name, 0) < amount:
+                yield host, Unfit(Reason.INSUFFICIENT_RESOURCES, name)
+
+
+def _traits(tx: Tx, promises: Promises) -> Iterator[tuple[str, Unfit]]:
+    if not promises.required and not promises.forbidden:
+        return
+    for row in tx.all(sa.select(resource_providers.c.name, resource_providers.c.traits)):
+        if missing := promises.required - set(row.traits):
+            yield row.name, Unfit(Reason.TRAIT_MISSING, min(missing))
+        elif present := promises.forbidden & set(row.traits):
+            yield row.name, Unfit(Reason.TRAIT_FORBIDDEN, min(present))
+
+
+def _aggregates(tx: Tx, promises: Promises) -> Iterator[tuple[str, Unfit]]:
+    """As Nova's AggregateInstanceExtraSpecsFilter, for values that are equal: one of those that an aggregate lists."""
+    if not promises.aggregates:
+        return
+    said: dict[str, dict[str, set[str]]] = {
+        row.name: defaultdict(set) for row in tx.all(sa.select(resource_providers.c.name))
+    }
+    joined = sa.select(aggregate_hosts.c.host, aggregates.c.metadata).join(
+        aggregates, aggregates.c.id == aggregate_hosts.c.aggregate_id
+    )
+    for row in tx.all(joined):
+        for name, values in row.metadata.items():
+            said.setdefault(row.host, defaultdict(set))[name] |= {one.strip() for one in values.split(",")}
+    for host, metadata in said.items():
+        for name, value in promises.aggregates.items():
+            if value not in metadata.get(name, ()):
+                yield host, Unfit(Reason.AGGREGATE_DIFFERENT, name)

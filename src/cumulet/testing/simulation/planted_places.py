@@ -1,0 +1,91 @@
+"""Mistakes to plant that are about places: where servers may be, what they claim there, what is said of a host."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest import mock
+
+import msgspec
+import sqlalchemy as sa
+
+from cumulet.compute import affinity, moves, preconditions, promises, resize, scheduler
+from cumulet.compute.resize import RESIZE
+from cumulet.compute.store import get_server, servers
+from cumulet.conductor.saga import Context, Saga, Step
+from cumulet.db.engine import Tx
+from cumulet.host import machine
+from cumulet.host.driver import Guest
+from cumulet.processes.parts import SAGAS
+
+
+def with_saga(saga: Saga[Any], **changes: Any) -> AbstractContextManager[Any]:
+    return mock.patch.dict(SAGAS, {saga.name: dataclasses.replace(saga, **changes)})
+
+
+def with_precondition(real: Any, planted: Any) -> AbstractContextManager[Any]:
+    changed = tuple(
+        msgspec.structs.replace(one, refusal=planted) if one.refusal is real else one
+        for one in preconditions.PRECONDITIONS
+    )
+    return mock.patch.object(preconditions, "PRECONDITIONS", changed)
+
+
+def counting_only_where_servers_are() -> AbstractContextManager[Any]:
+    """A rule looks at who owns a server: not at the destination it is on its way to."""
+
+    def places_of(tx: Tx, server_ids: Any) -> dict[str, frozenset[str]]:
+        rows = tx.all(sa.select(servers.c.id, servers.c.host).where(servers.c.id.in_(list(server_ids))))
+        return {row.id: frozenset({row.host}) for row in rows if row.host is not None}
+
+    return mock.patch.object(affinity, "places_of", places_of)
+
+
+def claiming_what_it_was_before() -> AbstractContextManager[Any]:
+    """A resize claims its old flavor's share of the destination."""
+
+    def claim_destination(tx: Tx, context: Context, state: resize.Resizing) -> resize.Resizing:
+        return moves.claim_destination(tx, context, state)
+
+    steps = tuple(
+        Step(claim_destination, s.undo, s.status) if s.name == "claim_destination" else s for s in RESIZE.steps
+    )
+    return with_saga(RESIZE, steps=steps)
+
+
+def taking_in_what_it_was_before() -> AbstractContextManager[Any]:
+    """A resize makes its guest at the destination as it was at the source."""
+
+    async def take_in(context: Context, state: resize.Resizing) -> resize.Resizing:
+        server = await context.read(lambda tx: get_server(tx, state.server_id, deleted=True))
+        await resize.take_in(context, msgspec.structs.replace(state, flavor=server.flavor))
+        return msgspec.structs.replace(state, guest=msgspec.convert(server.guest, Guest))
+
+    steps = tuple(Step(take_in, s.undo, s.status) if s.name == "take_in" else s for s in RESIZE.steps)
+    return with_saga(RESIZE, steps=steps)
+
+
+def moving_off_a_host_that_is_down() -> AbstractContextManager[Any]:
+    """Whether the source answers, or was forced down, is found out on the way."""
+    return with_precondition(preconditions._host_up, lambda *asked: None)
+
+
+def counting_a_machine_for_each_of_its_hosts() -> AbstractContextManager[Any]:
+    """Every host offers all that its machine has."""
+    return mock.patch.object(machine, "part", lambda whole, hosts: whole)
+
+
+def promising_what_no_host_keeps() -> AbstractContextManager[Any]:
+    """Extra specs are for somebody else to look at."""
+    return mock.patch.object(promises, "_is_kept", return_value=True)
+
+
+def forgetting_the_traits() -> AbstractContextManager[Any]:
+    """A host is chosen by its room alone."""
+    return mock.patch.object(promises, "_traits", return_value=())
+
+
+def hiding_why_a_host_was_passed_over() -> AbstractContextManager[Any]:
+    """No valid host: that is all."""
+    return mock.patch.object(scheduler, "explain", return_value="")
