@@ -131,6 +131,7 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
     ),
     "GET /cumulet/operations": Example(may=ADMIN),
     "GET /cumulet/findings": Example(may=ADMIN),
+    "GET /cumulet/migrations/{migration_id}": Example(may=ADMIN, path={"migration_id": lambda t: t.migration}),
     # -- flavors
     "GET /flavors": Example(may=ANYONE),
     "GET /flavors/detail": Example(may=ANYONE),

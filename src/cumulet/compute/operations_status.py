@@ -71,9 +71,11 @@ def list_findings(call: Call[None, None]) -> dict[str, Any]:
 
 @COMPUTE.operation("GET", "/cumulet/migrations/{migration_id}", rules=(Rule(LIST),))
 def show_migration(call: Call[None, None]) -> dict[str, Any]:
-    """Show what the record of a move says beyond Nova's view of it: why it failed, and how its copy went."""
+    """Show what the record of a move (by number or uuid) says beyond Nova's view: why it failed, how its copy went."""
     asked = call.path["migration_id"]
-    row = call.tx.first(sa.select(migrations).where(migrations.c.uuid == asked))
+    is_number = asked.isascii() and asked.isdigit() and len(asked) < 19
+    named = migrations.c.id == int(asked) if is_number else migrations.c.uuid == asked
+    row = call.tx.first(sa.select(migrations).where(named))
     if row is None:
         raise NotFound(f"Migration {asked} could not be found.")
     return {
