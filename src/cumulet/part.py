@@ -42,6 +42,8 @@ class FirstStart(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     settings: Settings
     projects: Mapping[str, str]
+    boots: bool
+    """Its hosts boot what images hold; on others a placeholder of the same name will do."""
 
 
 class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):

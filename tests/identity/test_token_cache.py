@@ -73,7 +73,7 @@ def test_an_examination_that_a_write_overtook_is_not_remembered(place: Place) ->
 class SharedDatabase:
     """The same database as another process sees it: not ours alone, as with PostgreSQL."""
 
-    is_sqlite = False
+    embedded = False
 
     def __init__(self, database: Database) -> None:
         self.read_async = database.read_async

@@ -16,7 +16,6 @@ SpacedName = Annotated[
     Json({"minLength": 1, "maxLength": 255, "format": "name_with_leading_trailing_spaces"}),
     Convert(lambda text: text.strip()),
 ]
-ZoneName = Annotated[str, Json({"minLength": 1, "maxLength": 255, "format": "az_name"})]
 Description = Annotated[str | None, Json({"maxLength": 255, "pattern": PRINTABLE})]
 LongDescription = Annotated[str | None, Json({"maxLength": 65535, "pattern": PRINTABLE})]
 Hostname = Annotated[str, Json({"minLength": 2, "maxLength": 63, "pattern": "^[a-zA-Z0-9]+[a-zA-Z0-9-]*[a-zA-Z0-9]+$"})]

@@ -115,19 +115,25 @@ def views(tx: Tx) -> list[HostView]:
     return [_view(row, room.get(row.name, {})) for row in tx.all(_HOSTS, {})]
 
 
-class _Kind(msgspec.Struct, frozen=True):
+class Kind(msgspec.Struct, frozen=True):
     """Of a host's facts, what a scheduler looks at."""
 
     driver: str = ""
+    hypervisor_type: str = ""
     cpu_models: frozenset[str] = frozenset()
     machine_types: frozenset[str] = frozenset()
     features: frozenset[str] = frozenset()
 
 
 @functools.lru_cache(maxsize=4096)
-def _kind(facts: str | None) -> _Kind:
+def _kind(facts: str | None) -> Kind:
     """A host's facts seldom change, and every choice of a host reads all of them."""
-    return _Kind() if facts is None else msgspec.json.decode(facts, type=_Kind)
+    return Kind() if facts is None else msgspec.json.decode(facts, type=Kind)
+
+
+def kind_of(tx: Tx, name: str) -> Kind:
+    """What the host has said it is; an empty one where it has never said so."""
+    return _kind(tx.scalar(sa.select(sa.cast(hosts.c.facts, sa.Text)).where(hosts.c.name == name)))
 
 
 def _view(row: Any, free: dict[str, float]) -> HostView:

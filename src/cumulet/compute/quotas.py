@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from cumulet.compute.model import Flavor
 from cumulet.compute.resized import resized_servers
-from cumulet.compute.store import key_pairs, quota_classes, quotas, server_group_members, server_groups, servers
+from cumulet.compute.store import quota_classes, quotas, server_group_members, server_groups, servers
 from cumulet.conductor.saga import operations
 from cumulet.db.engine import Tx
 from cumulet.errors import OverQuota
@@ -121,11 +121,6 @@ def require_group_member_room(tx: Tx, project_id: str, user_id: str, group_id: s
     )
     limits = limits_of(tx, project_id, user_id)
     require_limit(limits, "server_group_members", used + count, words="Quota exceeded, too many servers in group")
-
-
-def key_pairs_used(tx: Tx, user_id: str) -> int:
-    counted = sa.select(sa.func.count()).select_from(key_pairs).where(key_pairs.c.user_id == user_id)
-    return int(tx.scalar(counted))
 
 
 def how_many_servers(tx: Tx, project_id: str, user_id: str, flavor: Flavor, least: int, most: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cumulet.compute import hosts as host_records
 from cumulet.compute.flavors import ShowQuery
 from cumulet.compute.model import PowerState, Server
 from cumulet.compute.rules import ADMIN
@@ -45,11 +46,13 @@ async def show_diagnostics(call: Call[Server, None]) -> dict[str, Any]:
     if not call.version.at_least("2.48"):
         return found
     disks = 1 + server.config_drive
+    host = server.host
     ports = await call.cloud.db.read_async(lambda tx: network.ports_of(tx, [server.id]).get(server.id, []))
+    kind = await call.cloud.db.read_async(lambda tx: host_records.kind_of(tx, host))
     return {
         "state": _STATES.get(server.power_state, server.power_state.value),
-        "driver": call.cloud.settings.driver,
-        "hypervisor": "qemu" if call.cloud.settings.driver == "qemu" else None,
+        "driver": kind.driver,
+        "hypervisor": kind.hypervisor_type.lower(),
         "hypervisor_os": None,
         "uptime": found.get("uptime_s"),
         "config_drive": server.config_drive,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -405,7 +405,3 @@ def new_action(
         },
     )  # fmt: skip
     return int(result.inserted_primary_key[0])  # type: ignore[index]
-
-
-def hosts_by_name(tx: Tx) -> Mapping[str, Any]:
-    return {row.name: row for row in tx.all(sa.select(hosts))}

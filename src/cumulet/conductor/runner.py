@@ -120,7 +120,7 @@ class StepContext:
         self.wish = asyncio.Event()
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
-        if self._runner.db.is_sqlite:
+        if self._runner.db.embedded:
             # A few lookups by key in our own address space: less work than changing threads.
             return self._runner.db.read(fn)
         return await self._runner.db.read_async(fn)

@@ -128,6 +128,8 @@ class Database:
         """`url`: ``sqlite:///FILE``, ``sqlite://`` or ``postgresql://...``. `inline`: all on the caller's thread."""
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.embedded = self.is_sqlite
+        """It is in our own address space, and ours alone: lookups by key are less work than changing threads."""
         self._engine = _sqlite_engine(self.url) if self.is_sqlite else _postgresql_engine(self.url)
         self._statements = Statements(self._engine.dialect) if self.is_sqlite else None
         memory = self.is_sqlite and not self.url.database

@@ -55,7 +55,7 @@ class Identity:
             failures_per_minute_everywhere=settings.login_failures_per_minute_everywhere,
         )
         self._db = db
-        self._alone = db.is_sqlite
+        self._alone = db.embedded
         self._generation = -1
         self._advancing = threading.Lock()
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
@@ -69,9 +69,11 @@ class Identity:
 
     async def authenticate(self, token: str, service: str, method: str, path: str) -> Caller | None:
         """Who the token speaks for, or None. The other arguments are for tokens restricted to some requests (later)."""
+        if (found := self.cached(token)) is not None:
+            return found
         digest = _digest(token)
         known = self._known.get(digest)
-        if known is not None and (self._counts(known) if self._alone else await self._still_counts(known)):
+        if known is not None and not self._alone and await self._still_counts(known):
             return known.caller
         opened = self.open(token)
         if opened is None:

@@ -17,11 +17,10 @@ def _mend(db: Database, settings: Settings, clock: Clock) -> None:
 
 
 def _seed(start: FirstStart) -> None:
-    """The public image `cumulet-tiny`: one that boots, or on simulated hosts a placeholder of its name."""
-    real = start.settings.driver == "qemu"
-    if real and tiny.available() is not None:
+    """The public image `cumulet-tiny`: one that boots, or where nothing does a placeholder of its name."""
+    if start.boots and tiny.available() is not None:
         return
-    source = tiny.build() if real else None
+    source = tiny.build() if start.boots else None
     builtin.add_builtin_image(
         start.db, start.clock, start.settings.state_dir, name="cumulet-tiny", owner=None, source=source
     )

@@ -6,7 +6,7 @@ Refusals have the statuses and wordings that Nova gives its users for them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from typing import Any, Literal
 
 import msgspec
@@ -394,26 +394,6 @@ def _add_row(views: list[PortView], columns: list[Any], groups: Mapping[str, tup
             tag=tag,
         )
     )
-
-
-def servers_with_address(tx: Tx, project_id: str | None, address_or_cidr: str) -> list[str]:
-    """Ids of servers that have a port with this address, or one in this range: for compute's `ip` filters."""
-    in_range = ip_network(address_or_cidr, strict=False)
-    first, last = addresses.number(in_range.network_address), addresses.number(in_range.broadcast_address)
-    statement = (
-        sa.select(ports.c.server_id)
-        .join(port_addresses, port_addresses.c.port_id == ports.c.id)
-        .join(subnets, subnets.c.id == port_addresses.c.subnet_id)
-        .where(
-            ports.c.server_id.is_not(None),
-            subnets.c.ip_version == in_range.version,
-            port_addresses.c.number.between(first, last),
-        )
-        .distinct()
-    )
-    if project_id is not None:
-        statement = statement.where(ports.c.project_id == project_id)
-    return [row[0] for row in tx.all(statement)]
 
 
 # -- bindings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -22,7 +23,7 @@ from cumulet.drivers.simulated.driver import World
 from cumulet.fleet.hosts import Hosts
 from cumulet.identity import bootstrap as identity_bootstrap
 from cumulet.identity.service import Identity
-from cumulet.part import FirstStart
+from cumulet.part import FirstStart, Part
 from cumulet.processes import local_hosts
 from cumulet.processes.conductor import Conductor
 from cumulet.settings import Settings
@@ -74,48 +75,62 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
 
     @classmethod
     async def start(
-        cls, settings: Settings, *, clock: Clock | None = None, before_step: BeforeStep | None = None
+        cls,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        before_step: BeforeStep | None = None,
+        more_parts: Sequence[Part] = (),
     ) -> EmbeddedCloud:
-        """Start everything; answers when it serves. The caller holds the state folder's lock."""
+        """Start everything; answers when it serves. The caller holds the state folder's lock.
+
+        `more_parts`: services beside Cumulet's own.
+        """
         async with AsyncExitStack() as stack:
-            cloud = await cls._assemble(settings, clock or SystemClock(), before_step, stack)
+            cloud = await cls._assemble(settings, clock or SystemClock(), before_step, tuple(more_parts), stack)
             cloud._closing = stack.pop_all()
             return cloud
 
     @classmethod
     async def _assemble(
-        cls, settings: Settings, clock: Clock, before_step: BeforeStep | None, stack: AsyncExitStack
+        cls,
+        settings: Settings,
+        clock: Clock,
+        before_step: BeforeStep | None,
+        more_parts: tuple[Part, ...],
+        stack: AsyncExitStack,
     ) -> EmbeddedCloud:
         """Part by part; what was started is stopped again, in reverse, if a later part cannot be."""
         _own_folder(settings)
         db = Database(settings.database_url)
         stack.push_async_callback(asyncio.to_thread, db.close)
-        if not db.is_sqlite:  # SQLite's clock is this machine's.
+        if not db.embedded:  # SQLite's clock is this machine's.
             clock = await _clock_of(db, clock, stack)
         identity_service = Identity(db=db, clock=clock, settings=settings, state_dir=settings.state_dir)
         stack.callback(identity_service.close)
         clouds_file = settings.state_dir / "clouds.yaml"
         first_passwords = identity_bootstrap.begin(identity_service, clouds_file)
-        from cumulet.processes.parts import CATALOG, PARTS, SAGAS, load_services  # while the passwords are hashed
+        from cumulet.processes.parts import PARTS, catalog_of, sagas_of  # while the passwords are hashed
 
+        parts = (*PARTS, *more_parts)
         authority = CertificateAuthority.load_or_create(settings.state_dir / "ca")
         schema.prepare(db)
-        passwords = identity_bootstrap.prepare(db, identity_service, first_passwords, CATALOG)
-        for part in PARTS:
+        passwords = identity_bootstrap.prepare(db, identity_service, first_passwords, catalog_of(parts))
+        for part in parts:
             if part.mend is not None:
                 part.mend(db, settings, clock)
         hosts = Hosts()
         stack.push_async_callback(hosts.close)
         world, agents = await local_hosts.connect(settings, clock, hosts, authority, stack)
         conductor = Conductor(
-            PARTS,
-            SAGAS,
+            parts,
+            sagas_of(parts),
             db=db,
             clock=clock,
             settings=settings,
             hosts=hosts,
             name=f"conductor-{clock.uuid()}",
-            alone=db.is_sqlite,
+            alone=db.embedded,
             before_step=before_step,
         )
         context = Cloud(
@@ -130,13 +145,13 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         )
         app = App(
             context,
-            load_services(),
+            [part.service for part in parts],
             audit=Audit(settings.state_dir / "audit.jsonl"),
             scraper_token=scraper_token(settings.state_dir / "metrics-token", clock),
         )
         stack.push_async_callback(conductor.stop)
         await conductor.start()
-        await asyncio.to_thread(_seed_once, settings, db, clock)
+        await asyncio.to_thread(_seed_once, parts, settings, db, clock)
         certificate = authority.issue_server(*_vouched_for(settings))
         server = await serve(
             app,
@@ -224,16 +239,17 @@ def _vouched_for(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(dict.fromkeys(names)), tuple(dict.fromkeys(ips))
 
 
-def _seed_once(settings: Settings, db: Database, clock: Clock) -> None:
+def _seed_once(parts: Sequence[Part], settings: Settings, db: Database, clock: Clock) -> None:
     """What a first start leaves ready to use. A start that was killed meanwhile is made good by the next."""
     marker = settings.state_dir / "seeded"
     if marker.exists():
         return
     if not settings.bare:
-        from cumulet.processes.parts import PARTS
-
-        start = FirstStart(db=db, clock=clock, settings=settings, projects=db.read(identity_bootstrap.first_projects))
-        for part in PARTS:
+        projects = db.read(identity_bootstrap.first_projects)
+        start = FirstStart(
+            db=db, clock=clock, settings=settings, projects=projects, boots=settings.driver != "simulated"
+        )
+        for part in parts:
             if part.seed is not None:
                 part.seed(start)
     marker.touch(mode=0o600)

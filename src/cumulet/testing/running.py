@@ -7,7 +7,7 @@ import contextlib
 import ssl
 import tempfile
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +20,7 @@ from cumulet.conductor.saga import Status, StepFailed, operations, request_abort
 from cumulet.db.engine import Tx, metadata
 from cumulet.host.driver import GuestState
 from cumulet.image.files import image_folder
+from cumulet.part import Part
 from cumulet.processes.all import EmbeddedCloud
 from cumulet.settings import Settings
 from cumulet.testing.client import Client
@@ -272,10 +273,13 @@ def _restore(tx: Tx, snapshot: dict[str, list[dict[str, Any]]]) -> None:
 
 
 @contextlib.contextmanager
-def cloud(*, hosts: int = 2, state: Path | None = None, **settings: Any) -> Iterator[TestCloud]:
+def cloud(
+    *, hosts: int = 2, state: Path | None = None, more_parts: Sequence[Part] = (), **settings: Any
+) -> Iterator[TestCloud]:
     """A whole cloud with simulated hosts on a thread of this process, until the block ends.
 
     hosts: how many, called host1, host2, ...; state: its folder, to start again on what it left (default: temporary);
+    more_parts: services beside Cumulet's own (`cumulet.part`);
     settings: fields of `cumulet.settings.Settings`, e.g. ``simulated_speed=10.0``.
     """
     with contextlib.ExitStack() as stack:
@@ -291,7 +295,9 @@ def cloud(*, hosts: int = 2, state: Path | None = None, **settings: Any) -> Iter
         }
         faults = Faults()
         loop = stack.enter_context(_loop_on_thread())
-        starting = EmbeddedCloud.start(Settings(**chosen), clock=AdvanceableClock(), before_step=faults.before_step)
+        starting = EmbeddedCloud.start(
+            Settings(**chosen), clock=AdvanceableClock(), before_step=faults.before_step, more_parts=more_parts
+        )
         running = _on(loop, starting)
         stack.callback(lambda: _on(loop, running.stop()))
         found = TestCloud(running, loop, faults)

@@ -7,7 +7,6 @@ access log, the audit trail. What happens to a request in between is `web.dispat
 from __future__ import annotations
 
 import hmac
-import inspect
 import logging
 import time
 from collections.abc import Iterable
@@ -24,7 +23,7 @@ from cumulet.web.gaps import gaps
 from cumulet.web.metrics import RequestMetrics
 from cumulet.web.negotiation import UnacceptableVersion, negotiate
 from cumulet.web.operation import Refused, Service
-from cumulet.web.router import Router, parameter_names
+from cumulet.web.router import Router
 from cumulet.web.sampling import Sampling
 
 access_log = logging.getLogger("cumulet.access")
@@ -43,17 +42,14 @@ class App:
         router = Router(services, gaps(services))
         operations = [operation for service in router.services for operation in service.operations]
         cloud.policy.require_known(rule.name for operation in operations for rule in operation.rules)
-        asynchronous = {id(o) for o in operations if inspect.iscoroutinefunction(inspect.unwrap(o.handler))}
         for operation in operations:
-            if operation.raw_body and id(operation) not in asynchronous:
+            if operation.raw_body and not operation.asynchronous:
                 raise TypeError(f"{operation.name}: an operation that streams is `async def`")
         self.cloud = cloud
         self.metrics = RequestMetrics()
         self.registry = Registry(
             cloud=cloud,
             router=router,
-            parameter_names={id(operation): parameter_names(operation) for operation in operations},
-            asynchronous=frozenset(asynchronous),
         )
         self._audit = audit
         self._sampling = Sampling()

@@ -72,12 +72,10 @@ def _header_text(text: str) -> bytes:
 
 
 class Registry(msgspec.Struct, frozen=True, kw_only=True):
-    """What every request needs of the checked operations; the keys are the operations' `id()`."""
+    """What every request needs: the cloud, and the checked operations by their places."""
 
     cloud: Cloud
     router: Router
-    parameter_names: Mapping[int, tuple[str, ...]]
-    asynchronous: frozenset[int]
 
 
 class Exchange:
@@ -195,7 +193,7 @@ class Exchange:
             raise BadRequest("Malformed request URL: its project_id is not the one of the token.")
         query = Query(_pairs(self.scope.get("query_string", b"")))
         parameters = plan(operation.query, version).read_query(query.pairs) if operation.query is not None else None
-        call = self._call(version, dict(zip(registry.parameter_names[id(operation)], values, strict=True)))
+        call = self._call(version, dict(zip(operation.path_parameters, values, strict=True)))
         call.query, call.parameters = query, parameters
         call.body = self._body(operation, body)
         call.authorise = _authoriser(call, operation)
@@ -355,7 +353,7 @@ class Exchange:
 
     async def _perform(self, operation: Operation, call: Call[Any, Any]) -> Any:
         database = call.cloud.db
-        if id(operation) in self.registry.asynchronous:
+        if operation.asynchronous:
             if operation.target is None and operation.facts is None:
                 _apply_rules(operation, call)
             else:
@@ -370,7 +368,7 @@ class Exchange:
         if operation.target is None and operation.facts is None:
             _apply_rules(operation, call)  # a refusal need not wait for the database
         if operation.method in ("GET", "HEAD"):
-            if operation.target is not None and database.is_sqlite:
+            if operation.target is not None and database.embedded:
                 # Showing one thing is a few lookups by key in our own address space: less work than changing threads.
                 return database.read(work)
             return await database.read_async(work)

@@ -16,7 +16,7 @@ from typing import Any
 from cumulet.web.gaps import gaps
 from cumulet.web.operation import Microversion, Operation, Service
 from cumulet.web.policy import RULES, RuleDefault
-from cumulet.web.router import Router, parameter_names
+from cumulet.web.router import Router
 from cumulet.web.schema import boundaries, json_schema
 
 FOLDER = Path("docs/api")
@@ -107,7 +107,7 @@ def _ref(name: str) -> str:
 def _parameters(operations: list[Operation]) -> list[dict[str, Any]]:
     found = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in parameter_names(operations[0])
+        for name in operations[0].path_parameters
     ]
     seen: set[str] = set()
     for operation in operations:

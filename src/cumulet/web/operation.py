@@ -5,13 +5,14 @@
                        target=server_in_sight, body=MigrateLive, success=202)
     def migrate_live(call: Call[Server, MigrateLive]) -> None: ...
 
-The dispatcher (`web.app`) does the same things in the same order for every request: token to caller (401), microversion
-(406), route and method (404, 405), query and body (400), target in the caller's sight (404), rules (403), handler.
+The dispatcher (`web.dispatch`) does the same things in the same order for every request: token to caller (401), place
+(404, 405), microversion (406), media type (415), query and body (400), target in sight (404), rules (403).
 """
 
 from __future__ import annotations
 
 import builtins
+import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -57,6 +58,7 @@ class Microversion(msgspec.Struct, frozen=True, order=True):
 
 
 _PARSED: dict[str, Microversion] = {}
+_PARAMETER = re.compile(r"\{(\w+)\}", re.ASCII)
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -221,6 +223,10 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     handler: Handler
     name: str
     summary: str
+    path_parameters: tuple[str, ...]
+    """Names of the values in its path, the service's prefix included, in their order."""
+    asynchronous: bool
+    """The handler is `async def` and uses `cloud.db` itself."""
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -300,6 +306,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
                     handler=handler,
                     name=handler.__name__,
                     summary=doc.splitlines()[0],
+                    path_parameters=tuple(_PARAMETER.findall(self.prefix + path)),
+                    asynchronous=inspect.iscoroutinefunction(inspect.unwrap(handler)),
                 )
             )
             return handler

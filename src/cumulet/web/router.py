@@ -154,10 +154,6 @@ def _walk(node: _Node, segments: list[str], at: int) -> tuple[Place, tuple[str, 
     return None
 
 
-def parameter_names(operation: Operation) -> tuple[str, ...]:
-    return tuple(s[1:-1] for s in _segments(operation.service.prefix + operation.path) if s.startswith("{"))
-
-
 def select(operations: list[Operation], version: Microversion) -> Operation | None:
     """The operation that has `version`."""
     for operation in operations:

@@ -17,7 +17,7 @@ from cumulet.fleet.hosts import Hosts
 from cumulet.identity import bootstrap
 from cumulet.identity.api import IDENTITY
 from cumulet.identity.service import Identity
-from cumulet.processes.parts import CATALOG
+from cumulet.processes.parts import PARTS, catalog_of
 from cumulet.settings import Settings
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
@@ -122,7 +122,7 @@ class Place:
         self.folder = folder
         self.identity = Identity(db=self.database, clock=self.clock, settings=self.settings, state_dir=folder)
         self.passwords = bootstrap.prepare(
-            self.database, self.identity, bootstrap.begin(self.identity, folder / "clouds.yaml"), CATALOG
+            self.database, self.identity, bootstrap.begin(self.identity, folder / "clouds.yaml"), catalog_of(PARTS)
         )
         cloud = Cloud(
             settings=self.settings,

@@ -147,9 +147,6 @@ def state_dir() -> Path:
 class Identity:
     """Who is who in a simulation: a token is a name in `CALLERS`."""
 
-    def cached(self, token: str) -> Caller | None:
-        return CALLERS.get(token)
-
     async def authenticate(self, token: str, *, service: str, method: str, path: str) -> Caller | None:
         return CALLERS.get(token)
 

@@ -52,7 +52,7 @@ class DatabaseOfProcess(Database):
     """The one database, as a process reaches it."""
 
     def __init__(self, inner: Database, process: Process) -> None:
-        self.is_sqlite = inner.is_sqlite
+        self.embedded = inner.embedded
         self._whole = inner
         self._process = process
 
