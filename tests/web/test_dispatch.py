@@ -419,6 +419,6 @@ def test_a_public_url_that_is_set_is_where_all_links_lead(cloud: Cloud) -> None:
         assert "localhost" not in text
 
 
-def test_a_name_with_a_control_character_names_nothing(client: Client) -> None:
-    for name in ("%00", "a%0d%0ab", "%7f"):
-        assert send(client, "GET", f"{W}/{name}").status == 404
+def test_a_name_with_a_nul_names_nothing(client: Client) -> None:
+    answer = send(client, "GET", f"{W}/w1%00")
+    assert (answer.status, answer.header("openstack-api-version")) == (404, "compute 2.1")

@@ -187,6 +187,8 @@ class Exchange:
         self._require_method(place, method)
         self.negotiated = negotiated = negotiate(service, self.headers)
         self._require_json(service, place, method)
+        if any("\0" in value for value in values):
+            raise faults.not_found()  # nothing has such a name, and PostgreSQL takes none
         version = negotiated.version
         operation, body = await self._operation(place, values, method)
         if project_id is not None and project_id != caller.project_id:

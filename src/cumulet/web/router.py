@@ -11,7 +11,6 @@ import msgspec
 from cumulet.web.gaps import Gap
 from cumulet.web.operation import Microversion, Operation, Service
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PROJECT_ID = re.compile(r"[0-9a-f-]+", re.ASCII)
 
 
@@ -148,8 +147,6 @@ def _walk(node: _Node, segments: list[str], at: int) -> tuple[Place, tuple[str, 
         found = _walk(node.parameter, segments, at + 1)
         if found is not None:
             value = unquote(segment, errors="replace") if "%" in segment else segment
-            if _CONTROL.search(value):
-                return None  # nothing has such a name, and PostgreSQL takes no NUL
             return found[0], (value, *found[1])
     return None
 
