@@ -12,12 +12,16 @@ from cumulet.clock import Clock
 from cumulet.db.engine import Tx
 from cumulet.db.parts import in_parts
 from cumulet.errors import BadRequest, Conflict
+from cumulet.network import refusals
 from cumulet.network.store import Subnet, find_by, inserting, port_addresses, ports
 
 Address = IPv4Address | IPv6Address
 AddressRange = IPv4Network | IPv6Network
 
-AUTO_ADDRESS_MODES = ("slaac", "dhcpv6-stateless")
+ROUTER_INTERFACE, ROUTER_GATEWAY = "network:router_interface", "network:router_gateway"
+"""The device owners of a router's two kinds of port."""
+ROUTER_PORTS = (ROUTER_INTERFACE, ROUTER_GATEWAY)
+AUTO_ADDRESS_MODES = frozenset({"slaac", "dhcpv6-stateless"})
 MAC_PREFIX = "fa:16:3e"
 MAC_ATTEMPTS = 16
 
@@ -44,15 +48,20 @@ def address_of(hex_number: str, ip_version: int) -> str:
     return str(IPv4Address(value) if ip_version == 4 else IPv6Address(value))
 
 
-def default_pools(cidr: AddressRange, gateway: Address | None) -> list[dict[str, str]]:
-    """All of `cidr` that hosts may have, cut at the gateway."""
+def for_hosts(cidr: AddressRange) -> tuple[int, int]:
+    """The first and the last address that hosts may have: without network and broadcast address, or anycast in IPv6."""
     first, last = int(cidr.network_address), int(cidr.broadcast_address)
-    if first != last:
-        if cidr.version == 6 or cidr.prefixlen <= 30:
-            first += 1
-        if cidr.version == 4 and cidr.prefixlen <= 30:
-            last -= 1
+    if cidr.version == 6:
+        return first + 1, last
+    return (first + 1, last - 1) if cidr.prefixlen <= 30 else (first, last)
+
+
+def default_pools(cidr: AddressRange, gateway: Address | None) -> list[dict[str, str]]:
+    """All of `cidr` that hosts may have, cut at the gateway; of a range of one address, that one."""
     make = IPv4Address if cidr.version == 4 else IPv6Address
+    if cidr.num_addresses == 1:
+        return [{"start": str(cidr.network_address), "end": str(cidr.network_address)}]
+    first, last = for_hosts(cidr)
     pieces = [(first, last)]
     if gateway is not None and first <= int(gateway) <= last:
         pieces = [(first, int(gateway) - 1), (int(gateway) + 1, last)]
@@ -122,20 +131,47 @@ def usable_subnets(tx: Tx, network_id: str, device_owner: str) -> list[Subnet]:
 def claim(
     tx: Tx, *, port_id: str, network_id: str, mac: str, device_owner: str, wanted: Sequence[FixedIp] | None
 ) -> list[FixedIp]:
-    """Give a port addresses: the wanted ones, or (None) one of each IP version the network has subnets of.
+    """Give a new port addresses: the wanted ones, or (None) one of each IP version the network has subnets of.
 
-    A network without subnets gives none. Raises 409 where a pool is exhausted or an address is held, 400 where an
-    address or a subnet does not fit the network.
+    In automatically addressed subnets every port but a router's has an address, wanted or not. A network without
+    subnets gives none. Raises 409 where a pool is exhausted or an address is held, 400 where an address or a subnet
+    does not fit the network.
     """
-    candidates = usable_subnets(tx, network_id, device_owner)
     if wanted is None:
-        return _claim_any(tx, port_id, mac, candidates)
+        subnets = usable_subnets(tx, network_id, device_owner)
+        claimed = _claim_any(tx, port_id, subnets)
+        return claimed + _claim_automatic(tx, port_id, mac, device_owner, subnets, claimed)
+    return claim_more(
+        tx, port_id=port_id, network_id=network_id, mac=mac, device_owner=device_owner, wanted=wanted, present=()
+    )
+
+
+def claim_more(
+    tx: Tx,
+    *,
+    port_id: str,
+    network_id: str,
+    mac: str,
+    device_owner: str,
+    wanted: Sequence[FixedIp],
+    present: Sequence[FixedIp],
+    without: frozenset[str] = frozenset(),
+) -> list[FixedIp]:
+    """Give a port the wanted addresses beside those it has, and its automatic ones but in the subnets `without`."""
+    subnets = usable_subnets(tx, network_id, device_owner)
+    if wanted and not subnets:
+        raise refusals.invalid("IP allocation requires subnets for network.")
     # Named addresses first, so that "any of this subnet" cannot take one that the same request names.
     ordered = sorted(wanted, key=lambda want: want.address is None)
-    return [_claim_one(tx, port_id, network_id, mac, candidates, want) for want in ordered]
+    claimed: list[FixedIp] = []
+    for want in ordered:
+        found = _claim_one(tx, port_id, network_id, mac, device_owner, subnets, want)
+        claimed += [found] if found is not None else []
+    automatic = [subnet for subnet in subnets if subnet.id not in without]
+    return claimed + _claim_automatic(tx, port_id, mac, device_owner, automatic, [*present, *claimed])
 
 
-def _claim_any(tx: Tx, port_id: str, mac: str, candidates: Iterable[Subnet]) -> list[FixedIp]:
+def _claim_any(tx: Tx, port_id: str, candidates: Iterable[Subnet]) -> list[FixedIp]:
     claimed: list[FixedIp] = []
     for version in (4, 6):
         of_version = [s for s in candidates if s.ip_version == version and not is_auto_addressed(s)]
@@ -146,58 +182,97 @@ def _claim_any(tx: Tx, port_id: str, mac: str, candidates: Iterable[Subnet]) -> 
                 break
         else:
             if of_version:
-                raise Conflict(f"No more IP addresses available on network {of_version[0].network_id}.")
-    for subnet in candidates:
-        if is_auto_addressed(subnet):
-            claimed.append(hold(tx, port_id, subnet, eui64_address(subnet.cidr, mac)))
+                raise Conflict(
+                    f"No more IP addresses available on network {of_version[0].network_id}.",
+                    reason="IpAddressGenerationFailure",
+                )
     return claimed
 
 
-def _claim_one(tx: Tx, port_id: str, network_id: str, mac: str, candidates: Sequence[Subnet], want: FixedIp) -> FixedIp:
+def _claim_automatic(
+    tx: Tx, port_id: str, mac: str, device_owner: str, subnets: Iterable[Subnet], present: Sequence[FixedIp]
+) -> list[FixedIp]:
+    """The addresses that a guest gives itself in the subnets where it has none yet. A router's port does not."""
+    served = {fixed.subnet_id for fixed in present}
+    missing = [s for s in subnets if is_auto_addressed(s) and s.id not in served and device_owner != ROUTER_INTERFACE]
+    claimed: list[FixedIp] = []
+    for subnet in missing:
+        address = eui64_address(subnet.cidr, mac)
+        _refuse_held(tx, subnet, address)
+        claimed.append(hold(tx, port_id, subnet, address))
+    return claimed
+
+
+def _claim_one(
+    tx: Tx, port_id: str, network_id: str, mac: str, device_owner: str, candidates: Sequence[Subnet], want: FixedIp
+) -> FixedIp | None:
+    """What was asked for; None if the port will have it by itself."""
     if want.address is not None:
         address = str(ip_address(want.address))
-        subnet = subnet_holding(candidates, network_id, address, want.subnet_id)
-        if is_held(tx, network_id, address):
-            raise Conflict(
-                f"IP address {address} already allocated in subnet {subnet.id}", reason="IpAddressAlreadyAllocated"
+        subnet = subnet_holding(candidates, network_id, address, want.subnet_id, device_owner)
+        by_itself = is_auto_addressed(subnet) and device_owner != ROUTER_INTERFACE
+        if by_itself and address != eui64_address(subnet.cidr, mac):
+            raise BadRequest(
+                f"IPv6 address {address} cannot be directly assigned to a port on subnet {subnet.id} as the subnet is "
+                "configured for automatic addresses",
+                reason="AllocationOnAutoAddressSubnet",
             )
+        _refuse_held(tx, subnet, address)
         return hold(tx, port_id, subnet, address)
     if want.subnet_id is None:
-        raise BadRequest("Invalid input for operation: IP allocation requires subnet_id or ip_address.")
+        raise refusals.invalid("IP allocation requires subnet_id or ip_address.")
     named = next((s for s in candidates if s.id == want.subnet_id), None)
     if named is None:
-        raise BadRequest(
-            f"Invalid input for operation: Failed to create port on network {network_id}, "
-            f"because fixed_ips included invalid subnet {want.subnet_id}."
-        )
-    if is_auto_addressed(named):
-        return hold(tx, port_id, named, eui64_address(named.cidr, mac))
+        raise _not_of_network(network_id, want.subnet_id)
+    if is_auto_addressed(named) and device_owner != ROUTER_INTERFACE:
+        return None
     free = lowest_free(tx, named)
     if free is None:
-        raise Conflict(f"No more IP addresses available for subnet {named.id}.")
+        raise Conflict(
+            f"No more IP addresses available for subnet {named.id}.", reason="IpAddressGenerationFailureForSubnet"
+        )
     return hold(tx, port_id, named, free)
 
 
-def subnet_holding(candidates: Sequence[Subnet], network_id: str, address: str, subnet_id: str | None) -> Subnet:
-    """The subnet an address belongs to, checked against the one named."""
-    parsed = ip_address(address)
-    if subnet_id is not None and not any(subnet.id == subnet_id for subnet in candidates):
-        raise BadRequest(
-            f"Invalid input for operation: Failed to create port on network {network_id}, "
-            f"because fixed_ips included invalid subnet {subnet_id}."
+def _refuse_held(tx: Tx, subnet: Subnet, address: str) -> None:
+    if is_held(tx, subnet.network_id, address):
+        raise Conflict(
+            f"IP address {address} already allocated in subnet {subnet.id}", reason="IpAddressAlreadyAllocated"
         )
+
+
+def _not_of_network(network_id: str, subnet_id: str) -> BadRequest:
+    return refusals.invalid(
+        f"Failed to create port on network {network_id}, because fixed_ips included invalid subnet {subnet_id}."
+    )
+
+
+def subnet_holding(
+    candidates: Sequence[Subnet], network_id: str, address: str, subnet_id: str | None, device_owner: str = ""
+) -> Subnet:
+    """The subnet an address belongs to, checked against the one named."""
+    if subnet_id is not None and not any(subnet.id == subnet_id for subnet in candidates):
+        raise _not_of_network(network_id, subnet_id)
     for subnet in candidates:
-        cidr = ip_network(subnet.cidr)
-        if subnet_id not in (None, subnet.id) or parsed not in cidr:
-            continue
-        outer = (cidr.network_address, cidr.broadcast_address)
-        if cidr.version == 4 and cidr.prefixlen <= 30 and parsed in outer:
-            continue
-        if cidr.version == 6 and parsed == cidr.network_address and cidr.prefixlen < 127:
-            continue
-        return subnet
-    where = f"subnet {subnet_id}" if subnet_id else f"network {network_id}"
-    raise BadRequest(f"IP address {address} is not a valid IP for the specified {where}.")
+        if subnet_id in (None, subnet.id) and _may_have(ip_network(subnet.cidr), ip_address(address), device_owner):
+            return subnet
+    if subnet_id is not None:
+        raise BadRequest(
+            f"IP address {address} is not a valid IP for the specified subnet.", reason="InvalidIpForSubnet"
+        )
+    raise BadRequest(
+        f"IP address {address} is not a valid IP for any of the subnets on the specified network.",
+        reason="InvalidIpForNetwork",
+    )
+
+
+def _may_have(cidr: AddressRange, address: Address, device_owner: str) -> bool:
+    """Whether a port may have the address: none has a range's first or last one, but in IPv6 a router has its first."""
+    if address.version != cidr.version or address not in cidr:
+        return False
+    if cidr.version == 4:
+        return address not in (cidr.network_address, cidr.broadcast_address)
+    return address != cidr.network_address or device_owner in ("", *ROUTER_PORTS)
 
 
 def hold(tx: Tx, port_id: str, subnet: Subnet, address: str) -> FixedIp:

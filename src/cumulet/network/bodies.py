@@ -11,6 +11,9 @@ from cumulet.web.schema import UNSET, Body, Convert, Json, Unset
 
 _MAC = re.compile(r"[0-9a-fA-F]{2}([:-]?[0-9a-fA-F]{2}){5}\Z")
 
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", re.ASCII)
+
+MAX_DNS_NAME = 255
 MAX_TAGS = 50
 MAX_TAG_LENGTH = 255
 
@@ -48,17 +51,37 @@ def plain_address(value: str) -> str:
 
 
 def plain_range(value: str) -> str:
-    """A range in canonical spelling: host bits are dropped, as Neutron does."""
+    """A range in canonical spelling, without host bits."""
     if "/" not in value or "%" in value:
-        raise ValueError(f"'{value}' is not a valid IP subnet")
+        raise ValueError(f"'{value}' is not a valid CIDR")
     try:
-        return str(ip_network(value, strict=False))
+        return str(ip_network(value))
     except ValueError:
-        raise ValueError(f"'{value}' is not a valid IP subnet") from None
+        raise ValueError(f"'{value}' is not a valid CIDR") from None
+
+
+def plain_subnet(value: str) -> str:
+    """A range in canonical spelling: host bits are dropped, and an address is a range of one, as in Neutron."""
+    try:
+        if "%" not in value:
+            return str(ip_network(value, strict=False))
+    except ValueError:
+        pass
+    raise ValueError(f"'{value}' is not a valid IP subnet")
 
 
 def address_or_range(value: str) -> str:
-    return plain_range(value) if "/" in value else plain_address(value)
+    return plain_subnet(value) if "/" in value else plain_address(value)
+
+
+def dns_name(value: str) -> str:
+    """A host's name, or a whole domain name, in lower case (RFC 1123); it may be empty."""
+    labels = value.removesuffix(".").split(".") if value else []
+    if len(value) > MAX_DNS_NAME or not all(_LABEL.fullmatch(label) for label in labels):
+        raise ValueError(f"'{value}' not a valid PQDN or FQDN")
+    if len(labels) > 1 and labels[-1].isdigit():
+        raise ValueError(f"'{value}' not a valid PQDN or FQDN: its last part must not be all numeric")
+    return value.lower()
 
 
 def plain_mac(value: str) -> str:
@@ -78,8 +101,10 @@ ProjectId = Annotated[str, Json({"maxLength": 255, "minLength": 1})]
 Id = Annotated[str, Json({"format": "uuid"})]
 IpAddress = Annotated[str, Json({"maxLength": 64}), Convert(plain_address)]
 IpRange = Annotated[str, Json({"maxLength": 64}), Convert(plain_range)]
+SubnetRange = Annotated[str, Json({"maxLength": 64}), Convert(plain_subnet)]
 AddressOrRange = Annotated[str, Json({"maxLength": 64}), Convert(address_or_range)]
 MacAddress = Annotated[str, Json({"maxLength": 17}), Convert(plain_mac)]
+DnsName = Annotated[str, Json({"maxLength": MAX_DNS_NAME}), Convert(dns_name)]
 Tag = Annotated[str, Json({"minLength": 1, "maxLength": MAX_TAG_LENGTH})]
 Tags = Annotated[list[Tag], Json({"maxItems": MAX_TAGS})]
 ZoneHints = Annotated[list[Name], Json({"maxItems": 8})]

@@ -9,8 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, Conflict, NotFound
-from cumulet.network import addresses, bodies, limits, policy, port_life, resource, routing, topology
+from cumulet.errors import Conflict, NotFound
+from cumulet.network import addresses, bodies, limits, policy, port_life, refusals, resource, routing, topology
 from cumulet.network.addresses import FixedIp
 from cumulet.network.bodies import either, text
 from cumulet.network.networks import NETWORKS
@@ -33,6 +33,7 @@ from cumulet.network.store import (
     routers,
     tags_of,
 )
+from cumulet.network.subnets import SUBNETS
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Unset
@@ -120,8 +121,10 @@ class NewFloatingIp(bodies.NewResource):
     subnet_id: bodies.Id | Unset | None = UNSET
     port_id: bodies.Id | Unset | None = UNSET
     fixed_ip_address: bodies.IpAddress | Unset | None = UNSET
-    dns_name: bodies.Name | Unset = UNSET
-    dns_domain: bodies.Name | Unset = UNSET
+    router_id: bodies.Id | Unset | None = UNSET
+    """Accepted and not heeded: the router follows from the port, as upstream."""
+    dns_name: bodies.DnsName | Unset = UNSET
+    dns_domain: bodies.DnsName | Unset = UNSET
     tags: bodies.Tags | Unset = UNSET
 
 
@@ -161,8 +164,10 @@ def _create(call: Call[Any, Any], new: NewFloatingIp) -> FloatingIp:
     resource.require(call, CREATE, facts)
     policy.require_attributes(call, CREATE_ATTRIBUTES, resource.given(new, but_defaults=True), facts)
     network = resource.find_in_sight(call, NETWORKS, new.floating_network_id)
+    if isinstance(new.subnet_id, str):
+        resource.find_in_sight(call, SUBNETS, new.subnet_id)
     if not network.external:
-        raise BadRequest(f"Bad floatingip request: Network {network.id} is not a valid external network.")
+        raise refusals.bad("floatingip", f"Network {network.id} is not a valid external network.")
     limits.check(tx, project_id, "floatingip")
     floating_id = clock.uuid()
     port, address = _take_address(call, network, new, floating_id)
@@ -186,7 +191,7 @@ def _create(call: Call[Any, Any], new: NewFloatingIp) -> FloatingIp:
     if isinstance(new.port_id, str):
         _lead_to(call, floating, new.port_id, either(new.fixed_ip_address, None))
     elif isinstance(new.fixed_ip_address, str):
-        raise BadRequest("Bad floatingip request: fixed_ip_address cannot be specified without a port_id.")
+        raise refusals.bad("floatingip", "fixed_ip_address cannot be specified without a port_id.")
     return must_get(tx, FloatingIp, floating.id)
 
 
@@ -210,7 +215,7 @@ def _take_address(call: Call[Any, Any], network: Network, new: NewFloatingIp, fl
     held = [fixed.address for fixed in addresses.held_by(call.tx, [made.id]).get(made.id, []) if fixed.address]
     floating = next((address for address in held if ip_address(address).version == 4), None)
     if floating is None:
-        raise BadRequest(f"Bad floatingip request: Network {network.id} does not contain any IPv4 subnet.")
+        raise refusals.bad("floatingip", f"Network {network.id} does not contain any IPv4 subnet.")
     addresses.give_back(call.tx, made.id, [address for address in held if address != floating])
     return made, floating
 
@@ -221,15 +226,20 @@ def _lead_to(call: Call[Any, Any], floating: FloatingIp, port_id: str, fixed_ip:
     port = resource.find_in_sight(call, PORTS, port_id)
     held = addresses.held_by(tx, [port.id]).get(port.id, [])
     inner = [fixed for fixed in held if fixed.address and ip_address(fixed.address).version == 4]
+    if fixed_ip is not None and ip_address(fixed_ip).version != 4:
+        raise refusals.bad(
+            "floatingip", f"Cannot process floating IP association with {fixed_ip}, since that is not an IPv4 address."
+        )
     if fixed_ip is not None:
         inner = [fixed for fixed in inner if fixed.address == fixed_ip]
     if not inner:
         missing = f"fixed IP {fixed_ip}" if fixed_ip else "a fixed IPv4 address"
-        raise BadRequest(f"Bad floatingip request: Port {port.id} does not have {missing}.")
+        raise refusals.bad("floatingip", f"Port {port.id} does not have {missing}.")
     if len(inner) > 1:
-        raise BadRequest(
-            f"Bad floatingip request: Port {port.id} has multiple fixed IPv4 addresses. Must provide a specific IPv4 "
-            "address when assigning a floating IP."
+        raise refusals.bad(
+            "floatingip",
+            f"Port {port.id} has multiple fixed IPv4 addresses. Must provide a specific IPv4 "
+            "address when assigning a floating IP.",
         )
     target = inner[0]
     others = find(
@@ -237,6 +247,7 @@ def _lead_to(call: Call[Any, Any], floating: FloatingIp, port_id: str, fixed_ip:
         FloatingIp,
         floating_ips.c.port_id == port.id,
         floating_ips.c.fixed_ip_address == target.address,
+        floating_ips.c.floating_network_id == floating.floating_network_id,
         floating_ips.c.id != floating.id,
     )
     if others:
@@ -298,8 +309,8 @@ def update_floatingip(call: Call[FloatingIp, UpdateFloatingIp]) -> View:
         change(call.tx, FloatingIp, floating.id, call.now_us, description=text(body.description))
     if isinstance(body.port_id, str):
         _lead_to(call, floating, body.port_id, either(body.fixed_ip_address, None))
-    elif floating.port_id is not None and isinstance(body.fixed_ip_address, str):
-        _lead_to(call, floating, floating.port_id, body.fixed_ip_address)
+    elif body.port_id is UNSET and isinstance(body.fixed_ip_address, str):
+        raise refusals.bad("floatingip", "fixed_ip_address cannot be specified without a port_id.")
     elif body.port_id is None:
         change(call.tx, FloatingIp, floating.id, call.now_us, port_id=None, fixed_ip_address=None, router_id=None)
     return resource.shown(call, FLOATING_IPS, must_get(call.tx, FloatingIp, floating.id))

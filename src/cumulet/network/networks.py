@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict, NotFound
-from cumulet.network import bodies, limits, policy, port_life, resource, topology
+from cumulet.network import bodies, limits, policy, port_life, refusals, resource, subnet_checks, topology
 from cumulet.network.bodies import either, text
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
@@ -217,18 +217,18 @@ def _segment(new: NewNetwork) -> tuple[str, str | None, int | None]:
     segment = new.segmentation_id if isinstance(new.segmentation_id, int) else None
     if kind is None:
         if physical is not None or segment is not None:
-            raise BadRequest("Invalid input for operation: network_type required.")
+            raise refusals.invalid("network_type required.")
         return topology.TENANT_NETWORK_TYPE, None, None
     if kind not in NETWORK_TYPES:
-        raise BadRequest(f"Invalid input for operation: network_type value '{kind}' not supported.")
+        raise refusals.invalid(f"network_type value '{kind}' not supported.")
     if (kind in ("flat", "vlan")) != (physical is not None):
         problem = "required" if physical is None else "not allowed"
-        raise BadRequest(f"Invalid input for operation: physical_network {problem} for {kind} network.")
+        raise refusals.invalid(f"physical_network {problem} for {kind} network.")
     if kind in ("flat", "local") and segment is not None:
-        raise BadRequest(f"Invalid input for operation: segmentation_id not allowed for {kind} network.")
+        raise refusals.invalid(f"segmentation_id not allowed for {kind} network.")
     highest = 4094 if kind == "vlan" else 16_777_215
     if segment is not None and not 1 <= segment <= highest:
-        raise BadRequest(f"Invalid input for operation: segmentation_id out of range (1 through {highest}).")
+        raise refusals.invalid(f"segmentation_id out of range (1 through {highest}).")
     return kind, physical, segment
 
 
@@ -236,9 +236,18 @@ def _mtu(wanted: int | Unset, network_type: str) -> int:
     largest = topology.MTU[network_type]
     if not isinstance(wanted, int) or wanted == 0:
         return largest
-    if not 68 <= wanted <= largest:
-        raise BadRequest(f"Invalid input for operation: Requested MTU must be between 68 and {largest}.")
+    if wanted < 0:
+        raise BadRequest(f"Invalid input for mtu. Reason: '{wanted}' should be non-negative.")
+    if wanted > largest:
+        raise refusals.invalid(f"Requested MTU is too big, maximum is {largest}.")
     return wanted
+
+
+def _refuse_mtu_too_small(tx: Tx, network: Network, mtu: int) -> None:
+    versions = {row[0] for row in tx.all(sa.select(subnets.c.ip_version).where(subnets.c.network_id == network.id))}
+    needed = max((subnet_checks.SMALLEST_MTU[version] for version in versions), default=0)
+    if mtu < needed:
+        raise subnet_checks.mtu_conflict(network, needed)
 
 
 def _zone_hints(hints: Any) -> list[str]:
@@ -251,7 +260,7 @@ def _zone_hints(hints: Any) -> list[str]:
 
 def _refuse_second_default(tx: Tx, *, external: bool, but: str | None = None) -> None:
     if not external:
-        raise BadRequest("Invalid input for operation: only an external network can be the default one.")
+        raise refusals.invalid("only an external network can be the default one.")
     others = find(tx, Network, networks.c.is_default, networks.c.id != (but or ""))
     if others:
         raise Conflict(
@@ -280,12 +289,13 @@ def update_network(call: Call[Network, UpdateNetwork]) -> View:
     given = resource.given(body)
     policy.require_attributes(call, UPDATE_ATTRIBUTES, given, resource.facts_of(NETWORKS, call.tx, network))
     if any(name.startswith("provider:") for name in given):
-        raise BadRequest("Invalid input for operation: Plugin does not support updating provider attributes.")
+        raise refusals.invalid("Plugin does not support updating provider attributes.")
     values = {name: value for name, value in given.items() if name != "router:external"}
     if "description" in values:
         values["description"] = text(body.description)
     if isinstance(body.mtu, int):
         values["mtu"] = _mtu(body.mtu, network.network_type)
+        _refuse_mtu_too_small(call.tx, network, values["mtu"])
     external = either(body.external, network.external)
     if body.is_default is True:
         _refuse_second_default(call.tx, external=external, but=network.id)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
@@ -10,9 +11,21 @@ import sqlalchemy as sa
 from cumulet.db.engine import Tx
 from cumulet.db.parts import in_parts
 from cumulet.errors import BadRequest, Conflict, Forbidden, NotFound, NotYet
-from cumulet.network import addresses, bindings, bodies, devices, limits, policy, port_life, resource
-from cumulet.network.addresses import FixedIp
+from cumulet.network import (
+    address_changes,
+    addresses,
+    bindings,
+    bodies,
+    devices,
+    fixed_ips,
+    limits,
+    policy,
+    port_life,
+    resource,
+)
+from cumulet.network.addresses import AddressRange, FixedIp
 from cumulet.network.bodies import either, text
+from cumulet.network.fixed_ips import FixedIps
 from cumulet.network.networks import NETWORKS
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
@@ -22,7 +35,6 @@ from cumulet.network.store import (
     Network,
     Port,
     change,
-    floating_ips,
     must_get,
     port_addresses,
     port_bindings,
@@ -117,7 +129,10 @@ DELETE_TAGS = rule(
     description="Remove tags of a port",
 )
 
-MAX_FIXED_IPS, MAX_ADDRESS_PAIRS = 5, 10
+MAX_ADDRESS_PAIRS = 10
+MULTICAST = (ip_network("224.0.0.0/4"), ip_network("ff00::/8"))
+EVERYTHING = "0.0.0.0/0"
+"""The one address pair that may hold multicast addresses: with it a port may send as it likes."""
 DNS_DOMAIN = "openstacklocal."
 VnicType = Literal["normal", "direct", "direct-physical", "macvtap", "baremetal", "vdpa", "virtio-forwarder"]
 
@@ -242,17 +257,11 @@ PORTS = Kind(
 # -- bodies
 
 
-class WantedIp(Body):
-    subnet_id: bodies.Id | Unset = UNSET
-    ip_address: bodies.IpAddress | Unset = UNSET
-
-
 class AddressPair(Body):
     ip_address: bodies.AddressOrRange
     mac_address: bodies.MacAddress | Unset = UNSET
 
 
-FixedIps = Annotated[list[WantedIp], Json({"maxItems": 50})]
 Groups = Annotated[list[bodies.Id], Json({"maxItems": 100})]
 Pairs = Annotated[list[AddressPair], Json({"maxItems": 100})]
 
@@ -263,14 +272,14 @@ class NewPort(bodies.NewNamed):
     network_id: bodies.Id
     admin_state_up: bodies.Truth | Unset = UNSET
     mac_address: bodies.MacAddress | Unset | None = UNSET
-    fixed_ips: FixedIps | Unset | None = UNSET
+    fixed_ips: FixedIps | Unset = UNSET
     device_id: bodies.Name | Unset | None = UNSET
     device_owner: bodies.Name | Unset | None = UNSET
     security_groups: Groups | Unset | None = UNSET
     allowed_address_pairs: Pairs | Unset | None = UNSET
     port_security_enabled: bodies.Truth | Unset = UNSET
     extra_dhcp_opts: list[dict[str, Any]] | Unset | None = UNSET
-    dns_name: bodies.Name | Unset | None = UNSET
+    dns_name: bodies.DnsName | Unset | None = UNSET
     host_id: Annotated[bodies.Name | Unset | None, Key("binding:host_id")] = UNSET
     profile: Annotated[dict[str, Any] | Unset | None, Key("binding:profile")] = UNSET
     vnic_type: Annotated[VnicType | Unset | None, Key("binding:vnic_type")] = UNSET
@@ -285,14 +294,14 @@ class CreatePorts(Body):
 class UpdatePort(bodies.NamedChange):
     admin_state_up: bodies.Truth | Unset = UNSET
     mac_address: bodies.MacAddress | Unset = UNSET
-    fixed_ips: FixedIps | Unset | None = UNSET
+    fixed_ips: FixedIps | Unset = UNSET
     device_id: bodies.Name | Unset | None = UNSET
     device_owner: bodies.Name | Unset | None = UNSET
     security_groups: Groups | Unset | None = UNSET
     allowed_address_pairs: Pairs | Unset | None = UNSET
     port_security_enabled: bodies.Truth | Unset = UNSET
     extra_dhcp_opts: list[dict[str, Any]] | Unset | None = UNSET
-    dns_name: bodies.Name | Unset | None = UNSET
+    dns_name: bodies.DnsName | Unset | None = UNSET
     host_id: Annotated[bodies.Name | Unset | None, Key("binding:host_id")] = UNSET
     profile: Annotated[dict[str, Any] | Unset | None, Key("binding:profile")] = UNSET
     vnic_type: Annotated[VnicType | Unset | None, Key("binding:vnic_type")] = UNSET
@@ -353,7 +362,7 @@ def _create(call: Call[Any, Any], new: NewPort) -> Port:
         raise _needs_port_security(network.id)
     pairs = _pairs(new.allowed_address_pairs)
     if not effective and pairs:
-        raise Conflict("Port Security must be enabled in order to have allowed address pairs on a port.")
+        raise _pairs_need_port_security()
     made = port_life.make(
         tx,
         call.cloud.clock,
@@ -364,7 +373,7 @@ def _create(call: Call[Any, Any], new: NewPort) -> Port:
             description=text(new.description),
             admin_state_up=either(new.admin_state_up, True),
             mac_address=either(new.mac_address, None),
-            fixed_ips=_wanted_ips(new.fixed_ips),
+            fixed_ips=fixed_ips.wanted_of(call, new.fixed_ips),
             device_id=text(new.device_id),
             device_owner=text(new.device_owner),
             port_security_enabled=secured,
@@ -397,25 +406,12 @@ def _refuse_dhcp_options(options: object) -> None:
         raise NotYet("Cumulet does not offer extra_dhcp_opts yet.")
 
 
-def _needs_port_security(network_id: str) -> Conflict:
-    return Conflict(
+def _needs_port_security(network_id: str) -> BadRequest:
+    return BadRequest(
         f"Port security must be enabled and port on network {network_id} must have an IP address in order to use "
         "security groups.",
         reason="PortSecurityAndIPRequiredForSecurityGroups",
     )
-
-
-def _wanted_ips(wanted: Any) -> list[FixedIp] | None:
-    """The addresses asked for. Null means as if nothing were said; an empty list means none."""
-    if not isinstance(wanted, list):
-        return None
-    if len(wanted) > MAX_FIXED_IPS:
-        raise BadRequest("Invalid input for operation: Exceeded maximum amount of fixed ips per port.")
-    found = [FixedIp(subnet_id=either(w.subnet_id, None), address=either(w.ip_address, None)) for w in wanted]
-    named = [fixed.address for fixed in found if fixed.address]
-    if len(set(named)) != len(named):
-        raise BadRequest("Invalid input for fixed_ips. Reason: Duplicate IP address.")
-    return found
 
 
 def _groups(call: Call[Any, Any], wanted: Any) -> list[str] | None:
@@ -433,13 +429,27 @@ def _groups(call: Call[Any, Any], wanted: Any) -> list[str] | None:
     return ids
 
 
+def _pairs_need_port_security() -> Conflict:
+    return Conflict(
+        "Port Security must be enabled in order to have allowed address pairs on a port.",
+        reason="AddressPairAndPortSecurityRequired",
+    )
+
+
 def _pairs(wanted: Any) -> list[AddressPair]:
     pairs: list[AddressPair] = either(wanted, None) or []
     if len(pairs) > MAX_ADDRESS_PAIRS:
         raise BadRequest(f"The number of allowed address pair exceeds the maximum {MAX_ADDRESS_PAIRS}.")
     if len({(pair.ip_address, pair.mac_address) for pair in pairs}) != len(pairs):
         raise BadRequest("Request contains duplicate address pair.", reason="DuplicateAddressPairInRequest")
+    for pair in pairs:
+        if pair.ip_address != EVERYTHING and _overlaps(ip_network(pair.ip_address), MULTICAST):
+            raise BadRequest(f"{pair.ip_address} overlaps with multicast addresses, which is not supported.")
     return pairs
+
+
+def _overlaps(cidr: AddressRange, others: Iterable[AddressRange]) -> bool:
+    return any(cidr.version == other.version and cidr.overlaps(other) for other in others)
 
 
 def _with_mac(pairs: Sequence[AddressPair], mac: str) -> list[dict[str, str]]:
@@ -486,9 +496,9 @@ def update_port(call: Call[Port, UpdatePort]) -> View:
         _refuse_mac(tx, port, body.mac_address)
         values["mac_address"] = body.mac_address
     touched = _change_security(call, port, body, values)
-    if isinstance(body.fixed_ips, list):
-        mac = values.get("mac_address", port.mac_address)
-        touched |= _change_addresses(tx, port, mac, _wanted_ips(body.fixed_ips) or [])
+    if isinstance(body.fixed_ips, list) or "mac_address" in values:
+        wanted, dropped = fixed_ips.wanted_of(call, body.fixed_ips), fixed_ips.dropped_of(either(body.fixed_ips, []))
+        touched |= address_changes.change(tx, port, values.get("mac_address", port.mac_address), wanted, dropped)
     touched |= _change_binding(tx, port, given)
     change(tx, Port, port.id, call.now_us, touched=touched, **values)
     return resource.shown(call, PORTS, must_get(tx, Port, port.id))
@@ -546,42 +556,9 @@ def _change_security(call: Call[Port, UpdatePort], port: Port, body: UpdatePort,
     if body.allowed_address_pairs is not UNSET:
         pairs = _with_mac(_pairs(body.allowed_address_pairs), values.get("mac_address", port.mac_address))
     if not secured and pairs:
-        raise Conflict(
-            "Port Security must be enabled in order to have allowed address pairs on a port.",
-            reason="AddressPairAndPortSecurityRequired",
-        )
+        raise _pairs_need_port_security()
     values |= {"port_security_enabled": secured, "allowed_address_pairs": pairs}
     return other_groups
-
-
-def _change_addresses(tx: Tx, port: Port, mac: str, wanted: Sequence[FixedIp]) -> bool:
-    """The port gets the wanted addresses; those it already has of them, or of a wanted subnet, it keeps.
-
-    Answers whether they are others than before.
-    """
-    held = addresses.held_by(tx, [port.id]).get(port.id, [])
-    kept: list[FixedIp] = []
-    missing: list[FixedIp] = []
-    for want in sorted(wanted, key=lambda want: want.address is None):
-        match = next((h for h in held if h not in kept and _satisfies(h, want)), None)
-        if match is None:
-            missing.append(want)
-        else:
-            kept.append(match)
-    gone = [h.address for h in held if h not in kept and h.address is not None]
-    addresses.give_back(tx, port.id, gone)
-    addresses.claim(
-        tx, port_id=port.id, network_id=port.network_id, mac=mac, device_owner=port.device_owner, wanted=missing
-    )
-    leading_nowhere = sa.update(floating_ips).where(
-        floating_ips.c.port_id == port.id, floating_ips.c.fixed_ip_address.in_(gone)
-    )
-    tx.execute(leading_nowhere.values(port_id=None, fixed_ip_address=None, router_id=None))
-    return bool(gone or missing)
-
-
-def _satisfies(held: FixedIp, want: FixedIp) -> bool:
-    return want.address in (None, held.address) and want.subnet_id in (None, held.subnet_id)
 
 
 def _change_binding(tx: Tx, port: Port, given: Mapping[str, Any]) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from cumulet.errors import BadRequest, PreconditionFailed
+from cumulet.errors import PreconditionFailed
+from cumulet.network import refusals
 from cumulet.web.operation import Call
 
 _WANTED = re.compile(r'"?revision_number=([^"]*)"?', re.ASCII)
@@ -19,7 +20,7 @@ def require(call: Call[Any, Any]) -> None:
     if wanted is None or current is None or call.method in ("GET", "HEAD"):
         return
     if _NUMBER.fullmatch(wanted[1]) is None:
-        raise BadRequest("Bad if-match request: the format is revision_number=<number>.")
+        raise refusals.bad("if-match", "the format is revision_number=<number>.")
     if int(wanted[1]) != current:
         raise PreconditionFailed(
             f"Constrained to {wanted[1]}, but current revision is {current}", reason="RevisionNumberConstraintFailed"

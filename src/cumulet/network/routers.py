@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, Conflict, NotFound, NotYet
-from cumulet.network import addresses, bodies, limits, policy, resource, routing, topology
+from cumulet.errors import BadRequest, NotFound, NotYet
+from cumulet.network import addresses, bodies, limits, policy, refusals, resource, routing, topology
 from cumulet.network.addresses import FixedIp
 from cumulet.network.bodies import either, text
+from cumulet.network.fixed_ips import WantedIp
 from cumulet.network.networks import NETWORKS, ZONE
-from cumulet.network.ports import PORTS, WantedIp
+from cumulet.network.ports import PORTS
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
 from cumulet.network.sight import own_in_sight, sees_all
@@ -25,6 +26,7 @@ from cumulet.network.store import (
     Subnet,
     change,
     find,
+    find_by,
     must_get,
     ports,
     routers,
@@ -82,7 +84,7 @@ def router_views(tx: Tx, records: Sequence[Router]) -> list[View]:
             "availability_zone_hints": router.availability_zone_hints,
             "availability_zones": [ZONE],
             "distributed": False,
-            "ha": False,
+            "ha": router.ha,
             "flavor_id": None,
         }
         for router in records
@@ -114,11 +116,10 @@ ROUTERS = Kind(
     title="Router",
     show=SHOW,
     sight=lambda caller: own_in_sight(caller, routers),
-    columns=resource.resource_columns(routers, "name", "admin_state_up"),
+    columns=resource.resource_columns(routers, "name", "admin_state_up", "ha"),
     filters={
         "status": lambda values: sa.true() if "ACTIVE" in values else sa.false(),
         "distributed": _never,
-        "ha": _never,
     },
     views=router_views,
     hidden=SHOW_ATTRIBUTES,
@@ -200,7 +201,7 @@ def _create(call: Call[Any, Any], new: NewRouter) -> Router:
     facts = {"project_id": project_id}
     resource.require(call, CREATE, facts)
     policy.require_attributes(call, CREATE_ATTRIBUTES, _policed(resource.given(new, but_defaults=True)), facts)
-    _refuse_kinds(new.distributed, new.ha, new.flavor_id)
+    _refuse_kinds(new.distributed, new.flavor_id)
     for hint in either(new.availability_zone_hints, []):
         if hint != ZONE:
             raise NotFound(f"AvailabilityZone {hint} could not be found.", reason="AvailabilityZoneNotFound")
@@ -213,6 +214,7 @@ def _create(call: Call[Any, Any], new: NewRouter) -> Router:
         description=text(new.description),
         admin_state_up=either(new.admin_state_up, True),
         availability_zone_hints=either(new.availability_zone_hints, []),
+        ha=either(new.ha, None) or False,
     )
     topology.set_tags(call.tx, router.id, either(new.tags, []))
     if isinstance(new.external_gateway_info, GatewayInfo):
@@ -220,9 +222,9 @@ def _create(call: Call[Any, Any], new: NewRouter) -> Router:
     return must_get(call.tx, Router, router.id)
 
 
-def _refuse_kinds(distributed: object, ha: object, flavor_id: object) -> None:
-    if distributed is True or ha is True or isinstance(flavor_id, str):
-        raise NotYet("Cumulet does not offer distributed, highly available or flavored routers yet.")
+def _refuse_kinds(distributed: object, flavor_id: object) -> None:
+    if distributed is True or isinstance(flavor_id, str):
+        raise NotYet("Cumulet does not offer distributed or flavored routers yet.")
 
 
 def _change_gateway(call: Call[Any, Any], router: Router, info: GatewayInfo) -> None:
@@ -235,15 +237,23 @@ def _change_gateway(call: Call[Any, Any], router: Router, info: GatewayInfo) -> 
     assert isinstance(info.network_id, str)
     external = resource.find_in_sight(call, NETWORKS, info.network_id)
     if not external.external:
-        raise BadRequest(f"Bad router request: Network {external.id} is not an external network.")
+        raise refusals.bad("router", f"Network {external.id} is not an external network.")
     _refuse_overlap_with_outside(tx, router, external)
     wanted = info.external_fixed_ips
     fixed_ips = None
     if isinstance(wanted, list) and wanted:
         fixed_ips = [FixedIp(subnet_id=either(w.subnet_id, None), address=either(w.ip_address, None)) for w in wanted]
+        _refuse_gateways_address(tx, external, fixed_ips)
     routing.set_gateway(
         tx, clock, router, external, fixed_ips=fixed_ips, enable_snat=either(info.enable_snat, router.enable_snat)
     )
+
+
+def _refuse_gateways_address(tx: Tx, external: Network, wanted: Sequence[FixedIp]) -> None:
+    taken = {subnet.gateway_ip for subnet in find_by(tx, Subnet, network_id=external.id)} - {None}
+    for fixed in wanted:
+        if fixed.address in taken:
+            raise refusals.bad("router", f"External IP {fixed.address} is the same as the gateway IP.")
 
 
 def _refuse_overlap_with_outside(tx: Tx, router: Router, external: Network) -> None:
@@ -251,8 +261,8 @@ def _refuse_overlap_with_outside(tx: Tx, router: Router, external: Network) -> N
     for subnet in routing.connected_subnets(tx, router.id):
         inside = ip_network(subnet.cidr)
         if any(inside.version == cidr.version and inside.overlaps(cidr) for cidr in outside):
-            raise BadRequest(
-                f"Bad router request: Cidr {subnet.cidr} of subnet {subnet.id} overlaps with the external network."
+            raise refusals.bad(
+                "router", f"Cidr {subnet.cidr} of subnet {subnet.id} overlaps with the external network."
             )
 
 
@@ -275,11 +285,16 @@ def update_router(call: Call[Router, UpdateRouter]) -> View:
     router, body = call.target, call.body
     given = resource.given(body)
     policy.require_attributes(call, UPDATE_ATTRIBUTES, _policed(given), {"project_id": router.project_id})
-    _refuse_kinds(body.distributed, body.ha, None)
+    _refuse_kinds(body.distributed, None)
     if "external_gateway_info" in given:
         info = body.external_gateway_info
         _change_gateway(call, router, info if isinstance(info, GatewayInfo) else GatewayInfo())
-    values: dict[str, Any] = {name: given[name] for name in ("name", "admin_state_up") if name in given}
+    values: dict[str, Any] = {name: given[name] for name in ("name", "admin_state_up", "ha") if name in given}
+    if values.get("ha", router.ha) != router.ha and router.admin_state_up:
+        raise refusals.bad(
+            "router",
+            "Cannot change HA attribute of active routers. Please set router admin_state_up to False prior to upgrade",
+        )
     if "description" in given:
         values["description"] = text(body.description)
     if "routes" in given:
@@ -319,6 +334,7 @@ def _checked_routes(tx: Tx, router: Router, wanted: Sequence[Route]) -> list[dic
 )
 def delete_router(call: Call[Router, None]) -> None:
     """Delete a router that has no interfaces."""
+    routing.refuse_interfaces(call.tx, call.target)
     routing.clear_gateway(call.tx, call.cloud.clock, call.target)
     routing.remove_router(call.tx, call.target)
 
@@ -348,8 +364,10 @@ def _interface_view(router: Router, port_id: str, network_id: str, subnet_ids: S
 def add_router_interface(call: Call[Router, Interface]) -> View:
     """Connect a router to a subnet, or with a port."""
     tx, clock, router, body = call.tx, call.cloud.clock, call.target, call.body
-    if (body.subnet_id is UNSET) == (body.port_id is UNSET):
-        raise BadRequest("Bad router request: Either subnet_id or port_id must be specified, not both.")
+    if body.subnet_id is UNSET and body.port_id is UNSET:
+        raise refusals.bad("router", "Either subnet_id or port_id must be specified.")
+    if body.subnet_id is not UNSET and body.port_id is not UNSET:
+        raise refusals.bad("router", "Cannot specify both subnet-id and port-id.")
     if isinstance(body.subnet_id, str):
         subnet = resource.find_in_sight(call, SUBNETS, body.subnet_id)
         _refuse_others_subnet(call, subnet)
@@ -368,9 +386,9 @@ def _refuse_others_subnet(call: Call[Router, Interface], subnet: Subnet) -> None
     network = must_get(call.tx, Network, subnet.network_id)
     own = call.caller.project_id in (subnet.project_id, network.project_id)
     if not own and not network.shared and not sees_all(call.caller):
-        raise BadRequest(
-            f"Bad router request: Cannot add interface to router because subnet {subnet.id} is not owned by project "
-            "making the request."
+        raise refusals.bad(
+            "router",
+            f"Cannot add interface to router because subnet {subnet.id} is not owned by project making the request.",
         )
 
 
@@ -384,14 +402,16 @@ def _refuse_others_subnet(call: Call[Router, Interface], subnet: Subnet) -> None
 def remove_router_interface(call: Call[Router, Interface]) -> View:
     """Disconnect a router from a subnet, or a port from it."""
     router, body = call.target, call.body
-    port = _interface_named(call.tx, router, body)
-    subnet_ids = routing.remove_interface(call.tx, call.cloud.clock, router, port)
+    port = _interface_named(call)
+    only = body.subnet_id if isinstance(body.subnet_id, str) and body.port_id is UNSET else None
+    subnet_ids = routing.remove_interface(call.tx, call.cloud.clock, router, port, only=only)
     if isinstance(body.subnet_id, str):
         subnet_ids = [body.subnet_id]
     return _interface_view(router, port.id, port.network_id, subnet_ids)
 
 
-def _interface_named(tx: Tx, router: Router, body: Interface) -> Port:
+def _interface_named(call: Call[Router, Interface]) -> Port:
+    tx, router, body = call.tx, call.target, call.body
     if isinstance(body.port_id, str):
         found = [port for port in routing.interfaces(tx, router.id) if port.id == body.port_id]
         if not found:
@@ -402,13 +422,15 @@ def _interface_named(tx: Tx, router: Router, body: Interface) -> Port:
         if isinstance(body.subnet_id, str):
             held = addresses.held_by(tx, [found[0].id]).get(found[0].id, [])
             if all(fixed.subnet_id != body.subnet_id for fixed in held):
-                raise Conflict(
-                    f"Subnet {body.subnet_id} is not a subnet of port {body.port_id}.", reason="SubnetMismatchForPort"
+                raise BadRequest(
+                    f"Subnet on port {body.port_id} does not match the requested subnet {body.subnet_id}.",
+                    reason="SubnetMismatchForPort",
                 )
         return found[0]
     if isinstance(body.subnet_id, str):
+        resource.find_in_sight(call, SUBNETS, body.subnet_id)
         return routing.interface_on(tx, router, body.subnet_id)
-    raise BadRequest("Bad router request: Either subnet_id or port_id must be specified.")
+    raise refusals.bad("router", "Either subnet_id or port_id must be specified.")
 
 
 # -- static routes, added and removed without knowing the others

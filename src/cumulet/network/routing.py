@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from cumulet.clock import Clock
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, Conflict, NotFound
-from cumulet.network import addresses, port_life
+from cumulet.errors import Conflict, NotFound
+from cumulet.network import address_changes, addresses, port_life, refusals
 from cumulet.network.addresses import FixedIp
 from cumulet.network.store import (
     FloatingIp,
@@ -30,8 +30,7 @@ from cumulet.network.store import (
     subnets,
 )
 
-INTERFACE_OWNER = "network:router_interface"
-GATEWAY_OWNER = "network:router_gateway"
+INTERFACE_OWNER, GATEWAY_OWNER = addresses.ROUTER_INTERFACE, addresses.ROUTER_GATEWAY
 
 
 def add_router(
@@ -43,6 +42,7 @@ def add_router(
     description: str = "",
     admin_state_up: bool = True,
     availability_zone_hints: Sequence[str] = (),
+    ha: bool = False,
 ) -> Router:
     """Add a router that is connected to nothing."""
     return insert(
@@ -57,14 +57,22 @@ def add_router(
         enable_snat=True,
         routes=[],
         availability_zone_hints=list(availability_zone_hints),
+        ha=ha,
     )
 
 
 def remove_router(tx: Tx, router: Router) -> None:
     """Remove a router that is connected to nothing."""
-    if interfaces(tx, router.id):
-        raise Conflict(f"Router {router.id} still has ports", reason="RouterInUse")
+    refuse_interfaces(tx, router)
     delete(tx, Router, router.id)
+
+
+def refuse_interfaces(tx: Tx, router: Router) -> None:
+    """409 while the router is connected to a subnet."""
+    found = interfaces(tx, router.id)
+    if found:
+        still = ", ".join(port.id for port in found)
+        raise Conflict(f"Router {router.id} has ports still attached: {still}", reason="RouterInUse")
 
 
 def interfaces(tx: Tx, router_id: str) -> list[Port]:
@@ -86,13 +94,19 @@ def connected_subnets(tx: Tx, router_id: str) -> list[Subnet]:
 def add_interface_by_subnet(tx: Tx, clock: Clock, router: Router, subnet: Subnet) -> Port:
     """Connect a subnet: the router takes its gateway address."""
     if subnet.gateway_ip is None:
-        raise BadRequest("Bad router request: Subnet for router interface must have a gateway IP.")
+        raise refusals.bad("router", "Subnet for router interface must have a gateway IP.")
     refuse_overlapping(tx, router, [subnet])
     network = must_get(tx, Network, subnet.network_id)
+    gateway = FixedIp(subnet_id=subnet.id, address=subnet.gateway_ip)
+    shared = _ipv6_interface(tx, router, network.id) if subnet.ip_version == 6 else None
+    if shared is not None:
+        _add_address(tx, clock, shared, gateway)
+        revise(tx, Router, router.id, clock.now_us())
+        return shared
     new = port_life.NewPort(
         # The interface belongs to the router's project, whoever owns the network.
         project_id=router.project_id,
-        fixed_ips=[FixedIp(subnet_id=subnet.id, address=subnet.gateway_ip)],
+        fixed_ips=[gateway],
         device_id=router.id,
         device_owner=INTERFACE_OWNER,
         status="ACTIVE",
@@ -104,19 +118,43 @@ def add_interface_by_subnet(tx: Tx, clock: Clock, router: Router, subnet: Subnet
     return port
 
 
+def _ipv6_interface(tx: Tx, router: Router, network_id: str) -> Port | None:
+    """The interface that announces the network's IPv6 ranges: one for all of them, since guests hear one router."""
+    for port in interfaces(tx, router.id):
+        held = addresses.held_by(tx, [port.id]).get(port.id, [])
+        if port.network_id == network_id and any(":" in (fixed.address or "") for fixed in held):
+            return port
+    return None
+
+
+def _add_address(tx: Tx, clock: Clock, port: Port, wanted: FixedIp) -> None:
+    present = addresses.held_by(tx, [port.id]).get(port.id, [])
+    addresses.claim_more(
+        tx,
+        port_id=port.id,
+        network_id=port.network_id,
+        mac=port.mac_address,
+        device_owner=port.device_owner,
+        wanted=[wanted],
+        present=present,
+    )
+    revise(tx, Port, port.id, clock.now_us())
+
+
 def add_interface_by_port(tx: Tx, clock: Clock, router: Router, port: Port) -> list[Subnet]:
     """Connect with a port that is there; answers the subnets it has addresses in."""
     if port.device_id or port.server_id:
         raise Conflict(
             f"Unable to complete operation on port {port.id} for network {port.network_id}. "
-            f"Port already has an attached device {port.device_id}."
+            f"Port already has an attached device {port.device_id}.",
+            reason="PortInUse",
         )
     held = addresses.held_by(tx, [port.id]).get(port.id, [])
     connected = [must_get(tx, Subnet, fixed.subnet_id) for fixed in held if fixed.subnet_id]
     if not connected:
-        raise BadRequest(f"Bad router request: Port {port.id} has no fixed IPs.")
+        raise refusals.bad("router", "Router port must have at least one fixed IP.")
     if sum(subnet.ip_version == 4 for subnet in connected) > 1:
-        raise BadRequest("Bad router request: Cannot have multiple IPv4 subnets on router port.")
+        raise refusals.bad("router", "Cannot have multiple IPv4 subnets on router port.")
     refuse_overlapping(tx, router, connected)
     port_life.join_groups(tx, port.id, [])
     change(
@@ -135,17 +173,25 @@ def add_interface_by_port(tx: Tx, clock: Clock, router: Router, port: Port) -> l
 
 def refuse_overlapping(tx: Tx, router: Router, added: Sequence[Subnet]) -> None:
     """A router cannot tell two overlapping subnets apart."""
-    present = connected_subnets(tx, router.id)
+    present = connected_subnets(tx, router.id) + _outside_subnets(tx, router)
     for subnet in added:
         for other in present:
             if other.id == subnet.id:
-                raise BadRequest(f"Bad router request: Router already has a port on subnet {subnet.id}.")
+                raise refusals.bad("router", f"Router already has a port on subnet {subnet.id}.")
             ours, theirs = ip_network(subnet.cidr), ip_network(other.cidr)
             if ours.version == theirs.version and ours.overlaps(theirs):
-                raise BadRequest(
-                    f"Bad router request: Cidr {subnet.cidr} of subnet {subnet.id} "
-                    f"overlaps with cidr {other.cidr} of subnet {other.id}."
+                raise refusals.bad(
+                    "router",
+                    f"Cidr {subnet.cidr} of subnet {subnet.id} overlaps with cidr {other.cidr} of subnet {other.id}.",
                 )
+
+
+def _outside_subnets(tx: Tx, router: Router) -> list[Subnet]:
+    """The subnets in which the router's gateway has addresses."""
+    if router.gateway_port_id is None:
+        return []
+    held = addresses.held_by(tx, [router.gateway_port_id]).get(router.gateway_port_id, [])
+    return [must_get(tx, Subnet, fixed.subnet_id) for fixed in held if fixed.subnet_id]
 
 
 def interface_on(tx: Tx, router: Router, subnet_id: str) -> Port:
@@ -156,29 +202,40 @@ def interface_on(tx: Tx, router: Router, subnet_id: str) -> Port:
         if any(fixed.subnet_id == subnet_id for fixed in addresses.held_by(tx, [port.id]).get(port.id, []))
     ]
     if not found:
-        raise NotFound(f"Router {router.id} has no interface on subnet {subnet_id}")
+        raise NotFound(
+            f"Router {router.id} has no interface on subnet {subnet_id}", reason="RouterInterfaceNotFoundForSubnet"
+        )
     return found[0]
 
 
-def remove_interface(tx: Tx, clock: Clock, router: Router, port: Port) -> list[str]:
-    """Disconnect a port; answers the subnets it had. 409 while floating IPs or routes need it."""
-    subnet_ids = [fixed.subnet_id for fixed in addresses.held_by(tx, [port.id]).get(port.id, []) if fixed.subnet_id]
+def remove_interface(tx: Tx, clock: Clock, router: Router, port: Port, *, only: str | None = None) -> list[str]:
+    """Disconnect a port, or only one of its subnets; answers what was disconnected.
+
+    409 while floating IPs or routes need it.
+    """
+    held = addresses.held_by(tx, [port.id]).get(port.id, [])
+    subnet_ids = [fixed.subnet_id for fixed in held if fixed.subnet_id and only in (None, fixed.subnet_id)]
+    _refuse_subnets_in_use(tx, router, subnet_ids)
+    revise(tx, Router, router.id, clock.now_us())
+    if len(subnet_ids) < len(held):
+        addresses.give_back(tx, port.id, [h.address for h in held if h.subnet_id in subnet_ids and h.address])
+        revise(tx, Port, port.id, clock.now_us())
+    else:
+        port_life.end(tx, port.id)
+    return subnet_ids
+
+
+def _refuse_subnets_in_use(tx: Tx, router: Router, subnet_ids: Sequence[str]) -> None:
     inside = sa.select(port_addresses.c.port_id).where(port_addresses.c.subnet_id.in_(subnet_ids))
+    refused = f"Router interface for subnet {', '.join(subnet_ids)} on router {router.id} cannot be deleted, "
     if find(tx, FloatingIp, floating_ips.c.router_id == router.id, floating_ips.c.port_id.in_(inside)):
         raise Conflict(
-            f"Router interface for subnet {subnet_ids[0]} on router {router.id} cannot be deleted, "
-            "as it is required by one or more floating IPs."
+            refused + "as it is required by one or more floating IPs.", reason="RouterInterfaceInUseByFloatingIP"
         )
     cidrs = [ip_network(must_get(tx, Subnet, subnet_id).cidr) for subnet_id in subnet_ids]
     for route in router.routes:
         if any(addresses.parse(route["nexthop"]) in cidr for cidr in cidrs):
-            raise Conflict(
-                f"Router interface for subnet {subnet_ids[0]} on router {router.id} cannot be deleted, "
-                "as it is required by one or more routes."
-            )
-    port_life.end(tx, port.id)
-    revise(tx, Router, router.id, clock.now_us())
-    return subnet_ids
+            raise Conflict(refused + "as it is required by one or more routes.", reason="RouterInterfaceInUseByRoute")
 
 
 def set_gateway(
@@ -187,10 +244,12 @@ def set_gateway(
     """Connect the router to an external network; an older gateway on another network goes."""
     present = None if router.gateway_port_id is None else must_get(tx, Port, router.gateway_port_id)
     port_id = router.gateway_port_id
-    if present is None or present.network_id != external.id or fixed_ips is not None:
+    if present is not None and present.network_id == external.id:
+        if fixed_ips is not None:
+            _move_gateway(tx, clock, present, fixed_ips)
+    else:
         if present is not None:
-            _refuse_gateway_in_use(tx, router, but_network=external.id)
-            clear_gateway(tx, clock, router, checked=True)
+            clear_gateway(tx, clock, router)
         new = port_life.NewPort(
             # Upstream leaves the gateway port without an owner: tenants do not see or change it.
             project_id="",
@@ -205,21 +264,22 @@ def set_gateway(
     change(tx, Router, router.id, clock.now_us(), gateway_port_id=port_id, enable_snat=enable_snat)
 
 
-def clear_gateway(tx: Tx, clock: Clock, router: Router, *, checked: bool = False) -> None:
-    """Disconnect the router from its external network."""
+def _move_gateway(tx: Tx, clock: Clock, port: Port, wanted: Sequence[FixedIp]) -> None:
+    """The gateway gets other addresses on the network it is on."""
+    if address_changes.change(tx, port, port.mac_address, wanted, frozenset()):
+        revise(tx, Port, port.id, clock.now_us())
+
+
+def clear_gateway(tx: Tx, clock: Clock, router: Router) -> None:
+    """Disconnect the router from its external network. 409 while floating IPs need it."""
     if router.gateway_port_id is None:
         return
-    if not checked:
-        _refuse_gateway_in_use(tx, router, but_network=None)
-    change(tx, Router, router.id, clock.now_us(), gateway_port_id=None, enable_snat=True)
-    port_life.end(tx, router.gateway_port_id)
-
-
-def _refuse_gateway_in_use(tx: Tx, router: Router, *, but_network: str | None) -> None:
-    held = find(tx, FloatingIp, floating_ips.c.router_id == router.id)
-    if any(floating.floating_network_id != but_network for floating in held):
-        network_id = must_get(tx, Port, router.gateway_port_id or "").network_id
+    if find(tx, FloatingIp, floating_ips.c.router_id == router.id):
+        network_id = must_get(tx, Port, router.gateway_port_id).network_id
         raise Conflict(
             f"Gateway cannot be updated for router {router.id}, since a gateway to external network {network_id} "
-            "is required by one or more floating IPs."
+            "is required by one or more floating IPs.",
+            reason="RouterExternalGatewayInUseByFloatingIp",
         )
+    change(tx, Router, router.id, clock.now_us(), gateway_port_id=None, enable_snat=True)
+    port_life.end(tx, router.gateway_port_id)

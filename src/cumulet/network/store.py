@@ -169,6 +169,7 @@ routers = sa.Table(
     sa.Column("enable_snat", sa.Boolean, nullable=False),
     sa.Column("routes", sa.JSON, nullable=False),
     sa.Column("availability_zone_hints", sa.JSON, nullable=False),
+    sa.Column("ha", sa.Boolean, nullable=False),
 )
 
 floating_ips = sa.Table(
@@ -183,7 +184,7 @@ floating_ips = sa.Table(
     sa.Column("router_id", sa.ForeignKey("routers.id")),
     sa.Column("dns_name", sa.String(255), nullable=False),
     sa.Column("dns_domain", sa.String(255), nullable=False),
-    sa.UniqueConstraint("port_id", "fixed_ip_address"),
+    sa.UniqueConstraint("port_id", "fixed_ip_address", "floating_network_id"),
 )
 
 network_quotas = sa.Table(
@@ -306,6 +307,8 @@ class Router(Resource, frozen=True, kw_only=True):
     enable_snat: bool
     routes: list[dict[str, str]]
     availability_zone_hints: list[str]
+    ha: bool
+    """A wish on record: a router here runs in one place."""
 
 
 class FloatingIp(Resource, frozen=True, kw_only=True):

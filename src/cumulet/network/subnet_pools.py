@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotYet
-from cumulet.network import bodies, limits, policy, resource, topology
+from cumulet.network import bodies, limits, policy, refusals, resource, topology
 from cumulet.network.addresses import AddressRange
 from cumulet.network.bodies import either, text
 from cumulet.network.resource import Kind, View
@@ -283,9 +283,8 @@ def _refuse_second_default(tx: Tx, version: int, but: str) -> None:
         tx, SubnetPool, subnet_pools.c.is_default, subnet_pools.c.ip_version == version, subnet_pools.c.id != but
     )
     if others:
-        raise BadRequest(
-            "Invalid input for operation: A default subnetpool for this IP family has already been set. Only one "
-            "default may exist per IP family."
+        raise refusals.invalid(
+            "A default subnetpool for this IP family has already been set. Only one default may exist per IP family."
         )
 
 

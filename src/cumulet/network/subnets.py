@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
-from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, Conflict, NotYet
-from cumulet.network import addresses, bodies, limits, policy, resource, routing, topology
-from cumulet.network.addresses import AddressRange
+from cumulet.errors import Conflict, NotYet
+from cumulet.network import addresses, bodies, limits, policy, refusals, resource, routing, subnet_checks, topology
+from cumulet.network.addresses import Address, AddressRange
 from cumulet.network.bodies import either, text
 from cumulet.network.networks import NETWORKS
 from cumulet.network.resource import Kind, View
@@ -53,8 +52,6 @@ UPDATE = rule("update_subnet", _OWNERS, description="Change a subnet")
 UPDATE_ATTRIBUTES = policy.attribute_rules(UPDATE, _ADMINS_ATTRIBUTES | {"leak_routes": policy.ADMIN})
 DELETE = rule("delete_subnet", _OWNERS, description="Delete a subnet")
 DELETE_TAGS = rule("delete_subnet:tags", _OWNERS, description="Remove tags of a subnet")
-
-MAX_NAMESERVERS, MAX_ROUTES = 5, 20
 
 
 def subnet_views(tx: Tx, records: Sequence[Subnet]) -> list[View]:
@@ -153,8 +150,8 @@ class HostRoute(Body):
 
 Ipv6Mode = Literal["dhcpv6-stateful", "dhcpv6-stateless", "slaac"]
 Pools = Annotated[list[Pool], Json({"maxItems": 50})]
-NameServers = Annotated[list[bodies.IpAddress], Json({"maxItems": MAX_NAMESERVERS})]
-HostRoutes = Annotated[list[HostRoute], Json({"maxItems": MAX_ROUTES})]
+NameServers = Annotated[list[bodies.IpAddress], Json({"maxItems": subnet_checks.MAX_NAMESERVERS})]
+HostRoutes = Annotated[list[HostRoute], Json({"maxItems": subnet_checks.MAX_ROUTES})]
 
 
 class NewSubnet(bodies.NewNamed):
@@ -162,12 +159,12 @@ class NewSubnet(bodies.NewNamed):
 
     network_id: bodies.Id
     ip_version: bodies.Number
-    cidr: bodies.IpRange | Unset | None = UNSET
+    cidr: bodies.SubnetRange | Unset | None = UNSET
     gateway_ip: bodies.IpAddress | Unset | None = UNSET
     enable_dhcp: bodies.Truth | Unset = UNSET
     ipv6_ra_mode: Ipv6Mode | Unset | None = UNSET
     ipv6_address_mode: Ipv6Mode | Unset | None = UNSET
-    allocation_pools: Pools | Unset = UNSET
+    allocation_pools: Pools | Unset | None = UNSET
     dns_nameservers: NameServers | Unset | None = UNSET
     host_routes: HostRoutes | Unset | None = UNSET
     service_types: Annotated[list[bodies.Name], Json({"maxItems": 20})] | Unset = UNSET
@@ -187,7 +184,7 @@ class CreateSubnets(Body):
 class UpdateSubnet(bodies.NamedChange):
     gateway_ip: bodies.IpAddress | Unset | None = UNSET
     enable_dhcp: bodies.Truth | Unset = UNSET
-    allocation_pools: Pools | Unset = UNSET
+    allocation_pools: Pools | Unset | None = UNSET
     dns_nameservers: NameServers | Unset | None = UNSET
     host_routes: HostRoutes | Unset | None = UNSET
     service_types: Annotated[list[bodies.Name], Json({"maxItems": 20})] | Unset = UNSET
@@ -223,39 +220,61 @@ def _create(call: Call[Any, Any], new: NewSubnet) -> Subnet:
     resource.require(call, CREATE, facts)
     policy.require_attributes(call, CREATE_ATTRIBUTES, resource.given(new, but_defaults=True), facts)
     limits.check(call.tx, facts["project_id"], "subnet")
+    network = must_get(call.tx, Network, new.network_id)
     pool = _pool(call, new)
     cidr = _cidr(call.tx, new, pool)
-    gateway = None if not isinstance(new.gateway_ip, str) else ip_address(new.gateway_ip)
-    _check_gateway(cidr, new.gateway_ip)
-    enable_dhcp = either(new.enable_dhcp, True)
-    _check_dhcp(cidr, enable_dhcp)
-    _check_ipv6_modes(cidr, new, enable_dhcp)
-    pools = None if not isinstance(new.allocation_pools, list) else _pools(cidr, new.allocation_pools)
-    if pools is not None and gateway is None and new.gateway_ip is UNSET:
-        _check_gateway_outside(pools, str(cidr.network_address + (cidr.num_addresses > 1)))
-    elif pools is not None and gateway is not None:
-        _check_gateway_outside(pools, str(gateway))
+    enable_dhcp, ra_mode = either(new.enable_dhcp, True), either(new.ipv6_ra_mode, None)
+    address_mode = either(new.ipv6_address_mode, None)
+    if enable_dhcp:
+        subnet_checks.check_dhcp(cidr)
+    if isinstance(new.gateway_ip, str):
+        subnet_checks.check_gateway(cidr, new.gateway_ip)
+    subnet_checks.check_ipv6_modes(cidr, ra_mode=ra_mode, address_mode=address_mode, enable_dhcp=enable_dhcp)
+    subnet_checks.check_mtu(network, cidr.version)
+    gateway = _gateway(cidr, new.gateway_ip)
+    pools = _wanted_pools(cidr, new.allocation_pools) or None
+    if pools is not None and gateway is not None:
+        subnet_checks.check_gateway_outside(pools, str(gateway))
     return topology.add_subnet(
         call.tx,
         call.cloud.clock,
-        must_get(call.tx, Network, new.network_id),
+        network,
         project_id=facts["project_id"],
         subnetpool_id=None if pool is None else pool.id,
         name=text(new.name),
         description=text(new.description),
         cidr=cidr,
         gateway=gateway,
-        without_gateway=new.gateway_ip is None,
+        without_gateway=gateway is None,
         enable_dhcp=enable_dhcp,
-        ipv6_ra_mode=either(new.ipv6_ra_mode, None),
-        ipv6_address_mode=either(new.ipv6_address_mode, None),
+        ipv6_ra_mode=ra_mode,
+        ipv6_address_mode=address_mode,
         allocation_pools=pools,
-        dns_nameservers=_nameservers(new.dns_nameservers),
-        host_routes=_routes(cidr, new.host_routes),
+        dns_nameservers=subnet_checks.nameservers_of(cidr.version, new.dns_nameservers),
+        host_routes=subnet_checks.routes_of(cidr.version, new.host_routes),
         service_types=either(new.service_types, []),
         dns_publish_fixed_ip=either(new.dns_publish_fixed_ip, False),
         tags=either(new.tags, []),
     )
+
+
+def _gateway(cidr: AddressRange, wanted: str | Unset | None) -> Address | None:
+    """The gateway asked for, or where nothing was said the usual one."""
+    if wanted is None:
+        return None
+    if isinstance(wanted, str):
+        return ip_address(wanted)
+    usual = topology.usual_gateway(cidr)
+    if usual == cidr.broadcast_address and cidr.version == 4:
+        raise Conflict(
+            f"Gateway IP {usual} cannot be the network or broadcast IP address {cidr}", reason="IpamValueInvalid"
+        )
+    return usual
+
+
+def _wanted_pools(cidr: AddressRange, wanted: Any) -> list[dict[str, str]]:
+    pools: Sequence[Pool] = either(wanted, None) or []
+    return subnet_checks.pools_of(cidr, [(pool.start, pool.end) for pool in pools])
 
 
 def _pool(call: Call[Any, Any], new: NewSubnet) -> SubnetPool | None:
@@ -268,7 +287,7 @@ def _pool(call: Call[Any, Any], new: NewSubnet) -> SubnetPool | None:
         return None
     pool = default_pool(call.tx, new.ip_version)
     if pool is None:
-        raise BadRequest("Bad subnets request: No default subnetpool found for this IP version.")
+        raise refusals.bad("subnets", "No default subnetpool found for this IP version.")
     return pool
 
 
@@ -276,122 +295,15 @@ def _cidr(tx: Tx, new: NewSubnet, pool: SubnetPool | None) -> AddressRange:
     wanted = ip_network(new.cidr) if isinstance(new.cidr, str) else None
     length = new.prefixlen if isinstance(new.prefixlen, int) else None
     if wanted is not None and length is not None:
-        raise BadRequest("Bad subnets request: cidr and prefixlen must not be supplied together.")
+        raise refusals.bad("subnets", "cidr and prefixlen must not be supplied together.")
     if pool is not None:
         cidr = cut(tx, pool, cidr=wanted, prefixlen=length)
     elif wanted is not None:
         cidr = wanted
     else:
-        raise BadRequest("Bad subnets request: a subnetpool must be specified in the absence of a cidr.")
-    if new.ip_version not in (4, 6):
-        raise BadRequest(f"Invalid input for ip_version. Reason: '{new.ip_version}' is not in [4, 6].")
-    if cidr.version != new.ip_version:
-        raise BadRequest(
-            f"Invalid input for operation: cidr '{cidr}' does not match the ip_version '{new.ip_version}'."
-        )
-    if cidr.prefixlen == 0:
-        raise BadRequest("Invalid input for operation: 0 is not allowed as CIDR prefix length.")
-    first = cidr.network_address
-    if first.is_multicast or first.is_loopback or first.is_link_local or (cidr.version == 4 and first.is_unspecified):
-        raise BadRequest(f"Invalid input for operation: {cidr} is not a range that hosts can have addresses of.")
+        raise refusals.bad("subnets", "a subnetpool must be specified in the absence of a cidr.")
+    subnet_checks.check_range(cidr, new.ip_version)
     return cidr
-
-
-def _check_gateway(cidr: AddressRange, gateway_ip: str | Unset | None) -> None:
-    if not isinstance(gateway_ip, str):
-        return
-    gateway = ip_address(gateway_ip)
-    if gateway.version != cidr.version:
-        raise BadRequest(
-            f"Invalid input for operation: gateway_ip '{gateway_ip}' does not match the ip_version '{cidr.version}'."
-        )
-    outer = (cidr.network_address, cidr.broadcast_address)
-    if cidr.version == 4 and cidr.prefixlen < 31 and gateway in outer:
-        raise BadRequest("Invalid input for operation: Gateway is not valid on subnet.")
-
-
-def _check_dhcp(cidr: AddressRange, enable_dhcp: bool) -> None:
-    if enable_dhcp and cidr.num_addresses <= 2:
-        raise BadRequest(
-            "Invalid input for operation: Subnet has a prefix length that is incompatible with DHCP service enabled."
-        )
-
-
-def _check_ipv6_modes(cidr: AddressRange, new: NewSubnet, enable_dhcp: bool) -> None:
-    modes = [mode for mode in (new.ipv6_ra_mode, new.ipv6_address_mode) if isinstance(mode, str)]
-    if not modes:
-        return
-    if cidr.version == 4:
-        raise BadRequest("Invalid input for operation: ipv6_ra_mode and ipv6_address_mode need ip_version 6.")
-    if not enable_dhcp:
-        raise BadRequest(
-            "Invalid input for operation: ipv6_ra_mode or ipv6_address_mode cannot be set when enable_dhcp is set to "
-            "False."
-        )
-    if len(set(modes)) > 1:
-        raise BadRequest(
-            f"Invalid input for operation: ipv6_ra_mode set to '{modes[0]}' with ipv6_address_mode set to '{modes[1]}' "
-            "is not valid. If both attributes are set, they must be the same value."
-        )
-    if modes[0] in addresses.AUTO_ADDRESS_MODES and cidr.prefixlen != 64:
-        raise BadRequest(
-            f"Invalid input for operation: Invalid CIDR {cidr} for IPv6 address mode. "
-            "OpenStack uses the EUI-64 address format, which requires the prefix to be /64."
-        )
-
-
-def _pools(cidr: AddressRange, wanted: Sequence[Pool]) -> list[dict[str, str]]:
-    """Allocation pools, lowest first, checked to lie within the subnet and apart from each other."""
-    ranges = []
-    for pool in wanted:
-        start, end = ip_address(pool.start), ip_address(pool.end)
-        if start.version != cidr.version or end.version != cidr.version or int(start) > int(end):
-            raise BadRequest(
-                f"The allocation pool {pool.start}-{pool.end} is not valid.", reason="InvalidAllocationPool"
-            )
-        if start not in cidr or end not in cidr:
-            raise BadRequest(
-                f"The allocation pool {pool.start}-{pool.end} spans beyond the subnet cidr {cidr}.",
-                reason="OutOfBoundsAllocationPool",
-            )
-        ranges.append((int(start), int(end), pool))
-    ranges.sort(key=lambda item: item[:2])
-    for (_, end_before, pool_before), (start_after, _, pool_after) in pairwise(ranges):
-        if start_after <= end_before:
-            raise Conflict(
-                f"Found overlapping allocation pools: {pool_before.start}-{pool_before.end}, "
-                f"{pool_after.start}-{pool_after.end} for subnet {cidr}.",
-                reason="OverlappingAllocationPools",
-            )
-    return [{"start": pool.start, "end": pool.end} for _, _, pool in ranges]
-
-
-def _check_gateway_outside(pools: Sequence[dict[str, str]], gateway_ip: str) -> None:
-    gateway = addresses.number(gateway_ip)
-    for pool in pools:
-        if addresses.number(pool["start"]) <= gateway <= addresses.number(pool["end"]):
-            raise Conflict(
-                f"Gateway ip {gateway_ip} conflicts with allocation pool {pool['start']}-{pool['end']}.",
-                reason="GatewayConflictWithAllocationPools",
-            )
-
-
-def _nameservers(wanted: Any) -> list[str]:
-    servers: list[str] = either(wanted, None) or []
-    if len(set(servers)) != len(servers):
-        raise BadRequest("Invalid input for dns_nameservers. Reason: Duplicate nameserver.")
-    return servers
-
-
-def _routes(cidr: AddressRange, wanted: Any) -> list[dict[str, str]]:
-    routes: list[HostRoute] = either(wanted, None) or []
-    found = [{"destination": route.destination, "nexthop": route.nexthop} for route in routes]
-    if len({tuple(route.items()) for route in found}) != len(found):
-        raise BadRequest("Invalid input for host_routes. Reason: Duplicate hostroute.")
-    for route in routes:
-        if ip_address(route.nexthop).version != cidr.version or ip_network(route.destination).version != cidr.version:
-            raise BadRequest(f"Invalid input for host_routes. Reason: not of IP version {cidr.version}.")
-    return found
 
 
 @NETWORK.operation("GET", "/subnets/{subnet_id}", rules=(), target=resource.target(SUBNETS))
@@ -421,33 +333,21 @@ def update_subnet(call: Call[Subnet, UpdateSubnet]) -> View:
     if "description" in given:
         values["description"] = text(body.description)
     if "dns_nameservers" in given:
-        values["dns_nameservers"] = _nameservers(body.dns_nameservers)
+        values["dns_nameservers"] = subnet_checks.nameservers_of(cidr.version, body.dns_nameservers)
     if "host_routes" in given:
-        values["host_routes"] = _routes(cidr, body.host_routes)
+        values["host_routes"] = subnet_checks.routes_of(cidr.version, body.host_routes)
     if isinstance(body.allocation_pools, list):
-        values["allocation_pools"] = _pools(cidr, body.allocation_pools)
+        values["allocation_pools"] = _wanted_pools(cidr, body.allocation_pools)
     if "gateway_ip" in given:
-        _check_gateway(cidr, body.gateway_ip)
+        if isinstance(body.gateway_ip, str):
+            subnet_checks.check_gateway(cidr, body.gateway_ip)
         _refuse_moving_used_gateway(call.tx, subnet, body.gateway_ip)
         values["gateway_ip"] = body.gateway_ip
-    gateway_ip = values.get("gateway_ip", subnet.gateway_ip)
-    if gateway_ip is not None:
-        _check_gateway_outside(values.get("allocation_pools", subnet.allocation_pools), gateway_ip)
-    _check_dhcp(cidr, values.get("enable_dhcp", subnet.enable_dhcp))
-    if subnet.ipv6_ra_mode or subnet.ipv6_address_mode:
-        _refuse_without_dhcp(values)
+    subnet_checks.check_change(subnet, values)
     change(call.tx, Subnet, subnet.id, call.now_us, **values)
     if must_get(call.tx, Subnet, subnet.id).revision != subnet.revision:
         revise(call.tx, Network, subnet.network_id, call.now_us)
     return resource.shown(call, SUBNETS, must_get(call.tx, Subnet, subnet.id))
-
-
-def _refuse_without_dhcp(values: dict[str, Any]) -> None:
-    if values.get("enable_dhcp") is False:
-        raise BadRequest(
-            "Invalid input for operation: ipv6_ra_mode or ipv6_address_mode cannot be set when enable_dhcp is set to "
-            "False."
-        )
 
 
 def _refuse_moving_used_gateway(tx: Tx, subnet: Subnet, wanted: str | Unset | None) -> None:

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from cumulet.clock import Clock
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, Conflict
-from cumulet.network import addresses
+from cumulet.errors import Conflict
+from cumulet.network import addresses, refusals
 from cumulet.network.addresses import Address, AddressRange
 from cumulet.network.store import Network, Port, Subnet, find, insert, network_tags, networks, ports, revise, subnets
 
@@ -113,10 +113,10 @@ def add_subnet(
     dns_publish_fixed_ip: bool = False,
     tags: Sequence[str] = (),
 ) -> Subnet:
-    """Add a subnet: its gateway is the first address if none is given, its pools are the rest."""
+    """Add a subnet: its gateway is the usual one if none is given, its pools are the rest."""
     refuse_overlap(tx, network.id, cidr)
     if gateway is None and not without_gateway:
-        gateway = cidr.network_address + (0 if cidr.num_addresses == 1 else 1)
+        gateway = usual_gateway(cidr)
     if allocation_pools is None:
         pools = addresses.default_pools(cidr, gateway)
     else:
@@ -149,14 +149,18 @@ def add_subnet(
     return subnet
 
 
+def usual_gateway(cidr: AddressRange) -> Address:
+    """The first host's address; with IPv6 the address that all routers of a range have (RFC 4291, 2.6.1)."""
+    return cidr.network_address + (1 if cidr.version == 4 else 0)
+
+
 def refuse_overlap(tx: Tx, network_id: str, cidr: AddressRange) -> None:
     """Subnets of one network never overlap: an address then belongs to one subnet."""
     for other in find(tx, Subnet, subnets.c.network_id == network_id):
         other_cidr = ip_network(other.cidr)
         if cidr.version == other_cidr.version and cidr.overlaps(other_cidr):
-            raise BadRequest(
-                f"Invalid input for operation: Requested subnet with cidr: {cidr} for network: {network_id} "
-                "overlaps with another subnet."
+            raise refusals.invalid(
+                f"Requested subnet with cidr: {cidr} for network: {network_id} overlaps with another subnet."
             )
 
 

@@ -1,0 +1,46 @@
+"""The addresses that a request asks for: ``fixed_ips``. What a change of them does stands in `address_changes`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from cumulet.errors import BadRequest
+from cumulet.network import bodies, resource
+from cumulet.network.addresses import FixedIp
+from cumulet.network.bodies import either
+from cumulet.network.subnets import SUBNETS
+from cumulet.web.operation import Call
+from cumulet.web.schema import UNSET, Body, Json, Unset
+
+MAX_FIXED_IPS = 50
+"""The most addresses that one port may ask for."""
+
+
+class WantedIp(Body):
+    subnet_id: bodies.Id | Unset = UNSET
+    ip_address: bodies.IpAddress | Unset = UNSET
+    delete_subnet: bodies.Truth | Unset = UNSET
+    """In a change only: give back what the port has by itself in an automatically addressed subnet."""
+
+
+FixedIps = Annotated[list[WantedIp], Json({"maxItems": MAX_FIXED_IPS})]
+
+
+def wanted_of(call: Call[Any, Any], given: Any) -> list[FixedIp] | None:
+    """The addresses asked for; None if nothing was said. Subnets that the caller does not see do not exist (404)."""
+    if not isinstance(given, list):
+        return None
+    kept: Sequence[WantedIp] = [wanted for wanted in given if wanted.delete_subnet is not True]
+    found = [FixedIp(subnet_id=either(w.subnet_id, None), address=either(w.ip_address, None)) for w in kept]
+    named = [fixed.address for fixed in found if fixed.address]
+    if len(set(named)) != len(named):
+        raise BadRequest("Invalid input for fixed_ips. Reason: Duplicate IP address.")
+    for subnet_id in resource.unique(fixed.subnet_id for fixed in found if fixed.subnet_id):
+        resource.find_in_sight(call, SUBNETS, subnet_id)
+    return found
+
+
+def dropped_of(given: Sequence[WantedIp]) -> frozenset[str]:
+    """The subnets whose automatic addresses shall go."""
+    return frozenset(w.subnet_id for w in given if w.delete_subnet is True and isinstance(w.subnet_id, str))
