@@ -10,7 +10,18 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict, NotFound
-from cumulet.network import addresses, bodies, limits, policy, port_life, refusals, resource, routing, topology
+from cumulet.network import (
+    addresses,
+    bodies,
+    filtering,
+    limits,
+    policy,
+    port_life,
+    refusals,
+    resource,
+    routing,
+    topology,
+)
 from cumulet.network.addresses import FixedIp
 from cumulet.network.bodies import either, text
 from cumulet.network.networks import NETWORKS
@@ -93,11 +104,7 @@ def _port_details(port: Port) -> View:
     }
 
 
-def _has_status(values: Sequence[str]) -> sa.ColumnElement[bool]:
-    leads = floating_ips.c.port_id.is_not(None)
-    conditions = {"ACTIVE": leads, "DOWN": ~leads}
-    return sa.or_(*(conditions.get(value, sa.false()) for value in values))
-
+_STATUS = sa.case((floating_ips.c.port_id.is_not(None), sa.literal("ACTIVE")), else_=sa.literal("DOWN"))
 
 FLOATING_IPS = Kind(
     record=FloatingIp,
@@ -106,10 +113,17 @@ FLOATING_IPS = Kind(
     title="Floating IP",
     show=SHOW,
     sight=lambda caller: own_in_sight(caller, floating_ips),
-    columns=resource.resource_columns(
-        floating_ips, "floating_ip_address", "floating_network_id", "router_id", "port_id", "fixed_ip_address"
-    ),
-    filters={"status": _has_status},
+    filters=resource.filters_on(
+        floating_ips,
+        "floating_network_id",
+        "router_id",
+        "port_id",
+        floating_ip_address=filtering.address,
+        fixed_ip_address=filtering.address,
+    )
+    | {"status": filtering.by_column(_STATUS, "status")},
+    sorts=resource.sorts_on(floating_ips, "floating_ip_address", "floating_network_id", "router_id", "fixed_ip_address")
+    | {"status": _STATUS},
     views=floating_ip_views,
     hidden=SHOW_ATTRIBUTES,
 )

@@ -9,7 +9,17 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict, NotFound
-from cumulet.network import bodies, limits, policy, port_life, refusals, resource, subnet_checks, topology
+from cumulet.network import (
+    bodies,
+    filtering,
+    limits,
+    policy,
+    port_life,
+    refusals,
+    resource,
+    subnet_checks,
+    topology,
+)
 from cumulet.network.bodies import either, text
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
@@ -99,10 +109,6 @@ def _view(network: Network, tags: list[str], subnet_ids: list[str]) -> View:
     return view
 
 
-def _has_status(values: Sequence[str]) -> sa.ColumnElement[bool]:
-    return sa.true() if "ACTIVE" in values else sa.false()
-
-
 NETWORKS = Kind(
     record=Network,
     singular="network",
@@ -110,16 +116,16 @@ NETWORKS = Kind(
     title="Network",
     show=SHOW,
     sight=networks_in_sight,
-    columns=resource.resource_columns(
-        networks, "name", "admin_state_up", "shared", "is_default", "mtu", "port_security_enabled", "dns_domain"
-    )
+    filters=resource.filters_on(networks, "name", "admin_state_up", "shared", "is_default", "mtu")
     | {
-        "router:external": networks.c.external,
-        "provider:network_type": networks.c.network_type,
-        "provider:physical_network": networks.c.physical_network,
-        "provider:segmentation_id": networks.c.segmentation_id,
+        "status": filtering.constant("ACTIVE"),
+        "router:external": filtering.by_column(networks.c.external, "router:external"),
+        "provider:network_type": filtering.by_column(networks.c.network_type, "provider:network_type"),
+        "provider:physical_network": filtering.by_column(networks.c.physical_network, "provider:physical_network"),
+        "provider:segmentation_id": filtering.by_column(networks.c.segmentation_id, "provider:segmentation_id"),
     },
-    filters={"status": _has_status},
+    sorts=resource.sorts_on(networks, "name", "admin_state_up", "mtu")
+    | {"status": sa.literal("ACTIVE"), "availability_zone_hints": sa.cast(networks.c.availability_zone_hints, sa.Text)},
     views=network_views,
     hidden=SHOW_ATTRIBUTES,
 )

@@ -17,10 +17,12 @@ from cumulet.network import (
     bindings,
     bodies,
     devices,
+    filtering,
     fixed_ips,
     limits,
     policy,
     port_life,
+    refusals,
     resource,
 )
 from cumulet.network.addresses import AddressRange, FixedIp
@@ -194,23 +196,16 @@ def _has_fixed_ip(values: Sequence[str]) -> sa.ColumnElement[bool]:
     for value in values:
         name, equals, text_ = value.partition("=")
         if not equals or name not in ("ip_address", "subnet_id", "ip_address_substr"):
-            raise BadRequest(f"Invalid input for fixed_ips. Reason: '{value}' is not <attribute>=<value>.")
+            raise refusals.invalid(f"'{value}' is not of the form <key>=[value].")
         wanted.setdefault(name, []).append(text_)
     conditions = [port_addresses.c.port_id == ports.c.id]
     if "ip_address" in wanted:
-        conditions.append(port_addresses.c.address.in_([_canonical(value) for value in wanted["ip_address"]]))
+        conditions.append(port_addresses.c.address.in_([filtering.address(value) for value in wanted["ip_address"]]))
     if "subnet_id" in wanted:
         conditions.append(port_addresses.c.subnet_id.in_(wanted["subnet_id"]))
     for part in wanted.get("ip_address_substr", []):
         conditions.append(port_addresses.c.address.contains(part, autoescape=True))
     return sa.exists().where(*conditions)
-
-
-def _canonical(value: str) -> str:
-    try:
-        return bodies.plain_address(value)
-    except ValueError:
-        return value
 
 
 def _in_groups(values: Sequence[str]) -> sa.ColumnElement[bool]:
@@ -223,6 +218,10 @@ def _of_active_binding(column: sa.ColumnElement[Any], values: Sequence[str]) -> 
     return sa.exists().where(port_bindings.c.port_id == ports.c.id, port_bindings.c.active, column.in_(list(values)))
 
 
+_IP_ALLOCATION = sa.case(
+    (sa.exists().where(port_addresses.c.port_id == ports.c.id), sa.literal("immediate")), else_=sa.literal("none")
+)
+
 PORTS = Kind(
     record=Port,
     singular="port",
@@ -230,24 +229,26 @@ PORTS = Kind(
     title="Port",
     show=SHOW,
     sight=ports_in_sight,
-    columns=resource.resource_columns(
+    filters=resource.filters_on(
         ports,
         "name",
         "network_id",
         "admin_state_up",
-        "mac_address",
         "device_id",
         "device_owner",
         "status",
-        "port_security_enabled",
-        "dns_name",
-    ),
-    filters={
+        mac_address=filtering.mac,
+    )
+    | {
         "fixed_ips": _has_fixed_ip,
         "security_groups": _in_groups,
+        "ip_allocation": filtering.by_column(_IP_ALLOCATION, "ip_allocation"),
         "binding:host_id": lambda values: _of_active_binding(port_bindings.c.host, values),
-        "binding:vnic_type": lambda values: _of_active_binding(port_bindings.c.vnic_type, values),
     },
+    sorts=resource.sorts_on(
+        ports, "name", "network_id", "admin_state_up", "mac_address", "device_id", "device_owner", "status"
+    )
+    | {"ip_allocation": _IP_ALLOCATION},
     views=port_views,
     hidden=SHOW_ATTRIBUTES,
     parents=network_facts,

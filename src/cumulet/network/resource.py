@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 
@@ -13,15 +12,16 @@ import sqlalchemy as sa
 from cumulet.clock import iso_z
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotFound
+from cumulet.network import filtering, refusals
+from cumulet.network.filtering import Condition, Filter, Reader
 from cumulet.network.sight import SEES_ALL_ROLES
-from cumulet.network.store import TABLES, Resource, load, network_tags, select
+from cumulet.network.store import TABLES, Resource, load, select
 from cumulet.web.annotations import declared
 from cumulet.web.operation import Call, Caller, Refused
-from cumulet.web.schema import UNSET, Body, Key, loose_bool
+from cumulet.web.schema import UNSET, Body, Key
 
 RecordT = TypeVar("RecordT", bound=Resource)
 View = dict[str, Any]
-Condition = sa.ColumnElement[bool]
 
 
 def nothing_more(_tx: Tx, records: Sequence[Any]) -> list[View]:
@@ -39,10 +39,10 @@ class Kind(msgspec.Struct, Generic[RecordT], frozen=True, kw_only=True):
     show: str
     """The rule to see one at all."""
     sight: Callable[[Caller], Condition]
-    columns: Mapping[str, sa.ColumnElement[Any]]
-    """Attributes that are columns: they filter and sort."""
-    filters: Mapping[str, Callable[[Sequence[str]], Condition]]
-    """Attributes that filter otherwise."""
+    filters: Mapping[str, Filter]
+    """What a list can be filtered by, beside tags; all else in a query is refused."""
+    sorts: Mapping[str, sa.ColumnElement[Any]]
+    """What a list can be ordered by."""
     views: Callable[[Tx, Sequence[RecordT]], list[View]]
     hidden: Mapping[str, str]
     """Attributes that only some see: {attribute: rule}."""
@@ -70,13 +70,21 @@ def resource_view(record: Resource, tags: Sequence[str] | None) -> View:
     return view
 
 
-def resource_columns(table: sa.Table, *names: str) -> dict[str, sa.ColumnElement[Any]]:
-    """Columns that filter and sort, by attribute: the shared ones and those of the same name."""
-    columns: dict[str, sa.ColumnElement[Any]] = {name: table.c[name] for name in ("id", "project_id", *names)}
-    columns |= {"tenant_id": table.c.project_id, "description": table.c.description}
-    columns["revision_number"] = table.c.revision
-    columns |= {"created_at": table.c.created_at_us, "updated_at": table.c.updated_at_us}
-    return columns
+def filters_on(table: sa.Table, *names: str, **readers: Reader) -> dict[str, Filter]:
+    """Filters on columns, by attribute: those that every resource has, and those of the same name.
+
+    readers: {attribute: how its values are spelled in the column}.
+    """
+    columns: dict[str, sa.ColumnElement[Any]] = {name: table.c[name] for name in ("id", *names, *readers)}
+    columns |= {"project_id": table.c.project_id, "tenant_id": table.c.project_id}
+    columns |= {"description": table.c.description, "revision_number": table.c.revision}
+    return {name: filtering.by_column(column, name, readers.get(name)) for name, column in columns.items()}
+
+
+def sorts_on(table: sa.Table, *names: str) -> dict[str, sa.ColumnElement[Any]]:
+    """Columns to order by, by attribute: those that every resource has, and those of the same name."""
+    columns: dict[str, sa.ColumnElement[Any]] = {name: table.c[name] for name in ("id", *names)}
+    return columns | {"project_id": table.c.project_id, "tenant_id": table.c.project_id}
 
 
 # -- one resource
@@ -139,14 +147,14 @@ def _shown(call: Call[Any, Any], kind: Kind[RecordT], records: Sequence[RecordT]
 
 # -- lists
 
-_TAG_FILTERS = ("tags", "tags-any", "not-tags", "not-tags-any")
 _CONTROLS = frozenset({"fields", "sort_key", "sort_dir", "limit", "marker", "page_reverse"})
 
 
 def listed(call: Call[Any, Any], kind: Kind[RecordT]) -> View:
     """The answer to a list request: what the caller sees, filtered, sorted, one page, with links to the next."""
     statement = select(kind.record, kind.sight(call.caller), *_conditions(call, kind))
-    limit, marker = _limit(call), call.query.get("marker")
+    limit = _limit(call)
+    marker = None if limit is None else call.query.get("marker")
     reverse = _flag(call, "page_reverse")
     keys = _sort_keys(call, kind)
     if reverse:
@@ -173,17 +181,13 @@ def _conditions(call: Call[Any, Any], kind: Kind[Any]) -> list[Condition]:
         values = call.query.getall(name)
         if name in _CONTROLS:
             continue
-        if name in kind.hidden and not _may_ask(call, kind, name):
+        if name in kind.filters and name in kind.hidden and not _may_ask(call, kind, name):
             # What is hidden cannot be found out by asking for it either.
             conditions.append(sa.false())
         elif name in kind.filters:
             conditions.append(kind.filters[name](values))
-        elif name in kind.columns:
-            conditions.append(column_filter(kind.columns[name], name, values))
-        elif name in _TAG_FILTERS and "tags" in kind.hidden:
-            conditions.append(_tag_filter(kind.table, name, values))
-        elif name == "changed_since":
-            conditions.append(kind.table.c.updated_at_us >= _time_us(values[-1]))
+        elif name in filtering.TAGS and "tags" in kind.hidden:
+            conditions.append(filtering.by_tags(kind.table, name, values))
         else:
             invalid.append(name)
     if invalid:
@@ -195,80 +199,32 @@ def _may_ask(call: Call[Any, Any], kind: Kind[Any], attribute: str) -> bool:
     return call.authorise(kind.hidden[attribute], {"project_id": call.caller.project_id})
 
 
-def column_filter(column: sa.ColumnElement[Any], name: str, values: Sequence[str]) -> Condition:
-    """Any of the values, read as the column's type."""
-    kind = column.type
-    if name in ("created_at", "updated_at"):
-        # Shown in whole seconds, stored in microseconds.
-        starts = [_time_us(value) for value in values]
-        return sa.or_(*(column.between(start, start + 999_999) for start in starts))
-    if isinstance(kind, sa.Boolean):
-        wanted = {truth(value) for value in values}
-        return sa.or_(*(column.is_(value) for value in wanted))
-    if isinstance(kind, sa.Integer):
-        return column.in_([_number(name, value) for value in values])
-    found = column.in_(list(values))
-    return sa.or_(found, column.is_(None)) if "" in values and not isinstance(column, sa.Column) else found
-
-
-def truth(value: object) -> bool:
-    """Neutron's spellings of true and false."""
-    try:
-        return loose_bool(value)
-    except ValueError:
-        raise BadRequest(f"'{value}' cannot be converted to boolean") from None
-
-
-def _number(name: str, value: str) -> int:
-    if not (value.removeprefix("-").isascii() and value.removeprefix("-").isdigit() and len(value) < 19):
-        raise BadRequest(f"Invalid input for {name}. Reason: '{value}' is not an integer.")
-    return int(value)
-
-
-def _time_us(text: str) -> int:
-    try:
-        parsed = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadRequest(f"The input time '{text}' is invalid, it should be in ISO 8601 format.") from None
-    return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()) * 1_000_000
-
-
-def _tag_filter(table: sa.Table, name: str, values: Sequence[str]) -> Condition:
-    wanted = {tag for value in values for tag in value.split(",")}
-
-    def has(*tags: str) -> Condition:
-        return sa.exists().where(network_tags.c.resource_id == table.c.id, network_tags.c.tag.in_(tags))
-
-    matching = has(*wanted) if name.endswith("-any") else sa.and_(*(has(tag) for tag in sorted(wanted)))
-    return ~matching if name.startswith("not-") else matching
-
-
 def _limit(call: Call[Any, Any]) -> int | None:
     text = call.query.get("limit")
     if text is None:
         return None
     if not (text.isascii() and text.isdigit()) or len(text) > 18:
-        raise BadRequest(f"Limit must be an integer 0 or greater and not '{text}'")
+        raise refusals.bad("limit", f"Limit must be an integer 0 or greater and not '{text}'.")
     return int(text) or None
 
 
 def _flag(call: Call[Any, Any], name: str) -> bool:
     text = call.query.get(name)
-    return text is not None and truth(text)
+    return text is not None and text.lower() in ("1", "true")
 
 
 def _sort_keys(call: Call[Any, Any], kind: Kind[Any]) -> list[tuple[sa.ColumnElement[Any], bool]]:
     """(column, descending) for each key, ended by the id so that the order is total."""
     names, directions = call.query.getall("sort_key"), call.query.getall("sort_dir")
-    if len(names) != len(directions) and directions:
+    if len(names) != len(directions):
         raise BadRequest("The number of sort_keys and sort_dirs must be same")
     keys: list[tuple[sa.ColumnElement[Any], bool]] = []
-    for name, direction in zip(names, directions or ["asc"] * len(names), strict=True):
-        if name not in kind.columns or (name in kind.hidden and not _may_ask(call, kind, name)):
+    for name, direction in zip(names, directions, strict=True):
+        if name not in kind.sorts or (name in kind.hidden and not _may_ask(call, kind, name)):
             raise BadRequest(f"{[name]} is invalid attribute for sort_keys")
         if direction not in ("asc", "desc"):
             raise BadRequest(f"{[direction]} is invalid value for sort_dirs, valid value is 'asc' and 'desc'")
-        keys.append((_comparable(kind.columns[name]), direction == "desc"))
+        keys.append((_comparable(kind.sorts[name]), direction == "desc"))
     if not names:
         keys.append((kind.table.c.created_at_us, False))
     keys.append((kind.table.c.id, False))

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotFound, NotYet
-from cumulet.network import addresses, bodies, limits, policy, refusals, resource, routing, topology
+from cumulet.network import addresses, bodies, filtering, limits, policy, refusals, resource, routing, topology
 from cumulet.network.addresses import FixedIp
 from cumulet.network.bodies import either, text
 from cumulet.network.fixed_ips import WantedIp
@@ -104,11 +104,6 @@ def _gateway_view(router: Router, gateways: Mapping[str, Port], held: Mapping[st
     }
 
 
-def _never(values: Sequence[str]) -> sa.ColumnElement[bool]:
-    """A filter on an attribute that is false for all."""
-    return sa.or_(*(sa.false() if resource.truth(value) else sa.true() for value in values))
-
-
 ROUTERS = Kind(
     record=Router,
     singular="router",
@@ -116,11 +111,10 @@ ROUTERS = Kind(
     title="Router",
     show=SHOW,
     sight=lambda caller: own_in_sight(caller, routers),
-    columns=resource.resource_columns(routers, "name", "admin_state_up", "ha"),
-    filters={
-        "status": lambda values: sa.true() if "ACTIVE" in values else sa.false(),
-        "distributed": _never,
-    },
+    filters=resource.filters_on(routers, "name", "admin_state_up", "ha")
+    | {"distributed": filtering.constant(False), "status": filtering.constant("ACTIVE")},
+    sorts=resource.sorts_on(routers, "name", "admin_state_up")
+    | {"status": sa.literal("ACTIVE"), "flavor_id": sa.literal("")},
     views=router_views,
     hidden=SHOW_ATTRIBUTES,
 )

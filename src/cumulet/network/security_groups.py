@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict, NotYet
-from cumulet.network import bodies, default_security_group, limits, policy, resource, topology
+from cumulet.network import bodies, default_security_group, filtering, limits, policy, resource, topology
 from cumulet.network.bodies import either, text
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
@@ -21,6 +21,7 @@ from cumulet.network.store import (
     change,
     delete,
     find,
+    find_by,
     insert,
     must_get,
     port_security_groups,
@@ -61,6 +62,8 @@ PROTOCOLS = {
 }  # fmt: skip
 """Names of IP protocols (IANA), as Neutron takes them."""
 _PORT_PROTOCOLS = frozenset({"tcp", "udp", "sctp", "dccp", "udplite", "6", "17", "132", "33", "136"})
+_WITH_PORTS = frozenset(PROTOCOLS[name] for name in ("tcp", "udp", "sctp", "dccp", "udplite"))
+ALL_PORTS, EVERYWHERE = (1, 65_535), ("0.0.0.0/0", "::/0")
 _ICMP = frozenset({"icmp", "icmpv6", "ipv6-icmp", "1", "58"})
 _IPV6_ONLY = frozenset(name for name in PROTOCOLS if name.startswith("ipv6")) | {"icmpv6", "58"}
 
@@ -78,6 +81,33 @@ def protocol_name(value: Any) -> str | None:
         f"Security group rule protocol {value} not supported. Only protocol values {sorted(PROTOCOLS)} and integer "
         "representations [0 to 255] are supported."
     )
+
+
+def protocol_number(name: str | None, ethertype: str) -> int | None:
+    """The protocol that a name or number stands for with this IP version; None for any."""
+    if name in (None, "ip"):
+        return None
+    number = PROTOCOLS.get(name or "", -1)
+    number = int(name or "") if number < 0 else number
+    return PROTOCOLS["ipv6-icmp"] if ethertype == "IPv6" and number == PROTOCOLS["icmp"] else number
+
+
+def spellings(protocol: str) -> list[str]:
+    """All ways to write the same protocol."""
+    number = PROTOCOLS[protocol] if protocol in PROTOCOLS else int(protocol)
+    return [str(number), *(name for name, same in PROTOCOLS.items() if same == number)]
+
+
+def _of_protocol(values: Sequence[str]) -> sa.ColumnElement[bool]:
+    conditions: list[sa.ColumnElement[bool]] = []
+    for value in values:
+        try:
+            name = protocol_name(value)
+        except ValueError as error:
+            raise BadRequest(str(error), reason="SecurityGroupRuleInvalidProtocol") from None
+        column = security_group_rules.c.protocol
+        conditions.append(column.is_(None) if name is None else column.in_(spellings(name)))
+    return sa.or_(*conditions)
 
 
 # -- groups
@@ -112,8 +142,8 @@ GROUPS = Kind(
     title="Security group",
     show=SHOW,
     sight=lambda caller: own_in_sight(caller, security_groups),
-    columns=resource.resource_columns(security_groups, "name", "stateful"),
-    filters={"shared": lambda values: sa.or_(*(sa.false() if resource.truth(v) else sa.true() for v in values))},
+    filters=resource.filters_on(security_groups, "name", "stateful") | {"shared": filtering.constant(False)},
+    sorts=resource.sorts_on(security_groups, "name"),
     views=group_views,
     hidden=SHOW_ATTRIBUTES,
 )
@@ -289,9 +319,13 @@ def _group_facts(tx: Tx, records: Sequence[SecurityGroupRule]) -> list[View]:
 
 def _in_default_group(values: Sequence[str]) -> sa.ColumnElement[bool]:
     of_default = sa.select(security_groups.c.id).where(
-        resource.column_filter(security_groups.c.is_default, "belongs_to_default_sg", values)
+        filtering.by_column(security_groups.c.is_default, "belongs_to_default_sg")(values)
     )
     return security_group_rules.c.security_group_id.in_(of_default)
+
+
+def _ethertype_asked(value: str) -> str:
+    return {"ipv4": "IPv4", "ipv6": "IPv6"}.get(value.lower(), value)
 
 
 RULES = Kind(
@@ -301,18 +335,36 @@ RULES = Kind(
     title="Security group rule",
     show=SHOW_RULE,
     sight=rules_in_sight,
-    columns=resource.resource_columns(
+    filters=resource.filters_on(
         security_group_rules,
         "security_group_id",
+        "remote_group_id",
         "direction",
-        "ethertype",
+        "port_range_min",
+        "port_range_max",
+        ethertype=_ethertype_asked,
+        remote_ip_prefix=filtering.prefix,
+    )
+    | {
+        "protocol": _of_protocol,
+        "normalized_cidr": filtering.by_column(
+            security_group_rules.c.remote_ip_prefix, "normalized_cidr", filtering.prefix
+        ),
+        "remote_address_group_id": filtering.constant(None),
+        "belongs_to_default_sg": _in_default_group,
+    },
+    sorts=resource.sorts_on(
+        security_group_rules,
+        "security_group_id",
+        "remote_group_id",
+        "direction",
         "protocol",
         "port_range_min",
         "port_range_max",
+        "ethertype",
         "remote_ip_prefix",
-        "remote_group_id",
-    ),
-    filters={"belongs_to_default_sg": _in_default_group},
+    )
+    | {"normalized_cidr": security_group_rules.c.remote_ip_prefix, "remote_address_group_id": sa.literal("")},
     views=rule_views,
     hidden={},
     parents=_group_facts,
@@ -333,7 +385,7 @@ class NewRule(bodies.NewResource):
     protocol: Annotated[str | int | Unset | None, Convert(protocol_name)] = UNSET
     port_range_min: bodies.Number | Unset | None = UNSET
     port_range_max: bodies.Number | Unset | None = UNSET
-    remote_ip_prefix: bodies.AddressOrRange | Unset | None = UNSET
+    remote_ip_prefix: bodies.SubnetRange | Unset | None = UNSET
     remote_group_id: bodies.Name | Unset | None = UNSET
     remote_address_group_id: bodies.Id | Unset | None = UNSET
 
@@ -383,10 +435,11 @@ def _create_rule(call: Call[Any, Any], new: NewRule) -> SecurityGroupRule:
         "remote_group_id": remote_group_id,
     }
     _check_rule(values)
-    table = security_group_rules
-    same = [table.c[name].is_not_distinct_from(value) for name, value in values.items()]
-    for twin in find(tx, SecurityGroupRule, table.c.security_group_id == new.security_group_id, *same):
-        raise Conflict(f"Security group rule already exists. Rule id is {twin.id}.", reason="SecurityGroupRuleExists")
+    for present in find_by(tx, SecurityGroupRule, security_group_id=new.security_group_id):
+        if _meaning({name: getattr(present, name) for name in values}) == _meaning(values):
+            raise Conflict(
+                f"Security group rule already exists. Rule id is {present.id}.", reason="SecurityGroupRuleExists"
+            )
     revise(tx, SecurityGroup, new.security_group_id, call.now_us)
     return insert(
         tx,
@@ -397,6 +450,16 @@ def _create_rule(call: Call[Any, Any], new: NewRule) -> SecurityGroupRule:
         security_group_id=new.security_group_id,
         **values,
     )
+
+
+def _meaning(rule_: Mapping[str, Any]) -> tuple[object, ...]:
+    """What a rule lets pass, however it is spelled: two rules that mean the same are one."""
+    ethertype, protocol = rule_["ethertype"], protocol_number(rule_["protocol"], rule_["ethertype"])
+    ports = (rule_["port_range_min"], rule_["port_range_max"])
+    if ports == ALL_PORTS and protocol in _WITH_PORTS:
+        ports = (None, None)
+    prefix = None if rule_["remote_ip_prefix"] in EVERYWHERE else rule_["remote_ip_prefix"]
+    return (rule_["direction"], ethertype, protocol, ports, prefix, rule_["remote_group_id"])
 
 
 def _check_rule(rule_: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotYet
-from cumulet.network import bodies, limits, policy, refusals, resource, topology
+from cumulet.network import bodies, filtering, limits, policy, refusals, resource, topology
 from cumulet.network.addresses import AddressRange
 from cumulet.network.bodies import either, text
 from cumulet.network.resource import Kind, View
@@ -77,6 +77,17 @@ def _in_sight(caller: Caller) -> sa.ColumnElement[bool]:
     return sa.or_(subnet_pools.c.project_id == caller.project_id, subnet_pools.c.shared)
 
 
+_QUERIED = (
+    "name",
+    "default_quota",
+    "ip_version",
+    "default_prefixlen",
+    "min_prefixlen",
+    "max_prefixlen",
+    "is_default",
+    "shared",
+)
+
 SUBNET_POOLS = Kind(
     record=SubnetPool,
     singular="subnetpool",
@@ -84,18 +95,8 @@ SUBNET_POOLS = Kind(
     title="Subnet pool",
     show=SHOW,
     sight=_in_sight,
-    columns=resource.resource_columns(
-        subnet_pools,
-        "name",
-        "ip_version",
-        "min_prefixlen",
-        "max_prefixlen",
-        "default_prefixlen",
-        "default_quota",
-        "shared",
-        "is_default",
-    ),
-    filters={"address_scope_id": lambda values: sa.true() if list(values) == [""] else sa.false()},
+    filters=resource.filters_on(subnet_pools, *_QUERIED) | {"address_scope_id": filtering.constant(None)},
+    sorts=resource.sorts_on(subnet_pools, *_QUERIED) | {"address_scope_id": sa.literal("")},
     views=subnet_pool_views,
     hidden=SHOW_ATTRIBUTES,
 )

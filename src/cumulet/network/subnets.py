@@ -10,7 +10,18 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict, NotYet
-from cumulet.network import addresses, bodies, limits, policy, refusals, resource, routing, subnet_checks, topology
+from cumulet.network import (
+    addresses,
+    bodies,
+    filtering,
+    limits,
+    policy,
+    refusals,
+    resource,
+    routing,
+    subnet_checks,
+    topology,
+)
 from cumulet.network.addresses import Address, AddressRange
 from cumulet.network.bodies import either, text
 from cumulet.network.networks import NETWORKS
@@ -97,13 +108,13 @@ def network_facts(tx: Tx, records: Sequence[Any]) -> list[View]:
 
 def _on_shared(values: Sequence[str]) -> sa.ColumnElement[bool]:
     return subnets.c.network_id.in_(
-        sa.select(networks.c.id).where(resource.column_filter(networks.c.shared, "shared", values))
+        sa.select(networks.c.id).where(filtering.by_column(networks.c.shared, "shared")(values))
     )
 
 
 def _on_external(values: Sequence[str]) -> sa.ColumnElement[bool]:
     return subnets.c.network_id.in_(
-        sa.select(networks.c.id).where(resource.column_filter(networks.c.external, "router:external", values))
+        sa.select(networks.c.id).where(filtering.by_column(networks.c.external, "router:external")(values))
     )
 
 
@@ -114,24 +125,32 @@ SUBNETS = Kind(
     title="Subnet",
     show=SHOW,
     sight=subnets_in_sight,
-    columns=resource.resource_columns(
+    filters=resource.filters_on(
         subnets,
         "name",
         "network_id",
         "ip_version",
+        "subnetpool_id",
+        "enable_dhcp",
+        "ipv6_ra_mode",
+        "ipv6_address_mode",
+        cidr=filtering.cidr,
+        gateway_ip=filtering.address,
+    )
+    | {"shared": _on_shared, "router:external": _on_external, "segment_id": filtering.constant(None)},
+    sorts=resource.sorts_on(
+        subnets,
+        "name",
+        "ip_version",
+        "network_id",
         "subnetpool_id",
         "cidr",
         "gateway_ip",
         "enable_dhcp",
         "ipv6_ra_mode",
         "ipv6_address_mode",
-        "dns_publish_fixed_ip",
-    ),
-    filters={
-        "shared": _on_shared,
-        "router:external": _on_external,
-        "segment_id": lambda values: sa.true() if values == [""] else sa.false(),
-    },
+    )
+    | {"segment_id": sa.literal("")},
     views=subnet_views,
     hidden=SHOW_ATTRIBUTES,
     parents=network_facts,

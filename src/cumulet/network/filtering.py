@@ -1,0 +1,97 @@
+"""Filters of lists compare values, not spellings: what a query's text means for a column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from cumulet.errors import BadRequest
+from cumulet.network import bodies, refusals
+from cumulet.network.store import network_tags
+from cumulet.web.schema import loose_bool
+
+Condition = sa.ColumnElement[bool]
+Filter = Callable[[Sequence[str]], Condition]
+Reader = Callable[[str], str]
+"""From a spelling to the one that is stored."""
+
+TAGS = ("tags", "tags-any", "not-tags", "not-tags-any")
+
+
+def by_column(column: sa.ColumnElement[Any], name: str, read: Reader | None = None) -> Filter:
+    """Any of the values, read as the column's type; `read`: texts with several spellings."""
+
+    def condition(values: Sequence[str]) -> Condition:
+        if isinstance(column.type, sa.Boolean):
+            return sa.or_(*(column.is_(value) for value in {truth(value) for value in values}))
+        if isinstance(column.type, sa.Integer):
+            return column.in_([_number(name, value) for value in values])
+        found = column.in_([value if read is None else read(value) for value in values])
+        return sa.or_(found, column.is_(None)) if "" in values and not isinstance(column, sa.Column) else found
+
+    return condition
+
+
+def constant(shown: str | bool | None) -> Filter:
+    """An attribute that is the same for all: ``""`` is none."""
+
+    def condition(values: Sequence[str]) -> Condition:
+        asked = [truth(value) for value in values] if isinstance(shown, bool) else values
+        return sa.true() if (shown if shown is not None else "") in asked else sa.false()
+
+    return condition
+
+
+def address(text: str) -> str:
+    """An IP address in its canonical spelling; what is none is equal to none."""
+    try:
+        return bodies.plain_address(text)
+    except ValueError:
+        return text
+
+
+def mac(text: str) -> str:
+    """A MAC address in its canonical spelling; what is none is equal to none."""
+    try:
+        return bodies.plain_mac(text)
+    except ValueError:
+        return text
+
+
+def prefix(text: str) -> str:
+    """A range in its canonical spelling, or none."""
+    return cidr(text) if text else text
+
+
+def cidr(text: str) -> str:
+    """A range in its canonical spelling."""
+    try:
+        return bodies.plain_subnet(text)
+    except ValueError:
+        raise refusals.invalid(f"{text} is not in a CIDR format.") from None
+
+
+def truth(value: object) -> bool:
+    """Neutron's spellings of true and false."""
+    try:
+        return loose_bool(value)
+    except ValueError:
+        raise refusals.invalid(f"'{value}' cannot be converted to boolean.") from None
+
+
+def _number(name: str, value: str) -> int:
+    if not (value.removeprefix("-").isascii() and value.removeprefix("-").isdigit() and len(value) < 19):
+        raise BadRequest(f"Invalid input for {name}. Reason: '{value}' is not an integer.", reason="InvalidInput")
+    return int(value)
+
+
+def by_tags(table: sa.Table, name: str, values: Sequence[str]) -> Condition:
+    wanted = {tag for value in values for tag in value.split(",")}
+
+    def has(*tags: str) -> Condition:
+        return sa.exists().where(network_tags.c.resource_id == table.c.id, network_tags.c.tag.in_(tags))
+
+    matching = has(*wanted) if name.endswith("-any") else sa.and_(*(has(tag) for tag in sorted(wanted)))
+    return ~matching if name.startswith("not-") else matching

@@ -1,0 +1,33 @@
+"""Every list of Network takes the filters and the orders that Neutron takes, and refuses all others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cumulet.network.resource import Kind
+from cumulet.network.security_groups import RULES
+from cumulet.network.tags import KINDS
+
+TABLE = Path(__file__).with_name("neutron_query_attributes.tsv")
+OURS = {
+    ("routers", "ha"): "admins find them",
+    ("routers", "distributed"): "always false",
+    ("routers", "status"): "always ACTIVE; Tempest asks so",
+}
+"""What Neutron refuses and this takes."""
+
+
+def upstream(plural: str, which: int) -> set[str]:
+    rows = [line.split("\t") for line in TABLE.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    names = {row[1] for row in rows if row[0] == plural and row[which] != "-" and "tags" not in row[1]}
+    return names | {"project_id"} if "tenant_id" in names else names
+
+
+@pytest.mark.parametrize("kind", [*KINDS, RULES], ids=lambda kind: kind.plural)
+def test_a_list_is_filtered_and_ordered_by_what_neutron_takes(kind: Kind[Any]) -> None:
+    ours = set(kind.filters) - {name for plural, name in OURS if plural == kind.plural}
+    assert ours == upstream(kind.plural, 2)
+    assert set(kind.sorts) == upstream(kind.plural, 3)
