@@ -509,3 +509,25 @@ def test_only_administrators_and_services_use_placement(world: World) -> None:
         assert world.ask(method, path, body, who="nobody").status_code == 401, (method, path)
     for method, path, body in requests:
         assert world.ask(method, path, body, who="service").status_code not in (401, 403), (method, path)
+
+
+def test_an_overfull_provider_may_become_less_full_but_no_fuller(world: World) -> None:
+    uuid = world.provider("host1", VCPU=8, MEMORY_MB=1000)
+    world.allocate(A, uuid, VCPU=6, MEMORY_MB=100)
+    world.allocate(B, uuid, VCPU=2)
+    generation = world.get(f"/resource_providers/{uuid}")["generation"]
+    smaller = {"resource_provider_generation": generation, "total": 4, "max_unit": 100}
+    assert world.ask("PUT", f"/resource_providers/{uuid}/inventories/VCPU", smaller).status_code == 200
+
+    def change(consumer_generation: int, **amounts: int) -> int:
+        return world.ask("PUT", f"/allocations/{A}", allocation(uuid, consumer_generation, **amounts)).status_code
+
+    assert change(1, VCPU=7) == 409
+    assert change(1, VCPU=6, MEMORY_MB=200) == 204
+    assert change(2, VCPU=5) == 204
+    assert change(3, VCPU=6) == 409
+    both = {A: allocation(uuid, 3, VCPU=3), B: allocation(uuid, 1, VCPU=4)}
+    assert world.ask("POST", "/allocations", both).status_code == 204
+    more = {A: allocation(uuid, 4, VCPU=4), B: allocation(uuid, 2, VCPU=4)}
+    assert world.ask("POST", "/allocations", more).status_code == 409
+    assert world.get(f"/resource_providers/{uuid}/usages")["usages"]["VCPU"] == 7

@@ -41,6 +41,7 @@ _USED_BY_OTHERS = (
     .where(allocations.c.provider_id == _OF_PROVIDER, allocations.c.consumer_uuid != _OF_CONSUMER)
     .group_by(allocations.c.resource_class)
 )
+_OWN_SHARE = sa.select(allocations.c.resource_class, allocations.c.used).where(_HELD_HERE)
 _PROVIDERS_OF = sa.select(allocations.c.provider_id).where(allocations.c.consumer_uuid == _OF_CONSUMER).distinct()
 _HELD = (
     sa.select(resource_providers.c.name, allocations.c.resource_class, allocations.c.used)
@@ -115,7 +116,8 @@ def claim(
     for name, amount in wanted.items():
         row = inventory.get(name)
         room = (row.total - row.reserved) * row.allocation_ratio if row is not None else 0
-        if row is None or used.get(name, 0) + amount > room or amount > row.max_unit:
+        full = used.get(name, 0) + amount > room
+        if row is None or amount > row.max_unit or (full and amount > _own(tx, provider_id, consumer, name)):
             raise InsufficientCapacity(
                 f"{provider} has not enough {name}.",
                 reason=_REASONS.get(name, "INSUFFICIENT_RESOURCES"),
@@ -132,6 +134,12 @@ def claim(
             ],
         )
     _touch(tx, provider_id, now_us)
+
+
+def _own(tx: Tx, provider_id: int, consumer: str, resource_class: str) -> int:
+    """What the consumer holds already: no more than that never makes a provider fuller."""
+    rows = tx.all(_OWN_SHARE, {"of_provider": provider_id, "of_consumer": consumer})
+    return sum(row.used for row in rows if row.resource_class == resource_class)
 
 
 def hand_over(tx: Tx, *, source: str, target: str, provider: str, now_us: int, target_type: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -201,11 +202,13 @@ def _replace(call: Call[None, Any], holdings: list[Holding]) -> None:
     """Everything the consumers held goes, then what they are to hold is checked against what is left."""
     tx = call.tx
     touched: dict[int, Provider] = {}
+    before = _used(tx, holdings)
     for holding in holdings:
         _check_consumer_generation(tx, holding, call.version)
         for provider in _providers_held(tx, holding.consumer):
             touched[provider.id] = provider
         tx.execute(sa.delete(allocations).where(allocations.c.consumer_uuid == holding.consumer))
+    _require_room(tx, holdings, before)
     for holding in holdings:
         _write_consumer(tx, holding, call.now_us)
         for uuid, resources in holding.shares.items():
@@ -214,6 +217,28 @@ def _replace(call: Call[None, Any], holdings: list[Holding]) -> None:
             _hold(tx, holding.consumer, provider, resources)
     for provider in touched.values():
         providers.change(tx, provider, call.now_us)
+
+
+def _used(tx: Tx, holdings: Sequence[Holding]) -> dict[str, dict[str, int]]:
+    """What is handed out of the providers named: provider's uuid -> resource class -> amount."""
+    named = {uuid: providers.find(tx, uuid) for holding in holdings for uuid in holding.shares}
+    ids = {uuid: provider.id for uuid, provider in named.items() if provider is not None}
+    used = providers.used_of(tx, *ids.values()) if ids else {}
+    return {uuid: used.get(provider_id, {}) for uuid, provider_id in ids.items()}
+
+
+def _require_room(tx: Tx, holdings: Sequence[Holding], before: Mapping[str, Mapping[str, int]]) -> None:
+    """409 where the shares together do not fit, unless an overfull provider becomes less full, or no fuller."""
+    left = _used(tx, holdings)
+    for uuid in left:
+        wanted: Counter[str] = Counter()
+        for holding in holdings:
+            wanted.update(holding.shares.get(uuid, {}))
+        provider = _provider(tx, uuid)
+        for name, inventory in providers.inventories_of(tx, provider.id).get(provider.id, {}).items():
+            after = left[uuid].get(name, 0) + wanted[name]
+            if wanted[name] and after > inventory.capacity and after > before[uuid].get(name, 0):
+                raise Conflict(f"Unable to allocate inventory: the amount of {name} would exceed the capacity.")
 
 
 def _check_consumer_generation(tx: Tx, holding: Holding, version: Microversion) -> None:
@@ -259,7 +284,6 @@ def _write_consumer(tx: Tx, holding: Holding, now_us: int) -> None:
 def _hold(tx: Tx, consumer: str, provider: Provider, resources: Mapping[str, int]) -> None:
     names.require_classes(tx, resources, f"Unable to allocate inventory for consumer {consumer}")
     has = providers.inventories_of(tx, provider.id).get(provider.id, {})
-    used = providers.used_of(tx, provider.id).get(provider.id, {})
     for name, amount in resources.items():
         inventory = has.get(name)
         if inventory is None:
@@ -269,8 +293,6 @@ def _hold(tx: Tx, consumer: str, provider: Provider, resources: Mapping[str, int
                 f"Unable to allocate inventory: the amount of {name} would violate inventory constraints "
                 f"on '{provider.uuid}'."
             )
-        if not inventory.fits(amount, used.get(name, 0)):
-            raise Conflict(f"Unable to allocate inventory: the amount of {name} would exceed the capacity.")
     rows = [
         {"consumer_uuid": consumer, "provider_id": provider.id, "resource_class": name, "used": amount}
         for name, amount in resources.items()
