@@ -80,7 +80,7 @@ class World:
         return self.cloud.state_dir / "images"
 
     def ask(self, who: str, method: str, path: str, **options: Any) -> httpx.Response:
-        headers = {"X-Auth-Token": who, **options.pop("headers", {})}
+        headers = {"X-Auth-Token": who, "Accept": "application/json", **options.pop("headers", {})}
         answer: httpx.Response = self.client.request(method, f"/image/v2{path}", headers=headers, **options)
         return answer
 

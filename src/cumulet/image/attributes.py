@@ -8,11 +8,18 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from cumulet.errors import BadRequest, Forbidden, TooLarge
-from cumulet.image.inspection import ACCEPTED_DISK_FORMATS
+from cumulet.image.inspection import (
+    BOOTABLE_CONTAINER,
+    BOOTABLE_DISK_FORMATS,
+    OPAQUE_CONTAINERS,
+    OPAQUE_DISK_FORMATS,
+)
 from cumulet.web.formats import is_one_line
 
-CONTAINER_FORMATS = ("bare",)
-DISK_FORMATS = ACCEPTED_DISK_FORMATS
+CONTAINER_FORMATS = (BOOTABLE_CONTAINER, *OPAQUE_CONTAINERS)
+DISK_FORMATS = (*BOOTABLE_DISK_FORMATS, *OPAQUE_DISK_FORMATS)
+AMAZON_FORMATS = ("ami", "ari", "aki")
+"""Disk formats that are their own container's."""
 VISIBILITIES = ("community", "public", "private", "shared")
 STATUSES = (
     "queued",
@@ -76,6 +83,16 @@ KINDS: Mapping[str, Kind] = {
     "protected": Kind((bool,)),
     "os_hidden": Kind((bool,)),
 }
+
+
+def check_formats(disk_format: str | None, container_format: str | None) -> None:
+    """A format of Amazon's is disk and container at once."""
+    given = {disk_format, container_format} - {None}
+    if len(given) > 1 and not given.isdisjoint(AMAZON_FORMATS):
+        raise BadRequest(
+            f"Invalid mix of disk and container formats: {disk_format} and {container_format}. "
+            "When setting a disk or container format to one of 'aki', 'ari', or 'ami', the two must match."
+        )
 
 
 def check_writable(name: str) -> None:

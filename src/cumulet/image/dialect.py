@@ -16,6 +16,7 @@ class ImageDialect(Dialect):
     error_schema = object_schema(code=TEXT, title=TEXT, message=TEXT)
     refusal = "You are not authorized to complete {} action."
     over_quota_status = 413
+    errors_follow_accept = True
 
     def fault(self, fault: Fault) -> dict[str, Any]:
         return {"message": fault.message, "code": f"{fault.status} {fault.title}", "title": fault.title}

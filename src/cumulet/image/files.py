@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from cumulet.image.inspection import Inspection, check_tables
+from cumulet.image.inspection import Inspection, OpaqueContent, check_tables
 
 UPLOAD_FOLDER = ".uploads"
 CHUNK_BYTES = 1 << 20
@@ -26,7 +26,8 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     """What was stored. Sizes in bytes, hashes in hex."""
 
     size: int
-    virtual_size: int
+    virtual_size: int | None
+    """None: nobody knows."""
     md5: str
     sha512: str
 
@@ -48,7 +49,7 @@ class Upload:
     Raises `qcow2.Refused` for content that may not be stored and OSError for a disk that is full or broken.
     """
 
-    def __init__(self, folder: Path, upload_id: str, inspection: Inspection) -> None:
+    def __init__(self, folder: Path, upload_id: str, inspection: Inspection | OpaqueContent) -> None:
         prepare(folder)
         self._folder = folder
         self._path = folder / UPLOAD_FOLDER / upload_id

@@ -43,8 +43,8 @@ class CreateImage(Body, extra="allow"):
     image_id: Annotated[str | Unset, Key("id"), Json({"pattern": attributes.UUID_PATTERN})] = UNSET
     name: Annotated[str | None, _Text255] = None
     owner: Annotated[str | Unset | None, _Text255] = UNSET
-    disk_format: Literal["raw", "qcow2"] | None = None
-    container_format: Literal["bare"] | None = None
+    disk_format: Annotated[str | None, Json({"enum": list(attributes.DISK_FORMATS)})] = None
+    container_format: Annotated[str | None, Json({"enum": list(attributes.CONTAINER_FORMATS)})] = None
     visibility: Literal["community", "public", "private", "shared"] = "shared"
     min_disk: Annotated[int, _Minimum] = 0
     min_ram: Annotated[int, _Minimum] = 0
@@ -64,6 +64,7 @@ def proposed_image(call: Call[Any, CreateImage]) -> Image:
         attributes.check_value(name, value)
         properties[name] = value
     attributes.check_counts(properties, body.tags)
+    attributes.check_formats(body.disk_format, body.container_format)
     if body.image_id is not UNSET and not attributes.is_image_id(body.image_id):
         raise BadRequest("The id is not a UUID.")
     return Image(

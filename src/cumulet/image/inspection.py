@@ -1,7 +1,9 @@
 """Is an upload what it claims to be? Decided while it streams, by our own header checks and by oslo.utils' inspectors.
 
-Only raw and qcow2 are accepted. Raw content may be anything but another image format; a boot sector (MBR, GPT) is
-what a raw disk begins with and is allowed where its partition table is sane. Nothing is ever decompressed.
+Servers are made from raw and qcow2 images only, and only these are inspected. All else is stored as it comes: its
+content is opaque, is handed out again, and is never opened here or booted. Raw content may be anything but another
+image format; a boot sector (MBR, GPT) is what a raw disk begins with and is allowed where its partition table is sane.
+Nothing is ever decompressed.
 """
 
 from __future__ import annotations
@@ -12,7 +14,15 @@ from typing import IO, cast
 from cumulet.image import qcow2
 from cumulet.image.qcow2 import Refused
 
-ACCEPTED_DISK_FORMATS = ("raw", "qcow2")
+BOOTABLE_DISK_FORMATS, BOOTABLE_CONTAINER = ("raw", "qcow2"), "bare"
+OPAQUE_DISK_FORMATS = ("ami", "ari", "aki", "vhd", "vhdx", "vmdk", "vdi", "iso", "ploop")
+OPAQUE_CONTAINERS = ("ami", "ari", "aki", "ovf", "ova", "docker", "compressed")
+
+
+def is_bootable(disk_format: str | None, container_format: str | None) -> bool:
+    """Whether a server can be made from such an image: whether its content was inspected."""
+    return disk_format in BOOTABLE_DISK_FORMATS and container_format == BOOTABLE_CONTAINER
+
 
 # Signatures of formats that QEMU or a later tool would open as something other than raw: (offset, bytes, name).
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
@@ -66,8 +76,8 @@ class Inspection:
     """
 
     def __init__(self, disk_format: str, *, virtual_size_limit: int) -> None:
-        if disk_format not in ACCEPTED_DISK_FORMATS:
-            raise Refused(f"Images of disk_format {disk_format} are not accepted; use raw or qcow2.")
+        if disk_format not in BOOTABLE_DISK_FORMATS:
+            raise Refused(f"Images of disk_format {disk_format} are not inspected.")
         self._claims_qcow2 = disk_format == "qcow2"
         self._limit = virtual_size_limit
         self._start = bytearray()
@@ -116,6 +126,8 @@ class Inspection:
 
     def finish(self) -> int:
         """The upload is complete: judge it whole. Returns the virtual size."""
+        if self._size == 0 and not self._claims_qcow2:
+            return 0  # An empty disk is one.
         if not self._judged:
             self._judge_start()
         self._push_first()
@@ -167,6 +179,29 @@ class Inspection:
             raise Refused("The content cannot be inspected.") from error
 
 
+class OpaqueContent:
+    """What is fed with content that nobody looks at."""
+
+    qcow2 = None
+
+    def __init__(self, *, size_limit: int) -> None:
+        self._left = size_limit
+
+    def feed(self, chunk: bytes) -> None:
+        self._left -= len(chunk)
+        if self._left < 0:
+            raise Refused("The image is larger than this cloud takes.")
+
+    def finish(self) -> None:
+        """Nobody knows how large a disk it would be."""
+
+
+def inspection_of(disk_format: str, container_format: str, *, virtual_size_limit: int) -> Inspection | OpaqueContent:
+    if is_bootable(disk_format, container_format):
+        return Inspection(disk_format, virtual_size_limit=virtual_size_limit)
+    return OpaqueContent(size_limit=virtual_size_limit)
+
+
 def inspect_file(file: IO[bytes], disk_format: str, *, virtual_size_limit: int) -> int:
     """Inspect a whole file, e.g. a builtin image. Returns its virtual size in bytes; raises `Refused`."""
     inspection = Inspection(disk_format, virtual_size_limit=virtual_size_limit)
@@ -178,7 +213,7 @@ def inspect_file(file: IO[bytes], disk_format: str, *, virtual_size_limit: int) 
     return virtual_size
 
 
-def check_tables(inspection: Inspection, file: IO[bytes]) -> None:
+def check_tables(inspection: Inspection | OpaqueContent, file: IO[bytes]) -> None:
     """Check a finished qcow2 upload's L1 table in the file itself; nothing to do for raw. Raises `Refused`."""
     header = inspection.qcow2
     if header is None:

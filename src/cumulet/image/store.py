@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx, metadata
 from cumulet.errors import BadRequest
+from cumulet.image.inspection import is_bootable
 from cumulet.web.operation import Caller
 
 images = sa.Table(
@@ -314,6 +315,12 @@ def boot_image(tx: Tx, caller: Caller, image_id: str) -> BootImage:
         raise BadRequest("Can not find requested image", reason="IMAGE_NOT_FOUND")
     if image.status != "active":
         raise BadRequest(f"Image {image_id} is not active.", reason="IMAGE_NOT_ACTIVE")
+    if not is_bootable(image.disk_format, image.container_format):
+        raise BadRequest(
+            f"Image {image_id} is unacceptable: no server can be made from the disk format {image.disk_format} in a "
+            f"container of the format {image.container_format}.",
+            reason="IMAGE_FORMAT",
+        )
     # The statement that makes an image active writes all of these.
     assert image.disk_format is not None
     assert image.os_hash_value is not None

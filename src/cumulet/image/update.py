@@ -75,6 +75,7 @@ async def update_image(call: Call[Image, None]) -> dict[str, Any]:
             tags=tuple(sorted(draft.tags)),
             updated_at_us=call.now_us,
         )
+        attributes.check_formats(after.disk_format, after.container_format)
         store.save(tx, before, after)
         return after
 

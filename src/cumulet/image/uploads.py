@@ -26,8 +26,7 @@ from cumulet.errors import (
 )
 from cumulet.image import files, store
 from cumulet.image.files import BLOCK_BYTES, Upload, Written
-from cumulet.image.inspection import Inspection
-from cumulet.image.qcow2 import Refused
+from cumulet.image.inspection import inspection_of
 from cumulet.image.store import Image
 from cumulet.settings import Settings
 from cumulet.space import Promise
@@ -127,13 +126,12 @@ class Receiver:
     async def receive(self, body: Body) -> Written:
         """Read the body into the store. Leaves no file behind when it fails."""
         limit = self._cloud.settings.image_virtual_size_limit_gib * GIB
-        inspection = Inspection(self.image.disk_format or "", virtual_size_limit=limit)
+        formats = (self.image.disk_format or "", self.image.container_format or "")
+        inspection = inspection_of(*formats, virtual_size_limit=limit)
         file: Upload | None = None
         try:
             file = await self._on_thread(Upload, self._folder, self._upload_id, inspection)
             await self._write_all(body, file)
-            if self._received == 0:
-                raise Refused("The upload is empty.")
             written: Written = await self._on_thread(file.place, self.image.id)
             return written
         except OSError as error:

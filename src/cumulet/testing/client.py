@@ -46,7 +46,9 @@ class Client:
         content: bytes | None = None,
     ) -> Answer:
         """Send one request; `path` begins at the cloud's root. Never raises for a status."""
-        sent = {"OpenStack-API-Version": f"compute {version or self.version}"} if "/compute/" in path else {}
+        sent = {"Accept": "application/json"}
+        if "/compute/" in path:
+            sent["OpenStack-API-Version"] = f"compute {version or self.version}"
         if self.token is not None:
             sent["X-Auth-Token"] = self.token
         sent.update(headers or {})

@@ -62,6 +62,8 @@ class Dialect:
     """A foreign Content-Type is refused even where no body was sent."""
     project_id_in_path = False
     """Paths may begin with the project's id, as in Nova's older form."""
+    errors_follow_accept = False
+    """Errors are JSON, a page or text, as the request's ``Accept`` says; else JSON always."""
     json_suffix = False
     """Paths may end in ``.json``."""
     legacy_version_header: str | None = None

@@ -403,12 +403,14 @@ class Exchange:
             log.info("refused: %s", error.private, extra={"request_id": self.request_id})
         status = faults.status_of(error, dialect)
         headers = _encoded(error.headers)
-        headers.append((b"content-type", b"application/json"))
+        accept = self.headers.get(b"accept", b"").decode("latin-1")
+        media, body = faults.fault_body(dialect, status, error, self.request_id, accept)
+        headers.append((b"content-type", media.encode()))
         if error.reason and self.caller is not None and self.caller.is_admin:
             headers.append((b"x-cumulet-reason", error.reason.encode("ascii", "replace")))
             if error.private:
                 headers.append((b"x-cumulet-details", _header_text(error.private)))
-        return status, headers, faults.fault_body(dialect, status, error, self.request_id)
+        return status, headers, body
 
     async def _send(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes | AsyncIterator[bytes]) -> None:
         if not isinstance(body, bytes):

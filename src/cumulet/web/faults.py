@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from cumulet.errors import ApiError, MethodNotAllowed, NotAcceptable, NotFound, NotYet, OverQuota, Unauthorized
+from cumulet.web import error_pages
 from cumulet.web.dialect import KEYSTONE, Dialect, Fault
 from cumulet.web.gaps import Gap
 from cumulet.web.operation import Refused
@@ -19,11 +20,25 @@ def status_of(error: ApiError, dialect: Dialect) -> int:
     return dialect.over_quota_status if isinstance(error, OverQuota) else error.status
 
 
-def fault_body(dialect: Dialect, status: int, error: ApiError, request_id: str) -> bytes:
-    """The JSON of an error answer. Keystone's middleware answers for every service that a token is missing."""
+def fault_body(dialect: Dialect, status: int, error: ApiError, request_id: str, accept: str) -> tuple[str, bytes]:
+    """Media type and content of an error answer.
+
+    Keystone's middleware answers for every service that a token is missing.
+    """
     message = dialect.refusal.format(error.rule) if isinstance(error, Refused) else error.public
     speaker = KEYSTONE if isinstance(error, Unauthorized) else dialect
-    return _encode(speaker.fault(Fault(status=status, message=message, error=error, request_id=request_id)))
+    fault = Fault(status=status, message=message, error=error, request_id=request_id)
+    if not speaker.errors_follow_accept or not accept.strip():
+        # openstacksdk uploads with an empty Accept, and understands JSON only.
+        return error_pages.JSON, _encode(speaker.fault(fault))
+    line = f"{status} {fault.title}"
+    match error_pages.preferred(accept, (error_pages.HTML, error_pages.JSON)):
+        case error_pages.JSON:
+            return error_pages.JSON, _encode(speaker.fault(fault))
+        case error_pages.HTML:
+            return f"{error_pages.HTML}; charset=UTF-8", error_pages.page(line, message)
+        case _:
+            return f"{error_pages.PLAIN}; charset=UTF-8", error_pages.text(line, message)
 
 
 def not_found() -> NotFound:
