@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from sqlalchemy import Select, delete, select
@@ -23,11 +23,12 @@ from cumulet.identity.api import (
     is_true,
     known,
 )
+from cumulet.identity.listing import AskedId
 from cumulet.identity.roles import role_view
 from cumulet.identity.store import Domain, Project, Role, User
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
-from cumulet.web.schema import Empty
+from cumulet.web.schema import UNSET, Empty, Key, Query, Unset
 
 
 def _matching(role: str) -> list[str]:
@@ -216,7 +217,17 @@ def own_domain_facts(call: Call[Any, Any]) -> Mapping[str, Any]:
     return {"target.domain_id": call.caller.domain_id} if call.caller.domain_id else {}
 
 
-@IDENTITY.operation("GET", "/role_assignments", rules=(Rule(LIST_ASSIGNMENTS),), facts=own_domain_facts)
+class ListAssignments(Query):
+    group: Annotated[AskedId | Unset, Key("group.id")] = UNSET
+    role: Annotated[AskedId | Unset, Key("role.id")] = UNSET
+    domain: Annotated[AskedId | Unset, Key("scope.domain.id")] = UNSET
+    project: Annotated[AskedId | Unset, Key("scope.project.id")] = UNSET
+    user: Annotated[str | Unset, Key("user.id")] = UNSET
+
+
+@IDENTITY.operation(
+    "GET", "/role_assignments", rules=(Rule(LIST_ASSIGNMENTS),), facts=own_domain_facts, query=ListAssignments
+)
 def list_role_assignments(call: Call[None, None]) -> dict[str, Any]:
     """List who has which role where; with `effective`, implied roles too; with `include_names`, names too."""
     _refuse_contradictions(call)

@@ -21,11 +21,12 @@ from cumulet.identity.api import (
     new_id,
 )
 from cumulet.identity.immutable import given_extra
+from cumulet.identity.listing import On, filtered
 from cumulet.identity.regions import insert_region, region_by_id, require_region
 from cumulet.identity.tokens import LiveToken
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
-from cumulet.web.schema import UNSET, Body, Json, Unset
+from cumulet.web.schema import UNSET, Body, Json, Query, Unset
 
 GET_SERVICE = rule("identity:get_service", ADMIN_OR_SYSTEM_READER, scope=NOT_DOMAIN)
 LIST_SERVICES = rule("identity:list_services", ADMIN_OR_SYSTEM_READER, scope=NOT_DOMAIN)
@@ -103,14 +104,16 @@ def _service_in_path(call: Call[Any, Any]) -> Row[Any]:
     return known(call.tx.first(select(store.services).where(store.services.c.id == service_id)), "service", service_id)
 
 
-@IDENTITY.operation("GET", "/services", rules=(Rule(LIST_SERVICES),))
+class ListServices(Query):
+    type: Annotated[str | Unset, On(store.services.c.type)] = UNSET
+    name: Annotated[str | Unset, On(store.services.c.name)] = UNSET
+
+
+@IDENTITY.operation("GET", "/services", rules=(Rule(LIST_SERVICES),), query=ListServices)
 def list_services(call: Call[None, None]) -> dict[str, Any]:
     """List services."""
     s = store.services.c
-    statement = select(store.services).order_by(s.type, s.id)
-    for column in (s.type, s.name):
-        if (asked := call.query.get(column.key)) is not None:
-            statement = statement.where(column == asked)
+    statement = filtered(call, select(store.services)).order_by(s.type, s.id)
     return collection(call, "services", "services", [_service_view(call, row) for row in call.tx.all(statement)])
 
 
@@ -223,14 +226,17 @@ def _checked_endpoint(call: Call[None, NewEndpoint] | Call[None, EndpointChanges
     return body.region_id
 
 
-@IDENTITY.operation("GET", "/endpoints", rules=(Rule(LIST_ENDPOINTS),))
+class ListEndpoints(Query):
+    interface: Annotated[Literal["admin", "internal", "public"] | Unset, On(store.endpoints.c.interface)] = UNSET
+    service_id: Annotated[str | Unset, On(store.endpoints.c.service_id)] = UNSET
+    region_id: Annotated[str | Unset, On(store.endpoints.c.region_id)] = UNSET
+
+
+@IDENTITY.operation("GET", "/endpoints", rules=(Rule(LIST_ENDPOINTS),), query=ListEndpoints)
 def list_endpoints(call: Call[None, None]) -> dict[str, Any]:
     """List endpoints."""
     e = store.endpoints.c
-    statement = select(store.endpoints).order_by(e.service_id, e.interface, e.id)
-    for column in (e.interface, e.service_id, e.region_id):
-        if (asked := call.query.get(column.key)) is not None:
-            statement = statement.where(column == asked)
+    statement = filtered(call, select(store.endpoints)).order_by(e.service_id, e.interface, e.id)
     return collection(call, "endpoints", "endpoints", [_endpoint_view(call, row) for row in call.tx.all(statement)])
 
 

@@ -23,11 +23,11 @@ from cumulet.identity.api import (
     new_id,
 )
 from cumulet.identity.immutable import Options, given_extra, refuse_delete_of_immutable, refuse_update_of_immutable
-from cumulet.identity.listing import filtered, page
+from cumulet.identity.listing import Flag, On, ShortName, filtered, page
 from cumulet.identity.store import Domain
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
-from cumulet.web.schema import UNSET, Body, Json, Unset
+from cumulet.web.schema import UNSET, Body, Json, Query, Unset
 
 GET = rule(
     "identity:get_domain",
@@ -94,10 +94,15 @@ def own_domain_facts(call: Call[Any, Any]) -> Mapping[str, Any]:
     return {"target.domain.id": own} if own else {}
 
 
-@IDENTITY.operation("GET", "/domains", rules=(Rule(LIST),), facts=own_domain_facts)
+class ListDomains(Query):
+    name: Annotated[ShortName | Unset, On(store.domains.c.name)] = UNSET
+    enabled: Annotated[Flag | Unset, On(store.domains.c.enabled)] = UNSET
+
+
+@IDENTITY.operation("GET", "/domains", rules=(Rule(LIST),), facts=own_domain_facts, query=ListDomains)
 def list_domains(call: Call[None, None]) -> dict[str, Any]:
     """List domains."""
-    statement = filtered(call, select(store.domains), store.domains.c.name, enabled=store.domains.c.enabled)
+    statement = filtered(call, select(store.domains))
     if call.caller.domain_id:
         statement = statement.where(store.domains.c.id == call.caller.domain_id)
     rows, following = page(call, statement, store.domains)

@@ -1,29 +1,102 @@
-"""Lists: filters in SQL, pages by marker, in the order people read them."""
+"""Lists: what each can be asked is declared once, in a query class whose attributes name their columns.
+
+A parameter that is a column's name filters by equality; ``name__contains``, ``__startswith`` and ``__endswith`` filter
+by a part, with an ``i`` before the comparison whatever the case. What Keystone does not understand it ignores, but for
+values that its schemas refuse: so does this.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Annotated, Any
 
-from sqlalchemy import ColumnElement, Row, Select, Table, tuple_
+import msgspec
+from sqlalchemy import Boolean, ColumnElement, Row, Select, Table, false, func, tuple_
 
 from cumulet.errors import BadRequest, NotFound
 from cumulet.identity.api import is_true
+from cumulet.web.annotations import declared
 from cumulet.web.operation import Call
+from cumulet.web.schema import Json
 
 LARGEST_PAGE = 10_000
 
+_WORDS = ("True", "TRUE", "true", "False", "FALSE", "false", "", "1", "0", "y", "Y", "n", "N", "on", "ON", "off", "OFF")
+Flag = Annotated[str, Json({"enum": [*_WORDS, "yes", "no"]})]
+"""A truth value, by one of the words that Keystone takes."""
+AskedId = Annotated[str, Json({"minLength": 1, "maxLength": 64, "pattern": "^[a-zA-Z0-9-]+$"})]
+AskedName = Annotated[str, Json({"minLength": 1, "maxLength": 255, "pattern": r"[\S]+"})]
+ShortName = Annotated[str, Json({"minLength": 1, "maxLength": 64, "pattern": r"[\S]+"})]
 
-def filtered(
-    call: Call[Any, Any], statement: Select[Any], *columns: ColumnElement[Any], enabled: Any = None
-) -> Select[Any]:
-    """`statement` narrowed by the query parameters named as `columns` are, and by `enabled` where it is a column."""
-    for column in columns:
-        asked = call.query.get(str(column.key))
-        if asked is not None:
-            statement = statement.where(column == asked)
-    if enabled is not None and "enabled" in call.query:
-        statement = statement.where(enabled.is_(is_true(call.query.get("enabled"))))
+
+class On(msgspec.Struct, frozen=True):
+    """The column that an attribute of a query class filters by."""
+
+    column: ColumnElement[Any]
+
+
+class Never(msgspec.Struct, frozen=True):
+    """An attribute that nothing here has: whatever is asked for, there is none. `check` refuses nonsense."""
+
+    check: Callable[[str], None] | None = None
+
+
+def filtered(call: Call[Any, Any], statement: Select[Any]) -> Select[Any]:
+    """`statement` narrowed by what the operation's query class declares."""
+    filters = _filters(type(call.parameters))
+    for name, value in call.query.pairs:
+        attribute, _, comparison = name.partition("__")
+        found = filters.get(attribute)
+        if isinstance(found, Never):
+            if not comparison and found.check is not None:
+                found.check(value)
+            statement = statement.where(false())
+        elif found is not None:
+            condition = _inexact(found.column, comparison, value) if comparison else _exact(found.column, value)
+            statement = statement if condition is None else statement.where(condition)
     return statement
+
+
+def _filters(query: type) -> Mapping[str, On | Never]:
+    found: dict[str, On | Never] = {}
+    for field in declared(query):
+        for item in getattr(field.type, "__metadata__", ()):
+            if isinstance(item, On | Never):
+                found[field.name] = item
+    return found
+
+
+def _exact(column: ColumnElement[Any], value: str) -> ColumnElement[bool]:
+    return column.is_(is_true(value)) if isinstance(column.type, Boolean) else column == value
+
+
+def _inexact(column: ColumnElement[Any], comparison: str, value: str) -> ColumnElement[bool] | None:
+    """A part of a text; None for comparisons that nobody knows. LIKE would differ in case between databases."""
+    if comparison.startswith("i"):
+        column, comparison, value = func.lower(column), comparison[1:], value.lower()
+    if isinstance(column.type, Boolean) or not value:
+        return None
+    match comparison:
+        case "contains":
+            return func.replace(column, value, "") != column
+        case "startswith":
+            return func.substr(column, 1, len(value)) == value
+        case "endswith":
+            return func.substr(column, func.length(column) - len(value) + 1) == value
+        case _:
+            return None
+
+
+def check_expiry(text: str) -> None:
+    """``lt:2016-12-08T22:02:00Z``: an operator and a moment."""
+    operator, _, moment = text.partition(":")
+    try:
+        datetime.strptime(moment, "%Y-%m-%dT%H:%M:%SZ")  # noqa: DTZ007 - only looked at
+    except ValueError:
+        operator = ""
+    if operator not in ("lt", "lte", "gt", "gte", "eq", "neq"):
+        raise BadRequest("Invalid input for query parameter password_expires_at: <operator>:<YYYY-MM-DDTHH:mm:ssZ>.")
 
 
 def page(call: Call[Any, Any], statement: Select[Any], table: Table) -> tuple[list[Row[Any]], str | None]:

@@ -27,11 +27,11 @@ from cumulet.identity.api import (
 )
 from cumulet.identity.domains import Name, Tags
 from cumulet.identity.immutable import Options, given_extra, refuse_delete_of_immutable, refuse_update_of_immutable
-from cumulet.identity.listing import filtered, page
+from cumulet.identity.listing import AskedId, Flag, On, ShortName, filtered, page
 from cumulet.identity.store import Project
 from cumulet.web.operation import Call, Caller, Reply, Rule
 from cumulet.web.policy import rule
-from cumulet.web.schema import UNSET, Body, Empty, Json, Unset
+from cumulet.web.schema import UNSET, Body, Empty, Json, Query, Unset
 
 _DOMAIN_READER = "(role:reader and domain_id:%(target.project.domain_id)s and not None:%(target.project.domain_id)s)"
 _SEE = f"({ADMIN}) or {SYSTEM_READER} or {_DOMAIN_READER} or project_id:%(target.project.id)s"
@@ -128,15 +128,22 @@ def own_domain_facts(call: Call[Any, Any]) -> Mapping[str, Any]:
     return {"target.domain_id": call.caller.domain_id} if call.caller.domain_id else {}
 
 
-@IDENTITY.operation("GET", "/projects", rules=(Rule(LIST),), facts=own_domain_facts)
+class ListProjects(Query):
+    domain_id: Annotated[AskedId | Unset, On(store.projects.c.domain_id)] = UNSET
+    parent_id: Annotated[str | Unset, On(store.projects.c.domain_id)] = UNSET
+    """Every project stands directly in its domain."""
+    name: Annotated[ShortName | Unset, On(store.projects.c.name)] = UNSET
+    enabled: Annotated[Flag | Unset, On(store.projects.c.enabled)] = UNSET
+    is_domain: Flag | Unset = UNSET
+
+
+@IDENTITY.operation("GET", "/projects", rules=(Rule(LIST),), facts=own_domain_facts, query=ListProjects)
 def list_projects(call: Call[None, None]) -> dict[str, Any]:
     """List projects."""
     if is_true(call.query.get("is_domain")):
         raise NotYet("Domains are not shown as projects yet; ask for /v3/domains.")
     p = store.projects.c
-    statement = filtered(call, select(store.projects), p.domain_id, p.name, enabled=p.enabled)
-    if (parent := call.query.get("parent_id")) is not None:
-        statement = statement.where(p.domain_id == parent)
+    statement = filtered(call, select(store.projects))
     if call.caller.domain_id:
         statement = statement.where(p.domain_id == call.caller.domain_id)
     rows, following = page(call, _tagged(call, statement), store.projects)

@@ -12,9 +12,10 @@ from cumulet.errors import BadRequest, Conflict, Forbidden
 from cumulet.identity import store
 from cumulet.identity.api import ADMIN, ANYWHERE, IDENTITY, NOT_DOMAIN, collection, known, member, new_id
 from cumulet.identity.immutable import given_extra
+from cumulet.identity.listing import On, filtered
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
-from cumulet.web.schema import UNSET, Body, Json, Unset
+from cumulet.web.schema import UNSET, Body, Json, Query, Unset
 
 GET = rule("identity:get_region", "", scope=ANYWHERE)
 LIST = rule("identity:list_regions", "", scope=ANYWHERE)
@@ -48,13 +49,18 @@ def require_region(tx: Tx, region_id: str | Unset | None) -> None:
         raise BadRequest(f"Could not find region: {region_id}.")
 
 
-@IDENTITY.operation("GET", "/regions", rules=(Rule(LIST),))
+AskedRegion = Annotated[str, Json({"minLength": 1, "maxLength": 255})]
+
+
+class ListRegions(Query, closed_since="3.0"):
+    parent_region_id: Annotated[AskedRegion | Unset, On(store.regions.c.parent_region_id)] = UNSET
+
+
+@IDENTITY.operation("GET", "/regions", rules=(Rule(LIST),), query=ListRegions)
 def list_regions(call: Call[None, None]) -> dict[str, Any]:
     """List regions."""
     r = store.regions.c
-    statement = select(store.regions).order_by(r.id)
-    if (parent := call.query.get("parent_region_id")) is not None:
-        statement = statement.where(r.parent_region_id == parent)
+    statement = filtered(call, select(store.regions)).order_by(r.id)
     return collection(call, "regions", "regions", [_region_view(call, row) for row in call.tx.all(statement)])
 
 

@@ -23,12 +23,12 @@ from cumulet.identity.api import (
     new_id,
 )
 from cumulet.identity.immutable import Options, given_extra, refuse_delete_of_immutable, refuse_update_of_immutable
-from cumulet.identity.listing import page
+from cumulet.identity.listing import AskedId, AskedName, On, filtered, page
 from cumulet.identity.projects import Id
 from cumulet.identity.store import Role
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import base_rule, rule
-from cumulet.web.schema import UNSET, Body, Empty, Json, Unset
+from cumulet.web.schema import UNSET, Body, Empty, Json, Query, Unset
 
 base_rule(
     "domain_managed_target_role",
@@ -100,18 +100,19 @@ def role_facts(call: Call[Role | None, Any]) -> Mapping[str, Any]:
     return {"target.role.id": role.id, "target.role.name": role.name, "target.role.domain_id": role.domain_id}
 
 
-@IDENTITY.operation("GET", "/roles", rules=(Rule(LIST),))
+class ListRoles(Query):
+    name: Annotated[AskedName | Unset, On(store.roles.c.name)] = UNSET
+    domain_id: Annotated[AskedId | Unset, On(store.roles.c.domain_id)] = UNSET
+
+
+@IDENTITY.operation("GET", "/roles", rules=(Rule(LIST),), query=ListRoles)
 def list_roles(call: Call[None, None]) -> dict[str, Any]:
     """List roles: those of no domain, or those of the domain asked for."""
-    r = store.roles.c
-    domain_id = call.query.get("domain_id")
-    if domain_id:
+    statement = filtered(call, select(store.roles))
+    if call.query.get("domain_id"):
         call.require(LIST_OF_DOMAIN)
-        statement = select(store.roles).where(r.domain_id == domain_id)
     else:
-        statement = select(store.roles).where(r.domain_id.is_(None))
-    if "name" in call.query:
-        statement = statement.where(r.name == call.query.get("name"))
+        statement = statement.where(store.roles.c.domain_id.is_(None))
     rows, following = page(call, statement, store.roles)
     views = (role_view(call, Role(**row._mapping)) for row in rows)
     return collection(call, "roles", "roles", views, next_marker=following)

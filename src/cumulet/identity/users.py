@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec.structs import asdict
 from sqlalchemy import delete, insert, select, update
@@ -18,21 +18,20 @@ from cumulet.identity.api import (
     IDENTITY,
     SYSTEM_READER,
     collection,
-    is_true,
     known,
     member,
     new_id,
 )
 from cumulet.identity.authentication import UNAUTHENTICATED, UserNamed, password_holder
 from cumulet.identity.immutable import given_extra
-from cumulet.identity.listing import filtered, page
+from cumulet.identity.listing import AskedId, AskedName, Flag, Never, On, check_expiry, filtered, page
 from cumulet.identity.passwords import LONGEST_PASSWORD, SHORTEST_PASSWORD
 from cumulet.identity.projects import Id, domain_of_new, project_views
 from cumulet.identity.service import Identity
 from cumulet.identity.store import Project, User
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
-from cumulet.web.schema import UNSET, Body, Json, Unset
+from cumulet.web.schema import UNSET, Body, Json, Query, Unset
 
 _MANAGE = f"({ADMIN}) or (role:manager and token.domain.id:%(target.user.domain_id)s)"
 
@@ -145,11 +144,25 @@ def own_domain_facts(call: Call[Any, Any]) -> Mapping[str, Any]:
     return {"target.domain_id": call.caller.domain_id} if call.caller.domain_id else {}
 
 
-@IDENTITY.operation("GET", "/users", rules=(Rule(LIST),), facts=own_domain_facts)
+class ListUsers(Query):
+    domain_id: Annotated[AskedId | Unset, On(store.users.c.domain_id)] = UNSET
+    name: Annotated[AskedName | Unset, On(store.users.c.name)] = UNSET
+    enabled: Annotated[Flag | Unset, On(store.users.c.enabled)] = UNSET
+    sort_dir: Literal["asc", "desc"] | Unset = UNSET
+    """Checked, and not heeded: as in Keystone."""
+    password_expires_at: Annotated[str | Unset, Never(check_expiry)] = UNSET
+    """No password expires."""
+    idp_id: Annotated[str | Unset, Never()] = UNSET
+    protocol_id: Annotated[str | Unset, Never()] = UNSET
+    unique_id: Annotated[str | Unset, Never()] = UNSET
+    """No user comes from elsewhere."""
+
+
+@IDENTITY.operation("GET", "/users", rules=(Rule(LIST),), facts=own_domain_facts, query=ListUsers)
 def list_users(call: Call[None, None]) -> dict[str, Any]:
     """List users."""
     u = store.users.c
-    statement = filtered(call, select(store.users), u.domain_id, u.name, enabled=u.enabled)
+    statement = filtered(call, select(store.users))
     if call.caller.domain_id:
         statement = statement.where(u.domain_id == call.caller.domain_id)
     rows, following = page(call, statement, store.users)
@@ -280,17 +293,26 @@ async def change_password(call: Call[None, PasswordChange]) -> None:
     await call.cloud.db.write_async(work)
 
 
+class ListUserProjects(Query):
+    domain_id: Annotated[str | Unset, On(store.projects.c.domain_id)] = UNSET
+    name: Annotated[str | Unset, On(store.projects.c.name)] = UNSET
+    enabled: Annotated[str | Unset, On(store.projects.c.enabled)] = UNSET
+
+
 @IDENTITY.operation(
-    "GET", "/users/{user_id}/projects", rules=(Rule(LIST_PROJECTS),), target=user_in_path, facts=user_facts
+    "GET",
+    "/users/{user_id}/projects",
+    rules=(Rule(LIST_PROJECTS),),
+    target=user_in_path,
+    facts=user_facts,
+    query=ListUserProjects,
 )
 def list_user_projects(call: Call[User | None, None]) -> dict[str, Any]:
     """List the projects a user has a role in."""
     user = known(call.target, "user", call.path["user_id"])
     a, p = store.assignments.c, store.projects.c
     held = select(a.scope_id).where(a.user_id == user.id, a.scope == "project")
-    statement = filtered(call, select(store.projects).where(p.id.in_(held)), p.domain_id, p.name)
-    if "enabled" in call.query:
-        statement = statement.where(p.enabled.is_(is_true(call.query.get("enabled"))))
+    statement = filtered(call, select(store.projects).where(p.id.in_(held)))
     projects = store.many(call.tx, Project, statement.order_by(p.name, p.id))
     return collection(call, f"users/{user.id}/projects", "projects", project_views(call, projects))
 
