@@ -29,16 +29,27 @@ from tests.api.test_compute_servers import (
     test_pages_lead_through_all_servers_once,
     test_servers_of_an_anti_affine_group_do_not_share_a_host,
 )
+from tests.api.test_places import test_a_resize_under_way_or_unconfirmed_counts_with_the_larger_of_its_flavors
+from tests.api.test_promises import (
+    promising,
+    test_aggregates_choose_the_host,
+    test_custom_resources_are_claimed,
+    test_traits_choose_the_host_in_boots_and_moves,
+)
 from tests.identity.test_postgresql import database_url
 
 __all__ = [
     "database_url",
+    "promising",
     "server_id",
     "test_a_pin_to_a_zone_is_set_to_where_the_server_is_and_taken_away",
     "test_a_private_flavor_is_seen_by_projects_that_were_given_it",
     "test_a_projects_quota_is_set_and_reset",
+    "test_a_resize_under_way_or_unconfirmed_counts_with_the_larger_of_its_flavors",
     "test_a_server_on_a_network_has_its_address_and_security_group",
+    "test_aggregates_choose_the_host",
     "test_an_aggregate_makes_a_zone",
+    "test_custom_resources_are_claimed",
     "test_deleted_servers_are_listed_to_who_asks_for_changes",
     "test_hypervisors_count_their_servers",
     "test_limits_say_what_is_used",
@@ -47,6 +58,7 @@ __all__ = [
     "test_metadata_and_tags_are_changed_piece_by_piece",
     "test_pages_lead_through_all_servers_once",
     "test_servers_of_an_anti_affine_group_do_not_share_a_host",
+    "test_traits_choose_the_host_in_boots_and_moves",
     "test_use_is_counted_by_the_hour",
     "test_what_was_asked_is_on_record",
 ]

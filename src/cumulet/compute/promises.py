@@ -167,7 +167,9 @@ def _room(tx: Tx, promises: Promises, consumer: str) -> Iterator[tuple[str, Unfi
     for row in rows:
         free = room[row.name]
         if row.resource_class is not None:
-            free[row.resource_class] = min(row.max_unit, (row.total - row.reserved) * row.allocation_ratio - row.used)
+            free[row.resource_class] = min(
+                row.max_unit, (row.total - row.reserved) * row.allocation_ratio - int(row.used)
+            )
     for host, free in room.items():
         for name, amount in wanted.items():
             if free.get(name, 0) < amount:
