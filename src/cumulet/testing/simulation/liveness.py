@@ -80,11 +80,12 @@ def _is_excused(row: Any, settings: Settings) -> bool:
     return bool(reason == "DISK_SHRINKS")
 
 
-def _has_time(flavor: Any, settings: Settings) -> bool:
-    """Whether a live copy of so large and so busy a guest converges in the time that it has."""
-    dirty = float(flavor.extra_specs.get("cumulet:dirty_rate_mib_s", 0))
+def _has_time(moved: Any, settings: Settings) -> bool:
+    """Whether a copy of a guest so large and so busy converges in the time that it has."""
+    runs = moved.saga == "live-migration"  # What is copied stopped has nothing that is dirtied.
+    dirty = float(moved.extra_specs.get("cumulet:dirty_rate_mib_s", 0)) if runs else 0.0
     net = settings.migration_bandwidth_mib_s - dirty
     if net <= 0:
         return False
-    gib = max(1.0, flavor.memory_mib / 1024)
-    return bool(flavor.memory_mib / net < MARGIN * gib * settings.migration_timeout_seconds_per_gib)
+    gib = max(1.0, moved.memory_mib / 1024)
+    return bool(moved.memory_mib / net < MARGIN * gib * settings.migration_timeout_seconds_per_gib)
