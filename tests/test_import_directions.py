@@ -68,6 +68,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 STARTS = "a command that starts a process imports what that process is"
 LOOKS = "`cumulet doctor`, and `--driver auto`, try out this very machine"
 FILES = "`cumulet audit` reads the files of a cloud that need not run"
+CLEANS = "`cumulet host clean` works where no agent is left that could"
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.up", "processes.all"): STARTS,
     ("cli.up", "settings"): STARTS,
@@ -84,6 +85,10 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.agent", "fleet.local_agents"): STARTS,
     ("cli.doctor", "host.driver"): LOOKS,
     ("cli.doctor", "host.machine"): LOOKS,
+    ("cli.doctor", "drivers.linux_network.probe"): LOOKS,
+    ("cli.doctor", "drivers.linux_network.skeleton"): LOOKS,
+    ("cli.host_network", "drivers.linux_network.network"): CLEANS,
+    ("cli.host_network", "host.driver"): CLEANS,
     ("cli.doctor", "drivers.qemu.facts"): LOOKS,
     ("cli.doctor", "drivers.qemu.sandbox"): LOOKS,
     ("cli.doctor", "image.tiny"): LOOKS,

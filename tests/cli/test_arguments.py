@@ -91,3 +91,9 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
 def test_status_without_a_cloud_says_how_to_get_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["status", "--clouds-file", str(tmp_path / "clouds.yaml")]) == 1
     assert "cumulet up" in capsys.readouterr().err
+
+
+def test_host_clean_says_when_there_is_no_such_namespace(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["host", "clean", "--network-namespace", "nowhere-at-all"]) == 1
+    assert "nowhere-at-all" in capsys.readouterr().err
+    assert not Path("/run/netns/nowhere-at-all").exists()

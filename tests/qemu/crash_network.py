@@ -50,6 +50,9 @@ class HostNetworks:
             word for n, (host, namespace) in hosts for word in ("--host-network", f"{host}=192.0.2.{n}@{namespace}")
         ]
 
+    def namespace(self, host: str) -> str:
+        return self._namespaces[host]
+
     def cut(self) -> None:
         """Nothing gets through any more, and nobody is told."""
         for host in self._namespaces:

@@ -21,10 +21,21 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option(
     "--address", default="127.0.0.1", show_default=True, help="Where guests that move to this host are received."
 )
+@click.option(
+    "--network-namespace", metavar="NAME", help="The network namespace it is started in, which is this host's alone."
+)
 @click.option("--lease-seconds", type=float, help="Stop the guests when this host has not been heard for so long.")
 @click.option("--sharing", type=click.IntRange(min=1), default=1, help="How many hosts share this machine.")
 def agent(
-    *, name: str, state: Path, tls: Path, socket: Path, address: str, lease_seconds: float | None, sharing: int
+    *,
+    name: str,
+    state: Path,
+    tls: Path,
+    socket: Path,
+    address: str,
+    network_namespace: str | None,
+    lease_seconds: float | None,
+    sharing: int,
 ) -> None:
     """Run the agent of one host, reached over a unix socket, until standard input closes.
 
@@ -37,6 +48,7 @@ def agent(
     # Ctrl-C reaches every process of the terminal; whether guests stay is for `up` to say, which then closes our input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     place = AgentPlace(
-        name=name, state=state, tls=tls, socket=socket, address=address, lease_seconds=lease_seconds, sharing=sharing
-    )
+        name=name, state=state, tls=tls, socket=socket, address=address, network_namespace=network_namespace,
+        lease_seconds=lease_seconds, sharing=sharing,
+    )  # fmt: skip
     asyncio.run(run_agent(place))

@@ -48,6 +48,7 @@ def _findings() -> Iterator[Finding]:
     yield Finding(subject="Python", good=True, found=platform.python_version())
     yield from asyncio.run(_hypervisor())
     yield _machine()
+    yield _network()
     yield _tiny_image()
     yield _database()
     yield _state()
@@ -117,6 +118,21 @@ def _writable_cgroup() -> bool:
     return any(
         os.access(place, os.W_OK) for place in ("/sys/fs/cgroup/cgroup.subtree_control", "/sys/fs/cgroup/memory")
     )
+
+
+def _network() -> Finding:
+    from cumulet.drivers.linux_network.probe import probe
+    from cumulet.drivers.linux_network.skeleton import Tracking
+
+    answer = probe()
+    if answer.tracking is None:
+        remedy = _install("nftables") if "nftables" in answer.problem else "servers boot with `networks: none`"
+        return Finding(subject="networks", good=None, found=answer.problem, remedy=remedy)
+    ways = {
+        Tracking.BR_NETFILTER: "connections tracked through br_netfilter",
+        Tracking.BRIDGE: "connections tracked in bridges",
+    }
+    return Finding(subject="networks", good=True, found=f"packets can be wired and filtered; {ways[answer.tracking]}")
 
 
 def _tiny_image() -> Finding:

@@ -6,6 +6,8 @@ from typing import NoReturn
 
 import click
 
+from cumulet.cli.host_network import clean
+
 REST = {"ignore_unknown_options": True, "allow_extra_args": True}
 """Whatever options are given, the answer is the same: nobody should have to find the right ones first."""
 
@@ -31,7 +33,10 @@ def conductor() -> None:
 
 @click.group()
 def host() -> None:
-    """Not yet: admit hosts to a fleet."""
+    """Clean up a host's network. Not yet: admit hosts to a fleet."""
+
+
+host.add_command(clean)
 
 
 @host.command(context_settings=REST)

@@ -16,7 +16,7 @@ COMMANDS = {
     "api": ("cumulet.cli.fleet:api", "Not yet: the API role of a fleet."),
     "conductor": ("cumulet.cli.fleet:conductor", "Not yet: the conductor role of a fleet."),
     "agent": ("cumulet.cli.agent:agent", "Run one host's agent (started by `up`, not by hand)."),
-    "host": ("cumulet.cli.fleet:host", "Not yet: admit hosts to a fleet."),
+    "host": ("cumulet.cli.fleet:host", "Clean up a host's network. Not yet: admit hosts to a fleet."),
 }
 
 

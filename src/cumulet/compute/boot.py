@@ -12,6 +12,7 @@ from cumulet.compute import hosts as host_records
 from cumulet.compute.model import PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, command
 from cumulet.compute.store import begin_scheduling, change_owner, get_server
+from cumulet.compute.wiring import require_wired
 from cumulet.conductor import saga
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
@@ -125,6 +126,7 @@ def release_host(tx: Tx, context: Context, state: Boot) -> Boot:
 async def create_guest(context: Context, state: Boot) -> Boot:
     guest = await context.read(lambda tx: describe(tx, context, get_server(tx, state.server_id)))
     assert state.host is not None
+    await require_wired(context, state.host, state.server_id)
     frozen = await context.hosts.send(state.host, m.Create(**command(state), guest=guest))
     return msgspec.structs.replace(state, guest=frozen)
 

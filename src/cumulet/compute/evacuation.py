@@ -24,6 +24,7 @@ from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
 from cumulet.compute.store import change_owner, get_server, hosts
+from cumulet.compute.wiring import require_wired
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotFound, NotYet
@@ -173,6 +174,7 @@ async def make_guest(context: Context, state: Evacuation) -> Evacuation:
         return boot.describe(tx, context, get_server(tx, state.server_id, deleted=True))
 
     guest: Guest = await context.read(described)
+    await require_wired(context, moves.destination(state), state.server_id)
     frozen = await context.hosts.send(moves.destination(state), m.Create(**command(state), guest=guest, run=False))
     return msgspec.structs.replace(state, guest=frozen)
 

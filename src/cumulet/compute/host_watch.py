@@ -11,7 +11,7 @@ import logging
 from typing import Any
 
 from cumulet.clock import Clock
-from cumulet.compute import drift
+from cumulet.compute import drift, wiring
 from cumulet.compute import hosts as host_records
 from cumulet.conductor import findings
 from cumulet.db.engine import Database, Tx
@@ -112,6 +112,9 @@ class HostWatch:
         corrections, generations = await self._db.write_async(record)
         if new and cleared:
             try:
+                if "networks" in facts.features:
+                    # What waits for the welcome may start guests, and their ports have no rules yet.
+                    await wiring.wire(self._hosts, self._db.read_async, self._clock, name)
                 await self._hosts.send(name, m.Welcome(session=facts.session, generations=generations))
             except m.HostError as error:
                 log.warning("%s cannot be welcomed, will retry: %s", name, error)

@@ -83,6 +83,16 @@ def offers(tx: Tx, name: str, feature: str) -> bool:
     return feature in _kind(tx.scalar(_FACTS, {"of_name": name})).features
 
 
+def addresses(tx: Tx) -> dict[str, str]:
+    """Where each host is reached by the others."""
+    return {row.name: _kind(row.facts_text).address for row in tx.all(_HOSTS, {})}
+
+
+def offering(tx: Tx, feature: str) -> list[str]:
+    """The hosts that answer and have reported this of `HostFacts.features`."""
+    return sorted(row.name for row in tx.all(_HOSTS, {}) if row.up and feature in _kind(row.facts_text).features)
+
+
 def is_heard(tx: Tx, name: str) -> bool:
     """Whether the record says that a host answers; an administrator may have declared it down all the same."""
     row = tx.first(_STATE, {"of_name": name})
@@ -120,6 +130,7 @@ class Kind(msgspec.Struct, frozen=True):
 
     driver: str = ""
     hypervisor_type: str = ""
+    address: str = ""
     cpu_models: frozenset[str] = frozenset()
     machine_types: frozenset[str] = frozenset()
     features: frozenset[str] = frozenset()

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.compute import boot, moves, operations, post_copy, preconditions, scheduler
+from cumulet.compute import boot, moves, operations, post_copy, preconditions, scheduler, wiring
 from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import HostName
 from cumulet.compute.copying import copy_parameters, follow_copy, record_progress
@@ -31,11 +31,13 @@ from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
 from cumulet.compute.store import change_owner, get_server, hosts
+from cumulet.compute.wiring import require_wired
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest
 from cumulet.host import messages as m
 from cumulet.host.driver import Endpoint, Guest, GuestState, MigrationPhase, MigrationProgress
+from cumulet.network import for_compute as network
 from cumulet.placement import allocations as placement
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -183,6 +185,7 @@ async def start_destination(context: Context, state: LiveMigration) -> LiveMigra
         return get_server(tx, state.server_id, deleted=True), both
 
     server, post_copy = await context.read(look)
+    await require_wired(context, moves.destination(state), state.server_id)
     endpoint = await context.hosts.send(
         moves.destination(state),
         m.PrepareIncoming(
@@ -251,12 +254,22 @@ async def cancel_copy(context: Context, state: LiveMigration) -> LiveMigration:
 
 
 def record_host(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
-    """The commit: the one statement that moves ownership. Both ends are paused before and after it."""
+    """The commit: the one statement that moves ownership. Both ends are paused before and after it.
+
+    The ports' bindings move with it, so that who is told where packets go is never told otherwise.
+    """
     now = context.clock.now_us()
+    network.activate_binding(tx, state.server_id, moves.destination(state))
     generation = change_owner(
         tx, state.server_id, old=state.source, new=state.destination, generation=state.generation, now_us=now
     )
     return msgspec.structs.replace(state, generation=generation)
+
+
+async def switch_peers(context: Context, state: LiveMigration) -> LiveMigration:
+    """Every host sends what is for the guest to its destination, which lets it speak, and the source no longer does."""
+    await wiring.switch_peers(context, moves.destination(state), state.server_id)
+    return state
 
 
 async def resume_guest(context: Context, state: LiveMigration) -> LiveMigration:
@@ -330,8 +343,8 @@ LIVE_MIGRATION = Saga(
     # The guest is paused on both sides and the record now says: destination. From here on we only go forward.
     finals=(
         Final(record_host, status="post-migrating"),
+        Final(switch_peers, status="post-migrating"),
         Final(resume_guest, status="post-migrating"),
-        Final(moves.activate_ports, status="post-migrating"),
         Final(discard_source, status="post-migrating"),
         Final(record_completed, status="post-migrating"),
     ),

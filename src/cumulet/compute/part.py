@@ -16,6 +16,7 @@ from cumulet.compute.resize import RESIZE
 from cumulet.compute.resize_outcome import RESIZE_CONFIRMATION, RESIZE_REVERSION, AutomaticConfirmation
 from cumulet.compute.seed import seed_flavors
 from cumulet.compute.service import COMPUTE
+from cumulet.compute.wiring import SECONDS_BETWEEN, Wirings
 from cumulet.part import CatalogEntry, FirstStart, Part, Surroundings, declare_all
 from cumulet.periodic import Reconciler
 
@@ -27,6 +28,7 @@ def _reconcilers(around: Surroundings) -> Sequence[Reconciler]:
     watch = HostWatch(db=db, clock=clock, settings=settings, hosts=around.hosts)
     return (
         watch,
+        Wirings(db=db, clock=clock, hosts=around.hosts, seconds=SECONDS_BETWEEN if settings.driver == "qemu" else None),
         Leftovers(db=db, clock=clock, settings=settings),
         AutomaticRestart(db=db, clock=clock, settings=settings, wake=around.wake, lost=watch.lost),
         AutomaticConfirmation(db=db, clock=clock, settings=settings, wake=around.wake),

@@ -28,6 +28,7 @@ from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
 from cumulet.compute.store import change_owner, get_server, hosts, update_server
+from cumulet.compute.wiring import require_wired
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, OverQuota
@@ -249,6 +250,7 @@ async def stand_down(context: Context, state: Resizing) -> Resizing:
 async def start_destination(context: Context, state: Resizing) -> Resizing:
     """A guest just like the source's, listening for the source alone: for its disk. It is never told to run."""
     server: Server = await context.read(lambda tx: get_server(tx, state.server_id, deleted=True))
+    await require_wired(context, moves.destination(state), state.server_id)
     endpoint = await context.hosts.send(
         moves.destination(state),
         m.PrepareIncoming(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestReport, HostFacts
 from cumulet.host.link import Link
+from cumulet.host.wiring import InForce, Wiring
 
 AnswerT = TypeVar("AnswerT")
 
 QUESTION_SECONDS = 5.0
 COMMAND_SECONDS = 120.0
+WIRING_SECONDS = 20.0
+"""A host of 10,000 ports is wired anew in less."""
 
 
 class Hosts:
@@ -20,6 +24,8 @@ class Hosts:
 
     def __init__(self) -> None:
         self._links: dict[str, Link] = {}
+        self._wiring: dict[str, asyncio.Lock] = {}
+        self._revisions: dict[str, int] = {}
 
     def add(self, name: str, link: Link) -> None:
         self._links[name] = link
@@ -43,6 +49,21 @@ class Hosts:
                 return await link.send(message)
         except TimeoutError as error:
             raise m.HostUnreachable(f"{host} did not answer {type(message).__name__} in {limit:g} s") from error
+
+    async def wire(self, host: str, describe: Callable[[int], Awaitable[Wiring]], *, now_us: int) -> InForce:
+        """Tell a host what its network must be: what `describe` reads once it is told the revision to give it.
+
+        One at a time for each host: what is read later has a higher revision, and stays.
+        """
+        async with self._wiring.setdefault(host, asyncio.Lock()):
+            revision = max(self._revisions.get(host, 0) + 1, now_us)
+            while True:
+                message = m.ApplyWiring(wiring=await describe(revision))
+                answer = await self.send(host, message, seconds=WIRING_SECONDS)
+                self._revisions[host] = max(revision, answer.revision)
+                if answer.revision <= revision:
+                    return answer
+                revision = answer.revision + 1  # Our clock was set back since the last control plane told it.
 
     async def facts(self, host: str) -> HostFacts:
         return await self.send(host, m.AskFacts())

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from cumulet.bus.unix_socket import UnixSocketLink
 from cumulet.fleet.hosts import Hosts
+from cumulet.fleet.local_networks import LocalNetworks
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
 
@@ -50,6 +51,7 @@ class AgentPlace:
             *enter, sys.executable, "-m", "cumulet", "agent", "--name", self.name, "--state", str(self.state),
             "--tls", str(self.tls), "--socket", str(self.socket), "--address", self.address,
             "--sharing", str(self.sharing),
+            *([] if self.network_namespace is None else ["--network-namespace", self.network_namespace]),
             *([] if self.lease_seconds is None else ["--lease-seconds", str(self.lease_seconds)]),
         ]  # fmt: skip
 
@@ -59,6 +61,8 @@ class AgentProcesses:
     """The agents of this machine's hosts: started, linked, restarted when they end, stopped."""
 
     places: Sequence[AgentPlace]
+    networks: LocalNetworks | None = None
+    """The namespaces that were made for them, where any were."""
     _keepers: list[asyncio.Task[None]] = field(default_factory=list)
     _links: dict[str, UnixSocketLink] = field(default_factory=dict)
 

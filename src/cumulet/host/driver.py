@@ -7,9 +7,15 @@ guest; it does what it is told and says what it observes. All sizes are in the u
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+
+if TYPE_CHECKING:
+    from cumulet.host.wiring import InForce, Wiring
+
+if TYPE_CHECKING:
+    pass
 
 
 class GuestState(StrEnum):
@@ -188,6 +194,17 @@ class Sight(Protocol):
     async def diagnostics(self, server_id: str) -> dict[str, int | str]: ...
 
 
+class Wired(Protocol):
+    """The network of a host, for all of its guests."""
+
+    async def wire(self, wiring: Wiring) -> InForce:
+        """Make the host's network so: all of it, as often as asked. Answers what is in force.
+
+        A host that cannot have networks (it does not offer the feature) answers that nothing is.
+        """
+        ...
+
+
 class Life(Protocol):
     """The life of one guest on its host."""
 
@@ -310,7 +327,7 @@ class Copy(Protocol):
         ...
 
 
-class Driver(Sight, Life, Console, Copy, Protocol):
+class Driver(Sight, Wired, Life, Console, Copy, Protocol):
     """A host's hypervisor. What it cannot do it leaves out of `HostFacts.features`."""
 
     async def close(self) -> None:

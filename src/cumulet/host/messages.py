@@ -25,6 +25,7 @@ from cumulet.host.driver import (
     MigrationPhase,
     MigrationProgress,
 )
+from cumulet.host.wiring import InForce, Wiring
 
 AnswerT = TypeVar("AnswerT")
 
@@ -270,6 +271,15 @@ class Welcome(Question[None], frozen=True, tag="welcome"):
 
     async def do(self, host: OnHost) -> None:
         host.welcome(self.session, self.generations)
+
+
+class ApplyWiring(Question[InForce], frozen=True, tag="apply-wiring"):
+    """What the host's network must be. It is about no guest: `wiring.revision` is what keeps a late one out."""
+
+    wiring: Wiring
+
+    async def do(self, host: OnHost) -> InForce:
+        return await host.driver.wire(self.wiring)
 
 
 class AskGuests(Question[list[GuestReport]], frozen=True, tag="guests"):

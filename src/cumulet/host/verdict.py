@@ -49,18 +49,35 @@ class Verdict(Record, frozen=True):
 def decide(wiring: Wiring, packet: Packet, *, sender: str | None, receiver: str | None) -> Verdict:
     """What becomes of a packet from one port to another on its network; None: from, or to, something else than a port
     of this host. What a port sends is decided on its host, and what it gets is decided on the receiver's."""
-    ports = {port.id: port for port in wiring.ports}
-    groups = {group.id: group for group in wiring.groups}
-    let = Verdict(passes=True, reason="no port decides")
-    if sender is not None:
-        let = _sent(ports.get(sender), groups, packet)
-        if not let.passes:
-            return let
-    if receiver is not None:
-        if _is_service(packet):
+    return Rules(wiring).decide(packet, sender=sender, receiver=receiver)
+
+
+class Rules:
+    """A wiring, made ready for many packets."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._ports = {port.id: port for port in wiring.ports}
+        self._groups = {group.id: group for group in wiring.groups}
+
+    def decide(self, packet: Packet, *, sender: str | None, receiver: str | None) -> Verdict:
+        """See `decide`."""
+        if sender is not None:
+            port = self._ports.get(sender)
+            reason = _spoofed(port, packet) if port is not None and port.up and port.secured else None
+            if reason is not None:
+                return Verdict(passes=False, reason=reason)
+        if receiver is not None and _is_service(packet):
             return Verdict(passes=False, reason="host-services-stay-on-their-host")
-        let = _received(ports.get(receiver), groups, packet)
-    return let
+        return self.decide_by_groups(packet, sender=sender, receiver=receiver)
+
+    def decide_by_groups(self, packet: Packet, *, sender: str | None, receiver: str | None) -> Verdict:
+        """The same for a packet whose sender is known to be who it says it is."""
+        let = Verdict(passes=True, reason="no port decides")
+        if sender is not None:
+            let = _sent(self._ports.get(sender), self._groups, packet)
+        if receiver is not None and let.passes:
+            let = _received(self._ports.get(receiver), self._groups, packet)
+        return let
 
 
 def _sent(port: Port | None, groups: dict[str, Group], packet: Packet) -> Verdict:
@@ -68,10 +85,7 @@ def _sent(port: Port | None, groups: dict[str, Group], packet: Packet) -> Verdic
         return Verdict(passes=False, reason="port-down")
     if not port.secured:
         return Verdict(passes=True, reason="no-port-security")
-    spoofed = _spoofed(port, packet)
-    if spoofed is not None:
-        return Verdict(passes=False, reason=spoofed)
-    if _asks_for_address(packet) or (packet.protocol == ICMP6 and packet.source_port in NEIGHBOUR_TYPES_OUT):
+    if _asks_for_address(packet) or _is_icmp6(packet, NEIGHBOUR_TYPES_OUT):
         return Verdict(passes=True, reason="needed-by-every-port")
     return _by_groups(port, groups, packet, Direction.OUT)
 
@@ -81,7 +95,7 @@ def _received(port: Port | None, groups: dict[str, Group], packet: Packet) -> Ve
         return Verdict(passes=False, reason="port-down")
     if not port.secured:
         return Verdict(passes=True, reason="no-port-security")
-    if packet.protocol == ICMP6 and packet.source_port in NEIGHBOUR_TYPES_IN:
+    if _is_icmp6(packet, NEIGHBOUR_TYPES_IN):
         return Verdict(passes=True, reason="needed-by-every-port")
     return _by_groups(port, groups, packet, Direction.IN)
 
@@ -93,15 +107,19 @@ def _spoofed(port: Port, packet: Packet) -> str | None:
         return "spoofed-mac"
     if packet.protocol == UDP and packet.source_port == (67 if packet.version == 4 else 547):
         return "dhcp-server"
-    if packet.protocol == ICMP6 and packet.source_port in ROUTERS_OWN_TYPES:
+    if _is_icmp6(packet, ROUTERS_OWN_TYPES):
         return "router-advertisement"
     if any(packet.mac == pair.mac and _holds(pair.prefix, packet.source) for pair in pairs):
         return None
     if _asks_for_address(packet) and packet.source == "0.0.0.0":  # noqa: S104 - compared, not bound
         return None
-    if packet.source == "::" and packet.protocol == ICMP6 and packet.source_port in (131, 132, 133, 135, 143):
+    if packet.source == "::" and _is_icmp6(packet, (131, 132, 133, 135, 143)):
         return None
     return "spoofed-address"
+
+
+def _is_icmp6(packet: Packet, types: Sequence[int]) -> bool:
+    return packet.version == 6 and packet.protocol == ICMP6 and packet.source_port in types
 
 
 def _asks_for_address(packet: Packet) -> bool:
@@ -112,11 +130,7 @@ def _asks_for_address(packet: Packet) -> bool:
 
 def _is_service(packet: Packet) -> bool:
     """What every host answers for its own guests, and nobody else does."""
-    return (
-        packet.destination == METADATA_ADDRESS
-        or _asks_for_address(packet)
-        or (packet.protocol == ICMP6 and packet.source_port == 133)
-    )
+    return packet.destination == METADATA_ADDRESS or _asks_for_address(packet) or _is_icmp6(packet, (133,))
 
 
 def _by_groups(port: Port, groups: dict[str, Group], packet: Packet, direction: Direction) -> Verdict:

@@ -63,6 +63,7 @@ _INIT = rf"""#!/bin/busybox sh
 #   fill_mib=N       fill N MiB of memory with random bytes at start
 #   dirty_mib_s=N    rewrite N MiB of memory a second
 #   disk_writer=1    512-byte records `seq <n> <id>` on the disk from byte {RECORD_AREA_OFFSET}, fsynced, then printed
+#   peer=N           ping the address of the first port's network that ends in N: `pong <count> <id>`, `silence ...`
 #   poweroff_after_s=N, reboot_after_s=N, panic_after_s=N
 export PATH=/bin
 /bin/busybox mkdir -p /proc /sys /dev /tmp /config /run
@@ -76,7 +77,7 @@ exec </dev/null >/dev/ttyS0 2>&1
 id=$(cat /sys/class/dmi/id/product_uuid 2>/dev/null | tr A-Z a-z)
 echo "cumulet-tiny: kernel $(uname -r), server $id"
 
-tick_ms=100 fill_mib=0 dirty_mib_s=0 disk_writer=0 poweroff_after_s=0 reboot_after_s=0 panic_after_s=0
+tick_ms=100 fill_mib=0 dirty_mib_s=0 disk_writer=0 peer=0 poweroff_after_s=0 reboot_after_s=0 panic_after_s=0
 for device in /dev/sr0 /dev/vdb; do
   [ -b "$device" ] && mount -t iso9660 -o ro "$device" /config 2>/dev/null && break
 done
@@ -85,7 +86,7 @@ for file in /config/openstack/latest/user_data /config/user_data; do
   while IFS='=' read -r key value; do
     case "$value" in ''|*[!0-9]*) continue ;; esac
     case "$key" in
-      tick_ms|fill_mib|dirty_mib_s|disk_writer|poweroff_after_s|reboot_after_s|panic_after_s) eval "$key=$value" ;;
+      tick_ms|fill_mib|dirty_mib_s|disk_writer|peer|poweroff_after_s|reboot_after_s|panic_after_s) eval "$key=$value" ;;
     esac
   done < "$file"
   break
@@ -101,6 +102,47 @@ chmod +x /tmp/power.sh
 mkdir -p /etc/acpi/PWRF && ln -s /tmp/power.sh /etc/acpi/PWRF/00000080
 mkfifo /tmp/never /tmp/never2 /tmp/never3
 acpid -f -c /etc/acpi -l /dev/null >/dev/null 2>&1 &
+
+# Each port asks for its address, and says what it was told.
+cat > /tmp/dhcp.sh <<'END'
+#!/bin/sh
+[ "$1" = bound ] || exit 0
+ifconfig "$interface" "$ip" netmask "$subnet" mtu "${{mtu:-1500}}"
+set -- $staticroutes
+while [ $# -ge 2 ]; do
+  case "$2" in
+    0.0.0.0) ip route replace "$1" dev "$interface" ;;
+    *) ip route replace "$1" via "$2" dev "$interface" ;;
+  esac
+  shift 2
+done
+echo "cumulet-tiny: $interface has $ip" > /dev/ttyS0
+[ "$interface" = eth0 ] && echo "$ip" > /tmp/address
+END
+chmod +x /tmp/dhcp.sh
+ifconfig lo 127.0.0.1 up
+for device in /sys/class/net/eth*; do
+  [ -e "$device" ] || continue
+  ifconfig "${{device##*/}}" up
+  udhcpc -f -i "${{device##*/}}" -s /tmp/dhcp.sh -O staticroutes -O mtu -t 10 -T 1 -A 1 >/dev/null 2>&1 &
+done
+
+if [ "$peer" -gt 0 ]; then (
+  mkfifo /tmp/never4
+  exec 6<>/tmp/never4
+  count=0
+  while [ ! -s /tmp/address ]; do read -r -t 0.1 -u 6 nothing; done
+  address=$(cat /tmp/address)
+  while :; do
+    if ping -c 1 -W 1 "${{address%.*}}.$peer" >/dev/null 2>&1; then
+      count=$((count + 1))
+      echo "pong $count $id"
+    else
+      echo "silence $count $id"
+    fi
+    read -r -t 0.05 -u 6 nothing
+  done
+) & fi
 
 after() {{ [ "$1" -gt 0 ] && (sleep "$1"; echo "cumulet-tiny: $2 now"; sync; eval "$3") & }}
 after "$poweroff_after_s" poweroff 'poweroff -f'

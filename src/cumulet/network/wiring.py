@@ -74,6 +74,24 @@ def wiring(tx: Tx, host: str, host_addresses: Mapping[str, str]) -> w.Wiring:
     )
 
 
+def ports_of_server(tx: Tx, server_id: str) -> list[str]:
+    """Ids of the ports that are plugged into a server."""
+    return [row[0] for row in tx.all(sa.select(ports.c.id).where(ports.c.server_id == server_id))]
+
+
+def hosts_of_networks(tx: Tx, server_id: str) -> list[str]:
+    """The hosts with ports of any network that this server has a port of."""
+    beside = ports.alias("beside")
+    statement = (
+        sa.select(port_bindings.c.host)
+        .join(beside, beside.c.id == port_bindings.c.port_id)
+        .join(ports, ports.c.network_id == beside.c.network_id)
+        .where(ports.c.server_id == server_id, beside.c.server_id.is_not(None), port_bindings.c.host != "")
+        .distinct()
+    )
+    return sorted(row[0] for row in tx.all(statement))
+
+
 def _in_parts(tx: Tx, record: type[T], column: sa.ColumnElement[Any], values: Iterable[str]) -> list[T]:
     return [found for part in in_parts(sorted(values)) for found in find(tx, record, column.in_(part))]
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import secrets
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cumulet.agent import watchdog
 from cumulet.agent.agent import Agent
@@ -18,6 +20,11 @@ from cumulet.agent.lease import ExpiryFile, Lease
 from cumulet.bus.unix_socket import serve_agent
 from cumulet.fleet.local_agents import AgentPlace
 
+if TYPE_CHECKING:
+    from cumulet.drivers.linux_network.network import LinuxNetwork
+
+log = logging.getLogger(__name__)
+
 
 async def run_agent(place: AgentPlace) -> None:
     """Be the agent of one host until standard input closes."""
@@ -25,8 +32,14 @@ async def run_agent(place: AgentPlace) -> None:
 
     async with _only_one(place.state):
         lease = await asyncio.to_thread(_watched_lease, place)
+        network = await _network(place)
         driver = await QemuDriver.open(
-            name=place.name, state=place.state / "qemu", tls=place.tls, address=place.address, sharing=place.sharing
+            name=place.name,
+            state=place.state / "qemu",
+            tls=place.tls,
+            address=place.address,
+            network=network,
+            sharing=place.sharing,
         )
         agent = Agent(
             name=place.name, driver=driver, fence=FileFence(place.state / "fence"), lease=lease,
@@ -38,6 +51,20 @@ async def run_agent(place: AgentPlace) -> None:
         finally:
             server.close()
             await driver.close()
+
+
+async def _network(place: AgentPlace) -> LinuxNetwork | None:
+    """What wires this host's guests; None where nothing can, or where other hosts live in the same namespace."""
+    if place.network_namespace is None:
+        return None
+    from cumulet.drivers.linux_network.network import LinuxNetwork
+    from cumulet.drivers.linux_network.probe import probe
+
+    answer = await asyncio.to_thread(probe)
+    if answer.tracking is None:
+        log.warning("%s cannot wire guests: %s", place.name, answer.problem)
+        return None
+    return await LinuxNetwork.open(local_address=place.address, tracking=answer.tracking)
 
 
 class WatchedLease(Lease):

@@ -191,6 +191,8 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
             await self.runner.stop()
             await self._agents.stop_guests(self.hosts)
         await self._closing.aclose()
+        if self._agents is not None and self._agents.networks is not None and not leave_guests:
+            await asyncio.to_thread(self._agents.networks.remove)
 
     async def _end_moves(self) -> None:
         """A guest in a move has two processes, and no verb stops either: moves go back, or come to their end, first."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -16,6 +20,9 @@ from cumulet.settings import HostNetwork, Settings
 
 if TYPE_CHECKING:
     from cumulet.fleet.local_agents import AgentPlace, AgentProcesses
+    from cumulet.fleet.local_networks import LocalNetworks
+
+log = logging.getLogger(__name__)
 
 
 async def connect(
@@ -25,7 +32,10 @@ async def connect(
     if settings.driver == "qemu":
         from cumulet.fleet.local_agents import AgentProcesses
 
-        agents = AgentProcesses([_place(settings, authority, name) for name in settings.host_names])
+        local, networks = await asyncio.to_thread(_networks, settings)
+        agents = AgentProcesses(
+            [_place(settings, authority, name, networks) for name in settings.host_names], networks=local
+        )
         stack.push_async_callback(agents.stop)
         await agents.start(hosts)
         return None, agents
@@ -38,11 +48,28 @@ async def connect(
     return world, None
 
 
-def _place(settings: Settings, authority: CertificateAuthority, name: str) -> AgentPlace:
+def _networks(settings: Settings) -> tuple[LocalNetworks | None, Mapping[str, HostNetwork]]:
+    """As the settings say; where they say nothing, root gives each host a namespace, so that it can wire guests."""
+    if settings.host_networks or os.geteuid() != 0:
+        return None, settings.host_networks
+    from cumulet.fleet.local_networks import LocalNetworks, NoNamespaces
+
+    local = LocalNetworks(settings.state_dir, settings.host_names)
+    try:
+        made = local.make()
+    except NoNamespaces as problem:
+        log.warning("hosts have no networks for guests: %s", problem)
+        return None, settings.host_networks
+    return local, made
+
+
+def _place(
+    settings: Settings, authority: CertificateAuthority, name: str, networks: Mapping[str, HostNetwork]
+) -> AgentPlace:
     from cumulet.fleet.local_agents import AgentPlace
 
     folder = settings.state_dir / "hosts" / name
-    network = settings.host_networks.get(name, HostNetwork())
+    network = networks.get(name, HostNetwork())
     return AgentPlace(
         name=name,
         state=folder,

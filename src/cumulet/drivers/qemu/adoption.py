@@ -29,6 +29,7 @@ async def _adopt(host: QemuHost, folder: GuestFolder) -> None:
     hypervisor = host.hypervisor(folder.server_id)
     if hypervisor is None:
         return
+    await host.tell_ports(record.guest)
     with contextlib.suppress(DriverError):  # One that hangs now is seen by whoever observes it.
         run_state = await hypervisor.run_state()
         await hypervisor.learn_migration()

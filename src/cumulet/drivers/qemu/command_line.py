@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from cumulet.host.driver import Guest
+from cumulet.host.driver import Guest, Nic
 
 CONSOLE_RING_BYTES = 1 << 20
 """The serial console is kept by QEMU itself in a ring of this size: a guest can print for ever and fill no disk,
@@ -26,6 +26,9 @@ CONSOLE_CHARDEV = "console0"
 _ADDRESS_DISK = "0x3"
 _ADDRESS_RNG = "0x4"
 _ADDRESS_CONFIG_DRIVE = "0x5"
+_FIRST_ADDRESS_NIC = 0x8
+MOST_NICS = 16
+"""A root bus has 32 places; the chipset sits in the last one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,8 @@ class Machine:
     """Listening sockets that QEMU inherits, one per monitor."""
     incoming: bool
     config_drive: bool
+    tap_fds: tuple[int, ...] = ()
+    """Open taps that QEMU inherits, one for each of the guest's ports."""
 
 
 def arguments(guest: Guest, machine: Machine) -> list[str]:
@@ -69,6 +74,8 @@ def arguments(guest: Guest, machine: Machine) -> list[str]:
     line += ["-device", _device("virtio-rng-pci", "random0", _ADDRESS_RNG, rng="rng0")]
     if machine.config_drive:
         line += _config_drive(machine)
+    for number, (nic, fd) in enumerate(zip(guest.nics, machine.tap_fds, strict=True)):
+        line += _nic(number, nic, fd)
     if machine.incoming:
         line += ["-incoming", "defer"]
     return line
@@ -107,6 +114,13 @@ def _config_drive(machine: Machine) -> list[str]:
     image = {"driver": "raw", "node-name": "config0", "file": "config0-file", "read-only": True}
     device = _device("virtio-blk-pci", "virtio1", _ADDRESS_CONFIG_DRIVE, drive="config0", serial="config0")
     return ["-blockdev", _json(storage), "-blockdev", _json(image), "-device", device]
+
+
+def _nic(number: int, nic: Nic, fd: int) -> list[str]:
+    """Without a boot ROM: no guest boots from the network, and looking for a server there takes seconds."""
+    address = hex(_FIRST_ADDRESS_NIC + number)
+    device = _device("virtio-net-pci", f"nic{number}", address, netdev=f"net{number}", mac=nic.mac, romfile="")
+    return ["-netdev", f"tap,id=net{number},fd={fd}", "-device", device]
 
 
 def _device(driver: str, name: str, address: str, **properties: object) -> str:

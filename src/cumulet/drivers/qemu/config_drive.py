@@ -17,10 +17,8 @@ _WHEN = bytes((125, 1, 1, 0, 0, 0, 0))
 """2025-01-01: one date for ever, so that source and destination make the same bytes."""
 
 
-def write(guest: Guest, folder: GuestFolder, uid: int | None) -> None:
-    """Make it where the guest has something to read on it."""
-    if guest.user_data is None and not guest.metadata:
-        return
+def documents(guest: Guest) -> dict[str, bytes]:
+    """What a guest is told about itself, by name: the same on its config drive and by the metadata service."""
     meta = {"uuid": guest.server_id, "name": guest.name, "hostname": guest.name, "meta": guest.metadata}
     files = {"meta_data.json": json.dumps(meta, sort_keys=True).encode()}
     if guest.user_data is not None:
@@ -28,6 +26,14 @@ def write(guest: Guest, folder: GuestFolder, uid: int | None) -> None:
             files["user_data"] = base64.b64decode(guest.user_data, validate=True)
         except binascii.Error as wrong:
             raise DriverError("USER_DATA: not base64") from wrong
+    return files
+
+
+def write(guest: Guest, folder: GuestFolder, uid: int | None) -> None:
+    """Make it where the guest has something to read on it."""
+    if guest.user_data is None and not guest.metadata:
+        return
+    files = documents(guest)
     new = folder.config_drive.with_name(".config.iso.new")
     with open(new, "wb", opener=lambda path, flags: os.open(path, flags, 0o400)) as file:
         file.write(image(files))

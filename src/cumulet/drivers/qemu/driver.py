@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cumulet.drivers.qemu import (
     adoption,
@@ -29,6 +30,10 @@ from cumulet.host.driver import (
     MigrationPhase,
     MigrationProgress,
 )
+from cumulet.host.wiring import InForce, NotDone, Wiring
+
+if TYPE_CHECKING:
+    from cumulet.drivers.linux_network.network import LinuxNetwork
 
 _LISTEN_SECONDS = 60.0
 
@@ -48,11 +53,13 @@ class QemuDriver:
         tls: Path,
         address: str = "127.0.0.1",
         facts: QemuFacts | None = None,
+        network: LinuxNetwork | None = None,
         listen_seconds: float = _LISTEN_SECONDS,
         sharing: int = 1,
     ) -> QemuDriver:
         """Find out what QEMU can do (unless told), adopt the guests that live. Raises `QemuMissing`, `DriverError`.
 
+        `network`: what wires its guests, closed with the driver; without one they have no networks.
         `tls` holds this host's certificates (`CertificateAuthority.issue_host`); `address` is where migrations connect.
         `sharing`: how many hosts share this machine.
         """
@@ -69,6 +76,7 @@ class QemuDriver:
             sandbox=sandbox,
             disks=Disks(images=state / "images", qemu_img=facts.qemu_img, sandbox=sandbox),
             tls=TransportSecurity(folder=tls, sandbox=sandbox),
+            network=network,
             listen_seconds=listen_seconds,
             sharing=sharing,
         )
@@ -94,11 +102,18 @@ class QemuDriver:
                 "config-drive",
                 "suspend",
                 host.facts.accelerator,
+                *(["networks"] if host.network is not None else []),
                 *(["post-copy"] if post_copy_problem(host.facts) is None else []),
             ),
             address=host.address,
             booted_at_us=int(Path("/proc/stat").read_text().split("btime")[1].split()[0]) * 1_000_000,
         )
+
+    async def wire(self, wiring: Wiring) -> InForce:
+        if self._host.network is not None:
+            return await self._host.network.apply(wiring)
+        reason = "this host cannot wire guests"
+        return InForce(revision=wiring.revision, not_done=(NotDone(subject="", reason=reason),))
 
     async def guests(self) -> list[GuestReport]:
         return await adoption.reports(self._host)
@@ -188,3 +203,5 @@ class QemuDriver:
 
     async def close(self) -> None:
         await self._host.close()
+        if self._host.network is not None:
+            await self._host.network.close()

@@ -5,21 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Coroutine
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cumulet.drivers.qemu import process
 from cumulet.drivers.qemu.command_line import DISK_DEVICE, Machine, arguments
+from cumulet.drivers.qemu.config_drive import documents
 from cumulet.drivers.qemu.disks import Disks
 from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.drivers.qemu.hypervisor import Hypervisor, monitor_socket
 from cumulet.drivers.qemu.qmp import Arguments
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
 from cumulet.drivers.qemu.room import disk_bytes, file_bytes
-from cumulet.drivers.qemu.sandbox import Bounds, Sandbox
+from cumulet.drivers.qemu.sandbox import Bounds, Sandbox, Started
 from cumulet.drivers.qemu.tls import TransportSecurity
-from cumulet.host.driver import DriverError, Guest, GuestState, MigrationPhase
+from cumulet.host.driver import DriverError, Guest, GuestState, MigrationPhase, Nic
+
+if TYPE_CHECKING:
+    from cumulet.drivers.linux_network.network import LinuxNetwork
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +64,8 @@ class QemuHost:
     sandbox: Sandbox
     disks: Disks
     tls: TransportSecurity
+    network: LinuxNetwork | None
+    """None where guests cannot be wired."""
     listen_seconds: float
     sharing: int = 1
     """How many hosts share this machine."""
@@ -108,27 +117,11 @@ class QemuHost:
             raise DriverError(f"MACHINE_TYPE: this host's QEMU has no {guest.machine_type}")
         if guest.cpu_model not in self.facts.cpu_models:
             raise DriverError(f"CPU_MODEL: this host has not all features of {guest.cpu_model}")
-        sockets = [monitor_socket(path) for path in folder.monitors]
-        machine = Machine(
-            binary=self.facts.binary,
-            accelerator=self.facts.accelerator,
-            folder=self.sandbox.folder_inside(folder),
-            monitor_fds=(3, 4),
-            incoming=incoming,
-            config_drive=folder.config_drive.exists(),
-        )
-        try:
-            started = self.sandbox.start(
-                arguments(guest, machine),
-                folder,
-                uid=record.uid,
-                inherited=[sock.fileno() for sock in sockets],
-                bounds=_bounds(guest),
-                devices=("/dev/kvm",) if self.facts.accelerator == "kvm" else (),
-            )
-        finally:
-            for sock in sockets:
-                sock.close()
+        with ExitStack() as opened:
+            sockets = [opened.enter_context(monitor_socket(path)) for path in folder.monitors]
+            taps = [await self._tap(nic, opened) for nic in guest.nics]
+            await self.tell_ports(guest)
+            started = self._start(folder, record, [sock.fileno() for sock in sockets], taps, incoming=incoming)
         hypervisor = Hypervisor(process=started.process, monitor=folder.monitors[0], words=started.words)
         self.hypervisors[folder.server_id] = hypervisor
         try:
@@ -138,6 +131,42 @@ class QemuHost:
             await hypervisor.kill()
             raise
         return hypervisor
+
+    async def _tap(self, nic: Nic, opened: ExitStack) -> int:
+        """A port's tap with its link up, open until QEMU has inherited it."""
+        if self.network is None:
+            raise DriverError("NO_NETWORKS: this host cannot wire guests")
+        fd = await self.network.plug(nic.port_id)
+        opened.callback(os.close, fd)
+        return fd
+
+    async def tell_ports(self, guest: Guest) -> None:
+        """The metadata service of this host knows who is on these ports."""
+        for nic in guest.nics:
+            if self.network is not None:
+                await self.network.tell(nic.port_id, documents(guest))
+
+    def _start(
+        self, folder: GuestFolder, record: GuestRecord, monitors: list[int], taps: list[int], *, incoming: bool
+    ) -> Started:
+        guest = record.guest
+        machine = Machine(
+            binary=self.facts.binary,
+            accelerator=self.facts.accelerator,
+            folder=self.sandbox.folder_inside(folder),
+            monitor_fds=tuple(range(3, 3 + len(monitors))),
+            tap_fds=tuple(range(3 + len(monitors), 3 + len(monitors) + len(taps))),
+            incoming=incoming,
+            config_drive=folder.config_drive.exists(),
+        )
+        return self.sandbox.start(
+            arguments(guest, machine),
+            folder,
+            uid=record.uid,
+            inherited=[*monitors, *taps],
+            bounds=_bounds(guest),
+            devices=("/dev/kvm",) if self.facts.accelerator == "kvm" else (),
+        )
 
     async def remove(self, server_id: str) -> None:
         """Kill the process, remove all that is the guest's here. Absent is success; may be repeated after a crash."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from cumulet.drivers.qemu import config_drive
+from cumulet.drivers.qemu.command_line import MOST_NICS
 from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
 from cumulet.drivers.qemu.hypervisor import Hypervisor, append_bounded, tail
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
@@ -19,8 +20,10 @@ _SOFT_REBOOT_SECONDS = 30.0
 
 def frozen(host: QemuHost, guest: Guest) -> Guest:
     """The description with what the host decides filled in. Raises `DriverError` for what it cannot offer."""
-    if guest.nics:
-        raise DriverError("NETWORK_NOT_YET: guests of the qemu driver have no networks yet; boot with networks 'none'")
+    if guest.nics and host.network is None:
+        raise DriverError("NO_NETWORKS: this host cannot wire guests; boot with networks 'none'")
+    if len(guest.nics) > MOST_NICS:
+        raise DriverError(f"TOO_MANY_PORTS: a guest of this host has at most {MOST_NICS} ports")
     return msgspec.structs.replace(
         guest,
         machine_type=guest.machine_type or host.facts.machine_type,

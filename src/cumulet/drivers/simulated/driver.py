@@ -27,6 +27,7 @@ from cumulet.host.driver import (
     MigrationPhase,
     MigrationProgress,
 )
+from cumulet.host.wiring import InForce, Wiring
 from cumulet.settings import Settings
 
 TICKS_PER_SECOND = 10
@@ -98,6 +99,8 @@ class SimulatedDriver:
         self._guests: dict[str, SimulatedGuest] = {}
         self._copies: dict[str, Copy] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.wiring: Wiring | None = None
+        """What its network must be, since its agent has started."""
         world.drivers[name] = self
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -106,6 +109,21 @@ class SimulatedDriver:
                 if found.memory_at is not None:  # The copy ended with the process that modelled it.
                     found.memory_at, found.starved = None, True
                 self._guests[path.stem] = found
+
+    async def wire(self, wiring: Wiring) -> InForce:
+        """All of it is in force at once; a port's link is up where its guest has a process."""
+        if self.wiring is None or wiring.revision >= self.wiring.revision:
+            self.wiring = wiring
+        plugged = {
+            nic.port_id
+            for guest in self._guests.values()
+            if guest.state not in (GuestState.STOPPED, GuestState.SUSPENDED, GuestState.CRASHED)
+            for nic in guest.guest.nics
+        }
+        ports = tuple(port.id for port in self.wiring.ports)
+        return InForce(
+            revision=self.wiring.revision, ports=ports, linked=tuple(port for port in ports if port in plugged)
+        )
 
     # -- what it is
 

@@ -1,0 +1,127 @@
+"""Hosts get told what their networks must be: before a guest starts, when it has moved, and whenever records change.
+
+What they must be is `network.wiring`, read whole each time; hosts refuse what is older than what they have. A saga that
+needs it waits for it; everybody else is told by `Wirings`, so that what failed, or was lost, is made good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
+
+from msgspec.structs import replace
+
+from cumulet.clock import Clock
+from cumulet.compute import hosts as host_records
+from cumulet.conductor.saga import Context, StepFailed
+from cumulet.db.engine import Database, Tx
+from cumulet.fleet.hosts import Hosts
+from cumulet.host import messages as m
+from cumulet.host.wiring import InForce, Wiring
+from cumulet.network import wiring as network
+from cumulet.periodic import Periodic
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+SECONDS_BETWEEN = 1.0
+"""How soon a change that no saga waits for reaches the hosts."""
+SECONDS_UNTIL_TOLD_AGAIN = 60.0
+"""How soon a host is told again what it was told before: what somebody has changed there is put right."""
+
+
+class Read(Protocol):
+    """Runs a function in a transaction that reads."""
+
+    def __call__(self, fn: Callable[[Tx], T], /) -> Awaitable[T]: ...
+
+
+def described(tx: Tx, host: str) -> Wiring:
+    """What a host's network must be now, without a revision."""
+    return network.wiring(tx, host, host_records.addresses(tx))
+
+
+async def wire(hosts: Hosts, read: Read, clock: Clock, host: str) -> InForce:
+    """Tell one host. HostError where that fails, or takes too long."""
+
+    async def describe(revision: int) -> Wiring:
+        return replace(await read(lambda tx: described(tx, host)), revision=revision)
+
+    return await hosts.wire(host, describe, now_us=clock.now_us())
+
+
+# -- what sagas wait for
+
+
+async def require_wired(context: Context, host: str, server_id: str) -> None:
+    """The rules of a server's ports are in force on a host before its guest is there. StepFailed where they are not."""
+    port_ids = await context.read(lambda tx: network.ports_of_server(tx, server_id))
+    if not port_ids:
+        return
+    in_force = await wire(context.hosts, context.read, context.clock, host)
+    missing = sorted(set(port_ids) - set(in_force.ports))
+    if missing:
+        reasons = "; ".join(f"{entry.subject}: {entry.reason}" for entry in in_force.not_done)
+        raise StepFailed(
+            "NOT_WIRED", "The server's network could not be set up on its host.",
+            f"{host} has no rules for {', '.join(missing)} ({reasons or 'it does not say why'})",
+        )  # fmt: skip
+
+
+async def switch_peers(context: Context, host: str, server_id: str) -> None:
+    """A server belongs to another host now: that host first, then all that have ports of its networks, learn it.
+
+    One that cannot be told now is told by `Wirings`; nothing waits for it.
+    """
+    others = await context.read(lambda tx: network.hosts_of_networks(tx, server_id))
+    if not others:
+        return
+    await _tell(context, [host])
+    await _tell(context, [other for other in others if other != host])
+
+
+async def _tell(context: Context, hosts: Sequence[str]) -> None:
+    told = (wire(context.hosts, context.read, context.clock, host) for host in hosts)
+    for host, answer in zip(hosts, await asyncio.gather(*told, return_exceptions=True), strict=True):
+        if isinstance(answer, m.HostError):
+            log.warning("%s cannot be told where a server is now, will retry: %s", host, answer)
+        elif isinstance(answer, BaseException):
+            raise answer
+
+
+# -- what is told on timer
+
+
+class Wirings(Periodic):
+    """Tells each host that can have networks what they must be, when that has changed, and now and then anyway."""
+
+    def __init__(self, *, db: Database, clock: Clock, hosts: Hosts, seconds: float | None) -> None:
+        """`seconds` None: hosts are told by sagas alone, which is enough where no packets are at stake."""
+        super().__init__(name="wirings", clock=clock, seconds=seconds)
+        self._db = db
+        self._hosts = hosts
+        self._told: dict[str, tuple[Wiring, float]] = {}
+        """What each host has in force whole, and since when."""
+
+    async def round(self) -> None:
+        names = await self._db.read_async(lambda tx: host_records.offering(tx, "networks"))
+        await asyncio.gather(*(self._host(name) for name in names if name in self._hosts.names))
+
+    async def _host(self, name: str) -> None:
+        wanted = await self._db.read_async(lambda tx: described(tx, name))
+        told, at = self._told.get(name, (None, 0.0))
+        now = self._clock.monotonic()
+        if told == wanted and now - at < SECONDS_UNTIL_TOLD_AGAIN:
+            return
+        self._told.pop(name, None)
+        try:
+            answer = await wire(self._hosts, self._db.read_async, self._clock, name)
+        except m.HostError as error:
+            log.debug("%s cannot be wired, will retry: %s", name, error)
+            return
+        for entry in answer.not_done:
+            log.warning("%s: %s is not wired: %s", name, entry.subject or "its network", entry.reason)
+        if not answer.not_done:
+            self._told[name] = (wanted, now)

@@ -1,0 +1,183 @@
+"""Connections that the kernel tracks (ctnetlink), and those it has to forget when rules or ports have changed.
+
+What belongs to a connection passes because the connection was let through once. So when a rule is taken away, its
+connections are judged anew, as if their first packet came now, and those that would not pass are forgotten: their next
+packet is judged by the rules. Connections of a port that has left are forgotten too, for it may come back.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+
+from cumulet.drivers.linux_network import names
+from cumulet.host.verdict import ICMP, ICMP6, Packet, Rules
+from cumulet.host.wiring import Port, Wiring, own_pairs
+
+_NETLINK_NETFILTER = 12
+_GET, _DELETE = 0x101, 0x102
+"""Messages of the subsystem CTNETLINK (1): IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE."""
+_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
+_ERROR, _DONE = 2, 3
+_TUPLE_ORIGINAL, _ID, _ZONE = 1, 12, 18
+_RECEIVE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """As its first packet went: addresses, protocol, and ports (of ICMP: type and code)."""
+
+    zone: int
+    source: str
+    destination: str
+    protocol: int
+    source_port: int | None
+    destination_port: int | None
+    family: int
+    key: bytes
+    """What the kernel calls it by: attributes as it has sent them."""
+
+
+def forget_connections(
+    before: Wiring | None, wiring: Wiring, former_zones: Mapping[str, int], zones: Mapping[str, int]
+) -> None:
+    """Forget what no longer passes. `zones` and `former_zones`: by bridge, after and before the change."""
+    if before is not None and (before.ports, before.groups) == (wiring.ports, wiring.groups):
+        return
+    ours = {*former_zones.values(), *zones.values()}
+    if not ours:
+        return
+    judge = _Judge(wiring, zones)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as netlink:
+        netlink.bind((0, 0))
+        for connection in [one for one in _tracked(netlink, ours) if not judge.passes(one)]:
+            _ask(netlink, _DELETE, _REQUEST | _ACK, connection.family, connection.key)
+            netlink.recv(_RECEIVE_BYTES)  # It may have ended by itself meanwhile; then there is nothing to forget.
+
+
+class _Judge:
+    """Whether the first packet of a connection would pass now."""
+
+    def __init__(self, wiring: Wiring, zones: Mapping[str, int]) -> None:
+        self._rules = Rules(wiring)
+        self._exact: dict[tuple[int, str], Port] = {}
+        self._prefixes: dict[int, list[tuple[str, Port]]] = {}
+        for port in wiring.ports:
+            zone = zones[names.bridge(port.network_id)]
+            for pair in own_pairs(port):
+                if "/" in pair.prefix:
+                    self._prefixes.setdefault(zone, []).append((pair.prefix, port))
+                else:
+                    self._exact[zone, pair.prefix] = port
+
+    def passes(self, connection: Connection) -> bool:
+        sender = self._port(connection.zone, connection.source)
+        receiver = self._port(connection.zone, connection.destination)
+        if sender is None and receiver is None:
+            return False
+        packet = Packet(
+            mac=sender.mac if sender is not None else "",
+            source=connection.source,
+            destination=connection.destination,
+            protocol=connection.protocol,
+            source_port=connection.source_port,
+            destination_port=connection.destination_port,
+        )
+        return self._rules.decide_by_groups(
+            packet,
+            sender=None if sender is None else sender.id,
+            receiver=None if receiver is None else receiver.id,
+        ).passes
+
+    def _port(self, zone: int, address: str) -> Port | None:
+        port = self._exact.get((zone, address))
+        if port is not None or zone not in self._prefixes:
+            return port
+        parsed = ip_address(address)
+        return next((port for prefix, port in self._prefixes[zone] if parsed in ip_network(prefix)), None)
+
+
+# -- ctnetlink
+
+
+def _tracked(netlink: socket.socket, zones: Collection[int]) -> Iterator[Connection]:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        _ask(netlink, _GET, _REQUEST | _DUMP, family, b"")
+        done = False
+        while not done:
+            received = netlink.recv(_RECEIVE_BYTES)
+            while len(received) >= 16:
+                length, kind = struct.unpack_from("=IH", received)
+                if kind in (_DONE, _ERROR):
+                    done = True
+                    break
+                connection = _parsed(received[16:length], family)
+                if connection is not None and connection.zone in zones:
+                    yield connection
+                received = received[(length + 3) & ~3 :]
+
+
+def _ask(netlink: socket.socket, message: int, flags: int, family: int, attributes: bytes) -> None:
+    body = struct.pack("=BBH", family, 0, 0) + attributes
+    header = struct.pack("=IHHII", 16 + len(body), message, flags, os.getpid() & 0xFFFF, 0)
+    netlink.send(header + body)
+
+
+def _attributes(content: bytes) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
+    while len(content) >= 4:
+        length, kind = struct.unpack_from("=HH", content)
+        if length < 4:
+            break
+        found[kind & 0x3FFF] = content[4:length]
+        content = content[(length + 3) & ~3 :]
+    return found
+
+
+def _attribute(kind: int, content: bytes, *, nested: bool = False) -> bytes:
+    padding = b"\0" * (-len(content) % 4)
+    return struct.pack("=HH", 4 + len(content), kind | (0x8000 if nested else 0)) + content + padding
+
+
+def _parsed(message: bytes, family: int) -> Connection | None:
+    """See linux/netfilter/nfnetlink_conntrack.h."""
+    attributes = _attributes(message[4:])
+    tuple_original = attributes.get(_TUPLE_ORIGINAL)
+    if tuple_original is None:
+        return None
+    parts = _attributes(tuple_original)
+    addresses, transport = _attributes(parts.get(1, b"")), _attributes(parts.get(2, b""))
+    source, destination = (addresses.get(kind) for kind in ((1, 2) if family == socket.AF_INET else (3, 4)))
+    if source is None or destination is None or 1 not in transport:
+        return None
+    zone = attributes.get(_ZONE, b"\0\0")
+    protocol = transport[1][0]
+    if protocol in (ICMP, ICMP6):
+        kind, code = (5, 6) if protocol == ICMP else (8, 9)
+        ports: tuple[int | None, int | None] = (
+            transport[kind][0] if kind in transport else None,
+            transport[code][0] if code in transport else None,
+        )
+    else:
+        ports = (_number(transport.get(2)), _number(transport.get(3)))
+    key = _attribute(_TUPLE_ORIGINAL, tuple_original, nested=True) + _attribute(_ZONE, zone)
+    if _ID in attributes:
+        key += _attribute(_ID, attributes[_ID])
+    return Connection(
+        zone=struct.unpack("!H", zone)[0],
+        source=socket.inet_ntop(family, source),
+        destination=socket.inet_ntop(family, destination),
+        protocol=protocol,
+        source_port=ports[0],
+        destination_port=ports[1],
+        family=family,
+        key=key,
+    )
+
+
+def _number(content: bytes | None) -> int | None:
+    return None if content is None else int(struct.unpack("!H", content)[0])

@@ -1,0 +1,207 @@
+"""Bridges, VXLAN devices and who is reached through them, by rtnetlink, in the network namespace of the calling thread.
+
+What is there is read and compared with what must be; what has a name that is not ours is never looked at twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from cumulet.drivers.linux_network import names
+from cumulet.drivers.linux_network.taps import silence
+from cumulet.host import wiring as w
+
+VXLAN_UDP_PORT = 4789
+"""IANA's."""
+EVERYBODY = "00:00:00:00:00:00"
+_BY_DEVICE, _BY_BRIDGE = 2, 4
+"""NTF_SELF, NTF_MASTER: which of the two forwarding tables is meant."""
+_NOARP, _PERMANENT = 0x40, 0x80
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An interface of ours as it is."""
+
+    index: int
+    name: str
+    mtu: int
+    master: int | None
+    up: bool
+    vni: int | None
+    local: str | None
+
+
+class Links:
+    """All of a host's links of ours."""
+
+    def __init__(self, local_address: str) -> None:
+        self._local = local_address
+        """Where other hosts reach this one: the outer address of what is sent to them."""
+        self._route = IPRoute()
+
+    def close(self) -> None:
+        self._route.close()
+
+    def present(self) -> dict[str, Link]:
+        """Our interfaces by name."""
+        return {link.name: link for link in map(_link, self._route.get_links()) if link.name[:3] in names.OURS}
+
+    def apply(self, wiring: w.Wiring) -> list[w.NotDone]:
+        """Bring bridges, VXLAN devices and forwarding entries to what the wiring says; answers what failed."""
+        present = self.present()
+        not_done: list[w.NotDone] = []
+        taps: dict[str, list[w.Port]] = {}
+        for port in wiring.ports:
+            taps.setdefault(port.network_id, []).append(port)
+        wanted = set()
+        for network in wiring.networks:
+            wanted |= {names.bridge(network.id), names.vxlan(network.id)}
+            problem = self._refused(network)
+            if problem is None:
+                try:
+                    self._network(network, taps.get(network.id, []), present)
+                except NetlinkError as refused:
+                    problem = str(refused)
+            if problem is not None:
+                not_done.append(w.NotDone(subject=network.id, reason=problem))
+        for name, link in present.items():
+            if name not in wanted and not name.startswith(names.TAP):
+                self._delete(link.index)
+        return not_done
+
+    def remove(self) -> None:
+        """Every interface of ours goes; a tap that a guest holds open too."""
+        for link in self.present().values():
+            self._delete(link.index)
+
+    def attach(self, tap: str, network: w.Network, *, mac: str, active: bool) -> None:
+        """Put a tap on its network's bridge and its link up. Its rules must be in force."""
+        present = self.present()
+        bridge, link = present[names.bridge(network.id)], present[tap]
+        self._route.link("set", index=link.index, master=bridge.index, mtu=network.mtu)
+        self._route.link("set", index=link.index, state="up")
+        if active:
+            self._reach(link.index, mac)
+
+    def _refused(self, network: w.Network) -> str | None:
+        if network.kind not in ("vxlan", "local"):
+            return f"this host cannot connect guests to networks of type {network.kind}"
+        return None
+
+    def _network(self, network: w.Network, ports: list[w.Port], present: Mapping[str, Link]) -> None:
+        bridge = present.get(names.bridge(network.id)) or self._add_bridge(names.bridge(network.id), network.mtu)
+        if bridge.mtu != network.mtu:
+            self._route.link("set", index=bridge.index, mtu=network.mtu)
+        for port in ports:
+            tap = present.get(names.tap(port.id))
+            if tap is not None and tap.mtu != network.mtu:
+                self._route.link("set", index=tap.index, mtu=network.mtu)
+        if network.vni is None:
+            return
+        vxlan = present.get(names.vxlan(network.id))
+        if vxlan is not None and (vxlan.vni, vxlan.local) != (network.vni, self._local):
+            self._delete(vxlan.index)
+            vxlan = None
+        vxlan = vxlan or self._add_vxlan(names.vxlan(network.id), network, bridge)
+        if vxlan.mtu != network.mtu:
+            self._route.link("set", index=vxlan.index, mtu=network.mtu)
+        self._forward(vxlan.index, network)
+        for port in ports:
+            tap = present.get(names.tap(port.id))
+            if tap is not None and tap.master == bridge.index and port.active:
+                self._reach(tap.index, port.mac)
+
+    def _add_bridge(self, name: str, mtu: int) -> Link:
+        self._route.link(
+            "add", ifname=name, kind="bridge", address=names.BRIDGE_MAC, br_mcast_snooping=0, br_forward_delay=0,
+            br_nf_call_iptables=1, br_nf_call_ip6tables=1,
+        )  # fmt: skip
+        silence(name)
+        index = self.present()[name].index
+        self._route.addr("replace", index=index, address=w.METADATA_ADDRESS, prefixlen=32)
+        self._route.link("set", index=index, mtu=mtu, state="up")
+        return self.present()[name]
+
+    def _add_vxlan(self, name: str, network: w.Network, bridge: Link) -> Link:
+        """It learns nothing: who is where is said by us, not by whoever sends."""
+        self._route.link(
+            "add", ifname=name, kind="vxlan", vxlan_id=network.vni, vxlan_local=self._local,
+            vxlan_port=VXLAN_UDP_PORT, vxlan_learning=0,
+        )  # fmt: skip
+        silence(name)
+        index = self.present()[name].index
+        self._route.link("set", index=index, master=bridge.index, mtu=network.mtu)
+        self._route.brport("set", index=index, learning=0)
+        self._route.link("set", index=index, state="up")
+        return self.present()[name]
+
+    # -- forwarding entries
+
+    def _forward(self, vxlan: int, network: w.Network) -> None:
+        """What is for everybody goes to each peer; what is for one goes to the host it is on."""
+        there: set[tuple[str, str]] = set()
+        through: set[str] = set()
+        for entry in self._route.fdb("dump", ifindex=vxlan):
+            mac = str(entry.get("lladdr"))
+            if entry["flags"] & _BY_DEVICE:
+                there.add((mac, str(entry.get("dst"))))
+            elif entry["state"] & _NOARP:
+                through.add(mac)
+        wanted = {(EVERYBODY, peer) for peer in network.peers}
+        # A MAC address at two hosts is at the one that sorts last, until the records say otherwise.
+        wanted |= set({remote.mac: remote.host_address for remote in network.remotes}.items())
+        for mac, address in there - wanted:
+            if mac == EVERYBODY or (mac, address) not in wanted:
+                self._fdb("del", vxlan, mac, _BY_DEVICE, dst=address)
+        for mac, address in wanted - there:
+            self._fdb("append" if mac == EVERYBODY else "replace", vxlan, mac, _BY_DEVICE, dst=address)
+        remote = {entry.mac for entry in network.remotes}
+        for mac in through - remote:
+            self._fdb("del", vxlan, mac, _BY_BRIDGE)
+        for mac in remote - through:
+            self._fdb("replace", vxlan, mac, _BY_BRIDGE)
+
+    def _reach(self, tap: int, mac: str) -> None:
+        """The bridge sends what is for this address to this tap, whether its guest has spoken yet or not."""
+        self._fdb("replace", tap, mac, _BY_BRIDGE)
+
+    def _fdb(self, what: str, index: int, mac: str, which: int, **more: Any) -> None:
+        state = _NOARP | (_PERMANENT if which == _BY_DEVICE else 0)
+        with _absent_is_fine() if what == "del" else contextlib.nullcontext():
+            self._route.fdb(what, ifindex=index, lladdr=mac, flags=which, state=state, **more)
+
+    def _delete(self, index: int) -> None:
+        with _absent_is_fine():
+            self._route.link("del", index=index)
+
+
+@contextlib.contextmanager
+def _absent_is_fine() -> Iterator[None]:
+    try:
+        yield
+    except NetlinkError as problem:
+        if problem.code not in (errno.ENODEV, errno.ENOENT):
+            raise
+
+
+def _link(message: Any) -> Link:
+    data = message.get(("linkinfo", "data"))
+    kind = message.get(("linkinfo", "kind"))
+    of_vxlan = data if kind == "vxlan" and data is not None else {}
+    return Link(
+        index=message["index"],
+        name=str(message.get("ifname")),
+        mtu=int(message.get("mtu") or 0),
+        master=message.get("master"),
+        up=message.get("state") == "up",
+        vni=of_vxlan.get("vxlan_id") if of_vxlan else None,
+        local=of_vxlan.get("vxlan_local") if of_vxlan else None,
+    )

@@ -1,0 +1,195 @@
+"""A host's network on Linux: one idempotent `apply` of a wiring, taps for guests, and the removal of all of it.
+
+Everything happens in one thread, which may live in a network namespace of its own. Nothing is kept on disk: what an
+earlier process made is found in the kernel, and what a packet needs stays in force while a new process takes over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from cumulet.drivers.linux_network import names
+from cumulet.drivers.linux_network.connections import forget_connections
+from cumulet.drivers.linux_network.links import Links
+from cumulet.drivers.linux_network.nft import Nft, NftFailed
+from cumulet.drivers.linux_network.responding import Responding
+from cumulet.drivers.linux_network.ruleset import Numbers, NumbersExhausted, numbered, ruleset
+from cumulet.drivers.linux_network.skeleton import Tracking
+from cumulet.drivers.linux_network.taps import open_tap
+from cumulet.host.driver import DriverError
+from cumulet.host.wiring import InForce, NotDone, Wiring
+
+T = TypeVar("T")
+
+
+class LinuxNetwork:
+    """Made by `open`. One per network namespace."""
+
+    def __init__(self, executor: ThreadPoolExecutor, links: Links, nft: Nft) -> None:
+        self._executor = executor
+        self._links = links
+        self._nft = nft
+        self._numbers = Numbers(ports=nft.ports(), zones=nft.zones())
+        self._responding = Responding()
+        self._wiring: Wiring | None = None
+        self._not_done: tuple[NotDone, ...] = ()
+
+    @classmethod
+    async def open(cls, *, local_address: str, tracking: Tracking, namespace: str | None = None) -> LinuxNetwork:
+        """Take over what is there. `local_address`: where other hosts reach this one. Raises `DriverError`."""
+        executor = ThreadPoolExecutor(1, "network", initializer=_enter, initargs=(namespace,))
+
+        def begin() -> LinuxNetwork:
+            nft = Nft(tracking)
+            nft.prepare()
+            opened = cls(executor, Links(local_address), nft)
+            opened._responding.start()
+            _hear_guests()
+            return opened
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(executor, begin)
+        except (OSError, NftFailed, NetlinkError) as problem:
+            executor.shutdown(wait=False)
+            raise DriverError(f"NETWORK: {problem}") from problem
+
+    async def close(self) -> None:
+        """Let go. All that is in force stays in force."""
+        await self._run(self._responding.close)
+        await self._run(self._links.close)
+        self._executor.shutdown()
+
+    async def apply(self, wiring: Wiring) -> InForce:
+        """Make it so. Rules first, then links; an earlier revision than the one in force changes nothing."""
+        return await self._run(lambda: self._apply(wiring))
+
+    async def plug(self, port_id: str) -> int:
+        """A tap for a port, as an open file, its link up. Raises `DriverError` unless the port's rules are in force."""
+        return await self._run(lambda: self._plug(port_id))
+
+    async def tell(self, port_id: str, files: dict[str, bytes] | None) -> None:
+        """What the metadata service says to the guest on a port of this host; None: nothing any more."""
+
+        def tell() -> None:
+            number = self._numbers.ports.get(names.tap(port_id))
+            if number is not None:
+                self._responding.tell(number, files)
+
+        await self._run(tell)
+
+    async def counters(self) -> dict[str, int]:
+        """Packets dropped so far, by cause."""
+        return await self._run(self._nft.counters)
+
+    async def remove(self) -> None:
+        """Everything of ours goes: interfaces, rules, forwarding entries."""
+
+        def remove() -> None:
+            self._responding.close()
+            self._links.remove()
+            self._nft.remove()
+            self._wiring = None
+
+        await self._run(remove)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        except (OSError, NftFailed, NetlinkError, NumbersExhausted) as problem:
+            raise DriverError(f"NETWORK: {problem}") from problem
+
+    # -- in the thread
+
+    def _apply(self, wiring: Wiring) -> InForce:
+        before = self._wiring
+        if before is None or wiring.revision >= before.revision:
+            taps = [names.tap(port.id) for port in wiring.ports]
+            zones = numbered(self._numbers.zones, [names.bridge(network.id) for network in wiring.networks])
+            numbers = Numbers(ports=numbered(self._numbers.ports, taps), zones=zones)
+            self._nft.apply(ruleset(wiring, numbers))
+            former, self._numbers = self._numbers, numbers
+            self._wiring = wiring
+            self._not_done = tuple(self._links.apply(wiring))
+            forget_connections(before, wiring, former.zones, zones)
+            for gone in former.ports.keys() - numbers.ports.keys():
+                self._responding.tell(former.ports[gone], None)  # Its number may be another port's next.
+            undone = {entry.subject for entry in self._not_done}
+            self._responding.apply(wiring, but=undone)
+        return self._in_force()
+
+    def _in_force(self) -> InForce:
+        assert self._wiring is not None
+        present = self._links.present()
+        undone = {entry.subject for entry in self._not_done}
+        ports = [port for port in self._wiring.ports if port.network_id not in undone]
+        up = {name for name, link in present.items() if link.up and link.master is not None}
+        return InForce(
+            revision=self._wiring.revision,
+            ports=tuple(port.id for port in ports),
+            linked=tuple(port.id for port in ports if names.tap(port.id) in up),
+            not_done=self._not_done,
+        )
+
+    def _plug(self, port_id: str) -> int:
+        wiring = self._wiring
+        port = next((port for port in wiring.ports if port.id == port_id), None) if wiring is not None else None
+        if wiring is None or port is None:
+            raise DriverError(f"NOT_WIRED: this host has no rules for port {port_id} yet")
+        refused = next((entry for entry in self._not_done if entry.subject == port.network_id), None)
+        if refused is not None:
+            raise DriverError(f"NOT_WIRED: port {port_id}: {refused.reason}")
+        network = next(network for network in wiring.networks if network.id == port.network_id)
+        tap = names.tap(port_id)
+        try:
+            fd = open_tap(tap)
+        except OSError as problem:
+            if problem.errno == errno.EBUSY:
+                raise DriverError(f"TAP_IN_USE: a guest of this host is plugged into port {port_id}") from problem
+            raise
+        self._links.attach(tap, network, mac=port.mac, active=port.active)
+        return fd
+
+
+def _hear_guests() -> None:
+    """The namespace is this host's own: a connection keeps the mark of its port, and guests' addresses, which no route
+    here leads to, are heard."""
+    settings = Path("/proc/sys/net/ipv4")
+    (settings / "tcp_fwmark_accept").write_text("1")
+    for interface in ("all", "default"):
+        (settings / "conf" / interface / "rp_filter").write_text("0")
+
+
+async def removed(namespace: str | None) -> int:
+    """Remove all of ours without knowing anything of it; answers how many interfaces there were."""
+
+    def work() -> int:
+        _enter(namespace)
+        links = Links("127.0.0.1")
+        try:
+            count = len(links.present())
+            links.remove()
+        finally:
+            links.close()
+        for tracking in Tracking:
+            Nft(tracking).remove()
+        return count
+
+    try:
+        with ThreadPoolExecutor(1, "network") as executor:
+            return await asyncio.get_running_loop().run_in_executor(executor, work)
+    except (OSError, NftFailed, NetlinkError) as problem:
+        raise DriverError(f"NETWORK: {problem}") from problem
+
+
+def _enter(namespace: str | None) -> None:
+    if namespace is not None:
+        from pyroute2 import netns
+
+        netns.setns(namespace, flags=0)  # By default it would make one that is not there.

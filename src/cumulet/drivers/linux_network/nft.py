@@ -1,0 +1,199 @@
+"""nftables: the skeleton put in place, and its sets, maps and chains brought from one content to another at once.
+
+One process of `nft` a change, and one transaction: a packet sees all of it or nothing. Everything is sent as JSON but
+the skeleton, whose text is ours and has no part that anybody else wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cumulet.drivers.linux_network import skeleton
+from cumulet.drivers.linux_network.names import TABLE
+from cumulet.drivers.linux_network.ruleset import Element, Ruleset
+from cumulet.drivers.linux_network.skeleton import Tracking
+
+SECONDS = 60.0
+"""How long one `nft` may take: a host of 10,000 ports is written anew in less."""
+
+Command = dict[str, Any]
+
+
+class NftFailed(Exception):
+    """`nft` refused, with its words."""
+
+
+class Nft:
+    """The tables of one network namespace: the one of the thread that calls."""
+
+    def __init__(self, tracking: Tracking) -> None:
+        self.tracking = tracking
+        self._tables = {
+            "spoofing": ("bridge", TABLE),
+            "state": (tracking.value, skeleton.state_table(tracking)),
+        }
+        self._there: Ruleset | None = None
+        """What the tables hold; None while that is not known: then all sets are written anew."""
+
+    # -- what is there
+
+    def zones(self) -> dict[str, int]:
+        """The conntrack zone of each bridge, as an earlier process of ours has left it."""
+        family, table = self._tables["state"]
+        return _pairs(_listed("map", family, table, "zones"))
+
+    def ports(self) -> dict[str, int]:
+        """The number of each tap, as an earlier process of ours has left it."""
+        family, table = self._tables["spoofing"]
+        return _pairs(_listed("map", family, table, "ports"))
+
+    def counters(self) -> dict[str, int]:
+        """Packets dropped, by cause."""
+        found: dict[str, int] = {}
+        for family, table in self._tables.values():
+            for entry in _run_json("list", "counters", "table", family, table) or []:
+                if "counter" in entry:
+                    found[entry["counter"]["name"]] = int(entry["counter"]["packets"])
+        return found
+
+    def prepare(self) -> None:
+        """The skeleton is there, of this version; what an earlier process left in it stays in force until `apply`."""
+        for family, table in self._tables.values():
+            if _run_json("list", "chain", family, table, skeleton.VERSION) is None:
+                _run_text(skeleton.text(self.tracking))
+                return
+
+    def remove(self) -> None:
+        """Both tables go, and all that is in them."""
+        for family, table in self._tables.values():
+            if _run_json("list", "counters", "table", family, table) is not None:
+                _apply([{"delete": {"table": {"family": family, "name": table}}}])
+        self._there = None
+
+    # -- making it so
+
+    def apply(self, wanted: Ruleset) -> None:
+        """Bring the tables to `wanted`, in one transaction. Raises `NftFailed`, with nothing changed."""
+        commands = list(self._difference(wanted))
+        if not commands:
+            return
+        try:
+            _apply(commands)
+        except NftFailed:
+            self._there = None
+            raise
+        self._there = wanted
+
+    def forget(self) -> None:
+        """Somebody may have changed the tables: the next `apply` writes all of them anew."""
+        self._there = None
+
+    def _difference(self, wanted: Ruleset) -> Iterator[Command]:
+        family, table = self._tables["state"]
+        there = self._there
+        if there is None:
+            chains, sets = self._dynamic(family, table)
+            for group in self._tables:
+                for name in getattr(wanted, group):
+                    yield self._flush(group, name)
+            for name in sets & wanted.members.keys():
+                yield {"flush": {"set": {"family": family, "table": table, "name": name}}}
+            there = Ruleset(chains=dict.fromkeys(chains, ()), members=dict.fromkeys(sets, frozenset()))
+        for name in wanted.members.keys() - there.members.keys():
+            kind = "ipv4_addr" if name.endswith("_4") else "ipv6_addr"
+            new = {"family": family, "table": table, "name": name, "type": kind, "flags": ["interval"]}
+            yield {"add": {"set": new}}
+        yield from _elements(family, table, there.members, wanted.members)
+        for name in wanted.chains.keys() - there.chains.keys():
+            yield {"add": {"chain": {"family": family, "table": table, "name": name}}}
+            for rule in wanted.chains[name]:
+                expression = json.loads(rule)
+                yield {"add": {"rule": {"family": family, "table": table, "chain": name, "expr": expression}}}
+        for group, (of_family, of_table) in self._tables.items():
+            yield from _elements(of_family, of_table, getattr(there, group), getattr(wanted, group))
+        gone = sorted(there.chains.keys() - wanted.chains.keys())
+        for command in ("flush", "delete"):
+            for name in gone:
+                yield {command: {"chain": {"family": family, "table": table, "name": name}}}
+        for name in there.members.keys() - wanted.members.keys():
+            yield {"delete": {"set": {"family": family, "table": table, "name": name}}}
+
+    def _flush(self, group: str, name: str) -> Command:
+        family, table = self._tables[group]
+        kind = "map" if name in ("ports", "zones", "from", "to") else "set"
+        return {"flush": {kind: {"family": family, "table": table, "name": name}}}
+
+    def _dynamic(self, family: str, table: str) -> tuple[set[str], set[str]]:
+        """The ports' chains and the groups' sets that are there."""
+        entries = _run_json("-t", "list", "table", family, table) or []
+        chains = {entry["chain"]["name"] for entry in entries if "chain" in entry}
+        sets = {entry["set"]["name"] for entry in entries if "set" in entry}
+        return {name for name in chains if name.startswith("p_")}, {n for n in sets if n.startswith("members_")}
+
+
+def _elements(
+    family: str, table: str, before: Mapping[str, frozenset[Element]], after: Mapping[str, frozenset[Element]]
+) -> Iterator[Command]:
+    for name, content in after.items():
+        had = before.get(name, frozenset())
+        for command, changed in (("delete", had - content), ("add", content - had)):
+            if changed:
+                elements = [json.loads(element) for element in sorted(changed)]
+                if command == "delete" and name in ("ports", "zones", "from", "to"):
+                    elements = [key for key, _ in elements]
+                yield {command: {"element": {"family": family, "table": table, "name": name, "elem": elements}}}
+
+
+def _pairs(listed: list[Any]) -> dict[str, int]:
+    for entry in listed:
+        if "map" in entry:
+            return {key: int(value) for key, value in entry["map"].get("elem", [])}
+    return {}
+
+
+def _listed(kind: str, family: str, table: str, name: str) -> list[Any]:
+    return _run_json("list", kind, family, table, name) or []
+
+
+def binary() -> str | None:
+    """Where `nft` is; Debian keeps it out of a plain user's PATH."""
+    return shutil.which("nft") or shutil.which("nft", path="/usr/sbin:/sbin")
+
+
+def _nft(arguments: list[str], *, send: str | None = None) -> subprocess.CompletedProcess[str]:
+    program = binary()
+    if program is None:
+        raise NftFailed("nft is not installed (Debian package: nftables)")
+    try:
+        return subprocess.run(
+            [program, *arguments], input=send, capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as late:
+        raise NftFailed(f"nft took more than {SECONDS:g} s") from late
+
+
+def _apply(commands: list[Command]) -> None:
+    done = _nft(["-j", "-f", "-"], send=json.dumps({"nftables": commands}))
+    if done.returncode != 0:
+        raise NftFailed(done.stderr.strip()[:2000])
+
+
+def _run_text(text: str) -> None:
+    done = _nft(["-f", "-"], send=text)
+    if done.returncode != 0:
+        raise NftFailed(done.stderr.strip()[:2000])
+
+
+def _run_json(*arguments: str) -> list[Any] | None:
+    """What `nft` lists; None where there is no such thing."""
+    done = _nft(["-j", *arguments])
+    if done.returncode != 0:
+        if "No such file or directory" in done.stderr:
+            return None
+        raise NftFailed(done.stderr.strip()[:2000])
+    found: list[Any] = json.loads(done.stdout)["nftables"]
+    return found

@@ -1,0 +1,124 @@
+"""Finds out, by doing it, whether this machine can wire guests: a packet that no rule lets pass has to be dropped.
+
+It happens in a network namespace of its own that is gone when the answer is there; nothing on the machine is changed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import struct
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from cumulet.drivers.linux_network import nft, taps
+from cumulet.drivers.linux_network.skeleton import Tracking
+from cumulet.host import wiring as w
+
+_CLONE_NEWNET = 0x40000000
+_BR_NETFILTER = Path("/proc/sys/net/bridge")
+_NETWORK = "00000000-0000-4000-8000-000000000001"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """`tracking` None: guests cannot be wired here, and `problem` says why."""
+
+    tracking: Tracking | None
+    problem: str = ""
+
+
+def probe() -> Answer:
+    """Takes a tenth of a second. The first way that works is the one that is tested most."""
+    if os.geteuid() != 0:
+        return Answer(tracking=None, problem="only root can make taps, bridges and rules")
+    if nft.binary() is None:
+        return Answer(tracking=None, problem="nft is not installed (Debian package: nftables)")
+    if not os.path.exists(taps.TUN):
+        return Answer(tracking=None, problem=f"there is no {taps.TUN} (load the tun module)")
+    problems = []
+    for tracking in (Tracking.BR_NETFILTER, Tracking.BRIDGE):
+        if tracking is Tracking.BR_NETFILTER and not _BR_NETFILTER.exists():
+            problems.append("bridged packets do not reach the firewall (load the br_netfilter module)")
+            continue
+        problem = _in_own_namespace(tracking)
+        if problem is None:
+            return Answer(tracking=tracking)
+        problems.append(problem)
+    return Answer(tracking=None, problem="; ".join(problems))
+
+
+def _in_own_namespace(tracking: Tracking) -> str | None:
+    """In a thread, for a thread can live in another namespace than its process."""
+    found: list[str | None] = []
+
+    def work() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(_CLONE_NEWNET) != 0:
+            found.append(f"no network namespace can be made: {os.strerror(ctypes.get_errno())}")
+            return
+        try:
+            found.append(_drops(tracking))
+        except Exception as refused:
+            words = " ".join(str(refused).split())
+            found.append(f"the kernel refuses what wiring needs ({tracking}): {words[:200]}")
+
+    thread = threading.Thread(target=work, name="network-probe")
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def _drops(tracking: Tracking) -> str | None:
+    """Two guests, of which one sends to the other, which lets nothing in."""
+    from cumulet.drivers.linux_network.links import Links
+    from cumulet.drivers.linux_network.names import bridge, tap
+    from cumulet.drivers.linux_network.ruleset import Numbers, ruleset
+
+    out = w.Rule(
+        id="out", direction=w.Direction.OUT, version=4, protocol=None, range_min=None, range_max=None,
+        remote_prefix=None, remote_group=None,
+    )  # fmt: skip
+    group = w.Group(id="g", stateful=True, rules=(out,), members=())
+    network = w.Network(
+        id=_NETWORK, kind="vxlan", vni=1, mtu=1450, dns_domain="", subnets=(), peers=(), remotes=()
+    )  # fmt: skip
+    ports = tuple(_port(number) for number in (1, 2))
+    wiring = w.Wiring(host="probe", networks=(network,), ports=ports, groups=(group,))
+    with ExitStack() as cleanup:
+        links = Links("127.0.0.1")
+        cleanup.callback(links.close)
+        tables = nft.Nft(tracking)
+        tables.prepare()
+        numbers = {tap(port.id): number for number, port in enumerate(ports, start=1)}
+        tables.apply(ruleset(wiring, Numbers(ports=numbers, zones={bridge(_NETWORK): 1})))
+        failed = links.apply(wiring)
+        if failed:
+            return failed[0].reason
+        opened = []
+        for port in ports:
+            opened.append(taps.open_tap(tap(port.id)))
+            cleanup.callback(os.close, opened[-1])
+            links.attach(tap(port.id), network, mac=port.mac, active=True)
+        os.write(opened[0], bytes(taps.HEADER_BYTES) + _datagram(ports[0], ports[1]))
+        denied = tables.counters()["denied_in"]
+    return None if denied == 1 else f"a packet that no rule lets pass was not dropped ({tracking})"
+
+
+def _port(number: int) -> w.Port:
+    return w.Port(
+        id=f"0000000{number}-0000-4000-8000-000000000002", network_id=_NETWORK, mac=f"02:00:00:00:00:0{number}",
+        addresses=(f"192.0.2.{number}",), up=True, active=True, secured=True, pairs=(), groups=("g",), hostname="",
+    )  # fmt: skip
+
+
+def _datagram(source: w.Port, destination: w.Port) -> bytes:
+    macs = b"".join(bytes.fromhex(port.mac.replace(":", "")) for port in (destination, source))
+    ends = b"".join(socket.inet_aton(port.addresses[0]) for port in (source, destination))
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 28, 0, 0, 64, socket.IPPROTO_UDP, 0) + ends
+    total = sum(struct.unpack("!10H", header))
+    header = header[:10] + struct.pack("!H", ~((total >> 16) + total) & 0xFFFF) + header[12:]
+    return macs + b"\x08\0" + header + struct.pack("!HHHH", 9, 9, 8, 0)

@@ -1,0 +1,191 @@
+"""The process that answers guests on a host, DHCP and metadata: it reads what guests send, and can do nothing else.
+
+Started by the agent as root, it gives up all power before it reads anything. The agent hands it open sockets for each
+network, with what to answer there; it ends when the agent does. `python -m ...responder UID`, standard input is the
+agent's socket.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import selectors
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from cumulet.drivers.linux_network import dhcp, metadata
+from cumulet.drivers.linux_network.names import BRIDGE_MAC
+from cumulet.drivers.qemu import jail
+from cumulet.host.driver import Record
+
+LARGEST_MESSAGE_BYTES = 64 << 20
+"""What the agent says at once: 10,000 ports on a network are 4 MB."""
+MOST_VISITORS = 256
+"""Connections to the metadata service at once; a port has at most `MOST_VISITORS_OF_A_PORT` of them."""
+MOST_VISITORS_OF_A_PORT = 8
+VISIT_SECONDS = 10.0
+"""How long one may take from its first byte to its last."""
+_LENGTH_BYTES = 4
+
+
+class Answers(Record, frozen=True, tag="network"):
+    """What to answer on a network from now on. Its two sockets come along when it is new; `gone` ends it."""
+
+    bridge: str
+    leases: tuple[dhcp.Lease, ...] = ()
+    gone: bool = False
+
+
+class Documents(Record, frozen=True, tag="port"):
+    """What the guest on a port, called by its number, is told about itself; None: nothing any more."""
+
+    number: int
+    files: dict[str, bytes] | None
+
+
+class Visitor:
+    """One connection to the metadata service."""
+
+    def __init__(self, connection: socket.socket, number: int) -> None:
+        self.connection = connection
+        self.number = number
+        self.head = b""
+        self.reply = b""
+        self.until = time.monotonic() + VISIT_SECONDS
+
+
+class Responder:
+    """Sockets and answers by bridge, documents by port."""
+
+    def __init__(self, agent: socket.socket) -> None:
+        self._agent = agent
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(agent, selectors.EVENT_READ)
+        self._sockets: dict[str, list[socket.socket]] = {}
+        self._leases: dict[str, dict[str, dhcp.Lease]] = {}
+        self._documents: dict[int, dict[str, bytes]] = {}
+        self._visitors: set[Visitor] = set()
+
+    def run(self) -> None:
+        """Until the agent has ended."""
+        while True:
+            for key, _ in self._selector.select(VISIT_SECONDS if self._visitors else None):
+                if key.data is None:
+                    if not self._listen():
+                        return
+                else:
+                    answer: Callable[[], None] = key.data
+                    with contextlib.suppress(OSError):  # A bridge is gone, or busy: who asked asks again.
+                        answer()
+            for visitor in [one for one in self._visitors if one.until < time.monotonic()]:
+                self._leave(visitor)
+
+    # -- the agent
+
+    def _listen(self) -> bool:
+        """One message of the agent's; acknowledged, so that it knows from when on it is answered."""
+        head, ancillary, _, _ = self._agent.recvmsg(_LENGTH_BYTES, socket.CMSG_SPACE(8))
+        if len(head) < _LENGTH_BYTES:
+            return False
+        body = b""
+        while len(body) < int.from_bytes(head, "big"):
+            part = self._agent.recv(int.from_bytes(head, "big") - len(body))
+            if not part:
+                return False
+            body += part
+        said = msgspec.json.decode(body, type=Answers | Documents)
+        if isinstance(said, Answers):
+            self._take(said, _descriptors(ancillary))
+        elif said.files is None:
+            self._documents.pop(said.number, None)
+        else:
+            self._documents[said.number] = said.files
+        self._agent.send(b"\1")
+        return True
+
+    def _take(self, answers: Answers, opened: list[int]) -> None:
+        bridge = answers.bridge
+        for former in self._sockets.pop(bridge, []) if opened or answers.gone else []:
+            self._selector.unregister(former)
+            former.close()
+        if answers.gone:
+            self._leases.pop(bridge, None)
+            return
+        self._leases[bridge] = {lease.mac: lease for lease in answers.leases}
+        if opened:
+            packets, callers = self._sockets[bridge] = [socket.socket(fileno=descriptor) for descriptor in opened]
+            for place in (packets, callers):
+                place.setblocking(False)
+            self._selector.register(packets, selectors.EVENT_READ, lambda: self._answer(bridge, packets))
+            self._selector.register(callers, selectors.EVENT_READ, lambda: self._welcome(callers))
+
+    # -- guests
+
+    def _answer(self, bridge: str, packets: socket.socket) -> None:
+        reply = dhcp.answer(packets.recv(dhcp.LARGEST_FRAME_BYTES), self._leases[bridge], BRIDGE_MAC)
+        if reply is not None:
+            packets.send(reply)
+
+    def _welcome(self, callers: socket.socket) -> None:
+        """The mark of a connection is the number of the port it came from: the rules have set it."""
+        connection, _ = callers.accept()
+        number = connection.getsockopt(socket.SOL_SOCKET, socket.SO_MARK)
+        beside = sum(visitor.number == number for visitor in self._visitors)
+        if len(self._visitors) >= MOST_VISITORS or beside >= MOST_VISITORS_OF_A_PORT:
+            connection.close()
+            return
+        connection.setblocking(False)
+        visitor = Visitor(connection, number)
+        self._visitors.add(visitor)
+        self._selector.register(connection, selectors.EVENT_READ, lambda: self._attend(visitor))
+
+    def _attend(self, visitor: Visitor) -> None:
+        """Read until its request has come, then write until its answer has gone."""
+        try:
+            if not visitor.reply:
+                part = visitor.connection.recv(metadata.MOST_HEAD_BYTES)
+                visitor.head += part
+                if not part or len(visitor.head) > metadata.MOST_HEAD_BYTES:
+                    self._leave(visitor)
+                    return
+                if not metadata.complete(visitor.head):
+                    return
+                visitor.reply = metadata.answer(visitor.head, self._documents.get(visitor.number))
+                self._selector.modify(visitor.connection, selectors.EVENT_WRITE, lambda: self._attend(visitor))
+            sent = visitor.connection.send(visitor.reply)
+            visitor.reply = visitor.reply[sent:]
+            if not visitor.reply:
+                self._leave(visitor)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._leave(visitor)
+
+    def _leave(self, visitor: Visitor) -> None:
+        self._visitors.discard(visitor)
+        self._selector.unregister(visitor.connection)
+        visitor.connection.close()
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    found = array.array("i")
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            found.frombytes(content)
+    return list(found)
+
+
+def main() -> None:
+    agent = socket.socket(fileno=0)
+    uid = int(sys.argv[1])
+    jail.drop_privileges(uid, uid, [])
+    jail.check(jail.libc.prctl(jail.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    Responder(agent).run()
+
+
+if __name__ == "__main__":
+    main()

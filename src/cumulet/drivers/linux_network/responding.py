@@ -1,0 +1,136 @@
+"""The agent's side of the responder: opens its sockets, says what to answer, starts it again if it has ended."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Collection
+
+import msgspec
+
+from cumulet.drivers.linux_network import dhcp, names
+from cumulet.drivers.linux_network.responder import LARGEST_MESSAGE_BYTES, Answers, Documents
+from cumulet.host.wiring import METADATA_ADDRESS, Wiring
+
+UID = 65_000
+"""Of the responder alone; guests have those below."""
+ACKNOWLEDGE_SECONDS = 10.0
+_ETH_P_IP = 0x0800
+_SO_ATTACH_FILTER = 26
+# tcpdump -dd 'ip and udp dst port 67 and not fragment': jumps are relative.
+_ONLY_DHCP = (
+    (0x28, 0, 0, 12), (0x15, 0, 8, 0x0800), (0x30, 0, 0, 23), (0x15, 0, 6, 17), (0x28, 0, 0, 20), (0x45, 4, 0, 0x1FFF),
+    (0xB1, 0, 0, 14), (0x48, 0, 0, 16), (0x15, 0, 1, 67), (0x6, 0, 0, 0x40000), (0x6, 0, 0, 0),
+)  # fmt: skip
+
+
+class Responding:
+    """Used by the network's thread only, in its namespace."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._link: socket.socket | None = None
+        self._said: dict[str, Answers] = {}
+        self._told: dict[int, dict[str, bytes]] = {}
+
+    def apply(self, wiring: Wiring, *, but: Collection[str] = ()) -> None:
+        """The responder answers as the wiring says once this returns, on all networks `but` those that have no bridge.
+
+        OSError where it cannot be reached.
+        """
+        wanted = {}
+        for network in wiring.networks:
+            if network.id in but:
+                continue
+            bridge = names.bridge(network.id)
+            wanted[bridge] = Answers(bridge=bridge, leases=dhcp.leases(wiring, network))
+        self.start()
+        for bridge in self._said.keys() - wanted.keys():
+            self._say(Answers(bridge=bridge, gone=True), [])
+            del self._said[bridge]
+        for bridge, answers in wanted.items():
+            if self._said.get(bridge) != answers:
+                with contextlib.ExitStack() as opened:
+                    sockets = []
+                    if bridge not in self._said:
+                        sockets = [opened.enter_context(make(bridge)) for make in (_packets, _callers)]
+                    self._say(answers, sockets)
+                self._said[bridge] = answers
+
+    def tell(self, number: int, files: dict[str, bytes] | None) -> None:
+        """What the guest on the port of this number is told about itself."""
+        if files is None:
+            self._told.pop(number, None)
+        else:
+            self._told[number] = files
+        self._say(Documents(number=number, files=files), [])
+
+    def close(self) -> None:
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+        self._said = {}
+
+    def start(self) -> None:
+        """Have a responder; one that has ended is replaced, and knows nothing yet."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        self.close()
+        ours, theirs = socket.socketpair()
+        ours.settimeout(ACKNOWLEDGE_SECONDS)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-m", "cumulet.drivers.linux_network.responder", str(UID)],
+                stdin=theirs.fileno(), start_new_session=True,
+            )  # fmt: skip
+        self._link = ours
+        for number, files in self._told.items():
+            self._say(Documents(number=number, files=files), [])
+
+    def _say(self, said: Answers | Documents, sockets: list[socket.socket]) -> None:
+        assert self._link is not None
+        body = msgspec.json.encode(said)
+        if len(body) > LARGEST_MESSAGE_BYTES:
+            raise OSError("a network has too many ports to be answered")
+        descriptors = b"".join(struct.pack("i", one.fileno()) for one in sockets)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)] if sockets else []
+        self._link.sendmsg([len(body).to_bytes(4, "big")], rights)
+        self._link.sendall(body)
+        if self._link.recv(1) != b"\1":
+            raise OSError("what answers guests has ended")
+
+
+def _packets(bridge: str) -> socket.socket:
+    """What comes to the host's end of a bridge, as far as it is DHCP from a client."""
+    packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+    try:
+        instructions = b"".join(struct.pack("=HBBI", *instruction) for instruction in _ONLY_DHCP)
+        kept = ctypes.create_string_buffer(instructions)
+        program = struct.pack("HL", len(_ONLY_DHCP), ctypes.addressof(kept))
+        packets.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        packets.bind((bridge, _ETH_P_IP))
+    except BaseException:
+        packets.close()
+        raise
+    return packets
+
+
+def _callers(bridge: str) -> socket.socket:
+    """Where the metadata service is called from this bridge; networks may have the same addresses."""
+    callers = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        callers.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        callers.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, bridge.encode())
+        callers.bind((METADATA_ADDRESS, 80))
+        callers.listen(64)
+    except BaseException:
+        callers.close()
+        raise
+    return callers

@@ -1,0 +1,206 @@
+"""What a wiring says, as the content of nftables' sets, maps and chains: pure, so that two of them can be compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import collapse_addresses, ip_network
+from typing import TypeAlias
+
+from cumulet.drivers.linux_network import names
+from cumulet.host import wiring as w
+from cumulet.host.verdict import ICMP, ICMP6
+
+Json: TypeAlias = "str | int | bool | list[Json] | dict[str, Json] | None"
+Element: TypeAlias = str
+"""An element of a set, or a pair of a map, as JSON text: what can be compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """`sets` and `maps` by name: those of the skeleton, and one for the members of each group that a rule names.
+    `chains` are named by their content: one that is there is right."""
+
+    spoofing: Mapping[str, frozenset[Element]] = field(default_factory=dict)
+    state: Mapping[str, frozenset[Element]] = field(default_factory=dict)
+    members: Mapping[str, frozenset[Element]] = field(default_factory=dict)
+    """Of these sets the name ends with the version of IP: ``_4`` or ``_6``."""
+    chains: Mapping[str, tuple[Element, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numbers:
+    """What a host calls ports and networks by: 16 bits each, kept for as long as they are there."""
+
+    ports: Mapping[str, int]
+    """By tap."""
+    zones: Mapping[str, int]
+    """By bridge."""
+
+
+FIRST_NUMBER, LAST_NUMBER = 1, 0xFFFF
+
+
+class NumbersExhausted(Exception):
+    """More ports, or networks, than a host can tell apart."""
+
+
+def numbered(before: Mapping[str, int], wanted: Iterable[str]) -> dict[str, int]:
+    """Numbers for `wanted`: those they had, and the lowest free ones for the others."""
+    wanted = list(wanted)
+    kept = {name: before[name] for name in wanted if name in before}
+    used = set(kept.values())
+    free = (number for number in range(FIRST_NUMBER, LAST_NUMBER + 1) if number not in used)
+    for name in wanted:
+        if name not in kept:
+            number = next(free, None)
+            if number is None:
+                raise NumbersExhausted(f"a host has at most {LAST_NUMBER} ports and as many networks")
+            kept[name] = number
+    return kept
+
+
+def ruleset(wiring: w.Wiring, numbers: Numbers) -> Ruleset:
+    """All that the skeleton's tables hold for this wiring. A port that is not up is in none of it: nothing passes."""
+    groups = {group.id: group for group in wiring.groups}
+    spoofing: dict[str, set[Element]] = {
+        name: set() for name in ("ports", "open", "macs", "ipv4", "ipv6", "targets")
+    }  # fmt: skip
+    state: dict[str, set[Element]] = {"zones": set(), "from": set(), "to": set()}
+    chains: dict[str, tuple[Element, ...]] = {}
+    for bridge, zone in numbers.zones.items():
+        state["zones"].add(_text([bridge, zone]))
+    for port in wiring.ports:
+        if not port.up:
+            continue
+        tap = names.tap(port.id)
+        number = numbers.ports[tap]
+        spoofing["ports"].add(_text([tap, number]))
+        if not port.secured:
+            spoofing["open"].add(_text(tap))
+            continue
+        _add_addresses(spoofing, tap, port)
+        for direction, verdicts in ((w.Direction.OUT, "from"), (w.Direction.IN, "to")):
+            content = _chain([groups[group] for group in port.groups], direction)
+            name = f"p_{hashlib.sha256(''.join(content).encode()).hexdigest()[:24]}"
+            chains[name] = content
+            state[verdicts].add(_text([number, {"jump": {"target": name}}]))
+    return Ruleset(
+        spoofing={name: frozenset(content) for name, content in spoofing.items()},
+        state={name: frozenset(content) for name, content in state.items()},
+        members=_members(wiring.groups),
+        chains=chains,
+    )
+
+
+def _add_addresses(spoofing: dict[str, set[Element]], tap: str, port: w.Port) -> None:
+    pairs = w.own_pairs(port)
+    for pair in _without_covered(pairs):
+        mac, prefix = pair.mac, pair.prefix
+        spoofing["macs"].add(_text({"concat": [tap, mac]}))
+        if ":" in prefix:
+            spoofing["ipv6"].add(_text({"concat": [tap, mac, _prefix(prefix)]}))
+        else:
+            spoofing["ipv4"].add(_text({"concat": [tap, mac, _prefix(prefix)]}))
+    # What a port may say it is as a neighbour (RFC 4861), whichever of its MAC addresses it answers with.
+    one_mac = tuple(w.Pair(mac=port.mac, prefix=pair.prefix) for pair in pairs if ":" in pair.prefix)
+    for pair in _without_covered(one_mac):
+        spoofing["targets"].add(_text({"concat": [tap, _number_range(pair.prefix)]}))
+
+
+def _without_covered(pairs: Iterable[w.Pair]) -> list[w.Pair]:
+    """The pairs without those that another one holds: a set of intervals takes none that overlap."""
+    by_mac: dict[tuple[str, int], list[str]] = {}
+    for pair in pairs:
+        by_mac.setdefault((pair.mac, 6 if ":" in pair.prefix else 4), []).append(pair.prefix)
+    found = []
+    for (mac, _), prefixes in sorted(by_mac.items()):
+        # Of one version each, which is more than the types say.
+        for prefix in collapse_addresses(map(ip_network, prefixes)):  # type: ignore[type-var]
+            alone = prefix.num_addresses == 1
+            found.append(w.Pair(mac=mac, prefix=str(prefix.network_address if alone else prefix)))
+    return found
+
+
+def _members(groups: Iterable[w.Group]) -> dict[str, frozenset[Element]]:
+    """A set of each version for each group that a rule names, also where the group has no members."""
+    by_id = {group.id: group for group in groups}
+    named = {rule.remote_group for group in by_id.values() for rule in group.rules if rule.remote_group is not None}
+    found: dict[str, frozenset[Element]] = {}
+    for group_id in sorted(named):
+        pairs = _without_covered(w.Pair(mac="", prefix=member) for member in by_id[group_id].members)
+        for version in (4, 6):
+            of_version = (pair.prefix for pair in pairs if (":" in pair.prefix) == (version == 6))
+            found[_members_name(group_id, version)] = frozenset(_text(_prefix(prefix)) for prefix in of_version)
+    return found
+
+
+def _members_name(group_id: str, version: int) -> str:
+    return f"members_{group_id.replace('-', '')}_{version}"
+
+
+# -- a port's chain in one direction
+
+
+def _chain(groups: list[w.Group], direction: w.Direction) -> tuple[Element, ...]:
+    """What its groups let pass returns to who called; the rest is counted and dropped."""
+    let: list[list[Json]] = []
+    if any(group.stateful for group in groups):
+        let.append([_match({"ct": {"key": "state"}}, {"set": ["established", "related"]})])
+    seen = dict.fromkeys(
+        _text(_conditions(rule)) for group in groups for rule in group.rules if rule.direction is direction
+    )
+    rules = [_text([*conditions, {"return": None}]) for conditions in let]
+    rules += [f'{conditions[:-1]}, {{"return": null}}]' for conditions in seen]
+    counter = "denied_in" if direction is w.Direction.IN else "denied_out"
+    return (*rules, _text([{"counter": counter}, {"drop": None}]))
+
+
+def _conditions(rule: w.Rule) -> list[Json]:
+    ip = "ip" if rule.version == 4 else "ip6"
+    found = [_match({"meta": {"key": "protocol"}}, ip)]
+    side = "saddr" if rule.direction is w.Direction.IN else "daddr"
+    remote: Json = {"payload": {"protocol": ip, "field": side}}
+    if rule.remote_prefix is not None:
+        found.append(_match(remote, _prefix(rule.remote_prefix)))
+    if rule.remote_group is not None:
+        found.append(_match(remote, f"@{_members_name(rule.remote_group, rule.version)}"))
+    if rule.protocol:
+        found.append(_match({"meta": {"key": "l4proto"}}, rule.protocol))
+    if rule.range_min is not None:
+        found += _range(rule, rule.range_min)
+    return found
+
+
+def _range(rule: w.Rule, first: int) -> list[Json]:
+    if rule.protocol in (ICMP, ICMP6):
+        kind = "icmp" if rule.protocol == ICMP else "icmpv6"
+        found = [_match({"payload": {"protocol": kind, "field": "type"}}, first)]
+        if rule.range_max is not None:
+            found.append(_match({"payload": {"protocol": kind, "field": "code"}}, rule.range_max))
+        return found
+    last = first if rule.range_max is None else rule.range_max
+    port: Json = {"payload": {"protocol": "th", "field": "dport"}}
+    return [_match(port, first if first == last else {"range": [first, last]})]
+
+
+def _match(left: Json, right: Json) -> Json:
+    return {"match": {"op": "==", "left": left, "right": right}}
+
+
+def _prefix(text: str) -> Json:
+    address, slash, length = text.partition("/")
+    return {"prefix": {"addr": address, "len": int(length)}} if slash else address
+
+
+def _number_range(text: str) -> Json:
+    """An IPv6 prefix as nftables takes what it cannot type: a number, or a range of numbers."""
+    prefix = ip_network(text)
+    first, last = int(prefix.network_address), int(prefix.broadcast_address)
+    return hex(first) if first == last else {"range": [hex(first), hex(last)]}
+
+
+def _text(value: Json) -> Element:
+    return json.dumps(value)

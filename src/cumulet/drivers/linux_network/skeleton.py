@@ -1,0 +1,184 @@
+"""The rules that are the same on every host and for every wiring, as nftables reads them. Their sets are filled later.
+
+Two tables. `bridge cumulet` looks at frames as guests send them: who may send under which addresses, and what never
+leaves a host. It knows ports by their taps and marks each packet with the number of its port. The other table looks at
+connections: a port's chain by that number, first when a packet comes from a port, then when it goes to one. It is in
+the family `inet`, which sees bridged packets through br_netfilter, or in `bridge` where that can track connections.
+
+What is let through here is decided alike by `host.verdict`; a test compares the two with real packets.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from cumulet.drivers.linux_network.names import BRIDGE, TABLE, TAP, VXLAN
+from cumulet.host.wiring import METADATA_ADDRESS
+
+VERSION = "version_1"
+"""A chain of this name is in the table: another version's rules are replaced whole."""
+
+
+class Tracking(StrEnum):
+    """Where a kernel lets bridged connections be tracked. The value is the family of the table that does."""
+
+    BR_NETFILTER = "inet"
+    BRIDGE = "bridge"
+
+
+def state_table(tracking: Tracking) -> str:
+    return TABLE if tracking is Tracking.BR_NETFILTER else f"{TABLE}_connections"
+
+
+SPOOF_COUNTERS = (
+    "not_wired", "ethertype", "spoofed_mac", "spoofed_arp", "spoofed_ipv4", "spoofed_ipv6", "spoofed_neighbour",
+    "source_route", "router_advertisement", "dhcp_server", "to_host", "host_service",
+)  # fmt: skip
+GROUP_COUNTERS = ("denied_in", "denied_out")
+_LINK_LOCAL_ETHERTYPES = "{ arp, ip, ip6, 0x8035 }"
+"""Beside IP and its address resolution: RARP, with which QEMU announces a guest that has moved."""
+
+
+def _counters(names: tuple[str, ...]) -> str:
+    return "\n".join(f"  counter {name} {{ }}" for name in names)
+
+
+def text(tracking: Tracking) -> str:
+    """Both tables with their sets empty: in this state nothing passes a tap."""
+    return _spoofing() + _groups(tracking)
+
+
+def _spoofing() -> str:
+    return f"""
+add table bridge {TABLE}
+delete table bridge {TABLE}
+table bridge {TABLE} {{
+{_counters(SPOOF_COUNTERS)}
+  map ports {{ type ifname : mark; }}
+  set open {{ type ifname; }}
+  set macs {{ type ifname . ether_addr; }}
+  set ipv4 {{ type ifname . ether_addr . ipv4_addr; flags interval; }}
+  set ipv6 {{ type ifname . ether_addr . ipv6_addr; flags interval; }}
+  set targets {{ typeof iifname . @th,64,128; flags interval; }}
+  chain {VERSION} {{ }}
+  chain from_guest_arp {{
+    iifname . arp saddr ether . arp saddr ip @ipv4 accept
+    iifname . arp saddr ether @macs arp saddr ip 0.0.0.0 accept
+    counter name spoofed_arp drop
+  }}
+  chain from_guest_ipv4 {{
+    ip option lsrr exists counter name source_route drop
+    ip option ssrr exists counter name source_route drop
+    udp sport 67 counter name dhcp_server drop
+    iifname . ether saddr . ip saddr @ipv4 accept
+    ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept
+    counter name spoofed_ipv4 drop
+  }}
+  chain from_guest_ipv6 {{
+    rt type 0 counter name source_route drop
+    icmpv6 type {{ 134, 137 }} counter name router_advertisement drop
+    ip6 saddr fe80::/10 exthdr frag exists counter name router_advertisement drop
+    udp sport 547 counter name dhcp_server drop
+    icmpv6 type 136 iifname . @th,64,128 != @targets counter name spoofed_neighbour drop
+    iifname . ether saddr . ip6 saddr @ipv6 accept
+    ip6 saddr :: icmpv6 type {{ 131, 132, 133, 135, 143 }} accept
+    counter name spoofed_ipv6 drop
+  }}
+  chain host_services {{
+    arp daddr ip {METADATA_ADDRESS} counter name host_service drop
+    arp saddr ip {METADATA_ADDRESS} counter name host_service drop
+    ip daddr {METADATA_ADDRESS} counter name host_service drop
+    ip saddr {METADATA_ADDRESS} counter name host_service drop
+    meta protocol ip udp sport 68 udp dport 67 counter name host_service drop
+    meta protocol ip6 udp sport 546 udp dport 547 counter name host_service drop
+    meta protocol ip6 icmpv6 type 133 counter name host_service drop
+  }}
+  chain prerouting {{
+    type filter hook prerouting priority -300; policy accept;
+    iifname "{VXLAN}*" goto host_services
+    iifname != "{TAP}*" accept
+    meta mark set iifname map @ports
+    meta mark 0 counter name not_wired drop
+    iifname @open accept
+    ether type != {_LINK_LOCAL_ETHERTYPES} counter name ethertype drop
+    iifname . ether saddr != @macs counter name spoofed_mac drop
+    ether type arp goto from_guest_arp
+    ether type ip goto from_guest_ipv4
+    ether type ip6 goto from_guest_ipv6
+  }}
+  chain input {{
+    type filter hook input priority -300; policy accept;
+    iifname "{VXLAN}*" counter name to_host drop
+    iifname != "{TAP}*" accept
+    arp daddr ip {METADATA_ADDRESS} accept
+    ip daddr {METADATA_ADDRESS} tcp dport 80 accept
+    meta protocol ip udp sport 68 udp dport 67 accept
+    meta protocol ip6 udp sport 546 udp dport 547 accept
+    meta protocol ip6 icmpv6 type 133 accept
+    counter name to_host drop
+  }}
+  chain forward {{
+    type filter hook forward priority -200; policy accept;
+    oifname != {{ "{TAP}*", "{VXLAN}*" }} accept
+    jump host_services
+    meta mark set 0
+    oifname "{VXLAN}*" accept
+    meta mark set oifname map @ports
+    meta mark 0 counter name not_wired drop
+  }}
+  chain output {{
+    type filter hook output priority -200; policy accept;
+    oifname "{VXLAN}*" drop
+  }}
+}}
+"""
+
+
+def _groups(tracking: Tracking) -> str:
+    family, table = tracking.value, state_table(tracking)
+    through = "iifname" if tracking is Tracking.BR_NETFILTER else "meta ibrname"
+    more = "" if tracking is Tracking.BRIDGE else _host_itself()
+    return f"""
+add table {family} {table}
+delete table {family} {table}
+table {family} {table} {{
+{_counters(GROUP_COUNTERS)}
+  map zones {{ typeof {through} : ct zone; }}
+  map from {{ type mark : verdict; }}
+  map to {{ type mark : verdict; }}
+  chain {VERSION} {{ }}
+  chain zone {{
+    type filter hook prerouting priority -300; policy accept;
+    ct zone set {through} map @zones
+  }}
+  chain prerouting {{
+    type filter hook prerouting priority -150; policy accept;
+    {through} != "{BRIDGE}*" accept
+    meta protocol ip6 icmpv6 type {{ 130, 131, 132, 133, 135, 136, 143 }} accept
+    meta protocol ip udp sport 68 udp dport 67 accept
+    meta protocol ip6 udp sport 546 udp dport 547 accept
+    meta mark vmap @from
+  }}
+  chain forward {{
+    type filter hook forward priority 0; policy accept;
+    {through} != "{BRIDGE}*" accept
+    meta protocol ip6 icmpv6 type {{ 130, 131, 132, 134, 135, 136, 143 }} accept
+    meta mark vmap @to
+  }}
+{more}}}
+"""
+
+
+def _host_itself() -> str:
+    """The host's own end of a bridge: it answers metadata and nothing else, in the zone of the network that asks."""
+    return f"""  chain answers {{
+    type filter hook output priority -300; policy accept;
+    ct zone set oifname map @zones
+  }}
+  chain input {{
+    type filter hook input priority 0; policy accept;
+    iifname != "{BRIDGE}*" accept
+    ip daddr {METADATA_ADDRESS} tcp dport 80 accept
+    drop
+  }}
+"""

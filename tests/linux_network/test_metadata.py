@@ -1,0 +1,160 @@
+"""The metadata service: each guest hears about itself, whatever it says, and on whichever host it is."""
+
+from __future__ import annotations
+
+import struct
+import uuid
+from ipaddress import IPv4Address
+
+import pytest
+
+from cumulet.drivers.linux_network import metadata
+from cumulet.drivers.linux_network.names import BRIDGE_MAC
+from cumulet.host import wiring as w
+from tests.linux_network import frames as f
+from tests.linux_network.lab import Guest, Lab, lab, needs_packets
+from tests.linux_network.wirings import ALL_OUT, group, network, port, revisions
+
+OTHER = str(uuid.UUID(int=8 << 96))
+META = b'{"hostname": "one", "uuid": "1"}'
+
+
+class Call:
+    """A TCP connection made by hand, from a guest that may send what it likes."""
+
+    def __init__(self, guest: Guest, number: int) -> None:
+        self.guest = guest
+        self.number = number
+        self.sequence, self.seen = 1000, 0
+
+    def _send(self, flags: int, data: bytes = b"") -> None:
+        source, target = self.guest.port.addresses[0], w.METADATA_ADDRESS
+        header = struct.pack("!HHIIBBHHH", self.number, 80, self.sequence, self.seen, 5 << 4, flags, 65_000, 0, 0)
+        ends = IPv4Address(source).packed + IPv4Address(target).packed
+        total = f.checksum(ends + struct.pack("!HH", f.TCP, len(header + data)) + header + data)
+        segment = header[:16] + struct.pack("!H", total) + header[18:] + data
+        self.guest.send(f.ip(self.guest.port.mac, BRIDGE_MAC, source, target, f.TCP, segment))
+        self.sequence += len(data) + (flags == f.SYN)
+
+    async def _segment(self) -> tuple[int, bytes]:
+        """Flags and data of the next segment that is new."""
+        while True:
+            frame = await self.guest.receive()
+            if frame[12:14] != b"\x08\0" or frame[23] != f.TCP or frame[36:38] != struct.pack("!H", self.number):
+                continue
+            sequence, flags = struct.unpack_from("!I", frame, 38)[0], frame[47]
+            data = frame[34 + (frame[46] >> 4) * 4 : 14 + struct.unpack_from("!H", frame, 16)[0]]
+            if flags & f.SYN or sequence == self.seen:
+                self.seen = sequence + len(data) + bool(flags & f.SYN) + bool(flags & 1)
+                return flags, data
+
+    async def get(self, path: str, *, method: str = "GET", more: str = "") -> tuple[int, bytes]:
+        self.guest.send(
+            f.arp(
+                self.guest.port.mac, says=(self.guest.port.addresses[0], self.guest.port.mac), asks=w.METADATA_ADDRESS
+            )
+        )
+        self._send(f.SYN)
+        await self._segment()
+        self._send(f.ACK, f"{method} {path} HTTP/1.1\r\nHost: x\r\n{more}\r\n".encode())
+        got, flags = b"", 0
+        while not flags & 1:
+            flags, data = await self._segment()
+            got += data
+            self._send(f.ACK)
+        head, _, body = got.partition(b"\r\n\r\n")
+        return int(head.split()[1]), body
+
+
+async def wire(place: Lab, host: str, *ports: w.Port) -> None:
+    wanted = {one.network_id for one in ports}
+    networks = tuple(network(name, vni) for name, vni in ((network().id, 7), (OTHER, 8)) if name in wanted)
+    made = w.Wiring(
+        host=host, revision=next(revisions), networks=networks, ports=ports, groups=(group(*ALL_OUT),)
+    )  # fmt: skip
+    assert (await place.networks[host].apply(made)).not_done == ()
+
+
+def told(name: str) -> dict[str, bytes]:
+    return {"meta_data.json": b'{"uuid": "%s"}' % name.encode(), "user_data": name.encode()}
+
+
+@needs_packets
+async def test_each_guest_hears_about_itself_though_tenants_have_the_same_addresses() -> None:
+    async with lab(["host1"]) as place:
+        a, b = port("10.0.0.5"), port("10.0.0.5", network=OTHER)
+        await wire(place, "host1", a, b)
+        one, other = await place.plug("host1", a), await place.plug("host1", b)
+        for name, own in (("ours", a), ("theirs", b)):
+            await place.networks["host1"].tell(own.id, told(name))
+        # The same connection, as far as addresses and numbers tell.
+        assert await Call(one, 40_001).get("/openstack/latest/user_data") == (200, b"ours")
+        assert await Call(other, 40_001).get("/openstack/latest/user_data") == (200, b"theirs")
+
+
+@needs_packets
+async def test_who_asks_is_known_by_its_port_and_nothing_it_says_matters() -> None:
+    async with lab(["host1"]) as place:
+        a, b = port("10.0.0.5"), port("10.0.0.6")
+        await wire(place, "host1", a, b)
+        one = await place.plug("host1", a)
+        for name, own in (("own", a), ("other", b)):
+            await place.networks["host1"].tell(own.id, told(name))
+        lies = "X-Forwarded-For: 10.0.0.6\r\nX-Instance-ID: other\r\nX-Tenant-ID: other\r\n"
+        assert await Call(one, 40_001).get("/openstack/latest/user_data", more=lies) == (200, b"own")
+
+
+@needs_packets
+async def test_a_spoofer_without_port_security_hears_about_itself_only() -> None:
+    async with lab(["host1"]) as place:
+        a, b = port("10.0.0.6", secured=False, groups=()), port("10.0.0.6")
+        await wire(place, "host1", a, b)
+        spoofer = await place.plug("host1", a)
+        await place.networks["host1"].tell(b.id, told("victim"))
+        assert (await Call(spoofer, 40_001).get("/openstack/latest/user_data"))[0] == 404
+        await place.networks["host1"].tell(a.id, told("spoofer"))
+        assert await Call(spoofer, 40_002).get("/openstack/latest/user_data") == (200, b"spoofer")
+
+
+@needs_packets
+async def test_it_is_answered_by_the_host_a_guest_has_moved_to_and_forgotten_where_it_was() -> None:
+    async with lab(["host1", "host2"]) as place:
+        a, b = port("10.0.0.5"), port("10.0.0.6")
+        for host in ("host1", "host2"):
+            await wire(place, host, a)
+            await place.networks[host].tell(a.id, told("moving"))
+            assert await Call(await place.plug(host, a), 40_001).get("/latest/user-data") == (200, b"moving")
+        place.guests[0].close()
+        place.guests.pop(0)
+        await wire(place, "host1")
+        await wire(place, "host1", b)
+        # It has the number that the other had.
+        assert (await Call(await place.plug("host1", b), 40_001).get("/openstack/latest/user_data"))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status", "body"),
+    [
+        ("GET / HTTP/1.1", 200, b"2009-04-04\nlatest\nopenstack"),
+        ("GET /openstack HTTP/1.0", 200, b"2012-08-10\n2018-08-27\nlatest"),
+        ("GET /openstack/latest/ HTTP/1.1", 200, b"meta_data.json"),
+        ("GET /openstack/2018-08-27/meta_data.json?x=y HTTP/1.1", 200, META),
+        ("GET /openstack/2018-08-28/meta_data.json HTTP/1.1", 404, b""),
+        ("GET /latest/meta-data/instance-id HTTP/1.1", 200, b"1"),
+        ("GET /latest/meta-data HTTP/1.1", 200, b"hostname\ninstance-id\nlocal-hostname"),
+        ("GET /latest/user-data HTTP/1.1", 404, b""),
+        ("GET /openstack/latest/../../etc/passwd HTTP/1.1", 404, b""),
+        ("HEAD /openstack/latest/meta_data.json HTTP/1.1", 200, b""),
+        ("POST /openstack/latest/meta_data.json HTTP/1.1", 405, b""),
+        ("GET /", 400, b""),
+        ("\0\xff", 400, b""),
+    ],
+)
+def test_paths(request_line: str, status: int, body: bytes) -> None:
+    reply = metadata.answer(request_line.encode("latin-1") + b"\r\n\r\n", {"meta_data.json": META})
+    head, _, found = reply.partition(b"\r\n\r\n")
+    assert (int(head.split()[1]), found) == (status, body)
+
+
+def test_an_unknown_port_hears_nothing() -> None:
+    assert metadata.answer(b"GET / HTTP/1.1\r\n\r\n", None).startswith(b"HTTP/1.1 404 ")

@@ -1,0 +1,112 @@
+"""Real guests on a network: they get their addresses, reach each other as groups allow, and go on while one moves."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import cumulet.testing
+from cumulet.drivers.qemu.facts import QemuFacts
+from cumulet.host.driver import Image
+from cumulet.testing import Client, TestCloud
+from tests.api.test_live_migration import host_of, image_and_flavor, last_migration, other
+from tests.linux_network.lab import problem
+
+pytestmark = [pytest.mark.qemu, pytest.mark.skipif(problem() is not None, reason=problem() or "")]
+
+
+@pytest.fixture(scope="module")
+def cloud(facts: QemuFacts, image: Image) -> Iterator[TestCloud]:
+    del facts, image
+    with cumulet.testing.cloud(hosts=2, driver="qemu") as running:
+        yield running
+
+
+def network_of(client: Client, cidr: str) -> str:
+    made = client.request("POST", "/network/v2.0/networks", {"network": {"name": "n"}})
+    network: str = made["network"]["id"]
+    subnet = {"network_id": network, "cidr": cidr, "ip_version": 4, "gateway_ip": None}
+    assert client.request("POST", "/network/v2.0/subnets", {"subnet": subnet}).status == 201
+    return network
+
+
+def boot(member: Client, network: str, settings: str, **more: object) -> tuple[str, str]:
+    """A server on a network; its id and address."""
+    wanted = image_and_flavor(member) | {
+        "name": "one", "networks": [{"uuid": network}], "user_data": base64.b64encode(settings.encode()).decode(),
+    }  # fmt: skip
+    server = member.compute("POST", "/servers", {"server": wanted | more})["server"]["id"]
+    member.wait_for_status(server, "ACTIVE")
+    (address,) = member.server(server)["addresses"].values()
+    return server, address[0]["addr"]
+
+
+def console(client: Client, server: str) -> str:
+    output: str = client.action(server, {"os-getConsoleOutput": {"length": 200}})["output"]
+    return output
+
+
+def pongs(client: Client, server: str) -> int:
+    found = re.findall(r"pong (\d+) ", console(client, server))
+    return int(found[-1]) if found else 0
+
+
+def answers_of(member: Client, server: str, more: int = 5) -> None:
+    before = pongs(member, server)
+    member.wait("answers to its pings", lambda: pongs(member, server) >= before + more, seconds=60)
+
+
+def test_guests_get_their_addresses_and_ping_each_other_through_a_move(cloud: TestCloud) -> None:
+    admin, member = cloud.persona("admin"), cloud.persona("member")
+    network = network_of(member, "10.9.0.0/24")
+    still, address = boot(member, network, "tick_ms=0\n")
+    member.wait("its address", lambda: f"eth0 has {address}" in console(member, still), seconds=60)
+    moving, _ = boot(member, network, f"tick_ms=0\npeer={address.rpartition('.')[2]}\n")
+    answers_of(member, moving)
+    for _ in range(2):
+        destination = other(host_of(admin, moving))
+        move = {"os-migrateLive": {"block_migration": "auto", "host": destination}}
+        assert admin.action(moving, move).status == 202
+        admin.wait("the move", lambda: last_migration(admin, moving)["status"] == "completed", seconds=120)
+        assert host_of(admin, moving) == destination
+        answers_of(member, moving)
+    for server in (still, moving):
+        assert member.compute("DELETE", f"/servers/{server}").status == 204
+
+
+def test_a_group_without_rules_lets_nothing_in_and_a_new_rule_does(cloud: TestCloud) -> None:
+    member = cloud.persona("member")
+    network = network_of(member, "10.9.0.0/24")  # As in the other test: another network, the same addresses.
+    made = member.request("POST", "/network/v2.0/security-groups", {"security_group": {"name": "closed"}})
+    group = made["security_group"]["id"]
+    still, address = boot(member, network, "tick_ms=0\n", security_groups=[{"name": "closed"}])
+    member.wait("its address", lambda: f"eth0 has {address}" in console(member, still), seconds=60)
+    asking, _ = boot(member, network, f"tick_ms=0\npeer={address.rpartition('.')[2]}\n")
+    member.wait("a ping in vain", lambda: unanswered(member, asking), seconds=60)
+    assert pongs(member, asking) == 0
+    rule = {"security_group_id": group, "direction": "ingress", "ethertype": "IPv4", "protocol": "icmp"}
+    new = member.request("POST", "/network/v2.0/security-group-rules", {"security_group_rule": rule})
+    answers_of(member, asking)
+    rule_id = new["security_group_rule"]["id"]
+    assert member.request("DELETE", f"/network/v2.0/security-group-rules/{rule_id}").status == 204
+    member.wait("the rule's end", lambda: unanswered(member, asking), seconds=60)
+    for server in (still, asking):
+        assert member.compute("DELETE", f"/servers/{server}").status == 204
+
+
+def unanswered(member: Client, server: str) -> bool:
+    """Whether its newest ping got no answer."""
+    said = re.findall(r"(pong|silence) \d+ ", console(member, server))
+    return bool(said) and said[-1] == "silence"
+
+
+def test_a_cloud_that_has_stopped_leaves_no_namespace(facts: QemuFacts, image: Image) -> None:
+    del facts, image
+    before = {path.name for path in Path("/run/netns").glob("*")}
+    with cumulet.testing.cloud(hosts=2, driver="qemu"):
+        assert len({path.name for path in Path("/run/netns").glob("*")} - before) == 3
+    assert {path.name for path in Path("/run/netns").glob("*")} == before
