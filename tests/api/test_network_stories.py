@@ -286,6 +286,23 @@ def test_subnets_are_cut_from_a_pool_without_overlap(member: Client, other_membe
     assert call(member, "DELETE", path).status == 204
 
 
+def test_a_pool_gives_each_project_no_more_than_its_quota(member: Client) -> None:
+    pool = make(member, "subnetpool", name="p", prefixes=["10.40.0.0/16"], default_quota=384, default_prefixlen=24)
+    assert pool["default_quota"] == 384
+    network = make(member, "network")["id"]
+
+    def cut(prefixlen: int) -> Answer:
+        body = {"network_id": network, "ip_version": 4, "subnetpool_id": pool["id"], "prefixlen": prefixlen}
+        return call(member, "POST", "/subnets", {"subnet": body})
+
+    assert [cut(24).status, cut(25).status] == [201, 201]
+    over = cut(30)
+    assert (over.status, over["NeutronError"]["type"]) == (409, "SubnetPoolQuotaExceeded")
+    assert call(member, "PUT", f"/subnetpools/{pool['id']}", {"subnetpool": {"default_quota": 388}}).status == 200
+    assert cut(30).status == 201
+    assert call(member, "PUT", f"/subnetpools/{pool['id']}", {"subnetpool": {"default_quota": -1}}).status == 400
+
+
 def test_tags_belong_to_whoever_may_change_the_thing(member: Client, reader: Client, other_member: Client) -> None:
     network = make(member, "network", name="n")
     path = f"/networks/{network['id']}/tags"
@@ -367,5 +384,8 @@ def test_what_is_there_is_named_and_what_is_missing_says_so(member: Client) -> N
     assert {"router", "security-group", "binding-extended", "auto-allocated-topology"} <= aliases
     assert call(member, "GET", "/extensions/router").status == 200
     assert call(member, "GET", "/extensions/nothing").status == 404
-    for missing in ("/address-scopes", "/rbac-policies", "/trunks"):
-        assert call(member, "GET", missing).status == 501
+    # Clients ask for what an extension brings to know whether it is there.
+    for missing in ("/address-scopes", "/rbac-policies", "/trunks", "/qos/policies", "/nothing"):
+        assert call(member, "GET", missing).status == 404
+        assert call(member, "POST", missing, {}).status == 404
+    assert call(member, "DELETE", f"/agents/{UNKNOWN}").status == 501

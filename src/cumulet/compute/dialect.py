@@ -56,6 +56,17 @@ class ComputeDialect(Dialect):
                 "links": [link_to_self(f"{base}{root}/v2.1/")],
             }
 
+        def legacy(base: str) -> dict[str, Any]:
+            """Listed as Nova lists it, for clients that look for it; what is below answers 404."""
+            return {
+                "id": "v2.0",
+                "status": "SUPPORTED",
+                "version": "",
+                "min_version": "",
+                "updated": "2011-01-21T11:33:21Z",
+                "links": [link_to_self(f"{base}{root}/v2/")],
+            }
+
         def one(base: str) -> tuple[int, dict[str, Any]]:
             about = version(base)
             about["links"].append({"rel": "describedby", "type": "text/html", "href": "http://docs.openstack.org/"})
@@ -64,4 +75,4 @@ class ComputeDialect(Dialect):
             ]
             return 200, {"version": about}
 
-        return {root: lambda base: (200, {"versions": [version(base)]}), f"{root}/v2.1": one}
+        return {root: lambda base: (200, {"versions": [legacy(base), version(base)]}), f"{root}/v2.1": one}

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, NotYet
+from cumulet.errors import BadRequest, Conflict, NotYet
 from cumulet.network import bodies, filtering, limits, policy, refusals, resource, topology
 from cumulet.network.addresses import AddressRange
 from cumulet.network.bodies import either, text
@@ -34,6 +34,7 @@ from cumulet.web.schema import UNSET, Body, Json, Unset
 
 base_rule("shared_subnetpools", "field:subnetpools:shared=True", "A shared subnet pool")
 
+MAX_QUOTA = 2**31 - 1
 _SEEN = f"{policy.ADMIN_OR_PROJECT_READER} or rule:shared_subnetpools"
 CREATE = rule("create_subnetpool", policy.ADMIN_OR_PROJECT_MEMBER, description="Create a subnet pool")
 CREATE_ATTRIBUTES = policy.attribute_rules(
@@ -46,6 +47,8 @@ UPDATE_ATTRIBUTES = policy.attribute_rules(UPDATE, {"is_default": policy.ADMIN, 
 DELETE = rule("delete_subnetpool", policy.ADMIN_OR_PROJECT_MEMBER, description="Delete a subnet pool")
 DELETE_TAGS = rule("delete_subnetpool:tags", policy.ADMIN_OR_PROJECT_MEMBER, description="Remove tags of a subnet pool")
 
+QUOTA_PREFIXLEN = {4: 32, 6: 64}
+"""The length of the range that is one unit of `default_quota`, by IP version."""
 MIN_PREFIXLEN = {4: 8, 6: 64}
 """Upstream's defaults of the shortest prefix that may be cut."""
 
@@ -136,7 +139,7 @@ class UpdateSubnetPool(bodies.ResourceChange):
 # -- cutting
 
 
-def cut(tx: Tx, pool: SubnetPool, *, cidr: AddressRange | None, prefixlen: int | None) -> AddressRange:
+def cut(tx: Tx, pool: SubnetPool, *, cidr: AddressRange | None, prefixlen: int | None, project_id: str) -> AddressRange:
     """A range of the pool that no subnet has: the one named, or the lowest of a length."""
     length = cidr.prefixlen if cidr is not None else (pool.default_prefixlen if prefixlen is None else prefixlen)
     if length < pool.min_prefixlen:
@@ -147,7 +150,11 @@ def cut(tx: Tx, pool: SubnetPool, *, cidr: AddressRange | None, prefixlen: int |
         raise BadRequest(
             f"Unable to allocate subnet with prefix length {length}, maximum allowed prefix is {pool.max_prefixlen}."
         )
-    taken = [ip_network(subnet.cidr) for subnet in find_by(tx, Subnet, subnetpool_id=pool.id)]
+    cut_before = find_by(tx, Subnet, subnetpool_id=pool.id)
+    own = [ip_network(subnet.cidr).prefixlen for subnet in cut_before if subnet.project_id == project_id]
+    if pool.default_quota and sum(_units(pool, one) for one in [*own, length]) > pool.default_quota:
+        raise Conflict("Per-project subnet pool prefix quota exceeded.", reason="SubnetPoolQuotaExceeded")
+    taken = [ip_network(subnet.cidr) for subnet in cut_before]
     prefixes = [ip_network(prefix) for prefix in pool.prefixes]
     if cidr is not None:
         if any(_within(cidr, prefix) for prefix in prefixes) and not any(_overlap(cidr, other) for other in taken):
@@ -162,6 +169,11 @@ def cut(tx: Tx, pool: SubnetPool, *, cidr: AddressRange | None, prefixlen: int |
     raise BadRequest(
         "Failed to allocate subnet: Insufficient prefix space to allocate subnet size /" + str(length) + "."
     )
+
+
+def _units(pool: SubnetPool, length: int) -> float:
+    """How much of a project's quota a range takes: in IPv4 one for each address, in IPv6 one for each /64."""
+    return 2.0 ** (QUOTA_PREFIXLEN[pool.ip_version] - length)
 
 
 def _within(inner: AddressRange, outer: AddressRange) -> bool:
@@ -215,7 +227,7 @@ def _create(call: Call[Any, Any], new: NewSubnetPool) -> SubnetPool:
     resource.require(call, CREATE, facts)
     policy.require_attributes(call, CREATE_ATTRIBUTES, resource.given(new, but_defaults=True), facts)
     limits.check(call.tx, project_id, "subnetpool")
-    _refuse_gaps(new.address_scope_id, new.default_quota)
+    _check_scope_and_quota(new.address_scope_id, new.default_quota)
     version, prefixes = _collapsed(new.prefixes)
     shortest = either(new.min_prefixlen, MIN_PREFIXLEN[version])
     lengths = {
@@ -245,11 +257,11 @@ def _create(call: Call[Any, Any], new: NewSubnetPool) -> SubnetPool:
     return pool
 
 
-def _refuse_gaps(address_scope_id: object, default_quota: object) -> None:
+def _check_scope_and_quota(address_scope_id: object, default_quota: object) -> None:
     if isinstance(address_scope_id, str):
         raise NotYet("Cumulet does not offer address scopes yet.")
-    if isinstance(default_quota, int):
-        raise NotYet("Cumulet does not offer quotas within subnet pools yet.")
+    if isinstance(default_quota, int) and not 0 <= default_quota <= MAX_QUOTA:
+        raise BadRequest(f"Invalid input for default_quota. Reason: '{default_quota}' should be 0 to {MAX_QUOTA}.")
 
 
 def _collapsed(prefixes: Sequence[str]) -> tuple[int, list[str]]:
@@ -313,7 +325,7 @@ def update_subnetpool(call: Call[SubnetPool, UpdateSubnetPool]) -> View:
     pool, body = call.target, call.body
     given = resource.given(body)
     policy.require_attributes(call, UPDATE_ATTRIBUTES, given, {"project_id": pool.project_id})
-    _refuse_gaps(given.pop("address_scope_id", None), given.get("default_quota"))
+    _check_scope_and_quota(given.pop("address_scope_id", None), given.get("default_quota"))
     if "description" in given:
         given["description"] = text(body.description)
     if isinstance(body.prefixes, list):

@@ -241,7 +241,7 @@ def _create(call: Call[Any, Any], new: NewSubnet) -> Subnet:
     limits.check(call.tx, facts["project_id"], "subnet")
     network = must_get(call.tx, Network, new.network_id)
     pool = _pool(call, new)
-    cidr = _cidr(call.tx, new, pool)
+    cidr = _cidr(call.tx, new, pool, facts["project_id"])
     enable_dhcp, ra_mode = either(new.enable_dhcp, True), either(new.ipv6_ra_mode, None)
     address_mode = either(new.ipv6_address_mode, None)
     if enable_dhcp:
@@ -310,13 +310,13 @@ def _pool(call: Call[Any, Any], new: NewSubnet) -> SubnetPool | None:
     return pool
 
 
-def _cidr(tx: Tx, new: NewSubnet, pool: SubnetPool | None) -> AddressRange:
+def _cidr(tx: Tx, new: NewSubnet, pool: SubnetPool | None, project_id: str) -> AddressRange:
     wanted = ip_network(new.cidr) if isinstance(new.cidr, str) else None
     length = new.prefixlen if isinstance(new.prefixlen, int) else None
     if wanted is not None and length is not None:
         raise refusals.bad("subnets", "cidr and prefixlen must not be supplied together.")
     if pool is not None:
-        cidr = cut(tx, pool, cidr=wanted, prefixlen=length)
+        cidr = cut(tx, pool, cidr=wanted, prefixlen=length, project_id=project_id)
     elif wanted is not None:
         cidr = wanted
     else:

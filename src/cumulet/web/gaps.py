@@ -2,7 +2,9 @@
 
 Each service keeps its list in `gaps.txt`. A line is ``METHOD... PATH [ACTION] [FIRST-LAST]``, below the service's
 prefix, with the microversions in which OpenStack has it where those are not all; GONE marks what OpenStack itself
-answers 410 for. Whoever adds an operation takes its line out: `make check` names lines that an operation shadows.
+answers 410 for. EXTENSION marks what an extension of OpenStack's brings: without it OpenStack answers 404, and clients
+ask so whether it is there; so does this. Whoever adds an operation takes its line out: `make check` names lines that an
+operation shadows.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     action: str | None
     gone: bool = False
     """OpenStack itself had it once and answers 410."""
+    extension: bool = False
+    """OpenStack has it with an extension, and answers 404 without."""
     since: Microversion | None = None
     until: Microversion | None = None
     """The microversions in which OpenStack has it; None: all from, or up to, here."""
@@ -44,7 +48,12 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def gaps(services: Iterable[Service]) -> Iterator[Gap]:
-    """The gaps of these services, in the order of their lists."""
+    """The gaps that answer 501 or 410, in the order of their lists."""
+    return (gap for gap in listed(services) if not gap.extension)
+
+
+def listed(services: Iterable[Service]) -> Iterator[Gap]:
+    """All gaps of these services, those of extensions among them."""
     for service in services:
         if service.gaps is None:
             continue
@@ -54,12 +63,21 @@ def gaps(services: Iterable[Service]) -> Iterator[Gap]:
 
 
 def _of_line(service: Service, words: list[str]) -> Iterator[Gap]:
-    gone = words[0] == "GONE"
+    mark = words.pop(0) if words[0] in ("GONE", "EXTENSION") else ""
     since, until = _versions(words.pop()) if _VERSIONS.fullmatch(words[-1]) else (None, None)
     at = next(n for n, word in enumerate(words) if word.startswith("/"))
     action = words[at + 1] if len(words) > at + 1 else None
-    for method in words[int(gone) : at]:
-        yield Gap(service=service, method=method, path=words[at], action=action, gone=gone, since=since, until=until)
+    for method in words[:at]:
+        yield Gap(
+            service=service,
+            method=method,
+            path=words[at],
+            action=action,
+            gone=mark == "GONE",
+            extension=mark == "EXTENSION",
+            since=since,
+            until=until,
+        )
 
 
 def _versions(text: str) -> tuple[Microversion, Microversion | None]:
