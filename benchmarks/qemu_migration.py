@@ -27,6 +27,7 @@ from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.drivers.qemu.facts import probe
 from cumulet.host.driver import Guest, Image, MigrationParameters, MigrationPhase
 from cumulet.image import tiny
+from cumulet.testing.image_files import ImageFiles
 
 PARAMETERS = MigrationParameters(bandwidth_mib_s=1024, downtime_limit_ms=300, copy_disk=True)
 _USER_DATA = b"tick_ms=10\nfill_mib=40\n"
@@ -251,7 +252,9 @@ async def measure(*, rounds: int = 5, memory_mib: int = 256, folder: Path | None
     authority = CertificateAuthority.load_or_create(base / "ca")
     places = []
     for name in ("host1", "host2"):
-        driver = await QemuDriver.open(name=name, state=base / name, tls=authority.issue_host(name), facts=facts)
+        driver = await QemuDriver.open(
+            name=name, state=base / name, tls=authority.issue_host(name), images=ImageFiles(tiny.build()), facts=facts
+        )
         places.append(Place(name, base / name, driver))
     moves: dict[str, list[Move]] = {"raw": [], "driver": []}
     guest = _guest(memory_mib)
@@ -292,7 +295,6 @@ def _guest(memory_mib: int) -> Guest:
         size_bytes=len(content),
         virtual_size_bytes=32 << 20,
         sha512=hashlib.sha512(content).hexdigest(),
-        path=str(path),
     )
     return Guest(
         server_id=str(uuid.uuid4()),

@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "agent": frozenset({"errors", "clock", "settings", "host", "drivers"}),
     # The bus carries what `host` defines; it knows neither what sends nor what answers.
     "bus": frozenset({"errors", "clock", "settings", "host"}),
-    "fleet": frozenset({"errors", "clock", "settings", "host", "bus"}),
+    "fleet": frozenset({"errors", "clock", "settings", "host", "bus", "ca"}),
     "fleet.hosts": frozenset({"errors", "clock", "settings", "host"}),
     "ca": frozenset({"errors", "clock", "settings", "owned"}),
     # A process puts parts together, and only programs import it.

@@ -15,10 +15,12 @@ import pytest
 
 from cumulet.drivers.qemu import room, sandbox
 from cumulet.drivers.qemu.disks import Disks
+from cumulet.drivers.qemu.image_cache import ImageCache
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
 from cumulet.drivers.qemu.sandbox import Bounds, Sandbox
 from cumulet.host.driver import DriverError, Guest, Image
 from cumulet.space import floor_bytes
+from cumulet.testing.image_files import ImageFiles
 
 GIB = 1 << 30
 
@@ -31,7 +33,6 @@ def image_at(path: Path, content: bytes) -> Image:
         size_bytes=len(content),
         virtual_size_bytes=len(content),
         sha512=hashlib.sha512(content).hexdigest(),
-        path=str(path),
     )
 
 
@@ -68,7 +69,8 @@ class Tools(Sandbox):
 
 
 def disks(state: Path) -> Disks:
-    return Disks(images=state / "images", qemu_img="qemu-img", sandbox=Tools("host1"))
+    source = ImageFiles(*(path for path in state.parents[1].iterdir() if path.is_file()))
+    return Disks(images=ImageCache(folder=state / "images", source=source), qemu_img="qemu-img", sandbox=Tools("host1"))
 
 
 def make(state: Path, described: Guest) -> None:
@@ -116,15 +118,15 @@ def test_the_image_cache_keeps_to_its_bound_by_dropping_what_was_not_used_for_lo
 
 
 def test_an_image_that_is_in_use_stays(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = disks(state)
     image = image_at(tmp_path / "image", b"x" * 1000)
+    place = disks(state).images
 
     async def story() -> None:
-        async with place._cached("server", image) as cached:
+        async with place.hold("server", image) as cached:
             monkeypatch.setattr(room, "IMAGE_CACHE_BYTES", 0)
-            place.tidy_cache()
+            place.tidy()
             assert cached.exists()
-        place.tidy_cache()
+        place.tidy()
         assert not cached.exists()
 
     asyncio.run(story())
@@ -134,11 +136,11 @@ def test_an_image_that_nobody_used_for_long_leaves_the_cache(state: Path, tmp_pa
     image = image_at(tmp_path / "image", b"x" * 1000)
     make(state, guest(1, image))
     cached = state / "images" / f"{image.sha512}.raw"
-    disks(state).tidy_cache()
+    disks(state).images.tidy()
     assert cached.exists()
     old = time.time() - (room.IMAGE_CACHE_DAYS + 1) * 86_400
     os.utime(cached, (old, old))
-    disks(state).tidy_cache()
+    disks(state).images.tidy()
     assert not cached.exists()
 
 

@@ -30,6 +30,7 @@ from cumulet.host.driver import (
     MigrationProgress,
 )
 from cumulet.image import tiny
+from cumulet.testing.image_files import ImageFiles
 
 PARAMETERS = MigrationParameters(bandwidth_mib_s=1024, downtime_limit_ms=300, copy_disk=True)
 SLOW = MigrationParameters(bandwidth_mib_s=4, downtime_limit_ms=1, copy_disk=True)
@@ -63,7 +64,6 @@ def image() -> Image:
         size_bytes=len(content),
         virtual_size_bytes=32 << 20,
         sha512=hashlib.sha512(content).hexdigest(),
-        path=str(path),
     )
 
 
@@ -93,7 +93,9 @@ def template(facts: QemuFacts, image: Image, tmp_path_factory: pytest.TempPathFa
 
     async def make() -> Template:
         tls = CertificateAuthority.load_or_create(base / "ca").issue_host("host1")
-        driver = await QemuDriver.open(name="template", state=base / "state", tls=tls, facts=facts)
+        driver = await QemuDriver.open(
+            name="template", state=base / "state", tls=tls, images=ImageFiles(tiny.build()), facts=facts
+        )
         guest = await driver.create(guest_of(image, user_data="disk_writer=1\ndirty_mib_s=20\n"))
         await until(lambda: printed(driver, guest, b"seq 5\r"), "the guest boots and writes")
         await driver.suspend(guest.server_id)
@@ -104,7 +106,9 @@ def template(facts: QemuFacts, image: Image, tmp_path_factory: pytest.TempPathFa
     yield made
 
     async def remove() -> None:
-        driver = await QemuDriver.open(name="template", state=base / "state", tls=base / "ca", facts=facts)
+        driver = await QemuDriver.open(
+            name="template", state=base / "state", tls=base / "ca", images=ImageFiles(), facts=facts
+        )
         await driver.destroy(made.guest.server_id)
         await driver.close()
 
@@ -119,6 +123,7 @@ class Rig:
         self.facts = facts
         self.template = template
         self.authority = CertificateAuthority.load_or_create(base / "ca")
+        self.images = ImageFiles(tiny.build())
         self.guest = template.guest
         self.id = template.guest.server_id
 
@@ -128,6 +133,7 @@ class Rig:
             name=name,
             state=self.base / name,
             tls=self.authority.issue_host(name),
+            images=self.images,
             facts=self.facts,
             listen_seconds=listen_seconds,
         )

@@ -17,6 +17,7 @@ from cumulet.drivers.qemu.process import identify
 from cumulet.drivers.qemu.qmp import Qmp
 from cumulet.host.driver import DriverError, Endpoint, GuestState, MigrationPhase
 from cumulet.image.tiny import RECORD_AREA_OFFSET, RECORD_BYTES, RECORD_COUNT, newest_record
+from cumulet.testing.image_files import ImageFiles
 
 from .conftest import PARAMETERS, SLOW, Rig, follow, gone, newest, runs_on, until, wire
 
@@ -397,7 +398,7 @@ def test_only_the_source_named_is_let_in_and_only_with_this_cloud_s_certificate(
             elsewhere = CertificateAuthority.load_or_create(rig.base / "other-ca").issue_host("host1")
             await source.close()
             source = await QemuDriver.open(
-                name="host1", state=rig.base / "host1", tls=_mixed(rig, elsewhere), facts=rig.facts
+                name="host1", state=rig.base / "host1", tls=_mixed(rig, elsewhere), images=ImageFiles(), facts=rig.facts
             )
         named = "host1" if intruder.startswith("another cloud") else "host3"
         endpoint = await destination.prepare_incoming(rig.guest, source_host=named, parameters=PARAMETERS)

@@ -19,6 +19,9 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     "--socket", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The unix socket to answer on."
 )
 @click.option(
+    "--images", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The socket to fetch images from."
+)
+@click.option(
     "--address", default="127.0.0.1", show_default=True, help="Where guests that move to this host are received."
 )
 @click.option(
@@ -32,6 +35,7 @@ def agent(
     state: Path,
     tls: Path,
     socket: Path,
+    images: Path,
     address: str,
     network_namespace: str | None,
     lease_seconds: float | None,
@@ -48,7 +52,14 @@ def agent(
     # Ctrl-C reaches every process of the terminal; whether guests stay is for `up` to say, which then closes our input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     place = AgentPlace(
-        name=name, state=state, tls=tls, socket=socket, address=address, network_namespace=network_namespace,
-        lease_seconds=lease_seconds, sharing=sharing,
-    )  # fmt: skip
+        name=name,
+        state=state,
+        tls=tls,
+        socket=socket,
+        images=images,
+        address=address,
+        network_namespace=network_namespace,
+        lease_seconds=lease_seconds,
+        sharing=sharing,
+    )
     asyncio.run(run_agent(place))

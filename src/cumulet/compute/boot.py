@@ -18,7 +18,6 @@ from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFail
 from cumulet.db.engine import Tx
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest, Image, Nic
-from cumulet.image import files as image_files
 from cumulet.image import store as image_store
 from cumulet.network import for_compute as network
 from cumulet.placement import allocations as placement
@@ -197,7 +196,6 @@ def describe(tx: Tx, context: Context, server: Server) -> Guest:
     image = image_store.data_of(tx, server.image_id) if server.image_id is not None else None
     if server.image_id is not None and (image is None or image.status != "active"):
         raise StepFailed("IMAGE_GONE", f"Image {server.image_id} could not be found.")
-    folder = image_files.image_folder(context.settings.state_dir)
     return Guest(
         server_id=server.id,
         name=server.name,
@@ -212,7 +210,6 @@ def describe(tx: Tx, context: Context, server: Server) -> Guest:
             size_bytes=image.size or 0,
             virtual_size_bytes=image.virtual_size or 0,
             sha512=image.os_hash_value or "",
-            path=str(folder / image.id),
         ),
         nics=tuple(
             Nic(

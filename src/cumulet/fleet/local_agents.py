@@ -35,6 +35,8 @@ class AgentPlace:
     state: Path
     tls: Path
     socket: Path
+    images: Path
+    """The socket of the control plane's `fleet.image_door`."""
     address: str = "127.0.0.1"
     """Where guests that move here are received."""
     network_namespace: str | None = None
@@ -49,7 +51,8 @@ class AgentPlace:
         enter = [] if self.network_namespace is None else ["nsenter", f"--net=/run/netns/{self.network_namespace}"]
         return [
             *enter, sys.executable, "-m", "cumulet", "agent", "--name", self.name, "--state", str(self.state),
-            "--tls", str(self.tls), "--socket", str(self.socket), "--address", self.address,
+            "--tls", str(self.tls), "--socket", str(self.socket), "--images", str(self.images),
+            "--address", self.address,
             "--sharing", str(self.sharing),
             *([] if self.network_namespace is None else ["--network-namespace", self.network_namespace]),
             *([] if self.lease_seconds is None else ["--lease-seconds", str(self.lease_seconds)]),

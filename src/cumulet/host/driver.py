@@ -48,15 +48,17 @@ class Nic(Record, frozen=True):
     addresses: tuple[str, ...] = ()
 
 
-class Image(Record, frozen=True):
-    """A boot image: the file at `path`, checked by `sha512` before anything opens it."""
+class Image(Record, frozen=True, forbid_unknown_fields=False):
+    """A boot image: what has the checksum `sha512` (hexadecimal). A host fetches it by that (`host.images`).
+
+    Descriptions that were frozen by older versions also name a file: it is ignored.
+    """
 
     id: str
     disk_format: str
     size_bytes: int
     virtual_size_bytes: int
     sha512: str
-    path: str
 
 
 class Guest(Record, frozen=True):

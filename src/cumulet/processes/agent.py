@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from cumulet.agent import watchdog
 from cumulet.agent.agent import Agent
 from cumulet.agent.fence import FileFence
+from cumulet.agent.images import ImagesOfControlPlane
 from cumulet.agent.lease import ExpiryFile, Lease
 from cumulet.bus.unix_socket import serve_agent
 from cumulet.fleet.local_agents import AgentPlace
@@ -37,6 +38,7 @@ async def run_agent(place: AgentPlace) -> None:
             name=place.name,
             state=place.state / "qemu",
             tls=place.tls,
+            images=ImagesOfControlPlane(place.images, place.tls),
             address=place.address,
             network=network,
             sharing=place.sharing,

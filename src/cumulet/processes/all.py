@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -121,7 +122,10 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
                 part.mend(db, settings, clock)
         hosts = Hosts()
         stack.push_async_callback(hosts.close)
-        world, agents = await local_hosts.connect(settings, clock, hosts, authority, stack)
+        certificate = authority.issue_server(*_vouched_for(settings))
+        world, agents = await local_hosts.connect(
+            settings, clock, hosts, authority, certificate, _images_in(db, settings), stack
+        )
         conductor = Conductor(
             parts,
             sagas_of(parts),
@@ -152,7 +156,6 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         stack.push_async_callback(conductor.stop)
         await conductor.start()
         await asyncio.to_thread(_seed_once, parts, settings, db, clock)
-        certificate = authority.issue_server(*_vouched_for(settings))
         server = await serve(
             app,
             address=settings.listen_address,
@@ -218,6 +221,18 @@ async def _clock_of(db: Database, inner: Clock, stack: AsyncExitStack) -> Clock:
     stack.push_async_callback(again.stop)
     await again.start()
     return clock
+
+
+def _images_in(db: Database, settings: Settings) -> Callable[[str, str], Awaitable[Path | None]]:
+    """For `fleet.image_door`: the file of an image that a host may have."""
+    from cumulet.compute.images_of_hosts import image_for
+    from cumulet.image.files import image_folder
+
+    async def find(host: str, sha512: str) -> Path | None:
+        image_id = await db.read_async(lambda tx: image_for(tx, host, sha512))
+        return None if image_id is None else image_folder(settings.state_dir) / image_id
+
+    return find
 
 
 def _own_folder(settings: Settings) -> None:

@@ -7,18 +7,20 @@ import logging
 import os
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulet.agent.agent import Agent
 from cumulet.agent.simulated_fence import SimulatedFence
 from cumulet.bus.in_process import InProcessLink
-from cumulet.ca import CertificateAuthority
+from cumulet.ca import CertificateAuthority, Issued
 from cumulet.clock import Clock
 from cumulet.drivers.simulated.driver import SimulatedDriver, World
 from cumulet.fleet.hosts import Hosts
 from cumulet.settings import HostNetwork, Settings
 
 if TYPE_CHECKING:
+    from cumulet.fleet.image_door import Find
     from cumulet.fleet.local_agents import AgentPlace, AgentProcesses
     from cumulet.fleet.local_networks import LocalNetworks
 
@@ -26,12 +28,23 @@ log = logging.getLogger(__name__)
 
 
 async def connect(
-    settings: Settings, clock: Clock, hosts: Hosts, authority: CertificateAuthority, stack: AsyncExitStack
+    settings: Settings,
+    clock: Clock,
+    hosts: Hosts,
+    authority: CertificateAuthority,
+    certificate: Issued,
+    find_image: Find,
+    stack: AsyncExitStack,
 ) -> tuple[World | None, AgentProcesses | None]:
-    """Start what `settings.driver` asks for and link it to `hosts`; `stack` ends it."""
+    """Start what `settings.driver` asks for and link it to `hosts`; `stack` ends it. `certificate`: what the
+    control plane shows them; `find_image`: what each may fetch."""
     if settings.driver == "qemu":
+        from cumulet.fleet.image_door import ImageDoor
         from cumulet.fleet.local_agents import AgentProcesses
 
+        door = ImageDoor(find_image, certificate)
+        stack.push_async_callback(door.close)
+        await door.listen(_images(settings))
         local, networks = await asyncio.to_thread(_networks, settings)
         agents = AgentProcesses(
             [_place(settings, authority, name, networks) for name in settings.host_names], networks=local
@@ -46,6 +59,11 @@ async def connect(
         agent = Agent(name=name, driver=driver, fence=SimulatedFence(folder / "fence.txt"), session=clock.uuid())
         hosts.add(name, InProcessLink(agent))
     return world, None
+
+
+def _images(settings: Settings) -> Path:
+    """Where the hosts of this machine fetch images."""
+    return settings.state_dir / "hosts" / "images.sock"
 
 
 def _networks(settings: Settings) -> tuple[LocalNetworks | None, Mapping[str, HostNetwork]]:
@@ -75,6 +93,7 @@ def _place(
         state=folder,
         tls=authority.issue_host(name),
         socket=folder / "agent.sock",
+        images=_images(settings),
         address=network.address,
         network_namespace=network.namespace,
         lease_seconds=settings.lease_seconds if settings.fence_silent_hosts else None,

@@ -17,6 +17,7 @@ from cumulet.drivers.qemu import (
 from cumulet.drivers.qemu.disks import Disks
 from cumulet.drivers.qemu.facts import QemuFacts, post_copy_problem, probe
 from cumulet.drivers.qemu.host import QemuHost
+from cumulet.drivers.qemu.image_cache import ImageCache
 from cumulet.drivers.qemu.sandbox import Sandbox
 from cumulet.drivers.qemu.tls import TransportSecurity
 from cumulet.host import machine
@@ -30,6 +31,7 @@ from cumulet.host.driver import (
     MigrationPhase,
     MigrationProgress,
 )
+from cumulet.host.images import ImageSource
 from cumulet.host.wiring import InForce, NotDone, Wiring
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class QemuDriver:
         name: str,
         state: Path,
         tls: Path,
+        images: ImageSource,
         address: str = "127.0.0.1",
         facts: QemuFacts | None = None,
         network: LinuxNetwork | None = None,
@@ -61,6 +64,7 @@ class QemuDriver:
 
         `network`: what wires its guests, closed with the driver; without one they have no networks.
         `tls` holds this host's certificates (`CertificateAuthority.issue_host`); `address` is where migrations connect.
+        `images`: where it fetches what guests are made from.
         `sharing`: how many hosts share this machine.
         """
         state = state.absolute()
@@ -74,13 +78,15 @@ class QemuDriver:
             state=state,
             facts=facts,
             sandbox=sandbox,
-            disks=Disks(images=state / "images", qemu_img=facts.qemu_img, sandbox=sandbox),
+            disks=Disks(
+                images=ImageCache(folder=state / "images", source=images), qemu_img=facts.qemu_img, sandbox=sandbox
+            ),
             tls=TransportSecurity(folder=tls, sandbox=sandbox),
             network=network,
             listen_seconds=listen_seconds,
             sharing=sharing,
         )
-        await asyncio.to_thread(host.disks.tidy_cache)
+        await asyncio.to_thread(host.disks.images.tidy)
         await adoption.adopt_all(host)
         return cls(host)
 

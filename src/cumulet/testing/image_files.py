@@ -1,0 +1,35 @@
+"""Images that are files of this machine, for tests and benchmarks of drivers."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from cumulet.host.driver import DriverError, Image
+
+
+class ImageFiles:
+    """`host.images.ImageSource` over the files given, by their content when they were given."""
+
+    def __init__(self, *paths: Path) -> None:
+        self._paths = {hashlib.sha512(path.read_bytes()).hexdigest(): path for path in paths}
+        self.fetched: list[str] = []
+        """The checksums asked for, in order."""
+
+    async def stream(self, image: Image) -> AsyncIterator[bytes]:
+        self.fetched.append(image.sha512)
+        path = self._paths.get(image.sha512)
+        if path is None:
+            raise DriverError(f"IMAGE_UNREADABLE: image {image.id} is not to be had")
+        try:
+            content = await asyncio.to_thread(path.read_bytes)
+        except OSError as problem:
+            raise DriverError(f"IMAGE_UNREADABLE: {problem.strerror}") from problem
+        for at in range(0, len(content), 1 << 20):
+            yield content[at : at + (1 << 20)]
+
+    def give(self, sha512: str, path: Path) -> None:
+        """Answer the file to whoever asks for this checksum, whether or not it is its own."""
+        self._paths[sha512] = path

@@ -1,0 +1,103 @@
+"""Hosts fetch images by content, with their certificates, and only what is theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from cumulet.agent.images import ImagesOfControlPlane
+from cumulet.ca import CertificateAuthority
+from cumulet.fleet.image_door import ImageDoor
+from cumulet.host.driver import DriverError, Image
+
+T = TypeVar("T")
+CONTENT = b"an image" * 500_000
+SHA512 = hashlib.sha512(CONTENT).hexdigest()
+SOCKET = Path("images.sock")
+
+
+@pytest.fixture(autouse=True)
+def _in_the_tests_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # A socket's name must be short.
+
+
+def image(sha512: str = SHA512) -> Image:
+    size = len(CONTENT)
+    return Image(id="i", disk_format="raw", size_bytes=size, virtual_size_bytes=size, sha512=sha512)
+
+
+def with_door(story: Callable[[CertificateAuthority], Awaitable[T]]) -> T:
+    """Run beside a door at which `host1` gets one image."""
+
+    async def find(host: str, sha512: str) -> Path | None:
+        return Path("image") if (host, sha512) == ("host1", SHA512) else None
+
+    async def run() -> T:
+        Path("image").write_bytes(CONTENT)
+        authority = CertificateAuthority.load_or_create(Path("ca"))
+        door = ImageDoor(find, authority.issue_server(("localhost",), ()))
+        await door.listen(SOCKET)
+        try:
+            return await story(authority)
+        finally:
+            await door.close()
+
+    return asyncio.run(run())
+
+
+async def fetch(tls: Path, wanted: Image) -> bytes:
+    return b"".join([piece async for piece in ImagesOfControlPlane(SOCKET, tls).stream(wanted)])
+
+
+def test_a_host_gets_the_image_of_its_guest() -> None:
+    assert with_door(lambda authority: fetch(authority.issue_host("host1"), image())) == CONTENT
+
+
+@pytest.mark.parametrize(("host", "sha512"), [("host2", SHA512), ("host1", "0" * 128)])
+def test_what_is_not_the_hosts_is_not_there(host: str, sha512: str) -> None:
+    with pytest.raises(DriverError, match="IMAGE_UNREADABLE"):
+        with_door(lambda authority: fetch(authority.issue_host(host), image(sha512)))
+
+
+def test_another_authoritys_certificate_is_refused() -> None:
+    async def story(authority: CertificateAuthority) -> bytes:
+        other = CertificateAuthority.load_or_create(Path("other")).issue_host("host1")
+        mixed = Path("mixed")
+        mixed.mkdir()
+        for name in ("client-cert.pem", "client-key.pem"):
+            (mixed / name).write_bytes((other / name).read_bytes())
+        (mixed / "ca-cert.pem").write_bytes(authority.certificate_file.read_bytes())
+        return await fetch(mixed, image())
+
+    with pytest.raises(DriverError, match="IMAGE_UNREADABLE"):
+        with_door(story)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        f"GET /images/../ca/ca-key.pem?{SHA512} HTTP/1.1\r\n\r\n",
+        f"POST /images/{SHA512} HTTP/1.1\r\n\r\n",
+        f"GET /images/{SHA512.upper()} HTTP/1.1\r\n\r\n",
+        f"GET /images/{SHA512}\n HTTP/1.1\r\n\r\n",
+        "\r\n\r\n",
+    ],
+)
+def test_any_other_request_is_404(request_: str) -> None:
+    async def story(authority: CertificateAuthority) -> bytes:
+        tls = authority.issue_host("host1")
+        context = ssl.create_default_context(cafile=str(tls / "ca-cert.pem"))
+        context.load_cert_chain(tls / "client-cert.pem", tls / "client-key.pem")
+        reader, writer = await asyncio.open_unix_connection(str(SOCKET), ssl=context, server_hostname="localhost")
+        writer.write(request_.encode())
+        answer = await reader.read()
+        writer.close()
+        return answer
+
+    assert with_door(story).startswith(b"HTTP/1.1 404 ")
