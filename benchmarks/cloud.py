@@ -26,6 +26,8 @@ class MeasuredCloud:
     process_id: int
     admin: Connection
     first_answer_seconds: float
+    user: tuple[str, str, str]
+    """The administrator's name, password and project."""
 
     def resident_mb(self) -> float:
         """Resident memory of the process, in MB (10^6 bytes)."""
@@ -58,9 +60,11 @@ def running(state: Path, *, hosts: int) -> Iterator[MeasuredCloud]:
             time.sleep(0.002)
         entry = yaml.safe_load((state / "clouds.yaml").read_text())["clouds"]["cumulet"]
         admin = Connection(ready.read_text().strip(), entry["cacert"])
-        admin.log_in(entry["auth"]["username"], entry["auth"]["password"], entry["auth"]["project_name"])
+        user = entry["auth"]["username"], entry["auth"]["password"], entry["auth"]["project_name"]
+        admin.log_in(*user)
         admin.ask("GET", "/compute/v2.1/servers")
-        yield MeasuredCloud(process_id=process.pid, admin=admin, first_answer_seconds=time.perf_counter() - begun)
+        seconds = time.perf_counter() - begun
+        yield MeasuredCloud(process_id=process.pid, admin=admin, first_answer_seconds=seconds, user=user)
         admin.close()
     finally:
         process.send_signal(signal.SIGTERM)

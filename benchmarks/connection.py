@@ -49,9 +49,21 @@ class Connection:
             lines += ["Content-Type: application/json", f"Content-Length: {len(content)}"]
         return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
 
+    def send_octets(self, method: str, path: str, block: bytes, times: int) -> int:
+        """A request whose body is `block`, `times` over; the status of its answer."""
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {self._host}", f"X-Auth-Token: {self.token}"]
+        lines += ["Content-Type: application/octet-stream", f"Content-Length: {len(block) * times}"]
+        self._socket.sendall("\r\n".join(lines).encode() + b"\r\n\r\n")
+        for _ in range(times):
+            self._socket.sendall(block)
+        return self._answer()[0]
+
     def exchange(self, request: bytes) -> tuple[int, bytes, bytes]:
         """Send it, wait for the whole answer: status, head, body."""
         self._socket.sendall(request)
+        return self._answer()
+
+    def _answer(self) -> tuple[int, bytes, bytes]:
         received = b""
         while (end := received.find(b"\r\n\r\n")) < 0:
             received += self._receive()

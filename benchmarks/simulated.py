@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from benchmarks import floods, uploads
 from benchmarks.cloud import MeasuredCloud, running
 from benchmarks.connection import Connection, UnexpectedAnswer
 from benchmarks.report import Measure, Result
@@ -63,6 +64,9 @@ def measure(folder: Path) -> Iterator[Result]:
         yield bench.rate()
         yield bench.detail()
         yield Result(MEMORY, cloud.resident_mb())
+    with running(folder / "flooded", hosts=2) as cloud:
+        yield from uploads.measure(cloud.admin, folder)
+        yield from floods.measure(cloud.admin, *cloud.user)
     yield _pick()
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import threading
 from concurrent.futures import Future
-from threading import Event
 
 import pytest
 
@@ -104,7 +106,7 @@ def test_right_passwords_at_once_wait_for_each_other_and_wrong_ones_gain_nothing
 
 def test_one_addresss_many_passwords_hold_up_only_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passwords_module, "WORKERS", 1)
-    hold, order = Event(), list[str]()
+    hold, order = threading.Event(), list[str]()
 
     def compare(_hasher: Passwords, _password_hash: str | None, password: str) -> bool:
         hold.wait(10)
@@ -129,3 +131,14 @@ def test_one_addresss_many_passwords_hold_up_only_its_own(monkeypatch: pytest.Mo
     asyncio.run(run())
     passwords.close()
     assert order.index("one") <= 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux only")
+def test_comparing_passwords_gives_way_to_the_rest_of_the_api() -> None:
+    passwords = Passwords(memory_kib=64)
+    try:
+        passwords._nobody.result(10)
+        nice = {os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) for thread in passwords._threads}
+        assert nice == {os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) + passwords_module.NICE}
+    finally:
+        passwords.close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -24,6 +25,7 @@ SHORTEST_PASSWORD = 8
 LONGEST_PASSWORD = 1024
 """Characters; longer ones are refused before any work is done."""
 WORKERS = 2
+NICE = 5
 MOST_WAITING = 256
 """Passwords of one address, or of one project's users, that may wait. One address has no more connections."""
 _M_MMAP_THRESHOLD = -3
@@ -46,8 +48,7 @@ class Passwords:
         self._hasher = argon2.PasswordHasher(time_cost=2, memory_cost=memory_kib, parallelism=1, type=argon2.Type.ID)
         self._queue = FairQueue(most_at_once=WORKERS, most_waiting=MOST_WAITING)
         self._threads = [
-            threading.Thread(target=serve, args=(self._queue, _run), name=f"argon2-{n}", daemon=True)
-            for n in range(WORKERS)
+            threading.Thread(target=_work, args=(self._queue,), name=f"argon2-{n}", daemon=True) for n in range(WORKERS)
         ]
         for thread in self._threads:
             thread.start()
@@ -85,6 +86,13 @@ class Passwords:
         self._queue.close()
         for thread in self._threads:
             thread.join()
+
+
+def _work(queue: FairQueue) -> None:
+    """A thread's life, of lower priority: where processors are scarce, the rest of the API comes first."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+    serve(queue, _run)
 
 
 def _run(work: Callable[[Any], Any]) -> Any:

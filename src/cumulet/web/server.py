@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import functools
+import itertools
 import logging
 import socket
 import ssl
@@ -33,6 +34,8 @@ STALLED_SECONDS = 60.0
 """How long a client may take nothing of an answer that waits to be sent."""
 TLS_BUFFER = 65_536
 """Bytes that each connection has for what it reads; Python's own choice is four times that."""
+ACCEPTED_AT_ONCE = 8
+"""Connections; then whatever else is to be done has its turn."""
 ACCEPT_PAUSE_SECONDS = 0.1
 """Before accepting again where the system could not."""
 GATHERED = 65_536
@@ -166,7 +169,9 @@ class _Uvicorn(uvicorn.Server):
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        while True:
+        for number in itertools.count():
+            if number % ACCEPTED_AT_ONCE == 0:
+                await asyncio.sleep(0)  # Where many wait, accepting is not all that the event loop does.
             try:
                 accepted, address = await loop.sock_accept(listener)
             except OSError as error:
@@ -184,7 +189,15 @@ class _Uvicorn(uvicorn.Server):
             task.add_done_callback(self._greetings.discard)
 
     async def _greet(self, accepted: socket.socket, connection: Connection) -> None:
-        """The TLS handshake; then the protocol has the connection."""
+        """The TLS handshake, once there is a word of it; then the protocol has the connection."""
+        try:
+            await _readable(accepted)
+        except BaseException as error:
+            accepted.close()
+            self.admitted.gone(connection)
+            if isinstance(error, TimeoutError):
+                return
+            raise
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 functools.partial(_Protocol, self, connection),
@@ -198,6 +211,23 @@ class _Uvicorn(uvicorn.Server):
         except BaseException:
             self.admitted.gone(connection)
             raise
+
+
+async def _readable(accepted: socket.socket) -> None:
+    """Until something has come: who is silent costs a socket, and none of the memory that TLS takes."""
+    loop = asyncio.get_running_loop()
+    come: asyncio.Future[None] = loop.create_future()
+
+    def has_come() -> None:
+        if not come.done():
+            come.set_result(None)
+
+    loop.add_reader(accepted, has_come)
+    try:
+        async with asyncio.timeout(HANDSHAKE_SECONDS):
+            await come
+    finally:
+        loop.remove_reader(accepted)
 
 
 class _Gathering:
