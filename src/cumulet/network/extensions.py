@@ -20,6 +20,7 @@ EXTENSIONS = {
     "empty-string-filtering": ("Empty String Filtering Extension", "Allow filtering by attributes with empty string"),
     "external-net": ("Neutron external network", "Adds external network attribute to network resource."),
     "ext-gw-mode": ("Neutron L3 Configurable external gateway mode", "Extension of the router abstraction for snat"),
+    "extra_dhcp_opt": ("Neutron Extra DHCP options", "Extra options configuration for DHCP."),
     "extraroute": ("Neutron Extra Route", "Extra routes configuration for L3 router"),
     "extraroute-atomic": ("Atomically add/remove extra routes", "Edit extra routes of a router on server side"),
     "fip-port-details": ("Floating IP Port Details Extension", "Add port_details attribute to Floating IP resource"),

@@ -25,6 +25,7 @@ from cumulet.network.store import (
     network_tags,
     port_addresses,
     port_bindings,
+    port_dhcp_options,
     port_security_groups,
 )
 
@@ -154,6 +155,6 @@ _LET_GO = (
 def end(tx: Tx, port_id: str) -> None:
     """Remove a port; its addresses, bindings and memberships go with it, floating IPs are let go."""
     tx.run(_LET_GO, {"of_port_id": port_id})
-    for table in (port_addresses, port_bindings, port_security_groups):
+    for table in (port_addresses, port_bindings, port_dhcp_options, port_security_groups):
         erase(tx, table, port_id=port_id)
     delete(tx, Port, port_id)

@@ -10,13 +10,14 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.db.parts import in_parts
-from cumulet.errors import BadRequest, Conflict, Forbidden, NotFound, NotYet
+from cumulet.errors import BadRequest, Conflict, Forbidden, NotFound
 from cumulet.network import (
     address_changes,
     addresses,
     bindings,
     bodies,
     devices,
+    dhcp_options,
     filtering,
     fixed_ips,
     limits,
@@ -27,6 +28,7 @@ from cumulet.network import (
 )
 from cumulet.network.addresses import AddressRange, FixedIp
 from cumulet.network.bodies import either, text
+from cumulet.network.dhcp_options import DhcpOptions
 from cumulet.network.fixed_ips import FixedIps
 from cumulet.network.networks import NETWORKS
 from cumulet.network.resource import Kind, View
@@ -152,8 +154,10 @@ def port_views(tx: Tx, records: Sequence[Port]) -> list[View]:
         statement = sa.select(table.port_id, table.security_group_id).where(table.port_id.in_(part))
         for port_id, group_id in map(tuple, tx.all(statement.order_by(table.security_group_id))):
             groups.setdefault(port_id, []).append(group_id)
+    options = dhcp_options.of_ports(tx, ids)
     return [
         _view(port, tags.get(port.id, []), held.get(port.id, []), bound[port.id][0], groups.get(port.id, []))
+        | {"extra_dhcp_opts": options.get(port.id, [])}
         for port in records
     ]
 
@@ -172,7 +176,6 @@ def _view(port: Port, tags: list[str], held: Sequence[FixedIp], binding: Binding
         "port_security_enabled": port.port_security_enabled,
         "security_groups": groups,
         "allowed_address_pairs": port.allowed_address_pairs,
-        "extra_dhcp_opts": [],
         "ip_allocation": "immediate" if held else "none",
         "dns_name": port.dns_name,
         "dns_assignment": [_dns_assignment(port, fixed) for fixed in held],
@@ -279,7 +282,7 @@ class NewPort(bodies.NewNamed):
     security_groups: Groups | Unset | None = UNSET
     allowed_address_pairs: Pairs | Unset | None = UNSET
     port_security_enabled: bodies.Truth | Unset = UNSET
-    extra_dhcp_opts: list[dict[str, Any]] | Unset | None = UNSET
+    extra_dhcp_opts: DhcpOptions | Unset | None = UNSET
     dns_name: bodies.DnsName | Unset | None = UNSET
     host_id: Annotated[bodies.Name | Unset | None, Key("binding:host_id")] = UNSET
     profile: Annotated[dict[str, Any] | Unset | None, Key("binding:profile")] = UNSET
@@ -301,7 +304,7 @@ class UpdatePort(bodies.NamedChange):
     security_groups: Groups | Unset | None = UNSET
     allowed_address_pairs: Pairs | Unset | None = UNSET
     port_security_enabled: bodies.Truth | Unset = UNSET
-    extra_dhcp_opts: list[dict[str, Any]] | Unset | None = UNSET
+    extra_dhcp_opts: DhcpOptions | Unset | None = UNSET
     dns_name: bodies.DnsName | Unset | None = UNSET
     host_id: Annotated[bodies.Name | Unset | None, Key("binding:host_id")] = UNSET
     profile: Annotated[dict[str, Any] | Unset | None, Key("binding:profile")] = UNSET
@@ -352,7 +355,7 @@ def _create(call: Call[Any, Any], new: NewPort) -> Port:
     resource.require(call, CREATE, facts)
     policy.require_attributes(call, CREATE_ATTRIBUTES, _policed(given), facts)
     _refuse_network_owner(call, new.device_owner)
-    _refuse_dhcp_options(new.extra_dhcp_opts)
+    options = dhcp_options.wanted_of(new.extra_dhcp_opts)
     devices.refuse_foreign(tx, call.caller, project_id, new.device_id)
     limits.check(tx, project_id, "port")
     network = must_get(tx, Network, new.network_id)
@@ -386,6 +389,7 @@ def _create(call: Call[Any, Any], new: NewPort) -> Port:
             tags=either(new.tags, []),
         ),
     )
+    dhcp_options.change(tx, made.id, options)
     if pairs:
         filled = _with_mac(pairs, made.mac_address)
         tx.execute(sa.update(ports).where(ports.c.id == made.id).values(allowed_address_pairs=filled))
@@ -400,11 +404,6 @@ def _refuse_network_owner(call: Call[Any, Any], device_owner: object) -> None:
 
 def text_of(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _refuse_dhcp_options(options: object) -> None:
-    if isinstance(options, list) and options:
-        raise NotYet("Cumulet does not offer extra_dhcp_opts yet.")
 
 
 def _needs_port_security(network_id: str) -> BadRequest:
@@ -485,7 +484,7 @@ def update_port(call: Call[Port, UpdatePort]) -> View:
     given = resource.given(body)
     policy.require_attributes(call, UPDATE_ATTRIBUTES, _policed(given), _update_facts(call))
     _refuse_network_owner(call, body.device_owner)
-    _refuse_dhcp_options(body.extra_dhcp_opts)
+    options = dhcp_options.wanted_of(body.extra_dhcp_opts)
     devices.refuse_foreign(tx, call.caller, port.project_id, body.device_id)
     if port.server_id is not None:
         _refuse_what_compute_decides(port, given)
@@ -501,6 +500,7 @@ def update_port(call: Call[Port, UpdatePort]) -> View:
         wanted, dropped = fixed_ips.wanted_of(call, body.fixed_ips), fixed_ips.dropped_of(either(body.fixed_ips, []))
         touched |= address_changes.change(tx, port, values.get("mac_address", port.mac_address), wanted, dropped)
     touched |= _change_binding(tx, port, given)
+    touched |= dhcp_options.change(tx, port.id, options)
     change(tx, Port, port.id, call.now_us, touched=touched, **values)
     return resource.shown(call, PORTS, must_get(tx, Port, port.id))
 

@@ -160,6 +160,15 @@ port_security_groups = sa.Table(
     sa.Column("security_group_id", sa.ForeignKey("security_groups.id"), primary_key=True, index=True),
 )
 
+port_dhcp_options = sa.Table(
+    "port_dhcp_options",
+    metadata,
+    sa.Column("port_id", sa.ForeignKey("ports.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("opt_name", sa.String(64), primary_key=True),
+    sa.Column("ip_version", sa.Integer, primary_key=True),
+    sa.Column("opt_value", sa.String(255), nullable=False),
+)
+
 routers = sa.Table(
     "routers",
     metadata,

@@ -1,0 +1,75 @@
+"""What a port's guest is told by DHCP beside its addresses: ``extra_dhcp_opts``, by name and IP version."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+
+from cumulet.db.engine import Tx
+from cumulet.db.parts import in_parts
+from cumulet.errors import BadRequest
+from cumulet.network.bodies import Number, either
+from cumulet.network.store import erase, inserting, port_dhcp_options
+from cumulet.web.schema import UNSET, Body, Json, Unset
+
+MAX_OPTIONS = 32
+"""The most options that one request may name, and that a port may have."""
+MAY_BE_BLANK = ("router", "classless-static-route")
+"""Options that say something by saying nothing."""
+
+
+class DhcpOption(Body):
+    opt_name: Annotated[str, Json({"minLength": 1, "maxLength": 64, "pattern": r"^[^\s\x00-\x1f\x7f](.*\S)?$"})]
+    opt_value: Annotated[str | None, Json({"maxLength": 255})]
+    ip_version: Number | Unset = UNSET
+
+
+DhcpOptions = Annotated[list[DhcpOption], Json({"maxItems": MAX_OPTIONS})]
+Wanted = dict[tuple[str, int], str | None]
+
+
+def wanted_of(given: Any) -> Wanted:
+    """Option by name and IP version; a value of None is to go."""
+    options: Sequence[DhcpOption] = either(given, None) or []
+    wanted: Wanted = {}
+    for option in options:
+        version, value = either(option.ip_version, 4), option.opt_value
+        if version not in (4, 6):
+            raise BadRequest(f"Invalid input for extra_dhcp_opts. Reason: ip_version '{version}' is not in [4, 6].")
+        if value is not None and any(ord(char) < 32 or ord(char) == 127 for char in value):
+            raise BadRequest(f"Invalid input for extra_dhcp_opts. Reason: the value of {option.opt_name} is no line.")
+        if value == "" and option.opt_name not in MAY_BE_BLANK:
+            raise BadRequest(f"Invalid input for extra_dhcp_opts. Reason: the value of {option.opt_name} is blank.")
+        if (option.opt_name, version) in wanted:
+            raise BadRequest(f"Invalid input for extra_dhcp_opts. Reason: {option.opt_name} is given twice.")
+        wanted[option.opt_name, version] = value
+    return wanted
+
+
+def change(tx: Tx, port_id: str, wanted: Wanted) -> bool:
+    """Set these options and leave the others; answers whether one is another than before."""
+    present = {(o["opt_name"], o["ip_version"]): o["opt_value"] for o in of_ports(tx, [port_id]).get(port_id, [])}
+    changes = {key: value for key, value in wanted.items() if present.get(key) != value}
+    left = sum(value is not None for value in (present | changes).values())
+    if left > MAX_OPTIONS:
+        raise BadRequest(f"Invalid input for extra_dhcp_opts. Reason: a port has at most {MAX_OPTIONS} options.")
+    for (name, version), value in changes.items():
+        erase(tx, port_dhcp_options, port_id=port_id, opt_name=name, ip_version=version)
+        if value is not None:
+            row = {"port_id": port_id, "opt_name": name, "ip_version": version, "opt_value": value}
+            tx.execute(inserting(port_dhcp_options), row)
+    return bool(changes)
+
+
+def of_ports(tx: Tx, port_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """The options of many ports as the API shows them, by name."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    table = port_dhcp_options.c
+    for part in in_parts(port_ids):
+        statement = sa.select(table.port_id, table.opt_name, table.opt_value, table.ip_version)
+        ordered = statement.where(table.port_id.in_(part)).order_by(table.opt_name, table.ip_version)
+        for port_id, name, value, version in map(tuple, tx.all(ordered)):
+            found.setdefault(port_id, []).append({"opt_name": name, "opt_value": value, "ip_version": version})
+    return found
