@@ -57,6 +57,7 @@ class Links:
     def apply(self, wiring: w.Wiring) -> list[w.NotDone]:
         """Bring bridges, VXLAN devices and forwarding entries to what the wiring says; answers what failed."""
         present = self.present()
+        there = self._forwarding()
         not_done: list[w.NotDone] = []
         taps: dict[str, list[w.Port]] = {}
         for port in wiring.ports:
@@ -67,7 +68,7 @@ class Links:
             problem = self._refused(network)
             if problem is None:
                 try:
-                    self._network(network, taps.get(network.id, []), present)
+                    self._network(network, taps.get(network.id, []), present, there)
                 except NetlinkError as refused:
                     problem = str(refused)
             if problem is not None:
@@ -96,7 +97,9 @@ class Links:
             return f"this host cannot connect guests to networks of type {network.kind}"
         return None
 
-    def _network(self, network: w.Network, ports: list[w.Port], present: Mapping[str, Link]) -> None:
+    def _network(
+        self, network: w.Network, ports: list[w.Port], present: Mapping[str, Link], there: Mapping[int, list[Any]]
+    ) -> None:
         bridge = present.get(names.bridge(network.id)) or self._add_bridge(names.bridge(network.id), network.mtu)
         if bridge.mtu != network.mtu:
             self._route.link("set", index=bridge.index, mtu=network.mtu)
@@ -113,11 +116,13 @@ class Links:
         vxlan = vxlan or self._add_vxlan(names.vxlan(network.id), network, bridge)
         if vxlan.mtu != network.mtu:
             self._route.link("set", index=vxlan.index, mtu=network.mtu)
-        self._forward(vxlan.index, network)
+        self._forward(vxlan.index, network, there.get(vxlan.index, []))
         for port in ports:
             tap = present.get(names.tap(port.id))
             if tap is not None and tap.master == bridge.index and port.active:
-                self._reach(tap.index, port.mac)
+                static = any(_is_ours(entry, port.mac) for entry in there.get(tap.index, ()))
+                if not static:
+                    self._reach(tap.index, port.mac)
 
     def _add_bridge(self, name: str, mtu: int) -> Link:
         self._route.link(
@@ -125,10 +130,10 @@ class Links:
             br_nf_call_iptables=1, br_nf_call_ip6tables=1,
         )  # fmt: skip
         silence(name)
-        index = self.present()[name].index
+        (index,) = self._route.link_lookup(ifname=name)
         self._route.addr("replace", index=index, address=w.METADATA_ADDRESS, prefixlen=32)
         self._route.link("set", index=index, mtu=mtu, state="up")
-        return self.present()[name]
+        return Link(index=index, name=name, mtu=mtu, master=None, up=True, vni=None, local=None)
 
     def _add_vxlan(self, name: str, network: w.Network, bridge: Link) -> Link:
         """It learns nothing: who is where is said by us, not by whoever sends."""
@@ -137,19 +142,28 @@ class Links:
             vxlan_port=VXLAN_UDP_PORT, vxlan_learning=0,
         )  # fmt: skip
         silence(name)
-        index = self.present()[name].index
+        (index,) = self._route.link_lookup(ifname=name)
         self._route.link("set", index=index, master=bridge.index, mtu=network.mtu)
         self._route.brport("set", index=index, learning=0)
         self._route.link("set", index=index, state="up")
-        return self.present()[name]
+        return Link(
+            index=index, name=name, mtu=network.mtu, master=bridge.index, up=True, vni=network.vni, local=self._local
+        )
 
     # -- forwarding entries
 
-    def _forward(self, vxlan: int, network: w.Network) -> None:
+    def _forwarding(self) -> dict[int, list[Any]]:
+        """All entries by interface, in one question."""
+        found: dict[int, list[Any]] = {}
+        for entry in self._route.fdb("dump"):
+            found.setdefault(entry["ifindex"], []).append(entry)
+        return found
+
+    def _forward(self, vxlan: int, network: w.Network, entries: list[Any]) -> None:
         """What is for everybody goes to each peer; what is for one goes to the host it is on."""
         there: set[tuple[str, str]] = set()
         through: set[str] = set()
-        for entry in self._route.fdb("dump", ifindex=vxlan):
+        for entry in entries:
             mac = str(entry.get("lladdr"))
             if entry["flags"] & _BY_DEVICE:
                 there.add((mac, str(entry.get("dst"))))
@@ -181,6 +195,11 @@ class Links:
     def _delete(self, index: int) -> None:
         with _absent_is_fine():
             self._route.link("del", index=index)
+
+
+def _is_ours(entry: Any, mac: str) -> bool:
+    """Whether it is the entry of a bridge that `Links` writes for this address."""
+    return entry.get("lladdr") == mac and not entry["flags"] & _BY_DEVICE and bool(entry["state"] & _NOARP)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -70,6 +71,8 @@ def ruleset(wiring: w.Wiring, numbers: Numbers) -> Ruleset:
     }  # fmt: skip
     state: dict[str, set[Element]] = {"zones": set(), "from": set(), "to": set()}
     chains: dict[str, tuple[Element, ...]] = {}
+    named: dict[tuple[tuple[str, ...], w.Direction], str] = {}
+    """The chain of each combination of groups."""
     for bridge, zone in numbers.zones.items():
         state["zones"].add(_text([bridge, zone]))
     for port in wiring.ports:
@@ -81,11 +84,15 @@ def ruleset(wiring: w.Wiring, numbers: Numbers) -> Ruleset:
         if not port.secured:
             spoofing["open"].add(_text(tap))
             continue
-        _add_addresses(spoofing, tap, port)
+        for set_name, element in _addresses(port):
+            spoofing[set_name].add(element)
         for direction, verdicts in ((w.Direction.OUT, "from"), (w.Direction.IN, "to")):
-            content = _chain([groups[group] for group in port.groups], direction)
-            name = f"p_{hashlib.sha256(''.join(content).encode()).hexdigest()[:24]}"
-            chains[name] = content
+            name = named.get((port.groups, direction))
+            if name is None:
+                content = _chain([groups[group] for group in port.groups], direction)
+                name = f"p_{hashlib.sha256(''.join(content).encode()).hexdigest()[:24]}"
+                chains[name] = content
+                named[port.groups, direction] = name
             state[verdicts].add(_text([number, {"jump": {"target": name}}]))
     return Ruleset(
         spoofing={name: frozenset(content) for name, content in spoofing.items()},
@@ -95,19 +102,21 @@ def ruleset(wiring: w.Wiring, numbers: Numbers) -> Ruleset:
     )
 
 
-def _add_addresses(spoofing: dict[str, set[Element]], tap: str, port: w.Port) -> None:
+@functools.lru_cache(maxsize=2 * LAST_NUMBER)
+def _addresses(port: w.Port) -> tuple[tuple[str, Element], ...]:
+    """Who a port may send as, as elements of the sets named. Kept: most ports are the same the next time."""
+    tap = names.tap(port.id)
     pairs = w.own_pairs(port)
+    found = []
     for pair in _without_covered(pairs):
-        mac, prefix = pair.mac, pair.prefix
-        spoofing["macs"].add(_text({"concat": [tap, mac]}))
-        if ":" in prefix:
-            spoofing["ipv6"].add(_text({"concat": [tap, mac, _prefix(prefix)]}))
-        else:
-            spoofing["ipv4"].add(_text({"concat": [tap, mac, _prefix(prefix)]}))
+        found.append(("macs", _text({"concat": [tap, pair.mac]})))
+        name = "ipv6" if ":" in pair.prefix else "ipv4"
+        found.append((name, _text({"concat": [tap, pair.mac, _prefix(pair.prefix)]})))
     # What a port may say it is as a neighbour (RFC 4861), whichever of its MAC addresses it answers with.
     one_mac = tuple(w.Pair(mac=port.mac, prefix=pair.prefix) for pair in pairs if ":" in pair.prefix)
     for pair in _without_covered(one_mac):
-        spoofing["targets"].add(_text({"concat": [tap, _number_range(pair.prefix)]}))
+        found.append(("targets", _text({"concat": [tap, _number_range(pair.prefix)]})))
+    return tuple(found)
 
 
 def _without_covered(pairs: Iterable[w.Pair]) -> list[w.Pair]:
