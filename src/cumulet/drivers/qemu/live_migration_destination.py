@@ -14,7 +14,7 @@ import msgspec
 
 from cumulet.drivers.qemu import config_drive
 from cumulet.drivers.qemu.command_line import DISK_NODE
-from cumulet.drivers.qemu.host import QemuHost
+from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.life import define, frozen
 from cumulet.drivers.qemu.qmp import Arguments, Json
@@ -208,8 +208,10 @@ async def resume_destination(host: QemuHost, server_id: str) -> None:
             await _wait_until_whole(hypervisor)
             # Sent together, done in this order: nobody else writes to the disk when the guest begins to.
             await asyncio.gather(_stop_export(hypervisor), *([] if stays_paused else [hypervisor.ask("cont")]))
-        elif not record.user_paused:
-            await hypervisor.ask("cont")
+        else:
+            refuse_while_moving(record)  # This is the source of a move: nobody but it decides whether it runs on.
+            if not record.user_paused:
+                await hypervisor.ask("cont")
         host.stop_tasks(server_id)
         if record.role is Role.INCOMING:
             # After `cont`, to spare the guest the wait for the disk: a crash in between is mended by the run state.
@@ -301,7 +303,7 @@ async def give_up_memory(host: QemuHost, server_id: str) -> None:
         except DriverError:  # It hangs: a device waits for a page.
             arrived = MigrationPhase.FAILED
         hypervisor = host.hypervisor(server_id)
-        if record.role is Role.OWN and arrived in (MigrationPhase.NONE, MigrationPhase.COMPLETED):
+        if arrived is MigrationPhase.COMPLETED or (record.role is Role.OWN and arrived is MigrationPhase.NONE):
             return
         host.stop_tasks(server_id)
         if hypervisor is not None:

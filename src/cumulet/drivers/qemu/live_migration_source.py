@@ -403,6 +403,8 @@ async def force_complete(host: QemuHost, server_id: str) -> None:
     its disk is there, what remains of its memory is sent at once, without a limit."""
     async with host.lock(server_id):
         record = host.record(server_id)
+        if record.copy is not None and record.copy.outcome is MigrationPhase.COMPLETED:
+            return
         if record.copy is None or record.copy.outcome is not None:
             raise DriverError("NOT_COPYING: no copy is under way")
         hypervisor = host.running_hypervisor(server_id)
@@ -422,6 +424,8 @@ async def begin_post_copy(host: QemuHost, server_id: str) -> None:
             raise DriverError("NOT_COPYING: no copy is under way")
         if record.copy.outcome is MigrationPhase.COMPLETED:
             return
+        if not record.copy.memory:  # Until it is sent, QEMU still tells how the guest itself once came here.
+            raise DriverError("NOT_READY: the copy has not come to the memory")
         hypervisor = host.running_hypervisor(server_id)
         asked = False
         async with asyncio.timeout(_CANCEL_SECONDS):

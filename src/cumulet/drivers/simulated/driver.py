@@ -34,6 +34,7 @@ TICKS_PER_SECOND = 10
 DEFAULT_DIRTY_RATE_MIB_S = 20.0
 MACHINE_TYPE = "simulated-1.0"
 CPU_MODEL = "simulated"
+_NO_PROCESS = (GuestState.STOPPED, GuestState.SUSPENDED)
 
 
 class SimulatedGuest(msgspec.Struct, kw_only=True):
@@ -162,9 +163,9 @@ class SimulatedDriver:
             guest = msgspec.structs.replace(guest, machine_type=MACHINE_TYPE, cpu_model=CPU_MODEL)
             found = SimulatedGuest(guest=guest, state=GuestState.STOPPED)
             self._guests[guest.server_id] = found
-        if run:
-            found.run(self._clock.now_us())
-        self._save(found)
+            if run:
+                found.run(self._clock.now_us())
+            self._save(found)
         return found.guest
 
     async def destroy(self, server_id: str) -> None:
@@ -173,28 +174,40 @@ class SimulatedDriver:
             (self._directory / f"{server_id}.json").unlink(missing_ok=True)
 
     async def start(self, server_id: str) -> None:
-        self._run(server_id, fresh=True)
+        found = self._own(server_id)
+        self._refuse_suspended(found)
+        if not found.paused_by_user:
+            self._run(found, fresh=True)
 
     async def stop(self, server_id: str, *, grace_seconds: float) -> None:
-        self._halt(server_id, GuestState.STOPPED)
+        found = self._own(server_id)
+        self._refuse_suspended(found)
+        found.paused_by_user = found.standing_by = False
+        self._halt(found, GuestState.STOPPED)
 
     async def reboot(self, server_id: str, *, hard: bool) -> None:
-        self._halt(server_id, GuestState.STOPPED)
-        self._run(server_id, fresh=True)
+        await self.stop(server_id, grace_seconds=0.0)
+        self._run(self._found(server_id), fresh=True)
 
     async def pause(self, server_id: str) -> None:
-        self._halt(server_id, GuestState.PAUSED)
-        self._found(server_id).paused_by_user = True
-        self._save(self._found(server_id))
+        found = self._with_process(self._own(server_id))
+        found.paused_by_user = True
+        self._halt(found, GuestState.PAUSED)
 
     async def unpause(self, server_id: str) -> None:
-        self._run(server_id)
+        self._run(self._with_process(self._own(server_id)))
 
     async def suspend(self, server_id: str) -> None:
-        self._halt(server_id, GuestState.SUSPENDED)
+        found = self._own(server_id)
+        if found.state is not GuestState.SUSPENDED:
+            self._halt(self._with_process(found), GuestState.SUSPENDED)
 
     async def resume(self, server_id: str) -> None:
-        self._run(server_id)
+        found = self._own(server_id)
+        if found.state is GuestState.SUSPENDED:
+            self._run(found)
+        else:
+            self._with_process(found)
 
     async def console_output(self, server_id: str, *, max_bytes: int) -> bytes:
         """Ticks printed here: `tick N <server id>`, ten a second of running time, counted across moves."""
@@ -206,7 +219,7 @@ class SimulatedDriver:
         return ("\n".join(head + lines) + "\n").encode()[-max_bytes:]
 
     async def diagnostics(self, server_id: str) -> dict[str, int | str]:
-        found = self._found(server_id)
+        found = self._with_process(self._found(server_id))
         return {"state": found.state.value, "uptime_s": found.ran_until(self._clock.now_us()) // 1_000_000}
 
     # -- live migration, destination side
@@ -222,7 +235,9 @@ class SimulatedDriver:
             raise DriverError("RECEIVING: a copy comes into this destination; cancel it, or destroy it")
         if guest.machine_type != MACHINE_TYPE or guest.cpu_model != CPU_MODEL:
             raise DriverError(f"{self.name} cannot run {guest.machine_type} with {guest.cpu_model}")
-        fresh = SimulatedGuest(guest=guest, state=GuestState.INCOMING, incoming_from=source_host)
+        fresh = SimulatedGuest(
+            guest=guest, state=GuestState.INCOMING, incoming_from=source_host, paused_by_user=parameters.paused
+        )
         self._guests[guest.server_id] = fresh
         self._save(fresh)
         return Endpoint(address=self.name, port=next(self._world.ports), nbd_port=None, tls_hostname=self.name)
@@ -247,6 +262,8 @@ class SimulatedDriver:
             else:
                 found.run(self._clock.now_us())
             self._save(found)
+        else:
+            self._with_process(self._own(server_id))
 
     async def arrival(self, server_id: str) -> MigrationPhase:
         found = self._found(server_id)
@@ -256,7 +273,15 @@ class SimulatedDriver:
             return MigrationPhase.POST_COPY
         if found.incoming_from is None or found.state is GuestState.STOPPED:
             return MigrationPhase.NONE
-        return MigrationPhase.COMPLETED if found.incoming_complete else MigrationPhase.ACTIVE
+        if found.incoming_complete:
+            return MigrationPhase.COMPLETED
+        return MigrationPhase.ACTIVE if self._is_sent(found) else MigrationPhase.NONE
+
+    def _is_sent(self, found: SimulatedGuest) -> bool:
+        """A copy is on its way to this destination."""
+        source = self._world.drivers.get(found.incoming_from or "")
+        copy = source._copies.get(found.guest.server_id) if source is not None else None
+        return copy is not None and copy.destination == self.name and copy.outcome is None
 
     async def recover_incoming(self, server_id: str) -> Endpoint:
         found = self._found(server_id)
@@ -336,7 +361,6 @@ class SimulatedDriver:
         """The destination has what it takes to run the guest."""
         arrived.ran_us = here.ran_us
         arrived.console_from_us = here.ran_us
-        arrived.paused_by_user = here.paused_by_user
         arrived.incoming_complete = True
 
     def _arrived(self, server_id: str, destination: str) -> SimulatedGuest | None:
@@ -350,7 +374,7 @@ class SimulatedDriver:
     async def copy_progress(self, server_id: str, *, wait_seconds: float, seen: MigrationPhase) -> MigrationProgress:
         copy = self._copies.get(server_id)
         if copy is None:
-            return MigrationProgress(phase=MigrationPhase.NONE)
+            return self._no_copy(server_id)
         progress = copy.progress(self._virtual(copy))
         if progress.phase is seen and not copy.ended.is_set():
             await sleep_unless_set(self._clock, wait_seconds, copy.ended if copy.told else copy.news)
@@ -359,7 +383,9 @@ class SimulatedDriver:
 
     async def force_complete(self, server_id: str) -> None:
         copy = self._copies.get(server_id)
-        if copy is None or copy.outcome is not None or copy.forced_at is not None:
+        if copy is None or copy.outcome not in (None, MigrationPhase.COMPLETED):
+            raise DriverError(f"no copy of guest {server_id} is under way on {self.name}")
+        if copy.outcome is not None or copy.forced_at is not None:
             return
         at = self._virtual(copy)
         if copy.switchover_at is None or at < copy.switchover_at:  # Else it comes to its end by itself.
@@ -392,7 +418,7 @@ class SimulatedDriver:
     async def cancel_copy(self, server_id: str) -> MigrationProgress:
         copy = self._copies.get(server_id)
         if copy is None:
-            return MigrationProgress(phase=MigrationPhase.NONE)
+            return self._no_copy(server_id)
         if copy.outcome is None:
             if copy.post_copy_at is not None:
                 raise DriverError(f"guest {server_id} runs at its destination: too late to cancel")
@@ -404,8 +430,9 @@ class SimulatedDriver:
         if found.state is GuestState.INCOMING:
             raise DriverError(f"guest {server_id} has come to {self.name}: it is the destination of a move")
         copy = self._copies.get(server_id)
-        if copy is not None and copy.outcome is None and copy.post_copy_at is not None:
-            raise DriverError(f"guest {server_id} runs at its destination: too late to resume it on {self.name}")
+        if copy is not None and copy.outcome is None:
+            raise DriverError(f"guest {server_id} is being copied: cancel that before it is resumed on {self.name}")
+        self._with_process(found)
         self._copies.pop(server_id, None)
         if found.state is GuestState.HANDED_OVER:
             if found.paused_by_user:
@@ -476,9 +503,29 @@ class SimulatedDriver:
             raise DriverError(f"no guest {server_id} on {self.name}")
         return found
 
-    def _run(self, server_id: str, *, fresh: bool = False) -> None:
-        found = self._found(server_id)
-        self._refuse_in_migration(found)
+    def _own(self, server_id: str) -> SimulatedGuest:
+        """A guest that is no side of a move: in one it is woken and stopped by the move's own verbs only."""
+        found, copy = self._found(server_id), self._copies.get(server_id)
+        copied = copy is not None and copy.outcome in (None, MigrationPhase.COMPLETED)
+        if copied or found.state in (GuestState.INCOMING, GuestState.HANDED_OVER):
+            raise DriverError(f"guest {server_id} is one side of a migration on {self.name}")
+        return found
+
+    def _with_process(self, found: SimulatedGuest) -> SimulatedGuest:
+        if found.state in _NO_PROCESS:
+            raise DriverError(f"guest {found.guest.server_id} is {found.state} on {self.name}: no process runs it")
+        return found
+
+    def _refuse_suspended(self, found: SimulatedGuest) -> None:
+        if found.state is GuestState.SUSPENDED:
+            raise DriverError(f"guest {found.guest.server_id} is suspended on {self.name}: resume it first")
+
+    def _no_copy(self, server_id: str) -> MigrationProgress:
+        """As with QEMU: no process is none that copies, and it is not known how the last one ended."""
+        dead = self._found(server_id).state in _NO_PROCESS
+        return MigrationProgress(phase=MigrationPhase.FAILED if dead else MigrationPhase.NONE)
+
+    def _run(self, found: SimulatedGuest, *, fresh: bool = False) -> None:
         if found.state is not GuestState.RUNNING:
             if fresh:
                 found.ran_us = found.console_from_us = 0
@@ -486,16 +533,10 @@ class SimulatedDriver:
             found.run(self._clock.now_us())
             self._save(found)
 
-    def _halt(self, server_id: str, state: GuestState) -> None:
-        found = self._found(server_id)
-        self._refuse_in_migration(found)
-        self._drop_copy(server_id, MigrationPhase.FAILED, f"guest {state}")
+    def _halt(self, found: SimulatedGuest, state: GuestState) -> None:
+        self._drop_copy(found.guest.server_id, MigrationPhase.FAILED, f"guest {state}")
         found.halt(state, self._clock.now_us())
         self._save(found)
-
-    def _refuse_in_migration(self, found: SimulatedGuest) -> None:
-        if found.state in (GuestState.INCOMING, GuestState.HANDED_OVER):
-            raise DriverError(f"guest {found.guest.server_id} is one side of a migration on {self.name}")
 
     def _save(self, found: SimulatedGuest) -> None:
         """Atomic, not fsynced: a simulated host survives the death of the process, not that of the machine."""

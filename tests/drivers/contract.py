@@ -1,0 +1,170 @@
+"""What every driver does, verb by verb: for each state of a guest, what a verb answers and what state it leaves.
+
+`tests/drivers/test_contract.py` holds the simulated driver to it, `tests/qemu/test_contract.py` the real one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cumulet.host.driver import Driver, DriverError, Guest, MigrationParameters, MigrationPhase
+
+NEXT_SECONDS = 20.0
+
+
+@dataclass(kw_only=True)
+class Pair:
+    """Two hosts, and a guest that runs on the source. `slow`: a copy that does not end while one looks."""
+
+    source: Driver
+    destination: Driver
+    guest: Guest
+    parameters: MigrationParameters
+    slow: MigrationParameters
+    endpoint: Any = None
+
+    @property
+    def id(self) -> str:
+        return self.guest.server_id
+
+    async def prepared(self, parameters: MigrationParameters | None = None) -> Any:
+        self.endpoint = await self.destination.prepare_incoming(
+            self.guest, source_host="host1", parameters=parameters or self.parameters
+        )
+        return self.endpoint
+
+    async def copied(self) -> None:
+        """The guest's state has left the source and stands still at both sides."""
+        await self.source.start_copy(self.id, await self.prepared(), self.parameters)
+        seen = MigrationPhase.SETUP
+        while not seen.ended:
+            seen = (await self.source.copy_progress(self.id, wait_seconds=NEXT_SECONDS, seen=seen)).phase
+        assert seen is MigrationPhase.COMPLETED, seen
+
+
+Make = Callable[[Pair], Awaitable[Driver]]
+Do = Callable[[Driver, Pair], Awaitable[Any]]
+
+
+async def absent(pair: Pair) -> Driver:
+    return pair.destination
+
+
+async def running(pair: Pair) -> Driver:
+    return pair.source
+
+
+async def paused(pair: Pair) -> Driver:
+    await pair.source.pause(pair.id)
+    return pair.source
+
+
+async def suspended(pair: Pair) -> Driver:
+    await pair.source.suspend(pair.id)
+    return pair.source
+
+
+async def stopped(pair: Pair) -> Driver:
+    await pair.source.stop(pair.id, grace_seconds=0.0)
+    return pair.source
+
+
+async def standing_by(pair: Pair) -> Driver:
+    await stopped(pair)
+    await pair.source.stand_by(pair.id)
+    return pair.source
+
+
+async def copying(pair: Pair) -> Driver:
+    await pair.source.start_copy(pair.id, await pair.prepared(pair.slow), pair.slow)
+    return pair.source
+
+
+async def incoming(pair: Pair) -> Driver:
+    await pair.prepared()
+    return pair.destination
+
+
+async def handed_over(pair: Pair) -> Driver:
+    await pair.copied()
+    return pair.source
+
+
+async def arrived(pair: Pair) -> Driver:
+    await pair.copied()
+    return pair.destination
+
+
+STATES: dict[str, Make] = {
+    make.__name__: make
+    for make in (absent, running, paused, suspended, stopped, standing_by, copying, incoming, handed_over, arrived)
+}
+VERBS: dict[str, Do] = {
+    "create": lambda d, p: d.create(p.guest),
+    "create, not running": lambda d, p: d.create(p.guest, run=False),
+    "destroy": lambda d, p: d.destroy(p.id),
+    "start": lambda d, p: d.start(p.id),
+    "stop": lambda d, p: d.stop(p.id, grace_seconds=0.0),
+    "reboot": lambda d, p: d.reboot(p.id, hard=True),
+    "pause": lambda d, p: d.pause(p.id),
+    "unpause": lambda d, p: d.unpause(p.id),
+    "suspend": lambda d, p: d.suspend(p.id),
+    "resume": lambda d, p: d.resume(p.id),
+    "console_output": lambda d, p: d.console_output(p.id, max_bytes=100),
+    "diagnostics": lambda d, p: d.diagnostics(p.id),
+    "prepare_incoming": lambda d, p: d.prepare_incoming(p.guest, source_host="host1", parameters=p.parameters),
+    "resume_destination": lambda d, p: d.resume_destination(p.id),
+    "arrival": lambda d, p: d.arrival(p.id),
+    "recover_incoming": lambda d, p: d.recover_incoming(p.id),
+    "give_up_memory": lambda d, p: d.give_up_memory(p.id),
+    "copy_progress": lambda d, p: d.copy_progress(p.id, wait_seconds=0.0, seen=MigrationPhase.NONE),
+    "force_complete": lambda d, p: d.force_complete(p.id),
+    "begin_post_copy": lambda d, p: d.begin_post_copy(p.id),
+    "cancel_copy": lambda d, p: d.cancel_copy(p.id),
+    "resume_source": lambda d, p: d.resume_source(p.id),
+    "stand_by": lambda d, p: d.stand_by(p.id),
+    "stand_down": lambda d, p: d.stand_down(p.id),
+    "take_in": lambda d, p: d.take_in(p.guest),
+}
+
+
+Outcome = tuple[str, str]
+"""What a verb answers - the phase it tells, "done" or "refused" - and the state it leaves the guest in."""
+TABLE: dict[str, dict[str, Outcome]] = msgspec.json.decode(
+    (Path(__file__).parents[1] / "golden" / "drivers.json").read_bytes(), type=dict[str, dict[str, Outcome]]
+)
+"""State -> verb -> outcome. Whether a guest has arrived is asked of a destination only."""
+TWICE = 2
+"""Every verb is idempotent: asked again, it answers the same and changes nothing more."""
+
+
+async def _outcome(driver: Driver, pair: Pair, do: Do) -> Outcome:
+    try:
+        answer = await do(driver, pair)
+    except DriverError:
+        said = "refused"
+    else:
+        phase = getattr(answer, "phase", answer)
+        said = phase.value if isinstance(phase, MigrationPhase) else "done"
+    return said, (await driver.observe(pair.id)).value
+
+
+async def broken(pair: Pair, state: str, verbs: Iterable[str]) -> list[str]:
+    """Bring the guest into a state, ask each of `verbs` twice; what is not as the table says, in words."""
+    driver = await STATES[state](pair)
+    wrong = []
+    for verb in verbs:
+        came = [await _outcome(driver, pair, VERBS[verb]) for _ in range(TWICE)]
+        if came != [TABLE[state][verb]] * TWICE:
+            wrong.append(f"{state}, {verb}: expected {TABLE[state][verb]} twice, came {came}")
+    return wrong
+
+
+def inert(state: str) -> list[str]:
+    """Verbs that are refused, and so leave the guest to others."""
+    return [verb for verb, (said, _) in TABLE[state].items() if said == "refused"]

@@ -1,0 +1,72 @@
+"""The simulated driver does what the contract says, as the real one does (`tests/qemu/test_contract.py`)."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from cumulet.clock import SystemClock
+from cumulet.drivers.simulated.driver import SimulatedDriver, World
+from cumulet.host.driver import Console, Copy, Guest, GuestState, Life, MigrationParameters
+from cumulet.settings import Settings
+
+from .contract import STATES, TABLE, VERBS, Pair, broken
+
+FAST = MigrationParameters(bandwidth_mib_s=100_000, downtime_limit_ms=300, copy_disk=True)
+SLOW = MigrationParameters(bandwidth_mib_s=4, downtime_limit_ms=1, copy_disk=True)
+GUEST = Guest(
+    server_id="3f1b6a1e-6f0e-4b51-9d0e-1c2f5a7c9e10", name="one", vcpus=1, memory_mib=64, disk_gib=1, image=None
+)
+
+
+async def paired(tmp_path: Path, parameters: MigrationParameters = FAST) -> Pair:
+    settings = Settings(state_dir=tmp_path, database_url="sqlite://", simulated_speed=1.0)
+    world = World()
+    source, destination = (
+        SimulatedDriver(name=name, world=world, clock=SystemClock(), settings=settings, directory=None)
+        for name in ("host1", "host2")
+    )
+    guest = await source.create(GUEST)
+    return Pair(source=source, destination=destination, guest=guest, parameters=parameters, slow=SLOW)
+
+
+@pytest.mark.parametrize(("state", "verb"), [(state, verb) for state, verbs in TABLE.items() for verb in verbs])
+def test_a_verb_does_what_the_contract_says(tmp_path: Path, state: str, verb: str) -> None:
+    async def story() -> list[str]:
+        pair = await paired(tmp_path)
+        wrong = await broken(pair, state, [verb])
+        await pair.source.close()
+        await pair.destination.close()
+        return wrong
+
+    assert asyncio.run(story()) == []
+
+
+def test_the_contract_has_every_state_and_every_verb_of_a_drivers() -> None:
+    """What post-copy needs beside is told by `tests/qemu/test_post_copy.py` and the simulation."""
+    verbs = {name for part in (Life, Console, Copy) for name in vars(part) if not name.startswith("_")}
+    elsewhere = {"start_copy", "recover_copy"}
+    assert TABLE.keys() == STATES.keys()
+    assert {verb.partition(",")[0] for verb in VERBS} - {"diagnostics"} == verbs - elsewhere
+    for state, outcomes in TABLE.items():
+        assert VERBS.keys() - outcomes.keys() <= {"arrival"}, state
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_whether_it_stays_paused_is_told_to_the_destination_and_not_seen_at_the_source(
+    tmp_path: Path, paused: bool
+) -> None:
+    async def story() -> GuestState:
+        told = MigrationParameters(bandwidth_mib_s=100_000, downtime_limit_ms=300, copy_disk=True, paused=paused)
+        pair = await paired(tmp_path, told)
+        await pair.source.pause(pair.id)
+        await pair.copied()
+        await pair.destination.resume_destination(pair.id)
+        state = await pair.destination.observe(pair.id)
+        await pair.source.close()
+        await pair.destination.close()
+        return state
+
+    assert asyncio.run(story()) is (GuestState.PAUSED if paused else GuestState.RUNNING)

@@ -1,0 +1,39 @@
+"""The real driver does what the contract says, as the simulated one does (`tests/drivers/test_contract.py`)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from cumulet.drivers.qemu.facts import QemuFacts
+from tests.drivers.contract import TABLE, Pair, broken, inert
+
+from .conftest import PARAMETERS, SLOW, Rig, Template
+
+
+async def story(rig: Rig, state: str, verbs: Iterable[str]) -> list[str]:
+    source, destination = await rig.resumed("host1"), await rig.open("host2")
+    pair = Pair(source=source, destination=destination, guest=rig.guest, parameters=PARAMETERS, slow=SLOW)
+    try:
+        return await broken(pair, state, verbs)
+    finally:
+        await source.close()
+        await destination.close()
+        await rig.remove_all()
+
+
+@pytest.mark.parametrize("state", TABLE)
+def test_each_verb_does_what_the_contract_says(
+    tmp_path: Path, facts: QemuFacts, template: Template, state: str
+) -> None:
+    """What is refused is asked of one guest, verb after verb; each of the others of a guest of its own."""
+    refused = inert(state)
+    wrong: list[str] = []
+    for number, verbs in enumerate([refused, *([verb] for verb in TABLE[state] if verb not in refused)]):
+        base = tmp_path / str(number)
+        base.mkdir()
+        wrong += asyncio.run(story(Rig(base, facts, template), state, verbs))
+    assert wrong == []
