@@ -21,6 +21,7 @@ HOSTS = 10
 """A host takes 256 vCPUs; a thousand servers need four, and moves some room besides."""
 SERVERS = "/compute/v2.1/servers"
 WAIT_SECONDS = 120.0
+IDLE_SECONDS = 20.0
 
 START = Measure(
     name="start_to_first_answer", title="process start to first authenticated answer", unit="s", goal=1.0, baseline=2.7
@@ -44,6 +45,13 @@ MOVE = Measure(name="live_migration", title="os-migrateLive to completed", unit=
 MOVES = Measure(
     name="100_live_migrations_8_clients", title="100 live migrations by 8 clients", unit="s", goal=5.0, baseline=94
 )
+BOOT_OF_MANY = Measure(
+    name="boot_among_1000_hosts", title="one server to ACTIVE among 1,000 hosts, as a multiple of 2", unit="x", goal=1.3
+)
+MOVE_OF_MANY = Measure(
+    name="move_among_1000_hosts", title="live migration among 1,000 hosts, as a multiple of 2", unit="x", goal=1.3
+)
+IDLE = Measure(name="idle_cpu_1000_hosts", title="CPU of a cloud of 1,000 idle simulated hosts", unit="%", goal=5.0)
 PICK = Measure(name="pick_of_1000_hosts", title="picking a host among 1,000", unit="ms", goal=2.0, baseline=1090)
 MEMORY = Measure(
     name="resident_with_1000_servers", title="resident memory with 1,000 servers", unit="MB", goal=150, baseline=270
@@ -68,6 +76,7 @@ def measure(folder: Path) -> Iterator[Result]:
         yield from uploads.measure(cloud.admin, folder)
         yield from floods.measure(cloud.admin, *cloud.user)
     yield _pick()
+    yield from _many_hosts(folder)
 
 
 def _starts(folder: Path) -> Iterator[Result]:
@@ -81,6 +90,23 @@ def _starts(folder: Path) -> Iterator[Result]:
             again.append(cloud.first_answer_seconds)
     yield Result(START, min(first))
     yield Result(RESTART, min(again))
+
+
+def _many_hosts(folder: Path) -> Iterator[Result]:
+    """The same boots and moves among 2 hosts and among 1,000; and what those cost while nobody asks anything."""
+    boots, moves = [], []
+    for hosts in (2, 1000):
+        with running(folder / f"hosts-{hosts}", hosts=hosts) as cloud:
+            bench = Bench(cloud)
+            boots.append(bench.boot().value)
+            moves.append(bench.move().value)
+            if hosts == 1000:
+                before, begun = cloud.cpu_seconds(), time.perf_counter()
+                time.sleep(IDLE_SECONDS)
+                idle = (cloud.cpu_seconds() - before) / (time.perf_counter() - begun)
+    yield Result(BOOT_OF_MANY, boots[1] / boots[0])
+    yield Result(MOVE_OF_MANY, moves[1] / moves[0])
+    yield Result(IDLE, idle * 100)
 
 
 def _pick() -> Result:

@@ -74,6 +74,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     free_space_floor_mib: int = 1024
     """What images, caches and guests' disks leave free on their file systems, for the cloud's own records; at most a
     tenth of the file system. Where but a quarter of it is left, members may only delete."""
+    history_days: int = 90
+    """How long is kept what has ended: operations, migrations, actions of servers; records of what was deleted."""
+    history_rows: int = 100_000
+    """Of each of these kinds, so many are kept, the newest."""
+    history_rows_per_server: int = 1000
+    """Actions of one server that are kept, the newest."""
+    largest_page: int = 1000
+    """Rows of a list in one answer, of every service at every version. As Nova's `max_limit`."""
     image_size_limit_gib: int = 64
     """Largest upload."""
     image_virtual_size_limit_gib: int = 1024

@@ -132,6 +132,7 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
     "GET /cumulet/operations": Example(may=ADMIN),
     "GET /cumulet/findings": Example(may=ADMIN),
     "GET /cumulet/migrations/{migration_id}": Example(may=ADMIN, path={"migration_id": lambda t: t.migration}),
+    "GET /cumulet/history": Example(may=ADMIN),
     # -- flavors
     "GET /flavors": Example(may=ANYONE),
     "GET /flavors/detail": Example(may=ANYONE),

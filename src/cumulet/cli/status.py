@@ -52,11 +52,12 @@ def status(clouds_file: Path | None, cloud: str) -> int:
             servers = _servers(admin)
             operations, stuck = _operations(admin)
             findings = _findings(admin)
+            history = _history(admin)
     except httpx.TransportError as error:
         raise click.ClickException(f"no cloud answers at {credentials.auth_url}: {error}") from error
     except Unexpected as error:
         raise click.ClickException(str(error)) from error
-    for rows in (hosts, servers, operations, findings):
+    for rows in (hosts, servers, operations, findings, history):
         console.print(rows)
     return 1 if down or stuck else 0
 
@@ -136,6 +137,17 @@ def _operations(admin: Persona) -> tuple[Table, int]:
             operation["cause"] or "",
         )
     return rows, sum(operation["stuck"] for operation in found)
+
+
+def _history(admin: Persona) -> Table:
+    """What is kept of what has ended."""
+    found = admin.get("/compute/v2.1/cumulet/history")
+    limits = found["limits"]
+    most = f"the newest {limits['rows']}, {limits['rows_per_server']} actions of a server, {limits['days']} days"
+    rows = _table(f"History (kept: {most})", "of", "rows", "oldest")
+    for one in found["history"]:
+        _row(rows, one["kind"], one["rows"], one["oldest_at"] or "")
+    return rows
 
 
 def _findings(admin: Persona) -> Table:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT_LISTEN = "127.0.0.1:8774"
 DEFAULT_HOSTS = 2
-MOST_HOSTS = 1000
+MOST_HOSTS = 10_000
 
 
 class Listen(msgspec.Struct, frozen=True):

@@ -60,7 +60,7 @@ PATH = "/os-aggregates/{aggregate_id}"
 @COMPUTE.operation("GET", "/os-aggregates", rules=(Rule(INDEX),), query=ShowQuery)
 def list_aggregates(call: Call[None, None]) -> dict[str, Any]:
     """List aggregates."""
-    rows = call.tx.all(sa.select(aggregates).order_by(aggregates.c.id))
+    rows = call.tx.all(sa.select(aggregates).order_by(aggregates.c.id).limit(call.cloud.settings.largest_page))
     return {"aggregates": [_view(call, row) for row in rows]}
 
 
@@ -183,6 +183,7 @@ def _changed(
         changed = values | {"updated_at_us": call.now_us}
         call.tx.execute(sa.update(aggregates).where(aggregates.c.id == row.id).values(**changed))
     for name in {*_hosts_of(call.tx, row.id), *also}:
+        call.tx.touch(name)
         call.tx.execute(
             sa.update(hosts).where(hosts.c.name == name).values(zone=_zone_of(call.tx, name), updated_at_us=call.now_us)
         )

@@ -7,8 +7,7 @@ from typing import Any
 
 import msgspec
 
-from cumulet.compute import affinity, operations, promises, scheduler
-from cumulet.compute import hosts as host_records
+from cumulet.compute import affinity, hosts_in_memory, operations, promises, scheduler
 from cumulet.compute.model import PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, command
 from cumulet.compute.store import begin_scheduling, change_owner, get_server
@@ -88,7 +87,7 @@ def need(tx: Tx, server: Server, **narrower: Any) -> scheduler.Need:
 
 def pick_host(tx: Tx, context: Context, state: Boot) -> Boot:
     server = get_server(tx, state.server_id)
-    choice = scheduler.pick(host_records.views(tx), need(tx, server, named=server.pinned_host, tried=state.failures))
+    choice = hosts_in_memory.pick(tx, need(tx, server, named=server.pinned_host, tried=state.failures))
     if choice.host is None:
         raise StepFailed("NO_VALID_HOST", NO_VALID_HOST, scheduler.explain(choice))
     return msgspec.structs.replace(state, host=choice.host)

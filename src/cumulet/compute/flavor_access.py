@@ -76,5 +76,6 @@ def _view(call: Call[Any, Any], flavor_id: str) -> dict[str, Any]:
         sa.select(flavor_access.c.project_id)
         .where(flavor_access.c.flavor_id == flavor_id)
         .order_by(flavor_access.c.project_id)
+        .limit(call.cloud.settings.largest_page)
     )
     return {"flavor_access": [{"flavor_id": flavor_id, "tenant_id": row.project_id} for row in rows]}

@@ -17,6 +17,7 @@ from cumulet.conductor import findings
 from cumulet.db.engine import Database, Tx
 from cumulet.fleet.hosts import Hosts
 from cumulet.host import messages as m
+from cumulet.host.driver import HostFacts
 from cumulet.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 WATCH = "hosts"
 NOT_FENCED = "marked down; its servers may run, so nothing else"
 FENCED = "marked down; its servers may start elsewhere"
+RECORD_SECONDS = 60.0
+"""How often what a host says is recorded that says nothing new: that it was heard, for the most."""
 LEASE_MARGIN_SECONDS = 2.0
 """What is waited beyond a host's lease: for its watchdog to wake up, and for its guests' processes to end."""
 
@@ -37,6 +40,8 @@ class HostWatch:
         self._settings = settings
         self._hosts = hosts
         self._seen_at: dict[str, float] = {}
+        self._recorded: dict[str, tuple[HostFacts, float]] = {}
+        """What each host was last recorded with, and when."""
         self._session = clock.uuid()
         self._number = 0
         self._heard: dict[str, int] = {}
@@ -109,7 +114,10 @@ class HostWatch:
             return drift.compare(tx, name, reports, before=before, now_us=self._clock.now_us()), known
 
         cleared = reports is not None
-        corrections, generations = await self._db.write_async(record)
+        news = new or not was_up or reports != [] or before or self._is_news(name, facts, now)
+        corrections, generations = await self._db.write_async(record) if news else ([], {})
+        if news:
+            self._recorded[name] = (facts, now)
         if new and cleared:
             try:
                 if "networks" in facts.features:
@@ -128,6 +136,10 @@ class HostWatch:
         # Only now the record says that it is up, and a host that is back gets a lease once it has removed what it lost.
         if question is not None and name not in self._returning:
             self._heard[name] = question
+
+    def _is_news(self, name: str, facts: HostFacts, now: float) -> bool:
+        recorded, when = self._recorded.get(name, (None, 0.0))
+        return facts != recorded or now - when >= RECORD_SECONDS
 
     async def _renew_lease(self, name: str) -> int | None:
         """See `agent.lease`. The host counts from before its answer, we from when we have heard it, and add a margin.
@@ -154,10 +166,12 @@ class HostWatch:
 
     async def _mark_down(self, name: str) -> None:
         """A host is silent for too long, and where it has a lease, without one."""
+        silent = self._clock.monotonic() - self._seen_at[name] if name in self._recorded else None
 
         def record(tx: Tx) -> bool:
             now_us = self._clock.now_us()
-            if not host_records.set_up(tx, name, up=False, now_us=now_us):
+            seen_at_us = now_us - round(silent * 1_000_000) if silent is not None else None
+            if not host_records.set_up(tx, name, up=False, now_us=now_us, seen_at_us=seen_at_us):
                 return False
             fenced = self._settings.fence_silent_hosts
             finding, done = ("lease-run-out", FENCED) if fenced else ("host-silent", NOT_FENCED)

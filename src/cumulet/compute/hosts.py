@@ -30,6 +30,7 @@ _STATE = sa.select(hosts.c.up, hosts.c.forced_down).where(_OF_NAME)
 def register(tx: Tx, *, facts: HostFacts, clock: Clock, settings: Settings) -> None:
     """A host's agent has answered: its row and its inventory say what it reported."""
     now = clock.now_us()
+    tx.touch(facts.name)
     known = tx.first(_KNOWN, {"of_name": facts.name})
     values = {"facts": msgspec.to_builtins(facts), "seen_at_us": now, "updated_at_us": now, "up": True}
     if known is None:
@@ -56,9 +57,11 @@ def register(tx: Tx, *, facts: HostFacts, clock: Clock, settings: Settings) -> N
     )
 
 
-def set_up(tx: Tx, name: str, *, up: bool, now_us: int) -> bool:
-    """Record that a host answers, or has been silent too long; True if that is news."""
-    changes = {"up": up, "updated_at_us": now_us} | ({"seen_at_us": now_us} if up else {})
+def set_up(tx: Tx, name: str, *, up: bool, now_us: int, seen_at_us: int | None = None) -> bool:
+    """Record that a host answers, or has been silent too long (since `seen_at_us`, if known); True if that is news."""
+    seen = now_us if up else seen_at_us
+    changes = {"up": up, "updated_at_us": now_us} | ({"seen_at_us": seen} if seen is not None else {})
+    tx.touch(name)
     return tx.changed(_OTHERWISE, {"of_name": name, "of_up": up, **changes}) == 1
 
 
@@ -111,18 +114,35 @@ _HOSTS = sa.select(
 )  # fmt: skip
 
 
+_PROVIDER = resource_providers.c.name == sa.bindparam("of_name")
+_USED_HERE = _USED.join(resource_providers, resource_providers.c.id == allocations.c.provider_id).where(_PROVIDER)
+_ROOM_HERE = _ROOM.where(_PROVIDER)
+_HOST = _HOSTS.where(_OF_NAME)
+
+
 def views(tx: Tx) -> list[HostView]:
-    """All hosts as the scheduler sees them, with what is free now."""
+    """All hosts as the scheduler sees them, with what is free now. To choose one, see `hosts_in_memory.pick`."""
+    return _views(tx, (_USED, _ROOM, _HOSTS), {})
+
+
+def view(tx: Tx, name: str) -> HostView | None:
+    """One host, in this transaction."""
+    found = _views(tx, (_USED_HERE, _ROOM_HERE, _HOST), {"of_name": name})
+    return found[0] if found else None
+
+
+def _views(tx: Tx, statements: tuple[sa.Executable, ...], values: dict[str, str]) -> list[HostView]:
+    of_used, of_room, of_hosts = statements
     used: dict[int, dict[str, int]] = {}
-    for row in tx.all(_USED, {}):
+    for row in tx.all(of_used, values):
         used.setdefault(row.provider_id, {})[row.resource_class] = int(row.used)
     room: dict[str, dict[str, float]] = {}
-    for row in tx.all(_ROOM, {}):
+    for row in tx.all(of_room, values):
         total = (row.total - row.reserved) * row.allocation_ratio
         room.setdefault(row.name, {})[row.resource_class] = total - used.get(row.provider_id, {}).get(
             row.resource_class, 0
         )
-    return [_view(row, room.get(row.name, {})) for row in tx.all(_HOSTS, {})]
+    return [_view(row, room.get(row.name, {})) for row in tx.all(of_hosts, values)]
 
 
 class Kind(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.compute import attribute_types as t
-from cumulet.compute.links import MAX_LIMIT, Page, next_links, page
+from cumulet.compute.links import next_links, page
 from cumulet.compute.model import VmState
 from cumulet.compute.rules import ADMIN
 from cumulet.compute.server_views import instance_name
@@ -116,7 +116,7 @@ def list_hypervisor_servers(call: Call[None, None]) -> dict[str, Any]:
 
 
 def _listed(call: Call[None, None], path: str, *, detailed: bool) -> dict[str, Any]:
-    asked = page(call) if call.version.at_least("2.33") else Page(MAX_LIMIT, None)
+    asked = page(call, since="2.33")
     pattern = call.parameters.hypervisor_hostname_pattern
     if pattern is not None:
         if "limit" in call.query or asked.marker:

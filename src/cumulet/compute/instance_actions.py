@@ -46,7 +46,7 @@ def _server(call: Call[Any, Any]) -> Server:
 def list_actions(call: Call[Server, None]) -> dict[str, Any]:
     """List what was asked of a server, newest first."""
     paged = call.version.at_least("2.58")
-    asked = page(call) if paged else Page(1_000_000, None)
+    asked = page(call, since="2.58")
     conditions = [instance_actions.c.server_id == call.target.id]
     if paged:
         conditions += _conditions(call, asked)
@@ -77,6 +77,7 @@ def show_action(call: Call[Server, None]) -> dict[str, Any]:
             sa.select(instance_action_events)
             .where(instance_action_events.c.action_id == row.id)
             .order_by(instance_action_events.c.started_at_us.desc(), instance_action_events.c.id.desc())
+            .limit(call.cloud.settings.largest_page)
         )
         details = call.version.at_least("2.84") and call.authorise(EVENT_DETAILS, None)
         project_id = row.project_id or call.target.project_id

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 
 from cumulet.clock import iso_us
 from cumulet.compute import made_keys
-from cumulet.compute.links import Page, next_links, page
+from cumulet.compute.links import next_links, page
 from cumulet.compute.quotas import require_headroom
 from cumulet.compute.rules import ADMIN
 from cumulet.compute.service import COMPUTE
@@ -66,7 +66,7 @@ def list_key_pairs(call: Call[None, None]) -> dict[str, Any]:
     """List a user's key pairs; another user's for administrators (2.10)."""
     user_id = _user(call, LIST)
     paged = call.version.at_least("2.35")
-    asked = page(call) if paged else Page(1_000_000, None)
+    asked = page(call, since="2.35")
     conditions = [key_pairs.c.user_id == user_id]
     if asked.marker is not None:
         if call.tx.first(_one(user_id, asked.marker)) is None:

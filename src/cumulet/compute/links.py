@@ -8,9 +8,6 @@ from urllib.parse import urlencode
 from cumulet.web.operation import Call
 from cumulet.web.schema import plan
 
-MAX_LIMIT = 1000
-"""Nova's `max_limit`: no page is longer."""
-
 
 class Page(NamedTuple):
     limit: int
@@ -23,10 +20,14 @@ def known(call: Call[Any, Any], query: type) -> dict[str, str]:
     return {name: value for name, value in call.query.pairs if name in names}
 
 
-def page(call: Call[Any, Any]) -> Page:
-    """The page asked for; `limit` is digits, as the query's schema has checked."""
+def page(call: Call[Any, Any], *, since: str = "2.1") -> Page:
+    """The page asked for; `limit` is digits, as the query's schema has checked. Before microversion `since` the list
+    has no pages in Nova: one is all there is, and nothing leads on."""
+    largest = call.cloud.settings.largest_page
+    if not call.version.at_least(since):
+        return Page(largest, None)
     given = call.query.get("limit")
-    return Page(min(int(given), MAX_LIMIT) if given is not None else MAX_LIMIT, call.query.get("marker"))
+    return Page(min(int(given), largest) if given is not None else largest, call.query.get("marker"))
 
 
 def self_link(call: Call[Any, Any], collection: str, identifier: object) -> dict[str, str]:

@@ -18,7 +18,16 @@ from typing import Annotated, Any
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.compute import boot, moves, operations, post_copy, preconditions, scheduler, wiring
+from cumulet.compute import (
+    boot,
+    hosts_in_memory,
+    moves,
+    operations,
+    post_copy,
+    preconditions,
+    scheduler,
+    wiring,
+)
 from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import HostName
 from cumulet.compute.copying import copy_parameters, follow_copy, record_progress
@@ -96,7 +105,7 @@ def _refuse_unknown_host(tx: Tx, host: str | None) -> None:
 
 
 def _refuse_unfit_host(tx: Tx, server: Server, host: str | None) -> None:
-    choice = scheduler.pick(host_records.views(tx), _need(tx, server, host))
+    choice = hosts_in_memory.pick(tx, _need(tx, server, host))
     if choice.host is not None:
         return
     reason = choice.rejected.get(host) if host is not None else None

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from cumulet.clock import iso_us
 from cumulet.compute import attribute_types as t
 from cumulet.compute.flavors import ShowQuery
-from cumulet.compute.links import Page, known, links, next_links, page
+from cumulet.compute.links import known, links, next_links, page
 from cumulet.compute.model import Server
 from cumulet.compute.rules import ADMIN, MANAGER
 from cumulet.compute.server_actions import record_done
@@ -165,7 +165,7 @@ def list_migrations(call: Call[None, None]) -> dict[str, Any]:
     exact = {name: given[name] for name in _EXACT if name in given}
     conditions = _conditions(given, with_host=with_host)
     paged = call.version.at_least("2.59")
-    asked = page(call) if paged else Page(1_000_000, None)
+    asked = page(call, since="2.59")
     if asked.marker is not None:
         conditions.append(_after(call.tx, asked.marker))
     statement, values = _listing(tuple(exact), paged=paged), {**exact, "most": asked.limit}

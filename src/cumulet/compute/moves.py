@@ -11,8 +11,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.compute import boot, scheduler
-from cumulet.compute import hosts as host_records
+from cumulet.compute import boot, hosts_in_memory, scheduler
 from cumulet.compute.model import Flavor, Server
 from cumulet.compute.operations import Commanding
 from cumulet.compute.store import flavors, get_server, migrations
@@ -87,7 +86,7 @@ def update_record(tx: Tx, context: Context, state: Recorded, **values: Any) -> N
 
 def pick(tx: Tx, need: scheduler.Need, asked_for: str | None) -> str:
     """The host asked for, or the best; every check applies to both. StepFailed with the coded reason if none will."""
-    choice = scheduler.pick(host_records.views(tx), need)
+    choice = hosts_in_memory.pick(tx, need)
     if choice.host is None:
         reason = choice.rejected.get(asked_for) if asked_for is not None else None
         raise StepFailed(reason or "NO_VALID_HOST", boot.NO_VALID_HOST, scheduler.explain(choice))

@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cumulet.clock import iso_z
+from cumulet.compute import history
 from cumulet.compute.operations import SERVER
 from cumulet.compute.rules import ADMIN
 from cumulet.compute.service import COMPUTE
@@ -27,6 +28,7 @@ def list_operations(call: Call[None, None]) -> dict[str, Any]:
         sa.select(operations)
         .where(operations.c.status.in_((Status.FORWARD, Status.UNWINDING, Status.QUEUED)))
         .order_by(operations.c.created_at_us)
+        .limit(call.cloud.settings.largest_page)
     )
     return {
         "operations": [
@@ -46,6 +48,23 @@ def list_operations(call: Call[None, None]) -> dict[str, Any]:
             }
             for row in rows
         ]
+    }
+
+
+@COMPUTE.operation("GET", "/cumulet/history", rules=(Rule(LIST),))
+def show_history(call: Call[None, None]) -> dict[str, Any]:
+    """Show how much is kept of what has ended, and how much may be."""
+    settings = call.cloud.settings
+    return {
+        "history": [
+            {"kind": one.name, "rows": one.rows, "oldest_at": iso_z(one.oldest_us) if one.oldest_us else None}
+            for one in history.kept(call.tx)
+        ],
+        "limits": {
+            "days": settings.history_days,
+            "rows": settings.history_rows,
+            "rows_per_server": settings.history_rows_per_server,
+        },
     }
 
 

@@ -8,7 +8,9 @@ from cumulet.compute.automatic_restart import AutomaticRestart
 from cumulet.compute.boot import BOOT
 from cumulet.compute.deletion import DELETION
 from cumulet.compute.evacuation import EVACUATION
+from cumulet.compute.history import History
 from cumulet.compute.host_watch import HostWatch
+from cumulet.compute.hosts_in_memory import Reload
 from cumulet.compute.leftovers import Leftovers
 from cumulet.compute.live_migration import LIVE_MIGRATION
 from cumulet.compute.power import POWER_CHANGE
@@ -29,7 +31,9 @@ def _reconcilers(around: Surroundings) -> Sequence[Reconciler]:
     return (
         watch,
         Wirings(db=db, clock=clock, hosts=around.hosts, seconds=SECONDS_BETWEEN if settings.driver == "qemu" else None),
+        Reload(db=db, clock=clock),
         Leftovers(db=db, clock=clock, settings=settings),
+        History(db=db, clock=clock, settings=settings),
         AutomaticRestart(db=db, clock=clock, settings=settings, wake=around.wake, lost=watch.lost),
         AutomaticConfirmation(db=db, clock=clock, settings=settings, wake=around.wake),
     )

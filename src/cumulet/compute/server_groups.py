@@ -8,7 +8,6 @@ import sqlalchemy as sa
 
 from cumulet.compute import attribute_types as t
 from cumulet.compute.flavors import ShowQuery
-from cumulet.compute.links import MAX_LIMIT
 from cumulet.compute.quotas import limits_of, require_limit
 from cumulet.compute.rules import ADMIN, MEMBER, READER
 from cumulet.compute.service import COMPUTE
@@ -77,7 +76,8 @@ def list_server_groups(call: Call[None, None]) -> dict[str, Any]:
     else:
         query = query.where(server_groups.c.project_id == (call.caller.project_id or ""))
     limit, offset = call.query.get("limit"), call.query.get("offset")
-    most = min(int(limit), MAX_LIMIT) if limit is not None and int(limit) else MAX_LIMIT
+    largest = call.cloud.settings.largest_page
+    most = min(int(limit), largest) if limit is not None and int(limit) else largest
     rows = call.tx.all(query.limit(most).offset(int(offset) if offset is not None else 0))
     members = _members(call.tx, [row.id for row in rows])
     return {"server_groups": [_view(call, row, members.get(row.id, [])) for row in rows]}

@@ -80,7 +80,9 @@ def list_servers_in_detail(call: Call[None, None]) -> dict[str, Any]:
     return _listed(call, "servers/detail", Viewer(call, shown(call), found).views())
 
 
-@COMPUTE.operation("GET", "/servers/{server_id}", rules=(Rule(SHOW),), target=server_to_show, query=ShowQuery)
+@COMPUTE.operation(
+    "GET", "/servers/{server_id}", rules=(Rule(SHOW),), target=server_to_show, query=ShowQuery, lookup=True
+)
 def show_server(call: Call[ServerToShow, None]) -> dict[str, Any]:
     """Show a server."""
     return {"server": Viewer.of_one(call, shown(call, groups=True), call.target)}

@@ -128,7 +128,7 @@ def update_service_by_action(call: Call[None, UpdateService]) -> dict[str, Any]:
         raise NotFound("Unknown action")
     if body.binary != COMPUTE_BINARY:
         raise _only_compute(str(body.binary))
-    if not _change(call, hosts.c.name == body.host, changes):
+    if not _change(call, str(body.host), changes):
         raise NotFound(f"Host '{body.host}' is not mapped to any cell")
     return {"service": answer}
 
@@ -161,7 +161,7 @@ def update_service(call: Call[None, UpdateService]) -> dict[str, Any]:
         changes["forced_down"] = body.forced_down
     if not changes:
         raise BadRequest("No updates were requested. Fields 'status' or 'forced_down' should be specified.")
-    _change(call, hosts.c.service_uuid == found.uuid, changes)
+    _change(call, found.host, changes)
     row = call.tx.first(sa.select(hosts).where(hosts.c.service_uuid == found.uuid))
     return {"service": _detail(call, _of_host(row, call.now_us))}
 
@@ -204,8 +204,9 @@ def _require_unused(tx: Tx, found: ServiceView) -> None:
         )
 
 
-def _change(call: Call[None, Any], which: sa.ColumnElement[bool], changes: dict[str, Any]) -> int:
-    return call.tx.changed(sa.update(hosts).where(which).values(updated_at_us=call.now_us, **changes))
+def _change(call: Call[None, Any], host: str, changes: dict[str, Any]) -> int:
+    call.tx.touch(host)
+    return call.tx.changed(sa.update(hosts).where(hosts.c.name == host).values(updated_at_us=call.now_us, **changes))
 
 
 def _only_compute(binary: str) -> BadRequest:

@@ -10,7 +10,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import iso_us
-from cumulet.compute.links import MAX_LIMIT, Page, next_links, page
+from cumulet.compute.links import next_links, page
 from cumulet.compute.rules import ADMIN, READER
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.store import servers
@@ -94,7 +94,7 @@ def _usages(
 
 
 def _rows(call: Call[None, None], project_id: str | None, span: Span) -> list[sa.Row[Any]]:
-    asked = page(call) if call.version.at_least("2.40") else Page(MAX_LIMIT, None)
+    asked = page(call, since="2.40")
     conditions = [
         servers.c.launched_at_us < span.stop_us,
         sa.or_(servers.c.terminated_at_us.is_(None), servers.c.terminated_at_us > span.start_us),

@@ -12,18 +12,20 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Engine, Executable, MetaData, Row, create_engine, event
-from sqlalchemy.engine import CursorResult, make_url
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from cumulet.db.fair_queue import FairQueue, Job, serve
-from cumulet.db.prepared import Prepared, Statements, as_sqlalchemys
+from cumulet.db.prepared import Statements, as_sqlalchemys
+from cumulet.db.transaction import Keeper
+from cumulet.db.transaction import Tx as Tx
 
 T = TypeVar("T")
 
@@ -47,80 +49,6 @@ POSTGRESQL_WRITERS = 4
 SERIALIZATION_RETRIES = 20
 
 
-class Tx:
-    """One transaction. Thin over a SQLAlchemy Connection, with the few calls that stores use."""
-
-    __slots__ = ("_after_commit", "_driver", "_statements", "connection", "writable")
-
-    def __init__(self, connection: Connection, *, writable: bool, statements: Statements | None = None) -> None:
-        """`statements`: prepared ones, which may be run on the driver's connection itself."""
-        self.connection = connection
-        self.writable = writable
-        self._statements = statements
-        self._driver: Any = None if statements is None else connection.connection.dbapi_connection
-        self._after_commit: list[Callable[[], None]] = []
-
-    def execute(self, statement: Executable, rows: Any = None) -> CursorResult[Any]:
-        return self.connection.execute(statement, rows)
-
-    # Building a statement costs five times what running it does: what is asked often is built once, with `bindparam`s,
-    # and given its `values` here; then it is prepared, too (`db.prepared`).
-
-    def all(self, statement: Executable, values: Mapping[str, Any] | None = None) -> list[Row[Any]]:
-        if values is not None and (prepared := self._prepared(statement, values)) is not None:
-            return prepared.rows(self._driver, values)
-        return list(self.connection.execute(statement, values).all())
-
-    def first(self, statement: Executable, values: Mapping[str, Any] | None = None) -> Row[Any] | None:
-        if values is not None and (prepared := self._prepared(statement, values)) is not None:
-            return prepared.first(self._driver, values)
-        return self.connection.execute(statement, values).first()
-
-    def scalar(self, statement: Executable, values: Mapping[str, Any] | None = None) -> Any:
-        row = self.first(statement, values)
-        return None if row is None else row[0]
-
-    def changed(self, statement: Executable, values: Mapping[str, Any] | None = None) -> int:
-        """Run an UPDATE or DELETE and return how many rows it matched: the compare-and-swap answer."""
-        if values is not None and (prepared := self._prepared(statement, values)) is not None:
-            return prepared.changed(self._driver, values)
-        return self.connection.execute(statement, values).rowcount
-
-    def run(self, statement: Executable, values: Mapping[str, Any]) -> None:
-        """Run an INSERT, UPDATE or DELETE, whatever it matches."""
-        self.changed(statement, values)
-
-    def _prepared(self, statement: Executable, values: Mapping[str, Any]) -> Prepared | None:
-        return None if self._statements is None else self._statements.prepared(statement, values)
-
-    @contextlib.contextmanager
-    def savepoint(self) -> Iterator[None]:
-        """What the block wrote is taken back if it raises; the transaction goes on."""
-        if self.connection.dialect.name != "sqlite":
-            with self.connection.begin_nested():
-                yield
-            return
-        # On the driver's connection, like BEGIN below. SQLite takes the innermost savepoint of a name.
-        driver: Any = self.connection.connection.dbapi_connection
-        driver.execute("SAVEPOINT block")
-        try:
-            yield
-        except BaseException:
-            if driver.in_transaction:  # a full disk, for one, has rolled all of it back by itself
-                driver.execute("ROLLBACK TO block")
-                driver.execute("RELEASE block")
-            raise
-        driver.execute("RELEASE block")
-
-    def after_commit(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once, after this transaction is durable, on the thread that committed. It must not block."""
-        self._after_commit.append(callback)
-
-    def committed(self) -> None:
-        for callback in self._after_commit:
-            callback()
-
-
 class Database:
     """A connection to SQLite or PostgreSQL. Thread-safe; `close` waits for what was queued."""
 
@@ -135,6 +63,7 @@ class Database:
         memory = self.is_sqlite and not self.url.database
         self._inline = inline
         self._local = threading.local()
+        self.keeper: Keeper | None = None
         self._reader_connections: list[Connection] = []
         self._closed = False
         self._memory_lock = threading.RLock() if memory else None
@@ -169,7 +98,7 @@ class Database:
             connection = self._reader()
             try:
                 with _transaction(connection):
-                    return fn(Tx(connection, writable=False, statements=self._statements))
+                    return fn(self._tx(connection, writable=False))
             except DBAPIError as error:
                 if error.connection_invalidated:
                     self._local.reader = None
@@ -191,6 +120,9 @@ class Database:
             connection = self._local.reader = _own_connection(self._engine)
             self._reader_connections.append(connection)
         return connection
+
+    def _tx(self, connection: Connection, *, writable: bool = True) -> Tx:
+        return Tx(connection, writable=writable, statements=self._statements, keeper=self.keeper)
 
     # -- writing
 
@@ -219,8 +151,9 @@ class Database:
     def _write_inline(self, fn: Callable[[Tx], T]) -> T:
         connection = self._inline_connection()
         with _transaction(connection):
-            tx = Tx(connection, writable=True, statements=self._statements)
+            tx = self._tx(connection)
             result = fn(tx)
+            tx.finish()
         tx.committed()
         return result
 
@@ -242,13 +175,14 @@ class Database:
             with self._memory_lock or contextlib.nullcontext(), _transaction(connection, immediate=True):
                 while job is not None:
                     tried += 1
-                    tx = Tx(connection, writable=True, statements=self._statements)
+                    tx = self._tx(connection)
                     begun = time.perf_counter()
                     try:
                         # From here on it cannot be cancelled any more; its caller may still stop waiting for it.
                         if job.future.set_running_or_notify_cancel():
                             with tx.savepoint():
                                 result = job.fn(tx)
+                                tx.finish()
                             done.append((job, tx, result))
                     except BaseException as error:
                         job.future.set_exception(error)
@@ -272,8 +206,9 @@ class Database:
             try:
                 with self._engine.connect() as connection:
                     with connection.begin():
-                        tx = Tx(connection, writable=True)
+                        tx = self._tx(connection)
                         result = fn(tx)
+                        tx.finish()
                     tx.committed()
                     return result
             except DBAPIError as error:

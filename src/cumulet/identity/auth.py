@@ -88,7 +88,7 @@ def projects_of(call: Call[Any, Any], user_id: str) -> list[Project]:
         .where(store.projects.c.id.in_(held), store.projects.c.enabled, store.domains.c.enabled)
         .order_by(store.projects.c.name, store.projects.c.id)
     )
-    return store.many(call.tx, Project, statement)
+    return store.many(call.tx, Project, statement.limit(call.cloud.settings.largest_page))
 
 
 @IDENTITY.operation("GET", "/auth/domains", rules=(Rule(DOMAINS),))
@@ -98,7 +98,9 @@ def list_auth_domains(call: Call[None, None]) -> dict[str, Any]:
         store.assignments.c.user_id == call.caller.user_id, store.assignments.c.scope == "domain"
     )
     statement = select(store.domains).where(store.domains.c.id.in_(held), store.domains.c.enabled)
-    domains = store.many(call.tx, Domain, statement.order_by(store.domains.c.name))
+    domains = store.many(
+        call.tx, Domain, statement.order_by(store.domains.c.name).limit(call.cloud.settings.largest_page)
+    )
     return collection(call, "auth/domains", "domains", (domain_view(call, domain) for domain in domains))
 
 

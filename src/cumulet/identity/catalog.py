@@ -113,7 +113,7 @@ class ListServices(Query):
 def list_services(call: Call[None, None]) -> dict[str, Any]:
     """List services."""
     s = store.services.c
-    statement = filtered(call, select(store.services)).order_by(s.type, s.id)
+    statement = filtered(call, select(store.services)).order_by(s.type, s.id).limit(call.cloud.settings.largest_page)
     return collection(call, "services", "services", [_service_view(call, row) for row in call.tx.all(statement)])
 
 
@@ -236,7 +236,11 @@ class ListEndpoints(Query):
 def list_endpoints(call: Call[None, None]) -> dict[str, Any]:
     """List endpoints."""
     e = store.endpoints.c
-    statement = filtered(call, select(store.endpoints)).order_by(e.service_id, e.interface, e.id)
+    statement = (
+        filtered(call, select(store.endpoints))
+        .order_by(e.service_id, e.interface, e.id)
+        .limit(call.cloud.settings.largest_page)
+    )
     return collection(call, "endpoints", "endpoints", [_endpoint_view(call, row) for row in call.tx.all(statement)])
 
 

@@ -20,8 +20,6 @@ from cumulet.web.annotations import declared
 from cumulet.web.operation import Call
 from cumulet.web.schema import Json
 
-LARGEST_PAGE = 10_000
-
 _WORDS = ("True", "TRUE", "true", "False", "FALSE", "false", "", "1", "0", "y", "Y", "n", "N", "on", "ON", "off", "OFF")
 Flag = Annotated[str, Json({"enum": [*_WORDS, "yes", "no"]})]
 """A truth value, by one of the words that Keystone takes."""
@@ -108,14 +106,14 @@ def page(call: Call[Any, Any], statement: Select[Any], table: Table) -> tuple[li
         if last is None:
             raise NotFound(f"Marker {marker} could not be found.")
         statement = statement.where(tuple_(name, identifier) > (last.name, last.id))
-    limit = _limit(call.query.get("limit"))
+    limit = _limit(call.query.get("limit"), call.cloud.settings.largest_page)
     rows = call.tx.all(statement.order_by(name, identifier).limit(limit + 1))
     return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
 
 
-def _limit(text: str | None) -> int:
+def _limit(text: str | None, largest: int) -> int:
     if text is None:
-        return LARGEST_PAGE
+        return largest
     if not (text.isascii() and text.isdecimal()) or int(text[:9]) == 0:
         raise BadRequest("Invalid input for query parameter limit: a positive integer is needed.")
-    return min(int(text[:9]), LARGEST_PAGE)
+    return min(int(text[:9]), largest)

@@ -60,7 +60,7 @@ class ListRegions(Query, closed_since="3.0"):
 def list_regions(call: Call[None, None]) -> dict[str, Any]:
     """List regions."""
     r = store.regions.c
-    statement = filtered(call, select(store.regions)).order_by(r.id)
+    statement = filtered(call, select(store.regions)).order_by(r.id).limit(call.cloud.settings.largest_page)
     return collection(call, "regions", "regions", [_region_view(call, row) for row in call.tx.all(statement)])
 
 

@@ -313,7 +313,7 @@ def list_user_projects(call: Call[User | None, None]) -> dict[str, Any]:
     a, p = store.assignments.c, store.projects.c
     held = select(a.scope_id).where(a.user_id == user.id, a.scope == "project")
     statement = filtered(call, select(store.projects).where(p.id.in_(held)))
-    projects = store.many(call.tx, Project, statement.order_by(p.name, p.id))
+    projects = store.many(call.tx, Project, statement.order_by(p.name, p.id).limit(call.cloud.settings.largest_page))
     return collection(call, f"users/{user.id}/projects", "projects", project_views(call, projects))
 
 

@@ -116,7 +116,7 @@ def create_image(call: Call[Image, CreateImage]) -> Reply:
 @IMAGE.operation("GET", "/images", rules=(Rule(GET_IMAGES),))
 def list_images(call: Call[None, None]) -> dict[str, Any]:
     """List the images the caller may see, newest first."""
-    page = listing.read(call.query)
+    page = listing.read(call.query, call.cloud.settings.largest_page)
     found = listing.find(call.tx, call.caller, page)
     shown = [image for image in found if call.authorise(GET_IMAGE, image_facts(image, call.caller))]
     reply: dict[str, Any] = {
@@ -129,7 +129,9 @@ def list_images(call: Call[None, None]) -> dict[str, Any]:
     return reply
 
 
-@IMAGE.operation("GET", "/images/{image_id}", rules=(Rule(GET_IMAGE),), target=image_in_sight, facts=facts_of_call)
+@IMAGE.operation(
+    "GET", "/images/{image_id}", rules=(Rule(GET_IMAGE),), target=image_in_sight, facts=facts_of_call, lookup=True
+)
 def show_image(call: Call[Image, None]) -> dict[str, Any]:
     """Show an image."""
     return views.show(call.target)

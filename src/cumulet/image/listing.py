@@ -18,7 +18,6 @@ from cumulet.image.store import HASH_ALGORITHM, Image, image_properties, image_t
 from cumulet.web.operation import Caller, Query
 
 DEFAULT_LIMIT = 25
-LARGEST_LIMIT = 1000
 
 SORT_KEYS = ("name", "status", "container_format", "disk_format", "size", "id", "created_at", "updated_at")
 MEMBER_STATUSES = ("pending", "accepted", "rejected", "all")
@@ -47,7 +46,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
         return "/v2/images" + ("?" + urlencode(pairs) if pairs else "")
 
 
-def read(query: Query) -> Page:
+def read(query: Query, largest: int) -> Page:
     """The page a query asks for; 400 where it cannot be understood."""
     member_status = query.get("member_status", "accepted")
     if member_status not in MEMBER_STATUSES:
@@ -55,7 +54,7 @@ def read(query: Query) -> Page:
     return Page(
         conditions=tuple(_filters(query)),
         sort=_sort(query),
-        limit=_limit(query.get("limit")),
+        limit=_limit(query.get("limit"), largest),
         marker=query.get("marker"),
         member_status=None if member_status == "all" else member_status,
         pairs=tuple(query.pairs),
@@ -109,14 +108,14 @@ def _after(sort: tuple[tuple[str, bool], ...], marker: Image) -> _Condition:
     return sa.or_(*alternatives)
 
 
-def _limit(text: str | None) -> int:
+def _limit(text: str | None, largest: int) -> int:
     if text is None:
-        return DEFAULT_LIMIT
+        return min(DEFAULT_LIMIT, largest)
     if not (text.isascii() and text.removeprefix("-").isdigit()):
         raise BadRequest("limit param must be an integer")
     if text.startswith("-"):
         raise BadRequest("limit param must be positive")
-    return min(int(text[:9]), LARGEST_LIMIT)
+    return min(int(text[:9]), largest)
 
 
 def _sort(query: Query) -> tuple[tuple[str, bool], ...]:

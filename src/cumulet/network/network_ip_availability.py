@@ -12,7 +12,7 @@ from cumulet.network import addresses, policy, resource
 from cumulet.network.networks import NETWORKS
 from cumulet.network.resource import View
 from cumulet.network.service import NETWORK
-from cumulet.network.store import Network, Subnet, find, networks, port_addresses, subnets
+from cumulet.network.store import Network, Subnet, find, load, networks, port_addresses, select, subnets
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 
@@ -77,7 +77,8 @@ def list_network_ip_availability(call: Call[None, None]) -> View:
     for version in call.query.getall("ip_version"):
         of_version = sa.select(subnets.c.network_id).where(subnets.c.ip_version == (6 if version == "6" else 4))
         conditions.append(networks.c.id.in_(of_version))
-    return {"network_ip_availabilities": _views(call.tx, find(call.tx, Network, *conditions))}
+    found = load(call.tx, Network, select(Network, *conditions).limit(call.cloud.settings.largest_page))
+    return {"network_ip_availabilities": _views(call.tx, found)}
 
 
 def _target(call: Call[Any, Any]) -> Network:

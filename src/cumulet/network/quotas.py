@@ -57,6 +57,7 @@ class UpdateQuota(Body):
 def list_quotas(call: Call[None, None]) -> View:
     """List the projects that have limits of their own; for others than administrators only the own one."""
     statement = sa.select(network_quotas.c.project_id).distinct().order_by(network_quotas.c.project_id)
+    statement = statement.limit(call.cloud.settings.largest_page)
     if not call.caller.is_admin:
         statement = statement.where(network_quotas.c.project_id == call.caller.project_id)
     projects = [row[0] for row in call.tx.all(statement)]

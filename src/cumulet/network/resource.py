@@ -147,6 +147,8 @@ def _shown(call: Call[Any, Any], kind: Kind[RecordT], records: Sequence[RecordT]
 
 # -- lists
 
+MOST_AT_ONCE = 16
+"""Resources that one request makes, in one transaction: nobody else writes meanwhile."""
 _CONTROLS = frozenset({"fields", "sort_key", "sort_dir", "limit", "marker", "page_reverse"})
 
 
@@ -154,7 +156,7 @@ def listed(call: Call[Any, Any], kind: Kind[RecordT]) -> View:
     """The answer to a list request: what the caller sees, filtered, sorted, one page, with links to the next."""
     statement = select(kind.record, kind.sight(call.caller), *_conditions(call, kind))
     limit = _limit(call)
-    marker = None if limit is None else call.query.get("marker")
+    marker = call.query.get("marker") if _asks_for_pages(call) else None
     reverse = _flag(call, "page_reverse")
     keys = _sort_keys(call, kind)
     if reverse:
@@ -163,13 +165,12 @@ def listed(call: Call[Any, Any], kind: Kind[RecordT]) -> View:
         statement = statement.where(_after(call, kind, keys, marker))
     for column, descending in keys:
         statement = statement.order_by(column.desc() if descending else column.asc())
-    if limit is not None:
-        statement = statement.limit(limit)
+    statement = statement.limit(limit)
     records = load(call.tx, kind.record, statement)
     if reverse:
         records.reverse()
     answer: View = {kind.plural: _shown(call, kind, records, may_see=False)}
-    if limit is not None and (links := _links(call, kind, records, limit, marker)):
+    if links := _links(call, kind, records, limit, marker):
         answer[f"{kind.plural}_links"] = links
     return answer
 
@@ -199,13 +200,20 @@ def _may_ask(call: Call[Any, Any], kind: Kind[Any], attribute: str) -> bool:
     return call.authorise(kind.hidden[attribute], {"project_id": call.caller.project_id})
 
 
-def _limit(call: Call[Any, Any]) -> int | None:
+def _limit(call: Call[Any, Any]) -> int:
+    """0, like none, is as many as there may be: Neutron's `pagination_max_limit`."""
+    largest = call.cloud.settings.largest_page
     text = call.query.get("limit")
     if text is None:
-        return None
+        return largest
     if not (text.isascii() and text.isdigit()) or len(text) > 18:
         raise refusals.bad("limit", f"Limit must be an integer 0 or greater and not '{text}'.")
-    return int(text) or None
+    return min(int(text) or largest, largest)
+
+
+def _asks_for_pages(call: Call[Any, Any]) -> bool:
+    """Without a limit, Neutron takes no notice of a marker."""
+    return (call.query.get("limit") or "0").strip("0") != ""
 
 
 def _flag(call: Call[Any, Any], name: str) -> bool:
@@ -258,6 +266,8 @@ def _links(
 ) -> list[dict[str, str]]:
     def link(rel: str, record: Resource, *, reverse: bool) -> dict[str, str]:
         kept = [(name, value) for name, value in call.query.pairs if name not in ("marker", "page_reverse")]
+        if not _asks_for_pages(call):
+            kept = [*((name, value) for name, value in kept if name != "limit"), ("limit", str(limit))]
         kept.append(("marker", record.id))
         if reverse:
             kept.append(("page_reverse", "True"))
@@ -348,6 +358,8 @@ def items_of(body: Any, singular: str, plural: str) -> tuple[list[Any], bool]:
         return [one], False
     if not many:
         raise BadRequest("Resources required")
+    if len(many) > MOST_AT_ONCE:
+        raise BadRequest(f"Invalid input for {plural}: one request makes {MOST_AT_ONCE} at most.")
     return list(many), True
 
 

@@ -68,6 +68,7 @@ _TOUCH = (
 
 def set_inventory(tx: Tx, *, name: str, uuid: str, inventory: Mapping[str, tuple[int, float]], now_us: int) -> None:
     """Make or update a host's provider: resource class -> (total, allocation ratio). Allocations are untouched."""
+    tx.touch(name)
     provider_id = tx.scalar(_PROVIDER_ID, {"of_name": name})
     if provider_id is None:
         result = tx.execute(
@@ -203,4 +204,5 @@ def _drop_if_empty(tx: Tx, consumer: str) -> None:
 
 
 def _touch(tx: Tx, provider_id: int, now_us: int) -> None:
+    tx.touch(provider_id)
     tx.run(_TOUCH, {"of_provider": provider_id, "updated_at_us": now_us})

@@ -103,6 +103,7 @@ def create_provider(call: Call[None, CreateProvider]) -> Reply:
             raise Conflict(
                 f"Conflicting resource provider {column}: {value} already exists.", reason=providers.DUPLICATE_NAME
             )
+    call.tx.touch(body.name)
     call.tx.execute(
         sa.insert(resource_providers).values(
             uuid=uuid,
@@ -228,5 +229,6 @@ def delete_provider(call: Call[None, None]) -> None:
             f"Unable to delete parent resource provider {provider.uuid}: It has child resource providers.",
             reason=providers.CANNOT_DELETE_PARENT,
         )
+    call.tx.touch(provider.name)
     call.tx.execute(sa.delete(inventories).where(inventories.c.provider_id == provider.id))
     call.tx.execute(sa.delete(resource_providers).where(resource_providers.c.id == provider.id))

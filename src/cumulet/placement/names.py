@@ -10,6 +10,7 @@ from importlib import resources
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
+from cumulet.db.parts import in_parts
 from cumulet.errors import BadRequest
 from cumulet.placement.store import resource_classes, traits
 
@@ -85,6 +86,8 @@ def trait_exists(tx: Tx, name: str) -> bool:
 
 def require_traits(tx: Tx, names: Iterable[str]) -> None:
     """400 where one of the traits is unknown."""
-    unknown = sorted(name for name in set(names) if not trait_exists(tx, name))
+    unknown = set(names) - standard_traits()
+    for part in in_parts(sorted(unknown)):
+        unknown -= {row.name for row in tx.all(sa.select(traits.c.name).where(traits.c.name.in_(part)))}
     if unknown:
-        raise BadRequest(f"No such trait(s): {', '.join(unknown)}.")
+        raise BadRequest(f"No such trait(s): {', '.join(sorted(unknown))}.")

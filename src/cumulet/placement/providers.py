@@ -106,6 +106,8 @@ def require_generation(provider: Provider, generation: int) -> None:
 def change(tx: Tx, provider: Provider, now_us: int, *, generations: int = 1, **values: Any) -> int:
     """Write `values` and raise the generation (by 0: keep it). Returns the generation now; 409 if another was first."""
     generation = provider.generation + generations
+    tx.touch(provider.name)
+    tx.touch(values.get("name", provider.name))
     changed = tx.changed(
         sa.update(resource_providers)
         .where(resource_providers.c.id == provider.id, resource_providers.c.generation == provider.generation)

@@ -16,6 +16,7 @@ import httpx
 import sqlalchemy as sa
 
 from cumulet.compute.host_watch import HostWatch
+from cumulet.compute.hosts_in_memory import HostsInMemory
 from cumulet.conductor.saga import Status, StepFailed, operations, request_abort
 from cumulet.db.engine import Tx, metadata
 from cumulet.host.driver import GuestState
@@ -224,8 +225,11 @@ class TestCloud:
         self.faults.clear()
         self.embedded.db.write(self._abort_all)
         self.idle()
+        if wrong := self._read_hosts():
+            raise AssertionError(f"what was known of hosts was not what had been committed: {', '.join(wrong)}")
         snapshot = self._snapshot
         self.embedded.db.write(lambda tx: _restore(tx, snapshot))
+        self._read_hosts()
         self.embedded.db.write(self.embedded.identity.changed)
         for path, content in self._image_files.items():
             if not path.exists():
@@ -234,6 +238,10 @@ class TestCloud:
             for server_id in self.guests(host):
                 self.await_(self._destroy(host, server_id))
         self._personas = dict(self._kept)
+
+    def _read_hosts(self) -> list[str]:
+        keeper = self.embedded.db.keeper
+        return self.await_(keeper.load(self.embedded.db)) if isinstance(keeper, HostsInMemory) else []
 
     def _abort_all(self, tx: Tx) -> None:
         for row in tx.all(sa.select(operations.c.id).where(operations.c.status == Status.FORWARD)):

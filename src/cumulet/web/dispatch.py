@@ -370,10 +370,10 @@ class Exchange:
         if operation.target is None and operation.facts is None:
             _apply_rules(operation, call)  # a refusal need not wait for the database
         if operation.method in ("GET", "HEAD"):
-            if operation.target is not None and database.embedded:
-                # Showing one thing is a few lookups by key in our own address space: less work than changing threads.
+            if operation.lookup and database.embedded:
+                # A few lookups by key in our own address space: less work than changing threads.
                 return database.read(work)
-            return await database.read_async(work)
+            return await database.read_async(lambda tx: _in_json(work(tx)))
         return await database.write_async(work)
 
     # -- the answer
@@ -392,7 +392,7 @@ class Exchange:
                 headers.append((b"content-type", b"application/octet-stream"))
             return status, headers, result
         headers.append((b"content-type", b"application/json"))
-        return status, headers, _encode(result)
+        return status, headers, result.content if isinstance(result, Encoded) else _encode(result)
 
     def _fault(self, error: Exception) -> Answer:
         dialect = self.service.dialect if self.service is not None else KEYSTONE
@@ -427,6 +427,19 @@ class Exchange:
             async for piece in pieces:
                 await self.send({"type": "http.response.body", "body": piece, "more_body": True})
         await self.send({"type": "http.response.body", "body": b""})
+
+
+class Encoded(msgspec.Struct, frozen=True):
+    """What was made into JSON where it was made, for it may be long and the event loop is everybody's."""
+
+    content: bytes
+
+
+def _in_json(result: Any) -> Any:
+    if isinstance(result, Reply):
+        return msgspec.structs.replace(result, body=_in_json(result.body))
+    sent_as_it_is = result is None or isinstance(result, bytes) or hasattr(result, "__aiter__")
+    return result if sent_as_it_is else Encoded(_encode(result))
 
 
 def _action_of(body: Any) -> str:

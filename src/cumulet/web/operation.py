@@ -220,6 +220,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     success: int
     public: bool
     raw_body: bool
+    lookup: bool
     handler: Handler
     name: str
     summary: str
@@ -263,6 +264,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
         success: int = 200,
         public: bool = False,
         raw_body: bool = False,
+        lookup: bool = False,
     ) -> Callable[[Any], Any]:
         """Declare an operation of this service.
 
@@ -274,6 +276,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
         body: class of the body (see `web.schema`); body_key: the envelope's key, e.g. ``server``.
         query: class of the query parameters; None means "unknown parameters are ignored".
         raw_body: the body is a stream, not JSON; the handler is `async def` and reads `call.request`.
+        lookup: a GET that is a few lookups by key, however many rows there are: it may be done on the event loop.
         """
         if rules is None and not public:
             raise TypeError(f"{self.name} {method} {path}: an operation names its policy rules or is public")
@@ -303,6 +306,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
                     success=success,
                     public=public,
                     raw_body=raw_body,
+                    lookup=lookup,
                     handler=handler,
                     name=handler.__name__,
                     summary=doc.splitlines()[0],

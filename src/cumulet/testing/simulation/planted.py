@@ -19,12 +19,12 @@ from cumulet.compute import (
     copying,
     drift,
     host_watch,
+    hosts_in_memory,
     live_migration,
     moves,
     operations,
     post_copy,
     preconditions,
-    scheduler,
 )
 from cumulet.compute import hosts as host_records
 from cumulet.compute.host_watch import HostWatch
@@ -175,7 +175,7 @@ def picking_inside_the_claim() -> AbstractContextManager[Any]:
 
         def claim(tx: Tx) -> None:
             server = get_server(tx, state.server_id)
-            choice = scheduler.pick(host_records.views(tx), live_migration._need(tx, server, state.asked_for))
+            choice = hosts_in_memory.pick(tx, live_migration._need(tx, server, state.asked_for))
             if choice.host is None:
                 raise StepFailed("NO_VALID_HOST", boot.NO_VALID_HOST)
             picked.append(choice.host)

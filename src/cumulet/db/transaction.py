@@ -1,0 +1,115 @@
+"""One transaction as stores see it, and what follows it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, Executable, Row
+from sqlalchemy.engine import CursorResult
+
+from cumulet.db.prepared import Prepared, Statements
+
+
+class Keeper(Protocol):
+    """Keeps something of the database in memory; see `Tx.touch`."""
+
+    def correction(self, tx: Tx, touched: Iterable[str | int]) -> Callable[[], None]: ...
+
+
+class Tx:
+    """One transaction. Thin over a SQLAlchemy Connection, with the few calls that stores use."""
+
+    __slots__ = ("_after_commit", "_driver", "_statements", "connection", "keeper", "touched", "writable")
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        writable: bool,
+        statements: Statements | None = None,
+        keeper: Keeper | None = None,
+    ) -> None:
+        """`statements`: prepared ones, which may be run on the driver's connection itself."""
+        self.connection = connection
+        self.writable = writable
+        self.keeper = keeper
+        self.touched: set[str | int] = set()
+        self._statements = statements
+        self._driver: Any = None if statements is None else connection.connection.dbapi_connection
+        self._after_commit: list[Callable[[], None]] = []
+
+    def execute(self, statement: Executable, rows: Any = None) -> CursorResult[Any]:
+        return self.connection.execute(statement, rows)
+
+    # Building a statement costs five times what running it does: what is asked often is built once, with `bindparam`s,
+    # and given its `values` here; then it is prepared, too (`db.prepared`).
+
+    def all(self, statement: Executable, values: Mapping[str, Any] | None = None) -> list[Row[Any]]:
+        if values is not None and (prepared := self._prepared(statement, values)) is not None:
+            return prepared.rows(self._driver, values)
+        return list(self.connection.execute(statement, values).all())
+
+    def first(self, statement: Executable, values: Mapping[str, Any] | None = None) -> Row[Any] | None:
+        if values is not None and (prepared := self._prepared(statement, values)) is not None:
+            return prepared.first(self._driver, values)
+        return self.connection.execute(statement, values).first()
+
+    def scalar(self, statement: Executable, values: Mapping[str, Any] | None = None) -> Any:
+        row = self.first(statement, values)
+        return None if row is None else row[0]
+
+    def changed(self, statement: Executable, values: Mapping[str, Any] | None = None) -> int:
+        """Run an UPDATE or DELETE and return how many rows it matched: the compare-and-swap answer."""
+        if values is not None and (prepared := self._prepared(statement, values)) is not None:
+            return prepared.changed(self._driver, values)
+        return self.connection.execute(statement, values).rowcount
+
+    def run(self, statement: Executable, values: Mapping[str, Any]) -> None:
+        """Run an INSERT, UPDATE or DELETE, whatever it matches."""
+        self.changed(statement, values)
+
+    def _prepared(self, statement: Executable, values: Mapping[str, Any]) -> Prepared | None:
+        return None if self._statements is None else self._statements.prepared(statement, values)
+
+    @contextlib.contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """What the block wrote is taken back if it raises; the transaction goes on."""
+        if self.connection.dialect.name != "sqlite":
+            with self.connection.begin_nested():
+                yield
+            return
+        # On the driver's connection, like BEGIN below. SQLite takes the innermost savepoint of a name.
+        driver: Any = self.connection.connection.dbapi_connection
+        driver.execute("SAVEPOINT block")
+        try:
+            yield
+        except BaseException:
+            if driver.in_transaction:  # a full disk, for one, has rolled all of it back by itself
+                driver.execute("ROLLBACK TO block")
+                driver.execute("RELEASE block")
+            raise
+        driver.execute("RELEASE block")
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once, after this transaction is durable, on the thread that committed. It must not block."""
+        self._after_commit.append(callback)
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody but this process writes to the database."""
+        return self.connection.dialect.name == "sqlite"
+
+    def touch(self, key: str | int) -> None:
+        """Something of which the database's keeper keeps a copy has been, or will be, written in this transaction."""
+        self.touched.add(key)
+
+    def finish(self) -> None:
+        """All is written: what is kept in memory will be corrected after the commit, before anybody hears of it."""
+        if self.touched and self.keeper is not None:
+            self._after_commit.insert(0, self.keeper.correction(self, self.touched))
+
+    def committed(self) -> None:
+        for callback in self._after_commit:
+            callback()

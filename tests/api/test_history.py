@@ -1,0 +1,126 @@
+"""What has ended is kept for a while, and only so much of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+
+from cumulet.compute import history
+from cumulet.compute.history import History
+from cumulet.compute.store import instance_action_events, instance_actions, migrations, servers
+from cumulet.conductor.saga import operations
+from cumulet.db.engine import Tx, metadata
+from cumulet.testing import Client, TestCloud
+from tests.api.test_compute_servers import create
+
+
+def forget(cloud: TestCloud, **settings: Any) -> None:
+    """One round with these settings."""
+    embedded = cloud.embedded
+    chosen = msgspec.structs.replace(embedded.settings, **settings)
+    cloud.await_(History(db=embedded.db, clock=embedded.clock, settings=chosen).round())
+
+
+def ids(cloud: TestCloud, table: sa.Table, *where: sa.ColumnElement[bool]) -> list[Any]:
+    return cloud.embedded.db.read(
+        lambda tx: [row.id for row in tx.all(sa.select(table.c.id).where(*where).order_by(table.c.id))]
+    )
+
+
+@pytest.fixture
+def server(cloud: TestCloud, member: Client, admin: Client) -> str:
+    """One that was moved; beside it one server, and one image, that are deleted."""
+    made = [create(member)["id"] for _ in range(2)]
+    move = {"os-migrateLive": {"host": None, "block_migration": "auto"}}
+    assert admin.action(made[0], move).status == 202
+    cloud.idle()
+    assert member.compute("DELETE", f"/servers/{made[1]}").status == 204
+    image = {"name": "gone", "disk_format": "raw", "container_format": "bare", "tags": ["tag"]}
+    image_id = member.request("POST", "/image/v2/images", image)["id"]
+    assert member.request("DELETE", f"/image/v2/images/{image_id}").status == 204
+    cloud.idle()
+    return str(made[0])
+
+
+def test_what_is_too_old_is_forgotten_and_what_is_not_over_is_kept(
+    cloud: TestCloud, member: Client, server: str
+) -> None:
+    tables = (operations, migrations, instance_actions, servers, metadata.tables["images"])
+    before = {table.name: ids(cloud, table) for table in tables}
+    forget(cloud)
+    assert {table.name: ids(cloud, table) for table in tables} == before
+    running = cloud.embedded.db.write(lambda tx: _begin(tx, server))
+    forget(cloud, history_days=-1)
+    assert ids(cloud, operations) == ["runs"]
+    assert ids(cloud, migrations) == []
+    assert ids(cloud, instance_actions) == [running]
+    assert ids(cloud, instance_action_events) == []
+    assert ids(cloud, servers) == [server]
+    assert ids(cloud, metadata.tables["images"], metadata.tables["images"].c.status == "deleted") == []
+    assert member.server(server)["status"] == "ACTIVE"
+    assert member.compute("GET", f"/servers/{server}/os-instance-actions")["instanceActions"][0]["action"] == "reboot"
+    cloud.embedded.db.write(lambda tx: tx.execute(sa.delete(operations).where(operations.c.id == "runs")))
+
+
+def _begin(tx: Tx, server: str) -> int:
+    """Something that was asked long ago and is still being done."""
+    operation = {
+        "id": "runs", "saga": "power", "kind": "server", "subject": server, "status": "queued", "position": 0,
+        "state": {}, "abort_requested": False, "force_requested": False, "attempts": 0, "lease_beat": 0, "revision": 0,
+        "created_at_us": 1, "updated_at_us": 1,
+    }  # fmt: skip
+    tx.execute(sa.insert(operations).values(operation))
+    return _acted(tx, server, "long-ago", operation_id="runs")
+
+
+def _acted(tx: Tx, server: str, request_id: str, operation_id: str | None = None, *, at_us: int = 1) -> int:
+    action = {
+        "server_id": server, "request_id": request_id, "action": "reboot", "operation_id": operation_id,
+        "started_at_us": at_us, "updated_at_us": at_us,
+    }  # fmt: skip
+    key = tx.execute(sa.insert(instance_actions).values(action)).inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+def _acted_yesterday(cloud: TestCloud, server: str) -> list[int]:
+    yesterday = cloud.embedded.clock.now_us() - history.DAY_US
+    return cloud.embedded.db.write(lambda tx: [_acted(tx, server, f"old-{n}", at_us=yesterday + n) for n in range(10)])
+
+
+def test_what_is_too_many_is_forgotten_the_oldest_first(
+    cloud: TestCloud, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "PART", 3)
+    old = _acted_yesterday(cloud, server)
+    actions = ids(cloud, instance_actions)
+    forget(cloud, history_rows=8)
+    assert ids(cloud, instance_actions) == sorted({*actions} - {*old[: len(actions) - 8]})
+    assert len(ids(cloud, operations)) <= 8
+
+
+def test_a_server_has_a_limit_of_its_own(cloud: TestCloud, member: Client, server: str) -> None:
+    other = create(member)["id"]
+    cloud.idle()
+    of_other = ids(cloud, instance_actions, instance_actions.c.server_id == other)
+    _acted_yesterday(cloud, server)
+    forget(cloud, history_rows_per_server=2)
+    mine = instance_actions.c.server_id == server
+    assert [
+        row.action
+        for row in cloud.embedded.db.read(lambda tx: tx.all(sa.select(instance_actions).where(mine).order_by("id")))
+    ] == ["create", "live-migration"]
+    assert ids(cloud, instance_actions, instance_actions.c.server_id == other) == of_other
+
+
+@pytest.mark.usefixtures("server")
+def test_administrators_are_told_how_much_there_is(admin: Client, member: Client) -> None:
+    found = admin.compute("GET", "/cumulet/history")
+    rows = {one["kind"]: one["rows"] for one in found["history"]}
+    assert rows["deleted servers"] == 1
+    assert rows["migrations"] == 1
+    assert found["limits"] == {"days": 90, "rows": 100_000, "rows_per_server": 1000}
+    assert member.compute("GET", "/cumulet/history").status == 403

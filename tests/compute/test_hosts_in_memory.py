@@ -1,0 +1,154 @@
+"""Hosts are chosen from memory, and no choice is other than it would be if all were read anew each time."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cumulet.compute import hosts as host_records
+from cumulet.compute import hosts_in_memory
+from cumulet.compute.hosts_in_memory import HostsInMemory
+from cumulet.compute.scheduler import HostView, Need, Reason
+from cumulet.db import schema
+from cumulet.db.engine import Database, Tx, opened
+from cumulet.host.driver import HostFacts
+from cumulet.placement import allocations as placement
+from cumulet.processes.parts import load_services
+from cumulet.settings import Settings
+from cumulet.testing import TestCloud
+from cumulet.testing.clock import AdvanceableClock
+from tests.api.test_compute_servers import create
+
+NEED = Need(vcpus=1, memory_mib=1024, disk_gib=1)
+SHARE = {placement.VCPU: 1, placement.MEMORY_MB: 1024, placement.DISK_GB: 1}
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """Two hosts with room for two shares each, in memory."""
+    load_services()
+    clock = AdvanceableClock()
+    settings = Settings(state_dir=tmp_path, database_url=f"sqlite:///{tmp_path / 'db'}")
+    with opened(settings.database_url) as database:
+        schema.prepare(database)
+        for name in ("host1", "host2"):
+            facts = HostFacts(
+                name=name, driver="simulated", hypervisor_type="simulated", hypervisor_version=1, vcpus=8,
+                memory_mib=2048, disk_gib=100, cpu_models=("simulated",), machine_types=("simulated-1.0",),
+                features=(), address="127.0.0.1", booted_at_us=0,
+            )  # fmt: skip
+            database.write(
+                lambda tx, facts=facts: host_records.register(tx, facts=facts, clock=clock, settings=settings)  # type: ignore[misc]
+            )
+        database.keeper = HostsInMemory()
+        assert load(database) == ["host1", "host2"]
+        yield database
+
+
+def load(database: Database) -> list[str]:
+    assert isinstance(database.keeper, HostsInMemory)
+    return asyncio.run(database.keeper.load(database))
+
+
+def claim(tx: Tx, consumer: str, host: str | None = None) -> str:
+    """As a boot does: choose, then claim."""
+    chosen = host or hosts_in_memory.pick(tx, NEED).host
+    assert chosen is not None
+    placement.claim(
+        tx, consumer=consumer, provider=chosen, resources=SHARE, project_id="project", user_id="user", now_us=1
+    )
+    return chosen
+
+
+def free_mib(database: Database) -> dict[str, float]:
+    assert isinstance(database.keeper, HostsInMemory)
+    return {name: view.free_memory_mib for name, view in database.keeper.views().items()}
+
+
+def test_what_was_committed_is_known_when_its_caller_hears_of_it(database: Database) -> None:
+    database.write(lambda tx: claim(tx, "a", "host1"))
+    assert free_mib(database) == {"host1": 1024, "host2": 2048}
+    database.write(lambda tx: placement.release(tx, consumer="a", now_us=1))
+    assert free_mib(database) == {"host1": 2048, "host2": 2048}
+    database.write(lambda tx: host_records.set_up(tx, "host1", up=False, now_us=1))
+    assert database.read(lambda tx: hosts_in_memory.pick(tx, NEED)).rejected == {"host1": Reason.HOST_DOWN}
+    assert load(database) == []
+
+
+def test_what_was_rolled_back_is_not_known(database: Database) -> None:
+    def fails(tx: Tx) -> None:
+        claim(tx, "a", "host1")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        database.write(fails)
+    assert free_mib(database) == {"host1": 2048, "host2": 2048}
+
+
+def test_choices_of_one_transaction_see_each_other(database: Database) -> None:
+    def claims(tx: Tx) -> list[str]:
+        chosen = [claim(tx, f"server {n}") for n in range(4)]
+        assert hosts_in_memory.pick(tx, NEED).host is None
+        placement.release(tx, consumer="server 0", now_us=1)
+        assert hosts_in_memory.pick(tx, NEED).host == chosen[0]
+        return chosen
+
+    assert sorted(database.write(claims)) == ["host1", "host1", "host2", "host2"]
+    assert load(database) == []
+
+
+def test_choices_of_one_group_commit_see_each_other(database: Database) -> None:
+    """None is committed when the next chooses, so memory knows of none."""
+
+    go_on = threading.Event()
+
+    async def story() -> list[str]:
+        before = database.write_async(lambda tx: go_on.wait(10))
+        waiting = [database.write_async(lambda tx, n=n: claim(tx, f"server {n}")) for n in range(4)]  # type: ignore[misc]
+        tasks = [asyncio.ensure_future(one) for one in (before, *waiting)]
+        await asyncio.sleep(0)
+        go_on.set()
+        return [str(await task) for task in tasks[1:]]
+
+    assert sorted(asyncio.run(story())) == ["host1", "host1", "host2", "host2"]
+    assert load(database) == []
+
+
+def test_what_is_committed_while_all_is_read_is_not_forgotten(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = host_records.views
+
+    def slow(tx: Tx) -> list[HostView]:
+        found = views(tx)
+        database.write(lambda other: claim(other, "a", "host1"))
+        return found
+
+    monkeypatch.setattr(host_records, "views", slow)
+    assert load(database) == []
+    assert free_mib(database) == {"host1": 1024, "host2": 2048}
+
+
+def test_what_others_wrote_is_seen_by_the_choice(database: Database) -> None:
+    """As with PostgreSQL: what memory does not know of a host is found before it is chosen."""
+    keeper, database.keeper = database.keeper, None
+    for n in range(2):
+        database.write(lambda tx, n=n: claim(tx, f"server {n}", "host1"))  # type: ignore[misc]
+    database.keeper = keeper
+    assert free_mib(database)["host1"] == 2048
+    assert database.read(lambda tx: hosts_in_memory.pick(tx, NEED)).host == "host2"
+    assert load(database) == ["host1"]
+
+
+def test_a_boot_reads_two_hosts_and_not_all(cloud: TestCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(tx: Tx) -> Any:
+        raise AssertionError("all hosts were read")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(host_records, "views", refused)
+        assert create(cloud.persona("member"))["status"] == "ACTIVE"
