@@ -422,7 +422,6 @@ def _interface_named(call: Call[Router, Interface]) -> Port:
                 )
         return found[0]
     if isinstance(body.subnet_id, str):
-        resource.find_in_sight(call, SUBNETS, body.subnet_id)
         return routing.interface_on(tx, router, body.subnet_id)
     raise refusals.bad("router", "Either subnet_id or port_id must be specified.")
 
