@@ -271,7 +271,7 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
         sees=READER,
         path={"router_id": lambda t: t.router_without_routes},
         body={"subnet_id": lambda t: t.other_subnet},
-        rules=("get_router",),
+        rules=("get_router", "get_subnet"),
     ),
     "PUT /routers/{router_id}/add_extraroutes": Example(
         may=MEMBER,
