@@ -66,6 +66,8 @@ class Space:
     def __init__(self) -> None:
         self.promised = 0
         """Bytes."""
+        self.reserve_is_given = False
+        """Whether the room kept for deleting (`db.full_disk.Reserve`) was used, and waits to be taken back."""
 
     def promise(self, folder: Path, size: int, *, floor_mib: int) -> Promise:
         """Room for `size` bytes in `folder`; 507 where there is none."""

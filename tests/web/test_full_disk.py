@@ -84,6 +84,8 @@ def test_deleting_has_room_that_is_kept_for_it(full: Cloud, monkeypatch: pytest.
     monkeypatch.setattr(Reserve, "give", give)
     assert send(full, "DELETE", f"{W}/w1").status == 204
     assert not (full.state_dir / "reserve").exists()
+    assert send(full, "DELETE", f"{W}/w1").status == 204
+    assert (full.state_dir / "reserve").exists()  # there is room again, and it is kept again
 
 
 def test_the_reserve_takes_real_room_and_only_where_there_is_some(

@@ -34,17 +34,21 @@ class Reserve:
     def __init__(self, folder: Path) -> None:
         self._path = folder / "reserve"
 
-    def fill(self) -> None:
-        """Have it there, where the disk has room to spare."""
-        if self._path.exists() or free_bytes(self._path.parent) < SPARE * RESERVE_BYTES:
-            return
+    def fill(self) -> bool:
+        """Have it there, where the disk has room to spare; whether it is."""
+        if self._path.exists():
+            return True
+        if free_bytes(self._path.parent) < SPARE * RESERVE_BYTES:
+            return False
         file = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             os.posix_fallocate(file, 0, RESERVE_BYTES)
         except OSError:
             self._path.unlink(missing_ok=True)
+            return False
         finally:
             os.close(file)
+        return True
 
     def give(self) -> bool:
         """Make its room free. False: it was given already."""

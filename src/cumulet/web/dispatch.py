@@ -342,6 +342,8 @@ class Exchange:
         deletes = operation.method == "DELETE" or operation.action in DELETING_ACTIONS
         cloud = call.cloud
         adds = not deletes and operation.method not in ("GET", "HEAD") and not operation.public
+        if cloud.space.reserve_is_given:
+            cloud.space.reserve_is_given = not Reserve(cloud.state_dir).fill()
         if adds and not call.caller.is_admin:
             refuse_where_nearly_full(cloud.state_dir, cloud.settings.free_space_floor_mib)
         try:
@@ -351,6 +353,7 @@ class Exchange:
                 raise
             if not deletes or not Reserve(cloud.state_dir).give():
                 raise InsufficientStorage(STORAGE_FULL, private=str(error), reason="STORAGE_FULL") from None
+        cloud.space.reserve_is_given = True
         return await self._perform(operation, call)
 
     async def _perform(self, operation: Operation, call: Call[Any, Any]) -> Any:
