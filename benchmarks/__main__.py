@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import real_guests, report, simulated
+from benchmarks import fairness, real_guests, report, simulated
 from cumulet.cli.driver_choice import choose
 from cumulet.cli.screen import screen
 
@@ -24,6 +24,7 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="cumulet-bench-") as folder:
             measured(simulated.measure(Path(folder)))
+            measured(fairness.measure(Path(folder)))
         if choice.driver == "qemu":
             measured(real_guests.measure())
         else:
