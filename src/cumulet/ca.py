@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -31,7 +32,8 @@ class Issued(msgspec.Struct, frozen=True, kw_only=True):
 
     certificate: Path
     key: Path
-    authority: Path
+    authority: Path | None
+    """None: one that clients trust anyway."""
 
 
 class CertificateAuthority:
@@ -205,3 +207,49 @@ def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise Exposed(f"{path} is not an elliptic curve key")
     return key
+
+
+class BadCertificate(Exception):
+    """An operator's own certificate that cannot be served with; says what is wrong and what to do."""
+
+
+def check_own_certificate(certificate: Path, key: Path, *, name: str | None) -> None:
+    """Whether HTTPS can be served with it under `name`. Raises BadCertificate."""
+    if name is None:
+        raise BadCertificate("tls_certificate_file needs public_url too: the name that the certificate vouches for")
+    try:
+        refuse_exposed(key)
+        found = x509.load_pem_x509_certificates(certificate.read_bytes())[0]
+        private = serialization.load_pem_private_key(key.read_bytes(), password=None)
+    except Exposed as error:
+        raise BadCertificate(f"tls_key_file: {error}") from None
+    except OSError as error:
+        raise BadCertificate(f"cannot read {error.filename}: {error.strerror}") from None
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise BadCertificate(f"tls_certificate_file and tls_key_file must be PEM without a password: {error}") from None
+    if private.public_key() != found.public_key():
+        raise BadCertificate(f"{key} is not the key of {certificate}")
+    if not found.not_valid_before_utc <= _now() <= found.not_valid_after_utc:
+        raise BadCertificate(
+            f"{certificate} is good from {found.not_valid_before_utc:%Y-%m-%d} to "
+            f"{found.not_valid_after_utc:%Y-%m-%d}, not now: renew it"
+        )
+    names = _names_of(found)
+    if not any(_vouches(pattern, name) for pattern in names):
+        raise BadCertificate(
+            f"{certificate} does not vouch for {name} of public_url, but for {', '.join(names) or 'nothing'}"
+        )
+
+
+def _names_of(certificate: x509.Certificate) -> list[str]:
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return [*found.get_values_for_type(x509.DNSName), *map(str, found.get_values_for_type(x509.IPAddress))]
+
+
+def _vouches(pattern: str, name: str) -> bool:
+    """RFC 6125: a ``*`` stands for one whole first label."""
+    pattern, name = pattern.lower(), name.lower()
+    return pattern == name or (pattern.startswith("*.") and name.partition(".")[2] == pattern[2:])

@@ -35,6 +35,10 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     wake: Wake
 
 
+class OtherState(Exception):
+    """The state is not of what is to be started, whose servers would be lost; says what to do."""
+
+
 class FirstStart(msgspec.Struct, frozen=True, kw_only=True):
     """What a part's seed may reach. `projects`: the ids of the first projects, by name."""
 
@@ -67,7 +71,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     reconcilers: Callable[[Surroundings], Sequence[Reconciler]] = _none
     """What has to be looked after once in a cloud, in the order in which it is started."""
     mend: Callable[[Database, Settings, Clock], None] | None = None
-    """Makes good at each start what a process that was killed has left."""
+    """Makes good at each start what a process that was killed has left; raises OtherState for what is not ours."""
     seed: Callable[[FirstStart], None] | None = None
     """What a first start leaves ready to use; asked again if that was killed meanwhile."""
 

@@ -10,6 +10,10 @@ import msgspec
 
 PUBLIC_URL = r"\Ahttps://([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?\Z"
 
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+NoneOrMore = Annotated[int, msgspec.Meta(ge=0)]
+MoreThanNone = Annotated[float, msgspec.Meta(gt=0)]
+
 
 class HostNetwork(msgspec.Struct, frozen=True, kw_only=True):
     """Where a host of this machine is reached by those that move guests to it."""
@@ -20,73 +24,118 @@ class HostNetwork(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """All settings of a cloud, with their units in their names."""
+    """All settings of a cloud, with their units in their names. `cumulet settings` shows the words below each."""
 
     state_dir: Path
+    """The folder that all state is kept in. Option `--state`."""
     database_url: str
+    """``postgresql://USER:PASSWORD@HOST/NAME`` or ``sqlite:///FILE``; default: SQLite in the state folder."""
     listen_address: str = "127.0.0.1"
-    listen_port: int = 8774
+    """Where HTTPS is served. Option `--listen`."""
+    listen_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8774
+    """The port of it; 0 picks a free one."""
     public_url: Annotated[str, msgspec.Meta(pattern=PUBLIC_URL)] | None = None
     """``https://NAME[:PORT]`` by which clients reach this cloud: the beginning of every link, whatever a client's Host
     header says. Without it links begin with the address a request came to."""
-    connections: int = 1000
+    connections: AtLeastOne = 1000
     """Of all clients; where there are more, one that asks for nothing is dropped."""
-    connections_per_address: int = 200
+    connections_per_address: AtLeastOne = 200
     """Of one IPv4 address or one IPv6 /64."""
+    tls_certificate_file: Path | None = None
+    """A certificate of your own for HTTPS, with its chain, as PEM; default: one from the cloud's own authority."""
+    tls_key_file: Path | None = None
+    """Its private key, as PEM, readable by the cloud's user only."""
+    tls_authority_file: Path | None = None
+    """The authority that clients trust your certificate by, for clouds.yaml; default: the system's authorities."""
     driver: Literal["simulated", "qemu"] = "simulated"
+    """What hosts run."""
     host_names: tuple[str, ...] = ("host1", "host2")
+    """The hosts' names."""
     host_networks: Mapping[str, HostNetwork] = {}
-    """By host; those not named are reached on the loopback address. Only hosts with real guests have one."""
+    """By host, ADDRESS or ADDRESS@NAMESPACE where its guests are reached; those not named are on the loopback address.
+    Only hosts with real guests have one."""
     region: str = "RegionOne"
+    """The region's name in the catalog."""
     bare: bool = False
+    """Seed no flavors, image and networks at first start."""
+    leave_guests: bool = False
+    """Whether real guests go on when the cloud stops, to be found again at its next start. Default: only where it runs
+    as a service (under systemd, with `Type=notify`)."""
+    resume_guests_state_on_host_boot: bool = True
+    """Whether servers that should run and do not - the machine or the cloud was stopped - are started when their host
+    is back. As Nova's setting of this name, which is off by default; when off, such servers are SHUTOFF."""
     policy_file: Path | None = None
-    token_life_seconds: int = 3600
-    argon2_memory_kib: int = 19_456
-    login_failures_per_minute: int = 10
+    """Policy rules that differ from the defaults, as oslo.policy reads them."""
+    log_level: Literal["debug", "info", "warning", "error"] | None = None
+    """The least of what is logged; default: info, on a terminal warning."""
+    log_file: Path | None = None
+    """Where the log goes, rotated by itself, of 576 MiB at most; default: standard error."""
+    log_format: Literal["json", "text"] | None = None
+    """One JSON object a line, or a line for people; default: text on a terminal, else json."""
+    token_life_seconds: AtLeastOne = 3600
+    """How long a token is good."""
+    argon2_memory_kib: Annotated[int, msgspec.Meta(ge=8)] = 19_456
+    """What hashing a password takes: the more, the harder to guess from a stolen database, and the slower to log in."""
+    login_failures_per_minute: AtLeastOne = 10
     """Of one user at one address (IPv6: one /64)."""
-    login_failures_per_minute_everywhere: int = 100
+    login_failures_per_minute_everywhere: AtLeastOne = 100
     """Of one user at all addresses together, but for those where the user has logged in."""
-    host_silent_seconds: float = 10.0
-    lease_seconds: float = 10.0
+    host_silent_seconds: MoreThanNone = 10.0
+    """A host that has not answered for so long is shown as down; it is asked four times as often."""
+    lease_seconds: MoreThanNone = 10.0
+    """How long an operation, or a host with a watchdog, waits to hear from whoever carries it."""
     fence_silent_hosts: bool = False
     """Whether each host has a watchdog that stops its guests once it has not been heard for `lease_seconds`: then a
     silent host's servers may be evacuated. Off in a cloud of one machine: hosts and control plane die together."""
     restart_servers_of_lost_hosts: bool = False
     """Whether servers that ran on a host that is lost for certain (see `fence_silent_hosts`; or forced down) start on
     another one by themselves, from their images."""
-    resize_confirm_seconds: int = 0
+    dhcp_domain: str = ""
+    """What the host names that guests are told end in, as Nova's `dhcp_domain`; empty: they are as the API shows them.
+    """
+    resize_confirm_seconds: NoneOrMore = 0
     """After so long a resize that nobody confirmed or reverted is confirmed; 0: never, as Nova's default."""
-    migration_bandwidth_mib_s: int = 1024
-    migration_downtime_limit_ms: int = 300
-    migration_progress_timeout_seconds: float = 30.0
-    migration_timeout_seconds_per_gib: float = 120.0
+    migration_bandwidth_mib_s: AtLeastOne = 1024
+    """What a live migration may take of the network."""
+    migration_downtime_limit_ms: AtLeastOne = 300
+    """How long a guest may stand still at the end of a live migration, as QEMU aims at."""
+    migration_progress_timeout_seconds: MoreThanNone = 30.0
+    """A live migration that has copied nothing new for so long is aborted."""
+    migration_timeout_seconds_per_gib: MoreThanNone = 120.0
+    """How long a live migration may take, for each GiB of memory and disk."""
     migration_timeout_action: Literal["abort", "force_complete"] = "abort"
     """What becomes of a live migration that has not ended by then; forced, it has as long again before it is aborted.
     As Nova's `live_migration_timeout_action`."""
-    simulated_speed: float = 100.0
+    simulated_speed: MoreThanNone = 100.0
     """Virtual seconds per second for simulated hosts' work."""
-    simulated_vcpus: int = 64
-    simulated_memory_mib: int = 262_144
-    simulated_disk_gib: int = 4096
-    cpu_allocation_ratio: float = 4.0
-    ram_allocation_ratio: float = 1.0
-    disk_allocation_ratio: float = 1.0
-    free_space_floor_mib: int = 1024
+    simulated_vcpus: AtLeastOne = 64
+    """Processors of each simulated host."""
+    simulated_memory_mib: AtLeastOne = 262_144
+    """Memory of each simulated host."""
+    simulated_disk_gib: AtLeastOne = 4096
+    """Disk of each simulated host."""
+    cpu_allocation_ratio: MoreThanNone = 4.0
+    """Virtual processors for each processor of a host, as Nova's setting of this name."""
+    ram_allocation_ratio: MoreThanNone = 1.0
+    """Guests' memory for a host's memory."""
+    disk_allocation_ratio: MoreThanNone = 1.0
+    """Guests' disks for a host's disk."""
+    free_space_floor_mib: NoneOrMore = 1024
     """What images, caches and guests' disks leave free on their file systems, for the cloud's own records; at most a
     tenth of the file system. Where but a quarter of it is left, members may only delete."""
-    history_days: int = 90
+    history_days: AtLeastOne = 90
     """How long is kept what has ended: operations, migrations, actions of servers; records of what was deleted."""
-    history_rows: int = 100_000
+    history_rows: AtLeastOne = 100_000
     """Of each of these kinds, so many are kept, the newest."""
-    history_rows_per_server: int = 1000
+    history_rows_per_server: AtLeastOne = 1000
     """Actions of one server that are kept, the newest."""
-    largest_page: int = 1000
+    largest_page: AtLeastOne = 1000
     """Rows of a list in one answer, of every service at every version. As Nova's `max_limit`."""
-    image_size_limit_gib: int = 64
+    image_size_limit_gib: AtLeastOne = 64
     """Largest upload."""
-    image_virtual_size_limit_gib: int = 1024
+    image_virtual_size_limit_gib: AtLeastOne = 1024
     """Largest disk an image may unfold to."""
-    image_project_quota_gib: int = 512
+    image_project_quota_gib: AtLeastOne = 512
     """What one project's images may take up in the store, uploads under way included."""
-    images_per_project: int = 200
+    images_per_project: AtLeastOne = 200
     """With data or without."""

@@ -29,7 +29,7 @@ from cumulet.cli.program import COMMANDS, run
         (["up", "--set", "lease_seconds=-1"], "lease_seconds=-1"),
         (["up", "--set", "lease_seconds=nan"], "lease_seconds=nan"),
         (["up", "--set", "fence_silent_hosts=perhaps"], "fence_silent_hosts=perhaps"),
-        (["up", "--set", "driver=qemu"], "there is no setting 'driver'"),
+        (["up", "--set", "driver=vmware"], "driver=vmware"),
         (["up", "--host-network", "host1"], "HOST=ADDRESS"),
         (["up", "--host-network", "host1=somewhere"], "HOST=ADDRESS"),
         (["up", "--host-network", "host1=192.0.2.1@nowhere-at-all"], "nowhere-at-all"),

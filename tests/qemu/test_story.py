@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.host.driver import GuestState, Image
 from cumulet.host.machine import capacity, part
 from tests.api.test_live_migration import create_pair, host_of, last_migration, leftovers, other
+from tests.drivers.test_config_drive import read_back
 
 pytestmark = pytest.mark.qemu
 
@@ -22,6 +24,12 @@ def test_live_migrate_one_multi_created_instance(facts: QemuFacts, image: Image)
         admin, member, reader = (cloud.persona(name) for name in ("admin", "member", "reader"))
         moved, stays = create_pair(member, networks="none")
         source, bystander = host_of(admin, moved), host_of(admin, stays)
+        for server_id, host in ((moved, source), (stays, bystander)):
+            guest = cloud.embedded.settings.state_dir / "hosts" / host / "qemu" / "guests" / server_id
+            drive = read_back((guest / "vm" / "config.iso").read_bytes(), joliet=True)
+            told = json.loads(drive["openstack/latest/meta_data.json"])
+            assert (told["uuid"], told["name"]) == (server_id, member.server(server_id)["name"])
+            assert told["admin_pass"]
         post = {"os-migrateLive": {"block_migration": "auto", "host": other(source)}}
 
         assert reader.action(moved, post).status == 403

@@ -14,7 +14,7 @@ from cumulet.web import audit as trail
 from cumulet.web.app import App
 from cumulet.web.audit import Audit, Broken, put_aside, verify
 from cumulet.web.context import Cloud
-from cumulet.web.log import log_as_json
+from cumulet.web.log import log_to
 from cumulet.web.sampling import OF_ALL, OF_ONE, WINDOW_SECONDS, Sampling
 from tests.web.conftest import Answer, Client
 from tests.web.widgets import SERVICES
@@ -169,7 +169,7 @@ def test_samples_are_bounded_for_one_address_for_all_and_begin_anew_each_minute(
 def test_a_log_file_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cumulet.web.log_file.FILE_BYTES", 2000)
     monkeypatch.setattr("cumulet.web.log_file.FILES_KEPT", 2)
-    handler = log_as_json(file=tmp_path / "log")
+    handler = log_to(tmp_path / "log")
     try:
         for n in range(200):
             logging.getLogger("cumulet.access").warning("GET /%s", n)

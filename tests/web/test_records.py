@@ -14,7 +14,7 @@ from cumulet.owned import Exposed
 from cumulet.web.app import App
 from cumulet.web.audit import Audit, Broken, Head, verify
 from cumulet.web.context import Cloud
-from cumulet.web.log import SAME_LINES, SAME_SECONDS, JsonFormatter, Repeats, log_as_json, redact
+from cumulet.web.log import SAME_LINES, SAME_SECONDS, JsonFormatter, Repeats, log_to, redact
 from cumulet.web.metrics import RequestMetrics
 from tests.web.conftest import Client
 from tests.web.widgets import SERVICES
@@ -185,7 +185,7 @@ def test_and_nothing_else(text: str) -> None:
 
 def test_logs_are_json_lines_with_secrets_taken_out_of_all_parts() -> None:
     stream = io.StringIO()
-    handler = log_as_json(stream)
+    handler = log_to(stream)
     logger = logging.getLogger("tests.web")
     try:
         try:
@@ -251,7 +251,7 @@ def test_lines_that_repeat_are_counted_and_the_count_is_said() -> None:
 
 def test_the_last_counts_are_said_when_the_log_is_closed() -> None:
     stream = io.StringIO()
-    handler = log_as_json(stream)
+    handler = log_to(stream)
     try:
         for n in range(SAME_LINES + 5):
             logging.getLogger("some").warning("again %s", n)

@@ -105,9 +105,10 @@ class Persona:
         return replace(self, name=NOBODY, token=None)
 
 
-def https(base_url: str, authority: Path) -> httpx.Client:
-    """A connection pool that trusts the cloud's own CA and nothing else, and ignores the environment's proxies."""
-    context = ssl.create_default_context(cafile=str(authority))
+def https(base_url: str, authority: Path | None) -> httpx.Client:
+    """A connection pool that trusts the CA named (None: the system's) and nothing else, and ignores the environment's
+    proxies."""
+    context = ssl.create_default_context(cafile=None if authority is None else str(authority))
     return httpx.Client(base_url=base_url, verify=context, timeout=60.0, trust_env=False)
 
 
@@ -141,8 +142,8 @@ def log_in(http: httpx.Client, who: str, credentials: Credentials) -> Persona:
     )
 
 
-def credentials_of(clouds_file: Path, cloud: str) -> tuple[Credentials, Path]:
-    """One entry of a clouds.yaml, and the file of the CA it names."""
+def credentials_of(clouds_file: Path, cloud: str) -> tuple[Credentials, Path | None]:
+    """One entry of a clouds.yaml, and the file of the CA it names; None: the system's authorities."""
     entry = yaml.safe_load(clouds_file.read_text())["clouds"][cloud]
     auth = entry["auth"]
     credentials = Credentials(
@@ -153,4 +154,4 @@ def credentials_of(clouds_file: Path, cloud: str) -> tuple[Credentials, Path]:
         user_domain=auth.get("user_domain_name", "Default"),
         project_domain=auth.get("project_domain_name", "Default"),
     )
-    return credentials, Path(entry["cacert"])
+    return credentials, Path(entry["cacert"]) if entry.get("cacert") else None

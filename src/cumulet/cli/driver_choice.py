@@ -19,11 +19,20 @@ class Choice(msgspec.Struct, frozen=True):
     why: str
 
 
-def choose(wish: Wish, *, with_image: bool = False) -> Choice:
+def choose(wish: Wish, *, with_image: bool = False, made_with: str | None = None) -> Choice:
     """The driver to use. A wish for QEMU on a machine that has none is an error, never silently something else.
 
-    `with_image`: QEMU alone does not do, the tiny image is needed too.
+    `with_image`: QEMU alone does not do, the tiny image is needed too. `made_with`: the driver that the state is of;
+    another one would find none of its servers.
     """
+    if made_with is not None and wish not in ("auto", made_with):
+        raise click.ClickException(
+            f"the state was made with --driver {made_with}: go on with that, or name another folder with --state"
+        )
+    if made_with == "simulated":
+        return Choice("simulated", "as the state was made")
+    if made_with == "qemu":
+        wish = "qemu"
     if wish == "simulated":
         return Choice("simulated", "as asked for")
     problem = qemu_problem()

@@ -11,6 +11,7 @@ COMMANDS = {
     "up": ("cumulet.cli.up:up", "Run a whole cloud in the foreground."),
     "demo": ("cumulet.cli.demo.command:demo", "Show the main job: two servers, one live migration, many refusals."),
     "doctor": ("cumulet.cli.doctor:doctor", "What this machine can do, and what to do about what it can't."),
+    "settings": ("cumulet.cli.settings:settings", "Every setting with its meaning, its default, and where it was set."),
     "status": ("cumulet.cli.status:status", "Hosts, servers, running operations, and stuck ones with their cause."),
     "audit": ("cumulet.cli.audit:audit", "Check that the audit trail is as it was written."),
     "api": ("cumulet.cli.fleet:api", "Not yet: the API role of a fleet."),

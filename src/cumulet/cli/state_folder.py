@@ -17,6 +17,14 @@ def default() -> Path:
     return (Path(home) if os.path.isabs(home) else Path.home() / ".local" / "state") / "cumulet"
 
 
+def driver_of(folder: Path) -> str | None:
+    """What the hosts of the state in `folder` run; None where there is no state yet."""
+    try:
+        return (folder / "driver").read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Make `folder` (mode 0700) where it is missing and hold it until the end; an error if another process holds it."""

@@ -47,7 +47,7 @@ def status(clouds_file: Path | None, cloud: str) -> int:
     console = screen()
     try:
         with https(credentials.auth_url.rsplit("/identity", 1)[0], authority) as http:
-            admin = log_in(http, "admin", credentials)
+            admin = log_in(http, f"{credentials.user} (entry {cloud} of {path})", credentials)
             hosts, down = _hosts(admin)
             servers = _servers(admin)
             operations, stuck = _operations(admin)

@@ -10,14 +10,24 @@ import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlsplit
 
 import click
 import msgspec
 
-from cumulet.cli import state_folder
+from cumulet.cli import service_manager, state_folder
+from cumulet.cli.configuration import (
+    DEFAULT_FILE,
+    MOST_HOSTS,
+    SEEN_BY_ALL,
+    NotThus,
+    SettingType,
+    checked,
+    from_file,
+    has_password,
+    merged,
+)
 from cumulet.cli.driver_choice import Wish, choose
-from cumulet.cli.setting_options import HostNetworkType, Setting, SettingType
+from cumulet.cli.host_network_option import HostNetworkType
 
 if TYPE_CHECKING:
     from cumulet.processes.all import EmbeddedCloud
@@ -25,7 +35,6 @@ if TYPE_CHECKING:
 
 DEFAULT_LISTEN = "127.0.0.1:8774"
 DEFAULT_HOSTS = 2
-MOST_HOSTS = 10_000
 
 
 class Listen(msgspec.Struct, frozen=True):
@@ -65,22 +74,9 @@ def without_password(ctx: click.Context, param: click.Parameter, value: str | No
     named_here = (
         param.name is not None and ctx.get_parameter_source(param.name) is click.core.ParameterSource.COMMANDLINE
     )
-    if value is not None and named_here and _has_password(value):
-        raise click.BadParameter(
-            "a password on the command line is seen by every user of this machine; set CUMULET_DATABASE to the URL "
-            "instead, or leave the password to ~/.pgpass",
-            ctx,
-            param,
-        )
+    if value is not None and named_here and has_password(value):
+        raise click.BadParameter(SEEN_BY_ALL, ctx, param)
     return value
-
-
-def _has_password(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False  # It is no URL; whoever opens it says so.
-    return parts.password is not None or any(name == "password" for name, _ in parse_qsl(parts.query))
 
 
 class Outputs(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +84,6 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True):
 
     clouds_file: Path
     ready_file: Path | None
-    log_file: Path | None
     why_driver: str
 
 
@@ -102,24 +97,20 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True):
 @click.option(
     "--listen",
     type=ListenType(),
-    default=DEFAULT_LISTEN,
-    show_default=True,
-    help="Serve HTTPS here. Port 0 picks a free one.",
+    help=f"Serve HTTPS here. Port 0 picks a free one.  [default: {DEFAULT_LISTEN}]",
 )
 @click.option(
     "--driver",
     type=click.Choice(["auto", "simulated", "qemu"]),
-    default="auto",
-    show_default=True,
-    help="What hosts run: real QEMU guests, or simulated ones. auto: QEMU where it is installed.",
+    help="What hosts run: real QEMU guests, or simulated ones. auto (the default): what the state was made with, else "
+    "QEMU where it is installed.",
 )
 @click.option(
     "--hosts",
     type=click.IntRange(1, MOST_HOSTS),
-    default=DEFAULT_HOSTS,
-    show_default=True,
     metavar="N",
-    help="How many hosts there are, called host1, host2, ...; real ones share what this machine has.",
+    help=f"How many hosts there are, called host1, host2, ...; real ones share what this machine has.  "
+    f"[default: {DEFAULT_HOSTS}]",
 )
 @click.option(
     "--clouds-file",
@@ -150,9 +141,12 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True):
     callback=in_existing_folder,
     help="Write the log here instead of to standard error; it is rotated and takes 576 MiB at most.",
 )
-@click.option("--bare", is_flag=True, help="Seed no flavors, image and networks at first start.")
+@click.option("--bare", is_flag=True, default=None, help="Seed no flavors, image and networks at first start.")
 @click.option(
-    "--leave-guests", is_flag=True, help="Leave QEMU guests running when this stops; the next start finds them."
+    "--leave-guests/--stop-guests",
+    default=None,
+    help="Leave QEMU guests running when this stops, to be found by the next start.  [default: stop them, but for a "
+    "service of systemd]",
 )
 @click.option(
     "--policy-file",
@@ -175,23 +169,30 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True):
     multiple=True,
     help="Change a setting, like migration_progress_timeout_seconds=60; a name that is none lists them all.",
 )
-@click.option("--simulated-speed", type=click.FloatRange(min=0.01), default=100.0, hidden=True)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=f"Settings from this TOML file; `cumulet settings` shows them.  [default: {DEFAULT_FILE}, if there is one]",
+)
+@click.option("--simulated-speed", type=click.FloatRange(min=0.01), hidden=True)
 def up(
     *,
     state: Path | None,
-    listen: Listen,
-    driver: Wish,
-    hosts: int,
+    listen: Listen | None,
+    driver: Wish | None,
+    hosts: int | None,
     clouds_file: Path | None,
     database: str | None,
     ready_file: Path | None,
     log_file: Path | None,
-    bare: bool,
-    leave_guests: bool,
+    bare: bool | None,
+    leave_guests: bool | None,
     policy_file: Path | None,
     host_networks: tuple[tuple[str, HostNetwork], ...],
-    settings: tuple[Setting, ...],
-    simulated_speed: float,
+    settings: tuple[tuple[str, Any], ...],
+    config: Path | None,
+    simulated_speed: float | None,
 ) -> None:
     """Run a whole cloud - API, conductor and hosts - in the foreground until Ctrl-C.
 
@@ -206,55 +207,69 @@ def up(
     Everything is served on one HTTPS port with a certificate from the cloud's own CA, and on the loopback address
     unless you say otherwise. Passwords are random, made at the first start, and found in clouds.yaml only.
     """
+    given = merged(
+        options={
+            "state_dir": state, "listen_address": listen and listen.address, "listen_port": listen and listen.port,
+            "driver": driver, "hosts": hosts, "clouds_file": clouds_file, "database_url": _database(database),
+            "bare": bare, "leave_guests": leave_guests, "policy_file": policy_file,
+            "log_file": log_file and log_file.absolute(),
+            "host_networks": dict(host_networks) or None, "simulated_speed": simulated_speed,
+        },
+        sets=settings,
+        file=from_file(config),
+    )  # fmt: skip
+    chosen, outputs = _chosen({name: one.value for name, one in given.items()}, ready_file)
+    with state_folder.held(chosen.state_dir):
+        asyncio.run(_serve(chosen, outputs))
+
+
+def _database(url: str | None) -> str | None:
+    try:
+        return None if url is None else checked("database_url", url, text=True)
+    except NotThus as error:
+        raise click.BadParameter(str(error), param_hint="--database") from None
+
+
+def _chosen(given: dict[str, Any], ready_file: Path | None) -> tuple[Settings, Outputs]:
+    """The settings, each with its default where it was not given, and checked against each other."""
     from cumulet.settings import Settings
 
-    host_names = tuple(f"host{n}" for n in range(1, hosts + 1))
-    networks = dict(host_networks)
-    if unknown := sorted(set(networks) - set(host_names)):
+    folder = (given.pop("state_dir", None) or state_folder.default()).absolute()
+    host_names = tuple(f"host{n}" for n in range(1, given.pop("hosts", DEFAULT_HOSTS) + 1))
+    if unknown := sorted(set(given.get("host_networks", ())) - set(host_names)):
         raise click.BadParameter(f"there is no host {unknown[0]!r}", param_hint="--host-network")
-    choice = choose(driver)
-    if networks and choice.driver == "simulated":
+    choice = choose(given.pop("driver", "auto"), made_with=state_folder.driver_of(folder))
+    if given.get("host_networks") and choice.driver == "simulated":
         raise click.BadParameter("simulated hosts have no network", param_hint="--host-network")
-    folder = (state or state_folder.default()).absolute()
-    chosen = Settings(
-        state_dir=folder,
-        database_url=database or f"sqlite:///{folder / 'cumulet.db'}",
-        listen_address=listen.address,
-        listen_port=listen.port,
-        driver=choice.driver,
-        host_names=host_names,
-        host_networks=networks,
-        bare=bare,
-        policy_file=policy_file,
-        simulated_speed=simulated_speed,
-        **dict[str, Any](settings),
-    )
-    outputs = Outputs(
-        clouds_file=(clouds_file or folder / "clouds.yaml").absolute(),
-        ready_file=ready_file,
-        log_file=log_file,
-        why_driver=choice.why,
-    )
-    with state_folder.held(folder):
-        asyncio.run(_serve(chosen, outputs, leave_guests=leave_guests))
+    clouds_file = given.pop("clouds_file", None) or folder / "clouds.yaml"
+    given.setdefault("database_url", f"sqlite:///{folder / 'cumulet.db'}")
+    given.setdefault("leave_guests", service_manager.started_us())
+    settings = Settings(state_dir=folder, driver=choice.driver, host_names=host_names, **given)
+    if (settings.tls_certificate_file is None) != (settings.tls_key_file is None):
+        raise click.BadParameter("tls_certificate_file and tls_key_file need each other", param_hint="settings")
+    return settings, Outputs(clouds_file=clouds_file.absolute(), ready_file=ready_file, why_driver=choice.why)
 
 
-async def _start(settings: Settings, log_file: Path | None) -> EmbeddedCloud:
+async def _start(settings: Settings) -> EmbeddedCloud:
     """What a user can mend is said in one line, and nothing else is."""
     from sqlalchemy.exc import ArgumentError, DBAPIError
 
+    from cumulet.ca import BadCertificate
     from cumulet.db.schema import SchemaTooNew
     from cumulet.owned import Exposed
+    from cumulet.part import OtherState
     from cumulet.processes.all import EmbeddedCloud
-    from cumulet.web.log import log_as_json, redact
+    from cumulet.web.log import log_to, redact
     from cumulet.web.policy import PolicyError
     from cumulet.web.server import AddressTaken
 
+    terminal = settings.log_file is None and sys.stderr.isatty()
     # On a terminal a line for every request would bury the one that matters.
-    quiet = log_file is None and sys.stderr.isatty()
-    handler = log_as_json(file=log_file, level=logging.WARNING if quiet else logging.INFO)
+    level = settings.log_level or ("warning" if terminal else "info")
+    as_json = (settings.log_format or ("text" if terminal else "json")) == "json"
     try:
         with contextlib.ExitStack() as on_failure:
+            handler = log_to(settings.log_file, level=logging.getLevelNamesMapping()[level.upper()], as_json=as_json)
             on_failure.callback(logging.getLogger().removeHandler, handler)
             cloud = await EmbeddedCloud.start(settings)
             on_failure.pop_all()
@@ -263,21 +278,24 @@ async def _start(settings: Settings, log_file: Path | None) -> EmbeddedCloud:
         raise click.ClickException(f"{error}; choose another place with --listen (port 0 picks a free one)") from error
     except PolicyError as error:
         raise click.BadParameter(" ".join(str(error).split()), param_hint="--policy-file") from None
-    except (Exposed, SchemaTooNew) as error:
+    except (BadCertificate, Exposed, OtherState, SchemaTooNew) as error:
         raise click.ClickException(str(error)) from error
     except (ArgumentError, DBAPIError) as error:
         words = " ".join(str(getattr(error, "orig", None) or error).split())
         raise click.ClickException(redact(f"the database cannot be used: {words}")) from None
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename is not None else ""
+        raise click.ClickException(f"{place}{error.strerror or error}") from error
 
 
-async def _serve(settings: Settings, outputs: Outputs, *, leave_guests: bool) -> None:
+async def _serve(settings: Settings, outputs: Outputs) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     gc.disable()  # A start makes many objects and no garbage: collecting meanwhile takes a tenth of it.
     try:
-        cloud = await _start(settings, outputs.log_file)
+        cloud = await _start(settings)
         gc.freeze()
     finally:
         gc.enable()
@@ -299,6 +317,8 @@ async def _serve(settings: Settings, outputs: Outputs, *, leave_guests: bool) ->
             f"export OS_CLIENT_CONFIG_FILE={outputs.clouds_file} OS_CLOUD=cumulet",
             file=sys.stderr,
         )
+        service_manager.tell("READY=1")
         await stop.wait()
+        service_manager.tell("STOPPING=1")
     finally:
-        await cloud.stop(leave_guests=leave_guests)
+        await cloud.stop()

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from cumulet.compute import affinity, hosts_in_memory, operations, promises, scheduler
+from cumulet.compute import affinity, guest_metadata, hosts_in_memory, operations, promises, scheduler
 from cumulet.compute.model import PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, command
 from cumulet.compute.store import begin_scheduling, change_owner, get_server
@@ -122,7 +122,7 @@ def release_host(tx: Tx, context: Context, state: Boot) -> Boot:
 
 
 async def create_guest(context: Context, state: Boot) -> Boot:
-    guest = await context.read(lambda tx: describe(tx, context, get_server(tx, state.server_id)))
+    guest = await context.read(lambda tx: describe(tx, context, get_server(tx, state.server_id), state.host))
     assert state.host is not None
     await require_wired(context, state.host, state.server_id)
     frozen = await context.hosts.send(state.host, m.Create(**command(state), guest=guest))
@@ -190,8 +190,8 @@ def unwound(tx: Tx, context: Context, state: Boot, failure: Failure) -> None:
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
 
 
-def describe(tx: Tx, context: Context, server: Server) -> Guest:
-    """The guest's description; the first host freezes machine type and CPU model into it."""
+def describe(tx: Tx, context: Context, server: Server, host: str | None) -> Guest:
+    """The guest's description for `host`; the first host freezes machine type and CPU model into it."""
     image = image_store.data_of(tx, server.image_id) if server.image_id is not None else None
     if server.image_id is not None and (image is None or image.status != "active"):
         raise StepFailed("IMAGE_GONE", f"Image {server.image_id} could not be found.")
@@ -219,8 +219,11 @@ def describe(tx: Tx, context: Context, server: Server) -> Guest:
             )
             for port in network.ports_of(tx, [server.id]).get(server.id, [])
         ),
-        user_data=server.user_data,
-        metadata=server.metadata,
+        config_drive=(
+            guest_metadata.drive(guest_metadata.facts_of(tx, context.settings, server, host=host))
+            if server.config_drive
+            else ()
+        ),
         extra_specs=server.flavor.extra_specs,
     )
 

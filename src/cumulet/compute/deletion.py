@@ -83,6 +83,8 @@ def forget(tx: Tx, context: Context, state: Deletion) -> Deletion:
         power_state=PowerState.NOSTATE,
         terminated_at_us=now,
         deleted_at_us=now,
+        guest=None,
+        guest_secrets=None,
     )
     operations.finish_events(tx, state.action_id, now_us=now)
     return state

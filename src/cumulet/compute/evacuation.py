@@ -23,7 +23,7 @@ from cumulet.compute.rules import ADMIN
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
-from cumulet.compute.store import change_owner, get_server, hosts
+from cumulet.compute.store import change_owner, get_server, hosts, update_server
 from cumulet.compute.wiring import require_wired
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
@@ -75,6 +75,11 @@ def evacuate_server(call: Call[Server, Evacuate]) -> dict[str, str] | None:
     preconditions.require(call.tx, server, Verb.EVACUATE, call.cloud.settings)
     if body.on_shared_storage:
         raise NotYet("Evacuating to shared storage is not implemented: disks are local to a host.")
+    given = body.admin_password
+    password = _password(call) if isinstance(given, Unset) else given
+    server = update_server(
+        call.tx, server, now_us=call.now_us, guest_secrets={**(server.guest_secrets or {}), "admin_password": password}
+    )
     stays_stopped = server.vm_state is VmState.STOPPED or call.version.at_least("2.95")
     operations.begin(
         call,
@@ -98,12 +103,11 @@ def evacuate_server(call: Call[Server, Evacuate]) -> dict[str, str] | None:
     )
     if call.version.at_least("2.14"):
         return None
-    given = body.admin_password
-    return {"adminPass": _password(call) if isinstance(given, Unset) else given}
+    return {"adminPass": password}
 
 
 def _password(call: Call[Any, Any]) -> str:
-    """As on create: answered, and put into the guest by nobody yet."""
+    """As on create."""
     return "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in call.cloud.clock.token_bytes(12))
 
 
@@ -171,7 +175,7 @@ async def make_guest(context: Context, state: Evacuation) -> Evacuation:
     """The guest at the destination, with a fresh disk, not running."""
 
     def described(tx: Tx) -> Guest:
-        return boot.describe(tx, context, get_server(tx, state.server_id, deleted=True))
+        return boot.describe(tx, context, get_server(tx, state.server_id, deleted=True), state.destination)
 
     guest: Guest = await context.read(described)
     await require_wired(context, moves.destination(state), state.server_id)

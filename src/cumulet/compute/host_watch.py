@@ -13,6 +13,7 @@ from typing import Any
 from cumulet.clock import Clock
 from cumulet.compute import drift, wiring
 from cumulet.compute import hosts as host_records
+from cumulet.compute.resume_on_boot import ResumeOnBoot
 from cumulet.conductor import findings
 from cumulet.db.engine import Database, Tx
 from cumulet.fleet.hosts import Hosts
@@ -34,8 +35,12 @@ LEASE_MARGIN_SECONDS = 2.0
 class HostWatch:
     """Asks every host in turn. `ready` is set once each host has answered or been found silent."""
 
-    def __init__(self, *, db: Database, clock: Clock, settings: Settings, hosts: Hosts) -> None:
+    def __init__(
+        self, *, db: Database, clock: Clock, settings: Settings, hosts: Hosts, boot: ResumeOnBoot | None = None
+    ) -> None:
+        """`boot`: what becomes of servers that should run and do not, once for each start of their host's agent."""
         self._db = db
+        self._boot = boot
         self._clock = clock
         self._settings = settings
         self._hosts = hosts
@@ -111,6 +116,8 @@ class HostWatch:
             if reports is None:
                 return [], {}
             known = drift.generations(tx, reports) if new else {}
+            if new and self._boot is not None:
+                self._boot.settle(tx, name, reports, before=before)
             return drift.compare(tx, name, reports, before=before, now_us=self._clock.now_us()), known
 
         cleared = reports is not None

@@ -10,14 +10,33 @@ import sqlalchemy as sa
 
 from cumulet.clock import Clock
 from cumulet.compute.scheduler import HostView
-from cumulet.compute.store import hosts
+from cumulet.compute.store import hosts, servers
 from cumulet.db.engine import Tx
 from cumulet.host.driver import HostFacts
+from cumulet.part import OtherState
 from cumulet.placement import allocations as placement
 from cumulet.placement.store import allocations, inventories, resource_providers
 from cumulet.settings import Settings
 
 DEFAULT_ZONE = "nova"
+
+
+def require_same(tx: Tx, settings: Settings) -> None:
+    """Whether this state's servers would find their hosts again. Raises OtherState."""
+    known = {row.name: (row.facts or {}).get("driver") for row in tx.all(sa.select(hosts.c.name, hosts.c.facts))}
+    for driver in sorted({driver for driver in known.values() if driver is not None} - {settings.driver}):
+        raise OtherState(
+            f"the state was made with --driver {driver}, and {settings.driver} hosts would find none of its servers: "
+            f"go on with --driver {driver}, or name another folder with --state"
+        )
+    count = sa.func.count().label("count")
+    held = sa.select(servers.c.host, count).where(servers.c.deleted_at_us.is_(None), servers.c.host.is_not(None))
+    for row in tx.all(held.group_by(servers.c.host).order_by(servers.c.host)):
+        if row.host not in settings.host_names:
+            raise OtherState(
+                f"{row.host} still has servers ({row.count}), and would not be there: start with more --hosts, or "
+                "move its servers away first"
+            )
 
 
 _OF_NAME = hosts.c.name == sa.bindparam("of_name")

@@ -145,12 +145,12 @@ def delete_key_pair(call: Call[None, None]) -> Reply:
     return Reply(status=204 if call.version.at_least("2.2") else 202)
 
 
-def public_key_of(tx: Tx, user_id: str, name: str) -> str:
-    """The public key a server is created with."""
+def public_key_of(tx: Tx, user_id: str, name: str) -> tuple[str, str]:
+    """The public key a server is created with, and its type."""
     row = tx.first(_one(user_id, name))
     if row is None:
         raise BadRequest("Invalid key_name provided.")
-    return str(row.public_key)
+    return str(row.public_key), str(row.type)
 
 
 def ssh_fingerprint(public_key: str) -> str:

@@ -68,6 +68,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     image_properties: dict[str, str]
     key_name: str | None
     public_key: str | None
+    key_type: str | None
+    """``ssh`` or ``x509``."""
     user_data: str | None
     config_drive: bool
     metadata: dict[str, str]
@@ -86,6 +88,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     """Counts ownership decisions; every command to an agent carries it, lower ones are refused."""
     guest: dict[str, object] | None
     """The frozen `host.driver.Guest` description, as made by the first host."""
+    guest_secrets: dict[str, str] | None
+    """What only the guest is told: `admin_password`, and the `seed` of its random numbers. None once it is deleted."""
     vm_state: VmState
     task_state: str | None
     power_state: PowerState

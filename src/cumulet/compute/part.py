@@ -4,30 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cumulet.clock import Clock
 from cumulet.compute.automatic_restart import AutomaticRestart
 from cumulet.compute.boot import BOOT
 from cumulet.compute.deletion import DELETION
 from cumulet.compute.evacuation import EVACUATION
 from cumulet.compute.history import History
 from cumulet.compute.host_watch import HostWatch
+from cumulet.compute.hosts import require_same
 from cumulet.compute.hosts_in_memory import Reload
 from cumulet.compute.leftovers import Leftovers
 from cumulet.compute.live_migration import LIVE_MIGRATION
 from cumulet.compute.power import POWER_CHANGE
 from cumulet.compute.resize import RESIZE
 from cumulet.compute.resize_outcome import RESIZE_CONFIRMATION, RESIZE_REVERSION, AutomaticConfirmation
+from cumulet.compute.resume_on_boot import ResumeOnBoot
 from cumulet.compute.seed import seed_flavors
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.wiring import SECONDS_BETWEEN, Wirings
+from cumulet.db.engine import Database
 from cumulet.part import CatalogEntry, FirstStart, Part, Surroundings, declare_all
 from cumulet.periodic import Reconciler
+from cumulet.settings import Settings
 
 declare_all("cumulet.compute")
 
 
 def _reconcilers(around: Surroundings) -> Sequence[Reconciler]:
     db, clock, settings = around.db, around.clock, around.settings
-    watch = HostWatch(db=db, clock=clock, settings=settings, hosts=around.hosts)
+    boot = ResumeOnBoot(clock=clock, settings=settings, wake=around.wake)
+    watch = HostWatch(db=db, clock=clock, settings=settings, hosts=around.hosts, boot=boot)
     return (
         watch,
         Wirings(db=db, clock=clock, hosts=around.hosts, seconds=SECONDS_BETWEEN if settings.driver == "qemu" else None),
@@ -37,6 +43,11 @@ def _reconcilers(around: Surroundings) -> Sequence[Reconciler]:
         AutomaticRestart(db=db, clock=clock, settings=settings, wake=around.wake, lost=watch.lost),
         AutomaticConfirmation(db=db, clock=clock, settings=settings, wake=around.wake),
     )
+
+
+def _mend(db: Database, settings: Settings, clock: Clock) -> None:
+    """Nothing to make good, but that it is the same cloud is seen here."""
+    db.read(lambda tx: require_same(tx, settings))
 
 
 def _seed(start: FirstStart) -> None:
@@ -58,5 +69,6 @@ COMPUTE_PART = Part(
         RESIZE_REVERSION,
     ),
     reconcilers=_reconcilers,
+    mend=_mend,
     seed=_seed,
 )

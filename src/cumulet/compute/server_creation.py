@@ -52,6 +52,8 @@ ZERO_DISK = rule("os_compute_api:servers:create:zero_disk_flavor", ADMIN)
 EXTERNAL_NETWORK = rule("network:attach_external_network", ADMIN)
 
 GIB = 1024**3
+SEED_BYTES = 32
+"""Of a server's secret that the random numbers in its metadata are made of."""
 DEFAULT_ZONE = "nova"
 _LEGACY_PROPERTIES = frozenset(
     {"architecture", "auto_disk_config", "hypervisor_type", "owner_id", "root_device_name", "vm_mode"}
@@ -195,7 +197,7 @@ def create_servers(call: Call[None, CreateServers]) -> Reply:
         call.tx, caller_project_id=call.caller.project_id or "", is_admin=call.authorise(EXTERNAL_NETWORK, None),
         request=request, min_count=body.min_count, max_count=most, security_groups=groups,
     )  # fmt: skip
-    public_key = public_key_of(call.tx, call.caller.user_id, body.key_name) if body.key_name is not None else None
+    key = public_key_of(call.tx, call.caller.user_id, body.key_name) if body.key_name is not None else None
     _require_fit(call, flavor, image)
     _require_room_for_metadata(call)
     group_id = _server_group(call)
@@ -203,13 +205,14 @@ def create_servers(call: Call[None, CreateServers]) -> Reply:
     most = how_many_servers(call.tx, call.caller.project_id or "", call.caller.user_id, flavor, body.min_count, most)
     if group_id is not None:
         require_group_member_room(call.tx, call.caller.project_id or "", call.caller.user_id, group_id, most)
-    created = _records(call, most, flavor, image, placing, public_key)
+    password = body.admin_password if body.admin_password is not None else _password(call)
+    created = _records(call, most, flavor, image, placing, key, password)
     _store(call, created, group_id, request, groups)
     boot.begin_boot(call, created)
-    return _answer(call, created[0])
+    return _answer(call, created[0], password)
 
 
-def _answer(call: Call[None, CreateServers], first: Server) -> Reply:
+def _answer(call: Call[None, CreateServers], first: Server, password: str) -> Reply:
     body = call.body.server
     if body.return_reservation_id:
         return Reply(body={"reservation_id": first.reservation_id})
@@ -220,7 +223,7 @@ def _answer(call: Call[None, CreateServers], first: Server) -> Reply:
         "OS-DCF:diskConfig": first.disk_config,
         "security_groups": [{"name": "default"}] if isinstance(groups, Unset) else
         [{} if isinstance(group.name, Unset) else {"name": group.name} for group in groups],
-        "adminPass": body.admin_password if body.admin_password is not None else _password(call),
+        "adminPass": password,
     }  # fmt: skip
     return Reply(body={"server": view}, headers={"Location": self_link(call, "servers", first.id)["href"]})
 
@@ -427,7 +430,7 @@ def _require_host(tx: Tx, name: str | None) -> None:
 
 def _records(
     call: Call[None, CreateServers], count: int, flavor: Flavor, image: BootImage, placing: Placing,
-    public_key: str | None,
+    key: tuple[str, str] | None, password: str,
 ) -> list[Server]:  # fmt: skip
     body, clock = call.body.server, call.cloud.clock
     ids = [clock.uuid() for _ in range(count)]
@@ -435,18 +438,22 @@ def _records(
     described = body.name if not call.version.at_least("2.19") else body.description
     reservation_id = "r-" + _letters(call, 8)
     properties = _known_properties(image.properties)
+    public_key, key_type = key if key is not None else (None, None)
+    # Guests on real hosts have no metadata service, so each has a drive.
+    on_drive = body.config_drive or call.cloud.settings.driver == "qemu" or _drive_required(image)
     return [
         Server(
             id=ids[n], project_id=call.caller.project_id or "", user_id=call.caller.user_id, name=names[n],
             hostname=_hostname(body, ids[n], n, count),
             description=None if isinstance(described, Unset) else described,
             reservation_id=reservation_id, launch_index=n, flavor=flavor, image_id=image.id,
-            image_properties=properties, key_name=body.key_name, public_key=public_key, user_data=body.user_data,
-            config_drive=body.config_drive,
+            image_properties=properties, key_name=body.key_name, public_key=public_key,
+            key_type=key_type, user_data=body.user_data, config_drive=on_drive,
             metadata={} if isinstance(body.metadata, Unset) else body.metadata, system_metadata={},
             availability_zone=placing.zone or "", requested_zone=placing.zone, pinned_host=placing.host,
             scheduler_hints=_hints(call), disk_config=body.disk_config, access_ipv4=body.access_ipv4,
             access_ipv6=body.access_ipv6, host=None, launched_on=None, generation=0, guest=None,
+            guest_secrets={"admin_password": password, "seed": call.cloud.clock.token_bytes(SEED_BYTES).hex()},
             vm_state=VmState.BUILDING, task_state="scheduling", power_state=PowerState.NOSTATE, progress=0,
             locked=False, locked_by=None, locked_reason=None, fault_code=None, fault_message=None,
             fault_details=None, fault_at_us=None, created_at_us=call.now_us, updated_at_us=call.now_us,
@@ -485,6 +492,11 @@ def _known_properties(properties: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def _drive_required(image: BootImage) -> bool:
+    """Whether the image says that its guests need a config drive, as images for Nova do."""
+    return image.properties.get("img_config_drive") == "mandatory"
+
+
 def _hostname(body: CreateServer, server_id: str, index: int, count: int) -> str:
     if not isinstance(body.hostname, Unset):
         return body.hostname
@@ -508,5 +520,5 @@ def _letters(call: Call[Any, Any], count: int) -> str:
 
 
 def _password(call: Call[Any, Any]) -> str:
-    """Nova answers one where none was given; like there, putting it into the guest is the guest agent's matter."""
+    """One where none was given. The guest is told it on its config drive; setting it is the guest's matter."""
     return _letters(call, 16)

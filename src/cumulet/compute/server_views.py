@@ -347,9 +347,12 @@ def instance_name(number: int) -> str:
 
 _TEXTS = ("flavor", "metadata", "image_properties", "scheduler_hints")
 _LEFT_OUT = frozenset(
-    {*_TEXTS, "guest", "system_metadata", "public_key", "availability_zone", "pinned_host", "launched_on", "generation",
-     "locked_by", "revision"}
-)  # fmt: skip
+    {
+        *_TEXTS,
+        *("guest", "guest_secrets", "system_metadata", "public_key", "key_type", "availability_zone", "pinned_host"),
+        *("launched_on", "generation", "locked_by", "revision"),
+    }
+)
 _COLUMNS: list[sa.ColumnElement[Any]] = [
     *(column for column in servers.c if column.name not in _LEFT_OUT),
     *(sa.cast(servers.c[name], sa.Text).label(f"{name}_text") for name in _TEXTS),

@@ -69,6 +69,7 @@ servers = sa.Table(
     sa.Column("image_properties", sa.JSON, nullable=False),
     sa.Column("key_name", sa.String(255)),
     sa.Column("public_key", sa.Text),
+    sa.Column("key_type", sa.String(8)),
     sa.Column("user_data", sa.Text),
     sa.Column("config_drive", sa.Boolean, nullable=False),
     sa.Column("metadata", sa.JSON, nullable=False),
@@ -84,6 +85,7 @@ servers = sa.Table(
     sa.Column("launched_on", sa.String(255)),
     sa.Column("generation", sa.BigInteger, nullable=False),
     sa.Column("guest", sa.JSON(none_as_null=True)),
+    sa.Column("guest_secrets", sa.JSON(none_as_null=True)),
     sa.Column("vm_state", sa.String(16), nullable=False),
     sa.Column("task_state", sa.String(32)),
     sa.Column("power_state", sa.String(16), nullable=False),
@@ -393,7 +395,7 @@ def change_owner(tx: Tx, server_id: str, *, old: str | None, new: str | None, ge
 
 
 def new_action(
-    tx: Tx, server_id: str, action: str, *, request_id: str, user_id: str, project_id: str | None, now_us: int,
+    tx: Tx, server_id: str, action: str, *, request_id: str, user_id: str | None, project_id: str | None, now_us: int,
     operation_id: str | None = None,
 ) -> int:  # fmt: skip
     """Record that a request asked for `action` (Nova's names: create, live-migration, stop, ...); returns its id."""

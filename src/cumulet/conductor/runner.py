@@ -406,7 +406,8 @@ class Runner:
                 "held_revision": operation.revision,
                 "status": status,
                 "position": position,
-                "state": msgspec.to_builtins(state),
+                # Nobody reads it once it has ended, and it may hold what only the guest should know.
+                "state": msgspec.to_builtins(state) if status.running else {},
                 "error": msgspec.to_builtins(error) if error else None,
                 "attempts": attempts,
                 "stuck_cause": stuck_cause,

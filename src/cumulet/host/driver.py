@@ -61,6 +61,13 @@ class Image(Record, frozen=True, forbid_unknown_fields=False):
     sha512: str
 
 
+class DriveFile(Record, frozen=True):
+    """A file of a config drive, which may be found at several paths (``openstack/latest/meta_data.json``)."""
+
+    paths: tuple[str, ...]
+    content: bytes
+
+
 class Guest(Record, frozen=True):
     """A frozen description: all that decides what the guest sees, so that a destination can be started alike."""
 
@@ -75,8 +82,11 @@ class Guest(Record, frozen=True):
     """Versioned, e.g. ``pc-q35-7.2``; filled by the first host from its own best, frozen afterwards."""
     cpu_model: str = ""
     user_data: str | None = None
-    """Base64, at most 65,535 characters."""
+    """Base64, at most 65,535 characters. With `metadata`: the config drive of a guest that was described before there
+    was `config_drive`."""
     metadata: dict[str, str] = {}
+    config_drive: tuple[DriveFile, ...] = ()
+    """Empty: it has none."""
     extra_specs: dict[str, str] = {}
 
 

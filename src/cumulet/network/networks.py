@@ -142,7 +142,7 @@ class NewNetwork(bodies.NewNamed):
     port_security_enabled: bodies.Truth | Unset = UNSET
     network_type: Annotated[str | Unset | None, Key("provider:network_type")] = UNSET
     physical_network: Annotated[str | Unset | None, Key("provider:physical_network")] = UNSET
-    segmentation_id: Annotated[int | Unset | None, Key("provider:segmentation_id")] = UNSET
+    segmentation_id: Annotated[bodies.Number | Unset | None, Key("provider:segmentation_id")] = UNSET
     availability_zone_hints: bodies.ZoneHints | Unset = UNSET
     dns_domain: bodies.Name | Unset = UNSET
     tags: bodies.Tags | Unset = UNSET
@@ -162,7 +162,7 @@ class UpdateNetwork(bodies.NamedChange):
     port_security_enabled: bodies.Truth | Unset = UNSET
     network_type: Annotated[str | Unset | None, Key("provider:network_type")] = UNSET
     physical_network: Annotated[str | Unset | None, Key("provider:physical_network")] = UNSET
-    segmentation_id: Annotated[int | Unset | None, Key("provider:segmentation_id")] = UNSET
+    segmentation_id: Annotated[bodies.Number | Unset | None, Key("provider:segmentation_id")] = UNSET
     dns_domain: bodies.Name | Unset = UNSET
 
 

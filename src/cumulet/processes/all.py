@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.ca import CertificateAuthority
+from cumulet.ca import CertificateAuthority, Issued, check_own_certificate
 from cumulet.clock import Clock, SystemClock
 from cumulet.conductor.runner import BeforeStep, Runner
 from cumulet.conductor.saga import Status, operations, request_abort
@@ -65,7 +65,9 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
 
     @property
     def url(self) -> str:
-        address = self.server.address
+        settings, address = self.settings, self.server.address
+        if settings.tls_certificate_file is not None and settings.public_url is not None:
+            return settings.public_url  # Your own certificate vouches for no address of this machine.
         if address in ANY_ADDRESS:
             address = "127.0.0.1"
         return f"https://{f'[{address}]' if ':' in address else address}:{self.server.port}"
@@ -120,11 +122,13 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         for part in parts:
             if part.mend is not None:
                 part.mend(db, settings, clock)
+        (settings.state_dir / "driver").write_text(f"{settings.driver}\n", encoding="utf-8")
+
         hosts = Hosts()
         stack.push_async_callback(hosts.close)
-        certificate = authority.issue_server(*_vouched_for(settings))
+        for_hosts = authority.issue_server(*_vouched_for(settings))
         world, agents = await local_hosts.connect(
-            settings, clock, hosts, authority, certificate, _images_in(db, settings), stack
+            settings, clock, hosts, authority, for_hosts, _images_in(db, settings), stack
         )
         conductor = Conductor(
             parts,
@@ -156,6 +160,7 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         stack.push_async_callback(conductor.stop)
         await conductor.start()
         await asyncio.to_thread(_seed_once, parts, settings, db, clock)
+        certificate = _certificate(settings, authority)
         server = await serve(
             app,
             address=settings.listen_address,
@@ -181,20 +186,20 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
             _agents=agents,
         )
         identity_bootstrap.write_clouds_yaml(
-            clouds_file, auth_url=f"{cloud.url}/identity/v3", cacert=authority.certificate_file,
+            clouds_file, auth_url=f"{cloud.url}/identity/v3", cacert=certificate.authority,
             passwords=passwords.by_user, region=settings.region,
         )  # fmt: skip
         return cloud
 
-    async def stop(self, *, leave_guests: bool = False) -> None:
-        """Stop serving, then carrying, then the hosts. Real guests go on only with `leave_guests`."""
+    async def stop(self) -> None:
+        """Stop serving, then carrying, then the hosts. Real guests go on only with the setting `leave_guests`."""
         await self.server.stop()
-        if self._agents is not None and not leave_guests:
+        if self._agents is not None and not self.settings.leave_guests:
             await self._end_moves()
-            await self.runner.stop()
+            await self.conductor.stop()  # What it saw from here on would go into the records as if something was amiss.
             await self._agents.stop_guests(self.hosts)
         await self._closing.aclose()
-        if self._agents is not None and self._agents.networks is not None and not leave_guests:
+        if self._agents is not None and self._agents.networks is not None and not self.settings.leave_guests:
             await asyncio.to_thread(self._agents.networks.remove)
 
     async def _end_moves(self) -> None:
@@ -243,6 +248,16 @@ def _own_folder(settings: Settings) -> None:
     if file is not None:
         file.touch(mode=0o600)
     Reserve(settings.state_dir).fill()
+
+
+def _certificate(settings: Settings, authority: CertificateAuthority) -> Issued:
+    """What HTTPS is served with. Raises BadCertificate for one of the operator's own that cannot be."""
+    certificate, key = settings.tls_certificate_file, settings.tls_key_file
+    if certificate is None or key is None:
+        return authority.issue_server(*_vouched_for(settings))
+    name = None if settings.public_url is None else urlsplit(settings.public_url).hostname
+    check_own_certificate(certificate, key, name=name)
+    return Issued(certificate=certificate, key=key, authority=settings.tls_authority_file)
 
 
 def _vouched_for(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:

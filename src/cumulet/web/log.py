@@ -144,19 +144,36 @@ class _Counting(logging.StreamHandler[TextIO]):
         super().close()
 
 
-def log_as_json(
-    stream: TextIO | None = None, *, file: Path | None = None, level: int = logging.INFO
-) -> logging.Handler:
-    """Send all logs to `stream` (default: standard error), or to `file`, which is bounded (`web.log_file`), as JSON
-    lines; returns the handler, for removing it."""
+class TextFormatter(logging.Formatter):
+    """A line for people: time, level, message, what was given as `extra`; below it the exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        given = [
+            f"{name}={redact(value) if isinstance(value, str) else _plain(value)}"
+            for name, value in vars(record).items()
+            if name not in _STANDARD and not name.startswith("_") and value is not None
+        ]
+        message = "\\n".join(redact(record.getMessage()).splitlines())
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+        line = " ".join([when, f"{record.levelname:<7}", message, *given])
+        if record.exc_info and record.exc_info[0] is not None:
+            line += "\n" + redact("".join(traceback.format_exception(*record.exc_info))).rstrip()
+        return line
+
+
+def log_to(target: TextIO | Path | None = None, *, level: int = logging.INFO, as_json: bool = True) -> logging.Handler:
+    """Send all logs to `target`: a stream (default: standard error), or a file, which is bounded (`web.log_file`).
+
+    Returns the handler, for removing it. Raises OSError for a file that cannot be written.
+    """
     handler: logging.Handler
-    if file is None:
-        handler = _Counting(stream or sys.stderr)
-    else:
+    if isinstance(target, Path):
         from cumulet.web.log_file import LogFile
 
-        handler = LogFile(file)
-    handler.setFormatter(JsonFormatter())
+        handler = LogFile(target)
+    else:
+        handler = _Counting(target or sys.stderr)
+    handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(level)

@@ -1,4 +1,4 @@
-"""The config drive: user data and metadata as a small read-only ISO 9660 disk, byte-equal wherever it is made."""
+"""The config drive: what a guest is told, as a small read-only ISO 9660 disk, byte-equal wherever it is made."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import binascii
 import json
 import os
 import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from cumulet.drivers.qemu.record import GuestFolder
 from cumulet.host.driver import DriverError, Guest
@@ -17,23 +19,22 @@ _WHEN = bytes((125, 1, 1, 0, 0, 0, 0))
 """2025-01-01: one date for ever, so that source and destination make the same bytes."""
 
 
+LATEST = "openstack/latest/"
+
+
 def documents(guest: Guest) -> dict[str, bytes]:
-    """What a guest is told about itself, by name: the same on its config drive and by the metadata service."""
-    meta = {"uuid": guest.server_id, "name": guest.name, "hostname": guest.name, "meta": guest.metadata}
-    files = {"meta_data.json": json.dumps(meta, sort_keys=True).encode()}
-    if guest.user_data is not None:
-        try:
-            files["user_data"] = base64.b64decode(guest.user_data, validate=True)
-        except binascii.Error as wrong:
-            raise DriverError("USER_DATA: not base64") from wrong
-    return files
+    """What the metadata service tells a guest, by name: as its config drive, without the password, as with Nova."""
+    files = {path.removeprefix(LATEST): found for path, found in _files(guest).items() if path.startswith(LATEST)}
+    told = json.loads(files["meta_data.json"])
+    told.pop("admin_pass", None)
+    return {**files, "meta_data.json": json.dumps(told, sort_keys=True).encode()}
 
 
 def write(guest: Guest, folder: GuestFolder, uid: int | None) -> None:
     """Make it where the guest has something to read on it."""
-    if guest.user_data is None and not guest.metadata:
+    if not guest.config_drive and guest.user_data is None and not guest.metadata:
         return
-    files = documents(guest)
+    files = _files(guest)
     new = folder.config_drive.with_name(".config.iso.new")
     with open(new, "wb", opener=lambda path, flags: os.open(path, flags, 0o400)) as file:
         file.write(image(files))
@@ -42,17 +43,44 @@ def write(guest: Guest, folder: GuestFolder, uid: int | None) -> None:
     os.replace(new, folder.config_drive)
 
 
-def image(files: dict[str, bytes]) -> bytes:
-    """An ISO 9660 image with `openstack/latest/<name>` for each file, with Joliet names (guests read those)."""
+def _files(guest: Guest) -> dict[str, bytes]:
+    """By path; what can be made of a guest that was described before its description had the drive itself."""
+    if guest.config_drive:
+        return {path: file.content for file in guest.config_drive for path in file.paths}
+    meta = {"uuid": guest.server_id, "name": guest.name, "hostname": guest.name, "meta": guest.metadata}
+    files = {f"{LATEST}meta_data.json": json.dumps(meta, sort_keys=True).encode()}
+    if guest.user_data is not None:
+        try:
+            files[f"{LATEST}user_data"] = base64.b64decode(guest.user_data, validate=True)
+        except binascii.Error as wrong:
+            raise DriverError("USER_DATA: not base64") from wrong
+    return files
+
+
+@dataclass(slots=True)
+class _Folder:
+    """A directory of the disk; the path tables number them from 1, the root first."""
+
+    name: str
+    parent: int
+    folders: list[int] = field(default_factory=list)
+    files: list[tuple[str, bytes]] = field(default_factory=list)
+
+
+def image(files: Mapping[str, bytes]) -> bytes:
+    """An ISO 9660 image of `files` by their paths, with Joliet names (guests read those).
+
+    Files with the same content share it. Raises `DriverError` for a tree that does not fit the few sectors it has.
+    """
     # Sectors: 16 primary, 17 Joliet, 18 end, then two path tables per tree, directories of both trees, contents.
-    tree = [("", -1), ("openstack", 0), ("latest", 1)]
+    tree = _tree(files)
     primary_tables, joliet_tables, directories = 19, 21, 23
-    first_content = directories + 2 * len(tree)
-    places: dict[str, tuple[int, int]] = {}
-    sector = first_content
-    for name, content in files.items():
-        places[name] = (sector, len(content))
-        sector += max(1, -(-len(content) // _SECTOR))
+    places: dict[bytes, int] = {}
+    sector = directories + 2 * len(tree)
+    for content in files.values():
+        if content not in places:
+            places[content] = sector
+            sector += max(1, -(-len(content) // _SECTOR))
     out = bytearray(sector * _SECTOR)
 
     def put(number: int, data: bytes) -> None:
@@ -61,34 +89,57 @@ def image(files: dict[str, bytes]) -> bytes:
     for joliet, tables in ((False, primary_tables), (True, joliet_tables)):
         first = directories + (len(tree) if joliet else 0)
         little, big = _path_tables(tree, first, joliet=joliet)
-        put(tables, little)
-        put(tables + 1, big)
-        for number, (_, parent) in enumerate(tree):
-            here, up = first + number, first + max(parent, 0)
-            entries = [_entry(b"\0", here, _SECTOR, folder=True), _entry(b"\1", up, _SECTOR, folder=True)]
-            children = [
-                _entry(_name(name, joliet=joliet, folder=True), first + child, _SECTOR, folder=True)
-                for child, (name, owner) in enumerate(tree)
-                if owner == number
-            ]
-            if number == len(tree) - 1:
-                children += [
-                    _entry(_name(name, joliet=joliet, folder=False), *place, folder=False)
-                    for name, place in sorted(places.items())
-                ]
-            put(here, b"".join(entries + children))
+        put(tables, _one_sector(little))
+        put(tables + 1, _one_sector(big))
+        for number, folder in enumerate(tree):
+            put(first + number, _one_sector(_directory(tree, folder, first + number, first, places, joliet=joliet)))
         put(17 if joliet else 16, _descriptor(sector, first, tables, len(little), joliet=joliet))
     put(18, b"\xffCD001\x01")
-    for name, content in files.items():
-        put(places[name][0], content)
+    for content, number in places.items():
+        put(number, content)
     return bytes(out)
 
 
+def _one_sector(data: bytes) -> bytes:
+    if len(data) > _SECTOR:
+        raise DriverError("CONFIG_DRIVE: more files or folders than it has room for")
+    return data
+
+
+def _tree(files: Mapping[str, bytes]) -> list[_Folder]:
+    """Folders level by level, in each in the order of their parents and names: as the path tables want them."""
+    paths = {tuple(path.split("/")[:depth]) for path in files for depth in range(path.count("/") + 1)}
+    numbers: dict[tuple[str, ...], int] = {}
+    tree: list[_Folder] = []
+    for path in sorted(paths, key=lambda path: (len(path), path)):
+        numbers[path] = len(tree)
+        if path:
+            tree[numbers[path[:-1]]].folders.append(len(tree))
+        tree.append(_Folder(name=path[-1] if path else "", parent=numbers[path[:-1]] if path else 0))
+    for file in sorted(files):
+        *parents, name = file.split("/")
+        tree[numbers[tuple(parents)]].files.append((name, files[file]))
+    return tree
+
+
+def _directory(
+    tree: list[_Folder], folder: _Folder, here: int, first: int, places: Mapping[bytes, int], *, joliet: bool
+) -> bytes:
+    entries = [_entry(b"\0", here, _SECTOR, folder=True), _entry(b"\1", first + folder.parent, _SECTOR, folder=True)]
+    children = [
+        (_name(tree[child].name, joliet=joliet, folder=True), first + child, _SECTOR, True) for child in folder.folders
+    ] + [
+        (_name(name, joliet=joliet, folder=False), places[content], len(content), False)
+        for name, content in folder.files
+    ]
+    return b"".join(entries + [_entry(name, *place, folder=is_folder) for name, *place, is_folder in sorted(children)])
+
+
 def _name(name: str, *, joliet: bool, folder: bool) -> bytes:
+    """Without Joliet: level 2 of ISO 9660, upper case, files with a version; Linux shows them as they were."""
     if joliet:
         return name.encode("utf-16-be")
-    short = name.upper().replace("META_DATA.JSON", "META_DAT.JSO").replace("USER_DATA", "USER_DAT")
-    return (short if folder else short + (";1" if "." in short else ".;1")).encode()
+    return (name.upper() if folder else f"{name.upper()}{'' if '.' in name else '.'};1").encode()
 
 
 def _both(number: int, size: int) -> bytes:
@@ -102,13 +153,13 @@ def _entry(name: bytes, sector: int, length: int, *, folder: bool) -> bytes:
     return (fixed + bytes((len(name),)) + name).ljust(size, b"\0")
 
 
-def _path_tables(tree: list[tuple[str, int]], first: int, *, joliet: bool) -> tuple[bytes, bytes]:
+def _path_tables(tree: list[_Folder], first: int, *, joliet: bool) -> tuple[bytes, bytes]:
     tables = []
     for order in ("<", ">"):
         table = b""
-        for number, (name, parent) in enumerate(tree):
-            encoded = _name(name, joliet=joliet, folder=True) if name else b"\0"
-            table += struct.pack(f"{order}BBIH", len(encoded), 0, first + number, max(parent, 0) + 1) + encoded
+        for number, folder in enumerate(tree):
+            encoded = _name(folder.name, joliet=joliet, folder=True) if folder.name else b"\0"
+            table += struct.pack(f"{order}BBIH", len(encoded), 0, first + number, folder.parent + 1) + encoded
             table += b"\0" * (len(encoded) % 2)
         tables.append(table)
     return tables[0], tables[1]

@@ -1,0 +1,235 @@
+"""Where settings come from: options, `--set NAME=VALUE`, a TOML file. A name and a check for each, wherever given."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import math
+import re
+import textwrap
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+from urllib.parse import parse_qsl, urlsplit
+
+import click
+import msgspec
+
+from cumulet.cli.host_network_option import HostNetworkType
+from cumulet.settings import Settings
+
+DEFAULT_FILE = Path("/etc/cumulet/cumulet.toml")
+LARGEST_FILE = 1 << 20
+"""Bytes of a configuration file."""
+MOST_HOSTS = 10_000
+SEEN_BY_ALL = (
+    "a password on the command line is seen by every user of this machine; set CUMULET_DATABASE to the URL instead, or "
+    "leave the password to ~/.pgpass"
+)
+
+
+class Extra(msgspec.Struct):
+    """Settings of the command, beside those of the cloud."""
+
+    driver: Literal["auto", "simulated", "qemu"] = "auto"
+    """What hosts run: real QEMU guests, or simulated ones; auto: what the state was made with, else QEMU where it is
+    installed."""
+    hosts: int = 2
+    """How many hosts there are, called host1, host2, ..."""
+    clouds_file: Path | None = None
+    """Where clouds.yaml is written, with the passwords (mode 0600); default: in the state folder."""
+
+
+class Given(msgspec.Struct, frozen=True):
+    """A setting's value, checked, and where it was set: ``--set``, ``/etc/cumulet/cumulet.toml line 3``."""
+
+    value: Any
+    where: str
+
+
+class Described(msgspec.Struct, frozen=True):
+    """What is known of a setting without any being given: its type, its default, what it means."""
+
+    type: Any
+    default: Any
+    meaning: str
+
+
+@functools.cache
+def described() -> dict[str, Described]:
+    """Every setting by its name, in the order in which they are declared."""
+    found: dict[str, Described] = {}
+    for struct in (Settings, Extra):
+        meanings, types = _meanings(struct), get_type_hints(struct, include_extras=True)
+        for field in msgspec.structs.fields(struct):
+            default = None if field.required else field.default
+            if field.default_factory is not msgspec.NODEFAULT:
+                default = field.default_factory()
+            found[field.name] = Described(types[field.name], default, meanings.get(field.name, ""))
+    del found["host_names"]
+    return found
+
+
+def _meanings(struct: type) -> dict[str, str]:
+    """The words below each field, from the source: a class keeps them nowhere."""
+    [declared] = ast.parse(textwrap.dedent(inspect.getsource(struct))).body
+    assert isinstance(declared, ast.ClassDef)
+    found: dict[str, str] = {}
+    for field, words in zip(declared.body, declared.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(words, ast.Expr):
+            found[field.target.id] = " ".join(str(ast.literal_eval(words.value)).replace("``", "`").split())
+    return found
+
+
+class NotThus(Exception):
+    """A setting that there is not, or not so; the message says what there is."""
+
+
+def checked(name: str, value: Any, *, text: bool) -> Any:
+    """`value` as the setting `name` has it; `text`: it was written as such, a number too. Raises `NotThus`."""
+    known = described()
+    if name not in known:
+        raise NotThus(f"there is no setting {name!r}; there are {', '.join(known)}")
+    if name == "host_networks":
+        return _host_networks(value)
+    try:
+        setting = msgspec.convert(value, known[name].type, strict=not text, dec_hook=_path)
+    except msgspec.ValidationError as error:
+        raise NotThus(str(error)) from None
+    if isinstance(setting, float) and not math.isfinite(setting):
+        raise NotThus("expected a number that ends")
+    if name == "hosts" and not 1 <= setting <= MOST_HOSTS:
+        raise NotThus(f"expected a number from 1 to {MOST_HOSTS}")
+    if name == "database_url":
+        _check_database(setting)
+    if isinstance(setting, Path):
+        setting = setting.expanduser().absolute()
+        _check_path(name, setting)
+    return setting
+
+
+def _path(kind: type, value: Any) -> Any:
+    if kind is Path and isinstance(value, str) and value and "\0" not in value:
+        return Path(value)
+    raise msgspec.ValidationError("Expected the path of a file")
+
+
+def _host_networks(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        raise NotThus('expected a table, like { host1 = "192.0.2.1" }; on the command line use --host-network')
+    try:
+        return dict(HostNetworkType().convert(f"{host}={place}", None, None) for host, place in value.items())
+    except click.UsageError as error:
+        raise NotThus(error.message) from None
+
+
+def _check_database(url: str) -> None:
+    scheme, _, rest = url.partition("://")
+    if scheme not in ("sqlite", "postgresql") or not _:
+        raise NotThus(f"there is no database {scheme!r}; use postgresql://USER:PASSWORD@HOST/NAME or sqlite:///FILE")
+    if scheme == "sqlite":
+        if not rest.startswith("/") or len(rest) < 2 or rest.endswith("/"):
+            raise NotThus("name a file: sqlite:///FILE, or sqlite:////FILE from the root on")
+        file = Path(rest[1:])
+        if file.is_dir() or not file.absolute().parent.is_dir():
+            raise NotThus(f"{file} is a folder" if file.is_dir() else f"there is no folder {file.absolute().parent}")
+
+
+def has_password(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False  # It is no URL; whoever opens it says so.
+    return parts.password is not None or any(name == "password" for name, _ in parse_qsl(parts.query))
+
+
+_READ = {"policy_file", "tls_certificate_file", "tls_key_file", "tls_authority_file"}
+_WRITTEN = {"clouds_file", "log_file"}
+
+
+def _check_path(name: str, path: Path) -> None:
+    if name in _READ:
+        try:
+            with open(path, "rb"):
+                pass
+        except OSError as error:
+            raise NotThus(f"cannot read {path}: {error.strerror}") from None
+    if name in _WRITTEN and (path.is_dir() or not path.parent.is_dir()):
+        raise NotThus(f"{path} is a folder" if path.is_dir() else f"there is no folder {path.parent}")
+
+
+def from_file(path: Path | None) -> dict[str, Given]:
+    """The settings in a TOML file; None: the default one, if there is one. Errors name the file and the line."""
+    if path is None and not DEFAULT_FILE.exists():
+        return {}
+    path = path or DEFAULT_FILE
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise click.BadParameter(f"cannot read {path}: {error.strerror}", param_hint="--config") from None
+    if len(content) > LARGEST_FILE:
+        raise click.BadParameter(f"{path} is larger than {LARGEST_FILE} bytes", param_hint="--config")
+    try:
+        text = content.decode()
+        values = tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise click.BadParameter(f"{path} line {line}: not UTF-8", param_hint="--config") from None
+    except tomllib.TOMLDecodeError as error:
+        raise click.BadParameter(_toml_words(path, text, str(error)), param_hint="--config") from None
+    found: dict[str, Given] = {}
+    for name, value in values.items():
+        where = f"{path} line {_line_of(name, text)}"
+        try:
+            found[name] = Given(checked(name, value, text=False), where)
+        except NotThus as error:
+            raise click.BadParameter(f"{where}: {name}: {error}", param_hint="--config") from None
+        if name == "database_url" and has_password(value) and path.stat().st_mode & 0o007:
+            raise click.BadParameter(
+                f"{where}: everybody can read this password: chmod o= {path}", param_hint="--config"
+            )
+    return found
+
+
+def _toml_words(path: Path, text: str, words: str) -> str:
+    """The parser says ``... (at line 3, column 9)``, or ``(at end of document)``."""
+    at = re.search(r"\(at line (\d+), column \d+\)", words)
+    line = at[1] if at else str(text.count("\n") + 1)
+    return f"{path} line {line}: {re.sub(r' *[(]at .*[)]', '', words)}"
+
+
+def _line_of(name: str, text: str) -> int:
+    key = re.compile(rf"""\s*(\[\s*)?["']?{re.escape(name)}["']?\s*[=.\]]""")
+    return next((number for number, line in enumerate(text.splitlines(), 1) if key.match(line)), 1)
+
+
+class SettingType(click.ParamType[tuple[str, Any]]):
+    """``NAME=VALUE``, any setting."""
+
+    name = "NAME=VALUE"
+
+    def convert(
+        self, value: str | tuple[str, Any], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Any]:
+        if isinstance(value, tuple):
+            return value
+        name, _, text = value.partition("=")
+        if name == "database_url" and has_password(text):
+            self.fail(SEEN_BY_ALL, param, ctx)
+        try:
+            return name, checked(name, text, text=True)
+        except NotThus as error:
+            self.fail(str(error) if name not in described() else f"{value!r}: {error}", param, ctx)
+
+
+def merged(
+    *, options: Mapping[str, Any], sets: tuple[tuple[str, Any], ...], file: Mapping[str, Given]
+) -> dict[str, Given]:
+    """What was given: an option goes before `--set`, and that before the file. Options not given are None."""
+    found = dict(file)
+    found |= {name: Given(value, "--set") for name, value in sets}
+    found |= {name: Given(value, "an option") for name, value in options.items() if value is not None}
+    return found

@@ -1,0 +1,23 @@
+"""systemd, where it has started us as a service that tells when it is ready (`Type=notify`): sd_notify(3)."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+
+def started_us() -> bool:
+    """Whether a service manager waits to hear from this very process; a terminal's programs have no such address."""
+    return bool(os.environ.get("NOTIFY_SOCKET"))
+
+
+def tell(message: str) -> None:
+    """``READY=1``, ``STOPPING=1``. Nobody to tell, or nobody there any more, is no error."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:
+        try:
+            manager.sendto(message.encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)
+        except OSError:
+            return

@@ -1,0 +1,68 @@
+"""What ran when the cloud or its machine was stopped runs again when it is back, or its record says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cumulet.testing
+from cumulet.host.driver import GuestState
+from cumulet.testing import Client, TestCloud
+from tests.api.test_compute_servers import create
+
+
+def host_of(cloud: TestCloud, server_id: str) -> str:
+    host: str = cloud.persona("admin").server(server_id)["OS-EXT-SRV-ATTR:host"]
+    return host
+
+
+def power_cut(cloud: TestCloud, server_id: str) -> None:
+    """Its guest stands still, and nobody has said so to the records: as after `cumulet up` was stopped."""
+    assert cloud.embedded.world is not None
+    cloud.await_(cloud.embedded.world.drivers[host_of(cloud, server_id)].stop(server_id, grace_seconds=0))
+
+
+def actions(client: Client, server_id: str) -> dict[str, Any]:
+    listed = client.compute("GET", f"/servers/{server_id}/os-instance-actions")["instanceActions"]
+    found = {}
+    for one in listed:
+        path = f"/servers/{server_id}/os-instance-actions/{one['request_id']}"
+        found[one["action"]] = client.compute("GET", path)["instanceAction"]
+    return found
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_servers_that_ran_run_again_or_are_shut_off_and_their_actions_say_so(tmp_path: Path, resume: bool) -> None:
+    with cumulet.testing.cloud(hosts=2, state=tmp_path) as cloud:
+        admin = cloud.persona("admin")
+        ran, off, paused = create(admin), create(admin), create(admin)
+        admin.action(off["id"], {"os-stop": None})
+        admin.action(paused["id"], {"pause": None})
+        admin.wait_for_status(off["id"], "SHUTOFF")
+        admin.wait_for_status(paused["id"], "PAUSED")
+        power_cut(cloud, ran["id"])
+    with cumulet.testing.cloud(hosts=2, state=tmp_path, resume_guests_state_on_host_boot=resume) as cloud:
+        admin = cloud.persona("admin")
+        admin.wait_for_status(ran["id"], "ACTIVE" if resume else "SHUTOFF")
+        assert admin.server(off["id"])["status"] == "SHUTOFF"
+        assert admin.server(paused["id"])["status"] == "PAUSED"
+        seen = cloud.guests(host_of(cloud, ran["id"]))[ran["id"]]
+        assert seen is (GuestState.RUNNING if resume else GuestState.STOPPED)
+        action = actions(admin, ran["id"])["start" if resume else "stop"]
+        assert action["user_id"] is None
+        [event] = action["events"]
+        assert event["result"] == "Success"
+        assert event["event"] == f"compute_{'start' if resume else 'stop'}_instance"
+        assert set(actions(admin, off["id"])) == {"create", "stop"}
+        assert admin.compute("GET", "/cumulet/findings")["findings"] == [], "a plain stop is nothing amiss"
+
+
+def test_a_guest_that_ends_by_itself_is_not_started_again(cloud: TestCloud, admin: Client) -> None:
+    server = create(admin)
+    power_cut(cloud, server["id"])
+    cloud.reconcile()
+    cloud.reconcile()
+    assert admin.server(server["id"])["status"] == "SHUTOFF"
+    assert "start" not in actions(admin, server["id"])

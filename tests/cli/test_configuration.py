@@ -1,0 +1,254 @@
+"""Settings: from a file, by their names, shown with their meaning; what is wrong is one sentence that says where."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+import tomllib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from cumulet.cli.configuration import described
+from cumulet.cli.program import run
+
+from .conftest import cumulet, up
+from .test_up import logged_in
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 2) -> str:
+    assert run(list(arguments)) == status
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1, captured.err
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "words"),
+    [
+        ("listen_port = 9000\nlease_second = 5\n", 2, "there is no setting 'lease_second'"),
+        ("\n\nlisten_port = 'soon'\n", 3, "Expected `int`"),
+        ("listen_port = 70000", 1, "65535"),
+        ("listen_port = true", 1, "Expected `int`"),
+        ("hosts = 0", 1, "1 to 10000"),
+        ("host_silent_seconds = 0", 1, "> 0.0"),
+        ("lease_seconds = inf", 1, "expected a number that ends"),
+        ("a = 1\nlease_seconds = \n", 2, "Invalid value"),
+        ("listen_port = 1\nlisten_port = 2", 2, "Cannot overwrite"),
+        ('log_level = "loud"', 1, "Invalid enum value"),
+        ('driver = "vmware"', 1, "Invalid enum value"),
+        ("[cloud]\nlisten_port = 1", 1, "there is no setting 'cloud'"),
+        ('# where\npolicy_file = "/nowhere/policy.yaml"', 2, "cannot read /nowhere/policy.yaml: No such file"),
+        ('log_file = "/nowhere/log"', 1, "there is no folder /nowhere"),
+        ('database_url = "mysql://u:secret@h/n"', 1, "there is no database 'mysql'"),
+        ('database_url = "sqlite:////nowhere/c.db"', 1, "there is no folder /nowhere"),
+        ('[host_networks]\nhost1 = "somewhere"', 1, "host1=somewhere"),
+        ('public_url = "http://cloud.example.org"', 1, "Expected `str`"),
+    ],
+)
+def test_a_mistake_in_the_file_is_told_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, line: int, words: str
+) -> None:
+    file = tmp_path / "cumulet.toml"
+    file.write_text(content)
+    for command in ("up", "settings"):
+        told = refused(capsys, command, "--config", str(file))
+        assert f"{file} line {line}: " in told
+        assert words in told
+        assert "secret" not in told
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("mysql://u@host/name", "there is no database 'mysql'"),
+        ("cumulet.db", "postgresql://USER:PASSWORD@HOST/NAME or sqlite:///FILE"),
+        ("sqlite:////nowhere/at/all/c.db", "there is no folder /nowhere/at/all"),
+        ("sqlite:////tmp", "/tmp is a folder"),
+        ("sqlite://", "name a file"),
+    ],
+)
+def test_a_database_that_cannot_be_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, url: str, words: str
+) -> None:
+    for option in (["--database", url], ["--set", f"database_url={url}"]):
+        told = refused(capsys, "up", "--state", str(tmp_path / "state"), *option)
+        assert words in told
+
+
+def test_a_password_that_others_could_see_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = "postgresql://u:secret@h/n"
+    for option in ("--database", url), ("--set", f"database_url={url}"):
+        told = refused(capsys, "up", "--state", str(tmp_path / "state"), *option)
+        assert "seen by every user" in told
+        assert "secret" not in told
+    file = tmp_path / "cumulet.toml"
+    file.write_text(f'database_url = "{url}"')
+    file.chmod(0o644)
+    assert f"{file} line 1: everybody can read" in refused(capsys, "settings", "--config", str(file))
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "No such file" in refused(capsys, "up", "--config", str(tmp_path / "none.toml"))
+    (tmp_path / "latin.toml").write_bytes(b'region = "one"\nregion2 = "\xe4"\n')
+    assert "latin.toml line 2: not UTF-8" in refused(capsys, "up", "--config", str(tmp_path / "latin.toml"))
+    assert "Is a directory" in refused(capsys, "up", "--config", str(tmp_path))
+
+
+def test_every_setting_is_shown_with_its_meaning_and_the_whole_is_a_configuration_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(["settings"]) == 0
+    shown = capsys.readouterr().out
+    for name, known in described().items():
+        assert known.meaning.endswith("."), name
+        assert re.search(rf"^# {name} = ", shown, re.MULTILINE), name
+    assert tomllib.loads(shown) == {}
+    file = tmp_path / "cumulet.toml"
+    file.touch(mode=0o600)
+    file.write_text(
+        'listen_port = 9000\ndatabase_url = "postgresql://u:very-secret@h/n"\n[host_networks]\nhost1 = "::1"'
+    )
+    assert run(["settings", "--config", str(file), "--set", "region=North", "--set", "log_level=debug"]) == 0
+    shown = capsys.readouterr().out
+    assert "very-secret" not in shown
+    given = tomllib.loads(shown)
+    assert (given["listen_port"], given["region"], given["log_level"]) == (9000, "North", "debug")
+    assert given["host_networks"] == {"host1": "::1"}
+    assert f"# default: 8774; set by {file} line 1" in shown
+    assert '# default: "RegionOne"; set by --set' in shown
+
+
+def test_an_option_goes_before_set_and_that_before_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "cumulet.toml"
+    log = tmp_path / "cumulet.log"
+    file.write_text(
+        f'hosts = 3\nregion = "File"\nbare = true\nlog_file = "{log}"\nlog_level = "info"\ntoken_life_seconds = 60\n'
+    )
+    with up(tmp_path / "state", "--config", str(file), "--hosts", "1", "--set", "region=Set") as cloud:
+        admin = logged_in(cloud)
+        hosts = admin.get("/compute/v2.1/os-services?binary=nova-compute")["services"]
+        assert [host["host"] for host in hosts] == ["host1"]
+        assert yaml.safe_load(cloud.clouds_file.read_text())["clouds"]["demo"]["region_name"] == "Set"
+        assert admin.get("/compute/v2.1/flavors")["flavors"] == []
+        assert cloud.stop() == 0
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {"INFO"} <= {line["level"] for line in lines}
+
+
+def test_people_get_people_s_lines(tmp_path: Path) -> None:
+    with up(tmp_path / "state", "--bare", "--set", "log_format=text", "--set", "log_level=info") as cloud:
+        logged_in(cloud)
+        assert cloud.stop() == 0
+        lines = cloud.log.read_text().splitlines()
+    assert [line for line in lines if re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d INFO ", line)]
+    assert not [line for line in lines if line.startswith("{")]
+
+
+def test_another_driver_or_fewer_hosts_than_the_state_has_are_refused(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with up(state, "--hosts", "2") as cloud:
+        admin = logged_in(cloud)
+        flavor = next(one["id"] for one in admin.get("/compute/v2.1/flavors")["flavors"] if one["name"] == "m1.nano")
+        image = admin.get("/image/v2/images")["images"][0]["id"]
+        body = {"name": "one", "flavorRef": flavor, "imageRef": image, "networks": "none", "host": "host2"}
+        created = admin.must("POST", "/compute/v2.1/servers", {"server": body})["server"]["id"]
+        while admin.get(f"/compute/v2.1/servers/{created}")["server"]["status"] == "BUILD":
+            pass
+        assert cloud.stop() == 0
+    where = ("up", "--state", str(state), "--listen", "127.0.0.1:0")
+    other = cumulet(*where, "--driver", "qemu")
+    assert (other.status, other.out) == (1, "")
+    assert "the state was made with --driver simulated" in other.err
+    fewer = cumulet(*where, "--hosts", "1")
+    assert (fewer.status, fewer.out) == (1, "")
+    assert "host2 still has servers (1)" in fewer.err
+    assert "Traceback" not in other.err + fewer.err
+    with up(state, "--hosts", "3") as cloud:  # More are fine, and so is the driver of the state without a word.
+        assert logged_in(cloud).get(f"/compute/v2.1/servers/{created}")["server"]["status"] == "ACTIVE"
+
+
+# -- a certificate of one's own
+
+
+def own_certificate(folder: Path, name: str = "cloud.example.org", days: int = 1) -> tuple[Path, Path]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=2))
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=True)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "own.pem", folder / "own.key"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    files[1].chmod(0o600)
+    return files
+
+
+def tls(certificate: Path, key: Path, url: str | None = "https://cloud.example.org:8774") -> list[str]:
+    sets = [f"tls_certificate_file={certificate}", f"tls_key_file={key}", f"tls_authority_file={certificate}"]
+    sets += [] if url is None else [f"public_url={url}"]
+    return [word for one in sets for word in ("--set", one)]
+
+
+def test_https_is_served_with_a_certificate_of_one_s_own(tmp_path: Path) -> None:
+    import socket
+    import ssl
+
+    certificate, key = own_certificate(tmp_path)
+    with up(tmp_path / "state", "--bare", *tls(certificate, key)) as cloud:
+        assert cloud.url == "https://cloud.example.org:8774/"
+        entry = yaml.safe_load(cloud.clouds_file.read_text())["clouds"]["cumulet"]
+        assert entry["auth"]["auth_url"] == "https://cloud.example.org:8774/identity/v3"
+        assert entry["cacert"] == str(certificate)
+        table = Path(f"/proc/{cloud.process.pid}/net/tcp").read_text().splitlines()[1:]
+        inodes = {path.readlink().name for path in Path(f"/proc/{cloud.process.pid}/fd").iterdir() if path.is_symlink()}
+        [port] = [
+            int(fields[1].partition(":")[2], 16)
+            for fields in map(str.split, table)
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes
+        ]
+        context = ssl.create_default_context(cafile=str(certificate))
+        with (
+            socket.create_connection(("127.0.0.1", port)) as plain,
+            context.wrap_socket(plain, server_hostname="cloud.example.org") as secure,
+        ):
+            assert secure.getpeercert(binary_form=True) == ssl.PEM_cert_to_DER_cert(certificate.read_text())
+
+
+def test_a_certificate_that_cannot_be_served_with_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["up", "--state", str(tmp_path / "state"), "--listen", "127.0.0.1:0", "--driver", "simulated", "--bare"]
+    certificate, key = own_certificate(tmp_path)
+
+    def told(*options: str, status: int = 1) -> str:
+        return refused(capsys, *where, *options, status=status)
+
+    assert "need each other" in told("--set", f"tls_certificate_file={certificate}", status=2)
+    assert "public_url" in told(*tls(certificate, key, None))
+    assert "vouch for other.example.org" in told(*tls(certificate, key, "https://other.example.org"))
+    key.chmod(0o644)
+    assert "readable by others" in told(*tls(certificate, key))
+    key.chmod(0o600)
+    (tmp_path / "second").mkdir()
+    _, other_key = own_certificate(tmp_path / "second")
+    assert "is not the key of" in told(*tls(certificate, other_key))
+    assert "must be PEM" in told(*tls(key, key))
+    certificate, key = own_certificate(tmp_path, days=-1)
+    assert "renew it" in told(*tls(certificate, key))
