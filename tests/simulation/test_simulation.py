@@ -24,15 +24,13 @@ SEEDS_PER_TEST = 100
 CAUGHT_WITHIN = 2000
 
 FIRST_SEED: dict[str, int] = {
-    "a_lease_from_when_it_was_asked": 1133,
-    "a_lease_without_a_margin": 69,
-    "a_watchdog_that_does_not_kill": 39,
-    "booting_from_disk_beside_the_source": 144,
-    "discarding_the_source_in_post_copy": 84,
-    "dropping_the_generation_check": 51,
-    "evacuating_on_silence_alone": 734,
-    "reconciling_what_an_operation_is_at": 51,
-    "resuming_before_the_commit": 31,
+    "a_lease_from_when_it_was_asked": 495,
+    "a_lease_without_a_margin": 174,
+    "a_watchdog_that_does_not_kill": 107,
+    "acting_on_an_expired_lease": 754,
+    "believing_an_exception": 76,
+    "evacuating_on_silence_alone": 288,
+    "losing_patience_with_what_progresses": 46,
 }
 """Where to begin looking for a mistake, to find it sooner; up to `CAUGHT_WITHIN` seeds from there count."""
 
