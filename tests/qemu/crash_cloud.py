@@ -20,6 +20,7 @@ import msgspec
 
 from cumulet.agent.watchdog import AGENT_LOCK
 from cumulet.cli.client import Answer, Persona, credentials_of, https, log_in
+from cumulet.fleet.local_networks import LocalNetworks
 
 HOSTS = ("host1", "host2")
 SERVERS = "/compute/v2.1/servers"
@@ -184,6 +185,8 @@ class CrashCloud:
             for path in self._fences(host):
                 for pid in self.guests(path.name).values():
                     kill(pid, signal.SIGKILL)
+        # Hosts that were given no network of their own have been given namespaces, which stay with `--leave-guests`.
+        LocalNetworks(self.state.absolute(), HOSTS).remove()
 
     # -- its servers
 
