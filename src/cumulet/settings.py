@@ -106,6 +106,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     migration_timeout_action: Literal["abort", "force_complete"] = "abort"
     """What becomes of a live migration that has not ended by then; forced, it has as long again before it is aborted.
     As Nova's `live_migration_timeout_action`."""
+    guest_uids: Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{4,9}-[0-9]{4,9}\Z")] = "70000-73999"
+    """Users of real guests, ``FIRST-LAST``: one each, where the cloud is started as root."""
     simulated_speed: MoreThanNone = 100.0
     """Virtual seconds per second for simulated hosts' work."""
     simulated_vcpus: AtLeastOne = 64

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cumulet.drivers.qemu import room, sandbox
+from cumulet.drivers.qemu import guest_files, room, sandbox
 from cumulet.drivers.qemu.disks import Disks
 from cumulet.drivers.qemu.image_cache import ImageCache
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
@@ -45,9 +45,9 @@ def given(state: Path, disk_gib: int, *, written: int = 0) -> Guest:
     described = guest(disk_gib)
     folder = GuestFolder(state / "guests", described.server_id)
     folder.path.mkdir(parents=True)
-    folder.make(None)
+    folder.make()
     folder.write(GuestRecord(guest=described, uid=None, role=Role.OWN, intent=Intent.RUNNING))
-    folder.disk.write_bytes(b"x" * written)
+    (folder.vm / guest_files.DISK).write_bytes(b"x" * written)
     return described
 
 

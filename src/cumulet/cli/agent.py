@@ -28,6 +28,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     "--network-namespace", metavar="NAME", help="The network namespace it is started in, which is this host's alone."
 )
 @click.option("--lease-seconds", type=float, help="Stop the guests when this host has not been heard for so long.")
+@click.option("--guest-uids", default="70000-73999", metavar="FIRST-LAST", help="Users of guests.")
 @click.option("--sharing", type=click.IntRange(min=1), default=1, help="How many hosts share this machine.")
 def agent(
     *,
@@ -40,6 +41,7 @@ def agent(
     network_namespace: str | None,
     lease_seconds: float | None,
     sharing: int,
+    guest_uids: str,
 ) -> None:
     """Run the agent of one host, reached over a unix socket, until standard input closes.
 
@@ -61,5 +63,6 @@ def agent(
         network_namespace=network_namespace,
         lease_seconds=lease_seconds,
         sharing=sharing,
+        guest_uids=guest_uids,
     )
     asyncio.run(run_agent(place))

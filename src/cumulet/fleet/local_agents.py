@@ -43,6 +43,8 @@ class AgentPlace:
     """What the agent and its guests live in, as `ip netns` names it; None: where it was started."""
     lease_seconds: float | None = None
     """Of a host with a watchdog, which stops its guests when it has not been heard for so long."""
+    guest_uids: str = "70000-73999"
+    """Users of guests, ``FIRST-LAST``."""
     sharing: int = 1
     """How many hosts share this machine, and so what it has."""
 
@@ -53,7 +55,7 @@ class AgentPlace:
             *enter, sys.executable, "-m", "cumulet", "agent", "--name", self.name, "--state", str(self.state),
             "--tls", str(self.tls), "--socket", str(self.socket), "--images", str(self.images),
             "--address", self.address,
-            "--sharing", str(self.sharing),
+            "--sharing", str(self.sharing), "--guest-uids", self.guest_uids,
             *([] if self.network_namespace is None else ["--network-namespace", self.network_namespace]),
             *([] if self.lease_seconds is None else ["--lease-seconds", str(self.lease_seconds)]),
         ]  # fmt: skip

@@ -42,6 +42,7 @@ async def run_agent(place: AgentPlace) -> None:
             address=place.address,
             network=network,
             sharing=place.sharing,
+            guest_uids=_guest_uids(place.guest_uids),
         )
         agent = Agent(
             name=place.name, driver=driver, fence=FileFence(place.state / "fence"), lease=lease,
@@ -67,6 +68,11 @@ async def _network(place: AgentPlace) -> LinuxNetwork | None:
         log.warning("%s cannot wire guests: %s", place.name, answer.problem)
         return None
     return await LinuxNetwork.open(local_address=place.address, tracking=answer.tracking)
+
+
+def _guest_uids(text: str) -> range:
+    first, _, last = text.partition("-")
+    return range(int(first), int(last) + 1)
 
 
 class WatchedLease(Lease):

@@ -95,6 +95,7 @@ def _place(
         socket=folder / "agent.sock",
         images=_images(settings),
         address=network.address,
+        guest_uids=settings.guest_uids,
         network_namespace=network.namespace,
         lease_seconds=settings.lease_seconds if settings.fence_silent_hosts else None,
         sharing=len(settings.host_names),

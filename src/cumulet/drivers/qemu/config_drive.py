@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from cumulet.drivers.qemu import guest_files
 from cumulet.drivers.qemu.record import GuestFolder
 from cumulet.host.driver import DriverError, Guest
 
@@ -34,13 +34,7 @@ def write(guest: Guest, folder: GuestFolder, uid: int | None) -> None:
     """Make it where the guest has something to read on it."""
     if not guest.config_drive and guest.user_data is None and not guest.metadata:
         return
-    files = _files(guest)
-    new = folder.config_drive.with_name(".config.iso.new")
-    with open(new, "wb", opener=lambda path, flags: os.open(path, flags, 0o400)) as file:
-        file.write(image(files))
-    if uid is not None:
-        os.chown(new, uid, uid)
-    os.replace(new, folder.config_drive)
+    guest_files.write(folder, guest_files.CONFIG_DRIVE, image(_files(guest)), mode=0o400, uid=uid)
 
 
 def _files(guest: Guest) -> dict[str, bytes]:

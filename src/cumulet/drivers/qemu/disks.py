@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from cumulet.drivers.qemu import room
+from cumulet.drivers.qemu import guest_files, room
 from cumulet.drivers.qemu.image_cache import ImageCache
 from cumulet.drivers.qemu.record import GuestFolder
 from cumulet.drivers.qemu.room import disk_bytes, file_bytes
@@ -59,7 +59,9 @@ class Disks:
     async def grow(self, guest: Guest, folder: GuestFolder, uid: int | None) -> None:
         """Bring a disk nobody uses to the size the description says; a smaller one is refused by the tool."""
         size = disk_bytes(guest)
-        room.require(self._state, size - folder.disk.stat().st_blocks * 512, besides=guest.server_id)
+        present = guest_files.look(folder, guest_files.DISK)
+        written = present.st_blocks * 512 if present is not None else 0
+        room.require(self._state, size - written, besides=guest.server_id)
         await self._tool(
             [self.qemu_img, "resize", "-q", "-f", "qcow2", self._inside(folder), str(size)], folder, uid, size
         )
@@ -77,11 +79,11 @@ class Disks:
         )
 
     def _inside(self, folder: GuestFolder) -> str:
-        return str(self.sandbox.folder_inside(folder) / "disk.qcow2")
+        return str(self.sandbox.folder_inside(folder) / guest_files.DISK)
 
     def _room_for(self, guest: Guest, folder: GuestFolder) -> int:
         """The size of the disk, which this host has room for; what an earlier attempt left of it is gone."""
-        folder.disk.unlink(missing_ok=True)
+        guest_files.remove(folder, guest_files.DISK)
         size = disk_bytes(guest)
         room.require(self._state, size, besides=guest.server_id)
         return size

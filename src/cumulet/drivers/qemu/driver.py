@@ -18,7 +18,7 @@ from cumulet.drivers.qemu.disks import Disks
 from cumulet.drivers.qemu.facts import QemuFacts, post_copy_problem, probe
 from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.image_cache import ImageCache
-from cumulet.drivers.qemu.sandbox import Sandbox
+from cumulet.drivers.qemu.sandbox import UIDS, Sandbox
 from cumulet.drivers.qemu.tls import TransportSecurity
 from cumulet.host import machine
 from cumulet.host.driver import (
@@ -59,18 +59,19 @@ class QemuDriver:
         network: LinuxNetwork | None = None,
         listen_seconds: float = _LISTEN_SECONDS,
         sharing: int = 1,
+        guest_uids: range = UIDS,
     ) -> QemuDriver:
         """Find out what QEMU can do (unless told), adopt the guests that live. Raises `QemuMissing`, `DriverError`.
 
         `network`: what wires its guests, closed with the driver; without one they have no networks.
         `tls` holds this host's certificates (`CertificateAuthority.issue_host`); `address` is where migrations connect.
         `images`: where it fetches what guests are made from.
-        `sharing`: how many hosts share this machine.
+        `sharing`: how many hosts share this machine. `guest_uids`: whom guests run as, started as root.
         """
         state = state.absolute()
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         facts = facts or await probe()
-        sandbox = Sandbox(host=name)
+        sandbox = Sandbox(host=name, uids=guest_uids)
         await sandbox.probe()
         host = QemuHost(
             name=name,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cumulet.drivers.qemu import process
+from cumulet.drivers.qemu import guest_files, process
 from cumulet.drivers.qemu.command_line import DISK_DEVICE, Machine, arguments
 from cumulet.drivers.qemu.config_drive import documents
 from cumulet.drivers.qemu.disks import Disks
@@ -157,7 +157,7 @@ class QemuHost:
             monitor_fds=tuple(range(3, 3 + len(monitors))),
             tap_fds=tuple(range(3 + len(monitors), 3 + len(monitors) + len(taps))),
             incoming=incoming,
-            config_drive=folder.config_drive.exists(),
+            config_drive=guest_files.look(folder, guest_files.CONFIG_DRIVE) is not None,
         )
         return self.sandbox.start(
             arguments(guest, machine),

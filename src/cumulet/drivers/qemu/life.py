@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from cumulet.drivers.qemu import config_drive
+from cumulet.drivers.qemu import config_drive, guest_files
 from cumulet.drivers.qemu.command_line import MOST_NICS
 from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
 from cumulet.drivers.qemu.hypervisor import Hypervisor, append_bounded, tail
@@ -37,7 +37,8 @@ def define(host: QemuHost, guest: Guest, *, role: Role) -> tuple[GuestFolder, Gu
     host.guests.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.path.mkdir(mode=0o700, exist_ok=True)
     uid = host.sandbox.take_uid(folder.path)
-    folder.make(uid)
+    folder.make()
+    guest_files.hand_over(folder, uid)
     record = GuestRecord(guest=guest, uid=uid, role=role, intent=Intent.CREATING)
     folder.write(record)
     return folder, record

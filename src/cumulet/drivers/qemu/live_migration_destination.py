@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 
 import msgspec
 
-from cumulet.drivers.qemu import config_drive
+from cumulet.drivers.qemu import config_drive, guest_files
 from cumulet.drivers.qemu.command_line import DISK_NODE
 from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
 from cumulet.drivers.qemu.hypervisor import Hypervisor
@@ -147,7 +146,8 @@ async def end_unless_used(host: QemuHost, server_id: str) -> None:
         await hypervisor.wait_for_change(change, host.listen_seconds)
         if change.is_set():
             continue
-        written = os.stat(folder.disk).st_mtime_ns
+        disk = guest_files.look(folder, guest_files.DISK)
+        written = disk.st_mtime_ns if disk is not None else 0
         if written != last_write and last_write >= 0:
             last_write = written
             continue

@@ -97,19 +97,15 @@ class GuestFolder:
         """Where the jail puts its root: an empty folder."""
         self.monitors = (self.path / "monitor.sock", self.path / "monitor2.sock")
         self.console = self.path / "console.log"
-        self.disk = self.vm / "disk.qcow2"
-        self.config_drive = self.vm / "config.iso"
         self.memory = self.path / "memory.state"
         """Outside `vm`: QEMU gets it as an open file and could not point the agent elsewhere."""
         self.process = self.path / "process.json"
         """Written by the process itself just before it becomes QEMU."""
         self._record = self.path / "record.json"
 
-    def make(self, uid: int | None) -> None:
+    def make(self) -> None:
         for folder in (self.path, self.vm, self.root):
             folder.mkdir(mode=0o700, exist_ok=True)
-        if uid is not None:
-            os.chown(self.vm, uid, uid)
 
     def read(self) -> GuestRecord | None:
         """None where there is no such guest, also where a crash left a folder without a record."""

@@ -6,9 +6,9 @@ folders lie side by side on one machine; so a disk that was given can always be 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from cumulet.drivers.qemu import guest_files
 from cumulet.drivers.qemu.record import folders
 from cumulet.host.driver import DriverError, Guest
 from cumulet.space import floor_bytes, free_bytes
@@ -57,9 +57,7 @@ def _given(state: Path, besides: str) -> int:
             record = folder.read()
             if record is None or folder.server_id == besides:
                 continue
-            try:
-                written = os.stat(folder.disk).st_blocks * 512
-            except FileNotFoundError:
-                written = 0
+            disk = guest_files.look(folder, guest_files.DISK)
+            written = disk.st_blocks * 512 if disk is not None else 0
             total += max(0, disk_bytes(record.guest) - written)
     return total

@@ -9,18 +9,20 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from cumulet.drivers.qemu import user_ids
 from cumulet.drivers.qemu.process import identify
 from cumulet.drivers.qemu.record import GuestFolder, ProcessId
 from cumulet.host.driver import DriverError
 
 log = logging.getLogger(__name__)
 
-UIDS = range(61_000, 65_000)
+UIDS = range(70_000, 74_000)
+"""Of guests, unless told otherwise: above all that systemd and adduser give out, below the first subordinate ids."""
 _UIDS_IN_USE = Path("/run/cumulet/uids")
 _JAIL = Path(__file__).with_name("jail.py")
 _WORDS_BYTES = 64 << 10
@@ -74,6 +76,8 @@ class Sandbox:
 
     host: str
     as_root: bool = field(default_factory=lambda: os.geteuid() == 0)
+    uids: range = UIDS
+    """Users of guests. The last is for trying out; it is given to no guest."""
     own_root: bool = False
     """Guests get a mount namespace with a root of their own. Set by `probe`."""
 
@@ -81,6 +85,8 @@ class Sandbox:
         """Find out what works by doing it. Raises `DriverError` where root cannot confine (see the message)."""
         if not self.as_root:
             return
+        if (problem := user_ids.problem(self.uids)) is not None:
+            raise DriverError(f"UIDS: {problem}; set `guest_uids` to others")
         self.own_root = True
         # A folder that the unprivileged user could not reach without a root of its own.
         with tempfile.TemporaryDirectory(prefix="cumulet-probe-") as scratch:
@@ -88,7 +94,9 @@ class Sandbox:
             root.mkdir()
             vm.mkdir(mode=0o755)
             try:
-                await self.run_tool(["/usr/bin/true"], uid=UIDS[-1], root=root, binds=[(vm, "/vm", "ro")], timeout_s=10)
+                await self.run_tool(
+                    ["/usr/bin/true"], uid=self.uids[-1], root=root, binds=[(vm, "/vm", "ro")], timeout_s=10
+                )
             except DriverError:
                 self.own_root = False
 
@@ -102,29 +110,27 @@ class Sandbox:
         """A uid that no other guest of this machine uses, recorded for `owner`. None where we are not root."""
         if not self.as_root:
             return None
-        _UIDS_IN_USE.mkdir(parents=True, exist_ok=True, mode=0o755)
-        for uid in UIDS[:-1]:
-            note = _UIDS_IN_USE / str(uid)
-            with suppress(FileExistsError):
-                with open(note, "x") as file:
-                    file.write(str(owner))
+        with _all_notes_locked():
+            for uid in self.uids[:-1]:
+                note = _UIDS_IN_USE / str(uid)
+                # One left by a state folder that was deleted as a whole is free again.
+                if (note.exists() and Path(note.read_text()).exists()) or user_ids.known(uid):
+                    continue
+                note.write_text(str(owner))
                 return uid
-            with suppress(FileNotFoundError):
-                holder = note.read_text()
-                if holder and not Path(holder).exists():
-                    note.write_text(str(owner))  # Left by a state folder that was deleted as a whole.
-                    return uid
         raise DriverError("UIDS_EXHAUSTED: no free user id for another guest")
 
     def keep_uid(self, uid: int | None, owner: Path) -> None:
         """After a restart of the machine: note again what the guest's record says."""
         if uid is not None and self.as_root:
-            _UIDS_IN_USE.mkdir(parents=True, exist_ok=True, mode=0o755)
-            (_UIDS_IN_USE / str(uid)).write_text(str(owner))
+            with _all_notes_locked():
+                (_UIDS_IN_USE / str(uid)).write_text(str(owner))
 
     def give_back_uids(self, owner: Path) -> None:
-        for note in _UIDS_IN_USE.iterdir() if self.as_root and _UIDS_IN_USE.exists() else ():
-            with suppress(FileNotFoundError):
+        if not self.as_root:
+            return
+        with _all_notes_locked():
+            for note in _UIDS_IN_USE.iterdir():
                 if note.read_text() == str(owner):
                     note.unlink()
 
@@ -245,6 +251,18 @@ class Sandbox:
                 await process.wait()
         if status != 0:
             raise DriverError(f"TOOL_FAILED: {Path(command[0]).name}: {words.read()[-500:] or status}")
+
+
+@contextmanager
+def _all_notes_locked() -> Iterator[None]:
+    """All agents of the machine take turns, and one that dies lets the next one in."""
+    _UIDS_IN_USE.mkdir(parents=True, exist_ok=True, mode=0o755)
+    lock = os.open(_UIDS_IN_USE.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _jail(spec: Mapping[str, object]) -> list[str]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cumulet.drivers.qemu import guest_files
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.qmp import Arguments
 from cumulet.drivers.qemu.record import GuestFolder
@@ -36,7 +35,7 @@ class TransportSecurity:
     ) -> None:
         """Make QEMU hold credentials and verify its peer. The files are gone when this returns: QEMU has read them."""
         try:
-            self._copy(folder.vm, uid, endpoint)
+            guest_files.write_folder(folder, _LENT, self._files(endpoint), uid=uid)
             credentials: Arguments = {
                 "qom-type": "tls-creds-x509",
                 "id": CREDENTIALS,
@@ -51,7 +50,7 @@ class TransportSecurity:
                 await self.withdraw(hypervisor)
                 await hypervisor.ask("object-add", credentials)
         finally:
-            shutil.rmtree(folder.vm / _LENT, ignore_errors=True)
+            guest_files.remove_folder(folder, _LENT)
 
     async def accept_only(self, hypervisor: Hypervisor, peer: str) -> None:
         """Of all certificates of this CA, only the named host's opens the door."""
@@ -65,29 +64,11 @@ class TransportSecurity:
             if name in held:
                 await hypervisor.ask("object-del", {"id": name})
 
-    def _copy(self, vm: Path, uid: int | None, endpoint: Literal["server", "client"]) -> None:
-        """Every step by descriptor: the folder is the guest's own, and a hostile QEMU may rename things meanwhile."""
-        shutil.rmtree(vm / _LENT, ignore_errors=True)
-        parent = os.open(vm, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    def _files(self, endpoint: Literal["server", "client"]) -> dict[str, bytes]:
         try:
-            os.mkdir(_LENT, 0o700, dir_fd=parent)
-            lent = os.open(_LENT, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=parent)
-        finally:
-            os.close(parent)
-        try:
-            for name in _FILES[endpoint]:
-                content = (self.folder / name).read_bytes()
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-                with open(os.open(name, flags, 0o600, dir_fd=lent), "wb") as file:
-                    file.write(content)
-                    if uid is not None:
-                        os.fchown(file.fileno(), uid, uid)
-            if uid is not None:
-                os.fchown(lent, uid, uid)
+            return {name: (self.folder / name).read_bytes() for name in _FILES[endpoint]}
         except FileNotFoundError as missing:
             raise DriverError(f"TLS_MATERIAL: this host has no {Path(missing.filename).name}") from missing
-        finally:
-            os.close(lent)
 
 
 async def _objects(hypervisor: Hypervisor) -> list[dict[str, object]]:
