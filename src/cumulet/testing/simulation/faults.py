@@ -25,6 +25,7 @@ class Weather:
     commit_unknown: float = 0.0
     conductor_crash: float = 0.0
     conductor_stops: float = 0.0
+    conductor_cut_off: float = 0.0
     agent_crash: float = 0.0
     host_crash: float = 0.0
     guest_crash: float = 0.0
@@ -56,8 +57,8 @@ class Weather:
 _WORST = {
     "lost": 0.15, "slow": 0.2, "twice": 0.15, "verb_fails_before": 0.1, "verb_fails_after": 0.1, "verb_hangs": 0.05,
     "commit_fails": 0.05, "commit_unknown": 0.05, "conductor_crash": 0.2, "conductor_stops": 0.1,
-    "agent_crash": 0.2, "host_crash": 0.08,
-    "guest_crash": 0.08, "partition": 0.15, "clock_jump": 0.1, "host_lost": 0.06, "dies_at_commit": 0.1,
+    "conductor_cut_off": 0.1, "agent_crash": 0.2, "host_crash": 0.08, "guest_crash": 0.08, "partition": 0.15,
+    "clock_jump": 0.1, "host_lost": 0.06, "dies_at_commit": 0.1,
     "api_crash": 0.08, "unheard": 0.08, "guest_hangs": 0.15, "copy_stalls": 0.1, "disk_fails": 0.06, "disk_slow": 0.08,
     "switch_fails": 0.5,
 }  # fmt: skip

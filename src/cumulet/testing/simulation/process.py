@@ -1,8 +1,9 @@
-"""A conductor's process, which may be stopped for a while, as by SIGSTOP or a virtual machine that is moved."""
+"""A conductor's process: it may be stopped for a while, as by SIGSTOP, or have its own way to a host cut."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from random import Random
 from typing import TypeVar
@@ -10,7 +11,7 @@ from typing import TypeVar
 from cumulet.db.engine import Database, Tx
 from cumulet.fleet.hosts import Hosts
 from cumulet.host.link import Link
-from cumulet.host.messages import Message
+from cumulet.host.messages import HostUnreachable, Message
 from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
 
 T = TypeVar("T")
@@ -27,6 +28,8 @@ class Process(VirtualClock):
         self._stops = 0
         self.going_since: float | None = loop.now
         """None while it is stopped."""
+        self.cut_off_from: Counter[str] = Counter()
+        """Hosts that this process does not reach, and how often that was said and not taken back."""
 
     def stop(self) -> None:
         """As often as it is stopped it has to be let go on."""
@@ -71,12 +74,15 @@ class DatabaseOfProcess(Database):
 class LinkOfProcess:
     """A `host.link.Link` as a process uses it: what it says it says while it goes on, and so it hears."""
 
-    def __init__(self, inner: Link, process: Process) -> None:
+    def __init__(self, name: str, inner: Link, process: Process) -> None:
+        self._name = name
         self._inner = inner
         self._process = process
 
     async def send(self, message: Message[AnswerT]) -> AnswerT:
         await self._process.goes_on()
+        if self._process.cut_off_from[self._name]:
+            raise HostUnreachable(f"no way to {self._name}")
         try:
             return await self._inner.send(message)
         finally:
@@ -90,5 +96,5 @@ def hosts_of(hosts: Hosts, process: Process) -> Hosts:
     """The same hosts, as a process reaches them."""
     own = Hosts()
     for name in hosts.names:
-        own.add(name, LinkOfProcess(hosts.link(name), process))
+        own.add(name, LinkOfProcess(name, hosts.link(name), process))
     return own

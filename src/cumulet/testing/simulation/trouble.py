@@ -37,6 +37,7 @@ class Trouble:
         kinds: tuple[tuple[str, Callable[[], str]], ...] = (
             ("conductor_crash", lambda: self._crash_conductor(random, pause)),
             ("conductor_stops", lambda: self._stop_conductor(random, pause)),
+            ("conductor_cut_off", lambda: self._cut_off_conductor(machine, random, pause)),
             ("agent_crash", lambda: self._crash_agent(machine, pause)),
             ("host_crash", lambda: self._crash_host(machine, pause)),
             ("guest_crash", lambda: self._crash_guest(machine, random)),
@@ -172,6 +173,16 @@ class Trouble:
         requests = self._cloud.kill_api()
         self._later(pause, self._cloud.start_api)
         return f"the API is killed, with {requests} request(s), back in {pause:.1f} s"
+
+    def _cut_off_conductor(self, machine: Machine, random: Random, pause: float) -> str:
+        if not self._cloud.runners:
+            return "a conductor was to be cut off, but none is up"
+        runner = random.choice(self._cloud.runners)
+        process = runner.clock
+        assert isinstance(process, Process)
+        process.cut_off_from[machine.name] += 1
+        self._later(pause, lambda: process.cut_off_from.subtract([machine.name]))
+        return f"{runner.name} does not reach {machine.name} for {pause:.1f} s"
 
     def _stop_conductor(self, random: Random, pause: float) -> str:
         if not self._cloud.runners:
