@@ -35,3 +35,7 @@ class SimulatedFence:
     def set_mark(self, server_id: str, mark: Mark) -> None:
         self._file.write(f"{server_id} {mark.text}\n".encode())
         self._known[server_id] = mark
+
+    def close(self) -> None:
+        """Admit nothing any more."""
+        self._file.close()

@@ -117,6 +117,8 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
 
         parts = (*PARTS, *more_parts)
         authority = CertificateAuthority.load_or_create(settings.state_dir / "ca")
+        audit = Audit(settings.state_dir / "audit.jsonl")
+        stack.callback(audit.close)
         schema.prepare(db)
         passwords = identity_bootstrap.prepare(db, identity_service, first_passwords, catalog_of(parts))
         for part in parts:
@@ -154,7 +156,7 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         app = App(
             context,
             [part.service for part in parts],
-            audit=Audit(settings.state_dir / "audit.jsonl"),
+            audit=audit,
             scraper_token=scraper_token(settings.state_dir / "metrics-token", clock),
         )
         stack.push_async_callback(conductor.stop)

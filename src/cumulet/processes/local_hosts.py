@@ -56,7 +56,9 @@ async def connect(
     for name in settings.host_names:
         folder = settings.state_dir / "hosts" / name
         driver = SimulatedDriver(name=name, world=world, clock=clock, settings=settings, directory=folder / "guests")
-        agent = Agent(name=name, driver=driver, fence=SimulatedFence(folder / "fence.txt"), session=clock.uuid())
+        fence = SimulatedFence(folder / "fence.txt")
+        stack.callback(fence.close)
+        agent = Agent(name=name, driver=driver, fence=fence, session=clock.uuid())
         hosts.add(name, InProcessLink(agent))
     return world, None
 
