@@ -67,7 +67,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 
 STARTS = "a command that starts a process imports what that process is"
 LOOKS = "`cumulet doctor`, and `--driver auto`, try out this very machine"
-FILES = "`cumulet audit` reads the files of a cloud that need not run"
+FILES = "`cumulet audit`, `backup` and `restore` read and write the files of a cloud that need not run"
 CLEANS = "`cumulet host clean` works where no agent is left that could"
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.up", "processes.all"): STARTS,
@@ -85,6 +85,9 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.settings", "web.log"): STARTS,
     ("cli.agent", "processes.agent"): STARTS,
     ("cli.audit", "owned"): FILES,
+    ("cli.backup", "owned"): FILES,
+    ("cli.backup", "db.engine"): FILES,
+    ("cli.backup", "processes.backup"): FILES,
     ("cli.audit", "web.audit"): FILES,
     ("cli.agent", "fleet.local_agents"): STARTS,
     ("cli.doctor", "host.driver"): LOOKS,

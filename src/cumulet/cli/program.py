@@ -13,6 +13,8 @@ COMMANDS = {
     "doctor": ("cumulet.cli.doctor:doctor", "What this machine can do, and what to do about what it can't."),
     "settings": ("cumulet.cli.settings:settings", "Every setting with its meaning, its default, and where it was set."),
     "status": ("cumulet.cli.status:status", "Hosts, servers, running operations, and stuck ones with their cause."),
+    "backup": ("cumulet.cli.backup:backup", "Save a cloud to one file, while it runs or not."),
+    "restore": ("cumulet.cli.backup:restore", "Make a state folder from such a file."),
     "audit": ("cumulet.cli.audit:audit", "Check that the audit trail is as it was written."),
     "api": ("cumulet.cli.fleet:api", "Not yet: the API role of a fleet."),
     "conductor": ("cumulet.cli.fleet:conductor", "Not yet: the conductor role of a fleet."),

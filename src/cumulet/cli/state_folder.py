@@ -25,9 +25,14 @@ def driver_of(folder: Path) -> str | None:
         return None
 
 
+RESTORING = ".restoring"
+"""As `processes.backup` has it: in a state folder that is being restored."""
+
+
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Make `folder` (mode 0700) where it is missing and hold it until the end; an error if another process holds it."""
+def held(folder: Path, *, to_restore: bool = False) -> Iterator[None]:
+    """Make `folder` (mode 0700) where it is missing and hold it until the end; an error if another process holds it, or
+    if a restore into it did not end."""
     from cumulet.owned import Exposed, refuse_foreign_path
 
     try:
@@ -51,6 +56,8 @@ def held(folder: Path) -> Iterator[None]:
             ) from error
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        if not to_restore and (folder / RESTORING).exists():
+            raise click.ClickException(f"a restore into {folder} did not end; empty the folder and restore again")
         yield
     finally:
         os.close(lock)

@@ -18,6 +18,7 @@ import hmac
 import logging
 import os
 import re
+import shutil
 import threading
 from collections import deque
 from pathlib import Path
@@ -60,6 +61,8 @@ MOST_WAITING = 5000
 """Lines (of at most some 3 KiB) that wait for room on the disk; twice as many where something is deleted."""
 LONGEST_PATH = 1024
 LONGEST_ACTION = 255
+COPY_ATTEMPTS = 5
+"""How often a copy is begun again because the chain went on in a new file meanwhile."""
 
 
 class Audit:
@@ -195,6 +198,51 @@ def verify(path: Path, noted: Head | None = None) -> Head:
     if head.number > number:
         raise Broken(f"it ends with line {number}, and there were {head.number}")
     return Head(number=number, code=code)
+
+
+def copy_while_written(path: Path, folder: Path) -> None:
+    """Copy the chain at `path`, with its key, into the empty `folder`: whole, up to a line that its head names."""
+    key_file, head_file, start_file = _beside(path)
+    for _ in range(COPY_ATTEMPTS):
+        for left in folder.iterdir():
+            left.unlink()
+        before = _files_of(path)
+        key = key_file.read_bytes()
+        head = _read_head(key, head_file)
+        try:
+            contents = {one: one.read_bytes() for one in (key_file, head_file, start_file) if one.exists()}
+            for one in (*put_aside(path), path):
+                (folder / one.name).touch(mode=0o600)
+                shutil.copyfile(one, folder / one.name, follow_symlinks=False)
+        except FileNotFoundError:
+            continue  # It was put aside, or removed, meanwhile.
+        if _files_of(path) != before:
+            continue
+        if head is not None:
+            contents[head_file] = _sealed(key, head)
+        if head is not None or not contents.get(head_file):
+            _cut_after(folder / path.name, head, before[0])
+        for one, content in contents.items():
+            (folder / one.name).touch(mode=0o600)
+            (folder / one.name).write_bytes(content)
+        return
+    raise Broken("its files change faster than they can be copied")
+
+
+def _cut_after(copied: Path, head: Head | None, others: list[Path]) -> None:
+    """Leave out the lines that came after `head`; None: all of them."""
+    if head is None or (others and int(others[-1].stem.rpartition("-")[2]) == head.number):
+        os.truncate(copied, 0)
+        return
+    last = b',"code":"' + head.code.encode() + b'"}\n'
+    if (at := copied.read_bytes().find(last)) >= 0:  # else `verify` has something to say
+        os.truncate(copied, at + len(last))
+
+
+def _files_of(path: Path) -> tuple[list[Path], bytes]:
+    """What changes when lines go on in a new file."""
+    start_file = _beside(path)[2]
+    return put_aside(path), start_file.read_bytes() if start_file.exists() else b""
 
 
 def _checked(key: bytes, line: bytes, number: int, previous: str) -> str:

@@ -1,0 +1,133 @@
+"""`cumulet backup` and `cumulet restore`: a cloud as one file, and a state folder from it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cumulet.cli import state_folder
+from cumulet.cli.configuration import DEFAULT_FILE, NotThus, checked, from_file
+
+if TYPE_CHECKING:
+    from cumulet.processes.backup import Manifest
+
+STATE = click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="The cloud's state folder.  [default: that of the configuration file, else ~/.local/state/cumulet]",
+)
+CONFIG = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=f"The configuration file of `cumulet up`.  [default: {DEFAULT_FILE}, if there is one]",
+)
+NOT_GUESTS = "Guests' disks are not part of it"
+
+
+@click.command(short_help="Save a cloud to one file, while it runs or not.")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@STATE
+@click.option(
+    "--database",
+    metavar="URL",
+    envvar="CUMULET_DATABASE",
+    help="As of `cumulet up`.  [default: that of the configuration file, else SQLite in DIR]",
+)
+@CONFIG
+def backup(file: Path, state: Path | None, database: str | None, config: Path | None) -> None:
+    """Save a cloud to the new FILE, while it runs or not: database, keys, passwords, images, audit trail.
+
+    FILE holds every secret of the cloud: it is made readable by its owner only, and is to be kept so. Guests' disks are
+    not part of it; nor are files that settings name, and a PostgreSQL database: save that with pg_dump just before.
+    """
+    from cumulet.owned import Exposed
+    from cumulet.processes.backup import Refused, write_backup
+
+    given = {name: one.value for name, one in from_file(config).items()}
+    folder = (state or given.get("state_dir") or state_folder.default()).absolute()
+    target = file.absolute()
+    if not target.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {target.parent}", param_hint="FILE")
+    try:
+        url = checked("database_url", database, text=True) if database else given.get("database_url")
+    except NotThus as error:
+        raise click.BadParameter(str(error), param_hint="--database") from None
+    try:
+        manifest = write_backup(folder, target, _database_file(url, folder))
+    except (Refused, Exposed) as error:
+        raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(f"cannot write the backup: {_words(error)}") from None
+    print(f"saved {folder} to {target}: {_size(manifest)}, schema {manifest.schema}. {NOT_GUESTS}.")
+    if manifest.database == "postgresql":
+        print("Nor is the PostgreSQL database: save it with pg_dump, just before the files.", file=sys.stderr)
+    for image in manifest.without_data:
+        print(f"image {image} has no data in the backup: it was deleted meanwhile, or is lost", file=sys.stderr)
+
+
+@click.command(short_help="Make a state folder from such a file.")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@STATE
+@CONFIG
+def restore(file: Path, state: Path | None, config: Path | None) -> None:
+    """Make a state folder from FILE, which `cumulet backup` wrote. The folder is empty, or is not there yet.
+
+    Everything in FILE is checked before any of it is in its place. Afterwards `cumulet up` starts the cloud. Guests'
+    disks are not part of a backup; a PostgreSQL database is restored with psql or pg_restore.
+    """
+    from cumulet.processes.backup import Refused
+    from cumulet.processes.backup import restore as restore_into
+
+    given = {name: one.value for name, one in from_file(config).items()}
+    folder = (state or given.get("state_dir") or state_folder.default()).absolute()
+    _refuse_others_folder(folder)
+    try:
+        with state_folder.held(folder, to_restore=True):
+            if _content(folder):
+                raise click.ClickException(f"{folder} is not empty: restore into an empty folder, named with --state")
+            manifest = restore_into(file, folder)
+    except Refused as error:
+        raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(f"cannot restore: {_words(error)}") from None
+    print(
+        f"restored into {folder}: {_size(manifest)}, saved at {manifest.made_at} by Cumulet {manifest.version}. "
+        f"{NOT_GUESTS}. Start it with: cumulet up --state {folder}"
+    )
+    if manifest.database == "postgresql":
+        print("Its PostgreSQL database is not part of it: restore that before the start.", file=sys.stderr)
+
+
+def _refuse_others_folder(folder: Path) -> None:
+    """A folder with something in it and no lock is no cloud's: not even its mode is changed."""
+    try:
+        if folder.is_dir() and _content(folder) and not (folder / "lock").exists():
+            raise click.ClickException(f"{folder} is not empty: restore into an empty folder, named with --state")
+    except OSError as error:
+        raise click.ClickException(f"cannot use the state folder {folder}: {error.strerror}") from None
+
+
+def _content(folder: Path) -> list[str]:
+    """What is in it beside its lock, and a restore that did not end before anything was in its place."""
+    return [path.name for path in folder.iterdir() if path.name not in ("lock", state_folder.RESTORING)]
+
+
+def _database_file(url: str | None, folder: Path) -> Path | None:
+    """SQLite's file; None: PostgreSQL."""
+    from cumulet.db.engine import database_file
+
+    return folder / "cumulet.db" if url is None else database_file(url)
+
+
+def _size(manifest: Manifest) -> str:
+    mib = sum(one.size for one in manifest.files.values()) / (1 << 20)
+    return f"{len(manifest.files)} files, {mib:.1f} MiB"
+
+
+def _words(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
