@@ -214,6 +214,7 @@ def test_where_there_is_no_cloud_or_no_database_nothing_is_saved(
     damaged.write_bytes(b"not a database at all" * 1000)
     words = refused(capsys, "backup", str(file), "--state", str(saved.state), "--database", f"sqlite:///{damaged}")
     assert "cannot be copied" in words
+    assert not (saved.state / ".backup").exists()
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tar"] == []
 
 

@@ -62,7 +62,7 @@ def backup(file: Path, state: Path | None, database: str | None, config: Path | 
     except (Refused, Exposed) as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
-        raise click.ClickException(f"cannot write the backup: {_words(error)}") from None
+        raise click.ClickException(f"cannot write the backup {target}: {_words(error)}") from None
     print(f"saved {folder} to {target}: {_size(manifest)}, schema {manifest.schema}. {NOT_GUESTS}.")
     if manifest.database == "postgresql":
         print("Nor is the PostgreSQL database: save it with pg_dump, just before the files.", file=sys.stderr)
@@ -94,7 +94,7 @@ def restore(file: Path, state: Path | None, config: Path | None) -> None:
     except Refused as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
-        raise click.ClickException(f"cannot restore: {_words(error)}") from None
+        raise click.ClickException(f"cannot restore into {folder}: {_words(error)}") from None
     print(
         f"restored into {folder}: {_size(manifest)}, saved at {manifest.made_at} by Cumulet {manifest.version}. "
         f"{NOT_GUESTS}. Start it with: cumulet up --state {folder}"

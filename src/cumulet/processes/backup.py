@@ -130,14 +130,12 @@ def _links(state: Path) -> Iterator[Path]:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Refused(f"another backup of {state} is under way; wait for its end") from None
-        for left in folder.iterdir():  # of a backup that was killed
-            left.unlink()
-        yield folder
-        shutil.rmtree(folder)
-    except BaseException as error:
-        if not isinstance(error, Refused):
+        try:
+            for left in folder.iterdir():  # of a backup that was killed
+                left.unlink()
+            yield folder
+        finally:
             shutil.rmtree(folder, ignore_errors=True)
-        raise
     finally:
         os.close(held)
 
