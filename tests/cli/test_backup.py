@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -288,3 +289,21 @@ def test_a_cloud_does_not_start_in_a_restore_that_did_not_end(tmp_path: Path) ->
     tried = cumulet("up", "--state", str(tmp_path / "state"), "--driver", "simulated", "--listen", "127.0.0.1:0")
     assert tried.status == 1
     assert "did not end" in tried.err
+
+
+def test_two_backups_at_once_do_not_meet_and_what_a_killed_one_left_is_removed(
+    saved: Saved, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    links = saved.state / ".backup"
+    links.mkdir(mode=0o700)
+    (links / "left").write_text("by a backup that was killed")
+    under_way = os.open(links, os.O_RDONLY)
+    try:
+        fcntl.flock(under_way, fcntl.LOCK_EX)
+        words = refused(capsys, "backup", str(tmp_path / "second.tar"), "--state", str(saved.state))
+        assert "another backup" in words
+        assert (links / "left").exists()
+    finally:
+        os.close(under_way)
+    assert run(["backup", str(tmp_path / "third.tar"), "--state", str(saved.state)]) == 0
+    assert not links.exists()
