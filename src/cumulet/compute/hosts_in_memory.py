@@ -12,6 +12,7 @@ read. `load` is repeated now and then, so that neither they nor a mistake here s
 
 from __future__ import annotations
 
+import asyncio
 import bisect
 import logging
 import threading
@@ -41,6 +42,8 @@ class HostsInMemory:
     """`db.engine.Keeper` of one database's hosts."""
 
     def __init__(self) -> None:
+        self._loading = asyncio.Lock()
+        """One reading of all at a time: each has its own `_meanwhile`."""
         self._lock = threading.Lock()
         self._views: dict[str, HostView] = {}
         self._by_room: list[tuple[float, float, str]] = []
@@ -50,6 +53,10 @@ class HostsInMemory:
 
     async def load(self, db: Database) -> list[str]:
         """Read all. The names of hosts of which memory was wrong: none, unless others write to the database, too."""
+        async with self._loading:
+            return await self._load(db)
+
+    async def _load(self, db: Database) -> list[str]:
         with self._lock:
             self._meanwhile = {}
         try:

@@ -34,6 +34,9 @@ class Passwords(msgspec.Struct, frozen=True, kw_only=True):
     origin: Literal["made", "kept", "replaced"]
     """made: first start; kept: found in clouds.yaml; replaced: clouds.yaml was lost, so these are new."""
 
+    def __repr__(self) -> str:
+        return f"<Passwords of {', '.join(self.by_user)}, {self.origin}>"
+
 
 class FirstPasswords(msgspec.Struct, frozen=True, kw_only=True):
     """Passwords of the two first users, by user name: found in clouds.yaml, or made anew and being hashed."""

@@ -59,6 +59,10 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
     _agents: AgentProcesses | None
     _closing: AsyncExitStack = msgspec.field(default_factory=AsyncExitStack)
 
+    def __repr__(self) -> str:
+        """No settings and no parts: they hold passwords."""
+        return f"<EmbeddedCloud {self.url}>"
+
     @property
     def runner(self) -> Runner:
         return self.conductor.runner

@@ -15,26 +15,41 @@ own CA, nothing shared with another one. Installed, it is a pytest plugin too: f
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cumulet.testing.client import Answer, Client
-from cumulet.testing.running import Faults, TestCloud, cloud
-
 if TYPE_CHECKING:
+    from cumulet.testing.client import Answer, Client
+    from cumulet.testing.clock import AdvanceableClock
+    from cumulet.testing.faults import Faults
     from cumulet.testing.fixtures import NeutronFixture, OpenStackApiException, OSAPIFixture, PolicyFixture
+    from cumulet.testing.running import TestCloud, cloud
 
 __all__ = [
-    "Answer", "Client", "Faults", "NeutronFixture", "OSAPIFixture", "OpenStackApiException", "PolicyFixture",
-    "TestCloud", "cloud",
+    "AdvanceableClock", "Answer", "Client", "Faults", "NeutronFixture", "OSAPIFixture", "OpenStackApiException",
+    "PolicyFixture", "TestCloud", "cloud",
 ]  # fmt: skip
 
-_FIXTURES = ("NeutronFixture", "OSAPIFixture", "OpenStackApiException", "PolicyFixture")
+_MODULES = {
+    "AdvanceableClock": "clock",
+    "Answer": "client",
+    "Client": "client",
+    "Faults": "faults",
+    "NeutronFixture": "fixtures",
+    "OSAPIFixture": "fixtures",
+    "OpenStackApiException": "fixtures",
+    "PolicyFixture": "fixtures",
+    "TestCloud": "running",
+    "cloud": "running",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """The fixtures need the package `fixtures`, which not everybody has (``pip install cumulet[testing]``)."""
-    if name in _FIXTURES:
-        from cumulet.testing import fixtures
+    """Imported when first used: pytest loads this package in every run, and few runs use a cloud.
 
-        return getattr(fixtures, name)
-    raise AttributeError(name)
+    The fixtures need the package `fixtures`, which not everybody has (``pip install cumulet[testing]``).
+    """
+    module = _MODULES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{module}"), name)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 
 from cumulet.clock import SystemClock
+
+MOST_SECONDS_AHEAD = 10 * 366 * 24 * 3600
+"""How far the time of day may be ahead of the machine's: ten years, in seconds."""
 
 
 class AdvanceableClock(SystemClock):
@@ -13,11 +17,13 @@ class AdvanceableClock(SystemClock):
 
     def __init__(self) -> None:
         self._ahead_us = 0
+        self._returned_us = 0
+        """What of `_ahead_us` the time of day does not count any more."""
         self._lock = threading.Lock()
         self._sleepers: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
 
     def now_us(self) -> int:
-        return super().now_us() + self._ahead_us
+        return super().now_us() + self._ahead_us - self._returned_us
 
     def monotonic(self) -> float:
         return super().monotonic() + self._ahead_us / 1_000_000
@@ -40,9 +46,20 @@ class AdvanceableClock(SystemClock):
                 self._sleepers.discard(sleeper)
 
     def advance(self, seconds: float) -> None:
-        """Let `seconds` pass now."""
+        """Let `seconds` pass now. TypeError for no number, ValueError below 0 or beyond ten years."""
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+            raise TypeError(f"seconds is a number, not {seconds!r}")
+        if not math.isfinite(seconds) or seconds < 0:
+            raise ValueError(f"seconds is 0 or more, not {seconds}: time only goes on")
         with self._lock:
+            if (self._ahead_us - self._returned_us) / 1_000_000 + seconds > MOST_SECONDS_AHEAD:
+                raise ValueError(f"a cloud can be at most {MOST_SECONDS_AHEAD} seconds ahead of the machine's clock")
             self._ahead_us += int(seconds * 1_000_000)
             sleepers = list(self._sleepers)
         for loop, event in sleepers:
             loop.call_soon_threadsafe(event.set)
+
+    def return_to_now(self) -> None:
+        """The time of day is the machine's again. `monotonic` never goes back: somebody sleeps until then."""
+        with self._lock:
+            self._returned_us = self._ahead_us

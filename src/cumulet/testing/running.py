@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 import tempfile
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from cumulet.compute.host_watch import HostWatch
 from cumulet.compute.hosts_in_memory import HostsInMemory
-from cumulet.conductor.saga import Status, StepFailed, operations, request_abort
+from cumulet.conductor.saga import Status, operations, request_abort
 from cumulet.db.engine import Tx, metadata
 from cumulet.host.driver import GuestState
 from cumulet.image.files import image_folder
@@ -26,6 +26,7 @@ from cumulet.processes.all import EmbeddedCloud
 from cumulet.settings import Settings
 from cumulet.testing.client import Client
 from cumulet.testing.clock import AdvanceableClock
+from cumulet.testing.faults import Faults, one_of
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
@@ -33,39 +34,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 FAST_ARGON2_MEMORY_KIB = 64
 """A test's passwords are random and live for seconds: their hashes need not be slow."""
-
-
-@dataclass(slots=True)
-class _Fault:
-    saga: str
-    step: str
-    host: str | None
-    times: int
-    reason: str
-
-
-class Faults:
-    """Scripted failures of long operations' host steps."""
-
-    def __init__(self) -> None:
-        self._faults: list[_Fault] = []
-
-    def fail(
-        self, saga: str, *, step: str, host: str | None = None, times: int = 1, reason: str = "INJECTED_FAULT"
-    ) -> None:
-        """Let `step` of `saga` fail the next `times` times before it does anything (on `host`, if given)."""
-        self._faults.append(_Fault(saga, step, host, times, reason))
-
-    def clear(self) -> None:
-        self._faults.clear()
-
-    async def before_step(self, saga: str, step: str, state: Any) -> None:
-        """`conductor.runner.BeforeStep`."""
-        for fault in self._faults:
-            at = {getattr(state, name, None) for name in ("host", "source", "destination")}
-            if fault.times > 0 and (fault.saga, fault.step) == (saga, step) and fault.host in (None, *at):
-                fault.times -= 1
-                raise StepFailed(fault.reason, "A test asked for this failure.", f"{saga}.{step}")
+MOST_HOSTS = 1000
+"""Simulated hosts of one cloud."""
+PERSONA = re.compile(r"(?:([a-z][a-z0-9_]*)_)?([a-z]+)[0-9]*")
+"""``[PROJECT_]ROLE[NUMBER]``."""
+PERSONA_ROLES = ("admin", "manager", "member", "norole", "reader", "service")
 
 
 class TestCloud:
@@ -81,7 +54,14 @@ class TestCloud:
         self._http = httpx.Client(base_url=running.url, verify=self._context, timeout=60)
         self._personas: dict[str, Client] = {}
         self._kept: dict[str, Client] = {}
+        self._passwords: dict[str, str] = {}
+        self._logged_in_at = self.clock.monotonic()
+        self._ended = False
+        faults.know(running.runner.sagas, self.hosts)
         self._remember()
+
+    def __repr__(self) -> str:
+        return f"<TestCloud {self.url}, hosts {', '.join(self.hosts)}{', ended' if self._ended else ''}>"
 
     @property
     def url(self) -> str:
@@ -122,7 +102,10 @@ class TestCloud:
         return Connection(config=config.get_one(cloud=name))
 
     def await_(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the cloud's own loop."""
+        """Run a coroutine on the cloud's own loop. RuntimeError once the cloud has ended."""
+        if self._ended:
+            coroutine.close()
+        self._refuse_ended()
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
 
     def idle(self) -> None:
@@ -135,11 +118,13 @@ class TestCloud:
             self.await_(self.embedded.conductor.reconciler(HostWatch).round(host))
 
     def guests(self, host: str) -> dict[str, GuestState]:
-        """What the hypervisor of `host` says: server id -> state."""
+        """What the hypervisor of `host` says: server id -> state. ValueError for a host that does not exist."""
+        one_of("host", host, self.hosts)
         return {report.server_id: report.state for report in self.await_(self.embedded.hosts.guests(host))}
 
     def kill_conductor(self) -> None:
         """Let it not get another word in, as kill -9 would. What hosts were asked to do, they do. From any thread."""
+        self._refuse_ended()
         runner = self.embedded.runner
         runner._stopping = True
 
@@ -178,7 +163,8 @@ class TestCloud:
 
     def persona(self, name: str) -> Client:
         """`admin`, or a user made through Identity: ``member``, ``manager``, ``reader``, ``norole`` in one project,
-        ``other_member``, ``other_manager``, ``other_reader`` in another. The same one each time it is asked for."""
+        ``other_member``, ``other_manager``, ``other_reader`` in another. The same one each time it is asked for.
+        ValueError for a name of another form, or whose role is none of `PERSONA_ROLES`."""
         if name not in self._personas:
             if name == "admin":
                 self._personas[name] = self.login(
@@ -187,12 +173,17 @@ class TestCloud:
                     project={"name": "admin", "domain": {"id": "default"}},
                 )
             else:
-                project, _, role = name.rpartition("_")
-                self._personas[name] = self.user(name, project=project or "own", roles=(role.rstrip("0123456789"),))
+                project, role = _persona(name)
+                self._personas[name] = self.user(name, project=project, roles=(role,))
         return self._personas[name]
 
     def user(self, name: str, *, project: str, roles: tuple[str, ...]) -> Client:
-        """Make a user with `roles` in `project` (made if missing) through Identity v3 and log in as them."""
+        """Make a user with `roles` in `project` (made if missing) through Identity v3 and log in as them.
+
+        ValueError for a name that Identity refuses, or that another user has already.
+        """
+        if isinstance(roles, str):
+            raise TypeError(f"roles is a tuple of names, not the text {roles!r}")
         admin = self.persona("admin")
         password = f"pw-{self.embedded.clock.uuid()}"
         projects = admin.request("GET", f"/identity/v3/projects?name={project}")["projects"]
@@ -202,13 +193,19 @@ class TestCloud:
             )
             projects = [made["project"]]
         project_id = projects[0]["id"]
-        user = admin.request(
+        answer = admin.request(
             "POST", "/identity/v3/users", {"user": {"name": name, "domain_id": "default", "password": password}}
-        )["user"]
+        )
+        if answer.status == 409:
+            raise ValueError(f"there is a user called {name!r} already")
+        if answer.status != 201:
+            raise ValueError(f"no user can be called {name!r}: {answer.json['error']['message']}")
+        user = answer["user"]
         for role in roles:
             role_id = self._role_id(admin, role)
             path = f"/identity/v3/projects/{project_id}/users/{user['id']}/roles/{role_id}"
             assert admin.request("PUT", path).status == 204
+        self._passwords[name] = password
         return self.login(name, password, project={"id": project_id})
 
     def _role_id(self, admin: Client, name: str) -> str:
@@ -221,7 +218,12 @@ class TestCloud:
     # -- starting over
 
     def reset(self) -> None:
-        """The cloud as it was when it had just started, or at `keep`: records, guests, faults."""
+        """The cloud as it was when it had just started, or at `keep`: records, guests, faults, the time of day.
+
+        Time that passed still has passed for what waits: a clock that only measures never goes back.
+        RuntimeError once the cloud has ended.
+        """
+        self._refuse_ended()
         self.faults.clear()
         self.embedded.db.write(self._abort_all)
         self.idle()
@@ -229,7 +231,9 @@ class TestCloud:
             raise AssertionError(f"what was known of hosts was not what had been committed: {', '.join(wrong)}")
         snapshot = self._snapshot
         self.embedded.db.write(lambda tx: _restore(tx, snapshot))
+        self.clock.return_to_now()
         self._read_hosts()
+        self.embedded.identity._ended.clear()  # tokens that ended since are whole again
         self.embedded.db.write(self.embedded.identity.changed)
         for path, content in self._image_files.items():
             if not path.exists():
@@ -238,6 +242,20 @@ class TestCloud:
             for server_id in self.guests(host):
                 self.await_(self._destroy(host, server_id))
         self._personas = dict(self._kept)
+        self._renew_kept()
+
+    def _renew_kept(self) -> None:
+        """Before their tokens end, kept personas get new ones: a long suite, and `advance`, outlive many."""
+        if self.clock.monotonic() - self._logged_in_at < self.embedded.settings.token_life_seconds / 2:
+            return
+        self._logged_in_at = self.clock.monotonic()
+        for name, client in self._kept.items():
+            password = self.embedded.passwords.by_user["admin"] if name == "admin" else self._passwords[name]
+            client.token = self.login(name, password, project={"id": client.project_id}).token
+
+    def _refuse_ended(self) -> None:
+        if self._ended:
+            raise RuntimeError("this cloud has ended with its `with` block: nothing can be asked of it any more")
 
     def _read_hosts(self) -> list[str]:
         keeper = self.embedded.db.keeper
@@ -251,6 +269,7 @@ class TestCloud:
         """Make these personas, and let `reset` return to the cloud as it is now: they and their tokens stay good."""
         for name in personas:
             self.persona(name)
+        self._refuse_ended()
         self._kept = dict(self._personas)
         self._remember()
 
@@ -265,7 +284,27 @@ class TestCloud:
         await world.drivers[host].destroy(server_id)
 
     def close(self) -> None:
+        self._ended = True
         self._http.close()
+
+
+def _persona(name: str) -> tuple[str, str]:
+    """Project and role of a persona. Raises ValueError."""
+    found = PERSONA.fullmatch(name)
+    if found is None or found[2] not in PERSONA_ROLES:
+        raise ValueError(
+            f"there is no persona called {name!r}: write [PROJECT_]ROLE[NUMBER], such as member or other_reader2, "
+            f"with a role of {', '.join(PERSONA_ROLES)}"
+        )
+    return found[1] or "own", found[2]
+
+
+def _host_names(count: int) -> tuple[str, ...]:
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise TypeError(f"hosts is a whole number, not {count!r}")
+    if not 1 <= count <= MOST_HOSTS:
+        raise ValueError(f"hosts is from 1 to {MOST_HOSTS}, not {count}")
+    return tuple(f"host{n}" for n in range(1, count + 1))
 
 
 def _all_rows(tx: Tx) -> dict[str, list[dict[str, Any]]]:
@@ -286,7 +325,8 @@ def cloud(
 ) -> Iterator[TestCloud]:
     """A whole cloud with simulated hosts on a thread of this process, until the block ends.
 
-    hosts: how many, called host1, host2, ...; state: its folder, to start again on what it left (default: temporary);
+    hosts: how many (1 to `MOST_HOSTS`), called host1, host2, ...
+    state: its folder, to start again on what it left (default: temporary);
     more_parts: services beside Cumulet's own (`cumulet.part`);
     settings: fields of `cumulet.settings.Settings`, e.g. ``simulated_speed=10.0``.
     """
@@ -297,7 +337,7 @@ def cloud(
             "database_url": f"sqlite:///{folder / 'cumulet.db'}",
             "listen_port": 0,
             "driver": "simulated",
-            "host_names": tuple(f"host{n}" for n in range(1, hosts + 1)),
+            "host_names": _host_names(hosts),
             "argon2_memory_kib": FAST_ARGON2_MEMORY_KIB,
             **settings,
         }

@@ -1,0 +1,85 @@
+"""`reset` undoes what a test did: to time and tokens too. After the end there is nothing to reset."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+import cumulet.testing
+from cumulet.compute.hosts_in_memory import HostsInMemory
+from cumulet.testing import TestCloud
+
+HOUR = 3600.0
+
+
+def test_time_of_day_comes_back_and_kept_personas_go_on() -> None:
+    with cumulet.testing.cloud(hosts=1) as cloud:
+        cloud.keep("admin", "member")
+        member = cloud.persona("member")
+        for hours in (0.6, 2, 10, 24 * 30):
+            cloud.clock.advance(hours * HOUR)
+            cloud.reset()
+            assert abs(cloud.clock.now_us() - time.time_ns() // 1000) < HOUR * 1_000_000 / 2
+            assert cloud.persona("member") is member
+            assert member.compute("GET", "/servers").status == 200
+            assert cloud.persona("admin").request("GET", "/identity/v3/users").status == 200
+            assert cloud.user("late", project="own", roles=("reader",)).compute("GET", "/servers").status == 200
+
+
+def test_a_server_boots_after_time_went_on_and_came_back(cloud: TestCloud) -> None:
+    cloud.clock.advance(10 * HOUR)
+    cloud.reset()
+    member = cloud.persona("member")
+    image = member.request("GET", "/image/v2/images")["images"][0]["id"]
+    flavor = member.compute("GET", "/flavors")["flavors"][0]["id"]
+    server = {"name": "s", "imageRef": image, "flavorRef": flavor, "networks": "none"}
+    made = member.compute("POST", "/servers", {"server": server})
+    assert made.status == 202, made.text
+    member.wait_for_status(made["server"]["id"], "ACTIVE")
+
+
+def test_measured_time_never_goes_back(cloud: TestCloud) -> None:
+    cloud.clock.advance(HOUR)
+    before = cloud.clock.monotonic()
+    cloud.reset()
+    assert cloud.clock.monotonic() >= before
+
+
+def test_a_reset_and_the_timer_may_read_hosts_at_once(cloud: TestCloud) -> None:
+    keeper = cloud.embedded.db.keeper
+    assert isinstance(keeper, HostsInMemory)
+
+    async def read_twice() -> list[list[str]]:
+        return await asyncio.gather(*(keeper.load(cloud.embedded.db) for _ in range(2)))
+
+    assert cloud.await_(read_twice()) == [[], []]
+
+
+def test_a_token_that_was_ended_is_whole_again() -> None:
+    with cumulet.testing.cloud(hosts=1) as cloud:
+        cloud.keep("admin", "member")
+        member = cloud.persona("member")
+        assert member.token is not None
+        headers = {"X-Subject-Token": member.token}
+        assert member.request("DELETE", "/identity/v3/auth/tokens", headers=headers).status == 204
+        assert member.compute("GET", "/servers").status == 401
+        cloud.reset()
+        assert member.compute("GET", "/servers").status == 200
+
+
+def test_a_cloud_that_has_ended_says_so() -> None:
+    with cumulet.testing.cloud(hosts=1) as cloud:
+        pass
+    for ask in (
+        cloud.reset,
+        cloud.keep,
+        cloud.idle,
+        cloud.reconcile,
+        cloud.kill_conductor,
+        lambda: cloud.guests("host1"),
+    ):
+        with pytest.raises(RuntimeError, match="has ended"):
+            ask()
+    assert "ended" in repr(cloud)
