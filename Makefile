@@ -37,7 +37,7 @@ check: setup-python ## ruff, mypy --strict, import directions, generated files c
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy src tests benchmarks scripts
-	.venv/bin/python -m pytest -q tests/test_import_directions.py
+	.venv/bin/python -m pytest -q tests/test_import_directions.py tests/test_house_rules.py
 	.venv/bin/python -m cumulet.web.openapi --check
 
 generated: setup-python ## write what is generated from the registry (docs/api) anew

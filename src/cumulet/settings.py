@@ -141,3 +141,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What one project's images may take up in the store, uploads under way included."""
     images_per_project: AtLeastOne = 200
     """With data or without."""
+
+    @property
+    def boots_guests(self) -> bool:
+        """Its hosts boot what images hold: they are real."""
+        return self.driver != "simulated"

@@ -36,7 +36,7 @@ def _reconcilers(around: Surroundings) -> Sequence[Reconciler]:
     watch = HostWatch(db=db, clock=clock, settings=settings, hosts=around.hosts, boot=boot)
     return (
         watch,
-        Wirings(db=db, clock=clock, hosts=around.hosts, seconds=SECONDS_BETWEEN if settings.driver == "qemu" else None),
+        Wirings(db=db, clock=clock, hosts=around.hosts, seconds=SECONDS_BETWEEN if settings.boots_guests else None),
         Reload(db=db, clock=clock),
         Leftovers(db=db, clock=clock, settings=settings),
         History(db=db, clock=clock, settings=settings),

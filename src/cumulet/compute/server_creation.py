@@ -302,7 +302,7 @@ def _network_request(call: Call[None, CreateServers]) -> NetworkRequest:
     request: NetworkRequest = asked if asked in ("auto", "none") else tuple(_requested(asked or ())) or None
     if request is not None and request != "none":
         call.require(ATTACH_NETWORK)
-    if request != "none" and call.cloud.settings.driver == "qemu" and not offering(call.tx, "networks"):
+    if request != "none" and call.cloud.settings.boots_guests and not offering(call.tx, "networks"):
         raise NotYet(
             "No host of this cloud can wire guests (`cumulet doctor` says why, started as root on Linux it can): "
             'ask for networks "none" (2.37 or later).',
@@ -440,7 +440,7 @@ def _records(
     properties = _known_properties(image.properties)
     public_key, key_type = key if key is not None else (None, None)
     # Guests on real hosts have no metadata service, so each has a drive.
-    on_drive = body.config_drive or call.cloud.settings.driver == "qemu" or _drive_required(image)
+    on_drive = body.config_drive or call.cloud.settings.boots_guests or _drive_required(image)
     return [
         Server(
             id=ids[n], project_id=call.caller.project_id or "", user_id=call.caller.user_id, name=names[n],

@@ -284,9 +284,7 @@ def _seed_once(parts: Sequence[Part], settings: Settings, db: Database, clock: C
         return
     if not settings.bare:
         projects = db.read(identity_bootstrap.first_projects)
-        start = FirstStart(
-            db=db, clock=clock, settings=settings, projects=projects, boots=settings.driver != "simulated"
-        )
+        start = FirstStart(db=db, clock=clock, settings=settings, projects=projects, boots=settings.boots_guests)
         for part in parts:
             if part.seed is not None:
                 part.seed(start)
