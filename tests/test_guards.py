@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,13 @@ from cumulet.web import dispatch
 from cumulet.web.operation import Call, Operation
 from cumulet.web.policy import RULES
 from cumulet.web.shapes import validator_of
-from tests.every_operation import test_every_operation, test_numbers_and_names, test_policy_defaults, test_who_may
+from tests.every_operation import (
+    test_every_operation,
+    test_numbers_and_names,
+    test_policy_defaults,
+    test_transactions,
+    test_who_may,
+)
 from tests.every_operation.asking import Case, Stage, staged
 from tests.every_operation.rehearsal import opened
 from tests.every_saga import test_every_step, test_step_tables
@@ -160,6 +167,20 @@ def _too_large(call: Call[Any, Any]) -> None:
 def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
     patch.setattr(test_numbers_and_names, "validator_of", lambda _: validator_of({"type": "string"}))
     test_numbers_and_names.test_a_name_is_one_line(case_of(CREATE).operation)
+
+
+@without(test_transactions.test_no_transaction_takes_long, "that work which needs no database is done outside")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    measured = test_transactions.measured_ms(patch)
+    case = case_of(CREATE)
+    with replaced_operation(stage, case.operation, target=_long_work):
+        test_transactions.test_no_transaction_takes_long(stage, case, measured)
+
+
+def _long_work(call: Call[Any, Any]) -> None:
+    until = time.thread_time() + 2 * test_transactions.MOST_MS / 1000
+    while time.thread_time() < until:
+        pass
 
 
 # -- sagas

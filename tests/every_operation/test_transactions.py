@@ -40,7 +40,11 @@ def stage() -> Iterator[Stage]:
 
 @pytest.fixture
 def longest_ms(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What the longest transaction took since the list was cleared; appended to by each."""
+    return measured_ms(monkeypatch)
+
+
+def measured_ms(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What each transaction took since the list was cleared."""
     seen: list[float] = []
 
     async def measured(database: Database, fn: Callable[[Tx], T]) -> T:

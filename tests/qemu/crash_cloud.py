@@ -80,6 +80,7 @@ class CrashCloud:
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until("`cumulet up` serves", START_SECONDS, self._serves)
+        self._keep_states()
         credentials, authority = credentials_of(self.state / "clouds.yaml", "cumulet")
         http = https(self._ready.read_text().strip(), authority)
         self.admin = log_in(http, "admin", credentials)
@@ -98,6 +99,15 @@ class CrashCloud:
         assert self.process is not None
         self.process.wait()
         self.start()
+
+    def _keep_states(self) -> None:
+        """An operation that has ended keeps no state: the database itself keeps the last one for us."""
+        with contextlib.closing(sqlite3.connect(self.state / "cumulet.db", timeout=30)) as database:
+            database.executescript(
+                "CREATE TABLE IF NOT EXISTS crash_states (id TEXT PRIMARY KEY, state TEXT);"
+                "CREATE TRIGGER IF NOT EXISTS crash_states AFTER UPDATE OF state ON operations "
+                "WHEN OLD.state != '{}' BEGIN INSERT OR REPLACE INTO crash_states VALUES (OLD.id, OLD.state); END;"
+            )
 
     @property
     def pid(self) -> int:
@@ -249,7 +259,7 @@ class CrashCloud:
 
     def was_post_copy(self, operation: str) -> bool:
         """Whether, at the commit, some of the memory was still at the source."""
-        state = msgspec.json.decode(self._row("SELECT state FROM operations WHERE id = ?", operation)[0])
+        state = msgspec.json.decode(self._row("SELECT state FROM crash_states WHERE id = ?", operation)[0])
         return bool(state["rest_follows"] or state["memory_lost"] is not None)
 
     def moved(self, server_id: str) -> str:

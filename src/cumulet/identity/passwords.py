@@ -25,6 +25,7 @@ SHORTEST_PASSWORD = 8
 LONGEST_PASSWORD = 1024
 """Characters; longer ones are refused before any work is done."""
 WORKERS = 2
+LOWEST_PRIORITY = 19
 NICE = 5
 MOST_WAITING = 256
 """Passwords of one address, or of one project's users, that may wait. One address has no more connections."""
@@ -91,7 +92,8 @@ class Passwords:
 def _work(queue: FairQueue) -> None:
     """A thread's life, of lower priority: where processors are scarce, the rest of the API comes first."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, min(os.getpriority(os.PRIO_PROCESS, thread) + NICE, LOWEST_PRIORITY))
     serve(queue, _run)
 
 
