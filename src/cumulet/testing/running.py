@@ -46,7 +46,10 @@ class TestCloud:
 
     __test__ = False
 
-    def __init__(self, running: EmbeddedCloud, loop: asyncio.AbstractEventLoop, faults: Faults) -> None:
+    def __init__(
+        self, running: EmbeddedCloud, loop: asyncio.AbstractEventLoop, faults: Faults, clock: AdvanceableClock
+    ) -> None:
+        self._clock = clock
         self.embedded = running
         self.faults = faults
         self._loop = loop
@@ -83,8 +86,7 @@ class TestCloud:
 
     @property
     def clock(self) -> AdvanceableClock:
-        assert isinstance(self.embedded.clock, AdvanceableClock)
-        return self.embedded.clock
+        return self._clock
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -343,12 +345,13 @@ def cloud(
         }
         faults = Faults()
         loop = stack.enter_context(_loop_on_thread())
+        clock = AdvanceableClock()
         starting = EmbeddedCloud.start(
-            Settings(**chosen), clock=AdvanceableClock(), before_step=faults.before_step, more_parts=more_parts
+            Settings(**chosen), clock=clock, before_step=faults.before_step, more_parts=more_parts
         )
         running = _on(loop, starting)
         stack.callback(lambda: _on(loop, running.stop()))
-        found = TestCloud(running, loop, faults)
+        found = TestCloud(running, loop, faults, clock)
         stack.callback(found.close)
         yield found
 

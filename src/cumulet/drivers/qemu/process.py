@@ -71,7 +71,22 @@ async def kill(process: ProcessId, *, timeout_s: float = 10.0) -> bool:
     return await wait_for_end(process, timeout_s)
 
 
+_children: set[int] = set()
+"""Processes that this one has started and not seen to have ended."""
+
+
+def note_child(pid: int) -> None:
+    """Note a child. Those that have ended meanwhile are reaped first: a zombie counts among its user's processes."""
+    for child in list(_children):
+        _reap(child)
+    _children.add(pid)
+
+
 def _reap(pid: int) -> None:
     """Take the exit status where the process is our own child; after a restart of the agent it is not."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+    try:
+        ended, _ = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        ended = pid
+    if ended:
+        _children.discard(pid)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from cumulet.drivers.qemu import user_ids
-from cumulet.drivers.qemu.process import identify
+from cumulet.drivers.qemu.process import identify, note_child
 from cumulet.drivers.qemu.record import GuestFolder, ProcessId
 from cumulet.host.driver import DriverError
 
@@ -287,6 +287,7 @@ def _spawn(spec: Mapping[str, object], inherited: Sequence[int]) -> Started:
         actions.append((os.POSIX_SPAWN_DUP2, sources[-1], 0))
         line = _jail(spec)
         pid = os.posix_spawn(line[0], line, {}, file_actions=actions, setsid=True)
+    note_child(pid)
     process = identify(pid)
     if process is None:
         raise DriverError(f"START_FAILED: {words.read()[-500:]}")
