@@ -132,7 +132,7 @@ def _ec2(facts: Facts) -> dict[str, Any]:
     told: dict[str, Any] = {
         "ami-id": f"ami-{(server.image_id or '')[:8]}",
         "ami-launch-index": server.launch_index,
-        "ami-manifest-path": "FIXME",
+        "ami-manifest-path": "FIXME",  # Nova answers this very word: nova/api/metadata/base.py, get_ec2_metadata
         "instance-id": f"i-{facts.number:08x}",
         "hostname": hostname,
         "local-hostname": hostname,
