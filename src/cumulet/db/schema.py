@@ -38,6 +38,14 @@ def prepare(database: Database) -> None:
         _upgrade(database, str(version))
 
 
+def is_current(database: Database) -> bool:
+    """Whether the schema is the one this program knows, as `prepare` leaves it. Changes nothing."""
+    with database.engine.connect() as connection:
+        if not sa.inspect(connection).has_table("alembic_version"):
+            return False
+        return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() == HEAD
+
+
 def _is_empty(tx: Tx) -> bool:
     return not tx.scalar(sa.text("SELECT count(*) FROM sqlite_master"))
 

@@ -8,12 +8,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.ca import CertificateAuthority, Issued, check_own_certificate
+from cumulet.ca import CertificateAuthority
 from cumulet.clock import Clock, SystemClock
 from cumulet.conductor.runner import BeforeStep, Runner
 from cumulet.conductor.saga import Status, operations, request_abort
@@ -26,20 +25,17 @@ from cumulet.identity import bootstrap as identity_bootstrap
 from cumulet.identity.service import Identity
 from cumulet.part import FirstStart, Part
 from cumulet.processes import local_hosts
+from cumulet.processes.api import ANY_ADDRESS, serve_api, shared_clock, vouched_for
 from cumulet.processes.conductor import Conductor
 from cumulet.settings import Settings
-from cumulet.web.app import App
-from cumulet.web.audit import Audit
 from cumulet.web.context import Cloud
 from cumulet.web.policy import Policy
-from cumulet.web.scraper import scraper_token
-from cumulet.web.server import Server, serve
+from cumulet.web.server import Server
 
 if TYPE_CHECKING:
     from cumulet.fleet.local_agents import AgentProcesses
 
 END_MOVES_SECONDS = 20.0
-ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never listened on by itself
 
 
 class EmbeddedCloud(msgspec.Struct, kw_only=True):
@@ -112,7 +108,7 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         db = Database(settings.database_url)
         stack.push_async_callback(asyncio.to_thread, db.close)
         if not db.embedded:  # SQLite's clock is this machine's.
-            clock = await _clock_of(db, clock, stack)
+            clock = await shared_clock(db, clock, stack)
         identity_service = Identity(db=db, clock=clock, settings=settings, state_dir=settings.state_dir)
         stack.callback(identity_service.close)
         clouds_file = settings.state_dir / "clouds.yaml"
@@ -121,8 +117,6 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
 
         parts = (*PARTS, *more_parts)
         authority = CertificateAuthority.load_or_create(settings.state_dir / "ca")
-        audit = Audit(settings.state_dir / "audit.jsonl")
-        stack.callback(audit.close)
         schema.prepare(db)
         passwords = identity_bootstrap.prepare(db, identity_service, first_passwords, catalog_of(parts))
         for part in parts:
@@ -132,7 +126,7 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
 
         hosts = Hosts()
         stack.push_async_callback(hosts.close)
-        for_hosts = authority.issue_server(*_vouched_for(settings))
+        for_hosts = authority.issue_server(*vouched_for(settings))
         world, agents = await local_hosts.connect(
             settings, clock, hosts, authority, for_hosts, _images_in(db, settings), stack
         )
@@ -157,26 +151,10 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
             identity=identity_service,
             policy=Policy.load(settings.policy_file),
         )
-        app = App(
-            context,
-            [part.service for part in parts],
-            audit=audit,
-            scraper_token=scraper_token(settings.state_dir / "metrics-token", clock),
-        )
         stack.push_async_callback(conductor.stop)
         await conductor.start()
         await asyncio.to_thread(_seed_once, parts, settings, db, clock)
-        certificate = _certificate(settings, authority)
-        server = await serve(
-            app,
-            address=settings.listen_address,
-            port=settings.listen_port,
-            certificate=certificate.certificate,
-            key=certificate.key,
-            connections=settings.connections,
-            connections_per_address=settings.connections_per_address,
-        )
-        stack.push_async_callback(server.stop)
+        served = await serve_api(parts, context, authority, stack, own=settings.state_dir)
         cloud = cls(
             settings=settings,
             clock=clock,
@@ -185,14 +163,14 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
             conductor=conductor,
             hosts=hosts,
             context=context,
-            server=server,
+            server=served.server,
             authority=authority,
             passwords=passwords,
             world=world,
             _agents=agents,
         )
         identity_bootstrap.write_clouds_yaml(
-            clouds_file, auth_url=f"{cloud.url}/identity/v3", cacert=certificate.authority,
+            clouds_file, auth_url=f"{cloud.url}/identity/v3", cacert=served.certificate.authority,
             passwords=passwords.by_user, region=settings.region,
         )  # fmt: skip
         return cloud
@@ -222,18 +200,6 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
                 await self.runner.idle()
 
 
-async def _clock_of(db: Database, inner: Clock, stack: AsyncExitStack) -> Clock:
-    """No moment that one process has written is compared with another machine's clock."""
-    from cumulet.db.clock import AskedAgain, DatabaseClock
-
-    clock = DatabaseClock(db, inner)
-    clock.ask()
-    again = AskedAgain(clock)
-    stack.push_async_callback(again.stop)
-    await again.start()
-    return clock
-
-
 def _images_in(db: Database, settings: Settings) -> Callable[[str, str], Awaitable[Path | None]]:
     """For `fleet.image_door`: the file of an image that a host may have."""
     from cumulet.compute.images_of_hosts import image_for
@@ -254,27 +220,6 @@ def _own_folder(settings: Settings) -> None:
     if file is not None:
         file.touch(mode=0o600)
     Reserve(settings.state_dir).fill()
-
-
-def _certificate(settings: Settings, authority: CertificateAuthority) -> Issued:
-    """What HTTPS is served with. Raises BadCertificate for one of the operator's own that cannot be."""
-    certificate, key = settings.tls_certificate_file, settings.tls_key_file
-    if certificate is None or key is None:
-        return authority.issue_server(*_vouched_for(settings))
-    name = None if settings.public_url is None else urlsplit(settings.public_url).hostname
-    check_own_certificate(certificate, key, name=name)
-    return Issued(certificate=certificate, key=key, authority=settings.tls_authority_file)
-
-
-def _vouched_for(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names and addresses of the API's certificate: where we listen, this machine to itself, and the public name."""
-    names, ips = ["localhost"], ["127.0.0.1", "::1"]
-    if settings.listen_address not in (*ips, *ANY_ADDRESS):
-        ips.insert(0, settings.listen_address)
-    if settings.public_url is not None and (public := urlsplit(settings.public_url).hostname):
-        is_address = ":" in public or public.replace(".", "").isdecimal()
-        (ips if is_address else names).append(public)
-    return tuple(dict.fromkeys(names)), tuple(dict.fromkeys(ips))
 
 
 def _seed_once(parts: Sequence[Part], settings: Settings, db: Database, clock: Clock) -> None:

@@ -1,0 +1,139 @@
+"""What an API process is made of: services over HTTPS, beside other processes on one PostgreSQL, or in `all`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from cumulet.ca import CertificateAuthority, Issued, check_own_certificate
+from cumulet.clock import Clock, SystemClock
+from cumulet.db import schema
+from cumulet.db.clock import AskedAgain, DatabaseClock
+from cumulet.db.engine import Database, Tx
+from cumulet.fleet.hosts import Hosts
+from cumulet.identity import bootstrap as identity_bootstrap
+from cumulet.identity.service import Identity
+from cumulet.part import OtherState, Part
+from cumulet.settings import Settings
+from cumulet.web.app import App
+from cumulet.web.audit import Audit
+from cumulet.web.context import Cloud
+from cumulet.web.policy import Policy
+from cumulet.web.scraper import scraper_token
+from cumulet.web.server import Server, serve
+
+ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never listened on by itself
+
+
+class Api(msgspec.Struct, frozen=True, kw_only=True):
+    """An API that serves. `cloud`: what its handlers reach; `certificate`: what it shows clients."""
+
+    cloud: Cloud
+    server: Server
+    certificate: Issued
+
+
+async def start_api(
+    parts: Sequence[Part],
+    settings: Settings,
+    hosts: Hosts,
+    stack: AsyncExitStack,
+    *,
+    own: Path,
+    clock: Clock | None = None,
+) -> Api:
+    """An API alone, on the database of a cloud that `cumulet up` has prepared; `stack` ends it.
+
+    `settings.state_dir` has the cloud's keys, certificate authority and images; every process of the cloud sees it.
+    `own` is a folder of this process alone: its audit trail is a chain that one process writes.
+    What requests begin, a conductor carries: it finds it when it looks, every quarter of `lease_seconds`.
+    OtherState: the database cannot be shared, or nothing was prepared in it.
+    """
+    db = Database(settings.database_url)
+    stack.push_async_callback(asyncio.to_thread, db.close)
+    if db.embedded:
+        raise OtherState("an API of its own needs PostgreSQL: a SQLite database belongs to one process")
+    if not await asyncio.to_thread(schema.is_current, db) or not db.read(identity_bootstrap.first_projects):
+        raise OtherState("the database holds no cloud of this version: start `cumulet up` on it first")
+    shared = await shared_clock(db, clock or SystemClock(), stack)
+    identity = Identity(db=db, clock=shared, settings=settings, state_dir=settings.state_dir)
+    stack.callback(identity.close)
+    cloud = Cloud(
+        settings=settings,
+        db=db,
+        clock=shared,
+        state_dir=settings.state_dir,
+        wake=LeftToTheSweep(),
+        hosts=hosts,
+        identity=identity,
+        policy=Policy.load(settings.policy_file),
+    )
+    own.mkdir(mode=0o700, parents=True, exist_ok=True)
+    authority = CertificateAuthority.load_or_create(settings.state_dir / "ca")
+    return await serve_api(parts, cloud, authority, stack, own=own)
+
+
+async def serve_api(
+    parts: Sequence[Part], cloud: Cloud, authority: CertificateAuthority, stack: AsyncExitStack, *, own: Path
+) -> Api:
+    """Serve the services of `parts` where `cloud.settings` says; `stack` stops it. `own`: as for `start_api`."""
+    settings = cloud.settings
+    audit = Audit(own / "audit.jsonl")
+    stack.callback(audit.close)
+    token = scraper_token(own / "metrics-token", cloud.clock)
+    app = App(cloud, [part.service for part in parts], audit=audit, scraper_token=token)
+    certificate = _certificate(settings, authority)
+    server = await serve(
+        app,
+        address=settings.listen_address,
+        port=settings.listen_port,
+        certificate=certificate.certificate,
+        key=certificate.key,
+        connections=settings.connections,
+        connections_per_address=settings.connections_per_address,
+    )
+    stack.push_async_callback(server.stop)
+    return Api(cloud=cloud, server=server, certificate=certificate)
+
+
+class LeftToTheSweep:
+    """`wake.Wake` of a process without a conductor: whoever carries operations looks for new ones now and then."""
+
+    def operation(self, tx: Tx, operation_id: str) -> None:
+        return None
+
+
+async def shared_clock(db: Database, inner: Clock, stack: AsyncExitStack) -> Clock:
+    """The database's: no moment that one process has written is compared with another machine's clock."""
+    clock = DatabaseClock(db, inner)
+    await asyncio.to_thread(clock.ask)
+    again = AskedAgain(clock)
+    stack.push_async_callback(again.stop)
+    await again.start()
+    return clock
+
+
+def _certificate(settings: Settings, authority: CertificateAuthority) -> Issued:
+    """What HTTPS is served with. Raises BadCertificate for one of the operator's own that cannot be."""
+    certificate, key = settings.tls_certificate_file, settings.tls_key_file
+    if certificate is None or key is None:
+        return authority.issue_server(*vouched_for(settings))
+    name = None if settings.public_url is None else urlsplit(settings.public_url).hostname
+    check_own_certificate(certificate, key, name=name)
+    return Issued(certificate=certificate, key=key, authority=settings.tls_authority_file)
+
+
+def vouched_for(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names and addresses of the API's certificate: where we listen, this machine to itself, and the public name."""
+    names, ips = ["localhost"], ["127.0.0.1", "::1"]
+    if settings.listen_address not in (*ips, *ANY_ADDRESS):
+        ips.insert(0, settings.listen_address)
+    if settings.public_url is not None and (public := urlsplit(settings.public_url).hostname):
+        is_address = ":" in public or public.replace(".", "").isdecimal()
+        (ips if is_address else names).append(public)
+    return tuple(dict.fromkeys(names)), tuple(dict.fromkeys(ips))

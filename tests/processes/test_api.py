@@ -1,0 +1,83 @@
+"""An API alone, beside a whole cloud on one PostgreSQL: a conductor of the cloud carries what it begins."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from msgspec.structs import replace
+
+import cumulet.testing
+from cumulet.fleet.hosts import Hosts
+from cumulet.part import OtherState
+from cumulet.processes.api import Api, start_api
+from cumulet.processes.parts import PARTS
+from cumulet.settings import Settings
+from cumulet.testing import TestCloud
+from cumulet.testing.client import Client
+from tests.identity.test_postgresql import database_url
+
+__all__ = ["database_url"]
+
+
+@contextmanager
+def api_beside(cloud: TestCloud, own: Path) -> Iterator[tuple[Api, httpx.Client]]:
+    """A second API on the cloud's database, with its own port and its own audit trail."""
+    stack = AsyncExitStack()
+    settings = replace(cloud.embedded.settings, listen_port=0)
+    api = cloud.await_(start_api(PARTS, settings, Hosts(), stack, own=own))
+    trusted = ssl.create_default_context(cafile=str(cloud.cacert))
+    try:
+        with httpx.Client(base_url=f"https://127.0.0.1:{api.server.port}", verify=trusted, timeout=60) as http:
+            yield api, http
+    finally:
+        cloud.await_(stack.aclose())
+
+
+@pytest.mark.postgres
+def test_what_is_begun_at_an_api_alone_is_carried_by_the_cloud(database_url: str, tmp_path: Path) -> None:
+    with cumulet.testing.cloud(hosts=2, database_url=database_url, lease_seconds=1.0) as cloud:
+        member = cloud.persona("member")
+        own = tmp_path / "second"
+        with api_beside(cloud, own) as (_, http):
+            there = Client(http, member.token, project_id=member.project_id, user_id=member.user_id)
+            flavor = there.compute("GET", "/flavors")["flavors"][0]["id"]
+            image = there.request("GET", "/image/v2/images")["images"][0]["id"]
+            body = {"server": {"name": "s", "flavorRef": flavor, "imageRef": image, "networks": "none"}}
+            server_id = there.compute("POST", "/servers", body, version="2.37")["server"]["id"]
+            assert there.wait_for_status(server_id, "ACTIVE")["status"] == "ACTIVE"
+            assert member.server(server_id)["status"] == "ACTIVE"
+            assert (own / "audit.jsonl").read_bytes().count(b'"eventType":"activity"') >= 1
+            ended = http.request("DELETE", "/identity/v3/auth/tokens", headers={
+                "X-Auth-Token": member.token or "", "X-Subject-Token": member.token or "",
+            })  # fmt: skip
+            assert ended.status_code == 204
+            assert member.compute("GET", "/servers").status == 401, "the other process honours a token that was ended"
+        assert cloud.persona("admin").compute("GET", "/servers").status == 200, "one API ending ends no other"
+
+
+def test_a_database_of_one_process_is_refused(tmp_path: Path) -> None:
+    async def start() -> None:
+        settings = Settings(state_dir=tmp_path, database_url=f"sqlite:///{tmp_path / 'cumulet.db'}")
+        async with AsyncExitStack() as stack:
+            await start_api(PARTS, settings, Hosts(), stack, own=tmp_path / "own")
+
+    with pytest.raises(OtherState, match="needs PostgreSQL"):
+        asyncio.run(start())
+
+
+@pytest.mark.postgres
+def test_a_database_that_nothing_was_prepared_in_is_refused(database_url: str, tmp_path: Path) -> None:
+    async def start() -> None:
+        settings = Settings(state_dir=tmp_path, database_url=database_url.replace("/postgres?", "/template1?"))
+        async with AsyncExitStack() as stack:
+            await start_api(PARTS, settings, Hosts(), stack, own=tmp_path / "own")
+
+    with pytest.raises(OtherState, match="`cumulet up`"):
+        asyncio.run(start())
+    assert not list(tmp_path.iterdir()), "a refused start leaves something behind"
