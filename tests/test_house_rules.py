@@ -184,3 +184,16 @@ def test_lines_the_formatter_is_kept_from_only_become_fewer() -> None:
     counts = {str(path.relative_to(ROOT)): path.read_text().count("# fmt: skip") for path in modules_of(".")}
     assert {path: count for path, count in counts.items() if count > UNFORMATTED.get(path, 0)} == {}
     assert {path for path, count in UNFORMATTED.items() if counts.get(path, 0) < count} == set(), "lower the number"
+
+
+def test_the_names_of_qmp_commands_are_in_one_module() -> None:
+    asking = {"ask", "ask_out_of_band", "execute"}
+    found = {
+        f"{path.name}:{node.lineno}"
+        for path in modules_of("drivers/qemu")
+        if path.name not in ("commands.py", "qmp.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in asking
+        if node.args and isinstance(node.args[0], ast.Constant)
+    }
+    assert found == set(), "drivers/qemu/commands.py has a method for each command"

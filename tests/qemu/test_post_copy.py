@@ -71,7 +71,7 @@ async def let_run(destination: QemuDriver, rig: Rig) -> None:
 async def hurry(source: QemuDriver, rig: Rig) -> None:
     """What was slow, so that it could be interrupted, need not be so for ever."""
     hypervisor = source._host.running_hypervisor(rig.id)
-    await hypervisor.ask("migrate-set-parameters", {"max-postcopy-bandwidth": 128 << 20})
+    await hypervisor.migrate_set_parameters(max_postcopy_bandwidth=128 << 20)
 
 
 async def arrived(destination: QemuDriver, rig: Rig, phase: MigrationPhase) -> None:

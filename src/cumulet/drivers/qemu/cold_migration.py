@@ -32,7 +32,7 @@ async def stand_by(host: QemuHost, server_id: str) -> None:
         folder.write(record)
         hypervisor = await host.launch(folder, record, incoming=False)
         # QEMU copies no machine that was never switched on. Both commands go out together: no guest code matters here.
-        await asyncio.gather(hypervisor.ask("cont"), hypervisor.ask("stop"))
+        await asyncio.gather(hypervisor.cont(), hypervisor.stop())
 
 
 async def stand_down(host: QemuHost, server_id: str) -> None:

@@ -7,11 +7,19 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
+import msgspec
+
+from cumulet.drivers.qemu import commands as c
+from cumulet.drivers.qemu.commands import Question
 from cumulet.drivers.qemu.qmp import Json
+
+T = TypeVar("T")
 
 BINARY = "qemu-system-x86_64"
 _MACHINE_FAMILY = "pc-q35-"
@@ -19,7 +27,6 @@ _CPU_MODELS = ("Nehalem", "qemu64")
 """Best first. A named model that every host of the last fifteen years and QEMU's own emulation offer."""
 
 _NEEDED_CAPABILITIES = {"return-path", "events", "late-block-activate", "pause-before-switchover"}
-_NEEDED_COMMANDS = {"migrate-continue", "blockdev-mirror", "block-export-add", "yank", "ringbuf-read", "job-dismiss"}
 
 # mov dx,0x501; mov al,0x10; out dx,al; hlt: tells the debug-exit device that real code ran in the guest.
 _BOOT_SECTOR = bytes.fromhex("ba0105b010eef4ebfd").ljust(510, b"\0") + b"\x55\xaa"
@@ -68,16 +75,14 @@ async def probe() -> QemuFacts:
     binary, qemu_img = shutil.which(BINARY), shutil.which("qemu-img")
     if binary is None or qemu_img is None:
         raise QemuMissing("QEMU is not installed (Debian packages: qemu-system-x86 qemu-utils)")
-    answers = await _ask(
-        binary, "tcg", ["query-version", "query-machines", "query-migrate-capabilities", "query-commands"]
-    )
-    version = _object(_object(answers["query-version"])["qemu"])
-    capabilities = {str(entry["capability"]) for entry in _objects(answers["query-migrate-capabilities"])}
-    commands = {str(entry["name"]) for entry in _objects(answers["query-commands"])}
-    lacking = (_NEEDED_CAPABILITIES - capabilities) | (_NEEDED_COMMANDS - commands)
+    answers = await _ask(binary, "tcg", [c.VERSION, c.MACHINES, c.MIGRATION_CAPABILITIES, c.COMMANDS])
+    version = answers.of(c.VERSION).qemu
+    capabilities = {entry.capability for entry in answers.of(c.MIGRATION_CAPABILITIES)}
+    commands = {entry.name for entry in answers.of(c.COMMANDS)}
+    lacking = (_NEEDED_CAPABILITIES - capabilities) | (set(c.NEEDED) - commands)
     if lacking:
         raise QemuMissing(f"this QEMU is too old: it lacks {', '.join(sorted(lacking))}")
-    machine_types = [str(entry["name"]) for entry in _objects(answers["query-machines"])]
+    machine_types = [entry.name for entry in answers.of(c.MACHINES)]
     machine_types = sorted((name for name in machine_types if name.startswith(_MACHINE_FAMILY)), key=_age, reverse=True)
     kvm_problem = await _kvm_problem(binary)
     accelerator = "tcg" if kvm_problem else "kvm"
@@ -87,7 +92,7 @@ async def probe() -> QemuFacts:
     return QemuFacts(
         binary=binary,
         qemu_img=qemu_img,
-        version=(_number(version["major"]), _number(version["minor"]), _number(version["micro"])),
+        version=(version["major"], version["minor"], version["micro"]),
         accelerator=accelerator,
         kvm_problem=kvm_problem,
         machine_types=tuple(machine_types),
@@ -130,9 +135,8 @@ async def _kvm_problem(binary: str) -> str | None:
 
 
 async def _usable_cpu_models(binary: str, accelerator: str) -> list[str]:
-    answers = await _ask(binary, accelerator, ["query-cpu-definitions"], machine="q35")
-    definitions = _objects(answers["query-cpu-definitions"])
-    return sorted(str(entry["name"]) for entry in definitions if entry.get("unavailable-features") == [])
+    answers = await _ask(binary, accelerator, [c.CPU_DEFINITIONS], machine="q35")
+    return sorted(entry.name for entry in answers.of(c.CPU_DEFINITIONS) if entry.unavailable_features == ())
 
 
 async def _boots(binary: str) -> bool:
@@ -156,23 +160,33 @@ async def _boots(binary: str) -> bool:
         return status == _BOOT_SECTOR_STATUS
 
 
-async def _ask(binary: str, accelerator: str, questions: list[str], machine: str = "none") -> dict[str, Json]:
+class _Answers:
+    """What a QEMU has answered."""
+
+    def __init__(self, by_command: Mapping[str, Json]) -> None:
+        self._by_command = by_command
+
+    def of(self, question: Question[T]) -> T:
+        """Raises `QemuMissing` where it has not, or with something else."""
+        if question.command not in self._by_command:
+            raise QemuMissing(f"QEMU does not answer {question.command}")
+        try:
+            return msgspec.convert(self._by_command[question.command], question.answer)
+        except msgspec.ValidationError as problem:
+            raise QemuMissing(f"QEMU answered {question.command} with something unexpected") from problem
+
+
+async def _ask(binary: str, accelerator: str, questions: Sequence[Question[Any]], machine: str = "none") -> _Answers:
     command = [binary, "-nodefaults", "-no-user-config", "-display", "none", "-S", "-qmp", "stdio"]
     command += ["-machine", f"{machine},accel={accelerator}"]
-    messages: list[dict[str, object]] = [{"execute": "qmp_capabilities"}]
-    messages += [{"execute": question, "id": question} for question in questions]
-    messages.append({"execute": "quit"})
-    _, output = await _run(command, "\n".join(json.dumps(message) for message in messages).encode(), timeout_s=15.0)
+    _, output = await _run(command, c.script(questions), timeout_s=15.0)
     answers: dict[str, Json] = {}
     for line in output.splitlines():
         with suppress(ValueError):
             message = json.loads(line)
             if isinstance(message, dict) and "return" in message and "id" in message:
                 answers[message["id"]] = message["return"]
-    missing = [question for question in questions if question not in answers]
-    if missing:
-        raise QemuMissing(f"QEMU does not answer {missing[0]}")
-    return answers
+    return _Answers(answers)
 
 
 async def _run(command: list[str], send: bytes, *, timeout_s: float) -> tuple[int | None, bytes]:
@@ -197,17 +211,3 @@ async def _run(command: list[str], send: bytes, *, timeout_s: float) -> tuple[in
 
 def _age(machine_type: str) -> tuple[int, ...]:
     return tuple(int(part) if part.isdigit() else 0 for part in machine_type.removeprefix(_MACHINE_FAMILY).split("."))
-
-
-def _object(value: Json) -> dict[str, Json]:
-    if not isinstance(value, dict):
-        raise QemuMissing("QEMU answered something unexpected")
-    return value
-
-
-def _objects(value: Json) -> list[dict[str, Json]]:
-    return [_object(entry) for entry in value] if isinstance(value, list) else []
-
-
-def _number(value: Json) -> int:
-    return value if isinstance(value, int) else 0

@@ -18,7 +18,6 @@ from cumulet.drivers.qemu.config_drive import documents
 from cumulet.drivers.qemu.disks import Disks
 from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.drivers.qemu.hypervisor import Hypervisor, monitor_socket
-from cumulet.drivers.qemu.qmp import Arguments
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
 from cumulet.drivers.qemu.room import disk_bytes, file_bytes
 from cumulet.drivers.qemu.sandbox import Bounds, Sandbox, Started
@@ -38,12 +37,7 @@ _OVERHEAD_BYTES = 512 << 20
 DISK_BYTES_PER_SECOND = 512 << 20
 DISK_REQUESTS_PER_SECOND = 20_000
 """What one guest may ask of its disk, reading and writing together. Copies of a move are not slowed by it."""
-DISK_LIMITS: Arguments = {
-    "id": f"/machine/peripheral/{DISK_DEVICE}/virtio-backend",
-    **dict.fromkeys(("bps_rd", "bps_wr", "iops_rd", "iops_wr"), 0),
-    "bps": DISK_BYTES_PER_SECOND,
-    "iops": DISK_REQUESTS_PER_SECOND,
-}
+_DISK = f"/machine/peripheral/{DISK_DEVICE}/virtio-backend"
 
 
 def _bounds(guest: Guest) -> Bounds:
@@ -126,7 +120,9 @@ class QemuHost:
         self.hypervisors[folder.server_id] = hypervisor
         try:
             await hypervisor.greet(timeout_s=_START_SECONDS)
-            await hypervisor.ask("block_set_io_throttle", DISK_LIMITS)
+            await hypervisor.block_set_io_throttle(
+                _DISK, bytes_per_second=DISK_BYTES_PER_SECOND, requests_per_second=DISK_REQUESTS_PER_SECOND
+            )
         except BaseException:
             await hypervisor.kill()
             raise
@@ -226,7 +222,7 @@ class QemuHost:
         try:
             run_state = await hypervisor.run_state()
             if run_state in ("finish-migrate", "postmigrate") and record.copy is not None:
-                status = (await hypervisor.migration_status())["status"]
+                status = (await hypervisor.migration_status()).status
                 if status == "completed" or run_state == "postmigrate" or hypervisor.ready:
                     return GuestState.HANDED_OVER
         except DriverError:

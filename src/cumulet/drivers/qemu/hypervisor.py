@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import os
 import socket
@@ -12,19 +11,17 @@ from pathlib import Path
 
 from cumulet.drivers.qemu import process
 from cumulet.drivers.qemu.command_line import CONSOLE_CHARDEV
+from cumulet.drivers.qemu.commands import ANSWER_SECONDS, Commands
 from cumulet.drivers.qemu.qmp import Arguments, Json, Qmp, QmpClosed, QmpError, QmpTimeout
 from cumulet.drivers.qemu.record import ProcessId
 from cumulet.drivers.qemu.sandbox import Words
 from cumulet.host.driver import DriverError, MigrationPhase, MigrationProgress
 
-ANSWER_SECONDS = 10.0
-"""How long a monitor may take. A blocked main loop (network cut in the switchover) answers nothing but `yank`."""
-
 _CONSOLE_KEPT_BYTES = 1 << 20
 
 
 @dataclass(slots=True, kw_only=True)
-class Hypervisor:
+class Hypervisor(Commands):
     """A QEMU process and our connection to it, made when needed and made again when lost."""
 
     process: ProcessId
@@ -60,7 +57,6 @@ class Hypervisor:
         timeout_s: float = ANSWER_SECONDS,
         pass_fd: int | None = None,
     ) -> Json:
-        """Run a command. Raises `DriverError` with QEMU's words where it refuses, hangs or is gone."""
         try:
             qmp = await self._connection()
             return await qmp.execute(command, arguments, timeout_s=timeout_s, pass_fd=pass_fd)
@@ -71,42 +67,18 @@ class Hypervisor:
         except QmpClosed as gone:
             raise DriverError(f"QEMU_GONE: {gone}{self._last_words()}") from gone
 
-    async def ask_object(self, command: str, arguments: Arguments | None = None) -> dict[str, Json]:
-        answer = await self.ask(command, arguments)
-        return answer if isinstance(answer, dict) else {}
-
-    async def ask_list(self, command: str) -> list[dict[str, Json]]:
-        answer = await self.ask(command)
-        return [entry for entry in answer if isinstance(entry, dict)] if isinstance(answer, list) else []
-
-    async def yank(self, instance: Arguments) -> None:
-        """Cut a connection of QEMU's: works while its main loop is blocked in a write to it."""
-        await self.ask_out_of_band("yank", {"instances": [instance]})
-
     async def ask_out_of_band(self, command: str, arguments: Arguments) -> None:
-        """Run a command for which QEMU's main loop is not needed, since it may wait for something that never comes."""
         try:
             qmp = await self._connection()
             await qmp.execute(command, arguments, oob=qmp.oob, timeout_s=2.0)
         except (QmpError, QmpTimeout, QmpClosed) as problem:
             raise DriverError(f"OUT_OF_BAND: {command}: {problem}") from problem
 
-    async def run_state(self) -> str:
-        return str((await self.ask_object("query-status")).get("status"))
-
-    async def migration_status(self) -> dict[str, Json]:
-        """The answer of `query-migrate`, with a status in any case."""
-        answer = await self.ask_object("query-migrate")
-        return {"status": "none"} | answer
-
     async def learn_migration(self) -> None:
         """Of a process that was found: how its migration is. What an event tells meanwhile is newer than the answer."""
         answer = await self.migration_status()
         if self.migration == "none":
-            self.migration = str(answer["status"])
-
-    async def job(self, name: str) -> dict[str, Json] | None:
-        return next((job for job in await self.ask_list("query-jobs") if job.get("id") == name), None)
+            self.migration = answer.status
 
     def change(self) -> asyncio.Event:
         """Take this before looking, wait on it after: set at the next event, or when the connection ends."""
@@ -130,7 +102,7 @@ class Hypervisor:
     async def quit(self, *, grace_seconds: float = 5.0) -> None:
         """End the process in order, or else kill it. Returns when it has ended."""
         with contextlib.suppress(DriverError):
-            await self.ask("quit", timeout_s=grace_seconds)
+            await self.end(timeout_s=grace_seconds)
         if not await process.wait_for_end(self.process, grace_seconds) and not await process.kill(self.process):
             raise DriverError(f"UNKILLABLE: process {self.process.pid} does not end")
         await self.let_go()
@@ -149,8 +121,7 @@ class Hypervisor:
 
     async def drain_console(self, log: Path) -> None:
         """Move what the console's ring holds to the agent's log, which never grows beyond twice the ring."""
-        answer = await self.ask("ringbuf-read", {"device": CONSOLE_CHARDEV, "size": 1 << 20, "format": "base64"})
-        new = base64.b64decode(str(answer or ""))
+        new = await self.ringbuf_read(CONSOLE_CHARDEV, _CONSOLE_KEPT_BYTES)
         if new:
             append_bounded(log, new)
 

@@ -95,7 +95,7 @@ async def _run(host: QemuHost, folder: GuestFolder, record: GuestRecord) -> None
         record = msgspec.structs.replace(record, user_paused=False, copy=None, incoming=None)
         hypervisor = await host.launch(folder, record, incoming=False)
     if not record.user_paused:
-        await hypervisor.ask("cont")
+        await hypervisor.cont()
     folder.write(msgspec.structs.replace(record, intent=Intent.RUNNING))
 
 
@@ -117,7 +117,7 @@ async def stop(host: QemuHost, server_id: str, *, grace_seconds: float) -> None:
 
 async def power_button(hypervisor: Hypervisor, grace_seconds: float) -> bool:
     """Press it; True once the guest has powered itself off, False where it has not within the time."""
-    await hypervisor.ask("system_powerdown")
+    await hypervisor.system_powerdown()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(grace_seconds):
             while True:
@@ -138,8 +138,8 @@ async def reboot(host: QemuHost, server_id: str, *, hard: bool) -> None:
         hypervisor = host.hypervisor(server_id)
         if hypervisor is not None and not hard and await hypervisor.run_state() == "running":
             await power_button(hypervisor, _SOFT_REBOOT_SECONDS)
-            await hypervisor.ask("system_reset")
-            await hypervisor.ask("cont")
+            await hypervisor.system_reset()
+            await hypervisor.cont()
             return
         if hypervisor is not None:
             await _end(hypervisor, folder)
@@ -150,7 +150,7 @@ async def pause(host: QemuHost, server_id: str) -> None:
     async with host.lock(server_id):
         record = host.record(server_id)
         refuse_while_moving(record)
-        await host.running_hypervisor(server_id).ask("stop")
+        await host.running_hypervisor(server_id).stop()
         host.folder(server_id).write(msgspec.structs.replace(record, user_paused=True))
 
 
@@ -158,7 +158,7 @@ async def unpause(host: QemuHost, server_id: str) -> None:
     async with host.lock(server_id):
         record = host.record(server_id)
         refuse_while_moving(record)
-        await host.running_hypervisor(server_id).ask("cont")
+        await host.running_hypervisor(server_id).cont()
         host.folder(server_id).write(msgspec.structs.replace(record, user_paused=False))
 
 
@@ -177,13 +177,10 @@ async def diagnostics(host: QemuHost, server_id: str) -> dict[str, int | str]:
     """Units are in the names; `run_state` is QEMU's own word."""
     hypervisor = host.running_hypervisor(server_id)
     answer: dict[str, int | str] = {"run_state": await hypervisor.run_state()}
-    for number, device in enumerate(await hypervisor.ask_list("query-blockstats")):
-        stats = device.get("stats")
-        if isinstance(stats, dict):
-            for key, name in (("rd_bytes", "read_bytes"), ("wr_bytes", "write_bytes"), ("flush_operations", "flushes")):
-                value = stats.get(key)
-                if isinstance(value, int):
-                    answer[f"disk{number}_{name}"] = value
+    for number, disk in enumerate(await hypervisor.disk_statistics()):
+        answer[f"disk{number}_read_bytes"] = disk.rd_bytes
+        answer[f"disk{number}_write_bytes"] = disk.wr_bytes
+        answer[f"disk{number}_flushes"] = disk.flush_operations
     stat = Path(f"/proc/{hypervisor.process.pid}/stat").read_text().rpartition(")")[2].split()
     answer["cpu_ticks"] = int(stat[11]) + int(stat[12])
     answer["resident_pages"] = int(stat[21])

@@ -16,7 +16,6 @@ from cumulet.drivers.qemu.command_line import DISK_NODE
 from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.life import define, frozen
-from cumulet.drivers.qemu.qmp import Arguments, Json
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Incoming, Intent, Role
 from cumulet.drivers.qemu.tls import CREDENTIALS, PEER
 from cumulet.host.driver import DriverError, Endpoint, Guest, MigrationParameters, MigrationPhase
@@ -24,16 +23,13 @@ from cumulet.host.driver import DriverError, Endpoint, Guest, MigrationParameter
 _LOAD_SECONDS = 10.0
 _BRIEF_SECONDS = 2.0
 EXPORT = "disk0-export"
+_LISTENER = "nbd-listener"
 
 
-def capabilities(parameters: MigrationParameters) -> Arguments:
+def capabilities(parameters: MigrationParameters) -> dict[str, bool]:
     """The same on both sides: one that differs kills the destination in the middle of the stream."""
-    names: dict[str, bool] = dict.fromkeys(
-        ("events", "return-path", "late-block-activate", "pause-before-switchover"), True
-    )
-    names["postcopy-ram"] = parameters.post_copy
-    states: list[Json] = [{"capability": name, "state": state} for name, state in names.items()]
-    return {"capabilities": states}
+    always = ("events", "return-path", "late-block-activate", "pause-before-switchover")
+    return dict.fromkeys(always, True) | {"postcopy-ram": parameters.post_copy}
 
 
 _RECEIVING = ("active", "device", "postcopy-active", "postcopy-paused", "postcopy-recover")
@@ -72,7 +68,7 @@ async def _still_listening(host: QemuHost, server_id: str, source_host: str) -> 
     if hypervisor is None:
         return None
     run_state = await hypervisor.run_state()
-    status = (await hypervisor.migration_status())["status"]
+    status = (await hypervisor.migration_status()).status
     if run_state != "inmigrate" or status == "completed":
         raise DriverError("HOLDS_STATE: this destination has taken a guest's state; resume or destroy it")
     if status in _RECEIVING:
@@ -90,10 +86,10 @@ async def _listen(
     hypervisor = await host.launch(folder, record, incoming=True)
     await host.tls.lend(hypervisor, folder, record.uid, "server")
     await host.tls.accept_only(hypervisor, source_host)
-    await hypervisor.ask("migrate-set-capabilities", capabilities(parameters))
-    await hypervisor.ask("migrate-set-parameters", {"tls-creds": CREDENTIALS, "tls-authz": PEER})
+    await hypervisor.migrate_set_capabilities(capabilities(parameters))
+    await hypervisor.migrate_set_parameters(tls_creds=CREDENTIALS, tls_authz=PEER)
     nbd_port = await _export_disk(hypervisor, host.address)
-    await hypervisor.ask("migrate-incoming", {"uri": f"tcp:{_in_uri(host.address)}:0"})
+    await hypervisor.migrate_incoming(f"tcp:{_in_uri(host.address)}:0")
     endpoint = Endpoint(
         address=host.address, port=await _bound_port(hypervisor), nbd_port=nbd_port, tls_hostname=host.name
     )
@@ -109,22 +105,17 @@ async def _export_disk(hypervisor: Hypervisor, address: str) -> int:
         listener.bind((address, 0))
         listener.listen(4)
         port = int(listener.getsockname()[1])
-        await hypervisor.ask("getfd", {"fdname": "nbd-listener"}, pass_fd=listener.fileno())
-    server: dict[str, Json] = {"addr": {"type": "fd", "data": {"str": "nbd-listener"}}}
-    await hypervisor.ask(
-        "nbd-server-start", server | {"tls-creds": CREDENTIALS, "tls-authz": PEER, "max-connections": 4}
-    )
-    export: dict[str, Json] = {"type": "nbd", "id": EXPORT, "node-name": DISK_NODE, "name": DISK_NODE, "writable": True}
-    await hypervisor.ask("block-export-add", export)
+        await hypervisor.getfd(_LISTENER, listener.fileno())
+    await hypervisor.nbd_server_start(_LISTENER, tls_creds=CREDENTIALS, tls_authz=PEER, most_connections=4)
+    await hypervisor.block_export_add(EXPORT, node=DISK_NODE)
     return port
 
 
 async def _bound_port(hypervisor: Hypervisor) -> int:
-    addresses = (await hypervisor.migration_status()).get("socket-address")
-    first = addresses[0] if isinstance(addresses, list) and addresses else None
-    if not isinstance(first, dict):
+    addresses = (await hypervisor.migration_status()).socket_address
+    if not addresses or not addresses[0].port.isdecimal():
         raise DriverError("NOT_LISTENING: QEMU does not say where it listens")
-    return int(str(first["port"]))
+    return int(addresses[0].port)
 
 
 def _in_uri(address: str) -> str:
@@ -153,7 +144,7 @@ async def end_unless_used(host: QemuHost, server_id: str) -> None:
             continue
         async with host.lock(server_id):
             try:
-                status = (await hypervisor.migration_status())["status"]
+                status = (await hypervisor.migration_status()).status
             except DriverError:
                 # A stranger who connects and says nothing blocks its main loop. The source would have been heard of.
                 status = hypervisor.migration
@@ -174,8 +165,8 @@ async def _wait_until_whole(hypervisor: Hypervisor) -> None:
             while True:
                 change = hypervisor.change()
                 run_state, migration = await asyncio.gather(hypervisor.run_state(), hypervisor.migration_status())
-                seen = f"{run_state}, {migration['status']}"
-                if run_state == "running" or (run_state == "paused" and migration["status"] in _ENOUGH):
+                seen = f"{run_state}, {migration.status}"
+                if run_state == "running" or (run_state == "paused" and migration.status in _ENOUGH):
                     return
                 await hypervisor.wait_for_change(change, _LOAD_SECONDS)
     raise DriverError(f"INCOMPLETE: the guest's state has not arrived in full ({seen})")
@@ -183,9 +174,9 @@ async def _wait_until_whole(hypervisor: Hypervisor) -> None:
 
 async def _stop_export(hypervisor: Hypervisor) -> None:
     try:
-        await hypervisor.ask("nbd-server-stop")
+        await hypervisor.nbd_server_stop()
     except DriverError:
-        if (await hypervisor.ask_list("query-block-exports")) != []:  # Asked twice, it has stopped already.
+        if await hypervisor.block_exports():  # Asked twice, it has stopped already.
             raise
 
 
@@ -207,11 +198,11 @@ async def resume_destination(host: QemuHost, server_id: str) -> None:
         if record.role is Role.INCOMING:
             await _wait_until_whole(hypervisor)
             # Sent together, done in this order: nobody else writes to the disk when the guest begins to.
-            await asyncio.gather(_stop_export(hypervisor), *([] if stays_paused else [hypervisor.ask("cont")]))
+            await asyncio.gather(_stop_export(hypervisor), *([] if stays_paused else [hypervisor.cont()]))
         else:
             refuse_while_moving(record)  # This is the source of a move: nobody but it decides whether it runs on.
             if not record.user_paused:
-                await hypervisor.ask("cont")
+                await hypervisor.cont()
         host.stop_tasks(server_id)
         if record.role is Role.INCOMING:
             # After `cont`, to spare the guest the wait for the disk: a crash in between is mended by the run state.
@@ -251,8 +242,7 @@ async def arrival(host: QemuHost, server_id: str) -> MigrationPhase:
         return MigrationPhase.NONE
     status = hypervisor.migration
     if not status.startswith("postcopy") and status != "completed":
-        answer = await hypervisor.ask("query-migrate", timeout_s=_BRIEF_SECONDS)
-        status = str(answer.get("status", "none")) if isinstance(answer, dict) else "none"
+        status = (await hypervisor.migration_status(timeout_s=_BRIEF_SECONDS)).status
     return _ARRIVALS.get(status, MigrationPhase.ACTIVE)
 
 
@@ -271,14 +261,14 @@ async def recover_incoming(host: QemuHost, server_id: str) -> Endpoint:
             if hypervisor.migration == "postcopy-recover":
                 raise DriverError("RECOVERING: another connection is just taking over")
             try:
-                await hypervisor.yank({"type": "migration"})
+                await hypervisor.yank_migration()
             except DriverError:
                 # It knows of no migration: that has ended, and we were not told. See what has become of it.
-                hypervisor.migration = str((await hypervisor.migration_status())["status"])
+                hypervisor.migration = (await hypervisor.migration_status()).status
                 raise
             port = _free_port(host.address)
             try:
-                await hypervisor.ask_out_of_band("migrate-recover", {"uri": f"tcp:{_in_uri(host.address)}:{port}"})
+                await hypervisor.migrate_recover(f"tcp:{_in_uri(host.address)}:{port}")
             except DriverError:  # It has not noticed yet that the connection is cut.
                 if asyncio.get_running_loop().time() > deadline:
                     raise

@@ -15,10 +15,10 @@ import contextlib
 import msgspec
 
 from cumulet.drivers.qemu.command_line import DISK_NODE
+from cumulet.drivers.qemu.commands import Job, Migration
 from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.live_migration_destination import capabilities
-from cumulet.drivers.qemu.qmp import Arguments, Json
 from cumulet.drivers.qemu.record import Copy, GuestRecord, Intent, Role
 from cumulet.drivers.qemu.tls import CREDENTIALS
 from cumulet.host.driver import DriverError, Endpoint, MigrationParameters, MigrationPhase, MigrationProgress
@@ -82,7 +82,7 @@ async def make_movable(hypervisor: Hypervisor, record: GuestRecord) -> None:
     run_state = await hypervisor.run_state()
     if run_state == "postmigrate" and record.user_paused:
         # QEMU sends no guest twice unless it has run in between. Both commands go out together: it runs no longer.
-        await asyncio.gather(hypervisor.ask("cont"), hypervisor.ask("stop"))
+        await asyncio.gather(hypervisor.cont(), hypervisor.stop())
     elif run_state not in ("running", "paused"):
         raise DriverError(f"NOT_MOVABLE: the guest is in state {run_state}")
 
@@ -92,40 +92,31 @@ async def _begin(
 ) -> None:
     folder = host.folder(record.guest.server_id)
     await host.tls.lend(hypervisor, folder, record.uid, "client")
-    limits: Arguments = {
-        "max-bandwidth": parameters.bandwidth_mib_s << 20,
-        "max-postcopy-bandwidth": parameters.bandwidth_mib_s << 20,
-        "downtime-limit": parameters.downtime_limit_ms,
-        "tls-creds": CREDENTIALS,
-        "tls-hostname": endpoint.tls_hostname,
-    }
+    if endpoint.nbd_port is None:
+        raise DriverError("NO_DISK: the destination offers no disk")
     await asyncio.gather(
-        hypervisor.ask("migrate-set-capabilities", capabilities(parameters)),
-        hypervisor.ask("migrate-set-parameters", limits),
+        hypervisor.migrate_set_capabilities(capabilities(parameters)),
+        hypervisor.migrate_set_parameters(
+            max_bandwidth=parameters.bandwidth_mib_s << 20,
+            max_postcopy_bandwidth=parameters.bandwidth_mib_s << 20,
+            downtime_limit_ms=parameters.downtime_limit_ms,
+            tls_creds=CREDENTIALS,
+            tls_hostname=endpoint.tls_hostname,
+        ),
     )
-    target: Arguments = {
-        "driver": "nbd",
-        "node-name": _TARGET,
-        "server": {"type": "inet", "host": endpoint.address, "port": str(endpoint.nbd_port)},
-        "export": DISK_NODE,
-        "tls-creds": CREDENTIALS,
-        "tls-hostname": endpoint.tls_hostname,
-        "open-timeout": _CONNECT_SECONDS,
-    }
     hypervisor.jobs.pop(_MIRROR, None)
     hypervisor.progress = MigrationProgress(phase=MigrationPhase.NONE)
     hypervisor.ready = False
-    await hypervisor.ask("blockdev-add", target, timeout_s=2.0 * _CONNECT_SECONDS)
-    mirror: Arguments = {
-        "job-id": _MIRROR,
-        "device": DISK_NODE,
-        "target": _TARGET,
-        "sync": "full",
-        "on-source-error": "report",
-        "on-target-error": "report",
-        "auto-dismiss": False,
-    }
-    await hypervisor.ask("blockdev-mirror", mirror)
+    await hypervisor.blockdev_add_nbd(
+        _TARGET,
+        address=endpoint.address,
+        port=endpoint.nbd_port,
+        export=DISK_NODE,
+        tls_creds=CREDENTIALS,
+        tls_hostname=endpoint.tls_hostname,
+        open_timeout_seconds=_CONNECT_SECONDS,
+    )
+    await hypervisor.blockdev_mirror(_MIRROR, device=DISK_NODE, target=_TARGET)
 
 
 # -- carrying the copy
@@ -160,8 +151,8 @@ async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, cop
         await _switch_over(hypervisor, copy)
         return False
     job = await hypervisor.job(_MIRROR)
-    job_status = None if job is None else str(job.get("status"))
-    job_error = None if job is None else job.get("error")
+    job_status = None if job is None else job.status
+    job_error = None if job is None else job.error
     if not copy.memory:
         if job is None or job_status in ("concluded", "aborting"):
             async with host.lock(server_id):
@@ -174,10 +165,10 @@ async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, cop
                 msgspec.structs.replace(record, copy=msgspec.structs.replace(copy, memory=True))
             )
             hypervisor.migration = "none"
-            await hypervisor.ask("migrate", {"uri": _uri(copy.endpoint)})
+            await hypervisor.migrate(_uri(copy.endpoint))
         return False
     answer = await hypervisor.migration_status()
-    status = str(answer["status"])
+    status = answer.status
     if status == "completed" and not await _handed_over(hypervisor):
         status = "none"
     if status in ("completed", "failed", "cancelled", "none"):
@@ -188,12 +179,12 @@ async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, cop
         # Without its disk the guest cannot go. The cancellation that follows is remembered as the failure that it is.
         failed = msgspec.structs.replace(copy, error=f"copying the disk failed: {job_error or 'the job has ended'}")
         host.folder(server_id).write(msgspec.structs.replace(record, copy=failed))
-        await hypervisor.ask("migrate_cancel")
+        await hypervisor.migrate_cancel()
     elif status == "pre-switchover":
         hypervisor.jobs[_MIRROR] = str(job_status)  # The events that told it went to an agent that is gone.
         await _switch_over(hypervisor, copy)
     elif status == "active" and copy.to_post_copy:
-        await hypervisor.ask("migrate-start-postcopy")  # It stands still as soon as it can, at `pre-switchover` first.
+        await hypervisor.migrate_start_postcopy()  # It stands still as soon as it can, at `pre-switchover` first.
     return False
 
 
@@ -215,7 +206,7 @@ async def _switch_over(hypervisor: Hypervisor, copy: Copy) -> None:
     hypervisor.migration = "switchover"
     if hypervisor.jobs.get(_MIRROR) not in ("waiting", "pending", "concluded"):
         # In this state "cancel" means: finish, and do not switch the guest over to the copy.
-        await hypervisor.ask("block-job-cancel", {"device": _MIRROR, "force": False})
+        await hypervisor.block_job_cancel(_MIRROR, force=False)
     async with asyncio.timeout(_LOOK_SECONDS):
         while (status := hypervisor.jobs.get(_MIRROR)) not in ("concluded", "failed"):
             change = hypervisor.change()
@@ -225,17 +216,17 @@ async def _switch_over(hypervisor: Hypervisor, copy: Copy) -> None:
         hypervisor.ready = True
         hypervisor.announce()
     elif status == "concluded":
-        await hypervisor.ask("migrate-continue", {"state": "pre-switchover"})
+        await hypervisor.migrate_continue()
 
 
-async def _end(host: QemuHost, hypervisor: Hypervisor, server_id: str, status: str, answer: dict[str, Json]) -> None:
+async def _end(host: QemuHost, hypervisor: Hypervisor, server_id: str, status: str, answer: Migration) -> None:
     if status == "completed":
         await _settle(host, server_id, MigrationPhase.COMPLETED, None)
         return
     await _clean_up(host, hypervisor)
     words = "the copy was interrupted"
     if status == "failed":
-        words = str(answer.get("error-desc") or "the hypervisor gives no reason")
+        words = answer.error_desc or "the hypervisor gives no reason"
     copy = host.record(server_id).copy
     if copy is not None and copy.error is not None:
         await _settle(host, server_id, MigrationPhase.FAILED, copy.error)
@@ -266,32 +257,31 @@ def _note_outcome(host: QemuHost, server_id: str, outcome: MigrationPhase, error
 async def _clean_up(host: QemuHost, hypervisor: Hypervisor) -> None:
     """No mirror, no connection, no credentials left; each part only where it is there."""
     job = await hypervisor.job(_MIRROR)
-    if job is not None and job.get("status") != "concluded":
+    if job is not None and job.status != "concluded":
         await _drop_mirror(hypervisor)
     if job is not None:
         with contextlib.suppress(DriverError):
-            await hypervisor.ask("job-dismiss", {"id": _MIRROR})
-    nodes = await hypervisor.ask_list("query-named-block-nodes")
-    if any(node.get("node-name") == _TARGET for node in nodes):
-        await hypervisor.ask("blockdev-del", {"node-name": _TARGET})
+            await hypervisor.job_dismiss(_MIRROR)
+    if _TARGET in await hypervisor.block_nodes():
+        await hypervisor.blockdev_del(_TARGET)
     await host.tls.withdraw(hypervisor)
 
 
 async def _drop_mirror(hypervisor: Hypervisor) -> None:
     """Cancel the job by force; where it waits for a dead connection, cut that first."""
     with contextlib.suppress(DriverError):
-        await hypervisor.ask("block-job-cancel", {"device": _MIRROR, "force": True}, timeout_s=_HANG_SECONDS)
+        await hypervisor.block_job_cancel(_MIRROR, force=True, timeout_s=_HANG_SECONDS)
     for attempt in range(2):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_HANG_SECONDS):
                 while True:
                     change = hypervisor.change()
                     job = await hypervisor.job(_MIRROR)
-                    if job is None or job.get("status") == "concluded":
+                    if job is None or job.status == "concluded":
                         return
                     await hypervisor.wait_for_change(change, _HANG_SECONDS)
         if attempt == 0:
-            await hypervisor.yank({"type": "block-node", "node-name": _TARGET})
+            await hypervisor.yank_node(_TARGET)
     raise DriverError("MIRROR_STUCK: the disk copy does not end")
 
 
@@ -345,7 +335,7 @@ async def _progress(record: GuestRecord, hypervisor: Hypervisor | None, phase: M
     ):  # The guest stands still: do not take its hypervisor's time for numbers.
         return msgspec.structs.replace(hypervisor.progress, phase=phase)
     try:
-        memory = await hypervisor.migration_status() if record.copy is not None and record.copy.memory else {}
+        memory = await hypervisor.migration_status() if record.copy is not None and record.copy.memory else Migration()
         job = await hypervisor.job(_MIRROR) if phase is not MigrationPhase.COMPLETED else None
     except DriverError:
         # The main loop is blocked: no new numbers, so no progress, and that is what the caller's timer looks at.
@@ -364,35 +354,28 @@ def _without_process(record: GuestRecord) -> MigrationProgress:
 def _numbers(
     phase: MigrationPhase,
     error: str | None,
-    memory: dict[str, Json],
-    job: dict[str, Json] | None,
+    migration: Migration,
+    job: Job | None,
     before: MigrationProgress,
 ) -> MigrationProgress:
-    ram = memory.get("ram")
-    ram = ram if isinstance(ram, dict) else {}
-    disk_total = _int(job, "total-progress") if job is not None else before.disk_total
-    disk_done = _int(job, "current-progress") if job is not None else before.disk_total
-    mbps = ram.get("mbps", 0)
+    memory = migration.ram
+    disk_total = job.total_progress if job is not None else before.disk_total
+    disk_done = job.current_progress if job is not None else before.disk_total
     return MigrationProgress(
         phase=phase,
         error=error,
-        memory_total=_int(ram, "total"),
-        memory_processed=_int(ram, "transferred"),
-        memory_remaining=_int(ram, "remaining"),
+        memory_total=memory.total,
+        memory_processed=memory.transferred,
+        memory_remaining=memory.remaining,
         disk_total=disk_total,
         disk_processed=disk_done,
         disk_remaining=max(0, disk_total - disk_done),
-        rate_bytes_s=float(mbps) * 125_000 if isinstance(mbps, int | float) else 0.0,
-        dirty_rate_bytes_s=float(_int(ram, "dirty-pages-rate") * _int(ram, "page-size")),
-        rounds=_int(ram, "dirty-sync-count"),
-        downtime_ms=_int(memory, "downtime") if "downtime" in memory else None,
-        elapsed_ms=_int(memory, "total-time"),
+        rate_bytes_s=memory.mbps * 125_000,
+        dirty_rate_bytes_s=float(memory.dirty_pages_rate * memory.page_size),
+        rounds=memory.dirty_sync_count,
+        downtime_ms=migration.downtime,
+        elapsed_ms=migration.total_time,
     )
-
-
-def _int(answer: dict[str, Json] | None, key: str) -> int:
-    value = answer.get(key) if answer is not None else None
-    return value if isinstance(value, int) else 0
 
 
 # -- changing its course
@@ -409,7 +392,7 @@ async def force_complete(host: QemuHost, server_id: str) -> None:
             raise DriverError("NOT_COPYING: no copy is under way")
         hypervisor = host.running_hypervisor(server_id)
         if not record.copy.parameters.post_copy:
-            await hypervisor.ask("migrate-set-parameters", {"downtime-limit": _LONGEST_DOWNTIME_MS})
+            await hypervisor.migrate_set_parameters(downtime_limit_ms=_LONGEST_DOWNTIME_MS)
             return
         if not record.copy.to_post_copy:
             copy = msgspec.structs.replace(record.copy, to_post_copy=True)
@@ -431,13 +414,13 @@ async def begin_post_copy(host: QemuHost, server_id: str) -> None:
         async with asyncio.timeout(_CANCEL_SECONDS):
             while True:
                 change = hypervisor.change()
-                status = str((await hypervisor.migration_status())["status"])
+                status = (await hypervisor.migration_status()).status
                 if status in ("postcopy-active", "postcopy-paused", "completed"):
                     return
                 if status not in ("pre-switchover", "device", "switchover"):
                     raise DriverError(f"NOT_READY: the copy is {status}")
                 if status == "pre-switchover" and not asked:
-                    await hypervisor.ask("migrate-continue", {"state": "pre-switchover"})
+                    await hypervisor.migrate_continue()
                     asked = True
                     continue
                 await hypervisor.wait_for_change(change, _LOOK_SECONDS)
@@ -455,13 +438,13 @@ async def recover_copy(host: QemuHost, server_id: str, endpoint: Endpoint) -> No
         async with asyncio.timeout(_CANCEL_SECONDS):
             while True:
                 change = hypervisor.change()
-                status = (await hypervisor.migration_status())["status"]
+                status = (await hypervisor.migration_status()).status
                 if status not in ("postcopy-active", "postcopy-recover"):
                     break
-                await hypervisor.yank({"type": "migration"})
+                await hypervisor.yank_migration()
                 await hypervisor.wait_for_change(change, _LOOK_SECONDS)
         if status == "postcopy-paused":
-            await hypervisor.ask("migrate", {"uri": _uri(endpoint), "resume": True})
+            await hypervisor.migrate(_uri(endpoint), resume=True)
 
 
 async def cancel_copy(host: QemuHost, server_id: str) -> MigrationProgress:
@@ -479,7 +462,7 @@ async def cancel_copy(host: QemuHost, server_id: str) -> MigrationProgress:
                 raise DriverError("TOO_LATE: the guest runs at its destination")
             await _cancel_memory(hypervisor)
             answer = await hypervisor.migration_status()
-            completed = answer["status"] == "completed" and await _handed_over(hypervisor)
+            completed = answer.status == "completed" and await _handed_over(hypervisor)
             ended = "completed" if completed else "cancelled"
             await _end(host, hypervisor, server_id, ended, answer)
         else:
@@ -496,7 +479,7 @@ async def _cancel_memory(hypervisor: Hypervisor) -> None:
     returns and QEMU's main loop would wait for it, guest and all: so the disk's connection is cut first, out of band.
     """
     with contextlib.suppress(DriverError):
-        await hypervisor.yank({"type": "block-node", "node-name": _TARGET})
+        await hypervisor.yank_node(_TARGET)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _CANCEL_SECONDS
     asked = False
@@ -504,10 +487,9 @@ async def _cancel_memory(hypervisor: Hypervisor) -> None:
         change = hypervisor.change()
         try:
             if not asked:
-                await hypervisor.ask("migrate_cancel", timeout_s=_HANG_SECONDS)
+                await hypervisor.migrate_cancel(timeout_s=_HANG_SECONDS)
                 asked = True
-            answer = await hypervisor.ask("query-migrate", timeout_s=_HANG_SECONDS)
-            status = answer.get("status", "none") if isinstance(answer, dict) else "none"
+            status = (await hypervisor.migration_status(timeout_s=_HANG_SECONDS)).status
             if status in ("completed", "failed", "cancelled", "none"):
                 return
             await hypervisor.wait_for_change(change, _HANG_SECONDS)
@@ -518,7 +500,7 @@ async def _cancel_memory(hypervisor: Hypervisor) -> None:
             blocked = True
         if blocked:  # In a write to the migration's connection, in the switchover.
             with contextlib.suppress(DriverError):
-                await hypervisor.yank({"type": "migration"})
+                await hypervisor.yank_migration()
     raise DriverError("CANCEL_TIMEOUT: the copy does not end")
 
 
@@ -544,7 +526,7 @@ async def resume_source(host: QemuHost, server_id: str) -> None:
         if hypervisor is not None:
             run_state = await hypervisor.run_state()
             if run_state != "running" and not record.user_paused and record.intent is Intent.RUNNING:
-                await hypervisor.ask("cont")
+                await hypervisor.cont()
             if record.copy is not None:
                 await _clean_up(host, hypervisor)
         if record.copy is not None:

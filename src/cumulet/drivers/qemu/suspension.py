@@ -14,11 +14,12 @@ import msgspec
 from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.live_migration_source import make_movable
-from cumulet.drivers.qemu.qmp import Arguments, Json
 from cumulet.drivers.qemu.record import GuestFolder, Intent
 from cumulet.host.driver import DriverError
 
 _SAVE_SECONDS = 600.0
+_STATE = "memory-state"
+"""The file's descriptor, as QEMU knows it."""
 _UNLIMITED_BYTES_S = 1 << 40
 _OFF = ("return-path", "pause-before-switchover")
 _ON = ("events", "late-block-activate")
@@ -38,7 +39,7 @@ async def suspend(host: QemuHost, server_id: str) -> None:
         # A suspend that a crash of the agent interrupted leaves `postmigrate` and a whole file behind.
         if run_state != "postmigrate" or not folder.memory.exists():
             await make_movable(hypervisor, record)
-            await hypervisor.ask("stop")
+            await hypervisor.stop()
             await _save(hypervisor, folder)
         await hypervisor.drain_console(folder.console)
         _make_durable(folder)
@@ -48,18 +49,18 @@ async def suspend(host: QemuHost, server_id: str) -> None:
 
 async def _save(hypervisor: Hypervisor, folder: GuestFolder) -> None:
     await _set_up(hypervisor)
-    await hypervisor.ask("migrate-set-parameters", {"max-bandwidth": _UNLIMITED_BYTES_S})
+    await hypervisor.migrate_set_parameters(max_bandwidth=_UNLIMITED_BYTES_S)
     state = os.open(folder.memory, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        await hypervisor.ask("getfd", {"fdname": "memory-state"}, pass_fd=state)
+        await hypervisor.getfd(_STATE, state)
     finally:
         os.close(state)
-    await hypervisor.ask("migrate", {"uri": "fd:memory-state"})
+    await hypervisor.migrate(f"fd:{_STATE}")
     try:
         await _wait_for_end(hypervisor)
     except BaseException:
         folder.memory.unlink(missing_ok=True)
-        await hypervisor.ask("cont")
+        await hypervisor.cont()
         raise
 
 
@@ -73,7 +74,7 @@ async def resume(host: QemuHost, server_id: str) -> None:
             if hypervisor is None:
                 raise DriverError("NOT_SUSPENDED: the guest has no saved memory")
             if await hypervisor.run_state() == "postmigrate":
-                await hypervisor.ask("cont")  # A suspend was interrupted before its record.
+                await hypervisor.cont()  # A suspend was interrupted before its record.
             return
         if hypervisor is not None:
             await hypervisor.kill()  # Left by an interrupted suspend or resume; the file has everything.
@@ -85,7 +86,7 @@ async def resume(host: QemuHost, server_id: str) -> None:
             raise
         # The file is used up the moment the guest runs on: its disk changes from then on.
         folder.write(msgspec.structs.replace(record, intent=Intent.RUNNING, user_paused=False))
-        await hypervisor.ask("cont")
+        await hypervisor.cont()
         folder.memory.unlink(missing_ok=True)
 
 
@@ -93,18 +94,15 @@ async def _load(hypervisor: Hypervisor, folder: GuestFolder) -> None:
     await _set_up(hypervisor)
     state = os.open(folder.memory, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        await hypervisor.ask("getfd", {"fdname": "memory-state"}, pass_fd=state)
+        await hypervisor.getfd(_STATE, state)
     finally:
         os.close(state)
-    await hypervisor.ask("migrate-incoming", {"uri": "fd:memory-state"})
+    await hypervisor.migrate_incoming(f"fd:{_STATE}")
     await _wait_for_end(hypervisor)
 
 
 async def _set_up(hypervisor: Hypervisor) -> None:
-    states: list[Json] = [{"capability": name, "state": False} for name in _OFF]
-    states += [{"capability": name, "state": True} for name in _ON]
-    capabilities: Arguments = {"capabilities": states}
-    await hypervisor.ask("migrate-set-capabilities", capabilities)
+    await hypervisor.migrate_set_capabilities(dict.fromkeys(_OFF, False) | dict.fromkeys(_ON, True))
 
 
 async def _wait_for_end(hypervisor: Hypervisor) -> None:
@@ -113,10 +111,10 @@ async def _wait_for_end(hypervisor: Hypervisor) -> None:
             while True:
                 change = hypervisor.change()
                 answer = await hypervisor.migration_status()
-                if answer["status"] == "completed" and await hypervisor.run_state() in ("postmigrate", "paused"):
+                if answer.status == "completed" and await hypervisor.run_state() in ("postmigrate", "paused"):
                     return
-                if answer["status"] in ("failed", "cancelled"):
-                    raise DriverError(f"SAVE_FAILED: {answer.get('error-desc') or 'the hypervisor gives no reason'}")
+                if answer.status in ("failed", "cancelled"):
+                    raise DriverError(f"SAVE_FAILED: {answer.error_desc or 'the hypervisor gives no reason'}")
                 await hypervisor.wait_for_change(change, 1.0)
     except TimeoutError as late:
         raise DriverError("SAVE_FAILED: not done in time") from late

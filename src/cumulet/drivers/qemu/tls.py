@@ -8,7 +8,6 @@ from typing import Literal
 
 from cumulet.drivers.qemu import guest_files
 from cumulet.drivers.qemu.hypervisor import Hypervisor
-from cumulet.drivers.qemu.qmp import Arguments
 from cumulet.drivers.qemu.record import GuestFolder
 from cumulet.drivers.qemu.sandbox import Sandbox
 from cumulet.host.driver import DriverError
@@ -36,41 +35,29 @@ class TransportSecurity:
         """Make QEMU hold credentials and verify its peer. The files are gone when this returns: QEMU has read them."""
         try:
             guest_files.write_folder(folder, _LENT, self._files(endpoint), uid=uid)
-            credentials: Arguments = {
-                "qom-type": "tls-creds-x509",
-                "id": CREDENTIALS,
-                "endpoint": endpoint,
-                "dir": str(self.sandbox.folder_inside(folder) / _LENT),
-                "verify-peer": True,
-                "priority": _PRIORITY,
-            }
+            lent = str(self.sandbox.folder_inside(folder) / _LENT)
             try:
-                await hypervisor.ask("object-add", credentials)
+                await hypervisor.object_add_tls(CREDENTIALS, endpoint=endpoint, folder=lent, priority=_PRIORITY)
             except DriverError:  # Held still, from an earlier move that was interrupted.
                 await self.withdraw(hypervisor)
-                await hypervisor.ask("object-add", credentials)
+                await hypervisor.object_add_tls(CREDENTIALS, endpoint=endpoint, folder=lent, priority=_PRIORITY)
         finally:
             guest_files.remove_folder(folder, _LENT)
 
     async def accept_only(self, hypervisor: Hypervisor, peer: str) -> None:
         """Of all certificates of this CA, only the named host's opens the door."""
-        await hypervisor.ask("object-add", {"qom-type": "authz-simple", "id": PEER, "identity": f"CN={peer}"})
+        await hypervisor.object_add_peer(PEER, identity=f"CN={peer}")
 
     async def withdraw(self, hypervisor: Hypervisor) -> None:
         """Drop credentials and the peer's name where they are held."""
-        await hypervisor.ask("migrate-set-parameters", {"tls-creds": "", "tls-hostname": "", "tls-authz": ""})
-        held = {str(entry.get("name")) for entry in await _objects(hypervisor)}
+        await hypervisor.migrate_set_parameters(tls_creds="", tls_hostname="", tls_authz="")
+        held = await hypervisor.objects()
         for name in (CREDENTIALS, PEER):
             if name in held:
-                await hypervisor.ask("object-del", {"id": name})
+                await hypervisor.object_del(name)
 
     def _files(self, endpoint: Literal["server", "client"]) -> dict[str, bytes]:
         try:
             return {name: (self.folder / name).read_bytes() for name in _FILES[endpoint]}
         except FileNotFoundError as missing:
             raise DriverError(f"TLS_MATERIAL: this host has no {Path(missing.filename).name}") from missing
-
-
-async def _objects(hypervisor: Hypervisor) -> list[dict[str, object]]:
-    answer = await hypervisor.ask("qom-list", {"path": "/objects"})
-    return [dict(entry) for entry in answer if isinstance(entry, dict)] if isinstance(answer, list) else []

@@ -1,0 +1,397 @@
+"""Every QMP command that Cumulet uses, as a method with the types of its arguments and its answer.
+
+The names of commands are in no other file. Each method raises `DriverError` with QEMU's words where it refuses,
+hangs or is gone. Reference: QEMU's `qapi/*.json`.
+"""
+
+from __future__ import annotations
+
+import base64
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from cumulet.drivers.qemu.qmp import Arguments, Json
+from cumulet.host.driver import DriverError
+
+T = TypeVar("T")
+
+ANSWER_SECONDS = 10.0
+"""How long a monitor may take. A blocked main loop (network cut in the switchover) answers nothing but `yank`."""
+
+
+class Answer(msgspec.Struct, frozen=True, rename="kebab"):
+    """What QEMU answers; fields that are not used here are left out."""
+
+
+class Memory(Answer, frozen=True):
+    """`MigrationStats`: bytes, but for `mbps` (megabits a second) and what is counted."""
+
+    total: int = 0
+    transferred: int = 0
+    remaining: int = 0
+    mbps: float = 0.0
+    dirty_pages_rate: int = 0
+    """Pages a second."""
+    page_size: int = 0
+    dirty_sync_count: int = 0
+    """Rounds over the memory."""
+
+
+class Socket(Answer, frozen=True):
+    """`SocketAddress`, of TCP."""
+
+    port: str = ""
+
+
+class Migration(Answer, frozen=True):
+    """`MigrationInfo`; its status is "none" where there was no migration."""
+
+    status: str = "none"
+    ram: Memory = Memory()
+    downtime: int | None = None
+    """Milliseconds, once it has completed."""
+    total_time: int = 0
+    """Milliseconds since it began."""
+    error_desc: str = ""
+    socket_address: tuple[Socket, ...] = ()
+    """Where an incoming one listens."""
+
+
+class Job(Answer, frozen=True):
+    """`JobInfo`; the unit of progress is the job's own (bytes for a mirror)."""
+
+    id: str
+    status: str
+    current_progress: int = 0
+    total_progress: int = 0
+    error: str | None = None
+
+
+class DiskStatistics(msgspec.Struct, frozen=True):
+    """`BlockDeviceStats` since the process started."""
+
+    rd_bytes: int = 0
+    wr_bytes: int = 0
+    flush_operations: int = 0
+
+
+class _Status(Answer, frozen=True):
+    status: str
+
+
+class _Disk(Answer, frozen=True):
+    stats: DiskStatistics
+
+
+class _Node(Answer, frozen=True):
+    node_name: str = ""
+
+
+class _Identified(Answer, frozen=True):
+    id: str
+
+
+class Named(Answer, frozen=True):
+    """One of a list, by name."""
+
+    name: str
+
+
+class Commands(ABC):
+    """What a QEMU process is asked and told. Whoever inherits sends it (`hypervisor.Hypervisor`)."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def ask(
+        self,
+        command: str,
+        arguments: Arguments | None = None,
+        *,
+        timeout_s: float = ANSWER_SECONDS,
+        pass_fd: int | None = None,
+    ) -> Json:
+        """Run a command by its name."""
+
+    @abstractmethod
+    async def ask_out_of_band(self, command: str, arguments: Arguments) -> None:
+        """Run a command for which QEMU's main loop is not needed, since it may wait for something that never comes."""
+
+    # -- the guest
+
+    async def run_state(self) -> str:
+        """`query-status`: QEMU's word for what the machine does, e.g. ``running``, ``inmigrate``, ``postmigrate``."""
+        return _read(await self.ask("query-status"), _Status).status
+
+    async def cont(self) -> None:
+        """`cont`: the virtual processors run on."""
+        await self.ask("cont")
+
+    async def stop(self) -> None:
+        """`stop`: the virtual processors stand still."""
+        await self.ask("stop")
+
+    async def system_powerdown(self) -> None:
+        """`system_powerdown`: press the power button; whether anything follows is up to the guest."""
+        await self.ask("system_powerdown")
+
+    async def system_reset(self) -> None:
+        """`system_reset`: as a reset button does."""
+        await self.ask("system_reset")
+
+    async def end(self, *, timeout_s: float) -> None:
+        """`quit`: the process ends, in order."""
+        await self.ask("quit", timeout_s=timeout_s)
+
+    async def ringbuf_read(self, device: str, max_bytes: int) -> bytes:
+        """`ringbuf-read`: take what a character device's ring holds out of it."""
+        answer = await self.ask("ringbuf-read", {"device": device, "size": max_bytes, "format": "base64"})
+        return base64.b64decode(str(answer or ""))
+
+    async def getfd(self, name: str, descriptor: int) -> None:
+        """`getfd`: QEMU gets a copy of a descriptor of ours, which later commands call ``fd:NAME``."""
+        await self.ask("getfd", {"fdname": name}, pass_fd=descriptor)
+
+    # -- disks and their copies
+
+    async def block_set_io_throttle(self, device: str, *, bytes_per_second: int, requests_per_second: int) -> None:
+        """`block_set_io_throttle`: what a disk does at most, reading and writing together. `device`: its QOM path."""
+        apart = dict.fromkeys(("bps_rd", "bps_wr", "iops_rd", "iops_wr"), 0)
+        limits: Arguments = {"id": device, "bps": bytes_per_second, "iops": requests_per_second, **apart}
+        await self.ask("block_set_io_throttle", limits)
+
+    async def disk_statistics(self) -> list[DiskStatistics]:
+        """`query-blockstats`: of each disk, in the order of the command line."""
+        return [disk.stats for disk in _read(await self.ask("query-blockstats"), list[_Disk])]
+
+    async def blockdev_add_nbd(
+        self,
+        node: str,
+        *,
+        address: str,
+        port: int,
+        export: str,
+        tls_creds: str,
+        tls_hostname: str,
+        open_timeout_seconds: int,
+    ) -> None:
+        """`blockdev-add`, driver `nbd`: a block device that is a disk of another QEMU, over TLS."""
+        device: Arguments = {
+            "driver": "nbd",
+            "node-name": node,
+            "server": {"type": "inet", "host": address, "port": str(port)},
+            "export": export,
+            "tls-creds": tls_creds,
+            "tls-hostname": tls_hostname,
+            "open-timeout": open_timeout_seconds,
+        }
+        await self.ask("blockdev-add", device, timeout_s=2.0 * open_timeout_seconds)
+
+    async def blockdev_del(self, node: str) -> None:
+        """`blockdev-del`: forget a block device that nothing uses."""
+        await self.ask("blockdev-del", {"node-name": node})
+
+    async def block_nodes(self) -> set[str]:
+        """`query-named-block-nodes`: the names of all block devices."""
+        return {node.node_name for node in _read(await self.ask("query-named-block-nodes"), list[_Node])}
+
+    async def blockdev_mirror(self, job: str, *, device: str, target: str) -> None:
+        """`blockdev-mirror`: copy a disk to another while it is in use, all of it, until told to stop."""
+        mirror: Arguments = {
+            "job-id": job,
+            "device": device,
+            "target": target,
+            "sync": "full",
+            "on-source-error": "report",
+            "on-target-error": "report",
+            "auto-dismiss": False,
+        }
+        await self.ask("blockdev-mirror", mirror)
+
+    async def job(self, name: str) -> Job | None:
+        """`query-jobs`: the one of this id."""
+        jobs = _read(await self.ask("query-jobs"), list[Job])
+        return next((job for job in jobs if job.id == name), None)
+
+    async def block_job_cancel(self, job: str, *, force: bool, timeout_s: float = ANSWER_SECONDS) -> None:
+        """`block-job-cancel`: end a job. Without force, a mirror that is ready ends as a whole copy."""
+        await self.ask("block-job-cancel", {"device": job, "force": force}, timeout_s=timeout_s)
+
+    async def job_dismiss(self, job: str) -> None:
+        """`job-dismiss`: forget a job that has ended."""
+        await self.ask("job-dismiss", {"id": job})
+
+    async def nbd_server_start(self, listener: str, *, tls_creds: str, tls_authz: str, most_connections: int) -> None:
+        """`nbd-server-start`: offer disks to the peers that `tls_authz` names. `listener`: a socket, by `getfd`."""
+        server: Arguments = {
+            "addr": {"type": "fd", "data": {"str": listener}},
+            "tls-creds": tls_creds,
+            "tls-authz": tls_authz,
+            "max-connections": most_connections,
+        }
+        await self.ask("nbd-server-start", server)
+
+    async def nbd_server_stop(self) -> None:
+        """`nbd-server-stop`: offer nothing any more; an error where nothing is offered."""
+        await self.ask("nbd-server-stop")
+
+    async def block_export_add(self, export: str, *, node: str) -> None:
+        """`block-export-add`, type `nbd`: offer a block device under its own name, for writing."""
+        offer: Arguments = {"type": "nbd", "id": export, "node-name": node, "name": node, "writable": True}
+        await self.ask("block-export-add", offer)
+
+    async def block_exports(self) -> list[str]:
+        """`query-block-exports`: the ids of what is offered."""
+        return [export.id for export in _read(await self.ask("query-block-exports"), list[_Identified])]
+
+    # -- migration
+
+    async def migrate_set_capabilities(self, wanted: Mapping[str, bool]) -> None:
+        """`migrate-set-capabilities`: by name, e.g. ``events``; those not named stay as they are."""
+        states: list[Json] = [{"capability": name, "state": state} for name, state in wanted.items()]
+        await self.ask("migrate-set-capabilities", {"capabilities": states})
+
+    async def migrate_set_parameters(
+        self,
+        *,
+        max_bandwidth: int | None = None,
+        max_postcopy_bandwidth: int | None = None,
+        downtime_limit_ms: int | None = None,
+        tls_creds: str | None = None,
+        tls_hostname: str | None = None,
+        tls_authz: str | None = None,
+    ) -> None:
+        """`migrate-set-parameters`: those named. Bandwidths in bytes a second; an empty text unsets a name of TLS."""
+        named: dict[str, int | str | None] = {
+            "max-bandwidth": max_bandwidth,
+            "max-postcopy-bandwidth": max_postcopy_bandwidth,
+            "downtime-limit": downtime_limit_ms,
+            "tls-creds": tls_creds,
+            "tls-hostname": tls_hostname,
+            "tls-authz": tls_authz,
+        }
+        await self.ask("migrate-set-parameters", {name: value for name, value in named.items() if value is not None})
+
+    async def migrate(self, uri: str, *, resume: bool = False) -> None:
+        """`migrate`: send the guest's memory to ``tcp:ADDRESS:PORT`` or ``fd:NAME``. `resume`: after a lost connection,
+        in post-copy."""
+        await self.ask("migrate", {"uri": uri, **({"resume": True} if resume else {})})
+
+    async def migrate_incoming(self, uri: str) -> None:
+        """`migrate-incoming`: listen for a guest's memory, or read it."""
+        await self.ask("migrate-incoming", {"uri": uri})
+
+    async def migrate_recover(self, uri: str) -> None:
+        """`migrate-recover`, out of band: listen anew for what is missing, in post-copy."""
+        await self.ask_out_of_band("migrate-recover", {"uri": uri})
+
+    async def migrate_continue(self) -> None:
+        """`migrate-continue` past ``pre-switchover``, where the guest stands still and waits for this."""
+        await self.ask("migrate-continue", {"state": "pre-switchover"})
+
+    async def migrate_start_postcopy(self) -> None:
+        """`migrate-start-postcopy`: the guest moves now, what is missing of its memory follows."""
+        await self.ask("migrate-start-postcopy")
+
+    async def migrate_cancel(self, *, timeout_s: float = ANSWER_SECONDS) -> None:
+        """`migrate_cancel`: that it has ended is told by `migration_status`."""
+        await self.ask("migrate_cancel", timeout_s=timeout_s)
+
+    async def migration_status(self, *, timeout_s: float = ANSWER_SECONDS) -> Migration:
+        """`query-migrate`: of the newest migration, out of this process or into it."""
+        return _read(await self.ask("query-migrate", timeout_s=timeout_s), Migration)
+
+    async def yank_migration(self) -> None:
+        """`yank`, out of band: cut the connections of a migration, even one that blocks the main loop."""
+        await self.ask_out_of_band("yank", {"instances": [{"type": "migration"}]})
+
+    async def yank_node(self, node: str) -> None:
+        """`yank`, out of band: cut the connection of a block device."""
+        await self.ask_out_of_band("yank", {"instances": [{"type": "block-node", "node-name": node}]})
+
+    # -- credentials
+
+    async def object_add_tls(self, name: str, *, endpoint: str, folder: str, priority: str) -> None:
+        """`object-add`, `tls-creds-x509`: keys and certificates from a folder; peers have to show one of the same CA.
+
+        `endpoint`: ``server`` or ``client``; `priority`: GnuTLS's words for versions and ciphers.
+        """
+        credentials: Arguments = {
+            "qom-type": "tls-creds-x509",
+            "id": name,
+            "endpoint": endpoint,
+            "dir": folder,
+            "verify-peer": True,
+            "priority": priority,
+        }
+        await self.ask("object-add", credentials)
+
+    async def object_add_peer(self, name: str, *, identity: str) -> None:
+        """`object-add`, `authz-simple`: the one peer that may come in, by its certificate's distinguished name."""
+        await self.ask("object-add", {"qom-type": "authz-simple", "id": name, "identity": identity})
+
+    async def object_del(self, name: str) -> None:
+        """`object-del`"""
+        await self.ask("object-del", {"id": name})
+
+    async def objects(self) -> set[str]:
+        """`qom-list` of ``/objects``: the ids of what `object-add` made."""
+        return {entry.name for entry in _read(await self.ask("qom-list", {"path": "/objects"}), list[Named])}
+
+
+# -- what a QEMU is asked that runs no guest (`facts`)
+
+
+class Question(msgspec.Struct, Generic[T], frozen=True):
+    """A command without arguments, and the type of its answer."""
+
+    command: str
+    answer: type[T]
+
+
+class Version(Answer, frozen=True):
+    """`VersionInfo`; of `qemu`: ``major``, ``minor`` and ``micro``."""
+
+    qemu: dict[str, int]
+
+
+class Capability(Answer, frozen=True):
+    """`MigrationCapabilityStatus`"""
+
+    capability: str
+
+
+class CpuDefinition(Answer, frozen=True):
+    """`CpuDefinitionInfo`; `unavailable_features` is empty for a model that runs here."""
+
+    name: str
+    unavailable_features: tuple[str, ...] | None = None
+
+
+VERSION = Question("query-version", Version)
+MACHINES = Question("query-machines", list[Named])
+MIGRATION_CAPABILITIES = Question("query-migrate-capabilities", list[Capability])
+COMMANDS = Question("query-commands", list[Named])
+CPU_DEFINITIONS = Question("query-cpu-definitions", list[CpuDefinition])
+
+
+def script(questions: Sequence[Question[Any]]) -> bytes:
+    """What is written to a QEMU that answers `questions` and ends; each answer's id is the question's command."""
+    lines: list[dict[str, str]] = [{"execute": "qmp_capabilities"}]
+    lines += [{"execute": question.command, "id": question.command} for question in questions]
+    lines.append({"execute": "quit"})
+    return b"\n".join(map(msgspec.json.encode, lines))
+
+
+NEEDED = ("migrate-continue", "blockdev-mirror", "block-export-add", "yank", "ringbuf-read", "job-dismiss")
+"""Of those above, the ones that an old QEMU may lack."""
+
+
+def _read(answer: Json, shape: type[T]) -> T:
+    try:
+        return msgspec.convert(answer, shape)
+    except msgspec.ValidationError as problem:
+        raise DriverError(f"QEMU_ANSWER: not what its documentation says: {problem}") from problem
