@@ -65,7 +65,32 @@ class Things:
         role = self._new("role", name=self.name())
         for place in (f"projects/{self.project}", "domains/default", "system"):
             self.ask("PUT", f"/{place}/users/{self.user}/roles/{role}")
+        self._let_inherit(f"users/{self.user}", role)
         return role
+
+    @cached_property
+    def group(self) -> str:
+        return self._new("group", name=self.name(), domain_id="default")
+
+    @cached_property
+    def group_of_user(self) -> str:
+        """One the user is in."""
+        group = self._new("group", name=self.name(), domain_id="default")
+        self.ask("PUT", f"/groups/{group}/users/{self.user}")
+        return group
+
+    @cached_property
+    def role_of_group(self) -> str:
+        """A role of the group's in the project, in the domain and in the system, and in all below them."""
+        role = self._new("role", name=self.name())
+        for place in (f"projects/{self.project}", "domains/default", "system"):
+            self.ask("PUT", f"/{place}/groups/{self.group}/roles/{role}")
+        self._let_inherit(f"groups/{self.group}", role)
+        return role
+
+    def _let_inherit(self, holder: str, role: str) -> None:
+        for place in (f"projects/{self.project}", "domains/default"):
+            self.ask("PUT", f"/OS-INHERIT/{place}/{holder}/roles/{role}/inherited_to_projects")
 
     @cached_property
     def region(self) -> str:
@@ -90,12 +115,17 @@ class Things:
 SUBJECT: Mapping[str, Made] = {"X-Subject-Token": lambda t: t.token}
 IMPLIED: Mapping[str, Made] = {"prior_role_id": lambda t: t.prior_role, "implied_role_id": lambda t: t.implied_role}
 NOT_IMPLIED: Mapping[str, Made] = {"prior_role_id": lambda t: t.role, "implied_role_id": lambda t: t.implied_role}
-GRANTED: Mapping[str, Made] = {"role_id": lambda t: t.granted_role}
+GRANTED: Mapping[str, Mapping[str, Made]] = {
+    "user": {"role_id": lambda t: t.granted_role},
+    "group": {"role_id": lambda t: t.role_of_group},
+}
+IN_GROUP: Mapping[str, Made] = {"group_id": lambda t: t.group_of_user}
 PARAMETERS: Mapping[str, str | Made] = {
     "domain_id": lambda t: t.domain,
     "project_id": lambda t: t.project,
     "user_id": lambda t: t.user,
     "role_id": lambda t: t.role,
+    "group_id": lambda t: t.group,
     "region_id": lambda t: t.region,
     "service_id": lambda t: t.service,
     "endpoint_id": lambda t: t.endpoint,
@@ -105,15 +135,30 @@ DEFAULT = {"domain_id": "default"}
 NEW_USER = {"user": {"name": "new", "domain_id": "default", "password": "anything at all"}}
 
 
-def grants(place: str, more: Mapping[str, str | Made]) -> dict[str, Example]:
-    """The five operations on a user's roles in a place."""
-    path = f"{place}/users/{{user_id}}/roles"
-    return {
-        f"GET {path}": Example(may=ADMIN, path=more),
-        f"GET {path}/{{role_id}}": Example(may=ADMIN, path={**GRANTED, **more}),
-        f"PUT {path}/{{role_id}}": Example(may=ADMIN, path=more),
-        f"DELETE {path}/{{role_id}}": Example(may=ADMIN, path={**GRANTED, **more}),
+def grants(place: str, more: Mapping[str, str | Made], holder: str = "user", suffix: str = "") -> dict[str, Example]:
+    """The operations on the roles of a user or a group in a place, or (with the suffix) in all below it."""
+    path = f"{place}/{holder}s/{{{holder}_id}}/roles"
+    given = {**GRANTED[holder], **more}
+    found = {
+        f"GET {path}{suffix}": Example(may=ADMIN, path=more),
+        f"GET {path}/{{role_id}}{suffix}": Example(may=ADMIN, path=given),
+        f"PUT {path}/{{role_id}}{suffix}": Example(may=ADMIN, path=more),
+        f"DELETE {path}/{{role_id}}{suffix}": Example(may=ADMIN, path=given),
     }
+    if place == "/OS-INHERIT/projects/{project_id}":
+        del found[f"GET {path}{suffix}"]
+    return found
+
+
+def all_grants() -> dict[str, Example]:
+    found: dict[str, Example] = {}
+    for holder in ("user", "group"):
+        found |= grants("/projects/{project_id}", {}, holder)
+        found |= grants("/domains/{domain_id}", DEFAULT, holder)
+        found |= grants("/system", {}, holder)
+        found |= grants("/OS-INHERIT/projects/{project_id}", {}, holder, "/inherited_to_projects")
+        found |= grants("/OS-INHERIT/domains/{domain_id}", DEFAULT, holder, "/inherited_to_projects")
+    return found
 
 
 EXAMPLES: Mapping[str, Example | tuple[Example, ...]] = {
@@ -146,9 +191,17 @@ EXAMPLES: Mapping[str, Example | tuple[Example, ...]] = {
     "DELETE /roles/{prior_role_id}/implies/{implied_role_id}": Example(may=ADMIN, path=IMPLIED),
     "GET /role_inferences": Example(may=ADMIN),
     "GET /role_assignments": Example(may=ADMIN),
-    **grants("/projects/{project_id}", {}),
-    **grants("/domains/{domain_id}", DEFAULT),
-    **grants("/system", {}),
+    **all_grants(),
+    # -- groups
+    "GET /groups": Example(may=ADMIN),
+    "GET /groups/{group_id}": Example(may=ADMIN),
+    "POST /groups": Example(may=ADMIN, body={"group": {"name": "new", "domain_id": "default"}}),
+    "PATCH /groups/{group_id}": Example(may=ADMIN, body={"group": {"description": "large"}}),
+    "DELETE /groups/{group_id}": Example(may=ADMIN),
+    "GET /groups/{group_id}/users": Example(may=ADMIN),
+    "GET /groups/{group_id}/users/{user_id}": Example(may=ADMIN, path=IN_GROUP),
+    "PUT /groups/{group_id}/users/{user_id}": Example(may=ADMIN),
+    "DELETE /groups/{group_id}/users/{user_id}": Example(may=ADMIN, path=IN_GROUP),
     # -- catalog
     "GET /regions": Example(may=ANYONE),
     "GET /regions/{region_id}": Example(may=ANYONE),

@@ -1,37 +1,44 @@
 """Who holds the role `admin` anywhere is out of reach for all who are no administrators themselves.
 
 Upstream's rules let the manager of a domain change every user in it. Where an administrator's account is in that
-domain, a new password for it would make the manager an administrator of everything.
+domain, a new password for it would make the manager an administrator of everything. The same goes for a group that
+holds `admin` somewhere: whoever is put into it is an administrator.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, select
 
 from cumulet.db.engine import Tx
-from cumulet.identity import store
+from cumulet.identity import holding, store
 from cumulet.web.operation import Call, Refused
 
 _ADMIN = "admin"
 
 
 def is_one(tx: Tx, user_id: str) -> bool:
-    """Whether the user holds `admin` on any project, on any domain or on the system, given or implied."""
-    a = store.assignments.c
-    return _reach_admin(tx, select(a.role_id).where(a.user_id == user_id))
+    """Whether the user holds `admin` on any project, on any domain or on the system, by whatever way."""
+    return _reach_admin(tx, holding.held_by(user_id))
+
+
+def group_makes(tx: Tx, group_id: str) -> bool:
+    """Whether the group's members are administrators somewhere."""
+    return _reach_admin(tx, store.assignments.c.group_id == group_id)
 
 
 def works_in(tx: Tx, project_id: str) -> bool:
-    """Whether somebody holds `admin` on this project, and would no longer if it were gone."""
+    """Whether somebody holds `admin` on this project or, by it, on one below, and would no longer if it were gone."""
     a = store.assignments.c
-    return _reach_admin(tx, select(a.role_id).where(a.scope == "project", a.scope_id == project_id))
+    here = [project_id, *(project.id for project in holding.projects_below(tx, project_id))]
+    return _reach_admin(tx, (a.scope == "project") & a.scope_id.in_(here))
 
 
-def _reach_admin(tx: Tx, held: Select[Any]) -> bool:
+def _reach_admin(tx: Tx, which: ColumnElement[bool]) -> bool:
     admin = store.role_by_name(tx, _ADMIN)
-    return admin is not None and admin.id in store.with_implied(tx, {row.role_id for row in tx.all(held)})
+    held = select(store.assignments.c.role_id).where(which)
+    return admin is not None and admin.id in holding.with_implied(tx, {row.role_id for row in tx.all(held)})
 
 
 def refuse_unless_administrator(call: Call[Any, Any], rule: str, concerns_one: bool) -> None:

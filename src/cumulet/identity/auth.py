@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 
 from cumulet.errors import Forbidden, NotFound
-from cumulet.identity import store
+from cumulet.identity import holding, store
 from cumulet.identity.api import ADMIN, ADMIN_OR_SYSTEM_READER, ANYWHERE, IDENTITY, collection
 from cumulet.identity.catalog import catalog_view
 from cumulet.identity.domains import domain_view
@@ -79,13 +79,10 @@ def list_auth_projects(call: Call[None, None]) -> dict[str, Any]:
 
 def projects_of(call: Call[Any, Any], user_id: str) -> list[Project]:
     """The enabled projects of enabled domains where a user has a role, by name."""
-    held = select(store.assignments.c.scope_id).where(
-        store.assignments.c.user_id == user_id, store.assignments.c.scope == "project"
-    )
     statement = (
         select(store.projects)
         .join(store.domains, store.domains.c.id == store.projects.c.domain_id)
-        .where(store.projects.c.id.in_(held), store.projects.c.enabled, store.domains.c.enabled)
+        .where(holding.projects_of(user_id), store.projects.c.enabled, store.domains.c.enabled)
         .order_by(store.projects.c.name, store.projects.c.id)
     )
     return store.many(call.tx, Project, statement.limit(call.cloud.settings.largest_page))
@@ -95,7 +92,7 @@ def projects_of(call: Call[Any, Any], user_id: str) -> list[Project]:
 def list_auth_domains(call: Call[None, None]) -> dict[str, Any]:
     """List the domains the caller has a role on."""
     held = select(store.assignments.c.scope_id).where(
-        store.assignments.c.user_id == call.caller.user_id, store.assignments.c.scope == "domain"
+        holding.held_by(call.caller.user_id), store.assignments.c.scope == "domain", ~store.assignments.c.inherited
     )
     statement = select(store.domains).where(store.domains.c.id.in_(held), store.domains.c.enabled)
     domains = store.many(
@@ -107,7 +104,7 @@ def list_auth_domains(call: Call[None, None]) -> dict[str, Any]:
 @IDENTITY.operation("GET", "/auth/system", rules=(Rule(SYSTEM),))
 def list_auth_system(call: Call[None, None]) -> dict[str, Any]:
     """Say whether the caller may have a token for the system."""
-    roles = store.effective_roles(call.tx, call.caller.user_id, "system", "all")
+    roles = holding.effective_roles(call.tx, call.caller.user_id, "system", "all")
     return {"system": [{"all": True}] if roles else [], "links": {"self": f"{call.service_url}/auth/system"}}
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import insert, update
 
 from cumulet.clock import Clock
 from cumulet.db.engine import Database, Tx
-from cumulet.identity import store
+from cumulet.identity import holding, store
 from cumulet.identity.api import DEFAULT_DOMAIN_ID, new_id
 from cumulet.identity.service import Identity
 from cumulet.part import CatalogEntry
@@ -107,9 +107,9 @@ def _seed(tx: Tx, hashes: Mapping[str, str], clock: Clock, region: str, catalog:
     for name, user_id in user_ids.items():
         values = {"id": user_id, "domain_id": DEFAULT_DOMAIN_ID, "name": name, "password_hash": hashes[name]}
         tx.execute(insert(store.users).values(**values))
-    store.assign(tx, user_ids["admin"], "project", project_ids["admin"], role_ids["admin"])
-    store.assign(tx, user_ids["admin"], "system", "all", role_ids["admin"])
-    store.assign(tx, user_ids["demo"], "project", project_ids["demo"], role_ids["member"])
+    holding.assign(tx, user_ids["admin"], "project", project_ids["admin"], role_ids["admin"])
+    holding.assign(tx, user_ids["admin"], "system", "all", role_ids["admin"])
+    holding.assign(tx, user_ids["demo"], "project", project_ids["demo"], role_ids["member"])
     _seed_catalog(tx, clock, region, catalog)
 
 

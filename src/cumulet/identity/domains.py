@@ -198,7 +198,7 @@ def delete_domain(call: Call[Domain | None, None]) -> None:
     )
     tx.execute(delete(s.assignments).where(s.assignments.c.scope == "domain", s.assignments.c.scope_id == domain.id))
     tx.execute(update(s.users).where(s.users.c.default_project_id.in_(own_projects)).values(default_project_id=None))
-    for table in (s.users, s.projects, s.roles):
+    for table in (s.users, s.groups, s.projects, s.roles):
         tx.execute(delete(table).where(table.c.domain_id == domain.id))
     tx.execute(delete(s.domains).where(s.domains.c.id == domain.id))
     call.cloud.identity.changed(tx)

@@ -100,7 +100,7 @@ def project_views(call: Call[Any, Any], projects: Iterable[Project]) -> list[dic
             "domain_id": project.domain_id,
             "description": project.description,
             "enabled": project.enabled,
-            "parent_id": project.domain_id,
+            "parent_id": project.parent_id or project.domain_id,
             "is_domain": False,
             "tags": tags[project.id],
             "options": project.options,

@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, insert, select, update
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict, Forbidden, NotFound
-from cumulet.identity import store
+from cumulet.identity import holding, store
 from cumulet.identity.api import (
     ADMIN,
     ADMIN_OR_SYSTEM_READER,
@@ -261,7 +261,7 @@ def create_implied_role(call: Call[None, Empty]) -> dict[str, Any]:
         raise Forbidden(f"{implied.id} cannot be an implied roles.")
     if implied.domain_id is not None and implied.domain_id != prior.domain_id:
         raise Forbidden("A role of one domain can be implied by roles of the same domain only.")
-    if prior.id in store.with_implied(call.tx, [implied.id]):
+    if prior.id in holding.with_implied(call.tx, [implied.id]):
         raise BadRequest("Roles that imply each other in a circle are one role.")
     if _implies(call.tx, prior.id, implied.id):
         raise Conflict("Conflict occurred attempting to store implied_role - Duplicate entry found.")

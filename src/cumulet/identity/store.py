@@ -10,6 +10,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     ForeignKey,
     Index,
@@ -22,7 +23,6 @@ from sqlalchemy import (
     bindparam,
     delete,
     exists,
-    func,
     insert,
     select,
     text,
@@ -57,8 +57,10 @@ projects = Table(
     Column("options", JSON, nullable=False, default=dict),
     Column("extra", JSON, nullable=False, default=dict),
     Column("tokens_not_before_us", BigInteger, nullable=False, default=0),
+    Column("parent_id", Text, ForeignKey("identity_projects.id"), index=True),
     UniqueConstraint("domain_id", "name"),
 )
+"""parent_id: the project above it; NULL where it stands directly in its domain."""
 
 project_tags = Table(
     "identity_project_tags",
@@ -102,16 +104,49 @@ implied_roles = Table(
     Column("implied_role_id", Text, ForeignKey(roles.c.id, ondelete="CASCADE"), primary_key=True),
 )
 
+groups = Table(
+    "identity_groups",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("domain_id", Text, ForeignKey(domains.c.id), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("description", Text),
+    Column("extra", JSON, nullable=False, default=dict),
+    UniqueConstraint("domain_id", "name"),
+)
+
+memberships = Table(
+    "identity_memberships",
+    metadata,
+    Column("user_id", Text, ForeignKey(users.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("group_id", Text, ForeignKey(groups.c.id, ondelete="CASCADE"), primary_key=True, index=True),
+)
+
 assignments = Table(
     "identity_assignments",
     metadata,
-    Column("user_id", Text, ForeignKey(users.c.id, ondelete="CASCADE"), primary_key=True),
-    Column("scope", Text, primary_key=True),
-    Column("scope_id", Text, primary_key=True),
-    Column("role_id", Text, ForeignKey(roles.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("user_id", Text, ForeignKey(users.c.id, ondelete="CASCADE")),
+    Column("group_id", Text, ForeignKey(groups.c.id, ondelete="CASCADE")),
+    Column("scope", Text, nullable=False),
+    Column("scope_id", Text, nullable=False),
+    Column("role_id", Text, ForeignKey(roles.c.id, ondelete="CASCADE"), nullable=False),
+    Column("inherited", Boolean, nullable=False, default=False),
     Index("ix_identity_assignments_scope", "scope", "scope_id"),
+    CheckConstraint("(user_id IS NULL) <> (group_id IS NULL)", name="one_holder"),
 )
-"""scope: project | domain | system; scope_id: the project's or domain's id, or ``all``."""
+"""A role of a user or of a group. scope: project | domain | system; scope_id: the project's or domain's id, or ``all``.
+`inherited`: it counts on the projects below that place, and not on the place itself."""
+Index(
+    "uq_identity_assignments",
+    text("coalesce(user_id, '')"),
+    text("coalesce(group_id, '')"),
+    assignments.c.scope,
+    assignments.c.scope_id,
+    assignments.c.role_id,
+    assignments.c.inherited,
+    unique=True,
+)
+Index("ix_identity_assignments_group_id", assignments.c.group_id)
 
 revoked_tokens = Table(
     "identity_revoked_tokens",
@@ -183,6 +218,8 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, Any]
     extra: dict[str, Any]
     tokens_not_before_us: int
+    parent_id: str | None = None
+    """The project above it; None: it stands directly in its domain."""
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,6 +243,14 @@ class Role(msgspec.Struct, frozen=True, kw_only=True):
     domain_id: str | None
     description: str | None
     options: dict[str, Any]
+    extra: dict[str, Any]
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    domain_id: str
+    name: str
+    description: str | None
     extra: dict[str, Any]
 
 
@@ -242,6 +287,14 @@ def user_by_name(tx: Tx, domain_id: str, name: str) -> User | None:
     return one(tx, User, select(users).where(users.c.domain_id == domain_id, users.c.name == name))
 
 
+def group_by_id(tx: Tx, group_id: str) -> Group | None:
+    return one(tx, Group, select(groups).where(groups.c.id == group_id))
+
+
+def group_by_name(tx: Tx, domain_id: str, name: str) -> Group | None:
+    return one(tx, Group, select(groups).where(groups.c.domain_id == domain_id, groups.c.name == name))
+
+
 def role_by_id(tx: Tx, role_id: str) -> Role | None:
     return one(tx, Role, select(roles).where(roles.c.id == role_id))
 
@@ -262,42 +315,6 @@ def role_spelled_like(tx: Tx, name: str, domain_id: str | None = None) -> bool:
     r = roles.c
     names = tx.all(select(r.name).where(r.domain_id.is_(None) if domain_id is None else r.domain_id == domain_id))
     return any(row.name.lower() == name.lower() for row in names)
-
-
-def effective_roles(tx: Tx, user_id: str, scope: str, scope_id: str) -> list[Role]:
-    """The roles a user holds there and those they imply, by name. Roles of one domain imply others but are not held."""
-    held = select(assignments.c.role_id).where(
-        assignments.c.user_id == user_id, assignments.c.scope == scope, assignments.c.scope_id == scope_id
-    )
-    role_ids = {row.role_id for row in tx.all(held)}
-    if not role_ids:
-        return []
-    everything = {role.id: role for role in many(tx, Role, select(roles))}
-    reached = with_implied(tx, role_ids)
-    return sorted((everything[i] for i in reached if everything[i].domain_id is None), key=lambda role: role.name)
-
-
-def with_implied(tx: Tx, role_ids: Iterable[str]) -> set[str]:
-    """`role_ids` and all they imply, directly or not."""
-    implies: dict[str, list[str]] = {}
-    for row in tx.all(select(implied_roles)):
-        implies.setdefault(row.prior_role_id, []).append(row.implied_role_id)
-    reached: set[str] = set()
-    waiting = list(role_ids)
-    while waiting:
-        role_id = waiting.pop()
-        if role_id not in reached:
-            reached.add(role_id)
-            waiting.extend(implies.get(role_id, ()))
-    return reached
-
-
-def assign(tx: Tx, user_id: str, scope: str, scope_id: str, role_id: str) -> None:
-    """Give a role; giving it twice is no error."""
-    values = {"user_id": user_id, "scope": scope, "scope_id": scope_id, "role_id": role_id}
-    there = select(func.count()).select_from(assignments).where(*(assignments.c[k] == v for k, v in values.items()))
-    if not tx.scalar(there):
-        tx.execute(insert(assignments).values(**values))
 
 
 def revoke_tokens(tx: Tx, table: Table, identifier: str, now_us: int) -> int:

@@ -9,7 +9,7 @@ import msgspec
 
 from cumulet.clock import Clock, iso_us
 from cumulet.db.engine import Tx
-from cumulet.identity import store
+from cumulet.identity import holding, store
 from cumulet.identity.store import Domain, Project, Role, User
 from cumulet.web.operation import Caller
 
@@ -126,7 +126,7 @@ def standing(tx: Tx, user_id: str, scope: ScopeKind, scope_id: str) -> _Standing
         project_domain = _enabled_domain(tx, project.domain_id)
     elif scope == "domain":
         domain = _enabled_domain(tx, scope_id)
-    roles = tuple(store.effective_roles(tx, user_id, scope, scope_id))
+    roles = tuple(holding.effective_roles(tx, user_id, scope, scope_id))
     if not roles:
         raise Refused("the user has no role there")
     return _Standing(

@@ -10,7 +10,7 @@ from sqlalchemy import delete, insert, select, update
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict, Forbidden, NotYet, Unauthorized
-from cumulet.identity import administrators, store
+from cumulet.identity import administrators, holding, store
 from cumulet.identity.administrators import refuse_unless_administrator
 from cumulet.identity.api import (
     ADMIN,
@@ -53,11 +53,6 @@ LIST_PROJECTS = rule(
     "identity:list_user_projects",
     f"({ADMIN}) or {SYSTEM_READER} or (role:reader and domain_id:%(target.user.domain_id)s) "
     "or user_id:%(target.user.id)s",
-    scope=ANYWHERE,
-)
-LIST_GROUPS = rule(
-    "identity:list_groups_for_user",
-    f"({ADMIN}) or {SYSTEM_READER} or (role:reader and domain_id:%(target.user.domain_id)s) or user_id:%(user_id)s",
     scope=ANYWHERE,
 )
 
@@ -310,15 +305,7 @@ class ListUserProjects(Query):
 def list_user_projects(call: Call[User | None, None]) -> dict[str, Any]:
     """List the projects a user has a role in."""
     user = known(call.target, "user", call.path["user_id"])
-    a, p = store.assignments.c, store.projects.c
-    held = select(a.scope_id).where(a.user_id == user.id, a.scope == "project")
-    statement = filtered(call, select(store.projects).where(p.id.in_(held)))
+    p = store.projects.c
+    statement = filtered(call, select(store.projects).where(holding.projects_of(user.id)))
     projects = store.many(call.tx, Project, statement.order_by(p.name, p.id).limit(call.cloud.settings.largest_page))
     return collection(call, f"users/{user.id}/projects", "projects", project_views(call, projects))
-
-
-@IDENTITY.operation("GET", "/users/{user_id}/groups", rules=(Rule(LIST_GROUPS),), target=user_in_path, facts=user_facts)
-def list_user_groups(call: Call[User | None, None]) -> dict[str, Any]:
-    """List the groups a user is in: none, because there are no groups yet."""
-    user = known(call.target, "user", call.path["user_id"])
-    return collection(call, f"users/{user.id}/groups", "groups", [])

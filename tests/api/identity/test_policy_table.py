@@ -6,6 +6,7 @@ file states for each request; neither the rules nor the facts of the code under 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -108,6 +109,9 @@ class World:
 
     def domain(self, **attributes: object) -> dict[str, Any]:
         return self.admin.made("domain", "domains", name=self.name(), **attributes)
+
+    def group(self, **attributes: object) -> dict[str, Any]:
+        return self.admin.made("group", "groups", **{"name": self.name(), "domain_id": "default", **attributes})
 
     def role(self) -> dict[str, Any]:
         return self.admin.made("role", "roles", name=self.name())
@@ -330,23 +334,24 @@ CASES["GET /role_inferences"] = lambda w, p: Request("/role_inferences", {})
 # -- grants
 
 
-def on_grant(place: str, *, role: str | None, given: bool) -> Build:
+def on_grant(place: str, *, holder: str, inherited: bool, role: str | None, given: bool) -> Build:
     def build(world: World, persona: Persona) -> Request:
-        user = world.user()
-        facts = {**flat("user", user), "user_id": user["id"]}
+        thing = world.user() if holder == "user" else world.group()
+        facts = {**flat(holder, thing), **({"user_id": thing["id"]} if holder == "user" else {})}
         path = f"/{place}"
         if place == "projects":
             target = world.project()
             path, facts = f"/projects/{target['id']}", {**facts, **flat("project", target)}
         elif place == "domains":
             path, facts = "/domains/default", {**facts, "target.domain.id": "default"}
-        path += f"/users/{user['id']}/roles"
+        path = f"{'/OS-INHERIT' if inherited else ''}{path}/{holder}s/{thing['id']}/roles"
         if role is not None:
             role_id = world.roles[role]
             path += f"/{role_id}"
             facts |= {"target.role.id": role_id, "target.role.name": role, "target.role.domain_id": None}
-            if given:
-                assert world.admin.put(path).status_code == 204
+        path += "/inherited_to_projects" if inherited else ""
+        if given:
+            assert world.admin.put(path).status_code == 204
         return Request(path, facts)
 
     return build
@@ -357,12 +362,66 @@ for _place, _route in (
     ("domains", "/domains/{domain_id}"),
     ("system", "/system"),
 ):
-    _grants = f"{_route}/users/{{user_id}}/roles"
-    CASES[f"GET {_grants}"] = on_grant(_place, role=None, given=False)
-    for _role in ("member", "admin"):
-        CASES[f"GET {_grants}/{{role_id}} ({_role})"] = on_grant(_place, role=_role, given=True)
-        CASES[f"PUT {_grants}/{{role_id}} ({_role})"] = on_grant(_place, role=_role, given=False)
-        CASES[f"DELETE {_grants}/{{role_id}} ({_role})"] = on_grant(_place, role=_role, given=True)
+    for _holder, _inherited in itertools.product(("user", "group"), (False, True)):
+        if _inherited and _place == "system":
+            continue
+        _before, _after = ("/OS-INHERIT", "/inherited_to_projects") if _inherited else ("", "")
+        _grants = f"{_before}{_route}/{_holder}s/{{{_holder}_id}}/roles"
+        _on: Callable[..., Build] = functools.partial(on_grant, _place, holder=_holder, inherited=_inherited)
+        if not (_inherited and _place == "projects"):
+            CASES[f"GET {_grants}{_after}"] = _on(role=None, given=False)
+        for _role in ("member", "admin"):
+            CASES[f"GET {_grants}/{{role_id}}{_after} ({_role})"] = _on(role=_role, given=True)
+            CASES[f"PUT {_grants}/{{role_id}}{_after} ({_role})"] = _on(role=_role, given=False)
+            CASES[f"DELETE {_grants}/{{role_id}}{_after} ({_role})"] = _on(role=_role, given=True)
+
+# -- groups
+
+CASES["GET /groups"] = lambda w, p: Request("/groups", own("target.group.domain_id", p))
+
+
+def new_group(domain_id: str | None) -> Build:
+    def build(world: World, persona: Persona) -> Request:
+        body = {"name": world.name()} | ({"domain_id": domain_id} if domain_id else {})
+        return Request("/groups", flat("group", body), {"group": body})
+
+    return build
+
+
+CASES["POST /groups"] = new_group("default")
+CASES["POST /groups (domain left out)"] = new_group(None)
+
+
+def on_group(path: str, body: object = None) -> Build:
+    def build(world: World, persona: Persona) -> Request:
+        target = world.group()
+        return Request(f"/groups/{target['id']}{path}", flat("group", target), body)
+
+    return build
+
+
+CASES["GET /groups/{group_id}"] = on_group("")
+CASES["PATCH /groups/{group_id}"] = on_group("", {"group": {"description": "x"}})
+CASES["DELETE /groups/{group_id}"] = on_group("")
+CASES["GET /groups/{group_id}/users"] = on_group("/users")
+
+
+def on_member(*, inside: bool, of_other_domain: bool = False) -> Build:
+    def build(world: World, persona: Persona) -> Request:
+        group, user = world.group(), world.user(**({"domain_id": world.other_domain} if of_other_domain else {}))
+        path = f"/groups/{group['id']}/users/{user['id']}"
+        if inside:
+            assert world.admin.put(path).status_code == 204
+        return Request(path, {**flat("group", group), **flat("user", user)})
+
+    return build
+
+
+for _method in ("GET", "PUT", "DELETE"):
+    CASES[f"{_method} /groups/{{group_id}}/users/{{user_id}}"] = on_member(inside=_method != "PUT")
+    CASES[f"{_method} /groups/{{group_id}}/users/{{user_id}} (other domain)"] = on_member(
+        inside=_method != "PUT", of_other_domain=True
+    )
 
 CASES["GET /role_assignments"] = lambda w, p: Request("/role_assignments", own("target.domain_id", p))
 
