@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from cumulet.agent.agent import Agent
 from cumulet.conductor.saga import Step, nothing
 from cumulet.identity.service import Identity
 from cumulet.image.qcow2 import Refused
@@ -34,8 +35,9 @@ from tests.every_operation import (
 )
 from tests.every_operation.asking import Case, Stage, staged
 from tests.every_operation.rehearsal import opened
-from tests.every_saga import test_every_step, test_step_tables
+from tests.every_saga import test_every_step, test_late_commands, test_step_tables
 from tests.every_saga.faults import Fault, Place
+from tests.every_saga.late import Told, look_into
 from tests.image import attack_images, test_inspection
 
 TESTS = Path(__file__).parent
@@ -202,6 +204,19 @@ def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
     case = test_every_step.Case("live-migration", last, Fault.FAILS_AFTER)
     with contextlib.closing(_Stopped(test_every_step.Stage(stage.cloud.embedded.settings.state_dir / "saga"))) as made:
         test_every_step.test_afterwards_all_agree_and_nothing_is_left(made.stage, case)
+
+
+@without(test_late_commands.test_what_comes_late_or_twice_changes_nothing, "that hosts refuse earlier steps")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    patch.setattr(Agent, "_admit", test_late_commands.without_steps)
+    last = Place("resize", len(SAGAS["resize"].steps) - 1)
+    case = test_every_step.Case("resize", last, Fault.FAILS_AFTER)
+    with contextlib.closing(_Stopped(test_every_step.Stage(stage.cloud.embedded.settings.state_dir / "late"))) as made:
+        world = made.stage.cloud.embedded.world
+        assert world is not None
+        told = Told(look_into(world))
+        with told.listening(made.stage.cloud.embedded.hosts):
+            test_late_commands.test_what_comes_late_or_twice_changes_nothing(made.stage, told, case)
 
 
 @dataclasses.dataclass

@@ -197,7 +197,7 @@ def test_without_a_lease_an_agent_only_ends_guests(tmp_path: Path, file: Path) -
     guest = Guest(server_id=SERVER, name="one", vcpus=1, memory_mib=64, disk_gib=1, image=None)
 
     def command(generation: int) -> dict[str, object]:
-        return {"server_id": SERVER, "operation_id": "o", "generation": generation}
+        return {"server_id": SERVER, "operation_id": "o", "generation": generation, "step": 0}
 
     async def story() -> None:
         with pytest.raises(m.VerbFailed, match="LEASE_EXPIRED"):

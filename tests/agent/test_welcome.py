@@ -37,11 +37,13 @@ class Host:
     async def made(self) -> None:
         first = await self.boot("first")
         await first.handle(m.Welcome(session="first", generations={}))
-        await first.handle(m.Create(server_id=SERVER, operation_id="boot", generation=2, guest=GUEST, run=False))
+        await first.handle(
+            m.Create(server_id=SERVER, operation_id="boot", generation=2, step=0, guest=GUEST, run=False)
+        )
 
 
 def start(generation: int) -> m.Start:
-    return m.Start(server_id=SERVER, operation_id="late", generation=generation)
+    return m.Start(server_id=SERVER, operation_id="late", generation=generation, step=0)
 
 
 async def returned(folder: Path) -> Agent:
@@ -90,7 +92,7 @@ def test_a_welcome_for_an_earlier_start_of_it_says_nothing(tmp_path: Path, monke
         await agent.handle(m.Welcome(session="first", generations={SERVER: 2}))
         with pytest.raises(m.VerbFailed, match="NOT_WELCOMED"):
             await agent.handle(start(2))
-        await agent.handle(m.Destroy(server_id=SERVER, operation_id="o", generation=2))
+        await agent.handle(m.Destroy(server_id=SERVER, operation_id="o", generation=2, step=0))
         assert await agent.handle(m.Observe(server_id=SERVER)) is GuestState.ABSENT, "ending guests waits for nobody"
 
     asyncio.run(story())

@@ -67,9 +67,9 @@ def test_answers_and_refusals_arrive_as_what_they_are() -> None:
             link = UnixSocketLink(SOCKET)
             assert await link.send(m.Observe(server_id=SERVER)) is GuestState.ABSENT
             with pytest.raises(m.VerbFailed, match="no guest"):
-                await link.send(m.Start(server_id=SERVER, operation_id="one", generation=2))
+                await link.send(m.Start(server_id=SERVER, operation_id="one", generation=2, step=0))
             with pytest.raises(m.StaleGeneration):
-                await link.send(m.Destroy(server_id=SERVER, operation_id="one", generation=1))
+                await link.send(m.Destroy(server_id=SERVER, operation_id="one", generation=1, step=0))
             assert (await link.send(m.AskFacts())).name == "host1"
             await link.close()
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
 
-from cumulet.agent.fence import Fence, Mark
+from cumulet.agent.fence import NEVER_SEEN, Fence, Mark
 from cumulet.host import messages as m
 from cumulet.host.driver import Driver, DriverError, GuestReport, HostFacts
 
@@ -25,6 +25,10 @@ class HostLease(Protocol):
 
 WELCOME_SECONDS = 10.0
 """How long a command that lets a guest run waits for the control plane to have welcomed this agent."""
+
+
+def _with_mark(report: GuestReport, mark: Mark) -> GuestReport:
+    return msgspec.structs.replace(report, generation=mark.generation, step=mark.step)
 
 
 class Agent:
@@ -69,20 +73,21 @@ class Agent:
             raise m.VerbFailed(f"NOT_WELCOMED: {self.name} does not know yet which guests it still has") from None
 
     def _admit(self, command: m.Command[Any]) -> None:
-        """Refuse what is out of date: an earlier generation, or one at which the guest was destroyed here already.
+        """Refuse what is out of date: of an earlier generation, or of an earlier step of the same one.
 
         Without a lease only what needs none is done.
         """
         if self._lease is not None and command.needs_lease and not self._lease.valid:
             raise m.VerbFailed(f"LEASE_EXPIRED: {self.name} has not been heard by the control plane")
         mark = self._fence.mark(command.server_id)
-        ends = command.ends_guest
-        if command.generation < mark.generation or (command.generation == mark.generation and mark.closed and not ends):
+        told = Mark(command.generation, command.step)
+        if told < mark:
             raise m.StaleGeneration(
-                f"{command.server_id}: generation {command.generation} is out of date, {mark.generation} was accepted"
+                f"{command.server_id}: step {command.step} of generation {command.generation} is out of date, "
+                f"step {mark.step} of {mark.generation} was accepted"
             )
-        if command.generation > mark.generation or (ends and not mark.closed):
-            self._fence.set_mark(command.server_id, Mark(command.generation, ends))
+        if told > mark:
+            self._fence.set_mark(command.server_id, told)
 
     # -- `messages.OnHost`
 
@@ -91,10 +96,7 @@ class Agent:
 
     async def guests(self) -> list[GuestReport]:
         known = self._fence.known()
-        return [
-            msgspec.structs.replace(report, generation=known.get(report.server_id, 0))
-            for report in await self.driver.guests()
-        ]
+        return [_with_mark(report, known.get(report.server_id, NEVER_SEEN)) for report in await self.driver.guests()]
 
     async def renew_lease(self, session: str, number: int, heard: int | None) -> None:
         if self._lease is not None:
@@ -106,7 +108,7 @@ class Agent:
             return  # Meant for an earlier agent of this host, which has been away since.
         for server_id, generation in generations.items():
             if generation > self._fence.mark(server_id).generation:
-                self._fence.set_mark(server_id, Mark(generation, False))
+                self._fence.set_mark(server_id, Mark(generation, 0))
         self._welcomed.set()
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What a host remembers so that a late command can undo nothing: per guest, the highest generation it has accepted."""
+"""What a host remembers so that a late command can undo nothing: per guest, the last it has accepted."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from typing import NamedTuple, Protocol
 
 
 class Mark(NamedTuple):
-    """The highest generation accepted for a guest; `closed` once it was destroyed here at that generation."""
+    """The highest generation accepted for a guest, and the last step of it. What is lower is out of date."""
 
     generation: int
-    closed: bool
+    step: int
 
     @classmethod
     def parse(cls, text: str) -> Mark:
-        generation, _, closed = text.partition(" ")
-        return cls(int(generation), bool(closed))
+        """``GENERATION/STEP``; before steps were counted, ``GENERATION`` or ``GENERATION closed``."""
+        generation, _, step = text.partition(" ")[0].partition("/")
+        return cls(int(generation), int(step or 0))
 
     @property
     def text(self) -> str:
-        return f"{self.generation} closed" if self.closed else str(self.generation)
+        return f"{self.generation}/{self.step}"
 
 
-NEVER_SEEN = Mark(0, False)
+NEVER_SEEN = Mark(0, 0)
 
 
 class Fence(Protocol):
@@ -31,7 +32,7 @@ class Fence(Protocol):
 
     def mark(self, server_id: str) -> Mark: ...
     def set_mark(self, server_id: str, mark: Mark) -> None: ...
-    def known(self) -> dict[str, int]: ...
+    def known(self) -> dict[str, Mark]: ...
 
 
 class FileFence:
@@ -47,8 +48,8 @@ class FileFence:
     def mark(self, server_id: str) -> Mark:
         return self._known.get(server_id, NEVER_SEEN)
 
-    def known(self) -> dict[str, int]:
-        return {server_id: mark.generation for server_id, mark in self._known.items()}
+    def known(self) -> dict[str, Mark]:
+        return dict(self._known)
 
     def set_mark(self, server_id: str, mark: Mark) -> None:
         fresh = self._directory / f"{server_id}.new"
@@ -74,8 +75,8 @@ class MemoryFence:
     def mark(self, server_id: str) -> Mark:
         return self._known.get(server_id, NEVER_SEEN)
 
-    def known(self) -> dict[str, int]:
-        return {server_id: mark.generation for server_id, mark in self._known.items()}
+    def known(self) -> dict[str, Mark]:
+        return dict(self._known)
 
     def set_mark(self, server_id: str, mark: Mark) -> None:
         self._known[server_id] = mark

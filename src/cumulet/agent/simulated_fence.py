@@ -29,8 +29,8 @@ class SimulatedFence:
     def mark(self, server_id: str) -> Mark:
         return self._known.get(server_id, NEVER_SEEN)
 
-    def known(self) -> dict[str, int]:
-        return {server_id: mark.generation for server_id, mark in self._known.items()}
+    def known(self) -> dict[str, Mark]:
+        return dict(self._known)
 
     def set_mark(self, server_id: str, mark: Mark) -> None:
         self._file.write(f"{server_id} {mark.text}\n".encode())

@@ -125,13 +125,13 @@ async def create_guest(context: Context, state: Boot) -> Boot:
     guest = await context.read(lambda tx: describe(tx, context, get_server(tx, state.server_id), state.host))
     assert state.host is not None
     await require_wired(context, state.host, state.server_id)
-    frozen = await context.hosts.send(state.host, m.Create(**command(state), guest=guest))
+    frozen = await context.hosts.send(state.host, m.Create(**command(context, state), guest=guest))
     return msgspec.structs.replace(state, guest=frozen)
 
 
 async def destroy_guest(context: Context, state: Boot) -> Boot:
     """A host that is down may be running the guest for all we know: then the server stays its own."""
-    gone = await operations.unless_down(context, state.host, m.Destroy(**command(state)), otherwise=False)
+    gone = await operations.unless_down(context, state.host, m.Destroy(**command(context, state)), otherwise=False)
     return msgspec.structs.replace(state, abandoned=gone is False)
 
 

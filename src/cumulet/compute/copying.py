@@ -79,7 +79,7 @@ async def follow_copy(context: Context, state: Copied) -> MigrationProgress:
             if wishes.abort:
                 raise StepFailed("ABORTED", "The operation was aborted by a user.")
             if (wishes.force or (late and by_force)) and not forced:
-                await context.hosts.send(state.source, m.ForceComplete(**command(state)))
+                await context.hosts.send(state.source, m.ForceComplete(**command(context, state)))
                 forced = True
                 times, late = (2, False) if late else (times, late)  # It has as long again.
         if late:
@@ -102,7 +102,7 @@ async def _ask_patiently(
 
 async def ask_progress(context: Context, state: Copied, seen: MigrationPhase) -> MigrationProgress:
     """How the copy is, once its phase is no longer the one `seen`, or after a while."""
-    question = m.CopyProgress(**command(state), wait_seconds=COPY_WAIT_SECONDS, seen=seen)
+    question = m.CopyProgress(**command(context, state), wait_seconds=COPY_WAIT_SECONDS, seen=seen)
     return await context.hosts.send(state.source, question, seconds=COPY_WAIT_SECONDS + 10.0)
 
 

@@ -53,7 +53,7 @@ def take_over(tx: Tx, context: Context, state: Deletion) -> Deletion:
 
 
 async def destroy_guest(context: Context, state: Deletion) -> Deletion:
-    await operations.unless_down(context, state.host, m.Destroy(**command(state)))
+    await operations.unless_down(context, state.host, m.Destroy(**command(context, state)))
     return state
 
 
@@ -61,7 +61,7 @@ async def destroy_kept(context: Context, state: Deletion) -> Deletion:
     """What a resized server kept where it came from."""
     kept: resized.Kept | None = await context.read(lambda tx: resized.kept_of(tx, state.server_id))
     if kept is not None:
-        await operations.unless_down(context, kept.host, m.Destroy(**command(state)))
+        await operations.unless_down(context, kept.host, m.Destroy(**command(context, state)))
     return state
 
 

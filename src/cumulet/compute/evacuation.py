@@ -161,7 +161,9 @@ def pick_destination(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
 async def stop_source(context: Context, state: Evacuation) -> Evacuation:
     """A host that answers after all stops the guest; one that answers and cannot is not evacuated."""
     try:
-        await context.hosts.send(state.source, m.Stop(**command(state), grace_seconds=0.0), seconds=STOP_SECONDS)
+        await context.hosts.send(
+            state.source, m.Stop(**command(context, state), grace_seconds=0.0), seconds=STOP_SECONDS
+        )
     except m.HostUnreachable:
         return state  # As it should be: it was fenced.
     except m.VerbFailed as error:
@@ -179,12 +181,14 @@ async def make_guest(context: Context, state: Evacuation) -> Evacuation:
 
     guest: Guest = await context.read(described)
     await require_wired(context, moves.destination(state), state.server_id)
-    frozen = await context.hosts.send(moves.destination(state), m.Create(**command(state), guest=guest, run=False))
+    frozen = await context.hosts.send(
+        moves.destination(state), m.Create(**command(context, state), guest=guest, run=False)
+    )
     return msgspec.structs.replace(state, guest=frozen)
 
 
 async def destroy_guest(context: Context, state: Evacuation) -> Evacuation:
-    await operations.unless_down(context, state.destination, m.Destroy(**command(state)))
+    await operations.unless_down(context, state.destination, m.Destroy(**command(context, state)))
     return state
 
 
@@ -207,7 +211,7 @@ async def start_guest(context: Context, state: Evacuation) -> Evacuation:
     """The destination, which owns it now, lets it run, where it is to run."""
     if state.run:
         assert state.destination is not None
-        seen = await operations.start(context, state.destination, command(state))
+        seen = await operations.start(context, state.destination, command(context, state))
         state = msgspec.structs.replace(state, run=seen is GuestState.RUNNING)
     return state
 

@@ -195,6 +195,7 @@ class HostWatch:
             "server_id": correction.server_id,
             "operation_id": "reconciler",
             "generation": correction.generation,
+            "step": m.AFTER_ALL_STEPS,
         }
         done, failed = "record corrected", False
         try:

@@ -198,7 +198,7 @@ async def start_destination(context: Context, state: LiveMigration) -> LiveMigra
     endpoint = await context.hosts.send(
         moves.destination(state),
         m.PrepareIncoming(
-            **command(state),
+            **command(context, state),
             guest=msgspec.convert(server.guest, Guest),
             source_host=state.source,
             parameters=copy_parameters(context, paused=server.vm_state is VmState.PAUSED, post_copy=post_copy),
@@ -208,7 +208,7 @@ async def start_destination(context: Context, state: LiveMigration) -> LiveMigra
 
 
 async def destroy_destination(context: Context, state: LiveMigration) -> LiveMigration:
-    await operations.unless_down(context, state.destination, m.Destroy(**command(state)))
+    await operations.unless_down(context, state.destination, m.Destroy(**command(context, state)))
     return msgspec.structs.replace(state, endpoint=None)
 
 
@@ -220,7 +220,7 @@ async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
     assert state.endpoint is not None
     parameters = copy_parameters(context, post_copy=state.post_copy)
     await context.hosts.send(
-        state.source, m.StartCopy(**command(state), endpoint=state.endpoint, parameters=parameters)
+        state.source, m.StartCopy(**command(context, state), endpoint=state.endpoint, parameters=parameters)
     )
     progress = await follow_copy(context, state)
     follows = progress.phase is MigrationPhase.POST_COPY_READY
@@ -250,7 +250,7 @@ async def _require_arrived(context: Context, state: LiveMigration, *, all_of_it:
 async def cancel_copy(context: Context, state: LiveMigration) -> LiveMigration:
     """The source runs on: ownership has not moved and cannot move any more, whatever the copy has come to."""
     try:
-        await operations.let_go_on(context, state.source, command(state))
+        await operations.let_go_on(context, state.source, command(context, state))
     except m.VerbFailed:
         seen = await operations.observe(context, state.source, state.server_id)
         if seen not in (GuestState.CRASHED, GuestState.STOPPED, GuestState.ABSENT):
@@ -286,11 +286,11 @@ async def resume_guest(context: Context, state: LiveMigration) -> LiveMigration:
     if state.rest_follows:
         state = await post_copy.begin_post_copy(context, state)
     try:
-        await operations.unless_down(context, state.destination, m.ResumeDestination(**command(state)))
+        await operations.unless_down(context, state.destination, m.ResumeDestination(**command(context, state)))
     except m.VerbFailed:
         seen = await operations.observe(context, state.destination or "", state.server_id)
         if seen in (GuestState.CRASHED, GuestState.STOPPED):
-            await context.hosts.send(moves.destination(state), m.Start(**command(state)))
+            await context.hosts.send(moves.destination(state), m.Start(**command(context, state)))
         elif seen not in (GuestState.RUNNING, GuestState.PAUSED):
             raise
     return state
@@ -305,7 +305,7 @@ async def discard_source(context: Context, state: LiveMigration) -> LiveMigratio
             # Silent is not dead: it may be fetching from the source what would be thrown away here.
             if not await context.read(lambda tx: host_records.is_fenced(tx, state.destination or "", context.settings)):
                 raise
-    await operations.unless_down(context, state.source, m.Destroy(**command(state)))
+    await operations.unless_down(context, state.source, m.Destroy(**command(context, state)))
     return state
 
 

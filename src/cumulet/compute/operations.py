@@ -144,9 +144,14 @@ class Commanding(Protocol):
     def generation(self) -> int: ...
 
 
-def command(state: Commanding) -> dict[str, Any]:
+def command(context: Context, state: Commanding) -> dict[str, Any]:
     """What every command to a host carries, so that it can refuse the ones that come too late."""
-    return {"server_id": state.server_id, "operation_id": state.operation_id, "generation": state.generation}
+    return {
+        "server_id": state.server_id,
+        "operation_id": state.operation_id,
+        "generation": state.generation,
+        "step": context.step,
+    }
 
 
 async def unless_down(

@@ -30,7 +30,7 @@ async def begin_post_copy(context: Context, state: LiveMigration) -> LiveMigrati
     Not before it is gone from the source for certain: a hypervisor whose copy fails may let its guest run on by itself.
     """
     try:
-        await context.hosts.send(state.source, m.BeginPostCopy(**command(state)))
+        await context.hosts.send(state.source, m.BeginPostCopy(**command(context, state)))
         return state
     except m.HostUnreachable:
         if not await context.read(lambda tx: host_records.is_fenced(tx, state.source, context.settings)):
@@ -40,7 +40,7 @@ async def begin_post_copy(context: Context, state: LiveMigration) -> LiveMigrati
         progress = await _ask_source(context, state, MigrationPhase.POST_COPY_READY)
         if progress is None or not progress.phase.failed:
             raise
-        await context.hosts.send(state.source, m.Destroy(**command(state)))
+        await context.hosts.send(state.source, m.Destroy(**command(context, state)))
         why = _ended(state, progress)
     return await boot_from_disk(context, state, why)
 
@@ -78,10 +78,10 @@ async def receive_rest(context: Context, state: LiveMigration) -> LiveMigration:
 async def recover_connection(context: Context, state: LiveMigration) -> None:
     """The network between the hosts was cut: both sides still have all they had, so another connection mends it."""
     try:
-        endpoint = await context.hosts.send(moves.destination(state), m.RecoverIncoming(**command(state)))
+        endpoint = await context.hosts.send(moves.destination(state), m.RecoverIncoming(**command(context, state)))
     except m.VerbFailed:
         return  # Such as: it is taking another one over just now. What has come of it, the next look tells.
-    await context.hosts.send(state.source, m.RecoverCopy(**command(state), endpoint=endpoint))
+    await context.hosts.send(state.source, m.RecoverCopy(**command(context, state), endpoint=endpoint))
 
 
 def _ended(state: LiveMigration, progress: MigrationProgress) -> str:
@@ -90,10 +90,10 @@ def _ended(state: LiveMigration, progress: MigrationProgress) -> str:
 
 async def boot_from_disk(context: Context, state: LiveMigration, why: str) -> LiveMigration:
     """The destination owns the guest and has its whole disk. May be asked again: one that runs is left alone."""
-    await context.hosts.send(moves.destination(state), m.GiveUpMemory(**command(state)))
+    await context.hosts.send(moves.destination(state), m.GiveUpMemory(**command(context, state)))
     seen = await operations.observe(context, moves.destination(state), state.server_id)
     if seen in (GuestState.CRASHED, GuestState.STOPPED):
-        await context.hosts.send(moves.destination(state), m.Start(**command(state)))
+        await context.hosts.send(moves.destination(state), m.Start(**command(context, state)))
     return msgspec.structs.replace(state, rest_follows=False, memory_lost=why)
 
 

@@ -117,7 +117,7 @@ def begin_power(call: Call[Any, Any], server: Server, verb: Verb) -> None:
 
 
 async def change_power(context: Context, state: PowerChange) -> PowerChange:
-    await context.hosts.send(state.host, POWER[state.verb].command(**command(state)))
+    await context.hosts.send(state.host, POWER[state.verb].command(**command(context, state)))
     return state
 
 

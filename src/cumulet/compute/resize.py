@@ -213,7 +213,7 @@ def claim_destination(tx: Tx, context: Context, state: Resizing) -> Resizing:
 
 async def stop_guest(context: Context, state: Resizing) -> Resizing:
     if state.was_running:
-        await context.hosts.send(state.source, m.Stop(**command(state), grace_seconds=STOP_GRACE_SECONDS))
+        await context.hosts.send(state.source, m.Stop(**command(context, state), grace_seconds=STOP_GRACE_SECONDS))
     return state
 
 
@@ -227,23 +227,23 @@ async def restart_guest(context: Context, state: Resizing) -> Resizing:
     if not state.was_running:
         return state
     try:
-        await operations.unless_down(context, state.source, m.Start(**command(state)))
+        await operations.unless_down(context, state.source, m.Start(**command(context, state)))
     except m.VerbFailed:
         seen = await operations.observe(context, state.source, state.server_id)
         if seen in (GuestState.STOPPED, GuestState.CRASHED, GuestState.ABSENT):
             return msgspec.structs.replace(state, seen=seen)
-        await operations.let_go_on(context, state.source, command(state))
+        await operations.let_go_on(context, state.source, command(context, state))
     return state
 
 
 async def stand_by(context: Context, state: Resizing) -> Resizing:
     """At the source: ready to be copied, and not running."""
-    await context.hosts.send(state.source, m.StandBy(**command(state)))
+    await context.hosts.send(state.source, m.StandBy(**command(context, state)))
     return state
 
 
 async def stand_down(context: Context, state: Resizing) -> Resizing:
-    await operations.unless_gone(context, state.source, m.StandDown(**command(state)))
+    await operations.unless_gone(context, state.source, m.StandDown(**command(context, state)))
     return state
 
 
@@ -254,7 +254,7 @@ async def start_destination(context: Context, state: Resizing) -> Resizing:
     endpoint = await context.hosts.send(
         moves.destination(state),
         m.PrepareIncoming(
-            **command(state), guest=msgspec.convert(server.guest, Guest), source_host=state.source,
+            **command(context, state), guest=msgspec.convert(server.guest, Guest), source_host=state.source,
             parameters=copy_parameters(context, paused=True),
         ),
     )  # fmt: skip
@@ -262,7 +262,7 @@ async def start_destination(context: Context, state: Resizing) -> Resizing:
 
 
 async def destroy_destination(context: Context, state: Resizing) -> Resizing:
-    await operations.unless_down(context, state.destination, m.Destroy(**command(state)))
+    await operations.unless_down(context, state.destination, m.Destroy(**command(context, state)))
     return msgspec.structs.replace(state, endpoint=None)
 
 
@@ -270,7 +270,7 @@ async def copy_disk(context: Context, state: Resizing) -> Resizing:
     assert state.endpoint is not None
     parameters = copy_parameters(context, paused=True)
     await context.hosts.send(
-        state.source, m.StartCopy(**command(state), endpoint=state.endpoint, parameters=parameters)
+        state.source, m.StartCopy(**command(context, state), endpoint=state.endpoint, parameters=parameters)
     )
     await follow_copy(context, state)
     seen = await operations.observe(context, state.destination or "", state.server_id)
@@ -280,7 +280,7 @@ async def copy_disk(context: Context, state: Resizing) -> Resizing:
 
 
 async def cancel_copy(context: Context, state: Resizing) -> Resizing:
-    await operations.unless_gone(context, state.source, m.CancelCopy(**command(state)))
+    await operations.unless_gone(context, state.source, m.CancelCopy(**command(context, state)))
     return state
 
 
@@ -292,13 +292,13 @@ async def take_in(context: Context, state: Resizing) -> Resizing:
         msgspec.convert(server.guest, Guest), vcpus=flavor.vcpus, memory_mib=flavor.memory_mib,
         disk_gib=flavor.disk_gib, extra_specs=flavor.extra_specs,
     )  # fmt: skip
-    await context.hosts.send(moves.destination(state), m.TakeIn(**command(state), guest=guest))
+    await context.hosts.send(moves.destination(state), m.TakeIn(**command(context, state), guest=guest))
     return msgspec.structs.replace(state, guest=guest)
 
 
 async def let_source_rest(context: Context, state: Resizing) -> Resizing:
     """At the source: stopped, with its disk, for as long as the user may want it back."""
-    await context.hosts.send(state.source, m.StandDown(**command(state)))
+    await context.hosts.send(state.source, m.StandDown(**command(context, state)))
     return state
 
 
@@ -332,7 +332,9 @@ async def start_guest(context: Context, state: Resizing) -> Resizing:
     if not state.was_running:
         return msgspec.structs.replace(state, seen=GuestState.STOPPED)
     assert state.destination is not None
-    return msgspec.structs.replace(state, seen=await operations.start(context, state.destination, command(state)))
+    return msgspec.structs.replace(
+        state, seen=await operations.start(context, state.destination, command(context, state))
+    )
 
 
 async def seal_source(context: Context, state: Resizing) -> Resizing:

@@ -112,7 +112,7 @@ def _first_state(kept: resized.Kept, server: Server, operation_id: str, action_i
 
 
 async def discard_source(context: Context, state: Outcome) -> Outcome:
-    await operations.unless_down(context, state.source, m.Destroy(**command(state)))
+    await operations.unless_down(context, state.source, m.Destroy(**command(context, state)))
     return state
 
 
@@ -139,7 +139,7 @@ def never_unwound(tx: Tx, context: Context, state: Outcome, failure: Failure) ->
 async def stop_destination(context: Context, state: Outcome) -> Outcome:
     """A guest that the destination has lost runs there no more: all the better that another is kept."""
     try:
-        await context.hosts.send(state.destination, m.Stop(**command(state), grace_seconds=STOP_GRACE_SECONDS))
+        await context.hosts.send(state.destination, m.Stop(**command(context, state), grace_seconds=STOP_GRACE_SECONDS))
     except m.VerbFailed:
         if await operations.observe(context, state.destination, state.server_id) is not GuestState.ABSENT:
             raise
@@ -151,7 +151,7 @@ async def restart_destination(context: Context, state: Outcome) -> Outcome:
     if not state.runs:
         return state
     try:
-        await operations.unless_down(context, state.destination, m.Start(**command(state)))
+        await operations.unless_down(context, state.destination, m.Start(**command(context, state)))
     except m.VerbFailed:
         seen = await operations.observe(context, state.destination, state.server_id)
         if seen not in (GuestState.STOPPED, GuestState.CRASHED, GuestState.ABSENT):
@@ -163,7 +163,7 @@ async def restart_destination(context: Context, state: Outcome) -> Outcome:
 async def look_at_source(context: Context, state: Outcome) -> Outcome:
     """Nothing is given up before it is known that what it is to return to is still there."""
     with contextlib.suppress(m.VerbFailed):
-        await context.hosts.send(state.source, m.StandDown(**command(state)))
+        await context.hosts.send(state.source, m.StandDown(**command(context, state)))
     seen = await operations.observe(context, state.source, state.server_id)
     if seen is not GuestState.STOPPED:
         raise StepFailed("SOURCE_LOST", "The host the server came from has lost it.", f"{state.source} says {seen}")
@@ -188,11 +188,11 @@ async def start_source(context: Context, state: Outcome) -> Outcome:
     kept: resized.Kept | None = await context.read(lambda tx: resized.kept_of(tx, state.server_id))
     if kept is None or not kept.was_running:
         return msgspec.structs.replace(state, seen=GuestState.STOPPED)
-    return msgspec.structs.replace(state, seen=await operations.start(context, state.source, command(state)))
+    return msgspec.structs.replace(state, seen=await operations.start(context, state.source, command(context, state)))
 
 
 async def discard_destination(context: Context, state: Outcome) -> Outcome:
-    await operations.unless_down(context, state.destination, m.Destroy(**command(state)))
+    await operations.unless_down(context, state.destination, m.Destroy(**command(context, state)))
     return state
 
 

@@ -113,6 +113,7 @@ class StepContext:
         self._runner = runner
         self.operation_id = operation_id
         self.subject = subject
+        self.step = 0
         self.clock = runner.clock
         self.settings = runner.settings
         self.hosts = runner.hosts
@@ -314,12 +315,12 @@ class Runner:
     async def _advance(self, saga: Saga[Any], context: StepContext, operation: Carried) -> Carried:
         """One host step, or a run of database steps; and the save. Exceptions become an unwinding, or a later retry."""
         do = self._next(saga, operation)
-        state = operation.state
-        position = operation.position
+        state, position = operation.state, operation.position
         try:
             if do is not None and is_host_step(do):
                 if operation.abort and operation.status is Status.FORWARD and position < len(saga.steps):
                     raise Aborted
+                context.step = saga.number_of(operation.status, position)
                 if self._before_step is not None:
                     await self._before_step(saga.name, do.__name__, state)
                 state = await cast("Awaitable[Any]", cast("Any", do)(context, state))
@@ -347,8 +348,7 @@ class Runner:
     ) -> Carried:
         """In one transaction: check the lease, run the database steps that follow, save, end if done."""
         abort = self._check_held(tx, operation)
-        status = operation.status
-        error = operation.error
+        status, error = operation.status, operation.error
         plan = saga.plan
         while status is Status.FORWARD and position < len(plan) and not is_host_step(plan[position].do):
             item = plan[position]

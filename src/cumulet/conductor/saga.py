@@ -109,6 +109,11 @@ class Context(Protocol):
     @property
     def subject(self) -> str: ...
     @property
+    def step(self) -> int:
+        """The number of the host step that runs (`Saga.number_of`), which its commands carry."""
+        ...
+
+    @property
     def hosts(self) -> Hosts: ...
 
     @property
@@ -182,6 +187,10 @@ class Saga(Generic[S]):
     @property
     def plan(self) -> tuple[Step[S] | Final[S], ...]:
         return (*self.steps, *self.finals)
+
+    def number_of(self, status: Status, position: int) -> int:
+        """Of the step that is next: it rises on the way forward, and on when that is unwound."""
+        return position if status is Status.FORWARD else 2 * len(self.steps) - position
 
 
 def is_host_step(do: Do[Any]) -> bool:

@@ -127,7 +127,7 @@ class AgentProcesses:
                 name,
                 m.Stop(
                     server_id=report.server_id, operation_id="shutdown", generation=report.generation,
-                    grace_seconds=STOP_GUEST_GRACE_SECONDS,
+                    step=report.step, grace_seconds=STOP_GUEST_GRACE_SECONDS,
                 ),
             )
             for report in reports

@@ -120,6 +120,8 @@ class GuestReport(Record, frozen=True):
     state: GuestState
     generation: int
     """Highest generation this host has accepted for the guest (0: none)."""
+    step: int = 0
+    """The last step of it."""
 
 
 class Endpoint(Record, frozen=True):

@@ -1,4 +1,4 @@
-"""The closed list of verbs a host agent knows. One message, one answer; commands carry their generation.
+"""The closed list of verbs a host agent knows. One message, one answer; commands carry their generation and step.
 
 A verb declares itself once, here or in a module of its own: its name (the tag), its request (the fields), its answer
 (the type in brackets), how an agent may do it (the class variables), and how it is done (`do`). All else derives from
@@ -54,21 +54,28 @@ class Message(
         raise NotImplementedError
 
 
+AFTER_ALL_STEPS = 2**31 - 1
+"""The step of what no operation says: of its generation, the last word."""
+
+
 class Command(Message[AnswerT], Generic[AnswerT], frozen=True):
-    """About one guest. `generation` is the server's at the time the operation decided; agents refuse lower ones."""
+    """About one guest. `generation` is the server's at the time the operation decided; agents refuse lower ones.
+
+    `step` is the operation's, counted on when it unwinds (`conductor.saga.Saga.number_of`); of the same generation,
+    agents refuse those of earlier steps. A step may be repeated.
+    """
 
     lets_run: ClassVar[bool] = False
     """It may let a guest run: it waits until the control plane has welcomed this agent."""
     beside_others: ClassVar[bool] = False
     """It may come while another command for the same guest is at work: it is what follows or ends that."""
-    ends_guest: ClassVar[bool] = False
-    """Nothing of the same generation is done for this guest after it."""
     needs_lease: ClassVar[bool] = True
     """Without a lease only what stops guests is done: others may be running them by now."""
 
     server_id: str
     operation_id: str
     generation: int
+    step: int
 
 
 class Question(Message[AnswerT], Generic[AnswerT], frozen=True):
@@ -88,7 +95,6 @@ class Create(Command[Guest], frozen=True, tag="create"):
 
 
 class Destroy(Command[None], frozen=True, tag="destroy"):
-    ends_guest = True
     needs_lease = False
 
     async def do(self, host: OnHost) -> None:
@@ -359,7 +365,7 @@ class VerbFailed(HostError):
 
 
 class StaleGeneration(HostError):
-    """The host has accepted a higher generation for this guest: the command is out of date."""
+    """The host has accepted a higher generation for this guest, or a later step of it: the command is out of date."""
 
     reason = "STALE_GENERATION"
 

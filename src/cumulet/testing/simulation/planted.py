@@ -30,6 +30,7 @@ from cumulet.compute import hosts as host_records
 from cumulet.compute.host_watch import HostWatch
 from cumulet.compute.live_migration import LIVE_MIGRATION, LiveMigration
 from cumulet.compute.model import Server
+from cumulet.compute.operations import command
 from cumulet.compute.preconditions import Verb
 from cumulet.compute.store import get_server
 from cumulet.conductor import runner, saga
@@ -67,10 +68,6 @@ def _with_copy_memory(copy_memory: Any) -> AbstractContextManager[Any]:
     return with_saga(LIVE_MIGRATION, steps=steps)
 
 
-def _command(state: LiveMigration) -> dict[str, Any]:
-    return {"server_id": state.server_id, "operation_id": "planted", "generation": state.generation}
-
-
 def believing_an_exception() -> AbstractContextManager[Any]:
     """The destination answers `resume` with an error, so it surely does not run: give the guest back."""
 
@@ -78,7 +75,7 @@ def believing_an_exception() -> AbstractContextManager[Any]:
         try:
             return await live_migration.resume_guest(context, state)
         except m.HostError:
-            back = _command(state)
+            back = command(context, state)
             await context.hosts.send(state.source, m.ResumeSource(**back))
             raise
 
@@ -101,8 +98,8 @@ def resuming_before_the_commit() -> AbstractContextManager[Any]:
 
     async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
         state = await live_migration.copy_memory(context, state)
-        command = _command(state)
-        await context.hosts.send(moves.destination(state), m.ResumeDestination(**command))
+        told = command(context, state)
+        await context.hosts.send(moves.destination(state), m.ResumeDestination(**told))
         return state
 
     return _with_copy_memory(copy_memory)
@@ -200,8 +197,8 @@ def deleting_the_source_before_the_destination_runs() -> AbstractContextManager[
 
     async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
         state = await live_migration.copy_memory(context, state)
-        command = _command(state)
-        await context.hosts.send(state.source, m.Destroy(**command))
+        told = command(context, state)
+        await context.hosts.send(state.source, m.Destroy(**told))
         return state
 
     return _with_copy_memory(copy_memory)
@@ -289,7 +286,7 @@ def booting_from_disk_beside_the_source() -> AbstractContextManager[Any]:
 
     async def begin_post_copy(context: Context, state: LiveMigration) -> LiveMigration:
         try:
-            await context.hosts.send(state.source, m.BeginPostCopy(**_command(state)))
+            await context.hosts.send(state.source, m.BeginPostCopy(**command(context, state)))
         except m.VerbFailed:
             return await post_copy.boot_from_disk(context, state, "planted")
         return state

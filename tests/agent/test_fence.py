@@ -1,0 +1,119 @@
+"""A host's fence is found again by the next process, whenever the last one was killed, and only ever rises."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from cumulet.agent.agent import Agent
+from cumulet.agent.fence import NEVER_SEEN, Fence, FileFence, Mark
+from cumulet.agent.simulated_fence import SimulatedFence
+from cumulet.host import messages as m
+from cumulet.host.driver import Driver
+
+Open = Callable[[Path], Fence]
+FENCES: tuple[Open, ...] = (FileFence, SimulatedFence)
+MARKS = [Mark(generation, step) for generation in (3, 4) for step in (0, 7)]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "host1" / "fence"
+
+
+@pytest.mark.parametrize("opened", FENCES)
+def test_the_last_mark_of_each_guest_is_found_again_and_again(place: Path, opened: Open) -> None:
+    fence = opened(place)
+    assert fence.mark("a") == NEVER_SEEN
+    fence.set_mark("a", Mark(1, 4))
+    fence.set_mark("b", Mark(7, 0))
+    fence.set_mark("a", Mark(3, 12))
+    for again in (fence, opened(place), opened(place)):
+        assert (again.mark("a"), again.mark("b")) == (Mark(3, 12), Mark(7, 0))
+        assert again.known() == {"a": Mark(3, 12), "b": Mark(7, 0)}
+
+
+@pytest.mark.parametrize("mark", [NEVER_SEEN, *MARKS])
+def test_a_mark_is_read_as_it_was_written(mark: Mark) -> None:
+    assert Mark.parse(mark.text) == mark
+
+
+def test_a_mark_from_before_steps_were_counted_is_read() -> None:
+    assert (Mark.parse("5"), Mark.parse("5 closed")) == (Mark(5, 0), Mark(5, 0))
+
+
+def test_a_line_that_was_cut_short_was_never_accepted(place: Path) -> None:
+    fence = SimulatedFence(place)
+    fence.set_mark("a", Mark(1, 4))
+    with open(place, "a") as cut:
+        cut.write("a 1")  # of 12
+    again = SimulatedFence(place)
+    assert again.mark("a") == Mark(1, 4)
+    again.set_mark("a", Mark(2, 4))
+    assert SimulatedFence(place).mark("a") == Mark(2, 4)
+
+
+def test_a_file_that_was_cut_short_was_never_accepted(place: Path) -> None:
+    FileFence(place).set_mark("a", Mark(1, 4))
+    (place / "a.new").write_text("1")  # of 12: it is not yet where it counts
+    assert FileFence(place).known() == {"a": Mark(1, 4)}
+
+
+def test_what_was_overtaken_is_dropped_at_the_next_start(place: Path) -> None:
+    fence = SimulatedFence(place)
+    for generation in range(1, 100):
+        fence.set_mark("a", Mark(generation, 4))
+    SimulatedFence(place)
+    assert place.read_text() == "a 99/4\n"
+
+
+class Guests:
+    """What an agent does, in words."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    async def destroy(self, server_id: str) -> None:
+        self.done.append("destroy")
+
+    async def stop(self, server_id: str, *, grace_seconds: float) -> None:
+        self.done.append("stop")
+
+
+def destroy(mark: Mark) -> m.Command[None]:
+    return m.Destroy(server_id="a", operation_id="o", generation=mark.generation, step=mark.step)
+
+
+def stop(mark: Mark) -> m.Command[None]:
+    return m.Stop(server_id="a", operation_id="o", generation=mark.generation, step=mark.step, grace_seconds=0.0)
+
+
+@pytest.mark.parametrize("opened", FENCES)
+@pytest.mark.parametrize(("before", "now"), list(itertools.product(MARKS, repeat=2)))
+@pytest.mark.parametrize("say", [destroy, stop])
+def test_what_is_older_than_what_was_accepted_is_refused_also_by_the_next_agents(
+    place: Path, opened: Open, before: Mark, now: Mark, say: Callable[[Mark], m.Command[None]]
+) -> None:
+    """Older: of an earlier generation, or an earlier step of the same. The same once more is accepted."""
+
+    def agent() -> tuple[Agent, Guests]:
+        guests = Guests()
+        return Agent(name="host1", driver=cast("Driver", guests), fence=opened(place)), guests
+
+    first, _ = agent()
+    asyncio.run(first.handle(destroy(before)))
+    older = now.generation < before.generation or (now.generation == before.generation and now.step < before.step)
+    for _ in range(2):
+        following, guests = agent()
+        if older:
+            with pytest.raises(m.StaleGeneration):
+                asyncio.run(following.handle(say(now)))
+        else:
+            asyncio.run(following.handle(say(now)))
+        assert guests.done == ([] if older else [say.__name__])
+        assert opened(place).mark("a") == (before if older else now)
