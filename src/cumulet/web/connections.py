@@ -38,6 +38,8 @@ class Connection(msgspec.Struct, eq=False):
     """Bytes."""
     known: bool = False
     """Whether what it is asking now came with a live token."""
+    place: dict[Connection, None] | None = None
+    """Which of its share's it is in; None when it is gone."""
 
 
 class _Share(msgspec.Struct, eq=False):
@@ -78,6 +80,7 @@ class Connections:
         connection = Connection(share, drop)
         self._shares[peer] = share
         share.silent[connection] = None
+        connection.place = share.silent
         self._count += 1
         return connection
 
@@ -110,28 +113,25 @@ class Connections:
     def gone(self, connection: Connection) -> None:
         """It is over; again is nothing."""
         share = connection.share
-        if self._taken_out(connection):
+        if connection.place is not None:
+            del connection.place[connection]
+            connection.place = None
             self._let_go(connection)
             self._count -= 1
             if not len(share):
                 self._shares.pop(share.peer, None)
 
     def _put(self, connection: Connection, where: dict[Connection, None]) -> None:
-        if self._taken_out(connection):
+        if connection.place is not None and connection.place is not where:
+            del connection.place[connection]
             where[connection] = None
-
-    def _taken_out(self, connection: Connection) -> bool:
-        share = connection.share
-        for place in (share.served, share.resting, share.silent):
-            if connection in place:
-                del place[connection]
-                return True
-        return False
+            connection.place = where
 
     def _let_go(self, connection: Connection) -> None:
-        connection.share.held -= connection.held
-        self._held -= connection.held
-        connection.held = 0
+        if connection.held:
+            connection.share.held -= connection.held
+            self._held -= connection.held
+            connection.held = 0
 
     def _largest(self, size: Callable[[_Share], int]) -> _Share | None:
         some = (share for share in self._shares.values() if share.silent or share.resting)
