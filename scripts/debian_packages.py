@@ -14,6 +14,7 @@ from cumulet.image.tiny import DEBIAN_PACKAGES
 HYPERVISOR = ("qemu-system-x86", "qemu-utils")
 NETWORK = ("nftables",)
 DATABASE = ("postgresql",)
+BUS = ("nats-server",)
 
 
 def has_postgres() -> bool:
@@ -24,7 +25,7 @@ def has_postgres() -> bool:
 def main(argument: str) -> int:
     if argument == "--has-postgres":
         return 0 if has_postgres() else 1
-    parts = {"qemu": (*HYPERVISOR, *NETWORK, *DEBIAN_PACKAGES), "test": () if has_postgres() else DATABASE}
+    parts = {"qemu": (*HYPERVISOR, *NETWORK, *DEBIAN_PACKAGES), "test": (*(() if has_postgres() else DATABASE), *BUS)}
     print("\n".join(dict.fromkeys(parts[argument])))
     return 0
 

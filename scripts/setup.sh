@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh             the Python environment only
 #   scripts/setup.sh qemu        also what real guests need (QEMU; what the tiny image is built with)
-#   scripts/setup.sh qemu test   also what the test suite starts (PostgreSQL)
+#   scripts/setup.sh qemu test   also what the test suite starts (PostgreSQL, NATS)
 #
 # Needs Python >= 3.11 and nothing else. Packages are installed only as root, only with apt, and named first; without
 # them the cloud runs on simulated hosts.
@@ -106,7 +106,7 @@ debian_packages() { # qemu | test
     local why
     case $1 in
         qemu) why="real guests: the hypervisor and what the tiny image is built with" ;;
-        test) why="the tests run on PostgreSQL as well" ;;
+        test) why="the tests run on PostgreSQL as well, and start NATS for agents on other machines" ;;
     esac
     apt_install "$why" "${missing[@]}" || say "could not install ${missing[*]}: going on without"
 }

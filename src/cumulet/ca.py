@@ -66,10 +66,25 @@ class CertificateAuthority:
         """A certificate for the API's listener, kept until it nears its end or other names are asked for."""
         alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
         alternatives += [x509.IPAddress(ipaddress.ip_address(ip)) for ip in ips]
-        folder = self._folder / "api"
-        self._issue(folder, "server", (names or ips)[0], alternatives, (ExtendedKeyUsageOID.SERVER_AUTH,))
+        usages = (ExtendedKeyUsageOID.SERVER_AUTH,)
+        self._issue(self._folder / "api", "server", (names or ips)[0], alternatives, usages)
+        return self._issued("api", "server")
+
+    def issue_bus(self, name: str) -> Issued:
+        """What NATS servers of this cloud show, under `name`; the key is for them alone."""
+        self._issue(self._folder / "bus", "server", name, [x509.DNSName(name)], (ExtendedKeyUsageOID.SERVER_AUTH,))
+        return self._issued("bus", "server")
+
+    def issue_client(self, identity: str) -> Issued:
+        """What a process of the control plane shows on the bus; `identity` is a URI, and what it is known by."""
+        uris: list[x509.GeneralName] = [x509.UniformResourceIdentifier(identity)]
+        self._issue(self._folder / "control-plane", "client", "control-plane", uris, (ExtendedKeyUsageOID.CLIENT_AUTH,))
+        return self._issued("control-plane", "client")
+
+    def _issued(self, folder: str, role: str) -> Issued:
+        place = self._folder / folder
         return Issued(
-            certificate=folder / "server-cert.pem", key=folder / "server-key.pem", authority=folder / "ca-cert.pem"
+            certificate=place / f"{role}-cert.pem", key=place / f"{role}-key.pem", authority=place / "ca-cert.pem"
         )
 
     def issue_host(self, name: str) -> Path:

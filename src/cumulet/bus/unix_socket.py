@@ -50,10 +50,13 @@ class UnixSocketLink:
         writer = await self._connected()
         self._number += 1
         number = self._number
+        frame = codec.encode(Request(number, message))
+        if len(frame) > FRAME_LIMIT:
+            raise m.VerbFailed(f"MESSAGE_TOO_LONG: the bus takes {FRAME_LIMIT} bytes in one message")
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
         try:
-            write_frame(writer, codec.encode(Request(number, message)))
+            write_frame(writer, frame)
             await writer.drain()
             answer = await future
         except OSError as error:
@@ -101,9 +104,9 @@ async def serve_agent(agent: Answers, path: Path) -> asyncio.Server:
     path.unlink(missing_ok=True)
 
     async def answer(writer: asyncio.StreamWriter, request: Request) -> None:
-        reply = await codec.answer(agent, request)
+        reply = codec.encode_answer(await codec.answer(agent, request), most=FRAME_LIMIT)
         if not writer.is_closing():
-            write_frame(writer, codec.encode(reply))
+            write_frame(writer, reply)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         work: set[asyncio.Task[None]] = set()

@@ -36,6 +36,15 @@ encode = msgspec.json.encode
 decode_answer = msgspec.json.Decoder(Answer).decode
 
 
+def encode_answer(reply: Answer, *, most: int) -> bytes:
+    """As a message of at most `most` bytes: what is longer is told to be so."""
+    payload = encode(reply)
+    if len(payload) <= most:
+        return payload
+    text = f"ANSWER_TOO_LONG: {len(payload)} bytes, and the bus takes {most} in one message"
+    return encode(Answer(reply.number, error="VerbFailed", text=text))
+
+
 class _Numbered(msgspec.Struct, frozen=True):
     """A request whose message is not looked at yet."""
 

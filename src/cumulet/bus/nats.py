@@ -1,0 +1,321 @@
+"""Agents on other machines: JSON messages as requests and answers over NATS, with a certificate on both sides.
+
+A host's agent listens on the one subject that is its own (`subject_of`), and may publish nothing but answers. The bus
+keeps nothing: what is lost is asked again. A request is given up as soon as it is known that nobody will answer it:
+the bus is away, nobody listens, the agent has started anew (it is asked for its `incarnation` while one waits).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from cumulet.host import codec
+from cumulet.host import messages as m
+from cumulet.host.codec import Answer, Request
+from cumulet.host.link import Answers
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+
+log = logging.getLogger(__name__)
+AnswerT = TypeVar("AnswerT")
+
+HOSTS = "cumulet.host"
+ANSWERS = "cumulet.answers"
+MOST_BYTES = 4 * 1024 * 1024
+"""Of one message: what our own server takes. An operator's may take less; what is too long then is told in words."""
+MOST_AT_ONCE = 1000
+"""Requests an agent works on; further ones are refused."""
+SERVER_NAME = "bus.cumulet"
+"""The name in the certificate of every NATS server of a cloud, whatever its address."""
+STILL_THERE_SECONDS = 2.0
+"""How often an agent that has not answered yet is asked whether it is still there."""
+CONNECT_SECONDS = 5
+RECONNECT_SECONDS = 0.25
+LONGEST_ANSWER_SECONDS = 600
+"""How long an agent may take to answer one request; its permission to do so ends then."""
+PING_SECONDS = 5
+
+
+def subject_of(host: str) -> str:
+    """A host's own subject. A dot parts subjects, and no host's name has an underscore."""
+    return f"{HOSTS}.{host.replace('.', '_')}"
+
+
+class NoAnswer(Exception):
+    """It is known that no answer will come; says why."""
+
+
+class NatsBus:
+    """A control plane's connection: made when there is a server, and again whenever it was lost."""
+
+    def __init__(self, servers: Sequence[str], tls: ssl.SSLContext, *, name: str) -> None:
+        self._connection = _Connection(servers, tls, name=name, subscribe=self._subscribe, lost=self._lost)
+        self._answers = f"{ANSWERS}.{secrets.token_hex(8)}"
+        self._number = 0
+        self._waiting: dict[int, asyncio.Future[bytes]] = {}
+
+    async def start(self) -> None:
+        """Begin to connect; returns at once."""
+        self._connection.start()
+
+    async def connected(self) -> None:
+        """Wait until it is."""
+        await self._connection.ready.wait()
+
+    @property
+    def is_connected(self) -> bool:
+        return self._connection.client is not None
+
+    def link(self, host: str) -> NatsLink:
+        return NatsLink(self, host)
+
+    async def _subscribe(self, client: Client) -> None:
+        await client.subscribe(f"{self._answers}.*", cb=self._answered)
+
+    async def _answered(self, message: Msg) -> None:
+        number = message.subject.rpartition(".")[2]
+        future = self._waiting.get(int(number)) if number.isdecimal() else None
+        if future is None or future.done():
+            return  # Too late, or once more.
+        if message.headers is not None and message.headers.get("Status") == "503" and not message.data:
+            future.set_exception(NoAnswer("no agent listens"))
+        else:
+            future.set_result(message.data)
+
+    def _lost(self) -> None:
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(NoAnswer("the connection to the bus was lost"))
+
+    async def ask(self, subject: str, payload: Callable[[int], bytes]) -> bytes:
+        """One request, with the number it is given, and its answer's bytes. NoAnswer; VerbFailed if it is too long."""
+        from nats.errors import Error, MaxPayloadError
+
+        client = self._connection.client
+        if client is None:
+            raise NoAnswer("the bus is not connected")
+        self._number += 1
+        number = self._number
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        try:
+            await client.publish(subject, payload(number), reply=f"{self._answers}.{number}")
+            return await future
+        except MaxPayloadError:
+            raise m.VerbFailed(f"MESSAGE_TOO_LONG: the bus takes {client.max_payload} bytes in one message") from None
+        except Error as error:
+            raise NoAnswer(f"the bus: {error}") from error
+        finally:
+            del self._waiting[number]
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+
+class NatsLink:
+    """A `host.link.Link` to the agent that listens on a host's subject."""
+
+    def __init__(self, bus: NatsBus, host: str) -> None:
+        self._bus = bus
+        self._subject = subject_of(host)
+
+    async def send(self, message: m.Message[AnswerT]) -> AnswerT:
+        asked = asyncio.create_task(
+            self._bus.ask(self._subject, lambda number: codec.encode(Request(number, message))), name="bus-ask"
+        )
+        watched = asyncio.create_task(self._as_long_as_it_is_there(), name="bus-watch")
+        try:
+            await asyncio.wait((asked, watched), return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
+                watched.result()  # Raises what ended it.
+            answer = codec.decode_answer(asked.result())
+        except NoAnswer as error:
+            raise m.HostUnreachable(str(error)) from error
+        except msgspec.DecodeError as error:
+            raise m.HostUnreachable(f"what answered is no agent of this version: {error}") from error
+        finally:
+            for task in (asked, watched):
+                task.cancel()
+            await asyncio.gather(asked, watched, return_exceptions=True)
+        return codec.value_of(answer, message)
+
+    async def _as_long_as_it_is_there(self) -> None:
+        """Returns never; raises NoAnswer once the agent that was asked has gone."""
+        first: bytes | None = None
+        while True:
+            await asyncio.sleep(STILL_THERE_SECONDS)
+            try:
+                async with asyncio.timeout(STILL_THERE_SECONDS):
+                    incarnation = await self._bus.ask(self._subject, lambda _number: b"")
+            except TimeoutError:
+                continue  # Slow is not gone.
+            if first is not None and incarnation != first:
+                raise NoAnswer("the agent has started anew")
+            first = incarnation
+
+    async def close(self) -> None:
+        """The bus goes on: others use it."""
+
+
+class NatsAgent:
+    """An agent that answers on its host's subject, until it is closed."""
+
+    def __init__(
+        self, agent: Answers, *, name: str, servers: Sequence[str], tls: ssl.SSLContext, incarnation: str
+    ) -> None:
+        """`incarnation`: another one at each start."""
+        self._agent = agent
+        self._subject = subject_of(name)
+        self._incarnation = incarnation.encode()
+        self._connection = _Connection(servers, tls, name=name, subscribe=self._subscribe, lost=lambda: None)
+        self._work: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Begin to connect; returns at once."""
+        self._connection.start()
+
+    async def connected(self) -> None:
+        """Wait until it listens."""
+        await self._connection.ready.wait()
+
+    @property
+    def is_connected(self) -> bool:
+        return self._connection.client is not None
+
+    async def _subscribe(self, client: Client) -> None:
+        await client.subscribe(self._subject, cb=self._asked)
+
+    async def _asked(self, message: Msg) -> None:
+        if not message.reply:
+            return
+        if not message.data:
+            await self._say(message.reply, self._incarnation)
+            return
+        try:
+            request = codec.decode_request(message.data)
+        except msgspec.DecodeError as error:
+            log.warning("a request was not understood: %s", error)
+            await self._say(message.reply, codec.encode(Answer(0, error="HostError", text=f"not understood: {error}")))
+            return
+        if len(self._work) >= MOST_AT_ONCE:
+            full = Answer(request.number, error="HostError", text=f"{MOST_AT_ONCE} requests are under way here")
+            await self._say(message.reply, codec.encode(full))
+            return
+        task = asyncio.create_task(self._answer(message.reply, request), name="bus-answer")
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+    async def _answer(self, reply: str, request: Request) -> None:
+        answer = await codec.answer(self._agent, request)
+        client = self._connection.client
+        await self._say(reply, codec.encode_answer(answer, most=MOST_BYTES if client is None else client.max_payload))
+
+    async def _say(self, reply: str, payload: bytes) -> None:
+        from nats.errors import Error
+
+        client = self._connection.client
+        if client is not None:  # Otherwise whoever asked has been told that no answer will come.
+            with contextlib.suppress(Error):
+                await client.publish(reply, payload)
+
+    async def close(self) -> None:
+        """What was asked for is finished or not, as when the process ends."""
+        await self._connection.close()
+        for task in self._work:
+            task.cancel()
+        await asyncio.gather(*self._work, return_exceptions=True)
+
+
+class _Connection:
+    """A connection to one of the servers, and a new one whenever it was lost, for as long as it is wanted."""
+
+    def __init__(
+        self,
+        servers: Sequence[str],
+        tls: ssl.SSLContext,
+        *,
+        name: str,
+        subscribe: Callable[[Client], Awaitable[None]],
+        lost: Callable[[], None],
+    ) -> None:
+        """`subscribe` says what a new connection listens to; `lost` is told that it has ended."""
+        self._servers = list(servers)
+        self._tls = tls
+        self._name = name
+        self._subscribe = subscribe
+        self._lost = lost
+        self._client: Client | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self.ready = asyncio.Event()
+
+    @property
+    def client(self) -> Client | None:
+        """None while there is no connection."""
+        client = self._client
+        return client if client is not None and client.is_connected else None
+
+    def start(self) -> None:
+        self._keeping = asyncio.create_task(self._keep(), name="bus-connection")
+
+    async def _keep(self) -> None:
+        from nats.aio.client import Client  # 50 ms that a cloud of one machine need not spend
+
+        told = ""
+        while True:
+            client, closed = Client(), asyncio.Event()
+
+            async def ended(closed: asyncio.Event = closed) -> None:
+                closed.set()
+
+            try:
+                await client.connect(
+                    self._servers,
+                    tls=self._tls,
+                    tls_hostname=SERVER_NAME,
+                    name=self._name,
+                    allow_reconnect=False,
+                    connect_timeout=CONNECT_SECONDS,
+                    ping_interval=PING_SECONDS,
+                    error_cb=_said,
+                    closed_cb=ended,
+                )
+                await self._subscribe(client)
+                await client.flush()
+                told, self._client = "", client
+                self.ready.set()
+                await closed.wait()
+                log.warning("the connection to the bus was lost")
+            except Exception as error:
+                if repr(error) != told:
+                    log.warning("the bus cannot be reached: %r", error)
+                told = repr(error)
+            finally:
+                self.ready.clear()
+                self._client = None
+                self._lost()
+                await _let_go(client)
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def close(self) -> None:
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+
+
+async def _let_go(client: Client) -> None:
+    with contextlib.suppress(Exception):
+        await client.close()
+
+
+async def _said(error: Exception) -> None:
+    log.info("the bus says: %r", error)

@@ -1,0 +1,200 @@
+"""A NATS server of the cloud's own, for agents on other machines: started, kept up, told who may connect.
+
+Who connects is known by the URI in its certificate (`verify_and_map`), and may use its own subjects only: a host hears
+what is asked of it and answers that, the control plane asks hosts and hears their answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import shutil
+import signal
+from collections.abc import Collection
+from pathlib import Path
+
+import msgspec
+
+from cumulet.bus import nats
+from cumulet.ca import Issued
+
+log = logging.getLogger(__name__)
+
+CONTROL_PLANE = "cumulet://control-plane"
+"""The identity of its processes on the bus."""
+PORT = 4222
+START_SECONDS = 10.0
+RESTART_PAUSE_SECONDS = 0.5
+STOP_SECONDS = 5.0
+DEBIAN_PACKAGE = "nats-server"
+
+
+class NoNatsServer(Exception):
+    """It cannot be started here; says what to do."""
+
+
+class BusUser(msgspec.Struct, frozen=True, order=True):
+    """A host's agent on the bus."""
+
+    identity: str
+    """The URI in its certificate."""
+    host: str
+
+
+def users_file_content(users: Collection[BusUser]) -> str:
+    """The ``authorization`` block of a NATS server's configuration; an operator's own server includes the file."""
+    control = {
+        "user": CONTROL_PLANE,
+        "permissions": {
+            "publish": {"allow": [f"{nats.HOSTS}.*"]},
+            "subscribe": {"allow": [f"{nats.ANSWERS}.>"]},
+        },
+    }
+    hosts = [
+        {
+            "user": user.identity,
+            "permissions": {
+                "publish": {"deny": [">"]},
+                "subscribe": {"allow": [nats.subject_of(user.host)]},
+                "allow_responses": {"max": 1, "expires": f"{nats.LONGEST_ANSWER_SECONDS}s"},
+            },
+        }
+        for user in sorted(users)
+    ]
+    return f"authorization: {json.dumps({'timeout': 5, 'users': [control, *hosts]}, indent=1)}\n"
+
+
+class NatsServer:
+    """One `nats-server` process. It has a folder of its own; nothing in it is worth keeping."""
+
+    def __init__(self, folder: Path, certificate: Issued, *, address: str, port: int = PORT) -> None:
+        """`port` -1: a free one, found out at the start."""
+        self._folder = folder
+        self._certificate = certificate
+        self._address = address
+        self.port = port
+        self._process: asyncio.subprocess.Process | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self._listening: asyncio.Task[None] | None = None
+        self._last_words = "it said nothing"
+
+    async def start(self, users: Collection[BusUser]) -> None:
+        """Start it, and again whenever it ends. Raises NoNatsServer."""
+        program = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin:/usr/local/sbin")
+        if program is None:
+            raise NoNatsServer(
+                f"hosts on other machines need NATS: install Debian's package {DEBIAN_PACKAGE} on this machine, or "
+                "name a server of yours with --bus"
+            )
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(self._folder / "users.conf", users_file_content(users))
+        await self._run(program)
+        self._keeping = asyncio.create_task(self._keep(program), name="nats-server")
+
+    def admit(self, users: Collection[BusUser]) -> None:
+        """From now on these hosts may be connected, and others are cut off."""
+        content = users_file_content(users)
+        file = self._folder / "users.conf"
+        if file.read_text(encoding="utf-8") == content:
+            return
+        _write(file, content)
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(signal.SIGHUP)
+
+    async def _run(self, program: str) -> None:
+        _write(self._folder / "nats.conf", self._configuration())
+        # It ends with us, however we end: the next start wants its port.
+        self._process = process = await asyncio.create_subprocess_exec(
+            *("setpriv", "--pdeathsig", "TERM", program, "-c", str(self._folder / "nats.conf")),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert process.stderr is not None
+        self._listening = asyncio.create_task(self._hear(process.stderr), name="nats-server-log")
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                while not await self._listens(process):
+                    if process.returncode is not None:
+                        raise NoNatsServer(f"nats-server ended at once: {self._last_words}")
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            process.kill()
+            raise NoNatsServer(f"nats-server does not answer: {self._last_words}") from None
+
+    async def _listens(self, process: asyncio.subprocess.Process) -> bool:
+        """Its ports are in a file once it listens."""
+        try:
+            ports = json.loads((self._folder / f"nats-server_{process.pid}.ports").read_bytes())
+        except (FileNotFoundError, ValueError):
+            return False
+        self.port = int(ports["nats"][0].rpartition(":")[2])
+        return True
+
+    async def _hear(self, words: asyncio.StreamReader) -> None:
+        """What it logs goes into our log, where nobody has to look for it."""
+        while line := await words.readline():
+            self._last_words = line.decode(errors="replace").strip()
+            log.debug("nats-server: %s", self._last_words)
+
+    async def _keep(self, program: str) -> None:
+        while True:
+            process = self._process
+            if process is not None:
+                code = await process.wait()
+                (self._folder / f"nats-server_{process.pid}.ports").unlink(missing_ok=True)
+                log.warning("nats-server ended with %s, starting it again", code)
+            await asyncio.sleep(RESTART_PAUSE_SECONDS)
+            try:
+                await self._run(program)
+            except NoNatsServer as problem:
+                log.warning("%s", problem)
+
+    def _configuration(self) -> str:
+        settings = {
+            "host": self._address,
+            "port": self.port,
+            "server_name": "cumulet",
+            "ports_file_dir": str(self._folder),
+            "max_payload": nats.MOST_BYTES,
+            "max_pending": 64 * 1024 * 1024,
+            "write_deadline": "2s",
+            "ping_interval": "5s",
+            "ping_max": 2,
+            "max_connections": 20_000,
+            "tls": {
+                "cert_file": str(self._certificate.certificate),
+                "key_file": str(self._certificate.key),
+                "ca_file": str(self._certificate.authority),
+                "verify_and_map": True,
+                "timeout": 5,
+            },
+        }
+        lines = (f"{name}: {json.dumps(value)}" for name, value in settings.items())
+        return "\n".join((*lines, 'include "users.conf"', ""))
+
+    async def stop(self) -> None:
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await process.wait()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        if self._listening is not None:
+            await self._listening
+
+
+def _write(path: Path, content: str) -> None:
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(content, encoding="utf-8")
+    new.chmod(0o600)
+    new.replace(path)

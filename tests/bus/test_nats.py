@@ -1,0 +1,248 @@
+"""A real NATS server: what it lets an agent do, who is cut off, and what happens when it or a client goes or hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from nats.aio.client import Client
+
+from cumulet.agent.agent import Agent
+from cumulet.agent.fence import MemoryFence
+from cumulet.bus import nats
+from cumulet.bus.nats import NatsAgent, NatsBus, subject_of
+from cumulet.fleet.nats_server import NatsServer
+from cumulet.host import codec
+from cumulet.host import messages as m
+from tests.bus.nats_cloud import NatsCloud, nats_cloud, needs_nats, user
+from tests.bus.test_contract import SERVER, gate
+
+pytestmark = needs_nats
+HOSTS = ("host1", "host2")
+
+
+def tell(folder: Path, story: Callable[[NatsCloud, NatsBus], Awaitable[None]]) -> None:
+    async def told() -> None:
+        async with asyncio.timeout(60), nats_cloud(folder, *HOSTS) as cloud:
+            bus = cloud.bus()
+            await bus.start()
+            await bus.connected()
+            try:
+                await story(cloud, bus)
+            finally:
+                await bus.close()
+
+    asyncio.run(told())
+
+
+async def started(cloud: NatsCloud, host: str, *closed: str) -> NatsAgent:
+    agent = cloud.agent(host, Agent(name=host, driver=gate(*closed), fence=MemoryFence()))
+    await agent.start()
+    await agent.connected()
+    return agent
+
+
+async def outcome(bus: NatsBus, host: str) -> object:
+    return (await asyncio.gather(bus.link(host).send(m.AskFacts()), return_exceptions=True))[0]
+
+
+class Raw:
+    """Whoever holds a host's credentials, and does as it likes."""
+
+    def __init__(self) -> None:
+        self.client = Client()
+        self.said: list[str] = []
+
+    async def connect(self, cloud: NatsCloud, host: str) -> Raw:
+        async def said(error: Exception) -> None:
+            self.said.append(str(error))
+
+        await self.client.connect(
+            [cloud.url],
+            tls=cloud.tls_of_host(host),
+            tls_hostname=nats.SERVER_NAME,
+            allow_reconnect=False,
+            error_cb=said,
+        )
+        return self
+
+
+def test_a_host_s_credentials_are_good_for_its_own_subject_and_answers_only(tmp_path: Path) -> None:
+    async def story(cloud: NatsCloud, bus: NatsBus) -> None:
+        agent = await started(cloud, "host1")
+        thief = await Raw().connect(cloud, "host2")
+        heard: list[str] = []
+
+        async def hear(message: object) -> None:
+            heard.append(repr(message))
+
+        forbidden = (">", "*.>", f"{nats.HOSTS}.*", subject_of("host1"), f"{nats.ANSWERS}.>", "$SYS.>", "_INBOX.>")
+        for subject in forbidden:
+            await thief.client.subscribe(subject, cb=hear)
+        await thief.client.flush()
+        assert len([text for text in thief.said if "permissions violation" in text.lower()]) == len(forbidden)
+        thief.said.clear()
+        for subject in (subject_of("host1"), f"{nats.ANSWERS}.x.1", subject_of("host2"), "anything"):
+            await thief.client.publish(subject, codec.encode(codec.Request(1, m.AskFacts())), reply=subject_of("host2"))
+        await thief.client.flush()
+        assert len([text for text in thief.said if "permissions violation" in text.lower()]) == 4
+        assert (await bus.link("host1").send(m.AskFacts())).name
+        assert heard == []
+        await thief.client.close()
+        await agent.close()
+
+    tell(tmp_path, story)
+
+
+def test_a_request_is_answered_once_and_a_repeated_one_is_done_once_more_without_harm(tmp_path: Path) -> None:
+    async def story(cloud: NatsCloud, bus: NatsBus) -> None:
+        agent = await started(cloud, "host1")
+        client = bus._connection.client
+        assert client is not None
+        answers: asyncio.Queue[bytes] = asyncio.Queue()
+
+        async def answered(message: object) -> None:
+            answers.put_nowait(message.data)  # type: ignore[attr-defined]
+
+        await client.subscribe(f"{nats.ANSWERS}.again.*", cb=answered)
+        request = codec.encode(codec.Request(7, m.Destroy(server_id=SERVER, operation_id="one", generation=3, step=0)))
+        for number in (1, 2):
+            await client.publish(subject_of("host1"), request, reply=f"{nats.ANSWERS}.again.{number}")
+        for _ in range(2):
+            assert codec.decode_answer(await answers.get()) == codec.Answer(7)
+        late = codec.encode(
+            codec.Request(8, m.Stop(server_id=SERVER, operation_id="one", generation=2, step=0, grace_seconds=0))
+        )
+        await client.publish(subject_of("host1"), late, reply=f"{nats.ANSWERS}.again.3")
+        assert codec.decode_answer(await answers.get()).error == "StaleGeneration"
+        await agent.close()
+
+    tell(tmp_path, story)
+
+
+def test_what_is_no_request_is_refused_and_does_no_harm(tmp_path: Path) -> None:
+    async def story(cloud: NatsCloud, bus: NatsBus) -> None:
+        agent = await started(cloud, "host1")
+        for bad in (b"{", b'{"number":1,"message":{"verb":"format-disk"}}', b"\xff\x00" * 1000):
+            answer = codec.decode_answer(await bus.ask(subject_of("host1"), lambda _number, bad=bad: bad))  # type: ignore[misc]
+            assert answer.error == "HostError"
+            assert "not understood" in answer.text
+        assert (await bus.link("host1").send(m.AskFacts())).name
+        await agent.close()
+
+    tell(tmp_path, story)
+
+
+def test_a_host_that_is_removed_is_cut_off_at_once_and_does_not_come_back(tmp_path: Path) -> None:
+    async def story(cloud: NatsCloud, bus: NatsBus) -> None:
+        agents = [await started(cloud, host) for host in HOSTS]
+        cloud.server.admit([user("host1")])
+        while not isinstance(await outcome(bus, "host2"), m.HostUnreachable):
+            pass
+        with pytest.raises(Exception, match=r"(?i)authorization"):
+            await Raw().connect(cloud, "host2")
+        assert (await bus.link("host1").send(m.AskFacts())).name
+        cloud.server.admit([user(host) for host in HOSTS])
+        await agents[1].connected()
+        assert (await bus.link("host2").send(m.AskFacts())).name
+        for agent in agents:
+            await agent.close()
+
+    tell(tmp_path, story)
+
+
+def test_another_authority_s_certificate_connects_nobody(tmp_path: Path) -> None:
+    async def story(cloud: NatsCloud, bus: NatsBus) -> None:
+        async with nats_cloud(tmp_path / "other", *HOSTS) as other:
+            tls = other.tls_of_host("host1")
+            tls.load_verify_locations(cloud.authority.certificate_file)
+            with pytest.raises(Exception, match=r"(?i)tls|ssl|closed|reset|lost|eof"):
+                await Client().connect([cloud.url], tls=tls, tls_hostname=nats.SERVER_NAME, allow_reconnect=False)
+
+    tell(tmp_path, story)
+
+
+def test_a_server_that_is_killed_costs_what_was_under_way_and_no_more(tmp_path: Path) -> None:
+    async def story(cloud: NatsCloud, bus: NatsBus) -> None:
+        driver = gate(SERVER)
+        agent = cloud.agent("host1", Agent(name="host1", driver=driver, fence=MemoryFence()))
+        await agent.start()
+        await agent.connected()
+        asking = asyncio.create_task(bus.link("host1").send(m.Observe(server_id=SERVER)))
+        await driver.asked.get()
+        process = cloud.server._process
+        assert process is not None
+        process.kill()
+        with pytest.raises(m.HostUnreachable):
+            await asking
+        with pytest.raises(m.HostUnreachable):
+            await bus.link("host1").send(m.AskFacts())
+        await bus.connected()
+        await agent.connected()
+        assert (await bus.link("host1").send(m.AskFacts())).name
+        driver.let[SERVER].set()  # An answer from before the reconnect finds nobody who waits for it.
+        assert (await bus.link("host1").send(m.AskFacts())).name
+        await agent.close()
+
+    tell(tmp_path, story)
+
+
+def test_a_client_that_reads_nothing_is_cut_off_and_holds_up_nobody(tmp_path: Path) -> None:
+    async def story(cloud: NatsCloud, bus: NatsBus) -> None:
+        agent = await started(cloud, "host1")
+        hung = await Raw().connect(cloud, "host2")
+        await hung.client.subscribe(subject_of("host2"))
+        await hung.client.flush()
+        hung.client._transport._io_writer.transport.pause_reading()  # type: ignore[union-attr]
+        much = m.Welcome(session="x" * 3_000_000, generations={})
+        told = [asyncio.create_task(bus.link("host2").send(much)) for _ in range(40)]
+        for _ in range(20):
+            async with asyncio.timeout(5):
+                assert (await bus.link("host1").send(m.AskFacts())).name
+        # The server's buffer for it is full, so it is cut off; then nobody listens, which ends what waits.
+        assert all(isinstance(end, m.HostUnreachable) for end in await asyncio.gather(*told, return_exceptions=True))
+        with contextlib.suppress(Exception):
+            await hung.client.close()
+        await agent.close()
+
+    tell(tmp_path, story)
+
+
+def test_an_agent_takes_so_many_requests_at_once_and_refuses_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats, "MOST_AT_ONCE", 3)
+
+    async def story(cloud: NatsCloud, bus: NatsBus) -> None:
+        driver = gate(SERVER)
+        agent = cloud.agent("host1", Agent(name="host1", driver=driver, fence=MemoryFence()))
+        await agent.start()
+        await agent.connected()
+        waiting = [asyncio.create_task(bus.link("host1").send(m.Observe(server_id=SERVER))) for _ in range(3)]
+        for _ in waiting:
+            await driver.asked.get()
+        with pytest.raises(m.HostError, match="under way"):
+            await bus.link("host1").send(m.AskFacts())
+        driver.let[SERVER].set()
+        await asyncio.gather(*waiting)
+        assert (await bus.link("host1").send(m.AskFacts())).name
+        await agent.close()
+
+    tell(tmp_path, story)
+
+
+def test_where_there_is_no_nats_server_the_error_names_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cumulet.ca import CertificateAuthority
+    from cumulet.fleet import nats_server
+
+    monkeypatch.setattr("shutil.which", lambda *_given, **_named: None)
+    authority = CertificateAuthority.load_or_create(tmp_path / "ca")
+    server = NatsServer(tmp_path / "bus", authority.issue_bus(nats.SERVER_NAME), address="127.0.0.1", port=-1)
+    with pytest.raises(nats_server.NoNatsServer, match="package nats-server"):
+        asyncio.run(server.start([]))
+    assert not (tmp_path / "bus").exists()
