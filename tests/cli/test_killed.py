@@ -18,7 +18,7 @@ import msgspec
 
 from cumulet.cli.client import Persona, credentials_of, https, log_in
 from cumulet.db.engine import Database
-from cumulet.drivers.simulated.driver import SimulatedGuest
+from cumulet.drivers.simulated.guest import SimulatedGuest
 from cumulet.host.driver import GuestState
 from cumulet.testing import agreement
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from cumulet.host.driver import Driver, DriverError, Guest, MigrationParameters, MigrationPhase
+from cumulet.host.driver import Driver, DriverError, Guest, MigrationParameters, MigrationPhase, SnapshotPhase
 
 NEXT_SECONDS = 20.0
 
@@ -130,6 +130,11 @@ VERBS: dict[str, Do] = {
     "stand_by": lambda d, p: d.stand_by(p.id),
     "stand_down": lambda d, p: d.stand_down(p.id),
     "take_in": lambda d, p: d.take_in(p.guest),
+    "begin_snapshot": lambda d, p: d.begin_snapshot(p.id, image_id=p.id),
+    "snapshot_progress": lambda d, p: d.snapshot_progress(
+        p.id, image_id=p.id, wait_seconds=0.0, seen=SnapshotPhase.NONE
+    ),
+    "end_snapshot": lambda d, p: d.end_snapshot(p.id),
 }
 
 

@@ -120,6 +120,13 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
         Example(label="host", may=ADMIN, sees=PROJECT, body={"host": "host2", "block_migration": "auto"}),
     ),
     f"{ACTION} evacuate": Example(may=ADMIN, sees=PROJECT, path=on("lost"), body={}),
+    f"{ACTION} createImage": Example(may=MEMBER, sees=PROJECT, rules=("add_image",), body={"name": "image"}),
+    f"{ACTION} createBackup": Example(
+        may=MEMBER,
+        sees=PROJECT,
+        rules=("add_image",),
+        body={"name": "backup", "backup_type": "daily", "rotation": 1},
+    ),
     # -- moves
     f"GET {SERVER}/migrations": Example(may=MANAGER, sees=PROJECT, path=on("moving")),
     f"GET {MIGRATION}": Example(may=ADMIN, sees=PROJECT, path=OF_A_MOVE),

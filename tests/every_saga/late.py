@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 
 from cumulet.conductor.saga import is_host_step
-from cumulet.drivers.simulated.driver import SimulatedGuest, World
+from cumulet.drivers.simulated.driver import World
+from cumulet.drivers.simulated.guest import SimulatedGuest
 from cumulet.fleet.hosts import Hosts
 from cumulet.host import messages as m
 from cumulet.host.link import Link

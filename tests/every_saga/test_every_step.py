@@ -308,6 +308,24 @@ def judge_power(stage: Stage, server_id: str, case: Case) -> None:
     assert stage.record(server_id).vm_state == (VmState.ACTIVE if untouched else VmState.STOPPED)
 
 
+def image_made(stage: Stage) -> str:
+    server_id = stage.created()
+    body = {"createImage": {"name": server_id}}
+    assert stage.cloud.persona("admin").action(server_id, body).status == 202
+    return server_id
+
+
+def judge_snapshot(stage: Stage, server_id: str, case: Case) -> None:
+    """The server runs on. There is an image, whole, or there is none."""
+    assert stage.record(server_id).vm_state == VmState.ACTIVE
+    found = stage.cloud.persona("admin").request("GET", f"/image/v2/images?name={server_id}")["images"]
+    assert [image["status"] for image in found] in ([], ["active"])
+    if case.below or (case.fault.dies and not case.place.undo):
+        assert found
+    elif case.fault is Fault.FAILS_BEFORE and not case.place.undo and case.place.position == 0:
+        assert not found
+
+
 @dataclass(frozen=True, slots=True)
 class Story:
     """How a saga is begun, and judged. `differs_from`: the position from which on it is none of the saga's others."""
@@ -329,6 +347,7 @@ STORIES: dict[str, Story] = {
     "resize-confirmation": Story("resize-confirmation", confirmed, judge_confirmation),
     "resize-reversion": Story("resize-reversion", reverted, judge_reversion),
     "power": Story("power", stopped, judge_power),
+    "snapshot": Story("snapshot", image_made, judge_snapshot),
 }
 
 

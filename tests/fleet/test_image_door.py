@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ import pytest
 
 from cumulet.agent.images import ImagesOfControlPlane
 from cumulet.ca import CertificateAuthority
+from cumulet.errors import NotFound
 from cumulet.fleet.image_door import ImageDoor
 from cumulet.host.driver import DriverError, Image
 
@@ -32,8 +33,18 @@ def image(sha512: str = SHA512) -> Image:
     return Image(id="i", disk_format="raw", size_bytes=size, virtual_size_bytes=size, sha512=sha512)
 
 
-def with_door(story: Callable[[CertificateAuthority], Awaitable[T]]) -> T:
-    """Run beside a door at which `host1` gets one image."""
+IMAGE_ID = "00000000-0000-4000-8000-000000000001"
+
+
+def with_door(story: Callable[[CertificateAuthority], Awaitable[T]], taken: list[bytes] | None = None) -> T:
+    """Run beside a door at which `host1` gets one image, and brings another, to `taken`."""
+
+    async def receive(host: str, image_id: str, size: int, pieces: AsyncIterator[bytes]) -> None:
+        if (host, image_id) != ("host1", IMAGE_ID):
+            raise NotFound("it is not there")
+        if taken is not None:
+            taken.append(b"".join([piece async for piece in pieces]))
+            assert len(taken[-1]) == size
 
     async def find(host: str, sha512: str) -> Path | None:
         return Path("image") if (host, sha512) == ("host1", SHA512) else None
@@ -41,7 +52,7 @@ def with_door(story: Callable[[CertificateAuthority], Awaitable[T]]) -> T:
     async def run() -> T:
         Path("image").write_bytes(CONTENT)
         authority = CertificateAuthority.load_or_create(Path("ca"))
-        door = ImageDoor(find, authority.issue_server(("localhost",), ()))
+        door = ImageDoor(find, receive, authority.issue_server(("localhost",), ()))
         await door.listen(SOCKET)
         try:
             return await story(authority)
@@ -84,6 +95,10 @@ def test_another_authoritys_certificate_is_refused() -> None:
     [
         f"GET /images/../ca/ca-key.pem?{SHA512} HTTP/1.1\r\n\r\n",
         f"POST /images/{SHA512} HTTP/1.1\r\n\r\n",
+        f"PUT /images/{SHA512} HTTP/1.1\r\nContent-Length: 1\r\n\r\n",
+        f"PUT /images/{IMAGE_ID} HTTP/1.1\r\n\r\n",
+        f"PUT /images/{IMAGE_ID} HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        f"GET /images/{SHA512} HTTP/1.1\r\nX: {'x' * 8192}\r\n\r\n",
         f"GET /images/{SHA512.upper()} HTTP/1.1\r\n\r\n",
         f"GET /images/{SHA512}\n HTTP/1.1\r\n\r\n",
         "\r\n\r\n",
@@ -101,3 +116,34 @@ def test_any_other_request_is_404(request_: str) -> None:
         return answer
 
     assert with_door(story).startswith(b"HTTP/1.1 404 ")
+
+
+async def bring(tls: Path, image_id: str, content: bytes, *, broken: bool = False) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield content
+        if broken:
+            raise DriverError("CUT_SHORT")
+
+    size = 2 * len(content) if broken else len(content)
+    await ImagesOfControlPlane(SOCKET, tls).send(image_id, size, pieces())
+
+
+def test_a_host_brings_the_image_of_its_guests_disk() -> None:
+    taken: list[bytes] = []
+    with_door(lambda authority: bring(authority.issue_host("host1"), IMAGE_ID, CONTENT), taken)
+    assert taken == [CONTENT]
+
+
+@pytest.mark.parametrize(("host", "image_id"), [("host2", IMAGE_ID), ("host1", IMAGE_ID.replace("4", "5"))])
+def test_what_nobody_waits_for_is_not_taken(host: str, image_id: str) -> None:
+    taken: list[bytes] = []
+    with pytest.raises(DriverError, match="IMAGE_NOT_TAKEN"):
+        with_door(lambda authority: bring(authority.issue_host(host), image_id, b"content"), taken)
+    assert taken == []
+
+
+def test_what_ends_early_is_not_taken() -> None:
+    taken: list[bytes] = []
+    with pytest.raises(DriverError, match="CUT_SHORT"):
+        with_door(lambda authority: bring(authority.issue_host("host1"), IMAGE_ID, b"half", broken=True), taken)
+    assert taken == []

@@ -29,6 +29,7 @@ from cumulet.host.driver import (
     MigrationPhase,
     MigrationProgress,
 )
+from cumulet.host.images import ImageSink
 from cumulet.image import tiny
 from cumulet.testing.image_files import ImageFiles
 
@@ -124,6 +125,7 @@ class Rig:
         self.template = template
         self.authority = CertificateAuthority.load_or_create(base / "ca")
         self.images = ImageFiles(tiny.build())
+        self.sink: ImageSink | None = None
         self.guest = template.guest
         self.id = template.guest.server_id
 
@@ -134,6 +136,7 @@ class Rig:
             state=self.base / name,
             tls=self.authority.issue_host(name),
             images=self.images,
+            sink=self.sink,
             facts=self.facts,
             listen_seconds=listen_seconds,
         )

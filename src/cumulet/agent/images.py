@@ -1,12 +1,16 @@
-"""A host's way to the images of its guests: fetched from the control plane with the host's certificate."""
+"""A host's way to the Image service: images fetched, and guests' disks brought, with the host's certificate."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cumulet.host.driver import DriverError, Image
+
+if TYPE_CHECKING:
+    import httpx
 
 CONNECT_SECONDS = 10.0
 STALLED_SECONDS = 60.0
@@ -14,23 +18,18 @@ PIECE_BYTES = 1 << 20
 
 
 class ImagesOfControlPlane:
-    """`host.images.ImageSource`. `tls`: the host's folder of `CertificateAuthority.issue_host`."""
+    """`host.images.ImageSource` and `ImageSink`. `tls`: the host's folder of `CertificateAuthority.issue_host`."""
 
     def __init__(self, socket: Path, tls: Path) -> None:
         self._socket = socket
         self._tls = tls
 
     async def stream(self, image: Image) -> AsyncIterator[bytes]:
-        import httpx  # 100 ms that an agent need not spend at its start
+        import httpx
 
-        context = ssl.create_default_context(cafile=str(self._tls / "ca-cert.pem"))
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_cert_chain(self._tls / "client-cert.pem", self._tls / "client-key.pem")
-        transport = httpx.AsyncHTTPTransport(verify=context, uds=str(self._socket))
-        limits = httpx.Timeout(STALLED_SECONDS, connect=CONNECT_SECONDS)
         try:
             async with (
-                httpx.AsyncClient(transport=transport, timeout=limits, trust_env=False) as client,
+                self._client() as client,
                 client.stream("GET", f"https://localhost/images/{image.sha512}") as answer,
             ):
                 if answer.status_code != 200:
@@ -39,3 +38,25 @@ class ImagesOfControlPlane:
                     yield piece
         except httpx.HTTPError as problem:
             raise DriverError(f"IMAGE_UNREADABLE: image {image.id} did not arrive: {problem!r}") from problem
+
+    async def send(self, image_id: str, size_bytes: int, pieces: AsyncIterator[bytes]) -> None:
+        import httpx
+
+        try:
+            async with self._client() as client:
+                headers = {"Content-Length": str(size_bytes)}
+                answer = await client.put(f"https://localhost/images/{image_id}", content=pieces, headers=headers)
+        except httpx.HTTPError as problem:
+            raise DriverError(f"IMAGE_NOT_TAKEN: image {image_id} was not taken: {problem!r}") from problem
+        if answer.status_code != 201:
+            raise DriverError(f"IMAGE_NOT_TAKEN: image {image_id} was refused: {answer.status_code} {answer.text}")
+
+    def _client(self) -> httpx.AsyncClient:
+        import httpx  # 100 ms that an agent need not spend at its start
+
+        context = ssl.create_default_context(cafile=str(self._tls / "ca-cert.pem"))
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_cert_chain(self._tls / "client-cert.pem", self._tls / "client-key.pem")
+        transport = httpx.AsyncHTTPTransport(verify=context, uds=str(self._socket))
+        limits = httpx.Timeout(STALLED_SECONDS, connect=CONNECT_SECONDS)
+        return httpx.AsyncClient(transport=transport, timeout=limits, trust_env=False)

@@ -1,11 +1,13 @@
-"""Which images a host may fetch: those that its servers are made from, and no other."""
+"""Which images a host may fetch: those that its servers are made from; and bring: those that snapshots wait for."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
 from cumulet.compute.store import servers
+from cumulet.conductor.saga import Status, operations
 from cumulet.db.engine import Tx
+from cumulet.errors import NotFound
 from cumulet.image import store as image_store
 from cumulet.placement.store import allocations, resource_providers
 
@@ -29,3 +31,17 @@ def image_for(tx: Tx, host: str, sha512: str) -> str | None:
         if image is not None and image.status == "active" and image.os_hash_value == sha512:
             return str(image.id)
     return None
+
+
+_WAITS = sa.select(operations.c.id).where(
+    operations.c.status == Status.FORWARD,
+    operations.c.saga.in_(("snapshot", "shelve")),
+    operations.c.state["image_id"].as_string() == sa.bindparam("of_image"),
+    operations.c.state["host"].as_string() == sa.bindparam("of_host"),
+)
+
+
+def require_wanted(tx: Tx, host: str, image_id: str) -> None:
+    """NotFound unless an operation that is under way waits for this image's content from `host`."""
+    if tx.first(_WAITS, {"of_host": host, "of_image": image_id}) is None:
+        raise NotFound(f"Failed to find image {image_id}", private=f"nobody waits for it from {host}")

@@ -21,6 +21,7 @@ from cumulet.compute.resize_outcome import RESIZE_CONFIRMATION, RESIZE_REVERSION
 from cumulet.compute.resume_on_boot import ResumeOnBoot
 from cumulet.compute.seed import seed_flavors
 from cumulet.compute.service import COMPUTE
+from cumulet.compute.snapshot import SNAPSHOT
 from cumulet.compute.wiring import SECONDS_BETWEEN, Wirings
 from cumulet.db.engine import Database
 from cumulet.part import CatalogEntry, FirstStart, Part, Surroundings, declare_all
@@ -67,6 +68,7 @@ COMPUTE_PART = Part(
         RESIZE,
         RESIZE_CONFIRMATION,
         RESIZE_REVERSION,
+        SNAPSHOT,
     ),
     reconcilers=_reconcilers,
     mend=_mend,

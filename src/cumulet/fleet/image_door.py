@@ -1,7 +1,8 @@
-"""Where hosts fetch images: HTTPS with a certificate on both sides, one request a connection, only what is the host's.
+"""Where hosts fetch and bring images: HTTPS with certificates on both sides, one request each, only what is the host's.
 
-``GET /images/<sha512>`` answers the content of an image that a guest of the asking host is made from, and 404 for
-everything else. The host is known by the certificate it shows, never by what it says.
+``GET /images/<sha512>`` answers the content of an image that a guest of the asking host is made from. ``PUT
+/images/<id>`` takes the content of an image that a snapshot of one of its guests waits for: 201 once it is stored.
+Everything else is 404. The host is known by the certificate it shows, never by what it says.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import logging
 import os
 import re
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from cumulet.ca import Issued
+from cumulet.errors import ApiError
 
 log = logging.getLogger(__name__)
 
@@ -26,16 +28,21 @@ STALLED_SECONDS = 60.0
 """How long a host may take no byte of what it has asked for."""
 PIECE_BYTES = 1 << 20
 _REQUEST = re.compile(rb"GET /images/([0-9a-f]{128}) HTTP/1\.[01]\r\n", re.ASCII)
+_BROUGHT = re.compile(rb"PUT /images/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}) HTTP/1\.[01]\r\n", re.ASCII)
+_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,18})\r\n", re.ASCII | re.IGNORECASE)
 
 Find = Callable[[str, str], Awaitable[Path | None]]
 """From the host's name and a SHA-512 to the file, or None."""
+Receive = Callable[[str, str, int, AsyncIterator[bytes]], Awaitable[None]]
+"""From the host's name, an image's id, and the size and content that it brings. ApiError: it is not taken."""
 
 
 class ImageDoor:
     """Listens on a unix socket for the hosts of this machine."""
 
-    def __init__(self, find: Find, certificate: Issued) -> None:
+    def __init__(self, find: Find, receive: Receive, certificate: Issued) -> None:
         self._find = find
+        self._receive = receive
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certificate.authority))
         self._context.minimum_version = ssl.TLSVersion.TLSv1_3
         self._context.verify_mode = ssl.CERT_REQUIRED
@@ -47,7 +54,7 @@ class ImageDoor:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(
-            self._serve, str(path), ssl=self._context, ssl_handshake_timeout=HEAD_SECONDS, limit=LONGEST_HEAD_BYTES
+            self._serve, str(path), ssl=self._context, ssl_handshake_timeout=HEAD_SECONDS, limit=PIECE_BYTES
         )
         path.chmod(0o600)
 
@@ -60,7 +67,7 @@ class ImageDoor:
             async with self._places:
                 await self._answer(reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as problem:
-            log.info("an image was not sent whole: %r", problem)
+            log.info("an image did not travel whole: %r", problem)
         finally:
             writer.close()
             with contextlib.suppress(OSError):
@@ -69,12 +76,20 @@ class ImageDoor:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(HEAD_SECONDS):
             head = await reader.readuntil(b"\r\n\r\n")
-        asked = _REQUEST.match(head)
         host = _name_in(writer)
-        path = await self._find(host, asked[1].decode()) if asked is not None and host is not None else None
+        if host is None or len(head) > LONGEST_HEAD_BYTES:
+            await _say(writer, b"404 Not Found")
+        elif (asked := _REQUEST.match(head)) is not None:
+            await self._send(host, asked[1].decode(), writer)
+        elif (brought := _BROUGHT.match(head)) is not None and (length := _LENGTH.search(head)) is not None:
+            await self._take(host, brought[1].decode(), int(length[1]), reader, writer)
+        else:
+            await _say(writer, b"404 Not Found")
+
+    async def _send(self, host: str, sha512: str, writer: asyncio.StreamWriter) -> None:
+        path = await self._find(host, sha512)
         if path is None:
-            writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            await writer.drain()
+            await _say(writer, b"404 Not Found")
             return
         with await asyncio.to_thread(open, path, "rb", 0) as file:
             size = os.fstat(file.fileno()).st_size
@@ -83,6 +98,34 @@ class ImageDoor:
                 writer.write(piece)
                 async with asyncio.timeout(STALLED_SECONDS):
                     await writer.drain()
+
+    async def _take(
+        self, host: str, image_id: str, size: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        try:
+            await self._receive(host, image_id, size, _pieces(reader, size))
+        except ApiError as refused:
+            log.info("%s: image %s was not taken: %r", host, image_id, refused)
+            await _say(writer, b"%d Refused" % refused.status, str(refused).encode())
+        else:
+            await _say(writer, b"201 Created")
+
+
+async def _pieces(reader: asyncio.StreamReader, size: int) -> AsyncIterator[bytes]:
+    """Exactly `size` bytes."""
+    while size > 0:
+        async with asyncio.timeout(STALLED_SECONDS):
+            piece = await reader.read(min(PIECE_BYTES, size))
+        if not piece:
+            raise asyncio.IncompleteReadError(b"", size)
+        size -= len(piece)
+        yield piece
+
+
+async def _say(writer: asyncio.StreamWriter, status: bytes, words: bytes = b"") -> None:
+    head = b"HTTP/1.1 %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (status, len(words))
+    writer.write(head + words)
+    await writer.drain()
 
 
 def _name_in(writer: asyncio.StreamWriter) -> str | None:

@@ -190,6 +190,29 @@ class MigrationParameters(Record, frozen=True):
     """The guest's user has paused it: it stays paused after the move."""
 
 
+class SnapshotPhase(StrEnum):
+    """Where the making of an image is, on the host of its guest."""
+
+    NONE = "none"
+    """The host knows of none: it was never begun, or whoever was at it has ended."""
+    COPYING = "copying"
+    SENDING = "sending"
+    DONE = "done"
+    FAILED = "failed"
+
+    @property
+    def ended(self) -> bool:
+        return self in (SnapshotPhase.NONE, SnapshotPhase.DONE, SnapshotPhase.FAILED)
+
+
+class SnapshotProgress(Record, frozen=True):
+    """`bytes_done`: of the phase it is in."""
+
+    phase: SnapshotPhase
+    error: str | None = None
+    bytes_done: int = 0
+
+
 class DriverError(Exception):
     """A verb failed, with the hypervisor's own words. Says nothing about where the guest runs: observe."""
 
@@ -341,7 +364,26 @@ class Copy(Protocol):
         ...
 
 
-class Driver(Sight, Wired, Life, Console, Copy, Protocol):
+class Snapshots(Protocol):
+    """A guest's disk as it is at one moment, brought to the Image service. The guest goes on meanwhile."""
+
+    async def begin_snapshot(self, server_id: str, *, image_id: str) -> None:
+        """Begin to copy the disk, and then to send it as the content of an image. Begun for this image, or done
+        already, is success; what an earlier one has left is removed first. A guest in a move: DriverError."""
+        ...
+
+    async def snapshot_progress(
+        self, server_id: str, *, image_id: str, wait_seconds: float, seen: SnapshotPhase
+    ) -> SnapshotProgress:
+        """How far it is; waits up to `wait_seconds` for the phase to differ from `seen`."""
+        ...
+
+    async def end_snapshot(self, server_id: str) -> None:
+        """Give up what is under way, and remove the copy. None there, or no such guest, is success."""
+        ...
+
+
+class Driver(Sight, Wired, Life, Console, Copy, Snapshots, Protocol):
     """A host's hypervisor. What it cannot do it leaves out of `HostFacts.features`."""
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""How a host gets the content of an image: as a stream, by its checksum, from whoever has it."""
+"""How content travels between a host and the Image service: images to a host by checksum, its guests' disks back."""
 
 from __future__ import annotations
 
@@ -13,4 +13,15 @@ class ImageSource(Protocol):
 
     def stream(self, image: Image) -> AsyncIterator[bytes]:
         """The content, piece by piece. Whoever asks checks it. DriverError: it cannot be had."""
+        ...
+
+
+class ImageSink(Protocol):
+    """Where a host brings what an image is to be made of."""
+
+    async def send(self, image_id: str, size_bytes: int, pieces: AsyncIterator[bytes]) -> None:
+        """The content of an image that waits for it. Returns once it is stored and checked.
+
+        DriverError: it was refused, or did not arrive.
+        """
         ...

@@ -1,4 +1,4 @@
-"""Receiving an image's data: room is reserved before it comes, and it ends when its image or its token does.
+"""Receiving an image's data: room is reserved before it comes, and it ends when its image or its sender's right does.
 
 An upload reserves what its client says it will send, or `AHEAD_BYTES` at a time: of its project's quota in the database
 and of the disk in `Space`. Blocks are hashed and written on threads while the next ones are received.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from cumulet.db.engine import Tx
+from cumulet.clock import Clock
+from cumulet.db.engine import Database, Tx
 from cumulet.errors import (
     ApiError,
     BadRequest,
@@ -29,7 +30,7 @@ from cumulet.image.files import BLOCK_BYTES, Upload, Written
 from cumulet.image.inspection import inspection_of
 from cumulet.image.store import Image
 from cumulet.settings import Settings
-from cumulet.space import Promise
+from cumulet.space import Promise, Space
 from cumulet.web.operation import Call
 
 if TYPE_CHECKING:
@@ -75,18 +76,51 @@ class Body:
             return await anext(self._pieces, None)
 
 
+Require = Callable[[], Awaitable[None]]
+"""Raises once whoever sends may not any more."""
+
+
+class Place(Protocol):
+    """Of a cloud: where image data goes."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def db(self) -> Database: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def state_dir(self) -> Path: ...
+    @property
+    def space(self) -> Space: ...
+
+
 async def upload(call: Call[Image, None], body: Body, declared: int | None) -> None:
     """From queued to active, or back to queued with nothing left behind."""
-    cloud = call.cloud
+    cloud, token = call.cloud, call.headers.get("x-auth-token") or ""
+    request = {"service": "image", "method": call.method, "path": f"/image/v2/images/{call.target.id}/file"}
+
+    async def require_token() -> None:
+        found = cloud.identity.authenticate(token, **request)
+        if (await found if asyncio.iscoroutine(found) else found) is None:
+            raise Unauthorized("The request you have made requires authentication.", private="the token ended")
+
+    await receive_data(cloud, call.target.id, body.pieces(), declared, require_token)
+
+
+async def receive_data(
+    cloud: Place, image_id: str, pieces: AsyncIterator[bytes], declared: int | None, require: Require
+) -> None:
+    """As `upload`, from whoever has the right to send: `require` is asked now and then whether he still has it."""
     folder = files.image_folder(cloud.state_dir)
     first = declared or AHEAD_BYTES
     promise = cloud.space.promise(cloud.state_dir, first, floor_mib=cloud.settings.free_space_floor_mib)
     try:
-        receiver = await Receiver.begin(call, folder, promise, declared)
+        receiver = await Receiver.begin(cloud, image_id, promise, declared, require)
         written: Written | None = None
         active = False
         try:
-            written = await receiver.receive(body)
+            written = await receiver.receive(pieces)
             await cloud.db.write_async(receiver.finisher(written))
             active = True
         finally:
@@ -100,38 +134,39 @@ class Receiver:
     """One upload under way. `reserved`: bytes of its project's quota and of the disk."""
 
     def __init__(
-        self, call: Call[Image, None], folder: Path, promise: Promise, upload_id: str, image: Image, reserved: int
+        self, cloud: Place, image: Image, promise: Promise, upload_id: str, reserved: int, require: Require
     ) -> None:
         self.image = image
-        self._cloud = call.cloud
-        self._token = call.headers.get("x-auth-token") or ""
-        self._request = {"service": "image", "method": call.method, "path": f"/image/v2/images/{image.id}/file"}
-        self._folder = folder
+        self._cloud = cloud
+        self._require = require
+        self._folder = files.image_folder(cloud.state_dir)
         self._promise = promise
         self._upload_id = upload_id
         self._reserved = reserved
         self._received = 0
-        self._checked = call.cloud.clock.monotonic()
+        self._checked = cloud.clock.monotonic()
 
     @classmethod
-    async def begin(cls, call: Call[Image, None], folder: Path, promise: Promise, declared: int | None) -> Receiver:
-        image_id, upload_id, settings = call.target.id, call.cloud.clock.uuid(), call.cloud.settings
+    async def begin(
+        cls, cloud: Place, image_id: str, promise: Promise, declared: int | None, require: Require
+    ) -> Receiver:
+        upload_id, settings, now_us = cloud.clock.uuid(), cloud.settings, cloud.clock.now_us()
 
-        def take(tx: Tx) -> tuple[Image, int]:
-            return _take(tx, image_id, upload_id, declared, call.now_us, settings)
+        def begun(tx: Tx) -> tuple[Image, int]:
+            return take(tx, image_id, upload_id, declared, now_us, settings)
 
-        image, reserved = await call.cloud.db.write_async(take)
-        return cls(call, folder, promise, upload_id, image, reserved)
+        image, reserved = await cloud.db.write_async(begun)
+        return cls(cloud, image, promise, upload_id, reserved, require)
 
-    async def receive(self, body: Body) -> Written:
-        """Read the body into the store. Leaves no file behind when it fails."""
+    async def receive(self, pieces: AsyncIterator[bytes]) -> Written:
+        """Read the content into the store. Leaves no file behind when it fails."""
         limit = self._cloud.settings.image_virtual_size_limit_gib * GIB
         formats = (self.image.disk_format or "", self.image.container_format or "")
         inspection = inspection_of(*formats, virtual_size_limit=limit)
         file: Upload | None = None
         try:
             file = await self._on_thread(Upload, self._folder, self._upload_id, inspection)
-            await self._write_all(body, file)
+            await self._write_all(pieces, file)
             written: Written = await self._on_thread(file.place, self.image.id)
             return written
         except OSError as error:
@@ -142,13 +177,13 @@ class Receiver:
             if file is not None:
                 await self._on_thread(file.discard)
 
-    async def _write_all(self, body: Body, file: Upload) -> None:
+    async def _write_all(self, pieces: AsyncIterator[bytes], file: Upload) -> None:
         """Each block is written while the next is received."""
         writing: asyncio.Future[None] | None = None
         pending: list[bytes] = []
         size = 0
         try:
-            async for piece in body.pieces():
+            async for piece in pieces:
                 await self._allow(len(piece))
                 pending.append(piece)
                 size += len(piece)
@@ -170,7 +205,7 @@ class Receiver:
         return writing
 
     async def _allow(self, size: int) -> None:
-        """Count what has come. It may be more than was reserved; image or token may be gone."""
+        """Count what has come. It may be more than was reserved; image or right may be gone."""
         self._received += size
         if self._received > self._reserved:
             more = max(AHEAD_BYTES, self._received - self._reserved)
@@ -181,9 +216,7 @@ class Receiver:
         else:
             await self._cloud.db.read_async(self._require_ours)
         self._checked = self._cloud.clock.monotonic()
-        found = self._cloud.identity.authenticate(self._token, **self._request)
-        if (await found if asyncio.iscoroutine(found) else found) is None:
-            raise Unauthorized("The request you have made requires authentication.", private="the token ended")
+        await self._require()
 
     def _extend(self, tx: Tx, wanted: int) -> int:
         """How many bytes the upload may have by now, if that is enough."""
@@ -232,7 +265,7 @@ def _most(settings: Settings, others: int) -> int:
     return min(settings.image_project_quota_gib * GIB - others, settings.image_size_limit_gib * GIB)
 
 
-def _take(
+def take(
     tx: Tx, image_id: str, upload_id: str, declared: int | None, now_us: int, settings: Settings
 ) -> tuple[Image, int]:
     """Take the image for this upload: queued to saving. Returns it, and how many bytes are reserved."""

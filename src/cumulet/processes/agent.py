@@ -34,11 +34,13 @@ async def run_agent(place: AgentPlace) -> None:
     async with _only_one(place.state):
         lease = await asyncio.to_thread(_watched_lease, place)
         network = await _network(place)
+        images = ImagesOfControlPlane(place.images, place.tls)
         driver = await QemuDriver.open(
             name=place.name,
             state=place.state / "qemu",
             tls=place.tls,
-            images=ImagesOfControlPlane(place.images, place.tls),
+            images=images,
+            sink=images,
             address=place.address,
             network=network,
             sharing=place.sharing,

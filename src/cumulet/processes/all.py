@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from cumulet.db import schema
 from cumulet.db.engine import Database, Tx, database_file
 from cumulet.db.full_disk import Reserve
 from cumulet.drivers.simulated.driver import World
+from cumulet.errors import UnsupportedMediaType
 from cumulet.fleet.hosts import Hosts
 from cumulet.identity import bootstrap as identity_bootstrap
 from cumulet.identity.service import Identity
@@ -28,11 +29,13 @@ from cumulet.processes import local_hosts
 from cumulet.processes.api import ANY_ADDRESS, serve_api, shared_clock, vouched_for
 from cumulet.processes.conductor import Conductor
 from cumulet.settings import Settings
+from cumulet.space import Space
 from cumulet.web.context import Cloud
 from cumulet.web.policy import Policy
 from cumulet.web.server import Server
 
 if TYPE_CHECKING:
+    from cumulet.fleet.image_door import Receive
     from cumulet.fleet.local_agents import AgentProcesses
 
 END_MOVES_SECONDS = 20.0
@@ -127,8 +130,16 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         hosts = Hosts()
         stack.push_async_callback(hosts.close)
         for_hosts = authority.issue_server(*vouched_for(settings))
+        space = Space()
         world, agents = await local_hosts.connect(
-            settings, clock, hosts, authority, for_hosts, _images_in(db, settings), stack
+            settings,
+            clock,
+            hosts,
+            authority,
+            for_hosts,
+            _images_in(db, settings),
+            _images_into(db, settings, clock, space),
+            stack,
         )
         conductor = Conductor(
             parts,
@@ -150,6 +161,7 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
             hosts=hosts,
             identity=identity_service,
             policy=Policy.load(settings.policy_file),
+            space=space,
         )
         stack.push_async_callback(conductor.stop)
         await conductor.start()
@@ -190,7 +202,9 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         """A guest in a move has two processes, and no verb stops either: moves go back, or come to their end, first."""
 
         def abort(tx: Tx) -> None:
-            moving = sa.select(operations.c.id).where(operations.c.saga.in_(("live-migration", "resize")))
+            moving = sa.select(operations.c.id).where(
+                operations.c.saga.in_(("live-migration", "resize", "snapshot", "shelve"))
+            )
             for row in tx.all(moving.where(operations.c.status == Status.FORWARD)):
                 request_abort(tx, self.runner, row.id)
 
@@ -210,6 +224,40 @@ def _images_in(db: Database, settings: Settings) -> Callable[[str, str], Awaitab
         return None if image_id is None else image_folder(settings.state_dir) / image_id
 
     return find
+
+
+class _ImagePlace(msgspec.Struct, frozen=True):
+    """`image.uploads.Place`, before there is a `web.context.Cloud`."""
+
+    settings: Settings
+    db: Database
+    clock: Clock
+    space: Space
+
+    @property
+    def state_dir(self) -> Path:
+        return self.settings.state_dir
+
+
+def _images_into(db: Database, settings: Settings, clock: Clock, space: Space) -> Receive:
+    """For `fleet.image_door`: an image that a host brings, of a guest's disk."""
+    from cumulet.compute.images_of_hosts import require_wanted
+    from cumulet.image.qcow2 import Refused
+    from cumulet.image.uploads import receive_data
+
+    place = _ImagePlace(settings, db, clock, space)
+
+    async def receive(host: str, image_id: str, size: int, pieces: AsyncIterator[bytes]) -> None:
+        async def require() -> None:
+            await db.read_async(lambda tx: require_wanted(tx, host, image_id))
+
+        await require()
+        try:
+            await receive_data(place, image_id, pieces, size, require)
+        except Refused as refused:
+            raise UnsupportedMediaType(str(refused), reason="IMAGE_REFUSED") from None
+
+    return receive
 
 
 def _own_folder(settings: Settings) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,11 +16,13 @@ from cumulet.bus.in_process import InProcessLink
 from cumulet.ca import CertificateAuthority, Issued
 from cumulet.clock import Clock
 from cumulet.drivers.simulated.driver import SimulatedDriver, World
+from cumulet.errors import ApiError
 from cumulet.fleet.hosts import Hosts
+from cumulet.host.driver import DriverError
 from cumulet.settings import HostNetwork, Settings
 
 if TYPE_CHECKING:
-    from cumulet.fleet.image_door import Find
+    from cumulet.fleet.image_door import Find, Receive
     from cumulet.fleet.local_agents import AgentPlace, AgentProcesses
     from cumulet.fleet.local_networks import LocalNetworks
 
@@ -34,15 +36,16 @@ async def connect(
     authority: CertificateAuthority,
     certificate: Issued,
     find_image: Find,
+    receive_image: Receive,
     stack: AsyncExitStack,
 ) -> tuple[World | None, AgentProcesses | None]:
     """Start what `settings.driver` asks for and link it to `hosts`; `stack` ends it. `certificate`: what the
-    control plane shows them; `find_image`: what each may fetch."""
+    control plane shows them; `find_image`: what each may fetch; `receive_image`: what each may bring."""
     if settings.driver == "qemu":
         from cumulet.fleet.image_door import ImageDoor
         from cumulet.fleet.local_agents import AgentProcesses
 
-        door = ImageDoor(find_image, certificate)
+        door = ImageDoor(find_image, receive_image, certificate)
         stack.push_async_callback(door.close)
         await door.listen(_images(settings))
         local, networks = await asyncio.to_thread(_networks, settings)
@@ -53,6 +56,14 @@ async def connect(
         await agents.start(hosts)
         return None, agents
     world = World()
+
+    async def take(host: str, image_id: str, size: int, pieces: AsyncIterator[bytes]) -> None:
+        try:
+            await receive_image(host, image_id, size, pieces)
+        except ApiError as refused:
+            raise DriverError(f"the image was not taken: {refused}") from refused
+
+    world.take = take
     for name in settings.host_names:
         folder = settings.state_dir / "hosts" / name
         driver = SimulatedDriver(name=name, world=world, clock=clock, settings=settings, directory=folder / "guests")

@@ -14,6 +14,7 @@ from cumulet.compute.store import migrations, servers
 from cumulet.conductor.saga import operations
 from cumulet.db.engine import Tx
 from cumulet.host.driver import GuestState
+from cumulet.image.store import image_properties, images
 from cumulet.network import for_compute as network
 from cumulet.placement import allocations as placement
 from cumulet.placement.store import consumers
@@ -22,6 +23,16 @@ ENDED_MIGRATIONS = ("completed", "done", "error", "failed", "cancelled", "finish
 """`finished`: a resize whose user has neither confirmed nor reverted it yet."""
 
 _OPERATIONS = sa.select(operations).where(operations.c.ended_at_us.is_(None))
+_UNMADE = (
+    sa.select(image_properties.c.image_id, image_properties.c.value, images.c.status)
+    .join(images, images.c.id == image_properties.c.image_id)
+    .where(
+        image_properties.c.name == "instance_uuid",
+        images.c.status.in_(("queued", "saving")),
+        images.c.deleted_at_us.is_(None),
+    )
+)
+"""Images of servers whose content will never come."""
 _MIGRATIONS = sa.select(migrations).where(migrations.c.status.not_in(ENDED_MIGRATIONS))
 
 
@@ -55,6 +66,8 @@ def disagreements(tx: Tx, guests: Mapping[str, Mapping[str, GuestState]]) -> Ite
     for row in tx.all(sa.select(consumers.c.uuid)):
         if row.uuid not in known:
             yield f"allocation of {row.uuid[:8]} is left over"
+    for row in tx.all(_UNMADE):
+        yield f"image {row.image_id[:8]} of server {row.value[:8]} is {row.status}, and nobody makes it"
 
 
 def _of_server(tx: Tx, row: Any, places: dict[str, GuestState]) -> Iterator[str]:

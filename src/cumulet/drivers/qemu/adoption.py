@@ -7,6 +7,7 @@ import contextlib
 
 import msgspec
 
+from cumulet.drivers.qemu import guest_files, snapshots
 from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.live_migration_destination import end_unless_used, withdraw_when_whole
 from cumulet.drivers.qemu.live_migration_source import carry
@@ -27,6 +28,9 @@ async def _adopt(host: QemuHost, folder: GuestFolder) -> None:
         return
     host.sandbox.keep_uid(record.uid, folder.path)
     hypervisor = host.hypervisor(folder.server_id)
+    if guest_files.look(folder, guest_files.SNAPSHOT) is not None:
+        with contextlib.suppress(DriverError):  # Its process hangs: then the next snapshot, or its end, removes it.
+            await snapshots.end(host, folder.server_id)
     if hypervisor is None:
         return
     await host.tell_ports(record.guest)

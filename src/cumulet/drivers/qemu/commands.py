@@ -198,18 +198,16 @@ class Commands(ABC):
         """`query-named-block-nodes`: the names of all block devices."""
         return {node.node_name for node in _read(await self.ask("query-named-block-nodes"), list[_Node])}
 
-    async def blockdev_mirror(self, job: str, *, device: str, target: str) -> None:
-        """`blockdev-mirror`: copy a disk to another while it is in use, all of it, until told to stop."""
-        mirror: Arguments = {
-            "job-id": job,
-            "device": device,
-            "target": target,
-            "sync": "full",
-            "on-source-error": "report",
-            "on-target-error": "report",
-            "auto-dismiss": False,
-        }
-        await self.ask("blockdev-mirror", mirror)
+    async def blockdev_add_file(self, node: str, path: str) -> None:
+        """`blockdev-add`, driver `qcow2`: a block device that is a file, and names no other."""
+        file: Arguments = {"driver": "file", "filename": path, "locking": "on"}
+        await self.ask("blockdev-add", {"driver": "qcow2", "node-name": node, "file": file, "backing": None})
+
+    async def copy_disk(self, job: str, *, device: str, target: str, as_it_is_now: bool = False) -> None:
+        """`blockdev-mirror`: copy all of a disk in use to another, until told to stop; else `blockdev-backup`."""
+        copy: Arguments = {"job-id": job, "device": device, "target": target, "sync": "full", "auto-dismiss": False}
+        copy |= {"on-source-error": "report", "on-target-error": "report"}
+        await self.ask("blockdev-backup" if as_it_is_now else "blockdev-mirror", copy)
 
     async def job(self, name: str) -> Job | None:
         """`query-jobs`: the one of this id."""

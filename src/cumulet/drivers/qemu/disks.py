@@ -56,6 +56,20 @@ class Disks:
         create = [self.qemu_img, "create", "-q", "-f", "qcow2", self._inside(folder), str(size)]
         await self._tool(create, folder, uid, size)
 
+    async def make_copy_target(self, guest: Guest, folder: GuestFolder, uid: int | None) -> None:
+        """An empty file of the disk's size, for QEMU to copy the disk to."""
+        size = disk_bytes(guest)
+        await self._tool(
+            [self.qemu_img, "create", "-q", "-f", "qcow2", self._copy(folder), str(size)], folder, uid, size
+        )
+
+    async def copy(self, guest: Guest, folder: GuestFolder, uid: int | None) -> None:
+        """The disk that nobody uses, copied beside it."""
+        file = {"driver": "file", "filename": self._inside(folder)}
+        source = {"driver": "qcow2", "read-only": True, "file": file, "backing": None}
+        convert = [self.qemu_img, "convert", "-q", "-O", "qcow2", f"json:{json.dumps(source)}", self._copy(folder)]
+        await self._tool(convert, folder, uid, disk_bytes(guest))
+
     async def grow(self, guest: Guest, folder: GuestFolder, uid: int | None) -> None:
         """Bring a disk nobody uses to the size the description says; a smaller one is refused by the tool."""
         size = disk_bytes(guest)
@@ -77,6 +91,9 @@ class Disks:
             timeout_s=_CONVERT_SECONDS,
             file_size_bytes=file_bytes(size),
         )
+
+    def _copy(self, folder: GuestFolder) -> str:
+        return str(self.sandbox.folder_inside(folder) / guest_files.SNAPSHOT)
 
     def _inside(self, folder: GuestFolder) -> str:
         return str(self.sandbox.folder_inside(folder) / guest_files.DISK)

@@ -12,6 +12,7 @@ from cumulet.drivers.qemu import (
     life,
     live_migration_destination,
     live_migration_source,
+    snapshots,
     suspension,
 )
 from cumulet.drivers.qemu.disks import Disks
@@ -30,8 +31,10 @@ from cumulet.host.driver import (
     MigrationParameters,
     MigrationPhase,
     MigrationProgress,
+    SnapshotPhase,
+    SnapshotProgress,
 )
-from cumulet.host.images import ImageSource
+from cumulet.host.images import ImageSink, ImageSource
 from cumulet.host.wiring import InForce, NotDone, Wiring
 
 if TYPE_CHECKING:
@@ -54,6 +57,7 @@ class QemuDriver:
         state: Path,
         tls: Path,
         images: ImageSource,
+        sink: ImageSink | None = None,
         address: str = "127.0.0.1",
         facts: QemuFacts | None = None,
         network: LinuxNetwork | None = None,
@@ -65,7 +69,7 @@ class QemuDriver:
 
         `network`: what wires its guests, closed with the driver; without one they have no networks.
         `tls` holds this host's certificates (`CertificateAuthority.issue_host`); `address` is where migrations connect.
-        `images`: where it fetches what guests are made from.
+        `images`: where it fetches what guests are made from; `sink`: where images of their disks go.
         `sharing`: how many hosts share this machine. `guest_uids`: whom guests run as, started as root.
         """
         state = state.absolute()
@@ -84,6 +88,7 @@ class QemuDriver:
             ),
             tls=TransportSecurity(folder=tls, sandbox=sandbox),
             network=network,
+            sink=sink,
             listen_seconds=listen_seconds,
             sharing=sharing,
         )
@@ -207,6 +212,17 @@ class QemuDriver:
 
     async def take_in(self, guest: Guest) -> None:
         await cold_migration.take_in(self._host, guest)
+
+    async def begin_snapshot(self, server_id: str, *, image_id: str) -> None:
+        await snapshots.begin(self._host, server_id, image_id=image_id)
+
+    async def snapshot_progress(
+        self, server_id: str, *, image_id: str, wait_seconds: float, seen: SnapshotPhase
+    ) -> SnapshotProgress:
+        return await snapshots.progress(self._host, server_id, image_id=image_id, wait_seconds=wait_seconds, seen=seen)
+
+    async def end_snapshot(self, server_id: str) -> None:
+        await snapshots.end(self._host, server_id)
 
     async def close(self) -> None:
         await self._host.close()

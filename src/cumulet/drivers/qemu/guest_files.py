@@ -6,6 +6,7 @@ below such a folder is done here, relative to the folder's own descriptor (a tes
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -17,6 +18,7 @@ from cumulet.drivers.qemu.record import GuestFolder
 
 DISK = "disk.qcow2"
 CONFIG_DRIVE = "config.iso"
+SNAPSHOT = "snapshot.qcow2"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -73,6 +75,19 @@ def look(folder: GuestFolder, name: str) -> os.stat_result | None:
             return os.stat(name, dir_fd=vm, follow_symlinks=False)
     except FileNotFoundError:
         return None
+
+
+@contextmanager
+def opened(folder: GuestFolder, name: str) -> Iterator[int]:
+    """A plain file there, for reading. OSError for anything else: a link is not followed, nobody waits for a pipe."""
+    with _opened(folder) as vm:
+        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=vm)
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise OSError(errno.EINVAL, "not a plain file", name)
+        yield file
+    finally:
+        os.close(file)
 
 
 @contextmanager

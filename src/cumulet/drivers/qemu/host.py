@@ -23,9 +23,11 @@ from cumulet.drivers.qemu.room import disk_bytes, file_bytes
 from cumulet.drivers.qemu.sandbox import Bounds, Sandbox, Started
 from cumulet.drivers.qemu.tls import TransportSecurity
 from cumulet.host.driver import DriverError, Guest, GuestState, MigrationPhase, Nic
+from cumulet.host.images import ImageSink
 
 if TYPE_CHECKING:
     from cumulet.drivers.linux_network.network import LinuxNetwork
+    from cumulet.drivers.qemu.snapshots import Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +66,11 @@ class QemuHost:
     sharing: int = 1
     """How many hosts share this machine."""
     """How long a prepared destination waits for its source."""
+    sink: ImageSink | None = None
+    """Where images of guests' disks go."""
     hypervisors: dict[str, Hypervisor] = field(default_factory=dict)
+    snapshots: dict[str, Snapshot] = field(default_factory=dict)
+    """By guest: the one under way, or the last."""
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
     _tasks: dict[tuple[str, str], asyncio.Task[None]] = field(default_factory=dict)
 
@@ -172,6 +178,7 @@ class QemuHost:
         if hypervisor is not None:
             await hypervisor.kill()
         self.hypervisors.pop(server_id, None)
+        self.snapshots.pop(server_id, None)
         await self.sandbox.forget(server_id)
         await asyncio.to_thread(folder.remove)
         self.sandbox.give_back_uids(folder.path)
@@ -197,6 +204,13 @@ class QemuHost:
         for (owner, _), task in list(self._tasks.items()):
             if owner == server_id and task is not asyncio.current_task():
                 task.cancel()
+
+    async def stop_task(self, server_id: str, kind: str) -> None:
+        """End it, and wait until it has ended."""
+        task = self._tasks.get((server_id, kind))
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
 
     async def close(self) -> None:
         """Let go of guests without stopping them."""

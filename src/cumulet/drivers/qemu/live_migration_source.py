@@ -116,7 +116,7 @@ async def _begin(
         tls_hostname=endpoint.tls_hostname,
         open_timeout_seconds=_CONNECT_SECONDS,
     )
-    await hypervisor.blockdev_mirror(_MIRROR, device=DISK_NODE, target=_TARGET)
+    await hypervisor.copy_disk(_MIRROR, device=DISK_NODE, target=_TARGET)
 
 
 # -- carrying the copy

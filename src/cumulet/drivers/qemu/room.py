@@ -60,4 +60,7 @@ def _given(state: Path, besides: str) -> int:
             disk = guest_files.look(folder, guest_files.DISK)
             written = disk.st_blocks * 512 if disk is not None else 0
             total += max(0, disk_bytes(record.guest) - written)
+            copy = guest_files.look(folder, guest_files.SNAPSHOT)
+            if copy is not None:  # It becomes as large as what the disk holds.
+                total += max(0, written - copy.st_blocks * 512)
     return total

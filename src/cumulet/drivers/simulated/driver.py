@@ -16,6 +16,8 @@ import msgspec
 
 from cumulet.clock import Clock, sleep_unless_set
 from cumulet.drivers.simulated.copy import Copy
+from cumulet.drivers.simulated.guest import SimulatedGuest
+from cumulet.drivers.simulated.snapshots import SimulatedSnapshots, Take
 from cumulet.host.driver import (
     DriverError,
     Endpoint,
@@ -31,51 +33,9 @@ from cumulet.host.wiring import InForce, Wiring
 from cumulet.settings import Settings
 
 TICKS_PER_SECOND = 10
-DEFAULT_DIRTY_RATE_MIB_S = 20.0
 MACHINE_TYPE = "simulated-1.0"
 CPU_MODEL = "simulated"
 _NO_PROCESS = (GuestState.STOPPED, GuestState.SUSPENDED)
-
-
-class SimulatedGuest(msgspec.Struct, kw_only=True):
-    """A guest on one simulated host, as kept on that host's disk. Ticks count the time it ran, across moves."""
-
-    guest: Guest
-    state: GuestState
-    ran_us: int = 0
-    running_since_us: int | None = None
-    console_from_us: int = 0
-    """How long it had run when its console began to be printed here."""
-    incoming_from: str | None = None
-    incoming_complete: bool = False
-    disk_whole: bool = False
-    """Of an incoming one, before its memory has come: what it would be booted from."""
-    memory_at: str | None = None
-    """In post-copy: the host that still has some of its memory."""
-    starved: bool = False
-    """The rest of its memory will never come: it stands still at the first page it lacks."""
-    paused_by_user: bool = False
-    standing_by: bool = False
-
-    def run(self, now_us: int) -> None:
-        self.state = GuestState.RUNNING
-        if self.running_since_us is None:
-            self.running_since_us = now_us
-
-    def halt(self, state: GuestState, now_us: int) -> None:
-        self.state = state
-        if state is GuestState.STOPPED:
-            self.memory_at, self.starved = None, False
-        if self.running_since_us is not None:
-            self.ran_us += now_us - self.running_since_us
-            self.running_since_us = None
-
-    def ran_until(self, now_us: int) -> int:
-        return self.ran_us + (now_us - self.running_since_us if self.running_since_us is not None else 0)
-
-    @property
-    def dirty_rate_mib_s(self) -> float:
-        return float(self.guest.extra_specs.get("cumulet:dirty_rate_mib_s", DEFAULT_DIRTY_RATE_MIB_S))
 
 
 class World:
@@ -85,12 +45,15 @@ class World:
         self.drivers: dict[str, SimulatedDriver] = {}
         self.ports = itertools.count(49152)
         """Each destination listens at another one."""
+        self.take: Take | None = None
+        """Where hosts bring their guests' disks, once there is an Image service."""
 
 
-class SimulatedDriver:
+class SimulatedDriver(SimulatedSnapshots):
     """`host.driver.Driver` with modelled guests. `directory` None keeps guests in memory only."""
 
     def __init__(self, *, name: str, world: World, clock: Clock, settings: Settings, directory: Path | None) -> None:
+        super().__init__()
         self.name = name
         self._world = world
         self._clock = clock
@@ -170,6 +133,7 @@ class SimulatedDriver:
 
     async def destroy(self, server_id: str) -> None:
         self._drop_copy(server_id, MigrationPhase.FAILED, "guest destroyed")
+        await self.end_snapshot(server_id)
         if self._guests.pop(server_id, None) is not None and self._directory is not None:
             (self._directory / f"{server_id}.json").unlink(missing_ok=True)
 
@@ -471,9 +435,10 @@ class SimulatedDriver:
         self._save(taken)
 
     async def close(self) -> None:
-        for task in self._tasks:
+        tasks = [*self._tasks, *self.snapshot_tasks()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- inside
 

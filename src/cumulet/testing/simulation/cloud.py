@@ -25,6 +25,7 @@ from cumulet.testing.simulation.faults import Weather
 from cumulet.testing.simulation.foundation import Identity, foundation, request, state_dir
 from cumulet.testing.simulation.fragile import FragileDriver
 from cumulet.testing.simulation.hosts import Machine, UnreliableLink
+from cumulet.testing.simulation.images import Images
 from cumulet.testing.simulation.invariants import Broken
 from cumulet.testing.simulation.process import DatabaseOfProcess, Process, hosts_of
 from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
@@ -82,6 +83,8 @@ class SimulatedCloud:
         self.db.lost.clear()
         self.networks = self.foundation.networks
         self.world = World()
+        self.images = Images(self.db, self.clock, self.settings)
+        self.world.take = self.images.take
         self.hosts = Hosts()
         self.machines: dict[str, Machine] = {}
         for name in self.settings.host_names:

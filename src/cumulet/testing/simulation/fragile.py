@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from cumulet.drivers.simulated.copy import Copy
-from cumulet.drivers.simulated.driver import SimulatedDriver, SimulatedGuest
+from cumulet.drivers.simulated.driver import SimulatedDriver
+from cumulet.drivers.simulated.guest import SimulatedGuest
 from cumulet.host import machine
 from cumulet.host import messages as m
 from cumulet.host.driver import DriverError, Endpoint, Guest, GuestState, HostFacts, MigrationParameters, MigrationPhase
@@ -147,6 +148,7 @@ class FragileDriver(SimulatedDriver):
         self._end_hang(server_id, goes_on=False)
         found = self._guests[server_id]
         self._drop_copy(server_id, MigrationPhase.FAILED, "the guest crashed")
+        self.fail_snapshot(server_id, "the guest crashed")
         if found.state is GuestState.INCOMING and not (found.incoming_complete or found.disk_whole):
             del self._guests[server_id]
         elif found.state is not GuestState.SUSPENDED:
@@ -172,6 +174,11 @@ class FragileDriver(SimulatedDriver):
         if copy.told and not found.paused_by_user:
             found.run(self._clock.now_us())
             self._save(found)
+
+    def lose_agent(self) -> None:
+        """What only the agent does, and not the hypervisor, is lost with it."""
+        for server_id in list(self._snapshots):
+            self.fail_snapshot(server_id, "the agent died")
 
     def running(self) -> list[str]:
         return [server_id for server_id, found in self._guests.items() if found.state is GuestState.RUNNING]

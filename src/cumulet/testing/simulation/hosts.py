@@ -121,6 +121,7 @@ class Machine:
         self.agent = None
         for task in list(self._at_work):
             task.cancel()
+        self.driver.lose_agent()
 
     def lose_power(self) -> None:
         self.kill_agent()

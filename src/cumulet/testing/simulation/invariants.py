@@ -53,6 +53,14 @@ def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
     mended = cloud.db.read(lambda tx: tx.all(_MENDED))
     if mended:
         return [f"{row.finding} of server {row.subject[:8]} at {row.host} had to be given back" for row in mended]
+    copies = [
+        (name, server_id) for name, machine in cloud.machines.items() for server_id in machine.driver.copies_of_disks()
+    ]
+    if copies:
+        return [f"{name} keeps a copy of the disk of {server_id[:8]}" for name, server_id in copies]
+    others = cloud.db.read(lambda tx: list(cloud.images.of_others(tx)))
+    if others:
+        return others
     return cloud.db.read(lambda tx: [*agreement.disagreements(tx, guests), *_lost(tx, workload)])
 
 

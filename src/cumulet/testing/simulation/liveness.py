@@ -77,7 +77,7 @@ def _is_excused(row: Any, settings: Settings) -> bool:
         return not any(f": {other}" in private for other in NOT_IN_A_QUIET_RUN)
     if reason == "TIMED_OUT":
         return not _has_time(row, settings)
-    return bool(reason == "DISK_SHRINKS")
+    return bool(reason in ("DISK_SHRINKS", "IMAGE_DELETED"))
 
 
 def _has_time(moved: Any, settings: Settings) -> bool:

@@ -42,6 +42,10 @@ from cumulet.errors import ApiError, BadRequest
 from cumulet.host import messages as m
 from cumulet.placement import allocations as placement
 from cumulet.testing.simulation.hosts import Machine
+from cumulet.testing.simulation.planted_life import (
+    copying_the_disk_of_another_guest,
+    keeping_an_image_that_was_not_made,
+)
 from cumulet.testing.simulation.planted_places import (
     claiming_what_it_was_before,
     counting_a_machine_for_each_of_its_hosts,
@@ -337,6 +341,8 @@ PLANTED: dict[str, Plant] = {
         believing_an_old_report,
         a_reconciler_that_removes_nothing,
         booting_from_disk_beside_the_source,
+        copying_the_disk_of_another_guest,
+        keeping_an_image_that_was_not_made,
     )
 }
 

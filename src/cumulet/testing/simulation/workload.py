@@ -57,7 +57,7 @@ class Workload:
         kinds = {
             self._create: 5, self._migrate: 8, self._migrate_both: 2, self._delete: 3, self._abort: 3, self._force: 2,
             self._force_a_move: 3, self._power: 4, self._host: 1, self._resize: 2, self._migrate_cold: 1,
-            self._decide: 2, self._evacuate: 4,
+            self._decide: 2, self._evacuate: 4, self._image: 2,
         }  # fmt: skip
         kind = random.choices(list(kinds), weights=list(kinds.values()))[0]
         self._counts[f"requests: {kind.__name__.strip('_')}"] += 1
@@ -275,6 +275,26 @@ class Workload:
             await self._ask("admin", "POST", f"/servers/{server.id}/action", body, version=version)
 
         return f"admin evacuates {server.id[:8]} to {host or 'any host'}", evacuate()
+
+    def _image(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+        """An image or a backup of a server; now and then it is deleted before it is made."""
+        server = self._server(random)
+        if server is None:
+            return self._create(random)
+        backup, regretted = random.random() < 0.5, random.random() < 0.2
+        body: dict[str, Any] = (
+            {"createBackup": {"name": "b", "backup_type": "daily", "rotation": random.choice((0, 1, 2))}}
+            if backup
+            else {"createImage": {"name": "i"}}
+        )
+
+        async def image() -> None:
+            status, answer = await self._ask(server.project_id, "POST", f"/servers/{server.id}/action", body)
+            if status == 202 and regretted:
+                await asyncio.sleep(0.3)
+                self._cloud.images.delete(answer["image_id"])
+
+        return f"{server.project_id} asks {next(iter(body))} of {server.id[:8]}", image()
 
     def _decide(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
         """Confirm or revert, a server that was resized if there is one."""

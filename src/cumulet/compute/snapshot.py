@@ -1,0 +1,197 @@
+"""Images of servers' disks: the record of one that waits for its content, and how the content comes.
+
+Theory of operation. The image is recorded, queued, in the request's transaction. The server's host copies the disk as
+it is at one moment and brings the copy to the Image service with its certificate; the service takes it from that host
+only, and only while this operation waits for it. Whether it has come is read from the image's record, never from what
+the host says: once it is active, the snapshot is done, and what the host keeps is removed. An image that is deleted
+meanwhile ends the operation; one that cannot be made is deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from cumulet.compute import operations
+from cumulet.compute.model import Server
+from cumulet.compute.operations import SERVER, Commanding, command
+from cumulet.compute.store import get_server
+from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed
+from cumulet.db.engine import Tx
+from cumulet.host import disk_messages as disk
+from cumulet.host import messages as m
+from cumulet.host.driver import SnapshotPhase, SnapshotProgress
+from cumulet.image import files, snapshots
+from cumulet.image import store as image_store
+from cumulet.web.operation import Call
+
+WAIT_SECONDS = 0.5
+"""How long a host keeps a question about a snapshot of which there is nothing new to say."""
+PENDING, UPLOADING = "image_pending_upload", "image_uploading"
+"""Task states, as in Nova: copying, and sending."""
+
+
+class Waiting(Commanding, Protocol):
+    """Of a saga's state: which image waits for which host."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def image_id(self) -> str: ...
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """State of the saga. `backup_type` None: it is no backup; else the newest `rotation` of its type are kept."""
+
+    server_id: str
+    operation_id: str
+    action_id: int
+    generation: int
+    host: str
+    image_id: str
+    backup_type: str | None = None
+    rotation: int = 0
+    outdated: tuple[str, ...] = ()
+    """Backups that were deleted, whose data is to go."""
+
+
+def new_image(
+    call: Call[Any, Any], server: Server, *, name: str, image_type: str, properties: Mapping[str, str]
+) -> str:
+    """Record the image of a server's disk, queued; its id. OverQuota: the project may not have another."""
+    own = call.caller.project_id == server.project_id
+    given = {
+        **server.image_properties,
+        "instance_uuid": server.id,
+        "user_id": call.caller.user_id,
+        "image_type": image_type,
+        "image_location": "snapshot",
+        "image_state": "available",
+        "owner_id": server.project_id,
+        **({"base_image_ref": server.image_id} if server.image_id else {}),
+        **({} if own else {"instance_owner": server.project_id}),
+        **properties,
+    }
+    base = image_store.find(call.tx, server.image_id) if server.image_id else None
+    return snapshots.add(
+        call,
+        name=name,
+        properties=given,
+        min_disk_gib=server.flavor.disk_gib or (base.min_disk if base is not None else 0),
+        min_ram_mib=base.min_ram if base is not None else 0,
+        shared_with=None if own else server.project_id,
+    )
+
+
+# -- steps
+
+
+async def make_image(context: Context, state: Snapshot) -> Snapshot:
+    await bring_image(context, state, PENDING, UPLOADING)
+    return state
+
+
+async def bring_image(context: Context, state: Waiting, copying: str, sending: str) -> None:
+    """Have the host copy the disk and bring it; returns once the image is active. Task states for both are given."""
+    status = await _status(context, state)
+    if status != "active":
+        await context.hosts.send(state.host, disk.BeginSnapshot(**command(context, state), image_id=state.image_id))
+    patience = context.settings.migration_progress_timeout_seconds
+    until = context.clock.monotonic() + patience
+    seen = SnapshotProgress(phase=SnapshotPhase.NONE)
+    shown = ""
+    while status != "active":
+        progress = await _ask_patiently(context, state, seen.phase, until)
+        now = context.clock.monotonic()
+        if progress != seen:
+            seen, until = progress, now + patience
+        elif now > until:
+            raise StepFailed("NO_PROGRESS", "The making of the image made no progress.", f"at {seen.bytes_done} bytes")
+        task_state = sending if progress.phase is SnapshotPhase.SENDING else copying
+        if task_state != shown:
+            await context.record(lambda tx, to=task_state: _show(tx, context, state, to))  # type: ignore[misc]
+            shown = task_state
+        if (await context.record(lambda tx: None)).abort:
+            raise StepFailed("ABORTED", "The operation was aborted by a user.")
+        status = await _status(context, state)
+        if status is None:
+            raise StepFailed("IMAGE_DELETED", "The image was deleted before it was made.")
+        if progress.phase.ended and status != "active":
+            raise StepFailed(
+                "SNAPSHOT_FAILED", "The image of the server could not be made.", progress.error or progress.phase.value
+            )
+
+
+async def _status(context: Context, state: Waiting) -> str | None:
+    """Of the image; None: it is gone."""
+    found = await context.read(lambda tx: image_store.data_of(tx, state.image_id))
+    return None if found is None else str(found.status)
+
+
+def _show(tx: Tx, context: Context, state: Waiting, task_state: str) -> None:
+    operations.settle(tx, state.server_id, now_us=context.clock.now_us(), task_state=task_state)
+
+
+async def _ask_patiently(context: Context, state: Waiting, seen: SnapshotPhase, until: float) -> SnapshotProgress:
+    """A silent host is asked again until patience ends, for its agent may be restarting."""
+    question = disk.AskSnapshot(
+        server_id=state.server_id, image_id=state.image_id, wait_seconds=WAIT_SECONDS, seen=seen
+    )
+    while True:
+        try:
+            return await context.hosts.send(state.host, question, seconds=WAIT_SECONDS + 10.0)
+        except m.HostUnreachable as error:
+            if context.clock.monotonic() > until:
+                raise StepFailed("HOST_SILENT", "The server's host does not answer.", str(error)) from error
+            await context.wait_for_wish(0.2)
+
+
+async def end_snapshot(context: Context, state: Snapshot) -> Snapshot:
+    """On the host: nothing of it is left there, whether it succeeded, failed, or was never begun."""
+    await forget_copy(context, state)
+    return state
+
+
+async def forget_copy(context: Context, state: Waiting) -> None:
+    await operations.unless_down(context, state.host, disk.EndSnapshot(**command(context, state)))
+
+
+def record_image(tx: Tx, context: Context, state: Snapshot) -> Snapshot:
+    now = context.clock.now_us()
+    server = get_server(tx, state.server_id, deleted=True)
+    operations.settle(tx, state.server_id, now_us=now, task_state=None)
+    operations.finish_events(tx, state.action_id, now_us=now)
+    if state.backup_type is None:
+        return state
+    outdated = snapshots.rotate(
+        tx, state.image_id, server_id=server.id, backup_type=state.backup_type, keep=state.rotation, now_us=now
+    )
+    return msgspec.structs.replace(state, outdated=tuple(outdated))
+
+
+async def remove_outdated(context: Context, state: Snapshot) -> Snapshot:
+    """The data of backups that are too old. What a crash leaves is removed at the next start, as of any image."""
+    for image_id in state.outdated:
+        files.remove(files.image_folder(context.settings.state_dir), image_id)
+    return state
+
+
+def unwound(tx: Tx, context: Context, state: Snapshot, failure: Failure) -> None:
+    """The server is as it was; an image that was not made is deleted, as Nova does."""
+    now = context.clock.now_us()
+    snapshots.give_up(tx, state.image_id, now)
+    operations.settle(tx, state.server_id, now_us=now, task_state=None)
+    operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
+
+
+SNAPSHOT = Saga(
+    name="snapshot",
+    kind=SERVER,
+    state=Snapshot,
+    steps=(Step(make_image, undo=end_snapshot),),
+    # The image is active: whoever made it may have it, whatever happens now.
+    finals=(Final(end_snapshot), Final(record_image), Final(remove_outdated)),
+    unwound=unwound,
+)

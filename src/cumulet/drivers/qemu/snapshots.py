@@ -1,0 +1,173 @@
+"""Images of guests' disks: a copy as the disk is at one moment, made beside it, and then sent to the Image service.
+
+Of a guest with a process QEMU itself makes the copy, by a backup job: what the guest overwrites meanwhile is copied
+first, so that the guest goes on and the copy is of the moment in which the job began. Of one without, `qemu-img` does.
+The copy is the work of this agent: it is removed as soon as it was sent, or could not be; with the agent ends what is
+under way, and its successor removes what is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from cumulet.drivers.qemu import guest_files, room
+from cumulet.drivers.qemu.command_line import DISK_NODE
+from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
+from cumulet.drivers.qemu.hypervisor import Hypervisor
+from cumulet.drivers.qemu.record import GuestFolder, GuestRecord
+from cumulet.drivers.qemu.room import disk_bytes
+from cumulet.host.driver import DriverError, SnapshotPhase, SnapshotProgress
+
+JOB = "snapshot0"
+"""Of the job, and of the block device it copies to."""
+_TASK = "snapshot"
+_PIECE_BYTES = 1 << 20
+_BEGUN = SnapshotProgress(phase=SnapshotPhase.COPYING)
+
+
+@dataclass(slots=True, kw_only=True)
+class Snapshot:
+    """One under way, or ended; kept by the host until the next, or until its end is asked for."""
+
+    image_id: str
+    progress: SnapshotProgress = _BEGUN
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def become(self, phase: SnapshotPhase, *, error: str | None = None, bytes_done: int = 0) -> None:
+        news = phase is not self.progress.phase
+        self.progress = SnapshotProgress(phase=phase, error=error, bytes_done=bytes_done)
+        if news:
+            changed, self.changed = self.changed, asyncio.Event()
+            changed.set()
+
+
+async def begin(host: QemuHost, server_id: str, *, image_id: str) -> None:
+    async with host.lock(server_id):
+        record = host.record(server_id)
+        refuse_while_moving(record)
+        if record.standing_by:
+            raise DriverError("MOVING: the guest stands by for a move")
+        known = host.snapshots.get(server_id)
+        if known is not None and known.image_id == image_id:
+            return
+        await clear(host, server_id)
+        snapshot = host.snapshots[server_id] = Snapshot(image_id=image_id)
+        host.start_task(server_id, _TASK, _make(host, server_id, record, snapshot))
+
+
+async def progress(
+    host: QemuHost, server_id: str, *, image_id: str, wait_seconds: float, seen: SnapshotPhase
+) -> SnapshotProgress:
+    snapshot = host.snapshots.get(server_id)
+    if snapshot is None or snapshot.image_id != image_id:
+        return SnapshotProgress(phase=SnapshotPhase.NONE)
+    changed = snapshot.changed
+    if snapshot.progress.phase is seen and not seen.ended:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_seconds):
+                await changed.wait()
+    return snapshot.progress
+
+
+async def end(host: QemuHost, server_id: str) -> None:
+    async with host.lock(server_id):
+        await clear(host, server_id)
+
+
+async def clear(host: QemuHost, server_id: str) -> None:
+    """Nothing of a snapshot is left: no task, no job, no copy. The caller holds the guest's lock."""
+    host.snapshots.pop(server_id, None)
+    await host.stop_task(server_id, _TASK)
+    folder = host.folder(server_id)
+    if folder.read() is None:
+        return
+    await _remove_copy(host, folder)
+
+
+async def _remove_copy(host: QemuHost, folder: GuestFolder) -> None:
+    hypervisor = host.hypervisor(folder.server_id)
+    if hypervisor is not None:
+        await _forget_job(hypervisor)
+    guest_files.remove(folder, guest_files.SNAPSHOT)
+
+
+async def _make(host: QemuHost, server_id: str, record: GuestRecord, snapshot: Snapshot) -> None:
+    folder = host.folder(server_id)
+    try:
+        await _copy(host, folder, record, snapshot)
+        await _send(host, folder, snapshot)
+    except (DriverError, OSError) as problem:
+        with contextlib.suppress(DriverError):  # Its process hangs or has ended: `end` is asked for next.
+            await _remove_copy(host, folder)
+        snapshot.become(SnapshotPhase.FAILED, error=str(problem))
+    else:
+        await _remove_copy(host, folder)
+        snapshot.become(SnapshotPhase.DONE)
+
+
+async def _copy(host: QemuHost, folder: GuestFolder, record: GuestRecord, snapshot: Snapshot) -> None:
+    hypervisor = host.hypervisor(folder.server_id)
+    disk = guest_files.look(folder, guest_files.DISK)
+    written = disk.st_blocks * 512 if disk is not None else 0
+    room.require(host.state, written, besides="")
+    if hypervisor is None:
+        await host.disks.copy(record.guest, folder, record.uid)
+        return
+    await host.disks.make_copy_target(record.guest, folder, record.uid)
+    path = str(host.sandbox.folder_inside(folder) / guest_files.SNAPSHOT)
+    await hypervisor.blockdev_add_file(JOB, path)
+    await hypervisor.copy_disk(JOB, device=DISK_NODE, target=JOB, as_it_is_now=True)
+    await _follow(hypervisor, snapshot)
+    await _forget_job(hypervisor)
+
+
+async def _follow(hypervisor: Hypervisor, snapshot: Snapshot) -> None:
+    while True:
+        change = hypervisor.change()
+        job = await hypervisor.job(JOB)
+        if job is None or job.error is not None:
+            raise DriverError(f"COPY_FAILED: {'the job is gone' if job is None else job.error}")
+        if job.status == "concluded":
+            return
+        snapshot.become(SnapshotPhase.COPYING, bytes_done=job.current_progress)
+        await hypervisor.wait_for_change(change, 1.0)
+
+
+async def _forget_job(hypervisor: Hypervisor) -> None:
+    """End the job, if there is one, and let go of the copy's file; whatever is not there is no problem."""
+    job = await hypervisor.job(JOB)
+    if job is not None and job.status != "concluded":
+        with contextlib.suppress(DriverError):  # It has concluded meanwhile.
+            await hypervisor.block_job_cancel(JOB, force=True)
+        while (job := await hypervisor.job(JOB)) is not None and job.status != "concluded":
+            await hypervisor.wait_for_change(hypervisor.change(), 0.1)
+    if job is not None:
+        await hypervisor.job_dismiss(JOB)
+    if JOB in await hypervisor.block_nodes():
+        await hypervisor.blockdev_del(JOB)
+
+
+async def _send(host: QemuHost, folder: GuestFolder, snapshot: Snapshot) -> None:
+    if host.sink is None:
+        raise DriverError("NO_IMAGE_SERVICE: this host was not told where images go")
+    with guest_files.opened(folder, guest_files.SNAPSHOT) as file:
+        size = os.fstat(file).st_size
+        if size > room.file_bytes(disk_bytes(host.record(folder.server_id).guest)):
+            raise DriverError("TOO_LARGE: the copy is larger than its disk can be")
+        snapshot.become(SnapshotPhase.SENDING)
+        await host.sink.send(snapshot.image_id, size, _pieces(file, size, snapshot))
+
+
+async def _pieces(file: int, size: int, snapshot: Snapshot) -> AsyncIterator[bytes]:
+    sent = 0
+    while sent < size:
+        piece = await asyncio.to_thread(os.pread, file, min(_PIECE_BYTES, size - sent), sent)
+        if not piece:
+            raise DriverError("CUT_SHORT: the copy became shorter while it was sent")
+        yield piece
+        sent += len(piece)
+        snapshot.become(SnapshotPhase.SENDING, bytes_done=sent)

@@ -1,0 +1,50 @@
+"""A modelled guest: what it is, in which state, and how long it ran."""
+
+from __future__ import annotations
+
+import msgspec
+
+from cumulet.host.driver import Guest, GuestState
+
+DEFAULT_DIRTY_RATE_MIB_S = 20.0
+
+
+class SimulatedGuest(msgspec.Struct, kw_only=True):
+    """A guest on one simulated host, as kept on that host's disk. Ticks count the time it ran, across moves."""
+
+    guest: Guest
+    state: GuestState
+    ran_us: int = 0
+    running_since_us: int | None = None
+    console_from_us: int = 0
+    """How long it had run when its console began to be printed here."""
+    incoming_from: str | None = None
+    incoming_complete: bool = False
+    disk_whole: bool = False
+    """Of an incoming one, before its memory has come: what it would be booted from."""
+    memory_at: str | None = None
+    """In post-copy: the host that still has some of its memory."""
+    starved: bool = False
+    """The rest of its memory will never come: it stands still at the first page it lacks."""
+    paused_by_user: bool = False
+    standing_by: bool = False
+
+    def run(self, now_us: int) -> None:
+        self.state = GuestState.RUNNING
+        if self.running_since_us is None:
+            self.running_since_us = now_us
+
+    def halt(self, state: GuestState, now_us: int) -> None:
+        self.state = state
+        if state is GuestState.STOPPED:
+            self.memory_at, self.starved = None, False
+        if self.running_since_us is not None:
+            self.ran_us += now_us - self.running_since_us
+            self.running_since_us = None
+
+    def ran_until(self, now_us: int) -> int:
+        return self.ran_us + (now_us - self.running_since_us if self.running_since_us is not None else 0)
+
+    @property
+    def dirty_rate_mib_s(self) -> float:
+        return float(self.guest.extra_specs.get("cumulet:dirty_rate_mib_s", DEFAULT_DIRTY_RATE_MIB_S))

@@ -1,0 +1,32 @@
+"""Verbs about guests' disks: images made of them. See `host.messages` for what a verb is."""
+
+from __future__ import annotations
+
+from cumulet.host.driver import SnapshotPhase, SnapshotProgress
+from cumulet.host.messages import Command, OnHost, Question
+
+
+class BeginSnapshot(Command[None], frozen=True, tag="begin-snapshot"):
+    image_id: str
+
+    async def do(self, host: OnHost) -> None:
+        await host.driver.begin_snapshot(self.server_id, image_id=self.image_id)
+
+
+class EndSnapshot(Command[None], frozen=True, tag="end-snapshot"):
+    needs_lease = False
+
+    async def do(self, host: OnHost) -> None:
+        await host.driver.end_snapshot(self.server_id)
+
+
+class AskSnapshot(Question[SnapshotProgress], frozen=True, tag="snapshot-progress"):
+    server_id: str
+    image_id: str
+    wait_seconds: float
+    seen: SnapshotPhase
+
+    async def do(self, host: OnHost) -> SnapshotProgress:
+        return await host.driver.snapshot_progress(
+            self.server_id, image_id=self.image_id, wait_seconds=self.wait_seconds, seen=self.seen
+        )

@@ -1,0 +1,106 @@
+"""Images of servers' disks: one that waits for its content, one that is given up, backups that are too old."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from cumulet.db.engine import Tx
+from cumulet.errors import Forbidden, OverQuota
+from cumulet.image import attributes, store
+from cumulet.image.images import ADD_IMAGE
+from cumulet.image.service import image_facts
+from cumulet.image.store import Image, Member, image_properties, images
+from cumulet.web.operation import Call
+
+GIB = 1 << 30
+DISK_FORMAT, CONTAINER_FORMAT = "qcow2", "bare"
+"""What hosts bring."""
+
+
+def add(
+    call: Call[Any, Any],
+    *,
+    name: str,
+    properties: Mapping[str, str],
+    min_disk_gib: int,
+    min_ram_mib: int,
+    shared_with: str | None,
+) -> str:
+    """Record an image without data, of the caller's project; its id.
+
+    `shared_with`: another project, whose server it is an image of. OverQuota: one image, or one byte, is too many.
+    """
+    image = Image(
+        id=call.cloud.clock.uuid(),
+        name=name,
+        owner=call.caller.project_id,
+        status="queued",
+        visibility="private" if shared_with is None else "shared",
+        disk_format=DISK_FORMAT,
+        container_format=CONTAINER_FORMAT,
+        min_disk=min_disk_gib,
+        min_ram=min_ram_mib,
+        protected=False,
+        os_hidden=False,
+        size=None,
+        virtual_size=None,
+        checksum=None,
+        os_hash_value=None,
+        upload_id=None,
+        created_at_us=call.now_us,
+        updated_at_us=call.now_us,
+        properties=properties,
+    )
+    for key in properties:
+        if key in attributes.KINDS or key == "locations":
+            raise Forbidden(f"Attribute '{key}' is no property of an image.")
+        attributes.check_writable(key)
+    call.require(ADD_IMAGE, image_facts(image, call.caller))
+    attributes.check_counts(properties, ())
+    settings = call.cloud.settings
+    if store.count_of(call.tx, image.owner) >= settings.images_per_project:
+        raise OverQuota(f"The project's limit of {settings.images_per_project} images is reached.")
+    if store.stored_bytes(call.tx, image.owner) >= settings.image_project_quota_gib * GIB:
+        raise OverQuota("The project's images would exceed its storage quota.")
+    store.add(call.tx, image)
+    if shared_with is not None:
+        member = Member(
+            image_id=image.id,
+            member_id=shared_with,
+            status="pending",
+            created_at_us=call.now_us,
+            updated_at_us=call.now_us,
+        )
+        store.add_member(call.tx, member)
+    return image.id
+
+
+def give_up(tx: Tx, image_id: str, now_us: int) -> None:
+    """Delete an image that never got its content; one that has it, or is gone, stays as it is."""
+    found = store.find(tx, image_id)
+    if found is not None and found.size is None:
+        store.delete(tx, image_id, now_us)
+
+
+def rotate(tx: Tx, image_id: str, *, server_id: str, backup_type: str, keep: int, now_us: int) -> list[str]:
+    """Delete all but the newest `keep` backups of a server's of one type, of the owner of `image_id`; their ids."""
+    newest = store.find(tx, image_id)
+    if newest is None:
+        return []
+    wanted = {"image_type": "backup", "backup_type": backup_type, "instance_uuid": server_id}
+    conditions = [
+        sa.exists().where(
+            image_properties.c.image_id == images.c.id,
+            image_properties.c.name == key,
+            image_properties.c.value == value,
+        )
+        for key, value in wanted.items()
+    ]
+    found = store.load(
+        tx, images.c.owner == newest.owner, *conditions, order=(images.c.created_at_us.desc(), images.c.id.desc())
+    )
+    old = [image.id for image in found[keep:] if not image.protected]
+    return [gone for gone in old if store.delete(tx, gone, now_us)]

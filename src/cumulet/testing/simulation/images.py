@@ -1,0 +1,72 @@
+"""Where hosts bring their guests' disks in a run: the Image service's records, without files and threads."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Iterator
+
+from sqlalchemy.exc import DBAPIError
+
+from cumulet.clock import Clock
+from cumulet.compute.images_of_hosts import require_wanted
+from cumulet.db.engine import Database, Tx
+from cumulet.drivers.simulated.snapshots import NOTE_AT
+from cumulet.errors import ApiError
+from cumulet.host.driver import DriverError
+from cumulet.image import store, uploads
+from cumulet.settings import Settings
+
+
+class Images:
+    """`drivers.simulated.snapshots.Take`. It remembers of each image whose disk it is."""
+
+    def __init__(self, db: Database, clock: Clock, settings: Settings) -> None:
+        self._db = db
+        self._clock = clock
+        self._settings = settings
+        self._disks: dict[str, str] = {}
+
+    async def take(self, host: str, image_id: str, size: int, pieces: AsyncIterator[bytes]) -> None:
+        content = b"".join([piece async for piece in pieces])
+        upload_id, now_us = self._clock.uuid(), self._clock.now_us()
+
+        def begin(tx: Tx) -> None:
+            require_wanted(tx, host, image_id)
+            uploads.take(tx, image_id, upload_id, size, now_us, self._settings)
+
+        def finish(tx: Tx) -> bool:
+            return store.end_upload(
+                tx,
+                image_id,
+                upload_id,
+                self._clock.now_us(),
+                status="active",
+                size=size,
+                virtual_size=int.from_bytes(content[24:32], "big"),
+                checksum=hashlib.md5(content, usedforsecurity=False).hexdigest(),
+                os_hash_value=hashlib.sha512(content).hexdigest(),
+            )
+
+        try:
+            await self._db.write_async(begin)
+            await self._clock.sleep(0.1)
+            if not await self._db.write_async(finish):
+                raise DriverError("the image is gone")
+        except ApiError as refused:
+            raise DriverError(f"the image was not taken: {refused}") from refused
+        except DBAPIError as problem:
+            raise DriverError("the Image service does not know whether it has the image") from problem
+        self._disks[image_id] = content[NOTE_AT:].partition(b"\0")[0].decode().partition(" ")[0]
+
+    def delete(self, image_id: str) -> None:
+        """As its owner would."""
+        with contextlib.suppress(DBAPIError):
+            self._db.write(lambda tx: store.delete(tx, image_id, self._clock.now_us()))
+
+    def of_others(self, tx: Tx) -> Iterator[str]:
+        """Images that hold another disk than their record says."""
+        for image_id, server_id in self._disks.items():
+            image = store.find(tx, image_id)
+            if image is not None and image.properties.get("instance_uuid") != server_id:
+                yield f"image {image_id[:8]} holds the disk of {server_id[:8]}"
