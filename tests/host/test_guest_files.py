@@ -52,7 +52,8 @@ def test_guest_files_opens_nothing_by_a_path_below_the_folder() -> None:
         elif name == "os.open":
             assert "dir_fd" in given or ast.unparse(call.args[0]) == "folder.vm"
         else:
-            assert name in ("os.fchown", "os.close", "os.fstat", "stat.S_ISDIR", "stat.S_ISREG", "secrets.token_hex", "file.write", "file.fileno",
+            assert name in ("os.fchown", "os.close", "os.fstat", "stat.S_ISDIR", "stat.S_ISREG", "secrets.token_hex",
+                            "file.write", "file.fileno",
                             "files.items"), name  # fmt: skip
 
 
