@@ -34,15 +34,16 @@ POLL_SECONDS = 0.005
 class Stage:
     """A cloud that is killed and started again on the same folder, as often as it takes."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, **settings: Any) -> None:
         self._state = state
+        self._settings = settings
         self._stack = ExitStack()
         self.left_well = True
         self.cloud: TestCloud
         self.start()
 
     def start(self) -> None:
-        self.cloud = self._stack.enter_context(cumulet.testing.cloud(state=self._state))
+        self.cloud = self._stack.enter_context(cumulet.testing.cloud(state=self._state, **self._settings))
 
     def stop(self) -> None:
         self._stack.close()
