@@ -15,6 +15,7 @@ from cumulet.db.engine import Tx
 from cumulet.host.driver import HostFacts
 from cumulet.part import OtherState
 from cumulet.placement import allocations as placement
+from cumulet.placement.providers import Inventory, inventory_of
 from cumulet.placement.store import allocations, inventories, resource_providers
 from cumulet.settings import Settings
 
@@ -155,13 +156,13 @@ def _views(tx: Tx, statements: tuple[sa.Executable, ...], values: dict[str, str]
     used: dict[int, dict[str, int]] = {}
     for row in tx.all(of_used, values):
         used.setdefault(row.provider_id, {})[row.resource_class] = int(row.used)
+    offered: dict[str, dict[str, Inventory]] = {}
     room: dict[str, dict[str, float]] = {}
     for row in tx.all(of_room, values):
-        total = (row.total - row.reserved) * row.allocation_ratio
-        room.setdefault(row.name, {})[row.resource_class] = total - used.get(row.provider_id, {}).get(
-            row.resource_class, 0
-        )
-    return [_view(row, room.get(row.name, {})) for row in tx.all(of_hosts, values)]
+        inventory = offered.setdefault(row.name, {})[row.resource_class] = inventory_of(row)
+        taken = used.get(row.provider_id, {}).get(row.resource_class, 0)
+        room.setdefault(row.name, {})[row.resource_class] = inventory.room - taken
+    return [_view(row, room.get(row.name, {}), offered.get(row.name, {})) for row in tx.all(of_hosts, values)]
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -186,7 +187,7 @@ def kind_of(tx: Tx, name: str) -> Kind:
     return _kind(tx.scalar(sa.select(sa.cast(hosts.c.facts, sa.Text)).where(hosts.c.name == name)))
 
 
-def _view(row: Any, free: dict[str, float]) -> HostView:
+def _view(row: Any, free: dict[str, float], offered: dict[str, Inventory]) -> HostView:
     kind = _kind(row.facts_text)
     return HostView(
         name=row.name,
@@ -200,4 +201,5 @@ def _view(row: Any, free: dict[str, float]) -> HostView:
         cpu_models=kind.cpu_models,
         machine_types=kind.machine_types,
         features=kind.features,
+        inventories=offered,
     )

@@ -20,6 +20,7 @@ from cumulet.compute.scheduler import Reason, Unfit
 from cumulet.compute.store import aggregate_hosts, aggregates
 from cumulet.db.engine import Tx
 from cumulet.placement import allocations as placement
+from cumulet.placement.providers import inventory_of
 from cumulet.placement.store import allocations, inventories, resource_providers
 
 _FALSE = frozenset({"0", "f", "false", "off", "n", "no"})
@@ -163,16 +164,14 @@ def _room(tx: Tx, promises: Promises, consumer: str) -> Iterator[tuple[str, Unfi
         )
         .order_by(resource_providers.c.id)
     )
-    room: dict[str, dict[str, float]] = defaultdict(dict)
+    had: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        free = room[row.name]
-        if row.resource_class is not None:
-            free[row.resource_class] = min(
-                row.max_unit, (row.total - row.reserved) * row.allocation_ratio - int(row.used)
-            )
-    for host, free in room.items():
-        for name, amount in wanted.items():
-            if free.get(name, 0) < amount:
+        enough = had[row.name]
+        if row.resource_class is not None and inventory_of(row).fits(wanted[row.resource_class], int(row.used)):
+            enough.add(row.resource_class)
+    for host, enough in had.items():
+        for name in wanted:
+            if name not in enough:
                 yield host, Unfit(Reason.INSUFFICIENT_RESOURCES, name)
 
 

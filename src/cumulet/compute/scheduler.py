@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from cumulet.placement.allocations import DISK_GB, MEMORY_MB, VCPU
+from cumulet.placement.providers import Inventory
+
 
 class Reason(StrEnum):
     """Why a host was not chosen. Administrators see these; tenants never do."""
@@ -56,6 +59,8 @@ class HostView(msgspec.Struct, frozen=True, kw_only=True):
     cpu_models: frozenset[str]
     machine_types: frozenset[str]
     features: frozenset[str] = frozenset()
+    inventories: Mapping[str, Inventory] = {}
+    """By resource class: how much of it one server may have."""
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,13 +132,21 @@ def _reject_by_kind(host: HostView, need: Need) -> Reason | None:
 
 
 def _reject_by_room(host: HostView, need: Need) -> Reason | None:
-    if host.free_vcpus < need.vcpus:
+    if _lacks(host, VCPU, host.free_vcpus, need.vcpus):
         return Reason.INSUFFICIENT_VCPU
-    if host.free_memory_mib < need.memory_mib:
+    if _lacks(host, MEMORY_MB, host.free_memory_mib, need.memory_mib):
         return Reason.INSUFFICIENT_MEMORY
-    if host.free_disk_gib < need.disk_gib:
+    if _lacks(host, DISK_GB, host.free_disk_gib, need.disk_gib):
         return Reason.INSUFFICIENT_DISK
     return None
+
+
+def _lacks(host: HostView, resource_class: str, free: float, amount: int) -> bool:
+    """As the claim will say (`placement.allocations.claim`). What is not asked for is never lacking."""
+    if amount == 0:
+        return False
+    inventory = host.inventories.get(resource_class)
+    return free < amount or (inventory is not None and not inventory.allows(amount))
 
 
 def _reject_by_group(host: HostView, need: Need) -> Reason | None:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict
+from cumulet.placement.providers import inventory_of
 from cumulet.placement.store import allocations, consumers, inventories, resource_providers
 
 VCPU, MEMORY_MB, DISK_GB = "VCPU", "MEMORY_MB", "DISK_GB"
@@ -110,15 +111,15 @@ def claim(
     A consumer that already holds a share there keeps just what is asked now: claiming twice claims once.
     """
     provider_id = _provider_id(tx, provider)
-    inventory = {row.resource_class: row for row in tx.all(_INVENTORY, {"of_provider": provider_id})}
+    inventory = {row.resource_class: inventory_of(row) for row in tx.all(_INVENTORY, {"of_provider": provider_id})}
     others = tx.all(_USED_BY_OTHERS, {"of_provider": provider_id, "of_consumer": consumer})
     used = {row.resource_class: int(row.used) for row in others}
     wanted = {name: amount for name, amount in resources.items() if amount > 0}
     for name, amount in wanted.items():
-        row = inventory.get(name)
-        room = (row.total - row.reserved) * row.allocation_ratio if row is not None else 0
+        offered = inventory.get(name)
+        room = offered.room if offered is not None else 0
         full = used.get(name, 0) + amount > room
-        if row is None or amount > row.max_unit or (full and amount > _own(tx, provider_id, consumer, name)):
+        if offered is None or not offered.allows(amount) or (full and amount > _own(tx, provider_id, consumer, name)):
             raise InsufficientCapacity(
                 f"{provider} has not enough {name}.",
                 reason=_REASONS.get(name, "INSUFFICIENT_RESOURCES"),

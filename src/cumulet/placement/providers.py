@@ -44,8 +44,14 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     allocation_ratio: float
 
     @property
+    def room(self) -> float:
+        """What may be handed out in all."""
+        return (self.total - self.reserved) * self.allocation_ratio
+
+    @property
     def capacity(self) -> int:
-        return int((self.total - self.reserved) * self.allocation_ratio)
+        """The same, in whole units."""
+        return int(self.room)
 
     def fits(self, amount: int, used: int) -> bool:
         """Whether `amount` more may be handed out."""
@@ -125,15 +131,20 @@ def inventories_of(tx: Tx, *ids: int) -> dict[int, dict[str, Inventory]]:
         query = query.where(inventories.c.provider_id.in_(ids))
     found: dict[int, dict[str, Inventory]] = {}
     for row in tx.all(query):
-        found.setdefault(row.provider_id, {})[row.resource_class] = Inventory(
-            total=row.total,
-            reserved=row.reserved,
-            min_unit=row.min_unit,
-            max_unit=row.max_unit,
-            step_size=row.step_size,
-            allocation_ratio=row.allocation_ratio,
-        )
+        found.setdefault(row.provider_id, {})[row.resource_class] = inventory_of(row)
     return found
+
+
+def inventory_of(row: sa.Row[Any]) -> Inventory:
+    """Of a row of `inventories`."""
+    return Inventory(
+        total=row.total,
+        reserved=row.reserved,
+        min_unit=row.min_unit,
+        max_unit=row.max_unit,
+        step_size=row.step_size,
+        allocation_ratio=row.allocation_ratio,
+    )
 
 
 def used_of(tx: Tx, *ids: int) -> dict[int, dict[str, int]]:

@@ -1,0 +1,98 @@
+"""Each coded reason against a host, alone: one thing differs from a host that will do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from cumulet.compute.scheduler import HostView, Need, Reason, Unfit, explain, pick
+from cumulet.placement.allocations import DISK_GB, MEMORY_MB, VCPU
+from cumulet.placement.providers import Inventory
+
+HOST = HostView(
+    name="host1", zone="nova", up=True, disabled=False, free_vcpus=4.0, free_memory_mib=4096.0, free_disk_gib=40.0,
+    driver="qemu", cpu_models=frozenset({"EPYC"}), machine_types=frozenset({"q35"}), features=frozenset({"networks"}),
+)  # fmt: skip
+NEED = Need(
+    vcpus=4, memory_mib=4096, disk_gib=40, named="host1", zone="nova", not_on=frozenset({"host9"}), driver="qemu",
+    affinity=frozenset({"host1"}), anti_affinity=frozenset({"host9"}), cpu_model="EPYC", machine_type="q35",
+    networks=True, tried={"host9": "it failed"}, unfit={"host9": Unfit(Reason.TRAIT_MISSING, "CUSTOM_X")},
+)  # fmt: skip
+"""All that can be asked for, and just what the host has."""
+
+
+def units(resource_class: str, **rules: int) -> dict[str, Any]:
+    inventory = {"total": 10_000, "reserved": 0, "min_unit": 1, "max_unit": 10_000, "step_size": 1, **rules}
+    return {"inventories": {resource_class: Inventory(**inventory, allocation_ratio=1.0)}}
+
+
+CASES: list[tuple[Reason, dict[str, Any], dict[str, Any], str]] = [
+    (Reason.SAME_HOST, {}, {"not_on": frozenset({"host1"})}, ""),
+    (Reason.NOT_THE_NAMED_HOST, {"name": "host2"}, {"affinity": frozenset({"host2"})}, ""),
+    (Reason.HOST_DOWN, {"up": False}, {}, ""),
+    (Reason.HOST_DISABLED, {"disabled": True}, {}, ""),
+    (Reason.ZONE_DIFFERENT, {"zone": "west"}, {}, ""),
+    (Reason.TRIED_BEFORE, {}, {"tried": {"host1": "no disk"}}, "no disk"),
+    (Reason.EXTRA_SPEC_NOT_KEPT, {}, {"unkept": "hw:numa_nodes"}, "hw:numa_nodes"),
+    *(
+        (reason, {}, {"unfit": {"host1": Unfit(reason, "the thing")}}, "the thing")
+        for reason in (
+            Reason.INSUFFICIENT_RESOURCES,
+            Reason.TRAIT_MISSING,
+            Reason.TRAIT_FORBIDDEN,
+            Reason.AGGREGATE_DIFFERENT,
+        )
+    ),
+    (Reason.DRIVER_DIFFERENT, {"driver": "simulated"}, {}, ""),
+    (Reason.CPU_INCOMPATIBLE, {"cpu_models": frozenset({"Skylake"})}, {}, ""),
+    (Reason.MACHINE_TYPE_MISSING, {"machine_types": frozenset({"pc"})}, {}, ""),
+    (Reason.NETWORK_NOT_OFFERED, {"features": frozenset({"post-copy"})}, {}, ""),
+    (Reason.INSUFFICIENT_VCPU, {"free_vcpus": 3.5}, {}, ""),
+    (Reason.INSUFFICIENT_VCPU, units(VCPU, max_unit=3), {}, ""),
+    (Reason.INSUFFICIENT_MEMORY, {"free_memory_mib": 4095.0}, {}, ""),
+    (Reason.INSUFFICIENT_MEMORY, units(MEMORY_MB, step_size=1000), {}, ""),
+    (Reason.INSUFFICIENT_DISK, {"free_disk_gib": 39.0}, {}, ""),
+    (Reason.INSUFFICIENT_DISK, units(DISK_GB, min_unit=41), {}, ""),
+    (Reason.AFFINITY, {}, {"affinity": frozenset({"host2"})}, ""),
+    (Reason.ANTI_AFFINITY, {}, {"anti_affinity": frozenset({"host1"})}, ""),
+]
+
+
+def test_a_host_that_has_all_that_is_asked_for_is_taken() -> None:
+    assert pick([HOST], NEED).host == "host1"
+
+
+@pytest.mark.parametrize(("reason", "host", "need", "detail"), CASES)
+def test_one_thing_that_is_wrong_is_the_reason(
+    reason: Reason, host: dict[str, Any], need: dict[str, Any], detail: str
+) -> None:
+    view = msgspec.structs.replace(HOST, **host)
+    choice = pick([view], msgspec.structs.replace(NEED, **need))
+    assert (choice.host, choice.rejected[view.name]) == (None, reason)
+    assert f"{view.name}: {reason}" + (f" ({detail})" if detail else "") in explain(choice)
+
+
+def test_a_named_host_that_is_not_there_is_unknown() -> None:
+    choice = pick([], NEED)
+    assert (choice.host, choice.rejected) == (None, {"host1": Reason.HOST_UNKNOWN})
+
+
+def test_every_reason_is_given_by_a_case() -> None:
+    assert {reason for reason, *_ in CASES} | {Reason.HOST_UNKNOWN} == set(Reason)
+
+
+def test_the_host_liked_most_is_taken_then_the_one_with_most_room() -> None:
+    """Memory before cores before names."""
+
+    def host(name: str, memory: float, vcpus: float) -> HostView:
+        return msgspec.structs.replace(HOST, name=name, free_memory_mib=memory, free_vcpus=vcpus)
+
+    hosts = [host("b", 4096, 4), host("c", 4096, 5), host("a", 4096, 4), host("d", 5000, 4), host("liked", 4096, 4)]
+    need = msgspec.structs.replace(NEED, named=None, affinity=None, liked={"liked": 1, "d": -1})
+    chosen = []
+    while (choice := pick(hosts, need)).host is not None:
+        chosen.append(choice.host)
+        hosts = [view for view in hosts if view.name != choice.host]
+    assert chosen == ["liked", "c", "a", "b", "d"]

@@ -1,0 +1,149 @@
+"""What fits into a provider, against a formula of its own: the internal claim, the API and the scheduler agree with it.
+
+No parameter is left at the value at which it would not matter: reserved together with ratios, units and steps, what the
+consumer holds already, what others hold.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cumulet.compute.scheduler import HostView, Need, Reason, reject
+from cumulet.db.engine import Database, metadata, opened
+from cumulet.placement import allocations as placement
+from cumulet.placement.providers import Inventory
+from cumulet.placement.store import inventories, resource_providers
+
+from .conftest import TABLES, World, allocation, make_world
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """An inventory, what others and the consumer hold of it, and what the consumer asks for instead of that."""
+
+    inventory: Inventory
+    others: int
+    own: int
+    asked: int
+
+    @property
+    def fits(self) -> bool:
+        """By the definition in the API's reference, in whole numbers and fractions."""
+        offered = self.inventory
+        allowed = offered.min_unit <= self.asked <= offered.max_unit and self.asked % offered.step_size == 0
+        room = Fraction(offered.total - offered.reserved) * Fraction(offered.allocation_ratio)
+        return allowed and (self.others + self.asked <= room or self.asked <= self.own)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    total = draw(st.integers(1, 64))
+    step = draw(st.integers(1, 4))
+    least = draw(st.integers(1, 8))
+    most = draw(st.integers(least, 64))
+    # Sixteenths are exact in binary: what is tried is the rule, not rounding.
+    inventory = Inventory(
+        total=total, reserved=draw(st.integers(0, total)), min_unit=least, max_unit=most, step_size=step,
+        allocation_ratio=draw(st.integers(1, 64)) / 16,
+    )  # fmt: skip
+    capacity = int(Fraction(total - inventory.reserved) * Fraction(inventory.allocation_ratio))
+    others, own = draw(st.integers(0, 80)), draw(st.integers(0, 40))
+    near = st.sampled_from([max(1, capacity - others + off) for off in (-1, 0, 1)])
+    asked = draw(st.one_of(near, st.integers(1, 80), st.integers(1, 20).map(lambda n: n * step)))
+    return Case(inventory=inventory, others=others, own=own, asked=asked)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder: Path = tmp_path_factory.mktemp("placement")
+    with opened(f"sqlite:///{folder}/cloud.db") as db:
+        metadata.create_all(db.engine, tables=TABLES)
+        yield make_world(db, folder)
+
+
+def provided(db: Database, case: Case) -> tuple[str, str, str]:
+    """A new provider with the case's inventory and holdings: its name, its uuid, the consumer."""
+    name, provider, consumer = f"host-{uuid.uuid4()}", str(uuid.uuid4()), str(uuid.uuid4())
+
+    def make(tx: Any) -> None:
+        placement.set_inventory(tx, name=name, uuid=provider, inventory={"VCPU": (1000, 1.0)}, now_us=1)
+        for holder, amount in ((str(uuid.uuid4()), case.others), (consumer, case.own)):
+            if amount:
+                placement.claim(
+                    tx, consumer=holder, provider=name, resources={"VCPU": amount}, project_id="p1", user_id="u1",
+                    now_us=1,
+                )  # fmt: skip
+        of_this = sa.select(resource_providers.c.id).where(resource_providers.c.name == name).scalar_subquery()
+        values = msgspec.structs.asdict(case.inventory)
+        tx.execute(sa.update(inventories).where(inventories.c.provider_id == of_this).values(**values))
+
+    db.write(make)
+    return name, provider, consumer
+
+
+@given(case=cases())
+@settings(max_examples=250, deadline=None)
+def test_a_claim_is_taken_when_it_fits(world: World, case: Case) -> None:
+    name, _, consumer = provided(world.cloud.db, case)
+
+    def claim(tx: Any) -> None:
+        placement.claim(
+            tx, consumer=consumer, provider=name, resources={"VCPU": case.asked}, project_id="p1", user_id="u1",
+            now_us=2,
+        )  # fmt: skip
+
+    try:
+        world.cloud.db.write(claim)
+        taken = True
+    except placement.InsufficientCapacity:
+        taken = False
+    assert taken is case.fits
+    expected = case.asked if taken else case.own
+    held = world.cloud.db.read(lambda tx: placement.held(tx, consumer))
+    assert held == ({name: {"VCPU": expected}} if expected else {})
+
+
+@given(case=cases())
+@settings(max_examples=100, deadline=None)
+def test_the_api_takes_what_the_internal_claim_takes(world: World, case: Case) -> None:
+    """The API's rule for an overfull provider is the same: what becomes no fuller is taken."""
+    _, provider, consumer = provided(world.cloud.db, case)
+    answer = world.ask(
+        "PUT", f"/allocations/{consumer}", allocation(provider, 1 if case.own else None, VCPU=case.asked)
+    )
+    assert answer.status_code == (204 if case.fits else 409), answer.text
+
+
+@given(case=cases())
+@settings(max_examples=300, deadline=None)
+def test_the_scheduler_passes_over_what_would_refuse_the_claim(case: Case) -> None:
+    """Nothing is held there by whoever is to be placed."""
+    offered = case.inventory
+    view = HostView(
+        name="host1", zone="nova", up=True, disabled=False,
+        free_vcpus=float(Fraction(offered.total - offered.reserved) * Fraction(offered.allocation_ratio)) - case.others,
+        free_memory_mib=0.0, free_disk_gib=0.0, driver="d", cpu_models=frozenset(), machine_types=frozenset(),
+        inventories={"VCPU": offered},
+    )  # fmt: skip
+    fits = msgspec.structs.replace(case, own=0).fits
+    reason = reject(view, Need(vcpus=case.asked, memory_mib=0, disk_gib=0))
+    assert reason is (None if fits else Reason.INSUFFICIENT_VCPU)
+
+
+@given(case=cases())
+@settings(max_examples=300, deadline=None)
+def test_capacity_is_what_is_not_reserved_times_the_ratio(case: Case) -> None:
+    offered = case.inventory
+    exact = Fraction(offered.total - offered.reserved) * Fraction(offered.allocation_ratio)
+    assert offered.room == exact
+    assert offered.capacity == exact // 1
+    assert offered.fits(case.asked, case.others) is msgspec.structs.replace(case, own=0).fits
