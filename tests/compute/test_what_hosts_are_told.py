@@ -47,7 +47,7 @@ def moving(stage: Stage) -> str:
     server_id = stage.created(dirty_rate_mib_s=100_000)
     client = stage.cloud.persona("admin")
     assert client.action(server_id, {"os-migrateLive": LIVE}, version="2.55").status == 202
-    client.wait("the copy", lambda: stage.move(server_id).status == "running")
+    client.wait("the copy", lambda: stage.move(server_id).phase == "active")
     return server_id
 
 
