@@ -111,6 +111,54 @@ class Things:
         assert token is not None
         return token
 
+    @cached_property
+    def owner(self) -> str:
+        """The user of the persona `member`: what only its owner may touch is that persona's."""
+        return str(self._cloud.persona("member").user_id)
+
+    def _own(self, path: str, body: Any) -> Any:
+        answer = self._cloud.persona("member").request("POST", f"/identity/v3{path}", body)
+        assert answer.status < 300, answer.text
+        return answer
+
+    @cached_property
+    def application_credential(self) -> str:
+        body = {"application_credential": {"name": self.name()}}
+        made = self._own(f"/users/{self.owner}/application_credentials", body)
+        identifier: str = made["application_credential"]["id"]
+        return identifier
+
+    @cached_property
+    def access_rule(self) -> str:
+        """One that no application credential has any more."""
+        rule = {"service": "compute", "method": "GET", "path": f"/v2.1/{self.name()}"}
+        path = f"/users/{self.owner}/application_credentials"
+        made = self._own(path, {"application_credential": {"name": self.name(), "access_rules": [rule]}})
+        credential = made["application_credential"]
+        self.ask("DELETE", f"{path}/{credential['id']}")
+        identifier: str = credential["access_rules"][0]["id"]
+        return identifier
+
+    @property
+    def new_trust(self) -> dict[str, Any]:
+        return {
+            "trustor_user_id": self.owner,
+            "trustee_user_id": self.user,
+            "project_id": self._cloud.persona("member").project_id,
+            "impersonation": True,
+            "roles": [{"name": "member"}],
+        }
+
+    @cached_property
+    def trust(self) -> str:
+        identifier: str = self._own("/OS-TRUST/trusts", {"trust": self.new_trust})["trust"]["id"]
+        return identifier
+
+    @cached_property
+    def trusted_role(self) -> str:
+        identifier: str = self.ask("GET", f"/OS-TRUST/trusts/{self.trust}/roles")["roles"][0]["id"]
+        return identifier
+
 
 SUBJECT: Mapping[str, Made] = {"X-Subject-Token": lambda t: t.token}
 IMPLIED: Mapping[str, Made] = {"prior_role_id": lambda t: t.prior_role, "implied_role_id": lambda t: t.implied_role}
@@ -130,7 +178,14 @@ PARAMETERS: Mapping[str, str | Made] = {
     "service_id": lambda t: t.service,
     "endpoint_id": lambda t: t.endpoint,
     "tag": "blue",
+    "application_credential_id": lambda t: t.application_credential,
+    "access_rule_id": lambda t: t.access_rule,
+    "trust_id": lambda t: t.trust,
 }
+OWNER = frozenset({"member"})
+OF_OWNER: Mapping[str, Made] = {"user_id": lambda t: t.owner}
+TRUSTED: Mapping[str, Made] = {"role_id": lambda t: t.trusted_role}
+CREDENTIALS = "/users/{user_id}/application_credentials"
 DEFAULT = {"domain_id": "default"}
 NEW_USER = {"user": {"name": "new", "domain_id": "default", "password": "anything at all"}}
 
@@ -230,6 +285,23 @@ EXAMPLES: Mapping[str, Example | tuple[Example, ...]] = {
     "GET /auth/domains": Example(may=ANYONE),
     "GET /auth/system": Example(may=ANYONE),
     "GET /auth/catalog": Example(may=ANYONE),
+    # -- application credentials
+    f"GET {CREDENTIALS}": Example(may=ADMIN | OWNER, path=OF_OWNER),
+    f"GET {CREDENTIALS}/{{application_credential_id}}": Example(may=ADMIN | OWNER, path=OF_OWNER),
+    f"POST {CREDENTIALS}": Example(
+        may=OWNER, path=OF_OWNER, body={"application_credential": {"name": "new", "roles": [{"name": "reader"}]}}
+    ),
+    f"DELETE {CREDENTIALS}/{{application_credential_id}}": Example(may=ADMIN | OWNER, path=OF_OWNER),
+    "GET /users/{user_id}/access_rules": Example(may=OWNER, path=OF_OWNER),
+    "GET /users/{user_id}/access_rules/{access_rule_id}": Example(may=OWNER, path=OF_OWNER),
+    "DELETE /users/{user_id}/access_rules/{access_rule_id}": Example(may=OWNER, path=OF_OWNER),
+    # -- trusts
+    "GET /OS-TRUST/trusts": Example(may=ADMIN, rules=("identity:list_trusts",)),
+    "POST /OS-TRUST/trusts": Example(may=OWNER, body={"trust": lambda t: t.new_trust}),
+    "GET /OS-TRUST/trusts/{trust_id}": Example(may=ADMIN | OWNER),
+    "DELETE /OS-TRUST/trusts/{trust_id}": Example(may=ADMIN | OWNER),
+    "GET /OS-TRUST/trusts/{trust_id}/roles": Example(may=ADMIN | OWNER),
+    "GET /OS-TRUST/trusts/{trust_id}/roles/{role_id}": Example(may=ADMIN | OWNER, path=TRUSTED),
     # -- users
     "GET /users": Example(may=ADMIN),
     "GET /users/{user_id}": Example(may=ADMIN),

@@ -20,7 +20,14 @@ OPERATIONS = [o for service in load_services() for o in service.operations if no
 CASES = cases(OPERATIONS)
 REFUSALS = [(str(case), persona) for case in CASES for persona in case.refused]
 
+ONES_OWN = {
+    f"identity POST {path}": "it gives the caller's own rights away, so the handler looks once more who asks"
+    for path in ("/users/{user_id}/application_credentials", "/OS-TRUST/trusts")
+}
+OTHERS = ("admin", "manager", "reader", "norole", "service", "other_member")
+
 CANNOT_BE_TOLD = {
+    **{(case, persona): reason for case, reason in ONES_OWN.items() for persona in OTHERS},
     ("compute GET /servers/{server_id}/os-volume_attachments/{volume_id}", "other_member"):
         "servers have no volumes: it is 404 for everybody, and in sight or not makes no difference",
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 Upstream's rules let the manager of a domain change every user in it. Where an administrator's account is in that
 domain, a new password for it would make the manager an administrator of everything. The same goes for a group that
-holds `admin` somewhere: whoever is put into it is an administrator.
+holds `admin` somewhere: whoever is put into it is an administrator; and for who is trusted with `admin` by one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, select
 
 from cumulet.db.engine import Tx
 from cumulet.identity import holding, store
+from cumulet.identity.delegations import trusts
 from cumulet.web.operation import Call, Refused
 
 _ADMIN = "admin"
@@ -20,7 +21,9 @@ _ADMIN = "admin"
 
 def is_one(tx: Tx, user_id: str) -> bool:
     """Whether the user holds `admin` on any project, on any domain or on the system, by whatever way."""
-    return _reach_admin(tx, holding.held_by(user_id))
+    trusted = tx.all(select(trusts.c.role_ids).where(trusts.c.trustee_user_id == user_id))
+    roles = {role_id for row in trusted for role_id in row.role_ids}
+    return _reach_admin(tx, holding.held_by(user_id)) or _is_admin(tx, roles)
 
 
 def group_makes(tx: Tx, group_id: str) -> bool:
@@ -36,9 +39,13 @@ def works_in(tx: Tx, project_id: str) -> bool:
 
 
 def _reach_admin(tx: Tx, which: ColumnElement[bool]) -> bool:
-    admin = store.role_by_name(tx, _ADMIN)
     held = select(store.assignments.c.role_id).where(which)
-    return admin is not None and admin.id in holding.with_implied(tx, {row.role_id for row in tx.all(held)})
+    return _is_admin(tx, {row.role_id for row in tx.all(held)})
+
+
+def _is_admin(tx: Tx, role_ids: set[str]) -> bool:
+    admin = store.role_by_name(tx, _ADMIN)
+    return admin is not None and admin.id in holding.with_implied(tx, role_ids)
 
 
 def refuse_unless_administrator(call: Call[Any, Any], rule: str, concerns_one: bool) -> None:

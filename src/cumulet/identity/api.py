@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from cumulet.clock import Clock
-from cumulet.errors import NotFound
+from cumulet.errors import BadRequest, Forbidden, NotFound
 from cumulet.identity.dialect import IdentityDialect
 from cumulet.web.operation import Call, Microversion, Service
 from cumulet.web.policy import Scope, base_rule
@@ -27,6 +28,8 @@ IDENTITY = Service(
 base_rule("admin_required", "role:admin or is_admin:1")
 base_rule("service_role", "role:service")
 base_rule("service_or_admin", "rule:admin_required or rule:service_role")
+base_rule("owner", "user_id:%(user_id)s")
+base_rule("admin_or_owner", "rule:admin_required or rule:owner")
 base_rule("token_subject", "user_id:%(target.token.user_id)s")
 
 SYSTEM_READER = "(role:reader and system_scope:all)"
@@ -40,6 +43,19 @@ DEFAULT_DOMAIN_ID = "default"
 T = TypeVar("T")
 
 
+def moment(text: str, now_us: int) -> int:
+    """A time to come, as clients write it, in microseconds; 400 for anything else."""
+    try:
+        when = datetime.fromisoformat(text)
+        parsed = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
+        us = round(parsed.timestamp() * 1_000_000)
+    except (ValueError, OverflowError):
+        raise BadRequest(f"Timestamp not in expected format: expires_at: {text[:64]!r}") from None
+    if us <= now_us:
+        raise BadRequest("The 'expires_at' must not be before now.")
+    return us
+
+
 def new_id(clock: Clock) -> str:
     """Identity's ids are uuids without dashes, as upstream's are."""
     return clock.uuid().replace("-", "")
@@ -50,6 +66,17 @@ def known(target: T | None, kind: str, identifier: str) -> T:
     if target is None:
         raise NotFound(f"Could not find {kind}: {identifier}.")
     return target
+
+
+def refuse_delegated(call: Call[Any, Any], words: str, *, but_for_credentials: bool = False) -> None:
+    """403 for a token made from a delegation, which would outlive it or reach further by what is done here.
+
+    but_for_credentials: application credentials have rules of their own here.
+    """
+    by = call.caller.token.token.by
+    delegated = (by.trust_id, by.access_token_id, by.credential_id)
+    if any(delegated) or (by.application_credential_id and not but_for_credentials):
+        raise Forbidden(words)
 
 
 def member(call: Call[Any, Any], collection: str, identifier: str) -> dict[str, str]:

@@ -21,6 +21,7 @@ from cumulet.identity.api import (
     collection,
     known,
 )
+from cumulet.identity.delegations import application_credentials
 from cumulet.identity.roles import role_view
 from cumulet.identity.store import Domain, Group, Project, Role, User
 from cumulet.web.operation import Call, Rule
@@ -200,6 +201,11 @@ def _revoke(call: Call[Grant, None], rule_name: str) -> None:
     refuse_unless_administrator(call, rule_name, _concerns_administrator(call))
     if not call.tx.changed(delete(store.assignments).where(grant.rows)):
         raise _not_given(grant)
+    if grant.user_id is not None and grant.project is not None:
+        # As upstream: what the user made for programs there does not come back with the role.
+        c = application_credentials.c
+        mine = delete(application_credentials).where(c.user_id == grant.user_id, c.project_id == grant.project.id)
+        call.tx.execute(mine)
     call.cloud.identity.changed(call.tx)
 
 

@@ -12,6 +12,7 @@ import msgspec
 from cumulet.clock import Clock
 from cumulet.db.engine import Database, Tx
 from cumulet.identity import store
+from cumulet.identity.delegations import allows
 from cumulet.identity.fernet_keys import FernetKeys
 from cumulet.identity.login_limiter import LoginLimiter
 from cumulet.identity.passwords import Passwords
@@ -68,7 +69,13 @@ class Identity:
         return known.caller if known is not None and self._counts(known) else None
 
     async def authenticate(self, token: str, service: str, method: str, path: str) -> Caller | None:
-        """Who the token speaks for, or None. The other arguments are for tokens restricted to some requests (later)."""
+        """Who the token speaks for, or None: also where its access rules do not let the request through."""
+        caller = await self._caller(token)
+        if caller is None or (given := caller.token.given) is None:
+            return caller
+        return caller if allows(given.access_rules, service, method, path) else None
+
+    async def _caller(self, token: str) -> Caller | None:
         if (found := self.cached(token)) is not None:
             return found
         digest = _digest(token)
@@ -112,6 +119,13 @@ class Identity:
         store.revoke_token(tx, token.audit_id, token.expires_at_us, now_us)
         self._end(tx, token.audit_id, token.expires_at_us, token.expires_at_us)
 
+    def end_delegation(self, tx: Tx, identifier: str) -> None:
+        """End every token made from an application credential, a trust or the like that is no more."""
+        now_us = self.clock.now_us()
+        until = now_us + (self.settings.token_life_seconds + 1) * 1_000_000
+        store.revoke_token(tx, identifier, until, now_us)
+        self._end(tx, identifier, until, until)
+
     def end_tokens_of_user(self, tx: Tx, user_id: str) -> None:
         """End all tokens of a user that were issued so far; nothing else that tokens rest on has changed."""
         now_us = self.clock.now_us()
@@ -152,7 +166,7 @@ class Identity:
         token = known.token
         if known.generation != self._generation or token.expires_at_us <= self.clock.now_us():
             return False
-        subjects = (token.user_id, token.audit_id, *token.ancestors)
+        subjects = (*token.user_ids, *token.subjects)
         return not self._ended or not any(
             (end := self._ended.get(subject)) is not None and token.issued_at_us <= end[0] for subject in subjects
         )
@@ -162,8 +176,7 @@ class Identity:
         token = known.token
         if token.expires_at_us <= self.clock.now_us():
             return False
-        ids = (token.audit_id, *token.ancestors)
-        present = await self._db.read_async(lambda tx: store.present(tx, token.user_id, ids))
+        present = await self._db.read_async(lambda tx: store.present(tx, token.user_ids, token.subjects))
         ended = present.revoked or token.issued_at_us <= present.not_before_us
         return present.generation == known.generation and not ended
 

@@ -23,6 +23,7 @@ from sqlalchemy import (
     bindparam,
     delete,
     exists,
+    func,
     insert,
     select,
     text,
@@ -358,13 +359,14 @@ class Present(msgspec.Struct, frozen=True):
 
 
 _REVOKED = exists().where(revoked_tokens.c.audit_id.in_(bindparam("audit_ids", expanding=True)))
-_NOT_BEFORE = select(users.c.tokens_not_before_us).where(users.c.id == bindparam("of_user")).scalar_subquery()
+_OF_USERS = users.c.id.in_(bindparam("of_users", expanding=True))
+_NOT_BEFORE = select(func.max(users.c.tokens_not_before_us)).where(_OF_USERS).scalar_subquery()
 _PRESENT = select(generation.c.generation, _REVOKED.label("revoked"), _NOT_BEFORE.label("not_before_us"))
 
 
-def present(tx: Tx, user_id: str, audit_ids: Sequence[str]) -> Present:
+def present(tx: Tx, user_ids: Sequence[str], audit_ids: Sequence[str]) -> Present:
     """One query; of a user who is gone the generation tells."""
-    row = tx.first(_PRESENT, {"of_user": user_id, "audit_ids": list(audit_ids)})
+    row = tx.first(_PRESENT, {"of_users": list(user_ids), "audit_ids": list(audit_ids)})
     return Present(0, False, 0) if row is None else Present(row.generation, bool(row.revoked), row.not_before_us or 0)
 
 

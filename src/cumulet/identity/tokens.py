@@ -10,6 +10,7 @@ import msgspec
 from cumulet.clock import Clock, iso_us
 from cumulet.db.engine import Tx
 from cumulet.identity import holding, store
+from cumulet.identity.delegations import NO_DELEGATION, Delegation, Given, Gone, given_by, until_us
 from cumulet.identity.store import Domain, Project, Role, User
 from cumulet.web.operation import Caller
 
@@ -32,6 +33,23 @@ class Token(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Audit ids of the tokens this one was made from, the first of the chain first."""
     from_system: bool = False
     """Whether one of them was for the system: then it never becomes a token for a project or a domain."""
+    by: Delegation = NO_DELEGATION
+    """What it was made from, where that limits it."""
+
+    @property
+    def delegated(self) -> bool:
+        """Whether it was made from something that gives less than its user has: such a token makes no others."""
+        return self.by != NO_DELEGATION
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Ids whose end ends this token, beside its user's."""
+        return (self.audit_id, *self.ancestors, *self.by.ids)
+
+    @property
+    def user_ids(self) -> tuple[str, ...]:
+        """Users whose tokens' end ends this one."""
+        return (self.user_id, *self.by.other_user_ids)
 
     @property
     def of_system(self) -> bool:
@@ -73,6 +91,8 @@ class LiveToken(msgspec.Struct, frozen=True, kw_only=True):
     project_domain: Domain | None = None
     domain: Domain | None = None
     roles: tuple[Role, ...] = ()
+    given: Given | None = None
+    """What its delegation gives, if it is made from one."""
 
     def caller(self) -> Caller:
         return Caller(
@@ -103,21 +123,23 @@ class _Standing(msgspec.Struct, frozen=True, kw_only=True):
     project_domain: Domain | None = None
     domain: Domain | None = None
     roles: tuple[Role, ...] = ()
+    given: Given | None = None
 
     def not_before_us(self) -> int:
         """Tokens must be younger than this: the latest revocation of anything they rest on."""
-        subjects = (self.user, self.user_domain, self.project, self.project_domain, self.domain)
+        others = self.given.others if self.given else ()
+        subjects = (self.user, self.user_domain, self.project, self.project_domain, self.domain, *others)
         return max(subject.tokens_not_before_us for subject in subjects if subject is not None)
 
 
-def standing(tx: Tx, user_id: str, scope: ScopeKind, scope_id: str) -> _Standing:
+def standing(tx: Tx, user_id: str, scope: ScopeKind, scope_id: str, by: Delegation = NO_DELEGATION) -> _Standing:
     """What a user is in a scope; `Refused` unless all of it exists, is enabled, and a role is held."""
     user = store.user_by_id(tx, user_id)
     if user is None or not user.enabled:
         raise Refused("the user is gone or disabled")
     user_domain = _enabled_domain(tx, user.domain_id)
     project = domain = project_domain = None
-    if scope == "unscoped":
+    if scope == "unscoped" and by == NO_DELEGATION:
         return _Standing(user=user, user_domain=user_domain)
     if scope == "project":
         project = store.project_by_id(tx, scope_id)
@@ -126,11 +148,25 @@ def standing(tx: Tx, user_id: str, scope: ScopeKind, scope_id: str) -> _Standing
         project_domain = _enabled_domain(tx, project.domain_id)
     elif scope == "domain":
         domain = _enabled_domain(tx, scope_id)
-    roles = tuple(holding.effective_roles(tx, user_id, scope, scope_id))
+    given: Given | None = None
+    if by == NO_DELEGATION:
+        roles = tuple(holding.effective_roles(tx, user_id, scope, scope_id))
+    else:
+        try:
+            given = given_by(tx, by, user, project)
+        except Gone as gone:
+            raise Refused(str(gone)) from None
+        roles = given.roles
     if not roles:
         raise Refused("the user has no role there")
     return _Standing(
-        user=user, user_domain=user_domain, project=project, project_domain=project_domain, domain=domain, roles=roles
+        user=user,
+        user_domain=user_domain,
+        project=project,
+        project_domain=project_domain,
+        domain=domain,
+        roles=roles,
+        given=given,
     )
 
 
@@ -151,23 +187,31 @@ def issue(
     scope_id: str,
     life_seconds: int,
     parent: Token | None = None,
+    by: Delegation = NO_DELEGATION,
 ) -> LiveToken:
-    """A new token, if the user may have it; else `Refused`. One made from another never outlives it."""
-    now = standing(tx, user_id, scope, scope_id)
+    """A new token, if the user may have it; else `Refused`. It never outlives what it was made from."""
+    now = standing(tx, user_id, scope, scope_id, by)
     # Later than all that was revoked so far, even if the clock stands still or went back.
     issued = max(clock.now_us(), store.last_revocation_us(tx) + 1)
     # Whole seconds, as upstream's; never past the parent's.
     expires = (issued // 1_000_000 + life_seconds) * 1_000_000
+    if parent is not None:
+        expires = min(expires, parent.expires_at_us)
+    if now.given is not None and (until := until_us(now.given)) is not None:
+        if until <= clock.now_us():
+            raise Refused("the delegation has expired")
+        expires = min(expires, until)
     token = Token(
         user_id=user_id,
         methods=methods,
         scope=scope,
         scope_id=scope_id,
         issued_at_us=issued,
-        expires_at_us=min(expires, parent.expires_at_us) if parent else expires,
+        expires_at_us=expires,
         audit_id=new_audit_id(clock),
         ancestors=(*parent.ancestors, parent.audit_id) if parent else (),
         from_system=parent is not None and parent.of_system,
+        by=by,
     )
     return _live(token, now)
 
@@ -176,10 +220,10 @@ def examine(tx: Tx, token: Token, now_us: int) -> LiveToken:
     """What `token` is worth now; `Refused` if nothing."""
     if token.expires_at_us <= now_us:
         raise Refused("expired")
-    now = standing(tx, token.user_id, token.scope, token.scope_id)
+    now = standing(tx, token.user_id, token.scope, token.scope_id, token.by)
     if token.issued_at_us <= now.not_before_us():
         raise Refused("revoked with its user, project or domain")
-    if store.any_revoked(tx, (token.audit_id, *token.ancestors)):
+    if store.any_revoked(tx, token.subjects):
         raise Refused("revoked")
     return _live(token, now)
 
@@ -193,6 +237,7 @@ def _live(token: Token, now: _Standing) -> LiveToken:
         project_domain=now.project_domain,
         domain=now.domain,
         roles=now.roles,
+        given=now.given,
     )
 
 
@@ -218,11 +263,36 @@ def token_view(live: LiveToken, catalog: list[dict[str, Any]] | None) -> dict[st
         view["domain"] = _reference(live.domain)
     elif token.scope == "system":
         view["system"] = {"all": True}
+    if live.given is not None:
+        view |= _delegation_view(live.given)
     if token.scope != "unscoped":
         view["roles"] = [_reference(role) for role in live.roles]
         if catalog is not None:
             view["catalog"] = catalog
     return {"token": view}
+
+
+def _delegation_view(given: Given) -> dict[str, Any]:
+    view: dict[str, Any] = {}
+    if (trust := given.trust) is not None:
+        view["OS-TRUST:trust"] = {
+            "id": trust.id,
+            "trustor_user": {"id": trust.trustor_user_id},
+            "trustee_user": {"id": trust.trustee_user_id},
+            "impersonation": trust.impersonation,
+        }
+    if (credential := given.application_credential) is not None:
+        view["application_credential"] = {
+            "id": credential.id,
+            "name": credential.name,
+            "restricted": not credential.unrestricted,
+        }
+        if given.access_rules is not None:
+            view["application_credential"]["access_rules"] = [
+                {"id": rule.id, "service": rule.service, "method": rule.method, "path": rule.path}
+                for rule in given.access_rules
+            ]
+    return view
 
 
 def _reference(named: Domain | Project | Role) -> dict[str, str]:

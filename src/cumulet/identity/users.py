@@ -22,9 +22,10 @@ from cumulet.identity.api import (
     member,
     new_id,
 )
-from cumulet.identity.authentication import UNAUTHENTICATED, UserNamed, password_holder
+from cumulet.identity.delegations import application_credentials
 from cumulet.identity.immutable import given_extra
 from cumulet.identity.listing import AskedId, AskedName, Flag, Never, On, check_expiry, filtered, page
+from cumulet.identity.login_methods import UNAUTHENTICATED, UserNamed, password_holder
 from cumulet.identity.passwords import LONGEST_PASSWORD, SHORTEST_PASSWORD
 from cumulet.identity.projects import Id, domain_of_new, project_views
 from cumulet.identity.service import Identity
@@ -251,6 +252,8 @@ async def update_user(call: Call[User | None, UserChanges]) -> dict[str, Any]:
         tx.execute(statement.values(**values, options=options, extra=extra))
         if values.get("enabled") is False or "password_hash" in values:
             store.revoke_tokens(tx, store.users, user_id, call.now_us)
+        if values.get("enabled") is False:
+            tx.execute(delete(application_credentials).where(application_credentials.c.user_id == user_id))
         identity.changed(tx)
         return known(store.user_by_id(tx, user_id), "user", user_id)
 

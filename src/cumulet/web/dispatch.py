@@ -239,7 +239,7 @@ class Exchange:
         if not token:
             return None
         found = self.registry.cloud.identity.authenticate(
-            token.decode("latin-1"), service=service, method=self.method, path=self.scope["path"]
+            token.decode("latin-1"), service=service, method=self.method, path=self.path
         )
         caller: Caller | None = await found if inspect.isawaitable(found) else found
         return caller

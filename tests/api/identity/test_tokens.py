@@ -179,7 +179,8 @@ def test_a_chain_of_exchanges_has_an_end(place: Place) -> None:
         ({"identity": {"methods": ["password"], "password": {"user": {"password": "x"}}}}, 400),
         ({"identity": {"methods": ["password"], "password": {"user": {"name": "demo", "password": "x"}}}}, 400),
         ({"identity": {"methods": ["magic"]}}, 401),
-        ({"identity": {"methods": ["application_credential"], "application_credential": {}}}, 501),
+        ({"identity": {"methods": ["application_credential"], "application_credential": {}}}, 400),
+        ({"identity": {"methods": ["mapped"], "mapped": {}}}, 501),
         ({"identity": {"methods": ["token"], "token": {"id": "gAAAAA"}}}, 404),
         ({"identity": {"methods": ["password"] * 9, "password": {}}}, 400),
         (

@@ -1,0 +1,182 @@
+"""How somebody shows who they are: by a password, or by an application credential."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any
+
+import msgspec
+from msgspec.structs import replace
+from sqlalchemy import select, update
+
+from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest, Unauthorized
+from cumulet.identity import store
+from cumulet.identity.delegations import ApplicationCredential, application_credential_by_id, application_credentials
+from cumulet.identity.passwords import LONGEST_PASSWORD
+from cumulet.identity.service import Identity
+from cumulet.identity.store import User
+from cumulet.web.operation import Call
+from cumulet.web.schema import UNSET, Body, Json, Unset
+
+UNAUTHENTICATED = "The request you have made requires authentication."
+"""The one answer to unknown users, wrong passwords, disabled users and scopes out of reach."""
+
+Identifier = Annotated[str, Json({"maxLength": 255})]
+
+
+class DomainNamed(Body, extra="allow"):
+    id: Identifier | Unset = UNSET
+    name: Identifier | Unset = UNSET
+
+
+class ProjectNamed(Body, extra="allow"):
+    id: Identifier | Unset = UNSET
+    name: Identifier | Unset = UNSET
+    domain: DomainNamed | Unset = UNSET
+
+
+class UserNamed(Body, extra="allow", secret=True):
+    id: Identifier | Unset = UNSET
+    name: Identifier | Unset = UNSET
+    domain: DomainNamed | Unset = UNSET
+    password: Annotated[str, Json({"maxLength": LONGEST_PASSWORD})]
+
+
+class Someone(Body, extra="allow"):
+    """A user, without a password."""
+
+    id: Identifier | Unset = UNSET
+    name: Identifier | Unset = UNSET
+    domain: DomainNamed | Unset = UNSET
+
+
+class ApplicationCredentialMethod(Body, extra="allow", secret=True):
+    id: Identifier | Unset = UNSET
+    name: Identifier | Unset = UNSET
+    user: Someone | Unset = UNSET
+    secret: Annotated[str, Json({"maxLength": LONGEST_PASSWORD})]
+
+
+def expected(attribute: str, target: str) -> BadRequest:
+    return BadRequest(f"Expecting to find {attribute} in {target}.")
+
+
+def check_named(named: DomainNamed | ProjectNamed | UserNamed | Someone, where: str) -> None:
+    if named.id is UNSET and named.name is UNSET:
+        raise BadRequest(f"Invalid input for field {where}: id or name must be present.")
+
+
+def check_named_in_domain(named: ProjectNamed | UserNamed | Someone, where: str) -> None:
+    check_named(named, where)
+    if isinstance(named.domain, DomainNamed):
+        check_named(named.domain, f"{where}/domain")
+    elif named.id is UNSET:
+        raise expected("domain", where)
+
+
+async def password_holder(call: Call[Any, Any], named: UserNamed) -> User:
+    """The enabled user whose password this is; 401 otherwise, 429 when tried too often.
+
+    Whether the user exists, is disabled or has another password makes no difference: the same work, the same answer.
+    """
+    identity: Identity = call.cloud.identity
+    check_named_in_domain(named, "identity/password/user")
+    found = await call.cloud.db.read_async(lambda tx: _find_user(tx, named))
+    password_hash = found.user.password_hash if found.user else None
+    async with identity.logins.attempt(found.counted_as, call.client) as attempt:
+        attempt.right = await identity.passwords.matches(password_hash, named.password) and found.enabled
+    if found.user is None or not attempt.right:
+        known, enabled = found.user is not None, found.enabled
+        raise Unauthorized(UNAUTHENTICATED, private=f"login as {found.counted_as}: known {known}, enabled {enabled}")
+    return await _at_todays_price(call, found.user, named.password)
+
+
+async def _at_todays_price(call: Call[Any, Any], user: User, password: str) -> User:
+    """Hash the password anew where its hash was made with other settings."""
+    passwords = call.cloud.identity.passwords
+    if user.password_hash is None or not passwords.outdated(user.password_hash):
+        return user
+    fresh: str = await passwords.hash(password)
+
+    def work(tx: Tx) -> None:
+        u = store.users.c
+        tx.execute(
+            update(store.users)
+            .where(u.id == user.id, u.password_hash == user.password_hash)
+            .values(password_hash=fresh)
+        )
+        call.cloud.identity.changed(tx)
+
+    await call.cloud.db.write_async(work)
+    return replace(user, password_hash=fresh)
+
+
+class _Found(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is logging in, if that is anybody; `enabled`: and their domain; `counted_as`: the limiter's name for them."""
+
+    user: User | None
+    enabled: bool
+    counted_as: str
+
+
+def _find_user(tx: Tx, named: UserNamed | Someone) -> _Found:
+    user: User | None = None
+    spelling = ""
+    if isinstance(named.id, str):
+        user = store.user_by_id(tx, named.id)
+        spelling = f"id {named.id}"
+    elif isinstance(named.name, str) and isinstance(named.domain, DomainNamed):
+        domain = find_domain(tx, named.domain)
+        user = store.user_by_name(tx, domain.id, named.name) if domain else None
+        # However the domain is named, attempts on a user that is not there count together, as they do on one that is.
+        spelling = f"name {named.name} in {domain.id if domain else (named.domain.id, named.domain.name)}"
+    if user is None:
+        # Hashed because it is as long as the caller likes.
+        nobody = hashlib.sha256(spelling.encode("utf-8", "surrogatepass")).hexdigest()
+        return _Found(user=None, enabled=False, counted_as=f"nobody {nobody}")
+    domain = store.domain_by_id(tx, user.domain_id)
+    return _Found(user=user, enabled=user.enabled and domain is not None and domain.enabled, counted_as=user.id)
+
+
+def find_domain(tx: Tx, named: DomainNamed) -> store.Domain | None:
+    if isinstance(named.id, str):
+        return store.domain_by_id(tx, named.id)
+    return store.domain_by_name(tx, named.name) if isinstance(named.name, str) else None
+
+
+async def application_credential_holder(
+    call: Call[Any, Any], shown: ApplicationCredentialMethod
+) -> tuple[User, ApplicationCredential]:
+    """The enabled user whose application credential this is, and it; 401 otherwise, 429 when tried too often."""
+    identity: Identity = call.cloud.identity
+    if shown.id is UNSET:
+        if shown.name is UNSET or shown.user is UNSET:
+            raise expected("id, or name and user", "identity/application_credential")
+        check_named_in_domain(shown.user, "identity/application_credential/user")
+    user, credential = await call.cloud.db.read_async(lambda tx: _find_credential(tx, shown))
+    named = credential.id if credential else f"{shown.id} {shown.name} {shown.user}"
+    counted_as = f"application credential {hashlib.sha256(named.encode('utf-8', 'surrogatepass')).hexdigest()}"
+    async with identity.logins.attempt(counted_as, call.client) as attempt:
+        secret_hash = credential.secret_hash if credential else None
+        attempt.right = await identity.passwords.matches(secret_hash, shown.secret) and user is not None
+    if user is None or credential is None or not attempt.right:
+        raise Unauthorized(UNAUTHENTICATED, private=f"login as {counted_as}: known {credential is not None}")
+    return user, credential
+
+
+def _find_credential(tx: Tx, shown: ApplicationCredentialMethod) -> tuple[User | None, ApplicationCredential | None]:
+    """The credential and, if enabled, its user."""
+    credential: ApplicationCredential | None = None
+    if isinstance(shown.id, str):
+        credential = application_credential_by_id(tx, shown.id)
+    elif isinstance(shown.user, Someone):
+        found = _find_user(tx, shown.user)
+        if found.user is not None:
+            c = application_credentials
+            statement = select(c).where(c.c.user_id == found.user.id, c.c.name == shown.name)
+            credential = store.one(tx, ApplicationCredential, statement)
+    user = store.user_by_id(tx, credential.user_id) if credential is not None else None
+    domain = store.domain_by_id(tx, user.domain_id) if user is not None else None
+    enabled = user is not None and user.enabled and domain is not None and domain.enabled
+    return user if enabled else None, credential
