@@ -17,12 +17,12 @@ KERNEL = ("web", "conductor", "bus", "host", "agent", "fleet", "part.py", "perio
 """What knows no service by its name."""
 
 LONGER: dict[str, int] = {
-    "src/cumulet/compute/server_creation.py": 524,
+    "src/cumulet/compute/server_creation.py": 519,
     "src/cumulet/compute/server_filters.py": 453,
     "src/cumulet/compute/server_views.py": 472,
     "src/cumulet/compute/store.py": 409,
     "src/cumulet/conductor/runner.py": 506,
-    "src/cumulet/drivers/qemu/live_migration_source.py": 534,
+    "src/cumulet/drivers/qemu/live_migration_source.py": 525,
     "src/cumulet/drivers/simulated/driver.py": 512,
     "src/cumulet/network/for_compute.py": 465,
     "src/cumulet/network/ports.py": 597,
@@ -191,7 +191,7 @@ def test_the_names_of_qmp_commands_are_in_one_module() -> None:
     found = {
         f"{path.name}:{node.lineno}"
         for path in modules_of("drivers/qemu")
-        if path.name not in ("commands.py", "qmp.py")
+        if path.name not in ("commands.py", "questions.py", "qmp.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in asking
         if node.args and isinstance(node.args[0], ast.Constant)

@@ -115,6 +115,7 @@ VERBS: dict[str, Do] = {
     "unpause": lambda d, p: d.unpause(p.id),
     "suspend": lambda d, p: d.suspend(p.id),
     "resume": lambda d, p: d.resume(p.id),
+    "unplug": lambda d, p: d.unplug(p.id, "no-such-port"),
     "console_output": lambda d, p: d.console_output(p.id, max_bytes=100),
     "diagnostics": lambda d, p: d.diagnostics(p.id),
     "prepare_incoming": lambda d, p: d.prepare_incoming(p.guest, source_host="host1", parameters=p.parameters),

@@ -68,6 +68,10 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
     f"GET {SERVER}/os-instance-actions/{{request_id}}": Example(may=READER, sees=PROJECT),
     f"GET {SERVER}/ips": Example(may=READER, sees=PROJECT),
     f"GET {SERVER}/ips/{{network_label}}": Example(may=READER, sees=PROJECT),
+    f"POST {SERVER}/os-interface": Example(
+        may=MEMBER, sees=PROJECT, body=lambda t: {"interfaceAttachment": {"net_id": t.network}}
+    ),
+    f"DELETE {SERVER}/os-interface/{{port_id}}": Example(may=MEMBER, sees=PROJECT),
     f"GET {SERVER}/os-interface": Example(may=READER, sees=PROJECT),
     f"GET {SERVER}/os-interface/{{port_id}}": Example(may=READER, sees=PROJECT),
     f"GET {SERVER}/os-server-password": Example(may=READER, sees=PROJECT),

@@ -57,6 +57,11 @@ class Stage:
     def read(self, fn: Callable[[Tx], Any]) -> Any:
         return self.cloud.embedded.db.read(fn)
 
+    def ports(self, server_id: str) -> list[dict[str, Any]]:
+        answer = self.cloud.persona("admin").compute("GET", f"/servers/{server_id}/os-interface")
+        found: list[dict[str, Any]] = answer["interfaceAttachments"]
+        return found
+
     def problems(self) -> list[str]:
         guests = {host: self.cloud.guests(host) for host in self.cloud.hosts}
         return list(self.read(lambda tx: list(agreement.disagreements(tx, guests))))
@@ -327,6 +332,33 @@ def judge_snapshot(stage: Stage, server_id: str, case: Case) -> None:
         assert not found
 
 
+def attached(stage: Stage) -> str:
+    server_id = stage.created()
+    answer = stage.cloud.persona("admin").compute("POST", f"/servers/{server_id}/os-interface", {})
+    assert answer.status == 200, answer.text
+    return server_id
+
+
+def judge_attachment(stage: Stage, server_id: str, case: Case) -> None:
+    """It has both ports, or the new one is gone; `agreement` says that its guest has the same."""
+    ports = stage.ports(server_id)
+    assert [port["port_state"] for port in ports] == ["ACTIVE"] * len(ports)
+    assert len(ports) == (2 if case.below or (case.fault.dies and not case.place.undo) else 1)
+
+
+def detached(stage: Stage) -> str:
+    server_id = stage.created()
+    (port,) = stage.ports(server_id)
+    path = f"/servers/{server_id}/os-interface/{port['port_id']}"
+    assert stage.cloud.persona("admin").compute("DELETE", path).status == 202
+    return server_id
+
+
+def judge_detachment(stage: Stage, server_id: str, case: Case) -> None:
+    ports = stage.ports(server_id)
+    assert len(ports) == (0 if case.below or (case.fault.dies and not case.place.undo) else 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Story:
     """How a saga is begun, and judged. `differs_from`: the position from which on it is none of the saga's others."""
@@ -349,6 +381,8 @@ STORIES: dict[str, Story] = {
     "resize-reversion": Story("resize-reversion", reverted, judge_reversion),
     "power": Story("power", stopped, judge_power),
     "snapshot": Story("snapshot", image_made, judge_snapshot),
+    "interface-attachment": Story("interface-attachment", attached, judge_attachment),
+    "interface-detachment": Story("interface-detachment", detached, judge_detachment),
 }
 
 

@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from cumulet.image.tiny import RECORD_AREA_OFFSET, RECORD_BYTES, RECORD_COUNT
+from cumulet.image.tiny_init import RECORD_AREA_OFFSET, RECORD_BYTES, RECORD_COUNT
 
 from .crash_cloud import CrashCloud, until
 from .serial_watch import SerialWatch

@@ -12,7 +12,8 @@ import pytest
 
 from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.host.driver import DriverError, GuestState, MigrationPhase
-from cumulet.image.tiny import RECORD_AREA_OFFSET, RECORD_BYTES, RECORD_COUNT, newest_record
+from cumulet.image.tiny import newest_record
+from cumulet.image.tiny_init import RECORD_AREA_OFFSET, RECORD_BYTES, RECORD_COUNT
 
 from .conftest import PARAMETERS, Rig, follow, newest, runs_on, until
 

@@ -16,7 +16,8 @@ from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.drivers.qemu.process import identify
 from cumulet.drivers.qemu.qmp import Qmp
 from cumulet.host.driver import DriverError, Endpoint, GuestState, MigrationPhase
-from cumulet.image.tiny import RECORD_AREA_OFFSET, RECORD_BYTES, RECORD_COUNT, newest_record
+from cumulet.image.tiny import newest_record
+from cumulet.image.tiny_init import RECORD_AREA_OFFSET, RECORD_BYTES, RECORD_COUNT
 from cumulet.testing.image_files import ImageFiles
 
 from .conftest import PARAMETERS, SLOW, Rig, follow, gone, newest, runs_on, until, wire

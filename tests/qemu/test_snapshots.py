@@ -16,7 +16,7 @@ from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.drivers.qemu.guest_files import SNAPSHOT
 from cumulet.host.driver import DriverError, GuestState, SnapshotPhase, SnapshotProgress
 from cumulet.image.inspection import Inspection
-from cumulet.image.tiny import RECORD_AREA_OFFSET, RECORD_BYTES, RECORD_COUNT
+from cumulet.image.tiny_init import RECORD_AREA_OFFSET, RECORD_BYTES, RECORD_COUNT
 
 from .conftest import Rig, newest, runs_on, until
 

@@ -31,6 +31,7 @@ FIRST_SEED: dict[str, int] = {
     "believing_an_exception": 76,
     "evacuating_on_silence_alone": 288,
     "losing_patience_with_what_progresses": 46,
+    "never_comparing_ports": 180,
 }
 """Where to begin looking for a mistake, to find it sooner; up to `CAUGHT_WITHIN` seeds from there count."""
 

@@ -211,13 +211,7 @@ def describe(tx: Tx, context: Context, server: Server, host: str | None) -> Gues
             sha512=image.os_hash_value or "",
         ),
         nics=tuple(
-            Nic(
-                port_id=port.id,
-                network_id=port.network_id,
-                mac=port.mac,
-                addresses=tuple(address.with_prefix for address in port.addresses),
-            )
-            for port in network.ports_of(tx, [server.id]).get(server.id, [])
+            nic_of(port, slot) for slot, port in enumerate(network.ports_of(tx, [server.id]).get(server.id, []))
         ),
         config_drive=(
             guest_metadata.drive(guest_metadata.facts_of(tx, context.settings, server, host=host))
@@ -225,6 +219,17 @@ def describe(tx: Tx, context: Context, server: Server, host: str | None) -> Gues
             else ()
         ),
         extra_specs=server.flavor.extra_specs,
+    )
+
+
+def nic_of(port: network.PortView, slot: int) -> Nic:
+    """A port as its guest has it, in this place."""
+    return Nic(
+        port_id=port.id,
+        network_id=port.network_id,
+        mac=port.mac,
+        addresses=tuple(address.with_prefix for address in port.addresses),
+        slot=slot,
     )
 
 

@@ -12,11 +12,13 @@ import sqlalchemy as sa
 from cumulet.compute.model import PowerState, VmState
 from cumulet.compute.operations import OBSERVED, settle
 from cumulet.compute.resized import kept_on
-from cumulet.compute.store import servers
+from cumulet.compute.store import get_server, servers
 from cumulet.conductor.saga import Status, operations
 from cumulet.db.engine import Tx
 from cumulet.db.parts import in_parts
-from cumulet.host.driver import GuestReport, GuestState
+from cumulet.host.driver import Guest, GuestReport, GuestState, Nic
+from cumulet.host.nics import placed, without_nic
+from cumulet.network.attaching import plugged_on
 
 
 class Finding(StrEnum):
@@ -29,6 +31,7 @@ class Finding(StrEnum):
     GUEST_OF_A_FAILED_BOOT = "guest-of-a-failed-boot"
     GUEST_MISSING = "guest-missing"
     STATE_DIFFERS = "state-differs"
+    PORTS_DIFFER = "ports-differ"
 
 
 class Correction(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,9 +47,13 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True):
     destroy: bool = False
     resume: bool = False
     let_run: bool = False
+    plug: tuple[Nic, ...] = ()
+    unplug: tuple[str, ...] = ()
+    """Ids of ports."""
 
 
 LOST = "The host has lost the guest."
+_PLUGGABLE = (GuestState.RUNNING, GuestState.PAUSED, GuestState.STOPPED, GuestState.CRASHED)
 _STABLE = (VmState.ACTIVE, VmState.PAUSED, VmState.SUSPENDED, VmState.STOPPED)
 
 
@@ -93,6 +100,7 @@ def compare(tx: Tx, host: str, reports: Sequence[GuestReport], *, before: Revisi
     records = _records(tx, host, list(seen))
     busy = _busy(tx, [*records, *seen])
     kept = kept_on(tx, host)
+    plugged = plugged_on(tx, host)
     corrections: list[Correction] = []
     for server_id, report in seen.items():
         record = records.get(server_id)
@@ -108,7 +116,10 @@ def compare(tx: Tx, host: str, reports: Sequence[GuestReport], *, before: Revisi
             continue
         if _changed(record, before):
             continue
-        correction = _correct_own(tx, record, seen.get(server_id), now_us)
+        own = seen.get(server_id)
+        correction = _correct_own(tx, record, own, now_us)
+        if correction is None and own is not None:
+            correction = _correct_ports(tx, record, own, plugged.get(server_id, set()), now_us)
         if correction is not None:
             corrections.append(correction)
     return corrections
@@ -143,6 +154,35 @@ def _correct_power(tx: Tx, record: Any, state: GuestState, now_us: int) -> Corre
     settle(tx, record.id, now_us=now_us, task_state=None, power_state=power_state)
     finding = Finding.GUEST_MISSING if state is GuestState.ABSENT else Finding.STATE_DIFFERS
     return Correction(finding=finding, server_id=record.id, generation=record.generation, seen=state)
+
+
+def _correct_ports(tx: Tx, record: Any, report: GuestReport, wanted: set[str], now_us: int) -> Correction | None:
+    """A guest with other ports than its server has.
+
+    A port was deleted in Network; or its host was away when a change had to be taken back.
+    """
+    seen = wanted if report.ports is None else set(report.ports)
+    if seen == wanted or VmState(record.vm_state) not in _STABLE or report.state not in _PLUGGABLE:
+        return None
+    stored = get_server(tx, record.id).guest
+    if stored is None:
+        return None
+    guest = described = msgspec.convert(stored, Guest)
+    for nic in placed(described):
+        if nic.port_id not in wanted:
+            guest = without_nic(guest, nic.port_id)
+    if guest != described:
+        settle(tx, record.id, now_us=now_us, guest=msgspec.to_builtins(guest))
+    plug = tuple(nic for nic in placed(guest) if nic.port_id not in seen)
+    unplug = tuple(sorted(seen - wanted))
+    return Correction(
+        finding=Finding.PORTS_DIFFER,
+        server_id=record.id,
+        generation=record.generation,
+        seen=report.state,
+        plug=plug,
+        unplug=unplug,
+    )
 
 
 def _correct_own(tx: Tx, record: Any, report: GuestReport | None, now_us: int) -> Correction | None:

@@ -34,8 +34,6 @@ _ACTIONS = {
 
 _BELOW_SERVERS = {
     **{f"POST /servers/{{id}}/action {action}": name for action, name in _ACTIONS.items()},
-    "POST /servers/{server_id}/os-interface": rule("os_compute_api:os-attach-interfaces:create", MEMBER),
-    "DELETE /servers/{server_id}/os-interface/{id}": rule("os_compute_api:os-attach-interfaces:delete", MEMBER),
     "POST /servers/{server_id}/os-volume_attachments": rule("os_compute_api:os-volumes-attachments:create", MEMBER),
     "POST /servers/{server_id}/remote-consoles": "os_compute_api:os-remote-consoles",
 }

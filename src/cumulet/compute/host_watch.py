@@ -209,6 +209,9 @@ class HostWatch:
             elif correction.let_run:
                 await self._hosts.send(name, m.ResumeDestination(**command))
                 done = "guest let run"
+            elif correction.plug or correction.unplug:
+                await self._replug(name, correction, command)
+                done = "ports plugged as recorded"
         except m.StaleGeneration:
             done = "left alone: an operation has begun"
         except m.HostError as error:
@@ -218,6 +221,14 @@ class HostWatch:
         )
         await self._note(name, correction.finding.value, done, server_id=correction.server_id)
         return not failed
+
+    async def _replug(self, name: str, correction: drift.Correction, command: dict[str, Any]) -> None:
+        for port_id in correction.unplug:
+            await self._hosts.send(name, m.Unplug(**command, port_id=port_id, insist=False))
+        if correction.plug:
+            await wiring.wire(self._hosts, self._db.read_async, self._clock, name)
+        for nic in correction.plug:
+            await self._hosts.send(name, m.Plug(**command, nic=nic))
 
     async def _note(self, host: str, finding: str, done: str, *, server_id: str) -> None:
         now_us = self._clock.now_us()

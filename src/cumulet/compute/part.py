@@ -13,6 +13,7 @@ from cumulet.compute.history import History
 from cumulet.compute.host_watch import HostWatch
 from cumulet.compute.hosts import require_same
 from cumulet.compute.hosts_in_memory import Reload
+from cumulet.compute.interfaces import ATTACHMENT, DETACHMENT
 from cumulet.compute.leftovers import Leftovers
 from cumulet.compute.live_migration import LIVE_MIGRATION
 from cumulet.compute.power import POWER_CHANGE
@@ -60,8 +61,10 @@ COMPUTE_PART = Part(
     service=COMPUTE,
     catalog=CatalogEntry(name="nova", path="/compute/v2.1"),
     sagas=(
+        ATTACHMENT,
         BOOT,
         DELETION,
+        DETACHMENT,
         EVACUATION,
         LIVE_MIGRATION,
         POWER_CHANGE,

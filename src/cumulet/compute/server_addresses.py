@@ -46,7 +46,7 @@ def list_addresses_of_network(call: Call[Server, None]) -> dict[str, Any]:
 )
 def list_interfaces(call: Call[Server, None]) -> dict[str, Any]:
     """List a server's ports."""
-    return {"interfaceAttachments": [_view(call, port) for port in _ports(call)]}
+    return {"interfaceAttachments": [interface_view(call, port) for port in _ports(call)]}
 
 
 @COMPUTE.operation(
@@ -59,14 +59,14 @@ def show_interface(call: Call[Server, None]) -> dict[str, Any]:
     port = next((port for port in _ports(call) if port.id == port_id), None)
     if port is None:
         raise NotFound(f"Instance {call.target.id} does not have a port with id {port_id}")
-    return {"interfaceAttachment": _view(call, port)}
+    return {"interfaceAttachment": interface_view(call, port)}
 
 
 def _ports(call: Call[Server, None]) -> list[PortView]:
     return network.ports_of(call.tx, [call.target.id]).get(call.target.id, [])
 
 
-def _view(call: Call[Server, None], port: PortView) -> dict[str, Any]:
+def interface_view(call: Call[Server, Any], port: PortView) -> dict[str, Any]:
     view: dict[str, Any] = {
         "net_id": port.network_id, "port_id": port.id, "mac_addr": port.mac, "port_state": port.status,
         "fixed_ips": [{"ip_address": held.address, "subnet_id": held.subnet_id} for held in port.addresses],

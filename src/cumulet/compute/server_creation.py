@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from cumulet.compute import attribute_types as t
 from cumulet.compute import boot
 from cumulet.compute.flavors import find_flavor
-from cumulet.compute.hosts import offering
 from cumulet.compute.keypairs import public_key_of
 from cumulet.compute.links import links, self_link
 from cumulet.compute.model import Flavor, PowerState, Server, VmState
@@ -21,6 +20,7 @@ from cumulet.compute.rules import ADMIN, MEMBER
 from cumulet.compute.servers import ServerHostname
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.store import hosts, insert_servers, server_group_members, server_groups, server_tags
+from cumulet.compute.wiring import require_wiring_hosts
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Forbidden, NotYet
 from cumulet.image.store import BootImage, boot_image
@@ -302,12 +302,8 @@ def _network_request(call: Call[None, CreateServers]) -> NetworkRequest:
     request: NetworkRequest = asked if asked in ("auto", "none") else tuple(_requested(asked or ())) or None
     if request is not None and request != "none":
         call.require(ATTACH_NETWORK)
-    if request != "none" and call.cloud.settings.boots_guests and not offering(call.tx, "networks"):
-        raise NotYet(
-            "No host of this cloud can wire guests (`cumulet doctor` says why, started as root on Linux it can): "
-            'ask for networks "none" (2.37 or later).',
-            reason="NO_GUEST_NETWORKS",
-        )
+    if request != "none":
+        require_wiring_hosts(call.tx, call.cloud.settings)
     return request
 
 
@@ -476,8 +472,7 @@ def _store(
     external = call.authorise(EXTERNAL_NETWORK, None)
     for server in created:
         network.allocate(
-            tx, clock=call.cloud.clock, caller_project_id=server.project_id, caller_user_id=server.user_id,
-            is_admin=external, server_id=server.id, server_name=server.name,
+            tx, clock=call.cloud.clock, caller_project_id=server.project_id, is_admin=external, server_id=server.id,
             availability_zone=server.requested_zone or DEFAULT_ZONE, request=request,
             security_groups=security_groups,
         )  # fmt: skip

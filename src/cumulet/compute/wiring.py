@@ -17,11 +17,13 @@ from cumulet.clock import Clock
 from cumulet.compute import hosts as host_records
 from cumulet.conductor.saga import Context, StepFailed
 from cumulet.db.engine import Database, Tx
+from cumulet.errors import NotYet
 from cumulet.fleet.hosts import Hosts
 from cumulet.host import messages as m
 from cumulet.host.wiring import InForce, Wiring
 from cumulet.network import wiring as network
 from cumulet.periodic import Periodic
+from cumulet.settings import Settings
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -50,6 +52,16 @@ async def wire(hosts: Hosts, read: Read, clock: Clock, host: str) -> InForce:
         return replace(await read(lambda tx: described(tx, host)), revision=revision)
 
     return await hosts.wire(host, describe, now_us=clock.now_us())
+
+
+def require_wiring_hosts(tx: Tx, settings: Settings) -> None:
+    """501 for a port where no host could give it packets."""
+    if settings.boots_guests and not host_records.offering(tx, "networks"):
+        raise NotYet(
+            "No host of this cloud can wire guests (`cumulet doctor` says why, started as root on Linux it can): "
+            'ask for networks "none" (2.37 or later).',
+            reason="NO_GUEST_NETWORKS",
+        )
 
 
 # -- what sagas wait for

@@ -14,9 +14,6 @@ import msgspec
 if TYPE_CHECKING:
     from cumulet.host.wiring import InForce, Wiring
 
-if TYPE_CHECKING:
-    pass
-
 
 class GuestState(StrEnum):
     """What the hypervisor says about a guest, by asking it, never from memory."""
@@ -46,6 +43,8 @@ class Nic(Record, frozen=True):
     network_id: str
     mac: str
     addresses: tuple[str, ...] = ()
+    slot: int | None = None
+    """Where the guest sees it, from 0; None: at its place among the others (described by an older version)."""
 
 
 class Image(Record, frozen=True, forbid_unknown_fields=False):
@@ -88,6 +87,8 @@ class Guest(Record, frozen=True):
     config_drive: tuple[DriveFile, ...] = ()
     """Empty: it has none."""
     extra_specs: dict[str, str] = {}
+    nic_slots: int = 0
+    """Places for NICs that come and go while it runs: as the first host has frozen it."""
 
 
 class HostFacts(Record, frozen=True):
@@ -122,6 +123,8 @@ class GuestReport(Record, frozen=True):
     """Highest generation this host has accepted for the guest (0: none)."""
     step: int = 0
     """The last step of it."""
+    ports: tuple[str, ...] | None = None
+    """What its description here has NICs for; None: not told."""
 
 
 class Endpoint(Record, frozen=True):
@@ -270,13 +273,19 @@ class Life(Protocol):
 
     async def resume(self, server_id: str) -> None: ...
 
+    async def plug(self, server_id: str, nic: Nic) -> None:
+        """Give the guest this NIC, a running one at once. There already is success. Its port's rules are in force."""
+
+    async def unplug(self, server_id: str, port_id: str, *, insist: bool = True) -> None:
+        """Take a NIC away: its link goes down, a running guest is asked to let go of it. Absent is success. Its
+        description is without it in any case; with `insist` it is a DriverError if the guest keeps it."""
+
 
 class Console(Protocol):
     """A guest's consoles."""
 
     async def console_output(self, server_id: str, *, max_bytes: int) -> bytes:
         """The newest output of the serial console."""
-        ...
 
 
 class Copy(Protocol):

@@ -24,6 +24,7 @@ from cumulet.host.driver import (
     MigrationParameters,
     MigrationPhase,
     MigrationProgress,
+    Nic,
 )
 from cumulet.host.wiring import InForce, Wiring
 
@@ -146,6 +147,21 @@ class Resume(Command[None], frozen=True, tag="resume"):
 
     async def do(self, host: OnHost) -> None:
         await host.driver.resume(self.server_id)
+
+
+class Plug(Command[None], frozen=True, tag="plug"):
+    nic: Nic
+
+    async def do(self, host: OnHost) -> None:
+        await host.driver.plug(self.server_id, self.nic)
+
+
+class Unplug(Command[None], frozen=True, tag="unplug"):
+    port_id: str
+    insist: bool = True
+
+    async def do(self, host: OnHost) -> None:
+        await host.driver.unplug(self.server_id, self.port_id, insist=self.insist)
 
 
 # -- live migration

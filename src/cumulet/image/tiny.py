@@ -16,6 +16,8 @@ from pathlib import Path
 
 import msgspec
 
+from cumulet.image.tiny_init import INIT, RECORD_BYTES
+
 DEBIAN_PACKAGES = ("apt", "dpkg", "mtools", "syslinux", "qemu-utils")
 """What building needs installed. The kernel and busybox are only downloaded and unpacked."""
 
@@ -42,11 +44,6 @@ _MODULES = (
 """In the order they must be loaded; one that the kernel has built in is left out."""
 
 _DISK_BYTES = 32 << 20
-RECORD_BYTES = 512
-RECORD_AREA_OFFSET = 48 << 20
-"""Where a guest asked to write (`disk_writer=1`) puts its records: beyond the image, within any flavor's disk."""
-RECORD_COUNT = 4096
-
 _SYSLINUX_CFG = """\
 DEFAULT tiny
 PROMPT 0
@@ -55,142 +52,6 @@ LABEL tiny
   LINUX vmlinuz
   INITRD initrd.gz
   APPEND console=ttyS0 quiet panic=-1 random.trust_cpu=on tsc=unstable mitigations=off
-"""
-
-_INIT = rf"""#!/bin/busybox sh
-# The whole user space of the tiny guest. Settings are KEY=NUMBER lines of the user data on a config drive:
-#   tick_ms=N        a line `tick <n> <server id>` every N ms (default 100, 0: none)
-#   fill_mib=N       fill N MiB of memory with random bytes at start
-#   dirty_mib_s=N    rewrite N MiB of memory a second
-#   disk_writer=1    512-byte records `seq <n> <id>` on the disk from byte {RECORD_AREA_OFFSET}, fsynced, then printed
-#   peer=N           ping the address of the first port's network that ends in N: `pong <count> <id>`, `silence ...`
-#   poweroff_after_s=N, reboot_after_s=N, panic_after_s=N
-export PATH=/bin
-/bin/busybox mkdir -p /proc /sys /dev /tmp /config /run
-/bin/busybox --install -s /bin
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-mount -t devtmpfs dev /dev
-mount -t tmpfs -o size=90% tmpfs /tmp
-while read -r module; do insmod "/modules/$module" 2>/dev/null; done < /modules/order
-exec </dev/null >/dev/ttyS0 2>&1
-id=$(cat /sys/class/dmi/id/product_uuid 2>/dev/null | tr A-Z a-z)
-echo "cumulet-tiny: kernel $(uname -r), server $id"
-
-tick_ms=100 fill_mib=0 dirty_mib_s=0 disk_writer=0 peer=0 poweroff_after_s=0 reboot_after_s=0 panic_after_s=0
-for device in /dev/sr0 /dev/vdb; do
-  [ -b "$device" ] && mount -t iso9660 -o ro "$device" /config 2>/dev/null && break
-done
-for file in /config/openstack/latest/user_data /config/user_data; do
-  [ -f "$file" ] || continue
-  while IFS='=' read -r key value; do
-    case "$value" in ''|*[!0-9]*) continue ;; esac
-    case "$key" in
-      tick_ms|fill_mib|dirty_mib_s|disk_writer|peer|poweroff_after_s|reboot_after_s|panic_after_s) eval "$key=$value" ;;
-    esac
-  done < "$file"
-  break
-done
-
-cat > /tmp/power.sh <<'END'
-#!/bin/sh
-echo "cumulet-tiny: power button" > /dev/ttyS0
-sync
-poweroff -f
-END
-chmod +x /tmp/power.sh
-mkdir -p /etc/acpi/PWRF && ln -s /tmp/power.sh /etc/acpi/PWRF/00000080
-mkfifo /tmp/never /tmp/never2 /tmp/never3
-acpid -f -c /etc/acpi -l /dev/null >/dev/null 2>&1 &
-
-# Each port asks for its address, and says what it was told.
-cat > /tmp/dhcp.sh <<'END'
-#!/bin/sh
-[ "$1" = bound ] || exit 0
-ifconfig "$interface" "$ip" netmask "$subnet" mtu "${{mtu:-1500}}"
-set -- $staticroutes
-while [ $# -ge 2 ]; do
-  case "$2" in
-    0.0.0.0) ip route replace "$1" dev "$interface" ;;
-    *) ip route replace "$1" via "$2" dev "$interface" ;;
-  esac
-  shift 2
-done
-echo "cumulet-tiny: $interface has $ip" > /dev/ttyS0
-[ "$interface" = eth0 ] && echo "$ip" > /tmp/address
-END
-chmod +x /tmp/dhcp.sh
-ifconfig lo 127.0.0.1 up
-for device in /sys/class/net/eth*; do
-  [ -e "$device" ] || continue
-  ifconfig "${{device##*/}}" up
-  udhcpc -f -i "${{device##*/}}" -s /tmp/dhcp.sh -O staticroutes -O mtu -t 10 -T 1 -A 1 >/dev/null 2>&1 &
-done
-
-if [ "$peer" -gt 0 ]; then (
-  mkfifo /tmp/never4
-  exec 6<>/tmp/never4
-  count=0
-  while [ ! -s /tmp/address ]; do read -r -t 0.1 -u 6 nothing; done
-  address=$(cat /tmp/address)
-  while :; do
-    if ping -c 1 -W 1 "${{address%.*}}.$peer" >/dev/null 2>&1; then
-      count=$((count + 1))
-      echo "pong $count $id"
-    else
-      echo "silence $count $id"
-    fi
-    read -r -t 0.05 -u 6 nothing
-  done
-) & fi
-
-after() {{ [ "$1" -gt 0 ] && (sleep "$1"; echo "cumulet-tiny: $2 now"; sync; eval "$3") & }}
-after "$poweroff_after_s" poweroff 'poweroff -f'
-after "$reboot_after_s" reboot 'reboot -f'
-after "$panic_after_s" panic 'echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger'
-
-[ "$fill_mib" -gt 0 ] && dd if=/dev/urandom of=/tmp/fill bs=1M count="$fill_mib" 2>/dev/null
-
-if [ "$dirty_mib_s" -gt 0 ]; then (
-  dd if=/dev/urandom of=/tmp/source bs=64k count=16 2>/dev/null
-  exec 4<>/tmp/never2
-  block=0
-  # Eight times a second, an eighth of the rate, over a window of 32 MiB.
-  while :; do
-    todo=$((dirty_mib_s * 2))
-    while [ $todo -gt 0 ]; do
-      part=$((todo < 16 ? todo : 16))
-      dd if=/tmp/source of=/tmp/dirty bs=64k count=$part seek=$block conv=notrunc 2>/dev/null
-      block=$(((block + part) % 496))
-      todo=$((todo - part))
-    done
-    read -r -t 0.125 -u 4 nothing
-  done
-) & fi
-
-if [ "$disk_writer" -gt 0 ]; then (
-  exec 5<>/tmp/never3
-  seq=0
-  while :; do
-    seq=$((seq + 1))
-    place=$(({RECORD_AREA_OFFSET // RECORD_BYTES} + seq % {RECORD_COUNT}))
-    printf '%-511s\n' "seq $seq $id" |
-      dd of=/dev/vda bs={RECORD_BYTES} count=1 seek=$place conv=notrunc,fsync 2>/dev/null && echo "seq $seq"
-    read -r -t 0.02 -u 5 nothing
-  done
-) & fi
-
-exec 3<>/tmp/never
-tick=0
-if [ "$tick_ms" -gt 0 ]; then
-  pause=$(printf '0.%03d' $((tick_ms < 999 ? tick_ms : 999)))
-  while :; do
-    tick=$((tick + 1))
-    echo "tick $tick $id"
-    read -r -t "$pause" -u 3 nothing
-  done
-fi
-while :; do read -r -u 3 nothing; done
 """
 
 
@@ -303,7 +164,7 @@ def _apt_cache(*arguments: str) -> str:
 
 
 def _recipe() -> str:
-    recipe = "\n".join((_INIT, _SYSLINUX_CFG, *_MODULES, str(_DISK_BYTES)))
+    recipe = "\n".join((INIT, _SYSLINUX_CFG, *_MODULES, str(_DISK_BYTES)))
     return hashlib.sha256(recipe.encode()).hexdigest()[:12]
 
 
@@ -332,7 +193,7 @@ def _initramfs(unpacked: Path) -> bytes:
     for folder in ("bin", "modules", "dev", "etc"):
         archive.add(folder, 0o40755, b"")
     archive.add("bin/busybox", 0o100755, (unpacked / "bin/busybox").read_bytes())
-    archive.add("init", 0o100755, _INIT.encode())
+    archive.add("init", 0o100755, INIT.encode())
     archive.add("modules/order", 0o100644, "".join(f"{Path(module).name}\n" for module in present).encode())
     for module in present:
         archive.add(f"modules/{Path(module).name}", 0o100644, (modules / module).read_bytes())

@@ -21,6 +21,7 @@ from cumulet.network import addresses, bindings, default_security_group, limits,
 from cumulet.network.addresses import FixedIp
 from cumulet.network.auto_topology import ensure_topology
 from cumulet.network.bindings import Which
+from cumulet.network.refusals import Refused
 from cumulet.network.sight import networks_for
 from cumulet.network.store import (
     Network,
@@ -144,7 +145,8 @@ def _available(tx: Tx, project_id: str, is_admin: bool, *, automatic: bool) -> N
         own = sa.and_(own, networks.c.admin_state_up)
     found = find(tx, Network, sa.or_(own, networks.c.shared))
     if len(found) > 1:
-        raise Conflict("Multiple possible networks found, use a Network ID to be more specific.")
+        message = "Multiple possible networks found, use a Network ID to be more specific."
+        raise Conflict(message, reason=Refused.SEVERAL_NETWORKS)
     if not found:
         return None
     _refuse_external(found[0], is_admin)
@@ -160,7 +162,7 @@ def _named_network(tx: Tx, project_id: str, is_admin: bool, wanted: RequestedNet
     in_sight = sa.true() if is_admin else networks_for(project_id)
     found = find(tx, Network, networks.c.id == wanted.network_id, in_sight)
     if not found:
-        raise BadRequest(f"Network {wanted.network_id} could not be found.")
+        raise BadRequest(f"Network {wanted.network_id} could not be found.", reason=Refused.NO_SUCH_NETWORK)
     network = found[0]
     if not find_by(tx, Subnet, network_id=network.id):
         raise BadRequest(f"Network {network.id} requires a subnet in order to boot instances on.")
@@ -171,7 +173,7 @@ def _named_network(tx: Tx, project_id: str, is_admin: bool, wanted: RequestedNet
             addresses.usable_subnets(tx, network.id, DEVICE_OWNER_PREFIX), network.id, address, None
         )
         if addresses.is_held(tx, network.id, address):
-            raise BadRequest(f"Fixed IP address {address} is already in use.")
+            raise BadRequest(f"Fixed IP address {address} is already in use.", reason=Refused.ADDRESS_IN_USE)
     return network
 
 
@@ -179,7 +181,7 @@ def _usable_port(tx: Tx, project_id: str, is_admin: bool, port_id: str) -> Port:
     """A port the server may have. Another project's is as unknown as none, even on the caller's own network."""
     found = find_by(tx, Port, id=port_id, project_id=project_id)
     if not found:
-        raise BadRequest(f"Port id {port_id} could not be found.")
+        raise BadRequest(f"Port id {port_id} could not be found.", reason=Refused.NO_SUCH_PORT)
     port = found[0]
     if port.device_id or port.server_id:
         raise Conflict(f"Port {port_id} is still in use.")
@@ -213,16 +215,13 @@ def allocate(
     *,
     clock: Clock,
     caller_project_id: str,
-    caller_user_id: str,
     is_admin: bool,
     server_id: str,
-    server_name: str,
     availability_zone: str,
     request: NetworkRequest,
     security_groups: Sequence[str] = (),
 ) -> list[PortView]:
     """Give a server its ports, in the order asked for: make them, or plug those that are there."""
-    del caller_user_id, server_name  # Ports belong to projects; a port's own name stays its user's.
     if request == "none":
         return []
     if isinstance(request, tuple):
@@ -234,8 +233,8 @@ def allocate(
         wanted_ports = [] if network is None else [RequestedNetwork(network_id=network.id)]
     groups = _group_ids(tx, caller_project_id, security_groups)
     owner = DEVICE_OWNER_PREFIX + availability_zone
-    held = len(find_by(tx, Port, server_id=server_id))
-    for order, wanted in enumerate(wanted_ports, start=held):
+    last = max((port.server_order for port in find_by(tx, Port, server_id=server_id)), default=-1)
+    for order, wanted in enumerate(wanted_ports, start=last + 1):
         if wanted.port_id is not None:
             port = _usable_port(tx, caller_project_id, is_admin, wanted.port_id)
             _plug(tx, clock, port, server_id, owner, order, wanted.tag)
@@ -297,7 +296,8 @@ def _make(
 
 def _as_nova_says(error: Conflict, network: Network, wanted: RequestedNetwork) -> ApiError:
     if wanted.fixed_ip is not None:
-        return BadRequest(f"Fixed IP address {wanted.fixed_ip} is already in use.", private=error.public)
+        taken = f"Fixed IP address {wanted.fixed_ip} is already in use."
+        return BadRequest(taken, private=error.public, reason=Refused.ADDRESS_IN_USE)
     message = f"No fixed IP addresses available for network: {network.id}"
     return BadRequest(message, private=error.public, reason="NO_FIXED_IPS")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from cumulet.errors import BadRequest
 
 
@@ -13,3 +15,12 @@ def invalid(text: str) -> BadRequest:
 def bad(resource: str, text: str) -> BadRequest:
     """Something that cannot be done with a resource of this kind."""
     return BadRequest(f"Bad {resource} request: {text}", reason="BadRequest")
+
+
+class Refused(StrEnum):
+    """Reasons of what is refused to a server, by which `network.attaching` tells refusals apart."""
+
+    NO_SUCH_NETWORK = "NO_SUCH_NETWORK"
+    NO_SUCH_PORT = "NO_SUCH_PORT"
+    ADDRESS_IN_USE = "ADDRESS_IN_USE"
+    SEVERAL_NETWORKS = "SEVERAL_NETWORKS"

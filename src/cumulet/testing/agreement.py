@@ -97,7 +97,11 @@ def _of_server(tx: Tx, row: Any, places: dict[str, GuestState]) -> Iterator[str]
         yield f"server {name} is {row.vm_state}/{row.power_state} on {row.host}, where it is {seen}"
     if set(placement.held(tx, row.id)) != {row.host}:
         yield f"server {name} belongs to {row.host}, but holds {placement.held(tx, row.id)}"
-    for bound in network.binding_hosts(tx, row.id).values():
+    ports = network.binding_hosts(tx, row.id)
+    described = {nic["port_id"] for nic in (row.guest or {}).get("nics", ())}
+    if row.guest is not None and described != set(ports):
+        yield f"server {name} has ports {sorted(ports)}, but its guest is described with {sorted(described)}"
+    for bound in ports.values():
         if bound.active != row.host or bound.inactive:
             yield f"server {name} belongs to {row.host}, but its port is bound to {bound}"
 

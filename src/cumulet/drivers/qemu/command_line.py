@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from cumulet.drivers.qemu.qmp import Json
 from cumulet.host.driver import Guest, Nic
+from cumulet.host.nics import MOST_NICS, placed
 
 CONSOLE_RING_BYTES = 1 << 20
 """The serial console is kept by QEMU itself in a ring of this size: a guest can print for ever and fill no disk,
@@ -27,8 +29,12 @@ _ADDRESS_DISK = "0x3"
 _ADDRESS_RNG = "0x4"
 _ADDRESS_CONFIG_DRIVE = "0x5"
 _FIRST_ADDRESS_NIC = 0x8
-MOST_NICS = 16
-"""A root bus has 32 places; the chipset sits in the last one."""
+"""A root bus has 32 places; the chipset sits in the last one, and nothing else between this one and that."""
+_PORTS_PER_ADDRESS = 8
+NIC_SLOTS = MOST_NICS
+"""Root ports of a new guest: only behind one of those a device can be plugged while it runs, or pulled out."""
+PLUGGED_AT = "0x0"
+"""The one place behind a root port."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +80,10 @@ def arguments(guest: Guest, machine: Machine) -> list[str]:
     line += ["-device", _device("virtio-rng-pci", "random0", _ADDRESS_RNG, rng="rng0")]
     if machine.config_drive:
         line += _config_drive(machine)
-    for number, (nic, fd) in enumerate(zip(guest.nics, machine.tap_fds, strict=True)):
-        line += _nic(number, nic, fd)
+    for number in range(guest.nic_slots):
+        line += ["-device", _root_port(number)]
+    for nic, fd in zip(placed(guest), machine.tap_fds, strict=True):
+        line += ["-netdev", f"tap,id={net_name(nic)},fd={fd}", "-device", _json(nic_device(guest, nic))]
     if machine.incoming:
         line += ["-incoming", "defer"]
     return line
@@ -116,11 +124,43 @@ def _config_drive(machine: Machine) -> list[str]:
     return ["-blockdev", _json(storage), "-blockdev", _json(image), "-device", device]
 
 
-def _nic(number: int, nic: Nic, fd: int) -> list[str]:
-    """Without a boot ROM: no guest boots from the network, and looking for a server there takes seconds."""
-    address = hex(_FIRST_ADDRESS_NIC + number)
-    device = _device("virtio-net-pci", f"nic{number}", address, netdev=f"net{number}", mac=nic.mac, romfile="")
-    return ["-netdev", f"tap,id=net{number},fd={fd}", "-device", device]
+def _root_port(number: int) -> str:
+    address = f"{hex(_FIRST_ADDRESS_NIC + number // _PORTS_PER_ADDRESS)}.{number % _PORTS_PER_ADDRESS}"
+    # No I/O ports are kept free behind it: there are only 16 times as many as one wants, and virtio needs none.
+    first = number % _PORTS_PER_ADDRESS == 0
+    return _device(
+        "pcie-root-port", port_name(number), address, chassis=number + 1, multifunction=first, **{"io-reserve": 0}
+    )
+
+
+def port_name(slot: int) -> str:
+    return f"port{slot}"
+
+
+def nic_name(nic: Nic) -> str:
+    return f"nic{nic.slot}"
+
+
+def net_name(nic: Nic) -> str:
+    return f"net{nic.slot}"
+
+
+def nic_device(guest: Guest, nic: Nic) -> dict[str, Json]:
+    """A NIC that has its slot, as QEMU's device.
+
+    Without a boot ROM: no guest boots from the network, and looking for a server there takes seconds.
+    """
+    assert nic.slot is not None
+    on_root_bus: dict[str, Json] = {"bus": "pcie.0", "addr": hex(_FIRST_ADDRESS_NIC + nic.slot)}
+    behind_a_port: dict[str, Json] = {"bus": port_name(nic.slot), "addr": PLUGGED_AT}
+    return {
+        "driver": "virtio-net-pci",
+        "id": nic_name(nic),
+        **(behind_a_port if guest.nic_slots else on_root_bus),
+        "netdev": net_name(nic),
+        "mac": nic.mac,
+        "romfile": "",
+    }
 
 
 def _device(driver: str, name: str, address: str, **properties: object) -> str:

@@ -1,15 +1,15 @@
 """Every QMP command that Cumulet uses, as a method with the types of its arguments and its answer.
 
-The names of commands are in no other file. Each method raises `DriverError` with QEMU's words where it refuses,
-hangs or is gone. Reference: QEMU's `qapi/*.json`.
+The names of commands are in this file, and in `questions`. Each method raises `DriverError` with QEMU's words where
+it refuses, hangs or is gone. Reference: QEMU's `qapi/*.json`.
 """
 
 from __future__ import annotations
 
 import base64
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Mapping
+from typing import TypeVar
 
 import msgspec
 
@@ -245,6 +245,32 @@ class Commands(ABC):
         """`query-block-exports`: the ids of what is offered."""
         return [export.id for export in _read(await self.ask("query-block-exports"), list[_Identified])]
 
+    # -- network interfaces
+
+    async def devices(self) -> set[str]:
+        """`qom-list` of ``/machine/peripheral``: the ids of all devices that have one."""
+        return {entry.name for entry in _read(await self.ask("qom-list", {"path": "/machine/peripheral"}), list[Named])}
+
+    async def set_link(self, device: str, *, up: bool) -> None:
+        """`set_link`: plug the cable in, or pull it out."""
+        await self.ask("set_link", {"name": device, "up": up})
+
+    async def netdev_add_tap(self, net: str, descriptor: str) -> None:
+        """`netdev_add`, type `tap`. `descriptor`: an open tap, by `getfd`."""
+        await self.ask("netdev_add", {"type": "tap", "id": net, "fd": descriptor})
+
+    async def netdev_del(self, net: str) -> None:
+        """`netdev_del`: its tap is closed with it. An error where there is none."""
+        await self.ask("netdev_del", {"id": net})
+
+    async def device_add(self, device: Arguments) -> None:
+        """`device_add`: a device as on the command line."""
+        await self.ask("device_add", device)
+
+    async def device_del(self, device: str) -> None:
+        """`device_del`: ask the guest to let go of a device; it is gone when `devices` says so. An error meanwhile."""
+        await self.ask("device_del", {"id": device})
+
     # -- migration
 
     async def migrate_set_capabilities(self, wanted: Mapping[str, bool]) -> None:
@@ -338,54 +364,6 @@ class Commands(ABC):
     async def objects(self) -> set[str]:
         """`qom-list` of ``/objects``: the ids of what `object-add` made."""
         return {entry.name for entry in _read(await self.ask("qom-list", {"path": "/objects"}), list[Named])}
-
-
-# -- what a QEMU is asked that runs no guest (`facts`)
-
-
-class Question(msgspec.Struct, Generic[T], frozen=True):
-    """A command without arguments, and the type of its answer."""
-
-    command: str
-    answer: type[T]
-
-
-class Version(Answer, frozen=True):
-    """`VersionInfo`; of `qemu`: ``major``, ``minor`` and ``micro``."""
-
-    qemu: dict[str, int]
-
-
-class Capability(Answer, frozen=True):
-    """`MigrationCapabilityStatus`"""
-
-    capability: str
-
-
-class CpuDefinition(Answer, frozen=True):
-    """`CpuDefinitionInfo`; `unavailable_features` is empty for a model that runs here."""
-
-    name: str
-    unavailable_features: tuple[str, ...] | None = None
-
-
-VERSION = Question("query-version", Version)
-MACHINES = Question("query-machines", list[Named])
-MIGRATION_CAPABILITIES = Question("query-migrate-capabilities", list[Capability])
-COMMANDS = Question("query-commands", list[Named])
-CPU_DEFINITIONS = Question("query-cpu-definitions", list[CpuDefinition])
-
-
-def script(questions: Sequence[Question[Any]]) -> bytes:
-    """What is written to a QEMU that answers `questions` and ends; each answer's id is the question's command."""
-    lines: list[dict[str, str]] = [{"execute": "qmp_capabilities"}]
-    lines += [{"execute": question.command, "id": question.command} for question in questions]
-    lines.append({"execute": "quit"})
-    return b"\n".join(map(msgspec.json.encode, lines))
-
-
-NEEDED = ("migrate-continue", "blockdev-mirror", "block-export-add", "yank", "ringbuf-read", "job-dismiss")
-"""Of those above, the ones that an old QEMU may lack."""
 
 
 def _read(answer: Json, shape: type[T]) -> T:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cumulet.drivers.qemu import (
     adoption,
     cold_migration,
+    hotplug,
     life,
     live_migration_destination,
     live_migration_source,
@@ -31,6 +32,7 @@ from cumulet.host.driver import (
     MigrationParameters,
     MigrationPhase,
     MigrationProgress,
+    Nic,
     SnapshotPhase,
     SnapshotProgress,
 )
@@ -159,6 +161,12 @@ class QemuDriver:
 
     async def resume(self, server_id: str) -> None:
         await suspension.resume(self._host, server_id)
+
+    async def plug(self, server_id: str, nic: Nic) -> None:
+        await hotplug.plug(self._host, server_id, nic)
+
+    async def unplug(self, server_id: str, port_id: str, *, insist: bool = True) -> None:
+        await hotplug.unplug(self._host, server_id, port_id, insist=insist)
 
     async def console_output(self, server_id: str, *, max_bytes: int) -> bytes:
         return await life.console_output(self._host, server_id, max_bytes=max_bytes)

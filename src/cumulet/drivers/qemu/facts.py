@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from cumulet.drivers.qemu import commands as c
-from cumulet.drivers.qemu.commands import Question
+from cumulet.drivers.qemu import questions as c
 from cumulet.drivers.qemu.qmp import Json
+from cumulet.drivers.qemu.questions import Question
 
 T = TypeVar("T")
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import msgspec
 
 from cumulet.drivers.qemu import config_drive, guest_files
-from cumulet.drivers.qemu.command_line import MOST_NICS
+from cumulet.drivers.qemu.command_line import NIC_SLOTS
 from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
 from cumulet.drivers.qemu.hypervisor import Hypervisor, append_bounded, tail
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
 from cumulet.host.driver import DriverError, Guest
+from cumulet.host.nics import MOST_NICS
 
 _SOFT_REBOOT_SECONDS = 30.0
 
@@ -28,6 +29,7 @@ def frozen(host: QemuHost, guest: Guest) -> Guest:
         guest,
         machine_type=guest.machine_type or host.facts.machine_type,
         cpu_model=guest.cpu_model or host.facts.cpu_model,
+        nic_slots=guest.nic_slots if guest.machine_type else NIC_SLOTS,
     )
 
 

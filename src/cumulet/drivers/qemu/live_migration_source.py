@@ -19,6 +19,7 @@ from cumulet.drivers.qemu.commands import Job, Migration
 from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.live_migration_destination import capabilities
+from cumulet.drivers.qemu.movable import make_movable
 from cumulet.drivers.qemu.record import Copy, GuestRecord, Intent, Role
 from cumulet.drivers.qemu.tls import CREDENTIALS
 from cumulet.host.driver import DriverError, Endpoint, MigrationParameters, MigrationPhase, MigrationProgress
@@ -62,7 +63,7 @@ async def start_copy(host: QemuHost, server_id: str, endpoint: Endpoint, paramet
                 return
             raise DriverError("MOVING: a copy to another place is under way")
         hypervisor = host.running_hypervisor(server_id)
-        await make_movable(hypervisor, record)
+        await make_movable(host, hypervisor, record)
         host.folder(server_id).memory.unlink(missing_ok=True)  # Of an earlier resume that was interrupted late.
         if record.copy is not None:
             await _clean_up(host, hypervisor)
@@ -75,16 +76,6 @@ async def start_copy(host: QemuHost, server_id: str, endpoint: Endpoint, paramet
             await _settle(host, server_id, MigrationPhase.FAILED, str(problem))
             raise
         host.start_task(server_id, "copy", carry(host, server_id))
-
-
-async def make_movable(hypervisor: Hypervisor, record: GuestRecord) -> None:
-    """Bring the guest to a state QEMU can save or send. Raises `DriverError` where it has none."""
-    run_state = await hypervisor.run_state()
-    if run_state == "postmigrate" and record.user_paused:
-        # QEMU sends no guest twice unless it has run in between. Both commands go out together: it runs no longer.
-        await asyncio.gather(hypervisor.cont(), hypervisor.stop())
-    elif run_state not in ("running", "paused"):
-        raise DriverError(f"NOT_MOVABLE: the guest is in state {run_state}")
 
 
 async def _begin(

@@ -13,7 +13,7 @@ import msgspec
 
 from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
 from cumulet.drivers.qemu.hypervisor import Hypervisor
-from cumulet.drivers.qemu.live_migration_source import make_movable
+from cumulet.drivers.qemu.movable import make_movable
 from cumulet.drivers.qemu.record import GuestFolder, Intent
 from cumulet.host.driver import DriverError
 
@@ -38,7 +38,7 @@ async def suspend(host: QemuHost, server_id: str) -> None:
             raise DriverError(f"NOT_RUNNING: the guest is in state {run_state}")
         # A suspend that a crash of the agent interrupted leaves `postmigrate` and a whole file behind.
         if run_state != "postmigrate" or not folder.memory.exists():
-            await make_movable(hypervisor, record)
+            await make_movable(host, hypervisor, record)
             await hypervisor.stop()
             await _save(hypervisor, folder)
         await hypervisor.drain_console(folder.console)

@@ -28,11 +28,12 @@ from cumulet.host.driver import (
     MigrationParameters,
     MigrationPhase,
     MigrationProgress,
+    Nic,
 )
+from cumulet.host.nics import with_nic, without_nic
 from cumulet.host.wiring import InForce, Wiring
 from cumulet.settings import Settings
 
-TICKS_PER_SECOND = 10
 MACHINE_TYPE = "simulated-1.0"
 CPU_MODEL = "simulated"
 _NO_PROCESS = (GuestState.STOPPED, GuestState.SUSPENDED)
@@ -78,12 +79,7 @@ class SimulatedDriver(SimulatedSnapshots):
         """All of it is in force at once; a port's link is up where its guest has a process."""
         if self.wiring is None or wiring.revision >= self.wiring.revision:
             self.wiring = wiring
-        plugged = {
-            nic.port_id
-            for guest in self._guests.values()
-            if guest.state not in (GuestState.STOPPED, GuestState.SUSPENDED, GuestState.CRASHED)
-            for nic in guest.guest.nics
-        }
+        plugged = {port for guest in self._guests.values() for port in guest.linked}
         ports = tuple(port.id for port in self.wiring.ports)
         return InForce(
             revision=self.wiring.revision, ports=ports, linked=tuple(port for port in ports if port in plugged)
@@ -109,10 +105,7 @@ class SimulatedDriver(SimulatedSnapshots):
         )
 
     async def guests(self) -> list[GuestReport]:
-        return [
-            GuestReport(server_id=server_id, state=found.state, generation=0)
-            for server_id, found in self._guests.items()
-        ]
+        return [found.report() for found in self._guests.values()]
 
     async def observe(self, server_id: str) -> GuestState:
         found = self._guests.get(server_id)
@@ -173,14 +166,21 @@ class SimulatedDriver(SimulatedSnapshots):
         else:
             self._with_process(found)
 
+    async def plug(self, server_id: str, nic: Nic) -> None:
+        found = self._own(server_id)
+        self._refuse_suspended(found)
+        found.guest = with_nic(found.guest, nic)
+        self._save(found)
+
+    async def unplug(self, server_id: str, port_id: str, *, insist: bool = True) -> None:
+        found = self._own(server_id)
+        self._refuse_suspended(found)
+        found.guest = without_nic(found.guest, port_id)
+        self._save(found)
+
     async def console_output(self, server_id: str, *, max_bytes: int) -> bytes:
         """Ticks printed here: `tick N <server id>`, ten a second of running time, counted across moves."""
-        found = self._found(server_id)
-        last = found.ran_until(self._clock.now_us()) * TICKS_PER_SECOND // 1_000_000
-        first = max(found.console_from_us * TICKS_PER_SECOND // 1_000_000, last - max_bytes // 20)
-        lines = [f"tick {n} {server_id}" for n in range(first, last + 1)]
-        head = [] if first else [f"Simulated guest {found.guest.name} on {self.name}: no real machine runs here."]
-        return ("\n".join(head + lines) + "\n").encode()[-max_bytes:]
+        return self._found(server_id).printed(self._clock.now_us(), max_bytes, host=self.name)
 
     async def diagnostics(self, server_id: str) -> dict[str, int | str]:
         found = self._with_process(self._found(server_id))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from cumulet.host.driver import Guest, GuestState
+from cumulet.host.driver import Guest, GuestReport, GuestState
 
 DEFAULT_DIRTY_RATE_MIB_S = 20.0
+TICKS_PER_SECOND = 10
 
 
 class SimulatedGuest(msgspec.Struct, kw_only=True):
@@ -41,6 +42,24 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
         if self.running_since_us is not None:
             self.ran_us += now_us - self.running_since_us
             self.running_since_us = None
+
+    @property
+    def linked(self) -> tuple[str, ...]:
+        """Ports whose links are up: a process is plugged into them."""
+        without_process = self.state in (GuestState.STOPPED, GuestState.SUSPENDED, GuestState.CRASHED)
+        return () if without_process else tuple(nic.port_id for nic in self.guest.nics)
+
+    def report(self) -> GuestReport:
+        ports = tuple(nic.port_id for nic in self.guest.nics)
+        return GuestReport(server_id=self.guest.server_id, state=self.state, generation=0, ports=ports)
+
+    def printed(self, now_us: int, max_bytes: int, *, host: str) -> bytes:
+        """The end of what it has printed here."""
+        last = self.ran_until(now_us) * TICKS_PER_SECOND // 1_000_000
+        first = max(self.console_from_us * TICKS_PER_SECOND // 1_000_000, last - max_bytes // 20)
+        lines = [f"tick {n} {self.guest.server_id}" for n in range(first, last + 1)]
+        head = [] if first else [f"Simulated guest {self.guest.name} on {host}: no real machine runs here."]
+        return ("\n".join(head + lines) + "\n").encode()[-max_bytes:]
 
     def ran_until(self, now_us: int) -> int:
         return self.ran_us + (now_us - self.running_since_us if self.running_since_us is not None else 0)

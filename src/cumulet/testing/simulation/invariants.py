@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -13,6 +13,8 @@ from cumulet.compute.store import migrations, servers
 from cumulet.conductor.findings import findings
 from cumulet.conductor.saga import operations
 from cumulet.db.engine import Tx
+from cumulet.host.driver import Guest
+from cumulet.network import for_compute as network
 from cumulet.testing import agreement
 
 if TYPE_CHECKING:
@@ -61,12 +63,19 @@ def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
     others = cloud.db.read(lambda tx: list(cloud.images.of_others(tx)))
     if others:
         return others
-    return cloud.db.read(lambda tx: [*agreement.disagreements(tx, guests), *_lost(tx, workload)])
+    plugged = {
+        name: {key: _ports(guest) for key, guest in machine.driver.described().items()}
+        for name, machine in cloud.machines.items()
+    }
+    return cloud.db.read(
+        lambda tx: [*agreement.disagreements(tx, guests), *_lost(tx, workload), *_differently_plugged(tx, plugged)]
+    )
 
 
 _MENDED = sa.select(findings).where(findings.c.reconciler == "leftovers").order_by(findings.c.id)
 _FINDINGS = sa.select(findings).order_by(findings.c.id)
 _SERVERS = sa.select(servers.c.id, servers.c.deleted_at_us, servers.c.fault_message)
+_PLACES = sa.select(servers.c.id, servers.c.host).where(servers.c.deleted_at_us.is_(None), servers.c.host.is_not(None))
 _OPERATIONS = sa.select(operations.c.saga, operations.c.status)
 _MIGRATIONS = sa.select(migrations.c.type, migrations.c.status, migrations.c.reason)
 
@@ -82,6 +91,19 @@ def outcomes(cloud: SimulatedCloud) -> Counter[str]:
     for row in cloud.db.read(lambda tx: tx.all(_FINDINGS)):
         counts[f"findings: {row.finding}"] += row.times
     return counts
+
+
+def _ports(guest: Guest) -> set[str]:
+    return {nic.port_id for nic in guest.nics}
+
+
+def _differently_plugged(tx: Tx, plugged: Mapping[str, Mapping[str, set[str]]]) -> Iterator[str]:
+    """Guests with other ports than their servers have on record."""
+    for row in tx.all(_PLACES):
+        ports = set(network.binding_hosts(tx, row.id))
+        seen = plugged.get(row.host, {}).get(row.id)
+        if seen is not None and seen != ports:
+            yield f"server {row.id[:8]} has ports {sorted(ports)}, but its guest on {row.host} has {sorted(seen)}"
 
 
 def _lost(tx: Tx, workload: Workload) -> Iterator[str]:

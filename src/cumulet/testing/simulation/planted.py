@@ -58,6 +58,11 @@ from cumulet.testing.simulation.planted_places import (
     with_precondition,
     with_saga,
 )
+from cumulet.testing.simulation.planted_ports import (
+    forgetting_what_was_plugged_in,
+    leaving_the_device_in_the_guest,
+    never_comparing_ports,
+)
 
 Plant = Callable[[], AbstractContextManager[Any]]
 
@@ -343,6 +348,9 @@ PLANTED: dict[str, Plant] = {
         booting_from_disk_beside_the_source,
         copying_the_disk_of_another_guest,
         keeping_an_image_that_was_not_made,
+        forgetting_what_was_plugged_in,
+        leaving_the_device_in_the_guest,
+        never_comparing_ports,
     )
 }
 

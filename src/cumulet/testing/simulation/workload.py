@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cumulet.compute.store import hosts, migrations, servers
+from cumulet.network.store import ports
 from cumulet.placement.store import resource_providers
 from cumulet.testing.simulation.cloud import SimulatedCloud
 from cumulet.testing.simulation.foundation import FAST_HOST, IMAGE_ID, PROJECTS
@@ -57,7 +58,7 @@ class Workload:
         kinds = {
             self._create: 5, self._migrate: 8, self._migrate_both: 2, self._delete: 3, self._abort: 3, self._force: 2,
             self._force_a_move: 3, self._power: 4, self._host: 1, self._resize: 2, self._migrate_cold: 1,
-            self._decide: 2, self._evacuate: 4, self._image: 2,
+            self._decide: 2, self._evacuate: 4, self._image: 2, self._plug: 3,
         }  # fmt: skip
         kind = random.choices(list(kinds), weights=list(kinds.values()))[0]
         self._counts[f"requests: {kind.__name__.strip('_')}"] += 1
@@ -295,6 +296,28 @@ class Workload:
                 self._cloud.images.delete(answer["image_id"])
 
         return f"{server.project_id} asks {next(iter(body))} of {server.id[:8]}", image()
+
+    def _plug(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+        """One more port, or one less."""
+        server = self._server(random)
+        if server is None:
+            return self._create(random)
+        held = self._cloud.db.read(
+            lambda tx: tx.all(sa.select(ports.c.id).where(ports.c.server_id == server.id).order_by(ports.c.id))
+        )
+        path = f"/servers/{server.id}/os-interface"
+        if held and random.random() < 0.5:
+            port = random.choice(held).id
+            return f"{server.project_id} pulls a port out of {server.id[:8]}", self._asked(
+                server.project_id, "DELETE", f"{path}/{port}"
+            )
+        body = {"interfaceAttachment": {"net_id": self._cloud.networks[server.project_id]}}
+        return f"{server.project_id} plugs a port into {server.id[:8]}", self._asked(
+            server.project_id, "POST", path, body
+        )
+
+    async def _asked(self, caller: str, method: str, path: str, body: Any = None) -> None:
+        await self._ask(caller, method, path, body)
 
     def _decide(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
         """Confirm or revert, a server that was resized if there is one."""

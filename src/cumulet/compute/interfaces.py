@@ -1,0 +1,231 @@
+"""Plugging a port into a server that is there, and pulling one out: one host step each, with the rules before the link.
+
+The answer comes when the port is the server's on record; its `port_state` is ACTIVE once its guest has it. What the
+guest's description says follows in the same transaction, so that a move takes along what is plugged in then.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from cumulet.compute import attribute_types as t
+from cumulet.compute import operations
+from cumulet.compute.boot import nic_of
+from cumulet.compute.hosts import DEFAULT_ZONE
+from cumulet.compute.model import Server
+from cumulet.compute.operations import SERVER, command
+from cumulet.compute.rules import MEMBER
+from cumulet.compute.server_addresses import interface_view
+from cumulet.compute.server_creation import EXTERNAL_NETWORK
+from cumulet.compute.service import COMPUTE
+from cumulet.compute.sight import server_in_sight
+from cumulet.compute.states import require_state
+from cumulet.compute.store import get_server
+from cumulet.compute.wiring import require_wired, require_wiring_hosts
+from cumulet.conductor.saga import Context, Failure, Final, Saga, Step
+from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest, NotFound
+from cumulet.host import messages as m
+from cumulet.host.driver import Guest, Nic
+from cumulet.host.nics import MOST_NICS, placed, with_nic, without_nic
+from cumulet.network import attaching
+from cumulet.network import for_compute as network
+from cumulet.network.for_compute import RequestedNetwork
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import rule
+from cumulet.web.schema import UNSET, Body, Json, Key, Since, Unset
+
+ATTACH = rule("os_compute_api:os-attach-interfaces:create", MEMBER)
+DETACH = rule("os_compute_api:os-attach-interfaces:delete", MEMBER)
+
+
+class FixedIp(Body):
+    ip_address: t.IpAddress
+
+
+class InterfaceAttachment(Body):
+    net_id: t.Uuid | Unset = UNSET
+    port_id: t.Uuid | Unset = UNSET
+    fixed_ips: Annotated[list[FixedIp] | Unset, Json({"minItems": 1, "maxItems": 1})] = UNSET
+    tag: Annotated[t.Tag | Unset, Since("2.49")] = UNSET
+
+
+class AttachInterface(Body):
+    interface_attachment: Annotated[InterfaceAttachment | Unset, Key("interfaceAttachment")] = UNSET
+
+
+class PortChange(msgspec.Struct, frozen=True, kw_only=True):
+    """State of both sagas: this NIC, of this server, on the host that runs it."""
+
+    server_id: str
+    operation_id: str
+    action_id: int
+    generation: int
+    host: str
+    nic: Nic
+
+
+@COMPUTE.operation(
+    "POST",
+    "/servers/{server_id}/os-interface",
+    rules=(Rule(ATTACH),),
+    target=server_in_sight,
+    body=AttachInterface,
+)
+def attach_interface(call: Call[Server, AttachInterface]) -> dict[str, Any]:
+    """Give a server one more port: one that is there, or a new one on a network."""
+    server = call.target
+    wanted = _wanted(call.body.interface_attachment)
+    require_state(server, "attach_interface", call.caller)
+    require_wiring_hosts(call.tx, call.cloud.settings)
+    slot = _free_slot(_guest(server))
+    port = attaching.attach(
+        call.tx,
+        clock=call.cloud.clock,
+        project_id=server.project_id,
+        is_admin=call.authorise(EXTERNAL_NETWORK, None),
+        server_id=server.id,
+        availability_zone=server.availability_zone or DEFAULT_ZONE,
+        wanted=wanted,
+    )
+    _begin(call, ATTACHMENT, nic_of(port, slot), "attach_interface")
+    return {"interfaceAttachment": interface_view(call, port)}
+
+
+def _wanted(asked: InterfaceAttachment | Unset) -> RequestedNetwork:
+    """What to plug in; of neither a network nor a port: whatever network the project has."""
+    if isinstance(asked, Unset):
+        return RequestedNetwork()
+    network_id = None if isinstance(asked.net_id, Unset) else asked.net_id
+    port_id = None if isinstance(asked.port_id, Unset) else asked.port_id
+    fixed_ip = None if isinstance(asked.fixed_ips, Unset) else asked.fixed_ips[0].ip_address
+    if network_id and port_id:
+        raise BadRequest("Must not input both network_id and port_id")
+    if fixed_ip and not network_id:
+        raise BadRequest("Must input network_id when request IP address")
+    tag = None if isinstance(asked.tag, Unset) else asked.tag
+    return RequestedNetwork(network_id=network_id, port_id=port_id, fixed_ip=fixed_ip, tag=tag)
+
+
+@COMPUTE.operation(
+    "DELETE",
+    "/servers/{server_id}/os-interface/{port_id}",
+    rules=(Rule(DETACH),),
+    target=server_in_sight,
+    success=202,
+)
+def detach_interface(call: Call[Server, None]) -> None:
+    """Take a port away from a server: its guest lets go of the device, then the port is unplugged, or deleted."""
+    server, port_id = call.target, call.path["port_id"]
+    require_state(server, "detach_interface", call.caller)
+    held = network.ports_of(call.tx, [server.id]).get(server.id, [])
+    if all(port.id != port_id for port in held):
+        raise NotFound(f"Port id {port_id} could not be found.")
+    nic = next((nic for nic in placed(_guest(server)) if nic.port_id == port_id), None)
+    if nic is None:  # On record only: there is nothing to pull out.
+        nic = nic_of(next(port for port in held if port.id == port_id), 0)
+    _begin(call, DETACHMENT, nic, "detach_interface")
+
+
+def _guest(server: Server) -> Guest:
+    return msgspec.convert(server.guest, Guest)
+
+
+def _free_slot(guest: Guest) -> int:
+    taken = {nic.slot for nic in placed(guest)}
+    free = next((slot for slot in range(MOST_NICS) if slot not in taken), None)
+    if free is None:
+        raise BadRequest(f"A server has at most {MOST_NICS} ports.", reason="TOO_MANY_PORTS")
+    return free
+
+
+def _begin(call: Call[Server, Any], saga: Saga[PortChange], nic: Nic, action: str) -> None:
+    def first_state(server: Server, operation_id: str, action_id: int) -> PortChange:
+        return PortChange(
+            server_id=server.id,
+            operation_id=operation_id,
+            action_id=action_id,
+            generation=server.generation,
+            host=server.host or "",
+            nic=nic,
+        )
+
+    operations.begin(call, call.target, saga, first_state, action=action, event=f"compute_{action}", task_state=None)
+
+
+# -- steps
+
+
+def bind_port(tx: Tx, context: Context, state: PortChange) -> PortChange:
+    attaching.bind_port(tx, state.nic.port_id, state.host)
+    return state
+
+
+def give_port_back(tx: Tx, context: Context, state: PortChange) -> PortChange:
+    attaching.detach(tx, state.server_id, state.nic.port_id)
+    return state
+
+
+async def plug_in(context: Context, state: PortChange) -> PortChange:
+    await require_wired(context, state.host, state.server_id)
+    await context.hosts.send(state.host, m.Plug(**command(context, state), nic=state.nic))
+    return state
+
+
+async def take_back(context: Context, state: PortChange) -> PortChange:
+    """The undo: a guest that does not let go keeps a device with its link down, until it does, or moves, or stops."""
+    unplug = m.Unplug(**command(context, state), port_id=state.nic.port_id, insist=False)
+    await operations.unless_gone(context, state.host, unplug)
+    return state
+
+
+async def pull_out(context: Context, state: PortChange) -> PortChange:
+    await context.hosts.send(state.host, m.Unplug(**command(context, state), port_id=state.nic.port_id))
+    return state
+
+
+async def put_back(context: Context, state: PortChange) -> PortChange:
+    """The undo: the port is the server's as before, be it that the guest had let go of it already."""
+    await operations.unless_gone(context, state.host, m.Plug(**command(context, state), nic=state.nic))
+    return state
+
+
+def record_attached(tx: Tx, context: Context, state: PortChange) -> PortChange:
+    attaching.port_works(tx, state.nic.port_id)
+    return _record(tx, context, state, with_nic(_guest(get_server(tx, state.server_id)), state.nic))
+
+
+def record_detached(tx: Tx, context: Context, state: PortChange) -> PortChange:
+    attaching.detach(tx, state.server_id, state.nic.port_id)
+    return _record(tx, context, state, without_nic(_guest(get_server(tx, state.server_id)), state.nic.port_id))
+
+
+def _record(tx: Tx, context: Context, state: PortChange, guest: Guest) -> PortChange:
+    now = context.clock.now_us()
+    operations.settle(tx, state.server_id, now_us=now, guest=msgspec.to_builtins(guest))
+    operations.finish_events(tx, state.action_id, now_us=now)
+    return state
+
+
+def unwound(tx: Tx, context: Context, state: PortChange, failure: Failure) -> None:
+    operations.finish_events(tx, state.action_id, now_us=context.clock.now_us(), failure=failure)
+
+
+ATTACHMENT = Saga(
+    name="interface-attachment",
+    kind=SERVER,
+    state=PortChange,
+    steps=(Step(bind_port, undo=give_port_back), Step(plug_in, undo=take_back)),
+    finals=(Final(record_attached),),
+    unwound=unwound,
+)
+DETACHMENT = Saga(
+    name="interface-detachment",
+    kind=SERVER,
+    state=PortChange,
+    steps=(Step(pull_out, undo=put_back),),
+    finals=(Final(record_detached),),
+    unwound=unwound,
+)

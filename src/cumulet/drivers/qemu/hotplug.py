@@ -1,0 +1,139 @@
+"""NICs that come and go while a guest runs: what is plugged in follows the guest's record, by one function.
+
+The record is written first, so that a crash at any moment leaves something that the next call makes good. A guest may
+refuse to let go of a device, let go of it late, or throw out one that nobody took: before it moves, all of that is put
+right (`match`), for at the destination it has what its record says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+
+import msgspec
+
+from cumulet.drivers.qemu.command_line import net_name, nic_device, nic_name
+from cumulet.drivers.qemu.config_drive import documents
+from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
+from cumulet.drivers.qemu.hypervisor import Hypervisor
+from cumulet.drivers.qemu.record import GuestRecord, Intent
+from cumulet.host import nics
+from cumulet.host.driver import DriverError, Guest, Nic
+from cumulet.host.nics import MOST_NICS
+
+UNPLUG_SECONDS = 10.0
+"""How long a guest may take to let go of a device."""
+_ASKED_AGAIN_SECONDS = 2.0
+"""A guest that is just starting hears no request: it is asked again."""
+_OLD = "NOT_WHILE_IT_RUNS: this guest was made before NICs could come and go while it runs; stop it first"
+_DEVICE = re.compile(r"nic(\d{1,2})")
+
+
+async def plug(host: QemuHost, server_id: str, nic: Nic) -> None:
+    async with host.lock(server_id):
+        record = host.record(server_id)
+        _refuse(record)
+        if nic.slot is None or nic.slot >= MOST_NICS:
+            raise DriverError(f"TOO_MANY_PORTS: a guest of this host has at most {MOST_NICS} ports")
+        hypervisor = host.hypervisor(server_id)
+        if all(other.port_id != nic.port_id for other in record.guest.nics):
+            if any(other.slot == nic.slot for other in nics.placed(record.guest)):
+                raise DriverError(f"SLOT_TAKEN: the guest has another NIC in place {nic.slot}")
+            if hypervisor is not None and nic.slot >= record.guest.nic_slots:
+                raise DriverError(
+                    "NOT_WHILE_IT_RUNS: this guest was made before NICs could be plugged in; stop it first"
+                )
+            record = msgspec.structs.replace(record, guest=nics.with_nic(record.guest, nic))
+            host.folder(server_id).write(record)
+        if hypervisor is not None:
+            await match(host, hypervisor, record)
+            await hypervisor.set_link(nic_name(nic), up=True)
+
+
+async def unplug(host: QemuHost, server_id: str, port_id: str, *, insist: bool = True) -> None:
+    async with host.lock(server_id):
+        record = host.record(server_id)
+        _refuse(record)
+        hypervisor = host.hypervisor(server_id)
+        nic = next((nic for nic in nics.placed(record.guest) if nic.port_id == port_id), None)
+        if nic is not None:
+            if hypervisor is not None and not record.guest.nic_slots:
+                raise DriverError(
+                    "NOT_WHILE_IT_RUNS: this guest was made before NICs could be pulled out; stop it first"
+                )
+            record = msgspec.structs.replace(record, guest=nics.without_nic(record.guest, port_id))
+            host.folder(server_id).write(record)
+            if host.network is not None:
+                await host.network.tell(port_id, None)
+        if hypervisor is not None:
+            await match(host, hypervisor, record, insist=insist)
+
+
+def _refuse(record: GuestRecord) -> None:
+    refuse_while_moving(record)
+    if record.intent is Intent.SUSPENDED:
+        raise DriverError("SUSPENDED: what it has is in its saved memory; resume it first")
+
+
+async def match(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, *, insist: bool = True) -> None:
+    """The guest's process has exactly the NICs of its record. DriverError where it does not let go of one."""
+    guest = record.guest
+    if not guest.nic_slots:
+        return  # All are on the root bus, where nothing comes or goes.
+    wanted = {nic_name(nic): nic for nic in nics.placed(guest)}
+    present = await _present(hypervisor)
+    for name in sorted(present - wanted.keys()):
+        await _pull_out(hypervisor, name, insist=insist)
+    for name in sorted(wanted.keys() - present):
+        await _plug_in(host, hypervisor, guest, wanted[name])
+
+
+async def _present(hypervisor: Hypervisor) -> set[str]:
+    """Names of the NICs that the process has."""
+    return {name for name in await hypervisor.devices() if _DEVICE.fullmatch(name)}
+
+
+async def _plug_in(host: QemuHost, hypervisor: Hypervisor, guest: Guest, nic: Nic) -> None:
+    if host.network is None:
+        raise DriverError("NO_NETWORKS: this host cannot wire guests")
+    net = net_name(nic)
+    await _drop_net(hypervisor, net)  # What an earlier try has left, or a device that went by itself.
+    tap = await host.network.plug(nic.port_id)
+    try:
+        await hypervisor.getfd(net, tap)
+    finally:
+        os.close(tap)
+    await host.network.tell(nic.port_id, documents(guest))
+    await hypervisor.netdev_add_tap(net, net)
+    try:
+        await hypervisor.device_add(nic_device(guest, nic))
+    except DriverError:
+        await _drop_net(hypervisor, net)
+        raise
+
+
+async def _drop_net(hypervisor: Hypervisor, net: str) -> None:
+    """Its tap goes with it. One that is not there is refused by QEMU, which is as good."""
+    with contextlib.suppress(DriverError):
+        await hypervisor.netdev_del(net)
+
+
+async def _pull_out(hypervisor: Hypervisor, name: str, *, insist: bool) -> None:
+    """Nothing passes from here on; then the guest is asked, until it has let go."""
+    await hypervisor.set_link(name, up=False)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(UNPLUG_SECONDS):
+            while name in await _present(hypervisor):
+                change = hypervisor.change()
+                # Refused while an earlier request waits for the guest.
+                with contextlib.suppress(DriverError):
+                    await hypervisor.device_del(name)
+                if name in await _present(hypervisor):
+                    if not insist:
+                        return
+                    await hypervisor.wait_for_change(change, _ASKED_AGAIN_SECONDS)
+    if name in await _present(hypervisor):
+        raise DriverError("NOT_LET_GO: the guest does not let go of the NIC; its link is down")
+    await _drop_net(hypervisor, name.replace("nic", "net"))

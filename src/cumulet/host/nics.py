@@ -1,0 +1,26 @@
+"""What is plugged into a guest, and how its description follows when that changes."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from cumulet.host.driver import Guest, Nic
+
+MOST_NICS = 16
+"""A guest has at most so many ports."""
+
+
+def placed(guest: Guest) -> tuple[Nic, ...]:
+    """Its NICs, each with its slot."""
+    return tuple(replace(nic, slot=number if nic.slot is None else nic.slot) for number, nic in enumerate(guest.nics))
+
+
+def with_nic(guest: Guest, nic: Nic) -> Guest:
+    """With this one too, in the order of their places; one on the same port is replaced."""
+    kept = without_nic(guest, nic.port_id).nics
+    return replace(guest, nics=tuple(sorted((*kept, nic), key=lambda each: each.slot or 0)))
+
+
+def without_nic(guest: Guest, port_id: str) -> Guest:
+    """With every other NIC at the place where it is."""
+    return replace(guest, nics=tuple(nic for nic in placed(guest) if nic.port_id != port_id))

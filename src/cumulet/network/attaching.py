@@ -1,0 +1,95 @@
+"""One more port for a server that is there, and one less: what compute asks of Network for that.
+
+Refusals have Nova's statuses: what is not there is 404 and what somebody has is 409, where creating a server says 400.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from msgspec.structs import replace
+
+from cumulet.clock import Clock
+from cumulet.db.engine import Tx
+from cumulet.errors import ApiError, BadRequest, Conflict, NotFound
+from cumulet.network import bindings, for_compute, port_life
+from cumulet.network.for_compute import PortView, RequestedNetwork
+from cumulet.network.refusals import Refused
+from cumulet.network.store import Port, change, find_by, port_bindings, ports
+
+_STATUS: dict[str, type[ApiError]] = {
+    Refused.NO_SUCH_NETWORK: NotFound,
+    Refused.NO_SUCH_PORT: NotFound,
+    Refused.ADDRESS_IN_USE: Conflict,
+    Refused.SEVERAL_NETWORKS: BadRequest,
+}
+
+
+def attach(
+    tx: Tx,
+    *,
+    clock: Clock,
+    project_id: str,
+    is_admin: bool,
+    server_id: str,
+    availability_zone: str,
+    wanted: RequestedNetwork,
+) -> PortView:
+    """The server gets one more port, bound nowhere yet. `wanted` names none: on the one network there is."""
+    named = wanted.network_id is not None or wanted.port_id is not None
+    before = {port.id for port in find_by(tx, Port, server_id=server_id)}
+    try:
+        held = for_compute.allocate(
+            tx,
+            clock=clock,
+            caller_project_id=project_id,
+            is_admin=is_admin,
+            server_id=server_id,
+            availability_zone=availability_zone,
+            request=(wanted,) if named else None,
+        )
+    except ApiError as error:
+        other = _STATUS.get(error.reason or "")
+        if other is None:
+            raise
+        raise other(error.public, private=error.private, reason=error.reason) from error
+    made = [port for port in held if port.id not in before]
+    if not made:
+        raise BadRequest(f"No specific network was requested and none are available for project '{project_id}'.")
+    if not named and wanted.tag is not None:
+        change(tx, Port, made[0].id, None, server_tag=wanted.tag)
+        return replace(made[0], tag=wanted.tag)
+    return made[0]
+
+
+_PLUGGED_ON = (
+    sa.select(ports.c.server_id, ports.c.id)
+    .join(port_bindings, port_bindings.c.port_id == ports.c.id)
+    .where(port_bindings.c.host == sa.bindparam("of_host"), port_bindings.c.active, ports.c.server_id.is_not(None))
+)
+
+
+def plugged_on(tx: Tx, host: str) -> dict[str, set[str]]:
+    """The ports of each server that has some on this host."""
+    found: dict[str, set[str]] = {}
+    for row in tx.all(_PLUGGED_ON, {"of_host": host}):
+        found.setdefault(row.server_id, set()).add(row.id)
+    return found
+
+
+def bind_port(tx: Tx, port_id: str, host: str) -> None:
+    """The port is plugged on `host`, or will be: its rules may go there."""
+    bindings.move_active(tx, bindings.Which.PORT, port_id, host)
+
+
+def port_works(tx: Tx, port_id: str) -> None:
+    """Its guest has it."""
+    change(tx, Port, port_id, None, status="ACTIVE")
+
+
+def detach(tx: Tx, server_id: str, port_id: str) -> None:
+    """The server has this port no more: what compute made goes, what a user brought is unplugged. Again is nothing."""
+    for port in find_by(tx, Port, id=port_id, server_id=server_id):
+        if port.created_by_compute:
+            port_life.end(tx, port_id)
+        else:
+            port_life.unplug(tx, port_id)

@@ -1,0 +1,39 @@
+"""Mistakes to plant that are about ports which come and go while a server is there."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest import mock
+
+from cumulet.compute import drift, interfaces, operations
+from cumulet.compute.interfaces import ATTACHMENT, PortChange
+from cumulet.conductor.saga import Context, Final, nothing
+from cumulet.db.engine import Tx
+from cumulet.network import attaching
+from cumulet.testing.simulation.planted_places import with_saga
+
+
+def forgetting_what_was_plugged_in() -> AbstractContextManager[Any]:
+    """The port is the server's, its guest's description stays as it was: the next move leaves the device behind."""
+
+    def record_attached(tx: Tx, context: Context, state: PortChange) -> PortChange:
+        attaching.port_works(tx, state.nic.port_id)
+        operations.finish_events(tx, state.action_id, now_us=context.clock.now_us())
+        return state
+
+    return with_saga(ATTACHMENT, finals=(Final(record_attached),))
+
+
+def leaving_the_device_in_the_guest() -> AbstractContextManager[Any]:
+    """The undo gives the port back, and forgets that the guest may have it by now."""
+    steps = tuple(
+        dataclasses.replace(step, undo=nothing) if step.do is interfaces.plug_in else step for step in ATTACHMENT.steps
+    )
+    return with_saga(ATTACHMENT, steps=steps)
+
+
+def never_comparing_ports() -> AbstractContextManager[Any]:
+    """A host that was down when a detachment had to be taken back is never told."""
+    return mock.patch.object(drift, "_correct_ports", return_value=None)

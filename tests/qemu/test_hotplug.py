@@ -1,0 +1,95 @@
+"""Ports that come and go while a real guest runs: packets flow over them, a move takes them along, nothing is left."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyroute2 import NetNS
+
+import cumulet.testing
+from cumulet.drivers.linux_network import names
+from cumulet.drivers.qemu.facts import QemuFacts
+from cumulet.host.driver import Image
+from cumulet.testing import Client, TestCloud
+from tests.api.test_live_migration import host_of, last_migration, other
+from tests.linux_network.lab import problem
+from tests.qemu.test_networks import boot, console, network_of
+
+pytestmark = [pytest.mark.qemu, pytest.mark.skipif(problem() is not None, reason=problem() or "")]
+
+
+@pytest.fixture(scope="module")
+def cloud(facts: QemuFacts, image: Image) -> Iterator[TestCloud]:
+    del facts, image
+    with cumulet.testing.cloud(hosts=2, driver="qemu") as running:
+        yield running
+
+
+def ports(client: Client, server: str) -> dict[str, str]:
+    """Port id -> state."""
+    answer = client.compute("GET", f"/servers/{server}/os-interface")
+    return {port["port_id"]: port["port_state"] for port in answer["interfaceAttachments"]}
+
+
+def attach(client: Client, server: str, network: str) -> dict[str, str]:
+    body = {"interfaceAttachment": {"net_id": network}}
+    answer = client.compute("POST", f"/servers/{server}/os-interface", body)
+    assert answer.status == 200, answer.text
+    found: dict[str, str] = answer["interfaceAttachment"]
+    client.wait("the port to work", lambda: ports(client, server).get(found["port_id"]) == "ACTIVE", seconds=60)
+    return found
+
+
+def having(tap: str) -> int:
+    """In how many of this machine's network namespaces there is a tap of this name: one is a host."""
+    with_it = 0
+    for namespace in Path("/run/netns").glob("*"):
+        try:
+            with NetNS(namespace.name, flags=0) as inside:
+                with_it += bool(inside.link_lookup(ifname=tap))
+        except OSError:  # Another test's, gone meanwhile.
+            continue
+    return with_it
+
+
+def said(client: Client, server: str, pattern: str) -> int:
+    return len(re.findall(pattern, console(client, server)))
+
+
+def test_a_port_is_plugged_in_moves_along_and_is_pulled_out(cloud: TestCloud) -> None:
+    admin, member = cloud.persona("admin"), cloud.persona("member")
+    first, second = network_of(member, "10.9.1.0/24"), network_of(member, "10.9.2.0/24")
+    server, address = boot(member, first, "tick_ms=0\n")
+    member.wait("its address", lambda: said(member, server, f"eth0 has {re.escape(address)}"), seconds=60)
+    port = attach(member, server, second)
+    member.wait("the second address", lambda: said(member, server, r"eth1 has 10\.9\.2\."), seconds=60)
+    with pytest.raises(AssertionError, match="still in use"):
+        attach_port(member, server, port["port_id"])
+    for _ in range(2):
+        destination = other(host_of(admin, server))
+        move = {"os-migrateLive": {"block_migration": "auto", "host": destination}}
+        assert admin.action(server, move).status == 202
+        admin.wait("the move", lambda: last_migration(admin, server)["status"] == "completed", seconds=120)
+        assert host_of(admin, server) == destination
+    tap = names.tap(port["port_id"])
+    assert having(tap) == 1
+    assert member.compute("DELETE", f"/servers/{server}/os-interface/{port['port_id']}").status == 202
+    member.wait("the port's end", lambda: port["port_id"] not in ports(member, server), seconds=60)
+    member.wait("the guest to say so", lambda: said(member, server, "eth1 is gone"), seconds=60)
+    assert having(tap) == 0
+    assert member.request("GET", f"/network/v2.0/ports/{port['port_id']}").status == 404
+    # The place is free again, and a guest that has lost a NIC moves as well as any.
+    attach(member, server, second)
+    destination = other(host_of(admin, server))
+    assert admin.action(server, {"os-migrateLive": {"block_migration": "auto", "host": destination}}).status == 202
+    admin.wait("the move", lambda: last_migration(admin, server)["status"] == "completed", seconds=120)
+    assert host_of(admin, server) == destination
+    assert member.compute("DELETE", f"/servers/{server}").status == 204
+
+
+def attach_port(client: Client, server: str, port_id: str) -> None:
+    answer = client.compute("POST", f"/servers/{server}/os-interface", {"interfaceAttachment": {"port_id": port_id}})
+    assert answer.status == 200, answer.text
