@@ -41,6 +41,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "network": KERNEL,
     # What a host must have is said in the host's words.
     "network.wiring": KERNEL | {"network", "host.wiring"},
+    "network.router_wiring": KERNEL | {"network", "host.wiring"},
     "placement": KERNEL,
     "compute": KERNEL | HOST_BORDER | {"identity", "image", "network", "placement"},
     # A host knows no service and no database: its agent is a process of its own, on a machine of its own.
@@ -72,6 +73,7 @@ CLEANS = "`cumulet host clean` works where no agent is left that could"
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.up", "processes.all"): STARTS,
     ("cli.up", "settings"): STARTS,
+    ("cli.up", "fleet.public_network"): STARTS,
     ("cli.up", "owned"): STARTS,
     ("cli.state_folder", "owned"): STARTS,
     ("cli.up", "db.schema"): STARTS,

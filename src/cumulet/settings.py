@@ -58,6 +58,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The region's name in the catalog."""
     bare: bool = False
     """Seed no flavors, image and networks at first start."""
+    machine_on_public: bool = True
+    """Whether this machine, where it makes the hosts' networks itself (as root), has the address of the gateway of
+    `public`, so that floating IPs are reached from here."""
+    public_interface: str | None = None
+    """An interface that leads to `public`: of this machine, which then has no address there itself; with
+    `--host-network`, of each host's namespace."""
     leave_guests: bool = False
     """Whether real guests go on when the cloud stops, to be found again at its next start. Default: only where it runs
     as a service (under systemd, with `Type=notify`)."""

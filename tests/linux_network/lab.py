@@ -16,6 +16,7 @@ from cumulet.drivers.linux_network.network import LinuxNetwork
 from cumulet.drivers.linux_network.skeleton import Tracking
 from cumulet.host import wiring as w
 from tests.linux_network import frames
+from tests.linux_network.stacks import PUBLIC_DEVICE, Outside
 from tests.qemu.crash_network import HostNetworks
 
 WAIT_SECONDS = 10.0
@@ -87,17 +88,25 @@ class Lab:
         return guest
 
 
+async def reopened(address: str, namespace: str, *, public: bool = False) -> LinuxNetwork:
+    return await LinuxNetwork.open(
+        local_address=address, tracking=Tracking.BR_NETFILTER, namespace=namespace,
+        physical={"public": PUBLIC_DEVICE} if public else None,
+    )  # fmt: skip
+
+
 @asynccontextmanager
-async def lab(hosts: Sequence[str]) -> AsyncIterator[Lab]:
+async def lab(hosts: Sequence[str], *, outside: Outside | None = None) -> AsyncIterator[Lab]:
+    """`outside`: where the physical network `public` of every host leads."""
     wire = HostNetworks(hosts)
     opened: dict[str, LinuxNetwork] = {}
     made: Lab | None = None
     try:
         namespaces = {host: wire.namespace(host) for host in hosts}
         for number, host in enumerate(hosts, start=1):
-            opened[host] = await LinuxNetwork.open(
-                local_address=f"192.0.2.{number}", tracking=Tracking.BR_NETFILTER, namespace=namespaces[host]
-            )
+            if outside is not None:
+                outside.join(namespaces[host])
+            opened[host] = await reopened(f"192.0.2.{number}", namespaces[host], public=outside is not None)
         made = Lab(opened, namespaces)
         yield made
     finally:

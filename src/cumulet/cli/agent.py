@@ -27,6 +27,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option(
     "--network-namespace", metavar="NAME", help="The network namespace it is started in, which is this host's alone."
 )
+@click.option("--public-device", metavar="NAME", help="The interface there that leads to physical network public.")
 @click.option("--lease-seconds", type=float, help="Stop the guests when this host has not been heard for so long.")
 @click.option("--guest-uids", default="70000-73999", metavar="FIRST-LAST", help="Users of guests.")
 @click.option("--sharing", type=click.IntRange(min=1), default=1, help="How many hosts share this machine.")
@@ -39,6 +40,7 @@ def agent(
     images: Path,
     address: str,
     network_namespace: str | None,
+    public_device: str | None,
     lease_seconds: float | None,
     sharing: int,
     guest_uids: str,
@@ -61,6 +63,7 @@ def agent(
         images=images,
         address=address,
         network_namespace=network_namespace,
+        public_device=public_device,
         lease_seconds=lease_seconds,
         sharing=sharing,
         guest_uids=guest_uids,

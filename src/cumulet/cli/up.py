@@ -163,6 +163,12 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True):
     "machine where one is named. For each host that is not reached on the loopback address.",
 )
 @click.option(
+    "--public-interface",
+    metavar="NAME",
+    help="Let the network `public`, and so floating IPs, go on through this interface. It must be one that the machine "
+    "does not use itself; with --host-network, it is one of each host's namespace.",
+)
+@click.option(
     "--set",
     "settings",
     type=SettingType(),
@@ -190,6 +196,7 @@ def up(
     leave_guests: bool | None,
     policy_file: Path | None,
     host_networks: tuple[tuple[str, HostNetwork], ...],
+    public_interface: str | None,
     settings: tuple[tuple[str, Any], ...],
     config: Path | None,
     simulated_speed: float | None,
@@ -213,7 +220,8 @@ def up(
             "driver": driver, "hosts": hosts, "clouds_file": clouds_file, "database_url": _database(database),
             "bare": bare, "leave_guests": leave_guests, "policy_file": policy_file,
             "log_file": log_file and log_file.absolute(),
-            "host_networks": dict(host_networks) or None, "simulated_speed": simulated_speed,
+            "host_networks": dict(host_networks) or None, "public_interface": public_interface,
+            "simulated_speed": simulated_speed,
         },
         sets=settings,
         file=from_file(config),
@@ -256,6 +264,7 @@ async def _start(settings: Settings) -> EmbeddedCloud:
 
     from cumulet.ca import BadCertificate
     from cumulet.db.schema import SchemaTooNew
+    from cumulet.fleet.public_network import NotPublic
     from cumulet.owned import Exposed
     from cumulet.part import OtherState
     from cumulet.processes.all import EmbeddedCloud
@@ -278,6 +287,8 @@ async def _start(settings: Settings) -> EmbeddedCloud:
         raise click.ClickException(f"{error}; choose another place with --listen (port 0 picks a free one)") from error
     except PolicyError as error:
         raise click.BadParameter(" ".join(str(error).split()), param_hint="--policy-file") from None
+    except NotPublic as error:
+        raise click.BadParameter(str(error), param_hint="--public-interface") from None
     except (BadCertificate, Exposed, OtherState, SchemaTooNew) as error:
         raise click.ClickException(str(error)) from error
     except (ArgumentError, DBAPIError) as error:
@@ -317,6 +328,8 @@ async def _serve(settings: Settings, outputs: Outputs) -> None:
             f"export OS_CLIENT_CONFIG_FILE={outputs.clouds_file} OS_CLOUD=cumulet",
             file=sys.stderr,
         )
+        if cloud.reach is not None:
+            print(cloud.reach, file=sys.stderr)
         service_manager.tell("READY=1")
         await stop.wait()
         service_manager.tell("STOPPING=1")

@@ -116,6 +116,15 @@ def offering(tx: Tx, feature: str) -> list[str]:
     return sorted(row.name for row in tx.all(_HOSTS, {}) if row.up and feature in _kind(row.facts_text).features)
 
 
+def for_routers(tx: Tx) -> list[str]:
+    """The hosts that can have routers: those that answer, wire guests, and are in service."""
+    return sorted(
+        row.name
+        for row in tx.all(_HOSTS, {})
+        if row.up and not row.forced_down and not row.disabled and "networks" in _kind(row.facts_text).features
+    )
+
+
 def is_heard(tx: Tx, name: str) -> bool:
     """Whether the record says that a host answers; an administrator may have declared it down all the same."""
     row = tx.first(_STATE, {"of_name": name})

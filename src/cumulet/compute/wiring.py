@@ -42,7 +42,7 @@ class Read(Protocol):
 
 def described(tx: Tx, host: str) -> Wiring:
     """What a host's network must be now, without a revision."""
-    return network.wiring(tx, host, host_records.addresses(tx))
+    return network.wiring(tx, host, host_records.addresses(tx), host_records.for_routers(tx))
 
 
 async def wire(hosts: Hosts, read: Read, clock: Clock, host: str) -> InForce:
@@ -87,7 +87,7 @@ async def switch_peers(context: Context, host: str, server_id: str) -> None:
 
     One that cannot be told now is told by `Wirings`; nothing waits for it.
     """
-    others = await context.read(lambda tx: network.hosts_of_networks(tx, server_id))
+    others = await context.read(lambda tx: network.hosts_of_networks(tx, server_id, host_records.for_routers(tx)))
     if not others:
         return
     await _tell(context, [host])

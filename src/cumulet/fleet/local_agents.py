@@ -41,6 +41,8 @@ class AgentPlace:
     """Where guests that move here are received."""
     network_namespace: str | None = None
     """What the agent and its guests live in, as `ip netns` names it; None: where it was started."""
+    public_device: str | None = None
+    """In that namespace, what leads to the physical network `public`."""
     lease_seconds: float | None = None
     """Of a host with a watchdog, which stops its guests when it has not been heard for so long."""
     guest_uids: str = "70000-73999"
@@ -57,6 +59,7 @@ class AgentPlace:
             "--address", self.address,
             "--sharing", str(self.sharing), "--guest-uids", self.guest_uids,
             *([] if self.network_namespace is None else ["--network-namespace", self.network_namespace]),
+            *([] if self.public_device is None else ["--public-device", self.public_device]),
             *([] if self.lease_seconds is None else ["--lease-seconds", str(self.lease_seconds)]),
         ]  # fmt: skip
 

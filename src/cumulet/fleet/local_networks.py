@@ -1,7 +1,9 @@
 """Hosts of one machine, each in a network namespace of its own, joined by a wire in another: made by root at a start.
 
-Nothing of the machine's own network is touched, and nothing can be reached from there but by who enters a namespace.
-Names follow from the state folder, so that the next start finds what a killed one has left.
+Beside the wire there is `public`, the physical network that routers' gateways are on; where the machine itself is on
+it, see `fleet.public_network`. Nothing of the machine's own network is touched, and nothing can be reached from there
+but through `public`, or by who enters a namespace. Names follow from the state folder, so that the next start finds
+what a killed one has left.
 """
 
 from __future__ import annotations
@@ -17,6 +19,10 @@ from cumulet.settings import HostNetwork
 MOST_HOSTS = 65_000
 _NAMESPACES = Path("/run/netns")
 _WIRE, _DEVICE = "wire", "net0"
+PUBLIC = "public"
+"""The bridge of the physical network of this name, in the wire's namespace."""
+PUBLIC_DEVICE = "pub0"
+"""In each host's namespace, what leads to the physical network `public`."""
 
 
 class NoNamespaces(Exception):
@@ -35,26 +41,24 @@ class LocalNetworks:
         from pyroute2 import IPRoute, netns
         from pyroute2.netlink.exceptions import NetlinkError
 
-        def up(*, address: str | None = None) -> None:
+        def up(*, address: str) -> None:
             with IPRoute() as route:
                 for name in ("lo", _DEVICE):
-                    for index in route.link_lookup(ifname=name):
-                        if name == _DEVICE and address is not None:
-                            route.addr("replace", index=index, address=address, prefixlen=16)
-                        route.link("set", index=index, state="up")
+                    (index,) = route.link_lookup(ifname=name)
+                    if name == _DEVICE:
+                        route.addr("replace", index=index, address=address, prefixlen=16)
+                    route.link("set", index=index, state="up")
 
-        def join() -> None:
+        def join(bridge_name: str, beginning: str, device: str) -> None:
             with IPRoute() as route:
-                if not route.link_lookup(ifname="bridge"):
-                    route.link("add", ifname="bridge", kind="bridge", br_forward_delay=0)
-                (bridge,) = route.link_lookup(ifname="bridge")
-                # The wire carries what hosts send each other. No rule of anybody's looks at it.
-                route.link("set", index=bridge, kind="bridge", br_nf_call_iptables=0, br_nf_call_ip6tables=0)
+                if not route.link_lookup(ifname=bridge_name):
+                    route.link("add", ifname=bridge_name, kind="bridge", br_forward_delay=0)
+                (bridge,) = route.link_lookup(ifname=bridge_name)
                 route.link("set", index=bridge, state="up", mtu=_MTU)
                 for number, host in enumerate(self._hosts, start=1):
-                    name = f"host{number}"
+                    name = f"{beginning}{number}"
                     if not route.link_lookup(ifname=name):
-                        peer = {"ifname": _DEVICE, "net_ns_fd": self._namespace(host), "mtu": _MTU}
+                        peer = {"ifname": device, "net_ns_fd": self._namespace(host), "mtu": _MTU}
                         route.link("add", ifname=name, kind="veth", peer=peer, mtu=_MTU)
                     (port,) = route.link_lookup(ifname=name)
                     route.link("set", index=port, master=bridge, state="up")
@@ -63,10 +67,11 @@ class LocalNetworks:
             for name in (_WIRE, *self._hosts):
                 if not (_NAMESPACES / self._namespace(name)).exists():
                     netns.create(self._namespace(name))
-            _inside(self._namespace(_WIRE), join)
+            inside(self.wire, lambda: join("bridge", "host", _DEVICE))
+            inside(self.wire, lambda: join(PUBLIC, "pub", PUBLIC_DEVICE))
             for number, host in enumerate(self._hosts, start=1):
                 address = _address(number)
-                _inside(self._namespace(host), lambda address=address: up(address=address))  # type: ignore[misc]
+                inside(self._namespace(host), lambda address=address: up(address=address))  # type: ignore[misc]
         except (OSError, NetlinkError) as refused:
             self.remove()
             raise NoNamespaces(str(refused)) from refused
@@ -80,11 +85,25 @@ class LocalNetworks:
         from pyroute2 import netns
 
         for name in (*self._hosts, _WIRE):
-            try:
-                netns.remove(self._namespace(name))
-            except OSError as gone:
-                if gone.errno not in (errno.ENOENT, errno.EINVAL):
-                    raise
+            path = _NAMESPACES / self._namespace(name)
+            # What a host's agent calls its routers' namespaces (`drivers.linux_network.names`).
+            routers = _NAMESPACES.glob(f"cmr-{path.stat().st_ino}-*") if path.exists() else ()
+            for one in (*(router.name for router in routers), path.name):
+                try:
+                    netns.remove(one)
+                except OSError as gone:
+                    if gone.errno not in (errno.ENOENT, errno.EINVAL):
+                        raise
+
+    @property
+    def prefix(self) -> str:
+        """How the names of this cloud's namespaces begin."""
+        return self._prefix
+
+    @property
+    def wire(self) -> str:
+        """The namespace of the wire, and of `public`."""
+        return self._namespace(_WIRE)
 
     def _namespace(self, name: str) -> str:
         return f"{self._prefix}-{name}"
@@ -99,7 +118,7 @@ def _address(number: int) -> str:
     return f"198.18.{number >> 8}.{number & 255}"
 
 
-def _inside(namespace: str, work: Callable[[], None]) -> None:
+def inside(namespace: str, work: Callable[[], None]) -> None:
     """Do it in a thread that lives in a namespace."""
     from pyroute2 import netns
 

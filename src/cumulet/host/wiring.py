@@ -65,6 +65,8 @@ class Network(Record, frozen=True):
     peers: tuple[str, ...]
     """Addresses of the other hosts that have ports of it: what is for everybody goes to each of them."""
     remotes: tuple[Remote, ...]
+    physical: str | None = None
+    """Of kind ``flat``: the physical network it is, which a host knows by the device that leads there."""
 
 
 class Pair(Record, frozen=True):
@@ -118,6 +120,43 @@ class Group(Record, frozen=True):
     """Addresses and prefixes of all its ports, wherever they are."""
 
 
+class RouterPort(Record, frozen=True):
+    """Where a router is on a network. `addresses` with the lengths of their prefixes: ``10.0.0.1/24``."""
+
+    id: str
+    network_id: str
+    mac: str
+    addresses: tuple[str, ...]
+
+
+class FloatingIp(Record, frozen=True):
+    """`outside` leads to `inside`, and what comes from there goes out as `outside`."""
+
+    outside: str
+    inside: str
+
+
+class Router(Record, frozen=True):
+    """A router whose place is this host. What it does not route to one of its ports goes to a next hop outside."""
+
+    id: str
+    interfaces: tuple[RouterPort, ...]
+    gateway: RouterPort | None = None
+    """Where it is on an external network."""
+    next_hops: tuple[str, ...] = ()
+    """Beyond the gateway, one of each version of IP."""
+    on_link: tuple[str, ...] = ()
+    """Prefixes of the external network that the gateway has no address in."""
+    source_nat: bool = False
+    """Connections from inside leave with the gateway's IPv4 address, and none comes in but to floating IPs."""
+    routes: tuple[Route, ...] = ()
+    floating_ips: tuple[FloatingIp, ...] = ()
+
+    @property
+    def ports(self) -> tuple[RouterPort, ...]:
+        return self.interfaces if self.gateway is None else (*self.interfaces, self.gateway)
+
+
 class Wiring(Record, frozen=True):
     """All of it. A later revision replaces an earlier one, never the other way round."""
 
@@ -126,10 +165,11 @@ class Wiring(Record, frozen=True):
     networks: tuple[Network, ...] = ()
     ports: tuple[Port, ...] = ()
     groups: tuple[Group, ...] = ()
+    routers: tuple[Router, ...] = ()
 
 
 class NotDone(Record, frozen=True):
-    """What of a wiring a host could not do: of a port, a network or (`subject` empty) of all of it."""
+    """What of a wiring a host could not do: of a port, a network, a router or (`subject` empty) of all of it."""
 
     subject: str
     reason: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import ip_network
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from cumulet.db.engine import Tx
 from cumulet.db.parts import in_parts
 from cumulet.host import wiring as w
-from cumulet.network import addresses
+from cumulet.network import addresses, router_wiring
 from cumulet.network.security_groups import PROTOCOLS
 from cumulet.network.store import (
     Network,
@@ -41,14 +41,20 @@ _HERE = (
 """What is plugged into a server here, or will be. A binding alone, which users may write, plugs nothing."""
 
 
-def wiring(tx: Tx, host: str, host_addresses: Mapping[str, str]) -> w.Wiring:
-    """All that `host` must have. `host_addresses`: where each host is reached by the others.
+def wiring(tx: Tx, host: str, host_addresses: Mapping[str, str], router_hosts: Collection[str] = ()) -> w.Wiring:
+    """All that `host` must have. `host_addresses`: where each host is reached by the others; `router_hosts`: those that
+    can have routers now.
 
     Answers the same, in the same order, for the same records: two of them are compared to see whether anything changed.
     """
     here = {row.port_id: row for row in tx.all(_HERE, {"of_host": host})}
-    network_ids = sorted({row.network_id for row in here.values()})
+    routers = router_wiring.routers_at(tx, host, router_hosts)
+    of_routers = {port.network_id for router in routers for port in router.ports}
+    network_ids = sorted({row.network_id for row in here.values()} | of_routers)
     elsewhere = _elsewhere(tx, host, network_ids, host_addresses)
+    for network_id, mac, place in router_wiring.ports_elsewhere(tx, host, network_ids, router_hosts):
+        if place in host_addresses:
+            elsewhere.setdefault(network_id, []).append((mac, host_addresses[place], True))
     groups_of = _groups_of_ports(tx, here)
     plugged = sorted(_in_parts(tx, Port, ports.c.id, here), key=lambda port: port.id)
     held = addresses.held_by(tx, list(here))
@@ -71,6 +77,7 @@ def wiring(tx: Tx, host: str, host_addresses: Mapping[str, str]) -> w.Wiring:
             for port in plugged
         ),
         groups=_groups(tx, {group for port in plugged for group in groups_of.get(port.id, ())}),
+        routers=routers,
     )
 
 
@@ -79,8 +86,8 @@ def ports_of_server(tx: Tx, server_id: str) -> list[str]:
     return [row[0] for row in tx.all(sa.select(ports.c.id).where(ports.c.server_id == server_id))]
 
 
-def hosts_of_networks(tx: Tx, server_id: str) -> list[str]:
-    """The hosts with ports of any network that this server has a port of."""
+def hosts_of_networks(tx: Tx, server_id: str, router_hosts: Collection[str] = ()) -> list[str]:
+    """The hosts with ports of any network that this server has a port of, servers' ports and routers'."""
     beside = ports.alias("beside")
     statement = (
         sa.select(port_bindings.c.host)
@@ -89,7 +96,9 @@ def hosts_of_networks(tx: Tx, server_id: str) -> list[str]:
         .where(ports.c.server_id == server_id, beside.c.server_id.is_not(None), port_bindings.c.host != "")
         .distinct()
     )
-    return sorted(row[0] for row in tx.all(statement))
+    network_ids = [row[0] for row in tx.all(sa.select(ports.c.network_id).where(ports.c.server_id == server_id))]
+    with_routers = router_wiring.ports_elsewhere(tx, "", network_ids, router_hosts)
+    return sorted({row[0] for row in tx.all(statement)} | {place for _, _, place in with_routers})
 
 
 def _in_parts(tx: Tx, record: type[T], column: sa.ColumnElement[Any], values: Iterable[str]) -> list[T]:
@@ -144,6 +153,7 @@ def _networks(
                 for mac, address, active in sorted(elsewhere.get(network.id, ()))
                 if active
             ),
+            physical=network.physical_network if network.network_type == "flat" else None,
         )
         for network in sorted(_in_parts(tx, Network, networks.c.id, network_ids), key=lambda network: network.id)
     )

@@ -69,7 +69,11 @@ async def _network(place: AgentPlace) -> LinuxNetwork | None:
     if answer.tracking is None:
         log.warning("%s cannot wire guests: %s", place.name, answer.problem)
         return None
-    return await LinuxNetwork.open(local_address=place.address, tracking=answer.tracking)
+    return await LinuxNetwork.open(
+        local_address=place.address,
+        tracking=answer.tracking,
+        physical={} if place.public_device is None else {"public": place.public_device},
+    )
 
 
 def _guest_uids(text: str) -> range:

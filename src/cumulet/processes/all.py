@@ -24,6 +24,7 @@ from cumulet.errors import UnsupportedMediaType
 from cumulet.fleet.hosts import Hosts
 from cumulet.identity import bootstrap as identity_bootstrap
 from cumulet.identity.service import Identity
+from cumulet.network.bootstrap import public_gateways
 from cumulet.part import FirstStart, Part
 from cumulet.processes import local_hosts
 from cumulet.processes.api import ANY_ADDRESS, serve_api, shared_clock, vouched_for
@@ -55,6 +56,8 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
     authority: CertificateAuthority
     passwords: identity_bootstrap.Passwords
     world: World | None
+    reach: str | None
+    """How floating IPs are reached from this machine, in words; None where there is nothing to say."""
     _agents: AgentProcesses | None
     _closing: AsyncExitStack = msgspec.field(default_factory=AsyncExitStack)
 
@@ -166,6 +169,8 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         stack.push_async_callback(conductor.stop)
         await conductor.start()
         await asyncio.to_thread(_seed_once, parts, settings, db, clock)
+        gateways = await db.read_async(public_gateways)
+        reach = await asyncio.to_thread(local_hosts.join_public, settings, agents, gateways)
         served = await serve_api(parts, context, authority, stack, own=settings.state_dir)
         cloud = cls(
             settings=settings,
@@ -179,6 +184,7 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
             authority=authority,
             passwords=passwords,
             world=world,
+            reach=reach,
             _agents=agents,
         )
         identity_bootstrap.write_clouds_yaml(

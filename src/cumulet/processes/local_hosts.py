@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,6 +74,20 @@ async def connect(
     return world, None
 
 
+def join_public(settings: Settings, agents: AgentProcesses | None, gateways: Sequence[str]) -> str | None:
+    """Where hosts' networks were made here, lead their `public` to the machine, or beyond. Answers what to tell people.
+
+    Raises `NotPublic` for an interface that cannot.
+    """
+    if agents is None or agents.networks is None:
+        return None
+    from cumulet.fleet.public_network import join_interface, join_machine
+
+    if settings.public_interface is not None:
+        return join_interface(agents.networks, settings.public_interface)
+    return join_machine(agents.networks, gateways) if settings.machine_on_public else None
+
+
 def _images(settings: Settings) -> Path:
     """Where the hosts of this machine fetch images."""
     return settings.state_dir / "hosts" / "images.sock"
@@ -98,9 +112,11 @@ def _place(
     settings: Settings, authority: CertificateAuthority, name: str, networks: Mapping[str, HostNetwork]
 ) -> AgentPlace:
     from cumulet.fleet.local_agents import AgentPlace
+    from cumulet.fleet.local_networks import PUBLIC_DEVICE
 
     folder = settings.state_dir / "hosts" / name
     network = networks.get(name, HostNetwork())
+    made_here = network.namespace is not None and name not in settings.host_networks
     return AgentPlace(
         name=name,
         state=folder,
@@ -110,6 +126,7 @@ def _place(
         address=network.address,
         guest_uids=settings.guest_uids,
         network_namespace=network.namespace,
+        public_device=PUBLIC_DEVICE if made_here else settings.public_interface,
         lease_seconds=settings.lease_seconds if settings.fence_silent_hosts else None,
         sharing=len(settings.host_names),
     )

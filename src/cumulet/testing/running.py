@@ -341,6 +341,7 @@ def cloud(
             "driver": "simulated",
             "host_names": _host_names(hosts),
             "argon2_memory_kib": FAST_ARGON2_MEMORY_KIB,
+            "machine_on_public": False,
             **settings,
         }
         faults = Faults()

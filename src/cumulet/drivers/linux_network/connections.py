@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
@@ -23,7 +23,7 @@ _GET, _DELETE = 0x101, 0x102
 """Messages of the subsystem CTNETLINK (1): IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE."""
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _ERROR, _DONE = 2, 3
-_TUPLE_ORIGINAL, _ID, _ZONE = 1, 12, 18
+_TUPLE_ORIGINAL, _TUPLE_REPLY, _ID, _ZONE = 1, 2, 12, 18
 _RECEIVE_BYTES = 1 << 20
 
 
@@ -37,6 +37,9 @@ class Connection:
     protocol: int
     source_port: int | None
     destination_port: int | None
+    answered_by: str
+    answered_to: str
+    """How answers come: from the destination to the source, where neither is translated."""
     family: int
     key: bytes
     """What the kernel calls it by: attributes as it has sent them."""
@@ -52,9 +55,14 @@ def forget_connections(
     if not ours:
         return
     judge = _Judge(wiring, zones)
+    forget(lambda connection: connection.zone in ours and not judge.passes(connection))
+
+
+def forget(ends: Callable[[Connection], bool]) -> None:
+    """Forget all connections of the calling thread's namespace of which this is true."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as netlink:
         netlink.bind((0, 0))
-        for connection in [one for one in _tracked(netlink, ours) if not judge.passes(one)]:
+        for connection in [one for one in _tracked(netlink) if ends(one)]:
             _ask(netlink, _DELETE, _REQUEST | _ACK, connection.family, connection.key)
             netlink.recv(_RECEIVE_BYTES)  # It may have ended by itself meanwhile; then there is nothing to forget.
 
@@ -104,7 +112,7 @@ class _Judge:
 # -- ctnetlink
 
 
-def _tracked(netlink: socket.socket, zones: Collection[int]) -> Iterator[Connection]:
+def _tracked(netlink: socket.socket) -> Iterator[Connection]:
     for family in (socket.AF_INET, socket.AF_INET6):
         _ask(netlink, _GET, _REQUEST | _DUMP, family, b"")
         done = False
@@ -116,7 +124,7 @@ def _tracked(netlink: socket.socket, zones: Collection[int]) -> Iterator[Connect
                     done = True
                     break
                 connection = _parsed(received[16:length], family)
-                if connection is not None and connection.zone in zones:
+                if connection is not None:
                     yield connection
                 received = received[(length + 3) & ~3 :]
 
@@ -150,9 +158,9 @@ def _parsed(message: bytes, family: int) -> Connection | None:
     if tuple_original is None:
         return None
     parts = _attributes(tuple_original)
-    addresses, transport = _attributes(parts.get(1, b"")), _attributes(parts.get(2, b""))
-    source, destination = (addresses.get(kind) for kind in ((1, 2) if family == socket.AF_INET else (3, 4)))
-    if source is None or destination is None or 1 not in transport:
+    ends, transport = _ends(parts, family), _attributes(parts.get(2, b""))
+    answers = _ends(_attributes(attributes.get(_TUPLE_REPLY, b"")), family)
+    if ends is None or answers is None or 1 not in transport:
         return None
     zone = attributes.get(_ZONE, b"\0\0")
     protocol = transport[1][0]
@@ -169,14 +177,25 @@ def _parsed(message: bytes, family: int) -> Connection | None:
         key += _attribute(_ID, attributes[_ID])
     return Connection(
         zone=struct.unpack("!H", zone)[0],
-        source=socket.inet_ntop(family, source),
-        destination=socket.inet_ntop(family, destination),
+        source=ends[0],
+        destination=ends[1],
+        answered_by=answers[0],
+        answered_to=answers[1],
         protocol=protocol,
         source_port=ports[0],
         destination_port=ports[1],
         family=family,
         key=key,
     )
+
+
+def _ends(parts: Mapping[int, bytes], family: int) -> tuple[str, str] | None:
+    """Source and destination of one direction."""
+    addresses = _attributes(parts.get(1, b""))
+    source, destination = (addresses.get(kind) for kind in ((1, 2) if family == socket.AF_INET else (3, 4)))
+    if source is None or destination is None:
+        return None
+    return socket.inet_ntop(family, source), socket.inet_ntop(family, destination)
 
 
 def _number(content: bytes | None) -> int | None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -23,6 +25,8 @@ VXLAN_UDP_PORT = 4789
 EVERYBODY = "00:00:00:00:00:00"
 _BY_DEVICE, _BY_BRIDGE = 2, 4
 """NTF_SELF, NTF_MASTER: which of the two forwarding tables is meant."""
+_STICKY = 0x40
+"""NTF_STICKY: an entry of a bridge that is not learnt away."""
 _NOARP, _PERMANENT = 0x40, 0x80
 
 
@@ -39,12 +43,18 @@ class Link:
     local: str | None
 
 
+class NoDevice(Exception):
+    """What should lead to a physical network is not there."""
+
+
 class Links:
     """All of a host's links of ours."""
 
-    def __init__(self, local_address: str) -> None:
+    def __init__(self, local_address: str, physical: Mapping[str, str] | None = None) -> None:
+        """`physical`: the device that leads to each physical network."""
         self._local = local_address
         """Where other hosts reach this one: the outer address of what is sent to them."""
+        self._physical = dict(physical or {})
         self._route = IPRoute()
 
     def close(self) -> None:
@@ -63,13 +73,15 @@ class Links:
         for port in wiring.ports:
             taps.setdefault(port.network_id, []).append(port)
         wanted = set()
+        for router in wiring.routers:
+            wanted |= {names.router_port(port.id) for port in router.ports}
         for network in wiring.networks:
             wanted |= {names.bridge(network.id), names.vxlan(network.id)}
             problem = self._refused(network)
             if problem is None:
                 try:
                     self._network(network, taps.get(network.id, []), present, there)
-                except NetlinkError as refused:
+                except (NetlinkError, NoDevice) as refused:
                     problem = str(refused)
             if problem is not None:
                 not_done.append(w.NotDone(subject=network.id, reason=problem))
@@ -92,21 +104,48 @@ class Links:
         if active:
             self._reach(link.index, mac)
 
+    def plug_router(self, port: w.RouterPort, network: w.Network, end: str, namespace: Path) -> None:
+        """Join a router's namespace to a network's bridge by a cable; `end` is what the router calls its own end."""
+        present = self.present()
+        bridge, name = present[names.bridge(network.id)], names.router_port(port.id)
+        link = present.get(name)
+        if link is None:
+            there = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                peer = {"ifname": end, "net_ns_fd": there, "address": port.mac}
+                self._route.link("add", ifname=name, kind="veth", peer=peer)
+            finally:
+                os.close(there)
+            silence(name)
+            (index,) = self._route.link_lookup(ifname=name)
+        else:
+            index = link.index
+        if link is None or link.master != bridge.index or link.mtu != network.mtu or not link.up:
+            self._route.link("set", index=index, master=bridge.index, mtu=network.mtu)
+            self._route.brport("set", index=index, learning=0)
+            self._route.link("set", index=index, state="up")
+        # Nothing that comes in elsewhere under its address leads away from it: least of all its own former place.
+        self._fdb("replace", index, port.mac, _BY_BRIDGE | _STICKY)
+
     def _refused(self, network: w.Network) -> str | None:
-        if network.kind not in ("vxlan", "local"):
+        if network.kind == "flat" and network.physical not in self._physical:
+            return f"no device of this host leads to the physical network {network.physical}"
+        if network.kind not in ("vxlan", "local", "flat"):
             return f"this host cannot connect guests to networks of type {network.kind}"
         return None
 
     def _network(
         self, network: w.Network, ports: list[w.Port], present: Mapping[str, Link], there: Mapping[int, list[Any]]
     ) -> None:
-        bridge = present.get(names.bridge(network.id)) or self._add_bridge(names.bridge(network.id), network.mtu)
+        bridge = present.get(names.bridge(network.id)) or self._add_bridge(network)
         if bridge.mtu != network.mtu:
             self._route.link("set", index=bridge.index, mtu=network.mtu)
         for port in ports:
             tap = present.get(names.tap(port.id))
             if tap is not None and tap.mtu != network.mtu:
                 self._route.link("set", index=tap.index, mtu=network.mtu)
+        if network.kind == "flat":
+            self._outside(bridge, network)
         if network.vni is None:
             return
         vxlan = present.get(names.vxlan(network.id))
@@ -124,14 +163,26 @@ class Links:
                 if not static:
                     self._reach(tap.index, port.mac)
 
-    def _add_bridge(self, name: str, mtu: int) -> Link:
+    def _outside(self, bridge: Link, network: w.Network) -> None:
+        """The device that leads to a physical network is a port of its bridge."""
+        for index in self._route.link_lookup(ifname=self._physical[network.physical or ""]):
+            (device,) = self._route.get_links(index)
+            if device.get("master") != bridge.index:
+                self._route.link("set", index=index, master=bridge.index)
+            self._route.link("set", index=index, state="up")
+            return
+        raise NoDevice(f"the device {self._physical[network.physical or '']} is not there")
+
+    def _add_bridge(self, network: w.Network) -> Link:
+        name, mtu = names.bridge(network.id), network.mtu
         self._route.link(
             "add", ifname=name, kind="bridge", address=names.BRIDGE_MAC, br_mcast_snooping=0, br_forward_delay=0,
             br_nf_call_iptables=1, br_nf_call_ip6tables=1,
         )  # fmt: skip
         silence(name)
         (index,) = self._route.link_lookup(ifname=name)
-        self._route.addr("replace", index=index, address=w.METADATA_ADDRESS, prefixlen=32)
+        if network.kind != "flat":  # Others than guests are there.
+            self._route.addr("replace", index=index, address=w.METADATA_ADDRESS, prefixlen=32)
         self._route.link("set", index=index, mtu=mtu, state="up")
         return Link(index=index, name=name, mtu=mtu, master=None, up=True, vni=None, local=None)
 

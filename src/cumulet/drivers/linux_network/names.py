@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-TAP, BRIDGE, VXLAN = "cmt", "cmb", "cmx"
-OURS = (TAP, BRIDGE, VXLAN)
+TAP, BRIDGE, VXLAN, ROUTER = "cmt", "cmb", "cmx", "cmr"
+OURS = (TAP, BRIDGE, VXLAN, ROUTER)
 TABLE = "cumulet"
 """Of nftables: in the family `bridge`, and where groups are looked at in `inet`."""
 BRIDGE_MAC = "02:00:a9:fe:a9:fe"
@@ -22,6 +22,30 @@ def bridge(network_id: str) -> str:
 
 def vxlan(network_id: str) -> str:
     return VXLAN + _short(network_id)
+
+
+def router_port(port_id: str) -> str:
+    """The host's end of the cable to a router's port."""
+    return ROUTER + _short(port_id)
+
+
+OUTSIDE = "outside"
+"""The router's own end of the cable to its external network."""
+
+
+def inside(port_id: str) -> str:
+    """The router's own end of the cable to a tenant's network."""
+    return "in" + _short(port_id)
+
+
+def namespace(host_namespace: int, router_id: str) -> str:
+    """A router's network namespace, which belongs to the host whose own namespace has this inode."""
+    return f"{namespaces_of(host_namespace)}{_short(router_id)}"
+
+
+def namespaces_of(host_namespace: int) -> str:
+    """How the names of a host's routers' namespaces begin."""
+    return f"{ROUTER}-{host_namespace}-"
 
 
 def _short(record_id: str) -> str:

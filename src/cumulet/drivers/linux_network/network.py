@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +20,7 @@ from cumulet.drivers.linux_network.connections import forget_connections
 from cumulet.drivers.linux_network.links import Links
 from cumulet.drivers.linux_network.nft import Nft, NftFailed
 from cumulet.drivers.linux_network.responding import Responding
+from cumulet.drivers.linux_network.routers import Routers
 from cumulet.drivers.linux_network.ruleset import Numbers, NumbersExhausted, numbered, ruleset
 from cumulet.drivers.linux_network.skeleton import Tracking
 from cumulet.drivers.linux_network.taps import open_tap
@@ -38,18 +39,27 @@ class LinuxNetwork:
         self._nft = nft
         self._numbers = Numbers(ports=nft.ports(), zones=nft.zones())
         self._responding = Responding()
+        self._routers = Routers(links)
         self._wiring: Wiring | None = None
         self._not_done: tuple[NotDone, ...] = ()
 
     @classmethod
-    async def open(cls, *, local_address: str, tracking: Tracking, namespace: str | None = None) -> LinuxNetwork:
-        """Take over what is there. `local_address`: where other hosts reach this one. Raises `DriverError`."""
+    async def open(
+        cls,
+        *,
+        local_address: str,
+        tracking: Tracking,
+        namespace: str | None = None,
+        physical: Mapping[str, str] | None = None,
+    ) -> LinuxNetwork:
+        """Take over what is there. `local_address`: where other hosts reach this one; `physical`: the device that leads
+        to each physical network. Raises `DriverError`."""
         executor = ThreadPoolExecutor(1, "network", initializer=_enter, initargs=(namespace,))
 
         def begin() -> LinuxNetwork:
             nft = Nft(tracking)
             nft.prepare()
-            opened = cls(executor, Links(local_address), nft)
+            opened = cls(executor, Links(local_address, physical), nft)
             opened._responding.start()
             _hear_guests()
             return opened
@@ -94,6 +104,7 @@ class LinuxNetwork:
         def remove() -> None:
             self._responding.close()
             self._links.remove()
+            self._routers.remove()
             self._nft.remove()
             self._wiring = None
 
@@ -116,12 +127,15 @@ class LinuxNetwork:
             self._nft.apply(ruleset(wiring, numbers))
             former, self._numbers = self._numbers, numbers
             self._wiring = wiring
-            self._not_done = tuple(self._links.apply(wiring))
+            unconnected = self._links.apply(wiring)
+            unrouted = self._routers.apply(wiring, but={entry.subject for entry in unconnected})
+            self._not_done = (*unconnected, *unrouted)
             forget_connections(before, wiring, former.zones, zones)
             for gone in former.ports.keys() - numbers.ports.keys():
                 self._responding.tell(former.ports[gone], None)  # Its number may be another port's next.
-            undone = {entry.subject for entry in self._not_done}
-            self._responding.apply(wiring, but=undone)
+            # Guests have no business with it on networks of others.
+            silent = {network.id for network in wiring.networks if network.kind == "flat"}
+            self._responding.apply(wiring, but=silent | {entry.subject for entry in unconnected})
         return self._in_force()
 
     def _in_force(self) -> InForce:
@@ -175,6 +189,7 @@ async def removed(namespace: str | None) -> int:
         try:
             count = len(links.present())
             links.remove()
+            Routers(links).remove()
         finally:
             links.close()
         for tracking in Tracking:

@@ -55,7 +55,7 @@ class Nft:
         """Packets dropped, by cause."""
         found: dict[str, int] = {}
         for family, table in self._tables.values():
-            for entry in _run_json("list", "counters", "table", family, table) or []:
+            for entry in run_json("list", "counters", "table", family, table) or []:
                 if "counter" in entry:
                     found[entry["counter"]["name"]] = int(entry["counter"]["packets"])
         return found
@@ -63,15 +63,15 @@ class Nft:
     def prepare(self) -> None:
         """The skeleton is there, of this version; what an earlier process left in it stays in force until `apply`."""
         for family, table in self._tables.values():
-            if _run_json("list", "chain", family, table, skeleton.VERSION) is None:
-                _run_text(skeleton.text(self.tracking))
+            if run_json("list", "chain", family, table, skeleton.VERSION) is None:
+                run_text(skeleton.text(self.tracking))
                 return
 
     def remove(self) -> None:
         """Both tables go, and all that is in them."""
         for family, table in self._tables.values():
-            if _run_json("list", "counters", "table", family, table) is not None:
-                _apply([{"delete": {"table": {"family": family, "name": table}}}])
+            if run_json("list", "counters", "table", family, table) is not None:
+                run_commands([{"delete": {"table": {"family": family, "name": table}}}])
         self._there = None
 
     # -- making it so
@@ -82,7 +82,7 @@ class Nft:
         if not commands:
             return
         try:
-            _apply(commands)
+            run_commands(commands)
         except NftFailed:
             self._there = None
             raise
@@ -129,7 +129,7 @@ class Nft:
 
     def _dynamic(self, family: str, table: str) -> tuple[set[str], set[str]]:
         """The ports' chains and the groups' sets that are there."""
-        entries = _run_json("-t", "list", "table", family, table) or []
+        entries = run_json("-t", "list", "table", family, table) or []
         chains = {entry["chain"]["name"] for entry in entries if "chain" in entry}
         sets = {entry["set"]["name"] for entry in entries if "set" in entry}
         return {name for name in chains if name.startswith("p_")}, {n for n in sets if n.startswith("members_")}
@@ -156,7 +156,7 @@ def _pairs(listed: list[Any]) -> dict[str, int]:
 
 
 def _listed(kind: str, family: str, table: str, name: str) -> list[Any]:
-    return _run_json("list", kind, family, table, name) or []
+    return run_json("list", kind, family, table, name) or []
 
 
 def binary() -> str | None:
@@ -176,19 +176,21 @@ def _nft(arguments: list[str], *, send: str | None = None) -> subprocess.Complet
         raise NftFailed(f"nft took more than {SECONDS:g} s") from late
 
 
-def _apply(commands: list[Command]) -> None:
+def run_commands(commands: list[Command]) -> None:
+    """In one transaction. Raises `NftFailed`."""
     done = _nft(["-j", "-f", "-"], send=json.dumps({"nftables": commands}))
     if done.returncode != 0:
         raise NftFailed(done.stderr.strip()[:2000])
 
 
-def _run_text(text: str) -> None:
+def run_text(text: str) -> None:
+    """A text of ours, in one transaction. Raises `NftFailed`."""
     done = _nft(["-f", "-"], send=text)
     if done.returncode != 0:
         raise NftFailed(done.stderr.strip()[:2000])
 
 
-def _run_json(*arguments: str) -> list[Any] | None:
+def run_json(*arguments: str) -> list[Any] | None:
     """What `nft` lists; None where there is no such thing."""
     done = _nft(["-j", *arguments])
     if done.returncode != 0:

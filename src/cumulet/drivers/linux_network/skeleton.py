@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from cumulet.drivers.linux_network.names import BRIDGE, TABLE, TAP, VXLAN
+from cumulet.drivers.linux_network.names import BRIDGE, ROUTER, TABLE, TAP, VXLAN
 from cumulet.host.wiring import METADATA_ADDRESS
 
-VERSION = "version_1"
+VERSION = "version_2"
 """A chain of this name is in the table: another version's rules are replaced whole."""
 
 
@@ -119,10 +119,10 @@ table bridge {TABLE} {{
   }}
   chain forward {{
     type filter hook forward priority -200; policy accept;
-    oifname != {{ "{TAP}*", "{VXLAN}*" }} accept
+    oifname != {{ "{TAP}*", "{VXLAN}*", "{ROUTER}*" }} accept
     jump host_services
     meta mark set 0
-    oifname "{VXLAN}*" accept
+    oifname != "{TAP}*" accept
     meta mark set oifname map @ports
     meta mark 0 counter name not_wired drop
   }}

@@ -1,0 +1,68 @@
+"""Network namespaces by name, as `ip netns` keeps them, and work inside of one by a thread that lives in another."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+FOLDER = Path("/run/netns")
+_OWN = "/proc/thread-self/ns/net"
+_CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def identity() -> int:
+    """The inode of the calling thread's own namespace: no two that live have the same."""
+    return os.stat(_OWN).st_ino
+
+
+def named(beginning: str) -> set[str]:
+    """The namespaces whose names begin so."""
+    return {path.name for path in FOLDER.glob(f"{beginning}*")}
+
+
+def make(name: str) -> None:
+    """A new one of this name; one that is there already stays as it is."""
+    from pyroute2 import netns
+
+    if not (FOLDER / name).exists():
+        netns.create(name)
+
+
+def remove(name: str) -> None:
+    """Its name is gone; it ends once nothing lives in it."""
+    from pyroute2 import netns
+
+    try:
+        netns.remove(name)
+    except OSError as gone:
+        if gone.errno not in (errno.ENOENT, errno.EINVAL):
+            raise
+
+
+@contextlib.contextmanager
+def inside(name: str) -> Iterator[None]:
+    """The calling thread lives there meanwhile. OSError where it cannot."""
+    own = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        there = os.open(FOLDER / name, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _enter(there)
+        finally:
+            os.close(there)
+        try:
+            yield
+        finally:
+            _enter(own)
+    finally:
+        os.close(own)
+
+
+def _enter(descriptor: int) -> None:
+    if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

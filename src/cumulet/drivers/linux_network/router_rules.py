@@ -1,0 +1,80 @@
+"""What a router does with packets beside routing them, as nftables reads it: a text that is the same for every router,
+and the content of its maps.
+
+A router's external end is called `outside`. What came in there carries mark 1.
+"""
+
+from __future__ import annotations
+
+from cumulet.drivers.linux_network.names import OUTSIDE, TABLE
+from cumulet.drivers.linux_network.ruleset import Json
+from cumulet.host import wiring as w
+
+VERSION = "version_1"
+"""A chain of this name is in the table: another version's rules are replaced whole."""
+MAPS = ("floating", "fixed", "source", "own")
+SETS = ("closed",)
+
+TEXT = f"""
+add table inet {TABLE}
+delete table inet {TABLE}
+table inet {TABLE} {{
+  map floating {{ type ipv4_addr : ipv4_addr; }}
+  map fixed {{ type ipv4_addr : ipv4_addr; }}
+  map source {{ type ifname : ipv4_addr; }}
+  map own {{ type mark : ipv4_addr; }}
+  set closed {{ type ifname; }}
+  chain {VERSION} {{ }}
+  chain arriving {{
+    type filter hook prerouting priority -150; policy accept;
+    meta mark set 0
+    iifname "{OUTSIDE}" meta mark set 1
+  }}
+  chain destinations {{
+    type nat hook prerouting priority -100; policy accept;
+    dnat ip to ip daddr map @floating
+  }}
+  chain through {{
+    type filter hook forward priority 0; policy accept;
+    ip daddr 169.254.0.0/16 drop
+    ip saddr 169.254.0.0/16 drop
+    iifname @closed meta nfproto ipv4 ct state new ct status & dnat != dnat drop
+  }}
+  chain for_itself {{
+    type filter hook input priority 0; policy accept;
+    iifname "lo" accept
+    meta l4proto {{ icmp, icmpv6 }} accept
+    drop
+  }}
+  chain sources {{
+    type nat hook postrouting priority 100; policy accept;
+    oifname != "{OUTSIDE}" ct status & dnat != dnat accept
+    meta mark 0 snat ip to ip saddr map @fixed
+    oifname "{OUTSIDE}" meta mark 0 snat ip to oifname map @source
+    ct status dnat snat ip to meta mark map @own
+  }}
+}}
+"""
+"""Who is inside and has a floating IP is seen under it, also by those inside that ask for another floating IP. Anybody
+else inside who asks for one is seen as the router, so that the answer comes back through it."""
+
+
+def content(router: w.Router) -> dict[str, list[Json]]:
+    """The elements of each of `MAPS` and `SETS`."""
+    found: dict[str, list[Json]] = {name: [] for name in (*MAPS, *SETS)}
+    for floating in router.floating_ips:
+        found["floating"].append([floating.outside, floating.inside])
+        found["fixed"].append([floating.inside, floating.outside])
+    own = next((address for address in outside_addresses(router) if ":" not in address), None)
+    if own is not None:
+        found["own"].append([0, own])
+        if router.source_nat:
+            found["source"].append([OUTSIDE, own])
+    if router.source_nat:
+        found["closed"].append(OUTSIDE)
+    return found
+
+
+def outside_addresses(router: w.Router) -> list[str]:
+    """The gateway's own."""
+    return [] if router.gateway is None else [address.partition("/")[0] for address in router.gateway.addresses]

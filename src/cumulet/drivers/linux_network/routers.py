@@ -1,0 +1,191 @@
+"""Routers of a host: each a network namespace, joined to the bridges of its networks by cables of two ends.
+
+A router is brought to what its description says, part by part, and what earlier processes left is found again by name.
+Its rules are in force before its first cable is plugged in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from cumulet.drivers.linux_network import names, namespaces, nft, router_rules
+from cumulet.drivers.linux_network.announcements import announce
+from cumulet.drivers.linux_network.connections import Connection, forget
+from cumulet.drivers.linux_network.links import Links
+from cumulet.drivers.linux_network.names import TABLE
+from cumulet.host import wiring as w
+
+_MAIN_TABLE, _STATIC = 254, 4
+"""RT_TABLE_MAIN, RTPROT_STATIC: routes of ours, unlike those that follow from addresses."""
+_SETTINGS = {
+    "ipv4/ip_forward": "1",
+    "ipv6/conf/all/forwarding": "1",
+    "ipv6/conf/default/accept_ra": "0",
+    "ipv6/conf/default/accept_dad": "0",
+    "ipv4/conf/default/rp_filter": "0",
+    "ipv4/conf/all/rp_filter": "0",
+    "ipv4/conf/all/send_redirects": "0",
+    "ipv4/conf/default/send_redirects": "0",
+    "ipv4/conf/all/arp_ignore": "1",
+    "ipv4/conf/all/arp_announce": "2",
+}
+
+
+class Routers:
+    """Used by the network's thread only, which lives in the host's namespace."""
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+        self._host = namespaces.identity()
+        self._there: dict[str, w.Router] = {}
+        """What each router was brought to; one that is not here is looked at whole."""
+
+    def apply(self, wiring: w.Wiring, *, but: Collection[str] = ()) -> list[w.NotDone]:
+        """Bring all routers to what the wiring says; `but`: networks that this host could not connect.
+
+        Answers what failed.
+        """
+        networks = {network.id: network for network in wiring.networks if network.id not in but}
+        wanted = {names.namespace(self._host, router.id) for router in wiring.routers}
+        for name in namespaces.named(names.namespaces_of(self._host)) - wanted:
+            namespaces.remove(name)
+        self._there = {router.id: self._there[router.id] for router in wiring.routers if router.id in self._there}
+        present = self._links.present() if wiring.routers else {}
+        not_done = []
+        for router in wiring.routers:
+            cables = {names.router_port(port.id) for port in router.ports}
+            if self._there.get(router.id) == router and cables <= present.keys():
+                continue
+            before = self._there.pop(router.id, None)
+            missing = [port.network_id for port in router.ports if port.network_id not in networks]
+            if missing:
+                not_done.append(w.NotDone(subject=router.id, reason=f"it has no network {missing[0]} on this host"))
+                continue
+            try:
+                self._apply(router, before, networks)
+            except (OSError, NetlinkError, nft.NftFailed) as refused:
+                not_done.append(w.NotDone(subject=router.id, reason=str(refused)))
+                continue
+            self._there[router.id] = router
+        return not_done
+
+    def remove(self) -> None:
+        """All of them go."""
+        for name in namespaces.named(names.namespaces_of(self._host)):
+            namespaces.remove(name)
+        self._there = {}
+
+    # -- one router
+
+    def _apply(self, router: w.Router, before: w.Router | None, networks: dict[str, w.Network]) -> None:
+        name = names.namespace(self._host, router.id)
+        namespaces.make(name)
+        with namespaces.inside(name):
+            if before is None:
+                _prepare()
+            _rules(router)
+        for port in router.ports:
+            self._links.plug_router(port, networks[port.network_id], _end(router, port), namespaces.FOLDER / name)
+        with namespaces.inside(name), IPRoute() as route:
+            added = _addresses(route, router, networks)
+            _routes(route, router)
+            forget(lambda connection: not _lasts(connection, router))
+            if router.gateway is not None:
+                announce(names.OUTSIDE, router.gateway.mac, [one for one in added if ":" not in one])
+
+
+def _prepare() -> None:
+    for setting, value in _SETTINGS.items():
+        path = Path("/proc/sys/net") / setting
+        if path.exists():  # A kernel without IPv6 has not all of them.
+            path.write_text(value)
+    with IPRoute() as route:
+        route.link("set", index=1, state="up")
+    if nft.run_json("list", "chain", "inet", TABLE, router_rules.VERSION) is None:
+        nft.run_text(router_rules.TEXT)
+
+
+def _rules(router: w.Router) -> None:
+    """All of the maps at once: a packet sees the old content or the new."""
+    commands: list[nft.Command] = []
+    for name, elements in router_rules.content(router).items():
+        place: dict[str, Any] = {"family": "inet", "table": TABLE, "name": name}
+        commands.append({"flush": {"set" if name in router_rules.SETS else "map": place}})
+        if elements:
+            commands.append({"add": {"element": place | {"elem": elements}}})
+    nft.run_commands(commands)
+
+
+def _end(router: w.Router, port: w.RouterPort) -> str:
+    return names.OUTSIDE if router.gateway is not None and port.id == router.gateway.id else names.inside(port.id)
+
+
+def _addresses(route: IPRoute, router: w.Router, networks: dict[str, w.Network]) -> list[str]:
+    """Each end has its addresses and is up, what is no end of this router's is gone; answers new ones outside."""
+    ends = {_end(router, port): port for port in router.ports}
+    links = {link.get("ifname"): link for link in route.get_links()}
+    for name, link in links.items():
+        if name != "lo" and name not in ends:
+            route.link("del", index=link["index"])
+    added = []
+    for name, port in ends.items():
+        index = links[name]["index"]
+        wanted = set(port.addresses)
+        if name == names.OUTSIDE:
+            wanted |= {f"{floating.outside}/32" for floating in router.floating_ips}
+        there = {
+            f"{entry.get('address')}/{entry['prefixlen']}"
+            for entry in route.get_addr(index=index)
+            if not str(entry.get("address")).startswith("fe80:")
+        }
+        for text in there - wanted:
+            address, _, length = text.partition("/")
+            route.addr("del", index=index, address=address, prefixlen=int(length))
+        route.link("set", index=index, mtu=networks[port.network_id].mtu, state="up")
+        for text in sorted(wanted - there):
+            address, _, length = text.partition("/")
+            route.addr("replace", index=index, address=address, prefixlen=int(length))
+            if name == names.OUTSIDE:
+                added.append(address)
+    return added
+
+
+def _routes(route: IPRoute, router: w.Router) -> None:
+    """Those of the router, and the way out; all others that somebody has set are gone. What cannot be is left out: a
+    route whose next hop no port reaches is nobody's fault here, and is there again when one does."""
+    wanted = {(one.destination, one.nexthop) for one in router.routes}
+    wanted |= {("::/0" if ":" in hop else "0.0.0.0/0", hop) for hop in router.next_hops}
+    wanted |= {(cidr, "") for cidr in router.on_link}
+    there = set()
+    for family in (2, 10):
+        for entry in route.get_routes(family=family, table=_MAIN_TABLE):
+            if entry["proto"] == _STATIC:
+                everywhere = "::/0" if family == 10 else "0.0.0.0/0"
+                destination = entry.get("dst")
+                text = everywhere if destination is None else f"{destination}/{entry['dst_len']}"
+                there.add((text, str(entry.get("gateway") or "")))
+    outside = route.link_lookup(ifname=names.OUTSIDE)
+    for what, ways in (("del", there - wanted), ("replace", wanted - there)):
+        for destination, nexthop in sorted(ways):
+            way: dict[str, Any] = {"gateway": nexthop} if nexthop else {"oif": outside[0], "scope": 253}
+            try:
+                route.route(what, dst=destination, proto=_STATIC, table=_MAIN_TABLE, **way)
+            except NetlinkError:
+                if what == "replace" and destination not in ("0.0.0.0/0", "::/0"):
+                    continue
+                raise
+
+
+def _lasts(connection: Connection, router: w.Router) -> bool:
+    """Whether a translated connection would be translated so now."""
+    own = router_rules.outside_addresses(router)
+    lead = {floating.outside: floating.inside for floating in router.floating_ips}
+    if connection.answered_by != connection.destination and lead.get(connection.destination) != connection.answered_by:
+        return False
+    seen_as = connection.answered_to
+    return seen_as == connection.source or seen_as in own or lead.get(seen_as) == connection.source

@@ -1,0 +1,159 @@
+"""The physical network `public` of one machine's hosts, beyond the hosts: the machine's own leg on it, so that floating
+IPs are reached from here, or an interface of the machine that leads further.
+
+The leg is the only thing that is ever added to the machine's own network, and it goes with the cloud. Nothing that
+guests send begins a connection to the machine: only answers, and pings, pass.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterable
+from ipaddress import ip_interface, ip_network
+from pathlib import Path
+
+from cumulet.fleet.local_networks import PUBLIC, LocalNetworks, inside
+
+_LEG, _BEYOND = "machine", "beyond"
+"""In the wire's namespace, the ports of `public` that lead to the machine, and past it."""
+_RULES = f"""
+add table bridge cumulet_machine
+delete table bridge cumulet_machine
+table bridge cumulet_machine {{
+  chain forward {{
+    type filter hook forward priority -200; policy accept;
+    meta mark set 0
+    oifname "{_LEG}" meta mark set 1
+  }}
+}}
+add table inet cumulet_machine
+delete table inet cumulet_machine
+table inet cumulet_machine {{
+  chain forward {{
+    type filter hook forward priority 0; policy accept;
+    meta mark != 1 accept
+    ct state established,related accept
+    meta l4proto {{ icmp, icmpv6 }} accept
+    drop
+  }}
+}}
+"""
+
+
+class NotPublic(Exception):
+    """An interface that cannot lead to `public`; the message says why."""
+
+
+def join_machine(local: LocalNetworks, gateways: Iterable[str]) -> str:
+    """Give the machine a leg with these addresses (``172.24.4.1/24``); answers what was done, for people."""
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    wanted = [str(ip_interface(gateway)) for gateway in gateways]
+    if not wanted:
+        return "there is no subnet on `public`, so floating IPs are reached from inside the cloud only"
+    name = leg_name(local)
+    try:
+        with IPRoute() as route:
+            for address in wanted:
+                taken = _in_use(route, address, but=name)
+                if taken is not None:
+                    return (
+                        f"this machine is not on `public` (so floating IPs are not reached from here): {taken} of its "
+                        f"own overlaps with {ip_interface(address).network}"
+                    )
+            inside(local.wire, _guard)
+            if not route.link_lookup(ifname=name):
+                peer = {"ifname": _LEG, "net_ns_fd": local.wire}
+                route.link("add", ifname=name, kind="veth", peer=peer)
+            if not any(":" in address for address in wanted):
+                Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
+            (index,) = route.link_lookup(ifname=name)
+            route.link("set", index=index, state="up")
+            for address in wanted:
+                one, _, length = address.partition("/")
+                route.addr("replace", index=index, address=one, prefixlen=int(length))
+        inside(local.wire, lambda: _attach(_LEG))
+    except (OSError, NetlinkError, subprocess.SubprocessError) as refused:
+        return f"this machine is not on `public` (so floating IPs are not reached from here): {refused}"
+    return f"this machine is {', '.join(wanted)} on `public` (interface {name}): floating IPs are reached from here"
+
+
+def join_interface(local: LocalNetworks, interface: str) -> str:
+    """Let `public` go on through an interface of the machine. Raises `NotPublic`; answers what was done."""
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    def there() -> bool:
+        with IPRoute() as route:
+            return bool(route.link_lookup(ifname=_BEYOND))
+
+    known: list[bool] = []
+    inside(local.wire, lambda: known.append(there()))
+    with IPRoute() as route:
+        found = route.link_lookup(ifname=interface)
+        if not found:
+            raise NotPublic(f"this machine has no interface {interface}")
+        own = [entry.get("address") for entry in route.get_addr(index=found[0]) if entry["scope"] == 0]
+        if own:
+            raise NotPublic(
+                f"{interface} has addresses of this machine ({', '.join(map(str, own))}), which would lose its "
+                "network: name an interface that the machine does not use itself"
+            )
+        try:
+            if not known[0]:
+                route.link("set", index=found[0], state="up")
+                route.link(
+                    "add",
+                    ifname=_BEYOND,
+                    kind="macvlan",
+                    link=found[0],
+                    macvlan_mode="passthru",
+                    net_ns_fd=local.wire,
+                )
+            inside(local.wire, lambda: _attach(_BEYOND))
+        except (OSError, NetlinkError) as refused:
+            raise NotPublic(f"{interface} cannot lead to `public`: {refused}") from refused
+    return f"`public` goes on through {interface} of this machine"
+
+
+def leg_name(local: LocalNetworks) -> str:
+    """The machine's interface on `public`."""
+    return "cmp" + local.prefix.rpartition("-")[2]
+
+
+def _attach(port: str) -> None:
+    """In the wire's namespace."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as route:
+        (bridge,), (index,) = route.link_lookup(ifname=PUBLIC), route.link_lookup(ifname=port)
+        route.link("set", index=index, master=bridge, state="up")
+
+
+def _guard() -> None:
+    """In the wire's namespace, before the leg is there."""
+    program = shutil.which("nft") or shutil.which("nft", path="/usr/sbin:/sbin")
+    if program is None:
+        raise OSError("nft is not installed (Debian package: nftables)")
+    done = subprocess.run([program, "-f", "-"], input=_RULES, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode != 0:
+        raise OSError(f"nft: {done.stderr.strip()[:500]}")
+
+
+def _in_use(route: object, address: str, *, but: str) -> str | None:
+    """A prefix that the machine reaches otherwise than by its default route, and that overlaps."""
+    from pyroute2 import IPRoute
+
+    assert isinstance(route, IPRoute)
+    wanted = ip_interface(address).network
+    own = set(route.link_lookup(ifname=but))
+    for entry in route.get_routes(family=2 if wanted.version == 4 else 10, table=254):
+        destination = entry.get("dst")
+        if destination is None or entry.get("oif") in own:
+            continue
+        there = ip_network(f"{destination}/{entry['dst_len']}", strict=False)
+        if there.version == wanted.version and there.overlaps(wanted):
+            return str(there)
+    return None

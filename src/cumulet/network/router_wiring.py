@@ -1,0 +1,126 @@
+"""What of routers a host must have, as a pure projection of the tables: those that are there, and where others are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from ipaddress import ip_address, ip_network
+
+import sqlalchemy as sa
+
+from cumulet.db.engine import Tx
+from cumulet.db.parts import in_parts
+from cumulet.host import wiring as w
+from cumulet.network import addresses, routing
+from cumulet.network.router_hosts import host_of
+from cumulet.network.store import FloatingIp, Port, Router, Subnet, find, floating_ips, ports, routers, subnets
+
+_OWNERS = (routing.INTERFACE_OWNER, routing.GATEWAY_OWNER)
+
+
+def routers_at(tx: Tx, host: str, router_hosts: Collection[str]) -> tuple[w.Router, ...]:
+    """The routers whose place is `host`, by id. `router_hosts`: the hosts that can have one now."""
+    if host not in router_hosts:
+        return ()
+    up = tx.all(sa.select(routers.c.id).where(routers.c.admin_state_up))
+    here = [row.id for row in up if host_of(row.id, router_hosts) == host]
+    records = [router for part in in_parts(sorted(here)) for router in find(tx, Router, routers.c.id.in_(part))]
+    ports_of: dict[str, list[Port]] = {}
+    for port in _ports_of(tx, here):
+        ports_of.setdefault(port.device_id, []).append(port)
+    held = addresses.held_by(tx, [port.id for of_one in ports_of.values() for port in of_one])
+    of_network = _subnets(tx, {port.network_id for of_one in ports_of.values() for port in of_one})
+    floating: dict[str, list[FloatingIp]] = {}
+    for part in in_parts(sorted(here)):
+        for record in find(tx, FloatingIp, floating_ips.c.router_id.in_(part)):
+            floating.setdefault(record.router_id or "", []).append(record)
+    made = (
+        _router(router, ports_of.get(router.id, ()), held, of_network, floating.get(router.id, ()))
+        for router in sorted(records, key=lambda router: router.id)
+    )
+    return tuple(router for router in made if router.ports)
+
+
+def ports_elsewhere(
+    tx: Tx, host: str, network_ids: Sequence[str], router_hosts: Collection[str]
+) -> list[tuple[str, str, str]]:
+    """Of these networks, the ports of routers on other hosts: network, MAC address, host."""
+    found = []
+    for part in in_parts(network_ids):
+        statement = (
+            sa.select(ports.c.network_id, ports.c.mac_address, ports.c.device_id)
+            .join(routers, routers.c.id == ports.c.device_id)
+            .where(ports.c.network_id.in_(part), _is_routers, routers.c.admin_state_up)
+        )
+        for row in tx.all(statement):
+            place = host_of(row.device_id, router_hosts)
+            if place is not None and place != host:
+                found.append((row.network_id, row.mac_address, place))
+    return found
+
+
+_is_routers = sa.and_(ports.c.device_owner.in_(_OWNERS), ports.c.admin_state_up)
+
+
+def _ports_of(tx: Tx, router_ids: Iterable[str]) -> list[Port]:
+    return [
+        port
+        for part in in_parts(sorted(router_ids))
+        for port in find(tx, Port, ports.c.device_id.in_(part), _is_routers)
+    ]
+
+
+def _subnets(tx: Tx, network_ids: Iterable[str]) -> dict[str, list[Subnet]]:
+    found: dict[str, list[Subnet]] = {}
+    for part in in_parts(sorted(network_ids)):
+        for subnet in find(tx, Subnet, subnets.c.network_id.in_(part)):
+            found.setdefault(subnet.network_id, []).append(subnet)
+    return found
+
+
+def _router(
+    router: Router,
+    its_ports: Sequence[Port],
+    held: Mapping[str, Sequence[addresses.FixedIp]],
+    of_network: Mapping[str, Sequence[Subnet]],
+    floating: Sequence[FloatingIp],
+) -> w.Router:
+    def port_of(port: Port) -> w.RouterPort:
+        cidrs = {subnet.id: subnet.cidr for subnet in of_network.get(port.network_id, ())}
+        return w.RouterPort(
+            id=port.id,
+            network_id=port.network_id,
+            mac=port.mac_address,
+            addresses=tuple(
+                sorted(
+                    f"{fixed.address}/{cidrs[fixed.subnet_id].rpartition('/')[2]}"
+                    for fixed in held.get(port.id, ())
+                    if fixed.address is not None and fixed.subnet_id in cidrs
+                )
+            ),
+        )
+
+    interfaces = [port for port in its_ports if port.id != router.gateway_port_id]
+    gateway = next((port for port in its_ports if port.id == router.gateway_port_id), None)
+    outside = [] if gateway is None else sorted(of_network.get(gateway.network_id, ()), key=lambda subnet: subnet.id)
+    in_use = {fixed.subnet_id for fixed in (held.get(gateway.id, ()) if gateway is not None else ())}
+    next_hops: dict[int, str] = {}
+    for subnet in outside:
+        if subnet.id in in_use and subnet.gateway_ip is not None:
+            next_hops.setdefault(ip_address(subnet.gateway_ip).version, subnet.gateway_ip)
+    return w.Router(
+        id=router.id,
+        interfaces=tuple(port_of(port) for port in sorted(interfaces, key=lambda port: port.id)),
+        gateway=None if gateway is None else port_of(gateway),
+        next_hops=tuple(next_hops[version] for version in sorted(next_hops)),
+        on_link=tuple(subnet.cidr for subnet in outside if subnet.id not in in_use),
+        source_nat=gateway is not None and router.enable_snat,
+        routes=tuple(
+            w.Route(destination=str(ip_network(route["destination"], strict=False)), nexthop=route["nexthop"])
+            for route in router.routes
+        ),
+        floating_ips=tuple(
+            w.FloatingIp(outside=record.floating_ip_address, inside=record.fixed_ip_address)
+            for record in sorted(floating, key=lambda record: record.id)
+            if record.fixed_ip_address is not None
+        ),
+    )
