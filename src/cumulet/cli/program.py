@@ -13,6 +13,7 @@ COMMANDS = {
     "doctor": ("cumulet.cli.doctor:doctor", "What this machine can do, and what to do about what it can't."),
     "settings": ("cumulet.cli.settings:settings", "Every setting with its meaning, its default, and where it was set."),
     "status": ("cumulet.cli.status:status", "Hosts, servers, running operations, and stuck ones with their cause."),
+    "env": ("cumulet.cli.env:env", "What a shell and other clients need to use a cloud."),
     "backup": ("cumulet.cli.backup:backup", "Save a cloud to one file, while it runs or not."),
     "restore": ("cumulet.cli.backup:restore", "Make a state folder from such a file."),
     "audit": ("cumulet.cli.audit:audit", "Check that the audit trail is as it was written."),

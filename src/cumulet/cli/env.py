@@ -1,0 +1,115 @@
+"""`cumulet env`: what a shell, and clients that read no clouds.yaml, need to find a cloud and to trust it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cumulet.cli import state_folder
+
+if TYPE_CHECKING:
+    from cumulet.cli.client import Credentials
+
+STALE = (
+    "OS_CLOUD",
+    "OS_TOKEN",
+    "OS_USER_ID",
+    "OS_PROJECT_ID",
+    "OS_TENANT_ID",
+    "OS_TENANT_NAME",
+    "OS_DOMAIN_ID",
+    "OS_DOMAIN_NAME",
+    "OS_SYSTEM_SCOPE",
+    "OS_TRUST_ID",
+    "OS_APPLICATION_CREDENTIAL_ID",
+    "OS_APPLICATION_CREDENTIAL_NAME",
+    "OS_APPLICATION_CREDENTIAL_SECRET",
+)
+"""What another cloud's file may have left in a shell, and what would win over a user and a project."""
+
+
+@click.command(short_help="What a shell and other clients need to use a cloud.")
+@click.option(
+    "--clouds-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The clouds.yaml that `cumulet up` wrote.  [default: $OS_CLIENT_CONFIG_FILE, else that in your state folder]",
+)
+@click.option("--cloud", default="demo", show_default=True, help="Which entry of it.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["sh", "fish", "dotenv", "json"]),
+    default="sh",
+    show_default=True,
+    help="sh: bash, zsh and all that read `export`; dotenv: NAME=VALUE lines, as for `docker run --env-file`.",
+)
+def env(clouds_file: Path | None, cloud: str, form: str) -> None:
+    """Print the variables that clients read. They hold a password: do not keep the output where others can read it.
+
+    \b
+        eval "$(cumulet env)"                  this shell is the demo user's
+        eval "$(cumulet env --cloud cumulet)"  this shell is the administrator's
+
+    OS_* is for the openstack client, openstacksdk, Ansible, Terraform, OpenTofu and gophercloud, and OS_CACERT
+    tells them whom to trust. REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE are for Python programs that use requests, and curl.
+    """
+    from cumulet.cli.client import credentials_of
+
+    path = clouds_file or Path(os.environ.get("OS_CLIENT_CONFIG_FILE") or state_folder.default() / "clouds.yaml")
+    try:
+        credentials, authority = credentials_of(path, cloud)
+    except OSError as error:
+        raise click.ClickException(
+            f"{path}: {error.strerror}: start a cloud with `cumulet up`, or name its file"
+        ) from error
+    except (KeyError, TypeError) as error:
+        raise click.ClickException(f"{path} has no usable entry `{cloud}`") from error
+    click.echo(_written(form, variables(path, credentials, authority)))
+
+
+def variables(clouds_file: Path, credentials: Credentials, authority: Path | None) -> dict[str, str]:
+    """Names and values, in the order they are printed."""
+    found = {
+        "OS_AUTH_URL": credentials.auth_url,
+        "OS_IDENTITY_API_VERSION": "3",
+        "OS_AUTH_TYPE": "password",
+        "OS_USERNAME": credentials.user,
+        "OS_PASSWORD": credentials.password,
+        "OS_USER_DOMAIN_NAME": credentials.user_domain,
+        "OS_PROJECT_NAME": credentials.project,
+        "OS_PROJECT_DOMAIN_NAME": credentials.project_domain,
+        "OS_REGION_NAME": "RegionOne",
+        "OS_INTERFACE": "public",
+        "OS_CLIENT_CONFIG_FILE": str(clouds_file.absolute()),
+    }
+    if authority is not None:
+        found |= dict.fromkeys(("OS_CACERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), str(authority))
+    return found
+
+
+def _written(form: str, found: dict[str, str]) -> str:
+    match form:
+        case "json":
+            return json.dumps(found, indent=2)
+        case "dotenv":
+            return "\n".join(f"{name}={value}" for name, value in found.items())
+        case "fish":
+            return "\n".join(
+                [f"set -e {name}" for name in STALE]
+                + [f"set -gx {name} {_fish(value)}" for name, value in found.items()]
+            )
+    return "\n".join(
+        [f"unset {' '.join(STALE)}"] + [f"export {name}={shlex.quote(value)}" for name, value in found.items()]
+    )
+
+
+def _fish(value: str) -> str:
+    """Within single quotes fish knows two escapes: of the quote and of the backslash."""
+    quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{quoted}'"
