@@ -35,6 +35,10 @@ PARAMETERS: Mapping[str, str | Made] = {
     "request_id": lambda t: t.action_request,
     "port_id": lambda t: t.port,
     "network_label": lambda t: t.network_label,
+    "network_id": lambda t: t.network,
+    "security_group_id": lambda t: t.security_group,
+    "security_group_rule_id": lambda t: t.security_group_rule,
+    "floatingip_id": lambda t: t.floating_ip["id"],
     "volume_id": UNKNOWN,
     "host_name": "host1",
     "pattern": "host1",
@@ -43,6 +47,8 @@ PARAMETERS: Mapping[str, str | Made] = {
     "key": "colour",
     "tag": "blue",
 }
+OF_GROUP = ("get_security_group",)
+OPEN_PORT = {"ip_protocol": "tcp", "from_port": 80, "to_port": 80}
 SEEN = ("get_image",)
 """The rule of Image by which an image is in sight."""
 ACTION = "POST /servers/{server_id}/action"
@@ -215,6 +221,55 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
         may=MEMBER, sees=READER, rules=SEEN, body={"meta": {"colour": "red"}}
     ),
     "DELETE /images/{image_id}/metadata/{key} (to 2.38)": Example(may=MEMBER, sees=READER, rules=SEEN),
+    # -- networks, security groups and floating IPs, by Compute's older paths
+    "GET /os-networks (to 2.35)": Example(may=ANY_READER),
+    "GET /os-networks/{network_id} (to 2.35)": Example(may=READER, sees=PROJECT, rules=("get_network",)),
+    "GET /os-tenant-networks (to 2.35)": Example(may=ANY_READER),
+    "GET /os-tenant-networks/{network_id} (to 2.35)": Example(may=READER, sees=PROJECT, rules=("get_network",)),
+    "GET /os-security-groups (to 2.35)": Example(may=ANY_READER),
+    "GET /os-security-groups/{security_group_id} (to 2.35)": Example(may=READER, sees=READER, rules=OF_GROUP),
+    "POST /os-security-groups (to 2.35)": Example(
+        may=ANY_MEMBER, body={"security_group": {"name": "new", "description": ""}}, rules=("create_security_group",)
+    ),
+    "PUT /os-security-groups/{security_group_id} (to 2.35)": Example(
+        may=MEMBER,
+        sees=READER,
+        body={"security_group": {"name": "other", "description": ""}},
+        rules=(*OF_GROUP, "update_security_group"),
+    ),
+    "DELETE /os-security-groups/{security_group_id} (to 2.35)": Example(
+        may=MEMBER, sees=READER, rules=(*OF_GROUP, "delete_security_group")
+    ),
+    "POST /os-security-group-rules (to 2.35)": Example(
+        may=MEMBER,
+        sees=PROJECT,
+        body={"security_group_rule": {"parent_group_id": lambda t: t.security_group, "group_id": None, **OPEN_PORT}},
+        rules=(*OF_GROUP, "create_security_group_rule"),
+    ),
+    "DELETE /os-security-group-rules/{security_group_rule_id} (to 2.35)": Example(
+        may=MEMBER, sees=READER, rules=("get_security_group_rule", "delete_security_group_rule")
+    ),
+    "GET /os-floating-ip-pools (to 2.35)": Example(may=ANYONE),
+    "GET /os-floating-ips (to 2.35)": Example(may=ANY_READER),
+    "GET /os-floating-ips/{floatingip_id} (to 2.35)": Example(may=READER, sees=READER, rules=("get_floatingip",)),
+    "POST /os-floating-ips (to 2.35)": Example(may=ANY_MEMBER, rules=("create_floatingip", "get_network")),
+    "DELETE /os-floating-ips/{floatingip_id} (to 2.35)": Example(
+        may=MEMBER, sees=READER, rules=("get_floatingip", "delete_floatingip")
+    ),
+    f"{ACTION} addFloatingIp (to 2.43)": Example(
+        may=MEMBER,
+        sees=PROJECT,
+        path=on("behind_router"),
+        body={"address": lambda t: t.floating_address},
+        rules=("get_floatingip", "update_floatingip", "get_port"),
+    ),
+    f"{ACTION} removeFloatingIp (to 2.43)": Example(
+        may=MEMBER,
+        sees=PROJECT,
+        path=on("behind_router"),
+        body={"address": lambda t: t.floating_of_server},
+        rules=("get_floatingip", "update_floatingip"),
+    ),
     # -- key pairs, which are a user's
     "GET /os-keypairs": (
         Example(may=ANYONE),

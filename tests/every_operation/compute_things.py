@@ -40,8 +40,8 @@ class Things:
 
     # -- servers
 
-    def _server(self, flavor: str | None = None) -> str:
-        body = {"server": self.new_server(flavor) | {"metadata": {"colour": "blue"}, "tags": ["blue"]}}
+    def _server(self, flavor: str | None = None, **more: Any) -> str:
+        body = {"server": self.new_server(flavor) | {"metadata": {"colour": "blue"}, "tags": ["blue"]} | more}
         made: str = self.ask(self.owner, "POST", "/servers", body)["server"]["id"]
         self.owner.wait_for_status(made, "ACTIVE")
         return made
@@ -150,10 +150,57 @@ class Things:
         return made
 
     def _made(self, kind: str, **attributes: Any) -> str:
-        answer = self.owner.request("POST", f"/network/v2.0/{kind}s", {kind: attributes})
+        answer = self.owner.request("POST", f"/network/v2.0/{kind.replace('_', '-')}s", {kind: attributes})
         assert answer.status == 201, answer.text
         identifier: str = answer[kind]["id"]
         return identifier
+
+    # -- what Compute's older paths show of Network
+
+    @cached_property
+    def security_group(self) -> str:
+        return self._made("security_group", name="web")
+
+    @cached_property
+    def security_group_rule(self) -> str:
+        opened = {"security_group_id": self.security_group, "direction": "ingress", "protocol": "udp"}
+        answer = self.owner.request("POST", "/network/v2.0/security-group-rules", {"security_group_rule": opened})
+        identifier: str = answer["security_group_rule"]["id"]
+        return identifier
+
+    @cached_property
+    def _public(self) -> str:
+        identifier: str = self.owner.request("GET", "/network/v2.0/networks?name=public")["networks"][0]["id"]
+        return identifier
+
+    def _floating(self, **attributes: Any) -> dict[str, Any]:
+        wanted = {"floatingip": {"floating_network_id": self._public, **attributes}}
+        made: dict[str, Any] = self.owner.request("POST", "/network/v2.0/floatingips", wanted)["floatingip"]
+        return made
+
+    @cached_property
+    def floating_ip(self) -> dict[str, Any]:
+        return self._floating()
+
+    @property
+    def floating_address(self) -> str:
+        return str(self.floating_ip["floating_ip_address"])
+
+    @cached_property
+    def behind_router(self) -> str:
+        """A server on a network with a way to the external one, and a second port for a floating IP."""
+        network = self._made("network", name="behind a router")
+        subnet = self._made("subnet", network_id=network, ip_version=4, cidr="10.7.0.0/24")
+        router = self._made("router", external_gateway_info={"network_id": self._public})
+        path = f"/network/v2.0/routers/{router}/add_router_interface"
+        assert self.owner.request("PUT", path, {"subnet_id": subnet}).status == 200
+        return self._server(self.flavors["m1.nano"], networks=[{"uuid": network}, {"uuid": network}])
+
+    @cached_property
+    def floating_of_server(self) -> str:
+        """A floating IP that leads to the last port of `behind_router`."""
+        attached = self.ask(self.owner, "GET", f"/servers/{self.behind_router}/os-interface")["interfaceAttachments"]
+        return str(self._floating(port_id=attached[-1]["port_id"])["floating_ip_address"])
 
     @cached_property
     def own_image(self) -> str:

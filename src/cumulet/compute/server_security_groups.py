@@ -41,7 +41,7 @@ def list_server_security_groups(call: Call[Server, None]) -> dict[str, Any]:
         .where(ports.c.server_id == call.target.id)
     )
     found = sorted(find(call.tx, SecurityGroup, groups.c.id.in_(held)), key=lambda g: (g.project_id, g.name))
-    return {"security_groups": [_view(call, group) for group in found]}
+    return {"security_groups": [group_view(call, group) for group in found]}
 
 
 @COMPUTE.operation(
@@ -95,27 +95,25 @@ def _ports(call: Call[Server, GroupName]) -> dict[str, list[str]]:
     return held
 
 
-def _view(call: Call[Server, None], group: SecurityGroup) -> dict[str, Any]:
+def group_view(call: Call[Any, Any], group: SecurityGroup) -> dict[str, Any]:
     rules = find(call.tx, SecurityGroupRule, group_rules.c.security_group_id == group.id)
     return {
         "id": group.id, "name": group.name, "description": group.description, "tenant_id": group.project_id,
-        "rules": [_rule_view(call, r) for r in rules if r.direction == "ingress"],
+        "rules": [rule_view(call, r) for r in rules if r.direction == "ingress"],
     }  # fmt: skip
 
 
-def _rule_view(call: Call[Server, None], r: SecurityGroupRule) -> dict[str, Any]:
-    """Nova's old shape of a rule; without a protocol it means any, which that shape cannot say better."""
+def rule_view(call: Call[Any, Any], r: SecurityGroupRule) -> dict[str, Any]:
+    """Nova's old shape of a rule. It knows no IPv6 wildcard: what is open to all is open to 0.0.0.0/0."""
     other: dict[str, str] = {}
     if r.remote_group_id is not None:
         found = find(call.tx, SecurityGroup, groups.c.id == r.remote_group_id)
         other = {"name": found[0].name, "tenant_id": found[0].project_id} if found else {}
-    anywhere = "0.0.0.0/0" if r.ethertype == "IPv4" else "::/0"
-    address = {} if r.remote_group_id is not None else {"cidr": r.remote_ip_prefix or anywhere}
-    icmp = (r.protocol or "").upper() == "ICMP"
+    address = {} if r.remote_group_id is not None else {"cidr": r.remote_ip_prefix or "0.0.0.0/0"}
     low, high = r.port_range_min, r.port_range_max
+    if r.protocol is not None and low is None and high is None:
+        low, high = (1, 65_535) if r.protocol.upper() in ("TCP", "UDP") else (-1, -1)
     return {
         "id": r.id, "parent_group_id": r.security_group_id, "ip_protocol": r.protocol,
-        "from_port": -1 if low is None and (icmp or r.protocol is None) else low,
-        "to_port": -1 if high is None and (icmp or r.protocol is None) else high,
-        "group": other, "ip_range": address,
+        "from_port": low, "to_port": high, "group": other, "ip_range": address,
     }  # fmt: skip

@@ -168,10 +168,11 @@ def list_floatingips(call: Call[None, None]) -> View:
 )
 def create_floatingips(call: Call[None, CreateFloatingIps]) -> View:
     """Take an address of an external network, or several at once."""
-    return resource.created(call, FLOATING_IPS, lambda new: _create(call, new))
+    return resource.created(call, FLOATING_IPS, lambda new: create(call, new))
 
 
-def _create(call: Call[Any, Any], new: NewFloatingIp) -> FloatingIp:
+def create(call: Call[Any, Any], new: NewFloatingIp) -> FloatingIp:
+    """For this API and for Compute's older one."""
     tx, clock = call.tx, call.cloud.clock
     project_id = resource.owner(call, new)
     facts = {"project_id": project_id}
@@ -203,7 +204,7 @@ def _create(call: Call[Any, Any], new: NewFloatingIp) -> FloatingIp:
     )
     topology.set_tags(tx, floating.id, either(new.tags, []))
     if isinstance(new.port_id, str):
-        _lead_to(call, floating, new.port_id, either(new.fixed_ip_address, None))
+        lead_to(call, floating, new.port_id, either(new.fixed_ip_address, None))
     elif isinstance(new.fixed_ip_address, str):
         raise refusals.bad("floatingip", "fixed_ip_address cannot be specified without a port_id.")
     return must_get(tx, FloatingIp, floating.id)
@@ -234,7 +235,7 @@ def _take_address(call: Call[Any, Any], network: Network, new: NewFloatingIp, fl
     return made, floating
 
 
-def _lead_to(call: Call[Any, Any], floating: FloatingIp, port_id: str, fixed_ip: str | None) -> None:
+def lead_to(call: Call[Any, Any], floating: FloatingIp, port_id: str, fixed_ip: str | None) -> None:
     """Associate with an address of a port that a router connects to the external network."""
     tx = call.tx
     port = resource.find_in_sight(call, PORTS, port_id)
@@ -289,6 +290,11 @@ def _lead_to(call: Call[Any, Any], floating: FloatingIp, port_id: str, fixed_ip:
     )
 
 
+def lead_nowhere(call: Call[Any, Any], floating: FloatingIp) -> None:
+    """It leads to no port, and stays the project's."""
+    change(call.tx, FloatingIp, floating.id, call.now_us, port_id=None, fixed_ip_address=None, router_id=None)
+
+
 def _router_between(tx: Tx, subnet_id: str, external_id: str) -> Router | None:
     """A router with an interface on the subnet and its gateway on the external network."""
     gateways = sa.select(ports.c.id).where(
@@ -322,11 +328,11 @@ def update_floatingip(call: Call[FloatingIp, UpdateFloatingIp]) -> View:
     if "description" in given:
         change(call.tx, FloatingIp, floating.id, call.now_us, description=text(body.description))
     if isinstance(body.port_id, str):
-        _lead_to(call, floating, body.port_id, either(body.fixed_ip_address, None))
+        lead_to(call, floating, body.port_id, either(body.fixed_ip_address, None))
     elif body.port_id is UNSET and isinstance(body.fixed_ip_address, str):
         raise refusals.bad("floatingip", "fixed_ip_address cannot be specified without a port_id.")
     elif body.port_id is None:
-        change(call.tx, FloatingIp, floating.id, call.now_us, port_id=None, fixed_ip_address=None, router_id=None)
+        lead_nowhere(call, floating)
     return resource.shown(call, FLOATING_IPS, must_get(call.tx, FloatingIp, floating.id))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ from cumulet.errors import BadRequest, Conflict, NotYet
 from cumulet.network import bodies, default_security_group, filtering, limits, policy, resource, topology
 from cumulet.network.bodies import either, text
 from cumulet.network.resource import Kind, View
+from cumulet.network.rule_meaning import check_rule, meaning, protocol_name, spellings
 from cumulet.network.service import NETWORK
 from cumulet.network.sight import own_in_sight, rules_in_sight
 from cumulet.network.store import (
@@ -54,48 +55,6 @@ CREATE_DEFAULT = rule(
 CREATE_RULE = rule("create_security_group_rule", policy.ADMIN_OR_GROUP_OWNER_MEMBER, description="Add a rule")
 SHOW_RULE = rule("get_security_group_rule", policy.ADMIN_OR_GROUP_OWNER_READER, description="See a rule")
 DELETE_RULE = rule("delete_security_group_rule", policy.ADMIN_OR_GROUP_OWNER_MEMBER, description="Remove a rule")
-
-PROTOCOLS = {
-    "ah": 51, "dccp": 33, "egp": 8, "esp": 50, "gre": 47, "hopopt": 0, "icmp": 1, "icmpv6": 58, "igmp": 2, "ip": 0,
-    "ipip": 4, "ipv6-encap": 41, "ipv6-frag": 44, "ipv6-icmp": 58, "ipv6-nonxt": 59, "ipv6-opts": 60,
-    "ipv6-route": 43, "ospf": 89, "pgm": 113, "rsvp": 46, "sctp": 132, "tcp": 6, "udp": 17, "udplite": 136, "vrrp": 112,
-}  # fmt: skip
-"""Names of IP protocols (IANA), as Neutron takes them."""
-_PORT_PROTOCOLS = frozenset({"tcp", "udp", "sctp", "dccp", "udplite", "6", "17", "132", "33", "136"})
-_WITH_PORTS = frozenset(PROTOCOLS[name] for name in ("tcp", "udp", "sctp", "dccp", "udplite"))
-ALL_PORTS, EVERYWHERE = (1, 65_535), ("0.0.0.0/0", "::/0")
-_ICMP = frozenset({"icmp", "icmpv6", "ipv6-icmp", "1", "58"})
-_IPV6_ONLY = frozenset(name for name in PROTOCOLS if name.startswith("ipv6")) | {"icmpv6", "58"}
-
-
-def protocol_name(value: Any) -> str | None:
-    """A protocol by name or number as text; None for any."""
-    name = str(value).lower()
-    if name == "any":
-        return None
-    if name in PROTOCOLS:
-        return name
-    if name.isascii() and name.isdigit() and len(name) <= 3 and int(name) <= 255:
-        return str(int(name))
-    raise ValueError(
-        f"Security group rule protocol {value} not supported. Only protocol values {sorted(PROTOCOLS)} and integer "
-        "representations [0 to 255] are supported."
-    )
-
-
-def protocol_number(name: str | None, ethertype: str) -> int | None:
-    """The protocol that a name or number stands for with this IP version; None for any."""
-    if name in (None, "ip"):
-        return None
-    number = PROTOCOLS.get(name or "", -1)
-    number = int(name or "") if number < 0 else number
-    return PROTOCOLS["ipv6-icmp"] if ethertype == "IPv6" and number == PROTOCOLS["icmp"] else number
-
-
-def spellings(protocol: str) -> list[str]:
-    """All ways to write the same protocol."""
-    number = PROTOCOLS[protocol] if protocol in PROTOCOLS else int(protocol)
-    return [str(number), *(name for name, same in PROTOCOLS.items() if same == number)]
 
 
 def _of_protocol(values: Sequence[str]) -> sa.ColumnElement[bool]:
@@ -192,10 +151,11 @@ async def list_security_groups(call: Call[None, None]) -> View:
 )
 def create_security_groups(call: Call[None, CreateSecurityGroups]) -> View:
     """Create a security group, or several at once."""
-    return resource.created(call, GROUPS, lambda new: _create(call, new))
+    return resource.created(call, GROUPS, lambda new: create(call, new))
 
 
-def _create(call: Call[Any, Any], new: NewSecurityGroup) -> SecurityGroup:
+def create(call: Call[Any, Any], new: NewSecurityGroup) -> SecurityGroup:
+    """For this API and for Compute's older one."""
     project_id = resource.owner(call, new)
     facts = {"project_id": project_id}
     resource.require(call, CREATE, facts)
@@ -243,7 +203,11 @@ def show_security_group(call: Call[SecurityGroup, None]) -> View:
 )
 def update_security_group(call: Call[SecurityGroup, UpdateSecurityGroup]) -> View:
     """Change a security group's name, description or statefulness."""
-    group, body = call.target, call.body
+    return resource.shown(call, GROUPS, update(call, call.target, call.body))
+
+
+def update(call: Call[Any, Any], group: SecurityGroup, body: UpdateSecurityGroup) -> SecurityGroup:
+    """For this API and for Compute's older one."""
     values = resource.given(body)
     if isinstance(body.name, str) and body.name != group.name:
         if group.is_default:
@@ -254,7 +218,7 @@ def update_security_group(call: Call[SecurityGroup, UpdateSecurityGroup]) -> Vie
     if either(body.stateful, group.stateful) != group.stateful and _in_use(call.tx, group.id):
         raise Conflict(f"Security Group {group.id} in use.", reason="SecurityGroupInUse")
     change(call.tx, SecurityGroup, group.id, call.now_us, **values)
-    return resource.shown(call, GROUPS, must_get(call.tx, SecurityGroup, group.id))
+    return must_get(call.tx, SecurityGroup, group.id)
 
 
 def _in_use(tx: Tx, group_id: str) -> bool:
@@ -413,10 +377,11 @@ def _rule_facts(call: Call[Any, Any], new: NewRule | None = None) -> View:
 )
 def create_security_group_rules(call: Call[None, CreateRules]) -> View:
     """Add a rule to a security group, or several at once."""
-    return resource.created(call, RULES, lambda new: _create_rule(call, new))
+    return resource.created(call, RULES, lambda new: create_rule(call, new))
 
 
-def _create_rule(call: Call[Any, Any], new: NewRule) -> SecurityGroupRule:
+def create_rule(call: Call[Any, Any], new: NewRule) -> SecurityGroupRule:
+    """For this API and for Compute's older one."""
     tx, facts = call.tx, _rule_facts(call, new)
     resource.require(call, CREATE_RULE, facts)
     limits.check(tx, facts["project_id"], "security_group_rule")
@@ -434,9 +399,9 @@ def _create_rule(call: Call[Any, Any], new: NewRule) -> SecurityGroupRule:
         "remote_ip_prefix": either(new.remote_ip_prefix, None),
         "remote_group_id": remote_group_id,
     }
-    _check_rule(values)
+    check_rule(values)
     for present in find_by(tx, SecurityGroupRule, security_group_id=new.security_group_id):
-        if _meaning({name: getattr(present, name) for name in values}) == _meaning(values):
+        if meaning({name: getattr(present, name) for name in values}) == meaning(values):
             raise Conflict(
                 f"Security group rule already exists. Rule id is {present.id}.", reason="SecurityGroupRuleExists"
             )
@@ -450,69 +415,6 @@ def _create_rule(call: Call[Any, Any], new: NewRule) -> SecurityGroupRule:
         security_group_id=new.security_group_id,
         **values,
     )
-
-
-def _meaning(rule_: Mapping[str, Any]) -> tuple[object, ...]:
-    """What a rule lets pass, however it is spelled: two rules that mean the same are one."""
-    ethertype, protocol = rule_["ethertype"], protocol_number(rule_["protocol"], rule_["ethertype"])
-    ports = (rule_["port_range_min"], rule_["port_range_max"])
-    if ports == ALL_PORTS and protocol in _WITH_PORTS:
-        ports = (None, None)
-    prefix = None if rule_["remote_ip_prefix"] in EVERYWHERE else rule_["remote_ip_prefix"]
-    return (rule_["direction"], ethertype, protocol, ports, prefix, rule_["remote_group_id"])
-
-
-def _check_rule(rule_: dict[str, Any]) -> None:
-    """Refuse what no host could turn into a filter."""
-    protocol, low, high = rule_["protocol"], rule_["port_range_min"], rule_["port_range_max"]
-    prefix = rule_["remote_ip_prefix"]
-    if prefix is not None and rule_["remote_group_id"] is not None:
-        raise BadRequest(
-            "Only remote_ip_prefix or remote_group_id may be provided.", reason="SecurityGroupMultipleRemoteEntites"
-        )
-    version = 4 if rule_["ethertype"] == "IPv4" else 6
-    if prefix is not None and ip_network(prefix, strict=False).version != version:
-        raise BadRequest(
-            f"Conflicting value ethertype {rule_['ethertype']} for CIDR {prefix}",
-            reason="SecurityGroupRuleParameterConflict",
-        )
-    if protocol in _IPV6_ONLY and version == 4:
-        raise BadRequest(
-            f"Invalid ethertype {rule_['ethertype']} for protocol {protocol}.",
-            reason="SecurityGroupEthertypeConflictWithProtocol",
-        )
-    for value in (low, high):
-        if value is not None and not 0 <= value <= 65_535:
-            raise BadRequest(f"Invalid value for port {value}", reason="SecurityGroupInvalidPortValue")
-    if low is None and high is None:
-        return
-    if protocol in _ICMP:
-        _check_icmp(low, high)
-    elif protocol in _PORT_PROTOCOLS:
-        if low is None or high is None or not 1 <= low <= high <= 65_535:
-            raise BadRequest(
-                "For TCP/UDP/SCTP/DCCP/UDP-Lite protocols, port_range_min must be <= port_range_max, both from 1 to "
-                "65535.",
-                reason="SecurityGroupInvalidPortRange",
-            )
-    else:
-        raise BadRequest(
-            "Port range is only supported for TCP/UDP/SCTP/DCCP/UDP-Lite and ICMP protocols.",
-            reason="SecurityGroupProtocolRequiredWithPorts",
-        )
-
-
-def _check_icmp(kind: int | None, code: int | None) -> None:
-    for name, value in (("type", kind), ("code", code)):
-        if value is not None and not 0 <= value <= 255:
-            raise BadRequest(
-                f"Invalid value for ICMP {name} {value}. It must be 0 to 255.", reason="SecurityGroupInvalidIcmpValue"
-            )
-    if kind is None:
-        raise BadRequest(
-            f"ICMP code (port-range-max) {code} is provided but ICMP type (port-range-min) is missing.",
-            reason="SecurityGroupMissingIcmpType",
-        )
 
 
 @NETWORK.operation("GET", "/security-group-rules/{security_group_rule_id}", rules=(), target=resource.target(RULES))

@@ -12,7 +12,7 @@ from cumulet.db.engine import Tx
 from cumulet.db.parts import in_parts
 from cumulet.host import wiring as w
 from cumulet.network import addresses, router_wiring
-from cumulet.network.security_groups import PROTOCOLS
+from cumulet.network.rule_meaning import PROTOCOLS
 from cumulet.network.store import (
     Network,
     Port,
