@@ -76,7 +76,7 @@ UNFORMATTED: dict[str, int] = {
     "src/cumulet/compute/server_groups.py": 2,
     "src/cumulet/compute/server_metadata.py": 1,
     "src/cumulet/compute/server_security_groups.py": 4,
-    "src/cumulet/compute/server_views.py": 3,
+    "src/cumulet/compute/server_views.py": 2,
     "src/cumulet/compute/services.py": 3,
     "src/cumulet/compute/states.py": 1,
     "src/cumulet/compute/store.py": 4,

@@ -137,6 +137,26 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
         rules=("add_image",),
         body={"name": "backup", "backup_type": "daily", "rotation": 1},
     ),
+    f"{ACTION} rebuild": (
+        Example(may=MEMBER, sees=PROJECT, body={"imageRef": lambda t: t.image}),
+        Example(
+            label="certificates",
+            may=MEMBER,
+            sees=PROJECT,
+            body={"imageRef": lambda t: t.image, "trusted_image_certificates": None},
+            rules=("os_compute_api:servers:rebuild:trusted_certs",),
+        ),
+    ),
+    f"{ACTION} shelve": Example(may=MEMBER, sees=PROJECT, rules=("add_image",)),
+    f"{ACTION} shelveOffload": Example(may=ADMIN, sees=PROJECT, path=on("shelved"), answers=409),
+    f"{ACTION} unshelve (to 2.76)": Example(may=MEMBER, sees=PROJECT, path=on("shelved")),
+    f"{ACTION} unshelve (to 2.90)": Example(
+        may=MEMBER, sees=PROJECT, path=on("shelved"), body={"availability_zone": "nova"}
+    ),
+    f"{ACTION} unshelve": (
+        Example(may=MEMBER, sees=PROJECT, path=on("shelved")),
+        Example(label="host", may=ADMIN, sees=PROJECT, path=on("shelved"), body={"host": "host1"}),
+    ),
     # -- moves
     f"GET {SERVER}/migrations": Example(may=MANAGER, sees=PROJECT, path=on("moving")),
     f"GET {MIGRATION}": Example(may=ADMIN, sees=PROJECT, path=OF_A_MOVE),

@@ -78,6 +78,10 @@ class Things:
         return self._acted({"suspend": None}, "SUSPENDED")
 
     @cached_property
+    def shelved(self) -> str:
+        return self._acted({"shelve": None}, "SHELVED_OFFLOADED")
+
+    @cached_property
     def resized(self) -> str:
         return self._acted({"resize": {"flavorRef": self.flavors["m1.micro"]}}, "VERIFY_RESIZE")
 

@@ -359,6 +359,71 @@ def judge_detachment(stage: Stage, server_id: str, case: Case) -> None:
     assert len(ports) == (0 if case.below or (case.fault.dies and not case.place.undo) else 1)
 
 
+def rebuilt(stage: Stage) -> str:
+    server_id = stage.created()
+    admin = stage.cloud.persona("admin")
+    image = admin.server(server_id)["image"]["id"]
+    assert admin.action(server_id, {"rebuild": {"imageRef": image}}).status == 202
+    return server_id
+
+
+def judge_rebuild(stage: Stage, server_id: str, case: Case) -> None:
+    """It runs with a new disk, or with its old one, or has none and is in ERROR, from which it can be rebuilt."""
+    record = stage.record(server_id)
+    untouched = (case.place, case.fault) == (Place("rebuild", 0), Fault.FAILS_BEFORE)
+    done = case.below or (case.fault.dies and not case.place.undo)
+    assert record.vm_state == (VmState.ACTIVE if untouched or done else VmState.ERROR)
+    if record.vm_state == VmState.ERROR:
+        stage.plan({})
+        admin = stage.cloud.persona("admin")
+        assert admin.action(server_id, {"rebuild": {"imageRef": record.image_id}}).status == 202
+        stage.settle()
+        assert stage.record(server_id).vm_state == VmState.ACTIVE
+
+
+def shelved(stage: Stage) -> str:
+    server_id = stage.created()
+    assert stage.cloud.persona("admin").action(server_id, {"shelve": None}).status == 202
+    return server_id
+
+
+def judge_shelve(stage: Stage, server_id: str, case: Case) -> None:
+    """It has an image and no host, or a host, runs, and has no image."""
+    record = stage.record(server_id)
+    found = stage.cloud.persona("admin").request("GET", "/image/v2/images")["images"]
+    mine = [image for image in found if image.get("instance_uuid") == server_id]
+    if record.vm_state == VmState.SHELVED_OFFLOADED:
+        assert record.host is None
+        assert [image["status"] for image in mine] == ["active"]
+    else:
+        assert record.vm_state == VmState.ACTIVE
+        assert case.place.undo or not case.fault.dies
+        assert mine == [] or case.fault is Fault.FAILS_AFTER or case.place.undo
+    if case.below:
+        assert record.host is None
+
+
+def unshelved(stage: Stage) -> str:
+    server_id = shelved(stage)
+    stage.settle()
+    assert stage.cloud.persona("admin").action(server_id, {"unshelve": None}).status == 202
+    return server_id
+
+
+def judge_unshelve(stage: Stage, server_id: str, case: Case) -> None:
+    """It runs and has no image, or is shelved as before."""
+    record = stage.record(server_id)
+    found = stage.cloud.persona("admin").request("GET", "/image/v2/images")["images"]
+    mine = [image for image in found if image.get("instance_uuid") == server_id]
+    runs = record.vm_state == VmState.ACTIVE
+    assert runs or (record.vm_state == VmState.SHELVED_OFFLOADED and record.host is None)
+    assert len(mine) == (0 if runs else 1)
+    if case.below or (case.fault.dies and not case.place.undo):
+        assert runs
+    else:
+        assert not runs
+
+
 @dataclass(frozen=True, slots=True)
 class Story:
     """How a saga is begun, and judged. `differs_from`: the position from which on it is none of the saga's others."""
@@ -383,6 +448,9 @@ STORIES: dict[str, Story] = {
     "snapshot": Story("snapshot", image_made, judge_snapshot),
     "interface-attachment": Story("interface-attachment", attached, judge_attachment),
     "interface-detachment": Story("interface-detachment", detached, judge_detachment),
+    "rebuild": Story("rebuild", rebuilt, judge_rebuild),
+    "shelve": Story("shelve", shelved, judge_shelve),
+    "unshelve": Story("unshelve", unshelved, judge_unshelve),
 }
 
 

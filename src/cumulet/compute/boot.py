@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -39,6 +39,9 @@ class Boot(msgspec.Struct, frozen=True, kw_only=True):
     """Whether `host` is down with a guest that could not be removed: nobody else may run the server then."""
     guest: Guest | None = None
     """As its first host has frozen it."""
+
+
+B = TypeVar("B", bound=Boot)
 
 
 def begin_boot(call: Call[Any, Any], created: Sequence[Server]) -> None:
@@ -93,7 +96,7 @@ def pick_host(tx: Tx, context: Context, state: Boot) -> Boot:
     return msgspec.structs.replace(state, host=choice.host)
 
 
-def claim_host(tx: Tx, context: Context, state: Boot) -> Boot:
+def claim_host(tx: Tx, context: Context, state: B) -> B:
     """The share of the host, its ownership and the ports' bindings: one transaction."""
     assert state.host is not None
     now = context.clock.now_us()
@@ -108,7 +111,7 @@ def claim_host(tx: Tx, context: Context, state: Boot) -> Boot:
     return msgspec.structs.replace(state, generation=generation)
 
 
-def release_host(tx: Tx, context: Context, state: Boot) -> Boot:
+def release_host(tx: Tx, context: Context, state: B) -> B:
     if state.abandoned:
         return state
     now = context.clock.now_us()
@@ -122,20 +125,29 @@ def release_host(tx: Tx, context: Context, state: Boot) -> Boot:
 
 
 async def create_guest(context: Context, state: Boot) -> Boot:
-    guest = await context.read(lambda tx: describe(tx, context, get_server(tx, state.server_id), state.host))
+    return await create_described(context, state)
+
+
+async def create_described(context: Context, state: B, *, image_id: str | None = None) -> B:
+    """Make the guest on the host that was claimed, and let it run. `image_id`: as for `describe`."""
+
+    def described(tx: Tx) -> Guest:
+        return describe(tx, context, get_server(tx, state.server_id), state.host, image_id=image_id)
+
+    guest: Guest = await context.read(described)
     assert state.host is not None
     await require_wired(context, state.host, state.server_id)
     frozen = await context.hosts.send(state.host, m.Create(**command(context, state), guest=guest))
     return msgspec.structs.replace(state, guest=frozen)
 
 
-async def destroy_guest(context: Context, state: Boot) -> Boot:
+async def destroy_guest(context: Context, state: B) -> B:
     """A host that is down may be running the guest for all we know: then the server stays its own."""
     gone = await operations.unless_down(context, state.host, m.Destroy(**command(context, state)), otherwise=False)
     return msgspec.structs.replace(state, abandoned=gone is False)
 
 
-def record_active(tx: Tx, context: Context, state: Boot) -> Boot:
+def record_active(tx: Tx, context: Context, state: B) -> B:
     now = context.clock.now_us()
     operations.settle(
         tx,
@@ -190,11 +202,15 @@ def unwound(tx: Tx, context: Context, state: Boot, failure: Failure) -> None:
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
 
 
-def describe(tx: Tx, context: Context, server: Server, host: str | None) -> Guest:
-    """The guest's description for `host`; the first host freezes machine type and CPU model into it."""
-    image = image_store.data_of(tx, server.image_id) if server.image_id is not None else None
-    if server.image_id is not None and (image is None or image.status != "active"):
-        raise StepFailed("IMAGE_GONE", f"Image {server.image_id} could not be found.")
+def describe(tx: Tx, context: Context, server: Server, host: str | None, *, image_id: str | None = None) -> Guest:
+    """The guest's description for `host`; the first host freezes machine type and CPU model into it.
+
+    `image_id`: what its disk is made from, if that is not the server's image.
+    """
+    image_id = image_id or server.image_id
+    image = image_store.data_of(tx, image_id) if image_id is not None else None
+    if image_id is not None and (image is None or image.status != "active"):
+        raise StepFailed("IMAGE_GONE", f"Image {image_id} could not be found.")
     return Guest(
         server_id=server.id,
         name=server.name,

@@ -13,6 +13,7 @@ from cumulet.compute.store import get_server, update_server
 from cumulet.conductor.saga import Context, Failure, Final, Saga
 from cumulet.db.engine import Tx
 from cumulet.host import messages as m
+from cumulet.image import files, snapshots
 from cumulet.network import for_compute as network
 from cumulet.placement import allocations as placement
 from cumulet.web.operation import Call
@@ -26,6 +27,8 @@ class Deletion(msgspec.Struct, frozen=True, kw_only=True):
     action_id: int
     host: str | None = None
     generation: int = 0
+    image_id: str | None = None
+    """Of a shelved server: what it would have been unshelved from."""
 
 
 def begin_delete(call: Call[Any, Any], server: Server) -> None:
@@ -74,6 +77,9 @@ def forget(tx: Tx, context: Context, state: Deletion) -> Deletion:
     if kept is not None:
         resized.let_go(tx, kept, status="confirmed", now_us=now)
     server = get_server(tx, state.server_id)
+    image_id = server.system_metadata.get("shelved_image_id")
+    if image_id is not None:
+        snapshots.delete(tx, image_id, now)
     update_server(
         tx,
         server,
@@ -87,6 +93,12 @@ def forget(tx: Tx, context: Context, state: Deletion) -> Deletion:
         guest_secrets=None,
     )
     operations.finish_events(tx, state.action_id, now_us=now)
+    return msgspec.structs.replace(state, image_id=image_id)
+
+
+async def remove_image(context: Context, state: Deletion) -> Deletion:
+    if state.image_id is not None:
+        files.remove(files.image_folder(context.settings.state_dir), state.image_id)
     return state
 
 
@@ -100,6 +112,6 @@ DELETION = Saga(
     state=Deletion,
     steps=(),
     # A delete was acknowledged: from the first moment we only go forward.
-    finals=(Final(take_over), Final(destroy_guest), Final(destroy_kept), Final(forget)),
+    finals=(Final(take_over), Final(destroy_guest), Final(destroy_kept), Final(forget), Final(remove_image)),
     unwound=unwound,
 )

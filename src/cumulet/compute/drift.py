@@ -54,6 +54,9 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True):
 
 LOST = "The host has lost the guest."
 _PLUGGABLE = (GuestState.RUNNING, GuestState.PAUSED, GuestState.STOPPED, GuestState.CRASHED)
+NOT_REBUILT = "The server could not be rebuilt."
+"""Its guest is gone, or its host is down: then what is found there later may be the one it had."""
+_UNSURE = (LOST, NOT_REBUILT)
 _STABLE = (VmState.ACTIVE, VmState.PAUSED, VmState.SUSPENDED, VmState.STOPPED)
 
 
@@ -190,7 +193,9 @@ def _correct_own(tx: Tx, record: Any, report: GuestReport | None, now_us: int) -
     state = report.state if report is not None else GuestState.ABSENT
     if record.vm_state == VmState.ERROR and record.launched_at_us is None and report is not None:
         return _destroy(Finding.GUEST_OF_A_FAILED_BOOT, report, record.generation)
-    found_again = record.vm_state == VmState.ERROR and record.fault_message == LOST and state is not GuestState.ABSENT
+    found_again = (
+        record.vm_state == VmState.ERROR and record.fault_message in _UNSURE and state is not GuestState.ABSENT
+    )
     if record.vm_state == VmState.RESIZED and state in OBSERVED:
         return _correct_power(tx, record, state, now_us)
     if VmState(record.vm_state) not in _STABLE and not found_again:

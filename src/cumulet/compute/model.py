@@ -16,6 +16,8 @@ class VmState(StrEnum):
     SUSPENDED = "suspended"
     STOPPED = "stopped"
     RESIZED = "resized"
+    RESCUED = "rescued"
+    SHELVED_OFFLOADED = "shelved_offloaded"
     ERROR = "error"
     DELETED = "deleted"
 

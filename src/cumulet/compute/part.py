@@ -17,11 +17,13 @@ from cumulet.compute.interfaces import ATTACHMENT, DETACHMENT
 from cumulet.compute.leftovers import Leftovers
 from cumulet.compute.live_migration import LIVE_MIGRATION
 from cumulet.compute.power import POWER_CHANGE
+from cumulet.compute.rebuild import REBUILDING
 from cumulet.compute.resize import RESIZE
 from cumulet.compute.resize_outcome import RESIZE_CONFIRMATION, RESIZE_REVERSION, AutomaticConfirmation
 from cumulet.compute.resume_on_boot import ResumeOnBoot
 from cumulet.compute.seed import seed_flavors
 from cumulet.compute.service import COMPUTE
+from cumulet.compute.shelve import SHELVE, UNSHELVE
 from cumulet.compute.snapshot import SNAPSHOT
 from cumulet.compute.wiring import SECONDS_BETWEEN, Wirings
 from cumulet.db.engine import Database
@@ -68,10 +70,13 @@ COMPUTE_PART = Part(
         EVACUATION,
         LIVE_MIGRATION,
         POWER_CHANGE,
+        REBUILDING,
         RESIZE,
         RESIZE_CONFIRMATION,
         RESIZE_REVERSION,
+        SHELVE,
         SNAPSHOT,
+        UNSHELVE,
     ),
     reconcilers=_reconcilers,
     mend=_mend,

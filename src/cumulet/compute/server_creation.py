@@ -198,14 +198,14 @@ def create_servers(call: Call[None, CreateServers]) -> Reply:
         request=request, min_count=body.min_count, max_count=most, security_groups=groups,
     )  # fmt: skip
     key = public_key_of(call.tx, call.caller.user_id, body.key_name) if body.key_name is not None else None
-    _require_fit(call, flavor, image)
+    require_fit(call, flavor, image)
     _require_room_for_metadata(call)
     group_id = _server_group(call)
     _require_host(call.tx, body.host or body.hypervisor_hostname)
     most = how_many_servers(call.tx, call.caller.project_id or "", call.caller.user_id, flavor, body.min_count, most)
     if group_id is not None:
         require_group_member_room(call.tx, call.caller.project_id or "", call.caller.user_id, group_id, most)
-    password = body.admin_password if body.admin_password is not None else _password(call)
+    password = body.admin_password if body.admin_password is not None else new_password(call)
     created = _records(call, most, flavor, image, placing, key, password)
     _store(call, created, group_id, request, groups)
     boot.begin_boot(call, created)
@@ -382,7 +382,7 @@ def _require_possible(call: Call[None, CreateServers], most: int, placing: Placi
             raise BadRequest("The requested availability zone is not available")
 
 
-def _require_fit(call: Call[None, CreateServers], flavor: Flavor, image: BootImage) -> None:
+def require_fit(call: Call[Any, Any], flavor: Flavor, image: BootImage) -> None:
     if image.properties.get("cinder_encryption_key_id"):
         raise BadRequest(
             f"Image {image.id} is unacceptable: Direct booting of an image uploaded from an encrypted volume is "
@@ -433,7 +433,7 @@ def _records(
     names = [f"{body.name}-{n + 1}" if count > 1 else body.name for n in range(count)]
     described = body.name if not call.version.at_least("2.19") else body.description
     reservation_id = "r-" + _letters(call, 8)
-    properties = _known_properties(image.properties)
+    properties = known_properties(image.properties)
     public_key, key_type = key if key is not None else (None, None)
     # Guests on real hosts have no metadata service, so each has a drive.
     on_drive = body.config_drive or call.cloud.settings.boots_guests or _drive_required(image)
@@ -478,7 +478,7 @@ def _store(
         )  # fmt: skip
 
 
-def _known_properties(properties: Mapping[str, Any]) -> dict[str, str]:
+def known_properties(properties: Mapping[str, Any]) -> dict[str, str]:
     """Those of an image's properties that describe hardware, image and system: what servers show of them (2.98)."""
     return {
         key: str(value)
@@ -514,6 +514,6 @@ def _letters(call: Call[Any, Any], count: int) -> str:
     return "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in call.cloud.clock.token_bytes(count))
 
 
-def _password(call: Call[Any, Any]) -> str:
+def new_password(call: Call[Any, Any]) -> str:
     """One where none was given. The guest is told it on its config drive; setting it is the guest's matter."""
     return _letters(call, 16)

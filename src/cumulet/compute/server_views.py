@@ -52,7 +52,8 @@ _STATUS: dict[str, tuple[str, Mapping[str, str]]] = {
     ),
     "resized": ("VERIFY_RESIZE", {"resize_reverting": "REVERT_RESIZE"}),
     "paused": ("PAUSED", {"migrating": "MIGRATING"}),
-    "suspended": ("SUSPENDED", {}),
+    "suspended": ("SUSPENDED", {}), "rescued": ("RESCUE", {}),
+    "shelved_offloaded": ("SHELVED_OFFLOADED", {}),
     "error": (
         "ERROR",
         {"rebuilding": "REBUILD", "rebuild_block_device_mapping": "REBUILD", "rebuild_spawning": "REBUILD"},
@@ -61,8 +62,7 @@ _STATUS: dict[str, tuple[str, Mapping[str, str]]] = {
 }  # fmt: skip
 """Nova's status of a vm_state: its own, and the task states that change it."""
 
-_OTHER_STATES = {"rescued": "RESCUE", "soft-delete": "SOFT_DELETED", "shelved": "SHELVED",
-                 "shelved_offloaded": "SHELVED_OFFLOADED"}  # fmt: skip
+_OTHER_STATES = {"soft-delete": "SOFT_DELETED", "shelved": "SHELVED"}
 _WITH_PROGRESS = frozenset({"ACTIVE", "BUILD", "REBUILD", "RESIZE", "VERIFY_RESIZE", "MIGRATING"})
 _POWER_NUMBERS = {state.value: state.number for state in PowerState}
 

@@ -9,7 +9,8 @@ from cumulet.errors import Conflict
 from cumulet.web.operation import Caller
 
 ACTIVE, PAUSED, SUSPENDED, STOPPED = VmState.ACTIVE, VmState.PAUSED, VmState.SUSPENDED, VmState.STOPPED
-RESIZED, ERROR = VmState.RESIZED, VmState.ERROR
+RESIZED, RESCUED, ERROR = VmState.RESIZED, VmState.RESCUED, VmState.ERROR
+SHELVED_OFFLOADED = VmState.SHELVED_OFFLOADED
 
 IDLE: frozenset[str | None] = frozenset({None})
 """No task running: what almost every action needs."""
@@ -62,14 +63,14 @@ ALLOWED: dict[str, Allowed] = {
     "rebuild": Allowed(vm_states=_in(ACTIVE, STOPPED, ERROR)),
     "evacuate": Allowed(vm_states=_in(ACTIVE, STOPPED, ERROR), task_states=None, lockable=False),
     "rescue": Allowed(vm_states=_in(ACTIVE, STOPPED, ERROR)),
-    "unrescue": Allowed(vm_states=_in()),
+    "unrescue": Allowed(vm_states=_in(RESCUED)),
     "shelve": Allowed(vm_states=_in(ACTIVE, STOPPED, PAUSED, SUSPENDED)),
     "shelveOffload": Allowed(vm_states=_in()),
-    "unshelve": Allowed(vm_states=_in()),
+    "unshelve": Allowed(vm_states=_in(SHELVED_OFFLOADED)),
     "changePassword": Allowed(vm_states=_in(ACTIVE)),
     "createImage": Allowed(vm_states=_in(ACTIVE, STOPPED, PAUSED, SUSPENDED), lockable=False),
     "createBackup": Allowed(vm_states=_in(ACTIVE, STOPPED, PAUSED, SUSPENDED), lockable=False),
-    "trigger_crash_dump": Allowed(vm_states=_in(ACTIVE, PAUSED, RESIZED, ERROR), on_host=True),
+    "trigger_crash_dump": Allowed(vm_states=_in(ACTIVE, PAUSED, RESCUED, RESIZED, ERROR), on_host=True),
     "attach_interface": Allowed(vm_states=_in(ACTIVE, PAUSED, STOPPED)),
     "detach_interface": Allowed(vm_states=_in(ACTIVE, PAUSED, STOPPED)),
     "update metadata": Allowed(vm_states=_in(ACTIVE, PAUSED, SUSPENDED, STOPPED), task_states=None),
@@ -79,7 +80,7 @@ ALLOWED: dict[str, Allowed] = {
     ),
     "delete metadata": Allowed(vm_states=_in(ACTIVE, PAUSED, SUSPENDED, STOPPED), task_states=None),
 }
-"""By the API's action key. States Cumulet's servers cannot have yet (shelved, rescued, soft-deleted) are left out."""
+"""By the API's action key. States that no server here has (shelved and not offloaded, soft-deleted) are left out."""
 
 
 def require_state(server: Server, action: str, caller: Caller) -> None:

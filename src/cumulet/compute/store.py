@@ -86,7 +86,7 @@ servers = sa.Table(
     sa.Column("generation", sa.BigInteger, nullable=False),
     sa.Column("guest", sa.JSON(none_as_null=True)),
     sa.Column("guest_secrets", sa.JSON(none_as_null=True)),
-    sa.Column("vm_state", sa.String(16), nullable=False),
+    sa.Column("vm_state", sa.String(32), nullable=False),
     sa.Column("task_state", sa.String(32)),
     sa.Column("power_state", sa.String(16), nullable=False),
     sa.Column("progress", sa.Integer, nullable=False),

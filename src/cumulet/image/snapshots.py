@@ -85,6 +85,11 @@ def give_up(tx: Tx, image_id: str, now_us: int) -> None:
         store.delete(tx, image_id, now_us)
 
 
+def delete(tx: Tx, image_id: str, now_us: int) -> None:
+    """Delete an image that is not needed any more; one that is gone is no problem."""
+    store.delete(tx, image_id, now_us)
+
+
 def rotate(tx: Tx, image_id: str, *, server_id: str, backup_type: str, keep: int, now_us: int) -> list[str]:
     """Delete all but the newest `keep` backups of a server's of one type, of the owner of `image_id`; their ids."""
     newest = store.find(tx, image_id)

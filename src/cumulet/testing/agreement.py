@@ -75,7 +75,7 @@ def _of_server(tx: Tx, row: Any, places: dict[str, GuestState]) -> Iterator[str]
     if row.task_state is not None:
         yield f"server {name} is {row.task_state}, and nobody at work on it"
     if row.host is None:
-        if row.vm_state != VmState.ERROR:
+        if row.vm_state not in (VmState.ERROR, VmState.SHELVED_OFFLOADED):
             yield f"server {name} is {row.vm_state} on no host"
         if places:
             yield f"server {name} has no host, but there are guests: {places}"

@@ -43,8 +43,11 @@ from cumulet.host import messages as m
 from cumulet.placement import allocations as placement
 from cumulet.testing.simulation.hosts import Machine
 from cumulet.testing.simulation.planted_life import (
+    calling_a_failed_rebuild_active,
     copying_the_disk_of_another_guest,
     keeping_an_image_that_was_not_made,
+    keeping_the_share_of_a_shelved_server,
+    unshelving_to_the_host_it_was_on,
 )
 from cumulet.testing.simulation.planted_places import (
     claiming_what_it_was_before,
@@ -351,6 +354,9 @@ PLANTED: dict[str, Plant] = {
         forgetting_what_was_plugged_in,
         leaving_the_device_in_the_guest,
         never_comparing_ports,
+        keeping_the_share_of_a_shelved_server,
+        unshelving_to_the_host_it_was_on,
+        calling_a_failed_rebuild_active,
     )
 }
 

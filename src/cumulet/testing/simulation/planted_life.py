@@ -1,4 +1,4 @@
-"""Mistakes to plant in what a server goes through without moving: images of its disk."""
+"""Mistakes to plant in what a server goes through without moving: images of its disk, rebuilds, shelving."""
 
 from __future__ import annotations
 
@@ -6,8 +6,18 @@ from contextlib import AbstractContextManager
 from typing import Any
 from unittest import mock
 
+import msgspec
+
+from cumulet.compute import boot, rebuild, shelve
+from cumulet.compute.rebuild import REBUILDING, Rebuilding
+from cumulet.compute.shelve import SHELVE, UNSHELVE
+from cumulet.conductor.saga import Context, Failure, Final, Step
+from cumulet.db.engine import Tx
 from cumulet.drivers.simulated import snapshots as simulated
+from cumulet.host.driver import GuestState
 from cumulet.image import snapshots
+from cumulet.placement import allocations as placement
+from cumulet.testing.simulation.planted_places import with_saga
 
 
 def copying_the_disk_of_another_guest() -> AbstractContextManager[Any]:
@@ -19,3 +29,34 @@ def copying_the_disk_of_another_guest() -> AbstractContextManager[Any]:
 def keeping_an_image_that_was_not_made() -> AbstractContextManager[Any]:
     """The operation has failed, and its image waits on for what never comes."""
     return mock.patch.object(snapshots, "give_up", return_value=None)
+
+
+def keeping_the_share_of_a_shelved_server() -> AbstractContextManager[Any]:
+    """It has left its host, and its claim there stays."""
+
+    def record_offloaded(tx: Tx, context: Context, state: shelve.Shelving) -> shelve.Shelving:
+        with mock.patch.object(placement, "release", return_value=None):
+            return shelve.record_offloaded(tx, context, state)
+
+    finals = tuple(Final(record_offloaded) if f.name == "record_offloaded" else f for f in SHELVE.finals)
+    return with_saga(SHELVE, finals=finals)
+
+
+def unshelving_to_the_host_it_was_on() -> AbstractContextManager[Any]:
+    """What was there before is surely free still: nothing is claimed."""
+
+    def claim_host(tx: Tx, context: Context, state: shelve.Unshelving) -> shelve.Unshelving:
+        with mock.patch.object(placement, "claim", return_value=None):
+            return boot.claim_host(tx, context, state)
+
+    steps = tuple(Step(claim_host, s.undo) if s.name == "claim_host" else s for s in UNSHELVE.steps)
+    return with_saga(UNSHELVE, steps=steps)
+
+
+def calling_a_failed_rebuild_active() -> AbstractContextManager[Any]:
+    """Whatever became of its guest, the record says what it said before."""
+
+    def unwound(tx: Tx, context: Context, state: Rebuilding, failure: Failure) -> None:
+        rebuild.unwound(tx, context, msgspec.structs.replace(state, observed=GuestState.RUNNING), failure)
+
+    return with_saga(REBUILDING, unwound=unwound)

@@ -58,7 +58,7 @@ class Workload:
         kinds = {
             self._create: 5, self._migrate: 8, self._migrate_both: 2, self._delete: 3, self._abort: 3, self._force: 2,
             self._force_a_move: 3, self._power: 4, self._host: 1, self._resize: 2, self._migrate_cold: 1,
-            self._decide: 2, self._evacuate: 4, self._image: 2, self._plug: 3,
+            self._decide: 2, self._evacuate: 4, self._image: 2, self._plug: 3, self._rebuild: 2, self._shelve: 3,
         }  # fmt: skip
         kind = random.choices(list(kinds), weights=list(kinds.values()))[0]
         self._counts[f"requests: {kind.__name__.strip('_')}"] += 1
@@ -318,6 +318,32 @@ class Workload:
 
     async def _asked(self, caller: str, method: str, path: str, body: Any = None) -> None:
         await self._ask(caller, method, path, body)
+
+    def _rebuild(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+        server = self._server(random)
+        if server is None:
+            return self._create(random)
+
+        async def rebuild() -> None:
+            body = {"rebuild": {"imageRef": IMAGE_ID}}
+            await self._ask(server.project_id, "POST", f"/servers/{server.id}/action", body)
+
+        return f"{server.project_id} rebuilds {server.id[:8]}", rebuild()
+
+    def _shelve(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+        """Shelve a server, or unshelve one that is."""
+        server = self._server(random)
+        if server is None:
+            return self._create(random)
+        shelved = server.vm_state == "shelved_offloaded"
+        host = random.choice([None, None, *self._cloud.machines]) if shelved else None
+        caller = "admin" if host is not None else server.project_id
+        action, value = ("unshelve", {"host": host} if host is not None else None) if shelved else ("shelve", None)
+
+        async def shelve() -> None:
+            await self._ask(caller, "POST", f"/servers/{server.id}/action", {action: value})
+
+        return f"{caller} asks {action} of {server.id[:8]}", shelve()
 
     def _decide(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
         """Confirm or revert, a server that was resized if there is one."""

@@ -1,0 +1,254 @@
+"""Rebuild: a server keeps its id, host, ports and size, and gets a new disk, made from the same image or another.
+
+Theory of operation. Its guest is destroyed on its host and made again there from the new image. What its disk held is
+gone with the first of these, so a failure after it leaves a server in ERROR that can be rebuilt again; before it, one
+that is as it was. Which of the two it is says the hypervisor; of a host that is down nothing is known, and what is
+found there when it is back decides (`compute.drift`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from cumulet.compute import attribute_types as t
+from cumulet.compute import boot, drift, operations
+from cumulet.compute.keypairs import public_key_of
+from cumulet.compute.links import self_link
+from cumulet.compute.model import PowerState, Server, VmState
+from cumulet.compute.operations import SERVER, command
+from cumulet.compute.quotas import limits_of, require_limit
+from cumulet.compute.rules import MEMBER
+from cumulet.compute.server_actions import PATH
+from cumulet.compute.server_creation import PersonalityFile, known_properties, new_password, require_fit
+from cumulet.compute.server_views import shown, view_server
+from cumulet.compute.servers import ServerHostname
+from cumulet.compute.service import COMPUTE
+from cumulet.compute.sight import server_in_sight
+from cumulet.compute.states import require_state
+from cumulet.compute.store import get_server, update_server
+from cumulet.compute.wiring import require_wired
+from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, nothing
+from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest, NotYet
+from cumulet.host import messages as m
+from cumulet.host.driver import Guest, GuestState
+from cumulet.image.store import boot_image, find_visible
+from cumulet.web.operation import Call, Reply, Rule
+from cumulet.web.policy import rule
+from cumulet.web.schema import UNSET, Body, Json, Key, LooseBool, Since, Unset, Until
+
+REBUILD_RULE = rule("os_compute_api:servers:rebuild", MEMBER)
+TRUSTED_CERTS = rule("os_compute_api:servers:rebuild:trusted_certs", MEMBER)
+
+
+class Rebuild(Body):
+    """Compute API, "Rebuild Server (rebuild Action)"."""
+
+    image_ref: Annotated[t.Uuid, Key("imageRef")]
+    name: t.Name | Unset = UNSET
+    admin_password: Annotated[str | Unset, Key("adminPass")] = UNSET
+    metadata: t.Metadata | Unset = UNSET
+    preserve_ephemeral: LooseBool = False
+    disk_config: Annotated[t.DiskConfig | Unset, Key("OS-DCF:diskConfig")] = UNSET
+    access_ipv4: Annotated[t.IpV4 | Unset, Key("accessIPv4")] = UNSET
+    access_ipv6: Annotated[t.IpV6 | Unset, Key("accessIPv6")] = UNSET
+    personality: Annotated[list[PersonalityFile] | None, Json({"type": "array"}), Until("2.56")] = None
+    description: Annotated[t.Description | Unset, Since("2.19")] = UNSET
+    key_name: Annotated[t.Name | Unset | None, Json({"type": ["string", "null"]}), Since("2.54")] = UNSET
+    user_data: Annotated[t.UserData | Unset | None, Json({"type": ["string", "null"]}), Since("2.57")] = UNSET
+    trusted_image_certificates: Annotated[
+        list[Annotated[str, Json({"minLength": 1})]] | Unset | None,
+        Json({"minItems": 1, "maxItems": 50, "uniqueItems": True}),
+        Since("2.63"),
+    ] = UNSET
+    hostname: ServerHostname = UNSET
+
+
+@COMPUTE.operation(
+    "POST",
+    PATH,
+    action="rebuild",
+    rules=(Rule(REBUILD_RULE),),
+    target=server_in_sight,
+    body=Rebuild,
+    success=202,
+)
+def rebuild_server(call: Call[Server, Rebuild]) -> Reply:
+    """Give a server a new disk, made from an image; it keeps id, host, ports and flavor."""
+    server, body = call.target, call.body
+    if not isinstance(body.trusted_image_certificates, Unset):
+        call.require(TRUSTED_CERTS)
+    require_state(server, "rebuild", call.caller)
+    _require_implemented(body)
+    changes = _changes(call)
+    if server.vm_state is not VmState.ERROR:
+        changes |= {"fault_code": None, "fault_message": None, "fault_details": None, "fault_at_us": None}
+    before = {"image_id": server.image_id, "image_properties": server.image_properties}
+    server = update_server(call.tx, server, now_us=call.now_us, **changes)
+    operations.begin(
+        call,
+        server,
+        REBUILDING,
+        lambda server, operation_id, action_id: Rebuilding(
+            server_id=server.id,
+            operation_id=operation_id,
+            action_id=action_id,
+            generation=server.generation,
+            host=server.host or "",
+            run=server.vm_state is not VmState.STOPPED,
+            before=before,
+        ),
+        action="rebuild",
+        event="compute_rebuild_instance",
+        task_state="rebuilding",
+    )
+    full = call.version.at_least("2.75")
+    view = view_server(call, server.id, shown(call, full=full, groups=True))
+    view["adminPass"] = changes["guest_secrets"]["admin_password"]
+    if call.version.at_least("2.54"):
+        view["key_name"] = server.key_name
+    if call.version.at_least("2.57"):
+        view["user_data"] = server.user_data
+    return Reply(status=202, body={"server": view}, headers={"Location": self_link(call, "servers", server.id)["href"]})
+
+
+def _require_implemented(body: Rebuild) -> None:
+    if body.preserve_ephemeral:
+        raise BadRequest("The current driver does not support preserving ephemeral partitions.")
+    if body.personality:
+        raise NotYet("Injecting files (personality) is not implemented; use user_data.")
+    if not isinstance(body.trusted_image_certificates, Unset) and body.trusted_image_certificates:
+        raise NotYet("Validating image certificates is not implemented.")
+
+
+def _changes(call: Call[Server, Rebuild]) -> dict[str, Any]:
+    """Of the server's record, once all that is asked for can be had."""
+    server, body = call.target, call.body
+    changes: dict[str, Any] = {
+        name: value
+        for name in (
+            *("name", "metadata", "disk_config", "access_ipv4", "access_ipv6"),
+            *("description", "key_name", "user_data", "hostname"),
+        )
+        if (value := getattr(body, name)) is not UNSET
+    }
+    if "key_name" in changes:
+        name = changes["key_name"]
+        key = public_key_of(call.tx, call.caller.user_id, name) if name is not None else (None, None)
+        changes["public_key"], changes["key_type"] = key
+    if find_visible(call.tx, call.caller, body.image_ref) is None:
+        raise BadRequest("Cannot find image for rebuild")
+    image = boot_image(call.tx, call.caller, body.image_ref)
+    require_fit(call, server.flavor, image)
+    if "metadata" in changes:
+        limits = limits_of(call.tx, server.project_id)
+        words = "Maximum number of metadata items exceeds {allowed}"
+        require_limit(limits, "metadata_items", len(changes["metadata"]), words=words)
+    changes |= {"image_id": image.id, "image_properties": known_properties(image.properties), "progress": 0}
+    password = new_password(call) if isinstance(body.admin_password, Unset) else body.admin_password
+    return changes | {"guest_secrets": {**(server.guest_secrets or {}), "admin_password": password}}
+
+
+class Rebuilding(msgspec.Struct, frozen=True, kw_only=True):
+    """State of the saga. `run`: whether the server shall run afterwards. `before`: of its record, what is put back."""
+
+    server_id: str
+    operation_id: str
+    action_id: int
+    generation: int
+    host: str
+    run: bool
+    before: dict[str, Any]
+    guest: Guest | None = None
+    """As its host has frozen it."""
+    observed: GuestState | None = None
+    """What was found there after a failure; None: its host is down."""
+
+
+# -- steps
+
+
+async def destroy_guest(context: Context, state: Rebuilding) -> Rebuilding:
+    await context.hosts.send(state.host, m.Destroy(**command(context, state)))
+    return state
+
+
+async def look(context: Context, state: Rebuilding) -> Rebuilding:
+    """The undo: what was destroyed cannot be brought back, so see what is."""
+    observed = await operations.unless_down(context, state.host, m.Observe(server_id=state.server_id))
+    return msgspec.structs.replace(state, observed=observed)
+
+
+def show_spawning(tx: Tx, context: Context, state: Rebuilding) -> Rebuilding:
+    operations.settle(tx, state.server_id, now_us=context.clock.now_us(), task_state="rebuild_spawning")
+    return state
+
+
+async def make_guest(context: Context, state: Rebuilding) -> Rebuilding:
+    def described(tx: Tx) -> Guest:
+        return boot.describe(tx, context, get_server(tx, state.server_id, deleted=True), state.host)
+
+    guest: Guest = await context.read(described)
+    await require_wired(context, state.host, state.server_id)
+    frozen = await context.hosts.send(state.host, m.Create(**command(context, state), guest=guest, run=state.run))
+    return msgspec.structs.replace(state, guest=frozen)
+
+
+async def destroy_half(context: Context, state: Rebuilding) -> Rebuilding:
+    await operations.unless_down(context, state.host, m.Destroy(**command(context, state)))
+    return state
+
+
+def record_rebuilt(tx: Tx, context: Context, state: Rebuilding) -> Rebuilding:
+    now = context.clock.now_us()
+    seen = operations.as_observed(GuestState.RUNNING if state.run else GuestState.STOPPED)
+    operations.settle(
+        tx,
+        state.server_id,
+        now_us=now,
+        **seen,
+        task_state=None,
+        launched_at_us=now,
+        guest=msgspec.to_builtins(state.guest),
+        fault_code=None,
+        fault_message=None,
+        fault_details=None,
+        fault_at_us=None,
+    )
+    operations.finish_events(tx, state.action_id, now_us=now)
+    return state
+
+
+def unwound(tx: Tx, context: Context, state: Rebuilding, failure: Failure) -> None:
+    """Where its guest is still there, it was not touched, and is as it was; else the server is in ERROR."""
+    now = context.clock.now_us()
+    if state.observed in operations.OBSERVED and state.observed is not GuestState.ABSENT:
+        changes = operations.as_observed(state.observed) | state.before
+    else:
+        changes = {
+            "vm_state": VmState.ERROR,
+            "power_state": PowerState.NOSTATE,
+            "fault_code": 500,
+            "fault_message": drift.NOT_REBUILT,
+            "fault_details": f"{failure.reason}: {failure.private or failure.public}",
+            "fault_at_us": now,
+        }
+    operations.settle(tx, state.server_id, now_us=now, task_state=None, **changes)
+    operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
+
+
+REBUILDING = Saga(
+    name="rebuild",
+    kind=SERVER,
+    state=Rebuilding,
+    steps=(
+        Step(destroy_guest, undo=look),
+        Step(show_spawning, undo=nothing),
+        Step(make_guest, undo=destroy_half),
+    ),
+    # The new guest is there.
+    finals=(Final(record_rebuilt),),
+    unwound=unwound,
+)

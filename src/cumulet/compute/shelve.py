@@ -1,0 +1,342 @@
+"""Shelving: a server's disk becomes an image, and the server leaves its host, with its share of it; it keeps its ports.
+
+Theory of operation. The guest is stopped and an image made of its disk (`compute.snapshot`); until that image is whole,
+everything can be undone, though a guest that was paused or suspended stays stopped. Then the server is offloaded at
+once, as upstream's default says: its guest is removed, its claim and its ports' bindings are given back, and it has no
+host. Unshelving boots it from the image wherever the scheduler finds room, and removes the image.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+
+from cumulet.compute import attribute_types as t
+from cumulet.compute import boot, hosts_in_memory, operations, scheduler, snapshot
+from cumulet.compute.boot import Boot
+from cumulet.compute.model import PowerState, Server, VmState
+from cumulet.compute.operations import SERVER, command
+from cumulet.compute.power import STOP_GRACE_SECONDS
+from cumulet.compute.rules import ADMIN, MEMBER
+from cumulet.compute.server_actions import PATH
+from cumulet.compute.service import COMPUTE
+from cumulet.compute.sight import server_in_sight
+from cumulet.compute.states import require_state
+from cumulet.compute.store import change_owner, get_server, hosts, update_server
+from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
+from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest, Conflict
+from cumulet.host import messages as m
+from cumulet.host.driver import GuestState
+from cumulet.image import files, snapshots
+from cumulet.network import for_compute as network
+from cumulet.placement import allocations as placement
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import rule
+from cumulet.web.schema import UNSET, Anything, Body, Json, Unset
+
+SHELVE_RULE = rule("os_compute_api:os-shelve:shelve", MEMBER)
+OFFLOAD_RULE = rule("os_compute_api:os-shelve:shelve_offload", ADMIN)
+UNSHELVE_RULE = rule("os_compute_api:os-shelve:unshelve", MEMBER)
+UNSHELVE_TO_HOST = rule("os_compute_api:os-shelve:unshelve_to_host", ADMIN)
+
+IMAGE_ID = "shelved_image_id"
+"""The key of a server's system metadata under which the image stands that it is unshelved from."""
+COPYING, SENDING = "shelving_image_pending_upload", "shelving_image_uploading"
+
+
+class UnshelveInZone(Body, nullable=True):
+    """Compute API, "Unshelve (Restore) Shelved Server (unshelve Action)", from 2.77 on: null, or a zone."""
+
+    availability_zone: t.Name
+
+
+class Unshelve(Body, nullable=True):
+    """From 2.91 on. A zone that is null unpins the server."""
+
+    availability_zone: Annotated[str | Unset | None, Json({"type": ["string", "null"]})] = UNSET
+    host: str | Unset = UNSET
+
+
+@COMPUTE.operation(
+    "POST", PATH, action="shelve", rules=(Rule(SHELVE_RULE),), target=server_in_sight, body=Anything, success=202
+)
+def shelve_server(call: Call[Server, Anything]) -> None:
+    """Shelve a server: its disk becomes an image, and it leaves its host."""
+    server = call.target
+    require_state(server, "shelve", call.caller)
+    image_id = snapshot.new_image(
+        call, server, name=f"{server.name}-shelved"[:255], image_type="snapshot", properties={}
+    )
+    operations.begin(
+        call,
+        server,
+        SHELVE,
+        lambda server, operation_id, action_id: Shelving(
+            server_id=server.id,
+            operation_id=operation_id,
+            action_id=action_id,
+            generation=server.generation,
+            host=server.host or "",
+            image_id=image_id,
+            vm_state=server.vm_state,
+        ),
+        action="shelve",
+        event="compute_shelve_instance",
+        task_state="shelving",
+    )
+
+
+@COMPUTE.operation(
+    "POST",
+    PATH,
+    action="shelveOffload",
+    rules=(Rule(OFFLOAD_RULE),),
+    target=server_in_sight,
+    body=Anything,
+    success=202,
+)
+def offload_shelved_server(call: Call[Server, Anything]) -> None:
+    """Take a shelved server off its host: refused, for no server stays on its host once it is shelved."""
+    require_state(call.target, "shelveOffload", call.caller)
+
+
+@COMPUTE.operation(
+    "POST",
+    PATH,
+    action="unshelve",
+    rules=(Rule(UNSHELVE_RULE),),
+    target=server_in_sight,
+    body=Anything,
+    success=202,
+    until="2.76",
+)
+def unshelve_server(call: Call[Server, Anything]) -> None:
+    """Unshelve a server where the scheduler finds room for it."""
+    _unshelve(call, UNSET, None)
+
+
+@COMPUTE.operation(
+    "POST",
+    PATH,
+    action="unshelve",
+    rules=(Rule(UNSHELVE_RULE),),
+    target=server_in_sight,
+    body=UnshelveInZone,
+    success=202,
+    since="2.77",
+    until="2.90",
+)
+def unshelve_server_in_zone(call: Call[Server, UnshelveInZone | None]) -> None:
+    """Unshelve a server, in a zone that it is pinned to from now on."""
+    _unshelve(call, UNSET if call.body is None else call.body.availability_zone, None)
+
+
+@COMPUTE.operation(
+    "POST",
+    PATH,
+    action="unshelve",
+    rules=(Rule(UNSHELVE_RULE), Rule(UNSHELVE_TO_HOST, when="host")),
+    target=server_in_sight,
+    body=Unshelve,
+    success=202,
+    since="2.91",
+)
+def unshelve_server_somewhere(call: Call[Server, Unshelve | None]) -> None:
+    """Unshelve a server: anywhere, in a zone, or on a host that an administrator names."""
+    body = call.body
+    if body is None:
+        _unshelve(call, UNSET, None)
+    else:
+        _unshelve(call, body.availability_zone, None if isinstance(body.host, Unset) else body.host)
+
+
+def _unshelve(call: Call[Server, Any], zone: str | Unset | None, host: str | None) -> None:
+    server = call.target
+    require_state(server, "unshelve", call.caller)
+    if isinstance(zone, str):
+        known = sa.select(hosts.c.id).where(hosts.c.zone == zone, hosts.c.disabled.is_(False), hosts.c.up)
+        if call.tx.first(known) is None:
+            raise BadRequest("The requested availability zone is not available")
+    pinned = server.requested_zone if isinstance(zone, Unset) else zone
+    if host is not None:
+        found = call.tx.first(sa.select(hosts.c.zone).where(hosts.c.name == host))
+        if found is None:
+            raise BadRequest(f"Compute host {host} could not be found.")
+        if pinned is not None and found.zone != pinned:
+            raise Conflict(f'Host "{host}" is not in the availability zone "{pinned}".')
+    server = update_server(call.tx, server, now_us=call.now_us, requested_zone=pinned)
+    operations.begin(
+        call,
+        server,
+        UNSHELVE,
+        lambda server, operation_id, action_id: Unshelving(
+            server_id=server.id,
+            operation_id=operation_id,
+            action_id=action_id,
+            generation=server.generation,
+            image_id=server.system_metadata[IMAGE_ID],
+            named=host,
+        ),
+        action="unshelve",
+        event="compute_unshelve_instance",
+        task_state="unshelving",
+    )
+
+
+# -- shelving
+
+
+class Shelving(msgspec.Struct, frozen=True, kw_only=True):
+    """State of the saga. `vm_state`: as the server was. `observed`: what was found after a failure."""
+
+    server_id: str
+    operation_id: str
+    action_id: int
+    generation: int
+    host: str
+    image_id: str
+    vm_state: VmState
+    observed: GuestState | None = None
+
+
+async def stop_guest(context: Context, state: Shelving) -> Shelving:
+    """A suspended guest has no process; what it holds beside its disk goes with it."""
+    if state.vm_state is not VmState.SUSPENDED:
+        await context.hosts.send(state.host, m.Stop(**command(context, state), grace_seconds=STOP_GRACE_SECONDS))
+    return state
+
+
+async def start_again(context: Context, state: Shelving) -> Shelving:
+    """The undo: what ran is started again; then see what is."""
+    if state.vm_state is VmState.ACTIVE:
+        await operations.start(context, state.host, command(context, state))
+    observed = await operations.unless_down(context, state.host, m.Observe(server_id=state.server_id))
+    return msgspec.structs.replace(state, observed=observed)
+
+
+async def make_image(context: Context, state: Shelving) -> Shelving:
+    await snapshot.bring_image(context, state, COPYING, SENDING)
+    return state
+
+
+async def end_snapshot(context: Context, state: Shelving) -> Shelving:
+    await snapshot.forget_copy(context, state)
+    return state
+
+
+async def remove_guest(context: Context, state: Shelving) -> Shelving:
+    """What a host that is down keeps of it is another's guest when it is back, and removed then (`compute.drift`)."""
+    await operations.unless_down(context, state.host, m.Destroy(**command(context, state)))
+    return state
+
+
+def record_offloaded(tx: Tx, context: Context, state: Shelving) -> Shelving:
+    """Nobody owns it from here on: claim, bindings and host are given back in one transaction."""
+    now = context.clock.now_us()
+    server = get_server(tx, state.server_id, deleted=True)
+    placement.release(tx, consumer=server.id, now_us=now)
+    network.unbind(tx, server.id)
+    generation = change_owner(tx, server.id, old=state.host, new=None, generation=state.generation, now_us=now)
+    operations.settle(
+        tx,
+        server.id,
+        now_us=now,
+        vm_state=VmState.SHELVED_OFFLOADED,
+        power_state=PowerState.SHUTDOWN,
+        task_state=None,
+        system_metadata={**server.system_metadata, IMAGE_ID: state.image_id},
+    )
+    operations.finish_events(tx, state.action_id, now_us=now)
+    return msgspec.structs.replace(state, generation=generation)
+
+
+def unwound(tx: Tx, context: Context, state: Shelving, failure: Failure) -> None:
+    now = context.clock.now_us()
+    snapshots.give_up(tx, state.image_id, now)
+    seen = operations.as_observed(state.observed) if state.observed in operations.OBSERVED else {}
+    operations.settle(tx, state.server_id, now_us=now, task_state=None, **seen)
+    operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
+
+
+SHELVE = Saga(
+    name="shelve",
+    kind=SERVER,
+    state=Shelving,
+    steps=(Step(stop_guest, undo=start_again), Step(make_image, undo=end_snapshot)),
+    # The image is whole: it is what the server is from here on.
+    finals=(Final(end_snapshot), Final(remove_guest), Final(record_offloaded)),
+    unwound=unwound,
+)
+
+
+# -- unshelving
+
+B = TypeVar("B", bound=Boot)
+
+
+class Unshelving(Boot, frozen=True, kw_only=True):
+    """State of the saga: as of a boot, from `image_id`, on the host `named` if there is one."""
+
+    image_id: str
+    named: str | None
+
+
+def pick_host(tx: Tx, context: Context, state: Unshelving) -> Unshelving:
+    server = get_server(tx, state.server_id)
+    choice = hosts_in_memory.pick(tx, boot.need(tx, server, named=state.named))
+    if choice.host is None:
+        raise StepFailed("NO_VALID_HOST", boot.NO_VALID_HOST, scheduler.explain(choice))
+    return msgspec.structs.replace(state, host=choice.host)
+
+
+async def make_guest(context: Context, state: Unshelving) -> Unshelving:
+    return await boot.create_described(context, state, image_id=state.image_id)
+
+
+def record_unshelved(tx: Tx, context: Context, state: Unshelving) -> Unshelving:
+    server = get_server(tx, state.server_id, deleted=True)
+    kept = {key: value for key, value in server.system_metadata.items() if key != IMAGE_ID}
+    operations.settle(tx, server.id, now_us=context.clock.now_us(), system_metadata=kept)
+    boot.record_active(tx, context, state)
+    snapshots.delete(tx, state.image_id, context.clock.now_us())
+    return state
+
+
+async def remove_image(context: Context, state: Unshelving) -> Unshelving:
+    """Its data; what a crash leaves is removed at the next start, as of any image."""
+    files.remove(files.image_folder(context.settings.state_dir), state.image_id)
+    return state
+
+
+def still_shelved(tx: Tx, context: Context, state: Unshelving, failure: Failure) -> None:
+    """It has no host, as before. One whose host went down with its guest belongs there, and is in ERROR."""
+    now = context.clock.now_us()
+    changes: dict[str, Any] = {}
+    if state.abandoned:
+        changes = {
+            "vm_state": VmState.ERROR,
+            "fault_code": 500,
+            "fault_message": failure.public[:255],
+            "fault_details": f"{failure.reason}: {failure.private}",
+            "fault_at_us": now,
+        }
+    operations.settle(tx, state.server_id, now_us=now, task_state=None, **changes)
+    operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
+
+
+UNSHELVE = Saga(
+    name="unshelve",
+    kind=SERVER,
+    state=Unshelving,
+    steps=(
+        Step(pick_host, undo=nothing),
+        Step(boot.claim_host, undo=boot.release_host),
+        Step(make_guest, undo=boot.destroy_guest),
+    ),
+    # The guest runs.
+    finals=(Final(record_unshelved), Final(remove_image)),
+    unwound=still_shelved,
+)

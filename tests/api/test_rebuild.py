@@ -1,0 +1,119 @@
+"""A server gets a new disk: what it keeps, what is changed on the way, what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cumulet.host import messages as m
+from cumulet.host.driver import GuestState
+from cumulet.testing import Client, TestCloud
+
+from .test_create_image import made
+from .test_live_migration import create_pair, host_of, leftovers
+
+
+@pytest.fixture
+def server(cloud: TestCloud, member: Client) -> str:
+    return create_pair(member, networks="auto")[0]
+
+
+def image_of(client: Client, server: str) -> str:
+    image: str = client.server(server)["image"]["id"]
+    return image
+
+
+def test_it_keeps_host_and_ports_and_runs_from_the_new_image(
+    cloud: TestCloud, admin: Client, member: Client, server: str
+) -> None:
+    host, before = host_of(admin, server), member.server(server)
+    image = made(member, server)["id"]
+    answer = member.action(server, {"rebuild": {"imageRef": image, "name": "new", "metadata": {"a": "b"}}})
+    assert answer.status == 202, answer.text
+    assert answer["server"]["status"] == "REBUILD"
+    assert answer["server"]["adminPass"]
+    assert answer.headers["location"].endswith(f"/servers/{server}")
+    member.wait_for_status(server, "ACTIVE")
+    after = member.server(server)
+    assert (after["name"], after["metadata"], after["image"]["id"]) == ("new", {"a": "b"}, image)
+    assert after["addresses"] == before["addresses"]
+    assert leftovers(cloud, admin, server) == {
+        "guests": {host: GuestState.RUNNING},
+        "allocated": [host],
+        "bound": [host],
+    }
+    assert cloud.embedded.world is not None
+    guest = cloud.embedded.world.drivers[host]._guests[server].guest
+    assert guest.image is not None
+    assert guest.image.id == image
+
+
+def test_one_that_was_stopped_stays_so(member: Client, server: str) -> None:
+    assert member.action(server, {"os-stop": None}).status == 202
+    member.wait_for_status(server, "SHUTOFF")
+    assert member.action(server, {"rebuild": {"imageRef": image_of(member, server)}}).status == 202
+    member.wait_for_status(server, "SHUTOFF")
+
+
+def test_what_else_can_be_changed_depends_on_the_microversion(member: Client, server: str) -> None:
+    image = image_of(member, server)
+    member.compute("POST", "/os-keypairs", {"keypair": {"name": "k", "type": "ssh"}}, version="2.91")
+    for version, more in (
+        ("2.18", {"description": "x"}),
+        ("2.53", {"key_name": None}),
+        ("2.56", {"user_data": None}),
+        ("2.57", {"personality": []}),
+        ("2.62", {"trusted_image_certificates": None}),
+        ("2.89", {"hostname": "name"}),
+        ("2.93", {"hostname": "full.name"}),
+    ):
+        answer = member.action(server, {"rebuild": {"imageRef": image, **more}}, version=version)
+        assert answer.status == 400, (version, answer.text)
+    answer = member.action(
+        server,
+        {"rebuild": {"imageRef": image, "description": "d", "user_data": "eA==", "hostname": "full.name"}},
+        version="2.94",
+    )
+    assert answer.status == 202, answer.text
+    assert answer["server"]["user_data"] == "eA=="
+    member.wait_for_status(server, "ACTIVE")
+    assert member.server(server)["description"] == "d"
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "words"),
+    [
+        ({"imageRef": "00000000-0000-4000-8000-000000000000"}, 400, "Cannot find image for rebuild"),
+        ({"key_name": "none"}, 400, "Invalid key_name provided."),
+        ({"preserve_ephemeral": True}, 400, "does not support preserving ephemeral partitions"),
+        ({"trusted_image_certificates": ["x"]}, 501, "certificates"),
+        ({"metadata": {str(n): "" for n in range(129)}}, 403, "Maximum number of metadata items exceeds 128"),
+    ],
+)
+def test_what_cannot_be_had_changes_nothing(
+    member: Client, server: str, more: dict[str, Any], status: int, words: str
+) -> None:
+    before = member.server(server)
+    answer = member.action(server, {"rebuild": {"imageRef": before["image"]["id"], "name": "new"} | more})
+    assert (answer.status, words in answer.text) == (status, True), answer.text
+    assert member.server(server) == before
+
+
+def test_one_that_fails_is_in_error_and_can_be_rebuilt_again(
+    cloud: TestCloud, member: Client, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = image_of(member, server)
+
+    async def fails(self: m.Create, host: m.OnHost) -> None:
+        raise m.VerbFailed("planted")
+
+    with monkeypatch.context() as planted:
+        planted.setattr(m.Create, "do", fails)
+        assert member.action(server, {"rebuild": {"imageRef": image}}).status == 202
+        member.wait_for_status(server, "ERROR")
+    assert member.server(server)["fault"]["message"] == "The server could not be rebuilt."
+    cloud.reconcile()
+    assert member.server(server)["status"] == "ERROR"
+    assert member.action(server, {"rebuild": {"imageRef": image}}).status == 202
+    member.wait_for_status(server, "ACTIVE")

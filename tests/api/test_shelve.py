@@ -1,0 +1,160 @@
+"""A server is shelved: it leaves its host and comes back from its image, where there is room for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cumulet.host.driver import GuestState
+from cumulet.image.files import image_folder
+from cumulet.testing import Client, TestCloud
+
+from .test_live_migration import create_pair, host_of, leftovers, other
+
+NOWHERE: dict[str, Any] = {"guests": {}, "allocated": [], "bound": [""]}
+
+
+@pytest.fixture
+def server(cloud: TestCloud, member: Client) -> str:
+    return create_pair(member, networks="auto")[0]
+
+
+def images_of(client: Client, server: str) -> list[dict[str, Any]]:
+    found = client.request("GET", "/image/v2/images")["images"]
+    return [image for image in found if image.get("instance_uuid") == server]
+
+
+def shelve(client: Client, server: str) -> None:
+    answer = client.action(server, {"shelve": None})
+    assert answer.status == 202, answer.text
+    client.wait_for_status(server, "SHELVED_OFFLOADED")
+
+
+def unshelve(client: Client, server: str, body: Any = None) -> None:
+    answer = client.action(server, {"unshelve": body})
+    assert answer.status == 202, answer.text
+    client.wait_for_status(server, "ACTIVE")
+
+
+@pytest.mark.parametrize("before", [None, "os-stop", "pause", "suspend"])
+def test_it_leaves_its_host_and_comes_back_with_its_ports(
+    cloud: TestCloud, admin: Client, member: Client, server: str, before: str | None
+) -> None:
+    was = member.server(server)
+    if before is not None:
+        assert member.action(server, {before: None}).status == 202
+        member.wait("it", lambda: member.server(server)["OS-EXT-STS:task_state"] is None)
+    shelve(member, server)
+    (image,) = images_of(member, server)
+    assert (image["name"], image["status"]) == (f"{was['name']}-shelved", "active")
+    shown = admin.server(server)
+    assert (shown["OS-EXT-SRV-ATTR:host"], shown["OS-EXT-STS:vm_state"]) == (None, "shelved_offloaded")
+    assert leftovers(cloud, admin, server) == NOWHERE
+    cloud.reconcile()
+    assert member.server(server)["status"] == "SHELVED_OFFLOADED"
+    unshelve(member, server)
+    host = host_of(admin, server)
+    assert leftovers(cloud, admin, server) == {
+        "guests": {host: GuestState.RUNNING},
+        "allocated": [host],
+        "bound": [host],
+    }
+    after = member.server(server)
+    assert (after["addresses"], after["image"]) == (was["addresses"], was["image"])
+    member.wait("the image to go", lambda: images_of(member, server) == [])
+    folder = image_folder(cloud.embedded.settings.state_dir)
+    member.wait("its data to go", lambda: not (folder / image["id"]).exists())
+    actions = member.compute("GET", f"/servers/{server}/os-instance-actions")["instanceActions"]
+    assert [one["action"] for one in actions][:2] == ["unshelve", "shelve"]
+
+
+def test_a_shelved_server_is_deleted_with_its_image(cloud: TestCloud, member: Client, server: str) -> None:
+    shelve(member, server)
+    (image,) = images_of(member, server)
+    assert member.compute("DELETE", f"/servers/{server}").status == 204
+    member.wait("it to go", lambda: member.compute("GET", f"/servers/{server}").status == 404)
+    assert images_of(member, server) == []
+    folder = image_folder(cloud.embedded.settings.state_dir)
+    member.wait("its data to go", lambda: not (folder / image["id"]).exists())
+
+
+def test_an_administrator_names_the_host(admin: Client, member: Client, server: str) -> None:
+    there = other(host_of(admin, server))
+    shelve(member, server)
+    unshelve(admin, server, {"host": there})
+    assert host_of(admin, server) == there
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"host": "nohost"}, 400, "Compute host nohost could not be found."),
+        ({"availability_zone": "nozone"}, 400, "The requested availability zone is not available"),
+        ({"availability_zone": "nova", "x": 1}, 400, "Additional properties are not allowed"),
+    ],
+)
+def test_what_cannot_be_had_leaves_it_shelved(
+    admin: Client, member: Client, server: str, body: Any, status: int, words: str
+) -> None:
+    shelve(member, server)
+    answer = admin.action(server, {"unshelve": body})
+    assert (answer.status, words in answer.text) == (status, True), answer.text
+    assert member.server(server)["status"] == "SHELVED_OFFLOADED"
+    assert member.server(server)["OS-EXT-STS:task_state"] is None
+
+
+def test_only_an_administrator_names_a_host(member: Client, server: str) -> None:
+    shelve(member, server)
+    assert member.action(server, {"unshelve": {"host": "host1"}}).status == 403
+
+
+def test_no_room_and_disabled_hosts_hold_and_it_stays_shelved(
+    cloud: TestCloud, admin: Client, member: Client, server: str
+) -> None:
+    shelve(member, server)
+    services = admin.compute("GET", "/os-services?binary=nova-compute")["services"]
+    for service in services:
+        assert admin.compute("PUT", f"/os-services/{service['id']}", {"status": "disabled"}).status == 200
+    assert member.action(server, {"unshelve": None}).status == 202
+    member.wait_for_status(server, "SHELVED_OFFLOADED")
+    actions = member.compute("GET", f"/servers/{server}/os-instance-actions")["instanceActions"]
+    assert (actions[0]["action"], actions[0]["message"]) == ("unshelve", "Error")
+    assert leftovers(cloud, admin, server) == NOWHERE
+    assert len(images_of(member, server)) == 1
+
+
+def test_a_group_s_policy_holds_where_it_comes_back(admin: Client, member: Client) -> None:
+    policy = {"server_group": {"name": "apart", "policy": "anti-affinity"}}
+    group = member.compute("POST", "/os-server-groups", policy)["server_group"]["id"]
+    one, two = create_in_group(member, group)
+    shelve(member, one)
+    answer = admin.action(one, {"unshelve": {"host": host_of(admin, two)}})
+    assert answer.status == 202
+    member.wait_for_status(one, "SHELVED_OFFLOADED")
+    unshelve(member, one)
+    assert host_of(admin, one) != host_of(admin, two)
+
+
+def create_in_group(client: Client, group: str) -> list[str]:
+    from .test_live_migration import image_and_flavor
+
+    made = []
+    for name in ("one", "two"):
+        body = {
+            "server": {"name": name, "networks": "none", **image_and_flavor(client)},
+            "os:scheduler_hints": {"group": group},
+        }
+        made.append(client.compute("POST", "/servers", body)["server"]["id"])
+        client.wait_for_status(made[-1], "ACTIVE")
+    return made
+
+
+def test_what_a_shelved_server_does_not_do(admin: Client, member: Client, server: str) -> None:
+    shelve(member, server)
+    for action in ({"os-start": None}, {"shelve": None}, {"rebuild": {"imageRef": server}}, {"pause": None}):
+        answer = member.action(server, action)
+        assert answer.status in (400, 409), answer.text
+    answer = admin.action(server, {"shelveOffload": None})
+    assert answer.status == 409
+    assert "while it is in vm_state shelved_offloaded" in answer.text
