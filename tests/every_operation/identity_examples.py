@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import itertools
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+from cumulet.clock import iso_us
+from cumulet.identity.ec2_signatures import Request, signature_of
 from cumulet.testing import Answer, TestCloud
 
 from .example import ADMIN, ANYONE, SERVICE, Example, Made
@@ -159,6 +163,49 @@ class Things:
         identifier: str = self.ask("GET", f"/OS-TRUST/trusts/{self.trust}/roles")["roles"][0]["id"]
         return identifier
 
+    @cached_property
+    def credential(self) -> str:
+        body = {"credential": {"type": "cert", "blob": "x", "user_id": self.owner}}
+        identifier: str = self._own("/credentials", body)["credential"]["id"]
+        return identifier
+
+    @cached_property
+    def access(self) -> str:
+        """An EC2 access key of the owner's."""
+        body = {"tenant_id": self._cloud.persona("member").project_id}
+        identifier: str = self._own(f"/users/{self.owner}/credentials/OS-EC2", body)["credential"]["access"]
+        return identifier
+
+    @cached_property
+    def signed(self) -> dict[str, Any]:
+        """A request that the owner signed with an EC2 credential."""
+        path = f"/users/{self.owner}/credentials/OS-EC2/{self.access}"
+        secret = self.ask("GET", path)["credential"]["secret"]
+        stamp = str(iso_us(self._cloud.clock.now_us()))[:19] + "Z"
+        params = {"SignatureVersion": "2", "Timestamp": stamp, "AWSAccessKeyId": self.access}
+        asked = Request(verb="GET", host="h", path="/", params=params, headers={}, body_hash="", signature="")
+        return {
+            "access": self.access,
+            "verb": "GET",
+            "host": "h",
+            "path": "/",
+            "params": params,
+            "signature": signature_of(asked, secret.encode()),
+        }
+
+    @cached_property
+    def signed_for_s3(self) -> dict[str, Any]:
+        path = f"/users/{self.owner}/credentials/OS-EC2/{self.access}"
+        secret: str = self.ask("GET", path)["credential"]["secret"]
+        stamp = str(iso_us(self._cloud.clock.now_us()))[:19].replace("-", "").replace(":", "") + "Z"
+        scope = [stamp[:8], "r", "s3", "aws4_request"]
+        text = "\n".join(("AWS4-HMAC-SHA256", stamp, "/".join(scope), "0" * 64)).encode()
+        key = b"AWS4" + secret.encode()
+        for part in scope:
+            key = hmac.digest(key, part.encode(), "sha256")
+        signature = hmac.new(key, text, "sha256").hexdigest()
+        return {"access": self.access, "token": base64.urlsafe_b64encode(text).decode(), "signature": signature}
+
 
 SUBJECT: Mapping[str, Made] = {"X-Subject-Token": lambda t: t.token}
 IMPLIED: Mapping[str, Made] = {"prior_role_id": lambda t: t.prior_role, "implied_role_id": lambda t: t.implied_role}
@@ -181,10 +228,13 @@ PARAMETERS: Mapping[str, str | Made] = {
     "application_credential_id": lambda t: t.application_credential,
     "access_rule_id": lambda t: t.access_rule,
     "trust_id": lambda t: t.trust,
+    "credential_id": lambda t: t.credential,
+    "access": lambda t: t.access,
 }
 OWNER = frozenset({"member"})
 OF_OWNER: Mapping[str, Made] = {"user_id": lambda t: t.owner}
 TRUSTED: Mapping[str, Made] = {"role_id": lambda t: t.trusted_role}
+EC2 = "/users/{user_id}/credentials/OS-EC2"
 CREDENTIALS = "/users/{user_id}/application_credentials"
 DEFAULT = {"domain_id": "default"}
 NEW_USER = {"user": {"name": "new", "domain_id": "default", "password": "anything at all"}}
@@ -295,6 +345,20 @@ EXAMPLES: Mapping[str, Example | tuple[Example, ...]] = {
     "GET /users/{user_id}/access_rules": Example(may=OWNER, path=OF_OWNER),
     "GET /users/{user_id}/access_rules/{access_rule_id}": Example(may=OWNER, path=OF_OWNER),
     "DELETE /users/{user_id}/access_rules/{access_rule_id}": Example(may=OWNER, path=OF_OWNER),
+    # -- credentials
+    "GET /credentials": Example(may=ANYONE),
+    "GET /credentials/{credential_id}": Example(may=ADMIN | OWNER),
+    "POST /credentials": Example(
+        may=ADMIN | OWNER, body={"credential": {"type": "cert", "blob": "x", "user_id": lambda t: t.owner}}
+    ),
+    "PATCH /credentials/{credential_id}": Example(may=ADMIN | OWNER, body={"credential": {"blob": "y"}}),
+    "DELETE /credentials/{credential_id}": Example(may=ADMIN | OWNER),
+    f"GET {EC2}": Example(may=ADMIN | OWNER, path=OF_OWNER),
+    f"GET {EC2}/{{access}}": Example(may=ADMIN | OWNER, path=OF_OWNER),
+    f"POST {EC2}": Example(may=ADMIN | OWNER, path=OF_OWNER, body={"tenant_id": lambda t: t.project}),
+    f"DELETE {EC2}/{{access}}": Example(may=ADMIN | OWNER, path=OF_OWNER),
+    "POST /ec2tokens": Example(may=SERVICE, body={"credentials": lambda t: t.signed}),
+    "POST /s3tokens": Example(may=SERVICE, body={"credentials": lambda t: t.signed_for_s3}),
     # -- trusts
     "GET /OS-TRUST/trusts": Example(may=ADMIN, rules=("identity:list_trusts",)),
     "POST /OS-TRUST/trusts": Example(may=OWNER, body={"trust": lambda t: t.new_trust}),

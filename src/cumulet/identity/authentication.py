@@ -18,6 +18,7 @@ from cumulet.identity.login_methods import (
     DomainNamed,
     Identifier,
     ProjectNamed,
+    TotpMethod,
     UserNamed,
     application_credential_holder,
     check_named,
@@ -25,7 +26,9 @@ from cumulet.identity.login_methods import (
     expected,
     find_domain,
     password_holder,
+    totp_holder,
 )
+from cumulet.identity.multi_factor import require_factors
 from cumulet.identity.service import Identity
 from cumulet.identity.store import User
 from cumulet.identity.tokens import LONGEST_CHAIN, LiveToken, Refused, ScopeKind, Token
@@ -34,7 +37,8 @@ from cumulet.web.operation import Call, Reply
 from cumulet.web.schema import UNSET, Body, Json, Key, Unset
 
 NO_SCOPE = "Error authenticating with application credential: Application credentials cannot request a scope."
-NOT_YET_METHODS = frozenset({"external", "mapped", "oauth1", "oauth2_credential", "totp"})
+NOT_YET_METHODS = frozenset({"external", "mapped", "oauth1", "oauth2_credential"})
+METHODS = frozenset({"password", "token", "totp", "application_credential"})
 
 
 class PasswordMethod(Body, extra="allow", secret=True):
@@ -49,6 +53,7 @@ class Methods(Body, extra="allow", secret=True):
     methods: Annotated[list[Annotated[str, Json({"maxLength": 64})]], Json({"minItems": 1, "maxItems": 8})]
     password: PasswordMethod | Unset = UNSET
     token: TokenMethod | Unset = UNSET
+    totp: TotpMethod | Unset = UNSET
     application_credential: ApplicationCredentialMethod | Unset = UNSET
 
 
@@ -79,7 +84,7 @@ class _Login(msgspec.Struct, frozen=True, kw_only=True):
     methods: tuple[str, ...]
     parent: Token | None = None
     user: User | None = None
-    """Whose password, or whose application credential it is; None where only a token was shown."""
+    """Whose password, code or application credential it is; None where only a token was shown."""
     by: Delegation = NO_DELEGATION
     project_id: str = ""
     """The one project an application credential is for."""
@@ -125,6 +130,12 @@ async def _login(call: Call[None, Auth], methods: tuple[str, ...]) -> _Login:
         holder = await password_holder(call, asked.password.user)
         if parent is not None and parent.user_id != holder.id:
             raise Unauthorized(UNAUTHENTICATED, private="the token and the password are two users'")
+    if "totp" in methods:
+        assert isinstance(asked.totp, TotpMethod)
+        second = await totp_holder(call, asked.totp.user)
+        if (holder is not None and holder.id != second.id) or (parent is not None and parent.user_id != second.id):
+            raise Unauthorized(UNAUTHENTICATED, private="the code and the rest are two users'")
+        holder = holder or second
     if parent is not None:
         methods = tuple(dict.fromkeys((*methods, *parent.methods)))
     return _Login(methods=methods, parent=parent, user=holder)
@@ -134,8 +145,10 @@ def _methods(asked: Methods) -> tuple[str, ...]:
     methods = tuple(dict.fromkeys(asked.methods))
     for method in methods:
         if method in NOT_YET_METHODS:
-            raise NotYet(f"Authentication by {method} is not available yet; use password or token.")
-        if method not in ("password", "token", "application_credential"):
+            raise NotYet(
+                f"Authentication by {method} is not available yet; use password, token, totp or application_credential."
+            )
+        if method not in METHODS:
             raise Unauthorized("Attempted to authenticate with an unsupported method.")
         if getattr(asked, method) is UNSET:
             raise expected(method, "identity")
@@ -181,6 +194,7 @@ def _issue(tx: Tx, identity: Identity, auth: Auth, login: _Login) -> LiveToken:
     now = store.user_by_id(tx, user.id if user else parent.user_id if parent else "")
     if now is None or (user is not None and now.password_hash != user.password_hash):
         raise Refused("the password was changed during the login")
+    require_factors(now, login.methods)
     user_id = now.id
     if login.project_id:
         scope, scope_id = _for_project(login.project_id)

@@ -10,6 +10,8 @@ from cumulet.web.operation import Service
 
 
 class IdentityDialect(Dialect):
+    slash_suffix = True
+
     def documents(self, service: Service, root: str) -> Mapping[str, Document]:
         def version(base: str) -> dict[str, Any]:
             return {

@@ -22,6 +22,7 @@ from cumulet.identity.api import (
     member,
     new_id,
 )
+from cumulet.identity.credential_store import credentials
 from cumulet.identity.immutable import Options, given_extra, refuse_delete_of_immutable, refuse_update_of_immutable
 from cumulet.identity.listing import Flag, On, ShortName, filtered, page
 from cumulet.identity.store import Domain
@@ -197,6 +198,7 @@ def delete_domain(call: Call[Domain | None, None]) -> None:
         delete(s.assignments).where(s.assignments.c.scope == "project", s.assignments.c.scope_id.in_(own_projects))
     )
     tx.execute(delete(s.assignments).where(s.assignments.c.scope == "domain", s.assignments.c.scope_id == domain.id))
+    tx.execute(delete(credentials).where(credentials.c.project_id.in_(own_projects)))
     tx.execute(update(s.users).where(s.users.c.default_project_id.in_(own_projects)).values(default_project_id=None))
     for table in (s.users, s.groups, s.projects, s.roles):
         tx.execute(delete(table).where(table.c.domain_id == domain.id))

@@ -20,8 +20,10 @@ ROTATE_AFTER_SECONDS = 7 * 24 * 3600
 class FernetKeys:
     """Seals and opens text tokens. Picks up a rotation made by another process when a token does not open."""
 
-    def __init__(self, folder: Path, clock: Clock) -> None:
+    def __init__(self, folder: Path, clock: Clock, *, rotates: bool = True) -> None:
+        """rotates: by themselves; else `rotate` is for who has sealed everything anew with the present key before."""
         self._folder = folder
+        self._rotates = rotates
         self._clock = clock
         self._rotating = threading.Lock()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -62,7 +64,11 @@ class FernetKeys:
                 self.rotate()
 
     def _is_old(self) -> bool:
-        return self._clock.now_us() / 1e6 - self._primary_made_at > ROTATE_AFTER_SECONDS
+        return self._rotates and self.age_seconds() > ROTATE_AFTER_SECONDS
+
+    def age_seconds(self) -> float:
+        """How long the present key has sealed."""
+        return self._clock.now_us() / 1e6 - self._primary_made_at
 
     def rotate(self) -> None:
         """The waiting key becomes the sealing one; a new one waits; the oldest beyond `KEYS_KEPT` are destroyed."""

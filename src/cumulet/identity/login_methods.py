@@ -1,8 +1,10 @@
-"""How somebody shows who they are: by a password, or by an application credential."""
+"""How somebody shows who they are: by a password, an application credential, or a one-time password."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import hmac
 from typing import Annotated, Any
 
 import msgspec
@@ -12,6 +14,7 @@ from sqlalchemy import select, update
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Unauthorized
 from cumulet.identity import store
+from cumulet.identity.credential_store import Credential, credentials_of
 from cumulet.identity.delegations import ApplicationCredential, application_credential_by_id, application_credentials
 from cumulet.identity.passwords import LONGEST_PASSWORD
 from cumulet.identity.service import Identity
@@ -180,3 +183,56 @@ def _find_credential(tx: Tx, shown: ApplicationCredentialMethod) -> tuple[User |
     domain = store.domain_by_id(tx, user.domain_id) if user is not None else None
     enabled = user is not None and user.enabled and domain is not None and domain.enabled
     return user if enabled else None, credential
+
+
+# -- one-time passwords
+
+TOTP_SECONDS = 30
+EARLIER_CODES = 1
+"""How many codes before the present one are taken, as upstream's `included_previous_windows`."""
+
+
+class WithCode(Someone, secret=True):
+    passcode: Annotated[str, Json({"maxLength": 16})]
+
+
+class TotpMethod(Body, extra="allow", secret=True):
+    user: WithCode
+
+
+async def totp_holder(call: Call[Any, Any], named: WithCode) -> User:
+    """The enabled user one of whose devices shows this code now; 401 otherwise, 429 when tried too often."""
+    identity: Identity = call.cloud.identity
+    check_named_in_domain(named, "identity/totp/user")
+
+    def work(tx: Tx) -> tuple[_Found, list[Credential]]:
+        found = _find_user(tx, named)
+        return found, credentials_of(tx, found.user.id, "totp") if found.user is not None else []
+
+    found, devices = await call.cloud.db.read_async(work)
+    secrets = [opened for device in devices if (opened := identity.credential_keys.open(device.sealed)) is not None]
+    async with identity.logins.attempt(found.counted_as, call.client) as attempt:
+        attempt.right = _shows(secrets, named.passcode, identity.clock.now_us() // 1_000_000) and found.enabled
+    if found.user is None or not attempt.right:
+        raise Unauthorized(UNAUTHENTICATED, private=f"one-time password of {found.counted_as}")
+    return found.user
+
+
+def _shows(secrets: list[bytes], code: str, now_seconds: int) -> bool:
+    right = False
+    for secret in secrets:
+        try:
+            key = base64.b32decode(secret + b"=" * (-len(secret) % 8))
+        except ValueError:
+            continue
+        for earlier in range(EARLIER_CODES + 1):
+            made = one_time_password(key, now_seconds // TOTP_SECONDS - earlier)
+            right |= hmac.compare_digest(made.encode(), code.encode("utf-8", "surrogatepass"))
+    return right
+
+
+def one_time_password(key: bytes, counter: int) -> str:
+    """Six digits, by RFC 4226 (and, with the time as counter, RFC 6238)."""
+    digest = hmac.digest(key, counter.to_bytes(8, "big"), "sha1")
+    at = digest[-1] & 0xF
+    return f"{(int.from_bytes(digest[at : at + 4], 'big') & 0x7FFFFFFF) % 1_000_000:06d}"

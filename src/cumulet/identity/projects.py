@@ -25,6 +25,7 @@ from cumulet.identity.api import (
     member,
     new_id,
 )
+from cumulet.identity.credential_store import credentials
 from cumulet.identity.domains import Name, Tags
 from cumulet.identity.immutable import Options, given_extra, refuse_delete_of_immutable, refuse_update_of_immutable
 from cumulet.identity.listing import AskedId, Flag, On, ShortName, filtered, page
@@ -297,6 +298,7 @@ def delete_project(call: Call[Project | None, None]) -> None:
     refuse_delete_of_immutable(project.options, "project", project.id)
     a, u = store.assignments, store.users
     call.tx.execute(delete(a).where(a.c.scope == "project", a.c.scope_id == project.id))
+    call.tx.execute(delete(credentials).where(credentials.c.project_id == project.id))
     call.tx.execute(update(u).where(u.c.default_project_id == project.id).values(default_project_id=None))
     call.tx.execute(delete(store.projects).where(store.projects.c.id == project.id))
     call.cloud.identity.changed(call.tx)

@@ -259,8 +259,8 @@ def create_implied_role(call: Call[None, Empty]) -> dict[str, Any]:
     prior, implied = _role_named(call, "prior_role_id"), _role_named(call, "implied_role_id")
     if implied.name == "admin":
         raise Forbidden(f"{implied.id} cannot be an implied roles.")
-    if implied.domain_id is not None and implied.domain_id != prior.domain_id:
-        raise Forbidden("A role of one domain can be implied by roles of the same domain only.")
+    if implied.domain_id is not None and prior.domain_id is None:
+        raise Forbidden("A role of one domain is implied by no role that is of none.")
     if prior.id in holding.with_implied(call.tx, [implied.id]):
         raise BadRequest("Roles that imply each other in a circle are one role.")
     if _implies(call.tx, prior.id, implied.id):

@@ -12,6 +12,7 @@ import msgspec
 from cumulet.clock import Clock
 from cumulet.db.engine import Database, Tx
 from cumulet.identity import store
+from cumulet.identity.credential_store import credential_keys
 from cumulet.identity.delegations import allows
 from cumulet.identity.fernet_keys import FernetKeys
 from cumulet.identity.login_limiter import LoginLimiter
@@ -55,6 +56,8 @@ class Identity:
             failures_per_minute=settings.login_failures_per_minute,
             failures_per_minute_everywhere=settings.login_failures_per_minute_everywhere,
         )
+        self._credential_keys: FernetKeys | None = None
+        self._state_dir = state_dir
         self._db = db
         self._alone = db.embedded
         self._generation = -1
@@ -98,6 +101,13 @@ class Identity:
             return None
         payload = self.keys.open(token)
         return None if payload is None else unpacked(payload)
+
+    @property
+    def credential_keys(self) -> FernetKeys:
+        """The keys that seal users' credentials in the database; made when the first one is stored."""
+        if self._credential_keys is None:
+            self._credential_keys = credential_keys(self._state_dir, self.clock)
+        return self._credential_keys
 
     def seal(self, token: Token) -> str:
         return self.keys.seal(packed(token))

@@ -9,7 +9,7 @@ from msgspec.structs import asdict
 from sqlalchemy import delete, insert, select, update
 
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, Conflict, Forbidden, NotYet, Unauthorized
+from cumulet.errors import BadRequest, Conflict, Forbidden, Unauthorized
 from cumulet.identity import administrators, holding, store
 from cumulet.identity.administrators import refuse_unless_administrator
 from cumulet.identity.api import (
@@ -26,6 +26,7 @@ from cumulet.identity.delegations import application_credentials
 from cumulet.identity.immutable import given_extra
 from cumulet.identity.listing import AskedId, AskedName, Flag, Never, On, check_expiry, filtered, page
 from cumulet.identity.login_methods import UNAUTHENTICATED, UserNamed, password_holder
+from cumulet.identity.multi_factor import RULES, refuse_unknown_factors
 from cumulet.identity.passwords import LONGEST_PASSWORD, SHORTEST_PASSWORD
 from cumulet.identity.projects import Id, domain_of_new, project_views
 from cumulet.identity.service import Identity
@@ -71,7 +72,7 @@ UserOptions = Annotated[
                 "ignore_user_inactivity": {"type": ["boolean", "null"]},
                 "lock_password": {"type": ["boolean", "null"]},
                 "multi_factor_auth_enabled": {"type": ["boolean", "null"]},
-                "multi_factor_auth_rules": {"type": ["array", "null"]},
+                "multi_factor_auth_rules": RULES,
             },
             "additionalProperties": False,
         }
@@ -180,7 +181,7 @@ async def create_user(call: Call[None, NewUser]) -> dict[str, Any]:
     body = call.body
     identity: Identity = call.cloud.identity
     options = {} if body.options is UNSET else body.options
-    _refuse_second_factor(options)
+    refuse_unknown_factors(options)
     password_hash = await identity.passwords.hash(body.password) if body.password is not None else None
 
     def work(tx: Tx) -> User:
@@ -204,12 +205,6 @@ async def create_user(call: Call[None, NewUser]) -> dict[str, Any]:
     return {"user": user_view(call, await call.cloud.db.write_async(work))}
 
 
-def _refuse_second_factor(options: Mapping[str, Any]) -> None:
-    """Storing a rule that is not enforced would be a promise not kept."""
-    if options.get("multi_factor_auth_enabled") or options.get("multi_factor_auth_rules"):
-        raise NotYet("Multi-factor authentication rules are not available yet.")
-
-
 def _refuse_taken_name(tx: Tx, domain_id: str, name: str) -> None:
     if store.user_by_name(tx, domain_id, name) is not None:
         raise Conflict(f"Conflict occurred attempting to store user - Duplicate entry found with name {name}.")
@@ -230,7 +225,7 @@ async def update_user(call: Call[User | None, UserChanges]) -> dict[str, Any]:
     identity: Identity = call.cloud.identity
     user_id = known(call.target, "user", call.path["user_id"]).id
     if body.options is not UNSET:
-        _refuse_second_factor(body.options)
+        refuse_unknown_factors(body.options)
     values: dict[str, Any] = {
         name: value for name in ("name", "enabled", "default_project_id") if (value := getattr(body, name)) is not UNSET
     }

@@ -44,7 +44,7 @@ SINGLE_FILES = ("clouds.yaml", "driver", "seeded", "metrics-token", "ca/ca-key.p
 NEEDED = ("driver", "ca/ca-key.pem", "ca/ca-cert.pem")
 _IMAGE = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _NAMES = re.compile(
-    r"clouds\.yaml|driver|seeded|metrics-token|ca/ca-(key|cert)\.pem|fernet-keys/[0-9]{1,9}|cumulet\.db"
+    r"clouds\.yaml|driver|seeded|metrics-token|ca/ca-(key|cert)\.pem|(fernet|credential)-keys/[0-9]{1,9}|cumulet\.db"
     rf"|audit(-[0-9]{{12}})?\.jsonl|audit\.(key|head|start)|images/{_IMAGE}",
     re.ASCII,
 )
@@ -178,16 +178,21 @@ def _write(file: BinaryIO, state: Path, links: Path, work: Path, database: Path 
     return manifest
 
 
-def _add_state(state: Path, work: Path, add: Callable[[str, Path], None]) -> None:
-    for name in SINGLE_FILES:
-        if name in NEEDED or (state / name).exists():
-            add(name, state / name)
-    keys = state / "fernet-keys"
+def _add_keys(keys: Path, add: Callable[[str, Path], None]) -> None:
     refuse_exposed(keys)
     with open(keys / ".lock", "a", opener=_private) as lock:  # no rotation meanwhile
         fcntl.flock(lock, fcntl.LOCK_EX)
         for key in sorted(path for path in keys.iterdir() if path.name.isdecimal()):
-            add(f"fernet-keys/{key.name}", key)
+            add(f"{keys.name}/{key.name}", key)
+
+
+def _add_state(state: Path, work: Path, add: Callable[[str, Path], None]) -> None:
+    for name in SINGLE_FILES:
+        if name in NEEDED or (state / name).exists():
+            add(name, state / name)
+    for name in ("fernet-keys", "credential-keys"):
+        if name == "fernet-keys" or (state / name).exists():
+            _add_keys(state / name, add)
     if (state / "audit.key").exists():
         trail = work / "audit"
         trail.mkdir(mode=0o700)

@@ -66,6 +66,8 @@ class Dialect:
     """Errors are JSON, a page or text, as the request's ``Accept`` says; else JSON always."""
     json_suffix = False
     """Paths may end in ``.json``."""
+    slash_suffix = False
+    """Paths may end in a slash."""
     legacy_version_header: str | None = None
     """An older header that names the microversion alone, as answers write it."""
     request_id_header: bytes | None = None

@@ -94,11 +94,13 @@ class Router:
         return True
 
     def without_suffix(self, raw_path: str) -> str:
-        """The path without ``.json`` at its end, where the service lets clients write that."""
-        if raw_path.endswith(".json"):
+        """The path without ``.json`` or a slash at its end, where the service lets clients write that."""
+        if raw_path.endswith((".json", "/")):
             service = self.service_at(raw_path)
             if service is not None and service.dialect.json_suffix:
                 return raw_path.removesuffix(".json")
+            if service is not None and service.dialect.slash_suffix:
+                return raw_path.removesuffix("/")
         return raw_path
 
     def find(self, raw_path: str) -> tuple[Place, tuple[str, ...]] | None:

@@ -21,6 +21,7 @@ from oslo_policy import policy as oslo_policy
 from cumulet.identity.api import IDENTITY
 from cumulet.identity.store import read_generation
 from cumulet.web.policy import RULES
+from tests.api.identity.aws import Signer
 from tests.api.identity.place import SYSTEM, UNSCOPED, Place, Session, project
 
 GOLDEN: dict[str, dict[str, Any]] = json.loads(
@@ -504,6 +505,72 @@ CASES["DELETE /OS-TRUST/trusts/{trust_id}"] = on_trust()
 CASES["GET /OS-TRUST/trusts/{trust_id}/roles"] = on_trust("/roles")
 CASES["GET /OS-TRUST/trusts/{trust_id}/roles/{role_id}"] = on_trust("/roles/{member}")
 
+# -- credentials
+
+CASES["GET /credentials"] = lambda w, p: Request(
+    "/credentials", {} if "system" in p.session.body else {"target.credential.user_id": p.user_id}
+)
+
+
+def new_credential(*, myself: bool) -> Build:
+    def build(world: World, persona: Persona) -> Request:
+        body = {"type": "cert", "blob": world.name(), "user_id": persona.user_id if myself else world.user()["id"]}
+        return Request("/credentials", flat("credential", body), {"credential": body})
+
+    return build
+
+
+CASES["POST /credentials"] = new_credential(myself=False)
+CASES["POST /credentials (own)"] = new_credential(myself=True)
+
+
+def on_secret(body: object = None) -> Build:
+    def build(world: World, persona: Persona) -> Request:
+        user = world.user()["id"]
+        made = world.admin.made("credential", "credentials", type="cert", blob="x", user_id=user)
+        return Request(f"/credentials/{made['id']}", flat("credential", made), body)
+
+    return build
+
+
+CASES["GET /credentials/{credential_id}"] = on_secret()
+CASES["PATCH /credentials/{credential_id}"] = on_secret({"credential": {"blob": "y"}})
+CASES["DELETE /credentials/{credential_id}"] = on_secret()
+
+
+def on_ec2(*, one: bool, body: bool = False, myself: bool = False) -> Build:
+    def build(world: World, persona: Persona) -> Request:
+        user = persona.user_id if myself else world.user()["id"]
+        path, new = f"/users/{user}/credentials/OS-EC2", {"tenant_id": world.project()["id"]}
+        if one:
+            path += f"/{world.admin.post(path, new).json()['credential']['access']}"
+        return Request(path, {"user_id": user, "target.credential.user_id": user}, new if body else None)
+
+    return build
+
+
+_EC2 = "/users/{user_id}/credentials/OS-EC2"
+for _myself, _label in ((False, ""), (True, " (own)")):
+    CASES[f"GET {_EC2}{_label}"] = on_ec2(one=False, myself=_myself)
+    CASES[f"POST {_EC2}{_label}"] = on_ec2(one=False, body=True, myself=_myself)
+    CASES[f"GET {_EC2}/{{access}}{_label}"] = on_ec2(one=True, myself=_myself)
+    CASES[f"DELETE {_EC2}/{{access}}{_label}"] = on_ec2(one=True, myself=_myself)
+
+
+def on_signed(path: str, example: str) -> Build:
+    def build(world: World, persona: Persona) -> Request:
+        owner = an_owner(world)
+        own_path = f"/users/{owner.user_id}/credentials/OS-EC2"
+        made = owner.session.post(own_path, {"tenant_id": owner.project_id}).json()["credential"]
+        signed = getattr(Signer(world.place.clock.now_us(), made["access"], made["secret"]), example)()
+        return Request(path, {}, {"credentials": signed})
+
+    return build
+
+
+CASES["POST /ec2tokens"] = on_signed("/ec2tokens", "version_4")
+CASES["POST /s3tokens"] = on_signed("/s3tokens", "s3")
+
 # -- catalog
 
 CASES["GET /regions"] = lambda w, p: Request("/regions", {})
@@ -537,6 +604,10 @@ OF_ANYBODY = (
     "/users/{user_id}/application_credentials",
     "/users/{user_id}/access_rules",
     "/OS-TRUST/trusts",
+    "/credentials",
+    "/users/{user_id}/credentials",
+    "/ec2tokens",
+    "/s3tokens",
 )
 """What anybody may change at any time: it has no other tokens examined again."""
 

@@ -1,0 +1,154 @@
+"""AWS signatures of requests, as EC2 and S3 clients make them (versions 2 and 4), compared with what a key would sign.
+
+Source: AWS General Reference, "Signature Version 2 signing process", "Create a signed AWS API request".
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+LIFE_SECONDS = 15 * 60
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that somebody signed, as a service hands it on."""
+
+    verb: str
+    host: str
+    path: str
+    params: Mapping[str, str]
+    headers: Mapping[str, str]
+    body_hash: str
+    signature: str
+
+
+class Unsigned(Exception):
+    """Why a request counts as not signed."""
+
+
+def read(content: Mapping[str, Any]) -> Request:
+    """`Unsigned` for what is no description of a signed request."""
+
+    def text(name: str) -> str:
+        value = content.get(name, "")
+        if not isinstance(value, str):
+            raise Unsigned(f"{name} is no text")
+        return value
+
+    def texts(name: str) -> dict[str, str]:
+        value = content.get(name) or {}
+        if not isinstance(value, dict):
+            raise Unsigned(f"{name} is no object")
+        return {str(key): str(part) for key, part in value.items()}
+
+    return Request(
+        verb=text("verb"),
+        host=text("host"),
+        path=text("path"),
+        params=texts("params"),
+        headers=texts("headers"),
+        body_hash=text("body_hash"),
+        signature=text("signature"),
+    )
+
+
+def require_signed(request: Request, secret: str, now_us: int) -> None:
+    """`Unsigned` unless the request is signed with `secret`, lately."""
+    if not request.signature:
+        raise Unsigned("EC2 signature not supplied.")
+    hosts = [request.host]
+    if ":" in request.host:  # some clients leave the port out of what they sign
+        hosts.append(request.host.rpartition(":")[0])
+    made = (signature_of(msgspec.structs.replace(request, host=host), secret.encode()) for host in hosts)
+    if not any(hmac.compare_digest(one.encode(), request.signature.encode()) for one in made):
+        raise Unsigned("Invalid EC2 signature.")
+    stamp = request.params.get("Timestamp") or _date(request)
+    if not stamp:
+        raise Unsigned("The request does not say when it was signed.")
+    require_recent(stamp, now_us)
+
+
+def require_recent(stamp: str, now_us: int) -> None:
+    if abs(now_us / 1e6 - _seconds(stamp)) > LIFE_SECONDS:
+        raise Unsigned("Credential is expired")
+
+
+def _seconds(stamp: str) -> float:
+    try:
+        when = datetime.fromisoformat(stamp)
+    except ValueError:
+        raise Unsigned("Credential timestamp is invalid") from None
+    return (when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp()
+
+
+def _date(request: Request) -> str:
+    return _header(request, "x-amz-date") or request.params.get("X-Amz-Date", "")
+
+
+def _header(request: Request, name: str) -> str:
+    return next((value for key, value in request.headers.items() if key.lower() == name), "")
+
+
+def signature_of(request: Request, secret: bytes) -> str:
+    version = request.params.get("SignatureVersion")
+    if version == "2":
+        return _version_2(request, secret)
+    if version is None and "AWS4-HMAC-SHA256" in (
+        _header(request, "authorization").partition(" ")[0],
+        request.params.get("X-Amz-Algorithm"),
+    ):
+        return _version_4(request, secret)
+    raise Unsigned("Only signatures of versions 2 and 4 are accepted.")
+
+
+def _query(params: Mapping[str, str]) -> str:
+    return "&".join(f"{quote(key, safe='-_.~')}={quote(params[key], safe='-_.~')}" for key in sorted(params))
+
+
+def _version_2(request: Request, secret: bytes) -> str:
+    params = {**request.params, "SignatureMethod": "HmacSHA256"}
+    text = "\n".join((request.verb, request.host, request.path, _query(params)))
+    return base64.b64encode(hmac.digest(secret, text.encode(), hashlib.sha256)).decode()
+
+
+def _version_4(request: Request, secret: bytes) -> str:
+    credential = _parameter(request, "Credential").split("/")
+    if len(credential) != 5:
+        raise Unsigned("Invalid EC2 signature.")
+    _, day, region, service, end = credential
+    date = _date(request)
+    if not date.startswith(day):
+        raise Unsigned("Request date mismatch error")
+    canonical = _canonical(request)
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    text = "\n".join(("AWS4-HMAC-SHA256", date, "/".join((day, region, service, end)), digest))
+    key = b"AWS4" + secret
+    for part in (day, region, service, "aws4_request"):
+        key = hmac.digest(key, part.encode(), hashlib.sha256)
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+
+
+def _canonical(request: Request) -> str:
+    signed = _parameter(request, "SignedHeaders")
+    lines = []
+    for name in signed.split(";"):
+        value = request.host if name == "host" and not _header(request, name) else _header(request, name)
+        lines.append(f"{name}:{' '.join(value.split())}")
+    query = "" if request.verb.upper() == "POST" else _query(request.params)
+    return "\n".join((request.verb.upper(), request.path, query, *lines, "", signed, request.body_hash))
+
+
+def _parameter(request: Request, name: str) -> str:
+    """Of the Authorization header, or of the query."""
+    header = _header(request, "authorization")
+    if header:
+        return header.partition(f"{name}=")[2].partition(",")[0].strip()
+    return request.params.get(f"X-Amz-{name}", "")

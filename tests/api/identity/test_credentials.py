@@ -1,0 +1,176 @@
+"""Credentials are sealed in the database; EC2 keys and one-time passwords prove who somebody is."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from cumulet.identity import credential_store, credentials
+from cumulet.identity.credential_store import rotate_keys
+from tests.api.identity.aws import Signer
+from tests.api.identity.place import UNSCOPED, Place, Session, project
+
+KEY = b"12345678901234567890"
+
+
+class Holder:
+    """A member of a project, and its EC2 credential."""
+
+    def __init__(self, place: Place) -> None:
+        self.place, self.admin = place, place.admin()
+        self.session = place.login("demo", scope=project("demo"))
+        self.user = self.session.body["user"]["id"]
+        self.path = f"/users/{self.user}/credentials/OS-EC2"
+        made = self.session.post(self.path, {"tenant_id": self.session.body["project"]["id"]})
+        assert made.status_code == 201, made.text
+        self.ec2 = made.json()["credential"]
+
+    def signer(self, **changes: str) -> Signer:
+        now_us = self.place.clock.now_us()
+        return Signer(now_us, changes.get("access", self.ec2["access"]), changes.get("secret", self.ec2["secret"]))
+
+    def ask(self, signed: dict[str, Any], path: str = "/ec2tokens") -> Any:
+        return self.admin.post(path, {"credentials": signed})
+
+    def keep(self, kind: str, blob: str) -> str:
+        identifier: str = self.session.made("credential", "credentials", type=kind, blob=blob, user_id=self.user)["id"]
+        return identifier
+
+    def factors(self, *methods: str, code: str = "") -> int:
+        named = {"id": self.user}
+        identity: dict[str, Any] = {"methods": list(methods)}
+        if "password" in methods:
+            identity["password"] = {"user": {**named, "password": self.place.passwords.by_user["demo"]}}
+        if "totp" in methods:
+            identity["totp"] = {"user": {**named, "passcode": code}}
+        return self.place.authenticate({"identity": identity, "scope": project("demo")}).status_code
+
+    def code(self, *, earlier: int = 0) -> str:
+        """By RFC 6238, written apart from what is tested."""
+        counter = self.place.clock.now_us() // 30_000_000 - earlier
+        digest = hmac.digest(KEY, counter.to_bytes(8, "big"), "sha1")
+        at = digest[19] % 16
+        number = int.from_bytes(digest[at : at + 4], "big") % 2**31
+        return str(number)[-6:].zfill(6)
+
+
+@pytest.fixture
+def holder(place: Place) -> Holder:
+    return Holder(place)
+
+
+@pytest.mark.parametrize("how", ["version_2", "version_4"])
+def test_who_signed_a_request_gets_a_token_that_ends_with_the_credential(holder: Holder, how: str) -> None:
+    answer = holder.ask(getattr(holder.signer(), how)())
+    assert answer.status_code == 200, answer.text
+    token = Session(holder.place, answer.headers["x-subject-token"], answer.json()["token"])
+    assert token.body["user"]["id"] == holder.user
+    assert token.body["methods"] == ["ec2credential"]
+    assert token.still_counts()
+    # It makes no other token and no credential.
+    assert holder.place.exchange(token, UNSCOPED).status_code == 403
+    assert token.get("/credentials").status_code == 403
+    assert holder.session.delete(f"{holder.path}/{holder.ec2['access']}").status_code == 204
+    assert not token.still_counts()
+    assert holder.ask(getattr(holder.signer(), how)()).status_code == 404
+
+
+def test_what_is_not_signed_right_gets_none(holder: Holder) -> None:
+    assert holder.ask(holder.signer(secret="0" * 64).version_4()).status_code == 401
+    assert holder.ask(holder.signer(access="0" * 32).version_4()).status_code == 404
+    signer = holder.signer()
+    wrong: list[dict[str, Any]] = [{"verb": "POST"}, {"path": "/other"}, {"params": {}}, {"signature": ""}]
+    for changes in wrong:
+        assert holder.ask(signer.version_4(**changes)).status_code == 401, changes
+    for version in ("0", "1", "3"):
+        params = {**signer.version_2()["params"], "SignatureVersion": version}
+        assert holder.ask(signer.version_2(params=params)).status_code == 401
+    holder.place.clock.advance(901)
+    for signed in (signer.version_4(), signer.version_2()):
+        assert holder.ask(signed).status_code == 401
+    assert holder.ask(signer.s3(), "/s3tokens").status_code == 401
+    assert holder.ask(holder.signer().s3(), "/s3tokens").status_code == 200
+    assert holder.ask(holder.signer().s3(signature="x"), "/s3tokens").status_code == 401
+
+
+def test_a_member_asks_for_nobody_s_token_with_a_signature(holder: Holder) -> None:
+    assert holder.session.post("/ec2tokens", {"credentials": holder.signer().version_4()}).status_code == 403
+
+
+def test_an_ec2_token_ends_with_the_role(holder: Holder) -> None:
+    answer = holder.ask(holder.signer().version_4())
+    token = Session(holder.place, answer.headers["x-subject-token"], {})
+    member, home = holder.admin.id_of("roles", "member"), holder.session.body["project"]["id"]
+    holder.admin.delete(f"/projects/{home}/users/{holder.user}/roles/{member}")
+    assert not token.still_counts()
+    assert holder.ask(holder.signer().version_4()).status_code == 401
+
+
+def test_a_user_s_blob_names_no_trust(holder: Holder) -> None:
+    for name in ("trust_id", "app_cred_id", "access_token_id"):
+        blob = json.dumps({"access": "a", "secret": "b", name: "x"})
+        body = {"type": "ec2", "blob": blob, "user_id": holder.user, "project_id": holder.ec2["tenant_id"]}
+        assert holder.session.post("/credentials", {"credential": body}).status_code == 400
+
+
+def test_secrets_are_sealed_in_the_database_and_their_keys_rotate(holder: Holder) -> None:
+    identifier = holder.keep("cert", "a very secret text")
+    place, c = holder.place, credential_store.credentials.c
+
+    def stored() -> str:
+        return str(place.database.read(lambda tx: tx.scalar(select(c.sealed).where(c.id == identifier))))
+
+    def shown() -> str:
+        return str(holder.session.get(f"/credentials/{identifier}").json()["credential"]["blob"])
+
+    assert "secret" not in stored()
+    for _ in range(5):
+        before, keys = stored(), sorted(path.name for path in (place.folder / "credential-keys").iterdir())
+        rotate_keys(place.database, place.settings, place.clock)
+        assert stored() == before
+        place.clock.advance(credential_store.ROTATE_AFTER_SECONDS + 1)
+        holder.session = place.login("demo", scope=project("demo"))
+        rotate_keys(place.database, place.settings, place.clock)
+        assert stored() != before
+        assert sorted(path.name for path in (place.folder / "credential-keys").iterdir()) != keys
+        assert shown() == "a very secret text"
+
+
+def test_a_one_time_password_is_right_for_a_minute(holder: Holder) -> None:
+    holder.keep("totp", base64.b32encode(KEY).decode().rstrip("="))
+    assert holder.factors("totp", code=holder.code()) == 201
+    assert holder.factors("totp", code=holder.code(earlier=1)) == 201
+    assert holder.factors("totp", code=holder.code(earlier=2)) == 401
+    assert holder.factors("totp", code="") == 401
+
+
+def test_codes_are_guessed_no_faster_than_passwords(holder: Holder) -> None:
+    holder.keep("totp", base64.b32encode(KEY).decode())
+    answers = [holder.factors("totp", code=f"{n:06d}") for n in range(11)]
+    assert answers == [401] * 10 + [429]
+
+
+def test_rules_ask_for_several_factors_at_once(holder: Holder) -> None:
+    holder.keep("totp", base64.b32encode(KEY).decode())
+    rules = {"multi_factor_auth_enabled": True, "multi_factor_auth_rules": [["password", "totp"]]}
+    assert holder.admin.patch(f"/users/{holder.user}", {"user": {"options": rules}}).status_code == 200
+    assert holder.factors("password") == 401
+    assert holder.factors("totp", code=holder.code()) == 401
+    assert holder.factors("password", "totp", code="000000") == 401
+    assert holder.factors("password", "totp", code=holder.code()) == 201
+    unknown = {"multi_factor_auth_rules": [["password", "retina"]]}
+    assert holder.admin.patch(f"/users/{holder.user}", {"user": {"options": unknown}}).status_code == 400
+
+
+def test_a_user_keeps_so_many_and_sees_only_its_own(holder: Holder, monkeypatch: pytest.MonkeyPatch) -> None:
+    holder.admin.made("credential", "credentials", type="cert", blob="x", user_id=holder.admin.body["user"]["id"])
+    assert [c["user_id"] for c in holder.session.get("/credentials").json()["credentials"]] == [holder.user]
+    assert len(holder.admin.get("/credentials").json()["credentials"]) == 2
+    monkeypatch.setattr(credentials, "MOST_OF_USER", 1)
+    body = {"type": "cert", "blob": "x", "user_id": holder.user}
+    assert holder.session.post("/credentials", {"credential": body}).status_code == 403
