@@ -28,7 +28,7 @@ LONGER: dict[str, int] = {
     "src/cumulet/network/ports.py": 597,
     "src/cumulet/network/routers.py": 467,
     "src/cumulet/network/security_groups.py": 437,
-    "src/cumulet/network/store.py": 466,
+    "src/cumulet/network/store.py": 445,
     "src/cumulet/network/subnets.py": 416,
     "src/cumulet/web/dispatch.py": 556,
     "src/cumulet/web/policy.py": 405,

@@ -140,6 +140,30 @@ class Things:
         return identifier
 
     @cached_property
+    def routed_port(self) -> str:
+        """Behind a router with a way out."""
+        network = self.make("network", name="routed")["id"]
+        subnet = self.make("subnet", network_id=network, ip_version=4, cidr="10.6.0.0/24")["id"]
+        router = self.make("router", external_gateway_info={"network_id": self.public})["id"]
+        self.ask(self.owner, "PUT", f"/routers/{router}/add_router_interface", {"subnet_id": subnet})
+        identifier: str = self.make("port", network_id=network)["id"]
+        return identifier
+
+    @cached_property
+    def forwarding_ip(self) -> str:
+        """A floating IP that forwards ports."""
+        identifier: str = self.make("floatingip", floating_network_id=self.public)["id"]
+        return identifier
+
+    @cached_property
+    def port_forwarding(self) -> str:
+        wanted = {"protocol": "tcp", "internal_port_id": self.routed_port, "internal_port": 22, "external_port": 2222}
+        path = f"/floatingips/{self.forwarding_ip}/port_forwardings"
+        made = self.ask(self.owner, "POST", path, {"port_forwarding": wanted})
+        identifier: str = made["port_forwarding"]["id"]
+        return identifier
+
+    @cached_property
     def subnet_pool(self) -> str:
         identifier: str = self.make("subnetpool", name="pool", prefixes=["10.8.0.0/16"])["id"]
         self.ask(self.owner, "PUT", f"/subnetpools/{identifier}/tags/blue")
@@ -168,6 +192,7 @@ PARAMETERS: Mapping[str, str | Made] = {
     "port_id": lambda t: t.port,
     "router_id": lambda t: t.router,
     "floatingip_id": lambda t: t.floating_ip,
+    "port_forwarding_id": lambda t: t.port_forwarding,
     "subnetpool_id": lambda t: t.subnet_pool,
     "security_group_id": lambda t: t.group,
     "security_group_rule_id": lambda t: t.group_rule,
@@ -211,6 +236,10 @@ def tags(path: str, kind: str, sees: Personas = READER) -> dict[str, Example]:
 WITH_SERVICES = READER | SERVICE
 BINDING = "/ports/{port_id}/bindings"
 OF_SECOND: Mapping[str, str | Made] = {"port_id": lambda t: t.moving_port, "host": "host2"}
+FORWARDINGS = "/floatingips/{floatingip_id}/port_forwardings"
+FORWARDING: Mapping[str, str | Made] = {"floatingip_id": lambda t: t.forwarding_ip}
+SEEN_FLOATING = ("get_floatingip",)
+SEEN_FORWARDING = ("get_floatingip", "get_floatingip_port_forwarding")
 ONLY_SERVICES = frozenset({"service"})
 SEEN = ("get_port", "get_port_binding")
 EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
@@ -235,6 +264,34 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
     **crud("/floatingips", "floatingip", {"floating_network_id": lambda t: t.public}),
     **crud("/subnetpools", "subnetpool", {"name": "new", "prefixes": ["10.7.0.0/16"]}),
     **crud("/security-groups", "security_group", {"name": "new"}),
+    f"GET {FORWARDINGS}": Example(may=READER, sees=READER, path=FORWARDING, rules=SEEN_FLOATING),
+    f"POST {FORWARDINGS}": Example(
+        may=MEMBER,
+        sees=READER,
+        path=FORWARDING,
+        body={
+            "port_forwarding": {
+                "protocol": "udp",
+                "internal_port_id": lambda t: t.routed_port,
+                "internal_port": 53,
+                "external_port": 53,
+            }
+        },
+        rules=(*SEEN_FLOATING, "get_port"),
+    ),
+    f"GET {FORWARDINGS}/{{port_forwarding_id}}": Example(
+        may=READER, sees=READER, path=FORWARDING, rules=SEEN_FORWARDING
+    ),
+    f"PUT {FORWARDINGS}/{{port_forwarding_id}}": Example(
+        may=MEMBER,
+        sees=READER,
+        path=FORWARDING,
+        body={"port_forwarding": {"description": "large"}},
+        rules=SEEN_FORWARDING,
+    ),
+    f"DELETE {FORWARDINGS}/{{port_forwarding_id}}": Example(
+        may=MEMBER, sees=READER, path=FORWARDING, rules=SEEN_FORWARDING
+    ),
     "GET /security-group-rules": Example(may=ANYONE),
     "POST /security-group-rules": Example(
         may=MEMBER,

@@ -143,6 +143,8 @@ class Server:
     """Tells each caller its address, then says back what it gets."""
 
     def __init__(self, listening: socket.socket) -> None:
+        self.says: bytes | None = None
+        """In place of the caller's address."""
         self._listening = listening
         self._open: list[socket.socket] = []
         threading.Thread(target=self._serve, daemon=True).start()
@@ -154,7 +156,7 @@ class Server:
             except OSError:
                 return
             self._open.append(connection)
-            connection.sendall(peer[0].encode())
+            connection.sendall(self.says or peer[0].encode())
             threading.Thread(target=self._echo, args=(connection,), daemon=True).start()
 
     def _echo(self, connection: socket.socket) -> None:

@@ -168,6 +168,42 @@ def _says(connection: socket.socket) -> bool:
         return False
 
 
+def forwarding(outside: tuple[int, int], inside: tuple[int, int], address: str = "10.0.0.1") -> w.Forwarding:
+    return w.Forwarding(
+        outside="172.24.4.30", protocol=f.TCP, outside_ports=outside, inside=address, inside_ports=inside
+    )
+
+
+async def test_ports_of_a_floating_ip_lead_to_ports_of_several_guests_and_no_others_lead_anywhere() -> None:
+    async with site() as at:
+        a, b = port("10.0.0.1"), port("10.0.0.2")
+        where = {"host1": [a, b], "host2": []}
+        forwardings = (
+            forwarding((2201, 2201), (22, 22)),
+            forwarding((2202, 2202), (22, 22), "10.0.0.2"),
+            forwarding((8000, 8002), (90, 92)),
+            forwarding((9000, 9009), (22, 22)),
+        )
+        await at.wire(where, {"host2": [replace(ROUTES, forwardings=forwardings)]})
+        one, two = await at.guest("host1", a, "10.0.0.254"), await at.guest("host1", b, "10.0.0.254")
+        with one.serving("10.0.0.1", 22) as first, two.serving("10.0.0.2", 22), one.serving("10.0.0.1", 92):
+            first.says = b"first"
+            assert at.outside.asks("172.24.4.30", 2201) == at.outside.asks("172.24.4.30", 9009) == "first"
+            assert at.outside.asks("172.24.4.30", 2202) == Outside.ADDRESS
+            assert at.outside.asks("172.24.4.30", 8002) == Outside.ADDRESS
+            assert two.asks("172.24.4.30", 2201) == "first"
+            for number in (22, 8000, 8003, 9010):
+                assert at.outside.asks("172.24.4.30", number, seconds=0.5) is None
+            kept, cut = at.outside.connect("172.24.4.30", 2202), at.outside.connect("172.24.4.30", 2201)
+            await at.wire(where, {"host2": [replace(ROUTES, forwardings=forwardings[1:])]})
+            for connection, goes_on in ((kept, True), (cut, False)):
+                with connection:
+                    connection.settimeout(1.0)
+                    connection.recv(100)
+                    connection.sendall(b"still?")
+                    assert _says(connection) is goes_on
+
+
 async def test_a_router_that_goes_to_another_host_has_the_same_addresses_there_at_once() -> None:
     async with site() as at:
         a = port("10.0.0.1")

@@ -9,6 +9,7 @@ import pytest
 from cumulet.db.engine import Tx
 from cumulet.host import wiring as w
 from cumulet.network import port_life, routing, topology
+from cumulet.network.forwarding_records import PortForwarding
 from cumulet.network.router_hosts import host_of
 from cumulet.network.store import FloatingIp, Network, Router, Subnet, change, find, insert, subnets
 from cumulet.network.wiring import hosts_of_networks, wiring
@@ -115,7 +116,27 @@ def test_routes_and_floating_ips_are_those_of_the_records(routed: Routed) -> Non
                 fixed_ip_address=inside, router_id=routed.router.id if inside else None, dns_name="", dns_domain="",
             )  # fmt: skip
 
+        insert(
+            tx, PortForwarding, routed.cloud.clock, project_id=OURS, protocol="tcp", internal_port_id=port.id,
+            internal_ip_address="10.0.0.6", internal_first=22, internal_last=22, external_first=2222,
+            external_last=2223, floating_ip_id=insert_forwarding(tx, outer.id),
+        )  # fmt: skip
+
+    def insert_forwarding(tx: Tx, outer: str) -> str:
+        """A floating IP that forwards: on a router, and leading to no port as a whole."""
+        made = insert(
+            tx, FloatingIp, routed.cloud.clock, project_id=OURS, floating_network_id=routed.public.id,
+            floating_port_id=outer, floating_ip_address="172.24.4.79", port_id=None, fixed_ip_address=None,
+            router_id=routed.router.id, dns_name="", dns_domain="",
+        )  # fmt: skip
+        return made.id
+
     routed.cloud.db.write(lead)
     (router,) = routed.of(routed.host).routers
     assert router.floating_ips == (w.FloatingIp(outside="172.24.4.77", inside="10.0.0.5"),)
+    assert router.forwardings == (
+        w.Forwarding(
+            outside="172.24.4.79", protocol=6, outside_ports=(2222, 2223), inside="10.0.0.6", inside_ports=(22, 22)
+        ),
+    )
     assert router.routes == (w.Route(destination="198.51.100.0/24", nexthop="10.0.0.9"),)

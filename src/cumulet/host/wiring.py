@@ -136,6 +136,17 @@ class FloatingIp(Record, frozen=True):
     inside: str
 
 
+class Forwarding(Record, frozen=True):
+    """Ports of an address outside that lead inside. `protocol` is IP's number; both ranges are of the same length, or
+    the inner one is of one port, which all lead to."""
+
+    outside: str
+    protocol: int
+    outside_ports: tuple[int, int]
+    inside: str
+    inside_ports: tuple[int, int]
+
+
 class Router(Record, frozen=True):
     """A router whose place is this host. What it does not route to one of its ports goes to a next hop outside."""
 
@@ -151,6 +162,7 @@ class Router(Record, frozen=True):
     """Connections from inside leave with the gateway's IPv4 address, and none comes in but to floating IPs."""
     routes: tuple[Route, ...] = ()
     floating_ips: tuple[FloatingIp, ...] = ()
+    forwardings: tuple[Forwarding, ...] = ()
 
     @property
     def ports(self) -> tuple[RouterPort, ...]:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
-from cumulet.network import addresses, refusals
+from cumulet.network import addresses, port_life, refusals
 from cumulet.network.addresses import ROUTER_INTERFACE, FixedIp
+from cumulet.network.forwarding_records import port_forwardings
 from cumulet.network.store import Port, Router, floating_ips, get
 
 
@@ -38,6 +39,9 @@ def change(tx: Tx, port: Port, mac: str, wanted: Sequence[FixedIp] | None, dropp
     missing = [want for want in missing if want.subnet_id not in dropped]
     _refuse_what_is_in_use(tx, port, gone, missing)
     addresses.give_back(tx, port.id, [h.address for h in gone if h.address is not None])
+    if gone:
+        forwards = port_forwardings.c.internal_ip_address.in_([h.address for h in gone])
+        port_life.stop_forwarding(tx, sa.and_(port_forwardings.c.internal_port_id == port.id, forwards))
     added = addresses.claim_more(
         tx,
         port_id=port.id,

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
+from cumulet.db.parts import in_parts
 from cumulet.errors import Conflict, NotFound
 from cumulet.network import (
     addresses,
@@ -24,6 +25,7 @@ from cumulet.network import (
 )
 from cumulet.network.addresses import FixedIp
 from cumulet.network.bodies import either, text
+from cumulet.network.forwarding_records import PortForwarding, port_forwardings
 from cumulet.network.networks import NETWORKS
 from cumulet.network.ports import PORTS
 from cumulet.network.resource import Kind, View
@@ -74,6 +76,10 @@ def floating_ip_views(tx: Tx, records: Sequence[FloatingIp]) -> list[View]:
     """Floating IPs as the API shows them."""
     tags = tags_of(tx, [record.id for record in records])
     port_ids = [record.port_id for record in records if record.port_id]
+    forwarded: dict[str, list[View]] = {}
+    for part in in_parts([record.id for record in records]):
+        for forwarding in find(tx, PortForwarding, port_forwardings.c.floating_ip_id.in_(part)):
+            forwarded.setdefault(forwarding.floating_ip_id, []).append(_forwarding_view(forwarding))
     leads_to = {port.id: port for port in find(tx, Port, ports.c.id.in_(port_ids))} if port_ids else {}
     return [
         resource.resource_view(record, tags.get(record.id, []))
@@ -83,10 +89,11 @@ def floating_ip_views(tx: Tx, records: Sequence[FloatingIp]) -> list[View]:
             "router_id": record.router_id,
             "port_id": record.port_id,
             "fixed_ip_address": record.fixed_ip_address,
-            "status": "ACTIVE" if record.port_id else "DOWN",
+            "status": "ACTIVE" if record.router_id else "DOWN",
             "dns_name": record.dns_name,
             "dns_domain": record.dns_domain,
             "port_details": _port_details(leads_to[record.port_id]) if record.port_id else None,
+            "port_forwardings": sorted(forwarded.get(record.id, []), key=lambda view: str(view["id"])),
         }
         for record in records
     ]
@@ -104,7 +111,36 @@ def _port_details(port: Port) -> View:
     }
 
 
-_STATUS = sa.case((floating_ips.c.port_id.is_not(None), sa.literal("ACTIVE")), else_=sa.literal("DOWN"))
+def _forwarding_view(forwarding: PortForwarding) -> View:
+    return {
+        "id": forwarding.id,
+        "protocol": forwarding.protocol,
+        "internal_port_id": forwarding.internal_port_id,
+        "internal_ip_address": forwarding.internal_ip_address,
+    } | ports_view(forwarding)
+
+
+def ports_view(forwarding: PortForwarding) -> View:
+    """A port is shown where it is one, as upstream."""
+    view: View = {}
+    for name, first, last in (
+        ("external_port", forwarding.external_first, forwarding.external_last),
+        ("internal_port", forwarding.internal_first, forwarding.internal_last),
+    ):
+        if first == last:
+            view[name] = first
+    return view
+
+
+def _refuse_forwarding(tx: Tx, floating: FloatingIp) -> None:
+    """409 while it forwards ports."""
+    if find(tx, PortForwarding, port_forwardings.c.floating_ip_id == floating.id):
+        raise Conflict(
+            f"Floating IP {floating.id} in use by Port Forwarding resources.", reason="FipInUseByPortForwarding"
+        )
+
+
+_STATUS = sa.case((floating_ips.c.router_id.is_not(None), sa.literal("ACTIVE")), else_=sa.literal("DOWN"))
 
 FLOATING_IPS = Kind(
     record=FloatingIp,
@@ -238,6 +274,7 @@ def _take_address(call: Call[Any, Any], network: Network, new: NewFloatingIp, fl
 def lead_to(call: Call[Any, Any], floating: FloatingIp, port_id: str, fixed_ip: str | None) -> None:
     """Associate with an address of a port that a router connects to the external network."""
     tx = call.tx
+    _refuse_forwarding(tx, floating)
     port = resource.find_in_sight(call, PORTS, port_id)
     held = addresses.held_by(tx, [port.id]).get(port.id, [])
     inner = [fixed for fixed in held if fixed.address and ip_address(fixed.address).version == 4]
@@ -272,7 +309,7 @@ def lead_to(call: Call[Any, Any], floating: FloatingIp, port_id: str, fixed_ip: 
             f"{floating.floating_network_id}.",
             reason="FloatingIPPortAlreadyAssociated",
         )
-    router = _router_between(tx, target.subnet_id or "", floating.floating_network_id)
+    router = router_between(tx, target.subnet_id or "", floating.floating_network_id)
     if router is None:
         raise NotFound(
             f"External network {floating.floating_network_id} is not reachable from subnet {target.subnet_id}. "
@@ -295,7 +332,7 @@ def lead_nowhere(call: Call[Any, Any], floating: FloatingIp) -> None:
     change(call.tx, FloatingIp, floating.id, call.now_us, port_id=None, fixed_ip_address=None, router_id=None)
 
 
-def _router_between(tx: Tx, subnet_id: str, external_id: str) -> Router | None:
+def router_between(tx: Tx, subnet_id: str, external_id: str) -> Router | None:
     """A router with an interface on the subnet and its gateway on the external network."""
     gateways = sa.select(ports.c.id).where(
         ports.c.network_id == external_id, ports.c.device_owner == routing.GATEWAY_OWNER
@@ -331,7 +368,7 @@ def update_floatingip(call: Call[FloatingIp, UpdateFloatingIp]) -> View:
         lead_to(call, floating, body.port_id, either(body.fixed_ip_address, None))
     elif body.port_id is UNSET and isinstance(body.fixed_ip_address, str):
         raise refusals.bad("floatingip", "fixed_ip_address cannot be specified without a port_id.")
-    elif body.port_id is None:
+    elif body.port_id is None and floating.port_id is not None:
         lead_nowhere(call, floating)
     return resource.shown(call, FLOATING_IPS, must_get(call.tx, FloatingIp, floating.id))
 
@@ -345,5 +382,6 @@ def update_floatingip(call: Call[FloatingIp, UpdateFloatingIp]) -> View:
 )
 def delete_floatingip(call: Call[FloatingIp, None]) -> None:
     """Give the address back."""
+    _refuse_forwarding(call.tx, call.target)
     delete(call.tx, FloatingIp, call.target.id)
     port_life.end(call.tx, call.target.floating_port_id)

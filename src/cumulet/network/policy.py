@@ -14,6 +14,7 @@ base_rule("service_api", "role:service", "Services among themselves")
 base_rule("context_is_advsvc", "role:advsvc", "Services, by their old role")
 base_rule("network_owner", "project_id:%(network:project_id)s", "The owner of the network that a thing belongs to")
 base_rule("sg_owner", "project_id:%(security_group:project_id)s", "The owner of the security group of a rule")
+base_rule("ext_parent_owner", "project_id:%(ext_parent:project_id)s", "The owner of what a thing is a part of")
 base_rule("shared", "field:networks:shared=True", "A shared network, or what is on it")
 base_rule("external", "field:networks:router:external=True", "An external network")
 base_rule("external_network", "field:subnets:router:external=True", "A subnet of an external network")
@@ -38,6 +39,8 @@ NETWORK_OWNER_MEMBER = "role:member and rule:network_owner"
 NETWORK_OWNER_READER = "role:reader and rule:network_owner"
 ADMIN_OR_NETWORK_OWNER_MEMBER = f"({ADMIN}) or ({NETWORK_OWNER_MEMBER})"
 ADMIN_OR_NETWORK_OWNER_READER = f"({ADMIN}) or ({NETWORK_OWNER_READER})"
+ADMIN_OR_PARENT_OWNER_MEMBER = f"({ADMIN}) or (role:member and rule:ext_parent_owner)"
+ADMIN_OR_PARENT_OWNER_READER = f"({ADMIN}) or (role:reader and rule:ext_parent_owner)"
 ADMIN_OR_GROUP_OWNER_MEMBER = f"({ADMIN}) or (role:member and rule:sg_owner)"
 ADMIN_OR_GROUP_OWNER_READER = f"({ADMIN}) or (role:reader and rule:sg_owner)"
 

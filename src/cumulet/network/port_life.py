@@ -12,6 +12,7 @@ from cumulet.db.engine import Tx
 from cumulet.errors import Conflict
 from cumulet.network import addresses, bindings, default_security_group
 from cumulet.network.addresses import FixedIp
+from cumulet.network.forwarding_records import port_forwardings
 from cumulet.network.store import (
     Binding,
     Network,
@@ -152,9 +153,22 @@ _LET_GO = (
 )
 
 
+def stop_forwarding(tx: Tx, which: sa.ColumnElement[bool]) -> None:
+    """Port forwardings end with what they lead to; a floating IP that has none left is on no router."""
+    statement = sa.select(port_forwardings.c.floating_ip_id).where(which)
+    floating = {row[0] for row in tx.all(statement)}
+    if not floating:
+        return
+    tx.execute(sa.delete(port_forwardings).where(which))
+    left = sa.select(port_forwardings.c.floating_ip_id)
+    emptied = sa.and_(floating_ips.c.id.in_(sorted(floating)), floating_ips.c.id.not_in(left))
+    tx.execute(sa.update(floating_ips).where(emptied).values(router_id=None, revision=floating_ips.c.revision + 1))
+
+
 def end(tx: Tx, port_id: str) -> None:
     """Remove a port; its addresses, bindings and memberships go with it, floating IPs are let go."""
     tx.run(_LET_GO, {"of_port_id": port_id})
+    stop_forwarding(tx, port_forwardings.c.internal_port_id == port_id)
     for table in (port_addresses, port_bindings, port_dhcp_options, port_security_groups):
         erase(tx, table, port_id=port_id)
     delete(tx, Port, port_id)

@@ -14,8 +14,9 @@ from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotFound
 from cumulet.network import filtering, refusals
 from cumulet.network.filtering import Condition, Filter, Reader
+from cumulet.network.resource_columns import Resource
 from cumulet.network.sight import SEES_ALL_ROLES
-from cumulet.network.store import TABLES, Resource, load, select
+from cumulet.network.store import TABLES, load, select
 from cumulet.web.annotations import declared
 from cumulet.web.operation import Call, Caller, Refused
 from cumulet.web.schema import UNSET, Body, Key
@@ -48,6 +49,8 @@ class Kind(msgspec.Struct, Generic[RecordT], frozen=True, kw_only=True):
     """Attributes that only some see: {attribute: rule}."""
     parents: Callable[[Tx, Sequence[RecordT]], list[View]] = nothing_more
     """Policy facts beyond a view's own attributes."""
+    place: str = ""
+    """The path of its list, where that does not follow from `plural`."""
 
     @property
     def table(self) -> sa.Table:
@@ -271,7 +274,7 @@ def _links(
         kept.append(("marker", record.id))
         if reverse:
             kept.append(("page_reverse", "True"))
-        path = kind.plural.replace("_", "-")
+        path = kind.place or kind.plural.replace("_", "-")
         return {"rel": rel, "href": f"{call.service_url}/{path}?{urlencode(kept)}"}
 
     links = []

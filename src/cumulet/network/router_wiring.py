@@ -11,9 +11,21 @@ from cumulet.db.engine import Tx
 from cumulet.db.parts import in_parts
 from cumulet.host import wiring as w
 from cumulet.network import addresses, routing
+from cumulet.network.forwarding_records import PortForwarding, port_forwardings
 from cumulet.network.router_hosts import host_of
-from cumulet.network.store import FloatingIp, Port, Router, Subnet, find, floating_ips, ports, routers, subnets
+from cumulet.network.store import (
+    FloatingIp,
+    Port,
+    Router,
+    Subnet,
+    find,
+    floating_ips,
+    ports,
+    routers,
+    subnets,
+)
 
+_PROTOCOLS = {"tcp": 6, "udp": 17}
 _OWNERS = (routing.INTERFACE_OWNER, routing.GATEWAY_OWNER)
 
 
@@ -33,8 +45,12 @@ def routers_at(tx: Tx, host: str, router_hosts: Collection[str]) -> tuple[w.Rout
     for part in in_parts(sorted(here)):
         for record in find(tx, FloatingIp, floating_ips.c.router_id.in_(part)):
             floating.setdefault(record.router_id or "", []).append(record)
+    forwards: dict[str, list[PortForwarding]] = {}
+    for part in in_parts(sorted(record.id for of_one in floating.values() for record in of_one)):
+        for forwarding in find(tx, PortForwarding, port_forwardings.c.floating_ip_id.in_(part)):
+            forwards.setdefault(forwarding.floating_ip_id, []).append(forwarding)
     made = (
-        _router(router, ports_of.get(router.id, ()), held, of_network, floating.get(router.id, ()))
+        _router(router, ports_of.get(router.id, ()), held, of_network, floating.get(router.id, ()), forwards)
         for router in sorted(records, key=lambda router: router.id)
     )
     return tuple(router for router in made if router.ports)
@@ -83,6 +99,7 @@ def _router(
     held: Mapping[str, Sequence[addresses.FixedIp]],
     of_network: Mapping[str, Sequence[Subnet]],
     floating: Sequence[FloatingIp],
+    forwards: Mapping[str, Sequence[PortForwarding]],
 ) -> w.Router:
     def port_of(port: Port) -> w.RouterPort:
         cidrs = {subnet.id: subnet.cidr for subnet in of_network.get(port.network_id, ())}
@@ -122,5 +139,16 @@ def _router(
             w.FloatingIp(outside=record.floating_ip_address, inside=record.fixed_ip_address)
             for record in sorted(floating, key=lambda record: record.id)
             if record.fixed_ip_address is not None
+        ),
+        forwardings=tuple(
+            w.Forwarding(
+                outside=record.floating_ip_address,
+                protocol=_PROTOCOLS[one.protocol],
+                outside_ports=(one.external_first, one.external_last),
+                inside=one.internal_ip_address,
+                inside_ports=(one.internal_first, one.internal_last),
+            )
+            for record in sorted(floating, key=lambda record: record.id)
+            for one in sorted(forwards.get(record.id, ()), key=lambda one: one.id)
         ),
     )

@@ -12,6 +12,7 @@ from cumulet.db.engine import Tx
 from cumulet.errors import Conflict, NotFound
 from cumulet.network import address_changes, addresses, port_life, refusals
 from cumulet.network.addresses import FixedIp
+from cumulet.network.forwarding_records import port_forwardings
 from cumulet.network.store import (
     FloatingIp,
     Network,
@@ -228,7 +229,9 @@ def remove_interface(tx: Tx, clock: Clock, router: Router, port: Port, *, only: 
 def _refuse_subnets_in_use(tx: Tx, router: Router, subnet_ids: Sequence[str]) -> None:
     inside = sa.select(port_addresses.c.port_id).where(port_addresses.c.subnet_id.in_(subnet_ids))
     refused = f"Router interface for subnet {', '.join(subnet_ids)} on router {router.id} cannot be deleted, "
-    if find(tx, FloatingIp, floating_ips.c.router_id == router.id, floating_ips.c.port_id.in_(inside)):
+    forwards = sa.select(port_forwardings.c.floating_ip_id).where(port_forwardings.c.internal_port_id.in_(inside))
+    leads_in = sa.or_(floating_ips.c.port_id.in_(inside), floating_ips.c.id.in_(forwards))
+    if find(tx, FloatingIp, floating_ips.c.router_id == router.id, leads_in):
         raise Conflict(
             refused + "as it is required by one or more floating IPs.", reason="RouterInterfaceInUseByFloatingIP"
         )

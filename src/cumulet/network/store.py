@@ -13,27 +13,16 @@ from cumulet.clock import Clock
 from cumulet.db.engine import Tx, metadata
 from cumulet.db.partial_index import unique_where
 from cumulet.db.parts import in_parts
+from cumulet.network.forwarding_records import PortForwarding, port_forwardings
+from cumulet.network.resource_columns import Resource, resource_columns
 
 RecordT = TypeVar("RecordT")
-
-
-def _resource_columns() -> tuple[sa.Column[Any], ...]:
-    """What every API resource has."""
-    return (
-        sa.Column("id", sa.String(36), primary_key=True),
-        sa.Column("project_id", sa.String(64), nullable=False, index=True),
-        sa.Column("name", sa.String(255), nullable=False, default=""),
-        sa.Column("description", sa.String(255), nullable=False, default=""),
-        sa.Column("revision", sa.Integer, nullable=False, default=0),
-        sa.Column("created_at_us", sa.BigInteger, nullable=False),
-        sa.Column("updated_at_us", sa.BigInteger, nullable=False),
-    )
 
 
 networks = sa.Table(
     "networks",
     metadata,
-    *_resource_columns(),
+    *resource_columns(),
     sa.Column("admin_state_up", sa.Boolean, nullable=False),
     sa.Column("shared", sa.Boolean, nullable=False),
     sa.Column("external", sa.Boolean, nullable=False),
@@ -50,7 +39,7 @@ networks = sa.Table(
 subnet_pools = sa.Table(
     "subnet_pools",
     metadata,
-    *_resource_columns(),
+    *resource_columns(),
     sa.Column("ip_version", sa.Integer, nullable=False),
     sa.Column("prefixes", sa.JSON, nullable=False),
     sa.Column("min_prefixlen", sa.Integer, nullable=False),
@@ -64,7 +53,7 @@ subnet_pools = sa.Table(
 subnets = sa.Table(
     "subnets",
     metadata,
-    *_resource_columns(),
+    *resource_columns(),
     sa.Column("network_id", sa.ForeignKey("networks.id"), nullable=False, index=True),
     sa.Column("subnetpool_id", sa.ForeignKey("subnet_pools.id"), index=True),
     sa.Column("ip_version", sa.Integer, nullable=False),
@@ -83,7 +72,7 @@ subnets = sa.Table(
 ports = sa.Table(
     "ports",
     metadata,
-    *_resource_columns(),
+    *resource_columns(),
     sa.Column("network_id", sa.ForeignKey("networks.id"), nullable=False, index=True),
     sa.Column("admin_state_up", sa.Boolean, nullable=False),
     sa.Column("mac_address", sa.String(17), nullable=False),
@@ -133,7 +122,7 @@ unique_where(port_bindings, "ix_port_bindings_active", "port_id", where="active"
 security_groups = sa.Table(
     "security_groups",
     metadata,
-    *_resource_columns(),
+    *resource_columns(),
     sa.Column("stateful", sa.Boolean, nullable=False),
     sa.Column("is_default", sa.Boolean, nullable=False),
 )
@@ -142,7 +131,7 @@ unique_where(security_groups, "ix_security_groups_default", "project_id", where=
 security_group_rules = sa.Table(
     "security_group_rules",
     metadata,
-    *(column for column in _resource_columns() if column.name != "name"),
+    *(column for column in resource_columns() if column.name != "name"),
     sa.Column("security_group_id", sa.ForeignKey("security_groups.id", ondelete="CASCADE"), nullable=False, index=True),
     sa.Column("direction", sa.String(8), nullable=False),
     sa.Column("ethertype", sa.String(8), nullable=False),
@@ -172,7 +161,7 @@ port_dhcp_options = sa.Table(
 routers = sa.Table(
     "routers",
     metadata,
-    *_resource_columns(),
+    *resource_columns(),
     sa.Column("admin_state_up", sa.Boolean, nullable=False),
     sa.Column("gateway_port_id", sa.ForeignKey("ports.id")),
     sa.Column("enable_snat", sa.Boolean, nullable=False),
@@ -184,7 +173,7 @@ routers = sa.Table(
 floating_ips = sa.Table(
     "floating_ips",
     metadata,
-    *(column for column in _resource_columns() if column.name != "name"),
+    *(column for column in resource_columns() if column.name != "name"),
     sa.Column("floating_network_id", sa.ForeignKey("networks.id"), nullable=False),
     sa.Column("floating_port_id", sa.ForeignKey("ports.id"), nullable=False),
     sa.Column("floating_ip_address", sa.String(64), nullable=False),
@@ -210,17 +199,6 @@ network_tags = sa.Table(
     sa.Column("resource_id", sa.String(36), primary_key=True),
     sa.Column("tag", sa.String(255), primary_key=True, index=True),
 )
-
-
-class Resource(msgspec.Struct, frozen=True, kw_only=True):
-    """What every API resource has."""
-
-    id: str
-    project_id: str
-    description: str
-    revision: int
-    created_at_us: int
-    updated_at_us: int
 
 
 class Network(Resource, frozen=True, kw_only=True):
@@ -341,6 +319,7 @@ TABLES: Mapping[type[Any], sa.Table] = {
     SecurityGroupRule: security_group_rules,
     Router: routers,
     FloatingIp: floating_ips,
+    PortForwarding: port_forwardings,
 }
 
 

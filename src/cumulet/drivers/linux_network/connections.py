@@ -40,6 +40,7 @@ class Connection:
     answered_by: str
     answered_to: str
     """How answers come: from the destination to the source, where neither is translated."""
+    answered_from_port: int | None
     family: int
     key: bytes
     """What the kernel calls it by: attributes as it has sent them."""
@@ -159,7 +160,8 @@ def _parsed(message: bytes, family: int) -> Connection | None:
         return None
     parts = _attributes(tuple_original)
     ends, transport = _ends(parts, family), _attributes(parts.get(2, b""))
-    answers = _ends(_attributes(attributes.get(_TUPLE_REPLY, b"")), family)
+    reply = _attributes(attributes.get(_TUPLE_REPLY, b""))
+    answers = _ends(reply, family)
     if ends is None or answers is None or 1 not in transport:
         return None
     zone = attributes.get(_ZONE, b"\0\0")
@@ -181,6 +183,8 @@ def _parsed(message: bytes, family: int) -> Connection | None:
         destination=ends[1],
         answered_by=answers[0],
         answered_to=answers[1],
+        # ICMP has none: the types and codes of answers are others than those of questions.
+        answered_from_port=ports[1] if protocol in (ICMP, ICMP6) else _number(_attributes(reply.get(2, b"")).get(2)),
         protocol=protocol,
         source_port=ports[0],
         destination_port=ports[1],

@@ -10,9 +10,9 @@ from cumulet.drivers.linux_network.names import OUTSIDE, TABLE
 from cumulet.drivers.linux_network.ruleset import Json
 from cumulet.host import wiring as w
 
-VERSION = "version_1"
+VERSION = "version_2"
 """A chain of this name is in the table: another version's rules are replaced whole."""
-MAPS = ("floating", "fixed", "source", "own")
+MAPS = ("floating", "fixed", "forwarded", "source", "own")
 SETS = ("closed",)
 
 TEXT = f"""
@@ -21,6 +21,10 @@ delete table inet {TABLE}
 table inet {TABLE} {{
   map floating {{ type ipv4_addr : ipv4_addr; }}
   map fixed {{ type ipv4_addr : ipv4_addr; }}
+  map forwarded {{
+    type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service;
+    flags interval;
+  }}
   map source {{ type ifname : ipv4_addr; }}
   map own {{ type mark : ipv4_addr; }}
   set closed {{ type ifname; }}
@@ -33,6 +37,7 @@ table inet {TABLE} {{
   chain destinations {{
     type nat hook prerouting priority -100; policy accept;
     dnat ip to ip daddr map @floating
+    meta l4proto {{ tcp, udp }} dnat ip to ip daddr . meta l4proto . th dport map @forwarded
   }}
   chain through {{
     type filter hook forward priority 0; policy accept;
@@ -65,6 +70,10 @@ def content(router: w.Router) -> dict[str, list[Json]]:
     for floating in router.floating_ips:
         found["floating"].append([floating.outside, floating.inside])
         found["fixed"].append([floating.inside, floating.outside])
+    for forwarding in router.forwardings:
+        for ports, inside_port in port_pairs(forwarding):
+            key: list[Json] = [forwarding.outside, forwarding.protocol, ports]
+            found["forwarded"].append([{"concat": key}, {"concat": [forwarding.inside, inside_port]}])
     own = next((address for address in outside_addresses(router) if ":" not in address), None)
     if own is not None:
         found["own"].append([0, own])
@@ -73,6 +82,15 @@ def content(router: w.Router) -> dict[str, list[Json]]:
     if router.source_nat:
         found["closed"].append(OUTSIDE)
     return found
+
+
+def port_pairs(forwarding: w.Forwarding) -> list[tuple[Json, int]]:
+    """Ports outside, one or a range, with the port inside that they lead to."""
+    first, last = forwarding.outside_ports
+    inside, inside_last = forwarding.inside_ports
+    if inside == inside_last:
+        return [(first if first == last else {"range": [first, last]}, inside)]
+    return [(first + place, inside + place) for place in range(last - first + 1)]
 
 
 def outside_addresses(router: w.Router) -> list[str]:

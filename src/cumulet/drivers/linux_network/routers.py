@@ -137,7 +137,8 @@ def _addresses(route: IPRoute, router: w.Router, networks: dict[str, w.Network])
         index = links[name]["index"]
         wanted = set(port.addresses)
         if name == names.OUTSIDE:
-            wanted |= {f"{floating.outside}/32" for floating in router.floating_ips}
+            translated = {one.outside for one in router.floating_ips} | {one.outside for one in router.forwardings}
+            wanted |= {f"{address}/32" for address in translated}
         there = {
             f"{entry.get('address')}/{entry['prefixlen']}"
             for entry in route.get_addr(index=index)
@@ -185,7 +186,21 @@ def _lasts(connection: Connection, router: w.Router) -> bool:
     """Whether a translated connection would be translated so now."""
     own = router_rules.outside_addresses(router)
     lead = {floating.outside: floating.inside for floating in router.floating_ips}
-    if connection.answered_by != connection.destination and lead.get(connection.destination) != connection.answered_by:
+    came_to = (connection.destination, connection.destination_port)
+    goes_to = (connection.answered_by, connection.answered_from_port)
+    led = came_to == goes_to or lead.get(connection.destination) == connection.answered_by
+    if not led and not any(_forwards(forwarding, connection) for forwarding in router.forwardings):
         return False
     seen_as = connection.answered_to
     return seen_as == connection.source or seen_as in own or lead.get(seen_as) == connection.source
+
+
+def _forwards(forwarding: w.Forwarding, connection: Connection) -> bool:
+    port, first = connection.destination_port, forwarding.outside_ports[0]
+    if (forwarding.outside, forwarding.protocol) != (connection.destination, connection.protocol) or port is None:
+        return False
+    if not first <= port <= forwarding.outside_ports[1]:
+        return False
+    one = forwarding.inside_ports[0] == forwarding.inside_ports[1]
+    leads_to = forwarding.inside_ports[0] + (0 if one else port - first)
+    return (forwarding.inside, leads_to) == (connection.answered_by, connection.answered_from_port)

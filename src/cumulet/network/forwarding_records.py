@@ -1,0 +1,34 @@
+"""Ports of floating IPs that lead to ports of several guests, as records."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from cumulet.db.engine import metadata
+from cumulet.network.resource_columns import Resource, resource_columns
+
+port_forwardings = sa.Table(
+    "port_forwardings",
+    metadata,
+    *(column for column in resource_columns() if column.name != "name"),
+    sa.Column("floating_ip_id", sa.ForeignKey("floating_ips.id"), nullable=False, index=True),
+    sa.Column("protocol", sa.String(8), nullable=False),
+    sa.Column("internal_port_id", sa.ForeignKey("ports.id"), nullable=False, index=True),
+    sa.Column("internal_ip_address", sa.String(64), nullable=False),
+    sa.Column("internal_first", sa.Integer, nullable=False),
+    sa.Column("internal_last", sa.Integer, nullable=False),
+    sa.Column("external_first", sa.Integer, nullable=False),
+    sa.Column("external_last", sa.Integer, nullable=False),
+)
+"""Of a floating IP with any, `port_id` is null and `router_id` is not."""
+
+
+class PortForwarding(Resource, frozen=True, kw_only=True):
+    floating_ip_id: str
+    protocol: str
+    internal_port_id: str
+    internal_ip_address: str
+    internal_first: int
+    internal_last: int
+    external_first: int
+    external_last: int

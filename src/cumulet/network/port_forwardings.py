@@ -1,0 +1,373 @@
+"""Port forwarding: ``/floatingips/{id}/port_forwardings``. Ports of a floating IP that lead to several guests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from ipaddress import ip_address
+from typing import Annotated, Any
+
+import msgspec
+import sqlalchemy as sa
+
+from cumulet.db.engine import Tx
+from cumulet.errors import Conflict, NotYet
+from cumulet.network import addresses, bodies, filtering, floating_ips, policy, refusals, resource
+from cumulet.network.bodies import either, text
+from cumulet.network.floating_ips import FLOATING_IPS, router_between
+from cumulet.network.forwarding_records import PortForwarding, port_forwardings
+from cumulet.network.ports import PORTS
+from cumulet.network.resource import Kind, View
+from cumulet.network.service import NETWORK
+from cumulet.network.sight import own_in_sight
+from cumulet.network.store import (
+    FloatingIp,
+    Port,
+    change,
+    delete,
+    find,
+    find_by,
+    insert,
+    must_get,
+)
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import rule
+from cumulet.web.schema import UNSET, Body, Convert, Json, Unset
+
+MOST_PORTS = 4096
+"""Of all forwardings of one floating IP together."""
+PROTOCOLS = ("tcp", "udp")
+_UPSTREAM_PROTOCOLS = ("dccp", "icmp", "ipv6-icmp", "sctp", *PROTOCOLS)
+
+CREATE = rule("create_floatingip_port_forwarding", policy.ADMIN_OR_PARENT_OWNER_MEMBER, description="Forward a port")
+SHOW = rule("get_floatingip_port_forwarding", policy.ADMIN_OR_PARENT_OWNER_READER, description="See a port forwarding")
+UPDATE = rule(
+    "update_floatingip_port_forwarding", policy.ADMIN_OR_PARENT_OWNER_MEMBER, description="Forward a port elsewhere"
+)
+DELETE = rule(
+    "delete_floatingip_port_forwarding", policy.ADMIN_OR_PARENT_OWNER_MEMBER, description="Forward a port no more"
+)
+
+
+def _views(_tx: Tx, records: Sequence[PortForwarding]) -> list[View]:
+    return [
+        {
+            "id": record.id,
+            "description": record.description,
+            "protocol": record.protocol,
+            "internal_port_id": record.internal_port_id,
+            "internal_ip_address": record.internal_ip_address,
+        }
+        | floating_ips.ports_view(record)
+        | {
+            "external_port_range": f"{record.external_first}:{record.external_last}",
+            "internal_port_range": f"{record.internal_first}:{record.internal_last}",
+        }
+        for record in records
+    ]
+
+
+def _parents(_tx: Tx, records: Sequence[PortForwarding]) -> list[View]:
+    return [{"ext_parent:project_id": record.project_id} for record in records]
+
+
+_columns = port_forwardings.c
+_PORT = sa.case((_columns.external_first == _columns.external_last, _columns.external_first), else_=-1)
+_RANGE = sa.cast(_columns.external_first, sa.String) + ":" + sa.cast(_columns.external_last, sa.String)
+
+FORWARDINGS = Kind(
+    record=PortForwarding,
+    singular="port_forwarding",
+    plural="port_forwardings",
+    title="Port Forwarding",
+    show=SHOW,
+    sight=lambda caller: own_in_sight(caller, port_forwardings),
+    filters={
+        name: filtering.by_column(column, name)
+        for name, column in {
+            "id": _columns.id,
+            "description": _columns.description,
+            "protocol": _columns.protocol,
+            "internal_port_id": _columns.internal_port_id,
+            "external_port": _PORT,
+            "external_port_range": _RANGE,
+        }.items()
+    },
+    sorts={
+        "id": _columns.id,
+        "protocol": _columns.protocol,
+        "internal_port_id": _columns.internal_port_id,
+        "external_port": _PORT,
+        "external_port_range": _RANGE,
+    },
+    views=_views,
+    hidden={},
+    parents=_parents,
+)
+
+
+def _of(floating: FloatingIp) -> Kind[PortForwarding]:
+    """Those of one floating IP."""
+    return msgspec.structs.replace(
+        FORWARDINGS,
+        sight=lambda caller: sa.and_(
+            own_in_sight(caller, port_forwardings), port_forwardings.c.floating_ip_id == floating.id
+        ),
+        place=f"floatingips/{floating.id}/port_forwardings",
+    )
+
+
+def _floating(call: Call[Any, Any]) -> FloatingIp:
+    return resource.find_in_sight(call, FLOATING_IPS, call.path["floatingip_id"])
+
+
+def _target(call: Call[Any, Any]) -> PortForwarding:
+    return resource.find_in_sight(call, _of(_floating(call)), call.path["port_forwarding_id"])
+
+
+def _facts(call: Call[Any, Any]) -> View:
+    return {"ext_parent:project_id": _floating(call).project_id}
+
+
+def _range(value: Any) -> str:
+    """``80`` or ``80:90``, as text."""
+    spelled = str(value)
+    parts = spelled.split(":")
+    if isinstance(value, bool) or len(parts) > 2 or not all(re.fullmatch("[0-9]{1,5}", part) for part in parts):
+        raise ValueError(f"'{value}' is not a port, or two of them with a colon between")
+    first, last = int(parts[0]), int(parts[-1])
+    if not 1 <= first <= last <= 65_535:
+        raise ValueError(f"Invalid port range '{value}': ports are from 1 to 65535, the lower one first")
+    return f"{first}:{last}"
+
+
+def _protocol(value: str) -> str:
+    if value.lower() not in _UPSTREAM_PROTOCOLS:
+        raise ValueError(f"'{value}' is not in {sorted(_UPSTREAM_PROTOCOLS)}")
+    return value.lower()
+
+
+PortNumber = Annotated[str, Json({"type": ["integer", "string", "null"], "maxLength": 5}), Convert(_range)]
+PortRange = Annotated[str, Json({"type": ["integer", "string", "null"], "maxLength": 11}), Convert(_range)]
+Protocol = Annotated[str, Json({"maxLength": 10}), Convert(_protocol)]
+
+
+class ForwardingChange(Body):
+    """``PUT .../port_forwardings/{id}``."""
+
+    description: bodies.Name | Unset = UNSET
+    protocol: Protocol | Unset = UNSET
+    internal_port_id: bodies.Id | Unset = UNSET
+    internal_ip_address: bodies.IpAddress | Unset = UNSET
+    internal_port: PortNumber | Unset | None = UNSET
+    internal_port_range: PortRange | Unset | None = UNSET
+    external_port: PortNumber | Unset | None = UNSET
+    external_port_range: PortRange | Unset | None = UNSET
+
+
+class NewForwarding(ForwardingChange):
+    """``POST .../port_forwardings``. Of each port and its range one is needed."""
+
+    project_id: bodies.ProjectId | Unset = UNSET
+    tenant_id: bodies.ProjectId | Unset = UNSET
+    protocol: Protocol
+    internal_port_id: bodies.Id
+
+
+class CreateForwardings(Body):
+    port_forwarding: NewForwarding | Unset = UNSET
+    port_forwardings: list[NewForwarding] | Unset = UNSET
+
+
+@NETWORK.operation(
+    "GET", "/floatingips/{floatingip_id}/port_forwardings", rules=(), target=resource.target(FLOATING_IPS)
+)
+def list_port_forwardings(call: Call[FloatingIp, None]) -> View:
+    """List the port forwardings of a floating IP."""
+    return resource.listed(call, _of(call.target))
+
+
+@NETWORK.operation(
+    "POST",
+    "/floatingips/{floatingip_id}/port_forwardings",
+    rules=(Rule(CREATE),),
+    target=resource.target(FLOATING_IPS),
+    facts=_facts,
+    body=CreateForwardings,
+    success=201,
+)
+def create_port_forwardings(call: Call[FloatingIp, CreateForwardings]) -> View:
+    """Forward a port of a floating IP, or several."""
+    return resource.created(call, _of(call.target), lambda new: _create(call, new))
+
+
+def _create(call: Call[FloatingIp, Any], new: NewForwarding) -> PortForwarding:
+    floating = must_get(call.tx, FloatingIp, call.target.id)
+    port = resource.find_in_sight(call, PORTS, new.internal_port_id)
+    wanted = _checked(call, floating, port, new, None)
+    made = insert(
+        call.tx,
+        PortForwarding,
+        call.cloud.clock,
+        project_id=floating.project_id,
+        description=text(new.description),
+        floating_ip_id=floating.id,
+        **wanted,
+    )
+    change(call.tx, FloatingIp, floating.id, call.now_us, touched=True)
+    return made
+
+
+def _ports(given: Body, name: str, present: PortForwarding | None) -> tuple[int, int]:
+    """First and last port on one side: as asked for, else as they are."""
+    named = {getattr(given, key) for key in (f"{name}_port", f"{name}_port_range")} - {UNSET, None}
+    if len(named) > 1:
+        raise refusals.bad("port_forwarding", f"{name}_port and {name}_port_range do not say the same.")
+    if named:
+        first, last = map(int, named.pop().split(":"))
+        return first, last
+    if present is None:
+        raise refusals.bad("port_forwarding", f"Either {name}_port or {name}_port_range must be specified.")
+    return getattr(present, f"{name}_first"), getattr(present, f"{name}_last")
+
+
+def _checked(
+    call: Call[Any, Any], floating: FloatingIp, port: Port, given: ForwardingChange, present: PortForwarding | None
+) -> dict[str, Any]:
+    """The columns of a forwarding that can be; and the floating IP is on the router that leads there."""
+    tx = call.tx
+    external = _ports(given, "external", present)
+    internal = _ports(given, "internal", present)
+    if internal[1] > internal[0] and internal[1] - internal[0] != external[1] - external[0]:
+        raise refusals.bad(
+            "port_forwarding",
+            "Invalid ranges of internal and/or external ports. The relation between internal and external ports must "
+            "be N-N or 1-N",
+        )
+    protocol = either(given.protocol, present.protocol if present else None)
+    if protocol not in PROTOCOLS:
+        raise NotYet(f"Cumulet forwards {' and '.join(PROTOCOLS)} only, not {protocol}.")
+    same_port = present is not None and present.internal_port_id == port.id
+    kept = present.internal_ip_address if present is not None and same_port else None
+    inside, subnet_id = _inside(tx, port, either(given.internal_ip_address, kept))
+    _refuse_bound(tx, floating, port, inside)
+    router = router_between(tx, subnet_id, floating.floating_network_id)
+    if router is None:
+        raise refusals.bad(
+            "port_forwarding",
+            f"External network {floating.floating_network_id} is not reachable from subnet {subnet_id}. Cannot set "
+            f"Port forwarding for port {port.id} with Floating IP {floating.id}",
+        )
+    if floating.router_id not in (None, router.id):
+        raise refusals.bad(
+            "port_forwarding",
+            f"The Floating IP {floating.id} had been set on router {floating.router_id}, the internal Neutron port "
+            f"{port.id} can not reach it",
+        )
+    but = present.id if present is not None else ""
+    others = [other for other in find_by(tx, PortForwarding, floating_ip_id=floating.id) if other.id != but]
+    _refuse_collisions(others, "external", protocol, external)
+    to_same = [other for other in find_by(tx, PortForwarding, internal_port_id=port.id) if other.id != but]
+    _refuse_collisions(
+        [other for other in to_same if other.internal_ip_address == inside], "internal", protocol, internal
+    )
+    if (
+        sum(other.external_last - other.external_first + 1 for other in others) + external[1] - external[0]
+        >= MOST_PORTS
+    ):
+        raise refusals.bad("port_forwarding", f"A floating IP forwards {MOST_PORTS} ports at most.")
+    change(tx, FloatingIp, floating.id, call.now_us, router_id=router.id)
+    return {
+        "protocol": protocol,
+        "internal_port_id": port.id,
+        "internal_ip_address": inside,
+        "internal_first": internal[0],
+        "internal_last": internal[1],
+        "external_first": external[0],
+        "external_last": external[1],
+    }
+
+
+def _inside(tx: Tx, port: Port, wanted: str | None) -> tuple[str, str]:
+    """The port's address that is forwarded to, and its subnet."""
+    held = addresses.held_by(tx, [port.id]).get(port.id, [])
+    of_four = [fixed for fixed in held if fixed.address and ip_address(fixed.address).version == 4]
+    if not of_four:
+        raise refusals.bad(
+            "port_forwarding", f"Requested internal port {port.id} must allocate an IPv4 address at least."
+        )
+    found = of_four[0] if wanted is None else next((fixed for fixed in of_four if fixed.address == wanted), None)
+    if found is None:
+        raise refusals.bad(
+            "port_forwarding",
+            f"Requested internal IP address {wanted} is not suitable for internal neutron port {port.id}, as its "
+            f"fixed_ips are {[fixed.address for fixed in of_four]}",
+        )
+    return found.address or "", found.subnet_id or ""
+
+
+def _refuse_bound(tx: Tx, floating: FloatingIp, port: Port, inside: str) -> None:
+    """A floating IP leads to one port with all it has, or forwards ports; and a port has one or the other."""
+    bound = find_by(tx, FloatingIp, port_id=port.id)
+    if bound:
+        raise Conflict(
+            f"Cannot create port forwarding to floating IP {bound[0].floating_ip_address} ({bound[0].id}) with port "
+            f"{port.id} using fixed IP {inside}, as that port already has a binding floating IP.",
+            reason="PortHasBindingFloatingIP",
+        )
+    if floating.port_id is not None:
+        raise Conflict(
+            f"Cannot associate floating IP {floating.floating_ip_address} ({floating.id}) with port {port.id} using "
+            f"fixed IP {inside}, as that fixed IP already has a floating IP on external network "
+            f"{floating.floating_network_id}.",
+            reason="FloatingIPPortAlreadyAssociated",
+        )
+
+
+def _refuse_collisions(others: Sequence[PortForwarding], side: str, protocol: str, wanted: tuple[int, int]) -> None:
+    for other in others:
+        first, last = getattr(other, f"{side}_first"), getattr(other, f"{side}_last")
+        if other.protocol == protocol and max(first, wanted[0]) <= min(last, wanted[1]):
+            raise refusals.bad(
+                "port_forwarding",
+                f"There is a port collision with the {side}_port_range. The following ranges collide: {first}:{last} "
+                f"and {wanted[0]}:{wanted[1]}",
+            )
+
+
+ONE = "/floatingips/{floatingip_id}/port_forwardings/{port_forwarding_id}"
+
+
+@NETWORK.operation("GET", ONE, rules=(), target=_target)
+def show_port_forwarding(call: Call[PortForwarding, None]) -> View:
+    """Show a port forwarding."""
+    return resource.shown(call, FORWARDINGS, call.target)
+
+
+@NETWORK.operation(
+    "PUT", ONE, rules=(Rule(UPDATE),), target=_target, facts=_facts, body=ForwardingChange, body_key="port_forwarding"
+)
+def update_port_forwarding(call: Call[PortForwarding, ForwardingChange]) -> View:
+    """Change what is forwarded, or where it goes."""
+    present, given = call.target, call.body
+    values: dict[str, Any] = {}
+    if set(resource.given(given)) - {"description"}:
+        floating = must_get(call.tx, FloatingIp, present.floating_ip_id)
+        if isinstance(given.internal_port_id, str):
+            port = resource.find_in_sight(call, PORTS, given.internal_port_id)
+        else:
+            port = must_get(call.tx, Port, present.internal_port_id)
+        values = _checked(call, floating, port, given, present)
+    if given.description is not UNSET:
+        values["description"] = text(given.description)
+    change(call.tx, PortForwarding, present.id, call.now_us, **values)
+    return resource.shown(call, FORWARDINGS, must_get(call.tx, PortForwarding, present.id))
+
+
+@NETWORK.operation("DELETE", ONE, rules=(Rule(DELETE),), target=_target, facts=_facts, success=204)
+def delete_port_forwarding(call: Call[PortForwarding, None]) -> None:
+    """Forward a port no more."""
+    delete(call.tx, PortForwarding, call.target.id)
+    floating = call.target.floating_ip_id
+    if not find(call.tx, PortForwarding, port_forwardings.c.floating_ip_id == floating):
+        change(call.tx, FloatingIp, floating, call.now_us, router_id=None)

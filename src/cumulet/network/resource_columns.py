@@ -1,0 +1,32 @@
+"""What every resource of Network's has: columns, and fields of its record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+
+def resource_columns() -> tuple[sa.Column[Any], ...]:
+    """What every API resource has."""
+    return (
+        sa.Column("id", sa.String(36), primary_key=True),
+        sa.Column("project_id", sa.String(64), nullable=False, index=True),
+        sa.Column("name", sa.String(255), nullable=False, default=""),
+        sa.Column("description", sa.String(255), nullable=False, default=""),
+        sa.Column("revision", sa.Integer, nullable=False, default=0),
+        sa.Column("created_at_us", sa.BigInteger, nullable=False),
+        sa.Column("updated_at_us", sa.BigInteger, nullable=False),
+    )
+
+
+class Resource(msgspec.Struct, frozen=True, kw_only=True):
+    """What every API resource has."""
+
+    id: str
+    project_id: str
+    description: str
+    revision: int
+    created_at_us: int
+    updated_at_us: int
