@@ -13,7 +13,7 @@ PYTEST_ARGS ?=
 TEMPEST_RUN ?=
 SUITE ?= compute-admin compute-api interop-compute-nocinder identity image network
 
-.PHONY: help demo test setup setup-python setup-qemu setup-test check generated bench sim sim-many planted crash killed golden conformance tempest clean
+.PHONY: help demo test refusals setup setup-python setup-qemu setup-test check generated bench sim sim-many planted crash killed golden conformance tempest clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -31,7 +31,10 @@ demo: $(if $(filter simulated,$(DRIVER)),setup-python,setup-qemu) ## all set-up,
 	@.venv/bin/cumulet demo --driver $(DRIVER)
 
 test: setup-test ## all set-up, then the whole test suite
-	@.venv/bin/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+	@.venv/bin/python -m pytest -n 2 --dist worksteal $(if $(PYTEST_ARGS),$(PYTEST_ARGS),--refusals report)
+
+refusals: setup-test ## the same, and it fails while there is a refusal in the source that no test comes through
+	@.venv/bin/python -m pytest -n 2 --dist worksteal --refusals require
 
 check: setup-python ## ruff, mypy --strict, import directions, generated files current
 	.venv/bin/ruff check .

@@ -1,4 +1,4 @@
-"""What every run of the tests does beside them: with ``--every-refusal`` it notes which refusals were seen."""
+"""What every run of the tests does beside them: with ``--refusals`` it notes which refusals were seen."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ SEEN: set[Place] = set()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--every-refusal", action="store_true", help="fail when a refusal in the source was seen in no test of this run"
+        "--refusals",
+        choices=("report", "require"),
+        help="report the refusals in the source that no test of this run has seen, or fail because of them",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--every-refusal"):
+    if config.getoption("--refusals"):
         record(SEEN)
 
 
@@ -35,7 +37,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
         output["refusals"] = sorted(SEEN)
-    elif _problems(session.config):
+    elif session.config.getoption("--refusals") == "require" and _problems(session.config):
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
 
@@ -48,7 +50,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _problems(config: pytest.Config) -> list[str]:
-    if not config.getoption("--every-refusal") or hasattr(config, "workeroutput"):
+    if not config.getoption("--refusals") or hasattr(config, "workeroutput"):
         return []
     unseen = set(never_seen(SEEN))
     return [

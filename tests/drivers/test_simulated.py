@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from cumulet.clock import SystemClock
 from cumulet.drivers.simulated.driver import SimulatedDriver, World
 from cumulet.host.driver import DriverError, Guest, GuestState, MigrationParameters, MigrationPhase
 from cumulet.settings import Settings
+
+from .contract import Pair
+from .test_contract import paired
 
 SERVER = "3f1b6a1e-6f0e-4b51-9d0e-1c2f5a7c9e10"
 GUEST = Guest(server_id=SERVER, name="one", vcpus=1, memory_mib=64, disk_gib=1, image=None)
@@ -76,3 +81,58 @@ def test_a_late_request_to_prepare_does_not_throw_away_what_has_arrived(tmp_path
         await destination.close()
 
     asyncio.run(story())
+
+
+# -- what it refuses beside what the contract says
+
+
+def refusing(tmp_path: Path, act: Callable[[Pair], Awaitable[Any]]) -> str:
+    """What the driver says to `act`; raises AssertionError if it does as it is told."""
+
+    async def story() -> str:
+        pair = await paired(tmp_path)
+        try:
+            await act(pair)
+        except DriverError as error:
+            return str(error)
+        finally:
+            await pair.source.close()
+            await pair.destination.close()
+        raise AssertionError("it was not refused")
+
+    return asyncio.run(story())
+
+
+def test_a_guest_of_another_machine_is_not_received(tmp_path: Path) -> None:
+    async def prepare(pair: Pair) -> None:
+        guest = msgspec.structs.replace(pair.guest, machine_type="pc-q35-9.9")
+        await pair.destination.prepare_incoming(guest, source_host="host1", parameters=pair.parameters)
+
+    assert "cannot run pc-q35-9.9" in refusing(tmp_path, prepare)
+
+
+def test_a_copy_that_is_not_is_not_mended(tmp_path: Path) -> None:
+    async def recover(pair: Pair) -> None:
+        await pair.source.recover_copy(pair.id, await pair.prepared())
+
+    assert "no copy of guest" in refusing(tmp_path, recover)
+
+
+@pytest.mark.parametrize("verb", ["begin_post_copy", "cancel_copy"])
+def test_post_copy_needs_its_destination_and_has_no_way_back(tmp_path: Path, verb: str) -> None:
+    """It does not begin where the destination is gone; once it has begun, it is not cancelled."""
+
+    async def act(pair: Pair) -> None:
+        never = MigrationParameters(bandwidth_mib_s=1, downtime_limit_ms=1, copy_disk=False, post_copy=True)
+        await pair.source.start_copy(pair.id, await pair.prepared(never), never)
+        await pair.source.force_complete(pair.id)
+        seen = MigrationPhase.NONE
+        while seen is not MigrationPhase.POST_COPY_READY:
+            seen = (await pair.source.copy_progress(pair.id, wait_seconds=5.0, seen=seen)).phase
+        if verb == "begin_post_copy":
+            await pair.destination.destroy(pair.id)
+        await pair.source.begin_post_copy(pair.id)
+        await pair.source.cancel_copy(pair.id)
+
+    expected = {"begin_post_copy": "closed the connection", "cancel_copy": "too late to cancel"}
+    assert expected[verb] in refusing(tmp_path, act)

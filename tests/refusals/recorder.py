@@ -95,7 +95,7 @@ def _told(call: ast.Call) -> str:
     for argument in (*call.args, *(keyword.value for keyword in call.keywords)):
         for node in ast.walk(argument):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.strip():
-                return " ".join(node.value.split())[:60]
+                return " ".join(node.value.split())[:56]
     return ""
 
 

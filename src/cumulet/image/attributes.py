@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 
 import msgspec
@@ -51,7 +50,6 @@ LONGEST_PROPERTY_VALUE = 65_535
 LARGEST_MINIMUM = (1 << 31) - 1
 
 UUID_PATTERN = "^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$"
-_UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -129,7 +127,3 @@ def check_counts(properties: Collection[str], tags: Collection[str]) -> None:
         raise TooLarge(f"The limit of {MOST_PROPERTIES} properties for an image is exceeded.")
     if len(tags) > MOST_TAGS:
         raise TooLarge(f"The limit of {MOST_TAGS} tags for an image is exceeded.")
-
-
-def is_image_id(text: str) -> bool:
-    return _UUID.fullmatch(text) is not None

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, Conflict, Forbidden, NotFound, OverQuota
+from cumulet.errors import Conflict, Forbidden, NotFound, OverQuota
 from cumulet.image import attributes, files, listing, store, views
 from cumulet.image.service import (
     ADMIN,
@@ -65,8 +65,6 @@ def proposed_image(call: Call[Any, CreateImage]) -> Image:
         properties[name] = value
     attributes.check_counts(properties, body.tags)
     attributes.check_formats(body.disk_format, body.container_format)
-    if body.image_id is not UNSET and not attributes.is_image_id(body.image_id):
-        raise BadRequest("The id is not a UUID.")
     return Image(
         id=call.cloud.clock.uuid() if body.image_id is UNSET else body.image_id.lower(),
         name=body.name,

@@ -1,0 +1,126 @@
+"""What Image and Placement refuse and no story comes upon."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import cumulet.testing
+from cumulet.image import attributes
+from cumulet.image.files import image_folder
+from cumulet.testing import Answer
+
+from .table import Refusal, Scene, table
+
+REFUSALS, refused = table()
+
+
+def image(scene: Scene, content: bytes | None = b"content", **values: Any) -> str:
+    body = {"name": "i", "disk_format": "raw", "container_format": "bare", **values}
+    answer = scene.admin.request("POST", "/image/v2/images", body)
+    assert answer.status == 201, answer.text
+    if content is not None:
+        assert upload(scene, answer["id"], content).status == 204
+    image_id: str = answer["id"]
+    return image_id
+
+
+def upload(scene: Scene, image_id: str, content: bytes, **headers: str) -> Answer:
+    headers = {"Content-Type": "application/octet-stream", **headers}
+    return scene.admin.request("PUT", f"/image/v2/images/{image_id}/file", headers=headers, content=content)
+
+
+def changed(scene: Scene, image_id: str, change: dict[str, Any], dialect: str = "2.1") -> Answer:
+    headers = {"Content-Type": f"application/openstack-images-v{dialect}-json-patch"}
+    content = json.dumps([change]).encode()
+    return scene.admin.request("PATCH", f"/image/v2/images/{image_id}", headers=headers, content=content)
+
+
+@refused(400, "longer than 255")
+def a_name_that_is_too_long(scene: Scene) -> Answer:
+    return changed(scene, image(scene, None), {"op": "replace", "path": "/name", "value": "i" * 256})
+
+
+@refused(400, "control characters")
+def a_name_of_two_lines(scene: Scene) -> Answer:
+    return changed(scene, image(scene, None), {"op": "replace", "path": "/name", "value": "one\ntwo"})
+
+
+@refused(400, "missing image size")
+def data_whose_size_is_no_number(scene: Scene) -> Answer:
+    return upload(scene, image(scene, None), b"content", **{"x-openstack-image-size": "many"})
+
+
+@refused(413, "too large")
+def data_that_says_it_is_too_large(scene: Scene) -> Answer:
+    size = scene.cloud.embedded.settings.image_size_limit_gib * 2**30 + 1
+    return upload(scene, image(scene, None), b"content", **{"x-openstack-image-size": str(size)})
+
+
+@refused(404, "Failed to find image")
+def data_that_is_gone_from_the_disk(scene: Scene) -> Answer:
+    image_id = image(scene)
+    (image_folder(scene.cloud.embedded.settings.state_dir) / image_id).unlink()
+    return scene.admin.request("GET", f"/image/v2/images/{image_id}/file")
+
+
+@refused(413, "members for an image is exceeded")
+def a_member_too_many(scene: Scene) -> Answer:
+    image_id = image(scene, None, visibility="shared")
+    path = f"/image/v2/images/{image_id}/members"
+    for number in range(attributes.MOST_MEMBERS):
+        assert scene.admin.request("POST", path, {"member": f"p{number}"}).status == 200
+    return scene.admin.request("POST", path, {"member": "one more"})
+
+
+@refused(409, "already present")
+def a_property_of_its_own_added(scene: Scene) -> Answer:
+    return changed(scene, image(scene, None), {"add": "/name", "value": "another"}, "2.0")
+
+
+# -- Placement
+
+
+def place(scene: Scene, method: str, path: str, body: Any = None, version: str = "1.39") -> Answer:
+    headers = {"OpenStack-API-Version": f"placement {version}"}
+    return scene.admin.request(method, f"/placement{path}", body, headers=headers)
+
+
+@refused(400, "given twice")
+def one_consumer_in_two_spellings(scene: Scene) -> Answer:
+    consumer = scene.cloud.clock.uuid()
+    nothing: dict[str, Any] = {"allocations": {}, "project_id": "p", "user_id": "u", "consumer_generation": None}
+    both = {name: {**nothing, "consumer_type": "INSTANCE"} for name in (consumer, consumer.upper())}
+    return place(scene, "POST", "/allocations", both)
+
+
+@refused(400, "Cannot update standard resource class")
+def another_name_for_a_standard_class(scene: Scene) -> Answer:
+    return place(scene, "PUT", "/resource_classes/VCPU", {"name": "CUSTOM_CPU"}, "1.2")
+
+
+@refused(409, "already exists")
+def a_class_renamed_to_one_that_is(scene: Scene) -> Answer:
+    for name in ("CUSTOM_ONE", "CUSTOM_TWO"):
+        assert place(scene, "PUT", f"/resource_classes/{name}").status in (201, 204)
+    return place(scene, "PUT", "/resource_classes/CUSTOM_ONE", {"name": "CUSTOM_TWO"}, "1.2")
+
+
+@refused(400, "need the prefix 'in:'")
+def several_aggregates_without_a_word(scene: Scene) -> Answer:
+    both = ",".join(scene.cloud.clock.uuid() for _ in range(2))
+    return place(scene, "GET", f"/resource_providers?member_of={both}")
+
+
+@pytest.fixture(scope="module")
+def scene() -> Iterator[Scene]:
+    with cumulet.testing.cloud(hosts=1) as cloud:
+        yield Scene(cloud)
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.name)
+def test_it_is_refused(scene: Scene, refusal: Refusal) -> None:
+    refusal.check(scene)
