@@ -33,14 +33,6 @@ def effective_inherited_assignments_of_a_domain(scene: Scene) -> Answer:
     return scene.identity("GET", f"/role_assignments?{query}")
 
 
-@refused(501, "Trusts are not available yet")
-def a_login_by_a_trust(scene: Scene) -> Answer:
-    password = scene.cloud.embedded.passwords.by_user["admin"]
-    user = {"name": "admin", "domain": {"id": "default"}, "password": password}
-    auth = {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": {"OS-TRUST:trust": {"id": "x"}}}
-    return scene.identity("POST", "/auth/tokens", {"auth": auth}, who=scene.cloud.anonymous())
-
-
 @refused(409, "not permitted to have two with id")
 def a_second_domain_of_an_id(scene: Scene) -> Answer:
     chosen = scene.cloud.clock.uuid().replace("-", "")
