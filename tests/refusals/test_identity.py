@@ -101,7 +101,7 @@ def parents_as_a_list(scene: Scene) -> Answer:
     return scene.identity("GET", f"/projects/{scene.admin.project_id}?parents_as_list")
 
 
-@refused(403, "roles of the same domain only")
+@refused(403, "of none")
 def a_role_of_a_domain_implied_by_one_of_none(scene: Scene) -> Answer:
     implied = made(scene, "role", domain_id=made(scene, "domain")["id"])["id"]
     return scene.identity("PUT", f"/roles/{made(scene, 'role')['id']}/implies/{implied}")

@@ -13,9 +13,6 @@ UNSEEN: dict[str, str] = {
     "compute/hosts.py require_same: OtherState the state was made with --driver": _ELSEWHERE,
     "compute/flavors.py flavor_by_id: NotFound Flavor": "whoever asks has found it just before",
     "compute/resize.py resize_server: BadRequest Flavor (2)": "no request disables a flavor",
-    "compute/server_creation.py _network_request: NotYet No host of this cloud can wire guests (`cumulet doctor`": (
-        "tests/qemu has it where the machine cannot wire guests"
-    ),
     "compute/server_filters.py moment_us: BadRequest Invalid time:": "the query's schema has refused it before",
     "conductor/runner.py Runner._store: LeaseLost": "the lease is looked at in the same transaction just before",
     "fleet/local_agents.py AgentProcesses._answers: HostUnreachable the agent of": _ELSEWHERE,
