@@ -29,7 +29,7 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "live-migration.md"
 
 def test_the_page_shows_the_steps_the_code_has() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert renewed(page) == page, f"run: python -m cumulet.compute.step_tables --write {PAGE.name}"
+    assert renewed(page) == page, f"run: python -m cumulet.processes.step_tables --write docs/{PAGE.name}"
 
 
 @pytest.mark.parametrize("saga", SAGAS.values(), ids=lambda saga: saga.name)

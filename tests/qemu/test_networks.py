@@ -74,6 +74,10 @@ def test_guests_get_their_addresses_and_ping_each_other_through_a_move(cloud: Te
         admin.wait("the move", lambda: last_migration(admin, moving)["status"] == "completed", seconds=120)
         assert host_of(admin, moving) == destination
         answers_of(member, moving)
+        assert port_status(member, moving) == "ACTIVE"
+    assert member.action(still, {"os-stop": None}).status == 202
+    member.wait_for_status(still, "SHUTOFF")
+    assert port_status(member, still) == "DOWN"
     for server in (still, moving):
         assert member.compute("DELETE", f"/servers/{server}").status == 204
 
@@ -96,6 +100,12 @@ def test_a_group_without_rules_lets_nothing_in_and_a_new_rule_does(cloud: TestCl
     member.wait("the rule's end", lambda: unanswered(member, asking), seconds=60)
     for server in (still, asking):
         assert member.compute("DELETE", f"/servers/{server}").status == 204
+
+
+def port_status(member: Client, server: str) -> str:
+    (port,) = member.request("GET", f"/network/v2.0/ports?device_id={server}")["ports"]
+    status: str = port["status"]
+    return status
 
 
 def unanswered(member: Client, server: str) -> bool:

@@ -19,6 +19,7 @@ from cumulet.host import messages as m
 from cumulet.host.driver import Guest, Image, Nic
 from cumulet.image import store as image_store
 from cumulet.network import for_compute as network
+from cumulet.network import port_status
 from cumulet.placement import allocations as placement
 from cumulet.web.operation import Call
 
@@ -39,6 +40,8 @@ class Boot(msgspec.Struct, frozen=True, kw_only=True):
     """Whether `host` is down with a guest that could not be removed: nobody else may run the server then."""
     guest: Guest | None = None
     """As its first host has frozen it."""
+    plugged: tuple[str, ...] = ()
+    """The ports that its host says are plugged."""
 
 
 B = TypeVar("B", bound=Boot)
@@ -136,9 +139,11 @@ async def create_described(context: Context, state: B, *, image_id: str | None =
 
     guest: Guest = await context.read(described)
     assert state.host is not None
-    await require_wired(context, state.host, state.server_id)
+    has_ports = await require_wired(context, state.host, state.server_id)
     frozen = await context.hosts.send(state.host, m.Create(**command(context, state), guest=guest))
-    return msgspec.structs.replace(state, guest=frozen)
+    linked = (await context.hosts.in_force(state.host)).linked if has_ports else ()
+    plugged = tuple(nic.port_id for nic in guest.nics if nic.port_id in linked)
+    return msgspec.structs.replace(state, guest=frozen, plugged=plugged)
 
 
 async def destroy_guest(context: Context, state: B) -> B:
@@ -159,6 +164,8 @@ def record_active(tx: Tx, context: Context, state: B) -> B:
         launched_at_us=now,
         guest=msgspec.to_builtins(state.guest),
     )
+    if state.plugged:
+        port_status.record_links(tx, state.host or "", state.plugged, [state.server_id])
     operations.finish_events(tx, state.action_id, now_us=now)
     return state
 

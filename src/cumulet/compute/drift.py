@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -18,6 +18,7 @@ from cumulet.db.engine import Tx
 from cumulet.db.parts import in_parts
 from cumulet.host.driver import Guest, GuestReport, GuestState, Nic
 from cumulet.host.nics import placed, without_nic
+from cumulet.network import port_status
 from cumulet.network.attaching import plugged_on
 
 
@@ -92,8 +93,18 @@ def generations(tx: Tx, reports: Sequence[GuestReport]) -> dict[str, int]:
     return found
 
 
-def compare(tx: Tx, host: str, reports: Sequence[GuestReport], *, before: Revisions, now_us: int) -> list[Correction]:
+def compare(
+    tx: Tx,
+    host: str,
+    reports: Sequence[GuestReport],
+    *,
+    linked: Collection[str] | None,
+    before: Revisions,
+    now_us: int,
+) -> list[Correction]:
     """Correct the records of `host`'s servers by what was observed there; answer what the host must correct.
+
+    `linked`: the ports that are plugged there; None where the host did not say.
 
     Servers with a running operation are left to it, and so are records that are not as they were `before` the host was
     asked: what it said may be older than what they say. What a host must remove needs no such care, for the command
@@ -105,6 +116,7 @@ def compare(tx: Tx, host: str, reports: Sequence[GuestReport], *, before: Revisi
     kept = kept_on(tx, host)
     plugged = plugged_on(tx, host)
     corrections: list[Correction] = []
+    settled: list[str] = []
     for server_id, report in seen.items():
         record = records.get(server_id)
         if server_id in busy or report.state is GuestState.ABSENT:
@@ -125,6 +137,9 @@ def compare(tx: Tx, host: str, reports: Sequence[GuestReport], *, before: Revisi
             correction = _correct_ports(tx, record, own, plugged.get(server_id, set()), now_us)
         if correction is not None:
             corrections.append(correction)
+        settled.append(server_id)
+    if linked is not None:
+        port_status.record_links(tx, host, linked, settled)
     return corrections
 
 

@@ -24,12 +24,13 @@ from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
 from cumulet.compute.store import change_owner, get_server, hosts, update_server
-from cumulet.compute.wiring import require_wired
+from cumulet.compute.wiring import learn_links, require_wired
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotFound, NotYet
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest, GuestState
+from cumulet.network import for_compute as network
 from cumulet.placement import allocations as placement
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -198,6 +199,7 @@ async def destroy_guest(context: Context, state: Evacuation) -> Evacuation:
 def record_host(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
     """The commit: the one statement that moves ownership. The server runs nowhere before and after it."""
     now = context.clock.now_us()
+    network.activate_binding(tx, state.server_id, moves.destination(state))
     generation = change_owner(
         tx, state.server_id, old=state.source, new=state.destination, generation=state.generation, now_us=now
     )
@@ -212,6 +214,7 @@ async def start_guest(context: Context, state: Evacuation) -> Evacuation:
     if state.run:
         assert state.destination is not None
         seen = await operations.start(context, state.destination, command(context, state))
+        await learn_links(context, state.destination, state.server_id)
         state = msgspec.structs.replace(state, run=seen is GuestState.RUNNING)
     return state
 
@@ -255,7 +258,6 @@ EVACUATION = Saga(
     finals=(
         Final(record_host, status="post-migrating"),
         Final(start_guest, status="post-migrating"),
-        Final(moves.activate_ports, status="post-migrating"),
         Final(record_done, status="post-migrating"),
     ),
     unwound=unwound,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
 from typing import Any
 
 from cumulet.clock import Clock
@@ -18,7 +19,7 @@ from cumulet.conductor import findings
 from cumulet.db.engine import Database, Tx
 from cumulet.fleet.hosts import Hosts
 from cumulet.host import messages as m
-from cumulet.host.driver import HostFacts
+from cumulet.host.driver import GuestReport, HostFacts
 from cumulet.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -102,12 +103,7 @@ class HostWatch:
         self._seen_at[name] = now
         if not was_up:
             self._returning.add(name)
-        try:
-            reports = await self._hosts.guests(name)
-        except m.HostError as error:
-            # It answers, so it is up; what its guests do is asked again in the next round.
-            log.warning("%s does not say what its guests do: %s", name, error)
-            reports = None
+        reports, linked = await self._look(name, facts)
 
         new = self._welcomed.get(name) != facts.session
 
@@ -118,7 +114,8 @@ class HostWatch:
             known = drift.generations(tx, reports) if new else {}
             if new and self._boot is not None:
                 self._boot.settle(tx, name, reports, before=before)
-            return drift.compare(tx, name, reports, before=before, now_us=self._clock.now_us()), known
+            now_us = self._clock.now_us()
+            return drift.compare(tx, name, reports, linked=linked, before=before, now_us=now_us), known
 
         cleared = reports is not None
         news = new or not was_up or reports != [] or before or self._is_news(name, facts, now)
@@ -143,6 +140,19 @@ class HostWatch:
         # Only now the record says that it is up, and a host that is back gets a lease once it has removed what it lost.
         if question is not None and name not in self._returning:
             self._heard[name] = question
+
+    async def _look(self, name: str, facts: HostFacts) -> tuple[list[GuestReport] | None, Collection[str] | None]:
+        """What its guests do, and the ports they are plugged into; None where it does not say, or they have none.
+
+        It answers, so it is up; what it does not say now it is asked again in the next round.
+        """
+        try:
+            reports = await self._hosts.guests(name)
+            plugs = reports != [] and "networks" in facts.features
+            return reports, (await self._hosts.in_force(name)).linked if plugs else None
+        except m.HostError as error:
+            log.warning("%s does not say what its guests do: %s", name, error)
+            return None, None
 
     def _is_news(self, name: str, facts: HostFacts, now: float) -> bool:
         recorded, when = self._recorded.get(name, (None, 0.0))

@@ -30,7 +30,7 @@ from cumulet.errors import BadRequest, NotFound
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest, Nic
 from cumulet.host.nics import MOST_NICS, placed, with_nic, without_nic
-from cumulet.network import attaching
+from cumulet.network import attaching, port_status
 from cumulet.network import for_compute as network
 from cumulet.network.for_compute import RequestedNetwork
 from cumulet.web.operation import Call, Rule
@@ -65,6 +65,8 @@ class PortChange(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     host: str
     nic: Nic
+    plugged: bool = False
+    """Whether the host says that its guest is plugged into it: not one that is stopped."""
 
 
 @COMPUTE.operation(
@@ -171,7 +173,8 @@ def give_port_back(tx: Tx, context: Context, state: PortChange) -> PortChange:
 async def plug_in(context: Context, state: PortChange) -> PortChange:
     await require_wired(context, state.host, state.server_id)
     await context.hosts.send(state.host, m.Plug(**command(context, state), nic=state.nic))
-    return state
+    in_force = await context.hosts.in_force(state.host)
+    return msgspec.structs.replace(state, plugged=state.nic.port_id in in_force.linked)
 
 
 async def take_back(context: Context, state: PortChange) -> PortChange:
@@ -193,7 +196,8 @@ async def put_back(context: Context, state: PortChange) -> PortChange:
 
 
 def record_attached(tx: Tx, context: Context, state: PortChange) -> PortChange:
-    attaching.port_works(tx, state.nic.port_id)
+    if state.plugged:
+        port_status.record_plugged(tx, state.nic.port_id)
     return _record(tx, context, state, with_nic(_guest(get_server(tx, state.server_id)), state.nic))
 
 

@@ -306,6 +306,7 @@ async def discard_source(context: Context, state: LiveMigration) -> LiveMigratio
             if not await context.read(lambda tx: host_records.is_fenced(tx, state.destination or "", context.settings)):
                 raise
     await operations.unless_down(context, state.source, m.Destroy(**command(context, state)))
+    await wiring.learn_links(context, moves.destination(state), state.server_id)
     return state
 
 

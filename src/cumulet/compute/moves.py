@@ -132,10 +132,3 @@ def unbind_ports(tx: Tx, context: Context, state: MovingT) -> MovingT:
     if state.destination is not None:
         network.remove_binding(tx, state.server_id, state.destination)
     return state
-
-
-def activate_ports(tx: Tx, context: Context, state: MovingT) -> MovingT:
-    """After the commit: what is sent to the server's ports goes to the destination."""
-    assert state.destination is not None
-    network.activate_binding(tx, state.server_id, state.destination)
-    return state

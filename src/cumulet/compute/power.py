@@ -11,6 +11,7 @@ import msgspec
 from cumulet.compute import operations
 from cumulet.compute.model import PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, command
+from cumulet.compute.wiring import learn_links
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step
 from cumulet.db.engine import Tx
 from cumulet.host import messages as m
@@ -118,6 +119,7 @@ def begin_power(call: Call[Any, Any], server: Server, verb: Verb) -> None:
 
 async def change_power(context: Context, state: PowerChange) -> PowerChange:
     await context.hosts.send(state.host, POWER[state.verb].command(**command(context, state)))
+    await learn_links(context, state.host, state.server_id)
     return state
 
 

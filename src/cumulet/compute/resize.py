@@ -28,13 +28,14 @@ from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
 from cumulet.compute.store import change_owner, get_server, hosts, update_server
-from cumulet.compute.wiring import require_wired
+from cumulet.compute.wiring import learn_links, require_wired
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, OverQuota
 from cumulet.host import messages as m
 from cumulet.host.driver import Endpoint, Guest, GuestState
 from cumulet.image import store as image_store
+from cumulet.network import for_compute as network
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import Anything, Body, Key
@@ -308,6 +309,7 @@ async def let_source_rest(context: Context, state: Resizing) -> Resizing:
 def record_host(tx: Tx, context: Context, state: Resizing) -> Resizing:
     """The commit: the one statement that moves ownership. The server is stopped on both sides before and after it."""
     now = context.clock.now_us()
+    network.activate_binding(tx, state.server_id, moves.destination(state))
     server = get_server(tx, state.server_id, deleted=True)
     resized.keep(
         tx,
@@ -331,10 +333,10 @@ async def start_guest(context: Context, state: Resizing) -> Resizing:
     """Run again where it ran. One that cannot be started is left stopped, so that its user can revert."""
     if not state.was_running:
         return msgspec.structs.replace(state, seen=GuestState.STOPPED)
-    assert state.destination is not None
-    return msgspec.structs.replace(
-        state, seen=await operations.start(context, state.destination, command(context, state))
-    )
+    destination = moves.destination(state)
+    seen = await operations.start(context, destination, command(context, state))
+    await learn_links(context, destination, state.server_id)
+    return msgspec.structs.replace(state, seen=seen)
 
 
 async def seal_source(context: Context, state: Resizing) -> Resizing:
@@ -387,7 +389,6 @@ RESIZE = Saga(
     finals=(
         Final(record_host, status="post-migrating"),
         Final(start_guest, status="post-migrating"),
-        Final(moves.activate_ports, status="post-migrating"),
         Final(seal_source, status="post-migrating"),
         Final(record_resized, status="post-migrating"),
     ),

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from cumulet.clock import Clock
 from cumulet.compute import hosts as host_records
-from cumulet.compute import operations, preconditions, resized
+from cumulet.compute import operations, preconditions, resized, wiring
 from cumulet.compute.model import PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, command
 from cumulet.compute.power import STOP_GRACE_SECONDS
@@ -188,7 +188,10 @@ async def start_source(context: Context, state: Outcome) -> Outcome:
     kept: resized.Kept | None = await context.read(lambda tx: resized.kept_of(tx, state.server_id))
     if kept is None or not kept.was_running:
         return msgspec.structs.replace(state, seen=GuestState.STOPPED)
-    return msgspec.structs.replace(state, seen=await operations.start(context, state.source, command(context, state)))
+    await wiring.tell_again(context, state.source, state.server_id)
+    seen = await operations.start(context, state.source, command(context, state))
+    await wiring.learn_links(context, state.source, state.server_id)
+    return msgspec.structs.replace(state, seen=seen)
 
 
 async def discard_destination(context: Context, state: Outcome) -> Outcome:

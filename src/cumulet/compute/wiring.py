@@ -15,12 +15,15 @@ from msgspec.structs import replace
 
 from cumulet.clock import Clock
 from cumulet.compute import hosts as host_records
+from cumulet.compute import operations
 from cumulet.conductor.saga import Context, StepFailed
 from cumulet.db.engine import Database, Tx
 from cumulet.errors import NotYet
 from cumulet.fleet.hosts import Hosts
 from cumulet.host import messages as m
 from cumulet.host.wiring import InForce, Wiring
+from cumulet.network import for_compute as ports_of
+from cumulet.network import port_status
 from cumulet.network import wiring as network
 from cumulet.periodic import Periodic
 from cumulet.settings import Settings
@@ -67,11 +70,14 @@ def require_wiring_hosts(tx: Tx, settings: Settings) -> None:
 # -- what sagas wait for
 
 
-async def require_wired(context: Context, host: str, server_id: str) -> None:
-    """The rules of a server's ports are in force on a host before its guest is there. StepFailed where they are not."""
+async def require_wired(context: Context, host: str, server_id: str) -> bool:
+    """The rules of a server's ports are in force on a host before its guest is there. StepFailed where they are not.
+
+    False where it has no ports.
+    """
     port_ids = await context.read(lambda tx: network.ports_of_server(tx, server_id))
     if not port_ids:
-        return
+        return False
     in_force = await wire(context.hosts, context.read, context.clock, host)
     missing = sorted(set(port_ids) - set(in_force.ports))
     if missing:
@@ -80,6 +86,28 @@ async def require_wired(context: Context, host: str, server_id: str) -> None:
             "NOT_WIRED", "The server's network could not be set up on its host.",
             f"{host} has no rules for {', '.join(missing)} ({reasons or 'it does not say why'})",
         )  # fmt: skip
+    return True
+
+
+async def learn_links(context: Context, host: str, server_id: str) -> None:
+    """Record which of a server's ports its host says are plugged: those are ACTIVE, the others DOWN.
+
+    A host that is down is asked when it is back (`host_watch`).
+    """
+    if not await context.read(lambda tx: ports_of.has_ports(tx, server_id)):
+        return
+    answer = await operations.unless_down(context, host, m.AskWiring())
+    if answer is None:
+        return
+    linked = answer.linked
+    if await context.read(lambda tx: port_status.changed_links(tx, host, linked, [server_id])):
+        await context.record(lambda tx: port_status.record_links(tx, host, linked, [server_id]))
+
+
+async def tell_again(context: Context, host: str, server_id: str) -> None:
+    """A server has come back to a host that was told meanwhile that it is elsewhere."""
+    if await context.read(lambda tx: ports_of.has_ports(tx, server_id)):
+        await _tell(context, [host])
 
 
 async def switch_peers(context: Context, host: str, server_id: str) -> None:

@@ -65,6 +65,10 @@ class Hosts:
                     return answer
                 revision = answer.revision + 1  # Our clock was set back since the last control plane told it.
 
+    async def in_force(self, host: str) -> InForce:
+        """What of its wiring is in force on a host."""
+        return await self.send(host, m.AskWiring())
+
     async def facts(self, host: str) -> HostFacts:
         return await self.send(host, m.AskFacts())
 

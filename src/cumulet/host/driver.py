@@ -244,6 +244,10 @@ class Wired(Protocol):
         """
         ...
 
+    async def in_force(self) -> InForce:
+        """What `wire` would answer, and changes nothing. Revision 0 where nobody has told this host anything yet."""
+        ...
+
 
 class Life(Protocol):
     """The life of one guest on its host."""

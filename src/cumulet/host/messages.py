@@ -304,6 +304,13 @@ class ApplyWiring(Question[InForce], frozen=True, tag="apply-wiring"):
         return await host.driver.wire(self.wiring)
 
 
+class AskWiring(Question[InForce], frozen=True, tag="wiring"):
+    """What of the wiring the host was told last is in force now; links come and go with guests."""
+
+    async def do(self, host: OnHost) -> InForce:
+        return await host.driver.in_force()
+
+
 class AskGuests(Question[list[GuestReport]], frozen=True, tag="guests"):
     async def do(self, host: OnHost) -> list[GuestReport]:
         return await host.guests()

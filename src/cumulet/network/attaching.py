@@ -81,11 +81,6 @@ def bind_port(tx: Tx, port_id: str, host: str) -> None:
     bindings.move_active(tx, bindings.Which.PORT, port_id, host)
 
 
-def port_works(tx: Tx, port_id: str) -> None:
-    """Its guest has it."""
-    change(tx, Port, port_id, None, status="ACTIVE")
-
-
 def detach(tx: Tx, server_id: str, port_id: str) -> None:
     """The server has this port no more: what compute made goes, what a user brought is unplugged. Again is nothing."""
     for port in find_by(tx, Port, id=port_id, server_id=server_id):

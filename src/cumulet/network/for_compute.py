@@ -400,9 +400,8 @@ def _add_row(views: list[PortView], columns: list[Any], groups: Mapping[str, tup
 
 
 def bind(tx: Tx, server_id: str, host: str) -> None:
-    """The server's ports are plugged on `host`: their active binding names it. Inactive bindings elsewhere stay."""
-    if _plugged(tx, server_id):
-        bindings.move_active(tx, Which.SERVER, server_id, host)
+    """The active binding of the server's ports names `host`; inactive ones elsewhere stay."""
+    bindings.move_active(tx, Which.SERVER, server_id, host)
 
 
 def unbind(tx: Tx, server_id: str) -> None:
@@ -422,16 +421,7 @@ def remove_binding(tx: Tx, server_id: str, host: str) -> None:
 
 def activate_binding(tx: Tx, server_id: str, host: str) -> None:
     """The move happened: the binding to `host` is the active one and the only one."""
-    if _plugged(tx, server_id):
-        bindings.activate(tx, Which.SERVER, server_id, host)
-
-
-_PLUGGED = sa.update(ports).where(ports.c.server_id == sa.bindparam("of_server_id")).values(status="ACTIVE")
-
-
-def _plugged(tx: Tx, server_id: str) -> bool:
-    """Its ports work; False if it has none."""
-    return tx.changed(_PLUGGED, {"of_server_id": server_id}) > 0
+    bindings.activate(tx, Which.SERVER, server_id, host)
 
 
 class BindingHosts(msgspec.Struct, frozen=True, kw_only=True):

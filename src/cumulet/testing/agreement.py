@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -44,10 +44,13 @@ def unfinished(tx: Tx) -> Iterator[str]:
         yield f"migration {row.id} of {row.server_id[:8]} is {row.status}"
 
 
-def disagreements(tx: Tx, guests: Mapping[str, Mapping[str, GuestState]]) -> Iterator[str]:
+def disagreements(
+    tx: Tx, guests: Mapping[str, Mapping[str, GuestState]], linked: Mapping[str, Collection[str]] | None = None
+) -> Iterator[str]:
     """Where records, hypervisors, placement and port bindings differ, and what is left over.
 
-    guests: what each host's hypervisor says, host -> server id -> state.
+    guests: what each host's hypervisor says, host -> server id -> state;
+    linked: the ports that each host says are plugged there.
     """
     where: dict[str, dict[str, GuestState]] = {}
     for host, seen in guests.items():
@@ -57,6 +60,8 @@ def disagreements(tx: Tx, guests: Mapping[str, Mapping[str, GuestState]]) -> Ite
     for server_id, row in rows.items():
         if row.deleted_at_us is None:
             yield from _of_server(tx, row, where.pop(server_id, {}))
+            if linked is not None and row.host is not None:
+                yield from _of_ports(tx, row, linked[row.host])
         else:
             yield from _of_deleted(tx, row)
     for server_id, places in where.items():
@@ -104,6 +109,14 @@ def _of_server(tx: Tx, row: Any, places: dict[str, GuestState]) -> Iterator[str]
     for bound in ports.values():
         if bound.active != row.host or bound.inactive:
             yield f"server {name} belongs to {row.host}, but its port is bound to {bound}"
+
+
+def _of_ports(tx: Tx, row: Any, linked: Collection[str]) -> Iterator[str]:
+    """An ACTIVE port is plugged on the host that runs its server, and a plugged one is ACTIVE."""
+    for port in network.ports_of(tx, [row.id]).get(row.id, []):
+        if (port.status == "ACTIVE") != (port.id in linked):
+            said = "is plugged" if port.id in linked else "is not plugged"
+            yield f"port {port.id[:8]} of server {row.id[:8]} is {port.status}, and {said} on {row.host}"
 
 
 def _of_deleted(tx: Tx, row: Any) -> Iterator[str]:

@@ -80,6 +80,10 @@ class LinuxNetwork:
         """Make it so. Rules first, then links; an earlier revision than the one in force changes nothing."""
         return await self._run(lambda: self._apply(wiring))
 
+    async def in_force(self) -> InForce:
+        """What is in force; revision 0 before the first `apply`."""
+        return await self._run(self._in_force)
+
     async def plug(self, port_id: str) -> int:
         """A tap for a port, as an open file, its link up. Raises `DriverError` unless the port's rules are in force."""
         return await self._run(lambda: self._plug(port_id))
@@ -139,7 +143,8 @@ class LinuxNetwork:
         return self._in_force()
 
     def _in_force(self) -> InForce:
-        assert self._wiring is not None
+        if self._wiring is None:
+            return InForce(revision=0)
         present = self._links.present()
         undone = {entry.subject for entry in self._not_done}
         ports = [port for port in self._wiring.ports if port.network_id not in undone]

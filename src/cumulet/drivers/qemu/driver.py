@@ -126,8 +126,10 @@ class QemuDriver:
     async def wire(self, wiring: Wiring) -> InForce:
         if self._host.network is not None:
             return await self._host.network.apply(wiring)
-        reason = "this host cannot wire guests"
-        return InForce(revision=wiring.revision, not_done=(NotDone(subject="", reason=reason),))
+        return _nothing(wiring.revision)
+
+    async def in_force(self) -> InForce:
+        return await self._host.network.in_force() if self._host.network is not None else _nothing(0)
 
     async def guests(self) -> list[GuestReport]:
         return await adoption.reports(self._host)
@@ -236,3 +238,7 @@ class QemuDriver:
         await self._host.close()
         if self._host.network is not None:
             await self._host.network.close()
+
+
+def _nothing(revision: int) -> InForce:
+    return InForce(revision=revision, not_done=(NotDone(subject="", reason="this host cannot wire guests"),))

@@ -17,6 +17,7 @@ import msgspec
 from cumulet.clock import Clock, sleep_unless_set
 from cumulet.drivers.simulated.copy import Copy
 from cumulet.drivers.simulated.guest import SimulatedGuest
+from cumulet.drivers.simulated.network import SimulatedNetwork
 from cumulet.drivers.simulated.snapshots import SimulatedSnapshots, Take
 from cumulet.host.driver import (
     DriverError,
@@ -64,8 +65,7 @@ class SimulatedDriver(SimulatedSnapshots):
         self._guests: dict[str, SimulatedGuest] = {}
         self._copies: dict[str, Copy] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self.wiring: Wiring | None = None
-        """What its network must be, since its agent has started."""
+        self.network = SimulatedNetwork()
         world.drivers[name] = self
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -76,14 +76,15 @@ class SimulatedDriver(SimulatedSnapshots):
                 self._guests[path.stem] = found
 
     async def wire(self, wiring: Wiring) -> InForce:
-        """All of it is in force at once; a port's link is up where its guest has a process."""
-        if self.wiring is None or wiring.revision >= self.wiring.revision:
-            self.wiring = wiring
-        plugged = {port for guest in self._guests.values() for port in guest.linked}
-        ports = tuple(port.id for port in self.wiring.ports)
-        return InForce(
-            revision=self.wiring.revision, ports=ports, linked=tuple(port for port in ports if port in plugged)
-        )
+        self.network.apply(wiring)
+        return await self.in_force()
+
+    async def in_force(self) -> InForce:
+        return self.network.in_force(self.plugged())
+
+    def plugged(self) -> set[str]:
+        """The ports of guests that have a process."""
+        return {port for found in self._guests.values() for port in found.linked}
 
     # -- what it is
 

@@ -190,6 +190,10 @@ class FragileDriver(SimulatedDriver):
     def present(self) -> dict[str, GuestState]:
         return {server_id: found.state for server_id, found in self._guests.items()}
 
+    def linked(self) -> tuple[str, ...]:
+        """The ports whose links are up."""
+        return self.network.in_force(self.plugged()).linked
+
     def described(self) -> dict[str, Guest]:
         return {server_id: found.guest for server_id, found in self._guests.items()}
 

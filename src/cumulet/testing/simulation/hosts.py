@@ -10,6 +10,7 @@ from typing import Any
 from cumulet.agent.agent import Agent
 from cumulet.agent.fence import MemoryFence
 from cumulet.agent.lease import Lease
+from cumulet.drivers.simulated.network import SimulatedNetwork
 from cumulet.host import messages as m
 from cumulet.testing.simulation.faults import Weather
 from cumulet.testing.simulation.fragile import FragileDriver, UnreliableDriver
@@ -112,6 +113,7 @@ class Machine:
         if self.watchdog is not None and self._lease_seconds is not None:
             lease = SimulatedLease(self.watchdog, seconds=self._lease_seconds)
         self.started += 1
+        self.driver.network = SimulatedNetwork()  # What its wiring is, an agent knows since it was told.
         self.agent = Agent(
             name=self.name, driver=reliable, fence=self.fence, lease=lease, session=f"{self.name}, start {self.started}"
         )

@@ -67,9 +67,13 @@ def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
         name: {key: _ports(guest) for key, guest in machine.driver.described().items()}
         for name, machine in cloud.machines.items()
     }
-    return cloud.db.read(
-        lambda tx: [*agreement.disagreements(tx, guests), *_lost(tx, workload), *_differently_plugged(tx, plugged)]
-    )
+    linked = {name: machine.driver.linked() for name, machine in cloud.machines.items()}
+
+    def differ(tx: Tx) -> list[str]:
+        in_records = agreement.disagreements(tx, guests, linked)
+        return [*in_records, *_lost(tx, workload), *_differently_plugged(tx, plugged)]
+
+    return cloud.db.read(differ)
 
 
 _MENDED = sa.select(findings).where(findings.c.reconciler == "leftovers").order_by(findings.c.id)

@@ -40,6 +40,8 @@ from cumulet.conductor.saga import Context, Final, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
 from cumulet.errors import ApiError, BadRequest
 from cumulet.host import messages as m
+from cumulet.network import for_compute as network
+from cumulet.network import port_status
 from cumulet.placement import allocations as placement
 from cumulet.testing.simulation.hosts import Machine
 from cumulet.testing.simulation.planted_life import (
@@ -315,10 +317,21 @@ def discarding_the_source_in_post_copy() -> AbstractContextManager[Any]:
     return mock.patch.object(post_copy, "receive_rest", receive_rest)
 
 
+def believing_that_bound_is_plugged() -> AbstractContextManager[Any]:
+    """A port is ACTIVE where it is bound, whatever its host says."""
+
+    def record_links(tx: Tx, host: str, linked: Any, server_ids: Any) -> None:
+        real(tx, host, {port.id for ports in network.ports_of(tx, server_ids).values() for port in ports}, server_ids)
+
+    real = port_status.record_links
+    return mock.patch.object(port_status, "record_links", record_links)
+
+
 PLANTED: dict[str, Plant] = {
     plant.__name__: plant
     for plant in (
         believing_an_exception,
+        believing_that_bound_is_plugged,
         forgetting_to_release_the_destination,
         forgetting_to_unbind_the_ports,
         resuming_before_the_commit,

@@ -1,0 +1,27 @@
+"""A simulated host's network: no packet passes, so all that it is told is in force at once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from cumulet.host.wiring import InForce, Wiring
+
+
+class SimulatedNetwork:
+    """What the host's network must be, as it was told last since its agent has started."""
+
+    def __init__(self) -> None:
+        self._wiring: Wiring | None = None
+
+    def apply(self, wiring: Wiring) -> None:
+        """An earlier revision than the one in force changes nothing."""
+        if self._wiring is None or wiring.revision >= self._wiring.revision:
+            self._wiring = wiring
+
+    def in_force(self, plugged: Collection[str]) -> InForce:
+        """`plugged`: the ports of guests that have a process. Without rules a port is not linked."""
+        if self._wiring is None:
+            return InForce(revision=0)
+        ports = tuple(port.id for port in self._wiring.ports)
+        linked = tuple(port for port in ports if port in plugged)
+        return InForce(revision=self._wiring.revision, ports=ports, linked=linked)

@@ -1,0 +1,46 @@
+"""The status of servers' ports: ACTIVE where the host says that a guest is plugged in, else DOWN."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import sqlalchemy as sa
+
+from cumulet.db.engine import Tx
+from cumulet.db.parts import in_parts
+from cumulet.network.store import port_bindings, ports
+
+_BOUND_TO_HOST = (
+    sa.select(ports.c.id, ports.c.status, ports.c.server_id)
+    .join(port_bindings, port_bindings.c.port_id == ports.c.id)
+    .where(
+        port_bindings.c.host == sa.bindparam("of_host"),
+        port_bindings.c.active,
+        ports.c.server_id.in_(sa.bindparam("of_servers", expanding=True)),
+    )
+)
+_SET_STATUS = sa.update(ports).where(ports.c.id.in_(sa.bindparam("of_ports", expanding=True)))
+
+
+def changed_links(tx: Tx, host: str, linked: Collection[str], server_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Status -> the ports of these servers, bound to `host`, that have another one, as it says that those in `linked`
+    are plugged and the others are not."""
+    changed: dict[str, list[str]] = {}
+    for part in in_parts(server_ids):
+        for row in tx.all(_BOUND_TO_HOST, {"of_host": host, "of_servers": list(part)}):
+            status = "ACTIVE" if row.id in linked else "DOWN"
+            if row.status != status:
+                changed.setdefault(status, []).append(row.id)
+    return changed
+
+
+def record_links(tx: Tx, host: str, linked: Collection[str], server_ids: Sequence[str]) -> None:
+    """A port is ACTIVE because its host says that it is plugged: see `changed_links`."""
+    for status, port_ids in changed_links(tx, host, linked, server_ids).items():
+        for part in in_parts(port_ids):
+            tx.execute(_SET_STATUS.values(status=status), {"of_ports": list(part)})
+
+
+def record_plugged(tx: Tx, port_id: str) -> None:
+    """Its host says that this one port is plugged."""
+    tx.execute(_SET_STATUS.values(status="ACTIVE"), {"of_ports": [port_id]})
