@@ -11,7 +11,7 @@ from cumulet.compute import drift, interfaces, operations
 from cumulet.compute.interfaces import ATTACHMENT, PortChange
 from cumulet.conductor.saga import Context, Final, nothing
 from cumulet.db.engine import Tx
-from cumulet.network import attaching
+from cumulet.network import port_status
 from cumulet.testing.simulation.planted_places import with_saga
 
 
@@ -19,7 +19,7 @@ def forgetting_what_was_plugged_in() -> AbstractContextManager[Any]:
     """The port is the server's, its guest's description stays as it was: the next move leaves the device behind."""
 
     def record_attached(tx: Tx, context: Context, state: PortChange) -> PortChange:
-        attaching.port_works(tx, state.nic.port_id)
+        port_status.record_plugged(tx, state.nic.port_id)
         operations.finish_events(tx, state.action_id, now_us=context.clock.now_us())
         return state
 
