@@ -238,10 +238,7 @@ class Wired(Protocol):
     """The network of a host, for all of its guests."""
 
     async def wire(self, wiring: Wiring) -> InForce:
-        """Make the host's network so: all of it, as often as asked. Answers what is in force.
-
-        A host that cannot have networks (it does not offer the feature) answers that nothing is.
-        """
+        """Make the host's network so: all of it, as often as asked. A host without the feature says that nothing is."""
         ...
 
     async def in_force(self) -> InForce:
@@ -347,10 +344,8 @@ class Copy(Protocol):
         ...
 
     async def recover_copy(self, server_id: str, endpoint: Endpoint) -> None:
-        """In post-copy, when the connection is lost or brings nothing: cut it, and send the rest to `endpoint`.
-
-        A copy that has completed is success.
-        """
+        """In post-copy, when the connection is lost or brings nothing: cut it, and send the rest to `endpoint`. A copy that
+        has completed is success."""
         ...
 
     async def cancel_copy(self, server_id: str) -> MigrationProgress:

@@ -1,8 +1,7 @@
 """The closed list of verbs a host agent knows. One message, one answer; commands carry their generation and step.
 
-A verb declares itself once, here or in a module of its own: its name (the tag), its request (the fields), its answer
-(the type in brackets), how an agent may do it (the class variables), and how it is done (`do`). All else derives from
-that: the type of `fleet.hosts.Hosts.send`, the codec, the agent's checks, the simulation's list.
+A verb declares itself once, here or in another module: its name (the tag), request (the fields), answer (in brackets),
+how an agent may do it (class variables) and how it is done (`do`). The type of `Hosts.send`, the codec, all else derives.
 """
 
 from __future__ import annotations
@@ -305,8 +304,6 @@ class ApplyWiring(Question[InForce], frozen=True, tag="apply-wiring"):
 
 
 class AskWiring(Question[InForce], frozen=True, tag="wiring"):
-    """What of the wiring the host was told last is in force now; links come and go with guests."""
-
     async def do(self, host: OnHost) -> InForce:
         return await host.driver.in_force()
 

@@ -80,11 +80,7 @@ class SimulatedDriver(SimulatedSnapshots):
         return await self.in_force()
 
     async def in_force(self) -> InForce:
-        return self.network.in_force(self.plugged())
-
-    def plugged(self) -> set[str]:
-        """The ports of guests that have a process."""
-        return {port for found in self._guests.values() for port in found.linked}
+        return self.network.in_force({port for found in self._guests.values() for port in found.linked})
 
     # -- what it is
 

@@ -192,7 +192,7 @@ class FragileDriver(SimulatedDriver):
 
     def linked(self) -> tuple[str, ...]:
         """The ports whose links are up."""
-        return self.network.in_force(self.plugged()).linked
+        return self.network.in_force({port for found in self._guests.values() for port in found.linked}).linked
 
     def described(self) -> dict[str, Guest]:
         return {server_id: found.guest for server_id, found in self._guests.items()}
