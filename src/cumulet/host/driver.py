@@ -344,8 +344,8 @@ class Copy(Protocol):
         ...
 
     async def recover_copy(self, server_id: str, endpoint: Endpoint) -> None:
-        """In post-copy, when the connection is lost or brings nothing: cut it, and send the rest to `endpoint`. A copy that
-        has completed is success."""
+        """In post-copy, when the connection is lost or brings nothing: cut it, and send the rest to `endpoint`. One
+        that has completed is success."""
         ...
 
     async def cancel_copy(self, server_id: str) -> MigrationProgress:

@@ -1,7 +1,7 @@
 """The closed list of verbs a host agent knows. One message, one answer; commands carry their generation and step.
 
 A verb declares itself once, here or in another module: its name (the tag), request (the fields), answer (in brackets),
-how an agent may do it (class variables) and how it is done (`do`). The type of `Hosts.send`, the codec, all else derives.
+how an agent may do it (class variables), how it is done (`do`). The type of `Hosts.send` and the codec derive from it.
 """
 
 from __future__ import annotations
