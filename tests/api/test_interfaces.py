@@ -104,14 +104,18 @@ def test_what_cannot_be_is_refused_as_nova_does(member: Client, network: str) ->
     assert len(ports(member, server)) == 1, "refusals change nothing"
 
 
-def test_a_stopped_server_has_it_at_its_next_start_and_a_suspended_one_is_refused(member: Client, network: str) -> None:
+def test_a_stopped_server_has_it_at_its_next_start_and_a_suspended_one_is_refused(
+    cloud: TestCloud, member: Client, network: str
+) -> None:
     server = create(member, networks="none")["id"]
     member.action(server, {"os-stop": None})
     member.wait_for_status(server, "SHUTOFF")
     assert attach(member, server, net_id=network).status == 200
-    member.wait("the port to work", lambda: list(ports(member, server).values()) == ["ACTIVE"])
+    cloud.idle()
+    assert list(ports(member, server).values()) == ["DOWN"], "no process is plugged into it"
     member.action(server, {"os-start": None})
     member.wait_for_status(server, "ACTIVE")
+    assert list(ports(member, server).values()) == ["ACTIVE"]
     member.action(server, {"suspend": None})
     member.wait_for_status(server, "SUSPENDED")
     refused = attach(member, server, net_id=network)
