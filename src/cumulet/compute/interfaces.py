@@ -1,6 +1,6 @@
 """Plugging a port into a server that is there, and pulling one out: one host step each, with the rules before the link.
 
-The answer comes when the port is the server's on record; its `port_state` is ACTIVE once its host says that its guest has it. What the
+The answer comes when the port is the server's on record; its `port_state` is ACTIVE once its host says so. What the
 guest's description says follows in the same transaction, so that a move takes along what is plugged in then.
 """
 
