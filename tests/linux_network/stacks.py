@@ -4,12 +4,14 @@ after."""
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import select
 import socket
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -67,6 +69,28 @@ class Stack:
     def pings(self, address: str, *, data: int = 56, whole: bool = False) -> bool:
         """Whether one of some pings is answered. `whole`: they may not be cut in pieces."""
         return self.do(lambda: pings(address, data=data, whole=whole))
+
+    def addresses(self) -> set[str]:
+        """Of its card, IPv6."""
+        done = subprocess.run(
+            ["ip", "-n", self.namespace, "-6", "-j", "address", "show", "dev", "eth0"], check=True, capture_output=True
+        )
+        return {entry["local"] for link in json.loads(done.stdout) for entry in link.get("addr_info", ())}
+
+    def way_out(self) -> str | None:
+        """The next hop of its default route, IPv6."""
+        done = subprocess.run(
+            ["ip", "-n", self.namespace, "-6", "-j", "route", "show", "default"], check=True, capture_output=True
+        )
+        return next((route.get("gateway") for route in json.loads(done.stdout)), None)
+
+    def setting(self, name: str) -> str:
+        return self.do(lambda: (Path("/proc/sys/net") / name).read_text().strip())
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, what
 
     def sends(self, interface: str, frame: bytes) -> None:
         def send() -> None:

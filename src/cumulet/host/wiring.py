@@ -40,6 +40,8 @@ class Subnet(Record, frozen=True):
     address_mode: str | None
     dns_servers: tuple[str, ...]
     routes: tuple[Route, ...]
+    router_mac: str | None = None
+    """Of the router that has the gateway's address, where one of the cloud's does."""
 
     @property
     def version(self) -> int:

@@ -20,6 +20,7 @@ from cumulet.network.store import (
     Subnet,
     find,
     floating_ips,
+    port_addresses,
     ports,
     routers,
     subnets,
@@ -71,6 +72,21 @@ def ports_elsewhere(
             place = host_of(row.device_id, router_hosts)
             if place is not None and place != host:
                 found.append((row.network_id, row.mac_address, place))
+    return found
+
+
+def gateways(tx: Tx, network_ids: Sequence[str]) -> dict[tuple[str, str], str]:
+    """The MAC address of each interface of a router on these networks that is up, by subnet and address."""
+    found = {}
+    for part in in_parts(network_ids):
+        statement = (
+            sa.select(port_addresses.c.subnet_id, port_addresses.c.address, ports.c.mac_address)
+            .join(ports, ports.c.id == port_addresses.c.port_id)
+            .join(routers, routers.c.id == ports.c.device_id)
+            .where(port_addresses.c.network_id.in_(part), _is_routers, routers.c.admin_state_up)
+        )
+        for row in tx.all(statement):
+            found[row.subnet_id, row.address] = row.mac_address
     return found
 
 

@@ -139,6 +139,7 @@ def _networks(
     of_network: dict[str, list[Subnet]] = {}
     for subnet in _in_parts(tx, Subnet, subnets.c.network_id, network_ids):
         of_network.setdefault(subnet.network_id, []).append(subnet)
+    routers = router_wiring.gateways(tx, network_ids)
     return tuple(
         w.Network(
             id=network.id,
@@ -146,7 +147,10 @@ def _networks(
             vni=network.segmentation_id if network.network_type == "vxlan" else None,
             mtu=network.mtu,
             dns_domain=network.dns_domain,
-            subnets=tuple(map(_subnet, sorted(of_network.get(network.id, ()), key=lambda subnet: subnet.id))),
+            subnets=tuple(
+                _subnet(subnet, routers.get((subnet.id, subnet.gateway_ip or "")))
+                for subnet in sorted(of_network.get(network.id, ()), key=lambda subnet: subnet.id)
+            ),
             peers=tuple(sorted({address for _, address, _ in elsewhere.get(network.id, ())})),
             remotes=tuple(
                 w.Remote(mac=mac, host_address=address)
@@ -159,7 +163,7 @@ def _networks(
     )
 
 
-def _subnet(subnet: Subnet) -> w.Subnet:
+def _subnet(subnet: Subnet, router_mac: str | None) -> w.Subnet:
     return w.Subnet(
         id=subnet.id,
         cidr=subnet.cidr,
@@ -171,6 +175,7 @@ def _subnet(subnet: Subnet) -> w.Subnet:
         routes=tuple(
             w.Route(destination=route["destination"], nexthop=route["nexthop"]) for route in subnet.host_routes
         ),
+        router_mac=router_mac,
     )
 
 

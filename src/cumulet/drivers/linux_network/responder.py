@@ -1,4 +1,5 @@
-"""The process that answers guests on a host, DHCP and metadata: it reads what guests send, and can do nothing else.
+"""The process that answers guests on a host, DHCP, router advertisements and metadata: it reads what guests send, and
+can do nothing else.
 
 Started by the agent as root, it gives up all power before it reads anything. The agent hands it open sockets for each
 network, with what to answer there; it ends when the agent does. `python -m ...responder UID`, standard input is the
@@ -13,11 +14,11 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
-from cumulet.drivers.linux_network import dhcp, metadata
+from cumulet.drivers.linux_network import dhcp, ipv6, metadata
 from cumulet.drivers.linux_network.names import BRIDGE_MAC
 from cumulet.drivers.qemu import jail
 from cumulet.host.driver import Record
@@ -37,6 +38,8 @@ class Answers(Record, frozen=True, tag="network"):
 
     bridge: str
     leases: tuple[dhcp.Lease, ...] = ()
+    leases_6: tuple[ipv6.Lease, ...] = ()
+    routers: tuple[ipv6.Advertised, ...] = ()
     gone: bool = False
 
 
@@ -67,13 +70,17 @@ class Responder:
         self._selector.register(agent, selectors.EVENT_READ)
         self._sockets: dict[str, list[socket.socket]] = {}
         self._leases: dict[str, dict[str, dhcp.Lease]] = {}
+        self._leases_6: dict[str, dict[str, ipv6.Lease]] = {}
+        self._routers: dict[str, tuple[ipv6.Advertised, ...]] = {}
+        self._advertise_at = time.monotonic() + ipv6.ADVERTISE_SECONDS
         self._documents: dict[int, dict[str, bytes]] = {}
         self._visitors: set[Visitor] = set()
 
     def run(self) -> None:
         """Until the agent has ended."""
         while True:
-            for key, _ in self._selector.select(VISIT_SECONDS if self._visitors else None):
+            until = max(0.0, self._advertise_at - time.monotonic())
+            for key, _ in self._selector.select(min(VISIT_SECONDS, until) if self._visitors else until):
                 if key.data is None:
                     if not self._listen():
                         return
@@ -81,6 +88,10 @@ class Responder:
                     answer: Callable[[], None] = key.data
                     with contextlib.suppress(OSError):  # A bridge is gone, or busy: who asked asks again.
                         answer()
+            if self._advertise_at <= time.monotonic():
+                self._advertise_at = time.monotonic() + ipv6.ADVERTISE_SECONDS
+                for bridge, routers in self._routers.items():
+                    self._advertise(bridge, routers)
             for visitor in [one for one in self._visitors if one.until < time.monotonic()]:
                 self._leave(visitor)
 
@@ -109,26 +120,44 @@ class Responder:
 
     def _take(self, answers: Answers, opened: list[int]) -> None:
         bridge = answers.bridge
+        former_routers = self._routers.pop(bridge, ())
+        if bridge in self._sockets and not answers.gone:
+            gone = [router for router in former_routers if router.mac not in {one.mac for one in answers.routers}]
+            self._advertise(bridge, gone, gone=True)
         for former in self._sockets.pop(bridge, []) if opened or answers.gone else []:
             self._selector.unregister(former)
             former.close()
         if answers.gone:
             self._leases.pop(bridge, None)
+            self._leases_6.pop(bridge, None)
             return
         self._leases[bridge] = {lease.mac: lease for lease in answers.leases}
+        self._leases_6[bridge] = {lease.mac: lease for lease in answers.leases_6}
         if opened:
             packets, callers = self._sockets[bridge] = [socket.socket(fileno=descriptor) for descriptor in opened]
             for place in (packets, callers):
                 place.setblocking(False)
             self._selector.register(packets, selectors.EVENT_READ, lambda: self._answer(bridge, packets))
             self._selector.register(callers, selectors.EVENT_READ, lambda: self._welcome(callers))
+        if answers.routers:
+            self._routers[bridge] = answers.routers
+            self._advertise(bridge, [router for router in answers.routers if router not in former_routers])
 
     # -- guests
 
+    def _advertise(self, bridge: str, routers: Iterable[ipv6.Advertised], *, gone: bool = False) -> None:
+        """To all guests on a bridge; who misses it asks, or hears the next."""
+        for router in routers:
+            with contextlib.suppress(OSError):
+                self._sockets[bridge][0].send(ipv6.advertisement(router, gone=gone))
+
     def _answer(self, bridge: str, packets: socket.socket) -> None:
-        reply = dhcp.answer(packets.recv(dhcp.LARGEST_FRAME_BYTES), self._leases[bridge], BRIDGE_MAC)
+        frame = packets.recv(dhcp.LARGEST_FRAME_BYTES)
+        reply = dhcp.answer(frame, self._leases[bridge], BRIDGE_MAC)
         if reply is not None:
             packets.send(reply)
+        for frame_6 in ipv6.answers(frame, self._routers.get(bridge, ()), self._leases_6[bridge]):
+            packets.send(frame_6)
 
     def _welcome(self, callers: socket.socket) -> None:
         """The mark of a connection is the number of the port it came from: the rules have set it."""

@@ -12,19 +12,23 @@ from collections.abc import Collection
 
 import msgspec
 
-from cumulet.drivers.linux_network import dhcp, names
+from cumulet.drivers.linux_network import dhcp, ipv6, names
 from cumulet.drivers.linux_network.responder import LARGEST_MESSAGE_BYTES, Answers, Documents
 from cumulet.host.wiring import METADATA_ADDRESS, Wiring
 
 UID = 65_000
 """Of the responder alone; guests have those below."""
 ACKNOWLEDGE_SECONDS = 10.0
-_ETH_P_IP = 0x0800
+_ETH_P_ALL = 0x0003
 _SO_ATTACH_FILTER = 26
-# tcpdump -dd 'ip and udp dst port 67 and not fragment': jumps are relative.
-_ONLY_DHCP = (
-    (0x28, 0, 0, 12), (0x15, 0, 8, 0x0800), (0x30, 0, 0, 23), (0x15, 0, 6, 17), (0x28, 0, 0, 20), (0x45, 4, 0, 0x1FFF),
-    (0xB1, 0, 0, 14), (0x48, 0, 0, 16), (0x15, 0, 1, 67), (0x6, 0, 0, 0x40000), (0x6, 0, 0, 0),
+# tcpdump -dd 'ip and udp dst port 67 and not fragment or ip6 and (udp dst port 547 or icmp6[0] = 133)': jumps are
+# relative.
+_ONLY_QUESTIONS = (
+    (0x28, 0, 0, 12), (0x15, 0, 7, 0x0800), (0x30, 0, 0, 23), (0x15, 0, 14, 17), (0x28, 0, 0, 20),
+    (0x45, 12, 0, 0x1FFF), (0xB1, 0, 0, 14), (0x48, 0, 0, 16), (0x15, 8, 9, 67),
+    (0x15, 0, 8, 0x86DD), (0x30, 0, 0, 20), (0x15, 0, 2, 17), (0x28, 0, 0, 56), (0x15, 3, 4, 547),
+    (0x15, 0, 3, 58), (0x30, 0, 0, 54), (0x15, 0, 1, 133),
+    (0x6, 0, 0, 0x40000), (0x6, 0, 0, 0),
 )  # fmt: skip
 
 
@@ -47,7 +51,12 @@ class Responding:
             if network.id in but:
                 continue
             bridge = names.bridge(network.id)
-            wanted[bridge] = Answers(bridge=bridge, leases=dhcp.leases(wiring, network))
+            wanted[bridge] = Answers(
+                bridge=bridge,
+                leases=dhcp.leases(wiring, network),
+                leases_6=ipv6.leases(wiring, network),
+                routers=ipv6.advertised(network),
+            )
         self.start()
         for bridge in self._said.keys() - wanted.keys():
             self._say(Answers(bridge=bridge, gone=True), [])
@@ -108,14 +117,14 @@ class Responding:
 
 
 def _packets(bridge: str) -> socket.socket:
-    """What comes to the host's end of a bridge, as far as it is DHCP from a client."""
+    """What comes to the host's end of a bridge, as far as guests ask by DHCP, or for a router."""
     packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
     try:
-        instructions = b"".join(struct.pack("=HBBI", *instruction) for instruction in _ONLY_DHCP)
+        instructions = b"".join(struct.pack("=HBBI", *instruction) for instruction in _ONLY_QUESTIONS)
         kept = ctypes.create_string_buffer(instructions)
-        program = struct.pack("HL", len(_ONLY_DHCP), ctypes.addressof(kept))
+        program = struct.pack("HL", len(_ONLY_QUESTIONS), ctypes.addressof(kept))
         packets.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
-        packets.bind((bridge, _ETH_P_IP))
+        packets.bind((bridge, _ETH_P_ALL))
     except BaseException:
         packets.close()
         raise

@@ -15,7 +15,7 @@ from enum import StrEnum
 from cumulet.drivers.linux_network.names import BRIDGE, ROUTER, TABLE, TAP, VXLAN
 from cumulet.host.wiring import METADATA_ADDRESS
 
-VERSION = "version_2"
+VERSION = "version_3"
 """A chain of this name is in the table: another version's rules are replaced whole."""
 
 
@@ -128,7 +128,7 @@ table bridge {TABLE} {{
   }}
   chain output {{
     type filter hook output priority -200; policy accept;
-    oifname "{VXLAN}*" drop
+    oifname {{ "{VXLAN}*", "{ROUTER}*" }} drop
   }}
 }}
 """
