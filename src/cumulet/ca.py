@@ -23,6 +23,8 @@ from cumulet.owned import Exposed, refuse_exposed, refuse_foreign_path
 _CA_DAYS = 3650
 _LEAF_DAYS = 397
 _RENEW_DAYS = 30
+JOINED_DAYS = 30
+"""Of a certificate of a host on another machine, which renews it by itself."""
 _CLOCK_ERROR = datetime.timedelta(hours=1)
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 
@@ -75,11 +77,39 @@ class CertificateAuthority:
         self._issue(self._folder / "bus", "server", name, [x509.DNSName(name)], (ExtendedKeyUsageOID.SERVER_AUTH,))
         return self._issued("bus", "server")
 
+    def issue_door(self, name: str) -> Issued:
+        """What machines that join see, under `name`."""
+        self._issue(self._folder / "door", "server", name, [x509.DNSName(name)], (ExtendedKeyUsageOID.SERVER_AUTH,))
+        return self._issued("door", "server")
+
     def issue_client(self, identity: str) -> Issued:
         """What a process of the control plane shows on the bus; `identity` is a URI, and what it is known by."""
         uris: list[x509.GeneralName] = [x509.UniformResourceIdentifier(identity)]
         self._issue(self._folder / "control-plane", "client", "control-plane", uris, (ExtendedKeyUsageOID.CLIENT_AUTH,))
         return self._issued("control-plane", "client")
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the authority's certificate, in hexadecimal: what a machine that joins knows it by."""
+        return self._certificate.fingerprint(hashes.SHA256()).hex()
+
+    def sign_joined(self, name: str, identity: str, requests: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+        """The certificates, as PEM, of a host on another machine, which has made its keys itself.
+
+        The first is what it shows on the bus and for images, and is known by `identity`, a URI; the second is for
+        moves, as `issue_host` has them. Nothing else that is asked for is given. ValueError: it is no such request.
+        """
+        both = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+        client = (ExtendedKeyUsageOID.CLIENT_AUTH,)
+        wanted: tuple[tuple[list[x509.GeneralName], tuple[x509.ObjectIdentifier, ...]], ...] = (
+            ([x509.UniformResourceIdentifier(identity)], client),
+            ([x509.DNSName(name)], both),
+        )
+        made = [
+            _pem(self._sign(read_request(pem)[1], name, names, usages, days=JOINED_DAYS))
+            for pem, (names, usages) in zip(requests, wanted, strict=True)
+        ]
+        return made[0], made[1]
 
     def _issued(self, folder: str, role: str) -> Issued:
         place = self._folder / folder
@@ -136,9 +166,11 @@ class CertificateAuthority:
         subject: str,
         alternatives: list[x509.GeneralName],
         usages: tuple[x509.ObjectIdentifier, ...],
+        *,
+        days: int = _LEAF_DAYS,
     ) -> x509.Certificate:
         now = _now()
-        end = min(now + datetime.timedelta(days=_LEAF_DAYS), self._certificate.not_valid_after_utc)
+        end = min(now + datetime.timedelta(days=days), self._certificate.not_valid_after_utc)
         return (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject[:64])]))
@@ -155,6 +187,17 @@ class CertificateAuthority:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
         )
+
+
+def read_request(pem: bytes) -> tuple[x509.CertificateSigningRequest, ec.EllipticCurvePublicKey]:
+    """A request for a certificate (PKCS #10) whose key its maker holds. ValueError."""
+    request = x509.load_pem_x509_csr(pem)
+    key = request.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
+        raise ValueError("the key must be of the curve P-256")
+    if not request.is_signature_valid:
+        raise ValueError("the request is not signed with its own key")
+    return request, key
 
 
 def _root(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:

@@ -10,6 +10,8 @@ import msgspec
 
 PUBLIC_URL = r"\Ahttps://([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?\Z"
 
+BUS_URL = r"\A(nats://[A-Za-z0-9.:\[\]-]{1,260}(,(?=nats))?){1,16}\Z"
+
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 NoneOrMore = Annotated[int, msgspec.Meta(ge=0)]
 MoreThanNone = Annotated[float, msgspec.Meta(gt=0)]
@@ -34,6 +36,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where HTTPS is served. Option `--listen`."""
     listen_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8774
     """The port of it; 0 picks a free one."""
+    hosts_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8775
+    """Where machines join and their agents fetch images, on the same address; listened on once one is let join. 0 picks
+    a free one."""
+    bus: Annotated[str, msgspec.Meta(pattern=BUS_URL)] | None = None
+    """``nats://ADDRESS:PORT``, several with commas between: your own NATS for hosts on other machines. Default: one
+    that the cloud starts itself once a machine is let join. Option `--bus`."""
+    bus_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 4222
+    """Of the cloud's own NATS, on the same address; 0 picks a free one."""
     public_url: Annotated[str, msgspec.Meta(pattern=PUBLIC_URL)] | None = None
     """``https://NAME[:PORT]`` by which clients reach this cloud: the beginning of every link, whatever a client's Host
     header says. Without it links begin with the address a request came to."""

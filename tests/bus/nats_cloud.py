@@ -55,7 +55,7 @@ class NatsCloud:
 
     def agent(self, host: str, answers: Answers, *, incarnation: str = "first") -> NatsAgent:
         tls = self.tls_of_host(host)
-        return NatsAgent(answers, name=host, servers=[self.url], tls=tls, incarnation=incarnation)
+        return NatsAgent(answers, name=host, servers=[self.url], tls=lambda: tls, incarnation=incarnation)
 
 
 @asynccontextmanager

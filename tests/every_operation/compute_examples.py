@@ -196,6 +196,9 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
     "POST /os-aggregates/{aggregate_id}/action add_host": Example(may=ADMIN, body={"host": "host2"}),
     "POST /os-aggregates/{aggregate_id}/action remove_host": Example(may=ADMIN, body={"host": "host1"}),
     "POST /os-aggregates/{aggregate_id}/action set_metadata": Example(may=ADMIN, body={"metadata": {"colour": "blue"}}),
+    "GET /cumulet/hosts": Example(may=ADMIN),
+    "POST /cumulet/hosts": Example(may=ADMIN, body={"host": {"name": "rack1"}}),
+    "DELETE /cumulet/hosts/{name}": Example(may=ADMIN, path={"name": lambda t: t.invited}),
     "GET /os-services": Example(may=ADMIN),
     "PUT /os-services/{action} (to 2.52)": Example(
         may=ADMIN, path={"action": "disable"}, body={"host": SPARE, "binary": "nova-compute"}

@@ -66,6 +66,12 @@ class Things:
         return self._server()
 
     @cached_property
+    def invited(self) -> str:
+        """A host on another machine that has not joined yet."""
+        self.ask(self.admin, "POST", "/cumulet/hosts", {"host": {"name": "rack9"}})
+        return "rack9"
+
+    @cached_property
     def stopped(self) -> str:
         return self._acted({"os-stop": None}, "SHUTOFF")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulet.host.driver import DriverError, Image
+from cumulet.host.joining import DOOR_NAME
 
 if TYPE_CHECKING:
     import httpx
@@ -20,8 +21,11 @@ PIECE_BYTES = 1 << 20
 class ImagesOfControlPlane:
     """`host.images.ImageSource` and `ImageSink`. `tls`: the host's folder of `CertificateAuthority.issue_host`."""
 
-    def __init__(self, socket: Path, tls: Path) -> None:
-        self._socket = socket
+    def __init__(self, way: Path | str, tls: Path) -> None:
+        """`way`: a unix socket of the control plane on this machine, or the URL of its door."""
+        self._socket = way if isinstance(way, Path) else None
+        self._url = "https://localhost" if isinstance(way, Path) else way
+        self._extensions = {} if isinstance(way, Path) else {"sni_hostname": DOOR_NAME}
         self._tls = tls
 
     async def stream(self, image: Image) -> AsyncIterator[bytes]:
@@ -30,7 +34,7 @@ class ImagesOfControlPlane:
         try:
             async with (
                 self._client() as client,
-                client.stream("GET", f"https://localhost/images/{image.sha512}") as answer,
+                client.stream("GET", f"{self._url}/images/{image.sha512}", extensions=self._extensions) as answer,
             ):
                 if answer.status_code != 200:
                     raise DriverError(f"IMAGE_UNREADABLE: image {image.id} is not to be had: {answer.status_code}")
@@ -45,7 +49,9 @@ class ImagesOfControlPlane:
         try:
             async with self._client() as client:
                 headers = {"Content-Length": str(size_bytes)}
-                answer = await client.put(f"https://localhost/images/{image_id}", content=pieces, headers=headers)
+                answer = await client.put(
+                    f"{self._url}/images/{image_id}", content=pieces, headers=headers, extensions=self._extensions
+                )
         except httpx.HTTPError as problem:
             raise DriverError(f"IMAGE_NOT_TAKEN: image {image_id} was not taken: {problem!r}") from problem
         if answer.status_code != 201:
@@ -57,6 +63,6 @@ class ImagesOfControlPlane:
         context = ssl.create_default_context(cafile=str(self._tls / "ca-cert.pem"))
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_cert_chain(self._tls / "client-cert.pem", self._tls / "client-key.pem")
-        transport = httpx.AsyncHTTPTransport(verify=context, uds=str(self._socket))
+        transport = httpx.AsyncHTTPTransport(verify=context, uds=None if self._socket is None else str(self._socket))
         limits = httpx.Timeout(STALLED_SECONDS, connect=CONNECT_SECONDS)
         return httpx.AsyncClient(transport=transport, timeout=limits, trust_env=False)

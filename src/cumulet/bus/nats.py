@@ -41,6 +41,8 @@ STILL_THERE_SECONDS = 2.0
 """How often an agent that has not answered yet is asked whether it is still there."""
 CONNECT_SECONDS = 5
 RECONNECT_SECONDS = 0.25
+LONGEST_PAUSE_SECONDS = 2.0
+"""Between attempts to connect, which double."""
 LONGEST_ANSWER_SECONDS = 600
 """How long an agent may take to answer one request; its permission to do so ends then."""
 PING_SECONDS = 5
@@ -59,7 +61,7 @@ class NatsBus:
     """A control plane's connection: made when there is a server, and again whenever it was lost."""
 
     def __init__(self, servers: Sequence[str], tls: ssl.SSLContext, *, name: str) -> None:
-        self._connection = _Connection(servers, tls, name=name, subscribe=self._subscribe, lost=self._lost)
+        self._connection = _Connection(servers, lambda: tls, name=name, subscribe=self._subscribe, lost=self._lost)
         self._answers = f"{ANSWERS}.{secrets.token_hex(8)}"
         self._number = 0
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
@@ -171,9 +173,9 @@ class NatsAgent:
     """An agent that answers on its host's subject, until it is closed."""
 
     def __init__(
-        self, agent: Answers, *, name: str, servers: Sequence[str], tls: ssl.SSLContext, incarnation: str
+        self, agent: Answers, *, name: str, servers: Sequence[str], tls: Callable[[], ssl.SSLContext], incarnation: str
     ) -> None:
-        """`incarnation`: another one at each start."""
+        """`incarnation`: another one at each start. `tls` is asked at each new connection: certificates are renewed."""
         self._agent = agent
         self._subject = subject_of(name)
         self._incarnation = incarnation.encode()
@@ -242,7 +244,7 @@ class _Connection:
     def __init__(
         self,
         servers: Sequence[str],
-        tls: ssl.SSLContext,
+        tls: Callable[[], ssl.SSLContext],
         *,
         name: str,
         subscribe: Callable[[Client], Awaitable[None]],
@@ -270,7 +272,7 @@ class _Connection:
     async def _keep(self) -> None:
         from nats.aio.client import Client  # 50 ms that a cloud of one machine need not spend
 
-        told = ""
+        told, pause = "", RECONNECT_SECONDS
         while True:
             client, closed = Client(), asyncio.Event()
 
@@ -280,7 +282,7 @@ class _Connection:
             try:
                 await client.connect(
                     self._servers,
-                    tls=self._tls,
+                    tls=self._tls(),
                     tls_hostname=SERVER_NAME,
                     name=self._name,
                     allow_reconnect=False,
@@ -292,20 +294,20 @@ class _Connection:
                 await self._subscribe(client)
                 for _ in range(2):  # The library's first PING may overtake what it has yet to write.
                     await client.flush()
-                told, self._client = "", client
+                told, pause, self._client = "", RECONNECT_SECONDS, client
                 self.ready.set()
                 await closed.wait()
                 log.warning("the connection to the bus was lost")
             except Exception as error:
                 if repr(error) != told:
                     log.warning("the bus cannot be reached: %r", error)
-                told = repr(error)
+                told, pause = repr(error), min(2 * pause, LONGEST_PAUSE_SECONDS)
             finally:
                 self.ready.clear()
                 self._client = None
                 self._lost()
                 await _let_go(client)
-            await asyncio.sleep(RECONNECT_SECONDS)
+            await asyncio.sleep(pause)
 
     async def close(self) -> None:
         if self._keeping is not None:

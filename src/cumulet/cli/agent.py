@@ -1,38 +1,111 @@
-"""`cumulet agent`: the agent of one host of this machine, started by `cumulet up` and ended with it."""
+"""`cumulet agent`: the agent of one host: of a machine that joins a cloud, or of the cloud's own machine."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
+DEFAULT_STATE = Path("/var/lib/cumulet-host")
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
-@click.command(short_help="Run one host's agent (started by `up`, not by hand).")
-@click.option("--name", required=True, help="The host's name.")
-@click.option("--state", required=True, type=FOLDER, metavar="DIR", help="Where this host keeps its guests.")
-@click.option("--tls", required=True, type=FOLDER, metavar="DIR", help="This host's certificates and keys.")
+@click.command(short_help="Run the agent of this machine, as a host of a cloud.")
+@click.option("--join", "url", metavar="URL", help="The cloud to join, as `cumulet host add` printed it.")
+@click.option("--token", help="The one-time token that it printed.")
+@click.option("--ca-fingerprint", metavar="SHA256", help="The fingerprint of the cloud's authority, as it printed it.")
 @click.option(
-    "--socket", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The unix socket to answer on."
+    "--state",
+    type=FOLDER,
+    metavar="DIR",
+    help=f"Where this host keeps its keys and its guests.  [default: {DEFAULT_STATE}]",
 )
 @click.option(
-    "--images", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The socket to fetch images from."
+    "--migration-address",
+    metavar="ADDRESS",
+    help="Where guests that move to this host are received.  [default: this machine's address towards the cloud]",
 )
-@click.option(
-    "--address", default="127.0.0.1", show_default=True, help="Where guests that move to this host are received."
-)
-@click.option(
-    "--network-namespace", metavar="NAME", help="The network namespace it is started in, which is this host's alone."
-)
-@click.option("--public-device", metavar="NAME", help="The interface there that leads to physical network public.")
-@click.option("--lease-seconds", type=float, help="Stop the guests when this host has not been heard for so long.")
-@click.option("--guest-uids", default="70000-73999", metavar="FIRST-LAST", help="Users of guests.")
-@click.option("--sharing", type=click.IntRange(min=1), default=1, help="How many hosts share this machine.")
+@click.option("--no-networks", is_flag=True, help="Wire no guests: leave this machine's network alone.")
+@click.option("--emulated", is_flag=True, help="Join though this machine has no KVM: guests are emulated, and slow.")
+@click.option("--name", hidden=True)
+@click.option("--tls", type=FOLDER, hidden=True)
+@click.option("--socket", type=click.Path(path_type=Path), hidden=True)
+@click.option("--images", type=click.Path(path_type=Path), hidden=True)
+@click.option("--address", default="127.0.0.1", hidden=True)
+@click.option("--network-namespace", hidden=True)
+@click.option("--public-device", metavar="NAME", help="The interface here that leads to physical network public.")
+@click.option("--lease-seconds", type=float, hidden=True)
+@click.option("--guest-uids", default="70000-73999", metavar="FIRST-LAST", help="Users of guests, started as root.")
+@click.option("--sharing", type=click.IntRange(min=1), default=1, hidden=True)
 def agent(
     *,
+    url: str | None,
+    token: str | None,
+    ca_fingerprint: str | None,
+    state: Path | None,
+    migration_address: str | None,
+    no_networks: bool,
+    emulated: bool,
+    name: str | None,
+    tls: Path | None,
+    socket: Path | None,
+    images: Path | None,
+    address: str,
+    network_namespace: str | None,
+    public_device: str | None,
+    lease_seconds: float | None,
+    sharing: int,
+    guest_uids: str,
+) -> None:
+    """Run the agent of this machine, until Ctrl-C or SIGTERM. Its guests go on when it ends.
+
+    The first time, run the command that `cumulet host add NAME` prints where the cloud runs: this machine makes keys,
+    gets its certificates, and is a host seconds later. Later on `cumulet agent` alone will do. It dials out to the
+    cloud and listens to nothing; it does what commands with a current generation say, on this machine only, and holds
+    no credentials of the cloud's database or users.
+    """
+    if socket is not None and name is not None and state is not None and tls is not None and images is not None:
+        here = (address, network_namespace, public_device, lease_seconds, sharing, guest_uids)
+        _run_beside_cloud(name, state, tls, socket, images, *here)
+        return
+    _run_joined(
+        state=(state or DEFAULT_STATE).absolute(),
+        url=url,
+        token=token,
+        ca_fingerprint=ca_fingerprint,
+        migration_address=migration_address,
+        wire_guests=not no_networks and os.geteuid() == 0,
+        emulated=emulated,
+        public_device=public_device,
+        guest_uids=guest_uids,
+    )
+
+
+def _run_joined(**given: Any) -> None:
+    from cumulet.agent.joining import Unreachable
+    from cumulet.host.driver import DriverError
+    from cumulet.host.joining import Refused
+    from cumulet.processes.joined_agent import JoinedPlace, run_joined_agent
+    from cumulet.web.log import log_to
+
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    log_to(None, level=logging.INFO, as_json=not sys.stderr.isatty())
+    try:
+        asyncio.run(run_joined_agent(JoinedPlace(**given)))
+    except (Refused, Unreachable, DriverError) as problem:
+        raise click.ClickException(str(problem)) from None
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename is not None else ""
+        raise click.ClickException(f"{place}{error.strerror or error}") from None
+
+
+def _run_beside_cloud(
     name: str,
     state: Path,
     tls: Path,
@@ -45,11 +118,7 @@ def agent(
     sharing: int,
     guest_uids: str,
 ) -> None:
-    """Run the agent of one host, reached over a unix socket, until standard input closes.
-
-    `cumulet up --driver qemu` starts one for each host. It does what commands with a current generation say, on its
-    own host only; it holds no database and no cloud credentials. Its guests go on when it ends.
-    """
+    """Started by `cumulet up`, reached over a unix socket, until standard input closes."""
     from cumulet.fleet.local_agents import AgentPlace
     from cumulet.processes.agent import run_agent
 

@@ -19,8 +19,8 @@ COMMANDS = {
     "audit": ("cumulet.cli.audit:audit", "Check that the audit trail is as it was written."),
     "api": ("cumulet.cli.fleet:api", "Not yet: the API role of a fleet."),
     "conductor": ("cumulet.cli.fleet:conductor", "Not yet: the conductor role of a fleet."),
-    "agent": ("cumulet.cli.agent:agent", "Run one host's agent (started by `up`, not by hand)."),
-    "host": ("cumulet.cli.fleet:host", "Clean up a host's network. Not yet: admit hosts to a fleet."),
+    "agent": ("cumulet.cli.agent:agent", "Run the agent of this machine, as a host of a cloud."),
+    "host": ("cumulet.cli.host:host", "Add machines to a cloud as its hosts, and remove them."),
 }
 
 

@@ -107,9 +107,9 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True):
 )
 @click.option(
     "--hosts",
-    type=click.IntRange(1, MOST_HOSTS),
+    type=click.IntRange(0, MOST_HOSTS),
     metavar="N",
-    help=f"How many hosts there are, called host1, host2, ...; real ones share what this machine has.  "
+    help=f"How many hosts this machine has, called host1, host2, ...; real ones share what it has.  "
     f"[default: {DEFAULT_HOSTS}]",
 )
 @click.option(
@@ -126,6 +126,12 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True):
     callback=without_password,
     help="Use this database: postgresql://... or sqlite:///FILE. A URL with a password goes into the environment "
     "variable CUMULET_DATABASE instead, where other users of the machine cannot see it.  [default: SQLite in DIR]",
+)
+@click.option(
+    "--bus",
+    metavar="URL",
+    help="Reach hosts on other machines over these NATS servers: nats://ADDRESS:PORT, several with commas between.  "
+    "[default: a server of the cloud's own, once a machine joins]",
 )
 @click.option(
     "--ready-file",
@@ -190,6 +196,7 @@ def up(
     hosts: int | None,
     clouds_file: Path | None,
     database: str | None,
+    bus: str | None,
     ready_file: Path | None,
     log_file: Path | None,
     bare: bool | None,
@@ -217,7 +224,8 @@ def up(
     given = merged(
         options={
             "state_dir": state, "listen_address": listen and listen.address, "listen_port": listen and listen.port,
-            "driver": driver, "hosts": hosts, "clouds_file": clouds_file, "database_url": _database(database),
+            "driver": driver, "hosts": hosts, "clouds_file": clouds_file, "database_url": _checked("--database", "database_url", database),
+            "bus": _checked("--bus", "bus", bus),
             "bare": bare, "leave_guests": leave_guests, "policy_file": policy_file,
             "log_file": log_file and log_file.absolute(),
             "host_networks": dict(host_networks) or None, "public_interface": public_interface,
@@ -231,11 +239,11 @@ def up(
         asyncio.run(_serve(chosen, outputs))
 
 
-def _database(url: str | None) -> str | None:
+def _checked(option: str, setting: str, value: str | None) -> str | None:
     try:
-        return None if url is None else checked("database_url", url, text=True)
+        return None if value is None else checked(setting, value, text=True)
     except NotThus as error:
-        raise click.BadParameter(str(error), param_hint="--database") from None
+        raise click.BadParameter(str(error), param_hint=option) from None
 
 
 def _chosen(given: dict[str, Any], ready_file: Path | None) -> tuple[Settings, Outputs]:

@@ -57,7 +57,8 @@ class HostWatch:
         """Hosts that were down and answer again, and have not yet removed the guests they lost meanwhile."""
         self._fenced_at: dict[str, float] = {}
         """When the lease of each host has run out for certain, were it not heard again."""
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._following: asyncio.Task[None] | None = None
         self.lost = asyncio.Event()
         """Set whenever a host has been found down: for whoever has to do something about it."""
 
@@ -67,19 +68,37 @@ class HostWatch:
         if self._settings.fence_silent_hosts:  # Only what was heard of the first round gives hosts their leases.
             await asyncio.gather(*(self.round(name) for name in self._hosts.names))
         for name in self._hosts.names:
-            self._tasks.append(asyncio.create_task(self._watch(name), name=f"watch-{name}"))
+            self._tasks[name] = asyncio.create_task(self._watch(name), name=f"watch-{name}")
+        self._following = asyncio.create_task(self._follow(), name="watch-new-hosts")
 
     async def stop(self) -> None:
         self.kill()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._all_tasks(), return_exceptions=True)
 
     def kill(self) -> None:
-        for task in self._tasks:
+        for task in self._all_tasks():
             task.cancel()
 
-    async def _watch(self, name: str) -> None:
+    def _all_tasks(self) -> list[asyncio.Task[None]]:
+        return [*self._tasks.values(), *([self._following] if self._following is not None else [])]
+
+    async def _follow(self) -> None:
+        """Hosts that join are watched from then on, at once; those that leave no longer."""
         while True:
-            await self._clock.sleep(self._settings.host_silent_seconds / 4)
+            await self._hosts.changed.wait()
+            self._hosts.changed.clear()
+            names = set(self._hosts.names)
+            for name in self._tasks.keys() - names:
+                self._tasks.pop(name).cancel()
+            for name in sorted(names - self._tasks.keys()):
+                self._tasks[name] = asyncio.create_task(self._watch(name, wait=False), name=f"watch-{name}")
+
+    async def _watch(self, name: str, *, wait: bool = True) -> None:
+        """`wait` first: it was asked a moment ago."""
+        while True:
+            if wait:
+                await self._clock.sleep(self._settings.host_silent_seconds / 4)
+            wait = True
             try:
                 await self.round(name)
             except Exception:

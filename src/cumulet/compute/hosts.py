@@ -9,6 +9,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import Clock
+from cumulet.compute.joined_hosts import joined_hosts
 from cumulet.compute.scheduler import HostView
 from cumulet.compute.store import hosts, servers
 from cumulet.db.engine import Tx
@@ -30,10 +31,11 @@ def require_same(tx: Tx, settings: Settings) -> None:
             f"the state was made with --driver {driver}, and {settings.driver} hosts would find none of its servers: "
             f"go on with --driver {driver}, or name another folder with --state"
         )
+    joined = {row.name for row in tx.all(sa.select(joined_hosts.c.name))}
     count = sa.func.count().label("count")
     held = sa.select(servers.c.host, count).where(servers.c.deleted_at_us.is_(None), servers.c.host.is_not(None))
     for row in tx.all(held.group_by(servers.c.host).order_by(servers.c.host)):
-        if row.host not in settings.host_names:
+        if row.host not in settings.host_names and row.host not in joined:
             raise OtherState(
                 f"{row.host} still has servers ({row.count}), and would not be there: start with more --hosts, or "
                 "move its servers away first"

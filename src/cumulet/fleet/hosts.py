@@ -26,9 +26,17 @@ class Hosts:
         self._links: dict[str, Link] = {}
         self._wiring: dict[str, asyncio.Lock] = {}
         self._revisions: dict[str, int] = {}
+        self.changed = asyncio.Event()
+        """Set when a host has come or gone; cleared by who follows that."""
 
     def add(self, name: str, link: Link) -> None:
         self._links[name] = link
+        self.changed.set()
+
+    def remove(self, name: str) -> None:
+        """It is asked nothing more."""
+        if self._links.pop(name, None) is not None:
+            self.changed.set()
 
     def link(self, name: str) -> Link:
         """KeyError: there is none."""

@@ -29,7 +29,7 @@ STALLED_SECONDS = 60.0
 PIECE_BYTES = 1 << 20
 _REQUEST = re.compile(rb"GET /images/([0-9a-f]{128}) HTTP/1\.[01]\r\n", re.ASCII)
 _BROUGHT = re.compile(rb"PUT /images/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}) HTTP/1\.[01]\r\n", re.ASCII)
-_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,18})\r\n", re.ASCII | re.IGNORECASE)
+CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,18})\r\n", re.ASCII | re.IGNORECASE)
 
 Find = Callable[[str, str], Awaitable[Path | None]]
 """From the host's name and a SHA-512 to the file, or None."""
@@ -76,20 +76,32 @@ class ImageDoor:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(HEAD_SECONDS):
             head = await reader.readuntil(b"\r\n\r\n")
-        host = _name_in(writer)
+        if len(head) <= LONGEST_HEAD_BYTES and await self._other(head, reader, writer):
+            return
+        host = await self._host(writer)
         if host is None or len(head) > LONGEST_HEAD_BYTES:
-            await _say(writer, b"404 Not Found")
+            await say(writer, b"404 Not Found")
         elif (asked := _REQUEST.match(head)) is not None:
             await self._send(host, asked[1].decode(), writer)
-        elif (brought := _BROUGHT.match(head)) is not None and (length := _LENGTH.search(head)) is not None:
+        elif (brought := _BROUGHT.match(head)) is not None and (length := CONTENT_LENGTH.search(head)) is not None:
             await self._take(host, brought[1].decode(), int(length[1]), reader, writer)
         else:
-            await _say(writer, b"404 Not Found")
+            await say(writer, b"404 Not Found")
+
+    async def _host(self, writer: asyncio.StreamWriter) -> str | None:
+        """Who asks. The one common name of the certificate it shows, which the cloud's own authority has signed."""
+        certificate = writer.get_extra_info("peercert") or {}
+        names = [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
+        return names[0] if len(names) == 1 else None
+
+    async def _other(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Answer what is not about images; False if this is."""
+        return False
 
     async def _send(self, host: str, sha512: str, writer: asyncio.StreamWriter) -> None:
         path = await self._find(host, sha512)
         if path is None:
-            await _say(writer, b"404 Not Found")
+            await say(writer, b"404 Not Found")
             return
         with await asyncio.to_thread(open, path, "rb", 0) as file:
             size = os.fstat(file.fileno()).st_size
@@ -106,9 +118,9 @@ class ImageDoor:
             await self._receive(host, image_id, size, _pieces(reader, size))
         except ApiError as refused:
             log.info("%s: image %s was not taken: %r", host, image_id, refused)
-            await _say(writer, b"%d Refused" % refused.status, str(refused).encode())
+            await say(writer, b"%d Refused" % refused.status, str(refused).encode())
         else:
-            await _say(writer, b"201 Created")
+            await say(writer, b"201 Created")
 
 
 async def _pieces(reader: asyncio.StreamReader, size: int) -> AsyncIterator[bytes]:
@@ -122,14 +134,7 @@ async def _pieces(reader: asyncio.StreamReader, size: int) -> AsyncIterator[byte
         yield piece
 
 
-async def _say(writer: asyncio.StreamWriter, status: bytes, words: bytes = b"") -> None:
+async def say(writer: asyncio.StreamWriter, status: bytes, words: bytes = b"") -> None:
     head = b"HTTP/1.1 %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (status, len(words))
     writer.write(head + words)
     await writer.drain()
-
-
-def _name_in(writer: asyncio.StreamWriter) -> str | None:
-    """The one common name of the peer's certificate, which the cloud's own authority has signed."""
-    certificate = writer.get_extra_info("peercert") or {}
-    names = [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
-    return names[0] if len(names) == 1 else None

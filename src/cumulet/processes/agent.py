@@ -31,9 +31,13 @@ async def run_agent(place: AgentPlace) -> None:
     """Be the agent of one host until standard input closes."""
     from cumulet.drivers.qemu.driver import QemuDriver
 
-    async with _only_one(place.state):
+    async with only_one(place.state):
         lease = await asyncio.to_thread(_watched_lease, place)
-        network = await _network(place)
+        network = (
+            None
+            if place.network_namespace is None
+            else await network_of(place.name, place.address, place.public_device)
+        )
         images = ImagesOfControlPlane(place.images, place.tls)
         driver = await QemuDriver.open(
             name=place.name,
@@ -44,7 +48,7 @@ async def run_agent(place: AgentPlace) -> None:
             address=place.address,
             network=network,
             sharing=place.sharing,
-            guest_uids=_guest_uids(place.guest_uids),
+            guest_uids=uids(place.guest_uids),
         )
         agent = Agent(
             name=place.name, driver=driver, fence=FileFence(place.state / "fence"), lease=lease,
@@ -58,25 +62,21 @@ async def run_agent(place: AgentPlace) -> None:
             await driver.close()
 
 
-async def _network(place: AgentPlace) -> LinuxNetwork | None:
-    """What wires this host's guests; None where nothing can, or where other hosts live in the same namespace."""
-    if place.network_namespace is None:
-        return None
+async def network_of(host: str, address: str, public_device: str | None) -> LinuxNetwork | None:
+    """What wires the guests of a host that is alone in its network namespace; None where nothing can."""
     from cumulet.drivers.linux_network.network import LinuxNetwork
     from cumulet.drivers.linux_network.probe import probe
 
     answer = await asyncio.to_thread(probe)
     if answer.tracking is None:
-        log.warning("%s cannot wire guests: %s", place.name, answer.problem)
+        log.warning("%s cannot wire guests: %s", host, answer.problem)
         return None
-    return await LinuxNetwork.open(
-        local_address=place.address,
-        tracking=answer.tracking,
-        physical={} if place.public_device is None else {"public": place.public_device},
-    )
+    physical = {} if public_device is None else {"public": public_device}
+    return await LinuxNetwork.open(local_address=address, tracking=answer.tracking, physical=physical)
 
 
-def _guest_uids(text: str) -> range:
+def uids(text: str) -> range:
+    """Of ``FIRST-LAST``."""
     first, _, last = text.partition("-")
     return range(int(first), int(last) + 1)
 
@@ -106,7 +106,7 @@ def _until_parent_ends() -> None:
 
 
 @contextlib.asynccontextmanager
-async def _only_one(state: Path) -> AsyncIterator[None]:
+async def only_one(state: Path) -> AsyncIterator[None]:
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(state / watchdog.AGENT_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -29,6 +29,7 @@ from cumulet.part import FirstStart, Part
 from cumulet.processes import local_hosts
 from cumulet.processes.api import ANY_ADDRESS, serve_api, shared_clock, vouched_for
 from cumulet.processes.conductor import Conductor
+from cumulet.processes.remote_hosts import RemoteHosts
 from cumulet.settings import Settings
 from cumulet.space import Space
 from cumulet.web.context import Cloud
@@ -134,16 +135,8 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         stack.push_async_callback(hosts.close)
         for_hosts = authority.issue_server(*vouched_for(settings))
         space = Space()
-        world, agents = await local_hosts.connect(
-            settings,
-            clock,
-            hosts,
-            authority,
-            for_hosts,
-            _images_in(db, settings),
-            _images_into(db, settings, clock, space),
-            stack,
-        )
+        images = (_images_in(db, settings), _images_into(db, settings, clock, space))
+        world, agents = await local_hosts.connect(settings, clock, hosts, authority, for_hosts, *images, stack)
         conductor = Conductor(
             parts,
             sagas_of(parts),
@@ -155,7 +148,9 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
             alone=db.embedded,
             before_step=before_step,
         )
+        remote = RemoteHosts(db=db, clock=clock, settings=settings, hosts=hosts, authority=authority)
         context = Cloud(
+            door=remote.door(),
             settings=settings,
             db=db,
             clock=clock,
@@ -167,6 +162,8 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
             space=space,
         )
         stack.push_async_callback(conductor.stop)
+        stack.push_async_callback(remote.stop)
+        await remote.start(images)
         await conductor.start()
         await asyncio.to_thread(_seed_once, parts, settings, db, clock)
         gateways = await db.read_async(public_gateways)

@@ -340,6 +340,8 @@ def cloud(
             "listen_port": 0,
             "driver": "simulated",
             "host_names": _host_names(hosts),
+            "hosts_port": 0,
+            "bus_port": 0,
             "argon2_memory_kib": FAST_ARGON2_MEMORY_KIB,
             "machine_on_public": False,
             **settings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
     from cumulet.fleet.hosts import Hosts
     from cumulet.settings import Settings
     from cumulet.wake import Wake
+
+
+class Door(msgspec.Struct, frozen=True, kw_only=True):
+    """Where machines join this cloud, and by which SHA-256 of its authority's certificate they know it."""
+
+    url: str
+    fingerprint: str
+    changed: Callable[[], None]
+    """To be called, on any thread, when who may join or is a member has changed."""
 
 
 class Cloud(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,3 +44,4 @@ class Cloud(msgspec.Struct, frozen=True, kw_only=True):
     """`web.policy.Policy`: the compiled rules."""
     space: Space = msgspec.field(default_factory=Space)
     """What is promised of the state folder's file system."""
+    door: Door | None = None

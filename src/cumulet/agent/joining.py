@@ -1,0 +1,272 @@
+"""A machine's way into a cloud: its keys, made here and never sent; its certificates; being its host's one agent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from cumulet.clock import Clock
+from cumulet.host.joining import DOOR_NAME, PROTOCOL, Admitted, Claim, Granted, Join, Refusal, Refused, Renew
+
+if TYPE_CHECKING:
+    import httpx
+
+ANSWER_SECONDS = 30.0
+CONNECT_SECONDS = 10.0
+RENEW_DAYS = 10
+"""Before its end a certificate is renewed."""
+_BAD_DATES = (9, 10)
+"""OpenSSL's numbers for a certificate that is not good yet, and not any more."""
+AnswerT = TypeVar("AnswerT", Admitted, Granted)
+
+
+class Joined(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host that has joined remembers of it, in its state folder."""
+
+    url: str
+    ca_fingerprint: str
+    name: str
+    machine: str
+
+
+class Unreachable(Exception):
+    """The cloud does not answer; says what was tried."""
+
+
+def machine_id() -> str:
+    """A name for this very machine: another one on another machine, the same after a reboot."""
+    sources = (Path("/etc/machine-id"), Path("/sys/class/dmi/id/product_uuid"))
+    known = []
+    for source in sources:
+        try:
+            known.append(source.read_text().strip())
+        except OSError:
+            continue
+    return hashlib.sha256("\n".join(("cumulet", os.uname().nodename, *known)).encode()).hexdigest()
+
+
+class Membership:
+    """A host's folder of keys and certificates, and its conversation with the door of its cloud."""
+
+    def __init__(self, state: Path, clock: Clock, *, driver: str) -> None:
+        self._state = state
+        self._clock = clock
+        self._driver = driver
+
+    @property
+    def identity(self) -> Path:
+        """The folder with what it shows on the bus and for images."""
+        return self._state / "identity"
+
+    @property
+    def moves(self) -> Path:
+        """The folder with what guests' moves show (`CertificateAuthority.issue_host`)."""
+        return self._state / "moves"
+
+    def joined(self) -> Joined | None:
+        try:
+            return msgspec.json.decode((self._state / "joined.json").read_bytes(), type=Joined)
+        except FileNotFoundError:
+            return None
+
+    async def join(self, url: str, token: str, ca_fingerprint: str) -> Joined:
+        """Redeem a token. Raises Refused and Unreachable; what is refused leaves nothing behind.
+
+        Keys are kept where the answer was lost: asked again with the same keys, the cloud answers the same.
+        """
+        fresh = not self._state.exists()
+        self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        waiting = self._state / "joining"
+        try:
+            authority = await self._authority(url, ca_fingerprint)
+            requests = self._requests(waiting)
+            asked = Join(
+                token=token, machine=machine_id(), driver=self._driver, protocol=PROTOCOL,
+                now_us=self._clock.now_us(), identity_request=requests[0], moves_request=requests[1],
+            )  # fmt: skip
+            _write(waiting / "ca-cert.pem", authority)
+            answer = await _ask(self._client(url, waiting / "ca-cert.pem"), "/join", asked, Admitted)
+        except (Refused, Unreachable) as problem:
+            definite = isinstance(problem, Refused) and not problem.refusal.again
+            if definite or not (waiting / "identity-key.pem").exists():
+                shutil.rmtree(waiting, ignore_errors=True)
+                if fresh:
+                    shutil.rmtree(self._state, ignore_errors=True)
+            raise
+        self._keep(waiting, authority, answer)
+        found = Joined(url=url, ca_fingerprint=ca_fingerprint, name=answer.name, machine=machine_id())
+        _write(self._state / "joined.json", msgspec.json.encode(found))
+        shutil.rmtree(waiting)
+        return found
+
+    def _requests(self, folder: Path) -> tuple[str, str]:
+        """Two requests for certificates, with keys that are made where there are none."""
+        folder.mkdir(mode=0o700, exist_ok=True)
+        made = []
+        for kind in ("identity", "moves"):
+            file = folder / f"{kind}-key.pem"
+            if not file.exists():
+                fresh = ec.generate_private_key(ec.SECP256R1())
+                form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+                _write(file, fresh.private_bytes(*form))
+            key = serialization.load_pem_private_key(file.read_bytes(), None)
+            assert isinstance(key, ec.EllipticCurvePrivateKey)
+            name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "host")])
+            request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+            made.append(request.public_bytes(serialization.Encoding.PEM).decode())
+        return made[0], made[1]
+
+    def _keep(self, keys: Path, authority: bytes, answer: Admitted) -> None:
+        """Certificates beside their keys. A certificate goes last, so that none is beside a key it does not fit."""
+        parts = (
+            (self.identity, "identity", answer.identity_certificate, ("client",)),
+            (self.moves, "moves", answer.moves_certificate, ("server", "client")),
+        )
+        for folder, kind, certificate, roles in parts:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            _write(folder / "ca-cert.pem", authority)
+            for role in roles:
+                (folder / f"{role}-cert.pem").unlink(missing_ok=True)
+                _write(folder / f"{role}-key.pem", (keys / f"{kind}-key.pem").read_bytes())
+                _write(folder / f"{role}-cert.pem", certificate.encode())
+
+    async def claim(self, session: str) -> Granted:
+        """Be this host's one agent. Raises Refused and Unreachable."""
+        joined = self._joined()
+        asked = Claim(
+            session=session,
+            machine=machine_id(),
+            driver=self._driver,
+            protocol=PROTOCOL,
+            now_us=self._clock.now_us(),
+        )
+        return await _ask(self._own_client(joined), "/claim", asked, Granted)
+
+    def needs_renewal(self) -> bool:
+        certificate = x509.load_pem_x509_certificate((self.identity / "client-cert.pem").read_bytes())
+        left = certificate.not_valid_after_utc.timestamp() - self._clock.now_us() / 1_000_000
+        return left < RENEW_DAYS * 86_400
+
+    async def renew(self) -> None:
+        """New certificates for the keys it has. Raises Refused and Unreachable."""
+        joined, keys = self._joined(), self._state / "renewing"
+        keys.mkdir(mode=0o700, exist_ok=True)
+        try:
+            _write(keys / "identity-key.pem", (self.identity / "client-key.pem").read_bytes())
+            _write(keys / "moves-key.pem", (self.moves / "client-key.pem").read_bytes())
+            first, second = self._requests(keys)
+            asked = Renew(identity_request=first, moves_request=second)
+            answer = await _ask(self._own_client(joined), "/renew", asked, Admitted)
+            self._keep(keys, (self.identity / "ca-cert.pem").read_bytes(), answer)
+        finally:
+            shutil.rmtree(keys)
+
+    def tls(self) -> ssl.SSLContext:
+        """For the bus and images."""
+        context = ssl.create_default_context(cafile=str(self.identity / "ca-cert.pem"))
+        context.load_cert_chain(self.identity / "client-cert.pem", self.identity / "client-key.pem")
+        return context
+
+    def _joined(self) -> Joined:
+        joined = self.joined()
+        assert joined is not None, "it has not joined"
+        return joined
+
+    def _own_client(self, joined: Joined) -> httpx.AsyncClient:
+        return _client(joined.url, self.tls())
+
+    def _client(self, url: str, authority: Path) -> httpx.AsyncClient:
+        return _client(url, ssl.create_default_context(cafile=str(authority)))
+
+    async def _authority(self, url: str, ca_fingerprint: str) -> bytes:
+        """The certificate of the cloud's authority, known by its fingerprint whoever sends it. Raises Refused."""
+        nobody = ssl.create_default_context()
+        nobody.check_hostname, nobody.verify_mode = False, ssl.CERT_NONE  # What it sends vouches for itself.
+        sent = await _fetch(_client(url, nobody), "GET", "/authority")
+        try:
+            found = x509.load_pem_x509_certificate(sent).fingerprint(hashes.SHA256()).hex()
+        except ValueError:
+            raise Refused("NO_CLOUD", f"what answers at {url} is no Cumulet") from None
+        if found != re.sub(r"[:\s]", "", ca_fingerprint).lower():
+            raise Refused(
+                "WRONG_CA",
+                f"what answers at {url} is not the cloud that printed this command: its authority's fingerprint is "
+                f"{found}",
+            )
+        return sent
+
+
+def _client(url: str, context: ssl.SSLContext) -> httpx.AsyncClient:
+    import httpx
+
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    limits = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+    return httpx.AsyncClient(base_url=url, verify=context, timeout=limits, trust_env=False)
+
+
+async def _ask(client: httpx.AsyncClient, path: str, asked: msgspec.Struct, kind: type[AnswerT]) -> AnswerT:
+    raw = await _fetch(client, "POST", path, msgspec.json.encode(asked))
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.DecodeError as error:
+        raise Refused(
+            "OTHER_VERSION", f"the cloud's answer was not understood, it is of another version: {error}"
+        ) from None
+
+
+async def _fetch(client: httpx.AsyncClient, method: str, path: str, body: bytes = b"") -> bytes:
+    import httpx
+
+    try:
+        async with client:
+            extensions = {"sni_hostname": DOOR_NAME}
+            answer = await client.request(method, path, content=body, extensions=extensions)
+    except httpx.HTTPError as error:
+        if (number := _verify_code(error)) in _BAD_DATES:
+            when = "not good yet" if number == 9 else "over"
+            raise Refused(
+                "WRONG_CLOCK",
+                f"this machine's clock is wrong (the cloud's certificate is {when}): set it (with chrony, or "
+                "systemd-timesyncd) and start the agent again",
+            ) from None
+        if number is not None:
+            raise Refused("WRONG_CA", f"what answers at {client.base_url} is not this host's cloud") from None
+        raise Unreachable(f"nothing answers at {client.base_url}: {error or type(error).__name__}") from error
+    if answer.status_code == 200:
+        return answer.content
+    try:
+        refusal = msgspec.json.decode(answer.content, type=Refusal)
+    except msgspec.DecodeError:
+        raise Refused("NO_CLOUD", f"what answers at {client.base_url} is no Cumulet: {answer.status_code}") from None
+    raise Refused(refusal.code, refusal.message, again=refusal.again)
+
+
+def _verify_code(error: BaseException) -> int | None:
+    """OpenSSL's reason, if a certificate was refused here."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause.verify_code
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _write(path: Path, content: bytes) -> None:
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    with open(new, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)

@@ -1,0 +1,133 @@
+"""Hosts on other machines as members of the cloud: invited with a token, joined with a key of their own, removed.
+
+A member is known by an identity that no other member, and no earlier one of its name, has had; and by its key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from cumulet.compute import places
+from cumulet.compute.store import hosts, migrations
+from cumulet.conductor import findings
+from cumulet.db.engine import Tx, metadata
+from cumulet.host.joining import Refused
+from cumulet.placement.store import inventories, resource_providers
+
+TOKEN_SECONDS = 15 * 60
+MOST_JOINED = 10_000
+
+joined_hosts = sa.Table(
+    "joined_hosts",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("identity", sa.String(128), nullable=False, unique=True),
+    sa.Column("token_sha256", sa.String(64), unique=True),
+    sa.Column("token_ends_at_us", sa.BigInteger),
+    sa.Column("key_sha256", sa.String(64)),
+    sa.Column("machine", sa.String(128)),
+    sa.Column("session", sa.String(128)),
+    sa.Column("added_at_us", sa.BigInteger, nullable=False),
+    sa.Column("joined_at_us", sa.BigInteger),
+)
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """A host that may be on the bus."""
+
+    name: str
+    identity: str
+    session: str | None
+
+
+def members(tx: Tx) -> list[Member]:
+    """Those that have joined."""
+    rows = tx.all(sa.select(joined_hosts).where(joined_hosts.c.joined_at_us.is_not(None)))
+    return [Member(name=row.name, identity=row.identity, session=row.session) for row in rows]
+
+
+def any_invited(tx: Tx) -> bool:
+    """Whether there is anybody to be let in, or in."""
+    return tx.first(sa.select(joined_hosts.c.name).limit(1)) is not None
+
+
+def invite(tx: Tx, name: str, *, now_us: int) -> str:
+    """A new token for a host that has not joined yet, which replaces the one before. The token is kept nowhere."""
+    token = secrets.token_urlsafe(32)
+    values = {"token_sha256": _hash(token), "token_ends_at_us": now_us + TOKEN_SECONDS * 1_000_000}
+    if not tx.changed(sa.update(joined_hosts).where(joined_hosts.c.name == name).values(**values)):
+        identity = f"cumulet://host/{name}/{secrets.token_hex(8)}"
+        tx.execute(sa.insert(joined_hosts).values(name=name, identity=identity, added_at_us=now_us, **values))
+    return token
+
+
+def redeem(tx: Tx, token: str, *, key_sha256: str, machine: str, now_us: int) -> Member:
+    """The host a token is for, joined from now on with this key. Once more with the same key is the same: its answer
+    may have been lost. Raises Refused."""
+    row = tx.first(sa.select(joined_hosts).where(joined_hosts.c.token_sha256 == _hash(token)))
+    if row is None:
+        raise Refused(
+            "WRONG_TOKEN", "this token is not one of the cloud's: run the command that `cumulet host add` printed"
+        )
+    if row.key_sha256 is not None and row.key_sha256 != key_sha256:
+        raise Refused(
+            "TOKEN_USED", f"{row.name} has joined with this token already, with another key: a token is good once"
+        )
+    if now_us > row.token_ends_at_us:
+        raise Refused(
+            "TOKEN_EXPIRED",
+            f"the token for {row.name} is older than 15 minutes: run `cumulet host add {row.name}` again",
+        )
+    joined = {"key_sha256": key_sha256, "machine": machine, "joined_at_us": row.joined_at_us or now_us}
+    tx.execute(sa.update(joined_hosts).where(joined_hosts.c.name == row.name).values(**joined))
+    return Member(name=row.name, identity=row.identity, session=row.session)
+
+
+def member(tx: Tx, identity: str, key_sha256: str) -> Member:
+    """Whose certificate this is. Raises Refused where it is no member's, or not any more."""
+    row = tx.first(sa.select(joined_hosts).where(joined_hosts.c.identity == identity))
+    if row is None or row.joined_at_us is None or row.key_sha256 != key_sha256:
+        raise Refused("NO_MEMBER", "this machine was removed from the cloud: `cumulet host add` lets it join anew")
+    return Member(name=row.name, identity=row.identity, session=row.session)
+
+
+def take_session(tx: Tx, name: str, *, before: str | None, session: str, machine: str) -> bool:
+    """This start of its agent is the host's from now on, unless another one was quicker."""
+    held = joined_hosts.c.session.is_(None) if before is None else joined_hosts.c.session == before
+    changes = sa.update(joined_hosts).where(joined_hosts.c.name == name, held)
+    return tx.changed(changes.values(session=session, machine=machine)) == 1
+
+
+def note_twice(tx: Tx, name: str, *, now_us: int) -> None:
+    findings.note(tx, "hosts", "same-identity-twice", "the second agent was refused", now_us=now_us, host=name)
+
+
+def remove(tx: Tx, name: str) -> None:
+    """It is no member any more, and no host. `why_not` was asked before."""
+    tx.touch(name)
+    tx.execute(sa.delete(joined_hosts).where(joined_hosts.c.name == name))
+    provider = sa.select(resource_providers.c.id).where(resource_providers.c.name == name).scalar_subquery()
+    tx.execute(sa.delete(inventories).where(inventories.c.provider_id == provider))
+    tx.execute(sa.delete(resource_providers).where(resource_providers.c.name == name))
+    tx.execute(sa.delete(hosts).where(hosts.c.name == name))
+
+
+def why_not(tx: Tx, name: str) -> str | None:
+    """What keeps a host from being removed."""
+    moving = sa.select(migrations.c.id).where(migrations.c.destination_host == name, migrations.c.ended_at_us.is_(None))
+    if places.any_on(tx, [name]) or tx.first(moving) is not None:
+        return f"{name} has servers, or some are on their way to it: move them to another host, or delete them, first"
+    return None
+
+
+def rows(tx: Tx) -> list[Any]:
+    return tx.all(sa.select(joined_hosts).order_by(joined_hosts.c.name))
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()

@@ -1,0 +1,141 @@
+"""Where machines join and their agents ask: HTTPS on a port of its own, with the cloud's own certificate.
+
+``GET /authority`` answers the certificate of the cloud's authority, whose fingerprint a joining machine was told.
+``POST /join`` redeems a one-time token. All else asks for the certificate that this gave: ``POST /claim``, ``POST
+/renew``, and images as in `fleet.image_door`. The host is known by the certificate it shows, while it is a member.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+import socket
+import ssl
+from collections import deque
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from cumulet.ca import Issued
+from cumulet.fleet.image_door import CONTENT_LENGTH, HEAD_SECONDS, PIECE_BYTES, Find, ImageDoor, Receive, say
+from cumulet.host.joining import Admitted, Claim, Granted, Join, Refused, Renew
+
+log = logging.getLogger(__name__)
+
+PORT = 8775
+MOST_BODY_BYTES = 32 * 1024
+JOINS_PER_MINUTE = 30
+"""Of all machines together, right or wrong: a token cannot be guessed, but each try costs us something."""
+_POST = re.compile(rb"POST /(join|claim|renew) HTTP/1\.[01]\r\n", re.ASCII)
+_STATUS = {"TRY_LATER": b"429 Too Many Requests", "NO_MEMBER": b"403 Forbidden"}
+AskedT = TypeVar("AskedT", Join, Claim, Renew)
+
+
+class Membership(Protocol):
+    """Who decides; raises Refused."""
+
+    async def join(self, asked: Join) -> Admitted: ...
+    async def member(self, identity: str, key_sha256: str) -> str:
+        """The name of the host whose certificate this is."""
+        ...
+
+    async def claim(self, host: str, asked: Claim) -> Granted: ...
+    async def renew(self, host: str, identity: str, asked: Renew) -> Admitted: ...
+
+
+class HostDoor(ImageDoor):
+    """Listens on a port for hosts on other machines."""
+
+    def __init__(self, membership: Membership, find: Find, receive: Receive, certificate: Issued) -> None:
+        super().__init__(find, receive, certificate)
+        assert certificate.authority is not None
+        self._membership = membership
+        self._authority = certificate.authority.read_bytes()
+        self._context.verify_mode = ssl.CERT_OPTIONAL  # Whoever joins has none yet.
+        self._joins: deque[float] = deque()
+
+    async def listen_on(self, address: str, port: int, bound: socket.socket | None = None) -> None:
+        """OSError: it is taken. `bound`: a socket that has the port already."""
+        where: dict[str, Any] = {"host": address, "port": port} if bound is None else {"sock": bound}
+        self._server = await asyncio.start_server(
+            self._serve, **where, ssl=self._context, ssl_handshake_timeout=HEAD_SECONDS, limit=PIECE_BYTES
+        )
+
+    async def _host(self, writer: asyncio.StreamWriter) -> str | None:
+        shown = _shown(writer)
+        if shown is None:
+            return None
+        try:
+            return await self._membership.member(*shown)
+        except Refused:
+            return None
+
+    async def _other(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        if re.match(rb"GET /authority HTTP/1\.[01]\r\n", head):
+            await say(writer, b"200 OK", self._authority)
+            return True
+        asked, length = _POST.match(head), CONTENT_LENGTH.search(head)
+        if asked is None or length is None or int(length[1]) > MOST_BODY_BYTES:
+            return False
+        async with asyncio.timeout(HEAD_SECONDS):
+            body = await reader.readexactly(int(length[1]))
+        try:
+            status, answer = b"200 OK", await self._answered(asked[1].decode(), body, writer)
+        except Refused as refused:
+            status = _STATUS.get(refused.refusal.code, b"400 Bad Request")
+            answer = refused.refusal
+            log.warning("%s: %s: %s", asked[1].decode(), refused.refusal.code, refused)
+        await say(writer, status, msgspec.json.encode(answer))
+        return True
+
+    async def _answered(self, verb: str, body: bytes, writer: asyncio.StreamWriter) -> msgspec.Struct:
+        if verb == "join":
+            self._count_join()
+            return await self._membership.join(_read(body, Join))
+        shown = _shown(writer)
+        if shown is None:
+            raise Refused("NO_CERTIFICATE", "this needs the certificate that joining gave")
+        host = await self._membership.member(*shown)
+        if verb == "claim":
+            return await self._membership.claim(host, _read(body, Claim))
+        return await self._membership.renew(host, shown[0], _read(body, Renew))
+
+    def _count_join(self) -> None:
+        now = asyncio.get_running_loop().time()
+        while self._joins and now - self._joins[0] >= 60:
+            self._joins.popleft()
+        if len(self._joins) >= JOINS_PER_MINUTE:
+            raise Refused("TRY_LATER", "too many machines tried to join in the last minute: try again", again=True)
+        self._joins.append(now)
+
+
+def _read(body: bytes, kind: type[AskedT]) -> AskedT:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        raise Refused("NOT_UNDERSTOOD", f"the request was not understood: {error}") from None
+
+
+def _shown(writer: asyncio.StreamWriter) -> tuple[str, str] | None:
+    """The identity in the certificate the peer has shown, which our authority has signed, and its key's SHA-256."""
+    spoken: ssl.SSLObject | None = writer.get_extra_info("ssl_object")
+    raw = None if spoken is None else spoken.getpeercert(binary_form=True)
+    if raw is None:
+        return None
+    certificate = x509.load_der_x509_certificate(raw)
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return None
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    return (uris[0], key_sha256(certificate)) if len(uris) == 1 else None
+
+
+def key_sha256(of: x509.Certificate | x509.CertificateSigningRequest) -> str:
+    """A name for the public key."""
+    key = of.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(key).hexdigest()

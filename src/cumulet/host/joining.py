@@ -1,0 +1,104 @@
+"""What is said between a cloud and a machine that joins it, over HTTPS: JSON, each checked whole when it is read."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+PROTOCOL = 1
+"""Of the verbs and of what stands here; a control plane speaks to agents of this one and the one before."""
+OLDEST_PROTOCOL = 1
+HOST_NAME = r"\A[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"
+DOOR_NAME = "door.cumulet"
+"""The name in the certificate of whatever answers joining machines, whatever its address."""
+CLOCKS_APART_SECONDS = 30.0
+
+Text = Annotated[str, msgspec.Meta(max_length=8192)]
+Short = Annotated[str, msgspec.Meta(max_length=128)]
+
+
+class _Said(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class Join(_Said, frozen=True, kw_only=True):
+    """The two requests for certificates are PEM (PKCS #10): for the bus and images, and for moves."""
+
+    token: Short
+    machine: Short
+    """A name for this very machine (`agent.joining.machine_id`)."""
+    driver: Short
+    protocol: int
+    now_us: int
+    identity_request: Text
+    moves_request: Text
+
+
+class Renew(_Said, frozen=True, kw_only=True):
+    identity_request: Text
+    moves_request: Text
+
+
+class Admitted(_Said, frozen=True, kw_only=True):
+    """The host's name, and its certificates as PEM."""
+
+    name: str
+    identity_certificate: str
+    moves_certificate: str
+
+
+class Claim(_Said, frozen=True, kw_only=True):
+    """An agent has started and asks to be the one agent of its host. `session` is another one at each start."""
+
+    session: Short
+    machine: Short
+    driver: Short
+    protocol: int
+    now_us: int
+
+
+class Granted(_Said, frozen=True, kw_only=True):
+    """Where the bus is; after how long a host that is not heard stops its guests, if it does."""
+
+    bus: tuple[str, ...]
+    lease_seconds: float | None = None
+
+
+class Refusal(_Said, frozen=True, kw_only=True):
+    """One sentence for whoever started the agent. `again`: the same request may succeed later."""
+
+    code: str
+    message: str
+    again: bool = False
+
+
+class Refused(Exception):
+    """A `Refusal` that is answered, or was."""
+
+    def __init__(self, code: str, message: str, *, again: bool = False) -> None:
+        super().__init__(message)
+        self.refusal = Refusal(code=code, message=message, again=again)
+
+
+def require_clock(theirs_us: int, ours_us: int) -> None:
+    """Raises Refused: certificates and leases need clocks that agree."""
+    apart = (theirs_us - ours_us) / 1_000_000
+    if abs(apart) > CLOCKS_APART_SECONDS:
+        direction = "ahead of" if apart > 0 else "behind"
+        raise Refused(
+            "WRONG_CLOCK",
+            f"this machine's clock is {abs(apart):.0f} s {direction} the cloud's: set it (with chrony, or "
+            "systemd-timesyncd) and start the agent again",
+        )
+
+
+def require_protocol(theirs: int) -> None:
+    """Raises Refused."""
+    if not OLDEST_PROTOCOL <= theirs <= PROTOCOL:
+        side = "older" if theirs < OLDEST_PROTOCOL else "newer"
+        raise Refused(
+            "OTHER_VERSION",
+            f"this agent's Cumulet is {side} than what the cloud speaks to (protocol {theirs}, the cloud has "
+            f"{OLDEST_PROTOCOL} to {PROTOCOL}): install the cloud's version on this machine",
+        )

@@ -1,0 +1,207 @@
+"""The agent of a machine that has joined a cloud: it dials out, over the bus and HTTPS, and nothing listens here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import shutil
+import signal
+import socket
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import msgspec
+
+from cumulet.agent.agent import Agent
+from cumulet.agent.fence import FileFence
+from cumulet.agent.images import ImagesOfControlPlane
+from cumulet.agent.joining import Joined, Membership, Unreachable
+from cumulet.bus.nats import NatsAgent
+from cumulet.clock import SystemClock
+from cumulet.host.joining import Granted, Refused
+from cumulet.processes.agent import WatchedLease, network_of, only_one, uids
+
+if TYPE_CHECKING:
+    from cumulet.drivers.qemu.driver import QemuDriver
+
+log = logging.getLogger(__name__)
+
+LEAST_SPACE_BYTES = 2 << 30
+AGAIN_SECONDS = 2.0
+CUT_OFF_SECONDS = 5.0
+RENEWAL_LOOK_SECONDS = 3600.0
+
+
+class JoinedPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent on a machine of its own is started with."""
+
+    state: Path
+    url: str | None = None
+    token: str | None = None
+    ca_fingerprint: str | None = None
+    migration_address: str | None = None
+    """Where guests that move here are received; None: this machine's address towards the cloud."""
+    wire_guests: bool = True
+    public_device: str | None = None
+    """The interface here that leads to the physical network ``public``."""
+    emulated: bool = False
+    """Whether a machine without KVM may join all the same."""
+    guest_uids: str = "70000-73999"
+
+
+async def run_joined_agent(place: JoinedPlace) -> None:
+    """Join if need be, then be the host's agent until SIGINT or SIGTERM. Raises Refused, Unreachable."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    clock = SystemClock()
+    membership = Membership(place.state, clock, driver="qemu")
+    joined = membership.joined()
+    if joined is None or _elsewhere(place, joined):
+        if place.url is None or place.token is None or place.ca_fingerprint is None:
+            raise Refused("NOT_JOINED", f"{place.state} belongs to no cloud yet: run what `cumulet host add` printed")
+        if joined is not None:
+            raise Refused(
+                "OTHER_CLOUD",
+                f"{place.state} belongs to {joined.name} of the cloud at {joined.url}: name another with --state",
+            )
+        await _require_fit(place)
+        joined = await membership.join(place.url, place.token, place.ca_fingerprint)
+        print(f"joined as {joined.name}", flush=True)
+    async with only_one(place.state), AsyncExitStack() as stack:
+        session = secrets.token_hex(8)
+        granted = await _granted(membership, session, stop)
+        if granted is None:
+            return
+        bus = await _serve(place, membership, joined, granted, session, stack)
+        print(f"ready {joined.name}", flush=True)
+        tasks = [
+            asyncio.create_task(one, name=name)
+            for one, name in (
+                (stop.wait(), "stop"),
+                (_keep_admitted(membership, bus, session), "admitted"),
+                (_keep_renewed(membership), "renewal"),
+            )
+        ]
+        try:
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()  # Raises why this is no host any more.
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+def _elsewhere(place: JoinedPlace, joined: Joined) -> bool:
+    """Whether it was told to join another cloud than it belongs to."""
+    return place.ca_fingerprint is not None and place.ca_fingerprint != joined.ca_fingerprint
+
+
+async def _require_fit(place: JoinedPlace) -> None:
+    """Whether this machine can be a host. Raises Refused before anything is said to the cloud."""
+    from cumulet.drivers.qemu.facts import QemuMissing, probe
+
+    try:
+        facts = await probe()
+    except QemuMissing as problem:
+        raise Refused(
+            "NO_QEMU", f"{problem}: install Debian's qemu-system-x86 and qemu-utils on this machine"
+        ) from None
+    if facts.kvm_problem is not None and not place.emulated:
+        raise Refused(
+            "NO_KVM", f"this machine has no KVM ({facts.kvm_problem}): to join with emulated guests, add --emulated"
+        )
+    there = next(folder for folder in (place.state, *place.state.parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if free < LEAST_SPACE_BYTES:
+        raise Refused("NO_SPACE", f"{there} has {free >> 20} MiB free, and a host needs {LEAST_SPACE_BYTES >> 20}")
+
+
+async def _granted(membership: Membership, session: str, stop: asyncio.Event) -> Granted | None:
+    """Ask until the cloud has an answer; None: told to stop meanwhile. Raises Refused where asking again is no use."""
+    told = ""
+    while not stop.is_set():
+        try:
+            return await membership.claim(session)
+        except Unreachable as problem:
+            words = str(problem)
+        except Refused as refused:
+            if not refused.refusal.again:
+                raise
+            words = str(refused)
+        if words != told:
+            log.warning("%s; trying again", words)
+        told = words
+        await asyncio.sleep(AGAIN_SECONDS)
+    return None
+
+
+async def _serve(
+    place: JoinedPlace, membership: Membership, joined: Joined, granted: Granted, session: str, stack: AsyncExitStack
+) -> NatsAgent:
+    address = place.migration_address or _address_towards(joined.url)
+    lease = None
+    if granted.lease_seconds is not None:
+        lease = await asyncio.to_thread(WatchedLease, place.state, seconds=granted.lease_seconds)
+    driver = await _driver(place, membership, joined, address)
+    stack.push_async_callback(driver.close)
+    agent = Agent(name=joined.name, driver=driver, fence=FileFence(place.state / "fence"), lease=lease, session=session)
+    bus = NatsAgent(agent, name=joined.name, servers=granted.bus, tls=membership.tls, incarnation=session)
+    stack.push_async_callback(bus.close)
+    await bus.start()
+    await bus.connected()
+    return bus
+
+
+async def _driver(place: JoinedPlace, membership: Membership, joined: Joined, address: str) -> QemuDriver:
+    from cumulet.drivers.qemu.driver import QemuDriver
+
+    images = ImagesOfControlPlane(joined.url, membership.identity)
+    return await QemuDriver.open(
+        name=joined.name,
+        state=place.state / "qemu",
+        tls=membership.moves,
+        images=images,
+        sink=images,
+        address=address,
+        network=await network_of(joined.name, address, place.public_device) if place.wire_guests else None,
+        guest_uids=uids(place.guest_uids),
+    )
+
+
+async def _keep_admitted(membership: Membership, bus: NatsAgent, session: str) -> None:
+    """Whoever is cut off from the bus asks why. Raises Refused: it was removed, or another machine has its place."""
+    while True:
+        await asyncio.sleep(CUT_OFF_SECONDS)
+        if bus.is_connected:
+            continue
+        try:
+            await membership.claim(session)
+        except Unreachable as problem:
+            log.info("%s", problem)
+        except Refused as refused:
+            if not refused.refusal.again:
+                raise
+
+
+async def _keep_renewed(membership: Membership) -> None:
+    while True:
+        if membership.needs_renewal():
+            try:
+                await membership.renew()
+                log.info("certificates are renewed")
+            except (Refused, Unreachable) as problem:
+                log.warning("certificates are not renewed: %s", problem)
+        await asyncio.sleep(RENEWAL_LOOK_SECONDS)
+
+
+def _address_towards(url: str) -> str:
+    """This machine's own, on its way to the cloud."""
+    parts = urlsplit(url)
+    family, kind, _protocol, _name, address = socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind) as towards:
+        towards.connect(address)  # Sends nothing.
+        return str(towards.getsockname()[0])

@@ -1,0 +1,268 @@
+"""Hosts on other machines, as a control plane has them: the door they join at, the bus to them, who is a member.
+
+Nothing of it listens, and no NATS server is started, before the first machine is let join.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from contextlib import AsyncExitStack
+from urllib.parse import urlsplit
+
+from cumulet.bus.nats import SERVER_NAME, NatsBus
+from cumulet.ca import CertificateAuthority, Issued, read_request
+from cumulet.clock import Clock
+from cumulet.compute import joined_hosts as records
+from cumulet.db.engine import Database, Tx
+from cumulet.fleet.host_door import HostDoor, key_sha256
+from cumulet.fleet.hosts import QUESTION_SECONDS, Hosts
+from cumulet.fleet.image_door import Find, Receive
+from cumulet.fleet.nats_server import CONTROL_PLANE, BusUser, NatsServer, NoNatsServer
+from cumulet.host import messages as m
+from cumulet.host.joining import (
+    DOOR_NAME,
+    Admitted,
+    Claim,
+    Granted,
+    Join,
+    Refused,
+    Renew,
+    require_clock,
+    require_protocol,
+)
+from cumulet.processes.api import ANY_ADDRESS
+from cumulet.settings import Settings
+from cumulet.web.context import Door
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+"""How often other processes' changes of who is a member are looked for, on a database that has several."""
+AGAIN_SECONDS = 2.0
+"""After which what could not be started is tried again."""
+
+
+class RemoteHosts:
+    """`fleet.host_door.Membership`, and what keeps `hosts` and the bus as the records say."""
+
+    def __init__(
+        self, *, db: Database, clock: Clock, settings: Settings, hosts: Hosts, authority: CertificateAuthority
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._settings = settings
+        self._hosts = hosts
+        self._authority = authority
+        self._images: tuple[Find, Receive] | None = None
+        self._door: HostDoor | None = None
+        self._socket: socket.socket | None = None
+        self._server: NatsServer | None = None
+        self._bus: NatsBus | None = None
+        self._names: set[str] = set()
+        self._changed = asyncio.Event()
+        self._looking = asyncio.Lock()
+        self._following: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._stack = AsyncExitStack()
+
+    def door(self) -> Door:
+        """Where machines join; its port is decided here if any will do."""
+        port = self._settings.hosts_port
+        if port == 0:
+            address = self._settings.listen_address
+            self._socket = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+            self._socket.bind((address, 0))  # Nothing listens yet.
+            port = self._socket.getsockname()[1]
+        self._port = port
+        address = _reached_at(self._settings)
+        url = f"https://{f'[{address}]' if ':' in address else address}:{port}"
+        return Door(url=url, fingerprint=self._authority.fingerprint, changed=self._wake)
+
+    def _wake(self) -> None:
+        """From any thread."""
+        self._loop.call_soon_threadsafe(self._changed.set)
+
+    async def start(self, images: tuple[Find, Receive]) -> None:
+        """Whoever is a member already is on the bus when this returns, if there is one."""
+        self._images = images
+        await self._look_safely()
+        self._following = asyncio.create_task(self._follow(), name="remote-hosts")
+
+    async def stop(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+        await self._stack.aclose()
+        if self._socket is not None and self._door is None:
+            self._socket.close()
+
+    async def _follow(self) -> None:
+        while True:
+            wait = LOOK_SECONDS if not self._db.embedded else None
+            done = await self._look_safely()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait if done else AGAIN_SECONDS):
+                    await self._changed.wait()
+            self._changed.clear()
+
+    async def _look_safely(self) -> bool:
+        try:
+            await self._look()
+        except (NoNatsServer, OSError) as problem:
+            log.error("hosts on other machines cannot be reached: %s", problem)
+            return False
+        except Exception:
+            log.exception("hosts on other machines could not be looked for, will retry")
+            return False
+        return True
+
+    async def _look(self) -> None:
+        async with self._looking:
+            known = await self._db.read_async(records.members)
+            if not known and not self._names and not await self._db.read_async(records.any_invited):
+                return
+            await self._open_door()
+            await self._open_bus(known)
+            assert self._bus is not None
+            names = {one.name for one in known}
+            for name in sorted(names - self._names):
+                self._hosts.add(name, self._bus.link(name))
+            for name in sorted(self._names - names):
+                self._hosts.remove(name)
+            self._names = names
+
+    async def _open_door(self) -> None:
+        if self._door is not None or self._images is None:
+            return
+        door = HostDoor(self, *self._images, self._authority.issue_door(DOOR_NAME))
+        await door.listen_on(self._settings.listen_address, self._port, self._socket)
+        self._stack.push_async_callback(door.close)
+        self._door = door
+
+    async def _open_bus(self, known: list[records.Member]) -> None:
+        users = [BusUser(identity=one.identity, host=one.name) for one in known]
+        if self._settings.bus is None and self._server is None:
+            server = NatsServer(
+                self._settings.state_dir / "bus",
+                self._authority.issue_bus(SERVER_NAME),
+                address=self._settings.listen_address,
+                port=self._settings.bus_port or -1,
+            )
+            await server.start(users)
+            self._stack.push_async_callback(server.stop)
+            self._server = server
+        elif self._server is not None:
+            self._server.admit(users)
+        if self._bus is None:
+            bus = NatsBus(
+                self._servers(ours=True), _tls(self._authority.issue_client(CONTROL_PLANE)), name="control-plane"
+            )
+            await bus.start()
+            self._stack.push_async_callback(bus.close)
+            self._bus = bus
+
+    def _servers(self, *, ours: bool) -> tuple[str, ...]:
+        """Where the bus is, for us or for a host."""
+        if self._settings.bus is not None:
+            return tuple(self._settings.bus.split(","))
+        assert self._server is not None
+        address = self._settings.listen_address
+        if address in ANY_ADDRESS:
+            address = "127.0.0.1" if ours else _reached_at(self._settings)
+        return (f"nats://{f'[{address}]' if ':' in address else address}:{self._server.port}",)
+
+    # -- `fleet.host_door.Membership`
+
+    async def join(self, asked: Join) -> Admitted:
+        require_protocol(asked.protocol)
+        require_clock(asked.now_us, self._clock.now_us())
+        self._require_driver(asked.driver)
+        try:
+            key = key_sha256(read_request(asked.identity_request.encode())[0])
+            read_request(asked.moves_request.encode())
+        except ValueError as error:
+            raise Refused("NOT_UNDERSTOOD", f"a request for a certificate is not what it must be: {error}") from None
+        now_us = self._clock.now_us()
+
+        def redeemed(tx: Tx) -> records.Member:
+            return records.redeem(tx, asked.token, key_sha256=key, machine=asked.machine, now_us=now_us)
+
+        host = await self._db.write_async(redeemed)
+        self._changed.set()
+        await self._look_safely()  # So that it may be on the bus when it has its certificate.
+        log.info("%s has joined", host.name)
+        return self._certificates(host.name, host.identity, asked.identity_request, asked.moves_request)
+
+    async def member(self, identity: str, key_sha256: str) -> str:
+        return (await self._db.read_async(lambda tx: records.member(tx, identity, key_sha256))).name
+
+    async def claim(self, host: str, asked: Claim) -> Granted:
+        require_protocol(asked.protocol)
+        require_clock(asked.now_us, self._clock.now_us())
+        self._require_driver(asked.driver)
+        await self._look_safely()
+        if self._bus is None:
+            raise Refused("NO_BUS", "the cloud has no bus yet; its log says why", again=True)
+        before = next((one.session for one in await self._db.read_async(records.members) if one.name == host), None)
+        if before != asked.session and await self._session_of(host) == before is not None:
+            now_us = self._clock.now_us()
+            await self._db.write_async(lambda tx: records.note_twice(tx, host, now_us=now_us))
+            raise Refused(
+                "RUNS_ALREADY",
+                f"{host} runs already, on this or another machine, and this one seems to be a copy of it: to add it as "
+                "a host of its own, remove its state folder and join with a token of its own",
+            )
+        if before != asked.session and not await self._db.write_async(
+            lambda tx: records.take_session(tx, host, before=before, session=asked.session, machine=asked.machine)
+        ):
+            raise Refused("RUNS_ALREADY", f"another agent of {host} has started at the same moment")
+        lease = self._settings.lease_seconds if self._settings.fence_silent_hosts else None
+        return Granted(bus=self._servers(ours=False), lease_seconds=lease)
+
+    async def _session_of(self, host: str) -> str | None:
+        """The start of the agent that answers for this host now."""
+        assert self._bus is not None
+        try:
+            async with asyncio.timeout(QUESTION_SECONDS):
+                return (await self._bus.link(host).send(m.AskFacts())).session
+        except (TimeoutError, m.HostError):
+            return None
+
+    async def renew(self, host: str, identity: str, asked: Renew) -> Admitted:
+        """With new certificates for the key it has: another one would be another machine's."""
+        try:
+            key = key_sha256(read_request(asked.identity_request.encode())[0])
+            await self._db.read_async(lambda tx: records.member(tx, identity, key))
+            return self._certificates(host, identity, asked.identity_request, asked.moves_request)
+        except ValueError as error:
+            raise Refused("NOT_UNDERSTOOD", f"a request for a certificate is not what it must be: {error}") from None
+
+    def _certificates(self, name: str, identity: str, first: str, second: str) -> Admitted:
+        made = self._authority.sign_joined(name, identity, (first.encode(), second.encode()))
+        return Admitted(name=name, identity_certificate=made[0].decode(), moves_certificate=made[1].decode())
+
+    def _require_driver(self, driver: str) -> None:
+        if driver != self._settings.driver:
+            raise Refused("OTHER_DRIVER", f"this cloud's hosts are {self._settings.driver}, and this one is {driver}")
+
+
+def _reached_at(settings: Settings) -> str:
+    """By other machines: the public name, the address listened on, or this machine's own towards the world."""
+    if settings.public_url is not None and (name := urlsplit(settings.public_url).hostname):
+        return name
+    if settings.listen_address not in ANY_ADDRESS:
+        return settings.listen_address
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards, contextlib.suppress(OSError):
+        towards.connect(("192.0.2.1", 9))  # Sends nothing.
+        return str(towards.getsockname()[0])
+    return "127.0.0.1"
+
+
+def _tls(issued: Issued) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(issued.authority))
+    context.load_cert_chain(issued.certificate, issued.key)
+    return context

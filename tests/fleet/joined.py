@@ -1,0 +1,108 @@
+"""A cloud of simulated hosts that machines can join over real HTTPS and a real NATS, and such machines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from cumulet.agent.agent import Agent
+from cumulet.agent.fence import MemoryFence
+from cumulet.agent.joining import Joined, Membership
+from cumulet.bus.nats import NatsAgent
+from cumulet.cli.client import Answer, Persona, credentials_of, https, log_in
+from cumulet.clock import SystemClock
+from cumulet.drivers.simulated.driver import SimulatedDriver, World
+from cumulet.processes.all import EmbeddedCloud
+from cumulet.settings import Settings
+
+HOSTS = "/compute/v2.1/cumulet/hosts"
+
+
+class SkewedClock(SystemClock):
+    """Of a machine whose clock is wrong."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._off_us = round(seconds * 1_000_000)
+
+    def now_us(self) -> int:
+        return super().now_us() + self._off_us
+
+
+class JoinableCloud:
+    """An administrator's view of it, off the event loop."""
+
+    def __init__(self, cloud: EmbeddedCloud, admin: Persona) -> None:
+        self.cloud = cloud
+        self.admin = admin
+
+    async def ask(self, method: str, path: str, body: object | None = None) -> Answer:
+        return await asyncio.to_thread(self.admin.ask, method, path, body)
+
+    async def invite(self, name: str) -> dict[str, Any]:
+        """``join``, ``token`` and ``ca_fingerprint``, once the door is open."""
+        answer = await self.ask("POST", HOSTS, {"host": {"name": name}})
+        assert answer.status == 201, answer.text
+        made: dict[str, Any] = answer.json["host"]
+        port = int(made["join"].rpartition(":")[2])
+        while True:  # The door opens after the answer.
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                continue
+            writer.close()
+            return made
+
+    async def joined(self) -> list[str]:
+        answer = await self.ask("GET", HOSTS)
+        return [one["name"] for one in answer.json["hosts"] if one["joined_at"] is not None]
+
+    async def up(self, name: str) -> bool:
+        found = await self.ask("GET", "/compute/v2.1/os-services?binary=nova-compute")
+        return any(one["host"] == name and one["state"] == "up" for one in found.json["services"])
+
+
+@asynccontextmanager
+async def joinable_cloud(folder: Path, **settings: Any) -> AsyncIterator[JoinableCloud]:
+    chosen = Settings(
+        state_dir=folder, database_url=f"sqlite:///{folder / 'cumulet.db'}", host_names=("host1",), listen_port=0,
+        hosts_port=0, bus_port=0, host_silent_seconds=1.0, argon2_memory_kib=64, **settings,
+    )  # fmt: skip
+    cloud = await EmbeddedCloud.start(chosen)
+    try:
+        credentials, authority = credentials_of(folder / "clouds.yaml", "cumulet")
+        http = await asyncio.to_thread(https, cloud.url, authority)
+        admin = await asyncio.to_thread(log_in, http, "admin", credentials)
+        yield JoinableCloud(cloud, admin)
+        http.close()
+    finally:
+        await cloud.stop()
+
+
+def membership(state: Path, clock: SystemClock | None = None, *, driver: str = "simulated") -> Membership:
+    return Membership(state, clock or SystemClock(), driver=driver)
+
+
+async def join(of: Membership, made: dict[str, Any]) -> Joined:
+    return await of.join(made["join"], made["token"], made["ca_fingerprint"])
+
+
+@asynccontextmanager
+async def agent_of(of: Membership, session: str) -> AsyncIterator[NatsAgent]:
+    """A machine's agent, from its start until it is switched off."""
+    granted = await of.claim(session)
+    joined = of.joined()
+    assert joined is not None
+    settings = Settings(state_dir=Path("state"), database_url="sqlite://")
+    driver = SimulatedDriver(name=joined.name, world=World(), clock=SystemClock(), settings=settings, directory=None)
+    agent = Agent(name=joined.name, driver=driver, fence=MemoryFence(), session=session)
+    bus = NatsAgent(agent, name=joined.name, servers=granted.bus, tls=of.tls, incarnation=session)
+    await bus.start()
+    await bus.connected()
+    try:
+        yield bus
+    finally:
+        await bus.close()
