@@ -224,7 +224,8 @@ def up(
     given = merged(
         options={
             "state_dir": state, "listen_address": listen and listen.address, "listen_port": listen and listen.port,
-            "driver": driver, "hosts": hosts, "clouds_file": clouds_file, "database_url": _checked("--database", "database_url", database),
+            "driver": driver, "hosts": hosts, "clouds_file": clouds_file,
+            "database_url": _checked("--database", "database_url", database),
             "bus": _checked("--bus", "bus", bus),
             "bare": bare, "leave_guests": leave_guests, "policy_file": policy_file,
             "log_file": log_file and log_file.absolute(),
