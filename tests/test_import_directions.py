@@ -86,6 +86,8 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.host_network_option", "settings"): STARTS,
     ("cli.settings", "web.log"): STARTS,
     ("cli.agent", "processes.agent"): STARTS,
+    ("cli.agent", "processes.joined_agent"): STARTS,
+    ("cli.agent", "web.log"): STARTS,
     ("cli.audit", "owned"): FILES,
     ("cli.backup", "owned"): FILES,
     ("cli.backup", "db.engine"): FILES,

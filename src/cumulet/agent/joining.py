@@ -67,7 +67,7 @@ class Membership:
     @property
     def identity(self) -> Path:
         """The folder with what it shows on the bus and for images."""
-        return self._state / "identity"
+        return self._state / "bus"
 
     @property
     def moves(self) -> Path:
@@ -92,14 +92,19 @@ class Membership:
             authority = await self._authority(url, ca_fingerprint)
             requests = self._requests(waiting)
             asked = Join(
-                token=token, machine=machine_id(), driver=self._driver, protocol=PROTOCOL,
-                now_us=self._clock.now_us(), identity_request=requests[0], moves_request=requests[1],
-            )  # fmt: skip
+                token=token,
+                machine=machine_id(),
+                driver=self._driver,
+                protocol=PROTOCOL,
+                now_us=self._clock.now_us(),
+                identity_request=requests[0],
+                moves_request=requests[1],
+            )
             _write(waiting / "ca-cert.pem", authority)
             answer = await _ask(self._client(url, waiting / "ca-cert.pem"), "/join", asked, Admitted)
         except (Refused, Unreachable) as problem:
             definite = isinstance(problem, Refused) and not problem.refusal.again
-            if definite or not (waiting / "identity-key.pem").exists():
+            if definite or not (waiting / "bus-key.pem").exists():
                 shutil.rmtree(waiting, ignore_errors=True)
                 if fresh:
                     shutil.rmtree(self._state, ignore_errors=True)
@@ -114,7 +119,7 @@ class Membership:
         """Two requests for certificates, with keys that are made where there are none."""
         folder.mkdir(mode=0o700, exist_ok=True)
         made = []
-        for kind in ("identity", "moves"):
+        for kind in ("bus", "moves"):
             file = folder / f"{kind}-key.pem"
             if not file.exists():
                 fresh = ec.generate_private_key(ec.SECP256R1())
@@ -130,7 +135,7 @@ class Membership:
     def _keep(self, keys: Path, authority: bytes, answer: Admitted) -> None:
         """Certificates beside their keys. A certificate goes last, so that none is beside a key it does not fit."""
         parts = (
-            (self.identity, "identity", answer.identity_certificate, ("client",)),
+            (self.identity, "bus", answer.identity_certificate, ("client",)),
             (self.moves, "moves", answer.moves_certificate, ("server", "client")),
         )
         for folder, kind, certificate, roles in parts:
@@ -163,7 +168,7 @@ class Membership:
         joined, keys = self._joined(), self._state / "renewing"
         keys.mkdir(mode=0o700, exist_ok=True)
         try:
-            _write(keys / "identity-key.pem", (self.identity / "client-key.pem").read_bytes())
+            _write(keys / "bus-key.pem", (self.identity / "client-key.pem").read_bytes())
             _write(keys / "moves-key.pem", (self.moves / "client-key.pem").read_bytes())
             first, second = self._requests(keys)
             asked = Renew(identity_request=first, moves_request=second)

@@ -88,17 +88,14 @@ def agent(
 
 
 def _run_joined(**given: Any) -> None:
-    from cumulet.agent.joining import Unreachable
-    from cumulet.host.driver import DriverError
-    from cumulet.host.joining import Refused
-    from cumulet.processes.joined_agent import JoinedPlace, run_joined_agent
+    from cumulet.processes.joined_agent import JoinedPlace, NoHost, run_joined_agent
     from cumulet.web.log import log_to
 
     logging.getLogger("httpx").setLevel(logging.WARNING)
     log_to(None, level=logging.INFO, as_json=not sys.stderr.isatty())
     try:
         asyncio.run(run_joined_agent(JoinedPlace(**given)))
-    except (Refused, Unreachable, DriverError) as problem:
+    except NoHost as problem:
         raise click.ClickException(str(problem)) from None
     except OSError as error:
         place = f"{error.filename}: " if error.filename is not None else ""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,16 +19,16 @@ from cumulet.db import schema
 from cumulet.db.engine import Database, Tx, database_file
 from cumulet.db.full_disk import Reserve
 from cumulet.drivers.simulated.driver import World
-from cumulet.errors import UnsupportedMediaType
 from cumulet.fleet.hosts import Hosts
 from cumulet.identity import bootstrap as identity_bootstrap
 from cumulet.identity.service import Identity
 from cumulet.network.bootstrap import public_gateways
 from cumulet.part import FirstStart, Part
 from cumulet.processes import local_hosts
-from cumulet.processes.api import ANY_ADDRESS, serve_api, shared_clock, vouched_for
+from cumulet.processes.api import serve_api, shared_clock, vouched_for
 from cumulet.processes.conductor import Conductor
-from cumulet.processes.remote_hosts import RemoteHosts
+from cumulet.processes.images import images_into, images_of
+from cumulet.processes.remote_hosts import ANY_ADDRESS, RemoteHosts
 from cumulet.settings import Settings
 from cumulet.space import Space
 from cumulet.web.context import Cloud
@@ -37,7 +36,6 @@ from cumulet.web.policy import Policy
 from cumulet.web.server import Server
 
 if TYPE_CHECKING:
-    from cumulet.fleet.image_door import Receive
     from cumulet.fleet.local_agents import AgentProcesses
 
 END_MOVES_SECONDS = 20.0
@@ -135,7 +133,7 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         stack.push_async_callback(hosts.close)
         for_hosts = authority.issue_server(*vouched_for(settings))
         space = Space()
-        images = (_images_in(db, settings), _images_into(db, settings, clock, space))
+        images = (images_of(db, settings), images_into(db, settings, clock, space))
         world, agents = await local_hosts.connect(settings, clock, hosts, authority, for_hosts, *images, stack)
         conductor = Conductor(
             parts,
@@ -215,52 +213,6 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_MOVES_SECONDS):
                 await self.runner.idle()
-
-
-def _images_in(db: Database, settings: Settings) -> Callable[[str, str], Awaitable[Path | None]]:
-    """For `fleet.image_door`: the file of an image that a host may have."""
-    from cumulet.compute.images_of_hosts import image_for
-    from cumulet.image.files import image_folder
-
-    async def find(host: str, sha512: str) -> Path | None:
-        image_id = await db.read_async(lambda tx: image_for(tx, host, sha512))
-        return None if image_id is None else image_folder(settings.state_dir) / image_id
-
-    return find
-
-
-class _ImagePlace(msgspec.Struct, frozen=True):
-    """`image.uploads.Place`, before there is a `web.context.Cloud`."""
-
-    settings: Settings
-    db: Database
-    clock: Clock
-    space: Space
-
-    @property
-    def state_dir(self) -> Path:
-        return self.settings.state_dir
-
-
-def _images_into(db: Database, settings: Settings, clock: Clock, space: Space) -> Receive:
-    """For `fleet.image_door`: an image that a host brings, of a guest's disk."""
-    from cumulet.compute.images_of_hosts import require_wanted
-    from cumulet.image.qcow2 import Refused
-    from cumulet.image.uploads import receive_data
-
-    place = _ImagePlace(settings, db, clock, space)
-
-    async def receive(host: str, image_id: str, size: int, pieces: AsyncIterator[bytes]) -> None:
-        async def require() -> None:
-            await db.read_async(lambda tx: require_wanted(tx, host, image_id))
-
-        await require()
-        try:
-            await receive_data(place, image_id, pieces, size, require)
-        except Refused as refused:
-            raise UnsupportedMediaType(str(refused), reason="IMAGE_REFUSED") from None
-
-    return receive
 
 
 def _own_folder(settings: Settings) -> None:

@@ -19,15 +19,16 @@ from cumulet.fleet.hosts import Hosts
 from cumulet.identity import bootstrap as identity_bootstrap
 from cumulet.identity.service import Identity
 from cumulet.part import OtherState, Part
+from cumulet.processes.images import images_into, images_of
+from cumulet.processes.remote_hosts import ANY_ADDRESS, RemoteHosts
 from cumulet.settings import Settings
+from cumulet.space import Space
 from cumulet.web.app import App
 from cumulet.web.audit import Audit
 from cumulet.web.context import Cloud
 from cumulet.web.policy import Policy
 from cumulet.web.scraper import scraper_token
 from cumulet.web.server import Server, serve
-
-ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never listened on by itself
 
 
 class Api(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,8 +64,13 @@ async def start_api(
     shared = await shared_clock(db, clock or SystemClock(), stack)
     identity = Identity(db=db, clock=shared, settings=settings, state_dir=settings.state_dir)
     stack.callback(identity.close)
+    authority = CertificateAuthority.load_or_create(settings.state_dir / "ca")
+    space = Space()
+    remote = RemoteHosts(db=db, clock=shared, settings=settings, hosts=hosts, authority=authority)
     cloud = Cloud(
         settings=settings,
+        space=space,
+        door=None if settings.bus is None else remote.door(),
         db=db,
         clock=shared,
         state_dir=settings.state_dir,
@@ -74,7 +80,9 @@ async def start_api(
         policy=Policy.load(settings.policy_file),
     )
     own.mkdir(mode=0o700, parents=True, exist_ok=True)
-    authority = CertificateAuthority.load_or_create(settings.state_dir / "ca")
+    if settings.bus is not None:
+        stack.push_async_callback(remote.stop)
+        await remote.start((images_of(db, settings), images_into(db, settings, shared, space)))
     return await serve_api(parts, cloud, authority, stack, own=own)
 
 

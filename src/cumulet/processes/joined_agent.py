@@ -21,6 +21,7 @@ from cumulet.agent.images import ImagesOfControlPlane
 from cumulet.agent.joining import Joined, Membership, Unreachable
 from cumulet.bus.nats import NatsAgent
 from cumulet.clock import SystemClock
+from cumulet.host.driver import DriverError
 from cumulet.host.joining import Granted, Refused
 from cumulet.processes.agent import WatchedLease, network_of, only_one, uids
 
@@ -52,8 +53,19 @@ class JoinedPlace(msgspec.Struct, frozen=True, kw_only=True):
     guest_uids: str = "70000-73999"
 
 
+class NoHost(Exception):
+    """This machine is no host, or not any more: one sentence says why and what to do."""
+
+
 async def run_joined_agent(place: JoinedPlace) -> None:
-    """Join if need be, then be the host's agent until SIGINT or SIGTERM. Raises Refused, Unreachable."""
+    """Join if need be, then be the host's agent until SIGINT or SIGTERM. Raises NoHost."""
+    try:
+        await _join_and_serve(place)
+    except (Refused, Unreachable, DriverError) as problem:
+        raise NoHost(str(problem)) from problem
+
+
+async def _join_and_serve(place: JoinedPlace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

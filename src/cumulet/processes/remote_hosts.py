@@ -34,12 +34,12 @@ from cumulet.host.joining import (
     require_clock,
     require_protocol,
 )
-from cumulet.processes.api import ANY_ADDRESS
 from cumulet.settings import Settings
 from cumulet.web.context import Door
 
 log = logging.getLogger(__name__)
 
+ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never listened on by itself
 LOOK_SECONDS = 1.0
 """How often other processes' changes of who is a member are looked for, on a database that has several."""
 AGAIN_SECONDS = 2.0
@@ -86,8 +86,8 @@ class RemoteHosts:
         """From any thread."""
         self._loop.call_soon_threadsafe(self._changed.set)
 
-    async def start(self, images: tuple[Find, Receive]) -> None:
-        """Whoever is a member already is on the bus when this returns, if there is one."""
+    async def start(self, images: tuple[Find, Receive] | None) -> None:
+        """Whoever is a member already is on the bus when this returns, if there is one. Without `images` no door."""
         self._images = images
         await self._look_safely()
         self._following = asyncio.create_task(self._follow(), name="remote-hosts")
