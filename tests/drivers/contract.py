@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from cumulet.host.driver import Driver, DriverError, Guest, MigrationParameters, MigrationPhase, SnapshotPhase
+from cumulet.host.disks import SnapshotPhase
+from cumulet.host.driver import Driver, DriverError, Guest, MigrationParameters, MigrationPhase
 
 NEXT_SECONDS = 20.0
 
@@ -136,6 +137,9 @@ VERBS: dict[str, Do] = {
         p.id, image_id=p.id, wait_seconds=0.0, seen=SnapshotPhase.NONE
     ),
     "end_snapshot": lambda d, p: d.end_snapshot(p.id),
+    "rescue": lambda d, p: d.rescue(p.guest),
+    "unrescue": lambda d, p: d.unrescue(p.id, run=True),
+    "rescued": lambda d, p: d.rescued(p.id),
 }
 
 

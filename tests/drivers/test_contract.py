@@ -9,7 +9,8 @@ import pytest
 
 from cumulet.clock import SystemClock
 from cumulet.drivers.simulated.driver import SimulatedDriver, World
-from cumulet.host.driver import Console, Copy, Guest, GuestState, Life, MigrationParameters, Snapshots
+from cumulet.host.disks import Rescue, Snapshots
+from cumulet.host.driver import Console, Copy, Guest, GuestState, Life, MigrationParameters
 from cumulet.settings import Settings
 
 from .contract import STATES, TABLE, VERBS, Pair, broken
@@ -47,7 +48,9 @@ def test_a_verb_does_what_the_contract_says(tmp_path: Path, state: str, verb: st
 def test_the_contract_has_every_state_and_every_verb_of_a_drivers() -> None:
     """What post-copy needs beside is told by `tests/qemu/test_post_copy.py` and the simulation; what is plugged in, and
     pulled out, by `tests/qemu/test_hotplug.py`."""
-    verbs = {name for part in (Life, Console, Copy, Snapshots) for name in vars(part) if not name.startswith("_")}
+    verbs = {
+        name for part in (Life, Console, Copy, Snapshots, Rescue) for name in vars(part) if not name.startswith("_")
+    }
     elsewhere = {"start_copy", "recover_copy", "plug"}
     assert TABLE.keys() == STATES.keys()
     assert {verb.partition(",")[0] for verb in VERBS} - {"diagnostics"} == verbs - elsewhere

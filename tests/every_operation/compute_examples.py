@@ -147,6 +147,8 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
             rules=("os_compute_api:servers:rebuild:trusted_certs",),
         ),
     ),
+    f"{ACTION} rescue": Example(may=MEMBER, sees=PROJECT),
+    f"{ACTION} unrescue": Example(may=MEMBER, sees=PROJECT, path=on("rescued")),
     f"{ACTION} shelve": Example(may=MEMBER, sees=PROJECT, rules=("add_image",)),
     f"{ACTION} shelveOffload": Example(may=ADMIN, sees=PROJECT, path=on("shelved"), answers=409),
     f"{ACTION} unshelve (to 2.76)": Example(may=MEMBER, sees=PROJECT, path=on("shelved")),

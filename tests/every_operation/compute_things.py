@@ -84,6 +84,10 @@ class Things:
         return self._acted({"suspend": None}, "SUSPENDED")
 
     @cached_property
+    def rescued(self) -> str:
+        return self._acted({"rescue": None}, "RESCUE")
+
+    @cached_property
     def shelved(self) -> str:
         return self._acted({"shelve": None}, "SHELVED_OFFLOADED")
 

@@ -75,6 +75,12 @@ class Stage:
     def move(self, server_id: str) -> Any:
         return self.read(lambda tx: tx.first(sa.select(migrations).where(migrations.c.server_id == server_id)))
 
+    def is_rescued(self, record: Any) -> bool:
+        """Whether its host says so."""
+        world = self.cloud.embedded.world
+        assert world is not None
+        return world.drivers[record.host]._guests[record.id].rescue_image is not None
+
     def create(self, *, dirty_rate_mib_s: int | None = None) -> str:
         """Ask for a server with a port; its id."""
         client = self.cloud.persona("admin")
@@ -424,6 +430,35 @@ def judge_unshelve(stage: Stage, server_id: str, case: Case) -> None:
         assert not runs
 
 
+def rescued(stage: Stage) -> str:
+    server_id = stage.created()
+    assert stage.cloud.persona("admin").action(server_id, {"rescue": None}).status == 200
+    return server_id
+
+
+def judge_rescue(stage: Stage, server_id: str, case: Case) -> None:
+    """It runs from the rescue image, or from its own disk as before."""
+    record = stage.record(server_id)
+    done = case.below or (case.fault.dies and not case.place.undo)
+    assert record.vm_state == (VmState.RESCUED if done else VmState.ACTIVE)
+    assert stage.is_rescued(record) == done
+
+
+def unrescued(stage: Stage) -> str:
+    server_id = rescued(stage)
+    stage.settle()
+    assert stage.cloud.persona("admin").action(server_id, {"unrescue": None}).status == 202
+    return server_id
+
+
+def judge_unrescue(stage: Stage, server_id: str, case: Case) -> None:
+    """The record says what is."""
+    record = stage.record(server_id)
+    untouched = (case.place, case.fault) == (Place("unrescue", 0), Fault.FAILS_BEFORE)
+    assert record.vm_state == (VmState.RESCUED if untouched else VmState.ACTIVE)
+    assert stage.is_rescued(record) == untouched
+
+
 @dataclass(frozen=True, slots=True)
 class Story:
     """How a saga is begun, and judged. `differs_from`: the position from which on it is none of the saga's others."""
@@ -449,6 +484,8 @@ STORIES: dict[str, Story] = {
     "interface-attachment": Story("interface-attachment", attached, judge_attachment),
     "interface-detachment": Story("interface-detachment", detached, judge_detachment),
     "rebuild": Story("rebuild", rebuilt, judge_rebuild),
+    "rescue": Story("rescue", rescued, judge_rescue),
+    "unrescue": Story("unrescue", unrescued, judge_unrescue),
     "shelve": Story("shelve", shelved, judge_shelve),
     "unshelve": Story("unshelve", unshelved, judge_unshelve),
 }

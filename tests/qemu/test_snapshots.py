@@ -14,7 +14,8 @@ import pytest
 
 from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.drivers.qemu.guest_files import SNAPSHOT
-from cumulet.host.driver import DriverError, GuestState, SnapshotPhase, SnapshotProgress
+from cumulet.host.disks import SnapshotPhase, SnapshotProgress
+from cumulet.host.driver import DriverError, GuestState
 from cumulet.image.inspection import Inspection
 from cumulet.image.tiny_init import RECORD_AREA_OFFSET, RECORD_BYTES, RECORD_COUNT
 

@@ -165,7 +165,7 @@ def _destroy(finding: Finding, report: GuestReport, generation: int) -> Correcti
 
 
 def _correct_power(tx: Tx, record: Any, state: GuestState, now_us: int) -> Correction | None:
-    """A resized server stays one until its user has decided, whatever its guest does."""
+    """A resized or rescued server stays one until its user has decided, whatever its guest does."""
     power_state = OBSERVED[state][1]
     if power_state == record.power_state:
         return None
@@ -211,7 +211,7 @@ def _correct_own(tx: Tx, record: Any, report: GuestReport | None, now_us: int) -
     found_again = (
         record.vm_state == VmState.ERROR and record.fault_message in _UNSURE and state is not GuestState.ABSENT
     )
-    if record.vm_state == VmState.RESIZED and state in OBSERVED:
+    if record.vm_state in (VmState.RESIZED, VmState.RESCUED) and state in OBSERVED:
         return _correct_power(tx, record, state, now_us)
     if VmState(record.vm_state) not in _STABLE and not found_again:
         return None

@@ -12,7 +12,10 @@ from cumulet.image import store as image_store
 from cumulet.placement.store import allocations, resource_providers
 
 _IMAGES_OF = (
-    sa.select(servers.c.image_id, servers.c.system_metadata["shelved_image_id"].as_string().label("other_id"))
+    sa.select(
+        servers.c.image_id,
+        *(servers.c.system_metadata[key].as_string().label(key) for key in ("shelved_image_id", "rescue_image_id")),
+    )
     .join(allocations, allocations.c.consumer_uuid == servers.c.id)
     .join(resource_providers, resource_providers.c.id == allocations.c.provider_id)
     .where(

@@ -18,6 +18,7 @@ from cumulet.compute.leftovers import Leftovers
 from cumulet.compute.live_migration import LIVE_MIGRATION
 from cumulet.compute.power import POWER_CHANGE
 from cumulet.compute.rebuild import REBUILDING
+from cumulet.compute.rescue import RESCUE, UNRESCUE
 from cumulet.compute.resize import RESIZE
 from cumulet.compute.resize_outcome import RESIZE_CONFIRMATION, RESIZE_REVERSION, AutomaticConfirmation
 from cumulet.compute.resume_on_boot import ResumeOnBoot
@@ -71,11 +72,13 @@ COMPUTE_PART = Part(
         LIVE_MIGRATION,
         POWER_CHANGE,
         REBUILDING,
+        RESCUE,
         RESIZE,
         RESIZE_CONFIRMATION,
         RESIZE_REVERSION,
         SHELVE,
         SNAPSHOT,
+        UNRESCUE,
         UNSHELVE,
     ),
     reconcilers=_reconcilers,

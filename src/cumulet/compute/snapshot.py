@@ -22,7 +22,7 @@ from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFail
 from cumulet.db.engine import Tx
 from cumulet.host import disk_messages as disk
 from cumulet.host import messages as m
-from cumulet.host.driver import SnapshotPhase, SnapshotProgress
+from cumulet.host.disks import SnapshotPhase, SnapshotProgress
 from cumulet.image import files, snapshots
 from cumulet.image import store as image_store
 from cumulet.web.operation import Call

@@ -1,8 +1,9 @@
-"""Verbs about guests' disks: images made of them. See `host.messages` for what a verb is."""
+"""Verbs about guests' disks: images made of them, and booting from another. See `host.messages` for what a verb is."""
 
 from __future__ import annotations
 
-from cumulet.host.driver import SnapshotPhase, SnapshotProgress
+from cumulet.host.disks import SnapshotPhase, SnapshotProgress
+from cumulet.host.driver import Guest
 from cumulet.host.messages import Command, OnHost, Question
 
 
@@ -30,3 +31,26 @@ class AskSnapshot(Question[SnapshotProgress], frozen=True, tag="snapshot-progres
         return await host.driver.snapshot_progress(
             self.server_id, image_id=self.image_id, wait_seconds=self.wait_seconds, seen=self.seen
         )
+
+
+class Rescue(Command[None], frozen=True, tag="rescue"):
+    lets_run = True
+    guest: Guest
+
+    async def do(self, host: OnHost) -> None:
+        await host.driver.rescue(self.guest)
+
+
+class Unrescue(Command[None], frozen=True, tag="unrescue"):
+    lets_run = True
+    run: bool
+
+    async def do(self, host: OnHost) -> None:
+        await host.driver.unrescue(self.server_id, run=self.run)
+
+
+class AskRescued(Question[bool], frozen=True, tag="rescued"):
+    server_id: str
+
+    async def do(self, host: OnHost) -> bool:
+        return await host.driver.rescued(self.server_id)

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from cumulet.host.disks import Rescue, Snapshots
+from cumulet.host.record import Record
+
 if TYPE_CHECKING:
     from cumulet.host.wiring import InForce, Wiring
 
@@ -30,10 +33,6 @@ class GuestState(StrEnum):
     """A source after `completed`: paused, its state sent; may be brought back with `resume_source`."""
     CRASHED = "crashed"
     ABSENT = "absent"
-
-
-class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A message: encoded as JSON between processes, handed over as it is inside one."""
 
 
 class Nic(Record, frozen=True):
@@ -83,10 +82,10 @@ class Guest(Record, frozen=True):
     user_data: str | None = None
     """Base64, at most 65,535 characters. With `metadata`: the config drive of a guest that was described before there
     was `config_drive`."""
-    metadata: dict[str, str] = {}
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
     config_drive: tuple[DriveFile, ...] = ()
     """Empty: it has none."""
-    extra_specs: dict[str, str] = {}
+    extra_specs: dict[str, str] = msgspec.field(default_factory=dict)
     nic_slots: int = 0
     """Places for NICs that come and go while it runs: as the first host has frozen it."""
 
@@ -191,29 +190,6 @@ class MigrationParameters(Record, frozen=True):
     post_copy: bool = False
     paused: bool = False
     """The guest's user has paused it: it stays paused after the move."""
-
-
-class SnapshotPhase(StrEnum):
-    """Where the making of an image is, on the host of its guest."""
-
-    NONE = "none"
-    """The host knows of none: it was never begun, or whoever was at it has ended."""
-    COPYING = "copying"
-    SENDING = "sending"
-    DONE = "done"
-    FAILED = "failed"
-
-    @property
-    def ended(self) -> bool:
-        return self in (SnapshotPhase.NONE, SnapshotPhase.DONE, SnapshotPhase.FAILED)
-
-
-class SnapshotProgress(Record, frozen=True):
-    """`bytes_done`: of the phase it is in."""
-
-    phase: SnapshotPhase
-    error: str | None = None
-    bytes_done: int = 0
 
 
 class DriverError(Exception):
@@ -372,26 +348,7 @@ class Copy(Protocol):
         ...
 
 
-class Snapshots(Protocol):
-    """A guest's disk as it is at one moment, brought to the Image service. The guest goes on meanwhile."""
-
-    async def begin_snapshot(self, server_id: str, *, image_id: str) -> None:
-        """Begin to copy the disk, and then to send it as the content of an image. Begun for this image, or done
-        already, is success; what an earlier one has left is removed first. A guest in a move: DriverError."""
-        ...
-
-    async def snapshot_progress(
-        self, server_id: str, *, image_id: str, wait_seconds: float, seen: SnapshotPhase
-    ) -> SnapshotProgress:
-        """How far it is; waits up to `wait_seconds` for the phase to differ from `seen`."""
-        ...
-
-    async def end_snapshot(self, server_id: str) -> None:
-        """Give up what is under way, and remove the copy. None there, or no such guest, is success."""
-        ...
-
-
-class Driver(Sight, Wired, Life, Console, Copy, Snapshots, Protocol):
+class Driver(Sight, Wired, Life, Console, Copy, Snapshots, Rescue, Protocol):
     """A host's hypervisor. What it cannot do it leaves out of `HostFacts.features`."""
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 
-from cumulet.host.driver import Record
+from cumulet.host.record import Record
 from cumulet.host.wiring import METADATA_ADDRESS, Direction, Group, Port, Rule, Wiring, own_pairs
 
 ICMP, TCP, UDP, ICMP6 = 1, 6, 17, 58

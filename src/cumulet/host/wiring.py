@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from ipaddress import IPv6Address
 
-from cumulet.host.driver import Record
+from cumulet.host.record import Record
 
 METADATA_ADDRESS = "169.254.169.254"
 """Answered by every host for the guests on it; never crosses from one host to another."""

@@ -97,7 +97,8 @@ def _of_server(tx: Tx, row: Any, places: dict[str, GuestState]) -> Iterator[str]
         yield f"server {name} was resized, but its migration holds {placement.held(tx, kept.migration_uuid)}"
     if set(places) - {row.host}:
         yield f"server {name} belongs to {row.host}, but there are guests: {places}"
-    recorded = (row.vm_state if kept is None else OBSERVED.get(seen, (None,))[0], row.power_state)
+    says_nothing = kept is not None or row.vm_state == VmState.RESCUED
+    recorded = (OBSERVED.get(seen, (None,))[0] if says_nothing else row.vm_state, row.power_state)
     if seen not in OBSERVED or OBSERVED[seen] != recorded:
         yield f"server {name} is {row.vm_state}/{row.power_state} on {row.host}, where it is {seen}"
     if set(placement.held(tx, row.id)) != {row.host}:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 
 from cumulet.host import wiring as w
-from cumulet.host.driver import Record
+from cumulet.host.record import Record
 
 SERVER = w.METADATA_ADDRESS
 LEASE_SECONDS = 86_400

@@ -11,7 +11,7 @@ from ipaddress import ip_address, ip_network
 
 from cumulet.drivers.linux_network.names import BRIDGE_MAC
 from cumulet.host import wiring as w
-from cumulet.host.driver import Record
+from cumulet.host.record import Record
 
 ADVERTISE_SECONDS = 200.0
 """How often a router is advertised to all: a third of what RFC 4861 has as the longest."""

@@ -21,7 +21,7 @@ import msgspec
 from cumulet.drivers.linux_network import dhcp, ipv6, metadata
 from cumulet.drivers.linux_network.names import BRIDGE_MAC
 from cumulet.drivers.qemu import jail
-from cumulet.host.driver import Record
+from cumulet.host.record import Record
 
 LARGEST_MESSAGE_BYTES = 64 << 20
 """What the agent says at once: 10,000 ports on a network are 4 MB."""

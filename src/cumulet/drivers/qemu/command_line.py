@@ -22,9 +22,12 @@ SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=de
 
 DISK_NODE = "disk0"
 DISK_DEVICE = "virtio0"
+RESCUE_DEVICE = "rescue0"
 CONSOLE_CHARDEV = "console0"
 
 # Addresses on the root bus. They are part of what a guest sees: never change one, only add.
+_ADDRESS_RESCUE = "0x2"
+"""Before the disk: a guest that is rescued has its own as the second."""
 _ADDRESS_DISK = "0x3"
 _ADDRESS_RNG = "0x4"
 _ADDRESS_CONFIG_DRIVE = "0x5"
@@ -49,6 +52,8 @@ class Machine:
     """Listening sockets that QEMU inherits, one per monitor."""
     incoming: bool
     config_drive: bool
+    rescued: bool = False
+    """It boots from a disk before its own."""
     tap_fds: tuple[int, ...] = ()
     """Open taps that QEMU inherits, one for each of the guest's ports."""
 
@@ -75,7 +80,9 @@ def arguments(guest: Guest, machine: Machine) -> list[str]:
         line += ["-mon", f"chardev=monitor{number},mode=control"]
     line += ["-chardev", f"ringbuf,id={CONSOLE_CHARDEV},size={CONSOLE_RING_BYTES}"]
     line += ["-device", _json({"driver": "isa-serial", "id": "serial0", "chardev": CONSOLE_CHARDEV, "index": 0})]
-    line += _disk(machine)
+    if machine.rescued:
+        line += _disk(machine, "rescue.qcow2", RESCUE_DEVICE, _ADDRESS_RESCUE, RESCUE_DEVICE, boot_index=0)
+    line += _disk(machine, "disk.qcow2", DISK_NODE, _ADDRESS_DISK, DISK_DEVICE, boot_index=int(machine.rescued))
     line += ["-object", _json({"qom-type": "rng-random", "id": "rng0", "filename": "/dev/urandom"})]
     line += ["-device", _device("virtio-rng-pci", "random0", _ADDRESS_RNG, rng="rng0")]
     if machine.config_drive:
@@ -92,22 +99,22 @@ def arguments(guest: Guest, machine: Machine) -> list[str]:
 _MACHINE_OPTIONS = "usb=off,vmport=off,smm=off,hpet=off,dump-guest-core=off"
 
 
-def _disk(machine: Machine) -> list[str]:
+def _disk(machine: Machine, file: str, node: str, address: str, name: str, *, boot_index: int) -> list[str]:
     storage = {
         "driver": "file",
-        "node-name": "disk0-file",
-        "filename": str(machine.folder / "disk.qcow2"),
+        "node-name": f"{node}-file",
+        "filename": str(machine.folder / file),
         "locking": "on",
         "discard": "unmap",
     }
     image = {
         "driver": "qcow2",
-        "node-name": DISK_NODE,
-        "file": "disk0-file",
+        "node-name": node,
+        "file": f"{node}-file",
         "backing": None,
         "discard": "unmap",
     }
-    device = _device("virtio-blk-pci", DISK_DEVICE, _ADDRESS_DISK, drive=DISK_NODE, bootindex=0, serial="disk0")
+    device = _device("virtio-blk-pci", name, address, drive=node, bootindex=boot_index, serial=node)
     return ["-blockdev", _json(storage), "-blockdev", _json(image), "-device", device]
 
 

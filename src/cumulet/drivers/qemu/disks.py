@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from cumulet.drivers.qemu import guest_files, room
 from cumulet.drivers.qemu.image_cache import ImageCache
 from cumulet.drivers.qemu.record import GuestFolder
@@ -30,13 +32,29 @@ class Disks:
         if guest.image is None:
             await self.make_empty_disk(guest, folder, uid)
             return
-        image = guest.image
+        size = self._room_for(guest, folder)
+        await self._make_from(guest, guest.image, guest_files.DISK, size, folder, uid)
+
+    async def make_rescue_disk(self, guest: Guest, folder: GuestFolder, uid: int | None) -> None:
+        """A disk from the guest's image, beside its own, as large as the image says."""
+        if guest.image is None:
+            raise DriverError("NO_IMAGE: there is nothing to rescue it with")
+        size = disk_bytes(msgspec.structs.replace(guest, disk_gib=0))
+        guest_files.remove(folder, guest_files.RESCUE)
+        room.require(self._state, size, besides="")
+        await self._make_from(guest, guest.image, guest_files.RESCUE, size, folder, uid)
+
+    async def _make_from(
+        self, guest: Guest, image: Image, name: str, size: int, folder: GuestFolder, uid: int | None
+    ) -> None:
         if image.disk_format not in _FORMATS:
             raise DriverError(f"IMAGE_FORMAT: {image.disk_format} is not one of {', '.join(_FORMATS)}")
         async with self.images.hold(guest.server_id, image) as cached:
-            await self._convert(guest, image, cached, folder, uid)
+            await self._convert(image, cached, str(self.sandbox.folder_inside(folder) / name), size, folder, uid)
 
-    async def _convert(self, guest: Guest, image: Image, cached: Path, folder: GuestFolder, uid: int | None) -> None:
+    async def _convert(
+        self, image: Image, cached: Path, target: str, size: int, folder: GuestFolder, uid: int | None
+    ) -> None:
         source = {
             "driver": image.disk_format,
             "read-only": True,
@@ -44,8 +62,6 @@ class Disks:
         }
         if image.disk_format == "qcow2":
             source["backing"] = None
-        target = self._inside(folder)
-        size = self._room_for(guest, folder)
         convert = [self.qemu_img, "convert", "-q", "-O", "qcow2", f"json:{json.dumps(source)}", target]
         await self._tool(convert, folder, uid, size, (cached, "/image", "ro"))
         await self._tool([self.qemu_img, "resize", "-q", "-f", "qcow2", target, str(size)], folder, uid, size)

@@ -13,6 +13,7 @@ from cumulet.drivers.qemu import (
     life,
     live_migration_destination,
     live_migration_source,
+    rescue,
     snapshots,
     suspension,
 )
@@ -23,6 +24,7 @@ from cumulet.drivers.qemu.image_cache import ImageCache
 from cumulet.drivers.qemu.sandbox import UIDS, Sandbox
 from cumulet.drivers.qemu.tls import TransportSecurity
 from cumulet.host import machine
+from cumulet.host.disks import SnapshotPhase, SnapshotProgress
 from cumulet.host.driver import (
     Endpoint,
     Guest,
@@ -33,8 +35,6 @@ from cumulet.host.driver import (
     MigrationPhase,
     MigrationProgress,
     Nic,
-    SnapshotPhase,
-    SnapshotProgress,
 )
 from cumulet.host.images import ImageSink, ImageSource
 from cumulet.host.wiring import InForce, NotDone, Wiring
@@ -233,6 +233,15 @@ class QemuDriver:
 
     async def end_snapshot(self, server_id: str) -> None:
         await snapshots.end(self._host, server_id)
+
+    async def rescue(self, guest: Guest) -> None:
+        await rescue.rescue(self._host, guest)
+
+    async def unrescue(self, server_id: str, *, run: bool) -> None:
+        await rescue.unrescue(self._host, server_id, run=run)
+
+    async def rescued(self, server_id: str) -> bool:
+        return self._host.record(server_id).rescued
 
     async def close(self) -> None:
         await self._host.close()

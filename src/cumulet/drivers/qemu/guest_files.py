@@ -19,6 +19,7 @@ from cumulet.drivers.qemu.record import GuestFolder
 DISK = "disk.qcow2"
 CONFIG_DRIVE = "config.iso"
 SNAPSHOT = "snapshot.qcow2"
+RESCUE = "rescue.qcow2"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 

@@ -160,6 +160,7 @@ class QemuHost:
             tap_fds=tuple(range(3 + len(monitors), 3 + len(monitors) + len(taps))),
             incoming=incoming,
             config_drive=guest_files.look(folder, guest_files.CONFIG_DRIVE) is not None,
+            rescued=record.rescued,
         )
         return self.sandbox.start(
             arguments(guest, machine),

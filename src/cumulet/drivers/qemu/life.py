@@ -60,7 +60,7 @@ async def create(host: QemuHost, guest: Guest, *, run: bool = True) -> Guest:
                 await host.disks.make_disk(record.guest, folder, record.uid)
                 config_drive.write(record.guest, folder, record.uid)
             if run:
-                await _run(host, folder, record)
+                await run_guest(host, folder, record)
             else:
                 folder.write(msgspec.structs.replace(record, intent=Intent.STOPPED))
         return record.guest
@@ -83,15 +83,15 @@ async def start(host: QemuHost, server_id: str) -> None:
             refuse_while_moving(record)
         if record.intent is Intent.SUSPENDED:
             raise DriverError("SUSPENDED: resume it instead")
-        await _run(host, host.folder(server_id), record)
+        await run_guest(host, host.folder(server_id), record)
 
 
-async def _run(host: QemuHost, folder: GuestFolder, record: GuestRecord) -> None:
+async def run_guest(host: QemuHost, folder: GuestFolder, record: GuestRecord) -> None:
     hypervisor = host.hypervisor(record.guest.server_id)
     if hypervisor is not None and (
         record.standing_by or await hypervisor.run_state() in ("shutdown", "internal-error", "guest-panicked")
     ):
-        await _end(hypervisor, folder)
+        await end_process(hypervisor, folder)
         hypervisor = None
     if hypervisor is None:
         record = msgspec.structs.replace(record, user_paused=False, copy=None, incoming=None)
@@ -114,7 +114,7 @@ async def stop(host: QemuHost, server_id: str, *, grace_seconds: float) -> None:
             with contextlib.suppress(DriverError):  # It may hang or end while we ask; then it is killed all the same.
                 if await hypervisor.run_state() == "running":
                     await power_button(hypervisor, grace_seconds)
-            await _end(hypervisor, folder)
+            await end_process(hypervisor, folder)
 
 
 async def power_button(hypervisor: Hypervisor, grace_seconds: float) -> bool:
@@ -144,8 +144,8 @@ async def reboot(host: QemuHost, server_id: str, *, hard: bool) -> None:
             await hypervisor.cont()
             return
         if hypervisor is not None:
-            await _end(hypervisor, folder)
-        await _run(host, folder, msgspec.structs.replace(record, user_paused=False))
+            await end_process(hypervisor, folder)
+        await run_guest(host, folder, msgspec.structs.replace(record, user_paused=False))
 
 
 async def pause(host: QemuHost, server_id: str) -> None:
@@ -189,7 +189,7 @@ async def diagnostics(host: QemuHost, server_id: str) -> dict[str, int | str]:
     return answer
 
 
-async def _end(hypervisor: Hypervisor, folder: GuestFolder) -> None:
+async def end_process(hypervisor: Hypervisor, folder: GuestFolder) -> None:
     """Keep what it printed, then end the process."""
     try:
         await hypervisor.drain_console(folder.console)

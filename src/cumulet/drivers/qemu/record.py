@@ -12,7 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from cumulet.host.driver import DriverError, Endpoint, Guest, MigrationParameters, MigrationPhase, Record
+from cumulet.host.driver import DriverError, Endpoint, Guest, MigrationParameters, MigrationPhase
+from cumulet.host.record import Record
 
 _SERVER_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -70,6 +71,8 @@ class GuestRecord(Record, frozen=True):
     role: Role
     intent: Intent
     user_paused: bool = False
+    rescued: bool = False
+    """It boots from a disk before its own."""
     copy: Copy | None = None
     incoming: Incoming | None = None
 

@@ -20,7 +20,8 @@ from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord
 from cumulet.drivers.qemu.room import disk_bytes
-from cumulet.host.driver import DriverError, SnapshotPhase, SnapshotProgress
+from cumulet.host.disks import SnapshotPhase, SnapshotProgress
+from cumulet.host.driver import DriverError
 
 JOB = "snapshot0"
 """Of the job, and of the block device it copies to."""

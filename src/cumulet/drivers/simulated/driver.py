@@ -16,9 +16,9 @@ import msgspec
 
 from cumulet.clock import Clock, sleep_unless_set
 from cumulet.drivers.simulated.copy import Copy
+from cumulet.drivers.simulated.disks import SimulatedDisks, Take
 from cumulet.drivers.simulated.guest import SimulatedGuest
 from cumulet.drivers.simulated.network import SimulatedNetwork
-from cumulet.drivers.simulated.snapshots import SimulatedSnapshots, Take
 from cumulet.host.driver import (
     DriverError,
     Endpoint,
@@ -51,7 +51,7 @@ class World:
         """Where hosts bring their guests' disks, once there is an Image service."""
 
 
-class SimulatedDriver(SimulatedSnapshots):
+class SimulatedDriver(SimulatedDisks):
     """`host.driver.Driver` with modelled guests. `directory` None keeps guests in memory only."""
 
     def __init__(self, *, name: str, world: World, clock: Clock, settings: Settings, directory: Path | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from cumulet.host.driver import Guest, GuestReport, GuestState
+from cumulet.host.driver import Guest, GuestReport, GuestState, Image
 
 DEFAULT_DIRTY_RATE_MIB_S = 20.0
 TICKS_PER_SECOND = 10
@@ -27,6 +27,8 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
     """In post-copy: the host that still has some of its memory."""
     starved: bool = False
     """The rest of its memory will never come: it stands still at the first page it lacks."""
+    rescue_image: Image | None = None
+    """What it runs from, while it is rescued."""
     paused_by_user: bool = False
     standing_by: bool = False
 

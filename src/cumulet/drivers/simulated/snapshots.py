@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from cumulet.clock import Clock, sleep_unless_set
 from cumulet.drivers.simulated.guest import SimulatedGuest
-from cumulet.host.driver import DriverError, Guest, SnapshotPhase, SnapshotProgress
+from cumulet.host.disks import SnapshotPhase, SnapshotProgress
+from cumulet.host.driver import DriverError, Guest
 from cumulet.settings import Settings
 
 if TYPE_CHECKING:

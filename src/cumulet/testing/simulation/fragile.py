@@ -180,6 +180,9 @@ class FragileDriver(SimulatedDriver):
         for server_id in list(self._snapshots):
             self.fail_snapshot(server_id, "the agent died")
 
+    def rescued_guests(self) -> set[str]:
+        return {server_id for server_id, found in self._guests.items() if found.rescue_image is not None}
+
     def running(self) -> list[str]:
         return [server_id for server_id, found in self._guests.items() if found.state is GuestState.RUNNING]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from cumulet.compute import drift
+from cumulet.compute.model import VmState
 from cumulet.compute.store import migrations, servers
 from cumulet.conductor.findings import findings
 from cumulet.conductor.saga import operations
@@ -60,6 +61,10 @@ def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
     ]
     if copies:
         return [f"{name} keeps a copy of the disk of {server_id[:8]}" for name, server_id in copies]
+    rescued = {server_id for machine in cloud.machines.values() for server_id in machine.driver.rescued_guests()}
+    recorded = cloud.db.read(lambda tx: {row.id for row in tx.all(_RESCUED)})
+    if rescued != recorded:
+        return [f"{sorted(rescued)} run from a rescue image, and {sorted(recorded)} are said to"]
     others = cloud.db.read(lambda tx: list(cloud.images.of_others(tx)))
     if others:
         return others
@@ -78,6 +83,7 @@ def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
 
 _MENDED = sa.select(findings).where(findings.c.reconciler == "leftovers").order_by(findings.c.id)
 _FINDINGS = sa.select(findings).order_by(findings.c.id)
+_RESCUED = sa.select(servers.c.id).where(servers.c.vm_state == VmState.RESCUED, servers.c.deleted_at_us.is_(None))
 _SERVERS = sa.select(servers.c.id, servers.c.deleted_at_us, servers.c.fault_message)
 _PLACES = sa.select(servers.c.id, servers.c.host).where(servers.c.deleted_at_us.is_(None), servers.c.host.is_not(None))
 _OPERATIONS = sa.select(operations.c.saga, operations.c.status)

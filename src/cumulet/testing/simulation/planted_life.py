@@ -8,8 +8,9 @@ from unittest import mock
 
 import msgspec
 
-from cumulet.compute import boot, rebuild, shelve
+from cumulet.compute import boot, rebuild, rescue, shelve
 from cumulet.compute.rebuild import REBUILDING, Rebuilding
+from cumulet.compute.rescue import UNRESCUE
 from cumulet.compute.shelve import SHELVE, UNSHELVE
 from cumulet.conductor.saga import Context, Failure, Final, Step
 from cumulet.db.engine import Tx
@@ -60,3 +61,13 @@ def calling_a_failed_rebuild_active() -> AbstractContextManager[Any]:
         rebuild.unwound(tx, context, msgspec.structs.replace(state, observed=GuestState.RUNNING), failure)
 
     return with_saga(REBUILDING, unwound=unwound)
+
+
+def believing_that_it_was_rescued() -> AbstractContextManager[Any]:
+    """The host was told to take the rescue disk away, and so it surely has."""
+
+    async def look(context: Context, state: rescue.Unrescuing) -> rescue.Unrescuing:
+        return msgspec.structs.replace(await rescue.look(context, state), rescued=False)
+
+    steps = tuple(Step(s.do, look) for s in UNRESCUE.steps)
+    return with_saga(UNRESCUE, steps=steps)

@@ -59,6 +59,7 @@ class Workload:
             self._create: 5, self._migrate: 8, self._migrate_both: 2, self._delete: 3, self._abort: 3, self._force: 2,
             self._force_a_move: 3, self._power: 4, self._host: 1, self._resize: 2, self._migrate_cold: 1,
             self._decide: 2, self._evacuate: 4, self._image: 2, self._plug: 3, self._rebuild: 2, self._shelve: 3,
+            self._rescue: 3,
         }  # fmt: skip
         kind = random.choices(list(kinds), weights=list(kinds.values()))[0]
         self._counts[f"requests: {kind.__name__.strip('_')}"] += 1
@@ -344,6 +345,16 @@ class Workload:
             await self._ask(caller, "POST", f"/servers/{server.id}/action", {action: value})
 
         return f"{caller} asks {action} of {server.id[:8]}", shelve()
+
+    def _rescue(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+        """Rescue a server, or take it back."""
+        server = self._server(random)
+        if server is None:
+            return self._create(random)
+        action = "unrescue" if server.vm_state == "rescued" else "rescue"
+        return f"{server.project_id} asks {action} of {server.id[:8]}", self._asked(
+            server.project_id, "POST", f"/servers/{server.id}/action", {action: None}
+        )
 
     def _decide(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
         """Confirm or revert, a server that was resized if there is one."""

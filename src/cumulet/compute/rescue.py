@@ -1,0 +1,274 @@
+"""Rescue: a server boots from another image with its own disk second, so that it can be mended; unrescue takes it back.
+
+Theory of operation. The guest is stopped and started again on its host with one more disk, made from the rescue image,
+from which it boots. Until it runs so everything can be undone: the disk is removed, and what ran is started again. To
+unrescue, the guest is started without that disk. What became of it, if a host's answer does not say, says the host.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from cumulet.compute import attribute_types as t
+from cumulet.compute import guest_metadata, operations
+from cumulet.compute.model import PowerState, Server, VmState
+from cumulet.compute.operations import SERVER, command
+from cumulet.compute.power import STOP_GRACE_SECONDS
+from cumulet.compute.rules import MEMBER
+from cumulet.compute.server_actions import PATH
+from cumulet.compute.server_creation import new_password, require_fit
+from cumulet.compute.service import COMPUTE
+from cumulet.compute.sight import server_in_sight
+from cumulet.compute.states import require_state
+from cumulet.compute.store import get_server, update_server
+from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed
+from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest
+from cumulet.host import disk_messages as disk
+from cumulet.host import messages as m
+from cumulet.host.driver import Guest, GuestState, Image
+from cumulet.image.store import boot_image, data_of, find_visible
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import rule
+from cumulet.web.schema import UNSET, Anything, Body, Key, Unset
+
+RESCUE_RULE = rule("os_compute_api:os-rescue", MEMBER)
+UNRESCUE_RULE = rule("os_compute_api:os-unrescue", MEMBER)
+IMAGE_ID = "rescue_image_id"
+"""The key of a server's system metadata under which the image stands that it is rescued with."""
+
+
+class Rescue(Body, nullable=True):
+    """Compute API, "Rescue Server (rescue Action)"."""
+
+    admin_password: Annotated[str | Unset, Key("adminPass")] = UNSET
+    rescue_image_ref: t.Uuid | Unset = UNSET
+
+
+@COMPUTE.operation("POST", PATH, action="rescue", rules=(Rule(RESCUE_RULE),), target=server_in_sight, body=Rescue)
+def rescue_server(call: Call[Server, Rescue | None]) -> dict[str, str]:
+    """Boot a server from another image, its own disk second."""
+    server, body = call.target, call.body
+    given = UNSET if body is None else body.admin_password
+    wanted = UNSET if body is None else body.rescue_image_ref
+    require_state(server, "rescue", call.caller)
+    image_id = _rescue_image(call, server.image_id or "" if isinstance(wanted, Unset) else wanted)
+    password = new_password(call) if isinstance(given, Unset) else given
+    was = server.vm_state
+    metadata = {**server.system_metadata, IMAGE_ID: image_id}
+    server = update_server(call.tx, server, now_us=call.now_us, system_metadata=metadata)
+    operations.begin(
+        call,
+        server,
+        RESCUE,
+        lambda server, operation_id, action_id: Rescuing(
+            server_id=server.id,
+            operation_id=operation_id,
+            action_id=action_id,
+            generation=server.generation,
+            host=server.host or "",
+            was_running=was is VmState.ACTIVE,
+            image_id=image_id,
+            password=password,
+        ),
+        action="rescue",
+        event="compute_rescue_instance",
+        task_state="rescuing",
+    )
+    return {"adminPass": password}
+
+
+def _rescue_image(call: Call[Server, Any], image_id: str) -> str:
+    """What may be booted from on a server of this flavor."""
+    if find_visible(call.tx, call.caller, image_id) is None:
+        raise BadRequest(f"Requested rescue image '{image_id}' is not supported")
+    require_fit(call, call.target.flavor, boot_image(call.tx, call.caller, image_id))
+    return image_id
+
+
+@COMPUTE.operation(
+    "POST", PATH, action="unrescue", rules=(Rule(UNRESCUE_RULE),), target=server_in_sight, body=Anything, success=202
+)
+def unrescue_server(call: Call[Server, Anything]) -> None:
+    """Boot a rescued server from its own disk again."""
+    require_state(call.target, "unrescue", call.caller)
+    operations.begin(
+        call,
+        call.target,
+        UNRESCUE,
+        lambda server, operation_id, action_id: Unrescuing(
+            server_id=server.id,
+            operation_id=operation_id,
+            action_id=action_id,
+            generation=server.generation,
+            host=server.host or "",
+        ),
+        action="unrescue",
+        event="compute_unrescue_instance",
+        task_state="unrescuing",
+    )
+
+
+# -- rescue
+
+
+class Rescuing(msgspec.Struct, frozen=True, kw_only=True):
+    """State of the saga. `password`: what the rescued system is told on its config drive."""
+
+    server_id: str
+    operation_id: str
+    action_id: int
+    generation: int
+    host: str
+    was_running: bool
+    image_id: str
+    password: str
+    observed: GuestState | None = None
+    """What was found after a failure."""
+
+
+async def stop_guest(context: Context, state: Rescuing) -> Rescuing:
+    await context.hosts.send(state.host, m.Stop(**command(context, state), grace_seconds=STOP_GRACE_SECONDS))
+    return state
+
+
+async def start_again(context: Context, state: Rescuing) -> Rescuing:
+    """The undo: what ran is started again; then see what is."""
+    if state.was_running:
+        await operations.start(context, state.host, command(context, state))
+    observed = await operations.unless_down(context, state.host, m.Observe(server_id=state.server_id))
+    return msgspec.structs.replace(state, observed=observed)
+
+
+async def rescue_guest(context: Context, state: Rescuing) -> Rescuing:
+    guest: Guest = await context.read(lambda tx: _described(tx, context, state))
+    await context.hosts.send(state.host, disk.Rescue(**command(context, state), guest=guest))
+    return state
+
+
+async def give_up_rescue(context: Context, state: Rescuing) -> Rescuing:
+    await operations.unless_gone(context, state.host, disk.Unrescue(**command(context, state), run=False))
+    return state
+
+
+def _described(tx: Tx, context: Context, state: Rescuing) -> Guest:
+    """The guest as it is, with the image it is rescued with, and a config drive that has the rescue's password."""
+    server = get_server(tx, state.server_id, deleted=True)
+    image = data_of(tx, state.image_id)
+    if image is None or image.status != "active":
+        raise StepFailed("IMAGE_GONE", f"Image {state.image_id} could not be found.")
+    secrets = {**(server.guest_secrets or {}), "admin_password": state.password}
+    told = msgspec.structs.replace(server, guest_secrets=secrets)
+    facts = guest_metadata.facts_of(tx, context.settings, told, host=state.host)
+    return msgspec.structs.replace(
+        msgspec.convert(server.guest, Guest, strict=False),
+        image=Image(
+            id=image.id,
+            disk_format=image.disk_format or "",
+            size_bytes=image.size or 0,
+            virtual_size_bytes=image.virtual_size or 0,
+            sha512=image.os_hash_value or "",
+        ),
+        config_drive=guest_metadata.drive(facts) if server.config_drive else (),
+    )
+
+
+def record_rescued(tx: Tx, context: Context, state: Rescuing) -> Rescuing:
+    now = context.clock.now_us()
+    running = {"vm_state": VmState.RESCUED, "power_state": PowerState.RUNNING, "launched_at_us": now}
+    operations.settle(tx, state.server_id, now_us=now, **running, task_state=None, **_NO_FAULT)
+    operations.finish_events(tx, state.action_id, now_us=now)
+    return state
+
+
+_NO_FAULT: dict[str, Any] = {"fault_code": None, "fault_message": None, "fault_details": None, "fault_at_us": None}
+
+
+def not_rescued(tx: Tx, context: Context, state: Rescuing, failure: Failure) -> None:
+    now = context.clock.now_us()
+    seen = operations.as_observed(state.observed) if state.observed in operations.OBSERVED else {}
+    _forget_image(tx, context, state.server_id)
+    operations.settle(tx, state.server_id, now_us=now, task_state=None, **seen)
+    operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
+
+
+def _forget_image(tx: Tx, context: Context, server_id: str) -> None:
+    server = get_server(tx, server_id, deleted=True)
+    kept = {key: value for key, value in server.system_metadata.items() if key != IMAGE_ID}
+    operations.settle(tx, server_id, now_us=context.clock.now_us(), system_metadata=kept)
+
+
+RESCUE = Saga(
+    name="rescue",
+    kind=SERVER,
+    state=Rescuing,
+    steps=(Step(stop_guest, undo=start_again), Step(rescue_guest, undo=give_up_rescue)),
+    # It runs from the rescue image.
+    finals=(Final(record_rescued),),
+    unwound=not_rescued,
+)
+
+
+# -- unrescue
+
+
+class Unrescuing(msgspec.Struct, frozen=True, kw_only=True):
+    """State of the saga. `observed`, `rescued`: what was found after a failure, None where the host is down."""
+
+    server_id: str
+    operation_id: str
+    action_id: int
+    generation: int
+    host: str
+    observed: GuestState | None = None
+    rescued: bool | None = None
+
+
+async def unrescue_guest(context: Context, state: Unrescuing) -> Unrescuing:
+    await context.hosts.send(state.host, disk.Unrescue(**command(context, state), run=True))
+    return state
+
+
+async def look(context: Context, state: Unrescuing) -> Unrescuing:
+    """The undo: what was done cannot be taken back, so see what is."""
+    observed = await operations.unless_down(context, state.host, m.Observe(server_id=state.server_id))
+    if observed in (None, GuestState.ABSENT):
+        return msgspec.structs.replace(state, observed=observed)
+    rescued = await operations.unless_down(context, state.host, disk.AskRescued(server_id=state.server_id))
+    return msgspec.structs.replace(state, observed=observed, rescued=rescued)
+
+
+def record_unrescued(tx: Tx, context: Context, state: Unrescuing) -> Unrescuing:
+    now = context.clock.now_us()
+    _forget_image(tx, context, state.server_id)
+    running = {"vm_state": VmState.ACTIVE, "power_state": PowerState.RUNNING, "launched_at_us": now}
+    operations.settle(tx, state.server_id, now_us=now, **running, task_state=None, **_NO_FAULT)
+    operations.finish_events(tx, state.action_id, now_us=now)
+    return state
+
+
+def not_unrescued(tx: Tx, context: Context, state: Unrescuing, failure: Failure) -> None:
+    """Still rescued, unless its host says otherwise; asking again is never wrong."""
+    now = context.clock.now_us()
+    seen: dict[str, Any] = {}
+    if state.observed in operations.OBSERVED:
+        seen = operations.as_observed(state.observed)
+        if state.rescued:
+            seen["vm_state"] = VmState.RESCUED
+        elif state.rescued is False:
+            _forget_image(tx, context, state.server_id)
+    operations.settle(tx, state.server_id, now_us=now, task_state=None, **seen)
+    operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
+
+
+UNRESCUE = Saga(
+    name="unrescue",
+    kind=SERVER,
+    state=Unrescuing,
+    steps=(Step(unrescue_guest, undo=look),),
+    # It runs from its own disk.
+    finals=(Final(record_unrescued),),
+    unwound=not_unrescued,
+)

@@ -1,0 +1,51 @@
+"""Rescue: a guest is started from a disk of another image, at a place before its own, which it has as the second."""
+
+from __future__ import annotations
+
+import msgspec
+
+from cumulet.drivers.qemu import config_drive, guest_files
+from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
+from cumulet.drivers.qemu.life import end_process, run_guest
+from cumulet.drivers.qemu.record import Intent
+from cumulet.host.driver import DriverError, Guest
+
+
+async def rescue(host: QemuHost, guest: Guest) -> None:
+    """The order is for crashes: the record says that it is rescued before a process is."""
+    async with host.lock(guest.server_id):
+        record = host.record(guest.server_id)
+        refuse_while_moving(record)
+        if record.standing_by:
+            raise DriverError("MOVING: the guest stands by for a move")
+        if record.intent is Intent.SUSPENDED:
+            raise DriverError("SUSPENDED: resume it first")
+        folder = host.folder(guest.server_id)
+        hypervisor = host.hypervisor(guest.server_id)
+        if record.rescued and hypervisor is not None:
+            return
+        if hypervisor is not None:
+            await end_process(hypervisor, folder)
+        await host.disks.make_rescue_disk(guest, folder, record.uid)
+        config_drive.write(guest, folder, record.uid)
+        record = msgspec.structs.replace(record, rescued=True, intent=Intent.STOPPED, user_paused=False)
+        folder.write(record)
+        await run_guest(host, folder, record)
+
+
+async def unrescue(host: QemuHost, server_id: str, *, run: bool) -> None:
+    async with host.lock(server_id):
+        record = host.record(server_id)
+        folder = host.folder(server_id)
+        if record.rescued:
+            hypervisor = host.hypervisor(server_id)
+            if hypervisor is not None:
+                await end_process(hypervisor, folder)
+            guest_files.remove(folder, guest_files.RESCUE)
+            config_drive.write(record.guest, folder, record.uid)
+            record = msgspec.structs.replace(record, rescued=False, intent=Intent.STOPPED, user_paused=False)
+            folder.write(record)
+            if run:
+                await run_guest(host, folder, record)
+        elif run and record.intent is Intent.STOPPED and host.hypervisor(server_id) is None:
+            await run_guest(host, folder, record)  # Interrupted, the last time, before it was started.

@@ -1,0 +1,99 @@
+"""A server is rescued: it boots from another image, its own disk second, and is taken back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cumulet.host import disk_messages as disk
+from cumulet.host import messages as m
+from cumulet.testing import Client, TestCloud
+
+from .test_create_image import made
+from .test_live_migration import create_pair, host_of
+
+
+@pytest.fixture
+def server(cloud: TestCloud, member: Client) -> str:
+    return create_pair(member, networks="auto")[0]
+
+
+def rescue(client: Client, server: str, body: Any = None) -> str:
+    answer = client.action(server, {"rescue": body})
+    assert answer.status == 200, answer.text
+    password: str = answer["adminPass"]
+    client.wait_for_status(server, "RESCUE")
+    return password
+
+
+def runs_from(cloud: TestCloud, admin: Client, server: str) -> str | None:
+    """The image that it is rescued with."""
+    assert cloud.embedded.world is not None
+    image = cloud.embedded.world.drivers[host_of(admin, server)]._guests[server].rescue_image
+    return None if image is None else image.id
+
+
+@pytest.mark.parametrize("before", ["ACTIVE", "SHUTOFF"])
+def test_it_runs_from_its_image_and_is_taken_back(
+    cloud: TestCloud, admin: Client, member: Client, server: str, before: str
+) -> None:
+    if before == "SHUTOFF":
+        assert member.action(server, {"os-stop": None}).status == 202
+        member.wait_for_status(server, "SHUTOFF")
+    was = member.server(server)
+    assert rescue(member, server, {"adminPass": "secret"}) == "secret"
+    shown = member.server(server)
+    assert (shown["OS-EXT-STS:vm_state"], shown["OS-EXT-STS:power_state"]) == ("rescued", 1)
+    assert runs_from(cloud, admin, server) == was["image"]["id"]
+    cloud.reconcile()
+    assert member.server(server)["status"] == "RESCUE"
+    assert member.action(server, {"unrescue": None}).status == 202
+    member.wait_for_status(server, "ACTIVE")
+    assert runs_from(cloud, admin, server) is None
+    assert member.server(server)["image"] == was["image"]
+    actions = member.compute("GET", f"/servers/{server}/os-instance-actions")["instanceActions"]
+    assert [one["action"] for one in actions][:2] == ["unrescue", "rescue"]
+
+
+def test_it_is_rescued_with_another_image(cloud: TestCloud, admin: Client, member: Client, server: str) -> None:
+    image = made(member, server)["id"]
+    rescue(member, server, {"rescue_image_ref": image})
+    assert runs_from(cloud, admin, server) == image
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"rescue_image_ref": "00000000-0000-4000-8000-000000000000"}, "is not supported"),
+        ({"rescue_image_ref": "x"}, "rescue_image_ref"),
+        ({"x": 1}, "Additional properties are not allowed"),
+    ],
+)
+def test_what_cannot_be_had_changes_nothing(member: Client, server: str, body: Any, words: str) -> None:
+    before = member.server(server)
+    answer = member.action(server, {"rescue": body})
+    assert (answer.status, words in answer.text) == (400, True), answer.text
+    assert member.server(server) == before
+
+
+def test_one_that_fails_runs_on_from_its_own_disk(
+    cloud: TestCloud, admin: Client, member: Client, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(self: disk.Rescue, host: m.OnHost) -> None:
+        raise m.VerbFailed("planted")
+
+    monkeypatch.setattr(disk.Rescue, "do", fails)
+    assert member.action(server, {"rescue": None}).status == 200
+    member.wait_for_status(server, "ACTIVE")
+    assert runs_from(cloud, admin, server) is None
+
+
+def test_what_a_rescued_server_does_not_do(member: Client, server: str) -> None:
+    rescue(member, server)
+    for action in ({"rescue": None}, {"os-stop": None}, {"createImage": {"name": "x"}}, {"reboot": {"type": "HARD"}}):
+        answer = member.action(server, action)
+        assert answer.status == 409, answer.text
+        assert "vm_state rescued" in answer.text
+    assert member.compute("DELETE", f"/servers/{server}").status == 204
+    member.wait("it to go", lambda: member.compute("GET", f"/servers/{server}").status == 404)

@@ -1,0 +1,67 @@
+"""Real guests are rescued: they boot from another disk, before their own, and get that back unharmed."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+
+import msgspec
+
+from cumulet.drivers.qemu.driver import QemuDriver
+from cumulet.drivers.qemu.guest_files import RESCUE
+from cumulet.host.driver import GuestState, Image
+
+from .conftest import Rig, newest, until
+from .test_snapshots import records
+
+
+def test_a_guest_is_rescued_and_taken_back_with_its_disk_as_it_was(rig: Rig, image: Image) -> None:
+    vm = rig.base / "host1" / "guests" / rig.id / "vm"
+
+    def on_disk() -> list[int]:
+        copy = rig.base / "copy.qcow2"
+        shutil.copy(vm / "disk.qcow2", copy)
+        return records(copy)
+
+    async def boots(driver: QemuDriver, before: int) -> None:
+        async def ticks() -> bool:
+            return await newest(driver, rig.id, b"tick") > 0 and await _boots(driver) > before
+
+        await until(ticks, "it boots")
+
+    async def _boots(driver: QemuDriver) -> int:
+        return (await driver.console_output(rig.id, max_bytes=1 << 20)).count(b"cumulet-tiny: kernel")
+
+    async def story() -> None:
+        driver = await rig.resumed()
+        await driver.stop(rig.id, grace_seconds=0.0)
+        written, count = on_disk(), await _boots(driver)
+        assert written
+        rescue = msgspec.structs.replace(rig.guest, image=image)
+        await driver.rescue(rescue)
+        await driver.rescue(rescue)
+        assert await driver.observe(rig.id) is GuestState.RUNNING
+        assert await driver.rescued(rig.id)
+        assert {"rescue0", "disk0"} <= await driver._host.running_hypervisor(rig.id).block_nodes()
+        await boots(driver, count)
+        assert (vm / RESCUE).exists()
+        await driver.close()
+        driver = await rig.open("host1")
+        assert await driver.rescued(rig.id), "an agent that is started again knows"
+        await driver.unrescue(rig.id, run=False)
+        assert not (vm / RESCUE).exists()
+        assert on_disk() == written, "the guest wrote to the rescue disk, which was the first, or to none"
+        assert await driver.observe(rig.id) is GuestState.STOPPED
+        count = await _boots(driver)
+        await driver.unrescue(rig.id, run=True)
+        await driver.unrescue(rig.id, run=True)
+        assert not await driver.rescued(rig.id)
+        await boots(driver, count)
+
+        async def written_on() -> bool:
+            return await newest(driver, rig.id, b"seq") > 0
+
+        await until(written_on, "it writes to its own disk")
+        await driver.close()
+
+    asyncio.run(story())
