@@ -89,6 +89,30 @@ async def test_a_guest_is_told_its_address_and_the_way_out_without_any_group_let
 
 
 @needs_packets
+async def test_a_ports_own_options_come_beside_the_usual_and_in_place_of_them() -> None:
+    async with lab(["host1"]) as place:
+        own = (
+            w.DhcpOption(version=4, code=67, content=b"pxelinux.0".hex()), w.DhcpOption(version=4, code=26, content="0578"),
+            w.DhcpOption(version=4, code=3, content=""), w.DhcpOption(version=4, code=0, content="c0000209"),
+            w.DhcpOption(version=6, code=59, content="ff"),
+        )  # fmt: skip
+        a, b = port("10.0.0.5", dhcp_options=own), port("10.0.0.6")
+        await wire(place, "host1", a, b)
+        guest = await place.plug("host1", a)
+        guest.send(asks(DISCOVER, a.mac))
+        while (got := await guest.receive())[6:12] != f.mac(BRIDGE_MAC):
+            pass
+        _, _, options = told(got)
+        assert got[42 + 20 : 42 + 24] == socket.inet_aton("192.0.2.9")
+        assert (options[67], options[26]) == (b"pxelinux.0", b"\x05\x78")
+        assert 3 not in options
+        assert 59 not in {code for code in options if options[code] == b"\xff"}
+        _, _, usual = await answered(await place.plug("host1", b), asks(DISCOVER, b.mac))
+        assert 67 not in usual
+        assert usual[3] == socket.inet_aton("10.0.0.254")
+
+
+@needs_packets
 async def test_a_lease_is_renewed_on_the_host_that_the_guest_has_moved_to() -> None:
     async with lab(["host1", "host2"]) as place:
         a = port("10.0.0.5")

@@ -11,7 +11,7 @@ from cumulet.clock import SystemClock
 from cumulet.db.engine import Database, Tx, metadata
 from cumulet.host import wiring as w
 from cumulet.host.verdict import ICMP6, TCP, UDP, Packet, decide
-from cumulet.network import default_security_group, for_compute, port_life, topology
+from cumulet.network import default_security_group, dhcp_options, for_compute, port_life, topology
 from cumulet.network.store import Network, Port, SecurityGroupRule, change, insert
 from cumulet.network.wiring import wiring
 
@@ -199,3 +199,17 @@ def test_what_a_port_sends_in_another_name_is_refused_and_the_reason_says_as_wha
     cloud.db.write(lambda tx: change(tx, Port, port.id, None, admin_state_up=False))
     found = cloud.of("host1")
     assert reason(port.mac_address, own) == "port-down"
+
+
+def test_extra_dhcp_options_are_told_as_the_bytes_that_guests_get(cloud: Cloud) -> None:
+    port = cloud.plug(cloud.network("10.0.0.0/24"), "host1")
+    wanted: dhcp_options.Wanted = {
+        ("mtu", 4): "1400", ("server-ip-address", 4): "192.0.2.9", ("router", 4): "",
+        ("domain-search", 6): "a.test,b.test", ("225", 4): "10.0.0.1",
+    }  # fmt: skip
+    cloud.db.write(lambda tx: dhcp_options.change(tx, port.id, wanted))
+    (wired,) = cloud.of("host1").ports
+    assert {(one.version, one.code): bytes.fromhex(one.content) for one in wired.dhcp_options} == {
+        (4, 26): b"\x05\x78", (4, 0): b"\xc0\0\x02\x09", (4, 3): b"",
+        (6, 24): b"\x01a\x04test\0\x01b\x04test\0", (4, 225): b"\x0a\0\0\x01",
+    }  # fmt: skip

@@ -78,6 +78,17 @@ class Pair(Record, frozen=True):
     prefix: str
 
 
+class DhcpOption(Record, frozen=True):
+    """What a port's guest is told beside, or in place of, the usual: the option's code and its bytes in hexadecimal.
+
+    Of IPv4, code 0 is the header's next server, and an option without content is left out.
+    """
+
+    version: int
+    code: int
+    content: str
+
+
 class Port(Record, frozen=True):
     """A port that is plugged here, or will be: its rules are in force before its link goes up."""
 
@@ -94,6 +105,7 @@ class Port(Record, frozen=True):
     pairs: tuple[Pair, ...]
     groups: tuple[str, ...]
     hostname: str
+    dhcp_options: tuple[DhcpOption, ...] = ()
 
 
 class Rule(Record, frozen=True):

@@ -11,6 +11,7 @@ from cumulet.db.engine import Tx
 from cumulet.db.parts import in_parts
 from cumulet.errors import BadRequest
 from cumulet.network.bodies import Number, either
+from cumulet.network.dhcp_option_codes import NotAnOption, encoded
 from cumulet.network.store import erase, inserting, port_dhcp_options
 from cumulet.web.schema import UNSET, Body, Json, Unset
 
@@ -44,6 +45,11 @@ def wanted_of(given: Any) -> Wanted:
             raise BadRequest(f"Invalid input for extra_dhcp_opts. Reason: the value of {option.opt_name} is blank.")
         if (option.opt_name, version) in wanted:
             raise BadRequest(f"Invalid input for extra_dhcp_opts. Reason: {option.opt_name} is given twice.")
+        if value is not None:
+            try:
+                encoded(option.opt_name, value, version)
+            except NotAnOption as wrong:
+                raise BadRequest(f"Invalid input for extra_dhcp_opts. Reason: {wrong}.") from None
         wanted[option.opt_name, version] = value
     return wanted
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import ip_network
 from typing import Any, TypeVar
@@ -11,7 +12,8 @@ import sqlalchemy as sa
 from cumulet.db.engine import Tx
 from cumulet.db.parts import in_parts
 from cumulet.host import wiring as w
-from cumulet.network import addresses, router_wiring
+from cumulet.network import addresses, dhcp_options, router_wiring
+from cumulet.network.dhcp_option_codes import NotAnOption, encoded
 from cumulet.network.rule_meaning import PROTOCOLS
 from cumulet.network.store import (
     Network,
@@ -58,6 +60,7 @@ def wiring(tx: Tx, host: str, host_addresses: Mapping[str, str], router_hosts: C
     groups_of = _groups_of_ports(tx, here)
     plugged = sorted(_in_parts(tx, Port, ports.c.id, here), key=lambda port: port.id)
     held = addresses.held_by(tx, list(here))
+    options = _dhcp_options(tx, list(here))
     return w.Wiring(
         host=host,
         networks=_networks(tx, network_ids, elsewhere),
@@ -73,6 +76,7 @@ def wiring(tx: Tx, host: str, host_addresses: Mapping[str, str], router_hosts: C
                 pairs=_pairs(port),
                 groups=tuple(sorted(groups_of.get(port.id, ()))) if port.port_security_enabled else (),
                 hostname=port.dns_name,
+                dhcp_options=options.get(port.id, ()),
             )
             for port in plugged
         ),
@@ -177,6 +181,19 @@ def _subnet(subnet: Subnet, router_mac: str | None) -> w.Subnet:
         ),
         router_mac=router_mac,
     )
+
+
+def _dhcp_options(tx: Tx, port_ids: Sequence[str]) -> dict[str, tuple[w.DhcpOption, ...]]:
+    found: dict[str, list[w.DhcpOption]] = {}
+    for port_id, options in dhcp_options.of_ports(tx, port_ids).items():
+        for option in options:
+            # What was taken before names were checked may be none.
+            with contextlib.suppress(NotAnOption):
+                code, content = encoded(option["opt_name"], option["opt_value"], option["ip_version"])
+                found.setdefault(port_id, []).append(
+                    w.DhcpOption(version=option["ip_version"], code=code, content=content.hex())
+                )
+    return {port_id: tuple(options) for port_id, options in found.items()}
 
 
 def _pairs(port: Port) -> tuple[w.Pair, ...]:

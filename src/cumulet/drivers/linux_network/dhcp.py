@@ -34,6 +34,9 @@ class Lease(Record, frozen=True):
     hostname: str
     routes: tuple[tuple[str, str], ...]
     """Destination and next hop, ``0.0.0.0`` for what is on the link."""
+    options: tuple[tuple[int, bytes], ...] = ()
+    """Of the port alone; they replace others of the same code."""
+    next_server: str = SERVER
 
 
 def leases(wiring: w.Wiring, network: w.Network) -> tuple[Lease, ...]:
@@ -61,6 +64,19 @@ def _lease(port: w.Port, network: w.Network) -> Lease | None:
                     domain=network.dns_domain.rstrip("."),
                     hostname=port.hostname,
                     routes=_routes(subnet),
+                    options=tuple(
+                        (one.code, bytes.fromhex(one.content))
+                        for one in port.dhcp_options
+                        if one.version == 4 and one.code
+                    ),
+                    next_server=next(
+                        (
+                            socket.inet_ntoa(bytes.fromhex(one.content))
+                            for one in port.dhcp_options
+                            if (one.version, one.code) == (4, 0)
+                        ),
+                        SERVER,
+                    ),
                 )
     return None
 
@@ -163,7 +179,7 @@ def _reply(kind: int, request: _Request, lease: Lease, own_mac: str, given: byte
         options += _told(lease, leased=given != bytes(4))
     header = _HEADER.pack(
         2, 1, 6, 0, request.transaction, 0, request.flags, request.client_address if kind != _NAK else bytes(4), given,
-        socket.inet_aton(SERVER), bytes(4), request.hardware_address, b"", b"",
+        socket.inet_aton(lease.next_server), bytes(4), request.hardware_address, b"", b"",
     )  # fmt: skip
     message = header + _COOKIE + b"".join(_option(code, content) for code, content in options) + b"\xff"
     # Its address may not be its own yet, so it goes to the hardware address, and to everybody as far as IP knows.
@@ -189,7 +205,8 @@ def _told(lease: Lease, *, leased: bool) -> list[tuple[int, bytes]]:
     if lease.domain:
         options.append((15, lease.domain.encode("ascii", "ignore")))
     options.append((121, _classless(lease.routes)))
-    return options
+    own = dict(lease.options)
+    return [option for option in {**dict(options), **own}.items() if option[1] or option[0] not in own]
 
 
 def _classless(routes: Iterable[tuple[str, str]]) -> bytes:

@@ -92,6 +92,7 @@ def leases(wiring: w.Wiring, network: w.Network) -> tuple[Lease, ...]:
             ),
             dns_servers=tuple(server for subnet in asked for server in subnet.dns_servers if ":" in server),
             domain=network.dns_domain.rstrip("."),
+            options=tuple((one.code, bytes.fromhex(one.content)) for one in port.dhcp_options if one.version == 6),
         )
         for port in wiring.ports
         if port.network_id == network.id and port.up
@@ -174,11 +175,12 @@ def _dhcp(message: bytes, lease: Lease | None) -> bytes | None:
         said.append((_STATUS, struct.pack("!H", _SUCCESS)))
     elif kind != _INFORMATION:
         return None
+    more: dict[int, bytes] = {}
     if lease.dns_servers:
-        said.append((_DNS, b"".join(map(_packed, lease.dns_servers))))
+        more[_DNS] = b"".join(map(_packed, lease.dns_servers))
     if lease.domain:
-        said.append((_DOMAINS, _name(lease.domain)))
-    said += lease.options
+        more[_DOMAINS] = _name(lease.domain)
+    said += (more | dict(lease.options)).items()
     return bytes([answer]) + transaction + b"".join(map(_option, said))
 
 
