@@ -12,6 +12,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import ip_address, ip_network
 
 from cumulet.drivers.linux_network import names
@@ -72,16 +73,26 @@ class _Judge:
     """Whether the first packet of a connection would pass now."""
 
     def __init__(self, wiring: Wiring, zones: Mapping[str, int]) -> None:
-        self._rules = Rules(wiring)
-        self._exact: dict[tuple[int, str], Port] = {}
-        self._prefixes: dict[int, list[tuple[str, Port]]] = {}
-        for port in wiring.ports:
-            zone = zones[names.bridge(port.network_id)]
+        self._wiring = wiring
+        self._zones = zones
+
+    @cached_property
+    def _rules(self) -> Rules:
+        return Rules(self._wiring)
+
+    @cached_property
+    def _ports(self) -> tuple[dict[tuple[int, str], Port], dict[int, list[tuple[str, Port]]]]:
+        """By zone and address, and those that may use whole prefixes; made once there is a connection to judge."""
+        exact: dict[tuple[int, str], Port] = {}
+        prefixes: dict[int, list[tuple[str, Port]]] = {}
+        for port in self._wiring.ports:
+            zone = self._zones[names.bridge(port.network_id)]
             for pair in own_pairs(port):
                 if "/" in pair.prefix:
-                    self._prefixes.setdefault(zone, []).append((pair.prefix, port))
+                    prefixes.setdefault(zone, []).append((pair.prefix, port))
                 else:
-                    self._exact[zone, pair.prefix] = port
+                    exact[zone, pair.prefix] = port
+        return exact, prefixes
 
     def passes(self, connection: Connection) -> bool:
         sender = self._port(connection.zone, connection.source)
@@ -103,31 +114,31 @@ class _Judge:
         ).passes
 
     def _port(self, zone: int, address: str) -> Port | None:
-        port = self._exact.get((zone, address))
-        if port is not None or zone not in self._prefixes:
+        exact, prefixes = self._ports
+        port = exact.get((zone, address))
+        if port is not None or zone not in prefixes:
             return port
         parsed = ip_address(address)
-        return next((port for prefix, port in self._prefixes[zone] if parsed in ip_network(prefix)), None)
+        return next((port for prefix, port in prefixes[zone] if parsed in ip_network(prefix)), None)
 
 
 # -- ctnetlink
 
 
 def _tracked(netlink: socket.socket) -> Iterator[Connection]:
-    for family in (socket.AF_INET, socket.AF_INET6):
-        _ask(netlink, _GET, _REQUEST | _DUMP, family, b"")
-        done = False
-        while not done:
-            received = netlink.recv(_RECEIVE_BYTES)
-            while len(received) >= 16:
-                length, kind = struct.unpack_from("=IH", received)
-                if kind in (_DONE, _ERROR):
-                    done = True
-                    break
-                connection = _parsed(received[16:length], family)
+    """All of both versions in one question: the kernel walks all that it tracks for each."""
+    _ask(netlink, _GET, _REQUEST | _DUMP, socket.AF_UNSPEC, b"")
+    while True:
+        received = netlink.recv(_RECEIVE_BYTES)
+        while len(received) >= 16:
+            length, kind = struct.unpack_from("=IH", received)
+            if kind in (_DONE, _ERROR):
+                return
+            if received[16] in (socket.AF_INET, socket.AF_INET6):
+                connection = _parsed(received[16:length], received[16])
                 if connection is not None:
                     yield connection
-                received = received[(length + 3) & ~3 :]
+            received = received[(length + 3) & ~3 :]
 
 
 def _ask(netlink: socket.socket, message: int, flags: int, family: int, attributes: bytes) -> None:

@@ -139,11 +139,20 @@ def _members(groups: Iterable[w.Group]) -> dict[str, frozenset[Element]]:
     named = {rule.remote_group for group in by_id.values() for rule in group.rules if rule.remote_group is not None}
     found: dict[str, frozenset[Element]] = {}
     for group_id in sorted(named):
-        pairs = _without_covered(w.Pair(mac="", prefix=member) for member in by_id[group_id].members)
-        for version in (4, 6):
-            of_version = (pair.prefix for pair in pairs if (":" in pair.prefix) == (version == 6))
-            found[_members_name(group_id, version)] = frozenset(_text(_prefix(prefix)) for prefix in of_version)
+        for version, content in zip((4, 6), _of_versions(by_id[group_id].members), strict=True):
+            found[_members_name(group_id, version)] = content
     return found
+
+
+@functools.lru_cache(maxsize=1024)
+def _of_versions(members: tuple[str, ...]) -> tuple[frozenset[Element], frozenset[Element]]:
+    """The members' addresses of IPv4 and of IPv6. Kept: a group's rules change more often than its members."""
+    pairs = _without_covered(w.Pair(mac="", prefix=member) for member in members)
+    four, six = (
+        frozenset(_text(_prefix(pair.prefix)) for pair in pairs if (":" in pair.prefix) == of_six)
+        for of_six in (False, True)
+    )
+    return four, six
 
 
 def _members_name(group_id: str, version: int) -> str:
