@@ -92,7 +92,8 @@ async def test_a_guest_is_told_its_address_and_the_way_out_without_any_group_let
 async def test_a_ports_own_options_come_beside_the_usual_and_in_place_of_them() -> None:
     async with lab(["host1"]) as place:
         own = (
-            w.DhcpOption(version=4, code=67, content=b"pxelinux.0".hex()), w.DhcpOption(version=4, code=26, content="0578"),
+            w.DhcpOption(version=4, code=67, content=b"pxelinux.0".hex()),
+            w.DhcpOption(version=4, code=26, content="0578"),
             w.DhcpOption(version=4, code=3, content=""), w.DhcpOption(version=4, code=0, content="c0000209"),
             w.DhcpOption(version=6, code=59, content="ff"),
         )  # fmt: skip

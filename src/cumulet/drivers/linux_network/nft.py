@@ -108,9 +108,12 @@ class Nft:
             new = {"family": family, "table": table, "name": name, "type": kind, "flags": ["interval"]}
             yield {"add": {"set": new}}
         yield from _elements(family, table, there.members, wanted.members)
-        for name in wanted.chains.keys() - there.chains.keys():
-            yield {"add": {"chain": {"family": family, "table": table, "name": name}}}
-            for rule in wanted.chains[name]:
+        for name, rules in wanted.chains.items():
+            if there.chains.get(name) == rules:
+                continue
+            command = "flush" if name in there.chains else "add"
+            yield {command: {"chain": {"family": family, "table": table, "name": name}}}
+            for rule in rules:
                 expression = json.loads(rule)
                 yield {"add": {"rule": {"family": family, "table": table, "chain": name, "expr": expression}}}
         for group, (of_family, of_table) in self._tables.items():

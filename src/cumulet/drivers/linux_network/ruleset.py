@@ -22,7 +22,7 @@ Element: TypeAlias = str
 @dataclass(frozen=True, slots=True)
 class Ruleset:
     """`sets` and `maps` by name: those of the skeleton, and one for the members of each group that a rule names.
-    `chains` are named by their content: one that is there is right."""
+    `chains` are named by the groups they are for: a rule that changes is a chain's content, and no port's."""
 
     spoofing: Mapping[str, frozenset[Element]] = field(default_factory=dict)
     state: Mapping[str, frozenset[Element]] = field(default_factory=dict)
@@ -89,9 +89,8 @@ def ruleset(wiring: w.Wiring, numbers: Numbers) -> Ruleset:
         for direction, verdicts in ((w.Direction.OUT, "from"), (w.Direction.IN, "to")):
             name = named.get((port.groups, direction))
             if name is None:
-                content = _chain([groups[group] for group in port.groups], direction)
-                name = f"p_{hashlib.sha256(''.join(content).encode()).hexdigest()[:24]}"
-                chains[name] = content
+                name = f"p_{hashlib.sha256(' '.join((direction, *port.groups)).encode()).hexdigest()[:24]}"
+                chains[name] = _chain([groups[group] for group in port.groups], direction)
                 named[port.groups, direction] = name
             state[verdicts].add(_text([number, {"jump": {"target": name}}]))
     return Ruleset(
