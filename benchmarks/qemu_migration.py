@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import shutil
+import socket
 import statistics
 import tempfile
 import time
@@ -22,12 +23,13 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cumulet.ca import CertificateAuthority
+from cumulet.drivers.qemu import move_authority, sockets
 from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.drivers.qemu.facts import probe
 from cumulet.host.driver import Guest, Image, MigrationParameters, MigrationPhase
 from cumulet.image import tiny
 from cumulet.testing.image_files import ImageFiles
+from cumulet.testing.moving import prepared
 
 PARAMETERS = MigrationParameters(bandwidth_mib_s=1024, downtime_limit_ms=300, copy_disk=True)
 _USER_DATA = b"tick_ms=10\nfill_mib=40\n"
@@ -87,6 +89,14 @@ class Monitor:
             if "error" in answer:
                 raise RuntimeError(f"{command}: {answer['error']['desc']}")
 
+    async def hand_over(self, name: str, handed: socket.socket) -> None:
+        """QEMU has no network, and makes no sockets: it is handed what it needs."""
+        message = json.dumps({"execute": "getfd", "arguments": {"fdname": name}}).encode() + b"\n"
+        with socket.socket(fileno=os.dup(self._writer.get_extra_info("socket").fileno())) as monitor:
+            socket.send_fds(monitor, [message], [handed.fileno()])
+        while not {"return", "error"} & json.loads(await self._reader.readline()).keys():
+            pass
+
     async def event(self, name: str, **wanted: object) -> None:
         while True:
             message = json.loads(await self._reader.readline())
@@ -102,17 +112,17 @@ class Ticks:
         self._tasks: list[asyncio.Task[None]] = []
         self._arrived = asyncio.Event()
 
-    async def listen(self, monitor: Path, place: Path) -> None:
+    async def listen(self, monitor: Path) -> None:
         """Switch a guest's console to a socket and time what comes out of it."""
-        address = {"type": "unix", "data": {"path": f"/vm/{place.name}" if os.geteuid() == 0 else str(place)}}
+        ours, theirs = socket.socketpair()
         async with Monitor.open(monitor) as ask:
-            backend = {"type": "socket", "data": {"addr": address, "server": True, "wait": False}}
-            await ask("chardev-change", id="console0", backend=backend)
-        folder = os.open(place.parent, os.O_PATH)
-        try:
-            reader, writer = await asyncio.open_unix_connection(f"/proc/self/fd/{folder}/{place.name}")
-        finally:
-            os.close(folder)
+            with theirs:
+                await ask.hand_over("ticks", theirs)
+            address = {"type": "fd", "data": {"str": "ticks"}}
+            await ask(
+                "chardev-change", id="console0", backend={"type": "socket", "data": {"addr": address, "server": False}}
+            )
+        reader, writer = await asyncio.open_connection(sock=ours)
         self._tasks.append(asyncio.create_task(self._time(reader, writer)))
 
     async def _time(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -151,19 +161,15 @@ class Place:
     def monitor(self, guest: Guest) -> Path:
         return self.folder(guest) / "monitor2.sock"
 
-    def console(self, guest: Guest) -> Path:
-        """A place for a socket, a new one each time: QEMU removes the old one only after it has made the new one."""
-        return self.folder(guest) / "vm" / f"ticks-{time.monotonic_ns()}.sock"
-
 
 async def move_by_driver(guest: Guest, source: Place, destination: Place) -> Move:
     ticks = Ticks()
-    await ticks.listen(source.monitor(guest), source.console(guest))
+    await ticks.listen(source.monitor(guest))
     begun = time.monotonic()
-    endpoint = await destination.driver.prepare_incoming(guest, source_host=source.name, parameters=PARAMETERS)
-    prepared = time.monotonic()
-    await ticks.listen(destination.monitor(guest), destination.console(guest))
-    observing = time.monotonic() - prepared
+    endpoint = await prepared(source.driver, destination.driver, guest, PARAMETERS)
+    ready = time.monotonic()
+    await ticks.listen(destination.monitor(guest))
+    observing = time.monotonic() - ready
     await source.driver.start_copy(guest.server_id, endpoint, PARAMETERS)
     seen = MigrationPhase.NONE
     while seen is not MigrationPhase.COMPLETED:
@@ -176,24 +182,32 @@ async def move_by_driver(guest: Guest, source: Place, destination: Place) -> Mov
     await ticks.after(ended, 20)
     ticks.stop()
     await source.driver.destroy(guest.server_id)
-    gap = ticks.worst_gap_ms(prepared + observing)
+    gap = ticks.worst_gap_ms(ready + observing)
     return Move(total_s=ended - begun - observing, gap_ms=gap, qemu_downtime_ms=progress.downtime_ms)
 
 
 async def move_by_qmp(guest: Guest, source: Place, destination: Place) -> Move:
     """The same by hand. Only starting the destination's process is the driver's: it must be the same command."""
     ticks = Ticks()
-    await ticks.listen(source.monitor(guest), source.console(guest))
+    await ticks.listen(source.monitor(guest))
     begun = time.monotonic()
-    endpoint = await destination.driver.prepare_incoming(guest, source_host=source.name, parameters=PARAMETERS)
-    prepared = time.monotonic()
-    await ticks.listen(destination.monitor(guest), destination.console(guest))
+    authority = move_authority.new_authority("source", "raw")
+    endpoint = await destination.driver.prepare_incoming(
+        guest, source=move_authority.peer(authority, source.name), parameters=PARAMETERS
+    )
+    ready = time.monotonic()
+    await ticks.listen(destination.monitor(guest))
     lent = source.folder(guest) / "vm" / "raw-tls"
-    shutil.copytree(source.state.parent / "ca" / "hosts" / source.name, lent)
+    lent.mkdir(exist_ok=True)
+    own = move_authority.lent(authority, "source", move_authority.LENT)
+    (lent / "ca-cert.pem").write_text(endpoint.peer.authority)
+    (lent / "client-cert.pem").write_bytes(own.certificate)
+    (lent / "client-key.pem").write_bytes(own.key)
     for path in (lent, *lent.iterdir()):
         owner = os.stat(source.folder(guest) / "vm")
         os.chown(path, owner.st_uid, owner.st_gid)
-    observing = time.monotonic() - prepared
+    hostname = move_authority.name_of("destination", "raw")
+    observing = time.monotonic() - ready
     async with Monitor.open(source.monitor(guest)) as ask, Monitor.open(destination.monitor(guest)) as ask_destination:
         await ask(
             "object-add",
@@ -202,6 +216,7 @@ async def move_by_qmp(guest: Guest, source: Place, destination: Place) -> Move:
             endpoint="client",
             dir="/vm/raw-tls" if os.geteuid() == 0 else str(lent),
             verify_peer=True,
+            sanity_check=False,
             priority="NORMAL:-VERS-ALL:+VERS-TLS1.3",
         )
         names = ("events", "return-path", "late-block-activate", "pause-before-switchover")
@@ -211,20 +226,25 @@ async def move_by_qmp(guest: Guest, source: Place, destination: Place) -> Move:
             max_bandwidth=PARAMETERS.bandwidth_mib_s << 20,
             downtime_limit=PARAMETERS.downtime_limit_ms,
             tls_creds="raw-tls",
-            tls_hostname=endpoint.tls_hostname,
+            tls_hostname=hostname,
         )
+        assert endpoint.nbd_port is not None
+        with await sockets.connected(endpoint.address, endpoint.nbd_port) as connection:
+            await ask.hand_over("raw-disk", connection)
         await ask(
             "blockdev-add",
             driver="nbd",
             node_name="raw-target",
-            server={"type": "inet", "host": endpoint.address, "port": str(endpoint.nbd_port)},
+            server={"type": "fd", "str": "raw-disk"},
             export="disk0",
             tls_creds="raw-tls",
-            tls_hostname=endpoint.tls_hostname,
+            tls_hostname=hostname,
         )
         await ask("blockdev-mirror", job_id="raw", device="disk0", target="raw-target", sync="full")
         await ask.event("BLOCK_JOB_READY")
-        await ask("migrate", uri=f"tcp:{endpoint.address}:{endpoint.port}")
+        with await sockets.connected(endpoint.address, endpoint.port) as connection:
+            await ask.hand_over("raw-memory", connection)
+        await ask("migrate", uri="fd:raw-memory")
         await ask.event("MIGRATION", status="pre-switchover")
         await ask("block-job-cancel", device="raw")
         await ask.event("BLOCK_JOB_COMPLETED")
@@ -239,7 +259,7 @@ async def move_by_qmp(guest: Guest, source: Place, destination: Place) -> Move:
     await destination.driver.resume_destination(guest.server_id)
     await source.driver.destroy(guest.server_id)
     downtime = answer.get("downtime") if isinstance(answer, dict) else None
-    gap = ticks.worst_gap_ms(prepared + observing)
+    gap = ticks.worst_gap_ms(ready + observing)
     return Move(total_s=ended - begun - observing, gap_ms=gap, qemu_downtime_ms=downtime)
 
 
@@ -249,19 +269,16 @@ async def measure(*, rounds: int = 5, memory_mib: int = 256, folder: Path | None
         folder.mkdir(parents=True, exist_ok=True)
     base = Path(tempfile.mkdtemp(prefix="cumulet-bench-", dir=folder))
     facts = await probe()
-    authority = CertificateAuthority.load_or_create(base / "ca")
     places = []
     for name in ("host1", "host2"):
-        driver = await QemuDriver.open(
-            name=name, state=base / name, tls=authority.issue_host(name), images=ImageFiles(tiny.build()), facts=facts
-        )
+        driver = await QemuDriver.open(name=name, state=base / name, images=ImageFiles(tiny.build()), facts=facts)
         places.append(Place(name, base / name, driver))
     moves: dict[str, list[Move]] = {"raw": [], "driver": []}
     guest = _guest(memory_mib)
     try:
         guest = await places[0].driver.create(guest)
         ticks = Ticks()
-        await ticks.listen(places[0].monitor(guest), places[0].console(guest))
+        await ticks.listen(places[0].monitor(guest))
         await ticks.after(0.0, 20)
         ticks.stop()
         here, there = places

@@ -13,6 +13,7 @@ from cumulet.drivers.simulated.driver import SimulatedDriver
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState, MigrationParameters, MigrationPhase
 from cumulet.testing import Client, TestCloud
+from cumulet.testing.moving import prepared
 from tests.links import Way, instead
 
 from .test_live_migration import AUTO, create_pair, host_of, last_migration, leftovers, other
@@ -32,7 +33,7 @@ class TellsNothing(Way):
 async def hand_over(source: SimulatedDriver, destination: SimulatedDriver, server_id: str) -> None:
     """All of a move but its end: the guest stands handed over on one side, and has arrived on the other."""
     guest = source._guests[server_id].guest
-    endpoint = await destination.prepare_incoming(guest, source_host=source.name, parameters=PARAMETERS)
+    endpoint = await prepared(source, destination, guest, PARAMETERS)
     await source.start_copy(server_id, endpoint, PARAMETERS)
     phase = MigrationPhase.ACTIVE
     while not phase.ended:

@@ -17,7 +17,8 @@ from cumulet.compute.copying import follow_copy
 from cumulet.conductor.saga import Context, StepFailed, Wishes
 from cumulet.drivers.simulated.copy import Copy
 from cumulet.host import messages as m
-from cumulet.host.driver import Endpoint, Guest, MigrationParameters, MigrationPhase, MigrationProgress
+from cumulet.host.driver import Guest, MigrationParameters, MigrationPhase, MigrationProgress
+from cumulet.host.endpoint import Endpoint, Peer
 from cumulet.settings import Settings
 
 GIB = 2**30
@@ -134,9 +135,9 @@ def test_patience_ends_when_it_is_said_to_end(plan: Plan) -> None:
 copies = st.builds(
     lambda memory, disk, bandwidth, downtime_ms, rate, copy_disk: Copy(
         Guest(server_id="one", name="one", vcpus=1, memory_mib=memory, disk_gib=disk, image=None),
-        Endpoint(address="host2", port=1, nbd_port=None, tls_hostname="host2"),
+        Endpoint(address="host2", port=1, nbd_port=None, peer=Peer(host="host1", move="m", authority="two")),
         MigrationParameters(bandwidth_mib_s=bandwidth, downtime_limit_ms=downtime_ms, copy_disk=copy_disk),
-        float(rate), 0,
+        Peer(host="host1", move="m", authority="one"), float(rate), 0,
     ),
     memory=st.integers(64, 4096), disk=st.integers(0, 20), bandwidth=st.integers(1, 2000),
     downtime_ms=st.integers(1, 2000), rate=st.integers(0, 2500), copy_disk=st.booleans(),

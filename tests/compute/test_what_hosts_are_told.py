@@ -14,7 +14,8 @@ import msgspec
 import pytest
 
 from cumulet.host import messages as m
-from cumulet.host.driver import Endpoint, Guest, MigrationParameters
+from cumulet.host.driver import Guest, MigrationParameters
+from cumulet.host.endpoint import Endpoint, Peer
 from cumulet.testing import Client
 from tests.every_saga.late import Told, look_into
 from tests.every_saga.test_every_step import Stage
@@ -23,7 +24,7 @@ Table = dict[str, dict[str, list[str]]]
 GOLDEN = Path(__file__).parents[1] / "golden" / "moves.json"
 TABLE: Table = msgspec.json.decode(GOLDEN.read_bytes(), type=Table)
 SETTINGS: dict[str, Any] = {"migration_bandwidth_mib_s": 7_000, "migration_downtime_limit_ms": 123}
-ORDINARY = {"operation_id", "generation", "server_id", "step"}
+ORDINARY = {"operation_id", "generation", "server_id", "step", "move"}
 FORCED = "busy, and forced to complete"
 LIVE = {"host": None, "block_migration": "auto"}
 
@@ -149,4 +150,6 @@ def _short(value: Any) -> str:
         return ",".join(f"{name}:{setting}" for name, setting in msgspec.structs.asdict(value).items())
     if isinstance(value, Endpoint):
         return "its"
+    if isinstance(value, Peer):
+        return f"of {value.host}"
     return str(value)

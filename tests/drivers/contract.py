@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+import itertools
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from cumulet.drivers.qemu import move_authority
 from cumulet.host.disks import SnapshotPhase
 from cumulet.host.driver import Driver, DriverError, Guest, MigrationParameters, MigrationPhase
+from cumulet.host.endpoint import Peer
 
 NEXT_SECONDS = 20.0
 
@@ -28,14 +31,18 @@ class Pair:
     parameters: MigrationParameters
     slow: MigrationParameters
     endpoint: Any = None
+    move: str = ""
+    moves: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def id(self) -> str:
         return self.guest.server_id
 
     async def prepared(self, parameters: MigrationParameters | None = None) -> Any:
+        self.move = f"move{next(self.moves)}"
+        source = await self.source.prepare_outgoing(self.id, move=self.move)
         self.endpoint = await self.destination.prepare_incoming(
-            self.guest, source_host="host1", parameters=parameters or self.parameters
+            self.guest, source=source, parameters=parameters or self.parameters
         )
         return self.endpoint
 
@@ -48,6 +55,8 @@ class Pair:
         assert seen is MigrationPhase.COMPLETED, seen
 
 
+ANOTHER = move_authority.new_authority("source", "move").certificate
+"""Of a source that nobody has prepared."""
 Make = Callable[[Pair], Awaitable[Driver]]
 Do = Callable[[Driver, Pair], Awaitable[Any]]
 
@@ -119,7 +128,10 @@ VERBS: dict[str, Do] = {
     "unplug": lambda d, p: d.unplug(p.id, "no-such-port"),
     "console_output": lambda d, p: d.console_output(p.id, max_bytes=100),
     "diagnostics": lambda d, p: d.diagnostics(p.id),
-    "prepare_incoming": lambda d, p: d.prepare_incoming(p.guest, source_host="host1", parameters=p.parameters),
+    "prepare_outgoing": lambda d, p: d.prepare_outgoing(p.id, move=p.move),
+    "prepare_incoming": lambda d, p: d.prepare_incoming(
+        p.guest, source=Peer(host="host1", move="move", authority=ANOTHER), parameters=p.parameters
+    ),
     "resume_destination": lambda d, p: d.resume_destination(p.id),
     "arrival": lambda d, p: d.arrival(p.id),
     "recover_incoming": lambda d, p: d.recover_incoming(p.id),

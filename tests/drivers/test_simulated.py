@@ -13,7 +13,9 @@ import pytest
 from cumulet.clock import SystemClock
 from cumulet.drivers.simulated.driver import SimulatedDriver, World
 from cumulet.host.driver import DriverError, Guest, GuestState, MigrationParameters, MigrationPhase
+from cumulet.host.endpoint import Peer
 from cumulet.settings import Settings
+from cumulet.testing.moving import prepared
 
 from .contract import Pair
 from .test_contract import paired
@@ -43,16 +45,23 @@ def test_a_copy_of_an_earlier_move_is_not_taken_for_this_one(tmp_path: Path) -> 
     async def story() -> None:
         source, destination = open_("host1"), open_("host2")
         guest = await source.create(GUEST)
-        endpoint = await destination.prepare_incoming(guest, source_host="host1", parameters=PARAMETERS)
+        endpoint = await prepared(source, destination, guest, PARAMETERS)
         await source.start_copy(SERVER, endpoint, PARAMETERS)
         await completed(source)
         await source.start_copy(SERVER, endpoint, PARAMETERS)
         await destination.destroy(SERVER)
-        again = await destination.prepare_incoming(guest, source_host="host1", parameters=PARAMETERS)
+        again = await prepared(source, destination, guest, PARAMETERS)
         with pytest.raises(DriverError, match="to another place"):
             await source.start_copy(SERVER, again, PARAMETERS)
         await source.cancel_copy(SERVER)
         await source.resume_source(SERVER)
+        with pytest.raises(DriverError, match="was not told of this move"):
+            await source.start_copy(SERVER, endpoint, PARAMETERS)
+        await source.prepare_outgoing(SERVER, move="third")
+        third = msgspec.structs.replace(again.peer, move="third")
+        with pytest.raises(DriverError, match="by this certificate"):
+            await source.start_copy(SERVER, msgspec.structs.replace(again, peer=third), PARAMETERS)
+        again = await prepared(source, destination, guest, PARAMETERS)
         await source.start_copy(SERVER, again, PARAMETERS)
         await completed(source)
         assert await destination.arrival(SERVER) is MigrationPhase.COMPLETED
@@ -69,12 +78,14 @@ def test_a_late_request_to_prepare_does_not_throw_away_what_has_arrived(tmp_path
     async def story() -> None:
         source, destination = open_("host1"), open_("host2")
         guest = await source.create(GUEST)
-        await destination.prepare_incoming(guest, source_host="host1", parameters=PARAMETERS)
-        endpoint = await destination.prepare_incoming(guest, source_host="host1", parameters=PARAMETERS)
+        await prepared(source, destination, guest, PARAMETERS)
+        endpoint = await prepared(source, destination, guest, PARAMETERS)
         await source.start_copy(SERVER, endpoint, PARAMETERS)
         await completed(source)
         with pytest.raises(DriverError, match="HOLDS_STATE"):
-            await destination.prepare_incoming(guest, source_host="host1", parameters=PARAMETERS)
+            await destination.prepare_incoming(
+                guest, source=Peer(host="host1", move="late", authority=""), parameters=PARAMETERS
+            )
         await destination.resume_destination(SERVER)
         assert await destination.observe(SERVER) is GuestState.RUNNING
         await source.close()
@@ -106,7 +117,7 @@ def refusing(tmp_path: Path, act: Callable[[Pair], Awaitable[Any]]) -> str:
 def test_a_guest_of_another_machine_is_not_received(tmp_path: Path) -> None:
     async def prepare(pair: Pair) -> None:
         guest = msgspec.structs.replace(pair.guest, machine_type="pc-q35-9.9")
-        await pair.destination.prepare_incoming(guest, source_host="host1", parameters=pair.parameters)
+        await prepared(pair.source, pair.destination, guest, pair.parameters)
 
     assert "cannot run pc-q35-9.9" in refusing(tmp_path, prepare)
 

@@ -17,7 +17,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cumulet.ca import CertificateAuthority
 from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.drivers.qemu.facts import QemuFacts, QemuMissing, probe
 from cumulet.host.driver import (
@@ -93,9 +92,8 @@ def template(facts: QemuFacts, image: Image, tmp_path_factory: pytest.TempPathFa
     base = tmp_path_factory.mktemp("template")
 
     async def make() -> Template:
-        tls = CertificateAuthority.load_or_create(base / "ca").issue_host("host1")
         driver = await QemuDriver.open(
-            name="template", state=base / "state", tls=tls, images=ImageFiles(tiny.build()), facts=facts
+            name="template", state=base / "state", images=ImageFiles(tiny.build()), facts=facts
         )
         guest = await driver.create(guest_of(image, user_data="disk_writer=1\ndirty_mib_s=20\n"))
         await until(lambda: printed(driver, guest, b"seq 5\r"), "the guest boots and writes")
@@ -107,9 +105,7 @@ def template(facts: QemuFacts, image: Image, tmp_path_factory: pytest.TempPathFa
     yield made
 
     async def remove() -> None:
-        driver = await QemuDriver.open(
-            name="template", state=base / "state", tls=base / "ca", images=ImageFiles(), facts=facts
-        )
+        driver = await QemuDriver.open(name="template", state=base / "state", images=ImageFiles(), facts=facts)
         await driver.destroy(made.guest.server_id)
         await driver.close()
 
@@ -123,7 +119,6 @@ class Rig:
         self.base = base
         self.facts = facts
         self.template = template
-        self.authority = CertificateAuthority.load_or_create(base / "ca")
         self.images = ImageFiles(tiny.build())
         self.sink: ImageSink | None = None
         self.guest = template.guest
@@ -134,7 +129,6 @@ class Rig:
         return await QemuDriver.open(
             name=name,
             state=self.base / name,
-            tls=self.authority.issue_host(name),
             images=self.images,
             sink=self.sink,
             facts=self.facts,

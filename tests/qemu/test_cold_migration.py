@@ -14,6 +14,7 @@ from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.host.driver import DriverError, GuestState, MigrationPhase
 from cumulet.image.tiny import newest_record
 from cumulet.image.tiny_init import RECORD_AREA_OFFSET, RECORD_BYTES, RECORD_COUNT
+from cumulet.testing.moving import prepared
 
 from .conftest import PARAMETERS, Rig, follow, newest, runs_on, until
 
@@ -30,7 +31,7 @@ async def copied(rig: Rig, source: QemuDriver, destination: QemuDriver) -> None:
     await source.stand_by(rig.id)
     await source.stand_by(rig.id)
     assert await source.observe(rig.id) is GuestState.PAUSED
-    endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=PARAMETERS)
+    endpoint = await prepared(source, destination, rig.guest, PARAMETERS)
     await source.start_copy(rig.id, endpoint, PARAMETERS)
     progress = await follow(source, rig.id)
     assert progress.phase is MigrationPhase.COMPLETED, progress

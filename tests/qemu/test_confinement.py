@@ -14,8 +14,9 @@ from cumulet.drivers.qemu.host import DISK_BYTES_PER_SECOND, DISK_REQUESTS_PER_S
 from cumulet.drivers.qemu.room import file_bytes
 from cumulet.drivers.qemu.sandbox import UIDS, Sandbox
 from cumulet.host.driver import DriverError, GuestState
+from cumulet.testing.moving import prepared
 
-from .conftest import PARAMETERS, Rig, follow
+from .conftest import PARAMETERS, Rig, follow, until
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give guests users of their own")
 
@@ -94,15 +95,23 @@ def test_keys_are_lent_for_a_move_only_and_nothing_listens_before_or_after(rig: 
     async def story() -> None:
         source, destination = await rig.resumed(), await rig.open("host2")
         assert listening(rig.process("host1")) == set()
-        endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=PARAMETERS)
+        endpoint = await prepared(source, destination, rig.guest, PARAMETERS)
         assert listening(rig.process("host2")) == {endpoint.port, endpoint.nbd_port}
         files = [path for host in ("host1", "host2") for path in (rig.base / host).rglob("*.pem")]
         assert files == []
         await source.start_copy(rig.id, endpoint, PARAMETERS)
+        records = [rig.base / host / "guests" / rig.id / "record.json" for host in ("host1", "host2")]
+        assert [b"PRIVATE KEY" in path.read_bytes() for path in records] == [True, True]
         await follow(source, rig.id)
         await destination.resume_destination(rig.id)
         assert listening(rig.process("host2")) == set()
         assert await destination.observe(rig.id) is GuestState.RUNNING
+
+        async def forgotten() -> bool:
+            return not any(b"PRIVATE KEY" in path.read_bytes() for path in records)
+
+        await until(forgotten, "both ends forget their keys")
+        assert await destination._host.running_hypervisor(rig.id).objects() == {"type", "memory0", "rng0"}
         await source.close()
         await destination.close()
 
@@ -110,7 +119,7 @@ def test_keys_are_lent_for_a_move_only_and_nothing_listens_before_or_after(rig: 
 
 
 def listening(pid: int) -> set[int]:
-    """TCP ports on which a process listens."""
+    """TCP ports on which a process listens, in this network: with sockets that it was handed."""
     sockets = set()
     for fd in Path(f"/proc/{pid}/fd").iterdir():
         try:
@@ -118,7 +127,7 @@ def listening(pid: int) -> set[int]:
         except FileNotFoundError:
             continue
     ports = set()
-    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
         if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
             ports.add(int(fields[1].rpartition(":")[2], 16))

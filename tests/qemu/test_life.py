@@ -12,6 +12,7 @@ import pytest
 
 from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.host.driver import DriverError, GuestState, Image, MigrationPhase, Nic
+from cumulet.testing.moving import prepared
 
 from .conftest import SLOW, Rig, follow, gone, guest_of, newest, printed, runs_on, until
 
@@ -141,7 +142,7 @@ def test_a_restarted_agent_carries_a_copy_on(rig: Rig, when: MigrationPhase) -> 
     async def story() -> None:
         source, destination = await rig.resumed(), await rig.open("host2")
         slow = msgspec.structs.replace(SLOW, bandwidth_mib_s=16, downtime_limit_ms=2000)
-        endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=slow)
+        endpoint = await prepared(source, destination, rig.guest, slow)
         await source.start_copy(rig.id, endpoint, slow)
         assert (await follow(source, rig.id, when)).phase is when
         await source.close()

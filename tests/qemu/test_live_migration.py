@@ -6,19 +6,19 @@ import asyncio
 import contextlib
 import signal
 import subprocess
-from pathlib import Path
 
 import msgspec
 import pytest
 
-from cumulet.ca import CertificateAuthority
+from cumulet.drivers.qemu import move_authority
 from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.drivers.qemu.process import identify
 from cumulet.drivers.qemu.qmp import Qmp
-from cumulet.host.driver import DriverError, Endpoint, GuestState, MigrationPhase
+from cumulet.host.driver import DriverError, GuestState, MigrationParameters, MigrationPhase
+from cumulet.host.endpoint import Endpoint
 from cumulet.image.tiny import newest_record
 from cumulet.image.tiny_init import RECORD_AREA_OFFSET, RECORD_BYTES, RECORD_COUNT
-from cumulet.testing.image_files import ImageFiles
+from cumulet.testing.moving import prepared
 
 from .conftest import PARAMETERS, SLOW, Rig, follow, gone, newest, runs_on, until, wire
 
@@ -27,9 +27,15 @@ async def begin(rig: Rig, *, slow: bool = False) -> tuple[QemuDriver, QemuDriver
     """The guest runs on host1 and is being copied to host2."""
     parameters = SLOW if slow else PARAMETERS
     source, destination = await rig.resumed(), await rig.open("host2")
-    endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=parameters)
+    endpoint = await prepared(source, destination, rig.guest, parameters)
     await source.start_copy(rig.id, endpoint, parameters)
     return source, destination, endpoint
+
+
+async def expecting_a_stranger(rig: Rig, driver: QemuDriver, parameters: MigrationParameters = PARAMETERS) -> Endpoint:
+    """A destination that waits for a source which does not come."""
+    stranger = move_authority.peer(move_authority.new_authority("source", "another"), "host1")
+    return await driver.prepare_incoming(rig.guest, source=stranger, parameters=parameters)
 
 
 async def move(rig: Rig) -> tuple[QemuDriver, QemuDriver]:
@@ -79,7 +85,7 @@ def test_a_guest_moves_there_and_back_again(rig: Rig) -> None:
         first, second = await move(rig)
         await second.resume_destination(rig.id)
         await first.destroy(rig.id)
-        endpoint = await first.prepare_incoming(rig.guest, source_host="host2", parameters=PARAMETERS)
+        endpoint = await prepared(second, first, rig.guest, PARAMETERS)
         await second.start_copy(rig.id, endpoint, PARAMETERS)
         assert (await follow(second, rig.id)).phase is MigrationPhase.COMPLETED
         await first.resume_destination(rig.id)
@@ -96,13 +102,13 @@ def test_a_guest_that_its_user_paused_stays_paused(rig: Rig) -> None:
         source, destination = await rig.resumed(), await rig.open("host2")
         await source.pause(rig.id)
         parameters = msgspec.structs.replace(PARAMETERS, paused=True)
-        endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=parameters)
+        endpoint = await prepared(source, destination, rig.guest, parameters)
         await source.start_copy(rig.id, endpoint, parameters)
         assert (await follow(source, rig.id)).phase is MigrationPhase.COMPLETED
         await source.resume_source(rig.id)  # Aborted at the last moment, then moved again.
         assert await source.observe(rig.id) is GuestState.PAUSED
         await destination.destroy(rig.id)
-        endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=parameters)
+        endpoint = await prepared(source, destination, rig.guest, parameters)
         await source.start_copy(rig.id, endpoint, parameters)
         assert (await follow(source, rig.id)).phase is MigrationPhase.COMPLETED
         await destination.resume_destination(rig.id)
@@ -125,10 +131,9 @@ def test_no_verb_but_the_move_s_own_wakes_either_side(rig: Rig) -> None:
                     await verb(rig.id)
             with pytest.raises(DriverError, match="MOVING"):
                 await driver.reboot(rig.id, hard=True)
-        with pytest.raises(DriverError, match="HOLDS_STATE"):
-            await destination.prepare_incoming(rig.guest, source_host="host1", parameters=PARAMETERS)
-        with pytest.raises(DriverError, match="ALREADY_HERE"):
-            await source.prepare_incoming(rig.guest, source_host="host2", parameters=PARAMETERS)
+        for driver, match in ((destination, "HOLDS_STATE"), (source, "ALREADY_HERE")):
+            with pytest.raises(DriverError, match=match):
+                await expecting_a_stranger(rig, driver)
         assert await source.observe(rig.id) is GuestState.HANDED_OVER
         assert await destination.observe(rig.id) is GuestState.INCOMING
         await source.close()
@@ -142,7 +147,7 @@ def test_a_destination_that_was_left_gives_way_to_the_guest_made_anew(rig: Rig) 
 
     async def story() -> None:
         destination = await rig.open("host2")
-        await destination.prepare_incoming(rig.guest, source_host="host1", parameters=PARAMETERS)
+        await expecting_a_stranger(rig, destination)
         left = identify(rig.process("host2"))
         assert left is not None
         await destination.create(rig.guest, run=False)
@@ -164,8 +169,8 @@ def test_a_cancelled_copy_leaves_the_guest_where_it_was_and_can_be_tried_again(r
         await source.resume_source(rig.id)
         await runs_on(source, rig.id)
         await destination.destroy(rig.id)
-        endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=PARAMETERS)
-        assert endpoint == await destination.prepare_incoming(rig.guest, source_host="host1", parameters=PARAMETERS)
+        endpoint = await prepared(source, destination, rig.guest, PARAMETERS, move="again")
+        assert endpoint == await prepared(source, destination, rig.guest, PARAMETERS, move="again")
         await source.start_copy(rig.id, endpoint, PARAMETERS)
         assert (await follow(source, rig.id)).phase is MigrationPhase.COMPLETED
         assert (await source.cancel_copy(rig.id)).phase is MigrationPhase.COMPLETED
@@ -249,7 +254,7 @@ def test_a_destination_that_hangs_is_left_and_killed(rig: Rig) -> None:
 def test_a_destination_that_dies_while_the_disk_is_copied_costs_nothing(rig: Rig) -> None:
     async def story() -> None:
         source, destination = await rig.resumed(), await rig.open("host2")
-        endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=PARAMETERS)
+        endpoint = await prepared(source, destination, rig.guest, PARAMETERS)
         assert endpoint.nbd_port is not None
         async with wire(endpoint.nbd_port, bytes_s=1e6) as slow:
             through = msgspec.structs.replace(endpoint, nbd_port=slow.port)
@@ -270,7 +275,7 @@ def test_a_network_that_is_cut_is_noticed_by_nobody_and_survived_by_cancelling(r
     async def story() -> None:
         source, destination = await rig.resumed(), await rig.open("host2")
         parameters = PARAMETERS if what == "disk" else SLOW
-        endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=parameters)
+        endpoint = await prepared(source, destination, rig.guest, parameters)
         assert endpoint.nbd_port is not None
         async with wire(endpoint.nbd_port, bytes_s=2e6 if what == "disk" else None) as nbd, wire(endpoint.port) as ram:
             through = msgspec.structs.replace(endpoint, port=ram.port, nbd_port=nbd.port)
@@ -295,7 +300,7 @@ def test_a_network_that_is_cut_in_the_switchover_blocks_qemu_and_yank_frees_it(r
         source, destination = await rig.resumed(), await rig.open("host2")
         # So much may remain that the guest is stopped at once, and what remains takes seconds through the wire.
         parameters = msgspec.structs.replace(PARAMETERS, bandwidth_mib_s=16, downtime_limit_ms=60_000)
-        endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=parameters)
+        endpoint = await prepared(source, destination, rig.guest, parameters)
         async with wire(endpoint.port, bytes_s=8e6) as ram:
             through = msgspec.structs.replace(endpoint, port=ram.port)
             await source.start_copy(rig.id, through, parameters)
@@ -361,7 +366,7 @@ def test_a_destination_that_is_built_differently_refuses_and_the_source_runs_on(
     async def story() -> None:
         source, destination = await rig.resumed(), await rig.open("host2")
         other = msgspec.structs.replace(rig.guest, memory_mib=rig.guest.memory_mib * 2)
-        endpoint = await destination.prepare_incoming(other, source_host="host1", parameters=PARAMETERS)
+        endpoint = await prepared(source, destination, other, PARAMETERS)
         await source.start_copy(rig.id, endpoint, PARAMETERS)
         assert (await follow(source, rig.id)).phase is MigrationPhase.FAILED
         await source.resume_source(rig.id)
@@ -391,37 +396,10 @@ def test_a_destination_that_dies_with_everything_gives_the_guest_back(rig: Rig) 
     asyncio.run(story())
 
 
-@pytest.mark.parametrize("intruder", ["another host of the cloud", "another cloud's host of the same name"])
-def test_only_the_source_named_is_let_in_and_only_with_this_cloud_s_certificate(rig: Rig, intruder: str) -> None:
-    async def story() -> None:
-        source, destination = await rig.resumed(), await rig.open("host2")
-        if intruder.startswith("another cloud"):
-            elsewhere = CertificateAuthority.load_or_create(rig.base / "other-ca").issue_host("host1")
-            await source.close()
-            source = await QemuDriver.open(
-                name="host1", state=rig.base / "host1", tls=_mixed(rig, elsewhere), images=ImageFiles(), facts=rig.facts
-            )
-        named = "host1" if intruder.startswith("another cloud") else "host3"
-        endpoint = await destination.prepare_incoming(rig.guest, source_host=named, parameters=PARAMETERS)
-        with pytest.raises(DriverError):
-            await source.start_copy(rig.id, endpoint, PARAMETERS)
-        await runs_on(source, rig.id)
-        assert await destination.observe(rig.id) is GuestState.INCOMING
-        await source.close()
-        await destination.close()
-
-    def _mixed(rig: Rig, elsewhere: Path) -> Path:
-        """The right authority to check others with, and a certificate of the wrong one."""
-        (elsewhere / "ca-cert.pem").write_bytes(rig.authority.certificate_file.read_bytes())
-        return elsewhere
-
-    asyncio.run(story())
-
-
 def test_garbage_does_not_end_a_waiting_destination(rig: Rig) -> None:
     async def story() -> None:
         source, destination = await rig.resumed(), await rig.open("host2")
-        endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=PARAMETERS)
+        endpoint = await prepared(source, destination, rig.guest, PARAMETERS)
         assert endpoint.nbd_port is not None
         for port in (endpoint.port, endpoint.nbd_port):
             for words in (b"GET / HTTP/1.1\r\n\r\n", b"QEVM\0\0\0\3", b"\x16\x03\x01\xff\xff" + b"A" * 5000):
@@ -443,12 +421,11 @@ def test_garbage_does_not_end_a_waiting_destination(rig: Rig) -> None:
 def test_a_destination_that_nobody_uses_ends_by_itself(rig: Rig) -> None:
     async def story() -> None:
         destination = await rig.open("host2", listen_seconds=0.5)
-        endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=PARAMETERS)
+        endpoint = await expecting_a_stranger(rig, destination)
         _, writer = await asyncio.open_connection("127.0.0.1", endpoint.port)  # Being connected is not enough.
         await gone(destination, rig.id)
         writer.close()
-        again = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=PARAMETERS)
-        assert again != endpoint
+        assert await expecting_a_stranger(rig, destination) != endpoint
         await destination.close()
 
     asyncio.run(story())

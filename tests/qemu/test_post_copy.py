@@ -14,10 +14,11 @@ import pytest
 
 from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.host.driver import DriverError, GuestState, MigrationPhase
+from cumulet.testing.moving import prepared
 
 from . import userfaultfd
 from .conftest import PATIENCE_SECONDS, SLOW, Rig, Wire, follow, newest, runs_on, until, wire
-from .test_live_migration import records_on_disk
+from .test_live_migration import expecting_a_stranger, records_on_disk
 
 POST_COPY = msgspec.structs.replace(SLOW, post_copy=True)
 
@@ -31,7 +32,7 @@ def allowed(request: pytest.FixtureRequest) -> Iterator[None]:
 async def ready(rig: Rig) -> tuple[QemuDriver, QemuDriver]:
     """The copy of a guest was forced to complete, and waits for the commit."""
     source, destination = await rig.resumed(), await rig.open("host2")
-    endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=POST_COPY)
+    endpoint = await prepared(source, destination, rig.guest, POST_COPY)
     await source.start_copy(rig.id, endpoint, POST_COPY)
     await follow(source, rig.id, MigrationPhase.ACTIVE)
     await source.force_complete(rig.id)
@@ -44,7 +45,7 @@ async def ready(rig: Rig) -> tuple[QemuDriver, QemuDriver]:
 async def begun(rig: Rig) -> AsyncIterator[tuple[QemuDriver, QemuDriver, Wire, int]]:
     """The guest runs at its destination, and fetches its memory over a wire; and its newest tick at the source."""
     source, destination = await rig.resumed(), await rig.open("host2")
-    endpoint = await destination.prepare_incoming(rig.guest, source_host="host1", parameters=POST_COPY)
+    endpoint = await prepared(source, destination, rig.guest, POST_COPY)
     async with wire(endpoint.port) as ram:
         await source.start_copy(rig.id, msgspec.structs.replace(endpoint, port=ram.port), POST_COPY)
         await follow(source, rig.id, MigrationPhase.ACTIVE)
@@ -251,7 +252,7 @@ def test_a_host_says_whether_guests_can_arrive_in_post_copy(rig: Rig) -> None:
         userfaultfd.SETTING.write_text("0")
         assert "post-copy" not in (await driver.facts()).features
         with pytest.raises(DriverError, match="Postcopy is not supported"):
-            await driver.prepare_incoming(rig.guest, source_host="host1", parameters=POST_COPY)
+            await expecting_a_stranger(rig, driver, POST_COPY)
         assert await driver.observe(rig.id) is GuestState.ABSENT
         userfaultfd.SETTING.write_text("1")
         await driver.close()

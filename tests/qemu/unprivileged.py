@@ -13,7 +13,7 @@ from cumulet.testing.image_files import ImageFiles
 
 
 async def main(state: Path) -> None:
-    driver = await QemuDriver.open(name="plain", state=state, tls=state, images=ImageFiles())
+    driver = await QemuDriver.open(name="plain", state=state, images=ImageFiles())
     guest = await driver.create(
         Guest(server_id=str(uuid.uuid4()), name="plain", vcpus=1, memory_mib=64, disk_gib=1, image=None)
     )

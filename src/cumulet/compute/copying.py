@@ -6,7 +6,9 @@ What is copied, and what is done before and after, is for the sagas: `compute.li
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+import msgspec
 
 from cumulet.compute import moves
 from cumulet.compute.moves import Recorded
@@ -14,7 +16,8 @@ from cumulet.compute.operations import Commanding, command
 from cumulet.conductor.saga import Context, StepFailed, Wishes
 from cumulet.db.engine import Tx
 from cumulet.host import messages as m
-from cumulet.host.driver import MigrationParameters, MigrationPhase, MigrationProgress
+from cumulet.host.driver import Guest, MigrationParameters, MigrationPhase, MigrationProgress
+from cumulet.host.endpoint import Endpoint
 
 COPY_WAIT_SECONDS = 0.5
 """How long a host keeps a question about a copy of which there is nothing new to say."""
@@ -27,6 +30,25 @@ def copy_parameters(context: Context, *, paused: bool = False, post_copy: bool =
         copy_disk=True,
         post_copy=post_copy,
         paused=paused,
+    )
+
+
+async def prepare_copy(
+    context: Context, state: moves.Moving, guest: dict[str, Any] | None, parameters: MigrationParameters
+) -> Endpoint:
+    """At the destination a guest just like the source's, paused, listening for the source alone. Both ends make keys
+    for this move, and each is told here how to know the other: they trust nobody else in it."""
+    source = await context.hosts.send(
+        state.source, m.PrepareOutgoing(**command(context, state), move=state.migration_uuid)
+    )
+    return await context.hosts.send(
+        moves.destination(state),
+        m.PrepareIncoming(
+            **command(context, state),
+            guest=msgspec.convert(guest, Guest),
+            source=source,
+            parameters=parameters,
+        ),
     )
 
 

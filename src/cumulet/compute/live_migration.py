@@ -30,7 +30,7 @@ from cumulet.compute import (
 )
 from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import HostName
-from cumulet.compute.copying import copy_parameters, follow_copy, record_progress
+from cumulet.compute.copying import copy_parameters, follow_copy, prepare_copy, record_progress
 from cumulet.compute.model import PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, command
 from cumulet.compute.preconditions import Verb
@@ -45,7 +45,8 @@ from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFail
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest
 from cumulet.host import messages as m
-from cumulet.host.driver import Endpoint, Guest, GuestState, MigrationPhase, MigrationProgress
+from cumulet.host.driver import Guest, GuestState, MigrationPhase, MigrationProgress
+from cumulet.host.endpoint import Endpoint
 from cumulet.network import for_compute as network
 from cumulet.placement import allocations as placement
 from cumulet.web.operation import Call, Rule
@@ -195,15 +196,8 @@ async def start_destination(context: Context, state: LiveMigration) -> LiveMigra
 
     server, post_copy = await context.read(look)
     await require_wired(context, moves.destination(state), state.server_id)
-    endpoint = await context.hosts.send(
-        moves.destination(state),
-        m.PrepareIncoming(
-            **command(context, state),
-            guest=msgspec.convert(server.guest, Guest),
-            source_host=state.source,
-            parameters=copy_parameters(context, paused=server.vm_state is VmState.PAUSED, post_copy=post_copy),
-        ),
-    )
+    parameters = copy_parameters(context, paused=server.vm_state is VmState.PAUSED, post_copy=post_copy)
+    endpoint = await prepare_copy(context, state, server.guest, parameters)
     return msgspec.structs.replace(state, endpoint=endpoint, post_copy=post_copy)
 
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from cumulet.compute import boot, moves, operations, preconditions, resized
 from cumulet.compute.attribute_types import DiskConfig, FlavorRef, HostName
-from cumulet.compute.copying import copy_parameters, follow_copy
+from cumulet.compute.copying import copy_parameters, follow_copy, prepare_copy
 from cumulet.compute.flavors import find_flavor
 from cumulet.compute.model import Flavor, PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, command
@@ -33,7 +33,8 @@ from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFail
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, OverQuota
 from cumulet.host import messages as m
-from cumulet.host.driver import Endpoint, Guest, GuestState
+from cumulet.host.driver import Guest, GuestState
+from cumulet.host.endpoint import Endpoint
 from cumulet.image import store as image_store
 from cumulet.network import for_compute as network
 from cumulet.web.operation import Call, Rule
@@ -252,13 +253,7 @@ async def start_destination(context: Context, state: Resizing) -> Resizing:
     """A guest just like the source's, listening for the source alone: for its disk. It is never told to run."""
     server: Server = await context.read(lambda tx: get_server(tx, state.server_id, deleted=True))
     await require_wired(context, moves.destination(state), state.server_id)
-    endpoint = await context.hosts.send(
-        moves.destination(state),
-        m.PrepareIncoming(
-            **command(context, state), guest=msgspec.convert(server.guest, Guest), source_host=state.source,
-            parameters=copy_parameters(context, paused=True),
-        ),
-    )  # fmt: skip
+    endpoint = await prepare_copy(context, state, server.guest, copy_parameters(context, paused=True))
     return msgspec.structs.replace(state, endpoint=endpoint)
 
 

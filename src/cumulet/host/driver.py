@@ -15,6 +15,7 @@ from cumulet.host.disks import Rescue, Snapshots
 from cumulet.host.record import Record
 
 if TYPE_CHECKING:
+    from cumulet.host.endpoint import Endpoint, Peer
     from cumulet.host.wiring import InForce, Wiring
 
 
@@ -124,16 +125,6 @@ class GuestReport(Record, frozen=True):
     """The last step of it."""
     ports: tuple[str, ...] | None = None
     """What its description here has NICs for; None: not told."""
-
-
-class Endpoint(Record, frozen=True):
-    """Where a prepared destination listens: only for the peer named when it was prepared, only with TLS."""
-
-    address: str
-    port: int
-    nbd_port: int | None
-    tls_hostname: str
-    """Name the source must find in the destination's certificate."""
 
 
 class MigrationPhase(StrEnum):
@@ -268,8 +259,16 @@ class Console(Protocol):
 class Copy(Protocol):
     """A guest's way from one host to another: first what its destination does, then its source."""
 
-    async def prepare_incoming(self, guest: Guest, *, source_host: str, parameters: MigrationParameters) -> Endpoint:
-        """Make disks, start the guest paused and listening, accepting TLS from `source_host`'s certificate only.
+    async def prepare_outgoing(self, server_id: str, *, move: str) -> Peer:
+        """Source: be ready for `start_copy`. Answers what the destination must be told to know it by.
+
+        Asked again for the same move, answers the same. Forgotten where no copy begins within some minutes. Whether
+        the guest can be copied is not looked at.
+        """
+        ...
+
+    async def prepare_incoming(self, guest: Guest, *, source: Peer, parameters: MigrationParameters) -> Endpoint:
+        """Make disks, start the guest paused and listening, accepting TLS from `source` only.
         Asked again for the same guest, answers the same endpoint if it still listens. One that holds a guest's
         state, or receives it, is not thrown away: DriverError. Else it starts afresh."""
         ...
@@ -298,7 +297,7 @@ class Copy(Protocol):
     # -- the source's side
 
     async def start_copy(self, server_id: str, endpoint: Endpoint, parameters: MigrationParameters) -> None:
-        """Begin copying disks then memory. Returns once begun; begun already is success."""
+        """Begin copying disks then memory, for the move that `prepare_outgoing` named. Begun already is success."""
         ...
 
     async def copy_progress(self, server_id: str, *, wait_seconds: float, seen: MigrationPhase) -> MigrationProgress:

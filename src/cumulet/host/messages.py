@@ -15,7 +15,6 @@ import msgspec
 
 from cumulet.host.driver import (
     Driver,
-    Endpoint,
     Guest,
     GuestReport,
     GuestState,
@@ -25,6 +24,7 @@ from cumulet.host.driver import (
     MigrationProgress,
     Nic,
 )
+from cumulet.host.endpoint import Endpoint, Peer
 from cumulet.host.wiring import InForce, Wiring
 
 AnswerT = TypeVar("AnswerT")
@@ -163,16 +163,20 @@ class Unplug(Command[None], frozen=True, tag="unplug"):
         await host.driver.unplug(self.server_id, self.port_id, insist=self.insist)
 
 
-# -- live migration
+class PrepareOutgoing(Command[Peer], frozen=True, tag="prepare-outgoing"):
+    move: str
+
+    async def do(self, host: OnHost) -> Peer:
+        return await host.driver.prepare_outgoing(self.server_id, move=self.move)
 
 
 class PrepareIncoming(Command[Endpoint], frozen=True, tag="prepare-incoming"):
     guest: Guest
-    source_host: str
+    source: Peer
     parameters: MigrationParameters
 
     async def do(self, host: OnHost) -> Endpoint:
-        return await host.driver.prepare_incoming(self.guest, source_host=self.source_host, parameters=self.parameters)
+        return await host.driver.prepare_incoming(self.guest, source=self.source, parameters=self.parameters)
 
 
 class ResumeDestination(Command[None], frozen=True, tag="resume-destination"):
@@ -240,9 +244,6 @@ class ResumeSource(Command[None], frozen=True, tag="resume-source"):
 
     async def do(self, host: OnHost) -> None:
         await host.driver.resume_source(self.server_id)
-
-
-# -- cold migration
 
 
 class StandBy(Command[None], frozen=True, tag="stand-by"):

@@ -42,7 +42,6 @@ async def run_agent(place: AgentPlace) -> None:
         driver = await QemuDriver.open(
             name=place.name,
             state=place.state / "qemu",
-            tls=place.tls,
             images=images,
             sink=images,
             address=place.address,

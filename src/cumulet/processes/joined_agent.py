@@ -175,7 +175,6 @@ async def _driver(place: JoinedPlace, membership: Membership, joined: Joined, ad
     return await QemuDriver.open(
         name=joined.name,
         state=place.state / "qemu",
-        tls=membership.moves,
         images=images,
         sink=images,
         address=address,

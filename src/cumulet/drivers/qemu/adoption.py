@@ -7,9 +7,9 @@ import contextlib
 
 import msgspec
 
-from cumulet.drivers.qemu import guest_files, snapshots
+from cumulet.drivers.qemu import guest_files, snapshots, tls
 from cumulet.drivers.qemu.host import QemuHost
-from cumulet.drivers.qemu.live_migration_destination import end_unless_used, withdraw_when_whole
+from cumulet.drivers.qemu.live_migration_destination import watch, withdraw_when_whole
 from cumulet.drivers.qemu.live_migration_source import carry
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role, folders
 from cumulet.host.driver import DriverError, GuestReport, GuestState
@@ -27,6 +27,7 @@ async def _adopt(host: QemuHost, folder: GuestFolder) -> None:
     if record is None:
         return
     host.sandbox.keep_uid(record.uid, folder.path)
+    guest_files.remove_folder(folder, tls.LENT)  # The agent before may have died while it was read.
     hypervisor = host.hypervisor(folder.server_id)
     if guest_files.look(folder, guest_files.SNAPSHOT) is not None:
         with contextlib.suppress(DriverError):  # Its process hangs: then the next snapshot, or its end, removes it.
@@ -42,10 +43,10 @@ async def _adopt(host: QemuHost, folder: GuestFolder) -> None:
         record = _mended(folder, record, run_state)
     if record.copy is not None and record.copy.outcome is None:
         host.start_task(folder.server_id, "copy", carry(host, folder.server_id))
-    if hypervisor.migration == "postcopy-active" and record.role is Role.OWN and record.copy is None:
-        host.start_task(folder.server_id, "withdraw-tls", withdraw_when_whole(host, hypervisor))
+    if record.role is Role.OWN and record.incoming is not None:
+        host.start_task(folder.server_id, "withdraw-tls", withdraw_when_whole(host, folder.server_id))
     if record.role is Role.INCOMING:
-        host.start_task(folder.server_id, "listen-limit", end_unless_used(host, folder.server_id))
+        watch(host, folder.server_id, renew_now=True)
 
 
 def _mended(folder: GuestFolder, record: GuestRecord, run_state: str) -> GuestRecord:
@@ -54,7 +55,7 @@ def _mended(folder: GuestFolder, record: GuestRecord, run_state: str) -> GuestRe
         return record
     mended = record
     if record.role is Role.INCOMING:
-        mended = msgspec.structs.replace(mended, role=Role.OWN, incoming=None)
+        mended = msgspec.structs.replace(mended, role=Role.OWN)
     if record.intent is not Intent.STOPPED:
         mended = msgspec.structs.replace(mended, intent=Intent.RUNNING)
     if mended != record:

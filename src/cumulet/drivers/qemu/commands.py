@@ -40,12 +40,6 @@ class Memory(Answer, frozen=True):
     """Rounds over the memory."""
 
 
-class Socket(Answer, frozen=True):
-    """`SocketAddress`, of TCP."""
-
-    port: str = ""
-
-
 class Migration(Answer, frozen=True):
     """`MigrationInfo`; its status is "none" where there was no migration."""
 
@@ -56,8 +50,6 @@ class Migration(Answer, frozen=True):
     total_time: int = 0
     """Milliseconds since it began."""
     error_desc: str = ""
-    socket_address: tuple[Socket, ...] = ()
-    """Where an incoming one listens."""
 
 
 class Job(Answer, frozen=True):
@@ -155,6 +147,10 @@ class Commands(ABC):
         """`getfd`: QEMU gets a copy of a descriptor of ours, which later commands call ``fd:NAME``."""
         await self.ask("getfd", {"fdname": name}, pass_fd=descriptor)
 
+    async def closefd(self, name: str) -> None:
+        """`closefd`: close what `getfd` gave and no command has used; an error where there is no such."""
+        await self.ask("closefd", {"fdname": name})
+
     # -- disks and their copies
 
     async def block_set_io_throttle(self, device: str, *, bytes_per_second: int, requests_per_second: int) -> None:
@@ -168,27 +164,19 @@ class Commands(ABC):
         return [disk.stats for disk in _read(await self.ask("query-blockstats"), list[_Disk])]
 
     async def blockdev_add_nbd(
-        self,
-        node: str,
-        *,
-        address: str,
-        port: int,
-        export: str,
-        tls_creds: str,
-        tls_hostname: str,
-        open_timeout_seconds: int,
+        self, node: str, *, connection: str, export: str, tls_creds: str, tls_hostname: str
     ) -> None:
-        """`blockdev-add`, driver `nbd`: a block device that is a disk of another QEMU, over TLS."""
+        """`blockdev-add`, driver `nbd`: a block device that is a disk of another QEMU, over TLS. `connection`: a
+        connected socket, by `getfd`; QEMU 7.2 cannot be told to connect it again (it would take any other's number)."""
         device: Arguments = {
             "driver": "nbd",
             "node-name": node,
-            "server": {"type": "inet", "host": address, "port": str(port)},
+            "server": {"type": "fd", "str": connection},
             "export": export,
             "tls-creds": tls_creds,
             "tls-hostname": tls_hostname,
-            "open-timeout": open_timeout_seconds,
         }
-        await self.ask("blockdev-add", device, timeout_s=2.0 * open_timeout_seconds)
+        await self.ask("blockdev-add", device)
 
     async def blockdev_del(self, node: str) -> None:
         """`blockdev-del`: forget a block device that nothing uses."""
@@ -300,12 +288,11 @@ class Commands(ABC):
         await self.ask("migrate-set-parameters", {name: value for name, value in named.items() if value is not None})
 
     async def migrate(self, uri: str, *, resume: bool = False) -> None:
-        """`migrate`: send the guest's memory to ``tcp:ADDRESS:PORT`` or ``fd:NAME``. `resume`: after a lost connection,
-        in post-copy."""
+        """`migrate`: send the guest's memory to ``fd:NAME``. `resume`: after a lost connection, in post-copy."""
         await self.ask("migrate", {"uri": uri, **({"resume": True} if resume else {})})
 
     async def migrate_incoming(self, uri: str) -> None:
-        """`migrate-incoming`: listen for a guest's memory, or read it."""
+        """`migrate-incoming`: take a guest's memory from ``fd:NAME``, or listen at ``tcp:fd:NAME``."""
         await self.ask("migrate-incoming", {"uri": uri})
 
     async def migrate_recover(self, uri: str) -> None:
@@ -339,8 +326,9 @@ class Commands(ABC):
     # -- credentials
 
     async def object_add_tls(self, name: str, *, endpoint: str, folder: str, priority: str) -> None:
-        """`object-add`, `tls-creds-x509`: keys and certificates from a folder; peers have to show one of the same CA.
+        """`object-add`, `tls-creds-x509`: a key and a certificate from a folder, and whom peers have to be vouched by.
 
+        Without the check that the two are of one authority: they are of one for each side.
         `endpoint`: ``server`` or ``client``; `priority`: GnuTLS's words for versions and ciphers.
         """
         credentials: Arguments = {
@@ -349,6 +337,7 @@ class Commands(ABC):
             "endpoint": endpoint,
             "dir": folder,
             "verify-peer": True,
+            "sanity-check": False,
             "priority": priority,
         }
         await self.ask("object-add", credentials)

@@ -12,6 +12,7 @@ from cumulet.drivers.qemu import (
     hotplug,
     life,
     live_migration_destination,
+    live_migration_progress,
     live_migration_source,
     rescue,
     snapshots,
@@ -26,7 +27,6 @@ from cumulet.drivers.qemu.tls import TransportSecurity
 from cumulet.host import machine
 from cumulet.host.disks import SnapshotPhase, SnapshotProgress
 from cumulet.host.driver import (
-    Endpoint,
     Guest,
     GuestReport,
     GuestState,
@@ -36,6 +36,7 @@ from cumulet.host.driver import (
     MigrationProgress,
     Nic,
 )
+from cumulet.host.endpoint import Endpoint, Peer
 from cumulet.host.images import ImageSink, ImageSource
 from cumulet.host.wiring import InForce, NotDone, Wiring
 
@@ -57,7 +58,6 @@ class QemuDriver:
         *,
         name: str,
         state: Path,
-        tls: Path,
         images: ImageSource,
         sink: ImageSink | None = None,
         address: str = "127.0.0.1",
@@ -70,7 +70,7 @@ class QemuDriver:
         """Find out what QEMU can do (unless told), adopt the guests that live. Raises `QemuMissing`, `DriverError`.
 
         `network`: what wires its guests, closed with the driver; without one they have no networks.
-        `tls` holds this host's certificates (`CertificateAuthority.issue_host`); `address` is where migrations connect.
+        `address` is where migrations connect.
         `images`: where it fetches what guests are made from; `sink`: where images of their disks go.
         `sharing`: how many hosts share this machine. `guest_uids`: whom guests run as, started as root.
         """
@@ -88,7 +88,7 @@ class QemuDriver:
             disks=Disks(
                 images=ImageCache(folder=state / "images", source=images), qemu_img=facts.qemu_img, sandbox=sandbox
             ),
-            tls=TransportSecurity(folder=tls, sandbox=sandbox),
+            tls=TransportSecurity(sandbox=sandbox),
             network=network,
             sink=sink,
             listen_seconds=listen_seconds,
@@ -176,9 +176,12 @@ class QemuDriver:
     async def diagnostics(self, server_id: str) -> dict[str, int | str]:
         return await life.diagnostics(self._host, server_id)
 
-    async def prepare_incoming(self, guest: Guest, *, source_host: str, parameters: MigrationParameters) -> Endpoint:
+    async def prepare_outgoing(self, server_id: str, *, move: str) -> Peer:
+        return await live_migration_source.prepare_outgoing(self._host, server_id, move=move)
+
+    async def prepare_incoming(self, guest: Guest, *, source: Peer, parameters: MigrationParameters) -> Endpoint:
         return await live_migration_destination.prepare_incoming(
-            self._host, guest, source_host=source_host, parameters=parameters
+            self._host, guest, source=source, parameters=parameters
         )
 
     async def resume_destination(self, server_id: str) -> None:
@@ -200,7 +203,7 @@ class QemuDriver:
         await live_migration_source.start_copy(self._host, server_id, endpoint, parameters)
 
     async def copy_progress(self, server_id: str, *, wait_seconds: float, seen: MigrationPhase) -> MigrationProgress:
-        return await live_migration_source.copy_progress(self._host, server_id, wait_seconds=wait_seconds, seen=seen)
+        return await live_migration_progress.copy_progress(self._host, server_id, wait_seconds=wait_seconds, seen=seen)
 
     async def force_complete(self, server_id: str) -> None:
         await live_migration_source.force_complete(self._host, server_id)

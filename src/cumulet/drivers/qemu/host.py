@@ -18,7 +18,7 @@ from cumulet.drivers.qemu.config_drive import documents
 from cumulet.drivers.qemu.disks import Disks
 from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.drivers.qemu.hypervisor import Hypervisor, monitor_socket
-from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
+from cumulet.drivers.qemu.record import Authority, GuestFolder, GuestRecord, Intent, Role
 from cumulet.drivers.qemu.room import disk_bytes, file_bytes
 from cumulet.drivers.qemu.sandbox import Bounds, Sandbox, Started
 from cumulet.drivers.qemu.tls import TransportSecurity
@@ -68,6 +68,8 @@ class QemuHost:
     """How long a prepared destination waits for its source."""
     sink: ImageSink | None = None
     """Where images of guests' disks go."""
+    offered: dict[str, Authority] = field(default_factory=dict)
+    """Of moves from here that were prepared and whose copy has not begun."""
     hypervisors: dict[str, Hypervisor] = field(default_factory=dict)
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     """By guest: the one under way, or the last."""
@@ -180,6 +182,7 @@ class QemuHost:
             await hypervisor.kill()
         self.hypervisors.pop(server_id, None)
         self.snapshots.pop(server_id, None)
+        self.offered.pop(server_id, None)
         await self.sandbox.forget(server_id)
         await asyncio.to_thread(folder.remove)
         self.sandbox.give_back_uids(folder.path)

@@ -5,9 +5,11 @@ Reads a JSON object from its last argument; uses only the standard library, so t
 """
 
 import ctypes
+import errno
 import json
 import os
 import resource
+import struct
 import sys
 
 CLONE_NEWNS, CLONE_NEWNET, CLONE_NEWIPC = 0x00020000, 0x40000000, 0x08000000
@@ -23,7 +25,20 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVA
 )
 MNT_DETACH = 2
 PR_SET_NO_NEW_PRIVS, PR_CAPBSET_DROP = 38, 24
+PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
+ALLOW, REFUSE = 0x7FFF0000, 0x00050000 | errno.EPERM
+MSG_FASTOPEN = 0x20000000
+ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+REFUSED = {
+    # socket, connect, bind, ptrace, process_vm_readv, process_vm_writev
+    "x86_64": (41, 42, 49, 101, 310, 311),
+    "aarch64": (198, 203, 200, 117, 270, 271),
+}
+# io_uring_setup, io_uring_enter, io_uring_register (they connect, too), pidfd_getfd: the same everywhere
+REFUSED_EVERYWHERE = (425, 426, 427, 438)
+# sendto, sendmsg, sendmmsg, and which of their arguments has the flags
+SENDING = {"x86_64": ((44, 3), (46, 2), (307, 3)), "aarch64": ((206, 3), (211, 2), (269, 3))}
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -98,6 +113,28 @@ def drop_privileges(uid: int, gid: int, groups: "list[int]") -> None:
     os.setresuid(uid, uid, uid)
 
 
+def refuse_connections() -> None:
+    """No system call makes or turns a socket from now on: only those that were handed over, and whom they lead to.
+
+    A namespace without a network is not enough: a connected socket that was handed over could be turned to another
+    address in the network that it was made in.
+    """
+    machine = os.uname().machine
+    load, if_equal, if_at_least, if_bits, answer = 0x20, 0x15, 0x35, 0x45, 0x06  # <linux/bpf_common.h>
+    refused = (*REFUSED[machine], *REFUSED_EVERYWHERE)
+    program = [(load, 0, 0, 4), (if_equal, 1, 0, ARCHITECTURES[machine]), (answer, 0, 0, REFUSE)]
+    program += [(load, 0, 0, 0), (if_at_least, 0, 1, 0x40000000), (answer, 0, 0, REFUSE)]  # x32's numbers.
+    for number in refused:
+        program += [(if_equal, 0, 1, number), (answer, 0, 0, REFUSE)]
+    for number, argument in SENDING[machine]:  # With this flag sending connects.
+        program += [(if_equal, 0, 4, number), (load, 0, 0, 16 + 8 * argument)]
+        program += [(if_bits, 0, 1, MSG_FASTOPEN), (answer, 0, 0, REFUSE), (answer, 0, 0, ALLOW)]
+    program += [(answer, 0, 0, ALLOW)]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
+    described = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(code)))
+    check(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, described, 0, 0), "seccomp")
+
+
 def main() -> None:
     spec = json.loads(sys.argv[1])
     if spec["process_file"] is not None:
@@ -106,8 +143,7 @@ def main() -> None:
         with open(path, "w") as file:
             file.write(str(os.getpid()))
     if spec["root"] is not None:
-        flags = CLONE_NEWNS | CLONE_NEWIPC | (CLONE_NEWNET if spec["no_network"] else 0)
-        check(libc.unshare(flags), "unshare")
+        check(libc.unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWNET), "unshare")
         enter_own_root(spec["root"], spec["binds"], spec["devices"])
     for name, value in spec["limits"].items():
         _, hard = resource.getrlimit(getattr(resource, name))
@@ -116,6 +152,7 @@ def main() -> None:
     if spec["uid"] is not None:
         drop_privileges(spec["uid"], spec["uid"], spec["groups"])
     check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    refuse_connections()
     os.umask(0o077)
     if spec["root"] is not None:
         os.chdir("/vm")

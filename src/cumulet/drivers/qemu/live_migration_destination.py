@@ -1,29 +1,35 @@
 """The destination's side of a live migration: a guest that waits, takes its state from one source, and runs when told.
 
-It listens only between `prepare_incoming` and the commit, only on the migration address, only for the source named.
+It listens only between `prepare_incoming` and the commit, only on the migration address, only for the source named,
+with sockets that the agent made: QEMU has no network (`sockets`). What it is lent to know its source by, and to be
+known, is of this move alone and lasts minutes (`move_authority`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
+import datetime
 
 import msgspec
 
-from cumulet.drivers.qemu import config_drive, guest_files
+from cumulet.drivers.qemu import config_drive, guest_files, move_authority, sockets
 from cumulet.drivers.qemu.command_line import DISK_NODE
 from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.life import define, frozen
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Incoming, Intent, Role
-from cumulet.drivers.qemu.tls import CREDENTIALS, PEER
-from cumulet.host.driver import DriverError, Endpoint, Guest, MigrationParameters, MigrationPhase
+from cumulet.drivers.qemu.tls import PEER
+from cumulet.host.driver import DriverError, Guest, MigrationParameters, MigrationPhase
+from cumulet.host.endpoint import Endpoint, Peer
 
 _LOAD_SECONDS = 10.0
 _BRIEF_SECONDS = 2.0
 EXPORT = "disk0-export"
-_LISTENER = "nbd-listener"
+_DISK, _MEMORY = "disk-listener", "memory-listener"
+_SPARE = [f"memory-listener-{number}" for number in range(16)]
+"""In post-copy QEMU may wait for a page that does not come, and can then be handed nothing. So it has beforehand what
+it takes to listen once more, for so many broken connections."""
 
 
 def capabilities(parameters: MigrationParameters) -> dict[str, bool]:
@@ -36,28 +42,32 @@ _RECEIVING = ("active", "device", "postcopy-active", "postcopy-paused", "postcop
 """Statuses of an incoming migration (query-migrate) in which guest state is here, or on its way."""
 
 
-async def prepare_incoming(
-    host: QemuHost, guest: Guest, *, source_host: str, parameters: MigrationParameters
-) -> Endpoint:
+async def prepare_incoming(host: QemuHost, guest: Guest, *, source: Peer, parameters: MigrationParameters) -> Endpoint:
     if not parameters.copy_disk:
         raise DriverError("SHARED_STORAGE_NOT_YET: disks are local to a host and must be copied")
     server_id = guest.server_id
     async with host.lock(server_id):
-        listening = await _still_listening(host, server_id, source_host)
+        listening = await _still_listening(host, server_id, source)
         if listening is not None:
             return listening
         await host.remove(server_id)
         folder, record = define(host, frozen(host, guest), role=Role.INCOMING)
         try:
-            endpoint = await _listen(host, folder, record, source_host, parameters)
+            endpoint = await _listen(host, folder, record, source, parameters)
         except BaseException:
             await host.remove(server_id)
             raise
-        host.start_task(server_id, "listen-limit", end_unless_used(host, server_id))
+        watch(host, server_id, renew_now=False)
         return endpoint
 
 
-async def _still_listening(host: QemuHost, server_id: str, source_host: str) -> Endpoint | None:
+def watch(host: QemuHost, server_id: str, *, renew_now: bool) -> None:
+    """A destination that waits: renew what it is lent, and end it where nobody comes."""
+    host.start_task(server_id, "listen-limit", end_unless_used(host, server_id))
+    host.start_task(server_id, "renew-tls", _renew_while_it_listens(host, server_id, now=renew_now))
+
+
+async def _still_listening(host: QemuHost, server_id: str, source: Peer) -> Endpoint | None:
     """The endpoint of an earlier, equal request. Refuses to destroy what may be the only copy of a guest."""
     record = host.folder(server_id).read()
     if record is None:
@@ -74,52 +84,70 @@ async def _still_listening(host: QemuHost, server_id: str, source_host: str) -> 
     if status in _RECEIVING:
         raise DriverError("RECEIVING: a copy comes into this destination; cancel it, or destroy it")
     incoming = record.incoming
-    waits = incoming is not None and incoming.source_host == source_host and status in ("none", "setup")
+    waits = incoming is not None and incoming.source == source and status in ("none", "setup")
     return incoming.endpoint if incoming is not None and waits else None
 
 
 async def _listen(
-    host: QemuHost, folder: GuestFolder, record: GuestRecord, source_host: str, parameters: MigrationParameters
+    host: QemuHost, folder: GuestFolder, record: GuestRecord, source: Peer, parameters: MigrationParameters
 ) -> Endpoint:
     await host.disks.make_empty_disk(record.guest, folder, record.uid)
     config_drive.write(record.guest, folder, record.uid)
     hypervisor = await host.launch(folder, record, incoming=True)
-    await host.tls.lend(hypervisor, folder, record.uid, "server")
-    await host.tls.accept_only(hypervisor, source_host)
+    authority = move_authority.new_authority("destination", source.move)
+    incoming = Incoming(source=source, parameters=parameters, authority=authority)
+    credentials = await _lend(host, hypervisor, record, incoming, move_authority.LENT)
     await hypervisor.migrate_set_capabilities(capabilities(parameters))
-    await hypervisor.migrate_set_parameters(tls_creds=CREDENTIALS, tls_authz=PEER)
-    nbd_port = await _export_disk(hypervisor, host.address)
-    await hypervisor.migrate_incoming(f"tcp:{_in_uri(host.address)}:0")
+    nbd_port = await _export_disk(hypervisor, host.address, credentials)
+    with sockets.listener(host.address) as listening:
+        for name in (_MEMORY, *(_SPARE if parameters.post_copy else [])):
+            await hypervisor.getfd(name, listening.fileno())
+        port = sockets.port_of(listening)
+    await hypervisor.migrate_incoming(f"tcp:fd:{_MEMORY}")
     endpoint = Endpoint(
-        address=host.address, port=await _bound_port(hypervisor), nbd_port=nbd_port, tls_hostname=host.name
+        address=host.address, port=port, nbd_port=nbd_port, peer=move_authority.peer(authority, host.name)
     )
-    incoming = Incoming(source_host=source_host, parameters=parameters, endpoint=endpoint)
+    incoming = msgspec.structs.replace(incoming, endpoint=endpoint)
     folder.write(msgspec.structs.replace(record, intent=Intent.RUNNING, incoming=incoming))
     return endpoint
 
 
-async def _export_disk(hypervisor: Hypervisor, address: str) -> int:
-    """QEMU cannot be asked which port its NBD server got, so it inherits a socket that is bound already."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        listener.bind((address, 0))
-        listener.listen(4)
-        port = int(listener.getsockname()[1])
-        await hypervisor.getfd(_LISTENER, listener.fileno())
-    await hypervisor.nbd_server_start(_LISTENER, tls_creds=CREDENTIALS, tls_authz=PEER, most_connections=4)
+async def _lend(
+    host: QemuHost,
+    hypervisor: Hypervisor,
+    record: GuestRecord,
+    incoming: Incoming,
+    lifetime: datetime.timedelta,
+) -> str:
+    folder = host.folder(record.guest.server_id)
+    return await host.tls.lend(
+        hypervisor, folder, record.uid, "destination", incoming.authority, incoming.source, lifetime
+    )
+
+
+async def _renew_while_it_listens(host: QemuHost, server_id: str, *, now: bool) -> None:
+    """Until the memory begins to come: its connection may be made long after the disk's."""
+    while True:
+        if not now:
+            await asyncio.sleep(move_authority.LENT.total_seconds() / 3)
+        now = False
+        async with host.lock(server_id):
+            record, hypervisor = host.folder(server_id).read(), host.hypervisor(server_id)
+            if record is None or record.role is not Role.INCOMING or record.incoming is None or hypervisor is None:
+                return
+            if hypervisor.migration not in ("none", "setup"):
+                return
+            with contextlib.suppress(DriverError):  # It hangs: a connection that says nothing holds it up.
+                await _lend(host, hypervisor, record, record.incoming, move_authority.LENT)
+
+
+async def _export_disk(hypervisor: Hypervisor, address: str, credentials: str) -> int:
+    with sockets.listener(address) as listening:
+        await hypervisor.getfd(_DISK, listening.fileno())
+        port = sockets.port_of(listening)
+    await hypervisor.nbd_server_start(_DISK, tls_creds=credentials, tls_authz=PEER, most_connections=4)
     await hypervisor.block_export_add(EXPORT, node=DISK_NODE)
     return port
-
-
-async def _bound_port(hypervisor: Hypervisor) -> int:
-    addresses = (await hypervisor.migration_status()).socket_address
-    if not addresses or not addresses[0].port.isdecimal():
-        raise DriverError("NOT_LISTENING: QEMU does not say where it listens")
-    return int(addresses[0].port)
-
-
-def _in_uri(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
 
 
 async def end_unless_used(host: QemuHost, server_id: str) -> None:
@@ -206,19 +234,43 @@ async def resume_destination(host: QemuHost, server_id: str) -> None:
         host.stop_tasks(server_id)
         if record.role is Role.INCOMING:
             # After `cont`, to spare the guest the wait for the disk: a crash in between is mended by the run state.
-            settled = msgspec.structs.replace(record, role=Role.OWN, incoming=None, user_paused=stays_paused)
+            settled = msgspec.structs.replace(record, role=Role.OWN, user_paused=stays_paused)
             await asyncio.to_thread(host.folder(server_id).write, settled)
-        host.start_task(server_id, "withdraw-tls", withdraw_when_whole(host, hypervisor))
+        host.start_task(server_id, "withdraw-tls", withdraw_when_whole(host, server_id))
 
 
-async def withdraw_when_whole(host: QemuHost, hypervisor: Hypervisor) -> None:
-    """In post-copy the credentials are needed until the last page has come, over one connection or another."""
-    while hypervisor.alive:
+async def withdraw_when_whole(host: QemuHost, server_id: str) -> None:
+    """In post-copy what it is lent is needed until the last page has come, over one connection or another."""
+    renewed = False
+    while (hypervisor := host.hypervisor(server_id)) is not None:
         change = hypervisor.change()
-        if hypervisor.migration in ("completed", "none"):  # The event may come after an answer that says the same.
-            await host.tls.withdraw(hypervisor)
+        record = host.folder(server_id).read()
+        if record is None or record.incoming is None:
             return
+        with contextlib.suppress(DriverError):  # It hangs: it waits for a page.
+            if hypervisor.migration in ("completed", "none"):  # The event may come after an answer that says the same.
+                async with host.lock(server_id):
+                    if await withdraw(host, hypervisor, server_id):
+                        return
+            elif hypervisor.migration == "postcopy-active" and not renewed:
+                await _lend(host, hypervisor, record, record.incoming, move_authority.LENT_IN_POST_COPY)
+                renewed = True
         await hypervisor.wait_for_change(change, _LOAD_SECONDS)
+
+
+async def withdraw(host: QemuHost, hypervisor: Hypervisor, server_id: str) -> bool:
+    """Take back all that was lent, and forget the move; False where some memory has yet to come."""
+    hypervisor.migration = (await hypervisor.migration_status()).status
+    if hypervisor.migration not in ("completed", "none"):
+        return False
+    record = host.record(server_id)
+    await host.tls.withdraw(hypervisor)
+    if record.incoming is not None and record.incoming.parameters.post_copy:
+        for name in _SPARE:
+            with contextlib.suppress(DriverError):  # Used.
+                await hypervisor.closefd(name)
+    await asyncio.to_thread(host.folder(server_id).write, msgspec.structs.replace(record, incoming=None))
+    return True
 
 
 _ARRIVALS = {
@@ -247,14 +299,17 @@ async def arrival(host: QemuHost, server_id: str) -> MigrationPhase:
 
 
 async def recover_incoming(host: QemuHost, server_id: str) -> Endpoint:
-    """QMP `migrate-recover`. Asked again, it listens at yet another port, for the same peer with the same TLS.
+    """QMP `migrate-recover`, for the same peer with the same TLS.
 
-    All of it out of band, see `arrival`; so QEMU cannot be asked which port it took, and is given one that is free.
+    All of it out of band, see `arrival`; so with a socket that QEMU was handed beforehand, or else with a new one.
     A connection that is just taking over is let alone, however slow it is: QEMU 7.2 does not survive its end.
     """
     async with host.lock(server_id):
-        host.record(server_id)
+        incoming = host.record(server_id).incoming
         hypervisor = host.running_hypervisor(server_id)
+        if incoming is None or incoming.endpoint is None:
+            raise DriverError("NOT_ARRIVING: this guest waits for no memory")
+        endpoint = incoming.endpoint
         deadline = asyncio.get_running_loop().time() + _LOAD_SECONDS
         while True:
             change = hypervisor.change()
@@ -266,22 +321,28 @@ async def recover_incoming(host: QemuHost, server_id: str) -> Endpoint:
                 # It knows of no migration: that has ended, and we were not told. See what has become of it.
                 hypervisor.migration = (await hypervisor.migration_status()).status
                 raise
-            port = _free_port(host.address)
             try:
-                await hypervisor.migrate_recover(f"tcp:{_in_uri(host.address)}:{port}")
+                return msgspec.structs.replace(endpoint, nbd_port=None, port=await _listen_again(hypervisor, endpoint))
             except DriverError:  # It has not noticed yet that the connection is cut.
                 if asyncio.get_running_loop().time() > deadline:
                     raise
                 await hypervisor.wait_for_change(change, _BRIEF_SECONDS / 10)
-            else:
-                return Endpoint(address=host.address, port=port, nbd_port=None, tls_hostname=host.name)
 
 
-def _free_port(address: str) -> int:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as attempt:
-        attempt.bind((address, 0))
-        return int(attempt.getsockname()[1])
+async def _listen_again(hypervisor: Hypervisor, endpoint: Endpoint) -> int:
+    """At which port. A name that QEMU does not know was used before; which ones were, an agent may not remember."""
+    for name in _SPARE:
+        try:
+            await hypervisor.migrate_recover(f"tcp:fd:{name}")
+            return endpoint.port
+        except DriverError as refused:
+            if "has not been found" not in str(refused):
+                raise
+    with sockets.listener(endpoint.address) as listening:
+        await hypervisor.getfd(_MEMORY, listening.fileno())
+        port = sockets.port_of(listening)
+    await hypervisor.migrate_recover(f"tcp:fd:{_MEMORY}")
+    return port
 
 
 async def give_up_memory(host: QemuHost, server_id: str) -> None:

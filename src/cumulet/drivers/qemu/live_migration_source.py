@@ -14,41 +14,42 @@ import contextlib
 
 import msgspec
 
+from cumulet.drivers.qemu import move_authority, sockets
 from cumulet.drivers.qemu.command_line import DISK_NODE
-from cumulet.drivers.qemu.commands import Job, Migration
+from cumulet.drivers.qemu.commands import Migration
 from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor
-from cumulet.drivers.qemu.live_migration_destination import capabilities
+from cumulet.drivers.qemu.live_migration_destination import capabilities, withdraw
+from cumulet.drivers.qemu.live_migration_progress import LOOK_SECONDS, MIRROR, phase_of, progress_of
 from cumulet.drivers.qemu.movable import make_movable
-from cumulet.drivers.qemu.record import Copy, GuestRecord, Intent, Role
-from cumulet.drivers.qemu.tls import CREDENTIALS
-from cumulet.host.driver import DriverError, Endpoint, MigrationParameters, MigrationPhase, MigrationProgress
+from cumulet.drivers.qemu.record import Authority, Copy, GuestRecord, Intent, Role
+from cumulet.host.driver import DriverError, MigrationParameters, MigrationPhase, MigrationProgress
+from cumulet.host.endpoint import Endpoint, Peer
 
-_MIRROR = "mirror-disk0"
 _TARGET = "disk0-destination"
-_LOOK_SECONDS = 1.0
-"""How long to rely on events alone before looking again: an event can be lost with a connection."""
-
-_CONNECT_SECONDS = 5
+_DISK, _MEMORY = "disk-connection", "memory-connection"
 _CANCEL_SECONDS = 20.0
 _LONGEST_DOWNTIME_MS = 2_000_000
 _HANG_SECONDS = 1.0
 
-_PHASES = {
-    "setup": MigrationPhase.SETUP,
-    "wait-unplug": MigrationPhase.SETUP,
-    "active": MigrationPhase.ACTIVE,
-    "cancelling": MigrationPhase.ACTIVE,
-    "pre-switchover": MigrationPhase.SWITCHOVER,
-    "switchover": MigrationPhase.SWITCHOVER,
-    "device": MigrationPhase.SWITCHOVER,
-    "postcopy-active": MigrationPhase.POST_COPY,
-    "postcopy-paused": MigrationPhase.POST_COPY,
-    "postcopy-recover": MigrationPhase.POST_COPY,
-    "completed": MigrationPhase.COMPLETED,
-    "failed": MigrationPhase.FAILED,
-    "cancelled": MigrationPhase.CANCELLED,
-}
+
+async def prepare_outgoing(host: QemuHost, server_id: str, *, move: str) -> Peer:
+    async with host.lock(server_id):
+        record = host.folder(server_id).read()
+        begun = record.copy.authority if record is not None and record.copy is not None else None
+        if begun is not None and begun.move == move:
+            return move_authority.peer(begun, host.name)
+        offered = host.offered.get(server_id)
+        if offered is None or offered.move != move:
+            offered = host.offered[server_id] = move_authority.new_authority("source", move)
+            limit_s = move_authority.LENT.total_seconds()
+            asyncio.get_running_loop().call_later(limit_s, _forget_offer, host, server_id, offered)
+        return move_authority.peer(offered, host.name)
+
+
+def _forget_offer(host: QemuHost, server_id: str, offered: Authority) -> None:
+    if host.offered.get(server_id) is offered:
+        del host.offered[server_id]
 
 
 async def start_copy(host: QemuHost, server_id: str, endpoint: Endpoint, parameters: MigrationParameters) -> None:
@@ -63,12 +64,21 @@ async def start_copy(host: QemuHost, server_id: str, endpoint: Endpoint, paramet
                 return
             raise DriverError("MOVING: a copy to another place is under way")
         hypervisor = host.running_hypervisor(server_id)
+        authority = host.offered.get(server_id)
+        if authority is None or authority.move != endpoint.peer.move:
+            raise DriverError("NOT_PREPARED: this host was not told of this move, or has been restarted since")
+        if record.incoming is not None:  # Of the move by which it came here.
+            if not await withdraw(host, hypervisor, server_id):
+                raise DriverError("MOVING: some of the guest's memory has yet to come")
+            record = host.record(server_id)
         await make_movable(host, hypervisor, record)
         host.folder(server_id).memory.unlink(missing_ok=True)  # Of an earlier resume that was interrupted late.
         if record.copy is not None:
             await _clean_up(host, hypervisor)
-        record = msgspec.structs.replace(record, copy=Copy(endpoint=endpoint, parameters=parameters))
+        copy = Copy(endpoint=endpoint, authority=authority, parameters=parameters)
+        record = msgspec.structs.replace(record, copy=copy)
         host.folder(server_id).write(record)
+        _forget_offer(host, server_id, authority)
         try:
             await _begin(host, hypervisor, record, endpoint, parameters)
         except BaseException as problem:
@@ -81,8 +91,7 @@ async def start_copy(host: QemuHost, server_id: str, endpoint: Endpoint, paramet
 async def _begin(
     host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, endpoint: Endpoint, parameters: MigrationParameters
 ) -> None:
-    folder = host.folder(record.guest.server_id)
-    await host.tls.lend(hypervisor, folder, record.uid, "client")
+    credentials = await _lend(host, hypervisor, record)
     if endpoint.nbd_port is None:
         raise DriverError("NO_DISK: the destination offers no disk")
     await asyncio.gather(
@@ -91,23 +100,33 @@ async def _begin(
             max_bandwidth=parameters.bandwidth_mib_s << 20,
             max_postcopy_bandwidth=parameters.bandwidth_mib_s << 20,
             downtime_limit_ms=parameters.downtime_limit_ms,
-            tls_creds=CREDENTIALS,
-            tls_hostname=endpoint.tls_hostname,
         ),
     )
-    hypervisor.jobs.pop(_MIRROR, None)
+    hypervisor.jobs.pop(MIRROR, None)
     hypervisor.progress = MigrationProgress(phase=MigrationPhase.NONE)
     hypervisor.ready = False
+    await _connect(hypervisor, _DISK, endpoint.address, endpoint.nbd_port)
+    hostname = move_authority.name_of("destination", endpoint.peer.move)
     await hypervisor.blockdev_add_nbd(
-        _TARGET,
-        address=endpoint.address,
-        port=endpoint.nbd_port,
-        export=DISK_NODE,
-        tls_creds=CREDENTIALS,
-        tls_hostname=endpoint.tls_hostname,
-        open_timeout_seconds=_CONNECT_SECONDS,
+        _TARGET, connection=_DISK, export=DISK_NODE, tls_creds=credentials, tls_hostname=hostname
     )
-    await hypervisor.copy_disk(_MIRROR, device=DISK_NODE, target=_TARGET)
+    await hypervisor.copy_disk(MIRROR, device=DISK_NODE, target=_TARGET)
+
+
+async def _lend(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord) -> str:
+    """New ones for the next connection: it may be long since the last was made."""
+    assert record.copy is not None
+    if record.copy.authority is None:
+        raise DriverError("NOT_COPYING: the copy has ended")
+    folder, peer = host.folder(record.guest.server_id), record.copy.endpoint.peer
+    return await host.tls.lend(
+        hypervisor, folder, record.uid, "source", record.copy.authority, peer, move_authority.LENT
+    )
+
+
+async def _connect(hypervisor: Hypervisor, name: str, address: str, port: int) -> None:
+    with await sockets.connected(address, port) as connection:
+        await hypervisor.getfd(name, connection.fileno())
 
 
 # -- carrying the copy
@@ -130,7 +149,7 @@ async def carry(host: QemuHost, server_id: str) -> None:
         except (DriverError, TimeoutError):
             # It hangs, or refused because it went on meanwhile. Time limits are the control plane's: look again.
             await asyncio.sleep(0.1)
-        await hypervisor.wait_for_change(change, _LOOK_SECONDS)
+        await hypervisor.wait_for_change(change, LOOK_SECONDS)
         if not change.is_set():
             standing_still = False
 
@@ -138,10 +157,10 @@ async def carry(host: QemuHost, server_id: str) -> None:
 async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, copy: Copy) -> bool:
     """One look and one act; True when the copy has ended."""
     server_id = record.guest.server_id
-    if copy.memory and hypervisor.migration == "pre-switchover" and hypervisor.jobs.get(_MIRROR) != "failed":
+    if copy.memory and hypervisor.migration == "pre-switchover" and hypervisor.jobs.get(MIRROR) != "failed":
         await _switch_over(hypervisor, copy)
         return False
-    job = await hypervisor.job(_MIRROR)
+    job = await hypervisor.job(MIRROR)
     job_status = None if job is None else job.status
     job_error = None if job is None else job.error
     if not copy.memory:
@@ -152,11 +171,7 @@ async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, cop
                 await _settle(host, server_id, MigrationPhase.FAILED, words)
             return True
         if job_status == "ready":
-            host.folder(server_id).write(
-                msgspec.structs.replace(record, copy=msgspec.structs.replace(copy, memory=True))
-            )
-            hypervisor.migration = "none"
-            await hypervisor.migrate(_uri(copy.endpoint))
+            await _begin_memory(host, hypervisor, record, copy)
         return False
     answer = await hypervisor.migration_status()
     status = answer.status
@@ -172,16 +187,26 @@ async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, cop
         host.folder(server_id).write(msgspec.structs.replace(record, copy=failed))
         await hypervisor.migrate_cancel()
     elif status == "pre-switchover":
-        hypervisor.jobs[_MIRROR] = str(job_status)  # The events that told it went to an agent that is gone.
+        hypervisor.jobs[MIRROR] = str(job_status)  # The events that told it went to an agent that is gone.
         await _switch_over(hypervisor, copy)
     elif status == "active" and copy.to_post_copy:
         await hypervisor.migrate_start_postcopy()  # It stands still as soon as it can, at `pre-switchover` first.
     return False
 
 
-def _uri(endpoint: Endpoint) -> str:
-    address = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
-    return f"tcp:{address}:{endpoint.port}"
+async def _begin_memory(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, copy: Copy) -> None:
+    """Where its connection cannot be made, the record says why, and the look that follows finds no migration."""
+    error = None
+    try:
+        await _lend(host, hypervisor, record)
+        await _connect(hypervisor, _MEMORY, copy.endpoint.address, copy.endpoint.port)
+    except DriverError as problem:
+        error = str(problem)
+    begun = msgspec.structs.replace(record, copy=msgspec.structs.replace(copy, memory=True, error=error))
+    host.folder(record.guest.server_id).write(begun)
+    hypervisor.migration = "none"
+    if error is None:
+        await hypervisor.migrate(f"fd:{_MEMORY}")
 
 
 async def _handed_over(hypervisor: Hypervisor) -> bool:
@@ -195,13 +220,13 @@ async def _switch_over(hypervisor: Hypervisor, copy: Copy) -> None:
     On its way to post-copy it is left standing, for only the control plane knows whether its commit has been made.
     """
     hypervisor.migration = "switchover"
-    if hypervisor.jobs.get(_MIRROR) not in ("waiting", "pending", "concluded"):
+    if hypervisor.jobs.get(MIRROR) not in ("waiting", "pending", "concluded"):
         # In this state "cancel" means: finish, and do not switch the guest over to the copy.
-        await hypervisor.block_job_cancel(_MIRROR, force=False)
-    async with asyncio.timeout(_LOOK_SECONDS):
-        while (status := hypervisor.jobs.get(_MIRROR)) not in ("concluded", "failed"):
+        await hypervisor.block_job_cancel(MIRROR, force=False)
+    async with asyncio.timeout(LOOK_SECONDS):
+        while (status := hypervisor.jobs.get(MIRROR)) not in ("concluded", "failed"):
             change = hypervisor.change()
-            if hypervisor.jobs.get(_MIRROR) == status:
+            if hypervisor.jobs.get(MIRROR) == status:
                 await change.wait()
     if status == "concluded" and copy.to_post_copy:
         hypervisor.ready = True
@@ -241,18 +266,21 @@ def _note_outcome(host: QemuHost, server_id: str, outcome: MigrationPhase, error
     folder = host.folder(server_id)
     record = folder.read()
     if record is not None and record.copy is not None and record.copy.outcome is None:
-        ended = msgspec.structs.replace(record.copy, outcome=outcome, error=error)
+        ended = msgspec.structs.replace(record.copy, outcome=outcome, error=error, authority=None)
         folder.write(msgspec.structs.replace(record, copy=ended))
 
 
 async def _clean_up(host: QemuHost, hypervisor: Hypervisor) -> None:
     """No mirror, no connection, no credentials left; each part only where it is there."""
-    job = await hypervisor.job(_MIRROR)
+    job = await hypervisor.job(MIRROR)
     if job is not None and job.status != "concluded":
         await _drop_mirror(hypervisor)
     if job is not None:
         with contextlib.suppress(DriverError):
-            await hypervisor.job_dismiss(_MIRROR)
+            await hypervisor.job_dismiss(MIRROR)
+    for name in (_DISK, _MEMORY):
+        with contextlib.suppress(DriverError):  # Used, or never there.
+            await hypervisor.closefd(name)
     if _TARGET in await hypervisor.block_nodes():
         await hypervisor.blockdev_del(_TARGET)
     await host.tls.withdraw(hypervisor)
@@ -261,112 +289,19 @@ async def _clean_up(host: QemuHost, hypervisor: Hypervisor) -> None:
 async def _drop_mirror(hypervisor: Hypervisor) -> None:
     """Cancel the job by force; where it waits for a dead connection, cut that first."""
     with contextlib.suppress(DriverError):
-        await hypervisor.block_job_cancel(_MIRROR, force=True, timeout_s=_HANG_SECONDS)
+        await hypervisor.block_job_cancel(MIRROR, force=True, timeout_s=_HANG_SECONDS)
     for attempt in range(2):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_HANG_SECONDS):
                 while True:
                     change = hypervisor.change()
-                    job = await hypervisor.job(_MIRROR)
+                    job = await hypervisor.job(MIRROR)
                     if job is None or job.status == "concluded":
                         return
                     await hypervisor.wait_for_change(change, _HANG_SECONDS)
         if attempt == 0:
             await hypervisor.yank_node(_TARGET)
     raise DriverError("MIRROR_STUCK: the disk copy does not end")
-
-
-# -- following it
-
-
-async def copy_progress(
-    host: QemuHost, server_id: str, *, wait_seconds: float, seen: MigrationPhase
-) -> MigrationProgress:
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + wait_seconds
-    while True:
-        hypervisor = host.hypervisor(server_id)
-        change = hypervisor.change() if hypervisor is not None else asyncio.Event()
-        record = host.record(server_id)
-        phase = _phase(record, hypervisor)
-        rest = deadline - loop.time()
-        if phase is not seen or phase.ended or rest <= 0:
-            return await _progress(record, hypervisor, phase)
-        if hypervisor is None:
-            return _without_process(record)
-        await hypervisor.wait_for_change(change, min(rest, _LOOK_SECONDS))
-
-
-def _phase(record: GuestRecord, hypervisor: Hypervisor | None) -> MigrationPhase:
-    """From what is known without asking: events told it, or the record says how it ended."""
-    copy = record.copy
-    if copy is None:
-        return MigrationPhase.NONE
-    if copy.outcome is not None:
-        return copy.outcome
-    if not copy.memory or hypervisor is None:
-        return MigrationPhase.DISK
-    phase = _PHASES.get(hypervisor.migration, MigrationPhase.SETUP)
-    if phase is MigrationPhase.SWITCHOVER and hypervisor.ready:
-        return MigrationPhase.POST_COPY_READY
-    if phase in (MigrationPhase.FAILED, MigrationPhase.CANCELLED):
-        return MigrationPhase.ACTIVE  # Told once it has been cleaned up after. `completed` cannot wait: nobody runs.
-    return phase
-
-
-async def _progress(record: GuestRecord, hypervisor: Hypervisor | None, phase: MigrationPhase) -> MigrationProgress:
-    if hypervisor is None:
-        return _without_process(record)
-    error = record.copy.error if record.copy is not None else None
-    if phase is MigrationPhase.NONE:
-        return MigrationProgress(phase=phase)
-    if phase in (
-        MigrationPhase.SWITCHOVER,
-        MigrationPhase.POST_COPY_READY,
-    ):  # The guest stands still: do not take its hypervisor's time for numbers.
-        return msgspec.structs.replace(hypervisor.progress, phase=phase)
-    try:
-        memory = await hypervisor.migration_status() if record.copy is not None and record.copy.memory else Migration()
-        job = await hypervisor.job(_MIRROR) if phase is not MigrationPhase.COMPLETED else None
-    except DriverError:
-        # The main loop is blocked: no new numbers, so no progress, and that is what the caller's timer looks at.
-        return msgspec.structs.replace(hypervisor.progress, phase=phase, error=error)
-    hypervisor.progress = _numbers(phase, error, memory, job, hypervisor.progress)
-    return hypervisor.progress
-
-
-def _without_process(record: GuestRecord) -> MigrationProgress:
-    outcome = record.copy.outcome if record.copy is not None else None
-    if outcome is None:
-        return MigrationProgress(phase=MigrationPhase.FAILED, error="the source's process has ended")
-    return MigrationProgress(phase=outcome, error=record.copy.error if record.copy is not None else None)
-
-
-def _numbers(
-    phase: MigrationPhase,
-    error: str | None,
-    migration: Migration,
-    job: Job | None,
-    before: MigrationProgress,
-) -> MigrationProgress:
-    memory = migration.ram
-    disk_total = job.total_progress if job is not None else before.disk_total
-    disk_done = job.current_progress if job is not None else before.disk_total
-    return MigrationProgress(
-        phase=phase,
-        error=error,
-        memory_total=memory.total,
-        memory_processed=memory.transferred,
-        memory_remaining=memory.remaining,
-        disk_total=disk_total,
-        disk_processed=disk_done,
-        disk_remaining=max(0, disk_total - disk_done),
-        rate_bytes_s=memory.mbps * 125_000,
-        dirty_rate_bytes_s=float(memory.dirty_pages_rate * memory.page_size),
-        rounds=memory.dirty_sync_count,
-        downtime_ms=migration.downtime,
-        elapsed_ms=migration.total_time,
-    )
 
 
 # -- changing its course
@@ -414,7 +349,7 @@ async def begin_post_copy(host: QemuHost, server_id: str) -> None:
                     await hypervisor.migrate_continue()
                     asked = True
                     continue
-                await hypervisor.wait_for_change(change, _LOOK_SECONDS)
+                await hypervisor.wait_for_change(change, LOOK_SECONDS)
 
 
 async def recover_copy(host: QemuHost, server_id: str, endpoint: Endpoint) -> None:
@@ -433,9 +368,11 @@ async def recover_copy(host: QemuHost, server_id: str, endpoint: Endpoint) -> No
                 if status not in ("postcopy-active", "postcopy-recover"):
                     break
                 await hypervisor.yank_migration()
-                await hypervisor.wait_for_change(change, _LOOK_SECONDS)
+                await hypervisor.wait_for_change(change, LOOK_SECONDS)
         if status == "postcopy-paused":
-            await hypervisor.migrate(_uri(endpoint), resume=True)
+            await _lend(host, hypervisor, record)
+            await _connect(hypervisor, _MEMORY, endpoint.address, endpoint.port)
+            await hypervisor.migrate(f"fd:{_MEMORY}", resume=True)
 
 
 async def cancel_copy(host: QemuHost, server_id: str) -> MigrationProgress:
@@ -443,7 +380,7 @@ async def cancel_copy(host: QemuHost, server_id: str) -> MigrationProgress:
         record = await _settled(host, server_id)
         hypervisor = host.hypervisor(server_id)
         if record.copy is None or record.copy.outcome is not None:
-            return await _progress(record, hypervisor, _phase(record, hypervisor))
+            return await progress_of(record, hypervisor, phase_of(record, hypervisor))
         host.stop_tasks(server_id)
         if hypervisor is None:
             await _settle(host, server_id, MigrationPhase.FAILED, "the source's process has ended")
@@ -460,7 +397,7 @@ async def cancel_copy(host: QemuHost, server_id: str) -> MigrationProgress:
             await _clean_up(host, hypervisor)
             await _settle(host, server_id, MigrationPhase.CANCELLED, None)
         record = host.record(server_id)
-        return await _progress(record, hypervisor, _phase(record, hypervisor))
+        return await progress_of(record, hypervisor, phase_of(record, hypervisor))
 
 
 async def _cancel_memory(hypervisor: Hypervisor) -> None:

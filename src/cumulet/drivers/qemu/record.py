@@ -12,7 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from cumulet.host.driver import DriverError, Endpoint, Guest, MigrationParameters, MigrationPhase
+from cumulet.host.driver import DriverError, Guest, MigrationParameters, MigrationPhase
+from cumulet.host.endpoint import Endpoint, Peer
 from cumulet.host.record import Record
 
 _SERVER_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -41,10 +42,23 @@ class ProcessId(Record, frozen=True):
     boot_id: str
 
 
+class Authority(Record, frozen=True):
+    """One end's own for one move (`move_authority`), as PEM: the key is the agent's alone."""
+
+    move: str
+    certificate: str
+    key: str
+
+    def __repr__(self) -> str:
+        return f"Authority(move={self.move!r})"
+
+
 class Copy(Record, frozen=True):
     """An outgoing copy that has been begun."""
 
     endpoint: Endpoint
+    authority: Authority | None
+    """None once it has ended."""
     parameters: MigrationParameters
     memory: bool = False
     """False while disks are copied; set before QEMU is told to send memory."""
@@ -56,10 +70,11 @@ class Copy(Record, frozen=True):
 
 
 class Incoming(Record, frozen=True):
-    """A prepared destination."""
+    """A prepared destination; in post-copy kept until all of the guest's memory has come."""
 
-    source_host: str
+    source: Peer
     parameters: MigrationParameters
+    authority: Authority
     endpoint: Endpoint | None = None
 
 

@@ -1,63 +1,79 @@
-"""TLS for copies: the host's certificate is lent to a guest's QEMU for the length of a move, for exactly one peer."""
+"""TLS for copies: what a guest's QEMU is lent for one move, for exactly one peer, and how it is taken back."""
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
-from cumulet.drivers.qemu import guest_files
+from cumulet.drivers.qemu import guest_files, move_authority
 from cumulet.drivers.qemu.hypervisor import Hypervisor
-from cumulet.drivers.qemu.record import GuestFolder
+from cumulet.drivers.qemu.move_authority import Role
+from cumulet.drivers.qemu.record import Authority, GuestFolder
 from cumulet.drivers.qemu.sandbox import Sandbox
-from cumulet.host.driver import DriverError
+from cumulet.host.endpoint import Peer
 
-CREDENTIALS = "migration-tls"
+CREDENTIALS = ("migration-tls", "migration-tls-2")
+"""Used in turn: renewed ones are there before those that they replace have gone."""
 PEER = "migration-peer"
-_LENT = "tls"
+LENT = "tls"
+"""The folder in which QEMU finds it, for a moment."""
 _PRIORITY = "NORMAL:-VERS-ALL:+VERS-TLS1.3"
-_FILES = {
-    "server": ("ca-cert.pem", "server-cert.pem", "server-key.pem"),
-    "client": ("ca-cert.pem", "client-cert.pem", "client-key.pem"),
-}
+_ENDPOINTS = {"source": "client", "destination": "server"}
+_PEERS: dict[Role, Role] = {"source": "destination", "destination": "source"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransportSecurity:
-    """The host's own key material, in files named as QEMU wants them (`ca.CertificateAuthority.issue_host`)."""
+    """How a host lends and takes back. It has no key itself: each move brings its own (`move_authority`)."""
 
-    folder: Path
     sandbox: Sandbox
 
     async def lend(
-        self, hypervisor: Hypervisor, folder: GuestFolder, uid: int | None, endpoint: Literal["server", "client"]
-    ) -> None:
-        """Make QEMU hold credentials and verify its peer. The files are gone when this returns: QEMU has read them."""
-        try:
-            guest_files.write_folder(folder, _LENT, self._files(endpoint), uid=uid)
-            lent = str(self.sandbox.folder_inside(folder) / _LENT)
-            try:
-                await hypervisor.object_add_tls(CREDENTIALS, endpoint=endpoint, folder=lent, priority=_PRIORITY)
-            except DriverError:  # Held still, from an earlier move that was interrupted.
-                await self.withdraw(hypervisor)
-                await hypervisor.object_add_tls(CREDENTIALS, endpoint=endpoint, folder=lent, priority=_PRIORITY)
-        finally:
-            guest_files.remove_folder(folder, _LENT)
+        self,
+        hypervisor: Hypervisor,
+        folder: GuestFolder,
+        uid: int | None,
+        role: Role,
+        authority: Authority,
+        peer: Peer,
+        lifetime: datetime.timedelta,
+    ) -> str:
+        """Make QEMU hold new credentials, and use them for every connection it makes or accepts from now on.
 
-    async def accept_only(self, hypervisor: Hypervisor, peer: str) -> None:
-        """Of all certificates of this CA, only the named host's opens the door."""
-        await hypervisor.object_add_peer(PEER, identity=f"CN={peer}")
+        Answers their id. The files are gone when this returns: QEMU has read them.
+        """
+        held = await hypervisor.objects()
+        new, old = CREDENTIALS if CREDENTIALS[0] not in held else CREDENTIALS[::-1]
+        if new in held:  # Both: a renewal was interrupted before it was done.
+            await hypervisor.object_del(new)
+        lent = move_authority.lent(authority, role, lifetime)
+        endpoint = _ENDPOINTS[role]
+        files = {
+            "ca-cert.pem": peer.authority.encode(),
+            f"{endpoint}-cert.pem": lent.certificate,
+            f"{endpoint}-key.pem": lent.key,
+        }
+        try:
+            guest_files.write_folder(folder, LENT, files, uid=uid)
+            inside = str(self.sandbox.folder_inside(folder) / LENT)
+            await hypervisor.object_add_tls(new, endpoint=endpoint, folder=inside, priority=_PRIORITY)
+        finally:
+            guest_files.remove_folder(folder, LENT)
+        peer_name = move_authority.name_of(_PEERS[role], peer.move)
+        if role == "source":
+            await hypervisor.migrate_set_parameters(tls_creds=new, tls_hostname=peer_name)
+        else:
+            if PEER not in held:
+                await hypervisor.object_add_peer(PEER, identity=f"CN={peer_name}")
+            await hypervisor.migrate_set_parameters(tls_creds=new, tls_authz=PEER)
+        if old in held:
+            await hypervisor.object_del(old)
+        return new
 
     async def withdraw(self, hypervisor: Hypervisor) -> None:
         """Drop credentials and the peer's name where they are held."""
         await hypervisor.migrate_set_parameters(tls_creds="", tls_hostname="", tls_authz="")
         held = await hypervisor.objects()
-        for name in (CREDENTIALS, PEER):
+        for name in (*CREDENTIALS, PEER):
             if name in held:
                 await hypervisor.object_del(name)
-
-    def _files(self, endpoint: Literal["server", "client"]) -> dict[str, bytes]:
-        try:
-            return {name: (self.folder / name).read_bytes() for name in _FILES[endpoint]}
-        except FileNotFoundError as missing:
-            raise DriverError(f"TLS_MATERIAL: this host has no {Path(missing.filename).name}") from missing

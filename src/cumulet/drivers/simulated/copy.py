@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from cumulet.host.driver import Endpoint, Guest, MigrationParameters, MigrationPhase, MigrationProgress
+from cumulet.host.driver import Guest, MigrationParameters, MigrationPhase, MigrationProgress
+from cumulet.host.endpoint import Endpoint, Peer
 
 MIB = 1024 * 1024
 
@@ -17,10 +18,12 @@ class Copy:
         guest: Guest,
         endpoint: Endpoint,
         parameters: MigrationParameters,
+        source: Peer,
         dirty_rate_mib_s: float,
         started_us: int,
     ) -> None:
         self.endpoint = endpoint
+        self.source = source
         self.memory = guest.memory_mib * MIB
         self.disk = guest.disk_gib * 16 * MIB if parameters.copy_disk else 0  # what such a guest has written
         self.bandwidth = parameters.bandwidth_mib_s * MIB

@@ -18,10 +18,10 @@ from cumulet.clock import Clock, sleep_unless_set
 from cumulet.drivers.simulated.copy import Copy
 from cumulet.drivers.simulated.disks import SimulatedDisks, Take
 from cumulet.drivers.simulated.guest import SimulatedGuest
+from cumulet.drivers.simulated.introductions import Introductions
 from cumulet.drivers.simulated.network import SimulatedNetwork
 from cumulet.host.driver import (
     DriverError,
-    Endpoint,
     Guest,
     GuestReport,
     GuestState,
@@ -31,6 +31,7 @@ from cumulet.host.driver import (
     MigrationProgress,
     Nic,
 )
+from cumulet.host.endpoint import Endpoint, Peer
 from cumulet.host.nics import with_nic, without_nic
 from cumulet.host.wiring import InForce, Wiring
 from cumulet.settings import Settings
@@ -64,6 +65,7 @@ class SimulatedDriver(SimulatedDisks):
         self._directory = directory
         self._guests: dict[str, SimulatedGuest] = {}
         self._copies: dict[str, Copy] = {}
+        self._introductions = Introductions(name, world.ports)
         self._tasks: set[asyncio.Task[None]] = set()
         self.network = SimulatedNetwork()
         world.drivers[name] = self
@@ -185,29 +187,22 @@ class SimulatedDriver(SimulatedDisks):
 
     # -- live migration, destination side
 
-    async def prepare_incoming(self, guest: Guest, *, source_host: str, parameters: MigrationParameters) -> Endpoint:
+    async def prepare_incoming(self, guest: Guest, *, source: Peer, parameters: MigrationParameters) -> Endpoint:
         found = self._guests.get(guest.server_id)
         if found is not None and found.state is not GuestState.INCOMING:
             raise DriverError(f"guest {guest.server_id} is {found.state} on {self.name}")
         if found is not None and found.incoming_complete:
             # As with QEMU: the request is a late one, and what is here may be the only copy.
             raise DriverError("HOLDS_STATE: this destination has taken a guest's state; resume or destroy it")
-        if found is not None and self._is_receiving(found):
+        if found is not None and self._is_sent(found):  # As with QEMU, it is not thrown away for a late request.
             raise DriverError("RECEIVING: a copy comes into this destination; cancel it, or destroy it")
         if guest.machine_type != MACHINE_TYPE or guest.cpu_model != CPU_MODEL:
             raise DriverError(f"{self.name} cannot run {guest.machine_type} with {guest.cpu_model}")
-        fresh = SimulatedGuest(
-            guest=guest, state=GuestState.INCOMING, incoming_from=source_host, paused_by_user=parameters.paused
-        )
+        paused = parameters.paused
+        fresh = SimulatedGuest(guest=guest, state=GuestState.INCOMING, incoming_peer=source, paused_by_user=paused)
         self._guests[guest.server_id] = fresh
         self._save(fresh)
-        return Endpoint(address=self.name, port=next(self._world.ports), nbd_port=None, tls_hostname=self.name)
-
-    def _is_receiving(self, found: SimulatedGuest) -> bool:
-        """As with QEMU, what has come is not thrown away for a request that may be a late one."""
-        source = self._world.drivers.get(found.incoming_from or "")
-        copy = source.copy_of(found.guest.server_id) if source is not None else None
-        return copy is not None and copy.destination == self.name and copy.outcome is None
+        return self._introductions.endpoint(source.move)
 
     def copy_of(self, server_id: str) -> Copy | None:
         """The copy of a guest from here, under way or ended."""
@@ -241,14 +236,14 @@ class SimulatedDriver(SimulatedDisks):
     def _is_sent(self, found: SimulatedGuest) -> bool:
         """A copy is on its way to this destination."""
         source = self._world.drivers.get(found.incoming_from or "")
-        copy = source._copies.get(found.guest.server_id) if source is not None else None
+        copy = source.copy_of(found.guest.server_id) if source is not None else None
         return copy is not None and copy.destination == self.name and copy.outcome is None
 
     async def recover_incoming(self, server_id: str) -> Endpoint:
         found = self._found(server_id)
         if found.memory_at is None:
             raise DriverError(f"guest {server_id} waits for no memory on {self.name}")
-        return Endpoint(address=self.name, port=1, nbd_port=None, tls_hostname=self.name)
+        return self._introductions.endpoint(found.incoming_peer.move if found.incoming_peer is not None else "")
 
     async def give_up_memory(self, server_id: str) -> None:
         found = self._found(server_id)
@@ -260,6 +255,9 @@ class SimulatedDriver(SimulatedDisks):
 
     # -- live migration, source side
 
+    async def prepare_outgoing(self, server_id: str, *, move: str) -> Peer:
+        return self._introductions.offer(server_id, move, self._copies.get(server_id))
+
     async def start_copy(self, server_id: str, endpoint: Endpoint, parameters: MigrationParameters) -> None:
         found = self._found(server_id)
         copy = self._copies.get(server_id)
@@ -269,8 +267,10 @@ class SimulatedDriver(SimulatedDisks):
             raise DriverError(f"guest {server_id} is being copied to another place, or was")
         if found.state not in (GuestState.RUNNING, GuestState.PAUSED):
             raise DriverError(f"guest {server_id} is {found.state}, nothing to copy")
+        source = self._introductions.use(server_id, endpoint.peer.move, self._arrived(server_id, endpoint.address))
         rate = found.dirty_rate_mib_s if found.state is GuestState.RUNNING else 0.0
-        copy = self._copies[server_id] = Copy(found.guest, endpoint, parameters, rate, self._clock.now_us())
+        copy = Copy(found.guest, endpoint, parameters, source, rate, self._clock.now_us())
+        self._copies[server_id] = copy
         task = asyncio.create_task(self._copy(server_id, copy), name=f"copy-{server_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

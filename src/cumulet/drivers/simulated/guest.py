@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from cumulet.host.driver import Guest, GuestReport, GuestState, Image
+from cumulet.host.endpoint import Peer
 
 DEFAULT_DIRTY_RATE_MIB_S = 20.0
 TICKS_PER_SECOND = 10
@@ -19,7 +20,8 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
     running_since_us: int | None = None
     console_from_us: int = 0
     """How long it had run when its console began to be printed here."""
-    incoming_from: str | None = None
+    incoming_peer: Peer | None = None
+    """The only one it lets in, of a move by which it comes or came here."""
     incoming_complete: bool = False
     disk_whole: bool = False
     """Of an incoming one, before its memory has come: what it would be booted from."""
@@ -44,6 +46,10 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
         if self.running_since_us is not None:
             self.ran_us += now_us - self.running_since_us
             self.running_since_us = None
+
+    @property
+    def incoming_from(self) -> str | None:
+        return self.incoming_peer.host if self.incoming_peer is not None else None
 
     @property
     def linked(self) -> tuple[str, ...]:

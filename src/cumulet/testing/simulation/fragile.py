@@ -14,7 +14,8 @@ from cumulet.drivers.simulated.driver import SimulatedDriver
 from cumulet.drivers.simulated.guest import SimulatedGuest
 from cumulet.host import machine
 from cumulet.host import messages as m
-from cumulet.host.driver import DriverError, Endpoint, Guest, GuestState, HostFacts, MigrationParameters, MigrationPhase
+from cumulet.host.driver import DriverError, Guest, GuestState, HostFacts, MigrationParameters, MigrationPhase
+from cumulet.host.endpoint import Endpoint, Peer
 from cumulet.testing.simulation.faults import Weather
 
 MONITOR_SECONDS = 5.0
@@ -132,8 +133,8 @@ class FragileDriver(SimulatedDriver):
             self._end_hang(guest.server_id, goes_on=False)
         return await super().create(guest, run=run)
 
-    async def prepare_incoming(self, guest: Guest, *, source_host: str, parameters: MigrationParameters) -> Endpoint:
-        endpoint = await super().prepare_incoming(guest, source_host=source_host, parameters=parameters)
+    async def prepare_incoming(self, guest: Guest, *, source: Peer, parameters: MigrationParameters) -> Endpoint:
+        endpoint = await super().prepare_incoming(guest, source=source, parameters=parameters)
         self._end_hang(guest.server_id, goes_on=False)  # This is a process of its own.
         return endpoint
 

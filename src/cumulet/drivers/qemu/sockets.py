@@ -1,0 +1,52 @@
+"""Sockets of a copy: the agent makes them, in the host's network, and hands them to a QEMU that has none of its own.
+
+QEMU goes on with them when the agent is gone. It can neither make others nor turn these (`jail.refuse_connections`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from cumulet.host.driver import DriverError
+
+_CONNECT_SECONDS = 5.0
+_WAITING = 4
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def listener(address: str) -> socket.socket:
+    """Listening at a free port."""
+    made = socket.socket(_family(address), socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # What is accepted has it, too.
+        made.bind((address, 0))
+        made.listen(_WAITING)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def port_of(listening: socket.socket) -> int:
+    return int(listening.getsockname()[1])
+
+
+async def connected(address: str, port: int) -> socket.socket:
+    """A connection to there. Raises `DriverError` where nobody takes it in time."""
+    made = socket.socket(_family(address), socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        made.setblocking(False)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            await asyncio.get_running_loop().sock_connect(made, (address, port))
+        made.setblocking(True)
+    except BaseException as problem:
+        made.close()
+        if isinstance(problem, OSError):  # A TimeoutError is one.
+            raise DriverError(f"UNREACHABLE: {address} port {port}: {problem.strerror or 'no answer'}") from problem
+        raise
+    return made

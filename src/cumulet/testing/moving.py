@@ -1,0 +1,21 @@
+"""What the control plane does before a copy, for tests of drivers alone: each end is told how to know the other."""
+
+from __future__ import annotations
+
+import uuid
+
+from cumulet.host.driver import Driver, Guest, MigrationParameters
+from cumulet.host.endpoint import Endpoint
+
+
+async def prepared(
+    source: Driver,
+    destination: Driver,
+    guest: Guest,
+    parameters: MigrationParameters,
+    *,
+    move: str | None = None,
+) -> Endpoint:
+    """Where the destination listens, for a new move of the guest unless told which."""
+    peer = await source.prepare_outgoing(guest.server_id, move=move or str(uuid.uuid4()))
+    return await destination.prepare_incoming(guest, source=peer, parameters=parameters)
