@@ -147,6 +147,9 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
             rules=("os_compute_api:servers:rebuild:trusted_certs",),
         ),
     ),
+    f"{ACTION} changePassword": Example(may=MEMBER, sees=PROJECT, body={"adminPass": "secret"}, answers=409),
+    f"{ACTION} restore": Example(may=MEMBER, sees=PROJECT, answers=409),
+    f"{ACTION} injectNetworkInfo": Example(may=ADMIN, sees=PROJECT),
     f"{ACTION} rescue": Example(may=MEMBER, sees=PROJECT),
     f"{ACTION} unrescue": Example(may=MEMBER, sees=PROJECT, path=on("rescued")),
     f"{ACTION} shelve": Example(may=MEMBER, sees=PROJECT, rules=("add_image",)),
@@ -201,6 +204,8 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
     "GET /cumulet/hosts": Example(may=ADMIN),
     "POST /cumulet/hosts": Example(may=ADMIN, body={"host": {"name": "rack1"}}),
     "DELETE /cumulet/hosts/{name}": Example(may=ADMIN, path={"name": lambda t: t.invited}),
+    "GET /os-instance_usage_audit_log": Example(may=ADMIN),
+    "GET /os-instance_usage_audit_log/{before}": Example(may=ADMIN, path={"before": "2026-01-31 00:00:00"}),
     "GET /os-services": Example(may=ADMIN),
     "PUT /os-services/{action} (to 2.52)": Example(
         may=ADMIN, path={"action": "disable"}, body={"host": SPARE, "binary": "nova-compute"}

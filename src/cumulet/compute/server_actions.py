@@ -34,6 +34,8 @@ UNLOCK = rule("os_compute_api:os-lock-server:unlock", MEMBER)
 UNLOCK_OVERRIDE = rule("os_compute_api:os-lock-server:unlock:unlock_override", ADMIN)
 RESET_STATE = rule("os_compute_api:os-admin-actions:reset_state", ADMIN)
 CONSOLE_OUTPUT = rule("os_compute_api:os-console-output", MEMBER)
+INJECT_NETWORK_INFO = rule("os_compute_api:os-admin-actions:inject_network_info", ADMIN)
+RESTORE = rule("os_compute_api:os-deferred-delete:restore", MEMBER)
 FORCE_DELETE = rule("os_compute_api:os-deferred-delete:force", MEMBER)
 
 PATH = "/servers/{server_id}/action"
@@ -135,6 +137,30 @@ def force_delete_server(call: Call[Server, Anything]) -> None:
     """Delete a server now; servers are never kept back here, so this is DELETE by another name."""
     require_state(call.target, "forceDelete", call.caller)
     begin_delete(call, call.target)
+
+
+@COMPUTE.operation(
+    "POST", PATH, action="restore", rules=(Rule(RESTORE),), target=server_in_sight, body=Anything, success=202
+)
+def restore_server(call: Call[Server, Anything]) -> None:
+    """Restore a deleted server: refused, as no server is kept back once it is deleted, which is upstream's default."""
+    require_state(call.target, "restore", call.caller)
+
+
+@COMPUTE.operation(
+    "POST",
+    PATH,
+    action="injectNetworkInfo",
+    rules=(Rule(INJECT_NETWORK_INFO),),
+    target=server_in_sight,
+    body=Anything,
+    success=202,
+)
+def inject_network_info(call: Call[Server, Anything]) -> None:
+    """Have a server's network info be in force at its host: it is, within about a second of each change (as upstream
+    answers, where no driver does anything either)."""
+    if call.target.locked and not call.caller.is_admin:
+        raise Conflict(f"Instance {call.target.id} is locked", reason="LOCKED")
 
 
 # -- locks
