@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import threading
 
@@ -33,6 +34,10 @@ def test_the_story_holds_on_real_guests() -> None:
     told = cumulet("demo", "--driver", "qemu", seconds=300)
     assert told.status == 0, told.out + told.err
     assert "SIMULATED" not in told.out
+    said = {"longest hole": os.geteuid() == 0, "this machine is not on `public`": True, "takes root": True}
+    assert any(words in told.out for words, may_be in said.items() if may_be)
+    if os.geteuid() == 0:
+        assert "The servers have no network" not in told.out
 
 
 @pytest.fixture

@@ -120,3 +120,16 @@ def test_a_cloud_that_has_stopped_leaves_no_namespace(facts: QemuFacts, image: I
     with cumulet.testing.cloud(hosts=2, driver="qemu"):
         assert len({path.name for path in Path("/run/netns").glob("*")} - before) == 3
     assert {path.name for path in Path("/run/netns").glob("*")} == before
+
+
+def test_a_provider_network_that_no_host_could_connect_is_refused_in_words(cloud: TestCloud) -> None:
+    admin = cloud.persona("admin")
+    for kind, more in (
+        ("vlan", {"provider:physical_network": "public", "provider:segmentation_id": 7}),
+        ("flat", {"provider:physical_network": "elsewhere"}),
+        ("gre", {}),
+    ):
+        wanted = {"provider:network_type": kind, **more}
+        answer = admin.request("POST", "/network/v2.0/networks", {"network": wanted})
+        assert answer.status == 501
+        assert f"do not connect real guests to {kind}" in answer.text

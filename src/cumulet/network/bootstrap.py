@@ -14,14 +14,12 @@ from cumulet.network.store import Network, Subnet, find, networks, subnets
 PUBLIC_CIDR, PUBLIC_GATEWAY = "172.24.4.0/24", "172.24.4.1"
 PUBLIC_POOL = {"start": "172.24.4.2", "end": "172.24.4.254"}
 PRIVATE_CIDR = "10.0.0.0/24"
-PUBLIC = "public"
-"""The physical network of that name, and the network on it."""
 
 
 def public_gateways(tx: Tx) -> list[str]:
     """The gateways of the external subnets on the physical network `public`, like ``172.24.4.1/24``."""
     on_it = sa.select(networks.c.id).where(
-        networks.c.external, networks.c.network_type == "flat", networks.c.physical_network == PUBLIC
+        networks.c.external, networks.c.network_type == "flat", networks.c.physical_network == topology.PUBLIC
     )
     found = find(tx, Subnet, subnets.c.network_id.in_(on_it), subnets.c.gateway_ip.is_not(None))
     return sorted(f"{subnet.gateway_ip}/{subnet.cidr.rpartition('/')[2]}" for subnet in found)
@@ -33,17 +31,17 @@ def seed(db: Database, clock: Clock, *, admin_project_id: str, demo_project_id: 
 
 
 def _seed(tx: Tx, clock: Clock, admin_project_id: str, demo_project_id: str) -> None:
-    if find(tx, Network, networks.c.name == PUBLIC, networks.c.external):
+    if find(tx, Network, networks.c.name == topology.PUBLIC, networks.c.external):
         return
     public = topology.add_network(
         tx,
         clock,
         project_id=admin_project_id,
-        name=PUBLIC,
+        name=topology.PUBLIC,
         external=True,
         is_default=True,
         network_type="flat",
-        physical_network=PUBLIC,
+        physical_network=topology.PUBLIC,
     )
     topology.add_subnet(
         tx,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, Conflict, NotFound
+from cumulet.errors import BadRequest, Conflict, NotFound, NotYet
 from cumulet.network import (
     bodies,
     filtering,
@@ -192,6 +192,8 @@ def _create(call: Call[Any, Any], new: NewNetwork) -> Network:
     policy.require_attributes(call, CREATE_ATTRIBUTES, resource.given(new, but_defaults=True), facts)
     limits.check(call.tx, project_id, "network")
     network_type, physical_network, segmentation_id = _segment(new)
+    if call.cloud.settings.boots_guests:
+        _refuse_unconnectable(network_type, physical_network)
     external, is_default = either(new.external, False), either(new.is_default, False)
     if is_default:
         _refuse_second_default(call.tx, external=external)
@@ -236,6 +238,18 @@ def _segment(new: NewNetwork) -> tuple[str, str | None, int | None]:
     if segment is not None and not 1 <= segment <= highest:
         raise refusals.invalid(f"segmentation_id out of range (1 through {highest}).")
     return kind, physical, segment
+
+
+def _refuse_unconnectable(kind: str, physical: str | None) -> None:
+    """501 for what no host with real guests could connect a port to."""
+    if kind in ("vxlan", "local") or (kind, physical) == ("flat", topology.PUBLIC):
+        return
+    what = kind if physical is None else f"{kind} networks on physical network {physical}"
+    raise NotYet(
+        f"Cumulet's hosts do not connect real guests to {what} yet: they have vxlan and local networks, and flat "
+        f"ones on physical network {topology.PUBLIC}.",
+        reason="NO_SUCH_PROVIDER_NETWORK",
+    )
 
 
 def _mtu(wanted: int | Unset, network_type: str) -> int:

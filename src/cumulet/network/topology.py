@@ -16,6 +16,8 @@ from cumulet.network.addresses import Address, AddressRange
 from cumulet.network.store import Network, Port, Subnet, find, insert, network_tags, networks, ports, revise, subnets
 
 TENANT_NETWORK_TYPE: Final = "vxlan"
+PUBLIC: Final = "public"
+"""The physical network that hosts know a way to, and the external network on it."""
 MTU = {"vxlan": 1450, "geneve": 1442, "gre": 1458, "vlan": 1500, "flat": 1500, "local": 1500}
 """What is left of 1,500 bytes after each type's encapsulation."""
 

@@ -12,10 +12,8 @@ import click
 from cumulet.cli.driver_choice import Wish
 
 if TYPE_CHECKING:
-    from cumulet.cli.client import Persona
     from cumulet.cli.demo.cloud_process import RunningCloud
     from cumulet.cli.demo.evidence import Evidence
-    from cumulet.cli.demo.personas import People
 
 HOSTS = ["host1", "host2"]
 SIMULATED_WORDS = "Hosts are SIMULATED: real API, policy, database and sagas, modelled guests."
@@ -83,6 +81,7 @@ def _story(evidence: Evidence, cloud: RunningCloud, driver: Literal["simulated",
     from cumulet.cli.client import credentials_of, https, log_in
     from cumulet.cli.demo.leftovers import show_nothing_left
     from cumulet.cli.demo.migration import migrate
+    from cumulet.cli.demo.network import floating_ip, make_network
     from cumulet.cli.demo.personas import make_people
     from cumulet.cli.demo.refusals import show_refusals
     from cumulet.cli.demo.servers import create_pair, show_consoles
@@ -102,25 +101,13 @@ def _story(evidence: Evidence, cloud: RunningCloud, driver: Literal["simulated",
         evidence.tell("reader, member and manager of project observatory; stranger, a member of project neighbours")
         evidence.chapter("Two servers from one request")
         flavor = "m1.small" if driver == "simulated" else "m1.micro"
-        pair = create_pair(evidence, people, flavor=flavor, networks=_networks(people, driver))
+        pair = create_pair(evidence, people, flavor=flavor, networks=make_network(evidence, people, driver))
         evidence.chapter("Their serial consoles")
         show_consoles(evidence, people, pair)
         evidence.chapter("One of them moves, live, to the other host")
-        moved = migrate(evidence, people, pair, HOSTS)
+        address = floating_ip(evidence, people, pair.moving, cloud.state) if driver == "qemu" else None
+        moved = migrate(evidence, people, pair, HOSTS, pinged=address)
         evidence.chapter("Nothing is left on the source")
         show_nothing_left(evidence, people, moved, cloud.state, qemu=driver == "qemu")
         evidence.chapter("What is refused (each leaves the server exactly as it was)")
         show_refusals(evidence, people, pair, moved)
-
-
-def _networks(people: People, driver: Literal["simulated", "qemu"]) -> object:
-    """A network of their own where guests can have one: real guests have none in Cumulet yet."""
-    if driver == "qemu":
-        return "none"
-    network = _made(people.member, "network", {"name": "lab"})
-    _made(people.member, "subnet", {"network_id": network, "ip_version": 4, "cidr": "192.0.2.0/24"})
-    return [{"uuid": network}]
-
-
-def _made(who: Persona, kind: str, values: dict[str, object]) -> str:
-    return str(who.must("POST", f"/network/v2.0/{kind}s", {kind: values})[kind]["id"])

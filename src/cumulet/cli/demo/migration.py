@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from cumulet.cli.client import Persona, Unexpected
 from cumulet.cli.demo.consoles import Watcher
 from cumulet.cli.demo.evidence import Evidence
+from cumulet.cli.demo.network import Pings
 from cumulet.cli.demo.personas import People
 from cumulet.cli.demo.servers import SERVERS, Pair, host_of, show, until
 
@@ -126,8 +128,24 @@ class ProgressBar:
             self._console.print(f"   100 %  {words}", highlight=False)
 
 
-def migrate(evidence: Evidence, people: People, pair: Pair, hosts: list[str]) -> Moved:
-    """Move one server to the host that does not run it, and show what became of everything."""
+def migrate(evidence: Evidence, people: People, pair: Pair, hosts: list[str], *, pinged: str | None) -> Moved:
+    """Move one server to the host that does not run it, and show what became of everything.
+
+    `pinged`: its address, where this machine reaches it.
+    """
+    with contextlib.ExitStack() as meanwhile:
+        pings = meanwhile.enter_context(Pings(pinged)) if pinged is not None else None
+        moved = _migrate(evidence, people, pair, hosts)
+        if pings is not None:
+            evidence.claim(
+                "it answered pings from this machine before, during and after the move",
+                pings.wait_for_more(20),
+                f"{len(pings.answered)} answers; longest hole {pings.longest_hole_ms:.0f} ms",
+            )
+    return moved
+
+
+def _migrate(evidence: Evidence, people: People, pair: Pair, hosts: list[str]) -> Moved:
     admin = people.admin
     source = host_of(admin, pair.moving)
     sibling_host = host_of(admin, pair.staying)
