@@ -6,9 +6,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import fairness, real_guests, report, simulated
+from benchmarks import fairness, packets, real_guests, report, simulated
 from cumulet.cli.driver_choice import choose
 from cumulet.cli.screen import screen
+from cumulet.drivers.linux_network.probe import probe
 
 
 def main() -> None:
@@ -25,6 +26,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="cumulet-bench-") as folder:
             measured(simulated.measure(Path(folder)))
             measured(fairness.measure(Path(folder)))
+        problem = probe().problem
+        if not problem:
+            measured(packets.measure())
+        else:
+            console.print(f"Packets were not measured: {problem}.", highlight=False)
         if choice.driver == "qemu":
             measured(real_guests.measure())
         else:

@@ -151,10 +151,43 @@ async def test_it_is_answered_by_the_host_a_guest_has_moved_to_and_forgotten_whe
     ],
 )
 def test_paths(request_line: str, status: int, body: bytes) -> None:
-    reply = metadata.answer(request_line.encode("latin-1") + b"\r\n\r\n", {"meta_data.json": META})
-    head, _, found = reply.partition(b"\r\n\r\n")
-    assert (int(head.split()[1]), found) == (status, body)
+    assert asked(request_line) == (status, body)
+
+
+TOKENS = metadata.Tokens(b"s" * 32)
+
+
+def asked(request_line: str, *headers: str, port: int = 7, now: float = 1000.0) -> tuple[int, bytes]:
+    head = "\r\n".join((request_line, *headers, "", "")).encode("latin-1")
+    reply = metadata.answer(head, {"meta_data.json": META}, TOKENS, port, now)
+    first, _, found = reply.partition(b"\r\n\r\n")
+    return int(first.split()[1]), found
+
+
+PUT_TOKEN, GET_META = "PUT /latest/api/token HTTP/1.1", "GET /openstack/latest/meta_data.json HTTP/1.1"
+
+
+def test_a_session_token_is_one_ports_for_its_time_and_whoever_shows_another_is_refused() -> None:
+    status, token = asked(PUT_TOKEN, "x-aws-ec2-metadata-token-ttl-seconds: 60")
+    assert status == 200
+    shown = f"X-AWS-EC2-Metadata-Token: {token.decode()}"
+    assert asked(GET_META, shown) == (200, META)
+    assert asked(GET_META) == (200, META), "nobody has to have one"
+    assert asked(GET_META, shown, port=8)[0] == 401
+    assert asked(GET_META, shown, now=1060.0)[0] == 401
+    for wrong in ("", "x", token.decode()[:-4] + "AAAA", token.decode()[4:], "\xff"):
+        assert asked(GET_META, f"X-aws-ec2-metadata-token: {wrong}")[0] == 401
+
+
+@pytest.mark.parametrize("seconds", [None, "", "0", "21601", "x", "-1", "1.5", "99999999"])
+def test_a_session_has_a_length_that_may_be(seconds: str | None) -> None:
+    headers = () if seconds is None else (f"X-aws-ec2-metadata-token-ttl-seconds: {seconds}",)
+    assert asked(PUT_TOKEN, *headers)[0] == 400
+    assert asked(PUT_TOKEN, "X-aws-ec2-metadata-token-ttl-seconds: 60", "X-Forwarded-For: 10.0.0.1")[0] == 403
+    assert asked("PUT /latest/user-data HTTP/1.1")[0] == 405
 
 
 def test_an_unknown_port_hears_nothing() -> None:
-    assert metadata.answer(b"GET / HTTP/1.1\r\n\r\n", None).startswith(b"HTTP/1.1 404 ")
+    for line in (b"GET / HTTP/1.1", b"PUT /latest/api/token HTTP/1.1\r\nX-aws-ec2-metadata-token-ttl-seconds: 60"):
+        reply = metadata.answer(line + b"\r\n\r\n", None, TOKENS, 7, 1000.0)
+        assert reply.startswith(b"HTTP/1.1 404 ")

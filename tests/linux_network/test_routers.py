@@ -244,12 +244,21 @@ async def test_extra_routes_lead_to_a_next_hop_and_go_when_they_are_taken_away()
         where = {"host1": [a], "host2": [b]}
         extra = w.Route(destination="198.51.100.0/24", nexthop="10.0.1.1")
         nowhere = w.Route(destination="203.0.113.0/24", nexthop="10.0.77.1")
-        await at.wire(where, {"host1": [replace(ROUTES, routes=(extra, nowhere))]})
+        connected = w.Route(destination="10.0.0.0/24", nexthop="10.0.1.1")
+        await at.wire(where, {"host1": [replace(ROUTES, routes=(extra, nowhere, connected))]})
         one, two = await at.guest("host1", a, "10.0.0.254"), await at.guest("host2", b, "10.0.1.254")
         two.ip("address", "add", "198.51.100.1/32", "dev", "eth0")
         assert one.pings("198.51.100.1")
         await at.wire(where, {"host1": [ROUTES]})
         assert not one.pings("198.51.100.1")
+        assert one.pings("10.0.1.1")
+        at.outside.ip("address", "add", "203.0.113.1/32", "dev", "lo")
+        assert one.pings("203.0.113.1")
+        outward = w.Route(destination="0.0.0.0/0", nexthop="10.0.1.1")
+        for _ in range(2):
+            await at.wire(where, {"host1": [replace(ROUTES, routes=(outward,))]})
+            assert one.pings("198.51.100.1")
+            assert not one.pings("203.0.113.1")
 
 
 async def test_ipv6_goes_from_network_to_network() -> None:

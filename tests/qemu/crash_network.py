@@ -10,8 +10,10 @@ import itertools
 import os
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 _numbers = itertools.count(1)
+FOLDER = Path("/run/netns")
 
 
 class HostNetworks:
@@ -73,7 +75,11 @@ class HostNetworks:
     def remove(self) -> None:
         """Once no process is left in them."""
         while self._made:
-            _ip("netns", "delete", self._made.pop())
+            name = self._made.pop()
+            inode = (FOLDER / name).stat().st_ino
+            for router in FOLDER.glob(f"cmr-{inode}-*"):
+                _ip("netns", "delete", router.name)
+            _ip("netns", "delete", name)
 
 
 def _ip(*words: str) -> None:

@@ -127,7 +127,6 @@ def test_a_provider_network_that_no_host_could_connect_is_refused_in_words(cloud
     for kind, more in (
         ("vlan", {"provider:physical_network": "public", "provider:segmentation_id": 7}),
         ("flat", {"provider:physical_network": "elsewhere"}),
-        ("gre", {}),
     ):
         wanted = {"provider:network_type": kind, **more}
         answer = admin.request("POST", "/network/v2.0/networks", {"network": wanted})

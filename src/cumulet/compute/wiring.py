@@ -21,7 +21,7 @@ from cumulet.db.engine import Database, Tx
 from cumulet.errors import NotYet
 from cumulet.fleet.hosts import Hosts
 from cumulet.host import messages as m
-from cumulet.host.wiring import InForce, Wiring
+from cumulet.host.wiring import InForce, NotDone, Wiring
 from cumulet.network import for_compute as ports_of
 from cumulet.network import port_status
 from cumulet.network import wiring as network
@@ -35,6 +35,8 @@ SECONDS_BETWEEN = 1.0
 """How soon a change that no saga waits for reaches the hosts."""
 SECONDS_UNTIL_TOLD_AGAIN = 60.0
 """How soon a host is told again what it was told before: what somebody has changed there is put right."""
+SECONDS_UNTIL_RETRY = 5.0
+"""The same where a part could not be done."""
 
 
 class Read(Protocol):
@@ -143,7 +145,9 @@ class Wirings(Periodic):
         self._db = db
         self._hosts = hosts
         self._told: dict[str, tuple[Wiring, float]] = {}
-        """What each host has in force whole, and since when."""
+        """What each host has in force, and since when."""
+        self._undone: dict[str, set[NotDone]] = {}
+        """What of it was said not to be: logged once."""
 
     async def round(self) -> None:
         names = await self._db.read_async(lambda tx: host_records.offering(tx, "networks"))
@@ -161,7 +165,8 @@ class Wirings(Periodic):
         except m.HostError as error:
             log.debug("%s cannot be wired, will retry: %s", name, error)
             return
-        for entry in answer.not_done:
+        for entry in set(answer.not_done) - self._undone.get(name, set()):
             log.warning("%s: %s is not wired: %s", name, entry.subject or "its network", entry.reason)
-        if not answer.not_done:
-            self._told[name] = (wanted, now)
+        self._undone[name] = set(answer.not_done)
+        # What could not be done is tried again sooner.
+        self._told[name] = (wanted, now - (SECONDS_UNTIL_TOLD_AGAIN - SECONDS_UNTIL_RETRY if answer.not_done else 0.0))

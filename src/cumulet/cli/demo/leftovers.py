@@ -58,7 +58,7 @@ def _hypervisors(evidence: Evidence, admin: Persona, moved: Moved) -> None:
 def _ports(evidence: Evidence, admin: Persona, moved: Moved) -> None:
     ports = admin.get(f"/network/v2.0/ports?device_id={moved.server_id}")["ports"]
     if not ports:
-        evidence.tell("it has no ports: this demo asks for none on real guests, so there are no bindings to look at")
+        evidence.tell("it has no ports (wiring real guests takes root), so there are no bindings to look at")
         return
     seen = []
     held = True

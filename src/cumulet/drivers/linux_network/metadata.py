@@ -6,10 +6,18 @@ Who asks is known from the port a connection came from; nothing in a request is 
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import json
+import re
+import struct
 from collections.abc import Mapping
 
 MOST_HEAD_BYTES = 8192
+MOST_TOKEN_SECONDS = 21_600
+"""As EC2's: six hours."""
+_TTL, _TOKEN = "X-aws-ec2-metadata-token-ttl-seconds", "X-aws-ec2-metadata-token"
 _VERSIONS = ("2012-08-10", "2018-08-27", "latest")
 """The oldest, and one that knows network data: what is there is the same under each."""
 _EC2_VERSIONS = ("2009-04-04", "latest")
@@ -20,21 +28,73 @@ def complete(head: bytes) -> bool:
     return b"\r\n\r\n" in head or b"\n\n" in head
 
 
-def answer(head: bytes, documents: Mapping[str, bytes] | None) -> bytes:
-    """The answer to a request; `documents` None: nobody knows the port it came from."""
+class Tokens:
+    """Session tokens, as EC2's metadata service gives them: of one port, for some time, and kept nowhere.
+
+    They are good on the host that has given them; after a move a guest is told 401, and asks for another.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def give(self, port: int, until_s: int) -> str:
+        said = struct.pack("!Q", until_s)
+        return base64.urlsafe_b64encode(said + self._sealed(port, said)).decode()
+
+    def holds(self, token: str, port: int, now_s: float) -> bool:
+        """Whether it was given to this port, and its time is not over."""
+        try:
+            content = base64.b64decode(token, altchars=b"-_", validate=True)
+        except ValueError:
+            return False
+        said, seal = content[:8], content[8:]
+        return hmac.compare_digest(seal, self._sealed(port, said)) and struct.unpack("!Q", said)[0] > now_s
+
+    def _sealed(self, port: int, said: bytes) -> bytes:
+        return hmac.digest(self._secret, struct.pack("!Q", port) + said, hashlib.sha256)
+
+
+def answer(head: bytes, documents: Mapping[str, bytes] | None, tokens: Tokens, port: int, now_s: float) -> bytes:
+    """The answer to a request that came from a port; `documents` None: nobody knows that port."""
     words = head.split(b"\n", 1)[0].split()
     if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
         return _response("400 Bad Request", b"")
     method, target = words[0], words[1]
+    path = [part for part in target.split(b"?", 1)[0].decode("latin-1").split("/") if part]
+    if method == b"PUT" and path == ["latest", "api", "token"]:
+        return _token(head, documents, tokens, port, now_s)
     if method not in (b"GET", b"HEAD"):
         return _response("405 Method Not Allowed", b"", "Allow: GET, HEAD\r\n")
+    shown = _header(head, _TOKEN)
+    if shown is not None and not tokens.holds(shown, port, now_s):
+        return _response("401 Unauthorized", b"")
     if documents is None:
         return _response("404 Not Found", b"")
-    path = target.split(b"?", 1)[0].decode("latin-1")
-    found = _found([part for part in path.split("/") if part], documents)
+    found = _found(path, documents)
     if found is None:
         return _response("404 Not Found", b"")
     return _response("200 OK", found, body=method == b"GET")
+
+
+def _token(head: bytes, documents: Mapping[str, bytes] | None, tokens: Tokens, port: int, now_s: float) -> bytes:
+    """A new session. Not for what a proxy passes on: a token is for who can speak for itself."""
+    if documents is None:
+        return _response("404 Not Found", b"")
+    if _header(head, "X-Forwarded-For") is not None:
+        return _response("403 Forbidden", b"")
+    seconds = _header(head, _TTL) or ""
+    if not re.fullmatch("[0-9]{1,5}", seconds) or not 1 <= int(seconds) <= MOST_TOKEN_SECONDS:
+        return _response("400 Bad Request", b"")
+    token = tokens.give(port, int(now_s) + int(seconds))
+    return _response("200 OK", token.encode(), f"{_TTL}: {seconds}\r\n")
+
+
+def _header(head: bytes, name: str) -> str | None:
+    for line in head.split(b"\n")[1:]:
+        key, colon, value = line.partition(b":")
+        if colon and key.strip().lower() == name.lower().encode():
+            return value.strip().decode("latin-1")
+    return None
 
 
 def _found(path: list[str], documents: Mapping[str, bytes]) -> bytes | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import os
 import selectors
 import socket
 import sys
@@ -75,6 +76,7 @@ class Responder:
         self._advertise_at = time.monotonic() + ipv6.ADVERTISE_SECONDS
         self._documents: dict[int, dict[str, bytes]] = {}
         self._visitors: set[Visitor] = set()
+        self._tokens = metadata.Tokens(os.urandom(32))
 
     def run(self) -> None:
         """Until the agent has ended."""
@@ -183,7 +185,8 @@ class Responder:
                     return
                 if not metadata.complete(visitor.head):
                     return
-                visitor.reply = metadata.answer(visitor.head, self._documents.get(visitor.number))
+                documents = self._documents.get(visitor.number)
+                visitor.reply = metadata.answer(visitor.head, documents, self._tokens, visitor.number, time.time())
                 self._selector.modify(visitor.connection, selectors.EVENT_WRITE, lambda: self._attend(visitor))
             sent = visitor.connection.send(visitor.reply)
             visitor.reply = visitor.reply[sent:]

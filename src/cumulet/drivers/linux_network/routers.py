@@ -22,6 +22,7 @@ from cumulet.host import wiring as w
 
 _MAIN_TABLE, _STATIC = 254, 4
 """RT_TABLE_MAIN, RTPROT_STATIC: routes of ours, unlike those that follow from addresses."""
+_PRIORITY = 1
 _SETTINGS = {
     "ipv4/ip_forward": "1",
     "ipv6/conf/all/forwarding": "1",
@@ -160,7 +161,9 @@ def _routes(route: IPRoute, router: w.Router) -> None:
     """Those of the router, and the way out; all others that somebody has set are gone. What cannot be is left out: a
     route whose next hop no port reaches is nobody's fault here, and is there again when one does."""
     wanted = {(one.destination, one.nexthop) for one in router.routes}
-    wanted |= {("::/0" if ":" in hop else "0.0.0.0/0", hop) for hop in router.next_hops}
+    own = {destination for destination, _ in wanted}
+    ways_out = {("::/0" if ":" in hop else "0.0.0.0/0", hop) for hop in router.next_hops}
+    wanted |= {way for way in ways_out if way[0] not in own}
     wanted |= {(cidr, "") for cidr in router.on_link}
     there = set()
     for family in (2, 10):
@@ -174,6 +177,8 @@ def _routes(route: IPRoute, router: w.Router) -> None:
     for what, ways in (("del", there - wanted), ("replace", wanted - there)):
         for destination, nexthop in sorted(ways):
             way: dict[str, Any] = {"gateway": nexthop} if nexthop else {"oif": outside[0], "scope": 253}
+            if ":" not in destination:  # Those that follow from addresses have none, and are not replaced.
+                way["priority"] = _PRIORITY
             try:
                 route.route(what, dst=destination, proto=_STATIC, table=_MAIN_TABLE, **way)
             except NetlinkError:
