@@ -167,8 +167,9 @@ class HostWatch:
         """
         try:
             reports = await self._hosts.guests(name)
-            plugs = reports != [] and "networks" in facts.features
-            return reports, (await self._hosts.in_force(name)).linked if plugs else None
+            if "networks" not in facts.features:
+                return reports, None
+            return reports, (await self._hosts.in_force(name)).linked if reports else ()
         except m.HostError as error:
             log.warning("%s does not say what its guests do: %s", name, error)
             return None, None
