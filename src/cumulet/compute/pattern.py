@@ -1,7 +1,7 @@
 """Patterns in list filters, matched in time that grows with the length of pattern and text, whatever they are (RE2).
 
 Nova hands such filters to its database as regular expressions. RE2 has what people write there; what would need
-backtracking (``(?=...)``, ``\\1``) it does not have: refused. See `docs/decisions/0014-libraries-or-our-own.md`.
+backtracking (``(?=...)``, ``\\1``) it does not have: refused. See `docs/decisions/0015-libraries-or-our-own.md`.
 """
 
 from __future__ import annotations
