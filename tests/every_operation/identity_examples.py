@@ -13,7 +13,7 @@ from cumulet.clock import iso_us
 from cumulet.identity.ec2_signatures import Request, signature_of
 from cumulet.testing import Answer, TestCloud
 
-from .example import ADMIN, ANYONE, SERVICE, Example, Made
+from .example import ADMIN, ANYONE, PROJECT, SERVICE, Example, Made
 
 
 class Things:
@@ -206,6 +206,62 @@ class Things:
         signature = hmac.new(key, text, "sha256").hexdigest()
         return {"access": self.access, "token": base64.urlsafe_b64encode(text).decode(), "signature": signature}
 
+    @cached_property
+    def policy(self) -> str:
+        return str(self.ask("POST", "/policies", {"policy": {"type": "text", "blob": "x"}})["policy"]["id"])
+
+    @cached_property
+    def associated_policy(self) -> str:
+        """One for the endpoint, for the service, and for the service in the region."""
+        policy = str(self.ask("POST", "/policies", {"policy": {"type": "text", "blob": "x"}})["policy"]["id"])
+        service = f"services/{self.service}"
+        for place in (f"endpoints/{self.endpoint}", service, f"{service}/regions/{self.region}"):
+            self.ask("PUT", f"/policies/{policy}/OS-ENDPOINT-POLICY/{place}")
+        return policy
+
+    @cached_property
+    def endpoint_group(self) -> str:
+        group = {"name": self.name(), "filters": {"interface": "public"}}
+        made = self.ask("POST", "/OS-EP-FILTER/endpoint_groups", {"endpoint_group": group})["endpoint_group"]
+        self.ask("PUT", f"/OS-EP-FILTER/endpoint_groups/{made['id']}/projects/{self.filtered_project}")
+        return str(made["id"])
+
+    @cached_property
+    def filtered_project(self) -> str:
+        """One that was given an endpoint by name, and a group of endpoints."""
+        project = self._new("project", name=self.name(), domain_id="default")
+        self.ask("PUT", f"/OS-EP-FILTER/projects/{project}/endpoints/{self.endpoint}")
+        return project
+
+    @property
+    def new_registered_limit(self) -> dict[str, Any]:
+        return {"service_id": self.service, "resource_name": self.name(), "default_limit": 5}
+
+    def register(self) -> dict[str, Any]:
+        body = {"registered_limits": [self.new_registered_limit]}
+        made: dict[str, Any] = self.ask("POST", "/registered_limits", body)["registered_limits"][0]
+        return made
+
+    @cached_property
+    def registered_limit(self) -> str:
+        """One that no project has a limit of."""
+        return str(self.register()["id"])
+
+    @property
+    def new_limit(self) -> dict[str, Any]:
+        named = {"service_id": self.service, "resource_name": self.register()["resource_name"]}
+        return {**named, "project_id": self._cloud.persona("member").project_id, "resource_limit": 3}
+
+    @cached_property
+    def limit(self) -> str:
+        return str(self.ask("POST", "/limits", {"limits": [self.new_limit]})["limits"][0]["id"])
+
+    @cached_property
+    def configured_domain(self) -> str:
+        domain = self._new("domain", name=self.name())
+        self.ask("PUT", f"/domains/{domain}/config", {"config": {"identity": {"list_limit": 5}}})
+        return domain
+
 
 SUBJECT: Mapping[str, Made] = {"X-Subject-Token": lambda t: t.token}
 IMPLIED: Mapping[str, Made] = {"prior_role_id": lambda t: t.prior_role, "implied_role_id": lambda t: t.implied_role}
@@ -229,6 +285,12 @@ PARAMETERS: Mapping[str, str | Made] = {
     "access_rule_id": lambda t: t.access_rule,
     "trust_id": lambda t: t.trust,
     "credential_id": lambda t: t.credential,
+    "policy_id": lambda t: t.policy,
+    "endpoint_group_id": lambda t: t.endpoint_group,
+    "registered_limit_id": lambda t: t.registered_limit,
+    "limit_id": lambda t: t.limit,
+    "group": "identity",
+    "option": "list_limit",
     "access": lambda t: t.access,
 }
 OWNER = frozenset({"member"})
@@ -263,6 +325,27 @@ def all_grants() -> dict[str, Example]:
         found |= grants("/system", {}, holder)
         found |= grants("/OS-INHERIT/projects/{project_id}", {}, holder, "/inherited_to_projects")
         found |= grants("/OS-INHERIT/domains/{domain_id}", DEFAULT, holder, "/inherited_to_projects")
+    return found
+
+
+ASSOCIATED: Mapping[str, Made] = {"policy_id": lambda t: t.associated_policy}
+FILTERED: Mapping[str, Made] = {"project_id": lambda t: t.filtered_project}
+CONFIGURED: Mapping[str, Made] = {"domain_id": lambda t: t.configured_domain}
+EP_GROUPS = "/OS-EP-FILTER/endpoint_groups"
+EP_GROUP = f"{EP_GROUPS}/{{endpoint_group_id}}"
+EP_PROJECT = "/OS-EP-FILTER/projects/{project_id}"
+CONFIG = "/domains/{domain_id}/config"
+READ_CONFIG = ("identity:get_domain_config",)
+LIMIT = {"config": {"list_limit": 7}}
+
+
+def associations() -> dict[str, Example]:
+    found: dict[str, Example] = {}
+    for place in ("endpoints/{endpoint_id}", "services/{service_id}", "services/{service_id}/regions/{region_id}"):
+        path = f"/policies/{{policy_id}}/OS-ENDPOINT-POLICY/{place}"
+        found[f"GET {path}"] = Example(may=ADMIN, path=ASSOCIATED)
+        found[f"PUT {path}"] = Example(may=ADMIN)
+        found[f"DELETE {path}"] = Example(may=ADMIN, path=ASSOCIATED)
     return found
 
 
@@ -327,6 +410,64 @@ EXAMPLES: Mapping[str, Example | tuple[Example, ...]] = {
     ),
     "PATCH /endpoints/{endpoint_id}": Example(may=ADMIN, body={"endpoint": {"url": "https://example.org/new"}}),
     "DELETE /endpoints/{endpoint_id}": Example(may=ADMIN),
+    # -- filters of the catalog
+    f"GET {EP_GROUPS}": Example(may=ADMIN),
+    f"POST {EP_GROUPS}": Example(
+        may=ADMIN, body={"endpoint_group": {"name": "new", "filters": {"interface": "public"}}}
+    ),
+    f"GET {EP_GROUP}": Example(may=ADMIN),
+    f"PATCH {EP_GROUP}": Example(may=ADMIN, body={"endpoint_group": {"name": "renamed"}}),
+    f"DELETE {EP_GROUP}": Example(may=ADMIN),
+    f"GET {EP_GROUP}/endpoints": Example(may=ADMIN),
+    f"GET {EP_GROUP}/projects": Example(may=ADMIN),
+    f"GET {EP_GROUP}/projects/{{project_id}}": Example(may=ADMIN, path=FILTERED),
+    f"PUT {EP_GROUP}/projects/{{project_id}}": Example(may=ADMIN),
+    f"DELETE {EP_GROUP}/projects/{{project_id}}": Example(may=ADMIN, path=FILTERED),
+    f"GET {EP_PROJECT}/endpoint_groups": Example(may=ADMIN),
+    f"GET {EP_PROJECT}/endpoints": Example(may=ADMIN),
+    f"GET {EP_PROJECT}/endpoints/{{endpoint_id}}": Example(may=ADMIN, path=FILTERED),
+    f"PUT {EP_PROJECT}/endpoints/{{endpoint_id}}": Example(may=ADMIN),
+    f"DELETE {EP_PROJECT}/endpoints/{{endpoint_id}}": Example(may=ADMIN, path=FILTERED),
+    "GET /OS-EP-FILTER/endpoints/{endpoint_id}/projects": Example(may=ADMIN),
+    # -- policies
+    "GET /policies": Example(may=ADMIN),
+    "GET /policies/{policy_id}": Example(may=ADMIN),
+    "POST /policies": Example(may=ADMIN, body={"policy": {"type": "text", "blob": "x"}}),
+    "PATCH /policies/{policy_id}": Example(may=ADMIN, body={"policy": {"blob": "y"}}),
+    "DELETE /policies/{policy_id}": Example(may=ADMIN),
+    "GET /policies/{policy_id}/OS-ENDPOINT-POLICY/endpoints": Example(may=ADMIN, path=ASSOCIATED),
+    "GET /endpoints/{endpoint_id}/OS-ENDPOINT-POLICY/policy": Example(
+        may=ADMIN, path={"endpoint_id": lambda t: t.associated_policy and t.endpoint}
+    ),
+    **associations(),
+    # -- limits
+    "GET /registered_limits": Example(may=ANYONE),
+    "GET /registered_limits/{registered_limit_id}": Example(may=ANYONE),
+    "POST /registered_limits": Example(may=ADMIN, body={"registered_limits": [lambda t: t.new_registered_limit]}),
+    "PATCH /registered_limits/{registered_limit_id}": Example(
+        may=ADMIN, body={"registered_limit": {"default_limit": 7}}
+    ),
+    "DELETE /registered_limits/{registered_limit_id}": Example(may=ADMIN),
+    "GET /limits": Example(may=ANYONE),
+    "GET /limits/model": Example(may=ANYONE),
+    "GET /limits/{limit_id}": Example(may=PROJECT),
+    "POST /limits": Example(may=ADMIN, body={"limits": [lambda t: t.new_limit]}),
+    "PATCH /limits/{limit_id}": Example(may=ADMIN, body={"limit": {"resource_limit": 4}}),
+    "DELETE /limits/{limit_id}": Example(may=ADMIN),
+    # -- options of domains
+    f"PUT {CONFIG}": Example(may=ADMIN, body={"config": {"identity": {"list_limit": 5}}}),
+    f"GET {CONFIG}": Example(may=ADMIN, path=CONFIGURED),
+    f"PATCH {CONFIG}": Example(may=ADMIN, path=CONFIGURED, body={"config": {"identity": {"list_limit": 6}}}),
+    f"DELETE {CONFIG}": Example(may=ADMIN, path=CONFIGURED),
+    f"GET {CONFIG}/{{group}}": Example(may=ADMIN, path=CONFIGURED, rules=READ_CONFIG),
+    f"PATCH {CONFIG}/{{group}}": Example(may=ADMIN, path=CONFIGURED, body={"config": {"identity": {"list_limit": 6}}}),
+    f"DELETE {CONFIG}/{{group}}": Example(may=ADMIN, path=CONFIGURED),
+    f"GET {CONFIG}/{{group}}/{{option}}": Example(may=ADMIN, path=CONFIGURED, rules=READ_CONFIG),
+    f"PATCH {CONFIG}/{{group}}/{{option}}": Example(may=ADMIN, path=CONFIGURED, body=LIMIT),
+    f"DELETE {CONFIG}/{{group}}/{{option}}": Example(may=ADMIN, path=CONFIGURED),
+    "GET /domains/config/default": Example(may=ADMIN),
+    "GET /domains/config/{group}/default": Example(may=ADMIN),
+    "GET /domains/config/{group}/{option}/default": Example(may=ADMIN),
     # -- tokens
     "GET /auth/tokens": Example(may=SERVICE, headers=SUBJECT),
     "HEAD /auth/tokens": Example(may=ADMIN, headers=SUBJECT),

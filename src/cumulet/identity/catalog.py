@@ -20,6 +20,7 @@ from cumulet.identity.api import (
     member,
     new_id,
 )
+from cumulet.identity.endpoint_filters import shown_to
 from cumulet.identity.immutable import given_extra
 from cumulet.identity.listing import On, filtered
 from cumulet.identity.regions import insert_region, region_by_id, require_region
@@ -49,10 +50,11 @@ def catalog_view(tx: Tx, base_url: str, live: LiveToken) -> list[dict[str, Any]]
     if live.project is not None:
         values |= {"project_id": live.project.id, "tenant_id": live.project.id}
     s, e = store.services, store.endpoints
+    shown = shown_to(tx, live.project.id) if live.project is not None else None
     found: dict[str, list[dict[str, Any]]] = {}
     for row in tx.all(select(e).where(e.c.enabled).order_by(e.c.interface, e.c.id)):
         url = _url_for(row.url, base_url, values)
-        if url is not None:
+        if url is not None and (shown is None or row.id in shown):
             view = {"id": row.id, "interface": row.interface, "region": row.region_id, "region_id": row.region_id}
             found.setdefault(row.service_id, []).append({**view, "url": url})
     return [

@@ -120,9 +120,14 @@ def show_domain(call: Call[Domain | None, None]) -> dict[str, Any]:
 @IDENTITY.operation("POST", "/domains", rules=(Rule(CREATE),), body=NewDomain, body_key="domain", success=201)
 def create_domain(call: Call[None, NewDomain]) -> dict[str, Any]:
     """Create a domain."""
-    body = call.body
+    explicit = call.body.explicit_domain_id
+    identifier = explicit if isinstance(explicit, str) else new_id(call.cloud.clock)
+    return {"domain": domain_view(call, make_domain(call, call.body, identifier))}
+
+
+def make_domain(call: Call[Any, Any], body: Any, identifier: str) -> Domain:
+    """`body`: of a new domain, or of a new project that acts as one."""
     refuse_taken_name(call.tx, body.name)
-    identifier = body.explicit_domain_id if isinstance(body.explicit_domain_id, str) else new_id(call.cloud.clock)
     if store.domain_by_id(call.tx, identifier) is not None:
         raise Conflict(
             f"Conflict occurred attempting to store domain - it is not permitted to have two with id {identifier}."
@@ -139,7 +144,7 @@ def create_domain(call: Call[None, NewDomain]) -> dict[str, Any]:
     )
     call.tx.execute(insert(store.domains).values(**asdict(domain)))
     call.cloud.identity.changed(call.tx)
-    return {"domain": domain_view(call, domain)}
+    return domain
 
 
 def refuse_taken_name(tx: Tx, name: str) -> None:
@@ -162,7 +167,11 @@ def refuse_taken_name(tx: Tx, name: str) -> None:
 def update_domain(call: Call[Domain | None, DomainChanges]) -> dict[str, Any]:
     """Change a domain. Disabling it ends the tokens of its users and projects at once."""
     domain = known(call.target, "domain", call.path["domain_id"])
-    body = call.body
+    return {"domain": domain_view(call, change_domain(call, domain, call.body))}
+
+
+def change_domain(call: Call[Any, Any], domain: Domain, body: Any) -> Domain:
+    """`body`: changes of a domain, or of the project it is taken for."""
     refuse_update_of_immutable(domain.options, body.options, "domain", domain.id)
     if isinstance(body.name, str) and body.name != domain.name:
         refuse_taken_name(call.tx, body.name)
@@ -180,7 +189,7 @@ def update_domain(call: Call[Domain | None, DomainChanges]) -> dict[str, Any]:
     if values.get("enabled") is False:
         store.revoke_tokens(call.tx, store.domains, domain.id, call.now_us)
     call.cloud.identity.changed(call.tx)
-    return {"domain": domain_view(call, known(store.domain_by_id(call.tx, domain.id), "domain", domain.id))}
+    return known(store.domain_by_id(call.tx, domain.id), "domain", domain.id)
 
 
 @IDENTITY.operation(
@@ -188,7 +197,10 @@ def update_domain(call: Call[Domain | None, DomainChanges]) -> dict[str, Any]:
 )
 def delete_domain(call: Call[Domain | None, None]) -> None:
     """Delete a domain that was disabled before, with its users, projects and roles."""
-    domain = known(call.target, "domain", call.path["domain_id"])
+    drop_domain(call, known(call.target, "domain", call.path["domain_id"]))
+
+
+def drop_domain(call: Call[Any, Any], domain: Domain) -> None:
     refuse_delete_of_immutable(domain.options, "domain", domain.id)
     if domain.enabled:
         raise Forbidden("Cannot delete a domain that is enabled, please disable it first.")

@@ -12,7 +12,7 @@ from cumulet.identity import store
 from cumulet.identity.store import Project, Role
 
 DEEPEST_TREE = 5
-"""Projects above each other in one domain, the domain counted: upstream's `max_project_tree_depth`."""
+"""Projects above each other in one domain, the domain not counted: upstream's `max_project_tree_depth`."""
 
 _a = store.assignments.c
 _p = store.projects.c

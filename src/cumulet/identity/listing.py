@@ -97,8 +97,10 @@ def check_expiry(text: str) -> None:
         raise BadRequest("Invalid input for query parameter password_expires_at: <operator>:<YYYY-MM-DDTHH:mm:ssZ>.")
 
 
-def page(call: Call[Any, Any], statement: Select[Any], table: Table) -> tuple[list[Row[Any]], str | None]:
-    """The rows after `marker`, at most `limit`, by name; and the next marker if there are more."""
+def page(
+    call: Call[Any, Any], statement: Select[Any], table: Table, most: int | None = None
+) -> tuple[list[Row[Any]], str | None]:
+    """The rows after `marker`, at most `limit` (and `most`), by name; and the next marker if there are more."""
     name, identifier = table.c.name, table.c.id
     marker = call.query.get("marker")
     if marker is not None:
@@ -106,7 +108,8 @@ def page(call: Call[Any, Any], statement: Select[Any], table: Table) -> tuple[li
         if last is None:
             raise NotFound(f"Marker {marker} could not be found.")
         statement = statement.where(tuple_(name, identifier) > (last.name, last.id))
-    limit = _limit(call.query.get("limit"), call.cloud.settings.largest_page)
+    largest = call.cloud.settings.largest_page
+    limit = _limit(call.query.get("limit"), largest if most is None else min(most, largest))
     rows = call.tx.all(statement.order_by(name, identifier).limit(limit + 1))
     return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
 

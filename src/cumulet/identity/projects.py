@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
-from urllib.parse import quote
 
 from msgspec.structs import asdict
 from sqlalchemy import Select, delete, func, insert, select, update
 
 from cumulet.db.engine import Tx
-from cumulet.errors import ApiError, BadRequest, Conflict, NotFound, NotYet
-from cumulet.identity import administrators, store
+from cumulet.errors import ApiError, BadRequest, Conflict, Forbidden, NotFound
+from cumulet.identity import administrators, domains, holding, store
 from cumulet.identity.administrators import refuse_unless_administrator
 from cumulet.identity.api import (
     ADMIN,
@@ -26,37 +25,29 @@ from cumulet.identity.api import (
     new_id,
 )
 from cumulet.identity.credential_store import credentials
-from cumulet.identity.domains import Name, Tags
+from cumulet.identity.domains import Name, Tags, change_domain, domain_view, drop_domain, make_domain
 from cumulet.identity.immutable import Options, given_extra, refuse_delete_of_immutable, refuse_update_of_immutable
 from cumulet.identity.listing import AskedId, Flag, On, ShortName, filtered, page
-from cumulet.identity.store import Project
-from cumulet.web.operation import Call, Caller, Reply, Rule
+from cumulet.identity.store import Domain, Project
+from cumulet.web.operation import Call, Caller, Rule
 from cumulet.web.policy import rule
-from cumulet.web.schema import UNSET, Body, Empty, Json, Query, Unset
+from cumulet.web.schema import UNSET, Body, Json, Query, Unset
 
 _DOMAIN_READER = "(role:reader and domain_id:%(target.project.domain_id)s and not None:%(target.project.domain_id)s)"
-_SEE = f"({ADMIN}) or {SYSTEM_READER} or {_DOMAIN_READER} or project_id:%(target.project.id)s"
-_MANAGE = (
+SEE = f"({ADMIN}) or {SYSTEM_READER} or {_DOMAIN_READER} or project_id:%(target.project.id)s"
+MANAGE = (
     f"({ADMIN}) or (role:manager and domain_id:%(target.project.domain_id)s and not None:%(target.project.domain_id)s)"
 )
 
-GET = rule("identity:get_project", _SEE, scope=ANYWHERE)
+GET = rule("identity:get_project", SEE, scope=ANYWHERE)
 LIST = rule(
     "identity:list_projects",
     f"({ADMIN}) or {SYSTEM_READER} or (role:reader and domain_id:%(target.domain_id)s)",
     scope=ANYWHERE,
 )
-CREATE = rule("identity:create_project", _MANAGE, scope=ANYWHERE)
-UPDATE = rule("identity:update_project", _MANAGE, scope=ANYWHERE)
-DELETE = rule("identity:delete_project", _MANAGE, scope=ANYWHERE)
-LIST_TAGS = rule("identity:list_project_tags", _SEE, scope=ANYWHERE)
-GET_TAG = rule("identity:get_project_tag", _SEE, scope=ANYWHERE)
-UPDATE_TAGS = rule("identity:update_project_tags", _MANAGE, scope=ANYWHERE)
-CREATE_TAG = rule("identity:create_project_tag", _MANAGE, scope=ANYWHERE)
-DELETE_TAGS = rule("identity:delete_project_tags", _MANAGE, scope=ANYWHERE)
-DELETE_TAG = rule("identity:delete_project_tag", _MANAGE, scope=ANYWHERE)
-
-MOST_TAGS = 80
+CREATE = rule("identity:create_project", MANAGE, scope=ANYWHERE)
+UPDATE = rule("identity:update_project", MANAGE, scope=ANYWHERE)
+DELETE = rule("identity:delete_project", MANAGE, scope=ANYWHERE)
 Id = Annotated[str | None, Json({"minLength": 1, "maxLength": 64, "pattern": r"^[a-zA-Z0-9-]+$"})]
 
 
@@ -80,10 +71,6 @@ class ProjectChanges(Body, extra="allow"):
     enabled: bool | Unset = UNSET
     tags: Tags | Unset = UNSET
     options: Options | Unset = UNSET
-
-
-class NewTags(Body):
-    tags: Tags
 
 
 def project_views(call: Call[Any, Any], projects: Iterable[Project]) -> list[dict[str, Any]]:
@@ -131,8 +118,7 @@ def own_domain_facts(call: Call[Any, Any]) -> Mapping[str, Any]:
 
 class ListProjects(Query):
     domain_id: Annotated[AskedId | Unset, On(store.projects.c.domain_id)] = UNSET
-    parent_id: Annotated[str | Unset, On(store.projects.c.domain_id)] = UNSET
-    """Every project stands directly in its domain."""
+    parent_id: Annotated[str | Unset, On(func.coalesce(store.projects.c.parent_id, store.projects.c.domain_id))] = UNSET
     name: Annotated[ShortName | Unset, On(store.projects.c.name)] = UNSET
     enabled: Annotated[Flag | Unset, On(store.projects.c.enabled)] = UNSET
     is_domain: Flag | Unset = UNSET
@@ -142,7 +128,7 @@ class ListProjects(Query):
 def list_projects(call: Call[None, None]) -> dict[str, Any]:
     """List projects."""
     if is_true(call.query.get("is_domain")):
-        raise NotYet("Domains are not shown as projects yet; ask for /v3/domains.")
+        return _list_domains(call)
     p = store.projects.c
     statement = filtered(call, select(store.projects))
     if call.caller.domain_id:
@@ -170,23 +156,68 @@ def _tagged(call: Call[Any, Any], statement: Select[Any]) -> Select[Any]:
     return statement
 
 
+def _list_domains(call: Call[None, None]) -> dict[str, Any]:
+    """Domains, as the projects that upstream takes them for."""
+    d = store.domains.c
+    statement = select(store.domains)
+    if call.caller.domain_id:
+        statement = statement.where(d.id == call.caller.domain_id)
+    if name := call.query.get("name"):
+        statement = statement.where(d.name == name)
+    if "enabled" in call.query:
+        statement = statement.where(d.enabled.is_(is_true(call.query.get("enabled"))))
+    rows, following = page(call, statement, store.domains)
+    views = (domain_as_project(call, Domain(**row._mapping)) for row in rows)
+    return collection(call, "projects", "projects", views, next_marker=following)
+
+
+def domain_as_project(call: Call[Any, Any], domain: Domain) -> dict[str, Any]:
+    links = member(call, "projects", domain.id)
+    return {**domain_view(call, domain), "domain_id": None, "parent_id": None, "is_domain": True, "links": links}
+
+
 @IDENTITY.operation("GET", "/projects/{project_id}", rules=(Rule(GET),), target=project_in_path, facts=project_facts)
 def show_project(call: Call[Project | None, None]) -> dict[str, Any]:
-    """Show a project."""
+    """Show a project, with those above and below it if asked."""
+    if (domain := _domain_meant(call)) is not None:
+        return {"project": domain_as_project(call, domain)}
     project = known(call.target, "project", call.path["project_id"])
     [view] = project_views(call, [project])
     asked = {name for name in call.query.names() if is_true(call.query.get(name)) or call.query.get(name) == ""}
     if {"parents_as_list", "parents_as_ids"} <= asked or {"subtree_as_list", "subtree_as_ids"} <= asked:
         raise BadRequest("Cannot use ..._as_list and ..._as_ids query params at the same time.")
     if "parents_as_list" in asked:
-        raise NotYet("Domains are not shown as projects yet; use parents_as_ids.")
+        view["parents"] = _of_caller(call, holding.above(call.tx, project))
     if "parents_as_ids" in asked:
-        view["parents"] = {project.domain_id: None}
+        above = [parent.id for parent in holding.above(call.tx, project)]
+        parents: dict[str, Any] | None = None
+        for identifier in (project.domain_id, *reversed(above)):
+            parents = {identifier: parents}
+        view["parents"] = parents
     if "subtree_as_list" in asked:
-        view["subtree"] = []
+        view["subtree"] = _of_caller(call, holding.projects_below(call.tx, project.id))
     if "subtree_as_ids" in asked:
-        view["subtree"] = None
+        view["subtree"] = _subtree(project.id, holding.projects_below(call.tx, project.id))
     return {"project": view}
+
+
+def _of_caller(call: Call[Any, Any], projects: list[Project]) -> list[dict[str, Any]]:
+    """Those of some projects where the caller holds a role, as upstream."""
+    p = store.projects.c
+    ids = [project.id for project in projects]
+    rows = call.tx.all(select(p.id).where(p.id.in_(ids), holding.projects_of(call.caller.user_id)))
+    held = {row.id for row in rows}
+    return [{"project": view} for view in project_views(call, (p for p in projects if p.id in held))]
+
+
+def _subtree(project_id: str, below: list[Project]) -> dict[str, Any] | None:
+    """The ids below a project, those of each below it; None where there is none."""
+    return {child.id: _subtree(child.id, below) for child in below if child.parent_id == project_id} or None
+
+
+def _domain_meant(call: Call[Any, Any]) -> Domain | None:
+    """The domain whose id the path names as a project's."""
+    return store.domain_by_id(call.tx, call.path["project_id"]) if call.target is None else None
 
 
 @IDENTITY.operation(
@@ -199,14 +230,16 @@ def show_project(call: Call[Project | None, None]) -> dict[str, Any]:
     success=201,
 )
 def create_project(call: Call[None, NewProject]) -> dict[str, Any]:
-    """Create a project."""
+    """Create a project, in its domain or below another project."""
     body = call.body
     if body.is_domain:
-        raise NotYet("Projects that act as domains are not available yet; create a domain.")
-    if body.parent_id is not None and store.project_by_id(call.tx, body.parent_id) is not None:
-        raise NotYet("Projects below projects are not available yet; parent_id must be the domain's id.")
-    domain_id = domain_of_new(call.tx, call.caller, body.domain_id or body.parent_id, unknown=BadRequest)
-    if body.parent_id not in (None, domain_id):
+        return _create_domain(call)
+    parent = store.project_by_id(call.tx, body.parent_id) if body.parent_id is not None else None
+    asked = parent.domain_id if parent is not None and body.domain_id is None else body.domain_id or body.parent_id
+    domain_id = domain_of_new(call.tx, call.caller, asked, unknown=BadRequest)
+    if parent is not None:
+        _refuse_place(call.tx, parent, domain_id)
+    elif body.parent_id not in (None, domain_id):
         raise BadRequest(f"Could not find project: {body.parent_id}.")
     _refuse_taken_name(call.tx, domain_id, body.name)
     project = Project(
@@ -218,11 +251,32 @@ def create_project(call: Call[None, NewProject]) -> dict[str, Any]:
         options={} if body.options is UNSET else body.options,
         extra=given_extra(body),
         tokens_not_before_us=0,
+        parent_id=parent.id if parent is not None else None,
     )
     call.tx.execute(insert(store.projects).values(**asdict(project)))
-    _set_tags(call.tx, project.id, [] if body.tags is UNSET else body.tags)
+    set_tags(call.tx, project.id, [] if body.tags is UNSET else body.tags)
     call.cloud.identity.changed(call.tx)
     return {"project": project_views(call, [project])[0]}
+
+
+def _create_domain(call: Call[None, NewProject]) -> dict[str, Any]:
+    """A project that acts as a domain is one."""
+    if call.body.parent_id is not None or call.body.domain_id is not None:
+        raise BadRequest("Only root projects are allowed to act as domains.")
+    call.require(domains.CREATE)
+    made = make_domain(call, call.body, new_id(call.cloud.clock))
+    return {"project": domain_as_project(call, made)}
+
+
+def _refuse_place(tx: Tx, parent: Project, domain_id: str) -> None:
+    """Refuse a new project below `parent` in another domain, in a disabled branch or too far down."""
+    if parent.domain_id != domain_id:
+        raise BadRequest("Cannot create project, the parent is in another domain.")
+    branch = [parent, *holding.above(tx, parent)]
+    if disabled := next((project for project in branch if not project.enabled), None):
+        raise Forbidden(f"Cannot create project in a branch containing a disabled project: {disabled.id}.")
+    if len(branch) >= holding.DEEPEST_TREE:
+        raise Forbidden(f"Max hierarchy depth reached for {parent.id} branch.")
 
 
 def domain_of_new(tx: Tx, caller: Caller, asked: str | None, *, unknown: type[ApiError] = NotFound) -> str:
@@ -244,7 +298,7 @@ def _refuse_taken_name(tx: Tx, domain_id: str, name: str) -> None:
         )
 
 
-def _set_tags(tx: Tx, project_id: str, tags: Iterable[str]) -> None:
+def set_tags(tx: Tx, project_id: str, tags: Iterable[str]) -> None:
     tx.execute(delete(store.project_tags).where(store.project_tags.c.project_id == project_id))
     rows = [{"project_id": project_id, "tag": tag} for tag in tags]
     if rows:
@@ -262,15 +316,21 @@ def _set_tags(tx: Tx, project_id: str, tags: Iterable[str]) -> None:
 )
 def update_project(call: Call[Project | None, ProjectChanges]) -> dict[str, Any]:
     """Change a project. Disabling it ends the tokens for it at once."""
+    if (domain := _domain_meant(call)) is not None:
+        call.require(domains.UPDATE)
+        return {"project": domain_as_project(call, change_domain(call, domain, call.body))}
     project = known(call.target, "project", call.path["project_id"])
     body = call.body
     refuse_unless_administrator(call, UPDATE, administrators.works_in(call.tx, project.id))
     refuse_update_of_immutable(project.options, body.options, "project", project.id)
-    for name, now in (("domain_id", project.domain_id), ("parent_id", project.domain_id), ("is_domain", False)):
+    above = project.parent_id or project.domain_id
+    for name, now in (("domain_id", project.domain_id), ("parent_id", above), ("is_domain", False)):
         if getattr(body, name) is not UNSET and getattr(body, name) != now:
             raise BadRequest(f"Update of `{name}` is not allowed.")
     if isinstance(body.name, str) and body.name != project.name:
         _refuse_taken_name(call.tx, project.domain_id, body.name)
+    if body.enabled is not UNSET and body.enabled != project.enabled:
+        _refuse_branch(call.tx, project, enabled=body.enabled)
     values: dict[str, Any] = {
         name: value for name in ("name", "description", "enabled") if (value := getattr(body, name)) is not UNSET
     }
@@ -281,11 +341,19 @@ def update_project(call: Call[Project | None, ProjectChanges]) -> dict[str, Any]
     values["extra"] = {**project.extra, **given_extra(body)}
     call.tx.execute(update(store.projects).where(store.projects.c.id == project.id).values(**values))
     if body.tags is not UNSET:
-        _set_tags(call.tx, project.id, body.tags)
+        set_tags(call.tx, project.id, body.tags)
     if values.get("enabled") is False:
         store.revoke_tokens(call.tx, store.projects, project.id, call.now_us)
     call.cloud.identity.changed(call.tx)
     return {"project": project_views(call, [known(project_in_path(call), "project", project.id)])[0]}
+
+
+def _refuse_branch(tx: Tx, project: Project, *, enabled: bool) -> None:
+    """What is enabled stands below what is enabled."""
+    if enabled and any(not parent.enabled for parent in holding.above(tx, project)):
+        raise Forbidden(f"Cannot enable project {project.id} since it has disabled parents")
+    if not enabled and any(below.enabled for below in holding.projects_below(tx, project.id)):
+        raise Forbidden(f"Cannot disable project {project.id} since its subtree contains enabled projects.")
 
 
 @IDENTITY.operation(
@@ -293,94 +361,18 @@ def update_project(call: Call[Project | None, ProjectChanges]) -> dict[str, Any]
 )
 def delete_project(call: Call[Project | None, None]) -> None:
     """Delete a project and all roles in it. What other services keep for it stays, as upstream."""
+    if (domain := _domain_meant(call)) is not None:
+        call.require(domains.DELETE)
+        drop_domain(call, domain)
+        return
     project = known(call.target, "project", call.path["project_id"])
     refuse_unless_administrator(call, DELETE, administrators.works_in(call.tx, project.id))
     refuse_delete_of_immutable(project.options, "project", project.id)
+    if call.tx.first(select(store.projects.c.id).where(store.projects.c.parent_id == project.id)) is not None:
+        raise Forbidden(f"Cannot delete the project {project.id} since it is not a leaf in the hierarchy.")
     a, u = store.assignments, store.users
     call.tx.execute(delete(a).where(a.c.scope == "project", a.c.scope_id == project.id))
     call.tx.execute(delete(credentials).where(credentials.c.project_id == project.id))
     call.tx.execute(update(u).where(u.c.default_project_id == project.id).values(default_project_id=None))
     call.tx.execute(delete(store.projects).where(store.projects.c.id == project.id))
     call.cloud.identity.changed(call.tx)
-
-
-# -- tags
-
-TAGS = "/projects/{project_id}/tags"
-TAG = "/projects/{project_id}/tags/{tag}"
-
-
-def _tags_view(call: Call[Project | None, Any]) -> dict[str, Any]:
-    t = store.project_tags.c
-    rows = call.tx.all(select(t.tag).where(t.project_id == call.path["project_id"]).order_by(t.tag))
-    url = f"{call.service_url}/projects/{call.path['project_id']}/tags"
-    return {"tags": [row.tag for row in rows], "links": {"self": url}}
-
-
-@IDENTITY.operation("GET", TAGS, rules=(Rule(LIST_TAGS),), target=project_in_path, facts=project_facts)
-def list_project_tags(call: Call[Project | None, None]) -> dict[str, Any]:
-    """List a project's tags."""
-    known(call.target, "project", call.path["project_id"])
-    return _tags_view(call)
-
-
-@IDENTITY.operation("PUT", TAGS, rules=(Rule(UPDATE_TAGS),), target=project_in_path, facts=project_facts, body=NewTags)
-def replace_project_tags(call: Call[Project | None, NewTags]) -> dict[str, Any]:
-    """Give a project exactly these tags."""
-    project = known(call.target, "project", call.path["project_id"])
-    _set_tags(call.tx, project.id, call.body.tags)
-    call.cloud.identity.changed(call.tx)
-    return _tags_view(call)
-
-
-@IDENTITY.operation(
-    "DELETE", TAGS, rules=(Rule(DELETE_TAGS),), target=project_in_path, facts=project_facts, success=204
-)
-def delete_project_tags(call: Call[Project | None, None]) -> None:
-    """Take all tags off a project."""
-    project = known(call.target, "project", call.path["project_id"])
-    _set_tags(call.tx, project.id, [])
-    call.cloud.identity.changed(call.tx)
-
-
-@IDENTITY.operation("GET", TAG, rules=(Rule(GET_TAG),), target=project_in_path, facts=project_facts, success=204)
-def check_project_tag(call: Call[Project | None, None]) -> None:
-    """Say whether a project has a tag."""
-    known(call.target, "project", call.path["project_id"])
-    _require_tag(call)
-
-
-@IDENTITY.operation(
-    "PUT", TAG, rules=(Rule(CREATE_TAG),), target=project_in_path, facts=project_facts, body=Empty, success=201
-)
-def add_project_tag(call: Call[Project | None, Empty]) -> Reply:
-    """Put one more tag on a project."""
-    project = known(call.target, "project", call.path["project_id"])
-    tag = call.path["tag"]
-    if not 1 <= len(tag) <= 255 or "," in tag or "/" in tag:
-        raise BadRequest("Invalid input for field tag: 1 to 255 characters without comma or slash.")
-    tags = {*_tags_view(call)["tags"], tag}
-    if len(tags) > MOST_TAGS:
-        raise BadRequest(f"A project has at most {MOST_TAGS} tags.")
-    _set_tags(call.tx, project.id, tags)
-    call.cloud.identity.changed(call.tx)
-    return Reply(
-        status=201, headers={"Location": f"{call.service_url}/projects/{project.id}/tags/{quote(tag, safe='')}"}
-    )
-
-
-@IDENTITY.operation("DELETE", TAG, rules=(Rule(DELETE_TAG),), target=project_in_path, facts=project_facts, success=204)
-def delete_project_tag(call: Call[Project | None, None]) -> None:
-    """Take one tag off a project."""
-    project = known(call.target, "project", call.path["project_id"])
-    _require_tag(call)
-    t = store.project_tags.c
-    call.tx.execute(delete(store.project_tags).where(t.project_id == project.id, t.tag == call.path["tag"]))
-    call.cloud.identity.changed(call.tx)
-
-
-def _require_tag(call: Call[Any, Any]) -> None:
-    t = store.project_tags.c
-    statement = select(t.tag).where(t.project_id == call.path["project_id"], t.tag == call.path["tag"])
-    if call.tx.first(statement) is None:
-        raise NotFound(f"Could not find project tag: {call.path['tag']}.")

@@ -23,6 +23,7 @@ from cumulet.identity.api import (
     new_id,
 )
 from cumulet.identity.delegations import application_credentials
+from cumulet.identity.domain_configuration import list_limit
 from cumulet.identity.immutable import given_extra
 from cumulet.identity.listing import AskedId, AskedName, Flag, Never, On, check_expiry, filtered, page
 from cumulet.identity.login_methods import UNAUTHENTICATED, UserNamed, password_holder
@@ -162,7 +163,8 @@ def list_users(call: Call[None, None]) -> dict[str, Any]:
     statement = filtered(call, select(store.users))
     if call.caller.domain_id:
         statement = statement.where(u.domain_id == call.caller.domain_id)
-    rows, following = page(call, statement, store.users)
+    most = list_limit(call.tx, call.caller.domain_id or call.query.get("domain_id"))
+    rows, following = page(call, statement, store.users, most)
     views = (user_view(call, User(**row._mapping)) for row in rows)
     return collection(call, "users", "users", views, next_marker=following)
 

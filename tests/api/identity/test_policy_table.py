@@ -611,6 +611,139 @@ OF_ANYBODY = (
 )
 """What anybody may change at any time: it has no other tokens examined again."""
 
+# -- what only administrators keep, and readers of the system see: the facts do not matter
+
+
+def kept(path: str, body: Callable[[World], object] = lambda w: None, *, given: bool = False) -> Build:
+    """`path` names fresh things by their kinds; given: with everything that is between them."""
+
+    def build(world: World, persona: Persona) -> Request:
+        return Request(path.format_map(Kept(world, given=given)), {}, body(world))
+
+    return build
+
+
+class Kept(dict[str, str]):
+    """Fresh things by the names of path parameters."""
+
+    def __init__(self, world: World, *, given: bool) -> None:
+        super().__init__(group="identity", option="list_limit")
+        self.world, self.given = world, given
+
+    def __missing__(self, name: str) -> str:
+        self[name] = getattr(self, name.removesuffix("_id"))()
+        return self[name]
+
+    def _put(self, path: str, body: object = None) -> None:
+        if self.given:
+            assert self.world.admin.put(path, body).status_code in (201, 204), path
+
+    def policy(self) -> str:
+        policy = self.world.admin.made("policy", "policies", type="text", blob="x")["id"]
+        base = f"/policies/{policy}/OS-ENDPOINT-POLICY"
+        self._put(f"{base}/endpoints/{self['endpoint_id']}")
+        self._put(f"{base}/services/{self['service_id']}")
+        self._put(f"{base}/services/{self['service_id']}/regions/{self['region_id']}")
+        return str(policy)
+
+    def endpoint(self) -> str:
+        return str(self.world.endpoint()["id"])
+
+    def service(self) -> str:
+        return str(self.world.service()["id"])
+
+    def region(self) -> str:
+        return str(self.world.region()["id"])
+
+    def project(self) -> str:
+        project = str(self.world.project()["id"])
+        self._put(f"/OS-EP-FILTER/projects/{project}/endpoints/{self['endpoint_id']}")
+        return project
+
+    def endpoint_group(self) -> str:
+        filters = {"interface": "public"}
+        made = self.world.admin.made("endpoint_group", "OS-EP-FILTER/endpoint_groups", name="x", filters=filters)
+        self._put(f"/OS-EP-FILTER/endpoint_groups/{made['id']}/projects/{self['project_id']}")
+        return str(made["id"])
+
+    def domain(self) -> str:
+        domain = str(self.world.domain()["id"])
+        self._put(f"/domains/{domain}/config", {"config": {"identity": {"list_limit": 5}}})
+        return domain
+
+    def registered_limit(self) -> str:
+        return str(registered(self.world)["id"])
+
+
+def registered(world: World) -> dict[str, Any]:
+    new = {"service_id": world.service()["id"], "resource_name": world.name(), "default_limit": 5}
+    answer = world.admin.post("/registered_limits", {"registered_limits": [new]})
+    found: dict[str, Any] = answer.json()["registered_limits"][0]
+    return found
+
+
+def new_limit(world: World) -> dict[str, Any]:
+    one = registered(world)
+    named = {"service_id": one["service_id"], "resource_name": one["resource_name"]}
+    return {"limits": [{**named, "project_id": world.project()["id"], "resource_limit": 3}]}
+
+
+_EP_GROUPS, _POLICIES, _CONFIG = "/OS-EP-FILTER/endpoint_groups", "/policies", "/domains/{domain_id}/config"
+_EP_GROUP, _EP_PROJECT = f"{_EP_GROUPS}/{{endpoint_group_id}}", "/OS-EP-FILTER/projects/{project_id}"
+_NEW_GROUP = {"endpoint_group": {"name": "new", "filters": {"interface": "public"}}}
+_OPTIONS = {"config": {"identity": {"list_limit": 6}}}
+_BODIES: dict[str, object] = {
+    f"POST {_EP_GROUPS}": _NEW_GROUP,
+    f"PATCH {_EP_GROUP}": {"endpoint_group": {"name": "renamed"}},
+    f"POST {_POLICIES}": {"policy": {"type": "text", "blob": "x"}},
+    f"PATCH {_POLICIES}/{{policy_id}}": {"policy": {"blob": "y"}},
+    "PATCH /registered_limits/{registered_limit_id}": {"registered_limit": {"default_limit": 7}},
+    f"PUT {_CONFIG}": _OPTIONS,
+    f"PATCH {_CONFIG}": _OPTIONS,
+    f"PATCH {_CONFIG}/{{group}}": _OPTIONS,
+    f"PATCH {_CONFIG}/{{group}}/{{option}}": {"config": {"list_limit": 6}},
+}
+_KEPT = ("/OS-EP-FILTER", "/policies", "/registered_limits", "/domains/{domain_id}/config", "/domains/config")
+for _operation in IDENTITY.operations:
+    _name = f"{_operation.method} {_operation.path}"
+    if _operation.path.startswith(_KEPT) and _operation.rules:
+        _body = _BODIES.get(_name)
+        CASES[_name] = kept(_operation.path, lambda w, body=_body: body, given=_operation.method != "PUT")  # type: ignore[misc]
+CASES["GET /endpoints/{endpoint_id}/OS-ENDPOINT-POLICY/policy"] = lambda w, p: Request(
+    f"/endpoints/{with_policy(w)['endpoint_id']}/OS-ENDPOINT-POLICY/policy", {}
+)
+CASES["POST /registered_limits"] = kept(
+    "/registered_limits",
+    lambda w: {"registered_limits": [{"service_id": w.service()["id"], "resource_name": w.name(), "default_limit": 5}]},
+)
+
+
+def with_policy(world: World) -> Kept:
+    things = Kept(world, given=True)
+    assert things["policy_id"]
+    return things
+
+
+def on_limit(body: object = None, *, own: bool = False) -> Build:
+    def build(world: World, persona: Persona) -> Request:
+        new = new_limit(world)
+        if own and "project" in persona.session.body:
+            new["limits"][0]["project_id"] = persona.session.body["project"]["id"]
+        limit = world.admin.post("/limits", new).json()["limits"][0]
+        facts = {**flat("limit", limit), "target.limit.project.domain_id": "default"}
+        return Request(f"/limits/{limit['id']}", facts, body)
+
+    return build
+
+
+CASES["GET /limits"] = lambda w, p: Request("/limits", {})
+CASES["GET /limits/model"] = lambda w, p: Request("/limits/model", {})
+CASES["GET /limits/{limit_id}"] = on_limit()
+CASES["GET /limits/{limit_id} (own)"] = on_limit(own=True)
+CASES["PATCH /limits/{limit_id}"] = on_limit({"limit": {"resource_limit": 4}})
+CASES["DELETE /limits/{limit_id}"] = on_limit()
+CASES["POST /limits"] = kept("/limits", new_limit)
+
 
 def test_every_operation_has_a_case() -> None:
     judged_otherwise = {
@@ -618,6 +751,8 @@ def test_every_operation_has_a_case() -> None:
         # It gives the caller's own rights away, which only a caller with a project has.
         "POST /users/{user_id}/application_credentials",
         "POST /OS-TRUST/trusts",
+        "GET /domains/{domain_id}/config/{group}",  # which rule it is depends on the group
+        "GET /domains/{domain_id}/config/{group}/{option}",
         "GET /OS-TRUST/trusts",  # which rule it is depends on the query
     }
     operations = {f"{o.method} {o.path}" for o in IDENTITY.operations if not o.public}
