@@ -229,6 +229,23 @@ class StackGuest(Stack):
                 except OSError:
                     continue  # The link is down.
 
+    def ready(self) -> bool:
+        """Its link-local address may be used."""
+        return w.link_local(self.port.mac) in self.addresses()
+
+    def fetches(self, address: str, path: str) -> bytes:
+        """A document by HTTP."""
+
+        def fetch() -> bytes:
+            with socket.create_connection((address, 80), timeout=SECONDS) as connection:
+                connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                got = b""
+                while part := connection.recv(65_536):
+                    got += part
+            return got.partition(b"\r\n\r\n")[2]
+
+        return self.do(fetch)
+
     def remove(self) -> None:
         os.write(self._end, b"x")
         self._pump.join()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import uuid
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
@@ -13,6 +13,7 @@ from cumulet.drivers.linux_network.names import BRIDGE_MAC
 from cumulet.host import wiring as w
 from tests.linux_network import frames as f
 from tests.linux_network.lab import Guest, Lab, lab, needs_packets
+from tests.linux_network.stacks import StackGuest
 from tests.linux_network.wirings import ALL_OUT, group, network, port, revisions
 
 OTHER = str(uuid.UUID(int=8 << 96))
@@ -191,3 +192,35 @@ def test_an_unknown_port_hears_nothing() -> None:
     for line in (b"GET / HTTP/1.1", b"PUT /latest/api/token HTTP/1.1\r\nX-aws-ec2-metadata-token-ttl-seconds: 60"):
         reply = metadata.answer(line + b"\r\n\r\n", None, TOKENS, 7, 1000.0)
         assert reply.startswith(b"HTTP/1.1 404 ")
+
+
+@needs_packets
+async def test_a_guest_hears_about_itself_by_ipv6_and_by_nobody_elses_word() -> None:
+    async with lab(["host1"]) as place:
+        a, b = port("10.0.0.5"), port("10.0.0.5", network=OTHER)
+        await wire(place, "host1", a, b)
+        for name, own in (("ours", a), ("theirs", b)):
+            await place.networks["host1"].tell(own.id, told(name))
+        for name, own in (("ours", a), ("theirs", b)):
+            guest = StackGuest(await place.networks["host1"].plug(own.id), own, addresses=False)
+            try:
+                guest.until(lambda guest=guest: guest.ready(), "its own address")  # type: ignore[misc]
+                assert guest.fetches(f"{w.METADATA_ADDRESS_6}%eth0", "/openstack/latest/user_data") == name.encode()
+            finally:
+                guest.remove()
+
+
+@needs_packets
+async def test_the_metadata_service_of_ipv6_stays_on_its_host_and_no_guest_is_it() -> None:
+    async with lab(["host1"]) as place:
+        a, b = port("10.0.0.5"), port("10.0.0.6")
+        await wire(place, "host1", a, b)
+        one, two = await place.plug("host1", a), await place.plug("host1", b)
+        target = IPv6Address(w.METADATA_ADDRESS_6).packed
+        before = await place.networks["host1"].counters()
+        asks = f.transport(f.ICMP6, w.link_local(a.mac), "ff02::1:fffe:a9fe", 135, 0, data=target)
+        says = f.transport(f.ICMP6, w.link_local(a.mac), "ff02::1", 136, 0, data=target)
+        for to, body in (("ff02::1:fffe:a9fe", asks), ("ff02::1", says)):
+            assert not await two.gets(one, f.ip(a.mac, f.BROADCAST, w.link_local(a.mac), to, f.ICMP6, body))
+        dropped = await place.networks["host1"].counters()
+        assert dropped["spoofed_neighbour"] == before["spoofed_neighbour"] + 1

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 
 from cumulet.host.record import Record
-from cumulet.host.wiring import METADATA_ADDRESS, Direction, Group, Port, Rule, Wiring, own_pairs
+from cumulet.host.wiring import METADATA_ADDRESS, METADATA_ADDRESS_6, Direction, Group, Port, Rule, Wiring, own_pairs
 
 ICMP, TCP, UDP, ICMP6 = 1, 6, 17, 58
 WITH_PORTS = frozenset({TCP, UDP, 33, 132, 136})
@@ -130,7 +130,11 @@ def _asks_for_address(packet: Packet) -> bool:
 
 def _is_service(packet: Packet) -> bool:
     """What every host answers for its own guests, and nobody else does."""
-    return packet.destination == METADATA_ADDRESS or _asks_for_address(packet) or _is_icmp6(packet, (133,))
+    return (
+        packet.destination in (METADATA_ADDRESS, METADATA_ADDRESS_6)
+        or _asks_for_address(packet)
+        or _is_icmp6(packet, (133,))
+    )
 
 
 def _by_groups(port: Port, groups: dict[str, Group], packet: Packet, direction: Direction) -> Verdict:

@@ -11,8 +11,8 @@ from ipaddress import IPv6Address
 
 from cumulet.host.record import Record
 
-METADATA_ADDRESS = "169.254.169.254"
-"""Answered by every host for the guests on it; never crosses from one host to another."""
+METADATA_ADDRESS, METADATA_ADDRESS_6 = "169.254.169.254", "fe80::a9fe:a9fe"
+"""Answered by every host for the guests on it; never cross from one host to another."""
 
 
 class Direction(StrEnum):

@@ -17,7 +17,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from cumulet.drivers.linux_network import names
-from cumulet.drivers.linux_network.taps import silence
+from cumulet.drivers.linux_network.taps import silence, speak_only_as
 from cumulet.host import wiring as w
 
 VXLAN_UDP_PORT = 4789
@@ -55,6 +55,8 @@ class Links:
         self._local = local_address
         """Where other hosts reach this one: the outer address of what is sent to them."""
         self._physical = dict(physical or {})
+        self._answering: set[str] = set()
+        """The bridges that have what `_answer` gives them."""
         self._route = IPRoute()
 
     def close(self) -> None:
@@ -88,10 +90,12 @@ class Links:
         for name, link in present.items():
             if name not in wanted and not name.startswith(names.TAP):
                 self._delete(link.index)
+                self._answering.discard(name)
         return not_done
 
     def remove(self) -> None:
         """Every interface of ours goes; a tap that a guest holds open too."""
+        self._answering = set()
         for link in self.present().values():
             self._delete(link.index)
 
@@ -138,6 +142,8 @@ class Links:
         self, network: w.Network, ports: list[w.Port], present: Mapping[str, Link], there: Mapping[int, list[Any]]
     ) -> None:
         bridge = present.get(names.bridge(network.id)) or self._add_bridge(network)
+        if network.kind != "flat" and bridge.name not in self._answering:  # Others than guests are there.
+            self._answer(bridge)
         if bridge.mtu != network.mtu:
             self._route.link("set", index=bridge.index, mtu=network.mtu)
         for port in ports:
@@ -181,10 +187,15 @@ class Links:
         )  # fmt: skip
         silence(name)
         (index,) = self._route.link_lookup(ifname=name)
-        if network.kind != "flat":  # Others than guests are there.
-            self._route.addr("replace", index=index, address=w.METADATA_ADDRESS, prefixlen=32)
         self._route.link("set", index=index, mtu=mtu, state="up")
         return Link(index=index, name=name, mtu=mtu, master=None, up=True, vni=None, local=None)
+
+    def _answer(self, bridge: Link) -> None:
+        """The host's own end of a bridge has the addresses of the metadata service, and no other."""
+        self._route.addr("replace", index=bridge.index, address=w.METADATA_ADDRESS, prefixlen=32)
+        if speak_only_as(bridge.name):
+            self._route.addr("replace", index=bridge.index, address=w.METADATA_ADDRESS_6, prefixlen=64)
+        self._answering.add(bridge.name)
 
     def _add_vxlan(self, name: str, network: w.Network, bridge: Link) -> Link:
         """It learns nothing: who is where is said by us, not by whoever sends."""

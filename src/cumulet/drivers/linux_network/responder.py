@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import msgspec
 
@@ -32,10 +33,12 @@ MOST_VISITORS_OF_A_PORT = 8
 VISIT_SECONDS = 10.0
 """How long one may take from its first byte to its last."""
 _LENGTH_BYTES = 4
+_MOST_SOCKETS = 3
+"""Of a network: what guests ask, and the metadata service's callers by IPv4 and by IPv6."""
 
 
 class Answers(Record, frozen=True, tag="network"):
-    """What to answer on a network from now on. Its two sockets come along when it is new; `gone` ends it."""
+    """What to answer on a network from now on. Its sockets come along when it is new; `gone` ends it."""
 
     bridge: str
     leases: tuple[dhcp.Lease, ...] = ()
@@ -101,7 +104,7 @@ class Responder:
 
     def _listen(self) -> bool:
         """One message of the agent's; acknowledged, so that it knows from when on it is answered."""
-        head, ancillary, _, _ = self._agent.recvmsg(_LENGTH_BYTES, socket.CMSG_SPACE(8))
+        head, ancillary, _, _ = self._agent.recvmsg(_LENGTH_BYTES, socket.CMSG_SPACE(4 * _MOST_SOCKETS))
         if len(head) < _LENGTH_BYTES:
             return False
         body = b""
@@ -136,11 +139,12 @@ class Responder:
         self._leases[bridge] = {lease.mac: lease for lease in answers.leases}
         self._leases_6[bridge] = {lease.mac: lease for lease in answers.leases_6}
         if opened:
-            packets, callers = self._sockets[bridge] = [socket.socket(fileno=descriptor) for descriptor in opened]
-            for place in (packets, callers):
+            packets, *callers = self._sockets[bridge] = [socket.socket(fileno=descriptor) for descriptor in opened]
+            for place in (packets, *callers):
                 place.setblocking(False)
             self._selector.register(packets, selectors.EVENT_READ, lambda: self._answer(bridge, packets))
-            self._selector.register(callers, selectors.EVENT_READ, lambda: self._welcome(callers))
+            for of_version in callers:
+                self._selector.register(of_version, selectors.EVENT_READ, partial(self._welcome, of_version))
         if answers.routers:
             self._routers[bridge] = answers.routers
             self._advertise(bridge, [router for router in answers.routers if router not in former_routers])

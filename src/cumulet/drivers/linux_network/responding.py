@@ -14,7 +14,7 @@ import msgspec
 
 from cumulet.drivers.linux_network import dhcp, ipv6, names
 from cumulet.drivers.linux_network.responder import LARGEST_MESSAGE_BYTES, Answers, Documents
-from cumulet.host.wiring import METADATA_ADDRESS, Wiring
+from cumulet.host.wiring import METADATA_ADDRESS, METADATA_ADDRESS_6, Wiring
 
 UID = 65_000
 """Of the responder alone; guests have those below."""
@@ -64,9 +64,10 @@ class Responding:
         for bridge, answers in wanted.items():
             if self._said.get(bridge) != answers:
                 with contextlib.ExitStack() as opened:
-                    sockets = []
+                    sockets: list[socket.socket] = []
                     if bridge not in self._said:
-                        sockets = [opened.enter_context(make(bridge)) for make in (_packets, _callers)]
+                        for make in (_packets, _callers, *((_callers_6,) if socket.has_ipv6 else ())):
+                            sockets.append(opened.enter_context(make(bridge)))
                     self._say(answers, sockets)
                 self._said[bridge] = answers
 
@@ -132,12 +133,20 @@ def _packets(bridge: str) -> socket.socket:
 
 
 def _callers(bridge: str) -> socket.socket:
+    return _listening(bridge, socket.AF_INET, (METADATA_ADDRESS, 80))
+
+
+def _callers_6(bridge: str) -> socket.socket:
+    return _listening(bridge, socket.AF_INET6, (METADATA_ADDRESS_6, 80, 0, socket.if_nametoindex(bridge)))
+
+
+def _listening(bridge: str, family: int, address: tuple[str, int] | tuple[str, int, int, int]) -> socket.socket:
     """Where the metadata service is called from this bridge; networks may have the same addresses."""
-    callers = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    callers = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         callers.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         callers.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, bridge.encode())
-        callers.bind((METADATA_ADDRESS, 80))
+        callers.bind(address)
         callers.listen(64)
     except BaseException:
         callers.close()

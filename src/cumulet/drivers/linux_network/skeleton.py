@@ -11,11 +11,12 @@ What is let through here is decided alike by `host.verdict`; a test compares the
 from __future__ import annotations
 
 from enum import StrEnum
+from ipaddress import IPv6Address
 
 from cumulet.drivers.linux_network.names import BRIDGE, ROUTER, TABLE, TAP, VXLAN
-from cumulet.host.wiring import METADATA_ADDRESS
+from cumulet.host.wiring import METADATA_ADDRESS, METADATA_ADDRESS_6
 
-VERSION = "version_3"
+VERSION = "version_4"
 """A chain of this name is in the table: another version's rules are replaced whole."""
 
 
@@ -35,6 +36,8 @@ SPOOF_COUNTERS = (
     "source_route", "router_advertisement", "dhcp_server", "to_host", "host_service",
 )  # fmt: skip
 GROUP_COUNTERS = ("denied_in", "denied_out")
+_SERVICE_TARGET = hex(int(IPv6Address(METADATA_ADDRESS_6)))
+"""Of a neighbour solicitation, or an advertisement: the metadata service's address."""
 _LINK_LOCAL_ETHERTYPES = "{ arp, ip, ip6, 0x8035 }"
 """Beside IP and its address resolution: RARP, with which QEMU announces a guest that has moved."""
 
@@ -89,6 +92,9 @@ table bridge {TABLE} {{
     arp saddr ip {METADATA_ADDRESS} counter name host_service drop
     ip daddr {METADATA_ADDRESS} counter name host_service drop
     ip saddr {METADATA_ADDRESS} counter name host_service drop
+    ip6 daddr {METADATA_ADDRESS_6} counter name host_service drop
+    ip6 saddr {METADATA_ADDRESS_6} counter name host_service drop
+    icmpv6 type {{ 135, 136 }} @th,64,128 {_SERVICE_TARGET} counter name host_service drop
     meta protocol ip udp sport 68 udp dport 67 counter name host_service drop
     meta protocol ip6 udp sport 546 udp dport 547 counter name host_service drop
     meta protocol ip6 icmpv6 type 133 counter name host_service drop
@@ -112,6 +118,9 @@ table bridge {TABLE} {{
     iifname != "{TAP}*" accept
     arp daddr ip {METADATA_ADDRESS} accept
     ip daddr {METADATA_ADDRESS} tcp dport 80 accept
+    ip6 daddr {METADATA_ADDRESS_6} tcp dport 80 accept
+    icmpv6 type 135 @th,64,128 {_SERVICE_TARGET} accept
+    icmpv6 type 136 accept
     meta protocol ip udp sport 68 udp dport 67 accept
     meta protocol ip6 udp sport 546 udp dport 547 accept
     meta protocol ip6 icmpv6 type 133 accept
@@ -179,6 +188,8 @@ def _host_itself() -> str:
     type filter hook input priority 0; policy accept;
     iifname != "{BRIDGE}*" accept
     ip daddr {METADATA_ADDRESS} tcp dport 80 accept
+    ip6 daddr {METADATA_ADDRESS_6} tcp dport 80 accept
+    icmpv6 type {{ 135, 136 }} accept
     drop
   }}
 """

@@ -32,3 +32,13 @@ def silence(interface: str) -> None:
     """The kernel speaks no IPv6 on it: it would greet its neighbours among the guests."""
     with contextlib.suppress(FileNotFoundError):  # A kernel without IPv6.
         Path(f"/proc/sys/net/ipv6/conf/{interface}/disable_ipv6").write_text("1")
+
+
+def speak_only_as(interface: str, settings: Path = Path("/proc/sys/net/ipv6/conf")) -> bool:
+    """The kernel speaks IPv6 on it, under no address of its own making. False for a kernel without IPv6."""
+    try:
+        for name, value in (("accept_ra", "0"), ("accept_dad", "0"), ("addr_gen_mode", "1"), ("disable_ipv6", "0")):
+            (settings / interface / name).write_text(value)
+    except FileNotFoundError:
+        return False
+    return True
