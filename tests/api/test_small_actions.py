@@ -6,7 +6,7 @@ import pytest
 
 from cumulet.testing import Client, TestCloud
 
-from .test_live_migration import create_pair
+from .test_live_migration import create_pair, host_of
 
 
 @pytest.fixture
@@ -43,3 +43,24 @@ def test_no_host_has_run_an_audit(cloud: TestCloud, admin: Client) -> None:
         answer = admin.compute("GET", f"/os-instance_usage_audit_log/{text}")
         assert answer.status == 400, text
         assert "Invalid timestamp for date" in answer.text
+
+
+def test_a_guest_is_sent_an_interrupt(cloud: TestCloud, admin: Client, member: Client, server: str) -> None:
+    assert cloud.embedded.world is not None
+    driver = cloud.embedded.world.drivers[host_of(admin, server)]
+    assert member.action(server, {"trigger_crash_dump": None}, version="2.17").status == 202
+    member.wait("the interrupt", lambda: driver._guests[server].nmis == 1)
+    assert member.action(server, {"trigger_crash_dump": {}}).status == 400
+    assert member.action(server, {"trigger_crash_dump": None}, version="2.16").status == 404
+    member.wait("it to be over", lambda: _last_action(member, server)["finish"])
+    assert member.action(server, {"os-stop": None}).status == 202
+    member.wait_for_status(server, "SHUTOFF")
+    answer = member.action(server, {"trigger_crash_dump": None})
+    assert (answer.status, "while it is in vm_state stopped" in answer.text) == (409, True)
+
+
+def _last_action(client: Client, server: str) -> dict[str, object]:
+    actions = client.compute("GET", f"/servers/{server}/os-instance-actions")["instanceActions"]
+    path = f"/servers/{server}/os-instance-actions/{actions[0]['request_id']}"
+    events = client.compute("GET", path)["instanceAction"]["events"]
+    return {"finish": all(event["finish_time"] for event in events)}

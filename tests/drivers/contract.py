@@ -149,6 +149,7 @@ VERBS: dict[str, Do] = {
         p.id, image_id=p.id, wait_seconds=0.0, seen=SnapshotPhase.NONE
     ),
     "end_snapshot": lambda d, p: d.end_snapshot(p.id),
+    "inject_nmi": lambda d, p: d.inject_nmi(p.id),
     "rescue": lambda d, p: d.rescue(p.guest),
     "unrescue": lambda d, p: d.unrescue(p.id, run=True),
     "rescued": lambda d, p: d.rescued(p.id),

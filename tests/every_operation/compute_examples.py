@@ -150,6 +150,7 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
     f"{ACTION} changePassword": Example(may=MEMBER, sees=PROJECT, body={"adminPass": "secret"}, answers=409),
     f"{ACTION} restore": Example(may=MEMBER, sees=PROJECT, answers=409),
     f"{ACTION} injectNetworkInfo": Example(may=ADMIN, sees=PROJECT),
+    f"{ACTION} trigger_crash_dump": Example(may=MEMBER, sees=PROJECT),
     f"{ACTION} rescue": Example(may=MEMBER, sees=PROJECT),
     f"{ACTION} unrescue": Example(may=MEMBER, sees=PROJECT, path=on("rescued")),
     f"{ACTION} shelve": Example(may=MEMBER, sees=PROJECT, rules=("add_image",)),

@@ -459,6 +459,17 @@ def judge_unrescue(stage: Stage, server_id: str, case: Case) -> None:
     assert stage.is_rescued(record) == untouched
 
 
+def dumped(stage: Stage) -> str:
+    server_id = stage.created()
+    assert stage.cloud.persona("admin").action(server_id, {"trigger_crash_dump": None}).status == 202
+    return server_id
+
+
+def judge_crash_dump(stage: Stage, server_id: str, case: Case) -> None:
+    """Whatever its guest was told, the record says what it is."""
+    assert stage.record(server_id).vm_state == VmState.ACTIVE
+
+
 @dataclass(frozen=True, slots=True)
 class Story:
     """How a saga is begun, and judged. `differs_from`: the position from which on it is none of the saga's others."""
@@ -483,6 +494,7 @@ STORIES: dict[str, Story] = {
     "snapshot": Story("snapshot", image_made, judge_snapshot),
     "interface-attachment": Story("interface-attachment", attached, judge_attachment),
     "interface-detachment": Story("interface-detachment", detached, judge_detachment),
+    "crash-dump": Story("crash-dump", dumped, judge_crash_dump),
     "rebuild": Story("rebuild", rebuilt, judge_rebuild),
     "rescue": Story("rescue", rescued, judge_rescue),
     "unrescue": Story("unrescue", unrescued, judge_unrescue),

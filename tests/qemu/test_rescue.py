@@ -11,7 +11,7 @@ from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.drivers.qemu.guest_files import RESCUE
 from cumulet.host.driver import GuestState, Image
 
-from .conftest import Rig, newest, until
+from .conftest import Rig, newest, runs_on, until
 from .test_snapshots import records
 
 
@@ -62,6 +62,21 @@ def test_a_guest_is_rescued_and_taken_back_with_its_disk_as_it_was(rig: Rig, ima
             return await newest(driver, rig.id, b"seq") > 0
 
         await until(written_on, "it writes to its own disk")
+        await driver.close()
+
+    asyncio.run(story())
+
+
+def test_a_guest_that_is_sent_an_interrupt_says_so(rig: Rig) -> None:
+    async def story() -> None:
+        driver = await rig.resumed()
+        await driver.inject_nmi(rig.id)
+
+        async def said() -> bool:
+            return b"NMI" in await driver.console_output(rig.id, max_bytes=1 << 20)
+
+        await until(said, "its kernel tells of an NMI that nobody expected")
+        await runs_on(driver, rig.id)
         await driver.close()
 
     asyncio.run(story())

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from cumulet.clock import Clock
 from cumulet.compute.automatic_restart import AutomaticRestart
 from cumulet.compute.boot import BOOT
+from cumulet.compute.crash_dump import CRASH_DUMP
 from cumulet.compute.deletion import DELETION
 from cumulet.compute.evacuation import EVACUATION
 from cumulet.compute.history import History
@@ -66,6 +67,7 @@ COMPUTE_PART = Part(
     sagas=(
         ATTACHMENT,
         BOOT,
+        CRASH_DUMP,
         DELETION,
         DETACHMENT,
         EVACUATION,

@@ -7,6 +7,7 @@ Specs" reference); of granular groups (`resources1:`, `trait1:`) there is one pr
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ import sqlalchemy as sa
 from cumulet.compute import extra_spec_rules
 from cumulet.compute.model import Flavor
 from cumulet.compute.scheduler import Reason, Unfit
-from cumulet.compute.store import aggregate_hosts, aggregates
+from cumulet.compute.store import aggregate_hosts, aggregates, hosts
 from cumulet.db.engine import Tx
 from cumulet.placement import allocations as placement
 from cumulet.placement.providers import inventory_of
@@ -91,6 +92,12 @@ class Promises(msgspec.Struct, frozen=True, kw_only=True):
     forbidden: frozenset[str] = frozenset()
     aggregates: Mapping[str, str] = msgspec.field(default_factory=dict)
     unkept: str | None = None
+    further_disks: bool = False
+    """Ephemeral or swap disks beside the first one."""
+
+
+FURTHER_DISKS = "further-disks"
+"""The feature of hosts that make them."""
 
 
 def of(flavor: Flavor) -> Promises:
@@ -101,7 +108,7 @@ def of(flavor: Flavor) -> Promises:
         placement.DISK_GB: flavor.disk_gib + flavor.ephemeral_gib + -(-flavor.swap_mib // 1024),
     }
     if not flavor.extra_specs:
-        return Promises(resources=amounts)
+        return Promises(resources=amounts, further_disks=bool(flavor.ephemeral_gib or flavor.swap_mib))
     asked: dict[str, int] = defaultdict(int)
     traits: dict[str, set[str]] = {"required": set(), "forbidden": set()}
     zones: dict[str, str] = {}
@@ -121,6 +128,7 @@ def of(flavor: Flavor) -> Promises:
     return Promises(
         resources=amounts | asked, required=frozenset(traits["required"]), forbidden=frozenset(traits["forbidden"]),
         aggregates=zones, unkept=unkept[0] if unkept else None,
+        further_disks=bool(flavor.ephemeral_gib or flavor.swap_mib),
     )  # fmt: skip
 
 
@@ -137,7 +145,8 @@ def _is_kept(name: str, value: str, flavor: Flavor) -> bool:
 def unfit_hosts(tx: Tx, promises: Promises, consumer: str) -> dict[str, Unfit]:
     """Hosts that do not have what is promised beside vCPUs, memory and disk: of each, one thing that it lacks."""
     found: dict[str, Unfit] = {}
-    for host, unfit in (*_room(tx, promises, consumer), *_traits(tx, promises), *_aggregates(tx, promises)):
+    of_all = (_room(tx, promises, consumer), _traits(tx, promises), _aggregates(tx, promises), _disks(tx, promises))
+    for host, unfit in itertools.chain(*of_all):
         found.setdefault(host, unfit)
     return found
 
@@ -173,6 +182,13 @@ def _room(tx: Tx, promises: Promises, consumer: str) -> Iterator[tuple[str, Unfi
         for name in wanted:
             if name not in enough:
                 yield host, Unfit(Reason.INSUFFICIENT_RESOURCES, name)
+
+
+def _disks(tx: Tx, promises: Promises) -> Iterator[tuple[str, Unfit]]:
+    if promises.further_disks:
+        for row in tx.all(sa.select(hosts.c.name, hosts.c.facts)):
+            if FURTHER_DISKS not in (row.facts or {}).get("features", ()):
+                yield row.name, Unfit(Reason.EXTRA_SPEC_NOT_KEPT, "ephemeral and swap disks")
 
 
 def _traits(tx: Tx, promises: Promises) -> Iterator[tuple[str, Unfit]]:

@@ -240,6 +240,9 @@ class Life(Protocol):
         ...
 
     async def resume(self, server_id: str) -> None: ...
+    async def inject_nmi(self, server_id: str) -> None:
+        """An interrupt on every processor that no system can ignore: one that is set up for it dumps its memory."""
+        ...
 
     async def plug(self, server_id: str, nic: Nic) -> None:
         """Give the guest this NIC, a running one at once. There already is success. Its port's rules are in force."""

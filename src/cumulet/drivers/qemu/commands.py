@@ -134,6 +134,10 @@ class Commands(ABC):
         """`system_reset`: as a reset button does."""
         await self.ask("system_reset")
 
+    async def inject_nmi(self) -> None:
+        """`inject-nmi`: an interrupt that no system can ignore, on every virtual processor."""
+        await self.ask("inject-nmi")
+
     async def end(self, *, timeout_s: float) -> None:
         """`quit`: the process ends, in order."""
         await self.ask("quit", timeout_s=timeout_s)

@@ -170,6 +170,9 @@ class QemuDriver:
     async def unplug(self, server_id: str, port_id: str, *, insist: bool = True) -> None:
         await hotplug.unplug(self._host, server_id, port_id, insist=insist)
 
+    async def inject_nmi(self, server_id: str) -> None:
+        await life.inject_nmi(self._host, server_id)
+
     async def console_output(self, server_id: str, *, max_bytes: int) -> bytes:
         return await life.console_output(self._host, server_id, max_bytes=max_bytes)
 

@@ -164,6 +164,15 @@ async def unpause(host: QemuHost, server_id: str) -> None:
         host.folder(server_id).write(msgspec.structs.replace(record, user_paused=False))
 
 
+async def inject_nmi(host: QemuHost, server_id: str) -> None:
+    async with host.lock(server_id):
+        record = host.record(server_id)
+        refuse_while_moving(record)
+        if record.standing_by:
+            raise DriverError("MOVING: the guest stands by for a move")
+        await host.running_hypervisor(server_id).inject_nmi()
+
+
 async def console_output(host: QemuHost, server_id: str, *, max_bytes: int) -> bytes:
     folder = host.folder(server_id)
     if folder.read() is None:

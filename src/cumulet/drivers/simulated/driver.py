@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from cumulet.clock import Clock, sleep_unless_set
+from cumulet.drivers.simulated.console import SimulatedConsole
 from cumulet.drivers.simulated.copy import Copy
 from cumulet.drivers.simulated.disks import SimulatedDisks, Take
 from cumulet.drivers.simulated.guest import SimulatedGuest
@@ -52,7 +53,7 @@ class World:
         """Where hosts bring their guests' disks, once there is an Image service."""
 
 
-class SimulatedDriver(SimulatedDisks):
+class SimulatedDriver(SimulatedDisks, SimulatedConsole):
     """`host.driver.Driver` with modelled guests. `directory` None keeps guests in memory only."""
 
     def __init__(self, *, name: str, world: World, clock: Clock, settings: Settings, directory: Path | None) -> None:
@@ -98,7 +99,7 @@ class SimulatedDriver(SimulatedDisks):
             disk_gib=settings.simulated_disk_gib,
             cpu_models=(CPU_MODEL,),
             machine_types=(MACHINE_TYPE,),
-            features=("local-disk", "networks", "post-copy"),
+            features=("local-disk", "networks", "post-copy", "further-disks"),
             address="127.0.0.1",
             booted_at_us=self._booted_at_us,
         )
@@ -176,14 +177,6 @@ class SimulatedDriver(SimulatedDisks):
         self._refuse_suspended(found)
         found.guest = without_nic(found.guest, port_id)
         self._save(found)
-
-    async def console_output(self, server_id: str, *, max_bytes: int) -> bytes:
-        """Ticks printed here: `tick N <server id>`, ten a second of running time, counted across moves."""
-        return self._found(server_id).printed(self._clock.now_us(), max_bytes, host=self.name)
-
-    async def diagnostics(self, server_id: str) -> dict[str, int | str]:
-        found = self._with_process(self._found(server_id))
-        return {"state": found.state.value, "uptime_s": found.ran_until(self._clock.now_us()) // 1_000_000}
 
     # -- live migration, destination side
 

@@ -31,6 +31,8 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
     """The rest of its memory will never come: it stands still at the first page it lacks."""
     rescue_image: Image | None = None
     """What it runs from, while it is rescued."""
+    nmis: int = 0
+    """How many it was sent: it does nothing with them."""
     paused_by_user: bool = False
     standing_by: bool = False
 

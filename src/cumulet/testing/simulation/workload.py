@@ -222,7 +222,7 @@ class Workload:
         if server is None:
             return self._create(random)
         sensible = {
-            "active": ("os-stop", "pause", "suspend", "reboot"),
+            "active": ("os-stop", "pause", "suspend", "reboot", "trigger_crash_dump"),
             "paused": ("unpause",),
             "stopped": ("os-start",),
             "suspended": ("resume",),

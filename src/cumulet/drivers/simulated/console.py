@@ -1,0 +1,33 @@
+"""What simulated guests print, say of themselves, and do when they are prodded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cumulet.clock import Clock
+from cumulet.drivers.simulated.guest import SimulatedGuest
+from cumulet.host.driver import DriverError
+
+
+class SimulatedConsole:
+    """Part of `SimulatedDriver`."""
+
+    name: str
+    _clock: Clock
+    _own: Callable[[str], SimulatedGuest]
+    _found: Callable[[str], SimulatedGuest]
+    _with_process: Callable[[SimulatedGuest], SimulatedGuest]
+
+    async def console_output(self, server_id: str, *, max_bytes: int) -> bytes:
+        """Ticks printed here: `tick N <server id>`, ten a second of running time, counted across moves."""
+        return self._found(server_id).printed(self._clock.now_us(), max_bytes, host=self.name)
+
+    async def diagnostics(self, server_id: str) -> dict[str, int | str]:
+        found = self._with_process(self._found(server_id))
+        return {"state": found.state.value, "uptime_s": found.ran_until(self._clock.now_us()) // 1_000_000}
+
+    async def inject_nmi(self, server_id: str) -> None:
+        found = self._with_process(self._own(server_id))
+        if found.standing_by:
+            raise DriverError(f"guest {server_id} stands by for a move")
+        found.nmis += 1
