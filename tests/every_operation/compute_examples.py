@@ -114,6 +114,18 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
         ),
     ),
     f"{ACTION} os-resetState": Example(may=ADMIN, sees=PROJECT, body={"state": "error"}),
+    f"POST {SERVER}/remote-consoles": Example(
+        may=MEMBER, sees=PROJECT, body={"remote_console": {"protocol": "serial", "type": "serial"}}
+    ),
+    f"{ACTION} os-getSerialConsole (to 2.5)": Example(may=MEMBER, sees=PROJECT, body={"type": "serial"}),
+    f"{ACTION} os-getVNCConsole (to 2.5)": Example(may=MEMBER, sees=PROJECT, body={"type": "novnc"}, answers=400),
+    f"{ACTION} os-getSPICEConsole (to 2.5)": Example(
+        may=MEMBER, sees=PROJECT, body={"type": "spice-html5"}, answers=400
+    ),
+    f"{ACTION} os-getRDPConsole (to 2.5)": Example(may=MEMBER, sees=PROJECT, body={"type": "rdp-html5"}, answers=400),
+    "GET /os-console-auth-tokens/{console_token}": Example(
+        may=ADMIN, path={"console_token": lambda t: t.console_token}
+    ),
     f"{ACTION} os-getConsoleOutput": Example(may=MEMBER, sees=PROJECT, body={}),
     f"{ACTION} addSecurityGroup": Example(may=MEMBER, sees=PROJECT, body={"name": "default"}),
     f"{ACTION} removeSecurityGroup": Example(may=MEMBER, sees=PROJECT, body={"name": "default"}),

@@ -146,6 +146,14 @@ class Things:
         return port_id
 
     @cached_property
+    def console_token(self) -> str:
+        body = {"remote_console": {"protocol": "serial", "type": "serial"}}
+        url: str = self.ask(self.owner, "POST", f"/servers/{self.server}/remote-consoles", body)["remote_console"][
+            "url"
+        ]
+        return url.partition("token=")[2]
+
+    @cached_property
     def network_label(self) -> str:
         addresses: dict[str, Any] = self.ask(self.owner, "GET", f"/servers/{self.server}/ips")["addresses"]
         return next(iter(addresses))

@@ -12,6 +12,7 @@ COMMANDS = {
     "demo": ("cumulet.cli.demo.command:demo", "Show the main job: two servers, one live migration, many refusals."),
     "doctor": ("cumulet.cli.doctor:doctor", "What this machine can do, and what to do about what it can't."),
     "settings": ("cumulet.cli.settings:settings", "Every setting with its meaning, its default, and where it was set."),
+    "console": ("cumulet.cli.console:console", "Attach this terminal to a server's serial console."),
     "status": ("cumulet.cli.status:status", "Hosts, servers, running operations, and stuck ones with their cause."),
     "env": ("cumulet.cli.env:env", "What a shell and other clients need to use a cloud."),
     "backup": ("cumulet.cli.backup:backup", "Save a cloud to one file, while it runs or not."),

@@ -17,9 +17,6 @@ _ACTIONS = {
     "createBackup": rule("os_compute_api:os-create-backup", MEMBER),
     "createImage": rule("os_compute_api:servers:create_image", MEMBER),
     "injectNetworkInfo": rule("os_compute_api:os-admin-actions:inject_network_info", ADMIN),
-    "os-getSPICEConsole": rule("os_compute_api:os-remote-consoles", MEMBER),
-    "os-getSerialConsole": "os_compute_api:os-remote-consoles",
-    "os-getVNCConsole": "os_compute_api:os-remote-consoles",
     "rebuild": rule("os_compute_api:servers:rebuild", MEMBER),
     "removeFixedIp": rule("os_compute_api:os-multinic:remove", MEMBER),
     "removeFloatingIp": rule("os_compute_api:os-floating-ips:remove", MEMBER),
@@ -35,6 +32,5 @@ _ACTIONS = {
 _BELOW_SERVERS = {
     **{f"POST /servers/{{id}}/action {action}": name for action, name in _ACTIONS.items()},
     "POST /servers/{server_id}/os-volume_attachments": rule("os_compute_api:os-volumes-attachments:create", MEMBER),
-    "POST /servers/{server_id}/remote-consoles": "os_compute_api:os-remote-consoles",
 }
 COMPUTE.gap_rules.update({place: (name, server_in_sight) for place, name in _BELOW_SERVERS.items()})

@@ -1,8 +1,9 @@
--- 0015
+-- 0016
 CREATE TABLE aggregate_hosts ( aggregate_id INTEGER NOT NULL, host VARCHAR(255) NOT NULL, CONSTRAINT pk_aggregate_hosts PRIMARY KEY (aggregate_id, host), CONSTRAINT fk_aggregate_hosts_aggregate_id_aggregates FOREIGN KEY(aggregate_id) REFERENCES aggregates (id) ON DELETE CASCADE );
 CREATE TABLE aggregates ( id INTEGER NOT NULL, uuid VARCHAR(36) NOT NULL, name VARCHAR(255) NOT NULL, metadata JSON NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT, CONSTRAINT pk_aggregates PRIMARY KEY (id), CONSTRAINT uq_aggregates_uuid UNIQUE (uuid), CONSTRAINT uq_aggregates_name UNIQUE (name) );
 CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY);
 CREATE TABLE allocations ( consumer_uuid VARCHAR(36) NOT NULL, provider_id INTEGER NOT NULL, resource_class VARCHAR(255) NOT NULL, used BIGINT NOT NULL, CONSTRAINT pk_allocations PRIMARY KEY (consumer_uuid, provider_id, resource_class), CONSTRAINT fk_allocations_consumer_uuid_consumers FOREIGN KEY(consumer_uuid) REFERENCES consumers (uuid), CONSTRAINT fk_allocations_provider_id_resource_providers FOREIGN KEY(provider_id) REFERENCES resource_providers (id) );
+CREATE TABLE console_tokens ( digest VARCHAR(64) NOT NULL, server_id VARCHAR(36) NOT NULL, generation BIGINT NOT NULL, user_id VARCHAR(64) NOT NULL, expires_at_us BIGINT NOT NULL, CONSTRAINT pk_console_tokens PRIMARY KEY (digest) );
 CREATE TABLE consumers ( uuid VARCHAR(36) NOT NULL, project_id VARCHAR(255) NOT NULL, user_id VARCHAR(255) NOT NULL, type VARCHAR(255) NOT NULL, generation BIGINT NOT NULL, created_at_us BIGINT NOT NULL, CONSTRAINT pk_consumers PRIMARY KEY (uuid) );
 CREATE TABLE findings ( id INTEGER NOT NULL, reconciler VARCHAR(32) NOT NULL, host VARCHAR(255) NOT NULL, subject VARCHAR(36) NOT NULL, finding VARCHAR(64) NOT NULL, done TEXT NOT NULL, times INTEGER NOT NULL, first_at_us BIGINT NOT NULL, last_at_us BIGINT NOT NULL, CONSTRAINT pk_findings PRIMARY KEY (id) );
 CREATE TABLE flavor_access ( flavor_id VARCHAR(255) NOT NULL, project_id VARCHAR(64) NOT NULL, CONSTRAINT pk_flavor_access PRIMARY KEY (flavor_id, project_id), CONSTRAINT fk_flavor_access_flavor_id_flavors FOREIGN KEY(flavor_id) REFERENCES flavors (flavor_id) ON DELETE CASCADE );
@@ -72,6 +73,7 @@ CREATE TABLE subnet_pools ( id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT 
 CREATE TABLE subnets ( id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT NULL, name VARCHAR(255) NOT NULL, description VARCHAR(255) NOT NULL, revision INTEGER NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, network_id VARCHAR(36) NOT NULL, subnetpool_id VARCHAR(36), ip_version INTEGER NOT NULL, cidr VARCHAR(64) NOT NULL, gateway_ip VARCHAR(64), enable_dhcp BOOLEAN NOT NULL, ipv6_ra_mode VARCHAR(16), ipv6_address_mode VARCHAR(16), dns_publish_fixed_ip BOOLEAN NOT NULL, allocation_pools JSON NOT NULL, dns_nameservers JSON NOT NULL, host_routes JSON NOT NULL, service_types JSON NOT NULL, CONSTRAINT pk_subnets PRIMARY KEY (id), CONSTRAINT fk_subnets_network_id_networks FOREIGN KEY(network_id) REFERENCES networks (id), CONSTRAINT fk_subnets_subnetpool_id_subnet_pools FOREIGN KEY(subnetpool_id) REFERENCES subnet_pools (id) );
 CREATE TABLE traits ( name VARCHAR(255) NOT NULL, CONSTRAINT pk_traits PRIMARY KEY (name) );
 CREATE INDEX ix_allocations_provider ON allocations (provider_id);
+CREATE INDEX ix_console_tokens_server_id ON console_tokens (server_id, expires_at_us);
 CREATE INDEX ix_floating_ips_port_id ON floating_ips (port_id);
 CREATE INDEX ix_floating_ips_project_id ON floating_ips (project_id);
 CREATE INDEX ix_identity_application_credentials_project_id ON identity_application_credentials (project_id);

@@ -183,6 +183,14 @@ class MigrationParameters(Record, frozen=True):
     """The guest's user has paused it: it stays paused after the move."""
 
 
+class Printed(Record, frozen=True):
+    """Of a console session: what came from `position` on. `ended`: why nothing follows it."""
+
+    position: int
+    data: bytes
+    ended: str | None = None
+
+
 class DriverError(Exception):
     """A verb failed, with the hypervisor's own words. Says nothing about where the guest runs: observe."""
 
@@ -194,7 +202,6 @@ class Sight(Protocol):
 
     async def guests(self) -> list[GuestReport]:
         """All guests this host knows of in any state, by asking each hypervisor process. `generation` may be 0 here."""
-        ...
 
     async def observe(self, server_id: str) -> GuestState: ...
 
@@ -206,11 +213,9 @@ class Wired(Protocol):
 
     async def wire(self, wiring: Wiring) -> InForce:
         """Make the host's network so: all of it, as often as asked. A host without the feature says that nothing is."""
-        ...
 
     async def in_force(self) -> InForce:
         """What `wire` would answer, and changes nothing. Revision 0 where nobody has told this host anything yet."""
-        ...
 
 
 class Life(Protocol):
@@ -221,23 +226,19 @@ class Life(Protocol):
 
         Without `run` it is left stopped, ready for `start`. A destination that was prepared for it earlier is replaced.
         """
-        ...
 
     async def destroy(self, server_id: str) -> None:
         """Kill the process, remove disk, taps, sockets and description. Absent is success."""
-        ...
 
     async def start(self, server_id: str) -> None: ...
     async def stop(self, server_id: str, *, grace_seconds: float) -> None:
         """ACPI power button, then kill after the grace time."""
-        ...
 
     async def reboot(self, server_id: str, *, hard: bool) -> None: ...
     async def pause(self, server_id: str) -> None: ...
     async def unpause(self, server_id: str) -> None: ...
     async def suspend(self, server_id: str) -> None:
         """Save memory to local storage and end the process; `resume` restores it."""
-        ...
 
     async def resume(self, server_id: str) -> None: ...
     async def inject_nmi(self, server_id: str) -> None:
@@ -258,6 +259,18 @@ class Console(Protocol):
     async def console_output(self, server_id: str, *, max_bytes: int) -> bytes:
         """The newest output of the serial console."""
 
+    async def open_console(self, server_id: str, session: str) -> None:
+        """Begin a session on the serial console of a guest that has a process. There already is success."""
+
+    async def read_console(self, server_id: str, session: str, *, position: int, wait_seconds: float) -> Printed:
+        """What was printed from `position` on, as soon as there is some; nothing after `wait_seconds`."""
+
+    async def write_console(self, server_id: str, session: str, *, position: int, data: bytes) -> None:
+        """Type. What lies before the bytes that this session has typed already is left out."""
+
+    async def close_console(self, server_id: str, session: str) -> None:
+        """End a session. Absent is success."""
+
 
 class Copy(Protocol):
     """A guest's way from one host to another: first what its destination does, then its source."""
@@ -274,28 +287,23 @@ class Copy(Protocol):
         """Make disks, start the guest paused and listening, accepting TLS from `source` only.
         Asked again for the same guest, answers the same endpoint if it still listens. One that holds a guest's
         state, or receives it, is not thrown away: DriverError. Else it starts afresh."""
-        ...
 
     async def resume_destination(self, server_id: str) -> None:
         """The commit is recorded: stop NBD, run the guest. Running already is success.
 
         In post-copy some of its memory is still at the source: `arrival` tells when all has come.
         """
-        ...
 
     async def arrival(self, server_id: str) -> MigrationPhase:
         """How much of an incoming guest is here: COMPLETED, POST_COPY, FAILED where the rest of its memory does not
         come any more because the connection is lost, ACTIVE before that, NONE where no state was ever received."""
-        ...
 
     async def recover_incoming(self, server_id: str) -> Endpoint:
         """In post-copy, when the connection is lost or brings nothing: cut it, and listen for the same source again."""
-        ...
 
     async def give_up_memory(self, server_id: str) -> None:
         """After the commit, when the rest of its memory will never come: what is left is a stopped guest, its disk
         whole. A guest that has all of its memory, or is stopped, is left alone."""
-        ...
 
     # -- the source's side
 
@@ -305,49 +313,40 @@ class Copy(Protocol):
 
     async def copy_progress(self, server_id: str, *, wait_seconds: float, seen: MigrationPhase) -> MigrationProgress:
         """Progress; waits up to `wait_seconds` for the phase to differ from `seen`, answers at once then."""
-        ...
 
     async def force_complete(self, server_id: str) -> None:
         """Post-copy where it was agreed on, else the guest stands still for as long as the rest takes.
 
         With post-copy the copy comes to POST_COPY_READY and waits there.
         """
-        ...
 
     async def begin_post_copy(self, server_id: str) -> None:
         """The commit is recorded: let the state go that the destination needs to run, and the rest after it.
 
         Returns once the destination may be resumed. Begun already, or completed, is success.
         """
-        ...
 
     async def recover_copy(self, server_id: str, endpoint: Endpoint) -> None:
         """In post-copy, when the connection is lost or brings nothing: cut it, and send the rest to `endpoint`. One
         that has completed is success."""
-        ...
 
     async def cancel_copy(self, server_id: str) -> MigrationProgress:
         """Cancel (yank where the main loop hangs) and wait until the copy has ended; answers what was observed then:
         COMPLETED if it was too late. Does not resume a HANDED_OVER guest."""
-        ...
 
     async def resume_source(self, server_id: str) -> None:
         """The move is aborted: the guest runs on here. Running already is success; a paused one stays paused."""
-        ...
 
     # -- a stopped guest stands by, is copied like one that lives, and is taken in
 
     async def stand_by(self, server_id: str) -> None:
         """Source: make a stopped guest copyable (`start_copy`) without letting it run. Standing by is success."""
-        ...
 
     async def stand_down(self, server_id: str) -> None:
         """Source: a guest that stands by, copied or not, is stopped again, with its disk. Any other: nothing."""
-        ...
 
     async def take_in(self, guest: Guest) -> None:
         """Destination: what a completed copy has brought is a stopped guest of this host, of the size `guest` says."""
-        ...
 
 
 class Driver(Sight, Wired, Life, Console, Copy, Snapshots, Rescue, Protocol):
@@ -355,4 +354,3 @@ class Driver(Sight, Wired, Life, Console, Copy, Snapshots, Rescue, Protocol):
 
     async def close(self) -> None:
         """Let go of guests without stopping them."""
-        ...

@@ -348,7 +348,7 @@ class Diagnostics(Question[dict[str, int | str]], frozen=True, tag="diagnostics"
 
 def verbs() -> tuple[type[Message[Any]], ...]:
     """Every verb that has been declared, here or in a module that is imported."""
-    from cumulet.host import crash_dump, disk_messages  # noqa: F401 - for what they declare
+    from cumulet.host import console_messages, crash_dump, disk_messages  # noqa: F401 - for what they declare
 
     found: list[type[Message[Any]]] = []
     waiting: list[type[Message[Any]]] = [Message]

@@ -23,7 +23,8 @@ mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t tmpfs -o size=90% tmpfs /tmp
 while read -r module; do insmod "/modules/$module" 2>/dev/null; done < /modules/order
-exec </dev/null >/dev/ttyS0 2>&1
+# By this name: whoever logs out hangs up the line, and only the console stays open then.
+exec </dev/null >/dev/console 2>&1
 id=$(cat /sys/class/dmi/id/product_uuid 2>/dev/null | tr A-Z a-z)
 echo "cumulet-tiny: kernel $(uname -r), server $id"
 

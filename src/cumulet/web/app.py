@@ -12,9 +12,10 @@ import time
 from collections.abc import Iterable
 
 import msgspec
+from starlette.websockets import WebSocket
 
-from cumulet.errors import BadRequest, InsufficientStorage
-from cumulet.web import faults
+from cumulet.errors import BadRequest, InsufficientStorage, NotFound
+from cumulet.web import doors, faults
 from cumulet.web.audit import LONGEST_PATH, Audit
 from cumulet.web.context import Cloud
 from cumulet.web.dispatch import Answer, Exchange, Receive, Registry, Scope, Send
@@ -55,8 +56,11 @@ class App:
         self._sampling = Sampling()
         self._scraper_token = scraper_token
         self._documents = documents(router.services)
+        self._doors = {prefix: door for service in router.services for prefix, door in service.doors.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await doors.talk(self._doors, self.cloud, WebSocket(scope, receive, send))
         if scope["type"] != "http":
             return
         started = time.perf_counter()
@@ -78,6 +82,12 @@ class App:
                 await exchange.respond(self._document(exchange, *beside))
             except UnacceptableVersion as refused:
                 await exchange.respond_error(refused.error, refused.headers)
+        elif (door := doors.door_of(self._doors, path)) is not None and exchange.method in ("GET", "HEAD"):
+            page = door[0].page(door[1])
+            if page is None:
+                await exchange.respond_error(NotFound("There is no such page."))
+            else:
+                await exchange.respond(page)
         elif path == "/healthz":
             await exchange.respond(await self._health())
         elif path == "/metrics":

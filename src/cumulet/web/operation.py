@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from cumulet.web.context import Cloud
+    from cumulet.web.doors import Door
 
 TargetT = TypeVar("TargetT")
 BodyT = TypeVar("BodyT")
@@ -244,6 +245,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     gaps: Path | None = None
     """The list of what is not offered yet (`web.gaps`)."""
     operations: list[Operation] = msgspec.field(default_factory=list)
+    doors: dict[str, Door] = msgspec.field(default_factory=dict)
+    """What it serves beside its operations, by the beginning of its path."""
     gap_rules: dict[str, tuple[str, Callable[[Any], Any] | None]] = msgspec.field(default_factory=dict)
     """``METHOD PATH [ACTION]`` of a gap -> the rule and the target it will have."""
 

@@ -17,11 +17,15 @@ from typing import Any, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 
 from cumulet.web.connections import CONNECTION, Connection, Connections, Link
+from cumulet.web.doors import LARGEST_MESSAGE
 from cumulet.web.peer import peer_of
 
 log = logging.getLogger(__name__)
+_websocket_log = logging.getLogger("cumulet.web.websockets")
+_websocket_log.setLevel(logging.WARNING)
 
 HANDSHAKE_SECONDS = 5.0
 """How long a client may take for the TLS handshake."""
@@ -89,7 +93,8 @@ async def serve(
     config = uvicorn.Config(
         app,
         http=_Protocol,
-        ws="none",
+        ws=_WebSocket,
+        ws_max_size=LARGEST_MESSAGE,
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -264,6 +269,20 @@ class _Gathering:
         return getattr(self._inner, name)
 
 
+class _WebSocket(WSProtocol):
+    """uvicorn's, whose connection counts as any other, and whose path is not logged: its query may hold a secret."""
+
+    def __init__(self, admitted: Connections, connection: Connection, **named: Any) -> None:
+        super().__init__(**named)
+        self.logger = _websocket_log
+        self._admitted = admitted
+        self._connection = connection
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._admitted.gone(self._connection)
+        super().connection_lost(exc)
+
+
 class _Protocol(HttpToolsProtocol):
     """Closes connections whose request head is too large or too slow, or that take no answer; httptools bounds none."""
 
@@ -278,6 +297,7 @@ class _Protocol(HttpToolsProtocol):
         self._admitted = server.admitted
         self._connection = connection
         self._link = Link(server.admitted, connection)
+        self.ws_protocol_class = functools.partial(_WebSocket, server.admitted, connection)  # type: ignore[assignment]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._connection.drop = transport.abort
@@ -289,6 +309,11 @@ class _Protocol(HttpToolsProtocol):
         self.resume_writing()
         self._admitted.gone(self._connection)
         super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self) -> None:
+        self._head_done()
+        self._admitted.serve(self._connection, known=True)
+        super().handle_websocket_upgrade()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -323,7 +348,7 @@ class _Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        if not self.cycle.response_complete:
+        if self.cycle is not None and not self.cycle.response_complete:  # There is none before a WebSocket.
             self._admitted.serve(self._connection, known=self._connection.known)
 
     def on_response_complete(self) -> None:

@@ -7,7 +7,7 @@ import contextlib
 
 import msgspec
 
-from cumulet.drivers.qemu import guest_files, snapshots, tls
+from cumulet.drivers.qemu import consoles, guest_files, snapshots, tls
 from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.live_migration_destination import watch, withdraw_when_whole
 from cumulet.drivers.qemu.live_migration_source import carry
@@ -37,6 +37,7 @@ async def _adopt(host: QemuHost, folder: GuestFolder) -> None:
     await host.tell_ports(record.guest)
     with contextlib.suppress(DriverError):  # One that hangs now is seen by whoever observes it.
         run_state = await hypervisor.run_state()
+        await consoles.restore(hypervisor)
         await hypervisor.learn_migration()
         if record.role is Role.OWN and hypervisor.migration == "completed" and run_state != "postmigrate":
             hypervisor.migration = "none"  # That was the move by which it came here.

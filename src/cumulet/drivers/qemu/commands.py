@@ -70,6 +70,11 @@ class DiskStatistics(msgspec.Struct, frozen=True):
     flush_operations: int = 0
 
 
+class _Chardev(Answer, frozen=True):
+    label: str
+    filename: str = ""
+
+
 class _Status(Answer, frozen=True):
     status: str
 
@@ -146,6 +151,22 @@ class Commands(ABC):
         """`ringbuf-read`: take what a character device's ring holds out of it."""
         answer = await self.ask("ringbuf-read", {"device": device, "size": max_bytes, "format": "base64"})
         return base64.b64decode(str(answer or ""))
+
+    async def chardev_to_socket(self, device: str, descriptor: str) -> None:
+        """`chardev-change`: a character device is a connected socket from now on. `descriptor`: by `getfd`."""
+        address: Json = {"type": "fd", "data": {"str": descriptor}}
+        backend: Json = {"type": "socket", "data": {"addr": address, "server": False}}
+        await self.ask("chardev-change", {"id": device, "backend": backend})
+
+    async def chardev_to_ring(self, device: str, max_bytes: int) -> None:
+        """`chardev-change`: a character device is an empty ring from now on."""
+        backend: Json = {"type": "ringbuf", "data": {"size": max_bytes}}
+        await self.ask("chardev-change", {"id": device, "backend": backend})
+
+    async def chardev_is_ring(self, device: str) -> bool:
+        """`query-chardev`: whether a character device is a ring."""
+        found = _read(await self.ask("query-chardev"), list[_Chardev])
+        return any(one.label == device and one.filename.startswith("ringbuf") for one in found)
 
     async def getfd(self, name: str, descriptor: int) -> None:
         """`getfd`: QEMU gets a copy of a descriptor of ours, which later commands call ``fd:NAME``."""

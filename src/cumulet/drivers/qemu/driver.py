@@ -18,6 +18,7 @@ from cumulet.drivers.qemu import (
     snapshots,
     suspension,
 )
+from cumulet.drivers.qemu.consoles import Consoles
 from cumulet.drivers.qemu.disks import Disks
 from cumulet.drivers.qemu.facts import QemuFacts, post_copy_problem, probe
 from cumulet.drivers.qemu.host import QemuHost
@@ -35,6 +36,7 @@ from cumulet.host.driver import (
     MigrationPhase,
     MigrationProgress,
     Nic,
+    Printed,
 )
 from cumulet.host.endpoint import Endpoint, Peer
 from cumulet.host.images import ImageSink, ImageSource
@@ -51,6 +53,7 @@ class QemuDriver:
 
     def __init__(self, host: QemuHost) -> None:
         self._host = host
+        self._consoles = Consoles(host)
 
     @classmethod
     async def open(
@@ -176,6 +179,18 @@ class QemuDriver:
     async def console_output(self, server_id: str, *, max_bytes: int) -> bytes:
         return await life.console_output(self._host, server_id, max_bytes=max_bytes)
 
+    async def open_console(self, server_id: str, session: str) -> None:
+        await self._consoles.open(server_id, session)
+
+    async def read_console(self, server_id: str, session: str, *, position: int, wait_seconds: float) -> Printed:
+        return await self._consoles.read(server_id, session, position=position, wait_seconds=wait_seconds)
+
+    async def write_console(self, server_id: str, session: str, *, position: int, data: bytes) -> None:
+        await self._consoles.write(server_id, session, position=position, data=data)
+
+    async def close_console(self, server_id: str, session: str) -> None:
+        await self._consoles.close(server_id, session)
+
     async def diagnostics(self, server_id: str) -> dict[str, int | str]:
         return await life.diagnostics(self._host, server_id)
 
@@ -250,6 +265,7 @@ class QemuDriver:
         return self._host.record(server_id).rescued
 
     async def close(self) -> None:
+        await self._consoles.end()
         await self._host.close()
         if self._host.network is not None:
             await self._host.network.close()

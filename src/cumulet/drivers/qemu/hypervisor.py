@@ -36,6 +36,8 @@ class Hypervisor(Commands):
     """An outgoing copy waits for `begin_post_copy`."""
     progress: MigrationProgress = field(default_factory=lambda: MigrationProgress(phase=MigrationPhase.NONE))
     """The newest numbers of an outgoing copy, for when it must not be asked."""
+    on_socket: bool = False
+    """Its console is a socket: what it prints comes to the log by `consoles`."""
     _qmp: Qmp | None = None
     _connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -121,6 +123,8 @@ class Hypervisor(Commands):
 
     async def drain_console(self, log: Path) -> None:
         """Move what the console's ring holds to the agent's log, which never grows beyond twice the ring."""
+        if self.on_socket:
+            return
         new = await self.ringbuf_read(CONSOLE_CHARDEV, _CONSOLE_KEPT_BYTES)
         if new:
             append_bounded(log, new)

@@ -16,6 +16,7 @@ import msgspec
 
 from cumulet.clock import Clock, sleep_unless_set
 from cumulet.drivers.simulated.console import SimulatedConsole
+from cumulet.drivers.simulated.console_sessions import SimulatedConsoleSessions
 from cumulet.drivers.simulated.copy import Copy
 from cumulet.drivers.simulated.disks import SimulatedDisks, Take
 from cumulet.drivers.simulated.guest import SimulatedGuest
@@ -53,7 +54,7 @@ class World:
         """Where hosts bring their guests' disks, once there is an Image service."""
 
 
-class SimulatedDriver(SimulatedDisks, SimulatedConsole):
+class SimulatedDriver(SimulatedDisks, SimulatedConsole, SimulatedConsoleSessions):
     """`host.driver.Driver` with modelled guests. `directory` None keeps guests in memory only."""
 
     def __init__(self, *, name: str, world: World, clock: Clock, settings: Settings, directory: Path | None) -> None:
@@ -108,8 +109,7 @@ class SimulatedDriver(SimulatedDisks, SimulatedConsole):
         return [found.report() for found in self._guests.values()]
 
     async def observe(self, server_id: str) -> GuestState:
-        found = self._guests.get(server_id)
-        return found.state if found is not None else GuestState.ABSENT
+        return self._guests[server_id].state if server_id in self._guests else GuestState.ABSENT
 
     # -- life
 

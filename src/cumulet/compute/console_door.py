@@ -1,0 +1,186 @@
+"""The way to a guest's console: a page with a terminal, and the WebSocket that relays what is typed and printed.
+
+This end asks the host's agent for what was printed, over the connection it has, and pairs the answers with the client's
+WebSocket; a host listens for nobody. A session ends with the client, the guest, its move, or when nobody says anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+
+from starlette.websockets import WebSocket, WebSocketState
+
+from cumulet.compute.consoles import DOOR, Ticket, redeem
+from cumulet.compute.model import VmState
+from cumulet.compute.service import COMPUTE
+from cumulet.compute.store import get_server
+from cumulet.errors import NotFound
+from cumulet.host import messages as m
+from cumulet.host.console_messages import CloseConsole, OpenConsole, ReadConsole, WriteConsole
+from cumulet.host.consoles import CHUNK_BYTES, SESSIONS_OF_ONE
+from cumulet.web.context import Cloud
+from cumulet.web.dispatch import Answer
+from cumulet.web.doors import PAGE_HEADERS
+
+SESSIONS = 100
+"""At once, of one API process."""
+SESSIONS_OF_A_USER = 8
+IDLE_SECONDS = 1800.0
+"""Nothing typed and nothing printed for so long ends a session."""
+WAIT_SECONDS = 20.0
+"""How long a host may take to say that nothing was printed."""
+ENDED, REFUSED, FULL = 4000, 4403, 4429
+"""Why a WebSocket is closed (RFC 6455 leaves these numbers to applications); the reason is in words."""
+BAD_LINK = "This address was used already, has run out after a minute, or its server has changed: ask for a new one."
+
+_PAGES = {
+    "serial": ("serial.html", "text/html; charset=utf-8"),
+    "serial.js": ("serial.js", "text/javascript; charset=utf-8"),
+    "serial.css": ("serial.css", "text/css; charset=utf-8"),
+    "xterm.js": ("xterm.js", "text/javascript; charset=utf-8"),
+    "xterm.css": ("xterm.css", "text/css; charset=utf-8"),
+}
+
+
+class ConsoleDoor:
+    """`web.doors.Door` of consoles; holds who is on which, in this process."""
+
+    def __init__(self) -> None:
+        self._of_server: Counter[str] = Counter()
+        self._of_user: Counter[str] = Counter()
+
+    def page(self, path: str) -> Answer | None:
+        return _page(path)
+
+    async def talk(self, cloud: Cloud, path: str, socket: WebSocket) -> None:
+        await socket.accept("binary" if "binary" in socket.scope.get("subprotocols", ()) else None)
+        token = socket.query_params.get("token", "") if path == "serial" else ""
+        ticket = await cloud.db.write_async(lambda tx: redeem(tx, token, cloud.clock.now_us())) if token else None
+        if ticket is None:
+            await socket.close(REFUSED, BAD_LINK)
+            return
+        server_id = ticket.server.id
+        if (
+            self._of_server.total() >= SESSIONS
+            or self._of_server[server_id] >= SESSIONS_OF_ONE
+            or self._of_user[ticket.user_id] >= SESSIONS_OF_A_USER
+        ):
+            await socket.close(FULL, "Too many consoles are open: close one.")
+            return
+        self._of_server[server_id] += 1
+        self._of_user[ticket.user_id] += 1
+        try:
+            why = await Relay(cloud, ticket, socket).run()
+        finally:
+            self._of_server -= Counter([server_id])
+            self._of_user -= Counter([ticket.user_id])
+        if socket.client_state is WebSocketState.CONNECTED and socket.application_state is WebSocketState.CONNECTED:
+            await socket.close(ENDED, why)
+
+
+class Relay:
+    """One session: two directions, and why it is over."""
+
+    def __init__(self, cloud: Cloud, ticket: Ticket, socket: WebSocket) -> None:
+        self._cloud = cloud
+        self._server = ticket.server
+        self._host = ticket.server.host or ""
+        self._socket = socket
+        self._session = cloud.clock.uuid()
+        self._said_at = 0.0
+
+    async def run(self) -> str:
+        """Until it is over; answers why."""
+        self._heard()
+        session = {"server_id": self._server.id, "session": self._session}
+        try:
+            await self._cloud.hosts.send(self._host, OpenConsole(**session), seconds=WAIT_SECONDS)
+        except m.HostError:
+            return await self._why()
+        directions = [asyncio.create_task(self._print()), asyncio.create_task(self._type())]
+        try:
+            done, _ = await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+            return next(iter(done)).result()
+        finally:
+            for direction in directions:
+                direction.cancel()
+            await asyncio.gather(*directions, return_exceptions=True)
+            with contextlib.suppress(m.HostError):  # It forgets who does not ask.
+                await self._cloud.hosts.send(self._host, CloseConsole(**session))
+
+    async def _print(self) -> str:
+        position = 0
+        while True:
+            question = ReadConsole(
+                server_id=self._server.id, session=self._session, position=position, wait_seconds=WAIT_SECONDS
+            )
+            try:
+                printed = await self._cloud.hosts.send(self._host, question, seconds=2 * WAIT_SECONDS)
+            except m.HostError:
+                return await self._why()
+            if printed.position > position and position:
+                await self._socket.send_bytes(b"\r\n[printed faster than it could be shown: some is left out]\r\n")
+            if printed.data:
+                self._heard()
+                await self._socket.send_bytes(printed.data)
+            position = printed.position + len(printed.data)
+            if printed.ended is not None:
+                return await self._why()
+            if self._now() - self._said_at > IDLE_SECONDS:
+                return "Nobody has said anything for half an hour."
+
+    async def _type(self) -> str:
+        position = 0
+        while True:
+            message = await self._socket.receive()
+            if message["type"] != "websocket.receive":
+                return "closed"
+            data: bytes = message.get("bytes") or (message.get("text") or "").encode()
+            self._heard()
+            for start in range(0, len(data), CHUNK_BYTES):
+                piece = data[start : start + CHUNK_BYTES]
+                question = WriteConsole(server_id=self._server.id, session=self._session, position=position, data=piece)
+                try:
+                    await self._cloud.hosts.send(self._host, question, seconds=WAIT_SECONDS)
+                except m.HostError:
+                    return await self._why()
+                position += len(piece)
+
+    async def _why(self) -> str:
+        """What has become of the server, in words for its user."""
+        try:
+            server = await self._cloud.db.read_async(lambda tx: get_server(tx, self._server.id))
+        except NotFound:
+            return "The server was deleted."
+        if server.host != self._host:
+            return "The server has moved to another host: ask for a new address."
+        if server.task_state is not None:
+            return f"The server is {server.task_state}: ask for a new address when that is over."
+        if server.vm_state not in (VmState.ACTIVE, VmState.PAUSED):
+            return f"The server is {server.vm_state.value}."
+        return "The console has ended: ask for a new address."
+
+    def _heard(self) -> None:
+        self._said_at = self._now()
+
+    def _now(self) -> float:
+        return self._cloud.clock.monotonic()
+
+
+@cache
+def _page(path: str) -> Answer | None:
+    found = _PAGES.get(path)
+    if found is None:
+        return None
+    name, kind = found
+    content = (resources.files("cumulet.compute") / "console_pages" / name).read_bytes()
+    headers: Mapping[str, str] = {"content-type": kind, **PAGE_HEADERS}
+    return 200, [(key.encode(), value.encode()) for key, value in headers.items()], content
+
+
+COMPUTE.doors[DOOR] = ConsoleDoor()

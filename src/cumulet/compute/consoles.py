@@ -1,0 +1,238 @@
+"""Consoles people type on: an address that is good once, for a minute, for one guest as it is now.
+
+Only a digest of its secret is kept. It is bound to the server's generation, so that a guest that has been started anew,
+stopped or moved since is not reached with it. What becomes of it is `console_door`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import Annotated, Any, Literal
+
+import msgspec
+import sqlalchemy as sa
+
+from cumulet.clock import Clock
+from cumulet.compute.model import Server, VmState
+from cumulet.compute.rules import ADMIN, MEMBER
+from cumulet.compute.service import COMPUTE
+from cumulet.compute.sight import server_in_sight
+from cumulet.compute.store import get_server
+from cumulet.db.engine import Tx, metadata
+from cumulet.errors import BadRequest, Conflict, NotFound
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import rule
+from cumulet.web.schema import Anything, Body, Versions
+
+CONSOLES = rule("os_compute_api:os-remote-consoles", MEMBER)
+TOKENS = rule("os_compute_api:os-console-auth-tokens", ADMIN)
+
+TOKEN_SECONDS = 60
+TOKENS_OF_A_SERVER = 20
+"""Not used yet, at once; then the oldest goes."""
+SECRET_BYTES = 32
+DOOR = "/console/"
+_MALFORMED = "The server could not comply with the request since it is either malformed or otherwise incorrect."
+
+console_tokens = sa.Table(
+    "console_tokens",
+    metadata,
+    sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("server_id", sa.String(36), nullable=False),
+    sa.Column("generation", sa.BigInteger, nullable=False),
+    sa.Column("user_id", sa.String(64), nullable=False),
+    sa.Column("expires_at_us", sa.BigInteger, nullable=False),
+    sa.Index("ix_console_tokens_server_id", "server_id", "expires_at_us"),
+)
+
+_Protocol = Literal["vnc", "spice", "serial", "rdp"]
+_Type = Literal["novnc", "xvpvnc", "spice-html5", "serial", "rdp-html5"]
+
+
+class RemoteConsole(Body):
+    protocol: Annotated[str, Versions(("2.6", _Protocol), ("2.8", _Protocol | Literal["mks"]))]
+    type: Annotated[
+        str,
+        Versions(
+            ("2.6", _Type), ("2.8", _Type | Literal["webmks"]), ("2.99", _Type | Literal["webmks", "spice-direct"])
+        ),
+    ]
+
+
+class CreateRemoteConsole(Body):
+    remote_console: RemoteConsole
+
+
+class VncConsole(Body):
+    type: Literal["novnc", "xvpvnc"]
+
+
+class SerialConsole(Body):
+    type: Literal["serial"]
+
+
+class SpiceConsole(Body):
+    type: Literal["spice-html5"]
+
+
+class Ticket(msgspec.Struct, frozen=True, kw_only=True):
+    """What an address that was good has led to."""
+
+    server: Server
+    user_id: str
+
+
+@COMPUTE.operation(
+    "POST",
+    "/servers/{server_id}/remote-consoles",
+    rules=(Rule(CONSOLES),),
+    target=server_in_sight,
+    body=CreateRemoteConsole,
+    since="2.6",
+)
+def create_remote_console(call: Call[Server, CreateRemoteConsole]) -> dict[str, Any]:
+    """Get the address of a console; the serial one is what there is."""
+    asked = call.body.remote_console
+    if asked.protocol == "rdp":
+        raise BadRequest("Unavailable console type rdp.")
+    if asked.protocol != "serial":
+        raise BadRequest(f"Unavailable console type {asked.type}.")
+    if asked.type != "serial":
+        raise BadRequest(f"Invalid console type {asked.type}")
+    return {"remote_console": {"protocol": asked.protocol, "type": asked.type, "url": _address(call)}}
+
+
+@COMPUTE.operation(
+    "POST",
+    "/servers/{server_id}/action",
+    action="os-getSerialConsole",
+    rules=(Rule(CONSOLES),),
+    target=server_in_sight,
+    body=SerialConsole,
+    until="2.5",
+)
+def get_serial_console(call: Call[Server, SerialConsole]) -> dict[str, Any]:
+    """Get the address of a server's serial console."""
+    return {"console": {"type": call.body.type, "url": _address(call)}}
+
+
+@COMPUTE.operation(
+    "POST",
+    "/servers/{server_id}/action",
+    action="os-getVNCConsole",
+    rules=(Rule(CONSOLES),),
+    target=server_in_sight,
+    body=VncConsole,
+    until="2.5",
+)
+def get_vnc_console(call: Call[Server, VncConsole]) -> None:
+    """Refused: guests have no screen."""
+    raise BadRequest(f"Unavailable console type {call.body.type}.")
+
+
+@COMPUTE.operation(
+    "POST",
+    "/servers/{server_id}/action",
+    action="os-getSPICEConsole",
+    rules=(Rule(CONSOLES),),
+    target=server_in_sight,
+    body=SpiceConsole,
+    until="2.5",
+)
+def get_spice_console(call: Call[Server, SpiceConsole]) -> None:
+    """Refused: guests have no screen."""
+    raise BadRequest(f"Unavailable console type {call.body.type}.")
+
+
+@COMPUTE.operation(
+    "POST",
+    "/servers/{server_id}/action",
+    action="os-getRDPConsole",
+    rules=(Rule(CONSOLES),),
+    target=server_in_sight,
+    body=Anything,
+    until="2.5",
+)
+def get_rdp_console(call: Call[Server, Anything]) -> None:
+    """Refused, as Nova does since it has no driver with RDP."""
+    raise BadRequest(_MALFORMED)
+
+
+@COMPUTE.operation("GET", "/os-console-auth-tokens/{console_token}", rules=(Rule(TOKENS),))
+def show_console_token(call: Call[None, None]) -> dict[str, Any]:
+    """Show which server an unused console token leads to. No host listens for it, so it names no port."""
+    if not call.version.at_least("2.31"):
+        raise BadRequest(_MALFORMED)
+    row = call.tx.first(_valid(call.path["console_token"], call.now_us))
+    if row is None:
+        raise NotFound("Token not found")
+    server = get_server(call.tx, row.server_id)
+    return {
+        "console": {
+            "instance_uuid": server.id,
+            "host": server.host,
+            "port": None,
+            "internal_access_path": None,
+        }
+    }
+
+
+def _address(call: Call[Server, Any]) -> str:
+    """Of a WebSocket. Over https it is a page with a terminal."""
+    server = call.target
+    if server.host is None or server.vm_state not in (VmState.ACTIVE, VmState.PAUSED):
+        raise Conflict(f"Instance {server.id} is not ready", reason="NOT_READY")
+    token = issue(call.tx, call.cloud.clock, server, call.caller.user_id)
+    return f"{call.base_url.replace('http', 'ws', 1)}{DOOR}serial?token={token}"
+
+
+# -- tokens
+
+
+def digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def issue(tx: Tx, clock: Clock, server: Server, user_id: str) -> str:
+    """A new one. Those that have run out go, and of a server's the oldest beyond its share."""
+    now = clock.now_us()
+    tx.execute(sa.delete(console_tokens).where(console_tokens.c.expires_at_us <= now))
+    held = tx.all(
+        sa.select(console_tokens.c.digest)
+        .where(console_tokens.c.server_id == server.id)
+        .order_by(console_tokens.c.expires_at_us.desc(), console_tokens.c.digest)
+        .offset(TOKENS_OF_A_SERVER - 1)
+    )
+    if held:
+        tx.execute(sa.delete(console_tokens).where(console_tokens.c.digest.in_([row.digest for row in held])))
+    token = base64.urlsafe_b64encode(clock.token_bytes(SECRET_BYTES)).rstrip(b"=").decode()
+    row = {
+        "digest": digest(token),
+        "server_id": server.id,
+        "generation": server.generation,
+        "user_id": user_id,
+        "expires_at_us": now + TOKEN_SECONDS * 1_000_000,
+    }
+    tx.execute(sa.insert(console_tokens), row)
+    return token
+
+
+def redeem(tx: Tx, token: str, now_us: int) -> Ticket | None:
+    """Use one up. None: it was never given, was used, has run out, or its guest is not what it was."""
+    row = tx.first(_valid(token, now_us))
+    if row is None or not tx.changed(_USE, {"of_digest": row.digest}):
+        return None
+    server = get_server(tx, row.server_id, deleted=True)
+    if server.deleted_at_us is not None or server.generation != row.generation:
+        return None
+    return Ticket(server=server, user_id=row.user_id)
+
+
+_USE = sa.delete(console_tokens).where(console_tokens.c.digest == sa.bindparam("of_digest"))
+
+
+def _valid(token: str, now_us: int) -> sa.Select[Any]:
+    return sa.select(console_tokens).where(
+        console_tokens.c.digest == digest(token), console_tokens.c.expires_at_us > now_us
+    )

@@ -1,0 +1,82 @@
+"""What a service serves beside its operations, below a path of its own: pages, and WebSockets on the API's own port.
+
+A page of another site may not open one: where a browser says whose page it is (``Origin``), it has to be ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from cumulet.web.audit import LONGEST_PATH
+
+if TYPE_CHECKING:
+    from cumulet.web.context import Cloud
+    from cumulet.web.dispatch import Answer
+
+access_log = logging.getLogger("cumulet.access")
+
+LARGEST_MESSAGE = 65_536
+"""Bytes of a WebSocket's message from a client; a larger one ends it."""
+PAGE_HEADERS: Mapping[str, str] = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; img-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "cache-control": "no-store",
+}
+"""A terminal sets its sizes in a style sheet that it writes itself; scripts come from files of ours, and only those."""
+
+
+class Door(Protocol):
+    """A service's."""
+
+    def page(self, path: str) -> Answer | None:
+        """A file below the door; None: there is none."""
+
+    async def talk(self, cloud: Cloud, path: str, socket: WebSocket) -> None:
+        """Accept a WebSocket, or close it; return when it is over."""
+
+
+Doors = Mapping[str, Door]
+"""By the beginning of their paths, such as ``/console/``."""
+
+
+def door_of(doors: Doors, path: str) -> tuple[Door, str] | None:
+    """The one a path leads to, and the rest of the path."""
+    for prefix, door in doors.items():
+        if path.startswith(prefix):
+            return door, path[len(prefix) :]
+    return None
+
+
+async def talk(doors: Doors, cloud: Cloud, socket: WebSocket) -> None:
+    """Serve one WebSocket. Its query holds a secret and is written nowhere."""
+    path: str = socket.scope["path"]
+    found = door_of(doors, path)
+    if found is None or not _same_site(socket.headers, cloud.settings.public_url):
+        access_log.info("WEBSOCKET %s refused", path[:LONGEST_PATH])
+        await socket.close()
+        return
+    door, rest = found
+    access_log.info("WEBSOCKET %s", path[:LONGEST_PATH])
+    with contextlib.suppress(WebSocketDisconnect):
+        await door.talk(cloud, rest, socket)
+
+
+def _same_site(headers: Headers, public_url: str | None) -> bool:
+    origin = headers.get("origin")
+    if origin is None:
+        return True  # No browser: a program sends whatever it likes.
+    ours = urlsplit(public_url).netloc if public_url is not None else headers.get("host", "")
+    parts = urlsplit(origin)
+    return parts.scheme == "https" and parts.netloc == ours

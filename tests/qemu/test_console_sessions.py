@@ -1,0 +1,84 @@
+"""People on a real guest's serial line: they log in, the log goes on, and the ring is back when they leave."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+import cumulet.testing
+from cumulet.cli.websocket import WebSocketClient
+from cumulet.drivers.qemu.facts import QemuFacts
+from cumulet.host.driver import Image
+from cumulet.testing import Client, TestCloud
+from tests.api.test_consoles import address, on_console, until, why_closed
+from tests.api.test_live_migration import host_of, image_and_flavor, last_migration, other
+
+pytestmark = pytest.mark.qemu
+
+
+@pytest.fixture(scope="module")
+def cloud(facts: QemuFacts, image: Image) -> Iterator[TestCloud]:
+    del facts, image
+    with cumulet.testing.cloud(hosts=2, driver="qemu") as running:
+        yield running
+
+
+def console(client: Client, server: str) -> str:
+    output: str = client.action(server, {"os-getConsoleOutput": {}})["output"]
+    return output
+
+
+def last_tick(client: Client, server: str) -> int:
+    return int((re.findall(r"tick (\d+)", console(client, server)) or ["0"])[-1])
+
+
+def test_one_logs_in_to_a_real_guest_and_goes_on_after_a_move(cloud: TestCloud) -> None:
+    admin, member = cloud.persona("admin"), cloud.persona("member")
+    wanted = image_and_flavor(member) | {"name": "one", "networks": "none"}
+    made = member.compute("POST", "/servers", {"server": wanted})["server"]
+    server, password = made["id"], made["adminPass"]
+    member.wait_for_status(server, "ACTIVE")
+    member.wait("ticks", lambda: last_tick(member, server) > 5, seconds=60)
+
+    async def log_in(line: WebSocketClient) -> None:
+        line.write(b"\r")
+        await until(line, b"login: ")
+        line.write(b"root\r")
+        await until(line, b"Password: ")
+        line.write(password.encode() + b"\r")
+        await until(line, b"tiny# ")
+        line.write(b"echo $((6 * 7))-is-it\r")
+        await until(line, b"42-is-it")
+        line.write(b"exit\r")
+        await until(line, b"logged out")
+
+    on_console(cloud, address(member, server), log_in)
+    assert "42-is-it" in console(member, server), "the log has what was printed meanwhile"
+    assert password not in console(member, server)
+    before = last_tick(member, server)
+    member.wait("the ring to fill the log again", lambda: last_tick(member, server) > before + 5, seconds=60)
+
+    async def wrong(line: WebSocketClient) -> None:
+        line.write(b"\r")
+        await until(line, b"login: ")
+        line.write(b"root\r")
+        await until(line, b"Password: ")
+        line.write(b"guess\r")
+        await until(line, b"Login incorrect")
+
+    on_console(cloud, address(member, server), wrong)
+
+    async def moved(line: WebSocketClient) -> str | None:
+        await until(line, b"tick ")
+        destination = other(host_of(admin, server))
+        move = {"os-migrateLive": {"block_migration": "auto", "host": destination}}
+        assert admin.action(server, move).status == 202
+        return await why_closed(line)
+
+    why = str(on_console(cloud, address(member, server), moved))
+    admin.wait("the move", lambda: last_migration(admin, server)["status"] == "completed", seconds=120)
+    assert "moved" in why or "migrating" in why
+    on_console(cloud, address(member, server), log_in)
+    assert member.compute("DELETE", f"/servers/{server}").status == 204
