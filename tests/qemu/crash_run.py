@@ -38,6 +38,9 @@ class Victim(StrEnum):
     CUT = "network cut"
     CUT_UNTIL_THE_END = "network cut until the move has ended"
     LINKS_DOWN = "links down"
+    DISK_FULL = "disk full"
+    """The control plane's: its database, images and logs."""
+    FLOOD = "flood"
 
     @property
     def cuts(self) -> bool:

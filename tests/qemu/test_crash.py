@@ -24,14 +24,15 @@ from cumulet.host.driver import Image
 from . import crash_results, userfaultfd
 from .crash_cloud import HOSTS, CrashCloud, Sight, kill, until
 from .crash_judgement import SETTLED_SECONDS, judge_alive, judge_disk, settle
+from .crash_load import SmallDisk, flood
 from .crash_network import HostNetworks
 from .crash_results import AS_MUST_BE, Result
 from .crash_run import PATIENCE_SECONDS, SILENT_SECONDS, STEPS, Moment, Run, Victim
 from .serial_watch import SerialWatch
 
 RUNS = int(os.environ.get("CUMULET_CRASH_RUNS", "4"))
-FIRST_SEED = int(os.environ.get("CUMULET_CRASH_SEED", "97"))
-"""From here on four in a row kill, stop and cut, two of them in the switchover and two right after the commit."""
+FIRST_SEED = int(os.environ.get("CUMULET_CRASH_SEED", "116"))
+"""From here on four in a row flood, kill and stop, two of them in the switchover and two right after the commit."""
 POST_COPY = os.environ.get("CUMULET_CRASH_POST_COPY") == "1"
 """Whether the moves are forced to complete, in post-copy."""
 DECIDED = [Run.of(seed, post_copy=POST_COPY) for seed in range(FIRST_SEED, FIRST_SEED + RUNS)]
@@ -47,6 +48,7 @@ class Stage:
 
     def __init__(self, base: Path) -> None:
         self.networks = HostNetworks(HOSTS) if os.geteuid() == 0 else None
+        self.disk = SmallDisk(base) if os.geteuid() == 0 else None
         self.cloud = CrashCloud(
             base, "--leave-guests", "--set", f"migration_progress_timeout_seconds={PATIENCE_SECONDS}",
             "--set", f"host_silent_seconds={SILENT_SECONDS}", *(self.networks.options if self.networks else ()),
@@ -77,6 +79,8 @@ class Stage:
         self.cloud.destroy()
         if self.networks is not None:
             self.networks.remove()
+        if self.disk is not None:
+            self.disk.remove()
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +123,9 @@ def post_copy_allowed() -> Iterator[None]:
 def test_whatever_befalls_a_move_one_copy_runs_and_nothing_is_left_over(
     stage: Stage, results: list[Result], run: Run
 ) -> None:
-    if run.victim.cuts and stage.networks is None:
+    if (run.victim.cuts or run.victim is Victim.DISK_FULL) and stage.networks is None:
         stage.left_well = True
-        pytest.skip("only root can make the namespaces whose network is cut")
+        pytest.skip("only root can make the namespaces whose network is cut, and the disk that is full")
     print(f"\n{run}", flush=True)
     result, begun = Result.of(run), time.monotonic()
     try:
@@ -303,6 +307,13 @@ def strike(scene: Scene, operation: str) -> int:
             return stop_for(run, [agents[destination]])
         case Victim.CUT | Victim.CUT_UNTIL_THE_END | Victim.LINKS_DOWN:
             return cut(scene, operation)
+        case Victim.DISK_FULL:
+            assert scene.stage.disk is not None
+            with scene.stage.disk.full():
+                threading.Event().wait(run.lasts)
+            return 1
+        case Victim.FLOOD:
+            return flood(cloud.admin, run.lasts)
 
 
 def kill_all(pids: list[int]) -> int:
