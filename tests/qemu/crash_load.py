@@ -62,7 +62,7 @@ class SmallDisk:
 
 
 def flood(caller: Persona, seconds: float) -> int:
-    """Keys that exist already are asked for again and again, and many connections say nothing. How many answers came."""
+    """Keys that exist are asked for again and again, and many connections say nothing. How many answers came."""
     caller.ask("POST", KEYPAIRS, {"keypair": {"name": "flood"}}, version="2.1")
     ended = time.monotonic() + seconds
     answers = itertools.count()

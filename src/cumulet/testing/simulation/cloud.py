@@ -92,6 +92,7 @@ class SimulatedCloud:
                 name=name, world=self.world, clock=self.clock, settings=self.settings, directory=None
             )
             driver.changed = self._check_running
+            driver.copying = self._check_move
             driver.sharing = len(self.settings.host_names) if self.shared else 1
             machine = self.machines[name] = Machine(
                 name, driver, weather, random, loop=loop,
@@ -103,6 +104,8 @@ class SimulatedCloud:
         """By name of a conductor that is up: since when."""
         self.died_at: dict[str, float] = {}
         self._claimants: set[str] = set()
+        self._moves: set[str] = set()
+        """Whose copies have begun."""
         """Whoever had a claim when one was looked at last."""
         self._conductors = random.choice((1, 1, 2, 3))
         self._api_is_up = True
@@ -174,6 +177,12 @@ class SimulatedCloud:
                 if server_id in where:
                     self._break("double run", f"two running copies of {server_id}: on {where[server_id]} and on {name}")
                 where[server_id] = name
+
+    def _check_move(self, move: str) -> None:
+        """What two hosts know each other by in a move is for its one copy, and no other trusts it."""
+        if move in self._moves:
+            self._break("key used twice", f"another copy has begun with what was made for the move {move[:8]}")
+        self._moves.add(move)
 
     def _check_written(self) -> None:
         """After every commit."""

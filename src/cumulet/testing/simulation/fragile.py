@@ -27,6 +27,8 @@ class FragileDriver(SimulatedDriver):
     """The simulated hypervisor, whose guests may crash or hang and whose machine may lose power or have a bad disk."""
 
     changed: Callable[[], None]
+    copying: Callable[[str], None]
+    """Told the move of each copy that begins here."""
     sharing = 1
     """How many hosts its machine is shared by."""
 
@@ -122,7 +124,10 @@ class FragileDriver(SimulatedDriver):
             queued.exception()  # Whoever waited has heard it; if nobody did, nobody does.
 
     async def start_copy(self, server_id: str, endpoint: Endpoint, parameters: MigrationParameters) -> None:
+        before = self._copies.get(server_id)
         await super().start_copy(server_id, endpoint, parameters)
+        if (copy := self._copies[server_id]) is not before:
+            self.copying(copy.source.move)
         peer = self._world.drivers[endpoint.address]
         if isinstance(peer, FragileDriver) and server_id in peer._hung:
             peer.hang(server_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from contextlib import AbstractContextManager
 from typing import Any
@@ -10,13 +11,14 @@ from unittest import mock
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.compute import affinity, moves, preconditions, promises, resize, scheduler
+from cumulet.compute import affinity, copying, live_migration, moves, preconditions, promises, resize, scheduler
 from cumulet.compute.resize import RESIZE
 from cumulet.compute.store import get_server, servers
 from cumulet.conductor.saga import Context, Saga, Step
 from cumulet.db.engine import Tx
 from cumulet.host import machine
 from cumulet.host.driver import Guest
+from cumulet.host.endpoint import Endpoint
 from cumulet.processes.parts import SAGAS
 
 
@@ -52,6 +54,20 @@ def claiming_what_it_was_before() -> AbstractContextManager[Any]:
         Step(claim_destination, s.undo, s.status) if s.name == "claim_destination" else s for s in RESIZE.steps
     )
     return with_saga(RESIZE, steps=steps)
+
+
+def knowing_a_server_by_what_it_was_known_by() -> AbstractContextManager[Any]:
+    """What hosts know each other by is made for a server, and used in all its moves."""
+
+    async def prepare_copy(context: Context, state: Any, *of_the_copy: Any) -> Endpoint:
+        return await copying.prepare_copy(
+            context, msgspec.structs.replace(state, migration_uuid=state.server_id), *of_the_copy
+        )
+
+    planted = contextlib.ExitStack()
+    for module in (live_migration, resize):
+        planted.enter_context(mock.patch.object(module, "prepare_copy", prepare_copy))
+    return planted
 
 
 def taking_in_what_it_was_before() -> AbstractContextManager[Any]:
