@@ -513,6 +513,7 @@ EXAMPLES: Mapping[str, Example | tuple[Example, ...]] = {
     "POST /users": Example(may=ADMIN, body=NEW_USER),
     "PATCH /users/{user_id}": Example(may=ADMIN, body={"user": {"description": "large"}}),
     "DELETE /users/{user_id}": Example(may=ADMIN),
+    "DELETE /users/{user_id}/tokens": Example(may=ADMIN),
     "GET /users/{user_id}/projects": Example(may=ADMIN),
     "GET /users/{user_id}/groups": Example(may=ADMIN),
 }

@@ -46,6 +46,37 @@ def database_url() -> Iterator[str]:
         shutil.rmtree(folder)
 
 
+def _what_is_delegated_ends_everywhere(one: Place, other: Place) -> None:
+    """A group's role, an inherited one, an application credential and a trust, each taken away."""
+    admin, owner = one.admin(), one.login("demo", scope=project("demo"))
+    demo, home = owner.body["user"]["id"], owner.body["project"]["id"]
+    member = admin.id_of("roles", "member")
+    group = admin.made("group", "groups", name="crew")["id"]
+    below = admin.made("project", "projects", name="below", parent_id=home)["id"]
+    membership = f"/groups/{group}/users/{demo}"
+    grant = f"/OS-INHERIT/projects/{home}/groups/{group}/roles/{member}/inherited_to_projects"
+    assert [admin.put(path).status_code for path in (membership, grant)] == [204, 204]
+    credentials = f"/users/{demo}/application_credentials"
+    made = owner.post(credentials, {"application_credential": {"name": "x"}}).json()["application_credential"]
+    method = {"id": made["id"], "secret": made["secret"]}
+    identity = {"methods": ["application_credential"], "application_credential": method}
+    entered = one.authenticate({"identity": identity})
+    new = {"trustor_user_id": demo, "trustee_user_id": admin.body["user"]["id"], "project_id": home}
+    trust = owner.post("/OS-TRUST/trusts", {"trust": {**new, "impersonation": False, "roles": [{"id": member}]}})
+    trust_id = trust.json()["trust"]["id"]
+    for session, path in (
+        (one.login("demo", scope={"project": {"id": below}}), membership),
+        (Session(one, entered.headers["x-subject-token"], {}), f"{credentials}/{made['id']}"),
+        (one.login("admin", scope={"OS-TRUST:trust": {"id": trust_id}}), f"/OS-TRUST/trusts/{trust_id}"),
+    ):
+        elsewhere = Session(other, session.token, session.body)
+        assert elsewhere.still_counts()
+        assert elsewhere.still_counts()
+        assert admin.delete(path).status_code == 204
+        assert not elsewhere.still_counts()
+    assert admin.delete(f"/projects/{below}").status_code == 204
+
+
 def test_two_processes_agree_on_every_token(database_url: str, tmp_path: Path) -> None:
     one = Place(tmp_path, database_url)
     passwords = one.passwords.by_user
@@ -55,6 +86,7 @@ def test_two_processes_agree_on_every_token(database_url: str, tmp_path: Path) -
     admin = one.admin()
     demo = admin.id_of("users", "demo")
     try:
+        _what_is_delegated_ends_everywhere(one, other)
         for act in ("revoke", "password", "disable"):
             session = one.login("demo", passwords["demo"] if act != "disable" else "another-one", project("demo"))
             elsewhere = Session(other, session.token, session.body)

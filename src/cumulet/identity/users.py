@@ -59,6 +59,8 @@ LIST_PROJECTS = rule(
     scope=ANYWHERE,
 )
 
+REVOKE_TOKENS = rule("identity:revoke_tokens_for_user", "rule:admin_or_owner", scope=ANYWHERE)
+
 Name = Annotated[str, Json({"minLength": 1, "maxLength": 255, "pattern": r"\S"})]
 _NEW_PASSWORD = Json({"minLength": SHORTEST_PASSWORD, "maxLength": LONGEST_PASSWORD})
 Password = Annotated[str | None, _NEW_PASSWORD]
@@ -286,6 +288,20 @@ async def change_password(call: Call[None, PasswordChange]) -> None:
         identity.end_tokens_of_user(tx, user.id)
 
     await call.cloud.db.write_async(work)
+
+
+@IDENTITY.operation(
+    "DELETE",
+    "/users/{user_id}/tokens",
+    rules=(Rule(REVOKE_TOKENS),),
+    target=user_in_path,
+    facts=user_facts,
+    success=204,
+)
+def revoke_tokens_of_user(call: Call[User | None, None]) -> None:
+    """End all tokens of a user at once, one's own or, as an administrator, anybody's."""
+    identity: Identity = call.cloud.identity
+    identity.end_tokens_of_user(call.tx, known(call.target, "user", call.path["user_id"]).id)
 
 
 class ListUserProjects(Query):

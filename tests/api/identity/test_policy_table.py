@@ -310,6 +310,8 @@ for _path in ("projects", "groups"):
 CASES["GET /users/{user_id} (own)"] = on_user("", myself=True)
 CASES["PATCH /users/{user_id} (own)"] = on_user("", {"user": {"description": "x"}}, myself=True)
 
+CASES["DELETE /users/{user_id}/tokens"] = on_user("/tokens")
+
 # -- roles
 
 CASES["GET /roles"] = lambda w, p: Request("/roles", {})
@@ -603,6 +605,7 @@ OF_ANYBODY = (
     "/auth/tokens",
     "/users/{user_id}/application_credentials",
     "/users/{user_id}/access_rules",
+    "/users/{user_id}/tokens",
     "/OS-TRUST/trusts",
     "/credentials",
     "/users/{user_id}/credentials",

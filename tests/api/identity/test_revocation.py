@@ -13,6 +13,7 @@ Act = Callable[[Session, str, str], object]
 ACTS: dict[str, Act] = {
     "the user is disabled": lambda a, user, p: a.patch(f"/users/{user}", {"user": {"enabled": False}}),
     "the user is deleted": lambda a, user, p: a.delete(f"/users/{user}"),
+    "an administrator ends them": lambda a, user, p: a.delete(f"/users/{user}/tokens"),
     "an administrator gives another password": lambda a, user, p: a.patch(
         f"/users/{user}", {"user": {"password": "a-new-one"}}
     ),
