@@ -16,7 +16,7 @@ from ipaddress import IPv6Address
 from cumulet.drivers.linux_network.names import BRIDGE, ROUTER, TABLE, TAP, VXLAN
 from cumulet.host.wiring import METADATA_ADDRESS, METADATA_ADDRESS_6
 
-VERSION = "version_4"
+VERSION = "version_5"
 """A chain of this name is in the table: another version's rules are replaced whole."""
 
 
@@ -138,6 +138,7 @@ table bridge {TABLE} {{
   chain output {{
     type filter hook output priority -200; policy accept;
     oifname {{ "{VXLAN}*", "{ROUTER}*" }} drop
+    icmpv6 type {{ 131, 132, 133, 143 }} drop
   }}
 }}
 """
