@@ -220,7 +220,7 @@ def _correct_own(tx: Tx, record: Any, report: GuestReport | None, now_us: int) -
             finding=Finding.HANDED_OVER_GUEST_STILL_OURS, server_id=record.id, generation=record.generation,
             seen=state, resume=True,
         )  # fmt: skip
-    if state is GuestState.INCOMING:  # Its host was down when the move that brought it had ended but for this.
+    if state is GuestState.INCOMING:  # Its host was down when the move that brought it should have let it run.
         return Correction(
             finding=Finding.ARRIVED_GUEST_NOT_LET_RUN, server_id=record.id, generation=record.generation,
             seen=state, let_run=True,

@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-import sqlalchemy as sa
 
 from cumulet.compute import boot, moves, operations, preconditions, resized
+from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import HostName
 from cumulet.compute.model import Server, VmState
 from cumulet.compute.operations import SERVER, command
@@ -23,7 +23,7 @@ from cumulet.compute.rules import ADMIN
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
-from cumulet.compute.store import change_owner, get_server, hosts, update_server
+from cumulet.compute.store import change_owner, get_server, update_server
 from cumulet.compute.wiring import learn_links, require_wired
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
@@ -68,7 +68,7 @@ def evacuate_server(call: Call[Server, Evacuate]) -> dict[str, str] | None:
         raise BadRequest("admin password can't be changed on existing disk")
     if body.force and host is None:
         raise BadRequest("Can't force to a non-provided destination")
-    if host is not None and call.tx.first(sa.select(hosts.c.id).where(hosts.c.name == host)) is None:
+    if host is not None and not host_records.is_known(call.tx, host):
         raise NotFound(f"Compute host {host} not found.")
     if host is not None and host == server.host:
         raise BadRequest("The target host can't be the same one.")

@@ -10,9 +10,10 @@ import sqlalchemy as sa
 
 from cumulet.clock import Clock
 from cumulet.compute.joined_hosts import joined_hosts
-from cumulet.compute.scheduler import HostView
+from cumulet.compute.scheduler import HostView, Reason
 from cumulet.compute.store import hosts, servers
 from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest
 from cumulet.host.driver import HostFacts
 from cumulet.part import OtherState
 from cumulet.placement import allocations as placement
@@ -77,6 +78,17 @@ def register(tx: Tx, *, facts: HostFacts, clock: Clock, settings: Settings) -> N
         },
         now_us=now,
     )
+
+
+def is_known(tx: Tx, name: str) -> bool:
+    """Whether a host of this name has ever registered."""
+    return tx.first(_KNOWN, {"of_name": name}) is not None
+
+
+def require_known(tx: Tx, name: str | None) -> None:
+    """BadRequest for a host that somebody named and nobody knows."""
+    if name is not None and not is_known(tx, name):
+        raise BadRequest(f"Compute host {name} could not be found.", reason=Reason.HOST_UNKNOWN)
 
 
 def set_up(tx: Tx, name: str, *, up: bool, now_us: int, seen_at_us: int | None = None) -> bool:
@@ -195,7 +207,7 @@ def _kind(facts: str | None) -> Kind:
 
 def kind_of(tx: Tx, name: str) -> Kind:
     """What the host has said it is; an empty one where it has never said so."""
-    return _kind(tx.scalar(sa.select(sa.cast(hosts.c.facts, sa.Text)).where(hosts.c.name == name)))
+    return _kind(tx.scalar(_FACTS, {"of_name": name}))
 
 
 def _view(row: Any, free: dict[str, float], offered: dict[str, Inventory]) -> HostView:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-import sqlalchemy as sa
-
 from cumulet.clock import iso_z
+from cumulet.compute import hosts as host_records
 from cumulet.compute import joined_hosts as records
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.services import DELETE, LIST, UPDATE
-from cumulet.compute.store import hosts
 from cumulet.errors import Conflict, Forbidden, NotFound
 from cumulet.host.joining import HOST_NAME
 from cumulet.web.operation import Call, Rule
@@ -46,7 +44,7 @@ def add_host(call: Call[None, AddHost]) -> dict[str, Any]:
     row = next((row for row in records.rows(call.tx) if row.name == name), None)
     if row is not None and row.joined_at_us is not None:
         raise Conflict(f"A host called {name} has joined already: remove it first, or choose another name.")
-    taken = name in settings.host_names or call.tx.first(sa.select(hosts.c.id).where(hosts.c.name == name)) is not None
+    taken = name in settings.host_names or host_records.is_known(call.tx, name)
     reserved = {"localhost", settings.public_url and urlsplit(settings.public_url).hostname}
     if taken or name in reserved:
         raise Conflict(f"The name {name} is taken: choose another one.")

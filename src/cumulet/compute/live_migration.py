@@ -16,7 +16,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-import sqlalchemy as sa
 
 from cumulet.compute import (
     boot,
@@ -39,7 +38,7 @@ from cumulet.compute.scheduler import Reason
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
-from cumulet.compute.store import change_owner, get_server, hosts
+from cumulet.compute.store import change_owner, get_server
 from cumulet.compute.wiring import require_wired
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
@@ -83,7 +82,7 @@ def migrate_live(call: Call[Server, MigrateLive]) -> None:
     if body.force and body.host is None:
         raise BadRequest("Can't force to a non-provided destination")
     require_state(server, "os-migrateLive", call.caller)
-    _refuse_unknown_host(call.tx, body.host)
+    host_records.require_known(call.tx, body.host)
     if not call.version.at_least("2.34"):
         # Until 2.33 the caller is told at once what from 2.34 on the migration's record tells.
         preconditions.require(call.tx, server, Verb.LIVE, call.cloud.settings)
@@ -97,12 +96,6 @@ def migrate_live(call: Call[Server, MigrateLive]) -> None:
         event="conductor_live_migrate_instance",
         task_state="migrating",
     )
-
-
-def _refuse_unknown_host(tx: Tx, host: str | None) -> None:
-    """Text becomes a row of our table of hosts, or nothing."""
-    if host is not None and tx.first(sa.select(hosts.c.id).where(hosts.c.name == host)) is None:
-        raise BadRequest(f"Compute host {host} could not be found.", reason=Reason.HOST_UNKNOWN)
 
 
 def _refuse_unfit_host(tx: Tx, server: Server, host: str | None) -> None:

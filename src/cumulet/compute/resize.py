@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-import sqlalchemy as sa
 
 from cumulet.compute import boot, moves, operations, preconditions, resized
+from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import DiskConfig, FlavorRef, HostName
 from cumulet.compute.copying import copy_parameters, follow_copy, prepare_copy
 from cumulet.compute.flavors import find_flavor
@@ -27,7 +27,7 @@ from cumulet.compute.scheduler import Reason
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
-from cumulet.compute.store import change_owner, get_server, hosts, update_server
+from cumulet.compute.store import change_owner, get_server, update_server
 from cumulet.compute.wiring import learn_links, require_wired
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
@@ -86,8 +86,7 @@ def _migrate(call: Call[Server, Any], host: str | None) -> None:
     preconditions.require(call.tx, server, Verb.COLD, call.cloud.settings)
     if host is not None and host == server.host:
         raise BadRequest("Cannot migrate to the host where the server exists.", reason=Reason.SAME_HOST)
-    if host is not None and call.tx.first(sa.select(hosts.c.id).where(hosts.c.name == host)) is None:
-        raise BadRequest(f"Compute host {host} could not be found.", reason=Reason.HOST_UNKNOWN)
+    host_records.require_known(call.tx, host)
     _begin(call, server.flavor, host=host, action="migrate", kind="migration", disk_config="MANUAL")
 
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from cumulet.compute import attribute_types as t
 from cumulet.compute import boot
+from cumulet.compute import hosts as host_records
 from cumulet.compute.flavors import find_flavor
 from cumulet.compute.keypairs import public_key_of
 from cumulet.compute.links import links, self_link
@@ -21,7 +22,6 @@ from cumulet.compute.servers import ServerHostname
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.store import hosts, insert_servers, server_group_members, server_groups, server_tags
 from cumulet.compute.wiring import require_wiring_hosts
-from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Forbidden, NotYet
 from cumulet.image.store import BootImage, boot_image
 from cumulet.network import for_compute as network
@@ -201,7 +201,7 @@ def create_servers(call: Call[None, CreateServers]) -> Reply:
     require_fit(call, flavor, image)
     _require_room_for_metadata(call)
     group_id = _server_group(call)
-    _require_host(call.tx, body.host or body.hypervisor_hostname)
+    host_records.require_known(call.tx, body.host or body.hypervisor_hostname)
     most = how_many_servers(call.tx, call.caller.project_id or "", call.caller.user_id, flavor, body.min_count, most)
     if group_id is not None:
         require_group_member_room(call.tx, call.caller.project_id or "", call.caller.user_id, group_id, most)
@@ -414,11 +414,6 @@ def _require_room_for_metadata(call: Call[None, CreateServers]) -> None:
             limits_of(call.tx, call.caller.project_id or ""), "metadata_items", len(metadata),
             words="Maximum number of metadata items exceeds {allowed}",
         )  # fmt: skip
-
-
-def _require_host(tx: Tx, name: str | None) -> None:
-    if name is not None and tx.first(sa.select(hosts.c.id).where(hosts.c.name == name)) is None:
-        raise BadRequest(f"Compute host {name} could not be found.")
 
 
 # -- the records

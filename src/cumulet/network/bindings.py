@@ -36,7 +36,7 @@ def of_ports(tx: Tx, port_ids: Sequence[str]) -> dict[str, list[Binding]]:
 
 
 class Which(StrEnum):
-    """Of which ports: the column of `ports` that the id given is one of."""
+    """Whose ports are meant: all of a server, or one port. The value is the column of `ports` that holds the id."""
 
     SERVER = "server_id"
     PORT = "id"
