@@ -58,20 +58,20 @@ PATH = "/os-aggregates/{aggregate_id}"
 
 
 @COMPUTE.operation("GET", "/os-aggregates", rules=(Rule(INDEX),), query=ShowQuery)
-def list_aggregates(call: Call[None, None]) -> dict[str, Any]:
+def list_aggregates(call: Call[None, None]) -> dict[str, object]:
     """List aggregates."""
     rows = call.tx.all(sa.select(aggregates).order_by(aggregates.c.id).limit(call.cloud.settings.largest_page))
     return {"aggregates": [_view(call, row) for row in rows]}
 
 
 @COMPUTE.operation("GET", PATH, rules=(Rule(SHOW),), query=ShowQuery)
-def show_aggregate(call: Call[None, None]) -> dict[str, Any]:
+def show_aggregate(call: Call[None, None]) -> dict[str, object]:
     """Show an aggregate."""
     return {"aggregate": _view(call, _found(call))}
 
 
 @COMPUTE.operation("POST", "/os-aggregates", rules=(Rule(CREATE),), body=CreateAggregate, body_key="aggregate")
-def create_aggregate(call: Call[None, CreateAggregate]) -> dict[str, Any]:
+def create_aggregate(call: Call[None, CreateAggregate]) -> dict[str, object]:
     """Create an aggregate without hosts."""
     _require_free_name(call.tx, call.body.name)
     zone = call.body.availability_zone
@@ -89,10 +89,10 @@ def create_aggregate(call: Call[None, CreateAggregate]) -> dict[str, Any]:
 
 
 @COMPUTE.operation("PUT", PATH, rules=(Rule(UPDATE),), body=UpdateAggregate, body_key="aggregate")
-def update_aggregate(call: Call[None, UpdateAggregate]) -> dict[str, Any]:
+def update_aggregate(call: Call[None, UpdateAggregate]) -> dict[str, object]:
     """Change an aggregate's name or zone."""
     row, body = _found(call), call.body
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     if not isinstance(body.name, Unset) and body.name != row.name:
         _require_free_name(call.tx, body.name)
         values["name"] = body.name
@@ -115,7 +115,7 @@ def delete_aggregate(call: Call[None, None]) -> None:
 
 
 @COMPUTE.operation("POST", PATH + "/action", action="add_host", rules=(Rule(ADD_HOST),), body=HostOfAggregate)
-def add_host(call: Call[None, HostOfAggregate]) -> dict[str, Any]:
+def add_host(call: Call[None, HostOfAggregate]) -> dict[str, object]:
     """Add a host to an aggregate, and so perhaps to a zone."""
     row, name = _found(call), call.body.host
     host = call.tx.first(sa.select(hosts).where(hosts.c.name == name))
@@ -134,7 +134,7 @@ def add_host(call: Call[None, HostOfAggregate]) -> dict[str, Any]:
 
 
 @COMPUTE.operation("POST", PATH + "/action", action="remove_host", rules=(Rule(REMOVE_HOST),), body=HostOfAggregate)
-def remove_host(call: Call[None, HostOfAggregate]) -> dict[str, Any]:
+def remove_host(call: Call[None, HostOfAggregate]) -> dict[str, object]:
     """Take a host out of an aggregate."""
     row, name = _found(call, f"Cannot remove host {call.body.host} in aggregate {{}}"), call.body.host
     if name not in _hosts_of(call.tx, row.id):
@@ -148,7 +148,7 @@ def remove_host(call: Call[None, HostOfAggregate]) -> dict[str, Any]:
 
 
 @COMPUTE.operation("POST", PATH + "/action", action="set_metadata", rules=(Rule(SET_METADATA),), body=SetMetadata)
-def set_metadata(call: Call[None, SetMetadata]) -> dict[str, Any]:
+def set_metadata(call: Call[None, SetMetadata]) -> dict[str, object]:
     """Set items of an aggregate's metadata; null removes one. The zone is the item ``availability_zone``."""
     row, given = _found(call), call.body.metadata
     if ZONE_KEY in given:
@@ -176,8 +176,8 @@ def _row(tx: Tx, aggregate_id: int) -> sa.Row[Any]:
 
 
 def _changed(
-    call: Call[None, Any], row: sa.Row[Any], values: dict[str, Any], *, also: Iterable[str] = ()
-) -> dict[str, Any]:
+    call: Call[None, Any], row: sa.Row[Any], values: dict[str, object], *, also: Iterable[str] = ()
+) -> dict[str, object]:
     """Store what changed, and what follows from it for the zones of hosts. Its hosts are no change of an aggregate."""
     if values:
         changed = values | {"updated_at_us": call.now_us}
@@ -239,7 +239,7 @@ def _with_zone(metadata: dict[str, str], zone: str | None) -> dict[str, str]:
     return kept | ({ZONE_KEY: zone} if zone else {})
 
 
-def _view(call: Call[None, Any], row: sa.Row[Any]) -> dict[str, Any]:
+def _view(call: Call[None, Any], row: sa.Row[Any]) -> dict[str, object]:
     view = {
         "id": row.id, "name": row.name, "hosts": _hosts_of(call.tx, row.id), "metadata": row.metadata,
         "availability_zone": row.metadata.get(ZONE_KEY), "created_at": iso_us(row.created_at_us),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from cumulet.clock import iso_us
 from cumulet.compute.flavors import ShowQuery
 from cumulet.compute.rules import ADMIN, ANYONE
@@ -17,18 +15,18 @@ DETAIL = rule("os_compute_api:os-availability-zone:detail", ADMIN)
 
 
 @COMPUTE.operation("GET", "/os-availability-zone", rules=(Rule(LIST),), query=ShowQuery)
-def list_zones(call: Call[None, None]) -> dict[str, Any]:
+def list_zones(call: Call[None, None]) -> dict[str, object]:
     """List zones that servers can be created in."""
     return _listed(call, detailed=False)
 
 
 @COMPUTE.operation("GET", "/os-availability-zone/detail", rules=(Rule(DETAIL),), query=ShowQuery)
-def list_zones_in_detail(call: Call[None, None]) -> dict[str, Any]:
+def list_zones_in_detail(call: Call[None, None]) -> dict[str, object]:
     """List zones with their hosts and services, the control plane's too."""
     return _listed(call, detailed=True)
 
 
-def _listed(call: Call[None, None], *, detailed: bool) -> dict[str, Any]:
+def _listed(call: Call[None, None], *, detailed: bool) -> dict[str, object]:
     found = services(call.tx, call.now_us)
     available: dict[str, list[ServiceView]] = {}
     unavailable: dict[str, list[ServiceView]] = {}
@@ -49,8 +47,8 @@ def _listed(call: Call[None, None], *, detailed: bool) -> dict[str, Any]:
     }
 
 
-def _hosts(views: list[ServiceView]) -> dict[str, dict[str, dict[str, Any]]]:
-    by_host: dict[str, dict[str, dict[str, Any]]] = {}
+def _hosts(views: list[ServiceView]) -> dict[str, dict[str, dict[str, object]]]:
+    by_host: dict[str, dict[str, dict[str, object]]] = {}
     for view in views:
         by_host.setdefault(view.host, {})[view.binary] = {
             "active": True,

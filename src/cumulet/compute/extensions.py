@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from cumulet.compute.rules import ANYONE
 from cumulet.compute.service import COMPUTE
 from cumulet.errors import NotFound
@@ -125,13 +123,13 @@ _EXTENSIONS = {
 
 
 @COMPUTE.operation("GET", "/extensions", rules=(Rule(LIST),))
-def list_extensions(call: Call[None, None]) -> dict[str, Any]:
+def list_extensions(call: Call[None, None]) -> dict[str, object]:
     """List extensions."""
     return {"extensions": list(_EXTENSIONS.values())}
 
 
 @COMPUTE.operation("GET", "/extensions/{alias}", rules=(Rule(LIST),))
-def show_extension(call: Call[None, None]) -> dict[str, Any]:
+def show_extension(call: Call[None, None]) -> dict[str, object]:
     """Show an extension."""
     if call.path["alias"] not in _EXTENSIONS:
         raise NotFound("The resource could not be found.")

@@ -27,7 +27,7 @@ class TenantAccess(Body):
 
 
 @COMPUTE.operation("GET", "/flavors/{flavor_id}/os-flavor-access", rules=(Rule(LIST),), query=ShowQuery)
-def list_flavor_access(call: Call[None, None]) -> dict[str, Any]:
+def list_flavor_access(call: Call[None, None]) -> dict[str, object]:
     """List the projects that may use a private flavor."""
     flavor = flavor_in_sight(call.tx, call.caller, call.path["flavor_id"])
     if flavor.is_public:
@@ -38,7 +38,7 @@ def list_flavor_access(call: Call[None, None]) -> dict[str, Any]:
 @COMPUTE.operation(
     "POST", "/flavors/{flavor_id}/action", action="addTenantAccess", rules=(Rule(ADD),), body=TenantAccess
 )
-def add_flavor_access(call: Call[None, TenantAccess]) -> dict[str, Any]:
+def add_flavor_access(call: Call[None, TenantAccess]) -> dict[str, object]:
     """Let a project use a private flavor."""
     require_project(call.tx, call.body.tenant)
     flavor = flavor_in_sight(call.tx, call.caller, call.path["flavor_id"])
@@ -58,7 +58,7 @@ def add_flavor_access(call: Call[None, TenantAccess]) -> dict[str, Any]:
 @COMPUTE.operation(
     "POST", "/flavors/{flavor_id}/action", action="removeTenantAccess", rules=(Rule(REMOVE),), body=TenantAccess
 )
-def remove_flavor_access(call: Call[None, TenantAccess]) -> dict[str, Any]:
+def remove_flavor_access(call: Call[None, TenantAccess]) -> dict[str, object]:
     """Take a private flavor from a project, whether or not the project still exists."""
     flavor = flavor_in_sight(call.tx, call.caller, call.path["flavor_id"])
     removed = call.tx.changed(
@@ -71,7 +71,7 @@ def remove_flavor_access(call: Call[None, TenantAccess]) -> dict[str, Any]:
     return _view(call, flavor.flavor_id)
 
 
-def _view(call: Call[Any, Any], flavor_id: str) -> dict[str, Any]:
+def _view(call: Call[Any, Any], flavor_id: str) -> dict[str, object]:
     rows = call.tx.all(
         sa.select(flavor_access.c.project_id)
         .where(flavor_access.c.flavor_id == flavor_id)

@@ -88,10 +88,10 @@ def files(facts: Facts, *, admin_password: bool) -> Iterator[tuple[str, bytes]]:
             yield f"{folder}/vendor_data2.json", _json({"static": {}})
 
 
-def meta_data(facts: Facts, version: str, *, admin_password: bool) -> dict[str, Any]:
+def meta_data(facts: Facts, version: str, *, admin_password: bool) -> dict[str, object]:
     """`meta_data.json` of a version."""
     server = facts.server
-    told: dict[str, Any] = {"uuid": server.id}
+    told: dict[str, object] = {"uuid": server.id}
     if server.metadata:
         told["meta"] = server.metadata
     secrets = server.guest_secrets or {}  # A server of an earlier Cumulet has none.
@@ -115,8 +115,8 @@ def meta_data(facts: Facts, version: str, *, admin_password: bool) -> dict[str, 
     return told
 
 
-def _device(port: PortView, version: str) -> dict[str, Any]:
-    view: dict[str, Any] = {"type": "nic", "mac": port.mac, "bus": "none", "address": "none"}
+def _device(port: PortView, version: str) -> dict[str, object]:
+    view: dict[str, object] = {"type": "nic", "mac": port.mac, "bus": "none", "address": "none"}
     if _from(ROCKY, version):
         view["vf_trusted"] = False
     if port.tag:
@@ -124,12 +124,12 @@ def _device(port: PortView, version: str) -> dict[str, Any]:
     return view
 
 
-def _ec2(facts: Facts) -> dict[str, Any]:
+def _ec2(facts: Facts) -> dict[str, object]:
     """`meta-data.json`, as EC2 names things. Its ids are Nova's: a number, in hexadecimal."""
     server = facts.server
     addresses = [address for port in facts.ports for address in port.addresses if address.version == 4]
     hostname = _hostname(facts)
-    told: dict[str, Any] = {
+    told: dict[str, object] = {
         "ami-id": f"ami-{(server.image_id or '')[:8]}",
         "ami-launch-index": server.launch_index,
         "ami-manifest-path": "FIXME",  # Nova answers this very word: nova/api/metadata/base.py, get_ec2_metadata

@@ -38,7 +38,7 @@ class UpdateHost(Body, min_properties=1):
 
 
 @COMPUTE.operation("GET", "/os-hosts", rules=(Rule(LIST),), query=HostsQuery, until=LAST)
-def list_hosts(call: Call[None, None]) -> dict[str, Any]:
+def list_hosts(call: Call[None, None]) -> dict[str, object]:
     """List the hosts of all enabled services, optionally of one zone."""
     zone = call.query.get("zone")
     return {
@@ -51,7 +51,7 @@ def list_hosts(call: Call[None, None]) -> dict[str, Any]:
 
 
 @COMPUTE.operation("GET", "/os-hosts/{host_name}", rules=(Rule(SHOW),), until=LAST)
-def show_host(call: Call[None, None]) -> dict[str, Any]:
+def show_host(call: Call[None, None]) -> dict[str, object]:
     """Show what a host has, and what of it is used by whom."""
     row = _found(call)
     of_projects = _uses(call.tx, row.name)
@@ -67,31 +67,31 @@ def show_host(call: Call[None, None]) -> dict[str, Any]:
 
 
 @COMPUTE.operation("PUT", "/os-hosts/{host_name}", rules=(Rule(UPDATE),), body=UpdateHost, until=LAST)
-def update_host(call: Call[None, UpdateHost]) -> dict[str, Any]:
+def update_host(call: Call[None, UpdateHost]) -> dict[str, object]:
     """Refused, as by Nova's libvirt driver: services, not hosts, are disabled."""
     _found(call)
     raise NotYet("Hosts cannot be enabled or disabled here; PUT /os-services does it.")
 
 
 @COMPUTE.operation("GET", "/os-hosts/{host_name}/reboot", rules=(Rule(REBOOT),), until=LAST)
-def reboot_host(call: Call[None, None]) -> dict[str, Any]:
+def reboot_host(call: Call[None, None]) -> dict[str, object]:
     """Refused, as by Nova's libvirt driver: nobody restarts a host through Compute."""
     return _refuse_power(call)
 
 
 @COMPUTE.operation("GET", "/os-hosts/{host_name}/shutdown", rules=(Rule(SHUTDOWN),), until=LAST)
-def shut_host_down(call: Call[None, None]) -> dict[str, Any]:
+def shut_host_down(call: Call[None, None]) -> dict[str, object]:
     """Refused, as by Nova's libvirt driver: nobody switches a host off through Compute."""
     return _refuse_power(call)
 
 
 @COMPUTE.operation("GET", "/os-hosts/{host_name}/startup", rules=(Rule(START),), until=LAST)
-def start_host(call: Call[None, None]) -> dict[str, Any]:
+def start_host(call: Call[None, None]) -> dict[str, object]:
     """Refused, as by Nova's libvirt driver: nobody switches a host on through Compute."""
     return _refuse_power(call)
 
 
-def _refuse_power(call: Call[None, None]) -> dict[str, Any]:
+def _refuse_power(call: Call[None, None]) -> dict[str, object]:
     _found(call)
     raise NotYet("Hosts cannot be switched on or off through Compute.")
 
@@ -123,7 +123,7 @@ def _uses(tx: Tx, host: str) -> dict[str, Use]:
     }
 
 
-def _resource(host: str, project: str, use: Use) -> dict[str, Any]:
+def _resource(host: str, project: str, use: Use) -> dict[str, object]:
     return {
         "host": host, "project": project, "cpu": use.vcpus, "memory_mb": use.memory_mib, "disk_gb": use.disk_gib,
     }  # fmt: skip

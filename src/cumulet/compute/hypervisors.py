@@ -53,19 +53,19 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @COMPUTE.operation("GET", "/os-hypervisors", rules=(Rule(LIST),), query=HypervisorsQuery)
-def list_hypervisors(call: Call[None, None]) -> dict[str, Any]:
+def list_hypervisors(call: Call[None, None]) -> dict[str, object]:
     """List hypervisors; from 2.53 on by name, and with their servers."""
     return _listed(call, "os-hypervisors", detailed=False)
 
 
 @COMPUTE.operation("GET", "/os-hypervisors/detail", rules=(Rule(DETAIL),), query=HypervisorsQuery)
-def list_hypervisors_in_detail(call: Call[None, None]) -> dict[str, Any]:
+def list_hypervisors_in_detail(call: Call[None, None]) -> dict[str, object]:
     """List hypervisors with what they offer."""
     return _listed(call, "os-hypervisors/detail", detailed=True)
 
 
 @COMPUTE.operation("GET", "/os-hypervisors/statistics", rules=(Rule(STATISTICS),), until="2.87")
-def show_statistics(call: Call[None, None]) -> dict[str, Any]:
+def show_statistics(call: Call[None, None]) -> dict[str, object]:
     """Sum up all enabled hypervisors."""
     rows = [row for row in call.tx.all(sa.select(hosts)) if not row.disabled]
     used = _uses(call.tx)
@@ -78,7 +78,7 @@ def show_statistics(call: Call[None, None]) -> dict[str, Any]:
 
 
 @COMPUTE.operation("GET", "/os-hypervisors/{hypervisor_id}", rules=(Rule(SHOW),), query=HypervisorQuery)
-def show_hypervisor(call: Call[None, None]) -> dict[str, Any]:
+def show_hypervisor(call: Call[None, None]) -> dict[str, object]:
     """Show a hypervisor."""
     row = _found(call)
     view = _view(call, row, detailed=True, use=_uses(call.tx).get(row.name, Use()))
@@ -88,7 +88,7 @@ def show_hypervisor(call: Call[None, None]) -> dict[str, Any]:
 
 
 @COMPUTE.operation("GET", "/os-hypervisors/{hypervisor_id}/uptime", rules=(Rule(UPTIME),), until="2.87")
-def show_uptime(call: Call[None, None]) -> dict[str, Any]:
+def show_uptime(call: Call[None, None]) -> dict[str, object]:
     """How long a host has been up."""
     row = _found(call)
     uptime = _uptime(row, call.now_us)
@@ -98,13 +98,13 @@ def show_uptime(call: Call[None, None]) -> dict[str, Any]:
 
 
 @COMPUTE.operation("GET", "/os-hypervisors/{pattern}/search", rules=(Rule(SEARCH),), until="2.52")
-def search_hypervisors(call: Call[None, None]) -> dict[str, Any]:
+def search_hypervisors(call: Call[None, None]) -> dict[str, object]:
     """Find hypervisors by a part of their name."""
     return {"hypervisors": [_view(call, row) for row in _matching(call.tx, call.path["pattern"])]}
 
 
 @COMPUTE.operation("GET", "/os-hypervisors/{pattern}/servers", rules=(Rule(SERVERS),), until="2.52")
-def list_hypervisor_servers(call: Call[None, None]) -> dict[str, Any]:
+def list_hypervisor_servers(call: Call[None, None]) -> dict[str, object]:
     """Find hypervisors by a part of their name, with their servers."""
     by_host = _servers(call.tx)
     views = []
@@ -115,7 +115,7 @@ def list_hypervisor_servers(call: Call[None, None]) -> dict[str, Any]:
     return {"hypervisors": views}
 
 
-def _listed(call: Call[None, None], path: str, *, detailed: bool) -> dict[str, Any]:
+def _listed(call: Call[None, None], path: str, *, detailed: bool) -> dict[str, object]:
     asked = page(call, since="2.33")
     pattern = call.parameters.hypervisor_hostname_pattern
     if pattern is not None:
@@ -134,7 +134,7 @@ def _listed(call: Call[None, None], path: str, *, detailed: bool) -> dict[str, A
         if call.parameters.with_servers:
             _add_servers(call, view, by_host.get(row.name))
         views.append(view)
-    answer: dict[str, Any] = {"hypervisors": views}
+    answer: dict[str, object] = {"hypervisors": views}
     if call.version.at_least("2.33") and pattern is None and (
         following := next_links(call, path, asked, len(views), views[-1]["id"] if views else "")
     ):  # fmt: skip
@@ -226,7 +226,7 @@ def _servers(tx: Tx) -> dict[str, list[dict[str, str]]]:
     return by_host
 
 
-def _add_servers(call: Call[None, None], view: dict[str, Any], found: list[dict[str, str]] | None) -> None:
+def _add_servers(call: Call[None, None], view: dict[str, object], found: list[dict[str, str]] | None) -> None:
     if found:
         view["servers"] = found
     elif call.version.at_least("2.75"):
@@ -263,9 +263,9 @@ def sizes(row: sa.Row[Any], use: Use) -> dict[str, int]:
 
 def _view(
     call: Call[None, None], row: sa.Row[Any], *, detailed: bool = False, use: Use | None = None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     by_uuid = call.version.at_least("2.53")
-    view: dict[str, Any] = {
+    view: dict[str, object] = {
         "id": row.hypervisor_uuid if by_uuid else row.id,
         "hypervisor_hostname": row.name,
         "state": "up" if row.up and not row.forced_down else "down",
@@ -286,7 +286,7 @@ def _view(
         view["uptime"] = _uptime(row, call.now_us)
         return view
     view |= sizes(row, use or Use())
-    cpu: dict[str, Any] = {
+    cpu: dict[str, object] = {
         "arch": "x86_64", "model": next(iter(facts.get("cpu_models", ())), ""), "vendor": "", "features": [],
         "topology": {"sockets": 1, "cores": facts.get("vcpus", 0), "threads": 1},
     }  # fmt: skip

@@ -43,7 +43,7 @@ def _server(call: Call[Any, Any]) -> Server:
 
 
 @COMPUTE.operation("GET", PATH, rules=(Rule(LIST),), target=_server, query=ActionsQuery)
-def list_actions(call: Call[Server, None]) -> dict[str, Any]:
+def list_actions(call: Call[Server, None]) -> dict[str, object]:
     """List what was asked of a server, newest first."""
     paged = call.version.at_least("2.58")
     asked = page(call, since="2.58")
@@ -56,7 +56,7 @@ def list_actions(call: Call[Server, None]) -> dict[str, Any]:
         .order_by(instance_actions.c.started_at_us.desc(), instance_actions.c.id.desc())
         .limit(asked.limit)
     )
-    answer: dict[str, Any] = {"instanceActions": [_view(call, row) for row in rows]}
+    answer: dict[str, object] = {"instanceActions": [_view(call, row) for row in rows]}
     path = f"servers/{call.target.id}/os-instance-actions"
     if paged and (following := next_links(call, path, asked, len(rows), rows[-1].request_id if rows else "")):
         answer["links"] = following
@@ -64,7 +64,7 @@ def list_actions(call: Call[Server, None]) -> dict[str, Any]:
 
 
 @COMPUTE.operation("GET", PATH + "/{request_id}", rules=(Rule(SHOW),), target=_server, query=ShowQuery)
-def show_action(call: Call[Server, None]) -> dict[str, Any]:
+def show_action(call: Call[Server, None]) -> dict[str, object]:
     """Show what a request asked of a server, and the events it caused."""
     request_id = call.path["request_id"]
     row = _find(call, request_id)
@@ -118,7 +118,7 @@ def _conditions(call: Call[Server, None], asked: Page) -> list[sa.ColumnElement[
     return conditions
 
 
-def _view(call: Call[Server, None], row: sa.Row[Any]) -> dict[str, Any]:
+def _view(call: Call[Server, None], row: sa.Row[Any]) -> dict[str, object]:
     view = {
         "action": row.action, "instance_uuid": row.server_id, "request_id": row.request_id, "user_id": row.user_id,
         "project_id": row.project_id, "start_time": iso_us(row.started_at_us), "message": row.message,
@@ -130,8 +130,8 @@ def _view(call: Call[Server, None], row: sa.Row[Any]) -> dict[str, Any]:
 
 def _event(
     call: Call[Server, None], row: sa.Row[Any], project_id: str, *, everything: bool, details: bool
-) -> dict[str, Any]:
-    event: dict[str, Any] = {
+) -> dict[str, object]:
+    event: dict[str, object] = {
         "event": row.event, "start_time": iso_us(row.started_at_us), "finish_time": iso_us(row.finished_at_us),
         "result": row.result,
     }  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -23,13 +22,13 @@ _MOMENT = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2}) (\d{1,2}):(\d{1,2}):(\d{1,2})
 
 
 @COMPUTE.operation("GET", PATH, rules=(Rule(LIST),), query=ShowQuery)
-def list_audit_logs(call: Call[None, None]) -> dict[str, Any]:
+def list_audit_logs(call: Call[None, None]) -> dict[str, object]:
     """The newest month that is over."""
     return {"instance_usage_audit_logs": _log(call, datetime.fromtimestamp(call.now_us / 1_000_000, UTC))}
 
 
 @COMPUTE.operation("GET", PATH + "/{before}", rules=(Rule(SHOW),), query=ShowQuery)
-def show_audit_log(call: Call[None, None]) -> dict[str, Any]:
+def show_audit_log(call: Call[None, None]) -> dict[str, object]:
     """The newest month that was over at a moment, ``YYYY-MM-DD hh:mm:ss``."""
     text = call.path["before"]
     found = _MOMENT.fullmatch(text)
@@ -42,7 +41,7 @@ def show_audit_log(call: Call[None, None]) -> dict[str, Any]:
     return {"instance_usage_audit_log": _log(call, moment)}
 
 
-def _log(call: Call[None, None], moment: datetime) -> dict[str, Any]:
+def _log(call: Call[None, None], moment: datetime) -> dict[str, object]:
     end = moment.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     year, month = (end.year, end.month - 1) if end.month > 1 else (max(end.year - 1, 1), 12)
     names = [row.name for row in call.tx.all(sa.select(hosts.c.name).order_by(hosts.c.name))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from cumulet.clock import iso_z
@@ -23,7 +23,7 @@ class AddHost(Body):
 
 
 @COMPUTE.operation("GET", "/cumulet/hosts", rules=(Rule(LIST),))
-def list_joined_hosts(call: Call[None, None]) -> dict[str, Any]:
+def list_joined_hosts(call: Call[None, None]) -> dict[str, object]:
     """List hosts on other machines: those that have joined, and those that may."""
     return {
         "hosts": [
@@ -38,7 +38,7 @@ def list_joined_hosts(call: Call[None, None]) -> dict[str, Any]:
 
 
 @COMPUTE.operation("POST", "/cumulet/hosts", rules=(Rule(UPDATE),), body=AddHost, body_key="host", success=201)
-def add_host(call: Call[None, AddHost]) -> dict[str, Any]:
+def add_host(call: Call[None, AddHost]) -> dict[str, object]:
     """Let a machine join as a host of this name: answers a token that is good once, for 15 minutes."""
     name, settings = call.body.name, call.cloud.settings
     row = next((row for row in records.rows(call.tx) if row.name == name), None)

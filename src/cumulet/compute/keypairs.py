@@ -62,7 +62,7 @@ class KeyPairQuery(Query, closed_since="2.75"):
 
 
 @COMPUTE.operation("GET", "/os-keypairs", rules=(), query=KeyPairsQuery)
-def list_key_pairs(call: Call[None, None]) -> dict[str, Any]:
+def list_key_pairs(call: Call[None, None]) -> dict[str, object]:
     """List a user's key pairs; another user's for administrators (2.10)."""
     user_id = _user(call, LIST)
     paged = call.version.at_least("2.35")
@@ -74,7 +74,7 @@ def list_key_pairs(call: Call[None, None]) -> dict[str, Any]:
         conditions.append(key_pairs.c.name > asked.marker)
     rows = call.tx.all(sa.select(key_pairs).where(*conditions).order_by(key_pairs.c.name).limit(asked.limit))
     typed = ("type",) if call.version.at_least("2.2") else ()
-    answer: dict[str, Any] = {
+    answer: dict[str, object] = {
         "keypairs": [
             {"keypair": {name: row._mapping[name] for name in ("name", "public_key", "fingerprint", *typed)}}
             for row in rows
@@ -89,7 +89,7 @@ def list_key_pairs(call: Call[None, None]) -> dict[str, Any]:
 
 
 @COMPUTE.operation("GET", "/os-keypairs/{name}", rules=(), query=KeyPairQuery)
-def show_key_pair(call: Call[None, None]) -> dict[str, Any]:
+def show_key_pair(call: Call[None, None]) -> dict[str, object]:
     """Show a key pair."""
     user_id = _user(call, SHOW)
     row = _found(call.tx, user_id, call.path["name"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from cumulet.compute.quotas import limits_of, usage_of
 from cumulet.compute.rules import ADMIN, ANYONE
 from cumulet.compute.service import COMPUTE
@@ -36,7 +34,7 @@ class LimitsQuery(Query, closed_since="2.75"):
 
 
 @COMPUTE.operation("GET", "/limits", rules=(Rule(SHOW),), query=LimitsQuery)
-def show_limits(call: Call[None, None]) -> dict[str, Any]:
+def show_limits(call: Call[None, None]) -> dict[str, object]:
     """Show limits and use of the caller's project; of another one for administrators."""
     project_id = call.caller.project_id
     if "tenant_id" in call.query:

@@ -59,7 +59,7 @@ class MigrationsQuery(Query, closed_since="2.59"):
 
 
 @COMPUTE.operation("GET", PATH, rules=(Rule(INDEX_OF_SERVER),), target=server_in_sight, query=ShowQuery, since="2.23")
-def list_server_migrations(call: Call[Server, None]) -> dict[str, Any]:
+def list_server_migrations(call: Call[Server, None]) -> dict[str, object]:
     """List a server's live migrations that are under way."""
     rows = call.tx.all(
         sa.select(migrations)
@@ -77,7 +77,7 @@ def list_server_migrations(call: Call[Server, None]) -> dict[str, Any]:
 @COMPUTE.operation(
     "GET", PATH + "/{migration_id}", rules=(Rule(SHOW),), target=server_in_sight, query=ShowQuery, since="2.23"
 )
-def show_server_migration(call: Call[Server, None]) -> dict[str, Any]:
+def show_server_migration(call: Call[Server, None]) -> dict[str, object]:
     """Show a live migration that is under way, with its progress."""
     server_id, migration_id = call.target.id, call.path["migration_id"]
     row = _of_server(call.tx, server_id, migration_id)
@@ -141,8 +141,8 @@ def _wrong_status(call: Call[Server, Any], row: sa.Row[Any], what: str) -> str:
     )
 
 
-def _server_view(call: Call[Server, Any], row: sa.Row[Any], *, with_host: bool) -> dict[str, Any]:
-    view: dict[str, Any] = {
+def _server_view(call: Call[Server, Any], row: sa.Row[Any], *, with_host: bool) -> dict[str, object]:
+    view: dict[str, object] = {
         "id": row.id, "status": row.status, "server_uuid": row.server_id, "created_at": iso_us(row.created_at_us),
         "updated_at": iso_us(row.updated_at_us), "memory_total_bytes": row.memory_total_bytes,
         "memory_processed_bytes": row.memory_processed_bytes, "memory_remaining_bytes": row.memory_remaining_bytes,
@@ -156,7 +156,7 @@ def _server_view(call: Call[Server, Any], row: sa.Row[Any], *, with_host: bool) 
 
 
 @COMPUTE.operation("GET", "/os-migrations", rules=(Rule(INDEX),), query=MigrationsQuery)
-def list_migrations(call: Call[None, None]) -> dict[str, Any]:
+def list_migrations(call: Call[None, None]) -> dict[str, object]:
     """List migrations: every project's for administrators, else those of the caller's own project, when asked for."""
     given = known(call, MigrationsQuery)
     if (given.get("project_id") or None) != call.caller.project_id or call.caller.project_id is None:
@@ -171,7 +171,7 @@ def list_migrations(call: Call[None, None]) -> dict[str, Any]:
     statement, values = _listing(tuple(exact), paged=paged), {**exact, "most": asked.limit}
     # Who waits for a move to end asks for its server's again and again: that statement is built once.
     rows = call.tx.execute(statement.where(*conditions), values).all() if conditions else call.tx.all(statement, values)
-    answer: dict[str, Any] = {"migrations": [_view(call, row, with_host=with_host) for row in rows]}
+    answer: dict[str, object] = {"migrations": [_view(call, row, with_host=with_host) for row in rows]}
     if paged and (following := next_links(call, "os-migrations", asked, len(rows), rows[-1].uuid if rows else "")):
         answer["migrations_links"] = following
     return answer
@@ -224,8 +224,8 @@ def _after(tx: Tx, marker: str) -> sa.ColumnElement[bool]:
     )
 
 
-def _view(call: Call[None, None], row: sa.Row[Any], *, with_host: bool) -> dict[str, Any]:
-    view: dict[str, Any] = {
+def _view(call: Call[None, None], row: sa.Row[Any], *, with_host: bool) -> dict[str, object]:
+    view: dict[str, object] = {
         "id": row.id, "status": row.status, "instance_uuid": row.server_id, "created_at": iso_us(row.created_at_us),
         "updated_at": iso_us(row.updated_at_us), "old_instance_type_id": row.old_flavor_number,
         "new_instance_type_id": row.new_flavor_number, **_host_fields(row, shown=with_host),
@@ -237,7 +237,7 @@ def _view(call: Call[None, None], row: sa.Row[Any], *, with_host: bool) -> dict[
     return _with_owner(call, row, view)
 
 
-def _with_owner(call: Call[Any, Any], row: sa.Row[Any], view: dict[str, Any]) -> dict[str, Any]:
+def _with_owner(call: Call[Any, Any], row: sa.Row[Any], view: dict[str, object]) -> dict[str, object]:
     if call.version.at_least("2.59"):
         view["uuid"] = row.uuid
     if call.version.at_least("2.80"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from cumulet.compute.links import page
 from cumulet.compute.rules import READER
@@ -56,13 +56,13 @@ class TenantNetwork(TypedDict):
 
 
 @COMPUTE.operation("GET", "/os-networks", rules=(Rule(LIST),), until=LAST)
-def list_networks(call: Call[None, None]) -> dict[str, Any]:
+def list_networks(call: Call[None, None]) -> dict[str, object]:
     """List the networks that the caller sees."""
     return {"networks": [_view(call, network) for network in _in_sight(call)]}
 
 
 @COMPUTE.operation("GET", "/os-networks/{network_id}", rules=(Rule(SHOW),), until=LAST)
-def show_network(call: Call[None, None]) -> dict[str, Any]:
+def show_network(call: Call[None, None]) -> dict[str, object]:
     """Show a network."""
     return {"network": _view(call, _network(call))}
 
@@ -92,7 +92,7 @@ def _network(call: Call[None, None]) -> Network:
         raise NotFound("Network not found") from None
 
 
-def _view(call: Call[None, None], network: Network) -> dict[str, Any]:
+def _view(call: Call[None, None], network: Network) -> dict[str, object]:
     names = NOTHING + (NOTHING_FOR_ADMINISTRATORS if call.caller.is_admin else ())
     return {"id": network.id, "label": network.name, **dict.fromkeys(names)}
 

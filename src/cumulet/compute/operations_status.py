@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy as sa
 
 from cumulet.clock import iso_z
@@ -22,7 +20,7 @@ LIST = rule("cumulet:operations:list", ADMIN)
 
 
 @COMPUTE.operation("GET", "/cumulet/operations", rules=(Rule(LIST),))
-def list_operations(call: Call[None, None]) -> dict[str, Any]:
+def list_operations(call: Call[None, None]) -> dict[str, object]:
     """List running and waiting operations, and which of them are stuck and why."""
     rows = call.tx.all(
         sa.select(operations)
@@ -52,7 +50,7 @@ def list_operations(call: Call[None, None]) -> dict[str, Any]:
 
 
 @COMPUTE.operation("GET", "/cumulet/history", rules=(Rule(LIST),))
-def show_history(call: Call[None, None]) -> dict[str, Any]:
+def show_history(call: Call[None, None]) -> dict[str, object]:
     """Show how much is kept of what has ended, and how much may be."""
     settings = call.cloud.settings
     return {
@@ -69,7 +67,7 @@ def show_history(call: Call[None, None]) -> dict[str, Any]:
 
 
 @COMPUTE.operation("GET", "/cumulet/findings", rules=(Rule(LIST),))
-def list_findings(call: Call[None, None]) -> dict[str, Any]:
+def list_findings(call: Call[None, None]) -> dict[str, object]:
     """List what reconcilers found and did, the newest first."""
     return {
         "findings": [
@@ -89,7 +87,7 @@ def list_findings(call: Call[None, None]) -> dict[str, Any]:
 
 
 @COMPUTE.operation("GET", "/cumulet/migrations/{migration_id}", rules=(Rule(LIST),))
-def show_migration(call: Call[None, None]) -> dict[str, Any]:
+def show_migration(call: Call[None, None]) -> dict[str, object]:
     """Show what the record of a move (by number or uuid) says beyond Nova's view: why it failed, how its copy went."""
     asked = call.path["migration_id"]
     is_number = asked.isascii() and asked.isdigit() and len(asked) < 19

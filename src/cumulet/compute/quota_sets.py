@@ -66,19 +66,19 @@ class QuotaQuery(Query, closed_since="2.75"):
     user_id: str | None = None
 
 
-def _facts(call: Call[None, Any]) -> Mapping[str, Any]:
+def _facts(call: Call[None, Any]) -> Mapping[str, object]:
     return {"project_id": call.path["project_id"]}
 
 
 @COMPUTE.operation("GET", "/os-quota-sets/{project_id}", rules=(Rule(SHOW),), facts=_facts, query=QuotaQuery)
-def show_quota_set(call: Call[None, None]) -> dict[str, Any]:
+def show_quota_set(call: Call[None, None]) -> dict[str, object]:
     """Show a project's limits, or those of one of its users."""
     project_id = _project(call)
     return {"quota_set": {"id": project_id, **_shown(call, limits_of(call.tx, project_id, _user(call)))}}
 
 
 @COMPUTE.operation("GET", "/os-quota-sets/{project_id}/detail", rules=(Rule(DETAIL),), facts=_facts, query=QuotaQuery)
-def show_quota_set_in_detail(call: Call[None, None]) -> dict[str, Any]:
+def show_quota_set_in_detail(call: Call[None, None]) -> dict[str, object]:
     """Show a project's limits with what is used of them."""
     project_id, user_id = _project(call), _user(call)
     used = usage_of(call.tx, project_id, user_id or None)
@@ -88,7 +88,7 @@ def show_quota_set_in_detail(call: Call[None, None]) -> dict[str, Any]:
 
 
 @COMPUTE.operation("GET", "/os-quota-sets/{project_id}/defaults", rules=(Rule(SHOW_DEFAULTS),), facts=_facts)
-def show_quota_defaults(call: Call[None, None]) -> dict[str, Any]:
+def show_quota_defaults(call: Call[None, None]) -> dict[str, object]:
     """Show the limits a project has as long as none are set for it."""
     project_id = _project(call)
     return {"quota_set": {"id": project_id, **_shown(call, default_limits(call.tx))}}
@@ -98,7 +98,7 @@ def show_quota_defaults(call: Call[None, None]) -> dict[str, Any]:
     "PUT", "/os-quota-sets/{project_id}", rules=(Rule(UPDATE),), facts=_facts, query=QuotaQuery,
     body=UpdateQuotaSet, body_key="quota_set",
 )  # fmt: skip
-def update_quota_set(call: Call[None, UpdateQuotaSet]) -> dict[str, Any]:
+def update_quota_set(call: Call[None, UpdateQuotaSet]) -> dict[str, object]:
     """Set limits of a project, or of one of its users."""
     project_id, user_id = _project(call), _user(call)
     asked = _given(call.body)
@@ -125,7 +125,7 @@ def delete_quota_set(call: Call[None, None]) -> None:
 
 
 @COMPUTE.operation("GET", "/os-quota-class-sets/{class_name}", rules=(Rule(SHOW_CLASS),), query=ShowQuery)
-def show_quota_class(call: Call[None, None]) -> dict[str, Any]:
+def show_quota_class(call: Call[None, None]) -> dict[str, object]:
     """Show a quota class; only `default` means anything."""
     name = call.path["class_name"]
     return {"quota_class_set": {"id": name, **_shown_class(call, _class_limits(call.tx, name))}}
@@ -135,7 +135,7 @@ def show_quota_class(call: Call[None, None]) -> dict[str, Any]:
     "PUT", "/os-quota-class-sets/{class_name}", rules=(Rule(UPDATE_CLASS),),
     body=UpdateQuotaClass, body_key="quota_class_set",
 )  # fmt: skip
-def update_quota_class(call: Call[None, UpdateQuotaClass]) -> dict[str, Any]:
+def update_quota_class(call: Call[None, UpdateQuotaClass]) -> dict[str, object]:
     """Set the limits of a quota class: those of `default` are every project's defaults."""
     name = call.path["class_name"]
     for resource, limit in _given(call.body).items():

@@ -79,7 +79,7 @@ def _checked(identifier: str) -> str:
 
 
 @COMPUTE.operation("GET", "/os-security-groups", rules=(Rule(LIST),), until=LAST)
-def list_security_groups(call: Call[None, None]) -> dict[str, Any]:
+def list_security_groups(call: Call[None, None]) -> dict[str, object]:
     """List the project's security groups; for administrators who ask with `all_tenants` everybody's."""
     values = {name: _number(name, call.query.get(name) or "0") for name in ("limit", "offset")}
     everybodys = call.caller.is_admin and call.query.get("all_tenants") is not None
@@ -97,7 +97,7 @@ def _number(name: str, given: str) -> int:
 
 
 @COMPUTE.operation("GET", GROUP, rules=(Rule(SHOW),), target=_group, until=LAST)
-def show_security_group(call: Call[SecurityGroup, None]) -> dict[str, Any]:
+def show_security_group(call: Call[SecurityGroup, None]) -> dict[str, object]:
     """Show a security group with its rules for what comes in."""
     return {"security_group": group_view(call, call.target)}
 
@@ -105,7 +105,7 @@ def show_security_group(call: Call[SecurityGroup, None]) -> dict[str, Any]:
 @COMPUTE.operation(
     "POST", "/os-security-groups", rules=(Rule(CREATE),), body=GroupBody, body_key="security_group", until=LAST
 )
-def create_security_group(call: Call[None, GroupBody]) -> dict[str, Any]:
+def create_security_group(call: Call[None, GroupBody]) -> dict[str, object]:
     """Create a security group."""
     with _as_nova_says():
         made = network.create(call, network.NewSecurityGroup(name=call.body.name, description=call.body.description))
@@ -115,7 +115,7 @@ def create_security_group(call: Call[None, GroupBody]) -> dict[str, Any]:
 @COMPUTE.operation(
     "PUT", GROUP, rules=(Rule(UPDATE),), target=_group, body=GroupBody, body_key="security_group", until=LAST
 )
-def update_security_group(call: Call[SecurityGroup, GroupBody]) -> dict[str, Any]:
+def update_security_group(call: Call[SecurityGroup, GroupBody]) -> dict[str, object]:
     """Change a security group's name and description."""
     resource.require(call, network.UPDATE, resource.facts_of(network.GROUPS, call.tx, call.target))
     wanted = network.UpdateSecurityGroup(name=call.body.name, description=call.body.description)
@@ -140,7 +140,7 @@ def delete_security_group(call: Call[SecurityGroup, None]) -> None:
     body_key="security_group_rule",
     until=LAST,
 )
-def create_security_group_rule(call: Call[None, RuleBody]) -> dict[str, Any]:
+def create_security_group_rule(call: Call[None, RuleBody]) -> dict[str, object]:
     """Let something in: from a network (`cidr`), or from a group's members (`group_id`)."""
     body = call.body
     try:

@@ -23,7 +23,7 @@ INTERFACE = rule("os_compute_api:os-attach-interfaces:show", READER)
 
 
 @COMPUTE.operation("GET", "/servers/{server_id}/ips", rules=(Rule(IPS),), target=server_in_sight, query=ShowQuery)
-def list_addresses(call: Call[Server, None]) -> dict[str, Any]:
+def list_addresses(call: Call[Server, None]) -> dict[str, object]:
     """List a server's addresses by network."""
     return {"addresses": addresses(_ports(call), extended=False)}
 
@@ -32,7 +32,7 @@ def list_addresses(call: Call[Server, None]) -> dict[str, Any]:
     "GET", "/servers/{server_id}/ips/{network_label}", rules=(Rule(IPS_OF_NETWORK),), target=server_in_sight,
     query=ShowQuery,
 )  # fmt: skip
-def list_addresses_of_network(call: Call[Server, None]) -> dict[str, Any]:
+def list_addresses_of_network(call: Call[Server, None]) -> dict[str, object]:
     """List a server's addresses on one network, by the network's name."""
     label = call.path["network_label"]
     found = addresses(_ports(call), extended=False)
@@ -44,7 +44,7 @@ def list_addresses_of_network(call: Call[Server, None]) -> dict[str, Any]:
 @COMPUTE.operation(
     "GET", "/servers/{server_id}/os-interface", rules=(Rule(INTERFACES),), target=server_in_sight, query=ShowQuery
 )
-def list_interfaces(call: Call[Server, None]) -> dict[str, Any]:
+def list_interfaces(call: Call[Server, None]) -> dict[str, object]:
     """List a server's ports."""
     return {"interfaceAttachments": [interface_view(call, port) for port in _ports(call)]}
 
@@ -53,7 +53,7 @@ def list_interfaces(call: Call[Server, None]) -> dict[str, Any]:
     "GET", "/servers/{server_id}/os-interface/{port_id}", rules=(Rule(INTERFACE),), target=server_in_sight,
     query=ShowQuery,
 )  # fmt: skip
-def show_interface(call: Call[Server, None]) -> dict[str, Any]:
+def show_interface(call: Call[Server, None]) -> dict[str, object]:
     """Show one of a server's ports."""
     port_id = call.path["port_id"]
     port = next((port for port in _ports(call) if port.id == port_id), None)
@@ -66,8 +66,8 @@ def _ports(call: Call[Server, None]) -> list[PortView]:
     return network.ports_of(call.tx, [call.target.id]).get(call.target.id, [])
 
 
-def interface_view(call: Call[Server, Any], port: PortView) -> dict[str, Any]:
-    view: dict[str, Any] = {
+def interface_view(call: Call[Server, Any], port: PortView) -> dict[str, object]:
+    view: dict[str, object] = {
         "net_id": port.network_id, "port_id": port.id, "mac_addr": port.mac, "port_state": port.status,
         "fixed_ips": [{"ip_address": held.address, "subnet_id": held.subnet_id} for held in port.addresses],
     }  # fmt: skip

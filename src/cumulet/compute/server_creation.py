@@ -144,7 +144,7 @@ class CreateServer(Body):
 _UUID = {"type": "string", "format": "uuid"}
 _ONE_OR_MORE = {"anyOf": [_UUID, {"type": "array", "items": _UUID}]}
 Hints = Annotated[
-    dict[str, Any] | None,
+    dict[str, object] | None,
     Json(
         {
             "type": "object",
@@ -349,7 +349,7 @@ def _security_groups(body: CreateServer) -> list[str]:
     return list(dict.fromkeys(g.name for g in body.security_groups if not isinstance(g.name, Unset)))
 
 
-def _hints(call: Call[None, CreateServers]) -> dict[str, Any]:
+def _hints(call: Call[None, CreateServers]) -> dict[str, object]:
     given = call.body.hints if call.body.hints is not None else call.body.older_hints or {}
     return {key: value for key, value in given.items() if not key.startswith("_nova")}
 
@@ -473,7 +473,7 @@ def _store(
         )  # fmt: skip
 
 
-def known_properties(properties: Mapping[str, Any]) -> dict[str, str]:
+def known_properties(properties: Mapping[str, object]) -> dict[str, str]:
     """Those of an image's properties that describe hardware, image and system: what servers show of them (2.98)."""
     return {
         key: str(value)

@@ -395,7 +395,7 @@ def _no_null(column: Any, stand_in: object) -> Any:
     return sa.func.coalesce(column, stand_in)
 
 
-_ORDER: dict[str, Any] = {
+_ORDER: dict[str, object] = {
     "access_ip_v4": _no_null(servers.c.access_ipv4, ""), "access_ip_v6": _no_null(servers.c.access_ipv6, ""),
     "auto_disk_config": servers.c.disk_config, "availability_zone": _ZONE, "config_drive": servers.c.config_drive,
     "created_at": servers.c.created_at_us, "display_description": _no_null(servers.c.description, ""),

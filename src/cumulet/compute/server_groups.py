@@ -68,7 +68,7 @@ class ServerGroupsQuery(Query, closed_since="2.75"):
 
 
 @COMPUTE.operation("GET", "/os-server-groups", rules=(Rule(INDEX),), query=ServerGroupsQuery)
-def list_server_groups(call: Call[None, None]) -> dict[str, Any]:
+def list_server_groups(call: Call[None, None]) -> dict[str, object]:
     """List the project's server groups; all projects' for administrators."""
     query = sa.select(server_groups).order_by(server_groups.c.number)
     if "all_projects" in call.query and call.caller.is_admin:
@@ -92,13 +92,13 @@ def _group_in_sight(call: Call[Any, Any]) -> sa.Row[Any]:
 
 
 @COMPUTE.operation("GET", "/os-server-groups/{group_id}", rules=(Rule(SHOW),), target=_group_in_sight, query=ShowQuery)
-def show_server_group(call: Call[sa.Row[Any], None]) -> dict[str, Any]:
+def show_server_group(call: Call[sa.Row[Any], None]) -> dict[str, object]:
     """Show a server group."""
     return {"server_group": _view(call, call.target, _members(call.tx, [call.target.id]).get(call.target.id, []))}
 
 
 @COMPUTE.operation("POST", "/os-server-groups", rules=(Rule(CREATE),), body=CreateServerGroup, body_key="server_group")
-def create_server_group(call: Call[None, CreateServerGroup]) -> dict[str, Any]:
+def create_server_group(call: Call[None, CreateServerGroup]) -> dict[str, object]:
     """Create a server group."""
     body, project_id = call.body, call.caller.project_id or ""
     held = call.tx.scalar(
@@ -147,8 +147,8 @@ def _members(tx: Tx, group_ids: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def _view(call: Call[Any, Any], row: sa.Row[Any], members: list[str]) -> dict[str, Any]:
-    view: dict[str, Any] = {"id": row.id, "name": row.name, "members": members}
+def _view(call: Call[Any, Any], row: sa.Row[Any], members: list[str]) -> dict[str, object]:
+    view: dict[str, object] = {"id": row.id, "name": row.name, "members": members}
     if call.version.at_least("2.64"):
         view |= {"policy": row.policy, "rules": row.rules}
     else:

@@ -37,13 +37,13 @@ class OneItem(Body):
 
 
 @COMPUTE.operation("GET", PATH, rules=(Rule(INDEX),), target=server_in_sight, query=ShowQuery)
-def list_metadata(call: Call[Server, None]) -> dict[str, Any]:
+def list_metadata(call: Call[Server, None]) -> dict[str, object]:
     """Show a server's metadata."""
     return {"metadata": call.target.metadata}
 
 
 @COMPUTE.operation("GET", PATH + "/{key}", rules=(Rule(SHOW),), target=server_in_sight, query=ShowQuery)
-def show_metadata_item(call: Call[Server, None]) -> dict[str, Any]:
+def show_metadata_item(call: Call[Server, None]) -> dict[str, object]:
     """Show one item."""
     key = call.path["key"]
     _require_item(call.target, key)
@@ -51,19 +51,19 @@ def show_metadata_item(call: Call[Server, None]) -> dict[str, Any]:
 
 
 @COMPUTE.operation("POST", PATH, rules=(Rule(CREATE),), target=server_in_sight, body=ManyItems)
-def add_metadata(call: Call[Server, ManyItems]) -> dict[str, Any]:
+def add_metadata(call: Call[Server, ManyItems]) -> dict[str, object]:
     """Add items, over those the server has."""
     return {"metadata": _store(call, call.target.metadata | call.body.metadata)}
 
 
 @COMPUTE.operation("PUT", PATH, rules=(Rule(UPDATE_ALL),), target=server_in_sight, body=ManyItems)
-def replace_metadata(call: Call[Server, ManyItems]) -> dict[str, Any]:
+def replace_metadata(call: Call[Server, ManyItems]) -> dict[str, object]:
     """Replace all items."""
     return {"metadata": _store(call, call.body.metadata)}
 
 
 @COMPUTE.operation("PUT", PATH + "/{key}", rules=(Rule(UPDATE),), target=server_in_sight, body=OneItem)
-def set_metadata_item(call: Call[Server, OneItem]) -> dict[str, Any]:
+def set_metadata_item(call: Call[Server, OneItem]) -> dict[str, object]:
     """Set one item."""
     if call.path["key"] not in call.body.meta:
         raise BadRequest("Request body and URI mismatch")

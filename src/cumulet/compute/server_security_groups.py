@@ -33,7 +33,7 @@ class GroupName(Body, extra="allow"):
 @COMPUTE.operation(
     "GET", "/servers/{server_id}/os-security-groups", rules=(Rule(LIST),), target=server_in_sight, query=ShowQuery
 )
-def list_server_security_groups(call: Call[Server, None]) -> dict[str, Any]:
+def list_server_security_groups(call: Call[Server, None]) -> dict[str, object]:
     """List the security groups of a server's ports."""
     held = (
         sa.select(port_security_groups.c.security_group_id)
@@ -95,7 +95,7 @@ def _ports(call: Call[Server, GroupName]) -> dict[str, list[str]]:
     return held
 
 
-def group_view(call: Call[Any, Any], group: SecurityGroup) -> dict[str, Any]:
+def group_view(call: Call[Any, Any], group: SecurityGroup) -> dict[str, object]:
     rules = find(call.tx, SecurityGroupRule, group_rules.c.security_group_id == group.id)
     return {
         "id": group.id, "name": group.name, "description": group.description, "tenant_id": group.project_id,
@@ -103,7 +103,7 @@ def group_view(call: Call[Any, Any], group: SecurityGroup) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def rule_view(call: Call[Any, Any], r: SecurityGroupRule) -> dict[str, Any]:
+def rule_view(call: Call[Any, Any], r: SecurityGroupRule) -> dict[str, object]:
     """Nova's old shape of a rule. It knows no IPv6 wildcard: what is open to all is open to 0.0.0.0/0."""
     other: dict[str, str] = {}
     if r.remote_group_id is not None:

@@ -41,7 +41,7 @@ class Tags(Body):
 
 
 @COMPUTE.operation("GET", PATH, rules=(Rule(INDEX),), target=server_in_sight, query=ShowQuery, since="2.26")
-def list_tags(call: Call[Server, None]) -> dict[str, Any]:
+def list_tags(call: Call[Server, None]) -> dict[str, object]:
     """List a server's tags."""
     return {"tags": _tags(call.tx, call.target.id)}
 
@@ -72,7 +72,7 @@ def add_tag(call: Call[Server, t.Nothing]) -> Reply:
 
 
 @COMPUTE.operation("PUT", PATH, rules=(Rule(UPDATE_ALL),), target=server_in_sight, body=Tags, since="2.26")
-def replace_tags(call: Call[Server, Tags]) -> dict[str, Any]:
+def replace_tags(call: Call[Server, Tags]) -> dict[str, object]:
     """Replace all tags."""
     server = call.target
     require_state(server, "update tags", call.caller)

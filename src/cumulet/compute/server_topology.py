@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from cumulet.compute.flavors import ShowQuery
 from cumulet.compute.model import Server
 from cumulet.compute.rules import READER
@@ -18,6 +16,6 @@ SHOW = rule("compute:server:topology:index", READER)
 @COMPUTE.operation(
     "GET", "/servers/{server_id}/topology", rules=(Rule(SHOW),), target=server_in_sight, query=ShowQuery, since="2.78"
 )
-def show_topology(call: Call[Server, None]) -> dict[str, Any]:
+def show_topology(call: Call[Server, None]) -> dict[str, object]:
     """Show a server's NUMA nodes: none, since no guest is bound to any."""
     return {"nodes": [], "pagesize_kb": None}

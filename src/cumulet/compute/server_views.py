@@ -146,26 +146,26 @@ class Viewer:
         self.groups = _groups(call.tx, ids) if has_groups and what.groups else {}
         self.hosts = _hosts(call.tx) if only is None else {only.row.host: only.host}
         self._root = bookmark_root(call)
-        self._flavors: dict[str, dict[str, Any]] = {}
+        self._flavors: dict[str, dict[str, object]] = {}
         self._service_url = call.service_url
         self._steps = [step for since, step in _STEPS if at_least(since)]
         self._with_properties = at_least("2.98")
         self._with_more_extended = at_least("2.3")
 
     @classmethod
-    def of_one(cls, call: Call[Any, Any], what: Shown, server: ServerToShow) -> dict[str, Any]:
+    def of_one(cls, call: Call[Any, Any], what: Shown, server: ServerToShow) -> dict[str, object]:
         return cls(call, what, (), server).views()[0]
 
-    def views(self) -> list[dict[str, Any]]:
+    def views(self) -> list[dict[str, object]]:
         """All of them, in the order found."""
         return [self._view(row) for row in self.rows]
 
-    def _view(self, row: Any) -> dict[str, Any]:
+    def _view(self, row: Any) -> dict[str, object]:
         deleted = row.deleted_at_us is not None
         status = status_of(row.vm_state, row.task_state, deleted=deleted)
         ports = self.ports.get(row.id, ())
         server_id = row.id
-        view: dict[str, Any] = {
+        view: dict[str, object] = {
             "id": server_id,
             "name": row.name,
             "status": status,
@@ -199,7 +199,7 @@ class Viewer:
     def _image(self, row: Any) -> Any:
         if row.image_id is None:
             return ""
-        image: dict[str, Any] = {
+        image: dict[str, object] = {
             "id": row.image_id,
             "links": [{"rel": "bookmark", "href": f"{self._root}/images/{row.image_id}"}],
         }
@@ -207,18 +207,18 @@ class Viewer:
             image["properties"] = _decoded(row.image_properties_text)
         return image
 
-    def _flavor(self, text: str) -> dict[str, Any]:
+    def _flavor(self, text: str) -> dict[str, object]:
         """Servers of one flavor share one rendering."""
         view = self._flavors.get(text)
         if view is None:
             view = self._flavors[text] = self._render_flavor(msgspec.json.decode(text, type=Flavor))
         return view
 
-    def _render_flavor(self, flavor: Flavor) -> dict[str, Any]:
+    def _render_flavor(self, flavor: Flavor) -> dict[str, object]:
         if not self.call.version.at_least("2.47"):
             href = f"{self._root}/flavors/{flavor.flavor_id}"
             return {"id": flavor.flavor_id, "links": [{"rel": "bookmark", "href": href}]}
-        view: dict[str, Any] = {
+        view: dict[str, object] = {
             "vcpus": flavor.vcpus, "ram": flavor.memory_mib, "disk": flavor.disk_gib,
             "ephemeral": flavor.ephemeral_gib, "swap": flavor.swap_mib, "original_name": flavor.name,
         }  # fmt: skip
@@ -226,13 +226,13 @@ class Viewer:
             view["extra_specs"] = flavor.extra_specs
         return view
 
-    def _fault(self, row: Any) -> dict[str, Any]:
+    def _fault(self, row: Any) -> dict[str, object]:
         fault = {"code": row.fault_code, "created": iso_z(row.fault_at_us), "message": row.fault_message or ""}
         if row.fault_details and (row.fault_code != 500 or self.call.caller.is_admin):
             fault["details"] = row.fault_details
         return fault
 
-    def _add_full(self, row: Any, view: dict[str, Any], ports: Sequence[PortView]) -> None:
+    def _add_full(self, row: Any, view: dict[str, object], ports: Sequence[PortView]) -> None:
         host = self.hosts.get(row.host)
         view["OS-EXT-AZ:availability_zone"] = host.zone if host is not None else (row.requested_zone or "")
         view["config_drive"] = "True" if row.config_drive else ""
@@ -252,7 +252,7 @@ class Viewer:
             if self.what.host_status or status == "UNKNOWN":
                 view["host_status"] = status
 
-    def _add_extended(self, row: Any, view: dict[str, Any]) -> None:
+    def _add_extended(self, row: Any, view: dict[str, object]) -> None:
         view["OS-EXT-SRV-ATTR:host"] = row.host
         view["OS-EXT-SRV-ATTR:instance_name"] = instance_name(row.number)
         view["OS-EXT-SRV-ATTR:hypervisor_hostname"] = row.host
@@ -269,40 +269,40 @@ class Viewer:
 # -- what microversions have added
 
 
-def _locked(_viewer: Viewer, row: Any, view: dict[str, Any]) -> None:
+def _locked(_viewer: Viewer, row: Any, view: dict[str, object]) -> None:
     view["locked"] = row.locked
 
 
-def _description(_viewer: Viewer, row: Any, view: dict[str, Any]) -> None:
+def _description(_viewer: Viewer, row: Any, view: dict[str, object]) -> None:
     view["description"] = row.description
 
 
-def _show_tags(viewer: Viewer, row: Any, view: dict[str, Any]) -> None:
+def _show_tags(viewer: Viewer, row: Any, view: dict[str, object]) -> None:
     view["tags"] = viewer.tags.get(row.id, [])
 
 
-def _certificates(_viewer: Viewer, _row: Any, view: dict[str, Any]) -> None:
+def _certificates(_viewer: Viewer, _row: Any, view: dict[str, object]) -> None:
     view["trusted_image_certificates"] = None
 
 
-def _show_groups(viewer: Viewer, row: Any, view: dict[str, Any]) -> None:
+def _show_groups(viewer: Viewer, row: Any, view: dict[str, object]) -> None:
     if viewer.what.groups:
         view["server_groups"] = viewer.groups.get(row.id, [])
 
 
-def _locked_reason(_viewer: Viewer, row: Any, view: dict[str, Any]) -> None:
+def _locked_reason(_viewer: Viewer, row: Any, view: dict[str, object]) -> None:
     view["locked_reason"] = row.locked_reason
 
 
-def _hostname(_viewer: Viewer, row: Any, view: dict[str, Any]) -> None:
+def _hostname(_viewer: Viewer, row: Any, view: dict[str, object]) -> None:
     view["OS-EXT-SRV-ATTR:hostname"] = row.hostname
 
 
-def _pinned_zone(_viewer: Viewer, row: Any, view: dict[str, Any]) -> None:
+def _pinned_zone(_viewer: Viewer, row: Any, view: dict[str, object]) -> None:
     view["pinned_availability_zone"] = row.requested_zone
 
 
-def _hints(_viewer: Viewer, row: Any, view: dict[str, Any]) -> None:
+def _hints(_viewer: Viewer, row: Any, view: dict[str, object]) -> None:
     hints = _decoded(row.scheduler_hints_text)
     view["scheduler_hints"] = {key: value if isinstance(value, list) else [value] for key, value in hints.items()}
 
@@ -323,16 +323,16 @@ _STEPS: tuple[tuple[str, Any], ...] = (
 # -- parts other features show too
 
 
-def addresses(ports: Sequence[PortView], *, extended: bool) -> dict[str, list[dict[str, Any]]]:
+def addresses(ports: Sequence[PortView], *, extended: bool) -> dict[str, list[dict[str, object]]]:
     """Addresses by network name, each fixed one followed by its floating one."""
-    by_network: dict[str, list[dict[str, Any]]] = {}
+    by_network: dict[str, list[dict[str, object]]] = {}
     for port in ports:
         entries = by_network.setdefault(port.network_name, [])
         for held in port.addresses:
             for address, kind in ((held.address, "fixed"), (held.floating, "floating")):
                 if address is None:
                     continue
-                entry: dict[str, Any] = {"version": held.version, "addr": address}
+                entry: dict[str, object] = {"version": held.version, "addr": address}
                 if extended:
                     entry["OS-EXT-IPS:type"] = kind
                     entry["OS-EXT-IPS-MAC:mac_addr"] = port.mac
@@ -381,7 +381,7 @@ _ONE = (
 )
 
 
-def view_server(call: Call[Any, Any], server_id: str, what: Shown) -> dict[str, Any]:
+def view_server(call: Call[Any, Any], server_id: str, what: Shown) -> dict[str, object]:
     """One server, freshly read."""
     return Viewer.of_one(call, what, ServerToShow(call.tx.first(_ONE, {"of_id": server_id})))
 
@@ -429,10 +429,10 @@ def _moment(time_us: int | None) -> str | None:
     return f"{_whole_second(time_us // 1_000_000)}.{time_us % 1_000_000:06}"
 
 
-def _decoded(text: str) -> dict[str, Any]:
+def _decoded(text: str) -> dict[str, object]:
     if text == "{}":
         return {}
-    value: dict[str, Any] = msgspec.json.decode(text)
+    value: dict[str, object] = msgspec.json.decode(text)
     return value
 
 

@@ -66,7 +66,7 @@ class UpdateServer(Body):
 
 
 @COMPUTE.operation("GET", "/servers", rules=(Rule(INDEX),), query=ServersQuery)
-def list_servers(call: Call[None, None]) -> dict[str, Any]:
+def list_servers(call: Call[None, None]) -> dict[str, object]:
     """List servers: id, name and links."""
     found = select_servers(call, sa.select(servers.c.id, servers.c.name), all_tenants_rule=INDEX_ALL)
     brief = [{"id": row.id, "name": row.name, "links": links(call, "servers", row.id)} for row in found]
@@ -74,7 +74,7 @@ def list_servers(call: Call[None, None]) -> dict[str, Any]:
 
 
 @COMPUTE.operation("GET", "/servers/detail", rules=(Rule(DETAIL),), query=ServersQuery)
-def list_servers_in_detail(call: Call[None, None]) -> dict[str, Any]:
+def list_servers_in_detail(call: Call[None, None]) -> dict[str, object]:
     """List servers with all that may be shown of them."""
     found = select_servers(call, select_for_views(), all_tenants_rule=DETAIL_ALL)
     return _listed(call, "servers/detail", Viewer(call, shown(call), found).views())
@@ -83,7 +83,7 @@ def list_servers_in_detail(call: Call[None, None]) -> dict[str, Any]:
 @COMPUTE.operation(
     "GET", "/servers/{server_id}", rules=(Rule(SHOW),), target=server_to_show, query=ShowQuery, lookup=True
 )
-def show_server(call: Call[ServerToShow, None]) -> dict[str, Any]:
+def show_server(call: Call[ServerToShow, None]) -> dict[str, object]:
     """Show a server."""
     return {"server": Viewer.of_one(call, shown(call, groups=True), call.target)}
 
@@ -91,10 +91,10 @@ def show_server(call: Call[ServerToShow, None]) -> dict[str, Any]:
 @COMPUTE.operation(
     "PUT", "/servers/{server_id}", rules=(Rule(UPDATE),), target=server_in_sight, body=UpdateServer, body_key="server"
 )
-def update_a_server(call: Call[Server, UpdateServer]) -> dict[str, Any]:
+def update_a_server(call: Call[Server, UpdateServer]) -> dict[str, object]:
     """Change a server's name, description, access addresses, host name or pinned zone."""
     server, body = call.target, call.body
-    changes: dict[str, Any] = {
+    changes: dict[str, object] = {
         name: value
         for name in ("name", "disk_config", "access_ipv4", "access_ipv6", "description", "hostname")
         if (value := getattr(body, name)) is not UNSET
@@ -136,8 +136,8 @@ def _require_pinnable(tx: Tx, server: Server, zone: str | None) -> None:
         )
 
 
-def _listed(call: Call[Any, Any], path: str, views: list[dict[str, Any]]) -> dict[str, Any]:
-    answer: dict[str, Any] = {"servers": views}
+def _listed(call: Call[Any, Any], path: str, views: list[dict[str, object]]) -> dict[str, object]:
+    answer: dict[str, object] = {"servers": views}
     if following := next_links(call, path, page(call), len(views), views[-1]["id"] if views else ""):
         answer["servers_links"] = following
     return answer

@@ -91,7 +91,7 @@ class UpdateService(Body):
 
 
 @COMPUTE.operation("GET", "/os-services", rules=(Rule(LIST),), query=ServicesQuery)
-def list_services(call: Call[None, None]) -> dict[str, Any]:
+def list_services(call: Call[None, None]) -> dict[str, object]:
     """List services, optionally of one host or binary."""
     host, binary = call.query.get("host"), call.query.get("binary")
     found = [
@@ -103,10 +103,10 @@ def list_services(call: Call[None, None]) -> dict[str, Any]:
 
 
 @COMPUTE.operation("PUT", "/os-services/{action}", rules=(Rule(UPDATE),), body=UpdateService, until="2.52")
-def update_service_by_action(call: Call[None, UpdateService]) -> dict[str, Any]:
+def update_service_by_action(call: Call[None, UpdateService]) -> dict[str, object]:
     """Enable, disable (with a reason) or force down the nova-compute of a host."""
     body, action = call.body, call.path["action"]
-    answer: dict[str, Any] = {"host": body.host, "binary": body.binary}
+    answer: dict[str, object] = {"host": body.host, "binary": body.binary}
     changes: dict[str, Any]
     if action == "enable":
         changes = {"disabled": False, "disabled_reason": None}
@@ -141,7 +141,7 @@ def _require_uuid(call: Call[Any, Any]) -> None:
 @COMPUTE.operation(
     "PUT", "/os-services/{service_id}", rules=(Rule(UPDATE),), target=_require_uuid, body=UpdateService, since="2.53"
 )
-def update_service(call: Call[None, UpdateService]) -> dict[str, Any]:
+def update_service(call: Call[None, UpdateService]) -> dict[str, object]:
     """Enable, disable or force down a nova-compute, named by its uuid."""
     body, service_id = call.body, call.path["service_id"]
     found = {view.uuid: view for view in services(call.tx, call.now_us)}.get(str(uuid.UUID(service_id)))
@@ -149,7 +149,7 @@ def update_service(call: Call[None, UpdateService]) -> dict[str, Any]:
         raise NotFound(f"Service {service_id} could not be found.")
     if found.binary != COMPUTE_BINARY:
         raise _only_compute(found.binary)
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     reason = None if isinstance(body.disabled_reason, Unset) else body.disabled_reason
     if body.status == "enabled":
         if reason:
@@ -204,7 +204,7 @@ def _require_unused(tx: Tx, found: ServiceView) -> None:
         )
 
 
-def _change(call: Call[None, Any], host: str, changes: dict[str, Any]) -> int:
+def _change(call: Call[None, Any], host: str, changes: dict[str, object]) -> int:
     call.tx.touch(host)
     return call.tx.changed(sa.update(hosts).where(hosts.c.name == host).values(updated_at_us=call.now_us, **changes))
 
@@ -213,8 +213,8 @@ def _only_compute(binary: str) -> BadRequest:
     return BadRequest(f"Updating a {binary} service is not supported. Only nova-compute services can be updated.")
 
 
-def _detail(call: Call[Any, Any], view: ServiceView) -> dict[str, Any]:
-    detail: dict[str, Any] = {
+def _detail(call: Call[Any, Any], view: ServiceView) -> dict[str, object]:
+    detail: dict[str, object] = {
         "binary": view.binary, "host": view.host, "id": view.uuid if call.version.at_least("2.53") else view.number,
         "zone": view.zone, "status": "disabled" if view.disabled else "enabled", "state": "up" if view.up else "down",
         "updated_at": iso_us(view.updated_at_us), "disabled_reason": view.disabled_reason,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from cumulet.compute.model import Server
 from cumulet.compute.rules import READER
 from cumulet.compute.service import COMPUTE
@@ -24,12 +22,12 @@ class AttachmentsQuery(Query, closed_since="2.75"):
 
 
 @COMPUTE.operation("GET", PATH, rules=(Rule(LIST),), target=server_in_sight, query=AttachmentsQuery)
-def list_volume_attachments(call: Call[Server, None]) -> dict[str, Any]:
+def list_volume_attachments(call: Call[Server, None]) -> dict[str, object]:
     """List a server's volumes."""
     return {"volumeAttachments": []}
 
 
 @COMPUTE.operation("GET", PATH + "/{volume_id}", rules=(Rule(SHOW),), target=server_in_sight)
-def show_volume_attachment(call: Call[Server, None]) -> dict[str, Any]:
+def show_volume_attachment(call: Call[Server, None]) -> dict[str, object]:
     """Show one of a server's volumes."""
     raise NotFound(f"Instance {call.target.id} is not attached to volume {call.path['volume_id']}")

@@ -46,31 +46,31 @@ class Tx:
     # Building a statement costs five times what running it does: what is asked often is built once, with `bindparam`s,
     # and given its `values` here; then it is prepared, too (`db.prepared`).
 
-    def all(self, statement: Executable, values: Mapping[str, Any] | None = None) -> list[Row[Any]]:
+    def all(self, statement: Executable, values: Mapping[str, object] | None = None) -> list[Row[Any]]:
         if values is not None and (prepared := self._prepared(statement, values)) is not None:
             return prepared.rows(self._driver, values)
         return list(self.connection.execute(statement, values).all())
 
-    def first(self, statement: Executable, values: Mapping[str, Any] | None = None) -> Row[Any] | None:
+    def first(self, statement: Executable, values: Mapping[str, object] | None = None) -> Row[Any] | None:
         if values is not None and (prepared := self._prepared(statement, values)) is not None:
             return prepared.first(self._driver, values)
         return self.connection.execute(statement, values).first()
 
-    def scalar(self, statement: Executable, values: Mapping[str, Any] | None = None) -> Any:
+    def scalar(self, statement: Executable, values: Mapping[str, object] | None = None) -> Any:
         row = self.first(statement, values)
         return None if row is None else row[0]
 
-    def changed(self, statement: Executable, values: Mapping[str, Any] | None = None) -> int:
+    def changed(self, statement: Executable, values: Mapping[str, object] | None = None) -> int:
         """Run an UPDATE or DELETE and return how many rows it matched: the compare-and-swap answer."""
         if values is not None and (prepared := self._prepared(statement, values)) is not None:
             return prepared.changed(self._driver, values)
         return self.connection.execute(statement, values).rowcount
 
-    def run(self, statement: Executable, values: Mapping[str, Any]) -> None:
+    def run(self, statement: Executable, values: Mapping[str, object]) -> None:
         """Run an INSERT, UPDATE or DELETE, whatever it matches."""
         self.changed(statement, values)
 
-    def _prepared(self, statement: Executable, values: Mapping[str, Any]) -> Prepared | None:
+    def _prepared(self, statement: Executable, values: Mapping[str, object]) -> Prepared | None:
         return None if self._statements is None else self._statements.prepared(statement, values)
 
     @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from cumulet.web.dialect import TEXT, Dialect, Document, Fault, link_to_self, object_schema
 from cumulet.web.operation import Service
@@ -18,11 +17,11 @@ class ImageDialect(Dialect):
     over_quota_status = 413
     errors_follow_accept = True
 
-    def fault(self, fault: Fault) -> dict[str, Any]:
+    def fault(self, fault: Fault) -> dict[str, object]:
         return {"message": fault.message, "code": f"{fault.status} {fault.title}", "title": fault.title}
 
     def documents(self, service: Service, root: str) -> Mapping[str, Document]:
-        def listed(base: str) -> dict[str, Any]:
+        def listed(base: str) -> dict[str, object]:
             return {
                 "versions": [
                     {

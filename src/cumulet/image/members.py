@@ -77,7 +77,7 @@ def member_to_show(call: Call[Any, Any]) -> Membership:
     return member_in_sight(call)
 
 
-def facts_of_membership(call: Call[Membership, Any]) -> Mapping[str, Any]:
+def facts_of_membership(call: Call[Membership, Any]) -> Mapping[str, object]:
     return image_facts(call.target.image, call.caller)
 
 
@@ -89,7 +89,7 @@ def facts_of_membership(call: Call[Membership, Any]) -> Mapping[str, Any]:
     facts=facts_of_call,
     body=AddMember,
 )
-def create_member(call: Call[Image, AddMember]) -> dict[str, Any]:
+def create_member(call: Call[Image, AddMember]) -> dict[str, object]:
     """Share an image with a project."""
     image, member_id = call.target, call.body.member
     present = store.members(call.tx, image, call.caller)
@@ -115,7 +115,7 @@ def create_member(call: Call[Image, AddMember]) -> dict[str, Any]:
     target=shared_image_in_sight,
     facts=facts_of_call,
 )
-def list_members(call: Call[Image, None]) -> dict[str, Any]:
+def list_members(call: Call[Image, None]) -> dict[str, object]:
     """List an image's members; a member sees only itself."""
     members = store.members(call.tx, call.target, call.caller) if call.authorise(GET_MEMBER, None) else []
     return {"members": [views.show_member(member) for member in members], "schema": "/v2/schemas/members"}
@@ -128,7 +128,7 @@ def list_members(call: Call[Image, None]) -> dict[str, Any]:
     target=member_to_show,
     facts=facts_of_membership,
 )
-def show_member(call: Call[Membership, None]) -> dict[str, Any]:
+def show_member(call: Call[Membership, None]) -> dict[str, object]:
     """Show a member of an image."""
     return views.show_member(call.target.member)
 
@@ -141,7 +141,7 @@ def show_member(call: Call[Membership, None]) -> dict[str, Any]:
     facts=facts_of_membership,
     body=UpdateMember,
 )
-def update_member(call: Call[Membership, UpdateMember]) -> dict[str, Any]:
+def update_member(call: Call[Membership, UpdateMember]) -> dict[str, object]:
     """Take on a shared image, or not: only then does it show in the member's list."""
     member, status = call.target.member, call.body.status
     store.set_member_status(call.tx, member, status, call.now_us)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from cumulet.errors import NotFound
 from cumulet.image import attributes
@@ -15,7 +14,7 @@ _TEXT_OR_NULL = {"type": ["null", "string"]}
 _READ_ONLY = {"readOnly": True}
 _UUID = {"type": "string", "pattern": attributes.UUID_PATTERN}
 
-IMAGE_PROPERTIES: dict[str, Any] = {
+IMAGE_PROPERTIES: dict[str, object] = {
     "id": {**_UUID, "description": "An identifier for the image"},
     "name": {**_TEXT_OR_NULL, "description": "Descriptive name for the image", "maxLength": 255},
     "status": {**_TEXT, **_READ_ONLY, "description": "Status of the image", "enum": list(attributes.STATUSES)},
@@ -59,7 +58,7 @@ IMAGE_PROPERTIES: dict[str, Any] = {
         },
     },
 }
-MEMBER_PROPERTIES: dict[str, Any] = {
+MEMBER_PROPERTIES: dict[str, object] = {
     "member_id": {**_TEXT, "description": "The project the image is shared with"},
     "image_id": {**_UUID, "description": "An identifier for the image"},
     "created_at": {**_TEXT, "description": "When the image was shared"},
@@ -69,7 +68,7 @@ MEMBER_PROPERTIES: dict[str, Any] = {
 }
 
 
-def image_schema() -> dict[str, Any]:
+def image_schema() -> dict[str, object]:
     return {
         "name": "image",
         "properties": IMAGE_PROPERTIES,
@@ -82,7 +81,7 @@ def image_schema() -> dict[str, Any]:
     }
 
 
-def images_schema() -> dict[str, Any]:
+def images_schema() -> dict[str, object]:
     items = {"type": "array", "items": image_schema()}
     return {
         "name": "images",
@@ -95,11 +94,11 @@ def images_schema() -> dict[str, Any]:
     }
 
 
-def member_schema() -> dict[str, Any]:
+def member_schema() -> dict[str, object]:
     return {"name": "member", "properties": MEMBER_PROPERTIES}
 
 
-def members_schema() -> dict[str, Any]:
+def members_schema() -> dict[str, object]:
     return {
         "name": "members",
         "properties": {"members": {"type": "array", "items": member_schema()}, "schema": _TEXT},
@@ -107,8 +106,8 @@ def members_schema() -> dict[str, Any]:
     }
 
 
-def _serve(name: str, schema: Callable[[], dict[str, Any]]) -> None:
-    def show(_call: Call[None, None]) -> dict[str, Any]:
+def _serve(name: str, schema: Callable[[], dict[str, object]]) -> None:
+    def show(_call: Call[None, None]) -> dict[str, object]:
         return schema()
 
     show.__name__ = f"show_{name}_schema"
@@ -126,7 +125,7 @@ for _name, _schema in {
 
 
 @IMAGE.operation("GET", "/info/import", rules=())
-def show_import_methods(_call: Call[None, None]) -> dict[str, Any]:
+def show_import_methods(_call: Call[None, None]) -> dict[str, object]:
     """The ways of import there are: none, data is uploaded."""
     return {"import-methods": {"description": "Import methods available.", "type": "array", "value": []}}
 

@@ -45,15 +45,15 @@ PUBLICIZE = rule("publicize_image", ADMIN, description="Make an image public.")
 COMMUNITIZE = rule("communitize_image", ADMIN_OR_MEMBER, description="Make a community image.")
 
 
-def image_facts(image: Image, caller: Caller) -> dict[str, Any]:
+def image_facts(image: Image, caller: Caller) -> dict[str, object]:
     """What rules may ask about an image. `member_id` is there only for one that is shared with the caller's project."""
-    facts: dict[str, Any] = {"project_id": image.owner, "owner": image.owner, "visibility": image.visibility}
+    facts: dict[str, object] = {"project_id": image.owner, "owner": image.owner, "visibility": image.visibility}
     if image.visibility == "shared" and caller.project_id is not None and caller.project_id != image.owner:
         facts["member_id"] = caller.project_id
     return facts
 
 
-def facts_of_call(call: Call[Image, Any]) -> Mapping[str, Any]:
+def facts_of_call(call: Call[Image, Any]) -> Mapping[str, object]:
     return image_facts(call.target, call.caller)
 
 
@@ -66,7 +66,7 @@ def image_in_sight(call: Call[Any, Any]) -> Image:
     return image
 
 
-def require_visibility(call: Call[Any, Any], visibility: str, facts: Mapping[str, Any]) -> None:
+def require_visibility(call: Call[Any, Any], visibility: str, facts: Mapping[str, object]) -> None:
     """Giving an image to everybody has rules of its own."""
     if visibility == "public":
         call.require(PUBLICIZE, facts)

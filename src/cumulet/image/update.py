@@ -48,7 +48,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     facts=facts_of_call,
     raw_body=True,
 )
-async def update_image(call: Call[Image, None]) -> dict[str, Any]:
+async def update_image(call: Call[Image, None]) -> dict[str, object]:
     """Change an image's attributes and properties; all changes of a patch are made or none."""
     media = (call.headers.get("content-type") or "").partition(";")[0].strip().lower()
     if media not in DIALECTS:
@@ -136,7 +136,7 @@ def _read_change(raw: object, dialect: int) -> Change:
     return Change(operation=operation, name=name, value=value, dialect=dialect)
 
 
-def _operation_and_pointer(raw: dict[str, Any], dialect: int) -> tuple[str, object]:
+def _operation_and_pointer(raw: dict[str, object], dialect: int) -> tuple[str, object]:
     if dialect == 4:
         named = [operation for operation in OPERATIONS if operation in raw]
         if len(named) != 1:
@@ -176,7 +176,7 @@ class _Draft(msgspec.Struct):
     own: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-def _check_rights(call: Call[Image, None], change: Change, facts: Mapping[str, Any]) -> None:
+def _check_rights(call: Call[Image, None], change: Change, facts: Mapping[str, object]) -> None:
     if change.name == "owner" and change.operation != "remove" and not call.caller.is_admin:
         raise Forbidden("Owner can't be updated by non admin.")
     if change.name == "visibility" and change.operation != "remove":

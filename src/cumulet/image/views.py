@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from cumulet.clock import iso_z
 from cumulet.image.store import HASH_ALGORITHM, Image, Member
 
 
-def show(image: Image) -> dict[str, Any]:
+def show(image: Image) -> dict[str, object]:
     """An image, its properties beside its own attributes."""
     link = f"/v2/images/{image.id}"
     return {
@@ -38,7 +36,7 @@ def show(image: Image) -> dict[str, Any]:
     }
 
 
-def show_member(member: Member) -> dict[str, Any]:
+def show_member(member: Member) -> dict[str, object]:
     return {
         "member_id": member.member_id,
         "image_id": member.image_id,

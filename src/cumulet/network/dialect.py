@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from cumulet.errors import OverQuota
 from cumulet.web.dialect import TEXT, Dialect, Document, Fault, link_to_self, object_schema
@@ -31,18 +30,18 @@ class NetworkDialect(Dialect):
     over_quota_status = 409
     json_suffix = True
 
-    def fault(self, fault: Fault) -> dict[str, Any]:
+    def fault(self, fault: Fault) -> dict[str, object]:
         kind = "OverQuota" if isinstance(fault.error, OverQuota) else fault.error.reason
         kind = kind or _KINDS.get(fault.status, "HTTPInternalServerError")
         return {"NeutronError": {"type": kind, "message": fault.message, "detail": ""}}
 
     def documents(self, service: Service, root: str) -> Mapping[str, Document]:
-        def versions(base: str) -> tuple[int, dict[str, Any]]:
+        def versions(base: str) -> tuple[int, dict[str, object]]:
             return 200, {
                 "versions": [{"id": "v2.0", "status": "CURRENT", "links": [link_to_self(f"{base}{root}/v2.0/")]}]
             }
 
-        def resources(base: str) -> tuple[int, dict[str, Any]]:
+        def resources(base: str) -> tuple[int, dict[str, object]]:
             url = f"{base}{root}/v2.0"
             listed = [{"name": n, "collection": f"{n}s", "links": [link_to_self(f"{url}/{n}s")]} for n in _RESOURCES]
             return 200, {"resources": listed}

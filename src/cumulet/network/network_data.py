@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
-from typing import Any
 
 from cumulet.db.engine import Tx
 from cumulet.network.bindings import VIF_TYPE
@@ -14,15 +13,15 @@ TAP_NAME_LENGTH = 14
 """Characters of a network interface's name that Nova fills: ``tap`` and the start of the port's id."""
 
 
-def network_data(tx: Tx, server_id: str) -> dict[str, Any]:
+def network_data(tx: Tx, server_id: str) -> dict[str, object]:
     """``{"links": [...], "networks": [...], "services": [...]}``; ``{}`` for a server without ports."""
     ports = ports_of(tx, [server_id]).get(server_id, [])
     if not ports:
         return {}
     wanted = {address.subnet_id for port in ports for address in port.addresses}
     known = {subnet.id: subnet for subnet in find(tx, Subnet, subnets.c.id.in_(sorted(wanted)))} if wanted else {}
-    links: list[dict[str, Any]] = []
-    networks: list[dict[str, Any]] = []
+    links: list[dict[str, object]] = []
+    networks: list[dict[str, object]] = []
     services: list[dict[str, str]] = []
     for port in ports:
         if not port.addresses:
@@ -46,8 +45,8 @@ def _first_of_each_version(port: PortView) -> list[PortAddress]:
     return [found[version] for version in sorted(found)]
 
 
-def _network(port: PortView, address: PortAddress, subnet: Subnet, name: str, link: str) -> dict[str, Any]:
-    view: dict[str, Any] = {"id": name, "link": link, "network_id": port.network_id}
+def _network(port: PortView, address: PortAddress, subnet: Subnet, name: str, link: str) -> dict[str, object]:
+    view: dict[str, object] = {"id": name, "link": link, "network_id": port.network_id}
     if subnet.ipv6_address_mode is None and subnet.enable_dhcp:
         return {**view, "type": f"ipv{address.version}_dhcp"}
     mode = "" if subnet.ipv6_address_mode is None else f"_{subnet.ipv6_address_mode}"

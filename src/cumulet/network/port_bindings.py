@@ -99,7 +99,7 @@ def create_port_binding(call: Call[Port, NewBinding]) -> View:
     return {"binding": _view(port, found)}
 
 
-def _set(call: Call[Port, Any], host: str, wanted: Mapping[str, Any]) -> None:
+def _set(call: Call[Port, Any], host: str, wanted: Mapping[str, object]) -> None:
     values = {name: value for name, value in wanted.items() if value is not UNSET}
     if values:
         this = sa.and_(port_bindings.c.port_id == call.target.id, port_bindings.c.host == host)

@@ -27,7 +27,7 @@ class SetAggregates(Body):
 
 
 def _show(call: Call[Any, Any], aggregates: list[str], generation: int) -> Reply:
-    body: dict[str, Any] = {"aggregates": aggregates}
+    body: dict[str, object] = {"aggregates": aggregates}
     if call.version.at_least("1.19"):
         body["resource_provider_generation"] = generation
     return fresh(call, body)

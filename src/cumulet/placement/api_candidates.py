@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import msgspec
 
@@ -237,7 +236,7 @@ def list_allocation_candidates(call: Call[None, None]) -> Reply:
     names.require_traits(call.tx, request.root.names())
     supply = _supply(call.tx)
     found = candidates(request, supply, nested=call.version.at_least("1.29"))
-    requests: list[dict[str, Any]] = []
+    requests: list[dict[str, object]] = []
     roots: dict[str, set[str]] = {}
     for root_uuid, choice, shares in itertools.islice(found, request.limit):
         requests.append(_allocation_request(choice, shares, call.version))
@@ -252,11 +251,11 @@ def list_allocation_candidates(call: Call[None, None]) -> Reply:
     return fresh(call, {"allocation_requests": requests, "provider_summaries": summaries})
 
 
-def _allocation_request(choice: Choice, shares: Shares, version: Microversion) -> dict[str, Any]:
+def _allocation_request(choice: Choice, shares: Shares, version: Microversion) -> dict[str, object]:
     if not version.at_least("1.12"):
         listed = [{"resource_provider": {"uuid": uuid}, "resources": resources} for uuid, resources in shares.items()]
         return {"allocations": listed}
-    request: dict[str, Any] = {"allocations": {uuid: {"resources": resources} for uuid, resources in shares.items()}}
+    request: dict[str, object] = {"allocations": {uuid: {"resources": resources} for uuid, resources in shares.items()}}
     if version.at_least("1.34"):
         request["mappings"] = {suffix: [provider.uuid for provider in chosen] for suffix, chosen in choice.items()}
     return request
@@ -264,9 +263,9 @@ def _allocation_request(choice: Choice, shares: Shares, version: Microversion) -
 
 def _summary(
     provider: Provider, root_uuid: str, supply: Supply, asked: set[str], version: Microversion
-) -> dict[str, Any]:
+) -> dict[str, object]:
     has, used = supply.inventories.get(provider.id, {}), supply.used.get(provider.id, {})
-    summary: dict[str, Any] = {
+    summary: dict[str, object] = {
         "resources": {
             name: {"capacity": inventory.capacity, "used": used.get(name, 0)}
             for name, inventory in has.items()

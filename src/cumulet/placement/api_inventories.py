@@ -74,7 +74,7 @@ class SetInventories(Body):
 
 
 def _show(call: Call[Any, Any], inventory: Inventory, generation: int, **options: Any) -> Reply:
-    body: dict[str, Any] = asdict(inventory)
+    body: dict[str, object] = asdict(inventory)
     if generation:
         body["resource_provider_generation"] = generation
     return fresh(call, body, **options)

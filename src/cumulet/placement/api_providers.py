@@ -61,12 +61,12 @@ _RELATIONS = (
 )
 
 
-def view(provider: Provider, root: str, version: Microversion) -> dict[str, Any]:
+def view(provider: Provider, root: str, version: Microversion) -> dict[str, object]:
     """A provider at a microversion."""
     url = f"{PLACEMENT.prefix}/resource_providers/{provider.uuid}"
     links = [{"rel": "self", "href": url}]
     links += [{"rel": name, "href": f"{url}/{name}"} for name, since in _RELATIONS if version.at_least(since)]
-    shown: dict[str, Any] = {
+    shown: dict[str, object] = {
         "uuid": provider.uuid,
         "name": provider.name,
         "generation": provider.generation,

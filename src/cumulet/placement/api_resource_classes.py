@@ -28,7 +28,7 @@ class ClassName(Body):
     name: Annotated[str, Json({"pattern": names.CUSTOM_PATTERN, "maxLength": 255})]
 
 
-def view(name: str) -> dict[str, Any]:
+def view(name: str) -> dict[str, object]:
     return {"name": name, "links": [{"rel": "self", "href": f"{PLACEMENT.prefix}/resource_classes/{name}"}]}
 
 

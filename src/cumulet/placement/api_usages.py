@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import sqlalchemy as sa
 
@@ -46,7 +46,7 @@ def show_provider_usages(call: Call[None, None]) -> Reply:
     return fresh(call, {"resource_provider_generation": provider.generation, "usages": usages})
 
 
-def _facts_of_query(call: Call[None, None]) -> Mapping[str, Any]:
+def _facts_of_query(call: Call[None, None]) -> Mapping[str, object]:
     return {"project_id": call.parameters.project_id}
 
 

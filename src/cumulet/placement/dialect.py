@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from cumulet.web.dialect import NUMBER, TEXT, Dialect, Document, Fault, link_to_self, object_schema
 from cumulet.web.operation import Service
@@ -19,7 +18,7 @@ class PlacementDialect(Dialect):
     refusal = "Policy does not allow {} to be performed."
     over_quota_status = 409
 
-    def fault(self, fault: Fault) -> dict[str, Any]:
+    def fault(self, fault: Fault) -> dict[str, object]:
         reason = fault.error.reason or ""
         about = {
             "status": fault.status,
@@ -33,7 +32,7 @@ class PlacementDialect(Dialect):
     def documents(self, service: Service, root: str) -> Mapping[str, Document]:
         low, high = service.versions
 
-        def versions(base: str) -> tuple[int, dict[str, Any]]:
+        def versions(base: str) -> tuple[int, dict[str, object]]:
             about = {
                 "id": "v1.0",
                 "status": "CURRENT",

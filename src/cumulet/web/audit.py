@@ -22,7 +22,6 @@ import shutil
 import threading
 from collections import deque
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -108,7 +107,7 @@ class Audit:
     ) -> None:
         """`left_out`: how many refusals of unknown callers were not recorded since the last that was (`sampling`)."""
         known = caller is not None and bool(caller.user_id)
-        event: dict[str, Any] = {
+        event: dict[str, object] = {
             "typeURI": "http://schemas.dmtf.org/cloud/audit/1.0/event",
             "eventType": "activity",
             "eventTimeUs": time_us,

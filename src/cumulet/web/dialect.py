@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,7 +17,7 @@ from cumulet.errors import ApiError
 if TYPE_CHECKING:
     from cumulet.web.operation import Service
 
-Document = Callable[[str], tuple[int, dict[str, Any]]]
+Document = Callable[[str], tuple[int, dict[str, object]]]
 """From the base URL to a status and a JSON object."""
 
 TEXT = {"type": "string"}
@@ -73,7 +73,7 @@ class Dialect:
     request_id_header: bytes | None = None
     """A second response header that carries the request's id."""
 
-    def fault(self, fault: Fault) -> dict[str, Any]:
+    def fault(self, fault: Fault) -> dict[str, object]:
         """The JSON of an error answer."""
         return {"error": {"code": fault.status, "title": fault.title, "message": fault.message}}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from cumulet.web.dialect import Document, link_to_self
 from cumulet.web.operation import Service
@@ -20,7 +19,7 @@ def documents(services: Iterable[Service]) -> dict[str, tuple[Service | None, Do
     return out
 
 
-def _root(services: list[Service], base: str) -> dict[str, Any]:
+def _root(services: list[Service], base: str) -> dict[str, object]:
     return {
         "services": [{"name": s.name, "type": s.type, "links": [link_to_self(f"{base}{s.prefix}")]} for s in services]
     }

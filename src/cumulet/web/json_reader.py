@@ -38,7 +38,7 @@ def _malformed(why: str) -> NoReturn:
     raise BadRequest("Malformed request body", private=f"JSON refused: {why}")
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, object]:
     out = dict(pairs)
     if len(out) != len(pairs):
         raise ValueError("duplicate key")

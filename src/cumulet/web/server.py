@@ -48,9 +48,9 @@ STOP_SECONDS = 5
 
 AsgiApp = Callable[
     [
-        MutableMapping[str, Any],
-        Callable[[], Awaitable[MutableMapping[str, Any]]],
-        Callable[[MutableMapping[str, Any]], Awaitable[None]],
+        MutableMapping[str, object],
+        Callable[[], Awaitable[MutableMapping[str, object]]],
+        Callable[[MutableMapping[str, object]], Awaitable[None]],
     ],
     Awaitable[None],
 ]
@@ -344,7 +344,7 @@ class _Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._in_head = True
         super().on_message_begin()
-        cast("dict[str, Any]", self.scope)[CONNECTION] = self._link
+        cast("dict[str, object]", self.scope)[CONNECTION] = self._link
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
