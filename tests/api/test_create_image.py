@@ -221,3 +221,13 @@ def test_nobody_brings_what_is_not_waited_for(cloud: TestCloud, member: Client, 
     for host in cloud.hosts:
         with pytest.raises(NotFound):
             cloud.embedded.db.read(lambda tx, host=host: require_wanted(tx, host, found["id"]))  # type: ignore[misc]
+
+
+def test_it_is_found_by_its_server_and_kind_on_the_older_paths(member: Client, server: str) -> None:
+    found = made(member, server)["id"]
+    for query in (f"server={server}", f"server=https://x/servers/{server}", "type=snapshot"):
+        answer = member.compute("GET", f"/images/detail?{query}", version="2.35")
+        assert [image["id"] for image in answer["images"]] == [found], query
+        assert answer["images"][0]["server"]["id"] == server
+    assert member.compute("GET", "/images?type=backup", version="2.35")["images"] == []
+    assert member.request("GET", f"/image/v2/images/{found}/tasks").json == {"tasks": []}

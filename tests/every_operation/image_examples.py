@@ -80,6 +80,7 @@ EXAMPLES: Mapping[str, Example | tuple[Example, ...]] = {
     "POST /images": Example(may=ANY_MEMBER, body={"name": "new", "disk_format": "raw", "container_format": "bare"}),
     "GET /images": Example(may=ANY_READER),
     f"GET {OF_IMAGE}": Example(may=READER, sees=READER, rules=SEEN),
+    f"GET {OF_IMAGE}/tasks": Example(may=READER, sees=READER, rules=SEEN),
     f"DELETE {OF_IMAGE}": Example(may=MEMBER, sees=READER, path={"image_id": lambda t: t.new()}, real=True, rules=SEEN),
     f"POST {OF_IMAGE}/actions/deactivate": Example(may=MEMBER, sees=READER, rules=SEEN),
     f"POST {OF_IMAGE}/actions/reactivate": Example(

@@ -13,7 +13,7 @@ from cumulet.compute.service import COMPUTE
 from cumulet.errors import BadRequest, NotFound
 from cumulet.image import images
 from cumulet.image.service import GET_IMAGE, MODIFY_IMAGE, facts_of_call, image_facts, image_in_sight
-from cumulet.image.store import Image, find_visible, load, visible_to
+from cumulet.image.store import Image, find_visible, has_property, load, visible_to
 from cumulet.image.store import images as image_rows
 from cumulet.image.update import set_properties
 from cumulet.web.operation import Call, Rule
@@ -142,6 +142,9 @@ def _listed(call: Call[None, None], path: str, *, detailed: bool) -> dict[str, A
     for name, column in (("name", image_rows.c.name), ("status", image_rows.c.status)):
         if (value := call.query.get(name)) is not None:
             conditions.append(column == (value.lower() if name == "status" else value))
+    for name, key in (("server", "instance_uuid"), ("type", "image_type")):
+        if (value := call.query.get(name)) is not None:
+            conditions.append(has_property(key, value.rpartition("/")[2]))
     if asked.marker is not None:
         at = find_visible(call.tx, call.caller, asked.marker)
         if at is None:
@@ -174,6 +177,9 @@ def _view(call: Call[Any, Any], image: Image, *, detailed: bool) -> dict[str, An
         "status": _STATUS.get(image.status, "UNKNOWN"), "progress": _PROGRESS.get(image.status, 0),
         "OS-EXT-IMG-SIZE:size": image.size,
     }  # fmt: skip
+    server_id = image.properties.get("instance_uuid")
+    if server_id is not None:
+        view["server"] = {"id": server_id, "links": links(call, "servers", server_id)}
     disk_config = image.properties.get("auto_disk_config")
     if disk_config is not None:
         view["OS-DCF:diskConfig"] = "AUTO" if disk_config.lower() in ("1", "true", "yes", "on", "t", "y") else "MANUAL"

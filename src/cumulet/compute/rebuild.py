@@ -106,6 +106,7 @@ def rebuild_server(call: Call[Server, Rebuild]) -> Reply:
     )
     full = call.version.at_least("2.75")
     view = view_server(call, server.id, shown(call, full=full, groups=True))
+    view.pop("OS-EXT-SRV-ATTR:user_data", None)  # It has its own name here, for everybody, from 2.57 on.
     view["adminPass"] = changes["guest_secrets"]["admin_password"]
     if call.version.at_least("2.54"):
         view["key_name"] = server.key_name

@@ -136,6 +136,14 @@ def show_image(call: Call[Image, None]) -> dict[str, Any]:
 
 
 @IMAGE.operation(
+    "GET", "/images/{image_id}/tasks", rules=(Rule(GET_IMAGE),), target=image_in_sight, facts=facts_of_call
+)
+def list_image_tasks(call: Call[Image, None]) -> dict[str, Any]:
+    """The tasks that work on an image: none, as images come by upload only."""
+    return {"tasks": []}
+
+
+@IMAGE.operation(
     "DELETE",
     "/images/{image_id}",
     rules=(Rule(DELETE_IMAGE),),

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import sqlalchemy as sa
-
 from cumulet.db.engine import Tx
 from cumulet.errors import Forbidden, OverQuota
 from cumulet.image import attributes, store
 from cumulet.image.images import ADD_IMAGE
 from cumulet.image.service import image_facts
-from cumulet.image.store import Image, Member, image_properties, images
+from cumulet.image.store import Image, Member, images
 from cumulet.web.operation import Call
 
 GIB = 1 << 30
@@ -96,14 +94,7 @@ def rotate(tx: Tx, image_id: str, *, server_id: str, backup_type: str, keep: int
     if newest is None:
         return []
     wanted = {"image_type": "backup", "backup_type": backup_type, "instance_uuid": server_id}
-    conditions = [
-        sa.exists().where(
-            image_properties.c.image_id == images.c.id,
-            image_properties.c.name == key,
-            image_properties.c.value == value,
-        )
-        for key, value in wanted.items()
-    ]
+    conditions = [store.has_property(key, value) for key, value in wanted.items()]
     found = store.load(
         tx, images.c.owner == newest.owner, *conditions, order=(images.c.created_at_us.desc(), images.c.id.desc())
     )

@@ -143,6 +143,12 @@ def visible_to(caller: Caller, *, member_status: str | None = None) -> sa.Column
     return sa.or_(*conditions)
 
 
+def has_property(name: str, value: str) -> sa.ColumnElement[bool]:
+    """The condition for images of which a property has this value."""
+    of_image = (image_properties.c.image_id == images.c.id, image_properties.c.name == name)
+    return sa.exists().where(*of_image, image_properties.c.value == value)
+
+
 def load(
     tx: Tx, *conditions: sa.ColumnElement[bool], order: Iterable[Any] = (), limit: int | None = None
 ) -> list[Image]:
