@@ -118,8 +118,8 @@ class CertificateAuthority:
         )
 
     def issue_host(self, name: str) -> Path:
-        """A folder with a host's certificates, named as QEMU's `tls-creds-x509` wants them: the host is server of one
-        move and client of the next. The subject is the host's name alone, so a peer sees exactly ``CN=<name>``."""
+        """A folder with a host's certificates, by which it fetches images. The subject is the host's name alone, so a
+        peer sees exactly ``CN=<name>``. Moves of guests do not use them: they have keys of their own."""
         if not _HOST_NAME.fullmatch(name) or len(name) > 64:
             raise ValueError("a host is named like a DNS name in lower case, at most 64 characters")
         folder = self._folder / "hosts" / name
