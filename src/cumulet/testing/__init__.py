@@ -6,6 +6,7 @@
         connection = cloud.connection("demo")            # an openstacksdk Connection
         cloud.faults.fail("live-migration", step="copy_memory")
         cloud.clock.advance(seconds=60)
+        assert cloud.network.reachable(one, two, "tcp", 22)   # ids of ports; false says why, and where
         cloud.reset()
 
 It is the same program as `cumulet up` with simulated hosts: real identity, real policy, real TLS, random passwords, its

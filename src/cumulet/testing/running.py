@@ -31,6 +31,8 @@ from cumulet.testing.faults import Faults, one_of
 if TYPE_CHECKING:
     from openstack.connection import Connection
 
+    from cumulet.testing.reachability import Network
+
 T = TypeVar("T")
 FAST_ARGON2_MEMORY_KIB = 64
 """A test's passwords are random and live for seconds: their hashes need not be slow."""
@@ -91,6 +93,13 @@ class TestCloud:
     @property
     def hosts(self) -> tuple[str, ...]:
         return self.embedded.hosts.names
+
+    @property
+    def network(self) -> Network:
+        """Whether packets reach a port: ``cloud.network.reachable(one, two, "tcp", 22)``."""
+        from cumulet.testing.reachability import Network
+
+        return Network(self.embedded.db)
 
     def connection(self, name: str = "demo") -> Connection:
         """An openstacksdk Connection as the clouds.yaml entry `name`."""
