@@ -11,9 +11,10 @@ RESULTS ?=
 POST_COPY ?=
 PYTEST_ARGS ?=
 TEMPEST_RUN ?=
+FLEET_ARGS ?=
 SUITE ?= compute-admin compute-api interop-compute-nocinder identity image network
 
-.PHONY: help demo test refusals setup setup-python setup-qemu setup-test check generated bench sim sim-many planted crash killed golden conformance tempest clean
+.PHONY: help demo fleet test refusals setup setup-python setup-qemu setup-test check generated bench sim sim-many planted crash killed golden conformance tempest clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -29,6 +30,9 @@ setup: setup-qemu ## the environment in .venv from uv.lock; afterwards .venv/bin
 
 demo: $(if $(filter simulated,$(DRIVER)),setup-python,setup-qemu) ## all set-up, then the main job, told step by step (DRIVER=auto|simulated|qemu)
 	@.venv/bin/cumulet demo --driver $(DRIVER)
+
+fleet: setup-test ## several machines on this one (root): joining, moves between them, a control plane killed, told step by step
+	@.venv/bin/python -m tests.fleet.story $(FLEET_ARGS)
 
 test: setup-test ## all set-up, then the whole test suite
 	@.venv/bin/python -m pytest -n 2 --dist worksteal $(if $(PYTEST_ARGS),$(PYTEST_ARGS),--refusals report)

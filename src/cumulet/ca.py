@@ -93,23 +93,15 @@ class CertificateAuthority:
         """SHA-256 of the authority's certificate, in hexadecimal: what a machine that joins knows it by."""
         return self._certificate.fingerprint(hashes.SHA256()).hex()
 
-    def sign_joined(self, name: str, identity: str, requests: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
-        """The certificates, as PEM, of a host on another machine, which has made its keys itself.
+    def sign_joined(self, name: str, identity: str, request: bytes) -> bytes:
+        """The certificate, as PEM, of a host on another machine, which has made its key itself.
 
-        The first is what it shows on the bus and for images, and is known by `identity`, a URI; the second is for
-        moves, as `issue_host` has them. Nothing else that is asked for is given. ValueError: it is no such request.
+        It shows it on the bus and for images, and is known by `identity`, a URI. Nothing else that is asked for is
+        given. ValueError: it is no such request.
         """
-        both = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
-        client = (ExtendedKeyUsageOID.CLIENT_AUTH,)
-        wanted: tuple[tuple[list[x509.GeneralName], tuple[x509.ObjectIdentifier, ...]], ...] = (
-            ([x509.UniformResourceIdentifier(identity)], client),
-            ([x509.DNSName(name)], both),
-        )
-        made = [
-            _pem(self._sign(read_request(pem)[1], name, names, usages, days=JOINED_DAYS))
-            for pem, (names, usages) in zip(requests, wanted, strict=True)
-        ]
-        return made[0], made[1]
+        names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(identity)]
+        usages = (ExtendedKeyUsageOID.CLIENT_AUTH,)
+        return _pem(self._sign(read_request(request)[1], name, names, usages, days=JOINED_DAYS))
 
     def _issued(self, folder: str, role: str) -> Issued:
         place = self._folder / folder

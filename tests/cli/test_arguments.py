@@ -73,13 +73,41 @@ def test_a_policy_file_that_cannot_be_used_is_a_bad_argument(
     assert named in captured.err
 
 
-@pytest.mark.parametrize("arguments", [["api", "--database", "x"], ["conductor"]])
-def test_a_fleet_is_not_there_yet_and_says_what_is(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(arguments) == 1
-    words = capsys.readouterr().err
-    assert "not built yet" in words
-    assert "host add" in words
-    assert "cumulet up" in words
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["--database", "postgresql:///x"], 1, "there is no cloud in"),
+        (["--database", "mysql://x"], 2, "there is no database"),
+        (["--database", "postgresql://a:b@c/d"], 2, "--database"),
+        ([], 2, "--database"),
+    ],
+)
+@pytest.mark.parametrize("role", ["api", "conductor", "bus"])
+def test_a_role_without_a_cloud_says_so(
+    role: str, arguments: list[str], status: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = [] if role == "conductor" else ["--own", str(tmp_path / "own")]
+    bus = [] if role == "bus" else ["--bus", "nats://127.0.0.1:1"]
+    state = tmp_path / "state"
+    if words == "there is no database":
+        state.mkdir()
+        (state / "driver").write_text("simulated\n")
+    assert run([role, "--state", str(state), *own, *bus, *arguments]) == status
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("role", ["api", "conductor", "bus"])
+def test_a_role_on_a_database_of_one_process_is_refused(
+    role: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "driver").write_text("simulated\n")
+    own = [] if role == "conductor" else ["--own", str(tmp_path / "own")]
+    bus = [] if role == "bus" else ["--bus", "nats://127.0.0.1:1"]
+    database = f"sqlite:///{tmp_path / 'cumulet.db'}"
+    assert run([role, "--state", str(tmp_path), *own, *bus, "--database", database]) == 1
+    assert "needs PostgreSQL" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", COMMANDS)

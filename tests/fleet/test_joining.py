@@ -244,7 +244,7 @@ def test_a_host_gets_no_image_that_is_not_its_guests_and_none_without_its_certif
         wanted = Image(
             id=found["id"], disk_format="raw", size_bytes=1, virtual_size_bytes=1, sha512=found["os_hash_value"]
         )
-        for tls in (machine.identity, machine.moves):
+        for tls in (machine.identity, cloud.cloud.authority.issue_host("host1")):
             with pytest.raises(DriverError, match="not to be had: 404"):
                 async for _ in ImagesOfControlPlane(joined.url, tls).stream(wanted):
                     pass
@@ -252,8 +252,8 @@ def test_a_host_gets_no_image_that_is_not_its_guests_and_none_without_its_certif
     tell(tmp_path, story)
 
 
-def test_the_certificate_for_moves_opens_neither_the_bus_nor_the_door(tmp_path: Path) -> None:
-    """QEMU is lent it, and QEMU is what a hostile guest may take over."""
+def test_the_certificate_of_a_host_of_the_cloud_s_machine_opens_neither_the_bus_nor_the_door(tmp_path: Path) -> None:
+    """The same authority has signed it, for something else."""
 
     async def story(cloud: JoinableCloud) -> None:
         from nats.aio.client import Client
@@ -261,8 +261,9 @@ def test_the_certificate_for_moves_opens_neither_the_bus_nor_the_door(tmp_path: 
         machine = membership(tmp_path / "rack1")
         joined = await join(machine, await cloud.invite("rack1"))
         granted = await machine.claim("first")
-        tls = ssl.create_default_context(cafile=str(machine.moves / "ca-cert.pem"))
-        tls.load_cert_chain(machine.moves / "client-cert.pem", machine.moves / "client-key.pem")
+        folder = cloud.cloud.authority.issue_host("rack1")
+        tls = ssl.create_default_context(cafile=str(folder / "ca-cert.pem"))
+        tls.load_cert_chain(folder / "client-cert.pem", folder / "client-key.pem")
         with pytest.raises(Exception, match=r"(?i)authorization"):
             await Client().connect(list(granted.bus), tls=tls, tls_hostname=SERVER_NAME, allow_reconnect=False)
         with pytest.raises(Refused) as refused:
@@ -282,11 +283,9 @@ def test_certificates_are_renewed_for_the_same_key_only(tmp_path: Path) -> None:
         assert membership(tmp_path / "rack1", SkewedClock(21 * 86_400)).needs_renewal()
         await machine.renew()
         assert (machine.identity / "client-cert.pem").read_bytes() != before
-        assert not (tmp_path / "rack1" / "renewing").exists()
         async with agent_of(machine, "first"):
             await until(lambda: cloud.up("rack1"))
-        first, second = other._requests(tmp_path / "rack2")
-        asked = Renew(identity_request=first, moves_request=second)
+        asked = Renew(request=joining._request(other.identity))
         client = joining._client(cloud.cloud.context.door.url, machine.tls())  # type: ignore[union-attr]
         with pytest.raises(Refused, match="was removed"):
             await joining._ask(client, "/renew", asked, Admitted)

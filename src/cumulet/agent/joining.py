@@ -1,4 +1,4 @@
-"""A machine's way into a cloud: its keys, made here and never sent; its certificates; being its host's one agent."""
+"""A machine's way into a cloud: its key, made here and never sent; its certificate; being its host's one agent."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def machine_id() -> str:
 
 
 class Membership:
-    """A host's folder of keys and certificates, and its conversation with the door of its cloud."""
+    """A host's key and certificate, and its conversation with the door of its cloud."""
 
     def __init__(self, state: Path, clock: Clock, *, driver: str) -> None:
         self._state = state
@@ -69,11 +69,6 @@ class Membership:
         """The folder with what it shows on the bus and for images."""
         return self._state / "bus"
 
-    @property
-    def moves(self) -> Path:
-        """The folder with what guests' moves show (`CertificateAuthority.issue_host`)."""
-        return self._state / "moves"
-
     def joined(self) -> Joined | None:
         try:
             return msgspec.json.decode((self._state / "joined.json").read_bytes(), type=Joined)
@@ -83,28 +78,27 @@ class Membership:
     async def join(self, url: str, token: str, ca_fingerprint: str) -> Joined:
         """Redeem a token. Raises Refused and Unreachable; what is refused leaves nothing behind.
 
-        Keys are kept where the answer was lost: asked again with the same keys, the cloud answers the same.
+        The key is kept where the answer was lost: asked again with the same one, the cloud answers the same.
         """
         fresh = not self._state.exists()
         self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
         waiting = self._state / "joining"
         try:
             authority = await self._authority(url, ca_fingerprint)
-            requests = self._requests(waiting)
+            request = _request(waiting)
             asked = Join(
                 token=token,
                 machine=machine_id(),
                 driver=self._driver,
                 protocol=PROTOCOL,
                 now_us=self._clock.now_us(),
-                identity_request=requests[0],
-                moves_request=requests[1],
+                request=request,
             )
             _write(waiting / "ca-cert.pem", authority)
             answer = await _ask(self._client(url, waiting / "ca-cert.pem"), "/join", asked, Admitted)
         except (Refused, Unreachable) as problem:
             definite = isinstance(problem, Refused) and not problem.refusal.again
-            if definite or not (waiting / "bus-key.pem").exists():
+            if definite or not (waiting / "client-key.pem").exists():
                 shutil.rmtree(waiting, ignore_errors=True)
                 if fresh:
                     shutil.rmtree(self._state, ignore_errors=True)
@@ -115,36 +109,13 @@ class Membership:
         shutil.rmtree(waiting)
         return found
 
-    def _requests(self, folder: Path) -> tuple[str, str]:
-        """Two requests for certificates, with keys that are made where there are none."""
-        folder.mkdir(mode=0o700, exist_ok=True)
-        made = []
-        for kind in ("bus", "moves"):
-            file = folder / f"{kind}-key.pem"
-            if not file.exists():
-                fresh = ec.generate_private_key(ec.SECP256R1())
-                form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-                _write(file, fresh.private_bytes(*form))
-            key = serialization.load_pem_private_key(file.read_bytes(), None)
-            assert isinstance(key, ec.EllipticCurvePrivateKey)
-            name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "host")])
-            request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
-            made.append(request.public_bytes(serialization.Encoding.PEM).decode())
-        return made[0], made[1]
-
     def _keep(self, keys: Path, authority: bytes, answer: Admitted) -> None:
-        """Certificates beside their keys. A certificate goes last, so that none is beside a key it does not fit."""
-        parts = (
-            (self.identity, "bus", answer.identity_certificate, ("client",)),
-            (self.moves, "moves", answer.moves_certificate, ("server", "client")),
-        )
-        for folder, kind, certificate, roles in parts:
-            folder.mkdir(mode=0o700, exist_ok=True)
-            _write(folder / "ca-cert.pem", authority)
-            for role in roles:
-                (folder / f"{role}-cert.pem").unlink(missing_ok=True)
-                _write(folder / f"{role}-key.pem", (keys / f"{kind}-key.pem").read_bytes())
-                _write(folder / f"{role}-cert.pem", certificate.encode())
+        """The certificate beside its key. It goes last, so that none is beside a key it does not fit."""
+        folder = self.identity
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _write(folder / "ca-cert.pem", authority)
+        _write(folder / "client-key.pem", (keys / "client-key.pem").read_bytes())
+        _write(folder / "client-cert.pem", answer.certificate.encode())
 
     async def claim(self, session: str) -> Granted:
         """Be this host's one agent. Raises Refused and Unreachable."""
@@ -164,18 +135,10 @@ class Membership:
         return left < RENEW_DAYS * 86_400
 
     async def renew(self) -> None:
-        """New certificates for the keys it has. Raises Refused and Unreachable."""
-        joined, keys = self._joined(), self._state / "renewing"
-        keys.mkdir(mode=0o700, exist_ok=True)
-        try:
-            _write(keys / "bus-key.pem", (self.identity / "client-key.pem").read_bytes())
-            _write(keys / "moves-key.pem", (self.moves / "client-key.pem").read_bytes())
-            first, second = self._requests(keys)
-            asked = Renew(identity_request=first, moves_request=second)
-            answer = await _ask(self._own_client(joined), "/renew", asked, Admitted)
-            self._keep(keys, (self.identity / "ca-cert.pem").read_bytes(), answer)
-        finally:
-            shutil.rmtree(keys)
+        """A new certificate for the key it has. Raises Refused and Unreachable."""
+        asked = Renew(request=_request(self.identity))
+        answer = await _ask(self._own_client(self._joined()), "/renew", asked, Admitted)
+        _write(self.identity / "client-cert.pem", answer.certificate.encode())
 
     def tls(self) -> ssl.SSLContext:
         """For the bus and images."""
@@ -210,6 +173,21 @@ class Membership:
                 f"{found}",
             )
         return sent
+
+
+def _request(folder: Path) -> str:
+    """A request for a certificate, with a key that is made where there is none."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    file = folder / "client-key.pem"
+    if not file.exists():
+        fresh = ec.generate_private_key(ec.SECP256R1())
+        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        _write(file, fresh.private_bytes(*form))
+    key = serialization.load_pem_private_key(file.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "host")])
+    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def _client(url: str, context: ssl.SSLContext) -> httpx.AsyncClient:

@@ -100,8 +100,8 @@ def checked(name: str, value: Any, *, text: bool) -> Any:
         raise NotThus(str(error)) from None
     if isinstance(setting, float) and not math.isfinite(setting):
         raise NotThus("expected a number that ends")
-    if name == "hosts" and not 1 <= setting <= MOST_HOSTS:
-        raise NotThus(f"expected a number from 1 to {MOST_HOSTS}")
+    if name == "hosts" and not 0 <= setting <= MOST_HOSTS:
+        raise NotThus(f"expected a number from 0 to {MOST_HOSTS}")
     if name == "database_url":
         _check_database(setting)
     if isinstance(setting, Path):

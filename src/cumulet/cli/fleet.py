@@ -1,29 +1,150 @@
-"""The roles of a fleet - `api`, `conductor` - which answer honestly that they are not built yet."""
+"""`cumulet api`, `conductor` and `bus`: one role of a control plane each, beside others on one PostgreSQL."""
 
 from __future__ import annotations
 
-from typing import NoReturn
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-REST = {"ignore_unknown_options": True, "allow_extra_args": True}
-"""Whatever options are given, the answer is the same: nobody should have to find the right ones first."""
+from cumulet.cli import service_manager, state_folder
+from cumulet.cli.configuration import SettingType, merged
+from cumulet.cli.up import Listen, ListenType, checked_option, without_password
+
+if TYPE_CHECKING:
+    from cumulet.settings import Settings
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+OptionsT = Callable[..., Any]
 
 
-def _not_yet(role: str) -> NoReturn:
-    raise click.ClickException(
-        f"`cumulet {role}` is not built yet. What works today is `cumulet up`, one control plane on SQLite or "
-        "PostgreSQL (--database), with hosts on this machine and on others (`cumulet host add`)."
-    )
+def _shared(command: OptionsT) -> OptionsT:
+    """What every role is told."""
+    for option in (
+        click.option("--set", "sets", type=SettingType(), multiple=True, help="Change a setting, as of `cumulet up`."),
+        click.option(
+            "--database",
+            required=True,
+            metavar="URL",
+            envvar="CUMULET_DATABASE",
+            callback=without_password,
+            help="The cloud's PostgreSQL: postgresql://...; with a password in the variable CUMULET_DATABASE.",
+        ),
+        click.option(
+            "--state",
+            required=True,
+            type=FOLDER,
+            metavar="DIR",
+            help="The cloud's state folder, as `cumulet up` made it and all its processes share it.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
-@click.command(context_settings=REST)
-def api() -> None:
-    """Not yet: serve the API for a fleet, as one of several."""
-    _not_yet("api")
+_own = click.option("--own", required=True, type=FOLDER, metavar="DIR", help="A folder of this process alone.")
+_bus = click.option("--bus", required=True, metavar="URL", help="The NATS servers: nats://ADDRESS:PORT, with commas.")
 
 
-@click.command(context_settings=REST)
-def conductor() -> None:
-    """Not yet: carry a fleet's long operations, as one of several."""
-    _not_yet("conductor")
+def _listen(default: str) -> Callable[[OptionsT], OptionsT]:
+    return click.option("--listen", type=ListenType(), default=default, show_default=True, help="Where to serve.")
+
+
+@click.command(short_help="Serve the API, as one of several.")
+@_shared
+@_own
+@_bus
+@_listen("127.0.0.1:8774")
+def api(state: Path, own: Path, database: str, bus: str, listen: Listen, sets: tuple[tuple[str, Any], ...]) -> None:
+    """Serve the API of a cloud that `cumulet up --database postgresql://...` has made, beside its other processes."""
+    from cumulet.processes.roles import api_alone
+
+    settings = _settings(state, database, sets, bus=checked_option("--bus", "bus", bus), listen=listen)
+    _run(api_alone(settings, own.absolute()), lambda served: f"https://{listen.address}:{served.server.port}/")
+
+
+@click.command(short_help="Carry long operations, as one of several.")
+@_shared
+@_bus
+def conductor(state: Path, database: str, bus: str, sets: tuple[tuple[str, Any], ...]) -> None:
+    """Carry the long operations of a cloud, and look after its hosts while this one leads."""
+    from cumulet.processes.roles import conductor_alone
+
+    settings = _settings(state, database, sets, bus=checked_option("--bus", "bus", bus))
+    _run(conductor_alone(settings), lambda _one: "conductor")
+
+
+@click.command(short_help="Run a NATS server for a cloud's hosts on other machines.")
+@_shared
+@_own
+@_listen("127.0.0.1:4222")
+def bus(state: Path, own: Path, database: str, listen: Listen, sets: tuple[tuple[str, Any], ...]) -> None:
+    """Run the NATS server that connects control planes and hosts on other machines, and tell it who they are.
+
+    `cumulet up` alone needs none: it runs one of its own.
+    """
+    from cumulet.processes.roles import bus_alone
+
+    settings = _settings(state, database, (*sets, ("bus_port", listen.port)), listen=Listen(listen.address, 0))
+    _run(bus_alone(settings, own.absolute()), lambda server: f"nats://{listen.address}:{server.port}")
+
+
+def _settings(
+    state: Path,
+    database: str,
+    sets: tuple[tuple[str, Any], ...],
+    *,
+    bus: str | None = None,
+    listen: Listen | None = None,
+) -> Settings:
+    from cumulet.settings import Settings
+
+    folder = state.absolute()
+    driver = state_folder.driver_of(folder)
+    if driver is None:
+        raise click.ClickException(f"there is no cloud in {folder}: start `cumulet up --state {folder}` first")
+    options: dict[str, Any] = {"database_url": checked_option("--database", "database_url", database), "bus": bus}
+    if listen is not None:
+        options |= {"listen_address": listen.address, "listen_port": listen.port}
+    given = {name: one.value for name, one in merged(options=options, sets=sets, file={}).items()}
+    given |= {"state_dir": folder, "driver": driver, "host_names": ()}
+    return Settings(**given)
+
+
+def _run(role: AbstractAsyncContextManager[Any], named: Callable[[Any], str]) -> None:
+    """Until SIGINT or SIGTERM; what a user can mend is one line."""
+    from sqlalchemy.exc import ArgumentError, DBAPIError
+
+    from cumulet.ca import BadCertificate
+    from cumulet.owned import Exposed
+    from cumulet.part import OtherState
+    from cumulet.processes.roles import NoNatsServer
+    from cumulet.web.log import log_to, redact
+    from cumulet.web.server import AddressTaken
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        async with role as one:
+            print(f"ready {named(one)}", flush=True)
+            service_manager.tell("READY=1")
+            await stop.wait()
+            service_manager.tell("STOPPING=1")
+
+    log_to(None, level=logging.INFO, as_json=not sys.stderr.isatty())
+    try:
+        asyncio.run(serve())
+    except (AddressTaken, BadCertificate, Exposed, NoNatsServer, OtherState) as error:
+        raise click.ClickException(str(error)) from error
+    except (ArgumentError, DBAPIError) as error:
+        words = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise click.ClickException(redact(f"the database cannot be used: {words}")) from None
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or ''} {error.strerror or error}".strip()) from error

@@ -18,8 +18,9 @@ COMMANDS = {
     "backup": ("cumulet.cli.backup:backup", "Save a cloud to one file, while it runs or not."),
     "restore": ("cumulet.cli.backup:restore", "Make a state folder from such a file."),
     "audit": ("cumulet.cli.audit:audit", "Check that the audit trail is as it was written."),
-    "api": ("cumulet.cli.fleet:api", "Not yet: the API role of a fleet."),
-    "conductor": ("cumulet.cli.fleet:conductor", "Not yet: the conductor role of a fleet."),
+    "api": ("cumulet.cli.fleet:api", "Serve a cloud's API, as one of several."),
+    "conductor": ("cumulet.cli.fleet:conductor", "Carry a cloud's long operations, as one of several."),
+    "bus": ("cumulet.cli.fleet:bus", "Run a NATS server for a cloud's hosts on other machines."),
     "agent": ("cumulet.cli.agent:agent", "Run the agent of this machine, as a host of a cloud."),
     "host": ("cumulet.cli.host:host", "Add machines to a cloud as its hosts, and remove them."),
 }

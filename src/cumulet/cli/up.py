@@ -225,8 +225,8 @@ def up(
         options={
             "state_dir": state, "listen_address": listen and listen.address, "listen_port": listen and listen.port,
             "driver": driver, "hosts": hosts, "clouds_file": clouds_file,
-            "database_url": _checked("--database", "database_url", database),
-            "bus": _checked("--bus", "bus", bus),
+            "database_url": checked_option("--database", "database_url", database),
+            "bus": checked_option("--bus", "bus", bus),
             "bare": bare, "leave_guests": leave_guests, "policy_file": policy_file,
             "log_file": log_file and log_file.absolute(),
             "host_networks": dict(host_networks) or None, "public_interface": public_interface,
@@ -240,7 +240,7 @@ def up(
         asyncio.run(_serve(chosen, outputs))
 
 
-def _checked(option: str, setting: str, value: str | None) -> str | None:
+def checked_option(option: str, setting: str, value: str | None) -> str | None:
     try:
         return None if value is None else checked(setting, value, text=True)
     except NotThus as error:

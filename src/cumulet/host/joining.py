@@ -23,7 +23,7 @@ class _Said(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Join(_Said, frozen=True, kw_only=True):
-    """The two requests for certificates are PEM (PKCS #10): for the bus and images, and for moves."""
+    """`request` is for a certificate, as PEM (PKCS #10)."""
 
     token: Short
     machine: Short
@@ -31,21 +31,18 @@ class Join(_Said, frozen=True, kw_only=True):
     driver: Short
     protocol: int
     now_us: int
-    identity_request: Text
-    moves_request: Text
+    request: Text
 
 
 class Renew(_Said, frozen=True, kw_only=True):
-    identity_request: Text
-    moves_request: Text
+    request: Text
 
 
 class Admitted(_Said, frozen=True, kw_only=True):
-    """The host's name, and its certificates as PEM."""
+    """The host's name, and its certificate as PEM."""
 
     name: str
-    identity_certificate: str
-    moves_certificate: str
+    certificate: str
 
 
 class Claim(_Said, frozen=True, kw_only=True):

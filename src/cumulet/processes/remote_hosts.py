@@ -182,8 +182,7 @@ class RemoteHosts:
         require_clock(asked.now_us, self._clock.now_us())
         self._require_driver(asked.driver)
         try:
-            key = key_sha256(read_request(asked.identity_request.encode())[0])
-            read_request(asked.moves_request.encode())
+            key = key_sha256(read_request(asked.request.encode())[0])
         except ValueError as error:
             raise Refused("NOT_UNDERSTOOD", f"a request for a certificate is not what it must be: {error}") from None
         now_us = self._clock.now_us()
@@ -195,7 +194,7 @@ class RemoteHosts:
         self._changed.set()
         await self._look_safely()  # So that it may be on the bus when it has its certificate.
         log.info("%s has joined", host.name)
-        return self._certificates(host.name, host.identity, asked.identity_request, asked.moves_request)
+        return self._certificate(host.name, host.identity, asked.request)
 
     async def member(self, identity: str, key_sha256: str) -> str:
         return (await self._db.read_async(lambda tx: records.member(tx, identity, key_sha256))).name
@@ -233,17 +232,17 @@ class RemoteHosts:
             return None
 
     async def renew(self, host: str, identity: str, asked: Renew) -> Admitted:
-        """With new certificates for the key it has: another one would be another machine's."""
+        """A new certificate for the key it has: another one would be another machine's."""
         try:
-            key = key_sha256(read_request(asked.identity_request.encode())[0])
+            key = key_sha256(read_request(asked.request.encode())[0])
             await self._db.read_async(lambda tx: records.member(tx, identity, key))
-            return self._certificates(host, identity, asked.identity_request, asked.moves_request)
+            return self._certificate(host, identity, asked.request)
         except ValueError as error:
             raise Refused("NOT_UNDERSTOOD", f"a request for a certificate is not what it must be: {error}") from None
 
-    def _certificates(self, name: str, identity: str, first: str, second: str) -> Admitted:
-        made = self._authority.sign_joined(name, identity, (first.encode(), second.encode()))
-        return Admitted(name=name, identity_certificate=made[0].decode(), moves_certificate=made[1].decode())
+    def _certificate(self, name: str, identity: str, request: str) -> Admitted:
+        made = self._authority.sign_joined(name, identity, request.encode())
+        return Admitted(name=name, certificate=made.decode())
 
     def _require_driver(self, driver: str) -> None:
         if driver != self._settings.driver:

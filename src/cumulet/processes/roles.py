@@ -1,0 +1,101 @@
+"""Processes of a control plane that has several: an API alone, a conductor alone, the bus; on one PostgreSQL.
+
+`cumulet up` has made the cloud. Each of them sees the cloud's state folder (keys, authority, images), which several
+machines share by a file system of theirs, and may be killed, paused or cut off at any moment: what a conductor
+carried, another one goes on with when its lease has run out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from cumulet.bus.nats import SERVER_NAME
+from cumulet.ca import CertificateAuthority
+from cumulet.clock import Clock, SystemClock
+from cumulet.compute import joined_hosts
+from cumulet.db import schema
+from cumulet.db.engine import Database
+from cumulet.fleet.hosts import Hosts
+from cumulet.fleet.nats_server import BusUser, NatsServer
+from cumulet.fleet.nats_server import NoNatsServer as NoNatsServer
+from cumulet.part import OtherState
+from cumulet.processes.api import Api, shared_clock, start_api
+from cumulet.processes.conductor import Conductor
+from cumulet.processes.parts import PARTS, SAGAS
+from cumulet.processes.remote_hosts import LOOK_SECONDS, RemoteHosts
+from cumulet.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def api_alone(settings: Settings, own: Path) -> AsyncIterator[Api]:
+    """`own`: a folder of this process alone. Raises OtherState."""
+    async with AsyncExitStack() as stack:
+        hosts = Hosts()
+        stack.push_async_callback(hosts.close)
+        yield await start_api(PARTS, settings, hosts, stack, own=own)
+
+
+@asynccontextmanager
+async def conductor_alone(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Conductor]:
+    """One of several. Raises OtherState."""
+    async with AsyncExitStack() as stack:
+        db = await _database(settings, stack)
+        shared = await shared_clock(db, clock or SystemClock(), stack)
+        hosts = Hosts()
+        stack.push_async_callback(hosts.close)
+        authority = CertificateAuthority.load_or_create(settings.state_dir / "ca")
+        remote = RemoteHosts(db=db, clock=shared, settings=settings, hosts=hosts, authority=authority)
+        stack.push_async_callback(remote.stop)
+        await remote.start(None)
+        name = f"conductor-{shared.uuid()}"
+        conductor = Conductor(PARTS, SAGAS, db=db, clock=shared, settings=settings, hosts=hosts, name=name, alone=False)
+        stack.push_async_callback(conductor.stop)
+        await conductor.start()
+        yield conductor
+
+
+@asynccontextmanager
+async def bus_alone(settings: Settings, own: Path) -> AsyncIterator[NatsServer]:
+    """A NATS server that lets in who is a member. `own`: a folder of this process alone. Raises OtherState and
+    NoNatsServer."""
+    async with AsyncExitStack() as stack:
+        db = await _database(settings, stack)
+        authority = CertificateAuthority.load_or_create(settings.state_dir / "ca")
+        server = NatsServer(
+            own, authority.issue_bus(SERVER_NAME), address=settings.listen_address, port=settings.bus_port or -1
+        )
+        stack.push_async_callback(server.stop)
+        await server.start(await _users(db))
+        following = asyncio.create_task(_follow(db, server), name="bus-users")
+        stack.callback(following.cancel)
+        yield server
+
+
+async def _users(db: Database) -> list[BusUser]:
+    return [BusUser(identity=one.identity, host=one.name) for one in await db.read_async(joined_hosts.members)]
+
+
+async def _follow(db: Database, server: NatsServer) -> None:
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        try:
+            server.admit(await _users(db))
+        except Exception:  # Who is a member is as it was until the database answers again.
+            log.exception("who may be on the bus could not be looked up, will retry")
+
+
+async def _database(settings: Settings, stack: AsyncExitStack) -> Database:
+    """Raises OtherState where it is none that several processes share, or of another version."""
+    db = Database(settings.database_url)
+    stack.push_async_callback(asyncio.to_thread, db.close)
+    if db.embedded:
+        raise OtherState("a role of its own needs PostgreSQL: a SQLite database belongs to one process")
+    if not await asyncio.to_thread(schema.is_current, db):
+        raise OtherState("the database holds no cloud of this version: start `cumulet up` on it first")
+    return db

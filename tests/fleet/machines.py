@@ -1,0 +1,201 @@
+"""Machines for a fleet on one real one: network namespaces joined by a switch in another, made and removed by root.
+
+What runs in one sees its own interfaces only; it has a folder of its own. Everything is found again by its names, and
+ended by its process number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+READY_SECONDS = 90.0
+STOP_SECONDS = 20.0
+NETWORK = "10.77.0"
+CLONE_NEWNET = 0x40000000
+
+
+class NotReady(Exception):
+    """A process ended, or did not say that it is ready in time; has its last words."""
+
+
+def run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@dataclass
+class Program:
+    """A process on a machine; its output is in `log`."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def lines(self) -> list[str]:
+        return self.log.read_text(errors="replace").splitlines()
+
+    def wait_for(self, beginning: str, seconds: float = READY_SECONDS) -> str:
+        """The first line that begins so."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found = next((line for line in self.lines() if line.startswith(beginning)), None)
+            if found is not None:
+                return found
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.02)
+        raise NotReady(f"no {beginning!r} in {self.log}: {' | '.join(self.lines()[-4:])}")
+
+    def kill(self) -> None:
+        """At once, as a power failure does."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(STOP_SECONDS)
+        self.kill()
+
+
+@dataclass
+class Machine:
+    """One namespace, its address, its folder."""
+
+    name: str
+    namespace: str
+    address: str
+    folder: Path
+    programs: list[Program] = field(default_factory=list)
+
+    def start(self, *command: str, log: str, user: str | None = None) -> Program:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / f"{log}.log"
+        inside = ["nsenter", f"--net=/run/netns/{self.namespace}"]
+        if user is not None:
+            inside += ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
+        with open(file, "wb") as output:
+            process = subprocess.Popen(
+                [*inside, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output, process_group=0
+            )
+        program = Program(process, file)
+        self.programs.append(program)
+        return program
+
+    def cumulet(self, *arguments: str, log: str) -> Program:
+        return self.start(sys.executable, "-m", "cumulet", *arguments, log=log)
+
+    def listeners(self) -> list[str]:
+        """Addresses and ports of TCP that others reach: not loopback, nor what guests ask on their bridges."""
+        output = run("nsenter", f"--net=/run/netns/{self.namespace}", "ss", "-Hltn")
+        return [
+            where
+            for where in (line.split()[3] for line in output.splitlines())
+            if not where.startswith(("127.", "[::1]", "169.254.169.254%"))
+        ]
+
+
+@contextmanager
+def fleet_of(folder: Path, *names: str) -> Iterator[dict[str, Machine]]:
+    """Machines by their names, on one switch; all they run is ended in the end."""
+    prefix = f"cf{os.getpid()}"
+    switch = f"{prefix}-switch"
+    with ExitStack() as stack:
+        run("ip", "netns", "add", switch)
+        stack.callback(run, "ip", "netns", "del", switch)
+        run("ip", "-n", switch, "link", "add", "wire", "type", "bridge")
+        run("ip", "-n", switch, "link", "set", "wire", "up")
+        machines = {}
+        for number, name in enumerate(names, start=10):
+            namespace, port = f"{prefix}-{name}", f"port{number}"
+            run("ip", "netns", "add", namespace)
+            stack.callback(run, "ip", "netns", "del", namespace)
+            run("ip", "-n", switch, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+            run("ip", "-n", switch, "link", "set", port, "master", "wire", "up")
+            address = f"{NETWORK}.{number}"
+            run("ip", "-n", namespace, "address", "add", f"{address}/24", "dev", "eth0")
+            for device in ("lo", "eth0"):
+                run("ip", "-n", namespace, "link", "set", device, "up")
+            machines[name] = machine = Machine(name, namespace, address, folder / name)
+            stack.callback(_end, machine)
+        yield machines
+
+
+@contextmanager
+def inside(machine: Machine) -> Iterator[None]:
+    """This thread, and threads it starts, have that machine's network."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    other = os.open(f"/run/netns/{machine.namespace}", os.O_RDONLY)
+    try:
+        if libc.setns(other, CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+        yield
+    finally:
+        libc.setns(own, CLONE_NEWNET)
+        os.close(own)
+        os.close(other)
+
+
+def _end(machine: Machine) -> None:
+    for program in reversed(machine.programs):
+        program.stop()
+    for pid in run("ip", "netns", "pids", machine.namespace).split():  # Guests outlive their agents.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+
+
+def start_postgresql(machine: Machine) -> str:
+    """A PostgreSQL server of its own on the machine; its URL."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
+    data = machine.folder / "postgresql"
+    data.mkdir(parents=True)
+    for folder in (machine.folder, *machine.folder.parents[:2]):
+        if folder.owner() == "root" and folder != Path("/tmp"):
+            folder.chmod(0o755)
+    shutil.chown(data, "postgres")
+    as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
+    run(*as_postgres, str(programs / "initdb"), "-D", str(data), "-A", "trust", "-U", "cumulet", "--no-sync")
+    (data / "pg_hba.conf").write_text(f"host all cumulet {NETWORK}.0/24 trust\nlocal all all trust\n")
+    server = machine.start(
+        str(programs / "postgres"), "-D", str(data), "-c", f"listen_addresses={machine.address}", "-c", "fsync=off",
+        "-c", f"unix_socket_directories={data}", log="postgresql", user="postgres",
+    )  # fmt: skip
+    deadline = time.monotonic() + READY_SECONDS
+    while not any("ready to accept" in line for line in server.lines()):
+        if server.process.poll() is not None or time.monotonic() > deadline:
+            raise NotReady(f"PostgreSQL: {server.lines()[-3:]}")
+        time.sleep(0.05)
+    return f"postgresql://cumulet@{machine.address}/postgres"
+
+
+def reason_not() -> str | None:
+    """Why no fleet can be run here."""
+    if os.geteuid() != 0:
+        return "only root makes network namespaces"
+    missing = [
+        program for program in ("ip", "ss", "nsenter", "setpriv", "qemu-system-x86_64") if not shutil.which(program)
+    ]
+    if not shutil.which("nats-server", path="/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin"):
+        missing.append("nats-server")
+    if not list(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
+        missing.append("postgres")
+    if missing:
+        return f"not installed: {', '.join(missing)}"
+    try:
+        run("ip", "netns", "add", f"cf{os.getpid()}-try")
+        run("ip", "netns", "del", f"cf{os.getpid()}-try")
+    except subprocess.CalledProcessError as error:
+        return f"no network namespaces: {error.stderr.strip()}"
+    return None
