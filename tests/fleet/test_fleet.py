@@ -18,6 +18,8 @@ WHY = reason_not()
 @pytest.mark.skipif(WHY is not None, reason=f"no fleet can be run here: {WHY}")
 def test_a_fleet_of_real_machines_moves_guests_and_outlives_a_control_plane() -> None:
     command = [sys.executable, "-m", "tests.fleet.story", "--short", "--hosts", "2"]
-    told = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=600)
+    told = subprocess.run(
+        command, cwd=Path(__file__).parents[2], check=False, capture_output=True, text=True, timeout=600
+    )
     assert told.returncode == 0, told.stdout + told.stderr
     assert "NOT SO" not in told.stdout
