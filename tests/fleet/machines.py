@@ -19,6 +19,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cumulet.drivers.qemu.process import alive
+from cumulet.drivers.qemu.record import GuestFolder
+
 READY_SECONDS = 90.0
 STOP_SECONDS = 20.0
 NETWORK = "10.77.0"
@@ -96,6 +99,13 @@ class Machine:
     def cumulet(self, *arguments: str, log: str) -> Program:
         return self.start(sys.executable, "-m", "cumulet", *arguments, log=log)
 
+    def guests(self) -> dict[str, int]:
+        """The servers whose QEMU runs here, with its process number: by its agent's notes, as QEMU has no network."""
+        folder = self.folder / "state" / "qemu" / "guests"
+        known = (GuestFolder(folder, path.name) for path in (folder.iterdir() if folder.exists() else ()))
+        noted = {one.server_id: one.read_process() for one in known}
+        return {server: process.pid for server, process in noted.items() if process is not None and alive(process)}
+
     def listeners(self) -> list[str]:
         """Addresses and ports of TCP that others reach: not loopback, nor what guests ask on their bridges."""
         output = run("nsenter", f"--net=/run/netns/{self.namespace}", "ss", "-Hltn")
@@ -151,9 +161,11 @@ def inside(machine: Machine) -> Iterator[None]:
 def _end(machine: Machine) -> None:
     for program in reversed(machine.programs):
         program.stop()
-    for pid in run("ip", "netns", "pids", machine.namespace).split():  # Guests outlive their agents.
+    # Guests outlive their agents.
+    inside_it = map(int, run("ip", "netns", "pids", machine.namespace).split())
+    for pid in (*machine.guests().values(), *inside_it):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
 
 
 def start_postgresql(machine: Machine) -> str:

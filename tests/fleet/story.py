@@ -10,7 +10,6 @@ import argparse
 import base64
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -280,23 +279,11 @@ def killed_in_the_middle(fleet: Fleet, admin: Persona, server: str) -> Persona:
         on and where in ("rack1", "rack2") and watcher.uninterrupted,
         f"on {where}, {time.monotonic() - begun:.1f} s after the kill; the guest never stopped counting",
     )
-    running = [name for name in ("rack1", "rack2") if server in guests_on(fleet.machines[name])]
+    running = [name for name in ("rack1", "rack2") if server in fleet.machines[name].guests()]
     evidence.claim("it runs on exactly that one machine", running == [where], f"a QEMU of it on {running}")
     until("hosts are up", lambda: set(fleet.agents or ()) <= hosts_up(survivor), 60)
     evidence.claim("the hosts are looked after by the other one", True, ", ".join(sorted(hosts_up(survivor))))
     return survivor
-
-
-def guests_on(machine: Machine) -> str:
-    """The command lines of all that runs there."""
-    pids = subprocess.run(["ip", "netns", "pids", machine.namespace], check=True, capture_output=True, text=True)
-    found = []
-    for pid in pids.stdout.split():
-        try:
-            found.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-        except OSError:
-            continue
-    return "\n".join(line for line in found if "qemu-system" in line.split(" ")[0])
 
 
 def leave(fleet: Fleet, admin: Persona, servers: list[str], names: list[str]) -> None:
@@ -305,7 +292,7 @@ def leave(fleet: Fleet, admin: Persona, servers: list[str], names: list[str]) ->
     for server in servers:
         admin.must("DELETE", f"{SERVERS}/{server}")
     until("the servers are gone", lambda: not admin.get(SERVERS)["servers"])
-    left = {name: guests_on(fleet.machines[name]) for name in names}
+    left = {name: fleet.machines[name].guests() for name in names}
     evidence.claim("no guest is left anywhere", not any(left.values()), ", ".join(names))
     last = names[-1]
     admin.must("DELETE", f"/compute/v2.1/cumulet/hosts/{last}")

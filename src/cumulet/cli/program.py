@@ -20,6 +20,7 @@ COMMANDS = {
     "audit": ("cumulet.cli.audit:audit", "Check that the audit trail is as it was written."),
     "api": ("cumulet.cli.fleet:api", "Serve a cloud's API, as one of several."),
     "conductor": ("cumulet.cli.fleet:conductor", "Carry a cloud's long operations, as one of several."),
+    "database": ("cumulet.cli.database:database", "Copy a cloud from SQLite to PostgreSQL."),
     "bus": ("cumulet.cli.fleet:bus", "Run a NATS server for a cloud's hosts on other machines."),
     "agent": ("cumulet.cli.agent:agent", "Run the agent of this machine, as a host of a cloud."),
     "host": ("cumulet.cli.host:host", "Add machines to a cloud as its hosts, and remove them."),

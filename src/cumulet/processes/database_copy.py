@@ -1,0 +1,101 @@
+"""A cloud's records from SQLite to PostgreSQL: all tables, in one transaction, compared before it commits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from cumulet.db import schema
+from cumulet.db.engine import Database, Tx, metadata
+from cumulet.part import OtherState
+from cumulet.processes.parts import PARTS as PARTS  # Importing them declares every table.
+
+BATCH_ROWS = 500
+
+
+class Copied(msgspec.Struct, frozen=True):
+    """A table, and how many rows of it were copied."""
+
+    table: str
+    rows: int
+
+
+def copy(source: Database, target: Database, *, told: Callable[[Copied], None] = lambda _one: None) -> list[Copied]:
+    """All records of `source`, which nobody else uses, into `target`, which holds nothing yet. Raises OtherState.
+
+    Either all of them are there in the end, or none.
+    """
+    if not source.is_sqlite or target.is_sqlite:
+        raise OtherState("a cloud is copied from SQLite to PostgreSQL")
+    if not schema.is_current(source):
+        raise OtherState("the state was made by another version of Cumulet: start `cumulet up` on it once, and stop it")
+    _require_empty(target)
+    schema.prepare(target)
+    return source.read(lambda read: target.write(lambda write: _copy_all(read, write, told)))
+
+
+def _require_empty(target: Database) -> None:
+    with target.engine.connect() as connection:
+        present = set(sa.inspect(connection).get_table_names())
+        for table in metadata.sorted_tables:
+            if (
+                table.name in present
+                and connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first()
+            ):
+                raise OtherState(f"the database holds a cloud already (table {table.name}): name an empty one")
+
+
+def _copy_all(read: Tx, write: Tx, told: Callable[[Copied], None]) -> list[Copied]:
+    done = []
+    for table in metadata.sorted_tables:
+        rows = [dict(row._mapping) for row in read.all(sa.select(table))]
+        for batch in _parents_first(table, rows):
+            write.execute(sa.insert(table), batch)
+        _go_on_counting(write, table)
+        arrived = [dict(row._mapping) for row in write.all(sa.select(table))]
+        if _digest(rows) != _digest(arrived):
+            raise OtherState(f"table {table.name} did not arrive as it is: nothing was copied")
+        done.append(Copied(table.name, len(rows)))
+        told(done[-1])
+    return done
+
+
+def _parents_first(table: sa.Table, rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """In batches; of a table whose rows name others of it, those that are named before those that name them."""
+    own = [(key.parent.name, key.column.name) for key in table.foreign_keys if key.column.table is table]
+    there: dict[str, set[Any]] = {column: set() for _, column in own}
+    left = rows
+    while left:
+        ready = [row for row in left if all(row[name] is None or row[name] in there[column] for name, column in own)]
+        if not ready:
+            raise OtherState(f"rows of table {table.name} name each other in a circle")
+        for column, known in there.items():
+            known.update(row[column] for row in ready)
+        for start in range(0, len(ready), BATCH_ROWS):
+            yield ready[start : start + BATCH_ROWS]
+        chosen = {id(row) for row in ready}
+        left = [row for row in left if id(row) not in chosen]
+
+
+def _go_on_counting(write: Tx, table: sa.Table) -> None:
+    """Numbers that the database gives go on after those that were copied."""
+    column = table.autoincrement_column
+    if column is None:
+        return
+    sequence = write.scalar(sa.select(sa.func.pg_get_serial_sequence(table.name, column.name)))
+    highest = write.scalar(sa.select(sa.func.max(column)))
+    if sequence is not None and highest is not None:
+        write.execute(sa.select(sa.func.setval(sequence, highest)))
+
+
+def _digest(rows: list[dict[str, Any]]) -> tuple[int, int]:
+    """Of the rows in whatever order."""
+    total = 0
+    for row in rows:
+        text = msgspec.json.encode({name: row[name] for name in sorted(row)}, order="deterministic")
+        total = (total + int.from_bytes(hashlib.sha256(text).digest())) % 2**256
+    return len(rows), total
