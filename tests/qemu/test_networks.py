@@ -116,10 +116,20 @@ def unanswered(member: Client, server: str) -> bool:
 
 def test_a_cloud_that_has_stopped_leaves_no_namespace(facts: QemuFacts, image: Image) -> None:
     del facts, image
-    before = {path.name for path in Path("/run/netns").glob("*")}
-    with cumulet.testing.cloud(hosts=2, driver="qemu"):
-        assert len({path.name for path in Path("/run/netns").glob("*")} - before) == 3
-    assert {path.name for path in Path("/run/netns").glob("*")} == before
+    with cumulet.testing.cloud(hosts=2, driver="qemu") as running:
+        agents = running.embedded._agents
+        assert agents is not None
+        assert agents.networks is not None
+        made = list(Path("/run/netns").glob(f"{agents.networks.prefix}-*"))
+        assert len(made) == 3
+        routers = [f"cmr-{path.stat().st_ino}-" for path in made]
+
+        def router() -> bool:
+            return any(list(Path("/run/netns").glob(f"{beginning}*")) for beginning in routers)
+
+        running.persona("admin").wait("the router of project demo", router, seconds=30)
+    assert not any(path.exists() for path in made)
+    assert not router()
 
 
 def test_a_provider_network_that_no_host_could_connect_is_refused_in_words(cloud: TestCloud) -> None:
