@@ -325,7 +325,9 @@ def _known_ec2(call: Call[Credential | None, Any]) -> Credential:
 
 
 def ec2_facts(call: Call[Credential | None, Any]) -> Mapping[str, Any]:
-    return {"user_id": call.path["user_id"], **credential_facts(call)}
+    """Judged by the user of the path where the credential is gone: to its owner that is 404, as upstream."""
+    user_id = call.target.user_id if call.target else call.path["user_id"]
+    return {"user_id": call.path["user_id"], "target.credential.user_id": user_id}
 
 
 @IDENTITY.operation("GET", f"{OF_USER}/{{access}}", rules=(Rule(GET_EC2),), target=ec2_in_path, facts=ec2_facts)

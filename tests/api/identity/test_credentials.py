@@ -76,6 +76,7 @@ def test_who_signed_a_request_gets_a_token_that_ends_with_the_credential(holder:
     assert holder.place.exchange(token, UNSCOPED).status_code == 403
     assert token.get("/credentials").status_code == 403
     assert holder.session.delete(f"{holder.path}/{holder.ec2['access']}").status_code == 204
+    assert holder.session.get(f"{holder.path}/{holder.ec2['access']}").status_code == 404
     assert not token.still_counts()
     assert holder.ask(getattr(holder.signer(), how)()).status_code == 404
 
