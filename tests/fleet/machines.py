@@ -112,7 +112,7 @@ class Machine:
         return [
             where
             for where in (line.split()[3] for line in output.splitlines())
-            if not where.startswith(("127.", "[::1]", "169.254.169.254%"))
+            if not where.startswith(("127.", "[::1]")) and "%cmb" not in where
         ]
 
 
