@@ -11,10 +11,19 @@ RESULTS ?=
 POST_COPY ?=
 PYTEST_ARGS ?=
 TEMPEST_RUN ?=
+<<<<<<< HEAD
 FLEET_ARGS ?=
 SUITE ?= compute-admin compute-api interop-compute-nocinder identity image network
 
 .PHONY: help demo fleet test refusals setup setup-python setup-qemu setup-test check generated bench sim sim-many planted crash killed golden conformance tempest clean
+=======
+SINCE ?=
+MOST ?=
+PARTS ?=
+SUITE ?= compute-admin compute-api interop-compute-nocinder identity image network
+
+.PHONY: help demo test refusals setup setup-python setup-qemu setup-test check generated bench sim sim-many planted crash mutants killed golden conformance tempest clean
+>>>>>>> 031d7ff (The list of guards has the contract of drivers, the tables, identity's policy, documents and the simulation; make mutants)
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -65,6 +74,11 @@ planted: setup-python ## each planted mistake, from seed 0 on: the simulation ha
 crash: setup-qemu ## real guests whose keepers are killed, cut off and frozen (RUNS=n SEED=n RESULTS=file to add lines to, POST_COPY=1)
 	@CUMULET_CRASH_POST_COPY=$(POST_COPY) CUMULET_CRASH_RUNS=$(RUNS) CUMULET_CRASH_SEED=$(SEED) CUMULET_CRASH_RESULTS=$(RESULTS) \
 		.venv/bin/python -m pytest -s tests/qemu/test_crash.py $(PYTEST_ARGS)
+
+mutants: setup-test ## small mistakes, one at a time: which do the tests let live? (SINCE=revision: on changed lines; PARTS=names, MOST=n of a module)
+	@.build/uv/bin/uv --version >/dev/null 2>&1 && uv=.build/uv/bin/uv || uv=uv; \
+		UV_PROJECT_ENVIRONMENT=.build/mutants-venv $$uv sync --frozen --quiet --group mutants
+	@nice .build/mutants-venv/bin/python scripts/mutants.py $(if $(SINCE),--since $(SINCE)) $(if $(MOST),--most $(MOST)) $(PARTS)
 
 killed: setup-python ## kill -9 of everything at once at random moments: nothing acknowledged is lost (RUNS=n SEED=n)
 	@CUMULET_KILL_RUNS=$(RUNS) CUMULET_KILL_SEED=$(SEED) .venv/bin/python -m pytest -s tests/cli/test_killed.py $(PYTEST_ARGS)

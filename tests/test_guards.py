@@ -9,6 +9,8 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import functools
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,14 +20,24 @@ import msgspec
 import pytest
 
 from cumulet.agent.agent import Agent
+from cumulet.agent.fence import FileFence, Mark, MemoryFence
+from cumulet.compute import copying, live_migration, scheduler
 from cumulet.conductor.saga import Step, nothing
+from cumulet.drivers.simulated.driver import SimulatedDriver
 from cumulet.identity.service import Identity
 from cumulet.image.qcow2 import Refused
 from cumulet.processes.parts import SAGAS
+from cumulet.testing.simulation.planted import planted
 from cumulet.web import dispatch
 from cumulet.web.operation import Call, Operation
 from cumulet.web.policy import RULES
 from cumulet.web.shapes import validator_of
+from tests import test_docs
+from tests.agent import test_fence
+from tests.api.identity import test_policy_table
+from tests.api.identity.place import Place as IdentityPlace
+from tests.compute import test_scheduler, test_what_hosts_are_told
+from tests.drivers import test_contract
 from tests.every_operation import (
     test_every_operation,
     test_numbers_and_names,
@@ -39,6 +51,7 @@ from tests.every_saga import test_every_step, test_late_commands, test_step_tabl
 from tests.every_saga.faults import Fault, Place
 from tests.every_saga.late import Told, look_into
 from tests.image import attack_images, test_inspection
+from tests.simulation import test_simulation
 
 TESTS = Path(__file__).parent
 Switch = Callable[[pytest.MonkeyPatch, Stage], None]
@@ -251,7 +264,114 @@ def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
     test_inspection.test_a_hostile_image_is_refused(next(iter(attack_images.hostile())), "whole")
 
 
+# -- drivers, and what they are told
+
+
+@without(test_contract.test_a_verb_does_what_the_contract_says, "that a suspended guest is not started")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    patch.setattr(SimulatedDriver, "_refuse_suspended", lambda *_: None)
+    with tempfile.TemporaryDirectory() as folder:
+        test_contract.test_a_verb_does_what_the_contract_says(Path(folder), "suspended", "start")
+
+
+@without(test_what_hosts_are_told.test_a_verb_tells_hosts_what_the_table_says, "that a paused guest stays so")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    forgetful = functools.partial(_copy_parameters, copying.copy_parameters)
+    patch.setattr(live_migration, "copy_parameters", forgetful)
+    folder, settings = stage.cloud.embedded.settings.state_dir / "told", test_what_hosts_are_told.SETTINGS
+    with contextlib.closing(_Stopped(test_every_step.Stage(folder, **settings))) as made:
+        test_what_hosts_are_told.test_a_verb_tells_hosts_what_the_table_says(made.stage, "paused", "os-migrateLive")
+
+
+def _copy_parameters(original: Callable[..., Any], context: Any, *, paused: bool = False, **more: Any) -> Any:
+    return original(context, **more)
+
+
+@without(test_scheduler.test_one_thing_that_is_wrong_is_the_reason, "that a host has the memory")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    patch.setattr(scheduler, "_lacks", lambda *_: False)
+    case = next(case for case in test_scheduler.CASES if case[0] is scheduler.Reason.INSUFFICIENT_MEMORY)
+    test_scheduler.test_one_thing_that_is_wrong_is_the_reason(*case)
+
+
+@without(test_fence.test_the_last_mark_of_each_guest_is_found_again_and_again, "that a mark is kept on disk")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    test_fence.test_the_last_mark_of_each_guest_is_found_again_and_again(Path(), lambda _: MemoryFence())
+
+
+@without(test_fence.test_what_is_older_than_what_was_accepted_is_refused_also_by_the_next_agents, "that steps count")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    patch.setattr(Agent, "_admit", test_late_commands.without_steps)
+    before, now = Mark(3, 7), Mark(3, 0)
+    place = stage.cloud.embedded.settings.state_dir / "fence"
+    test_fence.test_what_is_older_than_what_was_accepted_is_refused_also_by_the_next_agents(
+        place, FileFence, before, now, test_fence.stop
+    )
+
+
+# -- identity, documents, the simulation
+
+
+@without(test_policy_table.test_every_persona_gets_what_keystone_would_give, "upstream's rules")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    class Anything:
+        """A Keystone in which everybody may do everything."""
+
+        def enforce(self, *_: Any) -> bool:
+            return True
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(IdentityPlace(Path(folder))) as place:
+        world = test_policy_table.World(place)
+        test_policy_table.test_every_persona_gets_what_keystone_would_give(
+            "GET /users", world, list(world.personas()), Anything()
+        )
+
+
+@without(test_docs.test_every_link_and_every_named_file_is_there, "a file that a document names")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        document = Path(folder, "page.md")
+        document.write_text("See `src/cumulet/nothing.py`.")
+        test_docs.test_every_link_and_every_named_file_is_there(document)
+
+
+@without(test_docs.test_every_test_that_a_document_names_exists, "a test that a document names")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        document = Path(folder, "page.md")
+        document.write_text("Shown by `tests/test_docs.py::test_nothing_of_the_kind`.")
+        test_docs.test_every_test_that_a_document_names_exists(document)
+
+
+@without(test_simulation.test_no_promise_is_broken, "that hosts refuse what is late")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    patch.setattr(test_simulation, "SEEDS_PER_TEST", 10)
+    patch.setattr(test_simulation, "shrink", lambda told: told)
+    with planted("resuming_before_the_commit"):
+        test_simulation.test_no_promise_is_broken(1)
+
+
+@without(test_simulation.test_a_planted_mistake_is_caught, "a mistake")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    patch.setattr(test_simulation, "CAUGHT_WITHIN", 2)
+    patch.setattr(test_simulation, "planted", lambda _: contextlib.nullcontext())
+    test_simulation.test_a_planted_mistake_is_caught("resuming_before_the_commit")
+
+
 # -- the list itself
+
+GENERATED = (
+    "every_*/test_*.py",
+    "image/test_inspection.py",
+    "drivers/test_contract.py",
+    "compute/test_what_hosts_are_told.py",
+    "compute/test_scheduler.py",
+    "agent/test_fence.py",
+    "api/identity/test_policy_table.py",
+    "test_docs.py",
+    "simulation/test_simulation.py",
+)
+"""Where tests are made from a registry or a table, and not written out one by one."""
 
 
 @contextlib.contextmanager
@@ -285,7 +405,7 @@ def test_without_what_it_guards_it_fails(name: str, stage: Stage, monkeypatch: p
 
 def generated() -> Iterator[str]:
     """Tests of the folders below whose cases are not written out one by one."""
-    for path in [*TESTS.glob("every_*/test_*.py"), TESTS / "image" / "test_inspection.py"]:
+    for path in sorted(path for pattern in GENERATED for path in TESTS.glob(pattern)):
         for function in ast.walk(ast.parse(path.read_text())):
             if isinstance(function, ast.FunctionDef) and any(map(_is_generated, function.decorator_list)):
                 yield f"{path.relative_to(TESTS)}::{function.name}"

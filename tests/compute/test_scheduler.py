@@ -70,7 +70,7 @@ def test_one_thing_that_is_wrong_is_the_reason(
 ) -> None:
     view = msgspec.structs.replace(HOST, **host)
     choice = pick([view], msgspec.structs.replace(NEED, **need))
-    assert (choice.host, choice.rejected[view.name]) == (None, reason)
+    assert (choice.host, choice.rejected.get(view.name)) == (None, reason)
     assert f"{view.name}: {reason}" + (f" ({detail})" if detail else "") in explain(choice)
 
 
