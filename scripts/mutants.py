@@ -29,8 +29,10 @@ MOST = 30
 LONGEST_SECONDS = 400.0
 """Of the tests for one mutant: a mistake that makes them hang is found, too."""
 MEANINGLESS = ("ReplaceBinaryOperator_BitOr_",)
-"""Operators whose mutants are almost all in annotations (`A | B`), which nobody runs. Nor is a class's first line tried:
-that a record is frozen is for mypy to say."""
+"""Operators whose mutants are almost all in annotations (`A | B`), which nobody runs.
+
+Nor is a class's first line tried: that a record is frozen is for mypy to say.
+"""
 
 
 class Part(NamedTuple):

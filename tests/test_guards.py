@@ -345,7 +345,7 @@ def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
 
 @without(test_simulation.test_no_promise_is_broken, "that hosts refuse what is late")
 def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
-    patch.setattr(test_simulation, "SEEDS_PER_TEST", 10)
+    patch.setattr(test_simulation, "SEEDS_PER_TEST", 60)
     patch.setattr(test_simulation, "shrink", lambda told: told)
     with planted("resuming_before_the_commit"):
         test_simulation.test_no_promise_is_broken(1)

@@ -74,6 +74,15 @@ def test_one_thing_that_is_wrong_is_the_reason(
     assert f"{view.name}: {reason}" + (f" ({detail})" if detail else "") in explain(choice)
 
 
+def test_what_is_not_asked_for_is_not_lacking() -> None:
+    """A host that has less than nothing left of it will do."""
+    full = msgspec.structs.replace(HOST, free_vcpus=-1.0, free_memory_mib=-1.0, free_disk_gib=-1.0, **units(VCPU))
+    assert pick([full], msgspec.structs.replace(NEED, vcpus=0, memory_mib=0, disk_gib=0)).host == "host1"
+    for asked in ({"vcpus": 1}, {"memory_mib": 1}, {"disk_gib": 1}):
+        need = msgspec.structs.replace(NEED, **{"vcpus": 0, "memory_mib": 0, "disk_gib": 0, **asked})
+        assert pick([full], need).host is None
+
+
 def test_a_named_host_that_is_not_there_is_unknown() -> None:
     choice = pick([], NEED)
     assert (choice.host, choice.rejected) == (None, {"host1": Reason.HOST_UNKNOWN})
