@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -19,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulet.compute.scheduler import HostView, Need, Reason, reject
-from cumulet.db.engine import Database, metadata, opened
+from cumulet.db.engine import Database, Tx, metadata, opened
 from cumulet.placement import allocations as placement
 from cumulet.placement.providers import Inventory
 from cumulet.placement.store import inventories, resource_providers
@@ -74,7 +73,7 @@ def provided(db: Database, case: Case) -> tuple[str, str, str]:
     """A new provider with the case's inventory and holdings: its name, its uuid, the consumer."""
     name, provider, consumer = f"host-{uuid.uuid4()}", str(uuid.uuid4()), str(uuid.uuid4())
 
-    def make(tx: Any) -> None:
+    def make(tx: Tx) -> None:
         placement.set_inventory(tx, name=name, uuid=provider, inventory={"VCPU": (1000, 1.0)}, now_us=1)
         for holder, amount in ((str(uuid.uuid4()), case.others), (consumer, case.own)):
             if amount:
@@ -95,7 +94,7 @@ def provided(db: Database, case: Case) -> tuple[str, str, str]:
 def test_a_claim_is_taken_when_it_fits(world: World, case: Case) -> None:
     name, _, consumer = provided(world.cloud.db, case)
 
-    def claim(tx: Any) -> None:
+    def claim(tx: Tx) -> None:
         placement.claim(
             tx, consumer=consumer, provider=name, resources={"VCPU": case.asked}, project_id="p1", user_id="u1",
             now_us=2,
@@ -147,3 +146,18 @@ def test_capacity_is_what_is_not_reserved_times_the_ratio(case: Case) -> None:
     assert offered.room == exact
     assert offered.capacity == exact // 1
     assert offered.fits(case.asked, case.others) is msgspec.structs.replace(case, own=0).fits
+
+
+def test_what_is_asked_for_none_of_is_not_claimed(world: World) -> None:
+    """Of a class that the provider does not even offer."""
+    offered = Inventory(total=4, reserved=0, min_unit=1, max_unit=4, step_size=1, allocation_ratio=1.0)
+    name, _, consumer = provided(world.cloud.db, Case(inventory=offered, others=0, own=0, asked=2))
+
+    def claim(tx: Tx) -> None:
+        resources = {"VCPU": 2, "DISK_GB": 0}
+        placement.claim(
+            tx, consumer=consumer, provider=name, resources=resources, project_id="p1", user_id="u1", now_us=2
+        )
+
+    world.cloud.db.write(claim)
+    assert world.cloud.db.read(lambda tx: placement.held(tx, consumer)) == {name: {"VCPU": 2}}
