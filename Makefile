@@ -11,19 +11,13 @@ RESULTS ?=
 POST_COPY ?=
 PYTEST_ARGS ?=
 TEMPEST_RUN ?=
-<<<<<<< HEAD
 FLEET_ARGS ?=
-SUITE ?= compute-admin compute-api interop-compute-nocinder identity image network
-
-.PHONY: help demo fleet test refusals setup setup-python setup-qemu setup-test check generated bench sim sim-many planted crash killed golden conformance tempest clean
-=======
 SINCE ?=
 MOST ?=
 PARTS ?=
 SUITE ?= compute-admin compute-api interop-compute-nocinder identity image network
 
-.PHONY: help demo test refusals setup setup-python setup-qemu setup-test check generated bench sim sim-many planted crash mutants killed golden conformance tempest clean
->>>>>>> 031d7ff (The list of guards has the contract of drivers, the tables, identity's policy, documents and the simulation; make mutants)
+.PHONY: help demo fleet test refusals setup setup-python setup-qemu setup-test check generated bench sim sim-many planted crash mutants killed golden conformance tempest clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
