@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -20,6 +19,7 @@ from cumulet.conductor import findings, saga
 from cumulet.db.engine import Database, Tx
 from cumulet.periodic import Periodic
 from cumulet.settings import Settings
+from cumulet.wake import Wake
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ _STRANDED = (
 class AutomaticRestart(Periodic):
     """Evacuates what ran on lost hosts. `lost` is set by whoever finds that a host is down."""
 
-    def __init__(self, *, db: Database, clock: Clock, settings: Settings, wake: Any, lost: asyncio.Event) -> None:
+    def __init__(self, *, db: Database, clock: Clock, settings: Settings, wake: Wake, lost: asyncio.Event) -> None:
         every = settings.host_silent_seconds if settings.restart_servers_of_lost_hosts else None
         super().__init__(name="automatic-restart", clock=clock, seconds=every, woken=lost)
         self._db = db

@@ -30,6 +30,7 @@ from cumulet.network import for_compute as network
 from cumulet.periodic import Periodic
 from cumulet.placement import allocations as placement
 from cumulet.settings import Settings
+from cumulet.wake import Wake
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import Anything
@@ -258,7 +259,7 @@ RESIZE_REVERSION = Saga(
 class AutomaticConfirmation(Periodic):
     """Confirms what nobody has confirmed or reverted for `resize_confirm_seconds`."""
 
-    def __init__(self, *, db: Database, clock: Clock, settings: Settings, wake: Any) -> None:
+    def __init__(self, *, db: Database, clock: Clock, settings: Settings, wake: Wake) -> None:
         after = settings.resize_confirm_seconds
         super().__init__(
             name="automatic-confirmation", clock=clock, seconds=min(60.0, after / 2) if after > 0 else None

@@ -13,8 +13,6 @@ from cumulet.host.record import Record
 from cumulet.host.wiring import METADATA_ADDRESS, METADATA_ADDRESS_6, Direction, Group, Port, Rule, Wiring, own_pairs
 
 ICMP, TCP, UDP, ICMP6 = 1, 6, 17, 58
-WITH_PORTS = frozenset({TCP, UDP, 33, 132, 136})
-"""TCP, UDP, DCCP, SCTP, UDP-Lite."""
 NEIGHBOUR_TYPES_OUT = (130, 131, 132, 133, 135, 136, 143)
 """ICMPv6 that a port needs to be on a network at all (RFC 4890): groups do not decide about it."""
 NEIGHBOUR_TYPES_IN = (130, 131, 132, 134, 135, 136, 143)

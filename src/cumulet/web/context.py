@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cumulet.fleet.hosts import Hosts
     from cumulet.settings import Settings
     from cumulet.wake import Wake
+    from cumulet.web.policy import Policy
 
 
 class Door(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +41,7 @@ class Cloud(msgspec.Struct, frozen=True, kw_only=True):
     """Questions to host agents (console output, diagnostics)."""
     identity: Any
     """`identity.service.Identity`: keys, token cache, password pool, login limiter."""
-    policy: Any
+    policy: Policy
     """`web.policy.Policy`: the compiled rules."""
     space: Space = msgspec.field(default_factory=Space)
     """What is promised of the state folder's file system."""

@@ -27,7 +27,6 @@ UNPLUG_SECONDS = 10.0
 """How long a guest may take to let go of a device."""
 _ASKED_AGAIN_SECONDS = 2.0
 """A guest that is just starting hears no request: it is asked again."""
-_OLD = "NOT_WHILE_IT_RUNS: this guest was made before NICs could come and go while it runs; stop it first"
 _DEVICE = re.compile(r"nic(\d{1,2})")
 
 
