@@ -116,6 +116,6 @@ def test_an_action_on_a_server_still_building_is_refused(member: Client) -> None
 
 
 def test_what_is_not_built_says_so(member: Client, server_id: str) -> None:
-    answer = member.action(server_id, {"createImage": {"name": "snap"}})
+    answer = member.action(server_id, {"addFixedIp": {"networkId": server_id}}, version="2.43")
     assert answer.status == 501
     assert member.server(server_id)["status"] == "ACTIVE"

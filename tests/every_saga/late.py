@@ -20,14 +20,19 @@ from cumulet.drivers.simulated.driver import World
 from cumulet.drivers.simulated.guest import SimulatedGuest
 from cumulet.fleet.hosts import Hosts
 from cumulet.host import messages as m
+from cumulet.host.crash_dump import InjectNmi
 from cumulet.host.link import Link
 
 from .faults import Place, Script
 
 MOVES_BY_ITSELF = "memory_at"
 """What changes without a command: in post-copy the rest of the memory comes when it comes."""
-AT_LEAST_ONCE: dict[type[m.Command[Any]], tuple[str, ...]] = {m.Reboot: ("ran_us", "running_since_us")}
-"""What a verb that may be repeated changes each time: a reboot begins the guest's time anew, and no more."""
+AT_LEAST_ONCE: dict[type[m.Command[Any]], tuple[str, ...]] = {
+    m.Reboot: ("ran_us", "running_since_us"),
+    InjectNmi: ("nmis",),
+}
+"""What a verb that may be repeated changes each time: a reboot begins the guest's time anew, a non-maskable interrupt
+interrupts, and no more."""
 
 
 Guests = dict[str, dict[str, Any]]

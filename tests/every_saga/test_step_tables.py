@@ -15,13 +15,16 @@ DECIDES = "it only decides, and writes the decision into the saga's own state"
 LOOKS = "it only looks"
 UNDONE_BY_NOTHING = {
     ("boot", "pick_host"): DECIDES,
+    ("crash-dump", "inject_nmi"): "a guest that was interrupted was interrupted: nothing takes it back",
     ("evacuation", "pick_destination"): DECIDES,
     ("evacuation", "stop_source"): "its host is said to be down: what may still run there is to be stopped in any case",
     ("live-migration", "pick_destination"): DECIDES,
+    ("rebuild", "show_spawning"): "the saga's end, either one, writes the task's state anew",
     ("resize", "pick_destination"): DECIDES,
     ("resize", "take_in"): "start_destination's undo destroys what it has left there",
     ("resize", "let_source_rest"): "stop_guest's undo starts the guest again, with the disk it has kept",
     ("resize-reversion", "look_at_source"): LOOKS,
+    ("unshelve", "pick_host"): DECIDES,
 }
 """Steps with no undo of their own, each with its reason. A new one has one."""
 PAGE = Path(__file__).parent.parent.parent / "docs" / "live-migration.md"

@@ -134,7 +134,9 @@ class HostWatch:
             if new and self._boot is not None:
                 self._boot.settle(tx, name, reports, before=before)
             now_us = self._clock.now_us()
-            return drift.compare(tx, name, reports, linked=linked, before=before, now_us=now_us), known
+            # An agent that has just started was not told yet what its network must be: nothing is plugged by its word.
+            plugged = None if new else linked
+            return drift.compare(tx, name, reports, linked=plugged, before=before, now_us=now_us), known
 
         cleared = reports is not None
         news = new or not was_up or reports != [] or before or self._is_news(name, facts, now)
