@@ -69,6 +69,17 @@ def test_it_leaves_its_host_and_comes_back_with_its_ports(
     assert [one["action"] for one in actions][:2] == ["unshelve", "shelve"]
 
 
+@pytest.mark.parametrize("version", ["2.1", "2.76", "2.77", "2.90", "2.91"])
+def test_it_comes_back_at_every_version_without_a_word_where(
+    cloud: TestCloud, member: Client, server: str, version: str
+) -> None:
+    assert member.action(server, {"shelve": None}).status == 202
+    cloud.idle()
+    assert member.action(server, {"unshelve": None}, version=version).status == 202
+    cloud.idle()
+    assert member.server(server)["status"] == "ACTIVE"
+
+
 def test_a_shelved_server_is_deleted_with_its_image(cloud: TestCloud, member: Client, server: str) -> None:
     shelve(member, server)
     (image,) = images_of(member, server)

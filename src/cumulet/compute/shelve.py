@@ -50,7 +50,8 @@ COPYING, SENDING = "shelving_image_pending_upload", "shelving_image_uploading"
 class UnshelveInZone(Body, nullable=True):
     """Compute API, "Unshelve (Restore) Shelved Server (unshelve Action)", from 2.77 on: null, or a zone."""
 
-    availability_zone: t.Name
+    availability_zone: t.Name | Unset
+    """UNSET where null was sent."""
 
 
 class Unshelve(Body, nullable=True):
@@ -129,9 +130,9 @@ def unshelve_server(call: Call[Server, Anything]) -> None:
     since="2.77",
     until="2.90",
 )
-def unshelve_server_in_zone(call: Call[Server, UnshelveInZone | None]) -> None:
+def unshelve_server_in_zone(call: Call[Server, UnshelveInZone]) -> None:
     """Unshelve a server, in a zone that it is pinned to from now on."""
-    _unshelve(call, UNSET if call.body is None else call.body.availability_zone, None)
+    _unshelve(call, call.body.availability_zone, None)
 
 
 @COMPUTE.operation(
@@ -144,13 +145,10 @@ def unshelve_server_in_zone(call: Call[Server, UnshelveInZone | None]) -> None:
     success=202,
     since="2.91",
 )
-def unshelve_server_somewhere(call: Call[Server, Unshelve | None]) -> None:
+def unshelve_server_somewhere(call: Call[Server, Unshelve]) -> None:
     """Unshelve a server: anywhere, in a zone, or on a host that an administrator names."""
     body = call.body
-    if body is None:
-        _unshelve(call, UNSET, None)
-    else:
-        _unshelve(call, body.availability_zone, None if isinstance(body.host, Unset) else body.host)
+    _unshelve(call, body.availability_zone, None if isinstance(body.host, Unset) else body.host)
 
 
 def _unshelve(call: Call[Server, Any], zone: str | Unset | None, host: str | None) -> None:

@@ -199,13 +199,13 @@ def class_shape(cls: type, version: Microversion) -> Shape:
         schema["maxProperties"] = options.max_properties
     known = frozenset(a.key for a in attributes)
     parts = tuple((a.key, a.name, a.shape.build) for a in attributes)
+    of_null = dict.fromkeys((a.name for a in attributes if a.required), UNSET)
 
     def build(value: Any) -> Any:
-        arguments = dict(absent)
+        arguments = dict(absent) if value is not None else absent | of_null
         for key, name, make in parts:
             if value is not None and key in value:
-                given = value[key]
-                arguments[name] = given if make is None else _made(make, key, given)
+                arguments[name] = value[key] if make is None else _made(make, key, value[key])
         if keep_extra:
             arguments["extra"] = {k: v for k, v in (value or {}).items() if k not in known}
         return cls(**arguments)
