@@ -145,9 +145,4 @@ DEVIATIONS: Final[tuple[Deviation, ...]] = (
         status=501,
         reason="Attaching to a server that exists is not offered yet.",
     ),
-    Deviation(
-        cases=("parts/console*",),
-        status=501,
-        reason="Remote consoles are not offered yet.",
-    ),
 )
