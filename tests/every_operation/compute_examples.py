@@ -135,11 +135,16 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
     f"{ACTION} migrate (to 2.55)": Example(may=MANAGER, sees=PROJECT),
     f"{ACTION} migrate": (
         Example(may=MANAGER, sees=PROJECT),
-        Example(label="host", may=ADMIN, sees=PROJECT, body={"host": "host2"}),
+        Example(label="host", may=ADMIN, sees=PROJECT, body={"host": lambda t: t.elsewhere}),
     ),
     f"{ACTION} os-migrateLive": (
         Example(may=MANAGER, sees=PROJECT, body={"host": None, "block_migration": "auto"}),
-        Example(label="host", may=ADMIN, sees=PROJECT, body={"host": "host2", "block_migration": "auto"}),
+        Example(
+            label="host",
+            may=ADMIN,
+            sees=PROJECT,
+            body={"host": lambda t: t.elsewhere, "block_migration": "auto"},
+        ),
     ),
     f"{ACTION} evacuate": Example(may=ADMIN, sees=PROJECT, path=on("lost"), body={}),
     f"{ACTION} createImage": Example(may=MEMBER, sees=PROJECT, rules=("add_image",), body={"name": "image"}),

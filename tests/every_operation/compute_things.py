@@ -116,6 +116,11 @@ class Things:
         host: str = self.admin.server(server)["OS-EXT-SRV-ATTR:host"]
         return host
 
+    @property
+    def elsewhere(self) -> str:
+        """A host that the server is not on."""
+        return "host1" if self._host(self.server) == "host2" else "host2"
+
     @cached_property
     def moving(self) -> str:
         """One that dirties its memory faster than it can be copied: its move does not end."""

@@ -86,19 +86,9 @@ def a_project_below_another_domain(scene: Scene) -> Answer:
     return scene.identity("POST", "/projects", {"project": body})
 
 
-@refused(501, "Domains are not shown as projects")
-def projects_that_are_domains(scene: Scene) -> Answer:
-    return scene.identity("GET", "/projects?is_domain=true")
-
-
 @refused(400, "at the same time")
 def parents_in_both_forms(scene: Scene) -> Answer:
     return scene.identity("GET", f"/projects/{scene.admin.project_id}?parents_as_list&parents_as_ids")
-
-
-@refused(501, "use parents_as_ids")
-def parents_as_a_list(scene: Scene) -> Answer:
-    return scene.identity("GET", f"/projects/{scene.admin.project_id}?parents_as_list")
 
 
 @refused(403, "of none")

@@ -213,6 +213,10 @@ def _correct_own(tx: Tx, record: Any, report: GuestReport | None, now_us: int) -
     )
     if record.vm_state in (VmState.RESIZED, VmState.RESCUED) and state in OBSERVED:
         return _correct_power(tx, record, state, now_us)
+    if report is not None and report.rescued and record.vm_state in _STABLE and state in OBSERVED:
+        # Its host was away when that had to be taken back: `unrescue` is its user's.
+        settle(tx, record.id, now_us=now_us, task_state=None, vm_state=VmState.RESCUED, power_state=OBSERVED[state][1])
+        return Correction(finding=Finding.STATE_DIFFERS, server_id=record.id, generation=record.generation, seen=state)
     if VmState(record.vm_state) not in _STABLE and not found_again:
         return None
     if state is GuestState.HANDED_OVER:

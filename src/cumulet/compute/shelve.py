@@ -316,6 +316,7 @@ def still_shelved(tx: Tx, context: Context, state: Unshelving, failure: Failure)
     if state.abandoned:
         changes = {
             "vm_state": VmState.ERROR,
+            "power_state": PowerState.NOSTATE,
             "fault_code": 500,
             "fault_message": failure.public[:255],
             "fault_details": f"{failure.reason}: {failure.private}",

@@ -125,6 +125,8 @@ class GuestReport(Record, frozen=True):
     """The last step of it."""
     ports: tuple[str, ...] | None = None
     """What its description here has NICs for; None: not told."""
+    rescued: bool = False
+    """It runs from a rescue image."""
 
 
 class MigrationPhase(StrEnum):

@@ -294,6 +294,7 @@ class _Protocol(HttpToolsProtocol):
 
     def __init__(self, server: _Uvicorn, connection: Connection) -> None:
         super().__init__(config=server.config, server_state=server.server_state, app_state=server.lifespan.state)
+        self.access_log = False  # Ours is `web.app`'s, which leaves the query out, whatever others make of the loggers.
         self._admitted = server.admitted
         self._connection = connection
         self._link = Link(server.admitted, connection)

@@ -85,4 +85,4 @@ async def _report(host: QemuHost, folder: GuestFolder) -> GuestReport:
         if record.role is Role.INCOMING:
             state = GuestState.INCOMING
     ports = tuple(nic.port_id for nic in record.guest.nics)
-    return GuestReport(server_id=folder.server_id, state=state, generation=0, ports=ports)
+    return GuestReport(server_id=folder.server_id, state=state, generation=0, ports=ports, rescued=record.rescued)

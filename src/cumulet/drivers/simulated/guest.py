@@ -61,7 +61,8 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
 
     def report(self) -> GuestReport:
         ports = tuple(nic.port_id for nic in self.guest.nics)
-        return GuestReport(server_id=self.guest.server_id, state=self.state, generation=0, ports=ports)
+        rescued = self.rescue_image is not None
+        return GuestReport(server_id=self.guest.server_id, state=self.state, generation=0, ports=ports, rescued=rescued)
 
     def printed(self, now_us: int, max_bytes: int, *, host: str) -> bytes:
         """The end of what it has printed here."""
