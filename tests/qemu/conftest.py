@@ -124,7 +124,7 @@ class Rig:
         self.guest = template.guest
         self.id = template.guest.server_id
 
-    async def open(self, name: str, *, listen_seconds: float = 60.0) -> QemuDriver:
+    async def open(self, name: str, *, listen_seconds: float = 600.0) -> QemuDriver:
         """The driver of a host; opened again, it is the agent after a restart."""
         return await QemuDriver.open(
             name=name,
