@@ -27,6 +27,7 @@ from cumulet.identity.api import (
     refuse_delegated,
 )
 from cumulet.identity.delegations import (
+    WILD,
     AccessRule,
     ApplicationCredential,
     access_rules,
@@ -60,6 +61,8 @@ MOST_OF_USER = 100
 MOST_RULES_OF_USER = 500
 """Access rules of one user; those of one application credential are at most `MOST_RULES`."""
 MOST_RULES = 100
+MOST_WILDCARDS = 16
+"""In the path of one access rule; each request of a token that has access rules is compared with them."""
 SECRET_BYTES = 64
 _DELEGATED = "Cannot manage application credentials with a token issued via delegation."
 _RESTRICTED = (
@@ -273,6 +276,8 @@ def _rules(tx: Tx, call: Call[None, NewApplicationCredential]) -> list[str]:
             continue
         if not (isinstance(asked.service, str) and isinstance(asked.method, str) and isinstance(asked.path, str)):
             raise BadRequest("Invalid input for field access_rules: service, method and path are needed.")
+        if len(WILD.findall(asked.path)) > MOST_WILDCARDS:
+            raise BadRequest(f"Invalid input for field access_rules: a path has at most {MOST_WILDCARDS} wildcards.")
         key = (asked.service, asked.method, asked.path)
         if key not in alike:
             if len(alike) >= MOST_RULES_OF_USER:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -167,6 +168,18 @@ def test_a_star_is_one_part_of_a_path(path: str, allowed: bool) -> None:
         assert not rule.allows("network", "GET", path)
     anything = AccessRule(id="x", user_id="x", service="compute", method="GET", path="/v2.1/**")
     assert anything.allows("compute", "GET", "/compute/v2.1/servers/a/b")
+
+
+def test_a_rule_cannot_be_made_to_run_for_ever(maker: Maker) -> None:
+    path = "/" + "**a" * application_credentials.MOST_WILDCARDS
+    rule = AccessRule(id="x", user_id="x", service="compute", method="GET", path=f"{path}b")
+    before = time.thread_time()
+    assert not rule.allows("compute", "GET", "/compute/" + "a" * 60_000)
+    assert time.thread_time() - before < 1
+    rules = [{"service": "compute", "method": "GET", "path": f"{path}**"}]
+    body = {"application_credential": {"name": "program", "access_rules": rules}}
+    answer = maker.session().post(f"/users/{maker.ids['maker']}/application_credentials", body)
+    assert (answer.status_code, "wildcards" in answer.text) == (400, True)
 
 
 def test_a_rule_in_use_stays_and_one_that_is_not_goes(maker: Maker) -> None:
