@@ -70,7 +70,8 @@ def require_signed(request: Request, secret: str, now_us: int) -> None:
     made = (signature_of(msgspec.structs.replace(request, host=host), secret.encode()) for host in hosts)
     if not any(hmac.compare_digest(one.encode(), request.signature.encode()) for one in made):
         raise Unsigned("Invalid EC2 signature.")
-    stamp = request.params.get("Timestamp") or _date(request)
+    # Only what is part of what was signed says when: anybody may add a parameter or a header that is not.
+    stamp = request.params.get("Timestamp") if _version(request) == "2" else _date(request)
     if not stamp:
         raise Unsigned("The request does not say when it was signed.")
     require_recent(stamp, now_us)
@@ -97,8 +98,13 @@ def _header(request: Request, name: str) -> str:
     return next((value for key, value in request.headers.items() if key.lower() == name), "")
 
 
+def _version(request: Request) -> str | None:
+    """What an AWS signature of version 2 says it is; later ones do not."""
+    return request.params.get("SignatureVersion")
+
+
 def signature_of(request: Request, secret: bytes) -> str:
-    version = request.params.get("SignatureVersion")
+    version = _version(request)
     if version == "2":
         return _version_2(request, secret)
     if version is None and "AWS4-HMAC-SHA256" in (

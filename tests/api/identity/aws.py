@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -18,7 +19,7 @@ class Signer:
     access: str
     secret: str
 
-    def version_2(self, **changes: Any) -> dict[str, Any]:
+    def version_2(self, *, without: Collection[str] = (), **changes: Any) -> dict[str, Any]:
         params = {
             "AWSAccessKeyId": self.access,
             "Action": "DescribeInstances",
@@ -26,6 +27,7 @@ class Signer:
             "SignatureVersion": "2",
             "Timestamp": str(iso_us(self.now_us))[:19] + "Z",
         }
+        params = {name: value for name, value in params.items() if name not in without}
         query = "&".join(f"{k}={quote(v, safe='-_.~')}" for k, v in sorted(params.items()))
         text = f"GET\nexample.com\n/services/Cloud\n{query}"
         signature = base64.b64encode(hmac.digest(self.secret.encode(), text.encode(), "sha256")).decode()
@@ -48,11 +50,12 @@ class Signer:
             key = hmac.digest(key, part.encode(), "sha256")
         return hmac.new(key, text.encode(), "sha256").hexdigest()
 
-    def version_4(self, **changes: Any) -> dict[str, Any]:
+    def version_4(self, *, signed: str = "GET", **changes: Any) -> dict[str, Any]:
         stamp, body_hash = self._stamp(), hashlib.sha256(b"").hexdigest()
         scope = (stamp[:8], "r", "ec2", "aws4_request")
         headers = {"Host": "example.com:8773", "X-Amz-Date": stamp}
-        canonical = f"GET\n/\nAction=x\nhost:example.com:8773\nx-amz-date:{stamp}\n\nhost;x-amz-date\n{body_hash}"
+        query = "" if signed == "POST" else "Action=x"
+        canonical = f"{signed}\n/\n{query}\nhost:example.com:8773\nx-amz-date:{stamp}\n\nhost;x-amz-date\n{body_hash}"
         digest = hashlib.sha256(canonical.encode()).hexdigest()
         signature = self._seal(f"AWS4-HMAC-SHA256\n{stamp}\n{'/'.join(scope)}\n{digest}", *scope)
         headers["Authorization"] = (
@@ -63,7 +66,7 @@ class Signer:
             "access": self.access,
             "signature": signature,
             "host": "example.com:8773",
-            "verb": "GET",
+            "verb": signed,
             "path": "/",
             "params": {"Action": "x"},
             "headers": headers,

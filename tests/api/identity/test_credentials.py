@@ -99,6 +99,18 @@ def test_what_is_not_signed_right_gets_none(holder: Holder) -> None:
     assert holder.ask(holder.signer().s3(signature="x"), "/s3tokens").status_code == 401
 
 
+def test_when_it_was_signed_is_what_was_signed(holder: Holder) -> None:
+    signer = holder.signer()
+    posted, dated = signer.version_4(signed="POST"), signer.version_2(without=("Timestamp",))
+    assert holder.ask(posted).status_code == 200
+    assert holder.ask(dated).status_code == 401
+    holder.place.clock.advance(901)
+    later = holder.signer()
+    posted["params"]["Timestamp"] = later.version_2()["params"]["Timestamp"]
+    assert holder.ask(posted).status_code == 401
+    assert holder.ask({**dated, "headers": later.version_4()["headers"]}).status_code == 401
+
+
 def test_a_member_asks_for_nobody_s_token_with_a_signature(holder: Holder) -> None:
     assert holder.session.post("/ec2tokens", {"credentials": holder.signer().version_4()}).status_code == 403
 
