@@ -72,12 +72,12 @@ def effective_roles(tx: Tx, user_id: str, scope: str, scope_id: str) -> list[Rol
 
 
 def named(tx: Tx, role_ids: set[str]) -> list[Role]:
-    """These roles and those they imply, as a token has them."""
+    """Those of these roles that are there, and those they imply, as a token has them."""
     if not role_ids:
         return []
-    everything = {role.id: role for role in store.many(tx, Role, select(store.roles))}
     reached = with_implied(tx, role_ids)
-    return sorted((everything[i] for i in reached if everything[i].domain_id is None), key=lambda role: role.name)
+    everything = store.many(tx, Role, select(store.roles).where(store.roles.c.domain_id.is_(None)))
+    return sorted((role for role in everything if role.id in reached), key=lambda role: role.name)
 
 
 def with_implied(tx: Tx, role_ids: Iterable[str]) -> set[str]:

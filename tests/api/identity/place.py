@@ -106,7 +106,9 @@ class Session:
         return identifier
 
     def still_counts(self) -> bool:
-        return self.get("/auth/projects").status_code == 200
+        answer = self.get("/auth/projects")
+        assert answer.status_code in (200, 401), answer.text
+        return answer.status_code == 200
 
 
 class Place:

@@ -268,6 +268,8 @@ def test_a_trust_s_token_ends_when(maker: Maker, act: str, impersonation: bool) 
     answer = OF_TRUSTS[act](maker, owner, made)
     assert getattr(answer, "status_code", 204) in (200, 204)
     assert not token.still_counts()
+    if act != "its maker has another password":
+        assert maker.refused(made) in (401, 403, 404)
 
 
 def test_a_trust_is_its_user_s_alone_and_gives_only_what_its_maker_holds(maker: Maker) -> None:
