@@ -65,6 +65,7 @@ MOST_WILDCARDS = 16
 """In the path of one access rule; each request of a token that has access rules is compared with them."""
 SECRET_BYTES = 64
 _DELEGATED = "Cannot manage application credentials with a token issued via delegation."
+_MORE_RULES = "An application credential with access rules makes others with some of these access rules only."
 _RESTRICTED = (
     "You are not authorized to perform the requested action: Using method 'application_credential' is not allowed for "
     "managing additional application credentials."
@@ -222,11 +223,19 @@ async def create_application_credential(call: Call[None, NewApplicationCredentia
             role_ids=_roles(tx, call),
             access_rule_ids=_rules(tx, call) if body.access_rules is not UNSET else None,
         )
+        _refuse_more_rules(call, credential)
         tx.execute(insert(application_credentials).values(**asdict(credential)))
         return {"application_credential": _view(call, credential, secret)}
 
     made: dict[str, Any] = await call.cloud.db.write_async(work)
     return made
+
+
+def _refuse_more_rules(call: Call[None, NewApplicationCredential], made: ApplicationCredential) -> None:
+    """Upstream lets an unrestricted credential shed its access rules: it makes one that has none."""
+    own = call.caller.token.given.access_rules if call.caller.token.given is not None else None
+    if own is not None and (made.access_rule_ids is None or not {*made.access_rule_ids} <= {rule.id for rule in own}):
+        raise Forbidden(_MORE_RULES)
 
 
 def _refuse_too_many(tx: Tx, user_id: str, name: str) -> None:

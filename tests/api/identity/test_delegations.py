@@ -149,6 +149,19 @@ def test_access_rules_let_through_what_they_name_and_nothing_else(maker: Maker) 
     assert none.get("/auth/projects").status_code == 401
 
 
+def test_a_program_with_access_rules_makes_none_with_other_ones(maker: Maker) -> None:
+    path = f"/users/{maker.ids['maker']}/application_credentials"
+    rules = [{"service": "identity", "method": "POST", "path": f"/v3{path}"}]
+    program = maker.enter(maker.credential(unrestricted=True, access_rules=rules))
+    other = {"service": "identity", "method": "GET", "path": "/v3/users"}
+    more: list[dict[str, Any]] = [{}, {"access_rules": [other]}, {"access_rules": [*rules, other]}]
+    for asked in more:
+        answer = program.post(path, {"application_credential": {"name": "second", **asked}})
+        assert (answer.status_code, "some of these" in answer.text) == (403, True)
+    assert maker.credential(program, name="second", access_rules=rules)["access_rules"][0]["path"] == f"/v3{path}"
+    maker.credential(program, name="third", access_rules=[])
+
+
 @pytest.mark.parametrize(
     ("path", "allowed"),
     [
