@@ -25,7 +25,7 @@ from cumulet.identity.api import (
     new_id,
 )
 from cumulet.identity.application_credentials import NamedRole
-from cumulet.identity.delegations import Trust, pedigree, trusts
+from cumulet.identity.delegations import Trust, pedigree, trust_by_id, trusts
 from cumulet.identity.roles import role_view
 from cumulet.identity.service import Identity
 from cumulet.identity.store import Role
@@ -103,6 +103,11 @@ def _roles_of(tx: Tx, trust: Trust) -> list[Role]:
 def trust_in_path(call: Call[Any, Any]) -> Trust:
     """A trust that is there: as upstream, 404 comes before the rules."""
     return live_trust(call.tx, call.path["trust_id"], call.now_us)
+
+
+def stored_trust_in_path(call: Call[Any, Any]) -> Trust:
+    """The same, also one that was used up: tokens made from it are still there to be ended."""
+    return known(trust_by_id(call.tx, call.path["trust_id"]), "trust", call.path["trust_id"])
 
 
 def trust_facts(call: Call[Trust, Any]) -> Mapping[str, Any]:
@@ -260,7 +265,7 @@ def show_trust(call: Call[Trust, None]) -> dict[str, Any]:
     return {"trust": _view(call, call.target)}
 
 
-@IDENTITY.operation("DELETE", TRUST, rules=(Rule(DELETE),), target=trust_in_path, facts=trust_facts, success=204)
+@IDENTITY.operation("DELETE", TRUST, rules=(Rule(DELETE),), target=stored_trust_in_path, facts=trust_facts, success=204)
 def delete_trust(call: Call[Trust, None]) -> None:
     """Delete a trust and those made from it; their tokens end at once."""
     _refuse_delegated(call)

@@ -303,6 +303,9 @@ def test_a_trust_is_used_so_often_and_no_more(maker: Maker) -> None:
     tokens = [maker.use(trust), maker.use(trust)]
     assert maker.refused(trust) == 404
     assert all(token.still_counts() for token in tokens)
+    assert maker.session().delete(f"/OS-TRUST/trusts/{trust['id']}").status_code == 204
+    assert not any(token.still_counts() for token in tokens)
+    assert maker.session().delete(f"/OS-TRUST/trusts/{trust['id']}").status_code == 404
 
 
 def test_a_trust_s_token_makes_no_other_token_and_no_credential(maker: Maker) -> None:
