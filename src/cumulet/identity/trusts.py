@@ -167,7 +167,7 @@ def create_trust(call: Call[None, NewTrust]) -> dict[str, Any]:
     if tx.scalar(select(func.count()).select_from(trusts).where(trusts.c.trustor_user_id == body.trustor_user_id)) >= (
         MOST_OF_TRUSTOR
     ):
-        _forget_dead(tx, body.trustor_user_id, call.now_us)
+        _forget_dead(call)
     by = call.caller.token.token.by
     parent = live_trust(tx, by.trust_id, call.now_us) if by.trust_id else None
     expires_at_us = moment(body.expires_at, call.now_us) if body.expires_at is not None else None
@@ -189,12 +189,15 @@ def create_trust(call: Call[None, NewTrust]) -> dict[str, Any]:
     return {"trust": _view(call, trust)}
 
 
-def _forget_dead(tx: Tx, trustor_user_id: str, now_us: int) -> None:
+def _forget_dead(call: Call[None, NewTrust]) -> None:
     """Make room by what can be used no more; 403 where that is nothing."""
     t = trusts.c
-    dead = or_(t.expires_at_us <= now_us, t.remaining_uses == 0)
-    if not tx.changed(delete(trusts).where(t.trustor_user_id == trustor_user_id, dead)):
+    dead = or_(t.expires_at_us <= call.now_us, t.remaining_uses == 0)
+    mine = select(t.id).where(t.trustor_user_id == call.body.trustor_user_id, dead)
+    ids = [row.id for row in call.tx.all(mine)]
+    if not ids:
         raise Forbidden(f"A user has at most {MOST_OF_TRUSTOR} trusts.")
+    _delete(call, ids)
 
 
 def _roles_given(tx: Tx, body: NewTrust, parent: Trust | None) -> list[str]:
@@ -269,9 +272,14 @@ def show_trust(call: Call[Trust, None]) -> dict[str, Any]:
 def delete_trust(call: Call[Trust, None]) -> None:
     """Delete a trust and those made from it; their tokens end at once."""
     _refuse_delegated(call)
+    _delete(call, [call.target.id])
+
+
+def _delete(call: Call[Any, Any], ids: list[str]) -> None:
+    """Delete trusts and those made from them; their tokens end at once."""
     identity: Identity = call.cloud.identity
     t = trusts.c
-    ended, waiting = [call.target.id], [call.target.id]
+    ended, waiting = [*ids], ids
     while waiting:
         waiting = [row.id for row in call.tx.all(select(t.id).where(t.redelegated_trust_id.in_(waiting)))]
         ended += waiting

@@ -358,6 +358,16 @@ def test_there_are_so_many_and_no_more(maker: Maker, monkeypatch: pytest.MonkeyP
     assert owner.post("/OS-TRUST/trusts", {"trust": maker.new_trust()}).status_code == 403
 
 
+def test_room_is_made_by_trusts_that_were_used_up_and_their_tokens_end(
+    maker: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trusts, "MOST_OF_TRUSTOR", 1)
+    token = maker.use(maker.trust(remaining_uses=1))
+    assert token.still_counts()
+    maker.trust()
+    assert not token.still_counts()
+
+
 def test_a_program_does_not_choose_its_scope(maker: Maker) -> None:
     made = maker.credential()
     method = {"id": made["id"], "secret": made["secret"]}
