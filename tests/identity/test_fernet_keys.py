@@ -67,6 +67,13 @@ def test_another_process_picks_a_rotation_up(tmp_path: Path) -> None:
     assert other.open(one.seal(b"x")) == b"x"
 
 
+def test_nothing_is_sealed_with_a_key_that_another_process_has_destroyed(tmp_path: Path) -> None:
+    one, other = FernetKeys(tmp_path, HandClock()), FernetKeys(tmp_path, HandClock(), rotates=False)
+    one.rotate()
+    one.rotate()
+    assert one.open(other.seal(b"x")) == b"x"
+
+
 def test_an_old_key_is_rotated_at_the_start(tmp_path: Path) -> None:
     clock = HandClock()
     FernetKeys(tmp_path, clock)

@@ -18,7 +18,7 @@ ROTATE_AFTER_SECONDS = 7 * 24 * 3600
 
 
 class FernetKeys:
-    """Seals and opens text tokens. Picks up a rotation made by another process when a token does not open."""
+    """Seals and opens text tokens. Picks up a rotation made by another process, at the latest when it matters."""
 
     def __init__(self, folder: Path, clock: Clock, *, rotates: bool = True) -> None:
         """rotates: by themselves; else `rotate` is for who has sealed everything anew with the present key before."""
@@ -36,6 +36,7 @@ class FernetKeys:
     def seal(self, payload: bytes) -> str:
         """A token; sealed with a new key where the present one has served long enough, however long we run already."""
         self._rotate_if_old()
+        self._load_if_changed()  # Or it might be sealed with a key that another process has destroyed.
         return self._fernet.encrypt_at_time(payload, self._clock.now_us() // 1_000_000).decode()
 
     def open(self, token: str) -> bytes | None:
@@ -46,11 +47,8 @@ class FernetKeys:
             pass
         except (ValueError, TypeError):  # not even ASCII
             return None
-        if self._loaded_at_ns == self._folder.stat().st_mtime_ns:
-            return None
-        self._load()
         try:
-            return self._fernet.decrypt(token)
+            return self._fernet.decrypt(token) if self._load_if_changed() else None
         except InvalidToken:
             return None
 
@@ -83,6 +81,12 @@ class FernetKeys:
         for number in _numbers(self._folder)[1 : -KEYS_KEPT + 1]:
             (self._folder / str(number)).unlink()
         self._load()
+
+    def _load_if_changed(self) -> bool:
+        if self._loaded_at_ns == self._folder.stat().st_mtime_ns:
+            return False
+        self._load()
+        return True
 
     def _load(self) -> None:
         self._loaded_at_ns = self._folder.stat().st_mtime_ns
