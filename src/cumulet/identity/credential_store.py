@@ -77,3 +77,8 @@ def credentials_of(tx: Tx, user_id: str, kind: str) -> list[Credential]:
 def id_of_access(access: str) -> str:
     """The id of an EC2 credential, from its access key."""
     return hashlib.sha256(access.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def id_of_content(credential_id: str, blob: bytes) -> str:
+    """What a token made from a credential names: it ends when the credential holds something else or is gone."""
+    return hashlib.sha256(credential_id.encode() + blob).hexdigest()

@@ -24,7 +24,14 @@ from cumulet.identity.api import (
     new_id,
     refuse_delegated,
 )
-from cumulet.identity.credential_store import Credential, credential_by_id, credentials, credentials_of, id_of_access
+from cumulet.identity.credential_store import (
+    Credential,
+    credential_by_id,
+    credentials,
+    credentials_of,
+    id_of_access,
+    id_of_content,
+)
 from cumulet.identity.immutable import given_extra
 from cumulet.identity.listing import On, filtered
 from cumulet.identity.service import Identity
@@ -255,7 +262,9 @@ def _delete(call: Call[Any, Any], credential: Credential) -> None:
 
 def _end_tokens(call: Call[Any, Any], credential: Credential) -> None:
     identity: Identity = call.cloud.identity
-    identity.end_delegation(call.tx, credential.id)
+    blob = identity.credential_keys.open(credential.sealed)
+    if credential.type == EC2 and blob is not None:
+        identity.end_delegation(call.tx, id_of_content(credential.id, blob))
 
 
 # -- a user's EC2 credentials

@@ -137,6 +137,7 @@ class Delegation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Who uses the trust; the token's user may be the trustor."""
     access_token_id: str = ""
     credential_id: str = ""
+    """An EC2 credential with what it held (`credential_store.id_of_content`)."""
     other_user_ids: tuple[str, ...] = ()
     """Whom the trust rests on, each trustor and trustee of its pedigree."""
 

@@ -14,7 +14,7 @@ from cumulet.errors import NotFound, Unauthorized
 from cumulet.identity import tokens
 from cumulet.identity.api import ANYWHERE, IDENTITY
 from cumulet.identity.catalog import catalog_view
-from cumulet.identity.credential_store import credential_by_id, id_of_access
+from cumulet.identity.credential_store import credential_by_id, id_of_access, id_of_content
 from cumulet.identity.credentials import EC2
 from cumulet.identity.delegations import Delegation
 from cumulet.identity.ec2_signatures import Unsigned, read, require_recent, require_signed
@@ -60,7 +60,7 @@ def _token(call: Call[None, Signed], check: Check) -> LiveToken:
         raise NotFound(_NOT_FOUND)
     blob = identity.credential_keys.open(credential.sealed)
     secret = json.loads(blob).get("secret") if blob is not None else None
-    if not isinstance(secret, str) or not secret:
+    if blob is None or not isinstance(secret, str) or not secret:
         raise NotFound(_NOT_FOUND)
     try:
         check(content, secret, call.now_us)
@@ -72,7 +72,7 @@ def _token(call: Call[None, Signed], check: Check) -> LiveToken:
             scope="project",
             scope_id=credential.project_id,
             life_seconds=identity.settings.token_life_seconds,
-            by=Delegation(credential_id=credential.id),
+            by=Delegation(credential_id=id_of_content(credential.id, blob)),
         )
     except Unsigned as unsigned:
         raise Unauthorized(str(unsigned)) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import hmac
 import json
 from typing import Any
@@ -79,6 +80,21 @@ def test_who_signed_a_request_gets_a_token_that_ends_with_the_credential(holder:
     assert holder.session.get(f"{holder.path}/{holder.ec2['access']}").status_code == 404
     assert not token.still_counts()
     assert holder.ask(getattr(holder.signer(), how)()).status_code == 404
+
+
+def test_after_a_new_secret_tokens_of_the_old_one_end_and_those_of_the_new_one_count(holder: Holder) -> None:
+    def token() -> Session:
+        answer = holder.ask(holder.signer().version_4())
+        assert answer.status_code == 200, answer.text
+        return Session(holder.place, answer.headers["x-subject-token"], {})
+
+    before = token()
+    identifier = hashlib.sha256(holder.ec2["access"].encode()).hexdigest()
+    holder.ec2["secret"] = "another one"
+    blob = json.dumps({"access": holder.ec2["access"], "secret": holder.ec2["secret"]})
+    assert holder.session.patch(f"/credentials/{identifier}", {"credential": {"blob": blob}}).status_code == 200
+    assert not before.still_counts()
+    assert token().still_counts()
 
 
 def test_what_is_not_signed_right_gets_none(holder: Holder) -> None:
