@@ -74,8 +74,7 @@ def refuse_delegated(call: Call[Any, Any], words: str, *, but_for_credentials: b
     but_for_credentials: application credentials have rules of their own here.
     """
     by = call.caller.token.token.by
-    delegated = (by.trust_id, by.access_token_id, by.credential_id)
-    if any(delegated) or (by.application_credential_id and not but_for_credentials):
+    if by.trust_id or by.credential_id or (by.application_credential_id and not but_for_credentials):
         raise Forbidden(words)
 
 

@@ -135,7 +135,6 @@ class Delegation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     trust_id: str = ""
     trustee_user_id: str = ""
     """Who uses the trust; the token's user may be the trustor."""
-    access_token_id: str = ""
     credential_id: str = ""
     """An EC2 credential with what it held (`credential_store.id_of_content`)."""
     other_user_ids: tuple[str, ...] = ()
@@ -144,7 +143,7 @@ class Delegation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     @property
     def ids(self) -> tuple[str, ...]:
         """Whose end ends the token."""
-        found = (self.application_credential_id, self.trust_id, self.access_token_id, self.credential_id)
+        found = (self.application_credential_id, self.trust_id, self.credential_id)
         return tuple(identifier for identifier in found if identifier)
 
 

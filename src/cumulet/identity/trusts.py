@@ -124,7 +124,7 @@ def new_trust_facts(call: Call[None, NewTrust]) -> Mapping[str, Any]:
 def _refuse_delegated(call: Call[Any, Any]) -> None:
     """With a trust's own token a trust may be passed on; other delegations manage none, as they would outlive them."""
     by = call.caller.token.token.by
-    if by.application_credential_id or by.access_token_id or by.credential_id:
+    if by.application_credential_id or by.credential_id:
         raise Forbidden(f"{_ACTION}Delegated tokens cannot manage trusts.")
 
 
