@@ -25,6 +25,7 @@ from cumulet.identity.api import (
     new_id,
 )
 from cumulet.identity.listing import On, filtered
+from cumulet.identity.projects import project_views
 from cumulet.identity.store import Project
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -226,25 +227,10 @@ def list_endpoints_of_group(call: Call[None, None]) -> dict[str, Any]:
     return collection(call, f"{GROUPS[1:]}/{group.id}/endpoints", "endpoints", views)
 
 
-def _project_view(call: Call[Any, Any], project: Project) -> dict[str, Any]:
-    return {
-        "id": project.id,
-        "name": project.name,
-        "domain_id": project.domain_id,
-        "description": project.description,
-        "enabled": project.enabled,
-        "parent_id": project.parent_id or project.domain_id,
-        "is_domain": False,
-        "options": project.options,
-        "links": member(call, "projects", project.id),
-    }
-
-
 def _projects(call: Call[Any, Any], path: str, ids: Any) -> dict[str, Any]:
     p = store.projects.c
     statement = select(store.projects).where(p.id.in_(ids)).order_by(p.name).limit(call.cloud.settings.largest_page)
-    views = [_project_view(call, project) for project in store.many(call.tx, Project, statement)]
-    return collection(call, path, "projects", views)
+    return collection(call, path, "projects", project_views(call, store.many(call.tx, Project, statement)))
 
 
 @IDENTITY.operation("GET", f"{GROUP}/projects", rules=(_reads("list_projects_associated_with_endpoint_group"),))
