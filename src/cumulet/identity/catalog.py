@@ -20,7 +20,7 @@ from cumulet.identity.api import (
     member,
     new_id,
 )
-from cumulet.identity.endpoint_filters import shown_to
+from cumulet.identity.endpoint_filters import absolute, endpoint_view, shown_to
 from cumulet.identity.immutable import given_extra
 from cumulet.identity.listing import On, filtered
 from cumulet.identity.regions import insert_region, region_by_id, require_region
@@ -67,11 +67,7 @@ def _url_for(url: str, base_url: str, values: dict[str, str]) -> str | None:
     """`url` with the token's ids filled in; None where it needs a project and the token has none."""
     if any(name not in values for name in _SUBSTITUTION.findall(url)):
         return None
-    return _absolute(_SUBSTITUTION.sub(lambda match: values[match[1]], url), base_url)
-
-
-def _absolute(url: str, base_url: str) -> str:
-    return base_url + url if url.startswith("/") else url
+    return absolute(_SUBSTITUTION.sub(lambda match: values[match[1]], url), base_url)
 
 
 # -- services
@@ -191,20 +187,6 @@ class EndpointChanges(Body, extra="allow", min_properties=1):
     enabled: bool | Unset = UNSET
 
 
-def _endpoint_view(call: Call[Any, Any], row: Row[Any]) -> dict[str, Any]:
-    return {
-        **row.extra,
-        "id": row.id,
-        "interface": row.interface,
-        "region": row.region_id,
-        "region_id": row.region_id,
-        "service_id": row.service_id,
-        "url": _absolute(row.url, call.base_url),
-        "enabled": row.enabled,
-        "links": member(call, "endpoints", row.id),
-    }
-
-
 def _endpoint_in_path(call: Call[Any, Any]) -> Row[Any]:
     endpoint_id = call.path["endpoint_id"]
     statement = select(store.endpoints).where(store.endpoints.c.id == endpoint_id)
@@ -243,13 +225,13 @@ def list_endpoints(call: Call[None, None]) -> dict[str, Any]:
         .order_by(e.service_id, e.interface, e.id)
         .limit(call.cloud.settings.largest_page)
     )
-    return collection(call, "endpoints", "endpoints", [_endpoint_view(call, row) for row in call.tx.all(statement)])
+    return collection(call, "endpoints", "endpoints", [endpoint_view(call, row) for row in call.tx.all(statement)])
 
 
 @IDENTITY.operation("GET", "/endpoints/{endpoint_id}", rules=(Rule(GET_ENDPOINT),))
 def show_endpoint(call: Call[None, None]) -> dict[str, Any]:
     """Show an endpoint."""
-    return {"endpoint": _endpoint_view(call, _endpoint_in_path(call))}
+    return {"endpoint": endpoint_view(call, _endpoint_in_path(call))}
 
 
 @IDENTITY.operation(
@@ -264,7 +246,7 @@ def create_endpoint(call: Call[None, NewEndpoint]) -> dict[str, Any]:
     call.tx.execute(insert(store.endpoints).values(**values))
     call.cloud.identity.changed(call.tx)
     row = call.tx.first(select(store.endpoints).where(store.endpoints.c.id == endpoint_id))
-    return {"endpoint": _endpoint_view(call, known(row, "endpoint", endpoint_id))}
+    return {"endpoint": endpoint_view(call, known(row, "endpoint", endpoint_id))}
 
 
 @IDENTITY.operation(
@@ -279,7 +261,7 @@ def update_endpoint(call: Call[None, EndpointChanges]) -> dict[str, Any]:
     values["extra"] = {**row.extra, **given_extra(body)}
     call.tx.execute(update(store.endpoints).where(store.endpoints.c.id == row.id).values(**values))
     call.cloud.identity.changed(call.tx)
-    return {"endpoint": _endpoint_view(call, _endpoint_in_path(call))}
+    return {"endpoint": endpoint_view(call, _endpoint_in_path(call))}
 
 
 @IDENTITY.operation("DELETE", "/endpoints/{endpoint_id}", rules=(Rule(DELETE_ENDPOINT),), success=204)

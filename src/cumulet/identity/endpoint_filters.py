@@ -55,11 +55,11 @@ endpoint_projects = Table(
 )
 
 
-def _reads(name: str) -> Rule:
+def reads(name: str) -> Rule:
     return Rule(rule(f"identity:{name}", ADMIN_OR_SYSTEM_READER, scope=NOT_DOMAIN))
 
 
-def _writes(name: str) -> Rule:
+def writes(name: str) -> Rule:
     return Rule(rule(f"identity:{name}", ADMIN, scope=NOT_DOMAIN))
 
 
@@ -151,7 +151,7 @@ class ListGroups(Query):
     name: Annotated[str | Unset, On(endpoint_groups.c.name)] = UNSET
 
 
-@IDENTITY.operation("GET", GROUPS, rules=(_reads("list_endpoint_groups"),), query=ListGroups)
+@IDENTITY.operation("GET", GROUPS, rules=(reads("list_endpoint_groups"),), query=ListGroups)
 def list_endpoint_groups(call: Call[None, None]) -> dict[str, Any]:
     """List groups of endpoints."""
     statement = filtered(call, select(endpoint_groups)).order_by(endpoint_groups.c.id)
@@ -162,7 +162,7 @@ def list_endpoint_groups(call: Call[None, None]) -> dict[str, Any]:
 @IDENTITY.operation(
     "POST",
     GROUPS,
-    rules=(_writes("create_endpoint_group"),),
+    rules=(writes("create_endpoint_group"),),
     body=NewEndpointGroup,
     body_key="endpoint_group",
     success=201,
@@ -178,14 +178,14 @@ def create_endpoint_group(call: Call[None, NewEndpointGroup]) -> dict[str, Any]:
     return {"endpoint_group": _view(call, group)}
 
 
-@IDENTITY.operation("GET", GROUP, rules=(_reads("get_endpoint_group"),))
+@IDENTITY.operation("GET", GROUP, rules=(reads("get_endpoint_group"),))
 def show_endpoint_group(call: Call[None, None]) -> dict[str, Any]:
     """Show a group of endpoints."""
     return {"endpoint_group": _view(call, _group(call))}
 
 
 @IDENTITY.operation(
-    "PATCH", GROUP, rules=(_writes("update_endpoint_group"),), body=EndpointGroupChanges, body_key="endpoint_group"
+    "PATCH", GROUP, rules=(writes("update_endpoint_group"),), body=EndpointGroupChanges, body_key="endpoint_group"
 )
 def update_endpoint_group(call: Call[None, EndpointGroupChanges]) -> dict[str, Any]:
     """Change a group of endpoints."""
@@ -198,28 +198,33 @@ def update_endpoint_group(call: Call[None, EndpointGroupChanges]) -> dict[str, A
     return {"endpoint_group": _view(call, _group(call))}
 
 
-@IDENTITY.operation("DELETE", GROUP, rules=(_writes("delete_endpoint_group"),), success=204)
+@IDENTITY.operation("DELETE", GROUP, rules=(writes("delete_endpoint_group"),), success=204)
 def delete_endpoint_group(call: Call[None, None]) -> None:
     """Delete a group of endpoints."""
     call.tx.execute(delete(endpoint_groups).where(endpoint_groups.c.id == _group(call).id))
     call.cloud.identity.changed(call.tx)
 
 
+def absolute(url: str, base_url: str) -> str:
+    """The URL of an endpoint, for who reached us at `base_url`."""
+    return base_url + url if url.startswith("/") else url
+
+
 def endpoint_view(call: Call[Any, Any], row: Row[Any]) -> dict[str, Any]:
-    url = call.base_url + row.url if row.url.startswith("/") else row.url
     return {
+        **row.extra,
         "id": row.id,
         "service_id": row.service_id,
         "interface": row.interface,
         "region": row.region_id,
         "region_id": row.region_id,
-        "url": url,
+        "url": absolute(row.url, call.base_url),
         "enabled": row.enabled,
         "links": member(call, "endpoints", row.id),
     }
 
 
-@IDENTITY.operation("GET", f"{GROUP}/endpoints", rules=(_reads("list_endpoints_associated_with_endpoint_group"),))
+@IDENTITY.operation("GET", f"{GROUP}/endpoints", rules=(reads("list_endpoints_associated_with_endpoint_group"),))
 def list_endpoints_of_group(call: Call[None, None]) -> dict[str, Any]:
     """List the endpoints that a group describes."""
     group = _group(call)
@@ -233,7 +238,7 @@ def _projects(call: Call[Any, Any], path: str, ids: Any) -> dict[str, Any]:
     return collection(call, path, "projects", project_views(call, store.many(call.tx, Project, statement)))
 
 
-@IDENTITY.operation("GET", f"{GROUP}/projects", rules=(_reads("list_projects_associated_with_endpoint_group"),))
+@IDENTITY.operation("GET", f"{GROUP}/projects", rules=(reads("list_projects_associated_with_endpoint_group"),))
 def list_projects_of_group(call: Call[None, None]) -> dict[str, Any]:
     """List the projects whose catalogs show a group's endpoints."""
     group, g = _group(call), endpoint_group_projects.c
@@ -246,7 +251,7 @@ def _in_project(call: Call[Any, Any]) -> dict[str, str]:
     return {"endpoint_group_id": group.id, "project_id": project.id}
 
 
-@IDENTITY.operation("GET", OF_GROUP, rules=(_reads("get_endpoint_group_in_project"),))
+@IDENTITY.operation("GET", OF_GROUP, rules=(reads("get_endpoint_group_in_project"),))
 def show_endpoint_group_in_project(call: Call[None, None]) -> dict[str, Any]:
     """Show that a project's catalog shows a group's endpoints."""
     pair = _in_project(call)
@@ -255,7 +260,7 @@ def show_endpoint_group_in_project(call: Call[None, None]) -> dict[str, Any]:
     return {"project_endpoint_group": {**pair, "links": member(call, path, pair["project_id"])}}
 
 
-@IDENTITY.operation("PUT", OF_GROUP, rules=(_writes("add_endpoint_group_to_project"),), body=Empty, success=204)
+@IDENTITY.operation("PUT", OF_GROUP, rules=(writes("add_endpoint_group_to_project"),), body=Empty, success=204)
 def add_endpoint_group_to_project(call: Call[None, Empty]) -> None:
     """Let a project's catalog show a group's endpoints."""
     pair = _in_project(call)
@@ -265,7 +270,7 @@ def add_endpoint_group_to_project(call: Call[None, Empty]) -> None:
     call.cloud.identity.changed(call.tx)
 
 
-@IDENTITY.operation("DELETE", OF_GROUP, rules=(_writes("remove_endpoint_group_from_project"),), success=204)
+@IDENTITY.operation("DELETE", OF_GROUP, rules=(writes("remove_endpoint_group_from_project"),), success=204)
 def remove_endpoint_group_from_project(call: Call[None, None]) -> None:
     """Let a project's catalog no longer show a group's endpoints."""
     _remove(call, endpoint_group_projects, _in_project(call))
@@ -286,7 +291,7 @@ def _remove(call: Call[Any, Any], table: Table, pair: dict[str, str]) -> None:
     call.cloud.identity.changed(call.tx)
 
 
-@IDENTITY.operation("GET", f"{OF_PROJECT}/endpoint_groups", rules=(_reads("list_endpoint_groups_for_project"),))
+@IDENTITY.operation("GET", f"{OF_PROJECT}/endpoint_groups", rules=(reads("list_endpoint_groups_for_project"),))
 def list_groups_of_project(call: Call[None, None]) -> dict[str, Any]:
     """List the groups whose endpoints a project's catalog shows."""
     g, project_id = endpoint_group_projects.c, _project(call).id
@@ -296,7 +301,7 @@ def list_groups_of_project(call: Call[None, None]) -> dict[str, Any]:
     return collection(call, f"OS-EP-FILTER/projects/{project_id}/endpoint_groups", "endpoint_groups", views)
 
 
-@IDENTITY.operation("GET", f"{OF_PROJECT}/endpoints", rules=(_reads("list_endpoints_for_project"),))
+@IDENTITY.operation("GET", f"{OF_PROJECT}/endpoints", rules=(reads("list_endpoints_for_project"),))
 def list_endpoints_of_project(call: Call[None, None]) -> dict[str, Any]:
     """List the endpoints a project was given, by name or by groups."""
     project_id = _project(call).id
@@ -307,7 +312,7 @@ def list_endpoints_of_project(call: Call[None, None]) -> dict[str, Any]:
 
 
 @IDENTITY.operation(
-    "GET", "/OS-EP-FILTER/endpoints/{endpoint_id}/projects", rules=(_reads("list_projects_for_endpoint"),)
+    "GET", "/OS-EP-FILTER/endpoints/{endpoint_id}/projects", rules=(reads("list_projects_for_endpoint"),)
 )
 def list_projects_of_endpoint(call: Call[None, None]) -> dict[str, Any]:
     """List the projects that were given an endpoint by name."""
@@ -320,13 +325,13 @@ def _given_endpoint(call: Call[Any, Any]) -> dict[str, str]:
     return {"endpoint_id": _endpoint(call), "project_id": _project(call).id}
 
 
-@IDENTITY.operation("GET", ENDPOINT, rules=(_reads("check_endpoint_in_project"),), success=204)
+@IDENTITY.operation("GET", ENDPOINT, rules=(reads("check_endpoint_in_project"),), success=204)
 def check_endpoint_in_project(call: Call[None, None]) -> None:
     """Say whether a project was given an endpoint by name."""
     _require(call, endpoint_projects, _given_endpoint(call))
 
 
-@IDENTITY.operation("PUT", ENDPOINT, rules=(_writes("add_endpoint_to_project"),), body=Empty, success=204)
+@IDENTITY.operation("PUT", ENDPOINT, rules=(writes("add_endpoint_to_project"),), body=Empty, success=204)
 def add_endpoint_to_project(call: Call[None, Empty]) -> None:
     """Let a project's catalog show an endpoint."""
     pair = _given_endpoint(call)
@@ -336,7 +341,7 @@ def add_endpoint_to_project(call: Call[None, Empty]) -> None:
     call.cloud.identity.changed(call.tx)
 
 
-@IDENTITY.operation("DELETE", ENDPOINT, rules=(_writes("remove_endpoint_from_project"),), success=204)
+@IDENTITY.operation("DELETE", ENDPOINT, rules=(writes("remove_endpoint_from_project"),), success=204)
 def remove_endpoint_from_project(call: Call[None, None]) -> None:
     """Let a project's catalog no longer show an endpoint."""
     _remove(call, endpoint_projects, _given_endpoint(call))

@@ -29,20 +29,16 @@ from cumulet.db.engine import Tx, metadata
 from cumulet.errors import NotFound
 from cumulet.identity import store
 from cumulet.identity.api import (
-    ADMIN,
-    ADMIN_OR_SYSTEM_READER,
     IDENTITY,
-    NOT_DOMAIN,
     collection,
     known,
     member,
     new_id,
 )
-from cumulet.identity.endpoint_filters import endpoint_view
+from cumulet.identity.endpoint_filters import endpoint_view, reads, writes
 from cumulet.identity.immutable import given_extra
 from cumulet.identity.listing import On, filtered
-from cumulet.web.operation import Call, Rule
-from cumulet.web.policy import rule
+from cumulet.web.operation import Call
 from cumulet.web.schema import UNSET, Body, Empty, Json, Query, Unset
 
 policies = Table(
@@ -70,14 +66,6 @@ Index(
     text("coalesce(region_id, '')"),
     unique=True,
 )
-
-
-def _reads(name: str) -> Rule:
-    return Rule(rule(f"identity:{name}", ADMIN_OR_SYSTEM_READER, scope=NOT_DOMAIN))
-
-
-def _writes(name: str) -> Rule:
-    return Rule(rule(f"identity:{name}", ADMIN, scope=NOT_DOMAIN))
 
 
 LONGEST_BLOB = 65_535
@@ -119,7 +107,7 @@ class ListPolicies(Query):
     type: Annotated[str | Unset, On(policies.c.type)] = UNSET
 
 
-@IDENTITY.operation("GET", "/policies", rules=(_reads("list_policies"),), query=ListPolicies)
+@IDENTITY.operation("GET", "/policies", rules=(reads("list_policies"),), query=ListPolicies)
 def list_policies(call: Call[None, None]) -> dict[str, Any]:
     """List policies."""
     statement = filtered(call, select(policies)).order_by(policies.c.id).limit(call.cloud.settings.largest_page)
@@ -127,14 +115,14 @@ def list_policies(call: Call[None, None]) -> dict[str, Any]:
     return collection(call, "policies", "policies", views)
 
 
-@IDENTITY.operation("GET", "/policies/{policy_id}", rules=(_reads("get_policy"),))
+@IDENTITY.operation("GET", "/policies/{policy_id}", rules=(reads("get_policy"),))
 def show_policy(call: Call[None, None]) -> dict[str, Any]:
     """Show a policy."""
     return {"policy": _view(call, _policy(call))}
 
 
 @IDENTITY.operation(
-    "POST", "/policies", rules=(_writes("create_policy"),), body=NewPolicy, body_key="policy", success=201
+    "POST", "/policies", rules=(writes("create_policy"),), body=NewPolicy, body_key="policy", success=201
 )
 def create_policy(call: Call[None, NewPolicy]) -> dict[str, Any]:
     """Keep a policy."""
@@ -146,7 +134,7 @@ def create_policy(call: Call[None, NewPolicy]) -> dict[str, Any]:
 
 
 @IDENTITY.operation(
-    "PATCH", "/policies/{policy_id}", rules=(_writes("update_policy"),), body=PolicyChanges, body_key="policy"
+    "PATCH", "/policies/{policy_id}", rules=(writes("update_policy"),), body=PolicyChanges, body_key="policy"
 )
 def update_policy(call: Call[None, PolicyChanges]) -> dict[str, Any]:
     """Change a policy."""
@@ -158,7 +146,7 @@ def update_policy(call: Call[None, PolicyChanges]) -> dict[str, Any]:
     return {"policy": _view(call, _policy(call))}
 
 
-@IDENTITY.operation("DELETE", "/policies/{policy_id}", rules=(_writes("delete_policy"),), success=204)
+@IDENTITY.operation("DELETE", "/policies/{policy_id}", rules=(writes("delete_policy"),), success=204)
 def delete_policy(call: Call[None, None]) -> None:
     """Delete a policy."""
     call.tx.execute(delete(policies).where(policies.c.id == _policy(call).id))
@@ -198,12 +186,12 @@ def _check(call: Call[Any, Any]) -> ColumnElement[bool]:
 def _declare(path: str, suffix: str) -> None:
     at = f"{BASE}/{path}"
 
-    @IDENTITY.operation("GET", at, rules=(_reads(f"check_policy_association_for_{suffix}"),), success=204)
+    @IDENTITY.operation("GET", at, rules=(reads(f"check_policy_association_for_{suffix}"),), success=204)
     def check_policy_association(call: Call[None, None]) -> None:
         """Say whether a policy is for this."""
         _check(call)
 
-    @IDENTITY.operation("PUT", at, rules=(_writes(f"create_policy_association_for_{suffix}"),), body=Empty, success=204)
+    @IDENTITY.operation("PUT", at, rules=(writes(f"create_policy_association_for_{suffix}"),), body=Empty, success=204)
     def create_policy_association(call: Call[None, Empty]) -> None:
         """Let a policy be the one for this."""
         policy, place = _policy(call), _place(call)
@@ -211,7 +199,7 @@ def _declare(path: str, suffix: str) -> None:
         call.tx.execute(insert(associations).values(policy_id=policy.id, **place))
         call.cloud.identity.changed(call.tx)
 
-    @IDENTITY.operation("DELETE", at, rules=(_writes(f"delete_policy_association_for_{suffix}"),), success=204)
+    @IDENTITY.operation("DELETE", at, rules=(writes(f"delete_policy_association_for_{suffix}"),), success=204)
     def delete_policy_association(call: Call[None, None]) -> None:
         """Let a policy no longer be the one for this."""
         call.tx.execute(delete(associations).where(_check(call)))
@@ -240,7 +228,7 @@ def _policy_id_for(tx: Tx, endpoint: Any) -> str | None:
     return None
 
 
-@IDENTITY.operation("GET", f"{BASE}/endpoints", rules=(_reads("list_endpoints_for_policy"),))
+@IDENTITY.operation("GET", f"{BASE}/endpoints", rules=(reads("list_endpoints_for_policy"),))
 def list_endpoints_for_policy(call: Call[None, None]) -> dict[str, Any]:
     """List the endpoints that a policy is for."""
     policy = _policy(call)
@@ -250,7 +238,7 @@ def list_endpoints_for_policy(call: Call[None, None]) -> dict[str, Any]:
 
 
 @IDENTITY.operation(
-    "GET", "/endpoints/{endpoint_id}/OS-ENDPOINT-POLICY/policy", rules=(_reads("get_policy_for_endpoint"),)
+    "GET", "/endpoints/{endpoint_id}/OS-ENDPOINT-POLICY/policy", rules=(reads("get_policy_for_endpoint"),)
 )
 def show_policy_for_endpoint(call: Call[None, None]) -> dict[str, Any]:
     """Show the policy for an endpoint."""
