@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from sqlalchemy import JSON, Column, ForeignKey, Table, Text, delete, insert, select
+from sqlalchemy import JSON, Column, ForeignKey, Row, Table, Text, delete, insert, select
 
 from cumulet.db.engine import Tx, metadata
 from cumulet.errors import BadRequest, Forbidden, NotFound, NotYet
@@ -22,6 +22,7 @@ from cumulet.identity.api import (
     NOT_DOMAIN,
     known,
 )
+from cumulet.identity.listing import filtered, page
 from cumulet.web.operation import Call, Reply, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import Body, Json
@@ -58,7 +59,16 @@ class Given(Body):
     config: Options
 
 
-def list_limit(tx: Tx, domain_id: str | None) -> int | None:
+def page_of_domain(call: Call[Any, Any], table: Table) -> tuple[list[Row[Any]], str | None]:
+    """As `page`, of users or groups: those of the caller's domain, where the token is for one; as many as its options
+    let a list have."""
+    own, statement = call.caller.domain_id, filtered(call, select(table))
+    if own:
+        statement = statement.where(table.c.domain_id == own)
+    return page(call, statement, table, _list_limit(call.tx, own or call.query.get("domain_id")))
+
+
+def _list_limit(tx: Tx, domain_id: str | None) -> int | None:
     """How many users or groups of a domain a list has at most; None: as many as lists have."""
     if domain_id is None:
         return None

@@ -14,7 +14,7 @@ from cumulet.errors import BadRequest, Conflict, Forbidden, NotFound
 from cumulet.identity import administrators, store
 from cumulet.identity.administrators import refuse_unless_administrator
 from cumulet.identity.api import ADMIN, ANYWHERE, IDENTITY, SYSTEM_READER, collection, known, member, new_id
-from cumulet.identity.domain_configuration import list_limit
+from cumulet.identity.domain_configuration import page_of_domain
 from cumulet.identity.immutable import given_extra
 from cumulet.identity.listing import AskedId, AskedName, Flag, Never, On, check_expiry, filtered, page
 from cumulet.identity.projects import Id, domain_of_new
@@ -100,11 +100,7 @@ class ListGroups(Query):
 @IDENTITY.operation("GET", "/groups", rules=(Rule(LIST),), facts=own_domain_facts, query=ListGroups)
 def list_groups(call: Call[None, None]) -> dict[str, Any]:
     """List groups."""
-    statement = filtered(call, select(store.groups))
-    if call.caller.domain_id:
-        statement = statement.where(store.groups.c.domain_id == call.caller.domain_id)
-    most = list_limit(call.tx, call.caller.domain_id or call.query.get("domain_id"))
-    rows, following = page(call, statement, store.groups, most)
+    rows, following = page_of_domain(call, store.groups)
     views = (group_view(call, Group(**row._mapping)) for row in rows)
     return collection(call, "groups", "groups", views, next_marker=following)
 

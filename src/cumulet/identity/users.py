@@ -23,13 +23,13 @@ from cumulet.identity.api import (
     new_id,
 )
 from cumulet.identity.delegations import application_credentials
-from cumulet.identity.domain_configuration import list_limit
+from cumulet.identity.domain_configuration import page_of_domain
 from cumulet.identity.immutable import given_extra
-from cumulet.identity.listing import AskedId, AskedName, Flag, Never, On, check_expiry, filtered, page
+from cumulet.identity.listing import AskedId, AskedName, Flag, Never, On, check_expiry, filtered
 from cumulet.identity.login_methods import UNAUTHENTICATED, UserNamed, password_holder
 from cumulet.identity.multi_factor import RULES, refuse_unknown_factors
 from cumulet.identity.passwords import LONGEST_PASSWORD, SHORTEST_PASSWORD
-from cumulet.identity.projects import Id, domain_of_new, project_views
+from cumulet.identity.projects import Id, domain_of_new, own_domain_facts, project_views
 from cumulet.identity.service import Identity
 from cumulet.identity.store import Project, User
 from cumulet.web.operation import Call, Rule
@@ -139,11 +139,6 @@ def new_user_facts(call: Call[None, NewUser]) -> Mapping[str, Any]:
     return {"target.user.domain_id": call.body.domain_id} if call.body.domain_id else {}
 
 
-def own_domain_facts(call: Call[Any, Any]) -> Mapping[str, Any]:
-    """For lists: a token for a domain is judged by that domain, and shown nothing else."""
-    return {"target.domain_id": call.caller.domain_id} if call.caller.domain_id else {}
-
-
 class ListUsers(Query):
     domain_id: Annotated[AskedId | Unset, On(store.users.c.domain_id)] = UNSET
     name: Annotated[AskedName | Unset, On(store.users.c.name)] = UNSET
@@ -161,12 +156,7 @@ class ListUsers(Query):
 @IDENTITY.operation("GET", "/users", rules=(Rule(LIST),), facts=own_domain_facts, query=ListUsers)
 def list_users(call: Call[None, None]) -> dict[str, Any]:
     """List users."""
-    u = store.users.c
-    statement = filtered(call, select(store.users))
-    if call.caller.domain_id:
-        statement = statement.where(u.domain_id == call.caller.domain_id)
-    most = list_limit(call.tx, call.caller.domain_id or call.query.get("domain_id"))
-    rows, following = page(call, statement, store.users, most)
+    rows, following = page_of_domain(call, store.users)
     views = (user_view(call, User(**row._mapping)) for row in rows)
     return collection(call, "users", "users", views, next_marker=following)
 
