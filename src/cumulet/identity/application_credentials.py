@@ -76,6 +76,12 @@ class NamedRole(Body, min_properties=1):
     id: Annotated[str | Unset, Json({"maxLength": 64})] = UNSET
     name: Annotated[str | Unset, Json({"maxLength": 255})] = UNSET
 
+    def found(self, tx: Tx) -> Role | None:
+        """The role that is meant; where it is named twice, the name counts."""
+        if isinstance(self.name, str):
+            return store.role_by_name(tx, self.name)
+        return store.role_by_id(tx, self.id) if isinstance(self.id, str) else None
+
 
 class NewAccessRule(Body):
     id: Annotated[str | Unset, Json({"maxLength": 64})] = UNSET
@@ -99,17 +105,10 @@ CREDENTIAL = "/users/{user_id}/application_credentials/{application_credential_i
 
 
 def _view(call: Call[Any, Any], credential: ApplicationCredential, secret: str | None = None) -> dict[str, Any]:
-    roles = store.many(call.tx, Role, select(store.roles).where(store.roles.c.id.in_(credential.role_ids)))
-    return shown(call, credential, roles, rules_of(call.tx, credential), secret)
-
-
-def shown(
-    call: Call[Any, Any],
-    credential: ApplicationCredential,
-    roles: list[Role],
-    rules: tuple[AccessRule, ...] | None,
-    secret: str | None,
-) -> dict[str, Any]:
+    roles = store.many(
+        call.tx, Role, select(store.roles).where(store.roles.c.id.in_(credential.role_ids)).order_by(store.roles.c.name)
+    )
+    rules = rules_of(call.tx, credential)
     path = f"users/{credential.user_id}/application_credentials"
     view: dict[str, Any] = {
         "id": credential.id,
@@ -128,19 +127,15 @@ def shown(
                 "description": role.description,
                 "options": role.options,
             }
-            for role in sorted(roles, key=lambda role: role.name)
+            for role in roles
         ],
         "links": member(call, path, credential.id),
     }
     if rules is not None:
-        view["access_rules"] = [_plain(rule) for rule in rules]
+        view["access_rules"] = [rule.view() for rule in rules]
     if secret is not None:
         view["secret"] = secret
     return view
-
-
-def _plain(rule: AccessRule) -> dict[str, Any]:
-    return {"id": rule.id, "service": rule.service, "method": rule.method, "path": rule.path}
 
 
 def path_facts(call: Call[Any, Any]) -> Mapping[str, Any]:
@@ -260,9 +255,7 @@ def _roles(tx: Tx, call: Call[None, NewApplicationCredential]) -> list[str]:
         return sorted(given & still)
     wanted = set()
     for named in call.body.roles:
-        role = store.role_by_id(tx, named.id) if isinstance(named.id, str) else None
-        if isinstance(named.name, str):
-            role = store.role_by_name(tx, named.name)
+        role = named.found(tx)
         if role is None:
             raise BadRequest("Invalid application credential: Could not find role.")
         wanted.add(role.id)
@@ -322,7 +315,7 @@ RULE = "/users/{user_id}/access_rules/{access_rule_id}"
 
 
 def _rule_view(call: Call[Any, Any], rule: AccessRule) -> dict[str, Any]:
-    return {**_plain(rule), "links": member(call, f"users/{rule.user_id}/access_rules", rule.id)}
+    return {**rule.view(), "links": member(call, f"users/{rule.user_id}/access_rules", rule.id)}
 
 
 def _rule_in_path(call: Call[Any, Any]) -> AccessRule:

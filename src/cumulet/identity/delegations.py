@@ -84,6 +84,9 @@ class AccessRule(msgspec.Struct, frozen=True, kw_only=True):
     method: str
     path: str
 
+    def view(self) -> dict[str, str]:
+        return {"id": self.id, "service": self.service, "method": self.method, "path": self.path}
+
     def allows(self, service: str, method: str, path: str) -> bool:
         """Whether it allows a request. The rule's path is the service's own, such as ``/v2.1/servers``, or begins as
         the request's does, ``/compute/v2.1/servers``; ``*`` and ``{name}`` are one part of a path, ``**`` any."""

@@ -288,10 +288,7 @@ def _delegation_view(given: Given) -> dict[str, Any]:
             "restricted": not credential.unrestricted,
         }
         if given.access_rules is not None:
-            view["application_credential"]["access_rules"] = [
-                {"id": rule.id, "service": rule.service, "method": rule.method, "path": rule.path}
-                for rule in given.access_rules
-            ]
+            view["application_credential"]["access_rules"] = [rule.view() for rule in given.access_rules]
     return view
 
 

@@ -212,9 +212,7 @@ def _roles_given(tx: Tx, body: NewTrust, parent: Trust | None) -> list[str]:
     held = holding.with_implied(tx, {row.role_id for row in tx.all(direct)})
     found: list[str] = []
     for named in body.roles or ():
-        role = store.role_by_id(tx, named.id) if isinstance(named.id, str) else None
-        if isinstance(named.name, str):
-            role = store.role_by_name(tx, named.name)
+        role = named.found(tx)
         if role is None or role.id not in held:
             raise NotFound(f"Could not find role: {role.id if role else named.id or named.name}.")
         found.append(role.id)
