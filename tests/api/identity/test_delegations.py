@@ -334,6 +334,30 @@ def test_a_trust_is_passed_on_as_far_as_it_may_be_and_gives_no_more(maker: Maker
     assert plain.post("/OS-TRUST/trusts", {"trust": maker.new_trust()}).status_code == 403
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"roles": [{"name": "member"}]}, "roles are not in redelegated trust"),
+        ({"expires_at": "2100-01-01T00:00:00Z"}, "expiration time is more"),
+        ({"remaining_uses": 1}, "must not be set in order to redelegate"),
+        ({"impersonation": True}, "Impersonation is not allowed"),
+        ({"project_id": "elsewhere"}, "for its own project only"),
+        ({"allow_redelegation": True, "redelegation_count": 4}, "greater than allowed"),
+        ({"allow_redelegation": True, "redelegation_count": 3}, "Modifying"),
+    ],
+)
+def test_a_trust_that_is_passed_on_gives_no_more(maker: Maker, more: dict[str, Any], words: str) -> None:
+    maker.ids["elsewhere"] = maker.admin.made("project", "projects", name="elsewhere")["id"]
+    first = maker.trust(impersonation=False, allow_redelegation=True, expires_at=in_a_minute(maker))
+    assert first["redelegation_count"] == trusts.MOST_REDELEGATIONS
+    own = {"trustor_user_id": maker.ids["helper"], "trustee_user_id": maker.ids["third"], "impersonation": False}
+    passing = maker.use(first)
+    asked = {**own, **more, "project_id": maker.ids.get(more.get("project_id", ""), maker.home)}
+    answer = passing.post("/OS-TRUST/trusts", {"trust": maker.new_trust(**asked)})
+    assert (answer.status_code, words in answer.text) == (403, True), answer.text
+    maker.trust(passing, **own)
+
+
 def test_who_is_trusted_with_admin_is_protected_as_an_administrator(maker: Maker) -> None:
     admin = maker.admin
     admins_project, admin_id = admin.id_of("projects", "admin"), admin.body["user"]["id"]
@@ -356,6 +380,11 @@ def test_there_are_so_many_and_no_more(maker: Maker, monkeypatch: pytest.MonkeyP
     path = f"/users/{maker.ids['maker']}/application_credentials"
     assert owner.post(path, {"application_credential": {"name": "second"}}).status_code == 403
     assert owner.post("/OS-TRUST/trusts", {"trust": maker.new_trust()}).status_code == 403
+    monkeypatch.setattr(application_credentials, "MOST_OF_USER", 2)
+    monkeypatch.setattr(application_credentials, "MOST_RULES_OF_USER", 1)
+    rules = [{"service": "compute", "method": "GET", "path": f"/v2.1/{name}"} for name in ("servers", "flavors")]
+    body = {"application_credential": {"name": "second", "access_rules": rules}}
+    assert owner.post(path, body).status_code == 403
 
 
 def test_room_is_made_by_trusts_that_were_used_up_and_their_tokens_end(
