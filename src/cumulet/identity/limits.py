@@ -323,7 +323,7 @@ def list_limits(call: Call[None, None]) -> dict[str, Any]:
     if not (caller.system or caller.roles & {"admin", "service"}):
         inside = select(store.projects.c.id).where(store.projects.c.domain_id == caller.domain_id)
         own = or_(c.domain_id == caller.domain_id, c.project_id.in_(inside))
-        statement = statement.where(own if caller.domain_id else c.project_id == caller.project_id)
+        statement = statement.where(own if caller.domain_id else c.project_id == (caller.project_id or ""))
     return collection(call, "limits", "limits", _views(call, store.many(call.tx, Limit, statement)))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.identity.place import Place, Session, project
+from tests.api.identity.place import UNSCOPED, Place, Session, project
 
 
 class Tree:
@@ -179,6 +179,10 @@ def test_a_limit_needs_a_registered_one_and_is_its_project_s_to_see(place: Place
     assert admin.post("/limits", {"limits": [limit]}).status_code == 409
     assert [one["id"] for one in demo.get("/limits").json()["limits"]] == [made["id"]]
     assert len(admin.get("/limits?resource_name=cores").json()["limits"]) == 2
+    of_domain = {**named, "domain_id": "default", "resource_limit": 5}
+    assert admin.post("/limits", {"limits": [of_domain]}).status_code == 201
+    assert place.login("demo", scope=UNSCOPED).get("/limits").json()["limits"] == []
+    assert [one["id"] for one in demo.get("/limits").json()["limits"]] == [made["id"]]
     assert admin.delete(f"/registered_limits/{kept['id']}").status_code == 403
     for wrong in ({**limit, "domain_id": "default"}, {**named, "resource_limit": 1}, {**limit, "resource_limit": -2}):
         assert admin.post("/limits", {"limits": [wrong]}).status_code == 400
