@@ -173,6 +173,14 @@ def test_a_page_of_another_site_may_not_connect(cloud: TestCloud, member: Client
     on_console(cloud, url, lambda line: until(line, b"login: "), headers=(("Origin", ours),))
 
 
+def test_no_message_is_compressed_whatever_a_client_offers(cloud: TestCloud) -> None:
+    """A small one could be unpacked to hundreds of megabytes, before anybody has shown a token."""
+    url = f"{cloud.url.replace('https', 'wss', 1)}/console/serial"
+    offered = ("Sec-WebSocket-Extensions", "permessage-deflate")
+    # `wsproto` has not offered it itself, so it would break off if it was accepted.
+    assert "used already" in on_console(cloud, url, why_closed, headers=(offered,))
+
+
 def test_the_secret_is_kept_as_a_digest_and_logged_nowhere(
     cloud: TestCloud, member: Client, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -95,6 +95,7 @@ async def serve(
         http=_Protocol,
         ws=_WebSocket,
         ws_max_size=LARGEST_MESSAGE,
+        ws_per_message_deflate=False,  # Its size is known only when it is unpacked: a thousand times what was sent.
         lifespan="off",
         log_config=None,
         access_log=False,
