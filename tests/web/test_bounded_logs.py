@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import os
+from collections.abc import MutableMapping
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from cumulet.web import audit as trail
 from cumulet.web.app import App
 from cumulet.web.audit import Audit, Broken, put_aside, verify
 from cumulet.web.context import Cloud
-from cumulet.web.log import log_to
+from cumulet.web.log import SAME_LINES, log_to
 from cumulet.web.sampling import OF_ALL, OF_ONE, WINDOW_SECONDS, Sampling
 from tests.web.conftest import Answer, Client
 from tests.web.widgets import SERVICES
@@ -180,3 +182,26 @@ def test_a_log_file_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [file.name for file in files] == ["log", "log.1", "log.2"]
     assert all(file.stat().st_size <= 2000 for file in files)
     assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+
+
+def test_websockets_of_strangers_fill_no_log(cloud: Cloud) -> None:
+    app, written = App(cloud, SERVICES), io.StringIO()
+
+    async def receive() -> dict[str, object]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: MutableMapping[str, object]) -> None:
+        assert message["type"] == "websocket.close"
+
+    async def connect(path: str) -> None:
+        await app({"type": "websocket", "path": path, "headers": []}, receive, send)
+
+    handler = log_to(written)
+    try:
+        for number in range(3 * SAME_LINES):
+            asyncio.run(connect(f"/nothing/{number}"))
+    finally:
+        logging.getLogger().removeHandler(handler)
+        lines = written.getvalue()
+        handler.close()
+    assert lines.count("WEBSOCKET") == SAME_LINES
