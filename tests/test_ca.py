@@ -5,10 +5,13 @@ from __future__ import annotations
 import datetime
 import ssl
 import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cumulet import ca
@@ -70,9 +73,30 @@ def test_certificates_are_kept_until_they_near_their_end(tmp_path: Path, monkeyp
     assert second.not_valid_after_utc > first.not_valid_after_utc
 
 
+def test_processes_that_start_together_are_issued_one_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    CertificateAuthority.load_or_create(tmp_path)
+    write_key = ca._write_key
+
+    def slowly(path: Path, key: EllipticCurvePrivateKey) -> None:
+        time.sleep(0.05)
+        write_key(path, key)
+
+    monkeypatch.setattr(ca, "_write_key", slowly)
+
+    def issue(_: int) -> tuple[bytes, bytes]:
+        issued = CertificateAuthority.load_or_create(tmp_path).issue_client("cumulet://control-plane")
+        ssl.create_default_context().load_cert_chain(issued.certificate, issued.key)
+        return issued.certificate.read_bytes(), issued.key.read_bytes()
+
+    with ThreadPoolExecutor(8) as processes:
+        assert len(set(processes.map(issue, range(8)))) == 1
+
+
 def test_the_api_s_certificate_names_its_addresses_and_loads_into_a_server(tmp_path: Path) -> None:
     authority = CertificateAuthority.load_or_create(tmp_path)
-    issued = authority.issue_server(["localhost"], ["127.0.0.1", "::1"])
+    issued = authority.issue_server(tmp_path / "api", ["localhost"], ["127.0.0.1", "::1"])
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(issued.certificate, issued.key)
     ssl.create_default_context(cafile=str(issued.authority))
@@ -80,5 +104,5 @@ def test_the_api_s_certificate_names_its_addresses_and_loads_into_a_server(tmp_p
     assert first.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == "localhost"
     names = first.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert [str(ip) for ip in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1", "::1"]
-    other = certificate(authority.issue_server(["localhost"], ["127.0.0.1"]).certificate)
+    other = certificate(authority.issue_server(tmp_path / "api", ["localhost"], ["127.0.0.1"]).certificate)
     assert other.serial_number != first.serial_number

@@ -7,8 +7,8 @@ import fcntl
 import ipaddress
 import os
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -51,8 +51,7 @@ class CertificateAuthority:
         """Raises `Exposed` where others could read the key, or put another one in its place."""
         refuse_foreign_path(folder)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open(folder / "lock", "a") as lock:  # Two processes must not make two authorities.
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _alone(folder):
             if not (folder / "ca-cert.pem").exists():
                 _write_key(folder / "ca-key.pem", key := ec.generate_private_key(ec.SECP256R1()))
                 _write(folder / "ca-cert.pem", _pem(_root(key)), 0o644)
@@ -64,29 +63,30 @@ class CertificateAuthority:
         """What clients must trust (`cacert` in clouds.yaml)."""
         return self._folder / "ca-cert.pem"
 
-    def issue_server(self, names: Sequence[str], ips: Sequence[str]) -> Issued:
-        """A certificate for the API's listener, kept until it nears its end or other names are asked for."""
+    def issue_server(self, folder: Path, names: Sequence[str], ips: Sequence[str]) -> Issued:
+        """A certificate for an API's listener, kept in `folder` until it nears its end or other names are asked for.
+
+        APIs with names of their own need folders of their own.
+        """
         alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
         alternatives += [x509.IPAddress(ipaddress.ip_address(ip)) for ip in ips]
-        usages = (ExtendedKeyUsageOID.SERVER_AUTH,)
-        self._issue(self._folder / "api", "server", (names or ips)[0], alternatives, usages)
-        return self._issued("api", "server")
+        return self._issue(folder, "server", (names or ips)[0], alternatives, (ExtendedKeyUsageOID.SERVER_AUTH,))
 
     def issue_bus(self, name: str) -> Issued:
         """What NATS servers of this cloud show, under `name`; the key is for them alone."""
-        self._issue(self._folder / "bus", "server", name, [x509.DNSName(name)], (ExtendedKeyUsageOID.SERVER_AUTH,))
-        return self._issued("bus", "server")
+        usages = (ExtendedKeyUsageOID.SERVER_AUTH,)
+        return self._issue(self._folder / "bus", "server", name, [x509.DNSName(name)], usages)
 
     def issue_door(self, name: str) -> Issued:
         """What machines that join see, under `name`."""
-        self._issue(self._folder / "door", "server", name, [x509.DNSName(name)], (ExtendedKeyUsageOID.SERVER_AUTH,))
-        return self._issued("door", "server")
+        usages = (ExtendedKeyUsageOID.SERVER_AUTH,)
+        return self._issue(self._folder / "door", "server", name, [x509.DNSName(name)], usages)
 
     def issue_client(self, identity: str) -> Issued:
         """What a process of the control plane shows on the bus; `identity` is a URI, and what it is known by."""
         uris: list[x509.GeneralName] = [x509.UniformResourceIdentifier(identity)]
-        self._issue(self._folder / "control-plane", "client", "control-plane", uris, (ExtendedKeyUsageOID.CLIENT_AUTH,))
-        return self._issued("control-plane", "client")
+        usages = (ExtendedKeyUsageOID.CLIENT_AUTH,)
+        return self._issue(self._folder / "control-plane", "client", "control-plane", uris, usages)
 
     @property
     def fingerprint(self) -> str:
@@ -102,12 +102,6 @@ class CertificateAuthority:
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(identity)]
         usages = (ExtendedKeyUsageOID.CLIENT_AUTH,)
         return _pem(self._sign(read_request(request)[1], name, names, usages, days=JOINED_DAYS))
-
-    def _issued(self, folder: str, role: str) -> Issued:
-        place = self._folder / folder
-        return Issued(
-            certificate=place / f"{role}-cert.pem", key=place / f"{role}-key.pem", authority=place / "ca-cert.pem"
-        )
 
     def issue_host(self, name: str) -> Path:
         """A folder with a host's certificates, by which it fetches images. The subject is the host's name alone, so a
@@ -127,21 +121,24 @@ class CertificateAuthority:
         subject: str,
         alternatives: list[x509.GeneralName],
         usages: tuple[x509.ObjectIdentifier, ...],
-    ) -> None:
+    ) -> Issued:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _write(folder / "ca-cert.pem", _pem(self._certificate), 0o644)
         certificate_file, key_file = folder / f"{role}-cert.pem", folder / f"{role}-key.pem"
-        if certificate_file.exists() and key_file.exists():
-            refuse_exposed(key_file)
-            present = x509.load_pem_x509_certificate(certificate_file.read_bytes())
-            if self._still_good(present, alternatives):
-                return
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._sign(key.public_key(), subject, alternatives, usages)
-        # The certificate goes last, so that no crash leaves one beside a key that does not fit.
-        certificate_file.unlink(missing_ok=True)
-        _write_key(key_file, key)
-        _write(certificate_file, _pem(certificate), 0o644)
+        issued = Issued(certificate=certificate_file, key=key_file, authority=folder / "ca-cert.pem")
+        with _alone(self._folder):
+            _write(folder / "ca-cert.pem", _pem(self._certificate), 0o644)
+            if certificate_file.exists() and key_file.exists():
+                refuse_exposed(key_file)
+                present = x509.load_pem_x509_certificate(certificate_file.read_bytes())
+                if self._still_good(present, alternatives):
+                    return issued
+            key = ec.generate_private_key(ec.SECP256R1())
+            certificate = self._sign(key.public_key(), subject, alternatives, usages)
+            # The certificate goes last, so that no crash leaves one beside a key that does not fit.
+            certificate_file.unlink(missing_ok=True)
+            _write_key(key_file, key)
+            _write(certificate_file, _pem(certificate), 0o644)
+        return issued
 
     def _still_good(self, present: x509.Certificate, alternatives: list[x509.GeneralName]) -> bool:
         if present.not_valid_after_utc - _now() < datetime.timedelta(days=_RENEW_DAYS):
@@ -179,6 +176,14 @@ class CertificateAuthority:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
         )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Meanwhile no other process makes this authority, or a certificate of it."""
+    with open(folder / "lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def read_request(pem: bytes) -> tuple[x509.CertificateSigningRequest, ec.EllipticCurvePublicKey]:

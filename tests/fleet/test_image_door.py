@@ -52,7 +52,7 @@ def with_door(story: Callable[[CertificateAuthority], Awaitable[T]], taken: list
     async def run() -> T:
         Path("image").write_bytes(CONTENT)
         authority = CertificateAuthority.load_or_create(Path("ca"))
-        door = ImageDoor(find, receive, authority.issue_server(("localhost",), ()))
+        door = ImageDoor(find, receive, authority.issue_server(Path("api"), ("localhost",), ()))
         await door.listen(SOCKET)
         try:
             return await story(authority)

@@ -26,10 +26,10 @@ __all__ = ["database_url"]
 
 
 @contextmanager
-def api_beside(cloud: TestCloud, own: Path) -> Iterator[tuple[Api, httpx.Client]]:
-    """A second API on the cloud's database, with its own port and its own audit trail."""
+def api_beside(cloud: TestCloud, own: Path, **others: str) -> Iterator[tuple[Api, httpx.Client]]:
+    """A second API on the cloud's database, with its own port, its own audit trail and settings `others`."""
     stack = AsyncExitStack()
-    settings = replace(cloud.embedded.settings, listen_port=0)
+    settings = replace(cloud.embedded.settings, listen_port=0, **others)
     api = cloud.await_(start_api(PARTS, settings, Hosts(), stack, own=own))
     trusted = ssl.create_default_context(cafile=str(cloud.cacert))
     try:
@@ -69,6 +69,17 @@ def test_a_database_of_one_process_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(OtherState, match="needs PostgreSQL"):
         asyncio.run(start())
+
+
+@pytest.mark.postgres
+def test_apis_with_addresses_of_their_own_keep_their_certificates(database_url: str, tmp_path: Path) -> None:
+    """They restart at any moment, and what one shows is not to be another's."""
+    with cumulet.testing.cloud(hosts=1, database_url=database_url) as cloud:
+        first = cloud.embedded.settings.state_dir / "ca" / "api" / "server-cert.pem"
+        before = first.read_bytes()
+        with api_beside(cloud, tmp_path / "second", public_url="https://cloud.example.org:8774") as (api, _):
+            assert api.certificate.certificate.is_relative_to(tmp_path / "second")
+            assert first.read_bytes() == before
 
 
 @pytest.mark.postgres

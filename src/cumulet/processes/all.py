@@ -25,7 +25,7 @@ from cumulet.identity.service import Identity
 from cumulet.network.bootstrap import public_gateways
 from cumulet.part import FirstStart, Part
 from cumulet.processes import local_hosts
-from cumulet.processes.api import serve_api, shared_clock, vouched_for
+from cumulet.processes.api import issue_server, serve_api, shared_clock
 from cumulet.processes.conductor import Conductor
 from cumulet.processes.images import images_into, images_of
 from cumulet.processes.remote_hosts import ANY_ADDRESS, RemoteHosts
@@ -131,7 +131,7 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
 
         hosts = Hosts()
         stack.push_async_callback(hosts.close)
-        for_hosts = authority.issue_server(*vouched_for(settings))
+        for_hosts = issue_server(settings, authority, settings.state_dir)
         space = Space()
         images = (images_of(db, settings), images_into(db, settings, clock, space))
         world, agents = await local_hosts.connect(settings, clock, hosts, authority, for_hosts, *images, stack)

@@ -51,7 +51,8 @@ async def start_api(
     """An API alone, on the database of a cloud that `cumulet up` has prepared; `stack` ends it.
 
     `settings.state_dir` has the cloud's keys, certificate authority and images; every process of the cloud sees it.
-    `own` is a folder of this process alone: its audit trail is a chain that one process writes.
+    `own` is a folder of this process alone: its audit trail is a chain that one process writes, and its certificate
+    names its own addresses.
     What requests begin, a conductor carries: it finds it when it looks, every quarter of `lease_seconds`.
     OtherState: the database cannot be shared, or nothing was prepared in it.
     """
@@ -95,7 +96,7 @@ async def serve_api(
     stack.callback(audit.close)
     token = scraper_token(own / "metrics-token", cloud.clock)
     app = App(cloud, [part.service for part in parts], audit=audit, scraper_token=token)
-    certificate = _certificate(settings, authority)
+    certificate = _certificate(settings, authority, own)
     server = await serve(
         app,
         address=settings.listen_address,
@@ -126,17 +127,22 @@ async def shared_clock(db: Database, inner: Clock, stack: AsyncExitStack) -> Clo
     return clock
 
 
-def _certificate(settings: Settings, authority: CertificateAuthority) -> Issued:
+def issue_server(settings: Settings, authority: CertificateAuthority, own: Path) -> Issued:
+    """A certificate of the cloud's own authority for the API whose folder is `own`."""
+    return authority.issue_server(own / "ca" / "api", *_vouched_for(settings))
+
+
+def _certificate(settings: Settings, authority: CertificateAuthority, own: Path) -> Issued:
     """What HTTPS is served with. Raises BadCertificate for one of the operator's own that cannot be."""
     certificate, key = settings.tls_certificate_file, settings.tls_key_file
     if certificate is None or key is None:
-        return authority.issue_server(*vouched_for(settings))
+        return issue_server(settings, authority, own)
     name = None if settings.public_url is None else urlsplit(settings.public_url).hostname
     check_own_certificate(certificate, key, name=name)
     return Issued(certificate=certificate, key=key, authority=settings.tls_authority_file)
 
 
-def vouched_for(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _vouched_for(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names and addresses of the API's certificate: where we listen, this machine to itself, and the public name."""
     names, ips = ["localhost"], ["127.0.0.1", "::1"]
     if settings.listen_address not in (*ips, *ANY_ADDRESS):
