@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import ssl
 from collections.abc import Awaitable, Callable
@@ -18,10 +19,11 @@ from cumulet.agent.joining import Unreachable
 from cumulet.bus.nats import SERVER_NAME
 from cumulet.compute.joined_hosts import joined_hosts
 from cumulet.conductor import findings
-from cumulet.fleet import host_door
+from cumulet.fleet import image_door
 from cumulet.host import messages as m
 from cumulet.host.driver import DriverError, Image
 from cumulet.host.joining import Admitted, Refused, Renew
+from cumulet.processes import strangers
 from tests.bus.nats_cloud import needs_nats
 from tests.fleet.joined import HOSTS, JoinableCloud, SkewedClock, agent_of, join, joinable_cloud, membership
 
@@ -34,6 +36,13 @@ def tell(folder: Path, story: Callable[[JoinableCloud], Awaitable[None]], **sett
             await story(cloud)
 
     asyncio.run(told())
+
+
+def without_certificate() -> ssl.SSLContext:
+    """Of anybody, who trusts whatever answers."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -296,16 +305,14 @@ def test_certificates_are_renewed_for_the_same_key_only(tmp_path: Path) -> None:
 def test_joining_is_bounded_and_what_is_no_request_does_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host_door, "JOINS_PER_MINUTE", 3)
+    monkeypatch.setattr(strangers, "JOINS_PER_MINUTE_OF_ONE", 3)
 
     async def story(cloud: JoinableCloud) -> None:
         made = await cloud.invite("rack1")
 
         async def post(path: str, body: bytes) -> str:
-            nobody = ssl.create_default_context()
-            nobody.check_hostname, nobody.verify_mode = False, ssl.CERT_NONE
             with pytest.raises(Refused) as refused:
-                await joining._fetch(joining._client(made["join"], nobody), "POST", path, body)
+                await joining._fetch(joining._client(made["join"], without_certificate()), "POST", path, body)
             return refused.value.refusal.code
 
         assert await post("/join", b"{") == "NOT_UNDERSTOOD"
@@ -319,6 +326,28 @@ def test_joining_is_bounded_and_what_is_no_request_does_no_harm(
             await join(membership(tmp_path / "other"), made)
         async with agent_of(machine, "first"):
             await until(lambda: cloud.up("rack1"))
+
+    tell(tmp_path, story)
+
+
+def test_who_shows_no_certificate_and_says_nothing_keeps_no_machine_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strangers, "CONNECTIONS_OF_ONE", 4)
+    monkeypatch.setattr(image_door, "MOST_TRANSFERS", 1)
+
+    async def story(cloud: JoinableCloud) -> None:
+        made = await cloud.invite("rack1")
+        port = int(made["join"].rpartition(":")[2])
+        silent = [await asyncio.open_connection("127.0.0.1", port, ssl=without_certificate()) for _ in range(10)]
+        async with asyncio.timeout(image_door.HEAD_SECONDS / 2):
+            with contextlib.suppress(ConnectionError):
+                assert await silent[0][0].read() == b"", "it made room"
+            machine = membership(tmp_path / "rack1")
+            await join(machine, made)
+            await machine.claim("first")
+        for _, writer in silent:
+            writer.close()
 
     tell(tmp_path, story)
 

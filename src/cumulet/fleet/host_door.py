@@ -13,7 +13,7 @@ import logging
 import re
 import socket
 import ssl
-from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -28,8 +28,6 @@ log = logging.getLogger(__name__)
 
 PORT = 8775
 MOST_BODY_BYTES = 32 * 1024
-JOINS_PER_MINUTE = 30
-"""Of all machines together, right or wrong: a token cannot be guessed, but each try costs us something."""
 _POST = re.compile(rb"POST /(join|claim|renew) HTTP/1\.[01]\r\n", re.ASCII)
 _STATUS = {"TRY_LATER": b"429 Too Many Requests", "NO_MEMBER": b"403 Forbidden"}
 AskedT = TypeVar("AskedT", Join, Claim, Renew)
@@ -47,16 +45,30 @@ class Membership(Protocol):
     async def renew(self, host: str, identity: str, asked: Renew) -> Admitted: ...
 
 
+class Strangers(Protocol):
+    """Bounds for those who show no certificate, so that they keep neither hosts nor each other out."""
+
+    def admit(self, address: str, drop: Callable[[], object]) -> Callable[[], object]:
+        """One more has come; `drop` may be called at any time. Answers what is called when it has gone."""
+        ...
+
+    def may_join(self, address: str) -> bool:
+        """Whether it may try a token now."""
+        ...
+
+
 class HostDoor(ImageDoor):
     """Listens on a port for hosts on other machines."""
 
-    def __init__(self, membership: Membership, find: Find, receive: Receive, certificate: Issued) -> None:
+    def __init__(
+        self, membership: Membership, find: Find, receive: Receive, certificate: Issued, strangers: Strangers
+    ) -> None:
         super().__init__(find, receive, certificate)
         assert certificate.authority is not None
         self._membership = membership
         self._authority = certificate.authority.read_bytes()
         self._context.verify_mode = ssl.CERT_OPTIONAL  # Whoever joins has none yet.
-        self._joins: deque[float] = deque()
+        self._strangers = strangers
 
     async def listen_on(self, address: str, port: int, bound: socket.socket | None = None) -> None:
         """OSError: it is taken. `bound`: a socket that has the port already."""
@@ -64,6 +76,16 @@ class HostDoor(ImageDoor):
         self._server = await asyncio.start_server(
             self._serve, **where, ssl=self._context, ssl_handshake_timeout=HEAD_SECONDS, limit=PIECE_BYTES
         )
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if _shown(writer) is not None:
+            await super()._serve(reader, writer)
+            return
+        gone = self._strangers.admit(_address(writer), writer.transport.abort)
+        try:
+            await super()._serve(reader, writer)
+        finally:
+            gone()
 
     async def _host(self, writer: asyncio.StreamWriter) -> str | None:
         shown = _shown(writer)
@@ -94,7 +116,8 @@ class HostDoor(ImageDoor):
 
     async def _answered(self, verb: str, body: bytes, writer: asyncio.StreamWriter) -> msgspec.Struct:
         if verb == "join":
-            self._count_join()
+            if not self._strangers.may_join(_address(writer)):
+                raise Refused("TRY_LATER", "too many machines tried to join in the last minute: try again", again=True)
             return await self._membership.join(_read(body, Join))
         shown = _shown(writer)
         if shown is None:
@@ -104,20 +127,17 @@ class HostDoor(ImageDoor):
             return await self._membership.claim(host, _read(body, Claim))
         return await self._membership.renew(host, shown[0], _read(body, Renew))
 
-    def _count_join(self) -> None:
-        now = asyncio.get_running_loop().time()
-        while self._joins and now - self._joins[0] >= 60:
-            self._joins.popleft()
-        if len(self._joins) >= JOINS_PER_MINUTE:
-            raise Refused("TRY_LATER", "too many machines tried to join in the last minute: try again", again=True)
-        self._joins.append(now)
-
 
 def _read(body: bytes, kind: type[AskedT]) -> AskedT:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.DecodeError as error:
         raise Refused("NOT_UNDERSTOOD", f"the request was not understood: {error}") from None
+
+
+def _address(writer: asyncio.StreamWriter) -> str:
+    name = writer.get_extra_info("peername")
+    return "" if name is None else str(name[0])  # None: it has gone already.
 
 
 def _shown(writer: asyncio.StreamWriter) -> tuple[str, str] | None:

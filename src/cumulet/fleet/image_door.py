@@ -21,7 +21,8 @@ from cumulet.errors import ApiError
 
 log = logging.getLogger(__name__)
 
-MOST_CONNECTIONS = 64
+MOST_TRANSFERS = 64
+"""Images under way at once, of all hosts; others wait."""
 LONGEST_HEAD_BYTES = 4096
 HEAD_SECONDS = 10.0
 STALLED_SECONDS = 60.0
@@ -47,7 +48,7 @@ class ImageDoor:
         self._context.minimum_version = ssl.TLSVersion.TLSv1_3
         self._context.verify_mode = ssl.CERT_REQUIRED
         self._context.load_cert_chain(certificate.certificate, certificate.key)
-        self._places = asyncio.Semaphore(MOST_CONNECTIONS)
+        self._places = asyncio.Semaphore(MOST_TRANSFERS)
         self._server: asyncio.Server | None = None
 
     async def listen(self, path: Path) -> None:
@@ -64,8 +65,7 @@ class ImageDoor:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with self._places:
-                await self._answer(reader, writer)
+            await self._answer(reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as problem:
             log.info("an image did not travel whole: %r", problem)
         finally:
@@ -82,9 +82,11 @@ class ImageDoor:
         if host is None or len(head) > LONGEST_HEAD_BYTES:
             await say(writer, b"404 Not Found")
         elif (asked := _REQUEST.match(head)) is not None:
-            await self._send(host, asked[1].decode(), writer)
+            async with self._places:
+                await self._send(host, asked[1].decode(), writer)
         elif (brought := _BROUGHT.match(head)) is not None and (length := CONTENT_LENGTH.search(head)) is not None:
-            await self._take(host, brought[1].decode(), int(length[1]), reader, writer)
+            async with self._places:
+                await self._take(host, brought[1].decode(), int(length[1]), reader, writer)
         else:
             await say(writer, b"404 Not Found")
 

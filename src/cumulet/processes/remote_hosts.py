@@ -34,6 +34,7 @@ from cumulet.host.joining import (
     require_clock,
     require_protocol,
 )
+from cumulet.processes.strangers import Strangers
 from cumulet.settings import Settings
 from cumulet.web.context import Door
 
@@ -138,7 +139,7 @@ class RemoteHosts:
     async def _open_door(self) -> None:
         if self._door is not None or self._images is None:
             return
-        door = HostDoor(self, *self._images, self._authority.issue_door(DOOR_NAME))
+        door = HostDoor(self, *self._images, self._authority.issue_door(DOOR_NAME), Strangers())
         await door.listen_on(self._settings.listen_address, self._port, self._socket)
         self._stack.push_async_callback(door.close)
         self._door = door

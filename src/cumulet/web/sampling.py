@@ -1,4 +1,7 @@
-"""How many refusals of callers nobody knows are written down: enough to see what is tried, too few to fill a disk."""
+"""How much of what callers nobody knows do is let through, such as refusals that are written down in logs.
+
+Enough to see what is tried, too few to fill a disk.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,21 @@ OF_ALL = 300
 class Sampling:
     """One for each log. Lives on the event loop's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, of_one: int = OF_ONE, of_all: int = OF_ALL) -> None:
+        self._most_of_one, self._most = of_one, of_all
         self._window = 0.0
         self._kept: Counter[str] = Counter()
         self._all = 0
         self._left_out = 0
 
     def keep(self, client: str, now: float) -> bool:
-        """Whether to write down one more; `now` in seconds, of a clock that only goes on."""
+        """Whether to let one more through; `now` in seconds, of a clock that only goes on."""
         if now >= self._window + WINDOW_SECONDS:
             self._window = now
             self._kept.clear()
             self._all = 0
         peer = peer_of(client)
-        if self._all >= OF_ALL or self._kept[peer] >= OF_ONE:
+        if self._all >= self._most or self._kept[peer] >= self._most_of_one:
             self._left_out += 1
             return False
         self._all += 1
@@ -37,6 +41,6 @@ class Sampling:
         return True
 
     def left_out(self) -> int:
-        """How many were not written down since this was asked last."""
+        """How many were not let through since this was asked last."""
         number, self._left_out = self._left_out, 0
         return number
