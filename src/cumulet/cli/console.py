@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cumulet.cli import state_folder
+from cumulet.cli.entry import cloud_option, clouds_file_option, entry_of, logged_in
 
 if TYPE_CHECKING:
     from cumulet.cli.client import Persona
@@ -28,37 +28,17 @@ ESCAPE = b"\x1d"
 @click.command(short_help="Attach this terminal to a server's serial console.")
 @click.argument("server")
 @click.option("--url", is_flag=True, help="Print the address of a page with the console instead. It is good once.")
-@click.option(
-    "--clouds-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="The clouds.yaml that `cumulet up` wrote.  [default: $OS_CLIENT_CONFIG_FILE, else that in your state folder]",
-)
-@click.option("--cloud", default="cumulet", show_default=True, help="Which entry of it.")
+@clouds_file_option
+@cloud_option()
 def console(server: str, url: bool, clouds_file: Path | None, cloud: str) -> int:
     """Type on the serial console of SERVER, named by its id or its name. Ctrl-] leaves it; the server goes on."""
-    import httpx
-
-    from cumulet.cli.client import Unexpected, credentials_of, https, log_in
-
-    path = clouds_file or Path(os.environ.get("OS_CLIENT_CONFIG_FILE") or state_folder.default() / "clouds.yaml")
-    try:
-        credentials, authority = credentials_of(path, cloud)
-    except FileNotFoundError as error:
-        raise click.ClickException(f"there is no {path}: start a cloud with `cumulet up`, or name its file") from error
-    except (KeyError, TypeError) as error:
-        raise click.ClickException(f"{path} has no usable entry `{cloud}`") from error
-    try:
-        with https(credentials.auth_url.rsplit("/identity", 1)[0], authority) as http:
-            address = _address(log_in(http, credentials.user, credentials), server)
-    except httpx.TransportError as error:
-        raise click.ClickException(f"no cloud answers at {credentials.auth_url}: {error}") from error
-    except Unexpected as error:
-        raise click.ClickException(str(error)) from error
+    entry = entry_of(clouds_file, cloud)
+    with logged_in(entry) as person:
+        address = _address(person, server)
     if url:
         click.echo(address.replace("wss", "https", 1))
         return 0
-    context = ssl.create_default_context(cafile=None if authority is None else str(authority))
+    context = ssl.create_default_context(cafile=None if entry.authority is None else str(entry.authority))
     why = asyncio.run(attach(address, context, sys.stdin.buffer.fileno(), sys.stdout.buffer.fileno()))
     click.echo(f"\r\ncumulet: {why}", err=True)
     return 0

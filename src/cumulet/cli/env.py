@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from cumulet.cli import state_folder
-
-if TYPE_CHECKING:
-    from cumulet.cli.client import Credentials
+from cumulet.cli.entry import Entry, cloud_option, clouds_file_option, entry_of
 
 STALE = (
     "OS_CLOUD",
@@ -34,13 +29,8 @@ STALE = (
 
 
 @click.command(short_help="What a shell and other clients need to use a cloud.")
-@click.option(
-    "--clouds-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="The clouds.yaml that `cumulet up` wrote.  [default: $OS_CLIENT_CONFIG_FILE, else that in your state folder]",
-)
-@click.option("--cloud", default="demo", show_default=True, help="Which entry of it.")
+@clouds_file_option
+@cloud_option(default="demo")
 @click.option(
     "--format",
     "form",
@@ -59,22 +49,12 @@ def env(clouds_file: Path | None, cloud: str, form: str) -> None:
     OS_* is for the openstack client, openstacksdk, Ansible, Terraform, OpenTofu and gophercloud, and OS_CACERT
     tells them whom to trust. REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE are for Python programs that use requests, and curl.
     """
-    from cumulet.cli.client import credentials_of
-
-    path = clouds_file or Path(os.environ.get("OS_CLIENT_CONFIG_FILE") or state_folder.default() / "clouds.yaml")
-    try:
-        credentials, authority = credentials_of(path, cloud)
-    except OSError as error:
-        raise click.ClickException(
-            f"{path}: {error.strerror}: start a cloud with `cumulet up`, or name its file"
-        ) from error
-    except (KeyError, TypeError) as error:
-        raise click.ClickException(f"{path} has no usable entry `{cloud}`") from error
-    click.echo(_written(form, variables(path, credentials, authority)))
+    click.echo(_written(form, variables(entry_of(clouds_file, cloud))))
 
 
-def variables(clouds_file: Path, credentials: Credentials, authority: Path | None) -> dict[str, str]:
+def variables(entry: Entry) -> dict[str, str]:
     """Names and values, in the order they are printed."""
+    credentials, authority = entry.credentials, entry.authority
     found = {
         "OS_AUTH_URL": credentials.auth_url,
         "OS_IDENTITY_API_VERSION": "3",
@@ -86,7 +66,7 @@ def variables(clouds_file: Path, credentials: Credentials, authority: Path | Non
         "OS_PROJECT_DOMAIN_NAME": credentials.project_domain,
         "OS_REGION_NAME": "RegionOne",
         "OS_INTERFACE": "public",
-        "OS_CLIENT_CONFIG_FILE": str(clouds_file.absolute()),
+        "OS_CLIENT_CONFIG_FILE": str(entry.file.absolute()),
     }
     if authority is not None:
         found |= dict.fromkeys(("OS_CACERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), str(authority))

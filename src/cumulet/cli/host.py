@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from cumulet.cli import state_folder
+from cumulet.cli.entry import cloud_option, clouds_file_option, entry_of, logged_in
 from cumulet.cli.host_network import clean
 from cumulet.cli.screen import screen, table
 
-if TYPE_CHECKING:
-    from cumulet.cli.client import Persona
-
 PATH = "/compute/v2.1/cumulet/hosts"
-clouds_file_option = click.option(
-    "--clouds-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="The clouds.yaml that `cumulet up` wrote.  [default: $OS_CLIENT_CONFIG_FILE, else that in your state folder]",
-)
-cloud_option = click.option(
-    "--cloud", default="cumulet", show_default=True, help="Which entry of it: an administrator."
-)
+_cloud_option = cloud_option(words="Which entry of it: an administrator.")
 
 
 @click.group()
@@ -37,40 +22,17 @@ def host() -> None:
 host.add_command(clean)
 
 
-@contextlib.contextmanager
-def administrator(clouds_file: Path | None, cloud: str) -> Iterator[Persona]:
-    """Who may; what goes wrong is one line."""
-    import httpx
-
-    from cumulet.cli.client import Unexpected, credentials_of, https, log_in
-
-    path = clouds_file or Path(os.environ.get("OS_CLIENT_CONFIG_FILE") or state_folder.default() / "clouds.yaml")
-    try:
-        credentials, authority = credentials_of(path, cloud)
-    except FileNotFoundError as error:
-        raise click.ClickException(f"there is no {path}: start a cloud with `cumulet up`, or name its file") from error
-    except (KeyError, TypeError) as error:
-        raise click.ClickException(f"{path} has no usable entry `{cloud}`") from error
-    try:
-        with https(credentials.auth_url.rsplit("/identity", 1)[0], authority) as http:
-            yield log_in(http, f"{credentials.user} (entry {cloud} of {path})", credentials)
-    except httpx.TransportError as error:
-        raise click.ClickException(f"no cloud answers at {credentials.auth_url}: {error}") from error
-    except Unexpected as error:
-        raise click.ClickException(str(error)) from error
-
-
 @host.command()
 @click.argument("name")
 @clouds_file_option
-@cloud_option
+@_cloud_option
 def add(name: str, clouds_file: Path | None, cloud: str) -> None:
     """Let a machine join the cloud as the host NAME: prints one command, to be run on that machine as root.
 
     Its token is good once, for 15 minutes. The machine needs Cumulet and QEMU, and a way to this one's ports 8775 and
     4222 (settings `hosts_port` and `bus_port`).
     """
-    with administrator(clouds_file, cloud) as admin:
+    with logged_in(entry_of(clouds_file, cloud)) as admin:
         answer = admin.ask("POST", PATH, {"host": {"name": name}})
         if answer.status != 201:
             raise click.ClickException(answer.message)
@@ -85,10 +47,10 @@ def add(name: str, clouds_file: Path | None, cloud: str) -> None:
 
 @host.command(name="list")
 @clouds_file_option
-@cloud_option
+@_cloud_option
 def list_hosts(clouds_file: Path | None, cloud: str) -> None:
     """List the hosts on other machines: those that have joined, and those that may."""
-    with administrator(clouds_file, cloud) as admin:
+    with logged_in(entry_of(clouds_file, cloud)) as admin:
         found = admin.get(PATH)["hosts"]
     rows = table("Hosts on other machines")
     for column in ("host", "joined", "token good until"):
@@ -101,10 +63,10 @@ def list_hosts(clouds_file: Path | None, cloud: str) -> None:
 @host.command()
 @click.argument("name")
 @clouds_file_option
-@cloud_option
+@_cloud_option
 def remove(name: str, clouds_file: Path | None, cloud: str) -> None:
     """Remove the host NAME, which has no servers any more: its certificates are worthless from then on."""
-    with administrator(clouds_file, cloud) as admin:
+    with logged_in(entry_of(clouds_file, cloud)) as admin:
         answer = admin.ask("DELETE", f"{PATH}/{name}")
         if answer.status != 204:
             raise click.ClickException(answer.message)

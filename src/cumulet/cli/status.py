@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cumulet.cli import state_folder
+from cumulet.cli.entry import cloud_option, clouds_file_option, entry_of, logged_in
 from cumulet.cli.screen import screen, table
 
 if TYPE_CHECKING:
@@ -21,42 +20,20 @@ FINDINGS_SHOWN = 20
 
 
 @click.command(short_help="Hosts, servers, running operations, and stuck ones with their cause.")
-@click.option(
-    "--clouds-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="The clouds.yaml that `cumulet up` wrote.  [default: $OS_CLIENT_CONFIG_FILE, else that in your state folder]",
-)
-@click.option("--cloud", default="cumulet", show_default=True, help="Which entry of it; it has to be an administrator.")
+@clouds_file_option
+@cloud_option(words="Which entry of it; it has to be an administrator.")
 def status(clouds_file: Path | None, cloud: str) -> int:
     """Show a running cloud at a glance: hosts, servers, what is going on, what is stuck and why, what was mended.
 
     The exit status is 1 if a host is down or an operation is stuck.
     """
-    import httpx
-
-    from cumulet.cli.client import Unexpected, credentials_of, https, log_in
-
-    path = clouds_file or Path(os.environ.get("OS_CLIENT_CONFIG_FILE") or state_folder.default() / "clouds.yaml")
-    try:
-        credentials, authority = credentials_of(path, cloud)
-    except FileNotFoundError as error:
-        raise click.ClickException(f"there is no {path}: start a cloud with `cumulet up`, or name its file") from error
-    except (KeyError, TypeError) as error:
-        raise click.ClickException(f"{path} has no usable entry `{cloud}`") from error
+    with logged_in(entry_of(clouds_file, cloud)) as admin:
+        hosts, down = _hosts(admin)
+        servers = _servers(admin)
+        operations, stuck = _operations(admin)
+        findings = _findings(admin)
+        history = _history(admin)
     console = screen()
-    try:
-        with https(credentials.auth_url.rsplit("/identity", 1)[0], authority) as http:
-            admin = log_in(http, f"{credentials.user} (entry {cloud} of {path})", credentials)
-            hosts, down = _hosts(admin)
-            servers = _servers(admin)
-            operations, stuck = _operations(admin)
-            findings = _findings(admin)
-            history = _history(admin)
-    except httpx.TransportError as error:
-        raise click.ClickException(f"no cloud answers at {credentials.auth_url}: {error}") from error
-    except Unexpected as error:
-        raise click.ClickException(str(error)) from error
     for rows in (hosts, servers, operations, findings, history):
         console.print(rows)
     return 1 if down or stuck else 0
