@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -109,115 +109,95 @@ async def bus(kind: str, folder: Path) -> AsyncIterator[Bus]:
         yield made
 
 
-def tell(kind: str, folder: Path, story: Callable[[Bus], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)  # A socket's name must not be long.
+def on(kinds: Sequence[object]) -> Callable[[Callable[[Bus], Awaitable[None]]], Callable[..., None]]:
+    """Makes a test of a story: it is told on each of these kinds of bus."""
 
-    async def told() -> None:
-        async with asyncio.timeout(40), bus(kind, folder) as made:
-            await story(made)
+    def test_of(story: Callable[[Bus], Awaitable[None]]) -> Callable[..., None]:
+        @pytest.mark.parametrize("kind", kinds)
+        def test(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+            monkeypatch.chdir(tmp_path)  # A socket's name must not be long.
 
-    asyncio.run(told())
+            async def told() -> None:
+                async with asyncio.timeout(40), bus(kind, tmp_path) as made:
+                    await story(made)
 
+            asyncio.run(told())
 
-@pytest.mark.parametrize("kind", ALL)
-def test_answers_and_refusals_arrive_as_what_they_are(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def story(bus: Bus) -> None:
-        await bus.start(gate())
-        assert await bus.link.send(m.Observe(server_id=SERVER)) is GuestState.ABSENT
-        with pytest.raises(m.VerbFailed, match="no guest"):
-            await bus.link.send(m.Start(server_id=SERVER, operation_id="one", generation=2, step=0))
-        with pytest.raises(m.StaleGeneration):
-            await bus.link.send(m.Destroy(server_id=SERVER, operation_id="one", generation=1, step=0))
-        assert (await bus.link.send(m.AskFacts())).name == HOST
-        assert await bus.link.send(m.ConsoleOutput(server_id=SERVER, max_bytes=5)) == bytes(5)
+        test.__name__ = test.__qualname__ = story.__name__
+        return test
 
-    tell(kind, tmp_path, story, monkeypatch)
+    return test_of
 
 
-@pytest.mark.parametrize("kind", ALL)
-def test_answers_find_their_questions_in_whatever_order_they_come(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def story(bus: Bus) -> None:
-        driver = gate(*(f"{SERVER[:-2]}{n}" for n in range(10, 40)))
-        await bus.start(driver)
-        order: list[str] = []
-
-        async def ask(server_id: str) -> None:
-            await bus.link.send(m.Observe(server_id=server_id))
-            order.append(server_id)
-
-        asking = [asyncio.create_task(ask(server_id)) for server_id in driver.let]
-        for _ in driver.let:
-            await driver.asked.get()
-        for number, server_id in enumerate(reversed(driver.let), start=1):
-            driver.let[server_id].set()
-            await asking[-number]
-        assert order == list(reversed(driver.let))
-
-    tell(kind, tmp_path, story, monkeypatch)
+@on(ALL)
+async def test_answers_and_refusals_arrive_as_what_they_are(bus: Bus) -> None:
+    await bus.start(gate())
+    assert await bus.link.send(m.Observe(server_id=SERVER)) is GuestState.ABSENT
+    with pytest.raises(m.VerbFailed, match="no guest"):
+        await bus.link.send(m.Start(server_id=SERVER, operation_id="one", generation=2, step=0))
+    with pytest.raises(m.StaleGeneration):
+        await bus.link.send(m.Destroy(server_id=SERVER, operation_id="one", generation=1, step=0))
+    assert (await bus.link.send(m.AskFacts())).name == HOST
+    assert await bus.link.send(m.ConsoleOutput(server_id=SERVER, max_bytes=5)) == bytes(5)
 
 
-@pytest.mark.parametrize("kind", ALL)
-def test_an_answer_that_nobody_waits_for_any_more_is_no_other_question_s(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def story(bus: Bus) -> None:
-        driver = gate(SERVER)
-        await bus.start(driver)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
-                await bus.link.send(m.Observe(server_id=SERVER))
-        driver.let[SERVER].set()
-        facts = await asyncio.gather(*(bus.link.send(m.AskFacts()) for _ in range(20)))
-        assert {one.name for one in facts} == {HOST}
+@on(ALL)
+async def test_answers_find_their_questions_in_whatever_order_they_come(bus: Bus) -> None:
+    driver = gate(*(f"{SERVER[:-2]}{n}" for n in range(10, 40)))
+    await bus.start(driver)
+    order: list[str] = []
 
-    tell(kind, tmp_path, story, monkeypatch)
+    async def ask(server_id: str) -> None:
+        await bus.link.send(m.Observe(server_id=server_id))
+        order.append(server_id)
 
-
-@pytest.mark.parametrize("kind", BETWEEN_PROCESSES)
-def test_what_is_too_long_is_told_in_words_and_disturbs_nothing(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def story(bus: Bus) -> None:
-        await bus.start(gate())
-        with pytest.raises(m.VerbFailed, match="MESSAGE_TOO_LONG"):
-            await bus.link.send(m.Welcome(session="x" * 5_000_000, generations={}))
-        with pytest.raises(m.VerbFailed, match="ANSWER_TOO_LONG"):
-            await bus.link.send(m.ConsoleOutput(server_id=SERVER, max_bytes=5_000_000))
-        whole: bytes = await bus.link.send(m.ConsoleOutput(server_id=SERVER, max_bytes=3_000_000))
-        assert len(whole) == 3_000_000
-
-    tell(kind, tmp_path, story, monkeypatch)
-
-
-@pytest.mark.parametrize("kind", BETWEEN_PROCESSES)
-def test_where_no_agent_listens_that_is_known_at_once(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def story(bus: Bus) -> None:
-        async with asyncio.timeout(2):
-            with pytest.raises(m.HostUnreachable):
-                await bus.link.send(m.AskFacts())
-
-    tell(kind, tmp_path, story, monkeypatch)
-
-
-@pytest.mark.parametrize("kind", BETWEEN_PROCESSES)
-def test_an_agent_that_dies_is_noticed_and_the_next_one_is_found(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def story(bus: Bus) -> None:
-        driver = gate(SERVER)
-        kill = await bus.start(driver)
-        asking = asyncio.create_task(bus.link.send(m.Observe(server_id=SERVER)))
+    asking = [asyncio.create_task(ask(server_id)) for server_id in driver.let]
+    for _ in driver.let:
         await driver.asked.get()
-        await kill()
-        with pytest.raises(m.HostUnreachable):
-            await asking
-        await bus.start(gate())
-        assert await bus.link.send(m.Observe(server_id=SERVER)) is GuestState.ABSENT
+    for number, server_id in enumerate(reversed(driver.let), start=1):
+        driver.let[server_id].set()
+        await asking[-number]
+    assert order == list(reversed(driver.let))
 
-    tell(kind, tmp_path, story, monkeypatch)
+
+@on(ALL)
+async def test_an_answer_that_nobody_waits_for_any_more_is_no_other_question_s(bus: Bus) -> None:
+    driver = gate(SERVER)
+    await bus.start(driver)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await bus.link.send(m.Observe(server_id=SERVER))
+    driver.let[SERVER].set()
+    facts = await asyncio.gather(*(bus.link.send(m.AskFacts()) for _ in range(20)))
+    assert {one.name for one in facts} == {HOST}
+
+
+@on(BETWEEN_PROCESSES)
+async def test_what_is_too_long_is_told_in_words_and_disturbs_nothing(bus: Bus) -> None:
+    await bus.start(gate())
+    with pytest.raises(m.VerbFailed, match="MESSAGE_TOO_LONG"):
+        await bus.link.send(m.Welcome(session="x" * 5_000_000, generations={}))
+    with pytest.raises(m.VerbFailed, match="ANSWER_TOO_LONG"):
+        await bus.link.send(m.ConsoleOutput(server_id=SERVER, max_bytes=5_000_000))
+    whole: bytes = await bus.link.send(m.ConsoleOutput(server_id=SERVER, max_bytes=3_000_000))
+    assert len(whole) == 3_000_000
+
+
+@on(BETWEEN_PROCESSES)
+async def test_where_no_agent_listens_that_is_known_at_once(bus: Bus) -> None:
+    async with asyncio.timeout(2):
+        with pytest.raises(m.HostUnreachable):
+            await bus.link.send(m.AskFacts())
+
+
+@on(BETWEEN_PROCESSES)
+async def test_an_agent_that_dies_is_noticed_and_the_next_one_is_found(bus: Bus) -> None:
+    driver = gate(SERVER)
+    kill = await bus.start(driver)
+    asking = asyncio.create_task(bus.link.send(m.Observe(server_id=SERVER)))
+    await driver.asked.get()
+    await kill()
+    with pytest.raises(m.HostUnreachable):
+        await asking
+    await bus.start(gate())
+    assert await bus.link.send(m.Observe(server_id=SERVER)) is GuestState.ABSENT
