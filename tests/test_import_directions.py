@@ -91,7 +91,6 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.database", "db.engine"): FILES,
     ("cli.database", "part"): FILES,
     ("cli.database", "processes.database_copy"): FILES,
-    ("cli.database", "web.log"): FILES,
     ("cli.fleet", "processes.roles"): STARTS,
     ("cli.fleet", "settings"): STARTS,
     ("cli.fleet", "ca"): STARTS,

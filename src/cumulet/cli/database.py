@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cumulet.cli import state_folder
-from cumulet.cli.up import checked_option, without_password
+from cumulet.cli.up import checked_option, database_trouble_told, without_password
 
 
 @click.group()
@@ -36,12 +36,9 @@ def copy(state: Path | None, target: str) -> None:
 
     Its state folder stays: keys and images are in it. Start it with `cumulet up --database URL` from then on.
     """
-    from sqlalchemy.exc import ArgumentError, DBAPIError
-
     from cumulet.db.engine import Database
     from cumulet.part import OtherState
     from cumulet.processes.database_copy import copy as copied
-    from cumulet.web.log import redact
 
     folder = (state or state_folder.default()).absolute()
     url = checked_option("--to", "database_url", target)
@@ -49,15 +46,12 @@ def copy(state: Path | None, target: str) -> None:
     file = folder / "cumulet.db"
     if not file.exists():
         raise click.ClickException(f"there is no cloud on SQLite in {folder}")
-    with state_folder.held(folder):
+    with state_folder.held(folder), database_trouble_told():
         source, destination = Database(f"sqlite:///{file}"), Database(url)
         try:
             done = copied(source, destination)
         except OtherState as error:
             raise click.ClickException(str(error)) from error
-        except (ArgumentError, DBAPIError) as error:
-            words = " ".join(str(getattr(error, "orig", None) or error).split())
-            raise click.ClickException(redact(f"the database cannot be used: {words}")) from None
         finally:
             source.close()
             destination.close()

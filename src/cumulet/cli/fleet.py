@@ -15,7 +15,7 @@ import click
 
 from cumulet.cli import service_manager, state_folder
 from cumulet.cli.configuration import SettingType, merged
-from cumulet.cli.up import Listen, ListenType, checked_option, without_password
+from cumulet.cli.up import Listen, ListenType, checked_option, database_trouble_told, without_password
 
 if TYPE_CHECKING:
     from cumulet.settings import Settings
@@ -119,13 +119,11 @@ def _settings(
 
 def _run(role: AbstractAsyncContextManager[Any], named: Callable[[Any], str]) -> None:
     """Until SIGINT or SIGTERM; what a user can mend is one line."""
-    from sqlalchemy.exc import ArgumentError, DBAPIError
-
     from cumulet.ca import BadCertificate
     from cumulet.owned import Exposed
     from cumulet.part import OtherState
     from cumulet.processes.roles import NoNatsServer
-    from cumulet.web.log import log_to, redact
+    from cumulet.web.log import log_to
     from cumulet.web.server import AddressTaken
 
     async def serve() -> None:
@@ -140,11 +138,9 @@ def _run(role: AbstractAsyncContextManager[Any], named: Callable[[Any], str]) ->
 
     log_to(None, level=logging.INFO, as_json=not sys.stderr.isatty())
     try:
-        asyncio.run(serve())
+        with database_trouble_told():
+            asyncio.run(serve())
     except (AddressTaken, BadCertificate, Exposed, NoNatsServer, OtherState) as error:
         raise click.ClickException(str(error)) from error
-    except (ArgumentError, DBAPIError) as error:
-        words = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise click.ClickException(redact(f"the database cannot be used: {words}")) from None
     except OSError as error:
         raise click.ClickException(f"{error.filename or ''} {error.strerror or error}".strip()) from error

@@ -8,6 +8,7 @@ import gc
 import logging
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,20 @@ def without_password(ctx: click.Context, param: click.Parameter, value: str | No
     if value is not None and named_here and has_password(value):
         raise click.BadParameter(SEEN_BY_ALL, ctx, param)
     return value
+
+
+@contextlib.contextmanager
+def database_trouble_told() -> Iterator[None]:
+    """A database that cannot be used is one line, without its password."""
+    from sqlalchemy.exc import ArgumentError, DBAPIError
+
+    from cumulet.web.log import redact
+
+    try:
+        yield
+    except (ArgumentError, DBAPIError) as error:
+        words = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise click.ClickException(redact(f"the database cannot be used: {words}")) from None
 
 
 class Outputs(msgspec.Struct, frozen=True, kw_only=True):
@@ -269,15 +284,13 @@ def _chosen(given: dict[str, Any], ready_file: Path | None) -> tuple[Settings, O
 
 async def _start(settings: Settings) -> EmbeddedCloud:
     """What a user can mend is said in one line, and nothing else is."""
-    from sqlalchemy.exc import ArgumentError, DBAPIError
-
     from cumulet.ca import BadCertificate
     from cumulet.db.schema import SchemaTooNew
     from cumulet.fleet.public_network import NotPublic
     from cumulet.owned import Exposed
     from cumulet.part import OtherState
     from cumulet.processes.all import EmbeddedCloud
-    from cumulet.web.log import log_to, redact
+    from cumulet.web.log import log_to
     from cumulet.web.policy import PolicyError
     from cumulet.web.server import AddressTaken
 
@@ -286,7 +299,7 @@ async def _start(settings: Settings) -> EmbeddedCloud:
     level = settings.log_level or ("warning" if terminal else "info")
     as_json = (settings.log_format or ("text" if terminal else "json")) == "json"
     try:
-        with contextlib.ExitStack() as on_failure:
+        with database_trouble_told(), contextlib.ExitStack() as on_failure:
             handler = log_to(settings.log_file, level=logging.getLevelNamesMapping()[level.upper()], as_json=as_json)
             on_failure.callback(logging.getLogger().removeHandler, handler)
             cloud = await EmbeddedCloud.start(settings)
@@ -300,9 +313,6 @@ async def _start(settings: Settings) -> EmbeddedCloud:
         raise click.BadParameter(str(error), param_hint="--public-interface") from None
     except (BadCertificate, Exposed, OtherState, SchemaTooNew) as error:
         raise click.ClickException(str(error)) from error
-    except (ArgumentError, DBAPIError) as error:
-        words = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise click.ClickException(redact(f"the database cannot be used: {words}")) from None
     except OSError as error:
         place = f"{error.filename}: " if error.filename is not None else ""
         raise click.ClickException(f"{place}{error.strerror or error}") from error
