@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +29,30 @@ NEED = Need(vcpus=1, memory_mib=1024, disk_gib=1)
 SHARE = {placement.VCPU: 1, placement.MEMORY_MB: 1024, placement.DISK_GB: 1}
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    """Two hosts with room for two shares each, in memory."""
+@contextmanager
+def of_hosts(folder: Path, features: dict[str, tuple[str, ...]]) -> Iterator[Database]:
+    """A database of hosts that offer these."""
     load_services()
     clock = AdvanceableClock()
-    settings = Settings(state_dir=tmp_path, database_url=f"sqlite:///{tmp_path / 'db'}")
+    settings = Settings(state_dir=folder, database_url=f"sqlite:///{folder / 'db'}")
     with opened(settings.database_url) as database:
         schema.prepare(database)
-        for name in ("host1", "host2"):
+        for name, offered in features.items():
             facts = HostFacts(
                 name=name, driver="simulated", hypervisor_type="simulated", hypervisor_version=1, vcpus=8,
                 memory_mib=2048, disk_gib=100, cpu_models=("simulated",), machine_types=("simulated-1.0",),
-                features=(), address="127.0.0.1", booted_at_us=0,
+                features=offered, address="127.0.0.1", booted_at_us=0,
             )  # fmt: skip
             database.write(
                 lambda tx, facts=facts: host_records.register(tx, facts=facts, clock=clock, settings=settings)  # type: ignore[misc]
             )
+        yield database
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """Two hosts with room for two shares each, in memory."""
+    with of_hosts(tmp_path, {"host1": (), "host2": ()}) as database:
         database.keeper = HostsInMemory()
         assert load(database) == ["host1", "host2"]
         yield database
@@ -152,3 +160,11 @@ def test_a_boot_reads_two_hosts_and_not_all(cloud: TestCloud, monkeypatch: pytes
     with monkeypatch.context() as patched:
         patched.setattr(host_records, "views", refused)
         assert create(cloud.persona("member"))["status"] == "ACTIVE"
+
+
+def test_routers_are_on_hosts_that_lead_to_public_if_any_do(tmp_path: Path) -> None:
+    offered = {"host1": ("networks",), "host2": ("networks", "public"), "host3": ("public",), "host4": ("networks",)}
+    with of_hosts(tmp_path, offered) as database:
+        assert database.read(host_records.for_routers) == ["host2"]
+        database.write(lambda tx: host_records.set_up(tx, "host2", up=False, now_us=1))
+        assert database.read(host_records.for_routers) == ["host1", "host4"]

@@ -131,12 +131,17 @@ def offering(tx: Tx, feature: str) -> list[str]:
 
 
 def for_routers(tx: Tx) -> list[str]:
-    """The hosts that can have routers: those that answer, wire guests, and are in service."""
-    return sorted(
-        row.name
+    """The hosts that can have routers: those that answer, wire guests, and are in service.
+
+    Of these only those that lead to `public`, if any do.
+    """
+    features = {
+        row.name: _kind(row.facts_text).features
         for row in tx.all(_HOSTS, {})
-        if row.up and not row.forced_down and not row.disabled and "networks" in _kind(row.facts_text).features
-    )
+        if row.up and not row.forced_down and not row.disabled
+    }
+    able = sorted(name for name, offered in features.items() if "networks" in offered)
+    return [name for name in able if "public" in features[name]] or able
 
 
 def is_heard(tx: Tx, name: str) -> bool:

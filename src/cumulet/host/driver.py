@@ -105,7 +105,7 @@ class HostFacts(Record, frozen=True):
     cpu_models: tuple[str, ...]
     machine_types: tuple[str, ...]
     features: tuple[str, ...]
-    """e.g. ``post-copy``, ``networks``, ``local-disk``."""
+    """e.g. ``post-copy``, ``networks``, ``local-disk``; ``public``: it leads to the physical network of that name."""
     address: str
     """Where migrations to this host connect."""
     booted_at_us: int

@@ -54,7 +54,7 @@ class Links:
         """`physical`: the device that leads to each physical network."""
         self._local = local_address
         """Where other hosts reach this one: the outer address of what is sent to them."""
-        self._physical = dict(physical or {})
+        self.physical = dict(physical or {})
         self._answering: set[str] = set()
         """The bridges that have what `_answer` gives them."""
         self._route = IPRoute()
@@ -132,7 +132,7 @@ class Links:
         self._fdb("replace", index, port.mac, _BY_BRIDGE | _STICKY)
 
     def _refused(self, network: w.Network) -> str | None:
-        if network.kind == "flat" and network.physical not in self._physical:
+        if network.kind == "flat" and network.physical not in self.physical:
             return f"no device of this host leads to the physical network {network.physical}"
         if network.kind not in ("vxlan", "local", "flat"):
             return f"this host cannot connect guests to networks of type {network.kind}"
@@ -171,13 +171,13 @@ class Links:
 
     def _outside(self, bridge: Link, network: w.Network) -> None:
         """The device that leads to a physical network is a port of its bridge."""
-        for index in self._route.link_lookup(ifname=self._physical[network.physical or ""]):
+        for index in self._route.link_lookup(ifname=self.physical[network.physical or ""]):
             (device,) = self._route.get_links(index)
             if device.get("master") != bridge.index:
                 self._route.link("set", index=index, master=bridge.index)
             self._route.link("set", index=index, state="up")
             return
-        raise NoDevice(f"the device {self._physical[network.physical or '']} is not there")
+        raise NoDevice(f"the device {self.physical[network.physical or '']} is not there")
 
     def _add_bridge(self, network: w.Network) -> Link:
         name, mtu = names.bridge(network.id), network.mtu

@@ -36,6 +36,8 @@ class LinuxNetwork:
     def __init__(self, executor: ThreadPoolExecutor, links: Links, nft: Nft) -> None:
         self._executor = executor
         self._links = links
+        self.leads_to = frozenset(links.physical)
+        """Names of physical networks."""
         self._nft = nft
         self._numbers = Numbers(ports=nft.ports(), zones=nft.zones())
         self._responding = Responding()

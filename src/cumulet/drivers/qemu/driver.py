@@ -120,6 +120,7 @@ class QemuDriver:
                 "suspend",
                 host.facts.accelerator,
                 *(["networks"] if host.network is not None else []),
+                *(["public"] if host.network is not None and "public" in host.network.leads_to else []),
                 *(["post-copy"] if post_copy_problem(host.facts) is None else []),
             ),
             address=host.address,
