@@ -47,10 +47,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     # A host knows no service and no database: its agent is a process of its own, on a machine of its own.
     "host": frozenset({"errors", "clock", "settings"}),
     "drivers": frozenset({"errors", "clock", "settings", "space", "host"}),
-    "agent": frozenset({"errors", "clock", "settings", "host", "drivers"}),
+    "agent": frozenset({"errors", "clock", "settings", "owned", "host", "drivers"}),
     # The bus carries what `host` defines; it knows neither what sends nor what answers.
     "bus": frozenset({"errors", "clock", "settings", "host"}),
-    "fleet": frozenset({"errors", "clock", "settings", "host", "bus", "ca"}),
+    "fleet": frozenset({"errors", "clock", "settings", "owned", "host", "bus", "ca"}),
     "fleet.hosts": frozenset({"errors", "clock", "settings", "host"}),
     "ca": frozenset({"errors", "clock", "settings", "owned"}),
     # A process puts parts together, and only programs import it.

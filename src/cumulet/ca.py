@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import fcntl
 import ipaddress
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from cumulet.owned import Exposed, refuse_exposed, refuse_foreign_path
+from cumulet.owned import Exposed, refuse_exposed, refuse_foreign_path, write_whole
 
 _CA_DAYS = 3650
 _LEAF_DAYS = 397
@@ -245,15 +244,8 @@ def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
-    if path.exists() and path.read_bytes() == content:
-        return
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    with open(new, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
+    if not path.exists() or path.read_bytes() != content:
+        write_whole(path, content, mode)
 
 
 def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:

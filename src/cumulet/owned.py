@@ -1,4 +1,5 @@
-"""Whether files and folders are their owner's alone: asked before a secret is kept in them or read from them."""
+"""Whether files and folders are their owner's alone: asked before a secret is kept in them or read from them; and how
+such a file is written."""
 
 from __future__ import annotations
 
@@ -45,3 +46,14 @@ def refuse_foreign_path(folder: Path) -> None:
             others = stat.S_IWOTH | (stat.S_IWGRP if os.geteuid() == 0 and status.st_gid != 0 else 0)
             if status.st_mode & others:
                 raise Exposed(f"{step} may be written by others, who could put other keys in this cloud's place")
+
+
+def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write `path` durably and at once: whoever reads it finds what was there before, or all of this. One at a time."""
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    with open(new, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)

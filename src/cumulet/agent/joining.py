@@ -18,6 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from cumulet.clock import Clock
 from cumulet.host.joining import DOOR_NAME, PROTOCOL, Admitted, Claim, Granted, Join, Refusal, Refused, Renew
+from cumulet.owned import write_whole
 
 if TYPE_CHECKING:
     import httpx
@@ -94,7 +95,7 @@ class Membership:
                 now_us=self._clock.now_us(),
                 request=request,
             )
-            _write(waiting / "ca-cert.pem", authority)
+            write_whole(waiting / "ca-cert.pem", authority)
             answer = await _ask(self._client(url, waiting / "ca-cert.pem"), "/join", asked, Admitted)
         except (Refused, Unreachable) as problem:
             definite = isinstance(problem, Refused) and not problem.refusal.again
@@ -105,7 +106,7 @@ class Membership:
             raise
         self._keep(waiting, authority, answer)
         found = Joined(url=url, ca_fingerprint=ca_fingerprint, name=answer.name, machine=machine_id())
-        _write(self._state / "joined.json", msgspec.json.encode(found))
+        write_whole(self._state / "joined.json", msgspec.json.encode(found))
         shutil.rmtree(waiting)
         return found
 
@@ -113,9 +114,9 @@ class Membership:
         """The certificate beside its key. It goes last, so that none is beside a key it does not fit."""
         folder = self.identity
         folder.mkdir(mode=0o700, exist_ok=True)
-        _write(folder / "ca-cert.pem", authority)
-        _write(folder / "client-key.pem", (keys / "client-key.pem").read_bytes())
-        _write(folder / "client-cert.pem", answer.certificate.encode())
+        write_whole(folder / "ca-cert.pem", authority)
+        write_whole(folder / "client-key.pem", (keys / "client-key.pem").read_bytes())
+        write_whole(folder / "client-cert.pem", answer.certificate.encode())
 
     async def claim(self, session: str) -> Granted:
         """Be this host's one agent. Raises Refused and Unreachable."""
@@ -138,7 +139,7 @@ class Membership:
         """A new certificate for the key it has. Raises Refused and Unreachable."""
         asked = Renew(request=_request(self.identity))
         answer = await _ask(self._own_client(self._joined()), "/renew", asked, Admitted)
-        _write(self.identity / "client-cert.pem", answer.certificate.encode())
+        write_whole(self.identity / "client-cert.pem", answer.certificate.encode())
 
     def tls(self) -> ssl.SSLContext:
         """For the bus and images."""
@@ -182,7 +183,7 @@ def _request(folder: Path) -> str:
     if not file.exists():
         fresh = ec.generate_private_key(ec.SECP256R1())
         form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        _write(file, fresh.private_bytes(*form))
+        write_whole(file, fresh.private_bytes(*form))
     key = serialization.load_pem_private_key(file.read_bytes(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "host")])
@@ -243,13 +244,3 @@ def _verify_code(error: BaseException) -> int | None:
             return cause.verify_code
         cause = cause.__cause__ or cause.__context__
     return None
-
-
-def _write(path: Path, content: bytes) -> None:
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    with open(new, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)

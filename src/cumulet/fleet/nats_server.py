@@ -19,6 +19,7 @@ import msgspec
 
 from cumulet.bus import nats
 from cumulet.ca import Issued
+from cumulet.owned import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class NatsServer:
                 "name a server of yours with --bus"
             )
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(self._folder / "users.conf", users_file_content(users))
+        write_whole(self._folder / "users.conf", users_file_content(users).encode())
         await self._run(program)
         self._keeping = asyncio.create_task(self._keep(program), name="nats-server")
 
@@ -99,12 +100,12 @@ class NatsServer:
         file = self._folder / "users.conf"
         if file.read_text(encoding="utf-8") == content:
             return
-        _write(file, content)
+        write_whole(file, content.encode())
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(signal.SIGHUP)
 
     async def _run(self, program: str) -> None:
-        _write(self._folder / "nats.conf", self._configuration())
+        write_whole(self._folder / "nats.conf", self._configuration().encode())
         # It ends with us, however we end: the next start wants its port.
         self._process = process = await asyncio.create_subprocess_exec(
             *("setpriv", "--pdeathsig", "TERM", program, "-c", str(self._folder / "nats.conf")),
@@ -191,10 +192,3 @@ class NatsServer:
             await process.wait()
         if self._listening is not None:
             await self._listening
-
-
-def _write(path: Path, content: str) -> None:
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(content, encoding="utf-8")
-    new.chmod(0o600)
-    new.replace(path)

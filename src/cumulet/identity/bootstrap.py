@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -18,6 +17,7 @@ from cumulet.db.engine import Database, Tx
 from cumulet.identity import holding, store
 from cumulet.identity.api import DEFAULT_DOMAIN_ID, new_id
 from cumulet.identity.service import Identity
+from cumulet.owned import write_whole
 from cumulet.part import CatalogEntry
 
 ROLES = ("admin", "manager", "member", "reader", "service")
@@ -169,11 +169,4 @@ def write_clouds_yaml(
             **({"cacert": str(cacert)} if cacert is not None else {}),
         }
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        yaml.safe_dump({"clouds": clouds}, file, sort_keys=False)
-        file.flush()
-        os.fsync(descriptor)
-    fresh.rename(path)
+    write_whole(path, yaml.safe_dump({"clouds": clouds}, sort_keys=False).encode())

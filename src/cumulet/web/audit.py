@@ -25,7 +25,7 @@ from pathlib import Path
 
 import msgspec
 
-from cumulet.owned import refuse_exposed
+from cumulet.owned import refuse_exposed, write_whole
 from cumulet.web.operation import Caller
 
 log = logging.getLogger(__name__)
@@ -159,14 +159,7 @@ class Audit:
         os.close(self._file)
         self._file = new
         for oldest in put_aside(self._path)[: -self._files_kept or None]:
-            ends = _ends(oldest)
-            start_file = _beside(self._path)[2]
-            fresh = start_file.with_name(f".{start_file.name}.new")
-            with open(fresh, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-                file.write(_sealed(self._key, ends))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(fresh, start_file)
+            write_whole(_beside(self._path)[2], _sealed(self._key, _ends(oldest)))
             oldest.unlink()
 
     def close(self) -> None:
@@ -288,13 +281,7 @@ def _load_or_make_key(file: Path, log: Path) -> bytes:
     if not file.exists():
         if log.exists() and log.stat().st_size:
             log.rename(log.with_name(f"{log.stem}-without-key{log.suffix}"))
-        new = file.with_name(f".{file.name}.new")
-        new.unlink(missing_ok=True)
-        with open(new, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as made:
-            made.write(os.urandom(32))
-            made.flush()
-            os.fsync(made.fileno())
-        os.replace(new, file)
+        write_whole(file, os.urandom(32))
     refuse_exposed(file)
     return file.read_bytes()
 
