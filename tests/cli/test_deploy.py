@@ -41,6 +41,24 @@ def test_what_needs_no_root_is_hardened(name: str) -> None:
     assert judged.returncode == 0, judged.stdout[-400:] + judged.stderr
 
 
+def calls_of(group: str) -> set[str]:
+    listed = subprocess.run(["systemd-analyze", "syscall-filter", group], check=True, capture_output=True, text=True)
+    names = [line.strip() for line in listed.stdout.splitlines()[1:] if not line.strip().startswith("#")]
+    return {one for name in names if name for one in (calls_of(name) if name.startswith("@") else {name})}
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
+def test_an_api_may_do_what_it_does() -> None:
+    """Its threads that compare passwords lower their priority, and would end it otherwise."""
+    allowed: set[str] = set()
+    for line in re.findall(r"^SystemCallFilter=(.*)$", (DEPLOY / "cumulet-api.service").read_text(), re.MULTILINE):
+        for group in line.removeprefix("~").split():
+            calls = calls_of(group) if group.startswith("@") else {group}
+            allowed = allowed - calls if line.startswith("~") else allowed | calls
+    assert {"setpriority", "getpriority", "prlimit64", "flock", "fsync"} <= allowed
+    assert not {"chown", "mount", "reboot", "setuid"} & allowed
+
+
 def test_the_dashboard_and_the_scrape_name_what_there_is() -> None:
     metrics = RequestMetrics()
     metrics.count("compute", "GET", 200, 0.01)
