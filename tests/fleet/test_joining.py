@@ -290,6 +290,8 @@ def test_certificates_are_renewed_for_the_same_key_only(tmp_path: Path) -> None:
         before = (machine.identity / "client-cert.pem").read_bytes()
         assert not machine.needs_renewal()
         assert membership(tmp_path / "rack1", SkewedClock(21 * 86_400)).needs_renewal()
+        with pytest.raises(Refused, match="has ended"):
+            await membership(tmp_path / "rack1", SkewedClock(31 * 86_400)).claim("first")
         await machine.renew()
         assert (machine.identity / "client-cert.pem").read_bytes() != before
         async with agent_of(machine, "first"):

@@ -121,6 +121,12 @@ class Membership:
     async def claim(self, session: str) -> Granted:
         """Be this host's one agent. Raises Refused and Unreachable."""
         joined = self._joined()
+        if self._seconds_left() <= 0:
+            raise Refused(
+                "CERTIFICATE_ENDED",
+                f"the certificate of {joined.name} has ended (its agent renews it while it runs), or the clock here is "
+                f"wrong: set it, or run `cumulet host remove {joined.name}` and let the machine join anew",
+            )
         asked = Claim(
             session=session,
             machine=machine_id(),
@@ -131,9 +137,11 @@ class Membership:
         return await _ask(self._own_client(joined), "/claim", asked, Granted)
 
     def needs_renewal(self) -> bool:
+        return self._seconds_left() < RENEW_DAYS * 86_400
+
+    def _seconds_left(self) -> float:
         certificate = x509.load_pem_x509_certificate((self.identity / "client-cert.pem").read_bytes())
-        left = certificate.not_valid_after_utc.timestamp() - self._clock.now_us() / 1_000_000
-        return left < RENEW_DAYS * 86_400
+        return certificate.not_valid_after_utc.timestamp() - self._clock.now_us() / 1_000_000
 
     async def renew(self) -> None:
         """A new certificate for the key it has. Raises Refused and Unreachable."""
