@@ -1,8 +1,8 @@
 """Which of the product's errors a run of the tests has seen made, and which are in its source.
 
 An error is a *refusal*: a place in the source where one of Cumulet's own exceptions is made. While tests run, `record`
-notes every place that makes one. A whole run (`make test`) fails when a place is left that no test has come through
-(`tests/conftest.py`): what refuses, and is never seen to refuse, may as well not be there.
+notes every place that makes one. Of a whole run `make test` lists the places that no test has come through, and `make
+refusals` fails because of them (`tests/conftest.py`): what is never seen to refuse may as well not be there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import cumulet
 
 ROOT = Path(cumulet.__file__).parent
-ELSEWHERE = ("cli", "testing", "drivers/qemu", "drivers/linux_network", "processes", "ca.py")
+ELSEWHERE = ("cli/", "testing/", "drivers/qemu/", "drivers/linux_network/", "processes/", "ca.py")
 """What runs as another process, or needs what not every machine has: there the tests of that part answer for it."""
 
 Place = tuple[str, int]
