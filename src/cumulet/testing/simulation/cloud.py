@@ -104,9 +104,9 @@ class SimulatedCloud:
         """By name of a conductor that is up: since when."""
         self.died_at: dict[str, float] = {}
         self._claimants: set[str] = set()
+        """Whoever had a claim when one was looked at last."""
         self._moves: set[str] = set()
         """Whose copies have begun."""
-        """Whoever had a claim when one was looked at last."""
         self._conductors = random.choice((1, 1, 2, 3))
         self._api_is_up = True
         self._requests: dict[asyncio.Task[tuple[int, Any]], None] = {}

@@ -96,6 +96,13 @@ class Workload:
         self._say(f"    {status} to {method} {path}")
         return status, answer
 
+    async def _asked(self, caller: str, method: str, path: str, body: Any = None) -> None:
+        """A request whose answer is only told."""
+        await self._ask(caller, method, path, body)
+
+    async def _act(self, caller: str, server: Any, action: dict[str, Any]) -> None:
+        await self._ask(caller, "POST", f"/servers/{server.id}/action", action)
+
     def _server(self, random: Random) -> Any:
         """Any server of the records, also a deleted one now and then; None while there is none."""
         rows = self._cloud.db.read(lambda tx: tx.all(_SERVERS))
@@ -139,11 +146,8 @@ class Workload:
         host = random.choice(list(self._cloud.machines)) if named else None
         caller = "admin" if named else random.choice(("admin", server.project_id))
 
-        async def migrate() -> None:
-            body = {"os-migrateLive": {"host": host, **AUTO}}
-            await self._ask(caller, "POST", f"/servers/{server.id}/action", body)
-
-        return f"{caller} moves {server.id[:8]} to {host or 'any host'}", migrate()
+        request = self._act(caller, server, {"os-migrateLive": {"host": host, **AUTO}})
+        return f"{caller} moves {server.id[:8]} to {host or 'any host'}", request
 
     def _migrate_both(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
         one, two = self._server(random), self._server(random)
@@ -152,9 +156,7 @@ class Workload:
 
         async def migrate() -> None:
             body = {"os-migrateLive": {"host": None, **AUTO}}
-            await asyncio.gather(
-                *(self._ask("admin", "POST", f"/servers/{server.id}/action", body) for server in (one, two))
-            )
+            await asyncio.gather(*(self._act("admin", server, body) for server in (one, two)))
 
         return f"admin moves {one.id[:8]} and {two.id[:8]} at once", migrate()
 
@@ -182,21 +184,16 @@ class Workload:
         if migration is None:
             return self._create(random)
 
-        async def abort() -> None:
-            await self._ask("admin", "DELETE", f"/servers/{migration.server_id}/migrations/{migration.id}")
-
-        return f"admin aborts migration {migration.id}", abort()
+        path = f"/servers/{migration.server_id}/migrations/{migration.id}"
+        return f"admin aborts migration {migration.id}", self._asked("admin", "DELETE", path)
 
     def _force(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
         migration = self._migration(random)
         if migration is None:
             return self._create(random)
 
-        async def force() -> None:
-            path = f"/servers/{migration.server_id}/migrations/{migration.id}/action"
-            await self._ask("admin", "POST", path, {"force_complete": None})
-
-        return f"admin forces migration {migration.id}", force()
+        path = f"/servers/{migration.server_id}/migrations/{migration.id}/action"
+        return f"admin forces migration {migration.id}", self._asked("admin", "POST", path, {"force_complete": None})
 
     def _force_a_move(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
         """Soon after it has begun: then its memory follows in post-copy."""
@@ -229,35 +226,24 @@ class Workload:
         }
         action = random.choice(sensible.get(server.vm_state, ("os-stop",)))
         value = {"type": random.choice(("SOFT", "HARD"))} if action == "reboot" else None
-
-        async def power() -> None:
-            await self._ask(server.project_id, "POST", f"/servers/{server.id}/action", {action: value})
-
-        return f"{server.project_id} asks {action} of {server.id[:8]}", power()
+        request = self._act(server.project_id, server, {action: value})
+        return f"{server.project_id} asks {action} of {server.id[:8]}", request
 
     def _resize(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
         server = self._server(random)
         if server is None:
             return self._create(random)
         flavor = random.choice(("tiny", "busy", "large", "fast", "dedicated"))
-
-        async def resize() -> None:
-            body = {"resize": {"flavorRef": flavor}}
-            await self._ask(server.project_id, "POST", f"/servers/{server.id}/action", body)
-
-        return f"{server.project_id} resizes {server.id[:8]} to {flavor}", resize()
+        request = self._act(server.project_id, server, {"resize": {"flavorRef": flavor}})
+        return f"{server.project_id} resizes {server.id[:8]} to {flavor}", request
 
     def _migrate_cold(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
         server = self._server(random)
         if server is None:
             return self._create(random)
         host = random.choice([None, *self._cloud.machines])
-
-        async def migrate() -> None:
-            body = {"migrate": None if host is None else {"host": host}}
-            await self._ask("admin", "POST", f"/servers/{server.id}/action", body)
-
-        return f"admin cold-migrates {server.id[:8]} to {host or 'any host'}", migrate()
+        request = self._act("admin", server, {"migrate": None if host is None else {"host": host}})
+        return f"admin cold-migrates {server.id[:8]} to {host or 'any host'}", request
 
     def _evacuate(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
         """Of a host that is down, a server if there is one; else any, which is refused."""
@@ -309,27 +295,18 @@ class Workload:
         path = f"/servers/{server.id}/os-interface"
         if held and random.random() < 0.5:
             port = random.choice(held).id
-            return f"{server.project_id} pulls a port out of {server.id[:8]}", self._asked(
-                server.project_id, "DELETE", f"{path}/{port}"
-            )
+            request = self._asked(server.project_id, "DELETE", f"{path}/{port}")
+            return f"{server.project_id} pulls a port out of {server.id[:8]}", request
         body = {"interfaceAttachment": {"net_id": self._cloud.networks[server.project_id]}}
-        return f"{server.project_id} plugs a port into {server.id[:8]}", self._asked(
-            server.project_id, "POST", path, body
-        )
-
-    async def _asked(self, caller: str, method: str, path: str, body: Any = None) -> None:
-        await self._ask(caller, method, path, body)
+        request = self._asked(server.project_id, "POST", path, body)
+        return f"{server.project_id} plugs a port into {server.id[:8]}", request
 
     def _rebuild(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
         server = self._server(random)
         if server is None:
             return self._create(random)
-
-        async def rebuild() -> None:
-            body = {"rebuild": {"imageRef": IMAGE_ID}}
-            await self._ask(server.project_id, "POST", f"/servers/{server.id}/action", body)
-
-        return f"{server.project_id} rebuilds {server.id[:8]}", rebuild()
+        request = self._act(server.project_id, server, {"rebuild": {"imageRef": IMAGE_ID}})
+        return f"{server.project_id} rebuilds {server.id[:8]}", request
 
     def _shelve(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
         """Shelve a server, or unshelve one that is."""
@@ -340,11 +317,7 @@ class Workload:
         host = random.choice([None, None, *self._cloud.machines]) if shelved else None
         caller = "admin" if host is not None else server.project_id
         action, value = ("unshelve", {"host": host} if host is not None else None) if shelved else ("shelve", None)
-
-        async def shelve() -> None:
-            await self._ask(caller, "POST", f"/servers/{server.id}/action", {action: value})
-
-        return f"{caller} asks {action} of {server.id[:8]}", shelve()
+        return f"{caller} asks {action} of {server.id[:8]}", self._act(caller, server, {action: value})
 
     def _rescue(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
         """Rescue a server, or take it back."""
@@ -352,9 +325,8 @@ class Workload:
         if server is None:
             return self._create(random)
         action = "unrescue" if server.vm_state == "rescued" else "rescue"
-        return f"{server.project_id} asks {action} of {server.id[:8]}", self._asked(
-            server.project_id, "POST", f"/servers/{server.id}/action", {action: None}
-        )
+        request = self._act(server.project_id, server, {action: None})
+        return f"{server.project_id} asks {action} of {server.id[:8]}", request
 
     def _decide(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
         """Confirm or revert, a server that was resized if there is one."""
@@ -368,19 +340,12 @@ class Workload:
         if not rows:
             return self._resize(random)
         server, action = random.choice(rows), random.choice(("confirmResize", "revertResize"))
-
-        async def decide() -> None:
-            await self._ask(server.project_id, "POST", f"/servers/{server.id}/action", {action: None})
-
-        return f"{server.project_id} asks {action} of {server.id[:8]}", decide()
+        request = self._act(server.project_id, server, {action: None})
+        return f"{server.project_id} asks {action} of {server.id[:8]}", request
 
     def _host(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
         name, status = random.choice(list(self._cloud.machines)), random.choice(("disabled", "enabled", "enabled"))
         row = self._cloud.db.read(lambda tx: tx.first(sa.select(hosts.c.service_uuid).where(hosts.c.name == name)))
-
         assert row is not None
-
-        async def change() -> None:
-            await self._ask("admin", "PUT", f"/os-services/{row.service_uuid}", {"status": status})
-
-        return f"admin makes {name} {status}", change()
+        change = self._asked("admin", "PUT", f"/os-services/{row.service_uuid}", {"status": status})
+        return f"admin makes {name} {status}", change
