@@ -161,6 +161,11 @@ class Case:
         """Struck when the decision to go on had been committed before."""
         return self.place.position > len(SAGAS[self.place.saga].steps)
 
+    @property
+    def done(self) -> bool:
+        """What was asked for must be done: there was no failure, or the decision to go on had been committed."""
+        return self.below or (self.fault.dies and not self.place.undo)
+
     def __str__(self) -> str:
         variant = "" if self.story == self.place.saga else f" ({self.story})"
         return f"{self.place}{variant}: {self.fault}"
@@ -253,7 +258,7 @@ def judge_evacuation(stage: Stage, server_id: str, case: Case) -> None:
     record, move = stage.record(server_id), stage.move(server_id)
     arrived = record.host == move.destination_host
     assert move.status == ("done" if arrived else "error")
-    assert arrived if case.below or (case.fault.dies and not case.place.undo) else not arrived
+    assert arrived == case.done
     assert record.vm_state in ((VmState.ACTIVE,) if arrived else (VmState.ACTIVE, VmState.STOPPED))
 
 
@@ -332,7 +337,7 @@ def judge_snapshot(stage: Stage, server_id: str, case: Case) -> None:
     assert stage.record(server_id).vm_state == VmState.ACTIVE
     found = stage.cloud.persona("admin").request("GET", f"/image/v2/images?name={server_id}")["images"]
     assert [image["status"] for image in found] in ([], ["active"])
-    if case.below or (case.fault.dies and not case.place.undo):
+    if case.done:
         assert found
     elif case.fault is Fault.FAILS_BEFORE and not case.place.undo and case.place.position == 0:
         assert not found
@@ -349,7 +354,7 @@ def judge_attachment(stage: Stage, server_id: str, case: Case) -> None:
     """It has both ports, or the new one is gone; `agreement` says that its guest has the same."""
     ports = stage.ports(server_id)
     assert [port["port_state"] for port in ports] == ["ACTIVE"] * len(ports)
-    assert len(ports) == (2 if case.below or (case.fault.dies and not case.place.undo) else 1)
+    assert len(ports) == (2 if case.done else 1)
 
 
 def detached(stage: Stage) -> str:
@@ -362,7 +367,7 @@ def detached(stage: Stage) -> str:
 
 def judge_detachment(stage: Stage, server_id: str, case: Case) -> None:
     ports = stage.ports(server_id)
-    assert len(ports) == (0 if case.below or (case.fault.dies and not case.place.undo) else 1)
+    assert len(ports) == (0 if case.done else 1)
 
 
 def rebuilt(stage: Stage) -> str:
@@ -377,8 +382,7 @@ def judge_rebuild(stage: Stage, server_id: str, case: Case) -> None:
     """It runs with a new disk, or with its old one, or has none and is in ERROR, from which it can be rebuilt."""
     record = stage.record(server_id)
     untouched = (case.place, case.fault) == (Place("rebuild", 0), Fault.FAILS_BEFORE)
-    done = case.below or (case.fault.dies and not case.place.undo)
-    assert record.vm_state == (VmState.ACTIVE if untouched or done else VmState.ERROR)
+    assert record.vm_state == (VmState.ACTIVE if untouched or case.done else VmState.ERROR)
     if record.vm_state == VmState.ERROR:
         stage.plan({})
         admin = stage.cloud.persona("admin")
@@ -424,10 +428,7 @@ def judge_unshelve(stage: Stage, server_id: str, case: Case) -> None:
     runs = record.vm_state == VmState.ACTIVE
     assert runs or (record.vm_state == VmState.SHELVED_OFFLOADED and record.host is None)
     assert len(mine) == (0 if runs else 1)
-    if case.below or (case.fault.dies and not case.place.undo):
-        assert runs
-    else:
-        assert not runs
+    assert runs == case.done
 
 
 def rescued(stage: Stage) -> str:
@@ -439,9 +440,8 @@ def rescued(stage: Stage) -> str:
 def judge_rescue(stage: Stage, server_id: str, case: Case) -> None:
     """It runs from the rescue image, or from its own disk as before."""
     record = stage.record(server_id)
-    done = case.below or (case.fault.dies and not case.place.undo)
-    assert record.vm_state == (VmState.RESCUED if done else VmState.ACTIVE)
-    assert stage.is_rescued(record) == done
+    assert record.vm_state == (VmState.RESCUED if case.done else VmState.ACTIVE)
+    assert stage.is_rescued(record) == case.done
 
 
 def unrescued(stage: Stage) -> str:
