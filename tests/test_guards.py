@@ -47,7 +47,8 @@ from tests.every_operation import (
 )
 from tests.every_operation.asking import Case, Stage, staged
 from tests.every_operation.rehearsal import opened
-from tests.every_saga import test_every_step, test_late_commands, test_step_tables
+from tests.every_saga import stage as saga_stage
+from tests.every_saga import stories, test_every_step, test_late_commands, test_step_tables
 from tests.every_saga.faults import Fault, Place
 from tests.every_saga.late import Told, look_into
 from tests.image import attack_images, test_inspection
@@ -214,8 +215,8 @@ def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
     steps[position] = dataclasses.replace(steps[position], undo=nothing)
     patch.setitem(SAGAS, "live-migration", dataclasses.replace(saga, steps=tuple(steps)))
     last = Place("live-migration", len(steps) - 1)
-    case = test_every_step.Case("live-migration", last, Fault.FAILS_AFTER)
-    with contextlib.closing(_Stopped(test_every_step.Stage(stage.cloud.embedded.settings.state_dir / "saga"))) as made:
+    case = stories.Case("live-migration", last, Fault.FAILS_AFTER)
+    with contextlib.closing(_Stopped(saga_stage.Stage(stage.cloud.embedded.settings.state_dir / "saga"))) as made:
         test_every_step.test_afterwards_all_agree_and_nothing_is_left(made.stage, case)
 
 
@@ -223,8 +224,8 @@ def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
 def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
     patch.setattr(Agent, "_admit", test_late_commands.without_steps)
     last = Place("resize", len(SAGAS["resize"].steps) - 1)
-    case = test_every_step.Case("resize", last, Fault.FAILS_AFTER)
-    with contextlib.closing(_Stopped(test_every_step.Stage(stage.cloud.embedded.settings.state_dir / "late"))) as made:
+    case = stories.Case("resize", last, Fault.FAILS_AFTER)
+    with contextlib.closing(_Stopped(saga_stage.Stage(stage.cloud.embedded.settings.state_dir / "late"))) as made:
         world = made.stage.cloud.embedded.world
         assert world is not None
         told = Told(look_into(world))
@@ -236,7 +237,7 @@ def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
 class _Stopped:
     """A stage of sagas that is stopped at the end."""
 
-    stage: test_every_step.Stage
+    stage: saga_stage.Stage
 
     def close(self) -> None:
         self.stage.stop()
@@ -279,7 +280,7 @@ def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
     forgetful = functools.partial(_copy_parameters, copying.copy_parameters)
     patch.setattr(live_migration, "copy_parameters", forgetful)
     folder, settings = stage.cloud.embedded.settings.state_dir / "told", test_what_hosts_are_told.SETTINGS
-    with contextlib.closing(_Stopped(test_every_step.Stage(folder, **settings))) as made:
+    with contextlib.closing(_Stopped(saga_stage.Stage(folder, **settings))) as made:
         test_what_hosts_are_told.test_a_verb_tells_hosts_what_the_table_says(made.stage, "paused", "os-migrateLive")
 
 

@@ -18,7 +18,7 @@ from cumulet.host.driver import Guest, MigrationParameters
 from cumulet.host.endpoint import Endpoint, Peer
 from cumulet.testing import Client
 from tests.every_saga.late import Told, look_into
-from tests.every_saga.test_every_step import Stage
+from tests.every_saga.stage import Stage
 
 Table = dict[str, dict[str, list[str]]]
 GOLDEN = Path(__file__).parents[1] / "golden" / "moves.json"

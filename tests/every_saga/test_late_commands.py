@@ -18,7 +18,8 @@ from cumulet.processes.parts import SAGAS
 
 from .faults import Fault, Place
 from .late import Repeating, Told, look_into
-from .test_every_step import STORIES, Case, Stage, cases
+from .stage import Stage
+from .stories import STORIES, Case, cases
 
 CASES = [case for case in cases() if case.fault is Fault.FAILS_AFTER]
 """What fails before a step is undone as what fails after the step above it."""

@@ -18,7 +18,7 @@ from cumulet.drivers.simulated.driver import SimulatedDriver
 from cumulet.host.driver import DriverError, GuestState
 
 from .late import Told, look_into
-from .test_every_step import SETTLED_SECONDS, Stage
+from .stage import SETTLED_SECONDS, Stage
 from .test_late_commands import LIFE, live
 
 CAUSE = "the disk says: Input/output error"

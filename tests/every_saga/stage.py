@@ -1,0 +1,134 @@
+"""A cloud for the tests of sagas: killed and started again on the folder it left, and asked what it says."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+import cumulet.testing
+from cumulet.compute.model import VmState
+from cumulet.compute.store import migrations, servers
+from cumulet.conductor.saga import request_force, running_operation
+from cumulet.db.engine import Tx
+from cumulet.testing import TestCloud, agreement
+
+from .faults import Fault, Place, Script
+
+SETTLED_SECONDS = 30.0
+POLL_SECONDS = 0.005
+
+
+class Stage:
+    """A cloud that is killed and started again on the same folder, as often as it takes."""
+
+    def __init__(self, state: Path, **settings: Any) -> None:
+        self._state = state
+        self._settings = settings
+        self._stack = ExitStack()
+        self.left_well = True
+        self.cloud: TestCloud
+        self.start()
+
+    def start(self) -> None:
+        self.cloud = self._stack.enter_context(cumulet.testing.cloud(state=self._state, **self._settings))
+
+    def stop(self) -> None:
+        self._stack.close()
+
+    def plan(self, faults: dict[Place, Fault]) -> Script:
+        """From now on operations meet these faults."""
+        script = Script(kill=self.cloud.kill_conductor, planned=dict(faults))
+        self.cloud.embedded.runner.sagas = script.sagas()
+        return script
+
+    def read(self, fn: Callable[[Tx], Any]) -> Any:
+        return self.cloud.embedded.db.read(fn)
+
+    def ports(self, server_id: str) -> list[dict[str, Any]]:
+        answer = self.cloud.persona("admin").compute("GET", f"/servers/{server_id}/os-interface")
+        found: list[dict[str, Any]] = answer["interfaceAttachments"]
+        return found
+
+    def problems(self) -> list[str]:
+        guests = {host: self.cloud.guests(host) for host in self.cloud.hosts}
+        return list(self.read(lambda tx: list(agreement.disagreements(tx, guests))))
+
+    def unfinished(self) -> list[str]:
+        return list(self.read(lambda tx: list(agreement.unfinished(tx))))
+
+    def record(self, server_id: str) -> Any:
+        return self.read(lambda tx: tx.first(sa.select(servers).where(servers.c.id == server_id)))
+
+    def move(self, server_id: str) -> Any:
+        return self.read(lambda tx: tx.first(sa.select(migrations).where(migrations.c.server_id == server_id)))
+
+    def is_rescued(self, record: Any) -> bool:
+        """Whether its host says so."""
+        world = self.cloud.embedded.world
+        assert world is not None
+        return world.drivers[record.host]._guests[record.id].rescue_image is not None
+
+    def create(self, *, dirty_rate_mib_s: int | None = None) -> str:
+        """Ask for a server with a port; its id."""
+        client = self.cloud.persona("admin")
+        image = client.request("GET", "/image/v2/images?name=cumulet-tiny")["images"][0]["id"]
+        flavor = next(f["id"] for f in client.compute("GET", "/flavors")["flavors"] if f["name"] == "m1.nano")
+        if dirty_rate_mib_s is not None:
+            flavor = self.busy_flavor(dirty_rate_mib_s)
+        body = {"server": {"name": "one", "imageRef": image, "flavorRef": flavor, "networks": "auto"}}
+        answer = client.compute("POST", "/servers", body)
+        assert answer.status == 202, answer.text
+        server_id: str = answer["server"]["id"]
+        return server_id
+
+    def busy_flavor(self, rate_mib_s: int) -> str:
+        """A flavor whose guests dirty so much memory."""
+        client = self.cloud.persona("admin")
+        wanted = {"name": f"busy-{uuid.uuid4()}", "vcpus": 1, "ram": 1024, "disk": 1}
+        flavor_id: str = client.compute("POST", "/flavors", {"flavor": wanted})["flavor"]["id"]
+        specs = {"extra_specs": {"cumulet:dirty_rate_mib_s": str(rate_mib_s)}}
+        assert client.compute("POST", f"/flavors/{flavor_id}/os-extra_specs", specs).status == 200
+        return flavor_id
+
+    def force_complete(self, server_id: str) -> None:
+        """Wish it on the running operation, whatever step it is at: the API would have us wait for the copy."""
+        database, wake = self.cloud.embedded.db, self.cloud.embedded.runner
+
+        def wish(tx: Tx) -> None:
+            operation = running_operation(tx, server_id)
+            if operation is not None:
+                request_force(tx, wake, operation.id)
+
+        database.write(wish)
+
+    def created(self, *, dirty_rate_mib_s: int | None = None) -> str:
+        """A server that runs."""
+        server_id = self.create(dirty_rate_mib_s=dirty_rate_mib_s)
+        self.settle()
+        assert self.record(server_id).vm_state == VmState.ACTIVE
+        return server_id
+
+    def force_down(self, host: str, down: bool) -> None:
+        admin = self.cloud.persona("admin")
+        services = admin.compute("GET", "/os-services?binary=nova-compute")["services"]
+        service_id = next(service["id"] for service in services if service["host"] == host)
+        assert admin.compute("PUT", f"/os-services/{service_id}", {"forced_down": down}).status == 200
+
+    def all_back(self) -> None:
+        """No host is away any more, and each has been looked at since."""
+        for host in self.cloud.hosts:
+            self.force_down(host, False)
+        self.cloud.reconcile()
+
+    def settle(self) -> None:
+        """Wait until nobody is at work any more."""
+        until = time.monotonic() + SETTLED_SECONDS
+        while left := self.unfinished():
+            assert time.monotonic() < until, left
+            time.sleep(POLL_SECONDS)
