@@ -228,7 +228,7 @@ def endpoint_view(call: Call[Any, Any], row: Row[Any]) -> dict[str, Any]:
 def list_endpoints_of_group(call: Call[None, None]) -> dict[str, Any]:
     """List the endpoints that a group describes."""
     group = _group(call)
-    views = [endpoint_view(call, row) for row in _described(call.tx, group)]
+    views = [endpoint_view(call, row) for row in _described(call.tx, group)[: call.cloud.settings.largest_page]]
     return collection(call, f"{GROUPS[1:]}/{group.id}/endpoints", "endpoints", views)
 
 
@@ -297,7 +297,8 @@ def list_groups_of_project(call: Call[None, None]) -> dict[str, Any]:
     g, project_id = endpoint_group_projects.c, _project(call).id
     ids = select(g.endpoint_group_id).where(g.project_id == project_id)
     statement = select(endpoint_groups).where(endpoint_groups.c.id.in_(ids)).order_by(endpoint_groups.c.id)
-    views = [_view(call, group) for group in store.many(call.tx, EndpointGroup, statement)]
+    found = store.many(call.tx, EndpointGroup, statement.limit(call.cloud.settings.largest_page))
+    views = [_view(call, group) for group in found]
     return collection(call, f"OS-EP-FILTER/projects/{project_id}/endpoint_groups", "endpoint_groups", views)
 
 
@@ -306,7 +307,8 @@ def list_endpoints_of_project(call: Call[None, None]) -> dict[str, Any]:
     """List the endpoints a project was given, by name or by groups."""
     project_id = _project(call).id
     ids = shown_to(call.tx, project_id) or set()
-    rows = call.tx.all(select(store.endpoints).where(store.endpoints.c.id.in_(ids)).order_by(store.endpoints.c.id))
+    statement = select(store.endpoints).where(store.endpoints.c.id.in_(ids)).order_by(store.endpoints.c.id)
+    rows = call.tx.all(statement.limit(call.cloud.settings.largest_page))
     views = [endpoint_view(call, row) for row in rows]
     return collection(call, f"OS-EP-FILTER/projects/{project_id}/endpoints", "endpoints", views)
 
