@@ -12,6 +12,8 @@ import pytest
 
 from cumulet.clock import SystemClock
 from cumulet.drivers.simulated.driver import SimulatedDriver, World
+from cumulet.host.consoles import SESSIONS_OF_ONE
+from cumulet.host.disks import SnapshotPhase, SnapshotProgress
 from cumulet.host.driver import DriverError, Guest, GuestState, MigrationParameters, MigrationPhase
 from cumulet.host.endpoint import Peer
 from cumulet.settings import Settings
@@ -147,3 +149,47 @@ def test_post_copy_needs_its_destination_and_has_no_way_back(tmp_path: Path, ver
 
     expected = {"begin_post_copy": "closed the connection", "cancel_copy": "too late to cancel"}
     assert expected[verb] in refusing(tmp_path, act)
+
+
+@pytest.mark.parametrize(
+    ("disk_gib", "words"), [(1, "there is no Image service"), (5000, "larger than a simulated host can say")]
+)
+def test_an_image_that_cannot_be_made_has_failed_and_says_why(tmp_path: Path, disk_gib: int, words: str) -> None:
+    """Nobody waits for it for ever."""
+    settings = Settings(state_dir=tmp_path, database_url="sqlite://", simulated_speed=1e9)
+    driver = SimulatedDriver(name="host1", world=World(), clock=SystemClock(), settings=settings, directory=None)
+
+    async def story() -> SnapshotProgress:
+        await driver.create(msgspec.structs.replace(GUEST, disk_gib=disk_gib))
+        await driver.begin_snapshot(SERVER, image_id="an-image")
+        progress = SnapshotProgress(phase=SnapshotPhase.COPYING)
+        async with asyncio.timeout(10):
+            while not progress.phase.ended:
+                progress = await driver.snapshot_progress(
+                    SERVER, image_id="an-image", wait_seconds=5.0, seen=progress.phase
+                )
+        return progress
+
+    progress = asyncio.run(story())
+    assert progress.phase is SnapshotPhase.FAILED
+    assert words in (progress.error or "")
+
+
+def test_a_console_is_of_a_guest_that_runs_and_a_session_of_somebody_who_opened_it(tmp_path: Path) -> None:
+    async def story() -> None:
+        driver = opener(tmp_path)("host1")
+        with pytest.raises(DriverError, match="NOT_RUNNING"):
+            await driver.open_console(SERVER, "a")
+        with pytest.raises(DriverError, match="NO_SESSION"):
+            await driver.read_console(SERVER, "a", position=0, wait_seconds=0.0)
+        await driver.create(GUEST)
+        await driver.open_console(SERVER, "a")
+        with pytest.raises(DriverError, match="NO_SESSION"):
+            await driver.write_console(SERVER, "b", position=0, data=b"\n")
+        for number in range(1, SESSIONS_OF_ONE):
+            await driver.open_console(SERVER, f"more {number}")
+        with pytest.raises(DriverError, match="TOO_MANY_CONSOLES"):
+            await driver.open_console(SERVER, "one too many")
+        await driver.open_console(SERVER, "a")  # It is open, and stays so.
+
+    asyncio.run(story())

@@ -72,8 +72,8 @@ class SimulatedSnapshots:
         virtual_seconds = disk_bytes(guest) / (COPY_MIB_S * (1 << 20))
         await self._clock.sleep(virtual_seconds / self._settings.simulated_speed)
         snapshot.become(SnapshotPhase.SENDING)
-        content = empty_disk(disk_bytes(guest), f"{guest.server_id} {ran_us}")
         try:
+            content = empty_disk(disk_bytes(guest), f"{guest.server_id} {ran_us}")
             if self._world.take is None:
                 raise DriverError("there is no Image service")
             await self._world.take(self.name, snapshot.image_id, len(content), _whole(content))
