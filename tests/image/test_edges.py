@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulet.image import qcow2
-from cumulet.image.inspection import inspect_file
+from cumulet.image.inspection import OpaqueContent, inspect_file
 from cumulet.image.qcow2 import Refused
 
 from .attack_images import GOOD, MIB, Qcow2
@@ -140,6 +140,19 @@ def test_a_header_one_byte_short_is_refused(version: int, shortest: int) -> None
     for cut in (shortest + 7, shortest, shortest - 1):
         with pytest.raises(Refused, match="cut short"):
             qcow2.read_header(start[:cut], virtual_size_limit=LIMIT)
+
+
+def test_a_header_is_not_longer_than_what_there_is() -> None:
+    start = replace(GOOD, header_length=4096).build()
+    with pytest.raises(Refused, match="cut short"):
+        qcow2.read_header(start[:4088], virtual_size_limit=LIMIT)
+
+
+def test_what_nobody_looks_at_is_not_larger_than_the_limit_either() -> None:
+    content = OpaqueContent(size_limit=8)
+    content.feed(b"12345678")
+    with pytest.raises(Refused, match="larger than this cloud takes"):
+        content.feed(b"9")
 
 
 def test_the_limits_are_the_last_sizes_that_are_accepted() -> None:

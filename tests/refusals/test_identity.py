@@ -102,6 +102,108 @@ def a_role_of_a_domain_that_is_not(scene: Scene) -> Answer:
     return scene.identity("POST", "/roles", {"role": {"name": scene.new_name(), "domain_id": "nowhere"}})
 
 
+# -- options of domains
+
+
+@refused(400, "should be a dictionary of options")
+def options_of_a_group_that_are_none(scene: Scene) -> Answer:
+    path = f"/domains/{made(scene, 'domain')['id']}/config"
+    return scene.identity("PUT", path, {"config": {"identity": {}}})
+
+
+@refused(400, "No options specified")
+def no_options(scene: Scene) -> Answer:
+    return scene.identity("PUT", f"/domains/{made(scene, 'domain')['id']}/config", {"config": {}})
+
+
+@refused(403, "any domain other than the default domain")
+def what_passwords_must_match_in_another_domain(scene: Scene) -> Answer:
+    return scene.identity("GET", f"/domains/{made(scene, 'domain')['id']}/config/security_compliance")
+
+
+@refused(403, "other than password_regex")
+def another_rule_for_passwords(scene: Scene) -> Answer:
+    return scene.identity("GET", "/domains/default/config/security_compliance/lockout_duration")
+
+
+# -- endpoints that projects are shown
+
+
+def endpoint(scene: Scene) -> str:
+    found: str = scene.identity("GET", "/endpoints")["endpoints"][0]["id"]
+    return found
+
+
+def group_in_project(scene: Scene) -> str:
+    asked = {"name": scene.new_name(), "filters": {"interface": "public"}}
+    group = scene.identity("POST", "/OS-EP-FILTER/endpoint_groups", {"endpoint_group": asked})["endpoint_group"]["id"]
+    return f"/OS-EP-FILTER/endpoint_groups/{group}/projects/{made(scene, 'project')['id']}"
+
+
+@refused(404, "Could not find")
+def a_group_of_endpoints_that_a_project_is_not_shown(scene: Scene) -> Answer:
+    return scene.identity("GET", group_in_project(scene))
+
+
+@refused(409, "Duplicate entry")
+def a_group_of_endpoints_that_a_project_is_shown(scene: Scene) -> Answer:
+    path = group_in_project(scene)
+    assert scene.identity("PUT", path).status == 204
+    return scene.identity("PUT", path)
+
+
+@refused(409, "Duplicate entry")
+def an_endpoint_that_a_project_is_shown(scene: Scene) -> Answer:
+    path = f"/OS-EP-FILTER/projects/{made(scene, 'project')['id']}/endpoints/{endpoint(scene)}"
+    assert scene.identity("PUT", path).status == 204
+    return scene.identity("PUT", path)
+
+
+# -- limits
+
+
+def service(scene: Scene) -> str:
+    found: str = scene.identity("GET", "/services")["services"][0]["id"]
+    return found
+
+
+def registered(scene: Scene, **attributes: Any) -> Answer:
+    body = {"service_id": service(scene), "resource_name": scene.new_name(), "default_limit": 1, **attributes}
+    return scene.identity("POST", "/registered_limits", {"registered_limits": [body]})
+
+
+def limit(scene: Scene, **attributes: Any) -> Answer:
+    body = {"service_id": service(scene), "resource_name": "anything", "resource_limit": 1, **attributes}
+    return scene.identity("POST", "/limits", {"limits": [body]})
+
+
+@refused(400, "Could not find service")
+def a_limit_of_a_service_that_is_not(scene: Scene) -> Answer:
+    return registered(scene, service_id="0" * 32)
+
+
+@refused(400, "Could not find region")
+def a_limit_in_a_region_that_is_not(scene: Scene) -> Answer:
+    return registered(scene, region_id="nowhere")
+
+
+@refused(400, "Could not find project")
+def a_limit_of_a_project_that_is_not(scene: Scene) -> Answer:
+    return limit(scene, project_id="0" * 32)
+
+
+@refused(400, "Could not find domain")
+def a_limit_of_a_domain_that_is_not(scene: Scene) -> Answer:
+    return limit(scene, domain_id="0" * 32)
+
+
+@refused(409, "Duplicate entry")
+def a_limit_that_becomes_like_another(scene: Scene) -> Answer:
+    one, two = (registered(scene)["registered_limits"][0] for _ in range(2))
+    change = {"registered_limit": {"resource_name": one["resource_name"]}}
+    return scene.identity("PATCH", f"/registered_limits/{two['id']}", change)
+
+
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
     with cumulet.testing.cloud(hosts=1) as cloud:

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 import cumulet.testing
 from cumulet.image import attributes
 from cumulet.image.files import image_folder
+from cumulet.image.store import images
 from cumulet.testing import Answer
 
 from .table import Refusal, Scene, table
+from .test_compute import server
 
 REFUSALS, refused = table()
 
@@ -113,6 +116,26 @@ def a_class_renamed_to_one_that_is(scene: Scene) -> Answer:
 def several_aggregates_without_a_word(scene: Scene) -> Answer:
     both = ",".join(scene.cloud.clock.uuid() for _ in range(2))
     return place(scene, "GET", f"/resource_providers?member_of={both}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "words"),
+    [
+        ({"images_per_project": 1}, 1, "limit of 1 images is reached"),
+        ({"image_project_quota_gib": 1}, 2**30, "exceed its storage quota"),
+    ],
+)
+def test_a_project_at_its_limit_makes_no_image_of_a_server(settings: dict[str, Any], size: int, words: str) -> None:
+    with cumulet.testing.cloud(hosts=1, **settings) as cloud:
+        member = cloud.persona("member")
+        made = server(Scene(cloud), member)
+        first = member.action(made, {"createImage": {"name": "first"}})
+        assert first.status == 202, first.text
+        cloud.idle()
+        grown = sa.update(images).where(images.c.id == first["image_id"]).values(size=size)
+        cloud.embedded.db.write(lambda tx: tx.execute(grown))
+        answer = member.action(made, {"createImage": {"name": "second"}})
+        assert (answer.status, words in answer.text) == (403, True), answer.text
 
 
 @pytest.fixture(scope="module")

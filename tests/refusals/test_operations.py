@@ -21,6 +21,7 @@ from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
 from cumulet.host.link import Link
 from cumulet.host.wiring import InForce
+from cumulet.image import store
 from cumulet.testing import Client, TestCloud
 from tests.api.test_evacuation import force_down
 from tests.api.test_live_migration import create_pair, host_of, image_and_flavor, other
@@ -104,6 +105,27 @@ def test_what_is_to_be_made_from_an_image_that_is_gone_is_not_evacuated(
     cloud.idle()
     assert reason(cloud, server) == ("error", "IMAGE_GONE")
     assert host_of(admin, server) == source
+
+
+def test_what_is_to_be_rescued_with_an_image_that_is_gone_runs_on(cloud: TestCloud, admin: Client, server: str) -> None:
+    """It goes while the guest is being stopped."""
+    image = admin.server(server)["image"]["id"]
+
+    class Deleting(Way):
+        async def send(self, message: m.Message[Any]) -> Any:
+            if isinstance(message, m.Stop):
+                await cloud.embedded.db.write_async(lambda tx: store.delete(tx, image, 1))
+            return await super().send(message)
+
+    with instead(cloud, host_of(admin, server), Deleting):
+        assert admin.action(server, {"rescue": None}).status == 200
+        cloud.idle()
+    assert admin.server(server)["status"] == "ACTIVE"
+    assert cloud.guests(host_of(admin, server))[server] is GuestState.RUNNING
+    actions = admin.compute("GET", f"/servers/{server}/os-instance-actions")["instanceActions"]
+    (request,) = [action["request_id"] for action in actions if action["action"] == "rescue"]
+    (event,) = admin.compute("GET", f"/servers/{server}/os-instance-actions/{request}")["instanceAction"]["events"]
+    assert event["details"].startswith("IMAGE_GONE: ")
 
 
 def test_a_destination_that_lost_its_guest_is_given_up(cloud: TestCloud, admin: Client, server: str) -> None:

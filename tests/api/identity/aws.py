@@ -19,13 +19,16 @@ class Signer:
     access: str
     secret: str
 
-    def version_2(self, *, without: Collection[str] = (), **changes: Any) -> dict[str, Any]:
+    def version_2(
+        self, *, without: Collection[str] = (), signed_at: str | None = None, **changes: Any
+    ) -> dict[str, Any]:
+        """`signed_at`: what it says of when, by default now."""
         params = {
             "AWSAccessKeyId": self.access,
             "Action": "DescribeInstances",
             "SignatureMethod": "HmacSHA256",
             "SignatureVersion": "2",
-            "Timestamp": str(iso_us(self.now_us))[:19] + "Z",
+            "Timestamp": str(iso_us(self.now_us))[:19] + "Z" if signed_at is None else signed_at,
         }
         params = {name: value for name, value in params.items() if name not in without}
         query = "&".join(f"{k}={quote(v, safe='-_.~')}" for k, v in sorted(params.items()))

@@ -196,6 +196,14 @@ def test_rules_ask_for_several_factors_at_once(holder: Holder) -> None:
     assert holder.admin.patch(f"/users/{holder.user}", {"user": {"options": unknown}}).status_code == 400
 
 
+def test_a_password_and_another_s_code_are_nobody_s_login(holder: Holder) -> None:
+    holder.keep("totp", base64.b32encode(KEY).decode())
+    admin = {"id": holder.admin.body["user"]["id"], "password": holder.place.passwords.by_user["admin"]}
+    code = {"id": holder.user, "passcode": holder.code()}
+    identity = {"methods": ["password", "totp"], "password": {"user": admin}, "totp": {"user": code}}
+    assert holder.place.authenticate({"identity": identity}).status_code == 401
+
+
 def test_a_user_keeps_so_many_and_sees_only_its_own(holder: Holder, monkeypatch: pytest.MonkeyPatch) -> None:
     holder.admin.made("credential", "credentials", type="cert", blob="x", user_id=holder.admin.body["user"]["id"])
     assert [c["user_id"] for c in holder.session.get("/credentials").json()["credentials"]] == [holder.user]

@@ -1,0 +1,66 @@
+"""What the control plane makes of the bus and of agents on it, without a NATS server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+from nats.errors import ConnectionClosedError
+
+from cumulet.bus import nats
+from cumulet.bus.nats import NatsBus, NatsLink, NoAnswer
+from cumulet.host import messages as m
+
+
+class Bus:
+    """Answers what it is told to; asked only whether somebody is there, with these incarnations in turn."""
+
+    def __init__(self, answer: bytes | None, *incarnations: bytes) -> None:
+        self._answer = answer
+        self._incarnations = iter(incarnations)
+
+    async def ask(self, subject: str, payload: Callable[[int], bytes]) -> bytes:
+        if payload(1) == b"":
+            return next(self._incarnations)
+        if self._answer is None:
+            await asyncio.Event().wait()
+        assert self._answer is not None
+        return self._answer
+
+
+def told(bus: Bus) -> Any:
+    async def tell() -> Any:
+        async with asyncio.timeout(10):
+            return await NatsLink(cast("NatsBus", bus), "host1").send(m.AskFacts())
+
+    return asyncio.run(tell())
+
+
+def test_an_answer_that_is_not_understood_is_none() -> None:
+    with pytest.raises(m.HostUnreachable, match="no agent of this version"):
+        told(Bus(b"{"))
+
+
+def test_an_agent_that_started_anew_will_not_answer_what_the_one_before_was_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nats, "STILL_THERE_SECONDS", 0.01)
+    with pytest.raises(m.HostUnreachable, match="has started anew"):
+        told(Bus(None, b"first", b"first", b"second"))
+
+
+def test_a_connection_that_is_closed_meanwhile_is_no_answer() -> None:
+    class Closed:
+        async def publish(self, *_: object, **__: object) -> None:
+            raise ConnectionClosedError
+
+    class Connection:
+        client = Closed()
+
+    bus = NatsBus.__new__(NatsBus)
+    bus.__dict__.update(_connection=Connection(), _number=0, _waiting={}, _answers="answers")
+    with pytest.raises(NoAnswer, match="the bus:"):
+        asyncio.run(bus.ask("subject", lambda number: b""))
+    assert bus._waiting == {}
