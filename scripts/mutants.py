@@ -35,6 +35,10 @@ Nor is a class's first line tried: that a record is frozen is for mypy to say.
 """
 
 
+NOTICED = ("KILLED", "INCOMPETENT")
+"""Outcomes of a mistake that a test failed with, or that Python itself refused."""
+
+
 class Part(NamedTuple):
     """Modules under `src/cumulet`, and the tests that answer for them (arguments of pytest)."""
 
@@ -105,7 +109,7 @@ class Session:
         self.module = module
         self._file = PLACE / f"{module.replace('/', '-')}.sqlite"
         self._config = self._file.with_suffix(".toml")
-        command = " ".join([sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests])
+        command = " ".join(pytest_command(tests))
         self._config.write_text(
             "[cosmic-ray]\n"
             f'module-path = "src/cumulet/{module}"\ntimeout = {LONGEST_SECONDS}\nexcluded-modules = []\n'
@@ -136,10 +140,17 @@ class Session:
         return [Mutant(job, operator, line, outcome, diff or "") for job, operator, line, outcome, diff in rows]
 
 
-def cosmic_ray(verb: str, *files: Path) -> None:
-    program = Path(sys.executable).parent / "cosmic-ray"
+def pytest_command(tests: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+
+
+def in_copy(command: Sequence[str | Path]) -> None:
     environment = {**os.environ, "PYTHONPATH": str(PLACE / "tree" / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    subprocess.run([program, verb, *files], cwd=PLACE / "tree", env=environment, check=True)
+    subprocess.run(command, cwd=PLACE / "tree", env=environment, check=True)
+
+
+def cosmic_ray(verb: str, *files: Path) -> None:
+    in_copy([Path(sys.executable).parent / "cosmic-ray", verb, *files])
 
 
 def copy_tree() -> None:
@@ -188,11 +199,15 @@ def chosen(mutants: Sequence[Mutant], *, lines: set[int] | None, most: int, modu
 
 
 def tried(part: Part, *, since: str | None, most: int) -> Iterator[tuple[str, list[Mutant]]]:
-    """Each module with those of its mutants that were tried."""
+    """Each module with those of its mutants that were tried. CalledProcessError where tests fail without a mistake."""
+    passed = False
     for module in part.modules:
         lines = changed_lines(module, since) if since is not None else None
         if lines is not None and not lines:
             continue
+        if not passed:
+            in_copy(pytest_command(part.tests))  # Else every mistake would count as noticed.
+            passed = True
         session = Session(module, part.tests)
         session.make()
         jobs = chosen(session.mutants(), lines=lines, most=most, module=module)
@@ -215,7 +230,7 @@ def main(arguments: Sequence[str]) -> int:
     for name in asked.parts or PARTS:
         killed = total = 0
         for module, mutants in tried(PARTS[name], since=asked.since, most=asked.most):
-            lived = [mutant for mutant in mutants if mutant.outcome == "SURVIVED"]
+            lived = [mutant for mutant in mutants if mutant.outcome not in NOTICED]
             killed, total = killed + len(mutants) - len(lived), total + len(mutants)
             print(f"{module}: {len(mutants) - len(lived)} of {len(mutants)} killed", flush=True)
             for mutant in lived:
