@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cumulet.cli.client import Persona, Unexpected
+import httpx
+
+from cumulet.cli.client import Persona
 
 LARGE = "4g"
 """Nobody writes so much: a file system in memory takes what is in it."""
@@ -71,7 +73,7 @@ def flood(caller: Persona, seconds: float) -> int:
 
     def ask_again() -> None:
         while time.monotonic() < ended:
-            with contextlib.suppress(Unexpected, OSError):
+            with contextlib.suppress(httpx.HTTPError):  # Too many connections: the next is tried.
                 answer = caller.ask("POST", KEYPAIRS, {"keypair": {"name": "flood"}}, version="2.1")
                 next(answers)
                 if answer.status not in (409, 429, 503):
