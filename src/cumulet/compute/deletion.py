@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from cumulet.compute import operations, resized
-from cumulet.compute.model import PowerState, Server, VmState
+from cumulet.compute.model import SHELVED_IMAGE, PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, command
 from cumulet.compute.store import get_server, update_server
 from cumulet.conductor.saga import Context, Failure, Final, Saga
@@ -77,7 +77,7 @@ def forget(tx: Tx, context: Context, state: Deletion) -> Deletion:
     if kept is not None:
         resized.let_go(tx, kept, status="confirmed", now_us=now)
     server = get_server(tx, state.server_id)
-    image_id = server.system_metadata.get("shelved_image_id")
+    image_id = server.system_metadata.get(SHELVED_IMAGE)
     if image_id is not None:
         snapshots.delete(tx, image_id, now)
     update_server(

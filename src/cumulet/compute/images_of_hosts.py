@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from cumulet.compute.model import RESCUE_IMAGE, SHELVED_IMAGE
 from cumulet.compute.store import servers
 from cumulet.conductor.saga import Status, operations
 from cumulet.db.engine import Tx
@@ -14,7 +15,7 @@ from cumulet.placement.store import allocations, resource_providers
 _IMAGES_OF = (
     sa.select(
         servers.c.image_id,
-        *(servers.c.system_metadata[key].as_string().label(key) for key in ("shelved_image_id", "rescue_image_id")),
+        *(servers.c.system_metadata[key].as_string().label(key) for key in (SHELVED_IMAGE, RESCUE_IMAGE)),
     )
     .join(allocations, allocations.c.consumer_uuid == servers.c.id)
     .join(resource_providers, resource_providers.c.id == allocations.c.provider_id)

@@ -54,6 +54,10 @@ class Flavor(msgspec.Struct, frozen=True, kw_only=True):
     extra_specs: dict[str, str]
 
 
+SHELVED_IMAGE, RESCUE_IMAGE = "shelved_image_id", "rescue_image_id"
+"""Keys of a server's system metadata: the images that it is unshelved from, and rescued with."""
+
+
 class Server(msgspec.Struct, frozen=True, kw_only=True):
     """A row of `servers` (tags are rows of their own). Change one with `compute.store`, never by hand."""
 

@@ -13,7 +13,7 @@ import msgspec
 
 from cumulet.compute import attribute_types as t
 from cumulet.compute import guest_metadata, operations
-from cumulet.compute.model import PowerState, Server, VmState
+from cumulet.compute.model import RESCUE_IMAGE, PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, command
 from cumulet.compute.power import STOP_GRACE_SECONDS
 from cumulet.compute.rules import MEMBER
@@ -36,8 +36,6 @@ from cumulet.web.schema import UNSET, Anything, Body, Key, Unset
 
 RESCUE_RULE = rule("os_compute_api:os-rescue", MEMBER)
 UNRESCUE_RULE = rule("os_compute_api:os-unrescue", MEMBER)
-IMAGE_ID = "rescue_image_id"
-"""The key of a server's system metadata under which the image stands that it is rescued with."""
 
 
 class Rescue(Body, nullable=True):
@@ -57,7 +55,7 @@ def rescue_server(call: Call[Server, Rescue | None]) -> dict[str, str]:
     image_id = _rescue_image(call, server.image_id or "" if isinstance(wanted, Unset) else wanted)
     password = new_password(call) if isinstance(given, Unset) else given
     was = server.vm_state
-    metadata = {**server.system_metadata, IMAGE_ID: image_id}
+    metadata = {**server.system_metadata, RESCUE_IMAGE: image_id}
     server = update_server(call.tx, server, now_us=call.now_us, system_metadata=metadata)
     operations.begin(
         call,
@@ -196,7 +194,7 @@ def not_rescued(tx: Tx, context: Context, state: Rescuing, failure: Failure) -> 
 
 def _forget_image(tx: Tx, context: Context, server_id: str) -> None:
     server = get_server(tx, server_id, deleted=True)
-    kept = {key: value for key, value in server.system_metadata.items() if key != IMAGE_ID}
+    kept = {key: value for key, value in server.system_metadata.items() if key != RESCUE_IMAGE}
     operations.settle(tx, server_id, now_us=context.clock.now_us(), system_metadata=kept)
 
 

@@ -8,7 +8,7 @@ host. Unshelving boots it from the image wherever the scheduler finds room, and 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 import sqlalchemy as sa
@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from cumulet.compute import attribute_types as t
 from cumulet.compute import boot, hosts_in_memory, operations, scheduler, snapshot
 from cumulet.compute.boot import Boot
-from cumulet.compute.model import PowerState, Server, VmState
+from cumulet.compute.model import SHELVED_IMAGE, PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, command
 from cumulet.compute.power import STOP_GRACE_SECONDS
 from cumulet.compute.rules import ADMIN, MEMBER
@@ -42,8 +42,6 @@ OFFLOAD_RULE = rule("os_compute_api:os-shelve:shelve_offload", ADMIN)
 UNSHELVE_RULE = rule("os_compute_api:os-shelve:unshelve", MEMBER)
 UNSHELVE_TO_HOST = rule("os_compute_api:os-shelve:unshelve_to_host", ADMIN)
 
-IMAGE_ID = "shelved_image_id"
-"""The key of a server's system metadata under which the image stands that it is unshelved from."""
 COPYING, SENDING = "shelving_image_pending_upload", "shelving_image_uploading"
 
 
@@ -175,7 +173,7 @@ def _unshelve(call: Call[Server, Any], zone: str | Unset | None, host: str | Non
             operation_id=operation_id,
             action_id=action_id,
             generation=server.generation,
-            image_id=server.system_metadata[IMAGE_ID],
+            image_id=server.system_metadata[SHELVED_IMAGE],
             named=host,
         ),
         action="unshelve",
@@ -245,7 +243,7 @@ def record_offloaded(tx: Tx, context: Context, state: Shelving) -> Shelving:
         vm_state=VmState.SHELVED_OFFLOADED,
         power_state=PowerState.SHUTDOWN,
         task_state=None,
-        system_metadata={**server.system_metadata, IMAGE_ID: state.image_id},
+        system_metadata={**server.system_metadata, SHELVED_IMAGE: state.image_id},
     )
     operations.finish_events(tx, state.action_id, now_us=now)
     return msgspec.structs.replace(state, generation=generation)
@@ -272,8 +270,6 @@ SHELVE = Saga(
 
 # -- unshelving
 
-B = TypeVar("B", bound=Boot)
-
 
 class Unshelving(Boot, frozen=True, kw_only=True):
     """State of the saga: as of a boot, from `image_id`, on the host `named` if there is one."""
@@ -296,7 +292,7 @@ async def make_guest(context: Context, state: Unshelving) -> Unshelving:
 
 def record_unshelved(tx: Tx, context: Context, state: Unshelving) -> Unshelving:
     server = get_server(tx, state.server_id, deleted=True)
-    kept = {key: value for key, value in server.system_metadata.items() if key != IMAGE_ID}
+    kept = {key: value for key, value in server.system_metadata.items() if key != SHELVED_IMAGE}
     operations.settle(tx, server.id, now_us=context.clock.now_us(), system_metadata=kept)
     boot.record_active(tx, context, state)
     snapshots.delete(tx, state.image_id, context.clock.now_us())
