@@ -86,6 +86,18 @@ def test_only_an_administrator_sets_a_state(member: Client, admin: Client, serve
     assert admin.action(server_id, {"os-resetState": {"state": "paused"}}).status == 400
 
 
+def test_a_server_that_is_said_to_be_active_has_no_fault_any_more(member: Client, admin: Client) -> None:
+    huge = {"flavor": {"name": "huge", "id": "huge", "vcpus": 1, "ram": 256, "disk": 2**20}}
+    assert admin.compute("POST", "/flavors", huge).status == 200
+    server = ask_for(member, flavorRef="huge")["server"]["id"]
+    assert "fault" in member.wait_for_status(server, "ERROR")
+    for state in ("error", "active", "error"):
+        had = "fault" in member.server(server)
+        assert admin.action(server, {"os-resetState": {"state": state}}).status == 202
+    assert not had
+    assert "fault" not in member.server(server)
+
+
 def test_what_was_asked_is_on_record(member: Client, admin: Client, server_id: str) -> None:
     asked = member.action(server_id, {"os-stop": None})
     member.wait_for_status(server_id, "SHUTOFF")

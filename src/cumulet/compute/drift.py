@@ -10,7 +10,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.compute.model import PowerState, VmState
-from cumulet.compute.operations import OBSERVED, settle
+from cumulet.compute.operations import NO_FAULT, OBSERVED, settle
 from cumulet.compute.resized import kept_on
 from cumulet.compute.store import get_server, servers
 from cumulet.conductor.saga import Status, operations
@@ -237,12 +237,12 @@ def _correct_own(tx: Tx, record: Any, report: GuestReport | None, now_us: int) -
     if state is GuestState.ABSENT:
         changes: dict[str, Any] = {
             "vm_state": VmState.ERROR, "power_state": PowerState.NOSTATE, "fault_code": 500,
-            "fault_message": LOST, "fault_at_us": now_us,
+            "fault_message": LOST, "fault_details": None, "fault_at_us": now_us,
         }  # fmt: skip
     else:
         changes = {"vm_state": vm_state, "power_state": power_state}
         if found_again:
-            changes |= {"fault_code": None, "fault_message": None, "fault_at_us": None}
+            changes |= NO_FAULT
     settle(tx, record.id, now_us=now_us, task_state=None, **changes)
     finding = Finding.GUEST_MISSING if state is GuestState.ABSENT else Finding.STATE_DIFFERS
     return Correction(finding=finding, server_id=record.id, generation=record.generation, seen=state)

@@ -225,7 +225,7 @@ def record_done(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
     vm_state, power_state = operations.OBSERVED[GuestState.RUNNING if state.run else GuestState.STOPPED]
     operations.settle(
         tx, state.server_id, now_us=now, vm_state=vm_state, power_state=power_state, task_state=None, progress=0,
-        launched_at_us=now, fault_code=None, fault_message=None, fault_details=None, fault_at_us=None,
+        launched_at_us=now, **operations.NO_FAULT,
     )  # fmt: skip
     moves.update_record(tx, context, state, status="done", ended_at_us=now)
     operations.finish_events(tx, state.action_id, now_us=now)

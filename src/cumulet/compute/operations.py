@@ -94,6 +94,10 @@ def settle(tx: Tx, server_id: str, *, now_us: int, **changes: Any) -> None:
     settle_server(tx, server_id, now_us=now_us, **changes)
 
 
+NO_FAULT = dict.fromkeys(("fault_code", "fault_message", "fault_details", "fault_at_us"))
+"""Of a server's record, once it is well again."""
+
+
 # -- instance action events
 
 

@@ -134,7 +134,7 @@ def record_power(tx: Tx, context: Context, state: PowerChange) -> PowerChange:
     now = context.clock.now_us()
     operations.settle(
         tx, state.server_id, now_us=now, vm_state=power.vm_state, power_state=power.power_state, task_state=None,
-        fault_code=None, fault_message=None, fault_details=None, fault_at_us=None,
+        **operations.NO_FAULT,
     )  # fmt: skip
     operations.finish_events(tx, state.action_id, now_us=now)
     return state

@@ -84,7 +84,7 @@ def rebuild_server(call: Call[Server, Rebuild]) -> Reply:
     _require_implemented(body)
     changes = _changes(call)
     if server.vm_state is not VmState.ERROR:
-        changes |= {"fault_code": None, "fault_message": None, "fault_details": None, "fault_at_us": None}
+        changes |= operations.NO_FAULT
     before = {"image_id": server.image_id, "image_properties": server.image_properties}
     server = update_server(call.tx, server, now_us=call.now_us, **changes)
     operations.begin(
@@ -213,10 +213,7 @@ def record_rebuilt(tx: Tx, context: Context, state: Rebuilding) -> Rebuilding:
         task_state=None,
         launched_at_us=now,
         guest=msgspec.to_builtins(state.guest),
-        fault_code=None,
-        fault_message=None,
-        fault_details=None,
-        fault_at_us=None,
+        **operations.NO_FAULT,
     )
     operations.finish_events(tx, state.action_id, now_us=now)
     return state

@@ -176,12 +176,9 @@ def _described(tx: Tx, context: Context, state: Rescuing) -> Guest:
 def record_rescued(tx: Tx, context: Context, state: Rescuing) -> Rescuing:
     now = context.clock.now_us()
     running = {"vm_state": VmState.RESCUED, "power_state": PowerState.RUNNING, "launched_at_us": now}
-    operations.settle(tx, state.server_id, now_us=now, **running, task_state=None, **_NO_FAULT)
+    operations.settle(tx, state.server_id, now_us=now, **running, task_state=None, **operations.NO_FAULT)
     operations.finish_events(tx, state.action_id, now_us=now)
     return state
-
-
-_NO_FAULT: dict[str, Any] = {"fault_code": None, "fault_message": None, "fault_details": None, "fault_at_us": None}
 
 
 def not_rescued(tx: Tx, context: Context, state: Rescuing, failure: Failure) -> None:
@@ -242,7 +239,7 @@ def record_unrescued(tx: Tx, context: Context, state: Unrescuing) -> Unrescuing:
     now = context.clock.now_us()
     _forget_image(tx, context, state.server_id)
     running = {"vm_state": VmState.ACTIVE, "power_state": PowerState.RUNNING, "launched_at_us": now}
-    operations.settle(tx, state.server_id, now_us=now, **running, task_state=None, **_NO_FAULT)
+    operations.settle(tx, state.server_id, now_us=now, **running, task_state=None, **operations.NO_FAULT)
     operations.finish_events(tx, state.action_id, now_us=now)
     return state
 

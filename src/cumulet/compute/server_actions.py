@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from cumulet.compute.deletion import begin_delete
 from cumulet.compute.model import Server, VmState
+from cumulet.compute.operations import NO_FAULT
 from cumulet.compute.power import Verb, begin_power
 from cumulet.compute.rules import ADMIN, MEMBER
 from cumulet.compute.service import COMPUTE
@@ -220,13 +221,14 @@ def unlock_server(call: Call[Server, Anything]) -> None:
     success=202,
 )  # fmt: skip
 def reset_server_state(call: Call[Server, ResetState]) -> None:
-    """Say that a server is active or in error. Not while an operation runs: its end would overwrite this."""
+    """Say that a server is active, with no fault, or in error. Not while an operation runs: its end would undo this."""
     if running_operation(call.tx, call.target.id) is not None:
         raise Conflict(
             f"Cannot 'os-resetState' instance {call.target.id} while an operation is running on it",
             reason="OPERATION_RUNNING",
         )
-    update_server(call.tx, call.target, now_us=call.now_us, vm_state=call.body.state, task_state=None)
+    well = NO_FAULT if call.body.state is VmState.ACTIVE else {}
+    update_server(call.tx, call.target, now_us=call.now_us, vm_state=call.body.state, task_state=None, **well)
     record_done(call, call.target, "reset_state")
 
 
