@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
+from cumulet.compute import hosts as host_records
+from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
 from cumulet.image.files import image_folder
 from cumulet.testing import Client, TestCloud
+from tests.links import Way, instead
 
 from .test_live_migration import create_pair, host_of, leftovers, other
 
@@ -133,6 +136,43 @@ def test_no_room_and_disabled_hosts_hold_and_it_stays_shelved(
     assert (actions[0]["action"], actions[0]["message"]) == ("unshelve", "Error")
     assert leftovers(cloud, admin, server) == NOWHERE
     assert len(images_of(member, server)) == 1
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_one_whose_host_goes_down_meanwhile_is_shelved_again_when_it_is_back(
+    cloud: TestCloud, admin: Client, member: Client, server: str, made: bool
+) -> None:
+    """Whether the host has made the guest or not."""
+    there = other(host_of(admin, server))
+
+    class GoesDown(Way):
+        down = False
+
+        async def send(self, message: m.Message[Any]) -> Any:
+            if isinstance(message, m.Create):
+                self.down = True
+                if made:
+                    await super().send(message)
+                await cloud.embedded.db.write_async(lambda tx: host_records.set_up(tx, there, up=False, now_us=1))
+            if self.down:
+                raise m.HostUnreachable("a test has cut the way to this host")
+            return await super().send(message)
+
+    shelve(member, server)
+    with instead(cloud, there, GoesDown):
+        assert admin.action(server, {"unshelve": {"host": there}}).status == 202
+        fault = member.wait_for_status(server, "ERROR")["fault"]["message"]
+        assert fault == "The server could not be unshelved."
+        assert host_of(admin, server) == there, "nobody else may run it"
+    cloud.reconcile()
+    assert member.server(server)["status"] == "SHELVED_OFFLOADED"
+    assert leftovers(cloud, admin, server) == NOWHERE
+    assert len(images_of(member, server)) == 1
+    findings = admin.compute("GET", "/cumulet/findings")["findings"]
+    assert ("unshelved-by-half", "shelved again") in [(one["finding"], one["done"]) for one in findings]
+    unshelve(member, server)
+    assert "fault" not in member.server(server)
+    member.wait("the image to go", lambda: images_of(member, server) == [])
 
 
 def test_a_group_s_policy_holds_where_it_comes_back(admin: Client, member: Client) -> None:

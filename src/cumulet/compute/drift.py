@@ -30,6 +30,7 @@ class Finding(StrEnum):
     HANDED_OVER_GUEST_STILL_OURS = "handed-over-guest-still-ours"
     ARRIVED_GUEST_NOT_LET_RUN = "arrived-guest-not-let-run"
     GUEST_OF_A_FAILED_BOOT = "guest-of-a-failed-boot"
+    UNSHELVED_BY_HALF = "unshelved-by-half"
     GUEST_MISSING = "guest-missing"
     STATE_DIFFERS = "state-differs"
     PORTS_DIFFER = "ports-differ"
@@ -38,7 +39,8 @@ class Finding(StrEnum):
 class Correction(msgspec.Struct, frozen=True, kw_only=True):
     """One difference. What to do with the guest is for the host, which refuses a `generation` that is out of date.
 
-    `resume`: it had been handed over, and did not go; `let_run`: it has come, and nobody was there to let it run.
+    `resume`: it had been handed over, and did not go; `let_run`: it has come, and nobody was there to let it run;
+    `shelve`: once there is no guest of it, the server is shelved as before.
     """
 
     finding: Finding
@@ -48,6 +50,7 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True):
     destroy: bool = False
     resume: bool = False
     let_run: bool = False
+    shelve: bool = False
     plug: tuple[Nic, ...] = ()
     unplug: tuple[str, ...] = ()
     """Ids of ports."""
@@ -57,6 +60,8 @@ LOST = "The host has lost the guest."
 _PLUGGABLE = (GuestState.RUNNING, GuestState.PAUSED, GuestState.STOPPED, GuestState.CRASHED)
 NOT_REBUILT = "The server could not be rebuilt."
 """Its guest is gone, or its host is down: then what is found there later may be the one it had."""
+NOT_UNSHELVED = "The server could not be unshelved."
+"""Its host went down with its guest; what is found there, if anything, is removed, and the server is shelved."""
 _UNSURE = (LOST, NOT_REBUILT)
 _STABLE = (VmState.ACTIVE, VmState.PAUSED, VmState.SUSPENDED, VmState.STOPPED)
 
@@ -208,6 +213,15 @@ def _correct_own(tx: Tx, record: Any, report: GuestReport | None, now_us: int) -
     state = report.state if report is not None else GuestState.ABSENT
     if record.vm_state == VmState.ERROR and record.launched_at_us is None and report is not None:
         return _destroy(Finding.GUEST_OF_A_FAILED_BOOT, report, record.generation)
+    if record.vm_state == VmState.ERROR and record.fault_message == NOT_UNSHELVED:
+        return Correction(
+            finding=Finding.UNSHELVED_BY_HALF,
+            server_id=record.id,
+            generation=record.generation,
+            seen=state,
+            destroy=True,
+            shelve=True,
+        )
     found_again = (
         record.vm_state == VmState.ERROR and record.fault_message in _UNSURE and state is not GuestState.ABSENT
     )

@@ -12,11 +12,12 @@ from collections.abc import Collection
 from typing import Any
 
 from cumulet.clock import Clock
-from cumulet.compute import drift, wiring
+from cumulet.compute import drift, operations, shelve, wiring
 from cumulet.compute import hosts as host_records
 from cumulet.compute.resume_on_boot import ResumeOnBoot
 from cumulet.conductor import findings
 from cumulet.db.engine import Database, Tx
+from cumulet.errors import Conflict
 from cumulet.fleet.hosts import Hosts
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestReport, HostFacts
@@ -234,6 +235,9 @@ class HostWatch:
             if correction.destroy:
                 await self._hosts.send(name, m.Destroy(**command))
                 done = "guest removed"
+                if correction.shelve:  # Only now: the host makes it no more, be it told late.
+                    await self._db.write_async(lambda tx: self._shelve(tx, name, correction))
+                    done = "shelved again"
             elif correction.resume:
                 await self._hosts.send(name, m.CancelCopy(**command))  # It may still wait for a commit.
                 await self._hosts.send(name, m.ResumeSource(**command))
@@ -244,7 +248,7 @@ class HostWatch:
             elif correction.plug or correction.unplug:
                 await self._replug(name, correction, command)
                 done = "ports plugged as recorded"
-        except m.StaleGeneration:
+        except (m.StaleGeneration, Conflict):
             done = "left alone: an operation has begun"
         except m.HostError as error:
             done, failed = f"failed, will retry: {error}", True
@@ -253,6 +257,11 @@ class HostWatch:
         )
         await self._note(name, correction.finding.value, done, server_id=correction.server_id)
         return not failed
+
+    def _shelve(self, tx: Tx, name: str, correction: drift.Correction) -> None:
+        """Conflict where the server is not as it was when that was decided."""
+        now_us, generation = self._clock.now_us(), correction.generation
+        shelve.offload(tx, correction.server_id, old=name, generation=generation, now_us=now_us, **operations.NO_FAULT)
 
     async def _replug(self, name: str, correction: drift.Correction, command: dict[str, Any]) -> None:
         for port_id in correction.unplug:

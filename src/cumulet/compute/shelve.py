@@ -14,7 +14,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.compute import attribute_types as t
-from cumulet.compute import boot, hosts_in_memory, operations, scheduler, snapshot
+from cumulet.compute import boot, drift, hosts_in_memory, operations, scheduler, snapshot
 from cumulet.compute.boot import Boot
 from cumulet.compute.model import SHELVED_IMAGE, PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, command
@@ -233,20 +233,29 @@ def record_offloaded(tx: Tx, context: Context, state: Shelving) -> Shelving:
     """Nobody owns it from here on: claim, bindings and host are given back in one transaction."""
     now = context.clock.now_us()
     server = get_server(tx, state.server_id, deleted=True)
-    placement.release(tx, consumer=server.id, now_us=now)
-    network.unbind(tx, server.id)
-    generation = change_owner(tx, server.id, old=state.host, new=None, generation=state.generation, now_us=now)
-    operations.settle(
-        tx,
-        server.id,
-        now_us=now,
-        vm_state=VmState.SHELVED_OFFLOADED,
-        power_state=PowerState.SHUTDOWN,
-        task_state=None,
-        system_metadata={**server.system_metadata, SHELVED_IMAGE: state.image_id},
+    metadata = {**server.system_metadata, SHELVED_IMAGE: state.image_id}
+    generation = offload(
+        tx, server.id, old=state.host, generation=state.generation, now_us=now, system_metadata=metadata
     )
     operations.finish_events(tx, state.action_id, now_us=now)
     return msgspec.structs.replace(state, generation=generation)
+
+
+def offload(tx: Tx, server_id: str, *, old: str, generation: int, now_us: int, **changes: Any) -> int:
+    """Take a server off its host `old`, with its share and bindings; its new generation. Conflict: not as it was."""
+    generation = change_owner(tx, server_id, old=old, new=None, generation=generation, now_us=now_us)
+    placement.release(tx, consumer=server_id, now_us=now_us)
+    network.unbind(tx, server_id)
+    operations.settle(
+        tx,
+        server_id,
+        now_us=now_us,
+        vm_state=VmState.SHELVED_OFFLOADED,
+        power_state=PowerState.SHUTDOWN,
+        task_state=None,
+        **changes,
+    )
+    return generation
 
 
 def unwound(tx: Tx, context: Context, state: Shelving, failure: Failure) -> None:
@@ -306,7 +315,8 @@ async def remove_image(context: Context, state: Unshelving) -> Unshelving:
 
 
 def still_shelved(tx: Tx, context: Context, state: Unshelving, failure: Failure) -> None:
-    """It has no host, as before. One whose host went down with its guest belongs there, and is in ERROR."""
+    """It has no host, as before. One whose host went down with its guest belongs there, and is in ERROR, until the host
+    is back (`compute.drift`)."""
     now = context.clock.now_us()
     changes: dict[str, Any] = {}
     if state.abandoned:
@@ -314,8 +324,8 @@ def still_shelved(tx: Tx, context: Context, state: Unshelving, failure: Failure)
             "vm_state": VmState.ERROR,
             "power_state": PowerState.NOSTATE,
             "fault_code": 500,
-            "fault_message": failure.public[:255],
-            "fault_details": f"{failure.reason}: {failure.private}",
+            "fault_message": drift.NOT_UNSHELVED,
+            "fault_details": f"{failure.reason}: {failure.private or failure.public}",
             "fault_at_us": now,
         }
     operations.settle(tx, state.server_id, now_us=now, task_state=None, **changes)
