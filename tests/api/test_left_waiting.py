@@ -5,6 +5,7 @@ The earlier move ended while that host was recorded down, so nobody could tell i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from cumulet.drivers.simulated.driver import SimulatedDriver
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState, MigrationParameters, MigrationPhase
-from cumulet.testing import Client, TestCloud
+from cumulet.testing import Answer, Client, TestCloud
 from cumulet.testing.moving import prepared
 from tests.links import Way, instead
 
@@ -86,3 +87,45 @@ def test_an_operation_that_cannot_be_done_lets_it_run(
     }
     assert admin.action(server_id, {"os-migrateLive": {"host": other(source), **AUTO}}).status == 202
     admin.wait("another move", lambda: last_migration(admin, server_id)["status"] == "completed")
+
+
+def attach(admin: Client, server_id: str) -> Answer:
+    return admin.compute("POST", f"/servers/{server_id}/os-interface", {})
+
+
+def detach(admin: Client, server_id: str) -> Answer:
+    (port,) = admin.compute("GET", f"/servers/{server_id}/os-interface")["interfaceAttachments"]
+    return admin.compute("DELETE", f"/servers/{server_id}/os-interface/{port['port_id']}")
+
+
+ASK: dict[str, Callable[[Client, str], Answer]] = {
+    "shelve": lambda admin, server_id: admin.action(server_id, {"shelve": None}),
+    "rescue": lambda admin, server_id: admin.action(server_id, {"rescue": None}),
+    "attach": attach,
+    "detach": detach,
+}
+
+
+@pytest.mark.parametrize("ask", ASK.values(), ids=ASK)
+@pytest.mark.parametrize("leave", [left_handed_over, left_arrived])
+def test_what_else_cannot_be_done_ends_and_it_runs_as_it_was(
+    cloud: TestCloud, admin: Client, member: Client, leave: Any, ask: Callable[[Client, str], Answer]
+) -> None:
+    """It was tried for ever, while the reconciler waited for its end."""
+    server_id = create_pair(member, networks="auto")[0]
+    source = host_of(admin, server_id)
+    world = cloud.embedded.world
+    assert world is not None
+    here, there = world.drivers[source], world.drivers[other(source)]
+    actions = f"/servers/{server_id}/os-instance-actions"
+    with instead(cloud, source, TellsNothing):
+        cloud.await_(leave(here, there, server_id))
+        assert ask(admin, server_id).status in (200, 202)
+        admin.wait("its end", lambda: admin.compute("GET", actions)["instanceActions"][0]["message"] == "Error")
+    cloud.reconcile()
+    admin.wait("the guest", lambda: cloud.await_(here.observe(server_id)) is GuestState.RUNNING)
+    assert admin.server(server_id)["status"] == "ACTIVE"
+    assert len(admin.compute("GET", f"/servers/{server_id}/os-interface")["interfaceAttachments"]) == 1
+    assert len(here._guests[server_id].guest.nics) == 1
+    assert admin.action(server_id, {"os-stop": None}).status == 202
+    admin.wait_for_status(server_id, "SHUTOFF")

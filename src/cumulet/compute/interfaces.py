@@ -6,6 +6,7 @@ guest's description says follows in the same transaction, so that a move takes a
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any
 
 import msgspec
@@ -179,8 +180,7 @@ async def plug_in(context: Context, state: PortChange) -> PortChange:
 
 async def take_back(context: Context, state: PortChange) -> PortChange:
     """The undo: a guest that does not let go keeps a device with its link down, until it does, or moves, or stops."""
-    unplug = m.Unplug(**command(context, state), port_id=state.nic.port_id, insist=False)
-    await operations.unless_gone(context, state.host, unplug)
+    await _if_it_can(context, state, m.Unplug(**command(context, state), port_id=state.nic.port_id, insist=False))
     return state
 
 
@@ -191,8 +191,15 @@ async def pull_out(context: Context, state: PortChange) -> PortChange:
 
 async def put_back(context: Context, state: PortChange) -> PortChange:
     """The undo: the port is the server's as before, be it that the guest had let go of it already."""
-    await operations.unless_gone(context, state.host, m.Plug(**command(context, state), nic=state.nic))
+    await _if_it_can(context, state, m.Plug(**command(context, state), nic=state.nic))
     return state
+
+
+async def _if_it_can(context: Context, state: PortChange, change: m.Command[None]) -> None:
+    """A guest that cannot be changed now gets the ports on record from the reconciler (`compute.drift`), which looks at
+    no server that is at work: so this ends, be the guest one that an earlier move has left waiting."""
+    with contextlib.suppress(m.VerbFailed):
+        await operations.unless_down(context, state.host, change)
 
 
 def record_attached(tx: Tx, context: Context, state: PortChange) -> PortChange:

@@ -183,13 +183,17 @@ async def unless_gone(context: Context, host: str, command: m.Command[Any]) -> N
 
 
 async def start(context: Context, host: str, command: dict[str, Any]) -> GuestState:
-    """Let a stopped guest run; what it is then. One that cannot be started, or whose host is down, is left stopped."""
+    """Let a stopped guest run; what it is then. One that cannot be started, or whose host is down, is left stopped.
+
+    One that could not be stopped either, for an earlier move has left it waiting, goes on.
+    """
     try:
         failed = await unless_down(context, host, m.Start(**command), otherwise=GuestState.STOPPED)
     except m.VerbFailed:
         seen = await observe(context, host, command["server_id"])
         if seen not in OBSERVED:
-            raise
+            await let_go_on(context, host, command)
+            return GuestState.RUNNING
         return seen
     return failed or GuestState.RUNNING
 
