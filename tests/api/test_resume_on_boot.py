@@ -59,6 +59,30 @@ def test_servers_that_ran_run_again_or_are_shut_off_and_their_actions_say_so(tmp
         assert admin.compute("GET", "/cumulet/findings")["findings"] == [], "a plain stop is nothing amiss"
 
 
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize(("action", "status"), [("rescue", "RESCUE"), ("migrate", "VERIFY_RESIZE")])
+def test_what_waits_for_its_user_s_word_runs_again_or_not_and_waits_on(
+    tmp_path: Path, action: str, status: str, resume: bool
+) -> None:
+    with cumulet.testing.cloud(hosts=2, state=tmp_path) as cloud:
+        admin = cloud.persona("admin")
+        server_id = create(admin)["id"]
+        assert admin.action(server_id, {action: None}).status in (200, 202)
+        admin.wait_for_status(server_id, status)
+        power_cut(cloud, server_id)
+    with cumulet.testing.cloud(hosts=2, state=tmp_path, resume_guests_state_on_host_boot=resume) as cloud:
+        admin = cloud.persona("admin")
+        admin.wait("its action", lambda: ("start" if resume else "stop") in actions(admin, server_id))
+        cloud.idle()
+        server = admin.server(server_id)
+        assert (server["status"], server["OS-EXT-STS:power_state"]) == (status, 1 if resume else 4)
+        seen = cloud.guests(host_of(cloud, server_id))[server_id]
+        assert seen is (GuestState.RUNNING if resume else GuestState.STOPPED)
+        word = {"rescue": "unrescue", "migrate": "confirmResize"}[action]
+        assert admin.action(server_id, {word: None}).status in (202, 204)
+        admin.wait_for_status(server_id, "ACTIVE" if resume or action == "rescue" else "SHUTOFF")
+
+
 def test_a_guest_that_ends_by_itself_is_not_started_again(cloud: TestCloud, admin: Client) -> None:
     server = create(admin)
     power_cut(cloud, server["id"])

@@ -10,7 +10,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.compute.model import PowerState, VmState
-from cumulet.compute.operations import NO_FAULT, OBSERVED, settle
+from cumulet.compute.operations import NO_FAULT, OBSERVED, UNDECIDED, as_observed, settle
 from cumulet.compute.resized import kept_on
 from cumulet.compute.store import get_server, servers
 from cumulet.conductor.saga import Status, operations
@@ -225,11 +225,11 @@ def _correct_own(tx: Tx, record: Any, report: GuestReport | None, now_us: int) -
     found_again = (
         record.vm_state == VmState.ERROR and record.fault_message in _UNSURE and state is not GuestState.ABSENT
     )
-    if record.vm_state in (VmState.RESIZED, VmState.RESCUED) and state in OBSERVED:
+    if record.vm_state in UNDECIDED and state in OBSERVED:
         return _correct_power(tx, record, state, now_us)
     if report is not None and report.rescued and record.vm_state in _STABLE and state in OBSERVED:
         # Its host was away when that had to be taken back: `unrescue` is its user's.
-        settle(tx, record.id, now_us=now_us, task_state=None, vm_state=VmState.RESCUED, power_state=OBSERVED[state][1])
+        settle(tx, record.id, now_us=now_us, task_state=None, **as_observed(state, VmState.RESCUED))
         return Correction(finding=Finding.STATE_DIFFERS, server_id=record.id, generation=record.generation, seen=state)
     if VmState(record.vm_state) not in _STABLE and not found_again:
         return None

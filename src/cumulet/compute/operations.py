@@ -229,6 +229,10 @@ OBSERVED: dict[GuestState, tuple[VmState, PowerState]] = {
 """What a server's record says of a guest seen so, outside of any operation."""
 
 
-def as_observed(seen: GuestState) -> dict[str, Any]:
+UNDECIDED = (VmState.RESIZED, VmState.RESCUED)
+"""What a server stays until its user has decided, whatever its guest does."""
+
+
+def as_observed(seen: GuestState, stays: VmState | None = None) -> dict[str, Any]:
     vm_state, power_state = OBSERVED[seen]
-    return {"vm_state": vm_state, "power_state": power_state}
+    return {"vm_state": stays or vm_state, "power_state": power_state}

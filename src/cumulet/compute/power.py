@@ -85,7 +85,7 @@ POWER: dict[Verb, Power] = {
 
 
 class PowerChange(msgspec.Struct, frozen=True, kw_only=True):
-    """State of the saga. `observed` is filled when the verb failed."""
+    """State of the saga. `observed` is filled when the verb failed. `stays`: one of `operations.UNDECIDED`."""
 
     server_id: str
     operation_id: str
@@ -94,6 +94,7 @@ class PowerChange(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     verb: Verb
     observed: GuestState | None = None
+    stays: VmState | None = None
 
 
 def begin_power(call: Call[Any, Any], server: Server, verb: Verb) -> None:
@@ -133,8 +134,8 @@ def record_power(tx: Tx, context: Context, state: PowerChange) -> PowerChange:
     power = POWER[state.verb]
     now = context.clock.now_us()
     operations.settle(
-        tx, state.server_id, now_us=now, vm_state=power.vm_state, power_state=power.power_state, task_state=None,
-        **operations.NO_FAULT,
+        tx, state.server_id, now_us=now, vm_state=state.stays or power.vm_state, power_state=power.power_state,
+        task_state=None, **operations.NO_FAULT,
     )  # fmt: skip
     operations.finish_events(tx, state.action_id, now_us=now)
     return state
@@ -142,7 +143,7 @@ def record_power(tx: Tx, context: Context, state: PowerChange) -> PowerChange:
 
 def unwound(tx: Tx, context: Context, state: PowerChange, failure: Failure) -> None:
     now = context.clock.now_us()
-    observed = operations.as_observed(state.observed) if state.observed in operations.OBSERVED else {}
+    observed = operations.as_observed(state.observed, state.stays) if state.observed in operations.OBSERVED else {}
     operations.settle(tx, state.server_id, now_us=now, task_state=None, **observed)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
 

@@ -249,10 +249,8 @@ def not_unrescued(tx: Tx, context: Context, state: Unrescuing, failure: Failure)
     now = context.clock.now_us()
     seen: dict[str, Any] = {}
     if state.observed in operations.OBSERVED:
-        seen = operations.as_observed(state.observed)
-        if state.rescued:
-            seen["vm_state"] = VmState.RESCUED
-        elif state.rescued is False:
+        seen = operations.as_observed(state.observed, VmState.RESCUED if state.rescued else None)
+        if state.rescued is False:
             _forget_image(tx, context, state.server_id)
     operations.settle(tx, state.server_id, now_us=now, task_state=None, **seen)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)

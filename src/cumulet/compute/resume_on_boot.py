@@ -46,8 +46,8 @@ class ResumeOnBoot(msgspec.Struct, frozen=True, kw_only=True):
             rows = tx.all(
                 select_servers().where(
                     servers.c.id.in_(part), servers.c.host == host, servers.c.deleted_at_us.is_(None),
-                    servers.c.vm_state == VmState.ACTIVE, servers.c.power_state == PowerState.RUNNING,
-                    servers.c.task_state.is_(None),
+                    servers.c.vm_state.in_((VmState.ACTIVE, *operations.UNDECIDED)),
+                    servers.c.power_state == PowerState.RUNNING, servers.c.task_state.is_(None),
                 )
             )  # fmt: skip
             for server in map(server_from_row, rows):
@@ -66,7 +66,7 @@ class ResumeOnBoot(msgspec.Struct, frozen=True, kw_only=True):
         operations.settle(tx, server.id, now_us=now, task_state=power.task_state)
         state = PowerChange(
             server_id=server.id, operation_id=operation_id, action_id=action_id, generation=server.generation,
-            host=server.host or "", verb=Verb.START,
+            host=server.host or "", verb=Verb.START, stays=_stays(server),
         )  # fmt: skip
         saga.begin(
             tx, self.wake, POWER_CHANGE, operation_id=operation_id, subject=server.id, state=state, now_us=now
@@ -76,7 +76,7 @@ class ResumeOnBoot(msgspec.Struct, frozen=True, kw_only=True):
     def _record_stopped(self, tx: Tx, server: Server, seen: GuestState) -> None:
         now, power = self.clock.now_us(), POWER[Verb.STOP]
         action_id = self._action(tx, server, power.action, power.event, now, None)
-        operations.settle(tx, server.id, now_us=now, task_state=None, **operations.as_observed(seen))
+        operations.settle(tx, server.id, now_us=now, task_state=None, **operations.as_observed(seen, _stays(server)))
         operations.finish_events(tx, action_id, now_us=now)
         log.info("%s ran when %s was stopped: it is SHUTOFF", server.id, server.host)
 
@@ -88,3 +88,7 @@ class ResumeOnBoot(msgspec.Struct, frozen=True, kw_only=True):
         )  # fmt: skip
         operations.start_event(tx, action_id, event, host=server.host, now_us=now_us)
         return action_id
+
+
+def _stays(server: Server) -> VmState | None:
+    return server.vm_state if server.vm_state in operations.UNDECIDED else None
