@@ -70,7 +70,7 @@ UNFORMATTED: dict[str, int] = {
     "src/cumulet/compute/quotas.py": 1,
     "src/cumulet/compute/resize.py": 10,
     "src/cumulet/compute/resize_outcome.py": 8,
-    "src/cumulet/compute/resume_on_boot.py": 4,
+    "src/cumulet/compute/resume_on_boot.py": 3,
     "src/cumulet/compute/seed.py": 1,
     "src/cumulet/compute/server_actions.py": 4,
     "src/cumulet/compute/server_addresses.py": 3,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from cumulet.compute import attribute_types as t
 from cumulet.compute import operations
 from cumulet.compute.model import Server
-from cumulet.compute.operations import SERVER, command
+from cumulet.compute.operations import SERVER, OnHost, command
 from cumulet.compute.rules import MEMBER
 from cumulet.compute.server_actions import PATH
 from cumulet.compute.service import COMPUTE
@@ -39,27 +37,15 @@ def trigger_crash_dump(call: Call[Server, t.Nothing]) -> None:
         call,
         call.target,
         CRASH_DUMP,
-        lambda server, operation_id, action_id: CrashDump(
-            server_id=server.id,
-            operation_id=operation_id,
-            action_id=action_id,
-            generation=server.generation,
-            host=server.host or "",
-        ),
+        lambda *begun: CrashDump(**operations.on_host(*begun)),
         action="trigger_crash_dump",
         event="compute_trigger_crash_dump",
         task_state=None,
     )
 
 
-class CrashDump(msgspec.Struct, frozen=True, kw_only=True):
+class CrashDump(OnHost, frozen=True, kw_only=True):
     """State of the saga."""
-
-    server_id: str
-    operation_id: str
-    action_id: int
-    generation: int
-    host: str
 
 
 async def inject_nmi(context: Context, state: CrashDump) -> CrashDump:

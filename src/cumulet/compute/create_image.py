@@ -105,12 +105,8 @@ def _begin(
         call,
         call.target,
         SNAPSHOT,
-        lambda server, operation_id, action_id: Snapshot(
-            server_id=server.id,
-            operation_id=operation_id,
-            action_id=action_id,
-            generation=server.generation,
-            host=server.host or "",
+        lambda *begun: Snapshot(
+            **operations.on_host(*begun),
             image_id=image_id,
             backup_type=backup_type,
             rotation=rotation,

@@ -16,7 +16,7 @@ from cumulet.compute import operations
 from cumulet.compute.boot import nic_of
 from cumulet.compute.hosts import DEFAULT_ZONE
 from cumulet.compute.model import Server
-from cumulet.compute.operations import SERVER, command
+from cumulet.compute.operations import SERVER, OnHost, command
 from cumulet.compute.rules import MEMBER
 from cumulet.compute.server_addresses import interface_view
 from cumulet.compute.server_creation import EXTERNAL_NETWORK
@@ -57,14 +57,9 @@ class AttachInterface(Body):
     interface_attachment: Annotated[InterfaceAttachment | Unset, Key("interfaceAttachment")] = UNSET
 
 
-class PortChange(msgspec.Struct, frozen=True, kw_only=True):
+class PortChange(OnHost, frozen=True, kw_only=True):
     """State of both sagas: this NIC, of this server, on the host that runs it."""
 
-    server_id: str
-    operation_id: str
-    action_id: int
-    generation: int
-    host: str
     nic: Nic
     plugged: bool = False
     """Whether the host says that its guest is plugged into it: not one that is stopped."""
@@ -145,17 +140,15 @@ def _free_slot(guest: Guest) -> int:
 
 
 def _begin(call: Call[Server, Any], saga: Saga[PortChange], nic: Nic, action: str) -> None:
-    def first_state(server: Server, operation_id: str, action_id: int) -> PortChange:
-        return PortChange(
-            server_id=server.id,
-            operation_id=operation_id,
-            action_id=action_id,
-            generation=server.generation,
-            host=server.host or "",
-            nic=nic,
-        )
-
-    operations.begin(call, call.target, saga, first_state, action=action, event=f"compute_{action}", task_state=None)
+    operations.begin(
+        call,
+        call.target,
+        saga,
+        lambda *begun: PortChange(**operations.on_host(*begun), nic=nic),
+        action=action,
+        event=f"compute_{action}",
+        task_state=None,
+    )
 
 
 # -- steps

@@ -35,6 +35,27 @@ AnswerT = TypeVar("AnswerT")
 OtherwiseT = TypeVar("OtherwiseT")
 
 
+class OnHost(msgspec.Struct, frozen=True, kw_only=True):
+    """What the state of an operation on a server has that stays on its host."""
+
+    server_id: str
+    operation_id: str
+    action_id: int
+    generation: int
+    host: str
+
+
+def on_host(server: Server, operation_id: str, action_id: int) -> dict[str, Any]:
+    """The fields of `OnHost`, when the operation begins."""
+    return {
+        "server_id": server.id,
+        "operation_id": operation_id,
+        "action_id": action_id,
+        "generation": server.generation,
+        "host": server.host or "",
+    }
+
+
 def begin(
     call: Call[Any, Any],
     server: Server,

@@ -10,7 +10,7 @@ import msgspec
 
 from cumulet.compute import operations
 from cumulet.compute.model import PowerState, Server, VmState
-from cumulet.compute.operations import SERVER, command
+from cumulet.compute.operations import SERVER, OnHost, command
 from cumulet.compute.wiring import learn_links
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step
 from cumulet.db.engine import Tx
@@ -84,14 +84,9 @@ POWER: dict[Verb, Power] = {
 }  # fmt: skip
 
 
-class PowerChange(msgspec.Struct, frozen=True, kw_only=True):
+class PowerChange(OnHost, frozen=True, kw_only=True):
     """State of the saga. `observed` is filled when the verb failed. `stays`: one of `operations.UNDECIDED`."""
 
-    server_id: str
-    operation_id: str
-    action_id: int
-    generation: int
-    host: str
     verb: Verb
     observed: GuestState | None = None
     stays: VmState | None = None
@@ -104,14 +99,7 @@ def begin_power(call: Call[Any, Any], server: Server, verb: Verb) -> None:
         call,
         server,
         POWER_CHANGE,
-        lambda server, operation_id, action_id: PowerChange(
-            server_id=server.id,
-            operation_id=operation_id,
-            action_id=action_id,
-            generation=server.generation,
-            host=server.host or "",
-            verb=verb,
-        ),
+        lambda *begun: PowerChange(**operations.on_host(*begun), verb=verb),
         action=power.action,
         event=power.event,
         task_state=power.task_state,

@@ -17,7 +17,7 @@ from cumulet.compute import boot, drift, operations
 from cumulet.compute.keypairs import public_key_of
 from cumulet.compute.links import self_link
 from cumulet.compute.model import PowerState, Server, VmState
-from cumulet.compute.operations import SERVER, command
+from cumulet.compute.operations import SERVER, OnHost, command
 from cumulet.compute.quotas import limits_of, require_limit
 from cumulet.compute.rules import MEMBER
 from cumulet.compute.server_actions import PATH
@@ -91,12 +91,8 @@ def rebuild_server(call: Call[Server, Rebuild]) -> Reply:
         call,
         server,
         REBUILDING,
-        lambda server, operation_id, action_id: Rebuilding(
-            server_id=server.id,
-            operation_id=operation_id,
-            action_id=action_id,
-            generation=server.generation,
-            host=server.host or "",
+        lambda *begun: Rebuilding(
+            **operations.on_host(*begun),
             run=server.vm_state is not VmState.STOPPED,
             before=before,
         ),
@@ -152,14 +148,9 @@ def _changes(call: Call[Server, Rebuild]) -> dict[str, Any]:
     return changes | {"guest_secrets": {**(server.guest_secrets or {}), "admin_password": password}}
 
 
-class Rebuilding(msgspec.Struct, frozen=True, kw_only=True):
+class Rebuilding(OnHost, frozen=True, kw_only=True):
     """State of the saga. `run`: whether the server shall run afterwards. `before`: of its record, what is put back."""
 
-    server_id: str
-    operation_id: str
-    action_id: int
-    generation: int
-    host: str
     run: bool
     before: dict[str, Any]
     guest: Guest | None = None

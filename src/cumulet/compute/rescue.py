@@ -14,7 +14,7 @@ import msgspec
 from cumulet.compute import attribute_types as t
 from cumulet.compute import guest_metadata, operations
 from cumulet.compute.model import RESCUE_IMAGE, PowerState, Server, VmState
-from cumulet.compute.operations import SERVER, command
+from cumulet.compute.operations import SERVER, OnHost, command
 from cumulet.compute.power import STOP_GRACE_SECONDS
 from cumulet.compute.rules import MEMBER
 from cumulet.compute.server_actions import PATH
@@ -61,12 +61,8 @@ def rescue_server(call: Call[Server, Rescue | None]) -> dict[str, str]:
         call,
         server,
         RESCUE,
-        lambda server, operation_id, action_id: Rescuing(
-            server_id=server.id,
-            operation_id=operation_id,
-            action_id=action_id,
-            generation=server.generation,
-            host=server.host or "",
+        lambda *begun: Rescuing(
+            **operations.on_host(*begun),
             was_running=was is VmState.ACTIVE,
             image_id=image_id,
             password=password,
@@ -96,13 +92,7 @@ def unrescue_server(call: Call[Server, Anything]) -> None:
         call,
         call.target,
         UNRESCUE,
-        lambda server, operation_id, action_id: Unrescuing(
-            server_id=server.id,
-            operation_id=operation_id,
-            action_id=action_id,
-            generation=server.generation,
-            host=server.host or "",
-        ),
+        lambda *begun: Unrescuing(**operations.on_host(*begun)),
         action="unrescue",
         event="compute_unrescue_instance",
         task_state="unrescuing",
@@ -112,14 +102,9 @@ def unrescue_server(call: Call[Server, Anything]) -> None:
 # -- rescue
 
 
-class Rescuing(msgspec.Struct, frozen=True, kw_only=True):
+class Rescuing(OnHost, frozen=True, kw_only=True):
     """State of the saga. `password`: what the rescued system is told on its config drive."""
 
-    server_id: str
-    operation_id: str
-    action_id: int
-    generation: int
-    host: str
     was_running: bool
     image_id: str
     password: str
@@ -209,14 +194,9 @@ RESCUE = Saga(
 # -- unrescue
 
 
-class Unrescuing(msgspec.Struct, frozen=True, kw_only=True):
+class Unrescuing(OnHost, frozen=True, kw_only=True):
     """State of the saga. `observed`, `rescued`: what was found after a failure, None where the host is down."""
 
-    server_id: str
-    operation_id: str
-    action_id: int
-    generation: int
-    host: str
     observed: GuestState | None = None
     rescued: bool | None = None
 

@@ -64,10 +64,8 @@ class ResumeOnBoot(msgspec.Struct, frozen=True, kw_only=True):
         operation_id = self.clock.uuid()
         action_id = self._action(tx, server, power.action, power.event, now, operation_id)
         operations.settle(tx, server.id, now_us=now, task_state=power.task_state)
-        state = PowerChange(
-            server_id=server.id, operation_id=operation_id, action_id=action_id, generation=server.generation,
-            host=server.host or "", verb=Verb.START, stays=_stays(server),
-        )  # fmt: skip
+        first = operations.on_host(server, operation_id, action_id)
+        state = PowerChange(**first, verb=Verb.START, stays=_stays(server))
         saga.begin(
             tx, self.wake, POWER_CHANGE, operation_id=operation_id, subject=server.id, state=state, now_us=now
         )  # fmt: skip

@@ -17,7 +17,7 @@ from cumulet.compute import attribute_types as t
 from cumulet.compute import boot, drift, hosts_in_memory, operations, scheduler, snapshot
 from cumulet.compute.boot import Boot
 from cumulet.compute.model import SHELVED_IMAGE, PowerState, Server, VmState
-from cumulet.compute.operations import SERVER, command
+from cumulet.compute.operations import SERVER, OnHost, command
 from cumulet.compute.power import STOP_GRACE_SECONDS
 from cumulet.compute.rules import ADMIN, MEMBER
 from cumulet.compute.server_actions import PATH
@@ -73,12 +73,8 @@ def shelve_server(call: Call[Server, Anything]) -> None:
         call,
         server,
         SHELVE,
-        lambda server, operation_id, action_id: Shelving(
-            server_id=server.id,
-            operation_id=operation_id,
-            action_id=action_id,
-            generation=server.generation,
-            host=server.host or "",
+        lambda *begun: Shelving(
+            **operations.on_host(*begun),
             image_id=image_id,
             vm_state=server.vm_state,
         ),
@@ -185,14 +181,9 @@ def _unshelve(call: Call[Server, Any], zone: str | Unset | None, host: str | Non
 # -- shelving
 
 
-class Shelving(msgspec.Struct, frozen=True, kw_only=True):
+class Shelving(OnHost, frozen=True, kw_only=True):
     """State of the saga. `vm_state`: as the server was. `observed`: what was found after a failure."""
 
-    server_id: str
-    operation_id: str
-    action_id: int
-    generation: int
-    host: str
     image_id: str
     vm_state: VmState
     observed: GuestState | None = None

@@ -16,7 +16,7 @@ import msgspec
 
 from cumulet.compute import operations
 from cumulet.compute.model import Server
-from cumulet.compute.operations import SERVER, Commanding, command
+from cumulet.compute.operations import SERVER, Commanding, OnHost, command
 from cumulet.compute.store import get_server
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed
 from cumulet.db.engine import Tx
@@ -42,14 +42,9 @@ class Waiting(Commanding, Protocol):
     def image_id(self) -> str: ...
 
 
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+class Snapshot(OnHost, frozen=True, kw_only=True):
     """State of the saga. `backup_type` None: it is no backup; else the newest `rotation` of its type are kept."""
 
-    server_id: str
-    operation_id: str
-    action_id: int
-    generation: int
-    host: str
     image_id: str
     backup_type: str | None = None
     rotation: int = 0
