@@ -215,24 +215,13 @@ def describe(tx: Tx, context: Context, server: Server, host: str | None, *, imag
     `image_id`: what its disk is made from, if that is not the server's image.
     """
     image_id = image_id or server.image_id
-    image = image_store.data_of(tx, image_id) if image_id is not None else None
-    if image_id is not None and (image is None or image.status != "active"):
-        raise StepFailed("IMAGE_GONE", f"Image {image_id} could not be found.")
     return Guest(
         server_id=server.id,
         name=server.name,
         vcpus=server.flavor.vcpus,
         memory_mib=server.flavor.memory_mib,
         disk_gib=server.flavor.disk_gib,
-        image=None
-        if image is None
-        else Image(
-            id=image.id,
-            disk_format=image.disk_format or "",
-            size_bytes=image.size or 0,
-            virtual_size_bytes=image.virtual_size or 0,
-            sha512=image.os_hash_value or "",
-        ),
+        image=None if image_id is None else image_of(tx, image_id),
         nics=tuple(
             nic_of(port, slot) for slot, port in enumerate(network.ports_of(tx, [server.id]).get(server.id, []))
         ),
@@ -242,6 +231,20 @@ def describe(tx: Tx, context: Context, server: Server, host: str | None, *, imag
             else ()
         ),
         extra_specs=server.flavor.extra_specs,
+    )
+
+
+def image_of(tx: Tx, image_id: str) -> Image:
+    """What a guest's disk is made from. StepFailed where the image has gone meanwhile."""
+    image = image_store.data_of(tx, image_id)
+    if image is None or image.status != "active":
+        raise StepFailed("IMAGE_GONE", f"Image {image_id} could not be found.")
+    return Image(
+        id=image.id,
+        disk_format=image.disk_format or "",
+        size_bytes=image.size or 0,
+        virtual_size_bytes=image.virtual_size or 0,
+        sha512=image.os_hash_value or "",
     )
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 
 from cumulet.compute import attribute_types as t
-from cumulet.compute import guest_metadata, operations
+from cumulet.compute import boot, guest_metadata, operations
 from cumulet.compute.model import RESCUE_IMAGE, PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, OnHost, command
 from cumulet.compute.power import STOP_GRACE_SECONDS
@@ -23,13 +23,13 @@ from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
 from cumulet.compute.store import get_server, update_server
-from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed
+from cumulet.conductor.saga import Context, Failure, Final, Saga, Step
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest
 from cumulet.host import disk_messages as disk
 from cumulet.host import messages as m
-from cumulet.host.driver import Guest, GuestState, Image
-from cumulet.image.store import boot_image, data_of, find_visible
+from cumulet.host.driver import Guest, GuestState
+from cumulet.image.store import boot_image, find_visible
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Anything, Body, Key, Unset
@@ -139,21 +139,12 @@ async def give_up_rescue(context: Context, state: Rescuing) -> Rescuing:
 def _described(tx: Tx, context: Context, state: Rescuing) -> Guest:
     """The guest as it is, with the image it is rescued with, and a config drive that has the rescue's password."""
     server = get_server(tx, state.server_id, deleted=True)
-    image = data_of(tx, state.image_id)
-    if image is None or image.status != "active":
-        raise StepFailed("IMAGE_GONE", f"Image {state.image_id} could not be found.")
     secrets = {**(server.guest_secrets or {}), "admin_password": state.password}
     told = msgspec.structs.replace(server, guest_secrets=secrets)
     facts = guest_metadata.facts_of(tx, context.settings, told, host=state.host)
     return msgspec.structs.replace(
         msgspec.convert(server.guest, Guest, strict=False),
-        image=Image(
-            id=image.id,
-            disk_format=image.disk_format or "",
-            size_bytes=image.size or 0,
-            virtual_size_bytes=image.virtual_size or 0,
-            sha512=image.os_hash_value or "",
-        ),
+        image=boot.image_of(tx, state.image_id),
         config_drive=guest_metadata.drive(facts) if server.config_drive else (),
     )
 
