@@ -209,11 +209,6 @@ async def make_image(context: Context, state: Shelving) -> Shelving:
     return state
 
 
-async def end_snapshot(context: Context, state: Shelving) -> Shelving:
-    await snapshot.forget_copy(context, state)
-    return state
-
-
 async def remove_guest(context: Context, state: Shelving) -> Shelving:
     """What a host that is down keeps of it is another's guest when it is back, and removed then (`compute.drift`)."""
     await operations.unless_down(context, state.host, m.Destroy(**command(context, state)))
@@ -261,9 +256,9 @@ SHELVE = Saga(
     name="shelve",
     kind=SERVER,
     state=Shelving,
-    steps=(Step(stop_guest, undo=start_again), Step(make_image, undo=end_snapshot)),
+    steps=(Step(stop_guest, undo=start_again), Step(make_image, undo=snapshot.end_snapshot)),
     # The image is whole: it is what the server is from here on.
-    finals=(Final(end_snapshot), Final(remove_guest), Final(record_offloaded)),
+    finals=(Final(snapshot.end_snapshot), Final(remove_guest), Final(record_offloaded)),
     unwound=unwound,
 )
 

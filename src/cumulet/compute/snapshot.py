@@ -10,7 +10,7 @@ meanwhile ends the operation; one that cannot be made is deleted.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -40,6 +40,9 @@ class Waiting(Commanding, Protocol):
     def host(self) -> str: ...
     @property
     def image_id(self) -> str: ...
+
+
+WaitingT = TypeVar("WaitingT", bound=Waiting)
 
 
 class Snapshot(OnHost, frozen=True, kw_only=True):
@@ -143,14 +146,10 @@ async def _ask_patiently(context: Context, state: Waiting, seen: SnapshotPhase, 
             await context.wait_for_wish(0.2)
 
 
-async def end_snapshot(context: Context, state: Snapshot) -> Snapshot:
+async def end_snapshot(context: Context, state: WaitingT) -> WaitingT:
     """On the host: nothing of it is left there, whether it succeeded, failed, or was never begun."""
-    await forget_copy(context, state)
-    return state
-
-
-async def forget_copy(context: Context, state: Waiting) -> None:
     await operations.unless_down(context, state.host, disk.EndSnapshot(**command(context, state)))
+    return state
 
 
 def record_image(tx: Tx, context: Context, state: Snapshot) -> Snapshot:
