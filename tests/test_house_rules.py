@@ -47,7 +47,7 @@ UNFORMATTED: dict[str, int] = {
     "src/cumulet/compute/aggregates.py": 2,
     "src/cumulet/compute/automatic_restart.py": 4,
     "src/cumulet/compute/boot.py": 3,
-    "src/cumulet/compute/drift.py": 4,
+    "src/cumulet/compute/drift.py": 3,
     "src/cumulet/compute/evacuation.py": 5,
     "src/cumulet/compute/extensions.py": 1,
     "src/cumulet/compute/flavors.py": 4,

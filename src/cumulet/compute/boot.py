@@ -195,17 +195,8 @@ def unwound(tx: Tx, context: Context, state: Boot, failure: Failure) -> None:
             queue=True,
         )  # fmt: skip
         return
-    operations.settle(
-        tx,
-        server.id,
-        now_us=now,
-        vm_state=VmState.ERROR,
-        task_state=None,
-        fault_code=500,
-        fault_message=failure.public[:255],
-        fault_details=f"{failure.reason}: {failure.private}" if failure.private else failure.reason,
-        fault_at_us=now,
-    )
+    fault = operations.in_error(failure.public, now_us=now, failure=failure)
+    operations.settle(tx, server.id, now_us=now, task_state=None, **fault)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.compute.model import PowerState, VmState
-from cumulet.compute.operations import NO_FAULT, OBSERVED, UNDECIDED, as_observed, settle
+from cumulet.compute.model import VmState
+from cumulet.compute.operations import NO_FAULT, OBSERVED, UNDECIDED, as_observed, in_error, settle
 from cumulet.compute.resized import kept_on
 from cumulet.compute.store import get_server, servers
 from cumulet.conductor.saga import Status, operations
@@ -249,10 +249,7 @@ def _correct_own(tx: Tx, record: Any, report: GuestReport | None, now_us: int) -
     if (vm_state, power_state) == (record.vm_state, record.power_state):
         return None
     if state is GuestState.ABSENT:
-        changes: dict[str, Any] = {
-            "vm_state": VmState.ERROR, "power_state": PowerState.NOSTATE, "fault_code": 500,
-            "fault_message": LOST, "fault_details": None, "fault_at_us": now_us,
-        }  # fmt: skip
+        changes = in_error(LOST, now_us=now_us)
     else:
         changes = {"vm_state": vm_state, "power_state": power_state}
         if found_again:

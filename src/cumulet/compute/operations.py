@@ -119,6 +119,22 @@ NO_FAULT = dict.fromkeys(("fault_code", "fault_message", "fault_details", "fault
 """Of a server's record, once it is well again."""
 
 
+def in_error(message: str, *, now_us: int, failure: Failure | None = None) -> dict[str, Any]:
+    """Of a server's record: it has no guest, or none that is known of. What `failure` says is for administrators."""
+    return {
+        "vm_state": VmState.ERROR,
+        "power_state": PowerState.NOSTATE,
+        "fault_code": 500,
+        "fault_message": message[:255],
+        "fault_details": _details(failure),
+        "fault_at_us": now_us,
+    }
+
+
+def _details(failure: Failure | None) -> str | None:
+    return None if failure is None else f"{failure.reason}: {failure.private or failure.public}"
+
+
 # -- instance action events
 
 
@@ -146,7 +162,7 @@ def _insert_event(tx: Tx, action_id: int, event: str, *, host: str | None, now_u
 
 def finish_events(tx: Tx, action_id: int, *, now_us: int, failure: Failure | None = None) -> None:
     """End what is open of an action: with success, or with the failure (details are for administrators)."""
-    details = f"{failure.reason}: {failure.private or failure.public}" if failure is not None else None
+    details = _details(failure)
     result = "Error" if failure else "Success"
     tx.run(_FINISH_EVENTS, {"of_action": action_id, "finished_at_us": now_us, "result": result, "details": details})
     values: dict[str, Any] = {"of_action": action_id, "updated_at_us": now_us, "finished_at_us": now_us}

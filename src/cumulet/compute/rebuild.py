@@ -16,7 +16,7 @@ from cumulet.compute import attribute_types as t
 from cumulet.compute import boot, drift, operations
 from cumulet.compute.keypairs import public_key_of
 from cumulet.compute.links import self_link
-from cumulet.compute.model import PowerState, Server, VmState
+from cumulet.compute.model import Server, VmState
 from cumulet.compute.operations import SERVER, OnHost, command
 from cumulet.compute.quotas import limits_of, require_limit
 from cumulet.compute.rules import MEMBER
@@ -216,14 +216,7 @@ def unwound(tx: Tx, context: Context, state: Rebuilding, failure: Failure) -> No
     if state.observed in operations.OBSERVED and state.observed is not GuestState.ABSENT:
         changes = operations.as_observed(state.observed) | state.before
     else:
-        changes = {
-            "vm_state": VmState.ERROR,
-            "power_state": PowerState.NOSTATE,
-            "fault_code": 500,
-            "fault_message": drift.NOT_REBUILT,
-            "fault_details": f"{failure.reason}: {failure.private or failure.public}",
-            "fault_at_us": now,
-        }
+        changes = operations.in_error(drift.NOT_REBUILT, now_us=now, failure=failure)
     operations.settle(tx, state.server_id, now_us=now, task_state=None, **changes)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
 

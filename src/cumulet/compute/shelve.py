@@ -306,14 +306,7 @@ def still_shelved(tx: Tx, context: Context, state: Unshelving, failure: Failure)
     now = context.clock.now_us()
     changes: dict[str, Any] = {}
     if state.abandoned:
-        changes = {
-            "vm_state": VmState.ERROR,
-            "power_state": PowerState.NOSTATE,
-            "fault_code": 500,
-            "fault_message": drift.NOT_UNSHELVED,
-            "fault_details": f"{failure.reason}: {failure.private or failure.public}",
-            "fault_at_us": now,
-        }
+        changes = operations.in_error(drift.NOT_UNSHELVED, now_us=now, failure=failure)
     operations.settle(tx, state.server_id, now_us=now, task_state=None, **changes)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
 
