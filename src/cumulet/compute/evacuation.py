@@ -9,7 +9,7 @@ another host from then on, and is destroyed when that host is back, before anyth
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
@@ -20,6 +20,7 @@ from cumulet.compute.model import Server, VmState
 from cumulet.compute.operations import SERVER, command
 from cumulet.compute.preconditions import Verb
 from cumulet.compute.rules import ADMIN
+from cumulet.compute.server_creation import new_password
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
@@ -40,7 +41,6 @@ EVACUATE = rule("os_compute_api:os-evacuate", ADMIN)
 
 STOP_SECONDS = 5.0
 """How long the dead host is given to answer after all."""
-_ALPHABET = "abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 
 
 class Evacuate(Body):
@@ -77,7 +77,7 @@ def evacuate_server(call: Call[Server, Evacuate]) -> dict[str, str] | None:
     if body.on_shared_storage:
         raise NotYet("Evacuating to shared storage is not implemented: disks are local to a host.")
     given = body.admin_password
-    password = _password(call) if isinstance(given, Unset) else given
+    password = new_password(call) if isinstance(given, Unset) else given
     server = update_server(
         call.tx, server, now_us=call.now_us, guest_secrets={**(server.guest_secrets or {}), "admin_password": password}
     )
@@ -105,11 +105,6 @@ def evacuate_server(call: Call[Server, Evacuate]) -> dict[str, str] | None:
     if call.version.at_least("2.14"):
         return None
     return {"adminPass": password}
-
-
-def _password(call: Call[Any, Any]) -> str:
-    """As on create."""
-    return "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in call.cloud.clock.token_bytes(12))
 
 
 class Evacuation(msgspec.Struct, frozen=True, kw_only=True):
