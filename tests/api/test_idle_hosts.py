@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from cumulet.compute import host_watch
@@ -52,3 +53,11 @@ def test_only_news_is_recorded(
     host = cloud.persona("admin").server(server["id"])["OS-EXT-SRV-ATTR:host"]
     assert look(host)
     assert look(host)  # its guests are compared with the records each time
+
+
+def test_a_host_that_was_removed_while_it_was_asked_is_not_known_again(cloud: TestCloud, admin: Client) -> None:
+    embedded = cloud.embedded
+    facts = msgspec.structs.replace(cloud.await_(embedded.hosts.facts("host1")), name="removed")
+    embedded.db.write(lambda tx: host_records.register(tx, facts=facts, clock=cloud.clock, settings=embedded.settings))
+    services = admin.compute("GET", "/os-services?binary=nova-compute")["services"]
+    assert {service["host"] for service in services} == set(cloud.hosts)

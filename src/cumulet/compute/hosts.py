@@ -51,10 +51,15 @@ _STATE = sa.select(hosts.c.up, hosts.c.forced_down).where(_OF_NAME)
 
 
 def register(tx: Tx, *, facts: HostFacts, clock: Clock, settings: Settings) -> None:
-    """A host's agent has answered: its row and its inventory say what it reported."""
+    """A host's agent has answered: its row and its inventory say what it reported.
+
+    One that was removed from the cloud while it was being asked is not known again by that.
+    """
     now = clock.now_us()
     tx.touch(facts.name)
     known = tx.first(_KNOWN, {"of_name": facts.name})
+    if known is None and facts.name not in settings.host_names and not _is_member(tx, facts.name):
+        return
     values = {"facts": msgspec.to_builtins(facts), "seen_at_us": now, "updated_at_us": now, "up": True}
     if known is None:
         hypervisor_uuid = clock.uuid()
@@ -78,6 +83,10 @@ def register(tx: Tx, *, facts: HostFacts, clock: Clock, settings: Settings) -> N
         },
         now_us=now,
     )
+
+
+def _is_member(tx: Tx, name: str) -> bool:
+    return tx.first(sa.select(joined_hosts.c.name).where(joined_hosts.c.name == name)) is not None
 
 
 def is_known(tx: Tx, name: str) -> bool:
