@@ -14,7 +14,7 @@ from cumulet.db.parts import in_parts
 from cumulet.host import wiring as w
 from cumulet.network import addresses, dhcp_options, router_wiring
 from cumulet.network.dhcp_option_codes import NotAnOption, encoded
-from cumulet.network.rule_meaning import PROTOCOLS
+from cumulet.network.rule_meaning import protocol_number
 from cumulet.network.store import (
     Network,
     Port,
@@ -33,7 +33,6 @@ from cumulet.network.store import (
 )
 
 T = TypeVar("T")
-_ICMP6 = 58
 
 _HERE = (
     sa.select(port_bindings.c.port_id, port_bindings.c.active, ports.c.network_id)
@@ -262,17 +261,9 @@ def _rule(rule: SecurityGroupRule) -> w.Rule:
         id=rule.id,
         direction=w.Direction(rule.direction),
         version=version,
-        protocol=_number(rule.protocol, version),
+        protocol=protocol_number(rule.protocol, rule.ethertype),
         range_min=rule.port_range_min,
         range_max=rule.port_range_max,
         remote_prefix=prefix,
         remote_group=rule.remote_group_id,
     )
-
-
-def _number(protocol: str | None, version: int) -> int | None:
-    """A protocol by its number. ``icmp`` of a rule for IPv6 is ICMPv6, as Neutron takes it."""
-    if protocol is None:
-        return None
-    number = PROTOCOLS[protocol] if protocol in PROTOCOLS else int(protocol)
-    return _ICMP6 if number == 1 and version == 6 else number
