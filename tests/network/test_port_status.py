@@ -90,3 +90,23 @@ def test_what_no_operation_has_seen_is_learned_from_the_host(cloud: TestCloud, m
     cloud.reconcile()
     assert member.server(server)["status"] == "SHUTOFF"
     assert status_of(member, port) == "DOWN"
+
+
+def test_a_port_that_is_administratively_down_is_down_whoever_is_plugged_in(
+    cloud: TestCloud, member: Client, network: str
+) -> None:
+    def set_up(port: str, *, up: bool) -> None:
+        member.request("PUT", f"/network/v2.0/ports/{port}", {"port": {"admin_state_up": up}})
+        cloud.reconcile()
+
+    port, later = (make(member, "port", network_id=network, admin_state_up=False)["id"] for _ in range(2))
+    server = boot(member, networks=[{"port": port}])
+    member.wait_for_status(server, "ACTIVE")
+    body = {"interfaceAttachment": {"port_id": later}}
+    assert member.compute("POST", f"/servers/{server}/os-interface", body).status == 200
+    cloud.idle()
+    assert [status_of(member, one) for one in (port, later)] == ["DOWN", "DOWN"]
+    set_up(port, up=True)
+    assert [status_of(member, one) for one in (port, later)] == ["ACTIVE", "DOWN"]
+    set_up(port, up=False)
+    assert status_of(member, port) == "DOWN"

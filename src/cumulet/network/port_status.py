@@ -1,4 +1,7 @@
-"""The status of servers' ports: ACTIVE where the host says that a guest is plugged in, else DOWN."""
+"""The status of servers' ports: ACTIVE where the host says that a guest is plugged in, else DOWN.
+
+A port that is administratively down is DOWN whoever is plugged in, as in Neutron: its host lets no packet pass.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from cumulet.db.parts import in_parts
 from cumulet.network.store import port_bindings, ports
 
 _BOUND_TO_HOST = (
-    sa.select(ports.c.id, ports.c.status, ports.c.server_id)
+    sa.select(ports.c.id, ports.c.status, ports.c.admin_state_up)
     .join(port_bindings, port_bindings.c.port_id == ports.c.id)
     .where(
         port_bindings.c.host == sa.bindparam("of_host"),
@@ -28,14 +31,14 @@ def changed_links(tx: Tx, host: str, linked: Collection[str], server_ids: Sequen
     changed: dict[str, list[str]] = {}
     for part in in_parts(server_ids):
         for row in tx.all(_BOUND_TO_HOST, {"of_host": host, "of_servers": list(part)}):
-            status = "ACTIVE" if row.id in linked else "DOWN"
+            status = "ACTIVE" if row.admin_state_up and row.id in linked else "DOWN"
             if row.status != status:
                 changed.setdefault(status, []).append(row.id)
     return changed
 
 
 def record_links(tx: Tx, host: str, linked: Collection[str], server_ids: Sequence[str]) -> None:
-    """A port is ACTIVE because its host says that it is plugged: see `changed_links`."""
+    """Set the status of all that `changed_links` answers."""
     for status, port_ids in changed_links(tx, host, linked, server_ids).items():
         for part in in_parts(port_ids):
             tx.execute(_SET_STATUS.values(status=status), {"of_ports": list(part)})
@@ -43,4 +46,4 @@ def record_links(tx: Tx, host: str, linked: Collection[str], server_ids: Sequenc
 
 def record_plugged(tx: Tx, port_id: str) -> None:
     """Its host says that this one port is plugged."""
-    tx.execute(_SET_STATUS.values(status="ACTIVE"), {"of_ports": [port_id]})
+    tx.execute(_SET_STATUS.where(ports.c.admin_state_up).values(status="ACTIVE"), {"of_ports": [port_id]})
