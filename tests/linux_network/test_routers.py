@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from msgspec.structs import replace
 
+from cumulet.agent import watchdog
 from cumulet.drivers.linux_network import namespaces
 from cumulet.drivers.linux_network.network import removed
 from cumulet.host import wiring as w
+from tests.agent.test_lease import give_lease, left
 from tests.linux_network import frames as f
 from tests.linux_network.lab import Lab, lab, needs_packets, reopened
 from tests.linux_network.stacks import Outside, Stack, StackGuest, ip
@@ -331,6 +336,33 @@ async def test_routers_that_are_gone_leave_nothing_and_another_hosts_are_not_tou
         assert at.outside.pings("172.24.4.11")
         assert not at.outside.pings("172.24.4.10")
         at.place.networks["host1"] = await reopened("192.0.2.1", first, public=True)
+
+
+def watchdog_in(namespace: str, state: Path) -> subprocess.Popen[bytes]:
+    """As the agent of the host in a namespace starts it."""
+    enter = ["nsenter", f"--net={namespaces.FOLDER / namespace}"]
+    return subprocess.Popen([*enter, sys.executable, "-m", "cumulet.agent.watchdog", str(state)])
+
+
+async def test_the_routers_of_a_host_end_with_its_lease_and_the_next_agent_has_them_again(tmp_path: Path) -> None:
+    async with site() as at:
+        where: dict[str, list[w.Port]] = {"host1": [], "host2": []}
+        await at.wire(where, {"host1": [ROUTES]})
+        place = at.place.namespaces["host1"]
+        with watchdog_in(place, tmp_path) as watched:
+            assert watched.wait(20) == 0
+        assert routers_of(place), "it has had no lease that could run out"
+        give_lease(tmp_path, 1.0)
+        with watchdog_in(place, tmp_path) as watched:
+            assert at.outside.pings("172.24.4.10")
+            assert watched.wait(20) == 0
+        assert left(watchdog.lease_file(tmp_path)) <= 0, "not a moment before"
+        assert routers_of(place) == []
+        assert not at.outside.pings("172.24.4.10")
+        await at.place.networks["host1"].close()
+        at.place.networks["host1"] = await reopened(ADDRESSES["host1"], place, public=True)
+        await at.wire(where, {"host1": [ROUTES]})
+        assert at.outside.pings("172.24.4.10")
 
 
 async def test_a_router_answers_nothing_but_pings_itself() -> None:

@@ -1,8 +1,9 @@
 """A host's watchdog: a tiny process that kills the host's guests when its lease has run out, whatever the agent does.
 
 It kills the agent first: what that was told while there was a lease, it might finish, and start a guest, without one.
-It shares nothing with the agent but files: the lease it reads, and what each guest's process noted about itself. The
-agent starts one whenever there is none, and it ends when there is nothing left to watch: no lease, no guest, no agent.
+The host's routers end too, for another host has them as soon as this one counts as lost. The watchdog shares nothing
+with the agent but files: the lease it reads, and what each guest's process noted about itself. The agent starts one
+whenever there is none, and it ends when there is nothing left to watch: no lease, no guest, no agent.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from cumulet.agent import lease
+from cumulet.drivers.linux_network import names, namespaces
 from cumulet.drivers.qemu import process
 from cumulet.drivers.qemu.record import ProcessId, folders
 
@@ -43,11 +45,14 @@ def watch(state: Path) -> None:
             else:
                 if had_lease and kill_agent(state):
                     log.warning("the lease has run out: the agent killed, with what it was at")
-                had_lease = False
                 killed = kill_guests(state)
                 if killed:
                     log.warning("the lease has run out: %s guests killed", killed)
-                elif not _is_locked(state / AGENT_LOCK):
+                # Once: the next agent is told which routers it has before it gets a lease.
+                if had_lease and (routers := end_routers()):
+                    log.warning("the lease has run out: %s routers ended", routers)
+                had_lease = False
+                if not killed and not _is_locked(state / AGENT_LOCK):
                     return
             time.sleep(min(left, LOOK_SECONDS) if left > 0 else LOOK_SECONDS)
 
@@ -75,6 +80,14 @@ def kill_guests(state: Path) -> int:
     """SIGKILL to every guest's process of this host, stopped or hung; how many lived."""
     noted = (folder.read_process() for folder in folders(state / "qemu" / "guests"))
     return sum(_kill(guest) for guest in noted if guest is not None)
+
+
+def end_routers() -> int:
+    """The network namespaces of this host's routers go, with all that is in them; how many there were."""
+    there = namespaces.named(names.namespaces_of(namespaces.identity()))
+    for name in there:
+        namespaces.remove(name)
+    return len(there)
 
 
 def _kill(noted: ProcessId) -> bool:
