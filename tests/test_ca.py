@@ -30,7 +30,7 @@ def test_an_authority_is_made_once_and_found_again(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "ca" / "ca-key.pem").stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("key", ["ca-key.pem", "hosts/host1/server-key.pem"])
+@pytest.mark.parametrize("key", ["ca-key.pem", "hosts/host1/client-key.pem"])
 def test_a_key_that_others_could_read_is_not_used(tmp_path: Path, key: str) -> None:
     CertificateAuthority.load_or_create(tmp_path).issue_host("host1")
     (tmp_path / key).chmod(0o640)
@@ -38,21 +38,18 @@ def test_a_key_that_others_could_read_is_not_used(tmp_path: Path, key: str) -> N
         CertificateAuthority.load_or_create(tmp_path).issue_host("host1")
 
 
-def test_a_host_is_server_and_client_under_its_name_alone(tmp_path: Path) -> None:
+def test_a_host_is_a_client_under_its_name_alone(tmp_path: Path) -> None:
     authority = CertificateAuthority.load_or_create(tmp_path)
     folder = authority.issue_host("host1")
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "ca-cert.pem", "client-cert.pem", "client-key.pem", "server-cert.pem", "server-key.pem",
-    ]  # fmt: skip
-    for role in ("server", "client"):
-        issued = certificate(folder / f"{role}-cert.pem")
-        assert issued.subject.rfc4514_string() == "CN=host1"
-        issued.verify_directly_issued_by(certificate(authority.certificate_file))
-        usage = issued.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        assert set(usage) == {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
-        names = issued.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        assert names.get_values_for_type(x509.DNSName) == ["host1"]
-        assert not issued.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    assert sorted(path.name for path in folder.iterdir()) == ["ca-cert.pem", "client-cert.pem", "client-key.pem"]
+    issued = certificate(folder / "client-cert.pem")
+    assert issued.subject.rfc4514_string() == "CN=host1"
+    issued.verify_directly_issued_by(certificate(authority.certificate_file))
+    usage = issued.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert set(usage) == {ExtendedKeyUsageOID.CLIENT_AUTH}
+    names = issued.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["host1"]
+    assert not issued.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
 
 
 @pytest.mark.parametrize("name", ["", "../host", "a/b", "host,O=x", "Host", "host\n", "x" * 65, "host_1", "*.example"])
@@ -64,11 +61,11 @@ def test_a_name_that_is_no_host_s_is_refused(tmp_path: Path, name: str) -> None:
 def test_certificates_are_kept_until_they_near_their_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     authority = CertificateAuthority.load_or_create(tmp_path)
     folder = authority.issue_host("host1")
-    first = certificate(folder / "server-cert.pem")
-    assert certificate(authority.issue_host("host1") / "server-cert.pem") == first
+    first = certificate(folder / "client-cert.pem")
+    assert certificate(authority.issue_host("host1") / "client-cert.pem") == first
     later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=397 - 20)
     monkeypatch.setattr(ca, "_now", lambda: later)
-    second = certificate(authority.issue_host("host1") / "server-cert.pem")
+    second = certificate(authority.issue_host("host1") / "client-cert.pem")
     assert second.serial_number != first.serial_number
     assert second.not_valid_after_utc > first.not_valid_after_utc
 

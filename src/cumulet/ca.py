@@ -103,14 +103,11 @@ class CertificateAuthority:
         return _pem(self._sign(read_request(request)[1], name, names, usages, days=JOINED_DAYS))
 
     def issue_host(self, name: str) -> Path:
-        """A folder with a host's certificates, by which it fetches images. The subject is the host's name alone, so a
-        peer sees exactly ``CN=<name>``. Moves of guests do not use them: they have keys of their own."""
+        """A folder with the certificate by which a host fetches images. Its subject is ``CN=<name>``. ValueError."""
         if not _HOST_NAME.fullmatch(name) or len(name) > 64:
             raise ValueError("a host is named like a DNS name in lower case, at most 64 characters")
         folder = self._folder / "hosts" / name
-        usages = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
-        for role in ("server", "client"):
-            self._issue(folder, role, name, [x509.DNSName(name)], usages)
+        self._issue(folder, "client", name, [x509.DNSName(name)], (ExtendedKeyUsageOID.CLIENT_AUTH,))
         return folder
 
     def _issue(
