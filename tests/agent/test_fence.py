@@ -60,7 +60,7 @@ def test_a_line_that_was_cut_short_was_never_accepted(place: Path) -> None:
 
 def test_a_file_that_was_cut_short_was_never_accepted(place: Path) -> None:
     FileFence(place).set_mark("a", Mark(1, 4))
-    (place / "a.new").write_text("1")  # of 12: it is not yet where it counts
+    (place / ".a.new").write_text("1")  # of 12: it is not yet where it counts
     assert FileFence(place).known() == {"a": Mark(1, 4)}
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NamedTuple, Protocol
+
+from cumulet.drivers.qemu.record import write_durably
 
 
 class Mark(NamedTuple):
@@ -52,17 +53,7 @@ class FileFence:
         return dict(self._known)
 
     def set_mark(self, server_id: str, mark: Mark) -> None:
-        fresh = self._directory / f"{server_id}.new"
-        with open(fresh, "w") as file:
-            file.write(mark.text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._directory / server_id)
-        folder = os.open(self._directory, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_durably(self._directory / server_id, mark.text.encode())
         self._known[server_id] = mark
 
 
