@@ -35,7 +35,6 @@ _START_SECONDS = 30.0
 _OVERHEAD_BYTES = 512 << 20
 """What QEMU needs beside the guest's memory: translated code, device and migration buffers, page cache of its disk."""
 
-
 DISK_BYTES_PER_SECOND = 512 << 20
 DISK_REQUESTS_PER_SECOND = 20_000
 """What one guest may ask of its disk, reading and writing together. Copies of a move are not slowed by it."""
@@ -63,9 +62,9 @@ class QemuHost:
     network: LinuxNetwork | None
     """None where guests cannot be wired."""
     listen_seconds: float
+    """How long a prepared destination waits for its source."""
     sharing: int = 1
     """How many hosts share this machine."""
-    """How long a prepared destination waits for its source."""
     sink: ImageSink | None = None
     """Where images of guests' disks go."""
     offered: dict[str, Authority] = field(default_factory=dict)

@@ -74,10 +74,8 @@ async def progress_of(record: GuestRecord, hypervisor: Hypervisor | None, phase:
     error = record.copy.error if record.copy is not None else None
     if phase is MigrationPhase.NONE:
         return MigrationProgress(phase=phase)
-    if phase in (
-        MigrationPhase.SWITCHOVER,
-        MigrationPhase.POST_COPY_READY,
-    ):  # The guest stands still: do not take its hypervisor's time for numbers.
+    if phase in (MigrationPhase.SWITCHOVER, MigrationPhase.POST_COPY_READY):
+        # The guest stands still: do not take its hypervisor's time for numbers.
         return msgspec.structs.replace(hypervisor.progress, phase=phase)
     try:
         memory = await hypervisor.migration_status() if record.copy is not None and record.copy.memory else Migration()

@@ -240,18 +240,16 @@ async def _end(host: QemuHost, hypervisor: Hypervisor, server_id: str, status: s
         await _settle(host, server_id, MigrationPhase.COMPLETED, None)
         return
     await _clean_up(host, hypervisor)
-    words = "the copy was interrupted"
-    if status == "failed":
-        words = answer.error_desc or "the hypervisor gives no reason"
     copy = host.record(server_id).copy
     if copy is not None and copy.error is not None:
         await _settle(host, server_id, MigrationPhase.FAILED, copy.error)
     elif status == "cancelled":
         await _settle(host, server_id, MigrationPhase.CANCELLED, None)
+    elif status == "failed":
+        words = answer.error_desc or "the hypervisor gives no reason"
+        await _settle(host, server_id, MigrationPhase.FAILED, words)
     else:
-        await _settle(
-            host, server_id, MigrationPhase.FAILED, words if status == "failed" else "the copy was interrupted"
-        )
+        await _settle(host, server_id, MigrationPhase.FAILED, "the copy was interrupted")
 
 
 async def _settle(host: QemuHost, server_id: str, outcome: MigrationPhase, error: str | None) -> None:
