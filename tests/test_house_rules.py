@@ -23,7 +23,7 @@ LONGER: dict[str, int] = {
     "src/cumulet/compute/server_views.py": 472,
     "src/cumulet/compute/store.py": 409,
     "src/cumulet/conductor/runner.py": 506,
-    "src/cumulet/drivers/qemu/live_migration_source.py": 460,
+    "src/cumulet/drivers/qemu/live_migration_source.py": 457,
     "src/cumulet/drivers/simulated/driver.py": 502,
     "src/cumulet/network/for_compute.py": 455,
     "src/cumulet/network/ports.py": 597,

@@ -12,7 +12,9 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
+from cumulet.drivers.qemu import live_migration_source
 from cumulet.drivers.qemu.driver import QemuDriver
+from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.host.driver import DriverError, GuestState, MigrationPhase
 from cumulet.testing.moving import prepared
 
@@ -80,6 +82,33 @@ async def arrived(destination: QemuDriver, rig: Rig, phase: MigrationPhase) -> N
         return await destination.arrival(rig.id) is phase
 
     await until(seen, f"the destination says {phase}")
+
+
+def test_a_copy_that_is_forced_to_complete_just_when_its_memory_begins_to_go_is_in_post_copy(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = live_migration_source._connect
+
+    async def story() -> None:
+        source, destination = await rig.resumed(), await rig.open("host2")
+
+        async def connect_and_force(hypervisor: Hypervisor, name: str, address: str, port: int) -> None:
+            await connect(hypervisor, name, address, port)
+            if name == live_migration_source._MEMORY:
+                await source.force_complete(rig.id)
+
+        monkeypatch.setattr(live_migration_source, "_connect", connect_and_force)
+        endpoint = await prepared(source, destination, rig.guest, POST_COPY)
+        await source.start_copy(rig.id, endpoint, POST_COPY)
+        progress = await follow(source, rig.id, MigrationPhase.POST_COPY_READY)
+        assert progress.phase is MigrationPhase.POST_COPY_READY
+        await source.cancel_copy(rig.id)
+        await source.resume_source(rig.id)
+        await runs_on(source, rig.id)
+        await source.close()
+        await destination.close()
+
+    asyncio.run(story())
 
 
 def test_the_guest_runs_at_its_destination_and_the_rest_of_its_memory_follows(rig: Rig) -> None:

@@ -183,8 +183,7 @@ async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, cop
         return True
     if job is None or (job_status == "concluded" and job_error is not None):
         # Without its disk the guest cannot go. The cancellation that follows is remembered as the failure that it is.
-        failed = msgspec.structs.replace(copy, error=f"copying the disk failed: {job_error or 'the job has ended'}")
-        host.folder(server_id).write(msgspec.structs.replace(record, copy=failed))
+        _note(host, server_id, error=f"copying the disk failed: {job_error or 'the job has ended'}")
         await hypervisor.migrate_cancel()
     elif status == "pre-switchover":
         hypervisor.jobs[MIRROR] = str(job_status)  # The events that told it went to an agent that is gone.
@@ -202,8 +201,7 @@ async def _begin_memory(host: QemuHost, hypervisor: Hypervisor, record: GuestRec
         await _connect(hypervisor, _MEMORY, copy.endpoint.address, copy.endpoint.port)
     except DriverError as problem:
         error = str(problem)
-    begun = msgspec.structs.replace(record, copy=msgspec.structs.replace(copy, memory=True, error=error))
-    host.folder(record.guest.server_id).write(begun)
+    _note(host, record.guest.server_id, memory=True, error=error)
     hypervisor.migration = "none"
     if error is None:
         await hypervisor.migrate(f"fd:{_MEMORY}")
@@ -254,18 +252,18 @@ async def _end(host: QemuHost, hypervisor: Hypervisor, server_id: str, status: s
 
 async def _settle(host: QemuHost, server_id: str, outcome: MigrationPhase, error: str | None) -> None:
     """Note how the copy ended, and wake whoever follows it. The disk is slow, so not on the event loop."""
-    await asyncio.to_thread(_note_outcome, host, server_id, outcome, error)
+    await asyncio.to_thread(_note, host, server_id, outcome=outcome, error=error, authority=None)
     hypervisor = host.hypervisors.get(server_id)
     if hypervisor is not None:
         hypervisor.announce()
 
 
-def _note_outcome(host: QemuHost, server_id: str, outcome: MigrationPhase, error: str | None) -> None:
+def _note(host: QemuHost, server_id: str, **news: object) -> None:
+    """Change what the record says now of the copy under way: since it was last looked at a verb may have changed it."""
     folder = host.folder(server_id)
     record = folder.read()
     if record is not None and record.copy is not None and record.copy.outcome is None:
-        ended = msgspec.structs.replace(record.copy, outcome=outcome, error=error, authority=None)
-        folder.write(msgspec.structs.replace(record, copy=ended))
+        folder.write(msgspec.structs.replace(record, copy=msgspec.structs.replace(record.copy, **news)))
 
 
 async def _clean_up(host: QemuHost, hypervisor: Hypervisor) -> None:
@@ -319,8 +317,7 @@ async def force_complete(host: QemuHost, server_id: str) -> None:
             await hypervisor.migrate_set_parameters(downtime_limit_ms=_LONGEST_DOWNTIME_MS)
             return
         if not record.copy.to_post_copy:
-            copy = msgspec.structs.replace(record.copy, to_post_copy=True)
-            host.folder(server_id).write(msgspec.structs.replace(record, copy=copy))
+            _note(host, server_id, to_post_copy=True)
         hypervisor.announce()  # Whoever carries the copy does what follows from it.
 
 
