@@ -45,6 +45,13 @@ async def move(rig: Rig) -> tuple[QemuDriver, QemuDriver]:
     return source, destination
 
 
+async def stays_on_the_console(driver: QemuDriver, rig: Rig) -> None:
+    """The guest runs on, and whoever has opened session `one` reads it."""
+    await runs_on(driver, rig.id)
+    said = await driver.read_console(rig.id, "one", position=0, wait_seconds=10.0)
+    assert (said.ended, b"tick" in said.data) == (None, True)
+
+
 def records_on_disk(rig: Rig, host: str) -> int:
     """The newest record in the guest's disk file, read from outside while nobody has it open."""
     raw = rig.base / "disk.raw"
@@ -63,8 +70,9 @@ def test_a_guest_moves_with_memory_and_disk_and_nothing_is_left_behind(rig: Rig)
         written = await newest(source, rig.id, b"seq")
         ticked = await newest(source, rig.id, b"tick")
         await destination.resume_destination(rig.id)
+        await destination.open_console(rig.id, "one")
         await destination.resume_destination(rig.id)
-        await runs_on(destination, rig.id)
+        await stays_on_the_console(destination, rig)
         assert await newest(destination, rig.id, b"tick") > ticked
         await source.destroy(rig.id)
         await source.destroy(rig.id)
@@ -164,10 +172,11 @@ def test_a_cancelled_copy_leaves_the_guest_where_it_was_and_can_be_tried_again(r
     async def story() -> None:
         source, destination, _ = await begin(rig, slow=True)
         assert (await follow(source, rig.id, MigrationPhase.ACTIVE)).phase is MigrationPhase.ACTIVE
+        await source.open_console(rig.id, "one")
         assert (await source.cancel_copy(rig.id)).phase is MigrationPhase.CANCELLED
         assert (await source.cancel_copy(rig.id)).phase is MigrationPhase.CANCELLED
         await source.resume_source(rig.id)
-        await runs_on(source, rig.id)
+        await stays_on_the_console(source, rig)
         await destination.destroy(rig.id)
         endpoint = await prepared(source, destination, rig.guest, PARAMETERS, move="again")
         assert endpoint == await prepared(source, destination, rig.guest, PARAMETERS, move="again")

@@ -27,6 +27,7 @@ _LOAD_SECONDS = 10.0
 _BRIEF_SECONDS = 2.0
 EXPORT = "disk0-export"
 _DISK, _MEMORY = "disk-listener", "memory-listener"
+_LIMIT, _RENEWAL = "listen-limit", "renew-tls"
 _SPARE = [f"memory-listener-{number}" for number in range(16)]
 """In post-copy QEMU may wait for a page that does not come, and can then be handed nothing. So it has beforehand what
 it takes to listen once more, for so many broken connections."""
@@ -63,8 +64,8 @@ async def prepare_incoming(host: QemuHost, guest: Guest, *, source: Peer, parame
 
 def watch(host: QemuHost, server_id: str, *, renew_now: bool) -> None:
     """A destination that waits: renew what it is lent, and end it where nobody comes."""
-    host.start_task(server_id, "listen-limit", end_unless_used(host, server_id))
-    host.start_task(server_id, "renew-tls", _renew_while_it_listens(host, server_id, now=renew_now))
+    host.start_task(server_id, _LIMIT, end_unless_used(host, server_id))
+    host.start_task(server_id, _RENEWAL, _renew_while_it_listens(host, server_id, now=renew_now))
 
 
 async def _still_listening(host: QemuHost, server_id: str, source: Peer) -> Endpoint | None:
@@ -231,7 +232,8 @@ async def resume_destination(host: QemuHost, server_id: str) -> None:
             refuse_while_moving(record)  # This is the source of a move: nobody but it decides whether it runs on.
             if not record.user_paused:
                 await hypervisor.cont()
-        host.stop_tasks(server_id)
+        for kind in (_LIMIT, _RENEWAL):
+            await host.stop_task(server_id, kind)
         if record.role is Role.INCOMING:
             # After `cont`, to spare the guest the wait for the disk: a crash in between is mended by the run state.
             settled = msgspec.structs.replace(record, role=Role.OWN, user_paused=stays_paused)

@@ -376,7 +376,7 @@ async def cancel_copy(host: QemuHost, server_id: str) -> MigrationProgress:
         hypervisor = host.hypervisor(server_id)
         if record.copy is None or record.copy.outcome is not None:
             return await progress_of(record, hypervisor, phase_of(record, hypervisor))
-        host.stop_tasks(server_id)
+        await host.stop_task(server_id, "copy")
         if hypervisor is None:
             await _settle(host, server_id, MigrationPhase.FAILED, "the source's process has ended")
         elif record.copy.memory:
