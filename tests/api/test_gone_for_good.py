@@ -1,4 +1,4 @@
-"""A host goes for good once a live migration has moved the server's ownership: the move ends all the same."""
+"""A host, or a guest's process, is gone for good once a live migration has moved ownership: the move ends anyway."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cumulet.drivers.simulated.driver import SimulatedDriver
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
 from cumulet.host.link import Link
@@ -28,6 +29,21 @@ class GoneAt(Way):
         self.gone = self.gone or isinstance(message, self._kind)
         if self.gone:
             raise m.HostUnreachable("a test has taken this host away")
+        return await super().send(message)
+
+
+class LosesItsProcess(Way):
+    """A guest's process ends there just before it is let run for the first time."""
+
+    def __init__(self, link: Link, driver: SimulatedDriver) -> None:
+        super().__init__(link)
+        self._driver = driver
+        self._lost = False
+
+    async def send(self, message: m.Message[Any]) -> Any:
+        if isinstance(message, m.ResumeDestination) and not self._lost:
+            self._lost = True
+            self._driver._guests[message.server_id].state = GuestState.STOPPED
         return await super().send(message)
 
 
@@ -62,3 +78,19 @@ def test_the_move_waits_until_the_host_is_known_to_be_down_and_ends_then(
         "allocated": [other(source)],
         "bound": [other(source)],
     }, "what the host was owed is done when it is back after all"
+
+
+def test_a_guest_that_dies_at_its_destination_is_booted_from_its_disk_and_the_record_says_so(
+    cloud: TestCloud, admin: Client, member: Client
+) -> None:
+    server = create_pair(member)[0]
+    destination = other(host_of(admin, server))
+    world = cloud.embedded.world
+    assert world is not None
+    with instead(cloud, destination, lambda link: LosesItsProcess(link, world.drivers[destination])):
+        assert admin.action(server, {"os-migrateLive": {"host": destination, **AUTO}}).status == 202
+        admin.wait("the move", lambda: last_migration(admin, server)["status"] == "completed")
+    assert (host_of(admin, server), admin.server(server)["status"]) == (destination, "ACTIVE")
+    record = admin.compute("GET", f"/cumulet/migrations/{last_migration(admin, server)['id']}")["migration"]
+    assert record["reason"] == "MEMORY_LOST"
+    assert "no process runs it" in record["details"]

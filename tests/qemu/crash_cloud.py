@@ -21,6 +21,7 @@ import msgspec
 from cumulet.agent.watchdog import AGENT_LOCK
 from cumulet.cli.client import Answer, Persona, credentials_of, https, log_in
 from cumulet.fleet.local_networks import LocalNetworks
+from cumulet.host.driver import MigrationPhase
 
 HOSTS = ("host1", "host2")
 SERVERS = "/compute/v2.1/servers"
@@ -260,7 +261,9 @@ class CrashCloud:
     def was_post_copy(self, operation: str) -> bool:
         """Whether, at the commit, some of the memory was still at the source."""
         state = msgspec.json.decode(self._row("SELECT state FROM crash_states WHERE id = ?", operation)[0])
-        return bool(state["rest_follows"] or state["memory_lost"] is not None)
+        # Where the rest never came, what is kept of the copy is how it was at the commit.
+        at_commit = (state["progress"] or {}).get("phase")
+        return bool(state["rest_follows"] or at_commit == MigrationPhase.POST_COPY_READY)
 
     def moved(self, server_id: str) -> str:
         """What the API says has become of the newest move of a server."""

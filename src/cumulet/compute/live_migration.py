@@ -143,9 +143,10 @@ class LiveMigration(msgspec.Struct, frozen=True, kw_only=True):
     rest_follows: bool = False
     """It does: at the commit some of the memory is still at the source."""
     memory_lost: str | None = None
-    """It did not come, and why: the guest was booted from its disk."""
+    """Why the guest was booted from its disk, if it was."""
 
 
+MEMORY_LOST = "The guest's memory was lost after it belonged to its destination; it was booted from its disk there:"
 ARRIVAL_SECONDS = 10.0
 """How long a destination may take to say that it has all that its source says it has sent."""
 
@@ -269,16 +270,18 @@ async def switch_peers(context: Context, state: LiveMigration) -> LiveMigration:
 
 
 async def resume_guest(context: Context, state: LiveMigration) -> LiveMigration:
-    """The destination, which owns it now, lets it run. A guest that died there since is booted from its disk."""
+    """The destination, which owns it now, lets it run. A guest that died there since is booted from its disk, and the
+    migration's record says so."""
     if state.rest_follows:
         state = await post_copy.begin_post_copy(context, state)
     try:
         await operations.unless_down(context, state.destination, m.ResumeDestination(**command(context, state)))
-    except m.VerbFailed:
+    except m.VerbFailed as error:
         seen = await operations.observe(context, state.destination or "", state.server_id)
         if seen in (GuestState.CRASHED, GuestState.STOPPED):
             await context.hosts.send(moves.destination(state), m.Start(**command(context, state)))
-        elif seen not in (GuestState.RUNNING, GuestState.PAUSED):
+            return msgspec.structs.replace(state, memory_lost=f"{state.destination} could not let it run ({error}).")
+        if seen not in (GuestState.RUNNING, GuestState.PAUSED):
             raise
     return state
 
@@ -305,7 +308,7 @@ def record_completed(tx: Tx, context: Context, state: LiveMigration) -> LiveMigr
         record_progress(tx, context, state, state.progress)
     lost = {}
     if state.memory_lost is not None:
-        lost = {"reason": "MEMORY_LOST", "reason_text": f"{post_copy.MEMORY_LOST} {state.memory_lost}"}
+        lost = {"reason": "MEMORY_LOST", "reason_text": f"{MEMORY_LOST} {state.memory_lost}"}
     moves.update_record(tx, context, state, status="completed", ended_at_us=now, **lost)
     operations.finish_events(tx, state.action_id, now_us=now)
     return state

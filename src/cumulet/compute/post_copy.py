@@ -21,8 +21,6 @@ from cumulet.host.driver import GuestState, MigrationPhase, MigrationProgress
 if TYPE_CHECKING:
     from cumulet.compute.live_migration import LiveMigration
 
-MEMORY_LOST = "In post-copy the rest of the guest's memory did not come; it was booted from its disk:"
-
 
 async def begin_post_copy(context: Context, state: LiveMigration) -> LiveMigration:
     """The source lets go what the destination needs to run, or has lost it: then the guest is booted from its disk.

@@ -96,7 +96,7 @@ def outcomes(cloud: SimulatedCloud) -> Counter[str]:
     for row in cloud.db.read(lambda tx: tx.all(_OPERATIONS)):
         counts[f"operations: {row.saga} {row.status}"] += 1
     for row in cloud.db.read(lambda tx: tx.all(_MIGRATIONS)):
-        lost = ", its memory lost in post-copy" if row.reason == "MEMORY_LOST" else ""
+        lost = ", its memory lost" if row.reason == "MEMORY_LOST" else ""
         counts[f"migrations: {row.type} {row.status}{lost}"] += 1
     for row in cloud.db.read(lambda tx: tx.all(_FINDINGS)):
         counts[f"findings: {row.finding}"] += row.times
