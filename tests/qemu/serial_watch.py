@@ -13,6 +13,7 @@ import json
 import os
 import re
 import threading
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ class Voice:
     lives: list[list[int]] = field(default_factory=lambda: [[]])
     written: list[list[int]] = field(default_factory=lambda: [[]])
     strange: list[str] = field(default_factory=list)
+    other: deque[str] = field(default_factory=lambda: deque(maxlen=20))
+    """Its newest lines that are none of these: of a guest that has booted, perhaps why."""
     _rest: bytes = b""
 
     @property
@@ -40,6 +43,8 @@ class Voice:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             match = _LINE.search(line)
+            if match is None or match[6]:
+                self.other.append(line.decode(errors="replace").rstrip())
             if match is None:
                 continue
             if match[6]:

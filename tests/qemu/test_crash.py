@@ -172,8 +172,8 @@ def tell(stage: Stage, run: Run, result: Result) -> None:
         last = cloud.sight(operation)
         result.post_copy = cloud.was_post_copy(operation)
         result.operation, result.status = last.status, cloud.show(moved)["status"]
+        print(watch.heard(), flush=True)
         result.memory_lost = judge_state(scene, last, post_copy=result.post_copy)
-    print(watch.heard(), flush=True)
     assert watch.double() == []
     judge_disk(cloud, stage.base, moved, watch)
     if run.victim is not Victim.EVERYTHING:
@@ -376,12 +376,16 @@ def judge_state(scene: Scene, last: Sight, *, post_copy: bool) -> bool:
     assert host == (scene.destination if last.status == "done" else scene.source)
     assert scene.cloud.moved(scene.moved) in (("completed",) if last.status == "done" else ("error", "cancelled"))
     assert status == "ACTIVE" or (status == "SHUTOFF" and run.victim.kills_a_guest)
-    booted = any(voice.booted for voice in scene.watch.voices)
-    assert run.victim.kills_a_guest or not booted, "nothing but a kill of its own process costs a guest its memory"
+    booted = [voice for voice in scene.watch.voices if voice.booted]
+    assert run.victim.kills_a_guest or not booted, (
+        "nothing but a kill of its own process costs a guest its memory",
+        [(voice.host, voice.process, list(voice.other)) for voice in booted],
+        scene.cloud.last_words(),
+    )
     if run.victim is Victim.SOURCE_QEMU and host == scene.destination:
         assert status == "ACTIVE"
         assert post_copy or not booted
     if run.victim is Victim.DESTINATION_QEMU and host == scene.source:
         assert status == "ACTIVE"
         assert not booted
-    return booted or status == "SHUTOFF"
+    return bool(booted) or status == "SHUTOFF"
