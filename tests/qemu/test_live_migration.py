@@ -38,10 +38,19 @@ async def expecting_a_stranger(rig: Rig, driver: QemuDriver, parameters: Migrati
     return await driver.prepare_incoming(rig.guest, source=stranger, parameters=parameters)
 
 
-async def move(rig: Rig) -> tuple[QemuDriver, QemuDriver]:
-    source, destination, _ = await begin(rig)
+async def copy(
+    source: QemuDriver, destination: QemuDriver, rig: Rig, parameters: MigrationParameters = PARAMETERS
+) -> None:
+    """All of the guest goes to the destination, and stands still there."""
+    endpoint = await prepared(source, destination, rig.guest, parameters)
+    await source.start_copy(rig.id, endpoint, parameters)
     progress = await follow(source, rig.id)
     assert progress.phase is MigrationPhase.COMPLETED, progress
+
+
+async def move(rig: Rig) -> tuple[QemuDriver, QemuDriver]:
+    source, destination = await rig.resumed(), await rig.open("host2")
+    await copy(source, destination, rig)
     return source, destination
 
 
@@ -93,9 +102,7 @@ def test_a_guest_moves_there_and_back_again(rig: Rig) -> None:
         first, second = await move(rig)
         await second.resume_destination(rig.id)
         await first.destroy(rig.id)
-        endpoint = await prepared(second, first, rig.guest, PARAMETERS)
-        await second.start_copy(rig.id, endpoint, PARAMETERS)
-        assert (await follow(second, rig.id)).phase is MigrationPhase.COMPLETED
+        await copy(second, first, rig)
         await first.resume_destination(rig.id)
         await second.destroy(rig.id)
         await runs_on(first, rig.id)
@@ -110,15 +117,11 @@ def test_a_guest_that_its_user_paused_stays_paused(rig: Rig) -> None:
         source, destination = await rig.resumed(), await rig.open("host2")
         await source.pause(rig.id)
         parameters = msgspec.structs.replace(PARAMETERS, paused=True)
-        endpoint = await prepared(source, destination, rig.guest, parameters)
-        await source.start_copy(rig.id, endpoint, parameters)
-        assert (await follow(source, rig.id)).phase is MigrationPhase.COMPLETED
+        await copy(source, destination, rig, parameters)
         await source.resume_source(rig.id)  # Aborted at the last moment, then moved again.
         assert await source.observe(rig.id) is GuestState.PAUSED
         await destination.destroy(rig.id)
-        endpoint = await prepared(source, destination, rig.guest, parameters)
-        await source.start_copy(rig.id, endpoint, parameters)
-        assert (await follow(source, rig.id)).phase is MigrationPhase.COMPLETED
+        await copy(source, destination, rig, parameters)
         await destination.resume_destination(rig.id)
         assert await destination.observe(rig.id) is GuestState.PAUSED
         await source.destroy(rig.id)
