@@ -33,7 +33,6 @@ class SimulatedRescue:
     async def unrescue(self, server_id: str, *, run: bool) -> None:
         found = self._found(server_id)
         if found.rescue_image is not None:
-            self._halt(found, GuestState.STOPPED)
             found.rescue_image = None
             self._halt(found, GuestState.STOPPED)
         elif found.state is not GuestState.STOPPED:
