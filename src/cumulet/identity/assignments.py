@@ -165,10 +165,11 @@ def _counting(call: Call[Any, Any], projects: list[Project] | None) -> Iterator[
     wanted = None if projects is None else {project.id for project in projects}
     asked_role = call.query.get("role.id")
     for row in _rows(call, *conditions):
+        holders, heirs = _holders(tx, row, user_id), _heirs(tx, row, wanted)
         for role_id in _effective(tx, row.role_id):
             if asked_role in (None, role_id):
-                for holder in _holders(tx, row, user_id):
-                    for project_id in _heirs(tx, row, wanted):
+                for holder in holders:
+                    for project_id in heirs:
                         yield Shown(given=row, user_id=holder, project_id=project_id, role_id=role_id)
 
 
