@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-from cumulet.clock import Clock
+from cumulet.clock import Clock, iso_us
 from cumulet.errors import BadRequest, Forbidden, NotFound
 from cumulet.identity.dialect import IdentityDialect
 from cumulet.web.operation import Call, Microversion, Service
@@ -49,6 +49,7 @@ def moment(text: str, now_us: int) -> int:
         when = datetime.fromisoformat(text)
         parsed = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
         us = round(parsed.timestamp() * 1_000_000)
+        iso_us(us)  # What cannot be shown is no time: the last microsecond of the year 9999, or later.
     except (ValueError, OverflowError):
         raise BadRequest(f"Timestamp not in expected format: expires_at: {text[:64]!r}") from None
     if us <= now_us:
