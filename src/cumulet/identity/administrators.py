@@ -3,6 +3,9 @@
 Upstream's rules let the manager of a domain change every user in it. Where an administrator's account is in that
 domain, a new password for it would make the manager an administrator of everything. The same goes for a group that
 holds `admin` somewhere: whoever is put into it is an administrator; and for who is trusted with `admin` by one.
+
+A role on the system, and `service` anywhere, count as `admin` here: the one shows what every user keeps (EC2 secrets),
+the other makes tokens for whoever signed with it.
 """
 
 from __future__ import annotations
@@ -16,14 +19,15 @@ from cumulet.identity import holding, store
 from cumulet.identity.delegations import trusts
 from cumulet.web.operation import Call, Refused
 
-_ADMIN = "admin"
+_REACHING = ("admin", "service")
+"""Roles that reach beyond the place where they are held."""
 
 
 def is_one(tx: Tx, user_id: str) -> bool:
-    """Whether the user holds `admin` on any project, on any domain or on the system, by whatever way."""
+    """Whether the user holds such a role on any project or domain, or any on the system, by whatever way."""
     trusted = tx.all(select(trusts.c.role_ids).where(trusts.c.trustee_user_id == user_id))
     roles = {role_id for row in trusted for role_id in row.role_ids}
-    return _reach_admin(tx, holding.held_by(user_id)) or _is_admin(tx, roles)
+    return _reach_admin(tx, holding.held_by(user_id)) or _has_reaching(tx, roles)
 
 
 def group_makes(tx: Tx, group_id: str) -> bool:
@@ -32,20 +36,19 @@ def group_makes(tx: Tx, group_id: str) -> bool:
 
 
 def works_in(tx: Tx, project_id: str) -> bool:
-    """Whether somebody holds `admin` on this project or, by it, on one below, and would no longer if it were gone."""
+    """Whether somebody holds such a role on this project or, by it, on one below: it would be gone with it."""
     a = store.assignments.c
     here = [project_id, *(project.id for project in holding.projects_below(tx, project_id))]
     return _reach_admin(tx, (a.scope == "project") & a.scope_id.in_(here))
 
 
 def _reach_admin(tx: Tx, which: ColumnElement[bool]) -> bool:
-    held = select(store.assignments.c.role_id).where(which)
-    return _is_admin(tx, {row.role_id for row in tx.all(held)})
+    held = tx.all(select(store.assignments.c.role_id, store.assignments.c.scope).where(which))
+    return any(row.scope == "system" for row in held) or _has_reaching(tx, {row.role_id for row in held})
 
 
-def _is_admin(tx: Tx, role_ids: set[str]) -> bool:
-    admin = store.role_by_name(tx, _ADMIN)
-    return admin is not None and admin.id in holding.with_implied(tx, role_ids)
+def _has_reaching(tx: Tx, role_ids: set[str]) -> bool:
+    return any(role.name in _REACHING for role in holding.named(tx, role_ids))
 
 
 def refuse_unless_administrator(call: Call[Any, Any], rule: str, concerns_one: bool) -> None:

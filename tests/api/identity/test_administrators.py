@@ -9,7 +9,7 @@ import pytest
 from tests.api.identity.place import SYSTEM, UNSCOPED, Place, Session, project
 
 DEFAULT = {"domain": {"id": "default"}}
-WHERE = ("project", "domain", "system")
+HELD = [("project", "admin"), ("domain", "admin"), ("system", "admin"), ("system", "reader"), ("project", "service")]
 
 
 def role(admin: Session, name: str) -> str:
@@ -23,14 +23,14 @@ def domain_manager(place: Place) -> Session:
     return place.login("head", "heads-own", DEFAULT)
 
 
-def victim(place: Place, where: str) -> str:
-    """Somebody in Default who holds admin in one place only."""
+def victim(place: Place, where: str, held: str) -> str:
+    """Somebody in Default who holds a role in one place only."""
     admin = place.admin()
     user: str = admin.made("user", "users", name="boss", password="boss-own-1")["id"]
     home = admin.made("project", "projects", name="boss")["id"]
     other = admin.made("domain", "domains", name="elsewhere")["id"]
     scope = {"project": f"/projects/{home}", "domain": f"/domains/{other}", "system": "/system"}[where]
-    assert admin.put(f"{scope}/users/{user}/roles/{role(admin, 'admin')}").status_code == 204
+    assert admin.put(f"{scope}/users/{user}/roles/{role(admin, held)}").status_code == 204
     return user
 
 
@@ -49,9 +49,9 @@ def changes(admin: Session, user: str) -> list[tuple[str, str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("where", WHERE)
-def test_a_domain_s_manager_changes_no_administrator(place: Place, where: str) -> None:
-    user, manager, admin = victim(place, where), domain_manager(place), place.admin()
+@pytest.mark.parametrize(("where", "held"), HELD)
+def test_a_domain_s_manager_changes_no_administrator(place: Place, where: str, held: str) -> None:
+    user, manager, admin = victim(place, where, held), domain_manager(place), place.admin()
     admin.put(f"/projects/{admin.id_of('projects', 'demo')}/users/{user}/roles/{role(admin, 'member')}")
     before = admin.get(f"/users/{user}").json(), admin.get(f"/role_assignments?user.id={user}").json()
     for method, path, body in changes(admin, user):
