@@ -30,6 +30,8 @@ from cumulet.web.policy import Policy
 from cumulet.web.scraper import scraper_token
 from cumulet.web.server import Server, serve
 
+NOTHING_PREPARED = "the database holds no cloud of this version: start `cumulet up` on it first"
+
 
 class Api(msgspec.Struct, frozen=True, kw_only=True):
     """An API that serves. `cloud`: what its handlers reach; `certificate`: what it shows clients."""
@@ -56,12 +58,9 @@ async def start_api(
     What requests begin, a conductor carries: it finds it when it looks, every quarter of `lease_seconds`.
     OtherState: the database cannot be shared, or nothing was prepared in it.
     """
-    db = Database(settings.database_url)
-    stack.push_async_callback(asyncio.to_thread, db.close)
-    if db.embedded:
-        raise OtherState("an API of its own needs PostgreSQL: a SQLite database belongs to one process")
-    if not await asyncio.to_thread(schema.is_current, db) or not db.read(identity_bootstrap.first_projects):
-        raise OtherState("the database holds no cloud of this version: start `cumulet up` on it first")
+    db = await shared_database(settings, stack)
+    if not db.read(identity_bootstrap.first_projects):
+        raise OtherState(NOTHING_PREPARED)
     shared = await shared_clock(db, clock or SystemClock(), stack)
     identity = Identity(db=db, clock=shared, settings=settings, state_dir=settings.state_dir)
     stack.callback(identity.close)
@@ -115,6 +114,17 @@ class LeftToTheSweep:
 
     def operation(self, tx: Tx, operation_id: str) -> None:
         return None
+
+
+async def shared_database(settings: Settings, stack: AsyncExitStack) -> Database:
+    """Raises OtherState where it is none that several processes share, or of another version."""
+    db = Database(settings.database_url)
+    stack.push_async_callback(asyncio.to_thread, db.close)
+    if db.embedded:
+        raise OtherState("a role of its own needs PostgreSQL: a SQLite database belongs to one process")
+    if not await asyncio.to_thread(schema.is_current, db):
+        raise OtherState(NOTHING_PREPARED)
+    return db
 
 
 async def shared_clock(db: Database, inner: Clock, stack: AsyncExitStack) -> Clock:

@@ -17,13 +17,11 @@ from cumulet.bus.nats import SERVER_NAME
 from cumulet.ca import CertificateAuthority
 from cumulet.clock import Clock, SystemClock
 from cumulet.compute import joined_hosts
-from cumulet.db import schema
 from cumulet.db.engine import Database
 from cumulet.fleet.hosts import Hosts
 from cumulet.fleet.nats_server import BusUser, NatsServer
 from cumulet.fleet.nats_server import NoNatsServer as NoNatsServer
-from cumulet.part import OtherState
-from cumulet.processes.api import Api, shared_clock, start_api
+from cumulet.processes.api import Api, shared_clock, shared_database, start_api
 from cumulet.processes.conductor import Conductor
 from cumulet.processes.parts import PARTS, SAGAS
 from cumulet.processes.remote_hosts import LOOK_SECONDS, RemoteHosts
@@ -45,7 +43,7 @@ async def api_alone(settings: Settings, own: Path) -> AsyncIterator[Api]:
 async def conductor_alone(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Conductor]:
     """One of several. Raises OtherState."""
     async with AsyncExitStack() as stack:
-        db = await _database(settings, stack)
+        db = await shared_database(settings, stack)
         shared = await shared_clock(db, clock or SystemClock(), stack)
         hosts = Hosts()
         stack.push_async_callback(hosts.close)
@@ -65,7 +63,7 @@ async def bus_alone(settings: Settings, own: Path) -> AsyncIterator[NatsServer]:
     """A NATS server that lets in who is a member. `own`: a folder of this process alone. Raises OtherState and
     NoNatsServer."""
     async with AsyncExitStack() as stack:
-        db = await _database(settings, stack)
+        db = await shared_database(settings, stack)
         authority = CertificateAuthority.load_or_create(settings.state_dir / "ca")
         server = NatsServer(
             own, authority.issue_bus(SERVER_NAME), address=settings.listen_address, port=settings.bus_port or -1
@@ -88,14 +86,3 @@ async def _follow(db: Database, server: NatsServer) -> None:
             server.admit(await _users(db))
         except Exception:  # Who is a member is as it was until the database answers again.
             log.exception("who may be on the bus could not be looked up, will retry")
-
-
-async def _database(settings: Settings, stack: AsyncExitStack) -> Database:
-    """Raises OtherState where it is none that several processes share, or of another version."""
-    db = Database(settings.database_url)
-    stack.push_async_callback(asyncio.to_thread, db.close)
-    if db.embedded:
-        raise OtherState("a role of its own needs PostgreSQL: a SQLite database belongs to one process")
-    if not await asyncio.to_thread(schema.is_current, db):
-        raise OtherState("the database holds no cloud of this version: start `cumulet up` on it first")
-    return db
