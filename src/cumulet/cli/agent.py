@@ -71,8 +71,19 @@ def agent(
     no credentials of the cloud's database or users.
     """
     if socket is not None and name is not None and state is not None and tls is not None and images is not None:
-        here = (address, network_namespace, public_device, lease_seconds, sharing, guest_uids)
-        _run_beside_cloud(name, state, tls, socket, images, *here)
+        _run_beside_cloud(
+            name=name,
+            state=state,
+            tls=tls,
+            socket=socket,
+            images=images,
+            address=address,
+            network_namespace=network_namespace,
+            public_device=public_device,
+            lease_seconds=lease_seconds,
+            sharing=sharing,
+            guest_uids=guest_uids,
+        )
         return
     _run_joined(
         state=(state or DEFAULT_STATE).absolute(),
@@ -102,36 +113,11 @@ def _run_joined(**given: Any) -> None:
         raise click.ClickException(f"{place}{error.strerror or error}") from None
 
 
-def _run_beside_cloud(
-    name: str,
-    state: Path,
-    tls: Path,
-    socket: Path,
-    images: Path,
-    address: str,
-    network_namespace: str | None,
-    public_device: str | None,
-    lease_seconds: float | None,
-    sharing: int,
-    guest_uids: str,
-) -> None:
+def _run_beside_cloud(**given: Any) -> None:
     """Started by `cumulet up`, reached over a unix socket, until standard input closes."""
     from cumulet.fleet.local_agents import AgentPlace
     from cumulet.processes.agent import run_agent
 
     # Ctrl-C reaches every process of the terminal; whether guests stay is for `up` to say, which then closes our input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    place = AgentPlace(
-        name=name,
-        state=state,
-        tls=tls,
-        socket=socket,
-        images=images,
-        address=address,
-        network_namespace=network_namespace,
-        public_device=public_device,
-        lease_seconds=lease_seconds,
-        sharing=sharing,
-        guest_uids=guest_uids,
-    )
-    asyncio.run(run_agent(place))
+    asyncio.run(run_agent(AgentPlace(**given)))
