@@ -138,12 +138,8 @@ def test_no_room_and_disabled_hosts_hold_and_it_stays_shelved(
     assert len(images_of(member, server)) == 1
 
 
-@pytest.mark.parametrize("made", [True, False])
-def test_one_whose_host_goes_down_meanwhile_is_shelved_again_when_it_is_back(
-    cloud: TestCloud, admin: Client, member: Client, server: str, made: bool
-) -> None:
-    """Whether the host has made the guest or not."""
-    there = other(host_of(admin, server))
+def going_down(cloud: TestCloud, host: str, *, made: bool) -> type[Way]:
+    """A host that is lost when it is told to make a guest: before it has, or after."""
 
     class GoesDown(Way):
         down = False
@@ -153,13 +149,22 @@ def test_one_whose_host_goes_down_meanwhile_is_shelved_again_when_it_is_back(
                 self.down = True
                 if made:
                     await super().send(message)
-                await cloud.embedded.db.write_async(lambda tx: host_records.set_up(tx, there, up=False, now_us=1))
+                await cloud.embedded.db.write_async(lambda tx: host_records.set_up(tx, host, up=False, now_us=1))
             if self.down:
                 raise m.HostUnreachable("a test has cut the way to this host")
             return await super().send(message)
 
+    return GoesDown
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_one_whose_host_goes_down_meanwhile_is_shelved_again_when_it_is_back(
+    cloud: TestCloud, admin: Client, member: Client, server: str, made: bool
+) -> None:
+    """Whether the host has made the guest or not."""
+    there = other(host_of(admin, server))
     shelve(member, server)
-    with instead(cloud, there, GoesDown):
+    with instead(cloud, there, going_down(cloud, there, made=made)):
         assert admin.action(server, {"unshelve": {"host": there}}).status == 202
         fault = member.wait_for_status(server, "ERROR")["fault"]["message"]
         assert fault == "The server could not be unshelved."
@@ -172,6 +177,31 @@ def test_one_whose_host_goes_down_meanwhile_is_shelved_again_when_it_is_back(
     assert ("unshelved-by-half", "shelved again") in [(one["finding"], one["done"]) for one in findings]
     unshelve(member, server)
     assert "fault" not in member.server(server)
+    member.wait("the image to go", lambda: images_of(member, server) == [])
+
+
+def test_one_whose_host_is_lost_meanwhile_is_evacuated_with_what_it_was_shelved_with(
+    cloud: TestCloud, admin: Client, member: Client, server: str
+) -> None:
+    here = host_of(admin, server)
+    there = other(here)
+    shelve(member, server)
+    (image,) = images_of(member, server)
+    services = admin.compute("GET", f"/os-services?binary=nova-compute&host={there}")["services"]
+    with instead(cloud, there, going_down(cloud, there, made=True)):
+        assert admin.action(server, {"unshelve": {"host": there}}).status == 202
+        member.wait_for_status(server, "ERROR")
+        assert admin.compute("PUT", f"/os-services/{services[0]['id']}", {"forced_down": True}).status == 200
+        assert admin.action(server, {"evacuate": {}}, version="2.94").status == 200
+        member.wait_for_status(server, "ACTIVE")
+    assert cloud.embedded.world is not None
+    made_from = cloud.embedded.world.drivers[here]._guests[server].guest.image
+    assert made_from is not None
+    assert made_from.id == image["id"]
+    assert admin.compute("PUT", f"/os-services/{services[0]['id']}", {"forced_down": False}).status == 200
+    cloud.reconcile()
+    assert leftovers(cloud, admin, server)["guests"] == {here: GuestState.RUNNING}
+    assert member.compute("DELETE", f"/servers/{server}").status == 204
     member.wait("the image to go", lambda: images_of(member, server) == [])
 
 

@@ -16,7 +16,7 @@ import msgspec
 from cumulet.compute import boot, moves, operations, preconditions, resized
 from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import HostName
-from cumulet.compute.model import Server, VmState
+from cumulet.compute.model import SHELVED_IMAGE, Server, VmState
 from cumulet.compute.operations import SERVER, command
 from cumulet.compute.preconditions import Verb
 from cumulet.compute.rules import ADMIN
@@ -170,10 +170,13 @@ async def stop_source(context: Context, state: Evacuation) -> Evacuation:
 
 
 async def make_guest(context: Context, state: Evacuation) -> Evacuation:
-    """The guest at the destination, with a fresh disk, not running."""
+    """The guest at the destination, with a fresh disk, not running. One whose host was lost while it was unshelved is
+    made from the image that it was shelved as."""
 
     def described(tx: Tx) -> Guest:
-        return boot.describe(tx, context, get_server(tx, state.server_id, deleted=True), state.destination)
+        server = get_server(tx, state.server_id, deleted=True)
+        shelved = server.system_metadata.get(SHELVED_IMAGE)
+        return boot.describe(tx, context, server, state.destination, image_id=shelved)
 
     guest: Guest = await context.read(described)
     await require_wired(context, moves.destination(state), state.server_id)
