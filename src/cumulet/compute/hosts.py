@@ -9,7 +9,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import Clock
-from cumulet.compute.joined_hosts import joined_hosts
+from cumulet.compute.joined_hosts import joined_hosts, row_of
 from cumulet.compute.scheduler import HostView, Reason
 from cumulet.compute.store import hosts, servers
 from cumulet.db.engine import Tx
@@ -58,7 +58,7 @@ def register(tx: Tx, *, facts: HostFacts, clock: Clock, settings: Settings) -> N
     now = clock.now_us()
     tx.touch(facts.name)
     known = tx.first(_KNOWN, {"of_name": facts.name})
-    if known is None and facts.name not in settings.host_names and not _is_member(tx, facts.name):
+    if known is None and facts.name not in settings.host_names and row_of(tx, facts.name) is None:
         return
     values = {"facts": msgspec.to_builtins(facts), "seen_at_us": now, "updated_at_us": now, "up": True}
     if known is None:
@@ -83,10 +83,6 @@ def register(tx: Tx, *, facts: HostFacts, clock: Clock, settings: Settings) -> N
         },
         now_us=now,
     )
-
-
-def _is_member(tx: Tx, name: str) -> bool:
-    return tx.first(sa.select(joined_hosts.c.name).where(joined_hosts.c.name == name)) is not None
 
 
 def is_known(tx: Tx, name: str) -> bool:

@@ -125,6 +125,11 @@ def why_not(tx: Tx, name: str) -> str | None:
     return None
 
 
+def row_of(tx: Tx, name: str) -> Any | None:
+    """Of a host that has joined, or may; else None."""
+    return tx.first(sa.select(joined_hosts).where(joined_hosts.c.name == name))
+
+
 def rows(tx: Tx) -> list[Any]:
     return tx.all(sa.select(joined_hosts).order_by(joined_hosts.c.name))
 

@@ -41,7 +41,7 @@ def list_joined_hosts(call: Call[None, None]) -> dict[str, object]:
 def add_host(call: Call[None, AddHost]) -> dict[str, object]:
     """Let a machine join as a host of this name: answers a token that is good once, for 15 minutes."""
     name, settings = call.body.name, call.cloud.settings
-    row = next((row for row in records.rows(call.tx) if row.name == name), None)
+    row = records.row_of(call.tx, name)
     if row is not None and row.joined_at_us is not None:
         raise Conflict(f"A host called {name} has joined already: remove it first, or choose another name.")
     taken = name in settings.host_names or host_records.is_known(call.tx, name)
@@ -71,7 +71,7 @@ def add_host(call: Call[None, AddHost]) -> dict[str, object]:
 def remove_host(call: Call[None, None]) -> None:
     """Remove a host that has no servers: its certificates are worthless from then on."""
     name = call.path["name"]
-    if all(row.name != name for row in records.rows(call.tx)):
+    if records.row_of(call.tx, name) is None:
         raise NotFound(f"Host {name} could not be found.")
     if (reason := records.why_not(call.tx, name)) is not None:
         raise Conflict(f"{reason}.")
