@@ -4,8 +4,8 @@ Upstream's rules let the manager of a domain change every user in it. Where an a
 domain, a new password for it would make the manager an administrator of everything. The same goes for a group that
 holds `admin` somewhere: whoever is put into it is an administrator; and for who is trusted with `admin` by one.
 
-A role on the system, and `service` anywhere, count as `admin` here: the one shows what every user keeps (EC2 secrets),
-the other makes tokens for whoever signed with it.
+`reader` on the system, and `service` anywhere, count as `admin` here: the one shows what every user keeps (EC2
+secrets), the other makes tokens for whoever signed with it.
 """
 
 from __future__ import annotations
@@ -21,34 +21,37 @@ from cumulet.web.operation import Call, Refused
 
 _REACHING = ("admin", "service")
 """Roles that reach beyond the place where they are held."""
+_REACHING_FROM_SYSTEM = ("reader",)
+"""Roles that do where they are held on the system; `manager` and `member` imply it."""
 
 
 def is_one(tx: Tx, user_id: str) -> bool:
-    """Whether the user holds such a role on any project or domain, or any on the system, by whatever way."""
+    """Whether the user holds such a role on any project, on any domain or on the system, by whatever way."""
     trusted = tx.all(select(trusts.c.role_ids).where(trusts.c.trustee_user_id == user_id))
     roles = {role_id for row in trusted for role_id in row.role_ids}
-    return _reach_admin(tx, holding.held_by(user_id)) or _has_reaching(tx, roles)
+    return _reach(tx, holding.held_by(user_id)) or _has(tx, roles, _REACHING)
 
 
 def group_makes(tx: Tx, group_id: str) -> bool:
     """Whether the group's members are administrators somewhere."""
-    return _reach_admin(tx, store.assignments.c.group_id == group_id)
+    return _reach(tx, store.assignments.c.group_id == group_id)
 
 
 def works_in(tx: Tx, project_id: str) -> bool:
     """Whether somebody holds such a role on this project or, by it, on one below: it would be gone with it."""
     a = store.assignments.c
     here = [project_id, *(project.id for project in holding.projects_below(tx, project_id))]
-    return _reach_admin(tx, (a.scope == "project") & a.scope_id.in_(here))
+    return _reach(tx, (a.scope == "project") & a.scope_id.in_(here))
 
 
-def _reach_admin(tx: Tx, which: ColumnElement[bool]) -> bool:
+def _reach(tx: Tx, which: ColumnElement[bool]) -> bool:
     held = tx.all(select(store.assignments.c.role_id, store.assignments.c.scope).where(which))
-    return any(row.scope == "system" for row in held) or _has_reaching(tx, {row.role_id for row in held})
+    of_system = {row.role_id for row in held if row.scope == "system"}
+    return _has(tx, {row.role_id for row in held}, _REACHING) or _has(tx, of_system, _REACHING_FROM_SYSTEM)
 
 
-def _has_reaching(tx: Tx, role_ids: set[str]) -> bool:
-    return any(role.name in _REACHING for role in holding.named(tx, role_ids))
+def _has(tx: Tx, role_ids: set[str], names: tuple[str, ...]) -> bool:
+    return any(role.name in names for role in holding.named(tx, role_ids))
 
 
 def refuse_unless_administrator(call: Call[Any, Any], rule: str, concerns_one: bool) -> None:
