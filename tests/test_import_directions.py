@@ -97,6 +97,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.fleet", "owned"): STARTS,
     ("cli.fleet", "part"): STARTS,
     ("cli.fleet", "web.log"): STARTS,
+    ("cli.fleet", "web.policy"): STARTS,
     ("cli.fleet", "web.server"): STARTS,
     ("cli.audit", "owned"): FILES,
     ("cli.backup", "owned"): FILES,

@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 import cumulet.testing
+from cumulet.cli.program import run
 from cumulet.fleet.hosts import Hosts
 from cumulet.part import OtherState
 from cumulet.processes.api import Api, start_api
@@ -92,3 +93,19 @@ def test_a_database_that_nothing_was_prepared_in_is_refused(database_url: str, t
     with pytest.raises(OtherState, match="`cumulet up`"):
         asyncio.run(start())
     assert not list(tmp_path.iterdir()), "a refused start leaves something behind"
+
+
+@pytest.mark.postgres
+def test_a_policy_file_that_cannot_be_used_is_a_bad_argument(
+    database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("no rule of ours: role:admin")
+    with cumulet.testing.cloud(hosts=1, state=tmp_path / "state", database_url=database_url):
+        monkeypatch.setenv("CUMULET_DATABASE", database_url)
+        state, own = str(tmp_path / "state"), str(tmp_path / "own")
+        bus = ["--bus", "nats://127.0.0.1:1", "--set", f"policy_file={policy}"]
+        assert run(["api", "--state", state, "--own", own, "--listen", "127.0.0.1:0", *bus]) == 2
+    words = capsys.readouterr().err
+    assert "policy_file" in words
+    assert "Traceback" not in words

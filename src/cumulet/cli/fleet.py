@@ -124,6 +124,7 @@ def _run(role: AbstractAsyncContextManager[Any], named: Callable[[Any], str]) ->
     from cumulet.part import OtherState
     from cumulet.processes.roles import NoNatsServer
     from cumulet.web.log import log_to
+    from cumulet.web.policy import PolicyError
     from cumulet.web.server import AddressTaken
 
     async def serve() -> None:
@@ -140,6 +141,8 @@ def _run(role: AbstractAsyncContextManager[Any], named: Callable[[Any], str]) ->
     try:
         with database_trouble_told():
             asyncio.run(serve())
+    except PolicyError as error:
+        raise click.BadParameter(" ".join(str(error).split()), param_hint="policy_file") from None
     except (AddressTaken, BadCertificate, Exposed, NoNatsServer, OtherState) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
