@@ -390,12 +390,17 @@ def test_a_destination_that_is_built_differently_refuses_and_the_source_runs_on(
     asyncio.run(story())
 
 
-def test_a_destination_that_dies_with_everything_gives_the_guest_back(rig: Rig) -> None:
+@pytest.mark.parametrize(
+    ("number", "last_words"), [(signal.SIGKILL, "ended$"), (signal.SIGTERM, r"ended \(.*terminating on signal 15")]
+)
+def test_a_destination_that_dies_with_everything_gives_the_guest_back(
+    rig: Rig, number: signal.Signals, last_words: str
+) -> None:
     async def story() -> None:
         source, destination = await move(rig)
-        rig.signal("host2", signal.SIGKILL)
+        rig.signal("host2", number)
         await gone(destination, rig.id)
-        with pytest.raises(DriverError):
+        with pytest.raises(DriverError, match=last_words):
             await destination.resume_destination(rig.id)
         ticked = await newest(source, rig.id, b"tick")
         await source.resume_source(rig.id)

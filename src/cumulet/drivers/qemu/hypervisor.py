@@ -67,7 +67,7 @@ class Hypervisor(Commands):
         except QmpTimeout as late:
             raise DriverError(f"QEMU_HANGS: {late}") from late
         except QmpClosed as gone:
-            raise DriverError(f"QEMU_GONE: {gone}{self._last_words()}") from gone
+            raise DriverError(f"QEMU_GONE: {gone}{self.last_words()}") from gone
 
     async def ask_out_of_band(self, command: str, arguments: Arguments) -> None:
         try:
@@ -97,9 +97,9 @@ class Hypervisor(Commands):
         try:
             await self._connection(timeout_s)
         except QmpTimeout as late:
-            raise DriverError(f"QEMU_HANGS: {late}{self._last_words()}") from late
+            raise DriverError(f"QEMU_HANGS: {late}{self.last_words()}") from late
         except (QmpClosed, QmpError) as gone:
-            raise DriverError(f"QEMU_GONE: {gone}{self._last_words()}") from gone
+            raise DriverError(f"QEMU_GONE: {gone}{self.last_words()}") from gone
 
     async def quit(self, *, grace_seconds: float = 5.0) -> None:
         """End the process in order, or else kill it. Returns when it has ended."""
@@ -151,7 +151,8 @@ class Hypervisor(Commands):
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
+        """What it said on standard error, in brackets, to stand behind a message; empty where that is nothing."""
         words = self.words.read()[-500:] if self.words is not None else ""
         return f" ({words})" if words else ""
 

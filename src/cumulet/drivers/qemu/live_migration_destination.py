@@ -222,7 +222,9 @@ async def resume_destination(host: QemuHost, server_id: str) -> None:
         if hypervisor is None:
             if record.role is Role.INCOMING:  # It died in between. What it was sent is on its disk, and it is ours now.
                 host.folder(server_id).write(msgspec.structs.replace(record, role=Role.OWN, incoming=None))
-            raise DriverError("NOT_RUNNING: the destination's process has ended")
+            ended = host.hypervisors.get(server_id)
+            words = "" if ended is None else ended.last_words()
+            raise DriverError(f"NOT_RUNNING: the destination's process has ended{words}")
         stays_paused = record.incoming is not None and record.incoming.parameters.paused
         if record.role is Role.INCOMING:
             await _wait_until_whole(hypervisor)
