@@ -19,7 +19,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from cumulet.agent.agent import Agent
 from cumulet.agent.fence import FileFence, Mark, MemoryFence
 from cumulet.compute import copying, live_migration, scheduler
 from cumulet.conductor.saga import Step, nothing
@@ -222,10 +221,10 @@ def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
 
 @without(test_late_commands.test_what_comes_late_or_twice_changes_nothing, "that hosts refuse earlier steps")
 def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
-    patch.setattr(Agent, "_admit", test_late_commands.without_steps)
     last = Place("resize", len(SAGAS["resize"].steps) - 1)
     case = stories.Case("resize", last, Fault.FAILS_AFTER)
-    with contextlib.closing(_Stopped(saga_stage.Stage(stage.cloud.embedded.settings.state_dir / "late"))) as made:
+    stopped = contextlib.closing(_Stopped(saga_stage.Stage(stage.cloud.embedded.settings.state_dir / "late")))
+    with planted("dropping_the_step_check"), stopped as made:
         world = made.stage.cloud.embedded.world
         assert world is not None
         told = Told(look_into(world))
@@ -302,12 +301,12 @@ def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
 
 @without(test_fence.test_what_is_older_than_what_was_accepted_is_refused_also_by_the_next_agents, "that steps count")
 def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
-    patch.setattr(Agent, "_admit", test_late_commands.without_steps)
     before, now = Mark(3, 7), Mark(3, 0)
     place = stage.cloud.embedded.settings.state_dir / "fence"
-    test_fence.test_what_is_older_than_what_was_accepted_is_refused_also_by_the_next_agents(
-        place, FileFence, before, now, test_fence.stop
-    )
+    with planted("dropping_the_step_check"):
+        test_fence.test_what_is_older_than_what_was_accepted_is_refused_also_by_the_next_agents(
+            place, FileFence, before, now, test_fence.stop
+        )
 
 
 # -- identity, documents, the simulation

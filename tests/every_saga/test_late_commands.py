@@ -5,16 +5,14 @@ The real agent decides on simulated hosts; `tests/qemu/test_late_commands.py` ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 import pytest
 
-from cumulet.agent.agent import Agent
 from cumulet.compute.model import VmState
-from cumulet.host import messages as m
 from cumulet.processes.parts import SAGAS
+from cumulet.testing.simulation.planted import planted
 
 from .faults import Fault, Place
 from .late import Repeating, Told, look_into
@@ -111,33 +109,19 @@ def test_nothing_of_an_earlier_operation_changes_a_later_one(stage: Stage, told:
 
 # -- the test itself, tried by taking away what it guards
 
-Admit = Callable[[Agent, m.Command[Any]], None]
-ADMIT: Admit = Agent._admit
 
-
-def without_generations(agent: Agent, command: m.Command[Any]) -> None:
-    """Whatever comes is done."""
-
-
-def without_steps(agent: Agent, command: m.Command[Any]) -> None:
-    ADMIT(agent, msgspec.structs.replace(command, step=0))
-
-
-@pytest.mark.parametrize("admit", [without_generations, without_steps])
-def test_without_a_check_something_changes(
-    stage: Stage, told: Told, admit: Admit, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("mistake", ["dropping_the_generation_check", "dropping_the_step_check"])
+def test_without_a_check_something_changes(stage: Stage, told: Told, mistake: str) -> None:
     """In a resize whose last step fails, so that it is undone, and in the deletion after it."""
-    monkeypatch.setattr(Agent, "_admit", admit)
     last = Place("resize", len(SAGAS["resize"].steps) - 1)
-    repeat_in_every_step(stage, told, {last: Fault.FAILS_AFTER})
-    server_id = STORIES["resize"].begin(stage)
-    stage.settle()
-    assert stage.cloud.persona("admin").compute("DELETE", f"/servers/{server_id}").status == 204
-    stage.settle()
-    stage.cloud.await_(told.repeat("at the end"))
+    with planted(mistake):
+        repeat_in_every_step(stage, told, {last: Fault.FAILS_AFTER})
+        server_id = STORIES["resize"].begin(stage)
+        stage.settle()
+        assert stage.cloud.persona("admin").compute("DELETE", f"/servers/{server_id}").status == 204
+        stage.settle()
+        stage.cloud.await_(told.repeat("at the end"))
     assert told.broken
-    monkeypatch.undo()
     for host in stage.cloud.hosts:
         stage.cloud.await_(_destroy(stage, host, server_id))
 

@@ -29,6 +29,7 @@ FIRST_SEED: dict[str, int] = {
     "a_watchdog_that_does_not_kill": 107,
     "acting_on_an_expired_lease": 754,
     "believing_an_exception": 76,
+    "dropping_the_step_check": 640,
     "evacuating_on_silence_alone": 288,
     "losing_patience_with_what_progresses": 46,
     "never_comparing_ports": 180,

@@ -48,6 +48,7 @@ from cumulet.testing.simulation.planted_life import (
     believing_that_it_was_rescued,
     calling_a_failed_rebuild_active,
     copying_the_disk_of_another_guest,
+    insisting_on_a_crash_dump,
     keeping_an_image_that_was_not_made,
     keeping_the_share_of_a_shelved_server,
     unshelving_to_the_host_it_was_on,
@@ -124,6 +125,16 @@ def resuming_before_the_commit() -> AbstractContextManager[Any]:
 def dropping_the_generation_check() -> AbstractContextManager[Any]:
     """Agents do whatever they are told, however late it comes."""
     return mock.patch.object(Agent, "_admit", return_value=None)
+
+
+def dropping_the_step_check() -> AbstractContextManager[Any]:
+    """Of one operation agents do whatever they are told, also what an earlier step says late."""
+    admit = Agent._admit
+
+    def without_steps(agent: Agent, told: m.Command[Any]) -> None:
+        admit(agent, msgspec.structs.replace(told, step=0))
+
+    return mock.patch.object(Agent, "_admit", without_steps)
 
 
 @contextlib.contextmanager
@@ -338,6 +349,7 @@ PLANTED: dict[str, Plant] = {
         forgetting_to_unbind_the_ports,
         resuming_before_the_commit,
         dropping_the_generation_check,
+        dropping_the_step_check,
         acting_on_an_expired_lease,
         a_lease_by_two_wall_clocks,
         several_that_lead,
@@ -374,6 +386,7 @@ PLANTED: dict[str, Plant] = {
         unshelving_to_the_host_it_was_on,
         calling_a_failed_rebuild_active,
         believing_that_it_was_rescued,
+        insisting_on_a_crash_dump,
     )
 }
 

@@ -1,4 +1,4 @@
-"""Mistakes to plant in what a server goes through without moving: images of its disk, rebuilds, shelving."""
+"""Mistakes to plant in what a server goes through without moving: images of its disk, rebuilds, rescues, shelving."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from unittest import mock
 import msgspec
 
 from cumulet.compute import boot, rebuild, rescue, shelve
+from cumulet.compute.crash_dump import CRASH_DUMP
 from cumulet.compute.rebuild import REBUILDING, Rebuilding
 from cumulet.compute.rescue import UNRESCUE
 from cumulet.compute.shelve import SHELVE, UNSHELVE
@@ -71,3 +72,9 @@ def believing_that_it_was_rescued() -> AbstractContextManager[Any]:
 
     steps = tuple(Step(s.do, look) for s in UNRESCUE.steps)
     return with_saga(UNRESCUE, steps=steps)
+
+
+def insisting_on_a_crash_dump() -> AbstractContextManager[Any]:
+    """What a guest is told cannot be taken back, so it is told until it has heard: one that has ended never does."""
+    told = tuple(Final(step.do) for step in CRASH_DUMP.steps)
+    return with_saga(CRASH_DUMP, steps=(), finals=(*told, *CRASH_DUMP.finals))
