@@ -1,9 +1,10 @@
-"""What the control plane makes of the bus and of agents on it, without a NATS server."""
+"""What the control plane makes of a bus that fails, and of agents that answer otherwise: no NATS server is needed."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -11,6 +12,9 @@ from nats.errors import ConnectionClosedError
 
 from cumulet.bus import nats
 from cumulet.bus.nats import NatsBus, NatsLink, NoAnswer
+from cumulet.ca import CertificateAuthority
+from cumulet.fleet import nats_server
+from cumulet.fleet.nats_server import NatsServer, NoNatsServer
 from cumulet.host import messages as m
 
 
@@ -64,3 +68,24 @@ def test_a_connection_that_is_closed_meanwhile_is_no_answer() -> None:
     with pytest.raises(NoAnswer, match="the bus:"):
         asyncio.run(bus.ask("subject", lambda number: b""))
     assert bus._waiting == {}
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("echo no such option >&2; exit 1", "ended at once: no such option"),
+        ("echo still starting >&2; exec sleep 60", "does not answer: still starting"),
+    ],
+)
+def test_a_server_that_does_not_come_up_is_told_with_its_last_words(
+    program: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats_server, "START_SECONDS", 1.0)
+    script = tmp_path / "nats-server"
+    script.write_text(f"#!/bin/sh\n{program}\n")
+    script.chmod(0o700)
+    monkeypatch.setattr("shutil.which", lambda *_given, **_named: str(script))
+    authority = CertificateAuthority.load_or_create(tmp_path / "ca")
+    server = NatsServer(tmp_path / "bus", authority.issue_bus(nats.SERVER_NAME), address="127.0.0.1", port=-1)
+    with pytest.raises(NoNatsServer, match=words):
+        asyncio.run(server.start([]))

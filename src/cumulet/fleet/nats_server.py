@@ -119,10 +119,12 @@ class NatsServer:
             async with asyncio.timeout(START_SECONDS):
                 while not await self._listens(process):
                     if process.returncode is not None:
+                        await self._listening  # All that it said.
                         raise NoNatsServer(f"nats-server ended at once: {self._last_words}")
                     await asyncio.sleep(0.02)
         except TimeoutError:
             process.kill()
+            await process.wait()
             raise NoNatsServer(f"nats-server does not answer: {self._last_words}") from None
 
     async def _listens(self, process: asyncio.subprocess.Process) -> bool:
