@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import stat
 from collections.abc import Iterator, MutableMapping
@@ -169,6 +170,28 @@ def test_an_upload_without_length_is_taken_chunk_by_chunk(world: World) -> None:
     answer = world.ask("member", "PUT", f"/images/{image['id']}/file", content=chunks(), headers=DATA)
     assert answer.status_code == 204
     assert world.show(image["id"])["size"] == 4_000_000
+
+
+def test_an_upload_without_length_ends_where_the_quota_does(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "_most", lambda *_: 300_000)
+    image = world.create()
+    pieces = iter([b"\0" * 100_000] * 40)
+    answer = world.ask("member", "PUT", f"/images/{image['id']}/file", content=pieces, headers=DATA)
+    assert (answer.status_code, "storage quota" in answer.text) == (413, True), answer.text
+    assert world.show(image["id"])["status"] == "queued"
+    assert world.files() == set()
+
+
+def test_an_upload_that_the_disk_has_no_room_for_leaves_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: files.Upload, chunk: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.Upload, "write", full)
+    image = world.create()
+    answer = world.upload(image["id"], b"content")
+    assert (answer.status_code, "storage media is full" in answer.text) == (507, True), answer.text
+    assert world.show(image["id"])["status"] == "queued"
+    assert world.files() == set()
 
 
 def test_an_image_deleted_during_its_upload_leaves_nothing(world: World) -> None:

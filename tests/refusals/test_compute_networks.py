@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import Any
+from unittest import mock
 
 import msgspec
 import pytest
 import sqlalchemy as sa
 
 import cumulet.testing
+from cumulet.compute import joined_hosts
 from cumulet.compute.store import hosts
 from cumulet.compute.wiring import require_wiring_hosts
 from cumulet.db.engine import Tx
@@ -195,6 +197,12 @@ def a_host_added_where_there_is_no_door(scene: Scene) -> Answer:
         return scene.admin.compute("POST", "/cumulet/hosts", {"host": {"name": "rack1"}})
     finally:
         msgspec.structs.force_setattr(context, "door", door)
+
+
+@refused(403, "Quota exceeded: there are 0 hosts")
+def a_host_too_many(scene: Scene) -> Answer:
+    with mock.patch.object(joined_hosts, "MOST_JOINED", 0):
+        return scene.admin.compute("POST", "/cumulet/hosts", {"host": {"name": "rack1"}})
 
 
 @refused(404, "There is no such page")

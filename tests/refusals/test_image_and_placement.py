@@ -10,9 +10,11 @@ import pytest
 import sqlalchemy as sa
 
 import cumulet.testing
+from cumulet.db.engine import Tx
 from cumulet.image import attributes
 from cumulet.image.files import image_folder
 from cumulet.image.store import images
+from cumulet.placement import allocations
 from cumulet.testing import Answer
 
 from .table import Refusal, Scene, table
@@ -136,6 +138,16 @@ def test_a_project_at_its_limit_makes_no_image_of_a_server(settings: dict[str, A
         cloud.embedded.db.write(lambda tx: tx.execute(grown))
         answer = member.action(made, {"createImage": {"name": "second"}})
         assert (answer.status, words in answer.text) == (403, True), answer.text
+
+
+def test_who_offers_nothing_is_claimed_nothing_of(scene: Scene) -> None:
+    def claim(tx: Tx) -> None:
+        with pytest.raises(allocations.InsufficientCapacity, match="nobody offers no resources"):
+            allocations.claim(
+                tx, consumer="c", provider="nobody", resources={"VCPU": 1}, project_id="p", user_id="u", now_us=1
+            )
+
+    scene.cloud.embedded.db.read(claim)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from cumulet.errors import BadRequest
+from cumulet.web import dispatch
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
 from cumulet.web.operation import Microversion
@@ -422,3 +424,20 @@ def test_a_public_url_that_is_set_is_where_all_links_lead(cloud: Cloud) -> None:
 def test_a_name_with_a_nul_names_nothing(client: Client) -> None:
     answer = send(client, "GET", f"{W}/w1%00")
     assert (answer.status, answer.header("openstack-api-version")) == (404, "compute 2.1")
+
+
+def test_a_client_that_goes_away_has_sent_no_body() -> None:
+    """Nothing is done of what came in part."""
+
+    async def story() -> None:
+        messages: list[dict[str, Any]] = [
+            {"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"},
+        ]  # fmt: skip
+
+        async def receive() -> Any:
+            return messages.pop(0)
+
+        with pytest.raises(BadRequest, match="Malformed request body"):
+            await dispatch._whole_body(receive, None, 1000)
+
+    asyncio.run(story())
