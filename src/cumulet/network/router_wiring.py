@@ -13,6 +13,7 @@ from cumulet.host import wiring as w
 from cumulet.network import addresses, routing
 from cumulet.network.forwarding_records import PortForwarding, port_forwardings
 from cumulet.network.router_hosts import host_of
+from cumulet.network.rule_meaning import PROTOCOLS
 from cumulet.network.store import (
     FloatingIp,
     Port,
@@ -26,7 +27,6 @@ from cumulet.network.store import (
     subnets,
 )
 
-_PROTOCOLS = {"tcp": 6, "udp": 17}
 _OWNERS = (routing.INTERFACE_OWNER, routing.GATEWAY_OWNER)
 
 
@@ -159,7 +159,7 @@ def _router(
         forwardings=tuple(
             w.Forwarding(
                 outside=record.floating_ip_address,
-                protocol=_PROTOCOLS[one.protocol],
+                protocol=PROTOCOLS[one.protocol],
                 outside_ports=(one.external_first, one.external_last),
                 inside=one.internal_ip_address,
                 inside_ports=(one.internal_first, one.internal_last),
