@@ -303,12 +303,7 @@ def lead_to(call: Call[Any, Any], floating: FloatingIp, port_id: str, fixed_ip: 
         floating_ips.c.id != floating.id,
     )
     if others:
-        raise Conflict(
-            f"Cannot associate floating IP {floating.floating_ip_address} ({floating.id}) with port {port.id} using "
-            f"fixed IP {target.address}, as that fixed IP already has a floating IP on external network "
-            f"{floating.floating_network_id}.",
-            reason="FloatingIPPortAlreadyAssociated",
-        )
+        raise already_associated(floating, port, target.address)
     router = router_between(tx, target.subnet_id or "", floating.floating_network_id)
     if router is None:
         raise NotFound(
@@ -324,6 +319,16 @@ def lead_to(call: Call[Any, Any], floating: FloatingIp, port_id: str, fixed_ip: 
         port_id=port.id,
         fixed_ip_address=target.address,
         router_id=router.id,
+    )
+
+
+def already_associated(floating: FloatingIp, port: Port, fixed_ip: str | None) -> Conflict:
+    """409, in Neutron's words."""
+    return Conflict(
+        f"Cannot associate floating IP {floating.floating_ip_address} ({floating.id}) with port {port.id} using "
+        f"fixed IP {fixed_ip}, as that fixed IP already has a floating IP on external network "
+        f"{floating.floating_network_id}.",
+        reason="FloatingIPPortAlreadyAssociated",
     )
 
 

@@ -316,12 +316,7 @@ def _refuse_bound(tx: Tx, floating: FloatingIp, port: Port, inside: str) -> None
             reason="PortHasBindingFloatingIP",
         )
     if floating.port_id is not None:
-        raise Conflict(
-            f"Cannot associate floating IP {floating.floating_ip_address} ({floating.id}) with port {port.id} using "
-            f"fixed IP {inside}, as that fixed IP already has a floating IP on external network "
-            f"{floating.floating_network_id}.",
-            reason="FloatingIPPortAlreadyAssociated",
-        )
+        raise floating_ips.already_associated(floating, port, inside)
 
 
 def _refuse_collisions(others: Sequence[PortForwarding], side: str, protocol: str, wanted: tuple[int, int]) -> None:
