@@ -164,8 +164,10 @@ def test_another_authority_s_certificate_connects_nobody(tmp_path: Path) -> None
         async with nats_cloud(tmp_path / "other", *HOSTS) as other:
             tls = other.tls_of_host("host1")
             tls.load_verify_locations(cloud.authority.certificate_file)
-            with pytest.raises(Exception, match=r"(?i)tls|ssl|closed|reset|lost|eof"):
-                await Client().connect([cloud.url], tls=tls, tls_hostname=nats.SERVER_NAME, allow_reconnect=False)
+            client = Client()
+            with contextlib.suppress(Exception):  # A different one each time, as the connection goes sooner or later.
+                await client.connect([cloud.url], tls=tls, tls_hostname=nats.SERVER_NAME, allow_reconnect=False)
+            assert not client.is_connected
 
     tell(tmp_path, story)
 
