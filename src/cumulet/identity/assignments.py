@@ -163,7 +163,8 @@ def _counting(call: Call[Any, Any], projects: list[Project] | None) -> Iterator[
     if call.query.get("scope.domain.id"):
         conditions.append(~a.inherited)
     wanted = None if projects is None else {project.id for project in projects}
-    asked_role = call.query.get("role.id")
+    if asked_role := call.query.get("role.id"):
+        conditions.append(a.role_id.in_(holding.implying(tx, asked_role)))
     for row in _rows(call, *conditions):
         holders, heirs = _holders(tx, row, user_id), _heirs(tx, row, wanted)
         for role_id in _effective(tx, row.role_id):

@@ -82,16 +82,27 @@ def named(tx: Tx, role_ids: set[str]) -> list[Role]:
 
 def with_implied(tx: Tx, role_ids: Iterable[str]) -> set[str]:
     """`role_ids` and all they imply, directly or not."""
-    implies: dict[str, list[str]] = {}
-    for row in tx.all(select(store.implied_roles)):
-        implies.setdefault(row.prior_role_id, []).append(row.implied_role_id)
+    return _reached(role_ids, ((row.prior_role_id, row.implied_role_id) for row in tx.all(select(store.implied_roles))))
+
+
+def implying(tx: Tx, role_id: str) -> set[str]:
+    """`role_id` and all that imply it, directly or not."""
+    rows = tx.all(select(store.implied_roles))
+    return _reached([role_id], ((row.implied_role_id, row.prior_role_id) for row in rows))
+
+
+def _reached(role_ids: Iterable[str], leads: Iterable[tuple[str, str]]) -> set[str]:
+    """`role_ids` and all that one of the pairs leads to, directly or not."""
+    following: dict[str, list[str]] = {}
+    for one, other in leads:
+        following.setdefault(one, []).append(other)
     reached: set[str] = set()
     waiting = list(role_ids)
     while waiting:
         role_id = waiting.pop()
         if role_id not in reached:
             reached.add(role_id)
-            waiting.extend(implies.get(role_id, ()))
+            waiting.extend(following.get(role_id, ()))
     return reached
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,6 +116,16 @@ def test_lists_say_what_was_given_and_what_counts(crew: Crew) -> None:
     assert "group" not in counting[0]
     [named] = crew.assignments(f"include_names&group.id={crew.group}")
     assert named["group"]["name"] == "crew"
+
+
+def test_a_role_that_is_asked_for_is_found_among_more_assignments_than_a_page_has(tmp_path: Path) -> None:
+    with contextlib.closing(Place(tmp_path, largest_page=3)) as place:
+        crew = Crew(place)
+        for where in (f"/projects/{crew.home}", "/domains/default", "/system"):
+            crew.give(where, "member")
+        crew.give(f"/projects/{crew.home}", "service", holder=f"users/{crew.user}")
+        [counting] = crew.assignments(f"effective&role.id={crew.role('service')}")
+        assert counting["user"]["id"] == crew.user
 
 
 def test_an_inherited_assignment_is_listed_for_each_project_that_inherits(crew: Crew) -> None:
