@@ -13,7 +13,8 @@ from cumulet.compute.store import get_server, update_server
 from cumulet.conductor.saga import Context, Failure, Final, Saga
 from cumulet.db.engine import Tx
 from cumulet.host import messages as m
-from cumulet.image import files, snapshots
+from cumulet.image import files
+from cumulet.image import store as image_store
 from cumulet.network import for_compute as network
 from cumulet.placement import allocations as placement
 from cumulet.web.operation import Call
@@ -79,7 +80,7 @@ def forget(tx: Tx, context: Context, state: Deletion) -> Deletion:
     server = get_server(tx, state.server_id)
     image_id = server.system_metadata.get(SHELVED_IMAGE)
     if image_id is not None:
-        snapshots.delete(tx, image_id, now)
+        image_store.delete(tx, image_id, now)
     update_server(
         tx,
         server,

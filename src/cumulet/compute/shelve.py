@@ -31,6 +31,7 @@ from cumulet.errors import BadRequest, Conflict
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
 from cumulet.image import files, snapshots
+from cumulet.image import store as image_store
 from cumulet.network import for_compute as network
 from cumulet.placement import allocations as placement
 from cumulet.web.operation import Call, Rule
@@ -290,7 +291,7 @@ def record_unshelved(tx: Tx, context: Context, state: Unshelving) -> Unshelving:
     kept = {key: value for key, value in server.system_metadata.items() if key != SHELVED_IMAGE}
     operations.settle(tx, server.id, now_us=context.clock.now_us(), system_metadata=kept)
     boot.record_active(tx, context, state)
-    snapshots.delete(tx, state.image_id, context.clock.now_us())
+    image_store.delete(tx, state.image_id, context.clock.now_us())
     return state
 
 

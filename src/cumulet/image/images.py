@@ -104,11 +104,16 @@ def create_image(call: Call[Image, CreateImage]) -> Reply:
     require_visibility(call, image.visibility, facts_of_call(call))
     if store.id_was_used(call.tx, image.id):
         raise Conflict(f"Image ID {image.id} already exists!")
+    add(call, image)
+    return Reply(body=views.show(image), headers={"Location": f"{call.service_url}/images/{image.id}"})
+
+
+def add(call: Call[Any, Any], image: Image) -> None:
+    """Record an image without data. OverQuota: its project has as many images as it may."""
     limit = call.cloud.settings.images_per_project
     if store.count_of(call.tx, image.owner) >= limit:
         raise OverQuota(f"The project's limit of {limit} images is reached.")
     store.add(call.tx, image)
-    return Reply(body=views.show(image), headers={"Location": f"{call.service_url}/images/{image.id}"})
 
 
 @IMAGE.operation("GET", "/images", rules=(Rule(GET_IMAGES),))

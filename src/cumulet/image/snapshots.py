@@ -9,6 +9,7 @@ from cumulet.db.engine import Tx
 from cumulet.errors import Forbidden, OverQuota
 from cumulet.image import attributes, store
 from cumulet.image.images import ADD_IMAGE
+from cumulet.image.images import add as add_image
 from cumulet.image.service import image_facts
 from cumulet.image.store import Image, Member, images
 from cumulet.web.operation import Call
@@ -58,12 +59,9 @@ def add(
         attributes.check_writable(key)
     call.require(ADD_IMAGE, image_facts(image, call.caller))
     attributes.check_counts(properties, ())
-    settings = call.cloud.settings
-    if store.count_of(call.tx, image.owner) >= settings.images_per_project:
-        raise OverQuota(f"The project's limit of {settings.images_per_project} images is reached.")
-    if store.stored_bytes(call.tx, image.owner) >= settings.image_project_quota_gib * GIB:
+    if store.stored_bytes(call.tx, image.owner) >= call.cloud.settings.image_project_quota_gib * GIB:
         raise OverQuota("The project's images would exceed its storage quota.")
-    store.add(call.tx, image)
+    add_image(call, image)
     if shared_with is not None:
         member = Member(
             image_id=image.id,
@@ -81,11 +79,6 @@ def give_up(tx: Tx, image_id: str, now_us: int) -> None:
     found = store.find(tx, image_id)
     if found is not None and found.size is None:
         store.delete(tx, image_id, now_us)
-
-
-def delete(tx: Tx, image_id: str, now_us: int) -> None:
-    """Delete an image that is not needed any more; one that is gone is no problem."""
-    store.delete(tx, image_id, now_us)
 
 
 def rotate(tx: Tx, image_id: str, *, server_id: str, backup_type: str, keep: int, now_us: int) -> list[str]:
