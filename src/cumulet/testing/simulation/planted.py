@@ -45,12 +45,12 @@ from cumulet.network import port_status
 from cumulet.placement import allocations as placement
 from cumulet.testing.simulation.hosts import Machine
 from cumulet.testing.simulation.planted_life import (
-    believing_that_it_was_rescued,
     calling_a_failed_rebuild_active,
     copying_the_disk_of_another_guest,
     insisting_on_a_crash_dump,
     keeping_an_image_that_was_not_made,
     keeping_the_share_of_a_shelved_server,
+    overlooking_a_rescue_image,
     unshelving_to_the_host_it_was_on,
 )
 from cumulet.testing.simulation.planted_places import (
@@ -385,7 +385,7 @@ PLANTED: dict[str, Plant] = {
         keeping_the_share_of_a_shelved_server,
         unshelving_to_the_host_it_was_on,
         calling_a_failed_rebuild_active,
-        believing_that_it_was_rescued,
+        overlooking_a_rescue_image,
         insisting_on_a_crash_dump,
     )
 }

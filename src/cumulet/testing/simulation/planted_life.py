@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest import mock
 
 import msgspec
 
-from cumulet.compute import boot, rebuild, rescue, shelve
+from cumulet.compute import boot, drift, rebuild, rescue, shelve
 from cumulet.compute.crash_dump import CRASH_DUMP
 from cumulet.compute.rebuild import REBUILDING, Rebuilding
 from cumulet.compute.rescue import UNRESCUE
@@ -16,7 +17,7 @@ from cumulet.compute.shelve import SHELVE, UNSHELVE
 from cumulet.conductor.saga import Context, Failure, Final, Step
 from cumulet.db.engine import Tx
 from cumulet.drivers.simulated import snapshots as simulated
-from cumulet.host.driver import GuestState
+from cumulet.host.driver import GuestReport, GuestState
 from cumulet.image import snapshots
 from cumulet.placement import allocations as placement
 from cumulet.testing.simulation.planted_places import with_saga
@@ -64,14 +65,20 @@ def calling_a_failed_rebuild_active() -> AbstractContextManager[Any]:
     return with_saga(REBUILDING, unwound=unwound)
 
 
-def believing_that_it_was_rescued() -> AbstractContextManager[Any]:
-    """The host was told to take the rescue disk away, and so it surely has."""
+@contextmanager
+def overlooking_a_rescue_image() -> Iterator[None]:
+    """The host was told to take the rescue disk away, and so it has: neither its saga nor the reconciler looks."""
+    correct_own = drift._correct_own
 
     async def look(context: Context, state: rescue.Unrescuing) -> rescue.Unrescuing:
         return msgspec.structs.replace(await rescue.look(context, state), rescued=False)
 
-    steps = tuple(Step(s.do, look) for s in UNRESCUE.steps)
-    return with_saga(UNRESCUE, steps=steps)
+    def correct(tx: Tx, record: Any, report: GuestReport | None, now_us: int) -> drift.Correction | None:
+        return correct_own(tx, record, report and msgspec.structs.replace(report, rescued=False), now_us)
+
+    credulous = with_saga(UNRESCUE, steps=tuple(Step(s.do, look) for s in UNRESCUE.steps))
+    with credulous, mock.patch.object(drift, "_correct_own", correct):
+        yield
 
 
 def insisting_on_a_crash_dump() -> AbstractContextManager[Any]:
