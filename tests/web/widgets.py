@@ -78,7 +78,7 @@ class ListWidgets(Query, closed_since="2.75"):
 @WIDGETS.operation("GET", "/widgets", rules=(Rule(SHOW),), query=ListWidgets)
 def list_widgets(call: Call[None, None]) -> dict[str, Any]:
     """List widgets."""
-    return {"widgets": [], "limit": call.parameters.limit}
+    return {"widgets": [], "limit": call.asked(ListWidgets).limit}
 
 
 @WIDGETS.operation("POST", "/widgets", rules=(Rule(CREATE),), body=NewWidget, body_key="widget", success=202)

@@ -82,7 +82,7 @@ def show_hypervisor(call: Call[None, None]) -> dict[str, object]:
     """Show a hypervisor."""
     row = _found(call)
     view = _view(call, row, detailed=True, use=_uses(call.tx).get(row.name, Use()))
-    if call.parameters.with_servers:
+    if call.asked(HypervisorQuery).with_servers:
         _add_servers(call, view, _servers(call.tx).get(row.name))
     return {"hypervisor": view}
 
@@ -117,7 +117,8 @@ def list_hypervisor_servers(call: Call[None, None]) -> dict[str, object]:
 
 def _listed(call: Call[None, None], path: str, *, detailed: bool) -> dict[str, object]:
     asked = page(call, since="2.33")
-    pattern = call.parameters.hypervisor_hostname_pattern
+    query = call.asked(HypervisorsQuery)
+    pattern = query.hypervisor_hostname_pattern
     if pattern is not None:
         if "limit" in call.query or asked.marker:
             raise BadRequest(
@@ -127,11 +128,11 @@ def _listed(call: Call[None, None], path: str, *, detailed: bool) -> dict[str, o
     else:
         rows = _page(call)
     used = _uses(call.tx) if detailed else {}
-    by_host = _servers(call.tx) if call.parameters.with_servers else {}
+    by_host = _servers(call.tx) if query.with_servers else {}
     views = []
     for row in rows:
         view = _view(call, row, detailed=detailed, use=used.get(row.name, Use()))
-        if call.parameters.with_servers:
+        if query.with_servers:
             _add_servers(call, view, by_host.get(row.name))
         views.append(view)
     answer: dict[str, object] = {"hypervisors": views}

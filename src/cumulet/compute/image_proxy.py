@@ -26,7 +26,7 @@ _STATUS = {"active": "ACTIVE", "queued": "SAVING", "saving": "SAVING", "importin
 _PROGRESS = {"active": 100, "queued": 25, "saving": 50}
 
 
-def _image_to_show(call: Call[Any, Any]) -> Image:
+def _image_to_show(call: Call[object, object]) -> Image:
     """As `image_in_sight`, in the words that Compute has where an image is only shown."""
     image = find_visible(call.tx, call.caller, call.path["image_id"])
     if image is None or not call.authorise(GET_IMAGE, image_facts(image, call.caller)):
@@ -97,7 +97,7 @@ def replace_image_metadata(call: Call[Image, ManyItems]) -> dict[str, Any]:
     return _set(call, call.body.metadata)
 
 
-def _image_of_item(call: Call[Image, OneItem]) -> Image:
+def _image_of_item(call: Call[None, OneItem]) -> Image:
     """The image in sight; before that, what path and body name is the same item."""
     if call.path["key"] not in call.body.meta:
         raise BadRequest("Request body and URI mismatch")
@@ -126,7 +126,7 @@ def delete_image_metadata_item(call: Call[Image, None]) -> None:
     set_properties(call, left)
 
 
-def _set(call: Call[Image, Any], properties: Mapping[str, str]) -> dict[str, Any]:
+def _set(call: Call[Image, object], properties: Mapping[str, str]) -> dict[str, Any]:
     limits = limits_of(call.tx, call.caller.project_id or "")
     require_limit(limits, "metadata_items", len(properties), words="Image metadata limit exceeded")
     set_properties(call, properties)
@@ -158,7 +158,7 @@ def _listed(call: Call[None, None], path: str, *, detailed: bool) -> dict[str, A
     return answer
 
 
-def _view(call: Call[Any, Any], image: Image, *, detailed: bool) -> dict[str, Any]:
+def _view(call: Call[object, object], image: Image, *, detailed: bool) -> dict[str, Any]:
     alternate = {
         "rel": "alternate",
         "type": "application/vnd.openstack.image",

@@ -10,8 +10,6 @@ secrets), the other makes tokens for whoever signed with it.
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import ColumnElement, select
 
 from cumulet.db.engine import Tx
@@ -54,7 +52,7 @@ def _has(tx: Tx, role_ids: set[str], names: tuple[str, ...]) -> bool:
     return any(role.name in names for role in holding.named(tx, role_ids))
 
 
-def refuse_unless_administrator(call: Call[Any, Any], rule: str, concerns_one: bool) -> None:
+def refuse_unless_administrator(call: Call[object, object], rule: str, concerns_one: bool) -> None:
     """403, worded as that of `rule`, where a change concerns an administrator and the caller is none."""
     if concerns_one and not call.caller.is_admin:
         raise Refused(rule)

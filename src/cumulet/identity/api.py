@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from cumulet.clock import Clock, iso_us
 from cumulet.errors import BadRequest, Forbidden, NotFound
 from cumulet.identity.dialect import IdentityDialect
+from cumulet.identity.tokens import LiveToken
 from cumulet.web.operation import Call, Microversion, Service
 from cumulet.web.policy import Scope, base_rule
 
@@ -69,23 +70,28 @@ def known(target: T | None, kind: str, identifier: str) -> T:
     return target
 
 
-def refuse_delegated(call: Call[Any, Any], words: str, *, but_for_credentials: bool = False) -> None:
+def refuse_delegated(call: Call[object, object], words: str, *, but_for_credentials: bool = False) -> None:
     """403 for a token made from a delegation, which would outlive it or reach further by what is done here.
 
     but_for_credentials: application credentials have rules of their own here.
     """
-    by = call.caller.token.token.by
+    by = LiveToken.of(call.caller).token.by
     if by.trust_id or by.credential_id or (by.application_credential_id and not but_for_credentials):
         raise Forbidden(words)
 
 
-def member(call: Call[Any, Any], collection: str, identifier: str) -> dict[str, str]:
+def member(call: Call[object, object], collection: str, identifier: str) -> dict[str, str]:
     """The `links` of one resource."""
     return {"self": f"{call.service_url}/{collection}/{identifier}"}
 
 
 def collection(
-    call: Call[Any, Any], path: str, key: str, items: Iterable[Mapping[str, Any]], *, next_marker: str | None = None
+    call: Call[object, object],
+    path: str,
+    key: str,
+    items: Iterable[Mapping[str, Any]],
+    *,
+    next_marker: str | None = None,
 ) -> dict[str, Any]:
     """A list answer: `path` is below the service's URL; `next_marker` the last id of a page that is not the last."""
     url = f"{call.service_url}/{path}"

@@ -39,6 +39,7 @@ from cumulet.identity.listing import On, filtered
 from cumulet.identity.passwords import LONGEST_PASSWORD, SHORTEST_PASSWORD
 from cumulet.identity.service import Identity
 from cumulet.identity.store import Role
+from cumulet.identity.tokens import LiveToken
 from cumulet.identity.users import Name, user_facts, user_in_path
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -104,7 +105,7 @@ CREDENTIALS = "/users/{user_id}/application_credentials"
 CREDENTIAL = "/users/{user_id}/application_credentials/{application_credential_id}"
 
 
-def _view(call: Call[Any, Any], credential: ApplicationCredential, secret: str | None = None) -> dict[str, Any]:
+def _view(call: Call[object, object], credential: ApplicationCredential, secret: str | None = None) -> dict[str, Any]:
     roles = store.many(
         call.tx, Role, select(store.roles).where(store.roles.c.id.in_(credential.role_ids)).order_by(store.roles.c.name)
     )
@@ -138,11 +139,11 @@ def _view(call: Call[Any, Any], credential: ApplicationCredential, secret: str |
     return view
 
 
-def path_facts(call: Call[Any, Any]) -> Mapping[str, Any]:
+def path_facts(call: Call[object, object]) -> Mapping[str, Any]:
     return {"user_id": call.path["user_id"]}
 
 
-def credential_in_path(call: Call[Any, Any]) -> ApplicationCredential | None:
+def credential_in_path(call: Call[object, object]) -> ApplicationCredential | None:
     found = application_credential_by_id(call.tx, call.path["application_credential_id"])
     return found if found is not None and found.user_id == call.path["user_id"] else None
 
@@ -170,12 +171,12 @@ def show_application_credential(call: Call[ApplicationCredential | None, None]) 
     return {"application_credential": _view(call, _known(call))}
 
 
-def _known(call: Call[ApplicationCredential | None, Any]) -> ApplicationCredential:
+def _known(call: Call[ApplicationCredential | None, object]) -> ApplicationCredential:
     return known(call.target, "Application Credential", call.path["application_credential_id"])
 
 
-def _refuse_restricted(call: Call[Any, Any]) -> None:
-    given = call.caller.token.given
+def _refuse_restricted(call: Call[object, object]) -> None:
+    given = LiveToken.of(call.caller).given
     if given is not None and given.application_credential is not None and not given.application_credential.unrestricted:
         raise Forbidden(_RESTRICTED)
 
@@ -198,7 +199,7 @@ async def create_application_credential(call: Call[None, NewApplicationCredentia
         raise Forbidden("Cannot create an application credential for another user.")
     if project_id is None:
         raise BadRequest("Invalid application credential: a token for a project is needed.")
-    identity: Identity = call.cloud.identity
+    identity = Identity.of(call)
     expires_at_us = moment(body.expires_at, call.now_us) if body.expires_at is not None else None
     secret = body.secret or base64.urlsafe_b64encode(call.cloud.clock.token_bytes(SECRET_BYTES)).rstrip(b"=").decode()
     secret_hash = await identity.passwords.hash(secret)
@@ -215,7 +216,7 @@ async def create_application_credential(call: Call[None, NewApplicationCredentia
             secret_hash=secret_hash,
             unrestricted=bool(body.unrestricted),
             expires_at_us=expires_at_us,
-            role_ids=_roles(tx, call),
+            role_ids=_roles(tx, call, project_id),
             access_rule_ids=_rules(tx, call) if body.access_rules is not UNSET else None,
         )
         _refuse_more_rules(call, credential)
@@ -228,7 +229,8 @@ async def create_application_credential(call: Call[None, NewApplicationCredentia
 
 def _refuse_more_rules(call: Call[None, NewApplicationCredential], made: ApplicationCredential) -> None:
     """Upstream lets an unrestricted credential shed its access rules: it makes one that has none."""
-    own = call.caller.token.given.access_rules if call.caller.token.given is not None else None
+    given = LiveToken.of(call.caller).given
+    own = given.access_rules if given is not None else None
     if own is not None and (made.access_rule_ids is None or not {*made.access_rule_ids} <= {rule.id for rule in own}):
         raise Forbidden(_MORE_RULES)
 
@@ -246,11 +248,11 @@ def _refuse_too_many(tx: Tx, user_id: str, name: str) -> None:
         )
 
 
-def _roles(tx: Tx, call: Call[None, NewApplicationCredential]) -> list[str]:
+def _roles(tx: Tx, call: Call[None, NewApplicationCredential], project_id: str) -> list[str]:
     """The roles asked for and those they imply, all of them in the caller's token and still held; or all of these."""
-    live = call.caller.token
+    live = LiveToken.of(call.caller)
     given = {role.id for role in live.roles}
-    still = {role.id for role in holding.effective_roles(tx, live.user.id, "project", live.project.id)}
+    still = {role.id for role in holding.effective_roles(tx, live.user.id, "project", project_id)}
     if call.body.roles is UNSET or not call.body.roles:
         return sorted(given & still)
     wanted = set()
@@ -305,7 +307,7 @@ def delete_application_credential(call: Call[ApplicationCredential | None, None]
     _refuse_restricted(call)
     credential = _known(call)
     call.tx.execute(delete(application_credentials).where(application_credentials.c.id == credential.id))
-    call.cloud.identity.end_delegation(call.tx, credential.id)
+    Identity.of(call).end_delegation(call.tx, credential.id)
 
 
 # -- access rules
@@ -314,11 +316,11 @@ RULES = "/users/{user_id}/access_rules"
 RULE = "/users/{user_id}/access_rules/{access_rule_id}"
 
 
-def _rule_view(call: Call[Any, Any], rule: AccessRule) -> dict[str, Any]:
+def _rule_view(call: Call[object, object], rule: AccessRule) -> dict[str, Any]:
     return {**rule.view(), "links": member(call, f"users/{rule.user_id}/access_rules", rule.id)}
 
 
-def _rule_in_path(call: Call[Any, Any]) -> AccessRule:
+def _rule_in_path(call: Call[object, object]) -> AccessRule:
     r = access_rules.c
     statement = select(access_rules).where(r.id == call.path["access_rule_id"], r.user_id == call.path["user_id"])
     return known(store.one(call.tx, AccessRule, statement), "Access Rule", call.path["access_rule_id"])
@@ -331,7 +333,7 @@ class ListRules(Query):
 
 
 @IDENTITY.operation("GET", RULES, rules=(Rule(LIST_RULES),), target=user_in_path, facts=user_facts, query=ListRules)
-def list_access_rules(call: Call[Any, None]) -> dict[str, Any]:
+def list_access_rules(call: Call[object, None]) -> dict[str, Any]:
     """List a user's access rules."""
     refuse_delegated(call, _DELEGATED, but_for_credentials=True)
     r, user_id = access_rules.c, call.path["user_id"]
@@ -341,14 +343,14 @@ def list_access_rules(call: Call[Any, None]) -> dict[str, Any]:
 
 
 @IDENTITY.operation("GET", RULE, rules=(Rule(GET_RULE),), target=user_in_path, facts=user_facts)
-def show_access_rule(call: Call[Any, None]) -> dict[str, Any]:
+def show_access_rule(call: Call[object, None]) -> dict[str, Any]:
     """Show an access rule."""
     refuse_delegated(call, _DELEGATED, but_for_credentials=True)
     return {"access_rule": _rule_view(call, _rule_in_path(call))}
 
 
 @IDENTITY.operation("DELETE", RULE, rules=(Rule(DELETE_RULE),), target=user_in_path, facts=user_facts, success=204)
-def delete_access_rule(call: Call[Any, None]) -> None:
+def delete_access_rule(call: Call[object, None]) -> None:
     """Delete an access rule that no application credential has."""
     refuse_delegated(call, _DELEGATED, but_for_credentials=True)
     _refuse_restricted(call)

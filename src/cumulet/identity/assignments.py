@@ -26,7 +26,7 @@ LIST_ASSIGNMENTS = rule("identity:list_role_assignments", _LIST_ASSIGNMENTS, sco
 LIST_ASSIGNMENTS_FOR_TREE = rule("identity:list_role_assignments_for_tree", _LIST_ASSIGNMENTS, scope=ANYWHERE)
 
 
-def own_domain_facts(call: Call[Any, Any]) -> Mapping[str, Any]:
+def own_domain_facts(call: Call[object, object]) -> Mapping[str, Any]:
     """A token for a domain is judged by that domain and shown nothing else; a subtree, by the domain of its project."""
     if is_true(call.query.get("include_subtree")) and (project_id := call.query.get("scope.project.id")):
         project = store.project_by_id(call.tx, project_id)
@@ -82,7 +82,7 @@ def list_role_assignments(call: Call[None, None]) -> dict[str, Any]:
     return collection(call, "role_assignments", "role_assignments", found)
 
 
-def _projects_asked(call: Call[Any, Any]) -> list[Project] | None:
+def _projects_asked(call: Call[object, object]) -> list[Project] | None:
     """The project asked for, with `include_subtree` those below it too; None: any."""
     project_id = call.query.get("scope.project.id")
     if is_true(call.query.get("include_subtree")):
@@ -97,12 +97,12 @@ def _projects_asked(call: Call[Any, Any]) -> list[Project] | None:
     return [found] if found is not None else []
 
 
-def _flag(call: Call[Any, Any], name: str) -> bool:
+def _flag(call: Call[object, object], name: str) -> bool:
     """A parameter that counts by being there: ``?effective``."""
     return name in call.query and is_true(call.query.get(name) or "1")
 
 
-def _refuse_contradictions(call: Call[Any, Any]) -> None:
+def _refuse_contradictions(call: Call[object, object]) -> None:
     for one, other in (
         ("scope.domain.id", "scope.project.id"),
         ("scope.system", "scope.domain.id"),
@@ -118,13 +118,13 @@ def _refuse_contradictions(call: Call[Any, Any]) -> None:
             raise BadRequest("Combining effective, domain and inherited filters will always result in an empty list.")
 
 
-def _inherited(call: Call[Any, Any]) -> bool | None:
+def _inherited(call: Call[object, object]) -> bool | None:
     """Whether only assignments that are inherited are asked for, or only others; None: both."""
     asked = call.query.get("scope.OS-INHERIT:inherited_to")
     return None if asked is None else asked == "projects"
 
 
-def _rows(call: Call[Any, Any], *conditions: ColumnElement[bool]) -> Iterator[Assignment]:
+def _rows(call: Call[object, object], *conditions: ColumnElement[bool]) -> Iterator[Assignment]:
     """Rows of the places asked for; at most a page's worth."""
     a, p = store.assignments.c, store.projects.c
     statement: Select[Any] = select(store.assignments).where(*conditions)
@@ -142,7 +142,7 @@ def _rows(call: Call[Any, Any], *conditions: ColumnElement[bool]) -> Iterator[As
         yield Assignment(**row._mapping)
 
 
-def _given(call: Call[Any, Any], projects: list[Project] | None) -> Iterator[Shown]:
+def _given(call: Call[object, object], projects: list[Project] | None) -> Iterator[Shown]:
     a, conditions = store.assignments.c, list[ColumnElement[bool]]()
     for parameter, column in (("user.id", a.user_id), ("group.id", a.group_id), ("role.id", a.role_id)):
         if asked := call.query.get(parameter):
@@ -153,7 +153,7 @@ def _given(call: Call[Any, Any], projects: list[Project] | None) -> Iterator[Sho
         yield Shown(given=row, user_id=row.user_id, project_id=None, role_id=row.role_id)
 
 
-def _counting(call: Call[Any, Any], projects: list[Project] | None) -> Iterator[Shown]:
+def _counting(call: Call[object, object], projects: list[Project] | None) -> Iterator[Shown]:
     tx, a, conditions = call.tx, store.assignments.c, list[ColumnElement[bool]]()
     if user_id := call.query.get("user.id"):
         conditions.append(holding.held_by(user_id))
@@ -219,7 +219,7 @@ class _Names:
         return view
 
 
-def _view(call: Call[Any, Any], line: Shown, names: _Names | None) -> dict[str, Any]:
+def _view(call: Call[object, object], line: Shown, names: _Names | None) -> dict[str, Any]:
     """One assignment; where its role is not the role given, it is one that role implies."""
     row, url = line.given, call.service_url
     place = "/system" if row.scope == "system" else f"/{row.scope}s/{row.scope_id}"

@@ -32,20 +32,20 @@ SYSTEM = rule("identity:get_auth_system", "", scope=())
 VARY = {"Vary": "X-Auth-Token, X-Subject-Token"}
 
 
-def _subject_text(call: Call[Any, Any]) -> str:
+def _subject_text(call: Call[object, object]) -> str:
     return call.headers.get("x-subject-token") or ""
 
 
-def subject_token(call: Call[Any, Any]) -> LiveToken:
+def subject_token(call: Call[object, object]) -> LiveToken:
     """The token in X-Subject-Token, if it is worth anything. Who holds a token may learn whether it still counts."""
-    identity: Identity = call.cloud.identity
+    identity = Identity.of(call)
     live = identity.examine(call.tx, _subject_text(call))
     if live is None:
         raise NotFound("Could not find token.")
     return live
 
 
-def subject_facts(call: Call[LiveToken, Any]) -> Mapping[str, Any]:
+def subject_facts(call: Call[LiveToken, object]) -> Mapping[str, Any]:
     return {"target.token.user_id": call.target.user.id, "target.token.user.domain.id": call.target.user.domain_id}
 
 
@@ -67,7 +67,7 @@ def check_token(call: Call[LiveToken, None]) -> Reply:
 )
 def revoke_token(call: Call[LiveToken, None]) -> None:
     """End the token in X-Subject-Token, and every token made from it."""
-    identity: Identity = call.cloud.identity
+    identity = Identity.of(call)
     identity.end_token(call.tx, call.target.token)
 
 
@@ -77,7 +77,7 @@ def list_auth_projects(call: Call[None, None]) -> dict[str, Any]:
     return collection(call, "auth/projects", "projects", project_views(call, projects_of(call, call.caller.user_id)))
 
 
-def projects_of(call: Call[Any, Any], user_id: str) -> list[Project]:
+def projects_of(call: Call[object, object], user_id: str) -> list[Project]:
     """The enabled projects of enabled domains where a user has a role, by name."""
     statement = (
         select(store.projects)
@@ -113,5 +113,5 @@ def show_auth_catalog(call: Call[None, None]) -> dict[str, Any]:
     """Show the services and endpoints the caller can use."""
     if call.caller.project_id is None:
         raise Forbidden("A project-scoped token is required to produce a service catalog.")
-    catalog = catalog_view(call.tx, call.base_url, call.caller.token)
+    catalog = catalog_view(call.tx, call.base_url, LiveToken.of(call.caller))
     return {"catalog": catalog, "links": {"self": f"{call.service_url}/auth/catalog"}}

@@ -93,7 +93,7 @@ class _Login(msgspec.Struct, frozen=True, kw_only=True):
 @IDENTITY.operation("POST", "/auth/tokens", body=Auth, body_key="auth", success=201, public=True)
 async def issue_token(call: Call[None, Auth]) -> Reply:
     """Authenticate, and get a token for a project, a domain, the system or none of them."""
-    identity: Identity = call.cloud.identity
+    identity = Identity.of(call)
     methods = _methods(call.body.identity)
     _check_scope(call.body)
     login = await _login(call, methods)
@@ -170,13 +170,13 @@ def _check_scope(auth: Auth) -> None:
             check_named_in_domain(scope.project, "scope/project")
 
 
-async def _parent(call: Call[Any, Auth], method: TokenMethod | Unset) -> Token:
+async def _parent(call: Call[object, Auth], method: TokenMethod | Unset) -> Token:
     assert isinstance(method, TokenMethod)
-    identity: Identity = call.cloud.identity
+    identity = Identity.of(call)
     caller = await identity.authenticate(method.id, "identity", "POST", "/auth/tokens")
     if caller is None:
         raise NotFound("Failed to validate token")
-    parent: Token = caller.token.token
+    parent: Token = LiveToken.of(caller).token
     scope = call.body.scope
     if parent.delegated:
         raise Forbidden("Using a delegated token to create another token is not allowed.")

@@ -24,6 +24,7 @@ from cumulet.identity.endpoint_filters import absolute, endpoint_view, shown_to
 from cumulet.identity.immutable import given_extra
 from cumulet.identity.listing import On, filtered
 from cumulet.identity.regions import insert_region, region_by_id, require_region
+from cumulet.identity.service import Identity
 from cumulet.identity.tokens import LiveToken
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -89,7 +90,7 @@ class ServiceChanges(Body, extra="allow", min_properties=1):
     enabled: bool | Unset = UNSET
 
 
-def _service_view(call: Call[Any, Any], row: Row[Any]) -> dict[str, Any]:
+def _service_view(call: Call[object, object], row: Row[Any]) -> dict[str, Any]:
     view = {**row.extra, "id": row.id, "type": row.type, "enabled": row.enabled}
     view |= {"name": row.name or "", "links": member(call, "services", row.id)}
     if row.description is not None:
@@ -97,7 +98,7 @@ def _service_view(call: Call[Any, Any], row: Row[Any]) -> dict[str, Any]:
     return view
 
 
-def _service_in_path(call: Call[Any, Any]) -> Row[Any]:
+def _service_in_path(call: Call[object, object]) -> Row[Any]:
     service_id = call.path["service_id"]
     return known(call.tx.first(select(store.services).where(store.services.c.id == service_id)), "service", service_id)
 
@@ -132,7 +133,7 @@ def create_service(call: Call[None, NewService]) -> dict[str, Any]:
     description = None if body.description is UNSET else body.description
     values = {"id": service_id, "type": body.type, "name": name, "description": description, "enabled": body.enabled}
     call.tx.execute(insert(store.services).values(**values, extra=given_extra(body)))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
     row = call.tx.first(select(store.services).where(store.services.c.id == service_id))
     return {"service": _service_view(call, known(row, "service", service_id))}
 
@@ -146,7 +147,7 @@ def update_service(call: Call[None, ServiceChanges]) -> dict[str, Any]:
     values = _given(body, "type", "name", "description", "enabled")
     values["extra"] = {**row.extra, **given_extra(body)}
     call.tx.execute(update(store.services).where(store.services.c.id == row.id).values(**values))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
     return {"service": _service_view(call, _service_in_path(call))}
 
 
@@ -159,7 +160,7 @@ def delete_service(call: Call[None, None]) -> None:
     """Delete a service and its endpoints."""
     row = _service_in_path(call)
     call.tx.execute(delete(store.services).where(store.services.c.id == row.id))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
 
 
 # -- endpoints
@@ -187,7 +188,7 @@ class EndpointChanges(Body, extra="allow", min_properties=1):
     enabled: bool | Unset = UNSET
 
 
-def _endpoint_in_path(call: Call[Any, Any]) -> Row[Any]:
+def _endpoint_in_path(call: Call[object, object]) -> Row[Any]:
     endpoint_id = call.path["endpoint_id"]
     statement = select(store.endpoints).where(store.endpoints.c.id == endpoint_id)
     return known(call.tx.first(statement), "endpoint", endpoint_id)
@@ -244,7 +245,7 @@ def create_endpoint(call: Call[None, NewEndpoint]) -> dict[str, Any]:
     values = _given(body, "service_id", "interface", "url", "enabled")
     values |= {"id": endpoint_id, "region_id": _checked_endpoint(call), "extra": given_extra(body)}
     call.tx.execute(insert(store.endpoints).values(**values))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
     row = call.tx.first(select(store.endpoints).where(store.endpoints.c.id == endpoint_id))
     return {"endpoint": endpoint_view(call, known(row, "endpoint", endpoint_id))}
 
@@ -260,7 +261,7 @@ def update_endpoint(call: Call[None, EndpointChanges]) -> dict[str, Any]:
         values["region_id"] = region_id
     values["extra"] = {**row.extra, **given_extra(body)}
     call.tx.execute(update(store.endpoints).where(store.endpoints.c.id == row.id).values(**values))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
     return {"endpoint": endpoint_view(call, _endpoint_in_path(call))}
 
 
@@ -269,4 +270,4 @@ def delete_endpoint(call: Call[None, None]) -> None:
     """Delete an endpoint."""
     row = _endpoint_in_path(call)
     call.tx.execute(delete(store.endpoints).where(store.endpoints.c.id == row.id))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)

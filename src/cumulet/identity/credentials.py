@@ -75,7 +75,7 @@ class CredentialChanges(Body, secret=True):
     blob: Blob
 
 
-def _view(call: Call[Any, Any], credential: Credential) -> dict[str, Any]:
+def _view(call: Call[object, object], credential: Credential) -> dict[str, Any]:
     return {
         **credential.extra,
         "id": credential.id,
@@ -87,24 +87,24 @@ def _view(call: Call[Any, Any], credential: Credential) -> dict[str, Any]:
     }
 
 
-def _blob(call: Call[Any, Any], credential: Credential) -> str:
-    identity: Identity = call.cloud.identity
+def _blob(call: Call[object, object], credential: Credential) -> str:
+    identity = Identity.of(call)
     opened = identity.credential_keys.open(credential.sealed)
     if opened is None:
         raise RuntimeError(f"the key of the credential {credential.id} is not there")
     return opened.decode("utf-8", "surrogatepass")
 
 
-def _sealed(call: Call[Any, Any], blob: str) -> str:
-    identity: Identity = call.cloud.identity
+def _sealed(call: Call[object, object], blob: str) -> str:
+    identity = Identity.of(call)
     return identity.credential_keys.seal(blob.encode("utf-8", "surrogatepass"))
 
 
-def credential_in_path(call: Call[Any, Any]) -> Credential | None:
+def credential_in_path(call: Call[object, object]) -> Credential | None:
     return credential_by_id(call.tx, call.path["credential_id"])
 
 
-def credential_facts(call: Call[Credential | None, Any]) -> Mapping[str, Any]:
+def credential_facts(call: Call[Credential | None, object]) -> Mapping[str, Any]:
     return {"target.credential.user_id": call.target.user_id} if call.target else {}
 
 
@@ -112,7 +112,7 @@ def new_credential_facts(call: Call[None, NewCredential]) -> Mapping[str, Any]:
     return {"target.credential.user_id": call.body.user_id}
 
 
-def list_facts(call: Call[Any, Any]) -> Mapping[str, Any]:
+def list_facts(call: Call[object, object]) -> Mapping[str, Any]:
     """Who has a token for the system sees all or is refused; others see their own, administrators all."""
     return {} if call.caller.system else {"target.credential.user_id": call.caller.user_id}
 
@@ -165,7 +165,7 @@ def create_credential(call: Call[None, NewCredential]) -> dict[str, Any]:
 
 
 def _keep(
-    call: Call[Any, Any],
+    call: Call[object, object],
     identifier: str,
     user_id: str,
     project_id: str | None,
@@ -255,13 +255,13 @@ def delete_credential(call: Call[Credential | None, None]) -> None:
     _delete(call, known(call.target, "credential", call.path["credential_id"]))
 
 
-def _delete(call: Call[Any, Any], credential: Credential) -> None:
+def _delete(call: Call[object, object], credential: Credential) -> None:
     call.tx.execute(delete(credentials).where(credentials.c.id == credential.id))
     _end_tokens(call, credential)
 
 
-def _end_tokens(call: Call[Any, Any], credential: Credential) -> None:
-    identity: Identity = call.cloud.identity
+def _end_tokens(call: Call[object, object], credential: Credential) -> None:
+    identity = Identity.of(call)
     blob = identity.credential_keys.open(credential.sealed)
     if credential.type == EC2 and blob is not None:
         identity.end_delegation(call.tx, id_of_content(credential.id, blob))
@@ -276,7 +276,7 @@ class NewEc2(Body, extra="allow"):
     tenant_id: Annotated[str, Json({"minLength": 1, "maxLength": 64})]
 
 
-def _ec2_view(call: Call[Any, Any], credential: Credential) -> dict[str, Any]:
+def _ec2_view(call: Call[object, object], credential: Credential) -> dict[str, Any]:
     content = json.loads(_blob(call, credential))
     path = f"users/{credential.user_id}/credentials/OS-EC2"
     return {
@@ -289,16 +289,16 @@ def _ec2_view(call: Call[Any, Any], credential: Credential) -> dict[str, Any]:
     }
 
 
-def user_path_facts(call: Call[Any, Any]) -> Mapping[str, Any]:
+def user_path_facts(call: Call[object, object]) -> Mapping[str, Any]:
     return {"user_id": call.path["user_id"], "target.credential.user_id": call.path["user_id"]}
 
 
-def ec2_in_path(call: Call[Any, Any]) -> Credential | None:
+def ec2_in_path(call: Call[object, object]) -> Credential | None:
     found = credential_by_id(call.tx, id_of_access(call.path["access"]))
     return found if found is not None and found.user_id == call.path["user_id"] else None
 
 
-def _require_user(call: Call[Any, Any]) -> str:
+def _require_user(call: Call[object, object]) -> str:
     return known(store.user_by_id(call.tx, call.path["user_id"]), "user", call.path["user_id"]).id
 
 
@@ -323,7 +323,7 @@ def create_ec2_credential(call: Call[None, NewEc2]) -> dict[str, Any]:
     return {"credential": _ec2_view(call, credential)}
 
 
-def _known_ec2(call: Call[Credential | None, Any]) -> Credential:
+def _known_ec2(call: Call[Credential | None, object]) -> Credential:
     refuse_delegated(call, _DELEGATED)
     _require_user(call)
     if call.target is None:
@@ -333,7 +333,7 @@ def _known_ec2(call: Call[Credential | None, Any]) -> Credential:
     return call.target
 
 
-def ec2_facts(call: Call[Credential | None, Any]) -> Mapping[str, Any]:
+def ec2_facts(call: Call[Credential | None, object]) -> Mapping[str, Any]:
     """Judged by the user of the path where the credential is gone: to its owner that is 404, as upstream."""
     user_id = call.target.user_id if call.target else call.path["user_id"]
     return {"user_id": call.path["user_id"], "target.credential.user_id": user_id}

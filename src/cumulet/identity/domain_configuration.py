@@ -23,6 +23,7 @@ from cumulet.identity.api import (
     known,
 )
 from cumulet.identity.listing import filtered, page
+from cumulet.identity.service import Identity
 from cumulet.web.operation import Call, Reply, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import Body, Json
@@ -59,7 +60,7 @@ class Given(Body):
     config: Options
 
 
-def page_of_domain(call: Call[Any, Any], table: Table) -> tuple[list[Row[Any]], str | None]:
+def page_of_domain(call: Call[object, object], table: Table) -> tuple[list[Row[Any]], str | None]:
     """As `page`, of users or groups: those of the caller's domain, where the token is for one; as many as its options
     let a list have."""
     own, statement = call.caller.domain_id, filtered(call, select(table))
@@ -77,12 +78,12 @@ def _list_limit(tx: Tx, domain_id: str | None) -> int | None:
     return row.value if row is not None else None
 
 
-def _domain(call: Call[Any, Any]) -> str:
+def _domain(call: Call[object, object]) -> str:
     identifier = call.path["domain_id"]
     return known(store.domain_by_id(call.tx, identifier), "domain", identifier).id
 
 
-def _stored(call: Call[Any, Any], domain_id: str) -> dict[str, dict[str, Any]]:
+def _stored(call: Call[object, object], domain_id: str) -> dict[str, dict[str, Any]]:
     """What is set, of what the path names; 404 where that is nothing."""
     found: dict[str, dict[str, Any]] = {}
     o, group, option = domain_options.c, call.path.get("group"), call.path.get("option")
@@ -130,17 +131,17 @@ def _require_heeded(option: str, value: Any) -> None:
         raise BadRequest("Invalid domain specific configuration: list_limit is a number from 1 to 1000000.")
 
 
-def _store(call: Call[Any, Any], domain_id: str, config: dict[str, dict[str, Any]]) -> None:
+def _store(call: Call[object, object], domain_id: str, config: dict[str, dict[str, Any]]) -> None:
     o = domain_options.c
     for group, options in config.items():
         for option, value in options.items():
             key = {"domain_id": domain_id, "group": group, "option": option}
             call.tx.execute(delete(domain_options).where(*(o[name] == part for name, part in key.items())))
             call.tx.execute(insert(domain_options).values(**key, value=value))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
 
 
-def _shown(call: Call[Any, Any], found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _shown(call: Call[object, object], found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Of one option only itself, as upstream."""
     group, option = call.path.get("group"), call.path.get("option")
     return {"config": {option: found[group][option]} if group is not None and option is not None else found}
@@ -204,7 +205,7 @@ def _declare(path: str) -> None:
         for name, options in _stored(call, domain_id).items():
             mine = delete(domain_options).where(o.domain_id == domain_id, o.group == name, o.option.in_(options))
             call.tx.execute(mine)
-        call.cloud.identity.changed(call.tx)
+        Identity.of(call).changed(call.tx)
 
 
 _declare(CONFIG)
@@ -212,7 +213,7 @@ _declare(GROUP)
 _declare(OPTION)
 
 
-def _compliance(call: Call[Any, Any]) -> dict[str, Any]:
+def _compliance(call: Call[object, object]) -> dict[str, Any]:
     call.require(GET_COMPLIANCE)
     if _domain(call) != DEFAULT_DOMAIN_ID:
         raise Forbidden(

@@ -25,6 +25,7 @@ from cumulet.identity.api import (
 from cumulet.identity.credential_store import credentials
 from cumulet.identity.immutable import Options, given_extra, refuse_delete_of_immutable, refuse_update_of_immutable
 from cumulet.identity.listing import Flag, On, ShortName, filtered, page
+from cumulet.identity.service import Identity
 from cumulet.identity.store import Domain
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -68,7 +69,7 @@ class DomainChanges(Body, extra="allow", min_properties=1):
     options: Options | Unset = UNSET
 
 
-def domain_view(call: Call[Any, Any], domain: Domain) -> dict[str, Any]:
+def domain_view(call: Call[object, object], domain: Domain) -> dict[str, Any]:
     return {
         **domain.extra,
         "id": domain.id,
@@ -81,15 +82,15 @@ def domain_view(call: Call[Any, Any], domain: Domain) -> dict[str, Any]:
     }
 
 
-def domain_in_path(call: Call[Any, Any]) -> Domain | None:
+def domain_in_path(call: Call[object, object]) -> Domain | None:
     return store.domain_by_id(call.tx, call.path["domain_id"])
 
 
-def domain_facts(call: Call[Domain | None, Any]) -> Mapping[str, Any]:
+def domain_facts(call: Call[Domain | None, object]) -> Mapping[str, Any]:
     return {"target.domain.id": call.target.id} if call.target else {}
 
 
-def own_domain_facts(call: Call[Any, Any]) -> Mapping[str, Any]:
+def own_domain_facts(call: Call[object, object]) -> Mapping[str, Any]:
     """For lists: a token for a domain is judged by that domain, and shown nothing else."""
     own = call.caller.domain_id
     return {"target.domain.id": own} if own else {}
@@ -125,7 +126,7 @@ def create_domain(call: Call[None, NewDomain]) -> dict[str, Any]:
     return {"domain": domain_view(call, make_domain(call, call.body, identifier))}
 
 
-def make_domain(call: Call[Any, Any], body: Any, identifier: str) -> Domain:
+def make_domain(call: Call[object, object], body: Any, identifier: str) -> Domain:
     """`body`: of a new domain, or of a new project that acts as one."""
     refuse_taken_name(call.tx, body.name)
     if store.domain_by_id(call.tx, identifier) is not None:
@@ -143,7 +144,7 @@ def make_domain(call: Call[Any, Any], body: Any, identifier: str) -> Domain:
         tokens_not_before_us=0,
     )
     call.tx.execute(insert(store.domains).values(**asdict(domain)))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
     return domain
 
 
@@ -170,7 +171,7 @@ def update_domain(call: Call[Domain | None, DomainChanges]) -> dict[str, Any]:
     return {"domain": domain_view(call, change_domain(call, domain, call.body))}
 
 
-def change_domain(call: Call[Any, Any], domain: Domain, body: Any) -> Domain:
+def change_domain(call: Call[object, object], domain: Domain, body: Any) -> Domain:
     """`body`: changes of a domain, or of the project it is taken for."""
     refuse_update_of_immutable(domain.options, body.options, "domain", domain.id)
     if isinstance(body.name, str) and body.name != domain.name:
@@ -188,7 +189,7 @@ def change_domain(call: Call[Any, Any], domain: Domain, body: Any) -> Domain:
     call.tx.execute(update(store.domains).where(store.domains.c.id == domain.id).values(**values))
     if values.get("enabled") is False:
         store.revoke_tokens(call.tx, store.domains, domain.id, call.now_us)
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
     return known(store.domain_by_id(call.tx, domain.id), "domain", domain.id)
 
 
@@ -200,7 +201,7 @@ def delete_domain(call: Call[Domain | None, None]) -> None:
     drop_domain(call, known(call.target, "domain", call.path["domain_id"]))
 
 
-def drop_domain(call: Call[Any, Any], domain: Domain) -> None:
+def drop_domain(call: Call[object, object], domain: Domain) -> None:
     refuse_delete_of_immutable(domain.options, "domain", domain.id)
     if domain.enabled:
         raise Forbidden("Cannot delete a domain that is enabled, please disable it first.")
@@ -215,4 +216,4 @@ def drop_domain(call: Call[Any, Any], domain: Domain) -> None:
     for table in (s.users, s.groups, s.projects, s.roles):
         tx.execute(delete(table).where(table.c.domain_id == domain.id))
     tx.execute(delete(s.domains).where(s.domains.c.id == domain.id))
-    call.cloud.identity.changed(tx)
+    Identity.of(call).changed(tx)

@@ -49,7 +49,7 @@ Check = Callable[[dict[str, Any], str, int], None]
 
 def _token(call: Call[None, Signed], check: Check) -> LiveToken:
     """A token for whoever signed; its end is that of the credential."""
-    identity: Identity = call.cloud.identity
+    identity = Identity.of(call)
     tx: Tx = call.tx
     content = call.body.content
     access = content.get("access")
@@ -84,7 +84,7 @@ def _token(call: Call[None, Signed], check: Check) -> LiveToken:
 def create_ec2_token(call: Call[None, Signed]) -> Reply:
     """A token for who signed a request with an EC2 credential (AWS signatures of versions 2 and 4)."""
     live = _token(call, lambda content, secret, now_us: require_signed(read(content), secret, now_us))
-    identity: Identity = call.cloud.identity
+    identity = Identity.of(call)
     view = tokens.token_view(live, catalog_view(call.tx, call.base_url, live))
     return Reply(body=view, headers={"X-Subject-Token": identity.seal(live.token)})
 

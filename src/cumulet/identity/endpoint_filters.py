@@ -26,6 +26,7 @@ from cumulet.identity.api import (
 )
 from cumulet.identity.listing import On, filtered
 from cumulet.identity.projects import project_views
+from cumulet.identity.service import Identity
 from cumulet.identity.store import Project
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -119,21 +120,21 @@ OF_PROJECT = "/OS-EP-FILTER/projects/{project_id}"
 ENDPOINT = f"{OF_PROJECT}/endpoints/{{endpoint_id}}"
 
 
-def _view(call: Call[Any, Any], group: EndpointGroup) -> dict[str, Any]:
+def _view(call: Call[object, object], group: EndpointGroup) -> dict[str, Any]:
     return {**asdict(group), "links": member(call, GROUPS[1:], group.id)}
 
 
-def _group(call: Call[Any, Any]) -> EndpointGroup:
+def _group(call: Call[object, object]) -> EndpointGroup:
     identifier = call.path["endpoint_group_id"]
     found = store.one(call.tx, EndpointGroup, select(endpoint_groups).where(endpoint_groups.c.id == identifier))
     return known(found, "Endpoint Group", identifier)
 
 
-def _project(call: Call[Any, Any]) -> Project:
+def _project(call: Call[object, object]) -> Project:
     return known(store.project_by_id(call.tx, call.path["project_id"]), "project", call.path["project_id"])
 
 
-def _endpoint(call: Call[Any, Any]) -> str:
+def _endpoint(call: Call[object, object]) -> str:
     identifier = call.path["endpoint_id"]
     e = store.endpoints.c
     return str(known(call.tx.first(select(e.id).where(e.id == identifier)), "endpoint", identifier).id)
@@ -174,7 +175,7 @@ def create_endpoint_group(call: Call[None, NewEndpointGroup]) -> dict[str, Any]:
         id=new_id(call.cloud.clock), name=body.name, description=body.description, filters=_given(body.filters)
     )
     call.tx.execute(insert(endpoint_groups).values(**asdict(group)))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
     return {"endpoint_group": _view(call, group)}
 
 
@@ -194,7 +195,7 @@ def update_endpoint_group(call: Call[None, EndpointGroupChanges]) -> dict[str, A
     if isinstance(body.filters, Filters):
         values["filters"] = _given(body.filters)
     call.tx.execute(update(endpoint_groups).where(endpoint_groups.c.id == group.id).values(**values))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
     return {"endpoint_group": _view(call, _group(call))}
 
 
@@ -202,7 +203,7 @@ def update_endpoint_group(call: Call[None, EndpointGroupChanges]) -> dict[str, A
 def delete_endpoint_group(call: Call[None, None]) -> None:
     """Delete a group of endpoints."""
     call.tx.execute(delete(endpoint_groups).where(endpoint_groups.c.id == _group(call).id))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
 
 
 def absolute(url: str, base_url: str) -> str:
@@ -210,7 +211,7 @@ def absolute(url: str, base_url: str) -> str:
     return base_url + url if url.startswith("/") else url
 
 
-def endpoint_view(call: Call[Any, Any], row: Row[Any]) -> dict[str, Any]:
+def endpoint_view(call: Call[object, object], row: Row[Any]) -> dict[str, Any]:
     return {
         **row.extra,
         "id": row.id,
@@ -232,7 +233,7 @@ def list_endpoints_of_group(call: Call[None, None]) -> dict[str, Any]:
     return collection(call, f"{GROUPS[1:]}/{group.id}/endpoints", "endpoints", views)
 
 
-def _projects(call: Call[Any, Any], path: str, ids: Any) -> dict[str, Any]:
+def _projects(call: Call[object, object], path: str, ids: Any) -> dict[str, Any]:
     p = store.projects.c
     statement = select(store.projects).where(p.id.in_(ids)).order_by(p.name).limit(call.cloud.settings.largest_page)
     return collection(call, path, "projects", project_views(call, store.many(call.tx, Project, statement)))
@@ -246,7 +247,7 @@ def list_projects_of_group(call: Call[None, None]) -> dict[str, Any]:
     return _projects(call, f"{GROUPS[1:]}/{group.id}/projects", ids)
 
 
-def _in_project(call: Call[Any, Any]) -> dict[str, str]:
+def _in_project(call: Call[object, object]) -> dict[str, str]:
     project, group = _project(call), _group(call)
     return {"endpoint_group_id": group.id, "project_id": project.id}
 
@@ -267,7 +268,7 @@ def add_endpoint_group_to_project(call: Call[None, Empty]) -> None:
     if _there(call, endpoint_group_projects, pair):
         raise Conflict("Conflict occurred attempting to store endpoint_group_to_project - Duplicate entry found.")
     call.tx.execute(insert(endpoint_group_projects).values(**pair))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
 
 
 @IDENTITY.operation("DELETE", OF_GROUP, rules=(writes("remove_endpoint_group_from_project"),), success=204)
@@ -276,19 +277,19 @@ def remove_endpoint_group_from_project(call: Call[None, None]) -> None:
     _remove(call, endpoint_group_projects, _in_project(call))
 
 
-def _there(call: Call[Any, Any], table: Table, pair: dict[str, str]) -> bool:
+def _there(call: Call[object, object], table: Table, pair: dict[str, str]) -> bool:
     return call.tx.first(select(table).where(*(table.c[name] == value for name, value in pair.items()))) is not None
 
 
-def _require(call: Call[Any, Any], table: Table, pair: dict[str, str]) -> None:
+def _require(call: Call[object, object], table: Table, pair: dict[str, str]) -> None:
     if not _there(call, table, pair):
         raise NotFound(f"Could not find {' in project '.join(pair.values())}.")
 
 
-def _remove(call: Call[Any, Any], table: Table, pair: dict[str, str]) -> None:
+def _remove(call: Call[object, object], table: Table, pair: dict[str, str]) -> None:
     _require(call, table, pair)
     call.tx.execute(delete(table).where(*(table.c[name] == value for name, value in pair.items())))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
 
 
 @IDENTITY.operation("GET", f"{OF_PROJECT}/endpoint_groups", rules=(reads("list_endpoint_groups_for_project"),))
@@ -323,7 +324,7 @@ def list_projects_of_endpoint(call: Call[None, None]) -> dict[str, Any]:
     return _projects(call, f"OS-EP-FILTER/endpoints/{endpoint_id}/projects", ids)
 
 
-def _given_endpoint(call: Call[Any, Any]) -> dict[str, str]:
+def _given_endpoint(call: Call[object, object]) -> dict[str, str]:
     return {"endpoint_id": _endpoint(call), "project_id": _project(call).id}
 
 
@@ -340,7 +341,7 @@ def add_endpoint_to_project(call: Call[None, Empty]) -> None:
     if _there(call, endpoint_projects, pair):
         raise Conflict("Conflict occurred attempting to store project_endpoint - Duplicate entry found.")
     call.tx.execute(insert(endpoint_projects).values(**pair))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
 
 
 @IDENTITY.operation("DELETE", ENDPOINT, rules=(writes("remove_endpoint_from_project"),), success=204)

@@ -23,6 +23,7 @@ from cumulet.identity.api import (
 )
 from cumulet.identity.delegations import application_credentials
 from cumulet.identity.roles import role_view
+from cumulet.identity.service import Identity
 from cumulet.identity.store import Domain, Group, Project, Role, User
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -107,7 +108,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
         return place if self.role_id is None else and_(place, a.role_id == self.role_id)
 
 
-def grant_in_path(call: Call[Any, Any]) -> Grant:
+def grant_in_path(call: Call[object, object]) -> Grant:
     tx, path = call.tx, call.path
     user_id, group_id, role_id = path.get("user_id"), path.get("group_id"), path.get("role_id")
     scope = "project" if "project_id" in path else "domain" if "domain_id" in path else "system"
@@ -127,11 +128,11 @@ def grant_in_path(call: Call[Any, Any]) -> Grant:
     )
 
 
-def inherited_grant_in_path(call: Call[Any, Any]) -> Grant:
+def inherited_grant_in_path(call: Call[object, object]) -> Grant:
     return msgspec.structs.replace(grant_in_path(call), inherited=True)
 
 
-def grant_facts(call: Call[Grant, Any]) -> Mapping[str, Any]:
+def grant_facts(call: Call[Grant, object]) -> Mapping[str, Any]:
     grant = call.target
     facts: dict[str, Any] = {}
     if grant.user:
@@ -157,7 +158,7 @@ def _list(call: Call[Grant, None], path: str) -> dict[str, Any]:
     return collection(call, path.removeprefix("/"), "roles", [role_view(call, role) for role in roles])
 
 
-def _check(call: Call[Grant, Any]) -> None:
+def _check(call: Call[Grant, object]) -> None:
     call.target.require()
     if call.tx.first(select(store.assignments.c.role_id).where(call.target.rows)) is None:
         raise _not_given(call.target)
@@ -167,7 +168,7 @@ def _not_given(grant: Grant) -> NotFound:
     return NotFound(f"Could not find role assignment with role: {grant.role_id}, {grant.holder}.")
 
 
-def _concerns_administrator(call: Call[Grant, Any]) -> bool:
+def _concerns_administrator(call: Call[Grant, object]) -> bool:
     grant = call.target
     if grant.user_id is not None:
         return administrators.is_one(call.tx, grant.user_id)
@@ -192,7 +193,7 @@ def _create(call: Call[Grant, Empty], rule_name: str) -> None:
         group_id=grant.group_id,
         inherited=grant.inherited,
     )
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
 
 
 def _revoke(call: Call[Grant, None], rule_name: str) -> None:
@@ -206,7 +207,7 @@ def _revoke(call: Call[Grant, None], rule_name: str) -> None:
         c = application_credentials.c
         mine = delete(application_credentials).where(c.user_id == grant.user_id, c.project_id == grant.project.id)
         call.tx.execute(mine)
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
 
 
 def _declare(

@@ -18,6 +18,7 @@ from cumulet.identity.domain_configuration import page_of_domain
 from cumulet.identity.immutable import given_extra
 from cumulet.identity.listing import AskedId, AskedName, Flag, Never, On, check_expiry, filtered, page
 from cumulet.identity.projects import Id, domain_of_new
+from cumulet.identity.service import Identity
 from cumulet.identity.store import Group, User
 from cumulet.identity.users import Name, user_facts, user_in_path, user_view
 from cumulet.web.operation import Call, Rule
@@ -63,7 +64,7 @@ class GroupChanges(Body, extra="allow", min_properties=1):
     domain_id: Id | Unset = UNSET
 
 
-def group_view(call: Call[Any, Any], group: Group) -> dict[str, Any]:
+def group_view(call: Call[object, object], group: Group) -> dict[str, Any]:
     return {
         **group.extra,
         "id": group.id,
@@ -74,11 +75,11 @@ def group_view(call: Call[Any, Any], group: Group) -> dict[str, Any]:
     }
 
 
-def group_in_path(call: Call[Any, Any]) -> Group | None:
+def group_in_path(call: Call[object, object]) -> Group | None:
     return store.group_by_id(call.tx, call.path["group_id"])
 
 
-def group_facts(call: Call[Group | None, Any]) -> Mapping[str, Any]:
+def group_facts(call: Call[Group | None, object]) -> Mapping[str, Any]:
     group = call.target
     return {"target.group.id": group.id, "target.group.domain_id": group.domain_id} if group else {}
 
@@ -87,7 +88,7 @@ def new_group_facts(call: Call[None, NewGroup]) -> Mapping[str, Any]:
     return {"target.group.domain_id": call.body.domain_id} if call.body.domain_id else {}
 
 
-def own_domain_facts(call: Call[Any, Any]) -> Mapping[str, Any]:
+def own_domain_facts(call: Call[object, object]) -> Mapping[str, Any]:
     """For lists: a token for a domain is judged by that domain, and shown nothing else."""
     return {"target.group.domain_id": call.caller.domain_id} if call.caller.domain_id else {}
 
@@ -127,7 +128,7 @@ def create_group(call: Call[None, NewGroup]) -> dict[str, Any]:
         extra=given_extra(body),
     )
     call.tx.execute(insert(store.groups).values(**asdict(group)))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
     return {"group": group_view(call, group)}
 
 
@@ -158,7 +159,7 @@ def update_group(call: Call[Group | None, GroupChanges]) -> dict[str, Any]:
     }
     values["extra"] = {**group.extra, **given_extra(body)}
     call.tx.execute(update(store.groups).where(store.groups.c.id == group.id).values(**values))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
     return {"group": group_view(call, known(group_in_path(call), "group", group.id))}
 
 
@@ -170,7 +171,7 @@ def delete_group(call: Call[Group | None, None]) -> None:
     group = known(call.target, "group", call.path["group_id"])
     refuse_unless_administrator(call, DELETE, administrators.group_makes(call.tx, group.id))
     call.tx.execute(delete(store.groups).where(store.groups.c.id == group.id))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
 
 
 # -- members
@@ -186,11 +187,11 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     user: User | None
 
 
-def membership_in_path(call: Call[Any, Any]) -> Membership:
+def membership_in_path(call: Call[object, object]) -> Membership:
     return Membership(group=group_in_path(call), user=user_in_path(call))
 
 
-def membership_facts(call: Call[Membership, Any]) -> Mapping[str, Any]:
+def membership_facts(call: Call[Membership, object]) -> Mapping[str, Any]:
     facts: dict[str, Any] = {}
     if group := call.target.group:
         facts |= {"target.group.id": group.id, "target.group.domain_id": group.domain_id}
@@ -199,7 +200,7 @@ def membership_facts(call: Call[Membership, Any]) -> Mapping[str, Any]:
     return facts
 
 
-def _both(call: Call[Membership, Any]) -> tuple[Group, User]:
+def _both(call: Call[Membership, object]) -> tuple[Group, User]:
     user = known(call.target.user, "user", call.path["user_id"])
     return known(call.target.group, "group", call.path["group_id"]), user
 
@@ -256,7 +257,7 @@ def add_group_member(call: Call[Membership, Empty]) -> None:
     if count >= MOST_GROUPS_OF_USER:
         raise Forbidden(f"A user is in at most {MOST_GROUPS_OF_USER} groups.")
     call.tx.execute(insert(store.memberships).values(group_id=group.id, user_id=user.id))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
 
 
 @IDENTITY.operation(
@@ -269,10 +270,10 @@ def remove_group_member(call: Call[Membership, None]) -> None:
     m = store.memberships.c
     if not call.tx.changed(delete(store.memberships).where(m.group_id == group.id, m.user_id == user.id)):
         raise NotFound(f"User '{user.id}' not found in group '{group.id}'.")
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
 
 
-def _refuse_administrators(call: Call[Membership, Any], rule_name: str, group: Group, user: User) -> None:
+def _refuse_administrators(call: Call[Membership, object], rule_name: str, group: Group, user: User) -> None:
     concerns = administrators.group_makes(call.tx, group.id) or administrators.is_one(call.tx, user.id)
     refuse_unless_administrator(call, rule_name, concerns)
 

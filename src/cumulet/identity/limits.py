@@ -33,6 +33,7 @@ from cumulet.errors import BadRequest, Conflict, Forbidden
 from cumulet.identity import store
 from cumulet.identity.api import ADMIN, ANYWHERE, IDENTITY, NOT_DOMAIN, SYSTEM_READER, collection, known, member, new_id
 from cumulet.identity.listing import On, filtered
+from cumulet.identity.service import Identity
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Json, Query, Unset
@@ -158,7 +159,7 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
 # -- registered limits
 
 
-def _registered_view(call: Call[Any, Any], found: RegisteredLimit) -> dict[str, Any]:
+def _registered_view(call: Call[object, object], found: RegisteredLimit) -> dict[str, Any]:
     return {**asdict(found), "links": member(call, "registered_limits", found.id)}
 
 
@@ -221,7 +222,7 @@ def create_registered_limits(call: Call[None, NewRegisteredLimits]) -> dict[str,
         )
         tx.execute(insert(registered_limits).values(**asdict(made)))
         views.append(_registered_view(call, made))
-    call.cloud.identity.changed(tx)
+    Identity.of(call).changed(tx)
     return {"registered_limits": views}
 
 
@@ -252,7 +253,7 @@ def update_registered_limit(call: Call[None, RegisteredLimitChanges]) -> dict[st
         raise Conflict("Conflict occurred attempting to store registered_limit - Duplicate entry found.")
     if values:
         tx.execute(update(registered_limits).where(registered_limits.c.id == old.id).values(**values))
-    call.cloud.identity.changed(tx)
+    Identity.of(call).changed(tx)
     return {"registered_limit": _registered_view(call, new)}
 
 
@@ -262,13 +263,13 @@ def delete_registered_limit(call: Call[None, None]) -> None:
     found = _registered(call.tx, call.path["registered_limit_id"])
     _refuse_in_use(call.tx, found.id, "delete")
     call.tx.execute(delete(registered_limits).where(registered_limits.c.id == found.id))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
 
 
 # -- limits
 
 
-def _views(call: Call[Any, Any], found: Iterable[Limit]) -> list[dict[str, Any]]:
+def _views(call: Call[object, object], found: Iterable[Limit]) -> list[dict[str, Any]]:
     shown = list(found)
     ids = {limit.registered_limit_id for limit in shown}
     statement = select(registered_limits).where(registered_limits.c.id.in_(ids))
@@ -289,11 +290,11 @@ def _views(call: Call[Any, Any], found: Iterable[Limit]) -> list[dict[str, Any]]
     ]
 
 
-def limit_in_path(call: Call[Any, Any]) -> Limit | None:
+def limit_in_path(call: Call[object, object]) -> Limit | None:
     return store.one(call.tx, Limit, select(limits).where(limits.c.id == call.path["limit_id"]))
 
 
-def limit_facts(call: Call[Limit | None, Any]) -> Mapping[str, Any]:
+def limit_facts(call: Call[Limit | None, object]) -> Mapping[str, Any]:
     limit = call.target
     if limit is None:
         return {}
@@ -344,7 +345,7 @@ def show_limit(call: Call[Limit | None, None]) -> dict[str, Any]:
 def create_limits(call: Call[None, NewLimits]) -> dict[str, Any]:
     """Say what holds for a project or a domain instead of a registered limit's default."""
     made = [_new_limit(call, asked) for asked in call.body.limits]
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
     return {"limits": _views(call, made)}
 
 
@@ -386,7 +387,7 @@ def update_limit(call: Call[None, LimitChanges]) -> dict[str, Any]:
     values = {name: v for name in ("resource_limit", "description") if (v := getattr(call.body, name)) is not UNSET}
     if values:
         call.tx.execute(update(limits).where(limits.c.id == limit.id).values(**values))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
     return {"limit": _views(call, [msgspec.structs.replace(limit, **values)])[0]}
 
 
@@ -395,4 +396,4 @@ def delete_limit(call: Call[None, None]) -> None:
     """Delete a limit: the registered limit's default holds again."""
     limit = known(limit_in_path(call), "limit", call.path["limit_id"])
     call.tx.execute(delete(limits).where(limits.c.id == limit.id))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)

@@ -40,7 +40,7 @@ class Never(msgspec.Struct, frozen=True):
     check: Callable[[str], None] | None = None
 
 
-def filtered(call: Call[Any, Any], statement: Select[Any]) -> Select[Any]:
+def filtered(call: Call[object, object], statement: Select[Any]) -> Select[Any]:
     """`statement` narrowed by what the operation's query class declares."""
     filters = _filters(type(call.parameters))
     for name, value in call.query.pairs:
@@ -98,7 +98,7 @@ def check_expiry(text: str) -> None:
 
 
 def page(
-    call: Call[Any, Any], statement: Select[Any], table: Table, most: int | None = None
+    call: Call[object, object], statement: Select[Any], table: Table, most: int | None = None
 ) -> tuple[list[Row[Any]], str | None]:
     """The rows after `marker`, at most `limit` (and `most`), by name; and the next marker if there are more."""
     name, identifier = table.c.name, table.c.id

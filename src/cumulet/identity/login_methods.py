@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec.structs import replace
@@ -78,12 +78,12 @@ def check_named_in_domain(named: ProjectNamed | UserNamed | Someone, where: str)
         raise expected("domain", where)
 
 
-async def password_holder(call: Call[Any, Any], named: UserNamed) -> User:
+async def password_holder(call: Call[object, object], named: UserNamed) -> User:
     """The enabled user whose password this is; 401 otherwise, 429 when tried too often.
 
     Whether the user exists, is disabled or has another password makes no difference: the same work, the same answer.
     """
-    identity: Identity = call.cloud.identity
+    identity = Identity.of(call)
     check_named_in_domain(named, "identity/password/user")
     found = await call.cloud.db.read_async(lambda tx: _find_user(tx, named))
     password_hash = found.user.password_hash if found.user else None
@@ -95,9 +95,9 @@ async def password_holder(call: Call[Any, Any], named: UserNamed) -> User:
     return await _at_todays_price(call, found.user, named.password)
 
 
-async def _at_todays_price(call: Call[Any, Any], user: User, password: str) -> User:
+async def _at_todays_price(call: Call[object, object], user: User, password: str) -> User:
     """Hash the password anew where its hash was made with other settings."""
-    passwords = call.cloud.identity.passwords
+    passwords = Identity.of(call).passwords
     if user.password_hash is None or not passwords.outdated(user.password_hash):
         return user
     fresh: str = await passwords.hash(password)
@@ -109,7 +109,7 @@ async def _at_todays_price(call: Call[Any, Any], user: User, password: str) -> U
             .where(u.id == user.id, u.password_hash == user.password_hash)
             .values(password_hash=fresh)
         )
-        call.cloud.identity.changed(tx)
+        Identity.of(call).changed(tx)
 
     await call.cloud.db.write_async(work)
     return replace(user, password_hash=fresh)
@@ -149,10 +149,10 @@ def find_domain(tx: Tx, named: DomainNamed) -> store.Domain | None:
 
 
 async def application_credential_holder(
-    call: Call[Any, Any], shown: ApplicationCredentialMethod
+    call: Call[object, object], shown: ApplicationCredentialMethod
 ) -> tuple[User, ApplicationCredential]:
     """The enabled user whose application credential this is, and it; 401 otherwise, 429 when tried too often."""
-    identity: Identity = call.cloud.identity
+    identity = Identity.of(call)
     if shown.id is UNSET:
         if shown.name is UNSET or shown.user is UNSET:
             raise expected("id, or name and user", "identity/application_credential")
@@ -200,9 +200,9 @@ class TotpMethod(Body, extra="allow", secret=True):
     user: WithCode
 
 
-async def totp_holder(call: Call[Any, Any], named: WithCode) -> User:
+async def totp_holder(call: Call[object, object], named: WithCode) -> User:
     """The enabled user one of whose devices shows this code now; 401 otherwise, 429 when tried too often."""
-    identity: Identity = call.cloud.identity
+    identity = Identity.of(call)
     check_named_in_domain(named, "identity/totp/user")
 
     def work(tx: Tx) -> tuple[_Found, list[Credential]]:

@@ -38,6 +38,7 @@ from cumulet.identity.api import (
 from cumulet.identity.endpoint_filters import endpoint_view, reads, writes
 from cumulet.identity.immutable import given_extra
 from cumulet.identity.listing import On, filtered
+from cumulet.identity.service import Identity
 from cumulet.web.operation import Call
 from cumulet.web.schema import UNSET, Body, Empty, Json, Query, Unset
 
@@ -90,7 +91,7 @@ class PolicyText(msgspec.Struct, frozen=True, kw_only=True):
     extra: dict[str, Any]
 
 
-def _view(call: Call[Any, Any], policy: PolicyText) -> dict[str, Any]:
+def _view(call: Call[object, object], policy: PolicyText) -> dict[str, Any]:
     links = member(call, "policies", policy.id)
     return {**policy.extra, "id": policy.id, "type": policy.type, "blob": policy.blob, "links": links}
 
@@ -99,7 +100,7 @@ def _by_id(tx: Tx, identifier: str) -> PolicyText:
     return known(store.one(tx, PolicyText, select(policies).where(policies.c.id == identifier)), "policy", identifier)
 
 
-def _policy(call: Call[Any, Any]) -> PolicyText:
+def _policy(call: Call[object, object]) -> PolicyText:
     return _by_id(call.tx, call.path["policy_id"])
 
 
@@ -129,7 +130,7 @@ def create_policy(call: Call[None, NewPolicy]) -> dict[str, Any]:
     body = call.body
     policy = PolicyText(id=new_id(call.cloud.clock), type=body.type, blob=body.blob, extra=given_extra(body))
     call.tx.execute(insert(policies).values(**asdict(policy)))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
     return {"policy": _view(call, policy)}
 
 
@@ -142,7 +143,7 @@ def update_policy(call: Call[None, PolicyChanges]) -> dict[str, Any]:
     values: dict[str, Any] = {n: v for n in ("type", "blob") if (v := getattr(body, n)) is not UNSET}
     values["extra"] = {**policy.extra, **given_extra(body)}
     call.tx.execute(update(policies).where(policies.c.id == policy.id).values(**values))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
     return {"policy": _view(call, _policy(call))}
 
 
@@ -150,7 +151,7 @@ def update_policy(call: Call[None, PolicyChanges]) -> dict[str, Any]:
 def delete_policy(call: Call[None, None]) -> None:
     """Delete a policy."""
     call.tx.execute(delete(policies).where(policies.c.id == _policy(call).id))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
 
 
 # -- for which endpoints
@@ -159,7 +160,7 @@ BASE = "/policies/{policy_id}/OS-ENDPOINT-POLICY"
 _TABLES = {"endpoint": store.endpoints, "service": store.services, "region": store.regions}
 
 
-def _place(call: Call[Any, Any]) -> dict[str, str | None]:
+def _place(call: Call[object, object]) -> dict[str, str | None]:
     """What the path names: an endpoint, a service, or a service in a region; 404 for what is not there."""
     place: dict[str, str | None] = {}
     for kind, table in _TABLES.items():
@@ -175,7 +176,7 @@ def _exactly(place: dict[str, str | None]) -> ColumnElement[bool]:
     return and_(*(a[name].is_(None) if value is None else a[name] == value for name, value in place.items()))
 
 
-def _check(call: Call[Any, Any]) -> ColumnElement[bool]:
+def _check(call: Call[object, object]) -> ColumnElement[bool]:
     policy = _policy(call)
     there = and_(associations.c.policy_id == policy.id, _exactly(_place(call)))
     if call.tx.first(select(associations).where(there)) is None:
@@ -197,13 +198,13 @@ def _declare(path: str, suffix: str) -> None:
         policy, place = _policy(call), _place(call)
         call.tx.execute(delete(associations).where(_exactly(place)))
         call.tx.execute(insert(associations).values(policy_id=policy.id, **place))
-        call.cloud.identity.changed(call.tx)
+        Identity.of(call).changed(call.tx)
 
     @IDENTITY.operation("DELETE", at, rules=(writes(f"delete_policy_association_for_{suffix}"),), success=204)
     def delete_policy_association(call: Call[None, None]) -> None:
         """Let a policy no longer be the one for this."""
         call.tx.execute(delete(associations).where(_check(call)))
-        call.cloud.identity.changed(call.tx)
+        Identity.of(call).changed(call.tx)
 
 
 _declare("endpoints/{endpoint_id}", "endpoint")

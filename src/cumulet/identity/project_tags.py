@@ -12,6 +12,7 @@ from cumulet.identity import store
 from cumulet.identity.api import ANYWHERE, IDENTITY, known
 from cumulet.identity.domains import Tags
 from cumulet.identity.projects import MANAGE, SEE, project_facts, project_in_path, set_tags
+from cumulet.identity.service import Identity
 from cumulet.identity.store import Project
 from cumulet.web.operation import Call, Reply, Rule
 from cumulet.web.policy import rule
@@ -35,7 +36,7 @@ TAGS = "/projects/{project_id}/tags"
 TAG = "/projects/{project_id}/tags/{tag}"
 
 
-def _tags_view(call: Call[Project | None, Any]) -> dict[str, Any]:
+def _tags_view(call: Call[Project | None, object]) -> dict[str, Any]:
     t = store.project_tags.c
     rows = call.tx.all(select(t.tag).where(t.project_id == call.path["project_id"]).order_by(t.tag))
     url = f"{call.service_url}/projects/{call.path['project_id']}/tags"
@@ -54,7 +55,7 @@ def replace_project_tags(call: Call[Project | None, NewTags]) -> dict[str, Any]:
     """Give a project exactly these tags."""
     project = known(call.target, "project", call.path["project_id"])
     set_tags(call.tx, project.id, call.body.tags)
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
     return _tags_view(call)
 
 
@@ -65,7 +66,7 @@ def delete_project_tags(call: Call[Project | None, None]) -> None:
     """Take all tags off a project."""
     project = known(call.target, "project", call.path["project_id"])
     set_tags(call.tx, project.id, [])
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
 
 
 @IDENTITY.operation("GET", TAG, rules=(Rule(GET_TAG),), target=project_in_path, facts=project_facts, success=204)
@@ -88,7 +89,7 @@ def add_project_tag(call: Call[Project | None, Empty]) -> Reply:
     if len(tags) > MOST_TAGS:
         raise BadRequest(f"A project has at most {MOST_TAGS} tags.")
     set_tags(call.tx, project.id, tags)
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
     return Reply(
         status=201, headers={"Location": f"{call.service_url}/projects/{project.id}/tags/{quote(tag, safe='')}"}
     )
@@ -101,10 +102,10 @@ def delete_project_tag(call: Call[Project | None, None]) -> None:
     _require_tag(call)
     t = store.project_tags.c
     call.tx.execute(delete(store.project_tags).where(t.project_id == project.id, t.tag == call.path["tag"]))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
 
 
-def _require_tag(call: Call[Any, Any]) -> None:
+def _require_tag(call: Call[object, object]) -> None:
     t = store.project_tags.c
     statement = select(t.tag).where(t.project_id == call.path["project_id"], t.tag == call.path["tag"])
     if call.tx.first(statement) is None:

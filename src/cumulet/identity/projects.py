@@ -28,6 +28,7 @@ from cumulet.identity.credential_store import credentials
 from cumulet.identity.domains import Name, Tags, change_domain, domain_view, drop_domain, make_domain
 from cumulet.identity.immutable import Options, given_extra, refuse_delete_of_immutable, refuse_update_of_immutable
 from cumulet.identity.listing import AskedId, Flag, On, ShortName, filtered, page
+from cumulet.identity.service import Identity
 from cumulet.identity.store import Domain, Project
 from cumulet.web.operation import Call, Caller, Rule
 from cumulet.web.policy import rule
@@ -73,7 +74,7 @@ class ProjectChanges(Body, extra="allow"):
     options: Options | Unset = UNSET
 
 
-def project_views(call: Call[Any, Any], projects: Iterable[Project]) -> list[dict[str, Any]]:
+def project_views(call: Call[object, object], projects: Iterable[Project]) -> list[dict[str, Any]]:
     """What callers see of projects; all tags in one query."""
     shown = list(projects)
     tags: dict[str, list[str]] = {project.id: [] for project in shown}
@@ -98,11 +99,11 @@ def project_views(call: Call[Any, Any], projects: Iterable[Project]) -> list[dic
     ]
 
 
-def project_in_path(call: Call[Any, Any]) -> Project | None:
+def project_in_path(call: Call[object, object]) -> Project | None:
     return store.project_by_id(call.tx, call.path["project_id"])
 
 
-def project_facts(call: Call[Project | None, Any]) -> Mapping[str, Any]:
+def project_facts(call: Call[Project | None, object]) -> Mapping[str, Any]:
     target = call.target
     return {"target.project.id": target.id, "target.project.domain_id": target.domain_id} if target else {}
 
@@ -111,7 +112,7 @@ def new_project_facts(call: Call[None, NewProject]) -> Mapping[str, Any]:
     return {"target.project.domain_id": call.body.domain_id} if call.body.domain_id else {}
 
 
-def own_domain_facts(call: Call[Any, Any]) -> Mapping[str, Any]:
+def own_domain_facts(call: Call[object, object]) -> Mapping[str, Any]:
     """For lists: a token for a domain is judged by that domain, and shown nothing else."""
     return {"target.domain_id": call.caller.domain_id} if call.caller.domain_id else {}
 
@@ -138,7 +139,7 @@ def list_projects(call: Call[None, None]) -> dict[str, Any]:
     return collection(call, "projects", "projects", views, next_marker=following)
 
 
-def _tagged(call: Call[Any, Any], statement: Select[Any]) -> Select[Any]:
+def _tagged(call: Call[object, object], statement: Select[Any]) -> Select[Any]:
     """Narrowed by tags (all of them), tags-any, not-tags and not-tags-any."""
 
     def having(tags: list[str]) -> Any:
@@ -171,7 +172,7 @@ def _list_domains(call: Call[None, None]) -> dict[str, Any]:
     return collection(call, "projects", "projects", views, next_marker=following)
 
 
-def domain_as_project(call: Call[Any, Any], domain: Domain) -> dict[str, Any]:
+def domain_as_project(call: Call[object, object], domain: Domain) -> dict[str, Any]:
     links = member(call, "projects", domain.id)
     return {**domain_view(call, domain), "domain_id": None, "parent_id": None, "is_domain": True, "links": links}
 
@@ -201,7 +202,7 @@ def show_project(call: Call[Project | None, None]) -> dict[str, Any]:
     return {"project": view}
 
 
-def _of_caller(call: Call[Any, Any], projects: list[Project]) -> list[dict[str, Any]]:
+def _of_caller(call: Call[object, object], projects: list[Project]) -> list[dict[str, Any]]:
     """Those of some projects where the caller holds a role, as upstream."""
     p = store.projects.c
     ids = [project.id for project in projects]
@@ -215,7 +216,7 @@ def _subtree(project_id: str, below: list[Project]) -> dict[str, Any] | None:
     return {child.id: _subtree(child.id, below) for child in below if child.parent_id == project_id} or None
 
 
-def _domain_meant(call: Call[Any, Any]) -> Domain | None:
+def _domain_meant(call: Call[object, object]) -> Domain | None:
     """The domain whose id the path names as a project's."""
     return store.domain_by_id(call.tx, call.path["project_id"]) if call.target is None else None
 
@@ -255,7 +256,7 @@ def create_project(call: Call[None, NewProject]) -> dict[str, Any]:
     )
     call.tx.execute(insert(store.projects).values(**asdict(project)))
     set_tags(call.tx, project.id, [] if body.tags is UNSET else body.tags)
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
     return {"project": project_views(call, [project])[0]}
 
 
@@ -344,7 +345,7 @@ def update_project(call: Call[Project | None, ProjectChanges]) -> dict[str, Any]
         set_tags(call.tx, project.id, body.tags)
     if values.get("enabled") is False:
         store.revoke_tokens(call.tx, store.projects, project.id, call.now_us)
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
     return {"project": project_views(call, [known(project_in_path(call), "project", project.id)])[0]}
 
 
@@ -375,4 +376,4 @@ def delete_project(call: Call[Project | None, None]) -> None:
     call.tx.execute(delete(credentials).where(credentials.c.project_id == project.id))
     call.tx.execute(update(u).where(u.c.default_project_id == project.id).values(default_project_id=None))
     call.tx.execute(delete(store.projects).where(store.projects.c.id == project.id))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)

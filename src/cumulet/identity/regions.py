@@ -13,6 +13,7 @@ from cumulet.identity import store
 from cumulet.identity.api import ADMIN, ANYWHERE, IDENTITY, NOT_DOMAIN, collection, known, member, new_id
 from cumulet.identity.immutable import given_extra
 from cumulet.identity.listing import On, filtered
+from cumulet.identity.service import Identity
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Json, Query, Unset
@@ -35,7 +36,7 @@ class RegionChanges(Body, extra="allow", min_properties=1):
     parent_region_id: Annotated[str | None, Json({"minLength": 1, "maxLength": 255})] | Unset = UNSET
 
 
-def _region_view(call: Call[Any, Any], row: Row[Any]) -> dict[str, Any]:
+def _region_view(call: Call[object, object], row: Row[Any]) -> dict[str, Any]:
     own = {"id": row.id, "description": row.description, "parent_region_id": row.parent_region_id}
     return {**row.extra, **own, "links": member(call, "regions", row.id)}
 
@@ -70,7 +71,7 @@ def show_region(call: Call[None, None]) -> dict[str, Any]:
     return {"region": _region_view(call, _region_in_path(call))}
 
 
-def _region_in_path(call: Call[Any, Any]) -> Row[Any]:
+def _region_in_path(call: Call[object, object]) -> Row[Any]:
     return known(region_by_id(call.tx, call.path["region_id"]), "region", call.path["region_id"])
 
 
@@ -99,7 +100,7 @@ def _create_region(call: Call[None, NewRegion], region_id: str) -> dict[str, Any
         raise Conflict(f"Conflict occurred attempting to store region - Duplicate ID, {region_id}.")
     require_region(call.tx, body.parent_region_id)
     insert_region(call.tx, region_id, body.description or "", body.parent_region_id, given_extra(body))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
     return {"region": _region_view(call, known(region_by_id(call.tx, region_id), "region", region_id))}
 
 
@@ -123,7 +124,7 @@ def update_region(call: Call[None, RegionChanges]) -> dict[str, Any]:
     if body.parent_region_id is not UNSET:
         values["parent_region_id"] = body.parent_region_id
     call.tx.execute(update(store.regions).where(store.regions.c.id == row.id).values(**values))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
     return {"region": _region_view(call, _region_in_path(call))}
 
 
@@ -137,7 +138,7 @@ def delete_region(call: Call[None, None]) -> None:
         raise Forbidden(f"Unable to delete region {row.id} because it or its child regions have associated endpoints.")
     for region_id in reversed(doomed):
         call.tx.execute(delete(store.regions).where(store.regions.c.id == region_id))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
 
 
 def _with_children(tx: Tx, region_id: str) -> list[str]:

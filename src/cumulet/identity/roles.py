@@ -25,6 +25,7 @@ from cumulet.identity.api import (
 from cumulet.identity.immutable import Options, given_extra, refuse_delete_of_immutable, refuse_update_of_immutable
 from cumulet.identity.listing import AskedId, AskedName, On, filtered, page
 from cumulet.identity.projects import Id
+from cumulet.identity.service import Identity
 from cumulet.identity.store import Role
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import base_rule, rule
@@ -77,7 +78,7 @@ class RoleChanges(Body, extra="allow", min_properties=1):
     options: Options | Unset = UNSET
 
 
-def role_view(call: Call[Any, Any], role: Role) -> dict[str, Any]:
+def role_view(call: Call[object, object], role: Role) -> dict[str, Any]:
     return {
         **role.extra,
         "id": role.id,
@@ -89,11 +90,11 @@ def role_view(call: Call[Any, Any], role: Role) -> dict[str, Any]:
     }
 
 
-def role_in_path(call: Call[Any, Any]) -> Role | None:
+def role_in_path(call: Call[object, object]) -> Role | None:
     return store.role_by_id(call.tx, call.path["role_id"])
 
 
-def role_facts(call: Call[Role | None, Any]) -> Mapping[str, Any]:
+def role_facts(call: Call[Role | None, object]) -> Mapping[str, Any]:
     role = call.target
     if role is None:
         return {}
@@ -145,7 +146,7 @@ def create_role(call: Call[None, NewRole]) -> dict[str, Any]:
         extra=given_extra(body),
     )
     call.tx.execute(insert(store.roles).values(**asdict(role)))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
     return {"role": role_view(call, role)}
 
 
@@ -181,7 +182,7 @@ def update_role(call: Call[Role | None, RoleChanges]) -> dict[str, Any]:
         values["options"] = {**role.options, **body.options}
     values["extra"] = {**role.extra, **given_extra(body)}
     call.tx.execute(update(store.roles).where(store.roles.c.id == role.id).values(**values))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
     return {"role": role_view(call, known(role_in_path(call), "role", role.id))}
 
 
@@ -195,7 +196,7 @@ def delete_role(call: Call[Role | None, None]) -> None:
         call.require(DELETE_OF_DOMAIN)
     refuse_delete_of_immutable(role.options, "role", role.id)
     call.tx.execute(delete(store.roles).where(store.roles.c.id == role.id))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
 
 
 # -- implications
@@ -204,15 +205,15 @@ IMPLICATIONS = "/roles/{prior_role_id}/implies"
 IMPLICATION = "/roles/{prior_role_id}/implies/{implied_role_id}"
 
 
-def _brief(call: Call[Any, Any], role: Role) -> dict[str, Any]:
+def _brief(call: Call[object, object], role: Role) -> dict[str, Any]:
     return {"id": role.id, "name": role.name, "links": member(call, "roles", role.id)}
 
 
-def _role_named(call: Call[Any, Any], parameter: str) -> Role:
+def _role_named(call: Call[object, object], parameter: str) -> Role:
     return known(store.role_by_id(call.tx, call.path[parameter]), "role", call.path[parameter])
 
 
-def _implication(call: Call[Any, Any]) -> dict[str, Any]:
+def _implication(call: Call[object, object]) -> dict[str, Any]:
     prior, implied = _role_named(call, "prior_role_id"), _role_named(call, "implied_role_id")
     if not _implies(call.tx, prior.id, implied.id):
         raise NotFound(f"{prior.id} does not imply {implied.id}.")
@@ -267,7 +268,7 @@ def create_implied_role(call: Call[None, Empty]) -> dict[str, Any]:
         raise Conflict("Conflict occurred attempting to store implied_role - Duplicate entry found.")
     values = {"prior_role_id": prior.id, "implied_role_id": implied.id}
     call.tx.execute(insert(store.implied_roles).values(**values))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
     return _implication(call)
 
 
@@ -278,7 +279,7 @@ def delete_implied_role(call: Call[None, None]) -> None:
     i = store.implied_roles.c
     statement = delete(store.implied_roles).where(i.prior_role_id == call.path["prior_role_id"])
     call.tx.execute(statement.where(i.implied_role_id == call.path["implied_role_id"]))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
 
 
 @IDENTITY.operation("GET", "/role_inferences", rules=(Rule(LIST_INFERENCES),))

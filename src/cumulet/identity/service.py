@@ -19,7 +19,7 @@ from cumulet.identity.login_limiter import LoginLimiter
 from cumulet.identity.passwords import Passwords
 from cumulet.identity.tokens import LiveToken, Refused, Token, examine, packed, unpacked
 from cumulet.settings import Settings
-from cumulet.web.operation import Caller
+from cumulet.web.operation import Call, Caller
 
 CACHED_TOKENS = 20_000
 LONGEST_TOKEN = 4096
@@ -66,6 +66,13 @@ class Identity:
         self._ended: OrderedDict[str, tuple[int, int]] = OrderedDict()
         """Audit id or user id -> (tokens issued until then are ended, when all of them have expired)."""
 
+    @classmethod
+    def of(cls, call: Call[object, object]) -> Identity:
+        """The one of the cloud that is called."""
+        identity = call.cloud.identity
+        assert isinstance(identity, cls)
+        return identity
+
     def cached(self, token: str) -> Caller | None:
         """The caller, if this token was examined and still counts, without input or output; None: ask on."""
         known = self._known.get(_digest(token)) if self._alone else None
@@ -74,7 +81,7 @@ class Identity:
     async def authenticate(self, token: str, service: str, method: str, path: str) -> Caller | None:
         """Who the token speaks for, or None: also where its access rules do not let the request through."""
         caller = await self._caller(token)
-        if caller is None or (given := caller.token.given) is None:
+        if caller is None or (given := LiveToken.of(caller).given) is None:
             return caller
         return caller if allows(given.access_rules, service, method, path) else None
 

@@ -94,6 +94,12 @@ class LiveToken(msgspec.Struct, frozen=True, kw_only=True):
     given: Given | None = None
     """What its delegation gives, if it is made from one."""
 
+    @classmethod
+    def of(cls, caller: Caller) -> LiveToken:
+        """The token that `caller` was made from."""
+        assert isinstance(caller.token, cls)
+        return caller.token
+
     def caller(self) -> Caller:
         return Caller(
             user_id=self.user.id,

@@ -29,6 +29,7 @@ from cumulet.identity.delegations import Trust, pedigree, trust_by_id, trusts
 from cumulet.identity.roles import role_view
 from cumulet.identity.service import Identity
 from cumulet.identity.store import Role
+from cumulet.identity.tokens import LiveToken
 from cumulet.identity.trusted import live_trust
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -74,7 +75,7 @@ TRUSTS = "/OS-TRUST/trusts"
 TRUST = "/OS-TRUST/trusts/{trust_id}"
 
 
-def _plain_view(call: Call[Any, Any], trust: Trust) -> dict[str, Any]:
+def _plain_view(call: Call[object, object], trust: Trust) -> dict[str, Any]:
     return {
         "id": trust.id,
         "trustor_user_id": trust.trustor_user_id,
@@ -90,7 +91,7 @@ def _plain_view(call: Call[Any, Any], trust: Trust) -> dict[str, Any]:
     }
 
 
-def _view(call: Call[Any, Any], trust: Trust) -> dict[str, Any]:
+def _view(call: Call[object, object], trust: Trust) -> dict[str, Any]:
     roles = [role_view(call, role) for role in _roles_of(call.tx, trust)]
     links = {"self": f"{call.service_url}{TRUSTS}/{trust.id}/roles", "next": None, "previous": None}
     return {**_plain_view(call, trust), "roles": roles, "roles_links": links}
@@ -100,17 +101,17 @@ def _roles_of(tx: Tx, trust: Trust) -> list[Role]:
     return store.many(tx, Role, select(store.roles).where(store.roles.c.id.in_(trust.role_ids)))
 
 
-def trust_in_path(call: Call[Any, Any]) -> Trust:
+def trust_in_path(call: Call[object, object]) -> Trust:
     """A trust that is there: as upstream, 404 comes before the rules."""
     return live_trust(call.tx, call.path["trust_id"], call.now_us)
 
 
-def stored_trust_in_path(call: Call[Any, Any]) -> Trust:
+def stored_trust_in_path(call: Call[object, object]) -> Trust:
     """The same, also one that was used up: tokens made from it are still there to be ended."""
     return known(trust_by_id(call.tx, call.path["trust_id"]), "trust", call.path["trust_id"])
 
 
-def trust_facts(call: Call[Trust, Any]) -> Mapping[str, Any]:
+def trust_facts(call: Call[Trust, object]) -> Mapping[str, Any]:
     return {
         "target.trust.trustor_user_id": call.target.trustor_user_id,
         "target.trust.trustee_user_id": call.target.trustee_user_id,
@@ -121,9 +122,9 @@ def new_trust_facts(call: Call[None, NewTrust]) -> Mapping[str, Any]:
     return {"target.trust.trustor_user_id": call.body.trustor_user_id}
 
 
-def _refuse_delegated(call: Call[Any, Any]) -> None:
+def _refuse_delegated(call: Call[object, object]) -> None:
     """With a trust's own token a trust may be passed on; other delegations manage none, as they would outlive them."""
-    by = call.caller.token.token.by
+    by = LiveToken.of(call.caller).token.by
     if by.application_credential_id or by.credential_id:
         raise Forbidden(f"{_ACTION}Delegated tokens cannot manage trusts.")
 
@@ -168,7 +169,7 @@ def create_trust(call: Call[None, NewTrust]) -> dict[str, Any]:
         MOST_OF_TRUSTOR
     ):
         _forget_dead(call)
-    by = call.caller.token.token.by
+    by = LiveToken.of(call.caller).token.by
     parent = live_trust(tx, by.trust_id, call.now_us) if by.trust_id else None
     expires_at_us = moment(body.expires_at, call.now_us) if body.expires_at is not None else None
     trust = Trust(
@@ -273,9 +274,9 @@ def delete_trust(call: Call[Trust, None]) -> None:
     _delete(call, [call.target.id])
 
 
-def _delete(call: Call[Any, Any], ids: list[str]) -> None:
+def _delete(call: Call[object, object], ids: list[str]) -> None:
     """Delete trusts and those made from them; their tokens end at once."""
-    identity: Identity = call.cloud.identity
+    identity = Identity.of(call)
     t = trusts.c
     ended, waiting = [*ids], ids
     while waiting:
@@ -294,7 +295,7 @@ def list_trust_roles(call: Call[Trust, None]) -> dict[str, Any]:
     return {"roles": view["roles"], "links": view["roles_links"]}
 
 
-def _role_in_path(call: Call[Trust, Any]) -> Role:
+def _role_in_path(call: Call[Trust, object]) -> Role:
     _refuse_delegated(call)
     found = {role.id: role for role in _roles_of(call.tx, call.target)}
     return known(found.get(call.path["role_id"]), "role", call.path["role_id"])

@@ -108,7 +108,7 @@ class PasswordChange(Body, secret=True):
     password: Annotated[str, _NEW_PASSWORD]
 
 
-def user_view(call: Call[Any, Any], user: User) -> dict[str, Any]:
+def user_view(call: Call[object, object], user: User) -> dict[str, Any]:
     view = {
         **user.extra,
         "id": user.id,
@@ -124,11 +124,11 @@ def user_view(call: Call[Any, Any], user: User) -> dict[str, Any]:
     return view
 
 
-def user_in_path(call: Call[Any, Any]) -> User | None:
+def user_in_path(call: Call[object, object]) -> User | None:
     return store.user_by_id(call.tx, call.path["user_id"])
 
 
-def user_facts(call: Call[User | None, Any]) -> Mapping[str, Any]:
+def user_facts(call: Call[User | None, object]) -> Mapping[str, Any]:
     facts: dict[str, Any] = {"user_id": call.path["user_id"]}
     if call.target:
         facts |= {"target.user.id": call.target.id, "target.user.domain_id": call.target.domain_id}
@@ -173,7 +173,7 @@ def show_user(call: Call[User | None, None]) -> dict[str, Any]:
 async def create_user(call: Call[None, NewUser]) -> dict[str, Any]:
     """Create a user. Without a password it cannot log in."""
     body = call.body
-    identity: Identity = call.cloud.identity
+    identity = Identity.of(call)
     options = {} if body.options is UNSET else body.options
     refuse_unknown_factors(options)
     password_hash = await identity.passwords.hash(body.password) if body.password is not None else None
@@ -216,7 +216,7 @@ def _refuse_taken_name(tx: Tx, domain_id: str, name: str) -> None:
 async def update_user(call: Call[User | None, UserChanges]) -> dict[str, Any]:
     """Change a user. Disabling it or giving it another password ends its tokens at once."""
     body = call.body
-    identity: Identity = call.cloud.identity
+    identity = Identity.of(call)
     user_id = known(call.target, "user", call.path["user_id"]).id
     if body.options is not UNSET:
         refuse_unknown_factors(body.options)
@@ -257,13 +257,13 @@ def delete_user(call: Call[User | None, None]) -> None:
     user = known(call.target, "user", call.path["user_id"])
     refuse_unless_administrator(call, DELETE, administrators.is_one(call.tx, user.id))
     call.tx.execute(delete(store.users).where(store.users.c.id == user.id))
-    call.cloud.identity.changed(call.tx)
+    Identity.of(call).changed(call.tx)
 
 
 @IDENTITY.operation("POST", "/users/{user_id}/password", body=PasswordChange, body_key="user", success=204, public=True)
 async def change_password(call: Call[None, PasswordChange]) -> None:
     """Change one's own password, shown by the old one. Ends all tokens of the user at once."""
-    identity: Identity = call.cloud.identity
+    identity = Identity.of(call)
     user = await password_holder(call, UserNamed(id=call.path["user_id"], password=call.body.original_password))
     if user.options.get("lock_password"):
         raise Forbidden("The password of this user can be changed by an administrator only.")
@@ -290,7 +290,7 @@ async def change_password(call: Call[None, PasswordChange]) -> None:
 )
 def revoke_tokens_of_user(call: Call[User | None, None]) -> None:
     """End all tokens of a user at once, one's own or, as an administrator, anybody's."""
-    identity: Identity = call.cloud.identity
+    identity = Identity.of(call)
     identity.end_tokens_of_user(call.tx, known(call.target, "user", call.path["user_id"]).id)
 
 

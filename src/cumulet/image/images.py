@@ -53,7 +53,7 @@ class CreateImage(Body, extra="allow"):
     tags: list[Annotated[str, _Text255]] = msgspec.field(default_factory=list)
 
 
-def proposed_image(call: Call[Any, CreateImage]) -> Image:
+def proposed_image(call: Call[object, CreateImage]) -> Image:
     """The image a body asks for. What clients may not set is refused before anybody's rights are looked at."""
     body = call.body
     properties: dict[str, str] = {}
@@ -108,7 +108,7 @@ def create_image(call: Call[Image, CreateImage]) -> Reply:
     return Reply(body=views.show(image), headers={"Location": f"{call.service_url}/images/{image.id}"})
 
 
-def add(call: Call[Any, Any], image: Image) -> None:
+def add(call: Call[object, object], image: Image) -> None:
     """Record an image without data. OverQuota: its project has as many images as it may."""
     limit = call.cloud.settings.images_per_project
     if store.count_of(call.tx, image.owner) >= limit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -52,14 +52,14 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     member: Member
 
 
-def shared_image_in_sight(call: Call[Any, Any]) -> Image:
+def shared_image_in_sight(call: Call[object, object]) -> Image:
     image = image_in_sight(call)
     if image.visibility != "shared":
         raise Forbidden("Only shared images have members.")
     return image
 
 
-def member_in_sight(call: Call[Any, Any]) -> Membership:
+def member_in_sight(call: Call[object, object]) -> Membership:
     """The member the path names; 404 for members the caller may not know of."""
     image, member_id = shared_image_in_sight(call), call.path["member_id"]
     call.require(GET_MEMBER, image_facts(image, call.caller))
@@ -69,7 +69,7 @@ def member_in_sight(call: Call[Any, Any]) -> Membership:
     raise NotFound(f"{member_id} not found in the member list of the image {image.id}.")
 
 
-def member_to_show(call: Call[Any, Any]) -> Membership:
+def member_to_show(call: Call[object, object]) -> Membership:
     """As `member_in_sight`, with 404 also where a further look would be a 403: showing tells nothing to outsiders."""
     image = image_in_sight(call)
     if image.visibility != "shared" or not call.authorise(GET_MEMBER, image_facts(image, call.caller)):
@@ -77,7 +77,7 @@ def member_to_show(call: Call[Any, Any]) -> Membership:
     return member_in_sight(call)
 
 
-def facts_of_membership(call: Call[Membership, Any]) -> Mapping[str, object]:
+def facts_of_membership(call: Call[Membership, object]) -> Mapping[str, object]:
     return image_facts(call.target.image, call.caller)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cumulet.errors import NotFound
 from cumulet.image import store
@@ -53,11 +52,11 @@ def image_facts(image: Image, caller: Caller) -> dict[str, object]:
     return facts
 
 
-def facts_of_call(call: Call[Image, Any]) -> Mapping[str, object]:
+def facts_of_call(call: Call[Image, object]) -> Mapping[str, object]:
     return image_facts(call.target, call.caller)
 
 
-def image_in_sight(call: Call[Any, Any]) -> Image:
+def image_in_sight(call: Call[object, object]) -> Image:
     """The image the path names; 404, the same for one that does not exist and one the caller may not know of."""
     image_id = call.path["image_id"]
     image = store.find_visible(call.tx, call.caller, image_id)
@@ -66,7 +65,7 @@ def image_in_sight(call: Call[Any, Any]) -> Image:
     return image
 
 
-def require_visibility(call: Call[Any, Any], visibility: str, facts: Mapping[str, object]) -> None:
+def require_visibility(call: Call[object, object], visibility: str, facts: Mapping[str, object]) -> None:
     """Giving an image to everybody has rules of its own."""
     if visibility == "public":
         call.require(PUBLICIZE, facts)

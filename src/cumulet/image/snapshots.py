@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from cumulet.db.engine import Tx
 from cumulet.errors import Forbidden, OverQuota
@@ -20,7 +19,7 @@ DISK_FORMAT, CONTAINER_FORMAT = "qcow2", "bare"
 
 
 def add(
-    call: Call[Any, Any],
+    call: Call[object, object],
     *,
     name: str,
     properties: Mapping[str, str],

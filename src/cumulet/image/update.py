@@ -82,7 +82,7 @@ async def update_image(call: Call[Image, None]) -> dict[str, object]:
     return views.show(await call.cloud.db.write_async(apply))
 
 
-def set_properties(call: Call[Image, Any], properties: Mapping[str, str]) -> None:
+def set_properties(call: Call[Image, object], properties: Mapping[str, str]) -> None:
     """Give the image exactly these properties, in the call's transaction; 403 and 400 for those no image may have."""
     before = call.target
     for name in properties.keys() - before.properties.keys():

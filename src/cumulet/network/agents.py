@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from cumulet.errors import NotFound
 from cumulet.network.resource import View
 from cumulet.network.service import NETWORK
@@ -17,6 +15,6 @@ def list_agents(call: Call[None, None]) -> View:
 
 
 @NETWORK.operation("GET", "/agents/{agent_id}", rules=())
-def show_agent(call: Call[Any, None]) -> View:
+def show_agent(call: Call[object, None]) -> View:
     """Show an agent of Neutron's: there is none, so every id is unknown, to whoever asks."""
     raise NotFound(f"Agent {call.path['agent_id']} could not be found", reason="AgentNotFound")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotFound
 from cumulet.network import auto_topology, networks, policy, routing
@@ -22,13 +20,13 @@ DELETE = rule(
 DRY_RUN = "dry-run"
 
 
-def _project(call: Call[Any, Any]) -> str:
+def _project(call: Call[object, object]) -> str:
     """``null`` is the caller's own."""
     named = call.path["project_id"]
     return (call.caller.project_id or "") if named.lower() in ("null", "none") else named
 
 
-def _whose(call: Call[Any, Any]) -> View:
+def _whose(call: Call[object, object]) -> View:
     return {"project_id": _project(call)}
 
 

@@ -13,6 +13,8 @@ from cumulet.network.store import network_tags
 from cumulet.web.schema import loose_bool
 
 Condition = sa.ColumnElement[bool]
+Column = sa.ColumnElement[Any]
+"""Of any type: SQLAlchemy's parameter is invariant."""
 Filter = Callable[[Sequence[str]], Condition]
 Reader = Callable[[str], str]
 """From a spelling to the one that is stored."""
@@ -20,7 +22,7 @@ Reader = Callable[[str], str]
 TAGS = ("tags", "tags-any", "not-tags", "not-tags-any")
 
 
-def by_column(column: sa.ColumnElement[Any], name: str, read: Reader | None = None) -> Filter:
+def by_column(column: Column, name: str, read: Reader | None = None) -> Filter:
     """Any of the values, read as the column's type; `read`: texts with several spellings."""
 
     def condition(values: Sequence[str]) -> Condition:

@@ -27,7 +27,7 @@ class WantedIp(Body):
 FixedIps = Annotated[list[WantedIp], Json({"maxItems": MAX_FIXED_IPS})]
 
 
-def wanted_of(call: Call[Any, Any], given: Any) -> list[FixedIp] | None:
+def wanted_of(call: Call[object, object], given: Any) -> list[FixedIp] | None:
     """The addresses asked for; None if nothing was said. Subnets that the caller does not see do not exist (404)."""
     if not isinstance(given, list):
         return None

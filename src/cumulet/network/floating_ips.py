@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ipaddress import ip_address
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -207,7 +206,7 @@ def create_floatingips(call: Call[None, CreateFloatingIps]) -> View:
     return resource.created(call, FLOATING_IPS, lambda new: create(call, new))
 
 
-def create(call: Call[Any, Any], new: NewFloatingIp) -> FloatingIp:
+def create(call: Call[object, object], new: NewFloatingIp) -> FloatingIp:
     """For this API and for Compute's older one."""
     tx, clock = call.tx, call.cloud.clock
     project_id = resource.owner(call, new)
@@ -246,7 +245,9 @@ def create(call: Call[Any, Any], new: NewFloatingIp) -> FloatingIp:
     return must_get(tx, FloatingIp, floating.id)
 
 
-def _take_address(call: Call[Any, Any], network: Network, new: NewFloatingIp, floating_id: str) -> tuple[Port, str]:
+def _take_address(
+    call: Call[object, object], network: Network, new: NewFloatingIp, floating_id: str
+) -> tuple[Port, str]:
     """A port on the external network that holds the address."""
     named = FixedIp(subnet_id=either(new.subnet_id, None), address=either(new.floating_ip_address, None))
     made = port_life.make(
@@ -271,7 +272,7 @@ def _take_address(call: Call[Any, Any], network: Network, new: NewFloatingIp, fl
     return made, floating
 
 
-def lead_to(call: Call[Any, Any], floating: FloatingIp, port_id: str, fixed_ip: str | None) -> None:
+def lead_to(call: Call[object, object], floating: FloatingIp, port_id: str, fixed_ip: str | None) -> None:
     """Associate with an address of a port that a router connects to the external network."""
     tx = call.tx
     _refuse_forwarding(tx, floating)
@@ -332,7 +333,7 @@ def already_associated(floating: FloatingIp, port: Port, fixed_ip: str | None) -
     )
 
 
-def lead_nowhere(call: Call[Any, Any], floating: FloatingIp) -> None:
+def lead_nowhere(call: Call[object, object], floating: FloatingIp) -> None:
     """It leads to no port, and stays the project's."""
     change(call.tx, FloatingIp, floating.id, call.now_us, port_id=None, fixed_ip_address=None, router_id=None)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -81,7 +80,7 @@ def list_network_ip_availability(call: Call[None, None]) -> View:
     return {"network_ip_availabilities": _views(call.tx, found)}
 
 
-def _target(call: Call[Any, Any]) -> Network:
+def _target(call: Call[object, object]) -> Network:
     network = resource.find_in_sight(call, NETWORKS, call.path["network_id"])
     if not call.authorise(SHOW, {"project_id": network.project_id}):
         raise resource.unknown(NETWORKS, call.path["network_id"])

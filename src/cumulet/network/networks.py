@@ -185,7 +185,7 @@ def create_networks(call: Call[None, CreateNetworks]) -> View:
     return resource.created(call, NETWORKS, lambda new: _create(call, new))
 
 
-def _create(call: Call[Any, Any], new: NewNetwork) -> Network:
+def _create(call: Call[object, object], new: NewNetwork) -> Network:
     project_id = resource.owner(call, new)
     facts = {"project_id": project_id}
     resource.require(call, CREATE, facts)

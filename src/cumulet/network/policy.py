@@ -51,7 +51,7 @@ def attribute_rules(action: str, checks: Mapping[str, str]) -> dict[str, str]:
 
 
 def require_attributes(
-    call: Call[Any, Any], rules: Mapping[str, str], given: Iterable[str], facts: Mapping[str, Any]
+    call: Call[object, object], rules: Mapping[str, str], given: Iterable[str], facts: Mapping[str, Any]
 ) -> None:
     """Refuse with 403 if the caller may not set one of the attributes given."""
     for attribute in given:

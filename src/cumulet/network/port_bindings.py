@@ -39,12 +39,12 @@ def _view(port: Port, binding: Binding) -> View:
     }
 
 
-def _bound(call: Call[Port, Any]) -> list[Binding]:
+def _bound(call: Call[Port, object]) -> list[Binding]:
     found = bindings.of_ports(call.tx, [call.target.id])[call.target.id]
     return [binding for binding in found if binding.host != bindings.UNBOUND]
 
 
-def _named(call: Call[Port, Any]) -> Binding:
+def _named(call: Call[Port, object]) -> Binding:
     host = call.path["host"]
     for binding in _bound(call):
         if binding.host == host:
@@ -99,23 +99,22 @@ def create_port_binding(call: Call[Port, NewBinding]) -> View:
     return {"binding": _view(port, found)}
 
 
-def _set(call: Call[Port, Any], host: str, wanted: Mapping[str, object]) -> None:
+def _set(call: Call[Port, object], host: str, wanted: Mapping[str, object]) -> None:
     values = {name: value for name, value in wanted.items() if value is not UNSET}
     if values:
         this = sa.and_(port_bindings.c.port_id == call.target.id, port_bindings.c.host == host)
         call.tx.execute(sa.update(port_bindings).where(this).values(**values))
 
 
-def _may_see(call: Call[Port, Any]) -> None:
+def _may_see(call: Call[object, object], port: Port) -> None:
     """Who may not see a binding does not learn whether it exists."""
-    if not call.authorise(SHOW, resource.facts_of(PORTS, call.tx, call.target)):
+    if not call.authorise(SHOW, resource.facts_of(PORTS, call.tx, port)):
         raise NotFound("The resource could not be found.")
 
 
-def _target(call: Call[Any, Any]) -> Port:
+def _target(call: Call[object, object]) -> Port:
     port = resource.find_in_sight(call, PORTS, call.path["port_id"])
-    call.target = port
-    _may_see(call)
+    _may_see(call, port)
     return port
 
 

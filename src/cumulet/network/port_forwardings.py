@@ -117,15 +117,15 @@ def _of(floating: FloatingIp) -> Kind[PortForwarding]:
     )
 
 
-def _floating(call: Call[Any, Any]) -> FloatingIp:
+def _floating(call: Call[object, object]) -> FloatingIp:
     return resource.find_in_sight(call, FLOATING_IPS, call.path["floatingip_id"])
 
 
-def _target(call: Call[Any, Any]) -> PortForwarding:
+def _target(call: Call[object, object]) -> PortForwarding:
     return resource.find_in_sight(call, _of(_floating(call)), call.path["port_forwarding_id"])
 
 
-def _facts(call: Call[Any, Any]) -> View:
+def _facts(call: Call[object, object]) -> View:
     return {"ext_parent:project_id": _floating(call).project_id}
 
 
@@ -201,7 +201,7 @@ def create_port_forwardings(call: Call[FloatingIp, CreateForwardings]) -> View:
     return resource.created(call, _of(call.target), lambda new: _create(call, new))
 
 
-def _create(call: Call[FloatingIp, Any], new: NewForwarding) -> PortForwarding:
+def _create(call: Call[FloatingIp, object], new: NewForwarding) -> PortForwarding:
     floating = must_get(call.tx, FloatingIp, call.target.id)
     port = resource.find_in_sight(call, PORTS, new.internal_port_id)
     wanted = _checked(call, floating, port, new, None)
@@ -232,7 +232,11 @@ def _ports(given: Body, name: str, present: PortForwarding | None) -> tuple[int,
 
 
 def _checked(
-    call: Call[Any, Any], floating: FloatingIp, port: Port, given: ForwardingChange, present: PortForwarding | None
+    call: Call[object, object],
+    floating: FloatingIp,
+    port: Port,
+    given: ForwardingChange,
+    present: PortForwarding | None,
 ) -> dict[str, Any]:
     """The columns of a forwarding that can be; and the floating IP is on the router that leads there."""
     tx = call.tx

@@ -330,7 +330,7 @@ def list_ports(call: Call[None, None]) -> View:
     return resource.listed(call, PORTS)
 
 
-def _creation_facts(call: Call[Any, Any], new: NewPort | None = None) -> View:
+def _creation_facts(call: Call[object, object], new: NewPort | None = None) -> View:
     if new is None:
         new = resource.items_of(call.body, "port", "ports")[0][0]
     network = resource.find_in_sight(call, NETWORKS, new.network_id)
@@ -348,9 +348,9 @@ def create_ports(call: Call[None, CreatePorts]) -> View:
     return resource.created(call, PORTS, lambda new: _create(call, new))
 
 
-def _create(call: Call[Any, Any], new: NewPort) -> Port:
+def _create(call: Call[object, object], new: NewPort) -> Port:
     tx, facts = call.tx, _creation_facts(call, new)
-    project_id: str = facts["project_id"]
+    project_id = str(facts["project_id"])
     given = resource.given(new, but_defaults=True)
     resource.require(call, CREATE, facts)
     policy.require_attributes(call, CREATE_ATTRIBUTES, _policed(given), facts)
@@ -396,7 +396,7 @@ def _create(call: Call[Any, Any], new: NewPort) -> Port:
     return must_get(tx, Port, made.id)
 
 
-def _refuse_network_owner(call: Call[Any, Any], device_owner: object) -> None:
+def _refuse_network_owner(call: Call[object, object], device_owner: object) -> None:
     """Ports of the network's own devices are exempt from filters: only the network and administrators make them."""
     if text_of(device_owner).startswith(port_life.NETWORK_OWNERS) and not sees_all(call.caller):
         raise Forbidden("A project's own ports cannot have a device_owner that begins with 'network:'.")
@@ -414,7 +414,7 @@ def _needs_port_security(network_id: str) -> BadRequest:
     )
 
 
-def _groups(call: Call[Any, Any], wanted: Any) -> list[str] | None:
+def _groups(call: Call[object, object], wanted: Any) -> list[str] | None:
     """The security groups asked for, each of which the caller must see; None for the default one."""
     if not isinstance(wanted, list):
         return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy as sa
 
 from cumulet.errors import BadRequest, NotFound
@@ -22,7 +20,7 @@ DELETE = rule("delete_quota", policy.ADMIN, description="Reset a project's quota
 MAX_LIMIT = 2**31 - 1
 
 
-def _whose(call: Call[Any, Any]) -> View:
+def _whose(call: Call[object, object]) -> View:
     """The facts are the project's that is asked about, not the caller's."""
     return {"project_id": call.path["project_id"]}
 

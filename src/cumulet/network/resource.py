@@ -13,7 +13,7 @@ from cumulet.clock import iso_z
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotFound
 from cumulet.network import filtering, refusals
-from cumulet.network.filtering import Condition, Filter, Reader
+from cumulet.network.filtering import Column, Condition, Filter, Reader
 from cumulet.network.resource_columns import Resource
 from cumulet.network.sight import SEES_ALL_ROLES
 from cumulet.network.store import TABLES, load, select
@@ -22,17 +22,18 @@ from cumulet.web.operation import Call, Caller, Refused
 from cumulet.web.schema import UNSET, Body, Key
 
 RecordT = TypeVar("RecordT", bound=Resource)
-View = dict[str, Any]
+RecordT_co = TypeVar("RecordT_co", bound=Resource, covariant=True)
+View = dict[str, object]
 
 
-def nothing_more(_tx: Tx, records: Sequence[Any]) -> list[View]:
+def nothing_more(_tx: Tx, records: Sequence[Resource]) -> list[View]:
     return [{} for _ in records]
 
 
-class Kind(msgspec.Struct, Generic[RecordT], frozen=True, kw_only=True):
-    """One kind of resource: how it is found, shown and hidden."""
+class Kind(msgspec.Struct, Generic[RecordT_co], frozen=True, kw_only=True):
+    """One kind of resource: how it is found, shown and hidden. Its functions are given its own records only."""
 
-    record: type[RecordT]
+    record: type[RecordT_co]
     singular: str
     plural: str
     title: str
@@ -42,12 +43,12 @@ class Kind(msgspec.Struct, Generic[RecordT], frozen=True, kw_only=True):
     sight: Callable[[Caller], Condition]
     filters: Mapping[str, Filter]
     """What a list can be filtered by, beside tags; all else in a query is refused."""
-    sorts: Mapping[str, sa.ColumnElement[Any]]
+    sorts: Mapping[str, Column]
     """What a list can be ordered by."""
-    views: Callable[[Tx, Sequence[RecordT]], list[View]]
+    views: Callable[[Tx, Sequence[RecordT_co]], list[View]]
     hidden: Mapping[str, str]
     """Attributes that only some see: {attribute: rule}."""
-    parents: Callable[[Tx, Sequence[RecordT]], list[View]] = nothing_more
+    parents: Callable[[Tx, Sequence[RecordT_co]], list[View]] = nothing_more
     """Policy facts beyond a view's own attributes."""
     place: str = ""
     """The path of its list, where that does not follow from `plural`."""
@@ -78,15 +79,15 @@ def filters_on(table: sa.Table, *names: str, **readers: Reader) -> dict[str, Fil
 
     readers: {attribute: how its values are spelled in the column}.
     """
-    columns: dict[str, sa.ColumnElement[Any]] = {name: table.c[name] for name in ("id", *names, *readers)}
+    columns: dict[str, Column] = {name: table.c[name] for name in ("id", *names, *readers)}
     columns |= {"project_id": table.c.project_id, "tenant_id": table.c.project_id}
     columns |= {"description": table.c.description, "revision_number": table.c.revision}
     return {name: filtering.by_column(column, name, readers.get(name)) for name, column in columns.items()}
 
 
-def sorts_on(table: sa.Table, *names: str) -> dict[str, sa.ColumnElement[Any]]:
+def sorts_on(table: sa.Table, *names: str) -> dict[str, Column]:
     """Columns to order by, by attribute: those that every resource has, and those of the same name."""
-    columns: dict[str, sa.ColumnElement[Any]] = {name: table.c[name] for name in ("id", *names)}
+    columns: dict[str, Column] = {name: table.c[name] for name in ("id", *names)}
     return columns | {"project_id": table.c.project_id, "tenant_id": table.c.project_id}
 
 
@@ -98,7 +99,7 @@ def facts_of(kind: Kind[RecordT], tx: Tx, record: RecordT) -> View:
     return kind.views(tx, [record])[0] | kind.parents(tx, [record])[0]
 
 
-def find_in_sight(call: Call[Any, Any], kind: Kind[RecordT], record_id: str) -> RecordT:
+def find_in_sight(call: Call[object, object], kind: Kind[RecordT], record_id: str) -> RecordT:
     """The record if the caller may see it; else 404, the same as for an id that does not exist."""
     found = load(call.tx, kind.record, select(kind.record, kind.table.c.id == record_id, kind.sight(call.caller)))
     if not found or not call.authorise(kind.show, facts_of(kind, call.tx, found[0])):
@@ -106,33 +107,33 @@ def find_in_sight(call: Call[Any, Any], kind: Kind[RecordT], record_id: str) -> 
     return found[0]
 
 
-def unknown(kind: Kind[Any], record_id: str) -> NotFound:
+def unknown(kind: Kind[Resource], record_id: str) -> NotFound:
     name = "".join(word[:1].upper() + word[1:] for word in kind.title.split())
     return NotFound(f"{kind.title} {record_id} could not be found.", reason=f"{name}NotFound")
 
 
-def target(kind: Kind[RecordT]) -> Callable[[Call[Any, Any]], RecordT]:
+def target(kind: Kind[RecordT]) -> Callable[[Call[object, object]], RecordT]:
     """Loads what the path names, for `@operation(target=...)`."""
     parameter = f"{kind.singular}_id"
     return lambda call: find_in_sight(call, kind, call.path[parameter])
 
 
-def target_facts(kind: Kind[Any]) -> Callable[[Call[Any, Any]], View]:
+def target_facts(kind: Kind[RecordT]) -> Callable[[Call[RecordT, object]], View]:
     """Policy facts of the target, for `@operation(facts=...)`."""
     return lambda call: facts_of(kind, call.tx, call.target)
 
 
-def shown(call: Call[Any, Any], kind: Kind[RecordT], record: RecordT) -> View:
+def shown(call: Call[object, object], kind: Kind[RecordT], record: RecordT) -> View:
     """The answer to a request for, or a change of, one resource."""
     return {kind.singular: _shown(call, kind, [record], may_see=True)[0]}
 
 
-def shown_many(call: Call[Any, Any], kind: Kind[RecordT], records: Sequence[RecordT]) -> View:
+def shown_many(call: Call[object, object], kind: Kind[RecordT], records: Sequence[RecordT]) -> View:
     """The answer to the creation of several."""
     return {kind.plural: _shown(call, kind, records, may_see=True)}
 
 
-def _shown(call: Call[Any, Any], kind: Kind[RecordT], records: Sequence[RecordT], *, may_see: bool) -> list[View]:
+def _shown(call: Call[object, object], kind: Kind[RecordT], records: Sequence[RecordT], *, may_see: bool) -> list[View]:
     wanted = frozenset(call.query.getall("fields"))
     out: list[View] = []
     views = kind.views(call.tx, records)
@@ -155,7 +156,7 @@ MOST_AT_ONCE = 16
 _CONTROLS = frozenset({"fields", "sort_key", "sort_dir", "limit", "marker", "page_reverse"})
 
 
-def listed(call: Call[Any, Any], kind: Kind[RecordT]) -> View:
+def listed(call: Call[object, object], kind: Kind[RecordT]) -> View:
     """The answer to a list request: what the caller sees, filtered, sorted, one page, with links to the next."""
     statement = select(kind.record, kind.sight(call.caller), *_conditions(call, kind))
     limit = _limit(call)
@@ -178,7 +179,7 @@ def listed(call: Call[Any, Any], kind: Kind[RecordT]) -> View:
     return answer
 
 
-def _conditions(call: Call[Any, Any], kind: Kind[Any]) -> list[Condition]:
+def _conditions(call: Call[object, object], kind: Kind[Resource]) -> list[Condition]:
     conditions: list[Condition] = []
     invalid: list[str] = []
     for name in call.query.names():
@@ -199,11 +200,11 @@ def _conditions(call: Call[Any, Any], kind: Kind[Any]) -> list[Condition]:
     return conditions
 
 
-def _may_ask(call: Call[Any, Any], kind: Kind[Any], attribute: str) -> bool:
+def _may_ask(call: Call[object, object], kind: Kind[Resource], attribute: str) -> bool:
     return call.authorise(kind.hidden[attribute], {"project_id": call.caller.project_id})
 
 
-def _limit(call: Call[Any, Any]) -> int:
+def _limit(call: Call[object, object]) -> int:
     """0, like none, is as many as there may be: Neutron's `pagination_max_limit`."""
     largest = call.cloud.settings.largest_page
     text = call.query.get("limit")
@@ -214,22 +215,22 @@ def _limit(call: Call[Any, Any]) -> int:
     return min(int(text) or largest, largest)
 
 
-def _asks_for_pages(call: Call[Any, Any]) -> bool:
+def _asks_for_pages(call: Call[object, object]) -> bool:
     """Without a limit, Neutron takes no notice of a marker."""
     return (call.query.get("limit") or "0").strip("0") != ""
 
 
-def _flag(call: Call[Any, Any], name: str) -> bool:
+def _flag(call: Call[object, object], name: str) -> bool:
     text = call.query.get(name)
     return text is not None and text.lower() in ("1", "true")
 
 
-def _sort_keys(call: Call[Any, Any], kind: Kind[Any]) -> list[tuple[sa.ColumnElement[Any], bool]]:
+def _sort_keys(call: Call[object, object], kind: Kind[Resource]) -> list[tuple[Column, bool]]:
     """(column, descending) for each key, ended by the id so that the order is total."""
     names, directions = call.query.getall("sort_key"), call.query.getall("sort_dir")
     if len(names) != len(directions):
         raise BadRequest("The number of sort_keys and sort_dirs must be same")
-    keys: list[tuple[sa.ColumnElement[Any], bool]] = []
+    keys: list[tuple[Column, bool]] = []
     for name, direction in zip(names, directions, strict=True):
         if name not in kind.sorts or (name in kind.hidden and not _may_ask(call, kind, name)):
             raise BadRequest(f"{[name]} is invalid attribute for sort_keys")
@@ -242,7 +243,7 @@ def _sort_keys(call: Call[Any, Any], kind: Kind[Any]) -> list[tuple[sa.ColumnEle
     return keys
 
 
-def _comparable(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+def _comparable(column: Column) -> Column:
     """The column without nulls and booleans, so that a page can start after any value."""
     if isinstance(column.type, sa.Boolean):
         return sa.cast(column, sa.Integer)
@@ -250,7 +251,7 @@ def _comparable(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
 
 
 def _after(
-    call: Call[Any, Any], kind: Kind[Any], keys: Sequence[tuple[sa.ColumnElement[Any], bool]], marker: str
+    call: Call[object, object], kind: Kind[Resource], keys: Sequence[tuple[Column, bool]], marker: str
 ) -> Condition:
     """What follows the marker in the order of `keys`. A marker out of sight is unknown."""
     statement = sa.select(*(column for column, _ in keys)).where(kind.table.c.id == marker, kind.sight(call.caller))
@@ -265,7 +266,7 @@ def _after(
 
 
 def _links(
-    call: Call[Any, Any], kind: Kind[Any], records: Sequence[Resource], limit: int, marker: str | None
+    call: Call[object, object], kind: Kind[Resource], records: Sequence[Resource], limit: int, marker: str | None
 ) -> list[dict[str, str]]:
     def link(rel: str, record: Resource, *, reverse: bool) -> dict[str, str]:
         kept = [(name, value) for name, value in call.query.pairs if name not in ("marker", "page_reverse")]
@@ -335,7 +336,7 @@ def _is_default(key: str, value: object) -> bool:
     return any(value == default for default in _DEFAULTS.get(key, ()))
 
 
-def owner(call: Call[Any, Any], body: Any) -> str:
+def owner(call: Call[object, object], body: Any) -> str:
     """The project a new resource will belong to: the caller's, or for administrators the one named."""
     named = {value for value in (body.project_id, body.tenant_id) if value is not UNSET}
     if len(named) > 1:
@@ -366,23 +367,23 @@ def items_of(body: Any, singular: str, plural: str) -> tuple[list[Any], bool]:
     return list(many), True
 
 
-def created(call: Call[Any, Any], kind: Kind[RecordT], make: Callable[[Any], RecordT]) -> View:
+def created(call: Call[object, object], kind: Kind[RecordT], make: Callable[[Any], RecordT]) -> View:
     """Make what the body asks for, one or several, all or none."""
     items, several = items_of(call.body, kind.singular, kind.plural)
     records = [make(item) for item in items]
     return shown_many(call, kind, records) if several else shown(call, kind, records[0])
 
 
-def require(call: Call[Any, Any], rule: str, facts: Mapping[str, Any]) -> None:
+def require(call: Call[object, object], rule: str, facts: Mapping[str, Any]) -> None:
     """Refuse with 403 unless the caller passes `rule` for these facts."""
     if not call.authorise(rule, facts):
         raise Refused(rule)
 
 
-def first_owner(kind: Kind[Any]) -> Callable[[Call[Any, Any]], View]:
+def first_owner(kind: Kind[Resource]) -> Callable[[Call[object, object]], View]:
     """Policy facts of a creation, for `@operation(facts=...)`; of a bulk, of its first."""
 
-    def facts(call: Call[Any, Any]) -> View:
+    def facts(call: Call[object, object]) -> View:
         items, _ = items_of(call.body, kind.singular, kind.plural)
         return {"project_id": owner(call, items[0])}
 

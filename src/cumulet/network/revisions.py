@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from cumulet.errors import PreconditionFailed
 from cumulet.network import refusals
@@ -13,7 +12,7 @@ _WANTED = re.compile(r'"?revision_number=([^"]*)"?', re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
-def require(call: Call[Any, Any]) -> None:
+def require(call: Call[object, object]) -> None:
     """Refuse with 412 unless the target still has the revision that the request names. Reading is never refused."""
     wanted = _WANTED.fullmatch((call.headers.get("If-Match") or "").strip())
     current = getattr(call.target, "revision", None)

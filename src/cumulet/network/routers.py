@@ -190,7 +190,7 @@ def create_routers(call: Call[None, CreateRouters]) -> View:
     return resource.created(call, ROUTERS, lambda new: _create(call, new))
 
 
-def _create(call: Call[Any, Any], new: NewRouter) -> Router:
+def _create(call: Call[object, object], new: NewRouter) -> Router:
     project_id = resource.owner(call, new)
     facts = {"project_id": project_id}
     resource.require(call, CREATE, facts)
@@ -221,7 +221,7 @@ def _refuse_kinds(distributed: object, flavor_id: object) -> None:
         raise NotYet("Cumulet does not offer distributed or flavored routers yet.")
 
 
-def _change_gateway(call: Call[Any, Any], router: Router, info: GatewayInfo) -> None:
+def _change_gateway(call: Call[object, object], router: Router, info: GatewayInfo) -> None:
     tx, clock = call.tx, call.cloud.clock
     if info.network_id is UNSET:
         if resource.given(info):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ipaddress import ip_network
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import sqlalchemy as sa
 
@@ -154,7 +154,7 @@ def create_security_groups(call: Call[None, CreateSecurityGroups]) -> View:
     return resource.created(call, GROUPS, lambda new: create(call, new))
 
 
-def create(call: Call[Any, Any], new: NewSecurityGroup) -> SecurityGroup:
+def create(call: Call[object, object], new: NewSecurityGroup) -> SecurityGroup:
     """For this API and for Compute's older one."""
     project_id = resource.owner(call, new)
     facts = {"project_id": project_id}
@@ -206,7 +206,7 @@ def update_security_group(call: Call[SecurityGroup, UpdateSecurityGroup]) -> Vie
     return resource.shown(call, GROUPS, update(call, call.target, call.body))
 
 
-def update(call: Call[Any, Any], group: SecurityGroup, body: UpdateSecurityGroup) -> SecurityGroup:
+def update(call: Call[object, object], group: SecurityGroup, body: UpdateSecurityGroup) -> SecurityGroup:
     """For this API and for Compute's older one."""
     values = resource.given(body)
     if isinstance(body.name, str) and body.name != group.name:
@@ -365,7 +365,7 @@ def list_security_group_rules(call: Call[None, None]) -> View:
     return resource.listed(call, RULES)
 
 
-def _rule_facts(call: Call[Any, Any], new: NewRule | None = None) -> View:
+def _rule_facts(call: Call[object, object], new: NewRule | None = None) -> View:
     if new is None:
         new = resource.items_of(call.body, "security_group_rule", "security_group_rules")[0][0]
     group = resource.find_in_sight(call, GROUPS, new.security_group_id)
@@ -380,11 +380,11 @@ def create_security_group_rules(call: Call[None, CreateRules]) -> View:
     return resource.created(call, RULES, lambda new: create_rule(call, new))
 
 
-def create_rule(call: Call[Any, Any], new: NewRule) -> SecurityGroupRule:
+def create_rule(call: Call[object, object], new: NewRule) -> SecurityGroupRule:
     """For this API and for Compute's older one."""
     tx, facts = call.tx, _rule_facts(call, new)
     resource.require(call, CREATE_RULE, facts)
-    limits.check(tx, facts["project_id"], "security_group_rule")
+    limits.check(tx, str(facts["project_id"]), "security_group_rule")
     if isinstance(new.remote_address_group_id, str):
         raise NotYet("Cumulet does not offer address groups yet.")
     remote_group_id = either(new.remote_group_id, None)

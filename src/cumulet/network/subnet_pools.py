@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from ipaddress import collapse_addresses, ip_network
-from typing import Annotated, Any
+from typing import Annotated
 
 import sqlalchemy as sa
 
@@ -221,7 +221,7 @@ def create_subnetpools(call: Call[None, CreateSubnetPools]) -> View:
     return resource.created(call, SUBNET_POOLS, lambda new: _create(call, new))
 
 
-def _create(call: Call[Any, Any], new: NewSubnetPool) -> SubnetPool:
+def _create(call: Call[object, object], new: NewSubnetPool) -> SubnetPool:
     project_id = resource.owner(call, new)
     facts = {"project_id": project_id}
     resource.require(call, CREATE, facts)

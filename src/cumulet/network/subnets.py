@@ -216,7 +216,7 @@ def list_subnets(call: Call[None, None]) -> View:
     return resource.listed(call, SUBNETS)
 
 
-def _creation_facts(call: Call[Any, Any], new: NewSubnet | None = None) -> View:
+def _creation_facts(call: Call[object, object], new: NewSubnet | None = None) -> View:
     if new is None:
         new = resource.items_of(call.body, "subnet", "subnets")[0][0]
     network = resource.find_in_sight(call, NETWORKS, new.network_id)
@@ -234,14 +234,15 @@ def create_subnets(call: Call[None, CreateSubnets]) -> View:
     return resource.created(call, SUBNETS, lambda new: _create(call, new))
 
 
-def _create(call: Call[Any, Any], new: NewSubnet) -> Subnet:
+def _create(call: Call[object, object], new: NewSubnet) -> Subnet:
     facts = _creation_facts(call, new)
+    project_id = str(facts["project_id"])
     resource.require(call, CREATE, facts)
     policy.require_attributes(call, CREATE_ATTRIBUTES, resource.given(new, but_defaults=True), facts)
-    limits.check(call.tx, facts["project_id"], "subnet")
+    limits.check(call.tx, project_id, "subnet")
     network = must_get(call.tx, Network, new.network_id)
     pool = _pool(call, new)
-    cidr = _cidr(call.tx, new, pool, facts["project_id"])
+    cidr = _cidr(call.tx, new, pool, project_id)
     enable_dhcp, ra_mode = either(new.enable_dhcp, True), either(new.ipv6_ra_mode, None)
     address_mode = either(new.ipv6_address_mode, None)
     if enable_dhcp:
@@ -258,7 +259,7 @@ def _create(call: Call[Any, Any], new: NewSubnet) -> Subnet:
         call.tx,
         call.cloud.clock,
         network,
-        project_id=facts["project_id"],
+        project_id=project_id,
         subnetpool_id=None if pool is None else pool.id,
         name=text(new.name),
         description=text(new.description),
@@ -296,7 +297,7 @@ def _wanted_pools(cidr: AddressRange, wanted: Any) -> list[dict[str, str]]:
     return subnet_checks.pools_of(cidr, [(pool.start, pool.end) for pool in pools])
 
 
-def _pool(call: Call[Any, Any], new: NewSubnet) -> SubnetPool | None:
+def _pool(call: Call[object, object], new: NewSubnet) -> SubnetPool | None:
     """The pool to cut the subnet from; None if it names a range of its own."""
     if new.subnetpool_id in ("prefix_delegation",) or isinstance(new.segment_id, str):
         raise NotYet("Cumulet does not offer prefix delegation or routed network segments yet.")

@@ -6,7 +6,7 @@ Whoever may not change a resource may not change its tags: the target is loaded 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import sqlalchemy as sa
 
@@ -16,6 +16,7 @@ from cumulet.network.floating_ips import FLOATING_IPS
 from cumulet.network.networks import NETWORKS
 from cumulet.network.ports import PORTS
 from cumulet.network.resource import Kind, View
+from cumulet.network.resource_columns import Resource
 from cumulet.network.routers import ROUTERS
 from cumulet.network.security_groups import GROUPS
 from cumulet.network.service import NETWORK
@@ -25,21 +26,21 @@ from cumulet.network.subnets import SUBNETS
 from cumulet.web.operation import Call, Reply, Rule
 from cumulet.web.schema import Anything, Body
 
-Handler = Callable[[Call[Any, Any]], Any]
-Register = Callable[[Handler], Handler]
+CallT = TypeVar("CallT")
+AnswerT = TypeVar("AnswerT")
 
-KINDS: tuple[Kind[Any], ...] = (NETWORKS, SUBNETS, SUBNET_POOLS, PORTS, ROUTERS, FLOATING_IPS, GROUPS)
+KINDS: tuple[Kind[Resource], ...] = (NETWORKS, SUBNETS, SUBNET_POOLS, PORTS, ROUTERS, FLOATING_IPS, GROUPS)
 
 
 class SetTags(Body):
     tags: bodies.Tags
 
 
-def _tags(call: Call[Any, Any]) -> list[str]:
+def _tags(call: Call[Resource, object]) -> list[str]:
     return tags_of(call.tx, [call.target.id]).get(call.target.id, [])
 
 
-def _set(call: Call[Any, Any], kind: Kind[Any], tags: list[str]) -> None:
+def _set(call: Call[Resource, object], kind: Kind[Resource], tags: list[str]) -> None:
     if len(set(tags)) > bodies.MAX_TAGS:
         raise BadRequest(f"The number of tags exceed the maximum {bodies.MAX_TAGS}.")
     for tag in tags:
@@ -55,62 +56,62 @@ def _missing(tag: str) -> NotFound:
     return NotFound(f"Tag {tag} could not be found.", reason="TagNotFound")
 
 
-def _declare(kind: Kind[Any]) -> None:
+def _declare(kind: Kind[Resource]) -> None:
     """The operations on the tags of one kind of resource."""
     singular = kind.singular
     path = f"/{kind.plural.replace('_', '-')}/{{{singular}_id}}/tags"
     target, facts = resource.target(kind), resource.target_facts(kind)
 
-    def operation(method: str, suffix: str, rule: str, success: int, body: type | None = None) -> Register:
-        def register(handler: Handler) -> Handler:
-            handler.__name__ = handler.__name__.replace("resource", singular)
-            declare = NETWORK.operation(
-                method, path + suffix, rules=(Rule(rule),), target=target, facts=facts, success=success, body=body
-            )
-            declare(handler)
-            return handler
+    def named(handler: Callable[[CallT], AnswerT]) -> Callable[[CallT], AnswerT]:
+        handler.__name__ = handler.__name__.replace("resource", singular)
+        return handler
 
-        return register
+    see, add = (Rule(f"get_{singular}:tags"),), (Rule(f"create_{singular}:tags"),)
+    set_, remove = (Rule(f"update_{singular}:tags"),), (Rule(f"delete_{singular}:tags"),)
 
-    see, add = f"get_{singular}:tags", f"create_{singular}:tags"
-    set_, remove = f"update_{singular}:tags", f"delete_{singular}:tags"
-
-    @operation("GET", "", see, 200)
-    def list_resource_tags(call: Call[Any, None]) -> View:
+    @NETWORK.operation("GET", path, rules=see, target=target, facts=facts)
+    @named
+    def list_resource_tags(call: Call[Resource, None]) -> View:
         """List a resource's tags."""
         return {"tags": _tags(call)}
 
-    @operation("PUT", "", set_, 200, SetTags)
-    def replace_resource_tags(call: Call[Any, SetTags]) -> View:
+    @NETWORK.operation("PUT", path, rules=set_, target=target, facts=facts, body=SetTags)
+    @named
+    def replace_resource_tags(call: Call[Resource, SetTags]) -> View:
         """Give a resource exactly these tags."""
         _set(call, kind, call.body.tags)
         return {"tags": _tags(call)}
 
-    @operation("POST", "", add, 200, SetTags)
-    def add_resource_tags(call: Call[Any, SetTags]) -> View:
+    @NETWORK.operation("POST", path, rules=add, target=target, facts=facts, body=SetTags)
+    @named
+    def add_resource_tags(call: Call[Resource, SetTags]) -> View:
         """Give a resource these tags in addition."""
         _set(call, kind, [*_tags(call), *call.body.tags])
         return {"tags": _tags(call)}
 
-    @operation("DELETE", "", remove, 204)
-    def remove_resource_tags(call: Call[Any, None]) -> None:
+    @NETWORK.operation("DELETE", path, rules=remove, target=target, facts=facts, success=204)
+    @named
+    def remove_resource_tags(call: Call[Resource, None]) -> None:
         """Remove all tags of a resource."""
         _set(call, kind, [])
 
-    @operation("GET", "/{tag}", see, 204)
-    def check_resource_tag(call: Call[Any, None]) -> None:
+    @NETWORK.operation("GET", path + "/{tag}", rules=see, target=target, facts=facts, success=204)
+    @named
+    def check_resource_tag(call: Call[Resource, None]) -> None:
         """Whether a resource has a tag."""
         if call.path["tag"] not in _tags(call):
             raise _missing(call.path["tag"])
 
-    @operation("PUT", "/{tag}", set_, 201, Anything)
-    def set_resource_tag(call: Call[Any, Anything]) -> Reply:
+    @NETWORK.operation("PUT", path + "/{tag}", rules=set_, target=target, facts=facts, body=Anything, success=201)
+    @named
+    def set_resource_tag(call: Call[Resource, Anything]) -> Reply:
         """Give a resource a tag."""
         _set(call, kind, [*_tags(call), call.path["tag"]])
         return Reply()
 
-    @operation("DELETE", "/{tag}", remove, 204)
-    def remove_resource_tag(call: Call[Any, None]) -> None:
+    @NETWORK.operation("DELETE", path + "/{tag}", rules=remove, target=target, facts=facts, success=204)
+    @named
+    def remove_resource_tag(call: Call[Resource, None]) -> None:
         """Remove a tag of a resource."""
         this = sa.and_(network_tags.c.resource_id == call.target.id, network_tags.c.tag == call.path["tag"])
         if not call.tx.changed(sa.delete(network_tags).where(this)):

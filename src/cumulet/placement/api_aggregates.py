@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest
@@ -26,7 +26,7 @@ class SetAggregates(Body):
     resource_provider_generation: int
 
 
-def _show(call: Call[Any, Any], aggregates: list[str], generation: int) -> Reply:
+def _show(call: Call[object, object], aggregates: list[str], generation: int) -> Reply:
     body: dict[str, object] = {"aggregates": aggregates}
     if call.version.at_least("1.19"):
         body["resource_provider_generation"] = generation

@@ -198,7 +198,7 @@ def delete_allocations(call: Call[None, None]) -> None:
         providers.change(call.tx, provider, call.now_us)
 
 
-def _replace(call: Call[None, Any], holdings: list[Holding]) -> None:
+def _replace(call: Call[None, object], holdings: list[Holding]) -> None:
     """Everything the consumers held goes, then what they are to hold is checked against what is left."""
     tx = call.tx
     touched: dict[int, Provider] = {}

@@ -73,14 +73,14 @@ class SetInventories(Body):
     inventories: dict[str, InventoryBody]
 
 
-def _show(call: Call[Any, Any], inventory: Inventory, generation: int, **options: Any) -> Reply:
+def _show(call: Call[object, object], inventory: Inventory, generation: int, **options: Any) -> Reply:
     body: dict[str, object] = asdict(inventory)
     if generation:
         body["resource_provider_generation"] = generation
     return fresh(call, body, **options)
 
 
-def _show_all(call: Call[Any, Any], found: Mapping[str, Inventory], generation: int) -> Reply:
+def _show_all(call: Call[object, object], found: Mapping[str, Inventory], generation: int) -> Reply:
     body = {
         "resource_provider_generation": generation,
         "inventories": {name: asdict(inventory) for name, inventory in found.items()},
@@ -185,7 +185,7 @@ def show_inventory(call: Call[None, None]) -> Reply:
     return _show(call, _inventory_in_path(call, provider), provider.generation)
 
 
-def _inventory_in_path(call: Call[Any, Any], provider: Provider) -> Inventory:
+def _inventory_in_path(call: Call[object, object], provider: Provider) -> Inventory:
     resource_class = call.path["resource_class"]
     inventory = providers.inventories_of(call.tx, provider.id).get(provider.id, {}).get(resource_class)
     if inventory is None:

@@ -78,11 +78,11 @@ def view(provider: Provider, root: str, version: Microversion) -> dict[str, obje
     return shown
 
 
-def provider_in_path(call: Call[Any, Any]) -> Provider:
+def provider_in_path(call: Call[object, object]) -> Provider:
     return providers.get(call.tx, call.path["uuid"])
 
 
-def _show(call: Call[Any, Any], provider: Provider, **options: Any) -> Reply:
+def _show(call: Call[object, object], provider: Provider, **options: Any) -> Reply:
     body = view(provider, providers.root_uuid(call.tx, provider), call.version)
     return fresh(call, body, modified_us=provider.updated_at_us, **options)
 
@@ -130,7 +130,7 @@ def _require_parent(tx: Tx, uuid: str) -> None:
 @PLACEMENT.operation("GET", "/resource_providers", rules=(Rule(LIST),), query=ListProviders)
 def list_providers(call: Call[None, None]) -> Reply:
     """List resource providers, filtered by name, tree, aggregates, traits and room."""
-    wanted: ListProviders = call.parameters
+    wanted = call.asked(ListProviders)
     conditions = []
     if wanted.name is not None:
         conditions.append(resource_providers.c.name == wanted.name)

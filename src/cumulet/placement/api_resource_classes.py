@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import sqlalchemy as sa
 
@@ -32,7 +32,7 @@ def view(name: str) -> dict[str, object]:
     return {"name": name, "links": [{"rel": "self", "href": f"{PLACEMENT.prefix}/resource_classes/{name}"}]}
 
 
-def _class_in_path(call: Call[Any, Any]) -> str:
+def _class_in_path(call: Call[object, object]) -> str:
     name = call.path["name"]
     if not names.class_exists(call.tx, name):
         raise NotFound(f"No such resource class {name}.")

@@ -50,7 +50,7 @@ def _associated(tx: Tx) -> set[str]:
 @PLACEMENT.operation("GET", "/traits", rules=(Rule(LIST),), since="1.6", query=ListTraits)
 def list_traits(call: Call[None, None]) -> Reply:
     """List traits, by name or those that some provider has."""
-    wanted: ListTraits = call.parameters
+    wanted = call.asked(ListTraits)
     found: Iterable[str] = names.known_traits(call.tx)
     if wanted.name is not None:
         operator, colon, value = wanted.name.partition(":")

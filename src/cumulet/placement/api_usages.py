@@ -47,7 +47,7 @@ def show_provider_usages(call: Call[None, None]) -> Reply:
 
 
 def _facts_of_query(call: Call[None, None]) -> Mapping[str, object]:
-    return {"project_id": call.parameters.project_id}
+    return {"project_id": call.asked(TotalUsages).project_id}
 
 
 @PLACEMENT.operation(
@@ -55,7 +55,7 @@ def _facts_of_query(call: Call[None, None]) -> Mapping[str, object]:
 )
 def show_total_usages(call: Call[None, None]) -> Reply:
     """Show what a project, or a user in it, uses; since 1.38 by type of consumer."""
-    wanted: TotalUsages = call.parameters
+    wanted = call.asked(TotalUsages)
     kind = sa.case((consumers.c.type == "", UNKNOWN_TYPE), else_=consumers.c.type)
     where = [consumers.c.project_id == wanted.project_id]
     if wanted.user_id is not None:

@@ -19,7 +19,12 @@ UUID_KEY_PATTERN = "^[0-9a-fA-F-]{36}$"
 
 
 def fresh(
-    call: Call[Any, Any], body: Any, *, modified_us: int | None = None, status: int | None = None, location: str = ""
+    call: Call[object, object],
+    body: Any,
+    *,
+    modified_us: int | None = None,
+    status: int | None = None,
+    location: str = "",
 ) -> Reply:
     """An answer with the headers of microversion 1.15: when it was last modified, and not to be cached."""
     headers: dict[str, str] = {}

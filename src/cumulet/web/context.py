@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cumulet.fleet.hosts import Hosts
     from cumulet.settings import Settings
     from cumulet.wake import Wake
+    from cumulet.web.operation import Caller
     from cumulet.web.policy import Policy
 
 
@@ -29,6 +30,14 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
     """To be called, on any thread, when who may join or is a member has changed."""
 
 
+class Authenticator(Protocol):
+    """Says who a token speaks for, or None where it counts no more or does not let such a request through."""
+
+    def authenticate(
+        self, token: str, *, service: str, method: str, path: str
+    ) -> Awaitable[Caller | None] | Caller | None: ...
+
+
 class Cloud(msgspec.Struct, frozen=True, kw_only=True):
     """One running cloud."""
 
@@ -39,8 +48,8 @@ class Cloud(msgspec.Struct, frozen=True, kw_only=True):
     wake: Wake
     hosts: Hosts
     """Questions to host agents (console output, diagnostics)."""
-    identity: Any
-    """`identity.service.Identity`: keys, token cache, password pool, login limiter."""
+    identity: Authenticator
+    """Knows whose token it is; its own service has more to ask of it (`identity.service.Identity.of`)."""
     policy: Policy
     """`web.policy.Policy`: the compiled rules."""
     space: Space = msgspec.field(default_factory=Space)

@@ -11,7 +11,7 @@ import inspect
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl, quote
 
 import msgspec
@@ -30,7 +30,7 @@ from cumulet.web.dialect import KEYSTONE
 from cumulet.web.gaps import Gap
 from cumulet.web.json_reader import LARGEST_BODY, read_json
 from cumulet.web.negotiation import HEADER, Negotiated, UnacceptableVersion, negotiate
-from cumulet.web.operation import Call, Caller, Headers, Microversion, Operation, Query, Refused, Reply, Service
+from cumulet.web.operation import Call, Caller, Facts, Headers, Microversion, Operation, Query, Refused, Reply, Service
 from cumulet.web.peer import peer_of
 from cumulet.web.router import Place, Router, select
 from cumulet.web.schema import Empty, plan
@@ -205,7 +205,7 @@ class Exchange:
             call.request = Request(self.scope, self.receive)
         return self._success(operation, await self._perform_with_room(operation, call))
 
-    def _call(self, version: Microversion, path: dict[str, str]) -> Call[Any, Any]:
+    def _call(self, version: Microversion, path: dict[str, str]) -> Call[object, object]:
         """A call as far as it is known before its operation, which binds the rest."""
         assert self.caller is not None
         assert self.service is not None
@@ -264,9 +264,9 @@ class Exchange:
     def _has_body(self) -> bool:
         return self.headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.headers
 
-    async def _operation(self, place: Place, values: tuple[str, ...], method: str) -> tuple[Operation, Any]:
+    async def _operation(self, place: Place, values: tuple[str, ...], method: str) -> tuple[Operation, object]:
         """The operation meant, and the JSON of its body (UNSET where nothing was sent)."""
-        body: Any = UNSET
+        body: object = UNSET
         action: str | None = None
         if method == "POST" and place.has_actions():
             body = await self._read()
@@ -309,18 +309,19 @@ class Exchange:
 
         await call.cloud.db.read_async(admit)
 
-    async def _read(self) -> Any:
+    async def _read(self) -> object:
         largest = LARGEST_PUBLIC_BODY if self.caller is ANONYMOUS else LARGEST_BODY
         data = await _whole_body(self.receive, self.headers.get(b"content-length"), largest)
         return read_json(data) if data else UNSET
 
-    def _body(self, operation: Operation, sent: Any) -> Any:
+    def _body(self, operation: Operation, sent: object) -> object:
         """The body as an instance of its class; the envelope's key is checked here, its content by the schema."""
         if operation.body is None or operation.raw_body:
             return None
         assert self.negotiated is not None
         shape = plan(operation.body, self.negotiated.version)
         if operation.action is not None:
+            assert isinstance(sent, dict)  # `_action_of` has seen to it
             return shape.read(sent[operation.action], operation.action)
         if sent is UNSET:
             if issubclass(operation.body, Empty):
@@ -337,7 +338,7 @@ class Exchange:
             raise BadRequest(refusals.unexpected(name for name in sent if name != key))
         return shape.read(sent[key], key)
 
-    async def _perform_with_room(self, operation: Operation, call: Call[Any, Any]) -> Any:
+    async def _perform_with_room(self, operation: Operation, call: Call[object, object]) -> object:
         """Where storage is full, that is what is said; and to delete there is always room."""
         deletes = operation.method == "DELETE" or operation.action in DELETING_ACTIONS
         cloud = call.cloud
@@ -356,7 +357,7 @@ class Exchange:
         cloud.space.reserve_is_given = True
         return await self._perform(operation, call)
 
-    async def _perform(self, operation: Operation, call: Call[Any, Any]) -> Any:
+    async def _perform(self, operation: Operation, call: Call[object, object]) -> object:
         database = call.cloud.db
         if operation.asynchronous:
             if operation.target is None and operation.facts is None:
@@ -364,9 +365,9 @@ class Exchange:
             else:
                 await database.read_async(lambda tx: _admit(operation, call, tx))
                 call.tx = None  # type: ignore[assignment]
-            return await operation.handler(call)
+            return await cast("Awaitable[object]", operation.handler(call))
 
-        def work(tx: Tx) -> Any:
+        def work(tx: Tx) -> object:
             _admit(operation, call, tx)
             return operation.handler(call)
 
@@ -381,7 +382,7 @@ class Exchange:
 
     # -- the answer
 
-    def _success(self, operation: Operation, result: Any) -> Answer:
+    def _success(self, operation: Operation, result: object) -> Answer:
         status = operation.success
         headers: list[tuple[bytes, bytes]] = []
         if isinstance(result, Reply):
@@ -393,7 +394,7 @@ class Exchange:
         if isinstance(result, bytes) or hasattr(result, "__aiter__"):
             if not any(name == b"content-type" for name, _ in headers):
                 headers.append((b"content-type", b"application/octet-stream"))
-            return status, headers, result
+            return status, headers, cast("bytes | AsyncIterator[bytes]", result)
         headers.append((b"content-type", b"application/json"))
         return status, headers, result.content if isinstance(result, Encoded) else _encode(result)
 
@@ -438,14 +439,14 @@ class Encoded(msgspec.Struct, frozen=True):
     content: bytes
 
 
-def _in_json(result: Any) -> Any:
+def _in_json(result: object) -> object:
     if isinstance(result, Reply):
         return msgspec.structs.replace(result, body=_in_json(result.body))
     sent_as_it_is = result is None or isinstance(result, bytes) or hasattr(result, "__aiter__")
     return result if sent_as_it_is else Encoded(_encode(result))
 
 
-def _action_of(body: Any) -> str:
+def _action_of(body: object) -> str:
     """The one key of an action's body."""
     if body is UNSET or (isinstance(body, dict | list | str) and len(body) != 1):
         raise BadRequest("Malformed request body")
@@ -456,7 +457,7 @@ def _action_of(body: Any) -> str:
     return name
 
 
-def _admit(operation: Operation, call: Call[Any, Any], tx: Tx) -> None:
+def _admit(operation: Operation, call: Call[object, object], tx: Tx) -> None:
     """Load the target within the caller's sight (404), then apply the rules (403)."""
     call.tx = tx
     if operation.target is not None:
@@ -467,7 +468,7 @@ def _admit(operation: Operation, call: Call[Any, Any], tx: Tx) -> None:
         operation.service.precondition(call)
 
 
-def _apply_rules(operation: Operation, call: Call[Any, Any]) -> None:
+def _apply_rules(operation: Operation, call: Call[object, object]) -> None:
     for rule in operation.rules:
         if rule.when is not None and getattr(call.body, rule.when) in (None, UNSET):
             continue
@@ -475,10 +476,10 @@ def _apply_rules(operation: Operation, call: Call[Any, Any]) -> None:
             raise Refused(rule.name)
 
 
-def _authoriser(call: Call[Any, Any], operation: Operation) -> Callable[[str, Mapping[str, Any] | None], bool]:
+def _authoriser(call: Call[object, object], operation: Operation) -> Callable[[str, Facts | None], bool]:
     check = call.cloud.policy.check
 
-    def authorise(rule: str, facts: Mapping[str, Any] | None = None) -> bool:
+    def authorise(rule: str, facts: Facts | None = None) -> bool:
         if facts is None:
             facts = operation.facts(call) if operation.facts is not None else _facts(call)
         allowed: bool = check(rule, call.caller, facts)
@@ -487,14 +488,14 @@ def _authoriser(call: Call[Any, Any], operation: Operation) -> Callable[[str, Ma
     return authorise
 
 
-def _facts(call: Call[Any, Any]) -> Mapping[str, Any]:
+def _facts(call: Call[object, object]) -> Facts:
     """Whose the target is; without a target (or where nobody owns it) the caller's own project and user."""
     source = call.target if hasattr(call.target, "project_id") else call.caller
     project, user = source.project_id, getattr(source, "user_id", None)
     return {"project_id": project, "tenant_id": project, "user_id": user}
 
 
-def _unbound(_rule: str, _facts: Mapping[str, Any] | None = None) -> bool:
+def _unbound(_rule: str, _facts: Facts | None = None) -> bool:
     return False
 
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 import builtins
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypedDict, TypeVar, Unpack, cast, overload
 
 import msgspec
 
@@ -30,8 +30,16 @@ if TYPE_CHECKING:
     from cumulet.web.context import Cloud
     from cumulet.web.doors import Door
 
+TargetT_co = TypeVar("TargetT_co", covariant=True)
+BodyT_co = TypeVar("BodyT_co", covariant=True)
 TargetT = TypeVar("TargetT")
 BodyT = TypeVar("BodyT")
+CallT = TypeVar("CallT")
+QueryT = TypeVar("QueryT")
+AnswerT = TypeVar("AnswerT")
+
+Facts = Mapping[str, object]
+"""What a policy rule may know of a thing, such as ``project_id``."""
 
 
 class Microversion(msgspec.Struct, frozen=True, order=True):
@@ -76,8 +84,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     system: bool = False
     token_id: str = ""
     """Audit id of the token; not a secret."""
-    token: Any = None
-    """The identity service's own token object."""
+    token: object = None
+    """The identity service's own token object, which only that service reads (`identity.tokens.LiveToken.of`)."""
 
     @property
     def is_admin(self) -> bool:
@@ -106,7 +114,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     bytes; anything else is encoded as JSON.
     """
 
-    body: Any = None
+    body: object = None
     status: int | None = None
     headers: Mapping[str, str] = msgspec.field(default_factory=dict)
 
@@ -165,16 +173,19 @@ class Headers:
         return [(key.decode("latin-1"), value.decode("latin-1")) for key, value in self._raw]
 
 
-class Call(msgspec.Struct, Generic[TargetT, BodyT], kw_only=True):
-    """What a handler gets. `def` handlers have `tx` (a write transaction; a read one for GET and HEAD); `async def`
-    ones have none and use `cloud.db` themselves: for hashing, streams and questions to hosts."""
+class Call(msgspec.Struct, Generic[TargetT_co, BodyT_co], kw_only=True):
+    """What a handler gets. Every call is a `Call[object, object]`, for what looks at neither target nor body.
+
+    `def` handlers have `tx` (a write transaction; a read one for GET and HEAD); `async def` ones have none and use
+    `cloud.db` themselves: for hashing, streams and questions to hosts.
+    """
 
     caller: Caller
     version: Microversion
     path: Mapping[str, str]
     query: Query
-    body: BodyT
-    target: TargetT
+    body: BodyT_co
+    target: TargetT_co
     cloud: Cloud
     request_id: str
     base_url: str
@@ -182,25 +193,52 @@ class Call(msgspec.Struct, Generic[TargetT, BodyT], kw_only=True):
     service_url: str
     """`base_url` and the service's prefix: for links."""
     now_us: int
-    authorise: Callable[[str, Mapping[str, Any] | None], bool]
+    authorise: Callable[[str, Facts | None], bool]
     """Whether the caller passes a further rule (with facts, default the target's): for fields that depend on a rule."""
     request: Request | None = None
     """For operations with a raw body only; `headers`, `method` and `client` are at hand for all."""
     method: str = ""
     headers: Headers = msgspec.field(default_factory=lambda: Headers([]))
-    parameters: Any = None
-    """The instance of the operation's query class, if it names one; `query` has the pairs as they came."""
+    parameters: object = None
+    """The instance of the operation's query class, if it names one (`asked`); `query` has the pairs as they came."""
     client: str = ""
     """The address the request came from."""
     tx: Tx = None  # type: ignore[assignment]
 
-    def require(self, rule: str, facts: Mapping[str, Any] | None = None) -> None:
+    def asked(self, query: type[QueryT]) -> QueryT:
+        """The query parameters, as the operation's query class."""
+        assert isinstance(self.parameters, query)
+        return self.parameters
+
+    def require(self, rule: str, facts: Facts | None = None) -> None:
         """Refuse with 403 unless the caller passes `rule`."""
         if not self.authorise(rule, facts):
             raise Refused(rule)
 
 
-Handler = Callable[[Any], Any] | Callable[[Any], Awaitable[Any]]
+FindTarget = Callable[[Call[object, object]], object]
+FactsOf = Callable[[CallT], Facts]
+
+
+class Declare(Protocol[CallT]):
+    """Declares a handler of such calls, and leaves it what it is."""
+
+    def __call__(self, handler: Callable[[CallT], AnswerT], /) -> Callable[[CallT], AnswerT]: ...
+
+
+class Declared(TypedDict, total=False):
+    """What an operation may say beside its target and its body, which `Service.operation` explains."""
+
+    rules: tuple[Rule, ...]
+    action: str
+    since: str | None
+    until: str | None
+    body_key: str
+    query: type
+    success: int
+    public: bool
+    raw_body: bool
+    lookup: bool
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,8 +251,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     since: Microversion
     until: Microversion | None
     rules: tuple[Rule, ...]
-    target: Callable[[Any], Any] | None
-    facts: Callable[[Any], Mapping[str, Any]] | None
+    target: FindTarget | None
+    facts: FactsOf[Call[object, object]] | None
     body: type | None
     body_key: str | None
     query: type | None
@@ -222,7 +260,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     public: bool
     raw_body: bool
     lookup: bool
-    handler: Handler
+    handler: Callable[[Call[object, object]], object]
+    """Called with calls of its own target and body only, which `Service.operation` has checked against its types."""
     name: str
     summary: str
     path_parameters: tuple[str, ...]
@@ -240,35 +279,70 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     versions: tuple[Microversion, Microversion]
     microversioned: bool = False
     dialect: Dialect = KEYSTONE
-    precondition: Callable[[Any], None] | None = None
+    precondition: Callable[[Call[object, object]], None] | None = None
     """What every call with a target must meet beside its rules, e.g. ``If-Match``; raises if it is not met."""
     gaps: Path | None = None
     """The list of what is not offered yet (`web.gaps`)."""
     operations: list[Operation] = msgspec.field(default_factory=list)
     doors: dict[str, Door] = msgspec.field(default_factory=dict)
     """What it serves beside its operations, by the beginning of its path."""
-    gap_rules: dict[str, tuple[str, Callable[[Any], Any] | None]] = msgspec.field(default_factory=dict)
+    gap_rules: dict[str, tuple[str, FindTarget | None]] = msgspec.field(default_factory=dict)
     """``METHOD PATH [ACTION]`` of a gap -> the rule and the target it will have."""
+
+    @overload
+    def operation(
+        self,
+        method: str,
+        path: str,
+        *,
+        target: Callable[[Call[None, BodyT]], TargetT],
+        body: builtins.type[BodyT],
+        facts: FactsOf[Call[TargetT, BodyT]] | None = None,
+        **more: Unpack[Declared],
+    ) -> Declare[Call[TargetT, BodyT]]: ...
+
+    @overload
+    def operation(
+        self,
+        method: str,
+        path: str,
+        *,
+        target: Callable[[Call[None, None]], TargetT],
+        facts: FactsOf[Call[TargetT, None]] | None = None,
+        **more: Unpack[Declared],
+    ) -> Declare[Call[TargetT, None]]: ...
+
+    @overload
+    def operation(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: builtins.type[BodyT],
+        facts: FactsOf[Call[None, BodyT]] | None = None,
+        **more: Unpack[Declared],
+    ) -> Declare[Call[None, BodyT]]: ...
+
+    @overload
+    def operation(
+        self,
+        method: str,
+        path: str,
+        *,
+        facts: FactsOf[Call[None, None]] | None = None,
+        **more: Unpack[Declared],
+    ) -> Declare[Call[None, None]]: ...
 
     def operation(
         self,
         method: str,
         path: str,
         *,
-        rules: tuple[Rule, ...] | None = None,
-        action: str | None = None,
-        since: str | None = None,
-        until: str | None = None,
-        target: Callable[[Any], Any] | None = None,
-        facts: Callable[[Any], Mapping[str, Any]] | None = None,
+        target: Callable[[Call[None, BodyT]], object] | None = None,
+        facts: Callable[[Call[TargetT, BodyT]], Facts] | None = None,
         body: builtins.type | None = None,
-        body_key: str | None = None,
-        query: builtins.type | None = None,
-        success: int = 200,
-        public: bool = False,
-        raw_body: bool = False,
-        lookup: bool = False,
-    ) -> Callable[[Any], Any]:
+        **more: Unpack[Declared],
+    ) -> Declare[Call[TargetT, BodyT]]:
         """Declare an operation of this service.
 
         rules: policy rules, all must pass; required unless `public` (no token needed) - `()` means "any valid token".
@@ -281,6 +355,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
         raw_body: the body is a stream, not JSON; the handler is `async def` and reads `call.request`.
         lookup: a GET that is a few lookups by key, however many rows there are: it may be done on the event loop.
         """
+        rules, since, until = more.get("rules"), more.get("since"), more.get("until")
+        public, raw_body = more.get("public", False), more.get("raw_body", False)
         if rules is None and not public:
             raise TypeError(f"{self.name} {method} {path}: an operation names its policy rules or is public")
         if method in ("POST", "PUT", "PATCH") and body is None and not raw_body:
@@ -288,7 +364,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
                 f"{self.name} {method} {path}: an operation that takes a body names its class (Empty for none)"
             )
 
-        def register(handler: Any) -> Any:
+        def register(handler: Callable[[Call[TargetT, BodyT]], AnswerT]) -> Callable[[Call[TargetT, BodyT]], AnswerT]:
             doc = (handler.__doc__ or "").strip()
             if not doc:
                 raise TypeError(f"{self.name} {method} {path}: the handler has no docstring")
@@ -297,20 +373,20 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
                     service=self,
                     method=method,
                     path=path,
-                    action=action,
+                    action=more.get("action"),
                     since=Microversion.parse(since) if since else self.versions[0],
                     until=Microversion.parse(until) if until else None,
                     rules=rules or (),
-                    target=target,
-                    facts=facts,
+                    target=cast("FindTarget | None", target),
+                    facts=cast("FactsOf[Call[object, object]] | None", facts),
                     body=body,
-                    body_key=body_key,
-                    query=query,
-                    success=success,
+                    body_key=more.get("body_key"),
+                    query=more.get("query"),
+                    success=more.get("success", 200),
                     public=public,
                     raw_body=raw_body,
-                    lookup=lookup,
-                    handler=handler,
+                    lookup=more.get("lookup", False),
+                    handler=cast("Callable[[Call[object, object]], object]", handler),
                     name=handler.__name__,
                     summary=doc.splitlines()[0],
                     path_parameters=tuple(_PARAMETER.findall(self.prefix + path)),

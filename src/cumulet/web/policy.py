@@ -12,14 +12,13 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
-from cumulet.web.operation import Caller
+from cumulet.web.operation import Caller, Facts
 
 Scope = Literal["project", "domain", "system"]
-Facts = Mapping[str, Any]
 Check = Callable[[Caller, Facts], bool]
 
 
