@@ -159,7 +159,7 @@ def set_metadata(call: Call[None, SetMetadata]) -> dict[str, object]:
     return {"aggregate": _changed(call, row, {"metadata": metadata})}
 
 
-def _found(call: Call[None, Any], missing: str = "Aggregate {} could not be found.") -> sa.Row[Any]:
+def _found(call: Call[None, object], missing: str = "Aggregate {} could not be found.") -> sa.Row[Any]:
     text = call.path["aggregate_id"]
     if not _INTEGER.fullmatch(text):
         raise BadRequest(f"Invalid input received: id must be an integer. Value: {text}")
@@ -176,7 +176,7 @@ def _row(tx: Tx, aggregate_id: int) -> sa.Row[Any]:
 
 
 def _changed(
-    call: Call[None, Any], row: sa.Row[Any], values: dict[str, object], *, also: Iterable[str] = ()
+    call: Call[None, object], row: sa.Row[Any], values: dict[str, object], *, also: Iterable[str] = ()
 ) -> dict[str, object]:
     """Store what changed, and what follows from it for the zones of hosts. Its hosts are no change of an aggregate."""
     if values:
@@ -239,7 +239,7 @@ def _with_zone(metadata: dict[str, str], zone: str | None) -> dict[str, str]:
     return kept | ({ZONE_KEY: zone} if zone else {})
 
 
-def _view(call: Call[None, Any], row: sa.Row[Any]) -> dict[str, object]:
+def _view(call: Call[None, object], row: sa.Row[Any]) -> dict[str, object]:
     view = {
         "id": row.id, "name": row.name, "hosts": _hosts_of(call.tx, row.id), "metadata": row.metadata,
         "availability_zone": row.metadata.get(ZONE_KEY), "created_at": iso_us(row.created_at_us),

@@ -47,7 +47,7 @@ class Boot(msgspec.Struct, frozen=True, kw_only=True):
 B = TypeVar("B", bound=Boot)
 
 
-def begin_boot(call: Call[Any, Any], created: Sequence[Server]) -> None:
+def begin_boot(call: Call[object, object], created: Sequence[Server]) -> None:
     """Start booting each of the servers a request has just inserted: `operations.begin` for all of them at once."""
     operation_ids = [call.cloud.clock.uuid() for _ in created]
     action_ids = begin_scheduling(

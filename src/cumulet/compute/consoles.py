@@ -178,7 +178,7 @@ def show_console_token(call: Call[None, None]) -> dict[str, Any]:
     }
 
 
-def _address(call: Call[Server, Any]) -> str:
+def _address(call: Call[Server, object]) -> str:
     """Of a WebSocket. Over https it is a page with a terminal."""
     server = call.target
     if server.host is None or server.vm_state not in (VmState.ACTIVE, VmState.PAUSED):

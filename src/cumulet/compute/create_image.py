@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from cumulet.compute import attribute_types as t
@@ -92,7 +90,7 @@ def create_backup(call: Call[Server, CreateBackup]) -> Reply:
 
 
 def _begin(
-    call: Call[Server, Any],
+    call: Call[Server, object],
     image_id: str,
     *,
     action: str,
@@ -117,7 +115,7 @@ def _begin(
     )
 
 
-def _require_metadata_room(call: Call[Server, Any], metadata: dict[str, str]) -> None:
+def _require_metadata_room(call: Call[Server, object], metadata: dict[str, str]) -> None:
     if metadata and not call.version.at_least("2.39"):
         limits = limits_of(call.tx, call.caller.project_id or "")
         require_limit(limits, "metadata_items", len(metadata), words="Image metadata limit exceeded")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from cumulet.compute import operations, resized
@@ -32,7 +30,7 @@ class Deletion(msgspec.Struct, frozen=True, kw_only=True):
     """Of a shelved server: what it would have been unshelved from."""
 
 
-def begin_delete(call: Call[Any, Any], server: Server) -> None:
+def begin_delete(call: Call[object, object], server: Server) -> None:
     """Delete `server`; a delete that is under way already is success."""
     if server.task_state == "deleting":
         return

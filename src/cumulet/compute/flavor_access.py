@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy as sa
 
 from cumulet.compute import attribute_types as t
@@ -71,7 +69,7 @@ def remove_flavor_access(call: Call[None, TenantAccess]) -> dict[str, object]:
     return _view(call, flavor.flavor_id)
 
 
-def _view(call: Call[Any, Any], flavor_id: str) -> dict[str, object]:
+def _view(call: Call[object, object], flavor_id: str) -> dict[str, object]:
     rows = call.tx.all(
         sa.select(flavor_access.c.project_id)
         .where(flavor_access.c.flavor_id == flavor_id)

@@ -79,7 +79,7 @@ def _value(value: Any) -> str | int | float:
     raise BadRequest(f"Invalid input for field/attribute extra_specs. Value: {value}. It is not a string or a number")
 
 
-def _add(call: Call[None, Any], specs: Mapping[str, Any]) -> None:
+def _add(call: Call[None, object], specs: Mapping[str, Any]) -> None:
     if call.version.at_least("2.86"):
         for key, value in specs.items():
             require_meaningful(key, str(value))
@@ -92,7 +92,7 @@ def _store(tx: Tx, flavor_id: str, specs: dict[str, str]) -> None:
     tx.execute(sa.update(flavors).where(flavors.c.flavor_id == flavor_id).values(extra_specs=specs))
 
 
-def _require(specs: Mapping[str, str], call: Call[None, Any]) -> None:
+def _require(specs: Mapping[str, str], call: Call[None, object]) -> None:
     key = call.path["key"]
     if key not in specs:
         raise NotFound(f"Flavor {call.path['flavor_id']} has no extra specs with key {key}.")

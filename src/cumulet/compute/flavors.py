@@ -188,7 +188,7 @@ def flavor_in_sight(tx: Tx, caller: Caller, flavor_id: str) -> Flavor:
     return flavor
 
 
-def flavor_view(call: Call[Any, Any], flavor: Flavor, *, extra_specs: bool) -> dict[str, Any]:
+def flavor_view(call: Call[object, object], flavor: Flavor, *, extra_specs: bool) -> dict[str, Any]:
     """A flavor as this microversion shows it."""
     version = call.version
     view: dict[str, Any] = {
@@ -212,7 +212,7 @@ def flavor_view(call: Call[Any, Any], flavor: Flavor, *, extra_specs: bool) -> d
     return view
 
 
-def _shows_extra_specs(call: Call[Any, Any]) -> bool:
+def _shows_extra_specs(call: Call[object, object]) -> bool:
     if call.version < Microversion(2, 61):
         return False
     if call.caller.project_id is None:
@@ -299,7 +299,7 @@ def _boolean(text: str) -> bool:
 
 
 def _listed(
-    call: Call[Any, Any], path: str, asked: Page, found: list[Flavor], views: list[dict[str, Any]]
+    call: Call[object, object], path: str, asked: Page, found: list[Flavor], views: list[dict[str, Any]]
 ) -> dict[str, Any]:
     answer: dict[str, Any] = {"flavors": views}
     if following := next_links(call, path, asked, len(found), found[-1].flavor_id if found else ""):

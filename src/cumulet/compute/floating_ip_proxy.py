@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import sqlalchemy as sa
 
@@ -59,7 +59,7 @@ class FromServer(Body):
     address: IpAddress
 
 
-def _floating_ip(call: Call[Any, Any]) -> FloatingIp:
+def _floating_ip(call: Call[object, object]) -> FloatingIp:
     identifier = call.path["floatingip_id"]
     try:
         return resource.find_in_sight(call, network.FLOATING_IPS, identifier)
@@ -178,14 +178,14 @@ def remove_floating_ip(call: Call[Server, FromServer]) -> None:
     network.lead_nowhere(call, floating)
 
 
-def _by_address(call: Call[Any, Any], address: str) -> FloatingIp | None:
+def _by_address(call: Call[object, object], address: str) -> FloatingIp | None:
     """One of those in the caller's sight."""
     kind = network.FLOATING_IPS
     found = find(call.tx, FloatingIp, kind.sight(call.caller), rows.c.floating_ip_address == str(ip_address(address)))
     return found[0] if found else None
 
 
-def _pools(call: Call[Any, Any]) -> list[Network]:
+def _pools(call: Call[object, object]) -> list[Network]:
     wanted = select(Network, networks_in_sight(call.caller), networks.c.external).order_by(networks.c.name)
     return load(call.tx, Network, wanted.limit(page(call, since="2.44").limit))
 
@@ -194,7 +194,7 @@ def _name(pool: Network) -> str:
     return pool.name or pool.id
 
 
-def _views(call: Call[Any, Any], found: list[FloatingIp]) -> list[View]:
+def _views(call: Call[object, object], found: list[FloatingIp]) -> list[View]:
     pools = {
         one.id: _name(one) for one in find(call.tx, Network, networks.c.id.in_({f.floating_network_id for f in found}))
     }

@@ -96,7 +96,7 @@ def _refuse_power(call: Call[None, None]) -> dict[str, object]:
     raise NotYet("Hosts cannot be switched on or off through Compute.")
 
 
-def _found(call: Call[None, Any]) -> sa.Row[Any]:
+def _found(call: Call[None, object]) -> sa.Row[Any]:
     name = call.path["host_name"]
     row = call.tx.first(sa.select(hosts).where(hosts.c.name == name))
     if row is None:

@@ -36,7 +36,7 @@ class ActionsQuery(Query, closed_since="2.58"):
     changes_before: Annotated[t.Moment | None, Key("changes-before"), Single(), Since("2.66")] = None
 
 
-def _server(call: Call[Any, Any]) -> Server:
+def _server(call: Call[object, object]) -> Server:
     """From 2.21 on deleted servers have actions too."""
     project_id = None if call.caller.is_admin else call.caller.project_id or ""
     return get_server(call.tx, call.path["server_id"], project_id=project_id, deleted=call.version.at_least("2.21"))

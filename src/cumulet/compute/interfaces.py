@@ -139,7 +139,7 @@ def _free_slot(guest: Guest) -> int:
     return free
 
 
-def _begin(call: Call[Server, Any], saga: Saga[PortChange], nic: Nic, action: str) -> None:
+def _begin(call: Call[Server, object], saga: Saga[PortChange], nic: Nic, action: str) -> None:
     operations.begin(
         call,
         call.target,

@@ -130,18 +130,18 @@ def _of_server(tx: Tx, server_id: str, migration_id: str) -> sa.Row[Any] | None:
     )
 
 
-def _not_found(call: Call[Server, Any]) -> str:
+def _not_found(call: Call[Server, object]) -> str:
     return f"Migration {call.path['migration_id']} not found for instance {call.target.id}"
 
 
-def _wrong_status(call: Call[Server, Any], row: sa.Row[Any], what: str) -> str:
+def _wrong_status(call: Call[Server, object], row: sa.Row[Any], what: str) -> str:
     return (
         f"Migration {call.path['migration_id']} state of instance {call.target.id} is {row.status}. "
         f"Cannot {what} while the migration is in this state."
     )
 
 
-def _server_view(call: Call[Server, Any], row: sa.Row[Any], *, with_host: bool) -> dict[str, object]:
+def _server_view(call: Call[Server, object], row: sa.Row[Any], *, with_host: bool) -> dict[str, object]:
     view: dict[str, object] = {
         "id": row.id, "status": row.status, "server_uuid": row.server_id, "created_at": iso_us(row.created_at_us),
         "updated_at": iso_us(row.updated_at_us), "memory_total_bytes": row.memory_total_bytes,
@@ -237,7 +237,7 @@ def _view(call: Call[None, None], row: sa.Row[Any], *, with_host: bool) -> dict[
     return _with_owner(call, row, view)
 
 
-def _with_owner(call: Call[Any, Any], row: sa.Row[Any], view: dict[str, object]) -> dict[str, object]:
+def _with_owner(call: Call[object, object], row: sa.Row[Any], view: dict[str, object]) -> dict[str, object]:
     if call.version.at_least("2.59"):
         view["uuid"] = row.uuid
     if call.version.at_least("2.80"):

@@ -57,7 +57,7 @@ def on_host(server: Server, operation_id: str, action_id: int) -> dict[str, Any]
 
 
 def begin(
-    call: Call[Any, Any],
+    call: Call[object, object],
     server: Server,
     operation: Saga[S],
     state: Callable[[Server, str, int], S],

@@ -92,7 +92,7 @@ class PowerChange(OnHost, frozen=True, kw_only=True):
     stays: VmState | None = None
 
 
-def begin_power(call: Call[Any, Any], server: Server, verb: Verb) -> None:
+def begin_power(call: Call[object, object], server: Server, verb: Verb) -> None:
     """Start a change of power on `server`, which has a host and is in a state that allows it."""
     power = POWER[verb]
     operations.begin(

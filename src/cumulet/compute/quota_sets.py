@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import sqlalchemy as sa
 
@@ -66,7 +66,7 @@ class QuotaQuery(Query, closed_since="2.75"):
     user_id: str | None = None
 
 
-def _facts(call: Call[None, Any]) -> Mapping[str, object]:
+def _facts(call: Call[None, object]) -> Mapping[str, object]:
     return {"project_id": call.path["project_id"]}
 
 
@@ -145,13 +145,13 @@ def update_quota_class(call: Call[None, UpdateQuotaClass]) -> dict[str, object]:
     return {"quota_class_set": _shown_class(call, _class_limits(call.tx, name))}
 
 
-def _project(call: Call[None, Any]) -> str:
+def _project(call: Call[None, object]) -> str:
     project_id = call.path["project_id"]
     require_project(call.tx, project_id)
     return project_id
 
 
-def _user(call: Call[None, Any]) -> str:
+def _user(call: Call[None, object]) -> str:
     given = call.query.getall("user_id")
     return given[0] if given else ""
 
@@ -161,7 +161,7 @@ def _given(body: Limits) -> dict[str, int]:
     return {name: value for name, value in values.items() if value is not UNSET}
 
 
-def _shown(call: Call[None, Any], limits: Mapping[str, int]) -> dict[str, int]:
+def _shown(call: Call[None, object], limits: Mapping[str, int]) -> dict[str, int]:
     hidden: frozenset[str] = frozenset()
     if call.version.at_least("2.36"):
         hidden |= NETWORK
@@ -170,7 +170,7 @@ def _shown(call: Call[None, Any], limits: Mapping[str, int]) -> dict[str, int]:
     return {name: limit for name, limit in limits.items() if name not in hidden}
 
 
-def _shown_class(call: Call[None, Any], limits: Mapping[str, int]) -> dict[str, int]:
+def _shown_class(call: Call[None, object], limits: Mapping[str, int]) -> dict[str, int]:
     hidden = NETWORK if call.version.at_least("2.50") else GROUPS
     if call.version.at_least("2.57"):
         hidden |= FILES

@@ -74,7 +74,7 @@ def rescue_server(call: Call[Server, Rescue | None]) -> dict[str, str]:
     return {"adminPass": password}
 
 
-def _rescue_image(call: Call[Server, Any], image_id: str) -> str:
+def _rescue_image(call: Call[Server, object], image_id: str) -> str:
     """What may be booted from on a server of this flavor."""
     if find_visible(call.tx, call.caller, image_id) is None:
         raise BadRequest(f"Requested rescue image '{image_id}' is not supported")

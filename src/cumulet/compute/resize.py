@@ -80,7 +80,7 @@ def migrate_server_to_host(call: Call[Server, Migrate]) -> None:
     _migrate(call, call.body.host)
 
 
-def _migrate(call: Call[Server, Any], host: str | None) -> None:
+def _migrate(call: Call[Server, object], host: str | None) -> None:
     server = call.target
     require_state(server, "migrate", call.caller)
     preconditions.require(call.tx, server, Verb.COLD, call.cloud.settings)
@@ -169,7 +169,7 @@ class Resizing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _begin(
-    call: Call[Server, Any], flavor: Flavor, *, host: str | None, action: str, kind: str, disk_config: str
+    call: Call[Server, object], flavor: Flavor, *, host: str | None, action: str, kind: str, disk_config: str
 ) -> None:
     def first_state(server: Server, operation_id: str, action_id: int) -> Resizing:
         uuid = call.cloud.clock.uuid()

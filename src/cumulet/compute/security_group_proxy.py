@@ -63,11 +63,11 @@ def _as_nova_says() -> Iterator[None]:
         raise BadRequest(error.public) from None
 
 
-def _group(call: Call[Any, Any]) -> SecurityGroup:
+def _group(call: Call[object, object]) -> SecurityGroup:
     return resource.find_in_sight(call, network.GROUPS, _checked(call.path["security_group_id"]))
 
 
-def _rule(call: Call[Any, Any]) -> SecurityGroupRule:
+def _rule(call: Call[object, object]) -> SecurityGroupRule:
     return resource.find_in_sight(call, network.RULES, _checked(call.path["security_group_rule_id"]))
 
 

@@ -184,7 +184,7 @@ def lock_server_with_reason(call: Call[Server, LockWithReason]) -> None:
     _lock(call, call.body.locked_reason)
 
 
-def _lock(call: Call[Server, Any], reason: str | None) -> None:
+def _lock(call: Call[Server, object], reason: str | None) -> None:
     server = call.target
     owner = server.project_id == call.caller.project_id
     if server.locked and owner:
@@ -232,7 +232,7 @@ def reset_server_state(call: Call[Server, ResetState]) -> None:
     record_done(call, call.target, "reset_state")
 
 
-def record_done(call: Call[Server, Any], server: Server, action: str) -> None:
+def record_done(call: Call[Server, object], server: Server, action: str) -> None:
     """Record an instance action that was over at once."""
     action_id = new_action(
         call.tx,

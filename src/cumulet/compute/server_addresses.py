@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from cumulet.compute.flavors import ShowQuery
 from cumulet.compute.model import Server
 from cumulet.compute.rules import READER
@@ -66,7 +64,7 @@ def _ports(call: Call[Server, None]) -> list[PortView]:
     return network.ports_of(call.tx, [call.target.id]).get(call.target.id, [])
 
 
-def interface_view(call: Call[Server, Any], port: PortView) -> dict[str, object]:
+def interface_view(call: Call[Server, object], port: PortView) -> dict[str, object]:
     view: dict[str, object] = {
         "net_id": port.network_id, "port_id": port.id, "mac_addr": port.mac, "port_state": port.status,
         "fixed_ips": [{"ip_address": held.address, "subnet_id": held.subnet_id} for held in port.addresses],

@@ -382,7 +382,7 @@ def _require_possible(call: Call[None, CreateServers], most: int, placing: Placi
             raise BadRequest("The requested availability zone is not available")
 
 
-def require_fit(call: Call[Any, Any], flavor: Flavor, image: BootImage) -> None:
+def require_fit(call: Call[object, object], flavor: Flavor, image: BootImage) -> None:
     if image.properties.get("cinder_encryption_key_id"):
         raise BadRequest(
             f"Image {image.id} is unacceptable: Direct booting of an image uploaded from an encrypted volume is "
@@ -505,10 +505,10 @@ def sanitise_hostname(name: str) -> str:
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 
 
-def _letters(call: Call[Any, Any], count: int) -> str:
+def _letters(call: Call[object, object], count: int) -> str:
     return "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in call.cloud.clock.token_bytes(count))
 
 
-def new_password(call: Call[Any, Any]) -> str:
+def new_password(call: Call[object, object]) -> str:
     """One where none was given. The guest is told it on its config drive; setting it is the guest's matter."""
     return _letters(call, 16)

@@ -139,7 +139,7 @@ class ServersQuery(Query, closed_since="2.75", ignored="^_"):
 Condition = sa.ColumnElement[bool]
 
 
-def select_servers(call: Call[Any, Any], columns: sa.Select[Any], *, all_tenants_rule: str) -> list[sa.Row[Any]]:
+def select_servers(call: Call[object, object], columns: sa.Select[Any], *, all_tenants_rule: str) -> list[sa.Row[Any]]:
     """The rows of the page asked for. `columns` selects from `servers`."""
     options = _allowed_options(call)
     conditions = _scope(call, options, all_tenants_rule)
@@ -160,7 +160,7 @@ def select_servers(call: Call[Any, Any], columns: sa.Select[Any], *, all_tenants
     return call.tx.all(columns.where(*conditions).order_by(*ordered).limit(asked.limit))
 
 
-def _allowed_options(call: Call[Any, Any]) -> dict[str, str]:
+def _allowed_options(call: Call[object, object]) -> dict[str, str]:
     if any(name.startswith("_") for name, _ in call.query.pairs):
         hidden = next(name for name, _ in call.query.pairs if name.startswith("_"))
         if call.authorise(ALL_FILTERS, None):
@@ -178,7 +178,7 @@ def _allowed_options(call: Call[Any, Any]) -> dict[str, str]:
 # -- whose
 
 
-def _scope(call: Call[Any, Any], options: dict[str, str], all_tenants_rule: str) -> list[Condition]:
+def _scope(call: Call[object, object], options: dict[str, str], all_tenants_rule: str) -> list[Condition]:
     """The caller's own project, or with `all_tenants` and its rule those asked for."""
     locked = options.get("locked")
     conditions = [servers.c.locked.is_(_boolean(locked))] if locked is not None else []
@@ -194,7 +194,7 @@ def _all_tenants(options: dict[str, str]) -> bool:
     return value is not None and (value == "" or _boolean(value))
 
 
-def _own_project(call: Call[Any, Any], options: dict[str, str]) -> str | None:
+def _own_project(call: Call[object, object], options: dict[str, str]) -> str | None:
     return None if _all_tenants(options) else call.caller.project_id or ""
 
 
@@ -215,7 +215,7 @@ def _boolean(text: str) -> bool:
 # -- state and time
 
 
-def _status_conditions(call: Call[Any, Any], options: dict[str, str]) -> list[Condition] | None:
+def _status_conditions(call: Call[object, object], options: dict[str, str]) -> list[Condition] | None:
     """By `status`, which stands for vm_states and task_states, and whether deleted ones show; None: nothing fits."""
     conditions: list[Condition] = []
     deleted = _deleted(options)
@@ -412,7 +412,7 @@ _ORDER: dict[str, object] = {
 """Sort keys; those left out are the same for every server."""
 
 
-def _order(call: Call[Any, Any]) -> list[tuple[Any, bool]]:
+def _order(call: Call[object, object]) -> list[tuple[Any, bool]]:
     """(column, descending) in turn; ends with the row's number, so that every order is total."""
     keys = [key.strip() for key in call.query.getall("sort_key")]
     directions = [direction.strip() for direction in call.query.getall("sort_dir")]
@@ -437,7 +437,9 @@ def _order(call: Call[Any, Any]) -> list[tuple[Any, bool]]:
     return [*order, (servers.c.number, default == "desc")]
 
 
-def _after(call: Call[Any, Any], marker: str, order: Sequence[tuple[Any, bool]], *, project: str | None) -> Condition:
+def _after(
+    call: Call[object, object], marker: str, order: Sequence[tuple[Any, bool]], *, project: str | None
+) -> Condition:
     """Everything that comes after the marker's row in this order."""
     query = sa.select(*(column for column, _ in order)).where(servers.c.id == marker)
     if project is not None:

@@ -83,7 +83,7 @@ def list_server_groups(call: Call[None, None]) -> dict[str, object]:
     return {"server_groups": [_view(call, row, members.get(row.id, [])) for row in rows]}
 
 
-def _group_in_sight(call: Call[Any, Any]) -> sa.Row[Any]:
+def _group_in_sight(call: Call[object, object]) -> sa.Row[Any]:
     group_id = call.path["group_id"]
     row = call.tx.first(sa.select(server_groups).where(server_groups.c.id == group_id))
     if row is None or not (call.caller.is_admin or row.project_id == call.caller.project_id):
@@ -147,7 +147,7 @@ def _members(tx: Tx, group_ids: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def _view(call: Call[Any, Any], row: sa.Row[Any], members: list[str]) -> dict[str, object]:
+def _view(call: Call[object, object], row: sa.Row[Any], members: list[str]) -> dict[str, object]:
     view: dict[str, object] = {"id": row.id, "name": row.name, "members": members}
     if call.version.at_least("2.64"):
         view |= {"policy": row.policy, "rules": row.rules}

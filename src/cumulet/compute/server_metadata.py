@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from cumulet.compute import attribute_types as t
 from cumulet.compute.flavors import ShowQuery
@@ -81,7 +81,7 @@ def delete_metadata_item(call: Call[Server, None]) -> None:
     update_server(call.tx, call.target, now_us=call.now_us, metadata=kept)
 
 
-def _store(call: Call[Server, Any], metadata: dict[str, str]) -> dict[str, str]:
+def _store(call: Call[Server, object], metadata: dict[str, str]) -> dict[str, str]:
     server = call.target
     require_state(server, "update metadata", call.caller)
     require_limit(

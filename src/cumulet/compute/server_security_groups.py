@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import sqlalchemy as sa
 
@@ -95,7 +95,7 @@ def _ports(call: Call[Server, GroupName]) -> dict[str, list[str]]:
     return held
 
 
-def group_view(call: Call[Any, Any], group: SecurityGroup) -> dict[str, object]:
+def group_view(call: Call[object, object], group: SecurityGroup) -> dict[str, object]:
     rules = find(call.tx, SecurityGroupRule, group_rules.c.security_group_id == group.id)
     return {
         "id": group.id, "name": group.name, "description": group.description, "tenant_id": group.project_id,
@@ -103,7 +103,7 @@ def group_view(call: Call[Any, Any], group: SecurityGroup) -> dict[str, object]:
     }  # fmt: skip
 
 
-def rule_view(call: Call[Any, Any], r: SecurityGroupRule) -> dict[str, object]:
+def rule_view(call: Call[object, object], r: SecurityGroupRule) -> dict[str, object]:
     """Nova's old shape of a rule. It knows no IPv6 wildcard: what is open to all is open to 0.0.0.0/0."""
     other: dict[str, str] = {}
     if r.remote_group_id is not None:

@@ -110,7 +110,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """True: any; False: only UNKNOWN; None: none."""
 
 
-def shown(call: Call[Any, Any], *, full: bool = True, groups: bool = False) -> Shown:
+def shown(call: Call[object, object], *, full: bool = True, groups: bool = False) -> Shown:
     """What `call` shows, asking the policy once per answer."""
     at_least = call.version.at_least
     host_status: bool | None = None
@@ -132,7 +132,7 @@ class Viewer:
     """Renders servers for one answer. Made with all that the rendered servers need already loaded."""
 
     def __init__(
-        self, call: Call[Any, Any], what: Shown, found: Sequence[Any], only: ServerToShow | None = None
+        self, call: Call[object, object], what: Shown, found: Sequence[Any], only: ServerToShow | None = None
     ) -> None:
         """`found`: rows of `select_for_views`; `only`: what is known of the one to show."""
         self.call = call
@@ -153,7 +153,7 @@ class Viewer:
         self._with_more_extended = at_least("2.3")
 
     @classmethod
-    def of_one(cls, call: Call[Any, Any], what: Shown, server: ServerToShow) -> dict[str, object]:
+    def of_one(cls, call: Call[object, object], what: Shown, server: ServerToShow) -> dict[str, object]:
         return cls(call, what, (), server).views()[0]
 
     def views(self) -> list[dict[str, object]]:
@@ -381,7 +381,7 @@ _ONE = (
 )
 
 
-def view_server(call: Call[Any, Any], server_id: str, what: Shown) -> dict[str, object]:
+def view_server(call: Call[object, object], server_id: str, what: Shown) -> dict[str, object]:
     """One server, freshly read."""
     return Viewer.of_one(call, what, ServerToShow(call.tx.first(_ONE, {"of_id": server_id})))
 
@@ -407,7 +407,7 @@ class ServerToShow:
         return str(self.row.user_id)
 
 
-def server_to_show(call: Call[Any, Any]) -> ServerToShow:
+def server_to_show(call: Call[object, object]) -> ServerToShow:
     """As `sight.server_in_sight`, for showing it: one statement."""
     server_id = call.path["server_id"]
     found = call.tx.first(_ONE, {"of_id": server_id})

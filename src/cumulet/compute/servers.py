@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import sqlalchemy as sa
 
@@ -136,7 +136,7 @@ def _require_pinnable(tx: Tx, server: Server, zone: str | None) -> None:
         )
 
 
-def _listed(call: Call[Any, Any], path: str, views: list[dict[str, object]]) -> dict[str, object]:
+def _listed(call: Call[object, object], path: str, views: list[dict[str, object]]) -> dict[str, object]:
     answer: dict[str, object] = {"servers": views}
     if following := next_links(call, path, page(call), len(views), views[-1]["id"] if views else ""):
         answer["servers_links"] = following

@@ -133,7 +133,7 @@ def update_service_by_action(call: Call[None, UpdateService]) -> dict[str, objec
     return {"service": answer}
 
 
-def _require_uuid(call: Call[Any, Any]) -> None:
+def _require_uuid(call: Call[object, object]) -> None:
     if not is_uuid(call.path["service_id"]):
         raise BadRequest(f"Invalid uuid {call.path['service_id']}")
 
@@ -204,7 +204,7 @@ def _require_unused(tx: Tx, found: ServiceView) -> None:
         )
 
 
-def _change(call: Call[None, Any], host: str, changes: dict[str, object]) -> int:
+def _change(call: Call[None, object], host: str, changes: dict[str, object]) -> int:
     call.tx.touch(host)
     return call.tx.changed(sa.update(hosts).where(hosts.c.name == host).values(updated_at_us=call.now_us, **changes))
 
@@ -213,7 +213,7 @@ def _only_compute(binary: str) -> BadRequest:
     return BadRequest(f"Updating a {binary} service is not supported. Only nova-compute services can be updated.")
 
 
-def _detail(call: Call[Any, Any], view: ServiceView) -> dict[str, object]:
+def _detail(call: Call[object, object], view: ServiceView) -> dict[str, object]:
     detail: dict[str, object] = {
         "binary": view.binary, "host": view.host, "id": view.uuid if call.version.at_least("2.53") else view.number,
         "zone": view.zone, "status": "disabled" if view.disabled else "enabled", "state": "up" if view.up else "down",

@@ -146,7 +146,7 @@ def unshelve_server_somewhere(call: Call[Server, Unshelve]) -> None:
     _unshelve(call, body.availability_zone, None if isinstance(body.host, Unset) else body.host)
 
 
-def _unshelve(call: Call[Server, Any], zone: str | Unset | None, host: str | None) -> None:
+def _unshelve(call: Call[Server, object], zone: str | Unset | None, host: str | None) -> None:
     server = call.target
     require_state(server, "unshelve", call.caller)
     if isinstance(zone, str):

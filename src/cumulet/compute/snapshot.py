@@ -10,7 +10,7 @@ meanwhile ends the operation; one that cannot be made is deleted.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -56,7 +56,7 @@ class Snapshot(OnHost, frozen=True, kw_only=True):
 
 
 def new_image(
-    call: Call[Any, Any], server: Server, *, name: str, image_type: str, properties: Mapping[str, str]
+    call: Call[object, object], server: Server, *, name: str, image_type: str, properties: Mapping[str, str]
 ) -> str:
     """Record the image of a server's disk, queued; its id. OverQuota: the project may not have another."""
     own = call.caller.project_id == server.project_id

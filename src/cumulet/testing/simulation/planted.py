@@ -72,20 +72,20 @@ from cumulet.testing.simulation.planted_ports import (
     never_comparing_ports,
 )
 
-Plant = Callable[[], AbstractContextManager[Any]]
+Plant = Callable[[], AbstractContextManager[object]]
 
 
-def _changed_step(name: str, **changes: Any) -> AbstractContextManager[Any]:
+def _changed_step(name: str, **changes: Any) -> AbstractContextManager[object]:
     steps = tuple(dataclasses.replace(s, **changes) if s.name == name else s for s in LIVE_MIGRATION.steps)
     return with_saga(LIVE_MIGRATION, steps=steps)
 
 
-def _with_copy_memory(copy_memory: Any) -> AbstractContextManager[Any]:
+def _with_copy_memory(copy_memory: Any) -> AbstractContextManager[object]:
     steps = tuple(Step(copy_memory, s.undo, s.status) if s.name == "copy_memory" else s for s in LIVE_MIGRATION.steps)
     return with_saga(LIVE_MIGRATION, steps=steps)
 
 
-def believing_an_exception() -> AbstractContextManager[Any]:
+def believing_an_exception() -> AbstractContextManager[object]:
     """The destination answers `resume` with an error, so it surely does not run: give the guest back."""
 
     async def resume_guest(context: Context, state: LiveMigration) -> LiveMigration:
@@ -100,17 +100,17 @@ def believing_an_exception() -> AbstractContextManager[Any]:
     return with_saga(LIVE_MIGRATION, finals=finals)
 
 
-def forgetting_to_release_the_destination() -> AbstractContextManager[Any]:
+def forgetting_to_release_the_destination() -> AbstractContextManager[object]:
     """The claim's undo is forgotten."""
     return _changed_step("claim_destination", undo=nothing)
 
 
-def forgetting_to_unbind_the_ports() -> AbstractContextManager[Any]:
+def forgetting_to_unbind_the_ports() -> AbstractContextManager[object]:
     """The second bindings' undo is forgotten."""
     return _changed_step("bind_ports", undo=nothing)
 
 
-def resuming_before_the_commit() -> AbstractContextManager[Any]:
+def resuming_before_the_commit() -> AbstractContextManager[object]:
     """The destination is told to run as soon as the copy has completed, before the record says so."""
 
     async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
@@ -122,12 +122,12 @@ def resuming_before_the_commit() -> AbstractContextManager[Any]:
     return _with_copy_memory(copy_memory)
 
 
-def dropping_the_generation_check() -> AbstractContextManager[Any]:
+def dropping_the_generation_check() -> AbstractContextManager[object]:
     """Agents do whatever they are told, however late it comes."""
     return mock.patch.object(Agent, "_admit", return_value=None)
 
 
-def dropping_the_step_check() -> AbstractContextManager[Any]:
+def dropping_the_step_check() -> AbstractContextManager[object]:
     """Of one operation agents do whatever they are told, also what an earlier step says late."""
     admit = Agent._admit
 
@@ -162,7 +162,7 @@ def acting_on_an_expired_lease() -> Iterator[None]:
         yield
 
 
-def a_lease_by_two_wall_clocks() -> AbstractContextManager[Any]:
+def a_lease_by_two_wall_clocks() -> AbstractContextManager[object]:
     """Who holds it writes down when, by its own clock; whether that is long ago says another one's."""
 
     def is_free(self: Runner, row: Any) -> bool:
@@ -175,12 +175,12 @@ def a_lease_by_two_wall_clocks() -> AbstractContextManager[Any]:
     return mock.patch.object(Runner, "_is_free", is_free)
 
 
-def several_that_lead() -> AbstractContextManager[Any]:
+def several_that_lead() -> AbstractContextManager[object]:
     """Every conductor looks after the hosts, whoever holds the lease: what one has renewed the other calls run out."""
     return mock.patch.object(Leadership, "_take", return_value=True)
 
 
-def losing_patience_with_what_progresses() -> AbstractContextManager[Any]:
+def losing_patience_with_what_progresses() -> AbstractContextManager[object]:
     """A copy has so long as it may go without progress, whether it makes any or not."""
 
     real = copying.Patience
@@ -191,7 +191,7 @@ def losing_patience_with_what_progresses() -> AbstractContextManager[Any]:
     return mock.patch.object(copying, "Patience", patience)
 
 
-def picking_inside_the_claim() -> AbstractContextManager[Any]:
+def picking_inside_the_claim() -> AbstractContextManager[object]:
     """One step picks and claims, and what it picked is known only once it is done: asked again, it picks again."""
 
     async def pick_and_claim(context: Context, state: LiveMigration) -> LiveMigration:
@@ -219,7 +219,7 @@ def picking_inside_the_claim() -> AbstractContextManager[Any]:
     return with_saga(LIVE_MIGRATION, steps=steps)
 
 
-def deleting_the_source_before_the_destination_runs() -> AbstractContextManager[Any]:
+def deleting_the_source_before_the_destination_runs() -> AbstractContextManager[object]:
     """The source's guest and disk go as soon as they have been copied."""
 
     async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
@@ -231,7 +231,7 @@ def deleting_the_source_before_the_destination_runs() -> AbstractContextManager[
     return _with_copy_memory(copy_memory)
 
 
-def releasing_the_sources_share_too_early() -> AbstractContextManager[Any]:
+def releasing_the_sources_share_too_early() -> AbstractContextManager[object]:
     """The source's share is free for others while the guest may still come back to it."""
 
     def claim_destination(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
@@ -245,17 +245,17 @@ def releasing_the_sources_share_too_early() -> AbstractContextManager[Any]:
     return with_saga(LIVE_MIGRATION, steps=steps)
 
 
-def reconciling_what_an_operation_is_at() -> AbstractContextManager[Any]:
+def reconciling_what_an_operation_is_at() -> AbstractContextManager[object]:
     """The reconciler does not care that an operation is running on a server."""
     return mock.patch.object(drift, "_busy", return_value=frozenset())
 
 
-def forgetting_who_waits() -> AbstractContextManager[Any]:
+def forgetting_who_waits() -> AbstractContextManager[object]:
     """When an operation ends, nobody looks for the one that waits for its turn."""
     return mock.patch.object(Runner, "_promote", return_value=None)
 
 
-def leaving_the_task_state() -> AbstractContextManager[Any]:
+def leaving_the_task_state() -> AbstractContextManager[object]:
     """An unwound migration forgets that the server shows `migrating`."""
 
     def unwound(tx: Tx, context: Context, state: LiveMigration, failure: Any) -> None:
@@ -265,7 +265,7 @@ def leaving_the_task_state() -> AbstractContextManager[Any]:
     return with_saga(LIVE_MIGRATION, unwound=unwound)
 
 
-def evacuating_on_silence_alone() -> AbstractContextManager[Any]:
+def evacuating_on_silence_alone() -> AbstractContextManager[object]:
     """A host that does not answer is surely dead, with or without a lease."""
 
     def host_dead(tx: Tx, server: Server, verb: Verb, settings: Any) -> ApiError | None:
@@ -274,17 +274,17 @@ def evacuating_on_silence_alone() -> AbstractContextManager[Any]:
     return with_precondition(preconditions._host_dead, host_dead)
 
 
-def a_watchdog_that_does_not_kill() -> AbstractContextManager[Any]:
+def a_watchdog_that_does_not_kill() -> AbstractContextManager[object]:
     """The lease runs out, and the guests run on."""
     return mock.patch.object(Machine, "lose_lease", return_value=None)
 
 
-def a_lease_without_a_margin() -> AbstractContextManager[Any]:
+def a_lease_without_a_margin() -> AbstractContextManager[object]:
     """The host is taken for dead the moment its lease may have run out: its watchdog is not that quick."""
     return mock.patch.object(host_watch, "LEASE_MARGIN_SECONDS", -2.0)
 
 
-def a_lease_from_when_it_was_asked() -> AbstractContextManager[Any]:
+def a_lease_from_when_it_was_asked() -> AbstractContextManager[object]:
     """The host counts its lease from each question, whether its answers are heard or not."""
 
     def asked(self: Lease, session: str, number: int, heard: int | None) -> None:
@@ -293,12 +293,12 @@ def a_lease_from_when_it_was_asked() -> AbstractContextManager[Any]:
     return mock.patch.object(Lease, "asked", asked)
 
 
-def believing_an_old_report() -> AbstractContextManager[Any]:
+def believing_an_old_report() -> AbstractContextManager[object]:
     """The reconciler takes what a host said a while ago for what is, although the record has changed since."""
     return mock.patch.object(drift, "_changed", return_value=False)
 
 
-def a_reconciler_that_removes_nothing() -> AbstractContextManager[Any]:
+def a_reconciler_that_removes_nothing() -> AbstractContextManager[object]:
     """Guests that no record knows, and those of other hosts, are seen and left alone."""
     correct = HostWatch._correct
 
@@ -308,7 +308,7 @@ def a_reconciler_that_removes_nothing() -> AbstractContextManager[Any]:
     return mock.patch.object(HostWatch, "_correct", spared)
 
 
-def booting_from_disk_beside_the_source() -> AbstractContextManager[Any]:
+def booting_from_disk_beside_the_source() -> AbstractContextManager[object]:
     """A copy that fails between the commit and post-copy has surely left nothing that runs at the source."""
 
     async def begin_post_copy(context: Context, state: LiveMigration) -> LiveMigration:
@@ -321,7 +321,7 @@ def booting_from_disk_beside_the_source() -> AbstractContextManager[Any]:
     return mock.patch.object(post_copy, "begin_post_copy", begin_post_copy)
 
 
-def discarding_the_source_in_post_copy() -> AbstractContextManager[Any]:
+def discarding_the_source_in_post_copy() -> AbstractContextManager[object]:
     """The guest runs at its destination, so the source can go: with the memory that has not come yet."""
 
     async def receive_rest(context: Context, state: LiveMigration) -> LiveMigration:
@@ -330,7 +330,7 @@ def discarding_the_source_in_post_copy() -> AbstractContextManager[Any]:
     return mock.patch.object(post_copy, "receive_rest", receive_rest)
 
 
-def believing_that_bound_is_plugged() -> AbstractContextManager[Any]:
+def believing_that_bound_is_plugged() -> AbstractContextManager[object]:
     """A port is ACTIVE where it is bound, whatever its host says."""
 
     def record_links(tx: Tx, host: str, linked: Any, server_ids: Any) -> None:

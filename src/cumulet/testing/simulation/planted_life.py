@@ -23,18 +23,18 @@ from cumulet.placement import allocations as placement
 from cumulet.testing.simulation.planted_places import with_saga
 
 
-def copying_the_disk_of_another_guest() -> AbstractContextManager[Any]:
+def copying_the_disk_of_another_guest() -> AbstractContextManager[object]:
     """The image says whose disk it is, and holds another one."""
     real = simulated.empty_disk
     return mock.patch.object(simulated, "empty_disk", lambda size, note: real(size, "another's 0"))
 
 
-def keeping_an_image_that_was_not_made() -> AbstractContextManager[Any]:
+def keeping_an_image_that_was_not_made() -> AbstractContextManager[object]:
     """The operation has failed, and its image waits on for what never comes."""
     return mock.patch.object(snapshots, "give_up", return_value=None)
 
 
-def keeping_the_share_of_a_shelved_server() -> AbstractContextManager[Any]:
+def keeping_the_share_of_a_shelved_server() -> AbstractContextManager[object]:
     """It has left its host, and its claim there stays."""
 
     def record_offloaded(tx: Tx, context: Context, state: shelve.Shelving) -> shelve.Shelving:
@@ -45,7 +45,7 @@ def keeping_the_share_of_a_shelved_server() -> AbstractContextManager[Any]:
     return with_saga(SHELVE, finals=finals)
 
 
-def unshelving_to_the_host_it_was_on() -> AbstractContextManager[Any]:
+def unshelving_to_the_host_it_was_on() -> AbstractContextManager[object]:
     """What was there before is surely free still: nothing is claimed."""
 
     def claim_host(tx: Tx, context: Context, state: shelve.Unshelving) -> shelve.Unshelving:
@@ -56,7 +56,7 @@ def unshelving_to_the_host_it_was_on() -> AbstractContextManager[Any]:
     return with_saga(UNSHELVE, steps=steps)
 
 
-def calling_a_failed_rebuild_active() -> AbstractContextManager[Any]:
+def calling_a_failed_rebuild_active() -> AbstractContextManager[object]:
     """Whatever became of its guest, the record says what it said before."""
 
     def unwound(tx: Tx, context: Context, state: Rebuilding, failure: Failure) -> None:
@@ -81,7 +81,7 @@ def overlooking_a_rescue_image() -> Iterator[None]:
         yield
 
 
-def insisting_on_a_crash_dump() -> AbstractContextManager[Any]:
+def insisting_on_a_crash_dump() -> AbstractContextManager[object]:
     """What a guest is told cannot be taken back, so it is told until it has heard: one that has ended never does."""
     told = tuple(Final(step.do) for step in CRASH_DUMP.steps)
     return with_saga(CRASH_DUMP, steps=(), finals=(*told, *CRASH_DUMP.finals))

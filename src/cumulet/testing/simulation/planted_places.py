@@ -22,11 +22,11 @@ from cumulet.host.endpoint import Endpoint
 from cumulet.processes.parts import SAGAS
 
 
-def with_saga(saga: Saga[Any], **changes: Any) -> AbstractContextManager[Any]:
+def with_saga(saga: Saga[Any], **changes: Any) -> AbstractContextManager[object]:
     return mock.patch.dict(SAGAS, {saga.name: dataclasses.replace(saga, **changes)})
 
 
-def with_precondition(real: Any, planted: Any) -> AbstractContextManager[Any]:
+def with_precondition(real: Any, planted: Any) -> AbstractContextManager[object]:
     changed = tuple(
         msgspec.structs.replace(one, refusal=planted) if one.refusal is real else one
         for one in preconditions.PRECONDITIONS
@@ -34,7 +34,7 @@ def with_precondition(real: Any, planted: Any) -> AbstractContextManager[Any]:
     return mock.patch.object(preconditions, "PRECONDITIONS", changed)
 
 
-def counting_only_where_servers_are() -> AbstractContextManager[Any]:
+def counting_only_where_servers_are() -> AbstractContextManager[object]:
     """A rule looks at who owns a server: not at the destination it is on its way to."""
 
     def places_of(tx: Tx, server_ids: Any) -> dict[str, frozenset[str]]:
@@ -44,7 +44,7 @@ def counting_only_where_servers_are() -> AbstractContextManager[Any]:
     return mock.patch.object(affinity, "places_of", places_of)
 
 
-def claiming_what_it_was_before() -> AbstractContextManager[Any]:
+def claiming_what_it_was_before() -> AbstractContextManager[object]:
     """A resize claims its old flavor's share of the destination."""
 
     def claim_destination(tx: Tx, context: Context, state: resize.Resizing) -> resize.Resizing:
@@ -56,7 +56,7 @@ def claiming_what_it_was_before() -> AbstractContextManager[Any]:
     return with_saga(RESIZE, steps=steps)
 
 
-def knowing_a_server_by_what_it_was_known_by() -> AbstractContextManager[Any]:
+def knowing_a_server_by_what_it_was_known_by() -> AbstractContextManager[object]:
     """What hosts know each other by is made for a server, and used in all its moves."""
 
     async def prepare_copy(context: Context, state: Any, *of_the_copy: Any) -> Endpoint:
@@ -70,7 +70,7 @@ def knowing_a_server_by_what_it_was_known_by() -> AbstractContextManager[Any]:
     return planted
 
 
-def taking_in_what_it_was_before() -> AbstractContextManager[Any]:
+def taking_in_what_it_was_before() -> AbstractContextManager[object]:
     """A resize makes its guest at the destination as it was at the source."""
 
     async def take_in(context: Context, state: resize.Resizing) -> resize.Resizing:
@@ -82,26 +82,26 @@ def taking_in_what_it_was_before() -> AbstractContextManager[Any]:
     return with_saga(RESIZE, steps=steps)
 
 
-def moving_off_a_host_that_is_down() -> AbstractContextManager[Any]:
+def moving_off_a_host_that_is_down() -> AbstractContextManager[object]:
     """Whether the source answers, or was forced down, is found out on the way."""
     return with_precondition(preconditions._host_up, lambda *asked: None)
 
 
-def counting_a_machine_for_each_of_its_hosts() -> AbstractContextManager[Any]:
+def counting_a_machine_for_each_of_its_hosts() -> AbstractContextManager[object]:
     """Every host offers all that its machine has."""
     return mock.patch.object(machine, "part", lambda whole, hosts: whole)
 
 
-def promising_what_no_host_keeps() -> AbstractContextManager[Any]:
+def promising_what_no_host_keeps() -> AbstractContextManager[object]:
     """Extra specs are for somebody else to look at."""
     return mock.patch.object(promises, "_is_kept", return_value=True)
 
 
-def forgetting_the_traits() -> AbstractContextManager[Any]:
+def forgetting_the_traits() -> AbstractContextManager[object]:
     """A host is chosen by its room alone."""
     return mock.patch.object(promises, "_traits", return_value=())
 
 
-def hiding_why_a_host_was_passed_over() -> AbstractContextManager[Any]:
+def hiding_why_a_host_was_passed_over() -> AbstractContextManager[object]:
     """No valid host: that is all."""
     return mock.patch.object(scheduler, "explain", return_value="")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import AbstractContextManager
-from typing import Any
 from unittest import mock
 
 from cumulet.compute import drift, interfaces, operations
@@ -15,7 +14,7 @@ from cumulet.network import port_status
 from cumulet.testing.simulation.planted_places import with_saga
 
 
-def forgetting_what_was_plugged_in() -> AbstractContextManager[Any]:
+def forgetting_what_was_plugged_in() -> AbstractContextManager[object]:
     """The port is the server's, its guest's description stays as it was: the next move leaves the device behind."""
 
     def record_attached(tx: Tx, context: Context, state: PortChange) -> PortChange:
@@ -26,7 +25,7 @@ def forgetting_what_was_plugged_in() -> AbstractContextManager[Any]:
     return with_saga(ATTACHMENT, finals=(Final(record_attached),))
 
 
-def leaving_the_device_in_the_guest() -> AbstractContextManager[Any]:
+def leaving_the_device_in_the_guest() -> AbstractContextManager[object]:
     """The undo gives the port back, and forgets that the guest may have it by now."""
     steps = tuple(
         dataclasses.replace(step, undo=nothing) if step.do is interfaces.plug_in else step for step in ATTACHMENT.steps
@@ -34,6 +33,6 @@ def leaving_the_device_in_the_guest() -> AbstractContextManager[Any]:
     return with_saga(ATTACHMENT, steps=steps)
 
 
-def never_comparing_ports() -> AbstractContextManager[Any]:
+def never_comparing_ports() -> AbstractContextManager[object]:
     """A host that was down when a detachment had to be taken back is never told."""
     return mock.patch.object(drift, "_correct_ports", return_value=None)
