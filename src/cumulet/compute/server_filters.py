@@ -137,6 +137,7 @@ class ServersQuery(Query, closed_since="2.75", ignored="^_"):
 
 
 Condition = sa.ColumnElement[bool]
+Order = list[tuple[sa.ColumnElement[Any], bool]]
 
 
 def select_servers(call: Call[object, object], columns: sa.Select[Any], *, all_tenants_rule: str) -> list[sa.Row[Any]]:
@@ -395,7 +396,7 @@ def _no_null(column: Any, stand_in: object) -> Any:
     return sa.func.coalesce(column, stand_in)
 
 
-_ORDER: dict[str, object] = {
+_ORDER: dict[str, sa.ColumnElement[Any]] = {
     "access_ip_v4": _no_null(servers.c.access_ipv4, ""), "access_ip_v6": _no_null(servers.c.access_ipv6, ""),
     "auto_disk_config": servers.c.disk_config, "availability_zone": _ZONE, "config_drive": servers.c.config_drive,
     "created_at": servers.c.created_at_us, "display_description": _no_null(servers.c.description, ""),
@@ -412,7 +413,7 @@ _ORDER: dict[str, object] = {
 """Sort keys; those left out are the same for every server."""
 
 
-def _order(call: Call[object, object]) -> list[tuple[Any, bool]]:
+def _order(call: Call[object, object]) -> Order:
     """(column, descending) in turn; ends with the row's number, so that every order is total."""
     keys = [key.strip() for key in call.query.getall("sort_key")]
     directions = [direction.strip() for direction in call.query.getall("sort_dir")]
@@ -437,9 +438,7 @@ def _order(call: Call[object, object]) -> list[tuple[Any, bool]]:
     return [*order, (servers.c.number, default == "desc")]
 
 
-def _after(
-    call: Call[object, object], marker: str, order: Sequence[tuple[Any, bool]], *, project: str | None
-) -> Condition:
+def _after(call: Call[object, object], marker: str, order: Order, *, project: str | None) -> Condition:
     """Everything that comes after the marker's row in this order."""
     query = sa.select(*(column for column, _ in order)).where(servers.c.id == marker)
     if project is not None:
@@ -447,8 +446,7 @@ def _after(
     at = call.tx.first(query)
     if at is None:
         raise BadRequest(f"marker [{marker}] not found")
-    later: list[Condition] = []
-    equal: list[Condition] = []
+    later, equal = list[Condition](), list[Condition]()
     for (column, descending), value in zip(order, tuple(at), strict=True):
         later.append(sa.and_(*equal, column < value if descending else column > value))
         equal.append(column == value)

@@ -236,11 +236,10 @@ def create_subnets(call: Call[None, CreateSubnets]) -> View:
 
 def _create(call: Call[object, object], new: NewSubnet) -> Subnet:
     facts = _creation_facts(call, new)
-    project_id = str(facts["project_id"])
+    project_id, network = str(facts["project_id"]), must_get(call.tx, Network, new.network_id)
     resource.require(call, CREATE, facts)
     policy.require_attributes(call, CREATE_ATTRIBUTES, resource.given(new, but_defaults=True), facts)
     limits.check(call.tx, project_id, "subnet")
-    network = must_get(call.tx, Network, new.network_id)
     pool = _pool(call, new)
     cidr = _cidr(call.tx, new, pool, project_id)
     enable_dhcp, ra_mode = either(new.enable_dhcp, True), either(new.ipv6_ra_mode, None)

@@ -482,8 +482,7 @@ def _authoriser(call: Call[object, object], operation: Operation) -> Callable[[s
     def authorise(rule: str, facts: Facts | None = None) -> bool:
         if facts is None:
             facts = operation.facts(call) if operation.facts is not None else _facts(call)
-        allowed: bool = check(rule, call.caller, facts)
-        return allowed
+        return check(rule, call.caller, facts)
 
     return authorise
 
