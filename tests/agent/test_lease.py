@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,16 +21,19 @@ import pytest
 
 import cumulet.testing
 from cumulet.agent import lease, watchdog
-from cumulet.agent.agent import Agent
+from cumulet.agent.agent import Agent, HostLease, Unleased
 from cumulet.agent.fence import MemoryFence
+from cumulet.agent.simulated_lease import SimulatedLease, SimulatedWatchdog
+from cumulet.bus.in_process import InProcessLink
 from cumulet.clock import SystemClock
 from cumulet.compute import hosts as host_records
-from cumulet.compute.host_watch import HostWatch
+from cumulet.compute.host_watch import NO_LEASE, HostWatch
 from cumulet.drivers.qemu import process
 from cumulet.drivers.simulated.driver import SimulatedDriver, World
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest, GuestState
 from cumulet.host.link import Link
+from cumulet.processes.agent import DismissedLease, WatchedLease
 from cumulet.settings import Settings
 from cumulet.testing import TestCloud
 from tests.api.test_live_migration import create_pair, host_of, other
@@ -275,8 +280,9 @@ def back() -> Iterator[Back]:
         server = create_pair(member)[0]
         name = host_of(admin, server)
         with silent(cloud, name):
-            cloud.clock.advance(20.0)
-            cloud.reconcile()
+            for _ in range(5):  # The other host is heard meanwhile.
+                cloud.clock.advance(4.0)
+                cloud.reconcile()
             assert admin.action(server, {"evacuate": {}}, version="2.94").status == 200
             admin.wait("the move", lambda: host_of(admin, server) == other(name))
             admin.wait_for_status(server, "ACTIVE")
@@ -304,6 +310,150 @@ def test_a_host_that_is_back_gets_no_lease_before_the_record_says_that_it_is_up(
     before = back.link.questions[-1][1]
     assert back.asked() == before, "its first answer was never recorded"
     assert back.asked() == back.link.questions[-2][0]
+
+
+# -- hosts that were given no watchdog, because their agents were started before the cloud wanted one
+
+
+def lease_given(cloud: TestCloud, host: str, lease: HostLease) -> None:
+    """The agent of a simulated host has been started anew with it."""
+    link = cloud.embedded.hosts.link(host)
+    assert isinstance(link, InProcessLink)
+    agent = link._agent
+    assert isinstance(agent, Agent)
+    if isinstance(before := agent._lease, SimulatedLease):
+        assert isinstance(before._noted, SimulatedWatchdog)
+        cloud.await_(before._noted.close())
+    agent._lease, agent.session = lease, cloud.clock.uuid()
+
+
+def held(cloud: TestCloud, host: str) -> bool:
+    return cloud.embedded.db.read(lambda tx: host_records.kind_of(tx, host).lease_held)
+
+
+def test_a_silent_host_that_confirmed_no_lease_is_down_and_keeps_its_servers() -> None:
+    """The control plane counts on watchdogs, and this host's agent was never told of one."""
+    with cumulet.testing.cloud(
+        fence_silent_hosts=True, host_silent_seconds=4.0, lease_seconds=10.0, restart_servers_of_lost_hosts=True
+    ) as cloud:
+        admin, member = cloud.persona("admin"), cloud.persona("member")
+        server = create_pair(member)[0]
+        source = host_of(admin, server)
+        lease_given(cloud, source, Unleased())
+        cloud.reconcile()
+        found = admin.compute("GET", "/cumulet/findings")["findings"]
+        assert [one["host"] for one in found if one["finding"] == "no-watchdog"] == [source]
+        with silent(cloud, source):
+            for _ in range(15):
+                cloud.clock.advance(4.0)
+                cloud.reconcile()
+            (service,) = admin.compute("GET", f"/os-services?host={source}")["services"]
+            assert service["state"] == "down"
+            answer = admin.action(server, {"evacuate": {}}, version="2.94")
+            assert (answer.status, "say so with force-down" in answer.text) == (400, True)
+            found = admin.compute("GET", "/cumulet/findings")["findings"]
+            silence = [(one["finding"], one["done"]) for one in found if one["host"] == source]
+            assert ("host-silent", NO_LEASE) in silence
+            assert not {name for name, _ in silence} & {"lease-run-out", "server-of-a-lost-host"}
+        assert host_of(admin, server) == source
+        cloud.reconcile()
+        admin.wait_for_status(server, "ACTIVE")
+        shown = admin.compute("GET", f"/servers/{server}")["server"]
+        assert (shown["status"], shown["OS-EXT-STS:power_state"]) == ("ACTIVE", 1), "it has run all the time"
+
+
+def test_a_lease_counts_from_when_this_start_of_the_agent_has_confirmed_it() -> None:
+    with cumulet.testing.cloud(fence_silent_hosts=True, host_silent_seconds=4.0, lease_seconds=10.0) as cloud:
+        assert held(cloud, "host1")
+        noted = SimulatedWatchdog(cloud.clock, lambda: None)
+        lease_given(cloud, "host1", SimulatedLease(noted, seconds=30.0))
+        cloud.reconcile()
+        assert not held(cloud, "host1"), "its agent has started anew, and was not heard to have one"
+        cloud.reconcile()
+        assert held(cloud, "host1")
+        with silent(cloud, "host1"):
+            for _ in range(6):
+                cloud.clock.advance(4.0)
+                cloud.reconcile()
+            (service,) = cloud.persona("admin").compute("GET", "/os-services?host=host1")["services"]
+            assert service["state"] == "up", "its own lease is longer than the conductor's settings say"
+            for _ in range(3):
+                cloud.clock.advance(4.0)
+                cloud.reconcile()
+            (service,) = cloud.persona("admin").compute("GET", "/os-services?host=host1")["services"]
+            assert service["state"] == "down"
+        cloud.await_(noted.close())
+
+
+def test_guests_of_a_simulated_host_end_with_its_lease() -> None:
+    with cumulet.testing.cloud(fence_silent_hosts=True, host_silent_seconds=4.0, lease_seconds=10.0) as cloud:
+        admin, member = cloud.persona("admin"), cloud.persona("member")
+        server = create_pair(member)[0]
+        source = host_of(admin, server)
+        link = cloud.embedded.hosts.link(source)
+        with silent(cloud, source):
+            assert cloud.await_(link.send(m.Observe(server_id=server))) is GuestState.RUNNING
+            cloud.clock.advance(11.0)
+            admin.wait("its end", lambda: cloud.await_(link.send(m.Observe(server_id=server))) is GuestState.STOPPED)
+
+
+def test_a_host_that_has_a_watchdog_is_given_leases_though_nobody_counts_on_their_end() -> None:
+    """An API was told of watchdogs and the conductor was not."""
+    with cumulet.testing.cloud(host_silent_seconds=4.0) as cloud:
+        ended: list[str] = []
+        noted = SimulatedWatchdog(cloud.clock, lambda: ended.append("guests"))
+        lease = SimulatedLease(noted, seconds=10.0)
+
+        async def begin() -> None:
+            lease.begin()
+
+        cloud.await_(begin())
+        lease_given(cloud, "host1", lease)
+        for _ in range(5):
+            cloud.reconcile()
+            cloud.clock.advance(4.0)
+        assert lease.valid
+        assert ended == []
+        cloud.await_(noted.close())
+
+
+def test_a_first_lease_ends_no_guest_and_one_whose_end_was_counted_on_does(
+    tmp_path: Path, guest: subprocess.Popen[bytes]
+) -> None:
+    first = WatchedLease(tmp_path, seconds=30.0)
+    assert first.held
+    assert guest.poll() is None
+    give_lease(tmp_path, 0.0)
+    assert guest.wait(ENDS_SECONDS) == -signal.SIGKILL
+    assert not WatchedLease(tmp_path, seconds=30.0).valid, "another start of the agent gives itself none"
+
+
+def test_a_host_that_has_no_lease_any_more_keeps_its_guests_once_that_is_known(
+    tmp_path: Path, guest: subprocess.Popen[bytes]
+) -> None:
+    give_lease(tmp_path, 1.0)
+    watchdog.ensure(tmp_path)
+    lease = DismissedLease(tmp_path)
+    assert (lease.valid, lease.held, lease.seconds) == (True, False, None)
+    asyncio.run(lease.welcomed())
+    assert not watchdog.is_watched(tmp_path)
+    assert not watchdog.lease_file(tmp_path).exists()
+    assert guest.poll() is None
+    asyncio.run(lease.welcomed())  # Of a host that never had one, too.
+
+
+def test_where_no_watchdog_starts_the_lease_is_not_renewed_and_nobody_is_told_that_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = WatchedLease(tmp_path, seconds=30.0)
+    assert lease.held
+    os.kill(json.loads((tmp_path / watchdog.LOCK).read_bytes())["pid"], signal.SIGKILL)
+    monkeypatch.setattr(watchdog, "ensure", Mock(side_effect=TimeoutError("the watchdog does not start")))
+    before = left(watchdog.lease_file(tmp_path))
+    lease.asked("a", 1, None)
+    lease.asked("a", 2, 1)
+    assert left(watchdog.lease_file(tmp_path)) <= before
+    assert (lease.valid, lease.held) == (True, False)
 
 
 def test_the_watchdog_is_a_process_nobody_waits_for(tmp_path: Path, guest: subprocess.Popen[bytes]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import sqlite3
@@ -65,7 +66,7 @@ class CrashCloud:
 
     def __init__(self, base: Path, *options: str) -> None:
         self.state = base / "state"
-        self._options = options
+        self.options = options
         self._ready = base / "ready"
         self.log = base / "up.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -77,7 +78,7 @@ class CrashCloud:
     def start(self) -> None:
         self._ready.unlink(missing_ok=True)
         command = [sys.executable, "-m", "cumulet", "up", "--driver", "qemu", "--listen", "127.0.0.1:0"]
-        command += ["--state", str(self.state), "--ready-file", str(self._ready), *self._options]
+        command += ["--state", str(self.state), "--ready-file", str(self._ready), *self.options]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until("`cumulet up` serves", START_SECONDS, self._serves)
@@ -276,6 +277,12 @@ class CrashCloud:
 
     def resize(self, server_id: str, flavor: str) -> Answer:
         return self.admin.act(server_id, {"resize": {"flavorRef": self.flavor(flavor)}})
+
+    def lease_held(self, host: str) -> bool:
+        """Whether the record says that a watchdog would end the host's guests, were it not heard."""
+        with contextlib.closing(sqlite3.connect(self.state / "cumulet.db", timeout=30)) as database:
+            (facts,) = database.execute("SELECT facts FROM hosts WHERE name = ?", (host,)).fetchone()
+        return bool(json.loads(facts).get("lease_held"))
 
     def service(self, host: str) -> dict[str, Any]:
         """A host's service, as the API shows it."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from cumulet.agent import watchdog
 from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.host.driver import Image
 
@@ -131,4 +132,32 @@ def test_an_agent_that_hangs_is_ended_with_its_guests_and_replaced(
             until("it runs again", 60.0, lambda: runs_again(cloud, server_id), pause=1.0)
             settle(cloud, server_id)
         assert watch.double() == []
+        judge_alive(cloud, server_id)
+
+
+def watched(cloud: CrashCloud, host: str) -> bool:
+    return watchdog.is_watched(cloud.state / "hosts" / host)
+
+
+def test_watchdogs_that_come_later_and_go_again_end_no_guest(facts: QemuFacts, image: Image, tmp_path: Path) -> None:
+    """Whether hosts have them is a setting, and guests go on through the starts that change it."""
+    with running(tmp_path) as (cloud, server_id, source):
+        before = cloud.guests(server_id)
+        assert not watched(cloud, source)
+        cloud.terminate()
+        unfenced = cloud.options
+        # Longer than any of these starts takes: a host that nobody hears for so long ends its guests rightly.
+        cloud.options = (*unfenced, "--set", "fence_silent_hosts=true", "--set", "lease_seconds=90")
+        cloud.start()
+        until("the host has a lease", 30.0, lambda: cloud.lease_held(source))
+        assert watched(cloud, source)
+        assert cloud.guests(server_id) == before
+        assert cloud.show(server_id)["status"] == "ACTIVE"
+        cloud.terminate()
+        cloud.options = unfenced
+        cloud.start()
+        until("its watchdog has gone", 30.0, lambda: not watched(cloud, source))
+        assert not cloud.lease_held(source)
+        assert not watchdog.lease_file(cloud.state / "hosts" / source).exists(), "nothing is left that could run out"
+        assert cloud.guests(server_id) == before
         judge_alive(cloud, server_id)

@@ -16,11 +16,41 @@ AnswerT = TypeVar("AnswerT")
 
 
 class HostLease(Protocol):
-    """`agent.lease.Lease`, of a host that has a watchdog."""
+    """`agent.lease.Lease`, of a host that has a watchdog; or `Unleased`, of one that has none."""
 
     @property
-    def valid(self) -> bool: ...
+    def seconds(self) -> float | None:
+        """How long it lasts; None: there is none."""
+        ...
+
+    @property
+    def valid(self) -> bool:
+        """Whether guests may run."""
+        ...
+
+    @property
+    def held(self) -> bool:
+        """Whether it is valid and a watchdog, which lives, ends the guests once it is not."""
+        ...
+
     async def renew(self, session: str, number: int, heard: int | None) -> None: ...
+    async def welcomed(self) -> None:
+        """The control plane has heard of this agent, and recorded what `facts` has said."""
+        ...
+
+
+class Unleased:
+    """Of a host without a watchdog: its guests may run whoever hears it, and nobody may count on their end."""
+
+    seconds: float | None = None
+    valid = True
+    held = False
+
+    async def renew(self, session: str, number: int, heard: int | None) -> None:
+        return None
+
+    async def welcomed(self) -> None:
+        return None
 
 
 WELCOME_SECONDS = 10.0
@@ -45,7 +75,7 @@ class Agent:
         if session is None:
             self._welcomed.set()
         self._fence = fence
-        self._lease = lease
+        self._lease: HostLease = lease or Unleased()
         self._busy: dict[str, asyncio.Lock] = {}
 
     async def handle(self, message: m.Message[AnswerT]) -> AnswerT:
@@ -75,9 +105,9 @@ class Agent:
     def _admit(self, command: m.Command[Any]) -> None:
         """Refuse what is out of date: of an earlier generation, or of an earlier step of the same one.
 
-        Without a lease only what needs none is done.
+        Without a valid lease only what needs none is done.
         """
-        if self._lease is not None and command.needs_lease and not self._lease.valid:
+        if command.needs_lease and not self._lease.valid:
             raise m.VerbFailed(f"LEASE_EXPIRED: {self.name} has not been heard by the control plane")
         mark = self._fence.mark(command.server_id)
         told = Mark(command.generation, command.step)
@@ -92,17 +122,19 @@ class Agent:
     # -- `messages.OnHost`
 
     async def facts(self) -> HostFacts:
-        return msgspec.structs.replace(await self.driver.facts(), session=self.session or "")
+        lease = self._lease
+        return msgspec.structs.replace(
+            await self.driver.facts(), session=self.session or "", lease_seconds=lease.seconds, lease_held=lease.held
+        )
 
     async def guests(self) -> list[GuestReport]:
         known = self._fence.known()
         return [_with_mark(report, known.get(report.server_id, NEVER_SEEN)) for report in await self.driver.guests()]
 
     async def renew_lease(self, session: str, number: int, heard: int | None) -> None:
-        if self._lease is not None:
-            await self._lease.renew(session, number, heard)
+        await self._lease.renew(session, number, heard)
 
-    def welcome(self, session: str, generations: Mapping[str, int]) -> None:
+    async def welcome(self, session: str, generations: Mapping[str, int]) -> None:
         """What was decided while this host was away is known from here on, before any guest is let run."""
         if session != self.session:
             return  # Meant for an earlier agent of this host, which has been away since.
@@ -110,6 +142,7 @@ class Agent:
             if generation > self._fence.mark(server_id).generation:
                 self._fence.set_mark(server_id, Mark(generation, 0))
         self._welcomed.set()
+        await self._lease.welcomed()
 
     async def close(self) -> None:
         await self.driver.close()

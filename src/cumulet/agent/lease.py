@@ -81,8 +81,24 @@ class Lease:
         self._renewing = threading.Lock()
 
     @property
+    def seconds(self) -> float | None:
+        return self._seconds
+
+    @property
     def valid(self) -> bool:
         return self._noted.left() > 0
+
+    @property
+    def held(self) -> bool:
+        """Whether it is valid, and whoever ends the guests after it lives."""
+        return self.valid
+
+    def begin(self) -> None:
+        """A first lease, from now on: of a host that had none before, so nobody counts on its end yet."""
+        self._noted.end_at(self._noted.now() + self._seconds)
+
+    async def welcomed(self) -> None:
+        return None
 
     async def renew(self, session: str, number: int, heard: int | None) -> None:
         """`asked`, off the event loop: it may have to write, and to start a watchdog."""

@@ -38,6 +38,8 @@ def watch(state: Path) -> None:
     """Be the watchdog of the host whose agent keeps its things in `state`, unless there is one."""
     with _lock(state / LOCK, seconds=START_SECONDS) as alone:
         had_lease = False
+        if alone:
+            _note(state / LOCK)
         while alone:
             left = lease.seconds_left(lease_file(state))
             if left > 0:
@@ -63,17 +65,24 @@ def lease_file(state: Path) -> Path:
 
 def note_agent(state: Path) -> None:
     """The agent of this host, which holds its lock, says who it is."""
-    identity = process.identify(os.getpid())
-    (state / AGENT_LOCK).write_bytes(msgspec.json.encode(identity))
+    _note(state / AGENT_LOCK)
+
+
+def _note(lock: Path) -> None:
+    lock.write_bytes(msgspec.json.encode(process.identify(os.getpid())))
+
+
+def _noted(lock: Path) -> ProcessId | None:
+    try:
+        return msgspec.json.decode(lock.read_bytes(), type=ProcessId)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
 
 
 def kill_agent(state: Path) -> bool:
     """SIGKILL to this host's agent, stopped or hung; whether it lived. Whoever keeps it starts the next one."""
-    try:
-        noted = msgspec.json.decode((state / AGENT_LOCK).read_bytes(), type=ProcessId)
-    except (FileNotFoundError, msgspec.DecodeError):
-        return False
-    return _kill(noted)
+    noted = _noted(state / AGENT_LOCK)
+    return noted is not None and _kill(noted)
 
 
 def kill_guests(state: Path) -> int:
@@ -149,6 +158,22 @@ def ensure(state: Path) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError("the watchdog does not start")
         time.sleep(0.02)
+
+
+def dismiss(state: Path) -> None:
+    """This host has no lease any more, and whoever counted on its end knows that: its guests need not end with it.
+
+    Raises TimeoutError where the watchdog does not go.
+    """
+    if not lease_file(state).exists():
+        return
+    noted = _noted(state / LOCK)
+    if noted is not None:
+        _kill(noted)
+    with _lock(state / LOCK, seconds=START_SECONDS) as gone:
+        if not gone:
+            raise TimeoutError("an earlier watchdog of this host does not end")
+        lease_file(state).unlink()
 
 
 if __name__ == "__main__":

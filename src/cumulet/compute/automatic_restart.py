@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from cumulet.clock import Clock
 from cumulet.compute import evacuation, operations
+from cumulet.compute import hosts as host_records
 from cumulet.compute.model import PowerState, VmState
 from cumulet.compute.store import get_server, hosts, migrations, new_action, servers
 from cumulet.conductor import findings, saga
@@ -27,10 +28,10 @@ AGAIN_SECONDS = 30.0
 """A server whose evacuation failed - no host had room, perhaps - is tried again after so long."""
 
 _STRANDED = (
-    sa.select(servers.c.id)
+    sa.select(servers.c.id, servers.c.host)
     .join(hosts, hosts.c.name == servers.c.host)
     .where(
-        sa.or_(hosts.c.forced_down, sa.and_(~hosts.c.up, sa.bindparam("leased", type_=sa.Boolean()))),
+        sa.or_(hosts.c.forced_down, ~hosts.c.up),
         servers.c.vm_state == VmState.ACTIVE,
         servers.c.power_state == PowerState.RUNNING,
         servers.c.task_state.is_(None),
@@ -61,9 +62,11 @@ class AutomaticRestart(Periodic):
 
     def _restart_all(self, tx: Tx) -> None:
         now = self._clock.now_us()
-        leased = self._settings.fence_silent_hosts
-        for row in tx.all(_STRANDED, {"leased": leased, "since_us": now - int(AGAIN_SECONDS * 1_000_000)}):
-            if saga.running_operation(tx, row.id) is None:
+        fenced: dict[str, bool] = {}
+        for row in tx.all(_STRANDED, {"since_us": now - int(AGAIN_SECONDS * 1_000_000)}):
+            if row.host not in fenced:
+                fenced[row.host] = host_records.is_fenced(tx, row.host, self._settings)
+            if fenced[row.host] and saga.running_operation(tx, row.id) is None:
                 self._restart(tx, row.id, now)
 
     def _restart(self, tx: Tx, server_id: str, now_us: int) -> None:

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 WATCH = "hosts"
 NOT_FENCED = "marked down; its servers may run, so nothing else"
 FENCED = "marked down; its servers may start elsewhere"
+NO_LEASE = "marked down; it had confirmed no lease, so its servers may run: nothing else"
+NO_WATCHDOG = "its servers start nowhere else should it fall silent: start its agent anew, so that it has a watchdog"
 RECORD_SECONDS = 60.0
 """How often what a host says is recorded that says nothing new: that it was heard, for the most."""
 LEASE_MARGIN_SECONDS = 2.0
@@ -58,6 +60,8 @@ class HostWatch:
         """Hosts that were down and answer again, and have not yet removed the guests they lost meanwhile."""
         self._fenced_at: dict[str, float] = {}
         """When the lease of each host has run out for certain, were it not heard again."""
+        self._leases: dict[str, float] = {}
+        """For how long each host that has a watchdog may be unheard, as it last said."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._following: asyncio.Task[None] | None = None
         self.lost = asyncio.Event()
@@ -108,9 +112,11 @@ class HostWatch:
     async def round(self, name: str) -> None:
         """Ask one host for its facts and guests; record that it is up or down; correct what differs."""
         now = self._clock.monotonic()
-        before, was_up = await self._db.read_async(
-            lambda tx: (drift.revisions(tx, name), host_records.is_heard(tx, name))
+        before, was_up, lease = await self._db.read_async(
+            lambda tx: (drift.revisions(tx, name), host_records.is_heard(tx, name), host_records.kind_of(tx, name))
         )
+        if name not in self._recorded:
+            self._learn_lease(name, lease.lease_seconds)
         try:
             question = await self._renew_lease(name)
             facts = await self._hosts.facts(name)
@@ -121,6 +127,9 @@ class HostWatch:
             log.debug("%s does not answer: %s", name, error)
             return
         self._seen_at[name] = now
+        self._learn_lease(name, facts.lease_seconds)
+        if question is not None:
+            self._fenced_at[name] = self._lease_end(name)
         if not was_up:
             self._returning.add(name)
         reports, linked = await self._look(name, facts)
@@ -129,6 +138,9 @@ class HostWatch:
 
         def record(tx: Tx) -> tuple[list[drift.Correction], dict[str, int]]:
             host_records.register(tx, facts=facts, clock=self._clock, settings=self._settings)
+            if new and self._settings.fence_silent_hosts and facts.lease_seconds is None:
+                now_us = self._clock.now_us()
+                findings.note(tx, WATCH, "no-watchdog", NO_WATCHDOG, now_us=now_us, host=name)
             if reports is None:
                 return [], {}
             known = drift.generations(tx, reports) if new else {}
@@ -185,24 +197,32 @@ class HostWatch:
         """See `agent.lease`. The host counts from before its answer, we from when we have heard it, and add a margin.
 
         The number of the question that was answered; what the host learns of that, and when, is decided by the caller.
+        One that has a watchdog is given leases whether we count on their end or not: its guests would end without.
         """
-        if not self._settings.fence_silent_hosts:
+        if not self._settings.fence_silent_hosts and name not in self._leases:
             return None
         self._fenced_from(name)
         self._number += 1
         number = self._number
         await self._hosts.send(name, m.RenewLease(session=self._session, number=number, heard=self._heard.get(name)))
-        self._fenced_at[name] = self._lease_end()
         return number
 
     def _fenced_from(self, name: str) -> float:
         """A host we have not heard yet may have been heard by who was here before us, a moment ago."""
         if not self._settings.fence_silent_hosts:
             return float("-inf")
-        return self._fenced_at.setdefault(name, self._lease_end())
+        return self._fenced_at.setdefault(name, self._lease_end(name))
 
-    def _lease_end(self) -> float:
-        return self._clock.monotonic() + self._settings.lease_seconds + LEASE_MARGIN_SECONDS
+    def _lease_end(self, name: str) -> float:
+        """Its agent may have been started with other settings than ours: the longer of the two counts."""
+        seconds = max(self._settings.lease_seconds, self._leases.get(name, 0.0))
+        return self._clock.monotonic() + seconds + LEASE_MARGIN_SECONDS
+
+    def _learn_lease(self, name: str, seconds: float | None) -> None:
+        if seconds is None:
+            self._leases.pop(name, None)
+        else:
+            self._leases[name] = seconds
 
     async def _mark_down(self, name: str) -> None:
         """A host is silent for too long, and where it has a lease, without one."""
@@ -213,8 +233,10 @@ class HostWatch:
             seen_at_us = now_us - round(silent * 1_000_000) if silent is not None else None
             if not host_records.set_up(tx, name, up=False, now_us=now_us, seen_at_us=seen_at_us):
                 return False
-            fenced = self._settings.fence_silent_hosts
-            finding, done = ("lease-run-out", FENCED) if fenced else ("host-silent", NOT_FENCED)
+            finding, done = "host-silent", NOT_FENCED
+            if self._settings.fence_silent_hosts:
+                held = host_records.kind_of(tx, name).lease_held
+                finding, done = ("lease-run-out", FENCED) if held else (finding, NO_LEASE)
             findings.note(tx, WATCH, finding, done, now_us=now_us, host=name)
             return True
 

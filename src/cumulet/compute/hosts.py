@@ -112,9 +112,11 @@ def is_up(tx: Tx, name: str) -> bool:
 
 def is_fenced(tx: Tx, name: str, settings: Settings) -> bool:
     """Whether its guests cannot run for certain, which is more than that it does not answer: an administrator says so,
-    or its lease has run out (`agent.lease`) and its watchdog has stopped them."""
+    or the lease that it said it holds has run out (`agent.lease`) and its watchdog has stopped them."""
     row = tx.first(_STATE, {"of_name": name})
-    return row is not None and (row.forced_down or (settings.fence_silent_hosts and not row.up))
+    if row is None or row.forced_down:
+        return row is not None
+    return settings.fence_silent_hosts and not row.up and kind_of(tx, name).lease_held
 
 
 _FACTS = sa.select(sa.cast(hosts.c.facts, sa.Text)).where(hosts.c.name == sa.bindparam("of_name"))
@@ -207,6 +209,8 @@ class Kind(msgspec.Struct, frozen=True):
     cpu_models: frozenset[str] = frozenset()
     machine_types: frozenset[str] = frozenset()
     features: frozenset[str] = frozenset()
+    lease_seconds: float | None = None
+    lease_held: bool = False
 
 
 @functools.lru_cache(maxsize=4096)

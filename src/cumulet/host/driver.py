@@ -112,6 +112,11 @@ class HostFacts(Record, frozen=True):
     """Since when the machine runs; of a simulated host, since when its driver does."""
     session: str = ""
     """Which start of its agent this is, so that what was meant for an earlier one can be told (`messages.Welcome`)."""
+    lease_seconds: float | None = None
+    """How long this start of its agent may be unheard before its watchdog ends the guests; None: it has no watchdog."""
+    lease_held: bool = False
+    """Whether this start of its agent has such a lease now, and its watchdog lives: only then silence ends its guests.
+    """
 
 
 class GuestReport(Record, frozen=True):

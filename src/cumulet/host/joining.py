@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Of the verbs and of what stands here; a control plane speaks to agents of this one and the one before."""
 OLDEST_PROTOCOL = 1
 HOST_NAME = r"\A[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"

@@ -41,7 +41,7 @@ class OnHost(Protocol):
         ...
 
     async def renew_lease(self, session: str, number: int, heard: int | None) -> None: ...
-    def welcome(self, session: str, generations: Mapping[str, int]) -> None: ...
+    async def welcome(self, session: str, generations: Mapping[str, int]) -> None: ...
 
 
 class Message(
@@ -292,7 +292,7 @@ class Welcome(Question[None], frozen=True, tag="welcome"):
     generations: dict[str, int]
 
     async def do(self, host: OnHost) -> None:
-        host.welcome(self.session, self.generations)
+        await host.welcome(self.session, self.generations)
 
 
 class ApplyWiring(Question[InForce], frozen=True, tag="apply-wiring"):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulet.agent import watchdog
-from cumulet.agent.agent import Agent
+from cumulet.agent.agent import Agent, HostLease, Unleased
 from cumulet.agent.fence import FileFence
 from cumulet.agent.images import ImagesOfControlPlane
 from cumulet.agent.lease import ExpiryFile, Lease
@@ -32,7 +32,7 @@ async def run_agent(place: AgentPlace) -> None:
     from cumulet.drivers.qemu.driver import QemuDriver
 
     async with only_one(place.state):
-        lease = await asyncio.to_thread(_watched_lease, place)
+        lease = await lease_of(place.state, place.lease_seconds)
         network = (
             None
             if place.network_namespace is None
@@ -84,19 +84,48 @@ class WatchedLease(Lease):
     """Renewed only while the watchdog lives; one that has ended is started again first."""
 
     def __init__(self, state: Path, *, seconds: float) -> None:
-        super().__init__(ExpiryFile(watchdog.lease_file(state)), seconds=seconds)
+        """TimeoutError: there is no watchdog, and none starts."""
+        file = watchdog.lease_file(state)
+        super().__init__(ExpiryFile(file), seconds=seconds)
         self._state = state
+        if not file.exists():
+            self.begin()  # Guests that have run here without a lease go on.
         watchdog.ensure(state)
+        self._watched = True
+
+    @property
+    def held(self) -> bool:
+        return self._watched and super().held
 
     def asked(self, session: str, number: int, heard: int | None) -> None:
-        watchdog.ensure(self._state)
+        try:
+            watchdog.ensure(self._state)
+        except (TimeoutError, OSError) as problem:
+            log.error("guests of this host would not end with its lease, which is not renewed: %s", problem)
+            self._watched = False
+            return
+        self._watched = True
         super().asked(session, number, heard)
 
 
-def _watched_lease(place: AgentPlace) -> WatchedLease | None:
-    if place.lease_seconds is None:
-        return None
-    return WatchedLease(place.state, seconds=place.lease_seconds)
+class DismissedLease(Unleased):
+    """Of a host that has no watchdog any more: an earlier agent's goes once the control plane knows that."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+
+    async def welcomed(self) -> None:
+        try:
+            await asyncio.to_thread(watchdog.dismiss, self._state)
+        except (TimeoutError, OSError) as problem:
+            log.error("guests of this host end with a lease that nobody renews any more: %s", problem)
+
+
+async def lease_of(state: Path, seconds: float | None) -> HostLease:
+    """What the host whose things are in `state` has; `seconds` None: no watchdog."""
+    if seconds is None:
+        return DismissedLease(state)
+    return await asyncio.to_thread(WatchedLease, state, seconds=seconds)
 
 
 def _until_parent_ends() -> None:

@@ -23,7 +23,7 @@ from cumulet.bus.nats import NatsAgent
 from cumulet.clock import SystemClock
 from cumulet.host.driver import DriverError
 from cumulet.host.joining import Granted, Refused
-from cumulet.processes.agent import WatchedLease, network_of, only_one, uids
+from cumulet.processes.agent import lease_of, network_of, only_one, uids
 
 if TYPE_CHECKING:
     from cumulet.drivers.qemu.driver import QemuDriver
@@ -155,9 +155,7 @@ async def _serve(
     place: JoinedPlace, membership: Membership, joined: Joined, granted: Granted, session: str, stack: AsyncExitStack
 ) -> NatsAgent:
     address = place.migration_address or _address_towards(joined.url)
-    lease = None
-    if granted.lease_seconds is not None:
-        lease = await asyncio.to_thread(WatchedLease, place.state, seconds=granted.lease_seconds)
+    lease = await lease_of(place.state, granted.lease_seconds)
     driver = await _driver(place, membership, joined, address)
     stack.push_async_callback(driver.close)
     agent = Agent(name=joined.name, driver=driver, fence=FileFence(place.state / "fence"), lease=lease, session=session)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cumulet.agent.agent import Agent
 from cumulet.agent.simulated_fence import SimulatedFence
+from cumulet.agent.simulated_lease import SimulatedLease, SimulatedWatchdog
 from cumulet.bus.in_process import InProcessLink
 from cumulet.ca import CertificateAuthority, Issued
 from cumulet.clock import Clock
@@ -69,7 +70,13 @@ async def connect(
         driver = SimulatedDriver(name=name, world=world, clock=clock, settings=settings, directory=folder / "guests")
         fence = SimulatedFence(folder / "fence.txt")
         stack.callback(fence.close)
-        agent = Agent(name=name, driver=driver, fence=fence, session=clock.uuid())
+        lease = None
+        if settings.fence_silent_hosts:
+            watchdog = SimulatedWatchdog(clock, driver.lose_power)
+            stack.push_async_callback(watchdog.close)
+            lease = SimulatedLease(watchdog, seconds=settings.lease_seconds)
+            lease.begin()  # The last one ended with the process, and so did the time its guests have.
+        agent = Agent(name=name, driver=driver, fence=fence, lease=lease, session=clock.uuid())
         hosts.add(name, InProcessLink(agent))
     return world, None
 

@@ -22,6 +22,7 @@ from cumulet.drivers.simulated.disks import SimulatedDisks, Take
 from cumulet.drivers.simulated.guest import SimulatedGuest
 from cumulet.drivers.simulated.introductions import Introductions
 from cumulet.drivers.simulated.network import SimulatedNetwork
+from cumulet.drivers.simulated.power import SimulatedPower
 from cumulet.host.driver import (
     DriverError,
     Guest,
@@ -54,7 +55,7 @@ class World:
         """Where hosts bring their guests' disks, once there is an Image service."""
 
 
-class SimulatedDriver(SimulatedDisks, SimulatedConsole, SimulatedConsoleSessions):
+class SimulatedDriver(SimulatedPower, SimulatedDisks, SimulatedConsole, SimulatedConsoleSessions):
     """`host.driver.Driver` with modelled guests. `directory` None keeps guests in memory only."""
 
     def __init__(self, *, name: str, world: World, clock: Clock, settings: Settings, directory: Path | None) -> None:
@@ -487,11 +488,6 @@ class SimulatedDriver(SimulatedDisks, SimulatedConsole, SimulatedConsoleSessions
             found.paused_by_user = found.standing_by = False
             found.run(self._clock.now_us())
             self._save(found)
-
-    def _halt(self, found: SimulatedGuest, state: GuestState) -> None:
-        self._drop_copy(found.guest.server_id, MigrationPhase.FAILED, f"guest {state}")
-        found.halt(state, self._clock.now_us())
-        self._save(found)
 
     def _save(self, found: SimulatedGuest) -> None:
         """Atomic, not fsynced: a simulated host survives the death of the process, not that of the machine."""

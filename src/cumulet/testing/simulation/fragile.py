@@ -150,20 +150,8 @@ class FragileDriver(SimulatedDriver):
     # -- crashes
 
     def crash_guest(self, server_id: str) -> None:
-        """Its process dies: what it held in memory is gone; its disk stays, once it has been copied whole."""
         self._end_hang(server_id, goes_on=False)
-        found = self._guests[server_id]
-        self._drop_copy(server_id, MigrationPhase.FAILED, "the guest crashed")
-        self.fail_snapshot(server_id, "the guest crashed")
-        if found.state is GuestState.INCOMING and not (found.incoming_complete or found.disk_whole):
-            del self._guests[server_id]
-        elif found.state is not GuestState.SUSPENDED:
-            found.halt(GuestState.STOPPED, self._clock.now_us())
-        self._save(found)
-
-    def lose_power(self) -> None:
-        for server_id in list(self._guests):
-            self.crash_guest(server_id)
+        super().crash_guest(server_id)
 
     def fail_copies(self) -> None:
         """The disk fails, and so do copies, but in post-copy."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from cumulet.agent.agent import Agent
 from cumulet.agent.fence import MemoryFence
-from cumulet.agent.lease import Lease
+from cumulet.agent.simulated_lease import SimulatedLease
 from cumulet.drivers.simulated.network import SimulatedNetwork
 from cumulet.host import messages as m
 from cumulet.testing.simulation.faults import Weather
@@ -64,13 +64,6 @@ class Watchdog:
         self._timer = None
         self.fired += 1
         self._fence()
-
-
-class SimulatedLease(Lease):
-    """`agent.lease.Lease`, whose notes cost no time."""
-
-    async def renew(self, session: str, number: int, heard: int | None) -> None:
-        self.asked(session, number, heard)
 
 
 class Machine:

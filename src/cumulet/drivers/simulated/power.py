@@ -1,0 +1,40 @@
+"""Simulated guests that end: halted by a verb, crashed, or with the power of their host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cumulet.clock import Clock
+from cumulet.drivers.simulated.guest import SimulatedGuest
+from cumulet.host.driver import GuestState, MigrationPhase
+
+
+class SimulatedPower:
+    """Part of `SimulatedDriver`."""
+
+    _clock: Clock
+    _guests: dict[str, SimulatedGuest]
+    _drop_copy: Callable[[str, MigrationPhase, str], None]
+    _save: Callable[[SimulatedGuest], None]
+    fail_snapshot: Callable[[str, str], None]
+
+    def crash_guest(self, server_id: str) -> None:
+        """Its process dies: what it held in memory is gone; its disk stays, once it has been copied whole."""
+        found = self._guests[server_id]
+        self._drop_copy(server_id, MigrationPhase.FAILED, "the guest crashed")
+        self.fail_snapshot(server_id, "the guest crashed")
+        if found.state is GuestState.INCOMING and not (found.incoming_complete or found.disk_whole):
+            del self._guests[server_id]
+        elif found.state is not GuestState.SUSPENDED:
+            found.halt(GuestState.STOPPED, self._clock.now_us())
+        self._save(found)
+
+    def lose_power(self) -> None:
+        """Of all guests, as a power failure of the host, or its watchdog, ends them."""
+        for server_id in list(self._guests):
+            self.crash_guest(server_id)
+
+    def _halt(self, found: SimulatedGuest, state: GuestState) -> None:
+        self._drop_copy(found.guest.server_id, MigrationPhase.FAILED, f"guest {state}")
+        found.halt(state, self._clock.now_us())
+        self._save(found)
