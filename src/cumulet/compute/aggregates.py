@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated
 
 import sqlalchemy as sa
 
@@ -16,7 +16,7 @@ from cumulet.compute.hosts import DEFAULT_ZONE
 from cumulet.compute.rules import ADMIN
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.store import aggregate_hosts, aggregates, hosts
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Row, Tx
 from cumulet.errors import BadRequest, Conflict, NotFound
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -159,7 +159,7 @@ def set_metadata(call: Call[None, SetMetadata]) -> dict[str, object]:
     return {"aggregate": _changed(call, row, {"metadata": metadata})}
 
 
-def _found(call: Call[None, object], missing: str = "Aggregate {} could not be found.") -> sa.Row[Any]:
+def _found(call: Call[None, object], missing: str = "Aggregate {} could not be found.") -> Row:
     text = call.path["aggregate_id"]
     if not _INTEGER.fullmatch(text):
         raise BadRequest(f"Invalid input received: id must be an integer. Value: {text}")
@@ -169,14 +169,14 @@ def _found(call: Call[None, object], missing: str = "Aggregate {} could not be f
     return row
 
 
-def _row(tx: Tx, aggregate_id: int) -> sa.Row[Any]:
+def _row(tx: Tx, aggregate_id: int) -> Row:
     row = tx.first(sa.select(aggregates).where(aggregates.c.id == aggregate_id))
     assert row is not None
     return row
 
 
 def _changed(
-    call: Call[None, object], row: sa.Row[Any], values: dict[str, object], *, also: Iterable[str] = ()
+    call: Call[None, object], row: Row, values: dict[str, object], *, also: Iterable[str] = ()
 ) -> dict[str, object]:
     """Store what changed, and what follows from it for the zones of hosts. Its hosts are no change of an aggregate."""
     if values:
@@ -205,7 +205,7 @@ def _hosts_of(tx: Tx, aggregate_id: int) -> list[str]:
     return [row.host for row in tx.all(query.order_by(aggregate_hosts.c.host))]
 
 
-def _require_movable(tx: Tx, row: sa.Row[Any], zone: str | None) -> None:
+def _require_movable(tx: Tx, row: Row, zone: str | None) -> None:
     """The zone of hosts with servers in it does not change under them, and a host is in one zone only."""
     held = _hosts_of(tx, row.id)
     if not held or (zone or None) == row.metadata.get(ZONE_KEY):
@@ -230,7 +230,7 @@ def _require_free_name(tx: Tx, name: str) -> None:
         raise Conflict(f"Aggregate {name} already exists.")
 
 
-def _refused(row: sa.Row[Any], action: str, reason: str) -> Conflict:
+def _refused(row: Row, action: str, reason: str) -> Conflict:
     return Conflict(f"Cannot perform action '{action}' on aggregate {row.id}. Reason: {reason}.")
 
 
@@ -239,7 +239,7 @@ def _with_zone(metadata: dict[str, str], zone: str | None) -> dict[str, str]:
     return kept | ({ZONE_KEY: zone} if zone else {})
 
 
-def _view(call: Call[None, object], row: sa.Row[Any]) -> dict[str, object]:
+def _view(call: Call[None, object], row: Row) -> dict[str, object]:
     view = {
         "id": row.id, "name": row.name, "hosts": _hosts_of(call.tx, row.id), "metadata": row.metadata,
         "availability_zone": row.metadata.get(ZONE_KEY), "created_at": iso_us(row.created_at_us),

@@ -19,7 +19,7 @@ from cumulet.compute.rules import ADMIN, MEMBER
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.store import get_server
-from cumulet.db.engine import Tx, metadata
+from cumulet.db.engine import Select, Tx, metadata
 from cumulet.errors import BadRequest, Conflict, NotFound
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -232,7 +232,7 @@ def redeem(tx: Tx, token: str, now_us: int) -> Ticket | None:
 _USE = sa.delete(console_tokens).where(console_tokens.c.digest == sa.bindparam("of_digest"))
 
 
-def _valid(token: str, now_us: int) -> sa.Select[Any]:
+def _valid(token: str, now_us: int) -> Select:
     return sa.select(console_tokens).where(
         console_tokens.c.digest == digest(token), console_tokens.c.expires_at_us > now_us
     )

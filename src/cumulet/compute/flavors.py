@@ -12,7 +12,7 @@ from cumulet.compute.model import Flavor
 from cumulet.compute.rules import ADMIN, READER
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.store import flavor_access, flavors
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Select, Tx
 from cumulet.errors import BadRequest, Conflict, NotFound
 from cumulet.web.operation import Call, Caller, Microversion, Rule
 from cumulet.web.policy import rule
@@ -221,7 +221,7 @@ def _shows_extra_specs(call: Call[object, object]) -> bool:
     return call.authorise(SHOW_EXTRA_SPECS, None)
 
 
-def _select() -> sa.Select[Any]:
+def _select() -> Select:
     return sa.select(*(c for c in flavors.c if c.name not in ("id", "created_at_us")))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import sqlalchemy as sa
 
@@ -11,7 +11,7 @@ from cumulet.compute.rules import ADMIN
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.services import services
 from cumulet.compute.store import hosts, servers
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Row, Tx
 from cumulet.errors import NotFound, NotYet
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -96,7 +96,7 @@ def _refuse_power(call: Call[None, None]) -> dict[str, object]:
     raise NotYet("Hosts cannot be switched on or off through Compute.")
 
 
-def _found(call: Call[None, object]) -> sa.Row[Any]:
+def _found(call: Call[None, object]) -> Row:
     name = call.path["host_name"]
     row = call.tx.first(sa.select(hosts).where(hosts.c.name == name))
     if row is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import sqlalchemy as sa
@@ -16,7 +16,7 @@ from cumulet.compute.server_views import instance_name
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.services import service_number
 from cumulet.compute.store import hosts, servers
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Row, Select, Tx
 from cumulet.errors import BadRequest, NotFound
 from cumulet.web.formats import is_uuid
 from cumulet.web.operation import Call, Rule
@@ -143,7 +143,7 @@ def _listed(call: Call[None, None], path: str, *, detailed: bool) -> dict[str, o
     return answer
 
 
-def _page(call: Call[None, None]) -> list[sa.Row[Any]]:
+def _page(call: Call[None, None]) -> list[Row]:
     query = sa.select(hosts).order_by(hosts.c.name)
     if not call.version.at_least("2.33"):
         return call.tx.all(query)
@@ -156,7 +156,7 @@ def _page(call: Call[None, None]) -> list[sa.Row[Any]]:
     return call.tx.all(query.limit(asked.limit))
 
 
-def _marker(call: Call[None, None], text: str) -> sa.Row[Any] | None:
+def _marker(call: Call[None, None], text: str) -> Row | None:
     """By uuid at any microversion, as Nova has it, or by the id this one shows."""
     if is_uuid(text):
         return call.tx.first(sa.select(hosts).where(hosts.c.hypervisor_uuid == text.lower()))
@@ -169,13 +169,13 @@ def _is_id(call: Call[None, None], text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 19
 
 
-def _by_id(call: Call[None, None], text: str) -> sa.Select[Any]:
+def _by_id(call: Call[None, None], text: str) -> Select:
     if call.version.at_least("2.53"):
         return sa.select(hosts).where(hosts.c.hypervisor_uuid == text.lower())
     return sa.select(hosts).where(hosts.c.id == int(text))
 
 
-def _found(call: Call[None, None]) -> sa.Row[Any]:
+def _found(call: Call[None, None]) -> Row:
     text = call.path["hypervisor_id"]
     if not _is_id(call, text) and call.version.at_least("2.53"):
         raise BadRequest(f"Invalid uuid {text}")
@@ -185,7 +185,7 @@ def _found(call: Call[None, None]) -> sa.Row[Any]:
     return row
 
 
-def _matching(tx: Tx, pattern: str) -> list[sa.Row[Any]]:
+def _matching(tx: Tx, pattern: str) -> list[Row]:
     rows = tx.all(sa.select(hosts).where(hosts.c.name.contains(pattern, autoescape=True)).order_by(hosts.c.name))
     if not rows:
         raise NotFound(f"No hypervisor matching '{pattern}' could be found.")
@@ -234,7 +234,7 @@ def _add_servers(call: Call[None, None], view: dict[str, object], found: list[di
         view["servers"] = []
 
 
-def _uptime(row: sa.Row[Any], now_us: int) -> str | None:
+def _uptime(row: Row, now_us: int) -> str | None:
     """As uptime(1) begins its line; None of a host that does not answer."""
     facts = row.facts or {}
     if not row.up or row.forced_down or "booted_at_us" not in facts:
@@ -250,7 +250,7 @@ _SUMMED = (
 )  # fmt: skip
 
 
-def sizes(row: sa.Row[Any], use: Use) -> dict[str, int]:
+def sizes(row: Row, use: Use) -> dict[str, int]:
     """What a host offers and what of it is used, in Nova's names: memory in MiB, disk in GiB."""
     facts = row.facts or {}
     memory, disk = facts.get("memory_mib", 0), facts.get("disk_gib", 0)
@@ -262,9 +262,7 @@ def sizes(row: sa.Row[Any], use: Use) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _view(
-    call: Call[None, None], row: sa.Row[Any], *, detailed: bool = False, use: Use | None = None
-) -> dict[str, object]:
+def _view(call: Call[None, None], row: Row, *, detailed: bool = False, use: Use | None = None) -> dict[str, object]:
     by_uuid = call.version.at_least("2.53")
     view: dict[str, object] = {
         "id": row.hypervisor_uuid if by_uuid else row.id,

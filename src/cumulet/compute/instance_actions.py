@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import sqlalchemy as sa
 
@@ -16,6 +16,7 @@ from cumulet.compute.server_filters import moment_us
 from cumulet.compute.server_views import host_id
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.store import get_server, instance_action_events, instance_actions
+from cumulet.db.engine import Row
 from cumulet.errors import BadRequest, NotFound
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -85,7 +86,7 @@ def show_action(call: Call[Server, None]) -> dict[str, object]:
     return {"instanceAction": view}
 
 
-def _find(call: Call[Server, None], request_id: str) -> sa.Row[Any] | None:
+def _find(call: Call[Server, None], request_id: str) -> Row | None:
     return call.tx.first(
         sa.select(instance_actions)
         .where(instance_actions.c.server_id == call.target.id, instance_actions.c.request_id == request_id)
@@ -118,7 +119,7 @@ def _conditions(call: Call[Server, None], asked: Page) -> list[sa.ColumnElement[
     return conditions
 
 
-def _view(call: Call[Server, None], row: sa.Row[Any]) -> dict[str, object]:
+def _view(call: Call[Server, None], row: Row) -> dict[str, object]:
     view = {
         "action": row.action, "instance_uuid": row.server_id, "request_id": row.request_id, "user_id": row.user_id,
         "project_id": row.project_id, "start_time": iso_us(row.started_at_us), "message": row.message,
@@ -129,7 +130,7 @@ def _view(call: Call[Server, None], row: sa.Row[Any]) -> dict[str, object]:
 
 
 def _event(
-    call: Call[Server, None], row: sa.Row[Any], project_id: str, *, everything: bool, details: bool
+    call: Call[Server, None], row: Row, project_id: str, *, everything: bool, details: bool
 ) -> dict[str, object]:
     event: dict[str, object] = {
         "event": row.event, "start_time": iso_us(row.started_at_us), "finish_time": iso_us(row.finished_at_us),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from typing import Annotated, Any
+from typing import Annotated
 
 import sqlalchemy as sa
 from cryptography import x509
@@ -19,7 +19,7 @@ from cumulet.compute.quotas import require_headroom
 from cumulet.compute.rules import ADMIN
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.store import key_pairs
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Row, Select, Tx
 from cumulet.errors import BadRequest, Conflict, NotFound
 from cumulet.web.formats import is_one_line
 from cumulet.web.operation import Call, Reply
@@ -179,11 +179,11 @@ def _hex_pairs(digest: str) -> str:
     return ":".join(digest[i : i + 2] for i in range(0, len(digest), 2))
 
 
-def _one(user_id: str, name: str) -> sa.Select[Any]:
+def _one(user_id: str, name: str) -> Select:
     return sa.select(key_pairs).where(key_pairs.c.user_id == user_id, key_pairs.c.name == name)
 
 
-def _found(tx: Tx, user_id: str, name: str) -> sa.Row[Any]:
+def _found(tx: Tx, user_id: str, name: str) -> Row:
     row = tx.first(_one(user_id, name))
     if row is None:
         raise NotFound(f"Keypair {name} not found for user {user_id}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import sqlalchemy as sa
 
@@ -21,7 +21,7 @@ from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
 from cumulet.compute.store import migrations
 from cumulet.conductor.saga import request_abort, request_force
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Row, Select, Tx
 from cumulet.errors import BadRequest, NotFound
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -122,7 +122,7 @@ def force_complete_migration(call: Call[Server, t.Nothing]) -> None:
     request_force(call.tx, call.cloud.wake, row.operation_id)
 
 
-def _of_server(tx: Tx, server_id: str, migration_id: str) -> sa.Row[Any] | None:
+def _of_server(tx: Tx, server_id: str, migration_id: str) -> Row | None:
     if not (migration_id.isascii() and migration_id.isdigit() and len(migration_id) < 19):
         return None
     return tx.first(
@@ -134,14 +134,14 @@ def _not_found(call: Call[Server, object]) -> str:
     return f"Migration {call.path['migration_id']} not found for instance {call.target.id}"
 
 
-def _wrong_status(call: Call[Server, object], row: sa.Row[Any], what: str) -> str:
+def _wrong_status(call: Call[Server, object], row: Row, what: str) -> str:
     return (
         f"Migration {call.path['migration_id']} state of instance {call.target.id} is {row.status}. "
         f"Cannot {what} while the migration is in this state."
     )
 
 
-def _server_view(call: Call[Server, object], row: sa.Row[Any], *, with_host: bool) -> dict[str, object]:
+def _server_view(call: Call[Server, object], row: Row, *, with_host: bool) -> dict[str, object]:
     view: dict[str, object] = {
         "id": row.id, "status": row.status, "server_uuid": row.server_id, "created_at": iso_us(row.created_at_us),
         "updated_at": iso_us(row.updated_at_us), "memory_total_bytes": row.memory_total_bytes,
@@ -207,7 +207,7 @@ _EXACT = {
 
 
 @functools.cache
-def _listing(exact: tuple[str, ...], *, paged: bool) -> sa.Select[Any]:
+def _listing(exact: tuple[str, ...], *, paged: bool) -> Select:
     """Migrations equal in these attributes; `most` is the limit."""
     order = [migrations.c.created_at_us.desc(), migrations.c.id.desc()] if paged else [migrations.c.id]
     equal = (_EXACT[name] == sa.bindparam(name) for name in exact)
@@ -224,7 +224,7 @@ def _after(tx: Tx, marker: str) -> sa.ColumnElement[bool]:
     )
 
 
-def _view(call: Call[None, None], row: sa.Row[Any], *, with_host: bool) -> dict[str, object]:
+def _view(call: Call[None, None], row: Row, *, with_host: bool) -> dict[str, object]:
     view: dict[str, object] = {
         "id": row.id, "status": row.status, "instance_uuid": row.server_id, "created_at": iso_us(row.created_at_us),
         "updated_at": iso_us(row.updated_at_us), "old_instance_type_id": row.old_flavor_number,
@@ -237,7 +237,7 @@ def _view(call: Call[None, None], row: sa.Row[Any], *, with_host: bool) -> dict[
     return _with_owner(call, row, view)
 
 
-def _with_owner(call: Call[object, object], row: sa.Row[Any], view: dict[str, object]) -> dict[str, object]:
+def _with_owner(call: Call[object, object], row: Row, view: dict[str, object]) -> dict[str, object]:
     if call.version.at_least("2.59"):
         view["uuid"] = row.uuid
     if call.version.at_least("2.80"):
@@ -246,7 +246,7 @@ def _with_owner(call: Call[object, object], row: sa.Row[Any], view: dict[str, ob
     return view
 
 
-def _host_fields(row: sa.Row[Any], *, shown: bool) -> dict[str, str | None]:
+def _host_fields(row: Row, *, shown: bool) -> dict[str, str | None]:
     """Always there, empty for who may not see hosts. `dest_host` is an address only cold migrations have in Nova."""
     source, destination = (row.source_host, row.destination_host) if shown else (None, None)
     return {

@@ -15,7 +15,7 @@ from cumulet.compute.pattern import Pattern, is_literal
 from cumulet.compute.rules import ADMIN
 from cumulet.compute.server_views import ROOT_DEVICE, states_of
 from cumulet.compute.store import hosts, server_tags, servers
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Row, Select, Tx
 from cumulet.errors import BadRequest, Forbidden
 from cumulet.network.store import port_addresses, ports
 from cumulet.web.operation import Call
@@ -140,7 +140,7 @@ Condition = sa.ColumnElement[bool]
 Order = list[tuple[sa.ColumnElement[Any], bool]]
 
 
-def select_servers(call: Call[object, object], columns: sa.Select[Any], *, all_tenants_rule: str) -> list[sa.Row[Any]]:
+def select_servers(call: Call[object, object], columns: Select, *, all_tenants_rule: str) -> list[Row]:
     """The rows of the page asked for. `columns` selects from `servers`."""
     options = _allowed_options(call)
     conditions = _scope(call, options, all_tenants_rule)

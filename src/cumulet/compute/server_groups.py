@@ -12,7 +12,7 @@ from cumulet.compute.quotas import limits_of, require_limit
 from cumulet.compute.rules import ADMIN, MEMBER, READER
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.store import server_group_members, server_groups, servers
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Row, Tx
 from cumulet.errors import BadRequest, NotFound
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -83,7 +83,7 @@ def list_server_groups(call: Call[None, None]) -> dict[str, object]:
     return {"server_groups": [_view(call, row, members.get(row.id, [])) for row in rows]}
 
 
-def _group_in_sight(call: Call[object, object]) -> sa.Row[Any]:
+def _group_in_sight(call: Call[object, object]) -> Row:
     group_id = call.path["group_id"]
     row = call.tx.first(sa.select(server_groups).where(server_groups.c.id == group_id))
     if row is None or not (call.caller.is_admin or row.project_id == call.caller.project_id):
@@ -92,7 +92,7 @@ def _group_in_sight(call: Call[object, object]) -> sa.Row[Any]:
 
 
 @COMPUTE.operation("GET", "/os-server-groups/{group_id}", rules=(Rule(SHOW),), target=_group_in_sight, query=ShowQuery)
-def show_server_group(call: Call[sa.Row[Any], None]) -> dict[str, object]:
+def show_server_group(call: Call[Row, None]) -> dict[str, object]:
     """Show a server group."""
     return {"server_group": _view(call, call.target, _members(call.tx, [call.target.id]).get(call.target.id, []))}
 
@@ -127,7 +127,7 @@ def create_server_group(call: Call[None, CreateServerGroup]) -> dict[str, object
 
 
 @COMPUTE.operation("DELETE", "/os-server-groups/{group_id}", rules=(Rule(DELETE),), target=_group_in_sight, success=204)
-def delete_server_group(call: Call[sa.Row[Any], None]) -> None:
+def delete_server_group(call: Call[Row, None]) -> None:
     """Delete a server group. Its members stay."""
     call.tx.execute(sa.delete(server_group_members).where(server_group_members.c.group_id == call.target.id))
     call.tx.execute(sa.delete(server_groups).where(server_groups.c.id == call.target.id))
@@ -147,7 +147,7 @@ def _members(tx: Tx, group_ids: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def _view(call: Call[object, object], row: sa.Row[Any], members: list[str]) -> dict[str, object]:
+def _view(call: Call[object, object], row: Row, members: list[str]) -> dict[str, object]:
     view: dict[str, object] = {"id": row.id, "name": row.name, "members": members}
     if call.version.at_least("2.64"):
         view |= {"policy": row.policy, "rules": row.rules}

@@ -16,7 +16,7 @@ from cumulet.compute.model import Flavor, PowerState
 from cumulet.compute.rules import ADMIN, READER
 from cumulet.compute.sight import project_in_sight
 from cumulet.compute.store import hosts, require_found, server_group_members, server_groups, server_tags, servers
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Select, Tx
 from cumulet.network import for_compute as network
 from cumulet.network.for_compute import PortView
 from cumulet.web.operation import Call
@@ -361,7 +361,7 @@ _ViewRow: Any = msgspec.defstruct("_ViewRow", [str(column.name) for column in _C
 """A row as `Viewer` reads it: attributes of a struct are ten times as fast as those of a database row."""
 
 
-def select_for_views() -> sa.Select[Any]:
+def select_for_views() -> Select:
     """Rows for `Viewer`: JSON columns stay text until somebody looks at them."""
     return sa.select(*_COLUMNS)
 

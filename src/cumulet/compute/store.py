@@ -9,7 +9,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.compute.model import Flavor, PowerState, Server, VmState
-from cumulet.db.engine import Tx, metadata
+from cumulet.db.engine import Select, Tx, metadata
 from cumulet.db.parts import in_parts
 from cumulet.errors import Conflict, NotFound
 
@@ -268,7 +268,7 @@ def server_from_row(row: Any) -> Server:
     return Server(**values)
 
 
-def select_servers() -> sa.Select[Any]:
+def select_servers() -> Select:
     return sa.select(*_COLUMNS)
 
 

@@ -14,7 +14,7 @@ from cumulet.compute.links import next_links, page
 from cumulet.compute.rules import ADMIN, READER
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.store import servers
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Row, Tx
 from cumulet.errors import BadRequest
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -64,7 +64,7 @@ def show_usage(call: Call[None, None]) -> dict[str, Any]:
     return _answer(call, f"os-simple-tenant-usage/{project_id}", {"tenant_usage": usage}, rows)
 
 
-def _answer(call: Call[None, None], path: str, answer: dict[str, Any], rows: list[sa.Row[Any]]) -> dict[str, Any]:
+def _answer(call: Call[None, None], path: str, answer: dict[str, Any], rows: list[Row]) -> dict[str, Any]:
     if call.version.at_least("2.40") and (
         following := next_links(call, path, page(call), len(rows), rows[-1].id if rows else "")
     ):
@@ -74,7 +74,7 @@ def _answer(call: Call[None, None], path: str, answer: dict[str, Any], rows: lis
 
 def _usages(
     call: Call[None, None], project_id: str | None, *, detailed: bool
-) -> tuple[list[sa.Row[Any]], list[dict[str, Any]]]:
+) -> tuple[list[Row], list[dict[str, Any]]]:
     span = _span(call)
     rows = _rows(call, project_id, span)
     by_project: dict[str, dict[str, Any]] = {}
@@ -93,7 +93,7 @@ def _usages(
     return rows, list(by_project.values())
 
 
-def _rows(call: Call[None, None], project_id: str | None, span: Span) -> list[sa.Row[Any]]:
+def _rows(call: Call[None, None], project_id: str | None, span: Span) -> list[Row]:
     asked = page(call, since="2.40")
     conditions = [
         servers.c.launched_at_us < span.stop_us,
@@ -133,7 +133,7 @@ def _summary(project_id: str, span: Span, *, detailed: bool) -> dict[str, Any]:
     return summary
 
 
-def _of_server(row: sa.Row[Any], span: Span, now_us: int) -> dict[str, Any]:
+def _of_server(row: Row, span: Span, now_us: int) -> dict[str, Any]:
     flavor, ended = row.flavor, row.terminated_at_us
     used_us = min(span.stop_us, ended or span.stop_us) - max(row.launched_at_us, span.start_us)
     return {

@@ -25,6 +25,8 @@ from sqlalchemy.pool import NullPool, StaticPool
 from cumulet.db.fair_queue import FairQueue, Job, serve
 from cumulet.db.prepared import Statements, as_sqlalchemys
 from cumulet.db.transaction import Keeper
+from cumulet.db.transaction import Row as Row
+from cumulet.db.transaction import Select as Select
 from cumulet.db.transaction import Tx as Tx
 
 T = TypeVar("T")

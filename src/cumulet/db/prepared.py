@@ -51,11 +51,11 @@ class Prepared:
         except driver.Error as error:
             raise as_sqlalchemys(error, self._sql, bound, driver, self._dialect) from error
 
-    def rows(self, driver: Any, values: Mapping[str, Any]) -> list[Row[Any]]:
+    def rows(self, driver: Any, values: Mapping[str, Any]) -> list[Row[*tuple[object, ...]]]:
         parent, processors, index = self._parent, self._processors, self._parent._key_to_index
         return [Row(parent, processors, index, data) for data in self._run(driver, values).fetchall()]
 
-    def first(self, driver: Any, values: Mapping[str, Any]) -> Row[Any] | None:
+    def first(self, driver: Any, values: Mapping[str, Any]) -> Row[*tuple[object, ...]] | None:
         cursor = self._run(driver, values)
         data = cursor.fetchone()
         cursor.close()

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, TypeVarTuple, overload
 
-from sqlalchemy import Connection, Executable, Row
+import sqlalchemy as sa
+from sqlalchemy import Connection, Executable
 from sqlalchemy.engine import CursorResult
 
 from cumulet.db.prepared import Prepared, Statements
+
+Row: TypeAlias = sa.Row[*tuple[object, ...]]
+"""Of whichever columns: they are its attributes."""
+Select: TypeAlias = sa.Select[*tuple[object, ...]]
+"""Of whichever columns."""
+
+Columns = TypeVarTuple("Columns")
 
 
 class Keeper(Protocol):
@@ -40,18 +48,36 @@ class Tx:
         self._driver: Any = None if statements is None else connection.connection.dbapi_connection
         self._after_commit: list[Callable[[], None]] = []
 
-    def execute(self, statement: Executable, rows: Any = None) -> CursorResult[Any]:
+    def execute(
+        self, statement: Executable, rows: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None
+    ) -> CursorResult[Any]:
         return self.connection.execute(statement, rows)
 
     # Building a statement costs five times what running it does: what is asked often is built once, with `bindparam`s,
     # and given its `values` here; then it is prepared, too (`db.prepared`).
 
-    def all(self, statement: Executable, values: Mapping[str, object] | None = None) -> list[Row[Any]]:
+    @overload
+    def all(
+        self, statement: sa.Select[*Columns], values: Mapping[str, object] | None = None
+    ) -> list[sa.Row[*Columns]]: ...
+
+    @overload
+    def all(self, statement: Executable, values: Mapping[str, object] | None = None) -> list[Row]: ...
+
+    def all(self, statement: Executable, values: Mapping[str, object] | None = None) -> Sequence[object]:
         if values is not None and (prepared := self._prepared(statement, values)) is not None:
             return prepared.rows(self._driver, values)
         return list(self.connection.execute(statement, values).all())
 
-    def first(self, statement: Executable, values: Mapping[str, object] | None = None) -> Row[Any] | None:
+    @overload
+    def first(
+        self, statement: sa.Select[*Columns], values: Mapping[str, object] | None = None
+    ) -> sa.Row[*Columns] | None: ...
+
+    @overload
+    def first(self, statement: Executable, values: Mapping[str, object] | None = None) -> Row | None: ...
+
+    def first(self, statement: Executable, values: Mapping[str, object] | None = None) -> object:
         if values is not None and (prepared := self._prepared(statement, values)) is not None:
             return prepared.first(self._driver, values)
         return self.connection.execute(statement, values).first()

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, and_, or_, select
+from sqlalchemy import ColumnElement, and_, or_, select
 
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Select, Tx
 from cumulet.errors import BadRequest
 from cumulet.identity import holding, store
 from cumulet.identity.api import ADMIN, ANYWHERE, IDENTITY, SYSTEM_READER, collection, is_true, known
@@ -127,7 +127,7 @@ def _inherited(call: Call[object, object]) -> bool | None:
 def _rows(call: Call[object, object], *conditions: ColumnElement[bool]) -> Iterator[Assignment]:
     """Rows of the places asked for; at most a page's worth."""
     a, p = store.assignments.c, store.projects.c
-    statement: Select[Any] = select(store.assignments).where(*conditions)
+    statement: Select = select(store.assignments).where(*conditions)
     if (inherited := _inherited(call)) is not None:
         statement = statement.where(a.inherited.is_(inherited))
     if domain_id := call.query.get("scope.domain.id"):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import delete, insert, select, update
 
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Row, Tx
 from cumulet.errors import BadRequest
 from cumulet.identity import store
 from cumulet.identity.api import (
@@ -90,7 +90,7 @@ class ServiceChanges(Body, extra="allow", min_properties=1):
     enabled: bool | Unset = UNSET
 
 
-def _service_view(call: Call[object, object], row: Row[Any]) -> dict[str, Any]:
+def _service_view(call: Call[object, object], row: Row) -> dict[str, Any]:
     view = {**row.extra, "id": row.id, "type": row.type, "enabled": row.enabled}
     view |= {"name": row.name or "", "links": member(call, "services", row.id)}
     if row.description is not None:
@@ -98,7 +98,7 @@ def _service_view(call: Call[object, object], row: Row[Any]) -> dict[str, Any]:
     return view
 
 
-def _service_in_path(call: Call[object, object]) -> Row[Any]:
+def _service_in_path(call: Call[object, object]) -> Row:
     service_id = call.path["service_id"]
     return known(call.tx.first(select(store.services).where(store.services.c.id == service_id)), "service", service_id)
 
@@ -188,7 +188,7 @@ class EndpointChanges(Body, extra="allow", min_properties=1):
     enabled: bool | Unset = UNSET
 
 
-def _endpoint_in_path(call: Call[object, object]) -> Row[Any]:
+def _endpoint_in_path(call: Call[object, object]) -> Row:
     endpoint_id = call.path["endpoint_id"]
     statement = select(store.endpoints).where(store.endpoints.c.id == endpoint_id)
     return known(call.tx.first(statement), "endpoint", endpoint_id)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from sqlalchemy import JSON, Column, ForeignKey, Row, Table, Text, delete, insert, select
+from sqlalchemy import JSON, Column, ForeignKey, Table, Text, delete, insert, select
 
-from cumulet.db.engine import Tx, metadata
+from cumulet.db.engine import Row, Tx, metadata
 from cumulet.errors import BadRequest, Forbidden, NotFound, NotYet
 from cumulet.identity import store
 from cumulet.identity.api import (
@@ -60,7 +60,7 @@ class Given(Body):
     config: Options
 
 
-def page_of_domain(call: Call[object, object], table: Table) -> tuple[list[Row[Any]], str | None]:
+def page_of_domain(call: Call[object, object], table: Table) -> tuple[list[Row], str | None]:
     """As `page`, of users or groups: those of the caller's domain, where the token is for one; as many as its options
     let a list have."""
     own, statement = call.caller.domain_id, filtered(call, select(table))

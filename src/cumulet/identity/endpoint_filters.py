@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec.structs import asdict
-from sqlalchemy import JSON, Column, ForeignKey, Row, Table, Text, delete, insert, select, update
+from sqlalchemy import JSON, Column, ForeignKey, Table, Text, delete, insert, select, update
 
-from cumulet.db.engine import Tx, metadata
+from cumulet.db.engine import Row, Tx, metadata
 from cumulet.errors import BadRequest, Conflict, NotFound
 from cumulet.identity import store
 from cumulet.identity.api import (
@@ -106,7 +106,7 @@ def shown_to(tx: Tx, project_id: str) -> set[str] | None:
     return named
 
 
-def _described(tx: Tx, group: EndpointGroup) -> list[Row[Any]]:
+def _described(tx: Tx, group: EndpointGroup) -> list[Row]:
     statement = select(store.endpoints).order_by(store.endpoints.c.id)
     for name, value in group.filters.items():
         statement = statement.where(store.endpoints.c[name] == value)
@@ -211,7 +211,7 @@ def absolute(url: str, base_url: str) -> str:
     return base_url + url if url.startswith("/") else url
 
 
-def endpoint_view(call: Call[object, object], row: Row[Any]) -> dict[str, Any]:
+def endpoint_view(call: Call[object, object], row: Row) -> dict[str, Any]:
     return {
         **row.extra,
         "id": row.id,

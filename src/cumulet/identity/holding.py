@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, false, func, insert, or_, select
+from sqlalchemy import ColumnElement, and_, false, func, insert, or_, select
 
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Select, Tx
 from cumulet.identity import store
 from cumulet.identity.store import Project, Role
 
@@ -36,7 +35,7 @@ def above(tx: Tx, project: Project) -> list[Project]:
     return found
 
 
-def below(project_ids: Select[Any]) -> Select[Any]:
+def below(project_ids: Select) -> Select:
     """The ids of all projects below some."""
     tree = select(_p.id).where(_p.parent_id.in_(project_ids)).cte("below", recursive=True)
     return select(tree.union_all(select(_p.id).where(_p.parent_id == tree.c.id)).c.id)

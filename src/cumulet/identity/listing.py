@@ -12,8 +12,9 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
-from sqlalchemy import Boolean, ColumnElement, Row, Select, Table, false, func, tuple_
+from sqlalchemy import Boolean, ColumnElement, Table, false, func, tuple_
 
+from cumulet.db.engine import Row, Select
 from cumulet.errors import BadRequest, NotFound
 from cumulet.identity.api import is_true
 from cumulet.web.annotations import declared
@@ -40,7 +41,7 @@ class Never(msgspec.Struct, frozen=True):
     check: Callable[[str], None] | None = None
 
 
-def filtered(call: Call[object, object], statement: Select[Any]) -> Select[Any]:
+def filtered(call: Call[object, object], statement: Select) -> Select:
     """`statement` narrowed by what the operation's query class declares."""
     filters = _filters(type(call.parameters))
     for name, value in call.query.pairs:
@@ -98,8 +99,8 @@ def check_expiry(text: str) -> None:
 
 
 def page(
-    call: Call[object, object], statement: Select[Any], table: Table, most: int | None = None
-) -> tuple[list[Row[Any]], str | None]:
+    call: Call[object, object], statement: Select, table: Table, most: int | None = None
+) -> tuple[list[Row], str | None]:
     """The rows after `marker`, at most `limit` (and `most`), by name; and the next marker if there are more."""
     name, identifier = table.c.name, table.c.id
     marker = call.query.get("marker")

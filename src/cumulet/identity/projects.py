@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from msgspec.structs import asdict
-from sqlalchemy import Select, delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Select, Tx
 from cumulet.errors import ApiError, BadRequest, Conflict, Forbidden, NotFound
 from cumulet.identity import administrators, domains, holding, store
 from cumulet.identity.administrators import refuse_unless_administrator
@@ -139,7 +139,7 @@ def list_projects(call: Call[None, None]) -> dict[str, Any]:
     return collection(call, "projects", "projects", views, next_marker=following)
 
 
-def _tagged(call: Call[object, object], statement: Select[Any]) -> Select[Any]:
+def _tagged(call: Call[object, object], statement: Select) -> Select:
     """Narrowed by tags (all of them), tags-any, not-tags and not-tags-any."""
 
     def having(tags: list[str]) -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Row, Tx
 from cumulet.errors import BadRequest, Conflict, Forbidden
 from cumulet.identity import store
 from cumulet.identity.api import ADMIN, ANYWHERE, IDENTITY, NOT_DOMAIN, collection, known, member, new_id
@@ -36,12 +36,12 @@ class RegionChanges(Body, extra="allow", min_properties=1):
     parent_region_id: Annotated[str | None, Json({"minLength": 1, "maxLength": 255})] | Unset = UNSET
 
 
-def _region_view(call: Call[object, object], row: Row[Any]) -> dict[str, Any]:
+def _region_view(call: Call[object, object], row: Row) -> dict[str, Any]:
     own = {"id": row.id, "description": row.description, "parent_region_id": row.parent_region_id}
     return {**row.extra, **own, "links": member(call, "regions", row.id)}
 
 
-def region_by_id(tx: Tx, region_id: str) -> Row[Any] | None:
+def region_by_id(tx: Tx, region_id: str) -> Row | None:
     return tx.first(select(store.regions).where(store.regions.c.id == region_id))
 
 
@@ -71,7 +71,7 @@ def show_region(call: Call[None, None]) -> dict[str, Any]:
     return {"region": _region_view(call, _region_in_path(call))}
 
 
-def _region_in_path(call: Call[object, object]) -> Row[Any]:
+def _region_in_path(call: Call[object, object]) -> Row:
     return known(region_by_id(call.tx, call.path["region_id"]), "region", call.path["region_id"])
 
 

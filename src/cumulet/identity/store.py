@@ -15,8 +15,6 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
-    Row,
-    Select,
     Table,
     Text,
     UniqueConstraint,
@@ -30,7 +28,7 @@ from sqlalchemy import (
     update,
 )
 
-from cumulet.db.engine import Tx, metadata
+from cumulet.db.engine import Row, Select, Tx, metadata
 
 RecordT = TypeVar("RecordT")
 
@@ -255,12 +253,12 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     extra: dict[str, Any]
 
 
-def one(tx: Tx, record: type[RecordT], statement: Select[Any]) -> RecordT | None:
+def one(tx: Tx, record: type[RecordT], statement: Select) -> RecordT | None:
     row = tx.first(statement)
     return None if row is None else record(**row._mapping)
 
 
-def many(tx: Tx, record: type[RecordT], statement: Select[Any]) -> list[RecordT]:
+def many(tx: Tx, record: type[RecordT], statement: Select) -> list[RecordT]:
     return [record(**row._mapping) for row in tx.all(statement)]
 
 
@@ -382,7 +380,7 @@ def raise_generation(tx: Tx) -> int:
     return raised
 
 
-def _generation_row(tx: Tx) -> Row[Any]:
+def _generation_row(tx: Tx) -> Row:
     row = tx.first(select(generation))
     if row is None:
         tx.execute(insert(generation).values(id=1, generation=0, last_revocation_us=0))

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.db.engine import Tx, metadata
+from cumulet.db.engine import Row, Tx, metadata
 from cumulet.errors import BadRequest
 from cumulet.image.inspection import is_bootable
 from cumulet.web.operation import Caller
@@ -157,7 +157,7 @@ def load(
     return _whole(tx, tx.all(query if limit is None else query.limit(limit)))
 
 
-def _whole(tx: Tx, rows: Sequence[sa.Row[Any]]) -> list[Image]:
+def _whole(tx: Tx, rows: Sequence[Row]) -> list[Image]:
     ids = [row.id for row in rows]
     properties: dict[str, dict[str, str]] = {image_id: {} for image_id in ids}
     tags: dict[str, list[str]] = {image_id: [] for image_id in ids}

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from msgspec.structs import replace
 
 from cumulet.clock import Clock
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Select, Tx
 from cumulet.db.parts import in_parts
 from cumulet.errors import ApiError, BadRequest, Conflict, Forbidden, OverQuota
 from cumulet.network import addresses, bindings, default_security_group, limits, port_life
@@ -305,7 +305,7 @@ def _as_nova_says(error: Conflict, network: Network, wanted: RequestedNetwork) -
 # -- showing
 
 
-def _ports_statement() -> sa.Select[Any]:
+def _ports_statement() -> Select:
     """A row for each address of each port, ports without address once; in the order of each server's ports."""
     held, port = port_addresses.c, ports.c
     leads_here = sa.and_(floating_ips.c.port_id == held.port_id, floating_ips.c.fixed_ip_address == held.address)

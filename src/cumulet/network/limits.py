@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
@@ -68,7 +66,7 @@ def used(tx: Tx, project_id: str, resource: str) -> int:
     return 0 if statement is None else int(tx.execute(statement, {"project_id": project_id}).scalar_one())
 
 
-def _own_and_used(resource: str) -> sa.Select[Any]:
+def _own_and_used(resource: str) -> sa.Select[int | None, int]:
     table = _COUNTED[resource]
     project_id = sa.bindparam("project_id", type_=sa.String())
     own = sa.select(network_quotas.c.limit).where(
@@ -83,8 +81,8 @@ _OWN_AND_USED = {resource: _own_and_used(resource) for resource in _COUNTED}
 
 def remaining(tx: Tx, project_id: str, resource: str) -> int | None:
     """How many more the project may have; None without limit."""
-    own, count = tuple(tx.all(_OWN_AND_USED[resource], {"project_id": project_id})[0])
-    limit: int = DEFAULT_LIMITS[resource] if own is None else own
+    own, count = tx.all(_OWN_AND_USED[resource], {"project_id": project_id})[0]
+    limit = DEFAULT_LIMITS[resource] if own is None else own
     return None if limit < 0 else max(0, limit - count)
 
 

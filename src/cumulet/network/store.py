@@ -10,7 +10,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import Clock
-from cumulet.db.engine import Tx, metadata
+from cumulet.db.engine import Select, Tx, metadata
 from cumulet.db.partial_index import unique_where
 from cumulet.db.parts import in_parts
 from cumulet.network.forwarding_records import PortForwarding, port_forwardings
@@ -326,13 +326,13 @@ TABLES: Mapping[type[Any], sa.Table] = {
 COLUMNS: Mapping[type[Any], tuple[str, ...]] = {record: record.__struct_fields__ for record in TABLES}
 
 
-def select(record: type[RecordT], *where: sa.ColumnElement[bool]) -> sa.Select[Any]:
+def select(record: type[RecordT], *where: sa.ColumnElement[bool]) -> Select:
     """A SELECT of exactly the record's columns."""
     table = TABLES[record]
     return sa.select(*(table.c[column] for column in COLUMNS[record])).where(*where)
 
 
-def load(tx: Tx, record: type[RecordT], statement: sa.Select[Any]) -> list[RecordT]:
+def load(tx: Tx, record: type[RecordT], statement: Select) -> list[RecordT]:
     """Run a statement made by `select`."""
     return [record(**row._mapping) for row in tx.all(statement)]
 
@@ -342,7 +342,7 @@ def find(tx: Tx, record: type[RecordT], *where: sa.ColumnElement[bool]) -> list[
 
 
 @functools.cache
-def _by(table: sa.Table, columns: tuple[str, ...], names: tuple[str, ...]) -> sa.Select[Any]:
+def _by(table: sa.Table, columns: tuple[str, ...], names: tuple[str, ...]) -> Select:
     """A SELECT by equality with parameters. Made once: building a statement costs more than running it."""
     wanted = (table.c[name] == sa.bindparam(name) for name in names)
     return sa.select(*(table.c[column] for column in columns)).where(*wanted)

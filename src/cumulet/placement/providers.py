@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Row, Tx
 from cumulet.errors import Conflict, NotFound
 from cumulet.placement.store import allocations, inventories, resource_providers
 
@@ -135,7 +135,7 @@ def inventories_of(tx: Tx, *ids: int) -> dict[int, dict[str, Inventory]]:
     return found
 
 
-def inventory_of(row: sa.Row[Any]) -> Inventory:
+def inventory_of(row: Row) -> Inventory:
     """Of a row of `inventories`."""
     return Inventory(
         total=row.total,
