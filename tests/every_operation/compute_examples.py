@@ -193,6 +193,21 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
     "GET /cumulet/findings": Example(may=ADMIN),
     "GET /cumulet/migrations/{migration_id}": Example(may=ADMIN, path={"migration_id": lambda t: t.migration}),
     "GET /cumulet/history": Example(may=ADMIN),
+    "GET /cumulet/paths/{sender}/{receiver}": (
+        Example(
+            may=READER,
+            sees=PROJECT,
+            path={"sender": lambda t: t.port, "receiver": lambda t: t.port},
+            query="protocol=tcp&port=22",
+        ),
+        Example(
+            label="to another's",
+            may=READER,
+            sees=PROJECT,
+            hidden="receiver",
+            path={"sender": "192.0.2.7", "receiver": lambda t: t.port},
+        ),
+    ),
     # -- flavors
     "GET /flavors": Example(may=ANYONE),
     "GET /flavors/detail": Example(may=ANYONE),

@@ -205,6 +205,22 @@ def a_host_too_many(scene: Scene) -> Answer:
         return scene.admin.compute("POST", "/cumulet/hosts", {"host": {"name": "rack1"}})
 
 
+@refused(404, "Port nothing could not be found.")
+def a_path_from_what_is_no_port(scene: Scene) -> Answer:
+    return scene.admin.compute("GET", "/cumulet/paths/nothing/192.0.2.7")
+
+
+@refused(404, "Floating IP 172.24.4.250 could not be found.")
+def a_path_from_outside_to_what_is_no_floating_ip(scene: Scene) -> Answer:
+    return scene.admin.compute("GET", "/cumulet/paths/192.0.2.7/172.24.4.250")
+
+
+@refused(400, "tcp needs a port")
+def a_path_of_tcp_to_no_port(scene: Scene) -> Answer:
+    port = scene.network("GET", "/ports?limit=1")["ports"][0]["id"]
+    return scene.admin.compute("GET", f"/cumulet/paths/{port}/192.0.2.7?protocol=tcp")
+
+
 @refused(404, "There is no such page")
 def a_page_of_consoles_that_is_not(scene: Scene) -> Answer:
     return scene.admin.request("GET", "/console/nothing")

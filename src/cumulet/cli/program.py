@@ -14,6 +14,10 @@ COMMANDS = {
     "settings": ("cumulet.cli.settings:settings", "Every setting with its meaning, its default, and where it was set."),
     "console": ("cumulet.cli.console:console", "Attach this terminal to a server's serial console."),
     "status": ("cumulet.cli.status:status", "Hosts, servers, running operations, and stuck ones with their cause."),
+    "explain-path": (
+        "cumulet.cli.explain_path:explain_path",
+        "What becomes of a packet, hop by hop, and by which rule.",
+    ),
     "env": ("cumulet.cli.env:env", "What a shell and other clients need to use a cloud."),
     "backup": ("cumulet.cli.backup:backup", "Save a cloud to one file, while it runs or not."),
     "restore": ("cumulet.cli.backup:restore", "Make a state folder from such a file."),

@@ -54,7 +54,9 @@ if TYPE_CHECKING:
     VolumeSize = int
     FlavorSize = int
     QuotaLimit = int
+    PortNumber = int
 else:
     VolumeSize = integer_text(1, MAX_INTEGER)
     FlavorSize = integer_text(0, MAX_INTEGER)
     QuotaLimit = integer_text(-1, MAX_INTEGER)
+    PortNumber = integer_text(1, 65_535)

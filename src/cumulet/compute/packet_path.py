@@ -1,31 +1,76 @@
-"""What becomes of a packet from one port to another, hop by hop, by the same rules that hosts enforce.
+"""What becomes of a packet, hop by hop, by the same rules that hosts enforce: from a port or from outside, through
+routers, to a port or out again.
 
-Each hop is a host's decision: the sender's says whether the packet may leave, the receiver's whether it may come in. It
-is about the first packet of a connection, between two ports of one network; routers are not followed.
+It is about the first packet of a connection. Each hop is one decision: the sender's host says whether the packet may
+leave, a router where it goes and as what, the receiver's host whether it may come in. Guests are taken to use the
+routes that DHCP tells them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
+from enum import StrEnum
+from ipaddress import ip_address, ip_network
+
+import sqlalchemy as sa
+from msgspec.structs import replace
 
 from cumulet.db.engine import Tx
 from cumulet.host.record import Record
+from cumulet.host.routing import route
 from cumulet.host.verdict import ICMP, ICMP6, TCP, UDP, Packet, Verdict, decide
-from cumulet.network import addresses, bindings
-from cumulet.network.store import Port, find_by
-from cumulet.network.wiring import wiring
+from cumulet.host.wiring import METADATA_ADDRESS, METADATA_ADDRESS_6
+from cumulet.network import addresses, floating_ips, router_wiring
+from cumulet.network.forwarding_records import PortForwarding
+from cumulet.network.router_hosts import host_of
+from cumulet.network.store import (
+    FloatingIp,
+    Network,
+    Port,
+    Router,
+    Subnet,
+    find,
+    find_by,
+    get,
+    must_get,
+    networks,
+    port_addresses,
+    ports,
+)
+from cumulet.network.wiring import of_port
 
 PROTOCOLS = {"icmp": ICMP, "tcp": TCP, "udp": UDP}
 CLIENT_PORT = 40_000
 ECHO_REQUEST = {4: 8, 6: 128}
+MOST_ROUTERS = 16
+"""Through which a packet is followed."""
+HTTP = 80
+_SERVICES = (METADATA_ADDRESS, METADATA_ADDRESS_6)
+
+
+class At(StrEnum):
+    """What kind of place a hop is."""
+
+    SENDER = "sender"
+    ROUTER = "router"
+    RECEIVER = "receiver"
+    OUTSIDE = "outside"
+    """Not the cloud's, or not for the one who asks to see."""
 
 
 class Hop(Record, frozen=True):
-    """What is decided at one place. `host` is empty where no host was asked."""
+    """What is decided at one place.
 
+    `id`: of the port or the router; outside the address. `host` is empty where no host was asked. `packet`: as it comes
+    here; `leaves`: as it goes on, where a router has changed it.
+    """
+
+    at: At
+    id: str
     host: str
-    port_id: str
+    packet: Packet
     verdict: Verdict
+    leaves: Packet | None = None
 
 
 class Path(Record, frozen=True):
@@ -46,62 +91,251 @@ class Path(Record, frozen=True):
         return self.hops[-1].verdict.rule
 
 
-def path(
-    tx: Tx, host_addresses: Mapping[str, str], sender_id: str, receiver_id: str, protocol: str, port: int | None
-) -> Path:
-    """From one port to another. `protocol`: ``tcp``, ``udp`` or ``icmp``; `port` is the receiver's, of tcp and udp.
+BEYOND_SIGHT = "beyond-sight"
+"""The reason where a path leads to what the one who asks may not see: whether it arrives is not said."""
 
-    KeyError for a port or a protocol that there is not; ValueError where tcp or udp has no port.
+
+def path(
+    tx: Tx,
+    router_hosts: Collection[str],
+    sender: Port | str,
+    receiver: Port | str,
+    protocol: str,
+    port: int | None,
+    *,
+    version: int | None = None,
+    project: str | None = None,
+) -> Path:
+    """From one end to another: ports, or addresses. `protocol`: ``tcp``, ``udp`` or ``icmp`` (an echo request);
+    `port` is the receiver's, of tcp and udp; `version`: of IP, where both ends have both (default: 4).
+
+    `project`: whose ports and routers alone are looked at; None: everybody's. KeyError for an unknown protocol;
+    ValueError where tcp or udp has no port.
     """
     number = PROTOCOLS[protocol]
     if number != ICMP and port is None:
         raise ValueError(f"{protocol} needs a port")
-    sender, receiver = _port(tx, sender_id), _port(tx, receiver_id)
-    if sender.network_id != receiver.network_id:
-        return _stopped(sender, "other-network: routers are not followed")
-    packet = _packet(tx, sender, receiver, number, port)
-    if packet is None:
-        return _stopped(sender, "no address of the same version")
-    hops: list[Hop] = []
-    for place, sends, receives in ((sender, sender.id, None), (receiver, None, receiver.id)):
-        host = bindings.of_ports(tx, [place.id])[place.id][0].host
-        if host == bindings.UNBOUND:
-            return _stopped(place, "plugged-in-nowhere", *hops)
-        verdict = decide(wiring(tx, host, host_addresses), packet, sender=sends, receiver=receives)
-        hops.append(Hop(host=host, port_id=place.id, verdict=verdict))
-        if not verdict.passes:
-            break
-    return Path(hops=tuple(hops))
+    walk = _Walk(tx, router_hosts, project, receiver if isinstance(receiver, Port) else None)
+    if isinstance(sender, str):
+        return walk.from_outside(sender, receiver, number, port)
+    versions = (version,) if version is not None else (4, 6)
+    targets = _addresses(tx, receiver) if isinstance(receiver, Port) else [receiver]
+    for of_version in versions:
+        for source in _addresses(tx, sender):
+            for destination in targets:
+                if ip_address(source).version == ip_address(destination).version == of_version:
+                    return walk.from_port(sender, _packet(sender.mac_address, source, destination, number, port))
+    return walk.nowhere(sender, number)
 
 
-def _port(tx: Tx, port_id: str) -> Port:
-    found = find_by(tx, Port, id=port_id)
-    if not found:
-        raise KeyError(port_id)
-    return found[0]
+def follow(tx: Tx, router_hosts: Collection[str], sender: Port, packet: Packet) -> Path:
+    """What becomes of this packet of a port."""
+    return _Walk(tx, router_hosts, None, None).from_port(sender, packet)
 
 
-def _packet(tx: Tx, sender: Port, receiver: Port, protocol: int, port: int | None) -> Packet | None:
-    held = addresses.held_by(tx, [sender.id, receiver.id])
-    for source in held.get(sender.id, ()):
-        for destination in held.get(receiver.id, ()):
-            if source.address is None or destination.address is None:
-                continue
-            version = 6 if ":" in source.address else 4
-            if version != (6 if ":" in destination.address else 4):
-                continue
-            echo = protocol == ICMP
-            return Packet(
-                mac=sender.mac_address,
-                source=source.address,
-                destination=destination.address,
-                protocol=ICMP6 if echo and version == 6 else protocol,
-                source_port=ECHO_REQUEST[version] if echo else CLIENT_PORT,
-                destination_port=0 if echo else port,
-            )
-    return None
+def _addresses(tx: Tx, port: Port) -> list[str]:
+    return [fixed.address for fixed in addresses.held_by(tx, [port.id]).get(port.id, ()) if fixed.address is not None]
 
 
-def _stopped(place: Port, reason: str, *before: Hop) -> Path:
-    stop = Hop(host="", port_id=place.id, verdict=Verdict(passes=False, reason=reason))
-    return Path(hops=(*before, stop))
+def _packet(mac: str, source: str, destination: str, protocol: int, port: int | None) -> Packet:
+    version = ip_address(destination).version
+    echo = protocol == ICMP
+    return Packet(
+        mac=mac,
+        source=source,
+        destination=destination,
+        protocol=ICMP6 if echo and version == 6 else protocol,
+        source_port=ECHO_REQUEST[version] if echo else CLIENT_PORT,
+        destination_port=0 if echo else port,
+    )
+
+
+class _Walk:
+    def __init__(self, tx: Tx, router_hosts: Collection[str], project: str | None, receiver: Port | None) -> None:
+        self._tx = tx
+        self._router_hosts = router_hosts
+        self._project = project
+        self._receiver = receiver
+        self._hops: list[Hop] = []
+
+    # -- where it begins
+
+    def from_port(self, sender: Port, packet: Packet) -> Path:
+        wiring = of_port(self._tx, sender.id)
+        if wiring is None:
+            return self._ends(At.SENDER, sender.id, packet, "plugged-in-nowhere")
+        verdict = _linked(sender, decide(wiring, packet, sender=sender.id, receiver=None))
+        if not self._add(At.SENDER, sender.id, packet, verdict, host=wiring.host):
+            return self._path()
+        if packet.destination in _SERVICES:
+            return self._service(wiring.host, packet)
+        next_hop = self._way_of_guest(sender, packet)
+        if next_hop is None:
+            self._hops.pop()
+            return self._ends(At.SENDER, sender.id, packet, "no-gateway", host=wiring.host)
+        return self._across(sender.network_id, next_hop, packet)
+
+    def from_outside(self, source: str, receiver: Port | str, protocol: int, port: int | None) -> Path:
+        version = ip_address(source).version
+        destination = self._led_to(receiver, version, protocol, port) if isinstance(receiver, Port) else receiver
+        if destination is None or ip_address(destination).version != version:
+            packet = _packet("", source, destination or source, protocol, port)
+            reason = "no-common-ip-version" if destination or version == 6 else "no-floating-ip"
+            return self._ends(At.OUTSIDE, source, packet, reason)
+        packet = _packet("", source, destination, protocol, port)
+        self._add(At.OUTSIDE, source, packet, Verdict(passes=True, reason="from-outside"))
+        network_id = self._entered_at(destination)
+        if network_id is None:
+            return self._ends(At.OUTSIDE, destination, packet, "address-of-nobody")
+        return self._across(network_id, destination, packet)
+
+    def nowhere(self, sender: Port, protocol: int) -> Path:
+        """There is no packet to follow."""
+        packet = Packet(mac=sender.mac_address, source="", destination="", protocol=protocol)
+        return self._ends(At.SENDER, sender.id, packet, "no-common-ip-version")
+
+    def _led_to(self, receiver: Port, version: int, protocol: int, port: int | None) -> str | None:
+        """The address by which a port is reached from outside."""
+        if version == 6:
+            return next((address for address in _addresses(self._tx, receiver) if ":" in address), None)
+        for floating in find_by(self._tx, FloatingIp, port_id=receiver.id):
+            return floating.floating_ip_address
+        name = {number: name for name, number in PROTOCOLS.items()}[protocol]
+        for forwarding in find_by(self._tx, PortForwarding, internal_port_id=receiver.id):
+            if forwarding.protocol == name and forwarding.external_first <= (port or 0) <= forwarding.external_last:
+                return must_get(self._tx, FloatingIp, forwarding.floating_ip_id).floating_ip_address
+        return None
+
+    def _entered_at(self, destination: str) -> str | None:
+        """The external network on which this address is, or by whose router the network is reached that it is on."""
+        held = sa.select(port_addresses.c.network_id).where(port_addresses.c.address == destination)
+        external = {row.id: row.external for row in self._tx.all(sa.select(networks.c.id, networks.c.external))}
+        on = [row.network_id for row in self._tx.all(held)]
+        return next((network_id for network_id in on if external[network_id]), None)
+
+    # -- across networks
+
+    def _across(self, network_id: str, address: str, packet: Packet) -> Path:
+        """On a network, to whoever has `address` there: the destination's, or that of the next hop to it."""
+        for _ in range(MOST_ROUTERS):
+            holder = self._holder(network_id, address)
+            if holder is None or not self._is_seen(holder):
+                return self._nobody(must_get(self._tx, Network, network_id), address, packet)
+            entry = self._entry(holder)
+            if entry is None:
+                return self._received(holder, packet)
+            on = self._routed(entry, packet)
+            if on is None:
+                return self._path()
+            network_id, address, packet = on
+        return self._ends(At.ROUTER, self._hops[-1].id, packet, "goes-round-in-circles")
+
+    def _holder(self, network_id: str, address: str) -> Port | None:
+        held = sa.select(port_addresses.c.port_id).where(
+            port_addresses.c.network_id == network_id, port_addresses.c.address == address
+        )
+        found = find(self._tx, Port, ports.c.id.in_(held))
+        return found[0] if found else None
+
+    def _is_seen(self, holder: Port) -> bool:
+        if self._project is None:
+            return True
+        floating = find_by(self._tx, FloatingIp, floating_port_id=holder.id)
+        router = get(self._tx, Router, holder.device_id) if holder.device_owner in addresses.ROUTER_PORTS else None
+        behind = floating[0] if floating else router or holder
+        return behind.project_id == self._project
+
+    def _entry(self, holder: Port) -> str | None:
+        """The port by which a router is entered: this one, or the gateway of whose floating IP it keeps the address."""
+        if holder.device_owner in addresses.ROUTER_PORTS:
+            return holder.id
+        floating = find_by(self._tx, FloatingIp, floating_port_id=holder.id)
+        router = get(self._tx, Router, floating[0].router_id) if floating else None
+        return None if router is None else router.gateway_port_id
+
+    def _nobody(self, network: Network, address: str, packet: Packet) -> Path:
+        if network.external:
+            self._add(At.OUTSIDE, address, packet, Verdict(passes=True, reason="outside"))
+            return self._path()
+        if self._project not in (None, network.project_id) or self._holder(network.id, address) is not None:
+            self._add(At.OUTSIDE, address, packet, Verdict(passes=True, reason=BEYOND_SIGHT))
+            return self._path()
+        return self._ends(At.RECEIVER, address, packet, "address-of-nobody")
+
+    def _routed(self, entry: str, packet: Packet) -> tuple[str, str, Packet] | None:
+        """Through a router that is entered by this port: the network it goes on by, the address there, and as what."""
+        port = must_get(self._tx, Port, entry)
+        found = router_wiring.of_ids(self._tx, [port.device_id])
+        if not found or all(entry != one.id for one in found[0].ports):
+            self._ends(At.ROUTER, port.device_id, packet, "router-down")
+            return None
+        host = host_of(port.device_id, self._router_hosts)
+        if host is None:
+            self._ends(At.ROUTER, port.device_id, packet, "no-host-for-routers")
+            return None
+        routed = route(found[0], packet, by=entry)
+        verdict = Verdict(passes=routed.passes, reason=routed.reason)
+        leaves = routed.packet if routed.packet != packet else None
+        if not self._add(At.ROUTER, port.device_id, packet, verdict, host=host, leaves=leaves) or routed.out is None:
+            return None
+        return routed.out.network_id, routed.next_hop, routed.packet
+
+    def _received(self, holder: Port, packet: Packet) -> Path:
+        wiring = of_port(self._tx, holder.id)
+        if wiring is None:
+            floating = holder.device_owner == floating_ips.OWNER
+            reason = "floating-ip-leads-nowhere" if floating else "plugged-in-nowhere"
+            return self._ends(At.RECEIVER, holder.id, packet, reason)
+        verdict = _linked(holder, decide(wiring, packet, sender=None, receiver=holder.id))
+        if verdict.passes and self._receiver is not None and self._receiver.id != holder.id:
+            verdict = Verdict(passes=False, reason="address-of-another-port")
+        elif verdict.passes and packet.destination not in _addresses(self._tx, holder):
+            verdict = Verdict(passes=False, reason="given-to-a-guest-to-route")
+        self._add(At.RECEIVER, holder.id, packet, verdict, host=wiring.host)
+        return self._path()
+
+    def _service(self, host: str, packet: Packet) -> Path:
+        served = packet.protocol == TCP and packet.destination_port == HTTP
+        verdict = Verdict(passes=served, reason="metadata-service" if served else "host-answers-metadata-only")
+        self._add(At.OUTSIDE, packet.destination, packet, verdict, host=host)
+        return self._path()
+
+    def _way_of_guest(self, sender: Port, packet: Packet) -> str | None:
+        """The address that a guest sends it to: the destination's own, or a router's, as DHCP tells its guests."""
+        wanted, six = ip_address(packet.destination), packet.version == 6
+        held = addresses.held_by(self._tx, [sender.id]).get(sender.id, ())
+        own = [must_get(self._tx, Subnet, fixed.subnet_id) for fixed in held if fixed.subnet_id is not None]
+        if any(wanted in ip_network(subnet.cidr) for subnet in own):
+            return packet.destination
+        of_source = [fixed.subnet_id for fixed in held if fixed.address == packet.source]
+        subnet = next((one for one in own if one.id in of_source), None)
+        if subnet is None:
+            return None
+        routes = [] if six else [(ip_network(one["destination"]), one["nexthop"]) for one in subnet.host_routes]
+        leading = [(prefix.prefixlen, next_hop) for prefix, next_hop in routes if wanted in prefix]
+        return max(leading)[1] if leading else subnet.gateway_ip
+
+    # -- the hops
+
+    def _add(
+        self, at: At, where: str, packet: Packet, verdict: Verdict, *, host: str = "", leaves: Packet | None = None
+    ) -> bool:
+        self._hops.append(Hop(at=at, id=where, host=host, packet=packet, verdict=verdict, leaves=leaves))
+        return verdict.passes
+
+    def _ends(self, at: At, where: str, packet: Packet, reason: str, *, host: str = "") -> Path:
+        self._add(at, where, packet, Verdict(passes=False, reason=reason), host=host)
+        return self._path()
+
+    def _path(self) -> Path:
+        """What has been walked. A packet that ends elsewhere than at the port it was meant for has not arrived."""
+        last = self._hops[-1]
+        elsewhere = self._receiver is not None and last.at is not At.RECEIVER and last.verdict.reason != BEYOND_SIGHT
+        if elsewhere and last.verdict.passes:
+            self._hops[-1] = replace(last, verdict=Verdict(passes=False, reason="elsewhere"))
+        return Path(hops=tuple(self._hops))
+
+
+def _linked(port: Port, verdict: Verdict) -> Verdict:
+    """A packet that may pass needs a guest that is plugged in."""
+    return verdict if not verdict.passes or port.status == "ACTIVE" else Verdict(passes=False, reason="not-plugged")

@@ -35,15 +35,21 @@ def routers_at(tx: Tx, host: str, router_hosts: Collection[str]) -> tuple[w.Rout
     if host not in router_hosts:
         return ()
     up = tx.all(sa.select(routers.c.id).where(routers.c.admin_state_up))
-    here = [row.id for row in up if host_of(row.id, router_hosts) == host]
-    records = [router for part in in_parts(sorted(here)) for router in find(tx, Router, routers.c.id.in_(part))]
+    return of_ids(tx, [row.id for row in up if host_of(row.id, router_hosts) == host])
+
+
+def of_ids(tx: Tx, router_ids: Iterable[str]) -> tuple[w.Router, ...]:
+    """Routers by id, wherever they are. One that is down, or without a port that is up, is none."""
+    here = sorted(router_ids)
+    up = routers.c.admin_state_up
+    records = [router for part in in_parts(here) for router in find(tx, Router, routers.c.id.in_(part), up)]
     ports_of: dict[str, list[Port]] = {}
     for port in _ports_of(tx, here):
         ports_of.setdefault(port.device_id, []).append(port)
     held = addresses.held_by(tx, [port.id for of_one in ports_of.values() for port in of_one])
     of_network = _subnets(tx, {port.network_id for of_one in ports_of.values() for port in of_one})
     floating: dict[str, list[FloatingIp]] = {}
-    for part in in_parts(sorted(here)):
+    for part in in_parts(here):
         for record in find(tx, FloatingIp, floating_ips.c.router_id.in_(part)):
             floating.setdefault(record.router_id or "", []).append(record)
     forwards: dict[str, list[PortForwarding]] = {}

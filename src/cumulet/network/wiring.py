@@ -13,6 +13,7 @@ from cumulet.db.engine import Tx
 from cumulet.db.parts import in_parts
 from cumulet.host import wiring as w
 from cumulet.network import addresses, dhcp_options, router_wiring
+from cumulet.network.bindings import UNBOUND
 from cumulet.network.dhcp_option_codes import NotAnOption, encoded
 from cumulet.network.rule_meaning import protocol_number
 from cumulet.network.store import (
@@ -40,6 +41,16 @@ _HERE = (
     .where(port_bindings.c.host == sa.bindparam("of_host"), ports.c.server_id.is_not(None))
 )
 """What is plugged into a server here, or will be. A binding alone, which users may write, plugs nothing."""
+_BINDING = (
+    sa.select(port_bindings.c.host, port_bindings.c.active)
+    .join(ports, ports.c.id == port_bindings.c.port_id)
+    .where(
+        ports.c.id == sa.bindparam("of_port"),
+        ports.c.server_id.is_not(None),
+        port_bindings.c.active,
+        port_bindings.c.host != UNBOUND,
+    )
+)
 
 
 def wiring(tx: Tx, host: str, host_addresses: Mapping[str, str], router_hosts: Collection[str] = ()) -> w.Wiring:
@@ -56,32 +67,48 @@ def wiring(tx: Tx, host: str, host_addresses: Mapping[str, str], router_hosts: C
     for network_id, mac, place in router_wiring.ports_elsewhere(tx, host, network_ids, router_hosts):
         if place in host_addresses:
             elsewhere.setdefault(network_id, []).append((mac, host_addresses[place], True))
+    plugged, groups = _plugged(tx, {port_id: row.active for port_id, row in here.items()})
+    return w.Wiring(
+        host=host,
+        networks=_networks(tx, network_ids, elsewhere),
+        ports=plugged,
+        groups=groups,
+        routers=routers,
+    )
+
+
+def of_port(tx: Tx, port_id: str) -> w.Wiring | None:
+    """Of the wiring of the host that has a port now, what is about this port; None where no host has it."""
+    row = tx.first(_BINDING, {"of_port": port_id})
+    if row is None:
+        return None
+    plugged, groups = _plugged(tx, {port_id: row.active})
+    return w.Wiring(host=row.host, ports=plugged, groups=groups)
+
+
+def _plugged(tx: Tx, here: Mapping[str, bool]) -> tuple[tuple[w.Port, ...], tuple[w.Group, ...]]:
+    """Ports and their groups. `here`: by the port's id, whether its binding is the active one."""
     groups_of = _groups_of_ports(tx, here)
     plugged = sorted(_in_parts(tx, Port, ports.c.id, here), key=lambda port: port.id)
     held = addresses.held_by(tx, list(here))
     options = _dhcp_options(tx, list(here))
-    return w.Wiring(
-        host=host,
-        networks=_networks(tx, network_ids, elsewhere),
-        ports=tuple(
-            w.Port(
-                id=port.id,
-                network_id=port.network_id,
-                mac=port.mac_address,
-                addresses=tuple(fixed.address for fixed in held.get(port.id, ()) if fixed.address is not None),
-                up=port.admin_state_up,
-                active=here[port.id].active,
-                secured=port.port_security_enabled,
-                pairs=_pairs(port),
-                groups=tuple(sorted(groups_of.get(port.id, ()))) if port.port_security_enabled else (),
-                hostname=port.dns_name,
-                dhcp_options=options.get(port.id, ()),
-            )
-            for port in plugged
-        ),
-        groups=_groups(tx, {group for port in plugged for group in groups_of.get(port.id, ())}),
-        routers=routers,
+    made = tuple(
+        w.Port(
+            id=port.id,
+            network_id=port.network_id,
+            mac=port.mac_address,
+            addresses=tuple(fixed.address for fixed in held.get(port.id, ()) if fixed.address is not None),
+            up=port.admin_state_up,
+            active=here[port.id],
+            secured=port.port_security_enabled,
+            pairs=_pairs(port),
+            groups=tuple(sorted(groups_of.get(port.id, ()))) if port.port_security_enabled else (),
+            hostname=port.dns_name,
+            dhcp_options=options.get(port.id, ()),
+        )
+        for port in plugged
     )
+    return made, _groups(tx, {group for port in plugged for group in groups_of.get(port.id, ())})
 
 
 def ports_of_server(tx: Tx, server_id: str) -> list[str]:

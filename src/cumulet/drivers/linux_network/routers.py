@@ -18,6 +18,7 @@ from cumulet.drivers.linux_network.announcements import announce
 from cumulet.drivers.linux_network.connections import Connection, forget
 from cumulet.drivers.linux_network.links import Links
 from cumulet.drivers.linux_network.names import TABLE
+from cumulet.host import routing
 from cumulet.host import wiring as w
 
 _MAIN_TABLE, _STATIC = 254, 4
@@ -175,7 +176,8 @@ def _routes(route: IPRoute, router: w.Router) -> None:
                 there.add((text, str(entry.get("gateway") or "")))
     outside = route.link_lookup(ifname=names.OUTSIDE)
     for what, ways in (("del", there - wanted), ("replace", wanted - there)):
-        for destination, nexthop in sorted(ways):
+        # First what other ways' next hops are reached by.
+        for destination, nexthop in sorted(ways, key=lambda way: (way[1] != "", way)):
             way: dict[str, Any] = {"gateway": nexthop} if nexthop else {"oif": outside[0], "scope": 253}
             if ":" not in destination:  # Those that follow from addresses have none, and are not replaced.
                 way["priority"] = _PRIORITY
@@ -201,11 +203,8 @@ def _lasts(connection: Connection, router: w.Router) -> bool:
 
 
 def _forwards(forwarding: w.Forwarding, connection: Connection) -> bool:
-    port, first = connection.destination_port, forwarding.outside_ports[0]
+    port = connection.destination_port
     if (forwarding.outside, forwarding.protocol) != (connection.destination, connection.protocol) or port is None:
         return False
-    if not first <= port <= forwarding.outside_ports[1]:
-        return False
-    one = forwarding.inside_ports[0] == forwarding.inside_ports[1]
-    leads_to = forwarding.inside_ports[0] + (0 if one else port - first)
-    return (forwarding.inside, leads_to) == (connection.answered_by, connection.answered_from_port)
+    leads_to = (forwarding.inside, routing.inside_port(forwarding, port))
+    return leads_to == (connection.answered_by, connection.answered_from_port)
