@@ -15,7 +15,7 @@ import msgspec
 
 from cumulet.clock import Clock
 from cumulet.conductor.saga import Saga
-from cumulet.db.engine import Database
+from cumulet.db.engine import Database, Tx
 from cumulet.periodic import Reconciler
 from cumulet.settings import Settings
 from cumulet.wake import Wake
@@ -33,6 +33,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     hosts: Hosts
     wake: Wake
+    require_lead: Callable[[Tx], None]
+    """Raises in a transaction of a process whose reconcilers are another one's by now (`Leadership.require`)."""
 
 
 class OtherState(Exception):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from cumulet.conductor.leadership import Leadership
+from cumulet.conductor.leadership import Leadership, LeadsNoMore
 from cumulet.db.engine import Database, Tx, metadata
 from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
 
@@ -46,6 +46,18 @@ class Failing(Led):
             self.failed = True
             raise OperationalError("BEGIN", None, Exception("away"))
         await super().start()
+
+    def kill(self) -> None:
+        if self.name in self.leading:
+            super().kill()
+
+
+class Slow(Led):
+    """Its start takes longer than the lease runs."""
+
+    async def start(self) -> None:
+        await super().start()
+        await asyncio.sleep(3 * SECONDS)
 
     def kill(self) -> None:
         if self.name in self.leading:
@@ -172,6 +184,54 @@ def test_what_could_not_be_started_is_started_in_a_later_round() -> None:
         first.kill()
         await asyncio.sleep(3 * SECONDS)
         assert world.leading == ["second"]
+
+    run(story)
+
+
+def test_a_start_that_takes_longer_than_the_lease_lets_nobody_else_begin() -> None:
+    async def story(world: World) -> None:
+        first, _ = world.conductor("first", kind=Slow)
+        second, _ = world.conductor("second")
+        starting = asyncio.create_task(first.start())
+        await asyncio.sleep(0.1)
+        await second.start()
+        await asyncio.sleep(4 * SECONDS)
+        assert starting.done()
+        assert (first.leads, second.leads) == (True, False)
+        assert world.leading == ["first"]
+
+    run(story)
+
+
+def test_one_that_loses_its_lease_while_it_starts_stops_before_another_begins() -> None:
+    async def story(world: World) -> None:
+        first, way = world.conductor("first", kind=Slow)
+        second, _ = world.conductor("second")
+        starting = asyncio.create_task(first.start())
+        await asyncio.sleep(0.1)
+        await second.start()
+        way.away = True
+        await asyncio.sleep(4 * SECONDS)
+        assert starting.done()
+        assert (first.leads, second.leads) == (False, True)
+
+    run(story)
+
+
+def test_what_the_leader_must_say_is_refused_once_another_leads() -> None:
+    async def story(world: World) -> None:
+        one, _ = world.conductor("one")
+        two, _ = world.conductor("two")
+        await one.start()
+        await two.start()
+        world.database.read(one.require)
+        with pytest.raises(LeadsNoMore):
+            world.database.read(two.require)
+        one.kill()
+        await asyncio.sleep(2 * SECONDS)
+        world.database.read(two.require)
+        with pytest.raises(LeadsNoMore):
+            world.database.read(one.require)
 
     run(story)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from cumulet.clock import Clock
@@ -40,14 +40,25 @@ class HostWatch:
     """Asks every host in turn. `ready` is set once each host has answered or been found silent."""
 
     def __init__(
-        self, *, db: Database, clock: Clock, settings: Settings, hosts: Hosts, boot: ResumeOnBoot | None = None
+        self,
+        *,
+        db: Database,
+        clock: Clock,
+        settings: Settings,
+        hosts: Hosts,
+        require_lead: Callable[[Tx], None],
+        boot: ResumeOnBoot | None = None,
     ) -> None:
-        """`boot`: what becomes of servers that should run and do not, once for each start of their host's agent."""
+        """`boot`: what becomes of servers that should run and do not, once for each start of their host's agent.
+
+        `require_lead`: `part.Surroundings.require_lead`.
+        """
         self._db = db
         self._boot = boot
         self._clock = clock
         self._settings = settings
         self._hosts = hosts
+        self._require_lead = require_lead
         self._seen_at: dict[str, float] = {}
         self._recorded: dict[str, tuple[HostFacts, float]] = {}
         """What each host was last recorded with, and when."""
@@ -137,6 +148,7 @@ class HostWatch:
         new = self._welcomed.get(name) != facts.session
 
         def record(tx: Tx) -> tuple[list[drift.Correction], dict[str, int]]:
+            self._require_lead(tx)
             host_records.register(tx, facts=facts, clock=self._clock, settings=self._settings)
             if new and self._settings.fence_silent_hosts and facts.lease_seconds is None:
                 now_us = self._clock.now_us()
@@ -229,6 +241,7 @@ class HostWatch:
         silent = self._clock.monotonic() - self._seen_at[name] if name in self._recorded else None
 
         def record(tx: Tx) -> bool:
+            self._require_lead(tx)
             now_us = self._clock.now_us()
             seen_at_us = now_us - round(silent * 1_000_000) if silent is not None else None
             if not host_records.set_up(tx, name, up=False, now_us=now_us, seen_at_us=seen_at_us):

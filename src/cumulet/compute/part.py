@@ -39,7 +39,9 @@ declare_all("cumulet.compute")
 def _reconcilers(around: Surroundings) -> Sequence[Reconciler]:
     db, clock, settings = around.db, around.clock, around.settings
     boot = ResumeOnBoot(clock=clock, settings=settings, wake=around.wake)
-    watch = HostWatch(db=db, clock=clock, settings=settings, hosts=around.hosts, boot=boot)
+    watch = HostWatch(
+        db=db, clock=clock, settings=settings, hosts=around.hosts, boot=boot, require_lead=around.require_lead
+    )
     return (
         watch,
         Wirings(db=db, clock=clock, hosts=around.hosts, seconds=SECONDS_BETWEEN if settings.boots_guests else None),

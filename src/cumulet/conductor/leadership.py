@@ -4,6 +4,9 @@ Theory of operation. The row of a lease has an owner and a beat, a number that t
 compares wall clocks: another conductor takes the lease when it has seen the same beat for `seconds` of its own clock.
 The owner counts `seconds` too, from before its last beat that surely reached the database, and stops what it leads when
 they are over, whether the database answers or not. So one has stopped before the next one begins.
+
+A process that was stopped (SIGSTOP, a suspended machine) may go on with what it was at before it looks at its clock. So
+what must be said by the one that leads, such as that a host is down, is said in a transaction that asks (`require`).
 """
 
 from __future__ import annotations
@@ -51,6 +54,10 @@ class Seen(NamedTuple):
     at: float
 
 
+class LeadsNoMore(Exception):
+    """Another process holds the lease by now."""
+
+
 class Leadership:
     """Leads while it holds the lease `name`: then `led` is started, in order; when it is lost, all of it is stopped."""
 
@@ -75,20 +82,26 @@ class Leadership:
         self._alone = alone
         self._seen: Seen | None = None
         self._started: list[Reconciler] = []
+        self._beginning: asyncio.Task[None] | None = None
         self._held_until = 0.0
         self._task: asyncio.Task[None] | None = None
 
     @property
     def leads(self) -> bool:
-        return bool(self._started)
+        return bool(self._started) or self._beginning is not None
 
     async def start(self) -> None:
-        """Begin; where the lease is free, leads already when this returns."""
+        """Begin; where the lease is free, leads already when this returns. Raises what an error in its start raised."""
         if self._alone:
             await self._begin()
             return
         await self._round()
         self._task = asyncio.create_task(self._keep(), name=f"lease-{self._name}")
+        if (beginning := self._beginning) is not None:
+            await asyncio.wait((beginning,))
+            if not beginning.cancelled() and (error := beginning.exception()) is not None:
+                self._task.cancel()
+                raise error
 
     async def stop(self) -> None:
         """Stop leading; the lease is left to run out."""
@@ -99,10 +112,19 @@ class Leadership:
 
     def kill(self) -> None:
         """As if the process had died."""
-        if self._task is not None:
-            self._task.cancel()
+        for task in (self._task, self._beginning):
+            if task is not None:
+                task.cancel()
         for reconciler in self._started:
             reconciler.kill()
+
+    def require(self, tx: Tx) -> None:
+        """LeadsNoMore unless the lease is this process's in this transaction."""
+        if self._alone:
+            return
+        row = tx.first(_FOUND, {"of_name": self._name})
+        if row is None or row.owner != self.owner:
+            raise LeadsNoMore(f"{self._name} is led by {row.owner if row is not None else 'nobody'}")
 
     async def _keep(self) -> None:
         while True:
@@ -110,16 +132,16 @@ class Leadership:
             try:
                 await self._round()
             except Exception:
-                log.exception(
-                    "the lease %s cannot be looked at, or what it leads not be started; will retry", self._name
-                )
+                log.exception("the lease %s cannot be looked at; will retry", self._name)
 
     async def _round(self) -> None:
         now = self._clock.monotonic()
         if not self.leads:
             if await self._db.write_async(lambda tx: self._take(tx, now)):
                 self._held_until = now + self._seconds
-                await self._begin()
+                # Beside this: a start may take longer than the lease runs, which is renewed meanwhile.
+                self._beginning = asyncio.create_task(self._begin(), name=f"lead-{self._name}")
+                self._beginning.add_done_callback(self._begun)
             return
         held = await self._renewed(now)
         if held:
@@ -152,7 +174,17 @@ class Leadership:
             await self._resign()
             raise
 
+    def _begun(self, task: asyncio.Task[None]) -> None:
+        if self._beginning is task:
+            self._beginning = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("what the lease %s leads cannot be started; will retry", self._name, exc_info=error)
+
     async def _resign(self) -> None:
+        beginning = self._beginning
+        if beginning is not None and beginning is not asyncio.current_task():
+            beginning.cancel()
+            await asyncio.gather(beginning, return_exceptions=True)
         while self._started:
             await self._started.pop().stop()
 

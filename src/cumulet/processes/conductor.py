@@ -9,7 +9,7 @@ from cumulet.clock import Clock
 from cumulet.conductor.leadership import Leadership
 from cumulet.conductor.runner import BeforeStep, Runner
 from cumulet.conductor.saga import Saga
-from cumulet.db.engine import Database
+from cumulet.db.engine import Database, Tx
 from cumulet.fleet.hosts import Hosts
 from cumulet.part import Part, Surroundings
 from cumulet.periodic import Reconciler
@@ -48,7 +48,14 @@ class Conductor:
             alone=alone,
             before_step=before_step,
         )
-        around = Surroundings(db=db, clock=clock, settings=settings, hosts=hosts, wake=wake or self.runner)
+        around = Surroundings(
+            db=db,
+            clock=clock,
+            settings=settings,
+            hosts=hosts,
+            wake=wake or self.runner,
+            require_lead=self._require_lead,
+        )
         self.reconcilers: tuple[Reconciler, ...] = tuple(r for part in parts for r in part.reconcilers(around))
         self.leadership = Leadership(
             db=db,
@@ -64,6 +71,9 @@ class Conductor:
         """The one of this class."""
         (found,) = (r for r in self.reconcilers if isinstance(r, kind))
         return found
+
+    def _require_lead(self, tx: Tx) -> None:
+        self.leadership.require(tx)
 
     async def start(self) -> None:
         """Where it leads, hosts are known when this returns: operations are carried from then on."""
