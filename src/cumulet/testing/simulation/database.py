@@ -11,12 +11,23 @@ from typing import Any, TypeVar
 from sqlalchemy.exc import OperationalError
 
 from cumulet.db.engine import Database, Tx
+from cumulet.db.transaction import Keeper
 from cumulet.testing.simulation.faults import Weather
 
 T = TypeVar("T")
 
 FOR_THE_API: ContextVar[bool] = ContextVar("FOR_THE_API", default=False)
 """Whether what is running is a request's."""
+
+
+class TxBesideOthers(Tx):
+    """Of a process that is not the only one on the database, as with PostgreSQL."""
+
+    __slots__ = ()
+
+    @property
+    def alone(self) -> bool:
+        return False
 
 
 class SimulatedDatabase(Database):
@@ -27,7 +38,13 @@ class SimulatedDatabase(Database):
         self.weather = Weather()
         self.random = Random(0)  # noqa: S311 - a seed that decides everything is the point
         self.written: Callable[[], None] = lambda: None
+        self.writer = ""
+        """The process whose transaction runs; empty for what is none of the control plane's."""
         self.claims_touched = False
+        self.host_marked = False
+        """Whether a commit has said of a host that it answers, or that it does not any more."""
+        self.done_again: list[str] = []
+        """What became of operations that had ended, or went back."""
         self.lost: list[tuple[str, str]] = []
         """Server and host of each guest that a commit has called lost."""
         self.faults = 0
@@ -35,17 +52,39 @@ class SimulatedDatabase(Database):
         self._connection = self._inline_connection()
         self.driver: Any = self._connection.connection.dbapi_connection
 
-    def read(self, fn: Callable[[Tx], T]) -> T:
-        return fn(Tx(self._connection, writable=False, statements=self._statements))
+    def forget_what_was_seen(self) -> None:
+        """For the next run."""
+        self.claims_touched = self.host_marked = False
+        self.lost.clear()
+        self.done_again.clear()
+
+    def read(self, fn: Callable[[Tx], T], *, keeper: Keeper | None = None, alone: bool = True) -> T:
+        return fn(self._begun(writable=False, keeper=keeper, alone=alone))
+
+    def write_as(self, writer: str, fn: Callable[[Tx], T], *, keeper: Keeper | None, alone: bool) -> T:
+        """As a process of this name."""
+        self.writer = writer
+        try:
+            return self._write(fn, keeper, alone=alone)
+        finally:
+            self.writer = ""
+
+    def _begun(self, *, writable: bool, keeper: Keeper | None, alone: bool) -> Tx:
+        kind = Tx if alone else TxBesideOthers
+        return kind(self._connection, writable=writable, statements=self._statements, keeper=keeper)
 
     def _write_inline(self, fn: Callable[[Tx], T]) -> T:
+        return self._write(fn, None, alone=True)
+
+    def _write(self, fn: Callable[[Tx], T], keeper: Keeper | None, *, alone: bool) -> T:
         if self.random.random() < self.weather.commit_fails:
             self.faults += 1
             raise OperationalError("COMMIT", {}, Exception("the database is away"))
-        tx = Tx(self._connection, writable=True, statements=self._statements)
+        tx = self._begun(writable=True, keeper=keeper, alone=alone)
         self.driver.execute("BEGIN")
         try:
             result = fn(tx)
+            tx.finish()
         except BaseException:
             self.driver.execute("ROLLBACK")
             raise

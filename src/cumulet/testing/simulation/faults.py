@@ -12,7 +12,8 @@ class Weather:
 
     Per commit: it fails, its answer is lost, or the API that made it dies with it. Per step: somebody crashes, hangs,
     is cut off (both ways, or only what it says is lost), or has a clock that jumps; a disk fails or is slow; a copy
-    stands still, or a conductor is stopped for a while. Per move in post-copy: its copy fails as the source lets go.
+    stands still; a process of the control plane is stopped for a while, or does not reach a host, or the database.
+    Per move in post-copy: its copy fails as the source lets go.
     """
 
     lost: float = 0.0
@@ -24,8 +25,9 @@ class Weather:
     commit_fails: float = 0.0
     commit_unknown: float = 0.0
     conductor_crash: float = 0.0
-    conductor_stops: float = 0.0
-    conductor_cut_off: float = 0.0
+    process_stops: float = 0.0
+    process_cut_off: float = 0.0
+    without_database: float = 0.0
     agent_crash: float = 0.0
     host_crash: float = 0.0
     guest_crash: float = 0.0
@@ -56,8 +58,9 @@ class Weather:
 
 _WORST = {
     "lost": 0.15, "slow": 0.2, "twice": 0.15, "verb_fails_before": 0.1, "verb_fails_after": 0.1, "verb_hangs": 0.05,
-    "commit_fails": 0.05, "commit_unknown": 0.05, "conductor_crash": 0.2, "conductor_stops": 0.1,
-    "conductor_cut_off": 0.1, "agent_crash": 0.2, "host_crash": 0.08, "guest_crash": 0.08, "partition": 0.15,
+    "commit_fails": 0.05, "commit_unknown": 0.05, "conductor_crash": 0.2, "process_stops": 0.1,
+    "process_cut_off": 0.1, "without_database": 0.08, "agent_crash": 0.2, "host_crash": 0.08, "guest_crash": 0.08,
+    "partition": 0.15,
     "clock_jump": 0.1, "host_lost": 0.06, "dies_at_commit": 0.1,
     "api_crash": 0.08, "unheard": 0.08, "guest_hangs": 0.15, "copy_stalls": 0.1, "disk_fails": 0.06, "disk_slow": 0.08,
     "switch_fails": 0.5,

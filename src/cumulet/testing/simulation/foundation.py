@@ -81,6 +81,7 @@ def foundation() -> Foundation:
     schema.prepare(db)
     _watch_claims(db)
     _watch_losses(db)
+    _watch_operations(db)
     rows = [
         {
             "flavor_id": name, "name": name, "vcpus": vcpus, "memory_mib": memory, "disk_gib": disk,
@@ -124,6 +125,26 @@ def _watch_losses(db: SimulatedDatabase) -> None:
     db.driver.execute(
         "CREATE TRIGGER simulation_lost AFTER UPDATE OF fault_message ON servers "
         f"WHEN NEW.fault_message = '{drift.LOST}' BEGIN SELECT guest_lost(NEW.id, NEW.host); END"
+    )
+
+
+def _watch_operations(db: SimulatedDatabase) -> None:
+    """And when it is said whether a host answers, and when an operation goes back, or on after its end."""
+
+    def marked() -> None:
+        db.host_marked = True
+
+    db.driver.create_function("host_marked", 0, marked)
+    db.driver.execute(
+        "CREATE TRIGGER simulation_up AFTER UPDATE OF up ON hosts WHEN NEW.up != OLD.up BEGIN SELECT host_marked(); END"
+    )
+    db.driver.create_function("done_again", 3, lambda *what: db.done_again.append(" ".join(map(str, what))))
+    db.driver.execute(
+        "CREATE TRIGGER simulation_once AFTER UPDATE OF status, position ON operations "
+        "WHEN OLD.ended_at_us IS NOT NULL OR (OLD.status = 'unwinding' AND NEW.status IN ('forward', 'done')) "
+        "OR (OLD.status = 'forward' AND NEW.status = 'forward' AND NEW.position < OLD.position) "
+        "BEGIN SELECT done_again(NEW.saga, OLD.status || ' at ' || OLD.position, NEW.status || ' at ' || NEW.position);"
+        " END"
     )
 
 

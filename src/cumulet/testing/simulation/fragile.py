@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
@@ -177,8 +177,9 @@ class FragileDriver(SimulatedDriver):
     def rescued_guests(self) -> set[str]:
         return {server_id for server_id, found in self._guests.items() if found.rescue_image is not None}
 
-    def running(self) -> list[str]:
-        return [server_id for server_id, found in self._guests.items() if found.state is GuestState.RUNNING]
+    def modelled(self) -> Mapping[str, SimulatedGuest]:
+        """All guests of this host."""
+        return self._guests
 
     def starved(self) -> list[str]:
         """Guests that stand still for ever: the rest of their memory is lost, and nobody has booted them anew."""

@@ -56,6 +56,9 @@ def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
     mended = cloud.db.read(lambda tx: tx.all(_MENDED))
     if mended:
         return [f"{row.finding} of server {row.subject[:8]} at {row.host} had to be given back" for row in mended]
+    wrong = cloud.db.read(cloud.wrong_memory)
+    if wrong:
+        return [f"memory is wrong of {', '.join(wrong)}"]
     copies = [
         (name, server_id) for name, machine in cloud.machines.items() for server_id in machine.driver.copies_of_disks()
     ]

@@ -43,34 +43,9 @@ from cumulet.host import messages as m
 from cumulet.network import for_compute as network
 from cumulet.network import port_status
 from cumulet.placement import allocations as placement
+from cumulet.testing.simulation import planted_life, planted_places, planted_ports, planted_processes
 from cumulet.testing.simulation.hosts import Machine
-from cumulet.testing.simulation.planted_life import (
-    calling_a_failed_rebuild_active,
-    copying_the_disk_of_another_guest,
-    insisting_on_a_crash_dump,
-    keeping_an_image_that_was_not_made,
-    keeping_the_share_of_a_shelved_server,
-    overlooking_a_rescue_image,
-    unshelving_to_the_host_it_was_on,
-)
-from cumulet.testing.simulation.planted_places import (
-    claiming_what_it_was_before,
-    counting_a_machine_for_each_of_its_hosts,
-    counting_only_where_servers_are,
-    forgetting_the_traits,
-    hiding_why_a_host_was_passed_over,
-    knowing_a_server_by_what_it_was_known_by,
-    moving_off_a_host_that_is_down,
-    promising_what_no_host_keeps,
-    taking_in_what_it_was_before,
-    with_precondition,
-    with_saga,
-)
-from cumulet.testing.simulation.planted_ports import (
-    forgetting_what_was_plugged_in,
-    leaving_the_device_in_the_guest,
-    never_comparing_ports,
-)
+from cumulet.testing.simulation.planted_places import with_precondition, with_saga
 
 Plant = Callable[[], AbstractContextManager[object]]
 
@@ -353,11 +328,7 @@ PLANTED: dict[str, Plant] = {
         acting_on_an_expired_lease,
         a_lease_by_two_wall_clocks,
         several_that_lead,
-        knowing_a_server_by_what_it_was_known_by,
-        counting_only_where_servers_are,
         losing_patience_with_what_progresses,
-        claiming_what_it_was_before,
-        taking_in_what_it_was_before,
         picking_inside_the_claim,
         deleting_the_source_before_the_destination_runs,
         releasing_the_sources_share_too_early,
@@ -365,11 +336,6 @@ PLANTED: dict[str, Plant] = {
         forgetting_who_waits,
         leaving_the_task_state,
         evacuating_on_silence_alone,
-        moving_off_a_host_that_is_down,
-        counting_a_machine_for_each_of_its_hosts,
-        promising_what_no_host_keeps,
-        forgetting_the_traits,
-        hiding_why_a_host_was_passed_over,
         a_watchdog_that_does_not_kill,
         discarding_the_source_in_post_copy,
         a_lease_without_a_margin,
@@ -377,16 +343,10 @@ PLANTED: dict[str, Plant] = {
         believing_an_old_report,
         a_reconciler_that_removes_nothing,
         booting_from_disk_beside_the_source,
-        copying_the_disk_of_another_guest,
-        keeping_an_image_that_was_not_made,
-        forgetting_what_was_plugged_in,
-        leaving_the_device_in_the_guest,
-        never_comparing_ports,
-        keeping_the_share_of_a_shelved_server,
-        unshelving_to_the_host_it_was_on,
-        calling_a_failed_rebuild_active,
-        overlooking_a_rescue_image,
-        insisting_on_a_crash_dump,
+        *planted_life.PLANTS,
+        *planted_places.PLANTS,
+        *planted_ports.PLANTS,
+        *planted_processes.PLANTS,
     )
 }
 

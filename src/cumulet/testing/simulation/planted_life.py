@@ -85,3 +85,14 @@ def insisting_on_a_crash_dump() -> AbstractContextManager[object]:
     """What a guest is told cannot be taken back, so it is told until it has heard: one that has ended never does."""
     told = tuple(Final(step.do) for step in CRASH_DUMP.steps)
     return with_saga(CRASH_DUMP, steps=(), finals=(*told, *CRASH_DUMP.finals))
+
+
+PLANTS = (
+    calling_a_failed_rebuild_active,
+    copying_the_disk_of_another_guest,
+    insisting_on_a_crash_dump,
+    keeping_an_image_that_was_not_made,
+    keeping_the_share_of_a_shelved_server,
+    overlooking_a_rescue_image,
+    unshelving_to_the_host_it_was_on,
+)

@@ -105,3 +105,16 @@ def forgetting_the_traits() -> AbstractContextManager[object]:
 def hiding_why_a_host_was_passed_over() -> AbstractContextManager[object]:
     """No valid host: that is all."""
     return mock.patch.object(scheduler, "explain", return_value="")
+
+
+PLANTS = (
+    claiming_what_it_was_before,
+    counting_a_machine_for_each_of_its_hosts,
+    counting_only_where_servers_are,
+    forgetting_the_traits,
+    hiding_why_a_host_was_passed_over,
+    knowing_a_server_by_what_it_was_known_by,
+    moving_off_a_host_that_is_down,
+    promising_what_no_host_keeps,
+    taking_in_what_it_was_before,
+)

@@ -36,3 +36,10 @@ def leaving_the_device_in_the_guest() -> AbstractContextManager[object]:
 def never_comparing_ports() -> AbstractContextManager[object]:
     """A host that was down when a detachment had to be taken back is never told."""
     return mock.patch.object(drift, "_correct_ports", return_value=None)
+
+
+PLANTS = (
+    forgetting_what_was_plugged_in,
+    leaving_the_device_in_the_guest,
+    never_comparing_ports,
+)

@@ -1,4 +1,4 @@
-"""A conductor's process: it may be stopped for a while, as by SIGSTOP, or have its own way to a host cut."""
+"""A process of the control plane: it may be stopped for a while, as by SIGSTOP, or have its ways out cut."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from collections.abc import Callable
 from random import Random
 from typing import TypeVar
 
+from sqlalchemy.exc import OperationalError
+
 from cumulet.db.engine import Database, Tx
+from cumulet.db.transaction import Keeper
 from cumulet.fleet.hosts import Hosts
 from cumulet.host.link import Link
 from cumulet.host.messages import HostUnreachable, Message
+from cumulet.testing.simulation.database import SimulatedDatabase
 from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
 
+WAKING_SECONDS = 0.02
+"""Within which what waits in a process that was stopped goes on, in whatever order."""
 T = TypeVar("T")
 AnswerT = TypeVar("AnswerT")
 
@@ -21,8 +27,9 @@ AnswerT = TypeVar("AnswerT")
 class Process(VirtualClock):
     """A process by its clock: while it is stopped nothing of it goes on, and its sleeps end late."""
 
-    def __init__(self, loop: VirtualLoop, random: Random) -> None:
+    def __init__(self, loop: VirtualLoop, random: Random, name: str = "") -> None:
         super().__init__(loop, random)
+        self.name = name
         self._going_on = asyncio.Event()
         self._going_on.set()
         self._stops = 0
@@ -30,6 +37,9 @@ class Process(VirtualClock):
         """None while it is stopped."""
         self.cut_off_from: Counter[str] = Counter()
         """Hosts that this process does not reach, and how often that was said and not taken back."""
+        self._without_database = 0
+        """How many times it was said that it does not reach the database, and not taken back."""
+        self._database_since = loop.now
 
     def stop(self) -> None:
         """As often as it is stopped it has to be let go on."""
@@ -43,32 +53,77 @@ class Process(VirtualClock):
             self.going_since = self._loop.now
             self._going_on.set()
 
+    def lose_database(self) -> None:
+        """As often as it loses it, it has to be given back."""
+        self._without_database += 1
+
+    def give_back_database(self) -> None:
+        self._without_database -= 1
+        self._database_since = self._loop.now
+
+    @property
+    def reaches_database(self) -> bool:
+        return not self._without_database
+
+    @property
+    def looking_since(self) -> float | None:
+        """Since when it goes on and reaches the database; None: it does not."""
+        if self.going_since is None or not self.reaches_database:
+            return None
+        return max(self.going_since, self._database_since)
+
     async def goes_on(self) -> None:
-        await self._going_on.wait()
+        while not self._going_on.is_set():
+            await self._going_on.wait()
+            await super().sleep(self._random.uniform(0.0, WAKING_SECONDS))
 
     async def sleep(self, seconds: float) -> None:
         await super().sleep(seconds)
         await self.goes_on()
 
 
-class DatabaseOfProcess(Database):
-    """The one database, as a process reaches it."""
+class Memory:
+    """What a process keeps of the database in memory; with a database of its own it is the whole cloud's."""
 
-    def __init__(self, inner: Database, process: Process) -> None:
-        self.embedded = inner.embedded
+    def __init__(self) -> None:
+        self.keeper: Keeper | None = None
+
+
+class DatabaseOfProcess(Database):
+    """The one database, as a process reaches it. `alone`: nobody but those who share `memory` writes to it."""
+
+    def __init__(self, inner: SimulatedDatabase, process: Process, memory: Memory, *, alone: bool) -> None:
+        self.embedded = self.is_sqlite = alone
         self._whole = inner
         self._process = process
+        self._memory = memory
+        self._alone = alone
+
+    @property
+    def keeper(self) -> Keeper | None:
+        return self._memory.keeper
+
+    @keeper.setter
+    def keeper(self, keeper: Keeper | None) -> None:
+        self._memory.keeper = keeper
 
     def read(self, fn: Callable[[Tx], T]) -> T:
-        return self._whole.read(fn)
+        self._reach()
+        return self._whole.read(fn, keeper=self.keeper, alone=self._alone)
 
     async def read_async(self, fn: Callable[[Tx], T]) -> T:
         await self._process.goes_on()
-        return await self._whole.read_async(fn)
+        return self.read(fn)
 
     async def write_async(self, fn: Callable[[Tx], T]) -> T:
         await self._process.goes_on()
-        return await self._whole.write_async(fn)
+        self._reach()
+        return self._whole.write_as(self._process.name, fn, keeper=self.keeper, alone=self._alone)
+
+    def _reach(self) -> None:
+        if not self._process.reaches_database:
+            self._whole.faults += 1
+            raise OperationalError("CONNECT", {}, Exception("no way to the database"))
 
 
 class LinkOfProcess:

@@ -157,7 +157,7 @@ class _Simulation:
 
     async def _pause(self, cloud: SimulatedCloud, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        cloud.raise_broken()
+        cloud.always.look()
 
     async def _step(self, trouble: Trouble, workload: Workload, random: Random, step: int) -> None:
         fault = trouble.draw(random)

@@ -15,7 +15,6 @@ from cumulet.testing.simulation.cloud import SimulatedCloud
 from cumulet.testing.simulation.fragile import Disk
 from cumulet.testing.simulation.hosts import Machine
 from cumulet.testing.simulation.process import Process
-from cumulet.testing.simulation.virtual_time import VirtualClock
 
 _SERVICE = sa.select(hosts.c.service_uuid).where(hosts.c.name == sa.bindparam("of_name"))
 
@@ -36,15 +35,16 @@ class Trouble:
         pause = random.uniform(0.0, 9.0) * random.choice((1.0, 1.0, 1.0, 2.0))
         kinds: tuple[tuple[str, Callable[[], str]], ...] = (
             ("conductor_crash", lambda: self._crash_conductor(random, pause)),
-            ("conductor_stops", lambda: self._stop_conductor(random, pause)),
-            ("conductor_cut_off", lambda: self._cut_off_conductor(machine, random, pause)),
+            ("process_stops", lambda: self._stop_process(random, pause)),
+            ("process_cut_off", lambda: self._cut_off_process(machine, random, pause)),
+            ("without_database", lambda: self._take_database(random, pause)),
             ("agent_crash", lambda: self._crash_agent(machine, pause)),
             ("host_crash", lambda: self._crash_host(machine, pause)),
             ("guest_crash", lambda: self._crash_guest(machine, random)),
             ("partition", lambda: self._cut_off(machine, pause)),
             ("clock_jump", lambda: self._jump(random)),
             ("host_lost", lambda: self._lose_host(machine, random)),
-            ("api_crash", lambda: self._crash_api(pause)),
+            ("api_crash", lambda: self._crash_api(random, pause)),
             ("unheard", lambda: self._make_unheard(machine, pause)),
             ("guest_hangs", lambda: self._hang_guest(machine, random, pause)),
             ("copy_stalls", lambda: self._stall_copy(machine, random, pause)),
@@ -169,45 +169,55 @@ class Trouble:
             copy.stand_still(now_us, now_us + round(pause * 500_000))
         return f"the disk of {machine.name} is slow for {pause:.1f} s"
 
-    def _crash_api(self, pause: float) -> str:
-        requests = self._cloud.kill_api()
-        self._later(pause, self._cloud.start_api)
-        return f"the API is killed, with {requests} request(s), back in {pause:.1f} s"
+    def _crash_api(self, random: Random, pause: float) -> str:
+        api = random.choice(self._cloud.apis)
+        requests = api.kill()
+        self._later(pause, api.start)
+        return f"{api.process.name} is killed, with {requests} request(s), back in {pause:.1f} s"
 
-    def _cut_off_conductor(self, machine: Machine, random: Random, pause: float) -> str:
-        if not self._cloud.runners:
-            return "a conductor was to be cut off, but none is up"
-        runner = random.choice(self._cloud.runners)
-        process = runner.clock
-        assert isinstance(process, Process)
+    def _process(self, random: Random) -> Process | None:
+        """Rather the one that looks after the hosts."""
+        leading = [one.runner.clock for one in self._cloud.conductors if one.leadership.leads]
+        found = random.choice([*self._cloud.processes, *leading, *leading])
+        return found if isinstance(found, Process) else None
+
+    def _cut_off_process(self, machine: Machine, random: Random, pause: float) -> str:
+        process = self._process(random)
+        if process is None:
+            return "a process was to be cut off, but none is up"
         process.cut_off_from[machine.name] += 1
         self._later(pause, lambda: process.cut_off_from.subtract([machine.name]))
-        return f"{runner.name} does not reach {machine.name} for {pause:.1f} s"
+        return f"{process.name} does not reach {machine.name} for {pause:.1f} s"
 
-    def _stop_conductor(self, random: Random, pause: float) -> str:
-        if not self._cloud.runners:
-            return "a conductor was to be stopped, but none is up"
-        runner = random.choice(self._cloud.runners)
-        assert isinstance(runner.clock, Process)
-        runner.clock.stop()
-        self._later(pause, runner.clock.go_on)
-        return f"{runner.name} is stopped for {pause:.1f} s"
+    def _take_database(self, random: Random, pause: float) -> str:
+        """One process does not reach the database: one that shares it with others."""
+        process = None if self._cloud.alone else self._process(random)
+        if process is None:
+            return "a process was to lose its database, but nobody shares one"
+        process.lose_database()
+        self._later(pause, process.give_back_database)
+        return f"{process.name} does not reach the database for {pause:.1f} s"
+
+    def _stop_process(self, random: Random, pause: float) -> str:
+        process = self._process(random)
+        if process is None:
+            return "a process was to be stopped, but none is up"
+        process.stop()
+        self._later(pause, process.go_on)
+        return f"{process.name} is stopped for {pause:.1f} s"
 
     def _jump(self, random: Random) -> str:
-        if not self._cloud.runners:
-            return "a clock was to jump, but no conductor is up"
-        runner = random.choice(self._cloud.runners)
-        clock = runner.clock
-        assert isinstance(clock, VirtualClock)
-        clock.wrong_by_us = random.randint(-20_000_000, 20_000_000)
-        return f"the clock of {runner.name} is wrong by {clock.wrong_by_us / 1e6:.1f} s"
+        process = self._process(random)
+        if process is None:
+            return "a clock was to jump, but nobody is up"
+        process.wrong_by_us = random.randint(-20_000_000, 20_000_000)
+        return f"the clock of {process.name} is wrong by {process.wrong_by_us / 1e6:.1f} s"
 
     async def heal(self) -> None:
         """Whoever is down or hangs comes back now; clocks are right again."""
         for machine in self._cloud.machines.values():
             machine.driver.heal()
-        for runner in self._cloud.runners:
-            assert isinstance(runner.clock, VirtualClock)
-            runner.clock.wrong_by_us = 0
+        for process in self._cloud.processes:
+            process.wrong_by_us = 0
         if self._down:
             await asyncio.gather(*self._down)

@@ -26,6 +26,8 @@ _STRANDED = (
     .order_by(servers.c.number)
 )
 _MIGRATIONS = sa.select(migrations.c.id, migrations.c.server_id, migrations.c.ended_at_us).order_by(migrations.c.id)
+Asked = tuple[str, Coroutine[object, None, None]]
+"""The story of a request, and the request."""
 AUTO = {"block_migration": "auto"}
 GROUPS: tuple[tuple[str, dict[str, int]], ...] = (
     ("anti-affinity", {}), ("anti-affinity", {"max_server_per_host": 2}), ("affinity", {}), ("soft-anti-affinity", {}),
@@ -112,7 +114,7 @@ class Workload:
 
     # -- kinds of requests
 
-    def _create(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+    def _create(self, random: Random) -> Asked:
         project, count = random.choice(PROJECTS), random.choice((1, 1, 2, 3))
         flavor = random.choice(CREATED)
         networks: Any = random.choice(("none", [{"uuid": self._cloud.networks[project]}]))
@@ -138,7 +140,7 @@ class Workload:
         grouped = "" if number is None else f" ({GROUPS[number][0]})"
         return f"{project} creates {count} {flavor}{grouped}", create()
 
-    def _migrate(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+    def _migrate(self, random: Random) -> Asked:
         server = self._server(random)
         if server is None:
             return self._create(random)
@@ -149,7 +151,7 @@ class Workload:
         request = self._act(caller, server, {"os-migrateLive": {"host": host, **AUTO}})
         return f"{caller} moves {server.id[:8]} to {host or 'any host'}", request
 
-    def _migrate_both(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+    def _migrate_both(self, random: Random) -> Asked:
         one, two = self._server(random), self._server(random)
         if one is None or two is None:
             return self._create(random)
@@ -160,7 +162,7 @@ class Workload:
 
         return f"admin moves {one.id[:8]} and {two.id[:8]} at once", migrate()
 
-    def _delete(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+    def _delete(self, random: Random) -> Asked:
         server = self._server(random)
         if server is None:
             return self._create(random)
@@ -179,7 +181,7 @@ class Workload:
         pool = under_way if under_way and random.random() < 0.9 else rows[-3:]
         return random.choice(pool) if pool else None
 
-    def _abort(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+    def _abort(self, random: Random) -> Asked:
         migration = self._migration(random)
         if migration is None:
             return self._create(random)
@@ -187,7 +189,7 @@ class Workload:
         path = f"/servers/{migration.server_id}/migrations/{migration.id}"
         return f"admin aborts migration {migration.id}", self._asked("admin", "DELETE", path)
 
-    def _force(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+    def _force(self, random: Random) -> Asked:
         migration = self._migration(random)
         if migration is None:
             return self._create(random)
@@ -195,7 +197,7 @@ class Workload:
         path = f"/servers/{migration.server_id}/migrations/{migration.id}/action"
         return f"admin forces migration {migration.id}", self._asked("admin", "POST", path, {"force_complete": None})
 
-    def _force_a_move(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+    def _force_a_move(self, random: Random) -> Asked:
         """Soon after it has begun: then its memory follows in post-copy."""
         server = self._server(random)
         if server is None:
@@ -214,7 +216,7 @@ class Workload:
 
         return f"admin moves {server.id[:8]} to any host, and forces it after {pause:.1f} s", both()
 
-    def _power(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+    def _power(self, random: Random) -> Asked:
         server = self._server(random)
         if server is None:
             return self._create(random)
@@ -229,7 +231,7 @@ class Workload:
         request = self._act(server.project_id, server, {action: value})
         return f"{server.project_id} asks {action} of {server.id[:8]}", request
 
-    def _resize(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+    def _resize(self, random: Random) -> Asked:
         server = self._server(random)
         if server is None:
             return self._create(random)
@@ -237,7 +239,7 @@ class Workload:
         request = self._act(server.project_id, server, {"resize": {"flavorRef": flavor}})
         return f"{server.project_id} resizes {server.id[:8]} to {flavor}", request
 
-    def _migrate_cold(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+    def _migrate_cold(self, random: Random) -> Asked:
         server = self._server(random)
         if server is None:
             return self._create(random)
@@ -245,7 +247,7 @@ class Workload:
         request = self._act("admin", server, {"migrate": None if host is None else {"host": host}})
         return f"admin cold-migrates {server.id[:8]} to {host or 'any host'}", request
 
-    def _evacuate(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+    def _evacuate(self, random: Random) -> Asked:
         """Of a host that is down, a server if there is one; else any, which is refused."""
         rows = self._cloud.db.read(lambda tx: tx.all(_STRANDED))
         if not rows and random.random() < 0.8:
@@ -264,7 +266,7 @@ class Workload:
 
         return f"admin evacuates {server.id[:8]} to {host or 'any host'}", evacuate()
 
-    def _image(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+    def _image(self, random: Random) -> Asked:
         """An image or a backup of a server; now and then it is deleted before it is made."""
         server = self._server(random)
         if server is None:
@@ -284,7 +286,7 @@ class Workload:
 
         return f"{server.project_id} asks {next(iter(body))} of {server.id[:8]}", image()
 
-    def _plug(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+    def _plug(self, random: Random) -> Asked:
         """One more port, or one less."""
         server = self._server(random)
         if server is None:
@@ -301,14 +303,14 @@ class Workload:
         request = self._asked(server.project_id, "POST", path, body)
         return f"{server.project_id} plugs a port into {server.id[:8]}", request
 
-    def _rebuild(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+    def _rebuild(self, random: Random) -> Asked:
         server = self._server(random)
         if server is None:
             return self._create(random)
         request = self._act(server.project_id, server, {"rebuild": {"imageRef": IMAGE_ID}})
         return f"{server.project_id} rebuilds {server.id[:8]}", request
 
-    def _shelve(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+    def _shelve(self, random: Random) -> Asked:
         """Shelve a server, or unshelve one that is."""
         server = self._server(random)
         if server is None:
@@ -319,7 +321,7 @@ class Workload:
         action, value = ("unshelve", {"host": host} if host is not None else None) if shelved else ("shelve", None)
         return f"{caller} asks {action} of {server.id[:8]}", self._act(caller, server, {action: value})
 
-    def _rescue(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+    def _rescue(self, random: Random) -> Asked:
         """Rescue a server, or take it back."""
         server = self._server(random)
         if server is None:
@@ -328,7 +330,7 @@ class Workload:
         request = self._act(server.project_id, server, {action: None})
         return f"{server.project_id} asks {action} of {server.id[:8]}", request
 
-    def _decide(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+    def _decide(self, random: Random) -> Asked:
         """Confirm or revert, a server that was resized if there is one."""
         rows = self._cloud.db.read(
             lambda tx: tx.all(
@@ -343,7 +345,7 @@ class Workload:
         request = self._act(server.project_id, server, {action: None})
         return f"{server.project_id} asks {action} of {server.id[:8]}", request
 
-    def _host(self, random: Random) -> tuple[str, Coroutine[Any, Any, None]]:
+    def _host(self, random: Random) -> Asked:
         name, status = random.choice(list(self._cloud.machines)), random.choice(("disabled", "enabled", "enabled"))
         row = self._cloud.db.read(lambda tx: tx.first(sa.select(hosts.c.service_uuid).where(hosts.c.name == name)))
         assert row is not None

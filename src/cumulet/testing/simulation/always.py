@@ -1,0 +1,150 @@
+"""What must hold at every moment: asked after every commit, whenever a guest changes, and between requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from cumulet.conductor.leadership import leases
+from cumulet.conductor.saga import operations
+from cumulet.host.driver import GuestState
+from cumulet.testing.simulation import claims
+from cumulet.testing.simulation.invariants import Broken
+from cumulet.testing.simulation.process import Process
+
+if TYPE_CHECKING:
+    from cumulet.testing.simulation.cloud import SimulatedCloud
+
+TAKEN_OVER_LEASES = 3.0
+"""Within so many leases another conductor has taken an operation over: one to see that it has run out, the rest for
+looking every quarter of one, and for commits that fail."""
+SETTLED_SECONDS = 0.1
+"""How long a process that was stopped may believe that it still leads: a look at its clock, and a try to renew."""
+WITHOUT_MEMORY = (GuestState.STOPPED, GuestState.SUSPENDED, GuestState.CRASHED)
+"""Guests without a process take none."""
+_HELD = sa.select(operations.c.saga, operations.c.subject, operations.c.lease_owner).where(
+    operations.c.ended_at_us.is_(None), operations.c.lease_owner.is_not(None)
+)
+_LEADER = sa.select(leases.c.owner).where(leases.c.name == "reconcilers")
+
+
+class Always:
+    """The first thing that does not hold is kept, and raised when the run comes to look."""
+
+    def __init__(self, cloud: SimulatedCloud) -> None:
+        self._cloud = cloud
+        self._broken: Broken | None = None
+        self._claimants: set[str] = set()
+        """Whoever had a claim when one was looked at last."""
+        self._moves: set[str] = set()
+        """Whose copies have begun."""
+
+    def break_(self, kind: str, problem: str) -> None:
+        if self._broken is None:
+            self._broken = Broken(kind, problem)
+            self._cloud.say(f"BROKEN NOW: {problem}")
+
+    def look(self) -> None:
+        """Between requests. Raises Broken, for what was found since the last time too."""
+        self._taken_over()
+        self._one_leads()
+        if self._broken is not None:
+            raise self._broken
+
+    # -- guests
+
+    def guest_changed(self) -> None:
+        """No guest runs twice, and no machine has more in memory than it has."""
+        cloud = self._cloud
+        where: dict[str, str] = {}
+        taken = dict.fromkeys(cloud.machines, 0)
+        for name, machine in cloud.machines.items():
+            for server_id, found in machine.driver.modelled().items():
+                if found.state not in WITHOUT_MEMORY:
+                    taken[name] += found.guest.memory_mib
+                if found.state is not GuestState.RUNNING:
+                    continue
+                if server_id in where:
+                    self.break_("double run", f"two running copies of {server_id}: on {where[server_id]} and on {name}")
+                where[server_id] = name
+        if cloud.shared:
+            taken = {"the machine of all hosts": sum(taken.values())}
+        for name, mib in taken.items():
+            if mib > cloud.settings.simulated_memory_mib:
+                self.break_("over memory", f"guests take {mib} MiB of {name}, which has less")
+
+    def copy_begins(self, move: str) -> None:
+        """What two hosts know each other by in a move is for its one copy, and no other trusts it."""
+        if move in self._moves:
+            self.break_("key used twice", f"another copy has begun with what was made for the move {move[:8]}")
+        self._moves.add(move)
+
+    # -- the database
+
+    def written(self) -> None:
+        """After every commit."""
+        db, machines = self._cloud.db, self._cloud.machines
+        self._claims()
+        while db.lost:
+            server_id, host = db.lost.pop()
+            if server_id in machines[host].driver.present():
+                self.break_("wrong record", f"{host} is said to have lost the guest of {server_id}, and has it")
+        for story in db.done_again:
+            self.break_("done twice", f"an operation went back, or on after its end: {story}")
+        if db.host_marked:
+            db.host_marked = False
+            leader = db.read(lambda tx: tx.scalar(_LEADER, {}))
+            if leader is not None and db.writer.startswith("conductor") and leader != db.writer:
+                self.break_("two watchers", f"{db.writer} has said of a host whether it answers, and {leader} leads")
+
+    def _claims(self) -> None:
+        """After every commit that wrote a claim, an inventory, or what a server is or where."""
+        cloud = self._cloud
+        if not cloud.db.claims_touched:
+            return
+        cloud.db.claims_touched = False
+        guests = {name: machine.driver.described() for name, machine in cloud.machines.items()}
+        driver = cloud.db.driver
+        problems = (
+            *claims.broken(driver),
+            *claims.wrong_guests(driver, guests),
+            *(claims.counted_twice(driver, cloud.settings.simulated_memory_mib) if cloud.shared else ()),
+            *claims.begun_off_dead_hosts(driver, self._claimants),
+        )
+        for kind, problem in problems:
+            self.break_(kind, problem)
+
+    # -- conductors
+
+    def _taken_over(self) -> None:
+        """What a dead conductor held is taken over by one that has been up for long enough."""
+        cloud = self._cloud
+        up_since = min(self._looking_since(), default=None)
+        if up_since is None:
+            return
+        for row in cloud.db.read(lambda tx: tx.all(_HELD, {})):
+            waits = cloud.loop.now - max(up_since, cloud.died_at.get(row.lease_owner, cloud.loop.now))
+            if waits > TAKEN_OVER_LEASES * cloud.settings.lease_seconds:
+                self.break_("not taken over", f"{row.saga} of {row.subject[:8]} waits {waits:.1f} s for a conductor")
+
+    def _one_leads(self) -> None:
+        """Of the conductors that are not stopped, and have looked at their clocks since then, one leads at most."""
+        leading = []
+        for one in self._cloud.conductors:
+            process = one.runner.clock
+            assert isinstance(process, Process)
+            settled = process.going_since is not None and self._cloud.loop.now - process.going_since > SETTLED_SECONDS
+            if one.leadership.leads and settled:
+                leading.append(one.runner.name)
+        if len(leading) > 1:
+            self.break_("two watchers", f"{' and '.join(leading)} look after the hosts at once")
+
+    def _looking_since(self) -> Iterator[float]:
+        """Of each conductor that is up, goes on and reaches the database: since when it does all of it."""
+        for runner in self._cloud.runners:
+            assert isinstance(runner.clock, Process)
+            since = runner.clock.looking_since
+            if since is not None:
+                yield max(self._cloud.started_at[runner.name], since)
