@@ -34,7 +34,7 @@ def of_hosts(folder: Path, features: dict[str, tuple[str, ...]]) -> Iterator[Dat
     """A database of hosts that offer these."""
     load_services()
     clock = AdvanceableClock()
-    settings = Settings(state_dir=folder, database_url=f"sqlite:///{folder / 'db'}")
+    settings = Settings(state_dir=folder, database_url=f"sqlite:///{folder / 'db'}", host_names=tuple(features))
     with opened(settings.database_url) as database:
         schema.prepare(database)
         for name, offered in features.items():
