@@ -118,7 +118,7 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
         may=MEMBER, sees=PROJECT, body={"remote_console": {"protocol": "serial", "type": "serial"}}
     ),
     f"{ACTION} os-getSerialConsole (to 2.5)": Example(may=MEMBER, sees=PROJECT, body={"type": "serial"}),
-    f"{ACTION} os-getVNCConsole (to 2.5)": Example(may=MEMBER, sees=PROJECT, body={"type": "novnc"}, answers=400),
+    f"{ACTION} os-getVNCConsole (to 2.5)": Example(may=MEMBER, sees=PROJECT, body={"type": "novnc"}),
     f"{ACTION} os-getSPICEConsole (to 2.5)": Example(
         may=MEMBER, sees=PROJECT, body={"type": "spice-html5"}, answers=400
     ),

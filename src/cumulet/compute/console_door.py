@@ -1,4 +1,4 @@
-"""The way to a guest's console: a page with a terminal, and the WebSocket that relays what is typed and printed.
+"""The way to a guest's console: a page with a terminal or a screen, and the WebSocket that relays its bytes.
 
 This end asks the host's agent for what was printed, over the connection it has, and pairs the answers with the client's
 WebSocket; a host listens for nobody. A session ends with the client, the guest, its move, or when nobody says anything.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Mapping
 from functools import cache
@@ -15,17 +16,17 @@ from importlib import resources
 
 from starlette.websockets import WebSocket, WebSocketState
 
-from cumulet.compute.consoles import DOOR, Ticket, redeem
+from cumulet.compute.consoles import DOOR, SERIAL, VNC, Ticket, redeem
 from cumulet.compute.model import VmState
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.store import get_server
 from cumulet.errors import NotFound
 from cumulet.host import messages as m
-from cumulet.host.console_messages import CloseConsole, OpenConsole, ReadConsole, WriteConsole
+from cumulet.host.console_messages import CloseConsole, OpenConsole, OpenScreen, ReadConsole, WriteConsole
 from cumulet.host.consoles import CHUNK_BYTES, SESSIONS_OF_ONE
 from cumulet.web.context import Cloud
 from cumulet.web.dispatch import Answer
-from cumulet.web.doors import PAGE_HEADERS
+from cumulet.web.doors import page_headers
 
 SESSIONS = 100
 """At once, of one API process."""
@@ -38,13 +39,27 @@ ENDED, REFUSED, FULL = 4000, 4403, 4429
 """Why a WebSocket is closed (RFC 6455 leaves these numbers to applications); the reason is in words."""
 BAD_LINK = "This address was used already, has run out after a minute, or its server has changed: ask for a new one."
 
+_OPEN = {SERIAL: OpenConsole, VNC: OpenScreen}
+"""How a session of each protocol begins."""
+
 _PAGES = {
     "serial": ("serial.html", "text/html; charset=utf-8"),
     "serial.js": ("serial.js", "text/javascript; charset=utf-8"),
     "serial.css": ("serial.css", "text/css; charset=utf-8"),
     "xterm.js": ("xterm.js", "text/javascript; charset=utf-8"),
     "xterm.css": ("xterm.css", "text/css; charset=utf-8"),
+    "vnc": ("vnc.html", "text/html; charset=utf-8"),
+    "vnc.js": ("vnc.js", "text/javascript; charset=utf-8"),
+    "vnc.css": ("vnc.css", "text/css; charset=utf-8"),
 }
+_POLICIES: Mapping[str, Mapping[str, str]] = {
+    # A terminal sets its sizes in a style sheet that it writes itself.
+    "serial": page_headers(styles="'self' 'unsafe-inline'"),
+    # A guest's pointer, and pictures in its stream, are addresses that hold what they lead to.
+    "vnc": page_headers(images="'self' data:"),
+}
+_MODULE = re.compile(r"novnc/(core|vendor)(/[a-z0-9]+)*/[a-z0-9]+\.js")
+"""A file of noVNC's, below the pages."""
 
 
 class ConsoleDoor:
@@ -59,8 +74,8 @@ class ConsoleDoor:
 
     async def talk(self, cloud: Cloud, path: str, socket: WebSocket) -> None:
         await socket.accept("binary" if "binary" in socket.scope.get("subprotocols", ()) else None)
-        token = socket.query_params.get("token", "") if path == "serial" else ""
-        ticket = await cloud.db.write_async(lambda tx: redeem(tx, token, cloud.clock.now_us())) if token else None
+        token = socket.query_params.get("token", "") if path in _OPEN else ""
+        ticket = await cloud.db.write_async(lambda tx: redeem(tx, token, cloud.clock.now_us(), path)) if token else None
         if ticket is None:
             await socket.close(REFUSED, BAD_LINK)
             return
@@ -75,7 +90,7 @@ class ConsoleDoor:
         self._of_server[server_id] += 1
         self._of_user[ticket.user_id] += 1
         try:
-            why = await Relay(cloud, ticket, socket).run()
+            why = await Relay(cloud, ticket, socket, path).run()
         finally:
             self._of_server -= Counter([server_id])
             self._of_user -= Counter([ticket.user_id])
@@ -86,8 +101,9 @@ class ConsoleDoor:
 class Relay:
     """One session: two directions, and why it is over."""
 
-    def __init__(self, cloud: Cloud, ticket: Ticket, socket: WebSocket) -> None:
+    def __init__(self, cloud: Cloud, ticket: Ticket, socket: WebSocket, protocol: str) -> None:
         self._cloud = cloud
+        self._protocol = protocol
         self._server = ticket.server
         self._host = ticket.server.host or ""
         self._socket = socket
@@ -99,7 +115,7 @@ class Relay:
         self._heard()
         session = {"server_id": self._server.id, "session": self._session}
         try:
-            await self._cloud.hosts.send(self._host, OpenConsole(**session), seconds=WAIT_SECONDS)
+            await self._cloud.hosts.send(self._host, _OPEN[self._protocol](**session), seconds=WAIT_SECONDS)
         except m.HostError:
             return await self._why()
         directions = [asyncio.create_task(self._print()), asyncio.create_task(self._type())]
@@ -123,7 +139,7 @@ class Relay:
                 printed = await self._cloud.hosts.send(self._host, question, seconds=2 * WAIT_SECONDS)
             except m.HostError:
                 return await self._why()
-            if printed.position > position and position:
+            if printed.position > position and position and self._protocol == SERIAL:
                 await self._socket.send_bytes(b"\r\n[printed faster than it could be shown: some is left out]\r\n")
             if printed.data:
                 self._heard()
@@ -174,13 +190,18 @@ class Relay:
 
 @cache
 def _page(path: str) -> Answer | None:
-    found = _PAGES.get(path)
-    if found is None:
+    if _MODULE.fullmatch(path):
+        found = (path, "text/javascript; charset=utf-8")
+    elif path in _PAGES:
+        found = _PAGES[path]
+    else:
         return None
     name, kind = found
-    content = (resources.files("cumulet.compute") / "console_pages" / name).read_bytes()
-    headers: Mapping[str, str] = {"content-type": kind, **PAGE_HEADERS}
-    return 200, [(key.encode(), value.encode()) for key, value in headers.items()], content
+    file = resources.files("cumulet.compute") / "console_pages" / name
+    if not file.is_file():
+        return None
+    headers: Mapping[str, str] = {"content-type": kind, **_POLICIES.get(path, page_headers())}
+    return 200, [(key.encode(), value.encode()) for key, value in headers.items()], file.read_bytes()
 
 
 COMPUTE.doors[DOOR] = ConsoleDoor()

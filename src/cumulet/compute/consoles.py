@@ -1,4 +1,4 @@
-"""Consoles people type on: an address that is good once, for a minute, for one guest as it is now.
+"""Serial consoles and screens, for people: an address that is good once, for a minute, for one guest as it is now.
 
 Only a digest of its secret is kept. It is bound to the server's generation, so that a guest that has been started anew,
 stopped or moved since is not reached with it. What becomes of it is `console_door`.
@@ -33,6 +33,9 @@ TOKENS_OF_A_SERVER = 20
 """Not used yet, at once; then the oldest goes."""
 SECRET_BYTES = 32
 DOOR = "/console/"
+SERIAL, VNC = "serial", "vnc"
+_TYPES = {SERIAL: "serial", VNC: "novnc"}
+"""Of the protocols that there are: the one type of each."""
 _MALFORMED = "The server could not comply with the request since it is either malformed or otherwise incorrect."
 
 console_tokens = sa.Table(
@@ -40,6 +43,7 @@ console_tokens = sa.Table(
     metadata,
     sa.Column("digest", sa.String(64), primary_key=True),
     sa.Column("server_id", sa.String(36), nullable=False),
+    sa.Column("protocol", sa.String(16), nullable=False),
     sa.Column("generation", sa.BigInteger, nullable=False),
     sa.Column("user_id", sa.String(64), nullable=False),
     sa.Column("expires_at_us", sa.BigInteger, nullable=False),
@@ -91,16 +95,15 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     body=CreateRemoteConsole,
     since="2.6",
 )
-def create_remote_console(call: Call[Server, CreateRemoteConsole]) -> dict[str, Any]:
-    """Get the address of a console; the serial one is what there is."""
+def create_remote_console(call: Call[Server, CreateRemoteConsole]) -> dict[str, dict[str, str]]:
+    """Get the address of a console: serial, or a screen."""
     asked = call.body.remote_console
     if asked.protocol == "rdp":
         raise BadRequest("Unavailable console type rdp.")
-    if asked.protocol != "serial":
+    if asked.protocol not in _TYPES:
         raise BadRequest(f"Unavailable console type {asked.type}.")
-    if asked.type != "serial":
-        raise BadRequest(f"Invalid console type {asked.type}")
-    return {"remote_console": {"protocol": asked.protocol, "type": asked.type, "url": _address(call)}}
+    url = _address(call, asked.protocol, asked.type)
+    return {"remote_console": {"protocol": asked.protocol, "type": asked.type, "url": url}}
 
 
 @COMPUTE.operation(
@@ -112,9 +115,9 @@ def create_remote_console(call: Call[Server, CreateRemoteConsole]) -> dict[str, 
     body=SerialConsole,
     until="2.5",
 )
-def get_serial_console(call: Call[Server, SerialConsole]) -> dict[str, Any]:
+def get_serial_console(call: Call[Server, SerialConsole]) -> dict[str, dict[str, str]]:
     """Get the address of a server's serial console."""
-    return {"console": {"type": call.body.type, "url": _address(call)}}
+    return {"console": {"type": call.body.type, "url": _address(call, SERIAL, call.body.type)}}
 
 
 @COMPUTE.operation(
@@ -126,9 +129,9 @@ def get_serial_console(call: Call[Server, SerialConsole]) -> dict[str, Any]:
     body=VncConsole,
     until="2.5",
 )
-def get_vnc_console(call: Call[Server, VncConsole]) -> None:
-    """Refused: guests have no screen."""
-    raise BadRequest(f"Unavailable console type {call.body.type}.")
+def get_vnc_console(call: Call[Server, VncConsole]) -> dict[str, dict[str, str]]:
+    """Get the address of a server's screen."""
+    return {"console": {"type": call.body.type, "url": _address(call, VNC, call.body.type)}}
 
 
 @COMPUTE.operation(
@@ -141,7 +144,7 @@ def get_vnc_console(call: Call[Server, VncConsole]) -> None:
     until="2.5",
 )
 def get_spice_console(call: Call[Server, SpiceConsole]) -> None:
-    """Refused: guests have no screen."""
+    """Refused: a server's screen is reached by VNC."""
     raise BadRequest(f"Unavailable console type {call.body.type}.")
 
 
@@ -178,13 +181,19 @@ def show_console_token(call: Call[None, None]) -> dict[str, Any]:
     }
 
 
-def _address(call: Call[Server, object]) -> str:
-    """Of a WebSocket. Over https it is a page with a terminal."""
+def _address(call: Call[Server, object], protocol: str, kind: str) -> str:
+    """Over wss it is a WebSocket, over https a page. As upstream, it names the one of the serial console, and the
+    other of a screen."""
     server = call.target
+    if kind != _TYPES[protocol]:
+        raise BadRequest(f"Invalid console type {kind}")
     if server.host is None or server.vm_state not in (VmState.ACTIVE, VmState.PAUSED):
         raise Conflict(f"Instance {server.id} is not ready", reason="NOT_READY")
-    token = issue(call.tx, call.cloud.clock, server, call.caller.user_id)
-    return f"{call.base_url.replace('http', 'ws', 1)}{DOOR}serial?token={token}"
+    if protocol == VNC and not (server.guest or {}).get("screen"):  # Described before guests had one.
+        raise BadRequest(f"Unavailable console type {kind}.")
+    token = issue(call.tx, call.cloud.clock, server, call.caller.user_id, protocol)
+    base = call.base_url.replace("http", "ws", 1) if protocol == SERIAL else call.base_url
+    return f"{base}{DOOR}{protocol}?token={token}"
 
 
 # -- tokens
@@ -194,7 +203,7 @@ def digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def issue(tx: Tx, clock: Clock, server: Server, user_id: str) -> str:
+def issue(tx: Tx, clock: Clock, server: Server, user_id: str, protocol: str = SERIAL) -> str:
     """A new one. Those that have run out go, and of a server's the oldest beyond its share."""
     now = clock.now_us()
     tx.execute(sa.delete(console_tokens).where(console_tokens.c.expires_at_us <= now))
@@ -210,6 +219,7 @@ def issue(tx: Tx, clock: Clock, server: Server, user_id: str) -> str:
     row = {
         "digest": digest(token),
         "server_id": server.id,
+        "protocol": protocol,
         "generation": server.generation,
         "user_id": user_id,
         "expires_at_us": now + TOKEN_SECONDS * 1_000_000,
@@ -218,9 +228,9 @@ def issue(tx: Tx, clock: Clock, server: Server, user_id: str) -> str:
     return token
 
 
-def redeem(tx: Tx, token: str, now_us: int) -> Ticket | None:
-    """Use one up. None: it was never given, was used, has run out, or its guest is not what it was."""
-    row = tx.first(_valid(token, now_us))
+def redeem(tx: Tx, token: str, now_us: int, protocol: str) -> Ticket | None:
+    """Use one up. None: it was never given for this, was used, has run out, or its guest is not what it was."""
+    row = tx.first(_valid(token, now_us).where(console_tokens.c.protocol == protocol))
     if row is None or not tx.changed(_USE, {"of_digest": row.digest}):
         return None
     server = get_server(tx, row.server_id, deleted=True)

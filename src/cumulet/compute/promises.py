@@ -73,7 +73,7 @@ KEPT: Mapping[str, Kept] = {
     "hw:watchdog_action": _says("disabled"),
     "hw:usb_model": _says("none"),
     "hw_rng:allowed": lambda value, flavor: value.strip().lower() in _TRUE,
-    "hw_video:ram_max_mb": _always,  # It has no video at all.
+    "hw_video:ram_max_mb": _always,  # How much an image may ask for: nobody is given more than every guest has.
     "os:secure_boot": _says("disabled"),
     **dict.fromkeys(
         ("hide_hypervisor_id", "hw:boot_menu", "hw:cpu_realtime", "hw:ephemeral_encryption", "hw:hide_hypervisor_id",

@@ -15,6 +15,14 @@ class OpenConsole(Question[None], frozen=True, tag="open-console"):
         await host.driver.open_console(self.server_id, self.session)
 
 
+class OpenScreen(Question[None], frozen=True, tag="open-screen"):
+    server_id: str
+    session: str
+
+    async def do(self, host: OnHost) -> None:
+        await host.driver.open_screen(self.server_id, self.session)
+
+
 class ReadConsole(Question[Printed], frozen=True, tag="read-console"):
     server_id: str
     session: str

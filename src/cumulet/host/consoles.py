@@ -1,4 +1,4 @@
-"""Sessions of people on a guest's serial line: what a host holds of what they have not read yet.
+"""Sessions of people on a guest's serial line or screen: what a host holds of what they have not read yet.
 
 A session's bytes travel as questions to the host's agent, over the connection that there is: no host listens for them.
 Both directions count bytes from 0, so that a question that is asked again gets, or does, the same.
@@ -11,7 +11,8 @@ import asyncio
 from cumulet.host.driver import DriverError, Printed
 
 BUFFER_BYTES = 256 * 1024
-"""What a session holds of what was not taken yet; then the oldest goes, and the reader is told how much."""
+"""What a session holds of what was not taken yet. Of a serial line the oldest goes then, and the reader is told how
+much; a screen waits (`Session.room`)."""
 CHUNK_BYTES = 64 * 1024
 """At most so much in one question or answer."""
 SESSIONS_OF_ONE = 4
@@ -21,7 +22,7 @@ UNHEARD_SECONDS = 60.0
 
 
 class Session:
-    """One reader of a serial line: what is printed waits here until it is taken."""
+    """One reader of a serial line or a screen: what is printed waits here until it is taken."""
 
     def __init__(self) -> None:
         self.typed = 0
@@ -30,6 +31,7 @@ class Session:
         self._held = bytearray()
         self._from = 0
         self._news = asyncio.Event()
+        self._taken = asyncio.Event()
 
     def print(self, data: bytes) -> None:
         self._held += data
@@ -48,6 +50,7 @@ class Session:
             taken = min(position - self._from, len(self._held))
             del self._held[:taken]
             self._from += taken
+            self._taken.set()
         if not self._held and self.ended is None:
             self._news.clear()
             try:
@@ -57,6 +60,16 @@ class Session:
                 pass
         data = bytes(self._held[:CHUNK_BYTES])
         return Printed(position=self._from, data=data, ended=self.ended if len(data) == len(self._held) else None)
+
+    def all_before(self, position: int) -> bool:
+        """Whether nothing was printed that lies at or after this."""
+        return position >= self._from + len(self._held)
+
+    async def room(self) -> None:
+        """Until `CHUNK_BYTES` more fit, for who may leave nothing out."""
+        while len(self._held) > BUFFER_BYTES - CHUNK_BYTES:
+            self._taken.clear()
+            await self._taken.wait()
 
     def fresh(self, position: int, data: bytes) -> bytes:
         """Of what is to be typed: what was not typed before."""
@@ -73,6 +86,9 @@ class Sessions:
 
     def __bool__(self) -> bool:
         return bool(self._sessions)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._sessions
 
     def open(self, name: str, now: float) -> Session:
         self.forget_unheard(now)
@@ -103,7 +119,10 @@ class Sessions:
         for session in self._sessions.values():
             session.end(why)
 
+    def unheard(self, now: float) -> list[str]:
+        """Those that have lost their readers."""
+        return [name for name, session in self._sessions.items() if now - session.asked_at > UNHEARD_SECONDS]
+
     def forget_unheard(self, now: float) -> None:
-        for name, session in list(self._sessions.items()):
-            if now - session.asked_at > UNHEARD_SECONDS:
-                self.close(name)
+        for name in self.unheard(now):
+            self.close(name)

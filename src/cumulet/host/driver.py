@@ -89,6 +89,8 @@ class Guest(Record, frozen=True):
     extra_specs: dict[str, str] = msgspec.field(default_factory=dict)
     nic_slots: int = 0
     """Places for NICs that come and go while it runs: as the first host has frozen it."""
+    screen: bool = False
+    """It has a graphics adapter: as the first host has frozen it."""
 
 
 class HostFacts(Record, frozen=True):
@@ -261,7 +263,7 @@ class Life(Protocol):
 
 
 class Console(Protocol):
-    """A guest's consoles."""
+    """A guest's consoles: its serial line, which all who are on it share, and its screen, with a client each."""
 
     async def console_output(self, server_id: str, *, max_bytes: int) -> bytes:
         """The newest output of the serial console."""
@@ -269,11 +271,18 @@ class Console(Protocol):
     async def open_console(self, server_id: str, session: str) -> None:
         """Begin a session on the serial console of a guest that has a process. There already is success."""
 
+    async def open_screen(self, server_id: str, session: str) -> None:
+        """Begin a session on the screen of a guest that has a process and a screen. There already is success.
+
+        Its bytes are RFB's (RFC 6143), from the server's first on; none of them is ever left out.
+        """
+
     async def read_console(self, server_id: str, session: str, *, position: int, wait_seconds: float) -> Printed:
-        """What was printed from `position` on, as soon as there is some; nothing after `wait_seconds`."""
+        """What a session of either kind got from `position` on, as soon as there is some; nothing after
+        `wait_seconds`."""
 
     async def write_console(self, server_id: str, session: str, *, position: int, data: bytes) -> None:
-        """Type. What lies before the bytes that this session has typed already is left out."""
+        """Type, or speak as RFB's client. What lies before the bytes that this session has said already is left out."""
 
     async def close_console(self, server_id: str, session: str) -> None:
         """End a session. Absent is success."""

@@ -24,17 +24,23 @@ log = logging.getLogger(__name__)
 
 LARGEST_MESSAGE = 65_536
 """Bytes of a WebSocket's message from a client; a larger one ends it."""
-PAGE_HEADERS: Mapping[str, str] = {
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; img-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "cache-control": "no-store",
-}
-"""A terminal sets its sizes in a style sheet that it writes itself; scripts come from files of ours, and only those."""
+
+
+def page_headers(*, styles: str = "'self'", images: str = "'self'") -> Mapping[str, str]:
+    """Of a page and its files. Scripts come from files of ours, and only those.
+
+    `styles`, `images`: where those come from, in the words of a Content-Security-Policy.
+    """
+    return {
+        "content-security-policy": (
+            f"default-src 'none'; script-src 'self'; style-src {styles}; connect-src 'self'; img-src {images}; "
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        ),
+        "referrer-policy": "no-referrer",
+        "x-content-type-options": "nosniff",
+        "x-frame-options": "DENY",
+        "cache-control": "no-store",
+    }
 
 
 class Door(Protocol):

@@ -24,8 +24,11 @@ DISK_NODE = "disk0"
 DISK_DEVICE = "virtio0"
 RESCUE_DEVICE = "rescue0"
 CONSOLE_CHARDEV = "console0"
+SCREEN_MIB = 8
+"""Video memory of a guest with a screen: enough for 1920 x 1080."""
 
 # Addresses on the root bus. They are part of what a guest sees: never change one, only add.
+_ADDRESS_SCREEN = "0x1"
 _ADDRESS_RESCUE = "0x2"
 """Before the disk: a guest that is rescued has its own as the second."""
 _ADDRESS_DISK = "0x3"
@@ -87,6 +90,10 @@ def arguments(guest: Guest, machine: Machine) -> list[str]:
     line += ["-device", _device("virtio-rng-pci", "random0", _ADDRESS_RNG, rng="rng0")]
     if machine.config_drive:
         line += _config_drive(machine)
+    if guest.screen:
+        # A server of VNC that nobody can connect to: it is handed its clients, one by one (`screens`).
+        line += ["-device", _device("VGA", "screen0", _ADDRESS_SCREEN, vgamem_mb=SCREEN_MIB)]
+        line += ["-vnc", "none,share=force-shared"]
     for number in range(guest.nic_slots):
         line += ["-device", _root_port(number)]
     for nic, fd in zip(placed(guest), machine.tap_fds, strict=True):

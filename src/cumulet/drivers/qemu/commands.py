@@ -168,6 +168,11 @@ class Commands(ABC):
         found = _read(await self.ask("query-chardev"), list[_Chardev])
         return any(one.label == device and one.filename.startswith("ringbuf") for one in found)
 
+    async def add_screen_client(self, descriptor: str) -> None:
+        """`add_client`, protocol `vnc`: a connected socket is a client of the screen from now on. `descriptor`: by
+        `getfd`. Who it is was asked before."""
+        await self.ask("add_client", {"protocol": "vnc", "fdname": descriptor, "skipauth": True})
+
     async def getfd(self, name: str, descriptor: int) -> None:
         """`getfd`: QEMU gets a copy of a descriptor of ours, which later commands call ``fd:NAME``."""
         await self.ask("getfd", {"fdname": name}, pass_fd=descriptor)

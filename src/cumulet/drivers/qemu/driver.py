@@ -24,6 +24,7 @@ from cumulet.drivers.qemu.facts import QemuFacts, post_copy_problem, probe
 from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.image_cache import ImageCache
 from cumulet.drivers.qemu.sandbox import UIDS, Sandbox
+from cumulet.drivers.qemu.screens import Screens
 from cumulet.drivers.qemu.tls import TransportSecurity
 from cumulet.host import machine
 from cumulet.host.disks import SnapshotPhase, SnapshotProgress
@@ -54,6 +55,7 @@ class QemuDriver:
     def __init__(self, host: QemuHost) -> None:
         self._host = host
         self._consoles = Consoles(host)
+        self._screens = Screens(host)
 
     @classmethod
     async def open(
@@ -183,14 +185,20 @@ class QemuDriver:
     async def open_console(self, server_id: str, session: str) -> None:
         await self._consoles.open(server_id, session)
 
+    async def open_screen(self, server_id: str, session: str) -> None:
+        await self._screens.open(server_id, session)
+
     async def read_console(self, server_id: str, session: str, *, position: int, wait_seconds: float) -> Printed:
-        return await self._consoles.read(server_id, session, position=position, wait_seconds=wait_seconds)
+        console = self._screens if self._screens.has(server_id, session) else self._consoles
+        return await console.read(server_id, session, position=position, wait_seconds=wait_seconds)
 
     async def write_console(self, server_id: str, session: str, *, position: int, data: bytes) -> None:
-        await self._consoles.write(server_id, session, position=position, data=data)
+        console = self._screens if self._screens.has(server_id, session) else self._consoles
+        await console.write(server_id, session, position=position, data=data)
 
     async def close_console(self, server_id: str, session: str) -> None:
-        await self._consoles.close(server_id, session)
+        console = self._screens if self._screens.has(server_id, session) else self._consoles
+        await console.close(server_id, session)
 
     async def diagnostics(self, server_id: str) -> dict[str, int | str]:
         return await life.diagnostics(self._host, server_id)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulet.drivers.qemu import guest_files, process
-from cumulet.drivers.qemu.command_line import DISK_DEVICE, Machine, arguments
+from cumulet.drivers.qemu.command_line import DISK_DEVICE, SCREEN_MIB, Machine, arguments
 from cumulet.drivers.qemu.config_drive import documents
 from cumulet.drivers.qemu.disks import Disks
 from cumulet.drivers.qemu.facts import QemuFacts
@@ -22,6 +22,7 @@ from cumulet.drivers.qemu.record import Authority, GuestFolder, GuestRecord, Int
 from cumulet.drivers.qemu.room import disk_bytes, file_bytes
 from cumulet.drivers.qemu.sandbox import Bounds, Sandbox, Started
 from cumulet.drivers.qemu.tls import TransportSecurity
+from cumulet.host.consoles import SESSIONS_OF_ONE
 from cumulet.host.driver import DriverError, Guest, GuestState, MigrationPhase, Nic
 from cumulet.host.images import ImageSink
 
@@ -34,6 +35,9 @@ log = logging.getLogger(__name__)
 _START_SECONDS = 30.0
 _OVERHEAD_BYTES = 512 << 20
 """What QEMU needs beside the guest's memory: translated code, device and migration buffers, page cache of its disk."""
+_SCREEN_BYTES = (3 + 5 * SESSIONS_OF_ONE) * (SCREEN_MIB << 20)
+"""And where it has a screen: its video memory, two pictures of it, and what waits for each of its clients: QEMU drops
+one that leaves five screens of it waiting."""
 
 DISK_BYTES_PER_SECOND = 512 << 20
 DISK_REQUESTS_PER_SECOND = 20_000
@@ -42,7 +46,7 @@ _DISK = f"/machine/peripheral/{DISK_DEVICE}/virtio-backend"
 
 
 def _bounds(guest: Guest) -> Bounds:
-    memory_bytes = (guest.memory_mib << 20) + _OVERHEAD_BYTES
+    memory_bytes = (guest.memory_mib << 20) + _OVERHEAD_BYTES + (_SCREEN_BYTES if guest.screen else 0)
     # Its disk, and its memory where it is suspended to a file.
     largest = max(file_bytes(disk_bytes(guest)), memory_bytes)
     return Bounds(memory_bytes=memory_bytes, cpus=guest.vcpus, file_bytes=largest)

@@ -30,6 +30,7 @@ def frozen(host: QemuHost, guest: Guest) -> Guest:
         machine_type=guest.machine_type or host.facts.machine_type,
         cpu_model=guest.cpu_model or host.facts.cpu_model,
         nic_slots=guest.nic_slots if guest.machine_type else NIC_SLOTS,
+        screen=guest.screen or not guest.machine_type,
     )
 
 

@@ -1,4 +1,7 @@
-"""The serial console of a simulated guest talks: it echoes, asks who is there, and knows a few commands."""
+"""The serial console of a simulated guest talks: it echoes, asks who is there, and knows a few commands.
+
+Its screen says what it is, and what was typed at it.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,15 @@ from typing import TYPE_CHECKING
 
 from cumulet.clock import Clock
 from cumulet.drivers.simulated.guest import SimulatedGuest
+from cumulet.drivers.simulated.screen import COLUMNS, VERSION, Screen
 from cumulet.host.consoles import Session, Sessions
 from cumulet.host.driver import DriverError, GuestState, Printed
 
 LIVING = (GuestState.RUNNING, GuestState.PAUSED)
 ENDED = "the guest has stopped, or is on another host"
 LONGEST_LINE = 256
+LONGEST_SHOWN = COLUMNS - 8
+"""Of what was typed at a screen, the last letters."""
 LOOK_SECONDS = 0.5
 """How soon a reader hears that the guest has stopped."""
 _HELP = "help, hostname, uptime, exit"
@@ -76,6 +82,17 @@ class SimulatedConsoleSessions:
         _clock: Clock
         _guests: dict[str, SimulatedGuest]
 
+    name: str
+
+    @cached_property
+    def _screens(self) -> dict[str, tuple[dict[str, Screen], Sessions]]:
+        return {}
+
+    @cached_property
+    def _typed_at(self) -> dict[str, str]:
+        """What was last typed at each guest's screen, by whoever is at it."""
+        return {}
+
     @cached_property
     def _lines(self) -> dict[str, tuple[Terminal, Sessions]]:
         return {}
@@ -90,34 +107,85 @@ class SimulatedConsoleSessions:
         opened.print(f"\r\nSimulated guest {found.guest.name}: no real machine runs here.\r\n".encode())
         opened.print(terminal.prompt().encode())
 
+    async def open_screen(self, server_id: str, session: str) -> None:
+        if not self._lives(server_id):
+            raise DriverError("NOT_RUNNING: the guest has no process")
+        screens, sessions = self._screens.setdefault(server_id, ({}, Sessions()))
+        opened = sessions.open(session, self._clock.monotonic())
+        for left in [left for left in screens if left not in sessions]:
+            del screens[left]
+        for gone in [gone for gone in self._screens if gone not in self._guests]:
+            del self._screens[gone]
+            self._typed_at.pop(gone, None)
+        if session not in screens:
+            name = self._guests[server_id].guest.name
+            screens[session] = Screen(name, lambda: self._seen(server_id), lambda key: self._key(server_id, key))
+            opened.print(VERSION)
+
+    def _seen(self, server_id: str) -> list[str]:
+        found = self._guests.get(server_id)
+        if found is None:
+            return []
+        return [
+            "Simulated guest: no real machine runs here",
+            "",
+            f"Name   {found.guest.name}",
+            f"ID     {server_id}",
+            f"Host   {self.name}",
+            f"State  {found.state.value}",
+            f"Up     {found.ran_until(self._clock.now_us()) // 1_000_000} s",
+            f"Typed  {self._typed_at.get(server_id, '')}",
+        ]
+
+    def _key(self, server_id: str, key: str) -> None:
+        found = self._guests.get(server_id)
+        if found is not None and found.state is GuestState.RUNNING:  # One that stands still hears nothing.
+            before = self._typed_at.get(server_id, "")
+            self._typed_at[server_id] = before[:-1] if key == "\b" else (before + key)[-LONGEST_SHOWN:]
+
     async def read_console(self, server_id: str, session: str, *, position: int, wait_seconds: float) -> Printed:
         reader = self._session(server_id, session)
+        screen = self._screen(server_id, session)
         until = self._clock.monotonic() + wait_seconds
         while True:
             if not self._lives(server_id):
                 reader.end(ENDED)
+            elif screen is not None and reader.all_before(position):
+                reader.print(screen.look())
             left = until - self._clock.monotonic()
             printed = await reader.read(position, min(LOOK_SECONDS, max(left, 0.0)))
             if printed.data or printed.ended or left <= 0:
                 return printed
 
     async def write_console(self, server_id: str, session: str, *, position: int, data: bytes) -> None:
-        new = self._session(server_id, session).fresh(position, data)
+        reader = self._session(server_id, session)
+        new = reader.fresh(position, data)
+        screen = self._screen(server_id, session)
+        if screen is not None:
+            reader.print(screen.said(new))
+            return
         terminal, sessions = self._lines[server_id]
         found = self._guests.get(server_id)
         if found is not None and found.state is GuestState.RUNNING:  # One that stands still hears nothing.
             sessions.print(terminal.typed(new))
 
     async def close_console(self, server_id: str, session: str) -> None:
-        if server_id in self._lines:
-            self._lines[server_id][1].close(session)
+        for places in (self._lines, self._screens):
+            if server_id in places:
+                places[server_id][1].close(session)
 
     def _lives(self, server_id: str) -> bool:
         found = self._guests.get(server_id)
         return found is not None and found.state in LIVING
 
     def _session(self, server_id: str, name: str) -> Session:
-        line = self._lines.get(server_id)
-        if line is None:
-            raise DriverError("NO_SESSION: this console session has ended")
-        return line[1].get(name, self._clock.monotonic())
+        for places in (self._screens, self._lines):
+            place = places.get(server_id)
+            if place is not None and name in place[1]:
+                return place[1].get(name, self._clock.monotonic())
+        raise DriverError("NO_SESSION: this console session has ended")
+
+    def _screen(self, server_id: str, name: str) -> Screen | None:
+        """Of a session that is one of a screen."""
+        screens, sessions = self._screens.get(server_id, ({}, Sessions()))
+        return screens.get(name) if name in sessions else None

@@ -117,7 +117,7 @@ class SimulatedDriver(SimulatedPower, SimulatedDisks, SimulatedConsole, Simulate
     async def create(self, guest: Guest, *, run: bool = True) -> Guest:
         found = self._guests.get(guest.server_id)
         if found is None or found.state is GuestState.INCOMING:  # Left by an earlier move that nobody committed.
-            guest = msgspec.structs.replace(guest, machine_type=MACHINE_TYPE, cpu_model=CPU_MODEL)
+            guest = msgspec.structs.replace(guest, machine_type=MACHINE_TYPE, cpu_model=CPU_MODEL, screen=True)
             found = SimulatedGuest(guest=guest, state=GuestState.STOPPED)
             self._guests[guest.server_id] = found
             if run:

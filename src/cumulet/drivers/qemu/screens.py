@@ -1,0 +1,142 @@
+"""People at a guest's screen: each is a client of the VNC server in its QEMU, which listens nowhere.
+
+The agent makes a pair of sockets for each session, hands one end to QEMU over its monitor, and carries bytes between
+the other and who asks for them. It reads no faster than they are taken: what waits then waits in QEMU, which sends
+less of what has changed meanwhile. Where either end or the agent goes, the session is over and nothing is left of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from cumulet.drivers.qemu.consoles import ENDED, TYPING_SECONDS
+from cumulet.drivers.qemu.host import QemuHost
+from cumulet.drivers.qemu.hypervisor import Hypervisor
+from cumulet.host.consoles import CHUNK_BYTES, Session, Sessions
+from cumulet.host.driver import DriverError, Printed
+
+_LOOK_SECONDS = 15.0
+"""How often it is seen whether anybody still asks."""
+_SOCKET = "screen-client"
+
+
+class _Wire(NamedTuple):
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Screen:
+    """Of one guest: who is at it, and the way to QEMU of each."""
+
+    sessions: Sessions = field(default_factory=Sessions)
+    wires: dict[str, _Wire] = field(default_factory=dict)
+
+
+class Screens:
+    """Those of one host's guests."""
+
+    def __init__(self, host: QemuHost) -> None:
+        self._host = host
+        self._screens: dict[str, _Screen] = {}
+
+    def has(self, server_id: str, session: str) -> bool:
+        screen = self._screens.get(server_id)
+        return screen is not None and session in screen.sessions
+
+    async def open(self, server_id: str, session: str) -> None:
+        async with self._host.lock(server_id):
+            self._forget_unheard()
+            if self.has(server_id, session):
+                return
+            if not self._host.record(server_id).guest.screen:
+                raise DriverError("NO_SCREEN: the guest was described before guests had screens")
+            hypervisor = self._host.running_hypervisor(server_id)
+            screen = self._screens.setdefault(server_id, _Screen())
+            opened = screen.sessions.open(session, _now())
+            try:
+                wire = screen.wires[session] = await _connect(hypervisor)
+            except BaseException:
+                self._forget(server_id, session)
+                raise
+            self._host.start_task(server_id, f"screen {session}", self._carry(server_id, session, opened, wire))
+
+    async def read(self, server_id: str, session: str, *, position: int, wait_seconds: float) -> Printed:
+        return await self._screens[server_id].sessions.get(session, _now()).read(position, wait_seconds)
+
+    async def write(self, server_id: str, session: str, *, position: int, data: bytes) -> None:
+        screen = self._screens[server_id]
+        new = screen.sessions.get(session, _now()).fresh(position, data)
+        wire = screen.wires[session].writer
+        wire.write(new)
+        try:
+            async with asyncio.timeout(TYPING_SECONDS):
+                await wire.drain()
+        except (TimeoutError, ConnectionError) as problem:
+            raise DriverError("NOT_HEARD: the guest's screen does not take what it is told") from problem
+
+    async def close(self, server_id: str, session: str) -> None:
+        self._forget(server_id, session)
+        await self._host.stop_task(server_id, f"screen {session}")
+
+    async def _carry(self, server_id: str, name: str, session: Session, wire: _Wire) -> None:
+        """Until QEMU's end is closed, or nobody has asked for long. What it has got is kept until it is taken."""
+        carried = asyncio.create_task(_take(session, wire.reader))
+        try:
+            while not carried.done() and self.has(server_id, name):
+                await asyncio.wait({carried}, timeout=_LOOK_SECONDS)
+                self._forget_unheard()
+        finally:
+            carried.cancel()
+            session.end(ENDED)
+            wire.close()
+
+    def _forget_unheard(self) -> None:
+        for server_id, screen in list(self._screens.items()):
+            for session in screen.sessions.unheard(_now()):
+                self._forget(server_id, session)
+
+    def _forget(self, server_id: str, session: str) -> None:
+        screen = self._screens.get(server_id)
+        if screen is None:
+            return
+        screen.sessions.close(session)
+        wire = screen.wires.pop(session, None)
+        if wire is not None:
+            wire.close()
+        if not screen.sessions:
+            del self._screens[server_id]
+
+
+async def _take(session: Session, reader: asyncio.StreamReader) -> None:
+    try:
+        while data := await reader.read(CHUNK_BYTES):
+            session.print(data)
+            await session.room()
+    except ConnectionError:
+        return
+
+
+async def _connect(hypervisor: Hypervisor) -> _Wire:
+    """Be a client of its screen."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    try:
+        await hypervisor.getfd(_SOCKET, theirs.fileno())
+        await hypervisor.add_screen_client(_SOCKET)
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return _Wire(*await asyncio.open_connection(sock=ours, limit=CHUNK_BYTES))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
