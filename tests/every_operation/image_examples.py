@@ -57,6 +57,23 @@ class Things:
         self.ask(self.owner, "POST", f"/images/{image}/members", {"member": self.shared_with.project_id})
         return image
 
+    def new_namespace(self) -> str:
+        """One of the member's project, which an administrator made, with one of everything."""
+        body = {
+            "namespace": f"n-{uuid.uuid4()}",
+            "owner": self.owner.project_id,
+            "objects": [{"name": "disk"}],
+            "properties": {"speed": {"title": "Speed", "type": "integer"}},
+            "tags": [{"name": "blue"}],
+            "resource_type_associations": [{"name": "OS::Glance::Image"}],
+        }
+        made: str = self.ask(self._admin, "POST", "/metadefs/namespaces", body)["namespace"]
+        return made
+
+    @cached_property
+    def namespace(self) -> str:
+        return self.new_namespace()
+
 
 DATA = {"Content-Type": "application/octet-stream"}
 OF_SHARED = {"image_id": lambda t: t.shared}
@@ -64,8 +81,54 @@ PARAMETERS: Mapping[str, str | Made] = {
     "image_id": lambda t: t.image,
     "member_id": lambda t: t.shared_with.project_id,
     "tag": "blue",
+    "namespace": lambda t: t.namespace,
+    "object_name": "disk",
+    "property_name": "speed",
+    "tag_name": "blue",
+    "resource_type": "OS::Glance::Image",
 }
 OF_IMAGE = "/images/{image_id}"
+METADEF_SCHEMAS = (
+    *("namespace", "namespaces", "object", "objects", "property", "properties"),
+    *("tag", "tags", "resource_type", "resource_types"),
+)
+OF_NAMESPACE = "/metadefs/namespaces/{namespace}"
+NOTHING: Mapping[str, str | Made] = {}
+IN_NAMESPACE: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "objects": ("object_name", {"name": "new"}),
+    "properties": ("property_name", {"name": "new", "title": "New", "type": "string"}),
+    "tags": ("tag_name", {"name": "new"}),
+}
+"""What a namespace holds: the name of one in paths, and a body for another one."""
+
+
+def _of_namespace(may: frozenset[str], body: Any = None, path: Mapping[str, str | Made] = NOTHING) -> Example:
+    return Example(may=may, sees=READER, body=body, path=path, rules=("get_metadef_namespace",))
+
+
+def _of_namespaces() -> dict[str, Example]:
+    examples = {
+        f"GET {OF_NAMESPACE}": _of_namespace(READER),
+        f"PUT {OF_NAMESPACE}": _of_namespace(ADMIN, {"namespace": "another"}),
+        f"DELETE {OF_NAMESPACE}": _of_namespace(ADMIN),
+        f"GET {OF_NAMESPACE}/resource_types": _of_namespace(READER),
+        f"POST {OF_NAMESPACE}/resource_types": _of_namespace(ADMIN, {"name": "OS::Nova::Server"}),
+        f"DELETE {OF_NAMESPACE}/resource_types/{{resource_type}}": _of_namespace(ADMIN),
+        f"POST {OF_NAMESPACE}/tags/{{tag_name}}": _of_namespace(ADMIN, path={"tag_name": "red"}),
+    }
+    for kind, (parameter, body) in IN_NAMESPACE.items():
+        one = f"{OF_NAMESPACE}/{kind}/{{{parameter}}}"
+        examples |= {
+            f"GET {OF_NAMESPACE}/{kind}": _of_namespace(READER),
+            f"POST {OF_NAMESPACE}/{kind}": _of_namespace(ADMIN, {"tags": [body]} if kind == "tags" else body),
+            f"DELETE {OF_NAMESPACE}/{kind}": _of_namespace(ADMIN),
+            f"GET {one}": _of_namespace(READER),
+            f"PUT {one}": _of_namespace(ADMIN, body),
+            f"DELETE {one}": _of_namespace(ADMIN),
+        }
+    return examples
+
+
 EXAMPLES: Mapping[str, Example | tuple[Example, ...]] = {
     f"PUT {OF_IMAGE}/file": Example(
         may=MEMBER,
@@ -106,6 +169,11 @@ EXAMPLES: Mapping[str, Example | tuple[Example, ...]] = {
     "GET /schemas/members": Example(may=ANYONE),
     "GET /info/import": Example(may=ANYONE),
     "GET /info/stores": Example(may=ANYONE, answers=404),
+    **_of_namespaces(),
+    "POST /metadefs/namespaces": Example(may=ADMIN, body={"namespace": "new"}),
+    "GET /metadefs/namespaces": Example(may=ANY_READER),
+    "GET /metadefs/resource_types": Example(may=ANY_READER),
+    **{f"GET /schemas/metadefs/{name}": Example(may=ANYONE) for name in METADEF_SCHEMAS},
     f"PUT {OF_IMAGE}/tags/{{tag}}": Example(may=MEMBER, sees=READER, path={"tag": "red"}, rules=SEEN),
     f"DELETE {OF_IMAGE}/tags/{{tag}}": Example(may=MEMBER, sees=READER, rules=SEEN),
 }

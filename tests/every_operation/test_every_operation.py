@@ -38,6 +38,7 @@ ANY_NAME_WILL_DO = {
     ("network GET /quotas/{project_id}/details", "project_id"): ANY_PROJECT,
     ("network PUT /quotas/{project_id}", "project_id"): ANY_PROJECT,
     ("image PUT /images/{image_id}/tags/{tag}", "tag"): NEW,
+    ("image POST /metadefs/namespaces/{namespace}/tags/{tag_name}", "tag_name"): NEW,
     ("placement GET /allocations/{consumer_uuid}", "consumer_uuid"): "who holds nothing has no allocations",
     ("placement PUT /allocations/{consumer_uuid}", "consumer_uuid"): NEW,
 } | {

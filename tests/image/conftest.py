@@ -15,7 +15,22 @@ from starlette.testclient import TestClient
 from cumulet.clock import SystemClock
 from cumulet.db.engine import Database, Tx, metadata, opened
 from cumulet.fleet.hosts import Hosts
-from cumulet.image import data, images, members, schemas, store, tags, update
+from cumulet.image import (
+    data,
+    images,
+    members,
+    metadef_namespaces,
+    metadef_objects,
+    metadef_properties,
+    metadef_resource_types,
+    metadef_schemas,
+    metadef_store,
+    metadef_tags,
+    schemas,
+    store,
+    tags,
+    update,
+)
 from cumulet.image.service import IMAGE
 from cumulet.settings import Settings
 from cumulet.web.app import App
@@ -24,8 +39,17 @@ from cumulet.web.operation import Caller
 from cumulet.web.policy import Policy
 
 MODULES = (data, images, members, schemas, tags, update)
+METADEFS = (
+    metadef_namespaces,
+    metadef_objects,
+    metadef_properties,
+    metadef_resource_types,
+    metadef_schemas,
+    metadef_tags,
+)
 """Importing them declares Image's operations."""
 TABLES = [store.images, store.image_properties, store.image_tags, store.image_members]
+TABLES += [metadef_store.namespaces, metadef_store.contents]
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 DATA = {"Content-Type": "application/octet-stream"}
 

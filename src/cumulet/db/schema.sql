@@ -46,6 +46,8 @@ CREATE TABLE inventories ( provider_id INTEGER NOT NULL, resource_class VARCHAR(
 CREATE TABLE joined_hosts ( name VARCHAR(64) NOT NULL, identity VARCHAR(128) NOT NULL, token_sha256 VARCHAR(64), token_ends_at_us BIGINT, key_sha256 VARCHAR(64), machine VARCHAR(128), session VARCHAR(128), added_at_us BIGINT NOT NULL, joined_at_us BIGINT, CONSTRAINT pk_joined_hosts PRIMARY KEY (name), CONSTRAINT uq_joined_hosts_identity UNIQUE (identity), CONSTRAINT uq_joined_hosts_token_sha256 UNIQUE (token_sha256) );
 CREATE TABLE key_pairs ( id INTEGER NOT NULL, user_id VARCHAR(64) NOT NULL, name VARCHAR(255) NOT NULL, type VARCHAR(8) NOT NULL, fingerprint VARCHAR(255) NOT NULL, public_key TEXT NOT NULL, created_at_us BIGINT NOT NULL, CONSTRAINT pk_key_pairs PRIMARY KEY (id), CONSTRAINT uq_key_pairs_user_id UNIQUE (user_id, name) );
 CREATE TABLE leases ( name VARCHAR(64) NOT NULL, owner VARCHAR(64) NOT NULL, beat BIGINT NOT NULL, CONSTRAINT pk_leases PRIMARY KEY (name) );
+CREATE TABLE metadef_contents ( namespace_id VARCHAR(36) NOT NULL, kind VARCHAR(16) NOT NULL, name VARCHAR(80) NOT NULL, position BIGINT NOT NULL, value TEXT NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, CONSTRAINT pk_metadef_contents PRIMARY KEY (namespace_id, kind, name), CONSTRAINT fk_metadef_contents_namespace_id_metadef_namespaces FOREIGN KEY(namespace_id) REFERENCES metadef_namespaces (id) ON DELETE CASCADE );
+CREATE TABLE metadef_namespaces ( id VARCHAR(36) NOT NULL, namespace VARCHAR(80) NOT NULL, display_name VARCHAR(80), description VARCHAR(500), visibility VARCHAR(16) NOT NULL, protected BOOLEAN NOT NULL, owner VARCHAR(255), created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, CONSTRAINT pk_metadef_namespaces PRIMARY KEY (id), CONSTRAINT uq_metadef_namespaces_namespace UNIQUE (namespace) );
 CREATE TABLE migrations ( id INTEGER NOT NULL, uuid VARCHAR(36) NOT NULL, server_id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT NULL, user_id VARCHAR(64) NOT NULL, operation_id VARCHAR(36), type VARCHAR(16) NOT NULL, status VARCHAR(32) NOT NULL, source_host VARCHAR(255), destination_host VARCHAR(255), old_flavor_number INTEGER, new_flavor_number INTEGER, memory_total_bytes BIGINT, memory_processed_bytes BIGINT, memory_remaining_bytes BIGINT, disk_total_bytes BIGINT, disk_processed_bytes BIGINT, disk_remaining_bytes BIGINT, rate_bytes_s FLOAT, dirty_rate_bytes_s FLOAT, downtime_ms INTEGER, phase VARCHAR(16), reason VARCHAR(64), reason_text TEXT, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, ended_at_us BIGINT, CONSTRAINT pk_migrations PRIMARY KEY (id), CONSTRAINT uq_migrations_uuid UNIQUE (uuid) );
 CREATE TABLE network_quotas ( project_id VARCHAR(64) NOT NULL, resource VARCHAR(64) NOT NULL, "limit" INTEGER NOT NULL, CONSTRAINT pk_network_quotas PRIMARY KEY (project_id, resource) );
 CREATE TABLE network_tags ( resource_id VARCHAR(36) NOT NULL, tag VARCHAR(255) NOT NULL, CONSTRAINT pk_network_tags PRIMARY KEY (resource_id, tag) );
@@ -98,6 +100,8 @@ CREATE INDEX ix_images_name ON images (name);
 CREATE INDEX ix_images_owner ON images (owner);
 CREATE INDEX ix_images_visibility ON images (visibility);
 CREATE INDEX ix_instance_action_events_action ON instance_action_events (action_id);
+CREATE INDEX ix_metadef_contents_kind ON metadef_contents (kind, name);
+CREATE INDEX ix_metadef_namespaces_owner ON metadef_namespaces (owner);
 CREATE INDEX ix_migrations_created ON migrations (created_at_us);
 CREATE INDEX ix_migrations_server ON migrations (server_id);
 CREATE INDEX ix_network_tags_tag ON network_tags (tag);

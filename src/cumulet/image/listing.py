@@ -54,7 +54,7 @@ def read(query: Query, largest: int) -> Page:
     return Page(
         conditions=tuple(_filters(query)),
         sort=_sort(query),
-        limit=_limit(query.get("limit"), largest),
+        limit=read_limit(query.get("limit"), largest),
         marker=query.get("marker"),
         member_status=None if member_status == "all" else member_status,
         pairs=tuple(query.pairs),
@@ -108,9 +108,9 @@ def _after(sort: tuple[tuple[str, bool], ...], marker: Image) -> _Condition:
     return sa.or_(*alternatives)
 
 
-def _limit(text: str | None, largest: int) -> int:
+def read_limit(text: str | None, largest: int, default: int = DEFAULT_LIMIT) -> int:
     if text is None:
-        return min(DEFAULT_LIMIT, largest)
+        return min(default, largest)
     if not (text.isascii() and text.removeprefix("-").isdigit()):
         raise BadRequest("limit param must be an integer")
     if text.startswith("-"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cumulet.clock import Clock
 from cumulet.db.engine import Database
-from cumulet.image import builtin, data, tiny
+from cumulet.image import builtin, data, metadef_catalog, tiny
 from cumulet.image.service import IMAGE
 from cumulet.part import CatalogEntry, FirstStart, Part, declare_all
 from cumulet.settings import Settings
@@ -17,7 +17,8 @@ def _mend(db: Database, settings: Settings, clock: Clock) -> None:
 
 
 def _seed(start: FirstStart) -> None:
-    """The public image `cumulet-tiny`: one that boots, or where nothing does a placeholder of its name."""
+    """Metadata definitions, and the public image `cumulet-tiny`: where nothing boots, a placeholder of its name."""
+    metadef_catalog.load(start.db, start.clock)
     if start.boots and tiny.available() is not None:
         return
     source = tiny.build() if start.boots else None

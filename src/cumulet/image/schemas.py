@@ -106,11 +106,13 @@ def members_schema() -> dict[str, object]:
     }
 
 
-def _serve(name: str, schema: Callable[[], dict[str, object]]) -> None:
+def serve(name: str, schema: Callable[[], dict[str, object]]) -> None:
+    """``/schemas/NAME``, for whoever has a token."""
+
     def show(_call: Call[None, None]) -> dict[str, object]:
         return schema()
 
-    show.__name__ = f"show_{name}_schema"
+    show.__name__ = f"show_{name.replace('/', '_')}_schema"
     show.__doc__ = f"The JSON schema of {name}."
     IMAGE.operation("GET", f"/schemas/{name}", rules=())(show)
 
@@ -121,7 +123,7 @@ for _name, _schema in {
     "member": member_schema,
     "members": members_schema,
 }.items():
-    _serve(_name, _schema)
+    serve(_name, _schema)
 
 
 @IMAGE.operation("GET", "/info/import", rules=())

@@ -113,6 +113,8 @@ async def receive_data(
 ) -> None:
     """As `upload`, from whoever has the right to send: `require` is asked now and then whether he still has it."""
     folder = files.image_folder(cloud.state_dir)
+    if (declared or 0) > cloud.settings.image_size_limit_gib * GIB:
+        raise TooLarge("The incoming image is too large.")
     first = declared or AHEAD_BYTES
     promise = cloud.space.promise(cloud.state_dir, first, floor_mib=cloud.settings.free_space_floor_mib)
     try:
@@ -275,8 +277,6 @@ def take(
     stored = store.stored_bytes(tx, image.owner)
     if settings.image_project_quota_gib * GIB - stored < (declared or 1):
         raise OverQuota("The project's images would exceed its storage quota.")
-    if (declared or 0) > settings.image_size_limit_gib * GIB:
-        raise TooLarge("The incoming image is too large.")
     missing = [name for name in ("disk_format", "container_format") if not getattr(image, name)]
     if image.status == "queued" and missing:
         raise BadRequest(f"Properties {', '.join(missing)} must be set prior to saving data.")
