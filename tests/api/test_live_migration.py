@@ -247,10 +247,10 @@ def test_a_disabled_host_is_refused_whether_forced_or_not(admin: Client, pair: l
     assert "HOST_DISABLED" in event_details(admin, pair[0])
 
 
-def event_details(admin: Client, server_id: str) -> str:
-    """What an administrator reads of the newest live migration's events."""
+def event_details(admin: Client, server_id: str, name: str = "live-migration") -> str:
+    """What an administrator reads of the newest live migration's events, or of another action's."""
     actions = admin.compute("GET", f"/servers/{server_id}/os-instance-actions")["instanceActions"]
-    request = next(action["request_id"] for action in actions if action["action"] == "live-migration")
+    request = next(action["request_id"] for action in actions if action["action"] == name)
     action = admin.compute("GET", f"/servers/{server_id}/os-instance-actions/{request}")["instanceAction"]
     return " ".join(str(event.get("details")) for event in action["events"])
 

@@ -7,18 +7,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from cumulet.compute.scheduler import HostView, Need, Reason, Unfit, explain, pick
+from cumulet.compute.scheduler import APART, HostView, Need, Reason, Unfit, explain, pick
 from cumulet.placement.allocations import DISK_GB, MEMORY_MB, VCPU
 from cumulet.placement.providers import Inventory
 
 HOST = HostView(
     name="host1", zone="nova", up=True, disabled=False, free_vcpus=4.0, free_memory_mib=4096.0, free_disk_gib=40.0,
     driver="qemu", cpu_models=frozenset({"EPYC"}), machine_types=frozenset({"q35"}), features=frozenset({"networks"}),
+    address="192.0.2.1",
 )  # fmt: skip
 NEED = Need(
     vcpus=4, memory_mib=4096, disk_gib=40, named="host1", zone="nova", not_on=frozenset({"host9"}), driver="qemu",
     affinity=frozenset({"host1"}), anti_affinity=frozenset({"host9"}), cpu_model="EPYC", machine_type="q35",
     networks=True, tried={"host9": "it failed"}, unfit={"host9": Unfit(Reason.TRAIT_MISSING, "CUSTOM_X")},
+    comes_from="192.0.2.9",
 )  # fmt: skip
 """All that can be asked for, and just what the host has."""
 
@@ -46,6 +48,9 @@ CASES: list[tuple[Reason, dict[str, Any], dict[str, Any], str]] = [
         )
     ),
     (Reason.DRIVER_DIFFERENT, {"driver": "simulated"}, {}, ""),
+    (Reason.HOSTS_APART, {"address": "198.18.0.2"}, {}, APART),
+    (Reason.HOSTS_APART, {"address": "127.0.0.1"}, {}, APART),
+    (Reason.HOSTS_APART, {}, {"comes_from": "198.18.0.1"}, APART),
     (Reason.CPU_INCOMPATIBLE, {"cpu_models": frozenset({"Skylake"})}, {}, ""),
     (Reason.MACHINE_TYPE_MISSING, {"machine_types": frozenset({"pc"})}, {}, ""),
     (Reason.NETWORK_NOT_OFFERED, {"features": frozenset({"post-copy"})}, {}, ""),
@@ -81,6 +86,20 @@ def test_what_is_not_asked_for_is_not_lacking() -> None:
     for asked in ({"vcpus": 1}, {"memory_mib": 1}, {"disk_gib": 1}):
         need = msgspec.structs.replace(NEED, **{"vcpus": 0, "memory_mib": 0, "disk_gib": 0, **asked})
         assert pick([full], need).host is None
+
+
+@pytest.mark.parametrize(
+    ("source", "destination"),
+    [
+        ("198.18.0.1", "198.18.3.7"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("192.0.2.1", "2001:db8::1"),
+        ("192.0.2.1", "rack1.example"),
+    ],
+)
+def test_hosts_of_one_machine_reach_each_other_and_so_do_those_of_a_network(source: str, destination: str) -> None:
+    view, need = msgspec.structs.replace(HOST, address=destination), msgspec.structs.replace(NEED, comes_from=source)
+    assert pick([view], need).host == "host1"
 
 
 def test_a_named_host_that_is_not_there_is_unknown() -> None:

@@ -127,6 +127,11 @@ def offers(tx: Tx, name: str, feature: str) -> bool:
     return feature in _kind(tx.scalar(_FACTS, {"of_name": name})).features
 
 
+def address_of(tx: Tx, name: str) -> str:
+    """Where it is reached by the others; empty where it has never said so."""
+    return kind_of(tx, name).address
+
+
 def addresses(tx: Tx) -> dict[str, str]:
     """Where each host is reached by the others."""
     return {row.name: _kind(row.facts_text).address for row in tx.all(_HOSTS, {})}
@@ -238,5 +243,6 @@ def _view(row: Any, free: dict[str, float], offered: dict[str, Inventory]) -> Ho
         cpu_models=kind.cpu_models,
         machine_types=kind.machine_types,
         features=kind.features,
+        address=kind.address,
         inventories=offered,
     )

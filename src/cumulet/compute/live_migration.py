@@ -117,6 +117,7 @@ def _need(tx: Tx, server: Server, named: str | None) -> scheduler.Need:
         server,
         named=named,
         not_on=frozenset({server.host or ""}),
+        comes_from=host_records.address_of(tx, server.host or ""),
         cpu_model=guest.cpu_model,
         machine_type=guest.machine_type,
     )

@@ -8,8 +8,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from cumulet.host import reach
 from cumulet.placement.allocations import DISK_GB, MEMORY_MB, VCPU
 from cumulet.placement.providers import Inventory
+
+APART = "hosts that `cumulet up --hosts` makes and hosts that have joined do not reach each other"
 
 
 class Reason(StrEnum):
@@ -25,6 +28,7 @@ class Reason(StrEnum):
     INSUFFICIENT_MEMORY = "INSUFFICIENT_MEMORY"
     INSUFFICIENT_DISK = "INSUFFICIENT_DISK"
     DRIVER_DIFFERENT = "DRIVER_DIFFERENT"
+    HOSTS_APART = "HOSTS_APART"
     CPU_INCOMPATIBLE = "CPU_INCOMPATIBLE"
     MACHINE_TYPE_MISSING = "MACHINE_TYPE_MISSING"
     AFFINITY = "AFFINITY"
@@ -59,6 +63,7 @@ class HostView(msgspec.Struct, frozen=True, kw_only=True):
     cpu_models: frozenset[str]
     machine_types: frozenset[str]
     features: frozenset[str] = frozenset()
+    address: str = ""
     inventories: Mapping[str, Inventory] = {}
     """By resource class: how much of it one server may have."""
 
@@ -78,6 +83,8 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     liked: Mapping[str, int] = msgspec.field(default_factory=dict)
     """Of hosts that will do, those with more are taken first; one that is not named has 0."""
     driver: str | None = None
+    comes_from: str | None = None
+    """The address of the host that sends it there."""
     cpu_model: str | None = None
     machine_type: str | None = None
     networks: bool = False
@@ -122,6 +129,8 @@ def reject(host: HostView, need: Need) -> Reason | None:
 def _reject_by_kind(host: HostView, need: Need) -> Reason | None:
     if need.driver is not None and host.driver != need.driver:
         return Reason.DRIVER_DIFFERENT
+    if need.comes_from is not None and reach.of(need.comes_from) is not reach.of(host.address):
+        return Reason.HOSTS_APART
     if need.cpu_model is not None and need.cpu_model not in host.cpu_models:
         return Reason.CPU_INCOMPATIBLE
     if need.machine_type is not None and need.machine_type not in host.machine_types:
@@ -183,6 +192,8 @@ def _detail(name: str, need: Need, reason: Reason) -> str | None:
         return need.tried[name]
     if reason is Reason.EXTRA_SPEC_NOT_KEPT:
         return need.unkept
+    if reason is Reason.HOSTS_APART:
+        return APART
     unfit = need.unfit.get(name)
     return unfit.detail if unfit is not None and unfit.reason is reason else None
 

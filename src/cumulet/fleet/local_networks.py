@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cumulet.host.reach import WIRE
 from cumulet.settings import HostNetwork
 
 MOST_HOSTS = 65_000
@@ -114,8 +115,8 @@ _MTU = 1550
 
 
 def _address(number: int) -> str:
-    """Of the range for tests between networks (RFC 2544): it is seen inside the namespaces only."""
-    return f"198.18.{number >> 8}.{number & 255}"
+    """It is seen inside the namespaces only."""
+    return str(WIRE[number])
 
 
 def inside(namespace: str, work: Callable[[], None]) -> None:

@@ -1,0 +1,30 @@
+"""Which hosts reach each other: those of one machine, by its loopback or a wire of its own, and those of many."""
+
+from __future__ import annotations
+
+import functools
+from enum import StrEnum
+from ipaddress import ip_address, ip_network
+
+WIRE = ip_network("198.18.0.0/16")
+"""Where `cumulet up` puts the hosts that it makes (RFC 2544, for tests between networks): nothing else reaches them."""
+
+
+class Reach(StrEnum):
+    """Hosts of the same reach can send guests, and guests' packets, to each other."""
+
+    LOOPBACK = "loopback"
+    WIRE = "wire"
+    FURTHER = "further"
+
+
+@functools.lru_cache(maxsize=65_536)
+def of(address: str) -> Reach:
+    """Of a host that has reported this address (`HostFacts.address`)."""
+    try:
+        known = ip_address(address)
+    except ValueError:
+        return Reach.FURTHER  # A name.
+    if known.is_loopback:
+        return Reach.LOOPBACK
+    return Reach.WIRE if known.version == 4 and known in WIRE else Reach.FURTHER
