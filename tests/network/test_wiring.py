@@ -48,7 +48,7 @@ class Cloud:
         return self.db.write(lambda tx: port_life.make(tx, self.clock, network, new))
 
     def of(self, host: str) -> w.Wiring:
-        return self.db.read(lambda tx: wiring(tx, host, HOSTS))
+        return self.db.read(lambda tx: wiring(tx, host, lambda _: HOSTS))
 
 
 @pytest.fixture

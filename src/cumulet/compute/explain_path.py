@@ -8,7 +8,7 @@ from typing import Annotated, TypedDict
 
 import msgspec
 
-from cumulet.compute import hosts as host_records
+from cumulet.compute import hosts_in_memory
 from cumulet.compute.attribute_types import PortNumber
 from cumulet.compute.packet_path import BEYOND_SIGHT, Hop, Path, path
 from cumulet.compute.rules import READER
@@ -157,7 +157,7 @@ def explain_path(call: Call[Ends, None]) -> dict[str, PathView]:
     project = project_in_sight(call)
     found = path(
         call.tx,
-        host_records.for_routers(call.tx),
+        hosts_in_memory.for_routers(call.tx),
         call.target.sender,
         call.target.receiver,
         asked.protocol,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -21,6 +22,7 @@ from cumulet.errors import Conflict
 from cumulet.fleet.hosts import Hosts
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestReport, HostFacts
+from cumulet.network import wiring as network
 from cumulet.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,9 @@ NO_LEASE = "marked down; it had confirmed no lease, so its servers may run: noth
 NO_WATCHDOG = "its servers start nowhere else should it fall silent: start its agent anew, so that it has a watchdog"
 RECORD_SECONDS = 60.0
 """How often what a host says is recorded that says nothing new: that it was heard, for the most."""
+PARTS = 25
+"""Hosts are asked in so many parts, one after the other: a thousand asked at once hold up everybody else for long, and
+a thousand asked one by one cost twice as much."""
 LEASE_MARGIN_SECONDS = 2.0
 """What is waited beyond a host's lease: for its watchdog to wake up, and for its guests' processes to end."""
 
@@ -83,8 +88,11 @@ class HostWatch:
         await asyncio.gather(*(self.round(name) for name in self._hosts.names))
         if self._settings.fence_silent_hosts:  # Only what was heard of the first round gives hosts their leases.
             await asyncio.gather(*(self.round(name) for name in self._hosts.names))
-        for name in self._hosts.names:
-            self._tasks[name] = asyncio.create_task(self._watch(name), name=f"watch-{name}")
+        names = self._hosts.names
+        for number, name in enumerate(names, start=1):
+            first = self._seconds_between * math.ceil(number * PARTS / len(names)) / PARTS
+            watch = self._watch(name, first_seconds=first)
+            self._tasks[name] = asyncio.create_task(watch, name=f"watch-{name}")
         self._following = asyncio.create_task(self._follow(), name="watch-new-hosts")
 
     async def stop(self) -> None:
@@ -107,14 +115,18 @@ class HostWatch:
             for name in self._tasks.keys() - names:
                 self._tasks.pop(name).cancel()
             for name in sorted(names - self._tasks.keys()):
-                self._tasks[name] = asyncio.create_task(self._watch(name, wait=False), name=f"watch-{name}")
+                self._tasks[name] = asyncio.create_task(self._watch(name, first_seconds=0.0), name=f"watch-{name}")
 
-    async def _watch(self, name: str, *, wait: bool = True) -> None:
-        """`wait` first: it was asked a moment ago."""
+    @property
+    def _seconds_between(self) -> float:
+        return self._settings.host_silent_seconds / 4
+
+    async def _watch(self, name: str, *, first_seconds: float) -> None:
+        """`first_seconds`: until its first round."""
+        seconds = first_seconds
         while True:
-            if wait:
-                await self._clock.sleep(self._settings.host_silent_seconds / 4)
-            wait = True
+            await self._clock.sleep(seconds)
+            seconds = self._seconds_between
             try:
                 await self.round(name)
             except Exception:
@@ -123,11 +135,16 @@ class HostWatch:
     async def round(self, name: str) -> None:
         """Ask one host for its facts and guests; record that it is up or down; correct what differs."""
         now = self._clock.monotonic()
-        before, was_up, lease = await self._db.read_async(
-            lambda tx: (drift.revisions(tx, name), host_records.is_heard(tx, name), host_records.kind_of(tx, name))
+        first = name not in self._recorded
+        before, was_up, lease = await self._db.look_up(
+            lambda tx: (
+                drift.revisions(tx, name),
+                host_records.is_heard(tx, name),
+                host_records.kind_of(tx, name).lease_seconds if first else None,
+            )
         )
-        if name not in self._recorded:
-            self._learn_lease(name, lease.lease_seconds)
+        if first:
+            self._learn_lease(name, lease)
         try:
             question = await self._renew_lease(name)
             facts = await self._hosts.facts(name)
@@ -170,7 +187,7 @@ class HostWatch:
             self._recorded[name] = (facts, now)
         if new and cleared:
             try:
-                if "networks" in facts.features:
+                if "networks" in facts.features and await self._db.look_up(lambda tx: network.wires(tx, name)):
                     # What waits for the welcome may start guests, and their ports have no rules yet.
                     await wiring.wire(self._hosts, self._db.read_async, self._clock, name)
                 await self._hosts.send(name, m.Welcome(session=facts.session, generations=generations))

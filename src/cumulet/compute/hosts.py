@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from cumulet.compute.joined_hosts import joined_hosts, row_of
 from cumulet.compute.scheduler import HostView, Reason
 from cumulet.compute.store import hosts, servers
 from cumulet.db.engine import Tx
+from cumulet.db.parts import in_parts
 from cumulet.errors import BadRequest
 from cumulet.host.driver import HostFacts
 from cumulet.part import OtherState
@@ -132,9 +134,13 @@ def address_of(tx: Tx, name: str) -> str:
     return kind_of(tx, name).address
 
 
-def addresses(tx: Tx) -> dict[str, str]:
-    """Where each host is reached by the others."""
-    return {row.name: _kind(row.facts_text).address for row in tx.all(_HOSTS, {})}
+def addresses(tx: Tx, names: Collection[str]) -> dict[str, str]:
+    """Where each of these hosts is reached by the others."""
+    return {
+        row.name: _kind(row.facts_text).address
+        for part in in_parts(sorted(names))
+        for row in tx.all(_HOSTS.where(hosts.c.name.in_(part)))
+    }
 
 
 def offering(tx: Tx, feature: str) -> list[str]:
@@ -147,11 +153,12 @@ def for_routers(tx: Tx) -> list[str]:
 
     Of these only those that lead to `public`, if any do.
     """
-    features = {
-        row.name: _kind(row.facts_text).features
-        for row in tx.all(_HOSTS, {})
-        if row.up and not row.forced_down and not row.disabled
-    }
+    in_service = (row for row in tx.all(_HOSTS, {}) if row.up and not row.forced_down and not row.disabled)
+    return among({row.name: _kind(row.facts_text).features for row in in_service})
+
+
+def among(features: Mapping[str, frozenset[str]]) -> list[str]:
+    """Of hosts in service with what each offers, those that can have routers, by name."""
     able = sorted(name for name, offered in features.items() if "networks" in offered)
     return [name for name in able if "public" in features[name]] or able
 

@@ -48,6 +48,8 @@ class HostsInMemory:
         self._views: dict[str, HostView] = {}
         self._by_room: list[tuple[float, float, str]] = []
         """The hosts' names, those with most room first (as `scheduler.pick` weighs it)."""
+        self._for_routers: tuple[str, ...] | None = None
+        """Those that can have routers; None: to be looked for among all."""
         self._meanwhile: dict[str, HostView | None] | None = None
         """What was committed while all is being read."""
 
@@ -68,6 +70,7 @@ class HostsInMemory:
             before = self._views
             self._views = {name: view for name, view in (read | meanwhile).items() if view is not None}
             self._by_room = sorted(_rank(view) for view in self._views.values())
+            self._for_routers = None
             return sorted(
                 name
                 for name in before.keys() | self._views.keys()
@@ -90,6 +93,8 @@ class HostsInMemory:
 
     def _set(self, name: str, view: HostView | None) -> None:
         before = self._views.pop(name, None)
+        if _serves(before) != _serves(view):
+            self._for_routers = None
         if before is not None:
             del self._by_room[bisect.bisect_left(self._by_room, _rank(before))]
         if view is not None:
@@ -106,6 +111,15 @@ class HostsInMemory:
         with self._lock:
             names = [name for *_, name in self._by_room[:FOREMOST]]
             return {name: self._views[name] for name in (*names, *need.liked) if name in self._views}
+
+    def for_routers(self) -> tuple[str, ...]:
+        """As `hosts.for_routers`."""
+        with self._lock:
+            if self._for_routers is None:
+                offered = {name: _serves(view) for name, view in self._views.items()}
+                serving = {name: features for name, features in offered.items() if features is not None}
+                self._for_routers = tuple(host_records.among(serving))
+            return self._for_routers
 
 
 class Reload(Periodic):
@@ -146,6 +160,14 @@ def pick(tx: Tx, need: Need) -> Choice:
     return found if found.host is not None or tx.alone else scheduler.pick(host_records.views(tx), need)
 
 
+def for_routers(tx: Tx) -> tuple[str, ...]:
+    """`hosts.for_routers`, from memory where nobody else writes and this transaction has written nothing of hosts."""
+    keeper = tx.keeper
+    if isinstance(keeper, HostsInMemory) and tx.alone and not tx.touched:
+        return keeper.for_routers()
+    return tuple(host_records.for_routers(tx))
+
+
 def _pick(tx: Tx, need: Need, known: dict[str, HostView]) -> Choice:
     """Among `known`, which is corrected until the host chosen is what this transaction sees."""
     unsure = {key if isinstance(key, str) else tx.scalar(_NAME, {"of_id": key}) for key in tx.touched}
@@ -157,6 +179,11 @@ def _pick(tx: Tx, need: Need, known: dict[str, HostView]) -> Choice:
             break
         _replace(known, choice.host, now)
     return choice
+
+
+def _serves(view: HostView | None) -> frozenset[str] | None:
+    """What a host that answers and is in service offers."""
+    return view.features if view is not None and view.up and not view.disabled else None
 
 
 def _rank(view: HostView) -> tuple[float, float, str]:

@@ -269,7 +269,7 @@ class _Walk:
         if not found or all(entry != one.id for one in found[0].ports):
             self._ends(At.ROUTER, port.device_id, packet, "router-down")
             return None
-        host = host_of(port.device_id, self._router_hosts)
+        host = host_of(port.device_id, tuple(self._router_hosts))
         if host is None:
             self._ends(At.ROUTER, port.device_id, packet, "no-host-for-routers")
             return None

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol, TypeVar
 
 from msgspec.structs import replace
 
 from cumulet.clock import Clock
 from cumulet.compute import hosts as host_records
-from cumulet.compute import operations
+from cumulet.compute import hosts_in_memory, operations
 from cumulet.conductor.saga import Context, StepFailed
 from cumulet.db.engine import Database, Tx
 from cumulet.errors import NotYet
@@ -47,7 +48,8 @@ class Read(Protocol):
 
 def described(tx: Tx, host: str) -> Wiring:
     """What a host's network must be now, without a revision."""
-    return network.wiring(tx, host, host_records.addresses(tx), host_records.for_routers(tx))
+    addresses_of, router_hosts = partial(host_records.addresses, tx), partial(hosts_in_memory.for_routers, tx)
+    return network.wiring(tx, host, addresses_of, router_hosts)
 
 
 async def wire(hosts: Hosts, read: Read, clock: Clock, host: str) -> InForce:
@@ -117,7 +119,9 @@ async def switch_peers(context: Context, host: str, server_id: str) -> None:
 
     One that cannot be told now is told by `Wirings`; nothing waits for it.
     """
-    others = await context.read(lambda tx: network.hosts_of_networks(tx, server_id, host_records.for_routers(tx)))
+    others = await context.read(
+        lambda tx: network.hosts_of_networks(tx, server_id, partial(hosts_in_memory.for_routers, tx))
+    )
     if not others:
         return
     await _tell(context, [host])

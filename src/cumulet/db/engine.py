@@ -114,6 +114,10 @@ class Database:
         result: T = await asyncio.wrap_future(job.future)
         return result
 
+    async def look_up(self, fn: Callable[[Tx], T]) -> T:
+        """As `read_async`, for a few lookups by key: where the database is in our own address space, on this thread."""
+        return self.read(fn) if self.embedded else await self.read_async(fn)
+
     def _reader(self) -> Connection:
         if self._inline:
             return self._inline_connection()

@@ -6,12 +6,13 @@ host that leaves gives its routers to the others evenly, one that comes gets its
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Collection
 
 
-def host_of(router_id: str, hosts: Collection[str]) -> str | None:
-    """The host of a router; None where there is no host for one."""
+@functools.lru_cache(maxsize=4096)
+def host_of(router_id: str, hosts: tuple[str, ...]) -> str | None:
+    """The host of a router; None where there is no host for one. Remembered: it is asked for each host that is told."""
     return max(hosts, key=lambda host: _rank(router_id, host), default=None)
 
 

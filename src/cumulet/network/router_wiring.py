@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -27,20 +28,23 @@ from cumulet.network.store import (
     subnets,
 )
 
+RouterHosts = Callable[[], Sequence[str]]
+"""The hosts that can have a router now."""
 _OWNERS = (routing.INTERFACE_OWNER, routing.GATEWAY_OWNER)
 
 
-def routers_at(tx: Tx, host: str, router_hosts: Collection[str]) -> tuple[w.Router, ...]:
-    """The routers whose place is `host`, by id. `router_hosts`: the hosts that can have one now."""
-    if host not in router_hosts:
-        return ()
-    up = tx.all(sa.select(routers.c.id).where(routers.c.admin_state_up))
-    return of_ids(tx, [row.id for row in up if host_of(row.id, router_hosts) == host])
+def routers_at(tx: Tx, host: str, router_hosts: RouterHosts) -> tuple[w.Router, ...]:
+    """The routers whose place is `host`, by id."""
+    up = tx.all(_UP, {})
+    able = tuple(router_hosts()) if up else ()
+    return of_ids(tx, [row.id for row in up if host_of(row.id, able) == host])
 
 
 def of_ids(tx: Tx, router_ids: Iterable[str]) -> tuple[w.Router, ...]:
     """Routers by id, wherever they are. One that is down, or without a port that is up, is none."""
     here = sorted(router_ids)
+    if not here:
+        return ()
     up = routers.c.admin_state_up
     records = [router for part in in_parts(here) for router in find(tx, Router, routers.c.id.in_(part), up)]
     ports_of: dict[str, list[Port]] = {}
@@ -64,21 +68,20 @@ def of_ids(tx: Tx, router_ids: Iterable[str]) -> tuple[w.Router, ...]:
 
 
 def ports_elsewhere(
-    tx: Tx, host: str, network_ids: Sequence[str], router_hosts: Collection[str]
+    tx: Tx, host: str, network_ids: Sequence[str], router_hosts: RouterHosts
 ) -> list[tuple[str, str, str]]:
     """Of these networks, the ports of routers on other hosts: network, MAC address, host."""
-    found = []
+    rows: list[sa.Row[Any]] = []
     for part in in_parts(network_ids):
         statement = (
             sa.select(ports.c.network_id, ports.c.mac_address, ports.c.device_id)
             .join(routers, routers.c.id == ports.c.device_id)
             .where(ports.c.network_id.in_(part), _is_routers, routers.c.admin_state_up)
         )
-        for row in tx.all(statement):
-            place = host_of(row.device_id, router_hosts)
-            if place is not None and place != host:
-                found.append((row.network_id, row.mac_address, place))
-    return found
+        rows += tx.all(statement)
+    able = tuple(router_hosts()) if rows else ()
+    places = [(row, host_of(row.device_id, able)) for row in rows]
+    return [(row.network_id, row.mac_address, place) for row, place in places if place is not None and place != host]
 
 
 def gateways(tx: Tx, network_ids: Sequence[str]) -> dict[tuple[str, str], str]:
@@ -96,6 +99,7 @@ def gateways(tx: Tx, network_ids: Sequence[str]) -> dict[tuple[str, str], str]:
     return found
 
 
+_UP = sa.select(routers.c.id).where(routers.c.admin_state_up)
 _is_routers = sa.and_(ports.c.device_owner.in_(_OWNERS), ports.c.admin_state_up)
 
 

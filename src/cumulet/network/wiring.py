@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from ipaddress import ip_network
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from cumulet.host import wiring as w
 from cumulet.network import addresses, dhcp_options, router_wiring
 from cumulet.network.bindings import UNBOUND
 from cumulet.network.dhcp_option_codes import NotAnOption, encoded
+from cumulet.network.router_wiring import RouterHosts
 from cumulet.network.rule_meaning import protocol_number
 from cumulet.network.store import (
     Network,
@@ -53,9 +54,12 @@ _BINDING = (
 )
 
 
-def wiring(tx: Tx, host: str, host_addresses: Mapping[str, str], router_hosts: Collection[str] = ()) -> w.Wiring:
-    """All that `host` must have. `host_addresses`: where each host is reached by the others; `router_hosts`: those that
-    can have routers now.
+AddressesOf = Callable[[Collection[str]], Mapping[str, str]]
+"""Where each of these hosts is reached by the others. Asked for those that matter: a cloud may have thousands."""
+
+
+def wiring(tx: Tx, host: str, addresses_of: AddressesOf, router_hosts: RouterHosts = tuple) -> w.Wiring:
+    """All that `host` must have. `router_hosts`: those that can have routers now; only asked where there is a router.
 
     Answers the same, in the same order, for the same records: two of them are compared to see whether anything changed.
     """
@@ -63,10 +67,7 @@ def wiring(tx: Tx, host: str, host_addresses: Mapping[str, str], router_hosts: C
     routers = router_wiring.routers_at(tx, host, router_hosts)
     of_routers = {port.network_id for router in routers for port in router.ports}
     network_ids = sorted({row.network_id for row in here.values()} | of_routers)
-    elsewhere = _elsewhere(tx, host, network_ids, host_addresses)
-    for network_id, mac, place in router_wiring.ports_elsewhere(tx, host, network_ids, router_hosts):
-        if place in host_addresses:
-            elsewhere.setdefault(network_id, []).append((mac, host_addresses[place], True))
+    elsewhere = _elsewhere(tx, host, network_ids, addresses_of, router_hosts)
     plugged, groups = _plugged(tx, {port_id: row.active for port_id, row in here.items()})
     return w.Wiring(
         host=host,
@@ -111,12 +112,17 @@ def _plugged(tx: Tx, here: Mapping[str, bool]) -> tuple[tuple[w.Port, ...], tupl
     return made, _groups(tx, {group for port in plugged for group in groups_of.get(port.id, ())})
 
 
+def wires(tx: Tx, host: str) -> bool:
+    """Whether any server's port is plugged in there, or will be."""
+    return tx.first(_HERE, {"of_host": host}) is not None
+
+
 def ports_of_server(tx: Tx, server_id: str) -> list[str]:
     """Ids of the ports that are plugged into a server."""
     return [row[0] for row in tx.all(sa.select(ports.c.id).where(ports.c.server_id == server_id))]
 
 
-def hosts_of_networks(tx: Tx, server_id: str, router_hosts: Collection[str] = ()) -> list[str]:
+def hosts_of_networks(tx: Tx, server_id: str, router_hosts: RouterHosts = tuple) -> list[str]:
     """The hosts with ports of any network that this server has a port of, servers' ports and routers'."""
     beside = ports.alias("beside")
     statement = (
@@ -145,21 +151,25 @@ def _groups_of_ports(tx: Tx, port_ids: Iterable[str]) -> dict[str, set[str]]:
 
 
 def _elsewhere(
-    tx: Tx, host: str, network_ids: Sequence[str], host_addresses: Mapping[str, str]
+    tx: Tx, host: str, network_ids: Sequence[str], addresses_of: AddressesOf, router_hosts: RouterHosts
 ) -> dict[str, list[tuple[str, str, bool]]]:
-    """Of each network, its servers' ports on other hosts: MAC address, the host's address, whether it is the active
-    binding."""
-    found: dict[str, list[tuple[str, str, bool]]] = {}
+    """Of each network, servers' and routers' ports on other hosts: MAC address, the host's address, whether it is the
+    active binding."""
+    there: list[tuple[str, str, str, bool]] = []
     for part in in_parts(network_ids):
         statement = (
             sa.select(ports.c.network_id, ports.c.mac_address, port_bindings.c.host, port_bindings.c.active)
             .join(port_bindings, port_bindings.c.port_id == ports.c.id)
             .where(ports.c.network_id.in_(part), port_bindings.c.host != host, ports.c.server_id.is_not(None))
         )
-        for row in tx.all(statement):
-            address = host_addresses.get(row.host)
-            if address is not None:
-                found.setdefault(row.network_id, []).append((row.mac_address, address, row.active))
+        there += [(row.network_id, row.mac_address, row.host, row.active) for row in tx.all(statement)]
+    for network_id, mac, place in router_wiring.ports_elsewhere(tx, host, network_ids, router_hosts):
+        there.append((network_id, mac, place, True))
+    reached = addresses_of({place for *_, place, _ in there}) if there else {}
+    found: dict[str, list[tuple[str, str, bool]]] = {}
+    for network_id, mac, place, active in there:
+        if place in reached:
+            found.setdefault(network_id, []).append((mac, reached[place], active))
     return found
 
 
