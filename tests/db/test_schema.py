@@ -44,6 +44,12 @@ def test_an_empty_database_gets_the_recorded_schema() -> None:
         assert database.read(lambda tx: tx.scalar(sa.text("SELECT version_num FROM alembic_version"))) == schema.HEAD
 
 
+def test_each_migration_has_a_number_of_its_own() -> None:
+    """Two that were written at the same time: the later one takes the next."""
+    numbers = [path.name[:4] for path in (schema.MIGRATIONS / "versions").glob("[0-9]*.py")]
+    assert sorted(numbers) == sorted(set(numbers))
+
+
 def test_the_head_is_the_newest_migration() -> None:
     newest = max(path.name[:4] for path in (schema.MIGRATIONS / "versions").glob("[0-9]*.py"))
     assert newest == schema.HEAD
