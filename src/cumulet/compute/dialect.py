@@ -57,7 +57,7 @@ class ComputeDialect(Dialect):
             }
 
         def legacy(base: str) -> dict[str, Any]:
-            """Listed as Nova lists it, for clients that look for it; what is below answers 404."""
+            """Described as Nova describes it, for clients that look for it; what is below answers 404."""
             return {
                 "id": "v2.0",
                 "status": "SUPPORTED",
@@ -67,12 +67,14 @@ class ComputeDialect(Dialect):
                 "links": [link_to_self(f"{base}{root}/v2/")],
             }
 
-        def one(base: str) -> tuple[int, dict[str, Any]]:
-            about = version(base)
+        def one(about: dict[str, Any], kind: str) -> tuple[int, dict[str, Any]]:
             about["links"].append({"rel": "describedby", "type": "text/html", "href": "http://docs.openstack.org/"})
-            about["media-types"] = [
-                {"base": "application/json", "type": "application/vnd.openstack.compute+json;version=2.1"}
-            ]
+            media_type = f"application/vnd.openstack.compute+json;version={kind}"
+            about["media-types"] = [{"base": "application/json", "type": media_type}]
             return 200, {"version": about}
 
-        return {root: lambda base: (200, {"versions": [legacy(base), version(base)]}), f"{root}/v2.1": one}
+        return {
+            root: lambda base: (200, {"versions": [legacy(base), version(base)]}),
+            f"{root}/v2": lambda base: one(legacy(base), "2"),
+            f"{root}/v2.1": lambda base: one(version(base), "2.1"),
+        }
