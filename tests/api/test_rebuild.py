@@ -11,6 +11,7 @@ from cumulet.host.driver import GuestState
 from cumulet.testing import Client, TestCloud
 
 from .test_create_image import made
+from .test_evacuation import force_down
 from .test_live_migration import create_pair, host_of, leftovers
 
 
@@ -117,3 +118,28 @@ def test_one_that_fails_is_in_error_and_can_be_rebuilt_again(
     assert member.server(server)["status"] == "ERROR"
     assert member.action(server, {"rebuild": {"imageRef": image}}).status == 202
     member.wait_for_status(server, "ACTIVE")
+
+
+@pytest.mark.parametrize("lost", ["destroy_guest", "make_guest"])
+def test_one_whose_host_goes_down_says_what_its_guest_there_can_only_be_made_from(
+    cloud: TestCloud, admin: Client, member: Client, server: str, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """Before its old guest is seen to go that is the old image, afterwards the new one."""
+    host, old = host_of(admin, server), image_of(member, server)
+    new = made(member, server)["id"]
+
+    async def unreachable(self: Any, host: m.OnHost) -> None:
+        raise m.HostUnreachable("planted")
+
+    with monkeypatch.context() as planted:
+        for verb in (m.Create, m.Observe, *([m.Destroy] if lost == "destroy_guest" else [])):
+            planted.setattr(verb, "do", unreachable)
+        force_down(admin, host)
+        assert member.action(server, {"rebuild": {"imageRef": new}}).status == 202
+        member.wait_for_status(server, "ERROR")
+    kept = lost == "destroy_guest"
+    assert image_of(member, server) == (old if kept else new)
+    force_down(admin, host, down=False)
+    cloud.reconcile()
+    assert member.server(server)["status"] == ("ACTIVE" if kept else "ERROR")
+    assert image_of(member, server) == (old if kept else new)

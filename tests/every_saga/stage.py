@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import Callable
@@ -56,8 +57,11 @@ class Stage:
         return found
 
     def problems(self) -> list[str]:
+        world = self.cloud.embedded.world
+        assert world is not None
         guests = {host: self.cloud.guests(host) for host in self.cloud.hosts}
-        return list(self.read(lambda tx: list(agreement.disagreements(tx, guests))))
+        linked = {host: asyncio.run(world.drivers[host].in_force()).linked for host in self.cloud.hosts}
+        return list(self.read(lambda tx: list(agreement.disagreements(tx, guests, linked))))
 
     def unfinished(self) -> list[str]:
         return list(self.read(lambda tx: list(agreement.unfinished(tx))))

@@ -277,7 +277,7 @@ def judge_shelve(stage: Stage, server_id: str, case: Case) -> None:
     else:
         assert record.vm_state == VmState.ACTIVE
         assert case.place.undo or not case.fault.dies
-        assert mine == [] or case.fault is Fault.FAILS_AFTER or case.place.undo
+        assert mine == []
     if case.below:
         assert record.host is None
 

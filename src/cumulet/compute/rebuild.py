@@ -28,7 +28,7 @@ from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
 from cumulet.compute.store import get_server, update_server
-from cumulet.compute.wiring import require_wired
+from cumulet.compute.wiring import learn_links, require_wired
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, nothing
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotYet
@@ -153,6 +153,8 @@ class Rebuilding(OnHost, frozen=True, kw_only=True):
 
     run: bool
     before: dict[str, Any]
+    destroyed: bool = False
+    """Its old guest is gone for certain: what is found on its host from then on is the new one."""
     guest: Guest | None = None
     """As its host has frozen it."""
     observed: GuestState | None = None
@@ -164,12 +166,13 @@ class Rebuilding(OnHost, frozen=True, kw_only=True):
 
 async def destroy_guest(context: Context, state: Rebuilding) -> Rebuilding:
     await context.hosts.send(state.host, m.Destroy(**command(context, state)))
-    return state
+    return msgspec.structs.replace(state, destroyed=True)
 
 
 async def look(context: Context, state: Rebuilding) -> Rebuilding:
     """The undo: what was destroyed cannot be brought back, so see what is."""
     observed = await operations.unless_down(context, state.host, m.Observe(server_id=state.server_id))
+    await learn_links(context, state.host, state.server_id)
     return msgspec.structs.replace(state, observed=observed)
 
 
@@ -211,12 +214,17 @@ def record_rebuilt(tx: Tx, context: Context, state: Rebuilding) -> Rebuilding:
 
 
 def unwound(tx: Tx, context: Context, state: Rebuilding, failure: Failure) -> None:
-    """Where its guest is still there, it was not touched, and is as it was; else the server is in ERROR."""
+    """Where its guest is still there, it was not touched, and is as it was; else the server is in ERROR.
+
+    Of a host that is down nothing is known. Unless the old guest was seen to go, it is what may be found there later.
+    """
     now = context.clock.now_us()
+    before = {} if state.destroyed else state.before
     if state.observed in operations.OBSERVED and state.observed is not GuestState.ABSENT:
-        changes = operations.as_observed(state.observed) | state.before
+        changes = operations.as_observed(state.observed) | before
     else:
         changes = operations.in_error(drift.NOT_REBUILT, now_us=now, failure=failure)
+        changes |= before if state.observed is None else {}
     operations.settle(tx, state.server_id, now_us=now, task_state=None, **changes)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
 

@@ -210,6 +210,19 @@ async def make_image(context: Context, state: Shelving) -> Shelving:
     return state
 
 
+async def drop_image(context: Context, state: Shelving) -> Shelving:
+    """The undo: nothing is left of the image, also where it is whole. Its record goes before its data."""
+    await snapshot.end_snapshot(context, state)
+    now = context.clock.now_us()
+
+    def deleted(tx: Tx) -> None:
+        image_store.delete(tx, state.image_id, now)
+
+    await context.record(deleted)
+    files.remove(files.image_folder(context.settings.state_dir), state.image_id)
+    return state
+
+
 async def remove_guest(context: Context, state: Shelving) -> Shelving:
     """What a host that is down keeps of it is another's guest when it is back, and removed then (`compute.drift`)."""
     await operations.unless_down(context, state.host, m.Destroy(**command(context, state)))
@@ -257,7 +270,7 @@ SHELVE = Saga(
     name="shelve",
     kind=SERVER,
     state=Shelving,
-    steps=(Step(stop_guest, undo=start_again), Step(make_image, undo=snapshot.end_snapshot)),
+    steps=(Step(stop_guest, undo=start_again), Step(make_image, undo=drop_image)),
     # The image is whole: it is what the server is from here on.
     finals=(Final(snapshot.end_snapshot), Final(remove_guest), Final(record_offloaded)),
     unwound=unwound,
