@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
-from cumulet.drivers.qemu import live_migration_source
+from cumulet.drivers.qemu import live_migration_source, sockets
+from cumulet.drivers.qemu.commands import Commands
 from cumulet.drivers.qemu.driver import QemuDriver
-from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.host.driver import DriverError, GuestState, MigrationPhase
 from cumulet.testing.moving import prepared
 
@@ -87,17 +87,17 @@ async def arrived(destination: QemuDriver, rig: Rig, phase: MigrationPhase) -> N
 def test_a_copy_that_is_forced_to_complete_just_when_its_memory_begins_to_go_is_in_post_copy(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect = live_migration_source._connect
+    connect = sockets.hand_over
 
     async def story() -> None:
         source, destination = await rig.resumed(), await rig.open("host2")
 
-        async def connect_and_force(hypervisor: Hypervisor, name: str, address: str, port: int) -> None:
+        async def connect_and_force(hypervisor: Commands, name: str, address: str, port: int) -> None:
             await connect(hypervisor, name, address, port)
             if name == live_migration_source._MEMORY:
                 await source.force_complete(rig.id)
 
-        monkeypatch.setattr(live_migration_source, "_connect", connect_and_force)
+        monkeypatch.setattr(sockets, "hand_over", connect_and_force)
         endpoint = await prepared(source, destination, rig.guest, POST_COPY)
         await source.start_copy(rig.id, endpoint, POST_COPY)
         progress = await follow(source, rig.id, MigrationPhase.POST_COPY_READY)

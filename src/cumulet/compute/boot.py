@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from cumulet.compute import affinity, guest_metadata, hosts_in_memory, operations, promises, scheduler
+from cumulet.compute import affinity, block_devices, guest_metadata, hosts_in_memory, operations, promises, scheduler
 from cumulet.compute.model import PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, command
 from cumulet.compute.store import begin_scheduling, change_owner, get_server
@@ -222,6 +222,7 @@ def describe(tx: Tx, context: Context, server: Server, host: str | None, *, imag
             else ()
         ),
         extra_specs=server.flavor.extra_specs,
+        disks=block_devices.of(server),
     )
 
 

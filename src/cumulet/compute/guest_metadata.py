@@ -15,10 +15,12 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from cumulet.compute import block_devices
 from cumulet.compute.model import Server
 from cumulet.compute.server_views import ROOT_DEVICE
 from cumulet.compute.store import hosts, servers
 from cumulet.db.engine import Tx
+from cumulet.host import pci
 from cumulet.host.driver import DriveFile
 from cumulet.network.for_compute import PortView, ports_of
 from cumulet.network.network_data import network_data
@@ -109,19 +111,37 @@ def meta_data(facts: Facts, version: str, *, admin_password: bool) -> dict[str, 
     if _from(LIBERTY, version):
         told["project_id"] = server.project_id
     if _from(NEWTON_ONE, version):
-        told["devices"] = [_device(port, version) for port in facts.ports if port.tag or _from(ROCKY, version)]
+        told["devices"] = _devices(facts, version)
     if _from(VICTORIA, version):
         told["dedicated_cpus"] = []
     return told
 
 
-def _device(port: PortView, version: str) -> dict[str, object]:
-    view: dict[str, object] = {"type": "nic", "mac": port.mac, "bus": "none", "address": "none"}
-    if _from(ROCKY, version):
-        view["vf_trusted"] = False
-    if port.tag:
-        view["tags"] = [port.tag]
-    return view
+def _devices(facts: Facts, version: str) -> list[dict[str, object]]:
+    """Ports, those without a tag only where there is more to say of them, and disks that have a tag."""
+    told: list[dict[str, object]] = []
+    for slot, port in enumerate(facts.ports):
+        view: dict[str, object] = {"type": "nic", "mac": port.mac, "bus": "pci", "address": pci.nic_address(slot)}
+        if _from(ROCKY, version):
+            view["vf_trusted"] = False
+        if port.tag:
+            view["tags"] = [port.tag]
+        if port.tag or _from(ROCKY, version):
+            told.append(view)
+    for place, tag in block_devices.tagged(facts.server):
+        disk: dict[str, object] = {"type": "disk", "bus": "pci", "address": pci.disk_address(place)}
+        disk["serial"] = pci.disk_serial(place)
+        disk["path"] = pci.disk_name(place, config_drive=facts.server.config_drive)
+        told.append({**disk, "tags": [tag]})
+    return told
+
+
+def _block_devices(server: Server) -> dict[str, str]:
+    """As EC2 names them: the programs that prepare a guest mount ephemeral disks and swap by these names."""
+    told = {"ami": ROOT_DEVICE.removeprefix("/dev/"), "root": ROOT_DEVICE}
+    for disk in block_devices.of(server):
+        told[disk.label or disk.content] = pci.disk_name(disk.place, config_drive=server.config_drive)
+    return told
 
 
 def _ec2(facts: Facts) -> dict[str, object]:
@@ -142,7 +162,7 @@ def _ec2(facts: Facts) -> dict[str, object]:
         "reservation-id": server.reservation_id,
         "security-groups": sorted({name for port in facts.ports for name in port.security_groups}),
         "instance-type": server.flavor.name,
-        "block-device-mapping": {"ami": ROOT_DEVICE.removeprefix("/dev/"), "root": ROOT_DEVICE},
+        "block-device-mapping": _block_devices(server),
         "placement": {"availability-zone": facts.zone},
         "instance-action": "none",
     }

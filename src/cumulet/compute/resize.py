@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from cumulet.compute import boot, moves, operations, preconditions, resized
+from cumulet.compute import block_devices, boot, moves, operations, preconditions, resized
 from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import DiskConfig, FlavorRef, HostName
 from cumulet.compute.copying import copy_parameters, follow_copy, prepare_copy
@@ -196,7 +196,10 @@ def pick_destination(tx: Tx, context: Context, state: Resizing) -> Resizing:
     """Another host, with room for the new flavor, that can run the guest as it is described."""
     server = get_server(tx, state.server_id)
     preconditions.require(tx, server, Verb.RESIZE, context.settings)
-    if state.flavor.disk_gib < server.flavor.disk_gib:
+    before, after = block_devices.of(server), block_devices.of(server, state.flavor)
+    kept, room = block_devices.ephemeral_mib(before), state.flavor.ephemeral_gib * 1024
+    shrinks = block_devices.ephemeral_mib(after) < kept or kept > room
+    if state.flavor.disk_gib < server.flavor.disk_gib or shrinks:
         raise StepFailed("DISK_SHRINKS", "Unable to resize disk down.")
     guest = msgspec.convert(server.guest, Guest)
     need = boot.need(
@@ -286,7 +289,7 @@ async def take_in(context: Context, state: Resizing) -> Resizing:
     flavor = state.flavor
     guest = msgspec.structs.replace(
         msgspec.convert(server.guest, Guest), vcpus=flavor.vcpus, memory_mib=flavor.memory_mib,
-        disk_gib=flavor.disk_gib, extra_specs=flavor.extra_specs,
+        disk_gib=flavor.disk_gib, extra_specs=flavor.extra_specs, disks=block_devices.of(server, flavor),
     )  # fmt: skip
     await context.hosts.send(moves.destination(state), m.TakeIn(**command(context, state), guest=guest))
     return msgspec.structs.replace(state, guest=guest)

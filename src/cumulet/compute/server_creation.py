@@ -10,8 +10,9 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.compute import attribute_types as t
-from cumulet.compute import boot
+from cumulet.compute import block_devices, boot
 from cumulet.compute import hosts as host_records
+from cumulet.compute.block_devices import Asked, BlockDevice, BlockDeviceV2
 from cumulet.compute.flavors import find_flavor
 from cumulet.compute.keypairs import public_key_of
 from cumulet.compute.links import links, self_link
@@ -74,32 +75,6 @@ class SecurityGroupEntry(Body):
 class PersonalityFile(Body):
     path: str
     contents: Annotated[str, Json({"format": "base64"})]
-
-
-class BlockDevice(Body):
-    virtual_name: Annotated[str | Unset, Json({"maxLength": 255})] = UNSET
-    volume_id: t.Uuid | Unset = UNSET
-    snapshot_id: t.Uuid | Unset = UNSET
-    volume_size: t.VolumeSize | Unset = UNSET
-    device_name: Annotated[str | Unset, Json({"minLength": 1, "maxLength": 255, "pattern": "^[a-zA-Z0-9._/-]*$"})] = (
-        UNSET
-    )
-    delete_on_termination: LooseBool | Unset = UNSET
-    no_device: Any = None
-    connection_info: Annotated[str | Unset, Json({"maxLength": 16777215})] = UNSET
-
-
-class BlockDeviceV2(BlockDevice):
-    source_type: Annotated[str | Unset, Json({"enum": ["volume", "image", "snapshot", "blank"]})] = UNSET
-    uuid: Annotated[str | Unset, Json({"minLength": 1, "maxLength": 255, "pattern": "^[a-zA-Z0-9._-]*$"})] = UNSET
-    image_id: t.Uuid | Unset = UNSET
-    destination_type: Annotated[str | Unset, Json({"enum": ["local", "volume"]})] = UNSET
-    guest_format: t.MetadataValue | Unset = UNSET
-    device_type: t.MetadataValue | Unset = UNSET
-    disk_bus: t.MetadataValue | Unset = UNSET
-    boot_index: Annotated[Any, Json({"type": ["integer", "string", "null"], "pattern": "^-?[0-9]+$"})] = UNSET
-    tag: Annotated[str | None, Versions(("2.32", t.Tag), ("2.33", None), ("2.42", t.Tag))] = None
-    volume_type: Annotated[str | None, Json({"maxLength": 255}), Since("2.67")] = None
 
 
 class CreateServer(Body):
@@ -184,6 +159,7 @@ def create_servers(call: Call[None, CreateServers]) -> Reply:
     if body.min_count > most:
         raise BadRequest("min_count must be <= max_count")
     _require_implemented(call)
+    disks = _block_devices(call)
     placing = _placing(call)
     image_ref = body.image_ref
     if not image_ref:
@@ -199,6 +175,7 @@ def create_servers(call: Call[None, CreateServers]) -> Reply:
     )  # fmt: skip
     key = public_key_of(call.tx, call.caller.user_id, body.key_name) if body.key_name is not None else None
     require_fit(call, flavor, image)
+    block_devices.require_fit(disks, flavor)
     _require_room_for_metadata(call)
     group_id = _server_group(call)
     host_records.require_known(call.tx, body.host or body.hypervisor_hostname)
@@ -206,7 +183,7 @@ def create_servers(call: Call[None, CreateServers]) -> Reply:
     if group_id is not None:
         require_group_member_room(call.tx, call.caller.project_id or "", call.caller.user_id, group_id, most)
     password = body.admin_password if body.admin_password is not None else new_password(call)
-    created = _records(call, most, flavor, image, placing, key, password)
+    created = _records(call, most, flavor, image, placing, key, password, disks)
     _store(call, created, group_id, request, groups)
     boot.begin_boot(call, created)
     return _answer(call, created[0], password)
@@ -238,29 +215,13 @@ def _require_implemented(call: Call[None, CreateServers]) -> None:
     if body.trusted_image_certificates:
         call.require(TRUSTED_CERTS)
         raise NotYet("Validating image certificates is not implemented.")
-    devices: Sequence[BlockDevice] = [*(body.block_device_mapping or ()), *(body.block_device_mapping_v2 or ())]
-    if devices:
+
+
+def _block_devices(call: Call[None, CreateServers]) -> list[Asked]:
+    body = call.body.server
+    if body.block_device_mapping or body.block_device_mapping_v2:
         call.require(ATTACH_VOLUME)
-        if body.block_device_mapping and body.block_device_mapping_v2:
-            raise BadRequest("Using different block_device_mapping syntaxes is not allowed in the same request.")
-        second = body.block_device_mapping_v2
-        if second and not any(str(device.boot_index) == "0" for device in second):
-            raise BadRequest(
-                "Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping "
-                "combination is not valid."
-            )
-        if not all(_is_boot_image(device, body.image_ref) for device in devices):
-            raise NotYet("Volumes and further disks (block_device_mapping) are not implemented.")
-
-
-def _is_boot_image(device: BlockDevice, image_ref: str | None) -> bool:
-    """The one device that says what an image-backed server is anyway."""
-    return (
-        isinstance(device, BlockDeviceV2)
-        and (device.source_type, device.destination_type) == ("image", "local")
-        and device.uuid == image_ref
-        and str(device.boot_index) == "0"
-    )
+    return block_devices.requested(body.block_device_mapping, body.block_device_mapping_v2, body.image_ref)
 
 
 def _placing(call: Call[None, CreateServers]) -> Placing:
@@ -421,7 +382,7 @@ def _require_room_for_metadata(call: Call[None, CreateServers]) -> None:
 
 def _records(
     call: Call[None, CreateServers], count: int, flavor: Flavor, image: BootImage, placing: Placing,
-    key: tuple[str, str] | None, password: str,
+    key: tuple[str, str] | None, password: str, disks: Sequence[Asked],
 ) -> list[Server]:  # fmt: skip
     body, clock = call.body.server, call.cloud.clock
     ids = [clock.uuid() for _ in range(count)]
@@ -440,7 +401,8 @@ def _records(
             reservation_id=reservation_id, launch_index=n, flavor=flavor, image_id=image.id,
             image_properties=properties, key_name=body.key_name, public_key=public_key,
             key_type=key_type, user_data=body.user_data, config_drive=on_drive,
-            metadata={} if isinstance(body.metadata, Unset) else body.metadata, system_metadata={},
+            metadata={} if isinstance(body.metadata, Unset) else body.metadata,
+            system_metadata=block_devices.kept(disks),
             availability_zone=placing.zone or "", requested_zone=placing.zone, pinned_host=placing.host,
             scheduler_hints=_hints(call), disk_config=body.disk_config, access_ipv4=body.access_ipv4,
             access_ipv6=body.access_ipv6, host=None, launched_on=None, generation=0, guest=None,

@@ -11,6 +11,23 @@ if TYPE_CHECKING:
     from cumulet.host.driver import Guest
 
 
+MOST_FURTHER_DISKS = 8
+"""A guest has at most so many disks beside its first."""
+SWAP = "swap"
+FILE_SYSTEMS = ("ext2", "ext3", "ext4")
+"""What an ephemeral disk can be made with."""
+
+
+class Disk(Record, frozen=True):
+    """A disk beside the first. `place`: where the guest sees it, from 1 on; `content`: a file system, or ``swap``."""
+
+    place: int
+    size_mib: int
+    content: str
+    label: str = ""
+    """Of its file system; none for swap."""
+
+
 class SnapshotPhase(StrEnum):
     """Where the making of an image is, on the host of its guest."""
 

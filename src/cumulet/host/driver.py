@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from cumulet.host.disks import Rescue, Snapshots
+from cumulet.host.disks import Disk, Rescue, Snapshots
 from cumulet.host.record import Record
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ class Guest(Record, frozen=True):
     """Places for NICs that come and go while it runs: as the first host has frozen it."""
     screen: bool = False
     """It has a graphics adapter: as the first host has frozen it."""
+    disks: tuple[Disk, ...] = ()
+    """Ephemeral and swap disks, in the order of their places."""
 
 
 class HostFacts(Record, frozen=True):
@@ -362,7 +364,9 @@ class Copy(Protocol):
         """Source: a guest that stands by, copied or not, is stopped again, with its disk. Any other: nothing."""
 
     async def take_in(self, guest: Guest) -> None:
-        """Destination: what a completed copy has brought is a stopped guest of this host, of the size `guest` says."""
+        """Destination: what a completed copy has brought is a stopped guest of this host, of the size `guest` says.
+
+        Its disks grow to that size; swap is made anew, and so is a further disk that did not come with it."""
 
 
 class Driver(Sight, Wired, Life, Console, Copy, Snapshots, Rescue, Protocol):

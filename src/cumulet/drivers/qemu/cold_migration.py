@@ -10,6 +10,7 @@ import asyncio
 
 import msgspec
 
+from cumulet.drivers.qemu import further_disks
 from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
 from cumulet.drivers.qemu.live_migration_destination import finish_incoming
 from cumulet.drivers.qemu.record import GuestRecord, Intent, Role
@@ -60,4 +61,5 @@ async def take_in(host: QemuHost, guest: Guest) -> None:
             host.stop_tasks(guest.server_id)
             await hypervisor.quit()
         await host.disks.grow(guest, folder, record.uid)
+        await further_disks.follow(host.disks, record.guest, guest, folder, record.uid)
         folder.write(GuestRecord(guest=guest, uid=record.uid, role=Role.OWN, intent=Intent.STOPPED))

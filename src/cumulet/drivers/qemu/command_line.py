@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from cumulet.drivers.qemu.guest_files import further_disk
 from cumulet.drivers.qemu.qmp import Json
+from cumulet.host import pci
 from cumulet.host.driver import Guest, Nic
 from cumulet.host.nics import MOST_NICS, placed
 
@@ -27,13 +29,24 @@ CONSOLE_CHARDEV = "console0"
 SCREEN_MIB = 8
 """Video memory of a guest with a screen: enough for 1920 x 1080."""
 
+
+def disk_nodes(guest: Guest) -> tuple[str, ...]:
+    """Its disks' block devices, the first one first."""
+    return (DISK_NODE, *(pci.disk_serial(disk.place) for disk in guest.disks))
+
+
+def disk_devices(guest: Guest) -> tuple[str, ...]:
+    """What the guest sees of the same disks."""
+    return (DISK_DEVICE, *(f"further{disk.place}" for disk in guest.disks))
+
+
 # Addresses on the root bus. They are part of what a guest sees: never change one, only add.
 _ADDRESS_SCREEN = "0x1"
 _ADDRESS_RESCUE = "0x2"
 """Before the disk: a guest that is rescued has its own as the second."""
-_ADDRESS_DISK = "0x3"
+_ADDRESS_DISK = hex(pci.ROOT_DISK)
 _ADDRESS_RNG = "0x4"
-_ADDRESS_CONFIG_DRIVE = "0x5"
+_ADDRESS_CONFIG_DRIVE = hex(pci.CONFIG_DRIVE)
 _FIRST_ADDRESS_NIC = 0x8
 """A root bus has 32 places; the chipset sits in the last one, and nothing else between this one and that."""
 _PORTS_PER_ADDRESS = 8
@@ -86,6 +99,9 @@ def arguments(guest: Guest, machine: Machine) -> list[str]:
     if machine.rescued:
         line += _disk(machine, "rescue.qcow2", RESCUE_DEVICE, _ADDRESS_RESCUE, RESCUE_DEVICE, boot_index=0)
     line += _disk(machine, "disk.qcow2", DISK_NODE, _ADDRESS_DISK, DISK_DEVICE, boot_index=int(machine.rescued))
+    for disk, node, name in zip(guest.disks, disk_nodes(guest)[1:], disk_devices(guest)[1:], strict=True):
+        address = f"{hex(pci.FURTHER_DISKS)}.{disk.place - 1}"
+        line += _disk(machine, further_disk(disk.place), node, address, name, multifunction=disk.place == 1)
     line += ["-object", _json({"qom-type": "rng-random", "id": "rng0", "filename": "/dev/urandom"})]
     line += ["-device", _device("virtio-rng-pci", "random0", _ADDRESS_RNG, rng="rng0")]
     if machine.config_drive:
@@ -106,7 +122,16 @@ def arguments(guest: Guest, machine: Machine) -> list[str]:
 _MACHINE_OPTIONS = "usb=off,vmport=off,smm=off,hpet=off,dump-guest-core=off"
 
 
-def _disk(machine: Machine, file: str, node: str, address: str, name: str, *, boot_index: int) -> list[str]:
+def _disk(
+    machine: Machine,
+    file: str,
+    node: str,
+    address: str,
+    name: str,
+    *,
+    boot_index: int | None = None,
+    multifunction: bool = False,
+) -> list[str]:
     storage = {
         "driver": "file",
         "node-name": f"{node}-file",
@@ -121,7 +146,12 @@ def _disk(machine: Machine, file: str, node: str, address: str, name: str, *, bo
         "backing": None,
         "discard": "unmap",
     }
-    device = _device("virtio-blk-pci", name, address, drive=node, bootindex=boot_index, serial=node)
+    told: dict[str, object] = {"drive": node, "serial": node}
+    if boot_index is not None:
+        told["bootindex"] = boot_index
+    if multifunction:
+        told["multifunction"] = True
+    device = _device("virtio-blk-pci", name, address, **told)
     return ["-blockdev", _json(storage), "-blockdev", _json(image), "-device", device]
 
 

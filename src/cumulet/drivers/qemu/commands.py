@@ -183,11 +183,14 @@ class Commands(ABC):
 
     # -- disks and their copies
 
-    async def block_set_io_throttle(self, device: str, *, bytes_per_second: int, requests_per_second: int) -> None:
-        """`block_set_io_throttle`: what a disk does at most, reading and writing together. `device`: its QOM path."""
+    async def block_set_io_throttle(
+        self, device: str, *, group: str, bytes_per_second: int, requests_per_second: int
+    ) -> None:
+        """`block_set_io_throttle`: what the disks of a group do at most together, reading and writing. `device`: the
+        QOM path of one that joins it."""
         apart = dict.fromkeys(("bps_rd", "bps_wr", "iops_rd", "iops_wr"), 0)
-        limits: Arguments = {"id": device, "bps": bytes_per_second, "iops": requests_per_second, **apart}
-        await self.ask("block_set_io_throttle", limits)
+        limits: Arguments = {"bps": bytes_per_second, "iops": requests_per_second, **apart}
+        await self.ask("block_set_io_throttle", {"id": device, "group": group, **limits})
 
     async def disk_statistics(self) -> list[DiskStatistics]:
         """`query-blockstats`: of each disk, in the order of the command line."""
@@ -227,10 +230,13 @@ class Commands(ABC):
         copy |= {"on-source-error": "report", "on-target-error": "report"}
         await self.ask("blockdev-backup" if as_it_is_now else "blockdev-mirror", copy)
 
+    async def jobs_now(self) -> list[Job]:
+        """`query-jobs`: all that there are."""
+        return _read(await self.ask("query-jobs"), list[Job])
+
     async def job(self, name: str) -> Job | None:
         """`query-jobs`: the one of this id."""
-        jobs = _read(await self.ask("query-jobs"), list[Job])
-        return next((job for job in jobs if job.id == name), None)
+        return next((job for job in await self.jobs_now() if job.id == name), None)
 
     async def block_job_cancel(self, job: str, *, force: bool, timeout_s: float = ANSWER_SECONDS) -> None:
         """`block-job-cancel`: end a job. Without force, a mirror that is ready ends as a whole copy."""

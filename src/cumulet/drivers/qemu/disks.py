@@ -11,7 +11,7 @@ import msgspec
 from cumulet.drivers.qemu import guest_files, room
 from cumulet.drivers.qemu.image_cache import ImageCache
 from cumulet.drivers.qemu.record import GuestFolder
-from cumulet.drivers.qemu.room import disk_bytes, file_bytes
+from cumulet.drivers.qemu.room import all_disks_bytes, disk_bytes, file_bytes
 from cumulet.drivers.qemu.sandbox import Sandbox
 from cumulet.host.driver import DriverError, Guest, Image
 
@@ -41,7 +41,7 @@ class Disks:
             raise DriverError("NO_IMAGE: there is nothing to rescue it with")
         size = disk_bytes(msgspec.structs.replace(guest, disk_gib=0))
         guest_files.remove(folder, guest_files.RESCUE)
-        room.require(self._state, size, besides="")
+        room.require(self.state, size, besides="")
         await self._make_from(guest, guest.image, guest_files.RESCUE, size, folder, uid)
 
     async def _make_from(
@@ -50,7 +50,7 @@ class Disks:
         if image.disk_format not in _FORMATS:
             raise DriverError(f"IMAGE_FORMAT: {image.disk_format} is not one of {', '.join(_FORMATS)}")
         async with self.images.hold(guest.server_id, image) as cached:
-            await self._convert(image, cached, str(self.sandbox.folder_inside(folder) / name), size, folder, uid)
+            await self._convert(image, cached, self.inside(folder, name), size, folder, uid)
 
     async def _convert(
         self, image: Image, cached: Path, target: str, size: int, folder: GuestFolder, uid: int | None
@@ -63,42 +63,49 @@ class Disks:
         if image.disk_format == "qcow2":
             source["backing"] = None
         convert = [self.qemu_img, "convert", "-q", "-O", "qcow2", f"json:{json.dumps(source)}", target]
-        await self._tool(convert, folder, uid, size, (cached, "/image", "ro"))
-        await self._tool([self.qemu_img, "resize", "-q", "-f", "qcow2", target, str(size)], folder, uid, size)
+        await self.run(convert, folder, uid, size, (cached, "/image", "ro"))
+        await self.run([self.qemu_img, "resize", "-q", "-f", "qcow2", target, str(size)], folder, uid, size)
 
     async def make_empty_disk(self, guest: Guest, folder: GuestFolder, uid: int | None) -> None:
         """A disk of the same size for a migration to fill."""
         size = self._room_for(guest, folder)
-        create = [self.qemu_img, "create", "-q", "-f", "qcow2", self._inside(folder), str(size)]
-        await self._tool(create, folder, uid, size)
+        await self.make_empty_file(folder, guest_files.DISK, size, uid)
+
+    async def make_empty_file(self, folder: GuestFolder, name: str, size: int, uid: int | None) -> None:
+        """A disk of `size` bytes with nothing on it, in the guest's folder."""
+        create = [self.qemu_img, "create", "-q", "-f", "qcow2", self.inside(folder, name), str(size)]
+        await self.run(create, folder, uid, size)
+
+    async def resize_file(self, folder: GuestFolder, name: str, size: int, uid: int | None) -> None:
+        """Bring a disk nobody uses to `size` bytes; a smaller one is refused by the tool."""
+        resize = [self.qemu_img, "resize", "-q", "-f", "qcow2", self.inside(folder, name), str(size)]
+        await self.run(resize, folder, uid, size)
 
     async def make_copy_target(self, guest: Guest, folder: GuestFolder, uid: int | None) -> None:
         """An empty file of the disk's size, for QEMU to copy the disk to."""
-        size = disk_bytes(guest)
-        await self._tool(
-            [self.qemu_img, "create", "-q", "-f", "qcow2", self._copy(folder), str(size)], folder, uid, size
-        )
+        await self.make_empty_file(folder, guest_files.SNAPSHOT, disk_bytes(guest), uid)
 
     async def copy(self, guest: Guest, folder: GuestFolder, uid: int | None) -> None:
         """The disk that nobody uses, copied beside it."""
-        file = {"driver": "file", "filename": self._inside(folder)}
+        file = {"driver": "file", "filename": self.inside(folder, guest_files.DISK)}
         source = {"driver": "qcow2", "read-only": True, "file": file, "backing": None}
-        convert = [self.qemu_img, "convert", "-q", "-O", "qcow2", f"json:{json.dumps(source)}", self._copy(folder)]
-        await self._tool(convert, folder, uid, disk_bytes(guest))
+        convert = [self.qemu_img, "convert", "-q", "-O", "qcow2", f"json:{json.dumps(source)}"]
+        convert.append(self.inside(folder, guest_files.SNAPSHOT))
+        await self.run(convert, folder, uid, disk_bytes(guest))
 
     async def grow(self, guest: Guest, folder: GuestFolder, uid: int | None) -> None:
-        """Bring a disk nobody uses to the size the description says; a smaller one is refused by the tool."""
-        size = disk_bytes(guest)
-        present = guest_files.look(folder, guest_files.DISK)
-        written = present.st_blocks * 512 if present is not None else 0
-        room.require(self._state, size - written, besides=guest.server_id)
-        await self._tool(
-            [self.qemu_img, "resize", "-q", "-f", "qcow2", self._inside(folder), str(size)], folder, uid, size
-        )
+        """Bring a first disk nobody uses to the size the description says; a smaller one is refused by the tool.
 
-    async def _tool(
+        This host has room for the other disks that it says, too."""
+        files = (guest_files.DISK, *(guest_files.further_disk(disk.place) for disk in guest.disks))
+        written = sum(room.written_bytes(folder, file) for file in files)
+        room.require(self.state, all_disks_bytes(guest) - written, besides=guest.server_id)
+        await self.resize_file(folder, guest_files.DISK, disk_bytes(guest), uid)
+
+    async def run(
         self, command: list[str], folder: GuestFolder, uid: int | None, size: int, *binds: tuple[Path, str, str]
     ) -> None:
+        """A tool, confined to the guest's folder and `binds`, on a disk of `size` bytes."""
         await self.sandbox.run_tool(
             command,
             uid=uid,
@@ -108,19 +115,16 @@ class Disks:
             file_size_bytes=file_bytes(size),
         )
 
-    def _copy(self, folder: GuestFolder) -> str:
-        return str(self.sandbox.folder_inside(folder) / guest_files.SNAPSHOT)
-
-    def _inside(self, folder: GuestFolder) -> str:
-        return str(self.sandbox.folder_inside(folder) / guest_files.DISK)
+    def inside(self, folder: GuestFolder, name: str) -> str:
+        """A file in the guest's folder as tools see it."""
+        return str(self.sandbox.folder_inside(folder) / name)
 
     def _room_for(self, guest: Guest, folder: GuestFolder) -> int:
-        """The size of the disk, which this host has room for; what an earlier attempt left of it is gone."""
+        """The size of the first disk; this host has room for all of them. What an earlier attempt left is gone."""
         guest_files.remove(folder, guest_files.DISK)
-        size = disk_bytes(guest)
-        room.require(self._state, size, besides=guest.server_id)
-        return size
+        room.require(self.state, all_disks_bytes(guest), besides=guest.server_id)
+        return disk_bytes(guest)
 
     @property
-    def _state(self) -> Path:
+    def state(self) -> Path:
         return self.images.folder.parent

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cumulet.drivers.qemu import (
     adoption,
     cold_migration,
+    further_disks,
     hotplug,
     life,
     live_migration_destination,
@@ -123,6 +124,7 @@ class QemuDriver:
                 host.facts.accelerator,
                 *(["networks"] if host.network is not None else []),
                 *(["public"] if host.network is not None and "public" in host.network.leads_to else []),
+                *(["further-disks"] if not further_disks.lacking() else []),
                 *(["post-copy"] if post_copy_problem(host.facts) is None else []),
             ),
             address=host.address,

@@ -20,6 +20,15 @@ DISK = "disk.qcow2"
 CONFIG_DRIVE = "config.iso"
 SNAPSHOT = "snapshot.qcow2"
 RESCUE = "rescue.qcow2"
+RAW = "new.raw"
+"""A further disk while it is made."""
+
+
+def further_disk(place: int) -> str:
+    """The file of a disk beside the first."""
+    return f"disk{place}.qcow2"
+
+
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 

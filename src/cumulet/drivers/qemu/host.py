@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulet.drivers.qemu import guest_files, process
-from cumulet.drivers.qemu.command_line import DISK_DEVICE, SCREEN_MIB, Machine, arguments
+from cumulet.drivers.qemu.command_line import SCREEN_MIB, Machine, arguments, disk_devices
 from cumulet.drivers.qemu.config_drive import documents
 from cumulet.drivers.qemu.disks import Disks
 from cumulet.drivers.qemu.facts import QemuFacts
@@ -41,14 +41,15 @@ one that leaves five screens of it waiting."""
 
 DISK_BYTES_PER_SECOND = 512 << 20
 DISK_REQUESTS_PER_SECOND = 20_000
-"""What one guest may ask of its disk, reading and writing together. Copies of a move are not slowed by it."""
-_DISK = f"/machine/peripheral/{DISK_DEVICE}/virtio-backend"
+"""What one guest may ask of its disks together, reading and writing. Copies of a move are not slowed by it."""
+_THROTTLE = "disks"
 
 
 def _bounds(guest: Guest) -> Bounds:
     memory_bytes = (guest.memory_mib << 20) + _OVERHEAD_BYTES + (_SCREEN_BYTES if guest.screen else 0)
-    # Its disk, and its memory where it is suspended to a file.
-    largest = max(file_bytes(disk_bytes(guest)), memory_bytes)
+    # Its disks, and its memory where it is suspended to a file.
+    further = (disk.size_mib << 20 for disk in guest.disks)
+    largest = max(file_bytes(max(disk_bytes(guest), *further, 0)), memory_bytes)
     return Bounds(memory_bytes=memory_bytes, cpus=guest.vcpus, file_bytes=largest)
 
 
@@ -131,9 +132,13 @@ class QemuHost:
         self.hypervisors[folder.server_id] = hypervisor
         try:
             await hypervisor.greet(timeout_s=_START_SECONDS)
-            await hypervisor.block_set_io_throttle(
-                _DISK, bytes_per_second=DISK_BYTES_PER_SECOND, requests_per_second=DISK_REQUESTS_PER_SECOND
-            )
+            for device in disk_devices(guest):
+                await hypervisor.block_set_io_throttle(
+                    f"/machine/peripheral/{device}/virtio-backend",
+                    group=_THROTTLE,
+                    bytes_per_second=DISK_BYTES_PER_SECOND,
+                    requests_per_second=DISK_REQUESTS_PER_SECOND,
+                )
         except BaseException:
             await hypervisor.kill()
             raise

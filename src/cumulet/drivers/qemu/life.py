@@ -8,11 +8,12 @@ from pathlib import Path
 
 import msgspec
 
-from cumulet.drivers.qemu import config_drive, guest_files
+from cumulet.drivers.qemu import config_drive, further_disks, guest_files
 from cumulet.drivers.qemu.command_line import NIC_SLOTS
 from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
 from cumulet.drivers.qemu.hypervisor import Hypervisor, append_bounded, tail
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
+from cumulet.host.disks import MOST_FURTHER_DISKS
 from cumulet.host.driver import DriverError, Guest
 from cumulet.host.nics import MOST_NICS
 
@@ -25,6 +26,10 @@ def frozen(host: QemuHost, guest: Guest) -> Guest:
         raise DriverError("NO_NETWORKS: this host cannot wire guests; boot with networks 'none'")
     if len(guest.nics) > MOST_NICS:
         raise DriverError(f"TOO_MANY_PORTS: a guest of this host has at most {MOST_NICS} ports")
+    if [disk.place for disk in guest.disks] != list(range(1, len(guest.disks) + 1)):
+        raise DriverError("DISKS: their places are not 1, 2, 3 and so on")
+    if len(guest.disks) > MOST_FURTHER_DISKS:
+        raise DriverError(f"TOO_MANY_DISKS: a guest of this host has at most {MOST_FURTHER_DISKS} beside its first")
     return msgspec.structs.replace(
         guest,
         machine_type=guest.machine_type or host.facts.machine_type,
@@ -59,6 +64,7 @@ async def create(host: QemuHost, guest: Guest, *, run: bool = True) -> Guest:
             folder = host.folder(guest.server_id)
             if host.hypervisor(guest.server_id) is None:
                 await host.disks.make_disk(record.guest, folder, record.uid)
+                await further_disks.make(host.disks, record.guest, folder, record.uid)
                 config_drive.write(record.guest, folder, record.uid)
             if run:
                 await run_guest(host, folder, record)

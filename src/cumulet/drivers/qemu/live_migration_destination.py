@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+from collections.abc import Sequence
 
 import msgspec
 
-from cumulet.drivers.qemu import config_drive, guest_files, move_authority, sockets
-from cumulet.drivers.qemu.command_line import DISK_NODE
+from cumulet.drivers.qemu import config_drive, further_disks, guest_files, move_authority, sockets
+from cumulet.drivers.qemu.command_line import disk_nodes
 from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.life import define, frozen
@@ -25,7 +26,6 @@ from cumulet.host.endpoint import Endpoint, Peer
 
 _LOAD_SECONDS = 10.0
 _BRIEF_SECONDS = 2.0
-EXPORT = "disk0-export"
 _DISK, _MEMORY = "disk-listener", "memory-listener"
 _LIMIT, _RENEWAL = "listen-limit", "renew-tls"
 _SPARE = [f"memory-listener-{number}" for number in range(16)]
@@ -93,13 +93,14 @@ async def _listen(
     host: QemuHost, folder: GuestFolder, record: GuestRecord, source: Peer, parameters: MigrationParameters
 ) -> Endpoint:
     await host.disks.make_empty_disk(record.guest, folder, record.uid)
+    await further_disks.make_empty(host.disks, record.guest, folder, record.uid)
     config_drive.write(record.guest, folder, record.uid)
     hypervisor = await host.launch(folder, record, incoming=True)
     authority = move_authority.new_authority("destination", source.move)
     incoming = Incoming(source=source, parameters=parameters, authority=authority)
     credentials = await _lend(host, hypervisor, record, incoming, move_authority.LENT)
     await hypervisor.migrate_set_capabilities(capabilities(parameters))
-    nbd_port = await _export_disk(hypervisor, host.address, credentials)
+    nbd_port = await _export_disks(hypervisor, disk_nodes(record.guest), host.address, credentials)
     with sockets.listener(host.address) as listening:
         for name in (_MEMORY, *(_SPARE if parameters.post_copy else [])):
             await hypervisor.getfd(name, listening.fileno())
@@ -142,12 +143,14 @@ async def _renew_while_it_listens(host: QemuHost, server_id: str, *, now: bool) 
                 await _lend(host, hypervisor, record, record.incoming, move_authority.LENT)
 
 
-async def _export_disk(hypervisor: Hypervisor, address: str, credentials: str) -> int:
+async def _export_disks(hypervisor: Hypervisor, nodes: Sequence[str], address: str, credentials: str) -> int:
+    """All at one port, each under its own name, for a connection of its own."""
     with sockets.listener(address) as listening:
         await hypervisor.getfd(_DISK, listening.fileno())
         port = sockets.port_of(listening)
-    await hypervisor.nbd_server_start(_DISK, tls_creds=credentials, tls_authz=PEER, most_connections=4)
-    await hypervisor.block_export_add(EXPORT, node=DISK_NODE)
+    await hypervisor.nbd_server_start(_DISK, tls_creds=credentials, tls_authz=PEER, most_connections=3 + len(nodes))
+    for node in nodes:
+        await hypervisor.block_export_add(f"{node}-export", node=node)
     return port
 
 
@@ -166,8 +169,9 @@ async def end_unless_used(host: QemuHost, server_id: str) -> None:
         await hypervisor.wait_for_change(change, host.listen_seconds)
         if change.is_set():
             continue
-        disk = guest_files.look(folder, guest_files.DISK)
-        written = disk.st_mtime_ns if disk is not None else 0
+        names = (guest_files.DISK, *(guest_files.further_disk(disk.place) for disk in record.guest.disks))
+        seen = [present for name in names if (present := guest_files.look(folder, name)) is not None]
+        written = max((present.st_mtime_ns for present in seen), default=0)
         if written != last_write and last_write >= 0:
             last_write = written
             continue

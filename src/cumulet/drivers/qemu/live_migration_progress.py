@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import msgspec
 
+from cumulet.drivers.qemu import disk_copies
 from cumulet.drivers.qemu.commands import Job, Migration
 from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.record import GuestRecord
 from cumulet.host.driver import DriverError, MigrationPhase, MigrationProgress
 
-MIRROR = "mirror-disk0"
 LOOK_SECONDS = 1.0
 """How long to rely on events alone before looking again: an event can be lost with a connection."""
 
@@ -79,11 +80,11 @@ async def progress_of(record: GuestRecord, hypervisor: Hypervisor | None, phase:
         return msgspec.structs.replace(hypervisor.progress, phase=phase)
     try:
         memory = await hypervisor.migration_status() if record.copy is not None and record.copy.memory else Migration()
-        job = await hypervisor.job(MIRROR) if phase is not MigrationPhase.COMPLETED else None
+        jobs = await disk_copies.jobs(hypervisor, record.guest) if phase is not MigrationPhase.COMPLETED else []
     except DriverError:
         # The main loop is blocked: no new numbers, so no progress, and that is what the caller's timer looks at.
         return msgspec.structs.replace(hypervisor.progress, phase=phase, error=error)
-    hypervisor.progress = _numbers(phase, error, memory, job, hypervisor.progress)
+    hypervisor.progress = _numbers(phase, error, memory, [job for job in jobs if job is not None], hypervisor.progress)
     return hypervisor.progress
 
 
@@ -98,12 +99,12 @@ def _numbers(
     phase: MigrationPhase,
     error: str | None,
     migration: Migration,
-    job: Job | None,
+    jobs: Sequence[Job],
     before: MigrationProgress,
 ) -> MigrationProgress:
     memory = migration.ram
-    disk_total = job.total_progress if job is not None else before.disk_total
-    disk_done = job.current_progress if job is not None else before.disk_total
+    disk_total = sum(job.total_progress for job in jobs) if jobs else before.disk_total
+    disk_done = sum(job.current_progress for job in jobs) if jobs else before.disk_total
     return MigrationProgress(
         phase=phase,
         error=error,

@@ -11,23 +11,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 
 import msgspec
 
-from cumulet.drivers.qemu import move_authority, sockets
-from cumulet.drivers.qemu.command_line import DISK_NODE
+from cumulet.drivers.qemu import disk_copies, move_authority, sockets
 from cumulet.drivers.qemu.commands import Migration
 from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.live_migration_destination import capabilities, withdraw
-from cumulet.drivers.qemu.live_migration_progress import LOOK_SECONDS, MIRROR, phase_of, progress_of
+from cumulet.drivers.qemu.live_migration_progress import LOOK_SECONDS, phase_of, progress_of
 from cumulet.drivers.qemu.movable import make_movable
 from cumulet.drivers.qemu.record import Authority, Copy, GuestRecord, Intent, Role
-from cumulet.host.driver import DriverError, MigrationParameters, MigrationPhase, MigrationProgress
+from cumulet.host.driver import DriverError, Guest, MigrationParameters, MigrationPhase, MigrationProgress
 from cumulet.host.endpoint import Endpoint, Peer
 
-_TARGET = "disk0-destination"
-_DISK, _MEMORY = "disk-connection", "memory-connection"
+_MEMORY = "memory-connection"
 _CANCEL_SECONDS = 20.0
 _LONGEST_DOWNTIME_MS = 2_000_000
 _HANG_SECONDS = 1.0
@@ -74,7 +73,7 @@ async def start_copy(host: QemuHost, server_id: str, endpoint: Endpoint, paramet
         await make_movable(host, hypervisor, record)
         host.folder(server_id).memory.unlink(missing_ok=True)  # Of an earlier resume that was interrupted late.
         if record.copy is not None:
-            await _clean_up(host, hypervisor)
+            await _clean_up(host, hypervisor, record.guest)
         copy = Copy(endpoint=endpoint, authority=authority, parameters=parameters)
         record = msgspec.structs.replace(record, copy=copy)
         host.folder(server_id).write(record)
@@ -82,7 +81,7 @@ async def start_copy(host: QemuHost, server_id: str, endpoint: Endpoint, paramet
         try:
             await _begin(host, hypervisor, record, endpoint, parameters)
         except BaseException as problem:
-            await _clean_up(host, hypervisor)
+            await _clean_up(host, hypervisor, record.guest)
             await _settle(host, server_id, MigrationPhase.FAILED, str(problem))
             raise
         host.start_task(server_id, "copy", carry(host, server_id))
@@ -92,8 +91,6 @@ async def _begin(
     host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, endpoint: Endpoint, parameters: MigrationParameters
 ) -> None:
     credentials = await _lend(host, hypervisor, record)
-    if endpoint.nbd_port is None:
-        raise DriverError("NO_DISK: the destination offers no disk")
     await asyncio.gather(
         hypervisor.migrate_set_capabilities(capabilities(parameters)),
         hypervisor.migrate_set_parameters(
@@ -102,15 +99,10 @@ async def _begin(
             downtime_limit_ms=parameters.downtime_limit_ms,
         ),
     )
-    hypervisor.jobs.pop(MIRROR, None)
     hypervisor.progress = MigrationProgress(phase=MigrationPhase.NONE)
     hypervisor.ready = False
-    await _connect(hypervisor, _DISK, endpoint.address, endpoint.nbd_port)
     hostname = move_authority.name_of("destination", endpoint.peer.move)
-    await hypervisor.blockdev_add_nbd(
-        _TARGET, connection=_DISK, export=DISK_NODE, tls_creds=credentials, tls_hostname=hostname
-    )
-    await hypervisor.copy_disk(MIRROR, device=DISK_NODE, target=_TARGET)
+    await disk_copies.begin(hypervisor, record.guest, endpoint, tls_creds=credentials, tls_hostname=hostname)
 
 
 async def _lend(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord) -> str:
@@ -122,11 +114,6 @@ async def _lend(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord) -> 
     return await host.tls.lend(
         hypervisor, folder, record.uid, "source", record.copy.authority, peer, move_authority.LENT
     )
-
-
-async def _connect(hypervisor: Hypervisor, name: str, address: str, port: int) -> None:
-    with await sockets.connected(address, port) as connection:
-        await hypervisor.getfd(name, connection.fileno())
 
 
 # -- carrying the copy
@@ -157,20 +144,20 @@ async def carry(host: QemuHost, server_id: str) -> None:
 async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, copy: Copy) -> bool:
     """One look and one act; True when the copy has ended."""
     server_id = record.guest.server_id
-    if copy.memory and hypervisor.migration == "pre-switchover" and hypervisor.jobs.get(MIRROR) != "failed":
-        await _switch_over(hypervisor, copy)
+    names = disk_copies.names(record.guest)
+    failed = any(hypervisor.jobs.get(name) == "failed" for name in names)
+    if copy.memory and hypervisor.migration == "pre-switchover" and not failed:
+        await _switch_over(hypervisor, copy, names)
         return False
-    job = await hypervisor.job(MIRROR)
-    job_status = None if job is None else job.status
-    job_error = None if job is None else job.error
+    jobs = await disk_copies.jobs(hypervisor, record.guest)
     if not copy.memory:
-        if job is None or job_status in ("concluded", "aborting"):
+        ended = [job for job in jobs if job is None or job.status in ("concluded", "aborting")]
+        if ended:
             async with host.lock(server_id):
-                await _clean_up(host, hypervisor)
-                words = f"copying the disk failed: {job_error or 'the job has ended'}"
-                await _settle(host, server_id, MigrationPhase.FAILED, words)
+                await _clean_up(host, hypervisor, record.guest)
+                await _settle(host, server_id, MigrationPhase.FAILED, disk_copies.why(ended))
             return True
-        if job_status == "ready":
+        if all(job is not None and job.status == "ready" for job in jobs):
             await _begin_memory(host, hypervisor, record, copy)
         return False
     answer = await hypervisor.migration_status()
@@ -181,13 +168,16 @@ async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, cop
         async with host.lock(server_id):
             await _end(host, hypervisor, server_id, status, answer)
         return True
-    if job is None or (job_status == "concluded" and job_error is not None):
-        # Without its disk the guest cannot go. The cancellation that follows is remembered as the failure that it is.
-        _note(host, server_id, error=f"copying the disk failed: {job_error or 'the job has ended'}")
+    broken = [job for job in jobs if job is None or (job.status == "concluded" and job.error is not None)]
+    if broken:
+        # Without its disks the guest cannot go. The cancellation that follows is remembered as the failure that it is.
+        _note(host, server_id, error=disk_copies.why(broken))
         await hypervisor.migrate_cancel()
     elif status == "pre-switchover":
-        hypervisor.jobs[MIRROR] = str(job_status)  # The events that told it went to an agent that is gone.
-        await _switch_over(hypervisor, copy)
+        for job in jobs:
+            if job is not None:
+                hypervisor.jobs[job.id] = job.status  # The events that told it went to an agent that is gone.
+        await _switch_over(hypervisor, copy, names)
     elif status == "active" and copy.to_post_copy:
         await hypervisor.migrate_start_postcopy()  # It stands still as soon as it can, at `pre-switchover` first.
     return False
@@ -198,7 +188,7 @@ async def _begin_memory(host: QemuHost, hypervisor: Hypervisor, record: GuestRec
     error = None
     try:
         await _lend(host, hypervisor, record)
-        await _connect(hypervisor, _MEMORY, copy.endpoint.address, copy.endpoint.port)
+        await sockets.hand_over(hypervisor, _MEMORY, copy.endpoint.address, copy.endpoint.port)
     except DriverError as problem:
         error = str(problem)
     _note(host, record.guest.server_id, memory=True, error=error)
@@ -212,33 +202,44 @@ async def _handed_over(hypervisor: Hypervisor) -> bool:
     return await hypervisor.run_state() in ("finish-migrate", "postmigrate")
 
 
-async def _switch_over(hypervisor: Hypervisor, copy: Copy) -> None:
+async def _switch_over(hypervisor: Hypervisor, copy: Copy, names: Sequence[str]) -> None:
     """The guest stands still: go by events alone, every question costs it time. Where one is missing, look instead.
 
     On its way to post-copy it is left standing, for only the control plane knows whether its commit has been made.
     """
     hypervisor.migration = "switchover"
-    if hypervisor.jobs.get(MIRROR) not in ("waiting", "pending", "concluded"):
-        # In this state "cancel" means: finish, and do not switch the guest over to the copy.
-        await hypervisor.block_job_cancel(MIRROR, force=False)
+    going = [name for name in names if hypervisor.jobs.get(name) not in ("waiting", "pending", "concluded")]
+    # In this state "cancel" means: finish, and do not switch the guest over to the copy.
+    await asyncio.gather(*(hypervisor.block_job_cancel(name, force=False) for name in going))
     async with asyncio.timeout(LOOK_SECONDS):
-        while (status := hypervisor.jobs.get(MIRROR)) not in ("concluded", "failed"):
+        while True:
             change = hypervisor.change()
-            if hypervisor.jobs.get(MIRROR) == status:
-                await change.wait()
-    if status == "concluded" and copy.to_post_copy:
+            seen = {hypervisor.jobs.get(name) for name in names}
+            if seen <= {"concluded", "failed"}:
+                break
+            await change.wait()
+    if seen == {"concluded"} and copy.to_post_copy:
         hypervisor.ready = True
         hypervisor.announce()
-    elif status == "concluded":
+    elif seen == {"concluded"}:
         await hypervisor.migrate_continue()
+
+
+async def _clean_up(host: QemuHost, hypervisor: Hypervisor, guest: Guest) -> None:
+    """No mirrors, no connections, no credentials left; each part only where it is there."""
+    await disk_copies.clean_up(hypervisor, guest)
+    with contextlib.suppress(DriverError):  # Used, or never there.
+        await hypervisor.closefd(_MEMORY)
+    await host.tls.withdraw(hypervisor)
 
 
 async def _end(host: QemuHost, hypervisor: Hypervisor, server_id: str, status: str, answer: Migration) -> None:
     if status == "completed":
         await _settle(host, server_id, MigrationPhase.COMPLETED, None)
         return
-    await _clean_up(host, hypervisor)
-    copy = host.record(server_id).copy
+    record = host.record(server_id)
+    await _clean_up(host, hypervisor, record.guest)
+    copy = record.copy
     if copy is not None and copy.error is not None:
         await _settle(host, server_id, MigrationPhase.FAILED, copy.error)
     elif status == "cancelled":
@@ -264,40 +265,6 @@ def _note(host: QemuHost, server_id: str, **news: object) -> None:
     record = folder.read()
     if record is not None and record.copy is not None and record.copy.outcome is None:
         folder.write(msgspec.structs.replace(record, copy=msgspec.structs.replace(record.copy, **news)))
-
-
-async def _clean_up(host: QemuHost, hypervisor: Hypervisor) -> None:
-    """No mirror, no connection, no credentials left; each part only where it is there."""
-    job = await hypervisor.job(MIRROR)
-    if job is not None and job.status != "concluded":
-        await _drop_mirror(hypervisor)
-    if job is not None:
-        with contextlib.suppress(DriverError):
-            await hypervisor.job_dismiss(MIRROR)
-    for name in (_DISK, _MEMORY):
-        with contextlib.suppress(DriverError):  # Used, or never there.
-            await hypervisor.closefd(name)
-    if _TARGET in await hypervisor.block_nodes():
-        await hypervisor.blockdev_del(_TARGET)
-    await host.tls.withdraw(hypervisor)
-
-
-async def _drop_mirror(hypervisor: Hypervisor) -> None:
-    """Cancel the job by force; where it waits for a dead connection, cut that first."""
-    with contextlib.suppress(DriverError):
-        await hypervisor.block_job_cancel(MIRROR, force=True, timeout_s=_HANG_SECONDS)
-    for attempt in range(2):
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_HANG_SECONDS):
-                while True:
-                    change = hypervisor.change()
-                    job = await hypervisor.job(MIRROR)
-                    if job is None or job.status == "concluded":
-                        return
-                    await hypervisor.wait_for_change(change, _HANG_SECONDS)
-        if attempt == 0:
-            await hypervisor.yank_node(_TARGET)
-    raise DriverError("MIRROR_STUCK: the disk copy does not end")
 
 
 # -- changing its course
@@ -366,7 +333,7 @@ async def recover_copy(host: QemuHost, server_id: str, endpoint: Endpoint) -> No
                 await hypervisor.wait_for_change(change, LOOK_SECONDS)
         if status == "postcopy-paused":
             await _lend(host, hypervisor, record)
-            await _connect(hypervisor, _MEMORY, endpoint.address, endpoint.port)
+            await sockets.hand_over(hypervisor, _MEMORY, endpoint.address, endpoint.port)
             await hypervisor.migrate(f"fd:{_MEMORY}", resume=True)
 
 
@@ -383,26 +350,25 @@ async def cancel_copy(host: QemuHost, server_id: str) -> MigrationProgress:
             if hypervisor.migration.startswith("postcopy"):
                 host.start_task(server_id, "copy", carry(host, server_id))
                 raise DriverError("TOO_LATE: the guest runs at its destination")
-            await _cancel_memory(hypervisor)
+            await _cancel_memory(hypervisor, record.guest)
             answer = await hypervisor.migration_status()
             completed = answer.status == "completed" and await _handed_over(hypervisor)
             ended = "completed" if completed else "cancelled"
             await _end(host, hypervisor, server_id, ended, answer)
         else:
-            await _clean_up(host, hypervisor)
+            await _clean_up(host, hypervisor, record.guest)
             await _settle(host, server_id, MigrationPhase.CANCELLED, None)
         record = host.record(server_id)
         return await progress_of(record, hypervisor, phase_of(record, hypervisor))
 
 
-async def _cancel_memory(hypervisor: Hypervisor) -> None:
+async def _cancel_memory(hypervisor: Hypervisor, guest: Guest) -> None:
     """Until the migration has ended, one way or the other.
 
     Cancelling drains all block devices. Where the destination hangs or the network is cut, a disk write to it never
     returns and QEMU's main loop would wait for it, guest and all: so the disk's connection is cut first, out of band.
     """
-    with contextlib.suppress(DriverError):
-        await hypervisor.yank_node(_TARGET)
+    await disk_copies.cut(hypervisor, guest)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _CANCEL_SECONDS
     asked = False
@@ -451,7 +417,7 @@ async def resume_source(host: QemuHost, server_id: str) -> None:
             if run_state != "running" and not record.user_paused and record.intent is Intent.RUNNING:
                 await hypervisor.cont()
             if record.copy is not None:
-                await _clean_up(host, hypervisor)
+                await _clean_up(host, hypervisor, record.guest)
         if record.copy is not None:
             host.folder(server_id).write(msgspec.structs.replace(record, copy=None))
         host.running_hypervisor(server_id)  # Decided, and free to be started; but whoever asked must know it is dead.

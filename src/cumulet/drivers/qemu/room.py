@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cumulet.drivers.qemu import guest_files
-from cumulet.drivers.qemu.record import folders
+from cumulet.drivers.qemu.record import GuestFolder, folders
 from cumulet.host.driver import DriverError, Guest
 from cumulet.space import floor_bytes, free_bytes
 
@@ -34,6 +34,11 @@ def disk_bytes(guest: Guest) -> int:
     return size
 
 
+def all_disks_bytes(guest: Guest) -> int:
+    """The sizes of all its disks together."""
+    return disk_bytes(guest) + sum(disk.size_mib << 20 for disk in guest.disks)
+
+
 def file_bytes(size: int) -> int:
     """The largest qcow2 file for a disk of `size` bytes: its tables come on top."""
     return size + (size >> 6) + (64 << 20)
@@ -48,6 +53,12 @@ def require(state: Path, size: int, *, besides: str) -> None:
         )
 
 
+def written_bytes(folder: GuestFolder, name: str) -> int:
+    """What a file in a guest's folder takes up; nothing where there is none."""
+    present = guest_files.look(folder, name)
+    return present.st_blocks * 512 if present is not None else 0
+
+
 def _given(state: Path, besides: str) -> int:
     """What guests were given and have not written yet."""
     places = {state, *state.parent.parent.glob(f"*/{state.name}")}
@@ -57,9 +68,9 @@ def _given(state: Path, besides: str) -> int:
             record = folder.read()
             if record is None or folder.server_id == besides:
                 continue
-            disk = guest_files.look(folder, guest_files.DISK)
-            written = disk.st_blocks * 512 if disk is not None else 0
-            total += max(0, disk_bytes(record.guest) - written)
+            written = written_bytes(folder, guest_files.DISK)
+            further = sum(written_bytes(folder, guest_files.further_disk(disk.place)) for disk in record.guest.disks)
+            total += max(0, all_disks_bytes(record.guest) - written - further)
             copy = guest_files.look(folder, guest_files.SNAPSHOT)
             if copy is not None:  # It becomes as large as what the disk holds.
                 total += max(0, written - copy.st_blocks * 512)

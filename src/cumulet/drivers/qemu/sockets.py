@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import TYPE_CHECKING
 
 from cumulet.host.driver import DriverError
+
+if TYPE_CHECKING:
+    from cumulet.drivers.qemu.commands import Commands
 
 _CONNECT_SECONDS = 5.0
 _WAITING = 4
@@ -50,3 +54,9 @@ async def connected(address: str, port: int) -> socket.socket:
             raise DriverError(f"UNREACHABLE: {address} port {port}: {problem.strerror or 'no answer'}") from problem
         raise
     return made
+
+
+async def hand_over(hypervisor: Commands, name: str, address: str, port: int) -> None:
+    """Connect, and give the connection to a QEMU, which knows it by `name`."""
+    with await connected(address, port) as connection:
+        await hypervisor.getfd(name, connection.fileno())

@@ -25,7 +25,8 @@ class Copy:
         self.endpoint = endpoint
         self.source = source
         self.memory = guest.memory_mib * MIB
-        self.disk = guest.disk_gib * 16 * MIB if parameters.copy_disk else 0  # what such a guest has written
+        gib = guest.disk_gib + sum(disk.size_mib for disk in guest.disks) / 1024
+        self.disk = int(gib * 16) * MIB if parameters.copy_disk else 0  # what such a guest has written
         self.bandwidth = parameters.bandwidth_mib_s * MIB
         self.downtime_limit = parameters.downtime_limit_ms / 1000
         self.dirty_rate = min(dirty_rate_mib_s * MIB, self.bandwidth * 100)

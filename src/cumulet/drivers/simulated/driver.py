@@ -118,7 +118,7 @@ class SimulatedDriver(SimulatedPower, SimulatedDisks, SimulatedConsole, Simulate
         found = self._guests.get(guest.server_id)
         if found is None or found.state is GuestState.INCOMING:  # Left by an earlier move that nobody committed.
             guest = msgspec.structs.replace(guest, machine_type=MACHINE_TYPE, cpu_model=CPU_MODEL, screen=True)
-            found = SimulatedGuest(guest=guest, state=GuestState.STOPPED)
+            found = SimulatedGuest.stopped(guest, f"{self.name} {self._clock.now_us()}")
             self._guests[guest.server_id] = found
             if run:
                 found.run(self._clock.now_us())
@@ -243,7 +243,7 @@ class SimulatedDriver(SimulatedPower, SimulatedDisks, SimulatedConsole, Simulate
         found = self._found(server_id)
         waits = found.state is GuestState.INCOMING and not found.incoming_complete
         if found.starved or found.memory_at is not None or waits:
-            stopped = SimulatedGuest(guest=found.guest, state=GuestState.STOPPED)
+            stopped = SimulatedGuest(guest=found.guest, state=GuestState.STOPPED, disks=found.disks)
             self._guests[server_id] = stopped
             self._save(stopped)
 
@@ -294,7 +294,7 @@ class SimulatedDriver(SimulatedPower, SimulatedDisks, SimulatedConsole, Simulate
             self._finish(copy, MigrationPhase.FAILED, "the destination closed the connection")
             return
         here.halt(GuestState.HANDED_OVER, self._clock.now_us())
-        arrived.disk_whole = True
+        arrived.disk_whole, arrived.disks = True, here.disks
         self._save(here)
         self._world.drivers[copy.destination]._save(arrived)
         copy.news.set()
@@ -314,7 +314,7 @@ class SimulatedDriver(SimulatedPower, SimulatedDisks, SimulatedConsole, Simulate
 
     def _load(self, here: SimulatedGuest, arrived: SimulatedGuest) -> None:
         """The destination has what it takes to run the guest."""
-        arrived.ran_us = here.ran_us
+        arrived.ran_us, arrived.disks = here.ran_us, here.disks
         arrived.console_from_us = here.ran_us
         arrived.incoming_complete = True
 
@@ -421,7 +421,7 @@ class SimulatedDriver(SimulatedPower, SimulatedDisks, SimulatedConsole, Simulate
             raise DriverError(f"guest {guest.server_id} has not arrived on {self.name}")
         if found.state not in (GuestState.INCOMING, GuestState.STOPPED):
             raise DriverError(f"guest {guest.server_id} is {found.state} on {self.name}")
-        taken = SimulatedGuest(guest=guest, state=GuestState.STOPPED)
+        taken = SimulatedGuest.stopped(guest, f"{self.name} {self._clock.now_us()}", found.disks)
         self._guests[guest.server_id] = taken
         self._save(taken)
 

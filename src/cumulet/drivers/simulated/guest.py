@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from cumulet.host.disks import SWAP
 from cumulet.host.driver import Guest, GuestReport, GuestState, Image
 from cumulet.host.endpoint import Peer
 
@@ -31,10 +32,23 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
     """The rest of its memory will never come: it stands still at the first page it lacks."""
     rescue_image: Image | None = None
     """What it runs from, while it is rescued."""
+    disks: dict[int, str] = msgspec.field(default_factory=dict)
+    """By its place, which making of a further disk holds its data: a new one holds none of what was written before."""
     nmis: int = 0
     """How many it was sent: it does nothing with them."""
     paused_by_user: bool = False
     standing_by: bool = False
+
+    @classmethod
+    def stopped(cls, guest: Guest, made: str, disks: dict[int, str] | None = None) -> SimulatedGuest:
+        """One with the further disks of its description: of those that were there swap is made anew, as `made`, and so
+        is what is not among them."""
+        kept = {place: found for place, found in (disks or {}).items() if not found.startswith(SWAP)}
+        told = {
+            disk.place: kept[disk.place] if disk.content != SWAP and disk.place in kept else f"{disk.content} {made}"
+            for disk in guest.disks
+        }
+        return cls(guest=guest, state=GuestState.STOPPED, disks=told)
 
     def run(self, now_us: int) -> None:
         self.state = GuestState.RUNNING

@@ -37,6 +37,8 @@ FLAVORS: tuple[tuple[str, int, int, int, int, dict[str, str]], ...] = (
     ("dedicated", 1, 256, 1, 20, {"hw:cpu_policy": "dedicated"}),
 )
 """(id, vcpus, memory MiB, disk GiB, dirty rate MiB/s, what it promises)"""
+FURTHER_DISKS: dict[str, tuple[int, int]] = {"large": (1, 512)}
+"""By flavor: GiB of its ephemeral disk, MiB of swap."""
 FAST_HOST = "host1"
 """The one that has the trait."""
 IMAGE_ID = "00000000-0000-4000-8000-000000000001"
@@ -85,7 +87,8 @@ def foundation() -> Foundation:
     rows = [
         {
             "flavor_id": name, "name": name, "vcpus": vcpus, "memory_mib": memory, "disk_gib": disk,
-            "ephemeral_gib": 0, "swap_mib": 0, "rxtx_factor": 1.0, "is_public": True, "disabled": False,
+            "ephemeral_gib": FURTHER_DISKS.get(name, (0, 0))[0], "swap_mib": FURTHER_DISKS.get(name, (0, 0))[1],
+            "rxtx_factor": 1.0, "is_public": True, "disabled": False,
             "extra_specs": {"cumulet:dirty_rate_mib_s": str(rate), **specs}, "created_at_us": EPOCH_US,
         }
         for name, vcpus, memory, disk, rate, specs in FLAVORS

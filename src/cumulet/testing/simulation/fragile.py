@@ -12,6 +12,7 @@ import msgspec
 from cumulet.drivers.simulated.copy import Copy
 from cumulet.drivers.simulated.driver import SimulatedDriver
 from cumulet.drivers.simulated.guest import SimulatedGuest
+from cumulet.host import disks as host_disks
 from cumulet.host import machine
 from cumulet.host import messages as m
 from cumulet.host.driver import DriverError, Guest, GuestState, HostFacts, MigrationParameters, MigrationPhase
@@ -21,6 +22,9 @@ from cumulet.testing.simulation.faults import Weather
 MONITOR_SECONDS = 5.0
 """How long an agent waits for a hypervisor's process to answer."""
 FOR_EVER_US = 2**62
+
+
+FurtherDisks = tuple[tuple[host_disks.Disk, ...], dict[int, str]]
 
 
 class FragileDriver(SimulatedDriver):
@@ -191,6 +195,17 @@ class FragileDriver(SimulatedDriver):
     def linked(self) -> tuple[str, ...]:
         """The ports whose links are up."""
         return self.network.in_force({port for found in self._guests.values() for port in found.linked}).linked
+
+    def further_disks(self) -> dict[str, FurtherDisks]:
+        """By guest: the disks beside the first that its description says, and by their places what is on those there
+        are."""
+        return {
+            server_id: (
+                found.guest.disks,
+                {place: made.partition(" ")[0] for place, made in found.disks.items()},
+            )
+            for server_id, found in self._guests.items()
+        }
 
     def described(self) -> dict[str, Guest]:
         return {server_id: found.guest for server_id, found in self._guests.items()}

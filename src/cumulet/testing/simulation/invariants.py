@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from cumulet.compute import drift
+from cumulet.compute import block_devices, drift
 from cumulet.compute.model import VmState
-from cumulet.compute.store import migrations, servers
+from cumulet.compute.store import get_server, migrations, servers
 from cumulet.conductor.findings import findings
 from cumulet.conductor.saga import operations
 from cumulet.db.engine import Tx
@@ -20,6 +20,7 @@ from cumulet.testing import agreement
 
 if TYPE_CHECKING:
     from cumulet.testing.simulation.cloud import SimulatedCloud
+    from cumulet.testing.simulation.fragile import FurtherDisks
     from cumulet.testing.simulation.workload import Workload
 
 
@@ -75,11 +76,17 @@ def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
         name: {key: _ports(guest) for key, guest in machine.driver.described().items()}
         for name, machine in cloud.machines.items()
     }
+    further = {name: machine.driver.further_disks() for name, machine in cloud.machines.items()}
     linked = {name: machine.driver.linked() for name, machine in cloud.machines.items()}
 
     def differ(tx: Tx) -> list[str]:
         in_records = agreement.disagreements(tx, guests, linked)
-        return [*in_records, *_lost(tx, workload), *_differently_plugged(tx, plugged)]
+        return [
+            *in_records,
+            *_lost(tx, workload),
+            *_differently_plugged(tx, plugged),
+            *_with_other_disks(tx, further),
+        ]
 
     return cloud.db.read(differ)
 
@@ -117,6 +124,18 @@ def _differently_plugged(tx: Tx, plugged: Mapping[str, Mapping[str, set[str]]]) 
         seen = plugged.get(row.host, {}).get(row.id)
         if seen is not None and seen != ports:
             yield f"server {row.id[:8]} has ports {sorted(ports)}, but its guest on {row.host} has {sorted(seen)}"
+
+
+def _with_other_disks(tx: Tx, further: Mapping[str, Mapping[str, FurtherDisks]]) -> Iterator[str]:
+    """Guests that have not the ephemeral and swap disks that their servers' flavors give, or have them without data."""
+    for row in tx.all(_PLACES):
+        found = further.get(row.host, {}).get(row.id)
+        if found is None:
+            continue
+        told, present = found
+        wanted = block_devices.of(get_server(tx, row.id))
+        if told != wanted or present != {disk.place: disk.content for disk in wanted}:
+            yield f"server {row.id[:8]} should have the disks {wanted}, but on {row.host} has {told} with {present}"
 
 
 def _lost(tx: Tx, workload: Workload) -> Iterator[str]:

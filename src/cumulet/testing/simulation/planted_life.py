@@ -9,7 +9,7 @@ from unittest import mock
 
 import msgspec
 
-from cumulet.compute import boot, drift, rebuild, rescue, shelve
+from cumulet.compute import block_devices, boot, drift, rebuild, rescue, shelve
 from cumulet.compute.crash_dump import CRASH_DUMP
 from cumulet.compute.rebuild import REBUILDING, Rebuilding
 from cumulet.compute.rescue import UNRESCUE
@@ -81,6 +81,12 @@ def overlooking_a_rescue_image() -> Iterator[None]:
         yield
 
 
+def resizing_with_the_old_flavor_s_disks() -> AbstractContextManager[object]:
+    """What a server has beside its first disk stays as it is, whatever its new flavor gives."""
+    real = block_devices.of
+    return mock.patch.object(block_devices, "of", lambda server, flavor=None: real(server))
+
+
 def insisting_on_a_crash_dump() -> AbstractContextManager[object]:
     """What a guest is told cannot be taken back, so it is told until it has heard: one that has ended never does."""
     told = tuple(Final(step.do) for step in CRASH_DUMP.steps)
@@ -94,5 +100,6 @@ PLANTS = (
     keeping_an_image_that_was_not_made,
     keeping_the_share_of_a_shelved_server,
     overlooking_a_rescue_image,
+    resizing_with_the_old_flavor_s_disks,
     unshelving_to_the_host_it_was_on,
 )
