@@ -190,6 +190,7 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
         Example(label="every project's", may=ADMIN, rules=("os_compute_api:os-migrations:index:all_projects",)),
     ),
     "GET /cumulet/operations": Example(may=ADMIN),
+    "GET /cumulet/control-plane": Example(may=ADMIN),
     "GET /cumulet/findings": Example(may=ADMIN),
     "GET /cumulet/migrations/{migration_id}": Example(may=ADMIN, path={"migration_id": lambda t: t.migration}),
     "GET /cumulet/history": Example(may=ADMIN),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from importlib.metadata import version as version_of
 from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
@@ -11,8 +12,10 @@ import msgspec
 from cumulet.agent.fence import NEVER_SEEN, Fence, Mark
 from cumulet.host import messages as m
 from cumulet.host.driver import Driver, DriverError, GuestReport, HostFacts
+from cumulet.host.joining import PROTOCOL
 
 AnswerT = TypeVar("AnswerT")
+_VERSION = version_of("cumulet")
 
 
 class HostLease(Protocol):
@@ -124,7 +127,12 @@ class Agent:
     async def facts(self) -> HostFacts:
         lease = self._lease
         return msgspec.structs.replace(
-            await self.driver.facts(), session=self.session or "", lease_seconds=lease.seconds, lease_held=lease.held
+            await self.driver.facts(),
+            session=self.session or "",
+            lease_seconds=lease.seconds,
+            lease_held=lease.held,
+            version=_VERSION,
+            protocol=PROTOCOL,
         )
 
     async def guests(self) -> list[GuestReport]:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from cumulet.cli import service_manager, state_folder
-from cumulet.cli.configuration import SettingType, merged
+from cumulet.cli.configuration import DEFAULT_FILE, SettingType, from_file, merged
 from cumulet.cli.up import Listen, ListenType, checked_option, database_trouble_told, without_password
 
 if TYPE_CHECKING:
@@ -29,12 +30,18 @@ def _shared(command: OptionsT) -> OptionsT:
     for option in (
         click.option("--set", "sets", type=SettingType(), multiple=True, help="Change a setting, as of `cumulet up`."),
         click.option(
+            "--config",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help=f"Settings, as of `cumulet up`.  [default: {DEFAULT_FILE}, if there is one]",
+        ),
+        click.option(
             "--database",
-            required=True,
             metavar="URL",
             envvar="CUMULET_DATABASE",
             callback=without_password,
-            help="The cloud's PostgreSQL: postgresql://...; with a password in the variable CUMULET_DATABASE.",
+            help="The cloud's PostgreSQL: postgresql://...; with a password in the variable CUMULET_DATABASE. Default: "
+            "the setting `database_url`.",
         ),
         click.option(
             "--state",
@@ -49,7 +56,12 @@ def _shared(command: OptionsT) -> OptionsT:
 
 
 _own = click.option("--own", required=True, type=FOLDER, metavar="DIR", help="A folder of this process alone.")
-_bus = click.option("--bus", required=True, metavar="URL", help="The NATS servers: nats://ADDRESS:PORT, with commas.")
+_bus = click.option(
+    "--bus", metavar="URL", help="The NATS servers: nats://ADDRESS:PORT, with commas. Default: the setting `bus`."
+)
+_health = click.option(
+    "--health", type=ListenType(), metavar="ADDRESS:PORT", help="Answer /healthz and /readyz there, over HTTP."
+)
 
 
 def _listen(default: str) -> Callable[[OptionsT], OptionsT]:
@@ -61,63 +73,111 @@ def _listen(default: str) -> Callable[[OptionsT], OptionsT]:
 @_own
 @_bus
 @_listen("127.0.0.1:8774")
-def api(state: Path, own: Path, database: str, bus: str, listen: Listen, sets: tuple[tuple[str, Any], ...]) -> None:
+def api(
+    state: Path,
+    own: Path,
+    database: str | None,
+    bus: str | None,
+    listen: Listen,
+    config: Path | None,
+    sets: tuple[tuple[str, Any], ...],
+) -> None:
     """Serve the API of a cloud that `cumulet up --database postgresql://...` has made, beside its other processes."""
     from cumulet.processes.roles import api_alone
 
-    settings = _settings(state, database, sets, bus=checked_option("--bus", "bus", bus), listen=listen)
-    _run(api_alone(settings, own.absolute()), lambda served: f"https://{listen.address}:{served.server.port}/")
+    settings = _settings(state, database, config, sets, bus=bus, listen=listen)
+    _require_bus(settings)
+    _run(api_alone(settings, own.absolute()), settings, lambda one: f"https://{listen.address}:{one.server.port}/")
 
 
 @click.command(short_help="Carry long operations, as one of several.")
 @_shared
 @_bus
-def conductor(state: Path, database: str, bus: str, sets: tuple[tuple[str, Any], ...]) -> None:
+@_health
+def conductor(
+    state: Path,
+    database: str | None,
+    bus: str | None,
+    health: Listen | None,
+    config: Path | None,
+    sets: tuple[tuple[str, Any], ...],
+) -> None:
     """Carry the long operations of a cloud, and look after its hosts while this one leads."""
     from cumulet.processes.roles import conductor_alone
 
-    settings = _settings(state, database, sets, bus=checked_option("--bus", "bus", bus))
-    _run(conductor_alone(settings), lambda _one: "conductor")
+    settings = _settings(state, database, config, sets, bus=bus)
+    _require_bus(settings)
+    _run(conductor_alone(settings, health=_place(health)), settings, lambda _one: "conductor")
 
 
 @click.command(short_help="Run a NATS server for a cloud's hosts on other machines.")
 @_shared
 @_own
 @_listen("127.0.0.1:4222")
-def bus(state: Path, own: Path, database: str, listen: Listen, sets: tuple[tuple[str, Any], ...]) -> None:
+@_health
+def bus(
+    state: Path,
+    own: Path,
+    database: str | None,
+    listen: Listen,
+    health: Listen | None,
+    config: Path | None,
+    sets: tuple[tuple[str, Any], ...],
+) -> None:
     """Run the NATS server that connects control planes and hosts on other machines, and tell it who they are.
 
     `cumulet up` alone needs none: it runs one of its own.
     """
     from cumulet.processes.roles import bus_alone
 
-    settings = _settings(state, database, (*sets, ("bus_port", listen.port)), listen=Listen(listen.address, 0))
-    _run(bus_alone(settings, own.absolute()), lambda server: f"nats://{listen.address}:{server.port}")
+    served = Listen(listen.address, 0)
+    settings = _settings(state, database, config, (*sets, ("bus_port", listen.port)), listen=served)
+    role = bus_alone(settings, own.absolute(), health=_place(health))
+    _run(role, settings, lambda server: f"nats://{listen.address}:{server.port}")
+
+
+def _place(health: Listen | None) -> tuple[str, int] | None:
+    return None if health is None else (health.address, health.port)
+
+
+def _require_bus(settings: Settings) -> None:
+    if settings.bus is None:
+        raise click.UsageError("where is the bus? Name it with --bus, or with the setting `bus` in the file.")
 
 
 def _settings(
     state: Path,
-    database: str,
+    database: str | None,
+    config: Path | None,
     sets: tuple[tuple[str, Any], ...],
     *,
     bus: str | None = None,
     listen: Listen | None = None,
 ) -> Settings:
+    """As `cumulet up` would have them; what only that command has - how many hosts, where clouds.yaml goes - is not
+    asked for here."""
     from cumulet.settings import Settings
 
+    options: dict[str, Any] = {
+        "database_url": checked_option("--database", "database_url", database),
+        "bus": checked_option("--bus", "bus", bus),
+    }
+    if listen is not None:
+        options |= {"listen_address": listen.address, "listen_port": listen.port}
+    known = {field.name for field in msgspec.structs.fields(Settings)}
+    found = merged(options=options, sets=sets, file=from_file(config))
+    given = {name: one.value for name, one in found.items() if name in known}
+    if "database_url" not in given:
+        raise click.UsageError("which database? Name it with --database, or `database_url` in the file.")
     folder = state.absolute()
     driver = state_folder.driver_of(folder)
     if driver is None:
         raise click.ClickException(f"there is no cloud in {folder}: start `cumulet up --state {folder}` first")
-    options: dict[str, Any] = {"database_url": checked_option("--database", "database_url", database), "bus": bus}
-    if listen is not None:
-        options |= {"listen_address": listen.address, "listen_port": listen.port}
-    given = {name: one.value for name, one in merged(options=options, sets=sets, file={}).items()}
     given |= {"state_dir": folder, "driver": driver, "host_names": ()}
     return Settings(**given)
 
 
-def _run(role: AbstractAsyncContextManager[Any], named: Callable[[Any], str]) -> None:
+def _run(role: AbstractAsyncContextManager[Any], settings: Settings, named: Callable[[Any], str]) -> None:
     """Until SIGINT or SIGTERM; what a user can mend is one line."""
     from cumulet.ca import BadCertificate
     from cumulet.owned import Exposed
@@ -137,7 +197,9 @@ def _run(role: AbstractAsyncContextManager[Any], named: Callable[[Any], str]) ->
             await stop.wait()
             service_manager.tell("STOPPING=1")
 
-    log_to(None, level=logging.INFO, as_json=not sys.stderr.isatty())
+    terminal = settings.log_file is None and sys.stderr.isatty()
+    level = logging.getLevelNamesMapping()[(settings.log_level or "info").upper()]
+    log_to(settings.log_file, level=level, as_json=(settings.log_format or ("text" if terminal else "json")) == "json")
     try:
         with database_trouble_told():
             asyncio.run(serve())

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MIB_PER_GIB = 1024
 FINDINGS_SHOWN = 20
+SILENT_SECONDS = 20.0
+"""A process of a control plane notes every 5 s that it lives."""
 
 
 @click.command(short_help="Hosts, servers, running operations, and stuck ones with their cause.")
@@ -25,18 +27,21 @@ FINDINGS_SHOWN = 20
 def status(clouds_file: Path | None, cloud: str) -> int:
     """Show a running cloud at a glance: hosts, servers, what is going on, what is stuck and why, what was mended.
 
-    The exit status is 1 if a host is down or an operation is stuck.
+    The exit status is 1 if a process of the control plane has fallen silent or is cut off from the bus, a host is down,
+    or an operation is stuck.
     """
     with logged_in(entry_of(clouds_file, cloud)) as admin:
-        hosts, down = _hosts(admin)
+        control_plane = admin.get("/compute/v2.1/cumulet/control-plane")
+        processes, silent = _processes(control_plane)
+        hosts, down = _hosts(admin, {one["name"]: one for one in control_plane["hosts"]})
         servers = _servers(admin)
         operations, stuck = _operations(admin)
         findings = _findings(admin)
         history = _history(admin)
     console = screen()
-    for rows in (hosts, servers, operations, findings, history):
+    for rows in (processes, hosts, servers, operations, findings, history):
         console.print(rows)
-    return 1 if down or stuck else 0
+    return 1 if silent or down or stuck else 0
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -46,7 +51,26 @@ def _table(title: str, *columns: str) -> Table:
     return found
 
 
-def _hosts(admin: Persona) -> tuple[Table, int]:
+def _processes(found: dict[str, Any]) -> tuple[Table, int]:
+    """The processes of the control plane, and how many of them are silent or cut off."""
+    held = {one["process"]: one["name"] for one in found["leases"]}
+    database = found["database"]
+    rows = _table(
+        f"Control plane (on {database['kind']}, schema {database['schema']})",
+        *("process", "role", "version", "machine", "heard", "database", "bus", "leads"),
+    )
+    amiss = 0
+    for one in found["processes"]:
+        silent = one["heard_seconds_ago"] > SILENT_SECONDS
+        amiss += silent or one["bus"] == "cut off"
+        heard = f"{one['heard_seconds_ago']:.0f} s ago" + (" (silent)" if silent else "")
+        leads = "hosts and records" if held.get(one["name"]) == "reconcilers" else ""
+        cells = (one["name"], one["role"], one["version"], one["machine"], heard, f"{one['database_ms']} ms")
+        _row(rows, *cells, one["bus"], leads)
+    return rows, amiss
+
+
+def _hosts(admin: Persona, said: dict[str, Any]) -> tuple[Table, int]:
     """The hosts, and how many of them are down."""
     services = admin.get("/compute/v2.1/os-services?binary=nova-compute")["services"]
     hypervisors = {
@@ -54,7 +78,7 @@ def _hosts(admin: Persona) -> tuple[Table, int]:
         for one in admin.get("/compute/v2.1/os-hypervisors/detail?with_servers=true")["hypervisors"]
     }
     providers = {one["name"]: one["uuid"] for one in admin.get("/placement/resource_providers")["resource_providers"]}
-    rows = _table("Hosts", "host", "state", "takes servers", "servers", "memory used", "runs")
+    rows = _table("Hosts", "host", "state", "takes servers", "servers", "memory used", "runs", "agent", "lease")
     for service in sorted(services, key=lambda one: str(one["host"])):
         name = service["host"]
         hypervisor = hypervisors.get(name, {})
@@ -62,8 +86,17 @@ def _hosts(admin: Persona) -> tuple[Table, int]:
         state = str(service["state"]) + (" (forced)" if service.get("forced_down") else "")
         memory = _memory(admin, providers[name]) if name in providers else ""
         count = len(hypervisor.get("servers") or [])
-        _row(rows, name, state, taking, count, memory, hypervisor.get("hypervisor_type", ""))
+        runs = hypervisor.get("hypervisor_type", "")
+        _row(rows, name, state, taking, count, memory, runs, *_agent(said.get(name, {})))
     return rows, sum(service["state"] != "up" for service in services)
+
+
+def _agent(said: dict[str, Any]) -> tuple[str, str]:
+    """Its version; whether its guests end when it is not heard."""
+    agent = f"{said['version']}, protocol {said['protocol']}" if said.get("version") else ""
+    seconds = said.get("lease_seconds")
+    held = "" if said.get("lease_held") else ", not held"
+    return agent, "none" if seconds is None else f"{seconds:g} s{held}"
 
 
 def _row(rows: Table, *cells: object) -> None:

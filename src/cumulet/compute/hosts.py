@@ -129,6 +129,11 @@ def offers(tx: Tx, name: str, feature: str) -> bool:
     return feature in _kind(tx.scalar(_FACTS, {"of_name": name})).features
 
 
+def kinds(tx: Tx) -> list[tuple[str, Kind]]:
+    """Every host with what it has said it is, by name."""
+    return sorted(((row.name, _kind(row.facts_text)) for row in tx.all(_HOSTS, {})), key=lambda one: one[0])
+
+
 def address_of(tx: Tx, name: str) -> str:
     """Where it is reached by the others; empty where it has never said so."""
     return kind_of(tx, name).address
@@ -223,6 +228,8 @@ class Kind(msgspec.Struct, frozen=True):
     features: frozenset[str] = frozenset()
     lease_seconds: float | None = None
     lease_held: bool = False
+    version: str = ""
+    protocol: int = 1
 
 
 @functools.lru_cache(maxsize=4096)

@@ -6,13 +6,16 @@ import sqlalchemy as sa
 
 from cumulet.clock import iso_z
 from cumulet.compute import history
+from cumulet.compute import hosts as host_records
 from cumulet.compute.operations import SERVER
 from cumulet.compute.rules import ADMIN
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.store import migrations
-from cumulet.conductor import findings
+from cumulet.conductor import findings, presence
 from cumulet.conductor.saga import Status, operations
+from cumulet.db import schema
 from cumulet.errors import NotFound
+from cumulet.web.context import Process
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 
@@ -63,6 +66,43 @@ def show_history(call: Call[None, None]) -> dict[str, object]:
             "rows": settings.history_rows,
             "rows_per_server": settings.history_rows_per_server,
         },
+    }
+
+
+@COMPUTE.operation("GET", "/cumulet/control-plane", rules=(Rule(LIST),))
+def show_control_plane(call: Call[None, None]) -> dict[str, object]:
+    """Show the processes of this cloud, which of them holds which lease, and what hosts say of theirs."""
+    found: dict[str, Process] = {one.name: one for one in presence.heard(call.tx)}
+    if call.cloud.presence is not None:
+        here = call.cloud.presence.now()
+        found[here.name] = here
+    now_us = call.cloud.clock.now_us()
+    return {
+        "processes": [
+            {
+                "name": one.name,
+                "role": one.role,
+                "version": one.version,
+                "machine": one.machine,
+                "bus": one.bus,
+                "database_ms": one.lag_ms,
+                "started_at": iso_z(one.started_at_us),
+                "heard_seconds_ago": max(0.0, (now_us - one.heard_at_us) / 1_000_000),
+            }
+            for one in sorted(found.values(), key=lambda one: (one.role, one.name))
+        ],
+        "leases": [{"name": name, "process": owner} for name, owner in presence.held(call.tx)],
+        "hosts": [
+            {
+                "name": name,
+                "version": kind.version or None,
+                "protocol": kind.protocol,
+                "lease_seconds": kind.lease_seconds,
+                "lease_held": kind.lease_held,
+            }
+            for name, kind in host_records.kinds(call.tx)
+        ],
+        "database": {"kind": "sqlite" if call.cloud.db.is_sqlite else "postgresql", "schema": schema.HEAD},
     }
 
 

@@ -81,6 +81,10 @@ class NatsServer:
         self._listening: asyncio.Task[None] | None = None
         self._last_words = "it said nothing"
 
+    @property
+    def runs(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
     async def start(self, users: Collection[BusUser]) -> None:
         """Start it, and again whenever it ends. Raises NoNatsServer."""
         program = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin:/usr/local/sbin")
@@ -101,7 +105,7 @@ class NatsServer:
         if file.read_text(encoding="utf-8") == content:
             return
         write_whole(file, content.encode())
-        if self._process is not None and self._process.returncode is None:
+        if self._process is not None and self.runs:
             self._process.send_signal(signal.SIGHUP)
 
     async def _run(self, program: str) -> None:

@@ -121,6 +121,10 @@ class HostFacts(Record, frozen=True):
     lease_held: bool = False
     """Whether this start of its agent has such a lease now, and its watchdog lives: only then silence ends its guests.
     """
+    version: str = ""
+    """Of its agent's Cumulet; empty: of one that does not say so."""
+    protocol: int = 1
+    """`host.joining.PROTOCOL` of its agent."""
 
 
 class GuestReport(Record, frozen=True):

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from cumulet.ca import CertificateAuthority
 from cumulet.clock import Clock, SystemClock
+from cumulet.conductor.presence import Presence
 from cumulet.conductor.runner import BeforeStep, Runner
 from cumulet.conductor.saga import Status, operations, request_abort
 from cumulet.db import schema
@@ -135,6 +136,7 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         space = Space()
         images = (images_of(db, settings), images_into(db, settings, clock, space))
         world, agents = await local_hosts.connect(settings, clock, hosts, authority, for_hosts, *images, stack)
+        name = f"conductor-{clock.uuid()}"
         conductor = Conductor(
             parts,
             sagas_of(parts),
@@ -142,12 +144,14 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
             clock=clock,
             settings=settings,
             hosts=hosts,
-            name=f"conductor-{clock.uuid()}",
+            name=name,
             alone=db.embedded,
             before_step=before_step,
         )
         remote = RemoteHosts(db=db, clock=clock, settings=settings, hosts=hosts, authority=authority)
+        presence = Presence(db=db, clock=clock, role="up", name=name, bus=remote.bus_state)
         context = Cloud(
+            presence=presence,
             door=remote.door(),
             settings=settings,
             db=db,
@@ -167,6 +171,9 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         gateways = await db.read_async(public_gateways)
         reach = await asyncio.to_thread(local_hosts.join_public, settings, agents, gateways)
         served = await serve_api(parts, context, authority, stack, own=settings.state_dir)
+        if not db.embedded:  # Else it is alone.
+            stack.push_async_callback(presence.stop)
+            await presence.start()
         cloud = cls(
             settings=settings,
             clock=clock,

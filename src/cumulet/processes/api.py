@@ -12,6 +12,7 @@ import msgspec
 
 from cumulet.ca import CertificateAuthority, Issued, check_own_certificate
 from cumulet.clock import Clock, SystemClock
+from cumulet.conductor.presence import Presence
 from cumulet.db import schema
 from cumulet.db.clock import AskedAgain, DatabaseClock
 from cumulet.db.engine import Database, Tx
@@ -67,7 +68,9 @@ async def start_api(
     authority = CertificateAuthority.load_or_create(settings.state_dir / "ca")
     space = Space()
     remote = RemoteHosts(db=db, clock=shared, settings=settings, hosts=hosts, authority=authority)
+    presence = Presence(db=db, clock=shared, role="api", name=f"api-{shared.uuid()}", bus=remote.bus_state)
     cloud = Cloud(
+        presence=presence,
         settings=settings,
         space=space,
         door=None if settings.bus is None else remote.door(),
@@ -83,7 +86,10 @@ async def start_api(
     if settings.bus is not None:
         stack.push_async_callback(remote.stop)
         await remote.start((images_of(db, settings), images_into(db, settings, shared, space)))
-    return await serve_api(parts, cloud, authority, stack, own=own)
+    api = await serve_api(parts, cloud, authority, stack, own=own)
+    stack.push_async_callback(presence.stop)
+    await presence.start()
+    return api
 
 
 async def serve_api(

@@ -17,6 +17,7 @@ from cumulet.bus.nats import SERVER_NAME, NatsBus
 from cumulet.ca import CertificateAuthority, Issued, read_request
 from cumulet.clock import Clock
 from cumulet.compute import joined_hosts as records
+from cumulet.conductor.presence import CUT_OFF
 from cumulet.db.engine import Database, Tx
 from cumulet.fleet.host_door import HostDoor, key_sha256
 from cumulet.fleet.hosts import QUESTION_SECONDS, Hosts
@@ -92,6 +93,12 @@ class RemoteHosts:
         self._images = images
         await self._look_safely()
         self._following = asyncio.create_task(self._follow(), name="remote-hosts")
+
+    def bus_state(self) -> str:
+        """For `conductor.presence`."""
+        if self._bus is None:
+            return "none"
+        return "connected" if self._bus.is_connected else CUT_OFF
 
     async def stop(self) -> None:
         if self._following is not None:

@@ -17,17 +17,22 @@ from cumulet.bus.nats import SERVER_NAME
 from cumulet.ca import CertificateAuthority
 from cumulet.clock import Clock, SystemClock
 from cumulet.compute import joined_hosts
+from cumulet.conductor.presence import CUT_OFF, Presence
 from cumulet.db.engine import Database
 from cumulet.fleet.hosts import Hosts
 from cumulet.fleet.nats_server import BusUser, NatsServer
 from cumulet.fleet.nats_server import NoNatsServer as NoNatsServer
 from cumulet.processes.api import Api, shared_clock, shared_database, start_api
 from cumulet.processes.conductor import Conductor
+from cumulet.processes.health import HealthServer, database_problem
 from cumulet.processes.parts import PARTS, SAGAS
 from cumulet.processes.remote_hosts import LOOK_SECONDS, RemoteHosts
 from cumulet.settings import Settings
 
 log = logging.getLogger(__name__)
+
+Place = tuple[str, int]
+"""An address and a port."""
 
 
 @asynccontextmanager
@@ -40,8 +45,10 @@ async def api_alone(settings: Settings, own: Path) -> AsyncIterator[Api]:
 
 
 @asynccontextmanager
-async def conductor_alone(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Conductor]:
-    """One of several. Raises OtherState."""
+async def conductor_alone(
+    settings: Settings, *, clock: Clock | None = None, health: Place | None = None
+) -> AsyncIterator[Conductor]:
+    """One of several; `health`: where it says how it is. Raises OtherState."""
     async with AsyncExitStack() as stack:
         db = await shared_database(settings, stack)
         shared = await shared_clock(db, clock or SystemClock(), stack)
@@ -55,11 +62,13 @@ async def conductor_alone(settings: Settings, *, clock: Clock | None = None) -> 
         conductor = Conductor(PARTS, SAGAS, db=db, clock=shared, settings=settings, hosts=hosts, name=name, alone=False)
         stack.push_async_callback(conductor.stop)
         await conductor.start()
+        presence = Presence(db=db, clock=shared, role="conductor", name=name, bus=remote.bus_state)
+        await _say_that_it_lives(presence, db, stack, health)
         yield conductor
 
 
 @asynccontextmanager
-async def bus_alone(settings: Settings, own: Path) -> AsyncIterator[NatsServer]:
+async def bus_alone(settings: Settings, own: Path, *, health: Place | None = None) -> AsyncIterator[NatsServer]:
     """A NATS server that lets in who is a member. `own`: a folder of this process alone. Raises OtherState and
     NoNatsServer."""
     async with AsyncExitStack() as stack:
@@ -72,7 +81,33 @@ async def bus_alone(settings: Settings, own: Path) -> AsyncIterator[NatsServer]:
         await server.start(await _users(db))
         following = asyncio.create_task(_follow(db, server), name="bus-users")
         stack.callback(following.cancel)
+        shared = await shared_clock(db, SystemClock(), stack)
+        presence = Presence(
+            db=db,
+            clock=shared,
+            role="bus",
+            name=f"bus-{shared.uuid()}",
+            bus=lambda: "serves" if server.runs else CUT_OFF,
+        )
+        await _say_that_it_lives(presence, db, stack, health)
         yield server
+
+
+async def _say_that_it_lives(presence: Presence, db: Database, stack: AsyncExitStack, health: Place | None) -> None:
+    stack.push_async_callback(presence.stop)
+    await presence.start()
+    if health is None:
+        return
+
+    async def healthy() -> str | None:
+        return await database_problem(db)
+
+    async def ready() -> str | None:
+        return await healthy() or presence.problem()
+
+    server = HealthServer(healthy, ready)
+    await server.listen(*health)
+    stack.push_async_callback(server.close)
 
 
 async def _users(db: Database) -> list[BusUser]:

@@ -1,7 +1,7 @@
 """The ASGI application of one cloud: all services behind one callable, with what stands beside them.
 
-Beside the services: ``/`` and the version documents, ``/healthz``, ``/metrics``. Around each request: metrics, the
-access log, the audit trail. What happens to a request in between is `web.dispatch`.
+Beside the services: ``/`` and the version documents, ``/healthz``, ``/readyz``, ``/metrics``. Around each request:
+metrics, the access log, the audit trail. What happens to a request in between is `web.dispatch`.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class App:
                 await exchange.respond_error(NotFound("There is no such page."))
             else:
                 await exchange.respond(page)
-        elif path == "/healthz":
-            await exchange.respond(await self._health())
+        elif path in ("/healthz", "/readyz"):
+            await exchange.respond(await self._health(ready=path == "/readyz"))
         elif path == "/metrics":
             await self._metrics(exchange)
         elif self._audit is not None and exchange.changes and self._audit.full(deletes=exchange.method == "DELETE"):
@@ -106,13 +106,15 @@ class App:
         status, content = document(exchange.base_url)
         return status, [_JSON], _encode(content)
 
-    async def _health(self) -> Answer:
-        """Whether the database answers: nothing else an API process needs can be missing."""
+    async def _health(self, *, ready: bool) -> Answer:
+        """Whether the database answers, which is all that most requests need; `ready`: and hosts can be asked."""
         try:
             await self.cloud.db.read_async(lambda tx: tx.connection.exec_driver_sql("SELECT 1").scalar())
         except Exception:
             logging.getLogger(__name__).exception("the database does not answer")
             return 503, [_JSON], b'{"status":"the database does not answer"}'
+        if ready and self.cloud.presence is not None and (problem := self.cloud.presence.problem()) is not None:
+            return 503, [_JSON], _encode({"status": problem})
         return 200, [_JSON], b'{"status":"ok"}'
 
     async def _metrics(self, exchange: Exchange) -> None:

@@ -30,6 +30,36 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
     """To be called, on any thread, when who may join or is a member has changed."""
 
 
+class Process(Protocol):
+    """One process of a cloud, as it says itself (`conductor.presence.Process`)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def role(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def machine(self) -> str: ...
+    @property
+    def bus(self) -> str: ...
+    @property
+    def lag_ms(self) -> int: ...
+    @property
+    def started_at_us(self) -> int: ...
+    @property
+    def heard_at_us(self) -> int: ...
+
+
+class Presence(Protocol):
+    """`conductor.presence.Presence`."""
+
+    def now(self) -> Process: ...
+    def problem(self) -> str | None:
+        """What keeps this process from its work, but for the database."""
+        ...
+
+
 class Authenticator(Protocol):
     """Says who a token speaks for, or None where it counts no more or does not let such a request through."""
 
@@ -55,3 +85,5 @@ class Cloud(msgspec.Struct, frozen=True, kw_only=True):
     space: Space = msgspec.field(default_factory=Space)
     """What is promised of the state folder's file system."""
     door: Door | None = None
+    presence: Presence | None = None
+    """What this process says of itself."""

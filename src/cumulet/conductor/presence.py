@@ -1,0 +1,119 @@
+"""Which processes a cloud has, for `cumulet status`: each notes in the database what it is and that it lives.
+
+Nothing is decided by it: who carries what is a matter of leases (`conductor.leadership`, `conductor.runner`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib.metadata import version as version_of
+
+import msgspec
+import sqlalchemy as sa
+
+from cumulet.clock import Clock
+from cumulet.conductor.leadership import leases
+from cumulet.db.engine import Database, Tx, metadata
+from cumulet.periodic import Periodic
+
+BEAT_SECONDS = 5.0
+FORGOTTEN_SECONDS = 3600
+"""After which one that is not heard any more is no longer shown."""
+MOST_SHOWN = 200
+CUT_OFF = "cut off"
+"""What a process says of the bus that has lost it."""
+
+processes = sa.Table(
+    "processes",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("version", sa.String(64), nullable=False),
+    sa.Column("machine", sa.String(255), nullable=False),
+    sa.Column("bus", sa.String(64), nullable=False),
+    sa.Column("lag_ms", sa.Integer, nullable=False),
+    sa.Column("started_at_us", sa.BigInteger, nullable=False),
+    sa.Column("heard_at_us", sa.BigInteger, nullable=False),
+)
+
+_SEEN = sa.update(processes).where(processes.c.name == sa.bindparam("of_name"))
+_FORGET = sa.delete(processes).where(processes.c.heard_at_us < sa.bindparam("before_us"))
+_NEWEST = sa.select(processes).order_by(processes.c.heard_at_us.desc(), processes.c.name).limit(MOST_SHOWN)
+_LEASES = sa.select(leases).order_by(leases.c.name)
+
+
+class Process(msgspec.Struct, frozen=True, kw_only=True):
+    """One that was heard: `lag_ms` is how long its last note took to be durable, `heard_at_us` when that was."""
+
+    name: str
+    role: str
+    version: str
+    machine: str
+    bus: str
+    lag_ms: int
+    started_at_us: int
+    heard_at_us: int
+
+
+def no_bus() -> str:
+    """What a process says that has none."""
+    return "none"
+
+
+class Presence(Periodic):
+    """This process. `bus` says in a word or two how it stands with the bus: none, connected, cut off."""
+
+    def __init__(self, *, db: Database, clock: Clock, role: str, name: str, bus: Callable[[], str] = no_bus) -> None:
+        super().__init__(name="presence", clock=clock, seconds=BEAT_SECONDS)
+        self._db = db
+        self._role = role
+        self._process = name
+        self._bus = bus
+        self._started_at_us = clock.now_us()
+        self._lag_ms = 0
+
+    async def start(self) -> None:
+        await self.round()
+        await super().start()
+
+    async def round(self) -> None:
+        before = self._clock.monotonic()
+        now = self.now()
+        await self._db.write_async(lambda tx: note(tx, now))
+        self._lag_ms = round((self._clock.monotonic() - before) * 1000)
+
+    def problem(self) -> str | None:
+        """What keeps this process from its work, but for the database."""
+        return "the bus is not connected" if self._bus() == CUT_OFF else None
+
+    def now(self) -> Process:
+        """What it would note now."""
+        return Process(
+            name=self._process,
+            role=self._role,
+            version=version_of("cumulet"),
+            machine=os.uname().nodename,
+            bus=self._bus(),
+            lag_ms=self._lag_ms,
+            started_at_us=self._started_at_us,
+            heard_at_us=self._clock.now_us(),
+        )
+
+
+def note(tx: Tx, one: Process) -> None:
+    """It lives; those that have not been heard for an hour are forgotten."""
+    values = msgspec.structs.asdict(one)
+    if not tx.changed(_SEEN, {"of_name": one.name, **values}):
+        tx.execute(_FORGET, {"before_us": one.heard_at_us - FORGOTTEN_SECONDS * 1_000_000})
+        tx.execute(sa.insert(processes), values)
+
+
+def heard(tx: Tx) -> list[Process]:
+    """Those of the last hour, the newest first."""
+    return [msgspec.convert(row._mapping, Process) for row in tx.all(_NEWEST, {})]
+
+
+def held(tx: Tx) -> list[tuple[str, str]]:
+    """Each lease that there is once in a cloud, and the process that took it last."""
+    return [(row.name, row.owner) for row in tx.all(_LEASES, {})]

@@ -1,0 +1,82 @@
+"""How a process without an API says that it lives: HTTP on a port that its operator chose, two paths, no secrets.
+
+``GET /healthz``: 200 while the database answers; ``GET /readyz``: 200 while it can do its work, else 503 and why not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Awaitable, Callable
+
+from cumulet.db.engine import Database
+
+HEAD_SECONDS = 5.0
+ANSWER_SECONDS = 5.0
+MOST_HEAD_BYTES = 4096
+MOST_CONNECTIONS = 32
+
+Problem = Callable[[], Awaitable[str | None]]
+"""What keeps a process from its work, or None."""
+
+
+async def database_problem(db: Database) -> str | None:
+    """None where it answers in time."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await db.read_async(lambda tx: tx.connection.exec_driver_sql("SELECT 1").scalar())
+    except Exception:
+        return "the database does not answer"
+    return None
+
+
+class HealthServer:
+    """Listens until it is closed. `healthy` and `ready` are asked for each request."""
+
+    def __init__(self, healthy: Problem, ready: Problem) -> None:
+        self._asked = {b"/healthz": healthy, b"/readyz": ready}
+        self._server: asyncio.Server | None = None
+        self._served = 0
+
+    async def listen(self, address: str, port: int) -> int:
+        """The port it has. OSError: it is taken."""
+        self._server = await asyncio.start_server(self._serve, address, port, limit=MOST_HEAD_BYTES)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._served += 1
+        try:
+            if self._served <= MOST_CONNECTIONS:
+                with contextlib.suppress(TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+                    async with asyncio.timeout(HEAD_SECONDS):
+                        head = await reader.readuntil(b"\r\n\r\n")
+                    await self._answer(head, writer)
+        except ConnectionError:
+            return
+        finally:
+            self._served -= 1
+            writer.close()
+
+    async def _answer(self, head: bytes, writer: asyncio.StreamWriter) -> None:
+        words = head.partition(b"\r\n")[0].split(b" ")
+        status, content = b"404 Not Found", {"status": "there are /healthz and /readyz"}
+        if len(words) == 3 and words[0] not in (b"GET", b"HEAD"):
+            status, content = b"405 Method Not Allowed", {"status": "only GET and HEAD"}
+        elif len(words) == 3 and (problem_of := self._asked.get(words[1])) is not None:
+            problem = await problem_of()
+            status = b"200 OK" if problem is None else b"503 Service Unavailable"
+            content = {"status": problem or "ok"}
+        body = json.dumps(content).encode()
+        writer.write(
+            b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+            % (status, len(body))
+        )
+        if words[0] != b"HEAD":
+            writer.write(body)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await writer.drain()

@@ -1,0 +1,168 @@
+"""Roles of a control plane as processes: what they read, how they say that they live, what `cumulet status` shows."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+import cumulet.testing
+from cumulet.cli.program import run
+from cumulet.conductor import presence
+from cumulet.db.engine import opened
+from cumulet.processes.health import HealthServer
+from cumulet.testing import TestCloud
+from tests.bus.nats_cloud import needs_nats
+from tests.cli.conftest import cumulet as cli
+from tests.identity.test_postgresql import database_url
+
+__all__ = ["database_url"]
+SECONDS = 60.0
+
+
+@contextlib.contextmanager
+def role(*arguments: str, url: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A process, and what it says of where it serves."""
+    environment = {**os.environ, "CUMULET_DATABASE": url}
+    command = [sys.executable, "-m", "cumulet", *arguments]
+    with (
+        tempfile.TemporaryFile("w+") as words,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, text=True, env=environment) as one,
+    ):
+        try:
+            assert one.stdout is not None
+            line = one.stdout.readline().strip()
+            words.seek(0)
+            assert line.startswith("ready "), words.read()
+            yield one, line.removeprefix("ready ")
+        finally:
+            one.kill()
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def answer(port: int, path: str) -> tuple[int, str]:
+    found = httpx.get(f"http://127.0.0.1:{port}{path}", timeout=SECONDS)
+    return found.status_code, str(found.json()["status"])
+
+
+def shown(cloud: TestCloud) -> list[tuple[str, str, bool]]:
+    """Role, bus and whether it leads, of each process."""
+    found = cloud.persona("admin").compute("GET", "/cumulet/control-plane")
+    leads = {one["process"] for one in found["leases"]}
+    return sorted((one["role"], one["bus"], one["name"] in leads) for one in found["processes"])
+
+
+@pytest.mark.postgres
+@needs_nats
+def test_roles_read_the_file_answer_for_their_health_and_are_shown(database_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "cumulet.toml"
+    health, bus_health, bus_port = free_port(), free_port(), free_port()
+    with cumulet.testing.cloud(hosts=2, database_url=database_url) as cloud:
+        state = cloud.embedded.settings.state_dir
+        file.write_text(
+            f'database_url = "{database_url}"\nbus = "nats://127.0.0.1:{bus_port}"\nhosts = 7\nlog_format = "json"\n'
+        )
+        told = ("--state", str(state), "--config", str(file))
+        bus = ("bus", *told, "--own", str(tmp_path / "bus"), "--listen", f"127.0.0.1:{bus_port}")
+        api = ("api", *told, "--own", str(tmp_path / "api"), "--listen", "127.0.0.1:0")
+        assert shown(cloud) == [("up", "none", True)]
+        with (
+            role(*bus, "--health", f"127.0.0.1:{bus_health}", url=database_url) as (server, url),
+            role("conductor", *told, "--health", f"127.0.0.1:{health}", url=database_url),
+            role(*api, url=database_url),
+        ):
+            assert url == f"nats://127.0.0.1:{bus_port}"
+            assert [answer(health, path) for path in ("/healthz", "/readyz")] == [(200, "ok")] * 2
+            assert [answer(bus_health, path) for path in ("/healthz", "/readyz")] == [(200, "ok")] * 2
+            assert answer(health, "/")[0] == 404
+            assert httpx.post(f"http://127.0.0.1:{health}/healthz").status_code == 405
+            assert shown(cloud) == [
+                ("api", "none", False), ("bus", "serves", False), ("conductor", "none", False), ("up", "none", True)
+            ]  # fmt: skip
+            seen = cli("status", "--clouds-file", str(cloud.clouds_yaml))
+            assert seen.status == 0, seen.out + seen.err
+            assert "Control plane (on postgresql" in seen.out
+            assert server.poll() is None
+            server.send_signal(signal.SIGSTOP)
+            cloud.clock.advance(30.0)
+            seen = cli("status", "--clouds-file", str(cloud.clouds_yaml))
+            assert (seen.status, "(silent)" in seen.out) == (1, True)
+            server.send_signal(signal.SIGCONT)
+
+
+def test_a_role_says_what_it_was_not_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "driver").write_text("simulated\n")
+    (tmp_path / "empty.toml").write_text("")
+    told = ["conductor", "--state", str(tmp_path), "--config", str(tmp_path / "empty.toml")]
+    assert run(told) == 2
+    assert "which database?" in capsys.readouterr().err
+    assert run([*told, "--database", "postgresql://127.0.0.1:1/x"]) == 2
+    assert "where is the bus?" in capsys.readouterr().err
+    (tmp_path / "wrong.toml").write_text("lease_seconds = 'soon'")
+    told[-1] = str(tmp_path / "wrong.toml")
+    assert run(told) == 2
+    assert "wrong.toml line 1: lease_seconds: Expected" in " ".join(capsys.readouterr().err.split())
+
+
+def test_health_is_asked_each_time_and_a_problem_is_told() -> None:
+    problems: list[str | None] = [None, "the database does not answer"]
+
+    async def healthy() -> str | None:
+        return problems[0]
+
+    async def ready() -> str | None:
+        return problems[1]
+
+    async def ask(port: int, head: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head)
+        answered = await reader.read()
+        writer.close()
+        return answered
+
+    async def story() -> None:
+        server = HealthServer(healthy, ready)
+        port = await server.listen("127.0.0.1", 0)
+        good = await ask(port, b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert good.startswith(b"HTTP/1.1 200 OK\r\n")
+        bad = await ask(port, b"GET /readyz HTTP/1.1\r\n\r\n")
+        assert bad.startswith(b"HTTP/1.1 503 ")
+        assert json.loads(bad.partition(b"\r\n\r\n")[2]) == {"status": "the database does not answer"}
+        problems[:] = ["gone", None]
+        assert (await ask(port, b"GET /healthz HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 503 ")
+        assert (await ask(port, b"HEAD /readyz HTTP/1.1\r\n\r\n")).endswith(b"\r\n\r\n")
+        assert await ask(port, b"x" * 10_000) == b"", "what is no request gets no answer"
+        await server.close()
+
+    asyncio.run(story())
+
+
+def test_a_process_that_is_not_heard_for_an_hour_is_forgotten_when_another_one_comes() -> None:
+    def process(name: str, heard_at_us: int) -> presence.Process:
+        return presence.Process(
+            name=name, role="api", version="1", machine="m", bus="none", lag_ms=1, started_at_us=0,
+            heard_at_us=heard_at_us,
+        )  # fmt: skip
+
+    with opened("sqlite://", inline=True) as database:
+        presence.processes.create(database.engine)
+        for one in (process("a", 0), process("b", 10), process("a", 20), process("c", 3_600_000_015)):
+            database.write(lambda tx, one=one: presence.note(tx, one))  # type: ignore[misc]
+        assert [one.name for one in database.read(presence.heard)] == ["c", "a"]
