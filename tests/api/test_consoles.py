@@ -6,6 +6,7 @@ import asyncio
 import os
 import ssl
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -255,6 +256,17 @@ def test_a_terminal_is_attached_and_left_by_its_escape(cloud: TestCloud, member:
     finally:
         for descriptor in (typing, type_in, out, printing):
             os.close(descriptor)
+
+
+def test_a_file_is_typed_to_its_end(cloud: TestCloud, member: Client, tmp_path: Path) -> None:
+    server = create(member)["id"]
+    for path in (Path("/dev/null"), tmp_path / "typed"):
+        if path != Path("/dev/null"):
+            path.write_bytes(b"me\n")
+        with path.open("rb") as typing, (tmp_path / "out").open("wb") as printing:
+            attached = attach(address(member, server), trusting(cloud), typing.fileno(), printing.fileno())
+            assert asyncio.run(attached) == "left the console"
+        assert (tmp_path / "out").read_bytes().startswith(b"Connected.")
 
 
 def test_a_slow_reader_loses_the_oldest_and_is_told_so() -> None:

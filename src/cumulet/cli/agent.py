@@ -118,6 +118,8 @@ def _run_beside_cloud(**given: Any) -> None:
     from cumulet.fleet.local_agents import AgentPlace
     from cumulet.processes.agent import run_agent
 
-    # Ctrl-C reaches every process of the terminal; whether guests stay is for `up` to say, which then closes our input.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and others' stops reach every process of the group; whether guests stay is for `up` to say, which then
+    # closes our input.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     asyncio.run(run_agent(AgentPlace(**given)))

@@ -9,7 +9,7 @@ import ssl
 import sys
 import termios
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,17 +68,17 @@ async def attach(address: str, context: ssl.SSLContext, typing: int, printing: i
     left = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def typed() -> None:
+    def typed() -> bool:
         data = os.read(typing, 4096)
         before, escape, _ = data.partition(ESCAPE)
         if before:
             line.write(before)
         if escape or not data:
-            loop.remove_reader(typing)
             left.set()
+        return bool(data and not escape)
 
     with _raw(typing):
-        loop.add_reader(typing, typed)
+        _watch(loop, typing, typed)
         show = asyncio.create_task(_show(line, printing))
         leave = asyncio.create_task(left.wait())
         try:
@@ -90,6 +90,15 @@ async def attach(address: str, context: ssl.SSLContext, typing: int, printing: i
             why = line.closed or "left the console"
             await line.close()
     return why
+
+
+def _watch(loop: asyncio.AbstractEventLoop, descriptor: int, read: Callable[[], bool]) -> None:
+    """Call `read` whenever there is something, until it answers that it has enough."""
+    try:
+        loop.add_reader(descriptor, lambda: read() or loop.remove_reader(descriptor))
+    except PermissionError:  # A file, or /dev/null: that never makes anyone wait.
+        while read():
+            pass
 
 
 async def _show(line: WebSocketClient, printing: int) -> None:

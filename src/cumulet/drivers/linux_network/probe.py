@@ -63,7 +63,7 @@ def _in_own_namespace(tracking: Tracking) -> str | None:
         try:
             found.append(_drops(tracking))
         except Exception as refused:
-            words = " ".join(str(refused).split())
+            words = (str(refused).splitlines() or [type(refused).__name__])[0]  # nft shows the rule in further lines.
             found.append(f"the kernel refuses what wiring needs ({tracking}): {words[:200]}")
 
     thread = threading.Thread(target=work, name="network-probe")

@@ -144,6 +144,7 @@ def main() -> None:
             file.write(str(os.getpid()))
     if spec["root"] is not None:
         check(libc.unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWNET), "unshare")
+        os.umask(0o022)  # The guest's user must be able to go through these folders, whatever the agent's mask is.
         enter_own_root(spec["root"], spec["binds"], spec["devices"])
     for name, value in spec["limits"].items():
         _, hard = resource.getrlimit(getattr(resource, name))

@@ -92,13 +92,15 @@ class Sandbox:
         with tempfile.TemporaryDirectory(prefix="cumulet-probe-") as scratch:
             root, vm = Path(scratch) / "root", Path(scratch) / "vm"
             root.mkdir()
-            vm.mkdir(mode=0o755)
+            vm.mkdir()
+            vm.chmod(0o755)
             try:
                 await self.run_tool(
                     ["/usr/bin/true"], uid=self.uids[-1], root=root, binds=[(vm, "/vm", "ro")], timeout_s=10
                 )
-            except DriverError:
+            except DriverError as problem:
                 self.own_root = False
+                log.warning("guests get no root folder of their own here: %s", problem)
 
     def folder_inside(self, folder: GuestFolder) -> PurePosixPath:
         """A guest's folder as its QEMU sees it."""
