@@ -94,10 +94,10 @@ def test_commands_on_the_page_are_there_with_their_options(line: str) -> None:
         found = command.get_command(click.Context(command), words.pop(0))
         assert found is not None
         command = found
-    known = {name for parameter in command.params for name in parameter.opts}
-    assert {word for word in words if word.startswith("--")} <= known
-    arguments = [one for one in command.params if isinstance(one, click.Argument)]
-    assert len([word for word in words if word.startswith("/")]) >= len(arguments)
+    given, left, _ = command.make_parser(click.Context(command)).parse_args(words)
+    assert left == [], "more arguments than it has"
+    needed = {one.name for one in command.params if isinstance(one, click.Argument) and one.required}
+    assert needed <= {name for name, value in given.items() if value is not None}
 
 
 def test_settings_on_the_page_are_there() -> None:
