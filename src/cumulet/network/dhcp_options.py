@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 import sqlalchemy as sa
 
@@ -69,9 +69,17 @@ def change(tx: Tx, port_id: str, wanted: Wanted) -> bool:
     return bool(changes)
 
 
-def of_ports(tx: Tx, port_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+class Shown(TypedDict):
+    """An option as the API shows it."""
+
+    opt_name: str
+    opt_value: str
+    ip_version: int
+
+
+def of_ports(tx: Tx, port_ids: Sequence[str]) -> dict[str, list[Shown]]:
     """The options of many ports as the API shows them, by name."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[Shown]] = {}
     table = port_dhcp_options.c
     for part in in_parts(port_ids):
         statement = sa.select(table.port_id, table.opt_name, table.opt_value, table.ip_version)

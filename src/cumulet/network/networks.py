@@ -314,8 +314,8 @@ def update_network(call: Call[Network, UpdateNetwork]) -> View:
     if "description" in values:
         values["description"] = text(body.description)
     if isinstance(body.mtu, int):
-        values["mtu"] = _mtu(body.mtu, network.network_type)
-        _refuse_mtu_too_small(call.tx, network, values["mtu"])
+        values["mtu"] = mtu = _mtu(body.mtu, network.network_type)
+        _refuse_mtu_too_small(call.tx, network, mtu)
     external = either(body.external, network.external)
     if body.is_default is True:
         _refuse_second_default(call.tx, external=external, but=network.id)

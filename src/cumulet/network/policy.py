@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from cumulet.web.operation import Call, Refused
 from cumulet.web.policy import base_rule, rule
@@ -51,7 +50,7 @@ def attribute_rules(action: str, checks: Mapping[str, str]) -> dict[str, str]:
 
 
 def require_attributes(
-    call: Call[object, object], rules: Mapping[str, str], given: Iterable[str], facts: Mapping[str, Any]
+    call: Call[object, object], rules: Mapping[str, str], given: Iterable[str], facts: Mapping[str, object]
 ) -> None:
     """Refuse with 403 if the caller may not set one of the attributes given."""
     for attribute in given:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -57,13 +56,13 @@ def _named(call: Call[Port, object]) -> Binding:
 class NewBinding(Body):
     host: bodies.Name
     vnic_type: VnicType | Unset = UNSET
-    profile: dict[str, Any] | Unset = UNSET
+    profile: dict[str, object] | Unset = UNSET
 
 
 class UpdateBinding(Body):
     host: bodies.Name | Unset = UNSET
     vnic_type: VnicType | Unset = UNSET
-    profile: dict[str, Any] | Unset = UNSET
+    profile: dict[str, object] | Unset = UNSET
 
 
 @NETWORK.operation("GET", "/ports/{port_id}/bindings", rules=(), target=resource.target(PORTS))

@@ -29,6 +29,7 @@ from cumulet.network.store import (
     find_by,
     insert,
     must_get,
+    revise,
 )
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -214,7 +215,7 @@ def _create(call: Call[FloatingIp, object], new: NewForwarding) -> PortForwardin
         floating_ip_id=floating.id,
         **wanted,
     )
-    change(call.tx, FloatingIp, floating.id, call.now_us, touched=True)
+    revise(call.tx, FloatingIp, floating.id, call.now_us)
     return made
 
 
@@ -237,7 +238,7 @@ def _checked(
     port: Port,
     given: ForwardingChange,
     present: PortForwarding | None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The columns of a forwarding that can be; and the floating IP is on the router that leads there."""
     tx = call.tx
     external = _ports(given, "external", present)
@@ -349,7 +350,7 @@ def show_port_forwarding(call: Call[PortForwarding, None]) -> View:
 def update_port_forwarding(call: Call[PortForwarding, ForwardingChange]) -> View:
     """Change what is forwarded, or where it goes."""
     present, given = call.target, call.body
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     if set(resource.given(given)) - {"description"}:
         floating = must_get(call.tx, FloatingIp, present.floating_ip_id)
         if isinstance(given.internal_port_id, str):

@@ -285,7 +285,7 @@ class NewPort(bodies.NewNamed):
     extra_dhcp_opts: DhcpOptions | Unset | None = UNSET
     dns_name: bodies.DnsName | Unset | None = UNSET
     host_id: Annotated[bodies.Name | Unset | None, Key("binding:host_id")] = UNSET
-    profile: Annotated[dict[str, Any] | Unset | None, Key("binding:profile")] = UNSET
+    profile: Annotated[dict[str, object] | Unset | None, Key("binding:profile")] = UNSET
     vnic_type: Annotated[VnicType | Unset | None, Key("binding:vnic_type")] = UNSET
     tags: bodies.Tags | Unset = UNSET
 
@@ -307,17 +307,16 @@ class UpdatePort(bodies.NamedChange):
     extra_dhcp_opts: DhcpOptions | Unset | None = UNSET
     dns_name: bodies.DnsName | Unset | None = UNSET
     host_id: Annotated[bodies.Name | Unset | None, Key("binding:host_id")] = UNSET
-    profile: Annotated[dict[str, Any] | Unset | None, Key("binding:profile")] = UNSET
+    profile: Annotated[dict[str, object] | Unset | None, Key("binding:profile")] = UNSET
     vnic_type: Annotated[VnicType | Unset | None, Key("binding:vnic_type")] = UNSET
 
 
-def _policed(given: Mapping[str, Any]) -> list[str]:
+def _policed(given: Mapping[str, object]) -> list[str]:
     """The attributes given, and the parts of those that have rules of their own."""
     names = list(given)
-    for wanted in given.get("fixed_ips") or ():
-        names += [f"fixed_ips:{name}" for name in resource.given(wanted)]
-    for pair in given.get("allowed_address_pairs") or ():
-        names += [f"allowed_address_pairs:{name}" for name in resource.given(pair)]
+    for attribute in ("fixed_ips", "allowed_address_pairs"):
+        if isinstance(parts := given.get(attribute), list):
+            names += [f"{attribute}:{name}" for part in parts for name in resource.given(part)]
     return resource.unique(names)
 
 
@@ -488,7 +487,7 @@ def update_port(call: Call[Port, UpdatePort]) -> View:
     devices.refuse_foreign(tx, call.caller, port.project_id, body.device_id)
     if port.server_id is not None:
         _refuse_what_compute_decides(port, given)
-    values: dict[str, Any] = {name: given[name] for name in ("name", "admin_state_up") if name in given}
+    values: dict[str, object] = {name: given[name] for name in ("name", "admin_state_up") if name in given}
     for name in ("description", "device_id", "device_owner", "dns_name"):
         if name in given:
             values[name] = text_of(given[name])
@@ -498,14 +497,14 @@ def update_port(call: Call[Port, UpdatePort]) -> View:
     touched = _change_security(call, port, body, values)
     if isinstance(body.fixed_ips, list) or "mac_address" in values:
         wanted, dropped = fixed_ips.wanted_of(call, body.fixed_ips), fixed_ips.dropped_of(either(body.fixed_ips, []))
-        touched |= address_changes.change(tx, port, values.get("mac_address", port.mac_address), wanted, dropped)
+        touched |= address_changes.change(tx, port, str(values.get("mac_address", port.mac_address)), wanted, dropped)
     touched |= _change_binding(tx, port, given)
     touched |= dhcp_options.change(tx, port.id, options)
-    change(tx, Port, port.id, call.now_us, touched=touched, **values)
+    change(tx, Port, port.id, call.now_us, touched, **values)
     return resource.shown(call, PORTS, must_get(tx, Port, port.id))
 
 
-def _refuse_what_compute_decides(port: Port, given: Mapping[str, Any]) -> None:
+def _refuse_what_compute_decides(port: Port, given: Mapping[str, object]) -> None:
     current = {"device_id": port.device_id, "device_owner": port.device_owner}
     changed = [name for name, value in current.items() if name in given and text_of(given[name]) != value]
     if changed or "binding:host_id" in given:
@@ -531,7 +530,7 @@ def _refuse_mac(tx: Tx, port: Port, mac: str) -> None:
         )
 
 
-def _change_security(call: Call[Port, UpdatePort], port: Port, body: UpdatePort, values: dict[str, Any]) -> bool:
+def _change_security(call: Call[Port, UpdatePort], port: Port, body: UpdatePort, values: dict[str, object]) -> bool:
     """Port security, security groups and address pairs: they only make sense together. Answers if the groups change."""
     tx = call.tx
     secured = either(body.port_security_enabled, port.port_security_enabled)
@@ -555,17 +554,17 @@ def _change_security(call: Call[Port, UpdatePort], port: Port, body: UpdatePort,
         port_life.join_groups(tx, port.id, wanted)
     pairs = port.allowed_address_pairs
     if body.allowed_address_pairs is not UNSET:
-        pairs = _with_mac(_pairs(body.allowed_address_pairs), values.get("mac_address", port.mac_address))
+        pairs = _with_mac(_pairs(body.allowed_address_pairs), str(values.get("mac_address", port.mac_address)))
     if not secured and pairs:
         raise _pairs_need_port_security()
     values |= {"port_security_enabled": secured, "allowed_address_pairs": pairs}
     return other_groups
 
 
-def _change_binding(tx: Tx, port: Port, given: Mapping[str, Any]) -> bool:
+def _change_binding(tx: Tx, port: Port, given: Mapping[str, object]) -> bool:
     """What was asked of the active binding. Answers whether it is another than before."""
     before = bindings.of_ports(tx, [port.id])[port.id][0]
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     if "binding:profile" in given:
         values["profile"] = given["binding:profile"] or {}
     if "binding:vnic_type" in given:

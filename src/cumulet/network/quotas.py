@@ -112,7 +112,7 @@ def update_quota(call: Call[None, UpdateQuota]) -> View:
     """Change a project's limits."""
     project_id = call.path["project_id"]
     given = resource.given(call.body)
-    wanted = {name: limit for name, limit in given.items() if name in limits.DEFAULT_LIMITS}
+    wanted = {name: limit for name, limit in given.items() if name in limits.DEFAULT_LIMITS and isinstance(limit, int)}
     for name, limit in wanted.items():
         if not -1 <= limit <= MAX_LIMIT:
             raise BadRequest(f"Invalid input for {name}. Reason: '{limit}' should be -1 to {MAX_LIMIT}.")

@@ -308,7 +308,7 @@ def _read_keys(cls: Any) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def given(body: Body, *, but_defaults: bool = False) -> dict[str, Any]:
+def given(body: Body, *, but_defaults: bool = False) -> dict[str, object]:
     """What the caller set, by JSON name.
 
     `but_defaults`: without values that equal upstream's default, which need no permission when creating.
@@ -374,7 +374,7 @@ def created(call: Call[object, object], kind: Kind[RecordT], make: Callable[[Any
     return shown_many(call, kind, records) if several else shown(call, kind, records[0])
 
 
-def require(call: Call[object, object], rule: str, facts: Mapping[str, Any]) -> None:
+def require(call: Call[object, object], rule: str, facts: Mapping[str, object]) -> None:
     """Refuse with 403 unless the caller passes `rule` for these facts."""
     if not call.authorise(rule, facts):
         raise Refused(rule)

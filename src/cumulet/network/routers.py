@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address, ip_network
-from typing import Annotated, Any
+from typing import Annotated
 
 import sqlalchemy as sa
 
@@ -170,7 +170,7 @@ class ExtraRoutes(Body):
     routes: Routes
 
 
-def _policed(given: Mapping[str, Any]) -> list[str]:
+def _policed(given: Mapping[str, object]) -> list[str]:
     info = given.get("external_gateway_info")
     parts = resource.given(info) if isinstance(info, GatewayInfo) else {}
     return [*given, *(f"external_gateway_info:{name}" for name in parts)]
@@ -283,7 +283,7 @@ def update_router(call: Call[Router, UpdateRouter]) -> View:
     if "external_gateway_info" in given:
         info = body.external_gateway_info
         _change_gateway(call, router, info if isinstance(info, GatewayInfo) else GatewayInfo())
-    values: dict[str, Any] = {name: given[name] for name in ("name", "admin_state_up", "ha") if name in given}
+    values: dict[str, object] = {name: given[name] for name in ("name", "admin_state_up", "ha") if name in given}
     if values.get("ha", router.ha) != router.ha and router.admin_state_up:
         raise refusals.bad(
             "router",

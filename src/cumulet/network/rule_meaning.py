@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from ipaddress import ip_network
-from typing import Any
+from typing import TypedDict
 
 from cumulet.errors import BadRequest
+from cumulet.network.store import SecurityGroupRule
 
 PROTOCOLS = {
     "ah": 51,
@@ -43,7 +43,7 @@ _ICMP = frozenset({"icmp", "icmpv6", "ipv6-icmp", "1", "58"})
 _IPV6_ONLY = frozenset(name for name in PROTOCOLS if name.startswith("ipv6")) | {"icmpv6", "58"}
 
 
-def protocol_name(value: Any) -> str | None:
+def protocol_name(value: object) -> str | None:
     """A protocol by name or number as text; None for any."""
     name = str(value).lower()
     if name == "any":
@@ -73,7 +73,31 @@ def spellings(protocol: str) -> list[str]:
     return [str(number), *(name for name, same in PROTOCOLS.items() if same == number)]
 
 
-def meaning(rule_: Mapping[str, Any]) -> tuple[object, ...]:
+class RuleContent(TypedDict):
+    """Which packets a rule lets pass."""
+
+    direction: str
+    ethertype: str
+    protocol: str | None
+    port_range_min: int | None
+    port_range_max: int | None
+    remote_ip_prefix: str | None
+    remote_group_id: str | None
+
+
+def content_of(rule: SecurityGroupRule) -> RuleContent:
+    return {
+        "direction": rule.direction,
+        "ethertype": rule.ethertype,
+        "protocol": rule.protocol,
+        "port_range_min": rule.port_range_min,
+        "port_range_max": rule.port_range_max,
+        "remote_ip_prefix": rule.remote_ip_prefix,
+        "remote_group_id": rule.remote_group_id,
+    }
+
+
+def meaning(rule_: RuleContent) -> tuple[object, ...]:
     """What a rule lets pass, however it is spelled: two rules that mean the same are one."""
     ethertype, protocol = rule_["ethertype"], protocol_number(rule_["protocol"], rule_["ethertype"])
     ports = (rule_["port_range_min"], rule_["port_range_max"])
@@ -83,7 +107,7 @@ def meaning(rule_: Mapping[str, Any]) -> tuple[object, ...]:
     return (rule_["direction"], ethertype, protocol, ports, prefix, rule_["remote_group_id"])
 
 
-def check_rule(rule_: Mapping[str, Any]) -> None:
+def check_rule(rule_: RuleContent) -> None:
     """Refuse what no host could turn into a filter."""
     protocol, low, high = rule_["protocol"], rule_["port_range_min"], rule_["port_range_max"]
     prefix = rule_["remote_ip_prefix"]

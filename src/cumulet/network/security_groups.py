@@ -13,7 +13,7 @@ from cumulet.errors import BadRequest, Conflict, NotYet
 from cumulet.network import bodies, default_security_group, filtering, limits, policy, resource, topology
 from cumulet.network.bodies import either, text
 from cumulet.network.resource import Kind, View
-from cumulet.network.rule_meaning import check_rule, meaning, protocol_name, spellings
+from cumulet.network.rule_meaning import RuleContent, check_rule, content_of, meaning, protocol_name, spellings
 from cumulet.network.service import NETWORK
 from cumulet.network.sight import own_in_sight, rules_in_sight
 from cumulet.network.store import (
@@ -390,7 +390,7 @@ def create_rule(call: Call[object, object], new: NewRule) -> SecurityGroupRule:
     remote_group_id = either(new.remote_group_id, None)
     if remote_group_id is not None:
         resource.find_in_sight(call, GROUPS, remote_group_id)
-    values = {
+    values: RuleContent = {
         "direction": new.direction,
         "ethertype": either(new.ethertype, "IPv4"),
         "protocol": either(new.protocol, None),
@@ -401,7 +401,7 @@ def create_rule(call: Call[object, object], new: NewRule) -> SecurityGroupRule:
     }
     check_rule(values)
     for present in find_by(tx, SecurityGroupRule, security_group_id=new.security_group_id):
-        if meaning({name: getattr(present, name) for name in values}) == meaning(values):
+        if meaning(content_of(present)) == meaning(values):
             raise Conflict(
                 f"Security group rule already exists. Rule id is {present.id}.", reason="SecurityGroupRuleExists"
             )

@@ -385,7 +385,7 @@ def inserting(table: sa.Table) -> sa.Insert:
 
 
 def change(
-    tx: Tx, record: type[RecordT], record_id: str, now_us: int | None, *, touched: bool = False, **values: Any
+    tx: Tx, record: type[RecordT], record_id: str, now_us: int | None, touched: bool = False, /, **values: object
 ) -> None:
     """Set columns of a resource and count its revision, if one of them is another than before.
 
@@ -403,7 +403,7 @@ def revise(tx: Tx, record: type[RecordT], record_id: str, now_us: int | None) ->
     _set(tx, record, record_id, now_us, {})
 
 
-def _set(tx: Tx, record: type[RecordT], record_id: str, now_us: int | None, values: dict[str, Any]) -> None:
+def _set(tx: Tx, record: type[RecordT], record_id: str, now_us: int | None, values: dict[str, object]) -> None:
     if now_us is not None:
         values["updated_at_us"] = now_us
     parameters = {"of_id": record_id} | {f"new_{name}": value for name, value in values.items()}
@@ -412,7 +412,7 @@ def _set(tx: Tx, record: type[RecordT], record_id: str, now_us: int | None, valu
 
 @functools.cache
 def _changing(table: sa.Table, names: tuple[str, ...]) -> sa.Update:
-    new: dict[str, Any] = {name: sa.bindparam(f"new_{name}", type_=table.c[name].type) for name in names}
+    new: dict[str, object] = {name: sa.bindparam(f"new_{name}", type_=table.c[name].type) for name in names}
     return sa.update(table).where(table.c.id == sa.bindparam("of_id")).values(revision=table.c.revision + 1, **new)
 
 

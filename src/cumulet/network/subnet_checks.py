@@ -142,12 +142,16 @@ def routes_of(version: int, wanted: Any) -> list[dict[str, str]]:
     return found
 
 
-def check_change(subnet: Subnet, values: dict[str, Any]) -> None:
-    """What a changed subnet must still be; `values`: the new ones, each of them checked on its own."""
+def check_change(
+    subnet: Subnet, values: dict[str, object], *, gateway_ip: str | None, pools: list[dict[str, str]] | None
+) -> None:
+    """What a changed subnet must still be; `values`: the new ones, each of them checked on its own.
+
+    gateway_ip: what it will be; pools: the new ones, None where they stay.
+    """
     cidr = ip_network(subnet.cidr)
-    gateway_ip = values.get("gateway_ip", subnet.gateway_ip)
-    if gateway_ip is not None and (gateway_ip != subnet.gateway_ip or "allocation_pools" in values):
-        check_gateway_outside(values.get("allocation_pools", subnet.allocation_pools), gateway_ip)
+    if gateway_ip is not None and (gateway_ip != subnet.gateway_ip or pools is not None):
+        check_gateway_outside(subnet.allocation_pools if pools is None else pools, gateway_ip)
     if values.get("enable_dhcp") is True and not subnet.enable_dhcp:
         check_dhcp(cidr)
     if values.get("enable_dhcp") is False and (subnet.ipv6_ra_mode or subnet.ipv6_address_mode):

@@ -329,8 +329,8 @@ def update_subnetpool(call: Call[SubnetPool, UpdateSubnetPool]) -> View:
     if "description" in given:
         given["description"] = text(body.description)
     if isinstance(body.prefixes, list):
-        version, given["prefixes"] = _collapsed([*body.prefixes])
-        larger = [ip_network(prefix) for prefix in given["prefixes"]]
+        version, prefixes = _collapsed([*body.prefixes])
+        given["prefixes"], larger = prefixes, [ip_network(prefix) for prefix in prefixes]
         if version != pool.ip_version or not all(
             any(_within(ip_network(prefix), outer) for outer in larger) for prefix in pool.prefixes
         ):

@@ -345,8 +345,8 @@ def update_subnet(call: Call[Subnet, UpdateSubnet]) -> View:
     subnet, body = call.target, call.body
     given = resource.given(body)
     policy.require_attributes(call, UPDATE_ATTRIBUTES, given, resource.facts_of(SUBNETS, call.tx, subnet))
-    cidr = ip_network(subnet.cidr)
-    values: dict[str, Any] = {
+    cidr, pools = ip_network(subnet.cidr), None
+    values: dict[str, object] = {
         name: given[name] for name in ("name", "enable_dhcp", "service_types", "dns_publish_fixed_ip") if name in given
     }
     if "description" in given:
@@ -356,13 +356,13 @@ def update_subnet(call: Call[Subnet, UpdateSubnet]) -> View:
     if "host_routes" in given:
         values["host_routes"] = subnet_checks.routes_of(cidr.version, body.host_routes)
     if isinstance(body.allocation_pools, list):
-        values["allocation_pools"] = _wanted_pools(cidr, body.allocation_pools)
+        values["allocation_pools"] = pools = _wanted_pools(cidr, body.allocation_pools)
     if "gateway_ip" in given:
         if isinstance(body.gateway_ip, str):
             subnet_checks.check_gateway(cidr, body.gateway_ip)
         _refuse_moving_used_gateway(call.tx, subnet, body.gateway_ip)
         values["gateway_ip"] = body.gateway_ip
-    subnet_checks.check_change(subnet, values)
+    subnet_checks.check_change(subnet, values, gateway_ip=either(body.gateway_ip, subnet.gateway_ip), pools=pools)
     change(call.tx, Subnet, subnet.id, call.now_us, **values)
     if must_get(call.tx, Subnet, subnet.id).revision != subnet.revision:
         revise(call.tx, Network, subnet.network_id, call.now_us)
