@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urlencode
 
 from cumulet.clock import Clock, iso_us
@@ -89,10 +89,10 @@ def collection(
     call: Call[object, object],
     path: str,
     key: str,
-    items: Iterable[Mapping[str, Any]],
+    items: Iterable[Mapping[str, object]],
     *,
     next_marker: str | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """A list answer: `path` is below the service's URL; `next_marker` the last id of a page that is not the last."""
     url = f"{call.service_url}/{path}"
     asked = call.query.pairs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec.structs import asdict
@@ -105,13 +105,15 @@ CREDENTIALS = "/users/{user_id}/application_credentials"
 CREDENTIAL = "/users/{user_id}/application_credentials/{application_credential_id}"
 
 
-def _view(call: Call[object, object], credential: ApplicationCredential, secret: str | None = None) -> dict[str, Any]:
+def _view(
+    call: Call[object, object], credential: ApplicationCredential, secret: str | None = None
+) -> dict[str, object]:
     roles = store.many(
         call.tx, Role, select(store.roles).where(store.roles.c.id.in_(credential.role_ids)).order_by(store.roles.c.name)
     )
     rules = rules_of(call.tx, credential)
     path = f"users/{credential.user_id}/application_credentials"
-    view: dict[str, Any] = {
+    view: dict[str, object] = {
         "id": credential.id,
         "name": credential.name,
         "description": credential.description,
@@ -139,7 +141,7 @@ def _view(call: Call[object, object], credential: ApplicationCredential, secret:
     return view
 
 
-def path_facts(call: Call[object, object]) -> Mapping[str, Any]:
+def path_facts(call: Call[object, object]) -> Mapping[str, object]:
     return {"user_id": call.path["user_id"]}
 
 
@@ -153,7 +155,7 @@ class ListCredentials(Query):
 
 
 @IDENTITY.operation("GET", CREDENTIALS, rules=(Rule(LIST),), facts=path_facts, query=ListCredentials)
-def list_application_credentials(call: Call[None, None]) -> dict[str, Any]:
+def list_application_credentials(call: Call[None, None]) -> dict[str, object]:
     """List a user's application credentials."""
     refuse_delegated(call, _DELEGATED, but_for_credentials=True)
     c, user_id = application_credentials.c, call.path["user_id"]
@@ -165,7 +167,7 @@ def list_application_credentials(call: Call[None, None]) -> dict[str, Any]:
 
 
 @IDENTITY.operation("GET", CREDENTIAL, rules=(Rule(GET),), target=credential_in_path, facts=path_facts)
-def show_application_credential(call: Call[ApplicationCredential | None, None]) -> dict[str, Any]:
+def show_application_credential(call: Call[ApplicationCredential | None, None]) -> dict[str, object]:
     """Show an application credential, without its secret."""
     refuse_delegated(call, _DELEGATED, but_for_credentials=True)
     return {"application_credential": _view(call, _known(call))}
@@ -190,7 +192,7 @@ def _refuse_restricted(call: Call[object, object]) -> None:
     body_key="application_credential",
     success=201,
 )
-async def create_application_credential(call: Call[None, NewApplicationCredential]) -> dict[str, Any]:
+async def create_application_credential(call: Call[None, NewApplicationCredential]) -> dict[str, object]:
     """Make an application credential for the project of one's token; its secret is shown this once."""
     refuse_delegated(call, _DELEGATED, but_for_credentials=True)
     _refuse_restricted(call)
@@ -204,7 +206,7 @@ async def create_application_credential(call: Call[None, NewApplicationCredentia
     secret = body.secret or base64.urlsafe_b64encode(call.cloud.clock.token_bytes(SECRET_BYTES)).rstrip(b"=").decode()
     secret_hash = await identity.passwords.hash(secret)
 
-    def work(tx: Tx) -> dict[str, Any]:
+    def work(tx: Tx) -> dict[str, object]:
         call.tx = tx
         _refuse_too_many(tx, user_id, body.name)
         credential = ApplicationCredential(
@@ -223,7 +225,7 @@ async def create_application_credential(call: Call[None, NewApplicationCredentia
         tx.execute(insert(application_credentials).values(**asdict(credential)))
         return {"application_credential": _view(call, credential, secret)}
 
-    made: dict[str, Any] = await call.cloud.db.write_async(work)
+    made: dict[str, object] = await call.cloud.db.write_async(work)
     return made
 
 
@@ -316,7 +318,7 @@ RULES = "/users/{user_id}/access_rules"
 RULE = "/users/{user_id}/access_rules/{access_rule_id}"
 
 
-def _rule_view(call: Call[object, object], rule: AccessRule) -> dict[str, Any]:
+def _rule_view(call: Call[object, object], rule: AccessRule) -> dict[str, object]:
     return {**rule.view(), "links": member(call, f"users/{rule.user_id}/access_rules", rule.id)}
 
 
@@ -333,7 +335,7 @@ class ListRules(Query):
 
 
 @IDENTITY.operation("GET", RULES, rules=(Rule(LIST_RULES),), target=user_in_path, facts=user_facts, query=ListRules)
-def list_access_rules(call: Call[object, None]) -> dict[str, Any]:
+def list_access_rules(call: Call[object, None]) -> dict[str, object]:
     """List a user's access rules."""
     refuse_delegated(call, _DELEGATED, but_for_credentials=True)
     r, user_id = access_rules.c, call.path["user_id"]
@@ -343,7 +345,7 @@ def list_access_rules(call: Call[object, None]) -> dict[str, Any]:
 
 
 @IDENTITY.operation("GET", RULE, rules=(Rule(GET_RULE),), target=user_in_path, facts=user_facts)
-def show_access_rule(call: Call[object, None]) -> dict[str, Any]:
+def show_access_rule(call: Call[object, None]) -> dict[str, object]:
     """Show an access rule."""
     refuse_delegated(call, _DELEGATED, but_for_credentials=True)
     return {"access_rule": _rule_view(call, _rule_in_path(call))}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from sqlalchemy import ColumnElement, and_, or_, select
@@ -26,7 +26,7 @@ LIST_ASSIGNMENTS = rule("identity:list_role_assignments", _LIST_ASSIGNMENTS, sco
 LIST_ASSIGNMENTS_FOR_TREE = rule("identity:list_role_assignments_for_tree", _LIST_ASSIGNMENTS, scope=ANYWHERE)
 
 
-def own_domain_facts(call: Call[object, object]) -> Mapping[str, Any]:
+def own_domain_facts(call: Call[object, object]) -> Mapping[str, object]:
     """A token for a domain is judged by that domain and shown nothing else; a subtree, by the domain of its project."""
     if is_true(call.query.get("include_subtree")) and (project_id := call.query.get("scope.project.id")):
         project = store.project_by_id(call.tx, project_id)
@@ -66,7 +66,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 @IDENTITY.operation(
     "GET", "/role_assignments", rules=(Rule(LIST_ASSIGNMENTS),), facts=own_domain_facts, query=ListAssignments
 )
-def list_role_assignments(call: Call[None, None]) -> dict[str, Any]:
+def list_role_assignments(call: Call[None, None]) -> dict[str, object]:
     """List who has which role where; with `effective` as it counts: users for groups, projects that inherit, implied
     roles; with `include_names`, names too."""
     _refuse_contradictions(call)
@@ -74,7 +74,7 @@ def list_role_assignments(call: Call[None, None]) -> dict[str, Any]:
     effective = _flag(call, "effective")
     lines = _counting(call, projects) if effective else _given(call, projects)
     names = _Names(call.tx) if _flag(call, "include_names") else None
-    found: list[dict[str, Any]] = []
+    found: list[dict[str, object]] = []
     for line in lines:
         if len(found) == call.cloud.settings.largest_page:
             break
@@ -212,14 +212,14 @@ class _Names:
         self.groups = {g.id: g for g in store.many(tx, Group, select(store.groups))}
         self.roles = {r.id: r for r in store.many(tx, Role, select(store.roles))}
 
-    def of(self, thing: User | Group | Project | Role | Domain) -> dict[str, Any]:
-        view: dict[str, Any] = {"id": thing.id, "name": thing.name}
+    def of(self, thing: User | Group | Project | Role | Domain) -> dict[str, object]:
+        view: dict[str, object] = {"id": thing.id, "name": thing.name}
         if not isinstance(thing, Domain) and thing.domain_id is not None:
             view["domain"] = {"id": thing.domain_id, "name": self.domains[thing.domain_id].name}
         return view
 
 
-def _view(call: Call[object, object], line: Shown, names: _Names | None) -> dict[str, Any]:
+def _view(call: Call[object, object], line: Shown, names: _Names | None) -> dict[str, object]:
     """One assignment; where its role is not the role given, it is one that role implies."""
     row, url = line.given, call.service_url
     place = "/system" if row.scope == "system" else f"/{row.scope}s/{row.scope_id}"
@@ -230,7 +230,7 @@ def _view(call: Call[object, object], line: Shown, names: _Names | None) -> dict
         links["prior_role"] = f"{url}/prior_role/{row.role_id}/implies/{line.role_id}"
     if row.group_id is not None and line.user_id is not None:
         links["membership"] = f"{url}/groups/{row.group_id}/users/{line.user_id}"
-    scope: dict[str, Any]
+    scope: dict[str, object]
     if row.scope == "system":
         scope = {"system": {"all": True}}
     else:
@@ -241,7 +241,7 @@ def _view(call: Call[object, object], line: Shown, names: _Names | None) -> dict
         scope = {kind: names.of(things[identifier]) if names is not None else {"id": identifier}}
     if row.inherited:
         scope["OS-INHERIT:inherited_to"] = "projects"
-    view: dict[str, Any] = {
+    view: dict[str, object] = {
         "role": {"id": line.role_id} if names is None else names.of(names.roles[line.role_id]),
         "scope": scope,
         "links": links,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from sqlalchemy import select
 
@@ -45,7 +44,7 @@ def subject_token(call: Call[object, object]) -> LiveToken:
     return live
 
 
-def subject_facts(call: Call[LiveToken, object]) -> Mapping[str, Any]:
+def subject_facts(call: Call[LiveToken, object]) -> Mapping[str, object]:
     return {"target.token.user_id": call.target.user.id, "target.token.user.domain.id": call.target.user.domain_id}
 
 
@@ -72,7 +71,7 @@ def revoke_token(call: Call[LiveToken, None]) -> None:
 
 
 @IDENTITY.operation("GET", "/auth/projects", rules=(Rule(PROJECTS),))
-def list_auth_projects(call: Call[None, None]) -> dict[str, Any]:
+def list_auth_projects(call: Call[None, None]) -> dict[str, object]:
     """List the projects the caller has a role in."""
     return collection(call, "auth/projects", "projects", project_views(call, projects_of(call, call.caller.user_id)))
 
@@ -89,7 +88,7 @@ def projects_of(call: Call[object, object], user_id: str) -> list[Project]:
 
 
 @IDENTITY.operation("GET", "/auth/domains", rules=(Rule(DOMAINS),))
-def list_auth_domains(call: Call[None, None]) -> dict[str, Any]:
+def list_auth_domains(call: Call[None, None]) -> dict[str, object]:
     """List the domains the caller has a role on."""
     held = select(store.assignments.c.scope_id).where(
         holding.held_by(call.caller.user_id), store.assignments.c.scope == "domain", ~store.assignments.c.inherited
@@ -102,14 +101,14 @@ def list_auth_domains(call: Call[None, None]) -> dict[str, Any]:
 
 
 @IDENTITY.operation("GET", "/auth/system", rules=(Rule(SYSTEM),))
-def list_auth_system(call: Call[None, None]) -> dict[str, Any]:
+def list_auth_system(call: Call[None, None]) -> dict[str, object]:
     """Say whether the caller may have a token for the system."""
     roles = holding.effective_roles(call.tx, call.caller.user_id, "system", "all")
     return {"system": [{"all": True}] if roles else [], "links": {"self": f"{call.service_url}/auth/system"}}
 
 
 @IDENTITY.operation("GET", "/auth/catalog", rules=(Rule(CATALOG),))
-def show_auth_catalog(call: Call[None, None]) -> dict[str, Any]:
+def show_auth_catalog(call: Call[None, None]) -> dict[str, object]:
     """Show the services and endpoints the caller can use."""
     if call.caller.project_id is None:
         raise Forbidden("A project-scoped token is required to produce a service catalog.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -69,7 +69,7 @@ class ScopeAsked(Body, extra="allow"):
     project: ProjectNamed | Unset = UNSET
     domain: DomainNamed | Unset = UNSET
     system: SystemScope | Unset = UNSET
-    unscoped: dict[str, Any] | Unset = UNSET
+    unscoped: dict[str, object] | Unset = UNSET
     trust: Annotated[TrustNamed | Unset, Key("OS-TRUST:trust")] = UNSET
 
 
@@ -98,7 +98,7 @@ async def issue_token(call: Call[None, Auth]) -> Reply:
     _check_scope(call.body)
     login = await _login(call, methods)
 
-    def work(tx: Tx) -> tuple[LiveToken, list[dict[str, Any]] | None]:
+    def work(tx: Tx) -> tuple[LiveToken, list[dict[str, object]] | None]:
         live = _issue(tx, identity, call.body, login)
         wanted = "nocatalog" not in call.query and live.token.scope != "unscoped"
         return live, catalog_view(tx, call.base_url, live) if wanted else None

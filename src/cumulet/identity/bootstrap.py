@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import yaml
@@ -129,17 +129,26 @@ def first_projects(tx: Tx) -> dict[str, str]:
     return {name: project.id for name, project in found.items() if project is not None}
 
 
+class _Auth(msgspec.Struct):
+    password: str
+
+
+class _Entry(msgspec.Struct):
+    """What is read of an entry of clouds.yaml."""
+
+    auth: _Auth
+
+
 def read_passwords(clouds_file: Path) -> dict[str, str] | None:
     """The first users' passwords as clouds.yaml has them; None where it is lost or lacks one."""
     clouds = _read_clouds(clouds_file)
     try:
-        found = {user: clouds[cloud]["auth"]["password"] for cloud, user in CLOUDS.items()}
-    except (KeyError, TypeError):
+        return {user: msgspec.convert(clouds[cloud], _Entry).auth.password for cloud, user in CLOUDS.items()}
+    except (KeyError, msgspec.ValidationError):
         return None
-    return found if all(isinstance(password, str) for password in found.values()) else None
 
 
-def _read_clouds(clouds_file: Path) -> dict[str, Any]:
+def _read_clouds(clouds_file: Path) -> dict[str, object]:
     try:
         content = yaml.safe_load(clouds_file.read_text(encoding="utf-8"))
     except (FileNotFoundError, yaml.YAMLError):

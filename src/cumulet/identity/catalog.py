@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from sqlalchemy import delete, insert, select, update
 
@@ -45,14 +45,14 @@ _SUBSTITUTION = re.compile(r"[$%]\(([^)]*)\)s")
 _SUBSTITUTIONS = frozenset({"project_id", "tenant_id", "user_id"})
 
 
-def catalog_view(tx: Tx, base_url: str, live: LiveToken) -> list[dict[str, Any]]:
+def catalog_view(tx: Tx, base_url: str, live: LiveToken) -> list[dict[str, object]]:
     """The enabled services and endpoints, with URLs as the bearer of a token uses them, at the address he came by."""
     values = {"user_id": live.user.id}
     if live.project is not None:
         values |= {"project_id": live.project.id, "tenant_id": live.project.id}
     s, e = store.services, store.endpoints
     shown = shown_to(tx, live.project.id) if live.project is not None else None
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[dict[str, object]]] = {}
     for row in tx.all(select(e).where(e.c.enabled).order_by(e.c.interface, e.c.id)):
         url = _url_for(row.url, base_url, values)
         if url is not None and (shown is None or row.id in shown):
@@ -90,7 +90,7 @@ class ServiceChanges(Body, extra="allow", min_properties=1):
     enabled: bool | Unset = UNSET
 
 
-def _service_view(call: Call[object, object], row: Row) -> dict[str, Any]:
+def _service_view(call: Call[object, object], row: Row) -> dict[str, object]:
     view = {**row.extra, "id": row.id, "type": row.type, "enabled": row.enabled}
     view |= {"name": row.name or "", "links": member(call, "services", row.id)}
     if row.description is not None:
@@ -109,7 +109,7 @@ class ListServices(Query):
 
 
 @IDENTITY.operation("GET", "/services", rules=(Rule(LIST_SERVICES),), query=ListServices)
-def list_services(call: Call[None, None]) -> dict[str, Any]:
+def list_services(call: Call[None, None]) -> dict[str, object]:
     """List services."""
     s = store.services.c
     statement = filtered(call, select(store.services)).order_by(s.type, s.id).limit(call.cloud.settings.largest_page)
@@ -117,7 +117,7 @@ def list_services(call: Call[None, None]) -> dict[str, Any]:
 
 
 @IDENTITY.operation("GET", "/services/{service_id}", rules=(Rule(GET_SERVICE),))
-def show_service(call: Call[None, None]) -> dict[str, Any]:
+def show_service(call: Call[None, None]) -> dict[str, object]:
     """Show a service."""
     return {"service": _service_view(call, _service_in_path(call))}
 
@@ -125,7 +125,7 @@ def show_service(call: Call[None, None]) -> dict[str, Any]:
 @IDENTITY.operation(
     "POST", "/services", rules=(Rule(CREATE_SERVICE),), body=NewService, body_key="service", success=201
 )
-def create_service(call: Call[None, NewService]) -> dict[str, Any]:
+def create_service(call: Call[None, NewService]) -> dict[str, object]:
     """Create a service."""
     body = call.body
     service_id = new_id(call.cloud.clock)
@@ -141,7 +141,7 @@ def create_service(call: Call[None, NewService]) -> dict[str, Any]:
 @IDENTITY.operation(
     "PATCH", "/services/{service_id}", rules=(Rule(UPDATE_SERVICE),), body=ServiceChanges, body_key="service"
 )
-def update_service(call: Call[None, ServiceChanges]) -> dict[str, Any]:
+def update_service(call: Call[None, ServiceChanges]) -> dict[str, object]:
     """Change a service."""
     row, body = _service_in_path(call), call.body
     values = _given(body, "type", "name", "description", "enabled")
@@ -151,7 +151,7 @@ def update_service(call: Call[None, ServiceChanges]) -> dict[str, Any]:
     return {"service": _service_view(call, _service_in_path(call))}
 
 
-def _given(body: Body, *names: str) -> dict[str, Any]:
+def _given(body: Body, *names: str) -> dict[str, object]:
     return {name: value for name in names if (value := getattr(body, name)) is not UNSET}
 
 
@@ -218,7 +218,7 @@ class ListEndpoints(Query):
 
 
 @IDENTITY.operation("GET", "/endpoints", rules=(Rule(LIST_ENDPOINTS),), query=ListEndpoints)
-def list_endpoints(call: Call[None, None]) -> dict[str, Any]:
+def list_endpoints(call: Call[None, None]) -> dict[str, object]:
     """List endpoints."""
     e = store.endpoints.c
     statement = (
@@ -230,7 +230,7 @@ def list_endpoints(call: Call[None, None]) -> dict[str, Any]:
 
 
 @IDENTITY.operation("GET", "/endpoints/{endpoint_id}", rules=(Rule(GET_ENDPOINT),))
-def show_endpoint(call: Call[None, None]) -> dict[str, Any]:
+def show_endpoint(call: Call[None, None]) -> dict[str, object]:
     """Show an endpoint."""
     return {"endpoint": endpoint_view(call, _endpoint_in_path(call))}
 
@@ -238,7 +238,7 @@ def show_endpoint(call: Call[None, None]) -> dict[str, Any]:
 @IDENTITY.operation(
     "POST", "/endpoints", rules=(Rule(CREATE_ENDPOINT),), body=NewEndpoint, body_key="endpoint", success=201
 )
-def create_endpoint(call: Call[None, NewEndpoint]) -> dict[str, Any]:
+def create_endpoint(call: Call[None, NewEndpoint]) -> dict[str, object]:
     """Create an endpoint."""
     body = call.body
     endpoint_id = new_id(call.cloud.clock)
@@ -253,7 +253,7 @@ def create_endpoint(call: Call[None, NewEndpoint]) -> dict[str, Any]:
 @IDENTITY.operation(
     "PATCH", "/endpoints/{endpoint_id}", rules=(Rule(UPDATE_ENDPOINT),), body=EndpointChanges, body_key="endpoint"
 )
-def update_endpoint(call: Call[None, EndpointChanges]) -> dict[str, Any]:
+def update_endpoint(call: Call[None, EndpointChanges]) -> dict[str, object]:
     """Change an endpoint."""
     row, body = _endpoint_in_path(call), call.body
     values = _given(body, "service_id", "interface", "url", "enabled")

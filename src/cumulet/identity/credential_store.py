@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from sqlalchemy import JSON, Column, ForeignKey, Table, Text, select, update
@@ -40,7 +39,7 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
     project_id: str | None
     type: str
     sealed: str
-    extra: dict[str, Any]
+    extra: dict[str, object]
 
 
 def credential_keys(state_dir: Path, clock: Clock) -> FernetKeys:

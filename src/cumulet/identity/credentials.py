@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec.structs import asdict
 from sqlalchemy import delete, func, insert, select, update
@@ -75,7 +75,7 @@ class CredentialChanges(Body, secret=True):
     blob: Blob
 
 
-def _view(call: Call[object, object], credential: Credential) -> dict[str, Any]:
+def _view(call: Call[object, object], credential: Credential) -> dict[str, object]:
     return {
         **credential.extra,
         "id": credential.id,
@@ -104,15 +104,15 @@ def credential_in_path(call: Call[object, object]) -> Credential | None:
     return credential_by_id(call.tx, call.path["credential_id"])
 
 
-def credential_facts(call: Call[Credential | None, object]) -> Mapping[str, Any]:
+def credential_facts(call: Call[Credential | None, object]) -> Mapping[str, object]:
     return {"target.credential.user_id": call.target.user_id} if call.target else {}
 
 
-def new_credential_facts(call: Call[None, NewCredential]) -> Mapping[str, Any]:
+def new_credential_facts(call: Call[None, NewCredential]) -> Mapping[str, object]:
     return {"target.credential.user_id": call.body.user_id}
 
 
-def list_facts(call: Call[object, object]) -> Mapping[str, Any]:
+def list_facts(call: Call[object, object]) -> Mapping[str, object]:
     """Who has a token for the system sees all or is refused; others see their own, administrators all."""
     return {} if call.caller.system else {"target.credential.user_id": call.caller.user_id}
 
@@ -123,7 +123,7 @@ class ListCredentials(Query):
 
 
 @IDENTITY.operation("GET", "/credentials", rules=(Rule(LIST),), facts=list_facts, query=ListCredentials)
-def list_credentials(call: Call[None, None]) -> dict[str, Any]:
+def list_credentials(call: Call[None, None]) -> dict[str, object]:
     """List credentials: one's own or, for administrators, all."""
     refuse_delegated(call, _DELEGATED)
     statement = filtered(call, select(credentials)).order_by(credentials.c.id).limit(call.cloud.settings.largest_page)
@@ -136,7 +136,7 @@ def list_credentials(call: Call[None, None]) -> dict[str, Any]:
 @IDENTITY.operation(
     "GET", "/credentials/{credential_id}", rules=(Rule(GET),), target=credential_in_path, facts=credential_facts
 )
-def show_credential(call: Call[Credential | None, None]) -> dict[str, Any]:
+def show_credential(call: Call[Credential | None, None]) -> dict[str, object]:
     """Show a credential."""
     refuse_delegated(call, _DELEGATED)
     return {"credential": _view(call, known(call.target, "credential", call.path["credential_id"]))}
@@ -151,7 +151,7 @@ def show_credential(call: Call[Credential | None, None]) -> dict[str, Any]:
     body_key="credential",
     success=201,
 )
-def create_credential(call: Call[None, NewCredential]) -> dict[str, Any]:
+def create_credential(call: Call[None, NewCredential]) -> dict[str, object]:
     """Keep a secret of a user's: an EC2 key, the secret of a TOTP device, a certificate."""
     refuse_delegated(call, _DELEGATED)
     body = call.body
@@ -171,7 +171,7 @@ def _keep(
     project_id: str | None,
     kind: str,
     blob: str,
-    extra: dict[str, Any],
+    extra: dict[str, object],
 ) -> Credential:
     tx = call.tx
     known(store.user_by_id(tx, user_id), "user", user_id)
@@ -229,7 +229,7 @@ def _ec2_access(blob: str) -> str:
     body=CredentialChanges,
     body_key="credential",
 )
-def update_credential(call: Call[Credential | None, CredentialChanges]) -> dict[str, Any]:
+def update_credential(call: Call[Credential | None, CredentialChanges]) -> dict[str, object]:
     """Change what a credential holds; tokens made from it end at once."""
     refuse_delegated(call, _DELEGATED)
     credential = known(call.target, "credential", call.path["credential_id"])
@@ -276,7 +276,7 @@ class NewEc2(Body, extra="allow"):
     tenant_id: Annotated[str, Json({"minLength": 1, "maxLength": 64})]
 
 
-def _ec2_view(call: Call[object, object], credential: Credential) -> dict[str, Any]:
+def _ec2_view(call: Call[object, object], credential: Credential) -> dict[str, object]:
     content = json.loads(_blob(call, credential))
     path = f"users/{credential.user_id}/credentials/OS-EC2"
     return {
@@ -289,7 +289,7 @@ def _ec2_view(call: Call[object, object], credential: Credential) -> dict[str, A
     }
 
 
-def user_path_facts(call: Call[object, object]) -> Mapping[str, Any]:
+def user_path_facts(call: Call[object, object]) -> Mapping[str, object]:
     return {"user_id": call.path["user_id"], "target.credential.user_id": call.path["user_id"]}
 
 
@@ -303,7 +303,7 @@ def _require_user(call: Call[object, object]) -> str:
 
 
 @IDENTITY.operation("GET", OF_USER, rules=(Rule(LIST_EC2),), facts=user_path_facts)
-def list_ec2_credentials(call: Call[None, None]) -> dict[str, Any]:
+def list_ec2_credentials(call: Call[None, None]) -> dict[str, object]:
     """List a user's EC2 credentials."""
     refuse_delegated(call, _DELEGATED)
     user_id = _require_user(call)
@@ -312,7 +312,7 @@ def list_ec2_credentials(call: Call[None, None]) -> dict[str, Any]:
 
 
 @IDENTITY.operation("POST", OF_USER, rules=(Rule(CREATE_EC2),), facts=user_path_facts, body=NewEc2, success=201)
-def create_ec2_credential(call: Call[None, NewEc2]) -> dict[str, Any]:
+def create_ec2_credential(call: Call[None, NewEc2]) -> dict[str, object]:
     """Make an EC2 access key with its secret, for a user in a project."""
     refuse_delegated(call, _DELEGATED)
     user_id = _require_user(call)
@@ -333,14 +333,14 @@ def _known_ec2(call: Call[Credential | None, object]) -> Credential:
     return call.target
 
 
-def ec2_facts(call: Call[Credential | None, object]) -> Mapping[str, Any]:
+def ec2_facts(call: Call[Credential | None, object]) -> Mapping[str, object]:
     """Judged by the user of the path where the credential is gone: to its owner that is 404, as upstream."""
     user_id = call.target.user_id if call.target else call.path["user_id"]
     return {"user_id": call.path["user_id"], "target.credential.user_id": user_id}
 
 
 @IDENTITY.operation("GET", f"{OF_USER}/{{access}}", rules=(Rule(GET_EC2),), target=ec2_in_path, facts=ec2_facts)
-def show_ec2_credential(call: Call[Credential | None, None]) -> dict[str, Any]:
+def show_ec2_credential(call: Call[Credential | None, None]) -> dict[str, object]:
     """Show an EC2 credential of a user."""
     return {"credential": _ec2_view(call, _known_ec2(call))}
 

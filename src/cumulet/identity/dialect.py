@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from cumulet.web.dialect import Dialect, Document, link_to_self
 from cumulet.web.operation import Service
@@ -13,7 +12,7 @@ class IdentityDialect(Dialect):
     slash_suffix = True
 
     def documents(self, service: Service, root: str) -> Mapping[str, Document]:
-        def version(base: str) -> dict[str, Any]:
+        def version(base: str) -> dict[str, object]:
             return {
                 "id": "v3.14",
                 "status": "stable",

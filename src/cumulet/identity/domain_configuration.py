@@ -6,7 +6,7 @@ Upstream keeps options of LDAP too, and by default reads none of them. Here what
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from sqlalchemy import JSON, Column, ForeignKey, Table, Text, delete, insert, select
 
@@ -44,8 +44,8 @@ CREATE = rule("identity:create_domain_config", ADMIN, scope=NOT_DOMAIN)
 UPDATE = rule("identity:update_domain_config", ADMIN, scope=NOT_DOMAIN)
 DELETE = rule("identity:delete_domain_config", ADMIN, scope=NOT_DOMAIN)
 
-DEFAULTS: dict[str, dict[str, Any]] = {"identity": {"driver": "sql", "list_limit": None}}
-COMPLIANCE: dict[str, Any] = {"password_regex": None, "password_regex_description": None}
+DEFAULTS: dict[str, dict[str, object]] = {"identity": {"driver": "sql", "list_limit": None}}
+COMPLIANCE: dict[str, object] = {"password_regex": None, "password_regex_description": None}
 """What passwords must match: nothing is asked for but their length."""
 _ELSEWHERE = ("ldap",)
 
@@ -53,7 +53,7 @@ CONFIG = "/domains/{domain_id}/config"
 GROUP = f"{CONFIG}/{{group}}"
 OPTION = f"{GROUP}/{{option}}"
 
-Options = Annotated[dict[str, Any], Json({"maxProperties": 64})]
+Options = Annotated[dict[str, object], Json({"maxProperties": 64})]
 
 
 class Given(Body):
@@ -83,9 +83,9 @@ def _domain(call: Call[object, object]) -> str:
     return known(store.domain_by_id(call.tx, identifier), "domain", identifier).id
 
 
-def _stored(call: Call[object, object], domain_id: str) -> dict[str, dict[str, Any]]:
+def _stored(call: Call[object, object], domain_id: str) -> dict[str, dict[str, object]]:
     """What is set, of what the path names; 404 where that is nothing."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, object]] = {}
     o, group, option = domain_options.c, call.path.get("group"), call.path.get("option")
     for row in call.tx.all(select(domain_options).where(o.domain_id == domain_id).order_by(o.group, o.option)):
         if group in (None, row.group) and option in (None, row.option):
@@ -96,10 +96,11 @@ def _stored(call: Call[object, object], domain_id: str) -> dict[str, dict[str, A
     return found
 
 
-def _checked(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _checked(config: dict[str, object]) -> dict[str, dict[str, object]]:
     """Refuse groups and options that nobody knows, and values that would not be heeded."""
     if not config:
         raise BadRequest("Invalid domain specific configuration: No options specified.")
+    checked: dict[str, dict[str, object]] = {}
     for group, options in config.items():
         _require_known(group, None)
         if not options or not isinstance(options, dict):
@@ -110,7 +111,8 @@ def _checked(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
         for option, value in options.items():
             _require_known(group, option)
             _require_heeded(option, value)
-    return config
+        checked[group] = options
+    return checked
 
 
 def _require_known(group: str, option: str | None) -> None:
@@ -123,7 +125,7 @@ def _require_known(group: str, option: str | None) -> None:
         )
 
 
-def _require_heeded(option: str, value: Any) -> None:
+def _require_heeded(option: str, value: object) -> None:
     if option == "driver" and value != "sql":
         raise NotYet("Users come from this cloud's database only: the driver is sql.")
     number = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1_000_000
@@ -131,7 +133,7 @@ def _require_heeded(option: str, value: Any) -> None:
         raise BadRequest("Invalid domain specific configuration: list_limit is a number from 1 to 1000000.")
 
 
-def _store(call: Call[object, object], domain_id: str, config: dict[str, dict[str, Any]]) -> None:
+def _store(call: Call[object, object], domain_id: str, config: dict[str, dict[str, object]]) -> None:
     o = domain_options.c
     for group, options in config.items():
         for option, value in options.items():
@@ -141,7 +143,7 @@ def _store(call: Call[object, object], domain_id: str, config: dict[str, dict[st
     Identity.of(call).changed(call.tx)
 
 
-def _shown(call: Call[object, object], found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _shown(call: Call[object, object], found: dict[str, dict[str, object]]) -> dict[str, object]:
     """Of one option only itself, as upstream."""
     group, option = call.path.get("group"), call.path.get("option")
     return {"config": {option: found[group][option]} if group is not None and option is not None else found}
@@ -164,14 +166,14 @@ def _declare(path: str) -> None:
     if not group:
 
         @IDENTITY.operation("GET", path, rules=(Rule(GET),))
-        def show_domain_config(call: Call[None, None]) -> dict[str, Any]:
+        def show_domain_config(call: Call[None, None]) -> dict[str, object]:
             """Show a domain's options."""
             return _shown(call, _stored(call, _domain(call)))
 
     else:
 
         @IDENTITY.operation("GET", path, rules=())
-        def show_domain_options(call: Call[None, None]) -> dict[str, Any]:
+        def show_domain_options(call: Call[None, None]) -> dict[str, object]:
             """Show a domain's options; what passwords must match is for everybody."""
             if call.path["group"] == "security_compliance":
                 return _compliance(call)
@@ -180,7 +182,7 @@ def _declare(path: str) -> None:
             return _shown(call, _stored(call, _domain(call)))
 
     @IDENTITY.operation("PATCH", path, rules=(Rule(UPDATE),), body=Given)
-    def update_domain_config(call: Call[None, Given]) -> dict[str, Any]:
+    def update_domain_config(call: Call[None, Given]) -> dict[str, object]:
         """Change a domain's options."""
         domain_id, config = _domain(call), call.body.config
         if option:
@@ -193,7 +195,7 @@ def _declare(path: str) -> None:
         _stored(call, domain_id)
         _store(call, domain_id, checked)
         every = domain_options.c.domain_id == domain_id
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[str, dict[str, object]] = {}
         for row in call.tx.all(select(domain_options).where(every)):
             found.setdefault(row.group, {})[row.option] = row.value
         return {"config": found}
@@ -213,7 +215,7 @@ _declare(GROUP)
 _declare(OPTION)
 
 
-def _compliance(call: Call[object, object]) -> dict[str, Any]:
+def _compliance(call: Call[object, object]) -> dict[str, object]:
     call.require(GET_COMPLIANCE)
     if _domain(call) != DEFAULT_DOMAIN_ID:
         raise Forbidden(
@@ -229,20 +231,20 @@ def _compliance(call: Call[object, object]) -> dict[str, Any]:
 
 
 @IDENTITY.operation("GET", "/domains/config/default", rules=(Rule(GET_DEFAULT),))
-def show_default_config(call: Call[None, None]) -> dict[str, Any]:
+def show_default_config(call: Call[None, None]) -> dict[str, object]:
     """Show what holds where a domain says nothing."""
     return {"config": DEFAULTS}
 
 
 @IDENTITY.operation("GET", "/domains/config/{group}/default", rules=(Rule(GET_DEFAULT),))
-def show_default_group(call: Call[None, None]) -> dict[str, Any]:
+def show_default_group(call: Call[None, None]) -> dict[str, object]:
     """Show what holds where a domain says nothing, of one group."""
     _require_known(call.path["group"], None)
     return {"config": {call.path["group"]: DEFAULTS[call.path["group"]]}}
 
 
 @IDENTITY.operation("GET", "/domains/config/{group}/{option}/default", rules=(Rule(GET_DEFAULT),))
-def show_default_option(call: Call[None, None]) -> dict[str, Any]:
+def show_default_option(call: Call[None, None]) -> dict[str, object]:
     """Show what holds where a domain says nothing, of one option."""
     group, option = call.path["group"], call.path["option"]
     _require_known(group, option)

@@ -69,7 +69,7 @@ class DomainChanges(Body, extra="allow", min_properties=1):
     options: Options | Unset = UNSET
 
 
-def domain_view(call: Call[object, object], domain: Domain) -> dict[str, Any]:
+def domain_view(call: Call[object, object], domain: Domain) -> dict[str, object]:
     return {
         **domain.extra,
         "id": domain.id,
@@ -86,11 +86,11 @@ def domain_in_path(call: Call[object, object]) -> Domain | None:
     return store.domain_by_id(call.tx, call.path["domain_id"])
 
 
-def domain_facts(call: Call[Domain | None, object]) -> Mapping[str, Any]:
+def domain_facts(call: Call[Domain | None, object]) -> Mapping[str, object]:
     return {"target.domain.id": call.target.id} if call.target else {}
 
 
-def own_domain_facts(call: Call[object, object]) -> Mapping[str, Any]:
+def own_domain_facts(call: Call[object, object]) -> Mapping[str, object]:
     """For lists: a token for a domain is judged by that domain, and shown nothing else."""
     own = call.caller.domain_id
     return {"target.domain.id": own} if own else {}
@@ -102,7 +102,7 @@ class ListDomains(Query):
 
 
 @IDENTITY.operation("GET", "/domains", rules=(Rule(LIST),), facts=own_domain_facts, query=ListDomains)
-def list_domains(call: Call[None, None]) -> dict[str, Any]:
+def list_domains(call: Call[None, None]) -> dict[str, object]:
     """List domains."""
     statement = filtered(call, select(store.domains))
     if call.caller.domain_id:
@@ -113,13 +113,13 @@ def list_domains(call: Call[None, None]) -> dict[str, Any]:
 
 
 @IDENTITY.operation("GET", "/domains/{domain_id}", rules=(Rule(GET),), target=domain_in_path, facts=domain_facts)
-def show_domain(call: Call[Domain | None, None]) -> dict[str, Any]:
+def show_domain(call: Call[Domain | None, None]) -> dict[str, object]:
     """Show a domain."""
     return {"domain": domain_view(call, known(call.target, "domain", call.path["domain_id"]))}
 
 
 @IDENTITY.operation("POST", "/domains", rules=(Rule(CREATE),), body=NewDomain, body_key="domain", success=201)
-def create_domain(call: Call[None, NewDomain]) -> dict[str, Any]:
+def create_domain(call: Call[None, NewDomain]) -> dict[str, object]:
     """Create a domain."""
     explicit = call.body.explicit_domain_id
     identifier = explicit if isinstance(explicit, str) else new_id(call.cloud.clock)
@@ -165,7 +165,7 @@ def refuse_taken_name(tx: Tx, name: str) -> None:
     body=DomainChanges,
     body_key="domain",
 )
-def update_domain(call: Call[Domain | None, DomainChanges]) -> dict[str, Any]:
+def update_domain(call: Call[Domain | None, DomainChanges]) -> dict[str, object]:
     """Change a domain. Disabling it ends the tokens of its users and projects at once."""
     domain = known(call.target, "domain", call.path["domain_id"])
     return {"domain": domain_view(call, change_domain(call, domain, call.body))}
@@ -176,7 +176,7 @@ def change_domain(call: Call[object, object], domain: Domain, body: Any) -> Doma
     refuse_update_of_immutable(domain.options, body.options, "domain", domain.id)
     if isinstance(body.name, str) and body.name != domain.name:
         refuse_taken_name(call.tx, body.name)
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         name: value
         for name in ("name", "description", "enabled", "tags")
         if (value := getattr(body, name)) is not UNSET

@@ -10,7 +10,6 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -34,7 +33,7 @@ class Unsigned(Exception):
     """Why a request counts as not signed."""
 
 
-def read(content: Mapping[str, Any]) -> Request:
+def read(content: Mapping[str, object]) -> Request:
     """`Unsigned` for what is no description of a signed request."""
 
     def text(name: str) -> str:

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 from cumulet.db.engine import Tx
 from cumulet.errors import NotFound, Unauthorized
@@ -32,19 +32,19 @@ _S3_SERVICES = ("s3", "iam", "sts")
 
 
 class Signed(Body, extra="allow", secret=True):
-    credentials: dict[str, Any] | Unset = UNSET
-    credential: dict[str, Any] | Unset = UNSET
-    ec2_credentials: Annotated[dict[str, Any] | Unset, Key("ec2Credentials")] = UNSET
+    credentials: dict[str, object] | Unset = UNSET
+    credential: dict[str, object] | Unset = UNSET
+    ec2_credentials: Annotated[dict[str, object] | Unset, Key("ec2Credentials")] = UNSET
 
     @property
-    def content(self) -> dict[str, Any]:
+    def content(self) -> dict[str, object]:
         for found in (self.credentials, self.credential, self.ec2_credentials):
             if found is not UNSET and found:
                 return found
         return {}
 
 
-Check = Callable[[dict[str, Any], str, int], None]
+Check = Callable[[dict[str, object], str, int], None]
 
 
 def _token(call: Call[None, Signed], check: Check) -> LiveToken:
@@ -96,7 +96,7 @@ def create_s3_token(call: Call[None, Signed]) -> Reply:
     return Reply(body=tokens.token_view(live, catalog_view(call.tx, call.base_url, live)))
 
 
-def _require_signed_text(content: dict[str, Any], secret: str, now_us: int) -> None:
+def _require_signed_text(content: dict[str, object], secret: str, now_us: int) -> None:
     try:
         text = base64.urlsafe_b64decode(str(content.get("token", ""))).decode()
     except ValueError:

@@ -91,7 +91,7 @@ class EndpointGroup(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     name: str
     description: str | None
-    filters: dict[str, Any]
+    filters: dict[str, object]
 
 
 def shown_to(tx: Tx, project_id: str) -> set[str] | None:
@@ -120,7 +120,7 @@ OF_PROJECT = "/OS-EP-FILTER/projects/{project_id}"
 ENDPOINT = f"{OF_PROJECT}/endpoints/{{endpoint_id}}"
 
 
-def _view(call: Call[object, object], group: EndpointGroup) -> dict[str, Any]:
+def _view(call: Call[object, object], group: EndpointGroup) -> dict[str, object]:
     return {**asdict(group), "links": member(call, GROUPS[1:], group.id)}
 
 
@@ -140,7 +140,7 @@ def _endpoint(call: Call[object, object]) -> str:
     return str(known(call.tx.first(select(e.id).where(e.id == identifier)), "endpoint", identifier).id)
 
 
-def _given(filters: Filters) -> dict[str, Any]:
+def _given(filters: Filters) -> dict[str, object]:
     names = ("interface", "service_id", "region_id", "enabled")
     found = {name: value for name in names if (value := getattr(filters, name)) is not UNSET}
     if not found:
@@ -153,7 +153,7 @@ class ListGroups(Query):
 
 
 @IDENTITY.operation("GET", GROUPS, rules=(reads("list_endpoint_groups"),), query=ListGroups)
-def list_endpoint_groups(call: Call[None, None]) -> dict[str, Any]:
+def list_endpoint_groups(call: Call[None, None]) -> dict[str, object]:
     """List groups of endpoints."""
     statement = filtered(call, select(endpoint_groups)).order_by(endpoint_groups.c.id)
     found = store.many(call.tx, EndpointGroup, statement.limit(call.cloud.settings.largest_page))
@@ -168,7 +168,7 @@ def list_endpoint_groups(call: Call[None, None]) -> dict[str, Any]:
     body_key="endpoint_group",
     success=201,
 )
-def create_endpoint_group(call: Call[None, NewEndpointGroup]) -> dict[str, Any]:
+def create_endpoint_group(call: Call[None, NewEndpointGroup]) -> dict[str, object]:
     """Describe a group of endpoints."""
     body = call.body
     group = EndpointGroup(
@@ -180,7 +180,7 @@ def create_endpoint_group(call: Call[None, NewEndpointGroup]) -> dict[str, Any]:
 
 
 @IDENTITY.operation("GET", GROUP, rules=(reads("get_endpoint_group"),))
-def show_endpoint_group(call: Call[None, None]) -> dict[str, Any]:
+def show_endpoint_group(call: Call[None, None]) -> dict[str, object]:
     """Show a group of endpoints."""
     return {"endpoint_group": _view(call, _group(call))}
 
@@ -188,10 +188,10 @@ def show_endpoint_group(call: Call[None, None]) -> dict[str, Any]:
 @IDENTITY.operation(
     "PATCH", GROUP, rules=(writes("update_endpoint_group"),), body=EndpointGroupChanges, body_key="endpoint_group"
 )
-def update_endpoint_group(call: Call[None, EndpointGroupChanges]) -> dict[str, Any]:
+def update_endpoint_group(call: Call[None, EndpointGroupChanges]) -> dict[str, object]:
     """Change a group of endpoints."""
     group, body = _group(call), call.body
-    values: dict[str, Any] = {n: v for n in ("name", "description") if (v := getattr(body, n)) is not UNSET}
+    values: dict[str, object] = {n: v for n in ("name", "description") if (v := getattr(body, n)) is not UNSET}
     if isinstance(body.filters, Filters):
         values["filters"] = _given(body.filters)
     call.tx.execute(update(endpoint_groups).where(endpoint_groups.c.id == group.id).values(**values))
@@ -211,7 +211,7 @@ def absolute(url: str, base_url: str) -> str:
     return base_url + url if url.startswith("/") else url
 
 
-def endpoint_view(call: Call[object, object], row: Row) -> dict[str, Any]:
+def endpoint_view(call: Call[object, object], row: Row) -> dict[str, object]:
     return {
         **row.extra,
         "id": row.id,
@@ -226,21 +226,21 @@ def endpoint_view(call: Call[object, object], row: Row) -> dict[str, Any]:
 
 
 @IDENTITY.operation("GET", f"{GROUP}/endpoints", rules=(reads("list_endpoints_associated_with_endpoint_group"),))
-def list_endpoints_of_group(call: Call[None, None]) -> dict[str, Any]:
+def list_endpoints_of_group(call: Call[None, None]) -> dict[str, object]:
     """List the endpoints that a group describes."""
     group = _group(call)
     views = [endpoint_view(call, row) for row in _described(call.tx, group)[: call.cloud.settings.largest_page]]
     return collection(call, f"{GROUPS[1:]}/{group.id}/endpoints", "endpoints", views)
 
 
-def _projects(call: Call[object, object], path: str, ids: Any) -> dict[str, Any]:
+def _projects(call: Call[object, object], path: str, ids: Any) -> dict[str, object]:
     p = store.projects.c
     statement = select(store.projects).where(p.id.in_(ids)).order_by(p.name).limit(call.cloud.settings.largest_page)
     return collection(call, path, "projects", project_views(call, store.many(call.tx, Project, statement)))
 
 
 @IDENTITY.operation("GET", f"{GROUP}/projects", rules=(reads("list_projects_associated_with_endpoint_group"),))
-def list_projects_of_group(call: Call[None, None]) -> dict[str, Any]:
+def list_projects_of_group(call: Call[None, None]) -> dict[str, object]:
     """List the projects whose catalogs show a group's endpoints."""
     group, g = _group(call), endpoint_group_projects.c
     ids = select(g.project_id).where(g.endpoint_group_id == group.id)
@@ -253,7 +253,7 @@ def _in_project(call: Call[object, object]) -> dict[str, str]:
 
 
 @IDENTITY.operation("GET", OF_GROUP, rules=(reads("get_endpoint_group_in_project"),))
-def show_endpoint_group_in_project(call: Call[None, None]) -> dict[str, Any]:
+def show_endpoint_group_in_project(call: Call[None, None]) -> dict[str, object]:
     """Show that a project's catalog shows a group's endpoints."""
     pair = _in_project(call)
     _require(call, endpoint_group_projects, pair)
@@ -293,7 +293,7 @@ def _remove(call: Call[object, object], table: Table, pair: dict[str, str]) -> N
 
 
 @IDENTITY.operation("GET", f"{OF_PROJECT}/endpoint_groups", rules=(reads("list_endpoint_groups_for_project"),))
-def list_groups_of_project(call: Call[None, None]) -> dict[str, Any]:
+def list_groups_of_project(call: Call[None, None]) -> dict[str, object]:
     """List the groups whose endpoints a project's catalog shows."""
     g, project_id = endpoint_group_projects.c, _project(call).id
     ids = select(g.endpoint_group_id).where(g.project_id == project_id)
@@ -304,7 +304,7 @@ def list_groups_of_project(call: Call[None, None]) -> dict[str, Any]:
 
 
 @IDENTITY.operation("GET", f"{OF_PROJECT}/endpoints", rules=(reads("list_endpoints_for_project"),))
-def list_endpoints_of_project(call: Call[None, None]) -> dict[str, Any]:
+def list_endpoints_of_project(call: Call[None, None]) -> dict[str, object]:
     """List the endpoints a project was given, by name or by groups."""
     project_id = _project(call).id
     ids = shown_to(call.tx, project_id) or set()
@@ -317,7 +317,7 @@ def list_endpoints_of_project(call: Call[None, None]) -> dict[str, Any]:
 @IDENTITY.operation(
     "GET", "/OS-EP-FILTER/endpoints/{endpoint_id}/projects", rules=(reads("list_projects_for_endpoint"),)
 )
-def list_projects_of_endpoint(call: Call[None, None]) -> dict[str, Any]:
+def list_projects_of_endpoint(call: Call[None, None]) -> dict[str, object]:
     """List the projects that were given an endpoint by name."""
     e, endpoint_id = endpoint_projects.c, _endpoint(call)
     ids = select(e.project_id).where(e.endpoint_id == endpoint_id)

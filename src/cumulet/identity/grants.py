@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 from sqlalchemy import ColumnElement, and_, delete, select
@@ -132,9 +131,9 @@ def inherited_grant_in_path(call: Call[object, object]) -> Grant:
     return msgspec.structs.replace(grant_in_path(call), inherited=True)
 
 
-def grant_facts(call: Call[Grant, object]) -> Mapping[str, Any]:
+def grant_facts(call: Call[Grant, object]) -> Mapping[str, object]:
     grant = call.target
-    facts: dict[str, Any] = {}
+    facts: dict[str, object] = {}
     if grant.user:
         facts |= {"target.user.id": grant.user.id, "target.user.domain_id": grant.user.domain_id}
     if grant.group:
@@ -148,7 +147,7 @@ def grant_facts(call: Call[Grant, object]) -> Mapping[str, Any]:
     return facts
 
 
-def _list(call: Call[Grant, None], path: str) -> dict[str, Any]:
+def _list(call: Call[Grant, None], path: str) -> dict[str, object]:
     grant = call.target
     grant.require()
     statement = select(store.roles).join(store.assignments, store.assignments.c.role_id == store.roles.c.id)
@@ -223,7 +222,7 @@ def _declare(
     if listed:
 
         @IDENTITY.operation("GET", roles, rules=(Rule(list_rule),), target=target, facts=grant_facts)
-        def list_grants(call: Call[Grant, None]) -> dict[str, Any]:
+        def list_grants(call: Call[Grant, None]) -> dict[str, object]:
             """List the roles a user or a group was given here."""
             return _list(call, roles)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec.structs import asdict
@@ -64,7 +64,7 @@ class GroupChanges(Body, extra="allow", min_properties=1):
     domain_id: Id | Unset = UNSET
 
 
-def group_view(call: Call[object, object], group: Group) -> dict[str, Any]:
+def group_view(call: Call[object, object], group: Group) -> dict[str, object]:
     return {
         **group.extra,
         "id": group.id,
@@ -79,16 +79,16 @@ def group_in_path(call: Call[object, object]) -> Group | None:
     return store.group_by_id(call.tx, call.path["group_id"])
 
 
-def group_facts(call: Call[Group | None, object]) -> Mapping[str, Any]:
+def group_facts(call: Call[Group | None, object]) -> Mapping[str, object]:
     group = call.target
     return {"target.group.id": group.id, "target.group.domain_id": group.domain_id} if group else {}
 
 
-def new_group_facts(call: Call[None, NewGroup]) -> Mapping[str, Any]:
+def new_group_facts(call: Call[None, NewGroup]) -> Mapping[str, object]:
     return {"target.group.domain_id": call.body.domain_id} if call.body.domain_id else {}
 
 
-def own_domain_facts(call: Call[object, object]) -> Mapping[str, Any]:
+def own_domain_facts(call: Call[object, object]) -> Mapping[str, object]:
     """For lists: a token for a domain is judged by that domain, and shown nothing else."""
     return {"target.group.domain_id": call.caller.domain_id} if call.caller.domain_id else {}
 
@@ -99,7 +99,7 @@ class ListGroups(Query):
 
 
 @IDENTITY.operation("GET", "/groups", rules=(Rule(LIST),), facts=own_domain_facts, query=ListGroups)
-def list_groups(call: Call[None, None]) -> dict[str, Any]:
+def list_groups(call: Call[None, None]) -> dict[str, object]:
     """List groups."""
     rows, following = page_of_domain(call, store.groups)
     views = (group_view(call, Group(**row._mapping)) for row in rows)
@@ -107,7 +107,7 @@ def list_groups(call: Call[None, None]) -> dict[str, Any]:
 
 
 @IDENTITY.operation("GET", "/groups/{group_id}", rules=(Rule(GET),), target=group_in_path, facts=group_facts)
-def show_group(call: Call[Group | None, None]) -> dict[str, Any]:
+def show_group(call: Call[Group | None, None]) -> dict[str, object]:
     """Show a group."""
     return {"group": group_view(call, known(call.target, "group", call.path["group_id"]))}
 
@@ -115,7 +115,7 @@ def show_group(call: Call[Group | None, None]) -> dict[str, Any]:
 @IDENTITY.operation(
     "POST", "/groups", rules=(Rule(CREATE),), facts=new_group_facts, body=NewGroup, body_key="group", success=201
 )
-def create_group(call: Call[None, NewGroup]) -> dict[str, Any]:
+def create_group(call: Call[None, NewGroup]) -> dict[str, object]:
     """Create a group."""
     body = call.body
     domain_id = domain_of_new(call.tx, call.caller, body.domain_id)
@@ -146,7 +146,7 @@ def _refuse_taken_name(tx: Tx, domain_id: str, name: str) -> None:
     body=GroupChanges,
     body_key="group",
 )
-def update_group(call: Call[Group | None, GroupChanges]) -> dict[str, Any]:
+def update_group(call: Call[Group | None, GroupChanges]) -> dict[str, object]:
     """Change a group."""
     group, body = known(call.target, "group", call.path["group_id"]), call.body
     refuse_unless_administrator(call, UPDATE, administrators.group_makes(call.tx, group.id))
@@ -154,7 +154,7 @@ def update_group(call: Call[Group | None, GroupChanges]) -> dict[str, Any]:
         raise BadRequest("Cannot change Domain ID.")
     if isinstance(body.name, str) and body.name != group.name:
         _refuse_taken_name(call.tx, group.domain_id, body.name)
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         name: value for name in ("name", "description") if (value := getattr(body, name)) is not UNSET
     }
     values["extra"] = {**group.extra, **given_extra(body)}
@@ -191,8 +191,8 @@ def membership_in_path(call: Call[object, object]) -> Membership:
     return Membership(group=group_in_path(call), user=user_in_path(call))
 
 
-def membership_facts(call: Call[Membership, object]) -> Mapping[str, Any]:
-    facts: dict[str, Any] = {}
+def membership_facts(call: Call[Membership, object]) -> Mapping[str, object]:
+    facts: dict[str, object] = {}
     if group := call.target.group:
         facts |= {"target.group.id": group.id, "target.group.domain_id": group.domain_id}
     if user := call.target.user:
@@ -220,7 +220,7 @@ class ListMembers(Query):
 @IDENTITY.operation(
     "GET", MEMBERS, rules=(Rule(LIST_USERS),), target=group_in_path, facts=group_facts, query=ListMembers
 )
-def list_group_members(call: Call[Group | None, None]) -> dict[str, Any]:
+def list_group_members(call: Call[Group | None, None]) -> dict[str, object]:
     """List the users in a group."""
     group = known(call.target, "group", call.path["group_id"])
     m, u = store.memberships.c, store.users.c
@@ -290,7 +290,7 @@ class ListUserGroups(Query):
     facts=user_facts,
     query=ListUserGroups,
 )
-def list_user_groups(call: Call[User | None, None]) -> dict[str, Any]:
+def list_user_groups(call: Call[User | None, None]) -> dict[str, object]:
     """List the groups a user is in."""
     user = known(call.target, "user", call.path["user_id"])
     m, g = store.memberships.c, store.groups.c

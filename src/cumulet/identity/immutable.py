@@ -9,7 +9,7 @@ from cumulet.errors import Forbidden
 from cumulet.web.schema import UNSET, Body, Json, Unset
 
 Options = Annotated[
-    dict[str, Any], Json({"properties": {"immutable": {"type": ["boolean", "null"]}}, "additionalProperties": False})
+    dict[str, object], Json({"properties": {"immutable": {"type": ["boolean", "null"]}}, "additionalProperties": False})
 ]
 
 
@@ -17,7 +17,7 @@ _IMMUTABLE = 'Unable to {} immutable {} resource: `{}. Set resource option "immu
 
 
 def refuse_update_of_immutable(
-    options: Mapping[str, Any], wanted: Mapping[str, Any] | Unset, kind: str, identifier: str
+    options: Mapping[str, object], wanted: Mapping[str, object] | Unset, kind: str, identifier: str
 ) -> None:
     """Refuse a change of something immutable, unless the same change makes it mutable."""
     releases = wanted is not UNSET and wanted.get("immutable", True) in (False, None)
@@ -25,12 +25,12 @@ def refuse_update_of_immutable(
         raise Forbidden(_IMMUTABLE.format("update", kind, identifier))
 
 
-def refuse_delete_of_immutable(options: Mapping[str, Any], kind: str, identifier: str) -> None:
+def refuse_delete_of_immutable(options: Mapping[str, object], kind: str, identifier: str) -> None:
     if options.get("immutable"):
         raise Forbidden(_IMMUTABLE.format("delete", kind, identifier))
 
 
-def given_extra(body: Body, **more: Any) -> dict[str, Any]:
+def given_extra(body: Body, **more: Any) -> dict[str, object]:
     """Attributes under names that Identity does not know, as upstream keeps them; `more` where it was given."""
     kept = {name: value for name, value in body.extra.items() if name not in ("id", "links")}
     return kept | {name: value for name, value in more.items() if value is not UNSET}

@@ -6,7 +6,7 @@ Kept for services that ask for them (oslo.limit); Cumulet's own have quotas. The
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec.structs import asdict
@@ -159,7 +159,7 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
 # -- registered limits
 
 
-def _registered_view(call: Call[object, object], found: RegisteredLimit) -> dict[str, Any]:
+def _registered_view(call: Call[object, object], found: RegisteredLimit) -> dict[str, object]:
     return {**asdict(found), "links": member(call, "registered_limits", found.id)}
 
 
@@ -188,7 +188,7 @@ class ListRegistered(Query):
 
 
 @IDENTITY.operation("GET", "/registered_limits", rules=(Rule(LIST_REGISTERED),), query=ListRegistered)
-def list_registered_limits(call: Call[None, None]) -> dict[str, Any]:
+def list_registered_limits(call: Call[None, None]) -> dict[str, object]:
     """List what limits there are, with their defaults."""
     statement = filtered(call, select(registered_limits)).order_by(registered_limits.c.id)
     found = store.many(call.tx, RegisteredLimit, statement.limit(call.cloud.settings.largest_page))
@@ -197,7 +197,7 @@ def list_registered_limits(call: Call[None, None]) -> dict[str, Any]:
 
 
 @IDENTITY.operation("GET", "/registered_limits/{registered_limit_id}", rules=(Rule(GET_REGISTERED),))
-def show_registered_limit(call: Call[None, None]) -> dict[str, Any]:
+def show_registered_limit(call: Call[None, None]) -> dict[str, object]:
     """Show a registered limit."""
     return {"registered_limit": _registered_view(call, _registered(call.tx, call.path["registered_limit_id"]))}
 
@@ -205,7 +205,7 @@ def show_registered_limit(call: Call[None, None]) -> dict[str, Any]:
 @IDENTITY.operation(
     "POST", "/registered_limits", rules=(Rule(CREATE_REGISTERED),), body=NewRegisteredLimits, success=201
 )
-def create_registered_limits(call: Call[None, NewRegisteredLimits]) -> dict[str, Any]:
+def create_registered_limits(call: Call[None, NewRegisteredLimits]) -> dict[str, object]:
     """Register limits of services, with what holds where nothing else is said."""
     tx, views = call.tx, []
     for asked in call.body.registered_limits:
@@ -241,7 +241,7 @@ def _refuse_in_use(tx: Tx, identifier: str, what: str) -> None:
     body=RegisteredLimitChanges,
     body_key="registered_limit",
 )
-def update_registered_limit(call: Call[None, RegisteredLimitChanges]) -> dict[str, Any]:
+def update_registered_limit(call: Call[None, RegisteredLimitChanges]) -> dict[str, object]:
     """Change a registered limit that no project has a limit of."""
     tx, old = call.tx, _registered(call.tx, call.path["registered_limit_id"])
     values = {name: value for name, value in asdict(call.body).items() if value is not UNSET and name != "extra"}
@@ -269,7 +269,7 @@ def delete_registered_limit(call: Call[None, None]) -> None:
 # -- limits
 
 
-def _views(call: Call[object, object], found: Iterable[Limit]) -> list[dict[str, Any]]:
+def _views(call: Call[object, object], found: Iterable[Limit]) -> list[dict[str, object]]:
     shown = list(found)
     ids = {limit.registered_limit_id for limit in shown}
     statement = select(registered_limits).where(registered_limits.c.id.in_(ids))
@@ -294,11 +294,11 @@ def limit_in_path(call: Call[object, object]) -> Limit | None:
     return store.one(call.tx, Limit, select(limits).where(limits.c.id == call.path["limit_id"]))
 
 
-def limit_facts(call: Call[Limit | None, object]) -> Mapping[str, Any]:
+def limit_facts(call: Call[Limit | None, object]) -> Mapping[str, object]:
     limit = call.target
     if limit is None:
         return {}
-    facts: dict[str, Any] = {"target.limit.project_id": limit.project_id}
+    facts: dict[str, object] = {"target.limit.project_id": limit.project_id}
     if limit.domain_id is not None:
         facts["target.limit.domain.id"] = limit.domain_id
     project = store.project_by_id(call.tx, limit.project_id) if limit.project_id is not None else None
@@ -316,7 +316,7 @@ class ListLimits(Query):
 
 
 @IDENTITY.operation("GET", "/limits", rules=(Rule(LIST),), query=ListLimits)
-def list_limits(call: Call[None, None]) -> dict[str, Any]:
+def list_limits(call: Call[None, None]) -> dict[str, object]:
     """List limits: of one's own project or domain or, for administrators and services, all."""
     c, caller = limits.c, call.caller
     joined = select(limits).join(registered_limits, c.registered_limit_id == registered_limits.c.id)
@@ -329,20 +329,20 @@ def list_limits(call: Call[None, None]) -> dict[str, Any]:
 
 
 @IDENTITY.operation("GET", "/limits/model", rules=(Rule(MODEL),))
-def show_limit_model(call: Call[None, None]) -> dict[str, Any]:
+def show_limit_model(call: Call[None, None]) -> dict[str, object]:
     """Show how limits of projects below each other count: apart."""
     description = "Limit enforcement and validation does not take project hierarchy into consideration."
     return {"model": {"name": "flat", "description": description}}
 
 
 @IDENTITY.operation("GET", "/limits/{limit_id}", rules=(Rule(GET),), target=limit_in_path, facts=limit_facts)
-def show_limit(call: Call[Limit | None, None]) -> dict[str, Any]:
+def show_limit(call: Call[Limit | None, None]) -> dict[str, object]:
     """Show a limit."""
     return {"limit": _views(call, [known(call.target, "limit", call.path["limit_id"])])[0]}
 
 
 @IDENTITY.operation("POST", "/limits", rules=(Rule(CREATE),), body=NewLimits, success=201)
-def create_limits(call: Call[None, NewLimits]) -> dict[str, Any]:
+def create_limits(call: Call[None, NewLimits]) -> dict[str, object]:
     """Say what holds for a project or a domain instead of a registered limit's default."""
     made = [_new_limit(call, asked) for asked in call.body.limits]
     Identity.of(call).changed(call.tx)
@@ -381,7 +381,7 @@ def _new_limit(call: Call[None, NewLimits], asked: NewLimit) -> Limit:
 
 
 @IDENTITY.operation("PATCH", "/limits/{limit_id}", rules=(Rule(UPDATE),), body=LimitChanges, body_key="limit")
-def update_limit(call: Call[None, LimitChanges]) -> dict[str, Any]:
+def update_limit(call: Call[None, LimitChanges]) -> dict[str, object]:
     """Change a limit."""
     limit = known(limit_in_path(call), "limit", call.path["limit_id"])
     values = {name: v for name in ("resource_limit", "description") if (v := getattr(call.body, name)) is not UNSET}

@@ -7,23 +7,28 @@ are switched on and there is one. A token that was exchanged carries the methods
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from cumulet.errors import BadRequest
 from cumulet.identity.store import User
 from cumulet.identity.tokens import Refused
 
 FACTORS = ("password", "totp", "token", "application_credential")
-RULES: dict[str, Any] = {
+RULES: dict[str, object] = {
     "type": ["array", "null"],
     "maxItems": 16,
     "items": {"type": "array", "minItems": 1, "maxItems": 8, "items": {"type": "string", "maxLength": 64}},
 }
 
 
-def refuse_unknown_factors(options: Mapping[str, Any]) -> None:
+def _rules(options: Mapping[str, object]) -> list[list[str]]:
+    """Each a list of methods that are shown together; the schema has checked them when they were taken."""
+    rules = options.get("multi_factor_auth_rules")
+    return rules if isinstance(rules, list) else []
+
+
+def refuse_unknown_factors(options: Mapping[str, object]) -> None:
     """400 for a rule with a method that nobody can show: it would lock the user out."""
-    for rule in options.get("multi_factor_auth_rules") or ():
+    for rule in _rules(options):
         for method in rule:
             if method not in FACTORS:
                 raise BadRequest(
@@ -33,6 +38,6 @@ def refuse_unknown_factors(options: Mapping[str, Any]) -> None:
 
 def require_factors(user: User, shown: tuple[str, ...]) -> None:
     """`Refused` unless all methods of one of the user's rules were shown."""
-    rules = user.options.get("multi_factor_auth_rules") or ()
+    rules = _rules(user.options)
     if user.options.get("multi_factor_auth_enabled") and rules and not any(set(rule) <= set(shown) for rule in rules):
         raise Refused("not all methods of one of the user's rules were shown")

@@ -88,10 +88,10 @@ class PolicyText(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     type: str
     blob: str
-    extra: dict[str, Any]
+    extra: dict[str, object]
 
 
-def _view(call: Call[object, object], policy: PolicyText) -> dict[str, Any]:
+def _view(call: Call[object, object], policy: PolicyText) -> dict[str, object]:
     links = member(call, "policies", policy.id)
     return {**policy.extra, "id": policy.id, "type": policy.type, "blob": policy.blob, "links": links}
 
@@ -109,7 +109,7 @@ class ListPolicies(Query):
 
 
 @IDENTITY.operation("GET", "/policies", rules=(reads("list_policies"),), query=ListPolicies)
-def list_policies(call: Call[None, None]) -> dict[str, Any]:
+def list_policies(call: Call[None, None]) -> dict[str, object]:
     """List policies."""
     statement = filtered(call, select(policies)).order_by(policies.c.id).limit(call.cloud.settings.largest_page)
     views = [_view(call, policy) for policy in store.many(call.tx, PolicyText, statement)]
@@ -117,7 +117,7 @@ def list_policies(call: Call[None, None]) -> dict[str, Any]:
 
 
 @IDENTITY.operation("GET", "/policies/{policy_id}", rules=(reads("get_policy"),))
-def show_policy(call: Call[None, None]) -> dict[str, Any]:
+def show_policy(call: Call[None, None]) -> dict[str, object]:
     """Show a policy."""
     return {"policy": _view(call, _policy(call))}
 
@@ -125,7 +125,7 @@ def show_policy(call: Call[None, None]) -> dict[str, Any]:
 @IDENTITY.operation(
     "POST", "/policies", rules=(writes("create_policy"),), body=NewPolicy, body_key="policy", success=201
 )
-def create_policy(call: Call[None, NewPolicy]) -> dict[str, Any]:
+def create_policy(call: Call[None, NewPolicy]) -> dict[str, object]:
     """Keep a policy."""
     body = call.body
     policy = PolicyText(id=new_id(call.cloud.clock), type=body.type, blob=body.blob, extra=given_extra(body))
@@ -137,10 +137,10 @@ def create_policy(call: Call[None, NewPolicy]) -> dict[str, Any]:
 @IDENTITY.operation(
     "PATCH", "/policies/{policy_id}", rules=(writes("update_policy"),), body=PolicyChanges, body_key="policy"
 )
-def update_policy(call: Call[None, PolicyChanges]) -> dict[str, Any]:
+def update_policy(call: Call[None, PolicyChanges]) -> dict[str, object]:
     """Change a policy."""
     policy, body = _policy(call), call.body
-    values: dict[str, Any] = {n: v for n in ("type", "blob") if (v := getattr(body, n)) is not UNSET}
+    values: dict[str, object] = {n: v for n in ("type", "blob") if (v := getattr(body, n)) is not UNSET}
     values["extra"] = {**policy.extra, **given_extra(body)}
     call.tx.execute(update(policies).where(policies.c.id == policy.id).values(**values))
     Identity.of(call).changed(call.tx)
@@ -230,7 +230,7 @@ def _policy_id_for(tx: Tx, endpoint: Any) -> str | None:
 
 
 @IDENTITY.operation("GET", f"{BASE}/endpoints", rules=(reads("list_endpoints_for_policy"),))
-def list_endpoints_for_policy(call: Call[None, None]) -> dict[str, Any]:
+def list_endpoints_for_policy(call: Call[None, None]) -> dict[str, object]:
     """List the endpoints that a policy is for."""
     policy = _policy(call)
     rows = call.tx.all(select(store.endpoints).order_by(store.endpoints.c.id).limit(call.cloud.settings.largest_page))
@@ -241,7 +241,7 @@ def list_endpoints_for_policy(call: Call[None, None]) -> dict[str, Any]:
 @IDENTITY.operation(
     "GET", "/endpoints/{endpoint_id}/OS-ENDPOINT-POLICY/policy", rules=(reads("get_policy_for_endpoint"),)
 )
-def show_policy_for_endpoint(call: Call[None, None]) -> dict[str, Any]:
+def show_policy_for_endpoint(call: Call[None, None]) -> dict[str, object]:
     """Show the policy for an endpoint."""
     identifier = call.path["endpoint_id"]
     found = call.tx.first(select(store.endpoints).where(store.endpoints.c.id == identifier))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 from urllib.parse import quote
 
 from sqlalchemy import delete, select
@@ -36,7 +36,12 @@ TAGS = "/projects/{project_id}/tags"
 TAG = "/projects/{project_id}/tags/{tag}"
 
 
-def _tags_view(call: Call[Project | None, object]) -> dict[str, Any]:
+class TagsView(TypedDict):
+    tags: list[str]
+    links: dict[str, str]
+
+
+def _tags_view(call: Call[Project | None, object]) -> TagsView:
     t = store.project_tags.c
     rows = call.tx.all(select(t.tag).where(t.project_id == call.path["project_id"]).order_by(t.tag))
     url = f"{call.service_url}/projects/{call.path['project_id']}/tags"
@@ -44,14 +49,14 @@ def _tags_view(call: Call[Project | None, object]) -> dict[str, Any]:
 
 
 @IDENTITY.operation("GET", TAGS, rules=(Rule(LIST_TAGS),), target=project_in_path, facts=project_facts)
-def list_project_tags(call: Call[Project | None, None]) -> dict[str, Any]:
+def list_project_tags(call: Call[Project | None, None]) -> TagsView:
     """List a project's tags."""
     known(call.target, "project", call.path["project_id"])
     return _tags_view(call)
 
 
 @IDENTITY.operation("PUT", TAGS, rules=(Rule(UPDATE_TAGS),), target=project_in_path, facts=project_facts, body=NewTags)
-def replace_project_tags(call: Call[Project | None, NewTags]) -> dict[str, Any]:
+def replace_project_tags(call: Call[Project | None, NewTags]) -> TagsView:
     """Give a project exactly these tags."""
     project = known(call.target, "project", call.path["project_id"])
     set_tags(call.tx, project.id, call.body.tags)

@@ -74,7 +74,7 @@ class ProjectChanges(Body, extra="allow"):
     options: Options | Unset = UNSET
 
 
-def project_views(call: Call[object, object], projects: Iterable[Project]) -> list[dict[str, Any]]:
+def project_views(call: Call[object, object], projects: Iterable[Project]) -> list[dict[str, object]]:
     """What callers see of projects; all tags in one query."""
     shown = list(projects)
     tags: dict[str, list[str]] = {project.id: [] for project in shown}
@@ -103,16 +103,16 @@ def project_in_path(call: Call[object, object]) -> Project | None:
     return store.project_by_id(call.tx, call.path["project_id"])
 
 
-def project_facts(call: Call[Project | None, object]) -> Mapping[str, Any]:
+def project_facts(call: Call[Project | None, object]) -> Mapping[str, object]:
     target = call.target
     return {"target.project.id": target.id, "target.project.domain_id": target.domain_id} if target else {}
 
 
-def new_project_facts(call: Call[None, NewProject]) -> Mapping[str, Any]:
+def new_project_facts(call: Call[None, NewProject]) -> Mapping[str, object]:
     return {"target.project.domain_id": call.body.domain_id} if call.body.domain_id else {}
 
 
-def own_domain_facts(call: Call[object, object]) -> Mapping[str, Any]:
+def own_domain_facts(call: Call[object, object]) -> Mapping[str, object]:
     """For lists: a token for a domain is judged by that domain, and shown nothing else."""
     return {"target.domain_id": call.caller.domain_id} if call.caller.domain_id else {}
 
@@ -126,7 +126,7 @@ class ListProjects(Query):
 
 
 @IDENTITY.operation("GET", "/projects", rules=(Rule(LIST),), facts=own_domain_facts, query=ListProjects)
-def list_projects(call: Call[None, None]) -> dict[str, Any]:
+def list_projects(call: Call[None, None]) -> dict[str, object]:
     """List projects."""
     if is_true(call.query.get("is_domain")):
         return _list_domains(call)
@@ -157,7 +157,7 @@ def _tagged(call: Call[object, object], statement: Select) -> Select:
     return statement
 
 
-def _list_domains(call: Call[None, None]) -> dict[str, Any]:
+def _list_domains(call: Call[None, None]) -> dict[str, object]:
     """Domains, as the projects that upstream takes them for."""
     d = store.domains.c
     statement = select(store.domains)
@@ -172,13 +172,13 @@ def _list_domains(call: Call[None, None]) -> dict[str, Any]:
     return collection(call, "projects", "projects", views, next_marker=following)
 
 
-def domain_as_project(call: Call[object, object], domain: Domain) -> dict[str, Any]:
+def domain_as_project(call: Call[object, object], domain: Domain) -> dict[str, object]:
     links = member(call, "projects", domain.id)
     return {**domain_view(call, domain), "domain_id": None, "parent_id": None, "is_domain": True, "links": links}
 
 
 @IDENTITY.operation("GET", "/projects/{project_id}", rules=(Rule(GET),), target=project_in_path, facts=project_facts)
-def show_project(call: Call[Project | None, None]) -> dict[str, Any]:
+def show_project(call: Call[Project | None, None]) -> dict[str, object]:
     """Show a project, with those above and below it if asked."""
     if (domain := _domain_meant(call)) is not None:
         return {"project": domain_as_project(call, domain)}
@@ -191,7 +191,7 @@ def show_project(call: Call[Project | None, None]) -> dict[str, Any]:
         view["parents"] = _of_caller(call, holding.above(call.tx, project))
     if "parents_as_ids" in asked:
         above = [parent.id for parent in holding.above(call.tx, project)]
-        parents: dict[str, Any] | None = None
+        parents: dict[str, object] | None = None
         for identifier in (project.domain_id, *reversed(above)):
             parents = {identifier: parents}
         view["parents"] = parents
@@ -202,7 +202,7 @@ def show_project(call: Call[Project | None, None]) -> dict[str, Any]:
     return {"project": view}
 
 
-def _of_caller(call: Call[object, object], projects: list[Project]) -> list[dict[str, Any]]:
+def _of_caller(call: Call[object, object], projects: list[Project]) -> list[dict[str, object]]:
     """Those of some projects where the caller holds a role, as upstream."""
     p = store.projects.c
     ids = [project.id for project in projects]
@@ -211,7 +211,7 @@ def _of_caller(call: Call[object, object], projects: list[Project]) -> list[dict
     return [{"project": view} for view in project_views(call, (p for p in projects if p.id in held))]
 
 
-def _subtree(project_id: str, below: list[Project]) -> dict[str, Any] | None:
+def _subtree(project_id: str, below: list[Project]) -> dict[str, object] | None:
     """The ids below a project, those of each below it; None where there is none."""
     return {child.id: _subtree(child.id, below) for child in below if child.parent_id == project_id} or None
 
@@ -230,7 +230,7 @@ def _domain_meant(call: Call[object, object]) -> Domain | None:
     body_key="project",
     success=201,
 )
-def create_project(call: Call[None, NewProject]) -> dict[str, Any]:
+def create_project(call: Call[None, NewProject]) -> dict[str, object]:
     """Create a project, in its domain or below another project."""
     body = call.body
     if body.is_domain:
@@ -260,7 +260,7 @@ def create_project(call: Call[None, NewProject]) -> dict[str, Any]:
     return {"project": project_views(call, [project])[0]}
 
 
-def _create_domain(call: Call[None, NewProject]) -> dict[str, Any]:
+def _create_domain(call: Call[None, NewProject]) -> dict[str, object]:
     """A project that acts as a domain is one."""
     if call.body.parent_id is not None or call.body.domain_id is not None:
         raise BadRequest("Only root projects are allowed to act as domains.")
@@ -315,7 +315,7 @@ def set_tags(tx: Tx, project_id: str, tags: Iterable[str]) -> None:
     body=ProjectChanges,
     body_key="project",
 )
-def update_project(call: Call[Project | None, ProjectChanges]) -> dict[str, Any]:
+def update_project(call: Call[Project | None, ProjectChanges]) -> dict[str, object]:
     """Change a project. Disabling it ends the tokens for it at once."""
     if (domain := _domain_meant(call)) is not None:
         call.require(domains.UPDATE)
@@ -332,7 +332,7 @@ def update_project(call: Call[Project | None, ProjectChanges]) -> dict[str, Any]
         _refuse_taken_name(call.tx, project.domain_id, body.name)
     if body.enabled is not UNSET and body.enabled != project.enabled:
         _refuse_branch(call.tx, project, enabled=body.enabled)
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         name: value for name in ("name", "description", "enabled") if (value := getattr(body, name)) is not UNSET
     }
     if "description" in values:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from sqlalchemy import delete, func, insert, select, update
 
@@ -36,7 +36,7 @@ class RegionChanges(Body, extra="allow", min_properties=1):
     parent_region_id: Annotated[str | None, Json({"minLength": 1, "maxLength": 255})] | Unset = UNSET
 
 
-def _region_view(call: Call[object, object], row: Row) -> dict[str, Any]:
+def _region_view(call: Call[object, object], row: Row) -> dict[str, object]:
     own = {"id": row.id, "description": row.description, "parent_region_id": row.parent_region_id}
     return {**row.extra, **own, "links": member(call, "regions", row.id)}
 
@@ -58,7 +58,7 @@ class ListRegions(Query, closed_since="3.0"):
 
 
 @IDENTITY.operation("GET", "/regions", rules=(Rule(LIST),), query=ListRegions)
-def list_regions(call: Call[None, None]) -> dict[str, Any]:
+def list_regions(call: Call[None, None]) -> dict[str, object]:
     """List regions."""
     r = store.regions.c
     statement = filtered(call, select(store.regions)).order_by(r.id).limit(call.cloud.settings.largest_page)
@@ -66,7 +66,7 @@ def list_regions(call: Call[None, None]) -> dict[str, Any]:
 
 
 @IDENTITY.operation("GET", "/regions/{region_id}", rules=(Rule(GET),))
-def show_region(call: Call[None, None]) -> dict[str, Any]:
+def show_region(call: Call[None, None]) -> dict[str, object]:
     """Show a region."""
     return {"region": _region_view(call, _region_in_path(call))}
 
@@ -76,7 +76,7 @@ def _region_in_path(call: Call[object, object]) -> Row:
 
 
 @IDENTITY.operation("POST", "/regions", rules=(Rule(CREATE),), body=NewRegion, body_key="region", success=201)
-def create_region(call: Call[None, NewRegion]) -> dict[str, Any]:
+def create_region(call: Call[None, NewRegion]) -> dict[str, object]:
     """Create a region."""
     return _create_region(call, call.body.id or new_id(call.cloud.clock))
 
@@ -84,7 +84,7 @@ def create_region(call: Call[None, NewRegion]) -> dict[str, Any]:
 @IDENTITY.operation(
     "PUT", "/regions/{region_id}", rules=(Rule(CREATE),), body=NewRegion, body_key="region", success=201
 )
-def create_region_named(call: Call[None, NewRegion]) -> dict[str, Any]:
+def create_region_named(call: Call[None, NewRegion]) -> dict[str, object]:
     """Create a region under an id of one's choice."""
     region_id = call.path["region_id"]
     if call.body.id not in (None, region_id):
@@ -94,7 +94,7 @@ def create_region_named(call: Call[None, NewRegion]) -> dict[str, Any]:
     return _create_region(call, region_id)
 
 
-def _create_region(call: Call[None, NewRegion], region_id: str) -> dict[str, Any]:
+def _create_region(call: Call[None, NewRegion], region_id: str) -> dict[str, object]:
     body = call.body
     if region_by_id(call.tx, region_id) is not None:
         raise Conflict(f"Conflict occurred attempting to store region - Duplicate ID, {region_id}.")
@@ -105,20 +105,20 @@ def _create_region(call: Call[None, NewRegion], region_id: str) -> dict[str, Any
 
 
 def insert_region(
-    tx: Tx, region_id: str, description: str = "", parent: str | None = None, extra: Mapping[str, Any] | None = None
+    tx: Tx, region_id: str, description: str = "", parent: str | None = None, extra: Mapping[str, object] | None = None
 ) -> None:
     values = {"id": region_id, "description": description, "parent_region_id": parent, "extra": dict(extra or {})}
     tx.execute(insert(store.regions).values(**values))
 
 
 @IDENTITY.operation("PATCH", "/regions/{region_id}", rules=(Rule(UPDATE),), body=RegionChanges, body_key="region")
-def update_region(call: Call[None, RegionChanges]) -> dict[str, Any]:
+def update_region(call: Call[None, RegionChanges]) -> dict[str, object]:
     """Change a region."""
     row, body = _region_in_path(call), call.body
     require_region(call.tx, body.parent_region_id)
     if isinstance(body.parent_region_id, str) and body.parent_region_id in _with_children(call.tx, row.id):
         raise BadRequest("A region cannot be below itself.")
-    values: dict[str, Any] = {"extra": {**row.extra, **given_extra(body)}}
+    values: dict[str, object] = {"extra": {**row.extra, **given_extra(body)}}
     if body.description is not UNSET:
         values["description"] = body.description or ""
     if body.parent_region_id is not UNSET:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec.structs import asdict
 from sqlalchemy import delete, func, insert, select, update
@@ -78,7 +78,7 @@ class RoleChanges(Body, extra="allow", min_properties=1):
     options: Options | Unset = UNSET
 
 
-def role_view(call: Call[object, object], role: Role) -> dict[str, Any]:
+def role_view(call: Call[object, object], role: Role) -> dict[str, object]:
     return {
         **role.extra,
         "id": role.id,
@@ -94,7 +94,7 @@ def role_in_path(call: Call[object, object]) -> Role | None:
     return store.role_by_id(call.tx, call.path["role_id"])
 
 
-def role_facts(call: Call[Role | None, object]) -> Mapping[str, Any]:
+def role_facts(call: Call[Role | None, object]) -> Mapping[str, object]:
     role = call.target
     if role is None:
         return {}
@@ -107,7 +107,7 @@ class ListRoles(Query):
 
 
 @IDENTITY.operation("GET", "/roles", rules=(Rule(LIST),), query=ListRoles)
-def list_roles(call: Call[None, None]) -> dict[str, Any]:
+def list_roles(call: Call[None, None]) -> dict[str, object]:
     """List roles: those of no domain, or those of the domain asked for."""
     statement = filtered(call, select(store.roles))
     if call.query.get("domain_id"):
@@ -120,7 +120,7 @@ def list_roles(call: Call[None, None]) -> dict[str, Any]:
 
 
 @IDENTITY.operation("GET", "/roles/{role_id}", rules=(Rule(GET),), target=role_in_path, facts=role_facts)
-def show_role(call: Call[Role | None, None]) -> dict[str, Any]:
+def show_role(call: Call[Role | None, None]) -> dict[str, object]:
     """Show a role."""
     role = known(call.target, "role", call.path["role_id"])
     if role.domain_id is not None:
@@ -129,7 +129,7 @@ def show_role(call: Call[Role | None, None]) -> dict[str, Any]:
 
 
 @IDENTITY.operation("POST", "/roles", rules=(Rule(CREATE),), body=NewRole, body_key="role", success=201)
-def create_role(call: Call[None, NewRole]) -> dict[str, Any]:
+def create_role(call: Call[None, NewRole]) -> dict[str, object]:
     """Create a role, of one domain or of none."""
     body = call.body
     if body.domain_id is not None:
@@ -164,7 +164,7 @@ def _refuse_taken_name(tx: Tx, name: str, domain_id: str | None) -> None:
     body=RoleChanges,
     body_key="role",
 )
-def update_role(call: Call[Role | None, RoleChanges]) -> dict[str, Any]:
+def update_role(call: Call[Role | None, RoleChanges]) -> dict[str, object]:
     """Change a role. Policies speak of roles by name, so a new name changes what its holders may do."""
     role = known(call.target, "role", call.path["role_id"])
     body = call.body
@@ -175,7 +175,7 @@ def update_role(call: Call[Role | None, RoleChanges]) -> dict[str, Any]:
         raise BadRequest("Update of `domain_id` is not allowed.")
     if isinstance(body.name, str) and body.name.lower() != role.name.lower():
         _refuse_taken_name(call.tx, body.name, role.domain_id)
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         name: value for name in ("name", "description") if (value := getattr(body, name)) is not UNSET
     }
     if body.options is not UNSET:
@@ -205,7 +205,7 @@ IMPLICATIONS = "/roles/{prior_role_id}/implies"
 IMPLICATION = "/roles/{prior_role_id}/implies/{implied_role_id}"
 
 
-def _brief(call: Call[object, object], role: Role) -> dict[str, Any]:
+def _brief(call: Call[object, object], role: Role) -> dict[str, object]:
     return {"id": role.id, "name": role.name, "links": member(call, "roles", role.id)}
 
 
@@ -213,7 +213,7 @@ def _role_named(call: Call[object, object], parameter: str) -> Role:
     return known(store.role_by_id(call.tx, call.path[parameter]), "role", call.path[parameter])
 
 
-def _implication(call: Call[object, object]) -> dict[str, Any]:
+def _implication(call: Call[object, object]) -> dict[str, object]:
     prior, implied = _role_named(call, "prior_role_id"), _role_named(call, "implied_role_id")
     if not _implies(call.tx, prior.id, implied.id):
         raise NotFound(f"{prior.id} does not imply {implied.id}.")
@@ -230,7 +230,7 @@ def _implies(tx: Tx, prior_id: str, implied_id: str) -> bool:
 
 
 @IDENTITY.operation("GET", IMPLICATIONS, rules=(Rule(LIST_IMPLIED),))
-def list_implied_roles(call: Call[None, None]) -> dict[str, Any]:
+def list_implied_roles(call: Call[None, None]) -> dict[str, object]:
     """List the roles that a role implies directly."""
     prior = _role_named(call, "prior_role_id")
     i = store.implied_roles.c
@@ -243,7 +243,7 @@ def list_implied_roles(call: Call[None, None]) -> dict[str, Any]:
 
 
 @IDENTITY.operation("GET", IMPLICATION, rules=(Rule(GET_IMPLIED),))
-def show_implied_role(call: Call[None, None]) -> dict[str, Any]:
+def show_implied_role(call: Call[None, None]) -> dict[str, object]:
     """Show that a role implies another."""
     return _implication(call)
 
@@ -255,7 +255,7 @@ def check_implied_role(call: Call[None, None]) -> None:
 
 
 @IDENTITY.operation("PUT", IMPLICATION, rules=(Rule(CREATE_IMPLIED),), body=Empty, success=201)
-def create_implied_role(call: Call[None, Empty]) -> dict[str, Any]:
+def create_implied_role(call: Call[None, Empty]) -> dict[str, object]:
     """Let a role imply another. Upstream forbids that any role implies admin; so do we, and circles."""
     prior, implied = _role_named(call, "prior_role_id"), _role_named(call, "implied_role_id")
     if implied.name == "admin":
@@ -283,7 +283,7 @@ def delete_implied_role(call: Call[None, None]) -> None:
 
 
 @IDENTITY.operation("GET", "/role_inferences", rules=(Rule(LIST_INFERENCES),))
-def list_role_inferences(call: Call[None, None]) -> dict[str, Any]:
+def list_role_inferences(call: Call[None, None]) -> dict[str, object]:
     """List every implication."""
     roles = {role.id: role for role in store.many(call.tx, Role, select(store.roles))}
     rules: dict[str, list[Role]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 from sqlalchemy import (
@@ -203,8 +203,8 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True):
     description: str
     enabled: bool
     tags: list[str]
-    options: dict[str, Any]
-    extra: dict[str, Any]
+    options: dict[str, object]
+    extra: dict[str, object]
     tokens_not_before_us: int
 
 
@@ -214,8 +214,8 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     description: str
     enabled: bool
-    options: dict[str, Any]
-    extra: dict[str, Any]
+    options: dict[str, object]
+    extra: dict[str, object]
     tokens_not_before_us: int
     parent_id: str | None = None
     """The project above it; None: it stands directly in its domain."""
@@ -228,8 +228,8 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool
     password_hash: str | None
     default_project_id: str | None
-    options: dict[str, Any]
-    extra: dict[str, Any]
+    options: dict[str, object]
+    extra: dict[str, object]
     tokens_not_before_us: int
 
     def __repr__(self) -> str:
@@ -241,8 +241,8 @@ class Role(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     domain_id: str | None
     description: str | None
-    options: dict[str, Any]
-    extra: dict[str, Any]
+    options: dict[str, object]
+    extra: dict[str, object]
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
@@ -250,7 +250,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     domain_id: str
     name: str
     description: str | None
-    extra: dict[str, Any]
+    extra: dict[str, object]
 
 
 def one(tx: Tx, record: type[RecordT], statement: Select) -> RecordT | None:

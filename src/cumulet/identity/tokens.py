@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -247,10 +247,10 @@ def _live(token: Token, now: _Standing) -> LiveToken:
     )
 
 
-def token_view(live: LiveToken, catalog: list[dict[str, Any]] | None) -> dict[str, Any]:
+def token_view(live: LiveToken, catalog: list[dict[str, object]] | None) -> dict[str, object]:
     """The body of GET and POST /auth/tokens."""
     token = live.token
-    view: dict[str, Any] = {
+    view: dict[str, object] = {
         "methods": list(token.methods),
         "user": {
             "domain": _reference(live.user_domain),
@@ -278,8 +278,8 @@ def token_view(live: LiveToken, catalog: list[dict[str, Any]] | None) -> dict[st
     return {"token": view}
 
 
-def _delegation_view(given: Given) -> dict[str, Any]:
-    view: dict[str, Any] = {}
+def _delegation_view(given: Given) -> dict[str, object]:
+    view: dict[str, object] = {}
     if (trust := given.trust) is not None:
         view["OS-TRUST:trust"] = {
             "id": trust.id,
@@ -288,13 +288,14 @@ def _delegation_view(given: Given) -> dict[str, Any]:
             "impersonation": trust.impersonation,
         }
     if (credential := given.application_credential) is not None:
-        view["application_credential"] = {
+        about: dict[str, object] = {
             "id": credential.id,
             "name": credential.name,
             "restricted": not credential.unrestricted,
         }
         if given.access_rules is not None:
-            view["application_credential"]["access_rules"] = [rule.view() for rule in given.access_rules]
+            about["access_rules"] = [rule.view() for rule in given.access_rules]
+        view["application_credential"] = about
     return view
 
 

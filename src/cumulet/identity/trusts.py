@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec.structs import asdict
 from sqlalchemy import delete, func, insert, or_, select
@@ -75,7 +75,7 @@ TRUSTS = "/OS-TRUST/trusts"
 TRUST = "/OS-TRUST/trusts/{trust_id}"
 
 
-def _plain_view(call: Call[object, object], trust: Trust) -> dict[str, Any]:
+def _plain_view(call: Call[object, object], trust: Trust) -> dict[str, object]:
     return {
         "id": trust.id,
         "trustor_user_id": trust.trustor_user_id,
@@ -91,7 +91,7 @@ def _plain_view(call: Call[object, object], trust: Trust) -> dict[str, Any]:
     }
 
 
-def _view(call: Call[object, object], trust: Trust) -> dict[str, Any]:
+def _view(call: Call[object, object], trust: Trust) -> dict[str, object]:
     roles = [role_view(call, role) for role in _roles_of(call.tx, trust)]
     links = {"self": f"{call.service_url}{TRUSTS}/{trust.id}/roles", "next": None, "previous": None}
     return {**_plain_view(call, trust), "roles": roles, "roles_links": links}
@@ -111,14 +111,14 @@ def stored_trust_in_path(call: Call[object, object]) -> Trust:
     return known(trust_by_id(call.tx, call.path["trust_id"]), "trust", call.path["trust_id"])
 
 
-def trust_facts(call: Call[Trust, object]) -> Mapping[str, Any]:
+def trust_facts(call: Call[Trust, object]) -> Mapping[str, object]:
     return {
         "target.trust.trustor_user_id": call.target.trustor_user_id,
         "target.trust.trustee_user_id": call.target.trustee_user_id,
     }
 
 
-def new_trust_facts(call: Call[None, NewTrust]) -> Mapping[str, Any]:
+def new_trust_facts(call: Call[None, NewTrust]) -> Mapping[str, object]:
     return {"target.trust.trustor_user_id": call.body.trustor_user_id}
 
 
@@ -130,7 +130,7 @@ def _refuse_delegated(call: Call[object, object]) -> None:
 
 
 @IDENTITY.operation("GET", TRUSTS, rules=())
-def list_trusts(call: Call[None, None]) -> dict[str, Any]:
+def list_trusts(call: Call[None, None]) -> dict[str, object]:
     """List trusts: those of a trustor, those to a trustee or, for administrators, all."""
     t, statement = trusts.c, select(trusts)
     trustor, trustee = call.query.get("trustor_user_id"), call.query.get("trustee_user_id")
@@ -153,7 +153,7 @@ def list_trusts(call: Call[None, None]) -> dict[str, Any]:
 @IDENTITY.operation(
     "POST", TRUSTS, rules=(Rule(CREATE),), facts=new_trust_facts, body=NewTrust, body_key="trust", success=201
 )
-def create_trust(call: Call[None, NewTrust]) -> dict[str, Any]:
+def create_trust(call: Call[None, NewTrust]) -> dict[str, object]:
     """Let another user act with some of one's roles in a project; with a trust's token, pass it on."""
     _refuse_delegated(call)
     tx, body = call.tx, call.body
@@ -261,7 +261,7 @@ def _refuse_more_than(parent: Trust, trust: Trust) -> None:
 
 
 @IDENTITY.operation("GET", TRUST, rules=(Rule(GET),), target=trust_in_path, facts=trust_facts)
-def show_trust(call: Call[Trust, None]) -> dict[str, Any]:
+def show_trust(call: Call[Trust, None]) -> dict[str, object]:
     """Show a trust."""
     _refuse_delegated(call)
     return {"trust": _view(call, call.target)}
@@ -288,7 +288,7 @@ def _delete(call: Call[object, object], ids: list[str]) -> None:
 
 
 @IDENTITY.operation("GET", f"{TRUST}/roles", rules=(Rule(LIST_ROLES),), target=trust_in_path, facts=trust_facts)
-def list_trust_roles(call: Call[Trust, None]) -> dict[str, Any]:
+def list_trust_roles(call: Call[Trust, None]) -> dict[str, object]:
     """List the roles a trust gives."""
     _refuse_delegated(call)
     view = _view(call, call.target)
@@ -304,6 +304,6 @@ def _role_in_path(call: Call[Trust, object]) -> Role:
 @IDENTITY.operation(
     "GET", f"{TRUST}/roles/{{role_id}}", rules=(Rule(GET_ROLE),), target=trust_in_path, facts=trust_facts
 )
-def show_trust_role(call: Call[Trust, None]) -> dict[str, Any]:
+def show_trust_role(call: Call[Trust, None]) -> dict[str, object]:
     """Show a role that a trust gives."""
     return {"role": role_view(call, _role_in_path(call))}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from msgspec.structs import asdict
 from sqlalchemy import delete, insert, select, update
@@ -65,7 +65,7 @@ Name = Annotated[str, Json({"minLength": 1, "maxLength": 255, "pattern": r"\S"})
 _NEW_PASSWORD = Json({"minLength": SHORTEST_PASSWORD, "maxLength": LONGEST_PASSWORD})
 Password = Annotated[str | None, _NEW_PASSWORD]
 UserOptions = Annotated[
-    dict[str, Any],
+    dict[str, object],
     Json(
         {
             "properties": {
@@ -108,7 +108,7 @@ class PasswordChange(Body, secret=True):
     password: Annotated[str, _NEW_PASSWORD]
 
 
-def user_view(call: Call[object, object], user: User) -> dict[str, Any]:
+def user_view(call: Call[object, object], user: User) -> dict[str, object]:
     view = {
         **user.extra,
         "id": user.id,
@@ -128,14 +128,14 @@ def user_in_path(call: Call[object, object]) -> User | None:
     return store.user_by_id(call.tx, call.path["user_id"])
 
 
-def user_facts(call: Call[User | None, object]) -> Mapping[str, Any]:
-    facts: dict[str, Any] = {"user_id": call.path["user_id"]}
+def user_facts(call: Call[User | None, object]) -> Mapping[str, object]:
+    facts: dict[str, object] = {"user_id": call.path["user_id"]}
     if call.target:
         facts |= {"target.user.id": call.target.id, "target.user.domain_id": call.target.domain_id}
     return facts
 
 
-def new_user_facts(call: Call[None, NewUser]) -> Mapping[str, Any]:
+def new_user_facts(call: Call[None, NewUser]) -> Mapping[str, object]:
     return {"target.user.domain_id": call.body.domain_id} if call.body.domain_id else {}
 
 
@@ -154,7 +154,7 @@ class ListUsers(Query):
 
 
 @IDENTITY.operation("GET", "/users", rules=(Rule(LIST),), facts=own_domain_facts, query=ListUsers)
-def list_users(call: Call[None, None]) -> dict[str, Any]:
+def list_users(call: Call[None, None]) -> dict[str, object]:
     """List users."""
     rows, following = page_of_domain(call, store.users)
     views = (user_view(call, User(**row._mapping)) for row in rows)
@@ -162,7 +162,7 @@ def list_users(call: Call[None, None]) -> dict[str, Any]:
 
 
 @IDENTITY.operation("GET", "/users/{user_id}", rules=(Rule(GET),), target=user_in_path, facts=user_facts)
-def show_user(call: Call[User | None, None]) -> dict[str, Any]:
+def show_user(call: Call[User | None, None]) -> dict[str, object]:
     """Show a user."""
     return {"user": user_view(call, known(call.target, "user", call.path["user_id"]))}
 
@@ -170,7 +170,7 @@ def show_user(call: Call[User | None, None]) -> dict[str, Any]:
 @IDENTITY.operation(
     "POST", "/users", rules=(Rule(CREATE),), facts=new_user_facts, body=NewUser, body_key="user", success=201
 )
-async def create_user(call: Call[None, NewUser]) -> dict[str, Any]:
+async def create_user(call: Call[None, NewUser]) -> dict[str, object]:
     """Create a user. Without a password it cannot log in."""
     body = call.body
     identity = Identity.of(call)
@@ -213,14 +213,14 @@ def _refuse_taken_name(tx: Tx, domain_id: str, name: str) -> None:
     body=UserChanges,
     body_key="user",
 )
-async def update_user(call: Call[User | None, UserChanges]) -> dict[str, Any]:
+async def update_user(call: Call[User | None, UserChanges]) -> dict[str, object]:
     """Change a user. Disabling it or giving it another password ends its tokens at once."""
     body = call.body
     identity = Identity.of(call)
     user_id = known(call.target, "user", call.path["user_id"]).id
     if body.options is not UNSET:
         refuse_unknown_factors(body.options)
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         name: value for name in ("name", "enabled", "default_project_id") if (value := getattr(body, name)) is not UNSET
     }
     if isinstance(body.password, str):
@@ -308,7 +308,7 @@ class ListUserProjects(Query):
     facts=user_facts,
     query=ListUserProjects,
 )
-def list_user_projects(call: Call[User | None, None]) -> dict[str, Any]:
+def list_user_projects(call: Call[User | None, None]) -> dict[str, object]:
     """List the projects a user has a role in."""
     user = known(call.target, "user", call.path["user_id"])
     p = store.projects.c
