@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -117,12 +117,12 @@ def add(call: Call[object, object], image: Image) -> None:
 
 
 @IMAGE.operation("GET", "/images", rules=(Rule(GET_IMAGES),))
-def list_images(call: Call[None, None]) -> dict[str, Any]:
+def list_images(call: Call[None, None]) -> dict[str, object]:
     """List the images the caller may see, newest first."""
     page = listing.read(call.query, call.cloud.settings.largest_page)
     found = listing.find(call.tx, call.caller, page)
     shown = [image for image in found if call.authorise(GET_IMAGE, image_facts(image, call.caller))]
-    reply: dict[str, Any] = {
+    reply: dict[str, object] = {
         "images": [views.show(image) for image in shown],
         "first": page.link(marker=None),
         "schema": "/v2/schemas/images",
@@ -135,7 +135,7 @@ def list_images(call: Call[None, None]) -> dict[str, Any]:
 @IMAGE.operation(
     "GET", "/images/{image_id}", rules=(Rule(GET_IMAGE),), target=image_in_sight, facts=facts_of_call, lookup=True
 )
-def show_image(call: Call[Image, None]) -> dict[str, Any]:
+def show_image(call: Call[Image, None]) -> dict[str, object]:
     """Show an image."""
     return views.show(call.target)
 
@@ -143,7 +143,7 @@ def show_image(call: Call[Image, None]) -> dict[str, Any]:
 @IMAGE.operation(
     "GET", "/images/{image_id}/tasks", rules=(Rule(GET_IMAGE),), target=image_in_sight, facts=facts_of_call
 )
-def list_image_tasks(call: Call[Image, None]) -> dict[str, Any]:
+def list_image_tasks(call: Call[Image, None]) -> dict[str, object]:
     """The tasks that work on an image: none, as images come by upload only."""
     return {"tasks": []}
 

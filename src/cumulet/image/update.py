@@ -173,7 +173,7 @@ class _Draft(msgspec.Struct):
 
     properties: dict[str, str]
     tags: dict[str, None]
-    own: dict[str, Any] = msgspec.field(default_factory=dict)
+    own: dict[str, object] = msgspec.field(default_factory=dict)
 
 
 def _check_rights(call: Call[Image, None], change: Change, facts: Mapping[str, object]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import msgspec
 import sqlalchemy as sa
@@ -122,18 +122,32 @@ def _holding(consumer: str, body: SetAllocations) -> Holding:
 # -- showing
 
 
+class OfProvider(TypedDict):
+    """What a consumer holds of one provider."""
+
+    resources: dict[str, int]
+    generation: int
+
+
+class OfConsumer(TypedDict):
+    """What one consumer holds of a provider."""
+
+    resources: dict[str, int]
+    consumer_generation: NotRequired[int]
+
+
 @PLACEMENT.operation("GET", "/allocations/{consumer_uuid}", rules=(Rule(LIST),))
 def show_allocations(call: Call[None, None]) -> Reply:
     """Show what a consumer holds; nothing, if there is no such consumer."""
     uuid = call.path["consumer_uuid"]
-    held: dict[str, dict[str, Any]] = {}
+    held: dict[str, OfProvider] = {}
     query = sa.select(
         resource_providers.c.uuid, resource_providers.c.generation, allocations.c.resource_class, allocations.c.used
     ).join(allocations, allocations.c.provider_id == resource_providers.c.id)
     for row in call.tx.all(query.where(allocations.c.consumer_uuid == uuid).order_by(resource_providers.c.id)):
         share = held.setdefault(row.uuid, {"resources": {}, "generation": row.generation})
         share["resources"][row.resource_class] = row.used
-    body: dict[str, Any] = {"allocations": held}
+    body: dict[str, object] = {"allocations": held}
     consumer = call.tx.first(sa.select(consumers).where(consumers.c.uuid == uuid))
     if held and consumer is not None:
         if call.version.at_least("1.12"):
@@ -149,7 +163,7 @@ def show_allocations(call: Call[None, None]) -> Reply:
 def list_provider_allocations(call: Call[None, None]) -> Reply:
     """List what is held of a provider, by consumer."""
     provider = provider_in_path(call)
-    held: dict[str, dict[str, Any]] = {}
+    held: dict[str, OfConsumer] = {}
     query = (
         sa.select(allocations.c.consumer_uuid, allocations.c.resource_class, allocations.c.used, consumers.c.generation)
         .join(consumers, consumers.c.uuid == allocations.c.consumer_uuid)
@@ -272,7 +286,7 @@ def _write_consumer(tx: Tx, holding: Holding, now_us: int) -> None:
     if not holding.shares:
         tx.execute(sa.delete(consumers).where(where))
         return
-    values: dict[str, Any] = {"project_id": holding.project_id, "user_id": holding.user_id}
+    values: dict[str, object] = {"project_id": holding.project_id, "user_id": holding.user_id}
     if holding.consumer_type:
         values["type"] = holding.consumer_type
     raised = sa.update(consumers).where(where).values(generation=consumers.c.generation + 1, **values)
