@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 import sqlalchemy as sa
@@ -163,7 +163,7 @@ def get_rdp_console(call: Call[Server, Anything]) -> None:
 
 
 @COMPUTE.operation("GET", "/os-console-auth-tokens/{console_token}", rules=(Rule(TOKENS),))
-def show_console_token(call: Call[None, None]) -> dict[str, Any]:
+def show_console_token(call: Call[None, None]) -> dict[str, object]:
     """Show which server an unused console token leads to. No host listens for it, so it names no port."""
     if not call.version.at_least("2.31"):
         raise BadRequest(_MALFORMED)

@@ -6,7 +6,7 @@ What is copied, and what is done before and after, is for the sagas: `compute.li
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -34,7 +34,7 @@ def copy_parameters(context: Context, *, paused: bool = False, post_copy: bool =
 
 
 async def prepare_copy(
-    context: Context, state: moves.Moving, guest: dict[str, Any] | None, parameters: MigrationParameters
+    context: Context, state: moves.Moving, guest: dict[str, object] | None, parameters: MigrationParameters
 ) -> Endpoint:
     """At the destination a guest just like the source's, paused, listening for the source alone. Both ends make keys
     for this move, and each is told here how to know the other: they trust nobody else in it."""

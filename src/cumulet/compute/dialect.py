@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from cumulet.web.dialect import NUMBER, TEXT, Dialect, Document, Fault, link_to_self, object_schema
 from cumulet.web.operation import Service
@@ -24,6 +24,21 @@ _KINDS = {
 }
 
 
+Version = TypedDict(
+    "Version",
+    {
+        "id": str,
+        "status": str,
+        "version": str,
+        "min_version": str,
+        "updated": str,
+        "links": list[dict[str, str]],
+        "media-types": NotRequired[list[dict[str, str]]],
+    },
+)
+"""What a version's document says."""
+
+
 class ComputeDialect(Dialect):
     error_schema: Mapping[str, object] = {
         "type": "object",
@@ -37,8 +52,8 @@ class ComputeDialect(Dialect):
     legacy_version_header = "X-OpenStack-Nova-API-Version"
     request_id_header = b"x-compute-request-id"
 
-    def fault(self, fault: Fault) -> dict[str, Any]:
-        about: dict[str, Any] = {"code": fault.status, "message": fault.message}
+    def fault(self, fault: Fault) -> dict[str, object]:
+        about: dict[str, object] = {"code": fault.status, "message": fault.message}
         if fault.status in (413, 429) and "Retry-After" in fault.error.headers:
             about["retryAfter"] = fault.error.headers["Retry-After"]
         return {_KINDS.get(fault.status, "computeFault"): about}
@@ -46,7 +61,7 @@ class ComputeDialect(Dialect):
     def documents(self, service: Service, root: str) -> Mapping[str, Document]:
         low, high = service.versions
 
-        def version(base: str) -> dict[str, Any]:
+        def version(base: str) -> Version:
             return {
                 "id": "v2.1",
                 "status": "CURRENT",
@@ -56,7 +71,7 @@ class ComputeDialect(Dialect):
                 "links": [link_to_self(f"{base}{root}/v2.1/")],
             }
 
-        def legacy(base: str) -> dict[str, Any]:
+        def legacy(base: str) -> Version:
             """Described as Nova describes it, for clients that look for it; what is below answers 404."""
             return {
                 "id": "v2.0",
@@ -67,7 +82,7 @@ class ComputeDialect(Dialect):
                 "links": [link_to_self(f"{base}{root}/v2/")],
             }
 
-        def one(about: dict[str, Any], kind: str) -> tuple[int, dict[str, Any]]:
+        def one(about: Version, kind: str) -> tuple[int, dict[str, object]]:
             about["links"].append({"rel": "describedby", "type": "text/html", "href": "http://docs.openstack.org/"})
             media_type = f"application/vnd.openstack.compute+json;version={kind}"
             about["media-types"] = [{"base": "application/json", "type": media_type}]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
-from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -14,7 +13,7 @@ from cumulet.compute.operations import NO_FAULT, OBSERVED, UNDECIDED, as_observe
 from cumulet.compute.resized import kept_on
 from cumulet.compute.store import get_server, servers
 from cumulet.conductor.saga import Status, operations
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Row, Tx
 from cumulet.db.parts import in_parts
 from cumulet.host.driver import Guest, GuestReport, GuestState, Nic
 from cumulet.host.nics import placed, without_nic
@@ -148,12 +147,12 @@ def compare(
     return corrections
 
 
-def _changed(record: Any, before: Revisions) -> bool:
+def _changed(record: Row, before: Revisions) -> bool:
     return bool(before.get(record.id) != record.revision)
 
 
-def _records(tx: Tx, host: str, also: list[str]) -> dict[str, Any]:
-    found = {row.id: row for row in tx.all(_RECORDS, {"of_host": host})}
+def _records(tx: Tx, host: str, also: list[str]) -> dict[str, Row]:
+    found: dict[str, Row] = {row.id: row for row in tx.all(_RECORDS, {"of_host": host})}
     for part in in_parts([server_id for server_id in also if server_id not in found]):
         found.update({row.id: row for row in tx.all(_THESE_RECORDS, {"of_ids": list(part)})})
     return found
@@ -169,7 +168,7 @@ def _destroy(finding: Finding, report: GuestReport, generation: int) -> Correcti
     )
 
 
-def _correct_power(tx: Tx, record: Any, state: GuestState, now_us: int) -> Correction | None:
+def _correct_power(tx: Tx, record: Row, state: GuestState, now_us: int) -> Correction | None:
     """A resized or rescued server stays one until its user has decided, whatever its guest does."""
     power_state = OBSERVED[state][1]
     if power_state == record.power_state:
@@ -179,7 +178,7 @@ def _correct_power(tx: Tx, record: Any, state: GuestState, now_us: int) -> Corre
     return Correction(finding=finding, server_id=record.id, generation=record.generation, seen=state)
 
 
-def _correct_ports(tx: Tx, record: Any, report: GuestReport, wanted: set[str], now_us: int) -> Correction | None:
+def _correct_ports(tx: Tx, record: Row, report: GuestReport, wanted: set[str], now_us: int) -> Correction | None:
     """A guest with other ports than its server has.
 
     A port was deleted in Network; or its host was away when a change had to be taken back.
@@ -208,7 +207,7 @@ def _correct_ports(tx: Tx, record: Any, report: GuestReport, wanted: set[str], n
     )
 
 
-def _correct_own(tx: Tx, record: Any, report: GuestReport | None, now_us: int) -> Correction | None:
+def _correct_own(tx: Tx, record: Row, report: GuestReport | None, now_us: int) -> Correction | None:
     """A server this host owns: its guest decides what the record says, unless it waits to be let go on."""
     state = report.state if report is not None else GuestState.ABSENT
     if record.vm_state == VmState.ERROR and record.launched_at_us is None and report is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -34,13 +33,13 @@ class OneExtraSpec(Body, extra="allow", min_properties=1, max_properties=1):
 
 
 @COMPUTE.operation("GET", "/flavors/{flavor_id}/os-extra_specs", rules=(Rule(SHOW_EXTRA_SPECS),), query=ShowQuery)
-def list_extra_specs(call: Call[None, None]) -> dict[str, Any]:
+def list_extra_specs(call: Call[None, None]) -> dict[str, object]:
     """List a flavor's extra specs."""
     return {"extra_specs": flavor_in_sight(call.tx, call.caller, call.path["flavor_id"]).extra_specs}
 
 
 @COMPUTE.operation("GET", "/flavors/{flavor_id}/os-extra_specs/{key}", rules=(Rule(SHOW),), query=ShowQuery)
-def show_extra_spec(call: Call[None, None]) -> dict[str, Any]:
+def show_extra_spec(call: Call[None, None]) -> dict[str, object]:
     """Show one extra spec."""
     specs = flavor_in_sight(call.tx, call.caller, call.path["flavor_id"]).extra_specs
     _require(specs, call)
@@ -48,14 +47,14 @@ def show_extra_spec(call: Call[None, None]) -> dict[str, Any]:
 
 
 @COMPUTE.operation("POST", "/flavors/{flavor_id}/os-extra_specs", rules=(Rule(CREATE),), body=CreateExtraSpecs)
-def create_extra_specs(call: Call[None, CreateExtraSpecs]) -> dict[str, Any]:
+def create_extra_specs(call: Call[None, CreateExtraSpecs]) -> dict[str, object]:
     """Add extra specs to a flavor, over those it has."""
     _add(call, call.body.extra_specs)
     return {"extra_specs": call.body.extra_specs}
 
 
 @COMPUTE.operation("PUT", "/flavors/{flavor_id}/os-extra_specs/{key}", rules=(Rule(UPDATE),), body=OneExtraSpec)
-def update_extra_spec(call: Call[None, OneExtraSpec]) -> dict[str, Any]:
+def update_extra_spec(call: Call[None, OneExtraSpec]) -> dict[str, str | int | float]:
     """Set one extra spec."""
     specs = {str(key): _value(value) for key, value in call.body.extra.items()}
     if call.path["key"] not in specs:
@@ -73,13 +72,13 @@ def delete_extra_spec(call: Call[None, None]) -> None:
     _store(call.tx, flavor.flavor_id, kept)
 
 
-def _value(value: Any) -> str | int | float:
+def _value(value: object) -> str | int | float:
     if isinstance(value, str | int | float) and not isinstance(value, bool) and len(str(value)) <= 255:
         return value
     raise BadRequest(f"Invalid input for field/attribute extra_specs. Value: {value}. It is not a string or a number")
 
 
-def _add(call: Call[None, object], specs: Mapping[str, Any]) -> None:
+def _add(call: Call[None, object], specs: Mapping[str, object]) -> None:
     if call.version.at_least("2.86"):
         for key, value in specs.items():
             require_meaningful(key, str(value))

@@ -94,12 +94,12 @@ class UpdateFlavor(Body):
 
 
 @COMPUTE.operation("GET", "/flavors", rules=(), query=FlavorsQuery)
-def list_flavors(call: Call[None, None]) -> dict[str, Any]:
+def list_flavors(call: Call[None, None]) -> dict[str, object]:
     """List the flavors the caller may use."""
     asked = page(call)
     found = _select_page(call, asked)
     described = call.version.at_least("2.55")
-    brief = [
+    brief: list[dict[str, object]] = [
         {"id": f.flavor_id, "name": f.name, "links": links(call, "flavors", f.flavor_id)}
         | ({"description": f.description} if described else {})
         for f in found
@@ -108,7 +108,7 @@ def list_flavors(call: Call[None, None]) -> dict[str, Any]:
 
 
 @COMPUTE.operation("GET", "/flavors/detail", rules=(), query=FlavorsQuery)
-def list_flavors_in_detail(call: Call[None, None]) -> dict[str, Any]:
+def list_flavors_in_detail(call: Call[None, None]) -> dict[str, object]:
     """List the flavors the caller may use, with all they say."""
     asked = page(call)
     found = _select_page(call, asked)
@@ -117,14 +117,14 @@ def list_flavors_in_detail(call: Call[None, None]) -> dict[str, Any]:
 
 
 @COMPUTE.operation("GET", "/flavors/{flavor_id}", rules=(), query=ShowQuery)
-def show_flavor(call: Call[None, None]) -> dict[str, Any]:
+def show_flavor(call: Call[None, None]) -> dict[str, object]:
     """Show a flavor."""
     flavor = flavor_in_sight(call.tx, call.caller, call.path["flavor_id"])
     return {"flavor": flavor_view(call, flavor, extra_specs=_shows_extra_specs(call))}
 
 
 @COMPUTE.operation("POST", "/flavors", rules=(Rule(CREATE),), body=CreateFlavor, body_key="flavor")
-def create_flavor(call: Call[None, CreateFlavor]) -> dict[str, Any]:
+def create_flavor(call: Call[None, CreateFlavor]) -> dict[str, object]:
     """Create a flavor."""
     flavor_id = call.body.id or call.cloud.clock.uuid()
     if call.tx.first(sa.select(flavors.c.id).where(flavors.c.name == call.body.name)) is not None:
@@ -146,7 +146,7 @@ def create_flavor(call: Call[None, CreateFlavor]) -> dict[str, Any]:
 @COMPUTE.operation(
     "PUT", "/flavors/{flavor_id}", rules=(Rule(UPDATE),), body=UpdateFlavor, body_key="flavor", since="2.55"
 )
-def update_flavor(call: Call[None, UpdateFlavor]) -> dict[str, Any]:
+def update_flavor(call: Call[None, UpdateFlavor]) -> dict[str, object]:
     """Change a flavor's description."""
     flavor_in_sight(call.tx, call.caller, call.path["flavor_id"])
     call.tx.execute(
@@ -188,10 +188,10 @@ def flavor_in_sight(tx: Tx, caller: Caller, flavor_id: str) -> Flavor:
     return flavor
 
 
-def flavor_view(call: Call[object, object], flavor: Flavor, *, extra_specs: bool) -> dict[str, Any]:
+def flavor_view(call: Call[object, object], flavor: Flavor, *, extra_specs: bool) -> dict[str, object]:
     """A flavor as this microversion shows it."""
     version = call.version
-    view: dict[str, Any] = {
+    view: dict[str, object] = {
         "id": flavor.flavor_id,
         "name": flavor.name,
         "ram": flavor.memory_mib,
@@ -299,9 +299,9 @@ def _boolean(text: str) -> bool:
 
 
 def _listed(
-    call: Call[object, object], path: str, asked: Page, found: list[Flavor], views: list[dict[str, Any]]
-) -> dict[str, Any]:
-    answer: dict[str, Any] = {"flavors": views}
+    call: Call[object, object], path: str, asked: Page, found: list[Flavor], views: list[dict[str, object]]
+) -> dict[str, object]:
+    answer: dict[str, object] = {"flavors": views}
     if following := next_links(call, path, asked, len(found), found[-1].flavor_id if found else ""):
         answer["flavors_links"] = following
     return answer

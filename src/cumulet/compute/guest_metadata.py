@@ -44,7 +44,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     zone: str
     ports: tuple[PortView, ...]
-    network: dict[str, Any]
+    network: dict[str, object]
     domain: str
     """Appended to the host name; empty for none."""
 

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Collection
-from typing import Any
 
 from cumulet.clock import Clock
 from cumulet.compute import drift, operations, shelve, wiring
@@ -276,7 +275,7 @@ class HostWatch:
 
     async def _correct(self, name: str, correction: drift.Correction) -> bool:
         """What the host has to do; False if that failed, and will be tried in the next round."""
-        command: dict[str, Any] = {
+        command: operations.CommandFields = {
             "server_id": correction.server_id,
             "operation_id": "reconciler",
             "generation": correction.generation,
@@ -315,7 +314,7 @@ class HostWatch:
         now_us, generation = self._clock.now_us(), correction.generation
         shelve.offload(tx, correction.server_id, old=name, generation=generation, now_us=now_us, **operations.NO_FAULT)
 
-    async def _replug(self, name: str, correction: drift.Correction, command: dict[str, Any]) -> None:
+    async def _replug(self, name: str, correction: drift.Correction, command: operations.CommandFields) -> None:
         for port_id in correction.unplug:
             await self._hosts.send(name, m.Unplug(**command, port_id=port_id, insist=False))
         if correction.plug:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from cumulet.clock import iso_z
 from cumulet.compute.links import links, next_links, page
@@ -34,23 +33,22 @@ def _image_to_show(call: Call[object, object]) -> Image:
     return image
 
 
-_SHOWING: dict[str, Any] = {"rules": (Rule(GET_IMAGE),), "target": _image_to_show, "facts": facts_of_call}
-
-
 @COMPUTE.operation("GET", "/images", rules=(Rule(images.GET_IMAGES),), until=LAST)
-def list_images(call: Call[None, None]) -> dict[str, Any]:
+def list_images(call: Call[None, None]) -> dict[str, object]:
     """List images: id, name and links."""
     return _listed(call, "images", detailed=False)
 
 
 @COMPUTE.operation("GET", "/images/detail", rules=(Rule(images.GET_IMAGES),), until=LAST)
-def list_images_in_detail(call: Call[None, None]) -> dict[str, Any]:
+def list_images_in_detail(call: Call[None, None]) -> dict[str, object]:
     """List images with all their old API shows."""
     return _listed(call, "images/detail", detailed=True)
 
 
-@COMPUTE.operation("GET", "/images/{image_id}", **_SHOWING, until=LAST)
-def show_image(call: Call[Image, None]) -> dict[str, Any]:
+@COMPUTE.operation(
+    "GET", "/images/{image_id}", rules=(Rule(GET_IMAGE),), target=_image_to_show, facts=facts_of_call, until=LAST
+)
+def show_image(call: Call[Image, None]) -> dict[str, object]:
     """Show an image."""
     return {"image": _view(call, call.target, detailed=True)}
 
@@ -64,14 +62,23 @@ async def delete_image(call: Call[Image, None]) -> None:
     await images.delete_image(call)
 
 
-@COMPUTE.operation("GET", METADATA, **_SHOWING, until=LAST_METADATA)
-def list_image_metadata(call: Call[Image, None]) -> dict[str, Any]:
+@COMPUTE.operation(
+    "GET", METADATA, rules=(Rule(GET_IMAGE),), target=_image_to_show, facts=facts_of_call, until=LAST_METADATA
+)
+def list_image_metadata(call: Call[Image, None]) -> dict[str, object]:
     """Show an image's properties."""
     return {"metadata": dict(call.target.properties)}
 
 
-@COMPUTE.operation("GET", METADATA + "/{key}", **_SHOWING, until=LAST_METADATA)
-def show_image_metadata_item(call: Call[Image, None]) -> dict[str, Any]:
+@COMPUTE.operation(
+    "GET",
+    METADATA + "/{key}",
+    rules=(Rule(GET_IMAGE),),
+    target=_image_to_show,
+    facts=facts_of_call,
+    until=LAST_METADATA,
+)
+def show_image_metadata_item(call: Call[Image, None]) -> dict[str, object]:
     """Show one property of an image."""
     key, properties = call.path["key"], call.target.properties
     if key not in properties:
@@ -83,7 +90,7 @@ def show_image_metadata_item(call: Call[Image, None]) -> dict[str, Any]:
     "POST", METADATA, rules=(Rule(MODIFY_IMAGE),), target=image_in_sight, facts=facts_of_call, body=ManyItems,
     until=LAST_METADATA,
 )  # fmt: skip
-def add_image_metadata(call: Call[Image, ManyItems]) -> dict[str, Any]:
+def add_image_metadata(call: Call[Image, ManyItems]) -> dict[str, object]:
     """Add properties, over those the image has."""
     return _set(call, {**call.target.properties, **call.body.metadata})
 
@@ -92,7 +99,7 @@ def add_image_metadata(call: Call[Image, ManyItems]) -> dict[str, Any]:
     "PUT", METADATA, rules=(Rule(MODIFY_IMAGE),), target=image_in_sight, facts=facts_of_call, body=ManyItems,
     until=LAST_METADATA,
 )  # fmt: skip
-def replace_image_metadata(call: Call[Image, ManyItems]) -> dict[str, Any]:
+def replace_image_metadata(call: Call[Image, ManyItems]) -> dict[str, object]:
     """Replace all properties."""
     return _set(call, call.body.metadata)
 
@@ -108,7 +115,7 @@ def _image_of_item(call: Call[None, OneItem]) -> Image:
     "PUT", METADATA + "/{key}", rules=(Rule(MODIFY_IMAGE),), target=_image_of_item, facts=facts_of_call, body=OneItem,
     until=LAST_METADATA,
 )  # fmt: skip
-def set_image_metadata_item(call: Call[Image, OneItem]) -> dict[str, Any]:
+def set_image_metadata_item(call: Call[Image, OneItem]) -> dict[str, object]:
     """Set one property."""
     _set(call, {**call.target.properties, **call.body.meta})
     return {"meta": call.body.meta}
@@ -126,14 +133,14 @@ def delete_image_metadata_item(call: Call[Image, None]) -> None:
     set_properties(call, left)
 
 
-def _set(call: Call[Image, object], properties: Mapping[str, str]) -> dict[str, Any]:
+def _set(call: Call[Image, object], properties: Mapping[str, str]) -> dict[str, object]:
     limits = limits_of(call.tx, call.caller.project_id or "")
     require_limit(limits, "metadata_items", len(properties), words="Image metadata limit exceeded")
     set_properties(call, properties)
     return {"metadata": dict(properties)}
 
 
-def _listed(call: Call[None, None], path: str, *, detailed: bool) -> dict[str, Any]:
+def _listed(call: Call[None, None], path: str, *, detailed: bool) -> dict[str, object]:
     limit = call.query.get("limit") or "0"
     if not (limit.isascii() and limit.isdigit() and len(limit) <= 20):
         raise BadRequest("limit must be an integer")
@@ -152,19 +159,19 @@ def _listed(call: Call[None, None], path: str, *, detailed: bool) -> dict[str, A
         conditions.append(image_rows.c.id > at.id)
     found = load(call.tx, *conditions, order=[image_rows.c.id], limit=asked.limit)
     shown = [image for image in found if call.authorise(GET_IMAGE, image_facts(image, call.caller))]
-    answer: dict[str, Any] = {"images": [_view(call, image, detailed=detailed) for image in shown]}
+    answer: dict[str, object] = {"images": [_view(call, image, detailed=detailed) for image in shown]}
     if following := next_links(call, path, asked, len(found), found[-1].id if found else ""):
         answer["images_links"] = following
     return answer
 
 
-def _view(call: Call[object, object], image: Image, *, detailed: bool) -> dict[str, Any]:
+def _view(call: Call[object, object], image: Image, *, detailed: bool) -> dict[str, object]:
     alternate = {
         "rel": "alternate",
         "type": "application/vnd.openstack.image",
         "href": f"{call.base_url}/image/images/{image.id}",
     }
-    view: dict[str, Any] = {
+    view: dict[str, object] = {
         "id": image.id,
         "name": image.name,
         "links": [*links(call, "images", image.id), alternate],

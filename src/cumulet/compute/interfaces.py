@@ -7,7 +7,7 @@ guest's description says follows in the same transaction, so that a move takes a
 from __future__ import annotations
 
 import contextlib
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
@@ -72,7 +72,7 @@ class PortChange(OnHost, frozen=True, kw_only=True):
     target=server_in_sight,
     body=AttachInterface,
 )
-def attach_interface(call: Call[Server, AttachInterface]) -> dict[str, Any]:
+def attach_interface(call: Call[Server, AttachInterface]) -> dict[str, object]:
     """Give a server one more port: one that is there, or a new one on a network."""
     server = call.target
     wanted = _wanted(call.body.interface_attachment)

@@ -323,7 +323,7 @@ def unwound(tx: Tx, context: Context, state: LiveMigration, failure: Failure) ->
         tx, context, state, status="cancelled" if aborted else "error", reason=failure.reason,
         reason_text=failure.private or failure.public, ended_at_us=now,
     )  # fmt: skip
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     if state.source_seen is not None:
         changes = {"vm_state": VmState.STOPPED, "power_state": PowerState.CRASHED}
     operations.settle(tx, state.server_id, now_us=now, task_state=None, progress=0, **changes)

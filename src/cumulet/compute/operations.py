@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypedDict, TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -45,8 +45,18 @@ class OnHost(msgspec.Struct, frozen=True, kw_only=True):
     host: str
 
 
-def on_host(server: Server, operation_id: str, action_id: int) -> dict[str, Any]:
-    """The fields of `OnHost`, when the operation begins."""
+class OnHostFields(TypedDict):
+    """Those of `OnHost`."""
+
+    server_id: str
+    operation_id: str
+    action_id: int
+    generation: int
+    host: str
+
+
+def on_host(server: Server, operation_id: str, action_id: int) -> OnHostFields:
+    """When the operation begins."""
     return {
         "server_id": server.id,
         "operation_id": operation_id,
@@ -110,7 +120,7 @@ def next_generation(tx: Tx, server: Server, now_us: int) -> Server:
     return update_server(tx, server, now_us=now_us, generation=server.generation + 1)
 
 
-def settle(tx: Tx, server_id: str, *, now_us: int, **changes: Any) -> None:
+def settle(tx: Tx, server_id: str, *, now_us: int, **changes: object) -> None:
     """Record where an operation has left its server. A delete that waits keeps its mark."""
     settle_server(tx, server_id, now_us=now_us, **changes)
 
@@ -119,7 +129,7 @@ NO_FAULT = dict.fromkeys(("fault_code", "fault_message", "fault_details", "fault
 """Of a server's record, once it is well again."""
 
 
-def in_error(message: str, *, now_us: int, failure: Failure | None = None) -> dict[str, Any]:
+def in_error(message: str, *, now_us: int, failure: Failure | None = None) -> dict[str, object]:
     """Of a server's record: it has no guest, or none that is known of. What `failure` says is for administrators."""
     return {
         "vm_state": VmState.ERROR,
@@ -165,7 +175,7 @@ def finish_events(tx: Tx, action_id: int, *, now_us: int, failure: Failure | Non
     details = _details(failure)
     result = "Error" if failure else "Success"
     tx.run(_FINISH_EVENTS, {"of_action": action_id, "finished_at_us": now_us, "result": result, "details": details})
-    values: dict[str, Any] = {"of_action": action_id, "updated_at_us": now_us, "finished_at_us": now_us}
+    values: dict[str, object] = {"of_action": action_id, "updated_at_us": now_us, "finished_at_us": now_us}
     if failure is not None:
         values["message"] = "Error"
     tx.run(_CHANGE_ACTION, values)
@@ -185,7 +195,16 @@ class Commanding(Protocol):
     def generation(self) -> int: ...
 
 
-def command(context: Context, state: Commanding) -> dict[str, Any]:
+class CommandFields(TypedDict):
+    """What every command says beside what it is about."""
+
+    server_id: str
+    operation_id: str
+    generation: int
+    step: int
+
+
+def command(context: Context, state: Commanding) -> CommandFields:
     """What every command to a host carries, so that it can refuse the ones that come too late."""
     return {
         "server_id": state.server_id,
@@ -210,7 +229,7 @@ async def unless_down(
         return otherwise
 
 
-async def unless_gone(context: Context, host: str, command: m.Command[Any]) -> None:
+async def unless_gone(context: Context, host: str, command: m.Command[object]) -> None:
     """As `unless_down`; a guest that the host does not have, or has lost, needs it no more."""
     try:
         await unless_down(context, host, command)
@@ -219,7 +238,7 @@ async def unless_gone(context: Context, host: str, command: m.Command[Any]) -> N
             raise
 
 
-async def start(context: Context, host: str, command: dict[str, Any]) -> GuestState:
+async def start(context: Context, host: str, command: CommandFields) -> GuestState:
     """Let a stopped guest run; what it is then. One that cannot be started, or whose host is down, is left stopped.
 
     One that could not be stopped either, for an earlier move has left it waiting, goes on.
@@ -235,7 +254,7 @@ async def start(context: Context, host: str, command: dict[str, Any]) -> GuestSt
     return failed or GuestState.RUNNING
 
 
-async def let_go_on(context: Context, host: str, command: dict[str, Any]) -> None:
+async def let_go_on(context: Context, host: str, command: CommandFields) -> None:
     """On the host that owns a guest: whatever an earlier move has left it waiting in, it runs on.
 
     That move could not say so, for the host was down; and no reconciler (`compute.drift`) looks while another operation
@@ -270,6 +289,6 @@ UNDECIDED = (VmState.RESIZED, VmState.RESCUED)
 """What a server stays until its user has decided, whatever its guest does."""
 
 
-def as_observed(seen: GuestState, stays: VmState | None = None) -> dict[str, Any]:
+def as_observed(seen: GuestState, stays: VmState | None = None) -> dict[str, object]:
     vm_state, power_state = OBSERVED[seen]
     return {"vm_state": stays or vm_state, "power_state": power_state}

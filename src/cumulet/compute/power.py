@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any
 
 import msgspec
 
@@ -42,7 +41,7 @@ class Power(msgspec.Struct, frozen=True, kw_only=True):
     task_state: str
     vm_state: VmState
     power_state: PowerState
-    command: Callable[..., m.Message[Any]]
+    command: Callable[..., m.Message[object]]
 
 
 POWER: dict[Verb, Power] = {

@@ -8,7 +8,8 @@ found there when it is back decides (`compute.drift`).
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated
 
 import msgspec
 
@@ -82,7 +83,7 @@ def rebuild_server(call: Call[Server, Rebuild]) -> Reply:
         call.require(TRUSTED_CERTS)
     require_state(server, "rebuild", call.caller)
     _require_implemented(body)
-    changes = _changes(call)
+    changes, secrets = _changes(call)
     if server.vm_state is not VmState.ERROR:
         changes |= operations.NO_FAULT
     before = {"image_id": server.image_id, "image_properties": server.image_properties}
@@ -103,7 +104,7 @@ def rebuild_server(call: Call[Server, Rebuild]) -> Reply:
     full = call.version.at_least("2.75")
     view = view_server(call, server.id, shown(call, full=full, groups=True))
     view.pop("OS-EXT-SRV-ATTR:user_data", None)  # It has its own name here, for everybody, from 2.57 on.
-    view["adminPass"] = changes["guest_secrets"]["admin_password"]
+    view["adminPass"] = secrets["admin_password"]
     if call.version.at_least("2.54"):
         view["key_name"] = server.key_name
     if call.version.at_least("2.57"):
@@ -120,10 +121,10 @@ def _require_implemented(body: Rebuild) -> None:
         raise NotYet("Validating image certificates is not implemented.")
 
 
-def _changes(call: Call[Server, Rebuild]) -> dict[str, Any]:
-    """Of the server's record, once all that is asked for can be had."""
+def _changes(call: Call[Server, Rebuild]) -> tuple[dict[str, object], dict[str, str]]:
+    """Of the server's record, once all that is asked for can be had; and the guest's secrets, which are among them."""
     server, body = call.target, call.body
-    changes: dict[str, Any] = {
+    changes: dict[str, object] = {
         name: value
         for name in (
             *("name", "metadata", "disk_config", "access_ipv4", "access_ipv6"),
@@ -131,28 +132,29 @@ def _changes(call: Call[Server, Rebuild]) -> dict[str, Any]:
         )
         if (value := getattr(body, name)) is not UNSET
     }
-    if "key_name" in changes:
-        name = changes["key_name"]
+    if not isinstance(body.key_name, Unset):
+        name = body.key_name
         key = public_key_of(call.tx, call.caller.user_id, name) if name is not None else (None, None)
         changes["public_key"], changes["key_type"] = key
     if find_visible(call.tx, call.caller, body.image_ref) is None:
         raise BadRequest("Cannot find image for rebuild")
     image = boot_image(call.tx, call.caller, body.image_ref)
     require_fit(call, server.flavor, image)
-    if "metadata" in changes:
+    if not isinstance(body.metadata, Unset):
         limits = limits_of(call.tx, server.project_id)
         words = "Maximum number of metadata items exceeds {allowed}"
-        require_limit(limits, "metadata_items", len(changes["metadata"]), words=words)
+        require_limit(limits, "metadata_items", len(body.metadata), words=words)
     changes |= {"image_id": image.id, "image_properties": known_properties(image.properties), "progress": 0}
     password = new_password(call) if isinstance(body.admin_password, Unset) else body.admin_password
-    return changes | {"guest_secrets": {**(server.guest_secrets or {}), "admin_password": password}}
+    secrets = {**(server.guest_secrets or {}), "admin_password": password}
+    return changes | {"guest_secrets": secrets}, secrets
 
 
 class Rebuilding(OnHost, frozen=True, kw_only=True):
     """State of the saga. `run`: whether the server shall run afterwards. `before`: of its record, what is put back."""
 
     run: bool
-    before: dict[str, Any]
+    before: Mapping[str, object]
     destroyed: bool = False
     """Its old guest is gone for certain: what is found on its host from then on is the new one."""
     guest: Guest | None = None
@@ -221,10 +223,10 @@ def unwound(tx: Tx, context: Context, state: Rebuilding, failure: Failure) -> No
     now = context.clock.now_us()
     before = {} if state.destroyed else state.before
     if state.observed in operations.OBSERVED and state.observed is not GuestState.ABSENT:
-        changes = operations.as_observed(state.observed) | before
+        changes = {**operations.as_observed(state.observed), **before}
     else:
         changes = operations.in_error(drift.NOT_REBUILT, now_us=now, failure=failure)
-        changes |= before if state.observed is None else {}
+        changes |= dict(before) if state.observed is None else {}
     operations.settle(tx, state.server_id, now_us=now, task_state=None, **changes)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
 

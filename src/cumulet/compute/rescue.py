@@ -7,7 +7,7 @@ unrescue, the guest is started without that disk. What became of it, if a host's
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
@@ -218,7 +218,7 @@ def record_unrescued(tx: Tx, context: Context, state: Unrescuing) -> Unrescuing:
 def not_unrescued(tx: Tx, context: Context, state: Unrescuing, failure: Failure) -> None:
     """Still rescued, unless its host says otherwise; asking again is never wrong."""
     now = context.clock.now_us()
-    seen: dict[str, Any] = {}
+    seen: dict[str, object] = {}
     if state.observed in operations.OBSERVED:
         seen = operations.as_observed(state.observed, VmState.RESCUED if state.rescued else None)
         if state.rescued is False:

@@ -8,7 +8,7 @@ until the user confirms or reverts (`compute.resize_outcome`). As with Nova's de
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
@@ -361,7 +361,7 @@ def unwound(tx: Tx, context: Context, state: Resizing, failure: Failure) -> None
         tx, context, state, status="error", reason=failure.reason, reason_text=failure.private or failure.public,
         ended_at_us=now,
     )  # fmt: skip
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     if state.seen is not None:
         changes = {"vm_state": VmState.STOPPED, "power_state": PowerState.CRASHED}
     operations.settle(tx, state.server_id, now_us=now, task_state=None, progress=0, **changes)

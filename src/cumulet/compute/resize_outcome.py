@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -225,7 +224,7 @@ def not_reverted(tx: Tx, context: Context, state: Outcome, failure: Failure) -> 
     kept = resized.kept_of(tx, state.server_id)
     if kept is not None:
         _set_status(tx, kept, "finished", now)
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     if state.seen is not None:
         changes = {"power_state": operations.OBSERVED[state.seen][1]}
     operations.settle(tx, state.server_id, now_us=now, task_state=None, **changes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from cumulet.compute import hosts as host_records
 from cumulet.compute.flavors import ShowQuery
@@ -28,7 +28,7 @@ _STATES = {PowerState.NOSTATE: "pending"}
 @COMPUTE.operation(
     "GET", "/servers/{server_id}/diagnostics", rules=(Rule(SHOW),), target=server_in_sight, query=ShowQuery
 )
-async def show_diagnostics(call: Call[Server, None]) -> dict[str, Any]:
+async def show_diagnostics(call: Call[Server, None]) -> Mapping[str, object]:
     """Ask the server's host: as it answers up to 2.47, in one shape for all drivers from 2.48 on."""
     server = call.target
     if server.host is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import sqlalchemy as sa
 
@@ -62,7 +62,7 @@ def create_events(call: Call[None, CreateEvents]) -> Reply:
     return Reply(body={"events": answers}, status=207 if refused else 200)
 
 
-def _answer(event: Event, hosts: dict[str, str | None]) -> dict[str, Any]:
+def _answer(event: Event, hosts: dict[str, str | None]) -> dict[str, object]:
     server_id = event.server_uuid.lower()
     if server_id not in hosts:
         code = 404
@@ -70,7 +70,7 @@ def _answer(event: Event, hosts: dict[str, str | None]) -> dict[str, Any]:
         code = 400
     else:
         code = 200 if hosts[server_id] else 422
-    answer: dict[str, Any] = {"name": event.name, "server_uuid": event.server_uuid}
+    answer: dict[str, object] = {"name": event.name, "server_uuid": event.server_uuid}
     if event.tag is not UNSET:
         answer["tag"] = event.tag
     return {**answer, "status": "completed" if code == 200 else "failed", "code": code}

@@ -107,7 +107,7 @@ def update_service_by_action(call: Call[None, UpdateService]) -> dict[str, objec
     """Enable, disable (with a reason) or force down the nova-compute of a host."""
     body, action = call.body, call.path["action"]
     answer: dict[str, object] = {"host": body.host, "binary": body.binary}
-    changes: dict[str, Any]
+    changes: dict[str, object]
     if action == "enable":
         changes = {"disabled": False, "disabled_reason": None}
         answer["status"] = "enabled"

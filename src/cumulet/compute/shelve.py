@@ -318,7 +318,7 @@ def still_shelved(tx: Tx, context: Context, state: Unshelving, failure: Failure)
     """It has no host, as before. One whose host went down with its guest belongs there, and is in ERROR, until the host
     is back (`compute.drift`)."""
     now = context.clock.now_us()
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     if state.abandoned:
         changes = operations.in_error(drift.NOT_UNSHELVED, now_us=now, failure=failure)
     operations.settle(tx, state.server_id, now_us=now, task_state=None, **changes)

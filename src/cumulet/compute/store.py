@@ -302,7 +302,7 @@ def insert_servers(tx: Tx, new: Iterable[Server]) -> None:
     tx.execute(_INSERT, [_as_row(server) for server in new])
 
 
-def _as_row(server: Server) -> dict[str, Any]:
+def _as_row(server: Server) -> dict[str, object]:
     values = msgspec.structs.asdict(server)
     values["flavor"] = msgspec.structs.asdict(server.flavor)
     values["vm_state"] = server.vm_state.value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, NotRequired, TypedDict
 
 import msgspec
 import sqlalchemy as sa
@@ -43,28 +43,58 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
     stop_us: int
 
 
+class ServerUsage(TypedDict):
+    """What one server has used within the span."""
+
+    instance_id: str
+    name: str
+    tenant_id: str
+    flavor: str
+    hours: float
+    memory_mb: int
+    vcpus: int
+    local_gb: int
+    started_at: str | None
+    ended_at: str | None
+    state: str
+    uptime: int
+
+
+class Usage(TypedDict):
+    """What a project's servers have used within the span; each of them, where it is asked for."""
+
+    tenant_id: str
+    total_hours: float
+    total_vcpus_usage: float
+    total_memory_mb_usage: float
+    total_local_gb_usage: float
+    start: str | None
+    stop: str | None
+    server_usages: NotRequired[list[ServerUsage]]
+
+
 @COMPUTE.operation("GET", "/os-simple-tenant-usage", rules=(Rule(LIST),), query=UsagesQuery)
-def list_usage(call: Call[None, None]) -> dict[str, Any]:
+def list_usage(call: Call[None, None]) -> dict[str, object]:
     """What every project has used."""
     given = call.query.getall("detailed")
     rows, usages = _usages(call, None, detailed=bool(given) and given[0] == "1")
     return _answer(call, "os-simple-tenant-usage", {"tenant_usages": usages}, rows)
 
 
-def _facts(call: Call[None, None]) -> Mapping[str, Any]:
+def _facts(call: Call[None, None]) -> Mapping[str, object]:
     return {"project_id": call.path["project_id"]}
 
 
 @COMPUTE.operation("GET", "/os-simple-tenant-usage/{project_id}", rules=(Rule(SHOW),), facts=_facts, query=UsageQuery)
-def show_usage(call: Call[None, None]) -> dict[str, Any]:
+def show_usage(call: Call[None, None]) -> dict[str, object]:
     """What a project has used, server by server."""
     project_id = call.path["project_id"]
     rows, usages = _usages(call, project_id, detailed=True)
-    usage = usages[0] if usages else {}
-    return _answer(call, f"os-simple-tenant-usage/{project_id}", {"tenant_usage": usage}, rows)
+    shown: Usage | dict[str, object] = usages[0] if usages else {}
+    return _answer(call, f"os-simple-tenant-usage/{project_id}", {"tenant_usage": shown}, rows)
 
 
-def _answer(call: Call[None, None], path: str, answer: dict[str, Any], rows: list[Row]) -> dict[str, Any]:
+def _answer(call: Call[None, None], path: str, answer: dict[str, object], rows: list[Row]) -> dict[str, object]:
     if call.version.at_least("2.40") and (
         following := next_links(call, path, page(call), len(rows), rows[-1].id if rows else "")
     ):
@@ -72,12 +102,10 @@ def _answer(call: Call[None, None], path: str, answer: dict[str, Any], rows: lis
     return answer
 
 
-def _usages(
-    call: Call[None, None], project_id: str | None, *, detailed: bool
-) -> tuple[list[Row], list[dict[str, Any]]]:
+def _usages(call: Call[None, None], project_id: str | None, *, detailed: bool) -> tuple[list[Row], list[Usage]]:
     span = _span(call)
     rows = _rows(call, project_id, span)
-    by_project: dict[str, dict[str, Any]] = {}
+    by_project: dict[str, Usage] = {}
     for row in rows:
         summary = by_project.get(row.project_id)
         if summary is None:
@@ -123,8 +151,8 @@ def _after(tx: Tx, marker: str) -> sa.ColumnElement[bool]:
     )
 
 
-def _summary(project_id: str, span: Span, *, detailed: bool) -> dict[str, Any]:
-    summary: dict[str, Any] = {
+def _summary(project_id: str, span: Span, *, detailed: bool) -> Usage:
+    summary: Usage = {
         "tenant_id": project_id, "total_hours": 0.0, "total_vcpus_usage": 0.0, "total_memory_mb_usage": 0.0,
         "total_local_gb_usage": 0.0, "start": iso_us(span.start_us), "stop": iso_us(span.stop_us),
     }  # fmt: skip
@@ -133,7 +161,7 @@ def _summary(project_id: str, span: Span, *, detailed: bool) -> dict[str, Any]:
     return summary
 
 
-def _of_server(row: Row, span: Span, now_us: int) -> dict[str, Any]:
+def _of_server(row: Row, span: Span, now_us: int) -> ServerUsage:
     flavor, ended = row.flavor, row.terminated_at_us
     used_us = min(span.stop_us, ended or span.stop_us) - max(row.launched_at_us, span.start_us)
     return {

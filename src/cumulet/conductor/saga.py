@@ -203,7 +203,9 @@ _RUNNING = sa.select(operations).where(
 )
 
 
-def first_row(saga: Saga[S], operation_id: str, subject: str, state: S, now_us: int, status: Status) -> dict[str, Any]:
+def first_row(
+    saga: Saga[S], operation_id: str, subject: str, state: S, now_us: int, status: Status
+) -> dict[str, object]:
     return {
         "id": operation_id,
         "saga": saga.name,

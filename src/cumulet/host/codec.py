@@ -18,7 +18,7 @@ AnswerT = TypeVar("AnswerT")
 
 class Request(msgspec.Struct, frozen=True):
     number: int
-    message: m.Message[Any]
+    message: m.Message[object]
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -56,7 +56,7 @@ _numbered = msgspec.json.Decoder(_Numbered)
 
 
 @functools.cache
-def _messages(verbs: tuple[type[m.Message[Any]], ...]) -> msgspec.json.Decoder[m.Message[Any]]:
+def _messages(verbs: tuple[type[m.Message[object]], ...]) -> msgspec.json.Decoder[m.Message[object]]:
     return msgspec.json.Decoder(Union[verbs])  # noqa: UP007 - of a tuple
 
 

@@ -27,7 +27,7 @@ from cumulet.host.driver import (
 from cumulet.host.endpoint import Endpoint, Peer
 from cumulet.host.wiring import InForce, Wiring
 
-AnswerT = TypeVar("AnswerT")
+AnswerT_co = TypeVar("AnswerT_co", covariant=True)
 
 
 class OnHost(Protocol):
@@ -45,11 +45,11 @@ class OnHost(Protocol):
 
 
 class Message(
-    msgspec.Struct, Generic[AnswerT], frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="verb"
+    msgspec.Struct, Generic[AnswerT_co], frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="verb"
 ):
-    """A verb with its request. `AnswerT` is what it answers; `messages.answer_type` finds it again."""
+    """A verb with its request. `AnswerT_co` is what it answers; `messages.answer_type` finds it again."""
 
-    async def do(self, host: OnHost) -> AnswerT:
+    async def do(self, host: OnHost) -> AnswerT_co:
         """Do it on a host. DriverError says that it failed."""
         raise NotImplementedError
 
@@ -58,7 +58,7 @@ AFTER_ALL_STEPS = 2**31 - 1
 """The step of what no operation says: of its generation, the last word."""
 
 
-class Command(Message[AnswerT], Generic[AnswerT], frozen=True):
+class Command(Message[AnswerT_co], Generic[AnswerT_co], frozen=True):
     """About one guest. `generation` is the server's at the time the operation decided; agents refuse lower ones.
 
     `step` is the operation's, counted on when it unwinds (`conductor.saga.Saga.number_of`); of the same generation,
@@ -78,7 +78,7 @@ class Command(Message[AnswerT], Generic[AnswerT], frozen=True):
     step: int
 
 
-class Question(Message[AnswerT], Generic[AnswerT], frozen=True):
+class Question(Message[AnswerT_co], Generic[AnswerT_co], frozen=True):
     """Changes nothing, so it carries no generation."""
 
 
@@ -346,12 +346,12 @@ class Diagnostics(Question[dict[str, int | str]], frozen=True, tag="diagnostics"
 # -- what derives from the declarations
 
 
-def verbs() -> tuple[type[Message[Any]], ...]:
+def verbs() -> tuple[type[Message[object]], ...]:
     """Every verb that has been declared, here or in a module that is imported."""
     from cumulet.host import console_messages, crash_dump, disk_messages  # noqa: F401 - for what they declare
 
-    found: list[type[Message[Any]]] = []
-    waiting: list[type[Message[Any]]] = [Message]
+    found: list[type[Message[object]]] = []
+    waiting: list[type[Message[object]]] = [Message]
     while waiting:
         cls = waiting.pop()
         waiting.extend(cls.__subclasses__())
@@ -360,13 +360,13 @@ def verbs() -> tuple[type[Message[Any]], ...]:
     return tuple(sorted(found, key=lambda cls: cls.__name__))
 
 
-def name_of(verb: type[Message[Any]]) -> str:
+def name_of(verb: type[Message[object]]) -> str:
     """As it is sent: ``start-copy``."""
     return str(verb.__struct_config__.tag)
 
 
 @functools.cache
-def answer_type(verb: type[Message[Any]]) -> Any:
+def answer_type(verb: type[Message[object]]) -> Any:
     """The type in the brackets of the verb's declaration; `None` where it answers nothing."""
     for base in getattr(verb, "__orig_bases__", ()):
         origin = typing.get_origin(base)
