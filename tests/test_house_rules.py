@@ -20,7 +20,7 @@ KERNEL = ("web", "conductor", "bus", "host", "agent", "fleet", "part.py", "perio
 LONGER: dict[str, int] = {
     "src/cumulet/compute/server_creation.py": 476,
     "src/cumulet/compute/server_filters.py": 453,
-    "src/cumulet/compute/server_views.py": 472,
+    "src/cumulet/compute/server_views.py": 459,
     "src/cumulet/compute/store.py": 409,
     "src/cumulet/conductor/runner.py": 506,
     "src/cumulet/drivers/qemu/live_migration_source.py": 423,
@@ -37,7 +37,7 @@ LONGER: dict[str, int] = {
 }
 """Modules that are longer than `LONGEST_MODULE` lines, and how long they may be."""
 
-MOST_ANY = 552
+MOST_ANY = 526
 """Lines of the program in which a type is said to be `Any`, at most. The number is only ever lowered."""
 
 UNFORMATTED: dict[str, int] = {

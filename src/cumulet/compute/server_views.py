@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -14,9 +13,21 @@ from cumulet.clock import iso_z
 from cumulet.compute.links import bookmark_root
 from cumulet.compute.model import Flavor, PowerState
 from cumulet.compute.rules import ADMIN, READER
+from cumulet.compute.server_shapes import (
+    COLUMNS,
+    HOST_COLUMNS,
+    Address,
+    Fault,
+    HostRow,
+    ImageOfServer,
+    ServerRow,
+    ServerView,
+    host_row,
+    server_row,
+)
 from cumulet.compute.sight import project_in_sight
 from cumulet.compute.store import hosts, require_found, server_group_members, server_groups, server_tags, servers
-from cumulet.db.engine import Select, Tx
+from cumulet.db.engine import Row, Tx
 from cumulet.network import for_compute as network
 from cumulet.network.for_compute import PortView
 from cumulet.web.operation import Call
@@ -132,12 +143,12 @@ class Viewer:
     """Renders servers for one answer. Made with all that the rendered servers need already loaded."""
 
     def __init__(
-        self, call: Call[object, object], what: Shown, found: Sequence[Any], only: ServerToShow | None = None
+        self, call: Call[object, object], what: Shown, found: Sequence[Row], only: ServerToShow | None = None
     ) -> None:
         """`found`: rows of `select_for_views`; `only`: what is known of the one to show."""
         self.call = call
         self.what = what
-        self.rows = [_ViewRow(*row) for row in found] if only is None else [only.row]
+        self.rows = [server_row(*row) for row in found] if only is None else [only.row]
         ids = [row.id for row in self.rows]
         at_least = call.version.at_least
         has_tags, has_groups, has_ports = (only.has_tags, only.has_groups, only.has_ports) if only else (True,) * 3
@@ -153,19 +164,19 @@ class Viewer:
         self._with_more_extended = at_least("2.3")
 
     @classmethod
-    def of_one(cls, call: Call[object, object], what: Shown, server: ServerToShow) -> dict[str, object]:
+    def of_one(cls, call: Call[object, object], what: Shown, server: ServerToShow) -> ServerView:
         return cls(call, what, (), server).views()[0]
 
-    def views(self) -> list[dict[str, object]]:
+    def views(self) -> list[ServerView]:
         """All of them, in the order found."""
         return [self._view(row) for row in self.rows]
 
-    def _view(self, row: Any) -> dict[str, object]:
+    def _view(self, row: ServerRow) -> ServerView:
         deleted = row.deleted_at_us is not None
         status = status_of(row.vm_state, row.task_state, deleted=deleted)
         ports = self.ports.get(row.id, ())
         server_id = row.id
-        view: dict[str, object] = {
+        view: ServerView = {
             "id": server_id,
             "name": row.name,
             "status": status,
@@ -189,17 +200,17 @@ class Viewer:
         if status in _WITH_PROGRESS:
             view["progress"] = row.progress
         elif status in ("ERROR", "DELETED") and row.fault_code is not None:
-            view["fault"] = self._fault(row)
+            view["fault"] = self._fault(row, row.fault_code)
         for step in self._steps:
             step(self, row, view)
         if self.what.full:
             self._add_full(row, view, ports)
         return view
 
-    def _image(self, row: Any) -> Any:
+    def _image(self, row: ServerRow) -> ImageOfServer | str:
         if row.image_id is None:
             return ""
-        image: dict[str, object] = {
+        image: ImageOfServer = {
             "id": row.image_id,
             "links": [{"rel": "bookmark", "href": f"{self._root}/images/{row.image_id}"}],
         }
@@ -226,13 +237,13 @@ class Viewer:
             view["extra_specs"] = flavor.extra_specs
         return view
 
-    def _fault(self, row: Any) -> dict[str, object]:
-        fault = {"code": row.fault_code, "created": iso_z(row.fault_at_us), "message": row.fault_message or ""}
-        if row.fault_details and (row.fault_code != 500 or self.call.caller.is_admin):
+    def _fault(self, row: ServerRow, code: int) -> Fault:
+        fault: Fault = {"code": code, "created": iso_z(row.fault_at_us), "message": row.fault_message or ""}
+        if row.fault_details and (code != 500 or self.call.caller.is_admin):
             fault["details"] = row.fault_details
         return fault
 
-    def _add_full(self, row: Any, view: dict[str, object], ports: Sequence[PortView]) -> None:
+    def _add_full(self, row: ServerRow, view: ServerView, ports: Sequence[PortView]) -> None:
         host = self.hosts.get(row.host)
         view["OS-EXT-AZ:availability_zone"] = host.zone if host is not None else (row.requested_zone or "")
         view["config_drive"] = "True" if row.config_drive else ""
@@ -252,7 +263,7 @@ class Viewer:
             if self.what.host_status or status == "UNKNOWN":
                 view["host_status"] = status
 
-    def _add_extended(self, row: Any, view: dict[str, object]) -> None:
+    def _add_extended(self, row: ServerRow, view: ServerView) -> None:
         view["OS-EXT-SRV-ATTR:host"] = row.host
         view["OS-EXT-SRV-ATTR:instance_name"] = instance_name(row.number)
         view["OS-EXT-SRV-ATTR:hypervisor_hostname"] = row.host
@@ -269,45 +280,45 @@ class Viewer:
 # -- what microversions have added
 
 
-def _locked(_viewer: Viewer, row: Any, view: dict[str, object]) -> None:
+def _locked(_viewer: Viewer, row: ServerRow, view: ServerView) -> None:
     view["locked"] = row.locked
 
 
-def _description(_viewer: Viewer, row: Any, view: dict[str, object]) -> None:
+def _description(_viewer: Viewer, row: ServerRow, view: ServerView) -> None:
     view["description"] = row.description
 
 
-def _show_tags(viewer: Viewer, row: Any, view: dict[str, object]) -> None:
+def _show_tags(viewer: Viewer, row: ServerRow, view: ServerView) -> None:
     view["tags"] = viewer.tags.get(row.id, [])
 
 
-def _certificates(_viewer: Viewer, _row: Any, view: dict[str, object]) -> None:
+def _certificates(_viewer: Viewer, _row: ServerRow, view: ServerView) -> None:
     view["trusted_image_certificates"] = None
 
 
-def _show_groups(viewer: Viewer, row: Any, view: dict[str, object]) -> None:
+def _show_groups(viewer: Viewer, row: ServerRow, view: ServerView) -> None:
     if viewer.what.groups:
         view["server_groups"] = viewer.groups.get(row.id, [])
 
 
-def _locked_reason(_viewer: Viewer, row: Any, view: dict[str, object]) -> None:
+def _locked_reason(_viewer: Viewer, row: ServerRow, view: ServerView) -> None:
     view["locked_reason"] = row.locked_reason
 
 
-def _hostname(_viewer: Viewer, row: Any, view: dict[str, object]) -> None:
+def _hostname(_viewer: Viewer, row: ServerRow, view: ServerView) -> None:
     view["OS-EXT-SRV-ATTR:hostname"] = row.hostname
 
 
-def _pinned_zone(_viewer: Viewer, row: Any, view: dict[str, object]) -> None:
+def _pinned_zone(_viewer: Viewer, row: ServerRow, view: ServerView) -> None:
     view["pinned_availability_zone"] = row.requested_zone
 
 
-def _hints(_viewer: Viewer, row: Any, view: dict[str, object]) -> None:
+def _hints(_viewer: Viewer, row: ServerRow, view: ServerView) -> None:
     hints = _decoded(row.scheduler_hints_text)
     view["scheduler_hints"] = {key: value if isinstance(value, list) else [value] for key, value in hints.items()}
 
 
-_STEPS: tuple[tuple[str, Any], ...] = (
+_STEPS: tuple[tuple[str, Callable[[Viewer, ServerRow, ServerView], None]], ...] = (
     ("2.9", _locked),
     ("2.19", _description),
     ("2.26", _show_tags),
@@ -323,16 +334,16 @@ _STEPS: tuple[tuple[str, Any], ...] = (
 # -- parts other features show too
 
 
-def addresses(ports: Sequence[PortView], *, extended: bool) -> dict[str, list[dict[str, object]]]:
+def addresses(ports: Sequence[PortView], *, extended: bool) -> dict[str, list[Address]]:
     """Addresses by network name, each fixed one followed by its floating one."""
-    by_network: dict[str, list[dict[str, object]]] = {}
+    by_network: dict[str, list[Address]] = {}
     for port in ports:
         entries = by_network.setdefault(port.network_name, [])
         for held in port.addresses:
             for address, kind in ((held.address, "fixed"), (held.floating, "floating")):
                 if address is None:
                     continue
-                entry: dict[str, object] = {"version": held.version, "addr": address}
+                entry: Address = {"version": held.version, "addr": address}
                 if extended:
                     entry["OS-EXT-IPS:type"] = kind
                     entry["OS-EXT-IPS-MAC:mac_addr"] = port.mac
@@ -345,45 +356,22 @@ def instance_name(number: int) -> str:
     return f"instance-{number:08x}"
 
 
-_TEXTS = ("flavor", "metadata", "image_properties", "scheduler_hints")
-_LEFT_OUT = frozenset(
-    {
-        *_TEXTS,
-        *("guest", "guest_secrets", "system_metadata", "public_key", "key_type", "availability_zone", "pinned_host"),
-        *("launched_on", "generation", "locked_by", "revision"),
-    }
-)
-_COLUMNS: list[sa.ColumnElement[Any]] = [
-    *(column for column in servers.c if column.name not in _LEFT_OUT),
-    *(sa.cast(servers.c[name], sa.Text).label(f"{name}_text") for name in _TEXTS),
-]
-_ViewRow: Any = msgspec.defstruct("_ViewRow", [str(column.name) for column in _COLUMNS], gc=False)
-"""A row as `Viewer` reads it: attributes of a struct are ten times as fast as those of a database row."""
-
-
-def select_for_views() -> Select:
-    """Rows for `Viewer`: JSON columns stay text until somebody looks at them."""
-    return sa.select(*_COLUMNS)
-
-
-_HOST_COLUMNS = (hosts.c.name, hosts.c.zone, hosts.c.up, hosts.c.forced_down, hosts.c.disabled)
-_ViewHost: Any = msgspec.defstruct("_ViewHost", [str(column.name) for column in _HOST_COLUMNS], gc=False)
 _ONE = (
     sa.select(
-        *_COLUMNS,
+        *COLUMNS,
         sa.exists().where(server_tags.c.server_id == servers.c.id).label("has_tags"),
         sa.exists().where(server_group_members.c.server_id == servers.c.id).label("has_groups"),
         network.any_port_of(servers.c.id).label("has_ports"),
-        *(column.label(f"host_{column.name}") for column in _HOST_COLUMNS),
+        *(column.label(f"host_{column.name}") for column in HOST_COLUMNS),
     )
     .select_from(servers.outerjoin(hosts, hosts.c.name == servers.c.host))
     .where(servers.c.id == sa.bindparam("of_id"))
 )
 
 
-def view_server(call: Call[object, object], server_id: str, what: Shown) -> dict[str, object]:
+def view_server(call: Call[object, object], server_id: str, what: Shown) -> ServerView:
     """One server, freshly read."""
-    return Viewer.of_one(call, what, ServerToShow(call.tx.first(_ONE, {"of_id": server_id})))
+    return Viewer.of_one(call, what, ServerToShow(require_found(call.tx.first(_ONE, {"of_id": server_id}), server_id)))
 
 
 class ServerToShow:
@@ -391,28 +379,27 @@ class ServerToShow:
 
     __slots__ = ("has_groups", "has_ports", "has_tags", "host", "row")
 
-    def __init__(self, found: Any) -> None:
+    def __init__(self, found: Row) -> None:
         columns = tuple(found)
-        self.row = _ViewRow(*columns[: len(_COLUMNS)])
-        self.has_tags, self.has_groups, self.has_ports = columns[len(_COLUMNS) : len(_COLUMNS) + 3]
-        name, *host = columns[len(_COLUMNS) + 3 :]
-        self.host = _ViewHost(name, *host) if name is not None else None
+        self.row = server_row(*columns[: len(COLUMNS)])
+        self.has_tags, self.has_groups, self.has_ports = columns[len(COLUMNS) : len(COLUMNS) + 3]
+        name, *host = columns[len(COLUMNS) + 3 :]
+        self.host = host_row(name, *host) if name is not None else None
 
     @property
     def project_id(self) -> str:
-        return str(self.row.project_id)
+        return self.row.project_id
 
     @property
     def user_id(self) -> str:
-        return str(self.row.user_id)
+        return self.row.user_id
 
 
 def server_to_show(call: Call[object, object]) -> ServerToShow:
     """As `sight.server_in_sight`, for showing it: one statement."""
     server_id = call.path["server_id"]
     found = call.tx.first(_ONE, {"of_id": server_id})
-    require_found(found, server_id, project_id=project_in_sight(call))
-    return ServerToShow(found)
+    return ServerToShow(require_found(found, server_id, project_id=project_in_sight(call)))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -436,14 +423,14 @@ def _decoded(text: str) -> dict[str, object]:
     return value
 
 
-_IDS: sa.BindParameter[Any] = sa.bindparam("of_ids", expanding=True)
+_IDS: sa.BindParameter[object] = sa.bindparam("of_ids", expanding=True)
 _TAGS = sa.select(server_tags).where(server_tags.c.server_id.in_(_IDS)).order_by(server_tags.c.tag)
 _GROUPS = (
     sa.select(server_group_members.c.server_id, server_groups.c.id)
     .join(server_groups, server_groups.c.id == server_group_members.c.group_id)
     .where(server_group_members.c.server_id.in_(_IDS))
 )
-_HOSTS = sa.select(*_HOST_COLUMNS)
+_HOSTS = sa.select(*HOST_COLUMNS)
 
 
 def _tags(tx: Tx, ids: Sequence[str]) -> dict[str, list[str]]:
@@ -457,11 +444,11 @@ def _groups(tx: Tx, ids: Sequence[str]) -> dict[str, list[str]]:
     return {server_id: [group_id] for server_id, group_id in map(tuple, tx.all(_GROUPS, {"of_ids": ids}))}
 
 
-def _hosts(tx: Tx) -> dict[str | None, Any]:
-    return {row.name: _ViewHost(*row) for row in tx.all(_HOSTS, {})}
+def _hosts(tx: Tx) -> dict[str | None, HostRow]:
+    return {row.name: host_row(*row) for row in tx.all(_HOSTS, {})}
 
 
-def _host_status(host: Any, row: Any) -> str:
+def _host_status(host: HostRow | None, row: ServerRow) -> str:
     """Nova's order: what an administrator declared comes before what is observed."""
     if row.host is None or host is None:
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import sqlalchemy as sa
@@ -13,10 +14,10 @@ from cumulet.compute.links import links, next_links, page
 from cumulet.compute.model import Server
 from cumulet.compute.rules import ADMIN, MEMBER, READER
 from cumulet.compute.server_filters import ServersQuery, select_servers
+from cumulet.compute.server_shapes import select_for_views
 from cumulet.compute.server_views import (
     ServerToShow,
     Viewer,
-    select_for_views,
     server_to_show,
     shown,
     view_server,
@@ -136,7 +137,7 @@ def _require_pinnable(tx: Tx, server: Server, zone: str | None) -> None:
         )
 
 
-def _listed(call: Call[object, object], path: str, views: list[dict[str, object]]) -> dict[str, object]:
+def _listed(call: Call[object, object], path: str, views: Sequence[Mapping[str, object]]) -> dict[str, object]:
     answer: dict[str, object] = {"servers": views}
     if following := next_links(call, path, page(call), len(views), views[-1]["id"] if views else ""):
         answer["servers_links"] = following

@@ -9,7 +9,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.compute.model import Flavor, PowerState, Server, VmState
-from cumulet.db.engine import Select, Tx, metadata
+from cumulet.db.engine import Row, Select, Tx, metadata
 from cumulet.db.parts import in_parts
 from cumulet.errors import Conflict, NotFound
 
@@ -258,7 +258,7 @@ aggregate_hosts = sa.Table(
 _COLUMNS = [column for column in servers.c if column.name != "number"]
 
 
-def server_from_row(row: Any) -> Server:
+def server_from_row(row: Row) -> Server:
     """A row selected with `select_servers()` as a `Server`."""
     values = dict(row._mapping)
     values.pop("number", None)
@@ -283,18 +283,18 @@ _INSERT_ACTION = sa.insert(instance_actions)
 def get_server(tx: Tx, server_id: str, *, project_id: str | None = None, deleted: bool = False) -> Server:
     """The server, or NotFound with Nova's words. `project_id`: None sees every project (administrators)."""
     row = tx.first(_SERVER, {"of_id": server_id})
-    require_found(row, server_id, project_id=project_id, deleted=deleted)
-    return server_from_row(row)
+    return server_from_row(require_found(row, server_id, project_id=project_id, deleted=deleted))
 
 
-def require_found(row: Any, server_id: str, *, project_id: str | None, deleted: bool = False) -> None:
-    """`get_server`'s NotFound, for a row of `servers` or None."""
+def require_found(row: Row | None, server_id: str, *, project_id: str | None = None, deleted: bool = False) -> Row:
+    """The row of `servers`, or `get_server`'s NotFound."""
     if (
         row is None
         or (project_id is not None and row.project_id != project_id)
         or (row.deleted_at_us is not None and not deleted)
     ):
         raise NotFound(f"Instance {server_id} could not be found.")
+    return row
 
 
 def insert_servers(tx: Tx, new: Iterable[Server]) -> None:
