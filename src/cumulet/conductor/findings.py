@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy as sa
 
-from cumulet.db.engine import Tx, metadata
+from cumulet.db.engine import Row, Tx, metadata
 
 KEPT = 200
 
@@ -52,5 +50,5 @@ def note(tx: Tx, reconciler: str, finding: str, done: str, *, now_us: int, host:
         tx.execute(_DROP, {"of_id": row.id})
 
 
-def newest(tx: Tx) -> list[Any]:
+def newest(tx: Tx) -> list[Row]:
     return tx.all(_NEWEST)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 import sqlalchemy as sa
@@ -20,27 +20,29 @@ from sqlalchemy.exc import DBAPIError
 from cumulet.clock import Clock, sleep_unless_woken
 from cumulet.conductor import findings
 from cumulet.conductor.saga import (
+    Do,
     Failure,
     Final,
     Saga,
     Status,
     StepFailed,
     Wishes,
+    is_database_step,
     is_host_step,
     operations,
 )
-from cumulet.db.engine import Database, Tx
+from cumulet.db.engine import Database, Row, Tx
 from cumulet.errors import ApiError
 from cumulet.fleet.hosts import Hosts
 from cumulet.settings import Settings
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 
 STUCK_AFTER_ATTEMPTS = 8
 BACK_OFF_FIRST_SECONDS = 0.05
 BACK_OFF_LAST_SECONDS = 15.0
-
 
 # Every operation asks and says these many times: statements built once.
 _THIS = operations.c.id == sa.bindparam("of_id")
@@ -67,7 +69,8 @@ _WAITING = (
     .order_by(operations.c.created_at_us, operations.c.id)
 )
 
-BeforeStep = Callable[[str, str, Any], Awaitable[None]]
+State = msgspec.Struct
+BeforeStep = Callable[[str, str, State], Awaitable[None]]
 """Called with (saga, step, state) before each host step; what it raises is the step's failure. For scripted faults."""
 
 
@@ -82,14 +85,14 @@ class Aborted(StepFailed):
         super().__init__("ABORTED", "The operation was aborted by a user.")
 
 
-class Carried(msgspec.Struct, frozen=True):
+class Carried(msgspec.Struct, Generic[S], frozen=True):
     """An operation row as this runner last saved it."""
 
     id: str
     subject: str
     status: Status
     position: int
-    state: Any
+    state: S
     error: Failure | None
     abort: bool
     attempts: int
@@ -224,7 +227,7 @@ class Runner:
     async def sweep(self) -> None:
         """Renew what we hold, and look at each running operation that nobody holds."""
 
-        def renew_and_find(tx: Tx) -> Sequence[Any]:
+        def renew_and_find(tx: Tx) -> Sequence[Row]:
             tx.run(_RENEW, {"of_owner": self.name})
             return tx.all(_RUNNING, {})
 
@@ -235,13 +238,13 @@ class Runner:
             if row.id not in self._tasks and self._is_free(row):
                 self._look(row.id)
 
-    def _beat(self, row: Any) -> Beat:
+    def _beat(self, row: Row) -> Beat:
         known = self._beats.get(row.id)
         if known is not None and (known.owner, known.beat) == (row.lease_owner, row.lease_beat):
             return known
         return Beat(row.lease_owner, row.lease_beat, self.clock.monotonic())
 
-    def _is_free(self, row: Any) -> bool:
+    def _is_free(self, row: Row) -> bool:
         """Nobody else holds it, or whoever does has not renewed it for as long as a lease runs."""
         if row.lease_owner in (None, self.name):
             return True
@@ -267,7 +270,7 @@ class Runner:
         except LeaseLost:
             log.info("operation %s: another runner has taken it", operation_id)
 
-    def _claim_and_begin(self, tx: Tx, operation_id: str) -> tuple[Saga[Any], StepContext, Carried] | None:
+    def _claim_and_begin(self, tx: Tx, operation_id: str) -> tuple[Saga[State], StepContext, Carried[State]] | None:
         """Take the operation, and in the same transaction run the database steps that are next."""
         claimed = self._claim(tx, operation_id)
         if claimed is None:
@@ -275,7 +278,7 @@ class Runner:
         saga, operation = claimed
         context = StepContext(self, operation.id, operation.subject)
         do = self._next(saga, operation)
-        if do is not None and not is_host_step(do):
+        if do is not None and is_database_step(do):
             try:
                 with tx.savepoint():
                     position = operation.position
@@ -287,12 +290,10 @@ class Runner:
                 log.debug("operation %s: not begun with its claim", operation_id, exc_info=True)
         return saga, context, operation
 
-    def _claim(self, tx: Tx, operation_id: str) -> tuple[Saga[Any], Carried] | None:
+    def _claim(self, tx: Tx, operation_id: str) -> tuple[Saga[State], Carried[State]] | None:
         row = tx.first(_FOUND, {"of_id": operation_id})
         now = self.clock.now_us()
-        if row is None or not Status(row.status).running:
-            return None
-        if not self._is_free(row):
+        if row is None or not Status(row.status).running or not self._is_free(row):
             return None
         if row.lease_owner not in (None, self.name):
             done = f"taken over from {row.lease_owner} at step {row.position + 1}"
@@ -312,7 +313,7 @@ class Runner:
             revision=row.revision + 1,
         )
 
-    async def _advance(self, saga: Saga[Any], context: StepContext, operation: Carried) -> Carried:
+    async def _advance(self, saga: Saga[S], context: StepContext, operation: Carried[S]) -> Carried[S]:
         """One host step, or a run of database steps; and the save. Exceptions become an unwinding, or a later retry."""
         do = self._next(saga, operation)
         state, position = operation.state, operation.position
@@ -323,7 +324,7 @@ class Runner:
                 context.step = saga.number_of(operation.status, position)
                 if self._before_step is not None:
                     await self._before_step(saga.name, do.__name__, state)
-                state = await cast("Awaitable[Any]", cast("Any", do)(context, state))
+                state = await do(context, state)
                 position += 1 if operation.status is Status.FORWARD else -1
             return await self.db.write_async(
                 lambda tx: self._save(tx, saga, context, operation, state=state, position=position)
@@ -338,36 +339,35 @@ class Runner:
             failure = _failure(error)
             return await self._save_failure(saga, operation, failure)
 
-    def _next(self, saga: Saga[Any], operation: Carried) -> Any:
+    def _next(self, saga: Saga[S], operation: Carried[S]) -> Do[S] | None:
         if operation.status is Status.FORWARD:
             return saga.plan[operation.position].do if operation.position < len(saga.plan) else None
         return saga.steps[operation.position].undo if operation.position >= 0 else None
 
     def _save(
-        self, tx: Tx, saga: Saga[Any], context: StepContext, operation: Carried, *, state: Any, position: int
-    ) -> Carried:
+        self, tx: Tx, saga: Saga[S], context: StepContext, operation: Carried[S], *, state: S, position: int
+    ) -> Carried[S]:
         """In one transaction: check the lease, run the database steps that follow, save, end if done."""
         abort = self._check_held(tx, operation)
         status, error = operation.status, operation.error
         plan = saga.plan
-        while status is Status.FORWARD and position < len(plan) and not is_host_step(plan[position].do):
-            item = plan[position]
+        while status is Status.FORWARD and position < len(plan) and is_database_step(do := plan[position].do):
             if abort and position < len(saga.steps):
                 status, error = Status.UNWINDING, Aborted().failure
                 break
             try:
                 with tx.savepoint():
                     self._record_status(tx, saga, context, state, position)
-                    state = item.do(tx, context, state)  # type: ignore[call-arg,arg-type]
+                    state = do(tx, context, state)
                 position += 1
             except (StepFailed, ApiError) as problem:
-                if isinstance(item, Final):
+                if isinstance(plan[position], Final):
                     raise
                 status, error = Status.UNWINDING, _failure(problem)
         if status is Status.FORWARD and position < len(plan):
             self._record_status(tx, saga, context, state, position)
-        while status is Status.UNWINDING and position >= 0 and not is_host_step(saga.steps[position].undo):
-            state = saga.steps[position].undo(tx, context, state)  # type: ignore[call-arg,arg-type]
+        while status is Status.UNWINDING and position >= 0 and is_database_step(undo := saga.steps[position].undo):
+            state = undo(tx, context, state)
             position -= 1
         if status is Status.FORWARD and position == len(plan):
             status = Status.DONE
@@ -376,7 +376,7 @@ class Runner:
             status = Status.UNWOUND
         return self._store(tx, operation, status=status, position=position, state=state, error=error, abort=abort)
 
-    def _record_status(self, tx: Tx, saga: Saga[Any], context: StepContext, state: Any, position: int) -> None:
+    def _record_status(self, tx: Tx, saga: Saga[S], context: StepContext, state: S, position: int) -> None:
         """On the way forward: the status of the step at `position`, unless the step before it had the same."""
         status = saga.plan[position].status
         before = saga.plan[position - 1].status if position > 0 else ""
@@ -386,17 +386,17 @@ class Runner:
     def _store(
         self,
         tx: Tx,
-        operation: Carried,
+        operation: Carried[S],
         *,
         status: Status,
         position: int,
-        state: Any,
+        state: S,
         error: Failure | None,
         abort: bool = False,
         attempts: int = 0,
         due_at: float = 0.0,
         stuck_cause: str | None = None,
-    ) -> Carried:
+    ) -> Carried[S]:
         now = self.clock.now_us()
         matched = tx.changed(
             _SAVE,
@@ -440,11 +440,11 @@ class Runner:
             tx.run(_CHANGE, {"of_id": waiting.id, "status": Status.FORWARD, "updated_at_us": now_us})
             self.operation(tx, waiting.id)
 
-    async def _save_failure(self, saga: Saga[Any], operation: Carried, failure: Failure) -> Carried:
+    async def _save_failure(self, saga: Saga[S], operation: Carried[S], failure: Failure) -> Carried[S]:
         """A step above the line failed: unwind from it. An undo or a final: try again later, say so past a cap."""
         above = operation.status is Status.FORWARD and operation.position < len(saga.steps)
 
-        def save(tx: Tx) -> Carried:
+        def save(tx: Tx) -> Carried[S]:
             self._check_held(tx, operation)
             if above:
                 return self._store(
@@ -478,7 +478,7 @@ class Runner:
                 log.exception("operation %s: cannot save, will retry", operation.id)
                 await self.clock.sleep(BACK_OFF_FIRST_SECONDS * (1 + self.clock.random()))
 
-    def _check_held(self, tx: Tx, operation: Carried) -> bool:
+    def _check_held(self, tx: Tx, operation: Carried[S]) -> bool:
         """LeaseLost unless the row is as this runner saved it; answers whether a user asked to abort."""
         row = tx.first(_HELD, {"of_id": operation.id})
         if row is None or row.lease_owner != self.name or row.revision != operation.revision:

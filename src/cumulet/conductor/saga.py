@@ -16,12 +16,12 @@ import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeGuard, TypeVar
 
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.db.engine import Tx, metadata
+from cumulet.db.engine import Row, Tx, metadata
 from cumulet.db.partial_index import unique_where
 from cumulet.errors import Conflict
 
@@ -193,8 +193,12 @@ class Saga(Generic[S]):
         return position if status is Status.FORWARD else 2 * len(self.steps) - position
 
 
-def is_host_step(do: Do[Any]) -> bool:
+def is_host_step(do: Do[S]) -> TypeGuard[HostStep[S]]:
     return inspect.iscoroutinefunction(do)
+
+
+def is_database_step(do: Do[S]) -> TypeGuard[DatabaseStep[S]]:
+    return not inspect.iscoroutinefunction(do)
 
 
 _INSERT = sa.insert(operations)
@@ -253,7 +257,7 @@ def begin(
     return operation_id
 
 
-def running_operation(tx: Tx, subject: str) -> Any:
+def running_operation(tx: Tx, subject: str) -> Row | None:
     """The row of the subject's running operation, or None."""
     return tx.first(_RUNNING, {"of_subject": subject})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -12,7 +11,7 @@ from cumulet.compute.operations import OBSERVED
 from cumulet.compute.resized import kept_of, resized_servers
 from cumulet.compute.store import migrations, servers
 from cumulet.conductor.saga import operations
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Row, Tx
 from cumulet.host.driver import GuestState
 from cumulet.image.store import image_properties, images
 from cumulet.network import for_compute as network
@@ -75,7 +74,7 @@ def disagreements(
         yield f"image {row.image_id[:8]} of server {row.value[:8]} is {row.status}, and nobody makes it"
 
 
-def _of_server(tx: Tx, row: Any, places: dict[str, GuestState]) -> Iterator[str]:
+def _of_server(tx: Tx, row: Row, places: dict[str, GuestState]) -> Iterator[str]:
     name = row.id[:8]
     if row.task_state is not None:
         yield f"server {name} is {row.task_state}, and nobody at work on it"
@@ -112,7 +111,7 @@ def _of_server(tx: Tx, row: Any, places: dict[str, GuestState]) -> Iterator[str]
             yield f"server {name} belongs to {row.host}, but its port is bound to {bound}"
 
 
-def _of_ports(tx: Tx, row: Any, linked: Collection[str]) -> Iterator[str]:
+def _of_ports(tx: Tx, row: Row, linked: Collection[str]) -> Iterator[str]:
     """An ACTIVE port is plugged on the host that runs its server, and a plugged one is ACTIVE."""
     for port in network.ports_of(tx, [row.id]).get(row.id, []):
         if (port.status == "ACTIVE") != (port.id in linked):
@@ -120,7 +119,7 @@ def _of_ports(tx: Tx, row: Any, linked: Collection[str]) -> Iterator[str]:
             yield f"port {port.id[:8]} of server {row.id[:8]} is {port.status}, and {said} on {row.host}"
 
 
-def _of_deleted(tx: Tx, row: Any) -> Iterator[str]:
+def _of_deleted(tx: Tx, row: Row) -> Iterator[str]:
     if placement.held(tx, row.id):
         yield f"server {row.id[:8]} is deleted, but holds {placement.held(tx, row.id)}"
     if network.binding_hosts(tx, row.id):

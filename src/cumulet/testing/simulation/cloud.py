@@ -169,7 +169,7 @@ class SimulatedCloud:
         return [clock for clock in running if isinstance(clock, Process)] + [api.process for api in self.apis]
 
     async def request(
-        self, caller: str, method: str, path: str, body: Any = None, *, version: str = "2.96"
+        self, caller: str, method: str, path: str, body: object = None, *, version: str = "2.96"
     ) -> tuple[int, Any]:
         """One request through the real dispatcher of one of the APIs; answers status and JSON, or `NO_ANSWER`."""
         faults = self.db.faults

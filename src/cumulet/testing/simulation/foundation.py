@@ -7,6 +7,7 @@ import atexit
 import copy
 import functools
 import tempfile
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -18,6 +19,7 @@ import sqlalchemy as sa
 from cumulet.compute import drift
 from cumulet.compute.store import flavors
 from cumulet.db import schema
+from cumulet.db.engine import Tx
 from cumulet.fleet.hosts import Hosts
 from cumulet.image import store as image_store
 from cumulet.processes.parts import load_services
@@ -178,7 +180,7 @@ class Identity:
 class _Nobody:
     """There is no conductor yet, and nothing for one."""
 
-    def operation(self, tx: Any, operation_id: str) -> None:
+    def operation(self, tx: Tx, operation_id: str) -> None:
         raise AssertionError(f"operation {operation_id} before there is a conductor")
 
 
@@ -191,7 +193,7 @@ def _image() -> image_store.Image:
 
 
 async def request(
-    app: App, caller: str, method: str, path: str, body: Any = None, *, version: str = "2.96"
+    app: App, caller: str, method: str, path: str, body: object = None, *, version: str = "2.96"
 ) -> tuple[int, Any]:
     """One request through the real dispatcher; answers status and JSON."""
     content = msgspec.json.encode(body) if body is not None else b""
@@ -204,12 +206,12 @@ async def request(
         "raw_path": path.encode(), "query_string": query.encode(), "headers": headers,
         "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 443),
     }  # fmt: skip
-    sent: list[Any] = []
+    sent: list[MutableMapping[str, Any]] = []
 
-    async def receive() -> Any:
+    async def receive() -> MutableMapping[str, Any]:
         return {"type": "http.request", "body": content, "more_body": False}
 
-    async def send(message: Any) -> None:
+    async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message)
 
     await app(scope, receive, send)

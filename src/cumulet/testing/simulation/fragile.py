@@ -41,7 +41,7 @@ class FragileDriver(SimulatedDriver):
         self.disk = Disk()
         self._hung: dict[str, asyncio.Future[bool]] = {}
         """By guest: whether its process, at the end, goes on. What it was told meanwhile it does then, in turn."""
-        self._queued: set[asyncio.Future[Any]] = set()
+        self._queued: set[asyncio.Future[object]] = set()
         self._long: list[asyncio.Future[None]] = []
         """The ends of verbs that hang."""
 
@@ -122,7 +122,7 @@ class FragileDriver(SimulatedDriver):
             raise DriverError("the process has ended")
         return await verb(*arguments, **named)
 
-    def _forget(self, queued: asyncio.Future[Any]) -> None:
+    def _forget(self, queued: asyncio.Future[object]) -> None:
         self._queued.discard(queued)
         if not queued.cancelled():
             queued.exception()  # Whoever waited has heard it; if nobody did, nobody does.

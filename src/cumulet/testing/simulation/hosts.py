@@ -91,8 +91,8 @@ class Machine:
         self._lease_seconds = lease_seconds
         self.watchdog = Watchdog(loop, random, self.lose_lease) if lease_seconds is not None else None
         # In the order of their coming, which a set would not keep: the seed has to decide everything.
-        self._at_work: dict[asyncio.Task[Any], None] = {}
-        self._awaited: dict[asyncio.Future[Any], None] = {}
+        self._at_work: dict[asyncio.Task[object], None] = {}
+        self._awaited: dict[asyncio.Future[object], None] = {}
         """The answers to what it is at."""
         self.started = 0
         self.agent: Agent | None = None
@@ -141,7 +141,7 @@ class Machine:
         self.powered = True
         self.start_agent()
 
-    async def deliver(self, message: m.Message[Any]) -> Any:
+    async def deliver(self, message: m.Message[object]) -> Any:
         """Let the agent handle a message; HostUnreachable if it dies meanwhile."""
         if self.agent is None:
             raise m.HostUnreachable(f"{self.name} has no agent")
@@ -155,7 +155,7 @@ class Machine:
         finally:
             del self._awaited[answer]
 
-    def _answer(self, done: asyncio.Task[Any], answer: asyncio.Future[Any]) -> None:
+    def _answer(self, done: asyncio.Task[object], answer: asyncio.Future[object]) -> None:
         del self._at_work[done]
         error = m.HostUnreachable(f"the agent of {self.name} died") if done.cancelled() else done.exception()
         if answer.done():
@@ -171,7 +171,7 @@ class Machine:
             lost = self._random.uniform(0.0, CONNECTION_LOST_SECONDS)
             self._loop.call_later(lost, self._lose, answer)
 
-    def _lose(self, answer: asyncio.Future[Any]) -> None:
+    def _lose(self, answer: asyncio.Future[object]) -> None:
         if not answer.done():
             answer.set_exception(m.HostUnreachable(f"connection to {self.name} lost"))
 
@@ -185,7 +185,7 @@ class UnreliableLink:
         self._random = random
         self._late: set[asyncio.Task[None]] = set()
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> Any:
         if self._random.random() < self._weather.twice:
             late = asyncio.ensure_future(self._again(message, self._random.uniform(0.0, 10.0), self._machine.boots))
             self._late.add(late)
@@ -205,7 +205,7 @@ class UnreliableLink:
             await asyncio.sleep(random.uniform(0.0, CONNECTION_LOST_SECONDS))
             raise m.HostUnreachable(f"connection to {self._machine.name} lost")
 
-    async def _again(self, message: m.Message[Any], delay: float, boot: int) -> None:
+    async def _again(self, message: m.Message[object], delay: float, boot: int) -> None:
         """Late, though not later than the machine's next boot: that ends its connections."""
         await asyncio.sleep(delay)
         if not self._machine.cut_off and self._machine.boots == boot:

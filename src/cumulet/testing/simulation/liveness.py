@@ -6,14 +6,13 @@ Without this a product that gives everything up would keep every other promise.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import sqlalchemy as sa
 
 from cumulet.compute.scheduler import Reason
 from cumulet.compute.store import flavors, hosts, migrations
 from cumulet.conductor.saga import Status, operations
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Row, Tx
 from cumulet.settings import Settings
 
 NOT_IN_A_QUIET_RUN = frozenset(Reason) - {
@@ -69,7 +68,7 @@ def unexplained(tx: Tx) -> Iterator[str]:
             yield f"{who} has no valid host, and says of {names} only: {text}"
 
 
-def _is_excused(row: Any, settings: Settings) -> bool:
+def _is_excused(row: Row, settings: Settings) -> bool:
     reason, private = row.error["reason"], row.error["private"]
     if reason == "ABORTED":
         return bool(row.abort_requested)
@@ -80,7 +79,7 @@ def _is_excused(row: Any, settings: Settings) -> bool:
     return bool(reason in ("DISK_SHRINKS", "IMAGE_DELETED"))
 
 
-def _has_time(moved: Any, settings: Settings) -> bool:
+def _has_time(moved: Row, settings: Settings) -> bool:
     """Whether a copy of a guest so large and so busy converges in the time that it has."""
     runs = moved.saga == "live-migration"  # What is copied stopped has nothing that is dirtied.
     dirty = float(moved.extra_specs.get("cumulet:dirty_rate_mib_s", 0)) if runs else 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 from unittest import mock
@@ -36,13 +36,14 @@ from cumulet.compute.store import get_server
 from cumulet.conductor import runner, saga
 from cumulet.conductor.leadership import Leadership
 from cumulet.conductor.runner import Runner
-from cumulet.conductor.saga import Context, Final, Step, StepFailed, nothing
-from cumulet.db.engine import Tx
+from cumulet.conductor.saga import Context, Failure, Final, Step, StepFailed, nothing
+from cumulet.db.engine import Row, Tx
 from cumulet.errors import ApiError, BadRequest
 from cumulet.host import messages as m
 from cumulet.network import for_compute as network
 from cumulet.network import port_status
 from cumulet.placement import allocations as placement
+from cumulet.settings import Settings
 from cumulet.testing.simulation import planted_life, planted_places, planted_ports, planted_processes
 from cumulet.testing.simulation.hosts import Machine
 from cumulet.testing.simulation.planted_places import with_precondition, with_saga
@@ -106,7 +107,7 @@ def dropping_the_step_check() -> AbstractContextManager[object]:
     """Of one operation agents do whatever they are told, also what an earlier step says late."""
     admit = Agent._admit
 
-    def without_steps(agent: Agent, told: m.Command[Any]) -> None:
+    def without_steps(agent: Agent, told: m.Command[object]) -> None:
         admit(agent, msgspec.structs.replace(told, step=0))
 
     return mock.patch.object(Agent, "_admit", without_steps)
@@ -140,7 +141,7 @@ def acting_on_an_expired_lease() -> Iterator[None]:
 def a_lease_by_two_wall_clocks() -> AbstractContextManager[object]:
     """Who holds it writes down when, by its own clock; whether that is long ago says another one's."""
 
-    def is_free(self: Runner, row: Any) -> bool:
+    def is_free(self: Runner, row: Row) -> bool:
         if row.lease_owner in (None, self.name):
             return True
         at = sa.select(saga.operations.c.updated_at_us).where(saga.operations.c.id == row.id)
@@ -233,7 +234,7 @@ def forgetting_who_waits() -> AbstractContextManager[object]:
 def leaving_the_task_state() -> AbstractContextManager[object]:
     """An unwound migration forgets that the server shows `migrating`."""
 
-    def unwound(tx: Tx, context: Context, state: LiveMigration, failure: Any) -> None:
+    def unwound(tx: Tx, context: Context, state: LiveMigration, failure: Failure) -> None:
         live_migration.unwound(tx, context, state, failure)
         operations.settle(tx, state.server_id, now_us=context.clock.now_us(), task_state="migrating")
 
@@ -243,7 +244,7 @@ def leaving_the_task_state() -> AbstractContextManager[object]:
 def evacuating_on_silence_alone() -> AbstractContextManager[object]:
     """A host that does not answer is surely dead, with or without a lease."""
 
-    def host_dead(tx: Tx, server: Server, verb: Verb, settings: Any) -> ApiError | None:
+    def host_dead(tx: Tx, server: Server, verb: Verb, settings: Settings) -> ApiError | None:
         return BadRequest("still in use") if host_records.is_up(tx, server.host or "") else None
 
     return with_precondition(preconditions._host_dead, host_dead)
@@ -308,7 +309,7 @@ def discarding_the_source_in_post_copy() -> AbstractContextManager[object]:
 def believing_that_bound_is_plugged() -> AbstractContextManager[object]:
     """A port is ACTIVE where it is bound, whatever its host says."""
 
-    def record_links(tx: Tx, host: str, linked: Any, server_ids: Any) -> None:
+    def record_links(tx: Tx, host: str, linked: Any, server_ids: Sequence[str]) -> None:
         real(tx, host, {port.id for ports in network.ports_of(tx, server_ids).values() for port in ports}, server_ids)
 
     real = port_status.record_links

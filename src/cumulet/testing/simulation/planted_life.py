@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
 from unittest import mock
 
 import msgspec
@@ -15,7 +14,7 @@ from cumulet.compute.rebuild import REBUILDING, Rebuilding
 from cumulet.compute.rescue import UNRESCUE
 from cumulet.compute.shelve import SHELVE, UNSHELVE
 from cumulet.conductor.saga import Context, Failure, Final, Step
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Row, Tx
 from cumulet.drivers.simulated import snapshots as simulated
 from cumulet.host.driver import GuestReport, GuestState
 from cumulet.image import snapshots
@@ -73,7 +72,7 @@ def overlooking_a_rescue_image() -> Iterator[None]:
     async def look(context: Context, state: rescue.Unrescuing) -> rescue.Unrescuing:
         return msgspec.structs.replace(await rescue.look(context, state), rescued=False)
 
-    def correct(tx: Tx, record: Any, report: GuestReport | None, now_us: int) -> drift.Correction | None:
+    def correct(tx: Tx, record: Row, report: GuestReport | None, now_us: int) -> drift.Correction | None:
         return correct_own(tx, record, report and msgspec.structs.replace(report, rescued=False), now_us)
 
     credulous = with_saga(UNRESCUE, steps=tuple(Step(s.do, look) for s in UNRESCUE.steps))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 from unittest import mock
@@ -37,7 +38,7 @@ def with_precondition(real: Any, planted: Any) -> AbstractContextManager[object]
 def counting_only_where_servers_are() -> AbstractContextManager[object]:
     """A rule looks at who owns a server: not at the destination it is on its way to."""
 
-    def places_of(tx: Tx, server_ids: Any) -> dict[str, frozenset[str]]:
+    def places_of(tx: Tx, server_ids: Sequence[str]) -> dict[str, frozenset[str]]:
         rows = tx.all(sa.select(servers.c.id, servers.c.host).where(servers.c.id.in_(list(server_ids))))
         return {row.id: frozenset({row.host}) for row in rows if row.host is not None}
 

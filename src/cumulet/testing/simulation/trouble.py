@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from random import Random
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -56,7 +55,7 @@ class Trouble:
                 return kind, do()
         return None
 
-    def _later(self, pause: float, do: Callable[[], Any]) -> None:
+    def _later(self, pause: float, do: Callable[[], object]) -> None:
         async def wait() -> None:
             await asyncio.sleep(pause)
             result = do()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from random import Random
 from typing import Any
 
 import sqlalchemy as sa
 
 from cumulet.compute.store import hosts, migrations, servers
+from cumulet.db.engine import Row
 from cumulet.network.store import ports
 from cumulet.placement.store import resource_providers
 from cumulet.testing.simulation.cloud import SimulatedCloud
@@ -91,21 +92,21 @@ class Workload:
         return group_id
 
     async def _ask(
-        self, caller: str, method: str, path: str, body: Any = None, *, version: str = "2.96"
+        self, caller: str, method: str, path: str, body: object = None, *, version: str = "2.96"
     ) -> tuple[int, Any]:
         status, answer = await self._cloud.request(caller, method, f"/compute/v2.1{path}", body, version=version)
         self._counts[f"answers: {status}"] += 1
         self._say(f"    {status} to {method} {path}")
         return status, answer
 
-    async def _asked(self, caller: str, method: str, path: str, body: Any = None) -> None:
+    async def _asked(self, caller: str, method: str, path: str, body: object = None) -> None:
         """A request whose answer is only told."""
         await self._ask(caller, method, path, body)
 
-    async def _act(self, caller: str, server: Any, action: dict[str, Any]) -> None:
+    async def _act(self, caller: str, server: Row, action: Mapping[str, object]) -> None:
         await self._ask(caller, "POST", f"/servers/{server.id}/action", action)
 
-    def _server(self, random: Random) -> Any:
+    def _server(self, random: Random) -> Row | None:
         """Any server of the records, also a deleted one now and then; None while there is none."""
         rows = self._cloud.db.read(lambda tx: tx.all(_SERVERS))
         living = [row for row in rows if row.deleted_at_us is None]
@@ -117,11 +118,11 @@ class Workload:
     def _create(self, random: Random) -> Asked:
         project, count = random.choice(PROJECTS), random.choice((1, 1, 2, 3))
         flavor = random.choice(CREATED)
-        networks: Any = random.choice(("none", [{"uuid": self._cloud.networks[project]}]))
+        networks: object = random.choice(("none", [{"uuid": self._cloud.networks[project]}]))
         number = random.randrange(len(GROUPS)) if random.random() < GROUPED else None
 
         async def create() -> None:
-            body: dict[str, Any] = {
+            body: dict[str, object] = {
                 "server": {
                     "name": "s", "flavorRef": flavor, "imageRef": IMAGE_ID, "networks": networks, "min_count": count,
                     "max_count": count, "return_reservation_id": True,
@@ -174,7 +175,7 @@ class Workload:
 
         return f"{server.project_id} deletes {server.id[:8]}", delete()
 
-    def _migration(self, random: Random) -> Any:
+    def _migration(self, random: Random) -> Row | None:
         """Rather one that is under way."""
         rows = self._cloud.db.read(lambda tx: tx.all(_MIGRATIONS))
         under_way = [row for row in rows if row.ended_at_us is None]
@@ -272,7 +273,7 @@ class Workload:
         if server is None:
             return self._create(random)
         backup, regretted = random.random() < 0.5, random.random() < 0.2
-        body: dict[str, Any] = (
+        body: dict[str, object] = (
             {"createBackup": {"name": "b", "backup_type": "daily", "rotation": random.choice((0, 1, 2))}}
             if backup
             else {"createImage": {"name": "i"}}
