@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cumulet.web.schema import Convert, Empty, Json, integer_text
 
@@ -40,7 +40,7 @@ IpV6 = Annotated[
 """Kept in its one canonical spelling."""
 IpAddress = Annotated[str, Json({"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]})]
 UserData = Annotated[str, Json({"maxLength": 65535, "format": "base64"})]
-FlavorRef = Annotated[Any, Json({"type": ["string", "integer"], "minLength": 1}), Convert(str)]
+FlavorRef = Annotated[str, Json({"type": ["string", "integer"], "minLength": 1}), Convert(str)]
 Moment = Annotated[str, Json({"format": "date-time"})]
 Regex = Annotated[str, Json({"format": "regex"})]
 """A filter Nova hands to its database as a regular expression; see `compute.pattern` for what we do with it."""

@@ -57,7 +57,7 @@ class ShowQuery(Query, closed_since="2.102"):
     """No parameters; unknown ones are refused from 2.102 on."""
 
 
-def _positive(factor: Any) -> float:
+def _positive(factor: str | float) -> float:
     value = float(factor)
     if not 0 < value <= LARGEST_FLOAT:
         raise ValueError("'rxtx_factor' argument must be a float between 0 and 3.40282e+38")

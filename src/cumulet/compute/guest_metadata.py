@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -190,5 +189,5 @@ def _from(since: str, version: str) -> bool:
     return since <= version
 
 
-def _json(content: Any) -> bytes:
+def _json(content: object) -> bytes:
     return msgspec.json.encode(content, order="sorted")

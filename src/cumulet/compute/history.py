@@ -7,7 +7,6 @@ deleted servers and images. Nothing that anybody is still at work on is forgotte
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -16,7 +15,7 @@ from cumulet.clock import Clock
 from cumulet.compute.resized import resized_servers
 from cumulet.compute.store import instance_actions, migrations, servers
 from cumulet.conductor.saga import operations
-from cumulet.db.engine import Database, Tx, metadata
+from cumulet.db.engine import Database, Row, Tx, metadata
 from cumulet.periodic import Periodic
 from cumulet.settings import Settings
 
@@ -38,7 +37,7 @@ class Kind(msgspec.Struct, frozen=True):
     """Whether there is a limit for each server, too."""
 
     @property
-    def age(self) -> sa.Column[Any]:
+    def age(self) -> sa.Column[int]:
         return self.table.c[self.since_us]
 
 
@@ -80,7 +79,7 @@ def kept(tx: Tx) -> list[Kept]:
     return found
 
 
-def excess(tx: Tx, kind: Kind, settings: Settings, now_us: int) -> Sequence[Any]:
+def excess(tx: Tx, kind: Kind, settings: Settings, now_us: int) -> Sequence[Row]:
     """Ids of rows to forget, the oldest first, `PART` at most."""
     oldest = sa.select(kind.table.c.id).where(kind.ended).order_by(kind.age, kind.table.c.id).limit(PART)
     too_old = tx.all(oldest.where(kind.age < now_us - settings.history_days * DAY_US))

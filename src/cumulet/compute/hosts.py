@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -13,7 +12,7 @@ from cumulet.clock import Clock
 from cumulet.compute.joined_hosts import joined_hosts, row_of
 from cumulet.compute.scheduler import HostView, Reason
 from cumulet.compute.store import hosts, servers
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Row, Tx
 from cumulet.db.parts import in_parts
 from cumulet.errors import BadRequest
 from cumulet.host.driver import HostFacts
@@ -243,7 +242,7 @@ def kind_of(tx: Tx, name: str) -> Kind:
     return _kind(tx.scalar(_FACTS, {"of_name": name}))
 
 
-def _view(row: Any, free: dict[str, float], offered: dict[str, Inventory]) -> HostView:
+def _view(row: Row, free: dict[str, float], offered: dict[str, Inventory]) -> HostView:
     kind = _kind(row.facts_text)
     return HostView(
         name=row.name,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -15,7 +14,7 @@ import sqlalchemy as sa
 from cumulet.compute import places
 from cumulet.compute.store import hosts, migrations
 from cumulet.conductor import findings
-from cumulet.db.engine import Tx, metadata
+from cumulet.db.engine import Row, Tx, metadata
 from cumulet.host.joining import Refused
 from cumulet.placement.store import inventories, resource_providers
 
@@ -125,12 +124,12 @@ def why_not(tx: Tx, name: str) -> str | None:
     return None
 
 
-def row_of(tx: Tx, name: str) -> Any | None:
+def row_of(tx: Tx, name: str) -> Row | None:
     """Of a host that has joined, or may; else None."""
     return tx.first(sa.select(joined_hosts).where(joined_hosts.c.name == name))
 
 
-def rows(tx: Tx) -> list[Any]:
+def rows(tx: Tx) -> list[Row]:
     return tx.all(sa.select(joined_hosts).order_by(joined_hosts.c.name))
 
 

@@ -13,7 +13,7 @@ post-copy needs beside it `compute.post_copy`; what hypervisors do is `drivers.q
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
@@ -61,7 +61,7 @@ class MigrateLive(Body):
 
     host: HostName | None
     block_migration: Annotated[
-        Any, Versions(("2.1", LooseBool), ("2.25", LooseBool | Annotated[str, Json({"enum": ["auto"]})]))
+        bool | str, Versions(("2.1", LooseBool), ("2.25", LooseBool | Annotated[str, Json({"enum": ["auto"]})]))
     ]
     disk_over_commit: Annotated[LooseBool, Until("2.24", required=True)] = False
     force: Annotated[LooseBool, Since("2.30"), Until("2.67")] = False

@@ -6,7 +6,7 @@ is for the sagas: `compute.live_migration`, `compute.resize`, `compute.evacuatio
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -76,7 +76,7 @@ def new_record(
     return int(result.inserted_primary_key[0])
 
 
-def update_record(tx: Tx, context: Context, state: Recorded, **values: Any) -> None:
+def update_record(tx: Tx, context: Context, state: Recorded, **values: object) -> None:
     now = context.clock.now_us()
     tx.run(_CHANGE, {**values, "updated_at_us": now, "of_id": state.migration_id})
 

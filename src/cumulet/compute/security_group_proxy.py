@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_network
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from cumulet.compute.links import page
@@ -46,10 +46,10 @@ class GroupBody(Body, extra="allow"):
 class RuleBody(Body, extra="allow"):
     parent_group_id: _Id
     group_id: _Id | None = None
-    to_port: Any = None
-    from_port: Any = None
-    ip_protocol: Any = None
-    cidr: Any = None
+    to_port: object = None
+    from_port: object = None
+    ip_protocol: object = None
+    cidr: object = None
 
 
 @contextmanager
@@ -181,7 +181,7 @@ def _wanted(group: SecurityGroup, body: RuleBody) -> network.NewRule:
     )
 
 
-def _cidr(given: Any) -> str:
+def _cidr(given: object) -> str:
     if not given:
         return "0.0.0.0/0"
     try:
@@ -195,10 +195,16 @@ def _cidr(given: Any) -> str:
     return given
 
 
-def _ports(protocol: str, low: Any, high: Any) -> tuple[int, int]:
+def _integer(given: object) -> int:
+    if not isinstance(given, int | float | str):
+        raise TypeError
+    return int(given)
+
+
+def _ports(protocol: str, low: object, high: object) -> tuple[int, int]:
     name = protocol.upper()
     try:
-        first, last = int(low), int(high)
+        first, last = _integer(low), _integer(high)
     except (TypeError, ValueError, OverflowError):
         words = (
             "Type and Code must be integers for ICMP protocol type"

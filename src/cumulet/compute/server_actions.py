@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
 import sqlalchemy as sa
 
@@ -59,8 +59,8 @@ class ResetState(Body):
 
 class ConsoleOutput(Body):
     length: Annotated[
-        Any, Json({"type": ["integer", "string", "null"], "pattern": "^-?[0-9]+$", "minimum": -1, "maxLength": 20}),
-        Convert(int),
+        int | None, Convert(int),
+        Json({"type": ["integer", "string", "null"], "pattern": "^-?[0-9]+$", "minimum": -1, "maxLength": 20}),
     ] = None  # fmt: skip
 
 

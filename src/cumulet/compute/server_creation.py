@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 import sqlalchemy as sa
@@ -86,7 +86,7 @@ class CreateServer(Body):
     admin_password: Annotated[str | None, Key("adminPass"), Json({"type": "string"})] = None
     metadata: t.Metadata | Unset = UNSET
     networks: Annotated[
-        Any,
+        list[NetworkEntry] | Literal["none", "auto"] | None,
         Required(since="2.37"),
         Versions(("2.1", list[NetworkEntry]), ("2.37", list[NetworkEntry] | Literal["none", "auto"])),
     ] = None
@@ -260,7 +260,7 @@ def _parsed_zone(text: str | None) -> tuple[str | None, str | None]:
 
 def _network_request(call: Call[None, CreateServers]) -> NetworkRequest:
     asked = call.body.server.networks
-    request: NetworkRequest = asked if asked in ("auto", "none") else tuple(_requested(asked or ())) or None
+    request: NetworkRequest = asked if isinstance(asked, str) else tuple(_requested(asked or ())) or None
     if request is not None and request != "none":
         call.require(ATTACH_NETWORK)
     if request != "none":

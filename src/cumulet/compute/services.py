@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ from cumulet.compute import places
 from cumulet.compute.rules import ADMIN
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.store import hosts, migrations
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Row, Tx
 from cumulet.errors import BadRequest, Conflict, NotFound, NotYet
 from cumulet.web.formats import is_uuid
 from cumulet.web.operation import Call, Rule
@@ -67,7 +67,7 @@ def service_number(host_number: int) -> int:
     return host_number + len(CONTROL_PLANE)
 
 
-def _of_host(row: Any, now_us: int) -> ServiceView:
+def _of_host(row: Row, now_us: int) -> ServiceView:
     up = row.up and not row.forced_down
     return ServiceView(
         number=service_number(row.id), uuid=row.service_uuid, binary=COMPUTE_BINARY, host=row.name, zone=row.zone,
@@ -162,7 +162,7 @@ def update_service(call: Call[None, UpdateService]) -> dict[str, object]:
     if not changes:
         raise BadRequest("No updates were requested. Fields 'status' or 'forced_down' should be specified.")
     _change(call, found.host, changes)
-    row = call.tx.first(sa.select(hosts).where(hosts.c.service_uuid == found.uuid))
+    row = call.tx.all(sa.select(hosts).where(hosts.c.service_uuid == found.uuid))[0]
     return {"service": _detail(call, _of_host(row, call.now_us))}
 
 

@@ -8,7 +8,7 @@ host. Unshelving boots it from the image wherever the scheduler finds room, and 
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import sqlalchemy as sa
@@ -241,7 +241,7 @@ def record_offloaded(tx: Tx, context: Context, state: Shelving) -> Shelving:
     return msgspec.structs.replace(state, generation=generation)
 
 
-def offload(tx: Tx, server_id: str, *, old: str, generation: int, now_us: int, **changes: Any) -> int:
+def offload(tx: Tx, server_id: str, *, old: str, generation: int, now_us: int, **changes: object) -> int:
     """Take a server off its host `old`, with its share and bindings; its new generation. Conflict: not as it was."""
     generation = change_owner(tx, server_id, old=old, new=None, generation=generation, now_us=now_us)
     placement.release(tx, consumer=server_id, now_us=now_us)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -310,7 +309,7 @@ def _as_row(server: Server) -> dict[str, object]:
     return values
 
 
-def update_server(tx: Tx, server: Server, *, now_us: int, **changes: Any) -> Server:
+def update_server(tx: Tx, server: Server, *, now_us: int, **changes: object) -> Server:
     """Change columns of a server that is as `server` says (its revision), or Conflict. `host`: see `change_owner`."""
     if "host" in changes:
         raise AssertionError("ownership changes in change_owner alone")
@@ -335,7 +334,7 @@ _SETTLE_TASK = _SETTLE.values(
 )
 
 
-def settle_server(tx: Tx, server_id: str, *, now_us: int, **changes: Any) -> None:
+def settle_server(tx: Tx, server_id: str, *, now_us: int, **changes: object) -> None:
     """Change columns of a server whatever its revision; a delete that waits keeps its mark as the task state."""
     if "host" in changes:
         raise AssertionError("ownership changes in change_owner alone")
