@@ -6,6 +6,7 @@ DRIVER ?= auto
 SEED ?= 1
 STEPS ?= 25
 COUNT ?= 1000
+CLOUDS ?= 20
 RUNS ?= 12
 RESULTS ?=
 POST_COPY ?=
@@ -17,7 +18,7 @@ MOST ?=
 PARTS ?=
 SUITE ?= compute-admin compute-api interop-compute-nocinder identity image network
 
-.PHONY: help demo fleet test refusals setup setup-python setup-qemu setup-test check generated bench sim sim-many planted crash mutants killed golden conformance tempest clean
+.PHONY: help demo fleet test refusals setup setup-python setup-qemu setup-test check generated bench sim sim-many planted packets crash mutants killed golden conformance tempest clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -64,6 +65,10 @@ sim-many: setup-python ## many seeds from SEED on; prints failures as seed and c
 
 planted: setup-python ## each planted mistake, from seed 0 on: the simulation has to catch it
 	@CUMULET_PLANTED_FROM_ZERO=1 .venv/bin/python -m pytest tests/simulation -k planted $(PYTEST_ARGS)
+
+packets: setup-python ## root: what is said of packets in random clouds, and what becomes of them on real hosts (CLOUDS=n of 200 packets, SEED=n)
+	@CUMULET_PATHS_CLOUDS=$(CLOUDS) CUMULET_PACKETS_SEED=$(SEED) CUMULET_PACKETS_TOPOLOGIES=$(CLOUDS) \
+		.venv/bin/python -m pytest -s tests/linux_network/test_same_path.py tests/linux_network/test_same_verdict.py $(PYTEST_ARGS)
 
 crash: setup-qemu ## real guests whose keepers are killed, cut off and frozen (RUNS=n SEED=n RESULTS=file to add lines to, POST_COPY=1)
 	@CUMULET_CRASH_POST_COPY=$(POST_COPY) CUMULET_CRASH_RUNS=$(RUNS) CUMULET_CRASH_SEED=$(SEED) CUMULET_CRASH_RESULTS=$(RESULTS) \

@@ -28,6 +28,13 @@ def arp(source: str, *, says: tuple[str, str], asks: str, destination: str = BRO
     return ethernet(source, destination, ARP, body + mac("00:00:00:00:00:00") + socket.inet_aton(asks))
 
 
+def neighbour(source: str, destination: str, address: str, to: str) -> bytes:
+    """An advertisement that `address` is at `source`, for who has asked (RFC 4861)."""
+    target = ip_address(address).packed
+    body = transport(ICMP6, address, to, 136, 0, head=0x60000000, data=target + b"\2\1" + mac(source))
+    return ip(source, destination, address, to, ICMP6, body)
+
+
 def marker(source: str, destination: str = BROADCAST) -> bytes:
     """What passes every port that may send from this MAC address: what came before it has come, or never will.
 
@@ -63,9 +70,20 @@ def ip(
 
 
 def transport(
-    protocol: int, from_address: str, to_address: str, first: int, second: int, *, flags: int = SYN, data: bytes = b""
+    protocol: int,
+    from_address: str,
+    to_address: str,
+    first: int,
+    second: int,
+    *,
+    flags: int = SYN,
+    data: bytes = b"",
+    head: int | None = None,
 ) -> bytes:
-    """TCP, UDP, or ICMP (whose type and code are `first` and `second`), with a right checksum; else bare bytes."""
+    """TCP, UDP, or ICMP (whose type and code are `first` and `second`), with a right checksum; else bare bytes.
+
+    `head`: the four bytes of ICMP after the checksum; of an echo request its identifier and its number.
+    """
     if protocol == TCP:
         body = struct.pack(
             "!HHIIBBHHH", first, second, 1001 if flags == ACK else 1000, 1001 if flags & ACK else 0, 5 << 4, flags,
@@ -77,10 +95,10 @@ def transport(
             struct.pack("!HHHH", first, second, 8 + len(data), 0) + data, 6, protocol, from_address, to_address
         )
     if protocol == ICMP:
-        body = struct.pack("!BBHHH", first, second, 0, 7, 1) + data
+        body = struct.pack("!BBHI", first, second, 0, 0x70001 if head is None else head) + data
         return body[:2] + struct.pack("!H", checksum(body)) + body[4:]
     if protocol == ICMP6:
-        return _summed(struct.pack("!BBHI", first, second, 0, 0) + data, 2, protocol, from_address, to_address)
+        return _summed(struct.pack("!BBHI", first, second, 0, head or 0) + data, 2, protocol, from_address, to_address)
     return struct.pack("!HH", first, second) + bytes(16)
 
 

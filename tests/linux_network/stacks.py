@@ -272,3 +272,9 @@ class Outside(Stack):
         self.ip("link", "add", name, "type", "veth", "peer", "name", PUBLIC_DEVICE, "netns", namespace)
         self.ip("link", "set", name, "master", "public", "up")
         ip("-n", namespace, "link", "set", PUBLIC_DEVICE, "up")
+
+    def plug(self) -> int:
+        """The card of another machine out there, as the open file of a tap."""
+        card = self.do(lambda: taps.open_tap("card"))
+        self.ip("link", "set", "card", "master", "public", "up")
+        return card

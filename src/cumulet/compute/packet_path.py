@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from cumulet.db.engine import Tx
 from cumulet.host.record import Record
 from cumulet.host.routing import route
-from cumulet.host.verdict import ICMP, ICMP6, TCP, UDP, Packet, Verdict, decide
+from cumulet.host.verdict import ICMP, ICMP6, TCP, UDP, Packet, Verdict, decide, is_service
 from cumulet.host.wiring import METADATA_ADDRESS, METADATA_ADDRESS_6
 from cumulet.network import addresses, floating_ips, router_wiring
 from cumulet.network.forwarding_records import PortForwarding
@@ -128,9 +128,10 @@ def path(
     return walk.nowhere(sender, number)
 
 
-def follow(tx: Tx, router_hosts: Collection[str], sender: Port, packet: Packet) -> Path:
-    """What becomes of this packet of a port."""
-    return _Walk(tx, router_hosts, None, None).from_port(sender, packet)
+def follow(tx: Tx, router_hosts: Collection[str], sender: Port | None, packet: Packet) -> Path:
+    """What becomes of this packet of a port, or (None) of somebody outside."""
+    walk = _Walk(tx, router_hosts, None, None)
+    return walk.comes_in(packet) if sender is None else walk.from_port(sender, packet)
 
 
 def _addresses(tx: Tx, port: Port) -> list[str]:
@@ -169,10 +170,12 @@ class _Walk:
             return self._path()
         if packet.destination in _SERVICES:
             return self._service(wiring.host, packet)
+        if is_service(packet):
+            return self._instead("host-services-stay-on-their-host")
         next_hop = self._way_of_guest(sender, packet)
-        if next_hop is None:
-            self._hops.pop()
-            return self._ends(At.SENDER, sender.id, packet, "no-gateway", host=wiring.host)
+        own = next_hop in _addresses(self._tx, sender)
+        if next_hop is None or own:
+            return self._instead("its-own-address" if own else "no-gateway")
         return self._across(sender.network_id, next_hop, packet)
 
     def from_outside(self, source: str, receiver: Port | str, protocol: int, port: int | None) -> Path:
@@ -182,12 +185,14 @@ class _Walk:
             packet = _packet("", source, destination or source, protocol, port)
             reason = "no-common-ip-version" if destination or version == 6 else "no-floating-ip"
             return self._ends(At.OUTSIDE, source, packet, reason)
-        packet = _packet("", source, destination, protocol, port)
-        self._add(At.OUTSIDE, source, packet, Verdict(passes=True, reason="from-outside"))
-        network_id = self._entered_at(destination)
+        return self.comes_in(_packet("", source, destination, protocol, port))
+
+    def comes_in(self, packet: Packet) -> Path:
+        self._add(At.OUTSIDE, packet.source, packet, Verdict(passes=True, reason="from-outside"))
+        network_id = self._entered_at(packet.destination)
         if network_id is None:
-            return self._ends(At.OUTSIDE, destination, packet, "address-of-nobody")
-        return self._across(network_id, destination, packet)
+            return self._ends(At.OUTSIDE, packet.destination, packet, "address-of-nobody")
+        return self._across(network_id, packet.destination, packet)
 
     def nowhere(self, sender: Port, protocol: int) -> Path:
         """There is no packet to follow."""
@@ -304,11 +309,12 @@ class _Walk:
         """The address that a guest sends it to: the destination's own, or a router's, as DHCP tells its guests."""
         wanted, six = ip_address(packet.destination), packet.version == 6
         held = addresses.held_by(self._tx, [sender.id]).get(sender.id, ())
-        own = [must_get(self._tx, Subnet, fixed.subnet_id) for fixed in held if fixed.subnet_id is not None]
+        subnets = [must_get(self._tx, Subnet, fixed.subnet_id) for fixed in held if fixed.subnet_id is not None]
+        own = [subnet for subnet in subnets if subnet.ip_version == packet.version]
         if any(wanted in ip_network(subnet.cidr) for subnet in own):
             return packet.destination
         of_source = [fixed.subnet_id for fixed in held if fixed.address == packet.source]
-        subnet = next((one for one in own if one.id in of_source), None)
+        subnet = next((one for one in own if one.id in of_source), own[0] if own else None)
         if subnet is None:
             return None
         routes = [] if six else [(ip_network(one["destination"]), one["nexthop"]) for one in subnet.host_routes]
@@ -327,12 +333,17 @@ class _Walk:
         self._add(at, where, packet, Verdict(passes=False, reason=reason), host=host)
         return self._path()
 
+    def _instead(self, reason: str) -> Path:
+        """The last hop ends it after all."""
+        self._hops[-1] = replace(self._hops[-1], verdict=Verdict(passes=False, reason=reason))
+        return self._path()
+
     def _path(self) -> Path:
         """What has been walked. A packet that ends elsewhere than at the port it was meant for has not arrived."""
         last = self._hops[-1]
         elsewhere = self._receiver is not None and last.at is not At.RECEIVER and last.verdict.reason != BEYOND_SIGHT
         if elsewhere and last.verdict.passes:
-            self._hops[-1] = replace(last, verdict=Verdict(passes=False, reason="elsewhere"))
+            return self._instead("elsewhere")
         return Path(hops=tuple(self._hops))
 
 

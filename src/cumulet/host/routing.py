@@ -18,6 +18,8 @@ from cumulet.host.wiring import Forwarding, Router, RouterPort
 Prefix: TypeAlias = IPv4Network | IPv6Network
 
 _LINK_LOCAL = (ip_network("169.254.0.0/16"), ip_network("fe80::/10"))
+_QUESTIONS = (8, 13, 15, 17)
+"""ICMP types that begin something: echo, timestamp, information, address mask. Others answer a packet."""
 _CONNECTED, _STATIC = 1, 0
 """Which of two ways to the same prefix counts."""
 
@@ -38,7 +40,8 @@ class Routed(Record, frozen=True):
 def route(router: Router, packet: Packet, *, by: str) -> Routed:
     """What becomes of a packet that comes in by the router's port `by` (its id)."""
     inside = router.gateway is None or by != router.gateway.id
-    led = _led_in(router, packet)
+    begins = packet.protocol != ICMP or packet.source_port in _QUESTIONS
+    led = _led_in(router, packet) if begins else packet
     translated = led != packet
     if led.destination in _own_addresses(router):
         answers = led.protocol in (ICMP, ICMP6)
@@ -50,10 +53,15 @@ def route(router: Router, packet: Packet, *, by: str) -> Routed:
         return Routed(passes=False, reason="no-route", packet=led)
     if any(ip_address(end) in prefix for end in (led.source, led.destination) for prefix in _LINK_LOCAL):
         return Routed(passes=False, reason="link-local-is-not-routed", packet=led)
-    if not inside and router.source_nat and packet.version == 4 and not translated:
+    if not inside and router.source_nat and packet.version == 4 and begins and not translated:
         return Routed(passes=False, reason="nothing-leads-in", packet=led)
     out, next_hop = way
-    source = _seen_as(router, led.source, inside=inside, outward=out == router.gateway, translated=translated)
+    outward = out == router.gateway
+    if router.source_nat and packet.version == 4 and not begins and (outward or not inside):
+        return Routed(passes=False, reason="begins-no-connection", packet=led)
+    source = led.source
+    if begins:
+        source = _seen_as(router, led.source, inside=inside, outward=outward, translated=translated)
     changed = translated or source != led.source
     return Routed(
         passes=True,

@@ -64,7 +64,7 @@ class Rules:
             reason = _spoofed(port, packet) if port is not None and port.up and port.secured else None
             if reason is not None:
                 return Verdict(passes=False, reason=reason)
-        if receiver is not None and _is_service(packet):
+        if receiver is not None and is_service(packet):
             return Verdict(passes=False, reason="host-services-stay-on-their-host")
         return self.decide_by_groups(packet, sender=sender, receiver=receiver)
 
@@ -126,7 +126,7 @@ def _asks_for_address(packet: Packet) -> bool:
     return packet.protocol == UDP and (packet.source_port, packet.destination_port) == ports
 
 
-def _is_service(packet: Packet) -> bool:
+def is_service(packet: Packet) -> bool:
     """What every host answers for its own guests, and nobody else does."""
     return (
         packet.destination in (METADATA_ADDRESS, METADATA_ADDRESS_6)

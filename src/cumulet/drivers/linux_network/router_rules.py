@@ -10,7 +10,7 @@ from cumulet.drivers.linux_network.names import OUTSIDE, TABLE
 from cumulet.drivers.linux_network.ruleset import Json
 from cumulet.host import wiring as w
 
-VERSION = "version_2"
+VERSION = "version_3"
 """A chain of this name is in the table: another version's rules are replaced whole."""
 MAPS = ("floating", "fixed", "forwarded", "source", "own")
 SETS = ("closed",)
@@ -43,6 +43,8 @@ table inet {TABLE} {{
     type filter hook forward priority 0; policy accept;
     ip daddr 169.254.0.0/16 drop
     ip saddr 169.254.0.0/16 drop
+    iifname @closed meta nfproto ipv4 ct state invalid drop
+    oifname @closed meta nfproto ipv4 ct state invalid drop
     iifname @closed meta nfproto ipv4 ct state new ct status & dnat != dnat drop
   }}
   chain for_itself {{
@@ -61,7 +63,8 @@ table inet {TABLE} {{
 }}
 """
 """Who is inside and has a floating IP is seen under it, also by those inside that ask for another floating IP. Anybody
-else inside who asks for one is seen as the router, so that the answer comes back through it."""
+else inside who asks for one is seen as the router, so that the answer comes back through it. What belongs to no
+connection and begins none (`invalid`) would not be translated: it neither comes in nor goes out."""
 
 
 def content(router: w.Router) -> dict[str, list[Json]]:
