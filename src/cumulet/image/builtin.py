@@ -22,7 +22,7 @@ class _OfPlaceholder(Inspection):
     def __init__(self) -> None:
         self.qcow2 = None
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes | memoryview) -> None:
         pass
 
     def finish(self) -> int:

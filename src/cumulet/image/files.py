@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from io import FileIO
 from pathlib import Path
 
 import msgspec
@@ -18,6 +21,8 @@ BLOCK_BYTES = 4 << 20
 """What is hashed and written at once."""
 UPLOAD_THREADS = 4
 """How many blocks are written at the same time, of all uploads together, each hashed on two threads meanwhile."""
+ALIGNED_BYTES = 4096
+"""What is written past the system's cache is a multiple of this, and so is where it is in memory and in the file."""
 writers = ThreadPoolExecutor(UPLOAD_THREADS, "image-write")
 _hashers = ThreadPoolExecutor(2 * UPLOAD_THREADS, "image-hash")
 
@@ -60,23 +65,46 @@ class Upload:
         self._file = open(  # noqa: SIM115 - stays open from call to call; `discard` and `place` close it
             os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600), "w+b", buffering=0
         )
+        # Copying into the system's cache takes as long as both hashes, and drives out what the database has there.
+        self._direct = self._set_direct(True)
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         """One block: hashed on threads beside this one, which inspects and writes it."""
         hashed = [_hashers.submit(hasher.update, chunk) for hasher in (self._md5, self._sha512)]
         try:
             self._inspection.feed(chunk)
             self._size += len(chunk)
-            view = memoryview(chunk)
-            while view:
-                view = view[self._file.write(view) :]
+            self._write(memoryview(chunk))
         finally:
             for one in hashed:
                 one.result()
 
+    def _write(self, view: memoryview) -> None:
+        while view:
+            if self._direct and len(view) % ALIGNED_BYTES:
+                self._direct = self._set_direct(False)
+            try:
+                view = view[_write_some(self._file, view) :]
+            except OSError as error:
+                if error.errno != errno.EINVAL or not self._direct:
+                    raise
+                self._direct = self._set_direct(False)  # The file system, or this block's place in memory.
+
+    def _set_direct(self, wanted: bool) -> bool:
+        """Write past the system's cache, or not. Answers whether that is so: not every file system does it."""
+        flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
+        try:
+            fcntl.fcntl(self._file, fcntl.F_SETFL, flags | os.O_DIRECT if wanted else flags & ~os.O_DIRECT)
+        except OSError:
+            if not wanted:
+                raise
+            return False
+        return wanted
+
     def place(self, image_id: str) -> Written:
         """Judge the whole, make it durable and give it its name."""
         virtual_size = self._inspection.finish()
+        self._direct = self._direct and self._set_direct(False)
         check_tables(self._inspection, self._file)
         os.fsync(self._file.fileno())
         self._file.close()
@@ -95,6 +123,11 @@ class Upload:
         """Leave nothing behind. Harmless after `place`."""
         self._file.close()
         self._path.unlink(missing_ok=True)
+
+
+def _write_some(file: FileIO, view: memoryview) -> int:
+    """How many bytes of it were written."""
+    return file.write(view)
 
 
 def remove(folder: Path, image_id: str) -> None:

@@ -62,9 +62,9 @@ class _Pushed:
     """Turns pushed chunks into the file-like object oslo.utils' wrapper reads from."""
 
     def __init__(self) -> None:
-        self.chunk = b""
+        self.chunk: bytes | memoryview = b""
 
-    def read(self, _size: int = -1) -> bytes:
+    def read(self, _size: int = -1) -> bytes | memoryview:
         chunk, self.chunk = self.chunk, b""
         return chunk
 
@@ -95,7 +95,7 @@ class Inspection:
         # The wrapper types its source as a whole IO; it only ever calls read().
         self._oslo = format_inspector.InspectWrapper(cast("IO[bytes]", self._pushed))
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes | memoryview) -> None:
         """Look at the next bytes of the upload. Refuses as early as it can."""
         if not chunk:
             return
@@ -107,7 +107,7 @@ class Inspection:
             needed = qcow2.bytes_needed(self._start) if self._claims_qcow2 else 0
             if len(self._start) >= max(_START_BYTES, needed):
                 self._judge_start()
-        self._end = (self._end + chunk[-_TRAILER_BYTES:])[-_TRAILER_BYTES:]
+        self._end = (self._end + bytes(chunk[-_TRAILER_BYTES:]))[-_TRAILER_BYTES:]
         if self._first is None:
             self._push(chunk)
         else:
@@ -120,7 +120,7 @@ class Inspection:
         if first:
             self._push(bytes(first))
 
-    def _push(self, chunk: bytes) -> None:
+    def _push(self, chunk: bytes | memoryview) -> None:
         self._pushed.chunk = chunk
         self._oslo.read(len(chunk))
 
@@ -187,7 +187,7 @@ class OpaqueContent:
     def __init__(self, *, size_limit: int) -> None:
         self._left = size_limit
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes | memoryview) -> None:
         self._left -= len(chunk)
         if self._left < 0:
             raise Refused("The image is larger than this cloud takes.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import mmap
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -180,28 +181,31 @@ class Receiver:
                 await self._on_thread(file.discard)
 
     async def _write_all(self, pieces: AsyncIterator[bytes], file: Upload) -> None:
-        """Each block is written while the next is received."""
+        """Each block is written while the next is received: into memory of its own, which is aligned and used again."""
         writing: asyncio.Future[None] | None = None
-        pending: list[bytes] = []
+        block, other = memoryview(mmap.mmap(-1, BLOCK_BYTES)), memoryview(mmap.mmap(-1, BLOCK_BYTES))
         size = 0
         try:
             async for piece in pieces:
                 await self._allow(len(piece))
-                pending.append(piece)
-                size += len(piece)
-                if size >= BLOCK_BYTES:
-                    if writing is not None:
-                        await writing
-                    writing = self._write(file, b"".join(pending))
-                    pending, size = [], 0
+                left = memoryview(piece)
+                while left:
+                    taken = min(len(left), BLOCK_BYTES - size)
+                    block[size : size + taken] = left[:taken]
+                    size, left = size + taken, left[taken:]
+                    if size == BLOCK_BYTES:
+                        if writing is not None:
+                            await writing
+                        writing = self._write(file, block)
+                        block, other, size = other, block, 0
             if writing is not None:
                 await writing
-            writing = self._write(file, b"".join(pending))
+            writing = self._write(file, block[:size])
         finally:
             if writing is not None:
                 await writing
 
-    def _write(self, file: Upload, block: bytes) -> asyncio.Future[None]:
+    def _write(self, file: Upload, block: memoryview) -> asyncio.Future[None]:
         writing = self._on_thread(file.write, block)
         writing.add_done_callback(lambda _: self._promise.written(len(block)))
         return writing
