@@ -15,7 +15,7 @@ from cumulet.clock import Clock
 from cumulet.compute import evacuation, operations
 from cumulet.compute import hosts as host_records
 from cumulet.compute.model import PowerState, VmState
-from cumulet.compute.store import get_server, hosts, migrations, new_action, servers
+from cumulet.compute.store import get_server, hosts, migrations, servers
 from cumulet.conductor import findings, saga
 from cumulet.db.engine import Database, Tx
 from cumulet.periodic import Periodic
@@ -71,22 +71,15 @@ class AutomaticRestart(Periodic):
 
     def _restart(self, tx: Tx, server_id: str, now_us: int) -> None:
         """As an administrator would, in the name of the server's owner."""
-        server = operations.next_generation(tx, get_server(tx, server_id), now_us)
+        server = get_server(tx, server_id)
         assert server.host is not None
-        operation_id = self._clock.uuid()
-        action_id = new_action(
-            tx, server_id, "evacuate", request_id=f"req-{self._clock.uuid()}", user_id=server.user_id,
-            project_id=server.project_id, now_us=now_us, operation_id=operation_id,
-        )  # fmt: skip
-        operations.start_event(tx, action_id, "compute_rebuild_instance", host=server.host, now_us=now_us)
-        operations.settle(tx, server_id, now_us=now_us, task_state="rebuilding")
-        state = evacuation.first_state(
-            tx, server, operation_id, action_id, uuid=self._clock.uuid(), host=None, run=True, user_id=server.user_id,
-            project_id=server.project_id, now_us=now_us,
-        )  # fmt: skip
-        saga.begin(
-            tx, self._wake, evacuation.EVACUATION, operation_id=operation_id, subject=server_id, state=state,
-            now_us=now_us,
+        operations.begin_unasked(
+            tx, self._wake, self._clock, server, evacuation.EVACUATION,
+            lambda *begun: evacuation.first_state(
+                tx, *begun, uuid=self._clock.uuid(), host=None, run=True, user_id=server.user_id,
+                project_id=server.project_id, now_us=now_us,
+            ),
+            action="evacuate", event="compute_rebuild_instance", task_state="rebuilding", in_name_of_owner=True,
         )  # fmt: skip
         findings.note(
             tx, "automatic-restart", "server-of-a-lost-host", "starts on another one", now_us=now_us, host=server.host,

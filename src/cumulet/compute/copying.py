@@ -5,12 +5,13 @@ What is copied, and what is done before and after, is for the sagas: `compute.li
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
 
-from cumulet.compute import moves
+from cumulet.compute import moves, operations
 from cumulet.compute.moves import Recorded
 from cumulet.compute.operations import Commanding, command
 from cumulet.conductor.saga import Context, StepFailed, Wishes
@@ -78,7 +79,13 @@ async def follow_copy(context: Context, state: Copied) -> MigrationProgress:
     forced = False
     times = 1
     while True:
-        progress = await _ask_patiently(context, state, seen, patience)
+        progress = await operations.ask_patiently(
+            context,
+            functools.partial(ask_progress, context, state, seen),
+            until=patience.stalled_at,
+            reason="SOURCE_SILENT",
+            public="The source host does not answer.",
+        )
         if progress.phase in (MigrationPhase.COMPLETED, MigrationPhase.POST_COPY_READY):
             return progress
         if progress.phase.ended:
@@ -107,19 +114,6 @@ async def follow_copy(context: Context, state: Copied) -> MigrationProgress:
         if late:
             raise StepFailed("TIMED_OUT", "The copy took too long.", f"{now - started:.0f} s")
         seen = progress.phase
-
-
-async def _ask_patiently(
-    context: Context, state: Copied, seen: MigrationPhase, patience: Patience
-) -> MigrationProgress:
-    """A silent source is asked again until patience ends, for its agent may be restarting."""
-    while True:
-        try:
-            return await ask_progress(context, state, seen)
-        except m.HostUnreachable as error:
-            if context.clock.monotonic() > patience.stalled_at:
-                raise StepFailed("SOURCE_SILENT", "The source host does not answer.", str(error)) from error
-            await context.wait_for_wish(0.2)
 
 
 async def ask_progress(context: Context, state: Copied, seen: MigrationPhase) -> MigrationProgress:

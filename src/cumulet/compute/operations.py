@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypedDict, TypeVar
 
 import msgspec
 import sqlalchemy as sa
 
+from cumulet.clock import Clock
 from cumulet.compute import hosts as host_records
 from cumulet.compute.model import PowerState, Server, VmState
 from cumulet.compute.store import (
@@ -19,11 +20,12 @@ from cumulet.compute.store import (
     update_server,
 )
 from cumulet.conductor import saga
-from cumulet.conductor.saga import Context, Failure, Saga
+from cumulet.conductor.saga import Context, Failure, Saga, StepFailed
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
+from cumulet.wake import Wake
 from cumulet.web.operation import Call
 
 log = logging.getLogger(__name__)
@@ -82,36 +84,80 @@ def begin(
     The server's generation rises, so that every command of an earlier operation is refused by its hosts from now on.
     `state` makes the saga's first state from the server, the operation's id and the instance action's id.
     """
-    now = call.now_us
-    operation_id = call.cloud.clock.uuid()
     if not queue and saga.running_operation(call.tx, server.id) is not None:
         raise Conflict(
             f"Cannot '{action}' instance {server.id} while another operation is running on it",
             reason="OPERATION_RUNNING",
         )
-    server = update_server(
-        call.tx, server, now_us=now, task_state=task_state, generation=server.generation + (0 if queue else 1)
+    asked = _Asked(call.request_id, call.caller.user_id, call.caller.project_id, action, event, call.now_us)
+    return _begin(
+        call.tx, call.cloud.wake, call.cloud.clock.uuid(), server, operation, state, asked, task_state, queue=queue
     )
+
+
+def begin_unasked(
+    tx: Tx,
+    wake: Wake,
+    clock: Clock,
+    server: Server,
+    operation: Saga[S],
+    state: Callable[[Server, str, int], S],
+    *,
+    action: str,
+    event: str,
+    task_state: str | None,
+    in_name_of_owner: bool,
+) -> str:
+    """As `begin`, for what no request asks for: in the name of the server's owner, or of nobody.
+
+    Whoever begins it has seen that no other operation runs on the server.
+    """
+    operation_id, request_id = clock.uuid(), f"req-{clock.uuid()}"
+    user_id, project_id = (server.user_id, server.project_id) if in_name_of_owner else (None, None)
+    asked = _Asked(request_id, user_id, project_id, action, event, clock.now_us())
+    return _begin(tx, wake, operation_id, server, operation, state, asked, task_state)
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """Who has something done, as the instance action says; of nobody, the ids are None."""
+
+    request_id: str
+    user_id: str | None
+    project_id: str | None
+    action: str
+    event: str
+    now_us: int
+
+
+def _begin(
+    tx: Tx,
+    wake: Wake,
+    operation_id: str,
+    server: Server,
+    operation: Saga[S],
+    state: Callable[[Server, str, int], S],
+    asked: _Asked,
+    task_state: str | None,
+    *,
+    queue: bool = False,
+) -> str:
+    now = asked.now_us
+    generation = server.generation + (0 if queue else 1)
+    server = update_server(tx, server, now_us=now, task_state=task_state, generation=generation)
     action_id = new_action(
-        call.tx,
+        tx,
         server.id,
-        action,
-        request_id=call.request_id,
-        user_id=call.caller.user_id,
-        project_id=call.caller.project_id,
+        asked.action,
+        request_id=asked.request_id,
+        user_id=asked.user_id,
+        project_id=asked.project_id,
         now_us=now,
         operation_id=operation_id,
     )
-    _insert_event(call.tx, action_id, event, host=server.host, now_us=now)
+    _insert_event(tx, action_id, asked.event, host=server.host, now_us=now)
+    first = state(server, operation_id, action_id)
     return saga.begin(
-        call.tx,
-        call.cloud.wake,
-        operation,
-        operation_id=operation_id,
-        subject=server.id,
-        state=state(server, operation_id, action_id),
-        now_us=now,
-        queue=queue,
+        tx, wake, operation, operation_id=operation_id, subject=server.id, state=first, now_us=now, queue=queue
     )
 
 
@@ -227,6 +273,19 @@ async def unless_down(
             raise
         log.info("%s is down: %s is left to the reconciler", host, type(message).__name__)
         return otherwise
+
+
+async def ask_patiently(
+    context: Context, ask: Callable[[], Awaitable[AnswerT]], *, until: float, reason: str, public: str
+) -> AnswerT:
+    """A silent host is asked again, for its agent may be restarting; at `until`, of the monotonic clock, it fails."""
+    while True:
+        try:
+            return await ask()
+        except m.HostUnreachable as error:
+            if context.clock.monotonic() > until:
+                raise StepFailed(reason, public, str(error)) from error
+            await context.wait_for_wish(0.2)
 
 
 async def unless_gone(context: Context, host: str, command: m.Command[object]) -> None:

@@ -18,7 +18,7 @@ from cumulet.compute.rules import MEMBER
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
-from cumulet.compute.store import change_owner, get_server, migrations, new_action, servers
+from cumulet.compute.store import change_owner, get_server, migrations, servers
 from cumulet.conductor import findings, saga
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Database, Tx
@@ -285,17 +285,11 @@ class AutomaticConfirmation(Periodic):
             return
         if not host_records.is_up(tx, kept.host):
             return
-        server = operations.next_generation(tx, get_server(tx, server_id), now_us)
-        operation_id = self._clock.uuid()
-        action_id = new_action(
-            tx, server_id, "confirmResize", request_id=f"req-{self._clock.uuid()}", user_id=server.user_id,
-            project_id=server.project_id, now_us=now_us, operation_id=operation_id,
-        )  # fmt: skip
-        operations.start_event(tx, action_id, "compute_confirm_resize", host=server.host, now_us=now_us)
         _set_status(tx, kept, "confirming", now_us)
-        saga.begin(
-            tx, self._wake, RESIZE_CONFIRMATION, operation_id=operation_id, subject=server_id,
-            state=_first_state(kept, server, operation_id, action_id), now_us=now_us,
+        operations.begin_unasked(
+            tx, self._wake, self._clock, get_server(tx, server_id), RESIZE_CONFIRMATION,
+            lambda *begun: _first_state(kept, *begun),
+            action="confirmResize", event="compute_confirm_resize", task_state=None, in_name_of_owner=True,
         )  # fmt: skip
         findings.note(
             tx, "automatic-confirmation", "resize-unconfirmed", "confirmed", now_us=now_us, host=kept.host,

@@ -59,33 +59,24 @@ class ResumeOnBoot(msgspec.Struct, frozen=True, kw_only=True):
                     self._record_stopped(tx, server, ended[server.id])
 
     def _start(self, tx: Tx, server: Server) -> None:
-        now, power = self.clock.now_us(), POWER[Verb.START]
-        server = operations.next_generation(tx, server, now)
-        operation_id = self.clock.uuid()
-        action_id = self._action(tx, server, power.action, power.event, now, operation_id)
-        operations.settle(tx, server.id, now_us=now, task_state=power.task_state)
-        first = operations.on_host(server, operation_id, action_id)
-        state = PowerChange(**first, verb=Verb.START, stays=_stays(server))
-        saga.begin(
-            tx, self.wake, POWER_CHANGE, operation_id=operation_id, subject=server.id, state=state, now_us=now
+        power = POWER[Verb.START]
+        operations.begin_unasked(
+            tx, self.wake, self.clock, server, POWER_CHANGE,
+            lambda *begun: PowerChange(**operations.on_host(*begun), verb=Verb.START, stays=_stays(server)),
+            action=power.action, event=power.event, task_state=power.task_state, in_name_of_owner=False,
         )  # fmt: skip
         log.info("%s ran when %s was stopped: it starts again", server.id, server.host)
 
     def _record_stopped(self, tx: Tx, server: Server, seen: GuestState) -> None:
         now, power = self.clock.now_us(), POWER[Verb.STOP]
-        action_id = self._action(tx, server, power.action, power.event, now, None)
+        action_id = new_action(
+            tx, server.id, power.action, request_id=f"req-{self.clock.uuid()}", user_id=None, project_id=None,
+            now_us=now,
+        )  # fmt: skip
+        operations.start_event(tx, action_id, power.event, host=server.host, now_us=now)
         operations.settle(tx, server.id, now_us=now, task_state=None, **operations.as_observed(seen, _stays(server)))
         operations.finish_events(tx, action_id, now_us=now)
         log.info("%s ran when %s was stopped: it is SHUTOFF", server.id, server.host)
-
-    def _action(self, tx: Tx, server: Server, action: str, event: str, now_us: int, operation_id: str | None) -> int:
-        """In nobody's name: no user asked for it."""
-        action_id = new_action(
-            tx, server.id, action, request_id=f"req-{self.clock.uuid()}", user_id=None, project_id=None, now_us=now_us,
-            operation_id=operation_id,
-        )  # fmt: skip
-        operations.start_event(tx, action_id, event, host=server.host, now_us=now_us)
-        return action_id
 
 
 def _stays(server: Server) -> VmState | None:

@@ -9,6 +9,7 @@ meanwhile ends the operation; one that cannot be made is deleted.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
@@ -21,7 +22,6 @@ from cumulet.compute.store import get_server
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed
 from cumulet.db.engine import Tx
 from cumulet.host import disk_messages as disk
-from cumulet.host import messages as m
 from cumulet.host.disks import SnapshotPhase, SnapshotProgress
 from cumulet.image import files, snapshots
 from cumulet.image import store as image_store
@@ -101,7 +101,13 @@ async def bring_image(context: Context, state: Waiting, copying: str, sending: s
     seen = SnapshotProgress(phase=SnapshotPhase.NONE)
     shown = ""
     while status != "active":
-        progress = await _ask_patiently(context, state, seen.phase, until)
+        progress = await operations.ask_patiently(
+            context,
+            functools.partial(_ask, context, state, seen.phase),
+            until=until,
+            reason="HOST_SILENT",
+            public="The server's host does not answer.",
+        )
         now = context.clock.monotonic()
         if progress != seen:
             seen, until = progress, now + patience
@@ -132,18 +138,12 @@ def _show(tx: Tx, context: Context, state: Waiting, task_state: str) -> None:
     operations.settle(tx, state.server_id, now_us=context.clock.now_us(), task_state=task_state)
 
 
-async def _ask_patiently(context: Context, state: Waiting, seen: SnapshotPhase, until: float) -> SnapshotProgress:
-    """A silent host is asked again until patience ends, for its agent may be restarting."""
+async def _ask(context: Context, state: Waiting, seen: SnapshotPhase) -> SnapshotProgress:
+    """How it is, once its phase is no longer the one `seen`, or after a while."""
     question = disk.AskSnapshot(
         server_id=state.server_id, image_id=state.image_id, wait_seconds=WAIT_SECONDS, seen=seen
     )
-    while True:
-        try:
-            return await context.hosts.send(state.host, question, seconds=WAIT_SECONDS + 10.0)
-        except m.HostUnreachable as error:
-            if context.clock.monotonic() > until:
-                raise StepFailed("HOST_SILENT", "The server's host does not answer.", str(error)) from error
-            await context.wait_for_wish(0.2)
+    return await context.hosts.send(state.host, question, seconds=WAIT_SECONDS + 10.0)
 
 
 async def end_snapshot(context: Context, state: WaitingT) -> WaitingT:
