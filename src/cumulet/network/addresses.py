@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from cumulet.clock import Clock
 from cumulet.db.engine import Tx
-from cumulet.db.parts import in_parts
+from cumulet.db.parts import OfMany
 from cumulet.errors import BadRequest, Conflict
 from cumulet.network import refusals
 from cumulet.network.store import Subnet, find_by, inserting, port_addresses, ports
@@ -292,12 +292,17 @@ def hold(tx: Tx, port_id: str, subnet: Subnet, address: str) -> FixedIp:
 def held_by(tx: Tx, port_ids: Sequence[str]) -> dict[str, list[FixedIp]]:
     """Addresses of many ports, IPv4 before IPv6, lower before higher."""
     found: dict[str, list[FixedIp]] = {}
-    table = port_addresses.c
-    for part in in_parts(port_ids):
-        statement = sa.select(table.port_id, table.subnet_id, table.address).where(table.port_id.in_(part))
-        for port_id, subnet_id, address in map(tuple, tx.all(statement.order_by(table.number))):
-            found.setdefault(port_id, []).append(FixedIp(subnet_id=subnet_id, address=address))
+    for port_id, subnet_id, address in map(tuple, _HELD_BY.rows(tx, port_ids)):
+        found.setdefault(port_id, []).append(FixedIp(subnet_id=subnet_id, address=address))
     return found
+
+
+_HELD_BY = OfMany(
+    sa.select(port_addresses.c.port_id, port_addresses.c.subnet_id, port_addresses.c.address).order_by(
+        port_addresses.c.number
+    ),
+    port_addresses.c.port_id,
+)
 
 
 def give_back(tx: Tx, port_id: str, addresses: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypedDict
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
-from cumulet.db.parts import in_parts
+from cumulet.db.parts import OfMany
 from cumulet.errors import BadRequest
 from cumulet.network.bodies import Number, either
 from cumulet.network.dhcp_option_codes import NotAnOption, encoded
@@ -80,10 +80,15 @@ class Shown(TypedDict):
 def of_ports(tx: Tx, port_ids: Sequence[str]) -> dict[str, list[Shown]]:
     """The options of many ports as the API shows them, by name."""
     found: dict[str, list[Shown]] = {}
-    table = port_dhcp_options.c
-    for part in in_parts(port_ids):
-        statement = sa.select(table.port_id, table.opt_name, table.opt_value, table.ip_version)
-        ordered = statement.where(table.port_id.in_(part)).order_by(table.opt_name, table.ip_version)
-        for port_id, name, value, version in map(tuple, tx.all(ordered)):
-            found.setdefault(port_id, []).append({"opt_name": name, "opt_value": value, "ip_version": version})
+    for port_id, name, value, version in map(tuple, _OF_PORTS.rows(tx, port_ids)):
+        found.setdefault(port_id, []).append({"opt_name": name, "opt_value": value, "ip_version": version})
     return found
+
+
+_options = port_dhcp_options.c
+_OF_PORTS = OfMany(
+    sa.select(_options.port_id, _options.opt_name, _options.opt_value, _options.ip_version).order_by(
+        _options.opt_name, _options.ip_version
+    ),
+    _options.port_id,
+)

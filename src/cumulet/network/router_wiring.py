@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
-from typing import Any
 
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
-from cumulet.db.parts import in_parts
+from cumulet.db.parts import OfMany
 from cumulet.host import wiring as w
 from cumulet.network import addresses, routing
-from cumulet.network.forwarding_records import PortForwarding, port_forwardings
+from cumulet.network.forwarding_records import PortForwarding
 from cumulet.network.router_hosts import host_of
 from cumulet.network.rule_meaning import PROTOCOLS
 from cumulet.network.store import (
@@ -20,12 +19,11 @@ from cumulet.network.store import (
     Port,
     Router,
     Subnet,
-    find,
-    floating_ips,
+    find_many,
     port_addresses,
     ports,
     routers,
-    subnets,
+    select,
 )
 
 RouterHosts = Callable[[], Sequence[str]]
@@ -45,21 +43,19 @@ def of_ids(tx: Tx, router_ids: Iterable[str]) -> tuple[w.Router, ...]:
     here = sorted(router_ids)
     if not here:
         return ()
-    up = routers.c.admin_state_up
-    records = [router for part in in_parts(here) for router in find(tx, Router, routers.c.id.in_(part), up)]
+    records = [router for router in find_many(tx, Router, "id", here) if router.admin_state_up]
     ports_of: dict[str, list[Port]] = {}
     for port in _ports_of(tx, here):
         ports_of.setdefault(port.device_id, []).append(port)
     held = addresses.held_by(tx, [port.id for of_one in ports_of.values() for port in of_one])
     of_network = _subnets(tx, {port.network_id for of_one in ports_of.values() for port in of_one})
     floating: dict[str, list[FloatingIp]] = {}
-    for part in in_parts(here):
-        for record in find(tx, FloatingIp, floating_ips.c.router_id.in_(part)):
-            floating.setdefault(record.router_id or "", []).append(record)
+    for record in find_many(tx, FloatingIp, "router_id", here):
+        floating.setdefault(record.router_id or "", []).append(record)
     forwards: dict[str, list[PortForwarding]] = {}
-    for part in in_parts(sorted(record.id for of_one in floating.values() for record in of_one)):
-        for forwarding in find(tx, PortForwarding, port_forwardings.c.floating_ip_id.in_(part)):
-            forwards.setdefault(forwarding.floating_ip_id, []).append(forwarding)
+    floating_ids = [record.id for of_one in floating.values() for record in of_one]
+    for forwarding in find_many(tx, PortForwarding, "floating_ip_id", floating_ids):
+        forwards.setdefault(forwarding.floating_ip_id, []).append(forwarding)
     made = (
         _router(router, ports_of.get(router.id, ()), held, of_network, floating.get(router.id, ()), forwards)
         for router in sorted(records, key=lambda router: router.id)
@@ -71,14 +67,7 @@ def ports_elsewhere(
     tx: Tx, host: str, network_ids: Sequence[str], router_hosts: RouterHosts
 ) -> list[tuple[str, str, str]]:
     """Of these networks, the ports of routers on other hosts: network, MAC address, host."""
-    rows: list[sa.Row[Any]] = []
-    for part in in_parts(network_ids):
-        statement = (
-            sa.select(ports.c.network_id, ports.c.mac_address, ports.c.device_id)
-            .join(routers, routers.c.id == ports.c.device_id)
-            .where(ports.c.network_id.in_(part), _is_routers, routers.c.admin_state_up)
-        )
-        rows += tx.all(statement)
+    rows = _ON_NETWORKS.rows(tx, network_ids)
     able = tuple(router_hosts()) if rows else ()
     places = [(row, host_of(row.device_id, able)) for row in rows]
     return [(row.network_id, row.mac_address, place) for row, place in places if place is not None and place != host]
@@ -87,35 +76,37 @@ def ports_elsewhere(
 def gateways(tx: Tx, network_ids: Sequence[str]) -> dict[tuple[str, str], str]:
     """The MAC address of each interface of a router on these networks that is up, by subnet and address."""
     found = {}
-    for part in in_parts(network_ids):
-        statement = (
-            sa.select(port_addresses.c.subnet_id, port_addresses.c.address, ports.c.mac_address)
-            .join(ports, ports.c.id == port_addresses.c.port_id)
-            .join(routers, routers.c.id == ports.c.device_id)
-            .where(port_addresses.c.network_id.in_(part), _is_routers, routers.c.admin_state_up)
-        )
-        for row in tx.all(statement):
-            found[row.subnet_id, row.address] = row.mac_address
+    for row in _ADDRESSES.rows(tx, network_ids):
+        found[row.subnet_id, row.address] = row.mac_address
     return found
 
 
 _UP = sa.select(routers.c.id).where(routers.c.admin_state_up)
 _is_routers = sa.and_(ports.c.device_owner.in_(_OWNERS), ports.c.admin_state_up)
+_OF_ROUTERS = OfMany(select(Port, _is_routers), ports.c.device_id)
+_ON_NETWORKS = OfMany(
+    sa.select(ports.c.network_id, ports.c.mac_address, ports.c.device_id)
+    .join(routers, routers.c.id == ports.c.device_id)
+    .where(_is_routers, routers.c.admin_state_up),
+    ports.c.network_id,
+)
+_ADDRESSES = OfMany(
+    sa.select(port_addresses.c.subnet_id, port_addresses.c.address, ports.c.mac_address)
+    .join(ports, ports.c.id == port_addresses.c.port_id)
+    .join(routers, routers.c.id == ports.c.device_id)
+    .where(_is_routers, routers.c.admin_state_up),
+    port_addresses.c.network_id,
+)
 
 
 def _ports_of(tx: Tx, router_ids: Iterable[str]) -> list[Port]:
-    return [
-        port
-        for part in in_parts(sorted(router_ids))
-        for port in find(tx, Port, ports.c.device_id.in_(part), _is_routers)
-    ]
+    return [Port(**row._mapping) for row in _OF_ROUTERS.rows(tx, sorted(router_ids))]
 
 
 def _subnets(tx: Tx, network_ids: Iterable[str]) -> dict[str, list[Subnet]]:
     found: dict[str, list[Subnet]] = {}
-    for part in in_parts(sorted(network_ids)):
-        for subnet in find(tx, Subnet, subnets.c.network_id.in_(part)):
-            found.setdefault(subnet.network_id, []).append(subnet)
+    for subnet in find_many(tx, Subnet, "network_id", network_ids):
+        found.setdefault(subnet.network_id, []).append(subnet)
     return found
 
 

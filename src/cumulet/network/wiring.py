@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from ipaddress import ip_network
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
-from cumulet.db.parts import in_parts
+from cumulet.db.parts import OfMany
 from cumulet.host import wiring as w
 from cumulet.network import addresses, dhcp_options, router_wiring
 from cumulet.network.bindings import UNBOUND
@@ -23,15 +23,11 @@ from cumulet.network.store import (
     SecurityGroup,
     SecurityGroupRule,
     Subnet,
-    find,
-    networks,
+    find_many,
     port_addresses,
     port_bindings,
     port_security_groups,
     ports,
-    security_group_rules,
-    security_groups,
-    subnets,
 )
 
 T = TypeVar("T")
@@ -54,6 +50,27 @@ _BINDING = (
 )
 
 
+_GROUPS_OF_PORTS = OfMany(
+    sa.select(port_security_groups.c.port_id, port_security_groups.c.security_group_id), port_security_groups.c.port_id
+)
+_PORTS_ELSEWHERE = OfMany(
+    sa.select(ports.c.network_id, ports.c.mac_address, port_bindings.c.host, port_bindings.c.active)
+    .join(port_bindings, port_bindings.c.port_id == ports.c.id)
+    .where(port_bindings.c.host != sa.bindparam("of_host"), ports.c.server_id.is_not(None)),
+    ports.c.network_id,
+)
+_MEMBERS = OfMany(
+    sa.select(port_security_groups.c.security_group_id, port_addresses.c.address).join(
+        port_addresses, port_addresses.c.port_id == port_security_groups.c.port_id
+    ),
+    port_security_groups.c.security_group_id,
+)
+_ALLOWED = OfMany(
+    sa.select(port_security_groups.c.security_group_id, ports.c.allowed_address_pairs).join(
+        ports, ports.c.id == port_security_groups.c.port_id
+    ),
+    port_security_groups.c.security_group_id,
+)
 AddressesOf = Callable[[Collection[str]], Mapping[str, str]]
 """Where each of these hosts is reached by the others. Asked for those that matter: a cloud may have thousands."""
 
@@ -90,7 +107,7 @@ def of_port(tx: Tx, port_id: str) -> w.Wiring | None:
 def _plugged(tx: Tx, here: Mapping[str, bool]) -> tuple[tuple[w.Port, ...], tuple[w.Group, ...]]:
     """Ports and their groups. `here`: by the port's id, whether its binding is the active one."""
     groups_of = _groups_of_ports(tx, here)
-    plugged = sorted(_in_parts(tx, Port, ports.c.id, here), key=lambda port: port.id)
+    plugged = sorted(find_many(tx, Port, "id", here), key=lambda port: port.id)
     held = addresses.held_by(tx, list(here))
     options = _dhcp_options(tx, list(here))
     made = tuple(
@@ -137,16 +154,10 @@ def hosts_of_networks(tx: Tx, server_id: str, router_hosts: RouterHosts = tuple)
     return sorted({row[0] for row in tx.all(statement)} | {place for _, _, place in with_routers})
 
 
-def _in_parts(tx: Tx, record: type[T], column: sa.ColumnElement[Any], values: Iterable[str]) -> list[T]:
-    return [found for part in in_parts(sorted(values)) for found in find(tx, record, column.in_(part))]
-
-
 def _groups_of_ports(tx: Tx, port_ids: Iterable[str]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
-    columns = port_security_groups.c
-    for part in in_parts(sorted(port_ids)):
-        for row in tx.all(sa.select(columns.port_id, columns.security_group_id).where(columns.port_id.in_(part))):
-            found.setdefault(row.port_id, set()).add(row.security_group_id)
+    for row in _GROUPS_OF_PORTS.rows(tx, sorted(port_ids)):
+        found.setdefault(row.port_id, set()).add(row.security_group_id)
     return found
 
 
@@ -155,14 +166,8 @@ def _elsewhere(
 ) -> dict[str, list[tuple[str, str, bool]]]:
     """Of each network, servers' and routers' ports on other hosts: MAC address, the host's address, whether it is the
     active binding."""
-    there: list[tuple[str, str, str, bool]] = []
-    for part in in_parts(network_ids):
-        statement = (
-            sa.select(ports.c.network_id, ports.c.mac_address, port_bindings.c.host, port_bindings.c.active)
-            .join(port_bindings, port_bindings.c.port_id == ports.c.id)
-            .where(ports.c.network_id.in_(part), port_bindings.c.host != host, ports.c.server_id.is_not(None))
-        )
-        there += [(row.network_id, row.mac_address, row.host, row.active) for row in tx.all(statement)]
+    rows = _PORTS_ELSEWHERE.rows(tx, network_ids, of_host=host)
+    there = [(row.network_id, row.mac_address, row.host, row.active) for row in rows]
     for network_id, mac, place in router_wiring.ports_elsewhere(tx, host, network_ids, router_hosts):
         there.append((network_id, mac, place, True))
     reached = addresses_of({place for *_, place, _ in there}) if there else {}
@@ -177,7 +182,7 @@ def _networks(
     tx: Tx, network_ids: Sequence[str], elsewhere: Mapping[str, list[tuple[str, str, bool]]]
 ) -> tuple[w.Network, ...]:
     of_network: dict[str, list[Subnet]] = {}
-    for subnet in _in_parts(tx, Subnet, subnets.c.network_id, network_ids):
+    for subnet in find_many(tx, Subnet, "network_id", network_ids):
         of_network.setdefault(subnet.network_id, []).append(subnet)
     routers = router_wiring.gateways(tx, network_ids)
     return tuple(
@@ -199,7 +204,7 @@ def _networks(
             ),
             physical=network.physical_network if network.network_type == "flat" else None,
         )
-        for network in sorted(_in_parts(tx, Network, networks.c.id, network_ids), key=lambda network: network.id)
+        for network in sorted(find_many(tx, Network, "id", network_ids), key=lambda network: network.id)
     )
 
 
@@ -251,7 +256,7 @@ def _prefix(text: str) -> str:
 def _groups(tx: Tx, group_ids: set[str]) -> tuple[w.Group, ...]:
     """The groups of the ports here with their rules, and those their rules name with their members."""
     rules: dict[str, list[SecurityGroupRule]] = {}
-    for rule in _in_parts(tx, SecurityGroupRule, security_group_rules.c.security_group_id, group_ids):
+    for rule in find_many(tx, SecurityGroupRule, "security_group_id", group_ids):
         rules.setdefault(rule.security_group_id, []).append(rule)
     named = {rule.remote_group_id for of_group in rules.values() for rule in of_group if rule.remote_group_id}
     members = _members(tx, named)
@@ -262,32 +267,19 @@ def _groups(tx: Tx, group_ids: set[str]) -> tuple[w.Group, ...]:
             rules=tuple(_rule(rule) for rule in sorted(rules.get(group.id, ()), key=lambda rule: rule.id)),
             members=tuple(sorted(members.get(group.id, ()))),
         )
-        for group in sorted(
-            _in_parts(tx, SecurityGroup, security_groups.c.id, group_ids | named), key=lambda group: group.id
-        )
+        for group in sorted(find_many(tx, SecurityGroup, "id", group_ids | named), key=lambda group: group.id)
     )
 
 
 def _members(tx: Tx, group_ids: Iterable[str]) -> dict[str, set[str]]:
     """The addresses of each group's ports, and those they are allowed beside."""
     found: dict[str, set[str]] = {}
-    for part in in_parts(sorted(group_ids)):
-        in_groups = port_security_groups.c.security_group_id.in_(part)
-        statement = (
-            sa.select(port_security_groups.c.security_group_id, port_addresses.c.address)
-            .join(port_addresses, port_addresses.c.port_id == port_security_groups.c.port_id)
-            .where(in_groups)
-        )
-        for row in tx.all(statement):
-            found.setdefault(row.security_group_id, set()).add(row.address)
-        allowed = (
-            sa.select(port_security_groups.c.security_group_id, ports.c.allowed_address_pairs)
-            .join(ports, ports.c.id == port_security_groups.c.port_id)
-            .where(in_groups)
-        )
-        for row in tx.all(allowed):
-            for pair in row.allowed_address_pairs:
-                found.setdefault(row.security_group_id, set()).add(_prefix(pair["ip_address"]))
+    wanted = sorted(group_ids)
+    for row in _MEMBERS.rows(tx, wanted):
+        found.setdefault(row.security_group_id, set()).add(row.address)
+    for row in _ALLOWED.rows(tx, wanted):
+        for pair in row.allowed_address_pairs:
+            found.setdefault(row.security_group_id, set()).add(_prefix(pair["ip_address"]))
     return found
 
 
