@@ -33,6 +33,7 @@ from cumulet.drivers.simulated.driver import SimulatedDriver, World
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest, GuestState
 from cumulet.host.link import Link
+from cumulet.host.wiring import Router, RouterPort, Wiring
 from cumulet.processes.agent import DismissedLease, WatchedLease
 from cumulet.settings import Settings
 from cumulet.testing import TestCloud
@@ -216,6 +217,30 @@ def test_without_a_lease_an_agent_only_ends_guests(tmp_path: Path, file: Path) -
             await agent.handle(m.Reboot(**command(1), hard=True))  # type: ignore[arg-type]
         await agent.handle(m.Destroy(**command(1)))  # type: ignore[arg-type]
         assert await agent.handle(m.Observe(server_id=SERVER)) is GuestState.ABSENT
+
+    asyncio.run(story())
+
+
+def test_without_a_lease_a_host_has_no_routers(tmp_path: Path, file: Path) -> None:
+    """Another host may have them by now; what else it is told is in force."""
+    settings = Settings(state_dir=tmp_path, database_url="sqlite://")
+    driver = SimulatedDriver(name="host1", world=World(), clock=SystemClock(), settings=settings, directory=None)
+    held = lease.Lease(lease.ExpiryFile(file), seconds=10.0)
+    agent = Agent(name="host1", driver=driver, fence=MemoryFence(), lease=held)
+    router = Router(id="r", interfaces=(RouterPort(id="p", network_id="n", mac="aa:bb:cc:dd:ee:ff", addresses=()),))
+
+    async def told(revision: int) -> tuple[int, list[str], tuple[Router, ...]]:
+        answer = await agent.handle(m.ApplyWiring(wiring=Wiring(host="host1", revision=revision, routers=(router,))))
+        assert driver.network.wiring is not None
+        return answer.revision, [one.subject for one in answer.not_done], driver.network.wiring.routers
+
+    async def story() -> None:
+        assert await told(1) == (1, ["r"], ())
+        await agent.handle(m.RenewLease(session="a", number=1, heard=None))
+        await agent.handle(m.RenewLease(session="a", number=2, heard=1))
+        assert await told(2) == (2, [], (router,))
+        file.unlink()
+        assert await told(3) == (3, ["r"], ())
 
     asyncio.run(story())
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cumulet.compute import hosts as host_records
@@ -29,6 +30,17 @@ NEED = Need(vcpus=1, memory_mib=1024, disk_gib=1)
 SHARE = {placement.VCPU: 1, placement.MEMORY_MB: 1024, placement.DISK_GB: 1}
 
 
+def facts_of(name: str, features: Iterable[str], **more: object) -> HostFacts:
+    return msgspec.convert(
+        {
+            "name": name, "driver": "simulated", "hypervisor_type": "simulated", "hypervisor_version": 1, "vcpus": 8,
+            "memory_mib": 2048, "disk_gib": 100, "cpu_models": ["simulated"], "machine_types": ["simulated-1.0"],
+            "features": list(features), "address": "127.0.0.1", "booted_at_us": 0, **more,
+        },
+        HostFacts,
+    )  # fmt: skip
+
+
 @contextmanager
 def of_hosts(folder: Path, features: dict[str, tuple[str, ...]]) -> Iterator[Database]:
     """A database of hosts that offer these."""
@@ -38,11 +50,7 @@ def of_hosts(folder: Path, features: dict[str, tuple[str, ...]]) -> Iterator[Dat
     with opened(settings.database_url) as database:
         schema.prepare(database)
         for name, offered in features.items():
-            facts = HostFacts(
-                name=name, driver="simulated", hypervisor_type="simulated", hypervisor_version=1, vcpus=8,
-                memory_mib=2048, disk_gib=100, cpu_models=("simulated",), machine_types=("simulated-1.0",),
-                features=offered, address="127.0.0.1", booted_at_us=0,
-            )  # fmt: skip
+            facts = facts_of(name, offered)
             database.write(
                 lambda tx, facts=facts: host_records.register(tx, facts=facts, clock=clock, settings=settings)  # type: ignore[misc]
             )
@@ -168,3 +176,18 @@ def test_routers_are_on_hosts_that_lead_to_public_if_any_do(tmp_path: Path) -> N
         assert database.read(host_records.for_routers) == ["host2"]
         database.write(lambda tx: host_records.set_up(tx, "host2", up=False, now_us=1))
         assert database.read(host_records.for_routers) == ["host1", "host4"]
+
+
+def test_a_host_with_a_watchdog_has_routers_only_while_it_holds_its_lease(tmp_path: Path) -> None:
+    """One that holds none would keep them when it is silent, and another host would have them too."""
+    offered: dict[str, tuple[str, ...]] = {"host1": ("networks",), "host2": ("networks",)}
+    with of_hosts(tmp_path, offered) as database:
+        database.keeper = HostsInMemory()
+        load(database)
+        clock = AdvanceableClock()
+        settings = Settings(state_dir=tmp_path, database_url="sqlite://", host_names=tuple(offered))
+        for held, expected in ((False, ["host1"]), (True, ["host1", "host2"])):
+            facts = facts_of("host2", ("networks",), lease_seconds=4.0, lease_held=held)
+            database.write(lambda tx, f=facts: host_records.register(tx, facts=f, clock=clock, settings=settings))  # type: ignore[misc]
+            assert database.read(host_records.for_routers) == expected
+            assert database.read(hosts_in_memory.for_routers) == tuple(expected)

@@ -13,6 +13,7 @@ from cumulet.agent.fence import NEVER_SEEN, Fence, Mark
 from cumulet.host import messages as m
 from cumulet.host.driver import Driver, DriverError, GuestReport, HostFacts
 from cumulet.host.joining import PROTOCOL
+from cumulet.host.wiring import InForce, NotDone, Wiring
 
 AnswerT = TypeVar("AnswerT")
 _VERSION = version_of("cumulet")
@@ -138,6 +139,15 @@ class Agent:
     async def guests(self) -> list[GuestReport]:
         known = self._fence.known()
         return [_with_mark(report, known.get(report.server_id, NEVER_SEEN)) for report in await self.driver.guests()]
+
+    async def wire(self, wiring: Wiring) -> InForce:
+        """Without a valid lease no routers are made: another host may have them by now."""
+        if self._lease.valid or not wiring.routers:
+            return await self.driver.wire(wiring)
+        answer = await self.driver.wire(msgspec.structs.replace(wiring, routers=()))
+        why = f"LEASE_EXPIRED: {self.name} has not been heard by the control plane"
+        undone = (NotDone(subject=router.id, reason=why) for router in wiring.routers)
+        return msgspec.structs.replace(answer, not_done=(*answer.not_done, *undone))
 
     async def renew_lease(self, session: str, number: int, heard: int | None) -> None:
         await self._lease.renew(session, number, heard)

@@ -162,6 +162,8 @@ class HostWatch:
         reports, linked = await self._look(name, facts)
 
         new = self._welcomed.get(name) != facts.session
+        if new:
+            self._hosts.has_started(name)
 
         def record(tx: Tx) -> tuple[list[drift.Correction], dict[str, int]]:
             self._require_lead(tx)
@@ -212,7 +214,7 @@ class HostWatch:
             reports = await self._hosts.guests(name)
             if "networks" not in facts.features:
                 return reports, None
-            return reports, (await self._hosts.in_force(name)).linked if reports else ()
+            return reports, (await self._hosts.in_force(name)).linked  # `Wirings` heeds the revision.
         except m.HostError as error:
             log.warning("%s does not say what its guests do: %s", name, error)
             return None, None

@@ -153,12 +153,14 @@ def offering(tx: Tx, feature: str) -> list[str]:
 
 
 def for_routers(tx: Tx) -> list[str]:
-    """The hosts that can have routers: those that answer, wire guests, and are in service.
+    """The hosts that can have routers: those that answer, wire guests, and are in service; with a watchdog, those that
+    hold their lease.
 
     Of these only those that lead to `public`, if any do.
     """
     in_service = (row for row in tx.all(_HOSTS, {}) if row.up and not row.forced_down and not row.disabled)
-    return among({row.name: _kind(row.facts_text).features for row in in_service})
+    kinds = {row.name: _kind(row.facts_text) for row in in_service}
+    return among({name: kind.features for name, kind in kinds.items() if kind.may_have_routers})
 
 
 def among(features: Mapping[str, frozenset[str]]) -> list[str]:
@@ -230,6 +232,11 @@ class Kind(msgspec.Struct, frozen=True):
     version: str = ""
     protocol: int = 1
 
+    @property
+    def may_have_routers(self) -> bool:
+        """With a lease: it ends its routers when it is not heard. A host without a watchdog has none to wait for."""
+        return self.lease_seconds is None or self.lease_held
+
 
 @functools.lru_cache(maxsize=4096)
 def _kind(facts: str | None) -> Kind:
@@ -256,6 +263,7 @@ def _view(row: Row, free: dict[str, float], offered: dict[str, Inventory]) -> Ho
         cpu_models=kind.cpu_models,
         machine_types=kind.machine_types,
         features=kind.features,
+        may_have_routers=kind.may_have_routers,
         address=kind.address,
         inventories=offered,
     )

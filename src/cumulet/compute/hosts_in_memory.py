@@ -182,8 +182,10 @@ def _pick(tx: Tx, need: Need, known: dict[str, HostView]) -> Choice:
 
 
 def _serves(view: HostView | None) -> frozenset[str] | None:
-    """What a host that answers and is in service offers."""
-    return view.features if view is not None and view.up and not view.disabled else None
+    """What a host offers that answers, is in service and may have routers."""
+    if view is None or not view.up or view.disabled or not view.may_have_routers:
+        return None
+    return view.features
 
 
 def _rank(view: HostView) -> tuple[float, float, str]:

@@ -63,6 +63,8 @@ class HostView(msgspec.Struct, frozen=True, kw_only=True):
     cpu_models: frozenset[str]
     machine_types: frozenset[str]
     features: frozenset[str] = frozenset()
+    may_have_routers: bool = True
+    """Where it offers networks at all."""
     address: str = ""
     inventories: Mapping[str, Inventory] = {}
     """By resource class: how much of it one server may have."""

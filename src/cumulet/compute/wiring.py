@@ -148,8 +148,8 @@ class Wirings(Periodic):
         super().__init__(name="wirings", clock=clock, seconds=seconds)
         self._db = db
         self._hosts = hosts
-        self._told: dict[str, tuple[Wiring, float]] = {}
-        """What each host has in force, and since when."""
+        self._told: dict[str, tuple[Wiring, int, float]] = {}
+        """What each host was told last, as which revision, and when."""
         self._undone: dict[str, set[NotDone]] = {}
         """What of it was said not to be: logged once."""
 
@@ -159,9 +159,11 @@ class Wirings(Periodic):
 
     async def _host(self, name: str) -> None:
         wanted = await self._db.read_async(lambda tx: described(tx, name))
-        told, at = self._told.get(name, (None, 0.0))
+        told, revision, at = self._told.get(name, (None, 0, 0.0))
         now = self._clock.monotonic()
-        if told == wanted and now - at < SECONDS_UNTIL_TOLD_AGAIN:
+        # Of another revision is what somebody else said, who may have read the records earlier than we did.
+        in_force = told == wanted and self._hosts.revision_of(name) == revision
+        if in_force and now - at < SECONDS_UNTIL_TOLD_AGAIN:
             return
         self._told.pop(name, None)
         try:
@@ -173,4 +175,5 @@ class Wirings(Periodic):
             log.warning("%s: %s is not wired: %s", name, entry.subject or "its network", entry.reason)
         self._undone[name] = set(answer.not_done)
         # What could not be done is tried again sooner.
-        self._told[name] = (wanted, now - (SECONDS_UNTIL_TOLD_AGAIN - SECONDS_UNTIL_RETRY if answer.not_done else 0.0))
+        at = now - (SECONDS_UNTIL_TOLD_AGAIN - SECONDS_UNTIL_RETRY if answer.not_done else 0.0)
+        self._told[name] = (wanted, answer.revision, at)

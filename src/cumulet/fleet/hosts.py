@@ -26,6 +26,8 @@ class Hosts:
         self._links: dict[str, Link] = {}
         self._wiring: dict[str, asyncio.Lock] = {}
         self._revisions: dict[str, int] = {}
+        self._in_force: dict[str, int] = {}
+        """The revision of its wiring that each host has said last."""
         self.changed = asyncio.Event()
         """Set when a host has come or gone; cleared by who follows that."""
 
@@ -69,13 +71,24 @@ class Hosts:
                 message = m.ApplyWiring(wiring=await describe(revision))
                 answer = await self.send(host, message, seconds=WIRING_SECONDS)
                 self._revisions[host] = max(revision, answer.revision)
+                self._in_force[host] = answer.revision
                 if answer.revision <= revision:
                     return answer
                 revision = answer.revision + 1  # Our clock was set back since the last control plane told it.
 
     async def in_force(self, host: str) -> InForce:
         """What of its wiring is in force on a host."""
-        return await self.send(host, m.AskWiring())
+        answer = await self.send(host, m.AskWiring())
+        self._in_force[host] = answer.revision
+        return answer
+
+    def revision_of(self, host: str) -> int:
+        """Of the wiring that a host has in force, as it said last; 0: it has said nothing, or has none."""
+        return self._in_force.get(host, 0)
+
+    def has_started(self, host: str) -> None:
+        """Its agent is another one, which was told nothing yet of what its network must be."""
+        self._in_force.pop(host, None)
 
     async def facts(self, host: str) -> HostFacts:
         return await self.send(host, m.AskFacts())

@@ -40,6 +40,10 @@ class OnHost(Protocol):
         """Each with the highest generation this host has accepted."""
         ...
 
+    async def wire(self, wiring: Wiring) -> InForce:
+        """`Driver.wire`, of as much as this host may have now."""
+        ...
+
     async def renew_lease(self, session: str, number: int, heard: int | None) -> None: ...
     async def welcome(self, session: str, generations: Mapping[str, int]) -> None: ...
 
@@ -301,7 +305,7 @@ class ApplyWiring(Question[InForce], frozen=True, tag="apply-wiring"):
     wiring: Wiring
 
     async def do(self, host: OnHost) -> InForce:
-        return await host.driver.wire(self.wiring)
+        return await host.wire(self.wiring)
 
 
 class AskWiring(Question[InForce], frozen=True, tag="wiring"):

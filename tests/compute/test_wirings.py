@@ -1,0 +1,91 @@
+"""Hosts are told what their networks must be when that has changed, and when they have something else in force."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cumulet.agent.agent import Agent
+from cumulet.agent.fence import MemoryFence
+from cumulet.bus.in_process import InProcessLink
+from cumulet.compute.wiring import Wirings, wire
+from cumulet.db.engine import Database
+from cumulet.drivers.simulated.driver import SimulatedDriver, World
+from cumulet.drivers.simulated.network import SimulatedNetwork
+from cumulet.fleet.hosts import Hosts
+from cumulet.host import messages as m
+from cumulet.settings import Settings
+from cumulet.testing.clock import AdvanceableClock
+from tests.compute.test_hosts_in_memory import of_hosts
+from tests.links import Way
+
+
+class Counting(Way):
+    """Counts how often its host is told."""
+
+    told = 0
+
+    async def send(self, message: m.Message[Any]) -> Any:
+        self.told += isinstance(message, m.ApplyWiring)
+        return await super().send(message)
+
+
+class Cloud:
+    """One host, and who tells it."""
+
+    def __init__(self, folder: Path, database: Database) -> None:
+        settings = Settings(state_dir=folder, database_url="sqlite://", host_names=("host1",))
+        self.clock = AdvanceableClock()
+        self.database = database
+        self.driver = SimulatedDriver(name="host1", world=World(), clock=self.clock, settings=settings, directory=None)
+        self.way = Counting(InProcessLink(Agent(name="host1", driver=self.driver, fence=MemoryFence())))
+        self.hosts = self.reached()
+        self.wirings = Wirings(db=database, clock=self.clock, hosts=self.hosts, seconds=None)
+
+    def reached(self) -> Hosts:
+        """As another process reaches the host."""
+        hosts = Hosts()
+        hosts.add("host1", self.way)
+        return hosts
+
+
+async def nothing(cloud: Cloud) -> None:
+    return None
+
+
+async def another_process_tells_it(cloud: Cloud) -> None:
+    """Which may have read the records earlier, and be heard later. The watch asks what is in force."""
+    await wire(cloud.reached(), cloud.database.read_async, cloud.clock, "host1")
+    await cloud.hosts.in_force("host1")
+
+
+async def its_agent_starts_anew(cloud: Cloud) -> None:
+    cloud.driver.network = SimulatedNetwork()
+    cloud.hosts.has_started("host1")
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "again"), [(nothing, False), (another_process_tells_it, True), (its_agent_starts_anew, True)]
+)
+def test_a_host_is_told_again_when_something_else_is_in_force_there(
+    tmp_path: Path, meanwhile: Callable[[Cloud], Awaitable[None]], again: bool
+) -> None:
+    async def story(database: Database) -> None:
+        cloud = Cloud(tmp_path, database)
+        await cloud.wirings.round()
+        assert cloud.way.told == 1
+        cloud.clock.advance(1.0)
+        await meanwhile(cloud)
+        before = cloud.way.told
+        await cloud.wirings.round()
+        assert cloud.way.told - before == again
+        await cloud.wirings.round()
+        assert cloud.way.told - before == again
+        assert cloud.driver.network.wiring is not None
+
+    with of_hosts(tmp_path, {"host1": ("networks",)}) as database:
+        asyncio.run(story(database))
