@@ -32,7 +32,8 @@ class Periodic(ABC):
     def __init__(self, *, name: str, clock: Clock, seconds: float | None, woken: asyncio.Event | None = None) -> None:
         self._name = name
         self._clock = clock
-        self._seconds = seconds
+        self.seconds = seconds
+        """Counts from the next start on."""
         self._woken = woken or asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -41,8 +42,8 @@ class Periodic(ABC):
         """Look once. It takes no input, so one that failed is made good by the next."""
 
     async def start(self) -> None:
-        if self._seconds is not None:
-            self._task = asyncio.create_task(self._watch(self._seconds), name=self._name)
+        if self.seconds is not None:
+            self._task = asyncio.create_task(self._watch(self.seconds), name=self._name)
 
     async def stop(self) -> None:
         self.kill()

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Generic, TypeVarTuple
 
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
+
+Columns = TypeVarTuple("Columns")
 
 
 def in_parts(ids: Sequence[str], size: int = 1000) -> list[Sequence[str]]:
     return [ids[start : start + size] for start in range(0, len(ids), size)]
 
 
-class OfMany:
+class OfMany(Generic[*Columns]):
     """A SELECT of rows whose `column` is one of many values.
 
     It is built once for each power of two, so that it can be prepared (`db.prepared`): a shorter list is filled up
@@ -24,15 +26,15 @@ class OfMany:
     MOST = 512
 
     def __init__(
-        self, statement: sa.Select[*tuple[Any, ...]], column: sa.ColumnElement[str] | sa.ColumnElement[str | None]
+        self, statement: sa.Select[*Columns], column: sa.ColumnElement[str] | sa.ColumnElement[str | None]
     ) -> None:
         self._statement = statement
         self._column = column
-        self._made: dict[int, sa.Select[*tuple[Any, ...]]] = {}
+        self._made: dict[int, sa.Select[*Columns]] = {}
 
-    def rows(self, tx: Tx, values: Sequence[str], **others: object) -> list[sa.Row[Any]]:
+    def rows(self, tx: Tx, values: Sequence[str], **others: object) -> list[sa.Row[*Columns]]:
         """`others`: the statement's own parameters."""
-        found: list[sa.Row[Any]] = []
+        found: list[sa.Row[*Columns]] = []
         for part in in_parts(values, self.MOST):
             size = 1 << (len(part) - 1).bit_length()
             if size not in self._made:

@@ -12,6 +12,7 @@ from cumulet.db.parts import OfMany
 from cumulet.host import wiring as w
 from cumulet.network import addresses, routing
 from cumulet.network.forwarding_records import PortForwarding
+from cumulet.network.many import find_many
 from cumulet.network.router_hosts import host_of
 from cumulet.network.rule_meaning import PROTOCOLS
 from cumulet.network.store import (
@@ -19,7 +20,6 @@ from cumulet.network.store import (
     Port,
     Router,
     Subnet,
-    find_many,
     port_addresses,
     ports,
     routers,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from cumulet.clock import Clock
 from cumulet.db.engine import Select, Tx, metadata
 from cumulet.db.partial_index import unique_where
-from cumulet.db.parts import OfMany, in_parts
+from cumulet.db.parts import in_parts
 from cumulet.network.forwarding_records import PortForwarding, port_forwardings
 from cumulet.network.resource_columns import Resource, resource_columns
 
@@ -339,17 +339,6 @@ def load(tx: Tx, record: type[RecordT], statement: Select) -> list[RecordT]:
 
 def find(tx: Tx, record: type[RecordT], *where: sa.ColumnElement[bool]) -> list[RecordT]:
     return load(tx, record, select(record, *where))
-
-
-_MANY: dict[tuple[type[object], str], OfMany] = {}
-
-
-def find_many(tx: Tx, record: type[RecordT], column: str, values: Iterable[str]) -> list[RecordT]:
-    """The records whose column is one of these values, which may be many."""
-    wanted = _MANY.get((record, column))
-    if wanted is None:
-        wanted = _MANY[record, column] = OfMany(select(record), TABLES[record].c[column])
-    return [record(**row._mapping) for row in wanted.rows(tx, sorted(values))]
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from cumulet.host import wiring as w
 from cumulet.network import addresses, dhcp_options, router_wiring
 from cumulet.network.bindings import UNBOUND
 from cumulet.network.dhcp_option_codes import NotAnOption, encoded
+from cumulet.network.many import find_many
 from cumulet.network.router_wiring import RouterHosts
 from cumulet.network.rule_meaning import protocol_number
 from cumulet.network.store import (
@@ -23,7 +24,6 @@ from cumulet.network.store import (
     SecurityGroup,
     SecurityGroupRule,
     Subnet,
-    find_many,
     port_addresses,
     port_bindings,
     port_security_groups,

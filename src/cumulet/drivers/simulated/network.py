@@ -11,17 +11,17 @@ class SimulatedNetwork:
     """What the host's network must be, as it was told last since its agent has started."""
 
     def __init__(self) -> None:
-        self._wiring: Wiring | None = None
+        self.wiring: Wiring | None = None
 
     def apply(self, wiring: Wiring) -> None:
         """An earlier revision than the one in force changes nothing."""
-        if self._wiring is None or wiring.revision >= self._wiring.revision:
-            self._wiring = wiring
+        if self.wiring is None or wiring.revision >= self.wiring.revision:
+            self.wiring = wiring
 
     def in_force(self, plugged: Collection[str]) -> InForce:
         """`plugged`: the ports of guests that have a process. Without rules a port is not linked."""
-        if self._wiring is None:
+        if self.wiring is None:
             return InForce(revision=0)
-        ports = tuple(port.id for port in self._wiring.ports)
+        ports = tuple(port.id for port in self.wiring.ports)
         linked = tuple(port for port in ports if port in plugged)
-        return InForce(revision=self._wiring.revision, ports=ports, linked=linked)
+        return InForce(revision=self.wiring.revision, ports=ports, linked=linked)

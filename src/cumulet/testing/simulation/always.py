@@ -12,6 +12,7 @@ from cumulet.conductor.saga import operations
 from cumulet.host.driver import GuestState
 from cumulet.testing.simulation import claims
 from cumulet.testing.simulation.invariants import Broken
+from cumulet.testing.simulation.network_invariants import Served, floating_ips
 from cumulet.testing.simulation.process import Process
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Always:
         """Whoever had a claim when one was looked at last."""
         self._moves: set[str] = set()
         """Whose copies have begun."""
+        self._served = Served(cloud)
 
     def break_(self, kind: str, problem: str) -> None:
         if self._broken is None:
@@ -50,6 +52,7 @@ class Always:
         """Between requests. Raises Broken, for what was found since the last time too."""
         self._taken_over()
         self._one_leads()
+        self.host_wired()
         if self._broken is not None:
             raise self._broken
 
@@ -81,6 +84,11 @@ class Always:
             self.break_("key used twice", f"another copy has begun with what was made for the move {move[:8]}")
         self._moves.add(move)
 
+    def host_wired(self) -> None:
+        """Whenever a host's network has changed."""
+        for kind, problem in self._served.broken():
+            self.break_(kind, problem)
+
     # -- the database
 
     def written(self) -> None:
@@ -93,8 +101,13 @@ class Always:
                 self.break_("wrong record", f"{host} is said to have lost the guest of {server_id}, and has it")
         for story in db.done_again:
             self.break_("done twice", f"an operation went back, or on after its end: {story}")
+        if db.floating_touched:
+            db.floating_touched = False
+            for kind, problem in floating_ips(db.driver):
+                self.break_(kind, problem)
         if db.host_marked:
             db.host_marked = False
+            self.host_wired()
             leader = db.read(lambda tx: tx.scalar(_LEADER, {}))
             if leader is not None and db.writer.startswith("conductor") and leader != db.writer:
                 self.break_("two watchers", f"{db.writer} has said of a host whether it answers, and {leader} leads")

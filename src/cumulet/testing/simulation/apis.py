@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import Context
-from typing import Any
 
 from cumulet.testing.simulation.database import FOR_THE_API
-from cumulet.testing.simulation.foundation import request
+from cumulet.testing.simulation.foundation import Answered, request
 from cumulet.testing.simulation.process import Process
 from cumulet.web.app import App
 
@@ -22,7 +21,7 @@ class Api:
         self.process = process
         self._app = app
         self._is_up = True
-        self._requests: dict[asyncio.Task[tuple[int, Any]], None] = {}
+        self._requests: dict[asyncio.Task[Answered], None] = {}
 
     def kill(self) -> int:
         """Requests under way end where they wait; nobody is told of what they did. Answers how many they were."""
@@ -34,7 +33,7 @@ class Api:
     def start(self) -> None:
         self._is_up = True
 
-    async def request(self, caller: str, method: str, path: str, body: Any, version: str) -> tuple[int, Any]:
+    async def request(self, caller: str, method: str, path: str, body: object, version: str) -> Answered:
         """Status and JSON, or `NO_ANSWER` and None."""
         if not self._is_up:
             return NO_ANSWER, None
@@ -44,6 +43,6 @@ class Api:
         await asyncio.wait({task})
         return (NO_ANSWER, None) if task.cancelled() else task.result()
 
-    async def _serve(self, caller: str, method: str, path: str, body: Any, version: str) -> tuple[int, Any]:
+    async def _serve(self, caller: str, method: str, path: str, body: object, version: str) -> Answered:
         FOR_THE_API.set(True)
         return await request(self._app, caller, method, path, body, version=version)

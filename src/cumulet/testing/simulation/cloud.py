@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable
 from contextvars import Context
 from random import Random
-from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
 from cumulet.compute import hosts as host_records
 from cumulet.compute.hosts_in_memory import HostsInMemory
+from cumulet.compute.wiring import SECONDS_BETWEEN, Wirings
 from cumulet.conductor.runner import Runner
 from cumulet.db.engine import Tx
 from cumulet.drivers.simulated.driver import World
@@ -22,7 +22,7 @@ from cumulet.settings import Settings
 from cumulet.testing.simulation.always import Always
 from cumulet.testing.simulation.apis import Api
 from cumulet.testing.simulation.faults import Weather
-from cumulet.testing.simulation.foundation import Identity, foundation, state_dir
+from cumulet.testing.simulation.foundation import Answered, Identity, foundation, state_dir
 from cumulet.testing.simulation.fragile import FragileDriver
 from cumulet.testing.simulation.hosts import Machine, UnreliableLink
 from cumulet.testing.simulation.images import Images
@@ -33,6 +33,8 @@ from cumulet.web.context import Cloud
 HOST_MEMORY_MIB = (4096, 6144, 16384)
 """Of a run's hosts: near their limit, and with room."""
 
+ROUTED = 0.4
+"""In how many runs there are routers, and hosts are told of changes that no operation waits for."""
 SHARED_MACHINES = 0.2
 """In how many runs all hosts share one machine."""
 
@@ -49,6 +51,7 @@ class SimulatedCloud:
         fenced = random.random() < 0.7
         self.shared = random.random() < SHARED_MACHINES
         """Whether all hosts are one machine's."""
+        self.routed = random.random() < ROUTED
         number, memory_mib = random.choice((2, 2, 3, 4)), random.choice(HOST_MEMORY_MIB)
         self.settings = Settings(
             state_dir=state_dir(),
@@ -89,6 +92,7 @@ class SimulatedCloud:
                 name, driver, weather, random, loop=loop,
                 lease_seconds=self.settings.lease_seconds if self.settings.fence_silent_hosts else None,
             )  # fmt: skip
+            machine.wired = self.always.host_wired
             self.hosts.add(name, UnreliableLink(machine, weather, random))
         self.conductors: list[Conductor] = []
         self.started_at: dict[str, float] = {}
@@ -132,6 +136,8 @@ class SimulatedCloud:
                 alone=self.alone,
                 wake=_Wake(self),
             )
+            if self.routed:
+                conductor.reconciler(Wirings).seconds = SECONDS_BETWEEN
             try:
                 await conductor.start()
                 break
@@ -160,6 +166,8 @@ class SimulatedCloud:
         if not self.alone or not isinstance(keeper, HostsInMemory):
             return []
         known, recorded = keeper.views(), {view.name: view for view in host_records.views(tx)}
+        if list(keeper.for_routers()) != host_records.for_routers(tx):
+            return ["the hosts of routers"]
         return sorted(name for name in known.keys() | recorded.keys() if known.get(name) != recorded.get(name))
 
     @property
@@ -170,7 +178,7 @@ class SimulatedCloud:
 
     async def request(
         self, caller: str, method: str, path: str, body: object = None, *, version: str = "2.96"
-    ) -> tuple[int, Any]:
+    ) -> Answered:
         """One request through the real dispatcher of one of the APIs; answers status and JSON, or `NO_ANSWER`."""
         faults = self.db.faults
         status, answer = await self.random.choice(self.apis).request(caller, method, path, body, version)

@@ -41,6 +41,8 @@ class SimulatedDatabase(Database):
         self.writer = ""
         """The process whose transaction runs; empty for what is none of the control plane's."""
         self.claims_touched = False
+        self.floating_touched = False
+        """Whether a commit has written something that floating IPs rest on."""
         self.host_marked = False
         """Whether a commit has said of a host that it answers, or that it does not any more."""
         self.done_again: list[str] = []
@@ -54,7 +56,7 @@ class SimulatedDatabase(Database):
 
     def forget_what_was_seen(self) -> None:
         """For the next run."""
-        self.claims_touched = self.host_marked = False
+        self.claims_touched = self.host_marked = self.floating_touched = False
         self.lost.clear()
         self.done_again.clear()
 

@@ -45,6 +45,8 @@ FAST_HOST = "host1"
 """The one that has the trait."""
 IMAGE_ID = "00000000-0000-4000-8000-000000000001"
 
+Answered = tuple[int, Any]
+"""A request's status, and its JSON."""
 PROJECTS = ("red", "blue")
 _ROLES = frozenset({"member", "reader", "manager"})
 CALLERS = {
@@ -60,11 +62,14 @@ CALLERS = {
 
 @dataclass(frozen=True, slots=True)
 class Foundation:
-    """`first_state`: the database's content to go back to. `networks`: by project, the id of its network."""
+    """`first_state`: the database's content to go back to. `networks`, `subnets`: ids, by project; `outside`: of the
+    external network."""
 
     db: SimulatedDatabase
     first_state: bytes
     networks: dict[str, str]
+    subnets: dict[str, str]
+    outside: str
     policy: Policy
     app: App
 
@@ -86,6 +91,7 @@ def foundation() -> Foundation:
     _watch_claims(db)
     _watch_losses(db)
     _watch_operations(db)
+    _watch_floating_ips(db)
     rows = [
         {
             "flavor_id": name, "name": name, "vcpus": vcpus, "memory_mib": memory, "disk_gib": disk,
@@ -105,10 +111,19 @@ def foundation() -> Foundation:
     )  # fmt: skip
     app = App(cloud, services)
     asyncio.set_event_loop(loop)
-    networks = {project: loop.run_until_complete(_network(app, project)) for project in PROJECTS}
+    made = {project: loop.run_until_complete(_network(app, project, "10.0.0.0/16")) for project in PROJECTS}
+    outside, _ = loop.run_until_complete(_network(app, "admin", "203.0.113.0/24", external=True))
     asyncio.set_event_loop(None)
     loop.close()
-    return Foundation(db, db.driver.serialize(), networks, policy, app)
+    return Foundation(
+        db=db,
+        first_state=db.driver.serialize(),
+        networks={project: network_id for project, (network_id, _) in made.items()},
+        subnets={project: subnet_id for project, (_, subnet_id) in made.items()},
+        outside=outside,
+        policy=policy,
+        app=app,
+    )
 
 
 def _watch_claims(db: SimulatedDatabase) -> None:
@@ -153,14 +168,29 @@ def _watch_operations(db: SimulatedDatabase) -> None:
     )
 
 
-async def _network(app: App, project: str) -> str:
-    """A network with a subnet, so that servers have ports whose bindings move with them; its id."""
-    _, made = await request(app, project, "POST", "/network/v2.0/networks", {"network": {"name": project}})
+def _watch_floating_ips(db: SimulatedDatabase) -> None:
+    """And when something is written that a floating IP rests on."""
+
+    def touched() -> None:
+        db.floating_touched = True
+
+    db.driver.create_function("floating_touched", 0, touched)
+    for table in ("floating_ips", "port_forwardings", "routers", "port_addresses"):
+        for event in ("INSERT", "UPDATE", "DELETE"):
+            trigger = f"simulation_{event}_{table} AFTER {event} ON {table}"
+            db.driver.execute(f"CREATE TRIGGER {trigger} BEGIN SELECT floating_touched(); END")
+
+
+async def _network(app: App, caller: str, cidr: str, *, external: bool = False) -> tuple[str, str]:
+    """A network with a subnet, so that servers have ports whose bindings move with them; the ids of both."""
+    wanted = {"name": caller} | ({"router:external": True} if external else {})
+    _, made = await request(app, caller, "POST", "/network/v2.0/networks", {"network": wanted})
     network_id: str = made["network"]["id"]
-    subnet = {"network_id": network_id, "cidr": "10.0.0.0/16", "ip_version": 4}
-    status, _ = await request(app, project, "POST", "/network/v2.0/subnets", {"subnet": subnet})
+    subnet = {"network_id": network_id, "cidr": cidr, "ip_version": 4}
+    status, made = await request(app, caller, "POST", "/network/v2.0/subnets", {"subnet": subnet})
     assert status == 201
-    return network_id
+    subnet_id: str = made["subnet"]["id"]
+    return network_id, subnet_id
 
 
 @functools.cache
@@ -194,7 +224,7 @@ def _image() -> image_store.Image:
 
 async def request(
     app: App, caller: str, method: str, path: str, body: object = None, *, version: str = "2.96"
-) -> tuple[int, Any]:
+) -> Answered:
     """One request through the real dispatcher; answers status and JSON."""
     content = msgspec.json.encode(body) if body is not None else b""
     path, _, query = path.partition("?")

@@ -12,6 +12,7 @@ from cumulet.agent.fence import MemoryFence
 from cumulet.agent.simulated_lease import SimulatedLease
 from cumulet.drivers.simulated.network import SimulatedNetwork
 from cumulet.host import messages as m
+from cumulet.host.wiring import Router, Wiring
 from cumulet.testing.simulation.faults import Weather
 from cumulet.testing.simulation.fragile import FragileDriver, UnreliableDriver
 from cumulet.testing.simulation.virtual_time import VirtualLoop
@@ -66,6 +67,19 @@ class Watchdog:
         self._fence()
 
 
+class HostNetwork(SimulatedNetwork):
+    """What an agent was told; what it made of that stays in the machine's kernel when the agent dies."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__()
+        self._machine = machine
+
+    def apply(self, wiring: Wiring) -> None:
+        super().apply(wiring)
+        if self.wiring is wiring:
+            self._machine.serve(wiring.routers)
+
+
 class Machine:
     """One host: a hypervisor that outlives its agent, a fence on its disk, an agent that may be dead.
 
@@ -95,6 +109,10 @@ class Machine:
         self._awaited: dict[asyncio.Future[object], None] = {}
         """The answers to what it is at."""
         self.started = 0
+        self.routers: tuple[Router, ...] = ()
+        """What its kernel serves now."""
+        self.wired: Callable[[], None] = lambda: None
+        """Called when that has changed."""
         self.agent: Agent | None = None
         self.start_agent()
 
@@ -106,7 +124,7 @@ class Machine:
         if self.watchdog is not None and self._lease_seconds is not None:
             lease = SimulatedLease(self.watchdog, seconds=self._lease_seconds)
         self.started += 1
-        self.driver.network = SimulatedNetwork()  # What its wiring is, an agent knows since it was told.
+        self.driver.network = HostNetwork(self)  # What its wiring is, an agent knows since it was told.
         self.agent = Agent(
             name=self.name, driver=reliable, fence=self.fence, lease=lease, session=f"{self.name}, start {self.started}"
         )
@@ -118,19 +136,28 @@ class Machine:
             task.cancel()
         self.driver.lose_agent()
 
+    def serve(self, routers: tuple[Router, ...]) -> None:
+        self.routers = routers
+        self.wired()
+
     def lose_power(self) -> None:
         self.kill_agent()
         self.driver.lose_power()
+        self.serve(())
         self.boots += 1
         if self.watchdog is not None:
             self.watchdog.forget()
 
     def lose_lease(self) -> None:
-        """What the watchdog does: kill the agent, with what it is at, and every guest's process."""
+        """What the watchdog does: kill the agent, with what it is at, and every guest's process; end the routers."""
         if self.agent is not None:
             self.kill_agent()
             self._loop.call_later(AGENT_RESTART_SECONDS, self.start_agent)
         self.driver.lose_power()
+        self.end_routers()
+
+    def end_routers(self) -> None:
+        self.serve(())
 
     def power_off(self) -> None:
         """An administrator pulls the plug; nothing starts here until it is put back."""

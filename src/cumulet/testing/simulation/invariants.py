@@ -17,6 +17,7 @@ from cumulet.db.engine import Tx
 from cumulet.host.driver import Guest
 from cumulet.network import for_compute as network
 from cumulet.testing import agreement
+from cumulet.testing.simulation.network_invariants import not_as_recorded
 
 if TYPE_CHECKING:
     from cumulet.testing.simulation.cloud import SimulatedCloud
@@ -86,6 +87,7 @@ def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
             *_lost(tx, workload),
             *_differently_plugged(tx, plugged),
             *_with_other_disks(tx, further),
+            *not_as_recorded(tx, cloud),
         ]
 
     return cloud.db.read(differ)

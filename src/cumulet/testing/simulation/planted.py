@@ -44,7 +44,7 @@ from cumulet.network import for_compute as network
 from cumulet.network import port_status
 from cumulet.placement import allocations as placement
 from cumulet.settings import Settings
-from cumulet.testing.simulation import planted_life, planted_places, planted_ports, planted_processes
+from cumulet.testing.simulation import planted_life, planted_network, planted_places, planted_ports, planted_processes
 from cumulet.testing.simulation.hosts import Machine
 from cumulet.testing.simulation.planted_places import with_precondition, with_saga
 
@@ -345,6 +345,7 @@ PLANTED: dict[str, Plant] = {
         a_reconciler_that_removes_nothing,
         booting_from_disk_beside_the_source,
         *planted_life.PLANTS,
+        *planted_network.PLANTS,
         *planted_places.PLANTS,
         *planted_ports.PLANTS,
         *planted_processes.PLANTS,

@@ -115,6 +115,9 @@ class DatabaseOfProcess(Database):
         await self._process.goes_on()
         return self.read(fn)
 
+    async def look_up(self, fn: Callable[[Tx], T]) -> T:
+        return await self.read_async(fn)
+
     async def write_async(self, fn: Callable[[Tx], T]) -> T:
         await self._process.goes_on()
         self._reach()

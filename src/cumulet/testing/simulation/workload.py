@@ -6,7 +6,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from random import Random
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -15,7 +14,8 @@ from cumulet.db.engine import Row
 from cumulet.network.store import ports
 from cumulet.placement.store import resource_providers
 from cumulet.testing.simulation.cloud import SimulatedCloud
-from cumulet.testing.simulation.foundation import FAST_HOST, IMAGE_ID, PROJECTS
+from cumulet.testing.simulation.foundation import FAST_HOST, IMAGE_ID, PROJECTS, Answered
+from cumulet.testing.simulation.network_workload import NetworkWorkload
 
 _SERVERS = sa.select(servers.c.id, servers.c.project_id, servers.c.vm_state, servers.c.deleted_at_us).order_by(
     servers.c.number
@@ -52,6 +52,7 @@ class Workload:
         self._counts = counts
         self._groups: dict[str, list[str]] = {}
         """By project."""
+        self._network = NetworkWorkload(cloud, self._said)
 
     def unanswered(self) -> list[str]:
         return [f"unanswered: {what}" for task, what in self._under_way.items() if not task.done()]
@@ -62,7 +63,7 @@ class Workload:
             self._create: 5, self._migrate: 8, self._migrate_both: 2, self._delete: 3, self._abort: 3, self._force: 2,
             self._force_a_move: 3, self._power: 4, self._host: 1, self._resize: 2, self._migrate_cold: 1,
             self._decide: 2, self._evacuate: 4, self._image: 2, self._plug: 3, self._rebuild: 2, self._shelve: 3,
-            self._rescue: 3,
+            self._rescue: 3, self._route: 8 if self._cloud.routed else 0,
         }  # fmt: skip
         kind = random.choices(list(kinds), weights=list(kinds.values()))[0]
         self._counts[f"requests: {kind.__name__.strip('_')}"] += 1
@@ -78,6 +79,8 @@ class Workload:
         self._cloud.db.write(lambda tx: tx.execute(trait.values(traits=["CUSTOM_FAST"])))
         for project in PROJECTS:
             self._groups[project] = [await self._group(project, *group) for group in GROUPS]
+        if self._cloud.routed:
+            await self._network.first_routers()
         for _ in range(random.choice((0, 1, 2))):
             what, request = self._create(random)
             self._say(what)
@@ -93,8 +96,13 @@ class Workload:
 
     async def _ask(
         self, caller: str, method: str, path: str, body: object = None, *, version: str = "2.96"
-    ) -> tuple[int, Any]:
-        status, answer = await self._cloud.request(caller, method, f"/compute/v2.1{path}", body, version=version)
+    ) -> Answered:
+        return await self._said(caller, method, f"/compute/v2.1{path}", body, version=version)
+
+    async def _said(
+        self, caller: str, method: str, path: str, body: object = None, *, version: str = "2.96"
+    ) -> Answered:
+        status, answer = await self._cloud.request(caller, method, path, body, version=version)
         self._counts[f"answers: {status}"] += 1
         self._say(f"    {status} to {method} {path}")
         return status, answer
@@ -112,6 +120,9 @@ class Workload:
         living = [row for row in rows if row.deleted_at_us is None]
         pool = rows if not living or random.random() < 0.02 else living
         return random.choice(pool) if pool else None
+
+    def _route(self, random: Random) -> Asked:
+        return self._network.request(random)
 
     # -- kinds of requests
 

@@ -1,0 +1,131 @@
+"""What must hold of routers and floating IPs: who serves them at every moment, and at rest that all is as recorded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+import sqlalchemy as sa
+
+from cumulet.compute.store import hosts
+from cumulet.compute.wiring import described
+from cumulet.db.engine import Tx
+from cumulet.host.wiring import Router
+from cumulet.network.store import ports, routers
+
+if TYPE_CHECKING:
+    from cumulet.testing.simulation.cloud import SimulatedCloud
+
+HANDED_OVER_SECONDS = 20.0
+"""Within which a router that moves from one host that answers to another has left the first one."""
+_SILENT = sa.select(hosts.c.name).where(~hosts.c.up)
+_IN_SERVICE = sa.select(hosts.c.name).where(hosts.c.up, ~hosts.c.forced_down, ~hosts.c.disabled)
+_OUTWARD = (
+    sa.select(routers.c.id)
+    .join(ports, ports.c.id == routers.c.gateway_port_id)
+    .where(routers.c.admin_state_up, ports.c.admin_state_up)
+    .order_by(routers.c.id)
+)
+
+_TAKEN_TWICE = """
+SELECT floating_ip_address FROM floating_ips GROUP BY floating_network_id, floating_ip_address HAVING count(*) > 1
+"""
+_LEAD = """
+SELECT f.floating_ip_address, f.fixed_ip_address, f.router_id,
+  (SELECT count(*) FROM port_addresses a WHERE a.port_id = f.port_id AND a.address = f.fixed_ip_address),
+  (SELECT count(*) FROM port_forwardings p WHERE p.floating_ip_id = f.id)
+FROM floating_ips f WHERE f.port_id IS NOT NULL
+"""
+_NO_WAY = """
+SELECT f.floating_ip_address, f.router_id FROM floating_ips f
+WHERE f.router_id IS NOT NULL AND NOT EXISTS (
+  SELECT 1 FROM routers r JOIN ports g ON g.id = r.gateway_port_id
+  WHERE r.id = f.router_id AND g.network_id = f.floating_network_id)
+"""
+_FORWARD = """
+SELECT f.floating_ip_address, p.internal_ip_address, p.protocol, p.external_first, p.external_last, f.router_id,
+  (SELECT count(*) FROM port_addresses a WHERE a.port_id = p.internal_port_id AND a.address = p.internal_ip_address)
+FROM port_forwardings p JOIN floating_ips f ON f.id = p.floating_ip_id
+ORDER BY f.id, p.protocol, p.external_first
+"""
+
+
+class Served:
+    """Who serves what: looked at whenever a host's network, or what is said of hosts, has changed."""
+
+    def __init__(self, cloud: SimulatedCloud) -> None:
+        self._cloud = cloud
+        self._twice_since: dict[str, float] = {}
+
+    def broken(self) -> Iterator[tuple[str, str]]:
+        """Kind and story of what does not hold."""
+        cloud = self._cloud
+        serving = {name: machine.routers for name, machine in cloud.machines.items() if machine.routers}
+        if cloud.settings.fence_silent_hosts and serving:
+            for row in cloud.db.read(lambda tx: tx.all(_SILENT, {})):
+                if row.name in serving:
+                    yield "router twice", f"{row.name} counts as lost, and serves {len(serving[row.name])} router(s)"
+        places: dict[str, list[str]] = {}
+        for name, served in serving.items():
+            for router in served:
+                places.setdefault(router.id, []).append(name)
+            yield from _answered_twice(name, served)
+        now = cloud.loop.now
+        twice = {router_id: since for router_id, since in places.items() if len(since) > 1}
+        self._twice_since = {router_id: self._twice_since.get(router_id, now) for router_id in twice}
+        for router_id, since in self._twice_since.items():
+            if now - since > HANDED_OVER_SECONDS:
+                yield "router twice", f"router {router_id[:8]} is served by {' and '.join(twice[router_id])}"
+
+
+def _answered_twice(host: str, served: tuple[Router, ...]) -> Iterator[tuple[str, str]]:
+    """An address outside that leads to two."""
+    leads: Counter[str] = Counter()
+    for router in served:
+        leads.update(one.outside for one in router.floating_ips)
+        leads.update({one.outside for one in router.forwardings})
+    for address, number in leads.items():
+        if number > 1:
+            yield "floating IP twice", f"{address} leads to {number} on {host}"
+
+
+def floating_ips(driver: object) -> Iterator[tuple[str, str]]:
+    """What the records say of floating IPs, asked of the tables themselves. `driver`: SQLite's own connection."""
+    execute = driver.execute  # type: ignore[attr-defined]
+    for (address,) in execute(_TAKEN_TWICE):
+        yield "floating IP twice", f"{address} was given to two"
+    for address, inside, router_id, held, forwards in execute(_LEAD):
+        if router_id is None or not held:
+            yield "floating IP astray", f"{address} leads to {inside}, which its port does not have, or by no router"
+        if forwards:
+            yield "floating IP twice", f"{address} leads to {inside}, and forwards ports"
+    for address, router_id in execute(_NO_WAY):
+        yield "floating IP astray", f"{address} is on router {router_id[:8]}, which leads to no outside network of it"
+    before: tuple[object, ...] = ()
+    for address, inside, protocol, first, last, router_id, held in execute(_FORWARD):
+        if router_id is None or not held:
+            yield "floating IP astray", f"{address} forwards to {inside}, which its port does not have, or by no router"
+        if before[:2] == (address, protocol) and first <= before[2]:
+            yield "floating IP twice", f"{protocol} port {first} of {address} is forwarded twice"
+        before = (address, protocol, last)
+
+
+def not_as_recorded(tx: Tx, cloud: SimulatedCloud) -> Iterator[str]:
+    """At rest each host has in force what the records say, and each router with a way out is on one host."""
+    if not cloud.routed:
+        return
+    for name, machine in cloud.machines.items():
+        told = machine.driver.network.wiring
+        wanted = described(tx, name)
+        if told is None or msgspec.structs.replace(told, revision=0) != wanted:
+            yield f"the network of {name} is not what the records say"
+        elif machine.routers != told.routers:
+            yield f"{name} was told of {len(told.routers)} router(s), and serves {len(machine.routers)}"
+    if not tx.all(_IN_SERVICE, {}):
+        return
+    places = Counter(router.id for machine in cloud.machines.values() for router in machine.routers)
+    for row in tx.all(_OUTWARD, {}):
+        if places[row.id] != 1:
+            yield f"router {row.id[:8]} is on {places[row.id]} hosts"

@@ -1,0 +1,69 @@
+"""Mistakes to plant in what hosts are told of their networks: routers, floating IPs; and in what their memory is."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from unittest import mock
+
+from cumulet.agent.agent import Agent
+from cumulet.compute.hosts import Kind
+from cumulet.db.engine import Tx
+from cumulet.fleet.hosts import Hosts
+from cumulet.host.wiring import InForce, Wiring
+from cumulet.network import floating_ips, port_forwardings
+from cumulet.placement import allocations as placement
+from cumulet.testing.simulation.hosts import Machine
+
+
+def a_watchdog_that_leaves_routers() -> AbstractContextManager[object]:
+    """The lease runs out, the guests end, and the routers serve on."""
+    return mock.patch.object(Machine, "end_routers", return_value=None)
+
+
+@contextlib.contextmanager
+def routers_without_a_lease() -> Iterator[None]:
+    """A host that answers may have routers, whether it holds a lease or not."""
+
+    async def wire(self: Agent, wiring: Wiring) -> InForce:
+        return await self.driver.wire(wiring)
+
+    with mock.patch.object(Agent, "wire", wire), mock.patch.object(Kind, "may_have_routers", new=True):
+        yield
+
+
+def believing_that_what_was_told_is_in_force() -> AbstractContextManager[object]:
+    """Nobody else tells hosts anything, and what they were told they have for good."""
+    return mock.patch.object(Hosts, "revision_of", return_value=mock.ANY)
+
+
+def forwarding_and_leading() -> AbstractContextManager[object]:
+    """A floating IP that forwards ports may lead to a port as well."""
+    return mock.patch.object(floating_ips, "_refuse_forwarding", return_value=None)
+
+
+def forwarding_a_port_twice() -> AbstractContextManager[object]:
+    """Whoever was there first."""
+    return mock.patch.object(port_forwardings, "_refuse_collisions", return_value=None)
+
+
+def giving_memory_twice() -> AbstractContextManager[object]:
+    """The records let guests have twice the memory that a host has."""
+    real = placement.set_inventory
+
+    def set_inventory(tx: Tx, *, inventory: dict[str, tuple[int, float]], **named: object) -> None:
+        total, ratio = inventory[placement.MEMORY_MB]
+        real(tx, inventory=inventory | {placement.MEMORY_MB: (total, 2 * ratio)}, **named)  # type: ignore[arg-type]
+
+    return mock.patch.object(placement, "set_inventory", set_inventory)
+
+
+PLANTS = (
+    a_watchdog_that_leaves_routers,
+    routers_without_a_lease,
+    believing_that_what_was_told_is_in_force,
+    forwarding_and_leading,
+    forwarding_a_port_twice,
+    giving_memory_twice,
+)
