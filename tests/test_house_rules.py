@@ -93,7 +93,6 @@ UNFORMATTED: dict[str, int] = {
     "src/cumulet/drivers/linux_network/ruleset.py": 1,
     "src/cumulet/drivers/linux_network/skeleton.py": 1,
     "src/cumulet/fleet/local_agents.py": 2,
-    "src/cumulet/image/uploads.py": 1,
     "src/cumulet/network/for_compute.py": 1,
     "src/cumulet/network/network_data.py": 1,
     "src/cumulet/placement/allocations.py": 2,

@@ -9,7 +9,7 @@ from typing import Any
 
 from cumulet.testing import Answer, Client, TestCloud
 
-from .example import ADMIN, ANY_MEMBER, ANY_READER, ANYONE, MEMBER, READER, Example, Made
+from .example import ADMIN, ANY_MEMBER, ANY_READER, ANYONE, MEMBER, READER, SERVICE, Example, Made
 
 SEEN = ("get_image",)
 """The rule by which an image is in sight."""
@@ -57,6 +57,24 @@ class Things:
         self.ask(self.owner, "POST", f"/images/{image}/members", {"member": self.shared_with.project_id})
         return image
 
+    def new_staged(self) -> str:
+        """One whose data is staged."""
+        image = self.new()
+        self.ask(self.owner, "PUT", f"/images/{image}/stage", content=b"\0" * 512, headers=DATA)
+        return image
+
+    @cached_property
+    def staged(self) -> str:
+        return self.new_staged()
+
+    @cached_property
+    def task(self) -> str:
+        """Of an import that is begun."""
+        image = self.new_staged()
+        self.ask(self.owner, "POST", f"/images/{image}/import", {"method": {"name": "glance-direct"}})
+        task: str = self.ask(self.owner, "GET", f"/images/{image}/tasks")["tasks"][0]["id"]
+        return task
+
     def new_namespace(self) -> str:
         """One of the member's project, which an administrator made, with one of everything."""
         body = {
@@ -81,6 +99,8 @@ PARAMETERS: Mapping[str, str | Made] = {
     "image_id": lambda t: t.image,
     "member_id": lambda t: t.shared_with.project_id,
     "tag": "blue",
+    "task_id": lambda t: t.task,
+    "store_id": "file",
     "namespace": lambda t: t.namespace,
     "object_name": "disk",
     "property_name": "speed",
@@ -94,6 +114,15 @@ METADEF_SCHEMAS = (
 )
 OF_NAMESPACE = "/metadefs/namespaces/{namespace}"
 NOTHING: Mapping[str, str | Made] = {}
+A_TASK = {
+    "type": "import",
+    "input": {
+        "import_from": "https://images.example.org/",
+        "import_from_format": "raw",
+        "image_properties": {"disk_format": "raw", "container_format": "bare"},
+    },
+}
+"""Refused in the end: no hosts of the Internet are allowed."""
 IN_NAMESPACE: Mapping[str, tuple[str, dict[str, Any]]] = {
     "objects": ("object_name", {"name": "new"}),
     "properties": ("property_name", {"name": "new", "title": "New", "type": "string"}),
@@ -168,7 +197,38 @@ EXAMPLES: Mapping[str, Example | tuple[Example, ...]] = {
     "GET /schemas/member": Example(may=ANYONE),
     "GET /schemas/members": Example(may=ANYONE),
     "GET /info/import": Example(may=ANYONE),
-    "GET /info/stores": Example(may=ANYONE, answers=404),
+    "GET /info/stores": Example(may=ANYONE),
+    "GET /info/stores/detail": Example(may=SERVICE),
+    "GET /info/usage": Example(may=ANYONE),
+    "GET /schemas/task": Example(may=ANYONE),
+    "GET /schemas/tasks": Example(may=ANYONE),
+    "GET /tasks": Example(may=ADMIN),
+    "GET /tasks/{task_id}": Example(may=ADMIN),
+    "POST /tasks": Example(may=ADMIN, body=A_TASK, answers=400),
+    "DELETE /tasks/{task_id}": Example(may=ADMIN, answers=405),
+    "GET /cache": Example(may=ADMIN, answers=404),
+    "DELETE /cache": Example(may=ADMIN, answers=404),
+    "PUT /cache/{image_id}": Example(may=ADMIN, answers=404),
+    "DELETE /cache/{image_id}": Example(may=ADMIN, answers=404),
+    "DELETE /stores/{store_id}/{image_id}": Example(
+        may=ADMIN, sees=READER, path={"image_id": lambda t: t.staged}, answers=409, rules=SEEN, hidden="image_id"
+    ),
+    f"PUT {OF_IMAGE}/stage": Example(
+        may=MEMBER,
+        sees=READER,
+        path={"image_id": lambda t: t.new()},
+        content=b"\0" * 512,
+        headers=DATA,
+        real=True,
+        rules=SEEN,
+    ),
+    f"POST {OF_IMAGE}/import": Example(
+        may=MEMBER,
+        sees=READER,
+        path={"image_id": lambda t: t.staged},
+        body={"method": {"name": "glance-direct"}},
+        rules=SEEN,
+    ),
     **_of_namespaces(),
     "POST /metadefs/namespaces": Example(may=ADMIN, body={"namespace": "new"}),
     "GET /metadefs/namespaces": Example(may=ANY_READER),

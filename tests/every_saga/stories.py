@@ -339,6 +339,36 @@ def judge_crash_dump(stage: Stage, server_id: str, case: Case) -> None:
     assert stage.record(server_id).vm_state == VmState.ACTIVE
 
 
+CONTENT = b"content" * 1000
+
+
+def image_imported(stage: Stage) -> str:
+    admin = stage.cloud.persona("admin")
+    body = {"name": "imported", "disk_format": "raw", "container_format": "bare"}
+    image_id: str = admin.request("POST", "/image/v2/images", body)["id"]
+    path, data = f"/image/v2/images/{image_id}", {"Content-Type": "application/octet-stream"}
+    assert admin.request("PUT", f"{path}/stage", content=CONTENT, headers=data).status == 204
+    assert admin.request("POST", f"{path}/import", {"method": {"name": "glance-direct"}}).status == 202
+    return image_id
+
+
+def judge_import(stage: Stage, image_id: str, case: Case) -> None:
+    """The image has all of its data, or it is queued and the store has nothing of it."""
+    admin, path = stage.cloud.persona("admin"), f"/image/v2/images/{image_id}"
+    shown, (task,) = admin.request("GET", path).json, admin.request("GET", f"{path}/tasks")["tasks"]
+    store = stage.cloud.embedded.settings.state_dir / "images"
+    left = sorted(str(found.relative_to(store)) for found in store.rglob("*") if found.is_file())
+    if case.done:
+        assert (shown["status"], shown["size"], task["status"]) == ("active", len(CONTENT), "success")
+        assert (store / image_id).read_bytes() == CONTENT
+        assert admin.request("DELETE", path).status == 204
+        assert not [name for name in left if image_id in name and name != image_id]
+    else:
+        assert (shown["status"], shown["size"], task["status"]) == ("queued", None, "failure")
+        assert not [name for name in left if image_id in name or name.startswith(".uploads")]
+    assert "os_glance_import_task" not in shown
+
+
 @dataclass(frozen=True, slots=True)
 class Story:
     """How a saga is begun, and judged. `differs_from`: the position from which on it is none of the saga's others."""
@@ -364,6 +394,7 @@ STORIES: dict[str, Story] = {
     "interface-attachment": Story("interface-attachment", attached, judge_attachment),
     "interface-detachment": Story("interface-detachment", detached, judge_detachment),
     "crash-dump": Story("crash-dump", dumped, judge_crash_dump),
+    "image-import": Story("image-import", image_imported, judge_import),
     "rebuild": Story("rebuild", rebuilt, judge_rebuild),
     "rescue": Story("rescue", rescued, judge_rescue),
     "unrescue": Story("unrescue", unrescued, judge_unrescue),

@@ -55,7 +55,8 @@ def test_afterwards_all_agree_and_nothing_is_left(stage: Stage, case: Case) -> N
     assert stage.problems() == []
     story.judge(stage, server_id, case)
     stage.plan({})
-    if stage.record(server_id).deleted_at_us is None:
+    record = stage.record(server_id)
+    if record is not None and record.deleted_at_us is None:
         assert stage.cloud.persona("admin").compute("DELETE", f"/servers/{server_id}").status == 204
         stage.settle()
     assert stage.problems() == []

@@ -35,6 +35,7 @@ from cumulet.db.engine import Database, Row, Tx
 from cumulet.errors import ApiError
 from cumulet.fleet.hosts import Hosts
 from cumulet.settings import Settings
+from cumulet.space import Space
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -120,6 +121,7 @@ class StepContext:
         self.clock = runner.clock
         self.settings = runner.settings
         self.hosts = runner.hosts
+        self.space = runner.space
         self.wake = runner
         self.wish = asyncio.Event()
 
@@ -150,7 +152,10 @@ class Runner:
         name: str,
         alone: bool,
         before_step: BeforeStep | None = None,
+        space: Space | None = None,
     ) -> None:
+        """`space`: what the process promises of its file system, where others of it promise too."""
+        self.space = space or Space()
         self.db = db
         self.clock = clock
         self.settings = settings
@@ -447,14 +452,9 @@ class Runner:
         def save(tx: Tx) -> Carried[S]:
             self._check_held(tx, operation)
             if above:
-                return self._store(
-                    tx,
-                    operation,
-                    status=Status.UNWINDING,
-                    position=operation.position,
-                    state=operation.state,
-                    error=failure,
-                )
+                unwinding = Status.UNWINDING
+                position, state = operation.position, operation.state
+                return self._store(tx, operation, status=unwinding, position=position, state=state, error=failure)
             attempts = operation.attempts + 1
             delay = min(BACK_OFF_FIRST_SECONDS * 2 ** min(attempts, 20), BACK_OFF_LAST_SECONDS)
             delay *= 0.75 + self.clock.random() / 2

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cumulet.clock import Clock
     from cumulet.fleet.hosts import Hosts
     from cumulet.settings import Settings
+    from cumulet.space import Space
     from cumulet.wake import Wake
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -115,6 +116,11 @@ class Context(Protocol):
 
     @property
     def hosts(self) -> Hosts: ...
+
+    @property
+    def space(self) -> Space:
+        """What is promised of this process's file system."""
+        ...
 
     @property
     def wake(self) -> Wake:

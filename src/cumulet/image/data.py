@@ -48,7 +48,7 @@ async def upload_image_data(call: Call[Image, None]) -> None:
         media = (call.headers.get("content-type") or "").partition(";")[0].strip().lower()
         if media != "application/octet-stream":
             raise UnsupportedMediaType("Image data is sent as application/octet-stream.")
-        await upload(call, body, _declared_size(call))
+        await upload(call, body, declared_size(call))
         stored = True
     except Refused as refused:
         raise UnsupportedMediaType(str(refused), reason="IMAGE_REFUSED") from None
@@ -59,7 +59,7 @@ async def upload_image_data(call: Call[Image, None]) -> None:
             await body.drain()
 
 
-def _declared_size(call: Call[Image, None]) -> int | None:
+def declared_size(call: Call[Image, None]) -> int | None:
     text = call.headers.get("x-openstack-image-size") or call.headers.get("content-length")
     if text is None:
         return None
@@ -141,4 +141,5 @@ def reconcile(database: Database, state_dir: Path, now_us: int) -> int:
     At start only, before uploads are served: an upload that is running elsewhere would be taken for a dead one.
     """
     known = database.write(lambda tx: store.abandon_uploads(tx, now_us))
-    return files.remove_leftovers(files.image_folder(state_dir), known)
+    staged = database.read(store.staged_ids)
+    return files.remove_leftovers(files.image_folder(state_dir), known, staged)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from cumulet.web.dialect import TEXT, Dialect, Document, Fault, link_to_self, object_schema
 from cumulet.web.operation import Service
 
-_VERSIONS = ("v2.17", "v2.15", "v2.9", "v2.7", "v2.6", "v2.5", "v2.4", "v2.3", "v2.2", "v2.1", "v2.0")
-"""What Glance lists without a cache and without several stores."""
+_VERSIONS = tuple(f"v2.{minor}" for minor in (17, 15, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0))
+"""What Glance lists where its stores have names, without a cache."""
 
 
 class ImageDialect(Dialect):

@@ -15,6 +15,8 @@ import msgspec
 from cumulet.image.inspection import Inspection, OpaqueContent, check_tables
 
 UPLOAD_FOLDER = ".uploads"
+STAGE_FOLDER = ".staged"
+"""Data that waits to be imported, by the id of its image."""
 CHUNK_BYTES = 1 << 20
 """What is read from a file at once."""
 BLOCK_BYTES = 4 << 20
@@ -44,7 +46,8 @@ def image_folder(state_dir: Path) -> Path:
 
 def prepare(folder: Path) -> None:
     """Make the store, for the cloud's own user only."""
-    (folder / UPLOAD_FOLDER).mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in (UPLOAD_FOLDER, STAGE_FOLDER):
+        (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
 
 
@@ -101,17 +104,18 @@ class Upload:
             return False
         return wanted
 
-    def place(self, image_id: str) -> Written:
-        """Judge the whole, make it durable and give it its name."""
+    def place(self, image_id: str, *, staged: bool = False) -> Written:
+        """Judge the whole, make it durable and give it its name: as the image's data, or `staged` for it."""
+        folder = self._folder / STAGE_FOLDER if staged else self._folder
         virtual_size = self._inspection.finish()
         self._direct = self._direct and self._set_direct(False)
         check_tables(self._inspection, self._file)
         os.fsync(self._file.fileno())
         self._file.close()
         # A link, not a rename: data that is already there is never replaced, whatever a late upload believes.
-        os.link(self._path, self._folder / image_id)
+        os.link(self._path, folder / image_id)
         self._path.unlink()
-        _sync_folder(self._folder)
+        _sync_folder(folder)
         return Written(
             size=self._size,
             virtual_size=virtual_size,
@@ -135,12 +139,26 @@ def remove(folder: Path, image_id: str) -> None:
     (folder / image_id).unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path, known: frozenset[str]) -> int:
-    """Remove dead uploads and data of images that are not in `known`. Returns how many files went."""
+def remove_staged(folder: Path, image_id: str) -> None:
+    """Remove what is staged for an image."""
+    (folder / STAGE_FOLDER / image_id).unlink(missing_ok=True)
+
+
+def remove_upload(folder: Path, upload_id: str) -> None:
+    """Remove what an upload has left that a dead process began."""
+    (folder / UPLOAD_FOLDER / upload_id).unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, known: frozenset[str], staged: frozenset[str]) -> int:
+    """Remove dead uploads, and data and staged data of images that are not in `known` and `staged`.
+
+    Returns how many files went.
+    """
     prepare(folder)
+    kept = {folder: known, folder / UPLOAD_FOLDER: frozenset[str](), folder / STAGE_FOLDER: staged}
     gone = 0
-    for path in [*folder.iterdir(), *(folder / UPLOAD_FOLDER).iterdir()]:
-        if path.is_file() and (path.parent != folder or path.name not in known):
+    for path in [path for one in kept for path in one.iterdir()]:
+        if path.is_file() and path.name not in kept[path.parent]:
             path.unlink()
             gone += 1
     return gone

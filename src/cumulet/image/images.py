@@ -9,7 +9,7 @@ import msgspec
 
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict, Forbidden, NotFound, OverQuota
-from cumulet.image import attributes, files, listing, store, views
+from cumulet.image import attributes, files, listing, store, stores, views
 from cumulet.image.service import (
     ADMIN,
     ADMIN_OR_MEMBER,
@@ -54,8 +54,11 @@ class CreateImage(Body, extra="allow"):
 
 
 def proposed_image(call: Call[object, CreateImage]) -> Image:
+    return proposed(call, call.body)
+
+
+def proposed(call: Call[object, object], body: CreateImage) -> Image:
     """The image a body asks for. What clients may not set is refused before anybody's rights are looked at."""
-    body = call.body
     properties: dict[str, str] = {}
     for name, value in body.extra.items():
         attributes.check_writable(name)
@@ -101,11 +104,17 @@ def proposed_image(call: Call[object, CreateImage]) -> Image:
 def create_image(call: Call[Image, CreateImage]) -> Reply:
     """Create an image without data: it is queued until its data is uploaded."""
     image = call.target
-    require_visibility(call, image.visibility, facts_of_call(call))
+    make(call, image)
+    headers = {"Location": f"{call.service_url}/images/{image.id}", **stores.of_new_images(call.cloud.settings)}
+    return Reply(body=views.show(image), headers=headers)
+
+
+def make(call: Call[object, object], image: Image) -> None:
+    """Record an image that the caller may create, if he may make it visible so."""
+    require_visibility(call, image.visibility, image_facts(image, call.caller))
     if store.id_was_used(call.tx, image.id):
         raise Conflict(f"Image ID {image.id} already exists!")
     add(call, image)
-    return Reply(body=views.show(image), headers={"Location": f"{call.service_url}/images/{image.id}"})
 
 
 def add(call: Call[object, object], image: Image) -> None:
@@ -141,14 +150,6 @@ def show_image(call: Call[Image, None]) -> dict[str, object]:
 
 
 @IMAGE.operation(
-    "GET", "/images/{image_id}/tasks", rules=(Rule(GET_IMAGE),), target=image_in_sight, facts=facts_of_call
-)
-def list_image_tasks(call: Call[Image, None]) -> dict[str, object]:
-    """The tasks that work on an image: none, as images come by upload only."""
-    return {"tasks": []}
-
-
-@IMAGE.operation(
     "DELETE",
     "/images/{image_id}",
     rules=(Rule(DELETE_IMAGE),),
@@ -171,7 +172,8 @@ async def delete_image(call: Call[Image, None]) -> None:
 
     await cloud.db.write_async(delete)
     # Not in the database's thread: removing a large file takes a while.
-    await asyncio.to_thread(files.remove, files.image_folder(cloud.state_dir), image_id)
+    for remove in (files.remove, files.remove_staged):
+        await asyncio.to_thread(remove, files.image_folder(cloud.state_dir), image_id)
 
 
 @IMAGE.operation(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cumulet.clock import Clock
 from cumulet.db.engine import Database
 from cumulet.image import builtin, data, metadef_catalog, tiny
+from cumulet.image.importing import IMAGE_IMPORT
 from cumulet.image.service import IMAGE
 from cumulet.part import CatalogEntry, FirstStart, Part, declare_all
 from cumulet.settings import Settings
@@ -27,4 +28,10 @@ def _seed(start: FirstStart) -> None:
     )
 
 
-IMAGE_PART = Part(service=IMAGE, catalog=CatalogEntry(name="glance", path="/image"), mend=_mend, seed=_seed)
+IMAGE_PART = Part(
+    service=IMAGE,
+    catalog=CatalogEntry(name="glance", path="/image"),
+    sagas=(IMAGE_IMPORT,),
+    mend=_mend,
+    seed=_seed,
+)

@@ -1,10 +1,9 @@
-"""The JSON schemas of images and members, as clients ask for them, and what ways of import there are."""
+"""The JSON schemas of images and members, as clients ask for them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from cumulet.errors import NotFound
 from cumulet.image import attributes
 from cumulet.image.service import IMAGE
 from cumulet.web.operation import Call
@@ -124,15 +123,3 @@ for _name, _schema in {
     "members": members_schema,
 }.items():
     serve(_name, _schema)
-
-
-@IMAGE.operation("GET", "/info/import", rules=())
-def show_import_methods(_call: Call[None, None]) -> dict[str, object]:
-    """The ways of import there are: none, data is uploaded."""
-    return {"import-methods": {"description": "Import methods available.", "type": "array", "value": []}}
-
-
-@IMAGE.operation("GET", "/info/stores", rules=())
-def list_stores(_call: Call[None, None]) -> None:
-    """There is one store, which clients do not choose."""
-    raise NotFound("Multi backend is not supported at this site.")

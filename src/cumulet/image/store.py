@@ -39,6 +39,9 @@ images = sa.Table(
     sa.Column("updated_at_us", sa.BigInteger, nullable=False),
     # Rows stay when an image is deleted: an id is never given out twice, or somebody could slip another image under it.
     sa.Column("deleted_at_us", sa.BigInteger),
+    # The task that imports its data, until it ends; and whether the last one failed, if there was one.
+    sa.Column("import_task_id", sa.String(36)),
+    sa.Column("import_failed", sa.Boolean),
 )
 
 image_properties = sa.Table(
@@ -68,6 +71,8 @@ image_members = sa.Table(
 )
 
 HASH_ALGORITHM = "sha512"
+STORE = "file"
+"""The id of the store that data is in: there is one."""
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +95,8 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     os_hash_value: str | None
     upload_id: str | None
     upload_bytes: int | None = None
+    import_task_id: str | None = None
+    import_failed: bool | None = None
     created_at_us: int
     updated_at_us: int
     properties: Mapping[str, str] = msgspec.field(default_factory=dict)
@@ -127,6 +134,10 @@ _IDS: sa.BindParameter[Any] = sa.bindparam("of_ids", expanding=True)
 _PROPERTIES = sa.select(image_properties).where(image_properties.c.image_id.in_(_IDS))
 _TAGS = sa.select(image_tags).where(image_tags.c.image_id.in_(_IDS)).order_by(image_tags.c.value)
 _OWN_FIELDS = tuple(column.name for column in _COLUMNS)
+_OF_DATA = frozenset(
+    {"status", "size", "virtual_size", "checksum", "os_hash_value", "upload_id", "upload_bytes"}
+    | {"import_task_id", "import_failed"}
+)
 
 
 def visible_to(caller: Caller, *, member_status: str | None = None) -> sa.ColumnElement[bool]:
@@ -195,8 +206,7 @@ def add(tx: Tx, image: Image) -> None:
 
 def save(tx: Tx, before: Image, after: Image) -> None:
     """Write what a client may change (not status and data). `before` was read in the same transaction."""
-    kept = ("status", "size", "virtual_size", "checksum", "os_hash_value", "upload_id", "upload_bytes")
-    values = {name: getattr(after, name) for name in _OWN_FIELDS if name not in kept}
+    values = {name: getattr(after, name) for name in _OWN_FIELDS if name not in _OF_DATA}
     tx.execute(sa.update(images).where(images.c.id == before.id).values(values))
     if before.properties != after.properties:
         tx.execute(sa.delete(image_properties).where(image_properties.c.image_id == before.id))
@@ -223,33 +233,49 @@ def change_status(tx: Tx, image_id: str, *, expected: str, to: str, now_us: int)
     return tx.changed(sa.update(images).where(*where).values(status=to, updated_at_us=now_us)) == 1
 
 
-def begin_upload(tx: Tx, image_id: str, upload_id: str, upload_bytes: int, now_us: int) -> bool:
-    """Queued to saving, for this upload only. False: the image is not queued."""
-    where = (images.c.id == image_id, images.c.status == "queued", images.c.deleted_at_us.is_(None))
-    taken = {"status": "saving", "upload_id": upload_id, "upload_bytes": upload_bytes, "updated_at_us": now_us}
+def begin_upload(
+    tx: Tx,
+    image_id: str,
+    upload_id: str,
+    upload_bytes: int,
+    now_us: int,
+    *,
+    expected: str = "queued",
+    to: str = "saving",
+) -> bool:
+    """From one status to another, for this upload only. False: the image is not as expected."""
+    where = (images.c.id == image_id, images.c.status == expected, images.c.deleted_at_us.is_(None))
+    taken = {"status": to, "upload_id": upload_id, "upload_bytes": upload_bytes, "updated_at_us": now_us}
     return tx.changed(sa.update(images).where(*where).values(taken)) == 1
 
 
 def extend_upload(tx: Tx, image_id: str, upload_id: str, upload_bytes: int) -> bool:
     """The upload goes on, up to so many bytes. False: the image is no longer its own."""
-    where = (images.c.id == image_id, images.c.status == "saving", images.c.upload_id == upload_id)
+    where = (images.c.id == image_id, images.c.upload_id == upload_id)
     values = {"upload_bytes": upload_bytes}
     return tx.changed(sa.update(images).where(*where, images.c.deleted_at_us.is_(None)).values(values)) == 1
 
 
 def end_upload(tx: Tx, image_id: str, upload_id: str, now_us: int, *, status: str, **data: Any) -> bool:
-    """Saving to `status`, by the upload that took the image, with what its data is. False: it lost the image."""
-    where = (images.c.id == image_id, images.c.status == "saving", images.c.upload_id == upload_id)
+    """To `status`, by the upload that took the image, with what its data is. False: it lost the image."""
+    where = (images.c.id == image_id, images.c.upload_id == upload_id)
     values = {"status": status, "upload_id": None, "upload_bytes": None, "updated_at_us": now_us, **data}
     return tx.changed(sa.update(images).where(*where, images.c.deleted_at_us.is_(None)).values(values)) == 1
 
 
 def abandon_uploads(tx: Tx, now_us: int) -> frozenset[str]:
-    """Put images that were being uploaded back to queued. Returns the ids of those that have data."""
-    stuck = sa.update(images).where(images.c.status == "saving", images.c.deleted_at_us.is_(None))
+    """Put images that were being uploaded or staged back to queued. Returns the ids of those that have data."""
+    coming = sa.and_(images.c.status.in_(("saving", "uploading")), images.c.upload_id.is_not(None))
+    stuck = sa.update(images).where(coming, images.c.deleted_at_us.is_(None))
     tx.execute(stuck.values(status="queued", upload_id=None, upload_bytes=None, updated_at_us=now_us))
     living = sa.select(images.c.id).where(images.c.deleted_at_us.is_(None), images.c.size.is_not(None))
     return frozenset(row.id for row in tx.all(living))
+
+
+def staged_ids(tx: Tx) -> frozenset[str]:
+    """Images whose data is staged, to be imported or being imported."""
+    living = sa.select(images.c.id).where(images.c.status.in_(("uploading", "importing")))
+    return frozenset(row.id for row in tx.all(living.where(images.c.deleted_at_us.is_(None))))
 
 
 def delete(tx: Tx, image_id: str, now_us: int) -> bool:

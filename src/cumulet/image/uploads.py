@@ -11,11 +11,14 @@ import contextlib
 import errno
 import mmap
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import msgspec
 
 from cumulet.clock import Clock
-from cumulet.db.engine import Database, Tx
+from cumulet.db.engine import Tx
 from cumulet.errors import (
     ApiError,
     BadRequest,
@@ -28,7 +31,7 @@ from cumulet.errors import (
 )
 from cumulet.image import files, store
 from cumulet.image.files import BLOCK_BYTES, Upload, Written
-from cumulet.image.inspection import inspection_of
+from cumulet.image.inspection import OpaqueContent, inspection_of
 from cumulet.image.store import Image
 from cumulet.settings import Settings
 from cumulet.space import Promise, Space
@@ -77,8 +80,16 @@ class Body:
             return await anext(self._pieces, None)
 
 
+T = TypeVar("T")
 Require = Callable[[], Awaitable[None]]
 """Raises once whoever sends may not any more."""
+
+
+class Records(Protocol):
+    """The database, or what a long operation may do with it."""
+
+    async def write_async(self, fn: Callable[[Tx], T]) -> T: ...
+    async def read_async(self, fn: Callable[[Tx], T]) -> T: ...
 
 
 class Place(Protocol):
@@ -87,7 +98,7 @@ class Place(Protocol):
     @property
     def settings(self) -> Settings: ...
     @property
-    def db(self) -> Database: ...
+    def db(self) -> Records: ...
     @property
     def clock(self) -> Clock: ...
     @property
@@ -96,21 +107,43 @@ class Place(Protocol):
     def space(self) -> Space: ...
 
 
-async def upload(call: Call[Image, None], body: Body, declared: int | None) -> None:
+class Way(msgspec.Struct, frozen=True, kw_only=True):
+    """From which status to which an image goes while data comes for it, and to which when all has come.
+
+    `staged`: the data is put aside as it is, and is not the image's yet.
+    """
+
+    begins: str = "queued"
+    during: str = "saving"
+    ends: str = "active"
+    staged: bool = False
+
+
+UPLOAD = Way()
+STAGE = Way(during="uploading", ends="uploading", staged=True)
+
+
+async def upload(call: Call[Image, None], body: Body, declared: int | None, way: Way = UPLOAD) -> None:
     """From queued to active, or back to queued with nothing left behind."""
     cloud, token = call.cloud, call.headers.get("x-auth-token") or ""
-    request = {"service": "image", "method": call.method, "path": f"/image/v2/images/{call.target.id}/file"}
+    last = "stage" if way.staged else "file"
+    request = {"service": "image", "method": call.method, "path": f"/image/v2/images/{call.target.id}/{last}"}
 
     async def require_token() -> None:
         found = cloud.identity.authenticate(token, **request)
         if (await found if asyncio.iscoroutine(found) else found) is None:
             raise Unauthorized("The request you have made requires authentication.", private="the token ended")
 
-    await receive_data(cloud, call.target.id, body.pieces(), declared, require_token)
+    await receive_data(cloud, call.target.id, body.pieces(), declared, require_token, way)
 
 
 async def receive_data(
-    cloud: Place, image_id: str, pieces: AsyncIterator[bytes], declared: int | None, require: Require
+    cloud: Place,
+    image_id: str,
+    pieces: AsyncIterator[bytes],
+    declared: int | None,
+    require: Require,
+    way: Way = UPLOAD,
 ) -> None:
     """As `upload`, from whoever has the right to send: `require` is asked now and then whether he still has it."""
     folder = files.image_folder(cloud.state_dir)
@@ -119,7 +152,7 @@ async def receive_data(
     first = declared or AHEAD_BYTES
     promise = cloud.space.promise(cloud.state_dir, first, floor_mib=cloud.settings.free_space_floor_mib)
     try:
-        receiver = await Receiver.begin(cloud, image_id, promise, declared, require)
+        receiver = await Receiver.begin(cloud, image_id, promise, declared, require, way)
         written: Written | None = None
         active = False
         try:
@@ -128,7 +161,8 @@ async def receive_data(
             active = True
         finally:
             if not active and await cloud.db.write_async(receiver.give_up) and written is not None:
-                await asyncio.to_thread(files.remove, folder, receiver.image.id)
+                remove = files.remove_staged if way.staged else files.remove
+                await asyncio.to_thread(remove, folder, receiver.image.id)
     finally:
         promise.end()
 
@@ -137,40 +171,56 @@ class Receiver:
     """One upload under way. `reserved`: bytes of its project's quota and of the disk."""
 
     def __init__(
-        self, cloud: Place, image: Image, promise: Promise, upload_id: str, reserved: int, require: Require
+        self,
+        cloud: Place,
+        image: Image,
+        promise: Promise,
+        upload_id: str,
+        reserved: int,
+        require: Require,
+        way: Way = UPLOAD,
     ) -> None:
         self.image = image
+        self.upload_id = upload_id
+        self._way = way
         self._cloud = cloud
         self._require = require
         self._folder = files.image_folder(cloud.state_dir)
         self._promise = promise
-        self._upload_id = upload_id
         self._reserved = reserved
         self._received = 0
         self._checked = cloud.clock.monotonic()
 
     @classmethod
     async def begin(
-        cls, cloud: Place, image_id: str, promise: Promise, declared: int | None, require: Require
+        cls,
+        cloud: Place,
+        image_id: str,
+        promise: Promise,
+        declared: int | None,
+        require: Require,
+        way: Way = UPLOAD,
     ) -> Receiver:
         upload_id, settings, now_us = cloud.clock.uuid(), cloud.settings, cloud.clock.now_us()
 
         def begun(tx: Tx) -> tuple[Image, int]:
-            return take(tx, image_id, upload_id, declared, now_us, settings)
+            return take(tx, image_id, upload_id, declared, now_us, settings, way)
 
         image, reserved = await cloud.db.write_async(begun)
-        return cls(cloud, image, promise, upload_id, reserved, require)
+        return cls(cloud, image, promise, upload_id, reserved, require, way)
 
     async def receive(self, pieces: AsyncIterator[bytes]) -> Written:
         """Read the content into the store. Leaves no file behind when it fails."""
         limit = self._cloud.settings.image_virtual_size_limit_gib * GIB
         formats = (self.image.disk_format or "", self.image.container_format or "")
-        inspection = inspection_of(*formats, virtual_size_limit=limit)
+        inspection = (
+            OpaqueContent(size_limit=limit) if self._way.staged else inspection_of(*formats, virtual_size_limit=limit)
+        )
         file: Upload | None = None
         try:
-            file = await self._on_thread(Upload, self._folder, self._upload_id, inspection)
+            file = await self._on_thread(Upload, self._folder, self.upload_id, inspection)
             await self._write_all(pieces, file)
-            written: Written = await self._on_thread(file.place, self.image.id)
+            written: Written = await self._on_thread(partial(file.place, staged=self._way.staged), self.image.id)
             return written
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -230,33 +280,32 @@ class Receiver:
         wanted = min(wanted, _most(self._cloud.settings, others))
         if wanted < self._received:
             raise TooLarge("The incoming image is too large, or its project's images exceed their storage quota.")
-        if not store.extend_upload(tx, self.image.id, self._upload_id, wanted):
+        if not store.extend_upload(tx, self.image.id, self.upload_id, wanted):
             raise self._gone()
         return wanted
 
     def _require_ours(self, tx: Tx) -> None:
         image = store.find(tx, self.image.id)
-        if image is None or image.upload_id != self._upload_id:
+        if image is None or image.upload_id != self.upload_id:
             raise self._gone()
 
     def finisher(self, written: Written) -> Any:
         """What makes the image active, in one statement with all that is known of its data; the data is in place."""
 
         def finish(tx: Tx) -> None:
-            became_active = store.end_upload(
-                tx, self.image.id, self._upload_id, self._cloud.clock.now_us(), status="active",
-                size=written.size, virtual_size=written.virtual_size, checksum=written.md5,
-                os_hash_value=written.sha512,
-            )  # fmt: skip
-            if not became_active:
+            known: dict[str, object] = {"upload_bytes": written.size} if self._way.staged else data_of(written)
+            now_us = self._cloud.clock.now_us()
+            if not store.end_upload(tx, self.image.id, self.upload_id, now_us, status=self._way.ends, **known):
                 raise self._gone()
 
         return finish
 
     def give_up(self, tx: Tx) -> bool:
-        """Saving back to queued. Returns whether the image has no data: a commit that seemed to fail may have held."""
-        store.end_upload(tx, self.image.id, self._upload_id, self._cloud.clock.now_us(), status="queued")
+        """Back to where it began. Returns whether there is no data: a commit that seemed to fail may have held."""
+        store.end_upload(tx, self.image.id, self.upload_id, self._cloud.clock.now_us(), status=self._way.begins)
         image = store.find(tx, self.image.id)
+        if self._way.staged:
+            return image is None or image.status not in ("uploading", "importing")
         return image is None or image.size is None
 
     def _gone(self) -> Gone:
@@ -266,25 +315,42 @@ class Receiver:
         return asyncio.get_running_loop().run_in_executor(files.writers, work, *arguments)
 
 
+def data_of(written: Written) -> dict[str, object]:
+    """What an image's record says of its data."""
+    return {
+        "size": written.size,
+        "virtual_size": written.virtual_size,
+        "checksum": written.md5,
+        "os_hash_value": written.sha512,
+    }
+
+
 def _most(settings: Settings, others: int) -> int:
     """What one image may have where its project's others have so much."""
     return min(settings.image_project_quota_gib * GIB - others, settings.image_size_limit_gib * GIB)
 
 
 def take(
-    tx: Tx, image_id: str, upload_id: str, declared: int | None, now_us: int, settings: Settings
+    tx: Tx,
+    image_id: str,
+    upload_id: str,
+    declared: int | None,
+    now_us: int,
+    settings: Settings,
+    way: Way = UPLOAD,
 ) -> tuple[Image, int]:
     """Take the image for this upload: queued to saving. Returns it, and how many bytes are reserved."""
     image = store.find(tx, image_id)
     if image is None:
         raise NotFound(f"Failed to find image {image_id}")
-    stored = store.stored_bytes(tx, image.owner)
+    # What is staged for it is reserved already.
+    stored = store.stored_bytes(tx, image.owner) - (image.upload_bytes or 0)
     if settings.image_project_quota_gib * GIB - stored < (declared or 1):
         raise OverQuota("The project's images would exceed its storage quota.")
     missing = [name for name in ("disk_format", "container_format") if not getattr(image, name)]
-    if image.status == "queued" and missing:
+    if image.status == way.begins and missing and not way.staged:
         raise BadRequest(f"Properties {', '.join(missing)} must be set prior to saving data.")
     reserved = declared or min(AHEAD_BYTES, _most(settings, stored))
-    if not store.begin_upload(tx, image_id, upload_id, reserved, now_us):
-        raise Conflict(f"Image status transition from {image.status} to saving is not allowed")
+    if not store.begin_upload(tx, image_id, upload_id, reserved, now_us, expected=way.begins, to=way.during):
+        raise Conflict(f"Image status transition from {image.status} to {way.during} is not allowed")
     return image, reserved

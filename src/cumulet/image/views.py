@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from cumulet.clock import iso_z
-from cumulet.image.store import HASH_ALGORITHM, Image, Member
+from cumulet.image.store import HASH_ALGORITHM, STORE, Image, Member
+
+
+def _of_import(image: Image) -> dict[str, object]:
+    """Where its data is, and what is to be seen of an import that is under way, or of the last one."""
+    if image.import_task_id is not None:
+        return {"os_glance_import_task": image.import_task_id, "os_glance_importing_to_stores": STORE}
+    of_last: dict[str, object] = {}
+    if image.import_failed is not None:
+        failed = STORE if image.import_failed else ""
+        of_last = {"os_glance_importing_to_stores": "", "os_glance_failed_import": failed}
+    return of_last if image.size is None else {"stores": STORE, **of_last}
 
 
 def show(image: Image) -> dict[str, object]:
-    """An image, its properties beside its own attributes."""
+    """An image, its properties beside its own attributes. Data that is only staged has a size too."""
     link = f"/v2/images/{image.id}"
+    staged = image.upload_bytes if image.status == "uploading" and image.upload_id is None else None
     return {
         **image.properties,
+        **_of_import(image),
         "id": image.id,
         "name": image.name,
         "status": image.status,
@@ -18,7 +31,7 @@ def show(image: Image) -> dict[str, object]:
         "owner": image.owner,
         "disk_format": image.disk_format,
         "container_format": image.container_format,
-        "size": image.size,
+        "size": image.size if staged is None else staged,
         "virtual_size": image.virtual_size,
         "checksum": image.checksum,
         "os_hash_algo": HASH_ALGORITHM if image.os_hash_value else None,

@@ -147,6 +147,7 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
             name=name,
             alone=db.embedded,
             before_step=before_step,
+            space=space,
         )
         remote = RemoteHosts(db=db, clock=clock, settings=settings, hosts=hosts, authority=authority)
         presence = Presence(db=db, clock=clock, role="up", name=name, bus=remote.bus_state)

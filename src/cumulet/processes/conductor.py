@@ -14,6 +14,7 @@ from cumulet.fleet.hosts import Hosts
 from cumulet.part import Part, Surroundings
 from cumulet.periodic import Reconciler
 from cumulet.settings import Settings
+from cumulet.space import Space
 from cumulet.wake import Wake
 
 ReconcilerT = TypeVar("ReconcilerT")
@@ -35,6 +36,7 @@ class Conductor:
         alone: bool,
         before_step: BeforeStep | None = None,
         wake: Wake | None = None,
+        space: Space | None = None,
     ) -> None:
         """`alone`: no other conductor can be on the same database. `wake`: what is told of operations that
         reconcilers begin; this conductor's own runner if nothing else is said."""
@@ -47,6 +49,7 @@ class Conductor:
             name=name,
             alone=alone,
             before_step=before_step,
+            space=space,
         )
         around = Surroundings(
             db=db,

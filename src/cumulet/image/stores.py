@@ -1,0 +1,105 @@
+"""What is told of the one store and of the ways of import; and that there is no cache in front of it."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from cumulet.errors import NotFound
+from cumulet.image import store
+from cumulet.image.files import BLOCK_BYTES
+from cumulet.image.service import ADMIN, IMAGE
+from cumulet.image.store import STORE, images
+from cumulet.settings import Settings
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import base_rule, rule
+from cumulet.web.schema import Empty
+
+MIB = 1 << 20
+
+base_rule("service_api", "role:service or role:admin")
+STORES_DETAIL = rule("stores_info_detail", f"{ADMIN} or rule:service_api", description="Show how stores are set up.")
+CACHE_LIST = rule("cache_list", ADMIN, description="List cached images.")
+CACHE_IMAGE = rule("cache_image", ADMIN, description="Have an image cached.")
+CACHE_DELETE = rule("cache_delete", ADMIN, description="Remove images from the cache.")
+
+
+def import_methods(settings: Settings) -> list[str]:
+    """The ways of import there are."""
+    return ["glance-direct", *(["web-download"] if settings.web_download_hosts else []), "copy-image"]
+
+
+def of_new_images(settings: Settings) -> dict[str, str]:
+    """Headers that tell whoever has made an image how to bring its data, and where to."""
+    return {
+        "OpenStack-image-import-methods": ",".join(import_methods(settings)),
+        "OpenStack-image-store-ids": STORE,
+    }
+
+
+@IMAGE.operation("GET", "/info/import", rules=())
+def show_import_methods(call: Call[None, None]) -> dict[str, object]:
+    """The ways of import there are."""
+    methods = import_methods(call.cloud.settings)
+    return {"import-methods": {"description": "Import methods available.", "type": "array", "value": methods}}
+
+
+@IMAGE.operation("GET", "/info/stores", rules=())
+def list_stores(_call: Call[None, None]) -> dict[str, object]:
+    """The store."""
+    return {"stores": [{"id": STORE, "default": "true"}]}
+
+
+@IMAGE.operation("GET", "/info/stores/detail", rules=(Rule(STORES_DETAIL),))
+def list_stores_in_detail(_call: Call[None, None]) -> dict[str, object]:
+    """The store, with how it writes."""
+    properties = {"chunk_size": BLOCK_BYTES, "thin_provisioning": False}
+    return {"stores": [{"id": STORE, "default": "true", "type": "file", "weight": 0, "properties": properties}]}
+
+
+@IMAGE.operation("GET", "/info/usage", rules=())
+def show_usage(call: Call[None, None]) -> dict[str, object]:
+    """What the caller's project uses of its limits: MiB, and numbers of images."""
+    from cumulet.image.imports import MOST_AT_ONCE
+
+    settings, owner = call.cloud.settings, call.caller.project_id
+    room = settings.image_project_quota_gib * 1024
+    mine = (images.c.owner == owner, images.c.deleted_at_us.is_(None))
+    staged = sa.select(sa.func.coalesce(sa.func.sum(images.c.upload_bytes), 0), sa.func.count()).where(
+        *mine, images.c.status.in_(("uploading", "importing"))
+    )
+    (staged_bytes, coming) = call.tx.all(staged)[0]
+    used = {
+        "image_size_total": (store.stored_bytes(call.tx, owner) // MIB, room),
+        "image_stage_total": (int(staged_bytes) // MIB, room),
+        "image_count_total": (store.count_of(call.tx, owner), settings.images_per_project),
+        "image_count_uploading": (int(coming), max(MOST_AT_ONCE, settings.images_per_project)),
+    }
+    return {"usage": {name: {"usage": usage, "limit": limit} for name, (usage, limit) in used.items()}}
+
+
+def _no_cache() -> NotFound:
+    return NotFound("Caching via API is not supported at this site.")
+
+
+@IMAGE.operation("GET", "/cache", rules=(Rule(CACHE_LIST),))
+def list_cached_images(_call: Call[None, None]) -> None:
+    """Refused: there is no cache."""
+    raise _no_cache()
+
+
+@IMAGE.operation("DELETE", "/cache", rules=(Rule(CACHE_DELETE),), success=204)
+def clear_cache(_call: Call[None, None]) -> None:
+    """Refused: there is no cache."""
+    raise _no_cache()
+
+
+@IMAGE.operation("PUT", "/cache/{image_id}", rules=(Rule(CACHE_IMAGE),), body=Empty, success=202)
+def cache_image(_call: Call[None, Empty]) -> None:
+    """Refused: there is no cache."""
+    raise _no_cache()
+
+
+@IMAGE.operation("DELETE", "/cache/{image_id}", rules=(Rule(CACHE_DELETE),), success=204)
+def delete_cached_image(_call: Call[None, None]) -> None:
+    """Refused: there is no cache."""
+    raise _no_cache()
