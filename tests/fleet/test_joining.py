@@ -332,8 +332,9 @@ def test_joining_is_bounded_and_what_is_no_request_does_no_harm(
     tell(tmp_path, story)
 
 
+@pytest.mark.parametrize("shakes_hands", [True, False])
 def test_who_shows_no_certificate_and_says_nothing_keeps_no_machine_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shakes_hands: bool
 ) -> None:
     monkeypatch.setattr(strangers, "CONNECTIONS_OF_ONE", 4)
     monkeypatch.setattr(image_door, "MOST_TRANSFERS", 1)
@@ -341,7 +342,8 @@ def test_who_shows_no_certificate_and_says_nothing_keeps_no_machine_out(
     async def story(cloud: JoinableCloud) -> None:
         made = await cloud.invite("rack1")
         port = int(made["join"].rpartition(":")[2])
-        silent = [await asyncio.open_connection("127.0.0.1", port, ssl=without_certificate()) for _ in range(10)]
+        tls = without_certificate() if shakes_hands else None
+        silent = [await asyncio.open_connection("127.0.0.1", port, ssl=tls) for _ in range(10)]
         async with asyncio.timeout(image_door.HEAD_SECONDS / 2):
             with contextlib.suppress(ConnectionError):
                 assert await silent[0][0].read() == b"", "it made room"

@@ -69,22 +69,40 @@ class HostDoor(ImageDoor):
         self._authority = certificate.authority.read_bytes()
         self._context.verify_mode = ssl.CERT_OPTIONAL  # Whoever joins has none yet.
         self._strangers = strangers
+        self._calls: set[asyncio.Task[None]] = set()
 
     async def listen_on(self, address: str, port: int, bound: socket.socket | None = None) -> None:
         """OSError: it is taken. `bound`: a socket that has the port already."""
         where: dict[str, Any] = {"host": address, "port": port} if bound is None else {"sock": bound}
-        self._server = await asyncio.start_server(
-            self._serve, **where, ssl=self._context, ssl_handshake_timeout=HEAD_SECONDS, limit=PIECE_BYTES
-        )
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Caller(self._called), **where)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if _shown(writer) is not None:
-            await super()._serve(reader, writer)
-            return
-        gone = self._strangers.admit(_address(writer), writer.transport.abort)
+    def _called(self, transport: asyncio.Transport) -> None:
+        task = asyncio.get_running_loop().create_task(self._shake_hands(transport))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+    async def _shake_hands(self, plain: asyncio.Transport) -> None:
+        """Whoever comes is a stranger until it has shown a certificate, and that from before its TLS begins."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=PIECE_BYTES, loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        gone = self._strangers.admit(_address(plain), plain.abort)
         try:
-            await super()._serve(reader, writer)
+            spoken = await loop.start_tls(
+                plain, protocol, self._context, server_side=True, ssl_handshake_timeout=HEAD_SECONDS
+            )
+            if spoken is None:  # It went away at the end of the handshake.
+                return
+            protocol.connection_made(spoken)
+            writer = asyncio.StreamWriter(spoken, protocol, reader, loop)
+            if _shown(writer) is not None:
+                gone()
+            await self._serve(reader, writer)
+        except (OSError, TimeoutError) as problem:
+            log.debug("no handshake: %r", problem)
         finally:
+            plain.abort()
             gone()
 
     async def _host(self, writer: asyncio.StreamWriter) -> str | None:
@@ -128,6 +146,18 @@ class HostDoor(ImageDoor):
         return await self._membership.renew(host, shown[0], _read(body, Renew))
 
 
+class _Caller(asyncio.Protocol):
+    """A connection of which nothing is read before its TLS begins: what was, would be lost to it."""
+
+    def __init__(self, called: Callable[[asyncio.Transport], None]) -> None:
+        self._called = called
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.pause_reading()
+        self._called(transport)
+
+
 def _read(body: bytes, kind: type[AskedT]) -> AskedT:
     try:
         return msgspec.json.decode(body, type=kind)
@@ -135,8 +165,8 @@ def _read(body: bytes, kind: type[AskedT]) -> AskedT:
         raise Refused("NOT_UNDERSTOOD", f"the request was not understood: {error}") from None
 
 
-def _address(writer: asyncio.StreamWriter) -> str:
-    name = writer.get_extra_info("peername")
+def _address(of: asyncio.StreamWriter | asyncio.Transport) -> str:
+    name = of.get_extra_info("peername")
     return "" if name is None else str(name[0])  # None: it has gone already.
 
 

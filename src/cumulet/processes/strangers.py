@@ -11,7 +11,8 @@ from cumulet.web.peer import peer_of
 from cumulet.web.sampling import Sampling
 
 CONNECTIONS = 64
-"""At once, of all addresses; then the oldest one of the address that has most is dropped."""
+"""At once, of all addresses, from before their TLS handshakes; then the oldest one of the address that has most is
+dropped."""
 CONNECTIONS_OF_ONE = 32
 JOINS_PER_MINUTE = 300
 """Right or wrong, of all addresses: a token cannot be guessed, but each try costs us something."""
