@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 import cumulet.testing
 from cumulet.cli.program import run
+from cumulet.db import schema
 from cumulet.db.engine import Database, Tx, metadata
 from cumulet.part import OtherState
 from cumulet.processes import database_copy
@@ -50,7 +51,45 @@ def test_a_cloud_goes_on_where_it_was_copied_to(
         after = boot(cloud, "after", "member2")  # Numbers that the database gives have gone on.
         assert after != before
     assert run(["database", "copy", "--state", str(state)]) == 1
+    assert "were copied to postgresql://" in capsys.readouterr().err
+    monkeypatch.delenv("CUMULET_DATABASE")
+    assert run(["up", "--state", str(state), "--driver", "simulated", "--listen", "127.0.0.1:0"]) == 1
+    assert "go on there: start with --database" in " ".join(capsys.readouterr().err.split())
+    assert run(["database", "keep", "--state", str(state)]) == 0
+    assert run(["database", "keep", "--state", str(state)]) == 1
+    assert "copied nowhere" in capsys.readouterr().err
+    with cumulet.testing.cloud(hosts=2, state=state) as cloud:
+        found = cloud.persona("admin").compute("GET", "/servers?all_tenants=1")["servers"]
+        assert [one["id"] for one in found] == [before], "as it was when it was copied"
+    monkeypatch.setenv("CUMULET_DATABASE", database_url)
+    assert run(["database", "copy", "--state", str(state)]) == 1
     assert "holds a cloud already" in capsys.readouterr().err
+
+
+def test_a_database_is_brought_forward_while_nothing_of_it_starts(
+    database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = Database(database_url)
+    with empty.engine.connect() as connection, connection.begin():
+        connection.execute(sa.text("DROP SCHEMA public CASCADE"))
+        connection.execute(sa.text("CREATE SCHEMA public"))
+    monkeypatch.setenv("CUMULET_DATABASE", database_url)
+    assert run(["database", "upgrade"]) == 1
+    assert "there is no cloud in this database" in capsys.readouterr().err
+    schema.prepare(empty)
+    assert run(["database", "upgrade"]) == 0
+    assert "as it was" in capsys.readouterr().out
+    (tmp_path / "driver").write_text("simulated\n")
+    role = ["conductor", "--state", str(tmp_path), "--bus", "nats://127.0.0.1:1"]
+    for there, words in (("0001", "this version of Cumulet knows"), ("9999", "database upgrade")):
+        empty.write(lambda tx, there=there: tx.execute(sa.text(f"UPDATE alembic_version SET version_num = '{there}'")))  # type: ignore[misc]
+        assert run(role) == 1
+        told = " ".join(capsys.readouterr().err.split())
+        assert f"the database has schema {there}" in told
+        assert words in told
+    assert run(["database", "upgrade"]) == 1
+    assert "the database has schema 9999" in capsys.readouterr().err
+    empty.close()
 
 
 def test_what_does_not_arrive_as_it_is_is_not_copied_at_all(

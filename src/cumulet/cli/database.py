@@ -12,16 +12,85 @@ from cumulet.cli.up import checked_option, database_trouble_told, without_passwo
 
 @click.group()
 def database() -> None:
-    """Move a cloud's records to another database."""
+    """Move a cloud's records to another database, and bring them forward to this version."""
 
 
 @database.command()
 @click.option(
+    "--database",
+    "target",
+    required=True,
+    metavar="URL",
+    envvar="CUMULET_DATABASE",
+    callback=without_password,
+    help="The cloud's PostgreSQL: postgresql://...; with a password in the variable CUMULET_DATABASE.",
+)
+def upgrade(target: str) -> None:
+    """Bring the database of a cloud with several control planes forward to this version, while they run.
+
+    Processes of the version before go on, and are restarted with this version afterwards, one at a time, agents last.
+    """
+    from cumulet.db.engine import Database
+    from cumulet.db.schema import HEAD, SchemaTooNew, prepare, version_of
+    from cumulet.processes.parts import load_services
+
+    url = checked_option("--database", "database_url", target)
+    assert url is not None
+    load_services()
+    with database_trouble_told():
+        found = Database(url)
+        try:
+            before = version_of(found)
+            if before is None:
+                raise click.ClickException("there is no cloud in this database: `cumulet up --database` makes one")
+            prepare(found)
+        except SchemaTooNew as error:
+            raise click.ClickException(str(error)) from error
+        finally:
+            found.close()
+    click.echo(f"the schema is {HEAD}" + (", as it was" if before == HEAD else f", and was {before}"))
+
+
+_state = click.option(
     "--state",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
     help="The cloud's state folder.  [default: ~/.local/state/cumulet]",
 )
+
+
+@database.command()
+@_state
+def keep(state: Path | None) -> None:
+    """Let a cloud that was copied to PostgreSQL start on SQLite again, as it was when it was copied.
+
+    What it has done on PostgreSQL since then is not here: servers that were made there, or moved, are not known.
+    """
+    from cumulet.db import schema
+    from cumulet.db.engine import Database
+
+    folder = (state or state_folder.default()).absolute()
+    with state_folder.held(folder), database_trouble_told():
+        found = Database(f"sqlite:///{_sqlite_of(folder)}")
+        try:
+            elsewhere = schema.moved_to(found)
+            if elsewhere is None:
+                raise click.ClickException("these records were copied nowhere: there is nothing to do")
+            schema.keep(found)
+        finally:
+            found.close()
+    click.echo(f"what is here counts again; {elsewhere} is left as it is")
+
+
+def _sqlite_of(folder: Path) -> Path:
+    file = folder / "cumulet.db"
+    if not file.exists():
+        raise click.ClickException(f"there is no cloud on SQLite in {folder}")
+    return file
+
+
+@database.command()
+@_state
 @click.option(
     "--to",
     "target",
@@ -43,9 +112,7 @@ def copy(state: Path | None, target: str) -> None:
     folder = (state or state_folder.default()).absolute()
     url = checked_option("--to", "database_url", target)
     assert url is not None
-    file = folder / "cumulet.db"
-    if not file.exists():
-        raise click.ClickException(f"there is no cloud on SQLite in {folder}")
+    file = _sqlite_of(folder)
     with state_folder.held(folder), database_trouble_told():
         source, destination = Database(f"sqlite:///{file}"), Database(url)
         try:

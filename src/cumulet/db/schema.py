@@ -40,10 +40,44 @@ def prepare(database: Database) -> None:
 
 def is_current(database: Database) -> bool:
     """Whether the schema is the one this program knows, as `prepare` leaves it. Changes nothing."""
+    return version_of(database) == HEAD
+
+
+def version_of(database: Database) -> str | None:
+    """The number of the newest migration that the database has seen; None: there is no cloud in it."""
     with database.engine.connect() as connection:
         if not sa.inspect(connection).has_table("alembic_version"):
-            return False
-        return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() == HEAD
+            return None
+        return str(connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar())
+
+
+def mark_moved(database: Database, where: str) -> None:
+    """What is in this SQLite database goes on elsewhere: nobody is to start on it by mistake.
+
+    The table that says so is in no schema: only in a database that was copied.
+    """
+
+    def mark(tx: Tx) -> None:
+        tx.execute(sa.text("CREATE TABLE IF NOT EXISTS moved_to (place TEXT NOT NULL)"))
+        tx.execute(sa.text("INSERT INTO moved_to VALUES (:place)"), {"place": where})
+
+    database.write(mark)
+
+
+def keep(database: Database) -> None:
+    """What is in this SQLite database counts again."""
+    database.write(lambda tx: tx.execute(sa.text("DROP TABLE IF EXISTS moved_to")))
+
+
+def moved_to(database: Database) -> str | None:
+    """Where the records of this SQLite database went; None: they are here."""
+
+    def found(tx: Tx) -> str | None:
+        if not tx.scalar(sa.text("SELECT count(*) FROM sqlite_master WHERE name = 'moved_to'")):
+            return None
+        return str(tx.scalar(sa.text("SELECT place FROM moved_to")))
+
+    return database.read(found) if database.is_sqlite else None
 
 
 def _is_empty(tx: Tx) -> bool:

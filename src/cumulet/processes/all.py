@@ -24,7 +24,7 @@ from cumulet.fleet.hosts import Hosts
 from cumulet.identity import bootstrap as identity_bootstrap
 from cumulet.identity.service import Identity
 from cumulet.network.bootstrap import public_gateways
-from cumulet.part import FirstStart, Part
+from cumulet.part import FirstStart, OtherState, Part
 from cumulet.processes import local_hosts
 from cumulet.processes.api import issue_server, serve_api, shared_clock
 from cumulet.processes.conductor import Conductor
@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from cumulet.fleet.local_agents import AgentProcesses
 
 END_MOVES_SECONDS = 20.0
+MOVED = (
+    "the records of this cloud were copied to {place}, and go on there: start with --database; to go back to what is "
+    "here, and lose what came since, run `cumulet database keep` first"
+)
 
 
 class EmbeddedCloud(msgspec.Struct, kw_only=True):
@@ -113,6 +117,8 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         _own_folder(settings)
         db = Database(settings.database_url)
         stack.push_async_callback(asyncio.to_thread, db.close)
+        if (elsewhere := schema.moved_to(db)) is not None:
+            raise OtherState(MOVED.format(place=elsewhere))
         if not db.embedded:  # SQLite's clock is this machine's.
             clock = await shared_clock(db, clock, stack)
         identity_service = Identity(db=db, clock=clock, settings=settings, state_dir=settings.state_dir)

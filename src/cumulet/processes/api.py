@@ -32,6 +32,10 @@ from cumulet.web.scraper import scraper_token
 from cumulet.web.server import Server, serve
 
 NOTHING_PREPARED = "the database holds no cloud of this version: start `cumulet up` on it first"
+OTHER_SCHEMA = (
+    "the database has schema {there}, and this version of Cumulet knows {here}: where that is newer, run `cumulet "
+    "database upgrade` with it; else start the newer version here"
+)
 
 
 class Api(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,8 +132,11 @@ async def shared_database(settings: Settings, stack: AsyncExitStack) -> Database
     stack.push_async_callback(asyncio.to_thread, db.close)
     if db.embedded:
         raise OtherState("a role of its own needs PostgreSQL: a SQLite database belongs to one process")
-    if not await asyncio.to_thread(schema.is_current, db):
+    there = await asyncio.to_thread(schema.version_of, db)
+    if there is None:
         raise OtherState(NOTHING_PREPARED)
+    if there != schema.HEAD:
+        raise OtherState(OTHER_SCHEMA.format(there=there, here=schema.HEAD))
     return db
 
 

@@ -13,6 +13,7 @@ from cumulet.db import schema
 from cumulet.db.engine import Database, Tx, metadata
 from cumulet.part import OtherState
 from cumulet.processes.parts import PARTS as PARTS  # Importing them declares every table.
+from cumulet.web.log import redact
 
 BATCH_ROWS = 500
 
@@ -27,15 +28,20 @@ class Copied(msgspec.Struct, frozen=True):
 def copy(source: Database, target: Database, *, told: Callable[[Copied], None] = lambda _one: None) -> list[Copied]:
     """All records of `source`, which nobody else uses, into `target`, which holds nothing yet. Raises OtherState.
 
-    Either all of them are there in the end, or none.
+    Either all of them are there in the end, or none. Then `source` says that they went there, and starts no cloud.
     """
     if not source.is_sqlite or target.is_sqlite:
         raise OtherState("a cloud is copied from SQLite to PostgreSQL")
     if not schema.is_current(source):
         raise OtherState("the state was made by another version of Cumulet: start `cumulet up` on it once, and stop it")
+    if (elsewhere := schema.moved_to(source)) is not None:
+        raise OtherState(f"these records were copied to {elsewhere} already, and may be older than what is there")
     _require_empty(target)
     schema.prepare(target)
-    return source.read(lambda read: target.write(lambda write: _copy_all(read, write, told)))
+    done = source.read(lambda read: target.write(lambda write: _copy_all(read, write, told)))
+    place = target.engine.url.set(drivername="postgresql").render_as_string(hide_password=True)
+    schema.mark_moved(source, redact(place))
+    return done
 
 
 def _require_empty(target: Database) -> None:
