@@ -18,7 +18,7 @@ MOST ?=
 PARTS ?=
 SUITE ?= compute-admin compute-api interop-compute-nocinder identity image network
 
-.PHONY: help demo fleet test refusals setup setup-python setup-qemu setup-test check generated bench sim sim-many planted packets crash mutants killed golden conformance tempest clean
+.PHONY: help demo fleet upgrade test refusals setup setup-python setup-qemu setup-test check generated bench sim sim-many planted packets crash mutants killed golden conformance tempest clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -37,6 +37,9 @@ demo: $(if $(filter simulated,$(DRIVER)),setup-python,setup-qemu) ## all set-up,
 
 fleet: setup-test ## several machines on this one (root): joining, moves between them, a control plane killed, told step by step
 	@.venv/bin/python -m tests.fleet.story $(FLEET_ARGS)
+
+upgrade: setup-test ## a fleet of an earlier commit becomes one of this commit, a process at a time, while guests move (root)
+	@.venv/bin/python -m tests.fleet.upgrade $(FLEET_ARGS)
 
 test: setup-test ## all set-up, then the whole test suite
 	@.venv/bin/python -m pytest -n 2 --dist worksteal $(if $(PYTEST_ARGS),$(PYTEST_ARGS),--refusals report)

@@ -81,6 +81,8 @@ class Machine:
     address: str
     folder: Path
     programs: list[Program] = field(default_factory=list)
+    source: Path | None = None
+    """Where the Cumulet that runs here is; None: this very one."""
 
     def start(self, *command: str, log: str, user: str | None = None) -> Program:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +99,8 @@ class Machine:
         return program
 
     def cumulet(self, *arguments: str, log: str) -> Program:
-        return self.start(sys.executable, "-m", "cumulet", *arguments, log=log)
+        where = () if self.source is None else ("env", f"PYTHONPATH={self.source}")
+        return self.start(*where, sys.executable, "-m", "cumulet", *arguments, log=log)
 
     def guests(self) -> dict[str, int]:
         """The servers whose QEMU runs here, with its process number: by its agent's notes, as QEMU has no network."""

@@ -31,24 +31,20 @@ def upgrade(target: str) -> None:
     Processes of the version before go on, and are restarted with this version afterwards, one at a time, agents last.
     """
     from cumulet.db.engine import Database
-    from cumulet.db.schema import HEAD, SchemaTooNew, prepare, version_of
-    from cumulet.processes.parts import load_services
+    from cumulet.part import OtherState
+    from cumulet.processes.database_copy import upgrade as upgraded
 
     url = checked_option("--database", "database_url", target)
     assert url is not None
-    load_services()
     with database_trouble_told():
         found = Database(url)
         try:
-            before = version_of(found)
-            if before is None:
-                raise click.ClickException("there is no cloud in this database: `cumulet up --database` makes one")
-            prepare(found)
-        except SchemaTooNew as error:
+            before, now = upgraded(found)
+        except OtherState as error:
             raise click.ClickException(str(error)) from error
         finally:
             found.close()
-    click.echo(f"the schema is {HEAD}" + (", as it was" if before == HEAD else f", and was {before}"))
+    click.echo(f"the schema is {now}" + (", as it was" if before == now else f", and was {before}"))
 
 
 _state = click.option(
@@ -66,19 +62,18 @@ def keep(state: Path | None) -> None:
 
     What it has done on PostgreSQL since then is not here: servers that were made there, or moved, are not known.
     """
-    from cumulet.db import schema
     from cumulet.db.engine import Database
+    from cumulet.processes.database_copy import keep as kept
 
     folder = (state or state_folder.default()).absolute()
     with state_folder.held(folder), database_trouble_told():
         found = Database(f"sqlite:///{_sqlite_of(folder)}")
         try:
-            elsewhere = schema.moved_to(found)
-            if elsewhere is None:
-                raise click.ClickException("these records were copied nowhere: there is nothing to do")
-            schema.keep(found)
+            elsewhere = kept(found)
         finally:
             found.close()
+    if elsewhere is None:
+        raise click.ClickException("these records were copied nowhere: there is nothing to do")
     click.echo(f"what is here counts again; {elsewhere} is left as it is")
 
 

@@ -11,8 +11,6 @@ import typing
 from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-import msgspec
-
 from cumulet.host.driver import (
     Driver,
     Guest,
@@ -25,6 +23,7 @@ from cumulet.host.driver import (
     Nic,
 )
 from cumulet.host.endpoint import Endpoint, Peer
+from cumulet.host.record import Record
 from cumulet.host.wiring import InForce, Wiring
 
 AnswerT_co = TypeVar("AnswerT_co", covariant=True)
@@ -44,9 +43,7 @@ class OnHost(Protocol):
     async def welcome(self, session: str, generations: Mapping[str, int]) -> None: ...
 
 
-class Message(
-    msgspec.Struct, Generic[AnswerT_co], frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="verb"
-):
+class Message(Record, Generic[AnswerT_co], frozen=True, tag_field="verb"):
     """A verb with its request. `AnswerT_co` is what it answers; `messages.answer_type` finds it again."""
 
     async def do(self, host: OnHost) -> AnswerT_co:

@@ -44,6 +44,25 @@ def copy(source: Database, target: Database, *, told: Callable[[Copied], None] =
     return done
 
 
+def keep(source: Database) -> str | None:
+    """A cloud that was copied may start on `source` again; answers where it was copied to, or None."""
+    elsewhere = schema.moved_to(source)
+    schema.keep(source)
+    return elsewhere
+
+
+def upgrade(database: Database) -> tuple[str, str]:
+    """Bring the database of a cloud forward to this version. Its schema before and now; raises OtherState."""
+    before = schema.version_of(database)
+    if before is None:
+        raise OtherState("there is no cloud in this database: `cumulet up --database` makes one")
+    try:
+        schema.prepare(database)
+    except schema.SchemaTooNew as error:
+        raise OtherState(str(error)) from error
+    return before, schema.HEAD
+
+
 def _require_empty(target: Database) -> None:
     with target.engine.connect() as connection:
         present = set(sa.inspect(connection).get_table_names())

@@ -28,7 +28,9 @@ def upgrade() -> None:
     op.create_index("ix_metadef_namespaces_owner", "metadef_namespaces", ["owner"])
     op.create_table(
         "metadef_contents",
-        sa.Column("namespace_id", sa.ForeignKey("metadef_namespaces.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column(
+            "namespace_id", sa.String(36), sa.ForeignKey("metadef_namespaces.id", ondelete="CASCADE"), primary_key=True
+        ),
         sa.Column("kind", sa.String(16), primary_key=True),
         sa.Column("name", sa.String(80), primary_key=True),
         sa.Column("position", sa.BigInteger, nullable=False),

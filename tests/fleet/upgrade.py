@@ -1,0 +1,206 @@
+"""A fleet of an earlier commit is brought to this one, a process at a time, while guests tick and one of them moves.
+
+The earlier source comes from this repository's own history; what it needs is the same. Told like `make fleet`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cumulet.cli.client import Persona, Unexpected
+from cumulet.cli.demo.consoles import Watcher
+from cumulet.cli.demo.evidence import Evidence
+from cumulet.cli.screen import screen
+from cumulet.host.joining import PROTOCOL
+from tests.fleet.machines import NotReady, Program, fleet_of, inside, reason_not
+from tests.fleet.story import (
+    API,
+    BUS,
+    SERVERS,
+    Fleet,
+    administrator,
+    control_planes,
+    ended,
+    host_of,
+    is_up,
+    join,
+    two_servers,
+    until,
+)
+
+OLD = "afa8ba0"
+"""The first commit whose control planes do not mix up each other's keys at their start: agents of protocol 1, schema
+0016."""
+ROOT = Path(__file__).parents[2]
+
+
+def source_of(revision: str, folder: Path) -> Path:
+    """The sources of a commit. Unexpected: the history is not here."""
+    packed = subprocess.run(["git", "archive", revision, "src"], cwd=ROOT, check=False, capture_output=True)
+    if packed.returncode != 0:
+        raise Unexpected(f"no commit {revision}: {packed.stderr.decode().strip()}")
+    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "src"
+
+
+def tell(evidence: Evidence, folder: Path) -> None:
+    with (
+        fleet_of(folder, "operator", "data", "control1", "control2", "rack1", "rack2") as machines,
+        ExitStack() as told,
+    ):
+        fleet = Fleet(evidence, machines, folder / "shared")
+        old = source_of(OLD, folder / "old")
+        for machine in machines.values():
+            machine.source = old
+        evidence.chapter(f"A fleet of commit {OLD}")
+        told.enter_context(inside(machines["operator"]))
+        control_planes(fleet)
+        admin = administrator(fleet, "control1")
+        join(fleet, admin, ["rack1", "rack2"])
+        servers = two_servers(fleet, admin)
+        for machine in machines.values():
+            machine.source = None
+        Upgrade(fleet, servers).all()
+
+
+class Upgrade:
+    """From the old processes of a fleet to new ones."""
+
+    def __init__(self, fleet: Fleet, servers: list[str]) -> None:
+        self.fleet = fleet
+        self.servers = servers
+
+    def all(self) -> None:
+        fleet, evidence = self.fleet, self.fleet.evidence
+        data, control1, control2 = (fleet.machines[name] for name in ("data", "control1", "control2"))
+        evidence.chapter("The database is brought forward while all that runs is old")
+        upgrade = data.cumulet("database", "upgrade", "--database", fleet.database, log="upgrade")
+        evidence.claim("the schema is the new one", True, upgrade.wait_for("the schema is"))
+        for name in ("control1", "control2"):
+            seen = administrator(fleet, name).get(SERVERS)["servers"]
+            evidence.claim(f"the old API at {name} goes on", len(seen) == 2, f"{len(seen)} servers")
+        everywhere = (*fleet.shared, "--bus", fleet.bus)
+        place2 = ("--own", str(control2.folder / "own"), "--listen", f"{control2.address}:{API}")
+        first = ("--hosts", "0", "--driver", "qemu", "--leave-guests", "--listen", f"{control1.address}:{API}")
+        place = ("--own", str(data.folder / "bus"), "--listen", f"{data.address}:{BUS}")
+        again: list[tuple[str, str, Callable[..., Program], str]] = [
+            ("a conductor", "control2/conductor", partial(control2.cumulet, "conductor", *everywhere), "control1"),
+            ("an API", "control2/api", partial(control2.cumulet, "api", *everywhere, *place2), "control1"),
+            (
+                "the first control plane",
+                "control1/up",
+                partial(control1.cumulet, "up", *everywhere, *first),
+                "control2",
+            ),
+            ("the bus", "data/bus", partial(data.cumulet, "bus", *fleet.shared, *place), "control2"),
+        ]
+        for what, which, start, asked_at in again:
+            machine, _, log = which.partition("/")
+            self.moved_meanwhile(what, self.running(machine, log), partial(start, log=log), asked_at)
+        self.agents()
+
+    def running(self, machine: str, log: str) -> Program:
+        return next(one for one in self.fleet.machines[machine].programs if one.log.stem == log)
+
+    def moved_meanwhile(self, what: str, old: Program, start: Callable[[], Program], asked_at: str) -> None:
+        """A move has begun when the old process is told to end; the new one starts at once."""
+        evidence, server, admin = self.fleet.evidence, self.servers[0], administrator(self.fleet, asked_at)
+        evidence.chapter(f"{what[0].upper()}{what[1:]} is replaced in the middle of a move")
+        source = host_of(admin, server)
+        destination = "rack2" if source == "rack1" else "rack1"
+        with Watcher(admin, server) as watcher:
+            watcher.wait_for_more(2, 60)
+            answer = admin.act(server, {"os-migrateLive": {"host": destination, "block_migration": "auto"}})
+            if answer.status != 202:
+                raise Unexpected(f"the move was refused: {answer.message}")
+            until("the move runs", lambda: admin.get(f"{SERVERS}/{server}/migrations")["migrations"], 60)
+            begun = time.monotonic()
+            old.stop()
+            start().wait_for("ready")
+            until("the move comes to its end", lambda: ended(admin, server), 150)
+            on = watcher.wait_for_more(3, 90)
+        where = host_of(admin, server)
+        evidence.claim(
+            f"{what} is new, the move has one known end, and the guest never stopped counting",
+            on and watcher.uninterrupted and where in (source, destination),
+            f"on {where}, {time.monotonic() - begun:.1f} s after the old process was told to end",
+        )
+        running = [name for name in ("rack1", "rack2") if server in self.fleet.machines[name].guests()]
+        evidence.claim("it runs on exactly that one machine", running == [where], f"a QEMU of it on {running}")
+        until("hosts are up", lambda: all(is_up(admin, name) for name in ("rack1", "rack2")), 90)
+
+    def agents(self) -> None:
+        fleet, evidence = self.fleet, self.fleet.evidence
+        admin = administrator(fleet, "control2")
+        evidence.chapter("Agents of the version before are spoken to, and are replaced last")
+        known = {one["name"]: one["protocol"] for one in control_plane(admin)["hosts"]}
+        evidence.claim("they have spoken protocol 1 all the time", set(known.values()) == {1}, str(known))
+        for name in ("rack1", "rack2"):
+            machine = fleet.machines[name]
+            before = machine.guests()
+            (fleet.agents or {})[name].stop()
+            agent = machine.cumulet("agent", "--state", str(machine.folder / "state"), "--emulated", log="agent2")
+            agent.wait_for("ready")
+            until("it is known", partial(self.speaks, admin, name), 60)
+            evidence.claim(f"{name} has a new agent and the guests it had", machine.guests() == before, str(before))
+        source = host_of(admin, self.servers[0])
+        destination = "rack2" if source == "rack1" else "rack1"
+        with Watcher(admin, self.servers[0]) as watcher:
+            admin.act(self.servers[0], {"os-migrateLive": {"host": destination, "block_migration": "auto"}})
+            until("the move ends", lambda: host_of(admin, self.servers[0]) == destination, 120)
+            on = watcher.wait_for_more(3, 60)
+        evidence.claim(
+            "a guest moves between new agents", on and watcher.uninterrupted, f"from {source} to {destination}"
+        )
+        shown = sorted((one["role"], one["version"]) for one in control_plane(admin)["processes"])
+        evidence.claim(
+            "all processes are shown", [role for role, _ in shown] == ["api", "bus", "conductor", "up"], str(shown)
+        )
+
+    def speaks(self, admin: Persona, name: str) -> bool:
+        return any(one["name"] == name and one["protocol"] == PROTOCOL for one in control_plane(admin)["hosts"])
+
+
+def control_plane(admin: Persona) -> dict[str, Any]:
+    found: dict[str, Any] = admin.get("/compute/v2.1/cumulet/control-plane")
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keep", action="store_true", help="keep the folder with all logs")
+    chosen = parser.parse_args()
+    if (reason := reason_not()) is not None:
+        print(f"no fleet can be run here: {reason}", file=sys.stderr)
+        return 1
+    console = screen()
+    evidence = Evidence(console)
+    folder = Path(tempfile.mkdtemp(prefix="cumulet-upgrade-", dir="/tmp"))
+    try:
+        tell(evidence, folder)
+    except (Unexpected, NotReady) as problem:
+        evidence.claim("the story was told to its end", False, str(problem))
+    finally:
+        if chosen.keep or not evidence.all_held:
+            print(f"logs are kept in {folder}")
+        else:
+            shutil.rmtree(folder)
+    console.print(evidence.table())
+    return 0 if evidence.all_held else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
