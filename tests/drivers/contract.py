@@ -150,6 +150,7 @@ VERBS: dict[str, Do] = {
     ),
     "end_snapshot": lambda d, p: d.end_snapshot(p.id),
     "inject_nmi": lambda d, p: d.inject_nmi(p.id),
+    "set_password": lambda d, p: d.set_password(p.id, user="root", password="x"),
     "rescue": lambda d, p: d.rescue(p.guest),
     "unrescue": lambda d, p: d.unrescue(p.id, run=True),
     "rescued": lambda d, p: d.rescued(p.id),

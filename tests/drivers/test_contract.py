@@ -9,6 +9,7 @@ import pytest
 
 from cumulet.clock import SystemClock
 from cumulet.drivers.simulated.driver import SimulatedDriver, World
+from cumulet.host.agent import Agent
 from cumulet.host.disks import Rescue, Snapshots
 from cumulet.host.driver import Console, Copy, Guest, GuestState, Life, MigrationParameters
 from cumulet.settings import Settings
@@ -52,7 +53,10 @@ def test_the_contract_has_every_state_and_every_verb_of_a_drivers() -> None:
         name for name in vars(Console) if name.startswith(("open_", "read_", "write_", "close_"))
     }  # `test_consoles.py`, `test_screens.py`
     verbs = {
-        name for part in (Life, Console, Copy, Snapshots, Rescue) for name in vars(part) if not name.startswith("_")
+        name
+        for part in (Life, Console, Copy, Snapshots, Rescue, Agent)
+        for name in vars(part)
+        if not name.startswith("_")
     }
     elsewhere = {"start_copy", "recover_copy", "plug", *sessions}
     assert TABLE.keys() == STATES.keys()

@@ -84,7 +84,7 @@ def test_they_are_made_and_move_with_the_running_guest(rig: Rig, image: Image) -
     async def story() -> None:
         source, guest = await made(rig, image, EPHEMERAL, SWAP)
         destination = await rig.open("host2")
-        await until(lambda: printed(source, guest, b"tick"), "it boots")
+        await until(lambda: printed(source, guest, b"tick"), "it boots", 120.0)
         await source.stop(guest.server_id, grace_seconds=0.0)
         assert is_file_system(rig, file(rig, "host1", guest, 1), b"ephemeral0")
         assert is_swap(rig, file(rig, "host1", guest, 2), 32)
@@ -114,7 +114,7 @@ def test_a_move_that_is_cancelled_leaves_the_guest_and_its_disks(rig: Rig, image
     async def story() -> None:
         source, guest = await made(rig, image, EPHEMERAL, SWAP)
         destination = await rig.open("host2")
-        await until(lambda: printed(source, guest, b"tick"), "it boots")
+        await until(lambda: printed(source, guest, b"tick"), "it boots", 120.0)
         for _ in range(2):  # Nothing of the first is in the way of the second.
             endpoint = await prepared(source, destination, guest, PARAMETERS)
             await source.start_copy(guest.server_id, endpoint, PARAMETERS)
@@ -135,7 +135,7 @@ def test_an_agent_that_dies_while_disks_are_copied_carries_on(rig: Rig, image: I
     async def story() -> None:
         source, guest = await made(rig, image, EPHEMERAL, SWAP)
         destination = await rig.open("host2")
-        await until(lambda: printed(source, guest, b"tick"), "it boots")
+        await until(lambda: printed(source, guest, b"tick"), "it boots", 120.0)
         endpoint = await prepared(source, destination, guest, PARAMETERS)
         await source.start_copy(guest.server_id, endpoint, PARAMETERS)
         await source.close()

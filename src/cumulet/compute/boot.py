@@ -7,7 +7,16 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from cumulet.compute import affinity, block_devices, guest_metadata, hosts_in_memory, operations, promises, scheduler
+from cumulet.compute import (
+    affinity,
+    block_devices,
+    guest_agent,
+    guest_metadata,
+    hosts_in_memory,
+    operations,
+    promises,
+    scheduler,
+)
 from cumulet.compute.model import PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, command
 from cumulet.compute.store import begin_scheduling, change_owner, get_server
@@ -223,6 +232,7 @@ def describe(tx: Tx, context: Context, server: Server, host: str | None, *, imag
         ),
         extra_specs=server.flavor.extra_specs,
         disks=block_devices.of(server),
+        agent=guest_agent.is_in(server.image_properties),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from cumulet.compute import operations
+from cumulet.compute import guest_agent, operations
 from cumulet.compute.model import Server
 from cumulet.compute.operations import SERVER, Commanding, OnHost, command
 from cumulet.compute.store import get_server
@@ -95,7 +95,10 @@ async def bring_image(context: Context, state: Waiting, copying: str, sending: s
     """Have the host copy the disk and bring it; returns once the image is active. Task states for both are given."""
     status = await _status(context, state)
     if status != "active":
-        await context.hosts.send(state.host, disk.BeginSnapshot(**command(context, state), image_id=state.image_id))
+        server: Server = await context.read(lambda tx: get_server(tx, state.server_id, deleted=True))
+        quiesce = guest_agent.has_to_quiesce(server.image_properties)
+        begun = disk.BeginSnapshot(**command(context, state), image_id=state.image_id, quiesce=quiesce)
+        await context.hosts.send(state.host, begun)
     patience = context.settings.migration_progress_timeout_seconds
     until = context.clock.monotonic() + patience
     seen = SnapshotProgress(phase=SnapshotPhase.NONE)

@@ -9,9 +9,10 @@ from cumulet.host.messages import Command, OnHost, Question
 
 class BeginSnapshot(Command[None], frozen=True, tag="begin-snapshot"):
     image_id: str
+    quiesce: bool = False
 
     async def do(self, host: OnHost) -> None:
-        await host.driver.begin_snapshot(self.server_id, image_id=self.image_id)
+        await host.driver.begin_snapshot(self.server_id, image_id=self.image_id, quiesce=self.quiesce)
 
 
 class EndSnapshot(Command[None], frozen=True, tag="end-snapshot"):

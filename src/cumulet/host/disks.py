@@ -54,9 +54,12 @@ class SnapshotProgress(Record, frozen=True):
 class Snapshots(Protocol):
     """A guest's disk as it is at one moment, brought to the Image service. The guest goes on meanwhile."""
 
-    async def begin_snapshot(self, server_id: str, *, image_id: str) -> None:
+    async def begin_snapshot(self, server_id: str, *, image_id: str, quiesce: bool = False) -> None:
         """Begin to copy the disk, and then to send it as the content of an image. Begun for this image, or done
-        already, is success; what an earlier one has left is removed first. A guest in a move: DriverError."""
+        already, is success; what an earlier one has left is removed first. A guest in a move: DriverError.
+
+        `quiesce`: one that runs is asked by its agent to write down what it holds, and to write nothing at the moment
+        that the copy is of."""
         ...
 
     async def snapshot_progress(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from cumulet.host.agent import Agent
 from cumulet.host.disks import Disk, Rescue, Snapshots
 from cumulet.host.record import Record
 
@@ -91,6 +92,8 @@ class Guest(Record, frozen=True):
     """Places for NICs that come and go while it runs: as the first host has frozen it."""
     screen: bool = False
     """It has a graphics adapter: as the first host has frozen it."""
+    agent: bool = False
+    """Its image says that QEMU's guest agent runs in it: it has a channel to that."""
     disks: tuple[Disk, ...] = ()
     """Ephemeral and swap disks, in the order of their places."""
 
@@ -373,7 +376,7 @@ class Copy(Protocol):
         Its disks grow to that size; swap is made anew, and so is a further disk that did not come with it."""
 
 
-class Driver(Sight, Wired, Life, Console, Copy, Snapshots, Rescue, Protocol):
+class Driver(Sight, Wired, Life, Console, Copy, Snapshots, Rescue, Agent, Protocol):
     """A host's hypervisor. What it cannot do it leaves out of `HostFacts.features`."""
 
     async def close(self) -> None:

@@ -7,6 +7,9 @@ CONFIG_DRIVE = 0x5
 FURTHER_DISKS = 0x6
 """Disks beside the first are the functions of this device, by their places from 1 on."""
 
+GUEST_AGENT = 0x7
+"""The channel to the agent in the guest."""
+
 
 def disk_address(place: int) -> str:
     """Of the disk at a place, the first one at 0: domain, bus, device and function."""

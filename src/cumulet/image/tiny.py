@@ -31,6 +31,7 @@ _MODULES = (
     "drivers/virtio/virtio_pci_modern_dev.ko",
     "drivers/virtio/virtio_pci.ko",
     "drivers/block/virtio_blk.ko",
+    "drivers/char/virtio_console.ko",
     "drivers/char/hw_random/rng-core.ko",
     "drivers/char/hw_random/virtio-rng.ko",
     "drivers/cdrom/cdrom.ko",

@@ -96,6 +96,44 @@ ifconfig lo 127.0.0.1 up
   done
 ) &
 
+# QEMU's guest agent, as far as there is anything to ask of so small a guest. Between connections its port ends.
+for port in /dev/vport*p1; do
+  [ -c "$port" ] && (
+    mkfifo /tmp/never7
+    exec 8<>/tmp/never7 9<>"$port"
+    while :; do
+      if ! IFS= read -r line <&9; then
+        read -r -t 0.1 -u 8 nothing
+        continue
+      fi
+      case "$line" in
+        *guest-sync-delimited*)
+          number=${{line##*\"id\":}}
+          printf '\377{{"return": %s}}\n' "${{number%%\}}*}}" >&9
+          ;;
+        *guest-set-user-password*)
+          word=${{line##*\"password\":\"}}
+          printf '%s' "${{word%%\"*}}" | base64 -d > /tmp/password
+          printf '{{"return": {{}}}}\n' >&9
+          echo "cumulet-tiny: another password"
+          ;;
+        *guest-fsfreeze-freeze*)
+          : > /tmp/frozen
+          sync
+          echo "cumulet-tiny: at rest"
+          printf '{{"return": 1}}\n' >&9
+          ;;
+        *guest-fsfreeze-thaw*)
+          rm -f /tmp/frozen
+          echo "cumulet-tiny: goes on"
+          printf '{{"return": 1}}\n' >&9
+          ;;
+        *) printf '{{"error": {{"class": "CommandNotFound", "desc": "not here"}}}}\n' >&9 ;;
+      esac
+    done
+  ) &
+done
+
 # Whoever presses Enter on the console may log in; meanwhile nothing else is printed there.
 cat > /tmp/login.sh <<'END'
 #!/bin/sh
@@ -111,7 +149,9 @@ printf 'Password: '
 read -r word
 stty echo
 echo
-known=$(sed -n 's/.*"admin_pass": *"\([^"]*\)".*/\1/p' /config/openstack/latest/meta_data.json 2>/dev/null)
+known=$(cat /tmp/password 2>/dev/null)
+[ -n "$known" ] ||
+  known=$(sed -n 's/.*"admin_pass": *"\([^"]*\)".*/\1/p' /config/openstack/latest/meta_data.json 2>/dev/null)
 if [ "$name" = root ] && {{ [ -z "$known" ] || [ "$word" = "$known" ]; }}; then
   HOME=/ PS1='tiny# ' sh -i
   echo "cumulet-tiny: logged out"
@@ -173,6 +213,7 @@ if [ "$disk_writer" -gt 0 ]; then (
   exec 5<>/tmp/never3
   seq=0
   while :; do
+    while [ -e /tmp/frozen ]; do read -r -t 0.02 -u 5 nothing; done
     seq=$((seq + 1))
     place=$(({RECORD_AREA_OFFSET // RECORD_BYTES} + seq % {RECORD_COUNT}))
     printf '%-511s\n' "seq $seq $id" |

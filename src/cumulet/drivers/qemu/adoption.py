@@ -7,7 +7,7 @@ import contextlib
 
 import msgspec
 
-from cumulet.drivers.qemu import consoles, guest_files, snapshots, tls
+from cumulet.drivers.qemu import consoles, guest_agent, guest_files, snapshots, tls
 from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.live_migration_destination import watch, withdraw_when_whole
 from cumulet.drivers.qemu.live_migration_source import carry
@@ -35,6 +35,8 @@ async def _adopt(host: QemuHost, folder: GuestFolder) -> None:
     if hypervisor is None:
         return
     await host.tell_ports(record.guest)
+    if folder.frozen.exists():
+        host.start_task(folder.server_id, "thaw", guest_agent.thaw(host, folder.server_id))
     with contextlib.suppress(DriverError):  # One that hangs now is seen by whoever observes it.
         run_state = await hypervisor.run_state()
         await consoles.restore(hypervisor)

@@ -68,6 +68,8 @@ class Machine:
     """Listening sockets that QEMU inherits, one per monitor."""
     incoming: bool
     config_drive: bool
+    agent_fd: int | None = None
+    """A listening socket that QEMU inherits, which leads to the guest's own agent."""
     rescued: bool = False
     """It boots from a disk before its own."""
     tap_fds: tuple[int, ...] = ()
@@ -106,6 +108,8 @@ def arguments(guest: Guest, machine: Machine) -> list[str]:
     line += ["-device", _device("virtio-rng-pci", "random0", _ADDRESS_RNG, rng="rng0")]
     if machine.config_drive:
         line += _config_drive(machine)
+    if machine.agent_fd is not None:
+        line += _agent(machine.agent_fd)
     if guest.screen:
         # A server of VNC that nobody can connect to: it is handed its clients, one by one (`screens`).
         line += ["-device", _device("VGA", "screen0", _ADDRESS_SCREEN, vgamem_mb=SCREEN_MIB)]
@@ -166,6 +170,16 @@ def _config_drive(machine: Machine) -> list[str]:
     image = {"driver": "raw", "node-name": "config0", "file": "config0-file", "read-only": True}
     device = _device("virtio-blk-pci", "virtio1", _ADDRESS_CONFIG_DRIVE, drive="config0", serial="config0")
     return ["-blockdev", _json(storage), "-blockdev", _json(image), "-device", device]
+
+
+def _agent(fd: int) -> list[str]:
+    """The name of the port is how the agent in the guest finds it."""
+    port = {"driver": "virtserialport", "id": "agent0", "bus": "serial1.0", "chardev": "agent0"}
+    return [
+        *("-chardev", f"socket,id=agent0,fd={fd},server=on,wait=off"),
+        *("-device", _device("virtio-serial-pci", "serial1", hex(pci.GUEST_AGENT), max_ports=2)),
+        *("-device", _json({**port, "nr": 1, "name": "org.qemu.guest_agent.0"})),
+    ]
 
 
 def _root_port(number: int) -> str:

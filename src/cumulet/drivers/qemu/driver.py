@@ -10,6 +10,7 @@ from cumulet.drivers.qemu import (
     adoption,
     cold_migration,
     further_disks,
+    guest_agent,
     hotplug,
     life,
     live_migration_destination,
@@ -255,8 +256,11 @@ class QemuDriver:
     async def take_in(self, guest: Guest) -> None:
         await cold_migration.take_in(self._host, guest)
 
-    async def begin_snapshot(self, server_id: str, *, image_id: str) -> None:
-        await snapshots.begin(self._host, server_id, image_id=image_id)
+    async def set_password(self, server_id: str, *, user: str, password: str) -> None:
+        await guest_agent.set_password(self._host, server_id, user=user, password=password)
+
+    async def begin_snapshot(self, server_id: str, *, image_id: str, quiesce: bool = False) -> None:
+        await snapshots.begin(self._host, server_id, image_id=image_id, quiesce=quiesce)
 
     async def snapshot_progress(
         self, server_id: str, *, image_id: str, wait_seconds: float, seen: SnapshotPhase

@@ -124,7 +124,8 @@ class QemuHost:
         if guest.cpu_model not in self.facts.cpu_models:
             raise DriverError(f"CPU_MODEL: this host has not all features of {guest.cpu_model}")
         with ExitStack() as opened:
-            sockets = [opened.enter_context(monitor_socket(path)) for path in folder.monitors]
+            paths = (*folder.monitors, *([folder.agent] if guest.agent else []))
+            sockets = [opened.enter_context(monitor_socket(path)) for path in paths]
             taps = [await self._tap(nic, opened) for nic in guest.nics]
             await self.tell_ports(guest)
             started = self._start(folder, record, [sock.fileno() for sock in sockets], taps, incoming=incoming)
@@ -159,15 +160,16 @@ class QemuHost:
                 await self.network.tell(nic.port_id, documents(guest))
 
     def _start(
-        self, folder: GuestFolder, record: GuestRecord, monitors: list[int], taps: list[int], *, incoming: bool
+        self, folder: GuestFolder, record: GuestRecord, sockets: list[int], taps: list[int], *, incoming: bool
     ) -> Started:
         guest = record.guest
         machine = Machine(
             binary=self.facts.binary,
             accelerator=self.facts.accelerator,
             folder=self.sandbox.folder_inside(folder),
-            monitor_fds=tuple(range(3, 3 + len(monitors))),
-            tap_fds=tuple(range(3 + len(monitors), 3 + len(monitors) + len(taps))),
+            monitor_fds=tuple(range(3, 3 + len(folder.monitors))),
+            agent_fd=3 + len(folder.monitors) if guest.agent else None,
+            tap_fds=tuple(range(3 + len(sockets), 3 + len(sockets) + len(taps))),
             incoming=incoming,
             config_drive=guest_files.look(folder, guest_files.CONFIG_DRIVE) is not None,
             rescued=record.rescued,
@@ -176,7 +178,7 @@ class QemuHost:
             arguments(guest, machine),
             folder,
             uid=record.uid,
-            inherited=[*monitors, *taps],
+            inherited=[*sockets, *taps],
             bounds=_bounds(guest),
             devices=("/dev/kvm",) if self.facts.accelerator == "kvm" else (),
         )

@@ -114,6 +114,10 @@ class GuestFolder:
         self.root = self.path / "root"
         """Where the jail puts its root: an empty folder."""
         self.monitors = (self.path / "monitor.sock", self.path / "monitor2.sock")
+        self.agent = self.path / "agent.sock"
+        """Leads to the guest's own agent, where it has one."""
+        self.frozen = self.path / "frozen"
+        """There from before its file systems are frozen for an image until they have been seen to be thawed."""
         self.console = self.path / "console.log"
         self.memory = self.path / "memory.state"
         """Outside `vm`: QEMU gets it as an open file and could not point the agent elsewhere."""

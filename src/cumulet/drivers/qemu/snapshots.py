@@ -14,7 +14,7 @@ import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from cumulet.drivers.qemu import guest_files, room
+from cumulet.drivers.qemu import guest_agent, guest_files, room
 from cumulet.drivers.qemu.command_line import DISK_NODE
 from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
 from cumulet.drivers.qemu.hypervisor import Hypervisor
@@ -35,6 +35,7 @@ class Snapshot:
     """One under way, or ended; kept by the host until the next, or until its end is asked for."""
 
     image_id: str
+    quiesce: bool = False
     progress: SnapshotProgress = _BEGUN
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -46,7 +47,7 @@ class Snapshot:
             changed.set()
 
 
-async def begin(host: QemuHost, server_id: str, *, image_id: str) -> None:
+async def begin(host: QemuHost, server_id: str, *, image_id: str, quiesce: bool = False) -> None:
     async with host.lock(server_id):
         record = host.record(server_id)
         refuse_while_moving(record)
@@ -56,7 +57,7 @@ async def begin(host: QemuHost, server_id: str, *, image_id: str) -> None:
         if known is not None and known.image_id == image_id:
             return
         await clear(host, server_id)
-        snapshot = host.snapshots[server_id] = Snapshot(image_id=image_id)
+        snapshot = host.snapshots[server_id] = Snapshot(image_id=image_id, quiesce=quiesce)
         host.start_task(server_id, _TASK, _make(host, server_id, record, snapshot))
 
 
@@ -121,9 +122,23 @@ async def _copy(host: QemuHost, folder: GuestFolder, record: GuestRecord, snapsh
     await host.disks.make_copy_target(record.guest, folder, record.uid)
     path = str(host.sandbox.folder_inside(folder) / guest_files.SNAPSHOT)
     await hypervisor.blockdev_add_file(JOB, path)
-    await hypervisor.copy_disk(JOB, device=DISK_NODE, target=JOB, as_it_is_now=True)
+    async with _at_rest(host, hypervisor, snapshot, folder.server_id):
+        await hypervisor.copy_disk(JOB, device=DISK_NODE, target=JOB, as_it_is_now=True)
     await _follow(hypervisor, snapshot)
     await _forget_job(hypervisor)
+
+
+@contextlib.asynccontextmanager
+async def _at_rest(host: QemuHost, hypervisor: Hypervisor, snapshot: Snapshot, server_id: str) -> AsyncIterator[None]:
+    """Meanwhile the guest writes nothing, where that was asked for. One that does not run writes nothing anyway."""
+    if not snapshot.quiesce or await hypervisor.run_state() != "running":
+        yield
+        return
+    await guest_agent.freeze(host, server_id)
+    try:
+        yield
+    finally:
+        await guest_agent.thaw(host, server_id)
 
 
 async def _follow(hypervisor: Hypervisor, snapshot: Snapshot) -> None:

@@ -1,12 +1,13 @@
-"""What simulated hosts do with guests' disks: images of them, and booting from another."""
+"""What simulated hosts do with guests' disks: images, booting from another; and what is asked of guests' agents."""
 
 from __future__ import annotations
 
+from cumulet.drivers.simulated.agent import SimulatedAgent
 from cumulet.drivers.simulated.rescue import SimulatedRescue
 from cumulet.drivers.simulated.snapshots import SimulatedSnapshots, Take
 
 __all__ = ["SimulatedDisks", "Take"]
 
 
-class SimulatedDisks(SimulatedSnapshots, SimulatedRescue):
+class SimulatedDisks(SimulatedSnapshots, SimulatedRescue, SimulatedAgent):
     """Part of `SimulatedDriver`."""

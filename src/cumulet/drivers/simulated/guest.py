@@ -34,6 +34,10 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
     """What it runs from, while it is rescued."""
     disks: dict[int, str] = msgspec.field(default_factory=dict)
     """By its place, which making of a further disk holds its data: a new one holds none of what was written before."""
+    passwords: dict[str, str] = msgspec.field(default_factory=dict)
+    """SHA-256, by user, of those that its agent was told to set."""
+    freezes: int = 0
+    """How often its file systems were frozen, and thawed, for an image."""
     nmis: int = 0
     """How many it was sent: it does nothing with them."""
     paused_by_user: bool = False

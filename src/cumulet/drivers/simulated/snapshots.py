@@ -52,11 +52,12 @@ class SimulatedSnapshots:
     _clock: Clock
     _settings: Settings
     _own: Callable[[str], SimulatedGuest]
+    freeze_and_thaw: Callable[[str], None]
 
     def __init__(self) -> None:
         self._snapshots: dict[str, Snapshot] = {}
 
-    async def begin_snapshot(self, server_id: str, *, image_id: str) -> None:
+    async def begin_snapshot(self, server_id: str, *, image_id: str, quiesce: bool = False) -> None:
         found = self._own(server_id)
         if found.standing_by:
             raise DriverError(f"guest {server_id} stands by for a move")
@@ -64,6 +65,8 @@ class SimulatedSnapshots:
         if known is not None and known.image_id == image_id:
             return
         await self.end_snapshot(server_id)
+        if quiesce:
+            self.freeze_and_thaw(server_id)
         ran_us = found.ran_until(self._clock.now_us())
         snapshot = self._snapshots[server_id] = Snapshot(image_id)
         snapshot.task = asyncio.create_task(self._take(found.guest, ran_us, snapshot), name=f"snapshot-{server_id}")

@@ -1,0 +1,24 @@
+"""What an image says of the agent that runs in its guests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_YES = frozenset({"1", "t", "true", "on", "y", "yes"})
+"""As oslo.utils reads a boolean."""
+
+
+def is_in(image_properties: Mapping[str, str]) -> bool:
+    """Whether QEMU's guest agent is."""
+    return image_properties.get("hw_qemu_guest_agent", "").strip().lower() in _YES
+
+
+def has_to_quiesce(image_properties: Mapping[str, str]) -> bool:
+    """Whether an image of such a guest is worth nothing unless the guest was asked to rest."""
+    return image_properties.get("os_require_quiesce", "").strip().lower() in _YES
+
+
+def administrator(image_properties: Mapping[str, str]) -> str:
+    """Whose password is changed."""
+    default = "Administrator" if image_properties.get("os_type") == "windows" else "root"
+    return image_properties.get("os_admin_user") or default

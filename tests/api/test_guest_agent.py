@@ -1,0 +1,99 @@
+"""What needs an agent in the guest: another password, and rest for an image. Which guests have one their images say."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from cumulet.host import agent_messages
+from cumulet.host import messages as m
+from cumulet.host.driver import DriverError
+from cumulet.testing import Client, TestCloud
+
+from .test_create_image import made
+from .test_further_disks import on_host
+from .test_live_migration import create_pair, image_and_flavor
+
+
+def say(admin: Client, **properties: str) -> None:
+    """Of the image that servers are made from."""
+    image = image_and_flavor(admin)["imageRef"]
+    patch = [{"op": "add", "path": f"/{key}", "value": value} for key, value in properties.items()]
+    headers = {"content-type": "application/openstack-images-v2.1-json-patch"}
+    answer = admin.request("PATCH", f"/image/v2/images/{image}", patch, headers=headers)
+    assert answer.status == 200, answer.text
+
+
+@pytest.fixture
+def server(cloud: TestCloud, admin: Client, member: Client) -> str:
+    say(admin, hw_qemu_guest_agent="yes", os_require_quiesce="yes")
+    return create_pair(member)[0]
+
+
+def change(client: Client, server: str, word: str = "its-new-word") -> object:
+    return client.action(server, {"changePassword": {"adminPass": word}}).status
+
+
+def test_the_agent_in_the_guest_sets_it(cloud: TestCloud, admin: Client, member: Client, server: str) -> None:
+    assert change(member, server) == 202
+    assert on_host(cloud, server).passwords == {"root": hashlib.sha256(b"its-new-word").hexdigest()}
+    action = member.compute("GET", f"/servers/{server}/os-instance-actions")["instanceActions"][0]
+    assert (action["action"], action["message"]) == ("changePassword", None)
+    path = f"/servers/{server}/os-instance-actions/{action['request_id']}"
+    (event,) = admin.compute("GET", path)["instanceAction"]["events"]
+    assert (event["event"], event["result"]) == ("compute_set_admin_password", "Success")
+
+
+def test_the_image_says_whose_it_is(cloud: TestCloud, admin: Client, member: Client) -> None:
+    say(admin, hw_qemu_guest_agent="true", os_type="windows")
+    first = create_pair(member)[0]
+    assert change(member, first) == 202
+    say(admin, os_admin_user="core")
+    second = create_pair(member)[0]
+    assert change(member, second) == 202
+    assert [set(on_host(cloud, server).passwords) for server in (first, second)] == [{"Administrator"}, {"core"}]
+
+
+def test_without_an_agent_it_is_refused(member: Client) -> None:
+    server = create_pair(member)[0]
+    answer = member.action(server, {"changePassword": {"adminPass": "x"}})
+    assert (answer.status, "QEMU guest agent is not enabled" in answer.text) == (409, True)
+
+
+def test_an_agent_that_does_not_do_it_is_told_of_without_its_words(
+    admin: Client, member: Client, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuses(self: agent_messages.SetPassword, host: m.OnHost) -> None:
+        raise DriverError("AGENT_REFUSED: guest-set-user-password: words of the guest's")
+
+    monkeypatch.setattr(agent_messages.SetPassword, "do", refuses)
+    answer = member.action(server, {"changePassword": {"adminPass": "secret-word"}})
+    assert answer.status == 409
+    assert f"Failed to set admin password on {server} because error setting admin password" in answer.text
+    assert "words of the guest's" not in answer.text
+    action = member.compute("GET", f"/servers/{server}/os-instance-actions")["instanceActions"][0]
+    assert (action["action"], action["message"]) == ("changePassword", "Error")
+
+
+def test_nothing_shows_the_password(member: Client, server: str) -> None:
+    told = agent_messages.SetPassword(server_id=server, user="root", password="secret-word")
+    assert "secret-word" not in repr(told)
+
+
+def test_a_guest_rests_for_an_image_of_it(cloud: TestCloud, member: Client, server: str) -> None:
+    assert made(member, server)["status"] == "active"
+    assert on_host(cloud, server).freezes == 1
+    assert member.action(server, {"os-stop": None}).status == 202
+    member.wait_for_status(server, "SHUTOFF")
+    assert made(member, server)["status"] == "active"
+    assert on_host(cloud, server).freezes == 1, "one that does not run rests anyway"
+
+
+def test_one_that_has_to_rest_and_has_no_agent_gives_no_image(cloud: TestCloud, admin: Client, member: Client) -> None:
+    say(admin, os_require_quiesce="yes")
+    server = create_pair(member)[0]
+    assert member.action(server, {"createImage": {"name": "i"}}).status == 202
+    cloud.idle()
+    assert member.request("GET", "/image/v2/images?name=i")["images"] == []
+    assert member.server(server)["status"] == "ACTIVE"
