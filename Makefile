@@ -13,12 +13,13 @@ POST_COPY ?=
 PYTEST_ARGS ?=
 TEMPEST_RUN ?=
 FLEET_ARGS ?=
+SERVICE_ARGS ?=
 SINCE ?=
 MOST ?=
 PARTS ?=
 SUITE ?= compute-admin compute-api interop-compute-nocinder identity image network
 
-.PHONY: help demo fleet upgrade test refusals setup setup-python setup-qemu setup-test check generated bench sim sim-many planted packets crash mutants killed golden conformance tempest clean
+.PHONY: $(shell sed -nE 's/^([a-z-]+):.*/\1/p' Makefile)  # no target here is a file
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -40,6 +41,9 @@ fleet: setup-test ## several machines on this one (root): joining, moves between
 
 upgrade: setup-test ## a fleet of an earlier commit becomes one of this commit, a process at a time, while guests move (root)
 	@.venv/bin/python -m tests.fleet.upgrade $(FLEET_ARGS)
+
+service: setup-python ## a machine with systemd in a folder (root): installed as a service, upgraded, rebooted, saved and restored, told step by step
+	@.venv/bin/python -m tests.service.story $(SERVICE_ARGS)
 
 test: setup-test ## all set-up, then the whole test suite
 	@.venv/bin/python -m pytest -n 2 --dist worksteal $(if $(PYTEST_ARGS),$(PYTEST_ARGS),--refusals report)
