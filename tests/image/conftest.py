@@ -12,9 +12,7 @@ import msgspec
 import pytest
 from starlette.testclient import TestClient
 
-from cumulet.clock import SystemClock
-from cumulet.db.engine import Database, Tx, metadata, opened
-from cumulet.fleet.hosts import Hosts
+from cumulet.db.engine import Database, metadata, opened
 from cumulet.image import (
     data,
     images,
@@ -35,8 +33,7 @@ from cumulet.image.service import IMAGE
 from cumulet.settings import Settings
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
-from cumulet.web.operation import Caller
-from cumulet.web.policy import Policy
+from tests.service_alone import cloud_of, persona
 
 MODULES = (data, images, members, schemas, tags, update)
 METADEFS = (
@@ -54,18 +51,6 @@ PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 DATA = {"Content-Type": "application/octet-stream"}
 
 
-def persona(roles: str, project: str | None, *, system: bool = False) -> Caller:
-    return Caller(
-        user_id=f"user-{roles}-{project}",
-        user_name="somebody",
-        user_domain_id="default",
-        roles=frozenset(roles.split()),
-        project_id=project,
-        project_domain_id="default" if project else None,
-        system=system,
-    )
-
-
 PERSONAS = {
     "admin": persona("admin manager member reader", "admin-project"),
     "member": persona("member reader", "p1"),
@@ -76,20 +61,6 @@ PERSONAS = {
     "third": persona("member reader", "p3"),
     "system": persona("admin member reader", None, system=True),
 }
-
-
-class PersonaTokens:
-    """Stands in for identity: a token is the name of a persona."""
-
-    def authenticate(self, token: str, **_request: str) -> Caller | None:
-        return PERSONAS.get(token)
-
-
-class NobodyToWake:
-    """There is no conductor, and Image starts nothing."""
-
-    def operation(self, tx: Tx, operation_id: str) -> None:
-        raise AssertionError(f"Image started the operation {operation_id}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,16 +127,7 @@ def world(database: Database, settings: Settings) -> World:
 
 
 def make_world(database: Database, settings: Settings) -> World:
-    cloud = Cloud(
-        settings=settings,
-        db=database,
-        clock=SystemClock(),
-        state_dir=settings.state_dir,
-        wake=NobodyToWake(),
-        hosts=Hosts(),
-        identity=PersonaTokens(),
-        policy=Policy.load(),
-    )
+    cloud = cloud_of(database, settings, PERSONAS)
     return World(client=TestClient(App(cloud, [IMAGE])), cloud=cloud)
 
 

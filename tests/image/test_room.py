@@ -14,8 +14,10 @@ from cumulet import space
 from cumulet.db.engine import Database
 from cumulet.image import uploads
 from cumulet.settings import Settings
+from cumulet.web.operation import Caller
+from tests.service_alone import PersonaTokens
 
-from .conftest import DATA, PERSONAS, PersonaTokens, World, make_world
+from .conftest import DATA, PERSONAS, World, make_world
 
 MIB = 1 << 20
 
@@ -132,11 +134,11 @@ def test_more_than_was_declared_is_taken_only_as_far_as_the_quota_goes(database:
 def test_an_upload_ends_with_its_token(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "CHECK_SECONDS", 0.0)
     revoked: list[str] = []
-    monkeypatch.setattr(
-        PersonaTokens,
-        "authenticate",
-        lambda _self, token, **_request: None if token in revoked else PERSONAS.get(token),
-    )
+
+    async def authenticate(_self: PersonaTokens, token: str, **_request: str) -> Caller | None:
+        return None if token in revoked else PERSONAS.get(token)
+
+    monkeypatch.setattr(PersonaTokens, "authenticate", authenticate)
     image = world.create()
 
     def pieces() -> Iterator[bytes]:

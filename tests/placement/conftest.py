@@ -11,9 +11,7 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from cumulet.clock import SystemClock
-from cumulet.db.engine import Database, Tx, metadata, opened
-from cumulet.fleet.hosts import Hosts
+from cumulet.db.engine import Database, metadata, opened
 from cumulet.placement import (
     api_aggregates,
     api_allocations,
@@ -29,8 +27,7 @@ from cumulet.placement.service import PLACEMENT
 from cumulet.settings import Settings
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
-from cumulet.web.operation import Caller
-from cumulet.web.policy import Policy
+from tests.service_alone import cloud_of, persona
 
 LATEST = "1.39"
 TABLES = [
@@ -54,18 +51,6 @@ MODULES = (
 """Importing them declares Placement's operations."""
 
 
-def persona(roles: str, project: str | None, *, system: bool = False) -> Caller:
-    return Caller(
-        user_id=f"user-{roles}",
-        user_name="somebody",
-        user_domain_id="default",
-        roles=frozenset(roles.split()),
-        project_id=project,
-        project_domain_id="default" if project else None,
-        system=system,
-    )
-
-
 PERSONAS = {
     "admin": persona("admin manager member reader", "p0"),
     "service": persona("service", "p0"),
@@ -74,20 +59,6 @@ PERSONAS = {
     "reader": persona("reader", "p1"),
     "system": persona("admin member reader", None, system=True),
 }
-
-
-class PersonaTokens:
-    """Stands in for identity: a token is the name of a persona."""
-
-    def authenticate(self, token: str, **_request: str) -> Caller | None:
-        return PERSONAS.get(token)
-
-
-class NobodyToWake:
-    """There is no conductor, and Placement starts nothing."""
-
-    def operation(self, tx: Tx, operation_id: str) -> None:
-        raise AssertionError(f"Placement started the operation {operation_id}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,14 +126,5 @@ def world(database: Database, tmp_path: Path) -> World:
 
 
 def make_world(database: Database, folder: Path) -> World:
-    cloud = Cloud(
-        settings=Settings(state_dir=folder, database_url=""),
-        db=database,
-        clock=SystemClock(),
-        state_dir=folder,
-        wake=NobodyToWake(),
-        hosts=Hosts(),
-        identity=PersonaTokens(),
-        policy=Policy.load(),
-    )
+    cloud = cloud_of(database, Settings(state_dir=folder, database_url=""), PERSONAS)
     return World(client=TestClient(App(cloud, [PLACEMENT])), cloud=cloud)

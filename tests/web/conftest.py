@@ -10,52 +10,26 @@ from typing import Any
 
 import pytest
 
-from cumulet.clock import SystemClock
-from cumulet.db.engine import Database, Tx
-from cumulet.fleet.hosts import Hosts
+from cumulet.db.engine import Database
 from cumulet.settings import Settings
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
 from cumulet.web.operation import Caller
-from cumulet.web.policy import Policy
+from tests.service_alone import cloud_of, persona
 from tests.web.widgets import SERVICES
 
 PROJECT = "a" * 32
 OTHER_PROJECT = "b" * 32
 
 
-def caller(*roles: str, project: str | None = PROJECT, system: bool = False, domain: str | None = None) -> Caller:
-    return Caller(
-        user_id="user-1",
-        user_name="somebody",
-        user_domain_id="default",
-        roles=frozenset(roles),
-        project_id=project,
-        domain_id=domain,
-        system=system,
-    )
-
-
 CALLERS: Mapping[str, Caller] = {
-    "admin": caller("admin", "manager", "member", "reader"),
-    "member": caller("member", "reader"),
-    "reader": caller("reader"),
-    "nobody": caller(),
-    "other": caller("member", "reader", project=OTHER_PROJECT),
-    "system": caller("admin", "reader", project=None, system=True),
+    "admin": persona("admin manager member reader", PROJECT, user="user-1"),
+    "member": persona("member reader", PROJECT, user="user-1"),
+    "reader": persona("reader", PROJECT, user="user-1"),
+    "nobody": persona("", PROJECT, user="user-1"),
+    "other": persona("member reader", OTHER_PROJECT, user="user-1"),
+    "system": persona("admin reader", None, user="user-1", system=True),
 }
-
-
-class NobodyToWake:
-    def operation(self, tx: Tx, operation_id: str) -> None:
-        raise AssertionError("the widgets start no operation")
-
-
-class Identity:
-    """Tokens are the names in CALLERS."""
-
-    async def authenticate(self, token: str, *, service: str, method: str, path: str) -> Caller | None:
-        return CALLERS.get(token)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,16 +133,7 @@ async def call(
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[Cloud]:
     database = Database("sqlite://", inline=True)
-    yield Cloud(
-        settings=Settings(state_dir=tmp_path, database_url="sqlite://"),
-        db=database,
-        clock=SystemClock(),
-        state_dir=tmp_path,
-        wake=NobodyToWake(),
-        hosts=Hosts(),
-        identity=Identity(),
-        policy=Policy.load(),
-    )
+    yield cloud_of(database, Settings(state_dir=tmp_path, database_url="sqlite://"), CALLERS)
     database.close()
 
 

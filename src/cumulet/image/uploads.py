@@ -130,8 +130,7 @@ async def upload(call: Call[Image, None], body: Body, declared: int | None, way:
     request = {"service": "image", "method": call.method, "path": f"/image/v2/images/{call.target.id}/{last}"}
 
     async def require_token() -> None:
-        found = cloud.identity.authenticate(token, **request)
-        if (await found if asyncio.iscoroutine(found) else found) is None:
+        if await cloud.identity.authenticate(token, **request) is None:
             raise Unauthorized("The request you have made requires authentication.", private="the token ended")
 
     await receive_data(cloud, call.target.id, body.pieces(), declared, require_token, way)

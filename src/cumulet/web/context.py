@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -63,9 +63,7 @@ class Presence(Protocol):
 class Authenticator(Protocol):
     """Says who a token speaks for, or None where it counts no more or does not let such a request through."""
 
-    def authenticate(
-        self, token: str, *, service: str, method: str, path: str
-    ) -> Awaitable[Caller | None] | Caller | None: ...
+    async def authenticate(self, token: str, *, service: str, method: str, path: str) -> Caller | None: ...
 
 
 class Cloud(msgspec.Struct, frozen=True, kw_only=True):

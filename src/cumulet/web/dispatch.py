@@ -7,7 +7,6 @@ Token to caller (401), place of the path (404, 405), microversion (400, 406), me
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
@@ -238,11 +237,9 @@ class Exchange:
         token = self.headers.get(b"x-auth-token")
         if not token:
             return None
-        found = self.registry.cloud.identity.authenticate(
+        return await self.registry.cloud.identity.authenticate(
             token.decode("latin-1"), service=service, method=self.method, path=self.path
         )
-        caller: Caller | None = await found if inspect.isawaitable(found) else found
-        return caller
 
     def _require_method(self, place: Place, method: str) -> None:
         if method in place.operations or method in place.gaps or (method == "POST" and place.has_actions()):
