@@ -31,7 +31,7 @@ from cumulet.errors import BadRequest, NotFound
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest, Nic
 from cumulet.host.nics import MOST_NICS, placed, with_nic, without_nic
-from cumulet.network import attaching, port_status
+from cumulet.network import attaching, bindings, port_status
 from cumulet.network import for_compute as network
 from cumulet.network.for_compute import RequestedNetwork
 from cumulet.web.operation import Call, Rule
@@ -155,7 +155,7 @@ def _begin(call: Call[Server, object], saga: Saga[PortChange], nic: Nic, action:
 
 
 def bind_port(tx: Tx, context: Context, state: PortChange) -> PortChange:
-    attaching.bind_port(tx, state.nic.port_id, state.host)
+    bindings.bind(tx, bindings.Which.PORT, state.nic.port_id, state.host)
     return state
 
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from cumulet.clock import Clock
 from cumulet.db.engine import Tx
 from cumulet.errors import ApiError, BadRequest, Conflict, NotFound
-from cumulet.network import bindings, for_compute, port_life
+from cumulet.network import for_compute, port_life
 from cumulet.network.for_compute import PortView, RequestedNetwork
 from cumulet.network.refusals import Refused
 from cumulet.network.store import Port, change, find_by, port_bindings, ports
@@ -74,11 +74,6 @@ def plugged_on(tx: Tx, host: str) -> dict[str, set[str]]:
     for row in tx.all(_PLUGGED_ON, {"of_host": host}):
         found.setdefault(row.server_id, set()).add(row.id)
     return found
-
-
-def bind_port(tx: Tx, port_id: str, host: str) -> None:
-    """The port is plugged on `host`, or will be: its rules may go there."""
-    bindings.move_active(tx, bindings.Which.PORT, port_id, host)
 
 
 def detach(tx: Tx, server_id: str, port_id: str) -> None:

@@ -93,7 +93,7 @@ def _activating(which: Which) -> sa.Update:
     return sa.update(port_bindings).where(_of_these(which), _T.host == _HOST).values(active=True)
 
 
-def move_active(tx: Tx, which: Which, which_id: str, host: str) -> None:
+def bind(tx: Tx, which: Which, which_id: str, host: str) -> None:
     """The active binding of these ports names `host` from now on; inactive ones elsewhere stay."""
     _run(tx, _dropping_inactive_for_active(which), which_id, host)
     _run(tx, _moving_active(which), which_id, host)

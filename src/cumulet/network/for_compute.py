@@ -401,12 +401,12 @@ def _add_row(views: list[PortView], columns: list[Any], groups: Mapping[str, tup
 
 def bind(tx: Tx, server_id: str, host: str) -> None:
     """The active binding of the server's ports names `host`; inactive ones elsewhere stay."""
-    bindings.move_active(tx, Which.SERVER, server_id, host)
+    bindings.bind(tx, Which.SERVER, server_id, host)
 
 
 def unbind(tx: Tx, server_id: str) -> None:
     """The server has no host any more: its ports are plugged nowhere."""
-    bindings.move_active(tx, Which.SERVER, server_id, bindings.UNBOUND)
+    bindings.bind(tx, Which.SERVER, server_id, bindings.UNBOUND)
 
 
 def add_binding(tx: Tx, server_id: str, host: str) -> None:

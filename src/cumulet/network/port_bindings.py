@@ -92,7 +92,7 @@ def create_port_binding(call: Call[Port, NewBinding]) -> View:
     if present:
         bindings.add_inactive(tx, Which.PORT, port.id, body.host)
     else:
-        bindings.move_active(tx, Which.PORT, port.id, body.host)
+        bindings.bind(tx, Which.PORT, port.id, body.host)
     _set(call, body.host, {"vnic_type": body.vnic_type, "profile": body.profile})
     found = next(binding for binding in _bound(call) if binding.host == body.host)
     return {"binding": _view(port, found)}
@@ -147,7 +147,7 @@ def delete_port_binding(call: Call[Port, None]) -> None:
     if not binding.active:
         bindings.remove_inactive(call.tx, Which.PORT, call.target.id, binding.host)
         return
-    bindings.move_active(call.tx, Which.PORT, call.target.id, bindings.UNBOUND)
+    bindings.bind(call.tx, Which.PORT, call.target.id, bindings.UNBOUND)
 
 
 @NETWORK.operation(

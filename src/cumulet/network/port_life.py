@@ -14,7 +14,6 @@ from cumulet.network import addresses, bindings, default_security_group
 from cumulet.network.addresses import FixedIp
 from cumulet.network.forwarding_records import port_forwardings
 from cumulet.network.store import (
-    Binding,
     Network,
     Port,
     change,
@@ -95,7 +94,14 @@ def make(tx: Tx, clock: Clock, network: Network, new: NewPort) -> Port:
         created_by_compute=new.created_by_compute,
         server_tag=new.server_tag,
     )
-    bind_first(tx, port.id, new.host, new.vnic_type, new.profile)
+    row = {
+        "port_id": port.id,
+        "host": new.host,
+        "active": True,
+        "vnic_type": new.vnic_type,
+        "profile": dict(new.profile),
+    }
+    tx.execute(inserting(port_bindings), row)
     addresses.claim(
         tx, port_id=port.id, network_id=network.id, mac=mac, device_owner=new.device_owner, wanted=new.fixed_ips
     )
@@ -106,14 +112,6 @@ def make(tx: Tx, clock: Clock, network: Network, new: NewPort) -> Port:
     for tag in dict.fromkeys(new.tags):
         tx.execute(inserting(network_tags), {"resource_id": port.id, "tag": tag})
     return port
-
-
-def bind_first(tx: Tx, port_id: str, host: str, vnic_type: str, profile: Mapping[str, object]) -> Binding:
-    """The active binding that every port has from its first moment, be it to no host."""
-    binding = Binding(port_id=port_id, host=host, active=True, vnic_type=vnic_type, profile=dict(profile))
-    row = {"port_id": port_id, "host": host, "active": True, "vnic_type": vnic_type, "profile": binding.profile}
-    tx.execute(inserting(port_bindings), row)
-    return binding
 
 
 def join_groups(tx: Tx, port_id: str, group_ids: Sequence[str]) -> None:
@@ -131,7 +129,7 @@ def _add_to_groups(tx: Tx, port_id: str, group_ids: Sequence[str]) -> None:
 def unplug(tx: Tx, port_id: str) -> None:
     """The port belongs to no device and is bound nowhere; it keeps its addresses and what was asked of its binding."""
     erase(tx, port_bindings, port_id=port_id, active=False)
-    bindings.move_active(tx, bindings.Which.PORT, port_id, bindings.UNBOUND)
+    bindings.bind(tx, bindings.Which.PORT, port_id, bindings.UNBOUND)
     change(
         tx,
         Port,

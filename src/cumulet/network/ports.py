@@ -573,7 +573,7 @@ def _change_binding(tx: Tx, port: Port, given: Mapping[str, object]) -> bool:
     if values:
         tx.execute(sa.update(port_bindings).where(active).values(**values))
     if "binding:host_id" in given:
-        bindings.move_active(tx, bindings.Which.PORT, port.id, text_of(given["binding:host_id"]))
+        bindings.bind(tx, bindings.Which.PORT, port.id, text_of(given["binding:host_id"]))
     return bindings.of_ports(tx, [port.id])[port.id][0] != before
 
 
