@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 import pytest
+import sqlalchemy as sa
 
 from cumulet.compute import hosts as host_records
-from cumulet.compute import hosts_in_memory
+from cumulet.compute import hosts_in_memory, store
 from cumulet.compute.hosts_in_memory import HostsInMemory
 from cumulet.compute.scheduler import HostView, Need, Reason
 from cumulet.db import schema
@@ -174,8 +175,39 @@ def test_routers_are_on_hosts_that_lead_to_public_if_any_do(tmp_path: Path) -> N
     offered = {"host1": ("networks",), "host2": ("networks", "public"), "host3": ("public",), "host4": ("networks",)}
     with of_hosts(tmp_path, offered) as database:
         assert database.read(host_records.for_routers) == ["host2"]
-        database.write(lambda tx: host_records.set_up(tx, "host2", up=False, now_us=1))
+        declare(database, "host2", disabled=True)
         assert database.read(host_records.for_routers) == ["host1", "host4"]
+
+
+def declare(database: Database, host: str, **columns: bool) -> None:
+    """As an administrator does."""
+
+    def write(tx: Tx) -> None:
+        tx.touch(host)
+        tx.execute(sa.update(store.hosts).where(store.hosts.c.name == host).values(**columns))
+
+    database.write(write)
+
+
+def test_a_silent_host_without_a_watchdog_keeps_its_routers_until_an_administrator_says_that_it_is_down(
+    tmp_path: Path,
+) -> None:
+    with of_hosts(tmp_path, {"host1": ("networks",), "host2": ("networks",)}) as database:
+        database.keeper = HostsInMemory()
+        load(database)
+
+        def have_routers() -> list[str]:
+            from_memory = database.read(hosts_in_memory.for_routers)
+            assert list(from_memory) == database.read(host_records.for_routers)
+            return list(from_memory)
+
+        for host in ("host1", "host2"):
+            database.write(lambda tx, host=host: host_records.set_up(tx, host, up=False, now_us=1))  # type: ignore[misc]
+        assert have_routers() == ["host1", "host2"], "both may be alive"
+        declare(database, "host1", forced_down=True)
+        assert have_routers() == ["host2"]
+        declare(database, "host2", disabled=True)
+        assert have_routers() == []
 
 
 def test_a_host_with_a_watchdog_has_routers_only_while_it_holds_its_lease(tmp_path: Path) -> None:
@@ -191,3 +223,5 @@ def test_a_host_with_a_watchdog_has_routers_only_while_it_holds_its_lease(tmp_pa
             database.write(lambda tx, f=facts: host_records.register(tx, facts=f, clock=clock, settings=settings))  # type: ignore[misc]
             assert database.read(host_records.for_routers) == expected
             assert database.read(hosts_in_memory.for_routers) == tuple(expected)
+        database.write(lambda tx: host_records.set_up(tx, "host2", up=False, now_us=1))
+        assert database.read(hosts_in_memory.for_routers) == ("host1",), "its lease has run out"

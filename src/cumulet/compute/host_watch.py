@@ -239,7 +239,7 @@ class HostWatch:
 
     def _fenced_from(self, name: str) -> float:
         """A host we have not heard yet may have been heard by who was here before us, a moment ago."""
-        if not self._settings.fence_silent_hosts:
+        if not self._settings.fence_silent_hosts and name not in self._leases:
             return float("-inf")
         return self._fenced_at.setdefault(name, self._lease_end(name))
 

@@ -153,14 +153,17 @@ def offering(tx: Tx, feature: str) -> list[str]:
 
 
 def for_routers(tx: Tx) -> list[str]:
-    """The hosts that can have routers: those that answer, wire guests, and are in service; with a watchdog, those that
-    hold their lease.
+    """The hosts that can have routers: those that wire guests, are in service and may (`Kind.may_have_routers`).
 
-    Of these only those that lead to `public`, if any do.
+    Of these only those that lead to `public`, if any do. A silent one leaves when an administrator declares it down or
+    disables it.
     """
-    in_service = (row for row in tx.all(_HOSTS, {}) if row.up and not row.forced_down and not row.disabled)
-    kinds = {row.name: _kind(row.facts_text) for row in in_service}
-    return among({name: kind.features for name, kind in kinds.items() if kind.may_have_routers})
+    found = {row.name: _kind(row.facts_text) for row in tx.all(_HOSTS, {}) if _may_have_routers(row)}
+    return among({name: kind.features for name, kind in found.items()})
+
+
+def _may_have_routers(row: Row) -> bool:
+    return not (row.forced_down or row.disabled) and _kind(row.facts_text).may_have_routers(up=row.up)
 
 
 def among(features: Mapping[str, frozenset[str]]) -> list[str]:
@@ -232,10 +235,10 @@ class Kind(msgspec.Struct, frozen=True):
     version: str = ""
     protocol: int = 1
 
-    @property
-    def may_have_routers(self) -> bool:
-        """With a lease: it ends its routers when it is not heard. A host without a watchdog has none to wait for."""
-        return self.lease_seconds is None or self.lease_held
+    def may_have_routers(self, *, up: bool) -> bool:
+        """With a watchdog: while it answers and holds a lease, whose end is its routers' end. Without one: silent, too,
+        for it may be alive, and they work there still; two hosts never have the same router."""
+        return self.lease_seconds is None or (up and self.lease_held)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -263,7 +266,7 @@ def _view(row: Row, free: dict[str, float], offered: dict[str, Inventory]) -> Ho
         cpu_models=kind.cpu_models,
         machine_types=kind.machine_types,
         features=kind.features,
-        may_have_routers=kind.may_have_routers,
+        may_have_routers=_may_have_routers(row),
         address=kind.address,
         inventories=offered,
     )

@@ -182,10 +182,8 @@ def _pick(tx: Tx, need: Need, known: dict[str, HostView]) -> Choice:
 
 
 def _serves(view: HostView | None) -> frozenset[str] | None:
-    """What a host offers that answers, is in service and may have routers."""
-    if view is None or not view.up or view.disabled or not view.may_have_routers:
-        return None
-    return view.features
+    """What a host offers that is in service and may have routers."""
+    return view.features if view is not None and view.may_have_routers else None
 
 
 def _rank(view: HostView) -> tuple[float, float, str]:

@@ -29,7 +29,10 @@ def routers_without_a_lease() -> Iterator[None]:
     async def wire(self: Agent, wiring: Wiring) -> InForce:
         return await self.driver.wire(wiring)
 
-    with mock.patch.object(Agent, "wire", wire), mock.patch.object(Kind, "may_have_routers", new=True):
+    def may_have_routers(self: Kind, *, up: bool) -> bool:
+        return up
+
+    with mock.patch.object(Agent, "wire", wire), mock.patch.object(Kind, "may_have_routers", may_have_routers):
         yield
 
 
