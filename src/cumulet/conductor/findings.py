@@ -1,4 +1,4 @@
-"""What reconcilers found and did, kept for `cumulet status`: the newest of it, on any process that asks."""
+"""What reconcilers found and did: the newest findings are kept in the database, for `cumulet status`."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _DROP = sa.delete(findings).where(findings.c.id == sa.bindparam("of_id"))
 
 
 def note(tx: Tx, reconciler: str, finding: str, done: str, *, now_us: int, host: str = "", subject: str = "") -> None:
-    """The same again, of the same thing, is counted; what is older than the newest `KEPT` is forgotten.
+    """A finding that repeats is counted in its row; only the newest `KEPT` rows stay.
 
-    `subject`: the id of what it was found about, of a server for most.
+    `subject`: the id of what it was found about; for most findings, a server's.
     """
     what = {"reconciler": reconciler, "host": host, "subject": subject, "finding": finding, "done": done}
     if tx.changed(_AGAIN, {f"of_{name}": value for name, value in what.items()} | {"last_at_us": now_us}):

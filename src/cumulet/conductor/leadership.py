@@ -2,11 +2,11 @@
 
 Theory of operation. The row of a lease has an owner and a beat, a number that the owner raises all the time. Nobody
 compares wall clocks: another conductor takes the lease when it has seen the same beat for `seconds` of its own clock.
-The owner counts `seconds` too, from before its last beat that surely reached the database, and stops what it leads when
-they are over, whether the database answers or not. So one has stopped before the next one begins.
+The owner counts `seconds` too, from just before the last beat that it knows the database has stored. When they are
+over, it stops what it leads, whether the database answers or not. So it has stopped before the next leader begins.
 
-A process that was stopped (SIGSTOP, a suspended machine) may go on with what it was at before it looks at its clock. So
-what must be said by the one that leads, such as that a host is down, is said in a transaction that asks (`require`).
+A process that was paused (SIGSTOP, a suspended machine) may continue its work before it looks at its clock. So what
+only the leader may write, such as that a host is down, is written in a transaction that checks the lease (`require`).
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class Leadership:
             await self._resign()
 
     async def _renewed(self, now: float) -> bool | None:
-        """None: the database does not say so, or not before the lease has run out."""
+        """None: the database did not answer, or answered only after the lease had run out."""
         renewal = asyncio.ensure_future(self._db.write_async(lambda tx: self._take(tx, now)))
         over = asyncio.ensure_future(self._clock.sleep(max(self._held_until - now, 0.0)))
         try:

@@ -57,7 +57,7 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def no_bus() -> str:
-    """What a process says that has none."""
+    """What a process without a bus says."""
     return "none"
 
 
@@ -84,7 +84,7 @@ class Presence(Periodic):
         self._lag_ms = round((self._clock.monotonic() - before) * 1000)
 
     def problem(self) -> str | None:
-        """What keeps this process from its work, but for the database."""
+        """What keeps this process from its work, apart from the database."""
         return "the bus is not connected" if self._bus() == CUT_OFF else None
 
     def now(self) -> Process:

@@ -1,9 +1,9 @@
 """Carries sagas: takes a lease on an operation, goes on where its row says, saves every step, retries in the open.
 
 Any runner can take over any operation: nothing that matters is in process memory. A message that an operation waits is
-only a hint; the sweep finds every one that nobody holds. A lease is no moment: whoever holds an operation changes its
-`lease_beat` all the time, and it has run out for an observer who has seen it unchanged for `lease_seconds` of the
-observer's own monotonic clock. So no two wall clocks are ever compared.
+only a hint; the sweep finds every one that nobody holds. A lease stores no time: whoever holds an operation keeps
+changing its `lease_beat`. For an observer the lease has run out once it has seen the same beat for `lease_seconds` of
+its own monotonic clock. So no two wall clocks are ever compared.
 """
 
 from __future__ import annotations
@@ -411,7 +411,7 @@ class Runner:
                 "held_revision": operation.revision,
                 "status": status,
                 "position": position,
-                # Nobody reads it once it has ended, and it may hold what only the guest should know.
+                # Nobody reads the state of an operation that has ended, and it may hold the guest's secrets.
                 "state": msgspec.to_builtins(state) if status.running else {},
                 "error": msgspec.to_builtins(error) if error else None,
                 "attempts": attempts,

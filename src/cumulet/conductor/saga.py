@@ -195,7 +195,7 @@ class Saga(Generic[S]):
         return (*self.steps, *self.finals)
 
     def number_of(self, status: Status, position: int) -> int:
-        """Of the step that is next: it rises on the way forward, and on when that is unwound."""
+        """The number of the next step. It rises on the way forward, and keeps rising while that is unwound."""
         return position if status is Status.FORWARD else 2 * len(self.steps) - position
 
 
@@ -235,7 +235,7 @@ def first_row(
 
 
 def begin_many(tx: Tx, wake: Wake, saga: Saga[S], begun: Sequence[tuple[str, str, S]], *, now_us: int) -> None:
-    """Start operations on subjects the same transaction has made, so none of them has another one.
+    """Start operations on subjects that this transaction has just made: none of them can have another operation.
 
     `begun`: each operation's id, its subject and its first state.
     """

@@ -1,4 +1,4 @@
-"""The verb for a guest's own agent. What it changes is the guest's, and follows no other command's order."""
+"""The verb for a guest's own agent. What it changes is inside the guest: its order among commands does not matter."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ decode_answer = msgspec.json.Decoder(Answer).decode
 
 
 def encode_answer(reply: Answer, *, most: int) -> bytes:
-    """As a message of at most `most` bytes: what is longer is told to be so."""
+    """As a message of at most `most` bytes. For an answer that is longer, the message says that it is too long."""
     payload = encode(reply)
     if len(payload) <= most:
         return payload

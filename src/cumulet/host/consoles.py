@@ -1,4 +1,4 @@
-"""Sessions of people on a guest's serial line or screen: what a host holds of what they have not read yet.
+"""Sessions of people on a guest's serial line or screen: a host holds the output that they have not read yet.
 
 A session's bytes travel as questions to the host's agent, over the connection that there is: no host listens for them.
 Both directions count bytes from 0, so that a question that is asked again gets, or does, the same.
@@ -115,7 +115,7 @@ class Sessions:
             session.print(data)
 
     def end(self, why: str) -> None:
-        """All of them; each is kept until its reader has heard why, or is not heard of."""
+        """End all of them. Each is kept until its reader has asked once more and heard why, or has stopped asking."""
         for session in self._sessions.values():
             session.end(why)
 

@@ -25,14 +25,14 @@ class Disk(Record, frozen=True):
     size_mib: int
     content: str
     label: str = ""
-    """Of its file system; none for swap."""
+    """The file system's label; swap has none."""
 
 
 class SnapshotPhase(StrEnum):
     """Where the making of an image is, on the host of its guest."""
 
     NONE = "none"
-    """The host knows of none: it was never begun, or whoever was at it has ended."""
+    """The host knows of none: it was never begun, or the agent that was making it has ended."""
     COPYING = "copying"
     SENDING = "sending"
     DONE = "done"

@@ -45,7 +45,7 @@ class Nic(Record, frozen=True):
     mac: str
     addresses: tuple[str, ...] = ()
     slot: int | None = None
-    """Where the guest sees it, from 0; None: at its place among the others (described by an older version)."""
+    """Where the guest sees it, from 0; None (in descriptions by older versions): its place in the list."""
 
 
 class Image(Record, frozen=True, forbid_unknown_fields=False):
@@ -118,14 +118,14 @@ class HostFacts(Record, frozen=True):
     booted_at_us: int
     """Since when the machine runs; of a simulated host, since when its driver does."""
     session: str = ""
-    """Which start of its agent this is, so that what was meant for an earlier one can be told (`messages.Welcome`)."""
+    """Which start of its agent this is: a message for an earlier start can be recognised (`messages.Welcome`)."""
     lease_seconds: float | None = None
     """How long this start of its agent may be unheard before its watchdog ends the guests; None: it has no watchdog."""
     lease_held: bool = False
     """Whether this start of its agent has such a lease now, and its watchdog lives: only then silence ends its guests.
     """
     version: str = ""
-    """Of its agent's Cumulet; empty: of one that does not say so."""
+    """The version of its agent's Cumulet; empty for an agent that is too old to say it."""
     protocol: int = 1
     """`host.joining.PROTOCOL` of its agent."""
 
@@ -140,7 +140,7 @@ class GuestReport(Record, frozen=True):
     step: int = 0
     """The last step of it."""
     ports: tuple[str, ...] | None = None
-    """What its description here has NICs for; None: not told."""
+    """The ports of the NICs in its description here; None: the host does not say."""
     rescued: bool = False
     """It runs from a rescue image."""
 
@@ -168,7 +168,7 @@ class MigrationPhase(StrEnum):
 
     @property
     def failed(self) -> bool:
-        """There is no copy any more, and what it was to bring has not come."""
+        """It failed, was cancelled, or the source knows of no copy."""
         return self in (MigrationPhase.FAILED, MigrationPhase.CANCELLED, MigrationPhase.NONE)
 
 
@@ -202,7 +202,7 @@ class MigrationParameters(Record, frozen=True):
 
 
 class Printed(Record, frozen=True):
-    """Of a console session: what came from `position` on. `ended`: why nothing follows it."""
+    """Output of a console session from `position` on. `ended`: why nothing follows."""
 
     position: int
     data: bytes
@@ -260,7 +260,7 @@ class Life(Protocol):
 
     async def resume(self, server_id: str) -> None: ...
     async def inject_nmi(self, server_id: str) -> None:
-        """An interrupt on every processor that no system can ignore: one that is set up for it dumps its memory."""
+        """A non-maskable interrupt on every processor. A system that is set up for it then dumps its memory."""
         ...
 
     async def plug(self, server_id: str, nic: Nic) -> None:
@@ -287,8 +287,8 @@ class Console(Protocol):
         """
 
     async def read_console(self, server_id: str, session: str, *, position: int, wait_seconds: float) -> Printed:
-        """What a session of either kind got from `position` on, as soon as there is some; nothing after
-        `wait_seconds`."""
+        """What a session of either kind has received from `position` on: as soon as there is something, and nothing
+        if there is none within `wait_seconds`."""
 
     async def write_console(self, server_id: str, session: str, *, position: int, data: bytes) -> None:
         """Type, or speak as RFB's client. What lies before the bytes that this session has said already is left out."""

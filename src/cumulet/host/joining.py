@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 PROTOCOL = 2
-"""Of the verbs and of what stands here; a control plane speaks to agents of this one and the one before."""
+"""The version of the verbs and of this file's messages. A control plane also speaks to agents of the version before."""
 OLDEST_PROTOCOL = 1
 HOST_NAME = r"\A[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"
 DOOR_NAME = "door.cumulet"
@@ -27,7 +27,7 @@ class Join(_Said, frozen=True, kw_only=True):
 
     token: Short
     machine: Short
-    """A name for this very machine (`agent.joining.machine_id`)."""
+    """The machine's own name (`agent.joining.machine_id`)."""
     driver: Short
     protocol: int
     now_us: int
@@ -71,7 +71,7 @@ class Refusal(_Said, frozen=True, kw_only=True):
 
 
 class Refused(Exception):
-    """A `Refusal` that is answered, or was."""
+    """A `Refusal`, as an exception: raised on the side that answers it, and again on the side that receives it."""
 
     def __init__(self, code: str, message: str, *, again: bool = False) -> None:
         super().__init__(message)

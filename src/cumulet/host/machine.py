@@ -1,4 +1,4 @@
-"""What a machine has, and what each of the hosts that share it may offer: all of them together no more than it has."""
+"""What a machine has, and what each of the hosts on it may offer, so that together they offer no more than it has."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Message(Record, Generic[AnswerT_co], frozen=True, tag_field="verb"):
 
 
 AFTER_ALL_STEPS = 2**31 - 1
-"""The step of what no operation says: of its generation, the last word."""
+"""The step of commands that belong to no operation. It is higher than all: within their generation, none is later."""
 
 
 class Command(Message[AnswerT_co], Generic[AnswerT_co], frozen=True):
@@ -65,9 +65,9 @@ class Command(Message[AnswerT_co], Generic[AnswerT_co], frozen=True):
     lets_run: ClassVar[bool] = False
     """It may let a guest run: it waits until the control plane has welcomed this agent."""
     beside_others: ClassVar[bool] = False
-    """It may come while another command for the same guest is at work: it is what follows or ends that."""
+    """It may run beside another command for the same guest, such as one that watches or ends it."""
     needs_lease: ClassVar[bool] = True
-    """Without a lease only what stops guests is done: others may be running them by now."""
+    """Without a lease a host only stops guests: other hosts may be running them by now."""
 
     server_id: str
     operation_id: str
@@ -280,7 +280,7 @@ class RenewLease(Question[None], frozen=True, tag="renew-lease"):
 
 
 class Welcome(Question[None], frozen=True, tag="welcome"):
-    """To the agent that calls itself `session`: of each guest it has reported, the server's generation as it is now.
+    """To the agent that calls itself `session`: the present generation of the server of each guest it has reported.
 
     Until then it lets no guest run: it may have been away while its servers were started elsewhere.
     """
@@ -381,7 +381,7 @@ class HostError(Exception):
 
 
 class VerbFailed(HostError):
-    """The driver failed; nothing is known of the guest but what one observes."""
+    """The driver failed. What became of the guest is unknown until it is observed."""
 
 
 class StaleGeneration(HostError):

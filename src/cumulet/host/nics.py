@@ -16,11 +16,11 @@ def placed(guest: Guest) -> tuple[Nic, ...]:
 
 
 def with_nic(guest: Guest, nic: Nic) -> Guest:
-    """With this one too, in the order of their places; one on the same port is replaced."""
+    """The description with this NIC added, ordered by place; a NIC on the same port is replaced."""
     kept = without_nic(guest, nic.port_id).nics
     return replace(guest, nics=tuple(sorted((*kept, nic), key=lambda each: each.slot or 0)))
 
 
 def without_nic(guest: Guest, port_id: str) -> Guest:
-    """With every other NIC at the place where it is."""
+    """The description without that port's NIC; the other NICs keep their places."""
     return replace(guest, nics=tuple(nic for nic in placed(guest) if nic.port_id != port_id))

@@ -11,7 +11,7 @@ WIRE = ip_network("198.18.0.0/16")
 
 
 class Reach(StrEnum):
-    """Hosts of the same reach can send guests, and guests' packets, to each other."""
+    """Hosts with the same value can send guests, and guests' packets, to each other."""
 
     LOOPBACK = "loopback"
     WIRE = "wire"

@@ -8,6 +8,6 @@ import msgspec
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A message: encoded as JSON between processes, handed over as it is inside one.
 
-    A field that comes later has a default that means what was before it, and a default is not sent: so an agent of the
-    version before understands all that it is asked, but for what only later ones can do, which it refuses.
+    A field that is added later has a default that means what was true before it, and defaults are not sent. So an
+    agent of the version before understands each message that does not use the new field, and refuses those that do.
     """

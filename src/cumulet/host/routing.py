@@ -87,7 +87,7 @@ def _led_in(router: Router, packet: Packet) -> Packet:
 
 
 def inside_port(forwarding: Forwarding, outside_port: int) -> int | None:
-    """Which port inside a port outside leads to; None: none."""
+    """The inside port that a forwarded outside port leads to; None: it is not forwarded."""
     first, last = forwarding.outside_ports
     if not first <= outside_port <= last:
         return None
@@ -96,7 +96,7 @@ def inside_port(forwarding: Forwarding, outside_port: int) -> int | None:
 
 
 def _own_addresses(router: Router) -> set[str]:
-    """What leads to nobody but the router: a floating IP that leads to a guest was followed before."""
+    """What is for the router itself. A floating IP that leads to a guest was translated before this is asked."""
     own = {address.partition("/")[0] for port in router.ports for address in port.addresses}
     if router.gateway is not None:
         own |= {floating.outside for floating in router.floating_ips}
@@ -124,7 +124,7 @@ def _way(router: Router, destination: str) -> tuple[RouterPort, str] | None:
 
 
 def _routes(router: Router) -> list[tuple[Prefix, str]]:
-    """Its own routes, and the ways out where it has no own one to everywhere."""
+    """Its own routes; and the default routes of its gateway, unless it has a default route of its own."""
     own = {route.destination for route in router.routes}
     ways_out = ((("::/0" if ":" in hop else "0.0.0.0/0"), hop) for hop in router.next_hops)
     found = [(route.destination, route.nexthop) for route in router.routes]

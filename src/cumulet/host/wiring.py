@@ -16,7 +16,7 @@ METADATA_ADDRESS, METADATA_ADDRESS_6 = "169.254.169.254", "fe80::a9fe:a9fe"
 
 
 class Direction(StrEnum):
-    """Of traffic, as its port sees it."""
+    """The direction of traffic, as seen from the guest's port."""
 
     IN = "ingress"
     OUT = "egress"
@@ -41,7 +41,7 @@ class Subnet(Record, frozen=True):
     dns_servers: tuple[str, ...]
     routes: tuple[Route, ...]
     router_mac: str | None = None
-    """Of the router that has the gateway's address, where one of the cloud's does."""
+    """The MAC address of the router that has the gateway's address, if it is a router of this cloud."""
 
     @property
     def version(self) -> int:
@@ -99,7 +99,7 @@ class Port(Record, frozen=True):
     up: bool
     """Its administrative state: nothing passes a port that is not up."""
     active: bool
-    """False at the destination of a move that is not committed: the network reaches the port elsewhere still."""
+    """False at the destination of a move that is not committed: until then the port is reached on the source."""
     secured: bool
     """Port security: without it neither sender addresses nor groups are looked at."""
     pairs: tuple[Pair, ...]
@@ -184,7 +184,7 @@ class Router(Record, frozen=True):
 
 
 class Wiring(Record, frozen=True):
-    """All of it. A later revision replaces an earlier one, never the other way round."""
+    """The whole description. A later revision replaces an earlier one, never the other way round."""
 
     host: str
     revision: int = 0
