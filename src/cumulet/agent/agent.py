@@ -34,7 +34,7 @@ class HostLease(Protocol):
 
     @property
     def held(self) -> bool:
-        """Whether it is valid and a watchdog, which lives, ends the guests once it is not."""
+        """Whether it is valid, and a living watchdog will end the guests when it is not."""
         ...
 
     async def renew(self, session: str, number: int, heard: int | None) -> None: ...
@@ -44,7 +44,7 @@ class HostLease(Protocol):
 
 
 class Unleased:
-    """Of a host without a watchdog: its guests may run whoever hears it, and nobody may count on their end."""
+    """The lease of a host without a watchdog: its guests may always run, so nobody may assume that they have ended."""
 
     seconds: float | None = None
     valid = True
@@ -71,7 +71,7 @@ class Agent:
     def __init__(
         self, *, name: str, driver: Driver, fence: Fence, lease: HostLease | None = None, session: str | None = None
     ) -> None:
-        """`session` names this start of it; without one it has nobody to welcome it, and waits for nobody."""
+        """`session` names this start of it. Without one there is no welcome, and nothing waits for it."""
         self.name = name
         self.driver = driver
         self.session = session
@@ -107,9 +107,9 @@ class Agent:
             raise m.VerbFailed(f"NOT_WELCOMED: {self.name} does not know yet which guests it still has") from None
 
     def _admit(self, command: m.Command[Any]) -> None:
-        """Refuse what is out of date: of an earlier generation, or of an earlier step of the same one.
+        """Refuse what is out of date: an earlier generation, or an earlier step of the same generation.
 
-        Without a valid lease only what needs none is done.
+        Without a valid lease, also refuse every command that needs one.
         """
         if command.needs_lease and not self._lease.valid:
             raise m.VerbFailed(f"LEASE_EXPIRED: {self.name} has not been heard by the control plane")
@@ -155,7 +155,7 @@ class Agent:
     async def welcome(self, session: str, generations: Mapping[str, int]) -> None:
         """What was decided while this host was away is known from here on, before any guest is let run."""
         if session != self.session:
-            return  # Meant for an earlier agent of this host, which has been away since.
+            return  # It was meant for an earlier start of this host's agent.
         for server_id, generation in generations.items():
             if generation > self._fence.mark(server_id).generation:
                 self._fence.set_mark(server_id, Mark(generation, 0))

@@ -1,4 +1,4 @@
-"""What a host remembers so that a late command can undo nothing: per guest, the last it has accepted."""
+"""What a host remembers so that no late command undoes anything: the last command it has accepted for each guest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cumulet.drivers.qemu.record import write_durably
 
 
 class Mark(NamedTuple):
-    """The highest generation accepted for a guest, and the last step of it. What is lower is out of date."""
+    """The highest generation accepted for a guest, and its last step. Commands with a lower one are out of date."""
 
     generation: int
     step: int

@@ -1,4 +1,4 @@
-"""A machine's way into a cloud: its key, made here and never sent; its certificate; being its host's one agent."""
+"""How a machine joins a cloud: it makes a key, which it never sends, gets a certificate, and is its host's one agent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
 RENEW_DAYS = 10
-"""Before its end a certificate is renewed."""
+"""A certificate is renewed so long before it ends."""
 _BAD_DATES = (9, 10)
 """OpenSSL's numbers for a certificate that is not good yet, and not any more."""
 AnswerT = TypeVar("AnswerT", Admitted, Granted)
@@ -46,7 +46,7 @@ class Unreachable(Exception):
 
 
 def machine_id() -> str:
-    """A name for this very machine: another one on another machine, the same after a reboot."""
+    """This machine's own name: no other machine has it, and it is the same after a reboot."""
     sources = (Path("/etc/machine-id"), Path("/sys/class/dmi/id/product_uuid"))
     known = []
     for source in sources:
@@ -67,7 +67,7 @@ class Membership:
 
     @property
     def identity(self) -> Path:
-        """The folder with what it shows on the bus and for images."""
+        """The folder with the certificate that it shows on the bus and for images."""
         return self._state / "bus"
 
     def joined(self) -> Joined | None:
@@ -111,7 +111,7 @@ class Membership:
         return found
 
     def _keep(self, keys: Path, authority: bytes, answer: Admitted) -> None:
-        """The certificate beside its key. It goes last, so that none is beside a key it does not fit."""
+        """The certificate beside its key. It is written last, so it never stands beside a key that it does not fit."""
         folder = self.identity
         folder.mkdir(mode=0o700, exist_ok=True)
         write_whole(folder / "ca-cert.pem", authority)
@@ -169,7 +169,8 @@ class Membership:
     async def _authority(self, url: str, ca_fingerprint: str) -> bytes:
         """The certificate of the cloud's authority, known by its fingerprint whoever sends it. Raises Refused."""
         nobody = ssl.create_default_context()
-        nobody.check_hostname, nobody.verify_mode = False, ssl.CERT_NONE  # What it sends vouches for itself.
+        # What it sends is compared with the fingerprint below, so TLS need not check who sends it.
+        nobody.check_hostname, nobody.verify_mode = False, ssl.CERT_NONE
         sent = await _fetch(_client(url, nobody), "GET", "/authority")
         try:
             found = x509.load_pem_x509_certificate(sent).fingerprint(hashes.SHA256()).hex()

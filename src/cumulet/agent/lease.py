@@ -1,9 +1,9 @@
-"""A host's lease: until when the control plane may believe that this host is heard. After it, its guests may not run.
+"""A host's lease: until when this host counts as heard. After that, its guests may not run here.
 
 Theory of operation. The control plane numbers its questions and tells with each which answer of ours it has heard. Only
 that renews the lease, and it counts from the moment *we* gave that answer, which is before the control plane heard it.
-So the lease ends here before the control plane, which adds a margin, believes that it has; whatever was lost, late or
-twice in between. The clock is the kernel's boot time, which goes on while the machine is suspended.
+So the lease ends here before the control plane, which adds a margin, believes that it has ended, even if messages are
+lost, late or repeated. The clock is the kernel's boot time, which goes on while the machine is suspended.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def boot_id() -> str:
 
 
 def seconds_left(file: Path) -> float:
-    """Of the lease in `file`; of none, and of one from another boot, nothing is left."""
+    """Seconds left of the lease in `file`: none if there is no lease, or if it is from another boot."""
     try:
         expiry = msgspec.json.decode(file.read_bytes(), type=Expiry)
     except (FileNotFoundError, msgspec.DecodeError):
@@ -57,7 +57,7 @@ class ExpiryFile:
         return seconds_left(self._file)
 
     def end_at(self, at: float) -> None:
-        """Not fsynced: it says nothing to another boot."""
+        """Not fsynced: after another boot it does not count anyway."""
         fresh = self._file.with_suffix(".new")
         fresh.write_bytes(msgspec.json.encode(Expiry(boot_id=boot_id(), at=at)))
         fresh.replace(self._file)
@@ -90,11 +90,11 @@ class Lease:
 
     @property
     def held(self) -> bool:
-        """Whether it is valid, and whoever ends the guests after it lives."""
+        """Whether it is valid, and the watchdog that ends the guests after it is alive."""
         return self.valid
 
     def begin(self) -> None:
-        """A first lease, from now on: of a host that had none before, so nobody counts on its end yet."""
+        """A first lease, from now on. The host had none before, so nobody counts on its end yet."""
         self._noted.end_at(self._noted.now() + self._seconds)
 
     async def welcomed(self) -> None:

@@ -10,7 +10,7 @@ from cumulet.agent.fence import NEVER_SEEN, Mark
 class SimulatedFence:
     """A file that only grows: a line for every generation accepted, the last line of a guest counts.
 
-    Nothing is fsynced. Should the real machine fail, its commands under way are gone with it: nothing is left to fence.
+    Nothing is fsynced. If the real machine fails, the commands under way are lost with it: none is left to refuse.
     """
 
     def __init__(self, file: Path) -> None:

@@ -10,7 +10,7 @@ from cumulet.clock import Clock
 
 
 class SimulatedWatchdog:
-    """`agent.lease.Noted`, and what does `end` once the lease has run out."""
+    """`agent.lease.Noted`, and a watchdog that calls `end` once the lease has run out."""
 
     def __init__(self, clock: Clock, end: Callable[[], None]) -> None:
         self._clock = clock
@@ -41,7 +41,7 @@ class SimulatedWatchdog:
 
 
 class SimulatedLease(Lease):
-    """`agent.lease.Lease`, whose notes cost no time."""
+    """`agent.lease.Lease`, which notes nothing on a disk, so it takes no time."""
 
     async def renew(self, session: str, number: int, heard: int | None) -> None:
         self.asked(session, number, heard)

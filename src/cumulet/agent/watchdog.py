@@ -1,8 +1,8 @@
 """A host's watchdog: a tiny process that kills the host's guests when its lease has run out, whatever the agent does.
 
-It kills the agent first: what that was told while there was a lease, it might finish, and start a guest, without one.
-The host's routers end too, for another host has them as soon as this one counts as lost. The watchdog shares nothing
-with the agent but files: the lease it reads, and what each guest's process noted about itself. The agent starts one
+It kills the agent first: that might still be at a command from before, and start a guest without a lease.
+The host's routers end too, because another host takes them over once this one counts as lost. The watchdog shares only
+files with the agent: the lease it reads, and what each guest's process noted about itself. The agent starts a watchdog
 whenever there is none, and it ends when there is nothing left to watch: no lease, no guest, no agent.
 """
 
@@ -50,7 +50,7 @@ def watch(state: Path) -> None:
                 killed = kill_guests(state)
                 if killed:
                     log.warning("the lease has run out: %s guests killed", killed)
-                # Once: the next agent is told which routers it has before it gets a lease.
+                # Only once: the next agent learns which routers it has before it gets a lease.
                 if had_lease and (routers := end_routers()):
                     log.warning("the lease has run out: %s routers ended", routers)
                 had_lease = False
@@ -114,7 +114,7 @@ def _kill(noted: ProcessId) -> bool:
 
 @contextlib.contextmanager
 def _lock(path: Path, *, seconds: float = 0.0) -> Iterator[bool]:
-    """True where it could be had within this time; then nobody else has it until the block ends."""
+    """True if the lock could be taken within this time; then nobody else holds it until the block ends."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -124,7 +124,7 @@ def _lock(path: Path, *, seconds: float = 0.0) -> Iterator[bool]:
 
 
 def _acquire(held: int, deadline: float) -> bool:
-    """Who only asks whether it is locked holds it for a moment, so whoever means it tries again."""
+    """To ask whether it is locked takes the lock for a moment, so whoever really wants it tries again."""
     while True:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -161,7 +161,7 @@ def ensure(state: Path) -> None:
 
 
 def dismiss(state: Path) -> None:
-    """This host has no lease any more, and whoever counted on its end knows that: its guests need not end with it.
+    """End the watchdog without the guests: this host has no lease any more, and nobody counts on its end.
 
     Raises TimeoutError where the watchdog does not go.
     """

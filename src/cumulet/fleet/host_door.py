@@ -46,10 +46,10 @@ class Membership(Protocol):
 
 
 class Strangers(Protocol):
-    """Bounds for those who show no certificate, so that they keep neither hosts nor each other out."""
+    """Bounds for callers that show no certificate, so that they cannot keep out hosts or each other."""
 
     def admit(self, address: str, drop: Callable[[], object]) -> Callable[[], object]:
-        """One more has come; `drop` may be called at any time. Answers what is called when it has gone."""
+        """Called for each new one; `drop` may be called at any time to close it. Call the answer when it has gone."""
         ...
 
     def may_join(self, address: str) -> bool:
@@ -83,7 +83,7 @@ class HostDoor(ImageDoor):
         task.add_done_callback(self._calls.discard)
 
     async def _shake_hands(self, plain: asyncio.Transport) -> None:
-        """Whoever comes is a stranger until it has shown a certificate, and that from before its TLS begins."""
+        """Every caller is a stranger, from before its TLS handshake until it has shown a certificate."""
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=PIECE_BYTES, loop=loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
@@ -92,7 +92,7 @@ class HostDoor(ImageDoor):
             spoken = await loop.start_tls(
                 plain, protocol, self._context, server_side=True, ssl_handshake_timeout=HEAD_SECONDS
             )
-            if spoken is None:  # It went away at the end of the handshake.
+            if spoken is None:  # It closed the connection at the end of the handshake.
                 return
             protocol.connection_made(spoken)
             writer = asyncio.StreamWriter(spoken, protocol, reader, loop)
@@ -147,7 +147,7 @@ class HostDoor(ImageDoor):
 
 
 class _Caller(asyncio.Protocol):
-    """A connection of which nothing is read before its TLS begins: what was, would be lost to it."""
+    """A connection that reads nothing before TLS begins: bytes read too early would be missing in the handshake."""
 
     def __init__(self, called: Callable[[asyncio.Transport], None]) -> None:
         self._called = called
@@ -186,6 +186,6 @@ def _shown(writer: asyncio.StreamWriter) -> tuple[str, str] | None:
 
 
 def key_sha256(of: x509.Certificate | x509.CertificateSigningRequest) -> str:
-    """A name for the public key."""
+    """The SHA-256 of the public key."""
     key = of.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(key).hexdigest()

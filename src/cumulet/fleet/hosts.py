@@ -16,7 +16,7 @@ AnswerT = TypeVar("AnswerT")
 QUESTION_SECONDS = 5.0
 COMMAND_SECONDS = 120.0
 WIRING_SECONDS = 20.0
-"""A host of 10,000 ports is wired anew in less."""
+"""Enough to wire a host of 10,000 ports anew."""
 
 
 class Hosts:
@@ -27,16 +27,16 @@ class Hosts:
         self._wiring: dict[str, asyncio.Lock] = {}
         self._revisions: dict[str, int] = {}
         self._in_force: dict[str, int] = {}
-        """The revision of its wiring that each host has said last."""
+        """The revision of its wiring that each host reported last."""
         self.changed = asyncio.Event()
-        """Set when a host has come or gone; cleared by who follows that."""
+        """Set when a host has been added or removed; the watcher of that clears it."""
 
     def add(self, name: str, link: Link) -> None:
         self._links[name] = link
         self.changed.set()
 
     def remove(self, name: str) -> None:
-        """It is asked nothing more."""
+        """Remove it: it is not asked any more."""
         if self._links.pop(name, None) is not None:
             self.changed.set()
 
@@ -87,7 +87,7 @@ class Hosts:
         return self._in_force.get(host, 0)
 
     def has_started(self, host: str) -> None:
-        """Its agent is another one, which was told nothing yet of what its network must be."""
+        """Its agent has started anew, and was not told yet what its network must be."""
         self._in_force.pop(host, None)
 
     async def facts(self, host: str) -> HostFacts:

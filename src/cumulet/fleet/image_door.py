@@ -26,7 +26,7 @@ MOST_TRANSFERS = 64
 LONGEST_HEAD_BYTES = 4096
 HEAD_SECONDS = 10.0
 STALLED_SECONDS = 60.0
-"""How long a host may take no byte of what it has asked for."""
+"""How many seconds a host may leave the answer unread."""
 PIECE_BYTES = 1 << 20
 _REQUEST = re.compile(rb"GET /images/([0-9a-f]{128}) HTTP/1\.[01]\r\n", re.ASCII)
 _BROUGHT = re.compile(rb"PUT /images/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}) HTTP/1\.[01]\r\n", re.ASCII)
@@ -97,7 +97,7 @@ class ImageDoor:
         return names[0] if len(names) == 1 else None
 
     async def _other(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Answer what is not about images; False if this is."""
+        """Answer a request that is not about images. False: it is about images, and was not answered."""
         return False
 
     async def _send(self, host: str, sha512: str, writer: asyncio.StreamWriter) -> None:

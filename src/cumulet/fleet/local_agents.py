@@ -1,4 +1,4 @@
-"""Host agents as processes beside the control plane (`processes.agent`): what starts them and keeps them up.
+"""Starts host agents as processes beside the control plane (`processes.agent`), and restarts them when they end.
 
 An agent ends when the control plane that started it does (its standard input closes), however that was; guests do not.
 The next agent of the same host waits for the lock on the host's folder, so there are never two.
@@ -40,15 +40,15 @@ class AgentPlace:
     address: str = "127.0.0.1"
     """Where guests that move here are received."""
     network_namespace: str | None = None
-    """What the agent and its guests live in, as `ip netns` names it; None: where it was started."""
+    """The network namespace of the agent and its guests, as `ip netns` names it; None: that of this process."""
     public_device: str | None = None
-    """In that namespace, what leads to the physical network `public`."""
+    """The device in that namespace that leads to the physical network `public`."""
     lease_seconds: float | None = None
     """Of a host with a watchdog, which stops its guests when it has not been heard for so long."""
     guest_uids: str = "70000-73999"
     """Users of guests, ``FIRST-LAST``."""
     sharing: int = 1
-    """How many hosts share this machine, and so what it has."""
+    """How many hosts share this machine, and so its cores, memory and disk."""
 
     def command(self) -> list[str]:
         # `nsenter` becomes the agent, with the same process number; `ip netns exec` would hide /sys/fs/cgroup.
@@ -84,7 +84,7 @@ class AgentProcesses:
         await asyncio.gather(*(self._answers(hosts, place) for place in self.places))
 
     async def _keep(self, place: AgentPlace) -> None:
-        """Run the agent, again and again: its death is no more than a pause."""
+        """Run the agent, and start it again whenever it ends."""
         while True:
             process = await asyncio.create_subprocess_exec(*place.command(), stdin=asyncio.subprocess.PIPE)
             try:

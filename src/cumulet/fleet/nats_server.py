@@ -110,7 +110,7 @@ class NatsServer:
 
     async def _run(self, program: str) -> None:
         write_whole(self._folder / "nats.conf", self._configuration().encode())
-        # It ends with us, however we end: the next start wants its port.
+        # It must end whenever we do, even if we are killed: the next start needs its port.
         self._process = process = await asyncio.create_subprocess_exec(
             *("setpriv", "--pdeathsig", "TERM", program, "-c", str(self._folder / "nats.conf")),
             stdin=asyncio.subprocess.DEVNULL,
@@ -141,7 +141,7 @@ class NatsServer:
         return True
 
     async def _hear(self, words: asyncio.StreamReader) -> None:
-        """What it logs goes into our log, where nobody has to look for it."""
+        """Write what it logs into our own log."""
         while line := await words.readline():
             self._last_words = line.decode(errors="replace").strip()
             log.debug("nats-server: %s", self._last_words)
