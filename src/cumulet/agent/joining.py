@@ -1,4 +1,4 @@
-"""How a machine joins a cloud: it makes a key, which it never sends, gets a certificate, and is its host's one agent."""
+"""How a machine joins a cloud: it makes a key and never sends it, gets a certificate, and is its host's one agent."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ async def follow_copy(context: Context, state: Copied) -> MigrationProgress:
                 "COPY_FAILED", "The copy of the guest's memory failed.", progress.error or progress.phase.value
             )
         now = context.clock.monotonic()
-        # In all it has as long as its memory and disk are large, as Nova's completion timeout.
+        # The time allowed in all grows with memory and disk, as Nova's completion timeout does.
         gib = max(1.0, (progress.memory_total + progress.disk_total) / 2**30)
         late = now > started + settings.migration_timeout_seconds_per_gib * gib * times
         processed = progress.memory_processed + progress.disk_processed
@@ -110,7 +110,7 @@ async def follow_copy(context: Context, state: Copied) -> MigrationProgress:
             if (wishes.force or (late and by_force)) and not forced:
                 await context.hosts.send(state.source, m.ForceComplete(**command(context, state)))
                 forced = True
-                times, late = (2, False) if late else (times, late)  # It has as long again.
+                times, late = (2, False) if late else (times, late)  # Once forced, it has as long again.
         if late:
             raise StepFailed("TIMED_OUT", "The copy took too long.", f"{now - started:.0f} s")
         seen = progress.phase

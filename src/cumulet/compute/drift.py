@@ -1,4 +1,4 @@
-"""What a host reports beside what the records say: what to correct, and on which side. No input but those two."""
+"""Compares what a host reports with what the records say, and decides what to correct, and on which side."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Finding(StrEnum):
 class Correction(msgspec.Struct, frozen=True, kw_only=True):
     """One difference. What to do with the guest is for the host, which refuses a `generation` that is out of date.
 
-    `resume`: it had been handed over, and did not go; `let_run`: it has come, and nobody was there to let it run;
-    `shelve`: once there is no guest of it, the server is shelved as before.
+    `resume`: its memory was sent, but it still belongs here; `let_run`: it has arrived, and was not told to run;
+    `shelve`: once its guest is removed, the server is shelved again.
     """
 
     finding: Finding
@@ -58,7 +58,7 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True):
 LOST = "The host has lost the guest."
 _PLUGGABLE = (GuestState.RUNNING, GuestState.PAUSED, GuestState.STOPPED, GuestState.CRASHED)
 NOT_REBUILT = "The server could not be rebuilt."
-"""Its guest is gone, or its host is down: then what is found there later may be the one it had."""
+"""Its guest is gone, or its host is down; in that case a guest that is found there later may be the old one."""
 NOT_UNSHELVED = "The server could not be unshelved."
 """Its host went down with its guest; what is found there, if anything, is removed, and the server is shelved."""
 _UNSURE = (LOST, NOT_REBUILT)
@@ -90,7 +90,7 @@ def revisions(tx: Tx, host: str) -> Revisions:
 
 
 def generations(tx: Tx, reports: Sequence[GuestReport]) -> dict[str, int]:
-    """Of the servers whose guests a host has reported, wherever they are by now."""
+    """The present generations of the servers whose guests a host has reported, wherever the servers are by now."""
     found: dict[str, int] = {}
     for part in in_parts([report.server_id for report in reports]):
         found |= {row.id: row.generation for row in tx.all(_GENERATIONS, {"of_ids": list(part)})}
@@ -227,7 +227,7 @@ def _correct_own(tx: Tx, record: Row, report: GuestReport | None, now_us: int) -
     if record.vm_state in UNDECIDED and state in OBSERVED:
         return _correct_power(tx, record, state, now_us)
     if report is not None and report.rescued and record.vm_state in _STABLE and state in OBSERVED:
-        # Its host was away when that had to be taken back: `unrescue` is its user's.
+        # Its host was away when the rescue had to be taken back. Its user decides: `unrescue` ends it.
         settle(tx, record.id, now_us=now_us, task_state=None, **as_observed(state, VmState.RESCUED))
         return Correction(finding=Finding.STATE_DIFFERS, server_id=record.id, generation=record.generation, seen=state)
     if VmState(record.vm_state) not in _STABLE and not found_again:

@@ -128,7 +128,7 @@ def first_state(
     tx: Tx, server: Server, operation_id: str, action_id: int, *, uuid: str, host: str | None, run: bool, user_id: str,
     project_id: str, now_us: int,
 ) -> Evacuation:  # fmt: skip
-    """Of a server whose operation begins in this transaction; records its migration `uuid`. `host`: if one is named."""
+    """Of an operation that begins in this transaction; records its migration `uuid`. `host`: the one asked for."""
     assert server.host is not None
     migration_id = moves.new_record(
         tx, server, uuid=uuid, kind="evacuation", status="accepted", operation_id=operation_id, user_id=user_id,
@@ -145,7 +145,7 @@ def first_state(
 
 
 def pick_destination(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
-    """Forced or not, every check applies."""
+    """Every check applies, also where a host is forced."""
     server = get_server(tx, state.server_id)
     preconditions.require(tx, server, Verb.EVACUATE, context.settings)
     kept = resized.kept_of(tx, server.id)
@@ -155,13 +155,13 @@ def pick_destination(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
 
 
 async def stop_source(context: Context, state: Evacuation) -> Evacuation:
-    """A host that answers after all stops the guest; one that answers and cannot is not evacuated."""
+    """If the host answers after all, it must stop the guest; if it answers but cannot, the server is not evacuated."""
     try:
         await context.hosts.send(
             state.source, m.Stop(**command(context, state), grace_seconds=0.0), seconds=STOP_SECONDS
         )
     except m.HostUnreachable:
-        return state  # As it should be: it was fenced.
+        return state  # As expected: it was fenced.
     except m.VerbFailed as error:
         seen = await operations.observe(context, state.source, state.server_id)
         if seen in (GuestState.RUNNING, GuestState.PAUSED):

@@ -32,12 +32,12 @@ FENCED = "marked down; its servers may start elsewhere"
 NO_LEASE = "marked down; it had confirmed no lease, so its servers may run: nothing else"
 NO_WATCHDOG = "its servers start nowhere else should it fall silent: start its agent anew, so that it has a watchdog"
 RECORD_SECONDS = 60.0
-"""How often what a host says is recorded that says nothing new: that it was heard, for the most."""
+"""How often it is recorded that a host was heard, when it has said nothing new."""
 PARTS = 25
 """Hosts are asked in so many parts, one after the other: a thousand asked at once hold up everybody else for long, and
 a thousand asked one by one cost twice as much."""
 LEASE_MARGIN_SECONDS = 2.0
-"""What is waited beyond a host's lease: for its watchdog to wake up, and for its guests' processes to end."""
+"""How much longer than a host's lease we wait: its watchdog has to wake up, and its guests' processes to end."""
 
 
 class HostWatch:
@@ -65,16 +65,16 @@ class HostWatch:
         self._require_lead = require_lead
         self._seen_at: dict[str, float] = {}
         self._recorded: dict[str, tuple[HostFacts, float]] = {}
-        """What each host was last recorded with, and when."""
+        """What was last recorded of each host, and when."""
         self._session = clock.uuid()
         self._number = 0
         self._heard: dict[str, int] = {}
         self._welcomed: dict[str, str] = {}
-        """The start of each host's agent that knows what was decided while it was away."""
+        """Of each host, the start of its agent that was told what had been decided while it was away."""
         self._returning: set[str] = set()
         """Hosts that were down and answer again, and have not yet removed the guests they lost meanwhile."""
         self._fenced_at: dict[str, float] = {}
-        """When the lease of each host has run out for certain, were it not heard again."""
+        """Of each host, when its lease will have run out for certain if it is not heard again."""
         self._leases: dict[str, float] = {}
         """For how long each host that has a watchdog may be unheard, as it last said."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -214,7 +214,7 @@ class HostWatch:
             reports = await self._hosts.guests(name)
             if "networks" not in facts.features:
                 return reports, None
-            return reports, (await self._hosts.in_force(name)).linked  # `Wirings` heeds the revision.
+            return reports, (await self._hosts.in_force(name)).linked  # `Wirings` heeds the revision, too.
         except m.HostError as error:
             log.warning("%s does not say what its guests do: %s", name, error)
             return None, None
@@ -238,7 +238,7 @@ class HostWatch:
         return number
 
     def _fenced_from(self, name: str) -> float:
-        """A host we have not heard yet may have been heard by who was here before us, a moment ago."""
+        """A host that we have not heard yet may just have got a lease from the process that watched before us."""
         if not self._settings.fence_silent_hosts and name not in self._leases:
             return float("-inf")
         return self._fenced_at.setdefault(name, self._lease_end(name))
@@ -288,11 +288,13 @@ class HostWatch:
             if correction.destroy:
                 await self._hosts.send(name, m.Destroy(**command))
                 done = "guest removed"
-                if correction.shelve:  # Only now: the host makes it no more, be it told late.
+                if correction.shelve:  # Only now: from here on the host refuses late commands to make this guest.
                     await self._db.write_async(lambda tx: self._shelve(tx, name, correction))
                     done = "shelved again"
             elif correction.resume:
-                await self._hosts.send(name, m.CancelCopy(**command))  # It may still wait for a commit.
+                await self._hosts.send(
+                    name, m.CancelCopy(**command)
+                )  # It may be waiting for a commit that will not come.
                 await self._hosts.send(name, m.ResumeSource(**command))
                 done = "guest resumed"
             elif correction.let_run:

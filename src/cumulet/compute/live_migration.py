@@ -84,7 +84,7 @@ def migrate_live(call: Call[Server, MigrateLive]) -> None:
     require_state(server, "os-migrateLive", call.caller)
     host_records.require_known(call.tx, body.host)
     if not call.version.at_least("2.34"):
-        # Until 2.33 the caller is told at once what from 2.34 on the migration's record tells.
+        # Up to 2.33 the caller is told at once; from 2.34 on the migration's record says it.
         preconditions.require(call.tx, server, Verb.LIVE, call.cloud.settings)
         _refuse_unfit_host(call.tx, server, body.host)
     operations.begin(
@@ -138,18 +138,18 @@ class LiveMigration(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: Endpoint | None = None
     progress: MigrationProgress | None = None
     source_seen: GuestState | None = None
-    """What the source's hypervisor said at the end of an unwinding, if the guest does not run there."""
+    """What the source's hypervisor said at the end of an unwinding, if the guest was not running there."""
     post_copy: bool = False
-    """Both hosts can: where completion is forced, the guest's memory may follow after the commit."""
+    """Both hosts can do post-copy: where completion is forced, memory may follow after the commit."""
     rest_follows: bool = False
-    """It does: at the commit some of the memory is still at the source."""
+    """Post-copy is used: at the commit some of the memory is still at the source."""
     memory_lost: str | None = None
     """Why the guest was booted from its disk, if it was."""
 
 
 MEMORY_LOST = "The guest's memory was lost after it belonged to its destination; it was booted from its disk there:"
 ARRIVAL_SECONDS = 10.0
-"""How long a destination may take to say that it has all that its source says it has sent."""
+"""How long a destination may take to confirm that all that the source has sent has arrived."""
 
 
 def _first_state(call: Call[Server, MigrateLive], server: Server, operation_id: str, action_id: int) -> LiveMigration:
@@ -220,7 +220,7 @@ async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
 async def _require_arrived(context: Context, state: LiveMigration, *, all_of_it: bool) -> None:
     """Never trust one side: what the source says it has sent, the destination says it has. It may need a moment for it.
 
-    `all_of_it`: else the guest need only be there still.
+    `all_of_it`: all state must have arrived; without it, the guest only has to be there.
     """
     destination = state.destination or ""
     given_up_at = context.clock.monotonic() + ARRIVAL_SECONDS
@@ -254,7 +254,7 @@ async def cancel_copy(context: Context, state: LiveMigration) -> LiveMigration:
 def record_host(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
     """The commit: the one statement that moves ownership. Both ends are paused before and after it.
 
-    The ports' bindings move with it, so that who is told where packets go is never told otherwise.
+    The ports' bindings move in the same transaction, so that no host is told to send packets anywhere else.
     """
     now = context.clock.now_us()
     network.activate_binding(tx, state.server_id, moves.destination(state))
@@ -288,12 +288,12 @@ async def resume_guest(context: Context, state: LiveMigration) -> LiveMigration:
 
 
 async def discard_source(context: Context, state: LiveMigration) -> LiveMigration:
-    """Last of all: until here the source's copy was the safety net; in post-copy it had what the guest still lacked."""
+    """Last of all. Until here the source's copy was the safety net; in post-copy it also held memory not yet sent."""
     if state.rest_follows:
         try:
             state = await post_copy.receive_rest(context, state)
         except m.HostUnreachable:
-            # Silent is not dead: it may be fetching from the source what would be thrown away here.
+            # A silent destination may be alive and still fetch memory: the source stays until that host is fenced.
             if not await context.read(lambda tx: host_records.is_fenced(tx, state.destination or "", context.settings)):
                 raise
     await operations.unless_down(context, state.source, m.Destroy(**command(context, state)))

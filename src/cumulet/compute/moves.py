@@ -26,7 +26,7 @@ _CHANGE = sa.update(migrations).where(migrations.c.id == sa.bindparam("of_id"))
 
 
 class Recorded(Protocol):
-    """Of a saga's state: which row of `migrations` tells of it."""
+    """The part of a saga's state that names its row of `migrations`."""
 
     @property
     def migration_id(self) -> int: ...

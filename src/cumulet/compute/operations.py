@@ -38,7 +38,7 @@ OtherwiseT = TypeVar("OtherwiseT")
 
 
 class OnHost(msgspec.Struct, frozen=True, kw_only=True):
-    """What the state of an operation on a server has that stays on its host."""
+    """The state of an operation on a server that stays on its host."""
 
     server_id: str
     operation_id: str
@@ -48,7 +48,7 @@ class OnHost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OnHostFields(TypedDict):
-    """Those of `OnHost`."""
+    """The fields of `OnHost`."""
 
     server_id: str
     operation_id: str
@@ -119,7 +119,7 @@ def begin_unasked(
 
 
 class _Asked(msgspec.Struct, frozen=True):
-    """Who has something done, as the instance action says; of nobody, the ids are None."""
+    """Who asked, as the instance action shows it; both ids are None where nobody did."""
 
     request_id: str
     user_id: str | None
@@ -172,11 +172,11 @@ def settle(tx: Tx, server_id: str, *, now_us: int, **changes: object) -> None:
 
 
 NO_FAULT = dict.fromkeys(("fault_code", "fault_message", "fault_details", "fault_at_us"))
-"""Of a server's record, once it is well again."""
+"""Columns of a server's record: it has no fault any more."""
 
 
 def in_error(message: str, *, now_us: int, failure: Failure | None = None) -> dict[str, object]:
-    """Of a server's record: it has no guest, or none that is known of. What `failure` says is for administrators."""
+    """Columns of a server's record: no guest of it is known. `failure` is shown to administrators only."""
     return {
         "vm_state": VmState.ERROR,
         "power_state": PowerState.NOSTATE,
@@ -231,7 +231,7 @@ def finish_events(tx: Tx, action_id: int, *, now_us: int, failure: Failure | Non
 
 
 class Commanding(Protocol):
-    """Of a saga's state: what a host has to know of who commands it."""
+    """The part of a saga's state that every command to a host carries."""
 
     @property
     def server_id(self) -> str: ...
@@ -300,7 +300,7 @@ async def unless_gone(context: Context, host: str, command: m.Command[object]) -
 async def start(context: Context, host: str, command: CommandFields) -> GuestState:
     """Let a stopped guest run; what it is then. One that cannot be started, or whose host is down, is left stopped.
 
-    One that could not be stopped either, for an earlier move has left it waiting, goes on.
+    If an earlier move has left it waiting, so that it cannot be stopped or started, it runs on (`let_go_on`).
     """
     try:
         failed = await unless_down(context, host, m.Start(**command), otherwise=GuestState.STOPPED)
@@ -314,10 +314,10 @@ async def start(context: Context, host: str, command: CommandFields) -> GuestSta
 
 
 async def let_go_on(context: Context, host: str, command: CommandFields) -> None:
-    """On the host that owns a guest: whatever an earlier move has left it waiting in, it runs on.
+    """On the host that owns a guest: end the waiting that an earlier move has left it in, and let it run on.
 
-    That move could not say so, for the host was down; and no reconciler (`compute.drift`) looks while another operation
-    is at work. VerbFailed: it cannot, such as a guest that is gone or whose process has ended.
+    That move could not do it, because the host was down; and the reconciler (`compute.drift`) leaves a server alone
+    while an operation runs on it. VerbFailed: it cannot run on, for example because it is gone.
     """
     await unless_down(context, host, m.CancelCopy(**command))
     try:
@@ -341,11 +341,11 @@ OBSERVED: dict[GuestState, tuple[VmState, PowerState]] = {
     GuestState.CRASHED: (VmState.STOPPED, PowerState.CRASHED),
     GuestState.ABSENT: (VmState.ERROR, PowerState.NOSTATE),
 }
-"""What a server's record says of a guest seen so, outside of any operation."""
+"""What a server's record says when its guest is seen in this state and no operation runs."""
 
 
 UNDECIDED = (VmState.RESIZED, VmState.RESCUED)
-"""What a server stays until its user has decided, whatever its guest does."""
+"""States that a server keeps until its user has decided, whatever its guest does."""
 
 
 def as_observed(seen: GuestState, stays: VmState | None = None) -> dict[str, object]:

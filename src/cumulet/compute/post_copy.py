@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 async def begin_post_copy(context: Context, state: LiveMigration) -> LiveMigration:
-    """The source lets go what the destination needs to run, or has lost it: then the guest is booted from its disk.
+    """The source sends what the destination needs to run. If the source has lost it, the guest is booted from its disk.
 
-    Not before it is gone from the source for certain: a hypervisor whose copy fails may let its guest run on by itself.
+    But only once it is certainly gone from the source: when a copy fails, a hypervisor may let its guest run on.
     """
     try:
         await context.hosts.send(state.source, m.BeginPostCopy(**command(context, state)))
@@ -34,7 +34,7 @@ async def begin_post_copy(context: Context, state: LiveMigration) -> LiveMigrati
         if not await context.read(lambda tx: host_records.is_fenced(tx, state.source, context.settings)):
             raise
         why = f"{state.source} is down."
-    except (m.VerbFailed, m.StaleGeneration):  # Stale: an earlier try has destroyed it.
+    except (m.VerbFailed, m.StaleGeneration):  # Stale: an earlier try has already destroyed it.
         progress = await _ask_source(context, state, MigrationPhase.POST_COPY_READY)
         if progress is None or not progress.phase.failed:
             raise
@@ -44,7 +44,7 @@ async def begin_post_copy(context: Context, state: LiveMigration) -> LiveMigrati
 
 
 async def receive_rest(context: Context, state: LiveMigration) -> LiveMigration:
-    """Until the destination has all of the guest's memory, or nobody has the rest of it any more."""
+    """Waits until the destination has all of the guest's memory, or the rest of it is lost."""
     patience = context.settings.migration_progress_timeout_seconds
     seen, sent, moved_at = MigrationPhase.POST_COPY_READY, -1, context.clock.monotonic()
     while True:
@@ -63,7 +63,7 @@ async def receive_rest(context: Context, state: LiveMigration) -> LiveMigration:
             return await boot_from_disk(context, state, f"its process at {state.destination} has ended.")
         stands_still = context.clock.monotonic() - moved_at > patience
         if progress is None:
-            # Its hypervisor may be sending all the same, until nothing says that the host is still there.
+            # Its agent is silent, but its hypervisor may still be sending, as long as the host may be alive.
             up = await context.read(lambda tx: host_records.is_up(tx, state.source))
             if not up and (stands_still or arrived is MigrationPhase.FAILED):
                 return await boot_from_disk(context, state, f"{state.source} is down.")
@@ -78,7 +78,7 @@ async def recover_connection(context: Context, state: LiveMigration) -> None:
     try:
         endpoint = await context.hosts.send(moves.destination(state), m.RecoverIncoming(**command(context, state)))
     except m.VerbFailed:
-        return  # Such as: it is taking another one over just now. What has come of it, the next look tells.
+        return  # For example, it is taking over another connection just now. The next look tells the result.
     await context.hosts.send(state.source, m.RecoverCopy(**command(context, state), endpoint=endpoint))
 
 
@@ -110,5 +110,5 @@ async def _ask_source(context: Context, state: LiveMigration, seen: MigrationPha
         return await ask_progress(context, state, seen)
     except m.HostUnreachable:
         return None
-    except (m.VerbFailed, m.StaleGeneration) as error:  # Stale: it has been discarded there, by an earlier try.
+    except (m.VerbFailed, m.StaleGeneration) as error:  # Stale: an earlier try has already discarded the guest there.
         return MigrationProgress(phase=MigrationPhase.NONE, error=str(error))

@@ -113,7 +113,7 @@ def resize_server(call: Call[Server, Resize]) -> None:
 
 
 def _require_quota(tx: Tx, server: Server, flavor: Flavor) -> None:
-    """Only what is more than before counts; limits of the project, and of its user where there are narrower ones."""
+    """Only the increase counts, against the limits of the project and, where they are set, of its user."""
     old = server.flavor
     more = {"cores": flavor.vcpus - old.vcpus, "ram": flavor.memory_mib - old.memory_mib}
     for user_id in ("", server.user_id):
@@ -129,7 +129,7 @@ def _require_quota(tx: Tx, server: Server, flavor: Flavor) -> None:
 
 
 def _require_fit(tx: Tx, server: Server, flavor: Flavor) -> None:
-    """As on create; an image that is gone since asks for nothing."""
+    """As on create; an image that was deleted since then demands nothing."""
     image = image_store.find(tx, server.image_id) if server.image_id is not None else None
     if image is None:
         return
@@ -165,7 +165,7 @@ class Resizing(msgspec.Struct, frozen=True, kw_only=True):
     guest: Guest | None = None
     """As it is described at the destination."""
     seen: GuestState | None = None
-    """What became of the guest where it should have been started and could not be."""
+    """What the guest was seen to be, if it should have been started and could not be."""
 
 
 def _begin(
@@ -225,8 +225,8 @@ async def stop_guest(context: Context, state: Resizing) -> Resizing:
 async def restart_guest(context: Context, state: Resizing) -> Resizing:
     """It runs again where it ran; what cannot be started is recorded as it is seen.
 
-    Its host may have been down when it was to stand down, and be back now; or an earlier move has left it waiting
-    there, so that it could not be stopped either.
+    Its host may have been down when it should have been stopped again, and be back now; or an earlier move may have
+    left the guest waiting there, so that it could not be stopped.
     """
     state = await stand_down(context, state)
     if not state.was_running:
@@ -242,7 +242,7 @@ async def restart_guest(context: Context, state: Resizing) -> Resizing:
 
 
 async def stand_by(context: Context, state: Resizing) -> Resizing:
-    """At the source: ready to be copied, and not running."""
+    """At the source: make the stopped guest ready to be copied, without running it."""
     await context.hosts.send(state.source, m.StandBy(**command(context, state)))
     return state
 
@@ -338,7 +338,7 @@ async def start_guest(context: Context, state: Resizing) -> Resizing:
 
 
 async def seal_source(context: Context, state: Resizing) -> Resizing:
-    """The source learns the new generation, so that nothing that comes late or twice wakes what it keeps."""
+    """The source learns the new generation, so that no late or repeated command starts the guest that it keeps."""
     return await stand_down(context, state)
 
 

@@ -97,7 +97,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     runs: bool
     """Whether its guest ran when this began."""
     seen: GuestState | None = None
-    """What became of the guest where it should have been started and could not be."""
+    """What the guest was seen to be, if it should have been started and could not be."""
 
 
 def _first_state(kept: resized.Kept, server: Server, operation_id: str, action_id: int) -> Outcome:
@@ -137,7 +137,7 @@ def never_unwound(tx: Tx, context: Context, state: Outcome, failure: Failure) ->
 
 
 async def stop_destination(context: Context, state: Outcome) -> Outcome:
-    """A guest that the destination has lost runs there no more: all the better that another is kept."""
+    """If the destination has lost the guest, it does not run there: the revert may go on."""
     try:
         await context.hosts.send(state.destination, m.Stop(**command(context, state), grace_seconds=STOP_GRACE_SECONDS))
     except m.VerbFailed:
@@ -161,7 +161,7 @@ async def restart_destination(context: Context, state: Outcome) -> Outcome:
 
 
 async def look_at_source(context: Context, state: Outcome) -> Outcome:
-    """Nothing is given up before it is known that what it is to return to is still there."""
+    """Before anything is given up, look whether the guest to return to is still there."""
     with contextlib.suppress(m.VerbFailed):
         await context.hosts.send(state.source, m.StandDown(**command(context, state)))
     seen = await operations.observe(context, state.source, state.server_id)
@@ -277,7 +277,7 @@ class AutomaticConfirmation(Periodic):
             self._confirm(tx, server_id, now)
 
     def _confirm(self, tx: Tx, server_id: str, now_us: int) -> None:
-        """As its owner would; what they have begun meanwhile goes first."""
+        """As its owner would. An operation that the owner has begun meanwhile goes first."""
         kept = resized.kept_of(tx, server_id)
         row = tx.first(sa.select(servers.c.vm_state, servers.c.task_state).where(servers.c.id == server_id))
         idle = row is not None and row.vm_state == VmState.RESIZED and row.task_state is None

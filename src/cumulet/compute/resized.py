@@ -52,7 +52,7 @@ def kept_of(tx: Tx, server_id: str) -> Kept | None:
 
 
 def kept_on(tx: Tx, host: str) -> set[str]:
-    """Ids of servers whose earlier disk `host` keeps: they live elsewhere, and what is here is no drift."""
+    """Ids of servers whose earlier disk `host` keeps. They live elsewhere, so their guests here are not drift."""
     return {row.server_id for row in tx.all(_ON_HOST, {"of_host": host})}
 
 
