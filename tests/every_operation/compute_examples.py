@@ -194,6 +194,7 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
     "GET /cumulet/findings": Example(may=ADMIN),
     "GET /cumulet/migrations/{migration_id}": Example(may=ADMIN, path={"migration_id": lambda t: t.migration}),
     "GET /cumulet/history": Example(may=ADMIN),
+    "GET /cumulet/dropped-packets": Example(may=ADMIN),
     "GET /cumulet/paths/{sender}/{receiver}": (
         Example(
             may=READER,

@@ -8,7 +8,9 @@ import struct
 from ipaddress import ip_address
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
-ARP, IPV4, IPV6, RARP, VLAN = 0x0806, 0x0800, 0x86DD, 0x8035, 0x8100
+ARP, IPV4, IPV6, RARP, VLAN, QINQ = 0x0806, 0x0800, 0x86DD, 0x8035, 0x8100, 0x88A8
+HOP_BY_HOP, ROUTING, DESTINATION = 0, 43, 60
+"""Extension headers of IPv6."""
 ICMP, TCP, UDP, GRE, ICMP6 = 1, 6, 17, 47, 58
 SYN, SYN_ACK, ACK = 0x02, 0x12, 0x10
 _markers = itertools.count(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import uuid
+from ipaddress import ip_address
 
 import pytest
 
@@ -83,6 +84,52 @@ async def test_taking_a_rule_away_cuts_its_connections_and_no_others() -> None:
         assert await one.gets(two_, tcp(b, a, 80, flags=f.ACK, reply=True))
 
 
+def behind_headers(me: w.Port, victim: w.Port) -> dict[str, tuple[str, bytes]]:
+    """What is looked for behind IPv6's extension headers, and an address of many."""
+    mine, link_local = me.addresses[1], w.link_local(me.mac)
+    advertised = f.transport(f.ICMP6, link_local, "ff02::1", 134, 0)
+    answered = f.transport(f.UDP, link_local, "ff02::1", 547, 546, data=b"0123456789abcdef")
+
+    def packet(source: str, target: str, first: int, *parts: bytes) -> bytes:
+        return f.ip(me.mac, victim.mac, source, target, first, b"".join(parts))
+
+    def options(following: int) -> bytes:
+        return struct.pack("!BBBB4x", following, 0, 1, 4)
+
+    routed = struct.pack("!BBBBI", f.UDP, 2, 0, 1, 0) + ip_address(victim.addresses[1]).packed
+    return {
+        "advertisement behind hop-by-hop options": (
+            "router_advertisement",
+            packet(link_local, "ff02::1", f.HOP_BY_HOP, options(f.ICMP6), advertised),
+        ),
+        "advertisement behind two headers": (
+            "router_advertisement",
+            packet(link_local, "ff02::1", f.HOP_BY_HOP, options(f.DESTINATION), options(f.ICMP6), advertised),
+        ),
+        "dhcp6 server behind options": (
+            "dhcp_server",
+            packet(link_local, "ff02::1", f.DESTINATION, options(f.UDP), answered),
+        ),
+        "routing header": ("source_route", packet(mine, victim.addresses[1], f.ROUTING, routed, answered)),
+        "routing header behind options": (
+            "source_route",
+            packet(mine, victim.addresses[1], f.DESTINATION, options(f.ROUTING), routed, answered),
+        ),
+        "dhcp server in pieces": (
+            "dhcp_server",
+            f.ip(
+                me.mac,
+                victim.mac,
+                me.addresses[0],
+                victim.addresses[0],
+                f.UDP,
+                struct.pack("!HHHH", 67, 68, 500, 0),
+                fragment=0x2000,
+            ),
+        ),
+    }
+
+
 SOURCE_ROUTES = {"loose": 131, "strict": 137}
 
 
@@ -116,10 +163,15 @@ def hostile(me: w.Port, victim: w.Port) -> dict[str, tuple[str, bytes]]:
         "dhcp server": ("dhcp_server", packet(f.UDP, 67, 68)),
         "dhcp6 server": ("dhcp_server", packet(f.UDP, 547, 546, link_local, "ff02::1")),
         "vlan tag": ("ethertype", f.ethernet(me.mac, victim.mac, f.VLAN, b"\0\5" + udp(me, victim)[12:])),
+        "two vlan tags": (
+            "ethertype", f.ethernet(me.mac, victim.mac, f.QINQ, b"\0\5\x81\0\0\6" + udp(me, victim)[12:]),
+        ),
+        "priority tag": ("ethertype", f.ethernet(me.mac, victim.mac, f.VLAN, b"\xe0\0" + udp(me, victim)[12:])),
         "link layer control": ("ethertype", f.ethernet(me.mac, victim.mac, 38, b"BB\3" + bytes(35))),
         "unknown ethertype": ("ethertype", f.ethernet(me.mac, victim.mac, 0x88CC, bytes(46))),
         "later fragment": ("spoofed_ipv4", f.ip(me.mac, victim.mac, "10.0.0.98", theirs, f.UDP, bytes(24), fragment=3)),
     }  # fmt: skip
+    found |= behind_headers(me, victim)
     for name, kind in SOURCE_ROUTES.items():
         options = bytes([kind, 7, 4]) + b"\x0a\0\0\7" + b"\0"
         found[f"{name} source route"] = ("source_route", packet(f.UDP, 4000, 5000, options=options))
@@ -144,7 +196,9 @@ async def test_without_port_security_the_same_frames_pass() -> None:
         passing = {name: await two_.gets(one, frame) for name, (_, frame) in hostile(a, b).items()}
         held_back = {name for name, passes in passing.items() if not passes}
         # The kernel waits for the rest of what is a fragment.
-        assert held_back <= {"later fragment", "fragmented advertisement"}, held_back
+        assert held_back <= {"later fragment", "fragmented advertisement", "dhcp server in pieces"}, held_back
+        # A bridge takes nothing from an address of many: no rule is asked.
+        assert not await two_.gets(one, udp(a, b, mac="01:00:5e:00:00:01"))
 
 
 async def test_allowed_address_pairs_may_be_used_with_their_mac_and_no_others() -> None:

@@ -36,10 +36,11 @@ def status(clouds_file: Path | None, cloud: str) -> int:
         hosts, down = _hosts(admin, {one["name"]: one for one in control_plane["hosts"]})
         servers = _servers(admin)
         operations, stuck = _operations(admin)
+        dropped = _dropped(admin)
         findings = _findings(admin)
         history = _history(admin)
     console = screen()
-    for rows in (processes, hosts, servers, operations, findings, history):
+    for rows in (processes, hosts, servers, operations, dropped, findings, history):
         console.print(rows)
     return 1 if silent or down or stuck else 0
 
@@ -147,6 +148,20 @@ def _operations(admin: Persona) -> tuple[Table, int]:
             operation["cause"] or "",
         )
     return rows, sum(operation["stuck"] for operation in found)
+
+
+def _dropped(admin: Persona) -> Table:
+    """What rules of hosts have dropped."""
+    found = admin.get("/compute/v2.1/cumulet/dropped-packets")["hosts"]
+    rows = _table("Packets dropped by rules", "host", "cause", "packets")
+    for one in found:
+        if one["dropped"] is None:
+            _row(rows, one["host"], "it does not answer", "")
+            continue
+        for cause, number in sorted(one["dropped"].items()):
+            if number:
+                _row(rows, one["host"], cause, number)
+    return rows
 
 
 def _history(admin: Persona) -> Table:

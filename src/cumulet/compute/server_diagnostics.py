@@ -12,6 +12,7 @@ from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.errors import Conflict
 from cumulet.host.messages import HostUnreachable
+from cumulet.host.traffic import AskTraffic, PortTraffic
 from cumulet.network import for_compute as network
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -19,7 +20,7 @@ from cumulet.web.policy import rule
 SHOW = rule("os_compute_api:os-server-diagnostics", ADMIN)
 
 _UNTOLD_OF_A_DISK = dict.fromkeys(("read_bytes", "read_requests", "write_bytes", "write_requests", "errors_count"))
-_UNTOLD_OF_A_NIC = dict.fromkeys(
+_UNTOLD_OF_A_NIC: dict[str, int | None] = dict.fromkeys(
     f"{way}_{what}" for way in ("rx", "tx") for what in ("octets", "errors", "drop", "packets", "rate")
 )
 _STATES = {PowerState.NOSTATE: "pending"}
@@ -39,15 +40,16 @@ async def show_diagnostics(call: Call[Server, None]) -> Mapping[str, object]:
             "the instance is in this state.",
             reason="WRONG_STATE",
         )
+    ports = await call.cloud.db.read_async(lambda tx: network.ports_of(tx, [server.id]).get(server.id, []))
+    host, hosts = server.host, call.cloud.hosts
     try:
-        found = await call.cloud.hosts.diagnostics(server.host, server.id)
+        found = await hosts.diagnostics(host, server.id)
+        if not call.version.at_least("2.48"):
+            return found
+        traffic = await hosts.send(host, AskTraffic(ports=tuple(port.id for port in ports)))
     except HostUnreachable as error:
         raise Conflict(f"Instance {server.id} is not ready", private=str(error), reason="HOST_UNREACHABLE") from None
-    if not call.version.at_least("2.48"):
-        return found
     disks = 1 + server.config_drive
-    host = server.host
-    ports = await call.cloud.db.read_async(lambda tx: network.ports_of(tx, [server.id]).get(server.id, []))
     kind = await call.cloud.db.read_async(lambda tx: host_records.kind_of(tx, host))
     return {
         "state": _STATES.get(server.power_state, server.power_state.value),
@@ -60,7 +62,20 @@ async def show_diagnostics(call: Call[Server, None]) -> Mapping[str, object]:
         "num_nics": len(ports),
         "num_disks": disks,
         "cpu_details": [{"id": n, "time": None, "utilisation": None} for n in range(server.flavor.vcpus)],
-        "nic_details": [{**_UNTOLD_OF_A_NIC, "mac_address": port.mac} for port in ports],
+        "nic_details": [{**_nic(traffic.ports.get(port.id)), "mac_address": port.mac} for port in ports],
         "disk_details": [dict(_UNTOLD_OF_A_DISK) for _ in range(disks)],
         "memory_details": {"maximum": server.flavor.memory_mib, "used": found.get("memory_used_mib")},
+    }
+
+
+def _nic(traffic: PortTraffic | None) -> dict[str, int | None]:
+    """What a host has counted of a port, in Nova's names."""
+    if traffic is None:
+        return _UNTOLD_OF_A_NIC
+    return _UNTOLD_OF_A_NIC | {
+        "rx_octets": traffic.rx_bytes,
+        "rx_packets": traffic.rx_packets,
+        "rx_drop": traffic.rx_drops,
+        "tx_octets": traffic.tx_bytes,
+        "tx_packets": traffic.tx_packets,
     }

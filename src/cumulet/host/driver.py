@@ -16,7 +16,10 @@ from cumulet.host.disks import Disk, Rescue, Snapshots
 from cumulet.host.record import Record
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from cumulet.host.endpoint import Endpoint, Peer
+    from cumulet.host.traffic import Traffic
     from cumulet.host.wiring import InForce, Wiring
 
 
@@ -234,6 +237,9 @@ class Wired(Protocol):
 
     async def in_force(self) -> InForce:
         """What `wire` would answer, and changes nothing. Revision 0 where nobody has told this host anything yet."""
+
+    async def traffic(self, port_ids: Collection[str]) -> Traffic:
+        """What was dropped here, by cause, and what went through these ports. Nothing where no packets pass."""
 
 
 class Life(Protocol):

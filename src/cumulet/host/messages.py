@@ -345,7 +345,8 @@ class Diagnostics(Question[dict[str, int | str]], frozen=True, tag="diagnostics"
 
 def verbs() -> tuple[type[Message[object]], ...]:
     """Every verb that has been declared, here or in a module that is imported."""
-    from cumulet.host import agent_messages, console_messages, crash_dump, disk_messages  # noqa: F401 - for what they declare
+    # For what they declare.
+    from cumulet.host import agent_messages, console_messages, crash_dump, disk_messages, traffic  # noqa: F401
 
     found: list[type[Message[object]]] = []
     waiting: list[type[Message[object]]] = [Message]

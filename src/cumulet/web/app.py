@@ -56,6 +56,7 @@ class App:
         self._sampling = Sampling()
         self._scraper_token = scraper_token
         self._documents = documents(router.services)
+        self._counts = [count for service in router.services for count in service.counts]
         self._doors = {prefix: door for service in router.services for prefix, door in service.doors.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -127,7 +128,8 @@ class App:
                 await exchange.respond_error(Refused("metrics"))
                 return
         headers = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
-        await exchange.respond((200, headers, self.metrics.text()))
+        counts = [await count(self.cloud) for count in self._counts]
+        await exchange.respond((200, headers, self.metrics.text(counts)))
 
     def _is_scraper(self, exchange: Exchange) -> bool:
         """Whether it shows the credential that is for this and nothing else: `web.scraper`."""

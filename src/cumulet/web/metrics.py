@@ -4,10 +4,31 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+    from cumulet.web.context import Cloud
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a service counts beside requests. `values`: by the values of `labels`, of which there are few."""
+
+    name: str
+    """Without ``_total``."""
+    words: str
+    labels: tuple[str, ...]
+    values: Mapping[tuple[str, ...], int]
+
+
+Count: TypeAlias = "Callable[[Cloud], Awaitable[Counts]]"
+"""What a service counts for `/metrics`. It waits for nobody for long, and leaves out what does not answer."""
 
 
 class RequestMetrics:
@@ -49,10 +70,27 @@ class RequestMetrics:
             durations.add_metric((service,), cumulative, sum_value=float(self._seconds[service]))
         yield durations
 
-    def text(self) -> bytes:
+    def text(self, counts: Sequence[Counts] = ()) -> bytes:
         """The exposition: these numbers and those of the process and of everything registered by default."""
         from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 
         own = CollectorRegistry(auto_describe=False)
         own.register(self)
+        for one in counts:
+            own.register(_Counted(one))
         return generate_latest(own) + generate_latest(REGISTRY)
+
+
+class _Counted:
+    """`Counts` as a collector."""
+
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        from prometheus_client.core import CounterMetricFamily
+
+        found = CounterMetricFamily(self._counts.name, self._counts.words, labels=self._counts.labels)
+        for values, number in sorted(self._counts.values.items()):
+            found.add_metric(values, number)
+        yield found

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from cumulet.web.context import Cloud
     from cumulet.web.doors import Door
+    from cumulet.web.metrics import Count
 
 TargetT_co = TypeVar("TargetT_co", covariant=True)
 BodyT_co = TypeVar("BodyT_co", covariant=True)
@@ -286,6 +287,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     operations: list[Operation] = msgspec.field(default_factory=list)
     doors: dict[str, Door] = msgspec.field(default_factory=dict)
     """What it serves beside its operations, by the beginning of its path."""
+    counts: list[Count] = msgspec.field(default_factory=list)
     gap_rules: dict[str, tuple[str, FindTarget | None]] = msgspec.field(default_factory=dict)
     """``METHOD PATH [ACTION]`` of a gap -> the rule and the target it will have."""
 

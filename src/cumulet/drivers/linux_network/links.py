@@ -19,6 +19,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from cumulet.drivers.linux_network import names
 from cumulet.drivers.linux_network.taps import silence, speak_only_as
 from cumulet.host import wiring as w
+from cumulet.host.traffic import PortTraffic
 
 VXLAN_UDP_PORT = 4789
 """IANA's."""
@@ -65,6 +66,20 @@ class Links:
     def present(self) -> dict[str, Link]:
         """Our interfaces by name."""
         return {link.name: link for link in map(_link, self._route.get_links()) if link.name[:3] in names.OURS}
+
+    def traffic(self, port_id: str) -> PortTraffic | None:
+        """What went through a port's tap, the other way round: what the tap sends its guest receives."""
+        for index in self._route.link_lookup(ifname=names.tap(port_id)):
+            (link,) = self._route.get_links(index)
+            counted = link.get("stats64")
+            return PortTraffic(
+                rx_packets=counted["tx_packets"],
+                rx_bytes=counted["tx_bytes"],
+                tx_packets=counted["rx_packets"],
+                tx_bytes=counted["rx_bytes"],
+                rx_drops=counted["tx_dropped"],
+            )
+        return None
 
     def apply(self, wiring: w.Wiring) -> list[w.NotDone]:
         """Bring bridges, VXLAN devices and forwarding entries to what the wiring says; answers what failed."""

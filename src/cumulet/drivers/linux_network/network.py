@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +25,7 @@ from cumulet.drivers.linux_network.ruleset import Numbers, NumbersExhausted, num
 from cumulet.drivers.linux_network.skeleton import Tracking
 from cumulet.drivers.linux_network.taps import open_tap
 from cumulet.host.driver import DriverError
+from cumulet.host.traffic import Traffic
 from cumulet.host.wiring import InForce, NotDone, Wiring
 
 T = TypeVar("T")
@@ -103,6 +104,16 @@ class LinuxNetwork:
     async def counters(self) -> dict[str, int]:
         """Packets dropped so far, by cause."""
         return await self._run(self._nft.counters)
+
+    async def traffic(self, port_ids: Collection[str]) -> Traffic:
+        """What was dropped, and what went through these ports."""
+
+        def work() -> Traffic:
+            counted = {port_id: self._links.traffic(port_id) for port_id in port_ids}
+            plugged = {port_id: traffic for port_id, traffic in counted.items() if traffic is not None}
+            return Traffic(dropped=self._nft.counters(), ports=plugged)
+
+        return await self._run(work)
 
     async def remove(self) -> None:
         """Everything of ours goes: interfaces, rules, forwarding entries."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,7 @@ from cumulet.host.driver import (
 )
 from cumulet.host.endpoint import Endpoint, Peer
 from cumulet.host.images import ImageSink, ImageSource
+from cumulet.host.traffic import NO_TRAFFIC, Traffic
 from cumulet.host.wiring import InForce, NotDone, Wiring
 
 if TYPE_CHECKING:
@@ -139,6 +141,9 @@ class QemuDriver:
 
     async def in_force(self) -> InForce:
         return await self._host.network.in_force() if self._host.network is not None else _nothing(0)
+
+    async def traffic(self, port_ids: Collection[str]) -> Traffic:
+        return await self._host.network.traffic(port_ids) if self._host.network is not None else NO_TRAFFIC
 
     async def guests(self) -> list[GuestReport]:
         return await adoption.reports(self._host)

@@ -21,7 +21,7 @@ from cumulet.drivers.simulated.copy import Copy
 from cumulet.drivers.simulated.disks import SimulatedDisks, Take
 from cumulet.drivers.simulated.guest import SimulatedGuest
 from cumulet.drivers.simulated.introductions import Introductions
-from cumulet.drivers.simulated.network import SimulatedNetwork
+from cumulet.drivers.simulated.network import SimulatedNetwork, SimulatedTraffic
 from cumulet.drivers.simulated.power import SimulatedPower
 from cumulet.host.driver import (
     DriverError,
@@ -55,7 +55,7 @@ class World:
         """Where hosts bring their guests' disks, once there is an Image service."""
 
 
-class SimulatedDriver(SimulatedPower, SimulatedDisks, SimulatedConsole, SimulatedConsoleSessions):
+class SimulatedDriver(SimulatedPower, SimulatedDisks, SimulatedConsole, SimulatedConsoleSessions, SimulatedTraffic):
     """`host.driver.Driver` with modelled guests. `directory` None keeps guests in memory only."""
 
     def __init__(self, *, name: str, world: World, clock: Clock, settings: Settings, directory: Path | None) -> None:

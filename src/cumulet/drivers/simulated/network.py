@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from cumulet.host.traffic import NO_TRAFFIC, Traffic
 from cumulet.host.wiring import InForce, Wiring
 
 
@@ -25,3 +26,10 @@ class SimulatedNetwork:
         ports = tuple(port.id for port in self.wiring.ports)
         linked = tuple(port for port in ports if port in plugged)
         return InForce(revision=self.wiring.revision, ports=ports, linked=linked)
+
+
+class SimulatedTraffic:
+    """Part of `SimulatedDriver`: no packet passes, so none is counted."""
+
+    async def traffic(self, port_ids: Collection[str]) -> Traffic:
+        return NO_TRAFFIC
