@@ -15,8 +15,10 @@ import yaml
 
 from cumulet.cli.program import program
 from cumulet.fleet.host_door import PORT as DOOR
+from cumulet.fleet.nats_server import PORT as BUS
 from cumulet.web.metrics import RequestMetrics
 
+ROOT = Path(__file__).parents[2]
 DEPLOY = Path(__file__).parents[2] / "deploy"
 UNITS = sorted(DEPLOY.glob("*.service"))
 WITHOUT_ROOT = ["cumulet-api", "cumulet-conductor", "cumulet-bus"]
@@ -79,3 +81,61 @@ def test_the_balancer_passes_on_both_ports() -> None:
     assert re.findall(r"bind :(\d+)", text) == ["8774", str(DOOR)]
     if shutil.which("haproxy") is not None:
         subprocess.run(["haproxy", "-c", "-f", str(DEPLOY / "haproxy.cfg")], check=True)
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Of the container's recipe, each with what it says; lines that go on are one."""
+    text = re.sub(r"^#.*\n", "", (DEPLOY / "Containerfile").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.strip()]
+    return [(name, " ".join(rest.split())) for name, _, rest in (line.partition(" ") for line in lines)]
+
+
+def said(name: str) -> list[str]:
+    return [rest for one, rest in instructions() if one == name]
+
+
+def test_the_recipe_of_the_container_copies_what_is_there_and_keeps_to_the_rules() -> None:
+    known = {"FROM", "ENV", "RUN", "WORKDIR", "COPY", "USER", "VOLUME", "EXPOSE", "STOPSIGNAL", "ENTRYPOINT", "CMD"}
+    assert {name for name, _ in instructions()} <= known
+    for image in said("FROM"):
+        name, _, tag = image.split()[0].rpartition(":")
+        assert name.startswith("docker.io/library/"), "whose it is, is said"
+        assert tag not in ("", "latest")
+    for line in said("COPY"):
+        *sources, _ = [word for word in line.split() if not word.startswith("--")]
+        if "--from=" not in line:
+            for source in sources:
+                assert (ROOT / source).exists(), source
+    let_in = {line[1:] for line in (DEPLOY / "Containerfile.containerignore").read_text().split() if line[0] == "!"}
+    copied = {word for line in said("COPY") if "--from=" not in line for word in line.split()[:-1]}
+    assert let_in == copied
+    for line in said("RUN"):
+        assert "sudo" not in line
+        if "apt-get install" in line:
+            assert "--no-install-recommends" in line
+            assert "rm -rf /var/lib/apt/lists/*" in line
+        if "pip install" in line:
+            assert "--no-cache-dir" in line
+            assert all("==" in word for word in line.split("--no-cache-dir")[1].split()), "versions are pinned"
+    pinned = re.findall(r"uv==(\S+)", " ".join(said("RUN")))
+    assert pinned == re.findall(r"UV_VERSION=(\S+)", (ROOT / "scripts" / "setup.sh").read_text())
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", said("USER")[-1]), "a number, so that `runAsNonRoot` can tell"
+    last = [name for name, _ in instructions()]
+    assert last.index("USER") > max(n for n, name in enumerate(last) if name == "RUN"), (
+        "and nothing is run as it before"
+    )
+
+
+def test_what_the_container_starts_is_a_command_with_these_options() -> None:
+    [program_said], [line] = said("ENTRYPOINT"), said("CMD")
+    assert json.loads(program_said) == ["/opt/cumulet/bin/cumulet"]
+    name, *arguments = json.loads(line)
+    assert isinstance(program, click.Group)
+    command = program.get_command(click.Context(program), name)
+    assert command is not None
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {one for one in arguments if one.startswith("--")} <= known
+    assert set(map(int, said("EXPOSE")[0].split())) == {8774, DOOR, BUS, 8776}
+    assert "--health 127.0.0.1:8776" in (DEPLOY / "cumulet-conductor.service").read_text()
+    volumes = json.loads(said("VOLUME")[0])
+    assert all(volume in " ".join(said("RUN")) for volume in volumes), "they are the user's own"
