@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -18,13 +19,17 @@ from tests.api.identity.place import UNSCOPED, Place, Session, project
 pytestmark = pytest.mark.postgres
 
 
-@pytest.fixture(scope="module")
-def database_url() -> Iterator[str]:
-    """A PostgreSQL server of our own, on a unix socket in a folder of its own."""
+class NoPostgresql(Exception):
+    """It is not installed."""
+
+
+@contextlib.contextmanager
+def postgresql_server(*options: str) -> Iterator[str]:
+    """A PostgreSQL server of our own, on a unix socket in a folder of its own; the URL of a database on it."""
     installed = [str(path) for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
     initdb = shutil.which("initdb") or max(installed, default="")
     if not initdb:
-        pytest.skip("PostgreSQL is not installed (no initdb)")
+        raise NoPostgresql("PostgreSQL is not installed (no initdb)")
     tools = Path(initdb).resolve().parent
     folder = Path(tempfile.mkdtemp(prefix="cumulet-pg-", dir="/tmp"))  # short: a socket's path has a limit
     account = None
@@ -38,12 +43,31 @@ def database_url() -> Iterator[str]:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=account, cwd=folder)
 
     run("initdb", "-A", "trust", "-U", "cumulet", "--no-sync")
-    run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", f"-k {folder} -c listen_addresses='' -c fsync=off", "start")
+    run(
+        "pg_ctl",
+        "-w",
+        "-l",
+        str(folder / "log"),
+        "-o",
+        " ".join((f"-k {folder} -c listen_addresses='' -c fsync=off", *options)),
+        "start",
+    )
     try:
         yield f"postgresql://cumulet@/postgres?host={folder}"
     finally:
         run("pg_ctl", "-m", "fast", "stop")
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def database_url() -> Iterator[str]:
+    """Of a server of our own."""
+    with contextlib.ExitStack() as stack:
+        try:
+            url = stack.enter_context(postgresql_server())
+        except NoPostgresql as problem:
+            pytest.skip(str(problem))
+        yield url
 
 
 def _what_is_delegated_ends_everywhere(one: Place, other: Place) -> None:

@@ -26,6 +26,7 @@ from cumulet.processes.all import EmbeddedCloud
 from cumulet.settings import Settings
 from cumulet.testing.client import Client
 from cumulet.testing.clock import AdvanceableClock
+from cumulet.testing.databases import own_database
 from cumulet.testing.faults import Faults, one_of
 
 if TYPE_CHECKING:
@@ -343,9 +344,10 @@ def cloud(
     """
     with contextlib.ExitStack() as stack:
         folder = state or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cumulet-")))
+        url = settings.get("database_url") or stack.enter_context(own_database(folder, temporary=state is None))
         chosen: dict[str, Any] = {
             "state_dir": folder,
-            "database_url": f"sqlite:///{folder / 'cumulet.db'}",
+            "database_url": url,
             "listen_port": 0,
             "driver": "simulated",
             "host_names": _host_names(hosts),

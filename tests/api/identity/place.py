@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import random
 import uuid
 from collections.abc import Mapping
@@ -19,6 +21,7 @@ from cumulet.identity.api import IDENTITY
 from cumulet.identity.service import Identity
 from cumulet.processes.parts import PARTS, catalog_of
 from cumulet.settings import Settings
+from cumulet.testing.databases import VARIABLE, own_database
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
 from cumulet.web.policy import Policy
@@ -116,6 +119,9 @@ class Place:
 
     def __init__(self, folder: Path, database_url: str = "sqlite://", *, clock_seed: int = 7, **settings: Any) -> None:
         self.clock = HandClock(clock_seed)
+        self._stack = contextlib.ExitStack()
+        if database_url == "sqlite://" and VARIABLE in os.environ:
+            database_url = self._stack.enter_context(own_database(folder / str(clock_seed), temporary=True))
         self.database = Database(database_url, inline=database_url == "sqlite://")
         metadata.create_all(self.database.engine)
         self.settings = Settings(
@@ -178,6 +184,7 @@ class Place:
         self._runner.close()
         self.identity.close()
         self.database.close()
+        self._stack.close()
 
 
 def password_auth(user: Mapping[str, Any] | str, password: str, scope: object = None) -> dict[str, Any]:
