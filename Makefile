@@ -48,6 +48,9 @@ service: setup-python ## a machine with systemd in a folder (root): installed as
 test: setup-test ## all set-up, then the whole test suite
 	@.venv/bin/python -m pytest -n 2 --dist worksteal $(if $(PYTEST_ARGS),$(PYTEST_ARGS),--refusals report)
 
+test-postgresql: setup-test ## the suite with its clouds on PostgreSQL (PYTEST_ARGS=tests/api for a part)
+	@.venv/bin/python -m tests.on_postgresql $(if $(PYTEST_ARGS),$(PYTEST_ARGS),-n 2 --dist worksteal)
+
 refusals: setup-test ## the same, and it fails while there is a refusal in the source that no test comes through
 	@.venv/bin/python -m pytest -n 2 --dist worksteal --refusals require
 
@@ -80,6 +83,10 @@ packets: setup-python ## root: what is said of packets in random clouds, and wha
 crash: setup-qemu ## real guests whose keepers are killed, cut off and frozen (RUNS=n SEED=n RESULTS=file to add lines to, POST_COPY=1)
 	@CUMULET_CRASH_POST_COPY=$(POST_COPY) CUMULET_CRASH_RUNS=$(RUNS) CUMULET_CRASH_SEED=$(SEED) CUMULET_CRASH_RESULTS=$(RESULTS) \
 		.venv/bin/python -m pytest -s tests/qemu/test_crash.py $(PYTEST_ARGS)
+
+crash-fleet: setup-test ## the same on a fleet: PostgreSQL, NATS, conductors, machines killed, stopped, cut off (root; RUNS, SEED, RESULTS)
+	@CUMULET_CRASH_RUNS=$(RUNS) CUMULET_CRASH_SEED=$(SEED) CUMULET_CRASH_RESULTS=$(RESULTS) \
+		.venv/bin/python -m pytest -s tests/fleet/test_crash.py $(PYTEST_ARGS)
 
 mutants: setup-test ## small mistakes, one at a time: which do the tests let live? (SINCE=revision: on changed lines; PARTS=names, MOST=n of a module)
 	@.build/uv/bin/uv --version >/dev/null 2>&1 && uv=.build/uv/bin/uv || uv=uv; \

@@ -183,6 +183,12 @@ def start_postgresql(machine: Machine) -> str:
     as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
     run(*as_postgres, str(programs / "initdb"), "-D", str(data), "-A", "trust", "-U", "cumulet", "--no-sync")
     (data / "pg_hba.conf").write_text(f"host all cumulet {NETWORK}.0/24 trust\nlocal all all trust\n")
+    serve_postgresql(machine, programs, data)
+    return f"postgresql://cumulet@{machine.address}/postgres"
+
+
+def serve_postgresql(machine: Machine, programs: Path, data: Path) -> None:
+    """Returns when it takes connections."""
     server = machine.start(
         str(programs / "postgres"), "-D", str(data), "-c", f"listen_addresses={machine.address}", "-c", "fsync=off",
         "-c", f"unix_socket_directories={data}", log="postgresql", user="postgres",
@@ -192,7 +198,35 @@ def start_postgresql(machine: Machine) -> str:
         if server.process.poll() is not None or time.monotonic() > deadline:
             raise NotReady(f"PostgreSQL: {server.lines()[-3:]}")
         time.sleep(0.05)
-    return f"postgresql://cumulet@{machine.address}/postgres"
+
+
+def restart_postgresql(machine: Machine) -> None:
+    """After it was killed; it recovers by itself."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
+    data = machine.folder / "postgresql"
+    (data / "postmaster.pid").unlink(missing_ok=True)  # All of it was killed.
+    serve_postgresql(machine, programs, data)
+
+
+def children_of(pid: int) -> list[int]:
+    """Its own, and theirs."""
+    found: list[int] = []
+    for one in Path("/proc", str(pid), "task").glob("*/children"):
+        for child in map(int, one.read_text().split()):
+            found += [child, *children_of(child)]
+    return found
+
+
+@contextmanager
+def unplugged(machine: Machine) -> Iterator[None]:
+    """The cable of the machine is pulled, at the switch."""
+    prefix = machine.namespace.removesuffix(f"-{machine.name}")
+    port = f"port{machine.address.rpartition('.')[2]}"
+    run("ip", "-n", f"{prefix}-switch", "link", "set", port, "down")
+    try:
+        yield
+    finally:
+        run("ip", "-n", f"{prefix}-switch", "link", "set", port, "up")
 
 
 def reason_not() -> str | None:

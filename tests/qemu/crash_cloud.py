@@ -64,6 +64,8 @@ class Sight:
 class CrashCloud:
     """Started, killed and started again on one state folder, with the same options."""
 
+    hosts: tuple[str, ...] = HOSTS
+
     def __init__(self, base: Path, *options: str) -> None:
         self.state = base / "state"
         self.options = options
@@ -72,6 +74,10 @@ class CrashCloud:
         self.process: subprocess.Popen[bytes] | None = None
         self.admin: Persona
         self._reader: sqlite3.Connection | None = None
+
+    def place(self, host: str) -> Path:
+        """The folder of a host."""
+        return self.state / "hosts" / host
 
     # -- its processes
 
@@ -119,7 +125,7 @@ class CrashCloud:
 
     def agent(self, host: str, *, other_than: int = 0) -> int:
         """The number of a host's agent process."""
-        place = str(self.state / "hosts" / host)
+        place = str(self.place(host))
 
         def found() -> int:
             for pid, words in commands():
@@ -141,18 +147,18 @@ class CrashCloud:
     @contextlib.contextmanager
     def without_agent(self, host: str) -> Iterator[None]:
         """A host's agent is killed, and the next one, which waits for its lock, gets it at the end of the block."""
-        with open(self.state / "hosts" / host / AGENT_LOCK) as lock:
+        with open(self.place(host) / AGENT_LOCK) as lock:
             kill(self.agent(host), signal.SIGKILL)
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def guests(self, server_id: str) -> dict[str, int]:
         """Every living QEMU of this server that a host has noted, host -> process number; `strays` finds any other."""
-        return {host: pid for host in HOSTS if is_qemu(pid := self._noted(host, server_id))}
+        return {host: pid for host in self.hosts if is_qemu(pid := self._noted(host, server_id))}
 
     def strays(self, known: set[int]) -> list[int]:
         """QEMU processes of this cloud's guests that are none of `known`."""
-        ids = {path.name for host in HOSTS for path in self._fences(host)}
+        ids = {path.name for host in self.hosts for path in self._fences(host)}
         return [
             pid
             for pid, words in commands()
@@ -162,10 +168,10 @@ class CrashCloud:
         ]
 
     def _fences(self, host: str) -> Iterator[Path]:
-        yield from (self.state / "hosts" / host / "fence").glob("*-*")
+        yield from (self.place(host) / "fence").glob("*-*")
 
     def folder(self, host: str, server_id: str) -> Path:
-        return self.state / "hosts" / host / "qemu" / "guests" / server_id
+        return self.place(host) / "qemu" / "guests" / server_id
 
     def _noted(self, host: str, server_id: str) -> int:
         with contextlib.suppress(OSError, msgspec.DecodeError):
@@ -190,15 +196,15 @@ class CrashCloud:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
-        for host in HOSTS:
+        for host in self.hosts:
             for pid, words in commands():
-                if b"agent" in words and str(self.state / "hosts" / host).encode() in words:
+                if b"agent" in words and str(self.place(host)).encode() in words:
                     kill(pid, signal.SIGKILL)
             for path in self._fences(host):
                 for pid in self.guests(path.name).values():
                     kill(pid, signal.SIGKILL)
         # Hosts that were given no network of their own have been given namespaces, which stay with `--leave-guests`.
-        LocalNetworks(self.state.absolute(), HOSTS).remove()
+        LocalNetworks(self.state.absolute(), self.hosts).remove()
 
     # -- its servers
 
@@ -325,7 +331,7 @@ class CrashCloud:
         if set(guests) != expected:
             found.append(f"{status} on {host}, but its processes are {guests}")
         found += [f"process {pid} is nobody's" for pid in self.strays(self._all_guests())]
-        disks = [one for one in HOSTS if self.folder(one, server_id).exists()]
+        disks = [one for one in self.hosts if self.folder(one, server_id).exists()]
         if disks != [host]:
             found.append(f"{status} on {host}, but there are disks on {disks}")
         found += self._unplaced(server_id, host)

@@ -1,0 +1,242 @@
+"""A fleet to be struck: what it is made of, what can befall it, and what is demanded of it afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+
+from cumulet.cli.client import Unexpected
+from cumulet.cli.demo.evidence import Evidence
+from cumulet.cli.screen import screen
+from tests.fleet.machines import (
+    Machine,
+    Program,
+    children_of,
+    fleet_of,
+    inside,
+    restart_postgresql,
+    run,
+    start_postgresql,
+    unplugged,
+)
+from tests.fleet.story import Fleet, administrator, control_planes, join
+from tests.qemu.crash_cloud import CrashCloud
+
+RACKS = ("rack1", "rack2")
+LONG_SECONDS = (4.0, 9.0)
+"""How long what is not killed is away: longer than the leases of this fleet (3 s), at both ends of it."""
+MOVE_SECONDS = 8.0
+"""Within so long after a move was asked for it is struck; on the machine of the runs it takes 5 to 15 s."""
+SETTLED_SECONDS = 180.0
+
+
+class Blow(StrEnum):
+    """What befalls a fleet while a guest moves."""
+
+    POSTGRESQL_KILLED = "PostgreSQL killed"
+    COMMIT_LOST = "PostgreSQL's answers lost, then it is killed"
+    NATS_KILLED = "NATS killed"
+    CONDUCTOR_STOPPED = "the conductor that leads stopped beyond its lease"
+    OTHER_STOPPED = "the other conductor stopped beyond its lease"
+    API_CUT_OFF = "a control plane cut off"
+    SOURCE_CUT_OFF = "the source's machine cut off"
+    DESTINATION_CUT_OFF = "the destination's machine cut off"
+    DATA_CUT_OFF = "PostgreSQL and NATS cut off"
+    CONTROL_PLANE_KILLED = "a control plane killed"
+
+
+class Run(msgspec.Struct, frozen=True):
+    """Decided by its seed: each blow in turn, at a moment and for a time of its own."""
+
+    seed: int
+    blow: Blow
+    after_s: float
+    lasts_s: float
+
+    @classmethod
+    def of(cls, seed: int) -> Run:
+        chance = random.Random(seed)
+        blows = list(Blow)
+        after, lasts = chance.uniform(0.0, MOVE_SECONDS), chance.uniform(*LONG_SECONDS)
+        return cls(seed, blows[seed % len(blows)], round(after, 2), round(lasts, 2))
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """A line of `docs/crash-runs-fleet.jsonl`."""
+
+    seed: int
+    blow: Blow
+    after_s: float
+    lasts_s: float
+    struck_at: str = ""
+    """What the API had said of the move when the blow fell."""
+    move: str = ""
+    """What the API says has become of it."""
+    settled_s: float = 0.0
+    """From the request until everything agreed again."""
+    verdict: str = ""
+    at: str = ""
+    commit: str = ""
+
+
+class FleetCloud(CrashCloud):
+    """The servers of a fleet, asked for at its second control plane, and the folders of its hosts."""
+
+    hosts = RACKS
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.admin = administrator(fleet, "control2")
+
+    def place(self, host: str) -> Path:
+        return self.fleet.machines[host].folder / "state"
+
+    def last_words(self) -> str:
+        logs = (
+            self.fleet.machines["control1"].folder / "up.log",
+            self.fleet.machines["control2"].folder / "conductor.log",
+        )
+        lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()]
+        return "\n".join([line for line in lines if '"cumulet.access"' not in line][-40:])
+
+    def move(self, server_id: str, destination: str) -> str:
+        """Ask for a live migration; the number of its record comes later."""
+        answer = self.admin.act(server_id, {"os-migrateLive": {"host": destination, "block_migration": "auto"}})
+        assert answer.status == 202, answer.message
+        return ""
+
+    def asked(self, what: Callable[[], Any]) -> Any:
+        """What the API answers; in words why not, while something it needs is away."""
+        try:
+            return what()
+        except (Unexpected, AssertionError, httpx.HTTPError) as problem:
+            return [f"the API: {problem}"]
+
+    def settle(self, server_id: str) -> None:
+        """Until nobody is at work and all agree; in bounded time."""
+        deadline = time.monotonic() + SETTLED_SECONDS
+        while problems := self.asked(lambda: self.problems(server_id)):
+            assert time.monotonic() < deadline, (problems, self.last_words())
+            time.sleep(0.3)
+
+
+@contextlib.contextmanager
+def fleet_to_strike(folder: Path) -> Iterator[Fleet]:
+    """Two control planes, PostgreSQL and NATS on a machine of their own, two hosts that have joined."""
+    with fleet_of(folder, "operator", "data", "control1", "control2", *RACKS) as machines, ExitStack() as told:
+        fleet = Fleet(Evidence(screen()), machines, folder / "shared")
+        told.enter_context(inside(machines["operator"]))
+        control_planes(fleet)
+        join(fleet, administrator(fleet, "control1"), list(RACKS))
+        yield fleet
+
+
+def strike(fleet: Fleet, wanted: Run, *, source: str, destination: str) -> None:
+    """Returns when what was struck is as before, or has been started again."""
+    machines = fleet.machines
+    control1, control2, data = machines["control1"], machines["control2"], machines["data"]
+    match wanted.blow:
+        case Blow.POSTGRESQL_KILLED:
+            kill_postgresql(data)
+            time.sleep(wanted.lasts_s / 4)
+            restart_postgresql(data)
+        case Blow.COMMIT_LOST:
+            with answers_lost(data):
+                time.sleep(wanted.lasts_s / 2)
+                kill_postgresql(data)
+            restart_postgresql(data)
+        case Blow.NATS_KILLED:
+            [server] = [pid for pid in children_of(newest(data, "bus").process.pid) if is_a(pid, b"nats-server")]
+            os.kill(server, signal.SIGKILL)
+        case Blow.CONDUCTOR_STOPPED:
+            stopped(newest(control1, "up"), wanted.lasts_s)
+        case Blow.OTHER_STOPPED:
+            stopped(newest(control2, "conductor"), wanted.lasts_s)
+        case Blow.CONTROL_PLANE_KILLED:
+            newest(control1, "up").kill()
+            time.sleep(wanted.lasts_s / 2)
+            start_first(fleet)
+        case _:
+            cut_off = {
+                Blow.API_CUT_OFF: control1,
+                Blow.SOURCE_CUT_OFF: machines[source],
+                Blow.DESTINATION_CUT_OFF: machines[destination],
+                Blow.DATA_CUT_OFF: data,
+            }
+            with unplugged(cut_off[wanted.blow]):
+                time.sleep(wanted.lasts_s)
+
+
+def newest(machine: Machine, log: str) -> Program:
+    return next(one for one in reversed(machine.programs) if one.log.stem == log)
+
+
+def start_first(fleet: Fleet) -> None:
+    control1 = fleet.machines["control1"]
+    control1.cumulet(
+        "up", *fleet.shared, "--bus", fleet.bus, "--hosts", "0", "--driver", "qemu", "--leave-guests",
+        "--listen", f"{control1.address}:8774", log="up",
+    ).wait_for("ready")  # fmt: skip
+
+
+def stopped(program: Program, seconds: float) -> None:
+    os.kill(program.process.pid, signal.SIGSTOP)
+    try:
+        time.sleep(seconds)
+    finally:
+        os.kill(program.process.pid, signal.SIGCONT)
+
+
+def kill_postgresql(data: Machine) -> None:
+    """All of it: its processes are in sessions of their own, and begin others until the first one is dead."""
+    newest(data, "postgresql").kill()
+    while left := [
+        pid for pid in map(int, run("ip", "netns", "pids", data.namespace).split()) if is_a(pid, b"postgres")
+    ]:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def processes_of(machine: Machine) -> list[int]:
+    return [int(pid) for pid in run("ip", "netns", "pids", machine.namespace).split()]
+
+
+def is_a(pid: int, program: bytes) -> bool:
+    """Whether it is a process of this program that lives."""
+    with contextlib.suppress(OSError):
+        words = Path("/proc", str(pid), "cmdline").read_bytes()
+        return program in words.split(b"\0")[0] and not words.startswith(b"python")
+    return False
+
+
+@contextlib.contextmanager
+def answers_lost(data: Machine) -> Iterator[None]:
+    """What PostgreSQL is told arrives, and is done; nobody hears of it."""
+
+    def nft(*words: str) -> None:
+        subprocess.run(["nsenter", f"--net=/run/netns/{data.namespace}", "nft", *words], check=True)
+
+    nft("add", "table", "inet", "lost")
+    nft("add chain inet lost out { type filter hook output priority 0; policy accept; }")
+    nft("add rule inet lost out tcp sport 5432 drop")
+    try:
+        yield
+    finally:
+        nft("delete", "table", "inet", "lost")
+
+
+__all__ = ["SETTLED_SECONDS", "FleetCloud", "Result", "Run", "fleet_to_strike", "start_postgresql", "strike"]
