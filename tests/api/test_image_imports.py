@@ -289,3 +289,17 @@ def test_an_image_that_is_deleted_while_it_is_imported_leaves_nothing(
     assert "deleted" in ask(admin, "GET", f"/tasks/{task['id']}")["message"]
     member.wait("all of it to go", lambda: left(open_cloud, image_id) == [])
     assert ask(member, "GET", f"/images/{image_id}").status == 404
+
+
+def test_no_location_is_taken_or_told(cloud: TestCloud, member: Client) -> None:
+    admin, image_id, body = cloud.persona("admin"), new(member), {"url": URL}
+    assert ask(member, "POST", f"/images/{image_id}/locations", body).status == 403
+    helper = cloud.user("helper", project="helpers", roles=("member", "reader", "service"))
+    helped = new(helper)
+    refused = ask(helper, "POST", f"/images/{helped}/locations", body)
+    assert (refused.status, "Unknown scheme 'https'" in refused.text) == (400, True)
+    assert image(helper, helped)["status"] == "queued"
+    assert ask(member, "PUT", f"/images/{image_id}/file", content=CONTENT, headers=DATA).status == 204
+    assert ask(member, "POST", f"/images/{image_id}/locations", body).status == 409
+    assert ask(member, "GET", f"/images/{image_id}/locations").status == 403
+    assert ask(admin, "GET", f"/images/{image_id}/locations").json == []

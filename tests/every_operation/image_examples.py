@@ -213,6 +213,10 @@ EXAMPLES: Mapping[str, Example | tuple[Example, ...]] = {
     "DELETE /stores/{store_id}/{image_id}": Example(
         may=ADMIN, sees=READER, path={"image_id": lambda t: t.staged}, answers=409, rules=SEEN, hidden="image_id"
     ),
+    f"POST {OF_IMAGE}/locations": Example(
+        may=MEMBER, sees=READER, body={"url": "https://images.example.org/"}, answers=409, rules=SEEN
+    ),
+    f"GET {OF_IMAGE}/locations": Example(may=ADMIN, sees=READER, rules=SEEN),
     f"PUT {OF_IMAGE}/stage": Example(
         may=MEMBER,
         sees=READER,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from cumulet.errors import NotFound
 from cumulet.image import store
@@ -18,12 +17,14 @@ IMAGE = Service(
     prefix="/image/v2",
     versions=(Microversion(2, 17), Microversion(2, 17)),
     dialect=ImageDialect(),
-    gaps=Path(__file__).with_name("gaps.txt"),
 )
 
 base_rule("context_is_admin", "role:admin")
 
+base_rule("service_api", "role:service or role:admin")
+
 ADMIN = "rule:context_is_admin"
+SERVICE_API = "rule:service_api"
 MEMBER_OF_PROJECT = "(role:member and project_id:%(project_id)s)"
 READER_OF_PROJECT = "(role:reader and project_id:%(project_id)s)"
 SHARED_WITH_CALLER = "project_id:%(member_id)s"

@@ -7,17 +7,16 @@ import sqlalchemy as sa
 from cumulet.errors import NotFound
 from cumulet.image import store
 from cumulet.image.files import BLOCK_BYTES
-from cumulet.image.service import ADMIN, IMAGE
+from cumulet.image.service import ADMIN, IMAGE, SERVICE_API
 from cumulet.image.store import STORE, images
 from cumulet.settings import Settings
 from cumulet.web.operation import Call, Rule
-from cumulet.web.policy import base_rule, rule
+from cumulet.web.policy import rule
 from cumulet.web.schema import Empty
 
 MIB = 1 << 20
 
-base_rule("service_api", "role:service or role:admin")
-STORES_DETAIL = rule("stores_info_detail", f"{ADMIN} or rule:service_api", description="Show how stores are set up.")
+STORES_DETAIL = rule("stores_info_detail", f"{ADMIN} or {SERVICE_API}", description="Show how stores are set up.")
 CACHE_LIST = rule("cache_list", ADMIN, description="List cached images.")
 CACHE_IMAGE = rule("cache_image", ADMIN, description="Have an image cached.")
 CACHE_DELETE = rule("cache_delete", ADMIN, description="Remove images from the cache.")

@@ -69,8 +69,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 def add(tx: Tx, task: Task) -> None:
     """Record a task; those that nobody needs any more go."""
+    tx.execute(sa.delete(tasks).where(tasks.c.expires_at_us <= task.created_at_us))
     mine = tasks.c.owner == task.owner
-    tx.execute(sa.delete(tasks).where(mine, tasks.c.expires_at_us <= task.created_at_us))
     ended = sa.select(tasks.c.id).where(mine, tasks.c.status.in_(ENDED)).order_by(tasks.c.updated_at_us.desc())
     old = [row.id for row in tx.all(ended.offset(MOST_ENDED - 1))]
     if old:
