@@ -38,7 +38,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OtherState(Exception):
-    """The state is not of what is to be started, whose servers would be lost; says what to do."""
+    """The state folder belongs to another kind of cloud, whose servers would be lost; the message says what to do."""
 
 
 class FirstStart(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +73,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     reconcilers: Callable[[Surroundings], Sequence[Reconciler]] = _none
     """What has to be looked after once in a cloud, in the order in which it is started."""
     mend: Callable[[Database, Settings, Clock], None] | None = None
-    """Makes good at each start what a process that was killed has left; raises OtherState for what is not ours."""
+    """At each start, repairs what a killed process has left half done; raises OtherState for another's state."""
     seed: Callable[[FirstStart], None] | None = None
     """What a first start leaves ready to use; asked again if that was killed meanwhile."""
 

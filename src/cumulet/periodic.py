@@ -1,4 +1,4 @@
-"""What is done every so often, and at once when woken, however the last time went: the timer of reconcilers."""
+"""The timer of reconcilers: a round every so many seconds, and at once when woken, even if the last one failed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Reconciler(Protocol):
         ...
 
     def kill(self) -> None:
-        """As if its process had died: whatever it is at ends where it waits."""
+        """As if its process had died: the round ends where it is waiting."""
         ...
 
 
@@ -33,7 +33,7 @@ class Periodic(ABC):
         self._name = name
         self._clock = clock
         self.seconds = seconds
-        """Counts from the next start on."""
+        """A change counts from the next start on."""
         self._woken = woken or asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 

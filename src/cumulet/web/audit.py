@@ -1,10 +1,10 @@
 """The audit trail: a CADF-like event for each change and each refusal, in a chain that takes a key to make.
 
-It goes on from file to file: one that is large is put aside under the number of its last line, and of those the oldest
-are removed; what the oldest that is left follows is noted in a file of its own, the start.
+The chain continues from file to file. A file that has grown large is put aside under the number of its last line, and
+the oldest of these are removed. Another file, the start, says where the oldest one that is left begins.
 
-A line that cannot be written waits in memory, so a full disk breaks no chain; where too many wait, `full` says that
-nothing may be changed that could not be recorded.
+A line that cannot be written waits in memory, so a full disk breaks no chain. When too many lines wait, `full` says so,
+and changes are refused because they could not be recorded.
 
 Each line names the one before it and ends with its own code (HMAC-SHA256). A file beside it, the head, says under the
 same key how many lines there are: a line that is changed, taken out, put in or cut off at the end is found by `verify`.
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder(order="sorted").encode
 _START = "0" * 64
 _LOST = "lost"
-"""What a line names as the one before it where the chain did not end as its head says: never to be mended."""
+"""Stands in a line for the one before it, if the chain did not end as its head says. This break stays for ever."""
 _CODE = re.compile(rb',"code":"([0-9a-f]{64})"}\Z')
 _HEAD_BYTES = 256
 _ACTIONS = {"POST": "create", "PUT": "update", "PATCH": "update", "DELETE": "delete"}
@@ -207,7 +207,7 @@ def copy_while_written(path: Path, folder: Path) -> None:
                 (folder / one.name).touch(mode=0o600)
                 shutil.copyfile(one, folder / one.name, follow_symlinks=False)
         except FileNotFoundError:
-            continue  # It was put aside, or removed, meanwhile.
+            continue  # The file was put aside, or removed, meanwhile.
         if _files_of(path) != before:
             continue
         if head is not None:
@@ -232,7 +232,7 @@ def _cut_after(copied: Path, head: Head | None, others: list[Path]) -> None:
 
 
 def _files_of(path: Path) -> tuple[list[Path], bytes]:
-    """What changes when lines go on in a new file."""
+    """What changes when the chain continues in a new file."""
     start_file = _beside(path)[2]
     return put_aside(path), start_file.read_bytes() if start_file.exists() else b""
 

@@ -1,7 +1,7 @@
-"""Who is connected: bounded in all and by address, and so is what is held for those who have shown no token.
+"""Who is connected: connections, and the memory for requests without a token, are bounded in all and by address.
 
-A newcomer is never kept out by connections that ask for nothing: where there are too many, one of those is dropped, of
-the same address if that has its share, else of the address that has most. Lives on the event loop's thread.
+Connections that ask for nothing never keep a newcomer out. When there are too many, one idle connection is dropped: of
+the newcomer's address if that has its full share, else of the address that has most. Used on the event loop only.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import msgspec
 log = logging.getLogger(__name__)
 
 UNKNOWN_BYTES_OF_ONE = 4 << 20
-"""Of requests that have shown no token yet, from one address: heads and bodies that are held in memory."""
+"""Bytes of heads and bodies held in memory for requests without a token, from one address."""
 UNKNOWN_BYTES = 32 << 20
-"""The same, of all addresses."""
+"""The same, for all addresses together."""
 DESCRIPTORS = 65_536
 """What the process's limit of open files is raised to, where the system allows it."""
 DESCRIPTORS_KEPT_BACK = 256
-"""For the database, agents, images and logs: connections leave them."""
+"""Files kept for the database, agents, images and logs: connections may not use these."""
 
 
 CONNECTION = "cumulet.connection"
@@ -39,11 +39,11 @@ class Connection(msgspec.Struct, eq=False):
     known: bool = False
     """Whether what it is asking now came with a live token."""
     place: dict[Connection, None] | None = None
-    """Which of its share's it is in; None when it is gone."""
+    """In which group of its address it is; None when it is gone."""
 
 
 class _Share(msgspec.Struct, eq=False):
-    """What one address has. The keys of each are in order: who has been so longest comes first."""
+    """The connections of one address. Each group is in order: the one that has been in it longest comes first."""
 
     peer: str
     silent: dict[Connection, None] = msgspec.field(default_factory=dict)
@@ -71,7 +71,7 @@ class Connections:
         self._held = 0
 
     def admit(self, peer: str, drop: Callable[[], object]) -> Connection | None:
-        """A newcomer. None: there is no room, and nobody who could be dropped for it."""
+        """Take in a newcomer. None: there is no room, and no connection that could be dropped for it."""
         share = self._shares.get(peer) or _Share(peer)
         if len(share) >= self._most_of_one and not self._drop_one(share, "connections of one address"):
             return None
@@ -85,7 +85,7 @@ class Connections:
         return connection
 
     def hold(self, connection: Connection, size: int) -> None:
-        """Count `size` bytes more that are held for it while it is unknown; drops whoever holds too much."""
+        """Count `size` more bytes that are held for it while it has shown no token; drops who holds too much."""
         share = connection.share
         if connection.known or share.peer not in self._shares:
             return
@@ -111,7 +111,7 @@ class Connections:
         self._put(connection, connection.share.resting)
 
     def gone(self, connection: Connection) -> None:
-        """It is over; again is nothing."""
+        """The connection has ended. A second call does nothing."""
         share = connection.share
         if connection.place is not None:
             del connection.place[connection]

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 class Door(msgspec.Struct, frozen=True, kw_only=True):
-    """Where machines join this cloud, and by which SHA-256 of its authority's certificate they know it."""
+    """Where machines join this cloud, and the SHA-256 of its authority's certificate, by which they recognise it."""
 
     url: str
     fingerprint: str
     changed: Callable[[], None]
-    """To be called, on any thread, when who may join or is a member has changed."""
+    """Call this, on any thread, when it has changed who may join or who is a member."""
 
 
 class Process(Protocol):
@@ -56,7 +56,7 @@ class Presence(Protocol):
 
     def now(self) -> Process: ...
     def problem(self) -> str | None:
-        """What keeps this process from its work, but for the database."""
+        """What keeps this process from its work, apart from the database."""
         ...
 
 
@@ -77,7 +77,7 @@ class Cloud(msgspec.Struct, frozen=True, kw_only=True):
     hosts: Hosts
     """Questions to host agents (console output, diagnostics)."""
     identity: Authenticator
-    """Knows whose token it is; its own service has more to ask of it (`identity.service.Identity.of`)."""
+    """Knows whose token it is. Only its own service uses more of it (`identity.service.Identity.of`)."""
     policy: Policy
     """`web.policy.Policy`: the compiled rules."""
     space: Space = msgspec.field(default_factory=Space)

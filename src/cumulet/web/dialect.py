@@ -47,7 +47,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Dialect:
-    """The manners of one service. A service's own class, in its `dialect.py`, says where it differs."""
+    """The conventions of one service. A service's own class, in its `dialect.py`, says where it differs."""
 
     error_schema: Mapping[str, object] = object_schema(error=object_schema(code=NUMBER, title=TEXT, message=TEXT))
     """The JSON schema of an error's body, for the API reference."""

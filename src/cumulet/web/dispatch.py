@@ -55,7 +55,7 @@ _PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
 _encode = msgspec.json.Encoder().encode
 _JSON_MEDIA = re.compile(rb"application/([a-z0-9.+-]*[+-])?json(-patch)?\Z")
 _ONCE = frozenset({b"x-auth-token", b"x-subject-token", b"host", b"authorization", b"content-type", b"content-length"})
-"""Headers that say who asks, for what, or how the body is read: two of one name are one too many, whatever they say."""
+"""Headers that say who asks, for what, or how the body is read. A request that has one of them twice is refused."""
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST = re.compile(r"(?P<name>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?P<port>:[0-9]{1,5})?\Z", re.ASCII)
 _GLOBAL_REQUEST_ID = re.compile(rb"req-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
@@ -65,7 +65,7 @@ MOST_DETAILS_CHARACTERS = 2000
 
 
 def _header_text(text: str) -> bytes:
-    """As a header may have it: one line of ASCII, of bounded length."""
+    """The text as a header's value: one line of ASCII, of bounded length."""
     shown = "".join(character if " " <= character <= "~" else "?" for character in text)
     return shown[:MOST_DETAILS_CHARACTERS].encode()
 
@@ -205,7 +205,7 @@ class Exchange:
         return self._success(operation, await self._perform_with_room(operation, call))
 
     def _call(self, version: Microversion, path: dict[str, str]) -> Call[object, object]:
-        """A call as far as it is known before its operation, which binds the rest."""
+        """A call with all that is known before the operation is chosen."""
         assert self.caller is not None
         assert self.service is not None
         return Call(
@@ -336,7 +336,7 @@ class Exchange:
         return shape.read(sent[key], key)
 
     async def _perform_with_room(self, operation: Operation, call: Call[object, object]) -> object:
-        """Where storage is full, that is what is said; and to delete there is always room."""
+        """Do it. When storage is full, the error says so; deleting uses the reserve, so it is always possible."""
         deletes = operation.method == "DELETE" or operation.action in DELETING_ACTIONS
         cloud = call.cloud
         adds = not deletes and operation.method not in ("GET", "HEAD") and not operation.public
@@ -431,7 +431,7 @@ class Exchange:
 
 
 class Encoded(msgspec.Struct, frozen=True):
-    """What was made into JSON where it was made, for it may be long and the event loop is everybody's."""
+    """An answer that is JSON already: a long one is encoded on the reader's thread, not on the event loop."""
 
     content: bytes
 
@@ -448,7 +448,7 @@ def _action_of(body: object) -> str:
     if body is UNSET or (isinstance(body, dict | list | str) and len(body) != 1):
         raise BadRequest("Malformed request body")
     if not isinstance(body, dict):
-        # Nova looks for a key where there can be none, and takes the path for unknown.
+        # Nova looks for the action in whatever it is, finds none, and answers 404.
         raise faults.not_found()
     name: str = next(iter(body))
     return name
@@ -527,7 +527,7 @@ def _base_url(scope: Scope, headers: Mapping[bytes, bytes]) -> str:
 
 
 async def _whole_body(receive: Receive, length: bytes | None, largest: int) -> bytes:
-    """The body, refused as soon as it is known to be too large, or to be too long in coming."""
+    """The body. It is refused as soon as it is known to be too large, or when it takes too long to arrive."""
     if length is not None and length.isdigit() and (len(length) > 12 or int(length) > largest):
         raise _too_large(largest)
     pieces: list[bytes] = []

@@ -1,4 +1,4 @@
-"""What is said without a token about what is here: the list of services and each one's version documents."""
+"""What can be asked without a token: the list of services, and each one's version documents."""
 
 from __future__ import annotations
 

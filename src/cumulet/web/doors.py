@@ -1,6 +1,6 @@
 """What a service serves beside its operations, below a path of its own: pages, and WebSockets on the API's own port.
 
-A page of another site may not open one: where a browser says whose page it is (``Origin``), it has to be ours.
+Pages of other sites may not open a WebSocket: if a browser sends ``Origin``, it has to be ours.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ async def talk(doors: Doors, cloud: Cloud, socket: WebSocket) -> None:
 def _same_site(headers: Headers, public_url: str | None) -> bool:
     origin = headers.get("origin")
     if origin is None:
-        return True  # No browser: a program sends whatever it likes.
+        return True  # Not a browser: `Origin` protects browsers' users only.
     ours = urlsplit(public_url).netloc if public_url is not None else headers.get("host", "")
     parts = urlsplit(origin)
     return parts.scheme == "https" and parts.netloc == ours

@@ -1,4 +1,4 @@
-"""The one strict JSON reader in front of every body: what it lets through means the same to everybody."""
+"""The strict JSON reader for every body: what it accepts means the same to every JSON parser."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_json(data: bytes) -> Any:
         value = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         _malformed(str(error))
-    # Escapes are the only way left for NUL and surrogates to get in; most bodies have none.
+    # Only escapes can still bring in NUL and surrogates; most bodies have no escapes.
     if "\\u" in text:
         _check_text(value)
     return value

@@ -37,7 +37,7 @@ _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {
 
 
 _WORDS = ("token", "pass", "secret", "user_data", "key", "gaaaa", "authorization", "cookie", "://")
-"""What every secret's surroundings hold; most texts hold none of it and need no closer look."""
+"""Each secret has one of these near it. Most texts contain none of them and need no closer look."""
 _HINT = re.compile("|".join(map(re.escape, _WORDS)), re.IGNORECASE)
 
 
@@ -77,7 +77,7 @@ class JsonFormatter(logging.Formatter):
         whole = _encode(line).decode()
         if not _may_hold_secrets(whole):
             return whole
-        # Each text by itself: a secret's end is not looked for beyond its own text.
+        # Each text by itself, so that the end of a secret is not searched for in the next text.
         return _encode({n: redact(text) if isinstance(text, str) else text for n, text in line.items()}).decode()
 
 
@@ -93,7 +93,7 @@ SAME_LINES = 10
 SAME_SECONDS = 60.0
 MOST_KINDS = 1000
 UNCOUNTED = frozenset({"cumulet.access"})
-"""Loggers whose lines are all of one kind, and each of which is wanted; see `web.access_log`."""
+"""Loggers whose lines are all alike and must all be written; see `web.access_log`."""
 
 
 class _Kind(msgspec.Struct, eq=False):
@@ -106,7 +106,7 @@ class _Kind(msgspec.Struct, eq=False):
 class Repeats(logging.Filter):
     """Counts lines that repeat instead of letting each through; how many there were is said once their time is over.
 
-    Times are those of the records, and what is over is said with the next record of any kind: no timer, no thread.
+    Times are those of the records. A count is written with the next record of any kind: no timer, no thread.
     """
 
     def __init__(self, say: Callable[[logging.LogRecord], object]) -> None:
@@ -184,7 +184,7 @@ def log_to(target: TextIO | Path | None = None, *, level: int = logging.INFO, as
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(level)
-    # What no line of ours says need not be found out for each.
+    # Our lines do not show these, so `logging` need not find them out for each.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None  # "Optimization" in the logging HOWTO: no walk over the stack
     # Two lines a connection that say nothing the access log does not.

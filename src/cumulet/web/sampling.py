@@ -1,4 +1,4 @@
-"""How much of what callers nobody knows do is let through, such as refusals that are written down in logs.
+"""Lets through a bounded number of events that unknown callers cause, such as refusals to be logged.
 
 Enough to see what is tried, too few to fill a disk.
 """

@@ -1,4 +1,4 @@
-"""The credential of whoever collects `/metrics`: good for that and nothing else, for as long as its file stands."""
+"""The credential for collecting `/metrics`. It is good for nothing else, and as long as its file exists."""
 
 from __future__ import annotations
 

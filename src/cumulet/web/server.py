@@ -177,7 +177,9 @@ class _Uvicorn(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for number in itertools.count():
             if number % ACCEPTED_AT_ONCE == 0:
-                await asyncio.sleep(0)  # Where many wait, accepting is not all that the event loop does.
+                await asyncio.sleep(
+                    0
+                )  # When many clients wait, the event loop must do other work between accepting them.
             try:
                 accepted, address = await loop.sock_accept(listener)
             except OSError as error:
@@ -195,7 +197,7 @@ class _Uvicorn(uvicorn.Server):
             task.add_done_callback(self._greetings.discard)
 
     async def _greet(self, accepted: socket.socket, connection: Connection) -> None:
-        """The TLS handshake, once there is a word of it; then the protocol has the connection."""
+        """The TLS handshake, once its first bytes have come; then the protocol gets the connection."""
         try:
             await _readable(accepted)
         except BaseException as error:
@@ -220,7 +222,7 @@ class _Uvicorn(uvicorn.Server):
 
 
 async def _readable(accepted: socket.socket) -> None:
-    """Until something has come: who is silent costs a socket, and none of the memory that TLS takes."""
+    """Wait until something has come: a silent client costs a socket, but no memory for TLS."""
     loop = asyncio.get_running_loop()
     come: asyncio.Future[None] = loop.create_future()
 

@@ -139,7 +139,7 @@ class _Attribute(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _attributes(cls: type, version: Microversion) -> tuple[list[_Attribute], dict[str, Any]]:
-    """The attributes `cls` has at `version`, and values for those it has not but cannot do without."""
+    """The attributes that `cls` has at `version`, and values for required ones that this version does not have."""
     attributes: list[_Attribute] = []
     absent: dict[str, Any] = {}
     for field in declared(cls):
