@@ -3,8 +3,8 @@
 Each service keeps its list in `gaps.txt`. A line is ``METHOD... PATH [ACTION] [FIRST-LAST]``, below the service's
 prefix, with the microversions in which OpenStack has it where those are not all; GONE marks what OpenStack itself
 answers 410 for. EXTENSION marks what an OpenStack extension adds: without the extension OpenStack answers 404, and
-clients find out so whether it is there; we answer 404 too. Whoever adds an operation takes its line out: `make check` names lines that an
-operation shadows.
+clients find out so whether it is there; we answer 404 too. Whoever adds an operation takes its line out: `make check`
+names lines that an operation shadows.
 """
 
 from __future__ import annotations
