@@ -15,6 +15,7 @@ HYPERVISOR = ("qemu-system-x86", "qemu-utils")
 NETWORK = ("nftables",)
 DATABASE = ("postgresql",)
 BUS = ("nats-server",)
+WITHOUT_ROOT = ("uidmap",)
 
 
 def has_postgres() -> bool:
@@ -25,7 +26,10 @@ def has_postgres() -> bool:
 def main(argument: str) -> int:
     if argument == "--has-postgres":
         return 0 if has_postgres() else 1
-    parts = {"qemu": (*HYPERVISOR, *NETWORK, *DEBIAN_PACKAGES), "test": (*(() if has_postgres() else DATABASE), *BUS)}
+    parts = {
+        "qemu": (*HYPERVISOR, *NETWORK, *DEBIAN_PACKAGES),
+        "test": (*(() if has_postgres() else DATABASE), *BUS, *WITHOUT_ROOT),
+    }
     print("\n".join(dict.fromkeys(parts[argument])))
     return 0
 

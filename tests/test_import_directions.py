@@ -15,7 +15,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src"
 
-FOUNDATION = frozenset({"errors", "clock", "periodic", "settings", "owned", "space", "db", "wake"})
+FOUNDATION = frozenset({"errors", "clock", "periodic", "settings", "owned", "rootless", "space", "db", "wake"})
 HOST_BORDER = frozenset({"host", "fleet.hosts"})
 """What the rest of the program knows of hosts: how to ask one, and the data types of questions and answers."""
 KERNEL = FOUNDATION | {"web", "conductor", "part"}
@@ -31,6 +31,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "space": frozenset({"errors"}),
     "wake": frozenset({"db"}),
     "owned": frozenset(),
+    "rootless": frozenset(),
+    "own_namespaces": frozenset(),
     "db": FOUNDATION,
     "web": FOUNDATION | HOST_BORDER,
     # It knows operations on subjects of some kind, and no service.
@@ -54,7 +56,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "fleet.hosts": frozenset({"errors", "clock", "settings", "host"}),
     "ca": frozenset({"errors", "clock", "settings", "owned"}),
     # A process puts parts together, and only programs import it.
-    "processes.agent": frozenset({"agent", "bus", "drivers", "fleet"}),
+    "processes.agent": frozenset({"agent", "bus", "drivers", "fleet", "rootless"}),
     "cloud": KERNEL | SERVICES | {"conductor", "host", "agent", "drivers", "fleet", "bus", "ca"},
     "processes": KERNEL | SERVICES | {"conductor", "host", "agent", "drivers", "fleet", "bus", "ca"},
     "testing": KERNEL
@@ -76,6 +78,12 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.up", "fleet.public_network"): STARTS,
     ("cli.up", "owned"): STARTS,
     ("cli.state_folder", "owned"): STARTS,
+    ("cli.namespaces", "owned"): STARTS,
+    ("cli.namespaces", "image.tiny"): STARTS,
+    ("cli.namespaces", "rootless"): STARTS,
+    ("cli.namespaces", "settings"): STARTS,
+    ("cli.namespaces", "web.server"): STARTS,
+    ("cli.doctor", "rootless"): LOOKS,
     ("cli.up", "db.schema"): STARTS,
     ("cli.up", "web.log"): STARTS,
     ("cli.up", "web.policy"): STARTS,

@@ -74,6 +74,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     public_interface: str | None = None
     """An interface that leads to `public`: of this machine, which then has no address there itself; with
     `--host-network`, of each host's namespace."""
+    rootless_networks: bool = True
+    """Whether real guests have networks where the cloud is started by a user who is not root: in namespaces of that
+    user's, which end with the cloud, and guests with them. Otherwise they have none."""
     leave_guests: bool = False
     """Whether real guests go on when the cloud stops, to be found again at its next start. Default: only where it runs
     as a service (under systemd, with `Type=notify`)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -143,3 +144,24 @@ def test_users_that_a_container_has_not_are_refused(tmp_path: Path, monkeypatch:
     (tmp_path / "uid_map").write_text("         0     100000      65536\n")
     assert "this user namespace has no" in (user_ids.problem(sandbox.UIDS) or "")
     assert user_ids.problem(range(60_706, 61_184)) is None
+
+
+def test_guests_are_never_the_machines_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without users of their own they are who we are: in a user namespace that is somebody else."""
+    without = Sandbox(host="h", as_root=True, uids=range(0))
+    assert without.take_uid(tmp_path / "owner") is None
+    for line, ours in (("0 0 4294967295", True), ("0 1000 1", False)):
+        (tmp_path / "map").write_text(f"{line}\n")
+        monkeypatch.setattr(user_ids, "UID_MAP", tmp_path / "map")
+        assert user_ids.are_the_machines_own() is ours
+    (tmp_path / "map").write_text("0 0 4294967295\n")
+    with pytest.raises(DriverError, match="UIDS: guests would run as root"):
+        asyncio.run(without.probe())
+
+
+def test_a_group_that_has_no_number_here_is_kept_not_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "map").write_text("0 1000 1\n")
+    monkeypatch.setattr(user_ids, "GID_MAP", tmp_path / "map")
+    assert user_ids.usable_groups([0, 0]) == [0]
+    assert user_ids.usable_groups([0, 65_534]) is None
+    assert user_ids.usable_groups([]) == []

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 import cumulet.testing
+from cumulet import rootless
 from cumulet.compute import joined_hosts
 from cumulet.compute.store import hosts
 from cumulet.compute.wiring import require_wiring_hosts
@@ -197,6 +198,12 @@ def a_host_added_where_there_is_no_door(scene: Scene) -> Answer:
         return scene.admin.compute("POST", "/cumulet/hosts", {"host": {"name": "rack1"}})
     finally:
         msgspec.structs.force_setattr(context, "door", door)
+
+
+@refused(409, "in a network of its own: no other machine reaches it")
+def a_host_added_to_a_cloud_without_root(scene: Scene) -> Answer:
+    with mock.patch.object(rootless, "inside", return_value=rootless.Inside(listener=0, guest_uids="none")):
+        return scene.admin.compute("POST", "/cumulet/hosts", {"host": {"name": "rack1"}})
 
 
 @refused(403, "Quota exceeded: there are 0 hosts")

@@ -58,7 +58,9 @@ def serving(
 ) -> None:
     async def run() -> None:
         app = App(cloud, SERVICES)
-        running = await serve(app, address="127.0.0.1", port=0, certificate=paths[0], key=paths[1], **bounds)
+        running = await serve(
+            app, address="127.0.0.1", port=0, certificate=paths[0], key=paths[1], listening=None, **bounds
+        )
         try:
             await test(running, ssl.create_default_context(cafile=str(paths[0])))
         finally:

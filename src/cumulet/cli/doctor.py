@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import platform
 import shutil
@@ -97,12 +98,7 @@ async def _hypervisor() -> list[Finding]:
 
 def _confinement(as_root: bool, own_root: bool) -> Finding:
     if not as_root:
-        return Finding(
-            subject="confinement",
-            good=None,
-            found="guests run as your user, with QEMU's seccomp sandbox",
-            remedy="started as root, each guest gets a user, a root folder and a cgroup of its own",
-        )
+        return _confinement_without_root()
     if not own_root:
         return Finding(
             subject="confinement",
@@ -114,6 +110,24 @@ def _confinement(as_root: bool, own_root: bool) -> Finding:
     return Finding(subject="confinement", good=True, found=f"each guest gets its own user{cgroups} and root folder")
 
 
+def _confinement_without_root() -> Finding:
+    from cumulet import rootless
+
+    found = "guests run as your user, with QEMU's seccomp sandbox"
+    if _rootless_problem() is None:
+        users = "a user and a root folder" if rootless.more_users() is not None else "a root folder"
+        found = f"each guest gets {users} of its own, inside namespaces of yours; none has a cgroup"
+    remedy = "started as root, each guest gets a user, a root folder and a cgroup of its own"
+    return Finding(subject="confinement", good=None, found=found, remedy=remedy)
+
+
+@functools.cache
+def _rootless_problem() -> str | None:
+    from cumulet import rootless
+
+    return rootless.problem()
+
+
 def _writable_cgroup() -> bool:
     return any(
         os.access(place, os.W_OK) for place in ("/sys/fs/cgroup/cgroup.subtree_control", "/sys/fs/cgroup/memory")
@@ -121,9 +135,12 @@ def _writable_cgroup() -> bool:
 
 
 def _network() -> Finding:
+    from cumulet import rootless
     from cumulet.drivers.linux_network.probe import probe
     from cumulet.drivers.linux_network.skeleton import Tracking
 
+    if os.geteuid() != 0:
+        return _own_network(_rootless_problem(), rootless.more_users() is not None)
     answer = probe()
     if answer.tracking is None:
         remedy = _install("nftables") if "nftables" in answer.problem else "servers boot with `networks: none`"
@@ -133,6 +150,23 @@ def _network() -> Finding:
         Tracking.BRIDGE: "connections tracked in bridges",
     }
     return Finding(subject="networks", good=True, found=f"packets can be wired and filtered; {ways[answer.tracking]}")
+
+
+def _own_network(problem: str | None, users: bool) -> Finding:
+    if problem is not None:
+        remedy = (
+            _install("nftables") if "nftables" in problem else "servers boot with `networks: none`, or start as root"
+        )
+        return Finding(subject="networks", good=None, found=f"not without root here: {problem}", remedy=remedy)
+    found = "in namespaces of your own, which end with the cloud, and guests with them"
+    return Finding(
+        subject="networks",
+        good=True,
+        found=f"{found}; each guest has its own user" if users else found,
+        remedy=""
+        if users
+        else f"guests share your user: {_install('uidmap')}, and a line in /etc/subuid and /etc/subgid",
+    )
 
 
 def _tiny_image() -> Finding:

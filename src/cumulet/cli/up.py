@@ -29,6 +29,7 @@ from cumulet.cli.configuration import (
 )
 from cumulet.cli.driver_choice import Wish, choose
 from cumulet.cli.host_network_option import HostNetworkType
+from cumulet.cli.namespaces import in_namespaces
 
 if TYPE_CHECKING:
     from cumulet.processes.all import EmbeddedCloud
@@ -251,8 +252,9 @@ def up(
         file=from_file(config),
     )  # fmt: skip
     chosen, outputs = _chosen({name: one.value for name, one in given.items()}, ready_file)
+    chosen, networks = in_namespaces(chosen)
     with state_folder.held(chosen.state_dir):
-        asyncio.run(_serve(chosen, outputs))
+        asyncio.run(_serve(chosen, outputs, networks))
 
 
 def checked_option(option: str, setting: str, value: str | None) -> str | None:
@@ -321,7 +323,7 @@ async def _start(settings: Settings) -> EmbeddedCloud:
 SWITCH_SECONDS = 0.0005
 
 
-async def _serve(settings: Settings, outputs: Outputs) -> None:
+async def _serve(settings: Settings, outputs: Outputs, networks: str | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -352,6 +354,8 @@ async def _serve(settings: Settings, outputs: Outputs) -> None:
             f"export OS_CLIENT_CONFIG_FILE={outputs.clouds_file} OS_CLOUD=cumulet",
             file=sys.stderr,
         )
+        if networks is not None:
+            print(networks, file=sys.stderr)
         if cloud.reach is not None:
             print(cloud.reach, file=sys.stderr)
         service_manager.tell("READY=1")

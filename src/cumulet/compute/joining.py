@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from urllib.parse import urlsplit
 
+from cumulet import rootless
 from cumulet.clock import iso_z
 from cumulet.compute import hosts as host_records
 from cumulet.compute import joined_hosts as records
@@ -51,6 +52,8 @@ def add_host(call: Call[None, AddHost]) -> dict[str, object]:
     if len(records.rows(call.tx)) >= records.MOST_JOINED:
         raise Forbidden(f"Quota exceeded: there are {records.MOST_JOINED} hosts.")
     door = call.cloud.door
+    if rootless.inside() is not None:
+        raise Conflict("This cloud runs without root, in a network of its own: no other machine reaches it.")
     if door is None:
         raise Conflict("Machines join at another process of this cloud.")
     token = records.invite(call.tx, name, now_us=call.now_us)

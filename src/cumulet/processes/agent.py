@@ -20,6 +20,7 @@ from cumulet.agent.images import ImagesOfControlPlane
 from cumulet.agent.lease import ExpiryFile, Lease
 from cumulet.bus.unix_socket import serve_agent
 from cumulet.fleet.local_agents import AgentPlace
+from cumulet.rootless import NO_UIDS
 
 if TYPE_CHECKING:
     from cumulet.drivers.linux_network.network import LinuxNetwork
@@ -75,7 +76,9 @@ async def network_of(host: str, address: str, public_device: str | None) -> Linu
 
 
 def uids(text: str) -> range:
-    """Of ``FIRST-LAST``."""
+    """Of ``FIRST-LAST``; none for ``none``."""
+    if text == NO_UIDS:
+        return range(0)
     first, _, last = text.partition("-")
     return range(int(first), int(last) + 1)
 

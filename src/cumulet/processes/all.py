@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import sqlalchemy as sa
 
+from cumulet import rootless
 from cumulet.ca import CertificateAuthority
 from cumulet.clock import Clock, SystemClock
 from cumulet.conductor.presence import Presence
@@ -159,7 +160,7 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         presence = Presence(db=db, clock=clock, role="up", name=name, bus=remote.bus_state)
         context = Cloud(
             presence=presence,
-            door=remote.door(),
+            door=remote.door() if rootless.inside() is None else None,
             settings=settings,
             db=db,
             clock=clock,

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from cumulet import rootless
 from cumulet.ca import CertificateAuthority, Issued, check_own_certificate
 from cumulet.clock import Clock, SystemClock
 from cumulet.conductor.presence import Presence
@@ -114,6 +115,7 @@ async def serve_api(
         key=certificate.key,
         connections=settings.connections,
         connections_per_address=settings.connections_per_address,
+        listening=rootless.listener(),
     )
     stack.push_async_callback(server.stop)
     return Api(cloud=cloud, server=server, certificate=certificate)

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cumulet import rootless
 from cumulet.agent.agent import Agent
 from cumulet.agent.simulated_fence import SimulatedFence
 from cumulet.agent.simulated_lease import SimulatedLease, SimulatedWatchdog
@@ -92,7 +93,11 @@ def join_public(settings: Settings, agents: AgentProcesses | None, gateways: Seq
 
     if settings.public_interface is not None:
         return join_interface(agents.networks, settings.public_interface)
-    return join_machine(agents.networks, gateways) if settings.machine_on_public else None
+    if not settings.machine_on_public:
+        return None
+    if rootless.inside() is None:
+        return join_machine(agents.networks, gateways)
+    return f"in the cloud's own network (`cumulet enter COMMAND`) {join_machine(agents.networks, gateways)}"
 
 
 def _images(settings: Settings) -> Path:

@@ -85,11 +85,15 @@ async def serve(
     key: Path,
     connections: int = 1000,
     connections_per_address: int = 200,
+    listening: socket.socket | None = None,
 ) -> Server:
-    """Listen on `address`:`port` (0: any free one) with TLS; raises AddressTaken where that cannot be had."""
+    """Listen on `address`:`port` (0: any free one) with TLS; raises AddressTaken where that cannot be had.
+
+    `listening`: what does so already.
+    """
     context = tls_context(certificate, key)
     sslproto.SSLProtocol.max_size = TLS_BUFFER
-    listener = _listen(address, port)
+    listener = listening or listen(address, port)
     config = uvicorn.Config(
         app,
         http=_Protocol,
@@ -125,7 +129,8 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
-def _listen(address: str, port: int) -> socket.socket:
+def listen(address: str, port: int) -> socket.socket:
+    """A socket for `serve`. Raises AddressTaken."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     # asyncio sets TCP_NODELAY only on sockets that name their protocol; without it every answer waits 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -217,8 +217,10 @@ def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
 
 def main() -> None:
     agent = socket.socket(fileno=0)
-    uid = int(sys.argv[1])
-    jail.drop_privileges(uid, uid, [])
+    jail.drop_capabilities()
+    if sys.argv[1:]:
+        jail.become_user(int(sys.argv[1]), int(sys.argv[1]), [])
+    jail.let_go_of_capabilities()
     jail.check(jail.libc.prctl(jail.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     Responder(agent).run()
 

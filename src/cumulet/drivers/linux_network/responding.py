@@ -14,6 +14,7 @@ import msgspec
 
 from cumulet.drivers.linux_network import dhcp, ipv6, names
 from cumulet.drivers.linux_network.responder import LARGEST_MESSAGE_BYTES, Answers, Documents
+from cumulet.drivers.qemu import user_ids
 from cumulet.host.wiring import METADATA_ADDRESS, METADATA_ADDRESS_6, Wiring
 
 UID = 65_000
@@ -97,7 +98,7 @@ class Responding:
         ours.settimeout(ACKNOWLEDGE_SECONDS)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-m", "cumulet.drivers.linux_network.responder", str(UID)],
+                [sys.executable, "-I", "-m", "cumulet.drivers.linux_network.responder", *_user()],
                 stdin=theirs.fileno(), start_new_session=True,
             )  # fmt: skip
         self._link = ours
@@ -115,6 +116,11 @@ class Responding:
         self._link.sendall(body)
         if self._link.recv(1) != b"\1":
             raise OSError("what answers guests has ended")
+
+
+def _user() -> list[str]:
+    """One of its own; in a user namespace that has no others it is who we are, without any power."""
+    return [str(UID)] if user_ids.mapped(range(UID, UID + 1)) else []
 
 
 def _packets(bridge: str) -> socket.socket:

@@ -104,11 +104,22 @@ def leave_note(path: str) -> None:
     os.replace(path + ".new", path)
 
 
-def drop_privileges(uid: int, gid: int, groups: "list[int]") -> None:
+def drop_capabilities() -> None:
+    """What is not in this set, the command does not have either, whoever it runs as. Others than root have none."""
     for capability in range(64):
         if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
             break
-    os.setgroups(groups)
+
+
+def let_go_of_capabilities() -> None:
+    """What this very process has: for who stays the user it is, and becomes no command."""
+    header = ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0))  # _LINUX_CAPABILITY_VERSION_3
+    check(libc.capset(header, ctypes.create_string_buffer(24)), "capset")
+
+
+def become_user(uid: int, gid: int, groups: "list[int] | None") -> None:
+    if groups is not None:
+        os.setgroups(groups)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
 
@@ -150,8 +161,9 @@ def main() -> None:
         _, hard = resource.getrlimit(getattr(resource, name))
         limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(getattr(resource, name), (limit, limit))
+    drop_capabilities()
     if spec["uid"] is not None:
-        drop_privileges(spec["uid"], spec["uid"], spec["groups"])
+        become_user(spec["uid"], spec["uid"], spec["groups"])
     check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     refuse_connections()
     os.umask(0o077)

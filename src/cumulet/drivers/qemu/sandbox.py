@@ -77,7 +77,8 @@ class Sandbox:
     host: str
     as_root: bool = field(default_factory=lambda: os.geteuid() == 0)
     uids: range = UIDS
-    """Users of guests. The last is for trying out; it is given to no guest."""
+    """Users of guests. The last is for trying out; it is given to no guest. Without any they run as we do, which in a
+    user namespace is not the machine's root."""
     own_root: bool = False
     """Guests get a mount namespace with a root of their own. Set by `probe`."""
 
@@ -85,7 +86,9 @@ class Sandbox:
         """Find out what works by doing it. Raises `DriverError` where root cannot confine (see the message)."""
         if not self.as_root:
             return
-        if (problem := user_ids.problem(self.uids)) is not None:
+        if not self.uids and user_ids.are_the_machines_own():
+            raise DriverError("UIDS: guests would run as root; give them users of their own (`guest_uids`)")
+        if self.uids and (problem := user_ids.problem(self.uids)) is not None:
             raise DriverError(f"UIDS: {problem}; set `guest_uids` to others")
         self.own_root = True
         # A folder that the unprivileged user could not reach without a root of its own.
@@ -96,7 +99,11 @@ class Sandbox:
             vm.chmod(0o755)
             try:
                 await self.run_tool(
-                    ["/usr/bin/true"], uid=self.uids[-1], root=root, binds=[(vm, "/vm", "ro")], timeout_s=10
+                    ["/usr/bin/true"],
+                    uid=self.uids[-1] if self.uids else None,
+                    root=root,
+                    binds=[(vm, "/vm", "ro")],
+                    timeout_s=10,
                 )
             except DriverError as problem:
                 self.own_root = False
@@ -109,8 +116,9 @@ class Sandbox:
     # -- uids
 
     def take_uid(self, owner: Path) -> int | None:
-        """A uid that no other guest of this machine uses, recorded for `owner`. None where we are not root."""
-        if not self.as_root:
+        """A uid that no other guest of this machine uses, recorded for `owner`. None where we are not root, or have
+        none to give."""
+        if not self.as_root or not self.uids:
             return None
         with _all_notes_locked():
             for uid in self.uids[:-1]:
@@ -129,7 +137,7 @@ class Sandbox:
                 (_UIDS_IN_USE / str(uid)).write_text(str(owner))
 
     def give_back_uids(self, owner: Path) -> None:
-        if not self.as_root:
+        if not self.as_root or not self.uids:
             return
         with _all_notes_locked():
             for note in _UIDS_IN_USE.iterdir():
@@ -155,9 +163,9 @@ class Sandbox:
             "binds": [[str(folder.vm), "/vm", "rw"]],
             "devices": ["/dev/null", "/dev/zero", "/dev/urandom", *devices],
             "cgroups": self._make_cgroups(folder.server_id, bounds),
-            "limits": _GUEST_LIMITS | {"RLIMIT_FSIZE": bounds.file_bytes},
+            "limits": _limits(_GUEST_LIMITS, uid) | {"RLIMIT_FSIZE": bounds.file_bytes},
             "uid": uid,
-            "groups": [os.stat(device).st_gid for device in devices] if uid is not None else [],
+            "groups": user_ids.usable_groups(os.stat(device).st_gid for device in devices),
             "command": list(command),
         }
         return _spawn(spec, inherited)
@@ -231,7 +239,7 @@ class Sandbox:
             "binds": [[str(source), target, mode] for source, target, mode in binds],
             "devices": ["/dev/null", "/dev/zero", "/dev/urandom"],
             "cgroups": [],
-            "limits": _TOOL_LIMITS | {"RLIMIT_FSIZE": file_size_bytes},
+            "limits": _limits(_TOOL_LIMITS, uid) | {"RLIMIT_FSIZE": file_size_bytes},
             "uid": uid if self.as_root else None,
             "groups": [],
             "command": list(command),
@@ -251,6 +259,11 @@ class Sandbox:
                 await process.wait()
         if status != 0:
             raise DriverError(f"TOOL_FAILED: {Path(command[0]).name}: {words.read()[-500:] or status}")
+
+
+def _limits(limits: Mapping[str, int], uid: int | None) -> dict[str, int]:
+    """How many processes a user may have counts for one of the guest's own only: else it counts all that we run."""
+    return {name: limit for name, limit in limits.items() if uid is not None or name != "RLIMIT_NPROC"}
 
 
 @contextmanager

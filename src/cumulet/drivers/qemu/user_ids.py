@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pwd
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 SUBORDINATE = Path("/etc/subuid")
 UID_MAP = Path("/proc/self/uid_map")
+GID_MAP = Path("/proc/self/gid_map")
 LEAST = 1_000
 """Below are the system's own users."""
 MOST_IDS = 65_536
@@ -27,7 +29,7 @@ def problem(uids: range) -> str | None:
     """Why guests cannot have these users; None where they can."""
     if len(uids) < 2 or len(uids) > MOST_IDS or uids.start < LEAST:
         return f"guests' users are 2 to {MOST_IDS} user ids from {LEAST} on"
-    if not _mapped(uids):
+    if not mapped(uids):
         return f"this user namespace has no user ids {uids.start}-{uids.stop - 1} (60706-61183 are nobody's either)"
     for whose, taken in {**TAKEN, **_subordinate()}.items():
         if uids.start < taken.stop and taken.start < uids.stop:
@@ -43,9 +45,22 @@ def known(uid: int) -> bool:
     return False
 
 
-def _mapped(uids: range) -> bool:
-    """Whether they exist where we run: the container that an agent is root of may have only some."""
-    for line in UID_MAP.read_text().splitlines():
+def are_the_machines_own() -> bool:
+    """Whether our numbers are the machine's: root is root."""
+    return mapped(range(2**32 - 1))
+
+
+def usable_groups(gids: Iterable[int]) -> list[int] | None:
+    """What a guest's process is to be a member of; None: of what we are, for one of them has no number here. Devices'
+    groups have none in a user namespace of a user's own, and yet that user may be a member."""
+    groups = sorted(set(gids))
+    return groups if all(mapped(range(gid, gid + 1), GID_MAP) for gid in groups) else None
+
+
+def mapped(uids: range, file: Path | None = None) -> bool:
+    """Whether these users, or groups by `GID_MAP`, exist where we run: the container that an agent is root of may have
+    only some."""
+    for line in (file or UID_MAP).read_text().splitlines():
         inside, _, count = (int(number) for number in line.split())
         if inside <= uids.start and uids.stop <= inside + count:
             return True
