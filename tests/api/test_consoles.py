@@ -10,13 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from cumulet.cli.console import ESCAPE, attach
 from cumulet.cli.websocket import Refused, WebSocketClient
-from cumulet.compute.consoles import TOKEN_SECONDS, TOKENS_OF_A_SERVER
+from cumulet.compute.consoles import TOKEN_SECONDS, TOKENS_OF_A_SERVER, console_tokens
+from cumulet.compute.store import servers
+from cumulet.host import messages as m
+from cumulet.host.console_messages import OpenConsole
 from cumulet.host.consoles import BUFFER_BYTES, SESSIONS_OF_ONE, Session
 from cumulet.testing import Client, TestCloud
 from tests.api.test_compute_servers import create
+from tests.api.test_live_migration import host_of
+from tests.links import Way, instead
 
 SERIAL = {"remote_console": {"protocol": "serial", "type": "serial"}}
 SECONDS = 60.0
@@ -285,3 +291,58 @@ def test_a_slow_reader_loses_the_oldest_and_is_told_so() -> None:
         assert printed.ended == "over"
 
     asyncio.run(story())
+
+
+class BegunMeanwhile(Way):
+    """An operation begins on the server while its host is told to open the console."""
+
+    cloud: TestCloud
+
+    async def send(self, message: m.Message[Any]) -> Any:
+        if isinstance(message, OpenConsole):
+            later = sa.update(servers).where(servers.c.id == message.server_id)
+            await self.cloud.embedded.db.write_async(
+                lambda tx: tx.execute(later.values(generation=servers.c.generation + 1))
+            )
+        return await super().send(message)
+
+
+def test_a_console_that_opened_beside_an_operation_is_not_heard(cloud: TestCloud, member: Client) -> None:
+    """It may be the console of what that has made of the guest."""
+    server = create(member)["id"]
+    url = address(member, server)
+
+    async def heard(line: WebSocketClient) -> tuple[bytes, str | None]:
+        return await line.read(), line.closed
+
+    with instead(cloud, host_of(cloud.persona("admin"), server), BegunMeanwhile) as way:
+        way.cloud = cloud
+        said, why = on_console(cloud, url, heard)
+    assert said == b""
+    assert "ask for a new address" in str(why)
+
+
+def test_an_address_goes_with_its_server(cloud: TestCloud, member: Client) -> None:
+    server = create(member)["id"]
+    address(member, server)
+    member.compute("DELETE", f"/servers/{server}")
+    member.wait("its end", lambda: member.compute("GET", f"/servers/{server}").status == 404)
+    held = sa.select(console_tokens.c.digest).where(console_tokens.c.server_id == server)
+    assert cloud.embedded.db.read(lambda tx: tx.all(held)) == []
+
+
+def test_a_session_goes_on_when_the_token_that_asked_for_it_is_revoked(cloud: TestCloud, member: Client) -> None:
+    """As upstream: `SECURITY.md` says so."""
+    server = create(member)["id"]
+    url = address(member, server)
+
+    async def story(line: WebSocketClient) -> None:
+        await until(line, b"login: ")
+        answer = await asyncio.to_thread(
+            member.request, "DELETE", "/identity/v3/auth/tokens", headers={"X-Subject-Token": member.token or ""}
+        )
+        assert answer.status == 204
+        line.write(b"\r")
+        await until(line, b"login: ")
+
+    on_console(cloud, url, story)

@@ -8,7 +8,9 @@ import pytest
 
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
+from cumulet.host.looking import Look
 from cumulet.testing import Client, TestCloud
+from tests.links import Way, instead
 
 from .test_create_image import made
 from .test_evacuation import force_down
@@ -132,7 +134,7 @@ def test_one_whose_host_goes_down_says_what_its_guest_there_can_only_be_made_fro
         raise m.HostUnreachable("planted")
 
     with monkeypatch.context() as planted:
-        for verb in (m.Create, m.Observe, *([m.Destroy] if lost == "destroy_guest" else [])):
+        for verb in (m.Create, m.Observe, Look, *([m.Destroy] if lost == "destroy_guest" else [])):
             planted.setattr(verb, "do", unreachable)
         force_down(admin, host)
         assert member.action(server, {"rebuild": {"imageRef": new}}).status == 202
@@ -143,3 +145,30 @@ def test_one_whose_host_goes_down_says_what_its_guest_there_can_only_be_made_fro
     cloud.reconcile()
     assert member.server(server)["status"] == ("ACTIVE" if kept else "ERROR")
     assert image_of(member, server) == (old if kept else new)
+
+
+class Late(Way):
+    """The first time that a guest is to be destroyed, the message is on its way for longer than anybody waits."""
+
+    on_its_way: m.Destroy | None = None
+
+    async def send(self, message: m.Message[Any]) -> Any:
+        if isinstance(message, m.Destroy) and self.on_its_way is None:
+            self.on_its_way = message
+            raise m.HostUnreachable("planted")
+        return await super().send(message)
+
+
+def test_a_guest_that_was_kept_is_not_destroyed_by_what_comes_late(
+    cloud: TestCloud, admin: Client, member: Client, server: str
+) -> None:
+    """The rebuild has failed before its host heard of it, and says that the guest is as it was: so it stays."""
+    host = host_of(admin, server)
+    with instead(cloud, host, Late) as way:
+        assert member.action(server, {"rebuild": {"imageRef": image_of(member, server)}}).status == 202
+        member.wait("its end", lambda: member.server(server)["OS-EXT-STS:task_state"] is None)
+        assert way.on_its_way is not None
+        with pytest.raises(m.StaleGeneration):
+            cloud.await_(cloud.embedded.hosts.send(host, way.on_its_way))
+    cloud.reconcile()
+    assert member.server(server)["status"] == "ACTIVE"

@@ -69,6 +69,11 @@ class ConsoleDoor:
         self._of_server: Counter[str] = Counter()
         self._of_user: Counter[str] = Counter()
 
+    @property
+    def sessions(self) -> int:
+        """How many are open."""
+        return self._of_server.total()
+
     def page(self, path: str) -> Answer | None:
         return _page(path)
 
@@ -81,7 +86,7 @@ class ConsoleDoor:
             return
         server_id = ticket.server.id
         if (
-            self._of_server.total() >= SESSIONS
+            self.sessions >= SESSIONS
             or self._of_server[server_id] >= SESSIONS_OF_ONE
             or self._of_user[ticket.user_id] >= SESSIONS_OF_A_USER
         ):
@@ -118,8 +123,11 @@ class Relay:
             await self._cloud.hosts.send(self._host, _OPEN[self._protocol](**session), seconds=WAIT_SECONDS)
         except m.HostError:
             return await self._why()
-        directions = [asyncio.create_task(self._print()), asyncio.create_task(self._type())]
+        directions: list[asyncio.Task[str]] = []
         try:
+            if not await self._is_as_it_was():
+                return await self._why()
+            directions += (asyncio.create_task(self._print()), asyncio.create_task(self._type()))
             done, _ = await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
             return next(iter(done)).result()
         finally:
@@ -128,6 +136,15 @@ class Relay:
             await asyncio.gather(*directions, return_exceptions=True)
             with contextlib.suppress(m.HostError):  # It forgets who does not ask.
                 await self._cloud.hosts.send(self._host, CloseConsole(**session))
+
+    async def _is_as_it_was(self) -> bool:
+        """Whether no operation has begun on the server since its address was used: then what was opened is the guest
+        that the address is for. What the host is told to open names no generation."""
+        try:
+            server = await self._cloud.db.read_async(lambda tx: get_server(tx, self._server.id))
+        except NotFound:
+            return False
+        return server.generation == self._server.generation
 
     async def _print(self) -> str:
         position = 0

@@ -239,6 +239,12 @@ def redeem(tx: Tx, token: str, now_us: int, protocol: str) -> Ticket | None:
     return Ticket(server=server, user_id=row.user_id)
 
 
+def forget(tx: Tx, server_id: str) -> None:
+    """What was given for a server that is no more."""
+    tx.run(_FORGET, {"of_server": server_id})
+
+
+_FORGET = sa.delete(console_tokens).where(console_tokens.c.server_id == sa.bindparam("of_server"))
 _USE = sa.delete(console_tokens).where(console_tokens.c.digest == sa.bindparam("of_digest"))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from cumulet.compute import operations, resized
+from cumulet.compute import consoles, operations, resized
 from cumulet.compute.model import SHELVED_IMAGE, PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, command
 from cumulet.compute.store import get_server, update_server
@@ -72,6 +72,7 @@ def forget(tx: Tx, context: Context, state: Deletion) -> Deletion:
     now = context.clock.now_us()
     network.release(tx, state.server_id)
     placement.release(tx, consumer=state.server_id, now_us=now)
+    consoles.forget(tx, state.server_id)
     kept = resized.kept_of(tx, state.server_id)
     if kept is not None:
         resized.let_go(tx, kept, status="confirmed", now_us=now)

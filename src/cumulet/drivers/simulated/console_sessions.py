@@ -28,7 +28,9 @@ class Terminal:
     """What is on the other end of a line: who has logged in there, and what was typed of a line so far."""
 
     def __init__(self, found: SimulatedGuest, clock: Clock) -> None:
-        self._found = found
+        self.found = found
+        self.over = False
+        """The guest has ended since."""
         self._clock = clock
         self._user = ""
         self._wants_password = False
@@ -37,7 +39,7 @@ class Terminal:
     def prompt(self) -> str:
         if self._wants_password:
             return "Password: "
-        name = self._found.guest.name
+        name = self.found.guest.name
         return f"{self._user}@{name}:~$ " if self._user else f"{name} login: "
 
     def typed(self, data: bytes) -> bytes:
@@ -68,8 +70,8 @@ class Terminal:
         answers = {
             "": "",
             "help": _HELP,
-            "hostname": self._found.guest.name,
-            "uptime": f"up {self._found.ran_until(self._clock.now_us()) // 1_000_000} s",
+            "hostname": self.found.guest.name,
+            "uptime": f"up {self.found.ran_until(self._clock.now_us()) // 1_000_000} s",
         }
         answer = answers.get(line, f"{line.split(' ')[0]}: not found; there are: {_HELP}")
         return answer + "\r\n" if answer else ""
@@ -101,6 +103,8 @@ class SimulatedConsoleSessions:
         if not self._lives(server_id):
             raise DriverError("NOT_RUNNING: the guest has no process")
         found = self._guests[server_id]
+        for gone in [gone for gone in self._lines if self._is_another(gone)]:
+            self._lines.pop(gone)[1].end(ENDED)
         terminal, sessions = self._lines.get(server_id, (Terminal(found, self._clock), Sessions()))
         opened = sessions.open(session, self._clock.monotonic())
         self._lines[server_id] = (terminal, sessions)
@@ -148,7 +152,8 @@ class SimulatedConsoleSessions:
         screen = self._screen(server_id, session)
         until = self._clock.monotonic() + wait_seconds
         while True:
-            if not self._lives(server_id):
+            ended = screen.over if screen is not None else self._is_another(server_id)
+            if ended or not self._lives(server_id):
                 reader.end(ENDED)
             elif screen is not None and reader.all_before(position):
                 reader.print(screen.look())
@@ -169,6 +174,13 @@ class SimulatedConsoleSessions:
         if found is not None and found.state is GuestState.RUNNING:  # One that stands still hears nothing.
             sessions.print(terminal.typed(new))
 
+    def end_sessions(self, server_id: str) -> None:
+        """The guest has ended: whoever is on its line, or at its screen, hears so at the next look."""
+        if server_id in self._lines:
+            self._lines[server_id][0].over = True
+        for screen in self._screens[server_id][0].values() if server_id in self._screens else ():
+            screen.over = True
+
     async def close_console(self, server_id: str, session: str) -> None:
         for places in (self._lines, self._screens):
             if server_id in places:
@@ -177,6 +189,11 @@ class SimulatedConsoleSessions:
     def _lives(self, server_id: str) -> bool:
         found = self._guests.get(server_id)
         return found is not None and found.state in LIVING
+
+    def _is_another(self, server_id: str) -> bool:
+        """Than the one on whose line people are, or started anew since."""
+        line = self._lines.get(server_id)
+        return line is not None and (line[0].over or line[0].found is not self._guests.get(server_id))
 
     def _session(self, server_id: str, name: str) -> Session:
         for places in (self._screens, self._lines):

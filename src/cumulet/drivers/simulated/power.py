@@ -17,12 +17,14 @@ class SimulatedPower:
     _drop_copy: Callable[[str, MigrationPhase, str], None]
     _save: Callable[[SimulatedGuest], None]
     fail_snapshot: Callable[[str, str], None]
+    end_sessions: Callable[[str], None]
 
     def crash_guest(self, server_id: str) -> None:
         """Its process dies: what it held in memory is gone; its disk stays, once it has been copied whole."""
         found = self._guests[server_id]
         self._drop_copy(server_id, MigrationPhase.FAILED, "the guest crashed")
         self.fail_snapshot(server_id, "the guest crashed")
+        self.end_sessions(server_id)
         if found.state is GuestState.INCOMING and not (found.incoming_complete or found.disk_whole):
             del self._guests[server_id]
         elif found.state is not GuestState.SUSPENDED:
@@ -37,4 +39,6 @@ class SimulatedPower:
     def _halt(self, found: SimulatedGuest, state: GuestState) -> None:
         self._drop_copy(found.guest.server_id, MigrationPhase.FAILED, f"guest {state}")
         found.halt(state, self._clock.now_us())
+        if state is not GuestState.PAUSED:
+            self.end_sessions(found.guest.server_id)
         self._save(found)

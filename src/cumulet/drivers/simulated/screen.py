@@ -60,6 +60,8 @@ class Screen:
         self._name = name.encode()
         self._lines = lines
         self._typed = typed
+        self.over = False
+        """The guest has ended since."""
         self._heard = bytearray()
         self._skip = 0
         self._stage = self._version
