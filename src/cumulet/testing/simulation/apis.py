@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from contextvars import Context
 
+from sqlalchemy.exc import DBAPIError
+from starlette.types import Receive, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from cumulet.compute.console_door import ConsoleDoor
+from cumulet.compute.consoles import DOOR
 from cumulet.testing.simulation.database import FOR_THE_API
 from cumulet.testing.simulation.foundation import Answered, request
 from cumulet.testing.simulation.process import Process
 from cumulet.web.app import App
+from cumulet.web.context import Cloud
 
 NO_ANSWER = 0
 """The status of a request whose API died."""
@@ -17,17 +25,21 @@ NO_ANSWER = 0
 class Api:
     """One of several on the same database. `process` outlives its deaths: it is killed and starts anew at once."""
 
-    def __init__(self, process: Process, app: App) -> None:
+    def __init__(self, process: Process, app: App, cloud: Cloud) -> None:
         self.process = process
         self._app = app
+        self._cloud = cloud
+        self._door = ConsoleDoor()
+        self._talks: dict[asyncio.Task[None], None] = {}
         self._is_up = True
         self._requests: dict[asyncio.Task[Answered], None] = {}
 
     def kill(self) -> int:
         """Requests under way end where they wait; nobody is told of what they did. Answers how many they were."""
         self._is_up = False
-        for task in self._requests:
+        for task in (*self._requests, *self._talks):
             task.cancel()
+        self._door = ConsoleDoor()
         return len(self._requests)
 
     def start(self) -> None:
@@ -46,3 +58,25 @@ class Api:
     async def _serve(self, caller: str, method: str, path: str, body: object, version: str) -> Answered:
         FOR_THE_API.set(True)
         return await request(self._app, caller, method, path, body, version=version)
+
+    @property
+    def on_consoles(self) -> int:
+        """How many sessions it counts."""
+        return self._door.sessions
+
+    async def talk(self, token: str, receive: Receive, send: Send) -> None:
+        """A WebSocket to a serial console, until it is over; the end of the process ends it too."""
+        if not self._is_up:
+            return
+        query = f"token={token}".encode()
+        scope = {"type": "websocket", "path": f"{DOOR}serial", "query_string": query, "headers": [], "subprotocols": []}
+        task = asyncio.ensure_future(self._relay(WebSocket(scope, receive, send)))
+        self._talks[task] = None
+        task.add_done_callback(self._talks.pop)
+        await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, DBAPIError):
+            raise error
+
+    async def _relay(self, socket: WebSocket) -> None:
+        with contextlib.suppress(WebSocketDisconnect):
+            await self._door.talk(self._cloud, "serial", socket)

@@ -115,7 +115,7 @@ class SimulatedCloud:
                 state_dir=self.settings.state_dir, wake=_Wake(self), hosts=hosts_of(self.hosts, process),
                 identity=Identity(), policy=self.foundation.policy,
             )  # fmt: skip
-            self.apis.append(Api(process, self.foundation.app_of(context)))
+            self.apis.append(Api(process, self.foundation.app_of(context), context))
         self.say(f"hosts {', '.join(self.machines)}; {self._conductors} conductor(s), {len(self.apis)} API(s)")
 
     def _database_of(self, process: Process) -> DatabaseOfProcess:

@@ -8,11 +8,13 @@ from random import Random
 
 @dataclass(slots=True, kw_only=True)
 class Weather:
-    """Chances. Per message: lost, slow, twice. Per verb: it fails before or after it did its work, or takes long.
+    """Chances. Per message: lost, slow, twice, longer than the bus takes. Per verb: it fails before or after it did its
+    work, or takes long.
 
     Per commit: it fails, its answer is lost, or the API that made it dies with it. Per step: somebody crashes, hangs,
     is cut off (both ways, or only what it says is lost), or has a clock that jumps; a disk fails or is slow; a copy
-    stands still; a process of the control plane is stopped for a while, or does not reach a host, or the database.
+    stands still; a process of the control plane is stopped for a while, or does not reach a host, or the database; the
+    bus cuts a host or a process off that has read too slowly, which connects again at once.
     Per move in post-copy: its copy fails as the source lets go.
     """
 
@@ -28,6 +30,9 @@ class Weather:
     process_stops: float = 0.0
     process_cut_off: float = 0.0
     without_database: float = 0.0
+    host_reconnects: float = 0.0
+    process_reconnects: float = 0.0
+    too_long: float = 0.0
     agent_crash: float = 0.0
     host_crash: float = 0.0
     guest_crash: float = 0.0
@@ -59,7 +64,8 @@ class Weather:
 _WORST = {
     "lost": 0.15, "slow": 0.2, "twice": 0.15, "verb_fails_before": 0.1, "verb_fails_after": 0.1, "verb_hangs": 0.05,
     "commit_fails": 0.05, "commit_unknown": 0.05, "conductor_crash": 0.2, "process_stops": 0.1,
-    "process_cut_off": 0.1, "without_database": 0.08, "agent_crash": 0.2, "host_crash": 0.08, "guest_crash": 0.08,
+    "process_cut_off": 0.1, "without_database": 0.08, "host_reconnects": 0.1,
+    "process_reconnects": 0.08, "too_long": 0.02, "agent_crash": 0.2, "host_crash": 0.08, "guest_crash": 0.08,
     "partition": 0.15,
     "clock_jump": 0.1, "host_lost": 0.06, "dies_at_commit": 0.1,
     "api_crash": 0.08, "unheard": 0.08, "guest_hangs": 0.15, "copy_stalls": 0.1, "disk_fails": 0.06, "disk_slow": 0.08,

@@ -33,6 +33,8 @@ class FragileDriver(SimulatedDriver):
     changed: Callable[[], None]
     copying: Callable[[str], None]
     """Told the move of each copy that begins here."""
+    generation_of: Callable[[str], int]
+    """Of a server: the highest its agent has accepted."""
     sharing = 1
     """How many hosts its machine is shared by."""
 
@@ -50,6 +52,14 @@ class FragileDriver(SimulatedDriver):
         facts = await super().facts()
         whole = machine.Capacity(vcpus=facts.vcpus, memory_mib=facts.memory_mib, disk_gib=facts.disk_gib)
         return msgspec.structs.replace(facts, **msgspec.structs.asdict(machine.part(whole, self.sharing)))
+
+    # -- consoles
+
+    async def open_console(self, server_id: str, session: str) -> None:
+        """Says first where it is, and which generation of the server this host has accepted."""
+        await super().open_console(server_id, session)
+        place = f"[at {self.name} {server_id} {self.generation_of(server_id)}]"
+        self._session(server_id, session).print(place.encode())
 
     # -- processes that hang
 

@@ -21,6 +21,8 @@ CLOCK_RATE_ERROR = 0.01
 WATCHDOG_LATE_SECONDS = 0.5
 """How long after the end of a lease the last guest is gone: a look, a kill, and some scheduling."""
 AGENT_RESTART_SECONDS = 0.3
+GONE_SECONDS = 4.0
+"""How long it takes at most to learn that an agent has lost the connection by which it was asked (`bus.nats`)."""
 CONNECTION_LOST_SECONDS = 2.0
 """How long it takes at most to learn that a connection is dead."""
 
@@ -93,10 +95,15 @@ class Machine:
         self.name = name
         self.driver = driver
         self.fence = MemoryFence()
+        driver.generation_of = lambda server_id: self.fence.mark(server_id).generation
         self.cut_off = 0
         """How many partitions it is in."""
         self.unheard = 0
         """The same, of those in which what it says is lost, and half of what it is told arrives."""
+        self.connections = 1
+        """How often it has connected to the bus."""
+        self.off_the_bus = 0
+        """How many times it was cut off there, and has not connected again."""
         self.powered = True
         self.boots = 1
         self._weather = weather
@@ -170,8 +177,8 @@ class Machine:
 
     async def deliver(self, message: m.Message[object]) -> Any:
         """Let the agent handle a message; HostUnreachable if it dies meanwhile."""
-        if self.agent is None:
-            raise m.HostUnreachable(f"{self.name} has no agent")
+        if self.agent is None or self.off_the_bus:
+            raise m.HostUnreachable(f"no agent of {self.name} listens")
         task = asyncio.ensure_future(self.agent.handle(message))
         self._at_work[task] = None
         answer = self._loop.create_future()
@@ -191,6 +198,14 @@ class Machine:
             answer.set_exception(error)
         else:
             answer.set_result(done.result())
+
+    def leave_bus(self) -> None:
+        """The bus has cut it off: what it is at goes on, and its answers reach nobody."""
+        self.off_the_bus += 1
+        self.connections += 1
+
+    def join_bus(self) -> None:
+        self.off_the_bus -= 1
 
     def lose_connections(self) -> None:
         """It has been cut off: whoever waits for an answer learns of it before the answer is there."""
@@ -218,9 +233,19 @@ class UnreliableLink:
             self._late.add(late)
             late.add_done_callback(self._late.discard)
         await self._travel()
+        self._refuse_too_long("MESSAGE")
+        connection = self._machine.connections
         answer = await self._machine.deliver(message)
+        if self._machine.connections != connection:
+            await asyncio.sleep(self._random.uniform(0.0, GONE_SECONDS))
+            raise m.HostUnreachable(f"{self._machine.name} has connected anew")
         await self._travel(back=True)
+        self._refuse_too_long("ANSWER")
         return answer
+
+    def _refuse_too_long(self, what: str) -> None:
+        if self._random.random() < self._weather.too_long:
+            raise m.VerbFailed(f"{what}_TOO_LONG: the bus takes less in one message")
 
     async def _travel(self, *, back: bool = False) -> None:
         random, weather = self._random, self._weather

@@ -55,7 +55,7 @@ class NetworkWorkload:
                 gateway = random.random() < 0.7
                 return f"{project} makes a router", self._router(project, gateway=gateway)
             return f"{project} deletes a router", self._asked(project, "DELETE", f"routers/{its_routers[0]}")
-        kind = random.choice((self._change_router, self._lead, self._lead, self._lead, self._forward))
+        kind = random.choice((self._change_router, self._lead, self._lead, self._forward, self._forward, self._forward))
         return kind(random, project, router_id)
 
     # -- routers
@@ -88,7 +88,7 @@ class NetworkWorkload:
     def _lead(self, random: Random, project: str, _router_id: str) -> tuple[str, Coroutine[object, None, None]]:
         """Take one, lead it to a port, elsewhere, nowhere, or give it back."""
         held, port_id = self._ids(_FLOATING, project), self._port(random, project)
-        if not held or (len(held) < 3 and random.random() < 0.3):
+        if not held or (len(held) < 2 and random.random() < 0.2):
             wanted: dict[str, object] = {"floating_network_id": self._cloud.foundation.outside}
             if port_id is not None and random.random() < 0.7:
                 wanted["port_id"] = port_id
@@ -111,7 +111,7 @@ class NetworkWorkload:
             return f"{project} forwards a port no more", self._asked(project, "DELETE", path)
         if not held or port_id is None:
             return self._lead(random, project, _router_id)
-        outer = random.randrange(1, 5)
+        outer = random.randrange(1, 3)
         body = {"internal_port_id": port_id, "internal_port": 80, "external_port": outer, "protocol": "tcp"}
         path = f"floatingips/{random.choice(held)}/port_forwardings"
         return f"{project} forwards a port", self._asked(project, "POST", path, {"port_forwarding": body})

@@ -44,7 +44,14 @@ from cumulet.network import for_compute as network
 from cumulet.network import port_status
 from cumulet.placement import allocations as placement
 from cumulet.settings import Settings
-from cumulet.testing.simulation import planted_life, planted_network, planted_places, planted_ports, planted_processes
+from cumulet.testing.simulation import (
+    planted_consoles,
+    planted_life,
+    planted_network,
+    planted_places,
+    planted_ports,
+    planted_processes,
+)
 from cumulet.testing.simulation.hosts import Machine
 from cumulet.testing.simulation.planted_places import with_precondition, with_saga
 
@@ -344,6 +351,7 @@ PLANTED: dict[str, Plant] = {
         believing_an_old_report,
         a_reconciler_that_removes_nothing,
         booting_from_disk_beside_the_source,
+        *planted_consoles.PLANTS,
         *planted_life.PLANTS,
         *planted_network.PLANTS,
         *planted_places.PLANTS,

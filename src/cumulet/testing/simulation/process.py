@@ -37,6 +37,9 @@ class Process(VirtualClock):
         """None while it is stopped."""
         self.cut_off_from: Counter[str] = Counter()
         """Hosts that this process does not reach, and how often that was said and not taken back."""
+        self.off_the_bus = 0
+        """How many times the bus has cut it off, and it has not connected again."""
+        self.connections = 1
         self._without_database = 0
         """How many times it was said that it does not reach the database, and not taken back."""
         self._database_since = loop.now
@@ -52,6 +55,14 @@ class Process(VirtualClock):
         if not self._stops:
             self.going_since = self._loop.now
             self._going_on.set()
+
+    def leave_bus(self) -> None:
+        """The bus has cut it off: whatever answers are on their way to it are lost."""
+        self.off_the_bus += 1
+        self.connections += 1
+
+    def join_bus(self) -> None:
+        self.off_the_bus -= 1
 
     def lose_database(self) -> None:
         """As often as it loses it, it has to be given back."""
@@ -141,10 +152,16 @@ class LinkOfProcess:
         await self._process.goes_on()
         if self._process.cut_off_from[self._name]:
             raise HostUnreachable(f"no way to {self._name}")
+        if self._process.off_the_bus:
+            raise HostUnreachable("the bus is not connected")
+        connection = self._process.connections
         try:
-            return await self._inner.send(message)
+            answer = await self._inner.send(message)
         finally:
             await self._process.goes_on()
+        if self._process.connections != connection:
+            raise HostUnreachable("the connection to the bus was lost")
+        return answer
 
     async def close(self) -> None:
         return None

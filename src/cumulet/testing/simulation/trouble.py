@@ -37,6 +37,8 @@ class Trouble:
             ("process_stops", lambda: self._stop_process(random, pause)),
             ("process_cut_off", lambda: self._cut_off_process(machine, random, pause)),
             ("without_database", lambda: self._take_database(random, pause)),
+            ("host_reconnects", lambda: self._reconnect(machine, machine.name, random)),
+            ("process_reconnects", lambda: self._reconnect_process(random)),
             ("agent_crash", lambda: self._crash_agent(machine, pause)),
             ("host_crash", lambda: self._crash_host(machine, pause)),
             ("guest_crash", lambda: self._crash_guest(machine, random)),
@@ -196,6 +198,17 @@ class Trouble:
         process.lose_database()
         self._later(pause, process.give_back_database)
         return f"{process.name} does not reach the database for {pause:.1f} s"
+
+    def _reconnect(self, one: Machine | Process, name: str, random: Random) -> str:
+        """It has read too slowly; its library connects anew, a quarter of a second to two seconds later."""
+        away = random.uniform(0.25, 2.0)
+        one.leave_bus()
+        self._later(away, one.join_bus)
+        return f"the bus cuts {name} off, which connects again in {away:.1f} s"
+
+    def _reconnect_process(self, random: Random) -> str:
+        process = self._process(random)
+        return "nobody is up" if process is None else self._reconnect(process, process.name, random)
 
     def _stop_process(self, random: Random, pause: float) -> str:
         process = self._process(random)

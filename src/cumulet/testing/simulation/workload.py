@@ -14,6 +14,7 @@ from cumulet.db.engine import Row
 from cumulet.network.store import ports
 from cumulet.placement.store import resource_providers
 from cumulet.testing.simulation.cloud import SimulatedCloud
+from cumulet.testing.simulation.console_workload import SERIAL, Consoles
 from cumulet.testing.simulation.foundation import FAST_HOST, IMAGE_ID, PROJECTS, Answered
 from cumulet.testing.simulation.network_workload import NetworkWorkload
 
@@ -53,6 +54,7 @@ class Workload:
         self._groups: dict[str, list[str]] = {}
         """By project."""
         self._network = NetworkWorkload(cloud, self._said)
+        self._consoles = Consoles(cloud, counts)
 
     def unanswered(self) -> list[str]:
         return [f"unanswered: {what}" for task, what in self._under_way.items() if not task.done()]
@@ -64,6 +66,7 @@ class Workload:
             self._force_a_move: 3, self._power: 4, self._host: 1, self._resize: 2, self._migrate_cold: 1,
             self._decide: 2, self._evacuate: 4, self._image: 2, self._plug: 3, self._rebuild: 2, self._shelve: 3,
             self._rescue: 3, self._route: 8 if self._cloud.routed else 0,
+            self._console: 3,
         }  # fmt: skip
         kind = random.choices(list(kinds), weights=list(kinds.values()))[0]
         self._counts[f"requests: {kind.__name__.strip('_')}"] += 1
@@ -120,6 +123,20 @@ class Workload:
         living = [row for row in rows if row.deleted_at_us is None]
         pool = rows if not living or random.random() < 0.02 else living
         return random.choice(pool) if pool else None
+
+    def _console(self, random: Random) -> Asked:
+        """The address of a server's console, which is used then."""
+        server = self._server(random)
+        if server is None:
+            return self._create(random)
+
+        async def console() -> None:
+            path = f"/servers/{server.id}/remote-consoles"
+            status, answer = await self._ask(server.project_id, "POST", path, SERIAL)
+            if status == 200:
+                await self._consoles.use(answer["remote_console"]["url"], random)
+
+        return f"{server.project_id} goes to the console of {server.id[:8]}", console()
 
     def _route(self, random: Random) -> Asked:
         return self._network.request(random)
