@@ -391,7 +391,7 @@ def _records(
     reservation_id = "r-" + _letters(call, 8)
     properties = known_properties(image.properties)
     public_key, key_type = key if key is not None else (None, None)
-    # Guests on real hosts have no metadata service, so each has a drive.
+    # On real hosts each guest has a drive: one without networks cannot reach the metadata service.
     on_drive = body.config_drive or call.cloud.settings.boots_guests or _drive_required(image)
     return [
         Server(
