@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import sqlalchemy as sa
 
@@ -188,10 +189,30 @@ def flavor_in_sight(tx: Tx, caller: Caller, flavor_id: str) -> Flavor:
     return flavor
 
 
-def flavor_view(call: Call[object, object], flavor: Flavor, *, extra_specs: bool) -> dict[str, object]:
+FlavorView = TypedDict(
+    "FlavorView",
+    {
+        "id": str,
+        "name": str,
+        "ram": int,
+        "disk": int,
+        "swap": int | str,
+        "OS-FLV-EXT-DATA:ephemeral": int,
+        "vcpus": int,
+        "os-flavor-access:is_public": bool,
+        "links": list[dict[str, str]],
+        "OS-FLV-DISABLED:disabled": NotRequired[bool],
+        "rxtx_factor": NotRequired[float | str],
+        "description": NotRequired[str | None],
+        "extra_specs": NotRequired[dict[str, str]],
+    },
+)
+
+
+def flavor_view(call: Call[object, object], flavor: Flavor, *, extra_specs: bool) -> FlavorView:
     """A flavor as this microversion shows it."""
     version = call.version
-    view: dict[str, object] = {
+    view: FlavorView = {
         "id": flavor.flavor_id,
         "name": flavor.name,
         "ram": flavor.memory_mib,
@@ -299,7 +320,7 @@ def _boolean(text: str) -> bool:
 
 
 def _listed(
-    call: Call[object, object], path: str, asked: Page, found: list[Flavor], views: list[dict[str, object]]
+    call: Call[object, object], path: str, asked: Page, found: list[Flavor], views: Sequence[Mapping[str, object]]
 ) -> dict[str, object]:
     answer: dict[str, object] = {"flavors": views}
     if following := next_links(call, path, asked, len(found), found[-1].flavor_id if found else ""):

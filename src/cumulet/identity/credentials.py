@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 from msgspec.structs import asdict
 from sqlalchemy import delete, func, insert, select, update
@@ -276,7 +276,18 @@ class NewEc2(Body, extra="allow"):
     tenant_id: Annotated[str, Json({"minLength": 1, "maxLength": 64})]
 
 
-def _ec2_view(call: Call[object, object], credential: Credential) -> dict[str, object]:
+class Ec2View(TypedDict):
+    """EC2 credentials as their own path shows them; `access` and `secret` are what their blob says."""
+
+    user_id: str
+    tenant_id: str | None
+    access: str
+    secret: str
+    trust_id: None
+    links: dict[str, str]
+
+
+def _ec2_view(call: Call[object, object], credential: Credential) -> Ec2View:
     content = json.loads(_blob(call, credential))
     path = f"users/{credential.user_id}/credentials/OS-EC2"
     return {

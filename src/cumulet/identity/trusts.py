@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 from msgspec.structs import asdict
 from sqlalchemy import delete, func, insert, or_, select
@@ -75,7 +75,23 @@ TRUSTS = "/OS-TRUST/trusts"
 TRUST = "/OS-TRUST/trusts/{trust_id}"
 
 
-def _plain_view(call: Call[object, object], trust: Trust) -> dict[str, object]:
+class TrustView(TypedDict):
+    """A trust as lists show it; alone it has its roles, too."""
+
+    id: str
+    trustor_user_id: str
+    trustee_user_id: str
+    project_id: str | None
+    impersonation: bool
+    remaining_uses: int | None
+    expires_at: str | None
+    redelegation_count: int
+    redelegated_trust_id: str | None
+    deleted_at: None
+    links: dict[str, str]
+
+
+def _plain_view(call: Call[object, object], trust: Trust) -> TrustView:
     return {
         "id": trust.id,
         "trustor_user_id": trust.trustor_user_id,
