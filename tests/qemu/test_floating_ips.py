@@ -17,6 +17,7 @@ from tests.linux_network.lab import problem
 from tests.linux_network.stacks import Stack, pings
 from tests.qemu.test_networks import boot, console
 
+MACHINE = "172.24.4.1"
 pytestmark = [pytest.mark.qemu, pytest.mark.skipif(problem() is not None, reason=problem() or "")]
 
 
@@ -66,10 +67,24 @@ def story() -> None:
         floating = member.request("POST", "/network/v2.0/floatingips", wanted)["floatingip"]
         outside = floating["floating_ip_address"]
         member.wait("a ping", lambda: pings(outside), seconds=30)
+        is_explained_and_counted(cloud, admin, server, outside)
         moves(cloud, admin, member, server, outside)
         assert member.request("DELETE", f"/network/v2.0/floatingips/{floating['id']}").status == 204
         member.wait("its end", lambda: not pings(outside), seconds=30)
+        assert cloud.network.reachable(MACHINE, outside, "icmp").reason == "address-of-nobody"
         assert member.compute("DELETE", f"/servers/{server}").status == 204
+
+
+def is_explained_and_counted(cloud: TestCloud, admin: Client, server: str, outside: str) -> None:
+    """What is said of the packets that come, and of others; and what hosts have counted of them."""
+    assert cloud.network.reachable(MACHINE, outside, "icmp")
+    assert cloud.network.reachable(MACHINE, outside, "tcp", 22).reason == "no-rule-ingress"
+    (nic,) = admin.compute("GET", f"/servers/{server}/diagnostics")["nic_details"]
+    assert nic["rx_packets"] > 0
+    assert nic["tx_octets"] > 0
+    counted = admin.request("GET", "/metrics").text
+    for host in cloud.hosts:
+        assert f'cumulet_dropped_packets_total{{cause="spoofed_mac",host="{host}"}}' in counted
 
 
 def moves(cloud: TestCloud, admin: Client, member: Client, server: str, outside: str) -> None:
