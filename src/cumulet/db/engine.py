@@ -70,7 +70,8 @@ class Database:
         self._closed = False
         self._memory_lock = threading.RLock() if memory else None
         # One thread of several is always left for others than the one who asks most.
-        self._reads = FairQueue(most_at_once=READERS - 1)
+        # On SQLite they compute in our own process: two threads of one lane would be no faster, and slow down the rest.
+        self._reads = FairQueue(most_at_once=1 if self.embedded else READERS - 1)
         self._writes = FairQueue(most_at_once=POSTGRESQL_WRITERS - 1)
         self._threads: list[threading.Thread] = []
         if not inline:

@@ -61,15 +61,6 @@ _HOST = re.compile(r"(?P<name>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?P<p
 _GLOBAL_REQUEST_ID = re.compile(rb"req-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 
-MOST_DETAILS_CHARACTERS = 2000
-
-
-def _header_text(text: str) -> bytes:
-    """The text as a header's value: one line of ASCII, of bounded length."""
-    shown = "".join(character if " " <= character <= "~" else "?" for character in text)
-    return shown[:MOST_DETAILS_CHARACTERS].encode()
-
-
 class Registry(msgspec.Struct, frozen=True, kw_only=True):
     """What every request needs: the cloud, and the checked operations by their places."""
 
@@ -134,8 +125,10 @@ class Exchange:
         except UnacceptableVersion as refused:
             version_headers = refused.headers
             answer = self._fault(refused.error)
+            faults.let_go(refused)
         except Exception as error:
             answer = self._fault(error)
+            faults.let_go(error)
         await self.respond(answer, version_headers)
 
     async def respond_error(
@@ -202,7 +195,10 @@ class Exchange:
             from starlette.requests import Request  # 15 ms that most clouds need not spend at their start
 
             call.request = Request(self.scope, self.receive)
-        return self._success(operation, await self._perform_with_room(operation, call))
+        try:
+            return self._success(operation, await self._perform_with_room(operation, call))
+        finally:
+            call.authorise = _unbound  # It knows the call: only the garbage collector would ever free the two.
 
     def _call(self, version: Microversion, path: dict[str, str]) -> Call[object, object]:
         """A call with all that is known before the operation is chosen."""
@@ -410,7 +406,7 @@ class Exchange:
         if error.reason and self.caller is not None and self.caller.is_admin:
             headers.append((b"x-cumulet-reason", error.reason.encode("ascii", "replace")))
             if error.private:
-                headers.append((b"x-cumulet-details", _header_text(error.private)))
+                headers.append((b"x-cumulet-details", faults.header_text(error.private)))
         return status, headers, body
 
     async def _send(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes | AsyncIterator[bytes]) -> None:

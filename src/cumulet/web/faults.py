@@ -12,6 +12,7 @@ from cumulet.web.operation import Refused
 
 _encode = msgspec.json.Encoder().encode
 
+MOST_DETAILS_CHARACTERS = 2000
 UNEXPECTED = "Unexpected API Error. The request id names it in the server's log."
 UNAUTHENTICATED = "The request you have made requires authentication."
 
@@ -73,3 +74,17 @@ def gap_error(gap: Gap) -> ApiError:
         return Gone("This resource is no longer available. No forwarding address is given.")
     what = f"{gap.method} {gap.path}" + (f" ({gap.action})" if gap.action else "")
     return NotYet(f"Cumulet does not offer this part of the OpenStack {gap.service.type} API yet: {what}.")
+
+
+def header_text(text: str) -> bytes:
+    """The text as a header's value: one line of ASCII, of bounded length."""
+    shown = "".join(character if " " <= character <= "~" else "?" for character in text)
+    return shown[:MOST_DETAILS_CHARACTERS].encode()
+
+
+def let_go(error: BaseException | None) -> None:
+    """Forget how an error came about once it is answered. Its traceback holds the frames it came through, and one of
+    those holds the future, or the error: only the garbage collector would free them, while everybody else waits."""
+    while error is not None and error.__traceback__ is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
