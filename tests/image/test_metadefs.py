@@ -175,10 +175,17 @@ def test_a_list_that_cannot_be_is_refused(world: World, query: str, status: int)
     assert world.ask("reader", "GET", f"{ROOT}?{query}").status_code == status
 
 
-@pytest.mark.parametrize("query", ["sort_key=colour", "sort_dir=up", "limit=many"])
-def test_a_list_of_tags_that_cannot_be_is_refused(world: World, query: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "query"),
+    [
+        *(("tags", query) for query in ("sort_key=colour", "sort_dir=up", "limit=many", "limit=-1", "visibility=x")),
+        *(("objects", query) for query in ("sort_dir=up", "limit=many", "limit=0", "limit=-1", "visibility=x")),
+    ],
+)
+def test_a_list_in_a_namespace_that_cannot_be_is_refused(world: World, kind: str, query: str) -> None:
     make(world)
-    assert world.ask("admin", "GET", f"{ROOT}/N/tags?{query}").status_code == 400
+    assert world.ask("admin", "GET", f"{ROOT}/N/{kind}?{query}").status_code == 400
+    assert world.ask("admin", "GET", f"{ROOT}/N/{kind}?limit=5&sort_dir=asc&visibility=public").status_code == 200
 
 
 @pytest.mark.parametrize(

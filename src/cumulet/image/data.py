@@ -104,6 +104,8 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 def _range(text: str, size: int) -> tuple[int, int]:
     """(offset, length) of the one range asked for."""
+    if "," in text:
+        raise BadRequest("Requests with multiple ranges are not supported.")
     match = _RANGE.fullmatch(text.strip())
     if match is None or match[0] == "bytes=-":
         raise RangeNotSatisfiable("Invalid range.", headers={"Content-Range": f"bytes */{size}"})

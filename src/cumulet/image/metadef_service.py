@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cumulet.errors import Forbidden, NotFound
+from cumulet.errors import BadRequest, Forbidden, NotFound
+from cumulet.image import listing
 from cumulet.image import metadef_store as store
 from cumulet.image.metadef_bodies import refuse_ours
 from cumulet.image.metadef_store import Namespace
 from cumulet.image.service import ADMIN, IMAGE, READER_OF_PROJECT
-from cumulet.web.operation import Call
+from cumulet.web.operation import Call, Query
 from cumulet.web.policy import base_rule, rule
 from cumulet.web.schema import Body
 
@@ -69,6 +70,17 @@ def namespace_in_sight(call: Call[object, object]) -> Namespace:
     if found is None or not call.authorise(GET_NAMESPACE, facts_of(found)):
         raise NotFound(f"Metadata definition namespace={name} was not found.")
     return found
+
+
+def require_understood(query: Query, *, least_limit: int = 0) -> None:
+    """400 for a list of what a namespace holds that is asked for in words that Glance does not understand."""
+    limit = query.get("limit")
+    if limit and listing.read_limit(limit, least_limit) < least_limit:
+        raise BadRequest("limit param must be positive")
+    if (direction := query.get("sort_dir", "desc")) not in ("asc", "desc"):
+        raise BadRequest(f"Invalid sort direction: {direction}")
+    if (visibility := query.get("visibility")) and visibility not in ("public", "private", "shared"):
+        raise BadRequest(f"Invalid visibility value: {visibility}")
 
 
 def require_unprotected(namespace: Namespace, what: str) -> None:

@@ -58,8 +58,7 @@ def list_metadef_tags(call: Call[Namespace, None]) -> dict[str, object]:
     key, direction = query.get("sort_key", "created_at"), query.get("sort_dir", "desc")
     if key not in SORTS:
         raise BadRequest(f"Invalid sort key: {key}. It must be one of the following: {', '.join(SORTS)}.")
-    if direction not in ("asc", "desc"):
-        raise BadRequest(f"Invalid sort direction: {direction}")
+    service.require_understood(query)
     limit = listing.read_limit(query.get("limit") or None, store.MOST_OF_A_KIND, store.MOST_OF_A_KIND)
     numbered = sorted(enumerate(store.all_of(call.tx, call.target, "tag")), key=SORTS[key], reverse=direction == "desc")
     found = [tag for _, tag in numbered]
