@@ -28,6 +28,7 @@ from cumulet.db.transaction import Keeper
 from cumulet.db.transaction import Row as Row
 from cumulet.db.transaction import Select as Select
 from cumulet.db.transaction import Tx as Tx
+from cumulet.db.turns import Turns
 
 T = TypeVar("T")
 
@@ -49,6 +50,9 @@ GROUP_SECONDS = 0.01
 READERS = 4
 POSTGRESQL_WRITERS = 4
 SERIALIZATION_RETRIES = 20
+ALONE_AFTER_TRIES = 4
+"""A transaction that PostgreSQL could not serialize so often has the next tries without others of this process beside
+it: a long one among many short ones would never come to its end."""
 
 
 class Database:
@@ -73,6 +77,7 @@ class Database:
         # On SQLite they compute in our own process: two threads of one lane would be no faster, and slow down the rest.
         self._reads = FairQueue(most_at_once=1 if self.embedded else READERS - 1)
         self._writes = FairQueue(most_at_once=POSTGRESQL_WRITERS - 1)
+        self._turns = Turns()
         self._threads: list[threading.Thread] = []
         if not inline:
             self._start("db-read", 1 if memory else READERS, serve, self._reads, self.read)
@@ -96,7 +101,21 @@ class Database:
     # -- reading
 
     def read(self, fn: Callable[[Tx], T]) -> T:
-        """Run `fn` on a consistent snapshot on the calling thread."""
+        """Run `fn` on a consistent snapshot on the calling thread; again, where PostgreSQL asks for it, or where the
+        connection that this thread had is gone."""
+        anew = False
+        for attempt in range(SERIALIZATION_RETRIES):
+            try:
+                return self._read_once(fn)
+            except DBAPIError as error:
+                gone = error.connection_invalidated and not anew
+                last = attempt == SERIALIZATION_RETRIES - 1
+                if self.embedded or last or not (gone or _asks_for_another_try(error)):
+                    raise
+                anew = anew or gone
+        raise AssertionError("unreachable")
+
+    def _read_once(self, fn: Callable[[Tx], T]) -> T:
         with self._memory_lock or contextlib.nullcontext():
             connection = self._reader()
             try:
@@ -124,9 +143,15 @@ class Database:
             return self._inline_connection()
         connection: Connection | None = getattr(self._local, "reader", None)
         if connection is None:
-            connection = self._local.reader = _own_connection(self._engine)
+            connection = self._local.reader = self._own_reader()
             self._reader_connections.append(connection)
         return connection
+
+    def _own_reader(self) -> Connection:
+        """On PostgreSQL one snapshot is enough: a reader that took part in serializing would only make others fail."""
+        if self.is_sqlite:
+            return _own_connection(self._engine)
+        return _own_connection(self._engine.execution_options(isolation_level="REPEATABLE READ"))
 
     def _tx(self, connection: Connection, *, writable: bool = True) -> Tx:
         return Tx(connection, writable=writable, statements=self._statements, keeper=self.keeper)
@@ -211,21 +236,21 @@ class Database:
     def _write_serializable(self, fn: Callable[[Tx], T]) -> T:
         for attempt in range(SERIALIZATION_RETRIES):
             try:
-                with self._engine.connect() as connection:
-                    with connection.begin():
-                        tx = self._tx(connection)
-                        result = fn(tx)
-                        tx.finish()
-                    tx.committed()
-                    return result
+                with self._turns.alone() if attempt >= ALONE_AFTER_TRIES else self._turns.beside_others():
+                    return self._write_once(fn)
             except DBAPIError as error:
-                # 40001 serialization_failure, 40P01 deadlock_detected: PostgreSQL asks for exactly this retry.
-                if (
-                    getattr(error.orig, "sqlstate", None) not in ("40001", "40P01")
-                    or attempt == SERIALIZATION_RETRIES - 1
-                ):
+                if not _asks_for_another_try(error) or attempt == SERIALIZATION_RETRIES - 1:
                     raise
         raise AssertionError("unreachable")
+
+    def _write_once(self, fn: Callable[[Tx], T]) -> T:
+        with self._engine.connect() as connection:
+            with connection.begin():
+                tx = self._tx(connection)
+                result = fn(tx)
+                tx.finish()
+            tx.committed()
+            return result
 
     def close(self) -> None:
         if self._closed:
@@ -306,6 +331,11 @@ def _transaction(connection: Connection, *, immediate: bool = False) -> Iterator
         if driver.in_transaction:  # a full disk, for one, has rolled all of it back by itself
             driver.execute("ROLLBACK")
         raise
+
+
+def _asks_for_another_try(error: DBAPIError) -> bool:
+    """40001 serialization_failure, 40P01 deadlock_detected: PostgreSQL asks for exactly this retry."""
+    return getattr(error.orig, "sqlstate", None) in ("40001", "40P01")
 
 
 def _control(connection: Connection, driver: Any, statement: str) -> None:
