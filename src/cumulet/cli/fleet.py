@@ -21,6 +21,7 @@ from cumulet.cli.up import Listen, ListenType, checked_option, database_trouble_
 if TYPE_CHECKING:
     from cumulet.settings import Settings
 
+FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 OptionsT = Callable[..., Any]
 
@@ -110,30 +111,52 @@ def conductor(
     _run(conductor_alone(settings, health=_place(health)), settings, lambda _one: "conductor")
 
 
-@click.command(short_help="Run a NATS server for a cloud's hosts on other machines.")
+@click.command(short_help="Run a NATS server for a cloud's hosts on other machines, or keep the users of yours.")
 @_shared
-@_own
+@click.option("--own", type=FOLDER, metavar="DIR", help="A folder of this process alone.")
 @_listen("127.0.0.1:4222")
+@click.option(
+    "--users-file",
+    type=FILE,
+    metavar="FILE",
+    help="Run no server: keep the users of one of yours in this file, which its configuration includes.",
+)
+@click.option(
+    "--pid-file", type=FILE, metavar="FILE", help="The server's own: with --users-file, it is told of changes."
+)
 @_health
 def bus(
     state: Path,
-    own: Path,
+    own: Path | None,
     database: str | None,
     listen: Listen,
+    users_file: Path | None,
+    pid_file: Path | None,
     health: Listen | None,
     config: Path | None,
     sets: tuple[tuple[str, Any], ...],
 ) -> None:
     """Run the NATS server that connects control planes and hosts on other machines, and tell it who they are.
 
-    `cumulet up` alone needs none: it runs one of its own.
+    `cumulet up` alone needs none: it runs one of its own. With a NATS cluster of yours, run one of these beside each
+    of its servers, with --users-file and --pid-file.
     """
-    from cumulet.processes.roles import bus_alone
+    from cumulet.processes.roles import bus_alone, bus_users_alone
 
+    if (own is None) == (users_file is None):
+        raise click.UsageError(
+            "either a server of the cloud's own (--own), or the users of one of yours (--users-file)."
+        )
+    if pid_file is not None and users_file is None:
+        raise click.UsageError("--pid-file goes with --users-file.")
     served = Listen(listen.address, 0)
     settings = _settings(state, database, config, (*sets, ("bus_port", listen.port)), listen=served)
-    role = bus_alone(settings, own.absolute(), health=_place(health))
-    _run(role, settings, lambda server: f"nats://{listen.address}:{server.port}")
+    if users_file is not None:
+        kept = bus_users_alone(settings, users_file.absolute(), pid_file, health=_place(health))
+        _run(kept, settings, lambda shown: f"{users_file}; certificate and key of the server: {shown}")
+    elif own is not None:
+        role = bus_alone(settings, own.absolute(), health=_place(health))
+        _run(role, settings, lambda server: f"nats://{listen.address}:{server.port}")
 
 
 def _place(health: Listen | None) -> tuple[str, int] | None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import shutil
 import signal
 from collections.abc import Collection
@@ -65,6 +66,46 @@ def users_file_content(users: Collection[BusUser]) -> str:
         for user in sorted(users)
     ]
     return f"authorization: {json.dumps({'timeout': 5, 'users': [control, *hosts]}, indent=1)}\n"
+
+
+class UsersFile:
+    """The members of a cloud, for NATS servers of an operator's own: a file that each of them includes.
+
+    `pid_file` is where one of them, on this machine, has its process number (its setting `pid_file`): it is told to
+    read its configuration again.
+    """
+
+    def __init__(self, file: Path, pid_file: Path | None) -> None:
+        self._file = file
+        self._pid_file = pid_file
+        self._told = ""
+        self.problem: str | None = None
+        """Why the server could not be told of what is in the file."""
+
+    def admit(self, users: Collection[BusUser]) -> None:
+        """From now on these hosts may be connected, and others are cut off. Again is nothing, but for a server that
+        was away. OSError: the file cannot be written."""
+        content = users_file_content(users)
+        if content == self._told and self.problem is None:
+            return
+        if content != self._told:
+            write_whole(self._file, content.encode(), 0o640)
+        self._told, self.problem = content, self._tell()
+        if self.problem is not None:
+            log.warning("%s: its users are in the file, and not in force: %s", self._pid_file, self.problem)
+
+    def _tell(self) -> str | None:
+        if self._pid_file is None:
+            return None
+        try:
+            os.kill(int(self._pid_file.read_text()), signal.SIGHUP)
+        except FileNotFoundError:
+            return "there is no such file: is the server running?"
+        except ValueError:
+            return "it has no process number"
+        except OSError as error:
+            return f"the process cannot be told: {error.strerror}"
+        return None
 
 
 class NatsServer:

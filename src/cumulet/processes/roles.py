@@ -20,7 +20,7 @@ from cumulet.compute import joined_hosts
 from cumulet.conductor.presence import CUT_OFF, Presence
 from cumulet.db.engine import Database
 from cumulet.fleet.hosts import Hosts
-from cumulet.fleet.nats_server import BusUser, NatsServer
+from cumulet.fleet.nats_server import BusUser, NatsServer, UsersFile
 from cumulet.fleet.nats_server import NoNatsServer as NoNatsServer
 from cumulet.processes.api import Api, shared_clock, shared_database, start_api
 from cumulet.processes.conductor import Conductor
@@ -110,11 +110,36 @@ async def _say_that_it_lives(presence: Presence, db: Database, stack: AsyncExitS
     stack.push_async_callback(server.close)
 
 
+@asynccontextmanager
+async def bus_users_alone(
+    settings: Settings, file: Path, pid_file: Path | None, *, health: Place | None = None
+) -> AsyncIterator[Path]:
+    """Keeps the users of an operator's own NATS server, which this process does not run; the certificate and key that
+    it has to show are in the folder answered. Raises OtherState, and OSError for a file that cannot be written."""
+    users = UsersFile(file, pid_file)
+    async with AsyncExitStack() as stack:
+        db = await shared_database(settings, stack)
+        shown = CertificateAuthority.load_or_create(settings.state_dir / "ca").issue_bus(SERVER_NAME)
+        await asyncio.to_thread(users.admit, await _users(db))
+        following = asyncio.create_task(_follow(db, users), name="bus-users")
+        stack.callback(following.cancel)
+        shared = await shared_clock(db, SystemClock(), stack)
+        presence = Presence(
+            db=db,
+            clock=shared,
+            role="bus",
+            name=f"bus-{shared.uuid()}",
+            bus=lambda: "keeps users" if users.problem is None else CUT_OFF,
+        )
+        await _say_that_it_lives(presence, db, stack, health)
+        yield shown.certificate.parent
+
+
 async def _users(db: Database) -> list[BusUser]:
     return [BusUser(identity=one.identity, host=one.name) for one in await db.read_async(joined_hosts.members)]
 
 
-async def _follow(db: Database, server: NatsServer) -> None:
+async def _follow(db: Database, server: NatsServer | UsersFile) -> None:
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         try:
