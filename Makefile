@@ -17,6 +17,7 @@ SERVICE_ARGS ?=
 SINCE ?=
 MOST ?=
 PARTS ?=
+HOSTS ?=
 SUITE ?= compute-admin compute-api interop-compute-nocinder identity image network
 
 .PHONY: $(shell sed -nE 's/^([a-z-]+):.*/\1/p' Makefile)  # no target here is a file
@@ -66,6 +67,9 @@ generated: setup-python ## write what is generated from the registry (docs/api) 
 
 bench: setup-qemu ## benchmarks: a table, and bench.json
 	@.venv/bin/python -m benchmarks
+
+scale: setup-test ## what a cloud costs with 10, 100, 1,000 hosts on PostgreSQL: docs/scale.md and its curves (HOSTS="10 100")
+	@.venv/bin/python -m benchmarks.scale $(HOSTS)
 
 sim: setup-python ## one seed of the deterministic simulation (SEED=n STEPS=n)
 	@.venv/bin/python -m cumulet.testing.simulation --seed $(SEED) --steps $(STEPS)

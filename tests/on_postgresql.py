@@ -9,8 +9,7 @@ import os
 import subprocess
 import sys
 
-from cumulet.testing.databases import VARIABLE
-from tests.identity.test_postgresql import NoPostgresql, postgresql_server
+from cumulet.testing.databases import VARIABLE, NoPostgresql, postgresql_server
 
 
 def main() -> int:

@@ -9,6 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import pwd
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,3 +41,43 @@ def own_database(folder: Path, *, temporary: bool) -> Iterator[str]:
         if temporary:
             with engine.connect() as connection:
                 connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+class NoPostgresql(Exception):
+    """It is not installed."""
+
+
+@contextlib.contextmanager
+def postgresql_server(*options: str) -> Iterator[str]:
+    """A PostgreSQL server of our own, on a unix socket in a folder of its own; the URL of a database on it."""
+    installed = [str(path) for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    initdb = shutil.which("initdb") or max(installed, default="")
+    if not initdb:
+        raise NoPostgresql("PostgreSQL is not installed (no initdb)")
+    tools = Path(initdb).resolve().parent
+    folder = Path(tempfile.mkdtemp(prefix="cumulet-pg-", dir="/tmp"))  # short: a socket's path has a limit
+    account = None
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        account = "postgres"
+        shutil.chown(folder, account)
+        pwd.getpwnam(account)
+
+    def run(tool: str, *arguments: str) -> None:
+        command = [str(tools / tool), "-D", str(folder / "data"), *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=account, cwd=folder)
+
+    run("initdb", "-A", "trust", "-U", "cumulet", "--no-sync")
+    run(
+        "pg_ctl",
+        "-w",
+        "-l",
+        str(folder / "log"),
+        "-o",
+        " ".join((f"-k {folder} -c listen_addresses='' -c fsync=off", *options)),
+        "start",
+    )
+    try:
+        yield f"postgresql://cumulet@/postgres?host={folder}"
+    finally:
+        run("pg_ctl", "-m", "fast", "stop")
+        shutil.rmtree(folder)
