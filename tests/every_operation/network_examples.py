@@ -170,6 +170,11 @@ class Things:
         return identifier
 
     @cached_property
+    def address_group(self) -> str:
+        identifier: str = self.make("address_group", name="office", addresses=["10.8.0.0/16"])["id"]
+        return identifier
+
+    @cached_property
     def _group(self) -> dict[str, Any]:
         return self.make("security_group", name="web")
 
@@ -194,6 +199,7 @@ PARAMETERS: Mapping[str, str | Made] = {
     "floatingip_id": lambda t: t.floating_ip,
     "port_forwarding_id": lambda t: t.port_forwarding,
     "subnetpool_id": lambda t: t.subnet_pool,
+    "address_group_id": lambda t: t.address_group,
     "security_group_id": lambda t: t.group,
     "security_group_rule_id": lambda t: t.group_rule,
     "agent_id": "00000000-0000-4000-8000-000000000000",
@@ -236,6 +242,7 @@ def tags(path: str, kind: str, sees: Personas = READER) -> dict[str, Example]:
 WITH_SERVICES = READER | SERVICE
 BINDING = "/ports/{port_id}/bindings"
 OF_SECOND: Mapping[str, str | Made] = {"port_id": lambda t: t.moving_port, "host": "host2"}
+ADDRESS_GROUP = "/address-groups/{address_group_id}"
 FORWARDINGS = "/floatingips/{floatingip_id}/port_forwardings"
 FORWARDING: Mapping[str, str | Made] = {"floatingip_id": lambda t: t.forwarding_ip}
 SEEN_FLOATING = ("get_floatingip",)
@@ -263,6 +270,13 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
     **crud("/routers", "router", {"name": "new"}, router_id=lambda t: t.router_without_interfaces),
     **crud("/floatingips", "floatingip", {"floating_network_id": lambda t: t.public}),
     **crud("/subnetpools", "subnetpool", {"name": "new", "prefixes": ["10.7.0.0/16"]}),
+    **crud("/address-groups", "address_group", {"name": "new", "addresses": ["10.7.0.0/16"]}),
+    f"PUT {ADDRESS_GROUP}/add_addresses": Example(
+        may=MEMBER, sees=READER, body={"addresses": ["10.7.0.0/16"]}, rules=("get_address_group",)
+    ),
+    f"PUT {ADDRESS_GROUP}/remove_addresses": Example(
+        may=MEMBER, sees=READER, body={"addresses": ["10.8.0.0/16"]}, rules=("get_address_group",)
+    ),
     **crud("/security-groups", "security_group", {"name": "new"}),
     f"GET {FORWARDINGS}": Example(may=READER, sees=READER, path=FORWARDING, rules=SEEN_FLOATING),
     f"POST {FORWARDINGS}": Example(

@@ -81,8 +81,12 @@ class Project:
         if remote < 0.25:
             some = ("2001:db8::/63", "2001:db8:1::/64") if six else ("10.0.0.0/24", "10.0.0.0/23", "172.24.4.0/24")
             rule["remote_ip_prefix"] = chance.choice(some)
-        elif remote > 0.7:
+        elif remote > 0.8:
             rule["remote_group_id"] = chance.choice(self.groups)
+        elif remote > 0.7:
+            lists = ["10.0.0.0/30", "10.0.1.3", "2001:db8:1::/126", "172.24.4.0/28", "10.0.0.2/31"]
+            addresses = chance.sample(lists, chance.randrange(4))
+            rule["remote_address_group_id"] = made(self.client, "address_group", name="a", addresses=addresses)
         answer = self.client.request("POST", "/network/v2.0/security-group-rules", {"security_group_rule": rule})
         assert answer.status in (201, 409), answer.text
 

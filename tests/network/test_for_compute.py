@@ -12,7 +12,8 @@ from cumulet.db.engine import Database, Tx, metadata
 from cumulet.errors import ApiError
 from cumulet.network import for_compute, limits, port_life, routing, topology
 from cumulet.network.for_compute import NetworkRequest, PortView, RequestedNetwork
-from cumulet.network.store import Network, Port, SecurityGroup, find, insert, network_quotas, ports
+from cumulet.network.group_records import SecurityGroup
+from cumulet.network.store import Network, Port, find, insert, network_quotas, ports
 
 OURS, THEIRS = "project-ours", "project-theirs"
 

@@ -12,7 +12,8 @@ from cumulet.db.engine import Database, Tx, metadata
 from cumulet.host import wiring as w
 from cumulet.host.verdict import ICMP6, TCP, UDP, Packet, decide
 from cumulet.network import default_security_group, dhcp_options, for_compute, port_life, topology
-from cumulet.network.store import Network, Port, SecurityGroupRule, change, insert
+from cumulet.network.group_records import SecurityGroupRule
+from cumulet.network.store import Network, Port, change, insert
 from cumulet.network.wiring import wiring
 
 OURS, THEIRS = "project-ours", "project-theirs"
@@ -157,7 +158,7 @@ def test_a_rule_decides_by_protocol_port_and_prefix_and_is_named(cloud: Cloud) -
         return insert(
             tx, SecurityGroupRule, cloud.clock, project_id=OURS, security_group_id=group.id, direction="ingress",
             ethertype="IPv4", protocol="tcp", port_range_min=80, port_range_max=90, remote_ip_prefix="198.51.100.0/24",
-            remote_group_id=None,
+            remote_group_id=None, remote_address_group_id=None,
         )  # fmt: skip
 
     rule = cloud.db.write(add)

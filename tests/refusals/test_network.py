@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 
 import cumulet.testing
+from cumulet.network import address_groups
 from cumulet.testing import Answer
 
 from .table import Refusal, Scene, table
@@ -234,11 +236,50 @@ def a_rule_for_addresses_and_a_group(scene: Scene) -> Answer:
     return scene.network("POST", "/security-group-rules", {"security_group_rule": {**rule, "remote_group_id": group}})
 
 
-@refused(501, "address groups")
-def a_rule_for_an_address_group(scene: Scene) -> Answer:
+@refused(404, "Address group 00000000-0000-4000-8000-000000000000 could not be found.")
+def a_rule_for_an_address_group_that_is_not(scene: Scene) -> Answer:
     group = scene.made("security_group", name=scene.new_name())["id"]
     rule = {"security_group_id": group, "direction": "ingress", "remote_address_group_id": UNKNOWN}
     return scene.network("POST", "/security-group-rules", {"security_group_rule": rule})
+
+
+def address_group(scene: Scene, *addresses: str) -> str:
+    made: str = scene.made("address_group", name="n", addresses=list(addresses))["id"]
+    return made
+
+
+@refused(400, "Addresses 10.0.0.0/24 already exist in the address group")
+def an_address_added_twice(scene: Scene) -> Answer:
+    path = f"/address-groups/{address_group(scene, '10.0.0.0/24')}/add_addresses"
+    return scene.network("PUT", path, {"addresses": ["10.0.0.0/24"]})
+
+
+@refused(404, "Addresses 10.0.0.7/32 not found in the address group")
+def an_address_removed_that_is_not_there(scene: Scene) -> Answer:
+    path = f"/address-groups/{address_group(scene, '10.0.0.0/24')}/remove_addresses"
+    return scene.network("PUT", path, {"addresses": ["10.0.0.7"]})
+
+
+@refused(409, "An address group has at most 1 addresses")
+def an_address_too_many(scene: Scene) -> Answer:
+    path = f"/address-groups/{address_group(scene, '10.0.0.0/24')}/add_addresses"
+    with mock.patch.object(address_groups, "MOST_ADDRESSES", 1):
+        return scene.network("PUT", path, {"addresses": ["10.1.0.0/24"]})
+
+
+@refused(409, "Quota exceeded for resources: ['address_group']")
+def an_address_group_too_many(scene: Scene) -> Answer:
+    with mock.patch.object(address_groups, "MOST_OF_PROJECT", 0):
+        return scene.network("POST", "/address-groups", {"address_group": {"name": "n"}})
+
+
+@refused(409, "is in use on one or more security group rules")
+def an_address_group_deleted_that_a_rule_names(scene: Scene) -> Answer:
+    named = address_group(scene)
+    group = scene.made("security_group", name=scene.new_name())["id"]
+    rule = {"security_group_id": group, "direction": "ingress", "remote_address_group_id": named}
+    scene.made("security_group_rule", **rule)
+    return scene.network("DELETE", f"/address-groups/{named}")
 
 
 def group_in_use(scene: Scene) -> str:

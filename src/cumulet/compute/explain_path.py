@@ -17,7 +17,8 @@ from cumulet.compute.sight import project_in_sight
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotFound
 from cumulet.host.verdict import ICMP, ICMP6, TCP, UDP, Packet
-from cumulet.network.store import FloatingIp, Port, SecurityGroupRule, find_by, get
+from cumulet.network.group_records import SecurityGroupRule
+from cumulet.network.store import FloatingIp, Port, find_by, get
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import Json, Query, Single

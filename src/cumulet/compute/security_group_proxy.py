@@ -15,9 +15,10 @@ from cumulet.compute.service import COMPUTE
 from cumulet.errors import BadRequest, Conflict, Forbidden, NotFound, OverQuota
 from cumulet.network import resource
 from cumulet.network import security_groups as network
+from cumulet.network.group_records import SecurityGroup, SecurityGroupRule
+from cumulet.network.group_records import security_groups as rows
 from cumulet.network.rule_meaning import protocol_name
-from cumulet.network.store import SecurityGroup, SecurityGroupRule, load, select
-from cumulet.network.store import security_groups as rows
+from cumulet.network.store import load, select
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Json

@@ -13,10 +13,11 @@ from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.errors import BadRequest, Conflict, NotFound
 from cumulet.network import for_compute as network
+from cumulet.network.group_records import SecurityGroup, SecurityGroupRule, port_security_groups
+from cumulet.network.group_records import security_group_rules as group_rules
+from cumulet.network.group_records import security_groups as groups
 from cumulet.network.port_life import join_groups
-from cumulet.network.store import SecurityGroup, SecurityGroupRule, find, port_security_groups, ports
-from cumulet.network.store import security_group_rules as group_rules
-from cumulet.network.store import security_groups as groups
+from cumulet.network.store import find, ports
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import Body, Json

@@ -125,7 +125,10 @@ class Rule(Record, frozen=True):
 
 
 class Group(Record, frozen=True):
-    """A security group: its rules where a port here is in it, its members' addresses where a rule here names it."""
+    """A security group: its rules where a port here is in it, its members' addresses where a rule here names it.
+
+    An address group is one that no port is in.
+    """
 
     id: str
     stateful: bool

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from cumulet.clock import Clock
 from cumulet.db.engine import Tx
-from cumulet.network.store import SecurityGroup, SecurityGroupRule, find_by, insert
+from cumulet.network.group_records import SecurityGroup, SecurityGroupRule
+from cumulet.network.store import find_by, insert
 
 NAME = "default"
 ETHERTYPES = ("IPv4", "IPv6")
@@ -53,4 +54,5 @@ def add_rule(
         port_range_max=None,
         remote_ip_prefix=None,
         remote_group_id=remote_group_id,
+        remote_address_group_id=None,
     )

@@ -10,6 +10,7 @@ from cumulet.web.operation import Call
 UPDATED = "2026-11-23T00:00:00-00:00"
 
 EXTENSIONS = {
+    "address-group": ("Address group", "Support address group"),
     "allowed-address-pairs": ("Allowed Address Pairs", "Provides allowed address pairs"),
     "auto-allocated-topology": ("Auto Allocated Topology Services", "Auto Allocated Topology Services."),
     "availability_zone": ("Availability Zone", "The availability zone extension."),
@@ -50,6 +51,7 @@ EXTENSIONS = {
     "security-group": ("security-group", "The security groups extension."),
     "security-groups-normalized-cidr": ("Normalized CIDR field for security group rules", "Adds normalized_cidr"),
     "security-groups-rules-belongs-to-default-sg": ("Rule's default group field", "Adds belongs_to_default_sg"),
+    "security-groups-remote-address-group": ("Remote address group id field", "Adds remote_address_group_id to rules"),
     "service-type": ("Neutron Service Type Management", "API for retrieving service providers"),
     "sort-key-validation": ("Sort keys validation", "Provides validation on sort keys."),
     "sorting": ("Sorting support", "Extension that indicates that sorting is enabled."),

@@ -21,12 +21,12 @@ from cumulet.network import addresses, bindings, default_security_group, limits,
 from cumulet.network.addresses import FixedIp
 from cumulet.network.auto_topology import ensure_topology
 from cumulet.network.bindings import Which
+from cumulet.network.group_records import SecurityGroup, port_security_groups, security_groups
 from cumulet.network.refusals import Refused
 from cumulet.network.sight import networks_for
 from cumulet.network.store import (
     Network,
     Port,
-    SecurityGroup,
     Subnet,
     change,
     find,
@@ -35,9 +35,7 @@ from cumulet.network.store import (
     networks,
     port_addresses,
     port_bindings,
-    port_security_groups,
     ports,
-    security_groups,
     subnets,
 )
 

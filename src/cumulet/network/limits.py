@@ -6,17 +6,8 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.errors import OverQuota
-from cumulet.network.store import (
-    floating_ips,
-    network_quotas,
-    networks,
-    ports,
-    routers,
-    security_group_rules,
-    security_groups,
-    subnet_pools,
-    subnets,
-)
+from cumulet.network.group_records import security_group_rules, security_groups
+from cumulet.network.store import floating_ips, network_quotas, networks, ports, routers, subnet_pools, subnets
 
 UNLIMITED = -1
 

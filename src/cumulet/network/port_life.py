@@ -13,6 +13,7 @@ from cumulet.errors import Conflict
 from cumulet.network import addresses, bindings, default_security_group
 from cumulet.network.addresses import FixedIp
 from cumulet.network.forwarding_records import port_forwardings
+from cumulet.network.group_records import port_security_groups
 from cumulet.network.store import (
     Network,
     Port,
@@ -26,7 +27,6 @@ from cumulet.network.store import (
     port_addresses,
     port_bindings,
     port_dhcp_options,
-    port_security_groups,
 )
 
 NETWORK_OWNERS = "network:"

@@ -30,6 +30,7 @@ from cumulet.network.addresses import AddressRange, FixedIp
 from cumulet.network.bodies import either, text
 from cumulet.network.dhcp_options import DhcpOptions
 from cumulet.network.fixed_ips import FixedIps
+from cumulet.network.group_records import port_security_groups, security_groups
 from cumulet.network.networks import NETWORKS
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
@@ -42,9 +43,7 @@ from cumulet.network.store import (
     must_get,
     port_addresses,
     port_bindings,
-    port_security_groups,
     ports,
-    security_groups,
     tags_of,
 )
 from cumulet.network.subnets import network_facts

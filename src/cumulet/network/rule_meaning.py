@@ -6,7 +6,7 @@ from ipaddress import ip_network
 from typing import TypedDict
 
 from cumulet.errors import BadRequest
-from cumulet.network.store import SecurityGroupRule
+from cumulet.network.group_records import SecurityGroupRule
 
 PROTOCOLS = {
     "ah": 51,
@@ -83,6 +83,7 @@ class RuleContent(TypedDict):
     port_range_max: int | None
     remote_ip_prefix: str | None
     remote_group_id: str | None
+    remote_address_group_id: str | None
 
 
 def content_of(rule: SecurityGroupRule) -> RuleContent:
@@ -94,6 +95,7 @@ def content_of(rule: SecurityGroupRule) -> RuleContent:
         "port_range_max": rule.port_range_max,
         "remote_ip_prefix": rule.remote_ip_prefix,
         "remote_group_id": rule.remote_group_id,
+        "remote_address_group_id": rule.remote_address_group_id,
     }
 
 
@@ -104,16 +106,18 @@ def meaning(rule_: RuleContent) -> tuple[object, ...]:
     if ports == ALL_PORTS and protocol in _WITH_PORTS:
         ports = (None, None)
     prefix = None if rule_["remote_ip_prefix"] in EVERYWHERE else rule_["remote_ip_prefix"]
-    return (rule_["direction"], ethertype, protocol, ports, prefix, rule_["remote_group_id"])
+    groups = (rule_["remote_group_id"], rule_["remote_address_group_id"])
+    return (rule_["direction"], ethertype, protocol, ports, prefix, *groups)
 
 
 def check_rule(rule_: RuleContent) -> None:
     """Refuse what no host could turn into a filter."""
     protocol, low, high = rule_["protocol"], rule_["port_range_min"], rule_["port_range_max"]
     prefix = rule_["remote_ip_prefix"]
-    if prefix is not None and rule_["remote_group_id"] is not None:
+    if sum(remote is not None for remote in (prefix, rule_["remote_group_id"], rule_["remote_address_group_id"])) > 1:
         raise BadRequest(
-            "Only remote_ip_prefix or remote_group_id may be provided.", reason="SecurityGroupMultipleRemoteEntites"
+            "Only remote_ip_prefix or remote_group_id or remote_address_group_id may be provided.",
+            reason="SecurityGroupMultipleRemoteEntites",
         )
     version = 4 if rule_["ethertype"] == "IPv4" else 6
     if prefix is not None and ip_network(prefix, strict=False).version != version:

@@ -9,28 +9,22 @@ from typing import Annotated, Literal
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, Conflict, NotYet
+from cumulet.errors import BadRequest, Conflict
 from cumulet.network import bodies, default_security_group, filtering, limits, policy, resource, topology
+from cumulet.network.address_groups import ADDRESS_GROUPS
 from cumulet.network.bodies import either, text
+from cumulet.network.group_records import (
+    SecurityGroup,
+    SecurityGroupRule,
+    port_security_groups,
+    security_group_rules,
+    security_groups,
+)
 from cumulet.network.resource import Kind, View
 from cumulet.network.rule_meaning import RuleContent, check_rule, content_of, meaning, protocol_name, spellings
 from cumulet.network.service import NETWORK
 from cumulet.network.sight import own_in_sight, rules_in_sight
-from cumulet.network.store import (
-    SecurityGroup,
-    SecurityGroupRule,
-    change,
-    delete,
-    find,
-    find_by,
-    insert,
-    must_get,
-    port_security_groups,
-    revise,
-    security_group_rules,
-    security_groups,
-    tags_of,
-)
+from cumulet.network.store import change, delete, find, find_by, insert, must_get, revise, tags_of
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Convert, Json, Unset
@@ -259,7 +253,7 @@ def _rule_view(record: SecurityGroupRule, group: SecurityGroup) -> View:
         "port_range_max": record.port_range_max,
         "remote_ip_prefix": prefix,
         "remote_group_id": record.remote_group_id,
-        "remote_address_group_id": None,
+        "remote_address_group_id": record.remote_address_group_id,
         "normalized_cidr": str(ip_network(prefix, strict=False)) if prefix else None,
         "belongs_to_default_sg": group.is_default,
     }
@@ -292,6 +286,9 @@ def _ethertype_asked(value: str) -> str:
     return {"ipv4": "IPv4", "ipv6": "IPv6"}.get(value.lower(), value)
 
 
+_REMOTE = ("remote_group_id", "remote_address_group_id")
+_QUERIED = ("security_group_id", *_REMOTE, "direction", "port_range_min", "port_range_max")
+
 RULES = Kind(
     record=SecurityGroupRule,
     singular="security_group_rule",
@@ -300,35 +297,17 @@ RULES = Kind(
     show=SHOW_RULE,
     sight=rules_in_sight,
     filters=resource.filters_on(
-        security_group_rules,
-        "security_group_id",
-        "remote_group_id",
-        "direction",
-        "port_range_min",
-        "port_range_max",
-        ethertype=_ethertype_asked,
-        remote_ip_prefix=filtering.prefix,
+        security_group_rules, *_QUERIED, ethertype=_ethertype_asked, remote_ip_prefix=filtering.prefix
     )
     | {
         "protocol": _of_protocol,
         "normalized_cidr": filtering.by_column(
             security_group_rules.c.remote_ip_prefix, "normalized_cidr", filtering.prefix
         ),
-        "remote_address_group_id": filtering.constant(None),
         "belongs_to_default_sg": _in_default_group,
     },
-    sorts=resource.sorts_on(
-        security_group_rules,
-        "security_group_id",
-        "remote_group_id",
-        "direction",
-        "protocol",
-        "port_range_min",
-        "port_range_max",
-        "ethertype",
-        "remote_ip_prefix",
-    )
-    | {"normalized_cidr": security_group_rules.c.remote_ip_prefix, "remote_address_group_id": sa.literal("")},
+    sorts=resource.sorts_on(security_group_rules, *_QUERIED, "protocol", "ethertype", "remote_ip_prefix")
+    | {"normalized_cidr": security_group_rules.c.remote_ip_prefix},
     views=rule_views,
     hidden={},
     parents=_group_facts,
@@ -385,11 +364,11 @@ def create_rule(call: Call[object, object], new: NewRule) -> SecurityGroupRule:
     tx, facts = call.tx, _rule_facts(call, new)
     resource.require(call, CREATE_RULE, facts)
     limits.check(tx, str(facts["project_id"]), "security_group_rule")
-    if isinstance(new.remote_address_group_id, str):
-        raise NotYet("Cumulet does not offer address groups yet.")
-    remote_group_id = either(new.remote_group_id, None)
+    remote_group_id, address_group_id = either(new.remote_group_id, None), either(new.remote_address_group_id, None)
     if remote_group_id is not None:
         resource.find_in_sight(call, GROUPS, remote_group_id)
+    if address_group_id is not None:
+        resource.find_in_sight(call, ADDRESS_GROUPS, address_group_id)
     values: RuleContent = {
         "direction": new.direction,
         "ethertype": either(new.ethertype, "IPv4"),
@@ -398,6 +377,7 @@ def create_rule(call: Call[object, object], new: NewRule) -> SecurityGroupRule:
         "port_range_max": either(new.port_range_max, None),
         "remote_ip_prefix": either(new.remote_ip_prefix, None),
         "remote_group_id": remote_group_id,
+        "remote_address_group_id": address_group_id,
     }
     check_rule(values)
     for present in find_by(tx, SecurityGroupRule, security_group_id=new.security_group_id):

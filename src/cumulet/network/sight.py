@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from cumulet.network.store import networks, ports, security_group_rules, security_groups, subnets
+from cumulet.network.group_records import security_group_rules, security_groups
+from cumulet.network.store import networks, ports, subnets
 from cumulet.web.operation import Caller
 
 SEES_ALL_ROLES = frozenset({"admin", "service", "advsvc"})

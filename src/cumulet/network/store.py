@@ -14,6 +14,14 @@ from cumulet.db.engine import Select, Tx, metadata
 from cumulet.db.partial_index import unique_where
 from cumulet.db.parts import in_parts
 from cumulet.network.forwarding_records import PortForwarding, port_forwardings
+from cumulet.network.group_records import (
+    AddressGroup,
+    SecurityGroup,
+    SecurityGroupRule,
+    address_groups,
+    security_group_rules,
+    security_groups,
+)
 from cumulet.network.resource_columns import Resource, resource_columns
 
 RecordT = TypeVar("RecordT")
@@ -118,36 +126,6 @@ port_bindings = sa.Table(
 )
 unique_where(port_bindings, "ix_port_bindings_active", "port_id", where="active")
 """At most one active binding per port: the partial unique index decides."""
-
-security_groups = sa.Table(
-    "security_groups",
-    metadata,
-    *resource_columns(),
-    sa.Column("stateful", sa.Boolean, nullable=False),
-    sa.Column("is_default", sa.Boolean, nullable=False),
-)
-unique_where(security_groups, "ix_security_groups_default", "project_id", where="is_default")
-
-security_group_rules = sa.Table(
-    "security_group_rules",
-    metadata,
-    *(column for column in resource_columns() if column.name != "name"),
-    sa.Column("security_group_id", sa.ForeignKey("security_groups.id", ondelete="CASCADE"), nullable=False, index=True),
-    sa.Column("direction", sa.String(8), nullable=False),
-    sa.Column("ethertype", sa.String(8), nullable=False),
-    sa.Column("protocol", sa.String(40)),
-    sa.Column("port_range_min", sa.Integer),
-    sa.Column("port_range_max", sa.Integer),
-    sa.Column("remote_ip_prefix", sa.String(64)),
-    sa.Column("remote_group_id", sa.ForeignKey("security_groups.id", ondelete="CASCADE"), index=True),
-)
-
-port_security_groups = sa.Table(
-    "port_security_groups",
-    metadata,
-    sa.Column("port_id", sa.ForeignKey("ports.id", ondelete="CASCADE"), primary_key=True),
-    sa.Column("security_group_id", sa.ForeignKey("security_groups.id"), primary_key=True, index=True),
-)
 
 port_dhcp_options = sa.Table(
     "port_dhcp_options",
@@ -270,23 +248,6 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
     profile: dict[str, object]
 
 
-class SecurityGroup(Resource, frozen=True, kw_only=True):
-    name: str
-    stateful: bool
-    is_default: bool
-
-
-class SecurityGroupRule(Resource, frozen=True, kw_only=True):
-    security_group_id: str
-    direction: str
-    ethertype: str
-    protocol: str | None
-    port_range_min: int | None
-    port_range_max: int | None
-    remote_ip_prefix: str | None
-    remote_group_id: str | None
-
-
 class Router(Resource, frozen=True, kw_only=True):
     name: str
     admin_state_up: bool
@@ -317,6 +278,7 @@ TABLES: Mapping[type[Any], sa.Table] = {
     Binding: port_bindings,
     SecurityGroup: security_groups,
     SecurityGroupRule: security_group_rules,
+    AddressGroup: address_groups,
     Router: routers,
     FloatingIp: floating_ips,
     PortForwarding: port_forwardings,

@@ -15,20 +15,11 @@ from cumulet.host import wiring as w
 from cumulet.network import addresses, dhcp_options, router_wiring
 from cumulet.network.bindings import UNBOUND
 from cumulet.network.dhcp_option_codes import NotAnOption, encoded
+from cumulet.network.group_records import AddressGroup, SecurityGroup, SecurityGroupRule, port_security_groups
 from cumulet.network.many import find_many
 from cumulet.network.router_wiring import RouterHosts
 from cumulet.network.rule_meaning import protocol_number
-from cumulet.network.store import (
-    Network,
-    Port,
-    SecurityGroup,
-    SecurityGroupRule,
-    Subnet,
-    port_addresses,
-    port_bindings,
-    port_security_groups,
-    ports,
-)
+from cumulet.network.store import Network, Port, Subnet, port_addresses, port_bindings, ports
 
 T = TypeVar("T")
 
@@ -254,21 +245,27 @@ def _prefix(text: str) -> str:
 
 
 def _groups(tx: Tx, group_ids: set[str]) -> tuple[w.Group, ...]:
-    """The groups of the ports here with their rules, and those their rules name with their members."""
+    """The groups of the ports here with their rules, and those their rules name, address groups too, with members."""
     rules: dict[str, list[SecurityGroupRule]] = {}
     for rule in find_many(tx, SecurityGroupRule, "security_group_id", group_ids):
         rules.setdefault(rule.security_group_id, []).append(rule)
     named = {rule.remote_group_id for of_group in rules.values() for rule in of_group if rule.remote_group_id}
     members = _members(tx, named)
-    return tuple(
+    listed = {rule.remote_address_group_id for of_one in rules.values() for rule in of_one}
+    found = [
         w.Group(
             id=group.id,
             stateful=group.stateful,
             rules=tuple(_rule(rule) for rule in sorted(rules.get(group.id, ()), key=lambda rule: rule.id)),
             members=tuple(sorted(members.get(group.id, ()))),
         )
-        for group in sorted(find_many(tx, SecurityGroup, "id", group_ids | named), key=lambda group: group.id)
-    )
+        for group in find_many(tx, SecurityGroup, "id", group_ids | named)
+    ]
+    found += [
+        w.Group(id=group.id, stateful=True, rules=(), members=tuple(sorted(map(_prefix, group.addresses))))
+        for group in find_many(tx, AddressGroup, "id", {group_id for group_id in listed if group_id is not None})
+    ]
+    return tuple(sorted(found, key=lambda group: group.id))
 
 
 def _members(tx: Tx, group_ids: Iterable[str]) -> dict[str, set[str]]:
@@ -294,5 +291,5 @@ def _rule(rule: SecurityGroupRule) -> w.Rule:
         range_min=rule.port_range_min,
         range_max=rule.port_range_max,
         remote_prefix=prefix,
-        remote_group=rule.remote_group_id,
+        remote_group=rule.remote_group_id or rule.remote_address_group_id,
     )

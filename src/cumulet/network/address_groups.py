@@ -1,0 +1,188 @@
+"""Address groups: ``/address-groups``. Lists of addresses that rules of security groups name as their remote side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated
+
+from cumulet.db.engine import Tx
+from cumulet.errors import BadRequest, Conflict, NotFound, OverQuota
+from cumulet.network import bodies, filtering, policy, resource
+from cumulet.network.bodies import either, text
+from cumulet.network.group_records import AddressGroup, SecurityGroupRule, address_groups
+from cumulet.network.resource import Kind, View
+from cumulet.network.service import NETWORK
+from cumulet.network.sight import own_in_sight
+from cumulet.network.store import change, delete, find_by, insert, must_get
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import base_rule, rule
+from cumulet.web.schema import UNSET, Body, Json, Unset
+
+base_rule("shared_address_groups", "field:address_groups:shared=True", "A shared address group")
+
+CREATE = rule("create_address_group", policy.ADMIN_OR_PROJECT_MEMBER, description="Create an address group")
+SHOW = rule(
+    "get_address_group",
+    f"{policy.ADMIN_OR_PROJECT_READER} or rule:shared_address_groups",
+    description="See an address group",
+)
+UPDATE = rule("update_address_group", policy.ADMIN_OR_PROJECT_MEMBER, description="Change an address group")
+DELETE = rule("delete_address_group", policy.ADMIN_OR_PROJECT_MEMBER, description="Delete an address group")
+
+MOST_OF_PROJECT = 100
+MOST_ADDRESSES = 1000
+"""Of one group."""
+PATH = "/address-groups/{address_group_id}"
+
+Addresses = Annotated[list[bodies.SubnetRange], Json({"maxItems": MOST_ADDRESSES})]
+
+
+def _views(tx: Tx, records: Sequence[AddressGroup]) -> list[View]:
+    return [
+        resource.resource_view(group, None) | {"name": group.name, "addresses": group.addresses, "shared": False}
+        for group in records
+    ]
+
+
+ADDRESS_GROUPS = Kind(
+    record=AddressGroup,
+    singular="address_group",
+    plural="address_groups",
+    title="Address group",
+    show=SHOW,
+    sight=lambda caller: own_in_sight(caller, address_groups),
+    filters=resource.filters_on(address_groups, "name") | {"shared": filtering.constant(False)},
+    sorts=resource.sorts_on(address_groups, "name"),
+    views=_views,
+    hidden={},
+)
+
+
+class NewAddressGroup(bodies.NewNamed):
+    addresses: Addresses | Unset | None = UNSET
+
+
+class CreateAddressGroups(Body):
+    address_group: NewAddressGroup | Unset = UNSET
+    address_groups: list[NewAddressGroup] | Unset = UNSET
+
+
+class UpdateAddressGroup(bodies.NamedChange):
+    pass
+
+
+class SomeAddresses(Body):
+    """Of `add_addresses` and `remove_addresses`, which have no envelope."""
+
+    addresses: Addresses
+
+
+@NETWORK.operation("GET", "/address-groups", rules=())
+def list_address_groups(call: Call[None, None]) -> View:
+    """List the project's address groups; for administrators all."""
+    return resource.listed(call, ADDRESS_GROUPS)
+
+
+@NETWORK.operation(
+    "POST",
+    "/address-groups",
+    rules=(Rule(CREATE),),
+    facts=resource.first_owner(ADDRESS_GROUPS),
+    body=CreateAddressGroups,
+    success=201,
+)
+def create_address_groups(call: Call[None, CreateAddressGroups]) -> View:
+    """Create an address group, or several at once."""
+    return resource.created(call, ADDRESS_GROUPS, lambda new: _create(call, new))
+
+
+def _create(call: Call[object, object], new: NewAddressGroup) -> AddressGroup:
+    project_id = resource.owner(call, new)
+    resource.require(call, CREATE, {"project_id": project_id})
+    if len(find_by(call.tx, AddressGroup, project_id=project_id)) >= MOST_OF_PROJECT:
+        raise OverQuota("Quota exceeded for resources: ['address_group'].", reason="QUOTA")
+    return insert(
+        call.tx,
+        AddressGroup,
+        call.cloud.clock,
+        project_id=project_id,
+        name=text(new.name),
+        description=text(new.description),
+        addresses=list(dict.fromkeys(either(new.addresses, None) or ())),
+    )
+
+
+@NETWORK.operation("GET", PATH, rules=(), target=resource.target(ADDRESS_GROUPS))
+def show_address_group(call: Call[AddressGroup, None]) -> View:
+    """Show an address group with its addresses."""
+    return resource.shown(call, ADDRESS_GROUPS, call.target)
+
+
+@NETWORK.operation(
+    "PUT",
+    PATH,
+    rules=(Rule(UPDATE),),
+    target=resource.target(ADDRESS_GROUPS),
+    body=UpdateAddressGroup,
+    body_key="address_group",
+)
+def update_address_group(call: Call[AddressGroup, UpdateAddressGroup]) -> View:
+    """Change an address group's name or description."""
+    values = resource.given(call.body)
+    if "description" in values:
+        values["description"] = text(call.body.description)
+    return _changed(call, values)
+
+
+@NETWORK.operation(
+    "PUT", f"{PATH}/add_addresses", rules=(Rule(UPDATE),), target=resource.target(ADDRESS_GROUPS), body=SomeAddresses
+)
+def add_addresses(call: Call[AddressGroup, SomeAddresses]) -> View:
+    """Add addresses to a group: rules that name it let them pass."""
+    group = call.target
+    wanted = list(dict.fromkeys(call.body.addresses))
+    if there := [address for address in wanted if address in group.addresses]:
+        raise BadRequest(
+            f"Addresses {_said(there)} already exist in the address group {group.id}.", reason="AddressesAlreadyExist"
+        )
+    if len(group.addresses) + len(wanted) > MOST_ADDRESSES:
+        raise OverQuota(f"An address group has at most {MOST_ADDRESSES} addresses.", reason="QUOTA")
+    return _changed(call, {"addresses": [*group.addresses, *wanted]})
+
+
+@NETWORK.operation(
+    "PUT",
+    f"{PATH}/remove_addresses",
+    rules=(Rule(UPDATE),),
+    target=resource.target(ADDRESS_GROUPS),
+    body=SomeAddresses,
+)
+def remove_addresses(call: Call[AddressGroup, SomeAddresses]) -> View:
+    """Remove addresses from a group: what came from them by its rules alone is cut."""
+    group = call.target
+    if missing := [address for address in call.body.addresses if address not in group.addresses]:
+        raise NotFound(
+            f"Addresses {_said(missing)} not found in the address group {group.id}.", reason="AddressesNotFound"
+        )
+    kept = [address for address in group.addresses if address not in call.body.addresses]
+    return _changed(call, {"addresses": kept})
+
+
+def _said(addresses: Iterable[str]) -> str:
+    return ", ".join(addresses)
+
+
+def _changed(call: Call[AddressGroup, object], values: dict[str, object]) -> View:
+    change(call.tx, AddressGroup, call.target.id, call.now_us, **values)
+    return resource.shown(call, ADDRESS_GROUPS, must_get(call.tx, AddressGroup, call.target.id))
+
+
+@NETWORK.operation("DELETE", PATH, rules=(Rule(DELETE),), target=resource.target(ADDRESS_GROUPS), success=204)
+def delete_address_group(call: Call[AddressGroup, None]) -> None:
+    """Delete an address group that no rule names."""
+    if find_by(call.tx, SecurityGroupRule, remote_address_group_id=call.target.id):
+        raise Conflict(
+            f"Address group {call.target.id} is in use on one or more security group rules.",
+            reason="AddressGroupInUse",
+        )
+    delete(call.tx, AddressGroup, call.target.id)
