@@ -170,8 +170,6 @@ class _Walk:
             return self._path()
         if packet.destination in _SERVICES:
             return self._service(wiring.host, packet)
-        if is_service(packet):
-            return self._instead("host-services-stay-on-their-host")
         next_hop = self._way_of_guest(sender, packet)
         own = next_hop in _addresses(self._tx, sender)
         if next_hop is None or own:
@@ -226,6 +224,8 @@ class _Walk:
             holder = self._holder(network_id, address)
             if holder is None or not self._is_seen(holder):
                 return self._nobody(must_get(self._tx, Network, network_id), address, packet)
+            if is_service(packet):
+                return self._instead("host-services-stay-on-their-host")
             entry = self._entry(holder)
             if entry is None:
                 return self._received(holder, packet)
