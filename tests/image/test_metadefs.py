@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cumulet.db.engine import Database
-from cumulet.image import metadef_catalog, metadef_store
+from cumulet.image import metadef_catalog, metadef_namespaces, metadef_store
 
 from .conftest import World
 
@@ -158,6 +158,18 @@ def test_namespaces_are_listed_in_pages_sorted_and_by_type(world: World) -> None
     assert sorted(seen) == [f"n{n}" for n in range(5)]
     odd = world.ask("reader", "GET", f"{ROOT}?resource_types=OS::Odd").json()["namespaces"][0]
     assert odd["resource_type_associations"][0]["name"] == "OS::Odd"
+
+
+def test_namespaces_are_listed_in_pages_by_every_key(world: World) -> None:
+    for number in range(3):
+        make(world, namespace=f"n{number}", protected=number == 1, owner=f"p{number % 2}")
+    for key in metadef_namespaces.SORT_KEYS:
+        page, seen = f"{ROOT}?limit=1&sort_key={key}&sort_dir=asc", []
+        while page:
+            answer = world.ask("admin", "GET", page).json()
+            seen += [each["namespace"] for each in answer["namespaces"]]
+            page = answer.get("next", "").removeprefix("/v2")
+        assert sorted(seen) == ["n0", "n1", "n2"], key
 
 
 @pytest.mark.parametrize(

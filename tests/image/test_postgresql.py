@@ -10,7 +10,7 @@ from cumulet.db.engine import metadata, opened
 from cumulet.settings import Settings
 from tests.identity.test_postgresql import database_url
 
-from . import test_builtin, test_images, test_members, test_upload
+from . import test_builtin, test_images, test_members, test_metadefs, test_upload
 from .conftest import TABLES, World, make_world
 
 __all__ = ["database_url"]
@@ -30,6 +30,12 @@ STORIES: tuple[Callable[[World], None], ...] = (
     test_upload.test_an_uploaded_image_becomes_active_with_size_and_hashes,
     test_upload.test_a_second_upload_at_the_same_time_is_refused,
     test_upload.test_after_a_crash_dead_uploads_go_and_their_images_can_be_uploaded_again,
+    test_metadefs.test_a_namespace_is_made_with_all_it_holds_and_shown_so,
+    test_metadefs.test_what_a_namespace_holds_is_changed_in_place_and_deleted,
+    test_metadefs.test_tags_take_the_place_of_those_there_are_or_stand_beside_them,
+    test_metadefs.test_namespaces_are_listed_in_pages_sorted_and_by_type,
+    test_metadefs.test_names_that_are_taken_are_not_given_again,
+    test_metadefs.test_namespaces_are_listed_in_pages_by_every_key,
     test_builtin.test_a_placeholder_stands_in_where_there_is_no_file,
 )
 

@@ -135,14 +135,16 @@ def _sort(query: Query) -> tuple[str, bool]:
 
 
 def _columns(key: str) -> list[sa.ColumnElement[object]]:
-    """What is sorted by, ending in what is unique; null counts as empty text."""
-    names = list(dict.fromkeys((key, "created_at", "id")))
-    return [
-        sa.func.coalesce(namespaces.c[name], "")
-        if name in ("display_name", "owner")
-        else namespaces.c[f"{name}_us" if name.endswith("_at") else name]
-        for name in names
-    ]
+    """What is sorted by, ending in what is unique; null counts as empty text, false as 0."""
+    columns: list[sa.ColumnElement[object]] = []
+    for name in dict.fromkeys((key, "created_at", "id")):
+        column: sa.ColumnElement[object] = namespaces.c[f"{name}_us" if name.endswith("_at") else name]
+        if name in ("display_name", "owner"):
+            column = sa.func.coalesce(column, "")
+        elif name == "protected":
+            column = sa.cast(column, sa.Integer)
+        columns.append(column)
+    return columns
 
 
 def _beyond(key: str, descending: bool, marker: Namespace) -> sa.ColumnElement[bool]:
@@ -152,7 +154,7 @@ def _beyond(key: str, descending: bool, marker: Namespace) -> sa.ColumnElement[b
     equal: list[sa.ColumnElement[bool]] = []
     for name, column in zip(dict.fromkeys((key, "created_at", "id")), _columns(key), strict=True):
         value = values[name] if name in values else getattr(marker, name)
-        value = "" if value is None else value
+        value = "" if value is None else int(value) if isinstance(value, bool) else value
         alternatives.append(sa.and_(*equal, column < value if descending else column > value))
         equal.append(column == value)
     return sa.or_(*alternatives)
