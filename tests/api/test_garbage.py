@@ -7,9 +7,10 @@ from collections import Counter
 from types import FrameType
 
 import pytest
+import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
-from cumulet.testing import Client
+from cumulet.testing import Client, TestCloud
 from cumulet.web.operation import Call
 from tests.api.test_compute_servers import create
 
@@ -25,6 +26,8 @@ def left_behind() -> Counter[str]:
         for one in gc.garbage:
             if isinstance(one, Call | Tx):
                 found[type(one).__name__] += 1
+            elif isinstance(one, sa.FromClause):
+                found["a statement's table"] += 1
             elif isinstance(one, FrameType) and "cumulet/web" in one.f_code.co_filename:
                 found[one.f_code.co_qualname] += 1
         return found
@@ -56,6 +59,26 @@ def test_a_request_leaves_nothing_to_the_collector(
     try:
         for _ in range(TIMES):
             member.compute(method, path, body)
+        found = left_behind()
+    finally:
+        gc.enable()
+    assert {name: count for name, count in found.items() if count >= TIMES} == {}
+
+
+def test_a_move_leaves_nothing_to_the_collector(cloud: TestCloud, admin: Client, member: Client) -> None:
+    server_id = create(member, networks="auto")["id"]
+
+    def move() -> None:
+        body = {"os-migrateLive": {"host": None, "block_migration": "auto"}}
+        assert admin.action(server_id, body).status == 202
+        cloud.idle()
+
+    move()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(TIMES):
+            move()
         found = left_behind()
     finally:
         gc.enable()

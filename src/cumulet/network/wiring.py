@@ -29,6 +29,16 @@ _HERE = (
     .where(port_bindings.c.host == sa.bindparam("of_host"), ports.c.server_id.is_not(None))
 )
 """What is plugged into a server here, or will be. A binding alone, which users may write, plugs nothing."""
+_BESIDE = ports.alias("beside")
+_OF_SERVER = ports.c.server_id == sa.bindparam("of_server")
+_NETWORKS_OF = sa.select(ports.c.network_id).where(_OF_SERVER)
+_HOSTS_OF_NETWORKS_OF = (
+    sa.select(port_bindings.c.host)
+    .join(_BESIDE, _BESIDE.c.id == port_bindings.c.port_id)
+    .join(ports, ports.c.network_id == _BESIDE.c.network_id)
+    .where(_OF_SERVER, _BESIDE.c.server_id.is_not(None), port_bindings.c.host != UNBOUND)
+    .distinct()
+)
 _BINDING = (
     sa.select(port_bindings.c.host, port_bindings.c.active)
     .join(ports, ports.c.id == port_bindings.c.port_id)
@@ -132,17 +142,10 @@ def ports_of_server(tx: Tx, server_id: str) -> list[str]:
 
 def hosts_of_networks(tx: Tx, server_id: str, router_hosts: RouterHosts = tuple) -> list[str]:
     """The hosts with ports of any network that this server has a port of, servers' ports and routers'."""
-    beside = ports.alias("beside")
-    statement = (
-        sa.select(port_bindings.c.host)
-        .join(beside, beside.c.id == port_bindings.c.port_id)
-        .join(ports, ports.c.network_id == beside.c.network_id)
-        .where(ports.c.server_id == server_id, beside.c.server_id.is_not(None), port_bindings.c.host != "")
-        .distinct()
-    )
-    network_ids = [row[0] for row in tx.all(sa.select(ports.c.network_id).where(ports.c.server_id == server_id))]
+    network_ids = [row[0] for row in tx.all(_NETWORKS_OF, {"of_server": server_id})]
     with_routers = router_wiring.ports_elsewhere(tx, "", network_ids, router_hosts)
-    return sorted({row[0] for row in tx.all(statement)} | {place for _, _, place in with_routers})
+    hosts = {row[0] for row in tx.all(_HOSTS_OF_NETWORKS_OF, {"of_server": server_id})}
+    return sorted(hosts | {place for _, _, place in with_routers})
 
 
 def _groups_of_ports(tx: Tx, port_ids: Iterable[str]) -> dict[str, set[str]]:
