@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from cumulet.compute.hosts import for_routers
+from cumulet.compute.packet_path import follow
+from cumulet.host.verdict import UDP, Packet
 from cumulet.testing import Client, TestCloud
 from tests.api.test_compute_servers import create
 
@@ -160,3 +163,23 @@ def test_floating_ips_and_forwarded_ports_lead_in_and_source_nat_out(cloud: Test
 def address_of(client: Client, port: str) -> str:
     found: str = client.request("GET", f"/network/v2.0/ports/{port}")["port"]["fixed_ips"][0]["ip_address"]
     return found
+
+
+def test_what_hosts_answer_for_their_own_guests_comes_to_no_guest_through_a_router(
+    cloud: TestCloud, member: Client
+) -> None:
+    """As hosts' rules have it: a forwarded port that leads elsewhere does not make a DHCP request another packet."""
+    network = made(member, "network", name="dhcp")
+    subnet = made(member, "subnet", network_id=network, cidr="10.4.0.0/24", ip_version=4)
+    routed(member, subnet, outside=True)
+    port = port_of(member, network)
+    public = member.request("GET", "/network/v2.0/networks?router:external=true")["networks"][0]["id"]
+    wanted = {"floatingip": {"floating_network_id": public, "port_id": port}}
+    outside = member.request("POST", "/network/v2.0/floatingips", wanted)["floatingip"]["floating_ip_address"]
+    for numbers, reason in (((68, 67), "host-services-stay-on-their-host"), ((68, 53), "no-rule-ingress")):
+        packet = Packet(
+            mac="02:00:00:00:00:01", source="172.24.4.1", destination=outside, protocol=UDP, source_port=numbers[0],
+            destination_port=numbers[1],
+        )  # fmt: skip
+        found = cloud.embedded.db.read(lambda tx, packet=packet: follow(tx, for_routers(tx), None, packet))  # type: ignore[misc]
+        assert (bool(found), found.reason) == (False, reason)
