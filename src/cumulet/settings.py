@@ -160,9 +160,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What one project's images may take up in the store, uploads under way included."""
     images_per_project: AtLeastOne = 200
     """With data or without."""
-    web_download_hosts: tuple[str, ...] = ()
-    """Hosts of the Internet that images may be imported from (`web-download`): names, `*.example.org` for all below
-    one, or `*` for every one with a public address. None: images are not fetched from the Internet."""
+    web_download_hosts: str = ""
+    """Hosts of the Internet that images may be imported from (`web-download`), separated by commas: names,
+    `*.example.org` for all below one, or `*` for every one with a public address. Empty: none is fetched from."""
 
     @property
     def boots_guests(self) -> bool:

@@ -203,7 +203,7 @@ def test_a_project_has_so_many_imports_at_once(member: Client, monkeypatch: pyte
 @pytest.fixture
 def open_cloud() -> Iterator[TestCloud]:
     """One that imports from hosts of the Internet below example.org."""
-    with cumulet.testing.cloud(web_download_hosts=("*.example.org",)) as made:
+    with cumulet.testing.cloud(web_download_hosts="*.example.org, images.example.net") as made:
         yield made
 
 

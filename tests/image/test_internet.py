@@ -117,6 +117,11 @@ def test_addresses_of_the_internet_are_public(address: str) -> None:
     assert internet.is_public(ipaddress.ip_address(address))
 
 
+def test_the_setting_names_hosts_separated_by_commas() -> None:
+    assert internet.hosts_in("") == ()
+    assert internet.hosts_in("images.example.org, *.example.net,") == ("images.example.org", "*.example.net")
+
+
 def test_an_address_of_this_machine_is_known_as_its_own() -> None:
     assert internet.is_ours(ipaddress.ip_address("127.0.0.1"))
     assert not internet.is_ours(ipaddress.ip_address("8.8.8.8"))

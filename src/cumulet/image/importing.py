@@ -97,7 +97,7 @@ async def receive(context: Context, state: Importing) -> Importing:
             raise StepFailed("NOTHING_STAGED", "The data that was staged is gone.") from None
         pieces = _pieces(staged)
     else:
-        pieces = internet.fetch(state.uri, context.settings.web_download_hosts)
+        pieces = internet.fetch(state.uri, internet.hosts_in(context.settings.web_download_hosts))
     ahead = declared or AHEAD_BYTES
     promise = place.space.promise(place.state_dir, ahead, floor_mib=place.settings.free_space_floor_mib)
     try:

@@ -109,7 +109,7 @@ def import_image(call: Call[Image, ImportImage]) -> None:
 def require_allowed(uri: str, settings: Settings) -> None:
     """400 for what is not fetched."""
     try:
-        internet.target_of(uri, settings.web_download_hosts)
+        internet.target_of(uri, internet.hosts_in(settings.web_download_hosts))
     except internet.NotAllowed as refused:
         raise BadRequest(f"URI for web-download does not pass filtering: {refused}") from None
 

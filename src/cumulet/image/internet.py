@@ -64,6 +64,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.scheme}://{self.host}{self.path}"
 
 
+def hosts_in(setting: str) -> tuple[str, ...]:
+    """The hosts that the setting `web_download_hosts` names."""
+    return tuple(host for word in setting.split(",") if (host := word.strip()))
+
+
 def target_of(url: str, allowed: Sequence[str]) -> Target:
     """Raises NotAllowed unless the URL names a host that `allowed` has (`*.example.org`: below it; `*`: any)."""
     if len(url) > LONGEST_URL or not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
