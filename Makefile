@@ -81,7 +81,7 @@ planted: setup-python ## each planted mistake, from seed 0 on: the simulation ha
 	@CUMULET_PLANTED_FROM_ZERO=1 .venv/bin/python -m pytest tests/simulation -k planted $(PYTEST_ARGS)
 
 packets: setup-python ## root: what is said of packets in random clouds, and what becomes of them on real hosts (CLOUDS=n of 200 packets, SEED=n)
-	@CUMULET_PATHS_CLOUDS=$(CLOUDS) CUMULET_PACKETS_SEED=$(SEED) CUMULET_PACKETS_TOPOLOGIES=$(CLOUDS) \
+	@CUMULET_PATHS_CLOUDS=$(CLOUDS) CUMULET_PACKETS_SEED=$(SEED) CUMULET_PACKETS_TOPOLOGIES=$$((10 * $(CLOUDS))) \
 		.venv/bin/python -m pytest -s tests/linux_network/test_same_path.py tests/linux_network/test_same_verdict.py $(PYTEST_ARGS)
 
 crash: setup-qemu ## real guests whose keepers are killed, cut off and frozen (RUNS=n SEED=n RESULTS=file to add lines to, POST_COPY=1)
