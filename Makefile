@@ -12,6 +12,7 @@ RESULTS ?=
 POST_COPY ?=
 PYTEST_ARGS ?=
 TEMPEST_RUN ?=
+IMAGE ?=
 FLEET_ARGS ?=
 SERVICE_ARGS ?=
 SINCE ?=
@@ -83,6 +84,9 @@ planted: setup-python ## each planted mistake, from seed 0 on: the simulation ha
 packets: setup-python ## root: what is said of packets in random clouds, and what becomes of them on real hosts (CLOUDS=n of 200 packets, SEED=n)
 	@CUMULET_PATHS_CLOUDS=$(CLOUDS) CUMULET_PACKETS_SEED=$(SEED) CUMULET_PACKETS_TOPOLOGIES=$$((10 * $(CLOUDS))) \
 		.venv/bin/python -m pytest -s tests/linux_network/test_same_path.py tests/linux_network/test_same_verdict.py $(PYTEST_ARGS)
+
+debian: setup-test ## build Debian's image, boot it on a network, log in to it over a floating IP (root; IMAGE=file: one that is there)
+	@CUMULET_DEBIAN=$(or $(abspath $(IMAGE)),new) .venv/bin/python -m pytest -s tests/qemu/test_debian.py $(PYTEST_ARGS)
 
 crash: setup-qemu ## real guests whose keepers are killed, cut off and frozen (RUNS=n SEED=n RESULTS=file to add lines to, POST_COPY=1)
 	@CUMULET_CRASH_POST_COPY=$(POST_COPY) CUMULET_CRASH_RUNS=$(RUNS) CUMULET_CRASH_SEED=$(SEED) CUMULET_CRASH_RESULTS=$(RESULTS) \

@@ -71,6 +71,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 STARTS = "a command that starts a process imports what that process is"
 LOOKS = "`cumulet doctor`, and `--driver auto`, try out this very machine"
 FILES = "`cumulet audit`, `backup` and `restore` read and write the files of a cloud that need not run"
+BUILDS = "`cumulet image build` works where no cloud runs"
 CLEANS = "`cumulet host clean` works where no agent is left that could"
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.up", "processes.all"): STARTS,
@@ -84,6 +85,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.namespaces", "settings"): STARTS,
     ("cli.namespaces", "web.server"): STARTS,
     ("cli.doctor", "rootless"): LOOKS,
+    ("cli.image", "image.debian"): BUILDS,
     ("cli.up", "db.schema"): STARTS,
     ("cli.up", "web.log"): STARTS,
     ("cli.up", "web.policy"): STARTS,

@@ -24,7 +24,7 @@ NO_UIDS = "none"
 """As `guest_uids`: guests run as the user who runs their agent, who is nobody else's root."""
 FIRST_UID, FIRST_GUEST_UID, LAST_UID = 65_000, 70_000, 73_999
 """Users there are inside, if this user has enough: first those of Cumulet's own programs, then those of guests."""
-_PROGRAM = Path(__file__).with_name("own_namespaces.py")
+PROGRAM = Path(__file__).with_name("own_namespaces.py")
 _INSIDE = "CUMULET_OWN_NAMESPACES"
 _PROBE = "from cumulet.drivers.linux_network.probe import probe; print(probe().problem)"
 _PROBE_SECONDS = 30
@@ -85,7 +85,7 @@ def become(command: Sequence[str], *, state: Path, listening: socket.socket) -> 
 
 def more_users() -> tuple[int, int, int] | None:
     """First inside, first outside, how many: users that guests can have. None where there is only the user's own."""
-    mapped = _subordinate(Path("/etc/subuid")), _subordinate(Path("/etc/subgid"))
+    mapped = subordinate(Path("/etc/subuid")), subordinate(Path("/etc/subgid"))
     if None in mapped or shutil.which("newuidmap") is None or shutil.which("newgidmap") is None:
         return None
     count = min(LAST_UID + 1 - FIRST_UID, *(one[1] for one in mapped if one is not None))
@@ -94,7 +94,7 @@ def more_users() -> tuple[int, int, int] | None:
 
 
 def _line(command: Sequence[str], *, note: Path | None, environment: dict[str, str]) -> list[str]:
-    users, groups = more_users(), _subordinate(Path("/etc/subgid"))
+    users, groups = more_users(), subordinate(Path("/etc/subgid"))
     spec = {
         "uids": users,
         "gids": None if users is None or groups is None else (FIRST_UID, groups[0], users[2]),
@@ -102,10 +102,10 @@ def _line(command: Sequence[str], *, note: Path | None, environment: dict[str, s
         "command": list(command),
         "environment": environment,
     }
-    return [sys.executable, "-I", "-S", str(_PROGRAM), json.dumps(spec)]
+    return [sys.executable, "-I", "-S", str(PROGRAM), json.dumps(spec)]
 
 
-def _subordinate(file: Path) -> tuple[int, int] | None:
+def subordinate(file: Path) -> tuple[int, int] | None:
     """First and how many of this user's, by name or by number."""
     try:
         names = {str(os.getuid()), pwd.getpwuid(os.getuid()).pw_name}

@@ -256,4 +256,4 @@ def test_further_users_are_looked_up_by_name_and_by_number(
     named = pwd.struct_passwd(("somebody", *own[1:]))
     monkeypatch.setattr(pwd, "getpwuid", lambda _: named)
     (tmp_path / "subuid").write_text(text)
-    assert rootless._subordinate(tmp_path / "subuid") == found
+    assert rootless.subordinate(tmp_path / "subuid") == found

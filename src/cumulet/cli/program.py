@@ -19,6 +19,7 @@ COMMANDS = {
         "What becomes of a packet, hop by hop, and by which rule.",
     ),
     "enter": ("cumulet.cli.namespaces:enter", "Run a command in the network of a cloud that runs without root."),
+    "image": ("cumulet.cli.image:image", "Build an image of a full system from Debian's packages."),
     "env": ("cumulet.cli.env:env", "What a shell and other clients need to use a cloud."),
     "backup": ("cumulet.cli.backup:backup", "Save a cloud to one file, while it runs or not."),
     "restore": ("cumulet.cli.backup:restore", "Make a state folder from such a file."),

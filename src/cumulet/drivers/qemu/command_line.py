@@ -26,6 +26,8 @@ DISK_NODE = "disk0"
 DISK_DEVICE = "virtio0"
 RESCUE_DEVICE = "rescue0"
 CONSOLE_CHARDEV = "console0"
+PRODUCT = "OpenStack Nova"
+"""What the machine calls itself: by this cloud-init knows that there is a metadata service to ask."""
 SCREEN_MIB = 8
 """Video memory of a guest with a screen: enough for 1920 x 1080."""
 
@@ -91,7 +93,7 @@ def arguments(guest: Guest, machine: Machine) -> list[str]:
         *("-m", f"size={guest.memory_mib}M"),
         *("-object", _json(memory)),
         *("-display", "none", "-vga", "none", "-rtc", "base=utc"),
-        *("-smbios", f"type=1,manufacturer=Cumulet,product=Server,serial={guest.server_id},uuid={guest.server_id}"),
+        *("-smbios", f"type=1,manufacturer=Cumulet,product={PRODUCT},serial={guest.server_id},uuid={guest.server_id}"),
     ]
     for number, fd in enumerate(machine.monitor_fds):
         line += ["-chardev", f"socket,id=monitor{number},fd={fd},server=on,wait=off"]
