@@ -107,6 +107,14 @@ def test_a_servers_hypervisor_tells_of_its_cards_and_disks(admin: Client) -> Non
     (addresses,) = server["addresses"].values()
     assert [card["mac_address"] for card in found["nic_details"]] == [addresses[0]["OS-EXT-IPS-MAC:mac_addr"]]
     assert (found["num_nics"], found["num_disks"], len(found["disk_details"])) == (1, 2, 2)
+    (cpu,) = found["cpu_details"]
+    assert cpu["id"] == 0
+    assert cpu["time"] > 0
+    assert found["memory_details"] == {"maximum": server["flavor"]["ram"], "used": server["flavor"]["ram"]}
+    assert found["uptime"] >= 0
+    old = admin.compute("GET", f"/servers/{server['id']}/diagnostics", version="2.47").json
+    assert old.keys() >= {"cpu0_time", "memory", "memory-rss"}
+    assert old["memory"] == server["flavor"]["ram"] * 1024
 
 
 def test_an_address_is_shown_in_its_one_spelling(member: Client) -> None:

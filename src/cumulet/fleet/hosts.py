@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from cumulet.host import messages as m
+from cumulet.host.diagnostics import GuestCounters
 from cumulet.host.driver import GuestReport, HostFacts
 from cumulet.host.link import Link
 from cumulet.host.wiring import InForce, Wiring
@@ -100,7 +101,7 @@ class Hosts:
         """The newest output of the guest's serial console, at most `max_bytes`."""
         return await self.send(host, m.ConsoleOutput(server_id=server_id, max_bytes=max_bytes))
 
-    async def diagnostics(self, host: str, server_id: str) -> dict[str, int | str]:
+    async def diagnostics(self, host: str, server_id: str) -> GuestCounters:
         return await self.send(host, m.Diagnostics(server_id=server_id))
 
     async def close(self) -> None:

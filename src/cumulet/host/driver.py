@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from cumulet.host.agent import Agent
+from cumulet.host.diagnostics import GuestCounters
 from cumulet.host.disks import Disk, Rescue, Snapshots
 from cumulet.host.record import Record
 
@@ -226,7 +227,7 @@ class Sight(Protocol):
 
     async def observe(self, server_id: str) -> GuestState: ...
 
-    async def diagnostics(self, server_id: str) -> dict[str, int | str]: ...
+    async def diagnostics(self, server_id: str) -> GuestCounters: ...
 
 
 class Wired(Protocol):

@@ -11,6 +11,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from cumulet.host.diagnostics import GuestCounters
 from cumulet.host.driver import (
     Driver,
     Guest,
@@ -333,10 +334,10 @@ class ConsoleOutput(Question[bytes], frozen=True, tag="console-output"):
         return await host.driver.console_output(self.server_id, max_bytes=self.max_bytes)
 
 
-class Diagnostics(Question[dict[str, int | str]], frozen=True, tag="diagnostics"):
+class Diagnostics(Question[GuestCounters], frozen=True, tag="diagnostics"):
     server_id: str
 
-    async def do(self, host: OnHost) -> dict[str, int | str]:
+    async def do(self, host: OnHost) -> GuestCounters:
         return await host.driver.diagnostics(self.server_id)
 
 

@@ -13,6 +13,18 @@ from typing import TypeVar
 
 import msgspec
 
+from cumulet.drivers.qemu.answers import (
+    Chardev,
+    Disk,
+    DiskStatistics,
+    Identified,
+    Job,
+    Migration,
+    Named,
+    Node,
+    Processor,
+    Status,
+)
 from cumulet.drivers.qemu.qmp import Arguments, Json
 from cumulet.host.driver import DriverError
 
@@ -20,81 +32,6 @@ T = TypeVar("T")
 
 ANSWER_SECONDS = 10.0
 """How long a monitor may take. A blocked main loop (network cut in the switchover) answers nothing but `yank`."""
-
-
-class Answer(msgspec.Struct, frozen=True, rename="kebab"):
-    """What QEMU answers; fields that are not used here are left out."""
-
-
-class Memory(Answer, frozen=True):
-    """`MigrationStats`: bytes, but for `mbps` (megabits a second) and what is counted."""
-
-    total: int = 0
-    transferred: int = 0
-    remaining: int = 0
-    mbps: float = 0.0
-    dirty_pages_rate: int = 0
-    """Pages a second."""
-    page_size: int = 0
-    dirty_sync_count: int = 0
-    """Rounds over the memory."""
-
-
-class Migration(Answer, frozen=True):
-    """`MigrationInfo`; its status is "none" where there was no migration."""
-
-    status: str = "none"
-    ram: Memory = Memory()
-    downtime: int | None = None
-    """Milliseconds, once it has completed."""
-    total_time: int = 0
-    """Milliseconds since it began."""
-    error_desc: str = ""
-
-
-class Job(Answer, frozen=True):
-    """`JobInfo`; the unit of progress is the job's own (bytes for a mirror)."""
-
-    id: str
-    status: str
-    current_progress: int = 0
-    total_progress: int = 0
-    error: str | None = None
-
-
-class DiskStatistics(msgspec.Struct, frozen=True):
-    """`BlockDeviceStats` since the process started."""
-
-    rd_bytes: int = 0
-    wr_bytes: int = 0
-    flush_operations: int = 0
-
-
-class _Chardev(Answer, frozen=True):
-    label: str
-    filename: str = ""
-
-
-class _Status(Answer, frozen=True):
-    status: str
-
-
-class _Disk(Answer, frozen=True):
-    stats: DiskStatistics
-
-
-class _Node(Answer, frozen=True):
-    node_name: str = ""
-
-
-class _Identified(Answer, frozen=True):
-    id: str
-
-
-class Named(Answer, frozen=True):
-    """One of a list, by name."""
-
-    name: str
 
 
 class Commands(ABC):
@@ -121,7 +58,7 @@ class Commands(ABC):
 
     async def run_state(self) -> str:
         """`query-status`: QEMU's word for what the machine does, e.g. ``running``, ``inmigrate``, ``postmigrate``."""
-        return _read(await self.ask("query-status"), _Status).status
+        return _read(await self.ask("query-status"), Status).status
 
     async def cont(self) -> None:
         """`cont`: the virtual processors run on."""
@@ -165,7 +102,7 @@ class Commands(ABC):
 
     async def chardev_is_ring(self, device: str) -> bool:
         """`query-chardev`: whether a character device is a ring."""
-        found = _read(await self.ask("query-chardev"), list[_Chardev])
+        found = _read(await self.ask("query-chardev"), list[Chardev])
         return any(one.label == device and one.filename.startswith("ringbuf") for one in found)
 
     async def add_screen_client(self, descriptor: str) -> None:
@@ -181,6 +118,10 @@ class Commands(ABC):
         """`closefd`: close what `getfd` gave and no command has used; an error where there is no such."""
         await self.ask("closefd", {"fdname": name})
 
+    async def processors(self) -> list[Processor]:
+        """`query-cpus-fast`: all virtual ones; does not disturb them."""
+        return _read(await self.ask("query-cpus-fast"), list[Processor])
+
     # -- disks and their copies
 
     async def block_set_io_throttle(
@@ -194,7 +135,7 @@ class Commands(ABC):
 
     async def disk_statistics(self) -> list[DiskStatistics]:
         """`query-blockstats`: of each disk, in the order of the command line."""
-        return [disk.stats for disk in _read(await self.ask("query-blockstats"), list[_Disk])]
+        return [disk.stats for disk in _read(await self.ask("query-blockstats"), list[Disk])]
 
     async def blockdev_add_nbd(
         self, node: str, *, connection: str, export: str, tls_creds: str, tls_hostname: str
@@ -217,7 +158,7 @@ class Commands(ABC):
 
     async def block_nodes(self) -> set[str]:
         """`query-named-block-nodes`: the names of all block devices."""
-        return {node.node_name for node in _read(await self.ask("query-named-block-nodes"), list[_Node])}
+        return {node.node_name for node in _read(await self.ask("query-named-block-nodes"), list[Node])}
 
     async def blockdev_add_file(self, node: str, path: str) -> None:
         """`blockdev-add`, driver `qcow2`: a block device that is a file, and names no other."""
@@ -267,7 +208,7 @@ class Commands(ABC):
 
     async def block_exports(self) -> list[str]:
         """`query-block-exports`: the ids of what is offered."""
-        return [export.id for export in _read(await self.ask("query-block-exports"), list[_Identified])]
+        return [export.id for export in _read(await self.ask("query-block-exports"), list[Identified])]
 
     # -- network interfaces
 

@@ -10,8 +10,8 @@ import contextlib
 from collections.abc import Sequence
 
 from cumulet.drivers.qemu import sockets
+from cumulet.drivers.qemu.answers import Job
 from cumulet.drivers.qemu.command_line import disk_nodes
-from cumulet.drivers.qemu.commands import Job
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.host.driver import DriverError, Guest
 from cumulet.host.endpoint import Endpoint

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cumulet.drivers.qemu import (
     adoption,
     cold_migration,
+    counters,
     further_disks,
     guest_agent,
     hotplug,
@@ -30,6 +31,7 @@ from cumulet.drivers.qemu.sandbox import UIDS, Sandbox
 from cumulet.drivers.qemu.screens import Screens
 from cumulet.drivers.qemu.tls import TransportSecurity
 from cumulet.host import machine
+from cumulet.host.diagnostics import GuestCounters
 from cumulet.host.disks import SnapshotPhase, SnapshotProgress
 from cumulet.host.driver import (
     Guest,
@@ -208,8 +210,8 @@ class QemuDriver:
         console = self._screens if self._screens.has(server_id, session) else self._consoles
         await console.close(server_id, session)
 
-    async def diagnostics(self, server_id: str) -> dict[str, int | str]:
-        return await life.diagnostics(self._host, server_id)
+    async def diagnostics(self, server_id: str) -> GuestCounters:
+        return await counters.counters(self._host, server_id)
 
     async def prepare_outgoing(self, server_id: str, *, move: str) -> Peer:
         return await live_migration_source.prepare_outgoing(self._host, server_id, move=move)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from pathlib import Path
 
 import msgspec
 
@@ -189,20 +188,6 @@ async def console_output(host: QemuHost, server_id: str, *, max_bytes: int) -> b
         with contextlib.suppress(DriverError):  # What was kept so far is still an answer.
             await hypervisor.drain_console(folder.console)
     return tail(folder.console, max_bytes)
-
-
-async def diagnostics(host: QemuHost, server_id: str) -> dict[str, int | str]:
-    """Units are in the names; `run_state` is QEMU's own word."""
-    hypervisor = host.running_hypervisor(server_id)
-    answer: dict[str, int | str] = {"run_state": await hypervisor.run_state()}
-    for number, disk in enumerate(await hypervisor.disk_statistics()):
-        answer[f"disk{number}_read_bytes"] = disk.rd_bytes
-        answer[f"disk{number}_write_bytes"] = disk.wr_bytes
-        answer[f"disk{number}_flushes"] = disk.flush_operations
-    stat = Path(f"/proc/{hypervisor.process.pid}/stat").read_text().rpartition(")")[2].split()
-    answer["cpu_ticks"] = int(stat[11]) + int(stat[12])
-    answer["resident_pages"] = int(stat[21])
-    return answer
 
 
 async def end_process(hypervisor: Hypervisor, folder: GuestFolder) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from cumulet.drivers.qemu import disk_copies
-from cumulet.drivers.qemu.commands import Job, Migration
+from cumulet.drivers.qemu.answers import Job, Migration
 from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.record import GuestRecord

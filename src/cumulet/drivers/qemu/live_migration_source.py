@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import msgspec
 
 from cumulet.drivers.qemu import disk_copies, move_authority, sockets
-from cumulet.drivers.qemu.commands import Migration
+from cumulet.drivers.qemu.answers import Migration
 from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.live_migration_destination import capabilities, withdraw

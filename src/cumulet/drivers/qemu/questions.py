@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from cumulet.drivers.qemu.commands import Answer, Named
+from cumulet.drivers.qemu.answers import Answer, Named
 
 T = TypeVar("T")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from cumulet.clock import Clock
 from cumulet.drivers.simulated.guest import SimulatedGuest
+from cumulet.host.diagnostics import GuestCounters
 from cumulet.host.driver import DriverError
 
 
@@ -22,9 +23,12 @@ class SimulatedConsole:
         """Ticks printed here: `tick N <server id>`, ten a second of running time, counted across moves."""
         return self._found(server_id).printed(self._clock.now_us(), max_bytes, host=self.name)
 
-    async def diagnostics(self, server_id: str) -> dict[str, int | str]:
+    async def diagnostics(self, server_id: str) -> GuestCounters:
+        """A modelled guest is always busy, and holds all of its memory."""
         found = self._with_process(self._found(server_id))
-        return {"state": found.state.value, "uptime_s": found.ran_until(self._clock.now_us()) // 1_000_000}
+        guest = found.guest
+        ran_ns = found.ran_until(self._clock.now_us()) * 1000
+        return GuestCounters(cpu_times_ns=(ran_ns,) * guest.vcpus, resident_kib=guest.memory_mib * 1024)
 
     async def inject_nmi(self, server_id: str) -> None:
         found = self._with_process(self._own(server_id))
