@@ -114,6 +114,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """
     resize_confirm_seconds: NoneOrMore = 0
     """After so long a resize that nobody confirmed or reverted is confirmed; 0: never, as Nova's default."""
+    shelved_offload_time: Annotated[int, msgspec.Meta(ge=-1)] = 0
+    """How many seconds a shelved server stays on its host, stopped, with its share of it; 0: it leaves at once; -1:
+    only `shelveOffload` takes it off. As Nova's setting of this name."""
     migration_bandwidth_mib_s: AtLeastOne = 1024
     """What a live migration may take of the network."""
     migration_downtime_limit_ms: AtLeastOne = 300

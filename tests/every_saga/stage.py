@@ -30,14 +30,14 @@ class Stage:
 
     def __init__(self, state: Path, **settings: Any) -> None:
         self._state = state
-        self._settings = settings
+        self.settings = settings
         self._stack = ExitStack()
         self.left_well = True
         self.cloud: TestCloud
         self.start()
 
     def start(self) -> None:
-        self.cloud = self._stack.enter_context(cumulet.testing.cloud(state=self._state, **self._settings))
+        self.cloud = self._stack.enter_context(cumulet.testing.cloud(state=self._state, **self.settings))
 
     def stop(self) -> None:
         self._stack.close()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from cumulet.compute.model import VmState
 from cumulet.conductor.saga import is_host_step, nothing
@@ -30,8 +31,10 @@ class Case:
 
     @property
     def below(self) -> bool:
-        """Struck when the decision to go on had been committed before."""
-        return self.place.position > len(SAGAS[self.place.saga].steps)
+        """Struck when the decision to go on had been committed before. That is made with the first step below the line,
+        where it is one on the database, and else before it."""
+        beneath = self.place.position - len(SAGAS[self.place.saga].steps)
+        return beneath > 0 or (beneath == 0 and is_host_step(self.place.function))
 
     @property
     def done(self) -> bool:
@@ -282,6 +285,28 @@ def judge_shelve(stage: Stage, server_id: str, case: Case) -> None:
         assert record.host is None
 
 
+def judge_resting(stage: Stage, server_id: str, case: Case) -> None:
+    """It has an image and rests on its host; or runs, and has no image."""
+    record = stage.record(server_id)
+    found = stage.cloud.persona("admin").request("GET", "/image/v2/images")["images"]
+    mine = [image["status"] for image in found if image.get("instance_uuid") == server_id]
+    assert record.host is not None
+    assert (record.vm_state, mine) == ((VmState.SHELVED, ["active"]) if case.done else (VmState.ACTIVE, []))
+
+
+def offloaded(stage: Stage) -> str:
+    server_id = shelved(stage)
+    stage.settle()
+    assert stage.cloud.persona("admin").action(server_id, {"shelveOffload": None}).status == 202
+    return server_id
+
+
+def judge_offload(stage: Stage, server_id: str, case: Case) -> None:
+    """It was acknowledged, so it is done."""
+    record = stage.record(server_id)
+    assert (record.vm_state, record.host) == (VmState.SHELVED_OFFLOADED, None)
+
+
 def unshelved(stage: Stage) -> str:
     server_id = shelved(stage)
     stage.settle()
@@ -298,6 +323,15 @@ def judge_unshelve(stage: Stage, server_id: str, case: Case) -> None:
     assert runs or (record.vm_state == VmState.SHELVED_OFFLOADED and record.host is None)
     assert len(mine) == (0 if runs else 1)
     assert runs == case.done
+
+
+def judge_start(stage: Stage, server_id: str, case: Case) -> None:
+    """It runs where it rested and has no image, or rests as before."""
+    record = stage.record(server_id)
+    found = stage.cloud.persona("admin").request("GET", "/image/v2/images")["images"]
+    mine = [image for image in found if image.get("instance_uuid") == server_id]
+    assert record.host is not None
+    assert (record.vm_state, len(mine)) == ((VmState.ACTIVE, 0) if case.done else (VmState.SHELVED, 1))
 
 
 def rescued(stage: Stage) -> str:
@@ -371,14 +405,17 @@ def judge_import(stage: Stage, image_id: str, case: Case) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """How a saga is begun, and judged. `differs_from`: the position from which on it is none of the saga's others."""
+    """How a saga is begun, and judged. `differs_from`: the position from which on it is none of the saga's others.
+    `settings`: of the cloud, other than by default."""
 
     saga: str
     begin: Callable[[Stage], str]
     judge: Callable[[Stage, str, Case], None]
     differs_from: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
+RESTING: dict[str, Any] = {"shelved_offload_time": -1}
 COPY_MEMORY = [step.name for step in SAGAS["live-migration"].plan].index("copy_memory")
 STORIES: dict[str, Story] = {
     "boot": Story("boot", booted, judge_boot),
@@ -400,4 +437,7 @@ STORIES: dict[str, Story] = {
     "unrescue": Story("unrescue", unrescued, judge_unrescue),
     "shelve": Story("shelve", shelved, judge_shelve),
     "unshelve": Story("unshelve", unshelved, judge_unshelve),
+    "resting": Story("shelve", shelved, judge_resting, settings=RESTING),
+    "offload": Story("offload", offloaded, judge_offload, settings=RESTING),
+    "unshelve-in-place": Story("unshelve-in-place", unshelved, judge_start, settings=RESTING),
 }

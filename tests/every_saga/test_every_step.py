@@ -26,10 +26,11 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Stage]]:
 
 
 @pytest.fixture
-def stage(stages: list[Stage], tmp_path: Path) -> Stage:
-    """The cloud that the case before has left, if it left it well."""
-    if not stages or not stages[-1].left_well:
-        stages.append(Stage(tmp_path / "state"))
+def stage(stages: list[Stage], tmp_path: Path, request: pytest.FixtureRequest) -> Stage:
+    """The cloud that the case before has left, if it left it well, and this one needs no other settings."""
+    settings = STORIES[request.node.callspec.params["case"].story].settings
+    if not stages or not stages[-1].left_well or stages[-1].settings != settings:
+        stages.append(Stage(tmp_path / "state", **settings))
     stages[-1].left_well = False
     return stages[-1]
 

@@ -6,6 +6,7 @@ The real agent decides on simulated hosts; `tests/qemu/test_late_commands.py` ha
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,10 +25,21 @@ CASES = [case for case in cases() if case.fault is Fault.FAILS_AFTER]
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    made = Stage(tmp_path_factory.mktemp("late") / "state")
+def stages() -> Iterator[list[Stage]]:
+    made: list[Stage] = []
     yield made
-    made.stop()
+    for stage in made:
+        stage.stop()
+
+
+@pytest.fixture
+def stage(stages: list[Stage], tmp_path: Path, request: pytest.FixtureRequest) -> Stage:
+    """The cloud of the case before, if this one needs no other settings."""
+    callspec = getattr(request.node, "callspec", None)
+    settings = STORIES[callspec.params["case"].story].settings if callspec is not None else {}
+    if not stages or stages[-1].settings != settings:
+        stages.append(Stage(tmp_path / "state", **settings))
+    return stages[-1]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Collection
 
 from cumulet.clock import Clock
-from cumulet.compute import drift, operations, shelve, wiring
+from cumulet.compute import drift, operations, shelved, wiring
 from cumulet.compute import hosts as host_records
 from cumulet.compute.resume_on_boot import ResumeOnBoot
 from cumulet.conductor import findings
@@ -316,7 +316,7 @@ class HostWatch:
     def _shelve(self, tx: Tx, name: str, correction: drift.Correction) -> None:
         """Conflict where the server is not as it was when that was decided."""
         now_us, generation = self._clock.now_us(), correction.generation
-        shelve.offload(tx, correction.server_id, old=name, generation=generation, now_us=now_us, **operations.NO_FAULT)
+        shelved.offload(tx, correction.server_id, old=name, generation=generation, now_us=now_us, **operations.NO_FAULT)
 
     async def _replug(self, name: str, correction: drift.Correction, command: operations.CommandFields) -> None:
         for port_id in correction.unplug:

@@ -17,6 +17,7 @@ class VmState(StrEnum):
     STOPPED = "stopped"
     RESIZED = "resized"
     RESCUED = "rescued"
+    SHELVED = "shelved"
     SHELVED_OFFLOADED = "shelved_offloaded"
     ERROR = "error"
     DELETED = "deleted"

@@ -344,7 +344,7 @@ OBSERVED: dict[GuestState, tuple[VmState, PowerState]] = {
 """What a server's record says when its guest is seen in this state and no operation runs."""
 
 
-UNDECIDED = (VmState.RESIZED, VmState.RESCUED)
+UNDECIDED = (VmState.RESIZED, VmState.RESCUED, VmState.SHELVED)
 """States that a server keeps until its user has decided, whatever its guest does."""
 
 

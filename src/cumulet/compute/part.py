@@ -26,6 +26,7 @@ from cumulet.compute.resume_on_boot import ResumeOnBoot
 from cumulet.compute.seed import seed_flavors
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.shelve import SHELVE, UNSHELVE
+from cumulet.compute.shelved import OFFLOADING, STARTING, AutomaticOffload
 from cumulet.compute.snapshot import SNAPSHOT
 from cumulet.compute.wiring import SECONDS_BETWEEN, Wirings
 from cumulet.db.engine import Database
@@ -50,6 +51,7 @@ def _reconcilers(around: Surroundings) -> Sequence[Reconciler]:
         History(db=db, clock=clock, settings=settings),
         AutomaticRestart(db=db, clock=clock, settings=settings, wake=around.wake, lost=watch.lost),
         AutomaticConfirmation(db=db, clock=clock, settings=settings, wake=around.wake),
+        AutomaticOffload(db=db, clock=clock, settings=settings, wake=around.wake),
     )
 
 
@@ -74,6 +76,7 @@ COMPUTE_PART = Part(
         DETACHMENT,
         EVACUATION,
         LIVE_MIGRATION,
+        OFFLOADING,
         POWER_CHANGE,
         REBUILDING,
         RESCUE,
@@ -82,6 +85,7 @@ COMPUTE_PART = Part(
         RESIZE_REVERSION,
         SHELVE,
         SNAPSHOT,
+        STARTING,
         UNRESCUE,
         UNSHELVE,
     ),

@@ -64,7 +64,7 @@ _STATUS: dict[str, tuple[str, Mapping[str, str]]] = {
     "resized": ("VERIFY_RESIZE", {"resize_reverting": "REVERT_RESIZE"}),
     "paused": ("PAUSED", {"migrating": "MIGRATING"}),
     "suspended": ("SUSPENDED", {}), "rescued": ("RESCUE", {}),
-    "shelved_offloaded": ("SHELVED_OFFLOADED", {}),
+    "shelved": ("SHELVED", {}), "shelved_offloaded": ("SHELVED_OFFLOADED", {}),
     "error": (
         "ERROR",
         {"rebuilding": "REBUILD", "rebuild_block_device_mapping": "REBUILD", "rebuild_spawning": "REBUILD"},

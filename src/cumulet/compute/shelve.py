@@ -3,7 +3,8 @@
 Theory of operation. The guest is stopped and an image made of its disk (`compute.snapshot`); until that image is whole,
 everything can be undone, though a guest that was paused or suspended stays stopped. Then the server is offloaded at
 once, as upstream's default says: its guest is removed, its claim and its ports' bindings are given back, and it has no
-host. Unshelving boots it from the image wherever the scheduler finds room, and removes the image.
+host. Unshelving boots it from the image wherever the scheduler finds room, and removes the image. With
+`shelved_offload_time` it rests on its host first (`compute.shelved`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.compute import attribute_types as t
-from cumulet.compute import boot, drift, hosts_in_memory, operations, scheduler, snapshot
+from cumulet.compute import boot, drift, hosts_in_memory, operations, scheduler, shelved, snapshot
 from cumulet.compute.boot import Boot
 from cumulet.compute.model import SHELVED_IMAGE, PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, OnHost, command
@@ -24,7 +25,8 @@ from cumulet.compute.server_actions import PATH
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
-from cumulet.compute.store import change_owner, get_server, hosts, update_server
+from cumulet.compute.store import get_server, hosts, update_server
+from cumulet.compute.wiring import learn_links
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict
@@ -33,8 +35,6 @@ from cumulet.host.driver import GuestState
 from cumulet.host.looking import Look
 from cumulet.image import files, snapshots
 from cumulet.image import store as image_store
-from cumulet.network import for_compute as network
-from cumulet.placement import allocations as placement
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Anything, Body, Json, Unset
@@ -79,6 +79,7 @@ def shelve_server(call: Call[Server, Anything]) -> None:
             **operations.on_host(*begun),
             image_id=image_id,
             vm_state=server.vm_state,
+            stays=call.cloud.settings.shelved_offload_time != 0,
         ),
         action="shelve",
         event="compute_shelve_instance",
@@ -96,8 +97,17 @@ def shelve_server(call: Call[Server, Anything]) -> None:
     success=202,
 )
 def offload_shelved_server(call: Call[Server, Anything]) -> None:
-    """Take a shelved server off its host: refused, for no server stays on its host once it is shelved."""
+    """Take a shelved server that still is on its host off it."""
     require_state(call.target, "shelveOffload", call.caller)
+    operations.begin(
+        call,
+        call.target,
+        shelved.OFFLOADING,
+        lambda *begun: shelved.Resting(**operations.on_host(*begun)),
+        action="shelveOffload",
+        event="compute_shelve_offload_instance",
+        task_state="shelving_offloading",
+    )
 
 
 @COMPUTE.operation(
@@ -150,6 +160,14 @@ def unshelve_server_somewhere(call: Call[Server, Unshelve]) -> None:
 def _unshelve(call: Call[Server, object], zone: str | Unset | None, host: str | None) -> None:
     server = call.target
     require_state(server, "unshelve", call.caller)
+    if server.vm_state is VmState.SHELVED:
+        if host is not None or not isinstance(zone, Unset):
+            raise Conflict(
+                f'Specifying an availability zone or a host when unshelving server "{server.id}" with status "SHELVED" '
+                "is not supported. The server status must be SHELVED_OFFLOADED."
+            )
+        _start_again(call)
+        return
     if isinstance(zone, str):
         known = sa.select(hosts.c.id).where(hosts.c.zone == zone, hosts.c.disabled.is_(False), hosts.c.up)
         if call.tx.first(known) is None:
@@ -180,14 +198,29 @@ def _unshelve(call: Call[Server, object], zone: str | Unset | None, host: str | 
     )
 
 
+def _start_again(call: Call[Server, object]) -> None:
+    """One that still is on its host."""
+    operations.begin(
+        call,
+        call.target,
+        shelved.STARTING,
+        lambda *begun: shelved.Resting(**operations.on_host(*begun)),
+        action="unshelve",
+        event="compute_unshelve_instance",
+        task_state="powering-on",
+    )
+
+
 # -- shelving
 
 
 class Shelving(OnHost, frozen=True, kw_only=True):
-    """State of the saga. `vm_state`: as the server was. `observed`: what was found after a failure."""
+    """State of the saga. `vm_state`: as the server was. `stays`: on its host, for now. `observed`: what was found after
+    a failure."""
 
     image_id: str
     vm_state: VmState
+    stays: bool = False
     observed: GuestState | None = None
 
 
@@ -226,37 +259,30 @@ async def drop_image(context: Context, state: Shelving) -> Shelving:
 
 async def remove_guest(context: Context, state: Shelving) -> Shelving:
     """What a host that is down keeps of it is another's guest when it is back, and removed then (`compute.drift`)."""
+    if state.stays:
+        await learn_links(context, state.host, state.server_id)
+        return state
     await operations.unless_down(context, state.host, m.Destroy(**command(context, state)))
     return state
 
 
-def record_offloaded(tx: Tx, context: Context, state: Shelving) -> Shelving:
-    """Nobody owns it from here on: claim, bindings and host are given back in one transaction."""
+def record_shelved(tx: Tx, context: Context, state: Shelving) -> Shelving:
+    """One that stays keeps host, claim and bindings. Of another nobody is the owner from here on: they are given back
+    in one transaction."""
     now = context.clock.now_us()
     server = get_server(tx, state.server_id, deleted=True)
     metadata = {**server.system_metadata, SHELVED_IMAGE: state.image_id}
-    generation = offload(
+    if state.stays:
+        metadata[shelved.SINCE_US] = str(now)
+        rests = {"vm_state": VmState.SHELVED, "power_state": PowerState.SHUTDOWN, "system_metadata": metadata}
+        operations.settle(tx, server.id, now_us=now, task_state=None, **rests)
+        operations.finish_events(tx, state.action_id, now_us=now)
+        return state
+    generation = shelved.offload(
         tx, server.id, old=state.host, generation=state.generation, now_us=now, system_metadata=metadata
     )
     operations.finish_events(tx, state.action_id, now_us=now)
     return msgspec.structs.replace(state, generation=generation)
-
-
-def offload(tx: Tx, server_id: str, *, old: str, generation: int, now_us: int, **changes: object) -> int:
-    """Take a server off its host `old`, with its share and bindings; its new generation. Conflict: not as it was."""
-    generation = change_owner(tx, server_id, old=old, new=None, generation=generation, now_us=now_us)
-    placement.release(tx, consumer=server_id, now_us=now_us)
-    network.unbind(tx, server_id)
-    operations.settle(
-        tx,
-        server_id,
-        now_us=now_us,
-        vm_state=VmState.SHELVED_OFFLOADED,
-        power_state=PowerState.SHUTDOWN,
-        task_state=None,
-        **changes,
-    )
-    return generation
 
 
 def unwound(tx: Tx, context: Context, state: Shelving, failure: Failure) -> None:
@@ -273,7 +299,7 @@ SHELVE = Saga(
     state=Shelving,
     steps=(Step(stop_guest, undo=start_again), Step(make_image, undo=drop_image)),
     # The image is whole: it is what the server is from here on.
-    finals=(Final(snapshot.end_snapshot), Final(remove_guest), Final(record_offloaded)),
+    finals=(Final(snapshot.end_snapshot), Final(remove_guest), Final(record_shelved)),
     unwound=unwound,
 )
 

@@ -10,7 +10,7 @@ from cumulet.web.operation import Caller
 
 ACTIVE, PAUSED, SUSPENDED, STOPPED = VmState.ACTIVE, VmState.PAUSED, VmState.SUSPENDED, VmState.STOPPED
 RESIZED, RESCUED, ERROR = VmState.RESIZED, VmState.RESCUED, VmState.ERROR
-SHELVED_OFFLOADED = VmState.SHELVED_OFFLOADED
+SHELVED, SHELVED_OFFLOADED = VmState.SHELVED, VmState.SHELVED_OFFLOADED
 
 IDLE: frozenset[str | None] = frozenset({None})
 """No task running: what almost every action needs."""
@@ -65,8 +65,8 @@ ALLOWED: dict[str, Allowed] = {
     "rescue": Allowed(vm_states=_in(ACTIVE, STOPPED, ERROR)),
     "unrescue": Allowed(vm_states=_in(RESCUED)),
     "shelve": Allowed(vm_states=_in(ACTIVE, STOPPED, PAUSED, SUSPENDED)),
-    "shelveOffload": Allowed(vm_states=_in()),
-    "unshelve": Allowed(vm_states=_in(SHELVED_OFFLOADED)),
+    "shelveOffload": Allowed(vm_states=_in(SHELVED)),
+    "unshelve": Allowed(vm_states=_in(SHELVED, SHELVED_OFFLOADED)),
     "changePassword": Allowed(vm_states=_in(ACTIVE)),
     "createImage": Allowed(vm_states=_in(ACTIVE, STOPPED, PAUSED, SUSPENDED), lockable=False),
     "createBackup": Allowed(vm_states=_in(ACTIVE, STOPPED, PAUSED, SUSPENDED), lockable=False),
@@ -80,7 +80,7 @@ ALLOWED: dict[str, Allowed] = {
     ),
     "delete metadata": Allowed(vm_states=_in(ACTIVE, PAUSED, SUSPENDED, STOPPED), task_states=None),
 }
-"""By the API's action key. States that no server here has (shelved and not offloaded, soft-deleted) are left out."""
+"""By the API's action key. A state that no server here has (soft-deleted) is left out."""
 
 
 def require_state(server: Server, action: str, caller: Caller) -> None:

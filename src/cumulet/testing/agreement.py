@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 import sqlalchemy as sa
 
 from cumulet.compute.model import VmState
-from cumulet.compute.operations import OBSERVED
+from cumulet.compute.operations import OBSERVED, UNDECIDED
 from cumulet.compute.resized import kept_of, resized_servers
 from cumulet.compute.store import migrations, servers
 from cumulet.conductor.saga import operations
@@ -96,7 +96,7 @@ def _of_server(tx: Tx, row: Row, places: dict[str, GuestState]) -> Iterator[str]
         yield f"server {name} was resized, but its migration holds {placement.held(tx, kept.migration_uuid)}"
     if set(places) - {row.host}:
         yield f"server {name} belongs to {row.host}, but there are guests: {places}"
-    says_nothing = kept is not None or row.vm_state == VmState.RESCUED
+    says_nothing = kept is not None or row.vm_state in UNDECIDED
     recorded = (OBSERVED.get(seen, (None,))[0] if says_nothing else row.vm_state, row.power_state)
     if seen not in OBSERVED or OBSERVED[seen] != recorded:
         yield f"server {name} is {row.vm_state}/{row.power_state} on {row.host}, where it is {seen}"

@@ -36,11 +36,11 @@ def keeping_an_image_that_was_not_made() -> AbstractContextManager[object]:
 def keeping_the_share_of_a_shelved_server() -> AbstractContextManager[object]:
     """It has left its host, and its claim there stays."""
 
-    def record_offloaded(tx: Tx, context: Context, state: shelve.Shelving) -> shelve.Shelving:
+    def record_shelved(tx: Tx, context: Context, state: shelve.Shelving) -> shelve.Shelving:
         with mock.patch.object(placement, "release", return_value=None):
-            return shelve.record_offloaded(tx, context, state)
+            return shelve.record_shelved(tx, context, state)
 
-    finals = tuple(Final(record_offloaded) if f.name == "record_offloaded" else f for f in SHELVE.finals)
+    finals = tuple(Final(record_shelved) if f.name == "record_shelved" else f for f in SHELVE.finals)
     return with_saga(SHELVE, finals=finals)
 
 

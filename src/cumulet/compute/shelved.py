@@ -1,0 +1,214 @@
+"""Shelved servers that rest on their hosts, stopped: taken off them, or started again where they are.
+
+Theory of operation. What rests has its image already, so it can be taken off its host at any moment, also one that is
+down: from there on it is as a server that was offloaded at once. Until then its disk is where it was, and to unshelve
+it is to start it; the image goes once it runs.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import sqlalchemy as sa
+
+from cumulet.clock import Clock
+from cumulet.compute import operations
+from cumulet.compute.model import SHELVED_IMAGE, PowerState, VmState
+from cumulet.compute.operations import SERVER, OnHost, command
+from cumulet.compute.store import change_owner, get_server, servers
+from cumulet.compute.wiring import learn_links
+from cumulet.conductor import findings, saga
+from cumulet.conductor.saga import Context, Failure, Final, Saga, Step
+from cumulet.db.engine import Database, Tx
+from cumulet.host import messages as m
+from cumulet.host.driver import GuestState
+from cumulet.image import files
+from cumulet.image import store as image_store
+from cumulet.network import for_compute as network
+from cumulet.periodic import Periodic
+from cumulet.placement import allocations as placement
+from cumulet.settings import Settings
+from cumulet.wake import Wake
+
+SINCE_US = "shelved_at_us"
+"""Key of a server's system metadata: since when it rests."""
+
+
+class Resting(OnHost, frozen=True, kw_only=True):
+    """State of both sagas. `image_id`: what is to be removed at the end. `observed`: what was found after a failure."""
+
+    image_id: str | None = None
+    observed: GuestState | None = None
+
+
+def offload(tx: Tx, server_id: str, *, old: str, generation: int, now_us: int, **changes: object) -> int:
+    """Take a server off its host `old`, with its share and bindings; its new generation. Conflict: not as it was."""
+    generation = change_owner(tx, server_id, old=old, new=None, generation=generation, now_us=now_us)
+    placement.release(tx, consumer=server_id, now_us=now_us)
+    network.unbind(tx, server_id)
+    operations.settle(
+        tx,
+        server_id,
+        now_us=now_us,
+        vm_state=VmState.SHELVED_OFFLOADED,
+        power_state=PowerState.SHUTDOWN,
+        task_state=None,
+        **changes,
+    )
+    return generation
+
+
+# -- taken off
+
+
+async def remove_guest(context: Context, state: Resting) -> Resting:
+    """What a host that is down keeps of it is removed when it is back (`compute.drift`)."""
+    await operations.unless_down(context, state.host, m.Destroy(**command(context, state)))
+    return state
+
+
+def record_offloaded(tx: Tx, context: Context, state: Resting) -> Resting:
+    now = context.clock.now_us()
+    metadata = _without(get_server(tx, state.server_id, deleted=True).system_metadata, SINCE_US)
+    generation = offload(
+        tx, state.server_id, old=state.host, generation=state.generation, now_us=now, system_metadata=metadata
+    )
+    operations.finish_events(tx, state.action_id, now_us=now)
+    return msgspec.structs.replace(state, generation=generation)
+
+
+def _without(metadata: dict[str, str], *keys: str) -> dict[str, str]:
+    return {key: value for key, value in metadata.items() if key not in keys}
+
+
+def never_unwound(tx: Tx, context: Context, state: Resting, failure: Failure) -> None:
+    raise AssertionError("taking a shelved server off its host has no step that is undone")
+
+
+OFFLOADING = Saga(
+    name="offload",
+    kind=SERVER,
+    state=Resting,
+    steps=(),
+    # Its image is whole: from the first moment we only go forward.
+    finals=(Final(remove_guest), Final(record_offloaded)),
+    unwound=never_unwound,
+)
+
+
+# -- started again
+
+
+async def start_guest(context: Context, state: Resting) -> Resting:
+    await context.hosts.send(state.host, m.Start(**command(context, state)))
+    return state
+
+
+async def stop_guest(context: Context, state: Resting) -> Resting:
+    """The undo: it rests again, if its host says that it can; see what is."""
+    await operations.unless_gone(context, state.host, m.Stop(**command(context, state), grace_seconds=0.0))
+    await learn_links(context, state.host, state.server_id)
+    observed = await operations.unless_down(context, state.host, m.Observe(server_id=state.server_id))
+    return msgspec.structs.replace(state, observed=observed)
+
+
+async def look(context: Context, state: Resting) -> Resting:
+    await learn_links(context, state.host, state.server_id)
+    return state
+
+
+def record_started(tx: Tx, context: Context, state: Resting) -> Resting:
+    now = context.clock.now_us()
+    metadata = get_server(tx, state.server_id, deleted=True).system_metadata
+    image_id = metadata.get(SHELVED_IMAGE)
+    operations.settle(
+        tx,
+        state.server_id,
+        now_us=now,
+        vm_state=VmState.ACTIVE,
+        power_state=PowerState.RUNNING,
+        task_state=None,
+        launched_at_us=now,
+        system_metadata=_without(metadata, SINCE_US, SHELVED_IMAGE),
+    )
+    if image_id is not None:
+        image_store.delete(tx, image_id, now)
+    operations.finish_events(tx, state.action_id, now_us=now)
+    return msgspec.structs.replace(state, image_id=image_id)
+
+
+async def remove_image(context: Context, state: Resting) -> Resting:
+    """Its data; what a crash leaves is removed at the next start, as of any image."""
+    if state.image_id is not None:
+        files.remove(files.image_folder(context.settings.state_dir), state.image_id)
+    return state
+
+
+def still_resting(tx: Tx, context: Context, state: Resting, failure: Failure) -> None:
+    now = context.clock.now_us()
+    seen = operations.as_observed(state.observed, VmState.SHELVED) if state.observed in operations.OBSERVED else {}
+    operations.settle(tx, state.server_id, now_us=now, task_state=None, **seen)
+    operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
+
+
+STARTING = Saga(
+    name="unshelve-in-place",
+    kind=SERVER,
+    state=Resting,
+    steps=(Step(start_guest, undo=stop_guest),),
+    # It runs.
+    finals=(Final(look), Final(record_started), Final(remove_image)),
+    unwound=still_resting,
+)
+
+
+# -- by themselves
+
+
+_RESTING = sa.select(servers.c.id).where(
+    servers.c.vm_state == VmState.SHELVED, servers.c.task_state.is_(None), servers.c.deleted_at_us.is_(None)
+)
+
+
+class AutomaticOffload(Periodic):
+    """Takes servers off their hosts that have rested there for `shelved_offload_time`."""
+
+    def __init__(self, *, db: Database, clock: Clock, settings: Settings, wake: Wake) -> None:
+        self._after_s = settings.shelved_offload_time
+        every = min(60.0, max(1.0, self._after_s / 2)) if self._after_s > 0 else None
+        super().__init__(name="automatic-offload", clock=clock, seconds=every)
+        self._db = db
+        self._wake = wake
+
+    async def round(self) -> None:
+        """Look at every shelved server that is on a host once."""
+        await self._db.write_async(self._offload_all)
+
+    def _offload_all(self, tx: Tx) -> None:
+        now = self._clock.now_us()
+        for row in tx.all(_RESTING):
+            server = get_server(tx, row.id)
+            since = int(server.system_metadata.get(SINCE_US, "0"))
+            assert server.host is not None
+            if since + self._after_s * 1_000_000 > now or saga.running_operation(tx, server.id) is not None:
+                continue
+            operations.begin_unasked(
+                tx,
+                self._wake,
+                self._clock,
+                server,
+                OFFLOADING,
+                lambda *begun: Resting(**operations.on_host(*begun)),
+                action="shelveOffload",
+                event="compute_shelve_offload_instance",
+                task_state="shelving_offloading",
+                in_name_of_owner=True,
+            )
+            findings.note(
+                tx,
+                "automatic-offload",
+                "shelved-long-enough",
+                "taken off its host",
+                now_us=now,
+                host=server.host,
+                subject=server.id,
+            )
