@@ -2,7 +2,8 @@
 
 A host's agent listens on the one subject that is its own (`subject_of`), and may publish nothing but answers. The bus
 keeps nothing: what is lost is asked again. A request is given up as soon as it is known that nobody will answer it:
-the bus is away, nobody listens, the agent has started anew (it is asked for its `incarnation` while one waits).
+the bus is away, nobody listens, the agent has started or connected anew (it is asked for its `incarnation` while one
+waits; of a connection that was lost, the server takes no answers any more).
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ STILL_THERE_SECONDS = 2.0
 """How often an agent that has not answered yet is asked whether it is still there."""
 CONNECT_SECONDS = 5
 RECONNECT_SECONDS = 0.25
+FIRST_LOOK_SECONDS = 0.2
+"""The same for the first time: before an agent that was cut off right after it was asked can have connected again."""
 LONGEST_PAUSE_SECONDS = 2.0
 """Between attempts to connect, which double."""
 LONGEST_ANSWER_SECONDS = 600
@@ -155,14 +158,14 @@ class NatsLink:
         """Returns never; raises NoAnswer once the agent that was asked has gone."""
         first: bytes | None = None
         while True:
-            await asyncio.sleep(STILL_THERE_SECONDS)
+            await asyncio.sleep(FIRST_LOOK_SECONDS if first is None else STILL_THERE_SECONDS)
             try:
                 async with asyncio.timeout(STILL_THERE_SECONDS):
                     incarnation = await self._bus.ask(self._subject, lambda _number: b"")
             except TimeoutError:
                 continue  # Slow is not gone.
             if first is not None and incarnation != first:
-                raise NoAnswer("the agent has started anew")
+                raise NoAnswer("the agent has started anew, or lost the connection by which it was asked")
             first = incarnation
 
     async def close(self) -> None:
@@ -175,10 +178,12 @@ class NatsAgent:
     def __init__(
         self, agent: Answers, *, name: str, servers: Sequence[str], tls: Callable[[], ssl.SSLContext], incarnation: str
     ) -> None:
-        """`incarnation`: another one at each start. `tls` is asked at each new connection: certificates are renewed."""
+        """`incarnation`: another one at each start; each connection counts on from there. `tls` is asked at each new
+        connection: certificates are renewed."""
         self._agent = agent
         self._subject = subject_of(name)
-        self._incarnation = incarnation.encode()
+        self._incarnation = incarnation
+        self._connections = 0
         self._connection = _Connection(servers, tls, name=name, subscribe=self._subscribe, lost=lambda: None)
         self._work: set[asyncio.Task[None]] = set()
 
@@ -195,13 +200,14 @@ class NatsAgent:
         return self._connection.client is not None
 
     async def _subscribe(self, client: Client) -> None:
+        self._connections += 1
         await client.subscribe(self._subject, cb=self._asked)
 
     async def _asked(self, message: Msg) -> None:
         if not message.reply:
             return
         if not message.data:
-            await self._say(message.reply, self._incarnation)
+            await self._say(message.reply, f"{self._incarnation} {self._connections}".encode())
             return
         try:
             request = codec.decode_request(message.data)
