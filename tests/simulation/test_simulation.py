@@ -27,13 +27,14 @@ FIRST_SEED: dict[str, int] = {
     "a_lease_from_when_it_was_asked": 290,
     "a_lease_without_a_margin": 174,
     "a_watchdog_that_does_not_kill": 107,
-    "acting_on_an_expired_lease": 754,
     "believing_an_exception": 76,
-    "dropping_the_step_check": 640,
+    "dropping_the_step_check": 99,
     "evacuating_on_silence_alone": 288,
+    "forwarding_a_port_twice": 200,
+    "forwarding_and_leading": 120,
     "losing_patience_with_what_progresses": 46,
-    "never_comparing_ports": 180,
-    "overlooking_a_rescue_image": 1200,
+    "never_comparing_ports": 110,
+    "overlooking_a_rescue_image": 90,
 }
 """Where to begin looking for a mistake, to find it sooner; up to `CAUGHT_WITHIN` seeds from there count."""
 

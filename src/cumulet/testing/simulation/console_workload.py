@@ -68,14 +68,14 @@ class Consoles:
         self._counts = counts
 
     async def use(self, url: str, random: Random) -> None:
-        """An address: now or a little later, once or by two at the same time."""
+        """An address: now or a little later, by nobody, once, or by two at the same time."""
         found = _TOKEN.search(url)
         assert found is not None
         token = found[1]
         given = self._cloud.db.read(lambda tx: tx.first(_GIVEN, {"of_digest": digest(token)}))
         if given is None:
             return  # Its server was deleted a moment ago.
-        people = [Person(random) for _ in range(random.choice((1, 1, 2)))]
+        people = [Person(random) for _ in range(random.choice((0, 1, 1, 2)))]
         pauses = [random.choice((0.0, random.uniform(0.0, 4.0))) for _ in people]
         await asyncio.gather(*(self._connect(token, *one) for one in zip(people, pauses, strict=True)))
         heard = [person.heard for person in people if person.heard]
