@@ -23,7 +23,7 @@ from benchmarks.scale_page import FILE, Point, write_page
 from benchmarks.simulated import SERVERS, Bench
 from cumulet.testing.databases import postgresql_server
 
-SERVERS_A_HOST, MOST_SERVERS = 10, 2000
+SERVERS_A_HOST, MOST_SERVERS = 10, 1000
 """Servers that are there while pages are listed; at most so many, for each takes its time to be made."""
 IDLE_SECONDS = 20.0
 PAGE = 100
@@ -40,7 +40,8 @@ def measured(folder: Path, hosts: int, database: str) -> Point:
         few = page_ms(cloud, last=False)
         begun = time.perf_counter()
         servers = min(hosts * SERVERS_A_HOST, MOST_SERVERS)
-        bench.fill(servers)
+        for total in range(PAGE, servers + PAGE, PAGE):
+            bench.fill(min(total, servers))
         filled = time.perf_counter() - begun
         first, last = page_ms(cloud, last=False), page_ms(cloud, last=True)
         settle_seconds = IDLE_SECONDS

@@ -97,11 +97,24 @@ def tell(cloud: FleetCloud, servers: list[str], scratch: Path, run: Run, result:
         [process] = cloud.guests(moved).values()
         until("the guest is heard where it is", 90.0, lambda: watch.heard_from(process))
         until("and writes", 60.0, watch.newest_written)
+        for server in (moved, stays):
+            alive(cloud, server, watch)
     assert watch.double() == []
     assert not any(voice.booted for voice in watch.voices), "nothing has killed its memory"
     judge_disk(cloud, scratch, moved, watch)
     assert cloud.guests(stays) == bystander, "the other server has not noticed"
-    judge_alive(cloud, moved, seconds=60.0)
-    judge_alive(cloud, stays, seconds=60.0)
     listening = {name: cloud.fleet.machines[name].listeners() for name in cloud.hosts}
     assert not any(listening.values()), f"nothing listens for a move any more: {listening}"
+
+
+def alive(cloud: FleetCloud, server: str, watch: SerialWatch) -> None:
+    """`judge_alive`; where it is not so, with what its own console and the records say."""
+    try:
+        judge_alive(cloud, server, seconds=60.0)
+    except AssertionError as problem:
+        answer = cloud.admin.act(server, {"os-getConsoleOutput": {"length": 5}})
+        raise AssertionError(
+            f"{problem}; its console, heard beside the API: {watch.heard()}; the API's: {answer.status} "
+            f"{answer.text[-300:]}; {cloud.show(server)['status']} on {cloud.host(server)}, processes "
+            f"{cloud.guests(server)}; {cloud.last_words()[-3000:]}"
+        ) from problem
