@@ -44,11 +44,18 @@ def trusting(cloud: TestCloud) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(cloud.cacert))
 
 
-def on_console(cloud: TestCloud, url: str, story: Callable[[WebSocketClient], Awaitable[Any]], **more: Any) -> Any:
+def on_console(
+    cloud: TestCloud,
+    url: str,
+    story: Callable[[WebSocketClient], Awaitable[Any]],
+    *,
+    seconds: float = SECONDS,
+    **more: Any,
+) -> Any:
     async def told() -> Any:
         line = await WebSocketClient.connect(url, trusting(cloud), **more)
         try:
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(seconds):
                 return await story(line)
         finally:
             await line.close()

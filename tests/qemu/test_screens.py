@@ -31,6 +31,9 @@ from .conftest import PARAMETERS, Rig, follow, gone
 
 pytestmark = pytest.mark.qemu
 
+MOVE_SECONDS = 180.0
+"""A move of a real guest and its disk, on a machine that has other things to do."""
+
 
 @pytest.fixture(scope="module")
 def cloud(facts: QemuFacts, image: Image) -> Iterator[TestCloud]:
@@ -70,8 +73,8 @@ def test_a_real_guests_screen_is_seen_through_the_relay_before_and_after_a_move(
         assert admin.action(server, move).status == 202
         return await why_closed(line)
 
-    why = str(on_console(cloud, screen(member, server), moved))
-    admin.wait("the move", lambda: last_migration(admin, server)["status"] == "completed", seconds=120)
+    why = str(on_console(cloud, screen(member, server), moved, seconds=MOVE_SECONDS))
+    admin.wait("the move", lambda: last_migration(admin, server)["status"] == "completed", seconds=MOVE_SECONDS)
     assert "moved" in why or "migrating" in why
     after = on_console(cloud, screen(member, server), look)
     assert (after.width, after.height) == (before.width, before.height), "it is as it was"
