@@ -160,7 +160,7 @@ def a_lease_by_two_wall_clocks() -> AbstractContextManager[object]:
 
 def several_that_lead() -> AbstractContextManager[object]:
     """Every conductor looks after the hosts, whoever holds the lease: what one has renewed the other calls run out."""
-    return mock.patch.object(Leadership, "_take", return_value=True)
+    return mock.patch.multiple(Leadership, _take=mock.Mock(return_value=True), require=mock.Mock(return_value=None))
 
 
 def losing_patience_with_what_progresses() -> AbstractContextManager[object]:
