@@ -120,7 +120,7 @@ NO_PAGES: dict[str, tuple[str, ...]] = {
         "/cumulet/history", "/domains/{domain_id}/config", "/domains/config/{group}/default",
         "/domains/config/{group}/{option}/default", "/resource_providers/{uuid}/inventories",
         "/resource_providers/{uuid}/traits", "/resource_providers/{uuid}/usages",
-        "/resource_providers/{uuid}/aggregates",
+        "/resource_providers/{uuid}/aggregates", "/metadefs/resource_types",
     ),
     "roles, which administrators make": (
         "/roles/{prior_role_id}/implies", "/domains/{domain_id}/users/{user_id}/roles",
@@ -138,6 +138,9 @@ NO_PAGES: dict[str, tuple[str, ...]] = {
         "/images/{image_id}/file", "/ports/{port_id}/bindings", "/floatingips/{floatingip_id}/port_forwardings",
         "/networks/{network_id}/tags", "/subnets/{subnet_id}/tags", "/subnetpools/{subnetpool_id}/tags",
         "/ports/{port_id}/tags", "/routers/{router_id}/tags", "/floatingips/{floatingip_id}/tags",
+        "/images/{image_id}/locations", "/metadefs/namespaces/{namespace}/objects",
+        "/metadefs/namespaces/{namespace}/properties", "/metadefs/namespaces/{namespace}/resource_types",
+        "/metadefs/namespaces/{namespace}/tags",
         "/security-groups/{security_group_id}/tags", "/policies/{policy_id}/OS-ENDPOINT-POLICY/endpoints",
     ),
 }  # fmt: skip

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
+from unittest import mock
 
 import msgspec
 
 from cumulet.db.engine import Database, Tx
 from cumulet.testing import TestCloud
-from cumulet.web.context import Cloud
+from cumulet.web.context import Authenticator, Cloud
 from cumulet.web.operation import Caller
 from cumulet.web.policy import Policy
 
@@ -66,8 +67,7 @@ def opened(cloud: TestCloud, rules: frozenset[str], project_id: str | None) -> I
     with contextlib.ExitStack() as stack:
         stack.enter_context(_replaced(cloud.embedded.context, "policy", Policy(checks, policy.overridden)))
         if project_id is not None:
-            taken_for = _TakenFor(cloud.embedded.context.identity, project_id)
-            stack.enter_context(_replaced(cloud.embedded.context, "identity", taken_for))
+            stack.enter_context(_taken_for(cloud.embedded.context.identity, project_id))
         yield
 
 
@@ -75,20 +75,15 @@ def _let_through(_caller: Caller, _facts: Any) -> bool:
     return True
 
 
-class _TakenFor:
-    """Identity, but that each token is one of a project."""
+def _taken_for(identity: Authenticator, project_id: str) -> contextlib.AbstractContextManager[object]:
+    """Each token is one of this project."""
+    authenticate = identity.authenticate
 
-    def __init__(self, identity: Any, project_id: str) -> None:
-        self._identity = identity
-        self._project_id = project_id
+    async def taken(*arguments: Any, **named: Any) -> Caller | None:
+        caller = await authenticate(*arguments, **named)
+        return None if caller is None else msgspec.structs.replace(caller, project_id=project_id)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._identity, name)
-
-    async def authenticate(self, *arguments: Any, **named: Any) -> Caller | None:
-        found = self._identity.authenticate(*arguments, **named)
-        caller: Caller | None = await found if hasattr(found, "__await__") else found
-        return None if caller is None else msgspec.structs.replace(caller, project_id=self._project_id)
+    return mock.patch.object(identity, "authenticate", taken)
 
 
 @contextlib.contextmanager
