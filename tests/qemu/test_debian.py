@@ -82,7 +82,9 @@ def story(image_file: Path, folder: Path) -> None:
         member = cloud.persona("admin")
         public = member.request("GET", f"{NETWORK}/networks?name=public")["networks"][0]["id"]
         network, _ = routed_network(member, public)
-        groups = member.request("GET", f"{NETWORK}/security-groups?name=default")["security_groups"]
+        groups = member.request("GET", f"{NETWORK}/security-groups?name=default&project_id={member.project_id}")[
+            "security_groups"
+        ]
         rule = {"security_group_id": groups[0]["id"], "direction": "ingress", "protocol": "tcp"}
         rule |= {"port_range_min": 22, "port_range_max": 22}
         assert member.request("POST", f"{NETWORK}/security-group-rules", {"security_group_rule": rule}).status == 201
