@@ -36,7 +36,8 @@ def stages() -> Iterator[list[Stage]]:
 def stage(stages: list[Stage], tmp_path: Path, request: pytest.FixtureRequest) -> Stage:
     """The cloud of the case before, if this one needs no other settings."""
     callspec = getattr(request.node, "callspec", None)
-    settings = STORIES[callspec.params["case"].story].settings if callspec is not None else {}
+    case = callspec.params.get("case") if callspec is not None else None
+    settings = {} if case is None else STORIES[case.story].settings
     if not stages or stages[-1].settings != settings:
         stages.append(Stage(tmp_path / "state", **settings))
     return stages[-1]
