@@ -30,6 +30,8 @@ FLAVORS = {
     "absurd": {"vcpus": 2, "ram": 10_000_000, "disk": 1, "OS-FLV-EXT-DATA:ephemeral": 0, "swap": 0},
 }
 """The last one fits into no host, and is counted all the same."""
+DISKS = ("disk", "OS-FLV-EXT-DATA:ephemeral")
+"""Those that a resize makes larger, and never smaller."""
 Amounts = dict[str, int]
 
 
@@ -91,7 +93,7 @@ class Books:
         owned = self.owned[server_id]
         larger = {"thin": "tall", "wide": "tall", "tall": "wide"}[owned.flavor]
         self.act(server_id, {"resize": {"flavorRef": self.flavors[larger]}})
-        shrinks = FLAVORS[larger]["disk"] < FLAVORS[owned.flavor]["disk"]
+        shrinks = any(FLAVORS[larger][disk] < FLAVORS[owned.flavor][disk] for disk in DISKS)
         if not shrinks:  # Else it is refused, and all is as it was.
             owned.flavor, owned.kept = larger, owned.flavor
 
