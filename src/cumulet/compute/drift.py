@@ -15,6 +15,7 @@ from cumulet.compute.store import get_server, servers
 from cumulet.conductor.saga import Status, operations
 from cumulet.db.engine import Row, Tx
 from cumulet.db.parts import in_parts
+from cumulet.errors import Conflict
 from cumulet.host.driver import Guest, GuestReport, GuestState, Nic
 from cumulet.host.nics import placed, without_nic
 from cumulet.network import port_status
@@ -49,6 +50,7 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True):
     destroy: bool = False
     resume: bool = False
     let_run: bool = False
+    look: bool = False
     shelve: bool = False
     plug: tuple[Nic, ...] = ()
     unplug: tuple[str, ...] = ()
@@ -247,6 +249,10 @@ def _correct_own(tx: Tx, record: Row, report: GuestReport | None, now_us: int) -
     vm_state, power_state = OBSERVED[state]
     if (vm_state, power_state) == (record.vm_state, record.power_state):
         return None
+    if found_again and record.fault_message == NOT_REBUILT:
+        return Correction(
+            finding=Finding.STATE_DIFFERS, server_id=record.id, generation=record.generation, seen=state, look=True
+        )
     if state is GuestState.ABSENT:
         changes = in_error(LOST, now_us=now_us)
     else:
@@ -256,3 +262,13 @@ def _correct_own(tx: Tx, record: Row, report: GuestReport | None, now_us: int) -
     settle(tx, record.id, now_us=now_us, task_state=None, **changes)
     finding = Finding.GUEST_MISSING if state is GuestState.ABSENT else Finding.STATE_DIFFERS
     return Correction(finding=finding, server_id=record.id, generation=record.generation, seen=state)
+
+
+def record_found(tx: Tx, correction: Correction, seen: GuestState, now_us: int) -> None:
+    """Of a server whose rebuild is over, and whose host has looked, as its last word. Conflict where it has changed."""
+    server = get_server(tx, correction.server_id, deleted=True)
+    unchanged = server.generation == correction.generation and server.fault_message == NOT_REBUILT
+    if not unchanged or _busy(tx, [server.id]):
+        raise Conflict(f"Server {server.id} has changed.")
+    if seen in OBSERVED and seen is not GuestState.ABSENT:
+        settle(tx, server.id, now_us=now_us, task_state=None, **as_observed(seen), **NO_FAULT)

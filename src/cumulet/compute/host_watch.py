@@ -21,6 +21,7 @@ from cumulet.errors import Conflict
 from cumulet.fleet.hosts import Hosts
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestReport, HostFacts
+from cumulet.host.looking import Look
 from cumulet.network import wiring as network
 from cumulet.settings import Settings
 
@@ -300,6 +301,10 @@ class HostWatch:
             elif correction.let_run:
                 await self._hosts.send(name, m.ResumeDestination(**command))
                 done = "guest let run"
+            elif correction.look:
+                seen = await self._hosts.send(name, Look(**command))
+                now_us = self._clock.now_us()
+                await self._db.write_async(lambda tx: drift.record_found(tx, correction, seen, now_us))
             elif correction.plug or correction.unplug:
                 await self._replug(name, correction, command)
                 done = "ports plugged as recorded"

@@ -107,7 +107,7 @@ def _images(settings: Settings) -> Path:
 
 def _networks(settings: Settings) -> tuple[LocalNetworks | None, Mapping[str, HostNetwork]]:
     """As the settings say; where they say nothing, root gives each host a namespace, so that it can wire guests."""
-    if settings.host_networks or os.geteuid() != 0:
+    if settings.host_networks or not settings.host_names or os.geteuid() != 0:
         return None, settings.host_networks
     from cumulet.fleet.local_networks import LocalNetworks, NoNamespaces
 
