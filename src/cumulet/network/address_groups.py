@@ -27,6 +27,8 @@ SHOW = rule(
     description="See an address group",
 )
 UPDATE = rule("update_address_group", policy.ADMIN_OR_PROJECT_MEMBER, description="Change an address group")
+ADD = rule("add_addresses", policy.ADMIN_OR_PROJECT_MEMBER, description="Add addresses to an address group")
+REMOVE = rule("remove_addresses", policy.ADMIN_OR_PROJECT_MEMBER, description="Take addresses out of an address group")
 DELETE = rule("delete_address_group", policy.ADMIN_OR_PROJECT_MEMBER, description="Delete an address group")
 
 MOST_OF_PROJECT = 100
@@ -135,7 +137,7 @@ def update_address_group(call: Call[AddressGroup, UpdateAddressGroup]) -> View:
 
 
 @NETWORK.operation(
-    "PUT", f"{PATH}/add_addresses", rules=(Rule(UPDATE),), target=resource.target(ADDRESS_GROUPS), body=SomeAddresses
+    "PUT", f"{PATH}/add_addresses", rules=(Rule(ADD),), target=resource.target(ADDRESS_GROUPS), body=SomeAddresses
 )
 def add_addresses(call: Call[AddressGroup, SomeAddresses]) -> View:
     """Add addresses to a group: rules that name it let them pass."""
@@ -153,7 +155,7 @@ def add_addresses(call: Call[AddressGroup, SomeAddresses]) -> View:
 @NETWORK.operation(
     "PUT",
     f"{PATH}/remove_addresses",
-    rules=(Rule(UPDATE),),
+    rules=(Rule(REMOVE),),
     target=resource.target(ADDRESS_GROUPS),
     body=SomeAddresses,
 )
