@@ -24,17 +24,20 @@ SEEDS_PER_TEST = 100
 CAUGHT_WITHIN = 2000
 
 FIRST_SEED: dict[str, int] = {
-    "a_lease_from_when_it_was_asked": 290,
+    "a_lease_from_when_it_was_asked": 432,
     "a_lease_without_a_margin": 174,
     "a_watchdog_that_does_not_kill": 107,
-    "believing_an_exception": 76,
+    "believing_an_exception": 210,
+    "counting_only_where_servers_are": 128,
+    "deleting_the_source_before_the_destination_runs": 216,
     "dropping_the_step_check": 99,
     "evacuating_on_silence_alone": 288,
     "forwarding_a_port_twice": 200,
     "forwarding_and_leading": 120,
     "losing_patience_with_what_progresses": 46,
-    "never_comparing_ports": 110,
+    "never_comparing_ports": 262,
     "overlooking_a_rescue_image": 90,
+    "seeing_what_is_not_over": 486,
 }
 """Where to begin looking for a mistake, to find it sooner; up to `CAUGHT_WITHIN` seeds from there count."""
 
