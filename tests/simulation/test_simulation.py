@@ -37,7 +37,7 @@ FIRST_SEED: dict[str, int] = {
     "losing_patience_with_what_progresses": 46,
     "never_comparing_ports": 262,
     "overlooking_a_rescue_image": 90,
-    "seeing_what_is_not_over": 486,
+    "seeing_what_is_not_over": 1716,
 }
 """Where to begin looking for a mistake, to find it sooner; up to `CAUGHT_WITHIN` seeds from there count."""
 
