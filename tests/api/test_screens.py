@@ -160,7 +160,8 @@ def test_the_page_and_all_it_loads_are_ours(cloud: TestCloud, member: Client) ->
     assert len(loaded) > 40
     licence = resources.files("cumulet.compute") / "console_pages" / "novnc" / "docs" / "LICENSE.MPL-2.0"
     assert "Mozilla Public License Version 2.0" in licence.read_text()
-    for nothing in ("novnc/core/none.js", "novnc/core/../../serial.html", "novnc/package.json", "novnc//core/rfb.js"):
+    nowhere = ("novnc/core/none.js", "novnc/core/../../serial.html", "novnc/package.json", "novnc//core/rfb.js")
+    for nothing in (*nowhere, f"novnc/core/{'a' * 300}.js", "serial.html", "xterm.LICENSE", "../console_door.py", ""):
         assert member.request("GET", f"/console/{nothing}").status == 404
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections import Counter
 from collections.abc import Mapping
 from functools import cache
-from importlib import resources
+from pathlib import Path
 
 from starlette.websockets import WebSocket, WebSocketState
 
@@ -42,24 +41,14 @@ BAD_LINK = "This address was used already, has run out after a minute, or its se
 _OPEN = {SERIAL: OpenConsole, VNC: OpenScreen}
 """How a session of each protocol begins."""
 
-_PAGES = {
-    "serial": ("serial.html", "text/html; charset=utf-8"),
-    "serial.js": ("serial.js", "text/javascript; charset=utf-8"),
-    "serial.css": ("serial.css", "text/css; charset=utf-8"),
-    "xterm.js": ("xterm.js", "text/javascript; charset=utf-8"),
-    "xterm.css": ("xterm.css", "text/css; charset=utf-8"),
-    "vnc": ("vnc.html", "text/html; charset=utf-8"),
-    "vnc.js": ("vnc.js", "text/javascript; charset=utf-8"),
-    "vnc.css": ("vnc.css", "text/css; charset=utf-8"),
-}
+_FOLDER = Path(__file__).with_name("console_pages")
+_KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 _POLICIES: Mapping[str, Mapping[str, str]] = {
     # A terminal sets its sizes in a style sheet that it writes itself.
     "serial": page_headers(styles="'self' 'unsafe-inline'"),
     # A guest's pointer, and pictures in its stream, are addresses that hold what they lead to.
     "vnc": page_headers(images="'self' data:"),
 }
-_MODULE = re.compile(r"novnc/(core|vendor)(/[a-z0-9]+)*/[a-z0-9]+\.js")
-"""A file of noVNC's, below the pages."""
 
 
 class ConsoleDoor:
@@ -75,7 +64,7 @@ class ConsoleDoor:
         return self._of_server.total()
 
     def page(self, path: str) -> Answer | None:
-        return _page(path)
+        return _pages().get(path)
 
     async def talk(self, cloud: Cloud, path: str, socket: WebSocket) -> None:
         await socket.accept("binary" if "binary" in socket.scope.get("subprotocols", ()) else None)
@@ -206,19 +195,15 @@ class Relay:
 
 
 @cache
-def _page(path: str) -> Answer | None:
-    if _MODULE.fullmatch(path):
-        found = (path, "text/javascript; charset=utf-8")
-    elif path in _PAGES:
-        found = _PAGES[path]
-    else:
-        return None
-    name, kind = found
-    file = resources.files("cumulet.compute") / "console_pages" / name
-    if not file.is_file():
-        return None
-    headers: Mapping[str, str] = {"content-type": kind, **_POLICIES.get(path, page_headers())}
-    return 200, [(key.encode(), value.encode()) for key, value in headers.items()], file.read_bytes()
+def _pages() -> Mapping[str, Answer]:
+    """All there are, by their paths. What else strangers ask for is kept nowhere."""
+    pages: dict[str, Answer] = {}
+    for file in (file for file in _FOLDER.rglob("*") if file.suffix in _KINDS):
+        path = str(file.relative_to(_FOLDER)).removesuffix(".html")
+        kind = {"content-type": f"{_KINDS[file.suffix]}; charset=utf-8"}
+        headers = {**kind, **_POLICIES.get(path, page_headers())}
+        pages[path] = 200, [(key.encode(), value.encode()) for key, value in headers.items()], file.read_bytes()
+    return pages
 
 
 COMPUTE.doors[DOOR] = ConsoleDoor()
