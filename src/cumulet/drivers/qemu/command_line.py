@@ -102,14 +102,15 @@ def arguments(guest: Guest, machine: Machine) -> list[str]:
     line += ["-device", _json({"driver": "isa-serial", "id": "serial0", "chardev": CONSOLE_CHARDEV, "index": 0})]
     if machine.rescued:
         line += _disk(machine, "rescue.qcow2", RESCUE_DEVICE, _ADDRESS_RESCUE, RESCUE_DEVICE, boot_index=0)
+    # In the order of their addresses, in which the guest finds them: so QEMU tells of them, too.
     line += _disk(machine, "disk.qcow2", DISK_NODE, _ADDRESS_DISK, DISK_DEVICE, boot_index=int(machine.rescued))
+    if machine.config_drive:
+        line += _config_drive(machine)
     for disk, node, name in zip(guest.disks, disk_nodes(guest)[1:], disk_devices(guest)[1:], strict=True):
         address = f"{hex(pci.FURTHER_DISKS)}.{disk.place - 1}"
         line += _disk(machine, further_disk(disk.place), node, address, name, multifunction=disk.place == 1)
     line += ["-object", _json({"qom-type": "rng-random", "id": "rng0", "filename": "/dev/urandom"})]
     line += ["-device", _device("virtio-rng-pci", "random0", _ADDRESS_RNG, rng="rng0")]
-    if machine.config_drive:
-        line += _config_drive(machine)
     if machine.agent_fd is not None:
         line += _agent(machine.agent_fd)
     if guest.screen:
