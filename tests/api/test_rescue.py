@@ -8,9 +8,14 @@ import pytest
 
 from cumulet.host import disk_messages as disk
 from cumulet.host import messages as m
+from cumulet.host.driver import Guest
 from cumulet.testing import Client, TestCloud
+from tests.links import Way, instead
+from tests.testing.test_reachability import made as made_of_network
 
+from .test_compute_servers import create
 from .test_create_image import made
+from .test_guest_metadata import drive_of, told
 from .test_live_migration import create_pair, host_of
 
 
@@ -60,6 +65,35 @@ def test_it_is_rescued_with_another_image(cloud: TestCloud, admin: Client, membe
     image = made(member, server)["id"]
     rescue(member, server, {"rescue_image_ref": image})
     assert runs_from(cloud, admin, server) == image
+
+
+class Described(Way):
+    """Listens to what a guest is described as while it is rescued."""
+
+    guest: Guest
+
+    async def send(self, message: m.Message[Any]) -> Any:
+        if isinstance(message, disk.Rescue):
+            self.guest = message.guest
+        return await super().send(message)
+
+
+def test_it_is_told_where_its_ports_are_though_an_earlier_one_is_gone(
+    cloud: TestCloud, admin: Client, member: Client
+) -> None:
+    network = made_of_network(member, "network", name="n")
+    made_of_network(member, "subnet", network_id=network, cidr="10.7.0.0/24", ip_version=4)
+    server = create(member, config_drive=True, networks=[{"uuid": network}, {"uuid": network}])["id"]
+    first, second = told(drive_of(cloud, server))["devices"]
+    assert [first["address"], second["address"]] == ["0000:01:00.0", "0000:02:00.0"]
+    attached = member.compute("GET", f"/servers/{server}/os-interface")["interfaceAttachments"]
+    (port,) = (one["port_id"] for one in attached if one["mac_addr"] == first["mac"])
+    assert member.compute("DELETE", f"/servers/{server}/os-interface/{port}").status == 202
+    cloud.idle()
+    with instead(cloud, host_of(admin, server), Described) as way:
+        rescue(member, server)
+    drive = {path: file.content for file in way.guest.config_drive for path in file.paths}
+    assert told(drive)["devices"] == [second]
 
 
 @pytest.mark.parametrize(

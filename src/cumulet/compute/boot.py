@@ -215,6 +215,7 @@ def describe(tx: Tx, context: Context, server: Server, host: str | None, *, imag
     `image_id`: what its disk is made from, if that is not the server's image.
     """
     image_id = image_id or server.image_id
+    nics = tuple(nic_of(port, slot) for slot, port in enumerate(network.ports_of(tx, [server.id]).get(server.id, [])))
     return Guest(
         server_id=server.id,
         name=server.name,
@@ -222,11 +223,9 @@ def describe(tx: Tx, context: Context, server: Server, host: str | None, *, imag
         memory_mib=server.flavor.memory_mib,
         disk_gib=server.flavor.disk_gib,
         image=None if image_id is None else image_of(tx, image_id),
-        nics=tuple(
-            nic_of(port, slot) for slot, port in enumerate(network.ports_of(tx, [server.id]).get(server.id, []))
-        ),
+        nics=nics,
         config_drive=(
-            guest_metadata.drive(guest_metadata.facts_of(tx, context.settings, server, host=host))
+            guest_metadata.drive(guest_metadata.facts_of(tx, context.settings, server, nics, host=host))
             if server.config_drive
             else ()
         ),

@@ -1,15 +1,16 @@
 """What a guest is told of itself: Nova's metadata, file by file. A pure function of the records.
 
 `facts_of` reads the records, `files` makes the documents of every version from them. The config drive of a guest is
-these files (`drive`), frozen with its description, so that a move makes the same drive again; a metadata service would
-answer with the same ones, without `admin_pass`, which Nova gives on the drive only.
+these files (`drive`), frozen with its description, so that a move makes the same drive again. The metadata service on
+its host answers with the same ones, without `admin_pass`, which Nova gives on the drive only. So both tell of the ports
+that the guest was described with: of one that is plugged in later neither tells, where Nova's service would.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 import sqlalchemy as sa
@@ -20,7 +21,7 @@ from cumulet.compute.server_views import ROOT_DEVICE
 from cumulet.compute.store import hosts, servers
 from cumulet.db.engine import Tx
 from cumulet.host import pci
-from cumulet.host.driver import DriveFile
+from cumulet.host.driver import DriveFile, Nic
 from cumulet.network.for_compute import PortView, ports_of
 from cumulet.network.network_data import network_data
 from cumulet.settings import Settings
@@ -43,19 +44,22 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     zone: str
     ports: tuple[PortView, ...]
+    slots: Mapping[str, int | None]
+    """Of the ports that the guest has NICs for, by their ids: `Nic.slot`."""
     network: dict[str, object]
     domain: str
     """Appended to the host name; empty for none."""
 
 
-def facts_of(tx: Tx, settings: Settings, server: Server, *, host: str | None) -> Facts:
-    """As the records are now; `host` is the one the guest is made for."""
+def facts_of(tx: Tx, settings: Settings, server: Server, nics: Iterable[Nic], *, host: str | None) -> Facts:
+    """As the records are now. `nics`: those of the guest's description; `host`: the one that the guest is made for."""
     zone = tx.scalar(sa.select(hosts.c.zone).where(hosts.c.name == host)) if host is not None else None
     return Facts(
         server=server,
         number=tx.scalar(sa.select(servers.c.number).where(servers.c.id == server.id)),
         zone=zone or server.requested_zone or "",
         ports=tuple(ports_of(tx, [server.id]).get(server.id, [])),
+        slots={nic.port_id: nic.slot for nic in nics},
         network=network_data(tx, server.id),
         domain=settings.dhcp_domain,
     )
@@ -119,7 +123,10 @@ def meta_data(facts: Facts, version: str, *, admin_password: bool) -> dict[str, 
 def _devices(facts: Facts, version: str) -> list[dict[str, object]]:
     """Ports, those without a tag only where there is more to say of them, and disks that have a tag."""
     told: list[dict[str, object]] = []
-    for slot, port in enumerate(facts.ports):
+    for port in facts.ports:
+        slot = facts.slots.get(port.id)
+        if slot is None:  # On record only.
+            continue
         view: dict[str, object] = {"type": "nic", "mac": port.mac, "bus": "pci", "address": pci.nic_address(slot)}
         if _from(ROCKY, version):
             view["vf_trusted"] = False

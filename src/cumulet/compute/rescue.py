@@ -30,6 +30,7 @@ from cumulet.host import disk_messages as disk
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest, GuestState
 from cumulet.host.looking import Look
+from cumulet.host.nics import placed
 from cumulet.image.store import boot_image, find_visible
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -142,9 +143,10 @@ def _described(tx: Tx, context: Context, state: Rescuing) -> Guest:
     server = get_server(tx, state.server_id, deleted=True)
     secrets = {**(server.guest_secrets or {}), "admin_password": state.password}
     told = msgspec.structs.replace(server, guest_secrets=secrets)
-    facts = guest_metadata.facts_of(tx, context.settings, told, host=state.host)
+    guest = msgspec.convert(server.guest, Guest, strict=False)
+    facts = guest_metadata.facts_of(tx, context.settings, told, placed(guest), host=state.host)
     return msgspec.structs.replace(
-        msgspec.convert(server.guest, Guest, strict=False),
+        guest,
         image=boot.image_of(tx, state.image_id),
         config_drive=guest_metadata.drive(facts) if server.config_drive else (),
     )
