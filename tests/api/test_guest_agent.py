@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from cumulet.host import agent_messages
+from cumulet.host import guest_agent_messages
 from cumulet.host import messages as m
 from cumulet.host.driver import DriverError
 from cumulet.testing import Client, TestCloud
@@ -64,10 +64,10 @@ def test_without_an_agent_it_is_refused(member: Client) -> None:
 def test_an_agent_that_does_not_do_it_is_told_of_without_its_words(
     admin: Client, member: Client, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def refuses(self: agent_messages.SetPassword, host: m.OnHost) -> None:
+    async def refuses(self: guest_agent_messages.SetPassword, host: m.OnHost) -> None:
         raise DriverError("AGENT_REFUSED: guest-set-user-password: words of the guest's")
 
-    monkeypatch.setattr(agent_messages.SetPassword, "do", refuses)
+    monkeypatch.setattr(guest_agent_messages.SetPassword, "do", refuses)
     answer = member.action(server, {"changePassword": {"adminPass": "secret-word"}})
     assert answer.status == 409
     assert f"Failed to set admin password on {server} because error setting admin password" in answer.text
@@ -77,7 +77,7 @@ def test_an_agent_that_does_not_do_it_is_told_of_without_its_words(
 
 
 def test_nothing_shows_the_password(member: Client, server: str) -> None:
-    told = agent_messages.SetPassword(server_id=server, user="root", password="secret-word")
+    told = guest_agent_messages.SetPassword(server_id=server, user="root", password="secret-word")
     assert "secret-word" not in repr(told)
 
 

@@ -15,7 +15,7 @@ from cumulet.compute.store import new_action
 from cumulet.conductor.saga import Failure
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict
-from cumulet.host.agent_messages import SetPassword
+from cumulet.host.guest_agent_messages import SetPassword
 from cumulet.host.messages import HostError
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule

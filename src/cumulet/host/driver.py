@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from cumulet.host.agent import Agent
 from cumulet.host.diagnostics import GuestCounters
 from cumulet.host.disks import Disk, Rescue, Snapshots
+from cumulet.host.guest_agent import GuestAgent
 from cumulet.host.record import Record
 
 if TYPE_CHECKING:
@@ -383,7 +383,7 @@ class Copy(Protocol):
         Its disks grow to that size; swap is made anew, and so is a further disk that did not come with it."""
 
 
-class Driver(Sight, Wired, Life, Console, Copy, Snapshots, Rescue, Agent, Protocol):
+class Driver(Sight, Wired, Life, Console, Copy, Snapshots, Rescue, GuestAgent, Protocol):
     """A host's hypervisor. What it cannot do it leaves out of `HostFacts.features`."""
 
     async def close(self) -> None:

@@ -347,7 +347,7 @@ class Diagnostics(Question[GuestCounters], frozen=True, tag="diagnostics"):
 def verbs() -> tuple[type[Message[object]], ...]:
     """Every verb that has been declared, here or in a module that is imported."""
     # For what they declare.
-    from cumulet.host import agent_messages, console_messages, crash_dump, disk_messages, looking, traffic  # noqa: F401
+    from cumulet.host import console_messages, crash_dump, disk_messages, guest_agent_messages, looking, traffic  # noqa: F401
 
     found: list[type[Message[object]]] = []
     waiting: list[type[Message[object]]] = [Message]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from cumulet.drivers.simulated.agent import SimulatedAgent
+from cumulet.drivers.simulated.guest_agent import SimulatedGuestAgent
 from cumulet.drivers.simulated.rescue import SimulatedRescue
 from cumulet.drivers.simulated.snapshots import SimulatedSnapshots, Take
 
 __all__ = ["SimulatedDisks", "Take"]
 
 
-class SimulatedDisks(SimulatedSnapshots, SimulatedRescue, SimulatedAgent):
+class SimulatedDisks(SimulatedSnapshots, SimulatedRescue, SimulatedGuestAgent):
     """Part of `SimulatedDriver`."""

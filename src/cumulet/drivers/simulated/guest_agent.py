@@ -9,7 +9,7 @@ from cumulet.drivers.simulated.guest import SimulatedGuest
 from cumulet.host.driver import DriverError, GuestState
 
 
-class SimulatedAgent:
+class SimulatedGuestAgent:
     """Part of `SimulatedDriver`."""
 
     _own: Callable[[str], SimulatedGuest]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class Agent(Protocol):
+class GuestAgent(Protocol):
     """QEMU's guest agent, in a guest whose description says that it has one."""
 
     async def set_password(self, server_id: str, *, user: str, password: str) -> None:
