@@ -28,11 +28,6 @@ SERIAL = {"remote_console": {"protocol": "serial", "type": "serial"}}
 SECONDS = 60.0
 
 
-@pytest.fixture
-def member(cloud: TestCloud) -> Client:
-    return cloud.persona("member")
-
-
 def address(client: Client, server: str) -> str:
     answer = client.compute("POST", f"/servers/{server}/remote-consoles", SERIAL)
     assert answer.status == 200, answer.text

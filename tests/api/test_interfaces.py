@@ -12,11 +12,6 @@ NOBODY = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"
 
 
 @pytest.fixture
-def member(cloud: TestCloud) -> Client:
-    return cloud.persona("member")
-
-
-@pytest.fixture
 def network(member: Client) -> str:
     made = member.request("POST", "/network/v2.0/networks", {"network": {"name": "n"}})
     network: str = made["network"]["id"]

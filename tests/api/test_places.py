@@ -29,11 +29,6 @@ def cloud(three: TestCloud) -> Iterator[TestCloud]:
     three.reset()
 
 
-@pytest.fixture
-def admin(cloud: TestCloud) -> Client:
-    return cloud.persona("admin")
-
-
 def flavor(admin: Client, name: str, *, vcpus: int = 1, memory_mib: int = 512, busy: bool = False) -> str:
     wanted = {"flavor": {"name": name, "id": name, "vcpus": vcpus, "ram": memory_mib, "disk": 1}}
     assert admin.compute("POST", "/flavors", wanted).status == 200

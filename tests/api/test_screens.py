@@ -22,11 +22,6 @@ from tests.rfb import Picture, Viewer
 VNC = {"remote_console": {"protocol": "vnc", "type": "novnc"}}
 
 
-@pytest.fixture
-def member(cloud: TestCloud) -> Client:
-    return cloud.persona("member")
-
-
 def page_of(client: Client, server: str) -> str:
     answer = client.compute("POST", f"/servers/{server}/remote-consoles", VNC)
     assert answer.status == 200, answer.text

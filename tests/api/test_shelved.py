@@ -23,23 +23,19 @@ def resting() -> Iterator[TestCloud]:
 
 
 @pytest.fixture
-def admin(resting: TestCloud) -> Client:
-    return resting.persona("admin")
+def cloud(resting: TestCloud) -> Iterator[TestCloud]:
+    """In place of the session's."""
+    yield resting
+    resting.reset()
 
 
 @pytest.fixture
-def member(resting: TestCloud) -> Client:
-    return resting.persona("member")
-
-
-@pytest.fixture
-def server(resting: TestCloud, member: Client) -> Iterator[str]:
+def server(cloud: TestCloud, member: Client) -> str:
     """One that rests."""
     made = create_pair(member, networks="auto")[0]
     assert member.action(made, {"shelve": None}).status == 202
     member.wait_for_status(made, "SHELVED")
-    yield made
-    resting.reset()
+    return made
 
 
 def at(host: str, state: GuestState) -> dict[str, object]:
@@ -54,50 +50,42 @@ def passed(cloud: TestCloud, seconds: float) -> None:
 
 
 def test_it_keeps_host_share_and_ports_and_has_its_image(
-    resting: TestCloud, admin: Client, member: Client, server: str
+    cloud: TestCloud, admin: Client, member: Client, server: str
 ) -> None:
     host = host_of(admin, server)
-    assert leftovers(resting, admin, server) == {
-        "guests": {host: GuestState.STOPPED},
-        "allocated": [host],
-        "bound": [host],
-    }
+    assert leftovers(cloud, admin, server) == at(host, GuestState.STOPPED)
     assert [image["status"] for image in images_of(member, server)] == ["active"]
     assert member.server(server)["OS-EXT-STS:power_state"] == 4
-    resting.reconcile()
+    cloud.reconcile()
     assert member.server(server)["status"] == "SHELVED"
     listed = member.compute("GET", "/servers?status=SHELVED")["servers"]
     assert server in [one["id"] for one in listed]
 
 
 def test_unshelved_it_runs_where_it_was_and_its_image_is_gone(
-    resting: TestCloud, admin: Client, member: Client, server: str
+    cloud: TestCloud, admin: Client, member: Client, server: str
 ) -> None:
     host = host_of(admin, server)
     assert member.action(server, {"unshelve": None}).status == 202
     member.wait_for_status(server, "ACTIVE")
-    assert leftovers(resting, admin, server) == {
-        "guests": {host: GuestState.RUNNING},
-        "allocated": [host],
-        "bound": [host],
-    }
+    assert leftovers(cloud, admin, server) == at(host, GuestState.RUNNING)
     assert images_of(member, server) == []
 
 
-def test_an_administrator_takes_it_off_its_host(resting: TestCloud, admin: Client, member: Client, server: str) -> None:
+def test_an_administrator_takes_it_off_its_host(cloud: TestCloud, admin: Client, member: Client, server: str) -> None:
     assert member.action(server, {"shelveOffload": None}).status == 403
     assert admin.action(server, {"shelveOffload": None}).status == 202
     admin.wait_for_status(server, "SHELVED_OFFLOADED")
-    assert leftovers(resting, admin, server) == NOWHERE
+    assert leftovers(cloud, admin, server) == NOWHERE
     assert admin.action(server, {"shelveOffload": None}).status == 409
     assert member.action(server, {"unshelve": None}).status == 202
     member.wait_for_status(server, "ACTIVE")
 
 
-def test_after_its_time_it_leaves_by_itself(resting: TestCloud, admin: Client, member: Client, server: str) -> None:
-    passed(resting, 30.0)
+def test_after_its_time_it_leaves_by_itself(cloud: TestCloud, admin: Client, member: Client, server: str) -> None:
+    passed(cloud, 30.0)
     assert member.server(server)["status"] == "SHELVED"
-    passed(resting, 31.0)
+    passed(cloud, 31.0)
     assert member.server(server)["status"] == "SHELVED_OFFLOADED"
     action = member.compute("GET", f"/servers/{server}/os-instance-actions")["instanceActions"][0]
     assert action["action"] == "shelveOffload"
@@ -111,7 +99,7 @@ def test_it_is_not_sent_elsewhere_while_it_rests(admin: Client, server: str, bod
 
 
 def test_what_cannot_be_started_rests_on(
-    resting: TestCloud, admin: Client, member: Client, server: str, monkeypatch: pytest.MonkeyPatch
+    cloud: TestCloud, admin: Client, member: Client, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fails(self: m.Start, host: m.OnHost) -> None:
         raise m.VerbFailed("planted")
@@ -119,9 +107,9 @@ def test_what_cannot_be_started_rests_on(
     with monkeypatch.context() as planted:
         planted.setattr(m.Start, "do", fails)
         assert member.action(server, {"unshelve": None}).status == 202
-        resting.idle()
+        cloud.idle()
     assert member.server(server)["status"] == "SHELVED"
     assert len(images_of(member, server)) == 1
     assert admin.compute("DELETE", f"/servers/{server}").status == 204
-    resting.idle()
+    cloud.idle()
     assert images_of(member, server) == []

@@ -66,11 +66,6 @@ def _as_new(cloud: TestCloud) -> Iterator[None]:
 
 
 @pytest.fixture
-def admin(cloud: TestCloud) -> Client:
-    return cloud.persona("admin")
-
-
-@pytest.fixture
 def server(cloud: TestCloud) -> str:
     made = create_pair(cloud.persona("member"), networks="auto")[0]
     cloud.idle()

@@ -11,11 +11,6 @@ from cumulet.testing import Client, TestCloud
 from tests.api.test_compute_servers import create
 
 
-@pytest.fixture
-def member(cloud: TestCloud) -> Client:
-    return cloud.persona("member")
-
-
 def made(client: Client, kind: str, **attributes: object) -> str:
     answer = client.request("POST", f"/network/v2.0/{kind.replace('_', '-')}s", {kind: attributes})
     assert answer.status == 201, answer.text
