@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,9 @@ from cumulet.compute.shelved import AutomaticOffload
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
 from cumulet.testing import Client, TestCloud
+from tests.links import Way, instead
 
+from .test_evacuation import force_down
 from .test_live_migration import create_pair, host_of, leftovers
 from .test_shelve import NOWHERE, images_of
 
@@ -113,3 +116,31 @@ def test_what_cannot_be_started_rests_on(
     assert admin.compute("DELETE", f"/servers/{server}").status == 204
     cloud.idle()
     assert images_of(member, server) == []
+
+
+class Late(Way):
+    """What lets the guest run is on its way for longer than anybody waits; that it shall stop is lost."""
+
+    on_its_way: m.Start | None = None
+
+    async def send(self, message: m.Message[Any]) -> Any:
+        if isinstance(message, m.Start):
+            self.on_its_way = message
+        if isinstance(message, m.Start | m.Stop):
+            raise m.HostUnreachable("planted")
+        return await super().send(message)
+
+
+def test_what_rests_on_is_not_started_by_what_comes_late(
+    cloud: TestCloud, admin: Client, member: Client, server: str
+) -> None:
+    host = host_of(admin, server)
+    with instead(cloud, host, Late) as way:
+        force_down(admin, host)  # So nobody insists that it is stopped.
+        assert member.action(server, {"unshelve": None}).status == 202
+        cloud.idle()
+    assert way.on_its_way is not None
+    with pytest.raises(m.StaleGeneration):
+        cloud.await_(cloud.embedded.hosts.send(host, way.on_its_way))
+    assert leftovers(cloud, admin, server) == at(host, GuestState.STOPPED)
+    assert member.server(server)["status"] == "SHELVED"
