@@ -172,3 +172,59 @@ def test_a_guest_that_was_kept_is_not_destroyed_by_what_comes_late(
             cloud.await_(cloud.embedded.hosts.send(host, way.on_its_way))
     cloud.reconcile()
     assert member.server(server)["status"] == "ACTIVE"
+
+
+class Lost(Late):
+    """And nothing else arrives either."""
+
+    async def send(self, message: m.Message[Any]) -> Any:
+        if isinstance(message, m.Destroy):
+            self.on_its_way = message
+        raise m.HostUnreachable("planted")
+
+
+@pytest.fixture
+def lost(cloud: TestCloud, admin: Client, member: Client, server: str) -> m.Destroy:
+    """What comes late of a rebuild that has failed, for its host was down; the host is back."""
+    host = host_of(admin, server)
+    with instead(cloud, host, Lost) as way:
+        force_down(admin, host)
+        assert member.action(server, {"rebuild": {"imageRef": image_of(member, server)}}).status == 202
+        member.wait_for_status(server, "ERROR")
+    force_down(admin, host, down=False)
+    assert way.on_its_way is not None
+    return way.on_its_way
+
+
+def test_a_guest_that_is_found_again_is_not_destroyed_by_what_comes_late(
+    cloud: TestCloud, admin: Client, member: Client, server: str, lost: m.Destroy
+) -> None:
+    """While its host was down, nobody could say there that the rebuild is over."""
+    cloud.reconcile()
+    assert member.server(server)["status"] == "ACTIVE"
+    with pytest.raises(m.StaleGeneration):
+        cloud.await_(cloud.embedded.hosts.send(host_of(admin, server), lost))
+    cloud.reconcile()
+    assert member.server(server)["status"] == "ACTIVE"
+
+
+class Overtaken(Way):
+    """What comes late arrives just before the host looks."""
+
+    late: m.Destroy
+
+    async def send(self, message: m.Message[Any]) -> Any:
+        if isinstance(message, Look):
+            await super().send(self.late)
+        return await super().send(message)
+
+
+def test_a_guest_that_goes_just_when_it_is_found_again_is_not_recorded(
+    cloud: TestCloud, admin: Client, member: Client, server: str, lost: m.Destroy
+) -> None:
+    with instead(cloud, host_of(admin, server), Overtaken) as way:
+        way.late = lost
+        cloud.reconcile()
+    assert member.server(server)["status"] == "ERROR"
+    findings = admin.compute("GET", "/cumulet/findings")["findings"]
+    assert "left alone: its guest has gone" in [one["done"] for one in findings if one["server_id"] == server]

@@ -40,7 +40,8 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True):
     """One difference. What to do with the guest is for the host, which refuses a `generation` that is out of date.
 
     `resume`: its memory was sent, but it still belongs here; `let_run`: it has arrived, and was not told to run;
-    `shelve`: once its guest is removed, the server is shelved again.
+    `shelve`: once its guest is removed, the server is shelved again; `look`: the record follows only what is seen once
+    the host refuses what the operation that failed has told it (`record_found`).
     """
 
     finding: Finding
@@ -171,7 +172,7 @@ def _destroy(finding: Finding, report: GuestReport, generation: int) -> Correcti
 
 
 def _correct_power(tx: Tx, record: Row, state: GuestState, now_us: int) -> Correction | None:
-    """A resized or rescued server stays one until its user has decided, whatever its guest does."""
+    """A server that is one of `UNDECIDED` stays so, whatever its guest does."""
     power_state = OBSERVED[state][1]
     if power_state == record.power_state:
         return None
@@ -264,11 +265,14 @@ def _correct_own(tx: Tx, record: Row, report: GuestReport | None, now_us: int) -
     return Correction(finding=finding, server_id=record.id, generation=record.generation, seen=state)
 
 
-def record_found(tx: Tx, correction: Correction, seen: GuestState, now_us: int) -> None:
-    """Of a server whose rebuild is over, and whose host has looked, as its last word. Conflict where it has changed."""
+def record_found(tx: Tx, correction: Correction, seen: GuestState, now_us: int) -> bool:
+    """Of a server whose rebuild is over, and whose host has looked, as its last word. Whether the guest is there still.
+    Conflict where the server has changed."""
     server = get_server(tx, correction.server_id, deleted=True)
     unchanged = server.generation == correction.generation and server.fault_message == NOT_REBUILT
     if not unchanged or _busy(tx, [server.id]):
         raise Conflict(f"Server {server.id} has changed.")
-    if seen in OBSERVED and seen is not GuestState.ABSENT:
+    found = seen in OBSERVED and seen is not GuestState.ABSENT
+    if found:
         settle(tx, server.id, now_us=now_us, task_state=None, **as_observed(seen), **NO_FAULT)
+    return found

@@ -293,9 +293,8 @@ class HostWatch:
                     await self._db.write_async(lambda tx: self._shelve(tx, name, correction))
                     done = "shelved again"
             elif correction.resume:
-                await self._hosts.send(
-                    name, m.CancelCopy(**command)
-                )  # It may be waiting for a commit that will not come.
+                # It may be waiting for a commit that will not come.
+                await self._hosts.send(name, m.CancelCopy(**command))
                 await self._hosts.send(name, m.ResumeSource(**command))
                 done = "guest resumed"
             elif correction.let_run:
@@ -304,7 +303,8 @@ class HostWatch:
             elif correction.look:
                 seen = await self._hosts.send(name, Look(**command))
                 now_us = self._clock.now_us()
-                await self._db.write_async(lambda tx: drift.record_found(tx, correction, seen, now_us))
+                if not await self._db.write_async(lambda tx: drift.record_found(tx, correction, seen, now_us)):
+                    done = "left alone: its guest has gone"
             elif correction.plug or correction.unplug:
                 await self._replug(name, correction, command)
                 done = "ports plugged as recorded"
