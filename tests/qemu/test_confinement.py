@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -166,31 +167,25 @@ def test_an_image_tool_has_no_network_and_cannot_write_elsewhere(tmp_path: Path)
 
 
 @needs_root
-def test_without_root_guests_run_as_the_user_itself(tmp_path: Path) -> None:
+def test_without_root_guests_run_as_the_user_itself() -> None:
     """The driver's own check as an unprivileged user: a guest comes up there, confined by QEMU's sandbox alone."""
     script = Path(__file__).with_name("unprivileged.py")
-    home = tmp_path
-    while home != Path("/"):
-        readable = os.stat(home).st_mode & 0o001
-        if not readable:
-            os.chmod(home, os.stat(home).st_mode | 0o011)
-        home = home.parent
-    state = tmp_path / "state"
-    state.mkdir()
-    os.chown(state, 65_533, 65_533)
     interpreter = "/usr/bin/python3"
     packages = ":".join((str(Path(__file__).parents[2] / "src"), *_site_packages()))
     reason = _unreachable(65_533, interpreter, packages)
     if reason is not None:
         pytest.skip(f"another user cannot run this: {reason}")
-    done = subprocess.run(
-        ["setpriv", "--reuid", "65533", "--regid", "65533", "--clear-groups", interpreter, str(script), str(state)],
-        env={"PYTHONPATH": packages, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(state)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    # Not below `tmp_path`: pytest closes its folders to other users, also while another run of it goes on.
+    with tempfile.TemporaryDirectory(prefix="cumulet-unprivileged-") as state:
+        os.chown(state, 65_533, 65_533)
+        done = subprocess.run(
+            ["setpriv", "--reuid", "65533", "--regid", "65533", "--clear-groups", interpreter, str(script), state],
+            env={"PYTHONPATH": packages, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": state},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "uid 65533 running" in done.stdout
 
