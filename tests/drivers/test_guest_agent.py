@@ -3,44 +3,55 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cumulet.drivers.qemu import guest_agent
+from cumulet.drivers.qemu.record import GuestFolder
 from cumulet.host.driver import DriverError
 
 Guest = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def channel(path: Path, guests: Iterable[Guest]) -> AsyncIterator[None]:
+    """At the other end of it is one after the other of these, each time that somebody connects."""
+    ended: list[asyncio.Task[None]] = []
+    following = iter(guests)
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        ended.append(task)
+        try:
+            await next(following)(reader, writer)
+        except OSError:
+            pass  # The other side has had enough.
+        finally:
+            writer.close()
+
+    server = await asyncio.start_unix_server(connected, path)
+    try:
+        yield
+    finally:
+        server.close()
+        for task in ended:
+            task.cancel()
+        await asyncio.gather(*ended, return_exceptions=True)
 
 
 def asked(tmp_path: Path, guest: Guest, command: str = "guest-fsfreeze-freeze") -> object:
     """What comes of one question, if this is at the other end of the channel."""
 
     async def story() -> object:
-        ended: list[asyncio.Task[None]] = []
-
-        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            ended.append(task)
-            try:
-                await guest(reader, writer)
-            except OSError:
-                pass  # The other side has had enough.
-            finally:
-                writer.close()
-
         path = tmp_path / "agent.sock"
-        server = await asyncio.start_unix_server(connected, path)
-        try:
+        async with channel(path, [guest]):
             return await guest_agent.ask(path, command, {"n": 1})
-        finally:
-            server.close()
-            for task in ended:
-                task.cancel()
-            await asyncio.gather(*ended, return_exceptions=True)
 
     return asyncio.run(story())
 
@@ -162,3 +173,82 @@ def test_where_nobody_listens_or_the_channel_ends_it_says_so(tmp_path: Path) -> 
         asked(tmp_path, hangs_up)
     with pytest.raises(DriverError, match="AGENT_NO_ANSWER"):
         asyncio.run(guest_agent.ask(tmp_path / "nothing.sock", "guest-ping"))
+
+
+# -- frozen guests
+
+SERVER = "6a6a6a6a-0000-4000-8000-000000000000"
+
+
+class Host:
+    """As much of a host as a guest that is frozen needs."""
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.runs = True
+        self._folder = GuestFolder(Path(), SERVER)
+        self._folder.make()
+        self._folder.frozen.touch()
+
+    def folder(self, server_id: str) -> GuestFolder:
+        return self._folder
+
+    def hypervisor(self, server_id: str) -> object | None:
+        return object() if self.runs else None
+
+    def start_task(self, server_id: str, kind: str, work: Coroutine[None, None, None]) -> None:
+        self.task = asyncio.create_task(work)
+
+
+def thawed(
+    guests: list[Guest], then: Callable[[Host], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[bool, bool]:
+    """Whether it was asked on after the first time, and whether it counts as thawed at the end.
+
+    `guests`: what is at the other end, each time that it is asked.
+    """
+    monkeypatch.chdir(tmp_path)  # The whole path would be too long for a socket.
+    monkeypatch.setattr(guest_agent, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(guest_agent, "_THAW_AGAIN_SECONDS", 0.0)
+
+    async def story() -> tuple[bool, bool]:
+        host: Any = Host()
+        async with channel(host.folder(SERVER).agent, guests), asyncio.timeout(10):
+            await guest_agent.thaw(host, SERVER)
+            then(host)
+            if host.task is not None:
+                await host.task
+        return host.task is not None, not host.folder(SERVER).frozen.exists()
+
+    return asyncio.run(story())
+
+
+async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+
+
+def ends(host: Host) -> None:
+    host.runs = False
+
+
+def goes_on(host: Host) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("guests", "then", "outcome"),
+    [
+        ([saying(b'{"return": 1}\n')], goes_on, (False, True)),
+        ([saying(b'{"error": {"desc": "there is no such command"}}\n')], goes_on, (False, True)),
+        ([silent, silent, silent, silent, saying(b'{"return": 1}\n')], goes_on, (True, True)),
+        ([silent], ends, (True, False)),
+    ],
+)
+def test_a_guest_is_asked_to_thaw_until_it_answers_or_has_ended(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    guests: list[Guest],
+    then: Callable[[Host], None],
+    outcome: tuple[bool, bool],
+) -> None:
+    assert thawed(guests, then, tmp_path, monkeypatch) == outcome

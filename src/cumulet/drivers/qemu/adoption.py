@@ -36,7 +36,7 @@ async def _adopt(host: QemuHost, folder: GuestFolder) -> None:
         return
     await host.tell_ports(record.guest)
     if folder.frozen.exists():
-        host.start_task(folder.server_id, "thaw", guest_agent.thaw(host, folder.server_id))
+        host.start_task(folder.server_id, guest_agent.THAW, guest_agent.until_thawed(host, folder.server_id))
     with contextlib.suppress(DriverError):  # One that hangs now is seen by whoever observes it.
         run_state = await hypervisor.run_state()
         await consoles.restore(hypervisor)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import logging
 import os
 import secrets
@@ -28,8 +27,10 @@ ANSWER_SECONDS = 10.0
 """For one question: to connect, to find the agent at the other end, and to have its answer."""
 MOST_BYTES = 16 << 10
 """All that is read for one question. Answers to what is asked here have less than a hundred."""
+THAW = "thaw"
+"""The task that asks a guest to write again."""
+_THAW_AGAIN_SECONDS = 5.0
 _WORDS = 200
-_THAWS = 3
 
 
 class _Error(msgspec.Struct, frozen=True):
@@ -155,20 +156,39 @@ async def freeze(host: QemuHost, server_id: str) -> None:
     """The guest writes down what it holds and writes no more, until `thaw`. Noted first: whoever comes after a crash
     of this agent thaws it (`adoption`)."""
     folder = _channel_of(host, server_id)
+    await host.stop_task(server_id, THAW)
     folder.frozen.touch()
     try:
         await ask(folder.agent, "guest-fsfreeze-freeze")
     except BaseException:
-        await thaw(host, server_id)  # It may have been done all the same.
+        await thaw(host, server_id)  # It may have been done all the same, or be done late.
         raise
 
 
 async def thaw(host: QemuHost, server_id: str) -> None:
-    """Let it write again. An agent that does not answer is asked a few times, and again when this agent is started."""
-    folder = host.folder(server_id)
-    for _ in range(_THAWS):
-        with contextlib.suppress(DriverError):
-            await ask(folder.agent, "guest-fsfreeze-thaw")
-            folder.frozen.unlink(missing_ok=True)
+    """Let it write again. Where its agent does not answer, it is asked on beside all else."""
+    if not await _thawed(host, server_id):
+        log.warning(
+            "a guest was frozen for an image, and its agent does not thaw it yet", extra={"server_id": server_id}
+        )
+        host.start_task(server_id, THAW, until_thawed(host, server_id))
+
+
+async def until_thawed(host: QemuHost, server_id: str) -> None:
+    """Ask for as long as it has a process: a guest that stays frozen is as good as lost."""
+    while host.hypervisor(server_id) is not None:
+        if await _thawed(host, server_id):
             return
-    log.warning("a guest was frozen for an image, and its agent does not thaw it", extra={"server_id": server_id})
+        await asyncio.sleep(_THAW_AGAIN_SECONDS)
+
+
+async def _thawed(host: QemuHost, server_id: str) -> bool:
+    """Whether its agent has answered. One that refuses has nothing frozen, or nothing that it could thaw."""
+    folder = host.folder(server_id)
+    try:
+        await ask(folder.agent, "guest-fsfreeze-thaw")
+    except DriverError as problem:
+        if not str(problem).startswith("AGENT_REFUSED"):
+            return False
+    folder.frozen.unlink(missing_ok=True)
+    return True
