@@ -25,6 +25,7 @@ from cumulet.db.engine import Tx
 from cumulet.errors import Conflict
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
+from cumulet.host.looking import SINCE_PROTOCOL, Look
 from cumulet.wake import Wake
 from cumulet.web.operation import Call
 
@@ -331,6 +332,15 @@ async def let_go_on(context: Context, host: str, command: CommandFields) -> None
 async def observe(context: Context, host: str, server_id: str) -> GuestState:
     """What the hypervisor says now."""
     return await context.hosts.send(host, m.Observe(server_id=server_id))
+
+
+async def look(context: Context, state: OnHost) -> GuestState | None:
+    """At the end of an undo: what the guest is, as the last word on its host; None where that is down. An agent of the
+    version before knows no last word, and is only asked."""
+    kind = await context.read(lambda tx: host_records.kind_of(tx, state.host))
+    if kind.protocol < SINCE_PROTOCOL:
+        return await unless_down(context, state.host, m.Observe(server_id=state.server_id))
+    return await unless_down(context, state.host, Look(**command(context, state)))
 
 
 OBSERVED: dict[GuestState, tuple[VmState, PowerState]] = {

@@ -15,7 +15,6 @@ from cumulet.conductor.saga import Context, Failure, Final, Saga, Step
 from cumulet.db.engine import Tx
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
-from cumulet.host.looking import Look
 from cumulet.web.operation import Call
 
 STOP_GRACE_SECONDS = 10.0
@@ -114,7 +113,7 @@ async def change_power(context: Context, state: PowerChange) -> PowerChange:
 
 async def look(context: Context, state: PowerChange) -> PowerChange:
     """The undo: what was done cannot be taken back, so see what is."""
-    observed = await operations.unless_down(context, state.host, Look(**command(context, state)))
+    observed = await operations.look(context, state)
     return msgspec.structs.replace(state, observed=observed)
 
 

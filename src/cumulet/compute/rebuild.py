@@ -35,7 +35,6 @@ from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotYet
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest, GuestState
-from cumulet.host.looking import Look
 from cumulet.image.store import boot_image, find_visible
 from cumulet.web.operation import Call, Reply, Rule
 from cumulet.web.policy import rule
@@ -174,7 +173,7 @@ async def destroy_guest(context: Context, state: Rebuilding) -> Rebuilding:
 
 async def look(context: Context, state: Rebuilding) -> Rebuilding:
     """The undo: what was destroyed cannot be brought back, so see what is."""
-    observed = await operations.unless_down(context, state.host, Look(**command(context, state)))
+    observed = await operations.look(context, state)
     await learn_links(context, state.host, state.server_id)
     return msgspec.structs.replace(state, observed=observed)
 

@@ -29,7 +29,6 @@ from cumulet.errors import BadRequest
 from cumulet.host import disk_messages as disk
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest, GuestState
-from cumulet.host.looking import Look
 from cumulet.host.nics import placed
 from cumulet.image.store import boot_image, find_visible
 from cumulet.web.operation import Call, Rule
@@ -123,7 +122,7 @@ async def start_again(context: Context, state: Rescuing) -> Rescuing:
     """The undo: what ran is started again; then see what is."""
     if state.was_running:
         await operations.start(context, state.host, command(context, state))
-    observed = await operations.unless_down(context, state.host, Look(**command(context, state)))
+    observed = await operations.look(context, state)
     return msgspec.structs.replace(state, observed=observed)
 
 
@@ -202,7 +201,7 @@ async def unrescue_guest(context: Context, state: Unrescuing) -> Unrescuing:
 
 async def look(context: Context, state: Unrescuing) -> Unrescuing:
     """The undo: what was done cannot be taken back, so see what is."""
-    observed = await operations.unless_down(context, state.host, Look(**command(context, state)))
+    observed = await operations.look(context, state)
     if observed in (None, GuestState.ABSENT):
         return msgspec.structs.replace(state, observed=observed)
     rescued = await operations.unless_down(context, state.host, disk.AskRescued(server_id=state.server_id))

@@ -32,7 +32,6 @@ from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
-from cumulet.host.looking import Look
 from cumulet.image import files, snapshots
 from cumulet.image import store as image_store
 from cumulet.web.operation import Call, Rule
@@ -235,7 +234,7 @@ async def start_again(context: Context, state: Shelving) -> Shelving:
     """The undo: what ran is started again; then see what is."""
     if state.vm_state is VmState.ACTIVE:
         await operations.start(context, state.host, command(context, state))
-    observed = await operations.unless_down(context, state.host, Look(**command(context, state)))
+    observed = await operations.look(context, state)
     return msgspec.structs.replace(state, observed=observed)
 
 

@@ -21,7 +21,6 @@ from cumulet.conductor.saga import Context, Failure, Final, Saga, Step
 from cumulet.db.engine import Database, Tx
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
-from cumulet.host.looking import Look
 from cumulet.image import files
 from cumulet.image import store as image_store
 from cumulet.network import for_compute as network
@@ -108,7 +107,7 @@ async def stop_guest(context: Context, state: Resting) -> Resting:
     """The undo: it rests again, if its host says that it can; see what is."""
     await operations.unless_gone(context, state.host, m.Stop(**command(context, state), grace_seconds=0.0))
     await learn_links(context, state.host, state.server_id)
-    observed = await operations.unless_down(context, state.host, Look(**command(context, state)))
+    observed = await operations.look(context, state)
     return msgspec.structs.replace(state, observed=observed)
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from cumulet.host.driver import GuestState
 from cumulet.host.messages import Command, OnHost
 
+SINCE_PROTOCOL = 2
+"""Agents know it whose `HostFacts.protocol` is no lower."""
+
 
 class Look(Command[GuestState], frozen=True, tag="look"):
     """As `messages.Observe`, and the last word of the steps before: what they have told this host and it does not know
