@@ -51,6 +51,13 @@ def test_a_verb_declared_elsewhere_travels_and_is_done() -> None:
     assert asyncio.run(story()) == {"host1": 3}
 
 
+def test_an_answer_of_another_shape_is_a_hosts_error() -> None:
+    """As an agent of the version before gives it."""
+    older = codec.Answer(1, {"state": "running", "uptime_s": 5})
+    with pytest.raises(m.HostError, match="answer to diagnostics was not understood"):
+        codec.value_of(older, m.Diagnostics(server_id="a"))
+
+
 @pytest.mark.parametrize(
     "frame",
     [
