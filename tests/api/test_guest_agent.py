@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from typing import Any
 
 import pytest
 
+from cumulet.fleet import hosts
 from cumulet.host import guest_agent_messages
 from cumulet.host import messages as m
 from cumulet.host.driver import DriverError
 from cumulet.testing import Client, TestCloud
+from tests.links import Way, instead
 
 from .test_create_image import made
 from .test_further_disks import on_host
-from .test_live_migration import create_pair, image_and_flavor
+from .test_live_migration import create_pair, host_of, image_and_flavor
 
 
 def say(admin: Client, **properties: str) -> None:
@@ -43,6 +47,24 @@ def test_the_agent_in_the_guest_sets_it(cloud: TestCloud, admin: Client, member:
     path = f"/servers/{server}/os-instance-actions/{action['request_id']}"
     (event,) = admin.compute("GET", path)["instanceAction"]["events"]
     assert (event["event"], event["result"]) == ("compute_set_admin_password", "Success")
+
+
+class Slow(Way):
+    """The agent in the guest takes longer than a question may."""
+
+    async def send(self, message: m.Message[Any]) -> Any:
+        if isinstance(message, guest_agent_messages.SetPassword):
+            for _ in range(5):
+                await asyncio.sleep(0)
+        return await super().send(message)
+
+
+def test_an_agent_that_takes_its_time_has_set_it(
+    cloud: TestCloud, admin: Client, member: Client, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with instead(cloud, host_of(admin, server), Slow), monkeypatch.context() as patched:
+        patched.setattr(hosts, "QUESTION_SECONDS", 1e-9)
+        assert change(member, server) == 202
 
 
 def test_the_image_says_whose_it_is(cloud: TestCloud, admin: Client, member: Client) -> None:

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from cumulet.drivers.qemu import guest_agent
-from cumulet.drivers.qemu.record import GuestFolder
-from cumulet.host.driver import DriverError
+from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
+from cumulet.host.driver import DriverError, Guest
 
-Guest = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Inside = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def channel(path: Path, guests: Iterable[Guest]) -> AsyncIterator[None]:
+async def channel(path: Path, guests: Iterable[Inside]) -> AsyncIterator[None]:
     """At the other end of it is one after the other of these, each time that somebody connects."""
     ended: list[asyncio.Task[None]] = []
     following = iter(guests)
@@ -45,7 +45,7 @@ async def channel(path: Path, guests: Iterable[Guest]) -> AsyncIterator[None]:
         await asyncio.gather(*ended, return_exceptions=True)
 
 
-def asked(tmp_path: Path, guest: Guest, command: str = "guest-fsfreeze-freeze") -> object:
+def asked(tmp_path: Path, guest: Inside, command: str = "guest-fsfreeze-freeze") -> object:
     """What comes of one question, if this is at the other end of the channel."""
 
     async def story() -> object:
@@ -62,7 +62,7 @@ async def synced(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     writer.write(b"\xff" + b'{"return": %s}\n' % number[1])
 
 
-def saying(answer: bytes) -> Guest:
+def saying(answer: bytes) -> Inside:
     """Finds itself asked, as it should, and answers this."""
 
     async def guest(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -175,16 +175,17 @@ def test_where_nobody_listens_or_the_channel_ends_it_says_so(tmp_path: Path) -> 
         asyncio.run(guest_agent.ask(tmp_path / "nothing.sock", "guest-ping"))
 
 
-# -- frozen guests
+# -- what a host asks
 
 SERVER = "6a6a6a6a-0000-4000-8000-000000000000"
 
 
 class Host:
-    """As much of a host as a guest that is frozen needs."""
+    """As much of a host as asking a guest's agent needs."""
 
     def __init__(self) -> None:
         self.task: asyncio.Task[None] | None = None
+        self.asked = set[str]()
         self.runs = True
         self._folder = GuestFolder(Path(), SERVER)
         self._folder.make()
@@ -196,12 +197,19 @@ class Host:
     def hypervisor(self, server_id: str) -> object | None:
         return object() if self.runs else None
 
+    def running_hypervisor(self, server_id: str) -> object:
+        return object()
+
+    def record(self, server_id: str) -> GuestRecord:
+        guest = Guest(server_id=SERVER, name="one", vcpus=1, memory_mib=64, disk_gib=1, image=None, agent=True)
+        return GuestRecord(guest=guest, uid=None, role=Role.OWN, intent=Intent.RUNNING)
+
     def start_task(self, server_id: str, kind: str, work: Coroutine[None, None, None]) -> None:
         self.task = asyncio.create_task(work)
 
 
 def thawed(
-    guests: list[Guest], then: Callable[[Host], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    guests: list[Inside], then: Callable[[Host], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[bool, bool]:
     """Whether it was asked on after the first time, and whether it counts as thawed at the end.
 
@@ -247,8 +255,31 @@ def goes_on(host: Host) -> None:
 def test_a_guest_is_asked_to_thaw_until_it_answers_or_has_ended(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    guests: list[Guest],
+    guests: list[Inside],
     then: Callable[[Host], None],
     outcome: tuple[bool, bool],
 ) -> None:
     assert thawed(guests, then, tmp_path, monkeypatch) == outcome
+
+
+def test_whoever_asks_again_meanwhile_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does anybody else: no lock of the guest's is held while its agent is silent."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(guest_agent, "ANSWER_SECONDS", 0.3)
+
+    async def story() -> None:
+        host: Any = Host()
+
+        async def change() -> None:
+            await guest_agent.set_password(host, SERVER, user="root", password="x")
+
+        async with channel(host.folder(SERVER).agent, [silent, saying(b'{"return": {}}\n')]):
+            first = asyncio.create_task(change())
+            await asyncio.sleep(0)
+            with pytest.raises(DriverError, match="AGENT_BUSY"):
+                await change()
+            with pytest.raises(DriverError, match="AGENT_NO_ANSWER"):
+                await first
+            await change()
+
+    asyncio.run(story())

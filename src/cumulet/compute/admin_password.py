@@ -24,6 +24,10 @@ from cumulet.web.schema import Body, Key
 CHANGE_PASSWORD = rule("os_compute_api:os-admin-password", MEMBER)
 
 
+SECONDS = 20.0
+"""How long the host is waited for. It gives the agent in the guest less (`drivers.qemu.guest_agent.ANSWER_SECONDS`)."""
+
+
 class ChangePassword(Body):
     """Compute API, "Change Administrative Password (changePassword Action)"."""
 
@@ -53,7 +57,7 @@ async def change_password(call: Call[Server, ChangePassword]) -> None:
     )
     failure: Failure | None = None
     try:
-        await call.cloud.hosts.send(server.host, wanted)
+        await call.cloud.hosts.send(server.host, wanted, seconds=SECONDS)
     except HostError as error:
         failure = Failure(reason="AGENT", public="Failed to set admin password.", private=str(error))
     await call.cloud.db.write_async(lambda tx: _record(tx, call, failure))

@@ -72,6 +72,8 @@ class QemuHost:
     """How many hosts share this machine."""
     sink: ImageSink | None = None
     """Where images of guests' disks go."""
+    asked: set[str] = field(default_factory=set)
+    """Guests whose own agents are being asked for their users."""
     offered: dict[str, Authority] = field(default_factory=dict)
     """Of moves from here that were prepared and whose copy has not begun."""
     hypervisors: dict[str, Hypervisor] = field(default_factory=dict)
