@@ -37,7 +37,7 @@ LONGER: dict[str, int] = {
 }
 """Modules that are longer than `LONGEST_MODULE` lines, and how long they may be."""
 
-MOST_ANY = 416
+MOST_ANY = 413
 """Lines of the program in which a type is said to be `Any`, at most. The number is only ever lowered."""
 
 UNFORMATTED: dict[str, int] = {

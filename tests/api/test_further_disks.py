@@ -125,6 +125,7 @@ def test_the_older_form_asks_for_them_too(cloud: TestCloud, member: Client, both
         ([{"source_type": "image", "destination_type": "local"}], 400, "Missing device UUID."),
         ([{**ROOT, "boot_index": 1, "uuid": "x"}], 400, "Mapping image to local is not supported."),
         ([{**BLANK, "boot_index": 2}], 400, "Boot sequence"),
+        ([{**BLANK, "boot_index": "1" * 5000}], 400, "boot_index"),
         ([{"source_type": "blank"}], 400, "destination_type"),
         ([{**BLANK, "volume_type": "x"}], 400, "Specifying a volume_type"),
         ([{"source_type": "blank", "destination_type": "volume", "volume_size": 1}], 501, "Volumes"),

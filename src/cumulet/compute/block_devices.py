@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -17,7 +17,7 @@ from cumulet.compute import attribute_types as t
 from cumulet.compute.model import Flavor, Server
 from cumulet.errors import BadRequest, NotYet
 from cumulet.host.disks import FILE_SYSTEMS, SWAP, Disk
-from cumulet.web.schema import UNSET, Body, Json, LooseBool, Since, Unset, Versions
+from cumulet.web.schema import UNSET, Body, Convert, Json, LooseBool, Since, Unset, Versions
 
 ASKED_FOR = "block_devices"
 """Key of a server's system metadata."""
@@ -37,7 +37,7 @@ class BlockDevice(Body):
         UNSET
     )
     delete_on_termination: LooseBool | Unset = UNSET
-    no_device: Any = None
+    no_device: object = None
     connection_info: Annotated[str | Unset, Json({"maxLength": 16777215})] = UNSET
 
 
@@ -49,7 +49,9 @@ class BlockDeviceV2(BlockDevice):
     guest_format: t.MetadataValue | Unset = UNSET
     device_type: t.MetadataValue | Unset = UNSET
     disk_bus: t.MetadataValue | Unset = UNSET
-    boot_index: Annotated[Any, Json({"type": ["integer", "string", "null"], "pattern": "^-?[0-9]+$"})] = UNSET
+    boot_index: Annotated[
+        int | None, Convert(int), Json({"type": ["integer", "string", "null"], "pattern": "^-?[0-9]+$"})
+    ] = None
     tag: Annotated[str | None, Versions(("2.32", t.Tag), ("2.33", None), ("2.42", t.Tag))] = None
     volume_type: Annotated[str | None, Json({"maxLength": 255}), Since("2.67")] = None
 
@@ -127,7 +129,7 @@ def _device(device: BlockDeviceV2, image_ref: str | None) -> Asked:
 
 def _boot_index(device: BlockDeviceV2) -> int:
     """-1: nothing is booted from it."""
-    return -1 if device.boot_index is UNSET or device.boot_index is None else int(device.boot_index)
+    return -1 if device.boot_index is None else device.boot_index
 
 
 def require_fit(asked: Sequence[Asked], flavor: Flavor) -> None:
