@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -84,6 +85,9 @@ def test_a_server_boots_confined_and_moves(facts: QemuFacts, image: Image) -> No
             assert cloud.wait(PATIENCE_SECONDS) == 0, log.read_text()
             assert " without a bound " not in log.read_text()
         finally:
+            cloud.terminate()  # Where the story has failed, it ends its guests and agents now.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                cloud.wait(PATIENCE_SECONDS)
             cloud.kill()
             cloud.wait()
             cloud.stdout.close()  # type: ignore[union-attr]
