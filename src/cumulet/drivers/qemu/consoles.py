@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from dataclasses import dataclass, field
 
+from cumulet.drivers.qemu import sockets
 from cumulet.drivers.qemu.command_line import CONSOLE_CHARDEV, CONSOLE_RING_BYTES
 from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor, append_bounded
@@ -87,18 +87,12 @@ class Consoles:
 
     async def _connect(self, server_id: str, hypervisor: Hypervisor) -> Line:
         await hypervisor.drain_console(self._host.folder(server_id).console)
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        try:
-            await hypervisor.getfd(_SOCKET, theirs.fileno())
+
+        async def become_the_line() -> None:
             await hypervisor.chardev_to_socket(CONSOLE_CHARDEV, _SOCKET)
             hypervisor.on_socket = True
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        reader, writer = await asyncio.open_connection(sock=ours)
+
+        reader, writer = await sockets.paired(hypervisor, _SOCKET, become_the_line)
         return Line(hypervisor=hypervisor, reader=reader, writer=writer)
 
     async def _carry(self, server_id: str, line: Line) -> None:

@@ -8,13 +8,13 @@ less of what has changed meanwhile. Where either end or the agent goes, the sess
 from __future__ import annotations
 
 import asyncio
-import socket
+import functools
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from cumulet.drivers.qemu import sockets
 from cumulet.drivers.qemu.consoles import ENDED, TYPING_SECONDS
 from cumulet.drivers.qemu.host import QemuHost
-from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.host.consoles import CHUNK_BYTES, Session, Sessions
 from cumulet.host.driver import DriverError, Printed
 
@@ -61,7 +61,8 @@ class Screens:
             screen = self._screens.setdefault(server_id, _Screen())
             opened = screen.sessions.open(session, _now())
             try:
-                wire = screen.wires[session] = await _connect(hypervisor)
+                client = functools.partial(hypervisor.add_screen_client, _SOCKET)
+                wire = screen.wires[session] = _Wire(*await sockets.paired(hypervisor, _SOCKET, client))
             except BaseException:
                 self._forget(server_id, session)
                 raise
@@ -121,21 +122,6 @@ async def _take(session: Session, reader: asyncio.StreamReader) -> None:
             await session.room()
     except ConnectionError:
         return
-
-
-async def _connect(hypervisor: Hypervisor) -> _Wire:
-    """Be a client of its screen."""
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    try:
-        await hypervisor.getfd(_SOCKET, theirs.fileno())
-        await hypervisor.add_screen_client(_SOCKET)
-    except BaseException:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-    return _Wire(*await asyncio.open_connection(sock=ours, limit=CHUNK_BYTES))
 
 
 def _now() -> float:

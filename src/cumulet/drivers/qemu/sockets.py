@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from cumulet.host.driver import DriverError
@@ -60,3 +61,20 @@ async def hand_over(hypervisor: Commands, name: str, address: str, port: int) ->
     """Connect, and give the connection to a QEMU, which knows it by `name`."""
     with await connected(address, port) as connection:
         await hypervisor.getfd(name, connection.fileno())
+
+
+async def paired(
+    hypervisor: Commands, name: str, use: Callable[[], Awaitable[None]]
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """One end of a pair of sockets. QEMU has the other, as `name`, and `use` tells it what that is for."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    try:
+        await hypervisor.getfd(name, theirs.fileno())
+        await use()
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return await asyncio.open_connection(sock=ours)
