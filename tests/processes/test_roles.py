@@ -85,7 +85,7 @@ def test_roles_read_the_file_answer_for_their_health_and_are_shown(database_url:
         assert shown(cloud) == [("up", "none", True)]
         with (
             role(*bus, "--health", f"127.0.0.1:{bus_health}", url=database_url) as (server, url),
-            role("conductor", *told, "--health", f"127.0.0.1:{health}", url=database_url),
+            role("conductor", *told, "--health", f"127.0.0.1:{health}", url=database_url) as (conductor, _),
             role(*api, url=database_url),
         ):
             assert url == f"nats://127.0.0.1:{bus_port}"
@@ -105,6 +105,9 @@ def test_roles_read_the_file_answer_for_their_health_and_are_shown(database_url:
             seen = cli("status", "--clouds-file", str(cloud.clouds_yaml))
             assert (seen.status, "(silent)" in seen.out) == (1, True)
             server.send_signal(signal.SIGCONT)
+            conductor.terminate()
+            assert conductor.wait(SECONDS) == 0
+            assert [one for one, _, _ in shown(cloud)] == ["api", "bus", "up"], "it ended as it was told"
 
 
 def test_a_role_says_what_it_was_not_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,17 +5,22 @@ Nothing is decided by it: who carries what is a matter of leases (`conductor.lea
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 from collections.abc import Callable
 from importlib.metadata import version as version_of
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
 from cumulet.clock import Clock
 from cumulet.conductor.leadership import leases
 from cumulet.db.engine import Database, Tx, metadata
 from cumulet.periodic import Periodic
+
+log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 5.0
 FORGOTTEN_SECONDS = 3600
@@ -38,6 +43,7 @@ processes = sa.Table(
 )
 
 _SEEN = sa.update(processes).where(processes.c.name == sa.bindparam("of_name"))
+_GONE = sa.delete(processes).where(processes.c.name == sa.bindparam("of_name"))
 _FORGET = sa.delete(processes).where(processes.c.heard_at_us < sa.bindparam("before_us"))
 _NEWEST = sa.select(processes).order_by(processes.c.heard_at_us.desc(), processes.c.name).limit(MOST_SHOWN)
 _LEASES = sa.select(leases).order_by(leases.c.name)
@@ -76,6 +82,15 @@ class Presence(Periodic):
     async def start(self) -> None:
         await self.round()
         await super().start()
+
+    async def stop(self) -> None:
+        """Stop noting, and take the note away: nobody is to miss a process that has ended as it was told."""
+        await super().stop()
+        try:
+            async with asyncio.timeout(BEAT_SECONDS):
+                await self._db.write_async(lambda tx: tx.run(_GONE, {"of_name": self._process}))
+        except (DBAPIError, TimeoutError):
+            log.warning("the database does not hear that this process ends", exc_info=True)
 
     async def round(self) -> None:
         before = self._clock.monotonic()
