@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from cumulet.db.engine import ALONE_AFTER_TRIES, SERIALIZATION_RETRIES, Tx, opened
+from cumulet.db.reach import is_away
 from cumulet.db.turns import Turns
 from tests.identity.test_postgresql import database_url
 
@@ -36,8 +37,9 @@ def test_a_read_that_could_not_be_serialized_is_tried_again(database_url: str) -
             tries.append(1)
             tx.execute(REFUSE)
 
-        with pytest.raises(DBAPIError):
+        with pytest.raises(DBAPIError) as problem:
             database.read(fails)
+        assert not is_away(problem.value)
         assert len(tries) == SERIALIZATION_RETRIES
         assert database.read(lambda tx: tx.scalar(sa.text("SELECT 1"))) == 1
 
@@ -59,8 +61,9 @@ def test_a_connection_that_has_gone_costs_a_reader_nothing_and_two_in_a_row_are_
             end(tries[-1])
             tx.scalar(number)
 
-        with pytest.raises(DBAPIError):
+        with pytest.raises(DBAPIError) as problem:
             database.read(dies)
+        assert is_away(problem.value)
         assert len(tries) == 2
         assert database.read(lambda tx: tx.scalar(sa.text("SELECT 3"))) == 3
 

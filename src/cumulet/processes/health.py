@@ -10,8 +10,6 @@ import contextlib
 import json
 from collections.abc import Awaitable, Callable
 
-from cumulet.db.engine import Database
-
 HEAD_SECONDS = 5.0
 ANSWER_SECONDS = 5.0
 MOST_HEAD_BYTES = 4096
@@ -19,16 +17,6 @@ MOST_CONNECTIONS = 32
 
 Problem = Callable[[], Awaitable[str | None]]
 """What keeps a process from its work, or None."""
-
-
-async def database_problem(db: Database) -> str | None:
-    """None where it answers in time."""
-    try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            await db.read_async(lambda tx: tx.connection.exec_driver_sql("SELECT 1").scalar())
-    except Exception:
-        return "the database does not answer"
-    return None
 
 
 class HealthServer:

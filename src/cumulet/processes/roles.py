@@ -19,12 +19,13 @@ from cumulet.clock import Clock, SystemClock
 from cumulet.compute import joined_hosts
 from cumulet.conductor.presence import CUT_OFF, Presence
 from cumulet.db.engine import Database
+from cumulet.db.reach import problem_of
 from cumulet.fleet.hosts import Hosts
 from cumulet.fleet.nats_server import BusUser, NatsServer, UsersFile
 from cumulet.fleet.nats_server import NoNatsServer as NoNatsServer
 from cumulet.processes.api import Api, shared_clock, shared_database, start_api
 from cumulet.processes.conductor import Conductor
-from cumulet.processes.health import HealthServer, database_problem
+from cumulet.processes.health import HealthServer
 from cumulet.processes.parts import PARTS, SAGAS
 from cumulet.processes.remote_hosts import LOOK_SECONDS, RemoteHosts
 from cumulet.settings import Settings
@@ -100,7 +101,7 @@ async def _say_that_it_lives(presence: Presence, db: Database, stack: AsyncExitS
         return
 
     async def healthy() -> str | None:
-        return await database_problem(db)
+        return await problem_of(db)
 
     async def ready() -> str | None:
         return await healthy() or presence.problem()

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import msgspec
 from starlette.websockets import WebSocket
 
+from cumulet.db.reach import problem_of
 from cumulet.errors import BadRequest, InsufficientStorage, NotFound
 from cumulet.web import doors, faults
 from cumulet.web.audit import LONGEST_PATH, Audit
@@ -92,7 +93,10 @@ class App:
         elif path in ("/healthz", "/readyz"):
             await exchange.respond(await self._health(ready=path == "/readyz"))
         elif path == "/metrics":
-            await self._metrics(exchange)
+            try:
+                await self._metrics(exchange)
+            except Exception as error:
+                await exchange.respond_error(error)
         elif self._audit is not None and exchange.changes and self._audit.full(deletes=exchange.method == "DELETE"):
             full = "The audit trail cannot be written, so nothing can be changed now."
             await exchange.respond_error(InsufficientStorage(full, reason="STORAGE_FULL"))
@@ -109,14 +113,10 @@ class App:
 
     async def _health(self, *, ready: bool) -> Answer:
         """Whether the database answers, which is all that most requests need; `ready`: and hosts can be asked."""
-        try:
-            await self.cloud.db.read_async(lambda tx: tx.connection.exec_driver_sql("SELECT 1").scalar())
-        except Exception:
-            logging.getLogger(__name__).exception("the database does not answer")
-            return 503, [_JSON], b'{"status":"the database does not answer"}'
-        if ready and self.cloud.presence is not None and (problem := self.cloud.presence.problem()) is not None:
-            return 503, [_JSON], _encode({"status": problem})
-        return 200, [_JSON], b'{"status":"ok"}'
+        problem = await problem_of(self.cloud.db)
+        if problem is None and ready and self.cloud.presence is not None:
+            problem = self.cloud.presence.problem()
+        return 200 if problem is None else 503, [_JSON], _encode({"status": problem or "ok"})
 
     async def _metrics(self, exchange: Exchange) -> None:
         if not self._is_scraper(exchange):

@@ -395,7 +395,7 @@ class Exchange:
         dialect = self.service.dialect if self.service is not None else KEYSTONE
         if not isinstance(error, ApiError):
             log.error("unexpected error", exc_info=error, extra={"request_id": self.request_id})
-            error = ApiError(faults.UNEXPECTED)
+            error = faults.unexpected(error)
         elif error.private:
             log.info("refused: %s", error.private, extra={"request_id": self.request_id})
         status = faults.status_of(error, dialect)

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import msgspec
 
-from cumulet.errors import ApiError, MethodNotAllowed, NotAcceptable, NotFound, NotYet, OverQuota, Unauthorized
+from cumulet.db.reach import is_away
+from cumulet.errors import (
+    ApiError,
+    MethodNotAllowed,
+    NotAcceptable,
+    NotFound,
+    NotYet,
+    OverQuota,
+    Unauthorized,
+    Unavailable,
+)
 from cumulet.web import error_pages
 from cumulet.web.dialect import KEYSTONE, Dialect, Fault
 from cumulet.web.gaps import Gap
@@ -56,6 +66,13 @@ def not_acceptable(version: str, low: str, high: str) -> NotAcceptable:
 
 def unauthenticated(base_url: str) -> Unauthorized:
     return Unauthorized(UNAUTHENTICATED, headers={"WWW-Authenticate": f'Keystone uri="{base_url}/identity"'})
+
+
+def unexpected(error: Exception) -> ApiError:
+    """What is answered where something failed that nobody asked for; the log has the rest."""
+    if is_away(error):
+        return Unavailable("The cloud's database cannot be reached. Try again soon.", headers={"Retry-After": "1"})
+    return ApiError(UNEXPECTED)
 
 
 class RequestTimeout(ApiError):

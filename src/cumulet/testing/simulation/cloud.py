@@ -182,8 +182,8 @@ class SimulatedCloud:
         """One request through the real dispatcher of one of the APIs; answers status and JSON, or `NO_ANSWER`."""
         faults = self.db.faults
         status, answer = await self.random.choice(self.apis).request(caller, method, path, body, version)
-        if status == 500 and self.db.faults == faults:
-            self.always.break_("unexpected answer", f"500 to {method} {path}: {answer}")
+        if status in (500, 503) and self.db.faults == faults:
+            self.always.break_("unexpected answer", f"{status} to {method} {path}: {answer}")
         return status, answer
 
 
