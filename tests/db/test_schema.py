@@ -94,6 +94,8 @@ def test_an_older_database_is_brought_forward(tmp_path: Path, monkeypatch: pytes
 
 LATER = sorted(path for path in (schema.MIGRATIONS / "versions").glob("[0-9]*.py") if path.stem >= "0010")
 """The ones before have run on clouds there are."""
+WHILE_OLD_PROCESSES_RUN = "0017"
+"""From here on a schema is brought forward while processes of the version before read and write it."""
 
 
 @pytest.mark.parametrize("path", LATER, ids=lambda path: path.stem)
@@ -109,3 +111,7 @@ def test_each_migration_can_be_said_to_postgresql(path: Path) -> None:
     with Operations.context(context):
         module.upgrade()
     assert said.getvalue()
+    if path.stem >= WHILE_OLD_PROCESSES_RUN:
+        stricter = re.findall(r"^.*(?:DROP|SET NOT NULL|RENAME).*$", said.getvalue(), re.MULTILINE)
+        stricter += re.findall(r"^.*ADD COLUMN (?!.*DEFAULT).*NOT NULL.*$", said.getvalue(), re.MULTILINE)
+        assert stricter == [], "the version before still writes here"

@@ -12,15 +12,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """The table is made anew: what was in it is good for a minute at most."""
-    op.drop_table("console_tokens")
-    op.create_table(
-        "console_tokens",
-        sa.Column("digest", sa.String(64), primary_key=True),
-        sa.Column("server_id", sa.String(36), nullable=False),
-        sa.Column("protocol", sa.String(16), nullable=False),
-        sa.Column("generation", sa.BigInteger, nullable=False),
-        sa.Column("user_id", sa.String(64), nullable=False),
-        sa.Column("expires_at_us", sa.BigInteger, nullable=False),
-    )
-    op.create_index("ix_console_tokens_server_id", "console_tokens", ["server_id", "expires_at_us"])
+    """Processes of the version before go on to write tokens, which are all of serial consoles, without a protocol."""
+    op.add_column("console_tokens", sa.Column("protocol", sa.String(16), nullable=False, server_default="serial"))
