@@ -11,12 +11,16 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
 import yaml
 
+from cumulet.cli import driver_choice
 from cumulet.cli.client import Persona, credentials_of, https, log_in
+from cumulet.cli.program import run
+from cumulet.image import tiny
 
 from .conftest import Up, cumulet, up
 
@@ -200,6 +204,20 @@ def test_state_is_found_again_at_the_next_start(tmp_path: Path) -> None:
         after = entries(cloud)
     for name in ("cumulet", "demo"):
         assert after[name]["auth"]["password"] == before[name]["auth"]["password"]
+
+
+def test_an_image_that_cannot_be_built_is_one_line_and_so_is_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(driver_choice, "qemu_problem", lambda: None)
+    monkeypatch.setattr(tiny, "available", lambda: None)
+    monkeypatch.setattr(tiny, "build", Mock(side_effect=tiny.CannotBuild("apt-get failed: no route to host")))
+    command = ["up", "--state", str(tmp_path / "state"), "--driver", "qemu", "--hosts", "0", "--listen", "127.0.0.1:0"]
+    assert run(command) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert said == (
+        "cumulet: error: the tiny image cannot be built: apt-get failed: no route to host; --bare starts without it"
+    )
 
 
 def test_a_setting_is_changed_by_its_name(start_up: StartUp) -> None:

@@ -8,6 +8,7 @@ import shutil
 import socket
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -59,6 +60,17 @@ def _problem(chosen: Settings) -> str | None:
     return None
 
 
+@contextlib.contextmanager
+def image_trouble_told() -> Iterator[None]:
+    """A tiny image that cannot be built is one line, with what to do."""
+    from cumulet.image.tiny import CannotBuild
+
+    try:
+        yield
+    except CannotBuild as error:
+        raise click.ClickException(f"the tiny image cannot be built: {error}; --bare starts without it") from error
+
+
 def _go_in(chosen: Settings) -> None:
     from cumulet import rootless
     from cumulet.image import tiny
@@ -69,14 +81,13 @@ def _go_in(chosen: Settings) -> None:
         refuse_foreign_path(chosen.state_dir)
         chosen.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not chosen.bare and not (chosen.state_dir / "seeded").exists() and tiny.available() is None:
-            tiny.build()  # Its parts are downloaded, and nothing is inside.
+            with image_trouble_told():
+                tiny.build()  # Its parts are downloaded, and nothing is inside.
         listening = listen(chosen.listen_address, chosen.listen_port)
     except AddressTaken as error:
         raise click.ClickException(f"{error}; choose another place with --listen (port 0 picks a free one)") from error
     except Exposed as error:
         raise click.ClickException(f"cannot use the state folder {chosen.state_dir}: {error}") from error
-    except tiny.CannotBuild as error:
-        raise click.ClickException(f"the tiny image cannot be built: {error}; --bare starts without it") from error
     except OSError as error:
         raise click.ClickException(f"{error.filename}: {error.strerror}") from error
     rootless.become([sys.executable, "-m", "cumulet", *sys.argv[1:]], state=chosen.state_dir, listening=listening)

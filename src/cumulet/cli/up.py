@@ -29,7 +29,7 @@ from cumulet.cli.configuration import (
 )
 from cumulet.cli.driver_choice import Wish, choose
 from cumulet.cli.host_network_option import HostNetworkType
-from cumulet.cli.namespaces import in_namespaces
+from cumulet.cli.namespaces import image_trouble_told, in_namespaces
 
 if TYPE_CHECKING:
     from cumulet.processes.all import EmbeddedCloud
@@ -301,7 +301,7 @@ async def _start(settings: Settings) -> EmbeddedCloud:
     level = settings.log_level or ("warning" if terminal else "info")
     as_json = (settings.log_format or ("text" if terminal else "json")) == "json"
     try:
-        with database_trouble_told(), contextlib.ExitStack() as on_failure:
+        with database_trouble_told(), image_trouble_told(), contextlib.ExitStack() as on_failure:
             handler = log_to(settings.log_file, level=logging.getLevelNamesMapping()[level.upper()], as_json=as_json)
             on_failure.callback(logging.getLogger().removeHandler, handler)
             cloud = await EmbeddedCloud.start(settings)
