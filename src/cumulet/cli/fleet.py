@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -206,7 +204,7 @@ def _run(role: AbstractAsyncContextManager[Any], settings: Settings, named: Call
     from cumulet.owned import Exposed
     from cumulet.part import OtherState
     from cumulet.processes.roles import NoNatsServer
-    from cumulet.web.log import log_to
+    from cumulet.web.log import log_as
     from cumulet.web.policy import PolicyError
     from cumulet.web.server import AddressTaken
 
@@ -220,10 +218,8 @@ def _run(role: AbstractAsyncContextManager[Any], settings: Settings, named: Call
             await stop.wait()
             service_manager.tell("STOPPING=1")
 
-    terminal = settings.log_file is None and sys.stderr.isatty()
-    level = logging.getLevelNamesMapping()[(settings.log_level or "info").upper()]
-    log_to(settings.log_file, level=level, as_json=(settings.log_format or ("text" if terminal else "json")) == "json")
     try:
+        log_as(settings)
         with database_trouble_told():
             asyncio.run(serve())
     except PolicyError as error:

@@ -292,17 +292,14 @@ async def _start(settings: Settings) -> EmbeddedCloud:
     from cumulet.owned import Exposed
     from cumulet.part import OtherState
     from cumulet.processes.all import EmbeddedCloud
-    from cumulet.web.log import log_to
+    from cumulet.web.log import log_as
     from cumulet.web.policy import PolicyError
     from cumulet.web.server import AddressTaken
 
-    terminal = settings.log_file is None and sys.stderr.isatty()
-    # On a terminal a line for every request would bury the one that matters.
-    level = settings.log_level or ("warning" if terminal else "info")
-    as_json = (settings.log_format or ("text" if terminal else "json")) == "json"
     try:
         with database_trouble_told(), image_trouble_told(), contextlib.ExitStack() as on_failure:
-            handler = log_to(settings.log_file, level=logging.getLevelNamesMapping()[level.upper()], as_json=as_json)
+            # On a terminal a line for every request would bury the one that matters.
+            handler = log_as(settings, on_terminal="warning")
             on_failure.callback(logging.getLogger().removeHandler, handler)
             cloud = await EmbeddedCloud.start(settings)
             on_failure.pop_all()

@@ -11,9 +11,12 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import msgspec
+
+if TYPE_CHECKING:
+    from cumulet.settings import Settings
 
 _encode = msgspec.json.Encoder().encode
 
@@ -166,6 +169,15 @@ class TextFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[0] is not None:
             line += "\n" + redact("".join(traceback.format_exception(*record.exc_info))).rstrip()
         return line
+
+
+def log_as(settings: Settings, *, on_terminal: str = "info") -> logging.Handler:
+    """`log_to` as the settings say. Where they say nothing: text from level `on_terminal` on for a terminal, else JSON
+    from INFO on."""
+    terminal = settings.log_file is None and sys.stderr.isatty()
+    level = settings.log_level or (on_terminal if terminal else "info")
+    as_json = (settings.log_format or ("text" if terminal else "json")) == "json"
+    return log_to(settings.log_file, level=logging.getLevelNamesMapping()[level.upper()], as_json=as_json)
 
 
 def log_to(target: TextIO | Path | None = None, *, level: int = logging.INFO, as_json: bool = True) -> logging.Handler:
