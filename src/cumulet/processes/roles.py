@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -80,18 +80,34 @@ async def bus_alone(settings: Settings, own: Path, *, health: Place | None = Non
         )
         stack.push_async_callback(server.stop)
         await server.start(await _users(db))
-        following = asyncio.create_task(_follow(db, server), name="bus-users")
-        stack.callback(following.cancel)
-        shared = await shared_clock(db, SystemClock(), stack)
-        presence = Presence(
-            db=db,
-            clock=shared,
-            role="bus",
-            name=f"bus-{shared.uuid()}",
-            bus=lambda: "serves" if server.runs else CUT_OFF,
-        )
-        await _say_that_it_lives(presence, db, stack, health)
+        await _go_on_admitting(db, server, lambda: "serves" if server.runs else CUT_OFF, stack, health)
         yield server
+
+
+@asynccontextmanager
+async def bus_users_alone(
+    settings: Settings, file: Path, pid_file: Path | None, *, health: Place | None = None
+) -> AsyncIterator[Path]:
+    """Keeps the users of an operator's own NATS server, which this process does not run; the certificate and key that
+    it has to show are in the folder answered. Raises OtherState, and OSError for a file that cannot be written."""
+    users = UsersFile(file, pid_file)
+    async with AsyncExitStack() as stack:
+        db = await shared_database(settings, stack)
+        shown = CertificateAuthority.load_or_create(settings.state_dir / "ca").issue_bus(SERVER_NAME)
+        await asyncio.to_thread(users.admit, await _users(db))
+        await _go_on_admitting(db, users, lambda: "keeps users" if users.problem is None else CUT_OFF, stack, health)
+        yield shown.certificate.parent
+
+
+async def _go_on_admitting(
+    db: Database, server: NatsServer | UsersFile, bus: Callable[[], str], stack: AsyncExitStack, health: Place | None
+) -> None:
+    """Tell the server of members as they come and go; `bus`: how it stands with it, as `Presence` takes it."""
+    following = asyncio.create_task(_follow(db, server), name="bus-users")
+    stack.callback(following.cancel)
+    shared = await shared_clock(db, SystemClock(), stack)
+    presence = Presence(db=db, clock=shared, role="bus", name=f"bus-{shared.uuid()}", bus=bus)
+    await _say_that_it_lives(presence, db, stack, health)
 
 
 async def _say_that_it_lives(presence: Presence, db: Database, stack: AsyncExitStack, health: Place | None) -> None:
@@ -109,31 +125,6 @@ async def _say_that_it_lives(presence: Presence, db: Database, stack: AsyncExitS
     server = HealthServer(healthy, ready)
     await server.listen(*health)
     stack.push_async_callback(server.close)
-
-
-@asynccontextmanager
-async def bus_users_alone(
-    settings: Settings, file: Path, pid_file: Path | None, *, health: Place | None = None
-) -> AsyncIterator[Path]:
-    """Keeps the users of an operator's own NATS server, which this process does not run; the certificate and key that
-    it has to show are in the folder answered. Raises OtherState, and OSError for a file that cannot be written."""
-    users = UsersFile(file, pid_file)
-    async with AsyncExitStack() as stack:
-        db = await shared_database(settings, stack)
-        shown = CertificateAuthority.load_or_create(settings.state_dir / "ca").issue_bus(SERVER_NAME)
-        await asyncio.to_thread(users.admit, await _users(db))
-        following = asyncio.create_task(_follow(db, users), name="bus-users")
-        stack.callback(following.cancel)
-        shared = await shared_clock(db, SystemClock(), stack)
-        presence = Presence(
-            db=db,
-            clock=shared,
-            role="bus",
-            name=f"bus-{shared.uuid()}",
-            bus=lambda: "keeps users" if users.problem is None else CUT_OFF,
-        )
-        await _say_that_it_lives(presence, db, stack, health)
-        yield shown.certificate.parent
 
 
 async def _users(db: Database) -> list[BusUser]:
