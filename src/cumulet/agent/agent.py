@@ -80,6 +80,7 @@ class Agent:
             self._welcomed.set()
         self._fence = fence
         self._lease: HostLease = lease or Unleased()
+        self._unheard = f"LEASE_EXPIRED: {name} has not been heard by the control plane"
         self._busy: dict[str, asyncio.Lock] = {}
 
     async def handle(self, message: m.Message[AnswerT]) -> AnswerT:
@@ -112,7 +113,7 @@ class Agent:
         Without a valid lease, also refuse every command that needs one.
         """
         if command.needs_lease and not self._lease.valid:
-            raise m.VerbFailed(f"LEASE_EXPIRED: {self.name} has not been heard by the control plane")
+            raise m.VerbFailed(self._unheard)
         mark = self._fence.mark(command.server_id)
         told = Mark(command.generation, command.step)
         if told < mark:
@@ -145,8 +146,7 @@ class Agent:
         if self._lease.valid or not wiring.routers:
             return await self.driver.wire(wiring)
         answer = await self.driver.wire(msgspec.structs.replace(wiring, routers=()))
-        why = f"LEASE_EXPIRED: {self.name} has not been heard by the control plane"
-        undone = (NotDone(subject=router.id, reason=why) for router in wiring.routers)
+        undone = (NotDone(subject=router.id, reason=self._unheard) for router in wiring.routers)
         return msgspec.structs.replace(answer, not_done=(*answer.not_done, *undone))
 
     async def renew_lease(self, session: str, number: int, heard: int | None) -> None:

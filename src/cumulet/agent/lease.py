@@ -90,7 +90,7 @@ class Lease:
 
     @property
     def held(self) -> bool:
-        """Whether it is valid, and the watchdog that ends the guests after it is alive."""
+        """As `valid`, where the watchdog lives as long as this object does."""
         return self.valid
 
     def begin(self) -> None:

@@ -40,10 +40,11 @@ SERVER_NAME = "bus.cumulet"
 """The name in the certificate of every NATS server of a cloud, whatever its address."""
 STILL_THERE_SECONDS = 2.0
 """How often an agent that has not answered yet is asked whether it is still there."""
+FIRST_LOOK_SECONDS = 0.2
+"""After so long it is asked for the first time, to know it by: less than one that was cut off takes to connect again
+(`RECONNECT_SECONDS`)."""
 CONNECT_SECONDS = 5
 RECONNECT_SECONDS = 0.25
-FIRST_LOOK_SECONDS = 0.2
-"""The same for the first time: before an agent that was cut off right after it was asked can have connected again."""
 LONGEST_PAUSE_SECONDS = 2.0
 """Between attempts to connect, which double."""
 LONGEST_ANSWER_SECONDS = 600
