@@ -197,19 +197,29 @@ def test_a_server_that_is_killed_costs_what_was_under_way_and_no_more(tmp_path: 
     tell(tmp_path, story)
 
 
-def test_an_agent_that_was_cut_off_and_is_back_has_no_answer_to_what_it_was_asked_before(tmp_path: Path) -> None:
+def test_an_agent_that_was_cut_off_and_is_back_has_no_answer_to_what_it_was_asked_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its server takes an answer only by the connection on which it was asked: whoever waits is told soon."""
 
     async def story(cloud: NatsCloud, bus: NatsBus) -> None:
         driver = gate(SERVER)
         agent = cloud.agent("host1", Agent(name="host1", driver=driver, fence=MemoryFence()))
+        say, looked_at = agent._say, asyncio.Event()
+
+        async def said(reply: str, answer: bytes) -> None:
+            await say(reply, answer)
+            looked_at.set()
+
+        monkeypatch.setattr(agent, "_say", said)
         await agent.start()
         await agent.connected()
         asking = asyncio.create_task(bus.link("host1").send(m.Observe(server_id=SERVER)))
         await driver.asked.get()
-        await asyncio.sleep(2 * nats.FIRST_LOOK_SECONDS)  # It has been seen there.
+        await looked_at.wait()
         client = agent._connection.client
         assert client is not None
+        await flushed(client)  # It has been seen there.
         agent._connection.ready.clear()
         await client.close()
         await agent.connected()
