@@ -1,7 +1,7 @@
 """Machines for a fleet on one real one: network namespaces joined by a switch in another, made and removed by root.
 
 What runs in one sees its own interfaces only; it has a folder of its own. Everything is found again by its names, and
-ended by its process number.
+ended by its process number: by another process, which waits for the end of this one, however it ends.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cumulet.cli.client import Unexpected
 from cumulet.drivers.qemu.process import alive
 from cumulet.drivers.qemu.record import GuestFolder
 
+ROOT = Path(__file__).parents[2]
 READY_SECONDS = 90.0
 STOP_SECONDS = 20.0
 NETWORK = "10.77.0"
@@ -30,7 +32,7 @@ METADATA = ("169.254.169.254%", "[fe80::a9fe:a9fe]%")
 CLONE_NEWNET = 0x40000000
 
 
-class NotReady(Exception):
+class NotReady(Unexpected):
     """A process ended, or did not say that it is ready in time; has its last words."""
 
 
@@ -104,12 +106,13 @@ class Machine:
         where = () if self.source is None else ("env", f"PYTHONPATH={self.source}")
         return self.start(*where, sys.executable, "-m", "cumulet", *arguments, log=log)
 
+    def newest(self, log: str) -> Program:
+        """What was started last with this log."""
+        return next(one for one in reversed(self.programs) if one.log.stem == log)
+
     def guests(self) -> dict[str, int]:
-        """The servers whose QEMU runs here, with its process number: by its agent's notes, as QEMU has no network."""
-        folder = self.folder / "state" / "qemu" / "guests"
-        known = (GuestFolder(folder, path.name) for path in (folder.iterdir() if folder.exists() else ()))
-        noted = {one.server_id: one.read_process() for one in known}
-        return {server: process.pid for server, process in noted.items() if process is not None and alive(process)}
+        """The servers whose QEMU runs here, with its process number."""
+        return guests_of(self.folder)
 
     def listeners(self) -> list[str]:
         """Addresses and ports of TCP that others reach: not loopback, nor what guests ask on their bridges."""
@@ -121,21 +124,27 @@ class Machine:
         ]
 
 
+def guests_of(folder: Path) -> dict[str, int]:
+    """By the notes of the agent whose machine has this folder, as QEMU has no network."""
+    guests = folder / "state" / "qemu" / "guests"
+    known = (GuestFolder(guests, path.name) for path in (guests.iterdir() if guests.exists() else ()))
+    noted = {one.server_id: one.read_process() for one in known}
+    return {server: process.pid for server, process in noted.items() if process is not None and alive(process)}
+
+
 @contextmanager
 def fleet_of(folder: Path, *names: str) -> Iterator[dict[str, Machine]]:
     """Machines by their names, on one switch; all they run is ended in the end."""
     prefix = f"cf{os.getpid()}"
     switch = f"{prefix}-switch"
-    with ExitStack() as stack:
+    with _removed_in_the_end(prefix, folder), ExitStack() as stack:
         run("ip", "netns", "add", switch)
-        stack.callback(run, "ip", "netns", "del", switch)
         run("ip", "-n", switch, "link", "add", "wire", "type", "bridge")
         run("ip", "-n", switch, "link", "set", "wire", "up")
         machines = {}
         for number, name in enumerate(names, start=10):
             namespace, port = f"{prefix}-{name}", f"port{number}"
             run("ip", "netns", "add", namespace)
-            stack.callback(run, "ip", "netns", "del", namespace)
             run("ip", "-n", switch, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", namespace)
             run("ip", "-n", switch, "link", "set", port, "master", "wire", "up")
             address = f"{NETWORK}.{number}"
@@ -143,8 +152,44 @@ def fleet_of(folder: Path, *names: str) -> Iterator[dict[str, Machine]]:
             for device in ("lo", "eth0"):
                 run("ip", "-n", namespace, "link", "set", device, "up")
             machines[name] = machine = Machine(name, namespace, address, folder / name)
-            stack.callback(_end, machine)
+            stack.callback(_stop, machine)
         yield machines
+
+
+def _stop(machine: Machine) -> None:
+    for program in reversed(machine.programs):
+        program.stop()
+
+
+@contextmanager
+def _removed_in_the_end(prefix: str, folder: Path) -> Iterator[None]:
+    """Also where this process is killed: the other one reads from it until it is no more."""
+    command = [sys.executable, "-m", "tests.fleet.machines", prefix, str(folder)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True) as other:
+        yield
+    assert other.returncode == 0
+
+
+def remove(prefix: str, folder: Path) -> None:
+    """End what still runs on the machines of a fleet - guests outlive their agents - and the machines."""
+    namespaces = [line.split()[0] for line in run("ip", "netns", "list").splitlines() if line.startswith(f"{prefix}-")]
+    while left := [pid for namespace in namespaces for pid in processes_of(namespace)] + [
+        pid for place in (folder.iterdir() if folder.exists() else ()) for pid in guests_of(place).values()
+    ]:
+        kill(left)
+    for namespace in namespaces:
+        run("ip", "netns", "del", namespace)
+
+
+def processes_of(namespace: str) -> list[int]:
+    return [int(pid) for pid in run("ip", "netns", "pids", namespace).split()]
+
+
+def kill(pids: list[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    time.sleep(0.05)  # Some begin others until they are dead.
 
 
 @contextmanager
@@ -163,19 +208,8 @@ def inside(machine: Machine) -> Iterator[None]:
         os.close(other)
 
 
-def _end(machine: Machine) -> None:
-    for program in reversed(machine.programs):
-        program.stop()
-    # Guests outlive their agents.
-    inside_it = map(int, run("ip", "netns", "pids", machine.namespace).split())
-    for pid in (*machine.guests().values(), *inside_it):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
 def start_postgresql(machine: Machine) -> str:
     """A PostgreSQL server of its own on the machine; its URL."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
     data = machine.folder / "postgresql"
     data.mkdir(parents=True)
     for folder in (machine.folder, *machine.folder.parents[:2]):
@@ -183,16 +217,21 @@ def start_postgresql(machine: Machine) -> str:
             folder.chmod(0o755)
     shutil.chown(data, "postgres")
     as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
-    run(*as_postgres, str(programs / "initdb"), "-D", str(data), "-A", "trust", "-U", "cumulet", "--no-sync")
+    run(*as_postgres, str(_postgresql("initdb")), "-D", str(data), "-A", "trust", "-U", "cumulet", "--no-sync")
     (data / "pg_hba.conf").write_text(f"host all cumulet {NETWORK}.0/24 trust\nlocal all all trust\n")
-    serve_postgresql(machine, programs, data)
+    serve_postgresql(machine)
     return f"postgresql://cumulet@{machine.address}/postgres"
 
 
-def serve_postgresql(machine: Machine, programs: Path, data: Path) -> None:
+def _postgresql(program: str) -> Path:
+    return sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"))[-1]
+
+
+def serve_postgresql(machine: Machine) -> None:
     """Returns when it takes connections."""
+    data = machine.folder / "postgresql"
     server = machine.start(
-        str(programs / "postgres"), "-D", str(data), "-c", f"listen_addresses={machine.address}", "-c", "fsync=off",
+        str(_postgresql("postgres")), "-D", str(data), "-c", f"listen_addresses={machine.address}", "-c", "fsync=off",
         "-c", f"unix_socket_directories={data}", log="postgresql", user="postgres",
     )  # fmt: skip
     deadline = time.monotonic() + READY_SECONDS
@@ -204,10 +243,8 @@ def serve_postgresql(machine: Machine, programs: Path, data: Path) -> None:
 
 def restart_postgresql(machine: Machine) -> None:
     """After it was killed; it recovers by itself."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
-    data = machine.folder / "postgresql"
-    (data / "postmaster.pid").unlink(missing_ok=True)  # All of it was killed.
-    serve_postgresql(machine, programs, data)
+    (machine.folder / "postgresql" / "postmaster.pid").unlink(missing_ok=True)  # All of it was killed.
+    serve_postgresql(machine)
 
 
 def children_of(pid: int) -> list[int]:
@@ -250,3 +287,8 @@ def reason_not() -> str | None:
     except subprocess.CalledProcessError as error:
         return f"no network namespaces: {error.stderr.strip()}"
     return None
+
+
+if __name__ == "__main__":
+    sys.stdin.read()
+    remove(sys.argv[1], Path(sys.argv[2]))
