@@ -26,12 +26,12 @@ from tests.fleet.machines import (
     children_of,
     fleet_of,
     inside,
+    kill,
+    processes_of,
     restart_postgresql,
-    run,
-    start_postgresql,
     unplugged,
 )
-from tests.fleet.story import Fleet, administrator, control_planes, join
+from tests.fleet.story import Fleet, administrator, control_planes, join, start
 from tests.qemu.crash_cloud import CrashCloud
 
 RACKS = ("rack1", "rack2")
@@ -135,9 +135,9 @@ class FleetCloud(CrashCloud):
 @contextlib.contextmanager
 def fleet_to_strike(folder: Path) -> Iterator[Fleet]:
     """Two control planes, PostgreSQL and NATS on a machine of their own, two hosts that have joined."""
-    with fleet_of(folder, "operator", "data", "control1", "control2", *RACKS) as machines, ExitStack() as told:
+    with fleet_of(folder, "operator", "data", "control1", "control2", *RACKS) as machines, ExitStack() as stack:
         fleet = Fleet(Evidence(screen()), machines, folder / "shared")
-        told.enter_context(inside(machines["operator"]))
+        stack.enter_context(inside(machines["operator"]))
         control_planes(fleet)
         join(fleet, administrator(fleet, "control1"), list(RACKS))
         yield fleet
@@ -158,16 +158,16 @@ def strike(fleet: Fleet, wanted: Run, *, source: str, destination: str) -> None:
                 kill_postgresql(data)
             restart_postgresql(data)
         case Blow.NATS_KILLED:
-            [server] = [pid for pid in children_of(newest(data, "bus").process.pid) if is_a(pid, b"nats-server")]
+            [server] = [pid for pid in children_of(data.newest("bus").process.pid) if is_a(pid, b"nats-server")]
             os.kill(server, signal.SIGKILL)
         case Blow.CONDUCTOR_STOPPED:
-            stopped(newest(control1, "up"), wanted.lasts_s)
+            stopped(control1.newest("up"), wanted.lasts_s)
         case Blow.OTHER_STOPPED:
-            stopped(newest(control2, "conductor"), wanted.lasts_s)
+            stopped(control2.newest("conductor"), wanted.lasts_s)
         case Blow.CONTROL_PLANE_KILLED:
-            newest(control1, "up").kill()
+            control1.newest("up").kill()
             time.sleep(wanted.lasts_s / 2)
-            start_first(fleet)
+            start(fleet, "up").wait_for("ready")
         case _:
             cut_off = {
                 Blow.API_CUT_OFF: control1,
@@ -177,18 +177,6 @@ def strike(fleet: Fleet, wanted: Run, *, source: str, destination: str) -> None:
             }
             with unplugged(cut_off[wanted.blow]):
                 time.sleep(wanted.lasts_s)
-
-
-def newest(machine: Machine, log: str) -> Program:
-    return next(one for one in reversed(machine.programs) if one.log.stem == log)
-
-
-def start_first(fleet: Fleet) -> None:
-    control1 = fleet.machines["control1"]
-    control1.cumulet(
-        "up", *fleet.shared, "--bus", fleet.bus, "--hosts", "0", "--driver", "qemu", "--leave-guests",
-        "--listen", f"{control1.address}:8774", log="up",
-    ).wait_for("ready")  # fmt: skip
 
 
 def stopped(program: Program, seconds: float) -> None:
@@ -201,18 +189,9 @@ def stopped(program: Program, seconds: float) -> None:
 
 def kill_postgresql(data: Machine) -> None:
     """All of it: its processes are in sessions of their own, and begin others until the first one is dead."""
-    newest(data, "postgresql").kill()
-    while left := [
-        pid for pid in map(int, run("ip", "netns", "pids", data.namespace).split()) if is_a(pid, b"postgres")
-    ]:
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.05)
-
-
-def processes_of(machine: Machine) -> list[int]:
-    return [int(pid) for pid in run("ip", "netns", "pids", machine.namespace).split()]
+    data.newest("postgresql").kill()
+    while left := [pid for pid in processes_of(data.namespace) if is_a(pid, b"postgres")]:
+        kill(left)
 
 
 def is_a(pid: int, program: bytes) -> bool:
@@ -237,6 +216,3 @@ def answers_lost(data: Machine) -> Iterator[None]:
         yield
     finally:
         nft("delete", "table", "inet", "lost")
-
-
-__all__ = ["SETTLED_SECONDS", "FleetCloud", "Result", "Run", "fleet_to_strike", "start_postgresql", "strike"]

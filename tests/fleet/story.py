@@ -11,11 +11,9 @@ import base64
 import re
 import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,8 @@ from typing import Any
 from cumulet.cli.client import Persona, Unexpected, credentials_of, https, log_in
 from cumulet.cli.demo.consoles import Watcher, console_lines, newest_tick
 from cumulet.cli.demo.evidence import Evidence
-from cumulet.cli.screen import screen
-from tests.fleet.machines import Machine, NotReady, Program, fleet_of, inside, reason_not, start_postgresql
+from tests.fleet.machines import Machine, Program, fleet_of, inside, reason_not, start_postgresql
+from tests.told import told, until
 
 API, DOOR, BUS = 8774, 8775, 4222
 SERVERS = "/compute/v2.1/servers"
@@ -40,9 +38,7 @@ class Fleet:
     state: Path
     """What control planes share."""
     database: str = ""
-    first: Program | None = None
-    agents: dict[str, Program] | None = None
-    listening: dict[str, list[str]] | None = None
+    listening: dict[str, list[str]] = field(default_factory=dict)
     """What listened on each host's machine once it had joined."""
 
     @property
@@ -54,23 +50,14 @@ class Fleet:
         return ("--state", str(self.state), "--database", self.database, *FAST)
 
 
-def until(what: str, condition: Callable[[], Any], seconds: float = 90.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.1)
-    raise Unexpected(f"{what}: not within {seconds:g} s")
-
-
 def tell(evidence: Evidence, folder: Path, *, hosts: int, short: bool) -> None:
     names = [f"rack{number}" for number in range(1, hosts + 1)]
-    with fleet_of(folder, "operator", "data", "control1", "control2", *names) as machines, ExitStack() as told:
+    with fleet_of(folder, "operator", "data", "control1", "control2", *names) as machines, ExitStack() as stack:
         fleet = Fleet(evidence, machines, folder / "shared")
         evidence.chapter("Machines: network namespaces on one switch")
         for machine in machines.values():
             evidence.tell(f"{machine.name} at {machine.address}")
-        told.enter_context(inside(machines["operator"]))
+        stack.enter_context(inside(machines["operator"]))
         control_planes(fleet)
         admin = administrator(fleet, "control1")
         if not short:
@@ -86,31 +73,31 @@ def tell(evidence: Evidence, folder: Path, *, hosts: int, short: bool) -> None:
 
 
 def control_planes(fleet: Fleet) -> None:
-    evidence, data = fleet.evidence, fleet.machines["data"]
+    evidence = fleet.evidence
     evidence.chapter("Two control planes on one PostgreSQL and one NATS")
-    fleet.database = start_postgresql(data)
-    control1, control2 = fleet.machines["control1"], fleet.machines["control2"]
+    fleet.database = start_postgresql(fleet.machines["data"])
     begun = time.monotonic()
-    fleet.first = control1.cumulet(
-        "up", *fleet.shared, "--bus", fleet.bus, "--hosts", "0", "--driver", "qemu", "--leave-guests",
-        "--listen", f"{control1.address}:{API}", log="up",
-    )  # fmt: skip
-    fleet.first.wait_for("ready")
-    second = [
-        data.cumulet(
-            "bus", *fleet.shared, "--own", str(data.folder / "bus"), "--listen", f"{data.address}:{BUS}", log="bus"
-        ),
-        control2.cumulet(
-            "api", *fleet.shared, "--bus", fleet.bus, "--own", str(control2.folder / "own"), "--listen",
-            f"{control2.address}:{API}", log="api",
-        ),
-        control2.cumulet("conductor", *fleet.shared, "--bus", fleet.bus, log="conductor"),
-    ]  # fmt: skip
-    for program in second:
+    start(fleet, "up").wait_for("ready")
+    for program in [start(fleet, role) for role in ("bus", "api", "conductor")]:
         program.wait_for("ready")
     evidence.claim(
         "two APIs and two conductors serve", True, f"{time.monotonic() - begun:.1f} s after the first was started"
     )
+
+
+def start(fleet: Fleet, role: str) -> Program:
+    """One of the processes of the control planes, on the machine where it belongs."""
+    data, control1, control2 = (fleet.machines[name] for name in ("data", "control1", "control2"))
+    machine, more = {
+        "up": (control1, ("--hosts", "0", "--driver", "qemu", "--leave-guests")),
+        "bus": (data, ("--own", str(data.folder / "bus"))),
+        "api": (control2, ("--own", str(control2.folder / "own"))),
+        "conductor": (control2, ()),
+    }[role]
+    port = {"up": API, "api": API, "bus": BUS}.get(role)
+    listen = () if port is None else ("--listen", f"{machine.address}:{port}")
+    bus = () if role == "bus" else ("--bus", fleet.bus)
+    return machine.cumulet(role, *fleet.shared, *bus, *more, *listen, log=role)
 
 
 def administrator(fleet: Fleet, control: str) -> Persona:
@@ -124,7 +111,6 @@ def administrator(fleet: Fleet, control: str) -> Persona:
 def join(fleet: Fleet, admin: Persona, names: list[str]) -> None:
     evidence = fleet.evidence
     evidence.chapter("Machines join as hosts: one command each, with a token that is good once")
-    fleet.agents = {}
     for name in names:
         machine = fleet.machines[name]
         made = admin.must("POST", "/compute/v2.1/cumulet/hosts", {"host": {"name": name}})["host"]
@@ -136,11 +122,9 @@ def join(fleet: Fleet, admin: Persona, names: list[str]) -> None:
             "--state", str(machine.folder / "state"), "--emulated",
         )  # fmt: skip
         until("the door opens", partial(listens_at, fleet.machines["control2"], DOOR))
-        agent = machine.cumulet(*command, log="agent")
-        agent.wait_for("ready")
+        machine.cumulet(*command, log="agent").wait_for("ready")
         until(f"{name} is a host", partial(is_up, admin, name))
         evidence.claim(f"{name} is a host", True, f"{time.monotonic() - begun:.1f} s after its command was run")
-        fleet.agents[name] = agent
     fleet.listening = {name: fleet.machines[name].listeners() for name in names}
     racks = {name: found for name, found in fleet.listening.items() if name.startswith("rack")}
     evidence.claim("hosts listen to nothing", not any(racks.values()), str(racks))
@@ -255,8 +239,8 @@ def move(fleet: Fleet, admin: Persona, servers: list[str], which: int, source: s
     until("pings over the switch are answered", lambda: pongs(admin, servers[1]) > before + 3, 60)
     between = " and ".join(host_of(admin, one) for one in servers)
     evidence.claim("its packets have followed it", True, f"pings between {between} are answered")
-    known = fleet.listening or {}
-    left = {name: sorted(set(fleet.machines[name].listeners()) - set(known[name])) for name in (source, destination)}
+    now = {name: set(fleet.machines[name].listeners()) for name in (source, destination)}
+    left = {name: sorted(found - set(fleet.listening[name])) for name, found in now.items()}
     evidence.claim("nothing listens for it any more", not any(left.values()), str(left))
 
 
@@ -268,14 +252,13 @@ def killed_in_the_middle(fleet: Fleet, admin: Persona, server: str) -> Persona:
     evidence = fleet.evidence
     evidence.chapter("The first control plane is killed in the middle of a move back")
     survivor = administrator(fleet, "control2")
-    assert fleet.first is not None
     with Watcher(survivor, server) as watcher:
         watcher.wait_for_more(3, 60)
         answer = admin.act(server, {"os-migrateLive": {"host": "rack1", "block_migration": "auto"}})
         if answer.status != 202:
             raise Unexpected(f"the move was refused: {answer.message}")
         until("the move runs", lambda: survivor.get(f"{SERVERS}/{server}/migrations")["migrations"], 30)
-        fleet.first.kill()
+        fleet.machines["control1"].newest("up").kill()
         begun = time.monotonic()
         evidence.tell("kill -9 of its API and conductor at once")
         until("the move comes to its end", lambda: ended(survivor, server), 120)
@@ -288,7 +271,7 @@ def killed_in_the_middle(fleet: Fleet, admin: Persona, server: str) -> Persona:
     )
     running = [name for name in ("rack1", "rack2") if server in fleet.machines[name].guests()]
     evidence.claim("it runs on exactly that one machine", running == [where], f"a QEMU of it on {running}")
-    until("hosts are up", lambda: set(fleet.agents or ()) <= hosts_up(survivor), 60)
+    until("hosts are up", lambda: set(fleet.listening) <= hosts_up(survivor), 60)
     evidence.claim("the hosts are looked after by the other one", True, ", ".join(sorted(hosts_up(survivor))))
     return survivor
 
@@ -303,8 +286,7 @@ def leave(fleet: Fleet, admin: Persona, servers: list[str], names: list[str]) ->
     evidence.claim("no guest is left anywhere", not any(left.values()), ", ".join(names))
     last = next(name for name in reversed(names) if name.startswith("rack"))
     admin.must("DELETE", f"/compute/v2.1/cumulet/hosts/{last}")
-    agent = (fleet.agents or {})[last]
-    line = agent.wait_for("cumulet: error", 60)
+    line = fleet.machines[last].newest("agent").wait_for("cumulet: error", 60)
     evidence.claim("a host that was removed is cut off and says so", "was removed" in line, line)
 
 
@@ -314,23 +296,7 @@ def main() -> int:
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--keep", action="store_true", help="keep the folder with all logs")
     chosen = parser.parse_args()
-    if (reason := reason_not()) is not None:
-        print(f"no fleet can be run here: {reason}", file=sys.stderr)
-        return 1
-    console = screen()
-    evidence = Evidence(console)
-    folder = Path(tempfile.mkdtemp(prefix="cumulet-fleet-", dir="/tmp"))
-    try:
-        tell(evidence, folder, hosts=chosen.hosts, short=chosen.short)
-    except (Unexpected, NotReady) as problem:
-        evidence.claim("the story was told to its end", False, str(problem))
-    finally:
-        if chosen.keep or not evidence.all_held:
-            print(f"logs are kept in {folder}")
-        else:
-            shutil.rmtree(folder)
-    console.print(evidence.table())
-    return 0 if evidence.all_held else 1
+    return told("fleet", partial(tell, hosts=chosen.hosts, short=chosen.short), why_not=reason_not(), keep=chosen.keep)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.fleet.machines import reason_not
+from tests.fleet.machines import ROOT, reason_not
 
 WHY = reason_not()
 
@@ -18,8 +17,6 @@ WHY = reason_not()
 @pytest.mark.skipif(WHY is not None, reason=f"no fleet can be run here: {WHY}")
 def test_a_fleet_of_real_machines_moves_guests_and_outlives_a_control_plane() -> None:
     command = [sys.executable, "-m", "tests.fleet.story", "--short", "--hosts", "2"]
-    told = subprocess.run(
-        command, cwd=Path(__file__).parents[2], check=False, capture_output=True, text=True, timeout=600
-    )
+    told = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=600)
     assert told.returncode == 0, told.stdout + told.stderr
     assert "NOT SO" not in told.stdout

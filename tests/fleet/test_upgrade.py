@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from tests.fleet.machines import reason_not
-from tests.fleet.upgrade import OLD, ROOT
+from tests.fleet.machines import ROOT, reason_not
+from tests.fleet.upgrade import OLD
 
 WHY = reason_not()
 

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import argparse
 import io
-import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -22,12 +20,9 @@ from typing import Any
 from cumulet.cli.client import Persona, Unexpected
 from cumulet.cli.demo.consoles import Watcher
 from cumulet.cli.demo.evidence import Evidence
-from cumulet.cli.screen import screen
 from cumulet.host.joining import PROTOCOL
-from tests.fleet.machines import NotReady, Program, fleet_of, inside, reason_not
+from tests.fleet.machines import ROOT, Program, fleet_of, inside, reason_not
 from tests.fleet.story import (
-    API,
-    BUS,
     SERVERS,
     Fleet,
     administrator,
@@ -36,14 +31,14 @@ from tests.fleet.story import (
     host_of,
     is_up,
     join,
+    start,
     two_servers,
-    until,
 )
+from tests.told import told, until
 
 OLD = "afa8ba0"
 """The first commit whose control planes do not mix up each other's keys at their start: agents of protocol 1, schema
 0016."""
-ROOT = Path(__file__).parents[2]
 
 
 def source_of(revision: str, folder: Path) -> Path:
@@ -59,14 +54,14 @@ def source_of(revision: str, folder: Path) -> Path:
 def tell(evidence: Evidence, folder: Path) -> None:
     with (
         fleet_of(folder, "operator", "data", "control1", "control2", "rack1", "rack2") as machines,
-        ExitStack() as told,
+        ExitStack() as stack,
     ):
         fleet = Fleet(evidence, machines, folder / "shared")
         old = source_of(OLD, folder / "old")
         for machine in machines.values():
             machine.source = old
         evidence.chapter(f"A fleet of commit {OLD}")
-        told.enter_context(inside(machines["operator"]))
+        stack.enter_context(inside(machines["operator"]))
         control_planes(fleet)
         admin = administrator(fleet, "control1")
         join(fleet, admin, ["rack1", "rack2"])
@@ -85,37 +80,22 @@ class Upgrade:
 
     def all(self) -> None:
         fleet, evidence = self.fleet, self.fleet.evidence
-        data, control1, control2 = (fleet.machines[name] for name in ("data", "control1", "control2"))
         evidence.chapter("The database is brought forward while all that runs is old")
-        upgrade = data.cumulet("database", "upgrade", "--database", fleet.database, log="upgrade")
+        upgrade = fleet.machines["data"].cumulet("database", "upgrade", "--database", fleet.database, log="upgrade")
         evidence.claim("the schema is the new one", True, upgrade.wait_for("the schema is"))
         for name in ("control1", "control2"):
             seen = administrator(fleet, name).get(SERVERS)["servers"]
             evidence.claim(f"the old API at {name} goes on", len(seen) == 2, f"{len(seen)} servers")
-        everywhere = (*fleet.shared, "--bus", fleet.bus)
-        place2 = ("--own", str(control2.folder / "own"), "--listen", f"{control2.address}:{API}")
-        first = ("--hosts", "0", "--driver", "qemu", "--leave-guests", "--listen", f"{control1.address}:{API}")
-        place = ("--own", str(data.folder / "bus"), "--listen", f"{data.address}:{BUS}")
-        again: list[tuple[str, str, Callable[..., Program], str]] = [
-            ("a conductor", "control2/conductor", partial(control2.cumulet, "conductor", *everywhere), "control1"),
-            ("an API", "control2/api", partial(control2.cumulet, "api", *everywhere, *place2), "control1"),
-            (
-                "the first control plane",
-                "control1/up",
-                partial(control1.cumulet, "up", *everywhere, *first),
-                "control2",
-            ),
-            ("the bus", "data/bus", partial(data.cumulet, "bus", *fleet.shared, *place), "control2"),
-        ]
-        for what, which, start, asked_at in again:
-            machine, _, log = which.partition("/")
-            self.moved_meanwhile(what, self.running(machine, log), partial(start, log=log), asked_at)
+        for what, machine, role, asked_at in (
+            ("a conductor", "control2", "conductor", "control1"),
+            ("an API", "control2", "api", "control1"),
+            ("the first control plane", "control1", "up", "control2"),
+            ("the bus", "data", "bus", "control2"),
+        ):
+            self.moved_meanwhile(what, fleet.machines[machine].newest(role), partial(start, fleet, role), asked_at)
         self.agents()
 
-    def running(self, machine: str, log: str) -> Program:
-        return next(one for one in self.fleet.machines[machine].programs if one.log.stem == log)
-
-    def moved_meanwhile(self, what: str, old: Program, start: Callable[[], Program], asked_at: str) -> None:
+    def moved_meanwhile(self, what: str, old: Program, begin: Callable[[], Program], asked_at: str) -> None:
         """A move has begun when the old process is told to end; the new one starts at once."""
         evidence, server, admin = self.fleet.evidence, self.servers[0], administrator(self.fleet, asked_at)
         evidence.chapter(f"{what[0].upper()}{what[1:]} is replaced in the middle of a move")
@@ -129,7 +109,7 @@ class Upgrade:
             until("the move runs", lambda: admin.get(f"{SERVERS}/{server}/migrations")["migrations"], 60)
             begun = time.monotonic()
             old.stop()
-            start().wait_for("ready")
+            begin().wait_for("ready")
             until("the move comes to its end", lambda: ended(admin, server), 150)
             on = watcher.wait_for_more(3, 90)
         where = host_of(admin, server)
@@ -151,7 +131,7 @@ class Upgrade:
         for name in ("rack1", "rack2"):
             machine = fleet.machines[name]
             before = machine.guests()
-            (fleet.agents or {})[name].stop()
+            machine.newest("agent").stop()
             agent = machine.cumulet("agent", "--state", str(machine.folder / "state"), "--emulated", log="agent2")
             agent.wait_for("ready")
             until("it is known", partial(self.speaks, admin, name), 60)
@@ -183,23 +163,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", action="store_true", help="keep the folder with all logs")
     chosen = parser.parse_args()
-    if (reason := reason_not()) is not None:
-        print(f"no fleet can be run here: {reason}", file=sys.stderr)
-        return 1
-    console = screen()
-    evidence = Evidence(console)
-    folder = Path(tempfile.mkdtemp(prefix="cumulet-upgrade-", dir="/tmp"))
-    try:
-        tell(evidence, folder)
-    except (Unexpected, NotReady) as problem:
-        evidence.claim("the story was told to its end", False, str(problem))
-    finally:
-        if chosen.keep or not evidence.all_held:
-            print(f"logs are kept in {folder}")
-        else:
-            shutil.rmtree(folder)
-    console.print(evidence.table())
-    return 0 if evidence.all_held else 1
+    return told("upgrade", tell, why_not=reason_not(), keep=chosen.keep)
 
 
 if __name__ == "__main__":
