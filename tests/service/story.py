@@ -12,19 +12,16 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cumulet.cli.client import Unexpected
 from cumulet.cli.demo.evidence import Evidence
-from cumulet.cli.screen import screen
+from tests.told import told, until
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "operating.md").read_text()
-PLACE = "/usr/local/lib/cumulet"
+PLACE, REPOSITORY = "/usr/local/lib/cumulet", "/srv/cumulet.git"
 CLOUD = "export OS_CLIENT_CONFIG_FILE=/var/lib/cumulet/clouds.yaml OS_CLOUD=cumulet"
 PACKAGES = "systemd,systemd-sysv,dbus,git,python3,python3-venv,ca-certificates,curl,procps,iproute2"
 ENVIRONMENT = {
@@ -77,7 +74,7 @@ class Machine:
             if os.path.exists(path):
                 subprocess.run(["cp", "-aT", path, f"{self.root}{path}"], check=True)
         shutil.copyfile("/etc/resolv.conf", self.root / "etc" / "resolv.conf")
-        subprocess.run(["git", "clone", "-q", "--bare", str(ROOT), str(self.root / "root" / "repository")], check=True)
+        subprocess.run(["git", "clone", "-q", "--bare", str(ROOT), f"{self.root}{REPOSITORY}"], check=True)
 
     def prepare(self, script: str) -> None:
         """Run a script there before it is booted, in this machine's network: packages come from outside."""
@@ -141,15 +138,6 @@ class Machine:
         return next(iter(children.read_text().split()), None) if children.exists() else None
 
 
-def until(what: str, condition: Callable[[], object], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return
-        time.sleep(0.5)
-    raise Unexpected(f"{what}: not within {seconds:g} s")
-
-
 def client(machine: Machine, words: str) -> str:
     return machine.must(f"{CLOUD}; openstack {words}")
 
@@ -168,7 +156,7 @@ def tell(evidence: Evidence, machine: Machine, *, made: bool) -> None:
         evidence.chapter("A machine, and the program on it")
         machine.make()
         fetch = block("Install as a service").splitlines()[0]
-        machine.prepare(fetch.replace("REPOSITORY", "/root/repository"))
+        machine.prepare(fetch.replace("REPOSITORY", REPOSITORY))
     evidence.chapter("Installed as a service, as the page says")
     machine.boot()
     _, *rest = block("Install as a service").splitlines()
@@ -186,9 +174,9 @@ def tell(evidence: Evidence, machine: Machine, *, made: bool) -> None:
 
 def first_server(evidence: Evidence, machine: Machine) -> None:
     evidence.chapter("A server with a key, user data and a network, which moves")
-    client(machine, "keypair create operator > /root/operator.key")
-    machine.must("printf 'tick_ms=200\\n' > /root/user-data")
-    wanted = "--flavor m1.nano --image cumulet-tiny --network private --key-name operator --user-data /root/user-data"
+    client(machine, "keypair create operator > ~/operator.key")
+    machine.must("printf 'tick_ms=200\\n' > ~/user-data")
+    wanted = "--flavor m1.nano --image cumulet-tiny --network private --key-name operator --user-data ~/user-data"
     client(machine, f"server create {wanted} --config-drive true --wait first")
     evidence.claim("it is ACTIVE", status_of(machine, "first") == "ACTIVE", "ACTIVE")
     [address] = re.findall(r"\d+\.\d+\.\d+\.\d+", client(machine, "server show first -f value -c addresses"))
@@ -222,22 +210,20 @@ def restarts(evidence: Evidence, machine: Machine) -> None:
 def wrong_settings(evidence: Evidence, machine: Machine) -> None:
     evidence.chapter("A wrong setting")
     running = guests(machine)
-    machine.must("cp /etc/cumulet/cumulet.toml /root/right.toml; echo 'hosts = \"x\"' >> /etc/cumulet/cumulet.toml")
+    machine.must("cp /etc/cumulet/cumulet.toml ~/right.toml; echo 'hosts = \"x\"' >> /etc/cumulet/cumulet.toml")
     refused = machine.run("systemctl restart cumulet")
     said = machine.must("journalctl -u cumulet -o cat --no-pager | grep '^cumulet: error' | tail -1")
     right = refused.status != 0 and "cumulet.toml line" in said and "hosts" in said
     evidence.claim("is told in a sentence with its line, and nothing is started", right, said)
     evidence.claim("guests go on meanwhile", guests(machine) == running, " ".join(running))
-    machine.must(
-        "cp /root/right.toml /etc/cumulet/cumulet.toml; systemctl reset-failed cumulet; systemctl start cumulet"
-    )
+    machine.must("cp ~/right.toml /etc/cumulet/cumulet.toml; systemctl reset-failed cumulet; systemctl start cumulet")
 
 
 def saved(evidence: Evidence, machine: Machine) -> None:
     evidence.chapter("Saved, and restored where there is nothing")
     machine.must(block("Backup and restore").splitlines()[0])
     client(machine, "server delete --wait first")
-    machine.must("systemctl stop cumulet; mv /var/lib/cumulet /root/lost; mkdir -m 0700 /var/lib/cumulet")
+    machine.must("systemctl stop cumulet; mv /var/lib/cumulet ~/lost; mkdir -m 0700 /var/lib/cumulet")
     machine.must(block("Backup and restore").splitlines()[1])
     machine.must("systemctl start cumulet")
     until("the lost guest is noticed", lambda: status_of(machine, "first") == "ERROR")
@@ -252,24 +238,16 @@ def main() -> int:
     parser.add_argument("--root", type=Path, help="a machine that an earlier run with --keep has made")
     parser.add_argument("--keep", action="store_true", help="keep the folder with the machine and the log")
     chosen = parser.parse_args()
-    if (reason := missing()) is not None:
-        print(f"no service can be tried here: {reason}", file=sys.stderr)
-        return 1
-    folder = Path(tempfile.mkdtemp(prefix="cumulet-service-", dir="/tmp"))
-    evidence = Evidence(screen())
-    machine = Machine(chosen.root or folder / "root", folder / "log")
-    try:
-        tell(evidence, machine, made=chosen.root is not None)
-    except (Unexpected, subprocess.SubprocessError) as problem:
-        evidence.claim("the story was told to its end", False, str(problem))
-    finally:
-        machine.off()
-        if chosen.keep or not evidence.all_held:
-            print(f"the machine and its log are in {folder}")
-        else:
-            shutil.rmtree(folder)
-    screen().print(evidence.table())
-    return 0 if evidence.all_held else 1
+    made: Path | None = chosen.root
+
+    def story(evidence: Evidence, folder: Path) -> None:
+        machine = Machine(made or folder / "root", folder / "log")
+        try:
+            tell(evidence, machine, made=made is not None)
+        finally:
+            machine.off()
+
+    return told("service", story, why_not=missing(), keep=chosen.keep)
 
 
 if __name__ == "__main__":
