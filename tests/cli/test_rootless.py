@@ -42,12 +42,12 @@ set -e
 mount -t tmpfs none "$1/tun"; mknod -m 666 "$1/tun/tun" c 10 200
 mount --bind "$1/tun/tun" /dev/net/tun
 mount --bind "$1/etc" /etc
-if [ "${2#/root/}" != "$2" ]; then  # Where root keeps the interpreter at home.
-    mount --bind "$2" "$1/interpreter"; mount -t tmpfs -o mode=755 none /root
+if [ "${2#"$3"/}" != "$2" ]; then  # Where root keeps the interpreter at home.
+    mount --bind "$2" "$1/interpreter"; mount -t tmpfs -o mode=755 none "$3"
     mkdir -p "$2"; mount --bind "$1/interpreter" "$2"
 fi
 mount --bind "$1/home" /home; cd /home
-shift 2
+shift 3
 set -- env -i HOME=/home PATH=/usr/bin:/bin:/usr/sbin:/sbin "$@"
 exec setpriv --reuid "$USER_ID" --regid "$USER_ID" --clear-groups "$@"
 """
@@ -61,7 +61,7 @@ class Machine:
     more_users: bool
 
     def command(self, *words: str) -> list[str]:
-        line = ["bash", "-c", AS_USER, "as-user", str(self.folder), sys.base_prefix, *words]
+        line = ["bash", "-c", AS_USER, "as-user", str(self.folder), sys.base_prefix, str(Path.home()), *words]
         return ["env", f"USER_ID={USER}", "unshare", "--mount", *line]
 
     def cumulet(self, *words: str) -> list[str]:

@@ -76,7 +76,7 @@ def test_a_server_boots_confined_and_moves(facts: QemuFacts, image: Image) -> No
                 [note] = (state / "hosts").glob(f"*/qemu/guests/{server}/process.json")
                 pid = note.read_text().partition('"pid": ')[2].partition(",")[0]
                 assert "vm" in os.listdir(f"/proc/{pid}/root"), "a root folder of its own"
-                assert not os.path.exists(f"/proc/{pid}/root/root")
+                assert not os.path.exists(f"/proc/{pid}/root/home")
                 move = {"os-migrateLive": {"block_migration": "auto", "host": None}}
                 admin.must("POST", f"/compute/v2.1/servers/{server}/action", move)
                 wait("move", lambda: moved(admin, server))
