@@ -44,10 +44,9 @@ def measured(folder: Path, hosts: int, database: str) -> Point:
             bench.fill(min(total, servers))
         filled = time.perf_counter() - begun
         first, last = page_ms(cloud, last=False), page_ms(cloud, last=True)
-        settle_seconds = IDLE_SECONDS
-        time.sleep(settle_seconds / 4)
+        time.sleep(IDLE_SECONDS / 4)  # What was begun comes to its end.
         before, begun = cloud.cpu_seconds(), time.perf_counter()
-        time.sleep(settle_seconds)
+        time.sleep(IDLE_SECONDS)
         idle = (cloud.cpu_seconds() - before) / (time.perf_counter() - begun)
         resident = cloud.resident_mb()
     with running(state, hosts=hosts, database=database) as cloud:
@@ -106,7 +105,7 @@ def main() -> int:
     known = msgspec.json.decode(FILE.read_bytes(), type=list[Point]) if FILE.exists() else []
     for found in points(chosen.hosts):
         now, load = datetime.now(UTC).isoformat(timespec="seconds"), round(os.getloadavg()[0], 1)
-        point = msgspec.structs.replace(found, at=now, load=load)
+        point = msgspec.structs.replace(found, at=now, load=load, cores=os.cpu_count() or 1)
         print(point, flush=True)
         known = sorted([one for one in known if one.hosts != point.hosts] + [point], key=lambda one: one.hosts)
         FILE.write_bytes(msgspec.json.format(msgspec.json.encode(known)) + b"\n")

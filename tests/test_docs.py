@@ -6,7 +6,9 @@ import re
 import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
+from benchmarks.scale_page import FILE, Point, curves, page
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -64,6 +66,12 @@ def test_every_decision_is_in_the_list_of_decisions() -> None:
     folder = ROOT / "docs" / "decisions"
     pages = {path.name for path in folder.glob("[0-9]*.md")}
     assert pages == set(re.findall(r"\((\d{4}-[\w-]+\.md)\)", (folder / "README.md").read_text()))
+
+
+def test_the_page_of_what_hosts_cost_is_made_from_its_numbers() -> None:
+    points = msgspec.json.decode(FILE.read_bytes(), type=list[Point])
+    assert (ROOT / "docs" / "scale.md").read_text() == page(points)
+    assert (ROOT / "docs" / "scale.svg").read_text() == curves(points)
 
 
 def test_nothing_of_this_machine_is_in_the_documents() -> None:
