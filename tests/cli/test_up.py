@@ -14,13 +14,18 @@ from typing import Any
 from unittest.mock import Mock
 
 import httpx
+import msgspec
 import pytest
 import yaml
 
+from cumulet import rootless
 from cumulet.cli import driver_choice
 from cumulet.cli.client import Persona, credentials_of, https, log_in
+from cumulet.cli.driver_choice import choose
+from cumulet.cli.namespaces import in_namespaces
 from cumulet.cli.program import run
 from cumulet.image import tiny
+from cumulet.settings import Settings
 
 from .conftest import Up, cumulet, up
 
@@ -218,6 +223,21 @@ def test_an_image_that_cannot_be_built_is_one_line_and_so_is_what_to_do(
     assert said == (
         "cumulet: error: the tiny image cannot be built: apt-get failed: no route to host; --bare starts without it"
     )
+
+
+def test_a_cloud_whose_hosts_are_all_elsewhere_needs_no_qemu_and_stays_where_others_reach_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_choice, "qemu_problem", lambda: "there is no qemu-system-x86_64 here")
+    monkeypatch.setattr(rootless, "problem", lambda: "this user may not open /dev/net/tun")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert choose("auto").driver == "simulated"
+    assert choose("auto", hosts_here=False).driver == choose("qemu", hosts_here=False).driver == "qemu"
+    with_hosts = Settings(state_dir=tmp_path, database_url="sqlite://", driver="qemu", host_names=("host1",))
+    _, told = in_namespaces(with_hosts)
+    assert told == "servers have no networks here (`networks: none`): this user may not open /dev/net/tun"
+    without = msgspec.structs.replace(with_hosts, host_names=())
+    assert in_namespaces(without) == (without, None)
 
 
 def test_a_setting_is_changed_by_its_name(start_up: StartUp) -> None:

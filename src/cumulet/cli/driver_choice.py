@@ -19,11 +19,11 @@ class Choice(msgspec.Struct, frozen=True):
     why: str
 
 
-def choose(wish: Wish, *, with_image: bool = False, made_with: str | None = None) -> Choice:
+def choose(wish: Wish, *, hosts_here: bool = True, with_image: bool = False, made_with: str | None = None) -> Choice:
     """The driver to use. A wish for QEMU on a machine that has none is an error, never silently something else.
 
-    `with_image`: QEMU alone does not do, the tiny image is needed too. `made_with`: the driver that the state is of;
-    another one would find none of its servers.
+    `hosts_here`: guests run on this machine, not only on others that join. `with_image`: QEMU alone does not do, the
+    tiny image is needed too. `made_with`: the driver that the state is of; another one would find none of its servers.
     """
     if made_with is not None and wish not in ("auto", made_with):
         raise click.ClickException(
@@ -35,6 +35,8 @@ def choose(wish: Wish, *, with_image: bool = False, made_with: str | None = None
         wish = "qemu"
     if wish == "simulated":
         return Choice("simulated", "as asked for")
+    if not hosts_here:
+        return Choice("qemu", "as that of all machines that join")
     problem = qemu_problem()
     if problem is None and with_image:
         from cumulet.image.tiny import available

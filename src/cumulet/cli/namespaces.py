@@ -37,7 +37,7 @@ def in_namespaces(chosen: Settings) -> tuple[Settings, str | None]:
     if told is not None:
         trust_who_has_no_number()
         return msgspec.structs.replace(chosen, guest_uids=told.guest_uids, leave_guests=False), INSIDE
-    if os.geteuid() == 0 or chosen.driver != "qemu" or chosen.host_networks:
+    if os.geteuid() == 0 or chosen.driver != "qemu" or chosen.host_networks or not chosen.host_names:
         return chosen, None
     if chosen.public_interface is not None:
         raise click.BadParameter("only root can give an interface away", param_hint="--public-interface")

@@ -272,7 +272,8 @@ def _chosen(given: dict[str, Any], ready_file: Path | None) -> tuple[Settings, O
     host_names = tuple(f"host{n}" for n in range(1, given.pop("hosts", DEFAULT_HOSTS) + 1))
     if unknown := sorted(set(given.get("host_networks", ())) - set(host_names)):
         raise click.BadParameter(f"there is no host {unknown[0]!r}", param_hint="--host-network")
-    choice = choose(given.pop("driver", "auto"), made_with=state_folder.driver_of(folder))
+    made_with = state_folder.driver_of(folder)
+    choice = choose(given.pop("driver", "auto"), hosts_here=bool(host_names), made_with=made_with)
     if given.get("host_networks") and choice.driver == "simulated":
         raise click.BadParameter("simulated hosts have no network", param_hint="--host-network")
     clouds_file = given.pop("clouds_file", None) or folder / "clouds.yaml"

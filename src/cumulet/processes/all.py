@@ -173,7 +173,7 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         )
         stack.push_async_callback(conductor.stop)
         stack.push_async_callback(remote.stop)
-        await remote.start(images)
+        await remote.start(None if context.door is None else images)
         await conductor.start()
         await asyncio.to_thread(_seed_once, parts, settings, db, clock)
         gateways = await db.read_async(public_gateways)
