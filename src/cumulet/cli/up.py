@@ -119,7 +119,7 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True):
     "--driver",
     type=click.Choice(["auto", "simulated", "qemu"]),
     help="What hosts run: real QEMU guests, or simulated ones. auto (the default): what the state was made with, else "
-    "QEMU where it is installed.",
+    "QEMU where it is installed, or where all hosts are other machines (--hosts 0).",
 )
 @click.option(
     "--hosts",
