@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
 
+from cumulet.db.engine import Database, Tx
+from cumulet.db.fair_queue import served
 from cumulet.errors import BadRequest
 from cumulet.web import dispatch
 from cumulet.web.app import App
@@ -17,6 +21,7 @@ from cumulet.web.operation import Microversion
 from tests.web.conftest import Answer, Client
 from tests.web.widgets import SERVICES
 
+T = TypeVar("T")
 W = "/compute/v2.1/widgets"
 ACTION = f"{W}/w1/action"
 
@@ -43,6 +48,26 @@ def test_a_clients_request_id_is_not_taken_for_ours(client: Client) -> None:
     theirs = "req-11111111-1111-1111-1111-111111111111"
     answer = send(client, "GET", f"{W}/w1", headers={"X-OpenStack-Request-Id": theirs})
     assert answer.header("x-openstack-request-id") != theirs
+
+
+class Lanes(Database):
+    """Writes down in which lane it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__("sqlite://", inline=True)
+        self.asked: list[str] = []
+
+    async def read_async(self, fn: Callable[[Tx], T]) -> T:
+        self.asked.append(served.get())
+        return await super().read_async(fn)
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_what_strangers_ask_is_not_taken_for_the_clouds_own_work(cloud: Cloud, path: str) -> None:
+    with contextlib.closing(Lanes()) as database:
+        client = Client(App(msgspec.structs.replace(cloud, db=database), SERVICES))
+        assert send(client, "GET", path, token=None, address="2001:db8::7").status == 200
+        assert database.asked == ["address 2001:db8::/64"]
 
 
 @pytest.mark.parametrize("token", [None, "", "garbage"])

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import msgspec
 from starlette.websockets import WebSocket
 
+from cumulet.db.fair_queue import served
 from cumulet.db.reach import problem_of
 from cumulet.errors import BadRequest, InsufficientStorage, NotFound
 from cumulet.web import doors, faults
@@ -25,6 +26,7 @@ from cumulet.web.gaps import gaps
 from cumulet.web.metrics import RequestMetrics
 from cumulet.web.negotiation import UnacceptableVersion, negotiate
 from cumulet.web.operation import Refused, Service
+from cumulet.web.peer import peer_of
 from cumulet.web.router import Router
 from cumulet.web.sampling import Sampling
 
@@ -61,6 +63,8 @@ class App:
         self._doors = {prefix: door for service in router.services for prefix, door in service.doors.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Until they show who they are: nobody's requests are to be taken for the cloud's own work.
+        served.set(f"address {peer_of((scope.get('client') or ('',))[0])}")
         if scope["type"] == "websocket":
             await doors.talk(self._doors, self.cloud, WebSocket(scope, receive, send))
         if scope["type"] != "http":

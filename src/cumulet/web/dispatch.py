@@ -30,7 +30,6 @@ from cumulet.web.gaps import Gap
 from cumulet.web.json_reader import LARGEST_BODY, read_json
 from cumulet.web.negotiation import HEADER, Negotiated, UnacceptableVersion, negotiate
 from cumulet.web.operation import Call, Caller, Facts, Headers, Microversion, Operation, Query, Refused, Reply, Service
-from cumulet.web.peer import peer_of
 from cumulet.web.router import Place, Router, select
 from cumulet.web.schema import Empty, plan
 
@@ -119,7 +118,6 @@ class Exchange:
     async def run(self) -> None:
         """Answer the request, whatever happens."""
         version_headers: tuple[tuple[bytes, bytes], ...] | None = None
-        served.set(f"address {peer_of(self.client)}")
         try:
             answer = await self._answer()
         except UnacceptableVersion as refused:
