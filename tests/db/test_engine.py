@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -38,3 +39,14 @@ def test_a_caller_that_gives_up_while_its_write_does_not_end_the_writer(tmp_path
     database.close()
     assert done[-1] == "last"
     assert ("second" in done) == (when == "is being done")
+
+
+def test_a_new_file_has_its_log_before_others_open_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two connections that change it together: one of them is told at once that the database is locked."""
+    monkeypatch.setattr(Database, "_sqlite_writer", lambda _, connection: connection.close())
+    file = tmp_path / "cumulet.db"
+    database = Database(f"sqlite:///{file}")
+    other = sqlite3.connect(file)
+    assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    other.close()
+    database.close()

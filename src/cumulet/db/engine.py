@@ -80,11 +80,13 @@ class Database:
         self._turns = Turns()
         self._threads: list[threading.Thread] = []
         if not inline:
-            self._start("db-read", 1 if memory else READERS, serve, self._reads, self.read)
             if self.is_sqlite:
-                self._start("db-write", 1, self._sqlite_writer)
+                # Before anybody else: the first connection makes a new file one with a write-ahead log, and where two
+                # do that at once SQLite refuses the other without waiting.
+                self._start("db-write", 1, self._sqlite_writer, _own_connection(self._engine))
             else:
                 self._start("db-write", POSTGRESQL_WRITERS, serve, self._writes, self._write_serializable)
+            self._start("db-read", 1 if memory else READERS, serve, self._reads, self.read)
         self._inline_writer: Connection | None = None
 
     def _start(self, name: str, number: int, target: Callable[..., None], *arguments: Any) -> None:
@@ -189,8 +191,7 @@ class Database:
         tx.committed()
         return result
 
-    def _sqlite_writer(self) -> None:
-        connection = _own_connection(self._engine)
+    def _sqlite_writer(self, connection: Connection) -> None:
         while (job := self._writes.get()) is not None:
             for finished, tx, result in self._commit_group(connection, job):
                 tx.committed()
