@@ -13,38 +13,13 @@ import pytest
 from starlette.testclient import TestClient
 
 from cumulet.db.engine import Database, metadata, opened
-from cumulet.image import (
-    data,
-    images,
-    members,
-    metadef_namespaces,
-    metadef_objects,
-    metadef_properties,
-    metadef_resource_types,
-    metadef_schemas,
-    metadef_store,
-    metadef_tags,
-    schemas,
-    store,
-    tags,
-    update,
-)
-from cumulet.image.service import IMAGE
+from cumulet.image import metadef_store, store
+from cumulet.image.part import IMAGE_PART
 from cumulet.settings import Settings
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
 from tests.service_alone import cloud_of, persona
 
-MODULES = (data, images, members, schemas, tags, update)
-METADEFS = (
-    metadef_namespaces,
-    metadef_objects,
-    metadef_properties,
-    metadef_resource_types,
-    metadef_schemas,
-    metadef_tags,
-)
-"""Importing them declares Image's operations."""
 TABLES = [store.images, store.image_properties, store.image_tags, store.image_members]
 TABLES += [metadef_store.namespaces, metadef_store.contents]
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
@@ -128,7 +103,7 @@ def world(database: Database, settings: Settings) -> World:
 
 def make_world(database: Database, settings: Settings) -> World:
     cloud = cloud_of(database, settings, PERSONAS)
-    return World(client=TestClient(App(cloud, [IMAGE])), cloud=cloud)
+    return World(client=TestClient(App(cloud, [IMAGE_PART.service])), cloud=cloud)
 
 
 @pytest.fixture

@@ -12,18 +12,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from cumulet.db.engine import Database, metadata, opened
-from cumulet.placement import (
-    api_aggregates,
-    api_allocations,
-    api_candidates,
-    api_inventories,
-    api_providers,
-    api_resource_classes,
-    api_traits,
-    api_usages,
-    store,
-)
-from cumulet.placement.service import PLACEMENT
+from cumulet.placement import store
+from cumulet.placement.part import PLACEMENT_PART
 from cumulet.settings import Settings
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
@@ -38,18 +28,6 @@ TABLES = [
     store.resource_classes,
     store.traits,
 ]
-MODULES = (
-    api_aggregates,
-    api_allocations,
-    api_candidates,
-    api_inventories,
-    api_providers,
-    api_resource_classes,
-    api_traits,
-    api_usages,
-)
-"""Importing them declares Placement's operations."""
-
 
 PERSONAS = {
     "admin": persona("admin manager member reader", "p0"),
@@ -127,4 +105,4 @@ def world(database: Database, tmp_path: Path) -> World:
 
 def make_world(database: Database, folder: Path) -> World:
     cloud = cloud_of(database, Settings(state_dir=folder, database_url=""), PERSONAS)
-    return World(client=TestClient(App(cloud, [PLACEMENT])), cloud=cloud)
+    return World(client=TestClient(App(cloud, [PLACEMENT_PART.service])), cloud=cloud)
