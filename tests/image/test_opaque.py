@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from cumulet.db.engine import Database
 from cumulet.image.attributes import CONTAINER_FORMATS, DISK_FORMATS
 from cumulet.image.inspection import OPAQUE_CONTAINERS, OPAQUE_DISK_FORMATS
+from cumulet.settings import Settings
 from cumulet.testing import Client
 
 from .attack_images import GOOD
-from .conftest import World
+from .conftest import DATA, World, make_world
 
 CONTENT = GOOD.build()
 
@@ -33,6 +36,14 @@ def test_an_empty_disk_is_a_raw_one(world: World, disk_format: str) -> None:
         assert (answer.status_code, shown["status"], shown["size"], shown["virtual_size"]) == (204, "active", 0, 0)
     else:
         assert (answer.status_code, shown["status"]) == (415, "queued")
+
+
+def test_data_that_is_staged_may_be_as_large_as_a_disk_and_no_larger(database: Database, settings: Settings) -> None:
+    world = make_world(database, msgspec.structs.replace(settings, image_virtual_size_limit_gib=0))
+    image = world.create()
+    answer = world.ask("member", "PUT", f"/images/{image['id']}/stage", content=b"x", headers=DATA)
+    assert (answer.status_code, "larger than this cloud takes" in answer.text) == (415, True)
+    assert (world.show(image["id"])["status"], world.files()) == ("queued", set())
 
 
 @pytest.mark.parametrize(

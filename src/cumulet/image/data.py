@@ -15,7 +15,7 @@ from cumulet.image.files import CHUNK_BYTES
 from cumulet.image.qcow2 import Refused
 from cumulet.image.service import ADMIN_OR_MEMBER, ADMIN_OR_MEMBER_WHO_SEES, IMAGE, facts_of_call, image_in_sight
 from cumulet.image.store import Image
-from cumulet.image.uploads import Body, upload
+from cumulet.image.uploads import UPLOAD, Body, Way, upload
 from cumulet.web.operation import Call, Reply, Rule
 from cumulet.web.policy import rule
 
@@ -39,6 +39,11 @@ class RangeNotSatisfiable(ApiError):
 )
 async def upload_image_data(call: Call[Image, None]) -> None:
     """Upload an image's data, once: it is inspected while it streams and cannot be changed afterwards."""
+    await take_body(call, UPLOAD)
+
+
+async def take_body(call: Call[Image, None], way: Way) -> None:
+    """What the request sends, by an operation with a `raw_body`; what is refused is read on for a while."""
     from starlette.requests import ClientDisconnect
 
     assert call.request is not None
@@ -48,7 +53,7 @@ async def upload_image_data(call: Call[Image, None]) -> None:
         media = (call.headers.get("content-type") or "").partition(";")[0].strip().lower()
         if media != "application/octet-stream":
             raise UnsupportedMediaType("Image data is sent as application/octet-stream.")
-        await upload(call, body, declared_size(call))
+        await upload(call, body, _declared_size(call), way)
         stored = True
     except Refused as refused:
         raise UnsupportedMediaType(str(refused), reason="IMAGE_REFUSED") from None
@@ -59,7 +64,7 @@ async def upload_image_data(call: Call[Image, None]) -> None:
             await body.drain()
 
 
-def declared_size(call: Call[Image, None]) -> int | None:
+def _declared_size(call: Call[Image, None]) -> int | None:
     text = call.headers.get("x-openstack-image-size") or call.headers.get("content-length")
     if text is None:
         return None

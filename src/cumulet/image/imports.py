@@ -9,16 +9,15 @@ import sqlalchemy as sa
 
 from cumulet.conductor import saga
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, Conflict, Forbidden, OverQuota, UnsupportedMediaType
+from cumulet.errors import BadRequest, Conflict, Forbidden, OverQuota
 from cumulet.image import internet, tasks
-from cumulet.image.data import declared_size
+from cumulet.image.data import take_body
 from cumulet.image.importing import IMAGE_IMPORT, Importing
 from cumulet.image.service import ADMIN, IMAGE, MODIFY_IMAGE, facts_of_call, image_facts, image_in_sight
 from cumulet.image.store import STORE, Image, images
 from cumulet.image.stores import import_methods
 from cumulet.image.tasks import Task
-from cumulet.image.uploads import STAGE, upload
-from cumulet.image.uploads import Body as Content
+from cumulet.image.uploads import STAGE
 from cumulet.settings import Settings
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -57,22 +56,7 @@ class ImportImage(Body, extra="allow"):
 )
 async def stage_image_data(call: Call[Image, None]) -> None:
     """Put data aside for an image, which an import takes up."""
-    from starlette.requests import ClientDisconnect
-
-    assert call.request is not None
-    body = Content(call.request)
-    stored = False
-    try:
-        media = (call.headers.get("content-type") or "").partition(";")[0].strip().lower()
-        if media != "application/octet-stream":
-            raise UnsupportedMediaType("Image data is sent as application/octet-stream.")
-        await upload(call, body, declared_size(call), STAGE)
-        stored = True
-    except (ClientDisconnect, TimeoutError):
-        raise BadRequest("The upload ended early.") from None
-    finally:
-        if not stored:
-            await body.drain()
+    await take_body(call, STAGE)
 
 
 @IMAGE.operation(

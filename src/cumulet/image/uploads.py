@@ -123,7 +123,7 @@ UPLOAD = Way()
 STAGE = Way(during="uploading", ends="uploading", staged=True)
 
 
-async def upload(call: Call[Image, None], body: Body, declared: int | None, way: Way = UPLOAD) -> None:
+async def upload(call: Call[Image, None], body: Body, declared: int | None, way: Way) -> None:
     """From queued to active, or back to queued with nothing left behind."""
     cloud, token = call.cloud, call.headers.get("x-auth-token") or ""
     last = "stage" if way.staged else "file"
