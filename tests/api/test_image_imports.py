@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import cumulet.testing
-from cumulet.image import imports, internet, tasks
+from cumulet.image import imports, internet, tasks, uploads
 from cumulet.image.files import image_folder
 from cumulet.testing import Answer, Client, TestCloud
 
@@ -242,6 +242,29 @@ def test_a_download_that_breaks_leaves_the_image_queued(open_cloud: TestCloud, m
     assert ended(member, image_id)["status"] == "queued"
     assert tasks_of(member, image_id)[0]["message"] == "The connection failed: ReadError."
     assert left(open_cloud, image_id) == []
+
+
+def test_what_is_refused_is_fetched_no_further(open_cloud: TestCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection is closed by whoever opened it, not some time by somebody else."""
+    monkeypatch.setattr(uploads, "BLOCK_BYTES", 1 << 16)
+    sent: list[int] = []
+    closed: list[bool] = []
+
+    async def fetch(_url: str, _allowed: tuple[str, ...]) -> AsyncIterator[bytes]:
+        task = asyncio.current_task()
+        try:
+            for number in range(100):
+                sent.append(number)
+                yield b"no qcow2".ljust(1 << 16)
+        finally:
+            closed.append(asyncio.current_task() is task)
+
+    monkeypatch.setattr(internet, "fetch", fetch)
+    member = open_cloud.persona("member")
+    image_id = new(member, disk_format="qcow2")
+    assert import_(member, image_id, "web-download", uri=URL).status == 202
+    assert ended(member, image_id)["status"] == "queued"
+    assert (len(sent) < 100, closed) == (True, [True])
 
 
 def test_a_task_makes_an_image_of_what_is_at_a_url(open_cloud: TestCloud, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ image whose record says that it has none is nobody's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import contextlib
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -102,7 +103,8 @@ async def receive(context: Context, state: Importing) -> Importing:
     promise = place.space.promise(place.state_dir, ahead, floor_mib=place.settings.free_space_floor_mib)
     try:
         receiver = await Receiver.begin(place, state.image_id, promise, declared, _nobody_asks, IMPORT)
-        written = await receiver.receive(pieces)
+        async with contextlib.aclosing(pieces):
+            written = await receiver.receive(pieces)
     except Refused as refused:
         raise StepFailed("IMAGE_REFUSED", str(refused)) from None
     except (internet.NotAllowed, internet.NotFetched) as error:
@@ -123,7 +125,7 @@ async def _nobody_asks() -> None:
     """The right to import was the request's; a token that ends later ends no import."""
 
 
-async def _pieces(path: Path) -> AsyncIterator[bytes]:
+async def _pieces(path: Path) -> AsyncGenerator[bytes, None]:
     with await asyncio.to_thread(path.open, "rb") as file:
         while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
             yield piece

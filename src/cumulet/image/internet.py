@@ -14,7 +14,7 @@ import ipaddress
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -152,8 +152,8 @@ def address_of(found: Sequence[str], host: str) -> Address:
     return addresses[0]
 
 
-async def fetch(url: str, allowed: Sequence[str]) -> AsyncIterator[bytes]:
-    """The content at a URL in pieces, as it is sent. NotAllowed, NotFetched."""
+async def fetch(url: str, allowed: Sequence[str]) -> AsyncGenerator[bytes, None]:
+    """The content at a URL in pieces, as it is sent; to be closed by who takes them. NotAllowed, NotFetched."""
     import httpx
 
     context = ssl.create_default_context()
