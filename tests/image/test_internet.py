@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
+from cumulet.ca import CertificateAuthority
 from cumulet.image import internet
 from cumulet.image.internet import NotAllowed, NotFetched
 
@@ -151,9 +155,9 @@ def test_the_first_of_public_addresses_is_asked() -> None:
 
 
 class Site:
-    """A server on this machine that stands for one of the Internet, and what it was asked."""
+    """A server on this machine that stands for one of the Internet, and what it was asked; over TLS with `context`."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
         site = self
         self.asked: list[tuple[str, str]] = []
         self.redirections: dict[str, str] = {}
@@ -183,14 +187,14 @@ class Site:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if context is not None:
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
 
-@pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """`images.example.org` is at 127.0.0.1, which counts as the Internet; its port counts as 80."""
-    made = Site()
-    port = made.server.server_address[1]
+@contextlib.contextmanager
+def standing_for_the_internet(made: Site, scheme: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """`images.example.org` is at 127.0.0.1, which counts as the Internet; the site's port counts as the scheme's."""
 
     async def resolve(host: str, _port: int) -> list[str]:
         return ["127.0.0.1"] if host == "images.example.org" else ["10.0.0.1"]
@@ -199,10 +203,18 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setattr(internet, "resolve", resolve)
     monkeypatch.setattr(internet, "is_public", lambda address: str(address) == "127.0.0.1" or is_public(address))
     monkeypatch.setattr(internet, "is_ours", lambda _: False)
-    monkeypatch.setattr(internet, "PORTS", {"http": port, "https": 443})
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
+    monkeypatch.setattr(internet, "PORTS", {**internet.PORTS, scheme: made.server.server_address[1]})
+    try:
+        yield made
+    finally:
+        made.server.shutdown()
+        made.server.server_close()
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    with standing_for_the_internet(Site(), "http", monkeypatch) as made:
+        yield made
 
 
 def fetched(url: str, allowed: tuple[str, ...] = ANY) -> bytes:
@@ -235,6 +247,42 @@ def test_redirections_are_followed_so_far_and_each_is_looked_at(site: Site) -> N
     site.redirections = {"/a": ""}
     with pytest.raises(NotFetched, match="nowhere"):
         fetched("http://images.example.org/a")
+
+
+@pytest.mark.parametrize(
+    ("names", "ips", "known", "taken"),
+    [
+        (("images.example.org",), (), True, True),
+        (("images.example.org",), (), False, False),
+        (("other.example.org",), (), True, False),
+        ((), ("127.0.0.1",), True, False),
+    ],
+    ids=["its own", "of an authority that nobody knows", "of another name", "of the address"],
+)
+def test_over_https_the_certificate_has_to_be_the_named_hosts(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    names: tuple[str, ...],
+    ips: tuple[str, ...],
+    known: bool,
+    taken: bool,
+) -> None:
+    authority = CertificateAuthority.load_or_create(tmp_path / "ca")
+    if known:
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate_file))
+    issued = authority.issue_server(tmp_path / "site", names, ips)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(issued.certificate, issued.key)
+    asked_for: list[str | None] = []
+    context.sni_callback = lambda _socket, name, _context: asked_for.append(name)
+    with standing_for_the_internet(Site(context), "https", monkeypatch) as site:
+        if taken:
+            assert fetched("https://images.example.org/a") == b"data" * 1000
+        else:
+            with pytest.raises(NotFetched, match="connection failed"):
+                fetched("https://images.example.org/a")
+    assert site.asked == ([("images.example.org", "/a")] if taken else [])
+    assert asked_for == ["images.example.org"]
 
 
 def test_an_https_page_redirects_to_nothing_less() -> None:
