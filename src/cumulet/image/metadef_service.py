@@ -9,7 +9,7 @@ from cumulet.image import listing
 from cumulet.image import metadef_store as store
 from cumulet.image.metadef_bodies import refuse_ours
 from cumulet.image.metadef_store import Namespace
-from cumulet.image.service import ADMIN, IMAGE, READER_OF_PROJECT
+from cumulet.image.service import ADMIN, READER_OF_PROJECT
 from cumulet.web.operation import Call, Query
 from cumulet.web.policy import base_rule, rule
 from cumulet.web.schema import Body
@@ -87,6 +87,3 @@ def require_unprotected(namespace: Namespace, what: str) -> None:
     """What a protected namespace holds cannot be deleted either."""
     if namespace.protected:
         raise Forbidden(f"Metadata definition {what} is protected and cannot be deleted.")
-
-
-__all__ = ["IMAGE", "PATH", "facts_of", "facts_of_namespace", "namespace_in_sight", "require_unprotected"]

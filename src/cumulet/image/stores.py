@@ -58,20 +58,18 @@ def list_stores_in_detail(_call: Call[None, None]) -> dict[str, object]:
 @IMAGE.operation("GET", "/info/usage", rules=())
 def show_usage(call: Call[None, None]) -> dict[str, object]:
     """What the caller's project uses of its limits: MiB, and numbers of images."""
-    from cumulet.image.imports import MOST_AT_ONCE
-
     settings, owner = call.cloud.settings, call.caller.project_id
     room = settings.image_project_quota_gib * 1024
     mine = (images.c.owner == owner, images.c.deleted_at_us.is_(None))
     staged = sa.select(sa.func.coalesce(sa.func.sum(images.c.upload_bytes), 0), sa.func.count()).where(
         *mine, images.c.status.in_(("uploading", "importing"))
     )
-    (staged_bytes, coming) = call.tx.all(staged)[0]
+    ((staged_bytes, coming),) = call.tx.all(staged)
     used = {
         "image_size_total": (store.stored_bytes(call.tx, owner) // MIB, room),
         "image_stage_total": (int(staged_bytes) // MIB, room),
         "image_count_total": (store.count_of(call.tx, owner), settings.images_per_project),
-        "image_count_uploading": (int(coming), max(MOST_AT_ONCE, settings.images_per_project)),
+        "image_count_uploading": (int(coming), settings.images_per_project),
     }
     return {"usage": {name: {"usage": usage, "limit": limit} for name, (usage, limit) in used.items()}}
 
