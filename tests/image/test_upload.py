@@ -52,11 +52,11 @@ def test_data_comes_back_as_it_was(world: World) -> None:
     assert answer.headers["content-type"] == "application/octet-stream"
 
 
-def test_asking_for_the_headers_of_the_data_only(world: World) -> None:
-    image = world.active(b"0123456789")
-    answer = world.ask("member", "HEAD", f"/images/{image['id']}/file")
-    assert (answer.status_code, answer.content) == (200, b"")
-    assert (answer.headers["content-length"], answer.headers["content-md5"]) == ("10", image["checksum"])
+def test_headers_alone_are_asked_of_nothing_as_with_glance(world: World) -> None:
+    image = world.active()
+    for path, allowed in (("", "DELETE, GET, PATCH"), ("/file", "GET, PUT")):
+        answer = world.ask("member", "HEAD", f"/images/{image['id']}{path}")
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
 
 
 @pytest.mark.parametrize(

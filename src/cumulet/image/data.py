@@ -94,8 +94,6 @@ async def download_image_data(call: Call[Image, None]) -> Reply:
         headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{image.size}"
         status = 206
     headers["Content-Length"] = str(length)
-    if call.method == "HEAD":
-        return Reply(status=status, headers=headers, body=b"")
     path = files.image_folder(call.cloud.state_dir) / image.id
     try:
         file = await asyncio.to_thread(_open_at, path, start)

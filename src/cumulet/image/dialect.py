@@ -15,6 +15,7 @@ class ImageDialect(Dialect):
     error_schema = object_schema(code=TEXT, title=TEXT, message=TEXT)
     refusal = "You are not authorized to complete {} action."
     over_quota_status = 413
+    head_is_get = False
     errors_follow_accept = True
 
     def fault(self, fault: Fault) -> dict[str, object]:

@@ -30,7 +30,7 @@ class Place(msgspec.Struct):
     def methods(self) -> list[str]:
         """For the Allow header."""
         found = set(self.operations) | ({"POST"} if self.actions else set())
-        if "GET" in found:
+        if "GET" in found and self.service.dialect.head_is_get:
             found.add("HEAD")
         return sorted(found)
 
