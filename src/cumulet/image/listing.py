@@ -1,4 +1,4 @@
-"""Listing images as Glance does: filters, sorting and paging, all of it in SQL."""
+"""Listing images as Glance does: filters, sorting by several keys and paging, all of it in SQL."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import csv
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlencode
 
 import msgspec
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest
-from cumulet.image import store
+from cumulet.image import paging, store
 from cumulet.image.store import HASH_ALGORITHM, Image, image_properties, image_tags, images
 from cumulet.web.operation import Caller, Query
-
-DEFAULT_LIMIT = 25
 
 SORT_KEYS = ("name", "status", "container_format", "disk_format", "size", "id", "created_at", "updated_at")
 MEMBER_STATUSES = ("pending", "accepted", "rejected", "all")
@@ -40,10 +37,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
     def link(self, *, marker: str | None) -> str:
         """The address of the first page or, with a marker, of the page after it."""
-        pairs = [pair for pair in self.pairs if pair[0] != "marker"]
-        if marker is not None:
-            pairs.append(("marker", marker))
-        return "/v2/images" + ("?" + urlencode(pairs) if pairs else "")
+        return paging.link("/v2/images", self.pairs, marker=marker)
 
 
 def read(query: Query, largest: int) -> Page:
@@ -54,7 +48,7 @@ def read(query: Query, largest: int) -> Page:
     return Page(
         conditions=tuple(_filters(query)),
         sort=_sort(query),
-        limit=read_limit(query.get("limit"), largest),
+        limit=paging.read_limit(query.get("limit"), largest),
         marker=query.get("marker"),
         member_status=None if member_status == "all" else member_status,
         pairs=tuple(query.pairs),
@@ -108,16 +102,6 @@ def _after(sort: tuple[tuple[str, bool], ...], marker: Image) -> _Condition:
     return sa.or_(*alternatives)
 
 
-def read_limit(text: str | None, largest: int, default: int = DEFAULT_LIMIT) -> int:
-    if text is None:
-        return min(default, largest)
-    if not (text.isascii() and text.removeprefix("-").isdigit()):
-        raise BadRequest("limit param must be an integer")
-    if text.startswith("-"):
-        raise BadRequest("limit param must be positive")
-    return min(int(text[:9]), largest)
-
-
 def _sort(query: Query) -> tuple[tuple[str, bool], ...]:
     classic_keys = [key.strip() for key in query.getall("sort_key")]
     classic_directions = [direction.strip() for direction in query.getall("sort_dir")]
@@ -132,11 +116,9 @@ def _sort(query: Query) -> tuple[tuple[str, bool], ...]:
         if len(directions) > 1 and len(directions) != len(keys):
             raise BadRequest("Number of sort dirs does not match the number of sort keys")
     for key in keys:
-        if key not in SORT_KEYS:
-            raise BadRequest(f"Invalid sort key: {key}. It must be one of the following: {', '.join(SORT_KEYS)}.")
+        paging.require_sort_key(key, SORT_KEYS)
     for direction in directions:
-        if direction not in ("asc", "desc"):
-            raise BadRequest(f"Invalid sort direction: {direction}")
+        paging.require_sort_direction(direction)
     keys = keys or ["created_at"]
     directions = directions or ["desc"]
     default = directions[0]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from msgspec.structs import replace
 
 from cumulet.errors import BadRequest, NotFound
-from cumulet.image import listing
 from cumulet.image import metadef_service as service
 from cumulet.image import metadef_store as store
 from cumulet.image import metadef_views as views
+from cumulet.image import paging
 from cumulet.image.metadef_bodies import NamespaceBody, as_json, content, properties, refuse_ours
 from cumulet.image.metadef_service import PATH, facts_of, facts_of_namespace, namespace_in_sight, require_unprotected
 from cumulet.image.metadef_store import Namespace, namespaces
@@ -76,38 +76,28 @@ def create_namespace(call: Call[None, NamespaceBody]) -> Reply:
 @IMAGE.operation("GET", "/metadefs/namespaces", rules=(Rule(service.GET_NAMESPACES), Rule(service.LIST_RESOURCE_TYPES)))
 def list_namespaces(call: Call[None, None]) -> dict[str, object]:
     """List the namespaces the caller may see, newest first."""
-    query, limit = call.query, listing.read_limit(call.query.get("limit"), call.cloud.settings.largest_page)
-    conditions = [store.visible_to(call.caller), *_filters(query)]
-    key, descending = _sort(query)
-    if (marker := query.get("marker")) is not None:
-        after = store.find_visible(call.tx, call.caller, marker)
-        if after is None:
-            raise NotFound(f"Metadata definition namespace={marker} was not found.")
-        conditions.append(_beyond(key, descending, after))
-    order = [column.desc() if descending else column.asc() for column in _columns(key)]
-    rows = call.tx.all(sa.select(namespaces).where(*conditions).order_by(*order).limit(limit))
+    page = paging.read(call.query, SORT_KEYS, call.cloud.settings.largest_page)
+    conditions = [store.visible_to(call.caller), *_filters(call.query)]
+    columns = _columns(page.key)
+    if page.marker is not None:
+        last = call.tx.first(
+            sa.select(*columns).where(namespaces.c.namespace == page.marker, store.visible_to(call.caller))
+        )
+        if last is None:
+            raise NotFound(f"Metadata definition namespace={page.marker} was not found.")
+        conditions.append(page.beyond(columns, last))
+    rows = call.tx.all(sa.select(namespaces).where(*conditions).order_by(*page.order(columns)).limit(page.limit))
     found = [Namespace(**row._mapping) for row in rows]
     shown = [each for each in found if call.authorise(service.GET_NAMESPACE, facts_of(each))]
     associations = store.associations_of(call.tx, shown)
-    pairs = [pair for pair in query.pairs if pair[0] != "marker"]
     views_of: list[dict[str, object]] = []
     for each in shown:
         view = views.show_namespace(each)
         if held := associations[each.id]:
             view["resource_type_associations"] = [views.show_association(one) for one in held]
         views_of.append(view)
-    reply: dict[str, object] = {
-        "namespaces": views_of,
-        "first": _link(pairs),
-        "schema": "/v2/schemas/metadefs/namespaces",
-    }
-    if shown and len(found) == limit:
-        reply["next"] = _link([*pairs, ("marker", shown[-1].namespace)])
-    return reply
-
-
-def _link(pairs: list[tuple[str, str]]) -> str:
-    return views.ROOT + (f"?{urlencode(pairs)}" if pairs else "")
+    following = shown[-1].namespace if shown and len(found) == page.limit else None
+    return page.reply(views.ROOT, "namespaces", views_of, following=following)
 
 
 def _filters(query: Query) -> list[sa.ColumnElement[bool]]:
@@ -125,15 +115,6 @@ def _filters(query: Query) -> list[sa.ColumnElement[bool]]:
     return conditions
 
 
-def _sort(query: Query) -> tuple[str, bool]:
-    key, direction = query.get("sort_key", "created_at"), query.get("sort_dir", "desc")
-    if key not in SORT_KEYS:
-        raise BadRequest(f"Invalid sort key: {key}. It must be one of the following: {', '.join(SORT_KEYS)}.")
-    if direction not in ("asc", "desc"):
-        raise BadRequest(f"Invalid sort direction: {direction}")
-    return str(key), direction == "desc"
-
-
 def _columns(key: str) -> list[sa.ColumnElement[object]]:
     """What is sorted by, ending in what is unique; null counts as empty text, false as 0."""
     columns: list[sa.ColumnElement[object]] = []
@@ -145,19 +126,6 @@ def _columns(key: str) -> list[sa.ColumnElement[object]]:
             column = sa.cast(column, sa.Integer)
         columns.append(column)
     return columns
-
-
-def _beyond(key: str, descending: bool, marker: Namespace) -> sa.ColumnElement[bool]:
-    """Rows that sort after `marker`."""
-    values: dict[str, int] = {"created_at": marker.created_at_us, "updated_at": marker.updated_at_us}
-    alternatives: list[sa.ColumnElement[bool]] = []
-    equal: list[sa.ColumnElement[bool]] = []
-    for name, column in zip(dict.fromkeys((key, "created_at", "id")), _columns(key), strict=True):
-        value = values[name] if name in values else getattr(marker, name)
-        value = "" if value is None else int(value) if isinstance(value, bool) else value
-        alternatives.append(sa.and_(*equal, column < value if descending else column > value))
-        equal.append(column == value)
-    return sa.or_(*alternatives)
 
 
 @IMAGE.operation(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cumulet.errors import BadRequest, Forbidden, NotFound
-from cumulet.image import listing
 from cumulet.image import metadef_store as store
+from cumulet.image import paging
 from cumulet.image.metadef_bodies import refuse_ours
 from cumulet.image.metadef_store import Namespace
 from cumulet.image.service import ADMIN, READER_OF_PROJECT
@@ -75,10 +75,9 @@ def namespace_in_sight(call: Call[object, object]) -> Namespace:
 def require_understood(query: Query, *, least_limit: int = 0) -> None:
     """400 for a list of what a namespace holds that is asked for in words that Glance does not understand."""
     limit = query.get("limit")
-    if limit and listing.read_limit(limit, least_limit) < least_limit:
+    if limit and paging.read_limit(limit, least_limit) < least_limit:
         raise BadRequest("limit param must be positive")
-    if (direction := query.get("sort_dir", "desc")) not in ("asc", "desc"):
-        raise BadRequest(f"Invalid sort direction: {direction}")
+    paging.is_descending(query)
     if (visibility := query.get("visibility")) and visibility not in ("public", "private", "shared"):
         raise BadRequest(f"Invalid visibility value: {visibility}")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cumulet.errors import BadRequest
-from cumulet.image import listing
 from cumulet.image import metadef_service as service
 from cumulet.image import metadef_store as store
 from cumulet.image import metadef_views as views
+from cumulet.image import paging
 from cumulet.image.metadef_bodies import Tag, Tags, content, refuse_ours
 from cumulet.image.metadef_service import PATH, facts_of_namespace, namespace_in_sight, require_unprotected
 from cumulet.image.metadef_store import LONGEST_NAME, Content, Namespace
@@ -55,12 +55,10 @@ def create_metadef_tags(call: Call[Namespace, Tags]) -> dict[str, object]:
 def list_metadef_tags(call: Call[Namespace, None]) -> dict[str, object]:
     """List a namespace's tags, newest first, in pages."""
     query = call.query
-    key, direction = query.get("sort_key", "created_at"), query.get("sort_dir", "desc")
-    if key not in SORTS:
-        raise BadRequest(f"Invalid sort key: {key}. It must be one of the following: {', '.join(SORTS)}.")
+    key, descending = paging.sort_key(query, SORTS), paging.is_descending(query)
     service.require_understood(query)
-    limit = listing.read_limit(query.get("limit") or None, store.MOST_OF_A_KIND, store.MOST_OF_A_KIND)
-    numbered = sorted(enumerate(store.all_of(call.tx, call.target, "tag")), key=SORTS[key], reverse=direction == "desc")
+    limit = paging.read_limit(query.get("limit") or None, store.MOST_OF_A_KIND, store.MOST_OF_A_KIND)
+    numbered = sorted(enumerate(store.all_of(call.tx, call.target, "tag")), key=SORTS[key], reverse=descending)
     found = [tag for _, tag in numbered]
     if marker := query.get("marker"):
         last = store.get(call.tx, call.target, "tag", marker)

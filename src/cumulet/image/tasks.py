@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from urllib.parse import urlencode
 
 import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import iso_z
-from cumulet.db.engine import Tx, metadata
+from cumulet.db.engine import Select, Tx, metadata
 from cumulet.errors import BadRequest, MethodNotAllowed, NotFound
-from cumulet.image import listing
+from cumulet.image import paging
 from cumulet.image.schemas import serve
 from cumulet.image.service import ADMIN, GET_IMAGE, IMAGE, facts_of_call, image_in_sight
 from cumulet.image.store import Image
@@ -86,7 +85,7 @@ def change(tx: Tx, task_id: str, status: str, now_us: int, *, message: str = "",
     tx.execute(sa.update(tasks).where(tasks.c.id == task_id, tasks.c.status.not_in(ENDED)).values(values))
 
 
-def _found(tx: Tx, now_us: int, *conditions: sa.ColumnElement[bool]) -> sa.Select[tuple[object, ...]]:
+def _found(now_us: int, *conditions: sa.ColumnElement[bool]) -> Select:
     living = sa.or_(tasks.c.expires_at_us.is_(None), tasks.c.expires_at_us > now_us)
     return sa.select(tasks).where(living, *conditions)
 
@@ -122,7 +121,7 @@ def show(task: Task) -> dict[str, object]:
 def task_named(call: Call[object, object]) -> Task:
     """The task the path names."""
     task_id = call.path["task_id"]
-    row = call.tx.first(_found(call.tx, call.now_us, tasks.c.id == task_id))
+    row = call.tx.first(_found(call.now_us, tasks.c.id == task_id))
     if row is None:
         raise NotFound(f"No task found with ID {task_id}")
     return Task(**row._mapping)
@@ -131,42 +130,22 @@ def task_named(call: Call[object, object]) -> Task:
 @IMAGE.operation("GET", "/tasks", rules=(Rule(TASKS_API_ACCESS),))
 def list_tasks(call: Call[None, None]) -> dict[str, object]:
     """List tasks, newest first, in pages."""
-    query, limit = call.query, listing.read_limit(call.query.get("limit"), call.cloud.settings.largest_page)
-    key, direction = query.get("sort_key", "created_at"), query.get("sort_dir", "desc")
+    page = paging.read(call.query, SORT_KEYS, call.cloud.settings.largest_page)
     conditions: list[sa.ColumnElement[bool]] = []
     for name, words in (("status", STATUSES), ("type", TYPES)):
-        if value := query.get(name):
+        if value := call.query.get(name):
             if value not in words:
                 raise BadRequest(f"Invalid {name} value: {value}")
             conditions.append(tasks.c[name] == value)
-    if key not in SORT_KEYS:
-        raise BadRequest(f"Invalid sort key: {key}. It must be one of the following: {', '.join(SORT_KEYS)}.")
-    if direction not in ("asc", "desc"):
-        raise BadRequest(f"Invalid sort direction: {direction}")
-    column = tasks.c[f"{key}_us" if key.endswith("_at") else key]
-    order = [column, tasks.c.id]
-    if (marker := query.get("marker")) is not None:
-        last = call.tx.first(sa.select(*order).where(tasks.c.id == marker))
+    columns = [tasks.c[f"{page.key}_us" if page.key.endswith("_at") else page.key], tasks.c.id]
+    if page.marker is not None:
+        last = call.tx.first(sa.select(*columns).where(tasks.c.id == page.marker))
         if last is None:
-            raise BadRequest(f"No task found with ID {marker}")
-        place, after = sa.tuple_(*order), sa.tuple_(*last)
-        conditions.append(place < after if direction == "desc" else place > after)
-    sort = [each.desc() if direction == "desc" else each.asc() for each in order]
-    rows = call.tx.all(_found(call.tx, call.now_us, *conditions).order_by(*sort).limit(limit))
-    found = [Task(**row._mapping) for row in rows]
-    pairs = [pair for pair in query.pairs if pair[0] != "marker"]
-    reply: dict[str, object] = {
-        "tasks": [stub(task) for task in found],
-        "first": _link(pairs),
-        "schema": "/v2/schemas/tasks",
-    }
-    if found and len(found) == limit:
-        reply["next"] = _link([*pairs, ("marker", found[-1].id)])
-    return reply
-
-
-def _link(pairs: list[tuple[str, str]]) -> str:
-    return "/v2/tasks" + (f"?{urlencode(pairs)}" if pairs else "")
+            raise BadRequest(f"No task found with ID {page.marker}")
+        conditions.append(page.beyond(columns, last))
+    rows = call.tx.all(_found(call.now_us, *conditions).order_by(*page.order(columns)).limit(page.limit))
+    shown = [stub(Task(**row._mapping)) for row in rows]
+    return page.reply("/v2/tasks", "tasks", shown, following=rows[-1].id if len(rows) == page.limit > 0 else None)
 
 
 @IMAGE.operation("GET", "/tasks/{task_id}", rules=(Rule(TASKS_API_ACCESS),), target=task_named, facts=lambda _: {})
@@ -190,7 +169,7 @@ def delete_task(call: Call[None, None]) -> None:
 )
 def list_image_tasks(call: Call[Image, None]) -> dict[str, object]:
     """The tasks that work or worked on an image."""
-    mine = _found(call.tx, call.now_us, tasks.c.image_id == call.target.id).order_by(tasks.c.created_at_us)
+    mine = _found(call.now_us, tasks.c.image_id == call.target.id).order_by(tasks.c.created_at_us)
     shown = [show(Task(**row._mapping)) for row in call.tx.all(mine.limit(MOST_ENDED))]
     return {
         "tasks": [{name: value for name, value in task.items() if name not in ("self", "schema")} for task in shown]
