@@ -222,11 +222,15 @@ def test_what_is_at_a_url_becomes_the_images_data(open_cloud: TestCloud, monkeyp
     internet_has(monkeypatch, CONTENT[:1000], CONTENT[1000:])
     member = open_cloud.persona("member")
     assert "web-download" in ask(member, "GET", "/info/import")["import-methods"]["value"]
-    image_id = new(member)
+    image_id = new(member, visibility="community")
     assert import_(member, image_id, "web-download", uri=URL).status == 202
     found = ended(member, image_id)
     assert (found["status"], found["os_hash_value"]) == ("active", hashlib.sha512(CONTENT).hexdigest())
     assert left(open_cloud, image_id) == [image_id]
+    (task,) = tasks_of(member, image_id)
+    assert task["input"]["import_req"]["method"]["uri"] == URL
+    assert tasks_of(open_cloud.persona("admin"), image_id) == [task]
+    assert tasks_of(open_cloud.persona("other_member"), image_id) == [], "who may use it need not know where it is from"
     second = new(member)
     for uri in ("http://127.0.0.1/", "https://example.net/", "file:///etc/shadow", ""):
         answer = import_(member, second, "web-download", uri=uri)

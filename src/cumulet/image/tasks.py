@@ -1,4 +1,4 @@
-"""Tasks: what becomes of imports. Whoever sees an image sees its own; the list of all is for administrators."""
+"""Tasks: what becomes of imports. An image's project sees the image's; the list of all is for administrators."""
 
 from __future__ import annotations
 
@@ -169,7 +169,11 @@ def delete_task(call: Call[None, None]) -> None:
 )
 def list_image_tasks(call: Call[Image, None]) -> dict[str, object]:
     """The tasks that work or worked on an image."""
-    mine = _found(call.now_us, tasks.c.image_id == call.target.id).order_by(tasks.c.created_at_us)
+    image, caller = call.target, call.caller
+    mine = _found(call.now_us, tasks.c.image_id == image.id).order_by(tasks.c.created_at_us)
+    if not caller.is_admin and caller.project_id != image.owner:
+        # Others see the image, and not who made it of which address: a signed one opens more than the image.
+        mine = mine.where(tasks.c.owner == caller.project_id)
     shown = [show(Task(**row._mapping)) for row in call.tx.all(mine.limit(MOST_ENDED))]
     return {
         "tasks": [{name: value for name, value in task.items() if name not in ("self", "schema")} for task in shown]
