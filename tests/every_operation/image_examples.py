@@ -36,41 +36,36 @@ class Things:
         made: str = self.ask(self.owner, "POST", "/images", body)["id"]
         return made
 
-    def _with_data(self) -> str:
+    def _new_with(self, data: str) -> str:
+        """One with its `file`, or with data that is put aside for it (`stage`)."""
         image = self.new()
-        self.ask(self.owner, "PUT", f"/images/{image}/file", content=b"\0" * 512, headers=DATA)
+        self.ask(self.owner, "PUT", f"/images/{image}/{data}", content=b"\0" * 512, headers=DATA)
         return image
 
     @cached_property
     def image(self) -> str:
-        return self._with_data()
+        return self._new_with("file")
 
     @cached_property
     def deactivated(self) -> str:
-        image = self._with_data()
+        image = self._new_with("file")
         self.ask(self._admin, "POST", f"/images/{image}/actions/deactivate")
         return image
 
     @cached_property
     def shared(self) -> str:
-        image = self._with_data()
+        image = self._new_with("file")
         self.ask(self.owner, "POST", f"/images/{image}/members", {"member": self.shared_with.project_id})
-        return image
-
-    def new_staged(self) -> str:
-        """One whose data is staged."""
-        image = self.new()
-        self.ask(self.owner, "PUT", f"/images/{image}/stage", content=b"\0" * 512, headers=DATA)
         return image
 
     @cached_property
     def staged(self) -> str:
-        return self.new_staged()
+        return self._new_with("stage")
 
     @cached_property
     def task(self) -> str:
         """Of an import that is begun."""
-        image = self.new_staged()
+        image = self._new_with("stage")
         self.ask(self.owner, "POST", f"/images/{image}/import", {"method": {"name": "glance-direct"}})
         task: str = self.ask(self.owner, "GET", f"/images/{image}/tasks")["tasks"][0]["id"]
         return task
