@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 import sqlalchemy as sa
@@ -111,8 +112,10 @@ def test_who_wants_to_be_alone_waits_for_those_before_and_keeps_back_those_after
     assert begun.wait(30)
     threads[1].start()
     assert came.wait(30)
+    deadline = time.monotonic() + 30
     while not turns._want_alone:
-        pass
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
     threads[2].start()
     let_go.set()
     for one in threads:
