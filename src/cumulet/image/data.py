@@ -143,8 +143,18 @@ async def _pieces(file: BinaryIO, length: int) -> AsyncIterator[bytes]:
 def reconcile(database: Database, state_dir: Path, now_us: int) -> int:
     """Put images that were being uploaded back to queued and remove files nobody owns; returns how many files went.
 
-    At start only, before uploads are served: an upload that is running elsewhere would be taken for a dead one.
+    At start only, before uploads are served: an upload that is running elsewhere is taken for a dead one, and ends.
+    Files are looked for first: what others bring after that is not touched. What an import has left, or is at, is its
+    own affair.
     """
-    known = database.write(lambda tx: store.abandon_uploads(tx, now_us))
-    staged = database.read(store.staged_ids)
-    return files.remove_leftovers(files.image_folder(state_dir), known, staged)
+    folder = files.image_folder(state_dir)
+    left = set(files.stored(folder))
+    for image in database.write(lambda tx: store.abandon_uploads(tx, now_us)):
+        if image.size is not None or image.status == "importing":
+            left.discard(image.id)
+        if image.status in ("uploading", "importing"):
+            left.discard(f"{files.STAGE_FOLDER}/{image.id}")
+        left.discard(f"{files.UPLOAD_FOLDER}/{image.upload_id}")
+    for path in left:
+        (folder / path).unlink(missing_ok=True)
+    return len(left)

@@ -149,19 +149,11 @@ def remove_upload(folder: Path, upload_id: str) -> None:
     (folder / UPLOAD_FOLDER / upload_id).unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path, known: frozenset[str], staged: frozenset[str]) -> int:
-    """Remove dead uploads, and data and staged data of images that are not in `known` and `staged`.
-
-    Returns how many files went.
-    """
+def stored(folder: Path) -> frozenset[str]:
+    """All files that there are, by their paths below the store."""
     prepare(folder)
-    kept = {folder: known, folder / UPLOAD_FOLDER: frozenset[str](), folder / STAGE_FOLDER: staged}
-    gone = 0
-    for path in [path for one in kept for path in one.iterdir()]:
-        if path.is_file() and path.name not in kept[path.parent]:
-            path.unlink()
-            gone += 1
-    return gone
+    folders = (folder, folder / UPLOAD_FOLDER, folder / STAGE_FOLDER)
+    return frozenset(str(path.relative_to(folder)) for one in folders for path in one.iterdir() if path.is_file())
 
 
 def _sync_folder(folder: Path) -> None:

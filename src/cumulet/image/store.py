@@ -263,19 +263,14 @@ def end_upload(tx: Tx, image_id: str, upload_id: str, now_us: int, *, status: st
     return tx.changed(sa.update(images).where(*where, images.c.deleted_at_us.is_(None)).values(values)) == 1
 
 
-def abandon_uploads(tx: Tx, now_us: int) -> frozenset[str]:
-    """Put images that were being uploaded or staged back to queued. Returns the ids of those that have data."""
+def abandon_uploads(tx: Tx, now_us: int) -> list[sa.Row[str, str, int | None, str | None]]:
+    """Put images that were being uploaded or staged back to queued; imports go on. Returns what there is of images
+    then: id, status, size, upload_id."""
     coming = sa.and_(images.c.status.in_(("saving", "uploading")), images.c.upload_id.is_not(None))
     stuck = sa.update(images).where(coming, images.c.deleted_at_us.is_(None))
     tx.execute(stuck.values(status="queued", upload_id=None, upload_bytes=None, updated_at_us=now_us))
-    living = sa.select(images.c.id).where(images.c.deleted_at_us.is_(None), images.c.size.is_not(None))
-    return frozenset(row.id for row in tx.all(living))
-
-
-def staged_ids(tx: Tx) -> frozenset[str]:
-    """Images whose data is staged, to be imported or being imported."""
-    living = sa.select(images.c.id).where(images.c.status.in_(("uploading", "importing")))
-    return frozenset(row.id for row in tx.all(living.where(images.c.deleted_at_us.is_(None))))
+    living = sa.select(images.c.id, images.c.status, images.c.size, images.c.upload_id)
+    return tx.all(living.where(images.c.deleted_at_us.is_(None)))
 
 
 def delete(tx: Tx, image_id: str, now_us: int) -> bool:
