@@ -165,7 +165,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """With data or without."""
     web_download_hosts: str = ""
     """Hosts of the Internet that images may be imported from (`web-download`), separated by commas: names,
-    `*.example.org` for all below one, or `*` for every one with a public address. Empty: none is fetched from."""
+    `*.example.org` for all below one, or `*` for every one with a public address, other machines of this cloud among
+    them. Empty: none is fetched from."""
 
     @property
     def boots_guests(self) -> bool:
