@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import ipaddress
+import logging
 import ssl
 import threading
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ import pytest
 from cumulet.ca import CertificateAuthority
 from cumulet.image import internet
 from cumulet.image.internet import NotAllowed, NotFetched
+from cumulet.web.log import log_to
 
 ANY = ("*",)
 
@@ -227,6 +230,16 @@ def fetched(url: str, allowed: tuple[str, ...] = ANY) -> bytes:
 def test_content_comes_as_it_is_sent_from_the_host_that_was_named(site: Site) -> None:
     assert fetched("http://images.example.org/a?b") == b"data" * 1000
     assert site.asked == [("images.example.org", "/a?b")]
+
+
+def test_an_address_that_opens_something_is_in_no_log(site: Site) -> None:
+    stream = io.StringIO()
+    handler = log_to(stream)
+    try:
+        assert fetched("http://images.example.org/hunter2?by=hunter2") == b"data" * 1000
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert "hunter2" not in stream.getvalue()
 
 
 def test_redirections_are_followed_so_far_and_each_is_looked_at(site: Site) -> None:

@@ -102,7 +102,6 @@ def _run_joined(**given: Any) -> None:
     from cumulet.processes.joined_agent import JoinedPlace, NoHost, run_joined_agent
     from cumulet.web.log import log_to
 
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     log_to(None, level=logging.INFO, as_json=not sys.stderr.isatty())
     try:
         asyncio.run(run_joined_agent(JoinedPlace(**given)))

@@ -201,4 +201,6 @@ def log_to(target: TextIO | Path | None = None, *, level: int = logging.INFO, as
     logging._srcfile = None  # "Optimization" in the logging HOWTO: no walk over the stack
     # Two lines a connection that say nothing the access log does not.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # Each address that is asked, whole: one of an image may open it by itself.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     return handler
