@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from cumulet.host.reach import WIRE
@@ -36,9 +36,10 @@ class LocalNetworks:
     def __init__(self, state: Path, hosts: Sequence[str]) -> None:
         self._prefix = f"cumulet-{hashlib.sha256(str(state).encode()).hexdigest()[:8]}"
         self._hosts = tuple(hosts[:MOST_HOSTS])
+        self._made: list[Path] = []
 
     def make(self) -> dict[str, HostNetwork]:
-        """Where each host is; what is there already stays as it is. Raises `NoNamespaces`."""
+        """Where each host is; what is there already stays as it is. Raises `NoNamespaces`, with nothing new made."""
         from pyroute2 import IPRoute, netns
         from pyroute2.netlink.exceptions import NetlinkError
 
@@ -65,16 +66,17 @@ class LocalNetworks:
                     route.link("set", index=port, master=bridge, state="up")
 
         try:
-            for name in (_WIRE, *self._hosts):
-                if not (_NAMESPACES / self._namespace(name)).exists():
-                    netns.create(self._namespace(name))
+            for path in (_NAMESPACES / self._namespace(name) for name in (_WIRE, *self._hosts)):
+                if not path.exists():
+                    netns.create(path.name)
+                    self._made.append(path)
             inside(self.wire, lambda: join("bridge", "host", _DEVICE))
             inside(self.wire, lambda: join(PUBLIC, "pub", PUBLIC_DEVICE))
             for number, host in enumerate(self._hosts, start=1):
                 address = _address(number)
                 inside(self._namespace(host), lambda address=address: up(address=address))  # type: ignore[misc]
         except (OSError, NetlinkError) as refused:
-            self.remove()
+            self.undo()
             raise NoNamespaces(str(refused)) from refused
         return {
             host: HostNetwork(address=_address(number), namespace=self._namespace(host))
@@ -82,11 +84,17 @@ class LocalNetworks:
         }
 
     def remove(self) -> None:
-        """All of them. What still runs inside keeps its own alive until it ends."""
+        """All of this cloud's, also of hosts that it had. What still runs inside keeps its own alive until it ends."""
+        self._remove(sorted(_NAMESPACES.glob(self._namespace("*"))))
+
+    def undo(self) -> None:
+        """Those that `make` has made. What a killed cloud has left stays: its guests may run in there."""
+        self._remove(self._made)
+
+    def _remove(self, paths: Iterable[Path]) -> None:
         from pyroute2 import netns
 
-        for name in (*self._hosts, _WIRE):
-            path = _NAMESPACES / self._namespace(name)
+        for path in paths:
             # What a host's agent calls its routers' namespaces (`drivers.linux_network.names`).
             routers = _NAMESPACES.glob(f"cmr-{path.stat().st_ino}-*") if path.exists() else ()
             for one in (*(router.name for router in routers), path.name):

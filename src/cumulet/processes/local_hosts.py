@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,8 @@ async def connect(
         stack.push_async_callback(door.close)
         await door.listen(_images(settings))
         local, networks = await asyncio.to_thread(_networks, settings)
+        if local is not None:
+            stack.push(partial(_undo_if_failed, local))
         agents = AgentProcesses(
             [_place(settings, authority, name, networks) for name in settings.host_names], networks=local
         )
@@ -118,6 +121,12 @@ def _networks(settings: Settings) -> tuple[LocalNetworks | None, Mapping[str, Ho
         log.warning("hosts have no networks for guests: %s", problem)
         return None, settings.host_networks
     return local, made
+
+
+def _undo_if_failed(local: LocalNetworks, failed: type[BaseException] | None, *_: object) -> None:
+    """On the stack of a start: a cloud that has started decides itself when its namespaces go."""
+    if failed is not None:
+        local.undo()
 
 
 def _place(

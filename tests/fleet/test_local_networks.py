@@ -1,0 +1,59 @@
+"""Namespaces of one machine's hosts: a start that fails leaves none behind, and an end takes all of them along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import cumulet.testing
+from cumulet.drivers.linux_network import names, namespaces
+from cumulet.fleet.local_agents import AgentProcesses
+from cumulet.fleet.local_networks import LocalNetworks
+from cumulet.host import messages as m
+from tests.linux_network.lab import needs_packets
+
+pytestmark = needs_packets
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[LocalNetworks]:
+    """Left by a cloud of two hosts that was killed."""
+    made = LocalNetworks(tmp_path, ["host1", "host2"])
+    made.make()
+    yield made
+    made.remove()
+
+
+def there(local: LocalNetworks) -> set[str]:
+    return {name.removeprefix(f"{local.prefix}-") for name in namespaces.named(local.prefix)}
+
+
+def test_a_start_that_fails_leaves_the_namespaces_that_it_has_found_and_no_others(
+    tmp_path: Path, two: LocalNetworks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(_agents: AgentProcesses, _hosts: object) -> None:
+        assert there(two) == {"wire", "host1", "host2", "host3"}
+        raise m.HostUnreachable("no agent starts")
+
+    monkeypatch.setattr(AgentProcesses, "start", fails)
+    for found in ({"wire", "host1", "host2"}, set()):
+        with (
+            pytest.raises(m.HostUnreachable, match="no agent starts"),
+            cumulet.testing.cloud(driver="qemu", hosts=3, state=tmp_path),
+        ):
+            pass
+        assert there(two) == found
+        two.remove()
+
+
+def test_hosts_that_a_killed_cloud_had_and_the_next_has_not_go_with_it(tmp_path: Path, two: LocalNetworks) -> None:
+    router = f"{names.namespaces_of((namespaces.FOLDER / f'{two.prefix}-host2').stat().st_ino)}0123456789ab"
+    namespaces.make(router)
+    one = LocalNetworks(tmp_path, ["host1"])
+    one.make()
+    assert there(two) == {"wire", "host1", "host2"}
+    one.remove()
+    assert there(two) == set()
+    assert not namespaces.named(router)
