@@ -179,11 +179,11 @@ class _Walk:
     def from_outside(self, source: str, receiver: Port | str, protocol: int, port: int | None) -> Path:
         version = ip_address(source).version
         destination = self._led_to(receiver, version, protocol, port) if isinstance(receiver, Port) else receiver
-        if destination is None or ip_address(destination).version != version:
-            packet = _packet("", source, destination or source, protocol, port)
-            reason = "no-common-ip-version" if destination or version == 6 else "no-floating-ip"
-            return self._ends(At.OUTSIDE, source, packet, reason)
-        return self.comes_in(_packet("", source, destination, protocol, port))
+        if destination is not None and ip_address(destination).version == version:
+            return self.comes_in(_packet("", source, destination, protocol, port))
+        reason = "no-common-ip-version" if destination or version == 6 else "no-floating-ip"
+        packet = Packet(mac="", source=source, destination=destination or "", protocol=protocol, destination_port=port)
+        return self._ends(At.OUTSIDE, source, packet, reason)
 
     def comes_in(self, packet: Packet) -> Path:
         self._add(At.OUTSIDE, packet.source, packet, Verdict(passes=True, reason="from-outside"))
