@@ -156,6 +156,25 @@ def test_floating_ips_and_forwarded_ports_lead_in_and_source_nat_out(cloud: Test
     assert cloud.network.reachable("192.0.2.7", address, "icmp").reason == "the-router-itself"
 
 
+def test_from_outside_an_address_of_an_external_network_is_reached_and_one_of_another_network_is_not(
+    cloud: TestCloud, member: Client
+) -> None:
+    admin = cloud.persona("admin")
+    public = admin.request("GET", "/network/v2.0/networks?router:external=true")["networks"][0]["id"]
+    open_to_all = {"port_security_enabled": False, "security_groups": []}
+    there = made(admin, "port", network_id=public, **open_to_all)
+    create(admin, networks=[{"port": there}])
+    come = cloud.network.reachable("192.0.2.7", there, "tcp", 22)
+    assert (bool(come), come.reason) == (True, "no-port-security")
+    assert [hop.at for hop in come.hops] == ["outside", "receiver"]
+    network = made(member, "network", name="six")
+    made(member, "subnet", network_id=network, cidr="2001:db8:6::/64", ip_version=6)
+    within = port_of(member, network)
+    for end in (within, address_of(member, within)):
+        assert cloud.network.reachable("2001:db8::7", end, "icmp").reason == "no-way-in"
+    assert cloud.network.reachable("192.0.2.7", "172.24.4.250", "icmp").reason == "address-of-nobody"
+
+
 def address_of(client: Client, port: str) -> str:
     found: str = client.request("GET", f"/network/v2.0/ports/{port}")["port"]["fixed_ips"][0]["ip_address"]
     return found

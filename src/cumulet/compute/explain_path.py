@@ -46,6 +46,7 @@ WORDS = {
     "its-own-address": "the sender has the address itself: the packet does not leave the guest",
     "no-common-ip-version": "the two ends have no address of the same IP version",
     "no-floating-ip": "from outside it needs a floating IP or a port forwarding, and the port has none for this",
+    "no-way-in": "the address is on no external network: nobody outside is told a way to it",
     "from-outside": "it comes from outside the cloud",
     "address-of-nobody": "nobody on this network has the address",
     "address-of-another-port": "another port has this address on the network it comes to",

@@ -187,10 +187,14 @@ class _Walk:
 
     def comes_in(self, packet: Packet) -> Path:
         self._add(At.OUTSIDE, packet.source, packet, Verdict(passes=True, reason="from-outside"))
-        network_id = self._entered_at(packet.destination)
-        if network_id is None:
-            return self._ends(At.OUTSIDE, packet.destination, packet, "address-of-nobody")
-        return self._across(network_id, packet.destination, packet)
+        held = sa.select(port_addresses.c.network_id, networks.c.external).join(
+            networks, networks.c.id == port_addresses.c.network_id
+        )
+        found = self._tx.all(held.where(port_addresses.c.address == packet.destination))
+        for row in found:
+            if row.external:
+                return self._across(row.network_id, packet.destination, packet)
+        return self._ends(At.OUTSIDE, packet.destination, packet, "no-way-in" if found else "address-of-nobody")
 
     def nowhere(self, sender: Port, protocol: int) -> Path:
         """There is no packet to follow."""
@@ -199,8 +203,9 @@ class _Walk:
 
     def _led_to(self, receiver: Port, version: int, protocol: int, port: int | None) -> str | None:
         """The address by which a port is reached from outside."""
-        if version == 6:
-            return next((address for address in _addresses(self._tx, receiver) if ":" in address), None)
+        if version == 6 or must_get(self._tx, Network, receiver.network_id).external:
+            held = _addresses(self._tx, receiver)
+            return next((address for address in held if ip_address(address).version == version), None)
         for floating in find_by(self._tx, FloatingIp, port_id=receiver.id):
             return floating.floating_ip_address
         name = {number: name for name, number in PROTOCOLS.items()}[protocol]
@@ -208,13 +213,6 @@ class _Walk:
             if forwarding.protocol == name and forwarding.external_first <= (port or 0) <= forwarding.external_last:
                 return must_get(self._tx, FloatingIp, forwarding.floating_ip_id).floating_ip_address
         return None
-
-    def _entered_at(self, destination: str) -> str | None:
-        """The external network on which this address is, or by whose router the network is reached that it is on."""
-        held = sa.select(port_addresses.c.network_id).where(port_addresses.c.address == destination)
-        external = {row.id: row.external for row in self._tx.all(sa.select(networks.c.id, networks.c.external))}
-        on = [row.network_id for row in self._tx.all(held)]
-        return next((network_id for network_id in on if external[network_id]), None)
 
     # -- across networks
 
