@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 from cumulet.db.engine import Tx
@@ -145,7 +145,8 @@ def add_addresses(call: Call[AddressGroup, SomeAddresses]) -> View:
     wanted = list(dict.fromkeys(call.body.addresses))
     if there := [address for address in wanted if address in group.addresses]:
         raise BadRequest(
-            f"Addresses {_said(there)} already exist in the address group {group.id}.", reason="AddressesAlreadyExist"
+            f"Addresses {', '.join(there)} already exist in the address group {group.id}.",
+            reason="AddressesAlreadyExist",
         )
     if len(group.addresses) + len(wanted) > MOST_ADDRESSES:
         raise OverQuota(f"An address group has at most {MOST_ADDRESSES} addresses.", reason="QUOTA")
@@ -164,14 +165,10 @@ def remove_addresses(call: Call[AddressGroup, SomeAddresses]) -> View:
     group = call.target
     if missing := [address for address in call.body.addresses if address not in group.addresses]:
         raise NotFound(
-            f"Addresses {_said(missing)} not found in the address group {group.id}.", reason="AddressesNotFound"
+            f"Addresses {', '.join(missing)} not found in the address group {group.id}.", reason="AddressesNotFound"
         )
     kept = [address for address in group.addresses if address not in call.body.addresses]
     return _changed(call, {"addresses": kept})
-
-
-def _said(addresses: Iterable[str]) -> str:
-    return ", ".join(addresses)
 
 
 def _changed(call: Call[AddressGroup, object], values: dict[str, object]) -> View:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from ipaddress import ip_network
-from typing import TypeVar
 
 import sqlalchemy as sa
 
@@ -20,8 +19,6 @@ from cumulet.network.many import find_many
 from cumulet.network.router_wiring import RouterHosts
 from cumulet.network.rule_meaning import protocol_number
 from cumulet.network.store import Network, Port, Subnet, port_addresses, port_bindings, ports
-
-T = TypeVar("T")
 
 _HERE = (
     sa.select(port_bindings.c.port_id, port_bindings.c.active, ports.c.network_id)
@@ -39,8 +36,8 @@ _HOSTS_OF_NETWORKS_OF = (
     .where(_OF_SERVER, _BESIDE.c.server_id.is_not(None), port_bindings.c.host != UNBOUND)
     .distinct()
 )
-_BINDING = (
-    sa.select(port_bindings.c.host, port_bindings.c.active)
+_HOST_OF = (
+    sa.select(port_bindings.c.host)
     .join(ports, ports.c.id == port_bindings.c.port_id)
     .where(
         ports.c.id == sa.bindparam("of_port"),
@@ -49,8 +46,6 @@ _BINDING = (
         port_bindings.c.host != UNBOUND,
     )
 )
-
-
 _GROUPS_OF_PORTS = OfMany(
     sa.select(port_security_groups.c.port_id, port_security_groups.c.security_group_id), port_security_groups.c.port_id
 )
@@ -98,10 +93,10 @@ def wiring(tx: Tx, host: str, addresses_of: AddressesOf, router_hosts: RouterHos
 
 def of_port(tx: Tx, port_id: str) -> w.Wiring | None:
     """Of the wiring of the host that has a port now, what is about this port; None where no host has it."""
-    row = tx.first(_BINDING, {"of_port": port_id})
+    row = tx.first(_HOST_OF, {"of_port": port_id})
     if row is None:
         return None
-    plugged, groups = _plugged(tx, {port_id: row.active})
+    plugged, groups = _plugged(tx, {port_id: True})
     return w.Wiring(host=row.host, ports=plugged, groups=groups)
 
 
