@@ -99,20 +99,19 @@ async def reopened(address: str, namespace: str, *, public: bool = False) -> Lin
 async def lab(hosts: Sequence[str], *, outside: Outside | None = None) -> AsyncIterator[Lab]:
     """`outside`: where the physical network `public` of every host leads."""
     wire = HostNetworks(hosts)
-    opened: dict[str, LinuxNetwork] = {}
-    made: Lab | None = None
     try:
-        namespaces = {host: wire.namespace(host) for host in hosts}
-        for number, host in enumerate(hosts, start=1):
-            if outside is not None:
-                outside.join(namespaces[host])
-            opened[host] = await reopened(f"192.0.2.{number}", namespaces[host], public=outside is not None)
-        made = Lab(opened, namespaces)
-        yield made
+        made = Lab({}, {host: wire.namespace(host) for host in hosts})
+        try:
+            for number, (host, namespace) in enumerate(made.namespaces.items(), start=1):
+                if outside is not None:
+                    outside.join(namespace)
+                made.networks[host] = await reopened(f"192.0.2.{number}", namespace, public=outside is not None)
+            yield made
+        finally:
+            for guest in made.guests:
+                guest.close()
+            for network in made.networks.values():
+                await network.remove()
+                await network.close()
     finally:
-        for guest in made.guests if made is not None else ():
-            guest.close()
-        for network in opened.values():
-            await network.remove()
-            await network.close()
-        wire.remove()
+        wire.remove()  # Also where a test has ended with a network that is closed.

@@ -10,10 +10,10 @@ import itertools
 import os
 import subprocess
 from collections.abc import Sequence
-from pathlib import Path
+
+from cumulet.drivers.linux_network import names, namespaces
 
 _numbers = itertools.count(1)
-FOLDER = Path("/run/netns")
 
 
 class HostNetworks:
@@ -76,10 +76,9 @@ class HostNetworks:
         """Once no process is left in them."""
         while self._made:
             name = self._made.pop()
-            inode = (FOLDER / name).stat().st_ino
-            for router in FOLDER.glob(f"cmr-{inode}-*"):
-                _ip("netns", "delete", router.name)
-            _ip("netns", "delete", name)
+            routers = namespaces.named(names.namespaces_of((namespaces.FOLDER / name).stat().st_ino))
+            for one in (*routers, name):  # What ends a host's routers with its lease may come first.
+                namespaces.remove(one)
 
 
 def _ip(*words: str) -> None:
