@@ -10,7 +10,7 @@ from typing import Any
 from cumulet.db.engine import Tx
 from cumulet.host.verdict import Packet
 from cumulet.network import addresses
-from cumulet.network.store import Network, Port, find, networks, ports
+from cumulet.network.store import Network, Port, find, networks
 from cumulet.testing import Client, TestCloud
 from tests.api.test_compute_servers import ask_for
 from tests.linux_network import frames as f
@@ -188,23 +188,19 @@ class Known:
 
 
 def known(tx: Tx) -> Known:
-    guests = {port.id: port for port in find(tx, Port, ports.c.server_id.is_not(None))}
-    held = addresses.held_by(tx, [port.id for port in find(tx, Port)])
+    """In the order in which it was made, so that a seed chooses the same again: ids are others each time."""
+    all_ports = sorted(find(tx, Port), key=lambda port: port.created_at_us)
     external = {network.id for network in find(tx, Network, networks.c.external)}
-    all_ports = find(tx, Port)
+    held_by = addresses.held_by(tx, [port.id for port in all_ports])
+    held = {port.id: [one.address for one in held_by.get(port.id, ()) if one.address] for port in all_ports}
+    guests = {port.id: port for port in all_ports if port.server_id is not None}
+    public = [port.id for port in all_ports if port.network_id in external]
+    others = [port.id for port in all_ports if port.network_id not in external and port.id not in guests]
     return Known(
         ports=guests,
-        addresses={port_id: [one.address for one in held.get(port_id, ()) if one.address] for port_id in guests},
-        public=[
-            one.address for port in all_ports if port.network_id in external for one in held[port.id] if one.address
-        ],
-        others=[
-            one.address
-            for port in all_ports
-            if port.network_id not in external and port.id not in guests
-            for one in held.get(port.id, ())
-            if one.address
-        ]
+        addresses={port_id: held[port_id] for port_id in guests},
+        public=[address for port_id in public for address in held[port_id]],
+        others=[address for port_id in others for address in held[port_id]]
         + ["10.0.0.99", "10.0.9.9", "2001:db8:1::99"],
     )
 
