@@ -72,14 +72,22 @@ class Stream:
 
         await asyncio.to_thread(wait)
 
-    def missing(self) -> list[int]:
-        """Stop: those that have been sent and do not come."""
+    def close(self) -> None:
+        """Stop, once what has been sent has come or does not."""
         self._stopping.set()
         for thread in reversed(self._threads):
             thread.join()
         self._in.close()
         self._out.close()
+
+    def missing(self) -> list[int]:
+        """Of a stream that is closed."""
         return sorted(set(range(self.sent)) - self._came)
+
+
+async def all_go_on(streams: list[Stream]) -> None:
+    for stream in streams:
+        await stream.goes_on()
 
 
 async def test_the_agents_of_all_hosts_start_again_and_no_packet_is_lost() -> None:
@@ -93,19 +101,19 @@ async def test_the_agents_of_all_hosts_start_again_and_no_packet_is_lost() -> No
         assert three.pings("10.0.0.1")
         assert one.pings(Outside.ADDRESS)
         ways = [(two, "10.0.0.2"), (three, "10.0.1.1"), (at.outside, Outside.ADDRESS)]
-        streams = [Stream(one, receiver, address) for receiver, address in ways]
-        for stream in streams:
-            await stream.goes_on()
-        for host in ("host1", "host2"):
-            await at.place.networks[host].close()
-            for stream in streams:
-                await stream.goes_on()
-            at.place.networks[host] = await reopened(ADDRESSES[host], at.place.namespaces[host], public=True)
-            for stream in streams:
-                await stream.goes_on()
-            await at.wire(where, {"host2": [ROUTES]})
-            for stream in streams:
-                await stream.goes_on()
+        with contextlib.ExitStack() as streaming:
+            streams = [
+                streaming.enter_context(contextlib.closing(Stream(one, receiver, address)))
+                for receiver, address in ways
+            ]
+            await all_go_on(streams)
+            for host in ("host1", "host2"):
+                await at.place.networks[host].close()
+                await all_go_on(streams)
+                at.place.networks[host] = await reopened(ADDRESSES[host], at.place.namespaces[host], public=True)
+                await all_go_on(streams)
+                await at.wire(where, {"host2": [ROUTES]})
+                await all_go_on(streams)
         assert [stream.missing() for stream in streams] == [[], [], []]
         assert [len(stream.seen_as) for stream in streams] == [1, 1, 1], "as one connection, translated alike"
         assert {address for address, _ in streams[2].seen_as} == {"172.24.4.10"}
