@@ -75,10 +75,7 @@ def ports_elsewhere(
 
 def gateways(tx: Tx, network_ids: Sequence[str]) -> dict[tuple[str, str], str]:
     """The MAC address of each interface of a router on these networks that is up, by subnet and address."""
-    found = {}
-    for row in _ADDRESSES.rows(tx, network_ids):
-        found[row.subnet_id, row.address] = row.mac_address
-    return found
+    return {(row.subnet_id, row.address): row.mac_address for row in _ADDRESSES.rows(tx, network_ids)}
 
 
 _UP = sa.select(routers.c.id).where(routers.c.admin_state_up)

@@ -247,9 +247,10 @@ def _groups(tx: Tx, group_ids: set[str]) -> tuple[w.Group, ...]:
     rules: dict[str, list[SecurityGroupRule]] = {}
     for rule in find_many(tx, SecurityGroupRule, "security_group_id", group_ids):
         rules.setdefault(rule.security_group_id, []).append(rule)
-    named = {rule.remote_group_id for of_group in rules.values() for rule in of_group if rule.remote_group_id}
+    all_rules = [rule for of_group in rules.values() for rule in of_group]
+    named = {rule.remote_group_id for rule in all_rules if rule.remote_group_id}
+    listed = {rule.remote_address_group_id for rule in all_rules if rule.remote_address_group_id}
     members = _members(tx, named)
-    listed = {rule.remote_address_group_id for of_one in rules.values() for rule in of_one}
     found = [
         w.Group(
             id=group.id,
@@ -261,7 +262,7 @@ def _groups(tx: Tx, group_ids: set[str]) -> tuple[w.Group, ...]:
     ]
     found += [
         w.Group(id=group.id, stateful=True, rules=(), members=tuple(sorted(map(_prefix, group.addresses))))
-        for group in find_many(tx, AddressGroup, "id", {group_id for group_id in listed if group_id is not None})
+        for group in find_many(tx, AddressGroup, "id", listed)
     ]
     return tuple(sorted(found, key=lambda group: group.id))
 
