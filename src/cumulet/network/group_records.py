@@ -50,7 +50,7 @@ port_security_groups = sa.Table(
 class AddressGroup(Resource, frozen=True, kw_only=True):
     name: str
     addresses: list[str]
-    """Prefixes, as they were given: ``10.0.0.5/24`` stands for all of 10.0.0.0/24."""
+    """Prefixes without host bits; an address alone is one of its whole length."""
 
 
 class SecurityGroup(Resource, frozen=True, kw_only=True):
