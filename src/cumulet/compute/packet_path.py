@@ -208,9 +208,9 @@ class _Walk:
             return next((address for address in held if ip_address(address).version == version), None)
         for floating in find_by(self._tx, FloatingIp, port_id=receiver.id):
             return floating.floating_ip_address
-        name = {number: name for name, number in PROTOCOLS.items()}[protocol]
         for forwarding in find_by(self._tx, PortForwarding, internal_port_id=receiver.id):
-            if forwarding.protocol == name and forwarding.external_first <= (port or 0) <= forwarding.external_last:
+            outside = range(forwarding.external_first, forwarding.external_last + 1)
+            if PROTOCOLS[forwarding.protocol] == protocol and port in outside:
                 return must_get(self._tx, FloatingIp, forwarding.floating_ip_id).floating_ip_address
         return None
 
