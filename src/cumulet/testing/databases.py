@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
@@ -49,35 +48,29 @@ class NoPostgresql(Exception):
 
 @contextlib.contextmanager
 def postgresql_server(*options: str) -> Iterator[str]:
-    """A PostgreSQL server of our own, on a unix socket in a folder of its own; the URL of a database on it."""
+    """A PostgreSQL server of our own, on a unix socket in a folder of its own; the URL of a database on it.
+
+    Raises NoPostgresql. The folder goes with the server, also with one that does not start.
+    """
     installed = [str(path) for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
     initdb = shutil.which("initdb") or max(installed, default="")
     if not initdb:
         raise NoPostgresql("PostgreSQL is not installed (no initdb)")
     tools = Path(initdb).resolve().parent
-    folder = Path(tempfile.mkdtemp(prefix="cumulet-pg-", dir="/tmp"))  # short: a socket's path has a limit
-    account = None
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        account = "postgres"
-        shutil.chown(folder, account)
-        pwd.getpwnam(account)
+    with tempfile.TemporaryDirectory(prefix="cumulet-pg-", dir="/tmp") as folder:  # short: a socket's path has a limit
+        account = None
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+            account = "postgres"
+            shutil.chown(folder, account)
 
-    def run(tool: str, *arguments: str) -> None:
-        command = [str(tools / tool), "-D", str(folder / "data"), *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=account, cwd=folder)
+        def run(tool: str, *arguments: str) -> None:
+            command = [str(tools / tool), "-D", f"{folder}/data", *arguments]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=account, cwd=folder)
 
-    run("initdb", "-A", "trust", "-U", "cumulet", "--no-sync")
-    run(
-        "pg_ctl",
-        "-w",
-        "-l",
-        str(folder / "log"),
-        "-o",
-        " ".join((f"-k {folder} -c listen_addresses='' -c fsync=off", *options)),
-        "start",
-    )
-    try:
-        yield f"postgresql://cumulet@/postgres?host={folder}"
-    finally:
-        run("pg_ctl", "-m", "fast", "stop")
-        shutil.rmtree(folder)
+        run("initdb", "-A", "trust", "-U", "cumulet", "--no-sync")
+        served = " ".join((f"-k {folder} -c listen_addresses='' -c fsync=off", *options))
+        run("pg_ctl", "-w", "-l", f"{folder}/log", "-o", served, "start")
+        try:
+            yield f"postgresql://cumulet@/postgres?host={folder}"
+        finally:
+            run("pg_ctl", "-m", "fast", "stop")
