@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,11 @@ from cumulet.agent.fence import FileFence, Mark, MemoryFence
 from cumulet.compute import copying, live_migration, scheduler
 from cumulet.conductor.saga import Step, nothing
 from cumulet.drivers.simulated.driver import SimulatedDriver
-from cumulet.identity.service import Identity
 from cumulet.image.qcow2 import Refused
 from cumulet.processes.parts import SAGAS
 from cumulet.testing.simulation.planted import planted
 from cumulet.web import dispatch
-from cumulet.web.operation import Call, Operation
+from cumulet.web.operation import Call, Caller, Operation
 from cumulet.web.policy import RULES
 from cumulet.web.shapes import validator_of
 from tests import test_docs
@@ -94,10 +94,9 @@ def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
     test_every_operation.test_it_asks_for_a_token(stage, case_of(SHOW))
 
 
-async def _caller(stage: Stage, token: str) -> Any:
-    identity: Identity = stage.cloud.embedded.identity
-    found = identity.authenticate(token, service="compute", method="GET", path="/")
-    return await found if hasattr(found, "__await__") else found
+async def _caller(stage: Stage, token: str) -> Caller | None:
+    identity = stage.cloud.embedded.identity
+    return await identity.authenticate(token, service="compute", method="GET", path="/")
 
 
 @without(
@@ -398,7 +397,9 @@ def test_without_what_it_guards_it_fails(name: str, stage: Stage, monkeypatch: p
     guard, switch = SWITCHES[name]
     try:
         switch(monkeypatch, stage)
-    except (AssertionError, pytest.fail.Exception, Refused):
+    except (AssertionError, pytest.fail.Exception, Refused) as failure:
+        came_through = [frame.name for frame in traceback.extract_tb(failure.__traceback__)]
+        assert name.partition("::")[2] in came_through, "the test fails, and not what prepares it"
         return
     pytest.fail(f"{name} passes without {guard}", pytrace=False)
 
