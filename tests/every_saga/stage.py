@@ -56,6 +56,11 @@ class Stage:
         found: list[dict[str, Any]] = answer["interfaceAttachments"]
         return found
 
+    def images_of(self, server_id: str) -> list[str]:
+        """The states of the images that were made of it."""
+        found = self.cloud.persona("admin").request("GET", "/image/v2/images")["images"]
+        return [image["status"] for image in found if image.get("instance_uuid") == server_id]
+
     def problems(self) -> list[str]:
         world = self.cloud.embedded.world
         assert world is not None

@@ -199,7 +199,7 @@ def judge_power(stage: Stage, server_id: str, case: Case) -> None:
 
 def image_made(stage: Stage) -> str:
     server_id = stage.created()
-    body = {"createImage": {"name": server_id}}
+    body = {"createImage": {"name": "one"}}
     assert stage.cloud.persona("admin").action(server_id, body).status == 202
     return server_id
 
@@ -207,8 +207,8 @@ def image_made(stage: Stage) -> str:
 def judge_snapshot(stage: Stage, server_id: str, case: Case) -> None:
     """The server runs on. There is an image, whole, or there is none."""
     assert stage.record(server_id).vm_state == VmState.ACTIVE
-    found = stage.cloud.persona("admin").request("GET", f"/image/v2/images?name={server_id}")["images"]
-    assert [image["status"] for image in found] in ([], ["active"])
+    found = stage.images_of(server_id)
+    assert found in ([], ["active"])
     if case.done:
         assert found
     elif case.fault is Fault.FAILS_BEFORE and not case.place.undo and case.place.position == 0:
@@ -271,12 +271,10 @@ def shelved(stage: Stage) -> str:
 
 def judge_shelve(stage: Stage, server_id: str, case: Case) -> None:
     """It has an image and no host, or a host, runs, and has no image."""
-    record = stage.record(server_id)
-    found = stage.cloud.persona("admin").request("GET", "/image/v2/images")["images"]
-    mine = [image for image in found if image.get("instance_uuid") == server_id]
+    record, mine = stage.record(server_id), stage.images_of(server_id)
     if record.vm_state == VmState.SHELVED_OFFLOADED:
         assert record.host is None
-        assert [image["status"] for image in mine] == ["active"]
+        assert mine == ["active"]
     else:
         assert record.vm_state == VmState.ACTIVE
         assert case.place.undo or not case.fault.dies
@@ -287,9 +285,7 @@ def judge_shelve(stage: Stage, server_id: str, case: Case) -> None:
 
 def judge_resting(stage: Stage, server_id: str, case: Case) -> None:
     """It has an image and rests on its host; or runs, and has no image."""
-    record = stage.record(server_id)
-    found = stage.cloud.persona("admin").request("GET", "/image/v2/images")["images"]
-    mine = [image["status"] for image in found if image.get("instance_uuid") == server_id]
+    record, mine = stage.record(server_id), stage.images_of(server_id)
     assert record.host is not None
     assert (record.vm_state, mine) == ((VmState.SHELVED, ["active"]) if case.done else (VmState.ACTIVE, []))
 
@@ -316,9 +312,7 @@ def unshelved(stage: Stage) -> str:
 
 def judge_unshelve(stage: Stage, server_id: str, case: Case) -> None:
     """It runs and has no image, or is shelved as before."""
-    record = stage.record(server_id)
-    found = stage.cloud.persona("admin").request("GET", "/image/v2/images")["images"]
-    mine = [image for image in found if image.get("instance_uuid") == server_id]
+    record, mine = stage.record(server_id), stage.images_of(server_id)
     runs = record.vm_state == VmState.ACTIVE
     assert runs or (record.vm_state == VmState.SHELVED_OFFLOADED and record.host is None)
     assert len(mine) == (0 if runs else 1)
@@ -327,9 +321,7 @@ def judge_unshelve(stage: Stage, server_id: str, case: Case) -> None:
 
 def judge_start(stage: Stage, server_id: str, case: Case) -> None:
     """It runs where it rested and has no image, or rests as before."""
-    record = stage.record(server_id)
-    found = stage.cloud.persona("admin").request("GET", "/image/v2/images")["images"]
-    mine = [image for image in found if image.get("instance_uuid") == server_id]
+    record, mine = stage.record(server_id), stage.images_of(server_id)
     assert record.host is not None
     assert (record.vm_state, len(mine)) == ((VmState.ACTIVE, 0) if case.done else (VmState.SHELVED, 1))
 
