@@ -182,9 +182,7 @@ class _Uvicorn(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for number in itertools.count():
             if number % ACCEPTED_AT_ONCE == 0:
-                await asyncio.sleep(
-                    0
-                )  # When many clients wait, the event loop must do other work between accepting them.
+                await asyncio.sleep(0)  # Where many clients wait, the event loop does other work in between.
             try:
                 accepted, address = await loop.sock_accept(listener)
             except OSError as error:
