@@ -12,6 +12,7 @@ import pytest
 from cumulet.agent.agent import Agent
 from cumulet.agent.fence import MemoryFence
 from cumulet.bus.in_process import InProcessLink
+from cumulet.compute import wiring
 from cumulet.compute.wiring import Wirings, wire
 from cumulet.db.engine import Database
 from cumulet.drivers.simulated.driver import SimulatedDriver, World
@@ -89,3 +90,27 @@ def test_a_host_is_told_again_when_something_else_is_in_force_there(
 
     with of_hosts(tmp_path, {"host1": ("networks",)}) as database:
         asyncio.run(story(database))
+
+
+class Stuck(Way):
+    """It answers nothing that it is told, for as long as anybody waits."""
+
+    async def send(self, message: m.Message[Any]) -> Any:
+        await asyncio.Event().wait()
+
+
+def test_a_host_that_does_not_answer_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wiring, "SECONDS_BETWEEN", 0.01)
+
+    async def story(database: Database) -> None:
+        cloud = Cloud(tmp_path, database)
+        cloud.hosts.add("host2", Stuck(cloud.way))
+        for told in (1, 2):
+            while cloud.way.told < told:
+                await cloud.wirings.round()
+            cloud.clock.advance(wiring.SECONDS_UNTIL_TOLD_AGAIN)
+        await cloud.wirings.stop()
+        assert len(asyncio.all_tasks()) == 1, "nobody waits for the other one any more"
+
+    with of_hosts(tmp_path, {"host1": ("networks",), "host2": ("networks",)}) as database:
+        asyncio.run(asyncio.wait_for(story(database), timeout=wiring.SECONDS_UNTIL_RETRY))

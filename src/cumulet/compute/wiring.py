@@ -152,10 +152,30 @@ class Wirings(Periodic):
         """What each host was told last, as which revision, and when."""
         self._undone: dict[str, set[NotDone]] = {}
         """What of it was said not to be: logged once."""
+        self._telling: dict[str, asyncio.Task[None]] = {}
+        """Hosts that are being told."""
+
+    async def stop(self) -> None:
+        await super().stop()
+        await asyncio.gather(*self._telling.values(), return_exceptions=True)
+
+    def kill(self) -> None:
+        super().kill()
+        for telling in self._telling.values():
+            telling.cancel()
 
     async def round(self) -> None:
+        """Tell all hosts. One that takes long, which may be `WIRING_SECONDS`, holds up no other."""
         names = await self._db.read_async(lambda tx: host_records.offering(tx, "networks"))
-        await asyncio.gather(*(self._host(name) for name in names if name in self._hosts.names))
+        for name in names:
+            if name in self._hosts.names and name not in self._telling:
+                self._telling[name] = asyncio.create_task(self._host(name), name=f"wire-{name}")
+        if self._telling:
+            await asyncio.wait(self._telling.values(), timeout=SECONDS_BETWEEN)
+        for name in [name for name, telling in self._telling.items() if telling.done()]:
+            telling = self._telling.pop(name)
+            if not telling.cancelled():
+                telling.result()
 
     async def _host(self, name: str) -> None:
         wanted = await self._db.read_async(lambda tx: described(tx, name))
