@@ -116,7 +116,8 @@ class HostFacts(Record, frozen=True):
     cpu_models: tuple[str, ...]
     machine_types: tuple[str, ...]
     features: tuple[str, ...]
-    """e.g. ``post-copy``, ``networks``, ``local-disk``; ``public``: it leads to the physical network of that name."""
+    """e.g. ``post-copy``, ``networks``, ``local-disk``; ``public``: it leads to the physical network of that name;
+    `wiring.BANDWIDTH_LIMITS`."""
     address: str
     """Where migrations to this host connect."""
     booted_at_us: int

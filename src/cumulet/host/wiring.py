@@ -14,6 +14,9 @@ from cumulet.host.record import Record
 METADATA_ADDRESS, METADATA_ADDRESS_6 = "169.254.169.254", "fe80::a9fe:a9fe"
 """Answered by every host for the guests on it; never cross from one host to another."""
 
+BANDWIDTH_LIMITS, FLOATING_IP_LIMITS = "bandwidth-limits", "floating-ip-limits"
+"""Of `HostFacts.features`: the host keeps the limits of ports, and those of floating IPs."""
+
 
 class Direction(StrEnum):
     """The direction of traffic, as seen from the guest's port."""
@@ -89,6 +92,16 @@ class DhcpOption(Record, frozen=True):
     content: str
 
 
+class Limit(Record, frozen=True):
+    """What may pass in one direction: so many kilobits a second for long, and so many kilobits at once beyond it.
+
+    ``kilo`` is 1,000, as in Neutron's `max_kbps` and `max_burst_kbps`; a burst of 0 leaves its size to the host.
+    """
+
+    kbps: int
+    burst_kbit: int = 0
+
+
 class Port(Record, frozen=True):
     """A port that is plugged here, or will be: its rules are in force before its link goes up."""
 
@@ -106,6 +119,10 @@ class Port(Record, frozen=True):
     groups: tuple[str, ...]
     hostname: str
     dhcp_options: tuple[DhcpOption, ...] = ()
+    egress_limit: Limit | None = None
+    """What its guest may send. Only told to hosts that offer `BANDWIDTH_LIMITS`."""
+    ingress_limit: Limit | None = None
+    """What its guest may be sent."""
 
 
 class Rule(Record, frozen=True):
@@ -151,6 +168,10 @@ class FloatingIp(Record, frozen=True):
 
     outside: str
     inside: str
+    egress_limit: Limit | None = None
+    """What leaves by it. Only told to hosts that offer `FLOATING_IP_LIMITS`."""
+    ingress_limit: Limit | None = None
+    """What arrives by it."""
 
 
 class Forwarding(Record, frozen=True):

@@ -146,7 +146,7 @@ class LinuxNetwork:
             self._wiring = wiring
             unconnected = self._links.apply(wiring)
             unrouted = self._routers.apply(wiring, but={entry.subject for entry in unconnected})
-            self._not_done = (*unconnected, *unrouted)
+            self._not_done = (*unconnected, *unrouted, *_unlimited(wiring))
             forget_connections(before, wiring, former.zones, zones)
             for gone in former.ports.keys() - numbers.ports.keys():
                 self._responding.tell(former.ports[gone], None)  # Its number may be another port's next.
@@ -160,7 +160,7 @@ class LinuxNetwork:
             return InForce(revision=0)
         present = self._links.present()
         undone = {entry.subject for entry in self._not_done}
-        ports = [port for port in self._wiring.ports if port.network_id not in undone]
+        ports = [port for port in self._wiring.ports if undone.isdisjoint((port.id, port.network_id))]
         up = {name for name, link in present.items() if link.up and link.master is not None}
         return InForce(
             revision=self._wiring.revision,
@@ -174,7 +174,7 @@ class LinuxNetwork:
         port = next((port for port in wiring.ports if port.id == port_id), None) if wiring is not None else None
         if wiring is None or port is None:
             raise DriverError(f"NOT_WIRED: this host has no rules for port {port_id} yet")
-        refused = next((entry for entry in self._not_done if entry.subject == port.network_id), None)
+        refused = next((entry for entry in self._not_done if entry.subject in (port.id, port.network_id)), None)
         if refused is not None:
             raise DriverError(f"NOT_WIRED: port {port_id}: {refused.reason}")
         network = next(network for network in wiring.networks if network.id == port.network_id)
@@ -187,6 +187,12 @@ class LinuxNetwork:
             raise
         self._links.attach(tap, network, mac=port.mac, active=port.active)
         return fd
+
+
+def _unlimited(wiring: Wiring) -> list[NotDone]:
+    """Ports with a limit of bandwidth, which this host cannot keep: nothing is plugged into them."""
+    limited = (port.id for port in wiring.ports if port.egress_limit is not None or port.ingress_limit is not None)
+    return [NotDone(subject=port_id, reason="this host limits nobody's bandwidth") for port_id in limited]
 
 
 def _hear_guests() -> None:
