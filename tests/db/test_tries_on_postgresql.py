@@ -69,6 +69,21 @@ def test_a_connection_that_has_gone_costs_a_reader_nothing_and_two_in_a_row_are_
         assert database.read(lambda tx: tx.scalar(sa.text("SELECT 3"))) == 3
 
 
+@pytest.mark.parametrize(
+    ("state", "away"),
+    [
+        *((state, True) for state in ("57P01", "57014", "53200", "53300", "25006", "25P03", "08006")),
+        *((state, False) for state in ("53100", "23505", "42P01", "22021", "40001")),
+    ],
+)
+def test_who_is_told_that_the_database_is_away(database_url: str, state: str, away: bool) -> None:
+    """What it says itself of its state; not what is wrong with a statement."""
+    refuse = sa.text(f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END $$")
+    with opened(database_url, inline=True) as database, pytest.raises(DBAPIError) as problem:
+        database.write(lambda tx: tx.execute(refuse))
+    assert is_away(problem.value) is away
+
+
 def test_a_long_transaction_among_short_ones_comes_to_its_end(database_url: str) -> None:
     """Each of its tries is too late, for another one has written meanwhile; until it is alone."""
     tries: list[int] = []

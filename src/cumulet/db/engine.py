@@ -19,11 +19,13 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool, StaticPool
 
-from cumulet.db.fair_queue import FairQueue, Job, serve
+from cumulet.db.fair_queue import CLOUD, FairQueue, Job, serve
+from cumulet.db.postgresql import postgresql_engine
 from cumulet.db.prepared import Statements, as_sqlalchemys
+from cumulet.db.reach import NoAnswer, OutcomeUnknown, is_away
 from cumulet.db.transaction import Keeper
 from cumulet.db.transaction import Row as Row
 from cumulet.db.transaction import Select as Select
@@ -50,6 +52,9 @@ GROUP_SECONDS = 0.01
 READERS = 4
 POSTGRESQL_WRITERS = 4
 SERIALIZATION_RETRIES = 20
+CALLERS_SECONDS = 30.0
+"""How long a request waits for a database in another process, its turn among others included. The cloud's own work
+waits until it is back."""
 ALONE_AFTER_TRIES = 4
 """A transaction that PostgreSQL could not serialize so often has the next tries without others of this process beside
 it: a long one among many short ones would never come to its end."""
@@ -64,7 +69,7 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.embedded = self.is_sqlite
         """It is in our own address space, and ours alone: lookups by key are less work than changing threads."""
-        self._engine = _sqlite_engine(self.url) if self.is_sqlite else _postgresql_engine(self.url)
+        self._engine = _sqlite_engine(self.url) if self.is_sqlite else postgresql_engine(self.url, _json_dumps)
         self._statements = Statements(self._engine.dialect) if self.is_sqlite else None
         memory = self.is_sqlite and not self.url.database
         self._inline = inline
@@ -126,6 +131,7 @@ class Database:
             except DBAPIError as error:
                 if error.connection_invalidated:
                     self._local.reader = None
+                    self._reader_connections.remove(connection)
                 raise
 
     async def read_async(self, fn: Callable[[Tx], T]) -> T:
@@ -133,7 +139,7 @@ class Database:
             return self.read(fn)
         job = Job(fn)
         self._reads.put(job)
-        result: T = await asyncio.wrap_future(job.future)
+        result: T = await self._result(job, NoAnswer)
         return result
 
     async def look_up(self, fn: Callable[[Tx], T]) -> T:
@@ -174,8 +180,22 @@ class Database:
             return self._write_inline(fn)
         job = Job(fn)
         self._writes.put(job)
-        result: T = await asyncio.wrap_future(job.future)
+        result: T = await self._result(job, OutcomeUnknown)
         return result
+
+    async def _result(self, job: Job, once_begun: type[OperationalError]) -> Any:
+        """Of a job that waits. `once_begun`: what it is for a caller that no answer comes once it has had its turn."""
+        answer = asyncio.wrap_future(job.future)
+        if self.embedded or job.lane == CLOUD:
+            return await answer
+        try:
+            async with asyncio.timeout(CALLERS_SECONDS) as waiting:
+                return await answer
+        except TimeoutError as late:
+            if not waiting.expired():
+                raise
+            kind = NoAnswer if job.future.cancelled() else once_begun
+            raise kind("", {}, late) from None
 
     def _inline_connection(self) -> Connection:
         if self._inline_writer is None:
@@ -246,10 +266,16 @@ class Database:
 
     def _write_once(self, fn: Callable[[Tx], T]) -> T:
         with self._engine.connect() as connection:
-            with connection.begin():
+            with connection.begin() as transaction:
                 tx = self._tx(connection)
                 result = fn(tx)
                 tx.finish()
+                try:
+                    transaction.commit()
+                except DBAPIError as error:
+                    if not is_away(error):
+                        raise
+                    raise OutcomeUnknown("COMMIT", {}, error.orig or error) from error
             tx.committed()
             return result
 
@@ -344,17 +370,6 @@ def _control(connection: Connection, driver: Any, statement: str) -> None:
         driver.execute(statement)
     except driver.Error as error:
         raise as_sqlalchemys(error, statement, (), driver, connection.dialect) from error
-
-
-def _postgresql_engine(url: Any) -> Engine:
-    return create_engine(
-        url.set(drivername="postgresql+psycopg"),
-        isolation_level="SERIALIZABLE",
-        pool_size=10,
-        pool_pre_ping=True,
-        json_serializer=_json_dumps,
-        json_deserializer=msgspec.json.decode,
-    )
 
 
 def database_file(url: str) -> Path | None:

@@ -5,16 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from cumulet.db.engine import Database
+if TYPE_CHECKING:
+    from cumulet.db.engine import Database
 
 log = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 5.0
-_AWAY = ("08", "57P")
-"""Beginnings of SQLSTATEs: of connections that cannot be made or were lost, of a server that stops or starts."""
+_AWAY = ("08", "57", "53200", "53300", "53400", "25006", "25P03", "25P04")
+"""Beginnings of SQLSTATEs: of connections that cannot be made or were lost; of a server that stops, starts, or was told
+by its operator to end a statement; that has no memory or no connection left; that takes no changes, as a standby;
+that has ended a transaction which took too long."""
+
+
+class NoAnswer(OperationalError):
+    """The database did not answer in time, and nothing was done."""
+
+
+class OutcomeUnknown(OperationalError):
+    """A change was under way when the database stopped answering: it may be made. Whoever goes on looks first."""
 
 
 def is_away(error: BaseException) -> bool:

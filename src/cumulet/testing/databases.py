@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -46,31 +46,55 @@ class NoPostgresql(Exception):
     """It is not installed."""
 
 
-@contextlib.contextmanager
-def postgresql_server(*options: str) -> Iterator[str]:
-    """A PostgreSQL server of our own, on a unix socket in a folder of its own; the URL of a database on it.
+class PostgresqlServer:
+    """A PostgreSQL server of our own, on a unix socket in a folder of its own; it may be killed and started again."""
 
-    Raises NoPostgresql. The folder goes with the server, also with one that does not start.
-    """
+    def __init__(self, tools: Path, folder: Path, account: str | None, options: Sequence[str]) -> None:
+        self.folder = folder
+        self.url = f"postgresql://cumulet@/postgres?host={folder}"
+        self._tools = tools
+        self._account = account
+        self._served = " ".join((f"-k {folder} -c listen_addresses='' -c fsync=off", *options))
+
+    def run(self, tool: str, *arguments: str) -> None:
+        command = [str(self._tools / tool), "-D", f"{self.folder}/data", *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=self._account, cwd=self.folder)
+
+    def start(self) -> None:
+        self.run("pg_ctl", "-w", "-l", f"{self.folder}/log", "-o", self._served, "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        """`mode`: as of `pg_ctl`; ``immediate`` is as if the machine had died."""
+        self.run("pg_ctl", "-w", "-m", mode, "stop")
+
+    @property
+    def main_process(self) -> int:
+        return int((self.folder / "data/postmaster.pid").read_text().split()[0])
+
+
+@contextlib.contextmanager
+def own_postgresql(*options: str) -> Iterator[PostgresqlServer]:
+    """Raises NoPostgresql. The folder goes with the server, also with one that does not start."""
     installed = [str(path) for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
     initdb = shutil.which("initdb") or max(installed, default="")
     if not initdb:
         raise NoPostgresql("PostgreSQL is not installed (no initdb)")
-    tools = Path(initdb).resolve().parent
     with tempfile.TemporaryDirectory(prefix="cumulet-pg-", dir="/tmp") as folder:  # short: a socket's path has a limit
         account = None
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             account = "postgres"
             shutil.chown(folder, account)
-
-        def run(tool: str, *arguments: str) -> None:
-            command = [str(tools / tool), "-D", f"{folder}/data", *arguments]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=account, cwd=folder)
-
-        run("initdb", "-A", "trust", "-U", "cumulet", "--no-sync")
-        served = " ".join((f"-k {folder} -c listen_addresses='' -c fsync=off", *options))
-        run("pg_ctl", "-w", "-l", f"{folder}/log", "-o", served, "start")
+        server = PostgresqlServer(Path(initdb).resolve().parent, Path(folder), account, options)
+        server.run("initdb", "-A", "trust", "-U", "cumulet", "--no-sync")
+        server.start()
         try:
-            yield f"postgresql://cumulet@/postgres?host={folder}"
+            yield server
         finally:
-            run("pg_ctl", "-m", "fast", "stop")
+            server.stop()
+
+
+@contextlib.contextmanager
+def postgresql_server(*options: str) -> Iterator[str]:
+    """The URL of a database on a server of our own. Raises NoPostgresql."""
+    with own_postgresql(*options) as server:
+        yield server.url

@@ -392,8 +392,7 @@ class Exchange:
     def _fault(self, error: Exception) -> Answer:
         dialect = self.service.dialect if self.service is not None else KEYSTONE
         if not isinstance(error, ApiError):
-            log.error("unexpected error", exc_info=error, extra={"request_id": self.request_id})
-            error = faults.unexpected(error)
+            error = faults.unexpected(error, self.request_id)
         elif error.private:
             log.info("refused: %s", error.private, extra={"request_id": self.request_id})
         status = faults.status_of(error, dialect)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 import msgspec
 
-from cumulet.db.reach import is_away
+from cumulet.db.reach import OutcomeUnknown, is_away
 from cumulet.errors import (
     ApiError,
     MethodNotAllowed,
@@ -20,6 +22,7 @@ from cumulet.web.dialect import KEYSTONE, Dialect, Fault
 from cumulet.web.gaps import Gap
 from cumulet.web.operation import Refused
 
+log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 
 MOST_DETAILS_CHARACTERS = 2000
@@ -68,10 +71,18 @@ def unauthenticated(base_url: str) -> Unauthorized:
     return Unauthorized(UNAUTHENTICATED, headers={"WWW-Authenticate": f'Keystone uri="{base_url}/identity"'})
 
 
-def unexpected(error: Exception) -> ApiError:
+def unexpected(error: Exception, request_id: str) -> ApiError:
     """What is answered where something failed that nobody asked for; the log has the rest."""
+    again = {"Retry-After": "1"}
+    if is_away(error):  # Everybody meets it at once: a line for each is enough.
+        log.warning("the database is away: %r", error, extra={"request_id": request_id})
+    else:
+        log.error("unexpected error", exc_info=error, extra={"request_id": request_id})
+    if isinstance(error, OutcomeUnknown):
+        unknown = "The cloud's database was lost before it said whether this was done. Look before you ask again."
+        return Unavailable(unknown, headers=again)
     if is_away(error):
-        return Unavailable("The cloud's database cannot be reached. Try again soon.", headers={"Retry-After": "1"})
+        return Unavailable("The cloud's database cannot be reached. Try again soon.", headers=again)
     return ApiError(UNEXPECTED)
 
 
