@@ -17,8 +17,10 @@ from msgspec.structs import replace
 from cumulet.clock import Clock
 from cumulet.compute import hosts as host_records
 from cumulet.compute import hosts_in_memory, operations
+from cumulet.compute.store import hosts as host_table
 from cumulet.conductor.saga import Context, StepFailed
 from cumulet.db.engine import Database, Tx
+from cumulet.db.transaction import Watch
 from cumulet.errors import NotYet
 from cumulet.fleet.hosts import Hosts
 from cumulet.host import messages as m
@@ -32,8 +34,11 @@ from cumulet.settings import Settings
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+TABLES = network.TABLES | {host_table.name}
+"""What `described` reads. A test compares."""
+
 SECONDS_BETWEEN = 1.0
-"""How soon a change that no saga waits for reaches the hosts."""
+"""How soon a change that another process has made, and no saga waits for, is seen; and the longest rest."""
 SECONDS_UNTIL_TOLD_AGAIN = 60.0
 """How soon a host is told again what it was told before: what somebody has changed there is put right."""
 SECONDS_UNTIL_RETRY = 5.0
@@ -137,23 +142,35 @@ async def _tell(context: Context, hosts: Sequence[str]) -> None:
             raise answer
 
 
-# -- what is told on timer
+# -- what is told on event and on timer
 
 
 class Wirings(Periodic):
-    """Tells each host that can have networks what they must be, when that has changed, and now and then anyway."""
+    """Tells each host that can have networks what they must be: when records change, and now and then anyway.
+
+    A commit of this process that writes what wirings are read from begins a round at once. Another process's change is
+    seen by the timer. A round rests as long as it took, so that what comes in a storm is told together.
+    """
 
     def __init__(self, *, db: Database, clock: Clock, hosts: Hosts, seconds: float | None) -> None:
         """`seconds` None: hosts are told by sagas alone, which is enough where no packets are at stake."""
         super().__init__(name="wirings", clock=clock, seconds=seconds)
         self._db = db
         self._hosts = hosts
-        self._told: dict[str, tuple[Wiring, int, float]] = {}
-        """What each host was told last, as which revision, and when."""
+        self._heard: dict[str, tuple[int, float]] = {}
+        """The revision that each host answered last, and when that was seen."""
         self._undone: dict[str, set[NotDone]] = {}
         """What of it was said not to be: logged once."""
         self._telling: dict[str, asyncio.Task[None]] = {}
         """Hosts that are being told."""
+        self._again: set[str] = set()
+        """Those of them for which a round has come meanwhile: what they are being told may have been read before it."""
+        self._watched: Watch | None = None
+
+    async def start(self) -> None:
+        if self.seconds is not None and self._watched is None:
+            self._watched = self._db.watch(TABLES, partial(_wake, asyncio.get_running_loop(), self._woken))
+        await super().start()
 
     async def stop(self) -> None:
         await super().stop()
@@ -161,39 +178,71 @@ class Wirings(Periodic):
 
     def kill(self) -> None:
         super().kill()
+        if self._watched is not None:
+            self._db.unwatch(self._watched)
+            self._watched = None
         for telling in self._telling.values():
             telling.cancel()
 
     async def round(self) -> None:
-        """Tell all hosts. One that takes long, which may be `WIRING_SECONDS`, holds up no other."""
-        names = await self._db.read_async(lambda tx: host_records.offering(tx, "networks"))
-        for name in names:
-            if name in self._hosts.names and name not in self._telling:
-                self._telling[name] = asyncio.create_task(self._host(name), name=f"wire-{name}")
+        """Tell all hosts. One that takes long, which may be `WIRING_SECONDS`, holds up no other, and no next round."""
+        began = self._clock.monotonic()
+        for name in await self._db.read_async(lambda tx: host_records.offering(tx, "networks")):
+            if name in self._telling:
+                self._again.add(name)
+            elif name in self._hosts.names:
+                self._telling[name] = telling = asyncio.create_task(self._host(name), name=f"wire-{name}")
+                telling.add_done_callback(partial(self._ended, name))
         if self._telling:
-            await asyncio.wait(self._telling.values(), timeout=SECONDS_BETWEEN)
-        for name in [name for name, telling in self._telling.items() if telling.done()]:
-            telling = self._telling.pop(name)
-            if not telling.cancelled():
-                telling.result()
+            told = asyncio.gather(*self._telling.values(), return_exceptions=True)
+            woken = asyncio.ensure_future(self._woken.wait())
+            try:
+                await asyncio.wait((told, woken), timeout=SECONDS_BETWEEN, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                woken.cancel()
+        await self._clock.sleep(min(self._clock.monotonic() - began, SECONDS_BETWEEN))
+
+    def _ended(self, name: str, telling: asyncio.Task[None]) -> None:
+        del self._telling[name]
+        if not telling.cancelled() and (error := telling.exception()) is not None:
+            log.error("%s could not be told what its network must be, will retry", name, exc_info=error)
 
     async def _host(self, name: str) -> None:
+        await self._tell(name)
+        while name in self._again:
+            await self._tell(name)
+
+    async def _tell(self, name: str) -> None:
+        self._again.discard(name)
         wanted = await self._db.read_async(lambda tx: described(tx, name))
-        told, revision, at = self._told.get(name, (None, 0, 0.0))
+        if not self._in_force(name, wanted):
+            try:
+                await wire(self._hosts, self._db.read_async, self._clock, name)
+            except m.HostError as error:
+                log.debug("%s cannot be wired, will retry: %s", name, error)
+                return
+            self._in_force(name, wanted)
+
+    def _in_force(self, name: str, wanted: Wiring) -> bool:
+        """Whether a host need not be told, for it was, by us or by a saga, and not long ago."""
+        told = self._hosts.told(name)
+        if told is None:
+            return False
+        wiring, answer = told
         now = self._clock.monotonic()
-        # Of another revision is what somebody else said, who may have read the records earlier than we did.
-        in_force = told == wanted and self._hosts.revision_of(name) == revision
-        if in_force and now - at < SECONDS_UNTIL_TOLD_AGAIN:
-            return
-        self._told.pop(name, None)
-        try:
-            answer = await wire(self._hosts, self._db.read_async, self._clock, name)
-        except m.HostError as error:
-            log.debug("%s cannot be wired, will retry: %s", name, error)
-            return
-        for entry in set(answer.not_done) - self._undone.get(name, set()):
-            log.warning("%s: %s is not wired: %s", name, entry.subject or "its network", entry.reason)
-        self._undone[name] = set(answer.not_done)
+        revision, at = self._heard.get(name, (0, 0.0))
+        if revision != answer.revision:
+            at = now
+            self._heard[name] = (answer.revision, at)
+            for entry in set(answer.not_done) - self._undone.get(name, set()):
+                log.warning("%s: %s is not wired: %s", name, entry.subject or "its network", entry.reason)
+            self._undone[name] = set(answer.not_done)
         # What could not be done is tried again sooner.
-        at = now - (SECONDS_UNTIL_TOLD_AGAIN - SECONDS_UNTIL_RETRY if answer.not_done else 0.0)
-        self._told[name] = (wanted, answer.revision, at)
+        seconds = SECONDS_UNTIL_RETRY if answer.not_done else SECONDS_UNTIL_TOLD_AGAIN
+        return replace(wiring, revision=0) == wanted and now - at < seconds
+
+
+def _wake(loop: asyncio.AbstractEventLoop, woken: asyncio.Event) -> None:
+    """From any thread."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(woken.set)

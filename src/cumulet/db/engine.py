@@ -26,7 +26,7 @@ from cumulet.db.fair_queue import CLOUD, FairQueue, Job, serve
 from cumulet.db.postgresql import postgresql_engine
 from cumulet.db.prepared import Statements, as_sqlalchemys
 from cumulet.db.reach import NoAnswer, OutcomeUnknown, is_away
-from cumulet.db.transaction import Keeper
+from cumulet.db.transaction import Keeper, Watch
 from cumulet.db.transaction import Row as Row
 from cumulet.db.transaction import Select as Select
 from cumulet.db.transaction import Tx as Tx
@@ -75,6 +75,7 @@ class Database:
         self._inline = inline
         self._local = threading.local()
         self.keeper: Keeper | None = None
+        self._watches: tuple[Watch, ...] = ()
         self._reader_connections: list[Connection] = []
         self._closed = False
         self._memory_lock = threading.RLock() if memory else None
@@ -162,7 +163,19 @@ class Database:
         return _own_connection(self._engine.execution_options(isolation_level="REPEATABLE READ"))
 
     def _tx(self, connection: Connection, *, writable: bool = True) -> Tx:
-        return Tx(connection, writable=writable, statements=self._statements, keeper=self.keeper)
+        statements, watches = self._statements, self._watches if writable else ()
+        return Tx(connection, writable=writable, statements=statements, keeper=self.keeper, watches=watches)
+
+    def watch(self, tables: frozenset[str], callback: Callable[[], None]) -> Watch:
+        """Call `callback` on the thread that committed after each commit of this process that wrote to one of `tables`.
+
+        It must not block. `unwatch` ends it. What other processes write to the database is not seen.
+        """
+        self._watches = (*self._watches, (tables, callback))
+        return self._watches[-1]
+
+    def unwatch(self, watch: Watch) -> None:
+        self._watches = tuple(one for one in self._watches if one is not watch)
 
     # -- writing
 

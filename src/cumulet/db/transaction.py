@@ -26,10 +26,24 @@ class Keeper(Protocol):
     def correction(self, tx: Tx, touched: Iterable[str | int]) -> Callable[[], None]: ...
 
 
+Watch: TypeAlias = tuple[frozenset[str], Callable[[], None]]
+"""Names of tables, and what is called after each commit that has written to any of them; see `Database.watch`."""
+
+
 class Tx:
     """One transaction. Thin over a SQLAlchemy Connection, with the few calls that stores use."""
 
-    __slots__ = ("_after_commit", "_driver", "_statements", "connection", "keeper", "touched", "writable")
+    __slots__ = (
+        "_after_commit",
+        "_driver",
+        "_statements",
+        "_watches",
+        "_written",
+        "connection",
+        "keeper",
+        "touched",
+        "writable",
+    )
 
     def __init__(
         self,
@@ -38,6 +52,7 @@ class Tx:
         writable: bool,
         statements: Statements | None = None,
         keeper: Keeper | None = None,
+        watches: Sequence[Watch] = (),
     ) -> None:
         """`statements`: prepared ones, which may be run on the driver's connection itself."""
         self.connection = connection
@@ -47,10 +62,14 @@ class Tx:
         self._statements = statements
         self._driver: Any = None if statements is None else connection.connection.dbapi_connection
         self._after_commit: list[Callable[[], None]] = []
+        self._watches = watches
+        self._written: set[str] = set()
+        """Names of tables, if anybody watches."""
 
     def execute(
         self, statement: Executable, rows: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None
     ) -> CursorResult[Any]:
+        self._note(statement)
         return self.connection.execute(statement, rows)
 
     # Building a statement costs five times what running it does: what is asked often is built once, with `bindparam`s,
@@ -65,6 +84,7 @@ class Tx:
     def all(self, statement: Executable, values: Mapping[str, object] | None = None) -> list[Row]: ...
 
     def all(self, statement: Executable, values: Mapping[str, object] | None = None) -> Sequence[object]:
+        self._note(statement)
         if values is not None and (prepared := self._prepared(statement, values)) is not None:
             return prepared.rows(self._driver, values)
         return list(self.connection.execute(statement, values).all())
@@ -78,6 +98,7 @@ class Tx:
     def first(self, statement: Executable, values: Mapping[str, object] | None = None) -> Row | None: ...
 
     def first(self, statement: Executable, values: Mapping[str, object] | None = None) -> object:
+        self._note(statement)
         if values is not None and (prepared := self._prepared(statement, values)) is not None:
             return prepared.first(self._driver, values)
         return self.connection.execute(statement, values).first()
@@ -88,6 +109,7 @@ class Tx:
 
     def changed(self, statement: Executable, values: Mapping[str, object] | None = None) -> int:
         """Run an UPDATE or DELETE and return how many rows it matched: the compare-and-swap answer."""
+        self._note(statement)
         if values is not None and (prepared := self._prepared(statement, values)) is not None:
             return prepared.changed(self._driver, values)
         return self.connection.execute(statement, values).rowcount
@@ -95,6 +117,10 @@ class Tx:
     def run(self, statement: Executable, values: Mapping[str, object]) -> None:
         """Run an INSERT, UPDATE or DELETE, whatever it matches."""
         self.changed(statement, values)
+
+    def _note(self, statement: Executable) -> None:
+        if self._watches and isinstance(statement, sa.UpdateBase) and isinstance(statement.table, sa.Table):
+            self._written.add(statement.table.name)
 
     def _prepared(self, statement: Executable, values: Mapping[str, object]) -> Prepared | None:
         return None if self._statements is None else self._statements.prepared(statement, values)
@@ -139,3 +165,6 @@ class Tx:
     def committed(self) -> None:
         for callback in self._after_commit:
             callback()
+        for tables, callback in self._watches:
+            if not tables.isdisjoint(self._written):
+                callback()

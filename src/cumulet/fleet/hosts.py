@@ -29,6 +29,8 @@ class Hosts:
         self._revisions: dict[str, int] = {}
         self._in_force: dict[str, int] = {}
         """The revision of its wiring that each host reported last."""
+        self._told: dict[str, tuple[Wiring, InForce]] = {}
+        """What each host was told last, and its answer."""
         self.changed = asyncio.Event()
         """Set when a host has been added or removed; the watcher of that clears it."""
 
@@ -69,11 +71,13 @@ class Hosts:
         async with self._wiring.setdefault(host, asyncio.Lock()):
             revision = max(self._revisions.get(host, 0) + 1, now_us)
             while True:
-                message = m.ApplyWiring(wiring=await describe(revision))
-                answer = await self.send(host, message, seconds=WIRING_SECONDS)
+                wiring = await describe(revision)
+                self._told.pop(host, None)
+                answer = await self.send(host, m.ApplyWiring(wiring=wiring), seconds=WIRING_SECONDS)
                 self._revisions[host] = max(revision, answer.revision)
                 self._in_force[host] = answer.revision
                 if answer.revision <= revision:
+                    self._told[host] = (wiring, answer)
                     return answer
                 revision = answer.revision + 1  # Our clock was set back since the last control plane told it.
 
@@ -83,9 +87,13 @@ class Hosts:
         self._in_force[host] = answer.revision
         return answer
 
-    def revision_of(self, host: str) -> int:
-        """Of the wiring that a host has in force, as it said last; 0: it has said nothing, or has none."""
-        return self._in_force.get(host, 0)
+    def told(self, host: str) -> tuple[Wiring, InForce] | None:
+        """What it was told last from here, and its answer; None unless that is what it said last to be in force.
+
+        Of another revision is what another process said, who may have read the records earlier or later.
+        """
+        told = self._told.get(host)
+        return told if told is not None and self._in_force.get(host) == told[0].revision else None
 
     def has_started(self, host: str) -> None:
         """Its agent has started anew, and was not told yet what its network must be."""

@@ -14,11 +14,52 @@ from cumulet.host import wiring as w
 from cumulet.network import addresses, dhcp_options, router_wiring
 from cumulet.network.bindings import UNBOUND
 from cumulet.network.dhcp_option_codes import NotAnOption, encoded
-from cumulet.network.group_records import AddressGroup, SecurityGroup, SecurityGroupRule, port_security_groups
+from cumulet.network.forwarding_records import port_forwardings
+from cumulet.network.group_records import (
+    AddressGroup,
+    SecurityGroup,
+    SecurityGroupRule,
+    address_groups,
+    port_security_groups,
+    security_group_rules,
+    security_groups,
+)
 from cumulet.network.many import find_many
 from cumulet.network.router_wiring import RouterHosts
 from cumulet.network.rule_meaning import protocol_number
-from cumulet.network.store import Network, Port, Subnet, port_addresses, port_bindings, ports
+from cumulet.network.store import (
+    Network,
+    Port,
+    Subnet,
+    floating_ips,
+    networks,
+    port_addresses,
+    port_bindings,
+    port_dhcp_options,
+    ports,
+    routers,
+    subnets,
+)
+
+TABLES = frozenset(
+    table.name
+    for table in (
+        networks,
+        subnets,
+        ports,
+        port_addresses,
+        port_bindings,
+        port_dhcp_options,
+        port_security_groups,
+        security_groups,
+        security_group_rules,
+        address_groups,
+        routers,
+        floating_ips,
+        port_forwardings,
+    )
+)
+"""What a wiring is read from."""
 
 _HERE = (
     sa.select(port_bindings.c.port_id, port_bindings.c.active, ports.c.network_id)
@@ -77,8 +118,8 @@ def wiring(tx: Tx, host: str, addresses_of: AddressesOf, router_hosts: RouterHos
     Answers the same, in the same order, for the same records: two of them are compared to see whether anything changed.
     """
     here = {row.port_id: row for row in tx.all(_HERE, {"of_host": host})}
-    routers = router_wiring.routers_at(tx, host, router_hosts)
-    of_routers = {port.network_id for router in routers for port in router.ports}
+    routers_here = router_wiring.routers_at(tx, host, router_hosts)
+    of_routers = {port.network_id for router in routers_here for port in router.ports}
     network_ids = sorted({row.network_id for row in here.values()} | of_routers)
     elsewhere = _elsewhere(tx, host, network_ids, addresses_of, router_hosts)
     plugged, groups = _plugged(tx, {port_id: row.active for port_id, row in here.items()})
@@ -87,7 +128,7 @@ def wiring(tx: Tx, host: str, addresses_of: AddressesOf, router_hosts: RouterHos
         networks=_networks(tx, network_ids, elsewhere),
         ports=plugged,
         groups=groups,
-        routers=routers,
+        routers=routers_here,
     )
 
 
@@ -173,7 +214,7 @@ def _networks(
     of_network: dict[str, list[Subnet]] = {}
     for subnet in find_many(tx, Subnet, "network_id", network_ids):
         of_network.setdefault(subnet.network_id, []).append(subnet)
-    routers = router_wiring.gateways(tx, network_ids)
+    gateways = router_wiring.gateways(tx, network_ids)
     return tuple(
         w.Network(
             id=network.id,
@@ -182,7 +223,7 @@ def _networks(
             mtu=network.mtu,
             dns_domain=network.dns_domain,
             subnets=tuple(
-                _subnet(subnet, routers.get((subnet.id, subnet.gateway_ip or "")))
+                _subnet(subnet, gateways.get((subnet.id, subnet.gateway_ip or "")))
                 for subnet in sorted(of_network.get(network.id, ()), key=lambda subnet: subnet.id)
             ),
             peers=tuple(sorted({address for _, address, _ in elsewhere.get(network.id, ())})),

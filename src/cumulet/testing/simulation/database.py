@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from random import Random
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy.exc import OperationalError
 
 from cumulet.db.engine import Database, Tx
-from cumulet.db.transaction import Keeper
+from cumulet.db.transaction import Keeper, Watch
 from cumulet.testing.simulation.faults import Weather
 
 T = TypeVar("T")
@@ -63,26 +63,29 @@ class SimulatedDatabase(Database):
     def read(self, fn: Callable[[Tx], T], *, keeper: Keeper | None = None, alone: bool = True) -> T:
         return fn(self._begun(writable=False, keeper=keeper, alone=alone))
 
-    def write_as(self, writer: str, fn: Callable[[Tx], T], *, keeper: Keeper | None, alone: bool) -> T:
+    def write_as(
+        self, writer: str, fn: Callable[[Tx], T], *, keeper: Keeper | None, watches: Sequence[Watch], alone: bool
+    ) -> T:
         """As a process of this name."""
         self.writer = writer
         try:
-            return self._write(fn, keeper, alone=alone)
+            return self._write(fn, keeper, watches, alone=alone)
         finally:
             self.writer = ""
 
-    def _begun(self, *, writable: bool, keeper: Keeper | None, alone: bool) -> Tx:
+    def _begun(self, *, writable: bool, keeper: Keeper | None, alone: bool, watches: Sequence[Watch] = ()) -> Tx:
         kind = Tx if alone else TxBesideOthers
-        return kind(self._connection, writable=writable, statements=self._statements, keeper=keeper)
+        statements = self._statements
+        return kind(self._connection, writable=writable, statements=statements, keeper=keeper, watches=watches)
 
     def _write_inline(self, fn: Callable[[Tx], T]) -> T:
-        return self._write(fn, None, alone=True)
+        return self._write(fn, None, (), alone=True)
 
-    def _write(self, fn: Callable[[Tx], T], keeper: Keeper | None, *, alone: bool) -> T:
+    def _write(self, fn: Callable[[Tx], T], keeper: Keeper | None, watches: Sequence[Watch], *, alone: bool) -> T:
         if self.random.random() < self.weather.commit_fails:
             self.faults += 1
             raise OperationalError("COMMIT", {}, Exception("the database is away"))
-        tx = self._begun(writable=True, keeper=keeper, alone=alone)
+        tx = self._begun(writable=True, keeper=keeper, alone=alone, watches=watches)
         self.driver.execute("BEGIN")
         try:
             result = fn(tx)

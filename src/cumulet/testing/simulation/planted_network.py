@@ -38,7 +38,7 @@ def routers_without_a_lease() -> Iterator[None]:
 
 def believing_that_what_was_told_is_in_force() -> AbstractContextManager[object]:
     """Nobody else tells hosts anything, and what they were told they have for good."""
-    return mock.patch.object(Hosts, "revision_of", return_value=mock.ANY)
+    return mock.patch.object(Hosts, "told", lambda self, host: self._told.get(host))
 
 
 def forwarding_and_leading() -> AbstractContextManager[object]:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from sqlalchemy.exc import OperationalError
 
 from cumulet.db.engine import Database, Tx
-from cumulet.db.transaction import Keeper
+from cumulet.db.transaction import Keeper, Watch
 from cumulet.fleet.hosts import Hosts
 from cumulet.host.link import Link
 from cumulet.host.messages import HostUnreachable, Message
@@ -98,6 +98,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.keeper: Keeper | None = None
+        self.watches: tuple[Watch, ...] = ()
 
 
 class DatabaseOfProcess(Database):
@@ -118,6 +119,14 @@ class DatabaseOfProcess(Database):
     def keeper(self, keeper: Keeper | None) -> None:
         self._memory.keeper = keeper
 
+    @property
+    def _watches(self) -> tuple[Watch, ...]:
+        return self._memory.watches
+
+    @_watches.setter
+    def _watches(self, watches: tuple[Watch, ...]) -> None:
+        self._memory.watches = watches
+
     def read(self, fn: Callable[[Tx], T]) -> T:
         self._reach()
         return self._whole.read(fn, keeper=self.keeper, alone=self._alone)
@@ -132,7 +141,8 @@ class DatabaseOfProcess(Database):
     async def write_async(self, fn: Callable[[Tx], T]) -> T:
         await self._process.goes_on()
         self._reach()
-        return self._whole.write_as(self._process.name, fn, keeper=self.keeper, alone=self._alone)
+        kept = self._memory
+        return self._whole.write_as(self._process.name, fn, keeper=kept.keeper, watches=kept.watches, alone=self._alone)
 
     def _reach(self) -> None:
         if not self._process.reaches_database:

@@ -1,0 +1,191 @@
+"""A group's change reaches all of its ports on the event of its commit: here no timer ever comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.sql import visitors
+
+import cumulet.testing
+from cumulet.compute import wiring
+from cumulet.compute.wiring import Wirings
+from cumulet.db.engine import Tx
+from cumulet.host import messages as m
+from cumulet.host.link import Link
+from cumulet.host.wiring import Wiring
+from cumulet.testing import TestCloud
+from tests.links import Way, instead
+from tests.testing.test_reachability import made, port_of
+
+HOSTS = 10
+NEVER = 1e6
+"""Seconds until the timer comes."""
+
+
+class Heard(Way):
+    """Counts how often its host is told, and knows when it is told what is waited for."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__(link)
+        self.told = 0
+        self.last: Wiring | None = None
+        self.news = asyncio.Event()
+
+    async def send(self, message: m.Message[Any]) -> Any:
+        answer = await super().send(message)
+        if isinstance(message, m.ApplyWiring):
+            self.told += 1
+            self.last = message.wiring
+            self.news.set()
+        return answer
+
+    async def until(self, holds: Callable[[Wiring], bool]) -> None:
+        while self.last is None or not holds(self.last):
+            self.news.clear()
+            await self.news.wait()
+
+
+class Fleet:
+    """Ten hosts with a port each, all in one group; another group and an address group that its rules may name."""
+
+    def __init__(self, cloud: TestCloud, ways: dict[str, Heard]) -> None:
+        self.cloud = cloud
+        self.member = cloud.persona("admin")
+        self.ways = ways
+        self.network = made(self.member, "network", name="n")
+        made(self.member, "subnet", network_id=self.network, cidr="10.8.0.0/24", ip_version=4)
+        self.group = made(self.member, "security_group", name="web")
+        self.other = made(self.member, "security_group", name="other")
+        self.listed = made(self.member, "address_group", name="listed", addresses=["192.0.2.1/32"])
+        for named in ({"remote_group_id": self.other}, {"remote_address_group_id": self.listed}):
+            self.rule(ethertype="IPv4", **named)
+        groups = [{"name": "web"}]
+        self.ports = [
+            port_of(self.member, self.network, security_groups=groups, availability_zone=f"nova:{host}")
+            for host in cloud.hosts
+        ]
+
+    def rule(self, **attributes: object) -> str:
+        return made(self.member, "security_group_rule", security_group_id=self.group, direction="ingress", **attributes)
+
+    def all_hear(self, holds: Callable[[Wiring], bool]) -> None:
+        async def heard() -> None:
+            async with asyncio.timeout(60):
+                await asyncio.gather(*(way.until(holds) for way in self.ways.values()))
+
+        self.cloud.await_(heard())
+
+    def members(self, told: Wiring, group: str) -> tuple[str, ...]:
+        return next((one.members for one in told.groups if one.id == group), ())
+
+    def rules(self, told: Wiring) -> set[str]:
+        return {rule.id for group in told.groups if group.id == self.group for rule in group.rules}
+
+
+def a_rule_is_made(fleet: Fleet) -> Callable[[Wiring], bool]:
+    rule = fleet.rule(protocol="tcp", port_range_min=22, port_range_max=22)
+    return lambda told: rule in fleet.rules(told)
+
+
+def a_rule_goes(fleet: Fleet) -> Callable[[Wiring], bool]:
+    rule = fleet.rule(protocol="tcp", port_range_min=23, port_range_max=23)
+    assert fleet.member.request("DELETE", f"/network/v2.0/security-group-rules/{rule}").status == 204
+    return lambda told: rule not in fleet.rules(told)
+
+
+def an_address_group_grows(fleet: Fleet) -> Callable[[Wiring], bool]:
+    body = {"addresses": ["192.0.2.2/32"]}
+    answer = fleet.member.request("PUT", f"/network/v2.0/address-groups/{fleet.listed}/add_addresses", body)
+    assert answer.status == 200, answer.text
+    return lambda told: "192.0.2.2" in fleet.members(told, fleet.listed)
+
+
+def a_port_joins_the_remote_group(fleet: Fleet) -> Callable[[Wiring], bool]:
+    body = {"port": {"security_groups": [fleet.group, fleet.other]}}
+    answer = fleet.member.request("PUT", f"/network/v2.0/ports/{fleet.ports[0]}", body)
+    assert answer.status == 200, answer.text
+    (address,) = (fixed["ip_address"] for fixed in answer["port"]["fixed_ips"])
+    return lambda told: address in fleet.members(told, fleet.other)
+
+
+def a_server_joins_the_remote_group(fleet: Fleet) -> Callable[[Wiring], bool]:
+    port = fleet.member.request("GET", f"/network/v2.0/ports/{fleet.ports[1]}")["port"]
+    answer = fleet.member.action(port["device_id"], {"addSecurityGroup": {"name": "other"}})
+    assert answer.status == 202, answer.text
+    return lambda told: port["fixed_ips"][0]["ip_address"] in fleet.members(told, fleet.other)
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[Fleet]:
+    with cumulet.testing.cloud(hosts=HOSTS) as cloud, ExitStack() as ways:
+        told = {host: ways.enter_context(instead(cloud, host, Heard)) for host in cloud.hosts}
+        wirings = cloud.embedded.conductor.reconciler(Wirings)
+        wirings.seconds = NEVER
+        cloud.await_(wirings.start())
+        yield Fleet(cloud, told)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        a_rule_is_made,
+        a_rule_goes,
+        an_address_group_grows,
+        a_port_joins_the_remote_group,
+        a_server_joins_the_remote_group,
+    ],
+    ids=lambda change: str(change.__name__),
+)
+def test_all_hosts_of_a_groups_ports_are_told_at_its_commit(
+    fleet: Fleet, change: Callable[[Fleet], Callable[[Wiring], bool]]
+) -> None:
+    fleet.all_hear(change(fleet))
+
+
+def test_a_change_of_nothing_that_they_know_tells_them_nothing(fleet: Fleet) -> None:
+    before = {host: way.told for host, way in fleet.ways.items()}
+    made(fleet.member, "network", name="nobody is there")
+    rule = fleet.rule(protocol="udp", port_range_min=53, port_range_max=53)
+    fleet.all_hear(lambda told: rule in fleet.rules(told))
+    told = {host: way.told - before[host] for host, way in fleet.ways.items()}
+    assert told == dict.fromkeys(fleet.ways, 1), "of the rule, and not of the network"
+
+
+def test_the_tables_that_are_watched_are_those_that_wirings_are_read_from(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = fleet.member
+    public = member.request("GET", "/network/v2.0/networks?name=public")["networks"][0]["id"]
+    router = made(member, "router", name="r", external_gateway_info={"network_id": public})
+    port = member.request("GET", f"/network/v2.0/ports/{fleet.ports[0]}")["port"]
+    subnet = port["fixed_ips"][0]["subnet_id"]
+    path = f"/network/v2.0/routers/{router}/add_router_interface"
+    assert member.request("PUT", path, {"subnet_id": subnet}).status == 200
+    made(member, "floatingip", floating_network_id=public, port_id=fleet.ports[1])
+    read: set[str] = set()
+    ours: list[Tx] = []
+    """Others read meanwhile."""
+
+    def noting(real: Callable[..., Any]) -> Callable[..., Any]:
+        def note(tx: Tx, statement: sa.Select[Any], *values: Any) -> Any:
+            if tx in ours:
+                read.update(element.name for element in visitors.iterate(statement) if isinstance(element, sa.Table))
+            return real(tx, statement, *values)
+
+        return note
+
+    for name in ("all", "first"):
+        monkeypatch.setattr(Tx, name, noting(getattr(Tx, name)))
+
+    def described(tx: Tx) -> None:
+        ours.append(tx)
+        for host in fleet.cloud.hosts:
+            wiring.described(tx, host)
+
+    fleet.cloud.embedded.db.read(described)
+    assert read == wiring.TABLES
