@@ -13,6 +13,7 @@ from sqlalchemy.sql import visitors
 
 import cumulet.testing
 from cumulet.compute import wiring
+from cumulet.compute.store import hosts as host_table
 from cumulet.compute.wiring import Wirings
 from cumulet.db.engine import Tx
 from cumulet.host import messages as m
@@ -188,4 +189,18 @@ def test_the_tables_that_are_watched_are_those_that_wirings_are_read_from(
             wiring.described(tx, host)
 
     fleet.cloud.embedded.db.read(described)
-    assert read == wiring.TABLES
+    assert read == wiring.WATCHED | {"hosts"}
+
+
+def test_a_heartbeat_of_a_host_begins_no_round(fleet: Fleet) -> None:
+    """It writes the host's row, every few seconds for each host with guests."""
+    db = fleet.cloud.embedded.db
+    woken: list[str] = []
+    watch = db.watch(wiring.WATCHED, lambda: woken.append("a commit"))
+    try:
+        db.write(lambda tx: tx.execute(sa.update(host_table).values(seen_at_us=host_table.c.seen_at_us + 1)))
+        assert woken == []
+        fleet.rule(remote_group_id=fleet.group)
+        assert woken
+    finally:
+        db.unwatch(watch)

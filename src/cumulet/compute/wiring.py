@@ -17,7 +17,6 @@ from msgspec.structs import replace
 from cumulet.clock import Clock
 from cumulet.compute import hosts as host_records
 from cumulet.compute import hosts_in_memory, operations
-from cumulet.compute.store import hosts as host_table
 from cumulet.conductor.saga import Context, StepFailed
 from cumulet.db.engine import Database, Tx
 from cumulet.db.transaction import Watch
@@ -34,8 +33,9 @@ from cumulet.settings import Settings
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-TABLES = network.TABLES | {host_table.name}
-"""What `described` reads. A test compares."""
+WATCHED = network.TABLES
+"""What `described` reads, but for hosts: each heartbeat of a host with guests writes its row. The timer sees what is new
+there, such as an address."""
 
 SECONDS_BETWEEN = 1.0
 """How soon a change that another process has made, and no saga waits for, is seen; and the longest rest."""
@@ -169,7 +169,7 @@ class Wirings(Periodic):
 
     async def start(self) -> None:
         if self.seconds is not None and self._watched is None:
-            self._watched = self._db.watch(TABLES, partial(_wake, asyncio.get_running_loop(), self._woken))
+            self._watched = self._db.watch(WATCHED, partial(_wake, asyncio.get_running_loop(), self._woken))
         await super().start()
 
     async def stop(self) -> None:
