@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
+import sqlalchemy as sa
 
-from cumulet.compute import host_watch
+from cumulet.compute import heard
 from cumulet.compute import hosts as host_records
 from cumulet.compute.host_watch import HostWatch
+from cumulet.compute.store import hosts
+from cumulet.db.engine import Database, Tx
+from cumulet.host.driver import GuestState
 from cumulet.testing import Client, TestCloud
 from tests.api.test_compute_servers import create
+
+
+def seen_at_us(cloud: TestCloud) -> int:
+    return int(
+        cloud.embedded.db.read(lambda tx: tx.scalar(sa.select(hosts.c.seen_at_us).where(hosts.c.name == "host1")))
+    )
 
 
 @pytest.fixture
@@ -38,8 +50,11 @@ def test_only_news_is_recorded(
     look()
     assert not look()
     with monkeypatch.context() as patched:
-        patched.setattr(host_watch, "RECORD_SECONDS", 0.0)
-        assert look()  # that it was heard is recorded now and then
+        patched.setattr(heard, "RECORD_SECONDS", 0.0)
+        before = seen_at_us(cloud)
+        cloud.clock.advance(1.0)
+        assert not look()
+        assert seen_at_us(cloud) >= before + 1_000_000, "that it was heard is recorded now and then"
     cloud.embedded.db.write(lambda tx: host_records.set_up(tx, "host1", up=False, now_us=1))
     assert look()
     assert not look()
@@ -51,8 +66,46 @@ def test_only_news_is_recorded(
     look()
     server = create(member)
     host = cloud.persona("admin").server(server["id"])["OS-EXT-SRV-ATTR:host"]
-    assert look(host)
-    assert look(host)  # its guests are compared with the records each time
+    look(host)
+    assert not look(host), "its guests are as the records say"
+    member.compute("PUT", f"/servers/{server['id']}", {"server": {"name": "another"}})
+    assert look(host), "the record has changed"
+    assert not look(host)
+    guest = world.drivers[host]._guests[server["id"]]
+    guest.state = GuestState.STOPPED
+    assert look(host), "the guest has changed"
+    assert cloud.persona("admin").server(server["id"])["status"] == "SHUTOFF"
+
+
+def test_that_many_were_heard_is_one_write(cloud: TestCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = cloud.embedded.conductor.reconciler(HostWatch)
+    names = list(cloud.hosts)
+    for name in names:
+        cloud.await_(watch.round(name))
+    writes: list[object] = []
+    write = Database.write_async
+
+    async def noted(database: Database, fn: Callable[[Tx], object]) -> object:
+        writes.append(fn)
+        return await write(database, fn)
+
+    async def both() -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(heard, "RECORD_SECONDS", 0.0)
+            for name in names:
+                watch._records.again(name, cloud.clock.monotonic())
+            patched.setattr(Database, "write_async", noted)
+            await watch._records.record(names)
+            await watch._records.record(names)
+
+    cloud.clock.advance(1.0)
+    cloud.await_(both())
+    assert len(writes) == 1
+    rows = cloud.embedded.db.read(lambda tx: tx.all(sa.select(hosts.c.seen_at_us)))
+    assert len({row.seen_at_us for row in rows}) == 1
+    cloud.embedded.db.write(lambda tx: host_records.set_up(tx, "host1", up=False, now_us=1))
+    cloud.embedded.db.write(lambda tx: host_records.heard_again(tx, names, now_us=2))
+    assert cloud.embedded.db.read(lambda tx: host_records.heard_of(tx, names)) == {"host2"}
 
 
 def test_a_host_that_was_removed_while_it_was_asked_is_not_known_again(cloud: TestCloud, admin: Client) -> None:

@@ -14,12 +14,13 @@ from cumulet.compute.resized import kept_on
 from cumulet.compute.store import get_server, servers
 from cumulet.conductor.saga import Status, operations
 from cumulet.db.engine import Row, Tx
-from cumulet.db.parts import in_parts
+from cumulet.db.parts import OfMany, in_parts
 from cumulet.errors import Conflict
 from cumulet.host.driver import Guest, GuestReport, GuestState, Nic
 from cumulet.host.nics import placed, without_nic
 from cumulet.network import port_status
 from cumulet.network.attaching import plugged_on
+from cumulet.network.port_status import BoundPort, bound_to
 
 
 class Finding(StrEnum):
@@ -74,7 +75,10 @@ _COLUMNS = (
     servers.c.deleted_at_us, servers.c.revision, servers.c.launched_at_us, servers.c.fault_message,
 )  # fmt: skip
 _OF_HOST = (servers.c.host == sa.bindparam("of_host"), servers.c.deleted_at_us.is_(None))
-_REVISIONS = sa.select(servers.c.id, servers.c.revision).where(*_OF_HOST)
+_REVISIONS = OfMany(
+    sa.select(servers.c.id, servers.c.revision, servers.c.host).where(servers.c.deleted_at_us.is_(None)),
+    servers.c.host,
+)
 _RECORDS = sa.select(*_COLUMNS).where(*_OF_HOST)
 _THESE = servers.c.id.in_(sa.bindparam("of_ids", expanding=True))
 _THESE_RECORDS = sa.select(*_COLUMNS).where(_THESE)
@@ -87,9 +91,61 @@ Revisions = Mapping[str, int]
 """Server id -> revision of its record. Not times: clocks jump."""
 
 
-def revisions(tx: Tx, host: str) -> Revisions:
-    """The records of `host`'s servers as they are before it is asked."""
-    return {row.id: row.revision for row in tx.all(_REVISIONS, {"of_host": host})}
+class Before(msgspec.Struct, frozen=True):
+    """What the records say of a host's servers before it is asked: all that `compare` looks at, where the host reports
+    guests of these servers only."""
+
+    revisions: Revisions
+    ports: frozenset[BoundPort]
+    busy: frozenset[str]
+    """Those with a running operation."""
+
+
+def before(tx: Tx, hosts: Sequence[str]) -> dict[str, Before]:
+    """Of each of these hosts. Many cost three questions."""
+    revisions: dict[str, dict[str, int]] = {host: {} for host in hosts}
+    for row in _REVISIONS.rows(tx, hosts):
+        revisions[row.host or ""][row.id] = row.revision
+    ports = bound_to(tx, hosts)
+    at_work = {row.subject for row in tx.all(_AT_WORK, {})}
+    return {
+        host: Before(known, frozenset(ports.get(host, ())), frozenset(at_work & known.keys()))
+        for host, known in revisions.items()
+    }
+
+
+class Agreed(msgspec.Struct, frozen=True):
+    """What a host said of its guests when nothing was to be corrected, and what the records said."""
+
+    reports: tuple[GuestReport, ...]
+    linked: frozenset[str] | None
+    after: Before
+
+
+def agreed(
+    tx: Tx, host: str, reports: Sequence[GuestReport], linked: Collection[str] | None, asked: Before
+) -> Agreed | None:
+    """After a `compare` without corrections: while a host says the same, and the records do, another one would do the
+    same, which is nothing. None where the next one may do something: a record has changed since the host was `asked`,
+    or it has guests of servers that are not its own."""
+    after = before(tx, [host])[host]
+    foreign = any(one.state is not GuestState.ABSENT and one.server_id not in after.revisions for one in reports)
+    return None if foreign or after.revisions != asked.revisions else Agreed(*_said(reports, linked), after)
+
+
+def still_agreed(
+    known: Agreed | None, reports: Sequence[GuestReport], linked: Collection[str] | None, asked: Before
+) -> bool:
+    """Whether a `compare` would do nothing; always so where neither side knows of a server."""
+    if not reports and not asked.revisions:
+        return True
+    return known == Agreed(*_said(reports, linked), asked)
+
+
+def _said(
+    reports: Sequence[GuestReport], linked: Collection[str] | None
+) -> tuple[tuple[GuestReport, ...], frozenset[str] | None]:
+    return tuple(reports), None if linked is None else frozenset(linked)
 
 
 def generations(tx: Tx, reports: Sequence[GuestReport]) -> dict[str, int]:

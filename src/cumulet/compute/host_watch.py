@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 
 from cumulet.clock import Clock
 from cumulet.compute import drift, operations, shelved, wiring
 from cumulet.compute import hosts as host_records
+from cumulet.compute.heard import Heard, Known
 from cumulet.compute.resume_on_boot import ResumeOnBoot
 from cumulet.conductor import findings
 from cumulet.db.engine import Database, Tx
@@ -32,11 +33,9 @@ NOT_FENCED = "marked down; its servers may run, so nothing else"
 FENCED = "marked down; its servers may start elsewhere"
 NO_LEASE = "marked down; it had confirmed no lease, so its servers may run: nothing else"
 NO_WATCHDOG = "its servers start nowhere else should it fall silent: start its agent anew, so that it has a watchdog"
-RECORD_SECONDS = 60.0
-"""How often it is recorded that a host was heard, when it has said nothing new."""
 PARTS = 25
 """Hosts are asked in so many parts, one after the other: a thousand asked at once hold up everybody else for long, and
-a thousand asked one by one cost twice as much."""
+a thousand asked one by one cost several times as much: what is recorded of a part is looked up at once."""
 LEASE_MARGIN_SECONDS = 2.0
 """How much longer than a host's lease we wait: its watchdog has to wake up, and its guests' processes to end."""
 
@@ -65,8 +64,7 @@ class HostWatch:
         self._hosts = hosts
         self._require_lead = require_lead
         self._seen_at: dict[str, float] = {}
-        self._recorded: dict[str, tuple[HostFacts, float]] = {}
-        """What was last recorded of each host, and when."""
+        self._records = Heard(db, clock, require_lead)
         self._session = clock.uuid()
         self._number = 0
         self._heard: dict[str, int] = {}
@@ -78,21 +76,26 @@ class HostWatch:
         """Of each host, when its lease will have run out for certain if it is not heard again."""
         self._leases: dict[str, float] = {}
         """For how long each host that has a watchdog may be unheard, as it last said."""
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._parts: list[set[str]] = []
+        self._watching: list[asyncio.Task[None]] = []
+        self._asking: dict[str, asyncio.Task[None]] = {}
         self._following: asyncio.Task[None] | None = None
         self.lost = asyncio.Event()
         """Set whenever a host has been found down: for whoever has to do something about it."""
 
     async def start(self) -> None:
         """One round with every host at once, so that a cloud that is ready knows its hosts; then watch each."""
-        await asyncio.gather(*(self.round(name) for name in self._hosts.names))
+        await self._ask_all()
         if self._settings.fence_silent_hosts:  # Only what was heard of the first round gives hosts their leases.
-            await asyncio.gather(*(self.round(name) for name in self._hosts.names))
+            await self._ask_all()
+        self._parts.clear()
+        self._watching.clear()
         names = self._hosts.names
+        parts: dict[float, set[str]] = {}
         for number, name in enumerate(names, start=1):
-            first = self._seconds_between * math.ceil(number * PARTS / len(names)) / PARTS
-            watch = self._watch(name, first_seconds=first)
-            self._tasks[name] = asyncio.create_task(watch, name=f"watch-{name}")
+            parts.setdefault(math.ceil(number * PARTS / len(names)) / PARTS, set()).add(name)
+        for share, part in parts.items():
+            self._watch_part(part, share * self._seconds_between)
         self._following = asyncio.create_task(self._follow(), name="watch-new-hosts")
 
     async def stop(self) -> None:
@@ -104,7 +107,8 @@ class HostWatch:
             task.cancel()
 
     def _all_tasks(self) -> list[asyncio.Task[None]]:
-        return [*self._tasks.values(), *([self._following] if self._following is not None else [])]
+        following = [self._following] if self._following is not None else []
+        return [*self._watching, *self._asking.values(), *following]
 
     async def _follow(self) -> None:
         """Hosts that join are watched from then on, at once; those that leave no longer."""
@@ -112,39 +116,77 @@ class HostWatch:
             await self._hosts.changed.wait()
             self._hosts.changed.clear()
             names = set(self._hosts.names)
-            for name in self._tasks.keys() - names:
-                self._tasks.pop(name).cancel()
-            for name in sorted(names - self._tasks.keys()):
-                self._tasks[name] = asyncio.create_task(self._watch(name, first_seconds=0.0), name=f"watch-{name}")
+            for name in set().union(*self._parts) - names:
+                if (asking := self._asking.get(name)) is not None:
+                    asking.cancel()
+            for part in self._parts:
+                part.intersection_update(names)
+            for name in sorted(names.difference(*self._parts)):
+                smallest = min(self._parts, key=len, default=None)
+                if smallest is None or (smallest and len(self._parts) < PARTS):
+                    self._watch_part({name}, 0.0)
+                else:
+                    smallest.add(name)
+                    self._ask_beside(name, self.round(name))
 
     @property
     def _seconds_between(self) -> float:
         return self._settings.host_silent_seconds / 4
 
-    async def _watch(self, name: str, *, first_seconds: float) -> None:
-        """`first_seconds`: until its first round."""
+    async def _ask_all(self) -> None:
+        names = self._hosts.names
+        known = await self._db.look_up(lambda tx: self._records.known(tx, names))
+        await asyncio.gather(*(self._ask(name, records) for name, records in known.items()))
+
+    def _watch_part(self, part: set[str], first_seconds: float) -> None:
+        self._parts.append(part)
+        number = len(self._parts)
+        self._watching.append(asyncio.create_task(self._watch(part, first_seconds), name=f"watch-part-{number}"))
+
+    async def _watch(self, part: set[str], first_seconds: float) -> None:
+        """Ask the hosts of a part, all at once, again and again; one that takes long to answer holds up no other.
+        `first_seconds`: until the first time."""
         seconds = first_seconds
         while True:
             await self._clock.sleep(seconds)
             seconds = self._seconds_between
             try:
-                await self.round(name)
+                await self._ask_part(part)
             except Exception:
-                log.exception("round with %s failed, will retry", name)
+                log.exception("a round with %d hosts failed, will retry", len(part))
+
+    async def _ask_part(self, part: set[str]) -> None:
+        names = sorted(part - self._asking.keys())
+        if not names:
+            return
+        await self._records.record(names)
+        known = await self._db.look_up(lambda tx: self._records.known(tx, names))
+        for name, records in known.items():
+            if name in part:  # It may have been removed meanwhile.
+                self._ask_beside(name, self._ask(name, records))
+
+    def _ask_beside(self, name: str, asking: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(asking, name=f"ask-{name}")
+        self._asking[name] = task
+        task.add_done_callback(lambda done: self._asked(name, done))
+
+    def _asked(self, name: str, task: asyncio.Task[None]) -> None:
+        if self._asking.get(name) is task:
+            del self._asking[name]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("round with %s failed, will retry", name, exc_info=error)
 
     async def round(self, name: str) -> None:
         """Ask one host for its facts and guests; record that it is up or down; correct what differs."""
+        known = await self._db.look_up(lambda tx: self._records.known(tx, [name]))
+        await self._ask(name, known[name])
+        await self._records.record([name])
+
+    async def _ask(self, name: str, known: Known) -> None:
         now = self._clock.monotonic()
-        first = name not in self._recorded
-        before, was_up, lease = await self._db.look_up(
-            lambda tx: (
-                drift.revisions(tx, name),
-                host_records.is_heard(tx, name),
-                host_records.kind_of(tx, name).lease_seconds if first else None,
-            )
-        )
-        if first:
-            self._learn_lease(name, lease)
+        before, was_up = known.before, known.up
+        if name not in self._records:
+            self._learn_lease(name, known.lease_seconds)
         try:
             question = await self._renew_lease(name)
             facts = await self._hosts.facts(name)
@@ -166,27 +208,31 @@ class HostWatch:
         if new:
             self._hosts.has_started(name)
 
-        def record(tx: Tx) -> tuple[list[drift.Correction], dict[str, int]]:
+        def record(tx: Tx) -> tuple[list[drift.Correction], dict[str, int], drift.Agreed | None]:
             self._require_lead(tx)
             host_records.register(tx, facts=facts, clock=self._clock, settings=self._settings)
             if new and self._settings.fence_silent_hosts and facts.lease_seconds is None:
                 now_us = self._clock.now_us()
                 findings.note(tx, WATCH, "no-watchdog", NO_WATCHDOG, now_us=now_us, host=name)
             if reports is None:
-                return [], {}
-            known = drift.generations(tx, reports) if new else {}
+                return [], {}, None
+            told = drift.generations(tx, reports) if new else {}
             if new and self._boot is not None:
-                self._boot.settle(tx, name, reports, before=before)
+                self._boot.settle(tx, name, reports, before=before.revisions)
             now_us = self._clock.now_us()
             # An agent that has just started was not told yet what its network must be: nothing is plugged by its word.
             plugged = None if new else linked
-            return drift.compare(tx, name, reports, linked=plugged, before=before, now_us=now_us), known
+            found = drift.compare(tx, name, reports, linked=plugged, before=before.revisions, now_us=now_us)
+            return found, told, None if found else drift.agreed(tx, name, reports, plugged, before)
 
         cleared = reports is not None
-        news = new or not was_up or reports != [] or before or self._is_news(name, facts, now)
-        corrections, generations = await self._db.write_async(record) if news else ([], {})
-        if news:
-            self._recorded[name] = (facts, now)
+        corrections: list[drift.Correction] = []
+        generations: dict[str, int] = {}
+        if new or not was_up or self._records.is_news(facts, reports, linked, before):
+            corrections, generations, agreed = await self._db.write_async(record)
+            self._records.recorded(facts, agreed, now)
+        else:
+            self._records.again(name, now)
         if new and cleared:
             try:
                 if "networks" in facts.features and await self._db.look_up(lambda tx: network.wires(tx, name)):
@@ -219,10 +265,6 @@ class HostWatch:
         except m.HostError as error:
             log.warning("%s does not say what its guests do: %s", name, error)
             return None, None
-
-    def _is_news(self, name: str, facts: HostFacts, now: float) -> bool:
-        recorded, when = self._recorded.get(name, (None, 0.0))
-        return facts != recorded or now - when >= RECORD_SECONDS
 
     async def _renew_lease(self, name: str) -> int | None:
         """See `agent.lease`. The host counts from before its answer, we from when we have heard it, and add a margin.
@@ -257,7 +299,7 @@ class HostWatch:
 
     async def _mark_down(self, name: str) -> None:
         """A host is silent for too long, and where it has a lease, without one."""
-        silent = self._clock.monotonic() - self._seen_at[name] if name in self._recorded else None
+        silent = self._clock.monotonic() - self._seen_at[name] if name in self._records else None
 
         def record(tx: Tx) -> bool:
             self._require_lead(tx)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -13,7 +13,7 @@ from cumulet.compute.joined_hosts import joined_hosts, row_of
 from cumulet.compute.scheduler import HostView, Reason
 from cumulet.compute.store import hosts, servers
 from cumulet.db.engine import Row, Tx
-from cumulet.db.parts import in_parts
+from cumulet.db.parts import OfMany, in_parts
 from cumulet.errors import BadRequest
 from cumulet.host.driver import HostFacts
 from cumulet.part import OtherState
@@ -176,6 +176,25 @@ def is_heard(tx: Tx, name: str) -> bool:
     """Whether the record says that a host answers; an administrator may have declared it down all the same."""
     row = tx.first(_STATE, {"of_name": name})
     return row is not None and bool(row.up)
+
+
+_UP = OfMany(sa.select(hosts.c.name).where(hosts.c.up), hosts.c.name)
+_HEARD_AGAIN = (
+    sa.update(hosts)
+    .where(hosts.c.name.in_(sa.bindparam("of_names", expanding=True)), hosts.c.up)
+    .values(seen_at_us=sa.bindparam("now_us"), updated_at_us=sa.bindparam("now_us"))
+)
+
+
+def heard_of(tx: Tx, names: Sequence[str]) -> set[str]:
+    """Those of which the record says that they answer."""
+    return {row.name for row in _UP.rows(tx, names)}
+
+
+def heard_again(tx: Tx, names: Sequence[str], *, now_us: int) -> None:
+    """These hosts have answered, and have said nothing new. One that the record calls down stays so."""
+    for part in in_parts(names):
+        tx.execute(_HEARD_AGAIN, {"of_names": list(part), "now_us": now_us})
 
 
 _USED = sa.select(

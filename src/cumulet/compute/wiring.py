@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 WATCHED = network.TABLES
-"""What `described` reads, but for hosts: each heartbeat of a host with guests writes its row. The timer sees what is new
-there, such as an address."""
+"""What `described` reads, but for hosts: that they are heard is written there again and again. The timer sees what is
+new there, such as an address."""
 
 SECONDS_BETWEEN = 1.0
 """How soon a change that another process has made, and no saga waits for, is seen; and the longest rest."""

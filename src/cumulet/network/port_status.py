@@ -6,11 +6,12 @@ A port that is administratively down is DOWN whoever is plugged in, as in Neutro
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
-from cumulet.db.parts import in_parts
+from cumulet.db.parts import OfMany, in_parts
 from cumulet.network.store import port_bindings, ports
 
 _BOUND_TO_HOST = (
@@ -23,6 +24,32 @@ _BOUND_TO_HOST = (
     )
 )
 _SET_STATUS = sa.update(ports).where(ports.c.id.in_(sa.bindparam("of_ports", expanding=True)))
+
+
+class BoundPort(NamedTuple):
+    """A port of a server, bound to a host that has the server or is to have it."""
+
+    server_id: str
+    id: str
+    status: str
+    admin_state_up: bool
+
+
+_BOUND_TO_THESE = OfMany(
+    sa.select(port_bindings.c.host, ports.c.server_id, ports.c.id, ports.c.status, ports.c.admin_state_up)
+    .join(port_bindings, port_bindings.c.port_id == ports.c.id)
+    .where(port_bindings.c.active, ports.c.server_id.is_not(None)),
+    port_bindings.c.host,
+)
+
+
+def bound_to(tx: Tx, hosts: Sequence[str]) -> dict[str, list[BoundPort]]:
+    """What is bound to each of these hosts."""
+    found: dict[str, list[BoundPort]] = {}
+    for row in _BOUND_TO_THESE.rows(tx, hosts):
+        port = BoundPort(row.server_id or "", row.id, row.status, row.admin_state_up)
+        found.setdefault(row.host, []).append(port)
+    return found
 
 
 def changed_links(tx: Tx, host: str, linked: Collection[str], server_ids: Sequence[str]) -> dict[str, list[str]]:

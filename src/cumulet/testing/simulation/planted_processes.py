@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from unittest import mock
 
+from cumulet.compute import drift
 from cumulet.compute.hosts_in_memory import HostsInMemory
 from cumulet.conductor.leadership import Leadership
+from cumulet.host.driver import GuestReport
 
 
 def not_renewing_while_it_starts() -> AbstractContextManager[object]:
@@ -38,7 +41,19 @@ def remembering_what_hosts_had() -> AbstractContextManager[object]:
     return mock.patch.object(HostsInMemory, "correction", return_value=lambda: None)
 
 
+def comparing_only_what_hosts_say_anew() -> AbstractContextManager[object]:
+    """A host that says what it said is taken to agree with the records, although those have changed."""
+
+    def still_agreed(
+        known: drift.Agreed | None, reports: Sequence[GuestReport], _linked: object, _asked: drift.Before
+    ) -> bool:
+        return known is not None and known.reports == tuple(reports)
+
+    return mock.patch.object(drift, "still_agreed", still_agreed)
+
+
 PLANTS = (
+    comparing_only_what_hosts_say_anew,
     leading_on_after_a_stop,
     not_renewing_while_it_starts,
     remembering_what_hosts_had,

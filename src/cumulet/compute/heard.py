@@ -1,0 +1,100 @@
+"""What the records say of hosts before they are asked, and that they were heard: both for many hosts at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+import msgspec
+
+from cumulet.clock import Clock
+from cumulet.compute import drift
+from cumulet.compute import hosts as host_records
+from cumulet.db.engine import Database, Tx
+from cumulet.host.driver import GuestReport, HostFacts
+
+RECORD_SECONDS = 60.0
+"""How often it is recorded that a host was heard, when it has said nothing new."""
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What the records say of a host. `lease_seconds`: where this process has not heard it yet."""
+
+    up: bool
+    lease_seconds: float | None
+    before: drift.Before
+
+
+class Heard:
+    """What this process was told by each host, as far as it was recorded.
+
+    It decides nothing of leases and fences: they go by what `host_watch` hears, not by what is recorded of it.
+    """
+
+    def __init__(self, db: Database, clock: Clock, require_lead: Callable[[Tx], None]) -> None:
+        self._db = db
+        self._clock = clock
+        self._require_lead = require_lead
+        self._facts: dict[str, HostFacts] = {}
+        """What was last recorded of each host."""
+        self._recorded_at: dict[str, float] = {}
+        """When each was heard, as recorded; monotonic."""
+        self._agreed: dict[str, drift.Agreed] = {}
+        """Of each host, what it said when nothing was to be corrected."""
+        self._due: dict[str, tuple[int, float]] = {}
+        """Hosts of which it is to be recorded that they were heard, and when they were: wall time, monotonic time."""
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._facts
+
+    def known(self, tx: Tx, names: Sequence[str]) -> dict[str, Known]:
+        """Of each of these hosts, before it is asked. Many cost hardly more than one.
+
+        Only for who leads: a host learns from the next question that its last answer was heard, and has a lease from
+        then on. Whoever lost the lead since that answer must not tell it so.
+        """
+        self._require_lead(tx)
+        up, before = host_records.heard_of(tx, names), drift.before(tx, names)
+        leases = {name: host_records.kind_of(tx, name).lease_seconds for name in names if name not in self._facts}
+        return {name: Known(name in up, leases.get(name), before[name]) for name in names}
+
+    def is_news(
+        self,
+        facts: HostFacts,
+        reports: list[GuestReport] | None,
+        linked: Collection[str] | None,
+        before: drift.Before,
+    ) -> bool:
+        """Whether what a host says is to be recorded, or may differ from what the records say."""
+        if reports is None or facts != self._facts.get(facts.name):
+            return True
+        return not drift.still_agreed(self._agreed.get(facts.name), reports, linked, before)
+
+    def recorded(self, facts: HostFacts, agreed: drift.Agreed | None, now: float) -> None:
+        """What a host says has been recorded, and compared; `now`: when it was asked, monotonic."""
+        name = facts.name
+        self._facts[name] = facts
+        self._recorded_at[name] = now
+        self._due.pop(name, None)
+        self._agreed.pop(name, None)
+        if agreed is not None:
+            self._agreed[name] = agreed
+
+    def again(self, name: str, now: float) -> None:
+        """It has said nothing new; `now`: when it was asked, monotonic."""
+        if now - self._recorded_at[name] >= RECORD_SECONDS:
+            self._due[name] = (self._clock.now_us(), now)
+
+    async def record(self, names: Iterable[str]) -> None:
+        """That hosts of these were heard, where it is to be recorded: in one transaction."""
+        due = {name: self._due[name] for name in sorted(names) if name in self._due}
+        if not due:
+            return
+
+        def write(tx: Tx) -> None:
+            self._require_lead(tx)
+            host_records.heard_again(tx, list(due), now_us=min(wall for wall, _ in due.values()))
+
+        await self._db.write_async(write)
+        for name, (_, heard) in due.items():
+            self._due.pop(name, None)
+            self._recorded_at[name] = heard
