@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import re
+import uuid
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,35 @@ def test_an_older_database_is_brought_forward(tmp_path: Path, monkeypatch: pytes
         version = database.read(lambda tx: tx.scalar(sa.text("SELECT version_num FROM alembic_version")))
         assert version == "9000"
         assert database.read(lambda tx: tx.scalar(sa.text("SELECT count(*) FROM of_the_next_release"))) == 0
+
+
+def test_what_was_shared_or_external_before_policies_has_one() -> None:
+    path = schema.MIGRATIONS / "versions" / "0022_rbac_policies.py"
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    columns = "id, project_id, created_at_us, updated_at_us, shared"
+    both, pool, neither = (str(uuid.UUID(int=n, version=4)) for n in (1 << 127, 2 << 100, 3))
+    with sa.create_engine("sqlite://").begin() as connection:
+        connection.exec_driver_sql(f"CREATE TABLE networks ({columns}, external)")
+        connection.exec_driver_sql(f"CREATE TABLE subnet_pools ({columns})")
+        connection.exec_driver_sql("INSERT INTO networks VALUES (?, 'p', 1, 2, 1, 1)", (both,))
+        connection.exec_driver_sql("INSERT INTO networks VALUES (?, 'p', 1, 2, 0, 0)", (neither,))
+        connection.exec_driver_sql("INSERT INTO subnet_pools VALUES (?, 'q', 3, 4, 1)", (pool,))
+        with Operations.context(MigrationContext.configure(connection)):
+            module.upgrade()
+        rows = connection.exec_driver_sql(
+            "SELECT object_type, object_id, action, target_project, project_id, id FROM rbac_policies ORDER BY 1, 3"
+        ).all()
+    assert [tuple(row)[:5] for row in rows] == [
+        ("network", both, "access_as_external", "*", "p"),
+        ("network", both, "access_as_shared", "*", "p"),
+        ("subnetpool", pool, "access_as_shared", "*", "q"),
+    ]
+    assert len({row[5] for row in rows}) == 3
+    assert all(str(uuid.UUID(row[5])) == row[5] for row in rows)
 
 
 LATER = sorted(path for path in (schema.MIGRATIONS / "versions").glob("[0-9]*.py") if path.stem >= "0010")

@@ -170,6 +170,23 @@ class Things:
         return identifier
 
     @cached_property
+    def rbac_policy(self) -> str:
+        made = self.ask(
+            self.owner,
+            "POST",
+            "/rbac-policies",
+            {
+                "rbac_policy": {
+                    "object_type": "network",
+                    "object_id": self.empty_network,
+                    "action": "access_as_shared",
+                    "target_tenant": "00000000-0000-4000-8000-000000000001",
+                }
+            },
+        )
+        return str(made["rbac_policy"]["id"])
+
+    @cached_property
     def address_group(self) -> str:
         identifier: str = self.make("address_group", name="office", addresses=["10.8.0.0/16"])["id"]
         return identifier
@@ -200,6 +217,7 @@ PARAMETERS: Mapping[str, str | Made] = {
     "port_forwarding_id": lambda t: t.port_forwarding,
     "subnetpool_id": lambda t: t.subnet_pool,
     "address_group_id": lambda t: t.address_group,
+    "rbac_policy_id": lambda t: t.rbac_policy,
     "security_group_id": lambda t: t.group,
     "security_group_rule_id": lambda t: t.group_rule,
     "agent_id": "00000000-0000-4000-8000-000000000000",
@@ -278,6 +296,26 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
         may=MEMBER, sees=READER, body={"addresses": ["10.8.0.0/16"]}, rules=("get_address_group",)
     ),
     **crud("/security-groups", "security_group", {"name": "new"}),
+    **crud("/rbac-policies", "rbac_policy", {}),
+    "POST /rbac-policies": Example(
+        may=MEMBER,
+        sees=PROJECT,
+        rules=("get_network",),
+        body={
+            "rbac_policy": {
+                "object_type": "network",
+                "object_id": lambda t: t.network,
+                "action": "access_as_shared",
+                "target_tenant": "00000000-0000-4000-8000-000000000001",
+            }
+        },
+    ),
+    "PUT /rbac-policies/{rbac_policy_id}": Example(
+        may=MEMBER,
+        sees=READER,
+        body={"rbac_policy": {"target_tenant": "00000000-0000-4000-8000-000000000002"}},
+        rules=("get_rbac_policy",),
+    ),
     f"GET {FORWARDINGS}": Example(may=READER, sees=READER, path=FORWARDING, rules=SEEN_FLOATING),
     f"POST {FORWARDINGS}": Example(
         may=MEMBER,

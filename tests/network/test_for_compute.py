@@ -13,7 +13,8 @@ from cumulet.errors import ApiError
 from cumulet.network import for_compute, limits, port_life, routing, topology
 from cumulet.network.for_compute import NetworkRequest, PortView, RequestedNetwork
 from cumulet.network.group_records import SecurityGroup
-from cumulet.network.store import Network, Port, find, insert, network_quotas, ports
+from cumulet.network.limits import network_quotas
+from cumulet.network.store import Network, Port, find, insert, ports
 
 OURS, THEIRS = "project-ours", "project-theirs"
 

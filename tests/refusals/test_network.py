@@ -282,6 +282,62 @@ def an_address_group_deleted_that_a_rule_names(scene: Scene) -> Answer:
     return scene.network("DELETE", f"/address-groups/{named}")
 
 
+def share(
+    scene: Scene, object_type: str, object_id: str, target: str = "*", action: str = "access_as_shared"
+) -> Answer:
+    body = {"object_type": object_type, "object_id": object_id, "target_tenant": target, "action": action}
+    return scene.network("POST", "/rbac-policies", {"rbac_policy": body})
+
+
+@refused(409, "An RBAC policy already exists with those values.")
+def a_thing_shared_twice(scene: Scene) -> Answer:
+    group = address_group(scene)
+    assert share(scene, "address_group", group).status == 201
+    return share(scene, "address_group", group)
+
+
+@refused(400, "Invalid action 'access_as_external' for object type 'address_group'")
+def an_address_group_shared_as_external(scene: Scene) -> Answer:
+    return share(scene, "address_group", address_group(scene), action="access_as_external")
+
+
+@refused(400, "Only admins can manipulate policies on objects they do not own.")
+def what_is_shared_shared_further(scene: Scene) -> Answer:
+    group = address_group(scene)
+    assert share(scene, "address_group", group, scene.member.project_id or "").status == 201
+    body = {"object_type": "address_group", "object_id": group, "target_tenant": UNKNOWN, "action": "access_as_shared"}
+    return scene.network("POST", "/rbac-policies", {"rbac_policy": body}, who=scene.member)
+
+
+@refused(409, "Default external networks must be shared to everyone.")
+def the_default_external_network_for_nobody(scene: Scene) -> Answer:
+    policies = scene.network("GET", "/rbac-policies?action=access_as_external")["rbac_policies"]
+    return scene.network("DELETE", f"/rbac-policies/{policies[0]['id']}")
+
+
+@refused(400, "Default external networks must be shared to everyone.")
+def a_default_external_network_of_few(scene: Scene) -> Answer:
+    network = scene.made("network")["id"]
+    assert share(scene, "network", network, UNKNOWN, "access_as_external").status == 201
+    (present,) = scene.network("GET", "/networks?is_default=true")["networks"]
+    scene.network("PUT", f"/networks/{present['id']}", {"network": {"is_default": False}})
+    try:
+        return scene.network("PUT", f"/networks/{network}", {"network": {"is_default": True}})
+    finally:
+        scene.network("PUT", f"/networks/{present['id']}", {"network": {"is_default": True}})
+
+
+@refused(409, "cannot be removed because other objects depend on it")
+def a_shared_group_taken_back_that_is_used(scene: Scene) -> Answer:
+    group = address_group(scene)
+    policy = share(scene, "address_group", group)["rbac_policy"]["id"]
+    own = scene.network("POST", "/security-groups", {"security_group": {"name": "own"}}, who=scene.member)
+    rule = {"security_group_id": own["security_group"]["id"], "direction": "ingress", "remote_address_group_id": group}
+    made = scene.network("POST", "/security-group-rules", {"security_group_rule": rule}, who=scene.member)
+    assert made.status == 201, made.text
+    return scene.network("DELETE", f"/rbac-policies/{policy}")
+
+
 def group_in_use(scene: Scene) -> str:
     group: str = scene.made("security_group", name=scene.new_name())["id"]
     scene.made("port", network_id=net(scene)[0], security_groups=[group])

@@ -1,4 +1,4 @@
--- 0021
+-- 0022
 CREATE TABLE address_groups ( id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT NULL, name VARCHAR(255) NOT NULL, description VARCHAR(255) NOT NULL, revision INTEGER NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, addresses JSON NOT NULL, CONSTRAINT pk_address_groups PRIMARY KEY (id) );
 CREATE TABLE aggregate_hosts ( aggregate_id INTEGER NOT NULL, host VARCHAR(255) NOT NULL, CONSTRAINT pk_aggregate_hosts PRIMARY KEY (aggregate_id, host), CONSTRAINT fk_aggregate_hosts_aggregate_id_aggregates FOREIGN KEY(aggregate_id) REFERENCES aggregates (id) ON DELETE CASCADE );
 CREATE TABLE aggregates ( id INTEGER NOT NULL, uuid VARCHAR(36) NOT NULL, name VARCHAR(255) NOT NULL, metadata JSON NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT, CONSTRAINT pk_aggregates PRIMARY KEY (id), CONSTRAINT uq_aggregates_uuid UNIQUE (uuid), CONSTRAINT uq_aggregates_name UNIQUE (name) );
@@ -64,6 +64,7 @@ CREATE TABLE ports ( id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT NULL, n
 CREATE TABLE processes ( name VARCHAR(64) NOT NULL, role VARCHAR(16) NOT NULL, version VARCHAR(64) NOT NULL, machine VARCHAR(255) NOT NULL, bus VARCHAR(64) NOT NULL, lag_ms INTEGER NOT NULL, started_at_us BIGINT NOT NULL, heard_at_us BIGINT NOT NULL, CONSTRAINT pk_processes PRIMARY KEY (name) );
 CREATE TABLE quota_classes ( class_name VARCHAR(255) NOT NULL, resource VARCHAR(64) NOT NULL, hard_limit INTEGER NOT NULL, CONSTRAINT pk_quota_classes PRIMARY KEY (class_name, resource) );
 CREATE TABLE quotas ( project_id VARCHAR(64) NOT NULL, user_id VARCHAR(64) NOT NULL, resource VARCHAR(64) NOT NULL, hard_limit INTEGER NOT NULL, CONSTRAINT pk_quotas PRIMARY KEY (project_id, user_id, resource) );
+CREATE TABLE rbac_policies ( id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT NULL, description VARCHAR(255) NOT NULL, revision INTEGER NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, object_type VARCHAR(32) NOT NULL, object_id VARCHAR(36) NOT NULL, action VARCHAR(32) NOT NULL, target_project VARCHAR(64) NOT NULL, CONSTRAINT pk_rbac_policies PRIMARY KEY (id), CONSTRAINT uq_rbac_policies_object_id UNIQUE (object_id, action, target_project) );
 CREATE TABLE resized_servers ( server_id VARCHAR(36) NOT NULL, migration_id INTEGER NOT NULL, migration_uuid VARCHAR(36) NOT NULL, host VARCHAR(255) NOT NULL, flavor JSON NOT NULL, guest JSON NOT NULL, was_running BOOLEAN NOT NULL, finished_at_us BIGINT NOT NULL, CONSTRAINT pk_resized_servers PRIMARY KEY (server_id) );
 CREATE TABLE resource_classes ( name VARCHAR(255) NOT NULL, CONSTRAINT pk_resource_classes PRIMARY KEY (name) );
 CREATE TABLE resource_providers ( id INTEGER NOT NULL, uuid VARCHAR(36) NOT NULL, name VARCHAR(200) NOT NULL, generation BIGINT NOT NULL, parent_uuid VARCHAR(36), traits JSON NOT NULL, aggregates JSON NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, CONSTRAINT pk_resource_providers PRIMARY KEY (id), CONSTRAINT uq_resource_providers_uuid UNIQUE (uuid), CONSTRAINT uq_resource_providers_name UNIQUE (name) );
@@ -124,6 +125,8 @@ CREATE INDEX ix_ports_device_id ON ports (device_id);
 CREATE INDEX ix_ports_network_id ON ports (network_id);
 CREATE INDEX ix_ports_project_id ON ports (project_id);
 CREATE INDEX ix_ports_server_id ON ports (server_id);
+CREATE INDEX ix_rbac_policies_project_id ON rbac_policies (project_id);
+CREATE INDEX ix_rbac_policies_target_project ON rbac_policies (target_project);
 CREATE INDEX ix_resized_servers_host ON resized_servers (host);
 CREATE INDEX ix_routers_project_id ON routers (project_id);
 CREATE INDEX ix_security_group_rules_project_id ON security_group_rules (project_id);

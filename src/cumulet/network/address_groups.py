@@ -7,12 +7,13 @@ from typing import Annotated
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict, NotFound, OverQuota
-from cumulet.network import bodies, filtering, policy, resource
+from cumulet.network import bodies, policy, resource
 from cumulet.network.bodies import either, text
 from cumulet.network.group_records import AddressGroup, SecurityGroupRule, address_groups
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
-from cumulet.network.sight import own_in_sight
+from cumulet.network.sharing import Shareable, Sharing
+from cumulet.network.sight import shared_in_sight
 from cumulet.network.store import change, delete, find_by, insert, must_get
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import base_rule, rule
@@ -41,22 +42,23 @@ Addresses = Annotated[list[bodies.SubnetRange], Json({"maxItems": MOST_ADDRESSES
 
 def _views(tx: Tx, records: Sequence[AddressGroup]) -> list[View]:
     return [
-        resource.resource_view(group, None) | {"name": group.name, "addresses": group.addresses, "shared": False}
-        for group in records
+        resource.resource_view(group, None) | {"name": group.name, "addresses": group.addresses} for group in records
     ]
 
 
+SHARING = Sharing(object_type=Shareable.ADDRESS_GROUP, column=address_groups.c.id)
 ADDRESS_GROUPS = Kind(
     record=AddressGroup,
     singular="address_group",
     plural="address_groups",
     title="Address group",
     show=SHOW,
-    sight=lambda caller: own_in_sight(caller, address_groups),
-    filters=resource.filters_on(address_groups, "name") | {"shared": filtering.constant(False)},
+    sight=lambda caller: shared_in_sight(caller, SHARING),
+    filters=resource.filters_on(address_groups, "name") | {"shared": SHARING},
     sorts=resource.sorts_on(address_groups, "name"),
     views=_views,
     hidden={},
+    sharing=SHARING,
 )
 
 

@@ -17,12 +17,13 @@ from cumulet.clock import Clock
 from cumulet.db.engine import Select, Tx
 from cumulet.db.parts import in_parts
 from cumulet.errors import ApiError, BadRequest, Conflict, Forbidden, OverQuota
-from cumulet.network import addresses, bindings, default_security_group, limits, port_life
+from cumulet.network import addresses, bindings, groups_for_compute, limits, port_life, sharing
 from cumulet.network.addresses import FixedIp
 from cumulet.network.auto_topology import ensure_topology
 from cumulet.network.bindings import Which
-from cumulet.network.group_records import SecurityGroup, port_security_groups, security_groups
+from cumulet.network.group_records import port_security_groups, security_groups
 from cumulet.network.refusals import Refused
+from cumulet.network.sharing import Shareable
 from cumulet.network.sight import networks_for
 from cumulet.network.store import (
     Network,
@@ -103,7 +104,7 @@ def validate_request(
 
     Changes nothing. Raises what `allocate` would raise for the first server, and 403 when not even `min_count` fit.
     """
-    _group_ids(tx, caller_project_id, security_groups)
+    groups_for_compute.ids_of(tx, caller_project_id, security_groups)
     if request == "none":
         return max_count
     if isinstance(request, tuple):
@@ -138,21 +139,22 @@ def _refuse_what_only_one_can_have(request: tuple[RequestedNetwork, ...]) -> Non
 
 def _available(tx: Tx, project_id: str, is_admin: bool, *, automatic: bool) -> Network | None:
     """The one network a server gets when none is named."""
-    own = sa.and_(networks.c.project_id == project_id, ~networks.c.shared)
+    own = networks.c.project_id == project_id
     if automatic:
         own = sa.and_(own, networks.c.admin_state_up)
-    found = find(tx, Network, sa.or_(own, networks.c.shared))
+    shared = sharing.with_project(Shareable.NETWORK, project_id)
+    found = find(tx, Network, sa.or_(sa.and_(own, networks.c.id.not_in(shared)), networks.c.id.in_(shared)))
     if len(found) > 1:
         message = "Multiple possible networks found, use a Network ID to be more specific."
         raise Conflict(message, reason=Refused.SEVERAL_NETWORKS)
     if not found:
         return None
-    _refuse_external(found[0], is_admin)
+    _refuse_external(tx, found[0], project_id, is_admin)
     return found[0]
 
 
-def _refuse_external(network: Network, is_admin: bool) -> None:
-    if network.external and not network.shared and not is_admin:
+def _refuse_external(tx: Tx, network: Network, project_id: str, is_admin: bool) -> None:
+    if network.external and not is_admin and not sharing.among(tx, Shareable.NETWORK, [network.id], project_id):
         raise Forbidden(f"It is not allowed to create an interface on external network {network.id}")
 
 
@@ -164,7 +166,7 @@ def _named_network(tx: Tx, project_id: str, is_admin: bool, wanted: RequestedNet
     network = found[0]
     if not find_by(tx, Subnet, network_id=network.id):
         raise BadRequest(f"Network {network.id} requires a subnet in order to boot instances on.")
-    _refuse_external(network, is_admin)
+    _refuse_external(tx, network, project_id, is_admin)
     if wanted.fixed_ip is not None:
         address = str(ip_address(wanted.fixed_ip))
         addresses.subnet_holding(
@@ -186,23 +188,6 @@ def _usable_port(tx: Tx, project_id: str, is_admin: bool, port_id: str) -> Port:
     if port_id not in addresses.held_by(tx, [port_id]):
         raise BadRequest(f"Port {port_id} requires a FixedIP in order to be used.")
     return port
-
-
-def _group_ids(tx: Tx, project_id: str, wanted: Sequence[str]) -> list[str] | None:
-    """Ids of the project's security groups named by id or name; None for the default one."""
-    if list(wanted) in ([], [default_security_group.NAME]):
-        return None
-    groups = find(tx, SecurityGroup, security_groups.c.project_id == project_id)
-    ids: list[str] = []
-    for name in wanted:
-        by_id = [group.id for group in groups if group.id == name]
-        matching = by_id or [group.id for group in groups if group.name == name]
-        if len(matching) > 1:
-            raise Conflict(f"Multiple security groups found matching '{name}'. Use an ID to be more specific.")
-        if not matching and name != default_security_group.NAME:
-            raise BadRequest(f"Security group {name} not found for project {project_id}.")
-        ids += matching
-    return ids
 
 
 # -- making
@@ -229,7 +214,7 @@ def allocate(
         if network is None and request == "auto":
             network = ensure_topology(tx, clock, caller_project_id)
         wanted_ports = [] if network is None else [RequestedNetwork(network_id=network.id)]
-    groups = _group_ids(tx, caller_project_id, security_groups)
+    groups = groups_for_compute.ids_of(tx, caller_project_id, security_groups)
     owner = DEVICE_OWNER_PREFIX + availability_zone
     last = max((port.server_order for port in find_by(tx, Port, server_id=server_id)), default=-1)
     for order, wanted in enumerate(wanted_ports, start=last + 1):

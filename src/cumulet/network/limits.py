@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Tx, metadata
 from cumulet.errors import OverQuota
 from cumulet.network.group_records import security_group_rules, security_groups
-from cumulet.network.store import floating_ips, network_quotas, networks, ports, routers, subnet_pools, subnets
+from cumulet.network.rbac_records import rbac_policies
+from cumulet.network.store import floating_ips, networks, ports, routers, subnet_pools, subnets
 
 UNLIMITED = -1
+
+network_quotas = sa.Table(
+    "network_quotas",
+    metadata,
+    sa.Column("project_id", sa.String(64), primary_key=True),
+    sa.Column("resource", sa.String(64), primary_key=True),
+    sa.Column("limit", sa.Integer, nullable=False),
+)
 
 DEFAULT_LIMITS = {
     "network": 100,
@@ -33,6 +42,7 @@ _COUNTED = {
     "floatingip": floating_ips,
     "security_group": security_groups,
     "security_group_rule": security_group_rules,
+    "rbac_policy": rbac_policies,
 }
 
 

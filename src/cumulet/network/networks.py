@@ -17,17 +17,19 @@ from cumulet.network import (
     port_life,
     refusals,
     resource,
+    sharing,
+    sharing_use,
     subnet_checks,
     topology,
 )
 from cumulet.network.bodies import either, text
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
+from cumulet.network.sharing import EVERYBODY, Action, Shareable, Sharing
 from cumulet.network.sight import networks_in_sight
 from cumulet.network.store import (
     FloatingIp,
     Network,
-    Port,
     Subnet,
     change,
     delete,
@@ -89,7 +91,6 @@ def _view(network: Network, tags: list[str], subnet_ids: list[str]) -> View:
         "name": network.name,
         "status": "ACTIVE",
         "admin_state_up": network.admin_state_up,
-        "shared": network.shared,
         "router:external": network.external,
         "mtu": network.mtu,
         "port_security_enabled": network.port_security_enabled,
@@ -109,6 +110,7 @@ def _view(network: Network, tags: list[str], subnet_ids: list[str]) -> View:
     return view
 
 
+SHARING = Sharing(object_type=Shareable.NETWORK, column=networks.c.id)
 NETWORKS = Kind(
     record=Network,
     singular="network",
@@ -116,8 +118,9 @@ NETWORKS = Kind(
     title="Network",
     show=SHOW,
     sight=networks_in_sight,
-    filters=resource.filters_on(networks, "name", "admin_state_up", "shared", "is_default", "mtu")
+    filters=resource.filters_on(networks, "name", "admin_state_up", "is_default", "mtu")
     | {
+        "shared": SHARING,
         "status": filtering.constant("ACTIVE"),
         "router:external": filtering.by_column(networks.c.external, "router:external"),
         "provider:network_type": filtering.by_column(networks.c.network_type, "provider:network_type"),
@@ -128,6 +131,7 @@ NETWORKS = Kind(
     | {"status": sa.literal("ACTIVE"), "availability_zone_hints": sa.cast(networks.c.availability_zone_hints, sa.Text)},
     views=network_views,
     hidden=SHOW_ATTRIBUTES,
+    sharing=SHARING,
 )
 
 
@@ -278,6 +282,11 @@ def _zone_hints(hints: Any) -> list[str]:
     return wanted
 
 
+def _refuse_default_of_few(tx: Tx, network_id: str) -> None:
+    if EVERYBODY not in {entry.target_project for entry in sharing.entries(tx, network_id, Action.EXTERNAL)}:
+        raise refusals.invalid("Default external networks must be shared to everyone.")
+
+
 def _refuse_second_default(tx: Tx, *, external: bool, but: str | None = None) -> None:
     if not external:
         raise refusals.invalid("only an external network can be the default one.")
@@ -307,48 +316,25 @@ def update_network(call: Call[Network, UpdateNetwork]) -> View:
     """Change a network."""
     network, body = call.target, call.body
     given = resource.given(body)
-    policy.require_attributes(call, UPDATE_ATTRIBUTES, given, resource.facts_of(NETWORKS, call.tx, network))
+    policy.require_attributes(call, UPDATE_ATTRIBUTES, given, resource.facts_of(NETWORKS, call, network))
     if any(name.startswith("provider:") for name in given):
         raise refusals.invalid("Plugin does not support updating provider attributes.")
-    values = {name: value for name, value in given.items() if name != "router:external"}
+    values = {name: value for name, value in given.items() if name not in ("router:external", "shared")}
     if "description" in values:
         values["description"] = text(body.description)
     if isinstance(body.mtu, int):
         values["mtu"] = mtu = _mtu(body.mtu, network.network_type)
         _refuse_mtu_too_small(call.tx, network, mtu)
     external = either(body.external, network.external)
+    clock, touched = call.cloud.clock, False
+    if isinstance(body.shared, bool):
+        touched = sharing_use.set_shared(call.tx, clock, network, shared=body.shared)
+    sharing_use.set_external(call.tx, clock, network, external=external)
     if body.is_default is True:
         _refuse_second_default(call.tx, external=external, but=network.id)
-    if network.shared and body.shared is False:
-        _refuse_unsharing(call.tx, network)
-    if network.external and not external:
-        _refuse_closing(call.tx, network)
-    change(call.tx, Network, network.id, call.now_us, external=external, **values)
+        _refuse_default_of_few(call.tx, network.id)
+    change(call.tx, Network, network.id, call.now_us, touched, external=external, **values)
     return resource.shown(call, NETWORKS, must_get(call.tx, Network, network.id))
-
-
-def _refuse_unsharing(tx: Tx, network: Network) -> None:
-    """A network stays shared while others' ports or subnets are on it."""
-    foreign = sa.and_(ports.c.project_id != network.project_id, ~ports.c.device_owner.startswith("network:"))
-    others = find(tx, Port, ports.c.network_id == network.id, foreign)
-    of_subnets = sa.select(subnets.c.id).where(
-        subnets.c.network_id == network.id, subnets.c.project_id != network.project_id
-    )
-    if others or tx.first(of_subnets) is not None:
-        raise Conflict(
-            f"Unable to reconfigure sharing settings for network {network.id}. Multiple projects are using it.",
-            reason="InvalidSharedSetting",
-        )
-
-
-def _refuse_closing(tx: Tx, network: Network) -> None:
-    used = ports.c.device_owner.in_(["network:router_gateway", "network:floatingip"])
-    if find(tx, Port, ports.c.network_id == network.id, used):
-        raise Conflict(
-            f"External network {network.id} cannot be updated to be made non-external, "
-            "since it has existing gateway ports.",
-            reason="ExternalNetworkInUse",
-        )
 
 
 @NETWORK.operation(

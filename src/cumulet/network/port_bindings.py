@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from cumulet.errors import Conflict, NotFound
 from cumulet.network import bindings, bodies, policy, resource
 from cumulet.network.bindings import Which
-from cumulet.network.ports import PORTS, VnicType
+from cumulet.network.port_bodies import VnicType
+from cumulet.network.ports import PORTS
 from cumulet.network.resource import View
 from cumulet.network.service import NETWORK
 from cumulet.network.store import Binding, Port, must_get, port_bindings
@@ -68,7 +69,7 @@ class UpdateBinding(Body):
 @NETWORK.operation("GET", "/ports/{port_id}/bindings", rules=(), target=resource.target(PORTS))
 def list_port_bindings(call: Call[Port, None]) -> View:
     """List a port's bindings; empty for who may not see them."""
-    seen = call.authorise(SHOW, resource.facts_of(PORTS, call.tx, call.target))
+    seen = call.authorise(SHOW, resource.facts_of(PORTS, call, call.target))
     return {"bindings": [_view(call.target, binding) for binding in _bound(call)] if seen else []}
 
 
@@ -107,7 +108,7 @@ def _set(call: Call[Port, object], host: str, wanted: Mapping[str, object]) -> N
 
 def _may_see(call: Call[object, object], port: Port) -> None:
     """Who may not see a binding does not learn whether it exists."""
-    if not call.authorise(SHOW, resource.facts_of(PORTS, call.tx, port)):
+    if not call.authorise(SHOW, resource.facts_of(PORTS, call, port)):
         raise NotFound("The resource could not be found.")
 
 

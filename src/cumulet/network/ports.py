@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_network
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -15,7 +15,6 @@ from cumulet.network import (
     address_changes,
     addresses,
     bindings,
-    bodies,
     devices,
     dhcp_options,
     filtering,
@@ -25,16 +24,17 @@ from cumulet.network import (
     port_life,
     refusals,
     resource,
+    sharing,
 )
 from cumulet.network.addresses import AddressRange, FixedIp
 from cumulet.network.bodies import either, text
-from cumulet.network.dhcp_options import DhcpOptions
-from cumulet.network.fixed_ips import FixedIps
 from cumulet.network.group_records import port_security_groups, security_groups
 from cumulet.network.networks import NETWORKS
+from cumulet.network.port_bodies import AddressPair, CreatePorts, NewPort, UpdatePort
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
-from cumulet.network.sight import own_in_sight, ports_in_sight, sees_all
+from cumulet.network.sharing import GROUP_SHARING, Shareable, Sharing
+from cumulet.network.sight import ports_in_sight, sees_all, shared_in_sight
 from cumulet.network.store import (
     Binding,
     Network,
@@ -49,7 +49,7 @@ from cumulet.network.store import (
 from cumulet.network.subnets import network_facts
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
-from cumulet.web.schema import UNSET, Body, Json, Key, Unset
+from cumulet.web.schema import UNSET
 
 _NETWORK_OWNER = f"{policy.ADMIN_OR_SERVICE} or {policy.NETWORK_OWNER_MEMBER}"
 _ON_SHARED = f"{_NETWORK_OWNER} or rule:shared"
@@ -137,7 +137,6 @@ MULTICAST = (ip_network("224.0.0.0/4"), ip_network("ff00::/8"))
 EVERYTHING = "0.0.0.0/0"
 """The one address pair that may hold multicast addresses: with it a port may send as it likes."""
 DNS_DOMAIN = "openstacklocal."
-VnicType = Literal["normal", "direct", "direct-physical", "macvtap", "baremetal", "vdpa", "virtio-forwarder"]
 
 
 # -- showing
@@ -254,60 +253,8 @@ PORTS = Kind(
     views=port_views,
     hidden=SHOW_ATTRIBUTES,
     parents=network_facts,
+    sharing=Sharing(object_type=Shareable.NETWORK, column=ports.c.network_id, shown=False),
 )
-
-
-# -- bodies
-
-
-class AddressPair(Body):
-    ip_address: bodies.AddressOrRange
-    mac_address: bodies.MacAddress | Unset = UNSET
-
-
-Groups = Annotated[list[bodies.Id], Json({"maxItems": 100})]
-Pairs = Annotated[list[AddressPair], Json({"maxItems": 100})]
-
-
-class NewPort(bodies.NewNamed):
-    """A port to be made."""
-
-    network_id: bodies.Id
-    admin_state_up: bodies.Truth | Unset = UNSET
-    mac_address: bodies.MacAddress | Unset | None = UNSET
-    fixed_ips: FixedIps | Unset = UNSET
-    device_id: bodies.Name | Unset | None = UNSET
-    device_owner: bodies.Name | Unset | None = UNSET
-    security_groups: Groups | Unset | None = UNSET
-    allowed_address_pairs: Pairs | Unset | None = UNSET
-    port_security_enabled: bodies.Truth | Unset = UNSET
-    extra_dhcp_opts: DhcpOptions | Unset | None = UNSET
-    dns_name: bodies.DnsName | Unset | None = UNSET
-    host_id: Annotated[bodies.Name | Unset | None, Key("binding:host_id")] = UNSET
-    profile: Annotated[dict[str, object] | Unset | None, Key("binding:profile")] = UNSET
-    vnic_type: Annotated[VnicType | Unset | None, Key("binding:vnic_type")] = UNSET
-    tags: bodies.Tags | Unset = UNSET
-
-
-class CreatePorts(Body):
-    port: NewPort | Unset = UNSET
-    ports: list[NewPort] | Unset = UNSET
-
-
-class UpdatePort(bodies.NamedChange):
-    admin_state_up: bodies.Truth | Unset = UNSET
-    mac_address: bodies.MacAddress | Unset = UNSET
-    fixed_ips: FixedIps | Unset = UNSET
-    device_id: bodies.Name | Unset | None = UNSET
-    device_owner: bodies.Name | Unset | None = UNSET
-    security_groups: Groups | Unset | None = UNSET
-    allowed_address_pairs: Pairs | Unset | None = UNSET
-    port_security_enabled: bodies.Truth | Unset = UNSET
-    extra_dhcp_opts: DhcpOptions | Unset | None = UNSET
-    dns_name: bodies.DnsName | Unset | None = UNSET
-    host_id: Annotated[bodies.Name | Unset | None, Key("binding:host_id")] = UNSET
-    profile: Annotated[dict[str, object] | Unset | None, Key("binding:profile")] = UNSET
-    vnic_type: Annotated[VnicType | Unset | None, Key("binding:vnic_type")] = UNSET
 
 
 def _policed(given: Mapping[str, object]) -> list[str]:
@@ -335,7 +282,7 @@ def _creation_facts(call: Call[object, object], new: NewPort | None = None) -> V
     return {
         "project_id": resource.owner(call, new),
         "network:project_id": network.project_id,
-        "shared": network.shared,
+        "shared": sharing.with_caller(call, network.id),
         "device_owner": text(new.device_owner),
     }
 
@@ -418,7 +365,7 @@ def _groups(call: Call[object, object], wanted: Any) -> list[str] | None:
         return None
     ids: list[str] = resource.unique(wanted)
     statement = sa.select(security_groups.c.id).where(
-        security_groups.c.id.in_(ids), own_in_sight(call.caller, security_groups)
+        security_groups.c.id.in_(ids), shared_in_sight(call.caller, GROUP_SHARING)
     )
     known = {row[0] for row in call.tx.all(statement)}
     for group_id in ids:
@@ -461,7 +408,7 @@ def show_port(call: Call[Port, None]) -> View:
 
 
 def _update_facts(call: Call[Port, UpdatePort]) -> View:
-    facts = resource.facts_of(PORTS, call.tx, call.target)
+    facts = resource.facts_of(PORTS, call, call.target)
     if call.body.device_owner is not UNSET:
         facts["device_owner"] = text_of(call.body.device_owner)
     return facts

@@ -6,9 +6,9 @@ import sqlalchemy as sa
 
 from cumulet.errors import BadRequest, NotFound
 from cumulet.network import bodies, limits, policy, resource
+from cumulet.network.limits import network_quotas
 from cumulet.network.resource import View
 from cumulet.network.service import NETWORK
-from cumulet.network.store import network_quotas
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Unset

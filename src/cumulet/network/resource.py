@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
-from urllib.parse import urlencode
 
 import msgspec
 import sqlalchemy as sa
@@ -12,9 +11,10 @@ import sqlalchemy as sa
 from cumulet.clock import iso_z
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotFound
-from cumulet.network import filtering, refusals
+from cumulet.network import filtering, paging, sharing
 from cumulet.network.filtering import Column, Condition, Filter, Reader
 from cumulet.network.resource_columns import Resource
+from cumulet.network.sharing import Sharing
 from cumulet.network.sight import SEES_ALL_ROLES
 from cumulet.network.store import TABLES, load, select
 from cumulet.web.annotations import declared
@@ -41,7 +41,7 @@ class Kind(msgspec.Struct, Generic[RecordT_co], frozen=True, kw_only=True):
     show: str
     """The rule to see one at all."""
     sight: Callable[[Caller], Condition]
-    filters: Mapping[str, Filter]
+    filters: Mapping[str, Filter | Sharing]
     """What a list can be filtered by, beside tags; all else in a query is refused."""
     sorts: Mapping[str, Column]
     """What a list can be ordered by."""
@@ -50,6 +50,8 @@ class Kind(msgspec.Struct, Generic[RecordT_co], frozen=True, kw_only=True):
     """Attributes that only some see: {attribute: rule}."""
     parents: Callable[[Tx, Sequence[RecordT_co]], list[View]] = nothing_more
     """Policy facts beyond a view's own attributes."""
+    sharing: Sharing | None = None
+    """What makes it, or what it stands on, another project's to use."""
     place: str = ""
     """The path of its list, where that does not follow from `plural`."""
 
@@ -94,15 +96,29 @@ def sorts_on(table: sa.Table, *names: str) -> dict[str, Column]:
 # -- one resource
 
 
-def facts_of(kind: Kind[RecordT], tx: Tx, record: RecordT) -> View:
-    """What policy may know of a record: all it shows, and whose its parents are."""
-    return kind.views(tx, [record])[0] | kind.parents(tx, [record])[0]
+def facts_of(kind: Kind[RecordT], call: Call[object, object], record: RecordT) -> View:
+    """What policy may know of a record: all it shows, whose its parents are, and if it is shared with the caller."""
+    views, parents = _views(call, kind, [record])
+    return views[0] | parents[0]
+
+
+def _views(
+    call: Call[object, object], kind: Kind[RecordT], records: Sequence[RecordT]
+) -> tuple[list[View], list[View]]:
+    """Of each record what it shows, and what else policy may know."""
+    views, parents = kind.views(call.tx, records), kind.parents(call.tx, records)
+    if kind.sharing is not None:
+        object_ids = [str(getattr(record, kind.sharing.column.name)) for record in records]
+        shared = sharing.among(call.tx, kind.sharing.object_type, set(object_ids), call.caller.project_id)
+        for view, object_id in zip(views if kind.sharing.shown else parents, object_ids, strict=True):
+            view["shared"] = object_id in shared
+    return views, parents
 
 
 def find_in_sight(call: Call[object, object], kind: Kind[RecordT], record_id: str) -> RecordT:
     """The record if the caller may see it; else 404, the same as for an id that does not exist."""
     found = load(call.tx, kind.record, select(kind.record, kind.table.c.id == record_id, kind.sight(call.caller)))
-    if not found or not call.authorise(kind.show, facts_of(kind, call.tx, found[0])):
+    if not found or not call.authorise(kind.show, facts_of(kind, call, found[0])):
         raise unknown(kind, record_id)
     return found[0]
 
@@ -120,7 +136,7 @@ def target(kind: Kind[RecordT]) -> Callable[[Call[object, object]], RecordT]:
 
 def target_facts(kind: Kind[RecordT]) -> Callable[[Call[RecordT, object]], View]:
     """Policy facts of the target, for `@operation(facts=...)`."""
-    return lambda call: facts_of(kind, call.tx, call.target)
+    return lambda call: facts_of(kind, call, call.target)
 
 
 def shown(call: Call[object, object], kind: Kind[RecordT], record: RecordT) -> View:
@@ -136,8 +152,7 @@ def shown_many(call: Call[object, object], kind: Kind[RecordT], records: Sequenc
 def _shown(call: Call[object, object], kind: Kind[RecordT], records: Sequence[RecordT], *, may_see: bool) -> list[View]:
     wanted = frozenset(call.query.getall("fields"))
     out: list[View] = []
-    views = kind.views(call.tx, records)
-    for view, parents in zip(views, kind.parents(call.tx, records), strict=True):
+    for view, parents in zip(*_views(call, kind, records), strict=True):
         facts = view | parents if parents else view
         if not may_see and not call.authorise(kind.show, facts):
             continue
@@ -159,9 +174,9 @@ _CONTROLS = frozenset({"fields", "sort_key", "sort_dir", "limit", "marker", "pag
 def listed(call: Call[object, object], kind: Kind[RecordT]) -> View:
     """The answer to a list request: what the caller sees, filtered, sorted, one page, with links to the next."""
     statement = select(kind.record, kind.sight(call.caller), *_conditions(call, kind))
-    limit = _limit(call)
-    marker = call.query.get("marker") if _asks_for_pages(call) else None
-    reverse = _flag(call, "page_reverse")
+    limit = paging.limit(call)
+    marker = call.query.get("marker") if paging.asks_for_pages(call) else None
+    reverse = paging.flag(call, "page_reverse")
     keys = _sort_keys(call, kind)
     if reverse:
         keys = [(column, not descending) for column, descending in keys]
@@ -174,7 +189,7 @@ def listed(call: Call[object, object], kind: Kind[RecordT]) -> View:
     if reverse:
         records.reverse()
     answer: View = {kind.plural: _shown(call, kind, records, may_see=False)}
-    if links := _links(call, kind, records, limit, marker):
+    if links := paging.links(call, kind.place or kind.plural.replace("_", "-"), records, limit, marker):
         answer[f"{kind.plural}_links"] = links
     return answer
 
@@ -190,7 +205,11 @@ def _conditions(call: Call[object, object], kind: Kind[Resource]) -> list[Condit
             # What is hidden cannot be found out by asking for it either.
             conditions.append(sa.false())
         elif name in kind.filters:
-            conditions.append(kind.filters[name](values))
+            wanted = kind.filters[name]
+            if isinstance(wanted, Sharing):
+                conditions.append(wanted.condition(call.caller.project_id, values))
+            else:
+                conditions.append(wanted(values))
         elif name in filtering.TAGS and "tags" in kind.hidden:
             conditions.append(filtering.by_tags(kind.table, name, values))
         else:
@@ -202,27 +221,6 @@ def _conditions(call: Call[object, object], kind: Kind[Resource]) -> list[Condit
 
 def _may_ask(call: Call[object, object], kind: Kind[Resource], attribute: str) -> bool:
     return call.authorise(kind.hidden[attribute], {"project_id": call.caller.project_id})
-
-
-def _limit(call: Call[object, object]) -> int:
-    """0, like none, is as many as there may be: Neutron's `pagination_max_limit`."""
-    largest = call.cloud.settings.largest_page
-    text = call.query.get("limit")
-    if text is None:
-        return largest
-    if not (text.isascii() and text.isdigit()) or len(text) > 18:
-        raise refusals.bad("limit", f"Limit must be an integer 0 or greater and not '{text}'.")
-    return min(int(text) or largest, largest)
-
-
-def _asks_for_pages(call: Call[object, object]) -> bool:
-    """Without a limit, Neutron takes no notice of a marker."""
-    return (call.query.get("limit") or "0").strip("0") != ""
-
-
-def _flag(call: Call[object, object], name: str) -> bool:
-    text = call.query.get(name)
-    return text is not None and text.lower() in ("1", "true")
 
 
 def _sort_keys(call: Call[object, object], kind: Kind[Resource]) -> list[tuple[Column, bool]]:
@@ -263,27 +261,6 @@ def _after(
         same = [earlier == row[i] for i, (earlier, _) in enumerate(keys[:n])]
         steps.append(sa.and_(*same, column < row[n] if descending else column > row[n]))
     return sa.or_(*steps)
-
-
-def _links(
-    call: Call[object, object], kind: Kind[Resource], records: Sequence[Resource], limit: int, marker: str | None
-) -> list[dict[str, str]]:
-    def link(rel: str, record: Resource, *, reverse: bool) -> dict[str, str]:
-        kept = [(name, value) for name, value in call.query.pairs if name not in ("marker", "page_reverse")]
-        if not _asks_for_pages(call):
-            kept = [*((name, value) for name, value in kept if name != "limit"), ("limit", str(limit))]
-        kept.append(("marker", record.id))
-        if reverse:
-            kept.append(("page_reverse", "True"))
-        path = kind.place or kind.plural.replace("_", "-")
-        return {"rel": rel, "href": f"{call.service_url}/{path}?{urlencode(kept)}"}
-
-    links = []
-    if records and (len(records) == limit or _flag(call, "page_reverse")):
-        links.append(link("next", records[-1], reverse=False))
-    if records and marker is not None:
-        links.append(link("previous", records[0], reverse=True))
-    return links
 
 
 # -- bodies

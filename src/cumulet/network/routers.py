@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotFound, NotYet
-from cumulet.network import addresses, bodies, filtering, limits, policy, refusals, resource, routing, topology
+from cumulet.network import addresses, bodies, filtering, limits, policy, refusals, resource, routing, sharing, topology
 from cumulet.network.addresses import FixedIp
 from cumulet.network.bodies import either, text
 from cumulet.network.fixed_ips import WantedIp
@@ -379,7 +379,7 @@ def add_router_interface(call: Call[Router, Interface]) -> View:
 def _refuse_others_subnet(call: Call[Router, Interface], subnet: Subnet) -> None:
     network = must_get(call.tx, Network, subnet.network_id)
     own = call.caller.project_id in (subnet.project_id, network.project_id)
-    if not own and not network.shared and not sees_all(call.caller):
+    if not own and not sharing.with_caller(call, network.id) and not sees_all(call.caller):
         raise refusals.bad(
             "router",
             f"Cannot add interface to router because subnet {subnet.id} is not owned by project making the request.",

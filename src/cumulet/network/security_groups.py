@@ -21,9 +21,19 @@ from cumulet.network.group_records import (
     security_groups,
 )
 from cumulet.network.resource import Kind, View
-from cumulet.network.rule_meaning import RuleContent, check_rule, content_of, meaning, protocol_name, spellings
+from cumulet.network.rule_meaning import (
+    RuleContent,
+    check_rule,
+    content_of,
+    ethertype,
+    ethertype_asked,
+    meaning,
+    protocol_name,
+    spellings,
+)
 from cumulet.network.service import NETWORK
-from cumulet.network.sight import own_in_sight, rules_in_sight
+from cumulet.network.sharing import GROUP_SHARING
+from cumulet.network.sight import rules_in_sight, shared_in_sight
 from cumulet.network.store import change, delete, find, find_by, insert, must_get, revise, tags_of
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -78,7 +88,6 @@ def group_views(tx: Tx, records: Sequence[SecurityGroup]) -> list[View]:
         | {
             "name": group.name,
             "stateful": group.stateful,
-            "shared": False,
             "security_group_rules": [
                 _rule_view(one, group)
                 for one in sorted(contained[group.id], key=lambda one: (one.created_at_us, one.id))
@@ -94,11 +103,12 @@ GROUPS = Kind(
     plural="security_groups",
     title="Security group",
     show=SHOW,
-    sight=lambda caller: own_in_sight(caller, security_groups),
-    filters=resource.filters_on(security_groups, "name", "stateful") | {"shared": filtering.constant(False)},
+    sight=lambda caller: shared_in_sight(caller, GROUP_SHARING),
+    filters=resource.filters_on(security_groups, "name", "stateful") | {"shared": GROUP_SHARING},
     sorts=resource.sorts_on(security_groups, "name"),
     views=group_views,
     hidden=SHOW_ATTRIBUTES,
+    sharing=GROUP_SHARING,
 )
 
 
@@ -171,8 +181,8 @@ def create(call: Call[object, object], new: NewSecurityGroup) -> SecurityGroup:
         is_default=False,
     )
     topology.set_tags(call.tx, group.id, either(new.tags, []))
-    for ethertype in default_security_group.ETHERTYPES:
-        default_security_group.add_rule(call.tx, clock, group, direction="egress", ethertype=ethertype)
+    for kind in default_security_group.ETHERTYPES:
+        default_security_group.add_rule(call.tx, clock, group, direction="egress", ethertype=kind)
     return group
 
 
@@ -282,10 +292,6 @@ def _in_default_group(values: Sequence[str]) -> sa.ColumnElement[bool]:
     return security_group_rules.c.security_group_id.in_(of_default)
 
 
-def _ethertype_asked(value: str) -> str:
-    return {"ipv4": "IPv4", "ipv6": "IPv6"}.get(value.lower(), value)
-
-
 _REMOTE = ("remote_group_id", "remote_address_group_id")
 _QUERIED = ("security_group_id", *_REMOTE, "direction", "port_range_min", "port_range_max")
 
@@ -297,7 +303,7 @@ RULES = Kind(
     show=SHOW_RULE,
     sight=rules_in_sight,
     filters=resource.filters_on(
-        security_group_rules, *_QUERIED, ethertype=_ethertype_asked, remote_ip_prefix=filtering.prefix
+        security_group_rules, *_QUERIED, ethertype=ethertype_asked, remote_ip_prefix=filtering.prefix
     )
     | {
         "protocol": _of_protocol,
@@ -314,17 +320,10 @@ RULES = Kind(
 )
 
 
-def _ethertype(value: str) -> str:
-    names = {"ipv4": "IPv4", "ipv6": "IPv6"}
-    if value.lower() not in names:
-        raise ValueError(f"'{value}' is not in ['IPv4', 'IPv6']")
-    return names[value.lower()]
-
-
 class NewRule(bodies.NewResource):
     security_group_id: bodies.Name
     direction: Literal["ingress", "egress"]
-    ethertype: Annotated[str, Json({"maxLength": 8}), Convert(_ethertype)] | Unset = UNSET
+    ethertype: Annotated[str, Json({"maxLength": 8}), Convert(ethertype)] | Unset = UNSET
     protocol: Annotated[str | int | Unset | None, Convert(protocol_name)] = UNSET
     port_range_min: bodies.Number | Unset | None = UNSET
     port_range_max: bodies.Number | Unset | None = UNSET

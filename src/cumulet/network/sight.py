@@ -1,4 +1,4 @@
-"""What a caller can see at all, as SQL: his project's, what is shared with everyone, and what stands on his networks.
+"""What a caller can see at all, as SQL: his project's, what is shared with it, and what stands on its networks.
 
 Policy decides further, per item; but what SQL does not answer never reaches it, so another project's thing is as
 unknown as one that does not exist.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from cumulet.network import sharing
 from cumulet.network.group_records import security_group_rules, security_groups
+from cumulet.network.sharing import Action, Sharing
 from cumulet.network.store import networks, ports, subnets
 from cumulet.web.operation import Caller
 
@@ -20,8 +22,9 @@ def sees_all(caller: Caller) -> bool:
 
 
 def networks_for(project_id: str | None) -> sa.ColumnElement[bool]:
-    """The project's networks, shared ones and external ones."""
-    return sa.or_(networks.c.project_id == project_id, networks.c.shared, networks.c.external)
+    """The project's networks, and those that are shared with it, also as external ones."""
+    shared = sharing.with_project(sharing.Shareable.NETWORK, project_id, Action.EXTERNAL)
+    return sa.or_(networks.c.project_id == project_id, networks.c.id.in_(shared))
 
 
 def networks_in_sight(caller: Caller) -> sa.ColumnElement[bool]:
@@ -50,6 +53,14 @@ def rules_in_sight(caller: Caller) -> sa.ColumnElement[bool]:
         return sa.true()
     own_groups = sa.select(security_groups.c.id).where(security_groups.c.project_id == caller.project_id)
     return security_group_rules.c.security_group_id.in_(own_groups)
+
+
+def shared_in_sight(caller: Caller, shared: Sharing) -> sa.ColumnElement[bool]:
+    """Things of the project, and those that are shared with it."""
+    if sees_all(caller):
+        return sa.true()
+    with_it = shared.column.in_(sharing.with_project(shared.object_type, caller.project_id))
+    return sa.or_(shared.column.table.c.project_id == caller.project_id, with_it)
 
 
 def own_in_sight(caller: Caller, table: sa.Table) -> sa.ColumnElement[bool]:

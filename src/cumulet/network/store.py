@@ -22,6 +22,7 @@ from cumulet.network.group_records import (
     security_group_rules,
     security_groups,
 )
+from cumulet.network.rbac_records import RbacPolicy, rbac_policies
 from cumulet.network.resource_columns import Resource, resource_columns
 
 RecordT = TypeVar("RecordT")
@@ -32,7 +33,8 @@ networks = sa.Table(
     metadata,
     *resource_columns(),
     sa.Column("admin_state_up", sa.Boolean, nullable=False),
-    sa.Column("shared", sa.Boolean, nullable=False),
+    # For control planes of the version before, which know no RBAC policies (`sharing.tell_older`).
+    sa.Column("shared", sa.Boolean, nullable=False, default=False),
     sa.Column("external", sa.Boolean, nullable=False),
     sa.Column("is_default", sa.Boolean, nullable=False),
     sa.Column("mtu", sa.Integer, nullable=False),
@@ -54,7 +56,7 @@ subnet_pools = sa.Table(
     sa.Column("max_prefixlen", sa.Integer, nullable=False),
     sa.Column("default_prefixlen", sa.Integer, nullable=False),
     sa.Column("default_quota", sa.Integer),
-    sa.Column("shared", sa.Boolean, nullable=False),
+    sa.Column("shared", sa.Boolean, nullable=False, default=False),  # As that of networks.
     sa.Column("is_default", sa.Boolean, nullable=False),
 )
 
@@ -163,14 +165,6 @@ floating_ips = sa.Table(
     sa.UniqueConstraint("port_id", "fixed_ip_address", "floating_network_id"),
 )
 
-network_quotas = sa.Table(
-    "network_quotas",
-    metadata,
-    sa.Column("project_id", sa.String(64), primary_key=True),
-    sa.Column("resource", sa.String(64), primary_key=True),
-    sa.Column("limit", sa.Integer, nullable=False),
-)
-
 network_tags = sa.Table(
     "network_tags",
     metadata,
@@ -182,7 +176,6 @@ network_tags = sa.Table(
 class Network(Resource, frozen=True, kw_only=True):
     name: str
     admin_state_up: bool
-    shared: bool
     external: bool
     is_default: bool
     mtu: int
@@ -202,7 +195,6 @@ class SubnetPool(Resource, frozen=True, kw_only=True):
     max_prefixlen: int
     default_prefixlen: int
     default_quota: int | None
-    shared: bool
     is_default: bool
 
 
@@ -282,6 +274,7 @@ TABLES: Mapping[type[Any], sa.Table] = {
     Router: routers,
     FloatingIp: floating_ips,
     PortForwarding: port_forwardings,
+    RbacPolicy: rbac_policies,
 }
 
 
@@ -379,8 +372,9 @@ def _changing(table: sa.Table, names: tuple[str, ...]) -> sa.Update:
 
 
 def delete(tx: Tx, record: type[RecordT], record_id: str) -> None:
-    """Remove a resource and its tags."""
+    """Remove a resource, its tags, and what shares it."""
     erase(tx, network_tags, resource_id=record_id)
+    erase(tx, rbac_policies, object_id=record_id)
     erase(tx, TABLES[record], id=record_id)
 
 

@@ -10,12 +10,13 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict, NotYet
-from cumulet.network import bodies, filtering, limits, policy, refusals, resource, topology
+from cumulet.network import bodies, filtering, limits, policy, refusals, resource, sharing, topology
 from cumulet.network.addresses import AddressRange
 from cumulet.network.bodies import either, text
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
-from cumulet.network.sight import sees_all
+from cumulet.network.sharing import EVERYBODY, Action, Shareable, Sharing
+from cumulet.network.sight import shared_in_sight
 from cumulet.network.store import (
     Subnet,
     SubnetPool,
@@ -28,7 +29,7 @@ from cumulet.network.store import (
     subnet_pools,
     tags_of,
 )
-from cumulet.web.operation import Call, Caller, Rule
+from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import base_rule, rule
 from cumulet.web.schema import UNSET, Body, Json, Unset
 
@@ -66,18 +67,11 @@ def subnet_pool_views(tx: Tx, records: Sequence[SubnetPool]) -> list[View]:
             "max_prefixlen": str(pool.max_prefixlen),
             "default_prefixlen": str(pool.default_prefixlen),
             "default_quota": pool.default_quota,
-            "shared": pool.shared,
             "is_default": pool.is_default,
             "address_scope_id": None,
         }
         for pool in records
     ]
-
-
-def _in_sight(caller: Caller) -> sa.ColumnElement[bool]:
-    if sees_all(caller):
-        return sa.true()
-    return sa.or_(subnet_pools.c.project_id == caller.project_id, subnet_pools.c.shared)
 
 
 _QUERIED = (
@@ -88,20 +82,24 @@ _QUERIED = (
     "min_prefixlen",
     "max_prefixlen",
     "is_default",
-    "shared",
 )
 
+SHARING = Sharing(object_type=Shareable.SUBNET_POOL, column=subnet_pools.c.id)
+_FOR_EVERYBODY = subnet_pools.c.id.in_(sharing.with_project(Shareable.SUBNET_POOL, None))
+"""What lists are ordered by where they shall be by `shared`, which is another for each who asks."""
 SUBNET_POOLS = Kind(
     record=SubnetPool,
     singular="subnetpool",
     plural="subnetpools",
     title="Subnet pool",
     show=SHOW,
-    sight=_in_sight,
-    filters=resource.filters_on(subnet_pools, *_QUERIED) | {"address_scope_id": filtering.constant(None)},
-    sorts=resource.sorts_on(subnet_pools, *_QUERIED) | {"address_scope_id": sa.literal("")},
+    sight=lambda caller: shared_in_sight(caller, SHARING),
+    filters=resource.filters_on(subnet_pools, *_QUERIED)
+    | {"address_scope_id": filtering.constant(None), "shared": SHARING},
+    sorts=resource.sorts_on(subnet_pools, *_QUERIED) | {"address_scope_id": sa.literal(""), "shared": _FOR_EVERYBODY},
     views=subnet_pool_views,
     hidden=SHOW_ATTRIBUTES,
+    sharing=SHARING,
 )
 
 Prefixes = Annotated[list[bodies.IpRange], Json({"minItems": 1, "maxItems": 100})]
@@ -249,10 +247,19 @@ def _create(call: Call[object, object], new: NewSubnetPool) -> SubnetPool:
         prefixes=prefixes,
         ip_version=version,
         default_quota=either(new.default_quota, None),
-        shared=either(new.shared, False),
         is_default=is_default,
         **lengths,
     )
+    if either(new.shared, False):
+        sharing.share(
+            call.tx,
+            call.cloud.clock,
+            Shareable.SUBNET_POOL,
+            pool.id,
+            owner=project_id,
+            target=EVERYBODY,
+            action=Action.SHARED,
+        )
     topology.set_tags(call.tx, pool.id, either(new.tags, []))
     return pool
 

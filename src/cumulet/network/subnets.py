@@ -19,6 +19,7 @@ from cumulet.network import (
     refusals,
     resource,
     routing,
+    sharing,
     subnet_checks,
     topology,
 )
@@ -27,6 +28,7 @@ from cumulet.network.bodies import either, text
 from cumulet.network.networks import NETWORKS
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
+from cumulet.network.sharing import Shareable, Sharing
 from cumulet.network.sight import subnets_in_sight
 from cumulet.network.store import (
     Network,
@@ -97,19 +99,10 @@ def _view(subnet: Subnet, tags: list[str], external: bool) -> View:
 
 
 def network_facts(tx: Tx, records: Sequence[Any]) -> list[View]:
-    """Whose the network of each subnet or port is, and whether it is shared."""
+    """Whose the network of each subnet or port is."""
     ids = list({record.network_id for record in records})
     found = {network.id: network for network in find(tx, Network, networks.c.id.in_(ids))}
-    return [
-        {"network:project_id": found[record.network_id].project_id, "shared": found[record.network_id].shared}
-        for record in records
-    ]
-
-
-def _on_shared(values: Sequence[str]) -> sa.ColumnElement[bool]:
-    return subnets.c.network_id.in_(
-        sa.select(networks.c.id).where(filtering.by_column(networks.c.shared, "shared")(values))
-    )
+    return [{"network:project_id": found[record.network_id].project_id} for record in records]
 
 
 def _on_external(values: Sequence[str]) -> sa.ColumnElement[bool]:
@@ -118,6 +111,7 @@ def _on_external(values: Sequence[str]) -> sa.ColumnElement[bool]:
     )
 
 
+SHARING = Sharing(object_type=Shareable.NETWORK, column=subnets.c.network_id, shown=False)
 SUBNETS = Kind(
     record=Subnet,
     singular="subnet",
@@ -137,7 +131,7 @@ SUBNETS = Kind(
         cidr=filtering.cidr,
         gateway_ip=filtering.address,
     )
-    | {"shared": _on_shared, "router:external": _on_external, "segment_id": filtering.constant(None)},
+    | {"shared": SHARING, "router:external": _on_external, "segment_id": filtering.constant(None)},
     sorts=resource.sorts_on(
         subnets,
         "name",
@@ -154,6 +148,7 @@ SUBNETS = Kind(
     views=subnet_views,
     hidden=SHOW_ATTRIBUTES,
     parents=network_facts,
+    sharing=SHARING,
 )
 
 
@@ -223,7 +218,7 @@ def _creation_facts(call: Call[object, object], new: NewSubnet | None = None) ->
     return {
         "project_id": resource.owner(call, new),
         "network:project_id": network.project_id,
-        "shared": network.shared,
+        "shared": sharing.with_caller(call, network.id),
         "router:external": network.external,
     }
 
@@ -344,7 +339,7 @@ def update_subnet(call: Call[Subnet, UpdateSubnet]) -> View:
     """Change a subnet."""
     subnet, body = call.target, call.body
     given = resource.given(body)
-    policy.require_attributes(call, UPDATE_ATTRIBUTES, given, resource.facts_of(SUBNETS, call.tx, subnet))
+    policy.require_attributes(call, UPDATE_ATTRIBUTES, given, resource.facts_of(SUBNETS, call, subnet))
     cidr, pools = ip_network(subnet.cidr), None
     values: dict[str, object] = {
         name: given[name] for name in ("name", "enable_dhcp", "service_types", "dns_publish_fixed_ip") if name in given

@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from cumulet.clock import Clock
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict
-from cumulet.network import addresses, refusals
+from cumulet.network import addresses, refusals, sharing
 from cumulet.network.addresses import Address, AddressRange
+from cumulet.network.sharing import EVERYBODY, Action, Shareable
 from cumulet.network.store import Network, Port, Subnet, find, insert, network_tags, networks, ports, revise, subnets
 
 TENANT_NETWORK_TYPE: Final = "vxlan"
@@ -55,7 +56,6 @@ def add_network(
         name=name,
         description=description,
         admin_state_up=admin_state_up,
-        shared=shared,
         external=external,
         is_default=is_default,
         mtu=MTU[network_type] if mtu is None else mtu,
@@ -66,6 +66,9 @@ def add_network(
         availability_zone_hints=list(availability_zone_hints),
         dns_domain=dns_domain,
     )
+    for wanted, action in ((shared, Action.SHARED), (external, Action.EXTERNAL)):
+        if wanted:
+            sharing.share(tx, clock, Shareable.NETWORK, network.id, owner=project_id, target=EVERYBODY, action=action)
     set_tags(tx, network.id, tags)
     return network
 

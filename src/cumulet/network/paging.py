@@ -1,0 +1,51 @@
+"""Pages of lists: how long one is, and the links to those before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import urlencode
+
+from cumulet.network import refusals
+from cumulet.network.resource_columns import Resource
+from cumulet.web.operation import Call
+
+
+def limit(call: Call[object, object]) -> int:
+    """0, like none, is as many as there may be: Neutron's `pagination_max_limit`."""
+    largest = call.cloud.settings.largest_page
+    text = call.query.get("limit")
+    if text is None:
+        return largest
+    if not (text.isascii() and text.isdigit()) or len(text) > 18:
+        raise refusals.bad("limit", f"Limit must be an integer 0 or greater and not '{text}'.")
+    return min(int(text) or largest, largest)
+
+
+def asks_for_pages(call: Call[object, object]) -> bool:
+    """Without a limit, Neutron takes no notice of a marker."""
+    return (call.query.get("limit") or "0").strip("0") != ""
+
+
+def flag(call: Call[object, object], name: str) -> bool:
+    text = call.query.get(name)
+    return text is not None and text.lower() in ("1", "true")
+
+
+def links(
+    call: Call[object, object], path: str, records: Sequence[Resource], limit: int, marker: str | None
+) -> list[dict[str, str]]:
+    def link(rel: str, record: Resource, *, reverse: bool) -> dict[str, str]:
+        kept = [(name, value) for name, value in call.query.pairs if name not in ("marker", "page_reverse")]
+        if not asks_for_pages(call):
+            kept = [*((name, value) for name, value in kept if name != "limit"), ("limit", str(limit))]
+        kept.append(("marker", record.id))
+        if reverse:
+            kept.append(("page_reverse", "True"))
+        return {"rel": rel, "href": f"{call.service_url}/{path}?{urlencode(kept)}"}
+
+    found = []
+    if records and (len(records) == limit or flag(call, "page_reverse")):
+        found.append(link("next", records[-1], reverse=False))
+    if records and marker is not None:
+        found.append(link("previous", records[0], reverse=True))
+    return found

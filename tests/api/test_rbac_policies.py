@@ -1,0 +1,306 @@
+"""What one project shares with another: seen and used by that one alone, and only as long as it is shared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cumulet.testing import Answer, Client, TestCloud
+from tests.api.test_compute_servers import ask_for, create
+from tests.api.test_network_stories import UNKNOWN, call, make, network_with_subnet, public
+
+KINDS: dict[str, dict[str, Any]] = {
+    "network": {},
+    "security_group": {"name": "web"},
+    "address_group": {"name": "office", "addresses": ["192.0.2.0/24"]},
+    "subnetpool": {"name": "pool", "prefixes": ["10.64.0.0/16"]},
+}
+
+
+def share(owner: Client, kind: str, object_id: str, target: str | Client, action: str = "access_as_shared") -> Answer:
+    to = target if isinstance(target, str) else target.project_id
+    body = {"object_type": kind, "object_id": object_id, "target_tenant": to, "action": action}
+    return call(owner, "POST", "/rbac-policies", {"rbac_policy": body})
+
+
+def shared(owner: Client, kind: str, object_id: str, target: str | Client, action: str = "access_as_shared") -> str:
+    answer = share(owner, kind, object_id, target, action)
+    assert answer.status == 201, answer.text
+    found: str = answer["rbac_policy"]["id"]
+    return found
+
+
+def listed(client: Client, kind: str, query: str = "") -> list[str]:
+    plural = f"{kind}s".replace("_", "-")
+    return [one["id"] for one in call(client, "GET", f"/{plural}{query}")[f"{kind}s"]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_thing_is_seen_by_the_project_it_is_shared_with_and_by_no_other(
+    kind: str, cloud: TestCloud, member: Client, other_member: Client
+) -> None:
+    third = cloud.persona("third_member")
+    made = make(member, kind, **KINDS[kind])["id"]
+    one = f"/{kind.replace('_', '-')}s/{made}"
+    assert call(other_member, "GET", one).status == 404
+    policy = shared(member, kind, made, other_member)
+    assert call(other_member, "GET", one)[kind]["shared"] is True
+    assert made in listed(other_member, kind)
+    assert made in listed(other_member, kind, "?shared=true")
+    assert made not in listed(other_member, kind, "?shared=false")
+    assert call(member, "GET", one)[kind]["shared"] is False, "it is shared, but not with its owner"
+    assert made not in listed(member, kind, "?shared=true")
+    assert call(third, "GET", one).status == 404
+    assert made not in listed(third, kind)
+    assert call(other_member, "PUT", one, {kind: {"description": "mine"}}).status == 403
+    assert call(other_member, "DELETE", one).status == 403
+    assert call(member, "DELETE", f"/rbac-policies/{policy}").status == 204
+    assert call(other_member, "GET", one).status == 404
+    assert made not in listed(other_member, kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_an_administrator_shares_with_everybody(
+    kind: str, cloud: TestCloud, member: Client, other_member: Client
+) -> None:
+    made = make(member, kind, **KINDS[kind])["id"]
+    assert share(member, kind, made, "*").status == 403
+    policy = shared(member, kind, made, other_member)
+    everybody = {"rbac_policy": {"target_tenant": "*"}}
+    assert call(member, "PUT", f"/rbac-policies/{policy}", everybody).status == 403
+    assert call(cloud.persona("admin"), "PUT", f"/rbac-policies/{policy}", everybody).status == 200
+    assert made in listed(cloud.persona("third_member"), kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nobody_shares_what_another_project_has(
+    kind: str, cloud: TestCloud, member: Client, other_member: Client
+) -> None:
+    third = cloud.persona("third_member")
+    made = make(member, kind, **KINDS[kind])["id"]
+    assert share(other_member, kind, made, third).status == 404, "it does not know of it"
+    policy = shared(member, kind, made, other_member)
+    assert share(other_member, kind, made, third).status == 400, "it may use it, and not hand it on"
+    assert call(third, "GET", f"/{kind.replace('_', '-')}s/{made}").status == 404
+    assert call(other_member, "GET", f"/rbac-policies/{policy}").status == 404
+    assert call(other_member, "GET", "/rbac-policies")["rbac_policies"] == []
+    assert [one["id"] for one in call(member, "GET", "/rbac-policies")["rbac_policies"]] == [policy]
+
+
+def test_servers_and_ports_of_the_other_project_keep_a_network_shared(
+    cloud: TestCloud, member: Client, other_member: Client
+) -> None:
+    network, subnet = network_with_subnet(member)
+    assert call(other_member, "POST", "/ports", {"port": {"network_id": network}}).status == 404
+    refused = ask_for(other_member, networks=[{"uuid": network}])
+    assert (refused.status, "could not be found" in refused.text) == (400, True)
+    policy = shared(member, "network", network, other_member)
+    assert call(other_member, "GET", f"/subnets/{subnet}").status == 200
+    server = create(other_member, networks=[{"uuid": network}])["id"]
+    (port,) = call(other_member, "GET", f"/ports?network_id={network}")["ports"]
+    assert (port["device_id"], port["project_id"]) == (server, other_member.project_id)
+    assert call(other_member, "POST", "/subnets", new_subnet(network)).status == 403, "the network is not its own"
+    assert call(other_member, "POST", "/ports", {"port": {"network_id": network, "mac_address": MAC}}).status == 403
+    for what in ("DELETE", "PUT"):
+        body = {"rbac_policy": {"target_tenant": member.project_id}} if what == "PUT" else None
+        answer = call(member, what, f"/rbac-policies/{policy}", body)
+        assert (answer.status, answer["NeutronError"]["type"]) == (409, "RbacPolicyInUse")
+    own = call(other_member, "POST", "/ports", {"port": {"network_id": network}})
+    assert own.status == 201
+    other_member.compute("DELETE", f"/servers/{server}")
+    other_member.wait("its port to be gone", lambda: listed(other_member, "port") == [own["port"]["id"]])
+    assert call(member, "DELETE", f"/rbac-policies/{policy}").status == 409, "there is a port yet"
+    assert call(other_member, "DELETE", f"/ports/{own['port']['id']}").status == 204
+    assert call(member, "DELETE", f"/rbac-policies/{policy}").status == 204
+    assert call(other_member, "POST", "/ports", {"port": {"network_id": network}}).status == 404
+
+
+MAC = "fa:16:3e:00:00:07"
+
+
+def new_subnet(network: str) -> dict[str, Any]:
+    return {"subnet": {"network_id": network, "ip_version": 4, "cidr": "10.99.0.0/24"}}
+
+
+def test_a_shared_network_is_the_one_that_a_server_gets_when_none_is_named(
+    member: Client, other_member: Client
+) -> None:
+    network, _ = network_with_subnet(member)
+    shared(member, "network", network, other_member)
+    server = create(other_member, networks="auto")["id"]
+    assert [port["device_id"] for port in call(other_member, "GET", f"/ports?network_id={network}")["ports"]] == [
+        server
+    ]
+
+
+def test_a_router_may_be_on_a_network_shared_with_its_project_alone(
+    cloud: TestCloud, member: Client, other_member: Client
+) -> None:
+    network, subnet = network_with_subnet(member)
+    policy = shared(member, "network", network, other_member)
+    router = make(other_member, "router")["id"]
+    joined = call(other_member, "PUT", f"/routers/{router}/add_router_interface", {"subnet_id": subnet})
+    assert joined.status == 200, joined.text
+    assert call(member, "DELETE", f"/rbac-policies/{policy}").status == 409
+    third = make(cloud.persona("third_member"), "router")["id"]
+    path = f"/routers/{third}/add_router_interface"
+    assert call(cloud.persona("third_member"), "PUT", path, {"subnet_id": subnet}).status == 404
+
+
+def test_what_is_external_for_one_project_is_not_so_for_others(
+    cloud: TestCloud, member: Client, other_member: Client
+) -> None:
+    admin, third = cloud.persona("admin"), cloud.persona("third_member")
+    network, _ = network_with_subnet(admin, "203.0.113.0/24")
+    policy = shared(admin, "network", network, member, "access_as_external")
+    assert call(member, "GET", f"/networks/{network}")["network"]["router:external"] is True
+    assert call(member, "GET", f"/networks/{network}")["network"]["shared"] is False
+    assert call(other_member, "GET", f"/networks/{network}").status == 404
+    router = make(member, "router", external_gateway_info={"network_id": network})["id"]
+    assert make(member, "floatingip", floating_network_id=network)["floating_network_id"] == network
+    for stranger in (other_member, third):
+        gateway = {"router": {"external_gateway_info": {"network_id": network}}}
+        assert call(stranger, "POST", "/routers", gateway).status == 404
+        assert call(stranger, "POST", "/floatingips", floating(network)).status == 404
+    assert call(member, "POST", "/ports", {"port": {"network_id": network}}).status == 403, "external is not shared"
+    refused = ask_for(member, networks=[{"uuid": network}])
+    assert refused.status == 403, "nor for servers"
+    assert call(admin, "DELETE", f"/rbac-policies/{policy}").status == 409, "a router's gateway is on it"
+    for one in call(member, "GET", "/floatingips")["floatingips"]:
+        call(member, "DELETE", f"/floatingips/{one['id']}")
+    call(member, "DELETE", f"/routers/{router}")
+    assert call(admin, "DELETE", f"/rbac-policies/{policy}").status == 204
+    assert call(admin, "GET", f"/networks/{network}")["network"]["router:external"] is False
+    assert call(member, "GET", f"/networks/{network}").status == 404
+
+
+def floating(network: str) -> dict[str, Any]:
+    return {"floatingip": {"floating_network_id": network}}
+
+
+def test_the_default_external_network_stays_everybodys(cloud: TestCloud, member: Client) -> None:
+    admin, network = cloud.persona("admin"), public(member)
+    (policy,) = call(admin, "GET", f"/rbac-policies?object_id={network}")["rbac_policies"]
+    assert (policy["action"], policy["target_tenant"]) == ("access_as_external", "*")
+    assert call(admin, "DELETE", f"/rbac-policies/{policy['id']}").status == 409
+    few = make(admin, "network")["id"]
+    shared(admin, "network", few, member, "access_as_external")
+    call(admin, "PUT", f"/networks/{network}", {"network": {"is_default": False}})
+    assert call(admin, "PUT", f"/networks/{few}", {"network": {"is_default": True}}).status == 400
+
+
+def test_shared_of_a_network_is_a_policy_for_everybody(cloud: TestCloud, member: Client) -> None:
+    admin = cloud.persona("admin")
+    network = make(admin, "network", shared=True)
+    assert network["shared"] is True
+    path = f"/rbac-policies?object_id={network['id']}"
+    (policy,) = call(admin, "GET", path)["rbac_policies"]
+    assert (policy["action"], policy["target_tenant"], policy["object_type"]) == ("access_as_shared", "*", "network")
+    unshared = {"network": {"shared": False}}
+    assert call(admin, "PUT", f"/networks/{network['id']}", unshared)["network"]["shared"] is False
+    assert call(admin, "GET", path)["rbac_policies"] == []
+    assert call(member, "GET", f"/networks/{network['id']}").status == 404
+    shared(admin, "network", network["id"], "*")
+    assert call(member, "GET", f"/networks/{network['id']}")["network"]["shared"] is True
+    (policy,) = call(admin, "GET", path)["rbac_policies"]
+    own = {"port": {"network_id": network["id"]}}
+    assert call(member, "POST", "/ports", own).status == 201
+    assert call(admin, "PUT", f"/networks/{network['id']}", unshared).status == 409
+    shared(admin, "network", network["id"], member)
+    assert call(admin, "DELETE", f"/rbac-policies/{policy['id']}").status == 204, "the member has a policy of its own"
+    assert call(member, "GET", f"/networks/{network['id']}").status == 200
+
+
+def test_a_shared_group_is_for_ports_rules_and_servers_of_the_other_project(
+    cloud: TestCloud, member: Client, other_member: Client
+) -> None:
+    group = make(member, "security_group", name="web")["id"]
+    network, _ = network_with_subnet(other_member)
+    with_group = {"port": {"network_id": network, "security_groups": [group]}}
+    assert call(other_member, "POST", "/ports", with_group).status == 404
+    policy = shared(member, "security_group", group, other_member)
+    port = call(other_member, "POST", "/ports", with_group)["port"]
+    assert port["security_groups"] == [group]
+    rule = {"security_group_rule": {"security_group_id": group, "direction": "ingress"}}
+    assert call(other_member, "POST", "/security-group-rules", rule).status == 403
+    assert call(member, "DELETE", f"/rbac-policies/{policy}").status == 409
+    assert call(other_member, "DELETE", f"/ports/{port['id']}").status == 204
+    create(other_member, networks=[{"uuid": network}], security_groups=[{"name": "web"}])
+    (port,) = call(other_member, "GET", f"/ports?network_id={network}")["ports"]
+    assert port["security_groups"] == [group]
+    third = cloud.persona("third_member")
+    net, _ = network_with_subnet(third)
+    assert ask_for(third, networks=[{"uuid": net}], security_groups=[{"name": group}]).status == 400
+
+
+def test_a_group_of_another_projects_that_is_called_default_is_not_taken_for_the_own_one(
+    member: Client, other_member: Client
+) -> None:
+    (theirs,) = call(member, "GET", "/security-groups?name=default")["security_groups"]
+    shared(member, "security_group", theirs["id"], other_member)
+    network, _ = network_with_subnet(other_member)
+    make(other_member, "security_group", name="web")
+    create(other_member, networks=[{"uuid": network}], security_groups=[{"name": "default"}, {"name": "web"}])
+    (port,) = call(other_member, "GET", f"/ports?network_id={network}")["ports"]
+    assert theirs["id"] not in port["security_groups"]
+
+
+def test_a_shared_address_group_and_pool_are_kept_while_they_are_used(member: Client, other_member: Client) -> None:
+    group, pool = (make(member, kind, **KINDS[kind])["id"] for kind in ("address_group", "subnetpool"))
+    of_group = shared(member, "address_group", group, other_member)
+    of_pool = shared(member, "subnetpool", pool, other_member)
+    own = make(other_member, "security_group", name="own")["id"]
+    rule = make(
+        other_member, "security_group_rule", security_group_id=own, direction="ingress", remote_address_group_id=group
+    )["id"]
+    network = make(other_member, "network")["id"]
+    subnet = make(other_member, "subnet", network_id=network, ip_version=4, subnetpool_id=pool, prefixlen=24)["id"]
+    for policy in (of_group, of_pool):
+        assert call(member, "DELETE", f"/rbac-policies/{policy}").status == 409
+    call(other_member, "DELETE", f"/security-group-rules/{rule}")
+    call(other_member, "DELETE", f"/subnets/{subnet}")
+    for policy in (of_group, of_pool):
+        assert call(member, "DELETE", f"/rbac-policies/{policy}").status == 204
+
+
+def test_what_is_deleted_is_shared_no_longer(member: Client, other_member: Client) -> None:
+    network = make(member, "network")["id"]
+    policy = shared(member, "network", network, other_member)
+    assert call(member, "DELETE", f"/networks/{network}").status == 204
+    assert call(member, "GET", f"/rbac-policies/{policy}").status == 404
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"object_type": "port"}, 400),
+        ({"object_id": "x"}, 400),
+        ({"object_id": UNKNOWN}, 404),
+        ({"target_tenant": "x"}, 400),
+        ({"target_tenant": "%"}, 400),
+        ({"action": "access_as_anything"}, 400),
+        ({"object_type": "security_group", "action": "access_as_external"}, 404),
+        ({"more": 1}, 400),
+    ],
+)
+def test_a_policy_that_means_nothing_is_refused(member: Client, change: dict[str, Any], status: int) -> None:
+    body = {
+        "object_type": "network",
+        "object_id": make(member, "network")["id"],
+        "target_tenant": UNKNOWN,
+        "action": "access_as_shared",
+    }
+    assert call(member, "POST", "/rbac-policies", {"rbac_policy": body | change}).status == status
+
+
+def test_a_policy_is_made_once_and_counted(member: Client, other_member: Client, cloud: TestCloud) -> None:
+    network = make(member, "network")
+    shared(member, "network", network["id"], other_member)
+    assert share(member, "network", network["id"], other_member).status == 409
+    assert call(member, "GET", f"/networks/{network['id']}")["network"]["revision_number"] > network["revision_number"]
+    limit = {"quota": {"rbac_policy": 1}}
+    call(cloud.persona("admin"), "PUT", f"/quotas/{member.project_id}", limit)
+    assert share(member, "network", network["id"], UNKNOWN).status == 409
+    details = call(member, "GET", f"/quotas/{member.project_id}/details")["quota"]["rbac_policy"]
+    assert details == {"limit": 1, "used": 1, "reserved": 0}
