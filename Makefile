@@ -19,6 +19,8 @@ SINCE ?=
 MOST ?=
 PARTS ?=
 HOSTS ?=
+TESTS ?= 2000
+SECONDS ?= 3600
 SUITE ?= compute-admin compute-api interop-compute-nocinder identity image network
 
 .PHONY: $(shell sed -nE 's/^([a-z-]+):.*/\1/p' Makefile)  # no target here is a file
@@ -52,6 +54,9 @@ test: setup-test ## all set-up, then the whole test suite
 
 test-postgresql: setup-test ## the suite with its clouds on PostgreSQL (PYTEST_ARGS=tests/api for a part)
 	@.venv/bin/python -m tests.on_postgresql $(if $(PYTEST_ARGS),$(PYTEST_ARGS),-n 2 --dist worksteal)
+
+long-test: setup-test ## an outside project of TESTS tests on one cloud of `cumulet.testing`, spread over SECONDS: what is left, what grows?
+	@nice .venv/bin/python -m tests.testing.long_run --tests $(TESTS) --seconds $(SECONDS)
 
 refusals: setup-test ## the same, and it fails while there is a refusal in the source that no test comes through
 	@.venv/bin/python -m pytest -n 2 --dist worksteal --refusals require

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cumulet.testing
+from cumulet.image.files import image_folder, stored
 from cumulet.testing import Client, TestCloud
 
 
@@ -32,6 +33,20 @@ def test_reset_gives_the_cloud_as_it_was(cloud: TestCloud, admin: Client) -> Non
     assert cloud.persona("admin").request("GET", f"/image/v2/images/{image['id']}/file").status == 200
     names = {flavor["name"] for flavor in cloud.persona("admin").compute("GET", "/flavors")["flavors"]}
     assert "mine" not in names
+
+
+def test_reset_removes_what_was_uploaded_and_staged(cloud: TestCloud, member: Client) -> None:
+    folder = image_folder(cloud.embedded.settings.state_dir)
+    before = stored(folder)
+    for path in ("file", "stage"):
+        image = {"name": path, "disk_format": "raw", "container_format": "bare"}
+        image_id = member.request("POST", "/image/v2/images", image)["id"]
+        headers = {"Content-Type": "application/octet-stream"}
+        sent = member.request("PUT", f"/image/v2/images/{image_id}/{path}", content=b"x" * 512, headers=headers)
+        assert sent.status == 204, sent.text
+    assert len(stored(folder)) == len(before) + 2
+    cloud.reset()
+    assert stored(folder) == before
 
 
 def test_time_can_be_moved_and_tokens_end() -> None:

@@ -8,7 +8,7 @@ import fcntl
 import hashlib
 import mmap
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,6 +40,12 @@ def test_what_comes_in_odd_pieces_is_stored_as_it_was(world: World, size: int) -
     assert world.show(image["id"])["os_hash_value"] == hashlib.sha512(content).hexdigest()
 
 
+@pytest.fixture
+def _threads() -> Iterator[None]:
+    with files.threads:
+        yield
+
+
 def begun(folder: Path) -> Upload:
     return Upload(folder, "upload", Inspection("raw", virtual_size_limit=1 << 30))
 
@@ -54,6 +60,7 @@ def is_direct(upload: Upload) -> bool:
     return bool(fcntl.fcntl(upload._file, fcntl.F_GETFL) & os.O_DIRECT)
 
 
+@pytest.mark.usefixtures("_threads")
 def test_whole_blocks_go_past_the_cache_and_the_end_does_not(tmp_path: Path) -> None:
     upload = begun(tmp_path)
     if not is_direct(upload):
@@ -67,6 +74,7 @@ def test_whole_blocks_go_past_the_cache_and_the_end_does_not(tmp_path: Path) -> 
     assert (tmp_path / "image").read_bytes() == CONTENT[:BLOCK_BYTES] + b"the odd end"
 
 
+@pytest.mark.usefixtures("_threads")
 def test_where_the_file_system_refuses_blocks_they_go_through_its_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

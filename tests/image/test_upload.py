@@ -328,7 +328,8 @@ def test_a_late_upload_never_replaces_data(world: World) -> None:
     from cumulet.image.inspection import Inspection
 
     late = files.Upload(world.store, "late", Inspection("raw", virtual_size_limit=1 << 30))
-    late.write(b"other data")
+    with files.threads:
+        late.write(b"other data")
     with pytest.raises(FileExistsError):
         late.place(image["id"])
     late.discard()

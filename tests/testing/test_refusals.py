@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +34,11 @@ def test_every_step_that_is_offered_can_be_named(cloud: TestCloud) -> None:
             cloud.faults.fail(name, step=step)
 
 
+def test_the_reason_of_a_fault_is_text(cloud: TestCloud) -> None:
+    with pytest.raises(TypeError, match="reason"):
+        cloud.faults.fail("live-migration", step="copy_memory", reason=None)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("times", "error"), [(0, ValueError), (-1, ValueError), ("2", TypeError), (True, TypeError)])
 def test_a_fault_comes_a_number_of_times(cloud: TestCloud, times: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="times"):
@@ -53,15 +60,40 @@ def test_a_cloud_has_a_number_of_hosts(hosts: Any, error: type[Exception]) -> No
 
 
 @pytest.mark.parametrize(
+    ("argument", "named"),
+    [
+        ({"simulated_speed": "fast"}, "simulated_speed"),
+        ({"simulated_speed": math.nan}, "simulated_speed"),
+        ({"token_life_seconds": 0}, "token_life_seconds"),
+        ({"token_life_seconds": "3600"}, "token_life_seconds"),
+        ({"driver": "nosuch"}, "driver"),
+        ({"listen_port": 65536}, "listen_port"),
+        ({"policy_file": "policy.yaml"}, "policy_file"),
+        ({"host_names": ("mine",)}, "host_names"),
+        ({"state_dir": Path("mine")}, "state_dir"),
+        ({"state": "mine"}, "state"),
+        ({"more_parts": ["mine"]}, "more_parts"),
+        ({"host": 2}, "host"),
+    ],
+)
+def test_an_argument_that_cannot_be_is_named(argument: dict[str, Any], named: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=rf"\b{named}\b"), cumulet.testing.cloud(**argument):
+        pass
+
+
+@pytest.mark.parametrize(
     ("seconds", "error"),
     [
         ("60", TypeError),
+        (timedelta(seconds=60), TypeError),
         (None, TypeError),
         (True, TypeError),
         (-0.1, ValueError),
         (math.nan, ValueError),
         (math.inf, ValueError),
         (1e12, ValueError),
+        (10**400, ValueError),
+        (-(10**400), ValueError),
     ],
 )
 def test_time_goes_on_by_a_number_of_seconds(cloud: TestCloud, seconds: Any, error: type[Exception]) -> None:
@@ -75,6 +107,70 @@ def test_time_goes_on_by_a_number_of_seconds(cloud: TestCloud, seconds: Any, err
 def test_a_persona_that_is_none_is_refused(cloud: TestCloud, name: str) -> None:
     with pytest.raises(ValueError, match="member or other_reader2"):
         cloud.persona(name)
+
+
+@pytest.mark.parametrize("name", [None, 3, b"member"])
+def test_a_persona_is_named_in_text(cloud: TestCloud, name: Any) -> None:
+    with pytest.raises(TypeError, match="text"):
+        cloud.persona(name)
+
+
+@pytest.mark.parametrize(
+    ("user", "named"),
+    [
+        ({"name": None}, "name"),
+        ({"name": "x" * 300}, "no user"),
+        ({"project": None}, "project"),
+        ({"project": ""}, "no project"),
+        ({"project": "x" * 300}, "no project"),
+        ({"roles": ()}, "roles is empty"),
+        ({"roles": None}, "roles"),
+        ({"roles": (3,)}, "roles"),
+        ({"roles": ("member", "")}, "no role"),
+    ],
+)
+def test_a_user_that_cannot_be_is_not_made(cloud: TestCloud, user: dict[str, Any], named: str) -> None:
+    admin = cloud.persona("admin")
+    before = admin.request("GET", "/identity/v3/users").text
+    with pytest.raises((TypeError, ValueError), match=named):
+        cloud.user(**{"name": "ann", "project": "own", "roles": ("member",)} | user)
+    assert admin.request("GET", "/identity/v3/users").text == before
+
+
+def test_a_name_is_sent_as_it_is(cloud: TestCloud) -> None:
+    cloud.user("ann", project="own", roles=("member",))
+    other = cloud.user("bob", project="own&name=other#1", roles=("member",))
+    project = cloud.persona("admin").request("GET", f"/identity/v3/projects/{other.project_id}")["project"]
+    assert project["name"] == "own&name=other#1"
+
+
+@pytest.mark.parametrize("name", ["", "Demo", "admin", None, 3])
+def test_a_connection_is_an_entry_of_clouds_yaml(cloud: TestCloud, name: Any) -> None:
+    with pytest.raises(ValueError, match="cumulet, demo"):
+        cloud.connection(name)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "port", "named"),
+    [
+        ("tpc", 22, "icmp, tcp, udp"),
+        (None, 22, "icmp, tcp, udp"),
+        ("tcp", None, "tcp needs a port"),
+        ("tcp", "22", "port"),
+        ("tcp", True, "port"),
+        ("udp", 0, "port"),
+        ("udp", 65536, "port"),
+    ],
+)
+def test_what_is_asked_of_the_network_can_be(cloud: TestCloud, protocol: Any, port: Any, named: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=named):
+        cloud.network.reachable("192.0.2.1", "192.0.2.2", protocol, port)
+
+
+@pytest.mark.parametrize("name", ["mine", "", None])
+def test_a_port_that_is_none_is_named(cloud: TestCloud, name: Any) -> None:
+    with pytest.raises(KeyError, match="there is no port"):
+        cloud.network.reachable("192.0.2.1", name, "tcp", 22)
 
 
 def test_a_user_is_made_once(cloud: TestCloud) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 
 import pytest
@@ -28,9 +29,7 @@ def test_time_of_day_comes_back_and_kept_personas_go_on() -> None:
             assert cloud.user("late", project="own", roles=("reader",)).compute("GET", "/servers").status == 200
 
 
-def test_a_server_boots_after_time_went_on_and_came_back(cloud: TestCloud) -> None:
-    cloud.clock.advance(10 * HOUR)
-    cloud.reset()
+def boot(cloud: TestCloud) -> None:
     member = cloud.persona("member")
     image = member.request("GET", "/image/v2/images")["images"][0]["id"]
     flavor = member.compute("GET", "/flavors")["flavors"][0]["id"]
@@ -38,6 +37,30 @@ def test_a_server_boots_after_time_went_on_and_came_back(cloud: TestCloud) -> No
     made = member.compute("POST", "/servers", {"server": server})
     assert made.status == 202, made.text
     member.wait_for_status(made["server"]["id"], "ACTIVE")
+
+
+def test_a_server_boots_after_time_went_on_and_came_back(cloud: TestCloud) -> None:
+    cloud.clock.advance(10 * HOUR)
+    cloud.reset()
+    boot(cloud)
+
+
+def test_a_server_boots_after_the_conductor_was_killed(cloud: TestCloud) -> None:
+    cloud.kill_conductor()
+    cloud.reset()
+    boot(cloud)
+
+
+def test_connections_are_closed_by_a_reset_and_may_be_used_again(cloud: TestCloud) -> None:
+    def opened() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    connection = cloud.connection("demo")
+    assert list(connection.compute.flavors())
+    before = opened()
+    cloud.reset()
+    assert opened() < before
+    assert list(connection.compute.flavors())
 
 
 def test_measured_time_never_goes_back(cloud: TestCloud) -> None:
@@ -71,7 +94,7 @@ def test_a_token_that_was_ended_is_whole_again() -> None:
 
 def test_a_cloud_that_has_ended_says_so() -> None:
     with cumulet.testing.cloud(hosts=1) as cloud:
-        pass
+        member = cloud.persona("member")
     for ask in (
         cloud.reset,
         cloud.keep,
@@ -79,6 +102,12 @@ def test_a_cloud_that_has_ended_says_so() -> None:
         cloud.reconcile,
         cloud.kill_conductor,
         lambda: cloud.guests("host1"),
+        lambda: cloud.connection("demo"),
+        lambda: cloud.network,
+        lambda: cloud.persona("reader"),
+        lambda: cloud.user("ann", project="own", roles=("member",)),
+        lambda: cloud.login("demo", "x"),
+        lambda: member.compute("GET", "/servers"),
     ):
         with pytest.raises(RuntimeError, match="has ended"):
             ask()

@@ -52,7 +52,8 @@ def add_builtin_image(
     folder = files.image_folder(state_dir)
     upload = Upload(folder, clock.uuid(), _inspection(source, format_of_data))
     try:
-        _copy(source, upload)
+        with files.threads:
+            _copy(source, upload)
         written = upload.place(image_id)
     finally:
         upload.discard()

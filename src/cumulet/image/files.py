@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 from pathlib import Path
@@ -25,8 +26,31 @@ UPLOAD_THREADS = 4
 """How many blocks are written at the same time, of all uploads together, each hashed on two threads meanwhile."""
 ALIGNED_BYTES = 4096
 """What is written past the system's cache is a multiple of this, and so is where it is in memory and in the file."""
-writers = ThreadPoolExecutor(UPLOAD_THREADS, "image-write")
-_hashers = ThreadPoolExecutor(2 * UPLOAD_THREADS, "image-hash")
+
+
+class Threads:
+    """Threads for all uploads of this process. They begin with the first that is under way, and end with the last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._uploads = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._uploads == 0:
+                self.writers = ThreadPoolExecutor(UPLOAD_THREADS, "image-write")
+                self.hashers = ThreadPoolExecutor(2 * UPLOAD_THREADS, "image-hash")
+            self._uploads += 1
+
+    def __exit__(self, *_failure: object) -> None:
+        with self._lock:
+            self._uploads -= 1
+            if self._uploads == 0:
+                self.writers.shutdown(wait=False)
+                self.hashers.shutdown(wait=False)
+
+
+threads = Threads()
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +78,8 @@ def prepare(folder: Path) -> None:
 class Upload:
     """One upload: hashed, inspected and written on the way. Not for the event loop's thread: it touches the disk.
 
+    Used while `threads` is entered.
+
     Raises `qcow2.Refused` for content that may not be stored and OSError for a disk that is full or broken.
     """
 
@@ -73,7 +99,7 @@ class Upload:
 
     def write(self, chunk: bytes | memoryview) -> None:
         """One block: hashed on threads beside this one, which inspects and writes it."""
-        hashed = [_hashers.submit(hasher.update, chunk) for hasher in (self._md5, self._sha512)]
+        hashed = [threads.hashers.submit(hasher.update, chunk) for hasher in (self._md5, self._sha512)]
         try:
             self._inspection.feed(chunk)
             self._size += len(chunk)

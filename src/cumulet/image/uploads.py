@@ -210,6 +210,10 @@ class Receiver:
 
     async def receive(self, pieces: AsyncIterator[bytes]) -> Written:
         """Read the content into the store. Leaves no file behind when it fails."""
+        with files.threads:
+            return await self._receive(pieces)
+
+    async def _receive(self, pieces: AsyncIterator[bytes]) -> Written:
         limit = self._cloud.settings.image_virtual_size_limit_gib * GIB
         formats = (self.image.disk_format or "", self.image.container_format or "")
         inspection = (
@@ -311,7 +315,7 @@ class Receiver:
         return Gone(f"Image {self.image.id} could not be found after upload. It may have been deleted meanwhile.")
 
     def _on_thread(self, work: Any, *arguments: Any) -> asyncio.Future[Any]:
-        return asyncio.get_running_loop().run_in_executor(files.writers, work, *arguments)
+        return asyncio.get_running_loop().run_in_executor(files.threads.writers, work, *arguments)
 
 
 def data_of(written: Written) -> dict[str, object]:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 POLL_SECONDS = 0.01
+ENDED = "this cloud has ended with its `with` block: nothing can be asked of it any more"
 _SECRET = re.compile(r'"(adminPass|admin_pass|password|private_key|secret|token)"(\s*:\s*)"(?:[^"\\]|\\.)*"')
 
 
@@ -52,7 +53,12 @@ class Client:
         headers: dict[str, str] | None = None,
         content: bytes | None = None,
     ) -> Answer:
-        """Send one request; `path` begins at the cloud's root. Never raises for a status."""
+        """Send one request; `path` begins at the cloud's root. Never raises for a status.
+
+        RuntimeError once the cloud has ended.
+        """
+        if self.http.is_closed:
+            raise RuntimeError(ENDED)
         sent = {"Accept": "application/json"}
         if "/compute/" in path:
             sent["OpenStack-API-Version"] = f"compute {version or self.version}"

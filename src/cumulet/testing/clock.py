@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 
 from cumulet.clock import SystemClock
@@ -49,10 +48,10 @@ class AdvanceableClock(SystemClock):
         """Let `seconds` pass now. TypeError for no number, ValueError below 0 or beyond ten years."""
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
             raise TypeError(f"seconds is a number, not {seconds!r}")
-        if not math.isfinite(seconds) or seconds < 0:
+        if not seconds >= 0:  # no number at all, too
             raise ValueError(f"seconds is 0 or more, not {seconds}: time only goes on")
         with self._lock:
-            if (self._ahead_us - self._returned_us) / 1_000_000 + seconds > MOST_SECONDS_AHEAD:
+            if seconds > MOST_SECONDS_AHEAD - (self._ahead_us - self._returned_us) / 1_000_000:
                 raise ValueError(f"a cloud can be at most {MOST_SECONDS_AHEAD} seconds ahead of the machine's clock")
             self._ahead_us += int(seconds * 1_000_000)
             sleepers = list(self._sleepers)

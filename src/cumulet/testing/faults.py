@@ -46,6 +46,8 @@ class Faults:
             raise TypeError(f"times is a whole number, not {times!r}")
         if times < 1:
             raise ValueError(f"times is at least 1, not {times}")
+        if not isinstance(reason, str):
+            raise TypeError(f"reason is text, not {reason!r}")
         self._faults.append(_Fault(saga, step, host, times, reason))
 
     def clear(self) -> None:

@@ -7,8 +7,9 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from cumulet.compute.hosts import for_routers
-from cumulet.compute.packet_path import Path, path
+from cumulet.compute.packet_path import PROTOCOLS, Path, path
 from cumulet.network.store import Port, get
+from cumulet.testing.faults import one_of
 
 if TYPE_CHECKING:
     from cumulet.db.engine import Database, Tx
@@ -24,15 +25,24 @@ class Network:
         """Whether the first packet of a connection from `sender` arrives at `receiver`: ids of ports, or addresses.
 
         True or false, with `reason`, the `rule` that let it in, and each of the `hops`. An address as the sender is one
-        outside the cloud. KeyError for a port that there is not.
+        outside the cloud.
+
+        KeyError for a port that there is not; TypeError and ValueError for a `protocol` that is not tcp, udp or icmp,
+        and a `port` that is no number from 1 to 65535.
         """
+        one_of("protocol", protocol, PROTOCOLS)
+        if port is not None:
+            if isinstance(port, bool) or not isinstance(port, int):
+                raise TypeError(f"port is a whole number, not {port!r}")
+            if not 1 <= port <= 65535:
+                raise ValueError(f"port is from 1 to 65535, not {port}")
         return self._db.read(lambda tx: path(tx, for_routers(tx), _end(tx, sender), _end(tx, receiver), protocol, port))
 
 
 def _end(tx: Tx, named: str) -> Port | str:
     with contextlib.suppress(ValueError):
         return str(ip_address(named))
-    found = get(tx, Port, named)
+    found = get(tx, Port, named) if isinstance(named, str) else None
     if found is None:
-        raise KeyError(named)
+        raise KeyError(f"there is no port {named!r}: ports are named by their ids, what is outside by its address")
     return found

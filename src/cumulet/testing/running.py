@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import ssl
 import tempfile
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
+import msgspec
 import sqlalchemy as sa
 
 from cumulet.compute.host_watch import HostWatch
@@ -20,18 +20,21 @@ from cumulet.compute.hosts_in_memory import HostsInMemory
 from cumulet.conductor.saga import Status, operations, request_abort
 from cumulet.db.engine import Tx, metadata
 from cumulet.host.driver import GuestState
-from cumulet.image.files import image_folder
+from cumulet.identity.bootstrap import CLOUDS
+from cumulet.image.files import image_folder, stored
 from cumulet.part import Part
 from cumulet.processes.all import EmbeddedCloud
 from cumulet.settings import Settings
-from cumulet.testing.client import Client
+from cumulet.testing.client import ENDED, Client
 from cumulet.testing.clock import AdvanceableClock
 from cumulet.testing.databases import own_database
 from cumulet.testing.faults import Faults, one_of
+from cumulet.testing.personas import make_user, project_and_role
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
 
+    from cumulet.testing.connections import Connections
     from cumulet.testing.reachability import Network
 
 T = TypeVar("T")
@@ -39,9 +42,6 @@ FAST_ARGON2_MEMORY_KIB = 64
 """A test's passwords are random and live for seconds: their hashes need not be slow."""
 MOST_HOSTS = 1000
 """Simulated hosts of one cloud."""
-PERSONA = re.compile(r"(?:([a-z][a-z0-9_]*)_)?([a-z]+)[0-9]*")
-"""``[PROJECT_]ROLE[NUMBER]``."""
-PERSONA_ROLES = ("admin", "manager", "member", "norole", "reader", "service")
 
 
 class TestCloud:
@@ -60,6 +60,7 @@ class TestCloud:
         self._http = httpx.Client(base_url=running.url, verify=self._context, timeout=60)
         self._personas: dict[str, Client] = {}
         self._kept: dict[str, Client] = {}
+        self._connections: Connections | None = None
         self._passwords: dict[str, str] = {}
         self._logged_in_at = self.clock.monotonic()
         self._ended = False
@@ -100,18 +101,21 @@ class TestCloud:
         """Whether packets reach a port: ``cloud.network.reachable(one, two, "tcp", 22)``."""
         from cumulet.testing.reachability import Network
 
+        self._refuse_ended()
         return Network(self.embedded.db)
 
     def connection(self, name: str = "demo") -> Connection:
-        """An openstacksdk Connection as the clouds.yaml entry `name`."""
-        from openstack.config import OpenStackConfig
-        from openstack.connection import Connection
+        """An openstacksdk Connection as the clouds.yaml entry `name`: ``demo`` or ``cumulet`` (the administrator).
 
-        # Only this cloud's file: neither the user's own clouds.yaml nor OS_* variables may lead a test elsewhere.
-        config = OpenStackConfig(
-            config_files=[str(self.clouds_yaml)], secure_files=[], vendor_files=[], load_envvars=False
-        )
-        return Connection(config=config.get_one(cloud=name))
+        `reset` and the end of the cloud close it. ValueError for another name.
+        """
+        self._refuse_ended()
+        one_of("entry of clouds.yaml", name, CLOUDS)
+        if self._connections is None:
+            from cumulet.testing.connections import Connections
+
+            self._connections = Connections(self.clouds_yaml)
+        return self._connections.make(name)
 
     def await_(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the cloud's own loop. RuntimeError once the cloud has ended."""
@@ -135,7 +139,10 @@ class TestCloud:
         return {report.server_id: report.state for report in self.await_(self.embedded.hosts.guests(host))}
 
     def kill_conductor(self) -> None:
-        """Let it not get another word in, as kill -9 would. What hosts were asked to do, they do. From any thread."""
+        """Let it not get another word in, as kill -9 would. What hosts were asked to do, they do. From any thread.
+
+        `reset` starts it again.
+        """
         self._refuse_ended()
         runner = self.embedded.runner
         runner._stopping = True
@@ -146,6 +153,10 @@ class TestCloud:
                     task.cancel()
 
         self._loop.call_soon_threadsafe(cancel)
+
+    async def _revive_conductor(self) -> None:
+        self.embedded.runner._stopping = False
+        await self.embedded.runner.start()
 
     # -- callers
 
@@ -176,7 +187,7 @@ class TestCloud:
     def persona(self, name: str) -> Client:
         """`admin`, or a user made through Identity: ``member``, ``manager``, ``reader``, ``norole`` in one project,
         ``other_member``, ``other_manager``, ``other_reader`` in another. The same one each time it is asked for.
-        ValueError for a name of another form, or whose role is none of `PERSONA_ROLES`."""
+        ValueError for a name of another form, or whose role is none of `personas.ROLES`."""
         if name not in self._personas:
             if name == "admin":
                 self._personas[name] = self.login(
@@ -185,47 +196,19 @@ class TestCloud:
                     project={"name": "admin", "domain": {"id": "default"}},
                 )
             else:
-                project, role = _persona(name)
+                project, role = project_and_role(name)
                 self._personas[name] = self.user(name, project=project, roles=(role,))
         return self._personas[name]
 
     def user(self, name: str, *, project: str, roles: tuple[str, ...]) -> Client:
         """Make a user with `roles` in `project` (made if missing) through Identity v3 and log in as them.
 
-        ValueError for a name that Identity refuses, or that another user has already.
+        ValueError for a name that Identity refuses, or that another user has already, and for no roles at all.
         """
-        if isinstance(roles, str):
-            raise TypeError(f"roles is a tuple of names, not the text {roles!r}")
-        admin = self.persona("admin")
         password = f"pw-{self.embedded.clock.uuid()}"
-        projects = admin.request("GET", f"/identity/v3/projects?name={project}")["projects"]
-        if not projects:
-            made = admin.request(
-                "POST", "/identity/v3/projects", {"project": {"name": project, "domain_id": "default"}}
-            )
-            projects = [made["project"]]
-        project_id = projects[0]["id"]
-        answer = admin.request(
-            "POST", "/identity/v3/users", {"user": {"name": name, "domain_id": "default", "password": password}}
-        )
-        if answer.status == 409:
-            raise ValueError(f"there is a user called {name!r} already")
-        if answer.status != 201:
-            raise ValueError(f"no user can be called {name!r}: {answer.json['error']['message']}")
-        user = answer["user"]
-        for role in roles:
-            role_id = self._role_id(admin, role)
-            path = f"/identity/v3/projects/{project_id}/users/{user['id']}/roles/{role_id}"
-            assert admin.request("PUT", path).status == 204
+        project_id = make_user(self.persona("admin"), name, password, project=project, roles=roles)
         self._passwords[name] = password
         return self.login(name, password, project={"id": project_id})
-
-    def _role_id(self, admin: Client, name: str) -> str:
-        found = admin.request("GET", f"/identity/v3/roles?name={name}")["roles"]
-        if not found:
-            found = [admin.request("POST", "/identity/v3/roles", {"role": {"name": name}})["role"]]
-        role_id: str = found[0]["id"]
-        return role_id
 
     # -- starting over
 
@@ -236,7 +219,11 @@ class TestCloud:
         RuntimeError once the cloud has ended.
         """
         self._refuse_ended()
+        if self._connections is not None:
+            self._connections.close()
         self.faults.clear()
+        if self.embedded.runner._stopping:
+            self.await_(self._revive_conductor())
         self.embedded.db.write(self._abort_all)
         self.idle()
         if wrong := self._read_hosts():
@@ -247,9 +234,7 @@ class TestCloud:
         self._read_hosts()
         self.embedded.identity._ended.clear()  # tokens that ended since are whole again
         self.embedded.db.write(self.embedded.identity.changed)
-        for path, content in self._image_files.items():
-            if not path.exists():
-                path.write_bytes(content)
+        self._restore_image_files()
         for host in self.hosts:
             for server_id in self.guests(host):
                 self.await_(self._destroy(host, server_id))
@@ -267,7 +252,7 @@ class TestCloud:
 
     def _refuse_ended(self) -> None:
         if self._ended:
-            raise RuntimeError("this cloud has ended with its `with` block: nothing can be asked of it any more")
+            raise RuntimeError(ENDED)
 
     def _read_hosts(self) -> list[str]:
         keeper = self.embedded.db.keeper
@@ -288,7 +273,15 @@ class TestCloud:
     def _remember(self) -> None:
         self._snapshot = self.embedded.db.read(_all_rows)
         folder = image_folder(self.embedded.settings.state_dir)
-        self._image_files = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        self._image_files = {name: (folder / name).read_bytes() for name in stored(folder)}
+
+    def _restore_image_files(self) -> None:
+        folder = image_folder(self.embedded.settings.state_dir)
+        there = stored(folder)
+        for name in there - self._image_files.keys():
+            (folder / name).unlink(missing_ok=True)
+        for name in self._image_files.keys() - there:
+            (folder / name).write_bytes(self._image_files[name])
 
     async def _destroy(self, host: str, server_id: str) -> None:
         world = self.embedded.world
@@ -297,18 +290,9 @@ class TestCloud:
 
     def close(self) -> None:
         self._ended = True
+        if self._connections is not None:
+            self._connections.close()
         self._http.close()
-
-
-def _persona(name: str) -> tuple[str, str]:
-    """Project and role of a persona. Raises ValueError."""
-    found = PERSONA.fullmatch(name)
-    if found is None or found[2] not in PERSONA_ROLES:
-        raise ValueError(
-            f"there is no persona called {name!r}: write [PROJECT_]ROLE[NUMBER], such as member or other_reader2, "
-            f"with a role of {', '.join(PERSONA_ROLES)}"
-        )
-    return found[1] or "own", found[2]
 
 
 def _host_names(count: int) -> tuple[str, ...]:
@@ -317,6 +301,14 @@ def _host_names(count: int) -> tuple[str, ...]:
     if not 1 <= count <= MOST_HOSTS:
         raise ValueError(f"hosts is from 1 to {MOST_HOSTS}, not {count}")
     return tuple(f"host{n}" for n in range(1, count + 1))
+
+
+def _checked(given: Settings) -> Settings:
+    try:
+        msgspec.convert(msgspec.structs.asdict(given), Settings)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"a setting is not so: {error}") from None
+    return given
 
 
 def _all_rows(tx: Tx) -> dict[str, list[dict[str, Any]]]:
@@ -341,7 +333,15 @@ def cloud(
     state: its folder, to start again on what it left (default: temporary);
     more_parts: services beside Cumulet's own (`cumulet.part`);
     settings: fields of `cumulet.settings.Settings`, e.g. ``simulated_speed=10.0``.
+
+    TypeError and ValueError name the argument that cannot be.
     """
+    if state is not None and not isinstance(state, Path):
+        raise TypeError(f"state is a Path, not {state!r}")
+    if ours := {"host_names", "state_dir"} & settings.keys():
+        raise TypeError(f"{ours.pop()} is no setting of a test's cloud: use the arguments hosts and state")
+    if wrong := [part for part in more_parts if not isinstance(part, Part)]:
+        raise TypeError(f"more_parts are of cumulet.part.Part, not {wrong[0]!r}")
     with contextlib.ExitStack() as stack:
         folder = state or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cumulet-")))
         url = settings.get("database_url") or stack.enter_context(own_database(folder, temporary=state is None))
@@ -357,12 +357,11 @@ def cloud(
             "machine_on_public": False,
             **settings,
         }
+        given = _checked(Settings(**chosen))
         faults = Faults()
         loop = stack.enter_context(_loop_on_thread())
         clock = AdvanceableClock()
-        starting = EmbeddedCloud.start(
-            Settings(**chosen), clock=clock, before_step=faults.before_step, more_parts=more_parts
-        )
+        starting = EmbeddedCloud.start(given, clock=clock, before_step=faults.before_step, more_parts=more_parts)
         running = _on(loop, starting)
         stack.callback(lambda: _on(loop, running.stop()))
         found = TestCloud(running, loop, faults, clock)
