@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 
-import pytest
 from msgspec.structs import replace
 
 from cumulet.drivers.linux_network.network import LinuxNetwork
 from cumulet.drivers.linux_network.skeleton import Tracking
 from cumulet.host import wiring as w
-from cumulet.host.driver import DriverError
 from tests.linux_network import frames as f
 from tests.linux_network.lab import Lab, lab, needs_packets
 from tests.linux_network.wirings import ALL_IN, ALL_OUT, group, network, port, revisions, rule, tcp, udp
@@ -153,17 +151,3 @@ async def test_a_network_that_a_host_cannot_connect_is_said_and_its_ports_are_re
         )  # fmt: skip
         assert answer.ports == ()
         assert [(entry.subject, "vlan" in entry.reason) for entry in answer.not_done] == [(a.network_id, True)]
-
-
-async def test_a_port_whose_bandwidth_cannot_be_limited_has_no_guest_and_the_answer_says_why() -> None:
-    async with lab(["host1"]) as place:
-        free = port("10.0.0.1")
-        limited = replace(port("10.0.0.2"), egress_limit=w.Limit(kbps=1000))
-        made = w.Wiring(
-            host="host1", revision=next(revisions), networks=(network(),), ports=(free, limited), groups=(OPEN,)
-        )
-        answer = await place.networks["host1"].apply(made)
-        assert answer.ports == (free.id,)
-        assert [(entry.subject, "bandwidth" in entry.reason) for entry in answer.not_done] == [(limited.id, True)]
-        with pytest.raises(DriverError, match="NOT_WIRED"):
-            await place.plug("host1", limited)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 import subprocess
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from cumulet.drivers.linux_network import router_rules
 from cumulet.host import wiring as w
 from tests.linux_network import frames as f
 from tests.linux_network.lab import Guest, needs_packets
@@ -61,3 +63,29 @@ async def test_a_route_through_a_further_range_outside_is_there_whichever_sorts_
 
 def routes_of(namespace: str) -> str:
     return subprocess.run(["ip", "-n", namespace, "route"], check=True, capture_output=True, text=True).stdout
+
+
+async def test_what_a_router_drops_is_counted_by_cause_also_when_it_has_gone() -> None:
+    async with site() as at:
+        a = port("10.0.0.1")
+        where = {"host1": [a], "host2": []}
+        await at.wire(where, {"host2": [ROUTES]})
+        guest = await at.guest("host1", a, "10.0.0.254")
+        assert guest.pings(Outside.ADDRESS)
+        at.outside.ip("route", "add", "10.0.0.0/24", "via", "172.24.4.10")
+        tries: dict[str, Callable[[], object]] = {
+            "router_itself": lambda: at.outside.asks("172.24.4.10", 22, seconds=0.2),
+            "router_not_asked_for": lambda: at.outside.asks("10.0.0.1", 22, seconds=0.2),
+            "router_link_local": lambda: guest.asks("169.254.7.7", 22, seconds=0.2),
+        }
+        dropped = dict.fromkeys(router_rules.COUNTERS, 0)
+        for cause, attempt in tries.items():
+            assert attempt() is None
+            now = await at.place.networks["host2"].counters()
+            assert {name for name in dropped if now[name] > dropped[name]} == {cause}
+            dropped = {name: now[name] for name in dropped}
+        await at.wire(where, {"host1": [ROUTES]})
+        after = await at.place.networks["host2"].counters()
+        assert all(after[name] >= number for name, number in dropped.items())
+        new = await at.place.networks["host1"].counters()
+        assert not any(new[name] for name in dropped)

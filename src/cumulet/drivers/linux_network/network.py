@@ -103,7 +103,7 @@ class LinuxNetwork:
 
     async def counters(self) -> dict[str, int]:
         """Packets dropped so far, by cause."""
-        return await self._run(self._nft.counters)
+        return await self._run(self._dropped)
 
     async def traffic(self, port_ids: Collection[str]) -> Traffic:
         """What was dropped, and what went through these ports."""
@@ -111,7 +111,7 @@ class LinuxNetwork:
         def work() -> Traffic:
             counted = {port_id: self._links.traffic(port_id) for port_id in port_ids}
             plugged = {port_id: traffic for port_id, traffic in counted.items() if traffic is not None}
-            return Traffic(dropped=self._nft.counters(), ports=plugged)
+            return Traffic(dropped=self._dropped(), ports=plugged)
 
         return await self._run(work)
 
@@ -146,7 +146,7 @@ class LinuxNetwork:
             self._wiring = wiring
             unconnected = self._links.apply(wiring)
             unrouted = self._routers.apply(wiring, but={entry.subject for entry in unconnected})
-            self._not_done = (*unconnected, *unrouted, *_unlimited(wiring))
+            self._not_done = (*unconnected, *unrouted)
             forget_connections(before, wiring, former.zones, zones)
             for gone in former.ports.keys() - numbers.ports.keys():
                 self._responding.tell(former.ports[gone], None)  # Its number may be another port's next.
@@ -155,12 +155,15 @@ class LinuxNetwork:
             self._responding.apply(wiring, but=silent | {entry.subject for entry in unconnected})
         return self._in_force()
 
+    def _dropped(self) -> dict[str, int]:
+        return self._nft.counters() | self._routers.dropped()
+
     def _in_force(self) -> InForce:
         if self._wiring is None:
             return InForce(revision=0)
         present = self._links.present()
         undone = {entry.subject for entry in self._not_done}
-        ports = [port for port in self._wiring.ports if undone.isdisjoint((port.id, port.network_id))]
+        ports = [port for port in self._wiring.ports if port.network_id not in undone]
         up = {name for name, link in present.items() if link.up and link.master is not None}
         return InForce(
             revision=self._wiring.revision,
@@ -174,7 +177,7 @@ class LinuxNetwork:
         port = next((port for port in wiring.ports if port.id == port_id), None) if wiring is not None else None
         if wiring is None or port is None:
             raise DriverError(f"NOT_WIRED: this host has no rules for port {port_id} yet")
-        refused = next((entry for entry in self._not_done if entry.subject in (port.id, port.network_id)), None)
+        refused = next((entry for entry in self._not_done if entry.subject == port.network_id), None)
         if refused is not None:
             raise DriverError(f"NOT_WIRED: port {port_id}: {refused.reason}")
         network = next(network for network in wiring.networks if network.id == port.network_id)
@@ -187,12 +190,6 @@ class LinuxNetwork:
             raise
         self._links.attach(tap, network, mac=port.mac, active=port.active)
         return fd
-
-
-def _unlimited(wiring: Wiring) -> list[NotDone]:
-    """Ports with a limit of bandwidth, which this host cannot keep: nothing is plugged into them."""
-    limited = (port.id for port in wiring.ports if port.egress_limit is not None or port.ingress_limit is not None)
-    return [NotDone(subject=port_id, reason="this host limits nobody's bandwidth") for port_id in limited]
 
 
 def _hear_guests() -> None:

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cumulet.drivers.linux_network import skeleton
+from cumulet.drivers.linux_network.limits import NamedLimit
 from cumulet.drivers.linux_network.names import TABLE
-from cumulet.drivers.linux_network.ruleset import Element, Ruleset
+from cumulet.drivers.linux_network.ruleset import MAPS, Element, Ruleset
 from cumulet.drivers.linux_network.skeleton import Tracking
 
 SECONDS = 60.0
@@ -55,9 +56,7 @@ class Nft:
         """Packets dropped, by cause."""
         found: dict[str, int] = {}
         for family, table in self._tables.values():
-            for entry in run_json("list", "counters", "table", family, table) or []:
-                if "counter" in entry:
-                    found[entry["counter"]["name"]] = int(entry["counter"]["packets"])
+            found |= counters(family, table)
         return found
 
     def prepare(self) -> None:
@@ -102,7 +101,11 @@ class Nft:
                     yield self._flush(group, name)
             for name in sets & wanted.members.keys():
                 yield {"flush": {"set": {"family": family, "table": table, "name": name}}}
-            there = Ruleset(chains=dict.fromkeys(chains, ()), members=dict.fromkeys(sets, frozenset()))
+            there = Ruleset(
+                chains=dict.fromkeys(chains, ()),
+                members=dict.fromkeys(sets, frozenset()),
+                limits=limits(*self._tables["spoofing"]),
+            )
         for name in wanted.members.keys() - there.members.keys():
             kind = "ipv4_addr" if name.endswith("_4") else "ipv6_addr"
             new = {"family": family, "table": table, "name": name, "type": kind, "flags": ["interval"]}
@@ -116,8 +119,13 @@ class Nft:
             for rule in rules:
                 expression = json.loads(rule)
                 yield {"add": {"rule": {"family": family, "table": table, "chain": name, "expr": expression}}}
+        guests = self._tables["spoofing"]
+        for name in wanted.limits.keys() - there.limits.keys():
+            yield {"add": {"limit": wanted.limits[name].described(*guests)}}
         for group, (of_family, of_table) in self._tables.items():
             yield from _elements(of_family, of_table, getattr(there, group), getattr(wanted, group))
+        for name in there.limits.keys() - wanted.limits.keys():
+            yield {"delete": {"limit": {"family": guests[0], "table": guests[1], "name": name}}}
         gone = sorted(there.chains.keys() - wanted.chains.keys())
         for command in ("flush", "delete"):
             for name in gone:
@@ -127,7 +135,7 @@ class Nft:
 
     def _flush(self, group: str, name: str) -> Command:
         family, table = self._tables[group]
-        kind = "map" if name in ("ports", "zones", "from", "to") else "set"
+        kind = "map" if name in MAPS else "set"
         return {"flush": {kind: {"family": family, "table": table, "name": name}}}
 
     def _dynamic(self, family: str, table: str) -> tuple[set[str], set[str]]:
@@ -146,7 +154,7 @@ def _elements(
         for command, changed in (("delete", had - content), ("add", content - had)):
             if changed:
                 elements = [json.loads(element) for element in sorted(changed)]
-                if command == "delete" and name in ("ports", "zones", "from", "to"):
+                if command == "delete" and name in MAPS:
                     elements = [key for key, _ in elements]
                 yield {command: {"element": {"family": family, "table": table, "name": name, "elem": elements}}}
 
@@ -156,6 +164,22 @@ def _pairs(listed: list[Any]) -> dict[str, int]:
         if "map" in entry:
             return {key: int(value) for key, value in entry["map"].get("elem", [])}
     return {}
+
+
+def counters(family: str, table: str) -> dict[str, int]:
+    """How often each counter of a table was come through; none where there is no such table."""
+    listed = run_json("list", "counters", "table", family, table) or []
+    return {entry["counter"]["name"]: int(entry["counter"]["packets"]) for entry in listed if "counter" in entry}
+
+
+def limits(family: str, table: str) -> dict[str, NamedLimit]:
+    """The limits of a table by their names, which say what they are; none where there is no such table."""
+    listed = run_json("list", "limits", "table", family, table) or []
+    found = (entry["limit"] for entry in listed if "limit" in entry)
+    return {
+        entry["name"]: NamedLimit(name=entry["name"], bytes_a_second=entry["rate"], burst_bytes=entry.get("burst", 0))
+        for entry in found
+    }
 
 
 def _listed(kind: str, family: str, table: str, name: str) -> list[Any]:

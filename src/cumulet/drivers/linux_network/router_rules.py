@@ -6,19 +6,28 @@ A router's external end is called `outside`. What came in there carries mark 1.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from cumulet.drivers.linux_network.limits import NamedLimit, named_limit
 from cumulet.drivers.linux_network.names import OUTSIDE, TABLE
 from cumulet.drivers.linux_network.ruleset import Json
 from cumulet.host import wiring as w
 
-VERSION = "version_3"
+VERSION = "version_4"
 """A chain of this name is in the table: another version's rules are replaced whole."""
-MAPS = ("floating", "fixed", "forwarded", "source", "own")
+MAPS = ("floating", "fixed", "forwarded", "source", "own", "leaving", "arriving")
 SETS = ("closed",)
+COUNTERS = (
+    "router_link_local", "router_invalid", "router_not_asked_for", "router_itself", "router_over_limit_out",
+    "router_over_limit_in",
+)  # fmt: skip
+"""Of packets dropped, by cause."""
 
 TEXT = f"""
 add table inet {TABLE}
 delete table inet {TABLE}
 table inet {TABLE} {{
+{"".join(f"  counter {name} {{ }}{chr(10)}" for name in COUNTERS)}\
   map floating {{ type ipv4_addr : ipv4_addr; }}
   map fixed {{ type ipv4_addr : ipv4_addr; }}
   map forwarded {{
@@ -27,12 +36,18 @@ table inet {TABLE} {{
   }}
   map source {{ type ifname : ipv4_addr; }}
   map own {{ type mark : ipv4_addr; }}
+  map leaving {{ type ipv4_addr : limit; }}
+  map arriving {{ type ipv4_addr : limit; }}
   set closed {{ type ifname; }}
   chain {VERSION} {{ }}
   chain arriving {{
     type filter hook prerouting priority -150; policy accept;
     meta mark set 0
     iifname "{OUTSIDE}" meta mark set 1
+  }}
+  chain limits_in {{
+    type filter hook prerouting priority -140; policy accept;
+    iifname "{OUTSIDE}" limit name ip daddr map @arriving counter name router_over_limit_in drop
   }}
   chain destinations {{
     type nat hook prerouting priority -100; policy accept;
@@ -41,17 +56,17 @@ table inet {TABLE} {{
   }}
   chain through {{
     type filter hook forward priority 0; policy accept;
-    ip daddr 169.254.0.0/16 drop
-    ip saddr 169.254.0.0/16 drop
-    iifname @closed meta nfproto ipv4 ct state invalid drop
-    oifname @closed meta nfproto ipv4 ct state invalid drop
-    iifname @closed meta nfproto ipv4 ct state new ct status & dnat != dnat drop
+    ip daddr 169.254.0.0/16 counter name router_link_local drop
+    ip saddr 169.254.0.0/16 counter name router_link_local drop
+    iifname @closed meta nfproto ipv4 ct state invalid counter name router_invalid drop
+    oifname @closed meta nfproto ipv4 ct state invalid counter name router_invalid drop
+    iifname @closed meta nfproto ipv4 ct state new ct status & dnat != dnat counter name router_not_asked_for drop
   }}
   chain for_itself {{
     type filter hook input priority 0; policy accept;
     iifname "lo" accept
     meta l4proto {{ icmp, icmpv6 }} accept
-    drop
+    counter name router_itself drop
   }}
   chain sources {{
     type nat hook postrouting priority 100; policy accept;
@@ -59,6 +74,10 @@ table inet {TABLE} {{
     meta mark 0 snat ip to ip saddr map @fixed
     oifname "{OUTSIDE}" meta mark 0 snat ip to oifname map @source
     ct status dnat snat ip to meta mark map @own
+  }}
+  chain limits_out {{
+    type filter hook postrouting priority 110; policy accept;
+    oifname "{OUTSIDE}" limit name ip saddr map @leaving counter name router_over_limit_out drop
   }}
 }}
 """
@@ -73,6 +92,8 @@ def content(router: w.Router) -> dict[str, list[Json]]:
     for floating in router.floating_ips:
         found["floating"].append([floating.outside, floating.inside])
         found["fixed"].append([floating.inside, floating.outside])
+    for name, outside, limit in _limits(router):
+        found[name].append([outside, limit.name])
     for forwarding in router.forwardings:
         for ports, inside_port in port_pairs(forwarding):
             key: list[Json] = [forwarding.outside, forwarding.protocol, ports]
@@ -85,6 +106,19 @@ def content(router: w.Router) -> dict[str, list[Json]]:
     if router.source_nat:
         found["closed"].append(OUTSIDE)
     return found
+
+
+def limits(router: w.Router) -> dict[str, NamedLimit]:
+    """Those of its floating IPs, by name."""
+    return {limit.name: limit for _, _, limit in _limits(router)}
+
+
+def _limits(router: w.Router) -> Iterator[tuple[str, str, NamedLimit]]:
+    """The map, the floating IP, and what it may pass that way."""
+    for floating in router.floating_ips:
+        for name, limit in (("leaving", floating.egress_limit), ("arriving", floating.ingress_limit)):
+            if limit is not None and (made := named_limit(name, floating.outside, limit)) is not None:
+                yield name, floating.outside, made
 
 
 def port_pairs(forwarding: w.Forwarding) -> list[tuple[Json, int]]:

@@ -6,6 +6,8 @@ Its rules are in force before its first cable is plugged in.
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,8 @@ class Routers:
         self._host = namespaces.identity()
         self._there: dict[str, w.Router] = {}
         """What each router was brought to; one that is not here is looked at whole."""
+        self._of_gone: Counter[str] = Counter()
+        """What routers that are gone from here have dropped."""
 
     def apply(self, wiring: w.Wiring, *, but: Collection[str] = ()) -> list[w.NotDone]:
         """Bring all routers to what the wiring says; `but`: networks that this host could not connect.
@@ -55,6 +59,7 @@ class Routers:
         networks = {network.id: network for network in wiring.networks if network.id not in but}
         wanted = {names.namespace(self._host, router.id) for router in wiring.routers}
         for name in namespaces.named(names.namespaces_of(self._host)) - wanted:
+            self._of_gone.update(_counted(name))
             namespaces.remove(name)
         self._there = {router.id: self._there[router.id] for router in wiring.routers if router.id in self._there}
         present = self._links.present() if wiring.routers else {}
@@ -82,6 +87,14 @@ class Routers:
             namespaces.remove(name)
         self._there = {}
 
+    def dropped(self) -> dict[str, int]:
+        """Packets that routers here have dropped since this process began, or they did, by cause."""
+        total = Counter(dict.fromkeys(router_rules.COUNTERS, 0))
+        total.update(self._of_gone)
+        for name in sorted(namespaces.named(names.namespaces_of(self._host))):
+            total.update(_counted(name))
+        return dict(total)
+
     # -- one router
 
     def _apply(self, router: w.Router, before: w.Router | None, networks: dict[str, w.Network]) -> None:
@@ -90,7 +103,7 @@ class Routers:
         with namespaces.inside(name):
             if before is None:
                 _prepare()
-            _rules(router)
+            _rules(router, before)
         for port in router.ports:
             self._links.plug_router(port, networks[port.network_id], _end(router, port), namespaces.FOLDER / name)
         with namespaces.inside(name), IPRoute() as route:
@@ -112,14 +125,27 @@ def _prepare() -> None:
         nft.run_text(router_rules.TEXT)
 
 
-def _rules(router: w.Router) -> None:
+def _counted(namespace: str) -> dict[str, int]:
+    """What the router in there has dropped; nothing where it is no router any more, or not yet."""
+    with contextlib.suppress(OSError, nft.NftFailed), namespaces.inside(namespace):
+        return nft.counters("inet", TABLE)
+    return {}
+
+
+def _rules(router: w.Router, before: w.Router | None) -> None:
     """All of the maps at once: a packet sees the old content or the new."""
-    commands: list[nft.Command] = []
+    limits = router_rules.limits(router)
+    former = nft.limits("inet", TABLE) if before is None else router_rules.limits(before)
+    commands: list[nft.Command] = [
+        {"add": {"limit": limits[name].described("inet", TABLE)}} for name in limits.keys() - former.keys()
+    ]
     for name, elements in router_rules.content(router).items():
         place: dict[str, Any] = {"family": "inet", "table": TABLE, "name": name}
         commands.append({"flush": {"set" if name in router_rules.SETS else "map": place}})
         if elements:
             commands.append({"add": {"element": place | {"elem": elements}}})
+    for name in former.keys() - limits.keys():
+        commands.append({"delete": {"limit": {"family": "inet", "table": TABLE, "name": name}}})
     nft.run_commands(commands)
 
 

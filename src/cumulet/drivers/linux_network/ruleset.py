@@ -11,6 +11,7 @@ from ipaddress import collapse_addresses, ip_network
 from typing import TypeAlias
 
 from cumulet.drivers.linux_network import names
+from cumulet.drivers.linux_network.limits import NamedLimit, named_limit
 from cumulet.host import wiring as w
 from cumulet.host.verdict import ICMP, ICMP6
 
@@ -29,6 +30,12 @@ class Ruleset:
     members: Mapping[str, frozenset[Element]] = field(default_factory=dict)
     """Of these sets the name ends with the version of IP: ``_4`` or ``_6``."""
     chains: Mapping[str, tuple[Element, ...]] = field(default_factory=dict)
+    limits: Mapping[str, NamedLimit] = field(default_factory=dict)
+    """Of bandwidth, by name."""
+
+
+MAPS = frozenset(("ports", "zones", "from", "to", "egress", "ingress"))
+"""Which of `Ruleset.spoofing` and `state` are maps; the others are sets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +74,11 @@ def ruleset(wiring: w.Wiring, numbers: Numbers) -> Ruleset:
     """All that the skeleton's tables hold for this wiring. A port that is not up is in none of it: nothing passes."""
     groups = {group.id: group for group in wiring.groups}
     spoofing: dict[str, set[Element]] = {
-        name: set() for name in ("ports", "open", "macs", "ipv4", "ipv6", "targets")
-    }  # fmt: skip
+        name: set() for name in ("ports", "open", "macs", "ipv4", "ipv6", "targets", "egress", "ingress")
+    }
     state: dict[str, set[Element]] = {"zones": set(), "from": set(), "to": set()}
     chains: dict[str, tuple[Element, ...]] = {}
+    limits: dict[str, NamedLimit] = {}
     named: dict[tuple[tuple[str, ...], w.Direction], str] = {}
     """The chain of each combination of groups."""
     for bridge, zone in numbers.zones.items():
@@ -81,6 +89,10 @@ def ruleset(wiring: w.Wiring, numbers: Numbers) -> Ruleset:
         tap = names.tap(port.id)
         number = numbers.ports[tap]
         spoofing["ports"].add(f'["{tap}", {number}]')
+        for way, limit in (("egress", port.egress_limit), ("ingress", port.ingress_limit)):
+            if limit is not None and (made := named_limit(way, tap, limit)) is not None:
+                limits[made.name] = made
+                spoofing[way].add(_text([tap, made.name]))
         if not port.secured:
             spoofing["open"].add(_text(tap))
             continue
@@ -99,6 +111,7 @@ def ruleset(wiring: w.Wiring, numbers: Numbers) -> Ruleset:
         state={name: frozenset(content) for name, content in state.items()},
         members=_members(wiring.groups),
         chains=chains,
+        limits=limits,
     )
 
 

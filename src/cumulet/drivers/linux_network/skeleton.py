@@ -16,7 +16,7 @@ from ipaddress import IPv6Address
 from cumulet.drivers.linux_network.names import BRIDGE, ROUTER, TABLE, TAP, VXLAN
 from cumulet.host.wiring import METADATA_ADDRESS, METADATA_ADDRESS_6
 
-VERSION = "version_5"
+VERSION = "version_6"
 """A chain of this name is in the table: another version's rules are replaced whole."""
 
 
@@ -34,6 +34,7 @@ def state_table(tracking: Tracking) -> str:
 SPOOF_COUNTERS = (
     "not_wired", "ethertype", "spoofed_mac", "spoofed_arp", "spoofed_ipv4", "spoofed_ipv6", "spoofed_neighbour",
     "source_route", "router_advertisement", "dhcp_server", "to_host", "host_service",
+    "over_limit_out", "over_limit_in",
 )  # fmt: skip
 GROUP_COUNTERS = ("denied_in", "denied_out")
 _SERVICE_TARGET = hex(int(IPv6Address(METADATA_ADDRESS_6)))
@@ -63,6 +64,8 @@ table bridge {TABLE} {{
   set ipv4 {{ type ifname . ether_addr . ipv4_addr; flags interval; }}
   set ipv6 {{ type ifname . ether_addr . ipv6_addr; flags interval; }}
   set targets {{ typeof iifname . @th,64,128; flags interval; }}
+  map egress {{ type ifname : limit; }}
+  map ingress {{ type ifname : limit; }}
   chain {VERSION} {{ }}
   chain from_guest_arp {{
     iifname . arp saddr ether . arp saddr ip @ipv4 accept
@@ -111,6 +114,14 @@ table bridge {TABLE} {{
     ether type arp goto from_guest_arp
     ether type ip goto from_guest_ipv4
     ether type ip6 goto from_guest_ipv6
+  }}
+  chain limits_from_guests {{
+    type filter hook prerouting priority -290; policy accept;
+    iifname "{TAP}*" limit name iifname map @egress counter name over_limit_out drop
+  }}
+  chain limits_to_guests {{
+    type filter hook postrouting priority 0; policy accept;
+    oifname "{TAP}*" limit name oifname map @ingress counter name over_limit_in drop
   }}
   chain input {{
     type filter hook input priority -300; policy accept;

@@ -47,7 +47,7 @@ from cumulet.host.driver import (
 from cumulet.host.endpoint import Endpoint, Peer
 from cumulet.host.images import ImageSink, ImageSource
 from cumulet.host.traffic import NO_TRAFFIC, Traffic
-from cumulet.host.wiring import InForce, NotDone, Wiring
+from cumulet.host.wiring import BANDWIDTH_LIMITS, FLOATING_IP_LIMITS, InForce, NotDone, Wiring
 
 if TYPE_CHECKING:
     from cumulet.drivers.linux_network.network import LinuxNetwork
@@ -127,7 +127,7 @@ class QemuDriver:
                 "config-drive",
                 "suspend",
                 host.facts.accelerator,
-                *(["networks"] if host.network is not None else []),
+                *(["networks", BANDWIDTH_LIMITS, FLOATING_IP_LIMITS] if host.network is not None else []),
                 *(["public"] if host.network is not None and "public" in host.network.leads_to else []),
                 *(["further-disks"] if not further_disks.lacking() else []),
                 *(["post-copy"] if post_copy_problem(host.facts) is None else []),
