@@ -90,7 +90,6 @@ UNFORMATTED: dict[str, int] = {
     "src/cumulet/drivers/linux_network/links.py": 2,
     "src/cumulet/drivers/linux_network/probe.py": 3,
     "src/cumulet/drivers/linux_network/responding.py": 2,
-    "src/cumulet/drivers/linux_network/ruleset.py": 1,
     "src/cumulet/drivers/linux_network/skeleton.py": 1,
     "src/cumulet/fleet/local_agents.py": 2,
     "src/cumulet/network/for_compute.py": 1,

@@ -18,9 +18,13 @@ VERSION = "version_4"
 MAPS = ("floating", "fixed", "forwarded", "source", "own", "leaving", "arriving")
 SETS = ("closed",)
 COUNTERS = (
-    "router_link_local", "router_invalid", "router_not_asked_for", "router_itself", "router_over_limit_out",
+    "router_link_local",
+    "router_invalid",
+    "router_not_asked_for",
+    "router_itself",
+    "router_over_limit_out",
     "router_over_limit_in",
-)  # fmt: skip
+)
 """Of packets dropped, by cause."""
 
 TEXT = f"""
