@@ -14,7 +14,7 @@ import pytest
 from cumulet.db.engine import Database, Tx
 from cumulet.db.fair_queue import served
 from cumulet.errors import BadRequest
-from cumulet.web import dispatch
+from cumulet.web import bodies
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
 from cumulet.web.operation import Microversion
@@ -463,6 +463,6 @@ def test_a_client_that_goes_away_has_sent_no_body() -> None:
             return messages.pop(0)
 
         with pytest.raises(BadRequest, match="Malformed request body"):
-            await dispatch._whole_body(receive, None, 1000)
+            await bodies.whole_body(receive, None, 1000)
 
     asyncio.run(story())

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from cumulet.web import dispatch
+from cumulet.web import bodies
 from cumulet.web import server as listener
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
@@ -59,7 +59,7 @@ def serving(
     async def run() -> None:
         app = App(cloud, SERVICES)
         running = await serve(
-            app, address="127.0.0.1", port=0, certificate=paths[0], key=paths[1], listening=None, **bounds
+            app, address="127.0.0.1", port=0, certificate=paths[0], key=paths[1], listening=None, turns=None, **bounds
         )
         try:
             await test(running, ssl.create_default_context(cafile=str(paths[0])))
@@ -189,7 +189,7 @@ def test_a_slow_head_is_cut_off(cloud: Cloud, certificate: tuple[Path, Path], mo
 
 
 def test_a_slow_body_is_408(cloud: Cloud, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.05)
 
     async def test(running: Server, context: ssl.SSLContext) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=context)

@@ -116,6 +116,7 @@ async def serve_api(
         connections=settings.connections,
         connections_per_address=settings.connections_per_address,
         listening=rootless.listener(),
+        turns=app.registry.turns,
     )
     stack.push_async_callback(server.stop)
     return Api(cloud=cloud, server=server, certificate=certificate)

@@ -18,9 +18,11 @@ from cumulet.db.fair_queue import served
 from cumulet.db.reach import problem_of
 from cumulet.errors import BadRequest, InsufficientStorage, NotFound
 from cumulet.web import doors, faults
+from cumulet.web.asgi import Receive, Scope, Send
 from cumulet.web.audit import LONGEST_PATH, Audit
+from cumulet.web.connections import CONNECTION
 from cumulet.web.context import Cloud
-from cumulet.web.dispatch import Answer, Exchange, Receive, Registry, Scope, Send
+from cumulet.web.dispatch import Answer, Exchange, Registry
 from cumulet.web.documents import documents
 from cumulet.web.gaps import gaps
 from cumulet.web.metrics import RequestMetrics
@@ -64,13 +66,18 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Until they show who they are: nobody's requests are to be taken for the cloud's own work.
-        served.set(f"address {peer_of((scope.get('client') or ('',))[0])}")
+        lane = f"address {peer_of((scope.get('client') or ('',))[0])}"
+        served.set(lane)
+        started = time.perf_counter()
+        connection = scope.get(CONNECTION)
+        if connection is not None:
+            lane = connection.lane or lane
+        await self.registry.turns.take(lane)
         if scope["type"] == "websocket":
             await doors.talk(self._doors, self.cloud, WebSocket(scope, receive, send))
         if scope["type"] != "http":
             return
-        started = time.perf_counter()
-        exchange = Exchange(self.registry, scope, receive, send)
+        exchange = Exchange(self.registry, scope, receive, send, lane=lane)
         try:
             await self._answer(exchange)
         finally:

@@ -38,6 +38,8 @@ class Connection(msgspec.Struct, eq=False):
     """Bytes."""
     known: bool = False
     """Whether what it is asking now came with a live token."""
+    lane: str | None = None
+    """Of the caller whose live token it showed last: its next request waits for a turn of theirs (`web.turns`)."""
     place: dict[Connection, None] | None = None
     """In which group of its address it is; None when it is gone."""
 
@@ -156,8 +158,14 @@ class Link:
         self._admitted = admitted
         self._connection = connection
 
-    def known(self) -> None:
-        """The request came with a live token."""
+    @property
+    def lane(self) -> str | None:
+        """Of whoever showed a live token on it last."""
+        return self._connection.lane
+
+    def known(self, lane: str) -> None:
+        """The request came with a live token of a caller with this lane."""
+        self._connection.lane = lane
         self._admitted.serve(self._connection, known=True)
 
 

@@ -6,11 +6,10 @@ Token to caller (401), place of the path (404, 405), microversion (400, 406), me
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import cast
 from urllib.parse import parse_qsl, quote
 
 import msgspec
@@ -20,9 +19,11 @@ from sqlalchemy.exc import DBAPIError
 from cumulet.db.engine import Tx
 from cumulet.db.fair_queue import served
 from cumulet.db.full_disk import Reserve, is_full
-from cumulet.errors import ApiError, BadRequest, InsufficientStorage, TooLarge, UnsupportedMediaType
+from cumulet.errors import ApiError, BadRequest, InsufficientStorage, UnsupportedMediaType
 from cumulet.space import refuse_where_nearly_full
 from cumulet.web import faults, refusals
+from cumulet.web.asgi import Message, Receive, Scope, Send, base_url
+from cumulet.web.bodies import LARGEST_PUBLIC_BODY, whole_body
 from cumulet.web.connections import CONNECTION
 from cumulet.web.context import Cloud
 from cumulet.web.dialect import KEYSTONE
@@ -32,21 +33,17 @@ from cumulet.web.negotiation import HEADER, Negotiated, UnacceptableVersion, neg
 from cumulet.web.operation import Call, Caller, Facts, Headers, Microversion, Operation, Query, Refused, Reply, Service
 from cumulet.web.router import Place, Router, select
 from cumulet.web.schema import Empty, plan
+from cumulet.web.turns import Turns
 
 log = logging.getLogger(__name__)
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Answer = tuple[int, list[tuple[bytes, bytes]], bytes | AsyncIterator[bytes]]
 
 ANONYMOUS = Caller(user_id="", user_name="", user_domain_id="", roles=frozenset())
 """The caller of public operations."""
 
-LARGEST_PUBLIC_BODY = 32_768
-"""Bytes of a request's body where no token is asked for: to log in takes no more."""
-BODY_SECONDS = 30.0
-"""How long a client may take to send a body that is not a stream."""
+AT_ONCE = 65_536
+"""Bytes of an answer that are sent, and encrypted, in one turn."""
 DELETING_ACTIONS = frozenset({"forceDelete"})
 STORAGE_FULL = "The cloud's storage is full. Delete something first."
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
@@ -55,8 +52,6 @@ _encode = msgspec.json.Encoder().encode
 _JSON_MEDIA = re.compile(rb"application/([a-z0-9.+-]*[+-])?json(-patch)?\Z")
 _ONCE = frozenset({b"x-auth-token", b"x-subject-token", b"host", b"authorization", b"content-type", b"content-length"})
 """Headers that say who asks, for what, or how the body is read. A request that has one of them twice is refused."""
-_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-_HOST = re.compile(r"(?P<name>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?P<port>:[0-9]{1,5})?\Z", re.ASCII)
 _GLOBAL_REQUEST_ID = re.compile(rb"req-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 
@@ -65,17 +60,21 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True):
 
     cloud: Cloud
     router: Router
+    turns: Turns = msgspec.field(default_factory=Turns)
 
 
 class Exchange:
     """One request and its answer."""
 
     __slots__ = (
-        "action", "base_url", "caller", "headers", "method", "negotiated", "path", "receive", "registry", "repeated",
-        "request_id", "scope", "send", "service", "status",
+        "_lane", "_turn", "action", "base_url", "caller", "headers", "method", "negotiated", "path", "receive",
+        "registry", "repeated", "request_id", "scope", "send", "service", "status",
     )  # fmt: skip
 
-    def __init__(self, registry: Registry, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, registry: Registry, scope: Scope, receive: Receive, send: Send, *, lane: str = "") -> None:
+        """`lane`: whose turn it has just been given."""
+        self._lane = lane
+        self._turn = registry.turns.now
         self.registry = registry
         self.scope = scope
         self.receive = receive
@@ -92,7 +91,7 @@ class Exchange:
             wanted[name] = wanted[name] + b"," + value if name == HEADER and name in wanted else value
         self.headers = wanted
         self.request_id = "req-" + registry.cloud.clock.uuid()
-        self.base_url = registry.cloud.settings.public_url or _base_url(scope, wanted)
+        self.base_url = registry.cloud.settings.public_url or base_url(scope, wanted)
         self.service: Service | None = None
         self.negotiated: Negotiated | None = None
         self.caller: Caller | None = None
@@ -136,6 +135,7 @@ class Exchange:
 
     async def respond(self, answer: Answer, version_headers: tuple[tuple[bytes, bytes], ...] | None = None) -> None:
         status, headers, body = answer
+        await self._in_turn()
         if version_headers is None:
             version_headers = self.negotiated.headers if self.negotiated is not None else ()
         self.status = status
@@ -165,9 +165,13 @@ class Exchange:
             raise faults.unauthenticated(self.base_url)
         self.caller = caller
         if caller is not ANONYMOUS:
+            lane = f"project {caller.project_id}" if caller.project_id else f"user {caller.user_id}"
             if (connection := self.scope.get(CONNECTION)) is not None:
-                connection.known()
-            served.set(f"project {caller.project_id}" if caller.project_id else f"user {caller.user_id}")
+                connection.known(lane)
+            served.set(lane)
+            if lane != self._lane:
+                self._lane = lane
+                await self._next_turn()
         if found is None:
             raise faults.not_found()
         place, values = found
@@ -192,11 +196,24 @@ class Exchange:
         if operation.raw_body:
             from starlette.requests import Request  # 15 ms that most clouds need not spend at their start
 
-            call.request = Request(self.scope, self.receive)
+            call.request = Request(self.scope, self._receive_in_turn)
         try:
             return self._success(operation, await self._perform_with_room(operation, call))
         finally:
             call.authorise = _unbound  # It knows the call: only the garbage collector would ever free the two.
+
+    async def _in_turn(self) -> None:
+        """Work begins again after something was waited for: once its caller has a turn, if this one is over."""
+        if self._turn != self.registry.turns.now:
+            await self._next_turn()
+
+    async def _next_turn(self) -> None:
+        self._turn = await self.registry.turns.take(self._lane)
+
+    async def _receive_in_turn(self) -> Message:
+        message = await self.receive()
+        await self._in_turn()
+        return message
 
     def _call(self, version: Microversion, path: dict[str, str]) -> Call[object, object]:
         """A call with all that is known before the operation is chosen."""
@@ -302,7 +319,8 @@ class Exchange:
 
     async def _read(self) -> object:
         largest = LARGEST_PUBLIC_BODY if self.caller is ANONYMOUS else LARGEST_BODY
-        data = await _whole_body(self.receive, self.headers.get(b"content-length"), largest)
+        data = await whole_body(self.receive, self.headers.get(b"content-length"), largest)
+        await self._in_turn()
         return read_json(data) if data else UNSET
 
     def _body(self, operation: Operation, sent: object) -> object:
@@ -413,12 +431,21 @@ class Exchange:
         if status != 204 and not any(name == b"content-length" for name, _ in headers):
             headers.append((b"content-length", str(len(body)).encode()))
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
+        if self.method == "HEAD":
+            body = b""
+        begin = 0
+        while len(body) - begin > AT_ONCE:
+            piece = body[begin : begin + AT_ONCE]
+            await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+            begin += AT_ONCE
+            await self._next_turn()
+        await self.send({"type": "http.response.body", "body": body[begin:] if begin else body})
 
     async def _stream(self, status: int, headers: list[tuple[bytes, bytes]], pieces: AsyncIterator[bytes]) -> None:
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         if self.method != "HEAD":
             async for piece in pieces:
+                await self._next_turn()
                 await self.send({"type": "http.response.body", "body": piece, "more_body": True})
         await self.send({"type": "http.response.body", "body": b""})
 
@@ -505,42 +532,3 @@ def _pairs(query_string: bytes) -> list[tuple[str, str]]:
     if any("\x00" in name or "\x00" in value for name, value in pairs):
         raise BadRequest("Malformed query string")
     return pairs
-
-
-def _base_url(scope: Scope, headers: Mapping[bytes, bytes]) -> str:
-    """Where the client reached us, for links. The Host header counts only where it names the address it came to, or
-    this machine: any other name is whatever the client likes (`Settings.public_url` is how a cloud gets a name)."""
-    address, own_port = scope.get("server") or ("localhost", None)
-    name, port = (f"[{address}]" if ":" in address else address), f":{own_port}" if own_port else ""
-    asked = _HOST.match(headers.get(b"host", b"").decode("latin-1"))
-    if asked is not None and asked["name"].strip("[]").lower() in _LOCAL_NAMES | {address}:
-        name, port = asked["name"], asked["port"] or ""
-    scheme: str = scope.get("scheme", "https")
-    return f"{scheme}://{name}{port}"
-
-
-async def _whole_body(receive: Receive, length: bytes | None, largest: int) -> bytes:
-    """The body. It is refused as soon as it is known to be too large, or when it takes too long to arrive."""
-    if length is not None and length.isdigit() and (len(length) > 12 or int(length) > largest):
-        raise _too_large(largest)
-    pieces: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise BadRequest("Malformed request body", private="the client went away")
-                piece: bytes = message.get("body", b"")
-                size += len(piece)
-                if size > largest:
-                    raise _too_large(largest)
-                pieces.append(piece)
-                if not message.get("more_body"):
-                    return b"".join(pieces)
-    except TimeoutError:
-        raise faults.RequestTimeout("The request body did not arrive in time.") from None
-
-
-def _too_large(largest: int) -> TooLarge:
-    return TooLarge(f"Request is too large. The largest body is {largest} bytes.")

@@ -22,6 +22,7 @@ from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 from cumulet.web.connections import CONNECTION, Connection, Connections, Link
 from cumulet.web.doors import LARGEST_MESSAGE
 from cumulet.web.peer import peer_of
+from cumulet.web.turns import Turns
 
 log = logging.getLogger(__name__)
 _websocket_log = logging.getLogger("cumulet.web.websockets")
@@ -86,10 +87,11 @@ async def serve(
     connections: int = 1000,
     connections_per_address: int = 200,
     listening: socket.socket | None = None,
+    turns: Turns | None = None,
 ) -> Server:
     """Listen on `address`:`port` (0: any free one) with TLS; raises AddressTaken where that cannot be had.
 
-    `listening`: what does so already.
+    `listening`: what does so already. `turns`: those of `app`'s requests, among which handshakes have theirs.
     """
     context = tls_context(certificate, key)
     sslproto.SSLProtocol.max_size = TLS_BUFFER
@@ -111,6 +113,7 @@ async def serve(
     config.load()
     config.ssl = context
     inner = _Uvicorn(config)
+    inner.turns = turns or Turns()
     inner.admitted = Connections(most=connections, most_of_one=connections_per_address)
     task = asyncio.get_running_loop().create_task(inner.serve(sockets=[listener]), name="https-server")
     inner.ready = asyncio.get_running_loop().create_future()
@@ -152,6 +155,7 @@ class _Uvicorn(uvicorn.Server):
 
     ready: asyncio.Future[None]
     admitted: Connections
+    turns: Turns
     _accepting: asyncio.Task[None] | None = None
     _greetings: set[asyncio.Task[None]]
 
@@ -200,9 +204,10 @@ class _Uvicorn(uvicorn.Server):
             task.add_done_callback(self._greetings.discard)
 
     async def _greet(self, accepted: socket.socket, connection: Connection) -> None:
-        """The TLS handshake, once its first bytes have come; then the protocol gets the connection."""
+        """The TLS handshake, once its first bytes have come and its address has a turn; then the protocol gets it."""
         try:
             await _readable(accepted)
+            await self.turns.take(f"address {connection.share.peer}")
         except BaseException as error:
             accepted.close()
             self.admitted.gone(connection)

@@ -1,0 +1,27 @@
+"""What the server hands over with a request (ASGI), and where its client reached us."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Scope = Message
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_HOST = re.compile(r"(?P<name>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?P<port>:[0-9]{1,5})?\Z", re.ASCII)
+
+
+def base_url(scope: Scope, headers: Mapping[bytes, bytes]) -> str:
+    """Where the client reached us, for links. The Host header counts only where it names the address it came to, or
+    this machine: any other name is whatever the client likes (`Settings.public_url` is how a cloud gets a name)."""
+    address, own_port = scope.get("server") or ("localhost", None)
+    name, port = (f"[{address}]" if ":" in address else address), f":{own_port}" if own_port else ""
+    asked = _HOST.match(headers.get(b"host", b"").decode("latin-1"))
+    if asked is not None and asked["name"].strip("[]").lower() in _LOCAL_NAMES | {address}:
+        name, port = asked["name"], asked["port"] or ""
+    scheme: str = scope.get("scheme", "https")
+    return f"{scheme}://{name}{port}"
