@@ -29,8 +29,8 @@ def test_what_a_project_asks_is_served_as_its_own_and_what_follows_as_the_clouds
     ask_for(member)
     cloud.idle()
     writes = [lane for writes, lane in lanes if writes]
-    assert writes[0] == f"project {member.project_id}"
-    assert set(writes[1:]) == {CLOUD}  # the conductor boots it
+    assert writes.count(f"project {member.project_id}") == 1
+    assert set(writes) == {f"project {member.project_id}", CLOUD}  # the conductor boots it, and hosts are heard
 
 
 def test_who_has_no_token_is_served_by_address(cloud: TestCloud, lanes: list[tuple[bool, str]]) -> None:
