@@ -22,7 +22,7 @@ from cumulet import rootless
 from cumulet.cli import driver_choice
 from cumulet.cli.client import Persona, credentials_of, https, log_in
 from cumulet.cli.driver_choice import choose
-from cumulet.cli.namespaces import in_namespaces
+from cumulet.cli.namespaces import in_namespaces, why_no_image
 from cumulet.cli.program import run
 from cumulet.image import tiny
 from cumulet.settings import Settings
@@ -223,6 +223,18 @@ def test_an_image_that_cannot_be_built_is_one_line_and_so_is_what_to_do(
     assert said == (
         "cumulet: error: the tiny image cannot be built: apt-get failed: no route to host; --bare starts without it"
     )
+
+
+def test_a_first_start_with_real_guests_says_why_there_is_no_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny, "available", lambda: "missing tools: syslinux")
+    given = Settings(state_dir=tmp_path, database_url="sqlite://", driver="qemu")
+    assert why_no_image(given) == "missing tools: syslinux"
+    assert why_no_image(msgspec.structs.replace(given, driver="simulated")) is None
+    assert why_no_image(msgspec.structs.replace(given, bare=True)) is None
+    (tmp_path / "seeded").touch()
+    assert why_no_image(given) is None
 
 
 def test_a_cloud_whose_hosts_are_all_elsewhere_needs_no_qemu_and_stays_where_others_reach_it(

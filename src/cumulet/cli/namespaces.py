@@ -71,6 +71,15 @@ def image_trouble_told() -> Iterator[None]:
         raise click.ClickException(f"the tiny image cannot be built: {error}; --bare starts without it") from error
 
 
+def why_no_image(chosen: Settings) -> str | None:
+    """Of a first start with real guests, which begins without an image: what keeps it from building one."""
+    from cumulet.image import tiny
+
+    if chosen.driver == "simulated" or chosen.bare or (chosen.state_dir / "seeded").exists():
+        return None
+    return tiny.available()
+
+
 def _go_in(chosen: Settings) -> None:
     from cumulet import rootless
     from cumulet.image import tiny

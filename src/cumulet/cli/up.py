@@ -29,7 +29,7 @@ from cumulet.cli.configuration import (
 )
 from cumulet.cli.driver_choice import Wish, choose
 from cumulet.cli.host_network_option import HostNetworkType
-from cumulet.cli.namespaces import image_trouble_told, in_namespaces
+from cumulet.cli.namespaces import image_trouble_told, in_namespaces, why_no_image
 
 if TYPE_CHECKING:
     from cumulet.processes.all import EmbeddedCloud
@@ -326,6 +326,7 @@ async def _serve(settings: Settings, outputs: Outputs, networks: str | None) -> 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    no_image = why_no_image(settings)
     gc.disable()  # A start makes many objects and no garbage: collecting meanwhile takes a tenth of it.
     try:
         cloud = await _start(settings)
@@ -352,6 +353,8 @@ async def _serve(settings: Settings, outputs: Outputs, networks: str | None) -> 
             f"export OS_CLIENT_CONFIG_FILE={outputs.clouds_file} OS_CLOUD=cumulet",
             file=sys.stderr,
         )
+        if no_image is not None:
+            print(f"there is no image cumulet-tiny: {no_image}", file=sys.stderr)
         if networks is not None:
             print(networks, file=sys.stderr)
         if cloud.reach is not None:

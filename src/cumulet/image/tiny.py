@@ -44,6 +44,8 @@ _MODULES = (
 )
 """In the order they must be loaded; one that the kernel has built in is left out."""
 
+LONGEST_SECONDS = 300.0
+"""For each tool."""
 _DISK_BYTES = 32 << 20
 _SYSLINUX_CFG = """\
 DEFAULT tiny
@@ -88,14 +90,22 @@ def build(progress: Callable[[str], None] = lambda _: None) -> Path:
         missing = _missing_tools()
         if missing is not None:
             raise CannotBuild(missing)
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open(target.parent / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not target.exists():
-                with tempfile.TemporaryDirectory(prefix="build-", dir=target.parent) as work:
-                    os.replace(_build_in(Path(work), packages, progress), target)
-    os.utime(target)  # Now known to be made of the newest packages.
+        try:
+            _build_once(target, packages, progress)
+        except OSError as error:
+            raise CannotBuild(f"{error.filename or target.parent}: {error.strerror or error}") from error
+    with suppress(OSError):
+        os.utime(target)  # Now known to be made of the newest packages.
     return target
+
+
+def _build_once(target: Path, packages: tuple[_Package, ...], progress: Callable[[str], None]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with open(target.parent / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            with tempfile.TemporaryDirectory(prefix="build-", dir=target.parent) as work:
+                os.replace(_build_in(Path(work), packages, progress), target)
 
 
 def _still_current() -> Path | None:
@@ -160,8 +170,7 @@ def _candidate(name: str) -> str:
 
 
 def _apt_cache(*arguments: str) -> str:
-    done = subprocess.run(["apt-cache", *arguments], capture_output=True, text=True, timeout=60, check=False)
-    return done.stdout
+    return _finished(["apt-cache", *arguments], None, dict(os.environ)).stdout
 
 
 def _recipe() -> str:
@@ -180,20 +189,34 @@ def _folder() -> Path:
 
 def _run(command: list[str], work: Path, hint: str = "") -> None:
     environment = os.environ | {"LC_ALL": "C", "MTOOLS_SKIP_CHECK": "1"}
-    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = _finished(command, work, environment)
     if done.returncode != 0:
         words = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no message"]
         raise CannotBuild(f"{command[0]} failed: {words[0]}{f' ({hint})' if hint else ''}")
 
 
+def _finished(command: list[str], folder: Path | None, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LONGEST_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise CannotBuild(f"{command[0]} has not ended within {LONGEST_SECONDS:g} s") from None
+    except OSError as error:
+        raise CannotBuild(f"{command[0]} cannot be run: {error.strerror}") from None
+
+
 def _initramfs(unpacked: Path) -> bytes:
     """A cpio archive in the `newc` format, written here because device nodes and owners then need no root."""
-    modules = next((unpacked / "lib/modules").iterdir()) / "kernel"
+    modules = next((unpacked / "lib/modules").glob("*/kernel"), None)
+    busybox = unpacked / "bin/busybox"
+    if modules is None or not busybox.is_file():
+        raise CannotBuild("the packages hold no modules of the kernel, or no busybox")
     present = [module for module in _MODULES if (modules / module).is_file()]
     archive = _Archive()
     for folder in ("bin", "modules", "dev", "etc"):
         archive.add(folder, 0o40755, b"")
-    archive.add("bin/busybox", 0o100755, (unpacked / "bin/busybox").read_bytes())
+    archive.add("bin/busybox", 0o100755, busybox.read_bytes())
     archive.add("init", 0o100755, INIT.encode())
     archive.add("modules/order", 0o100644, "".join(f"{Path(module).name}\n" for module in present).encode())
     for module in present:
