@@ -20,6 +20,7 @@ from cumulet.host import messages as m
 from cumulet.host.link import Link
 from cumulet.host.wiring import Wiring
 from cumulet.testing import TestCloud
+from tests.api.test_qos import qos_policy
 from tests.links import Way, instead
 from tests.testing.test_reachability import made, port_of
 
@@ -168,6 +169,9 @@ def test_the_tables_that_are_watched_are_those_that_wirings_are_read_from(
     path = f"/network/v2.0/routers/{router}/add_router_interface"
     assert member.request("PUT", path, {"subnet_id": subnet}).status == 200
     made(member, "floatingip", floating_network_id=public, port_id=fleet.ports[1])
+    policy = qos_policy(fleet.cloud.persona("admin"), ("egress", 1000, 0), project_id=member.project_id)
+    limited = {"port": {"qos_policy_id": policy}}
+    assert member.request("PUT", f"/network/v2.0/ports/{fleet.ports[0]}", limited).status == 200
     read: set[str] = set()
     ours: list[Tx] = []
     """Others read meanwhile."""

@@ -170,6 +170,19 @@ class Things:
         return identifier
 
     @cached_property
+    def qos_policy(self) -> str:
+        made = self.ask(self.admin, "POST", "/qos/policies", {"policy": {"project_id": self.owner.project_id}})
+        identifier: str = made["policy"]["id"]
+        self.ask(self.admin, "PUT", f"/policies/{identifier}/tags/blue")
+        return identifier
+
+    @cached_property
+    def bandwidth_limit(self) -> str:
+        path = f"/qos/policies/{self.qos_policy}/bandwidth_limit_rules"
+        made = self.ask(self.admin, "POST", path, {"bandwidth_limit_rule": {"max_kbps": 1000}})
+        return str(made["bandwidth_limit_rule"]["id"])
+
+    @cached_property
     def rbac_policy(self) -> str:
         made = self.ask(
             self.owner,
@@ -218,6 +231,10 @@ PARAMETERS: Mapping[str, str | Made] = {
     "subnetpool_id": lambda t: t.subnet_pool,
     "address_group_id": lambda t: t.address_group,
     "rbac_policy_id": lambda t: t.rbac_policy,
+    "policy_id": lambda t: t.qos_policy,
+    "bandwidth_limit_rule_id": lambda t: t.bandwidth_limit,
+    "alias_bandwidth_limit_rule_id": lambda t: t.bandwidth_limit,
+    "rule_type": "bandwidth_limit",
     "security_group_id": lambda t: t.group,
     "security_group_rule_id": lambda t: t.group_rule,
     "agent_id": "00000000-0000-4000-8000-000000000000",
@@ -242,10 +259,10 @@ def crud(
     }
 
 
-def tags(path: str, kind: str, sees: Personas = READER) -> dict[str, Example]:
+def tags(path: str, kind: str, sees: Personas = READER, changes: Personas = MEMBER) -> dict[str, Example]:
     """The seven operations on the tags of a kind of thing."""
     one, seen = f"{path}/{{{kind}_id}}/tags", (f"get_{kind}",)
-    change: dict[str, Any] = {"may": MEMBER, "sees": sees, "rules": seen}
+    change: dict[str, Any] = {"may": changes, "sees": sees, "rules": seen}
     return {
         f"GET {one}": Example(may=READER, sees=sees, rules=seen),
         f"PUT {one}": Example(**change, body={"tags": ["red"]}),
@@ -260,6 +277,11 @@ def tags(path: str, kind: str, sees: Personas = READER) -> dict[str, Example]:
 WITH_SERVICES = READER | SERVICE
 BINDING = "/ports/{port_id}/bindings"
 OF_SECOND: Mapping[str, str | Made] = {"port_id": lambda t: t.moving_port, "host": "host2"}
+QOS = "/qos/policies/{policy_id}"
+LIMIT = f"{QOS}/bandwidth_limit_rules/{{bandwidth_limit_rule_id}}"
+LIMIT_ALIAS = "/qos/alias_bandwidth_limit_rules/{alias_bandwidth_limit_rule_id}"
+SEEN_LIMIT = ("get_policy", "get_policy_bandwidth_limit_rule")
+SEEN_ALIAS = ("get_alias_bandwidth_limit_rule",)
 ADDRESS_GROUP = "/address-groups/{address_group_id}"
 FORWARDINGS = "/floatingips/{floatingip_id}/port_forwardings"
 FORWARDING: Mapping[str, str | Made] = {"floatingip_id": lambda t: t.forwarding_ip}
@@ -297,6 +319,28 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
     ),
     **crud("/security-groups", "security_group", {"name": "new"}),
     **crud("/rbac-policies", "rbac_policy", {}),
+    "GET /qos/policies": Example(may=ANYONE),
+    "POST /qos/policies": Example(may=MANAGER, body={"policy": {"name": "new"}}),
+    f"GET {QOS}": Example(may=READER, sees=READER, rules=("get_policy",)),
+    f"PUT {QOS}": Example(may=MANAGER, sees=READER, body={"policy": {"description": "x"}}, rules=("get_policy",)),
+    f"DELETE {QOS}": Example(may=MANAGER, sees=READER, rules=("get_policy",)),
+    f"GET {QOS}/bandwidth_limit_rules": Example(may=READER, sees=READER, rules=("get_policy",)),
+    f"POST {QOS}/bandwidth_limit_rules": Example(
+        may=MANAGER,
+        sees=READER,
+        body={"bandwidth_limit_rule": {"max_kbps": 1000, "direction": "ingress"}},
+        rules=("get_policy",),
+    ),
+    f"GET {LIMIT}": Example(may=READER, sees=READER, rules=SEEN_LIMIT),
+    f"PUT {LIMIT}": Example(may=MANAGER, sees=READER, body={"bandwidth_limit_rule": {"max_kbps": 7}}, rules=SEEN_LIMIT),
+    f"DELETE {LIMIT}": Example(may=MANAGER, sees=READER, rules=SEEN_LIMIT),
+    f"GET {LIMIT_ALIAS}": Example(may=READER, sees=READER, rules=SEEN_ALIAS),
+    f"PUT {LIMIT_ALIAS}": Example(
+        may=MANAGER, sees=READER, body={"alias_bandwidth_limit_rule": {"max_kbps": 7}}, rules=SEEN_ALIAS
+    ),
+    f"DELETE {LIMIT_ALIAS}": Example(may=MANAGER, sees=READER, rules=SEEN_ALIAS),
+    "GET /qos/rule-types": Example(may=ANY_READER),
+    "GET /qos/rule-types/{rule_type}": Example(may=ANY_READER),
     "POST /rbac-policies": Example(
         may=MEMBER,
         sees=PROJECT,
@@ -415,4 +459,5 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
     **tags("/routers", "router"),
     **tags("/floatingips", "floatingip"),
     **tags("/security-groups", "security_group"),
+    **tags("/policies", "policy", changes=MANAGER),
 }

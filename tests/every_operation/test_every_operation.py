@@ -24,27 +24,31 @@ WRONG_NAMES = (UNKNOWN, "%00", "..%2f..%2fetc%2fpasswd", "x" * 300, "%F0%9F%92%A
 
 NEW = "the request makes a thing of this name"
 ANY_PROJECT = "OpenStack's services take any text for the name of a project"
-ANY_NAME_WILL_DO = {
-    ("identity PUT /projects/{project_id}/tags/{tag}", "tag"): NEW,
-    ("identity PUT /regions/{region_id}", "region_id"): NEW,
-    ("compute PUT /servers/{server_id}/tags/{tag}", "tag"): NEW,
-    ("compute GET /os-quota-class-sets/{class_name}", "class_name"): "every class has the default's limits",
-    ("compute PUT /os-quota-class-sets/{class_name}", "class_name"): NEW,
-    ("compute DELETE /os-quota-sets/{project_id}", "project_id"): ANY_PROJECT,
-    ("compute GET /os-simple-tenant-usage/{project_id}", "project_id"): ANY_PROJECT,
-    ("network GET /auto-allocated-topology/{project_id}", "project_id"): ANY_PROJECT,
-    ("network GET /quotas/{project_id}", "project_id"): ANY_PROJECT,
-    ("network GET /quotas/{project_id}/default", "project_id"): ANY_PROJECT,
-    ("network GET /quotas/{project_id}/details", "project_id"): ANY_PROJECT,
-    ("network PUT /quotas/{project_id}", "project_id"): ANY_PROJECT,
-    ("image PUT /images/{image_id}/tags/{tag}", "tag"): NEW,
-    ("image POST /metadefs/namespaces/{namespace}/tags/{tag_name}", "tag_name"): NEW,
-    ("placement GET /allocations/{consumer_uuid}", "consumer_uuid"): "who holds nothing has no allocations",
-    ("placement PUT /allocations/{consumer_uuid}", "consumer_uuid"): NEW,
-} | {
-    (f"network PUT /{kind}s/{{{kind.replace('-', '_')}_id}}/tags/{{tag}}", "tag"): NEW
-    for kind in ("network", "subnet", "subnetpool", "port", "router", "floatingip", "security-group")
-}
+ANY_NAME_WILL_DO = (
+    {
+        ("identity PUT /projects/{project_id}/tags/{tag}", "tag"): NEW,
+        ("identity PUT /regions/{region_id}", "region_id"): NEW,
+        ("compute PUT /servers/{server_id}/tags/{tag}", "tag"): NEW,
+        ("compute GET /os-quota-class-sets/{class_name}", "class_name"): "every class has the default's limits",
+        ("compute PUT /os-quota-class-sets/{class_name}", "class_name"): NEW,
+        ("compute DELETE /os-quota-sets/{project_id}", "project_id"): ANY_PROJECT,
+        ("compute GET /os-simple-tenant-usage/{project_id}", "project_id"): ANY_PROJECT,
+        ("network GET /auto-allocated-topology/{project_id}", "project_id"): ANY_PROJECT,
+        ("network GET /quotas/{project_id}", "project_id"): ANY_PROJECT,
+        ("network GET /quotas/{project_id}/default", "project_id"): ANY_PROJECT,
+        ("network GET /quotas/{project_id}/details", "project_id"): ANY_PROJECT,
+        ("network PUT /quotas/{project_id}", "project_id"): ANY_PROJECT,
+        ("image PUT /images/{image_id}/tags/{tag}", "tag"): NEW,
+        ("image POST /metadefs/namespaces/{namespace}/tags/{tag_name}", "tag_name"): NEW,
+        ("placement GET /allocations/{consumer_uuid}", "consumer_uuid"): "who holds nothing has no allocations",
+        ("placement PUT /allocations/{consumer_uuid}", "consumer_uuid"): NEW,
+    }
+    | {
+        (f"network PUT /{kind}s/{{{kind.replace('-', '_')}_id}}/tags/{{tag}}", "tag"): NEW
+        for kind in ("network", "subnet", "subnetpool", "port", "router", "floatingip", "security-group")
+    }
+    | {("network PUT /policies/{policy_id}/tags/{tag}", "tag"): NEW}
+)
 """Parameters of paths that need not name anything that is there, each with its reason."""
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cumulet.network.port_forwardings import FORWARDINGS
+from cumulet.network.qos_rules import LIMITS
 from cumulet.network.rbac_policies import RBAC_POLICIES
 from cumulet.network.resource import Kind
 from cumulet.network.security_groups import RULES
@@ -28,7 +29,7 @@ def upstream(plural: str, which: int) -> set[str]:
     return names | {"project_id"} if "tenant_id" in names else names
 
 
-@pytest.mark.parametrize("kind", [*KINDS, RULES, FORWARDINGS, RBAC_POLICIES], ids=lambda kind: kind.plural)
+@pytest.mark.parametrize("kind", [*KINDS, RULES, FORWARDINGS, RBAC_POLICIES, LIMITS], ids=lambda kind: kind.plural)
 def test_a_list_is_filtered_and_ordered_by_what_neutron_takes(kind: Kind[Any]) -> None:
     ours = set(kind.filters) - {name for plural, name in OURS if plural == kind.plural}
     assert ours == upstream(kind.plural, 2)

@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 
 import cumulet.testing
-from cumulet.network import address_groups
+from cumulet.network import address_groups, qos_policies
 from cumulet.testing import Answer
 
 from .table import Refusal, Scene, table
@@ -336,6 +336,17 @@ def a_shared_group_taken_back_that_is_used(scene: Scene) -> Answer:
     made = scene.network("POST", "/security-group-rules", {"security_group_rule": rule}, who=scene.member)
     assert made.status == 201, made.text
     return scene.network("DELETE", f"/rbac-policies/{policy}")
+
+
+@refused(409, "Quota exceeded for resources: ['qos_policy']")
+def a_qos_policy_too_many(scene: Scene) -> Answer:
+    with mock.patch.object(qos_policies, "MOST_OF_PROJECT", 0):
+        return scene.network("POST", "/qos/policies", {"policy": {"name": "n"}})
+
+
+@refused(404, "QoS rule type minimum_bandwidth could not be found.")
+def a_type_of_qos_rules_that_is_not(scene: Scene) -> Answer:
+    return scene.network("GET", "/qos/rule-types/minimum_bandwidth")
 
 
 def group_in_use(scene: Scene) -> str:

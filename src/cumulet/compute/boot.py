@@ -28,7 +28,7 @@ from cumulet.host import messages as m
 from cumulet.host.driver import Guest, Image, Nic
 from cumulet.image import store as image_store
 from cumulet.network import for_compute as network
-from cumulet.network import port_status
+from cumulet.network import port_status, qos
 from cumulet.placement import allocations as placement
 from cumulet.web.operation import Call
 
@@ -93,6 +93,7 @@ def need(tx: Tx, server: Server, **narrower: Any) -> scheduler.Need:
         unkept=promised.unkept,
         unfit=promises.unfit_hosts(tx, promised, server.id),
         networks=network.has_ports(tx, server.id),
+        limits=qos.limits_any(tx, server.id),
         **narrower,
     )
 

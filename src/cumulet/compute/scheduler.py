@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from cumulet.host import reach
+from cumulet.host.wiring import BANDWIDTH_LIMITS
 from cumulet.placement.allocations import DISK_GB, MEMORY_MB, VCPU
 from cumulet.placement.providers import Inventory
 
@@ -34,6 +35,7 @@ class Reason(StrEnum):
     AFFINITY = "AFFINITY"
     ANTI_AFFINITY = "ANTI_AFFINITY"
     NETWORK_NOT_OFFERED = "NETWORK_NOT_OFFERED"
+    BANDWIDTH_NOT_LIMITED = "BANDWIDTH_NOT_LIMITED"
     TRIED_BEFORE = "TRIED_BEFORE"
     EXTRA_SPEC_NOT_KEPT = "EXTRA_SPEC_NOT_KEPT"
     INSUFFICIENT_RESOURCES = "INSUFFICIENT_RESOURCES"
@@ -90,6 +92,8 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     cpu_model: str | None = None
     machine_type: str | None = None
     networks: bool = False
+    limits: bool = False
+    """The bandwidth of its ports is limited."""
     tried: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Hosts that have failed to boot it, and how."""
     unkept: str | None = None
@@ -139,6 +143,8 @@ def _reject_by_kind(host: HostView, need: Need) -> Reason | None:
         return Reason.MACHINE_TYPE_MISSING
     if need.networks and "networks" not in host.features:
         return Reason.NETWORK_NOT_OFFERED
+    if need.limits and BANDWIDTH_LIMITS not in host.features:
+        return Reason.BANDWIDTH_NOT_LIMITED
     return None
 
 

@@ -17,6 +17,7 @@ from cumulet.network import (
     limits,
     policy,
     port_life,
+    qos,
     refusals,
     resource,
     routing,
@@ -24,7 +25,8 @@ from cumulet.network import (
 )
 from cumulet.network.addresses import FixedIp
 from cumulet.network.bodies import either, text
-from cumulet.network.forwarding_records import PortForwarding, port_forwardings
+from cumulet.network.forwarding_records import PortForwarding, forwarding_view, port_forwardings
+from cumulet.network.hosts import FLOATING_IP_LIMITS
 from cumulet.network.networks import NETWORKS
 from cumulet.network.ports import PORTS
 from cumulet.network.resource import Kind, View
@@ -78,7 +80,7 @@ def floating_ip_views(tx: Tx, records: Sequence[FloatingIp]) -> list[View]:
     forwarded: dict[str, list[View]] = {}
     for part in in_parts([record.id for record in records]):
         for forwarding in find(tx, PortForwarding, port_forwardings.c.floating_ip_id.in_(part)):
-            forwarded.setdefault(forwarding.floating_ip_id, []).append(_forwarding_view(forwarding))
+            forwarded.setdefault(forwarding.floating_ip_id, []).append(forwarding_view(forwarding))
     leads_to = {port.id: port for port in find(tx, Port, ports.c.id.in_(port_ids))} if port_ids else {}
     return [
         resource.resource_view(record, tags.get(record.id, []))
@@ -91,6 +93,7 @@ def floating_ip_views(tx: Tx, records: Sequence[FloatingIp]) -> list[View]:
             "status": "ACTIVE" if record.router_id else "DOWN",
             "dns_name": record.dns_name,
             "dns_domain": record.dns_domain,
+            "qos_policy_id": record.qos_policy_id,
             "port_details": _port_details(leads_to[record.port_id]) if record.port_id else None,
             "port_forwardings": sorted(forwarded.get(record.id, []), key=lambda view: str(view["id"])),
         }
@@ -108,27 +111,6 @@ def _port_details(port: Port) -> View:
         "device_id": port.device_id,
         "device_owner": port.device_owner,
     }
-
-
-def _forwarding_view(forwarding: PortForwarding) -> View:
-    return {
-        "id": forwarding.id,
-        "protocol": forwarding.protocol,
-        "internal_port_id": forwarding.internal_port_id,
-        "internal_ip_address": forwarding.internal_ip_address,
-    } | ports_view(forwarding)
-
-
-def ports_view(forwarding: PortForwarding) -> View:
-    """A port is shown where it is one, as upstream."""
-    view: View = {}
-    for name, first, last in (
-        ("external_port", forwarding.external_first, forwarding.external_last),
-        ("internal_port", forwarding.internal_first, forwarding.internal_last),
-    ):
-        if first == last:
-            view[name] = first
-    return view
 
 
 def _refuse_forwarding(tx: Tx, floating: FloatingIp) -> None:
@@ -174,6 +156,7 @@ class NewFloatingIp(bodies.NewResource):
     """Accepted and not heeded: the router follows from the port, as upstream."""
     dns_name: bodies.DnsName | Unset = UNSET
     dns_domain: bodies.DnsName | Unset = UNSET
+    qos_policy_id: bodies.Id | Unset | None = UNSET
     tags: bodies.Tags | Unset = UNSET
 
 
@@ -183,6 +166,7 @@ class CreateFloatingIps(Body):
 
 
 class UpdateFloatingIp(bodies.ResourceChange):
+    qos_policy_id: bodies.Id | Unset | None = UNSET
     port_id: bodies.Id | Unset | None = UNSET
     fixed_ip_address: bodies.IpAddress | Unset | None = UNSET
 
@@ -236,6 +220,7 @@ def create(call: Call[object, object], new: NewFloatingIp) -> FloatingIp:
         router_id=None,
         dns_name=text(new.dns_name),
         dns_domain=text(new.dns_domain),
+        qos_policy_id=qos.wanted(call, new.qos_policy_id, FLOATING_IP_LIMITS, "floating IPs"),
     )
     topology.set_tags(tx, floating.id, either(new.tags, []))
     if isinstance(new.port_id, str):
@@ -368,8 +353,11 @@ def update_floatingip(call: Call[FloatingIp, UpdateFloatingIp]) -> View:
     floating, body = call.target, call.body
     given = resource.given(body)
     policy.require_attributes(call, UPDATE_ATTRIBUTES, given, {"project_id": floating.project_id})
-    if "description" in given:
-        change(call.tx, FloatingIp, floating.id, call.now_us, description=text(body.description))
+    values: dict[str, object] = {"description": text(body.description)} if "description" in given else {}
+    limit = qos.changed(call, floating.qos_policy_id, body.qos_policy_id, FLOATING_IP_LIMITS, "floating IPs")
+    if limit is not None:
+        _refuse_forwarding(call.tx, floating)
+    change(call.tx, FloatingIp, floating.id, call.now_us, qos_policy_id=limit, **values)
     if isinstance(body.port_id, str):
         lead_to(call, floating, body.port_id, either(body.fixed_ip_address, None))
     elif body.port_id is UNSET and isinstance(body.fixed_ip_address, str):

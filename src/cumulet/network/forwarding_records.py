@@ -32,3 +32,25 @@ class PortForwarding(Resource, frozen=True, kw_only=True):
     internal_last: int
     external_first: int
     external_last: int
+
+
+def forwarding_view(forwarding: PortForwarding) -> dict[str, object]:
+    """A forwarding, as its floating IP shows it."""
+    return {
+        "id": forwarding.id,
+        "protocol": forwarding.protocol,
+        "internal_port_id": forwarding.internal_port_id,
+        "internal_ip_address": forwarding.internal_ip_address,
+    } | ports_view(forwarding)
+
+
+def ports_view(forwarding: PortForwarding) -> dict[str, object]:
+    """A port is shown where it is one, as upstream."""
+    view: dict[str, object] = {}
+    for name, first, last in (
+        ("external_port", forwarding.external_first, forwarding.external_last),
+        ("internal_port", forwarding.internal_first, forwarding.internal_last),
+    ):
+        if first == last:
+            view[name] = first
+    return view

@@ -8,7 +8,8 @@ from cumulet.db.engine import Tx, metadata
 from cumulet.errors import OverQuota
 from cumulet.network.group_records import security_group_rules, security_groups
 from cumulet.network.rbac_records import rbac_policies
-from cumulet.network.store import floating_ips, networks, ports, routers, subnet_pools, subnets
+from cumulet.network.store import floating_ips, networks, ports, routers, subnets
+from cumulet.network.subnet_pool_records import subnet_pools
 
 UNLIMITED = -1
 

@@ -15,6 +15,7 @@ from cumulet.network import (
     limits,
     policy,
     port_life,
+    qos,
     refusals,
     resource,
     sharing,
@@ -23,6 +24,7 @@ from cumulet.network import (
     topology,
 )
 from cumulet.network.bodies import either, text
+from cumulet.network.hosts import BANDWIDTH_LIMITS
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
 from cumulet.network.sharing import EVERYBODY, Action, Shareable, Sharing
@@ -100,6 +102,7 @@ def _view(network: Network, tags: list[str], subnet_ids: list[str]) -> View:
         "availability_zone_hints": network.availability_zone_hints,
         "availability_zones": [ZONE],
         "dns_domain": network.dns_domain,
+        "qos_policy_id": network.qos_policy_id,
         "l2_adjacency": True,
         "ipv4_address_scope": None,
         "ipv6_address_scope": None,
@@ -149,6 +152,7 @@ class NewNetwork(bodies.NewNamed):
     segmentation_id: Annotated[bodies.Number | Unset | None, Key("provider:segmentation_id")] = UNSET
     availability_zone_hints: bodies.ZoneHints | Unset = UNSET
     dns_domain: bodies.Name | Unset = UNSET
+    qos_policy_id: bodies.Id | Unset | None = UNSET
     tags: bodies.Tags | Unset = UNSET
 
 
@@ -168,6 +172,7 @@ class UpdateNetwork(bodies.NamedChange):
     physical_network: Annotated[str | Unset | None, Key("provider:physical_network")] = UNSET
     segmentation_id: Annotated[bodies.Number | Unset | None, Key("provider:segmentation_id")] = UNSET
     dns_domain: bodies.Name | Unset = UNSET
+    qos_policy_id: bodies.Id | Unset | None = UNSET
 
 
 @NETWORK.operation("GET", "/networks", rules=())
@@ -218,6 +223,7 @@ def _create(call: Call[object, object], new: NewNetwork) -> Network:
         segmentation_id=segmentation_id,
         availability_zone_hints=_zone_hints(new.availability_zone_hints),
         dns_domain=text(new.dns_domain),
+        qos_policy_id=qos.of_new_network(call, project_id, new.qos_policy_id),
         tags=either(new.tags, []),
     )
 
@@ -326,9 +332,10 @@ def update_network(call: Call[Network, UpdateNetwork]) -> View:
         values["mtu"] = mtu = _mtu(body.mtu, network.network_type)
         _refuse_mtu_too_small(call.tx, network, mtu)
     external = either(body.external, network.external)
+    values["qos_policy_id"] = qos.changed(call, network.qos_policy_id, body.qos_policy_id, BANDWIDTH_LIMITS, "ports")
     clock, touched = call.cloud.clock, False
     if isinstance(body.shared, bool):
-        touched = sharing_use.set_shared(call.tx, clock, network, shared=body.shared)
+        touched = sharing_use.set_shared(call.tx, clock, Shareable.NETWORK, network, shared=body.shared)
     sharing_use.set_external(call.tx, clock, network, external=external)
     if body.is_default is True:
         _refuse_second_default(call.tx, external=external, but=network.id)

@@ -35,6 +35,7 @@ class NewPort(bodies.NewNamed):
     port_security_enabled: bodies.Truth | Unset = UNSET
     extra_dhcp_opts: DhcpOptions | Unset | None = UNSET
     dns_name: bodies.DnsName | Unset | None = UNSET
+    qos_policy_id: bodies.Id | Unset | None = UNSET
     host_id: Annotated[bodies.Name | Unset | None, Key("binding:host_id")] = UNSET
     profile: Annotated[dict[str, object] | Unset | None, Key("binding:profile")] = UNSET
     vnic_type: Annotated[VnicType | Unset | None, Key("binding:vnic_type")] = UNSET
@@ -57,6 +58,7 @@ class UpdatePort(bodies.NamedChange):
     port_security_enabled: bodies.Truth | Unset = UNSET
     extra_dhcp_opts: DhcpOptions | Unset | None = UNSET
     dns_name: bodies.DnsName | Unset | None = UNSET
+    qos_policy_id: bodies.Id | Unset | None = UNSET
     host_id: Annotated[bodies.Name | Unset | None, Key("binding:host_id")] = UNSET
     profile: Annotated[dict[str, object] | Unset | None, Key("binding:profile")] = UNSET
     vnic_type: Annotated[VnicType | Unset | None, Key("binding:vnic_type")] = UNSET

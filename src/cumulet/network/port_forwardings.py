@@ -15,7 +15,7 @@ from cumulet.errors import Conflict, NotYet
 from cumulet.network import addresses, bodies, filtering, floating_ips, policy, refusals, resource
 from cumulet.network.bodies import either, text
 from cumulet.network.floating_ips import FLOATING_IPS, router_between
-from cumulet.network.forwarding_records import PortForwarding, port_forwardings
+from cumulet.network.forwarding_records import PortForwarding, port_forwardings, ports_view
 from cumulet.network.ports import PORTS
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
@@ -59,7 +59,7 @@ def _views(_tx: Tx, records: Sequence[PortForwarding]) -> list[View]:
             "internal_port_id": record.internal_port_id,
             "internal_ip_address": record.internal_ip_address,
         }
-        | floating_ips.ports_view(record)
+        | ports_view(record)
         | {
             "external_port_range": f"{record.external_first}:{record.external_last}",
             "internal_port_range": f"{record.internal_first}:{record.internal_last}",
@@ -204,6 +204,8 @@ def create_port_forwardings(call: Call[FloatingIp, CreateForwardings]) -> View:
 
 def _create(call: Call[FloatingIp, object], new: NewForwarding) -> PortForwarding:
     floating = must_get(call.tx, FloatingIp, call.target.id)
+    if floating.qos_policy_id is not None:
+        raise NotYet("Cumulet does not limit the bandwidth of forwarded ports yet: this floating IP has a QoS policy.")
     port = resource.find_in_sight(call, PORTS, new.internal_port_id)
     wanted = _checked(call, floating, port, new, None)
     made = insert(

@@ -49,6 +49,7 @@ class NewPort(msgspec.Struct, frozen=True, kw_only=True):
     security_group_ids: Sequence[str] | None = None
     allowed_address_pairs: Sequence[Mapping[str, str]] = ()
     dns_name: str = ""
+    qos_policy_id: str | None = None
     host: str = bindings.UNBOUND
     vnic_type: str = "normal"
     profile: Mapping[str, object] = msgspec.field(default_factory=dict)
@@ -89,6 +90,7 @@ def make(tx: Tx, clock: Clock, network: Network, new: NewPort) -> Port:
         port_security_enabled=secured,
         allowed_address_pairs=[dict(pair) for pair in new.allowed_address_pairs],
         dns_name=new.dns_name,
+        qos_policy_id=new.qos_policy_id,
         server_id=new.server_id,
         server_order=new.server_order,
         created_by_compute=new.created_by_compute,

@@ -22,6 +22,7 @@ from cumulet.network import (
     limits,
     policy,
     port_life,
+    qos,
     refusals,
     resource,
     sharing,
@@ -29,6 +30,7 @@ from cumulet.network import (
 from cumulet.network.addresses import AddressRange, FixedIp
 from cumulet.network.bodies import either, text
 from cumulet.network.group_records import port_security_groups, security_groups
+from cumulet.network.hosts import BANDWIDTH_LIMITS
 from cumulet.network.networks import NETWORKS
 from cumulet.network.port_bodies import AddressPair, CreatePorts, NewPort, UpdatePort
 from cumulet.network.resource import Kind, View
@@ -152,10 +154,10 @@ def port_views(tx: Tx, records: Sequence[Port]) -> list[View]:
         statement = sa.select(table.port_id, table.security_group_id).where(table.port_id.in_(part))
         for port_id, group_id in map(tuple, tx.all(statement.order_by(table.security_group_id))):
             groups.setdefault(port_id, []).append(group_id)
-    options = dhcp_options.of_ports(tx, ids)
+    options, of_networks = dhcp_options.of_ports(tx, ids), qos.of_networks(tx, records)
     return [
         _view(port, tags.get(port.id, []), held.get(port.id, []), bound[port.id][0], groups.get(port.id, []))
-        | {"extra_dhcp_opts": options.get(port.id, [])}
+        | {"extra_dhcp_opts": options.get(port.id, []), "qos_network_policy_id": of_networks.get(port.network_id)}
         for port in records
     ]
 
@@ -176,6 +178,7 @@ def _view(port: Port, tags: list[str], held: Sequence[FixedIp], binding: Binding
         "allowed_address_pairs": port.allowed_address_pairs,
         "ip_allocation": "immediate" if held else "none",
         "dns_name": port.dns_name,
+        "qos_policy_id": port.qos_policy_id,
         "dns_assignment": [_dns_assignment(port, fixed) for fixed in held],
         "binding:vnic_type": binding.vnic_type,
         "binding:host_id": binding.host,
@@ -308,10 +311,10 @@ def _create(call: Call[object, object], new: NewPort) -> Port:
     wanted_groups = _groups(call, new.security_groups)
     effective = network.port_security_enabled if secured is None else secured
     if not effective and wanted_groups:
-        raise _needs_port_security(network.id)
+        raise refusals.needs_port_security(network.id)
     pairs = _pairs(new.allowed_address_pairs)
     if not effective and pairs:
-        raise _pairs_need_port_security()
+        raise refusals.pairs_need_port_security()
     made = port_life.make(
         tx,
         call.cloud.clock,
@@ -328,6 +331,7 @@ def _create(call: Call[object, object], new: NewPort) -> Port:
             port_security_enabled=secured,
             security_group_ids=wanted_groups,
             dns_name=text(new.dns_name),
+            qos_policy_id=qos.wanted(call, new.qos_policy_id, BANDWIDTH_LIMITS, "ports"),
             host=text(new.host_id),
             vnic_type=either(new.vnic_type, None) or "normal",
             profile=either(new.profile, None) or {},
@@ -351,14 +355,6 @@ def text_of(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _needs_port_security(network_id: str) -> BadRequest:
-    return BadRequest(
-        f"Port security must be enabled and port on network {network_id} must have an IP address in order to use "
-        "security groups.",
-        reason="PortSecurityAndIPRequiredForSecurityGroups",
-    )
-
-
 def _groups(call: Call[object, object], wanted: Any) -> list[str] | None:
     """The security groups asked for, each of which the caller must see; None for the default one."""
     if not isinstance(wanted, list):
@@ -372,13 +368,6 @@ def _groups(call: Call[object, object], wanted: Any) -> list[str] | None:
         if group_id not in known:
             raise NotFound(f"Security group {group_id} does not exist", reason="SecurityGroupNotFound")
     return ids
-
-
-def _pairs_need_port_security() -> Conflict:
-    return Conflict(
-        "Port Security must be enabled in order to have allowed address pairs on a port.",
-        reason="AddressPairAndPortSecurityRequired",
-    )
 
 
 def _pairs(wanted: Any) -> list[AddressPair]:
@@ -440,6 +429,7 @@ def update_port(call: Call[Port, UpdatePort]) -> View:
     if isinstance(body.mac_address, str) and body.mac_address != port.mac_address:
         _refuse_mac(tx, port, body.mac_address)
         values["mac_address"] = body.mac_address
+    values["qos_policy_id"] = qos.changed(call, port.qos_policy_id, body.qos_policy_id, BANDWIDTH_LIMITS, "ports")
     touched = _change_security(call, port, body, values)
     if isinstance(body.fixed_ips, list) or "mac_address" in values:
         wanted, dropped = fixed_ips.wanted_of(call, body.fixed_ips), fixed_ips.dropped_of(either(body.fixed_ips, []))
@@ -494,7 +484,7 @@ def _change_security(call: Call[Port, UpdatePort], port: Port, body: UpdatePort,
                 "is removed.",
                 reason="PortSecurityPortHasSecurityGroup",
             )
-        raise _needs_port_security(port.network_id)
+        raise refusals.needs_port_security(port.network_id)
     other_groups = set(wanted) != set(present)
     if other_groups:
         port_life.join_groups(tx, port.id, wanted)
@@ -502,7 +492,7 @@ def _change_security(call: Call[Port, UpdatePort], port: Port, body: UpdatePort,
     if body.allowed_address_pairs is not UNSET:
         pairs = _with_mac(_pairs(body.allowed_address_pairs), str(values.get("mac_address", port.mac_address)))
     if not secured and pairs:
-        raise _pairs_need_port_security()
+        raise refusals.pairs_need_port_security()
     values |= {"port_security_enabled": secured, "allowed_address_pairs": pairs}
     return other_groups
 

@@ -12,6 +12,7 @@ from cumulet.network import bodies, filtering, limits, policy, refusals, resourc
 from cumulet.network.address_groups import ADDRESS_GROUPS
 from cumulet.network.filtering import Filter
 from cumulet.network.networks import NETWORKS
+from cumulet.network.qos_policies import QOS_POLICIES
 from cumulet.network.rbac_records import RbacPolicy, rbac_policies
 from cumulet.network.resource import Kind, View
 from cumulet.network.resource_columns import Resource
@@ -45,6 +46,7 @@ OBJECTS: Mapping[Shareable, Kind[Resource]] = {
     Shareable.SECURITY_GROUP: GROUPS,
     Shareable.ADDRESS_GROUP: ADDRESS_GROUPS,
     Shareable.SUBNET_POOL: SUBNET_POOLS,
+    Shareable.QOS_POLICY: QOS_POLICIES,
 }
 """What can be shared."""
 _UUID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.ASCII | re.IGNORECASE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from cumulet.errors import BadRequest
+from cumulet.errors import BadRequest, Conflict
 
 
 def invalid(text: str) -> BadRequest:
@@ -15,6 +15,23 @@ def invalid(text: str) -> BadRequest:
 def bad(resource: str, text: str) -> BadRequest:
     """Something that cannot be done with a resource of this kind."""
     return BadRequest(f"Bad {resource} request: {text}", reason="BadRequest")
+
+
+def needs_port_security(network_id: str) -> BadRequest:
+    """Groups filter nothing on a port without port security."""
+    return BadRequest(
+        f"Port security must be enabled and port on network {network_id} must have an IP address in order to use "
+        "security groups.",
+        reason="PortSecurityAndIPRequiredForSecurityGroups",
+    )
+
+
+def pairs_need_port_security() -> Conflict:
+    """Address pairs let nothing more pass on a port without port security."""
+    return Conflict(
+        "Port Security must be enabled in order to have allowed address pairs on a port.",
+        reason="AddressPairAndPortSecurityRequired",
+    )
 
 
 class Refused(StrEnum):

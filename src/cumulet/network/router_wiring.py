@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from cumulet.db.engine import Tx
 from cumulet.db.parts import OfMany
 from cumulet.host import wiring as w
-from cumulet.network import addresses, routing
+from cumulet.network import addresses, qos, routing
 from cumulet.network.forwarding_records import PortForwarding
 from cumulet.network.many import find_many
+from cumulet.network.qos_records import BandwidthLimit
 from cumulet.network.router_hosts import host_of
 from cumulet.network.rule_meaning import PROTOCOLS
 from cumulet.network.store import (
@@ -56,8 +57,10 @@ def of_ids(tx: Tx, router_ids: Iterable[str]) -> tuple[w.Router, ...]:
     floating_ids = [record.id for of_one in floating.values() for record in of_one]
     for forwarding in find_many(tx, PortForwarding, "floating_ip_id", floating_ids):
         forwards.setdefault(forwarding.floating_ip_id, []).append(forwarding)
+    policies = {record.qos_policy_id for of_one in floating.values() for record in of_one}
+    limits = qos.limits(tx, {policy for policy in policies if policy is not None})
     made = (
-        _router(router, ports_of.get(router.id, ()), held, of_network, floating.get(router.id, ()), forwards)
+        _router(router, ports_of.get(router.id, ()), held, of_network, floating.get(router.id, ()), forwards, limits)
         for router in sorted(records, key=lambda router: router.id)
     )
     return tuple(router for router in made if router.ports)
@@ -107,6 +110,14 @@ def _subnets(tx: Tx, network_ids: Iterable[str]) -> dict[str, list[Subnet]]:
     return found
 
 
+def limit(
+    limits: Mapping[tuple[str, str], BandwidthLimit], policy_id: str | None, direction: w.Direction
+) -> w.Limit | None:
+    """What a policy says of one direction; None: nothing."""
+    found = None if policy_id is None else limits.get((policy_id, direction.value))
+    return None if found is None else w.Limit(kbps=found.max_kbps, burst_kbit=found.max_burst_kbps)
+
+
 def _router(
     router: Router,
     its_ports: Sequence[Port],
@@ -114,6 +125,7 @@ def _router(
     of_network: Mapping[str, Sequence[Subnet]],
     floating: Sequence[FloatingIp],
     forwards: Mapping[str, Sequence[PortForwarding]],
+    limits: Mapping[tuple[str, str], BandwidthLimit],
 ) -> w.Router:
     def port_of(port: Port) -> w.RouterPort:
         cidrs = {subnet.id: subnet.cidr for subnet in of_network.get(port.network_id, ())}
@@ -150,7 +162,12 @@ def _router(
             for route in router.routes
         ),
         floating_ips=tuple(
-            w.FloatingIp(outside=record.floating_ip_address, inside=record.fixed_ip_address)
+            w.FloatingIp(
+                outside=record.floating_ip_address,
+                inside=record.fixed_ip_address,
+                egress_limit=limit(limits, record.qos_policy_id, w.Direction.OUT),
+                ingress_limit=limit(limits, record.qos_policy_id, w.Direction.IN),
+            )
             for record in sorted(floating, key=lambda record: record.id)
             if record.fixed_ip_address is not None
         ),

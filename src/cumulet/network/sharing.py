@@ -17,8 +17,10 @@ from cumulet.db.parts import in_parts
 from cumulet.network import filtering
 from cumulet.network.filtering import Condition
 from cumulet.network.group_records import security_groups
+from cumulet.network.qos_records import qos_policies
 from cumulet.network.rbac_records import RbacPolicy, rbac_policies
-from cumulet.network.store import erase, find_by, insert, networks, subnet_pools
+from cumulet.network.store import erase, find_by, insert, networks
+from cumulet.network.subnet_pool_records import subnet_pools
 from cumulet.web.operation import Call
 
 EVERYBODY = "*"
@@ -31,6 +33,7 @@ class Shareable(StrEnum):
     SECURITY_GROUP = "security_group"
     ADDRESS_GROUP = "address_group"
     SUBNET_POOL = "subnetpool"
+    QOS_POLICY = "qos_policy"
 
 
 class Action(StrEnum):
@@ -59,6 +62,7 @@ class Sharing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 GROUP_SHARING = Sharing(object_type=Shareable.SECURITY_GROUP, column=security_groups.c.id)
+QOS_SHARING = Sharing(object_type=Shareable.QOS_POLICY, column=qos_policies.c.id)
 
 
 def with_project(object_type: Shareable, project_id: str | None, *more: Action) -> Select:

@@ -12,8 +12,9 @@ from cumulet.errors import Conflict
 from cumulet.network import sharing
 from cumulet.network.group_records import port_security_groups, security_group_rules
 from cumulet.network.rbac_records import RbacPolicy
+from cumulet.network.resource_columns import Resource
 from cumulet.network.sharing import EVERYBODY, Action, Shareable
-from cumulet.network.store import Network, Port, delete, find, floating_ips, ports, routers, subnets
+from cumulet.network.store import Network, Port, delete, find, floating_ips, networks, ports, routers, subnets
 
 _OUTSIDE = ("network:router_gateway", "network:floatingip")
 """Owners of the ports that are on a network because it is an external one."""
@@ -48,6 +49,11 @@ def _cut_from(tx: Tx, pool_id: str) -> set[str]:
     return _projects(tx, subnets, subnets.c.subnetpool_id == pool_id)
 
 
+def _limited(tx: Tx, policy_id: str) -> set[str]:
+    tables = (networks, ports, floating_ips)
+    return set().union(*(_projects(tx, table, table.c.qos_policy_id == policy_id) for table in tables))
+
+
 def _projects(tx: Tx, table: sa.Table, *where: sa.ColumnElement[bool]) -> set[str]:
     return {row[0] for row in tx.all(sa.select(table.c.project_id).where(*where).distinct())}
 
@@ -58,6 +64,7 @@ USERS: Mapping[tuple[str, str], Callable[[Tx, str], set[str]]] = {
     (Shareable.SECURITY_GROUP, Action.SHARED): _in_group,
     (Shareable.ADDRESS_GROUP, Action.SHARED): _naming_addresses,
     (Shareable.SUBNET_POOL, Action.SHARED): _cut_from,
+    (Shareable.QOS_POLICY, Action.SHARED): _limited,
 }
 """The projects that use an object, by what they need for that."""
 
@@ -72,27 +79,21 @@ def losing(tx: Tx, policy: RbacPolicy, owner: str, *, instead: str | None = None
     return using if EVERYBODY in before else using & before
 
 
-def set_shared(tx: Tx, clock: Clock, network: Network, *, shared: bool) -> bool:
-    """A network is shared with everybody, or not; 409 while others use it, who then may not. Answers if that is new."""
-    present = [entry for entry in sharing.entries(tx, network.id, Action.SHARED) if entry.target_project == EVERYBODY]
+def set_shared(tx: Tx, clock: Clock, object_type: Shareable, what: Resource, *, shared: bool) -> bool:
+    """A thing is shared with everybody, or not; 409 while others use it, who then may not. Answers if that is new."""
+    present = [entry for entry in sharing.entries(tx, what.id, Action.SHARED) if entry.target_project == EVERYBODY]
     if shared == bool(present):
         return False
     if shared:
-        sharing.share(
-            tx, clock, Shareable.NETWORK, network.id, owner=network.project_id, target=EVERYBODY, action=Action.SHARED
-        )
+        sharing.share(tx, clock, object_type, what.id, owner=what.project_id, target=EVERYBODY, action=Action.SHARED)
         return True
-    if losing(tx, present[0], network.project_id):
-        raise in_use_by_several(network.id)
+    if losing(tx, present[0], what.project_id):
+        raise Conflict(
+            f"Unable to reconfigure sharing settings for {object_type} {what.id}. Multiple projects are using it.",
+            reason="InvalidSharedSetting",
+        )
     end(tx, present[0])
     return True
-
-
-def in_use_by_several(network_id: str) -> Conflict:
-    return Conflict(
-        f"Unable to reconfigure sharing settings for network {network_id}. Multiple projects are using it.",
-        reason="InvalidSharedSetting",
-    )
 
 
 def end(tx: Tx, policy: RbacPolicy) -> None:

@@ -22,8 +22,10 @@ from cumulet.network.group_records import (
     security_group_rules,
     security_groups,
 )
+from cumulet.network.qos_records import BandwidthLimit, QosPolicy, bandwidth_limits, qos_policies
 from cumulet.network.rbac_records import RbacPolicy, rbac_policies
 from cumulet.network.resource_columns import Resource, resource_columns
+from cumulet.network.subnet_pool_records import SubnetPool, subnet_pools
 
 RecordT = TypeVar("RecordT")
 
@@ -44,20 +46,7 @@ networks = sa.Table(
     sa.Column("segmentation_id", sa.Integer),
     sa.Column("availability_zone_hints", sa.JSON, nullable=False),
     sa.Column("dns_domain", sa.String(255), nullable=False),
-)
-
-subnet_pools = sa.Table(
-    "subnet_pools",
-    metadata,
-    *resource_columns(),
-    sa.Column("ip_version", sa.Integer, nullable=False),
-    sa.Column("prefixes", sa.JSON, nullable=False),
-    sa.Column("min_prefixlen", sa.Integer, nullable=False),
-    sa.Column("max_prefixlen", sa.Integer, nullable=False),
-    sa.Column("default_prefixlen", sa.Integer, nullable=False),
-    sa.Column("default_quota", sa.Integer),
-    sa.Column("shared", sa.Boolean, nullable=False, default=False),  # As that of networks.
-    sa.Column("is_default", sa.Boolean, nullable=False),
+    sa.Column("qos_policy_id", sa.ForeignKey("qos_policies.id"), index=True),
 )
 
 subnets = sa.Table(
@@ -92,6 +81,7 @@ ports = sa.Table(
     sa.Column("port_security_enabled", sa.Boolean, nullable=False),
     sa.Column("allowed_address_pairs", sa.JSON, nullable=False),
     sa.Column("dns_name", sa.String(255), nullable=False),
+    sa.Column("qos_policy_id", sa.ForeignKey("qos_policies.id"), index=True),
     # The server this port is plugged into. Users write `device_id` as they like; only compute writes this one.
     sa.Column("server_id", sa.String(36), index=True),
     sa.Column("server_order", sa.Integer, nullable=False),
@@ -162,6 +152,7 @@ floating_ips = sa.Table(
     sa.Column("router_id", sa.ForeignKey("routers.id")),
     sa.Column("dns_name", sa.String(255), nullable=False),
     sa.Column("dns_domain", sa.String(255), nullable=False),
+    sa.Column("qos_policy_id", sa.ForeignKey("qos_policies.id"), index=True),
     sa.UniqueConstraint("port_id", "fixed_ip_address", "floating_network_id"),
 )
 
@@ -185,17 +176,7 @@ class Network(Resource, frozen=True, kw_only=True):
     segmentation_id: int | None
     availability_zone_hints: list[str]
     dns_domain: str
-
-
-class SubnetPool(Resource, frozen=True, kw_only=True):
-    name: str
-    ip_version: int
-    prefixes: list[str]
-    min_prefixlen: int
-    max_prefixlen: int
-    default_prefixlen: int
-    default_quota: int | None
-    is_default: bool
+    qos_policy_id: str | None = None
 
 
 class Subnet(Resource, frozen=True, kw_only=True):
@@ -230,6 +211,7 @@ class Port(Resource, frozen=True, kw_only=True):
     server_order: int
     created_by_compute: bool
     server_tag: str | None
+    qos_policy_id: str | None = None
 
 
 class Binding(msgspec.Struct, frozen=True, kw_only=True):
@@ -260,6 +242,7 @@ class FloatingIp(Resource, frozen=True, kw_only=True):
     router_id: str | None
     dns_name: str
     dns_domain: str
+    qos_policy_id: str | None = None
 
 
 TABLES: Mapping[type[Any], sa.Table] = {
@@ -275,6 +258,8 @@ TABLES: Mapping[type[Any], sa.Table] = {
     FloatingIp: floating_ips,
     PortForwarding: port_forwardings,
     RbacPolicy: rbac_policies,
+    QosPolicy: qos_policies,
+    BandwidthLimit: bandwidth_limits,
 }
 
 

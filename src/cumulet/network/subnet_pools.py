@@ -19,16 +19,15 @@ from cumulet.network.sharing import EVERYBODY, Action, Shareable, Sharing
 from cumulet.network.sight import shared_in_sight
 from cumulet.network.store import (
     Subnet,
-    SubnetPool,
     change,
     delete,
     find,
     find_by,
     insert,
     must_get,
-    subnet_pools,
     tags_of,
 )
+from cumulet.network.subnet_pool_records import SubnetPool, subnet_pools
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import base_rule, rule
 from cumulet.web.schema import UNSET, Body, Json, Unset

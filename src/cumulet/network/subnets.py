@@ -34,7 +34,6 @@ from cumulet.network.store import (
     Network,
     Port,
     Subnet,
-    SubnetPool,
     change,
     delete,
     find,
@@ -46,6 +45,7 @@ from cumulet.network.store import (
     subnets,
     tags_of,
 )
+from cumulet.network.subnet_pool_records import SubnetPool
 from cumulet.network.subnet_pools import SUBNET_POOLS, cut, default_pool
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule

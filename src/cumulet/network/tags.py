@@ -1,4 +1,4 @@
-"""Tags of networks, subnets, ports, routers, floating IPs and security groups: ``/{collection}/{id}/tags``.
+"""Tags of networks, subnets, ports, routers, floating IPs, security groups, QoS policies: ``/{collection}/{id}/tags``.
 
 Whoever may not change a resource may not change its tags: the target is loaded and judged like the resource itself.
 """
@@ -15,6 +15,7 @@ from cumulet.network import bodies, resource, topology
 from cumulet.network.floating_ips import FLOATING_IPS
 from cumulet.network.networks import NETWORKS
 from cumulet.network.ports import PORTS
+from cumulet.network.qos_policies import QOS_POLICIES
 from cumulet.network.resource import Kind, View
 from cumulet.network.resource_columns import Resource
 from cumulet.network.routers import ROUTERS
@@ -29,7 +30,16 @@ from cumulet.web.schema import Anything, Body
 CallT = TypeVar("CallT")
 AnswerT = TypeVar("AnswerT")
 
-KINDS: tuple[Kind[Resource], ...] = (NETWORKS, SUBNETS, SUBNET_POOLS, PORTS, ROUTERS, FLOATING_IPS, GROUPS)
+KINDS: tuple[Kind[Resource], ...] = (
+    NETWORKS,
+    SUBNETS,
+    SUBNET_POOLS,
+    PORTS,
+    ROUTERS,
+    FLOATING_IPS,
+    GROUPS,
+    QOS_POLICIES,
+)
 
 
 class SetTags(Body):

@@ -41,6 +41,7 @@ def add_network(
     segmentation_id: int | None = None,
     availability_zone_hints: Sequence[str] = (),
     dns_domain: str = "",
+    qos_policy_id: str | None = None,
     tags: Sequence[str] = (),
 ) -> Network:
     """Add a network, with a segment of its own."""
@@ -65,6 +66,7 @@ def add_network(
         segmentation_id=segmentation_id,
         availability_zone_hints=list(availability_zone_hints),
         dns_domain=dns_domain,
+        qos_policy_id=qos_policy_id,
     )
     for wanted, action in ((shared, Action.SHARED), (external, Action.EXTERNAL)):
         if wanted:

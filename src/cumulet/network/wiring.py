@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from cumulet.db.engine import Tx
 from cumulet.db.parts import OfMany
 from cumulet.host import wiring as w
-from cumulet.network import addresses, dhcp_options, router_wiring
+from cumulet.network import addresses, dhcp_options, qos, router_wiring
 from cumulet.network.bindings import UNBOUND
 from cumulet.network.dhcp_option_codes import NotAnOption, encoded
 from cumulet.network.forwarding_records import port_forwardings
@@ -25,6 +25,7 @@ from cumulet.network.group_records import (
     security_groups,
 )
 from cumulet.network.many import find_many
+from cumulet.network.qos_records import bandwidth_limits
 from cumulet.network.router_wiring import RouterHosts
 from cumulet.network.rule_meaning import protocol_number
 from cumulet.network.store import (
@@ -57,6 +58,7 @@ TABLES = frozenset(
         routers,
         floating_ips,
         port_forwardings,
+        bandwidth_limits,
     )
 )
 """What a wiring is read from."""
@@ -147,6 +149,7 @@ def _plugged(tx: Tx, here: Mapping[str, bool]) -> tuple[tuple[w.Port, ...], tupl
     plugged = sorted(find_many(tx, Port, "id", here), key=lambda port: port.id)
     held = addresses.held_by(tx, list(here))
     options = _dhcp_options(tx, list(here))
+    limit = _limits(tx, plugged)
     made = tuple(
         w.Port(
             id=port.id,
@@ -160,10 +163,20 @@ def _plugged(tx: Tx, here: Mapping[str, bool]) -> tuple[tuple[w.Port, ...], tupl
             groups=tuple(sorted(groups_of.get(port.id, ()))) if port.port_security_enabled else (),
             hostname=port.dns_name,
             dhcp_options=options.get(port.id, ()),
+            egress_limit=limit(port, w.Direction.OUT),
+            ingress_limit=limit(port, w.Direction.IN),
         )
         for port in plugged
     )
     return made, _groups(tx, {group for port in plugged for group in groups_of.get(port.id, ())})
+
+
+def _limits(tx: Tx, plugged: Sequence[Port]) -> Callable[[Port, w.Direction], w.Limit | None]:
+    """What a port may send, or be sent: by its own policy, else by its network's."""
+    of_networks = qos.of_networks(tx, plugged)
+    policies = {port.id: port.qos_policy_id or of_networks.get(port.network_id) for port in plugged}
+    known = qos.limits(tx, {policy for policy in policies.values() if policy is not None})
+    return lambda port, direction: router_wiring.limit(known, policies[port.id], direction)
 
 
 def wires(tx: Tx, host: str) -> bool:

@@ -1,0 +1,51 @@
+"""What Network knows of hosts: their names, and what each keeps. Whoever runs them tells (`told_by`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from cumulet.db.engine import Tx
+from cumulet.errors import NotYet
+
+NETWORKS, BANDWIDTH_LIMITS, FLOATING_IP_LIMITS = "networks", "bandwidth-limits", "floating-ip-limits"
+"""What hosts say of themselves."""
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """A host, as it has last been heard. `features`: what it keeps."""
+
+    name: str
+    id: str
+    zone: str
+    up: bool
+    enabled: bool
+    features: frozenset[str]
+    created_at_us: int
+    seen_at_us: int
+    started_at_us: int
+    may_have_routers: bool
+
+
+Ask = Callable[[Tx], Sequence[Host]]
+_asked: list[Ask] = []
+
+
+def told_by(ask: Ask) -> Ask:
+    """Who knows the hosts. There is one who does."""
+    _asked[:] = [ask]
+    return ask
+
+
+def wiring(tx: Tx) -> list[Host]:
+    """The hosts that can have networks, by name."""
+    found = _asked[0](tx) if _asked else ()
+    return sorted((host for host in found if NETWORKS in host.features), key=lambda host: host.name)
+
+
+def require(tx: Tx, feature: str, what: str) -> None:
+    """501 unless every host that has networks keeps a thing: what is promised is kept wherever a guest is."""
+    lacking = [host.name for host in wiring(tx) if feature not in host.features]
+    if lacking:
+        raise NotYet(f"Host {lacking[0]} cannot limit the bandwidth of {what}.", reason="HOST_LIMITS_NO_BANDWIDTH")

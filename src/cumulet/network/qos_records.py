@@ -1,0 +1,43 @@
+"""QoS policies and their rules, as records."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from cumulet.db.engine import metadata
+from cumulet.db.partial_index import unique_where
+from cumulet.network.resource_columns import Resource, resource_columns
+
+qos_policies = sa.Table(
+    "qos_policies",
+    metadata,
+    *resource_columns(),
+    sa.Column("is_default", sa.Boolean, nullable=False),
+)
+unique_where(qos_policies, "ix_qos_policies_default", "project_id", where="is_default")
+
+bandwidth_limits = sa.Table(
+    "qos_bandwidth_limits",
+    metadata,
+    *(column for column in resource_columns() if column.name != "name"),
+    sa.Column("policy_id", sa.ForeignKey("qos_policies.id"), nullable=False),
+    sa.Column("direction", sa.String(8), nullable=False),
+    sa.Column("max_kbps", sa.Integer, nullable=False),
+    sa.Column("max_burst_kbps", sa.Integer, nullable=False),
+    sa.UniqueConstraint("policy_id", "direction"),
+)
+"""Of each direction one. `project_id` is that of the policy."""
+
+
+class QosPolicy(Resource, frozen=True, kw_only=True):
+    name: str
+    is_default: bool
+
+
+class BandwidthLimit(Resource, frozen=True, kw_only=True):
+    policy_id: str
+    direction: str
+    max_kbps: int
+    """In thousands of bits a second. 0: no limit."""
+    max_burst_kbps: int
+    """In thousands of bits. 0: as the host sees fit."""

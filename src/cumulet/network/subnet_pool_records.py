@@ -1,0 +1,34 @@
+"""Subnet pools, as records."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from cumulet.db.engine import metadata
+from cumulet.network.resource_columns import Resource, resource_columns
+
+subnet_pools = sa.Table(
+    "subnet_pools",
+    metadata,
+    *resource_columns(),
+    sa.Column("ip_version", sa.Integer, nullable=False),
+    sa.Column("prefixes", sa.JSON, nullable=False),
+    sa.Column("min_prefixlen", sa.Integer, nullable=False),
+    sa.Column("max_prefixlen", sa.Integer, nullable=False),
+    sa.Column("default_prefixlen", sa.Integer, nullable=False),
+    sa.Column("default_quota", sa.Integer),
+    # As that of networks.
+    sa.Column("shared", sa.Boolean, nullable=False, default=False),
+    sa.Column("is_default", sa.Boolean, nullable=False),
+)
+
+
+class SubnetPool(Resource, frozen=True, kw_only=True):
+    name: str
+    ip_version: int
+    prefixes: list[str]
+    min_prefixlen: int
+    max_prefixlen: int
+    default_prefixlen: int
+    default_quota: int | None
+    is_default: bool

@@ -1,0 +1,216 @@
+"""QoS policies: what they say reaches the hosts of the ports that have them, and nobody has one that is not shared."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from cumulet.compute import hosts_for_network
+from cumulet.compute.wiring import described
+from cumulet.host import wiring as w
+from cumulet.network import hosts
+from cumulet.testing import Client, TestCloud
+from tests.api.test_compute_servers import create
+from tests.api.test_network_stories import UNKNOWN, call, make, network_with_subnet, public
+from tests.api.test_rbac_policies import shared
+
+LIMITS = "bandwidth_limit_rules"
+
+
+@pytest.fixture
+def manager(cloud: TestCloud) -> Client:
+    return cloud.persona("manager")
+
+
+def qos_policy(client: Client, *limits: tuple[str, int, int], **attributes: Any) -> str:
+    """A policy with these limits: direction, kbps, burst."""
+    answer = call(client, "POST", "/qos/policies", {"policy": {"name": "q", **attributes}})
+    assert answer.status == 201, answer.text
+    identifier: str = answer["policy"]["id"]
+    for direction, kbps, burst in limits:
+        rule = {"direction": direction, "max_kbps": kbps, "max_burst_kbps": burst}
+        made = call(client, "POST", f"/qos/policies/{identifier}/{LIMITS}", {"bandwidth_limit_rule": rule})
+        assert made.status == 201, made.text
+    return identifier
+
+
+def plugged(cloud: TestCloud, client: Client, network: str) -> dict[str, Any]:
+    """The port of a new server."""
+    create(client, networks=[{"uuid": network}])
+    found = call(client, "GET", f"/ports?network_id={network}&device_owner=compute:nova")["ports"]
+    port: dict[str, Any] = found[-1]
+    return port
+
+
+def told(cloud: TestCloud, port_id: str) -> w.Port:
+    """What its host is told of a port."""
+    database = cloud.embedded.db
+    for name in ("host1", "host2"):
+        for port in database.read(lambda tx, name=name: described(tx, name)).ports:  # type: ignore[misc]
+            if port.id == port_id:
+                return port
+    raise AssertionError(f"no host has {port_id}")
+
+
+def test_a_ports_host_is_told_its_own_limits_else_those_of_its_network(
+    cloud: TestCloud, manager: Client, member: Client
+) -> None:
+    slow = qos_policy(manager, ("egress", 1000, 100), ("ingress", 2000, 0))
+    network, _ = network_with_subnet(member)
+    port = plugged(cloud, member, network)["id"]
+    assert (told(cloud, port).egress_limit, told(cloud, port).ingress_limit) == (None, None)
+    assert call(member, "PUT", f"/networks/{network}", {"network": {"qos_policy_id": slow}}).status == 200
+    assert told(cloud, port).egress_limit == w.Limit(kbps=1000, burst_kbit=100)
+    assert told(cloud, port).ingress_limit == w.Limit(kbps=2000)
+    shown = call(member, "GET", f"/ports/{port}")["port"]
+    assert (shown["qos_policy_id"], shown["qos_network_policy_id"]) == (None, slow)
+    one_way = qos_policy(manager, ("ingress", 7, 0))
+    assert call(member, "PUT", f"/ports/{port}", {"port": {"qos_policy_id": one_way}}).status == 200
+    assert (told(cloud, port).egress_limit, told(cloud, port).ingress_limit) == (None, w.Limit(kbps=7))
+    rule = call(member, "GET", f"/qos/policies/{one_way}")["policy"]["rules"][0]["id"]
+    changed = {"bandwidth_limit_rule": {"max_kbps": "8"}}
+    assert call(manager, "PUT", f"/qos/policies/{one_way}/{LIMITS}/{rule}", changed).status == 200
+    assert told(cloud, port).ingress_limit == w.Limit(kbps=8)
+    alias = f"/qos/alias_bandwidth_limit_rules/{rule}"
+    assert call(manager, "PUT", alias, {"alias_bandwidth_limit_rule": {"max_kbps": 0}}).status == 200
+    assert told(cloud, port).ingress_limit is None, "0 is no limit"
+    assert call(manager, "DELETE", alias).status == 204
+    assert call(member, "PUT", f"/ports/{port}", {"port": {"qos_policy_id": None}}).status == 200
+    assert told(cloud, port).egress_limit == w.Limit(kbps=1000, burst_kbit=100)
+
+
+def test_a_floating_ip_has_limits_of_its_own(cloud: TestCloud, manager: Client, member: Client) -> None:
+    slow = qos_policy(manager, ("egress", 1000, 0))
+    network, subnet = network_with_subnet(member)
+    router = make(member, "router", external_gateway_info={"network_id": public(member)})["id"]
+    call(member, "PUT", f"/routers/{router}/add_router_interface", {"subnet_id": subnet})
+    port = make(member, "port", network_id=network)["id"]
+    wanted = {"floating_network_id": public(member), "port_id": port, "qos_policy_id": slow}
+    floating = make(member, "floatingip", **wanted)
+    assert floating["qos_policy_id"] == slow
+
+    def limits() -> list[w.Limit | None]:
+        seen = [cloud.embedded.db.read(lambda tx, name=n: described(tx, name)) for n in ("host1", "host2")]  # type: ignore[misc]
+        return [
+            one.egress_limit for found in seen for it in found.routers for one in it.floating_ips if it.id == router
+        ]
+
+    assert limits() == [w.Limit(kbps=1000)]
+    none = {"floatingip": {"qos_policy_id": None}}
+    assert call(member, "PUT", f"/floatingips/{floating['id']}", none)["floatingip"]["port_id"] == port
+    assert limits() == [None]
+
+
+def test_only_a_policy_that_is_seen_can_be_had(cloud: TestCloud, manager: Client, member: Client) -> None:
+    other, admin = cloud.persona("other_member"), cloud.persona("admin")
+    ours = qos_policy(manager, ("egress", 1000, 0))
+    network, _ = network_with_subnet(other)
+    port = make(other, "port", network_id=network)["id"]
+    for path, body in (
+        ("/networks", {"network": {"qos_policy_id": ours}}),
+        ("/ports", {"port": {"network_id": network, "qos_policy_id": ours}}),
+        ("/floatingips", {"floatingip": {"floating_network_id": public(other), "qos_policy_id": ours}}),
+    ):
+        assert call(other, "POST", path, body).status == 404
+    assert call(other, "PUT", f"/ports/{port}", {"port": {"qos_policy_id": ours}}).status == 404
+    assert call(other, "GET", f"/qos/policies/{ours}").status == 404
+    policy = shared(manager, "qos_policy", ours, other)
+    assert call(other, "PUT", f"/ports/{port}", {"port": {"qos_policy_id": ours}}).status == 200
+    assert call(other, "GET", f"/qos/policies/{ours}")["policy"]["shared"] is True
+    assert call(other, "GET", f"/qos/policies/{ours}/{LIMITS}")[LIMITS] == [], "its rules are its owner's, as upstream"
+    assert call(manager, "DELETE", f"/rbac-policies/{policy}").status == 409
+    assert call(manager, "DELETE", f"/qos/policies/{ours}").status == 409
+    theirs = qos_policy(admin, ("egress", 1, 0))
+    assert call(admin, "PUT", f"/ports/{port}", {"port": {"qos_policy_id": theirs}}).status == 200
+    refused = call(other, "PUT", f"/ports/{port}", {"port": {"qos_policy_id": None}})
+    assert (refused.status, refused["NeutronError"]["type"]) == (403, "PolicyRemoveAuthorizationError")
+    assert call(other, "PUT", f"/ports/{port}", {"port": {"name": "n"}}).status == 200
+    assert call(manager, "DELETE", f"/rbac-policies/{policy}").status == 204
+    assert call(manager, "DELETE", f"/qos/policies/{ours}").status == 204
+
+
+def test_new_networks_have_the_projects_default_policy(manager: Client, member: Client) -> None:
+    default = qos_policy(manager, is_default=True)
+    assert make(member, "network")["qos_policy_id"] == default
+    assert make(member, "network", qos_policy_id=None)["qos_policy_id"] is None
+    second = call(manager, "POST", "/qos/policies", {"policy": {"is_default": True}})
+    assert (second.status, second["NeutronError"]["type"]) == (409, "QoSPolicyDefaultAlreadyExists")
+
+
+def test_what_a_host_cannot_keep_is_refused(cloud: TestCloud, manager: Client, member: Client) -> None:
+    policy = qos_policy(manager)
+    network = make(member, "network")["id"]
+    with mock.patch.object(hosts, "BANDWIDTH_LIMITS", "what no host keeps"):
+        assert call(member, "GET", "/qos/rule-types")["rule_types"] == []
+        rule = {"bandwidth_limit_rule": {"max_kbps": 1}}
+        refused = call(manager, "POST", f"/qos/policies/{policy}/{LIMITS}", rule)
+        assert (refused.status, "host1" in refused.text) == (501, True)
+    lacking = [
+        hosts.Host(
+            name="h", id=UNKNOWN, zone="nova", up=True, enabled=True, features=frozenset({"networks"}),
+            created_at_us=0, seen_at_us=0, started_at_us=0, may_have_routers=True,
+        )
+    ]  # fmt: skip
+    hosts.told_by(lambda _tx: lacking)
+    try:
+        set_ = {"network": {"qos_policy_id": policy}}
+        assert call(member, "PUT", f"/networks/{network}", set_).status == 501
+    finally:
+        hosts.told_by(hosts_for_network.for_network)
+    assert call(member, "PUT", f"/networks/{network}", set_).status == 200
+    assert call(member, "GET", "/qos/rule-types")["rule_types"] == [{"type": "bandwidth_limit"}]
+    for kind in ("dscp_marking_rules", "minimum_bandwidth_rules"):
+        assert call(manager, "POST", f"/qos/policies/{policy}/{kind}", {}).status == 501
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {},
+        {"max_kbps": -1},
+        {"max_kbps": 2**31},
+        {"max_kbps": "x"},
+        {"max_kbps": 1, "max_burst_kbps": -1},
+        {"max_kbps": 1, "direction": "any"},
+        {"max_kbps": 1, "min_kbps": 1},
+    ],
+)
+def test_a_rule_that_means_nothing_is_refused(manager: Client, rule: dict[str, Any]) -> None:
+    path = f"/qos/policies/{qos_policy(manager)}/{LIMITS}"
+    assert call(manager, "POST", path, {"bandwidth_limit_rule": rule}).status == 400
+
+
+def test_one_direction_is_limited_once(manager: Client) -> None:
+    policy = qos_policy(manager, ("egress", 1, 0), ("ingress", 1, 0))
+    path = f"/qos/policies/{policy}/{LIMITS}"
+    again = call(manager, "POST", path, {"bandwidth_limit_rule": {"max_kbps": 5}})
+    assert (again.status, again["NeutronError"]["type"]) == (409, "QoSRulesConflict")
+    first, _ = call(manager, "GET", f"{path}?sort_key=direction&sort_dir=asc")[LIMITS]
+    turned = {"bandwidth_limit_rule": {"direction": "ingress"}}
+    assert call(manager, "PUT", f"{path}/{first['id']}", turned).status == 409
+    other = qos_policy(manager)
+    assert call(manager, "GET", f"/qos/policies/{other}/{LIMITS}/{first['id']}").status == 404
+
+
+def test_forwarded_ports_are_not_limited_and_it_is_said(manager: Client, member: Client) -> None:
+    slow = qos_policy(manager, ("egress", 1000, 0))
+    network, subnet = network_with_subnet(member)
+    router = make(member, "router", external_gateway_info={"network_id": public(member)})["id"]
+    call(member, "PUT", f"/routers/{router}/add_router_interface", {"subnet_id": subnet})
+    port = make(member, "port", network_id=network)
+    floating = make(member, "floatingip", floating_network_id=public(member), qos_policy_id=slow)["id"]
+    path = f"/floatingips/{floating}/port_forwardings"
+    wanted = {
+        "internal_port_id": port["id"],
+        "internal_ip_address": port["fixed_ips"][0]["ip_address"],
+        "internal_port": 80,
+        "external_port": 80,
+        "protocol": "tcp",
+    }
+    assert call(member, "POST", path, {"port_forwarding": wanted}).status == 501
+    call(member, "PUT", f"/floatingips/{floating}", {"floatingip": {"qos_policy_id": None}})
+    assert call(member, "POST", path, {"port_forwarding": wanted}).status == 201
+    limited = {"floatingip": {"qos_policy_id": slow}}
+    assert call(member, "PUT", f"/floatingips/{floating}", limited).status == 409
