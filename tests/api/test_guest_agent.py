@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from typing import Any
 
+import msgspec
 import pytest
 
+from cumulet.compute import guest_agent
 from cumulet.fleet import hosts
 from cumulet.host import guest_agent_messages
 from cumulet.host import messages as m
@@ -47,6 +50,31 @@ def test_the_agent_in_the_guest_sets_it(cloud: TestCloud, admin: Client, member:
     path = f"/servers/{server}/os-instance-actions/{action['request_id']}"
     (event,) = admin.compute("GET", path)["instanceAction"]["events"]
     assert (event["event"], event["result"]) == ("compute_set_admin_password", "Success")
+
+
+class Older(Way):
+    """An agent that knows nothing of guests' agents."""
+
+    async def send(self, message: m.Message[Any]) -> Any:
+        if isinstance(message, m.Create) and message.guest.agent:
+            raise m.HostError("not understood: Object contains unknown field `agent`")
+        answer = await super().send(message)
+        if isinstance(message, m.AskFacts):
+            features = tuple(one for one in answer.features if one != guest_agent.FEATURE)
+            return msgspec.structs.replace(answer, features=features)
+        return answer
+
+
+def test_a_host_of_the_version_before_boots_such_a_guest_without_a_channel_to_its_agent(
+    cloud: TestCloud, admin: Client, member: Client
+) -> None:
+    say(admin, hw_qemu_guest_agent="yes")
+    with contextlib.ExitStack() as stack:
+        for name in cloud.hosts:
+            stack.enter_context(instead(cloud, name, Older))
+        cloud.reconcile()
+        booted = create_pair(member)[0]
+    assert not on_host(cloud, booted).guest.agent
 
 
 class Slow(Way):

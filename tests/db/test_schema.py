@@ -142,6 +142,49 @@ def test_each_migration_can_be_said_to_postgresql(path: Path) -> None:
         module.upgrade()
     assert said.getvalue()
     if path.stem >= WHILE_OLD_PROCESSES_RUN:
-        stricter = re.findall(r"^.*(?:DROP|SET NOT NULL|RENAME).*$", said.getvalue(), re.MULTILINE)
-        stricter += re.findall(r"^.*ADD COLUMN (?!.*DEFAULT).*NOT NULL.*$", said.getvalue(), re.MULTILINE)
-        assert stricter == [], "the version before still writes here"
+        assert stricter(said.getvalue()) == [], "the version before still reads and writes here"
+
+
+def stricter(said: str) -> list[str]:
+    """Of the statements of a migration, those that take away or forbid what the version before reads or writes."""
+    own = set(re.findall(r"^CREATE TABLE (\w+)", said, re.MULTILINE))
+    forbids = r"DROP|RENAME|SET NOT NULL|TYPE |ADD CONSTRAINT|ADD COLUMN (?!.*DEFAULT).*NOT NULL"
+    added = set(re.findall(r"^ALTER TABLE (\w+) ADD COLUMN (\w+)", said, re.MULTILINE))
+    found = []
+    for table, change in re.findall(r"^ALTER TABLE (\w+) (.*?);", said, re.MULTILINE | re.DOTALL):
+        of_new = re.match(r"ADD CONSTRAINT \w+ FOREIGN KEY\((\w+)\)", change)
+        if of_new and (table, of_new[1]) in added:
+            continue
+        if table not in own and re.search(forbids, change):
+            found.append(f"{table}: {change}")
+    for index, table in re.findall(r"^CREATE UNIQUE INDEX (\w+) ON (\w+)", said, re.MULTILINE):
+        if table not in own:
+            found.append(f"{table}: {index}")
+    return found + re.findall(r"^(?:DROP|DELETE|TRUNCATE) .*$", said, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("statement", "refused"),
+    [
+        ("ALTER TABLE servers DROP COLUMN name;", True),
+        ("ALTER TABLE servers RENAME name TO label;", True),
+        ("ALTER TABLE servers ALTER COLUMN name SET NOT NULL;", True),
+        ("ALTER TABLE servers ALTER COLUMN name TYPE VARCHAR(10);", True),
+        ("ALTER TABLE servers ADD COLUMN a INTEGER NOT NULL;", True),
+        ("ALTER TABLE servers ADD CONSTRAINT c UNIQUE (name);", True),
+        ("CREATE UNIQUE INDEX i ON servers (name);", True),
+        ("DROP INDEX ix_servers_host;", True),
+        ("DROP TABLE servers;", True),
+        ("ALTER TABLE servers ADD COLUMN a INTEGER DEFAULT 0 NOT NULL;", False),
+        ("ALTER TABLE servers ADD COLUMN a INTEGER;", False),
+        ("CREATE INDEX i ON servers (name);", False),
+        (
+            "CREATE TABLE t (a INTEGER);\nALTER TABLE t ADD CONSTRAINT c UNIQUE (a);\nCREATE UNIQUE INDEX i ON t (a);",
+            False,
+        ),
+        ("ALTER TABLE servers ADD COLUMN a INTEGER;\nALTER TABLE servers ADD CONSTRAINT c FOREIGN KEY(a) x;", False),
+        ("ALTER TABLE servers ADD CONSTRAINT c FOREIGN KEY(name) REFERENCES t (a);", True),
+    ],
+)
+def test_what_a_migration_may_not_do_while_old_processes_run(statement: str, refused: bool) -> None:
+    assert bool(stricter(statement)) is refused

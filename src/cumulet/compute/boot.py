@@ -17,6 +17,7 @@ from cumulet.compute import (
     promises,
     scheduler,
 )
+from cumulet.compute import hosts as host_records
 from cumulet.compute.model import PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, command
 from cumulet.compute.store import begin_scheduling, change_owner, get_server
@@ -232,7 +233,8 @@ def describe(tx: Tx, context: Context, server: Server, host: str | None, *, imag
         ),
         extra_specs=server.flavor.extra_specs,
         disks=block_devices.of(server),
-        agent=guest_agent.is_in(server.image_properties),
+        agent=guest_agent.is_in(server.image_properties)
+        and (host is None or host_records.offers(tx, host, guest_agent.FEATURE)),
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+FEATURE = "guest-agent"
+"""Hosts offer it whose agents know of it; older ones would not understand the description of such a guest."""
 _YES = frozenset({"1", "t", "true", "on", "y", "yes"})
 """As oslo.utils reads a boolean."""
 

@@ -126,6 +126,7 @@ class QemuDriver:
                 "local-disk",
                 "config-drive",
                 "suspend",
+                "guest-agent",
                 host.facts.accelerator,
                 *(["networks", BANDWIDTH_LIMITS, FLOATING_IP_LIMITS] if host.network is not None else []),
                 *(["public"] if host.network is not None and "public" in host.network.leads_to else []),

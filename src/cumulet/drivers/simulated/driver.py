@@ -19,7 +19,7 @@ from cumulet.drivers.simulated.console import SimulatedConsole
 from cumulet.drivers.simulated.console_sessions import SimulatedConsoleSessions
 from cumulet.drivers.simulated.copy import Copy
 from cumulet.drivers.simulated.disks import SimulatedDisks, Take
-from cumulet.drivers.simulated.guest import SimulatedGuest
+from cumulet.drivers.simulated.guest import FEATURES, SimulatedGuest
 from cumulet.drivers.simulated.introductions import Introductions
 from cumulet.drivers.simulated.network import SimulatedNetwork, SimulatedTraffic
 from cumulet.drivers.simulated.power import SimulatedPower
@@ -36,7 +36,7 @@ from cumulet.host.driver import (
 )
 from cumulet.host.endpoint import Endpoint, Peer
 from cumulet.host.nics import with_nic, without_nic
-from cumulet.host.wiring import BANDWIDTH_LIMITS, FLOATING_IP_LIMITS, InForce, Wiring
+from cumulet.host.wiring import InForce, Wiring
 from cumulet.settings import Settings
 
 MACHINE_TYPE = "simulated-1.0"
@@ -101,7 +101,7 @@ class SimulatedDriver(SimulatedPower, SimulatedDisks, SimulatedConsole, Simulate
             disk_gib=settings.simulated_disk_gib,
             cpu_models=(CPU_MODEL,),
             machine_types=(MACHINE_TYPE,),
-            features=("local-disk", "networks", BANDWIDTH_LIMITS, FLOATING_IP_LIMITS, "post-copy", "further-disks"),
+            features=FEATURES,
             address="127.0.0.1",
             booted_at_us=self._booted_at_us,
         )
