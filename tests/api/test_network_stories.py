@@ -388,4 +388,4 @@ def test_what_is_there_is_named_and_what_is_missing_says_so(member: Client) -> N
     for missing in ("/address-scopes", "/trunks", "/nothing"):
         assert call(member, "GET", missing).status == 404
         assert call(member, "POST", missing, {}).status == 404
-    assert call(member, "DELETE", f"/agents/{UNKNOWN}").status == 501
+    assert call(member, "POST", f"/agents/{UNKNOWN}/l3-routers", {}).status == 501

@@ -169,6 +169,11 @@ class Things:
         self.ask(self.owner, "PUT", f"/subnetpools/{identifier}/tags/blue")
         return identifier
 
+    def agent(self, kind: str) -> str:
+        query = f"agent_type={kind.replace(' ', '%20')}&host=host1"
+        found: str = self.ask(self.admin, "GET", f"/agents?{query}")["agents"][0]["id"]
+        return found
+
     @cached_property
     def qos_policy(self) -> str:
         made = self.ask(self.admin, "POST", "/qos/policies", {"policy": {"project_id": self.owner.project_id}})
@@ -237,7 +242,7 @@ PARAMETERS: Mapping[str, str | Made] = {
     "rule_type": "bandwidth_limit",
     "security_group_id": lambda t: t.group,
     "security_group_rule_id": lambda t: t.group_rule,
-    "agent_id": "00000000-0000-4000-8000-000000000000",
+    "agent_id": lambda t: t.agent("Cumulet agent"),
     "project_id": lambda t: t.owner.project_id,
     "host": "host1",
     "alias": "router",
@@ -277,6 +282,7 @@ def tags(path: str, kind: str, sees: Personas = READER, changes: Personas = MEMB
 WITH_SERVICES = READER | SERVICE
 BINDING = "/ports/{port_id}/bindings"
 OF_SECOND: Mapping[str, str | Made] = {"port_id": lambda t: t.moving_port, "host": "host2"}
+SEEN_AGENT = ("get_agent",)
 QOS = "/qos/policies/{policy_id}"
 LIMIT = f"{QOS}/bandwidth_limit_rules/{{bandwidth_limit_rule_id}}"
 LIMIT_ALIAS = "/qos/alias_bandwidth_limit_rules/{alias_bandwidth_limit_rule_id}"
@@ -291,7 +297,17 @@ ONLY_SERVICES = frozenset({"service"})
 SEEN = ("get_port", "get_port_binding")
 EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
     "GET /agents": Example(may=ANYONE),
-    "GET /agents/{agent_id}": Example(may=ANYONE, answers=404),
+    "GET /agents/{agent_id}": Example(may=ADMIN, sees=ADMIN, rules=SEEN_AGENT),
+    "PUT /agents/{agent_id}": Example(may=ADMIN, sees=ADMIN, rules=SEEN_AGENT, body={"agent": {"description": "x"}}),
+    "DELETE /agents/{agent_id}": Example(may=ADMIN, sees=ADMIN, rules=SEEN_AGENT, answers=409),
+    "GET /agents/{agent_id}/dhcp-networks": Example(
+        may=ADMIN, sees=ADMIN, rules=SEEN_AGENT, path={"agent_id": lambda t: t.agent("DHCP agent")}
+    ),
+    "GET /agents/{agent_id}/l3-routers": Example(
+        may=ADMIN, sees=ADMIN, rules=SEEN_AGENT, path={"agent_id": lambda t: t.agent("L3 agent")}
+    ),
+    "GET /networks/{network_id}/dhcp-agents": Example(may=ADMIN, sees=WITH_SERVICES, rules=("get_network",)),
+    "GET /routers/{router_id}/l3-agents": Example(may=ADMIN, sees=READER, rules=("get_router",)),
     **crud("/networks", "network", {"name": "new"}, sees=WITH_SERVICES, network_id=lambda t: t.empty_network),
     **crud("/subnets", "subnet", {}, sees=WITH_SERVICES, subnet_id=lambda t: t.subnet_without_ports),
     "POST /subnets": Example(

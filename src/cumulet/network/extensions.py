@@ -11,6 +11,7 @@ UPDATED = "2026-11-23T00:00:00-00:00"
 
 EXTENSIONS = {
     "address-group": ("Address group", "Support address group"),
+    "agent": ("agent", "The agent management extension."),
     "allowed-address-pairs": ("Allowed Address Pairs", "Provides allowed address pairs"),
     "auto-allocated-topology": ("Auto Allocated Topology Services", "Auto Allocated Topology Services."),
     "availability_zone": ("Availability Zone", "The availability zone extension."),
