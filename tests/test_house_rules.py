@@ -104,7 +104,7 @@ UNFORMATTED: dict[str, int] = {
     "src/cumulet/testing/simulation/liveness.py": 1,
     "src/cumulet/testing/simulation/many.py": 2,
     "src/cumulet/testing/simulation/planted.py": 1,
-    "src/cumulet/testing/simulation/workload.py": 3,
+    "src/cumulet/testing/simulation/workload.py": 2,
     "src/cumulet/web/dispatch.py": 1,
     "src/cumulet/web/schema.py": 1,
 }

@@ -32,14 +32,17 @@ _UNMADE = (
     )
 )
 """Images of servers whose content will never come."""
+_SERVERS = sa.select(servers)
+_RESIZED = sa.select(resized_servers.c.migration_uuid)
+_CONSUMERS = sa.select(consumers.c.uuid)
 _MIGRATIONS = sa.select(migrations).where(migrations.c.status.not_in(ENDED_MIGRATIONS))
 
 
 def unfinished(tx: Tx) -> Iterator[str]:
     """What somebody is still at work on, or should be."""
-    for row in tx.all(_OPERATIONS):
+    for row in tx.all(_OPERATIONS, {}):
         yield f"{row.saga} of {row.subject[:8]} is {row.status} at {row.position} ({row.stuck_cause or 'not stuck'})"
-    for row in tx.all(_MIGRATIONS):
+    for row in tx.all(_MIGRATIONS, {}):
         yield f"migration {row.id} of {row.server_id[:8]} is {row.status}"
 
 
@@ -55,7 +58,7 @@ def disagreements(
     for host, seen in guests.items():
         for server_id, state in seen.items():
             where.setdefault(server_id, {})[host] = state
-    rows = {row.id: row for row in tx.all(sa.select(servers))}
+    rows = {row.id: row for row in tx.all(_SERVERS, {})}
     for server_id, row in rows.items():
         if row.deleted_at_us is None:
             yield from _of_server(tx, row, where.pop(server_id, {}))
@@ -66,11 +69,11 @@ def disagreements(
     for server_id, places in where.items():
         yield f"guest {server_id[:8]} is left over: {places}"
     known = {row.id for row in rows.values() if row.deleted_at_us is None}
-    known |= {row.migration_uuid for row in tx.all(sa.select(resized_servers.c.migration_uuid))}
-    for row in tx.all(sa.select(consumers.c.uuid)):
+    known |= {row.migration_uuid for row in tx.all(_RESIZED, {})}
+    for row in tx.all(_CONSUMERS, {}):
         if row.uuid not in known:
             yield f"allocation of {row.uuid[:8]} is left over"
-    for row in tx.all(_UNMADE):
+    for row in tx.all(_UNMADE, {}):
         yield f"image {row.image_id[:8]} of server {row.value[:8]} is {row.status}, and nobody makes it"
 
 

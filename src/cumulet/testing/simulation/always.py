@@ -92,7 +92,13 @@ class Always:
     # -- the database
 
     def written(self) -> None:
-        """After every commit."""
+        """After every commit. What goes wrong here is not the product's, which would take it for a failed commit."""
+        try:
+            self._judge_commit()
+        except Exception as error:
+            self.break_("not judged", f"the simulation cannot judge a commit: {error!r}")
+
+    def _judge_commit(self) -> None:
         db, machines = self._cloud.db, self._cloud.machines
         self._claims()
         while db.lost:
@@ -101,6 +107,8 @@ class Always:
                 self.break_("wrong record", f"{host} is said to have lost the guest of {server_id}, and has it")
         for story in db.done_again:
             self.break_("done twice", f"an operation went back, or on after its end: {story}")
+        for kind, problem in db.at_once.broken(self._cloud):
+            self.break_(kind, problem)
         if db.floating_touched:
             db.floating_touched = False
             for kind, problem in floating_ips(db.driver):

@@ -37,6 +37,10 @@ ROUTED = 0.4
 """In how many runs there are routers, and hosts are told of changes that no operation waits for."""
 SHARED_MACHINES = 0.2
 """In how many runs all hosts share one machine."""
+WITHOUT_WATCHDOG = 0.2
+"""In how many of the runs whose hosts have watchdogs one host has none."""
+OFFLOAD_SECONDS = (0, 0, -1, 2)
+"""How long shelved servers rest on their hosts: not at all, until they are asked off, or for a while."""
 
 
 class SimulatedCloud:
@@ -68,7 +72,11 @@ class SimulatedCloud:
             simulated_vcpus=16,
             simulated_memory_mib=memory_mib * (number if self.shared else 1),
             simulated_disk_gib=64,
+            shelved_offload_time=random.choice(OFFLOAD_SECONDS),
         )
+        watched = list(self.settings.host_names) if fenced else []
+        if fenced and random.random() < WITHOUT_WATCHDOG:
+            watched.remove(random.choice(watched))
         self.clock = VirtualClock(loop, random)
         self.foundation = foundation()
         self.db = self.foundation.db
@@ -90,7 +98,7 @@ class SimulatedCloud:
             driver.sharing = len(self.settings.host_names) if self.shared else 1
             machine = self.machines[name] = Machine(
                 name, driver, weather, random, loop=loop,
-                lease_seconds=self.settings.lease_seconds if self.settings.fence_silent_hosts else None,
+                lease_seconds=self.settings.lease_seconds if name in watched else None,
             )  # fmt: skip
             machine.wired = self.always.host_wired
             self.hosts.add(name, UnreliableLink(machine, weather, random))

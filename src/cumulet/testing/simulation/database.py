@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from cumulet.db.engine import Database, Tx
 from cumulet.db.transaction import Keeper, Watch
+from cumulet.testing.simulation.at_once import AtOnce
 from cumulet.testing.simulation.faults import Weather
 
 T = TypeVar("T")
@@ -47,6 +48,7 @@ class SimulatedDatabase(Database):
         """Whether a commit has said of a host that it answers, or that it does not any more."""
         self.done_again: list[str] = []
         """What became of operations that had ended, or went back."""
+        self.at_once = AtOnce()
         self.lost: list[tuple[str, str]] = []
         """Server and host of each guest that a commit has called lost."""
         self.faults = 0
@@ -59,6 +61,7 @@ class SimulatedDatabase(Database):
         self.claims_touched = self.host_marked = self.floating_touched = False
         self.lost.clear()
         self.done_again.clear()
+        self.at_once.forget()
 
     def read(self, fn: Callable[[Tx], T], *, keeper: Keeper | None = None, alone: bool = True) -> T:
         return fn(self._begun(writable=False, keeper=keeper, alone=alone))

@@ -48,6 +48,14 @@ IMAGE_ID = "00000000-0000-4000-8000-000000000001"
 Answered = tuple[int, Any]
 """A request's status, and its JSON."""
 PROJECTS = ("red", "blue")
+GROUPS: tuple[tuple[str, dict[str, int]], ...] = (
+    ("anti-affinity", {}),
+    ("anti-affinity", {"max_server_per_host": 2}),
+    ("affinity", {}),
+    ("soft-anti-affinity", {}),
+    ("soft-affinity", {}),
+)
+"""Policy and rules of the server groups that each project has in every run."""
 _ROLES = frozenset({"member", "reader", "manager"})
 CALLERS = {
     "admin": Caller(
@@ -63,13 +71,14 @@ CALLERS = {
 @dataclass(frozen=True, slots=True)
 class Foundation:
     """`first_state`: the database's content to go back to. `networks`, `subnets`: ids, by project; `outside`: of the
-    external network."""
+    external network. `groups`: ids of each project's server groups, in the order of `GROUPS`."""
 
     db: SimulatedDatabase
     first_state: bytes
     networks: dict[str, str]
     subnets: dict[str, str]
     outside: str
+    groups: dict[str, list[str]]
     policy: Policy
     app: App
 
@@ -92,6 +101,7 @@ def foundation() -> Foundation:
     _watch_losses(db)
     _watch_operations(db)
     _watch_floating_ips(db)
+    db.at_once.watch(db.driver)
     rows = [
         {
             "flavor_id": name, "name": name, "vcpus": vcpus, "memory_mib": memory, "disk_gib": disk,
@@ -113,6 +123,7 @@ def foundation() -> Foundation:
     asyncio.set_event_loop(loop)
     made = {project: loop.run_until_complete(_network(app, project, "10.0.0.0/16")) for project in PROJECTS}
     outside, _ = loop.run_until_complete(_network(app, "admin", "203.0.113.0/24", external=True))
+    groups = {p: [loop.run_until_complete(_group(app, p, *group)) for group in GROUPS] for p in PROJECTS}
     asyncio.set_event_loop(None)
     loop.close()
     return Foundation(
@@ -121,6 +132,7 @@ def foundation() -> Foundation:
         networks={project: network_id for project, (network_id, _) in made.items()},
         subnets={project: subnet_id for project, (_, subnet_id) in made.items()},
         outside=outside,
+        groups=groups,
         policy=policy,
         app=app,
     )
@@ -191,6 +203,14 @@ async def _network(app: App, caller: str, cidr: str, *, external: bool = False) 
     assert status == 201
     subnet_id: str = made["subnet"]["id"]
     return network_id, subnet_id
+
+
+async def _group(app: App, project: str, policy: str, rules: dict[str, int]) -> str:
+    body = {"server_group": {"name": policy, "policy": policy, "rules": rules}}
+    status, answer = await request(app, project, "POST", "/compute/v2.1/os-server-groups", body)
+    assert status == 200
+    group_id: str = answer["server_group"]["id"]
+    return group_id
 
 
 @functools.cache

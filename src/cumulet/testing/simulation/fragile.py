@@ -256,7 +256,8 @@ _KILLS = frozenset({"create", "destroy", "prepare_incoming"})
 
 
 class UnreliableDriver:
-    """Every verb of the inner driver may fail before it did anything, or after it did everything, or take long."""
+    """Every verb of the inner driver may fail before it did anything, or after it did everything, or take long to
+    begin, or to say that it is done."""
 
     def __init__(self, inner: FragileDriver, weather: Weather, random: Random) -> None:
         self._inner = inner
@@ -271,7 +272,9 @@ class UnreliableDriver:
         async def unreliable(guest: Guest | str, *arguments: Any, **named: Any) -> Any:
             if name in _ON_DISK:
                 await self._inner.disk.touch(self._random)
-            if self._random.random() < self._weather.verb_hangs:
+            hangs = self._random.random() < self._weather.verb_hangs
+            hangs_after = hangs and self._random.random() < 0.5
+            if hangs and not hangs_after:
                 await self._inner.take_long(self._random.uniform(1.0, 20.0))
             if name == "begin_post_copy" and self._random.random() < self._weather.switch_fails:
                 self._inner.fail_copy(str(guest))
@@ -282,6 +285,8 @@ class UnreliableDriver:
             else:
                 server_id = guest.server_id if isinstance(guest, Guest) else guest
                 answer = await self._inner.told(server_id, verb, guest, *arguments, **named)
+            if hangs_after:
+                await self._inner.take_long(self._random.uniform(1.0, 20.0))
             if self._random.random() < self._weather.verb_fails_after:
                 raise DriverError(f"{name} failed after it was done")
             return answer

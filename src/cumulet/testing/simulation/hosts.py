@@ -115,6 +115,8 @@ class Machine:
         self._at_work: dict[asyncio.Task[object], None] = {}
         self._awaited: dict[asyncio.Future[object], None] = {}
         """The answers to what it is at."""
+        self.cannot_unplug: set[tuple[str, str]] = set()
+        """Servers and ports that it was told to unplug, and has said that it cannot."""
         self.started = 0
         self.routers: tuple[Router, ...] = ()
         """What its kernel serves now."""
@@ -228,6 +230,14 @@ class UnreliableLink:
         self._late: set[asyncio.Task[None]] = set()
 
     async def send(self, message: m.Message[object]) -> Any:
+        try:
+            return await self._send(message)
+        except m.VerbFailed:
+            if isinstance(message, m.Unplug):
+                self._machine.cannot_unplug.add((message.server_id, message.port_id))
+            raise
+
+    async def _send(self, message: m.Message[object]) -> Any:
         if self._random.random() < self._weather.twice:
             late = asyncio.ensure_future(self._again(message, self._random.uniform(0.0, 10.0), self._machine.boots))
             self._late.add(late)

@@ -56,7 +56,7 @@ def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
         return [f"server {server_id[:8]} on {name} waits for memory that nobody has" for name, server_id in starved]
     guests = {name: machine.driver.present() for name, machine in cloud.machines.items()}
     # The sagas themselves leave nothing: that a reconciler would mend it is no excuse.
-    mended = cloud.db.read(lambda tx: tx.all(_MENDED))
+    mended = cloud.db.read(lambda tx: tx.all(_MENDED, {}))
     if mended:
         return [f"{row.finding} of server {row.subject[:8]} at {row.host} had to be given back" for row in mended]
     wrong = cloud.db.read(cloud.wrong_memory)
@@ -68,7 +68,7 @@ def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
     if copies:
         return [f"{name} keeps a copy of the disk of {server_id[:8]}" for name, server_id in copies]
     rescued = {server_id for machine in cloud.machines.values() for server_id in machine.driver.rescued_guests()}
-    recorded = cloud.db.read(lambda tx: {row.id for row in tx.all(_RESCUED)})
+    recorded = cloud.db.read(lambda tx: {row.id for row in tx.all(_RESCUED, {})})
     if rescued != recorded:
         return [f"{sorted(rescued)} run from a rescue image, and {sorted(recorded)} are said to"]
     others = cloud.db.read(lambda tx: list(cloud.images.of_others(tx)))
@@ -107,12 +107,12 @@ _MIGRATIONS = sa.select(migrations.c.type, migrations.c.status, migrations.c.rea
 def outcomes(cloud: SimulatedCloud) -> Counter[str]:
     """How the operations and migrations of a run have ended."""
     counts: Counter[str] = Counter()
-    for row in cloud.db.read(lambda tx: tx.all(_OPERATIONS)):
+    for row in cloud.db.read(lambda tx: tx.all(_OPERATIONS, {})):
         counts[f"operations: {row.saga} {row.status}"] += 1
-    for row in cloud.db.read(lambda tx: tx.all(_MIGRATIONS)):
+    for row in cloud.db.read(lambda tx: tx.all(_MIGRATIONS, {})):
         lost = ", its memory lost" if row.reason == "MEMORY_LOST" else ""
         counts[f"migrations: {row.type} {row.status}{lost}"] += 1
-    for row in cloud.db.read(lambda tx: tx.all(_FINDINGS)):
+    for row in cloud.db.read(lambda tx: tx.all(_FINDINGS, {})):
         counts[f"findings: {row.finding}"] += row.times
     return counts
 
@@ -123,7 +123,7 @@ def _ports(guest: Guest) -> set[str]:
 
 def _differently_plugged(tx: Tx, plugged: Mapping[str, Mapping[str, set[str]]]) -> Iterator[str]:
     """Guests with other ports than their servers have on record."""
-    for row in tx.all(_PLACES):
+    for row in tx.all(_PLACES, {}):
         ports = set(network.binding_hosts(tx, row.id))
         seen = plugged.get(row.host, {}).get(row.id)
         if seen is not None and seen != ports:
@@ -132,7 +132,7 @@ def _differently_plugged(tx: Tx, plugged: Mapping[str, Mapping[str, set[str]]]) 
 
 def _with_other_disks(tx: Tx, further: Mapping[str, Mapping[str, FurtherDisks]]) -> Iterator[str]:
     """Guests that have not the ephemeral and swap disks that their servers' flavors give, or have them without data."""
-    for row in tx.all(_PLACES):
+    for row in tx.all(_PLACES, {}):
         found = further.get(row.host, {}).get(row.id)
         if found is None:
             continue
@@ -143,7 +143,7 @@ def _with_other_disks(tx: Tx, further: Mapping[str, Mapping[str, FurtherDisks]])
 
 
 def _lost(tx: Tx, workload: Workload) -> Iterator[str]:
-    rows = {row.id: row for row in tx.all(_SERVERS)}
+    rows = {row.id: row for row in tx.all(_SERVERS, {})}
     for row in rows.values():
         if row.deleted_at_us is None and row.fault_message == drift.LOST:
             yield f"server {row.id[:8]} {LOST_GUEST}"

@@ -38,7 +38,7 @@ _UNWOUND = (
 
 def needless(tx: Tx, settings: Settings) -> Iterator[str]:
     """Operations that have failed although nothing was in their way."""
-    for row in tx.all(_UNWOUND):
+    for row in tx.all(_UNWOUND, {}):
         if not _is_excused(row, settings):
             yield f"{row.saga} of {row.subject[:8]} failed in a quiet run: {row.error}"
 
@@ -56,13 +56,13 @@ _RECORDS = sa.select(migrations.c.id, migrations.c.reason, migrations.c.reason_t
 
 def unexplained(tx: Tx) -> Iterator[str]:
     """Operations and moves for which there was no valid host, and that do not say why of each host."""
-    names = [row.name for row in tx.all(_HOSTS)]
+    names = [row.name for row in tx.all(_HOSTS, {})]
     said = [
         (f"{row.saga} of {row.subject[:8]}", row.error["private"])
         for row in tx.all(_NO_HOST)
         if row.error["reason"] == "NO_VALID_HOST"
     ]
-    said += [(f"migration {row.id}", row.reason_text) for row in tx.all(_RECORDS)]
+    said += [(f"migration {row.id}", row.reason_text) for row in tx.all(_RECORDS, {})]
     for who, text in said:
         if not all(f"{name}: " in text for name in names):
             yield f"{who} has no valid host, and says of {names} only: {text}"

@@ -63,9 +63,10 @@ class Served:
         """Kind and story of what does not hold."""
         cloud = self._cloud
         serving = {name: machine.routers for name, machine in cloud.machines.items() if machine.routers}
-        if cloud.settings.fence_silent_hosts and serving:
+        watched = {name for name in serving if cloud.machines[name].watchdog is not None}
+        if watched:
             for row in cloud.db.read(lambda tx: tx.all(_SILENT, {})):
-                if row.name in serving:
+                if row.name in watched:
                     yield "router twice", f"{row.name} counts as lost, and serves {len(serving[row.name])} router(s)"
         places: dict[str, list[str]] = {}
         for name, served in serving.items():

@@ -257,6 +257,16 @@ def evacuating_on_silence_alone() -> AbstractContextManager[object]:
     return with_precondition(preconditions._host_dead, host_dead)
 
 
+def counting_on_a_watchdog_that_is_not_there() -> AbstractContextManager[object]:
+    """Where hosts have watchdogs, a silent one is surely dead, whether it has said that it holds a lease or not."""
+    real = host_records.is_fenced
+
+    def is_fenced(tx: Tx, name: str, settings: Settings) -> bool:
+        return real(tx, name, settings) or (settings.fence_silent_hosts and not host_records.is_heard(tx, name))
+
+    return mock.patch.object(host_records, "is_fenced", is_fenced)
+
+
 def a_watchdog_that_does_not_kill() -> AbstractContextManager[object]:
     """The lease runs out, and the guests run on."""
     return mock.patch.object(Machine, "lose_lease", return_value=None)
@@ -344,6 +354,7 @@ PLANTED: dict[str, Plant] = {
         forgetting_who_waits,
         leaving_the_task_state,
         evacuating_on_silence_alone,
+        counting_on_a_watchdog_that_is_not_there,
         a_watchdog_that_does_not_kill,
         discarding_the_source_in_post_copy,
         a_lease_without_a_margin,

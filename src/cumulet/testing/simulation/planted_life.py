@@ -8,16 +8,20 @@ from unittest import mock
 
 import msgspec
 
-from cumulet.compute import block_devices, boot, drift, rebuild, rescue, shelve
+from cumulet.compute import block_devices, boot, drift, rebuild, rescue, shelve, shelved
 from cumulet.compute.crash_dump import CRASH_DUMP
+from cumulet.compute.model import SHELVED_IMAGE
 from cumulet.compute.rebuild import REBUILDING, Rebuilding
 from cumulet.compute.rescue import UNRESCUE
 from cumulet.compute.shelve import SHELVE, UNSHELVE
+from cumulet.compute.shelved import STARTING
+from cumulet.compute.store import get_server
 from cumulet.conductor.saga import Context, Failure, Final, Step
 from cumulet.db.engine import Row, Tx
 from cumulet.drivers.simulated import snapshots as simulated
 from cumulet.host.driver import GuestReport, GuestState
 from cumulet.image import snapshots
+from cumulet.image import store as images
 from cumulet.placement import allocations as placement
 from cumulet.testing.simulation.planted_places import with_saga
 
@@ -53,6 +57,20 @@ def unshelving_to_the_host_it_was_on() -> AbstractContextManager[object]:
 
     steps = tuple(Step(claim_host, s.undo) if s.name == "claim_host" else s for s in UNSHELVE.steps)
     return with_saga(UNSHELVE, steps=steps)
+
+
+def dropping_the_image_before_it_runs() -> AbstractContextManager[object]:
+    """A shelved server that is on its host still has its disk: what it was shelved as can go at once."""
+
+    async def start_guest(context: Context, state: shelved.Resting) -> shelved.Resting:
+        def drop(tx: Tx) -> None:
+            image_id = get_server(tx, state.server_id, deleted=True).system_metadata[SHELVED_IMAGE]
+            images.delete(tx, image_id, context.clock.now_us())
+
+        await context.record(drop)
+        return await shelved.start_guest(context, state)
+
+    return with_saga(STARTING, steps=tuple(Step(start_guest, s.undo) for s in STARTING.steps))
 
 
 def calling_a_failed_rebuild_active() -> AbstractContextManager[object]:
@@ -95,6 +113,7 @@ def insisting_on_a_crash_dump() -> AbstractContextManager[object]:
 PLANTS = (
     calling_a_failed_rebuild_active,
     copying_the_disk_of_another_guest,
+    dropping_the_image_before_it_runs,
     insisting_on_a_crash_dump,
     keeping_an_image_that_was_not_made,
     keeping_the_share_of_a_shelved_server,

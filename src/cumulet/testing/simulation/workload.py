@@ -15,7 +15,7 @@ from cumulet.network.store import ports
 from cumulet.placement.store import resource_providers
 from cumulet.testing.simulation.cloud import SimulatedCloud
 from cumulet.testing.simulation.console_workload import SERIAL, Consoles
-from cumulet.testing.simulation.foundation import FAST_HOST, IMAGE_ID, PROJECTS, Answered
+from cumulet.testing.simulation.foundation import FAST_HOST, GROUPS, IMAGE_ID, PROJECTS, Answered
 from cumulet.testing.simulation.network_workload import NetworkWorkload
 
 _SERVERS = sa.select(servers.c.id, servers.c.project_id, servers.c.vm_state, servers.c.deleted_at_us).order_by(
@@ -24,19 +24,18 @@ _SERVERS = sa.select(servers.c.id, servers.c.project_id, servers.c.vm_state, ser
 _STRANDED = (
     sa.select(servers.c.id)
     .join(hosts, hosts.c.name == servers.c.host)
-    .where(sa.or_(~hosts.c.up, hosts.c.forced_down), servers.c.deleted_at_us.is_(None))
+    .where(
+        sa.or_(~hosts.c.up, hosts.c.forced_down, hosts.c.name.in_(sa.bindparam("of_silent", expanding=True))),
+        servers.c.deleted_at_us.is_(None),
+    )
     .order_by(servers.c.number)
 )
 _MIGRATIONS = sa.select(migrations.c.id, migrations.c.server_id, migrations.c.ended_at_us).order_by(migrations.c.id)
 Asked = tuple[str, Coroutine[object, None, None]]
 """The story of a request, and the request."""
 AUTO = {"block_migration": "auto"}
-GROUPS: tuple[tuple[str, dict[str, int]], ...] = (
-    ("anti-affinity", {}), ("anti-affinity", {"max_server_per_host": 2}), ("affinity", {}), ("soft-anti-affinity", {}),
-    ("soft-affinity", {}),
-)  # fmt: skip
-"""Policy and rules of the server groups that each project has in every run."""
 CREATED = (*["tiny"] * 6, "busy", "busy", "large", "large", "fast", "dedicated")
+EVACUATION_TRIES = 4
 GROUPED = 0.4
 """How many of the requests for servers are for members of a group."""
 
@@ -51,8 +50,6 @@ class Workload:
         self.created: set[str] = set()
         self.deleted: set[str] = set()
         self._counts = counts
-        self._groups: dict[str, list[str]] = {}
-        """By project."""
         self._network = NetworkWorkload(cloud, self._said)
         self._consoles = Consoles(cloud, counts)
 
@@ -80,8 +77,6 @@ class Workload:
         """What there is before anything goes wrong."""
         trait = sa.update(resource_providers).where(resource_providers.c.name == FAST_HOST)
         self._cloud.db.write(lambda tx: tx.execute(trait.values(traits=["CUSTOM_FAST"])))
-        for project in PROJECTS:
-            self._groups[project] = [await self._group(project, *group) for group in GROUPS]
         if self._cloud.routed:
             await self._network.first_routers()
         for _ in range(random.choice((0, 1, 2))):
@@ -89,13 +84,6 @@ class Workload:
             self._say(what)
             await request
         await asyncio.sleep(1.0)
-
-    async def _group(self, project: str, policy: str, rules: dict[str, int]) -> str:
-        body = {"server_group": {"name": policy, "policy": policy, "rules": rules}}
-        status, answer = await self._cloud.request(project, "POST", "/compute/v2.1/os-server-groups", body)
-        assert status == 200
-        group_id: str = answer["server_group"]["id"]
-        return group_id
 
     async def _ask(
         self, caller: str, method: str, path: str, body: object = None, *, version: str = "2.96"
@@ -117,11 +105,19 @@ class Workload:
     async def _act(self, caller: str, server: Row, action: Mapping[str, object]) -> None:
         await self._ask(caller, "POST", f"/servers/{server.id}/action", action)
 
-    def _server(self, random: Random) -> Row | None:
-        """Any server of the records, also a deleted one now and then; None while there is none."""
-        rows = self._cloud.db.read(lambda tx: tx.all(_SERVERS))
+    def _server(self, random: Random, *, rather: tuple[str, ...] = ()) -> Row | None:
+        """Any server of the records, also one that failed, or is deleted, now and then; None while there is none.
+
+        `rather`: in half of the cases one in such a state, where there is one.
+        """
+        rows: list[Row] = self._cloud.db.read(lambda tx: tx.all(_SERVERS, {}))
         living = [row for row in rows if row.deleted_at_us is None]
-        pool = rows if not living or random.random() < 0.02 else living
+        fitting = [row for row in living if row.vm_state in rather]
+        if fitting and random.random() < 0.5:
+            return random.choice(fitting)
+        chance = random.random()
+        well = [row for row in living if row.vm_state != "error"]
+        pool: list[Row] = rows if chance < 0.02 else living if chance < 0.2 else well
         return random.choice(pool) if pool else None
 
     def _console(self, random: Random) -> Asked:
@@ -157,7 +153,7 @@ class Workload:
                 }
             }  # fmt: skip
             if number is not None:
-                body["os:scheduler_hints"] = {"group": self._groups[project][number]}
+                body["os:scheduler_hints"] = {"group": self._cloud.foundation.groups[project][number]}
             status, answer = await self._ask(project, "POST", "/servers", body)
             if status == 202:
                 reservation = answer["reservation_id"]
@@ -205,7 +201,7 @@ class Workload:
 
     def _migration(self, random: Random) -> Row | None:
         """Rather one that is under way."""
-        rows = self._cloud.db.read(lambda tx: tx.all(_MIGRATIONS))
+        rows = self._cloud.db.read(lambda tx: tx.all(_MIGRATIONS, {}))
         under_way = [row for row in rows if row.ended_at_us is None]
         pool = under_way if under_way and random.random() < 0.9 else rows[-3:]
         return random.choice(pool) if pool else None
@@ -237,7 +233,7 @@ class Workload:
             body = {"os-migrateLive": {"host": None, **AUTO}}
             status, _ = await self._ask("admin", "POST", f"/servers/{server.id}/action", body)
             await asyncio.sleep(pause)
-            rows = self._cloud.db.read(lambda tx: tx.all(_MIGRATIONS))
+            rows = self._cloud.db.read(lambda tx: tx.all(_MIGRATIONS, {}))
             mine = [row for row in rows if row.server_id == server.id and row.ended_at_us is None]
             if status == 202 and mine:
                 path = f"/servers/{server.id}/migrations/{mine[-1].id}/action"
@@ -277,8 +273,10 @@ class Workload:
         return f"admin cold-migrates {server.id[:8]} to {host or 'any host'}", request
 
     def _evacuate(self, random: Random) -> Asked:
-        """Of a host that is down, a server if there is one; else any, which is refused."""
-        rows = self._cloud.db.read(lambda tx: tx.all(_STRANDED))
+        """Of a host that is down, or does not answer, a server if there is one; else any, which is refused. Asked again
+        while the cloud cannot be sure yet that the host is dead, as by somebody who waits for it."""
+        silent = [name for name, one in self._cloud.machines.items() if one.cut_off or one.unheard or not one.powered]
+        rows = self._cloud.db.read(lambda tx: tx.all(_STRANDED, {"of_silent": silent}))
         if not rows and random.random() < 0.8:
             return self._migrate(random)
         server = random.choice(rows) if rows else self._server(random)
@@ -291,7 +289,11 @@ class Workload:
             # Until 2.94 it starts elsewhere what ran; from 2.95 on it leaves it stopped.
             body = {"evacuate": {"host": host} if host is not None else {}}
             version = random.choice(("2.94", "2.96"))
-            await self._ask("admin", "POST", f"/servers/{server.id}/action", body, version=version)
+            for _ in range(EVACUATION_TRIES):
+                status, _ = await self._ask("admin", "POST", f"/servers/{server.id}/action", body, version=version)
+                if status != 400:
+                    return
+                await asyncio.sleep(random.uniform(0.5, 1.5))
 
         return f"admin evacuates {server.id[:8]} to {host or 'any host'}", evacuate()
 
@@ -340,19 +342,22 @@ class Workload:
         return f"{server.project_id} rebuilds {server.id[:8]}", request
 
     def _shelve(self, random: Random) -> Asked:
-        """Shelve a server, or unshelve one that is."""
-        server = self._server(random)
+        """Shelve a server, or unshelve one that is; take one off its host that rests there."""
+        server = self._server(random, rather=("shelved", "shelved_offloaded"))
         if server is None:
             return self._create(random)
-        shelved = server.vm_state == "shelved_offloaded"
-        host = random.choice([None, None, *self._cloud.machines]) if shelved else None
-        caller = "admin" if host is not None else server.project_id
-        action, value = ("unshelve", {"host": host} if host is not None else None) if shelved else ("shelve", None)
+        action = "unshelve" if server.vm_state.startswith("shelved") else "shelve"
+        if server.vm_state == "shelved" and random.random() < 0.4:
+            action = "shelveOffload"
+        hosts = self._cloud.machines if server.vm_state == "shelved_offloaded" else ()
+        host = random.choice([None, None, *hosts])
+        caller = "admin" if host is not None or action == "shelveOffload" else server.project_id
+        value = {"host": host} if host is not None else None
         return f"{caller} asks {action} of {server.id[:8]}", self._act(caller, server, {action: value})
 
     def _rescue(self, random: Random) -> Asked:
         """Rescue a server, or take it back."""
-        server = self._server(random)
+        server = self._server(random, rather=("rescued",))
         if server is None:
             return self._create(random)
         action = "unrescue" if server.vm_state == "rescued" else "rescue"

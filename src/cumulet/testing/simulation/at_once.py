@@ -1,0 +1,133 @@
+"""What must hold as soon as a record says so, and not only once a reconciler has looked or all has come to rest.
+
+A port that was taken back, or pulled out, is in no guest any more; a shelved server has the image that it is started
+from; an evacuated one does not run where it was. Asked of the tables themselves, after commits that have written there.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulet.compute.evacuation import EVACUATION
+from cumulet.compute.interfaces import ATTACHMENT, DETACHMENT
+from cumulet.compute.model import SHELVED_IMAGE
+from cumulet.host.driver import GuestState
+
+if TYPE_CHECKING:
+    from cumulet.testing.simulation.cloud import SimulatedCloud
+
+_SHELVED = f"""
+SELECT s.id, s.vm_state FROM servers s
+LEFT JOIN images i ON i.id = json_extract(s.system_metadata, '$.{SHELVED_IMAGE}')
+WHERE s.deleted_at_us IS NULL AND s.vm_state IN ('shelved', 'shelved_offloaded')
+AND (i.id IS NULL OR i.status != 'active' OR i.deleted_at_us IS NOT NULL)
+"""  # noqa: S608 - the key is a constant
+_EVACUATED = f"""
+CREATE TRIGGER simulation_evacuated AFTER UPDATE OF host ON servers WHEN NEW.host != OLD.host AND EXISTS
+(SELECT 1 FROM operations WHERE subject = NEW.id AND saga = '{EVACUATION.name}' AND ended_at_us IS NULL)
+BEGIN SELECT evacuated(NEW.id, OLD.host); END
+"""  # noqa: S608 - the name is a constant
+_DOWN = "SELECT 1 FROM hosts WHERE name = ? AND (forced_down OR NOT up)"
+
+
+class _PortOf(msgspec.Struct, frozen=True):
+    port_id: str
+
+
+class _Change(msgspec.Struct, frozen=True):
+    """Of an operation's state, what is asked here."""
+
+    server_id: str
+    host: str
+    nic: _PortOf
+
+
+class AtOnce:
+    """What a database says about itself between two commits, and what is to be judged after the second."""
+
+    def __init__(self) -> None:
+        self._shelved_touched = False
+        self._ended: list[tuple[str, str]] = []
+        """Operation and state of each change of a port that took its port away."""
+        self._evacuated: list[tuple[str, str]] = []
+        """Server and the host it was taken from."""
+        self._begun: dict[str, Counter[str]] = {}
+        """By attachment: how often each host had gone down or come back when it began."""
+        self._turns: Counter[str] = Counter()
+
+    def watch(self, driver: sqlite3.Connection) -> None:
+        """The database itself says what is written."""
+        driver.create_function("shelved_touched", 0, self._touched)
+        for event in ("images AFTER UPDATE OF status, deleted_at_us", "servers AFTER UPDATE OF vm_state"):
+            table, _, when = event.partition(" ")
+            trigger = f"CREATE TRIGGER simulation_shelved_{table} {when} ON {table}"
+            driver.execute(f"{trigger} BEGIN SELECT shelved_touched(); END")
+        driver.create_function("evacuated", 2, lambda *of: self._evacuated.append(of))
+        driver.execute(_EVACUATED)
+        driver.create_function("host_turned", 1, lambda name: self._turns.update([name]))
+        driver.execute(
+            "CREATE TRIGGER simulation_turned AFTER UPDATE OF up, forced_down ON hosts "
+            "WHEN NEW.up != OLD.up OR NEW.forced_down != OLD.forced_down BEGIN SELECT host_turned(NEW.name); END"
+        )
+        driver.create_function("port_asked", 1, self._port_asked)
+        driver.create_function("port_gone", 2, lambda *ended: self._ended.append(ended))
+        driver.execute(
+            f"CREATE TRIGGER simulation_port_asked AFTER INSERT ON operations WHEN NEW.saga = '{ATTACHMENT.name}' "
+            "BEGIN SELECT port_asked(NEW.id); END"
+        )
+        driver.execute(
+            "CREATE TRIGGER simulation_port_gone AFTER UPDATE OF status ON operations "
+            f"WHEN (NEW.saga = '{ATTACHMENT.name}' AND NEW.status = 'unwound') "
+            f"OR (NEW.saga = '{DETACHMENT.name}' AND NEW.status = 'done') "
+            # What has ended keeps no state.
+            "BEGIN SELECT port_gone(NEW.id, OLD.state); END"
+        )
+
+    def forget(self) -> None:
+        """For the next run."""
+        self._shelved_touched = False
+        self._ended.clear()
+        self._evacuated.clear()
+        self._begun.clear()
+        self._turns.clear()
+
+    def broken(self, cloud: SimulatedCloud) -> Iterator[tuple[str, str]]:
+        """Kind and story of what does not hold."""
+        if self._shelved_touched:
+            self._shelved_touched = False
+            for server_id, vm_state in cloud.db.driver.execute(_SHELVED):
+                yield "lost image", f"server {server_id[:8]} is {vm_state}, and has no image"
+        while self._evacuated:
+            server_id, host = self._evacuated.pop()
+            if cloud.machines[host].driver.present().get(server_id) is GuestState.RUNNING:
+                yield "evacuated alive", f"{server_id[:8]} was evacuated from {host}, and runs there"
+        while self._ended:
+            operation_id, state = self._ended.pop()
+            change = msgspec.json.decode(state, type=_Change)
+            guest = cloud.machines[change.host].driver.described().get(change.server_id)
+            has = guest is not None and any(nic.port_id == change.nic.port_id for nic in guest.nics)
+            if has and not self._is_excused(operation_id, change, cloud):
+                yield (
+                    "left behind",
+                    f"port {change.nic.port_id[:8]} was taken away from {change.server_id[:8]}, and its guest on "
+                    f"{change.host} has it",
+                )
+
+    def _is_excused(self, operation_id: str, change: _Change, cloud: SimulatedCloud) -> bool:
+        """To take an attachment back may be left to the reconciler: its host was down, or has said that it cannot."""
+        if (before := self._begun.get(operation_id)) is None:
+            return False
+        if self._turns[change.host] > before[change.host] or cloud.db.driver.execute(_DOWN, (change.host,)).fetchone():
+            return True
+        return (change.server_id, change.nic.port_id) in cloud.machines[change.host].cannot_unplug
+
+    def _touched(self) -> None:
+        self._shelved_touched = True
+
+    def _port_asked(self, operation_id: str) -> None:
+        self._begun[operation_id] = self._turns.copy()
