@@ -29,6 +29,10 @@ OF_TWO_KINDS = sa.select(things.c.id, things.c.big).where(
     things.c.kind.in_(("red", "blue")), things.c.weight != sa.bindparam("not_weight")
 )
 IN_GIVEN = sa.select(things.c.id).where(things.c.id.in_(sa.bindparam("of_ids", expanding=True))).order_by(things.c.id)
+IN_TWO = sa.select(things.c.id).where(
+    things.c.id.in_(sa.bindparam("of_ids", expanding=True)), things.c.kind.in_(sa.bindparam("of_kinds", expanding=True))
+)
+CHANGE_ALL = sa.update(things).where(things.c.id.in_(sa.bindparam("of_ids", expanding=True)))
 CHANGE = sa.update(things).where(things.c.id == sa.bindparam("of_id"))
 COUNT = sa.select(sa.func.count()).select_from(things).where(things.c.big == sa.bindparam("of_size"))
 twin = things.alias("twin")
@@ -71,6 +75,33 @@ def test_constants_of_the_statement_stand_beside_the_values(database: Database) 
 def test_lists_of_any_length(database: Database, ids: list[str]) -> None:
     rows = database.read(lambda tx: tx.all(IN_GIVEN, {"of_ids": ids}))
     assert [row.id for row in rows] == [name for name in ids if name != "c"]
+
+
+@pytest.mark.parametrize("number", [3, 5, 1000, 1024, 1025, 3000])
+def test_long_lists(database: Database, number: int) -> None:
+    """Longer than what is compiled for, and near it: what fills them up finds nothing more."""
+    ids = [*(f"none {n}" for n in range(number - 2)), "b", "a"]
+    for _ in range(2):
+        rows = database.read(lambda tx: tx.all(IN_GIVEN, {"of_ids": ids}))
+        assert [row.id for row in rows] == ["a", "b"]
+
+
+def test_two_lists_of_different_lengths(database: Database) -> None:
+    for ids, kinds, found in (
+        (["a", "b", "c"], ["red"], ["a"]),
+        (["a"], ["blue", "red", "green"], ["a"]),
+        (["a"], [], []),
+        (["a", "b", "c"], ["blue"], ["b"]),
+    ):
+        rows = database.read(lambda tx, of=(ids, kinds): tx.all(IN_TWO, {"of_ids": of[0], "of_kinds": of[1]}))  # type: ignore[misc]
+        assert [row.id for row in rows] == found
+
+
+def test_a_change_of_what_a_list_names(database: Database) -> None:
+    assert database.write(lambda tx: tx.changed(CHANGE_ALL, {"of_ids": ["a", "b", "c"], "kind": "green"})) == 2
+    assert database.write(lambda tx: tx.changed(CHANGE_ALL, {"of_ids": [], "kind": "none"})) == 0
+    assert first(database, COUNT, of_size=True)[0] == 1
+    assert first(database, BY_ID, of_id="b").kind == "green"
 
 
 def test_a_change_says_how_many_it_matched_and_sets_what_it_is_given(database: Database) -> None:

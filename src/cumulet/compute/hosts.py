@@ -72,7 +72,7 @@ def register(tx: Tx, *, facts: HostFacts, clock: Clock, settings: Settings) -> N
         )  # fmt: skip
     else:
         hypervisor_uuid = known.hypervisor_uuid
-        tx.execute(_HEARD, {"of_name": facts.name, **values})
+        tx.run(_HEARD, {"of_name": facts.name, **values})
     placement.set_inventory(
         tx,
         name=facts.name,
@@ -143,7 +143,7 @@ def addresses(tx: Tx, names: Collection[str]) -> dict[str, str]:
     return {
         row.name: _kind(row.facts_text).address
         for part in in_parts(sorted(names))
-        for row in tx.all(_HOSTS.where(hosts.c.name.in_(part)))
+        for row in tx.all(_NAMED, {"of_names": list(part)})
     }
 
 
@@ -213,6 +213,7 @@ _PROVIDER = resource_providers.c.name == sa.bindparam("of_name")
 _USED_HERE = _USED.join(resource_providers, resource_providers.c.id == allocations.c.provider_id).where(_PROVIDER)
 _ROOM_HERE = _ROOM.where(_PROVIDER)
 _HOST = _HOSTS.where(_OF_NAME)
+_NAMED = _HOSTS.where(hosts.c.name.in_(sa.bindparam("of_names", expanding=True)))
 
 
 def views(tx: Tx) -> list[HostView]:

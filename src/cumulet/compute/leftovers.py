@@ -87,21 +87,21 @@ def give_back(tx: Tx, now_us: int) -> list[Leftover]:
 
 
 def _shares(tx: Tx, now_us: int) -> Iterator[Leftover]:
-    for row in tx.all(_OF_SERVERS):
+    for row in tx.all(_OF_SERVERS, {}):
         nobody = row.deleted_at_us is not None or row.host is None
         placement.release(tx, consumer=row.consumer_uuid, provider=row.provider, now_us=now_us)
         finding = Finding.SHARE_OF_NOBODY if nobody else Finding.SHARE_ELSEWHERE
         yield Leftover(finding=finding, server_id=row.server_id, host=row.provider)
-    for row in tx.all(_OF_MIGRATIONS):
+    for row in tx.all(_OF_MIGRATIONS, {}):
         placement.release(tx, consumer=row.consumer_uuid, provider=row.provider, now_us=now_us)
         yield Leftover(finding=Finding.SHARE_OF_NOBODY, server_id=row.server_id, host=row.provider)
 
 
 def _ports(tx: Tx) -> Iterator[Leftover]:
-    for row in tx.all(_PORTS_OF_NOBODY):
+    for row in tx.all(_PORTS_OF_NOBODY, {}):
         network.release(tx, row.id)
         yield Leftover(finding=Finding.PORT_OF_NOBODY, server_id=row.id, host="")
-    for row in tx.all(_BOUND_ELSEWHERE):
+    for row in tx.all(_BOUND_ELSEWHERE, {}):
         bound = network.binding_hosts(tx, row.id).values()
         others = {host for port in bound for host in (port.active, *port.inactive)} - {row.host}
         network.activate_binding(tx, row.id, row.host)

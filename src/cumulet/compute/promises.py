@@ -184,9 +184,13 @@ def _room(tx: Tx, promises: Promises, consumer: str) -> Iterator[tuple[str, Unfi
                 yield host, Unfit(Reason.INSUFFICIENT_RESOURCES, name)
 
 
+_FACTS = sa.select(hosts.c.name, hosts.c.facts)
+_TRAITS = sa.select(resource_providers.c.name, resource_providers.c.traits)
+
+
 def _disks(tx: Tx, promises: Promises) -> Iterator[tuple[str, Unfit]]:
     if promises.further_disks:
-        for row in tx.all(sa.select(hosts.c.name, hosts.c.facts)):
+        for row in tx.all(_FACTS, {}):
             if FURTHER_DISKS not in (row.facts or {}).get("features", ()):
                 yield row.name, Unfit(Reason.EXTRA_SPEC_NOT_KEPT, "ephemeral and swap disks")
 
@@ -194,7 +198,7 @@ def _disks(tx: Tx, promises: Promises) -> Iterator[tuple[str, Unfit]]:
 def _traits(tx: Tx, promises: Promises) -> Iterator[tuple[str, Unfit]]:
     if not promises.required and not promises.forbidden:
         return
-    for row in tx.all(sa.select(resource_providers.c.name, resource_providers.c.traits)):
+    for row in tx.all(_TRAITS, {}):
         if missing := promises.required - set(row.traits):
             yield row.name, Unfit(Reason.TRAIT_MISSING, min(missing))
         elif present := promises.forbidden & set(row.traits):

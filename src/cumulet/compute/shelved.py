@@ -185,7 +185,7 @@ class AutomaticOffload(Periodic):
 
     def _offload_all(self, tx: Tx) -> None:
         now = self._clock.now_us()
-        for row in tx.all(_RESTING):
+        for row in tx.all(_RESTING, {}):
             server = get_server(tx, row.id)
             since = int(server.system_metadata.get(SINCE_US, "0"))
             assert server.host is not None

@@ -45,9 +45,9 @@ def note(tx: Tx, reconciler: str, finding: str, done: str, *, now_us: int, host:
     what = {"reconciler": reconciler, "host": host, "subject": subject, "finding": finding, "done": done}
     if tx.changed(_AGAIN, {f"of_{name}": value for name, value in what.items()} | {"last_at_us": now_us}):
         return
-    tx.execute(_INSERT, {**what, "times": 1, "first_at_us": now_us, "last_at_us": now_us})
-    for row in tx.all(_NUMBERS):
-        tx.execute(_DROP, {"of_id": row.id})
+    tx.run(_INSERT, {**what, "times": 1, "first_at_us": now_us, "last_at_us": now_us})
+    for row in tx.all(_NUMBERS, {}):
+        tx.run(_DROP, {"of_id": row.id})
 
 
 def newest(tx: Tx) -> list[Row]:

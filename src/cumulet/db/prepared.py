@@ -2,12 +2,14 @@
 
 SQLAlchemy writes the SQL, its types say how values go in and come out, and what comes back are its rows. What is left
 out is what it does anew at each execution, which costs five times what SQLite needs for a lookup by key. Statements it
-would have to look at each time - lists of values of varying length, defaults made by Python - take the usual way.
+would have to look at each time, for defaults made by Python, take the usual way. One with lists of values is compiled
+for each power of two: a shorter list is filled up with a value that it has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Executable, Row
@@ -28,7 +30,7 @@ def as_sqlalchemys(error: Exception, statement: str, bound: Any, driver: Any, di
 class Prepared:
     """One statement with the names of its values."""
 
-    __slots__ = ("_constants", "_dialect", "_parent", "_plan", "_processors", "_sql")
+    __slots__ = ("_constants", "_dialect", "_lists", "_parent", "_plan", "_processors", "_sql")
 
     def __init__(self, compiled: SQLCompiler, dialect: Dialect, given: Mapping[str, Any]) -> None:
         expanded = compiled.construct_expanded_state(dict(given))  # IN with constants becomes a place for each
@@ -37,7 +39,9 @@ class Prepared:
         self._dialect = dialect
         self._plan = tuple((name, ins.get(name)) for name in expanded.positiontup or ())
         constants = {**compiled.params, **expanded.additional_parameters}
-        self._constants = {name: value for name, value in constants.items() if name not in given}
+        self._lists = {name: tuple(made) for name, made in expanded.parameter_expansion.items() if name in given}
+        varying = {*given, *itertools.chain.from_iterable(self._lists.values())}
+        self._constants = {name: value for name, value in constants.items() if name not in varying}
         columns = compiled._result_columns
         outs = [column.type._cached_result_processor(dialect, None) for column in columns]
         self._processors = outs if any(outs) else None
@@ -45,6 +49,8 @@ class Prepared:
 
     def _run(self, driver: Any, values: Mapping[str, Any]) -> Any:
         merged = {**self._constants, **values}
+        for name, places in self._lists.items():
+            merged.update(zip(places, _filled(values[name], len(places)), strict=True))
         bound = [merged[name] if process is None else process(merged[name]) for name, process in self._plan]
         try:
             return driver.execute(self._sql, bound)
@@ -67,32 +73,70 @@ class Prepared:
         return count
 
 
+def _filled(given: Sequence[object], size: int) -> Sequence[object]:
+    return given if len(given) == size else [*given, *[given[-1]] * (size - len(given))]
+
+
+def _size(number: int) -> int:
+    """The next power of two; none stay none, which SQL says in another way."""
+    return 1 << (number - 1).bit_length() if number else 0
+
+
+MOST_IN_A_LIST = 1024
+"""Longer lists take SQLAlchemy's way."""
+
+
+class WithLists:
+    """One statement that takes lists of values: of each length, a prepared one."""
+
+    __slots__ = ("_compiled", "_dialect", "_lists", "_made")
+
+    def __init__(self, compiled: SQLCompiler, dialect: Dialect, lists: tuple[str, ...]) -> None:
+        self._compiled = compiled
+        self._dialect = dialect
+        self._lists = lists
+        self._made: dict[tuple[int, ...], Prepared] = {}
+
+    def of(self, values: Mapping[str, Any]) -> Prepared | None:
+        sizes = tuple([_size(len(values[name])) for name in self._lists])
+        if max(sizes) > MOST_IN_A_LIST:
+            return None
+        found = self._made.get(sizes)
+        if found is None:
+            filled = {name: _filled(values[name], size) for name, size in zip(self._lists, sizes, strict=True)}
+            found = self._made[sizes] = Prepared(self._compiled, self._dialect, {**values, **filled})
+        return found
+
+
 class Statements:
     """What has been prepared, for all connections of one database. Threads may both prepare the same one: one stays."""
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
-        self._known: dict[tuple[Executable, tuple[str, ...]], Prepared | None] = {}
+        self._known: dict[tuple[Executable, tuple[str, ...]], Prepared | WithLists | None] = {}
 
     def prepared(self, statement: Executable, values: Mapping[str, Any]) -> Prepared | None:
         """The statement, ready to be run with values of these names; None where it must take SQLAlchemy's way."""
         key = (statement, tuple(values))
         try:
-            return self._known[key]
+            found = self._known[key]
         except KeyError:
             if len(self._known) >= MOST_STATEMENTS:
                 self._known.clear()
             found = self._known[key] = _prepare(statement, self._dialect, values)
-            return found
+        return found.of(values) if isinstance(found, WithLists) else found
 
 
-def _prepare(statement: Any, dialect: Dialect, values: Mapping[str, Any]) -> Prepared | None:
+def _prepare(statement: Any, dialect: Dialect, values: Mapping[str, Any]) -> Prepared | WithLists | None:
     compiled = statement.compile(dialect=dialect, column_keys=sorted(values))
     if not isinstance(compiled, SQLCompiler) or compiled.insert_prefetch or compiled.update_prefetch:
         return None
-    if any(bind.key in values for bind in compiled.post_compile_params):
+    lists = [bind for bind in compiled.post_compile_params if bind.key in values]
+    if any(not bind.expanding or bind.type._is_tuple_type for bind in lists):
         return None
     names = [column.keyname for column in compiled._result_columns]
     if len(set(names)) < len(names) or (compiled.effective_returning and not statement.is_select):
         return None
+    if lists:
+        return WithLists(compiled, dialect, tuple(sorted({bind.key for bind in lists})))
     return Prepared(compiled, dialect, values)

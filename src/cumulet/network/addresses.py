@@ -101,8 +101,8 @@ def lowest_free(tx: Tx, subnet: Subnet) -> str | None:
     for pool in subnet.allocation_pools:
         start = {"subnet_id": subnet.id, "start": number(pool["start"])}
         found: str | None = start["start"]
-        if tx.execute(_IS_TAKEN, start).first() is not None:
-            found = tx.execute(_FIRST_GAP, start | {"end": number(pool["end"])}).scalar()
+        if tx.first(_IS_TAKEN, start) is not None:
+            found = tx.scalar(_FIRST_GAP, start | {"end": number(pool["end"])})
         if found is not None:
             return address_of(found, subnet.ip_version)
     return None
@@ -285,7 +285,7 @@ def hold(tx: Tx, port_id: str, subnet: Subnet, address: str) -> FixedIp:
         "number": number(parsed),
         "successor": f"{int(parsed) + 1:032x}",
     }
-    tx.execute(inserting(port_addresses), row)
+    tx.run(inserting(port_addresses), row)
     return FixedIp(subnet_id=subnet.id, address=str(parsed))
 
 
@@ -328,4 +328,4 @@ _OWNER_OF_MAC = sa.select(ports.c.id).where(
 
 
 def mac_in_use(tx: Tx, network_id: str, mac: str) -> bool:
-    return tx.execute(_OWNER_OF_MAC, {"network_id": network_id, "mac": mac}).first() is not None
+    return tx.first(_OWNER_OF_MAC, {"network_id": network_id, "mac": mac}) is not None

@@ -9,8 +9,8 @@ from enum import StrEnum
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
-from cumulet.db.parts import in_parts
-from cumulet.network.store import Binding, find, port_bindings, ports
+from cumulet.network.many import find_many
+from cumulet.network.store import Binding, port_bindings, ports
 
 UNBOUND = ""
 """The host of a port that is bound nowhere."""
@@ -27,9 +27,8 @@ def vif(binding: Binding) -> tuple[str, dict[str, object]]:
 def of_ports(tx: Tx, port_ids: Sequence[str]) -> dict[str, list[Binding]]:
     """All bindings of many ports, the active one first."""
     found: dict[str, list[Binding]] = {port_id: [] for port_id in port_ids}
-    for part in in_parts(port_ids):
-        for binding in find(tx, Binding, port_bindings.c.port_id.in_(part)):
-            found[binding.port_id].append(binding)
+    for binding in find_many(tx, Binding, "port_id", port_ids):
+        found[binding.port_id].append(binding)
     for bindings in found.values():
         bindings.sort(key=lambda binding: (not binding.active, binding.host))
     return found
@@ -52,8 +51,7 @@ def _of_these(which: Which) -> sa.ColumnElement[bool]:
 
 
 def _run(tx: Tx, statement: sa.Executable, which_id: str, host: str) -> int:
-    count: int = tx.execute(statement, {"which_id": which_id, "to_host": host}).rowcount
-    return count
+    return tx.changed(statement, {"which_id": which_id, "to_host": host})
 
 
 @functools.cache

@@ -343,14 +343,14 @@ def ports_of(tx: Tx, server_ids: Sequence[str]) -> dict[str, list[PortView]]:
     found: dict[str, list[PortView]] = {}
     for part in in_parts(server_ids):
         parameters = {"server_ids": list(part)}
-        rows = tx.execute(_PORTS, parameters).all()
+        rows = tx.all(_PORTS, parameters)
         if not rows:
             continue
         groups: dict[str, tuple[str, ...]] = {}
-        for port_id, name in map(tuple, tx.execute(_GROUPS, parameters).all()):
+        for port_id, name in map(tuple, tx.all(_GROUPS, parameters)):
             groups[port_id] = (*groups.get(port_id, ()), name)
         for server_id, *columns in map(tuple, rows):
-            views = found.setdefault(server_id, [])
+            views = found.setdefault(str(server_id), [])
             _add_row(views, columns, groups)
     return found
 

@@ -103,7 +103,7 @@ def make(tx: Tx, clock: Clock, network: Network, new: NewPort) -> Port:
         "vnic_type": new.vnic_type,
         "profile": dict(new.profile),
     }
-    tx.execute(inserting(port_bindings), row)
+    tx.run(inserting(port_bindings), row)
     addresses.claim(
         tx, port_id=port.id, network_id=network.id, mac=mac, device_owner=new.device_owner, wanted=new.fixed_ips
     )

@@ -24,6 +24,7 @@ _BOUND_TO_HOST = (
     )
 )
 _SET_STATUS = sa.update(ports).where(ports.c.id.in_(sa.bindparam("of_ports", expanding=True)))
+_SET_STATUS_IF_UP = _SET_STATUS.where(ports.c.admin_state_up)
 
 
 class BoundPort(NamedTuple):
@@ -68,9 +69,9 @@ def record_links(tx: Tx, host: str, linked: Collection[str], server_ids: Sequenc
     """Set the status of all that `changed_links` answers."""
     for status, port_ids in changed_links(tx, host, linked, server_ids).items():
         for part in in_parts(port_ids):
-            tx.execute(_SET_STATUS.values(status=status), {"of_ports": list(part)})
+            tx.run(_SET_STATUS, {"of_ports": list(part), "status": status})
 
 
 def record_plugged(tx: Tx, port_id: str) -> None:
     """Its host says that this one port is plugged."""
-    tx.execute(_SET_STATUS.where(ports.c.admin_state_up).values(status="ACTIVE"), {"of_ports": [port_id]})
+    tx.run(_SET_STATUS_IF_UP, {"of_ports": [port_id], "status": "ACTIVE"})

@@ -370,17 +370,20 @@ def _erasing(table: sa.Table, names: tuple[str, ...]) -> sa.Delete:
 
 def erase(tx: Tx, table: sa.Table, **values: object) -> int:
     """Delete the rows whose columns equal these values; answers how many there were."""
-    count: int = tx.execute(_erasing(table, tuple(values)), values).rowcount
-    return count
+    return tx.changed(_erasing(table, tuple(values)), values)
+
+
+_TAGS = (
+    sa.select(network_tags.c.resource_id, network_tags.c.tag)
+    .where(network_tags.c.resource_id.in_(sa.bindparam("of_ids", expanding=True)))
+    .order_by(network_tags.c.tag)
+)
 
 
 def tags_of(tx: Tx, resource_ids: Sequence[str]) -> dict[str, list[str]]:
     """Tags of many resources, sorted, in one query per thousand."""
     found: dict[str, list[str]] = {}
     for part in in_parts(resource_ids):
-        statement = sa.select(network_tags.c.resource_id, network_tags.c.tag).where(
-            network_tags.c.resource_id.in_(part)
-        )
-        for resource_id, tag in map(tuple, tx.all(statement.order_by(network_tags.c.tag))):
+        for resource_id, tag in map(tuple, tx.all(_TAGS, {"of_ids": list(part)})):
             found.setdefault(resource_id, []).append(tag)
     return found

@@ -184,9 +184,12 @@ def wires(tx: Tx, host: str) -> bool:
     return tx.first(_HERE, {"of_host": host}) is not None
 
 
+_PORTS_OF_SERVER = sa.select(ports.c.id).where(ports.c.server_id == sa.bindparam("of_server"))
+
+
 def ports_of_server(tx: Tx, server_id: str) -> list[str]:
     """Ids of the ports that are plugged into a server."""
-    return [row[0] for row in tx.all(sa.select(ports.c.id).where(ports.c.server_id == server_id))]
+    return [row[0] for row in tx.all(_PORTS_OF_SERVER, {"of_server": server_id})]
 
 
 def hosts_of_networks(tx: Tx, server_id: str, router_hosts: RouterHosts = tuple) -> list[str]:
