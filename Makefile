@@ -12,6 +12,7 @@ RESULTS ?=
 POST_COPY ?=
 PYTEST_ARGS ?=
 TEMPEST_RUN ?=
+RUNNER ?=
 IMAGE ?=
 FLEET_ARGS ?=
 SERVICE_ARGS ?=
@@ -117,6 +118,16 @@ conformance: setup-python ## the same requests to Cumulet and real Nova, side by
 
 tempest: setup-python ## Tempest against a cloud of simulated hosts (TEMPEST_RUN=path of its runner, SUITE=names)
 	@scripts/tempest.sh "$(TEMPEST_RUN)" $(SUITE)
+
+placement-stories: setup-python ## Placement's own stories (of the package openstack-placement, from PyPI) against our service
+	@scripts/suites_venv.sh openstack-placement==16.0.0 gabbi==4.2.3 oslotest wsgi-intercept
+	@nice .build/suites-venv/bin/python -m benchmarks.suites.placement
+
+client-suites: setup-python ## functional suites of openstacksdk and openstackclient (RUNNER=path of their runner, SUITE="openstacksdk openstackclient")
+	@scripts/tempest.sh "$(RUNNER)" $(SUITE)
+
+suites-page: setup-python ## docs/tempest.md anew, from what the runs of suites have left
+	@.venv/bin/python -m benchmarks.suites.page
 
 clean: ## what can be made again: .build, caches, bench.json (not .venv)
 	rm -rf .build bench.json .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

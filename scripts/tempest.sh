@@ -4,7 +4,7 @@
 #   scripts/tempest.sh RUNNER SUITE...
 #
 # RUNNER: the script that sets Tempest up and runs named suites of it (`--clouds`, `--cloud`, `--suite`, `--json`).
-# Results go to .build/tempest/SUITE.json.
+# Results go to .build/tempest/SUITE.json, where `make suites-page` finds them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -31,6 +31,7 @@ for suite in "$@"; do
     done
     python3 "$runner" --clouds "$folder/$suite/clouds.yaml" --cloud cumulet --suite "$suite" --concurrency 2 \
         --json ".build/tempest/$suite.json" || failed=1
+    git describe --always --dirty=+ >".build/tempest/$suite.commit"
     kill $cloud
     wait $cloud || true
     cloud=

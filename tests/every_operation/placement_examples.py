@@ -104,6 +104,18 @@ EXAMPLES: Mapping[str, Example | tuple[Example, ...]] = {
     ),
     "POST /allocations": Example(may=SERVICE, body=lambda t: {NEW: t.new_allocations(t.provider)}),
     "DELETE /allocations/{consumer_uuid}": Example(may=SERVICE),
+    "POST /reshaper": Example(
+        may=frozenset({"service"}),
+        body=lambda t: {
+            "inventories": {
+                t.provider: {
+                    "resource_provider_generation": t.generation(t.provider),
+                    "inventories": {"VCPU": {"total": 4}},
+                }
+            },
+            "allocations": {NEW: t.new_allocations(t.provider)},
+        },
+    ),
     "GET /allocation_candidates": Example(may=SERVICE, query="resources=VCPU:1"),
     "GET /resource_providers/{uuid}/inventories": Example(may=SERVICE),
     "POST /resource_providers/{uuid}/inventories": Example(may=SERVICE, body={"resource_class": "DISK_GB", "total": 5}),

@@ -404,7 +404,19 @@ def test_groups_within_a_tree(world: World) -> None:
         ("resources=NOTHING:1", "1.39", 400),
         ("resources=VCPU:1&required=NOTHING", "1.39", 400),
         ("resources=VCPU:1&required=HW_CPU_X86_AVX2,!HW_CPU_X86_AVX2", "1.39", 400),
-        ("resources1=VCPU:1&same_subtree=1", "1.39", 501),
+        ("resources1=VCPU:1&same_subtree=1", "1.35", 400),
+        ("resources1=VCPU:1&same_subtree=1,", "1.39", 400),
+        ("resources1=VCPU:1&same_subtree=2", "1.39", 400),
+        ("resources1=VCPU:1&required2=HW_CPU_X86_AVX2&group_policy=none", "1.39", 400),
+        ("required1=HW_CPU_X86_AVX2&same_subtree=1", "1.39", 400),
+        ("resources=VCPU:1&root_required=HW_CPU_X86_AVX2&root_required=HW_CPU_X86_AVX", "1.39", 400),
+        ("resources=VCPU:1&root_required=in:HW_CPU_X86_AVX2,HW_CPU_X86_AVX", "1.39", 400),
+        (f"resources=VCPU:1&member_of={A}&member_of={B}", "1.23", 400),
+        (
+            "resources=VCPU:1&required=in:HW_CPU_X86_AVX2,HW_CPU_X86_AVX&required=!HW_CPU_X86_AVX2,!HW_CPU_X86_AVX",
+            "1.39",
+            400,
+        ),
         ("resources=VCPU:1", "1.9", 404),
     ],
 )
@@ -430,8 +442,6 @@ def test_traits_come_and_go(world: World) -> None:
     assert world.ask("DELETE", "/traits/CUSTOM_X").status_code == 409
     unknown = {"traits": ["CUSTOM_UNKNOWN"], "resource_provider_generation": 1}
     assert world.ask("PUT", path, unknown).status_code == 400
-    sharing = {"traits": ["MISC_SHARES_VIA_AGGREGATE"], "resource_provider_generation": 1}
-    assert world.ask("PUT", path, sharing).status_code == 501
     assert world.ask("DELETE", path).status_code == 204
     assert world.get(path) == {"traits": [], "resource_provider_generation": 2}
     assert world.ask("DELETE", "/traits/CUSTOM_X").status_code == 204

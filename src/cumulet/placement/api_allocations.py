@@ -104,7 +104,7 @@ class Holding(msgspec.Struct, frozen=True, kw_only=True):
     generation: int | Unset | None
 
 
-def _holding(consumer: str, body: SetAllocations) -> Holding:
+def holding_of(consumer: str, body: SetAllocations) -> Holding:
     if isinstance(body.allocations, list):
         shares = {item.resource_provider.uuid: item.resources for item in body.allocations}
     else:
@@ -184,7 +184,7 @@ def list_provider_allocations(call: Call[None, None]) -> Reply:
 def set_allocations(call: Call[None, SetAllocations]) -> None:
     """Replace what a consumer holds."""
     consumer = canonical_uuid(call.path["consumer_uuid"], "consumer_uuid")
-    _replace(call, [_holding(consumer, call.body)])
+    replace(call, [holding_of(consumer, call.body)])
 
 
 @PLACEMENT.operation("POST", "/allocations", rules=(Rule(MANAGE),), since="1.13", body=SetManyAllocations, success=204)
@@ -192,11 +192,11 @@ def set_many_allocations(call: Call[None, SetManyAllocations]) -> None:
     """Replace what several consumers hold, all or nothing."""
     read = plan(ConsumerAllocations, call.version).read
     holdings = [
-        _holding(canonical_uuid(uuid, "consumer_uuid"), read(value, uuid)) for uuid, value in call.body.extra.items()
+        holding_of(canonical_uuid(uuid, "consumer_uuid"), read(value, uuid)) for uuid, value in call.body.extra.items()
     ]
     if len({holding.consumer for holding in holdings}) != len(holdings):
         raise BadRequest("A consumer is given twice.")
-    _replace(call, holdings)
+    replace(call, holdings)
 
 
 @PLACEMENT.operation("DELETE", "/allocations/{consumer_uuid}", rules=(Rule(DELETE),), success=204)
@@ -209,10 +209,11 @@ def delete_allocations(call: Call[None, None]) -> None:
     call.tx.execute(sa.delete(allocations).where(allocations.c.consumer_uuid == uuid))
     call.tx.execute(sa.delete(consumers).where(consumers.c.uuid == uuid))
     for provider in used:
-        providers.change(call.tx, provider, call.now_us)
+        # To have less taken of it is no conflict for whoever changes the provider: its generation stays.
+        providers.change(call.tx, provider, call.now_us, generations=0)
 
 
-def _replace(call: Call[None, object], holdings: list[Holding]) -> None:
+def replace(call: Call[None, object], holdings: list[Holding]) -> None:
     """Everything the consumers held goes, then what they are to hold is checked against what is left."""
     tx = call.tx
     touched: dict[int, Provider] = {}

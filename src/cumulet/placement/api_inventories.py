@@ -148,18 +148,35 @@ def set_inventories(call: Call[None, SetInventories]) -> Reply:
     """Replace all of a provider's inventories."""
     provider = provider_in_path(call)
     providers.require_generation(provider, call.body.resource_provider_generation)
-    wanted = {name: body.record() for name, body in call.body.inventories.items()}
+    wanted = records(call, provider, call.body)
+    remove_others(call.tx, provider, wanted)
+    write(call.tx, provider, wanted)
+    return _show_all(call, wanted, providers.change(call.tx, provider, call.now_us))
+
+
+def records(call: Call[object, object], provider: Provider, body: SetInventories) -> dict[str, Inventory]:
+    """What a body says that a provider is to have, by resource class; 400 where it cannot be."""
+    wanted = {name: inventory.record() for name, inventory in body.inventories.items()}
     names.require_classes(call.tx, wanted, "Unknown resource class in inventory")
     for name, inventory in wanted.items():
         _check(call.version, provider, name, inventory)
-    present = providers.inventories_of(call.tx, provider.id).get(provider.id, {})
-    _remove(call.tx, provider, present.keys() - wanted.keys(), reason=providers.INVENTORY_IN_USE)
+    return wanted
+
+
+def write(tx: Tx, provider: Provider, wanted: Mapping[str, Inventory]) -> None:
+    """Add these inventories, or write them over those there are; others stay."""
+    present = providers.inventories_of(tx, provider.id).get(provider.id, {})
     for name, inventory in wanted.items():
         if name in present:
-            _overwrite(call.tx, provider, name, inventory)
+            _overwrite(tx, provider, name, inventory)
         else:
-            _insert(call.tx, provider, name, inventory)
-    return _show_all(call, wanted, providers.change(call.tx, provider, call.now_us))
+            _insert(tx, provider, name, inventory)
+
+
+def remove_others(tx: Tx, provider: Provider, wanted: Mapping[str, Inventory]) -> None:
+    """Remove the inventories that are not wanted; 409 where one of them is in use."""
+    present = providers.inventories_of(tx, provider.id).get(provider.id, {})
+    _remove(tx, provider, present.keys() - wanted.keys(), reason=providers.INVENTORY_IN_USE)
 
 
 def _overwrite(tx: Tx, provider: Provider, resource_class: str, inventory: Inventory) -> None:

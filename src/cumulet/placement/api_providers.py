@@ -150,8 +150,7 @@ def list_providers(call: Call[None, None]) -> Reply:
 def _matching(call: Call[None, None], wanted: ListProviders, found: list[Provider]) -> list[Provider]:
     version = call.version
     if wanted.member_of is not None:
-        texts = wanted.member_of if version.at_least("1.24") else wanted.member_of[-1:]
-        aggregates = aggregate_demand(texts, forbidding=version.at_least("1.32"))
+        aggregates = aggregate_demand(wanted.member_of, version)
         found = [p for p in found if aggregates.met_by(p.aggregates)]
     if wanted.required is not None:
         texts = wanted.required if version.at_least("1.39") else wanted.required[-1:]

@@ -8,7 +8,7 @@ from typing import Annotated
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, Conflict, NotFound, NotYet
+from cumulet.errors import BadRequest, Conflict, NotFound
 from cumulet.placement import names, providers
 from cumulet.placement.api_providers import provider_in_path
 from cumulet.placement.rules import admin_or_service
@@ -25,8 +25,6 @@ DELETE = admin_or_service("traits:delete", "Delete a custom trait.")
 PROVIDER_LIST = admin_or_service("resource_providers:traits:list", "List a provider's traits.")
 PROVIDER_UPDATE = admin_or_service("resource_providers:traits:update", "Set a provider's traits.")
 PROVIDER_DELETE = admin_or_service("resource_providers:traits:delete", "Remove a provider's traits.")
-
-SHARING = "MISC_SHARES_VIA_AGGREGATE"
 
 
 class ListTraits(Query, closed_since="1.0"):
@@ -126,8 +124,6 @@ def set_provider_traits(call: Call[None, SetTraits]) -> Reply:
     providers.require_generation(provider, call.body.resource_provider_generation)
     wanted = sorted(set(call.body.traits))
     names.require_traits(call.tx, wanted)
-    if SHARING in wanted:
-        raise NotYet(f"Cumulet does not offer sharing resource providers ({SHARING}) yet.")
     generation = providers.change(call.tx, provider, call.now_us, traits=wanted)
     return fresh(call, {"traits": wanted, "resource_provider_generation": generation})
 

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from email.utils import formatdate
 
+from cumulet.web import error_pages
 from cumulet.web.dialect import NUMBER, TEXT, Dialect, Document, Fault, link_to_self, object_schema
-from cumulet.web.operation import Service
+from cumulet.web.operation import Microversion, Service
+
+
+def freshness(version: Microversion, modified_us: int) -> dict[str, str]:
+    """The headers of microversion 1.15: when it was last modified, and that it is not to be cached."""
+    if not version.at_least("1.15"):
+        return {}
+    return {"Last-Modified": formatdate(modified_us // 1_000_000, usegmt=True), "Cache-Control": "no-cache"}
 
 
 class PlacementDialect(Dialect):
@@ -17,6 +26,14 @@ class PlacementDialect(Dialect):
     )
     refusal = "Policy does not allow {} to be performed."
     over_quota_status = 409
+    head_is_get = False
+    json_only = True
+    rules_before_body = True
+    errors_follow_accept = True
+    error_media = (error_pages.JSON, error_pages.HTML)
+    root_knows_405 = True
+    any_version_is_one = True
+    vary = "openstack-api-version"
 
     def fault(self, fault: Fault) -> dict[str, object]:
         reason = fault.error.reason or ""
@@ -29,6 +46,9 @@ class PlacementDialect(Dialect):
         }
         return {"errors": [about]}
 
+    def document_headers(self, version: Microversion, now_us: int) -> Mapping[str, str]:
+        return freshness(version, now_us)
+
     def documents(self, service: Service, root: str) -> Mapping[str, Document]:
         low, high = service.versions
 
@@ -38,7 +58,7 @@ class PlacementDialect(Dialect):
                 "status": "CURRENT",
                 "min_version": str(low),
                 "max_version": str(high),
-                "links": [link_to_self(f"{base}{root}/")],
+                "links": [link_to_self("")],
             }
             return 200, {"versions": [about]}
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import uuid as uuids
-from email.utils import formatdate
 from typing import Annotated, Any
 
 import msgspec
 
 from cumulet.errors import BadRequest
-from cumulet.web.operation import Call, Reply
+from cumulet.placement.dialect import freshness
+from cumulet.web.operation import Call, Microversion, Reply
 from cumulet.web.schema import Json
 
 MAX_INT = 0x7FFFFFFF
+BAD_VALUE = "placement.query.bad_value"
 
 Uuid = Annotated[str, Json({"format": "uuid"})]
 UUID_KEY_PATTERN = "^[0-9a-fA-F-]{36}$"
@@ -27,10 +28,7 @@ def fresh(
     location: str = "",
 ) -> Reply:
     """An answer with the headers of microversion 1.15: when it was last modified, and not to be cached."""
-    headers: dict[str, str] = {}
-    if call.version.at_least("1.15"):
-        headers["Last-Modified"] = formatdate((modified_us or call.now_us) // 1_000_000, usegmt=True)
-        headers["Cache-Control"] = "no-cache"
+    headers = freshness(call.version, modified_us or call.now_us)
     if location:
         headers["Location"] = f"{call.service_url}{location}"
     return Reply(body=body, status=status, headers=headers)
@@ -91,8 +89,8 @@ def trait_demand(texts: list[str], *, forbidding: bool, alternatives: bool) -> T
         else:
             forbidden |= {name.lstrip("!") for name in negated}
             required += [frozenset({name}) for name in names if name not in negated]
-    if forbidden & {name for group in required if len(group) == 1 for name in group}:
-        raise BadRequest("Conflicting traits: required and forbidden at once.")
+    if any(group <= forbidden for group in required):
+        raise BadRequest("Conflicting traits: required and forbidden at once.", reason=BAD_VALUE)
     return TraitDemand(required=tuple(required), forbidden=frozenset(forbidden))
 
 
@@ -102,18 +100,27 @@ class AggregateDemand(msgspec.Struct, frozen=True, kw_only=True):
     member_of: tuple[frozenset[str], ...] = ()
     forbidden: frozenset[str] = frozenset()
 
+    def has(self, aggregates: tuple[str, ...]) -> bool:
+        """Whether they are enough."""
+        return all(not group.isdisjoint(aggregates) for group in self.member_of)
+
+    def allows(self, aggregates: tuple[str, ...]) -> bool:
+        """Whether none of them is forbidden."""
+        return self.forbidden.isdisjoint(aggregates)
+
     def met_by(self, aggregates: tuple[str, ...]) -> bool:
-        own = frozenset(aggregates)
-        return not (self.forbidden & own) and all(group & own for group in self.member_of)
+        return self.allows(aggregates) and self.has(aggregates)
 
 
-def aggregate_demand(texts: list[str], *, forbidding: bool) -> AggregateDemand:
-    """``UUID``, ``in:UUID,UUID`` and, where the microversion has it, either after ``!``."""
+def aggregate_demand(texts: list[str], version: Microversion) -> AggregateDemand:
+    """``UUID``, ``in:UUID,UUID`` and, where the microversion has it, either after ``!``, and several of them."""
+    if len(texts) > 1 and not version.at_least("1.24"):
+        raise BadRequest("Multiple member_of parameters are not supported in this version.")
     required: list[frozenset[str]] = []
     forbidden: set[str] = set()
     for text in texts:
         negated = text.startswith("!")
-        if negated and not forbidding:
+        if negated and not version.at_least("1.32"):
             raise BadRequest("Forbidden member_of parameters are not supported in this version.")
         bare = text.removeprefix("!")
         several = bare.startswith("in:")

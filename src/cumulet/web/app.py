@@ -95,6 +95,10 @@ class App:
                 await exchange.respond(self._document(exchange, *beside))
             except UnacceptableVersion as refused:
                 await exchange.respond_error(refused.error, refused.headers)
+            except BadRequest as refused:
+                await exchange.respond_error(refused)
+        elif beside is not None and beside[0] is not None and beside[0].dialect.root_knows_405:
+            await self._refuse_method(exchange, beside[0])
         elif (door := doors.door_of(self._doors, path)) is not None and exchange.method in ("GET", "HEAD"):
             page = door[0].page(door[1])
             if page is None:
@@ -120,7 +124,22 @@ class App:
             exchange.service = service
             exchange.negotiated = negotiate(service, exchange.headers)
         status, content = document(exchange.base_url)
-        return status, [_JSON], _encode(content)
+        headers = [_JSON]
+        if service is not None and exchange.negotiated is not None:
+            more = service.dialect.document_headers(exchange.negotiated.version, self.cloud.clock.now_us())
+            headers += [(name.lower().encode(), value.encode()) for name, value in more.items()]
+        return status, headers, _encode(content)
+
+    async def _refuse_method(self, exchange: Exchange, service: Service) -> None:
+        exchange.service = service
+        try:
+            exchange.negotiated = negotiate(service, exchange.headers)
+        except UnacceptableVersion as refused:
+            await exchange.respond_error(refused.error, refused.headers)
+        except BadRequest as refused:
+            await exchange.respond_error(refused)
+        else:
+            await exchange.respond_error(faults.not_allowed(["GET"]))
 
     async def _health(self, *, ready: bool) -> Answer:
         """Whether the database answers, which is all that most requests need; `ready`: and hosts can be asked."""

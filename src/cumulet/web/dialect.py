@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulet.errors import ApiError
+from cumulet.web import error_pages
 
 if TYPE_CHECKING:
-    from cumulet.web.operation import Service
+    from cumulet.web.operation import Microversion, Service
 
 Document = Callable[[str], tuple[int, dict[str, object]]]
 """From the base URL to a status and a JSON object."""
@@ -62,8 +63,20 @@ class Dialect:
     """A foreign Content-Type is refused even where no body was sent."""
     project_id_in_path = False
     """Paths may begin with the project's id, as in Nova's older form."""
+    json_only = False
+    """A body has to say that it is JSON (415), and whoever takes no JSON gets no answer to a GET (406)."""
+    rules_before_body = False
+    """A policy rule that needs no target is applied before the body is looked at: 403 before 400."""
     errors_follow_accept = False
     """Errors are JSON, a page or text, as the request's ``Accept`` says; else JSON always."""
+    error_media = (error_pages.HTML, error_pages.JSON)
+    """What they may be, beside text; the first of those that are liked as much."""
+    root_knows_405 = False
+    """Methods other than GET at the version document are 405, not an unknown path."""
+    any_version_is_one = False
+    """Two numbers with a dot are a microversion, also ones that no service has: 406 rather than 400."""
+    vary = "OpenStack-API-Version"
+    """What answers say that they depend on, where the service has microversions."""
     json_suffix = False
     """Paths may end in ``.json``."""
     slash_suffix = False
@@ -76,6 +89,10 @@ class Dialect:
     def fault(self, fault: Fault) -> dict[str, object]:
         """The JSON of an error answer."""
         return {"error": {"code": fault.status, "title": fault.title, "message": fault.message}}
+
+    def document_headers(self, version: Microversion, now_us: int) -> Mapping[str, str]:
+        """What a version document says beside its JSON at a microversion."""
+        return {}
 
     def documents(self, service: Service, root: str) -> Mapping[str, Document]:
         """Version documents, which need no token: path without a slash at its end to document."""

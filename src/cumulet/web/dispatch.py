@@ -19,9 +19,9 @@ from sqlalchemy.exc import DBAPIError
 from cumulet.db.engine import Tx
 from cumulet.db.fair_queue import served
 from cumulet.db.full_disk import Reserve, is_full
-from cumulet.errors import ApiError, BadRequest, InsufficientStorage, UnsupportedMediaType
+from cumulet.errors import ApiError, BadRequest, InsufficientStorage
 from cumulet.space import refuse_where_nearly_full
-from cumulet.web import faults, refusals
+from cumulet.web import faults, media, refusals
 from cumulet.web.asgi import Message, Receive, Scope, Send, base_url
 from cumulet.web.bodies import LARGEST_PUBLIC_BODY, whole_body
 from cumulet.web.connections import CONNECTION
@@ -46,10 +46,8 @@ AT_ONCE = 65_536
 """Bytes of an answer that are sent, and encrypted, in one turn."""
 DELETING_ACTIONS = frozenset({"forceDelete"})
 STORAGE_FULL = "The cloud's storage is full. Delete something first."
-_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
 _encode = msgspec.json.Encoder().encode
-_JSON_MEDIA = re.compile(rb"application/([a-z0-9.+-]*[+-])?json(-patch)?\Z")
 _ONCE = frozenset({b"x-auth-token", b"x-subject-token", b"host", b"authorization", b"content-type", b"content-length"})
 """Headers that say who asks, for what, or how the body is read. A request that has one of them twice is refused."""
 _GLOBAL_REQUEST_ID = re.compile(rb"req-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
@@ -180,13 +178,17 @@ class Exchange:
             method = "GET"
         self._require_method(place, method)
         self.negotiated = negotiated = negotiate(service, self.headers)
-        self._require_json(service, place, method)
+        media.require_json(service.dialect, negotiated.version, method, self.headers, place.operations.get(method, []))
         if any("\0" in value for value in values):
             raise faults.not_found()  # nothing has such a name, and PostgreSQL takes none
         version = negotiated.version
         operation, body = await self._operation(place, values, method)
         if project_id is not None and project_id != caller.project_id:
             raise BadRequest("Malformed request URL: its project_id is not the one of the token.")
+        if service.dialect.rules_before_body and operation.target is None and operation.facts is None:
+            early = self._call(version, {})
+            early.authorise = _authoriser(early, operation)
+            _apply_rules(operation, early)
         query = Query(_pairs(self.scope.get("query_string", b"")))
         parameters = plan(operation.query, version).read_query(query.pairs) if operation.query is not None else None
         call = self._call(version, dict(zip(operation.path_parameters, values, strict=True)))
@@ -258,19 +260,6 @@ class Exchange:
         if place.service.dialect.knows_405:
             raise faults.not_allowed(place.methods())
         raise faults.not_found()
-
-    def _require_json(self, service: Service, place: Place, method: str) -> None:
-        media = self.headers.get(b"content-type")
-        if media is None or any(o.raw_body for o in place.operations.get(method, ())):
-            return
-        bare = media.split(b";", 1)[0].strip().lower()
-        if not bare or bare == b"text/plain" or _JSON_MEDIA.match(bare):
-            return
-        if service.dialect.media_type_always_checked or (method in _WITH_BODY and self._has_body()):
-            raise UnsupportedMediaType("Unsupported Content-Type")
-
-    def _has_body(self) -> bool:
-        return self.headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.headers
 
     async def _operation(self, place: Place, values: tuple[str, ...], method: str) -> tuple[Operation, object]:
         """The operation meant, and the JSON of its body (UNSET where nothing was sent)."""
@@ -416,8 +405,8 @@ class Exchange:
         status = faults.status_of(error, dialect)
         headers = _encoded(error.headers)
         accept = self.headers.get(b"accept", b"").decode("latin-1")
-        media, body = faults.fault_body(dialect, status, error, self.request_id, accept)
-        headers.append((b"content-type", media.encode()))
+        kind, body = faults.fault_body(dialect, status, error, self.request_id, accept)
+        headers.append((b"content-type", kind.encode()))
         if error.reason and self.caller is not None and self.caller.is_admin:
             headers.append((b"x-cumulet-reason", error.reason.encode("ascii", "replace")))
             if error.private:

@@ -46,7 +46,7 @@ def fault_body(dialect: Dialect, status: int, error: ApiError, request_id: str, 
         # openstacksdk uploads with an empty Accept, and understands JSON only.
         return error_pages.JSON, _encode(speaker.fault(fault))
     line = f"{status} {fault.title}"
-    match error_pages.preferred(accept, (error_pages.HTML, error_pages.JSON)):
+    match error_pages.preferred(accept, speaker.error_media):
         case error_pages.JSON:
             return error_pages.JSON, _encode(speaker.fault(fault))
         case error_pages.HTML:

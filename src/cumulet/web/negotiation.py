@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 
 import msgspec
 
 from cumulet.errors import BadRequest
+from cumulet.web.dialect import Dialect
 from cumulet.web.faults import not_acceptable
 from cumulet.web.operation import Microversion, Service
 
 HEADER = b"openstack-api-version"
+_NUMBERS = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})", re.ASCII)
 
 
 class Negotiated(msgspec.Struct, frozen=True):
@@ -35,15 +38,15 @@ def negotiate(service: Service, headers: Mapping[bytes, bytes]) -> Negotiated:
     asked = headers.get(HEADER)
     legacy = headers.get(older.lower().encode()) if older is not None else None
     if not service.microversioned or (asked is None and legacy is None):
-        return _served(service.type, service.versions[0], service.microversioned, older)
-    return _negotiate(service.type, service.versions, older, asked, legacy)
+        return _served(service.type, service.versions[0], service.microversioned, service.dialect)
+    return _negotiate(service.type, service.versions, service.dialect, asked, legacy)
 
 
 @functools.lru_cache(1024)
 def _negotiate(
     kind: str,
     versions: tuple[Microversion, Microversion],
-    older: str | None,
+    dialect: Dialect,
     asked: bytes | None,
     legacy: bytes | None,
 ) -> Negotiated:
@@ -52,19 +55,28 @@ def _negotiate(
     if text is None and legacy is not None:
         text = legacy.decode("latin-1").strip()
     if not text:
-        return _served(kind, low, True, older)
+        return _served(kind, low, True, dialect)
     if text.lower() == "latest":
-        return _served(kind, high, True, older)
+        return _served(kind, high, True, dialect)
     try:
         version = Microversion.parse(text)
     except ValueError:
+        if dialect.any_version_is_one and (numbers := _NUMBERS.fullmatch(text)) is not None:
+            version = Microversion(int(numbers[1]), int(numbers[2]))
+            raise _unacceptable(kind, version, versions, dialect) from None
         raise BadRequest(
             f"API Version String {text[:64]} is of invalid format. Must be of format MajorNum.MinorNum."
         ) from None
     if not low <= version <= high:
-        error = not_acceptable(str(version), str(low), str(high))
-        raise UnacceptableVersion(error, _version_headers(kind, version, older))
-    return _served(kind, version, True, older)
+        raise _unacceptable(kind, version, versions, dialect)
+    return _served(kind, version, True, dialect)
+
+
+def _unacceptable(
+    kind: str, version: Microversion, versions: tuple[Microversion, Microversion], dialect: Dialect
+) -> UnacceptableVersion:
+    error = not_acceptable(str(version), str(versions[0]), str(versions[1]))
+    return UnacceptableVersion(error, _version_headers(kind, version, dialect))
 
 
 def _wanted(kind: str, header: bytes | None) -> str | None:
@@ -78,14 +90,14 @@ def _wanted(kind: str, header: bytes | None) -> str | None:
 
 
 @functools.lru_cache(1024)
-def _served(kind: str, version: Microversion, microversioned: bool, older: str | None) -> Negotiated:
-    return Negotiated(version, _version_headers(kind, version, older) if microversioned else ())
+def _served(kind: str, version: Microversion, microversioned: bool, dialect: Dialect) -> Negotiated:
+    return Negotiated(version, _version_headers(kind, version, dialect) if microversioned else ())
 
 
-def _version_headers(kind: str, version: Microversion, older: str | None) -> tuple[tuple[bytes, bytes], ...]:
+def _version_headers(kind: str, version: Microversion, dialect: Dialect) -> tuple[tuple[bytes, bytes], ...]:
     text = str(version).encode()
-    headers = [(b"openstack-api-version", kind.encode() + b" " + text), (b"vary", b"OpenStack-API-Version")]
-    if older is not None:
-        name = older.encode()
+    headers = [(b"openstack-api-version", kind.encode() + b" " + text), (b"vary", dialect.vary.encode())]
+    if dialect.legacy_version_header is not None:
+        name = dialect.legacy_version_header.encode()
         headers += [(name.lower(), text), (b"vary", name)]
     return tuple(headers)

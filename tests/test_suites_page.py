@@ -1,0 +1,44 @@
+"""The page of suites that others wrote is what its script makes of what runs have left, and says all of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+from benchmarks.suites.page import PAGE, Report, current, page, run_of_report
+from benchmarks.suites.results import KEPT, Run, keep, kept, leave, read
+
+
+def test_the_page_is_what_the_script_makes(tmp_path: Path) -> None:
+    assert current(), "run `make suites-page`"
+    other = tmp_path / "page.md"
+    other.write_text(PAGE.read_text().replace("| placement-stories |", "| placement stories |", 1))
+    assert not current(KEPT, other)
+
+
+def test_a_run_that_is_left_is_read_again_and_kept(tmp_path: Path) -> None:
+    run = Run(
+        suite="some", package="some 1", at="2026-01-02", commit="abc", passed=2, failed={"a": "x|y"}, skipped={"no": 3}
+    )
+    assert read(leave(run, tmp_path)) == run
+    keep({"some": run}, tmp_path / "kept.json")
+    assert kept(tmp_path / "kept.json") == {"some": run}
+    text = page({"some": run})
+    assert "| some | some 1 | 2 | 1 (66.7 %) | 3 | 2026-01-02 | abc |" in text
+    assert "| `a` | x/y |" in text  # what would be a column of the table is none
+    assert "| 3 | no |" in text
+
+
+def test_a_runners_report_becomes_a_run() -> None:
+    tests = [
+        {"id": "t.one[id-1]", "status": "passed", "seconds": 1},
+        {"id": "t.two[id-2]", "status": "failed", "error": "it\n  broke"},
+        {"id": "t.three", "status": "not-run"},
+        {"id": "t.four", "status": "skipped", "reason": "no volumes"},
+        {"id": "t.five", "status": "skipped", "reason": "no volumes"},
+    ]
+    report = {"suites": ["some"], "tempest": "47", "started": "2026-01-02T03:04:05", "wall_seconds": 1.6}
+    run = run_of_report(msgspec.json.decode(json.dumps({**report, "results": tests}), type=Report), "abc")
+    assert (run.suite, run.package, run.at, run.commit, run.seconds) == ("some", "tempest 47", "2026-01-02", "abc", 2)
+    assert (run.passed, run.failed, run.skipped) == (1, {"t.two": "it broke", "t.three": ""}, {"no volumes": 2})
