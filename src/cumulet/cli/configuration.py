@@ -10,8 +10,9 @@ import re
 import textwrap
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 from urllib.parse import parse_qsl, urlsplit
 
 import click
@@ -97,7 +98,9 @@ def checked(name: str, value: Any, *, text: bool) -> Any:
     try:
         setting = msgspec.convert(value, known[name].type, strict=not text, dec_hook=_path)
     except msgspec.ValidationError as error:
-        raise NotThus(str(error)) from None
+        raise NotThus(_in_words(known[name], str(error))) from None
+    if name == "listen_address":
+        _check_address(setting)
     if isinstance(setting, float) and not math.isfinite(setting):
         raise NotThus("expected a number that ends")
     if name == "hosts" and not 0 <= setting <= MOST_HOSTS:
@@ -108,6 +111,23 @@ def checked(name: str, value: Any, *, text: bool) -> Any:
         setting = setting.expanduser().absolute()
         _check_path(name, setting)
     return setting
+
+
+def _in_words(setting: Described, said: str) -> str:
+    """What is expected, where the checker names a pattern, or no choices."""
+    if "regex" in said:
+        return f"expected this form: {re.split(r'[:.] ', setting.meaning)[0]}"
+    if "enum" in said:
+        choices = [choice for kind in (setting.type, *get_args(setting.type)) for choice in get_args(kind)]
+        return f"expected one of {', '.join(choice for choice in choices if isinstance(choice, str))}"
+    return said
+
+
+def _check_address(address: str) -> None:
+    try:
+        ip_address(address)
+    except ValueError:
+        raise NotThus(f"{address!r} is no IP address, like 127.0.0.1, or 0.0.0.0 for all of this machine") from None
 
 
 def _path(kind: type, value: Any) -> Any:

@@ -65,6 +65,6 @@ def logged_in(entry: Entry) -> Iterator[Persona]:
         with https(url.rsplit("/identity", 1)[0], entry.authority) as http:
             yield log_in(http, f"{entry.credentials.user} (entry {entry.name} of {entry.file})", entry.credentials)
     except httpx.TransportError as error:
-        raise click.ClickException(f"no cloud answers at {url}: {error}") from error
+        raise click.ClickException(f"no cloud answers at {url}: {error}; is `cumulet up` running?") from error
     except Unexpected as error:
         raise click.ClickException(str(error)) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import signal
@@ -61,7 +62,10 @@ class ListenType(click.ParamType[Listen]):
             self.fail(f"{value!r}: put an IPv6 address in brackets, like [::1]:8774", param, ctx)
         if not colon or not address or not (port.isascii() and port.isdecimal()) or int(port) > 65535:
             self.fail(f"{value!r} is not ADDRESS:PORT, like {DEFAULT_LISTEN} (port 0 picks a free one)", param, ctx)
-        return Listen(address, int(port))
+        try:
+            return Listen(checked("listen_address", address, text=True), int(port))
+        except NotThus as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
 
 
 def in_existing_folder(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
@@ -276,6 +280,8 @@ def _chosen(given: dict[str, Any], ready_file: Path | None) -> tuple[Settings, O
     choice = choose(given.pop("driver", "auto"), hosts_here=bool(host_names), made_with=made_with)
     if given.get("host_networks") and choice.driver == "simulated":
         raise click.BadParameter("simulated hosts have no network", param_hint="--host-network")
+    if given.get("public_interface") and choice.driver == "simulated":
+        raise click.BadParameter("simulated hosts have no network", param_hint="--public-interface")
     clouds_file = given.pop("clouds_file", None) or folder / "clouds.yaml"
     given.setdefault("database_url", f"sqlite:///{folder / 'cumulet.db'}")
     given.setdefault("leave_guests", service_manager.started_us())
@@ -314,6 +320,9 @@ async def _start(settings: Settings) -> EmbeddedCloud:
     except (BadCertificate, Exposed, OtherState, SchemaTooNew) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            words = f"this machine has no address {settings.listen_address}; choose another place with --listen"
+            raise click.ClickException(words) from error
         place = f"{error.filename}: " if error.filename is not None else ""
         raise click.ClickException(f"{place}{error.strerror or error}") from error
 
