@@ -242,6 +242,7 @@ PARAMETERS: Mapping[str, str | Made] = {
     "rule_type": "bandwidth_limit",
     "security_group_id": lambda t: t.group,
     "security_group_rule_id": lambda t: t.group_rule,
+    "default_security_group_rule_id": "00000000-0000-4000-8000-000000000001",
     "agent_id": lambda t: t.agent("Cumulet agent"),
     "project_id": lambda t: t.owner.project_id,
     "host": "host1",
@@ -334,6 +335,12 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
         may=MEMBER, sees=READER, body={"addresses": ["10.8.0.0/16"]}, rules=("get_address_group",)
     ),
     **crud("/security-groups", "security_group", {"name": "new"}),
+    "GET /default-security-group-rules": Example(may=ANY_READER),
+    "POST /default-security-group-rules": Example(
+        may=ADMIN, body={"default_security_group_rule": {"direction": "ingress", "protocol": "tcp"}}
+    ),
+    "GET /default-security-group-rules/{default_security_group_rule_id}": Example(may=ANY_READER),
+    "DELETE /default-security-group-rules/{default_security_group_rule_id}": Example(may=ADMIN),
     **crud("/rbac-policies", "rbac_policy", {}),
     "GET /qos/policies": Example(may=ANYONE),
     "POST /qos/policies": Example(may=MANAGER, body={"policy": {"name": "new"}}),

@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 
 import cumulet.testing
-from cumulet.network import address_groups, qos_policies
+from cumulet.network import address_groups, default_rules, qos_policies
 from cumulet.testing import Answer
 
 from .table import Refusal, Scene, table
@@ -347,6 +347,13 @@ def a_qos_policy_too_many(scene: Scene) -> Answer:
 @refused(404, "QoS rule type minimum_bandwidth could not be found.")
 def a_type_of_qos_rules_that_is_not(scene: Scene) -> Answer:
     return scene.network("GET", "/qos/rule-types/minimum_bandwidth")
+
+
+@refused(409, "Quota exceeded for resources: ['default_security_group_rule']")
+def a_default_rule_too_many(scene: Scene) -> Answer:
+    with mock.patch.object(default_rules, "MOST", 0):
+        rule = {"direction": "ingress", "protocol": "udp"}
+        return scene.network("POST", "/default-security-group-rules", {"default_security_group_rule": rule})
 
 
 def group_in_use(scene: Scene) -> str:

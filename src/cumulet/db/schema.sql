@@ -1,4 +1,4 @@
--- 0024
+-- 0025
 CREATE TABLE address_groups ( id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT NULL, name VARCHAR(255) NOT NULL, description VARCHAR(255) NOT NULL, revision INTEGER NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, addresses JSON NOT NULL, CONSTRAINT pk_address_groups PRIMARY KEY (id) );
 CREATE TABLE aggregate_hosts ( aggregate_id INTEGER NOT NULL, host VARCHAR(255) NOT NULL, CONSTRAINT pk_aggregate_hosts PRIMARY KEY (aggregate_id, host), CONSTRAINT fk_aggregate_hosts_aggregate_id_aggregates FOREIGN KEY(aggregate_id) REFERENCES aggregates (id) ON DELETE CASCADE );
 CREATE TABLE aggregates ( id INTEGER NOT NULL, uuid VARCHAR(36) NOT NULL, name VARCHAR(255) NOT NULL, metadata JSON NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT, CONSTRAINT pk_aggregates PRIMARY KEY (id), CONSTRAINT uq_aggregates_uuid UNIQUE (uuid), CONSTRAINT uq_aggregates_name UNIQUE (name) );
@@ -6,6 +6,7 @@ CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY);
 CREATE TABLE allocations ( consumer_uuid VARCHAR(36) NOT NULL, provider_id INTEGER NOT NULL, resource_class VARCHAR(255) NOT NULL, used BIGINT NOT NULL, CONSTRAINT pk_allocations PRIMARY KEY (consumer_uuid, provider_id, resource_class), CONSTRAINT fk_allocations_consumer_uuid_consumers FOREIGN KEY(consumer_uuid) REFERENCES consumers (uuid), CONSTRAINT fk_allocations_provider_id_resource_providers FOREIGN KEY(provider_id) REFERENCES resource_providers (id) );
 CREATE TABLE console_tokens ( digest VARCHAR(64) NOT NULL, server_id VARCHAR(36) NOT NULL, protocol VARCHAR(16) NOT NULL, generation BIGINT NOT NULL, user_id VARCHAR(64) NOT NULL, expires_at_us BIGINT NOT NULL, CONSTRAINT pk_console_tokens PRIMARY KEY (digest) );
 CREATE TABLE consumers ( uuid VARCHAR(36) NOT NULL, project_id VARCHAR(255) NOT NULL, user_id VARCHAR(255) NOT NULL, type VARCHAR(255) NOT NULL, generation BIGINT NOT NULL, created_at_us BIGINT NOT NULL, CONSTRAINT pk_consumers PRIMARY KEY (uuid) );
+CREATE TABLE default_security_group_rules ( id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT NULL, description VARCHAR(255) NOT NULL, revision INTEGER NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, gone BOOLEAN NOT NULL, direction VARCHAR(8) NOT NULL, ethertype VARCHAR(8) NOT NULL, protocol VARCHAR(40), port_range_min INTEGER, port_range_max INTEGER, remote_ip_prefix VARCHAR(64), from_members BOOLEAN NOT NULL, used_in_default_sg BOOLEAN NOT NULL, used_in_non_default_sg BOOLEAN NOT NULL, CONSTRAINT pk_default_security_group_rules PRIMARY KEY (id) );
 CREATE TABLE findings ( id INTEGER NOT NULL, reconciler VARCHAR(32) NOT NULL, host VARCHAR(255) NOT NULL, subject VARCHAR(36) NOT NULL, finding VARCHAR(64) NOT NULL, done TEXT NOT NULL, times INTEGER NOT NULL, first_at_us BIGINT NOT NULL, last_at_us BIGINT NOT NULL, CONSTRAINT pk_findings PRIMARY KEY (id) );
 CREATE TABLE flavor_access ( flavor_id VARCHAR(255) NOT NULL, project_id VARCHAR(64) NOT NULL, CONSTRAINT pk_flavor_access PRIMARY KEY (flavor_id, project_id), CONSTRAINT fk_flavor_access_flavor_id_flavors FOREIGN KEY(flavor_id) REFERENCES flavors (flavor_id) ON DELETE CASCADE );
 CREATE TABLE flavors ( id INTEGER NOT NULL, flavor_id VARCHAR(255) NOT NULL, name VARCHAR(255) NOT NULL, vcpus INTEGER NOT NULL, memory_mib INTEGER NOT NULL, disk_gib INTEGER NOT NULL, ephemeral_gib INTEGER NOT NULL, swap_mib INTEGER NOT NULL, rxtx_factor FLOAT NOT NULL, is_public BOOLEAN NOT NULL, disabled BOOLEAN NOT NULL, description TEXT, extra_specs JSON NOT NULL, created_at_us BIGINT NOT NULL, CONSTRAINT pk_flavors PRIMARY KEY (id), CONSTRAINT uq_flavors_flavor_id UNIQUE (flavor_id), CONSTRAINT uq_flavors_name UNIQUE (name) );
@@ -84,6 +85,7 @@ CREATE TABLE traits ( name VARCHAR(255) NOT NULL, CONSTRAINT pk_traits PRIMARY K
 CREATE INDEX ix_address_groups_project_id ON address_groups (project_id);
 CREATE INDEX ix_allocations_provider ON allocations (provider_id);
 CREATE INDEX ix_console_tokens_server_id ON console_tokens (server_id, expires_at_us);
+CREATE INDEX ix_default_security_group_rules_project_id ON default_security_group_rules (project_id);
 CREATE INDEX ix_floating_ips_port_id ON floating_ips (port_id);
 CREATE INDEX ix_floating_ips_project_id ON floating_ips (project_id);
 CREATE INDEX ix_floating_ips_qos_policy_id ON floating_ips (qos_policy_id);

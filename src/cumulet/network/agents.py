@@ -16,8 +16,8 @@ import sqlalchemy as sa
 
 from cumulet.clock import iso_z
 from cumulet.db.engine import Tx, metadata
-from cumulet.errors import BadRequest, Conflict, NotFound
-from cumulet.network import bodies, filtering, hosts, policy, resource
+from cumulet.errors import Conflict, NotFound
+from cumulet.network import bodies, filtering, hosts, paging, policy, resource
 from cumulet.network.bodies import text
 from cumulet.network.hosts import Host
 from cumulet.network.networks import NETWORKS
@@ -99,7 +99,7 @@ def _time(us: int) -> str:
     return str(iso_z(us)).replace("T", " ").removesuffix("Z")
 
 
-_READ: dict[str, Callable[[str], object]] = {
+_READ: dict[str, paging.Reader] = {
     "id": str,
     "agent_type": str,
     "binary": str,
@@ -113,19 +113,7 @@ _READ: dict[str, Callable[[str], object]] = {
 
 
 def _listed(call: Call[object, object], found: Sequence[Agent]) -> View:
-    """Those that the query asks for. Ids order them: there are four a host."""
-    views = _views(call.tx, found)
-    for name in call.query.names():
-        if name in ("fields", "limit", "marker", "page_reverse", "sort_key", "sort_dir"):
-            continue
-        if name not in _READ:
-            raise BadRequest(f"{[name]} is invalid attribute for filtering")
-        wanted = [_READ[name](value) for value in call.query.getall(name)]
-        views = [view for view in views if view[name] in wanted]
-    fields = frozenset(call.query.getall("fields"))
-    if fields:
-        views = [{name: value for name, value in view.items() if name in fields} for view in views]
-    return {"agents": views[: call.cloud.settings.largest_page]}
+    return paging.of_few(call, "agents", _views(call.tx, found), _READ)
 
 
 def _unknown(agent_id: str) -> NotFound:

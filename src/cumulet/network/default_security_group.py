@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from cumulet.clock import Clock
 from cumulet.db.engine import Tx
+from cumulet.network import default_rules
+from cumulet.network.default_rules import DefaultRule
 from cumulet.network.group_records import SecurityGroup, SecurityGroupRule
 from cumulet.network.store import find_by, insert
 
 NAME = "default"
-ETHERTYPES = ("IPv4", "IPv6")
-"""Every new group lets its members send: one rule for each."""
 
 
 def ensure(tx: Tx, clock: Clock, project_id: str) -> SecurityGroup:
-    """The project's default group; made with its four rules if there is none."""
+    """The project's default group; made with the rules of new ones if there is none."""
     found = find_by(tx, SecurityGroup, project_id=project_id, is_default=True)
     if found:
         return found[0]
@@ -27,9 +29,7 @@ def ensure(tx: Tx, clock: Clock, project_id: str) -> SecurityGroup:
         stateful=True,
         is_default=True,
     )
-    for ethertype in ETHERTYPES:
-        add_rule(tx, clock, group, direction="egress", ethertype=ethertype)
-        add_rule(tx, clock, group, direction="ingress", ethertype=ethertype, remote_group_id=group.id)
+    begin_with(tx, clock, group, default_rules.of_new_group(tx, default=True))
     return group
 
 
@@ -37,22 +37,15 @@ def exists(tx: Tx, project_id: str) -> bool:
     return bool(find_by(tx, SecurityGroup, project_id=project_id, is_default=True))
 
 
-def add_rule(
-    tx: Tx, clock: Clock, group: SecurityGroup, *, direction: str, ethertype: str, remote_group_id: str | None = None
-) -> SecurityGroupRule:
-    """A rule for all protocols and ports."""
-    return insert(
-        tx,
-        SecurityGroupRule,
-        clock,
-        project_id=group.project_id,
-        security_group_id=group.id,
-        direction=direction,
-        ethertype=ethertype,
-        protocol=None,
-        port_range_min=None,
-        port_range_max=None,
-        remote_ip_prefix=None,
-        remote_group_id=remote_group_id,
-        remote_address_group_id=None,
-    )
+def begin_with(tx: Tx, clock: Clock, group: SecurityGroup, rules: Iterable[DefaultRule]) -> None:
+    """Give a new group its first rules."""
+    for rule in rules:
+        insert(
+            tx,
+            SecurityGroupRule,
+            clock,
+            project_id=group.project_id,
+            description=rule.description,
+            security_group_id=group.id,
+            **rule.content(group.id),
+        )

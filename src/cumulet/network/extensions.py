@@ -61,6 +61,7 @@ EXTENSIONS = {
     "router": ("Neutron L3 Router", "Router abstraction with floating IPs."),
     "router_availability_zone": ("Router Availability Zone", "Availability zone support for router."),
     "security-group": ("security-group", "The security groups extension."),
+    "security-groups-default-rules": ("Default rules for security groups", "The rules that new groups begin with"),
     "security-groups-normalized-cidr": ("Normalized CIDR field for security group rules", "Adds normalized_cidr"),
     "security-groups-rules-belongs-to-default-sg": ("Rule's default group field", "Adds belongs_to_default_sg"),
     "security-groups-shared-filtering": ("Security group filtering on the shared field", "Filtering by shared"),

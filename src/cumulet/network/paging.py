@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlencode
 
+from cumulet.errors import BadRequest
 from cumulet.network import refusals
 from cumulet.network.resource_columns import Resource
 from cumulet.web.operation import Call
@@ -49,3 +50,33 @@ def links(
     if records and marker is not None:
         found.append(link("previous", records[0], reverse=True))
     return found
+
+
+Reader = Callable[[str], object]
+"""What a query's text means."""
+
+
+def number(text: str) -> object:
+    """A whole number; what is none is equal to none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+def of_few(
+    call: Call[object, object], plural: str, views: Sequence[dict[str, object]], readers: Mapping[str, Reader]
+) -> dict[str, object]:
+    """The answer to a list of things that are few, and in no table: those that the query asks for, in one page.
+
+    readers: what can be asked for, and what its values mean.
+    """
+    found = list(views)
+    for name in call.query.names():
+        if name in ("fields", "limit", "marker", "page_reverse", "sort_key", "sort_dir"):
+            continue
+        if name not in readers:
+            raise BadRequest(f"{[name]} is invalid attribute for filtering")
+        wanted = [readers[name](value) for value in call.query.getall(name)]
+        found = [view for view in found if view[name] in wanted]
+    fields = frozenset(call.query.getall("fields"))
+    if fields:
+        found = [{name: value for name, value in view.items() if name in fields} for view in found]
+    return {plural: found[: limit(call)]}

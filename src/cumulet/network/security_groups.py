@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict
-from cumulet.network import bodies, default_security_group, filtering, limits, policy, resource, topology
+from cumulet.network import bodies, default_rules, default_security_group, filtering, limits, policy, resource, topology
 from cumulet.network.address_groups import ADDRESS_GROUPS
 from cumulet.network.bodies import either, text
 from cumulet.network.group_records import (
@@ -169,7 +169,8 @@ def create(call: Call[object, object], new: NewSecurityGroup) -> SecurityGroup:
     _refuse_default_name(name)
     default_security_group.ensure(call.tx, clock, project_id)
     limits.check(call.tx, project_id, "security_group")
-    limits.check(call.tx, project_id, "security_group_rule", len(default_security_group.ETHERTYPES))
+    first = default_rules.of_new_group(call.tx, default=False)
+    limits.check(call.tx, project_id, "security_group_rule", len(first))
     group = insert(
         call.tx,
         SecurityGroup,
@@ -181,8 +182,7 @@ def create(call: Call[object, object], new: NewSecurityGroup) -> SecurityGroup:
         is_default=False,
     )
     topology.set_tags(call.tx, group.id, either(new.tags, []))
-    for kind in default_security_group.ETHERTYPES:
-        default_security_group.add_rule(call.tx, clock, group, direction="egress", ethertype=kind)
+    default_security_group.begin_with(call.tx, clock, group, first)
     return group
 
 
