@@ -12,6 +12,7 @@ from typing import Any
 from cumulet.clock import iso_us
 from cumulet.identity.ec2_signatures import Request, signature_of
 from cumulet.testing import Answer, TestCloud
+from tests.api.identity.oauth import authorization, read_token
 
 from .example import ADMIN, ANYONE, PROJECT, SERVICE, Example, Made
 
@@ -257,6 +258,41 @@ class Things:
         return str(self.ask("POST", "/limits", {"limits": [self.new_limit]})["limits"][0]["id"])
 
     @cached_property
+    def consumer(self) -> dict[str, str]:
+        made: dict[str, str] = self.ask("POST", "/OS-OAUTH1/consumers", {"consumer": {}})["consumer"]
+        return made
+
+    def _signed(self, path: str, token: dict[str, str] | None = None, **more: str) -> dict[str, str]:
+        """The answer to what the consumer signed: a token of OAuth, with its secret."""
+        nobody = self._cloud.anonymous()
+        url, seconds = f"{self._cloud.url}{path}", self._cloud.clock.now_us() / 1e6
+        headers = authorization(url, seconds, self.name(), self.consumer, token, **more)
+        headers["Requested-Project-Id"] = str(self._cloud.persona("admin").project_id)
+        answer = nobody.request("POST", path, headers=headers)
+        assert answer.status == 201, answer.text
+        return read_token(answer.text)
+
+    @cached_property
+    def request_token(self) -> dict[str, str]:
+        return self._signed("/identity/v3/OS-OAUTH1/request_token", callback="oob")
+
+    @cached_property
+    def access_token(self) -> str:
+        """One of the administrator's."""
+        asked = self._signed("/identity/v3/OS-OAUTH1/request_token", callback="oob")
+        consent = self.ask("PUT", f"/OS-OAUTH1/authorize/{asked['id']}", {"roles": [{"id": self.admin_role}]})
+        verifier = str(consent["token"]["oauth_verifier"])
+        return self._signed("/identity/v3/OS-OAUTH1/access_token", asked, verifier=verifier)["id"]
+
+    @property
+    def administrator(self) -> str:
+        return str(self._admin.user_id)
+
+    @cached_property
+    def admin_role(self) -> str:
+        return str(self.ask("GET", "/roles?name=admin")["roles"][0]["id"])
+
+    @cached_property
     def configured_domain(self) -> str:
         domain = self._new("domain", name=self.name())
         self.ask("PUT", f"/domains/{domain}/config", {"config": {"identity": {"list_limit": 5}}})
@@ -292,9 +328,14 @@ PARAMETERS: Mapping[str, str | Made] = {
     "group": "identity",
     "option": "list_limit",
     "access": lambda t: t.access,
+    "consumer_id": lambda t: t.consumer["id"],
+    "request_token_id": lambda t: t.request_token["id"],
+    "access_token_id": lambda t: t.access_token,
 }
 OWNER = frozenset({"member"})
 OF_OWNER: Mapping[str, Made] = {"user_id": lambda t: t.owner}
+OF_ADMIN: Mapping[str, Made] = {"user_id": lambda t: t.administrator, "role_id": lambda t: t.admin_role}
+ACCESS = "/users/{user_id}/OS-OAUTH1/access_tokens"
 TRUSTED: Mapping[str, Made] = {"role_id": lambda t: t.trusted_role}
 EC2 = "/users/{user_id}/credentials/OS-EC2"
 CREDENTIALS = "/users/{user_id}/application_credentials"
@@ -500,6 +541,19 @@ EXAMPLES: Mapping[str, Example | tuple[Example, ...]] = {
     f"DELETE {EC2}/{{access}}": Example(may=ADMIN | OWNER, path=OF_OWNER),
     "POST /ec2tokens": Example(may=SERVICE, body={"credentials": lambda t: t.signed}),
     "POST /s3tokens": Example(may=SERVICE, body={"credentials": lambda t: t.signed_for_s3}),
+    # -- OAuth 1.0
+    "GET /OS-OAUTH1/consumers": Example(may=ADMIN),
+    "GET /OS-OAUTH1/consumers/{consumer_id}": Example(may=ADMIN),
+    "POST /OS-OAUTH1/consumers": Example(may=ADMIN, body={"consumer": {"description": "large"}}),
+    "PATCH /OS-OAUTH1/consumers/{consumer_id}": Example(may=ADMIN, body={"consumer": {"description": "small"}}),
+    "DELETE /OS-OAUTH1/consumers/{consumer_id}": Example(may=ADMIN),
+    "PUT /OS-OAUTH1/authorize/{request_token_id}": Example(may=ADMIN, body={"roles": [{"id": lambda t: t.admin_role}]}),
+    f"GET {ACCESS}": Example(may=ADMIN, path=OF_ADMIN),
+    f"GET {ACCESS}/{{access_token_id}}": Example(may=ADMIN, path=OF_ADMIN),
+    f"DELETE {ACCESS}/{{access_token_id}}": Example(may=ADMIN, path=OF_ADMIN),
+    f"GET {ACCESS}/{{access_token_id}}/roles": Example(may=ADMIN, path=OF_ADMIN),
+    f"GET {ACCESS}/{{access_token_id}}/roles/{{role_id}}": Example(may=ADMIN, path=OF_ADMIN),
+    "GET /OS-REVOKE/events": Example(may=SERVICE),
     # -- trusts
     "GET /OS-TRUST/trusts": Example(may=ADMIN, rules=("identity:list_trusts",)),
     "POST /OS-TRUST/trusts": Example(may=OWNER, body={"trust": lambda t: t.new_trust}),

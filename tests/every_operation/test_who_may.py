@@ -21,8 +21,12 @@ CASES = cases(OPERATIONS)
 REFUSALS = [(str(case), persona) for case in CASES for persona in case.refused]
 
 ONES_OWN = {
-    f"identity POST {path}": "it gives the caller's own rights away, so the handler looks once more who asks"
-    for path in ("/users/{user_id}/application_credentials", "/OS-TRUST/trusts")
+    f"identity {key}": "it gives the caller's own rights away, so the handler looks once more who asks"
+    for key in (
+        "POST /users/{user_id}/application_credentials",
+        "POST /OS-TRUST/trusts",
+        "PUT /OS-OAUTH1/authorize/{request_token_id}",
+    )
 }
 OTHERS = ("admin", "manager", "reader", "norole", "service", "other_member")
 

@@ -76,7 +76,8 @@ def refuse_delegated(call: Call[object, object], words: str, *, but_for_credenti
     but_for_credentials: application credentials have rules of their own here.
     """
     by = LiveToken.of(call.caller).token.by
-    if by.trust_id or by.credential_id or (by.application_credential_id and not but_for_credentials):
+    lent = by.trust_id or by.credential_id or by.access_token_id
+    if lent or (by.application_credential_id and not but_for_credentials):
         raise Forbidden(words)
 
 

@@ -146,8 +146,12 @@ def path_facts(call: Call[object, object]) -> Mapping[str, object]:
 
 
 def credential_in_path(call: Call[object, object]) -> ApplicationCredential | None:
-    found = application_credential_by_id(call.tx, call.path["application_credential_id"])
-    return found if found is not None and found.user_id == call.path["user_id"] else None
+    return application_credential_by_id(call.tx, call.path["application_credential_id"])
+
+
+def credential_facts(call: Call[ApplicationCredential | None, object]) -> Mapping[str, object]:
+    """Judged by whose it is, as upstream; the path's user says who it is where it is nobody's."""
+    return {"user_id": call.target.user_id if call.target else call.path["user_id"]}
 
 
 class ListCredentials(Query):
@@ -166,7 +170,7 @@ def list_application_credentials(call: Call[None, None]) -> dict[str, object]:
     return collection(call, f"users/{user_id}/application_credentials", "application_credentials", views)
 
 
-@IDENTITY.operation("GET", CREDENTIAL, rules=(Rule(GET),), target=credential_in_path, facts=path_facts)
+@IDENTITY.operation("GET", CREDENTIAL, rules=(Rule(GET),), target=credential_in_path, facts=credential_facts)
 def show_application_credential(call: Call[ApplicationCredential | None, None]) -> dict[str, object]:
     """Show an application credential, without its secret."""
     refuse_delegated(call, _DELEGATED, but_for_credentials=True)
@@ -174,7 +178,8 @@ def show_application_credential(call: Call[ApplicationCredential | None, None]) 
 
 
 def _known(call: Call[ApplicationCredential | None, object]) -> ApplicationCredential:
-    return known(call.target, "Application Credential", call.path["application_credential_id"])
+    mine = call.target is not None and call.target.user_id == call.path["user_id"]
+    return known(call.target if mine else None, "Application Credential", call.path["application_credential_id"])
 
 
 def _refuse_restricted(call: Call[object, object]) -> None:
@@ -300,7 +305,7 @@ def _rules(tx: Tx, call: Call[None, NewApplicationCredential]) -> list[str]:
     CREDENTIAL,
     rules=(Rule(DELETE),),
     target=credential_in_path,
-    facts=path_facts,
+    facts=credential_facts,
     success=204,
 )
 def delete_application_credential(call: Call[ApplicationCredential | None, None]) -> None:

@@ -29,6 +29,7 @@ from cumulet.identity.login_methods import (
     totp_holder,
 )
 from cumulet.identity.multi_factor import require_factors
+from cumulet.identity.oauth1_requests import access_token_holder
 from cumulet.identity.service import Identity
 from cumulet.identity.store import User
 from cumulet.identity.tokens import LONGEST_CHAIN, LiveToken, Refused, ScopeKind, Token
@@ -37,8 +38,8 @@ from cumulet.web.operation import Call, Reply
 from cumulet.web.schema import UNSET, Body, Json, Key, Unset
 
 NO_SCOPE = "Error authenticating with application credential: Application credentials cannot request a scope."
-NOT_YET_METHODS = frozenset({"external", "mapped", "oauth1", "oauth2_credential"})
-METHODS = frozenset({"password", "token", "totp", "application_credential"})
+NOT_YET_METHODS = frozenset({"external", "mapped", "oauth2_credential"})
+METHODS = frozenset({"password", "token", "totp", "application_credential", "oauth1"})
 
 
 class PasswordMethod(Body, extra="allow", secret=True):
@@ -49,12 +50,17 @@ class TokenMethod(Body, extra="allow", secret=True):
     id: str
 
 
+class OAuth1Method(Body, extra="allow"):
+    """Says nothing: the consumer's signature is in the Authorization header."""
+
+
 class Methods(Body, extra="allow", secret=True):
     methods: Annotated[list[Annotated[str, Json({"maxLength": 64})]], Json({"minItems": 1, "maxItems": 8})]
     password: PasswordMethod | Unset = UNSET
     token: TokenMethod | Unset = UNSET
     totp: TotpMethod | Unset = UNSET
     application_credential: ApplicationCredentialMethod | Unset = UNSET
+    oauth1: OAuth1Method | Unset = UNSET
 
 
 class TrustNamed(Body, extra="allow"):
@@ -87,7 +93,7 @@ class _Login(msgspec.Struct, frozen=True, kw_only=True):
     """Whose password, code or application credential it is; None where only a token was shown."""
     by: Delegation = NO_DELEGATION
     project_id: str = ""
-    """The one project an application credential is for."""
+    """The one project an application credential, or an access token of OAuth 1.0, is for."""
 
 
 @IDENTITY.operation("POST", "/auth/tokens", body=Auth, body_key="auth", success=201, public=True)
@@ -123,6 +129,13 @@ async def _login(call: Call[None, Auth], methods: tuple[str, ...]) -> _Login:
         user, credential = await application_credential_holder(call, asked.application_credential)
         by = Delegation(application_credential_id=credential.id)
         return _Login(methods=methods, user=user, by=by, project_id=credential.project_id)
+    if "oauth1" in methods:
+        if len(methods) > 1:
+            raise Unauthorized("An access token of OAuth 1.0 is not combined with other methods.")
+        access, user = await access_token_holder(call)
+        # Whatever scope was asked for, it is the access token's, as upstream.
+        by = Delegation(access_token_id=access.id)
+        return _Login(methods=methods, user=user, by=by, project_id=access.project_id)
     parent = await _parent(call, asked.token) if "token" in methods else None
     holder: User | None = None
     if "password" in methods:
@@ -146,7 +159,8 @@ def _methods(asked: Methods) -> tuple[str, ...]:
     for method in methods:
         if method in NOT_YET_METHODS:
             raise NotYet(
-                f"Authentication by {method} is not available yet; use password, token, totp or application_credential."
+                f"Authentication by {method} is not available yet; use password, token, totp, oauth1 or "
+                "application_credential."
             )
         if method not in METHODS:
             raise Unauthorized("Attempted to authenticate with an unsupported method.")

@@ -56,11 +56,21 @@ def rotate_keys(db: Database, settings: Settings, clock: Clock) -> None:
         keys.rotate()
 
 
+_SEALED: list[tuple[Column[str], Column[str]]] = [(credentials.c.id, credentials.c.sealed)]
+"""Each table's key, and a column of it that is sealed with these keys."""
+
+
+def also_sealed(key: Column[str], column: Column[str]) -> None:
+    """Another column that is sealed with the keys of credentials, and rotates with them."""
+    _SEALED.append((key, column))
+
+
 def _seal_anew(tx: Tx, keys: FernetKeys) -> None:
-    for row in tx.all(select(credentials.c.id, credentials.c.sealed)):
-        blob = keys.open(row.sealed)
-        if blob is not None:
-            tx.execute(update(credentials).where(credentials.c.id == row.id).values(sealed=keys.seal(blob)))
+    for key, column in _SEALED:
+        for row in tx.all(select(key.label("key"), column.label("sealed")).where(column.is_not(None))):
+            opened = keys.open(row.sealed)
+            if opened is not None:
+                tx.execute(update(column.table).where(key == row.key).values({column: keys.seal(opened)}))
 
 
 def credential_by_id(tx: Tx, identifier: str) -> Credential | None:

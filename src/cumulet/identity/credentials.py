@@ -10,7 +10,7 @@ from msgspec.structs import asdict
 from sqlalchemy import delete, func, insert, select, update
 
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, Conflict, Forbidden, NotFound, Unauthorized
+from cumulet.errors import BadRequest, Conflict, Forbidden, Unauthorized
 from cumulet.identity import store
 from cumulet.identity.api import (
     ADMIN,
@@ -304,9 +304,11 @@ def user_path_facts(call: Call[object, object]) -> Mapping[str, object]:
     return {"user_id": call.path["user_id"], "target.credential.user_id": call.path["user_id"]}
 
 
-def ec2_in_path(call: Call[object, object]) -> Credential | None:
-    found = credential_by_id(call.tx, id_of_access(call.path["access"]))
-    return found if found is not None and found.user_id == call.path["user_id"] else None
+def ec2_in_path(call: Call[object, object]) -> Credential:
+    """The credential of an access key, whose user the rules look at; where there is none, 404 before them. Both as
+    upstream, to which the user in the path says nothing here."""
+    access = call.path["access"]
+    return known(credential_by_id(call.tx, id_of_access(access)), "credential", access)
 
 
 def _require_user(call: Call[object, object]) -> str:
@@ -334,24 +336,20 @@ def create_ec2_credential(call: Call[None, NewEc2]) -> dict[str, object]:
     return {"credential": _ec2_view(call, credential)}
 
 
-def _known_ec2(call: Call[Credential | None, object]) -> Credential:
+def _known_ec2(call: Call[Credential, object]) -> Credential:
     refuse_delegated(call, _DELEGATED)
     _require_user(call)
-    if call.target is None:
-        raise NotFound(f"Could not find credential: {call.path['access']}.")
     if call.target.type != EC2:
         raise Unauthorized("EC2 access key not found.")
     return call.target
 
 
-def ec2_facts(call: Call[Credential | None, object]) -> Mapping[str, object]:
-    """Judged by the user of the path where the credential is gone: to its owner that is 404, as upstream."""
-    user_id = call.target.user_id if call.target else call.path["user_id"]
-    return {"user_id": call.path["user_id"], "target.credential.user_id": user_id}
+def ec2_facts(call: Call[Credential, object]) -> Mapping[str, object]:
+    return {"user_id": call.path["user_id"], "target.credential.user_id": call.target.user_id}
 
 
 @IDENTITY.operation("GET", f"{OF_USER}/{{access}}", rules=(Rule(GET_EC2),), target=ec2_in_path, facts=ec2_facts)
-def show_ec2_credential(call: Call[Credential | None, None]) -> dict[str, object]:
+def show_ec2_credential(call: Call[Credential, None]) -> dict[str, object]:
     """Show an EC2 credential of a user."""
     return {"credential": _ec2_view(call, _known_ec2(call))}
 
@@ -359,6 +357,6 @@ def show_ec2_credential(call: Call[Credential | None, None]) -> dict[str, object
 @IDENTITY.operation(
     "DELETE", f"{OF_USER}/{{access}}", rules=(Rule(DELETE_EC2),), target=ec2_in_path, facts=ec2_facts, success=204
 )
-def delete_ec2_credential(call: Call[Credential | None, None]) -> None:
+def delete_ec2_credential(call: Call[Credential, None]) -> None:
     """Delete an EC2 credential; tokens made from it end at once."""
     _delete(call, _known_ec2(call))

@@ -1,4 +1,4 @@
-"""What lets somebody act with less than a user's rights: application credentials and trusts, and what they leave.
+"""What lets somebody act with less than a user's rights: application credentials, trusts, access tokens of OAuth 1.0.
 
 A token made from one names it (`Delegation`), and each time the token is examined the delegation is looked at again:
 it still has to be there, and gives at most what its user still holds.
@@ -15,6 +15,7 @@ from sqlalchemy import JSON, BigInteger, Boolean, Column, ForeignKey, Integer, T
 
 from cumulet.db.engine import Tx, metadata
 from cumulet.identity import holding, store
+from cumulet.identity.oauth1_store import AccessToken, access_token_by_id
 from cumulet.identity.store import Project, Role, User
 
 application_credentials = Table(
@@ -142,11 +143,13 @@ class Delegation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """An EC2 credential with what it held (`credential_store.id_of_content`)."""
     other_user_ids: tuple[str, ...] = ()
     """Whom the trust rests on, each trustor and trustee of its pedigree."""
+    access_token_id: str = ""
+    """Of OAuth 1.0."""
 
     @property
     def ids(self) -> tuple[str, ...]:
         """Whose end ends the token."""
-        found = (self.application_credential_id, self.trust_id, self.credential_id)
+        found = (self.application_credential_id, self.trust_id, self.credential_id, self.access_token_id)
         return tuple(identifier for identifier in found if identifier)
 
 
@@ -166,6 +169,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     application_credential: ApplicationCredential | None = None
     access_rules: tuple[AccessRule, ...] | None = None
     trust: Trust | None = None
+    access_token: AccessToken | None = None
 
 
 def application_credential_by_id(tx: Tx, identifier: str) -> ApplicationCredential | None:
@@ -191,6 +195,8 @@ def given_by(tx: Tx, by: Delegation, user: User, project: Project | None) -> Giv
         raise Gone("delegations are for projects")
     if by.trust_id:
         given = _given_by_trust(tx, by, user, project)
+    elif by.access_token_id:
+        given = _given_by_access_token(tx, by, user, project)
     else:
         given = Given(roles=tuple(holding.effective_roles(tx, user.id, "project", project.id)))
     if not by.application_credential_id:
@@ -216,6 +222,15 @@ def _given_by_trust(tx: Tx, by: Delegation, user: User, project: Project) -> Giv
     if not roles or not all(role.id in held for role in roles):
         raise Gone("the trustor no longer holds the roles of the trust")
     return Given(roles=tuple(roles), others=others, trust=trust)
+
+
+def _given_by_access_token(tx: Tx, by: Delegation, user: User, project: Project) -> Given:
+    token = access_token_by_id(tx, by.access_token_id)
+    if token is None or (token.user_id, token.project_id) != (user.id, project.id):
+        raise Gone("the access token is gone")
+    held = {role.id for role in holding.effective_roles(tx, user.id, "project", project.id)}
+    roles = tuple(role for role in holding.named(tx, set(token.role_ids)) if role.id in held)
+    return Given(roles=roles, access_token=token)
 
 
 def by_trust(tx: Tx, trust: Trust) -> Delegation:
@@ -253,6 +268,7 @@ def until_us(given: Given) -> int | None:
     """When a delegation ends by itself, the first of all that limits it."""
     ends = [given.application_credential.expires_at_us] if given.application_credential else []
     ends += [given.trust.expires_at_us] if given.trust else []
+    ends += [given.access_token.expires_at_us] if given.access_token else []
     return min((end for end in ends if end is not None), default=None)
 
 

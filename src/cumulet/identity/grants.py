@@ -180,8 +180,8 @@ def _create(call: Call[Grant, Empty], rule_name: str) -> None:
     refuse_unless_administrator(call, rule_name, _concerns_administrator(call))
     assert grant.role is not None
     own = grant.role.domain_id
-    place = grant.project.domain_id if grant.project else grant.domain.id if grant.domain else None
-    if own is not None and own != place:
+    # On another domain it can be given, as upstream: it gives what it implies there.
+    if own is not None and grant.domain is None and (grant.project is None or grant.project.domain_id != own):
         raise Forbidden("A role of one domain can be given in the same domain only.")
     holding.assign(
         call.tx,

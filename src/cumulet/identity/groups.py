@@ -79,6 +79,11 @@ def group_in_path(call: Call[object, object]) -> Group | None:
     return store.group_by_id(call.tx, call.path["group_id"])
 
 
+def known_group_in_path(call: Call[object, object]) -> Group:
+    """To delete one: as upstream, 404 comes before the rules."""
+    return known(group_in_path(call), "group", call.path["group_id"])
+
+
 def group_facts(call: Call[Group | None, object]) -> Mapping[str, object]:
     group = call.target
     return {"target.group.id": group.id, "target.group.domain_id": group.domain_id} if group else {}
@@ -164,11 +169,11 @@ def update_group(call: Call[Group | None, GroupChanges]) -> dict[str, object]:
 
 
 @IDENTITY.operation(
-    "DELETE", "/groups/{group_id}", rules=(Rule(DELETE),), target=group_in_path, facts=group_facts, success=204
+    "DELETE", "/groups/{group_id}", rules=(Rule(DELETE),), target=known_group_in_path, facts=group_facts, success=204
 )
-def delete_group(call: Call[Group | None, None]) -> None:
+def delete_group(call: Call[Group, None]) -> None:
     """Delete a group; its members lose at once what they had by it."""
-    group = known(call.target, "group", call.path["group_id"])
+    group = call.target
     refuse_unless_administrator(call, DELETE, administrators.group_makes(call.tx, group.id))
     call.tx.execute(delete(store.groups).where(store.groups.c.id == group.id))
     Identity.of(call).changed(call.tx)

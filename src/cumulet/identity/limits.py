@@ -79,7 +79,6 @@ GET_REGISTERED = rule("identity:get_registered_limit", "", scope=ANYWHERE)
 CREATE_REGISTERED = rule("identity:create_registered_limits", ADMIN, scope=NOT_DOMAIN)
 UPDATE_REGISTERED = rule("identity:update_registered_limit", ADMIN, scope=NOT_DOMAIN)
 DELETE_REGISTERED = rule("identity:delete_registered_limit", ADMIN, scope=NOT_DOMAIN)
-MODEL = rule("identity:get_limit_model", "", scope=ANYWHERE)
 LIST = rule("identity:list_limits", "", scope=ANYWHERE)
 GET = rule(
     "identity:get_limit",
@@ -290,6 +289,11 @@ def _views(call: Call[object, object], found: Iterable[Limit]) -> list[dict[str,
     ]
 
 
+def found_limit(call: Call[object, object]) -> Limit:
+    """For changes: as upstream, 404 comes before the rules."""
+    return known(limit_in_path(call), "limit", call.path["limit_id"])
+
+
 def limit_in_path(call: Call[object, object]) -> Limit | None:
     return store.one(call.tx, Limit, select(limits).where(limits.c.id == call.path["limit_id"]))
 
@@ -326,13 +330,6 @@ def list_limits(call: Call[None, None]) -> dict[str, object]:
         own = or_(c.domain_id == caller.domain_id, c.project_id.in_(inside))
         statement = statement.where(own if caller.domain_id else c.project_id == (caller.project_id or ""))
     return collection(call, "limits", "limits", _views(call, store.many(call.tx, Limit, statement)))
-
-
-@IDENTITY.operation("GET", "/limits/model", rules=(Rule(MODEL),))
-def show_limit_model(call: Call[None, None]) -> dict[str, object]:
-    """Show how limits of projects below each other count: apart."""
-    description = "Limit enforcement and validation does not take project hierarchy into consideration."
-    return {"model": {"name": "flat", "description": description}}
 
 
 @IDENTITY.operation("GET", "/limits/{limit_id}", rules=(Rule(GET),), target=limit_in_path, facts=limit_facts)
@@ -380,10 +377,12 @@ def _new_limit(call: Call[None, NewLimits], asked: NewLimit) -> Limit:
     return limit
 
 
-@IDENTITY.operation("PATCH", "/limits/{limit_id}", rules=(Rule(UPDATE),), body=LimitChanges, body_key="limit")
-def update_limit(call: Call[None, LimitChanges]) -> dict[str, object]:
+@IDENTITY.operation(
+    "PATCH", "/limits/{limit_id}", rules=(Rule(UPDATE),), target=found_limit, body=LimitChanges, body_key="limit"
+)
+def update_limit(call: Call[Limit, LimitChanges]) -> dict[str, object]:
     """Change a limit."""
-    limit = known(limit_in_path(call), "limit", call.path["limit_id"])
+    limit = call.target
     values = {name: v for name in ("resource_limit", "description") if (v := getattr(call.body, name)) is not UNSET}
     if values:
         call.tx.execute(update(limits).where(limits.c.id == limit.id).values(**values))
@@ -391,9 +390,9 @@ def update_limit(call: Call[None, LimitChanges]) -> dict[str, object]:
     return {"limit": _views(call, [msgspec.structs.replace(limit, **values)])[0]}
 
 
-@IDENTITY.operation("DELETE", "/limits/{limit_id}", rules=(Rule(DELETE),), success=204)
-def delete_limit(call: Call[None, None]) -> None:
+@IDENTITY.operation("DELETE", "/limits/{limit_id}", rules=(Rule(DELETE),), target=found_limit, success=204)
+def delete_limit(call: Call[Limit, None]) -> None:
     """Delete a limit: the registered limit's default holds again."""
-    limit = known(limit_in_path(call), "limit", call.path["limit_id"])
+    limit = call.target
     call.tx.execute(delete(limits).where(limits.c.id == limit.id))
     Identity.of(call).changed(call.tx)

@@ -12,7 +12,7 @@ from cumulet.errors import BadRequest
 from cumulet.identity.store import User
 from cumulet.identity.tokens import Refused
 
-FACTORS = ("password", "totp", "token", "application_credential")
+FACTORS = ("password", "totp", "token", "application_credential", "oauth1")
 RULES: dict[str, object] = {
     "type": ["array", "null"],
     "maxItems": 16,

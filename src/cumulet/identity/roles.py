@@ -94,6 +94,11 @@ def role_in_path(call: Call[object, object]) -> Role | None:
     return store.role_by_id(call.tx, call.path["role_id"])
 
 
+def known_role_in_path(call: Call[object, object]) -> Role:
+    """For operations on the role itself: as upstream, 404 comes before the rules."""
+    return known(role_in_path(call), "role", call.path["role_id"])
+
+
 def role_facts(call: Call[Role | None, object]) -> Mapping[str, object]:
     role = call.target
     if role is None:
@@ -119,10 +124,10 @@ def list_roles(call: Call[None, None]) -> dict[str, object]:
     return collection(call, "roles", "roles", views, next_marker=following)
 
 
-@IDENTITY.operation("GET", "/roles/{role_id}", rules=(Rule(GET),), target=role_in_path, facts=role_facts)
-def show_role(call: Call[Role | None, None]) -> dict[str, object]:
+@IDENTITY.operation("GET", "/roles/{role_id}", rules=(Rule(GET),), target=known_role_in_path, facts=role_facts)
+def show_role(call: Call[Role, None]) -> dict[str, object]:
     """Show a role."""
-    role = known(call.target, "role", call.path["role_id"])
+    role = call.target
     if role.domain_id is not None:
         call.require(GET_OF_DOMAIN)
     return {"role": role_view(call, role)}
@@ -159,14 +164,14 @@ def _refuse_taken_name(tx: Tx, name: str, domain_id: str | None) -> None:
     "PATCH",
     "/roles/{role_id}",
     rules=(Rule(UPDATE),),
-    target=role_in_path,
+    target=known_role_in_path,
     facts=role_facts,
     body=RoleChanges,
     body_key="role",
 )
-def update_role(call: Call[Role | None, RoleChanges]) -> dict[str, object]:
+def update_role(call: Call[Role, RoleChanges]) -> dict[str, object]:
     """Change a role. Policies speak of roles by name, so a new name changes what its holders may do."""
-    role = known(call.target, "role", call.path["role_id"])
+    role = call.target
     body = call.body
     if role.domain_id is not None:
         call.require(UPDATE_OF_DOMAIN)
@@ -187,11 +192,11 @@ def update_role(call: Call[Role | None, RoleChanges]) -> dict[str, object]:
 
 
 @IDENTITY.operation(
-    "DELETE", "/roles/{role_id}", rules=(Rule(DELETE),), target=role_in_path, facts=role_facts, success=204
+    "DELETE", "/roles/{role_id}", rules=(Rule(DELETE),), target=known_role_in_path, facts=role_facts, success=204
 )
-def delete_role(call: Call[Role | None, None]) -> None:
+def delete_role(call: Call[Role, None]) -> None:
     """Delete a role and take it from everybody."""
-    role = known(call.target, "role", call.path["role_id"])
+    role = call.target
     if role.domain_id is not None:
         call.require(DELETE_OF_DOMAIN)
     refuse_delete_of_immutable(role.options, "role", role.id)

@@ -136,11 +136,13 @@ class Identity:
         store.revoke_token(tx, token.audit_id, token.expires_at_us, now_us)
         self._end(tx, token.audit_id, token.expires_at_us, token.expires_at_us)
 
-    def end_delegation(self, tx: Tx, identifier: str) -> None:
-        """End every token made from an application credential, a trust or the like that is no more."""
+    def end_delegation(self, tx: Tx, identifier: str, kind: str = "other") -> None:
+        """End every token made from an application credential, a trust or the like that is no more.
+
+        kind: as `store.revoked_tokens` has it."""
         now_us = self.clock.now_us()
         until = now_us + (self.settings.token_life_seconds + 1) * 1_000_000
-        store.revoke_token(tx, identifier, until, now_us)
+        store.revoke_token(tx, identifier, until, now_us, kind)
         self._end(tx, identifier, until, until)
 
     def end_tokens_of_user(self, tx: Tx, user_id: str) -> None:

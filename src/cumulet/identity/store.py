@@ -152,7 +152,11 @@ revoked_tokens = Table(
     metadata,
     Column("audit_id", Text, primary_key=True),
     Column("expires_at_us", BigInteger, nullable=False),
+    Column("revoked_at_us", BigInteger, nullable=False, server_default="0"),
+    Column("kind", Text, nullable=False, server_default="token"),
 )
+"""Tokens, and what tokens are made from, that ended before their time: each until no token of it is left. kind: token,
+trust, access_token, or other, of which `audit_id` is then the id."""
 
 regions = Table(
     "identity_regions",
@@ -334,11 +338,12 @@ def last_revocation_us(tx: Tx) -> int:
     return moment or 0
 
 
-def revoke_token(tx: Tx, audit_id: str, expires_at_us: int, now_us: int) -> None:
+def revoke_token(tx: Tx, audit_id: str, expires_at_us: int, now_us: int, kind: str = "token") -> None:
     """End one token and all made from it; forget revocations whose tokens have expired by themselves."""
     tx.execute(delete(revoked_tokens).where(revoked_tokens.c.expires_at_us <= now_us))
     if tx.first(select(revoked_tokens).where(revoked_tokens.c.audit_id == audit_id)) is None:
-        tx.execute(insert(revoked_tokens).values(audit_id=audit_id, expires_at_us=expires_at_us))
+        values = {"audit_id": audit_id, "expires_at_us": expires_at_us, "revoked_at_us": now_us, "kind": kind}
+        tx.execute(insert(revoked_tokens).values(**values))
 
 
 def any_revoked(tx: Tx, audit_ids: Iterable[str]) -> bool:

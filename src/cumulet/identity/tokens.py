@@ -296,6 +296,8 @@ def _delegation_view(given: Given) -> dict[str, object]:
         if given.access_rules is not None:
             about["access_rules"] = [rule.view() for rule in given.access_rules]
         view["application_credential"] = about
+    if (access := given.access_token) is not None:
+        view["OS-OAUTH1"] = {"access_token_id": access.id, "consumer_id": access.consumer_id}
     return view
 
 

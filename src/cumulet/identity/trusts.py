@@ -141,7 +141,7 @@ def new_trust_facts(call: Call[None, NewTrust]) -> Mapping[str, object]:
 def _refuse_delegated(call: Call[object, object]) -> None:
     """With a trust's own token a trust may be passed on; other delegations manage none, as they would outlive them."""
     by = LiveToken.of(call.caller).token.by
-    if by.application_credential_id or by.credential_id:
+    if by.application_credential_id or by.credential_id or by.access_token_id:
         raise Forbidden(f"{_ACTION}Delegated tokens cannot manage trusts.")
 
 
@@ -300,7 +300,7 @@ def _delete(call: Call[object, object], ids: list[str]) -> None:
         ended += waiting
     call.tx.execute(delete(trusts).where(t.id.in_(ended)))
     for identifier in ended:
-        identity.end_delegation(call.tx, identifier)
+        identity.end_delegation(call.tx, identifier, "trust")
 
 
 @IDENTITY.operation("GET", f"{TRUST}/roles", rules=(Rule(LIST_ROLES),), target=trust_in_path, facts=trust_facts)

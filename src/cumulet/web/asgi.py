@@ -25,3 +25,9 @@ def base_url(scope: Scope, headers: Mapping[bytes, bytes]) -> str:
         name, port = asked["name"], asked["port"] or ""
     scheme: str = scope.get("scheme", "https")
     return f"{scheme}://{name}{port}"
+
+
+def token_of(headers: Mapping[bytes, bytes]) -> bytes:
+    """The token a request carries: in OpenStack's header or, as clients of OAuth 2.0 send it, as a bearer's."""
+    scheme, _, bearer = headers.get(b"authorization", b"").partition(b" ")
+    return headers.get(b"x-auth-token") or (bearer.strip() if scheme.lower() == b"bearer" else b"")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from urllib.parse import parse_qsl
 
 from cumulet.errors import BadRequest, TooLarge
 from cumulet.web import faults
 from cumulet.web.asgi import Receive
+from cumulet.web.operation import Call
 
 LARGEST_PUBLIC_BODY = 32_768
 """Bytes of a request's body where no token is asked for: to log in takes no more."""
 BODY_SECONDS = 30.0
 """How long a client may take to send a body that is not a stream."""
+MOST_FIELDS = 64
+"""Of one form."""
 
 
 async def whole_body(receive: Receive, length: bytes | None, largest: int) -> bytes:
@@ -39,3 +43,19 @@ async def whole_body(receive: Receive, length: bytes | None, largest: int) -> by
 
 def _too_large(largest: int) -> TooLarge:
     return TooLarge(f"Request is too large. The largest body is {largest} bytes.")
+
+
+async def read_form(call: Call[object, object]) -> dict[str, str]:
+    """The fields of a form that was sent to a public operation with a raw body; 400 for what is none."""
+    assert call.request is not None
+    length = call.headers.get("content-length")
+    known = length.encode("latin-1") if length is not None else None
+    data = await whole_body(call.request.receive, known, LARGEST_PUBLIC_BODY)
+    try:
+        pairs = parse_qsl(data.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS)
+    except ValueError:
+        raise BadRequest("The request body is no form.") from None
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise BadRequest("A field of the form is given twice.")
+    return fields

@@ -22,7 +22,7 @@ from cumulet.db.full_disk import Reserve, is_full
 from cumulet.errors import ApiError, BadRequest, InsufficientStorage
 from cumulet.space import refuse_where_nearly_full
 from cumulet.web import faults, media, refusals
-from cumulet.web.asgi import Message, Receive, Scope, Send, base_url
+from cumulet.web.asgi import Message, Receive, Scope, Send, base_url, token_of
 from cumulet.web.bodies import LARGEST_PUBLIC_BODY, whole_body
 from cumulet.web.connections import CONNECTION
 from cumulet.web.context import Cloud
@@ -247,7 +247,7 @@ class Exchange:
 
     async def caller_of_token(self, service: str) -> Caller | None:
         """Whose live token the request carries."""
-        token = self.headers.get(b"x-auth-token")
+        token = token_of(self.headers)
         if not token:
             return None
         return await self.registry.cloud.identity.authenticate(

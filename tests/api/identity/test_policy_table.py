@@ -22,7 +22,8 @@ from cumulet.identity.api import IDENTITY
 from cumulet.identity.store import read_generation
 from cumulet.web.policy import RULES
 from tests.api.identity.aws import Signer
-from tests.api.identity.place import SYSTEM, UNSCOPED, Place, Session, project
+from tests.api.identity.oauth import authorization, read_token
+from tests.api.identity.place import SYSTEM, UNSCOPED, V3, Place, Session, project
 
 GOLDEN: dict[str, dict[str, Any]] = json.loads(
     (Path(__file__).parents[2] / "golden" / "keystone" / "policies.json").read_text()
@@ -611,6 +612,7 @@ OF_ANYBODY = (
     "/users/{user_id}/credentials",
     "/ec2tokens",
     "/s3tokens",
+    "/users/{user_id}/OS-OAUTH1",
 )
 """What anybody may change at any time: it has no other tokens examined again."""
 
@@ -739,6 +741,55 @@ def on_limit(body: object = None, *, own: bool = False) -> Build:
     return build
 
 
+# -- OAuth 1.0
+
+
+def signed(world: World, path: str, token: dict[str, str] | None = None, **more: str) -> dict[str, str]:
+    """A token of OAuth that a new consumer (or the token's) asked for."""
+    consumer = {"id": token["consumer"], "secret": token["its secret"]} if token else None
+    if consumer is None:
+        consumer = world.admin.made("consumer", "OS-OAUTH1/consumers")
+    header = authorization(f"{V3}{path}", world.place.clock.now_us() / 1e6, world.name(), consumer, token, **more)
+    header["Requested-Project-Id"] = world.admin.body["project"]["id"]
+    answer = world.place.nobody.request("POST", path, headers=header)
+    assert answer.status_code == 201, answer.text
+    return {**read_token(answer.text), "consumer": consumer["id"], "its secret": consumer["secret"]}
+
+
+def on_consumer(body: object = None) -> Build:
+    def build(world: World, persona: Persona) -> Request:
+        consumer = world.admin.made("consumer", "OS-OAUTH1/consumers")
+        return Request(f"/OS-OAUTH1/consumers/{consumer['id']}", {}, body)
+
+    return build
+
+
+def on_access_token(suffix: str = "") -> Build:
+    def build(world: World, persona: Persona) -> Request:
+        asked = signed(world, "/OS-OAUTH1/request_token", callback="oob")
+        role = world.roles["admin"]
+        consent = world.admin.put(f"/OS-OAUTH1/authorize/{asked['id']}", {"roles": [{"id": role}]})
+        verifier = consent.json()["token"]["oauth_verifier"]
+        access = signed(world, "/OS-OAUTH1/access_token", asked, verifier=verifier)
+        user = world.admin.body["user"]["id"]
+        return Request(f"/users/{user}/OS-OAUTH1/access_tokens/{access['id']}{suffix.format(role)}", {})
+
+    return build
+
+
+_ACCESS = "/users/{user_id}/OS-OAUTH1/access_tokens"
+CASES["GET /OS-OAUTH1/consumers"] = lambda w, p: Request("/OS-OAUTH1/consumers", {})
+CASES["POST /OS-OAUTH1/consumers"] = lambda w, p: Request("/OS-OAUTH1/consumers", {}, {"consumer": {}})
+CASES["GET /OS-OAUTH1/consumers/{consumer_id}"] = on_consumer()
+CASES["PATCH /OS-OAUTH1/consumers/{consumer_id}"] = on_consumer({"consumer": {"description": "x"}})
+CASES["DELETE /OS-OAUTH1/consumers/{consumer_id}"] = on_consumer()
+CASES[f"GET {_ACCESS}"] = lambda w, p: Request(f"/users/{p.user_id}/OS-OAUTH1/access_tokens", {})
+CASES[f"GET {_ACCESS}/{{access_token_id}}"] = on_access_token()
+CASES[f"DELETE {_ACCESS}/{{access_token_id}}"] = on_access_token()
+CASES[f"GET {_ACCESS}/{{access_token_id}}/roles"] = on_access_token("/roles")
+CASES[f"GET {_ACCESS}/{{access_token_id}}/roles/{{role_id}}"] = on_access_token("/roles/{}")
+CASES["GET /OS-REVOKE/events"] = lambda w, p: Request("/OS-REVOKE/events", {})
+
 CASES["GET /limits"] = lambda w, p: Request("/limits", {})
 CASES["GET /limits/model"] = lambda w, p: Request("/limits/model", {})
 CASES["GET /limits/{limit_id}"] = on_limit()
@@ -754,6 +805,7 @@ def test_every_operation_has_a_case() -> None:
         # It gives the caller's own rights away, which only a caller with a project has.
         "POST /users/{user_id}/application_credentials",
         "POST /OS-TRUST/trusts",
+        "PUT /OS-OAUTH1/authorize/{request_token_id}",
         "GET /domains/{domain_id}/config/{group}",  # which rule it is depends on the group
         "GET /domains/{domain_id}/config/{group}/{option}",
         "GET /OS-TRUST/trusts",  # which rule it is depends on the query

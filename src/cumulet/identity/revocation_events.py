@@ -1,0 +1,66 @@
+"""/OS-REVOKE/events: what has ended tokens before their time, while any of these would still be good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import islice
+
+from sqlalchemy import select
+
+from cumulet.clock import iso_us
+from cumulet.errors import BadRequest
+from cumulet.identity import store
+from cumulet.identity.api import IDENTITY, NOT_DOMAIN
+from cumulet.web.operation import Call, Rule
+from cumulet.web.policy import rule
+from cumulet.web.schema import UNSET, Query, Unset
+
+LIST = rule("identity:list_revoke_events", "rule:service_or_admin", scope=NOT_DOMAIN)
+
+_NAMES = {"token": "audit_id", "trust": "OS-TRUST:trust_id", "access_token": "OS-OAUTH1:access_token_id"}
+"""What an event calls what was revoked. Upstream's events know nothing of other delegations, such as application
+credentials, whose tokens end without one there, too."""
+_TABLES = (("user_id", store.users), ("project_id", store.projects), ("domain_id", store.domains))
+
+
+class ListEvents(Query):
+    since: str | Unset = UNSET
+
+
+def _since_us(text: str | Unset) -> int:
+    if text is UNSET or not text:
+        return 0
+    try:
+        when = datetime.fromisoformat(text)
+        return round((when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp() * 1_000_000)
+    except (ValueError, OverflowError):
+        raise BadRequest(f"invalid date format {text[:64]}") from None
+
+
+def _event(name: str, identifier: str, at_us: int) -> dict[str, object]:
+    at = f"{iso_us(at_us)}Z"
+    return {name: identifier, "issued_before": at, "revoked_at": at}
+
+
+def _events(call: Call[object, object], since_us: int) -> Iterator[dict[str, object]]:
+    r, now_us = store.revoked_tokens.c, call.now_us
+    statement = select(r.audit_id, r.kind, r.revoked_at_us).where(r.expires_at_us > now_us, r.revoked_at_us >= since_us)
+    for row in call.tx.all(statement.order_by(r.revoked_at_us)):
+        if row.kind in _NAMES:
+            yield _event(_NAMES[row.kind], row.audit_id, row.revoked_at_us)
+    # Tokens that were issued earlier have expired by themselves.
+    alive_us = now_us - call.cloud.settings.token_life_seconds * 1_000_000
+    for name, table in _TABLES:
+        at = table.c.tokens_not_before_us
+        for row in call.tx.all(select(table.c.id, at.label("at")).where(at > max(alive_us, since_us - 1)).order_by(at)):
+            yield _event(name, row.id, row.at)
+
+
+@IDENTITY.operation("GET", "/OS-REVOKE/events", rules=(Rule(LIST),), query=ListEvents)
+def list_revocation_events(call: Call[None, None]) -> dict[str, object]:
+    """List what has ended tokens before their time."""
+    since_us = _since_us(call.asked(ListEvents).since)
+    events = list(islice(_events(call, since_us), call.cloud.settings.largest_page))
+    links = {"next": None, "self": f"{call.service_url}/OS-REVOKE/events", "previous": None}
+    return {"events": events, "links": links}

@@ -1,0 +1,54 @@
+"""OS-REVOKE: services that keep tokens are told what has ended."""
+
+from __future__ import annotations
+
+from cumulet.clock import iso_us
+from tests.api.identity.place import Place, project
+
+
+def test_what_ended_is_listed_while_tokens_of_it_would_still_be_good(place: Place) -> None:
+    admin = place.admin()
+    assert admin.get("/OS-REVOKE/events").json()["events"] == []
+    gone = place.login("demo", scope=project("demo"))
+    assert admin.delete("/auth/tokens", {"X-Subject-Token": str(gone.token)}).status_code == 204
+    [event] = admin.get("/OS-REVOKE/events").json()["events"]
+    at = f"{iso_us(place.clock.now_us())}Z"
+    assert event == {"audit_id": gone.body["audit_ids"][0], "issued_before": at, "revoked_at": at}
+
+    place.clock.advance(10)
+    later = f"{iso_us(place.clock.now_us())}Z"
+    user = gone.body["user"]["id"]
+    assert admin.delete(f"/users/{user}/tokens").status_code == 204
+    made = admin.made("project", "projects", name="p", domain_id="default")
+    assert admin.patch(f"/projects/{made['id']}", {"project": {"enabled": False}}).status_code == 200
+    domain = admin.made("domain", "domains", name="d")
+    assert admin.patch(f"/domains/{domain['id']}", {"domain": {"enabled": False}}).status_code == 200
+    events = admin.get(f"/OS-REVOKE/events?since={later}").json()["events"]
+    assert [set(event) - {"issued_before", "revoked_at"} for event in events] == [
+        {"user_id"}, {"project_id"}, {"domain_id"},
+    ]  # fmt: skip
+    assert [events[0]["user_id"], events[1]["project_id"], events[2]["domain_id"]] == [user, made["id"], domain["id"]]
+    assert len(admin.get("/OS-REVOKE/events").json()["events"]) == 4
+
+    place.clock.advance(3700)
+    assert place.admin().get("/OS-REVOKE/events").json()["events"] == []
+
+
+def test_a_trust_that_was_deleted_is_listed(place: Place) -> None:
+    admin = place.admin()
+    demo = place.login("demo", scope=project("demo"))
+    user = demo.body["user"]["id"]
+    body = {"trustor_user_id": user, "trustee_user_id": user, "impersonation": False, "roles": [{"name": "member"}]}
+    trust = demo.made("trust", "OS-TRUST/trusts", **body, project_id=demo.body["project"]["id"])
+    assert demo.delete(f"/OS-TRUST/trusts/{trust['id']}").status_code == 204
+    [event] = admin.get("/OS-REVOKE/events").json()["events"]
+    assert event["OS-TRUST:trust_id"] == trust["id"]
+    # Upstream's events know nothing of application credentials, and neither do these.
+    path = f"users/{user}/application_credentials"
+    made = demo.made("application_credential", path, name="x")
+    assert demo.delete(f"/{path}/{made['id']}").status_code == 204
+    assert len(admin.get("/OS-REVOKE/events").json()["events"]) == 1
+
+
+def test_a_moment_that_is_none_is_refused(place: Place) -> None:
+    assert place.admin().get("/OS-REVOKE/events?since=yesterday").status_code == 400
