@@ -104,7 +104,7 @@ def restore(file: Path, state: Path | None, config: Path | None) -> None:
 
 
 def _refuse_others_folder(folder: Path) -> None:
-    """A folder with something in it and no lock is no cloud's: not even its mode is changed."""
+    """Refuse a folder that is not empty and has no lock: it belongs to no cloud, and nothing of it is changed."""
     try:
         if folder.is_dir() and _content(folder) and not (folder / "lock").exists():
             raise click.ClickException(f"{folder} is not empty: restore into an empty folder, named with --state")
@@ -113,7 +113,7 @@ def _refuse_others_folder(folder: Path) -> None:
 
 
 def _content(folder: Path) -> list[str]:
-    """What is in it beside its lock, and a restore that did not end before anything was in its place."""
+    """The names in it, without the lock and without the folder of a restore that was interrupted early."""
     return [path.name for path in folder.iterdir() if path.name not in ("lock", state_folder.RESTORING)]
 
 

@@ -54,7 +54,7 @@ class Answer:
 
 
 class Unexpected(Exception):
-    """The cloud answered other than it must at this point; the message says to what."""
+    """The cloud answered something else than is expected here. The message names the request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ class Persona:
     def ask(
         self, method: str, path: str, body: object | None = None, *, version: str | None = None, content: bytes = b""
     ) -> Answer:
-        """One request, whatever comes of it. `version`: compute microversion, default `MICROVERSION`."""
+        """Send one request; any status is returned. `version`: compute microversion, default `MICROVERSION`."""
         headers = {"Accept": "application/json"}
         if self.token is not None:
             headers["X-Auth-Token"] = self.token
@@ -88,7 +88,7 @@ class Persona:
         return Answer(response.status_code, response.text, response.headers)
 
     def must(self, method: str, path: str, body: object | None = None, *, version: str | None = None) -> Any:
-        """One request that has to succeed; its decoded body."""
+        """Send one request that has to succeed. Returns its decoded body."""
         answer = self.ask(method, path, body, version=version)
         if not 200 <= answer.status < 300:
             raise Unexpected(f"{method} {path} as {self.name}: {answer.status} {answer.message}")

@@ -74,7 +74,7 @@ def described() -> dict[str, Described]:
 
 
 def _meanings(struct: type) -> dict[str, str]:
-    """The words below each field, from the source: a class keeps them nowhere."""
+    """The docstring below each field, read from the source: Python does not keep it in the class."""
     [declared] = ast.parse(textwrap.dedent(inspect.getsource(struct))).body
     assert isinstance(declared, ast.ClassDef)
     found: dict[str, str] = {}
@@ -85,7 +85,7 @@ def _meanings(struct: type) -> dict[str, str]:
 
 
 class NotThus(Exception):
-    """A setting that there is not, or not so; the message says what there is."""
+    """There is no such setting, or it cannot have this value. The message says what is possible."""
 
 
 def checked(name: str, value: Any, *, text: bool) -> Any:

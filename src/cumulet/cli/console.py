@@ -45,7 +45,7 @@ def console(server: str, url: bool, clouds_file: Path | None, cloud: str) -> int
 
 
 def _address(person: Persona, server: str) -> str:
-    """Of the console of the one server with this id or name."""
+    """The URL of a console of the one server with this id or name."""
     found: list[dict[str, Any]] = person.get("/compute/v2.1/servers")["servers"]
     ids = [one["id"] for one in found if server in (one["id"], one["name"])]
     if len(ids) != 1:
@@ -57,7 +57,7 @@ def _address(person: Persona, server: str) -> str:
 
 
 async def attach(address: str, context: ssl.SSLContext, typing: int, printing: int) -> str:
-    """Relay between two descriptors and a console until either end has enough; answers why it is over."""
+    """Relay between two descriptors and a console until either end closes. Returns the reason."""
     from cumulet.cli.websocket import Refused, WebSocketClient
 
     try:
@@ -93,10 +93,10 @@ async def attach(address: str, context: ssl.SSLContext, typing: int, printing: i
 
 
 def _watch(loop: asyncio.AbstractEventLoop, descriptor: int, read: Callable[[], bool]) -> None:
-    """Call `read` whenever there is something, until it answers that it has enough."""
+    """Call `read` whenever there is something to read, until it returns False."""
     try:
         loop.add_reader(descriptor, lambda: read() or loop.remove_reader(descriptor))
-    except PermissionError:  # A file, or /dev/null: that never makes anyone wait.
+    except PermissionError:  # A file, or /dev/null: it can always be read.
         while read():
             pass
 
@@ -113,7 +113,7 @@ def _write(printing: int, data: bytes) -> None:
 
 @contextlib.contextmanager
 def _raw(descriptor: int) -> Iterator[None]:
-    """Keys go through as they are pressed; nothing changes where it is no terminal."""
+    """Inside the block keys are read as they are pressed. Does nothing where it is no terminal."""
     if not os.isatty(descriptor):
         yield
         return

@@ -198,7 +198,7 @@ def _machine() -> Finding:
 
 
 def _place() -> Path:
-    """The folder that is there where the state folder is, or will be."""
+    """The state folder, or the nearest folder above it that exists."""
     folder = state_folder.default()
     return next(path for path in (folder, *folder.parents) if path.exists())
 

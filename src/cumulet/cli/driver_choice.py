@@ -52,7 +52,7 @@ def choose(wish: Wish, *, hosts_here: bool = True, with_image: bool = False, mad
 def qemu_problem() -> str | None:
     """Why QEMU cannot be used here, None where it can: by asking it, which takes about a second."""
     if shutil.which("qemu-system-x86_64") is None:
-        return "there is no qemu-system-x86_64 here"  # Said at once: without QEMU a cloud starts in a second.
+        return "there is no qemu-system-x86_64 here"  # Looked at first: without QEMU a start should not take longer.
     from cumulet.drivers.qemu.facts import QemuMissing, probe
 
     try:

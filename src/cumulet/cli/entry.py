@@ -55,7 +55,7 @@ def entry_of(clouds_file: Path | None, cloud: str) -> Entry:
 
 @contextlib.contextmanager
 def logged_in(entry: Entry) -> Iterator[Persona]:
-    """Raises click.ClickException, also for what the cloud answers meanwhile that it must not."""
+    """Raises click.ClickException, also for an unexpected answer of the cloud inside the block."""
     import httpx
 
     from cumulet.cli.client import Unexpected, https, log_in

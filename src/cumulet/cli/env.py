@@ -25,7 +25,7 @@ STALE = (
     "OS_APPLICATION_CREDENTIAL_NAME",
     "OS_APPLICATION_CREDENTIAL_SECRET",
 )
-"""What another cloud's file may have left in a shell, and what would win over a user and a project."""
+"""Variables that another cloud's file may have left in a shell, and those that would win over user and project."""
 
 
 @click.command(short_help="What a shell and other clients need to use a cloud.")

@@ -175,8 +175,8 @@ def _settings(
     bus: str | None = None,
     listen: Listen | None = None,
 ) -> Settings:
-    """As `cumulet up` would have them; what only that command has - how many hosts, where clouds.yaml goes - is not
-    asked for here."""
+    """The settings as `cumulet up` reads them, without those that only that command has (how many hosts, where
+    clouds.yaml goes)."""
     from cumulet.settings import Settings
 
     options: dict[str, Any] = {
@@ -199,7 +199,7 @@ def _settings(
 
 
 def _run(role: AbstractAsyncContextManager[Any], settings: Settings, named: Callable[[Any], str]) -> None:
-    """Until SIGINT or SIGTERM; what a user can mend is one line."""
+    """Run until SIGINT or SIGTERM. What a user can mend is told in one line."""
     from cumulet.ca import BadCertificate
     from cumulet.owned import Exposed
     from cumulet.part import OtherState

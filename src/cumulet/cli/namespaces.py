@@ -26,9 +26,10 @@ RELAY_BYTES = 65_536
 
 
 def in_namespaces(chosen: Settings) -> tuple[Settings, str | None]:
-    """The settings as they are for where this process is, and what to tell people of it.
+    """The settings for the namespaces that this process is in, and a line about them for people.
 
-    Where guests of a user who is not root can have networks, this process ends here: it goes on inside, from its start.
+    Where guests of a user who is not root can have networks, this does not return: the program starts again inside
+    namespaces of its own.
     """
     from cumulet import rootless
     from cumulet.owned import trust_who_has_no_number
@@ -91,7 +92,7 @@ def _go_in(chosen: Settings) -> None:
         chosen.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not chosen.bare and not (chosen.state_dir / "seeded").exists() and tiny.available() is None:
             with image_trouble_told():
-                tiny.build()  # Its parts are downloaded, and nothing is inside.
+                tiny.build()  # Before the namespaces: inside there is no network to download from.
         listening = listen(chosen.listen_address, chosen.listen_port)
     except AddressTaken as error:
         raise click.ClickException(f"{error}; choose another place with --listen (port 0 picks a free one)") from error
@@ -136,7 +137,7 @@ def enter(state: Path | None, relay: str | None, command: tuple[str, ...]) -> No
 
 
 def _keeper(state: Path | None) -> int:
-    """The process number of who lives in the cloud's namespaces."""
+    """The number of the process that keeps the cloud's namespaces."""
     from cumulet.rootless import NOTE
 
     folder = (state or state_folder.default()).absolute()
@@ -154,7 +155,7 @@ def _keeper(state: Path | None) -> int:
 
 
 def carry(address: str, port: int) -> None:
-    """Standard input there, and what comes back to standard output, until both ends have ended."""
+    """Send standard input there and print what comes back, until both directions have ended."""
     try:
         line = socket.create_connection((address, port), timeout=30)
     except OSError as problem:

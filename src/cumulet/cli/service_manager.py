@@ -12,7 +12,7 @@ def started_us() -> bool:
 
 
 def tell(message: str) -> None:
-    """``READY=1``, ``STOPPING=1``. Nobody to tell, or nobody there any more, is no error."""
+    """Send ``READY=1`` or ``STOPPING=1``. It is no error if nobody listens."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return

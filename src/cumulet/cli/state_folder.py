@@ -26,7 +26,7 @@ def driver_of(folder: Path) -> str | None:
 
 
 RESTORING = ".restoring"
-"""As `processes.backup` has it: in a state folder that is being restored."""
+"""The folder inside a state folder that is being restored; the same name as in `processes.backup`."""
 
 
 @contextmanager

@@ -176,7 +176,7 @@ def _history(admin: Persona) -> Table:
 
 
 def _findings(admin: Persona) -> Table:
-    """What was found amiss, and what was done about it, the newest first."""
+    """What reconcilers found wrong, and what they did about it, the newest first."""
     found = admin.get("/compute/v2.1/cumulet/findings")["findings"]
     rows = _table(f"Found and mended ({len(found)})", "last seen", "times", "found", "server", "host", "done")
     for one in found[:FINDINGS_SHOWN]:

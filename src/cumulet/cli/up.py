@@ -100,7 +100,7 @@ def database_trouble_told() -> Iterator[None]:
 
 
 class Outputs(msgspec.Struct, frozen=True, kw_only=True):
-    """What `up` tells others: credentials, the URL for whoever waits for the start, why this driver."""
+    """What `up` writes for others: credentials, the URL for whoever waits for the start, why this driver was chosen."""
 
     clouds_file: Path
     ready_file: Path | None
@@ -292,7 +292,7 @@ def _chosen(given: dict[str, Any], ready_file: Path | None) -> tuple[Settings, O
 
 
 async def _start(settings: Settings) -> EmbeddedCloud:
-    """What a user can mend is said in one line, and nothing else is."""
+    """Start the cloud. An error that a user can mend becomes one line."""
     from cumulet.ca import BadCertificate
     from cumulet.db.schema import SchemaTooNew
     from cumulet.fleet.public_network import NotPublic
@@ -344,7 +344,7 @@ async def _serve(settings: Settings, outputs: Outputs, networks: str | None) -> 
         gc.enable()
     # A list of a thousand servers makes ten thousand objects and no garbage; by default it is looked for ten times.
     gc.set_threshold(20_000, 20, 50)
-    # So long the thread that answers waits for one that computes, several times a request; by default ten times longer.
+    # So long the thread that answers may wait for one that computes. Python's default is ten times longer.
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         if outputs.clouds_file != settings.state_dir / "clouds.yaml":

@@ -1,4 +1,4 @@
-"""When everything has come to rest, every part of the cloud must tell the same story: here is where they do not."""
+"""What must agree between the parts of a cloud when nothing is under way, and where they differ."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _MIGRATIONS = sa.select(migrations).where(migrations.c.status.not_in(ENDED_MIGRA
 
 
 def unfinished(tx: Tx) -> Iterator[str]:
-    """What somebody is still at work on, or should be."""
+    """Operations and migrations that have not ended."""
     for row in tx.all(_OPERATIONS, {}):
         yield f"{row.saga} of {row.subject[:8]} is {row.status} at {row.position} ({row.stuck_cause or 'not stuck'})"
     for row in tx.all(_MIGRATIONS, {}):

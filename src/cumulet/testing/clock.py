@@ -17,7 +17,7 @@ class AdvanceableClock(SystemClock):
     def __init__(self) -> None:
         self._ahead_us = 0
         self._returned_us = 0
-        """What of `_ahead_us` the time of day does not count any more."""
+        """The part of `_ahead_us` that `return_to_now` has taken back from the time of day."""
         self._lock = threading.Lock()
         self._sleepers: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
 

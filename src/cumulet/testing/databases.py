@@ -22,7 +22,7 @@ VARIABLE = "CUMULET_TEST_DATABASE"
 
 @contextlib.contextmanager
 def own_database(folder: Path, *, temporary: bool) -> Iterator[str]:
-    """The URL; the same for the same folder. `temporary`: nobody starts on it again, so it goes in the end."""
+    """Its URL, the same for the same folder. `temporary`: it is dropped at the end of the block."""
     server = os.environ.get(VARIABLE)
     if server is None:
         yield f"sqlite:///{folder / 'cumulet.db'}"

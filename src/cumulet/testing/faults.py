@@ -70,6 +70,6 @@ def one_of(what: str, name: str, known: Iterable[str]) -> None:
 
 
 def _host_steps(saga: Saga[Any]) -> tuple[str, ...]:
-    """The steps that ask hosts, and the undos that do. What only writes records does not fail by itself."""
+    """The steps and undos that ask hosts. Only these can fail: the others just write to the database."""
     dos = [do for part in saga.plan for do in ((part.do, part.undo) if isinstance(part, Step) else (part.do,))]
     return tuple(dict.fromkeys(do.__name__ for do in dos if is_host_step(do)))

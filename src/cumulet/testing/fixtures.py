@@ -21,7 +21,7 @@ from cumulet.web.policy import RULES
 
 
 class OpenStackApiException(Exception):
-    """A status that is no success. `status_code` and `text` are the response's."""
+    """An answer with a status of 400 or more. `status_code` and `text` are the response's."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(f"{answer.status}: {answer.text}")
@@ -60,7 +60,7 @@ _shared = _Shared()
 
 
 class PolicyFixture(fixtures.Fixture):
-    """The real rules. `rules` overrides some by name, as a policy.yaml would; use it before the other fixtures."""
+    """The real policy. `rules` overrides some rules by name, as policy.yaml would; use it before the other fixtures."""
 
     def __init__(self, rules: Mapping[str, str] | None = None) -> None:
         super().__init__()
@@ -198,5 +198,5 @@ class ComputeClient:
         return found
 
     def wait_for_state_change(self, server: dict[str, Any], status: str) -> dict[str, Any]:
-        """Wait until the server has this status and no task; answers the server."""
+        """Wait until the server has this status and no task; returns the server."""
         return self._client.wait_for_status(server["id"], status)

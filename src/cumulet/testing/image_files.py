@@ -31,5 +31,5 @@ class ImageFiles:
             yield content[at : at + (1 << 20)]
 
     def give(self, sha512: str, path: Path) -> None:
-        """Answer the file to whoever asks for this checksum, whether or not it is its own."""
+        """Give this file to whoever asks for the checksum, even if its own is another one."""
         self._paths[sha512] = path

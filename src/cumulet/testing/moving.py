@@ -1,4 +1,4 @@
-"""What the control plane does before a copy, for tests of drivers alone: each end is told how to know the other."""
+"""For tests of drivers alone: what the control plane does before a copy, so that each end knows the other."""
 
 from __future__ import annotations
 

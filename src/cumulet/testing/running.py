@@ -125,11 +125,11 @@ class TestCloud:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
 
     def idle(self) -> None:
-        """Wait until no long operation is being carried."""
+        """Wait until no long operation is under way."""
         self.await_(self.embedded.runner.idle())
 
     def reconcile(self) -> None:
-        """Let each host be looked at now, as the timer would."""
+        """Reconcile each host now, as the timer would."""
         for host in self.hosts:
             self.await_(self.embedded.conductor.reconciler(HostWatch).round(host))
 
@@ -139,9 +139,9 @@ class TestCloud:
         return {report.server_id: report.state for report in self.await_(self.embedded.hosts.guests(host))}
 
     def kill_conductor(self) -> None:
-        """Let it not get another word in, as kill -9 would. What hosts were asked to do, they do. From any thread.
+        """Stop the conductor as kill -9 would: it writes nothing more. Hosts still do what they were asked.
 
-        `reset` starts it again.
+        `reset` starts it again. May be called from any thread.
         """
         self._refuse_ended()
         runner = self.embedded.runner
@@ -215,7 +215,7 @@ class TestCloud:
     def reset(self) -> None:
         """The cloud as it was when it had just started, or at `keep`: records, guests, faults, the time of day.
 
-        Time that passed still has passed for what waits: a clock that only measures never goes back.
+        The monotonic clock does not go back: who waited for a time that has come need not wait again.
         RuntimeError once the cloud has ended.
         """
         self._refuse_ended()
@@ -242,7 +242,7 @@ class TestCloud:
         self._renew_kept()
 
     def _renew_kept(self) -> None:
-        """Before their tokens end, kept personas get new ones: a long suite, and `advance`, outlive many."""
+        """Give kept personas new tokens in time: a long suite, or `advance`, takes longer than a token lasts."""
         if self.clock.monotonic() - self._logged_in_at < self.embedded.settings.token_life_seconds / 2:
             return
         self._logged_in_at = self.clock.monotonic()

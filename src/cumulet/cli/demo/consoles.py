@@ -1,4 +1,4 @@
-"""The guests' own voice: `tick N <server id>` lines on their serial consoles, ten a second, read through the API."""
+"""What the guests print: `tick N <server id>` lines on their serial consoles, ten a second, read through the API."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Watcher:
     def uninterrupted(self) -> bool:
         """The counter lives in the guest's memory: a guest started anew would begin at 1, a second copy would repeat.
 
-        It only ever rose, and never faster than the time that passed allows (with a second's tolerance for our looks).
+        So it has to rise all the time, and no faster than the clock allows (with a second's tolerance for our polling).
         """
         if len(self.sights) < 2:
             return False

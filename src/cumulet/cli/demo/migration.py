@@ -20,7 +20,7 @@ MIB = 1024 * 1024
 ENDED = ("completed", "error", "failed", "cancelled")
 MIGRATION_SECONDS = 60.0
 SLOWEST_BYTES_S = 4096.0
-"""Below this nothing moves, and an estimate would be a number without meaning."""
+"""Below this rate nothing moves, and an estimate of the time left would mean nothing."""
 PLAIN_SECONDS = 0.5
 """How often a line of progress is printed where there is no terminal to draw a bar on."""
 

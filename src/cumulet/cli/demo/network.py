@@ -58,7 +58,7 @@ def _public(who: Persona) -> str:
 
 
 def floating_ip(evidence: Evidence, people: People, server_id: str, state: Path) -> str | None:
-    """An address under which this machine reaches a server; None where it cannot, which is told."""
+    """An address under which this machine reaches a server. None, and a line that says so, where it cannot."""
     member = people.member
     ports = member.get(f"{NETWORK}/ports?device_id={server_id}")["ports"]
     if not ports or os.geteuid() != 0:
@@ -122,7 +122,7 @@ class Pings:
                         self.answered.append(time.monotonic())
 
     def wait_for_more(self, answers: int) -> bool:
-        """Wait until so many more have come; False where they do not."""
+        """Wait until so many more answers have come; False where they do not."""
         target, deadline = len(self.answered) + answers, time.monotonic() + LATE_SECONDS
         while len(self.answered) < target:
             if time.monotonic() > deadline:

@@ -125,7 +125,7 @@ def _told(evidence: Evidence, title: str, answer: Answer, words: str, held: bool
 
 
 def _became(admin: Persona, server_id: str, answer: Answer) -> tuple[str, str | None]:
-    """How an accepted migration ended, and the coded reason in the server's action log."""
+    """How an accepted migration ended, and the coded reason in the server's instance actions."""
     request_id = answer.headers["X-OpenStack-Request-ID"]
     with until("the migration record has ended", SETTLE_SECONDS) as waiting:
         for _ in waiting:

@@ -30,7 +30,7 @@ _RECEIVE_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """As its first packet went: addresses, protocol, and ports (of ICMP: type and code)."""
+    """Of its first packet: addresses, protocol, and ports (for ICMP: type and code)."""
 
     zone: int
     source: str
@@ -40,11 +40,11 @@ class Connection:
     destination_port: int | None
     answered_by: str
     answered_to: str
-    """How answers come: from the destination to the source, where neither is translated."""
+    """Of its answers: from the destination to the source, where neither is translated."""
     answered_from_port: int | None
     family: int
     key: bytes
-    """What the kernel calls it by: attributes as it has sent them."""
+    """The attributes that identify it, as the kernel has sent them."""
 
 
 def forget_connections(
@@ -66,7 +66,7 @@ def forget(ends: Callable[[Connection], bool]) -> None:
         netlink.bind((0, 0))
         for connection in [one for one in _tracked(netlink) if ends(one)]:
             _ask(netlink, _DELETE, _REQUEST | _ACK, connection.family, connection.key)
-            netlink.recv(_RECEIVE_BYTES)  # It may have ended by itself meanwhile; then there is nothing to forget.
+            netlink.recv(_RECEIVE_BYTES)  # It may have ended by itself; then there is nothing to forget.
 
 
 class _Judge:

@@ -1,6 +1,6 @@
 """Bridges, VXLAN devices and who is reached through them, by rtnetlink, in the network namespace of the calling thread.
 
-What is there is read and compared with what must be; what has a name that is not ours is never looked at twice.
+What is there is read and compared with what must be. Interfaces whose names are not ours are left alone.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Links:
         return {link.name: link for link in map(_link, self._route.get_links()) if link.name[:3] in names.OURS}
 
     def traffic(self, port_id: str) -> PortTraffic | None:
-        """What went through a port's tap, the other way round: what the tap sends its guest receives."""
+        """What went through a port's tap, seen from its guest: what the tap sends, the guest receives."""
         for index in self._route.link_lookup(ifname=names.tap(port_id)):
             (link,) = self._route.get_links(index)
             counted = link.get("stats64")
@@ -82,7 +82,7 @@ class Links:
         return None
 
     def apply(self, wiring: w.Wiring) -> list[w.NotDone]:
-        """Bring bridges, VXLAN devices and forwarding entries to what the wiring says; answers what failed."""
+        """Bring bridges, VXLAN devices and forwarding entries to what the wiring says; returns what failed."""
         present = self.present()
         there = self._forwarding()
         not_done: list[w.NotDone] = []
@@ -109,7 +109,7 @@ class Links:
         return not_done
 
     def remove(self) -> None:
-        """Every interface of ours goes; a tap that a guest holds open too."""
+        """Remove every interface of ours, also taps that guests hold open."""
         self._answering = set()
         for link in self.present().values():
             self._delete(link.index)
@@ -213,7 +213,7 @@ class Links:
         self._answering.add(bridge.name)
 
     def _add_vxlan(self, name: str, network: w.Network, bridge: Link) -> Link:
-        """It learns nothing: who is where is said by us, not by whoever sends."""
+        """It learns no addresses from packets: we say which host has which."""
         self._route.link(
             "add", ifname=name, kind="vxlan", vxlan_id=network.vni, vxlan_local=self._local,
             vxlan_port=VXLAN_UDP_PORT, vxlan_learning=0,
@@ -237,7 +237,7 @@ class Links:
         return found
 
     def _forward(self, vxlan: int, network: w.Network, entries: list[Any]) -> None:
-        """What is for everybody goes to each peer; what is for one goes to the host it is on."""
+        """Broadcasts go to each peer; what is for one address goes to the host that has it."""
         there: set[tuple[str, str]] = set()
         through: set[str] = set()
         for entry in entries:
@@ -247,7 +247,7 @@ class Links:
             elif entry["state"] & _NOARP:
                 through.add(mac)
         wanted = {(EVERYBODY, peer) for peer in network.peers}
-        # A MAC address at two hosts is at the one that sorts last, until the records say otherwise.
+        # Where the records have a MAC address at two hosts, the one that sorts last counts.
         wanted |= set({remote.mac: remote.host_address for remote in network.remotes}.items())
         for mac, address in there - wanted:
             if mac == EVERYBODY or (mac, address) not in wanted:

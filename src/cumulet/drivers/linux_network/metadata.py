@@ -42,7 +42,7 @@ class Tokens:
         return base64.urlsafe_b64encode(said + self._sealed(port, said)).decode()
 
     def holds(self, token: str, port: int, now_s: float) -> bool:
-        """Whether it was given to this port, and its time is not over."""
+        """Whether this port was given it, and it has not expired."""
         try:
             content = base64.b64decode(token, altchars=b"-_", validate=True)
         except ValueError:

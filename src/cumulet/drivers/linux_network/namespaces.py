@@ -26,7 +26,7 @@ def named(beginning: str) -> set[str]:
 
 
 def make(name: str) -> None:
-    """A new one of this name; one that is there already stays as it is."""
+    """Make one of this name. One that exists stays as it is."""
     from pyroute2 import netns
 
     if not (FOLDER / name).exists():
@@ -34,7 +34,7 @@ def make(name: str) -> None:
 
 
 def remove(name: str) -> None:
-    """Its name is gone; it ends once nothing lives in it."""
+    """Remove its name. The namespace ends with the last process in it."""
     from pyroute2 import netns
 
     try:
@@ -46,7 +46,7 @@ def remove(name: str) -> None:
 
 @contextlib.contextmanager
 def inside(name: str) -> Iterator[None]:
-    """The calling thread lives there meanwhile. OSError where it cannot."""
+    """The calling thread is in that namespace during the block. OSError where it cannot enter."""
     own = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
     try:
         there = os.open(FOLDER / name, os.O_RDONLY | os.O_CLOEXEC)

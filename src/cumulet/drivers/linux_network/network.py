@@ -80,7 +80,7 @@ class LinuxNetwork:
         self._executor.shutdown()
 
     async def apply(self, wiring: Wiring) -> InForce:
-        """Make it so. Rules first, then links; an earlier revision than the one in force changes nothing."""
+        """Apply a wiring: rules first, then links. A revision earlier than the one in force changes nothing."""
         return await self._run(lambda: self._apply(wiring))
 
     async def in_force(self) -> InForce:
@@ -116,7 +116,7 @@ class LinuxNetwork:
         return await self._run(work)
 
     async def remove(self) -> None:
-        """Everything of ours goes: interfaces, rules, forwarding entries."""
+        """Remove everything of ours: interfaces, rules, forwarding entries."""
 
         def remove() -> None:
             self._responding.close()
@@ -202,7 +202,7 @@ def _hear_guests() -> None:
 
 
 async def removed(namespace: str | None) -> int:
-    """Remove all of ours without knowing anything of it; answers how many interfaces there were."""
+    """Remove all of ours without knowing anything of it; returns how many interfaces there were."""
 
     def work() -> int:
         _enter(namespace)

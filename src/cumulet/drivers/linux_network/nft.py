@@ -167,7 +167,7 @@ def _pairs(listed: list[Any]) -> dict[str, int]:
 
 
 def counters(family: str, table: str) -> dict[str, int]:
-    """How often each counter of a table was come through; none where there is no such table."""
+    """The packets that each counter of a table has counted; none where there is no such table."""
     listed = run_json("list", "counters", "table", family, table) or []
     return {entry["counter"]["name"]: int(entry["counter"]["packets"]) for entry in listed if "counter" in entry}
 

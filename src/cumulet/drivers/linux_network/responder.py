@@ -103,7 +103,7 @@ class Responder:
     # -- the agent
 
     def _listen(self) -> bool:
-        """One message of the agent's; acknowledged, so that it knows from when on it is answered."""
+        """Take one message of the agent's and acknowledge it: from then on answers are as it says."""
         head, ancillary, _, _ = self._agent.recvmsg(_LENGTH_BYTES, socket.CMSG_SPACE(4 * _MOST_SOCKETS))
         if len(head) < _LENGTH_BYTES:
             return False
@@ -152,7 +152,7 @@ class Responder:
     # -- guests
 
     def _advertise(self, bridge: str, routers: Iterable[ipv6.Advertised], *, gone: bool = False) -> None:
-        """To all guests on a bridge; who misses it asks, or hears the next."""
+        """Send to all guests on a bridge. One that misses it asks itself, or hears the next."""
         for router in routers:
             with contextlib.suppress(OSError):
                 self._sockets[bridge][0].send(ipv6.advertisement(router, gone=gone))

@@ -119,7 +119,7 @@ class Responding:
 
 
 def _user() -> list[str]:
-    """One of its own; in a user namespace that has no others it is who we are, without any power."""
+    """A user id of its own. In a user namespace that has no other it is ours, without any privileges."""
     return [str(UID)] if user_ids.mapped(range(UID, UID + 1)) else []
 
 

@@ -47,14 +47,14 @@ class Routers:
         self._links = links
         self._host = namespaces.identity()
         self._there: dict[str, w.Router] = {}
-        """What each router was brought to; one that is not here is looked at whole."""
+        """The description that each router has now. One that is not in here is compared with the kernel."""
         self._of_gone: Counter[str] = Counter()
         """What routers that are gone from here have dropped."""
 
     def apply(self, wiring: w.Wiring, *, but: Collection[str] = ()) -> list[w.NotDone]:
         """Bring all routers to what the wiring says; `but`: networks that this host could not connect.
 
-        Answers what failed.
+        Returns what failed.
         """
         networks = {network.id: network for network in wiring.networks if network.id not in but}
         wanted = {names.namespace(self._host, router.id) for router in wiring.routers}
@@ -88,7 +88,7 @@ class Routers:
         self._there = {}
 
     def dropped(self) -> dict[str, int]:
-        """Packets that routers here have dropped since this process began, or they did, by cause."""
+        """Packets that routers of this host have dropped, by cause, since this process began or the router was made."""
         total = Counter(dict.fromkeys(router_rules.COUNTERS, 0))
         total.update(self._of_gone)
         for name in sorted(namespaces.named(names.namespaces_of(self._host))):
@@ -126,7 +126,7 @@ def _prepare() -> None:
 
 
 def _counted(namespace: str) -> dict[str, int]:
-    """What the router in there has dropped; nothing where it is no router any more, or not yet."""
+    """What the router in this namespace has dropped; nothing where its tables are gone, or not there yet."""
     with contextlib.suppress(OSError, nft.NftFailed), namespaces.inside(namespace):
         return nft.counters("inet", TABLE)
     return {}
@@ -154,7 +154,7 @@ def _end(router: w.Router, port: w.RouterPort) -> str:
 
 
 def _addresses(route: IPRoute, router: w.Router, networks: dict[str, w.Network]) -> list[str]:
-    """Each end has its addresses and is up, what is no end of this router's is gone; answers new ones outside."""
+    """Give each end its addresses and bring it up; remove other ends. Returns new addresses outside."""
     ends = {_end(router, port): port for port in router.ports}
     links = {link.get("ifname"): link for link in route.get_links()}
     for name, link in links.items():
@@ -202,7 +202,7 @@ def _routes(route: IPRoute, router: w.Router) -> None:
                 there.add((text, str(entry.get("gateway") or "")))
     outside = route.link_lookup(ifname=names.OUTSIDE)
     for what, ways in (("del", there - wanted), ("replace", wanted - there)):
-        # First what other ways' next hops are reached by.
+        # First the routes by which next hops of others are reached.
         for destination, nexthop in sorted(ways, key=lambda way: (way[1] != "", way)):
             way: dict[str, Any] = {"gateway": nexthop} if nexthop else {"oif": outside[0], "scope": 253}
             if ":" not in destination:  # Those that follow from addresses have none, and are not replaced.

@@ -40,7 +40,7 @@ MAPS = frozenset(("ports", "zones", "from", "to", "egress", "ingress"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbers:
-    """What a host calls ports and networks by: 16 bits each, kept for as long as they are there."""
+    """The numbers of ports and networks in a host's rules: 16 bits each, the same for as long as they are there."""
 
     ports: Mapping[str, int]
     """By tap."""
@@ -133,13 +133,13 @@ def _addresses(port: w.Port) -> tuple[tuple[str, Element], ...]:
 
 
 def _without_covered(pairs: Iterable[w.Pair]) -> list[w.Pair]:
-    """The pairs without those that another one holds: a set of intervals takes none that overlap."""
+    """The prefixes without those inside of another one: a set of intervals takes none that overlap."""
     by_mac: dict[tuple[str, int], list[str]] = {}
     for pair in pairs:
         by_mac.setdefault((pair.mac, 6 if ":" in pair.prefix else 4), []).append(pair.prefix)
     found = []
     for (mac, _), prefixes in sorted(by_mac.items()):
-        # Of one version each, which is more than the types say.
+        # Both are of one version of IP; the types cannot say that.
         for prefix in collapse_addresses(map(ip_network, prefixes)):  # type: ignore[type-var]
             alone = prefix.num_addresses == 1
             found.append(w.Pair(mac=mac, prefix=str(prefix.network_address if alone else prefix)))

@@ -53,7 +53,7 @@ async def _adopt(host: QemuHost, folder: GuestFolder) -> None:
 
 
 def _mended(folder: GuestFolder, record: GuestRecord, run_state: str) -> GuestRecord:
-    """A guest that runs was told to: a record that a crash left behind follows it."""
+    """A guest that runs was told to. After a crash its record may not say so yet: then it is corrected."""
     if run_state != "running":
         return record
     mended = record

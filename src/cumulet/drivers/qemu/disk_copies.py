@@ -70,7 +70,7 @@ async def cut(hypervisor: Hypervisor, guest: Guest) -> None:
 
 
 async def clean_up(hypervisor: Hypervisor, guest: Guest) -> None:
-    """No jobs, no connections left; each part only where it is there."""
+    """End the jobs and remove the connections, as far as they exist."""
     for node, job in zip(disk_nodes(guest), await jobs(hypervisor, guest), strict=True):
         if job is not None and job.status != "concluded":
             await _drop(hypervisor, node)

@@ -35,7 +35,7 @@ class Hypervisor(Commands):
     ready: bool = False
     """An outgoing copy waits for `begin_post_copy`."""
     progress: MigrationProgress = field(default_factory=lambda: MigrationProgress(phase=MigrationPhase.NONE))
-    """The newest numbers of an outgoing copy, for when it must not be asked."""
+    """The newest numbers of an outgoing copy, for moments in which QEMU must not be asked."""
     on_socket: bool = False
     """Its console is a socket: what it prints comes to the log by `consoles`."""
     _qmp: Qmp | None = None
@@ -48,7 +48,7 @@ class Hypervisor(Commands):
 
     @property
     def behind(self) -> bool:
-        """Whether it has yet to answer what somebody gave up waiting for: it hangs, or is slow."""
+        """Whether it still owes an answer that its caller no longer waits for: it hangs, or is slow."""
         return self._qmp is not None and self._qmp.behind
 
     async def ask(

@@ -93,7 +93,7 @@ def enter_own_root(root: str, binds: "list[list[str]]", devices: "list[str]") ->
 
 
 def leave_note(path: str) -> None:
-    """Who we are, and stay after exec: written by ourselves, so that no crash of the agent can lose it."""
+    """Note this process's number, which exec keeps. The process does it itself: no crash of the agent can lose it."""
     with open("/proc/self/stat", "rb") as file:
         stat = file.read()
     with open("/proc/sys/kernel/random/boot_id") as file:
@@ -112,7 +112,7 @@ def drop_capabilities() -> None:
 
 
 def let_go_of_capabilities() -> None:
-    """What this very process has: for who stays the user it is, and becomes no command."""
+    """Drop the capabilities of this process itself, which keeps its user and runs no other program."""
     header = ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0))  # _LINUX_CAPABILITY_VERSION_3
     check(libc.capset(header, ctypes.create_string_buffer(24)), "capset")
 

@@ -226,7 +226,7 @@ async def _switch_over(hypervisor: Hypervisor, copy: Copy, names: Sequence[str])
 
 
 async def _clean_up(host: QemuHost, hypervisor: Hypervisor, guest: Guest) -> None:
-    """No mirrors, no connections, no credentials left; each part only where it is there."""
+    """Remove mirrors, connections and credentials, as far as they exist."""
     await disk_copies.clean_up(hypervisor, guest)
     with contextlib.suppress(DriverError):  # Used, or never there.
         await hypervisor.closefd(_MEMORY)

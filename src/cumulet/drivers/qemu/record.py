@@ -117,7 +117,7 @@ class GuestFolder:
         self.agent = self.path / "agent.sock"
         """Leads to the guest's own agent, where it has one."""
         self.frozen = self.path / "frozen"
-        """There from before its file systems are frozen for an image until they have been seen to be thawed."""
+        """Exists from before its file systems are frozen for an image until it is certain that they are thawed."""
         self.console = self.path / "console.log"
         self.memory = self.path / "memory.state"
         """Outside `vm`: QEMU gets it as an open file and could not point the agent elsewhere."""

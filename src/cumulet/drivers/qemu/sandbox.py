@@ -77,8 +77,8 @@ class Sandbox:
     host: str
     as_root: bool = field(default_factory=lambda: os.geteuid() == 0)
     uids: range = UIDS
-    """Users of guests. The last is for trying out; it is given to no guest. Without any they run as we do, which in a
-    user namespace is not the machine's root."""
+    """User ids for guests; the last one is for `probe` and given to no guest. Without any, guests run as this process
+    does, which in a user namespace is not the machine's root."""
     own_root: bool = False
     """Guests get a mount namespace with a root of their own. Set by `probe`."""
 
@@ -268,7 +268,7 @@ def _limits(limits: Mapping[str, int], uid: int | None) -> dict[str, int]:
 
 @contextmanager
 def _all_notes_locked() -> Iterator[None]:
-    """All agents of the machine take turns, and one that dies lets the next one in."""
+    """A lock that all agents of the machine take in turn; one that dies releases it."""
     _UIDS_IN_USE.mkdir(parents=True, exist_ok=True, mode=0o755)
     lock = os.open(_UIDS_IN_USE.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:

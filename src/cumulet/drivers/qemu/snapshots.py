@@ -24,7 +24,7 @@ from cumulet.host.disks import SnapshotPhase, SnapshotProgress
 from cumulet.host.driver import DriverError
 
 JOB = "snapshot0"
-"""Of the job, and of the block device it copies to."""
+"""The name of the job, and of the block device it copies to."""
 _TASK = "snapshot"
 _PIECE_BYTES = 1 << 20
 _BEGUN = SnapshotProgress(phase=SnapshotPhase.COPYING)
@@ -81,7 +81,7 @@ async def end(host: QemuHost, server_id: str) -> None:
 
 
 async def clear(host: QemuHost, server_id: str) -> None:
-    """Nothing of a snapshot is left: no task, no job, no copy. The caller holds the guest's lock."""
+    """Remove all of a snapshot: its task, its job, its copy. The caller holds the guest's lock."""
     host.snapshots.pop(server_id, None)
     await host.stop_task(server_id, _TASK)
     folder = host.folder(server_id)
@@ -154,7 +154,7 @@ async def _follow(hypervisor: Hypervisor, snapshot: Snapshot) -> None:
 
 
 async def _forget_job(hypervisor: Hypervisor) -> None:
-    """End the job, if there is one, and let go of the copy's file; whatever is not there is no problem."""
+    """End the job and close the copy's file. It is no error if either is not there."""
     job = await hypervisor.job(JOB)
     if job is not None and job.status != "concluded":
         with contextlib.suppress(DriverError):  # It has concluded meanwhile.

@@ -41,7 +41,7 @@ def port_of(listening: socket.socket) -> int:
 
 
 async def connected(address: str, port: int) -> socket.socket:
-    """A connection to there. Raises `DriverError` where nobody takes it in time."""
+    """A connection to this address. Raises `DriverError` where nobody accepts it in time."""
     made = socket.socket(_family(address), socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         made.setblocking(False)

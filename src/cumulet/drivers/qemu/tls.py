@@ -13,7 +13,7 @@ from cumulet.drivers.qemu.sandbox import Sandbox
 from cumulet.host.endpoint import Peer
 
 CREDENTIALS = ("migration-tls", "migration-tls-2")
-"""Used in turn: renewed ones are there before those that they replace have gone."""
+"""Used in turn: the new credentials are made before those that they replace are removed."""
 PEER = "migration-peer"
 LENT = "tls"
 """The folder in which QEMU finds it, for a moment."""
@@ -40,7 +40,7 @@ class TransportSecurity:
     ) -> str:
         """Make QEMU hold new credentials, and use them for every connection it makes or accepts from now on.
 
-        Answers their id. The files are gone when this returns: QEMU has read them.
+        Returns their id. The files are gone when this returns: QEMU has read them.
         """
         held = await hypervisor.objects()
         new, old = CREDENTIALS if CREDENTIALS[0] not in held else CREDENTIALS[::-1]

@@ -1,4 +1,4 @@
-"""Which user ids of a machine are somebody's already, so that no guest is ever taken for another program's user."""
+"""Which user ids of a machine are in use already, so that no guest gets the user of another program."""
 
 from __future__ import annotations
 

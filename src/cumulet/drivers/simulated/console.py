@@ -1,4 +1,4 @@
-"""What simulated guests print, say of themselves, and do when they are prodded."""
+"""What simulated guests print and tell of themselves, and what they do on an NMI or a press of the power button."""
 
 from __future__ import annotations
 

@@ -18,14 +18,14 @@ LIVING = (GuestState.RUNNING, GuestState.PAUSED)
 ENDED = "the guest has stopped, or is on another host"
 LONGEST_LINE = 256
 LONGEST_SHOWN = COLUMNS - 8
-"""Of what was typed at a screen, the last letters."""
+"""How many of the letters last typed at a screen it shows."""
 LOOK_SECONDS = 0.5
 """How soon a reader hears that the guest has stopped."""
 _HELP = "help, hostname, uptime, exit"
 
 
 class Terminal:
-    """What is on the other end of a line: who has logged in there, and what was typed of a line so far."""
+    """The guest's end of a serial line: who has logged in, and what was typed of a line so far."""
 
     def __init__(self, found: SimulatedGuest, clock: Clock) -> None:
         self.found = found

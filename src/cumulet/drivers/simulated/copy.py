@@ -32,7 +32,7 @@ class Copy:
         self.dirty_rate = min(dirty_rate_mib_s * MIB, self.bandwidth * 100)
         self.started_us = started_us
         self.still_until_us = 0
-        """Until when nothing is sent; long ago for a copy that goes on."""
+        """Until then nothing is sent. In the past for a copy that goes on."""
         self.post_copy = parameters.post_copy
         self.forced_at: float | None = None
         self.post_copy_at: float | None = None

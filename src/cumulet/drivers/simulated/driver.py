@@ -477,7 +477,7 @@ class SimulatedDriver(SimulatedPower, SimulatedDisks, SimulatedConsole, Simulate
             raise DriverError(f"guest {found.guest.server_id} is suspended on {self.name}: resume it first")
 
     def _no_copy(self, server_id: str) -> MigrationProgress:
-        """As with QEMU: no process is none that copies, and it is not known how the last one ended."""
+        """As with QEMU: a guest without a process has no copy, and how its last one ended is not known."""
         dead = self._found(server_id).state in _NO_PROCESS
         return MigrationProgress(phase=MigrationPhase.FAILED if dead else MigrationPhase.NONE)
 

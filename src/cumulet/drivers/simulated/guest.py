@@ -24,12 +24,12 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
     ran_us: int = 0
     running_since_us: int | None = None
     console_from_us: int = 0
-    """How long it had run when its console began to be printed here."""
+    """How long it had run when this host began to print its console."""
     incoming_peer: Peer | None = None
-    """The only one it lets in, of a move by which it comes or came here."""
+    """The one peer that it lets in, of the move by which it comes or came here."""
     incoming_complete: bool = False
     disk_whole: bool = False
-    """Of an incoming one, before its memory has come: what it would be booted from."""
+    """Of an incoming guest whose memory has not come yet: the image it would be booted from."""
     memory_at: str | None = None
     """In post-copy: the host that still has some of its memory."""
     starved: bool = False
@@ -39,11 +39,11 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
     disks: dict[int, str] = msgspec.field(default_factory=dict)
     """By its place, which making of a further disk holds its data: a new one holds none of what was written before."""
     passwords: dict[str, str] = msgspec.field(default_factory=dict)
-    """SHA-256, by user, of those that its agent was told to set."""
+    """By user, SHA-256 of the password that its agent was told to set."""
     freezes: int = 0
     """How often its file systems were frozen, and thawed, for an image."""
     nmis: int = 0
-    """How many it was sent: it does nothing with them."""
+    """How many NMIs it was sent. It does nothing with them."""
     paused_by_user: bool = False
     standing_by: bool = False
 

@@ -1,4 +1,4 @@
-"""By what the two ends of a simulated move know each other: words instead of certificates, and the same rules."""
+"""How the two ends of a simulated move know each other: words in place of certificates, with the same rules."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class SimulatedPower:
     end_sessions: Callable[[str], None]
 
     def crash_guest(self, server_id: str) -> None:
-        """Its process dies: what it held in memory is gone; its disk stays, once it has been copied whole."""
+        """Its process dies: its memory is gone. Its disk stays, if it has been copied whole."""
         found = self._guests[server_id]
         self._drop_copy(server_id, MigrationPhase.FAILED, "the guest crashed")
         self.fail_snapshot(server_id, "the guest crashed")
@@ -32,7 +32,7 @@ class SimulatedPower:
         self._save(found)
 
     def lose_power(self) -> None:
-        """Of all guests, as a power failure of the host, or its watchdog, ends them."""
+        """End all guests, as a power failure of the host, or its watchdog, does."""
         for server_id in list(self._guests):
             self.crash_guest(server_id)
 

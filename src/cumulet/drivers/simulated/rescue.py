@@ -1,4 +1,4 @@
-"""Rescue of simulated guests: which image a guest runs from is all there is to it."""
+"""Rescue of simulated guests: only the image that a guest runs from changes."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Screen:
         """What the client has been shown; None: it wants all of it, whatever it has."""
 
     def said(self, data: bytes) -> bytes:
-        """What is answered at once to what a client has said. DriverError: it speaks no RFB that there is here."""
+        """The immediate answer to what a client has said. DriverError for a version of RFB that is not spoken here."""
         self._heard += data
         answer = b""
         while True:

@@ -1,7 +1,7 @@
 """Images of simulated guests' disks: they hold nothing, so an image is an empty qcow2 of the disk's size.
 
-Copying takes as long as the disk is large. In the first cluster, where no reader of qcow2 looks, stands whose disk it
-was and at which tick, so that a test can tell one from another.
+Copying takes as long as the disk is large. The first cluster, which readers of qcow2 skip, says whose disk it was
+and at which tick, so that a test can tell one from another.
 """
 
 from __future__ import annotations

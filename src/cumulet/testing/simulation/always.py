@@ -32,13 +32,13 @@ _LEADER = sa.select(leases.c.owner).where(leases.c.name == "reconcilers")
 
 
 class Always:
-    """The first thing that does not hold is kept, and raised when the run comes to look."""
+    """Keeps the first invariant that does not hold, and raises it when the run asks."""
 
     def __init__(self, cloud: SimulatedCloud) -> None:
         self._cloud = cloud
         self._broken: Broken | None = None
         self._claimants: set[str] = set()
-        """Whoever had a claim when one was looked at last."""
+        """Who had a claim at the last check."""
         self._moves: set[str] = set()
         """Whose copies have begun."""
         self._served = Served(cloud)
@@ -49,7 +49,7 @@ class Always:
             self._cloud.say(f"BROKEN NOW: {problem}")
 
     def look(self) -> None:
-        """Between requests. Raises Broken, for what was found since the last time too."""
+        """Called between requests. Raises Broken, also for what was found since the last call."""
         self._taken_over()
         self._one_leads()
         self.host_wired()
@@ -79,7 +79,7 @@ class Always:
                 self.break_("over memory", f"guests take {mib} MiB of {name}, which has less")
 
     def copy_begins(self, move: str) -> None:
-        """What two hosts know each other by in a move is for its one copy, and no other trusts it."""
+        """The credentials of a move are good for its one copy; no other copy trusts them."""
         if move in self._moves:
             self.break_("key used twice", f"another copy has begun with what was made for the move {move[:8]}")
         self._moves.add(move)
@@ -151,7 +151,7 @@ class Always:
                 self.break_("not taken over", f"{row.saga} of {row.subject[:8]} waits {waits:.1f} s for a conductor")
 
     def _one_leads(self) -> None:
-        """Of the conductors that are not stopped, and have looked at their clocks since then, one leads at most."""
+        """Among conductors that are not stopped, and have read their clocks since then, at most one leads."""
         leading = []
         for one in self._cloud.conductors:
             process = one.runner.clock
@@ -163,7 +163,7 @@ class Always:
             self.break_("two watchers", f"{' and '.join(leading)} look after the hosts at once")
 
     def _looking_since(self) -> Iterator[float]:
-        """Of each conductor that is up, goes on and reaches the database: since when it does all of it."""
+        """For each conductor that is up, not stopped, and reaches the database: since when all of this is so."""
         for runner in self._cloud.runners:
             assert isinstance(runner.clock, Process)
             since = runner.clock.looking_since

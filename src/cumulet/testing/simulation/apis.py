@@ -23,7 +23,7 @@ NO_ANSWER = 0
 
 
 class Api:
-    """One of several on the same database. `process` outlives its deaths: it is killed and starts anew at once."""
+    """One API of several on the same database. `process` is kept: when it is killed, it starts anew at once."""
 
     def __init__(self, process: Process, app: App, cloud: Cloud) -> None:
         self.process = process
@@ -35,7 +35,7 @@ class Api:
         self._requests: dict[asyncio.Task[Answered], None] = {}
 
     def kill(self) -> int:
-        """Requests under way end where they wait; nobody is told of what they did. Answers how many they were."""
+        """Kill it: requests under way end where they wait, without an answer. Returns how many they were."""
         self._is_up = False
         for task in (*self._requests, *self._talks):
             task.cancel()

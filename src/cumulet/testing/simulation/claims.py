@@ -1,6 +1,6 @@
-"""What must hold of places after every commit: capacity, the rules of server groups, claims that are what flavors say.
+"""Invariants of placement after every commit: capacity, rules of server groups, claims that equal what flavors say.
 
-Asked of the tables themselves, by formulas of their own: the product's functions are what is judged.
+They read the tables and have formulas of their own, for the product's functions are what is tested.
 """
 
 from __future__ import annotations
@@ -80,11 +80,11 @@ def counted_twice(driver: Driver, memory_mib: int) -> Iterator[tuple[str, str]]:
 
 
 def wrong_guests(driver: Driver, guests: Mapping[str, Mapping[str, Guest]]) -> Iterator[tuple[str, str]]:
-    """Guests, by host and server, that are not what their server's flavor says, at the host that owns it."""
+    """Guests, by host and server, that differ from their server's flavor, on the host that owns the server."""
     for server_id, host, text in driver.execute(_SERVERS):
         guest = guests[host].get(server_id)
         if guest is None:
-            continue  # Not made yet, or lost: others look for that.
+            continue  # Not made yet, or lost: other invariants look for that.
         flavor = msgspec.json.decode(text)
         has = (guest.vcpus, guest.memory_mib, guest.disk_gib)
         says = (flavor["vcpus"], flavor["memory_mib"], flavor["disk_gib"])

@@ -31,10 +31,10 @@ from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
 from cumulet.web.context import Cloud
 
 HOST_MEMORY_MIB = (4096, 6144, 16384)
-"""Of a run's hosts: near their limit, and with room."""
+"""The memory of a run's hosts: so little that they are near their limit, or with room."""
 
 ROUTED = 0.4
-"""In how many runs there are routers, and hosts are told of changes that no operation waits for."""
+"""The share of runs with routers, in which hosts are told of changes that no operation waits for."""
 SHARED_MACHINES = 0.2
 """In how many runs all hosts share one machine."""
 WITHOUT_WATCHDOG = 0.2
@@ -104,7 +104,7 @@ class SimulatedCloud:
             self.hosts.add(name, UnreliableLink(machine, weather, random))
         self.conductors: list[Conductor] = []
         self.started_at: dict[str, float] = {}
-        """By name of a conductor that is up: since when."""
+        """By name of each conductor that is up: since when."""
         self.died_at: dict[str, float] = {}
         self._conductors = random.choice((1, 1, 2, 3))
         self.alone = self._conductors == 1
@@ -169,7 +169,7 @@ class SimulatedCloud:
         return [conductor.runner for conductor in self.conductors]
 
     def wrong_memory(self, tx: Tx) -> list[str]:
-        """Hosts of which memory says something else than the database, where nobody else writes to that."""
+        """Hosts about which the process's memory and the database differ, though no other process writes to it."""
         keeper = self._memory.keeper
         if not self.alone or not isinstance(keeper, HostsInMemory):
             return []
@@ -187,7 +187,7 @@ class SimulatedCloud:
     async def request(
         self, caller: str, method: str, path: str, body: object = None, *, version: str = "2.96"
     ) -> Answered:
-        """One request through the real dispatcher of one of the APIs; answers status and JSON, or `NO_ANSWER`."""
+        """One request through the real dispatcher of one of the APIs; returns status and JSON, or `NO_ANSWER`."""
         faults = self.db.faults
         status, answer = await self.random.choice(self.apis).request(caller, method, path, body, version)
         if status in (500, 503) and self.db.faults == faults:
@@ -196,7 +196,7 @@ class SimulatedCloud:
 
 
 def _kill(conductor: Conductor) -> None:
-    """As kill -9: it gets no word in. Its tasks are cancelled where they wait; what it asked of hosts goes on."""
+    """As kill -9: its tasks are cancelled where they wait, and write nothing. What it asked of hosts goes on."""
     runner = conductor.runner
     runner._stopping = True
     tasks = [*runner._tasks.values(), *([runner._sweeper] if runner._sweeper is not None else [])]
@@ -206,7 +206,7 @@ def _kill(conductor: Conductor) -> None:
 
 
 class _Wake:
-    """After a commit, any conductor that is up is told; which one is chance, and none may be."""
+    """After a commit one conductor that is up is told, chosen at random; perhaps none."""
 
     def __init__(self, cloud: SimulatedCloud) -> None:
         self._cloud = cloud

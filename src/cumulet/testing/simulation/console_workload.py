@@ -36,7 +36,7 @@ _LEFT = (
 
 
 class Person:
-    """One who connects, types now and then, and leaves: the other end of a WebSocket."""
+    """A client that connects, types now and then, and leaves: the other end of a WebSocket."""
 
     def __init__(self, random: Random) -> None:
         self._stay = random.uniform(0.2, LONGEST_STAY_SECONDS)

@@ -47,7 +47,7 @@ class SimulatedDatabase(Database):
         self.host_marked = False
         """Whether a commit has said of a host that it answers, or that it does not any more."""
         self.done_again: list[str] = []
-        """What became of operations that had ended, or went back."""
+        """Operations that were changed after they had ended, or whose steps went back."""
         self.at_once = AtOnce()
         self.lost: list[tuple[str, str]] = []
         """Server and host of each guest that a commit has called lost."""

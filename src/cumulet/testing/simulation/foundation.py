@@ -245,7 +245,7 @@ def _image() -> image_store.Image:
 async def request(
     app: App, caller: str, method: str, path: str, body: object = None, *, version: str = "2.96"
 ) -> Answered:
-    """One request through the real dispatcher; answers status and JSON."""
+    """One request through the real dispatcher; returns status and JSON."""
     content = msgspec.json.encode(body) if body is not None else b""
     path, _, query = path.partition("?")
     headers = [(b"x-auth-token", caller.encode()), (b"openstack-api-version", b"compute " + version.encode())]

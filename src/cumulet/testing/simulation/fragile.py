@@ -42,7 +42,7 @@ class FragileDriver(SimulatedDriver):
         super().__init__(**named)
         self.disk = Disk()
         self._hung: dict[str, asyncio.Future[bool]] = {}
-        """By guest: whether its process, at the end, goes on. What it was told meanwhile it does then, in turn."""
+        """By guest whose process hangs: whether it goes on in the end, and does what it was told, in order."""
         self._queued: set[asyncio.Future[object]] = set()
         self._long: list[asyncio.Future[None]] = []
         """The ends of verbs that hang."""
@@ -83,7 +83,7 @@ class FragileDriver(SimulatedDriver):
             _end(over)
 
     async def take_long(self, seconds: float) -> None:
-        """A verb hangs, on whatever it is that verbs hang on: for so long, or until all heals."""
+        """Let a verb hang: for so long, or until everything heals."""
         loop = asyncio.get_running_loop()
         over = loop.create_future()
         timer = loop.call_later(seconds, _end, over)
@@ -112,7 +112,7 @@ class FragileDriver(SimulatedDriver):
                 copy.stand_still(self._clock.now_us(), self._clock.now_us())
 
     async def told(self, server_id: str, verb: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """Let the guest's process do something. A hung one does it as soon as it goes on, if anybody waits or not."""
+        """Let the guest's process do something. A hung one does it when it goes on, even if nobody waits any more."""
         hung = self._hung.get(server_id)
         if hung is None:
             return await verb(*arguments, **named)
@@ -196,7 +196,7 @@ class FragileDriver(SimulatedDriver):
         return self._guests
 
     def starved(self) -> list[str]:
-        """Guests that stand still for ever: the rest of their memory is lost, and nobody has booted them anew."""
+        """Guests that stand still for ever: the rest of their memory is lost, and they were not booted anew."""
         return [server_id for server_id, found in self._guests.items() if found.starved]
 
     def present(self) -> dict[str, GuestState]:
@@ -252,7 +252,7 @@ VERBS = frozenset(
 """The driver's methods that change something: one for each command."""
 _ON_DISK = frozenset({"create", "destroy", "start", "reboot", "suspend", "resume", "prepare_incoming", "take_in"})
 _KILLS = frozenset({"create", "destroy", "prepare_incoming"})
-"""What ends the process it finds, or makes another, and so waits for none."""
+"""Verbs that end the process, or start another: they do not wait for one that hangs."""
 
 
 class UnreliableDriver:

@@ -139,7 +139,7 @@ class Machine:
         )
 
     def kill_agent(self) -> None:
-        """What it was doing stops half-way; what the hypervisor was doing goes on."""
+        """Kill the agent: what it was doing stops half-way, what the hypervisor was doing goes on."""
         self.agent = None
         for task in list(self._at_work):
             task.cancel()
@@ -169,7 +169,7 @@ class Machine:
         self.serve(())
 
     def power_off(self) -> None:
-        """An administrator pulls the plug; nothing starts here until it is put back."""
+        """An administrator switches the machine off; nothing starts here until it is switched on."""
         self.powered = False
         self.lose_power()
 

@@ -55,7 +55,7 @@ def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
     if starved:
         return [f"server {server_id[:8]} on {name} waits for memory that nobody has" for name, server_id in starved]
     guests = {name: machine.driver.present() for name, machine in cloud.machines.items()}
-    # The sagas themselves leave nothing: that a reconciler would mend it is no excuse.
+    # The sagas themselves must leave nothing, even if a reconciler would mend it.
     mended = cloud.db.read(lambda tx: tx.all(_MENDED, {}))
     if mended:
         return [f"{row.finding} of server {row.subject[:8]} at {row.host} had to be given back" for row in mended]

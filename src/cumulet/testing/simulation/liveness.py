@@ -1,6 +1,6 @@
 """A quiet run, in which nothing breaks, completes everything: no operation fails but for a reason that its request has.
 
-Without this a product that gives everything up would keep every other promise.
+Without this check a product that gives every operation up would pass all the others.
 """
 
 from __future__ import annotations
