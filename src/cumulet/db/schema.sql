@@ -1,4 +1,4 @@
--- 0025
+-- 0026
 CREATE TABLE address_groups ( id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT NULL, name VARCHAR(255) NOT NULL, description VARCHAR(255) NOT NULL, revision INTEGER NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, addresses JSON NOT NULL, CONSTRAINT pk_address_groups PRIMARY KEY (id) );
 CREATE TABLE aggregate_hosts ( aggregate_id INTEGER NOT NULL, host VARCHAR(255) NOT NULL, CONSTRAINT pk_aggregate_hosts PRIMARY KEY (aggregate_id, host), CONSTRAINT fk_aggregate_hosts_aggregate_id_aggregates FOREIGN KEY(aggregate_id) REFERENCES aggregates (id) ON DELETE CASCADE );
 CREATE TABLE aggregates ( id INTEGER NOT NULL, uuid VARCHAR(36) NOT NULL, name VARCHAR(255) NOT NULL, metadata JSON NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT, CONSTRAINT pk_aggregates PRIMARY KEY (id), CONSTRAINT uq_aggregates_uuid UNIQUE (uuid), CONSTRAINT uq_aggregates_name UNIQUE (name) );
