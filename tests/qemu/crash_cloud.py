@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import json
@@ -31,8 +32,9 @@ BOOT_SECONDS = 120.0
 POLL_SECONDS = 0.05
 ENDED = ("completed", "done", "confirmed", "reverted", "error", "cancelled")
 """What the API calls migrations of each kind that have come to their end."""
-USER_DATA = "ZGlza193cml0ZXI9MQpkaXJ0eV9taWJfcz0yMAo="
-"""Base64 of ``disk_writer=1`` and ``dirty_mib_s=20``, a line each."""
+USER_DATA = b"disk_writer=1\ndirty_mib_s=20\n"
+GATEWAY = 1
+"""The last part of the address that guests with a network ping all the time: their router's."""
 
 
 def until(what: str, seconds: float, condition: Callable[[], Any], *, pause: float = POLL_SECONDS) -> Any:
@@ -73,6 +75,10 @@ class CrashCloud:
         self.log = base / "up.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.admin: Persona
+        self.network: str | None = None
+        """What servers are on, if any."""
+        self.problems_beside: Callable[[], list[str]] = list
+        """What else differs."""
         self._reader: sqlite3.Connection | None = None
 
     def place(self, host: str) -> Path:
@@ -211,9 +217,11 @@ class CrashCloud:
     def create(self, count: int) -> list[str]:
         """So many servers from one request, each of which has begun to write and to tick; their ids."""
         image = self.admin.get("/image/v2/images?name=cumulet-tiny")["images"][0]["id"]
+        settings = USER_DATA + (b"" if self.network is None else f"peer={GATEWAY}\n".encode())
         wanted = {
-            "name": "victim", "imageRef": image, "networks": "none", "user_data": USER_DATA, "min_count": count,
-            "flavorRef": self.flavor("m1.nano"), "return_reservation_id": True,
+            "name": "victim", "imageRef": image, "min_count": count, "flavorRef": self.flavor("m1.nano"),
+            "networks": "none" if self.network is None else [{"uuid": self.network}],
+            "user_data": base64.b64encode(settings).decode(), "return_reservation_id": True,
         }  # fmt: skip
         answer = self.admin.must("POST", SERVERS, {"server": wanted})
         found = self.admin.get(f"{SERVERS}?reservation_id={answer['reservation_id']}")["servers"]
@@ -335,7 +343,7 @@ class CrashCloud:
         if disks != [host]:
             found.append(f"{status} on {host}, but there are disks on {disks}")
         found += self._unplaced(server_id, host)
-        return found
+        return found + self.problems_beside()
 
     def _all_guests(self) -> set[int]:
         return {pid for server_id in self.servers() for pid in self.guests(server_id).values()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import threading
 import time
@@ -13,6 +14,7 @@ from .crash_cloud import CrashCloud, until
 from .serial_watch import SerialWatch
 
 SETTLED_SECONDS = 120.0
+_PONG = re.compile(r"pong \d+ \S+")
 
 
 def settle(cloud: CrashCloud, server_id: str) -> None:
@@ -63,3 +65,17 @@ def judge_alive(cloud: CrashCloud, server_id: str, *, seconds: float = 30.0) -> 
 
     before = newest()
     until("new ticks", seconds, lambda: newest() != before)
+
+
+def judge_reached(cloud: CrashCloud, server_id: str, *, seconds: float = 60.0) -> None:
+    """The guest's pings of its router are answered, on whatever hosts either is; where it has a network."""
+    if cloud.network is None:
+        return
+
+    def pongs() -> int:
+        return max(
+            (int(line.split()[1]) for line in cloud.console(server_id).splitlines() if _PONG.fullmatch(line)), default=0
+        )
+
+    before = pongs()
+    until("answers to its pings", seconds, lambda: pongs() > before, pause=0.25)

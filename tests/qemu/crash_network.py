@@ -52,6 +52,11 @@ class HostNetworks:
             word for n, (host, namespace) in hosts for word in ("--host-network", f"{host}=192.0.2.{n}@{namespace}")
         ]
 
+    @property
+    def namespaces(self) -> dict[str, str]:
+        """Of each host."""
+        return dict(self._namespaces)
+
     def namespace(self, host: str) -> str:
         return self._namespaces[host]
 

@@ -38,6 +38,8 @@ class Result(msgspec.Struct, kw_only=True):
     status: str = ""
     """The server's."""
     memory_lost: bool = False
+    frames: list[tuple[str, int]] = []
+    """The hosts its guest's frames came from, in their order, with how many came; empty without a network."""
     settled_s: float = 0.0
     """From the request until everything agreed again."""
     took_s: float = 0.0

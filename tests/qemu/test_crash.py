@@ -1,8 +1,8 @@
 """Real guests, killed for real: while one moves, something is killed, stopped or cut off; judged from outside only.
 
 Afterwards the guest is on exactly one host, record, processes, disks, shares and bindings agree, nothing is left over,
-no second copy ever ran, and no record the guest had fsynced is lost. Each run is decided by its seed (`crash_run`);
-`make crash RUNS=n SEED=n RESULTS=file`.
+no second copy ever ran or was heard, and no record the guest had fsynced is lost. Each run is decided by its seed
+(`crash_run`); `make crash RUNS=n SEED=n RESULTS=file`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from cumulet.host.driver import Image
 
 from . import crash_results, userfaultfd
 from .crash_cloud import HOSTS, CrashCloud, Sight, kill, until
-from .crash_judgement import SETTLED_SECONDS, judge_alive, judge_disk, settle
-from .crash_load import SmallDisk, flood
-from .crash_network import HostNetworks
+from .crash_judgement import SETTLED_SECONDS, judge_alive, judge_disk, judge_reached, settle
+from .crash_load import flood
 from .crash_results import AS_MUST_BE, Result
-from .crash_run import PATIENCE_SECONDS, SILENT_SECONDS, STEPS, Moment, Run, Victim
+from .crash_run import STEPS, Moment, Run, Victim
+from .crash_stage import Stage
 from .serial_watch import SerialWatch
 
 RUNS = int(os.environ.get("CUMULET_CRASH_RUNS", "4"))
@@ -43,53 +43,13 @@ MOVE_SECONDS = 180.0
 """Longer than a move may take in these clouds."""
 
 
-class Stage:
-    """The cloud, the network between its hosts, and the two servers of the runs."""
-
-    def __init__(self, base: Path) -> None:
-        self.networks = HostNetworks(HOSTS) if os.geteuid() == 0 else None
-        self.disk = SmallDisk(base) if os.geteuid() == 0 else None
-        self.cloud = CrashCloud(
-            base, "--leave-guests", "--set", f"migration_progress_timeout_seconds={PATIENCE_SECONDS}",
-            "--set", f"host_silent_seconds={SILENT_SECONDS}", *(self.networks.options if self.networks else ()),
-        )  # fmt: skip
-        self.base = base
-        self.servers: list[str] = []
-        self.left_well = True
-        try:
-            self.cloud.start()
-        except BaseException:
-            self.destroy()
-            raise
-
-    def pair(self) -> tuple[str, str]:
-        """Two servers that have lived through everything so far, at first of one request; the first is to be moved."""
-        if len(self.servers) < 2:
-            self.servers += self.cloud.create(2 - len(self.servers))
-        self.servers.reverse()
-        return self.servers[0], self.servers[1]
-
-    def give_up(self, *servers: str) -> None:
-        """Servers that have lost their memory: the next run is told nothing by their consoles."""
-        for server_id in servers:
-            self.cloud.delete(server_id)
-            self.servers.remove(server_id)
-
-    def destroy(self) -> None:
-        self.cloud.destroy()
-        if self.networks is not None:
-            self.networks.remove()
-        if self.disk is not None:
-            self.disk.remove()
-
-
 @pytest.fixture(scope="module")
 def stages(facts: QemuFacts, image: Image) -> Iterator[list[Stage]]:
     made: list[Stage] = []
     yield made
     try:
         if made and made[-1].left_well:
-            made[-1].cloud.stop()
+            made[-1].end()
     finally:
         for stage in made:
             stage.destroy()
@@ -152,7 +112,7 @@ def tell(stage: Stage, run: Run, result: Result) -> None:
     bystander = cloud.guests(stays)
     folders = {host: cloud.folder(host, moved) for host in HOSTS}
     agents = {host: cloud.agent(host) for host in HOSTS}
-    with SerialWatch(moved, folders) as watch:
+    with SerialWatch(moved, folders) as watch, stage.heard(moved) as frames:
         until("the guest is heard", 30.0, watch.newest_written)
         scene = Scene(
             stage=stage, run=run, watch=watch, source=source, destination=destination, moved=moved, stays=stays,
@@ -175,11 +135,16 @@ def tell(stage: Stage, run: Run, result: Result) -> None:
         print(watch.heard(), flush=True)
         result.memory_lost = judge_state(scene, last, post_copy=result.post_copy)
     assert watch.double() == []
+    if frames is not None:
+        result.frames = frames.turns()
+        assert result.frames, "the guest has said something on its network"
+        assert frames.double() == []
     judge_disk(cloud, stage.base, moved, watch)
     if run.victim is not Victim.EVERYTHING:
         assert cloud.guests(stays) == bystander, "the other server has not noticed"
     if result.status == "ACTIVE":
         judge_alive(cloud, moved)
+        judge_reached(cloud, moved)
     if run.victim is Victim.EVERYTHING:
         stage.give_up(moved, stays)
     elif result.memory_lost:

@@ -14,6 +14,10 @@ INIT = rf"""#!/bin/busybox sh
 #   dirty_mib_s=N    rewrite N MiB of memory a second
 #   disk_writer=1    512-byte records `seq <n> <id>` on the disk from byte {RECORD_AREA_OFFSET}, fsynced, then printed
 #   peer=N           ping the address of the first port's network that ends in N: `pong <count> <id>`, `silence ...`
+#   serve_tcp=1      send back what comes to TCP port 7 (echo), throw away what comes to port 9 (discard)
+#   talk_to=N        a line every 0.1 s over one TCP connection to port 7 of the address that ends in N: each that comes
+#                    back is `echoed <count> <id>`, the end of the connection `talk ended <id>`
+#   pour_to=N        zeros as fast as they go over TCP to port 9 of the address that ends in N
 #   poweroff_after_s=N, reboot_after_s=N, panic_after_s=N
 export PATH=/bin
 /bin/busybox mkdir -p /proc /sys /dev /tmp /config /run
@@ -28,7 +32,8 @@ exec </dev/null >/dev/console 2>&1
 id=$(cat /sys/class/dmi/id/product_uuid 2>/dev/null | tr A-Z a-z)
 echo "cumulet-tiny: kernel $(uname -r), server $id"
 
-tick_ms=100 fill_mib=0 dirty_mib_s=0 disk_writer=0 peer=0 poweroff_after_s=0 reboot_after_s=0 panic_after_s=0
+tick_ms=100 fill_mib=0 dirty_mib_s=0 disk_writer=0 peer=0 serve_tcp=0 talk_to=0 pour_to=0
+poweroff_after_s=0 reboot_after_s=0 panic_after_s=0
 for device in /dev/sr0 /dev/vdb; do
   [ -b "$device" ] && mount -t iso9660 -o ro "$device" /config 2>/dev/null && break
 done
@@ -37,7 +42,8 @@ for file in /config/openstack/latest/user_data /config/user_data; do
   while IFS='=' read -r key value; do
     case "$value" in ''|*[!0-9]*) continue ;; esac
     case "$key" in
-      tick_ms|fill_mib|dirty_mib_s|disk_writer|peer|poweroff_after_s|reboot_after_s|panic_after_s) eval "$key=$value" ;;
+      tick_ms|fill_mib|dirty_mib_s|disk_writer|peer|serve_tcp|talk_to|pour_to) eval "$key=$value" ;;
+      poweroff_after_s|reboot_after_s|panic_after_s) eval "$key=$value" ;;
     esac
   done < "$file"
   break
@@ -184,6 +190,28 @@ if [ "$peer" -gt 0 ]; then (
     read -r -t 0.05 -u 6 nothing
   done
 ) & fi
+
+if [ "$serve_tcp" -gt 0 ]; then
+  (while :; do nc -l -p 7 -e cat; done) &
+  (while :; do nc -l -p 9 -e dd of=/dev/null bs=64k; done) 2>/dev/null &
+fi
+
+# Waits until the first port has its address, and says the one of its network that ends in $1.
+neighbour() {{
+  until [ -s /tmp/address ]; do usleep 100000; done
+  address=$(cat /tmp/address)
+  echo "${{address%.*}}.$1"
+}}
+
+if [ "$talk_to" -gt 0 ]; then (
+  while :; do echo; usleep 100000; done | nc "$(neighbour "$talk_to")" 7 | (
+    count=0
+    while read -r line; do count=$((count + 1)); echo "echoed $count $id"; done
+  )
+  echo "talk ended $id"
+) & fi
+
+if [ "$pour_to" -gt 0 ]; then nc "$(neighbour "$pour_to")" 9 -e dd if=/dev/zero bs=64k & fi
 
 after() {{ [ "$1" -gt 0 ] && (sleep "$1"; echo "cumulet-tiny: $2 now"; sync; eval "$3") & }}
 after "$poweroff_after_s" poweroff 'poweroff -f'
