@@ -147,6 +147,19 @@ def test_a_service_names_no_driver(service: str) -> None:
     } == set()
 
 
+def test_services_ask_hosts_for_features_and_never_which_driver_there_is() -> None:
+    """But for one sentence: that a state folder belongs to hosts of another."""
+    asking = {
+        f"{path.relative_to(SOURCE)}: {node.attr}"
+        for path in modules_of(*SERVICES)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr in ("driver", "boots_guests")
+        and ast.unparse(node.value).endswith("settings")
+    }
+    assert asking == {"compute/hosts.py: driver"}
+
+
 def test_imports_of_folders_go_round_in_no_circle() -> None:
     """A part that imports another is not imported by it, directly or by way of others; a folder's own files may be."""
     after: dict[str, set[str]] = {}

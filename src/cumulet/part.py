@@ -69,6 +69,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
     service: Service
     catalog: CatalogEntry
+    hosts_offer: Callable[[Tx, str], bool | None] | None = None
+    """Of the service that keeps the records of hosts: see `web.context.Cloud.hosts_offer`."""
     sagas: tuple[Saga[Any], ...] = ()
     reconcilers: Callable[[Surroundings], Sequence[Reconciler]] = _none
     """What has to be looked after once in a cloud, in the order in which it is started."""
@@ -76,6 +78,11 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     """At each start, repairs what a killed process has left half done; raises OtherState for another's state."""
     seed: Callable[[FirstStart], None] | None = None
     """What a first start leaves ready to use; asked again if that was killed meanwhile."""
+
+
+def hosts_offer_of(parts: Sequence[Part]) -> Callable[[Tx, str], bool | None]:
+    """Of the part that keeps the records of hosts."""
+    return next((part.hosts_offer for part in parts if part.hosts_offer is not None), lambda _tx, _feature: None)
 
 
 def declare_all(package: str) -> None:

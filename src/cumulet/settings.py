@@ -167,8 +167,3 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Hosts of the Internet that images may be imported from (`web-download`), separated by commas: names,
     `*.example.org` for all below one, or `*` for every one with a public address, other machines of this cloud among
     them. Empty: none is fetched from."""
-
-    @property
-    def boots_guests(self) -> bool:
-        """Its hosts boot what images hold: they are real."""
-        return self.driver != "simulated"

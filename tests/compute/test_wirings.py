@@ -45,7 +45,7 @@ class Cloud:
         self.driver = SimulatedDriver(name="host1", world=World(), clock=self.clock, settings=settings, directory=None)
         self.way = Counting(InProcessLink(Agent(name="host1", driver=self.driver, fence=MemoryFence())))
         self.hosts = self.reached()
-        self.wirings = Wirings(db=database, clock=self.clock, hosts=self.hosts, seconds=None)
+        self.wirings = Wirings(db=database, clock=self.clock, hosts=self.hosts)
 
     def reached(self) -> Hosts:
         """As another process reaches the host."""

@@ -121,7 +121,9 @@ def claim_host(tx: Tx, context: Context, state: B) -> B:
     )  # fmt: skip
     network.bind(tx, server.id, state.host)
     generation = change_owner(tx, server.id, old=None, new=state.host, generation=state.generation, now_us=now)
-    operations.settle(tx, server.id, now_us=now, task_state="spawning", launched_on=state.host)
+    # Where hosts make drives each guest has one: without networks it cannot reach the metadata service.
+    on_drive = server.config_drive or host_records.offers(tx, state.host, "config-drive")
+    operations.settle(tx, server.id, now_us=now, task_state="spawning", launched_on=state.host, config_drive=on_drive)
     return msgspec.structs.replace(state, generation=generation)
 
 

@@ -16,6 +16,7 @@ from cumulet.db.engine import Row, Tx
 from cumulet.db.parts import OfMany, in_parts
 from cumulet.errors import BadRequest
 from cumulet.host.driver import HostFacts
+from cumulet.host.wiring import NO_PACKETS
 from cumulet.part import OtherState
 from cumulet.placement import allocations as placement
 from cumulet.placement.providers import Inventory, inventory_of
@@ -150,6 +151,15 @@ def addresses(tx: Tx, names: Collection[str]) -> dict[str, str]:
 def offering(tx: Tx, feature: str) -> list[str]:
     """The hosts that answer and have reported this of `HostFacts.features`."""
     return sorted(row.name for row in tx.all(_HOSTS, {}) if row.up and feature in _kind(row.facts_text).features)
+
+
+def with_packets(tx: Tx) -> list[str]:
+    """The hosts that answer, wire guests and have packets at stake, by name."""
+    return sorted(row.name for row in tx.all(_HOSTS, {}) if row.up and has_packets(_kind(row.facts_text).features))
+
+
+def has_packets(features: Collection[str]) -> bool:
+    return "networks" in features and NO_PACKETS not in features
 
 
 def for_routers(tx: Tx) -> list[str]:

@@ -168,6 +168,24 @@ def for_routers(tx: Tx) -> tuple[str, ...]:
     return tuple(host_records.for_routers(tx))
 
 
+def with_packets(tx: Tx) -> list[str]:
+    """`hosts.with_packets`, from memory where nobody else writes."""
+    keeper = tx.keeper
+    if not isinstance(keeper, HostsInMemory) or not tx.alone or tx.touched:
+        return host_records.with_packets(tx)
+    return sorted(view.name for view in keeper.views().values() if view.up and host_records.has_packets(view.features))
+
+
+def offered(tx: Tx, feature: str) -> bool | None:
+    """Whether any host, be it silent now, has reported this of `HostFacts.features`. None: none has reported any."""
+    keeper = tx.keeper
+    if isinstance(keeper, HostsInMemory) and tx.alone and not tx.touched:
+        known = [view.features for view in keeper.views().values()]
+    else:
+        known = [kind.features for _, kind in host_records.kinds(tx)]
+    return any(feature in features for features in known) if any(known) else None
+
+
 def _pick(tx: Tx, need: Need, known: dict[str, HostView]) -> Choice:
     """Among `known`, which is corrected until the host chosen is what this transaction sees."""
     unsure = {key if isinstance(key, str) else tx.scalar(_NAME, {"of_id": key}) for key in tx.touched}

@@ -77,7 +77,7 @@ def attach_interface(call: Call[Server, AttachInterface]) -> dict[str, object]:
     server = call.target
     wanted = _wanted(call.body.interface_attachment)
     require_state(server, "attach_interface", call.caller)
-    require_wiring_hosts(call.tx, call.cloud.settings)
+    require_wiring_hosts(call.tx)
     slot = _free_slot(_guest(server))
     port = attaching.attach(
         call.tx,

@@ -13,7 +13,7 @@ from cumulet.compute.evacuation import EVACUATION
 from cumulet.compute.history import History
 from cumulet.compute.host_watch import HostWatch
 from cumulet.compute.hosts import require_same
-from cumulet.compute.hosts_in_memory import Reload
+from cumulet.compute.hosts_in_memory import Reload, offered
 from cumulet.compute.interfaces import ATTACHMENT, DETACHMENT
 from cumulet.compute.leftovers import Leftovers
 from cumulet.compute.live_migration import LIVE_MIGRATION
@@ -28,7 +28,7 @@ from cumulet.compute.service import COMPUTE
 from cumulet.compute.shelve import SHELVE, UNSHELVE
 from cumulet.compute.shelved import OFFLOADING, STARTING, AutomaticOffload
 from cumulet.compute.snapshot import SNAPSHOT
-from cumulet.compute.wiring import SECONDS_BETWEEN, Wirings
+from cumulet.compute.wiring import Wirings
 from cumulet.db.engine import Database
 from cumulet.part import CatalogEntry, FirstStart, Part, Surroundings, declare_all
 from cumulet.periodic import Reconciler
@@ -45,7 +45,7 @@ def _reconcilers(around: Surroundings) -> Sequence[Reconciler]:
     )
     return (
         watch,
-        Wirings(db=db, clock=clock, hosts=around.hosts, seconds=SECONDS_BETWEEN if settings.boots_guests else None),
+        Wirings(db=db, clock=clock, hosts=around.hosts),
         Reload(db=db, clock=clock),
         Leftovers(db=db, clock=clock, settings=settings),
         History(db=db, clock=clock, settings=settings),
@@ -68,6 +68,7 @@ def _seed(start: FirstStart) -> None:
 COMPUTE_PART = Part(
     service=COMPUTE,
     catalog=CatalogEntry(name="nova", path="/compute/v2.1"),
+    hosts_offer=offered,
     sagas=(
         ATTACHMENT,
         BOOT,

@@ -264,7 +264,7 @@ def _network_request(call: Call[None, CreateServers]) -> NetworkRequest:
     if request is not None and request != "none":
         call.require(ATTACH_NETWORK)
     if request != "none":
-        require_wiring_hosts(call.tx, call.cloud.settings)
+        require_wiring_hosts(call.tx)
     return request
 
 
@@ -391,8 +391,7 @@ def _records(
     reservation_id = "r-" + _letters(call, 8)
     properties = known_properties(image.properties)
     public_key, key_type = key if key is not None else (None, None)
-    # On real hosts each guest has a drive: one without networks cannot reach the metadata service.
-    on_drive = body.config_drive or call.cloud.settings.boots_guests or _drive_required(image)
+    on_drive = body.config_drive or _drive_required(image)  # or as its host says: `boot.claim_host`
     return [
         Server(
             id=ids[n], project_id=call.caller.project_id or "", user_id=call.caller.user_id, name=names[n],

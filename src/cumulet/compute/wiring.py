@@ -28,7 +28,6 @@ from cumulet.network import for_compute as ports_of
 from cumulet.network import port_status
 from cumulet.network import wiring as network
 from cumulet.periodic import Periodic
-from cumulet.settings import Settings
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -66,9 +65,9 @@ async def wire(hosts: Hosts, read: Read, clock: Clock, host: str) -> InForce:
     return await hosts.wire(host, describe, now_us=clock.now_us())
 
 
-def require_wiring_hosts(tx: Tx, settings: Settings) -> None:
+def require_wiring_hosts(tx: Tx) -> None:
     """501 for a port where no host could give it packets."""
-    if settings.boots_guests and not host_records.offering(tx, "networks"):
+    if hosts_in_memory.offered(tx, "networks") is False:
         raise NotYet(
             "No host of this cloud can wire guests (`cumulet doctor` says why, started as root on Linux it can): "
             'ask for networks "none" (2.37 or later).',
@@ -146,15 +145,14 @@ async def _tell(context: Context, hosts: Sequence[str]) -> None:
 
 
 class Wirings(Periodic):
-    """Tells each host that can have networks what they must be: when records change, and now and then anyway.
+    """Tells each host whose networks have packets what they must be: when records change, and now and then anyway.
 
     A commit of this process that writes what wirings are read from begins a round at once. Another process's change is
     seen by the timer. A round rests as long as it took, so that what comes in a storm is told together.
     """
 
-    def __init__(self, *, db: Database, clock: Clock, hosts: Hosts, seconds: float | None) -> None:
-        """`seconds` None: hosts are told by sagas alone, which is enough where no packets are at stake."""
-        super().__init__(name="wirings", clock=clock, seconds=seconds)
+    def __init__(self, *, db: Database, clock: Clock, hosts: Hosts) -> None:
+        super().__init__(name="wirings", clock=clock, seconds=SECONDS_BETWEEN)
         self._db = db
         self._hosts = hosts
         self._heard: dict[str, tuple[int, float]] = {}
@@ -187,7 +185,7 @@ class Wirings(Periodic):
     async def round(self) -> None:
         """Tell all hosts. One that takes long, which may be `WIRING_SECONDS`, holds up no other, and no next round."""
         began = self._clock.monotonic()
-        for name in await self._db.read_async(lambda tx: host_records.offering(tx, "networks")):
+        for name in await self._db.look_up(hosts_in_memory.with_packets):
             if name in self._telling:
                 self._again.add(name)
             elif name in self._hosts.names:

@@ -16,6 +16,9 @@ METADATA_ADDRESS, METADATA_ADDRESS_6 = "169.254.169.254", "fe80::a9fe:a9fe"
 
 BANDWIDTH_LIMITS, FLOATING_IP_LIMITS = "bandwidth-limits", "floating-ip-limits"
 """Of `HostFacts.features`: the host keeps the limits of ports, and those of floating IPs."""
+NO_PACKETS = "no-packets"
+"""Of `HostFacts.features`: no packet goes through the host's networks. So there are networks of every kind, and it is
+told what they must be by long operations alone."""
 
 
 class Direction(StrEnum):

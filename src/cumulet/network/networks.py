@@ -43,6 +43,7 @@ from cumulet.network.store import (
     subnets,
     tags_of,
 )
+from cumulet.network.wiring import EVERY_KIND
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Key, Unset
@@ -201,7 +202,7 @@ def _create(call: Call[object, object], new: NewNetwork) -> Network:
     policy.require_attributes(call, CREATE_ATTRIBUTES, resource.given(new, but_defaults=True), facts)
     limits.check(call.tx, project_id, "network")
     network_type, physical_network, segmentation_id = _segment(new)
-    if call.cloud.settings.boots_guests:
+    if not call.cloud.hosts_offer(call.tx, EVERY_KIND):
         _refuse_unconnectable(network_type, physical_network)
     external, is_default = either(new.external, False), either(new.is_default, False)
     if is_default:

@@ -113,6 +113,9 @@ _ALLOWED = OfMany(
 AddressesOf = Callable[[Collection[str]], Mapping[str, str]]
 """Where each of these hosts is reached by the others. Asked for those that matter: a cloud may have thousands."""
 
+EVERY_KIND = w.NO_PACKETS
+"""Of hosts' features: there may be networks of every kind; elsewhere of those that a host with packets connects."""
+
 
 def wiring(tx: Tx, host: str, addresses_of: AddressesOf, router_hosts: RouterHosts = tuple) -> w.Wiring:
     """All that `host` must have. `router_hosts`: those that can have routers now; only asked where there is a router.

@@ -25,7 +25,7 @@ from cumulet.fleet.hosts import Hosts
 from cumulet.identity import bootstrap as identity_bootstrap
 from cumulet.identity.service import Identity
 from cumulet.network.bootstrap import public_gateways
-from cumulet.part import FirstStart, OtherState, Part
+from cumulet.part import FirstStart, OtherState, Part, hosts_offer_of
 from cumulet.processes import local_hosts
 from cumulet.processes.api import issue_server, serve_api, shared_clock
 from cumulet.processes.conductor import Conductor
@@ -167,6 +167,7 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
             state_dir=settings.state_dir,
             wake=conductor.runner,
             hosts=hosts,
+            hosts_offer=hosts_offer_of(parts),
             identity=identity_service,
             policy=Policy.load(settings.policy_file),
             space=space,
@@ -247,7 +248,8 @@ def _seed_once(parts: Sequence[Part], settings: Settings, db: Database, clock: C
         return
     if not settings.bare:
         projects = db.read(identity_bootstrap.first_projects)
-        start = FirstStart(db=db, clock=clock, settings=settings, projects=projects, boots=settings.boots_guests)
+        boots = settings.driver != "simulated"
+        start = FirstStart(db=db, clock=clock, settings=settings, projects=projects, boots=boots)
         for part in parts:
             if part.seed is not None:
                 part.seed(start)

@@ -20,7 +20,7 @@ from cumulet.db.engine import Database, Tx
 from cumulet.fleet.hosts import Hosts
 from cumulet.identity import bootstrap as identity_bootstrap
 from cumulet.identity.service import Identity
-from cumulet.part import OtherState, Part
+from cumulet.part import OtherState, Part, hosts_offer_of
 from cumulet.processes.images import images_into, images_of
 from cumulet.processes.remote_hosts import ANY_ADDRESS, RemoteHosts
 from cumulet.settings import Settings
@@ -84,6 +84,7 @@ async def start_api(
         state_dir=settings.state_dir,
         wake=LeftToTheSweep(),
         hosts=hosts,
+        hosts_offer=hosts_offer_of(parts),
         identity=identity,
         policy=Policy.load(settings.policy_file),
     )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cumulet.clock import Clock
-    from cumulet.db.engine import Database
+    from cumulet.db.engine import Database, Tx
     from cumulet.fleet.hosts import Hosts
     from cumulet.settings import Settings
     from cumulet.wake import Wake
@@ -83,5 +83,7 @@ class Cloud(msgspec.Struct, frozen=True, kw_only=True):
     space: Space = msgspec.field(default_factory=Space)
     """What is promised of the state folder's file system."""
     door: Door | None = None
+    hosts_offer: Callable[[Tx, str], bool | None] = lambda _tx, _feature: True
+    """Whether one of its hosts has reported this of `HostFacts.features`; None: none has reported any."""
     presence: Presence | None = None
     """What this process says of itself."""

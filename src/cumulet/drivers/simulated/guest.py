@@ -7,12 +7,21 @@ import msgspec
 from cumulet.host.disks import SWAP
 from cumulet.host.driver import Guest, GuestReport, GuestState, Image
 from cumulet.host.endpoint import Peer
-from cumulet.host.wiring import BANDWIDTH_LIMITS, FLOATING_IP_LIMITS
+from cumulet.host.wiring import BANDWIDTH_LIMITS, FLOATING_IP_LIMITS, NO_PACKETS
 
 DEFAULT_DIRTY_RATE_MIB_S = 20.0
 TICKS_PER_SECOND = 10
 
-FEATURES = ("local-disk", "networks", BANDWIDTH_LIMITS, FLOATING_IP_LIMITS, "post-copy", "further-disks", "guest-agent")
+FEATURES = (
+    "local-disk",
+    "networks",
+    NO_PACKETS,
+    BANDWIDTH_LIMITS,
+    FLOATING_IP_LIMITS,
+    "post-copy",
+    "further-disks",
+    "guest-agent",
+)
 """What simulated hosts offer."""
 
 

@@ -144,8 +144,7 @@ class SimulatedCloud:
                 alone=self.alone,
                 wake=_Wake(self),
             )
-            if self.routed:
-                conductor.reconciler(Wirings).seconds = SECONDS_BETWEEN
+            conductor.reconciler(Wirings).seconds = SECONDS_BETWEEN if self.routed else None
             try:
                 await conductor.start()
                 break

@@ -17,6 +17,7 @@ from cumulet.host import machine
 from cumulet.host import messages as m
 from cumulet.host.driver import DriverError, Guest, GuestState, HostFacts, MigrationParameters, MigrationPhase
 from cumulet.host.endpoint import Endpoint, Peer
+from cumulet.host.wiring import NO_PACKETS
 from cumulet.testing.simulation.faults import Weather
 
 MONITOR_SECONDS = 5.0
@@ -48,8 +49,10 @@ class FragileDriver(SimulatedDriver):
         """The ends of verbs that hang."""
 
     async def facts(self) -> HostFacts:
-        """Of a machine that several hosts may share: what it has is in the settings."""
+        """Of a machine that several hosts may share: what it has is in the settings. Its networks matter."""
         facts = await super().facts()
+        features = tuple(feature for feature in facts.features if feature != NO_PACKETS)
+        facts = msgspec.structs.replace(facts, features=features)
         whole = machine.Capacity(vcpus=facts.vcpus, memory_mib=facts.memory_mib, disk_gib=facts.disk_gib)
         return msgspec.structs.replace(facts, **msgspec.structs.asdict(machine.part(whole, self.sharing)))
 
