@@ -95,6 +95,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.configuration", "settings"): STARTS,
     ("cli.host_network_option", "settings"): STARTS,
     ("cli.settings", "web.log"): STARTS,
+    ("cli.agent", "host.limits"): STARTS,
     ("cli.agent", "processes.agent"): STARTS,
     ("cli.agent", "processes.joined_agent"): STARTS,
     ("cli.agent", "web.log"): STARTS,

@@ -147,6 +147,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     free_space_floor_mib: NoneOrMore = 1024
     """What images, caches and guests' disks leave free on their file systems, for the cloud's own records; at most a
     tenth of the file system. Where but a quarter of it is left, members may only delete."""
+    image_cache_gib: NoneOrMore = 64
+    """What the images that a host keeps may take there; those not used for longest go first. Of a machine that joined,
+    its agent's `--set`; so the next three."""
+    image_cache_days: AtLeastOne = 30
+    """An image that no guest of a host was made from for so long leaves that host."""
+    disk_mib_per_second: AtLeastOne = 512
+    """What one real guest may read and write of its disks together. Of guests that start or move there from now on."""
+    disk_requests_per_second: AtLeastOne = 20_000
+    """How many requests it may make of them. Copies of a move are slowed by neither."""
     history_days: AtLeastOne = 90
     """How long is kept what has ended: operations, migrations, actions of servers; records of what was deleted."""
     history_rows: AtLeastOne = 100_000

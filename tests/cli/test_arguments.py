@@ -39,6 +39,8 @@ from cumulet.cli.program import COMMANDS, run
         (["up", "--host-network", "host1=192.0.2.1@../../etc/passwd"], "../../etc/passwd"),
         (["up", "--host-network", "host3=192.0.2.1"], "host3"),
         (["up", "--driver", "simulated", "--host-network", "host1=192.0.2.1"], "simulated hosts"),
+        (["agent", "--set", "disk_mib_per_second=0"], "disk_mib_per_second=0"),
+        (["agent", "--set", "lease_seconds=5"], "not of one of its hosts"),
         (["fly"], "fly"),
         (["demo", "--driver", "vmware"], "--driver"),
     ],

@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cumulet.drivers.qemu import guest_files, room, sandbox
@@ -19,6 +20,9 @@ from cumulet.drivers.qemu.image_cache import ImageCache
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
 from cumulet.drivers.qemu.sandbox import Bounds, Sandbox
 from cumulet.host.driver import DriverError, Guest, Image
+from cumulet.host.limits import USUAL_LIMITS as USUAL
+from cumulet.host.limits import HostLimits, limits_of
+from cumulet.settings import Settings
 from cumulet.space import floor_bytes
 from cumulet.testing.image_files import ImageFiles
 
@@ -54,7 +58,7 @@ def given(state: Path, disk_gib: int, *, written: int = 0) -> Guest:
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A host's folder, with 10 GiB to give away."""
-    floor = floor_bytes(tmp_path, room.FLOOR_MIB)
+    floor = floor_bytes(tmp_path, USUAL.free_space_floor_mib)
     monkeypatch.setattr(room, "free_bytes", lambda _: floor + 10 * GIB)
     found = tmp_path / "host1" / "qemu"
     found.mkdir(parents=True)
@@ -68,15 +72,16 @@ class Tools(Sandbox):
         pass
 
 
-def disks(state: Path) -> Disks:
+def disks(state: Path, limits: HostLimits = USUAL) -> Disks:
     source = ImageFiles(*(path for path in state.parents[1].iterdir() if path.is_file()))
-    return Disks(images=ImageCache(folder=state / "images", source=source), qemu_img="qemu-img", sandbox=Tools("host1"))
+    images = ImageCache(folder=state / "images", source=source, limits=limits)
+    return Disks(images=images, qemu_img="qemu-img", sandbox=Tools("host1"))
 
 
-def make(state: Path, described: Guest) -> None:
+def make(state: Path, described: Guest, limits: HostLimits = USUAL) -> None:
     folder = GuestFolder(state / "guests", described.server_id)
     folder.path.mkdir(parents=True, exist_ok=True)
-    asyncio.run(disks(state).make_disk(described, folder, None))
+    asyncio.run(disks(state, limits).make_disk(described, folder, None))
 
 
 def test_a_disk_that_does_not_fit_beside_what_others_were_given_is_refused(state: Path) -> None:
@@ -87,6 +92,20 @@ def test_a_disk_that_does_not_fit_beside_what_others_were_given_is_refused(state
         make(state, guest(3))
 
 
+def test_how_much_stays_free_is_set(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "free_bytes", lambda _: 10 * GIB)
+    with pytest.raises(DriverError, match="DISK_FULL"):
+        make(state, guest(10))
+    make(state, guest(10), HostLimits(free_space_floor_mib=0))
+
+
+def test_the_limits_of_a_host_are_the_settings_of_these_names(tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path, database_url="sqlite://")
+    assert limits_of(settings) == USUAL
+    set_so = {name: getattr(settings, name) + 1 for name in HostLimits.__struct_fields__}
+    assert limits_of(msgspec.structs.replace(settings, **set_so)).given() == set_so
+
+
 def test_a_guest_may_be_made_again_where_an_attempt_was_cut_short(state: Path) -> None:
     described = given(state, 8)
     make(state, described)
@@ -95,7 +114,7 @@ def test_a_guest_may_be_made_again_where_an_attempt_was_cut_short(state: Path) -
 def test_an_image_that_does_not_fit_is_refused_and_leaves_nothing(
     state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    floor = floor_bytes(tmp_path, room.FLOOR_MIB)
+    floor = floor_bytes(tmp_path, USUAL.free_space_floor_mib)
     monkeypatch.setattr(room, "free_bytes", lambda _: floor + 999)
     with pytest.raises(DriverError, match="DISK_FULL"):
         make(state, guest(1, image_at(tmp_path / "image", b"x" * 1000)))
@@ -105,7 +124,7 @@ def test_an_image_that_does_not_fit_is_refused_and_leaves_nothing(
 def test_the_image_cache_keeps_to_its_bound_by_dropping_what_was_not_used_for_longest(
     state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "IMAGE_CACHE_BYTES", 1_200_000)
+    monkeypatch.setattr(ImageCache, "_most_bytes", 1_200_000)
     images = [image_at(tmp_path / f"image{n}", bytes([n]) * 500_000) for n in range(4)]
     for number, image in enumerate(images):
         make(state, guest(1, image))
@@ -117,13 +136,12 @@ def test_the_image_cache_keeps_to_its_bound_by_dropping_what_was_not_used_for_lo
     assert kept == {f"{images[0].sha512}.raw", f"{images[3].sha512}.raw"}
 
 
-def test_an_image_that_is_in_use_stays(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_is_in_use_stays(state: Path, tmp_path: Path) -> None:
     image = image_at(tmp_path / "image", b"x" * 1000)
-    place = disks(state).images
+    place = disks(state, HostLimits(image_cache_gib=0)).images
 
     async def story() -> None:
         async with place.hold("server", image) as cached:
-            monkeypatch.setattr(room, "IMAGE_CACHE_BYTES", 0)
             place.tidy()
             assert cached.exists()
         place.tidy()
@@ -138,7 +156,7 @@ def test_an_image_that_nobody_used_for_long_leaves_the_cache(state: Path, tmp_pa
     cached = state / "images" / f"{image.sha512}.raw"
     disks(state).images.tidy()
     assert cached.exists()
-    old = time.time() - (room.IMAGE_CACHE_DAYS + 1) * 86_400
+    old = time.time() - (USUAL.image_cache_days + 1) * 86_400
     os.utime(cached, (old, old))
     disks(state).images.tidy()
     assert not cached.exists()

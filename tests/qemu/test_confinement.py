@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from cumulet.drivers.qemu.host import DISK_BYTES_PER_SECOND, DISK_REQUESTS_PER_SECOND
 from cumulet.drivers.qemu.room import file_bytes
 from cumulet.drivers.qemu.sandbox import UIDS, Sandbox
 from cumulet.host.driver import DriverError, GuestState
+from cumulet.host.limits import USUAL_LIMITS
 from cumulet.testing.moving import prepared
 
 from .conftest import PARAMETERS, Rig, follow, until
@@ -73,7 +73,8 @@ def test_a_guest_has_a_limit_of_file_size_and_of_disk_requests(rig: Rig) -> None
         hypervisor = driver._host.running_hypervisor(rig.id)
         blocks: Any = await hypervisor.ask("query-block")
         (disk,) = [block["inserted"] for block in blocks if "virtio0" in block.get("qdev", "")]
-        assert (disk["bps"], disk["iops"]) == (DISK_BYTES_PER_SECOND, DISK_REQUESTS_PER_SECOND)
+        assert disk["bps"] == USUAL_LIMITS.disk_mib_per_second << 20
+        assert disk["iops"] == USUAL_LIMITS.disk_requests_per_second
         await driver.close()
 
     asyncio.run(story())

@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
+
+from cumulet.cli.configuration import SettingType
+from cumulet.host.limits import HostLimits
 
 DEFAULT_STATE = Path("/var/lib/cumulet-host")
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -42,6 +46,13 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--public-device", metavar="NAME", help="The interface here that leads to physical network public.")
 @click.option("--lease-seconds", type=float, hidden=True)
 @click.option("--guest-uids", default="70000-73999", metavar="FIRST-LAST", help="Users of guests, started as root.")
+@click.option(
+    "--set",
+    "sets",
+    type=SettingType(),
+    multiple=True,
+    help=f"What guests and images may take here, as of `cumulet up`: {', '.join(HostLimits.__struct_fields__)}.",
+)
 @click.option("--sharing", type=click.IntRange(min=1), default=1, hidden=True)
 def agent(
     *,
@@ -62,6 +73,7 @@ def agent(
     lease_seconds: float | None,
     sharing: int,
     guest_uids: str,
+    sets: tuple[tuple[str, object], ...],
 ) -> None:
     """Run the agent of this machine, until Ctrl-C or SIGTERM. Its guests go on when it ends.
 
@@ -70,6 +82,7 @@ def agent(
     cloud and listens to nothing; it does what commands with a current generation say, on this machine only, and holds
     no credentials of the cloud's database or users.
     """
+    limits = _limits(sets)
     if socket is not None and name is not None and state is not None and tls is not None and images is not None:
         _run_beside_cloud(
             name=name,
@@ -83,6 +96,7 @@ def agent(
             lease_seconds=lease_seconds,
             sharing=sharing,
             guest_uids=guest_uids,
+            limits=limits,
         )
         return
     _run_joined(
@@ -95,7 +109,15 @@ def agent(
         emulated=emulated,
         public_device=public_device,
         guest_uids=guest_uids,
+        limits=limits,
     )
+
+
+def _limits(sets: tuple[tuple[str, object], ...]) -> HostLimits:
+    for name, _ in sets:
+        if name not in HostLimits.__struct_fields__:
+            raise click.UsageError(f"--set {name}: that is a setting of the cloud, not of one of its hosts")
+    return msgspec.convert(dict(sets), HostLimits)
 
 
 def _run_joined(**given: Any) -> None:

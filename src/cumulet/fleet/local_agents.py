@@ -19,6 +19,7 @@ from cumulet.fleet.hosts import Hosts
 from cumulet.fleet.local_networks import LocalNetworks
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
+from cumulet.host.limits import USUAL_LIMITS, HostLimits
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class AgentPlace:
     """Of a host with a watchdog, which stops its guests when it has not been heard for so long."""
     guest_uids: str = "70000-73999"
     """Users of guests, ``FIRST-LAST``."""
+    limits: HostLimits = USUAL_LIMITS
     sharing: int = 1
     """How many hosts share this machine, and so its cores, memory and disk."""
 
@@ -58,6 +60,7 @@ class AgentPlace:
             "--tls", str(self.tls), "--socket", str(self.socket), "--images", str(self.images),
             "--address", self.address,
             "--sharing", str(self.sharing), "--guest-uids", self.guest_uids,
+            *(f"--set={name}={value}" for name, value in self.limits.given().items()),
             *([] if self.network_namespace is None else ["--network-namespace", self.network_namespace]),
             *([] if self.public_device is None else ["--public-device", self.public_device]),
             *([] if self.lease_seconds is None else ["--lease-seconds", str(self.lease_seconds)]),

@@ -49,6 +49,7 @@ async def run_agent(place: AgentPlace) -> None:
             network=network,
             sharing=place.sharing,
             guest_uids=uids(place.guest_uids),
+            limits=place.limits,
         )
         agent = Agent(
             name=place.name, driver=driver, fence=FileFence(place.state / "fence"), lease=lease,

@@ -23,6 +23,7 @@ from cumulet.bus.nats import NatsAgent
 from cumulet.clock import SystemClock
 from cumulet.host.driver import DriverError
 from cumulet.host.joining import Granted, Refused
+from cumulet.host.limits import USUAL_LIMITS, HostLimits
 from cumulet.processes.agent import lease_of, network_of, only_one, uids
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class JoinedPlace(msgspec.Struct, frozen=True, kw_only=True):
     emulated: bool = False
     """Whether a machine without KVM may join all the same."""
     guest_uids: str = "70000-73999"
+    limits: HostLimits = USUAL_LIMITS
 
 
 class NoHost(Exception):
@@ -178,6 +180,7 @@ async def _driver(place: JoinedPlace, membership: Membership, joined: Joined, ad
         address=address,
         network=await network_of(joined.name, address, place.public_device) if place.wire_guests else None,
         guest_uids=uids(place.guest_uids),
+        limits=place.limits,
     )
 
 

@@ -22,6 +22,7 @@ from cumulet.drivers.simulated.driver import SimulatedDriver, World
 from cumulet.errors import ApiError
 from cumulet.fleet.hosts import Hosts
 from cumulet.host.driver import DriverError
+from cumulet.host.limits import limits_of
 from cumulet.settings import HostNetwork, Settings
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ def _place(
         images=_images(settings),
         address=network.address,
         guest_uids=settings.guest_uids,
+        limits=limits_of(settings),
         network_namespace=network.namespace,
         public_device=PUBLIC_DEVICE if made_here else settings.public_interface,
         lease_seconds=settings.lease_seconds if settings.fence_silent_hosts else None,

@@ -41,7 +41,7 @@ class Disks:
             raise DriverError("NO_IMAGE: there is nothing to rescue it with")
         size = disk_bytes(msgspec.structs.replace(guest, disk_gib=0))
         guest_files.remove(folder, guest_files.RESCUE)
-        room.require(self.state, size, besides="")
+        room.require(self.state, size, self.images.limits, besides="")
         await self._make_from(guest, guest.image, guest_files.RESCUE, size, folder, uid)
 
     async def _make_from(
@@ -99,7 +99,7 @@ class Disks:
         This host has room for the other disks that it says, too."""
         files = (guest_files.DISK, *(guest_files.further_disk(disk.place) for disk in guest.disks))
         written = sum(room.written_bytes(folder, file) for file in files)
-        room.require(self.state, all_disks_bytes(guest) - written, besides=guest.server_id)
+        room.require(self.state, all_disks_bytes(guest) - written, self.images.limits, besides=guest.server_id)
         await self.resize_file(folder, guest_files.DISK, disk_bytes(guest), uid)
 
     async def run(
@@ -122,7 +122,7 @@ class Disks:
     def _room_for(self, guest: Guest, folder: GuestFolder) -> int:
         """The size of the first disk; this host has room for all of them. What an earlier attempt left is gone."""
         guest_files.remove(folder, guest_files.DISK)
-        room.require(self.state, all_disks_bytes(guest), besides=guest.server_id)
+        room.require(self.state, all_disks_bytes(guest), self.images.limits, besides=guest.server_id)
         return disk_bytes(guest)
 
     @property

@@ -46,6 +46,7 @@ from cumulet.host.driver import (
 )
 from cumulet.host.endpoint import Endpoint, Peer
 from cumulet.host.images import ImageSink, ImageSource
+from cumulet.host.limits import USUAL_LIMITS, HostLimits
 from cumulet.host.traffic import NO_TRAFFIC, Traffic
 from cumulet.host.wiring import BANDWIDTH_LIMITS, FLOATING_IP_LIMITS, InForce, NotDone, Wiring
 
@@ -77,6 +78,7 @@ class QemuDriver:
         listen_seconds: float = _LISTEN_SECONDS,
         sharing: int = 1,
         guest_uids: range = UIDS,
+        limits: HostLimits = USUAL_LIMITS,
     ) -> QemuDriver:
         """Find out what QEMU can do (unless told), adopt the guests that live. Raises `QemuMissing`, `DriverError`.
 
@@ -84,26 +86,27 @@ class QemuDriver:
         `address` is where migrations connect.
         `images`: where it fetches what guests are made from; `sink`: where images of their disks go.
         `sharing`: how many hosts share this machine. `guest_uids`: whom guests run as, started as root.
+        `limits`: what guests and images may take of the host.
         """
         state = state.absolute()
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         facts = facts or await probe()
         sandbox = Sandbox(host=name, uids=guest_uids)
         await sandbox.probe()
+        cache = ImageCache(folder=state / "images", source=images, limits=limits)
         host = QemuHost(
             name=name,
             address=address,
             state=state,
             facts=facts,
             sandbox=sandbox,
-            disks=Disks(
-                images=ImageCache(folder=state / "images", source=images), qemu_img=facts.qemu_img, sandbox=sandbox
-            ),
+            disks=Disks(images=cache, qemu_img=facts.qemu_img, sandbox=sandbox),
             tls=TransportSecurity(sandbox=sandbox),
             network=network,
             sink=sink,
             listen_seconds=listen_seconds,
             sharing=sharing,
+            limits=limits,
         )
         await asyncio.to_thread(host.disks.images.tidy)
         await adoption.adopt_all(host)

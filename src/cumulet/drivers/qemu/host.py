@@ -25,6 +25,7 @@ from cumulet.drivers.qemu.tls import TransportSecurity
 from cumulet.host.consoles import SESSIONS_OF_ONE
 from cumulet.host.driver import DriverError, Guest, GuestState, MigrationPhase, Nic
 from cumulet.host.images import ImageSink
+from cumulet.host.limits import HostLimits
 
 if TYPE_CHECKING:
     from cumulet.drivers.linux_network.network import LinuxNetwork
@@ -39,9 +40,6 @@ _SCREEN_BYTES = (3 + 5 * SESSIONS_OF_ONE) * (SCREEN_MIB << 20)
 """And where it has a screen: its video memory, two pictures of it, and what waits for each of its clients: QEMU drops
 one that leaves five screens of it waiting."""
 
-DISK_BYTES_PER_SECOND = 512 << 20
-DISK_REQUESTS_PER_SECOND = 20_000
-"""What one guest may ask of its disks together, reading and writing. Copies of a move are not slowed by it."""
 _THROTTLE = "disks"
 
 
@@ -68,6 +66,7 @@ class QemuHost:
     """None where guests cannot be wired."""
     listen_seconds: float
     """How long a prepared destination waits for its source."""
+    limits: HostLimits
     sharing: int = 1
     """How many hosts share this machine."""
     sink: ImageSink | None = None
@@ -139,8 +138,8 @@ class QemuHost:
                 await hypervisor.block_set_io_throttle(
                     f"/machine/peripheral/{device}/virtio-backend",
                     group=_THROTTLE,
-                    bytes_per_second=DISK_BYTES_PER_SECOND,
-                    requests_per_second=DISK_REQUESTS_PER_SECOND,
+                    bytes_per_second=self.limits.disk_mib_per_second << 20,
+                    requests_per_second=self.limits.disk_requests_per_second,
                 )
         except BaseException:
             await hypervisor.kill()

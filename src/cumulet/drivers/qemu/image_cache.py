@@ -17,6 +17,7 @@ from pathlib import Path
 from cumulet.drivers.qemu import room
 from cumulet.host.driver import DriverError, Image
 from cumulet.host.images import ImageSource
+from cumulet.host.limits import USUAL_LIMITS, HostLimits
 
 _QCOW2_HEADER = struct.Struct(">4sIQIIQ")
 _QCOW2_EXTERNAL_DATA = 1 << 2
@@ -28,6 +29,7 @@ class ImageCache:
 
     folder: Path
     source: ImageSource
+    limits: HostLimits = USUAL_LIMITS
     _fetching: dict[str, asyncio.Lock] = field(default_factory=dict)
     _in_use: Counter[Path] = field(default_factory=Counter)
 
@@ -54,10 +56,10 @@ class ImageCache:
     def _make_room(self, server_id: str, image: Image) -> None:
         self.tidy(image.size_bytes)
         try:
-            room.require(self.folder.parent, image.size_bytes, besides=server_id)
+            room.require(self.folder.parent, image.size_bytes, self.limits, besides=server_id)
         except DriverError:
-            self.tidy(room.IMAGE_CACHE_BYTES)  # Guests come before what can be fetched again.
-            room.require(self.folder.parent, image.size_bytes, besides=server_id)
+            self.tidy(self._most_bytes)  # Guests come before what can be fetched again.
+            room.require(self.folder.parent, image.size_bytes, self.limits, besides=server_id)
 
     async def _fetch(self, image: Image, cached: Path) -> None:
         incoming = await asyncio.to_thread(_Incoming, image, cached)
@@ -72,6 +74,10 @@ class ImageCache:
         finally:
             await asyncio.to_thread(incoming.discard)
 
+    @property
+    def _most_bytes(self) -> int:
+        return self.limits.image_cache_gib << 30
+
     def tidy(self, wanted_bytes: int = 0) -> None:
         """Remove images nobody uses now: those not used for long, and beyond the cache's bound the longest unused."""
         found = []
@@ -81,9 +87,9 @@ class ImageCache:
                     about = path.stat()
                     found.append((about.st_mtime, about.st_blocks * 512, path))
         total = sum(size for _, size, _ in found) + wanted_bytes
-        oldest = time.time() - room.IMAGE_CACHE_DAYS * 86_400
+        oldest = time.time() - self.limits.image_cache_days * 86_400
         for used_at, size, path in sorted(found):
-            if used_at >= oldest and total <= room.IMAGE_CACHE_BYTES:
+            if used_at >= oldest and total <= self._most_bytes:
                 return
             if path not in self._in_use and not path.name.startswith("."):
                 path.unlink(missing_ok=True)

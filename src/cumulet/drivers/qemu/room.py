@@ -11,14 +11,8 @@ from pathlib import Path
 from cumulet.drivers.qemu import guest_files
 from cumulet.drivers.qemu.record import GuestFolder, folders
 from cumulet.host.driver import DriverError, Guest
+from cumulet.host.limits import HostLimits
 from cumulet.space import floor_bytes, free_bytes
-
-FLOOR_MIB = 1024
-"""Left free, as the control plane's `free_space_floor_mib`; at most a tenth of the file system."""
-IMAGE_CACHE_BYTES = 64 << 30
-"""What cached images may take; those not used for longest go first."""
-IMAGE_CACHE_DAYS = 30
-"""An image that no guest was made from for so long leaves the cache."""
 
 
 def disk_bytes(guest: Guest) -> int:
@@ -44,9 +38,9 @@ def file_bytes(size: int) -> int:
     return size + (size >> 6) + (64 << 20)
 
 
-def require(state: Path, size: int, *, besides: str) -> None:
+def require(state: Path, size: int, limits: HostLimits, *, besides: str) -> None:
     """DISK_FULL unless `size` bytes can be given away; what the guest `besides` was given before is not counted."""
-    room = free_bytes(state) - floor_bytes(state, FLOOR_MIB) - _given(state, besides)
+    room = free_bytes(state) - floor_bytes(state, limits.free_space_floor_mib) - _given(state, besides)
     if size > room:
         raise DriverError(
             f"DISK_FULL: {size >> 20} MiB are needed, and {max(0, room) >> 20} MiB are left to give on this host"
