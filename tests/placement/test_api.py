@@ -486,6 +486,20 @@ def test_aggregates_of_a_provider(world: World) -> None:
     assert world.get(path, version="1.18") == {"aggregates": [A]}
 
 
+def test_aggregates_are_shown_as_they_were_sent_and_found_however_they_are_written(world: World) -> None:
+    uuid = world.provider("host1", VCPU=1)
+    sent = [A.replace("-", ""), "ABCDEFAB-1111-4111-8111-111111111111"]
+    path = f"/resource_providers/{uuid}/aggregates"
+    assert world.ask("PUT", path, sent, version="1.18").json() == {"aggregates": sent}
+    assert world.get(path)["aggregates"] == sent
+    for written in (A, sent[0], sent[1], sent[1].lower()):
+        assert len(world.get(f"/resource_providers?member_of={written}")["resource_providers"]) == 1
+        assert (
+            len(world.get(f"/allocation_candidates?resources=VCPU:1&member_of={written}")["allocation_requests"]) == 1
+        )
+    assert world.ask("PUT", path, [A, sent[0]], version="1.18").status_code == 400
+
+
 # -- who may
 
 

@@ -37,7 +37,7 @@ def _show(call: Call[object, object], aggregates: list[str], generation: int) ->
 def list_aggregates(call: Call[None, None]) -> Reply:
     """List a provider's aggregates."""
     provider = provider_in_path(call)
-    return _show(call, list(provider.aggregates), provider.generation)
+    return _show(call, list(provider.aggregates_as_sent), provider.generation)
 
 
 @PLACEMENT.operation(
@@ -47,7 +47,7 @@ def set_aggregates(call: Call[None, SetAggregates]) -> Reply:
     """Replace a provider's aggregates."""
     provider = provider_in_path(call)
     providers.require_generation(provider, call.body.resource_provider_generation)
-    wanted = _canonical(call.body.aggregates)
+    wanted = _checked(call.body.aggregates)
     generation = providers.change(call.tx, provider, call.now_us, aggregates=wanted)
     return _show(call, wanted, generation)
 
@@ -66,7 +66,7 @@ async def set_aggregates_without_generation(call: Call[None, None]) -> Reply:
     body = read_json(bytes(data))
     if not isinstance(body, list) or not all(isinstance(item, str) for item in body):
         raise BadRequest("Aggregates are a list of uuids.")
-    wanted = _canonical(body)
+    wanted = _checked(body)
 
     def write(tx: Tx) -> Reply:
         call.tx = tx
@@ -77,8 +77,9 @@ async def set_aggregates_without_generation(call: Call[None, None]) -> Reply:
     return await call.cloud.db.write_async(write)
 
 
-def _canonical(aggregates: list[str]) -> list[str]:
+def _checked(aggregates: list[str]) -> list[str]:
+    """As they were sent, which is how they are shown; 400 for what is no uuid, or one that is there twice."""
     wanted = [canonical_uuid(aggregate, "aggregate") for aggregate in aggregates]
     if len(set(wanted)) != len(wanted):
         raise BadRequest("Aggregates are given twice.")
-    return wanted
+    return aggregates

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import sqlalchemy as sa
@@ -29,6 +30,8 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     parent_uuid: str | None
     traits: tuple[str, ...]
     aggregates: tuple[str, ...]
+    """Their uuids as they are compared: with hyphens, in lower case."""
+    aggregates_as_sent: tuple[str, ...] = ()
     created_at_us: int
     updated_at_us: int
 
@@ -68,7 +71,9 @@ def load(tx: Tx, *conditions: sa.ColumnElement[bool]) -> list[Provider]:
 
 
 def _provider(row: Mapping[Any, Any]) -> Provider:
-    return Provider(**{**row, "traits": tuple(row["traits"]), "aggregates": tuple(row["aggregates"])})
+    sent = tuple(row["aggregates"])
+    compared = tuple(str(UUID(aggregate)) for aggregate in sent)
+    return Provider(**{**row, "traits": tuple(row["traits"]), "aggregates": compared, "aggregates_as_sent": sent})
 
 
 def find(tx: Tx, uuid: str) -> Provider | None:
