@@ -95,7 +95,8 @@ Measured: {when}.
 
 Among {last.hosts:,} hosts a boot costs {boot:.1f} times what it costs among {first.hosts}, a move {move:.1f} times;
 twice is the goal. A control plane that starts again is at work after {last.restart_s:g} s, where 10 s are the goal: it
-asks each host first. To make many servers takes longer than the boots of single ones let one expect:
+asks each host first. A boot on PostgreSQL reads all hosts to find those with routers, for other processes may have
+changed them; on SQLite it reads none. To make many servers takes longer than the boots of single ones let one expect:
 PostgreSQL has transactions that meet tried again. Of the heartbeats the CPU is the control plane's; PostgreSQL's is not
 in it.
 

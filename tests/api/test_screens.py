@@ -8,9 +8,12 @@ import struct
 from importlib import resources
 
 import pytest
+import sqlalchemy as sa
 
 from cumulet.cli.websocket import WebSocketClient
 from cumulet.compute.consoles import TOKEN_SECONDS
+from cumulet.compute.store import servers
+from cumulet.db.engine import Tx
 from cumulet.drivers.simulated import font
 from cumulet.drivers.simulated.screen import COLUMNS, HEIGHT, LINES, WIDTH, PixelFormat, Screen
 from cumulet.host.driver import DriverError
@@ -196,8 +199,13 @@ def test_the_older_action_and_what_is_refused(member: Client) -> None:
 
 def test_a_server_from_before_there_were_screens_has_none(cloud: TestCloud, member: Client) -> None:
     server = create(member)["id"]
-    older = "UPDATE servers SET guest = json_remove(guest, '$.screen') WHERE id = ?"
-    cloud.embedded.db.write(lambda tx: tx.connection.exec_driver_sql(older, (server,)))
+
+    def become_older(tx: Tx) -> None:
+        guest = tx.scalar(sa.select(servers.c.guest).where(servers.c.id == server))
+        older = {name: value for name, value in guest.items() if name != "screen"}
+        tx.execute(sa.update(servers).where(servers.c.id == server).values(guest=older))
+
+    cloud.embedded.db.write(become_older)
     answer = member.compute("POST", f"/servers/{server}/remote-consoles", VNC)
     assert (answer.status, answer["badRequest"]["message"]) == (400, "Unavailable console type novnc.")
 

@@ -144,6 +144,39 @@ def test_when_the_leader_dies_another_leads_soon() -> None:
     run(story)
 
 
+def test_one_that_ends_as_it_was_told_is_not_waited_for() -> None:
+    async def story(world: World) -> None:
+        one, _ = world.conductor("one")
+        two, _ = world.conductor("two")
+        await one.start()
+        await two.start()
+        await two.stop()
+        assert world.leading == ["one"], "who does not lead has nothing to give back"
+        await one.stop()
+        assert world.leading == []
+        three, _ = world.conductor("three")
+        await three.start()
+        assert world.leading == ["three"]
+
+    run(story)
+
+
+@pytest.mark.parametrize("how", ["away", "hangs"])
+def test_one_that_ends_while_the_database_is_away_ends_all_the_same(how: str) -> None:
+    async def story(world: World) -> None:
+        one, way = world.conductor("one")
+        await one.start()
+        setattr(way, how, True)
+        await one.stop()
+        two, _ = world.conductor("two")
+        await two.start()
+        assert world.leading == []
+        await asyncio.sleep(2 * SECONDS)
+        assert world.leading == ["two"]
+
+    run(story)
+
+
 @pytest.mark.parametrize("how", ["away", "hangs"])
 def test_a_leader_that_cannot_reach_the_database_stops_before_another_begins(how: str) -> None:
     async def story(world: World) -> None:

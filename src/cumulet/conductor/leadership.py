@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from cumulet.clock import Clock
+from cumulet.conductor.giving_back import give_back
 from cumulet.db.engine import Database, Tx, metadata
 from cumulet.periodic import Reconciler
 
@@ -44,6 +45,7 @@ _TAKE = (
     .values(beat=leases.c.beat + 1)
 )
 _INSERT = sa.insert(leases)
+_MINE = sa.delete(leases).where(_OF_NAME, leases.c.owner == sa.bindparam("of_owner"))
 
 
 class Seen(NamedTuple):
@@ -104,11 +106,16 @@ class Leadership:
                 raise error
 
     async def stop(self) -> None:
-        """Stop leading; the lease is left to run out."""
+        """Stop leading; then the lease is given back, so that another process need not wait until it has run out."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        led = self.leads
         await self._resign()
+        if led and not self._alone:
+            mine: dict[str, object] = {"of_name": self._name, "of_owner": self.owner}
+            limit = self._seconds / ROUNDS
+            await give_back(self._db, _MINE, mine, seconds=limit, said=f"the lease {self._name}")
 
     def kill(self) -> None:
         """As if the process had died."""

@@ -98,10 +98,11 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
     ) -> EmbeddedCloud:
         """Start everything; answers when it serves. The caller holds the state folder's lock.
 
-        `more_parts`: services beside Cumulet's own.
+        `clock`: the time of this cloud, which no other process has; else it is the database's where others may share
+        it. `more_parts`: services beside Cumulet's own.
         """
         async with AsyncExitStack() as stack:
-            cloud = await cls._assemble(settings, clock or SystemClock(), before_step, tuple(more_parts), stack)
+            cloud = await cls._assemble(settings, clock, before_step, tuple(more_parts), stack)
             cloud._closing = stack.pop_all()
             return cloud
 
@@ -109,7 +110,7 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
     async def _assemble(
         cls,
         settings: Settings,
-        clock: Clock,
+        clock: Clock | None,
         before_step: BeforeStep | None,
         more_parts: tuple[Part, ...],
         stack: AsyncExitStack,
@@ -120,8 +121,8 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         stack.push_async_callback(asyncio.to_thread, db.close)
         if (elsewhere := schema.moved_to(db)) is not None:
             raise OtherState(MOVED.format(place=elsewhere))
-        if not db.embedded:  # SQLite's clock is this machine's.
-            clock = await shared_clock(db, clock, stack)
+        if clock is None:  # SQLite's clock is this machine's.
+            clock = SystemClock() if db.embedded else await shared_clock(db, SystemClock(), stack)
         identity_service = Identity(db=db, clock=clock, settings=settings, state_dir=settings.state_dir)
         stack.callback(identity_service.close)
         clouds_file = settings.state_dir / "clouds.yaml"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from cumulet.clock import Clock
+from cumulet.conductor.giving_back import OPERATIONS, give_back
 from cumulet.conductor.leadership import Leadership
 from cumulet.conductor.runner import BeforeStep, Runner
 from cumulet.conductor.saga import Saga
@@ -40,6 +41,7 @@ class Conductor:
     ) -> None:
         """`alone`: no other conductor can be on the same database. `wake`: what is told of operations that
         reconcilers begin; this conductor's own runner if nothing else is said."""
+        self._alone = alone
         self.runner = Runner(
             db=db,
             clock=clock,
@@ -85,4 +87,8 @@ class Conductor:
 
     async def stop(self) -> None:
         await self.runner.stop()
+        if not self._alone:
+            limit = self.runner.settings.lease_seconds / 4
+            mine: dict[str, object] = {"of_owner": self.runner.name}
+            await give_back(self.runner.db, OPERATIONS, mine, seconds=limit, said="what was carried")
         await self.leadership.stop()
