@@ -6,7 +6,9 @@ import asyncio
 import logging
 import os
 import signal
+import socket as sockets
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,8 @@ def agent(
             limits=limits,
         )
         return
+    _refuse_half(url, token, ca_fingerprint)
+    _refuse_what_is_not_here(migration_address, public_device)
     _run_joined(
         state=(state or DEFAULT_STATE).absolute(),
         url=url,
@@ -118,6 +122,28 @@ def _limits(sets: tuple[tuple[str, object], ...]) -> HostLimits:
         if name not in HostLimits.__struct_fields__:
             raise click.UsageError(f"--set {name}: that is a setting of the cloud, not of one of its hosts")
     return msgspec.convert(dict(sets), HostLimits)
+
+
+def _refuse_half(url: str | None, token: str | None, ca_fingerprint: str | None) -> None:
+    given = {"--join": url, "--token": token, "--ca-fingerprint": ca_fingerprint}
+    missing = [option for option, value in given.items() if not value]
+    if 0 < len(missing) < len(given):
+        raise click.UsageError(f"to join, give {' and '.join(missing)} too: run what `cumulet host add` printed")
+
+
+def _refuse_what_is_not_here(address: str | None, device: str | None) -> None:
+    try:
+        if device is not None:
+            sockets.if_nametoindex(device)
+    except OSError:
+        raise click.BadParameter(f"this machine has no interface {device}", param_hint="--public-device") from None
+    try:
+        if address is not None:
+            family = sockets.AF_INET if ip_address(address).version == 4 else sockets.AF_INET6
+            with sockets.socket(family, sockets.SOCK_STREAM) as tried:
+                tried.bind((address, 0))
+    except (ValueError, OSError):
+        raise click.BadParameter(f"this machine has no address {address}", param_hint="--migration-address") from None
 
 
 def _run_joined(**given: Any) -> None:
