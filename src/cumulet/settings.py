@@ -99,6 +99,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Of one user at one address (IPv6: one /64)."""
     login_failures_per_minute_everywhere: AtLeastOne = 100
     """Of one user at all addresses together, but for those where the user has logged in."""
+    password_expires_days: NoneOrMore = 0
+    """How long a password is good that is set from now on; 0: for ever. Then its user has to change it. As Keystone's
+    setting of this name."""
+    change_password_upon_first_use: bool = False
+    """Whether a password that an administrator sets has to be changed before it is good for anything else. As
+    Keystone's setting of this name."""
+    password_history: Annotated[int, msgspec.Meta(ge=0, le=24)] = 0
+    """How many passwords of a user, the present one among them, the next must not be; 0: it may be any. As Keystone's
+    `unique_last_password_count`."""
+    password_minimum_age_days: NoneOrMore = 0
+    """How long a user has to keep a password before changing it again; 0: not at all. As Keystone's
+    `minimum_password_age`."""
+    lockout_failures: NoneOrMore = 0
+    """After so many wrong passwords, from wherever, a user is locked: no password is right for `lockout_seconds`. 0:
+    never, as anybody could lock anybody out. As Keystone's `lockout_failure_attempts`."""
+    lockout_seconds: AtLeastOne = 1800
+    """How long a locked user stays so after the last wrong password, unless an administrator says `enabled`."""
     host_silent_seconds: MoreThanNone = 10.0
     """A host that has not answered for so long is shown as down; it is asked four times as often."""
     lease_seconds: MoreThanNone = 10.0

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Database, Tx, metadata
 
-HEAD = "0026"
+HEAD = "0027"
 """The newest migration in `db/migrations`; a test compares."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"

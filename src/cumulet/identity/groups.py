@@ -16,7 +16,7 @@ from cumulet.identity.administrators import refuse_unless_administrator
 from cumulet.identity.api import ADMIN, ANYWHERE, IDENTITY, SYSTEM_READER, collection, known, member, new_id
 from cumulet.identity.domain_configuration import page_of_domain
 from cumulet.identity.immutable import given_extra
-from cumulet.identity.listing import AskedId, AskedName, Flag, Never, On, check_expiry, filtered, page
+from cumulet.identity.listing import AskedId, AskedName, Compared, Flag, On, filtered, page
 from cumulet.identity.projects import Id, domain_of_new
 from cumulet.identity.service import Identity
 from cumulet.identity.store import Group, User
@@ -219,7 +219,7 @@ class ListMembers(Query):
     domain_id: Annotated[str | Unset, On(store.users.c.domain_id)] = UNSET
     name: Annotated[str | Unset, On(store.users.c.name)] = UNSET
     enabled: Annotated[Flag | Unset, On(store.users.c.enabled)] = UNSET
-    password_expires_at: Annotated[str | Unset, Never(check_expiry)] = UNSET
+    password_expires_at: Annotated[str | Unset, Compared(store.users.c.password_expires_at_us)] = UNSET
 
 
 @IDENTITY.operation(

@@ -8,7 +8,8 @@ values that its schemas refuse: so does this.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
+from operator import eq, ge, gt, le, lt, ne
 from typing import Annotated, Any
 
 import msgspec
@@ -35,6 +36,12 @@ class On(msgspec.Struct, frozen=True):
     column: ColumnElement[Any]
 
 
+class Compared(msgspec.Struct, frozen=True):
+    """The column, of microseconds, that an attribute is compared with: ``lt:2016-12-08T22:02:00Z``."""
+
+    column: ColumnElement[int]
+
+
 class Never(msgspec.Struct, frozen=True):
     """An attribute that nothing here has: whatever is asked for, there is none. `check` refuses nonsense."""
 
@@ -51,17 +58,20 @@ def filtered(call: Call[object, object], statement: Select) -> Select:
             if not comparison and found.check is not None:
                 found.check(value)
             statement = statement.where(false())
+        elif isinstance(found, Compared):
+            if not comparison:
+                statement = statement.where(_compared(found.column, value))
         elif found is not None:
             condition = _inexact(found.column, comparison, value) if comparison else _exact(found.column, value)
             statement = statement if condition is None else statement.where(condition)
     return statement
 
 
-def _filters(query: type) -> Mapping[str, On | Never]:
-    found: dict[str, On | Never] = {}
+def _filters(query: type) -> Mapping[str, On | Never | Compared]:
+    found: dict[str, On | Never | Compared] = {}
     for field in declared(query):
         for item in getattr(field.type, "__metadata__", ()):
-            if isinstance(item, On | Never):
+            if isinstance(item, On | Never | Compared):
                 found[field.name] = item
     return found
 
@@ -87,15 +97,21 @@ def _inexact(column: ColumnElement[Any], comparison: str, value: str) -> ColumnE
             return None
 
 
-def check_expiry(text: str) -> None:
+_OPERATORS = {"lt": lt, "lte": le, "gt": gt, "gte": ge, "eq": eq, "neq": ne}
+
+
+def _compared(column: ColumnElement[int], text: str) -> ColumnElement[bool]:
     """``lt:2016-12-08T22:02:00Z``: an operator and a moment."""
     operator, _, moment = text.partition(":")
     try:
-        datetime.strptime(moment, "%Y-%m-%dT%H:%M:%SZ")  # noqa: DTZ007 - only looked at
-    except ValueError:
-        operator = ""
-    if operator not in ("lt", "lte", "gt", "gte", "eq", "neq"):
-        raise BadRequest("Invalid input for query parameter password_expires_at: <operator>:<YYYY-MM-DDTHH:mm:ssZ>.")
+        when = datetime.strptime(moment, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        found: ColumnElement[bool] = _OPERATORS[operator](column, int(when.timestamp()) * 1_000_000)
+    except (ValueError, KeyError):
+        raise BadRequest(
+            "Invalid input for query parameter password_expires_at: <operator>:<YYYY-MM-DDTHH:mm:ssZ>, where the "
+            f"operator is one of {', '.join(_OPERATORS)}."
+        ) from None
+    return found
 
 
 def page(

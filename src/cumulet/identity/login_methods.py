@@ -16,6 +16,7 @@ from cumulet.errors import BadRequest, Unauthorized
 from cumulet.identity import store
 from cumulet.identity.credential_store import Credential, credentials_of
 from cumulet.identity.delegations import ApplicationCredential, application_credential_by_id, application_credentials
+from cumulet.identity.password_rules import Lock, is_expired, lock_of, note_login
 from cumulet.identity.passwords import LONGEST_PASSWORD
 from cumulet.identity.service import Identity
 from cumulet.identity.store import User
@@ -78,21 +79,34 @@ def check_named_in_domain(named: ProjectNamed | UserNamed | Someone, where: str)
         raise expected("domain", where)
 
 
-async def password_holder(call: Call[object, object], named: UserNamed) -> User:
+async def password_holder(call: Call[object, object], named: UserNamed, *, expired_too: bool = False) -> User:
     """The enabled user whose password this is; 401 otherwise, 429 when tried too often.
 
-    Whether the user exists, is disabled or has another password makes no difference: the same work, the same answer.
+    Whether the user exists, is disabled, locked or has another password makes no difference: the same work, the same
+    answer. That a password has expired is told to who knows it. expired_too: such a password counts, to be changed.
     """
     identity = Identity.of(call)
+    settings, now_us = identity.settings, call.now_us
     check_named_in_domain(named, "identity/password/user")
-    found = await call.cloud.db.read_async(lambda tx: _find_user(tx, named))
-    password_hash = found.user.password_hash if found.user else None
+
+    def work(tx: Tx) -> tuple[_Found, Lock]:
+        found = _find_user(tx, named)
+        return found, lock_of(tx, settings, found.user, now_us) if found.user is not None else Lock()
+
+    found, lock = await call.cloud.db.read_async(work)
+    user = found.user
     async with identity.logins.attempt(found.counted_as, call.client) as attempt:
-        attempt.right = await identity.passwords.matches(password_hash, named.password) and found.enabled
-    if found.user is None or not attempt.right:
-        known, enabled = found.user is not None, found.enabled
-        raise Unauthorized(UNAUTHENTICATED, private=f"login as {found.counted_as}: known {known}, enabled {enabled}")
-    return await _at_todays_price(call, found.user, named.password)
+        matches = await identity.passwords.matches(user.password_hash if user else None, named.password)
+        attempt.right = matches and found.enabled and not lock.locked
+    if user is not None and lock.counts and (lock.failures or not matches):
+        user_id = user.id
+        await call.cloud.db.write_async(lambda tx: note_login(tx, settings, user_id, now_us, right=matches))
+    if user is None or not attempt.right:
+        why = f"known {user is not None}, enabled {found.enabled}, locked {lock.locked}"
+        raise Unauthorized(UNAUTHENTICATED, private=f"login as {found.counted_as}: {why}")
+    if is_expired(user, now_us) and not expired_too:
+        raise Unauthorized(f"The password is expired and needs to be changed for user: {user.id}.")
+    return await _at_todays_price(call, user, named.password)
 
 
 async def _at_todays_price(call: Call[object, object], user: User, password: str) -> User:

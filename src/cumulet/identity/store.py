@@ -28,6 +28,7 @@ from sqlalchemy import (
     update,
 )
 
+from cumulet.clock import iso_us
 from cumulet.db.engine import Row, Select, Tx, metadata
 
 RecordT = TypeVar("RecordT")
@@ -80,6 +81,7 @@ users = Table(
     Column("options", JSON, nullable=False, default=dict),
     Column("extra", JSON, nullable=False, default=dict),
     Column("tokens_not_before_us", BigInteger, nullable=False, default=0),
+    Column("password_expires_at_us", BigInteger),
     UniqueConstraint("domain_id", "name"),
 )
 
@@ -155,8 +157,7 @@ revoked_tokens = Table(
     Column("revoked_at_us", BigInteger, nullable=False, server_default="0"),
     Column("kind", Text, nullable=False, server_default="token"),
 )
-"""Tokens, and what tokens are made from, that ended before their time: each until no token of it is left. kind: token,
-trust, access_token, or other, of which `audit_id` is then the id."""
+"""What ended early, until no token of it is left. kind: token, or what it was made from: trust, access_token, other."""
 
 regions = Table(
     "identity_regions",
@@ -235,6 +236,11 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, object]
     extra: dict[str, object]
     tokens_not_before_us: int
+    password_expires_at_us: int | None = None
+
+    @property
+    def password_expires_at(self) -> str | None:
+        return iso_us(self.password_expires_at_us) if self.password_expires_at_us is not None else None
 
     def __repr__(self) -> str:
         return f"User(id={self.id!r})"  # What a log may hold of it: not the hash of the password.

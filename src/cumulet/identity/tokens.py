@@ -256,7 +256,7 @@ def token_view(live: LiveToken, catalog: list[dict[str, object]] | None) -> dict
             "domain": _reference(live.user_domain),
             "id": live.user.id,
             "name": live.user.name,
-            "password_expires_at": None,
+            "password_expires_at": live.user.password_expires_at,
         },
         "audit_ids": token.audit_ids,
         "expires_at": f"{iso_us(token.expires_at_us)}Z",

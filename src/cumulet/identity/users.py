@@ -9,7 +9,7 @@ from msgspec.structs import asdict
 from sqlalchemy import delete, insert, select, update
 
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, Conflict, Forbidden, Unauthorized
+from cumulet.errors import BadRequest, Conflict, Unauthorized
 from cumulet.identity import administrators, holding, store
 from cumulet.identity.administrators import refuse_unless_administrator
 from cumulet.identity.api import (
@@ -25,9 +25,17 @@ from cumulet.identity.api import (
 from cumulet.identity.delegations import application_credentials
 from cumulet.identity.domain_configuration import page_of_domain
 from cumulet.identity.immutable import given_extra
-from cumulet.identity.listing import AskedId, AskedName, Flag, Never, On, check_expiry, filtered
+from cumulet.identity.listing import AskedId, AskedName, Compared, Flag, Never, On, filtered
 from cumulet.identity.login_methods import UNAUTHENTICATED, UserNamed, password_holder
 from cumulet.identity.multi_factor import RULES, refuse_unknown_factors
+from cumulet.identity.password_rules import (
+    end_of_new_password,
+    note_new_password,
+    refuse_earlier_password,
+    refuse_too_early,
+    unlike,
+    unlock,
+)
 from cumulet.identity.passwords import LONGEST_PASSWORD, SHORTEST_PASSWORD
 from cumulet.identity.projects import Id, domain_of_new, own_domain_facts, project_views
 from cumulet.identity.service import Identity
@@ -115,7 +123,7 @@ def user_view(call: Call[object, object], user: User) -> dict[str, object]:
         "name": user.name,
         "domain_id": user.domain_id,
         "enabled": user.enabled,
-        "password_expires_at": None,
+        "password_expires_at": user.password_expires_at,
         "options": user.options,
         "links": member(call, "users", user.id),
     }
@@ -145,8 +153,7 @@ class ListUsers(Query):
     enabled: Annotated[Flag | Unset, On(store.users.c.enabled)] = UNSET
     sort_dir: Literal["asc", "desc"] | Unset = UNSET
     """Checked, and not heeded: as in Keystone."""
-    password_expires_at: Annotated[str | Unset, Never(check_expiry)] = UNSET
-    """No password expires."""
+    password_expires_at: Annotated[str | Unset, Compared(store.users.c.password_expires_at_us)] = UNSET
     idp_id: Annotated[str | Unset, Never()] = UNSET
     protocol_id: Annotated[str | Unset, Never()] = UNSET
     unique_id: Annotated[str | Unset, Never()] = UNSET
@@ -177,6 +184,7 @@ async def create_user(call: Call[None, NewUser]) -> dict[str, object]:
     options = {} if body.options is UNSET else body.options
     refuse_unknown_factors(options)
     password_hash = await identity.passwords.hash(body.password) if body.password is not None else None
+    end_us = end_of_new_password(identity.settings, options, call.now_us, self_service=False)
 
     def work(tx: Tx) -> User:
         domain_id = domain_of_new(tx, call.caller, body.domain_id)
@@ -191,6 +199,7 @@ async def create_user(call: Call[None, NewUser]) -> dict[str, object]:
             options=options,
             extra=given_extra(body, description=body.description),
             tokens_not_before_us=0,
+            password_expires_at_us=end_us if password_hash is not None else None,
         )
         tx.execute(insert(store.users).values(**asdict(user)))
         identity.changed(tx)
@@ -226,7 +235,7 @@ async def update_user(call: Call[User | None, UserChanges]) -> dict[str, object]
     if isinstance(body.password, str):
         values["password_hash"] = await identity.passwords.hash(body.password)
     elif body.password is None:
-        values["password_hash"] = None
+        values |= {"password_hash": None, "password_expires_at_us": None}
 
     def work(tx: Tx) -> User:
         user = known(store.user_by_id(tx, user_id), "user", user_id)
@@ -236,6 +245,13 @@ async def update_user(call: Call[User | None, UserChanges]) -> dict[str, object]
         if isinstance(body.name, str) and body.name != user.name:
             _refuse_taken_name(tx, user.domain_id, body.name)
         options = user.options if body.options is UNSET else {**user.options, **body.options}
+        if isinstance(values.get("password_hash"), str):
+            values["password_expires_at_us"] = end_of_new_password(
+                identity.settings, options, call.now_us, self_service=False
+            )
+            note_new_password(tx, identity.settings, user, call.now_us, self_service=False)
+        if values.get("enabled"):
+            unlock(tx, user_id)
         extra = {**user.extra, **given_extra(body, description=body.description)}
         statement = update(store.users).where(store.users.c.id == user_id)
         tx.execute(statement.values(**values, options=options, extra=extra))
@@ -263,18 +279,28 @@ def delete_user(call: Call[User | None, None]) -> None:
 @IDENTITY.operation("POST", "/users/{user_id}/password", body=PasswordChange, body_key="user", success=204, public=True)
 async def change_password(call: Call[None, PasswordChange]) -> None:
     """Change one's own password, shown by the old one. Ends all tokens of the user at once."""
-    identity = Identity.of(call)
-    user = await password_holder(call, UserNamed(id=call.path["user_id"], password=call.body.original_password))
+    identity, now_us = Identity.of(call), call.now_us
+    settings = identity.settings
+    named = UserNamed(id=call.path["user_id"], password=call.body.original_password)
+    user = await password_holder(call, named, expired_too=True)
     if user.options.get("lock_password"):
-        raise Forbidden("The password of this user can be changed by an administrator only.")
+        raise BadRequest("The password of this user can be changed by an administrator only.")
+
+    def look(tx: Tx) -> list[str]:
+        refuse_too_early(tx, settings, user, now_us)
+        return unlike(tx, settings, user)
+
+    await refuse_earlier_password(identity.passwords, await call.cloud.db.read_async(look), call.body.password)
     password_hash = await identity.passwords.hash(call.body.password)
+    end_us = end_of_new_password(settings, user.options, now_us, self_service=True)
 
     def work(tx: Tx) -> None:
         # Only if it is still the password that was shown: of two changes at once, one wins.
         u = store.users.c
         statement = update(store.users).where(u.id == user.id, u.password_hash == user.password_hash, u.enabled)
-        if not tx.changed(statement.values(password_hash=password_hash)):
+        if not tx.changed(statement.values(password_hash=password_hash, password_expires_at_us=end_us)):
             raise Unauthorized(UNAUTHENTICATED, private="the password was changed meanwhile")
+        note_new_password(tx, settings, user, now_us, self_service=True)
         identity.end_tokens_of_user(tx, user.id)
 
     await call.cloud.db.write_async(work)

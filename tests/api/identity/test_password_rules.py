@@ -1,0 +1,168 @@
+"""Rules for passwords that an operator sets: their end, first use, history, least age, and locking users out."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.api.identity.place import Place, password_auth
+
+DAY = 24 * 3600
+FIRST = "the first password"
+
+
+class Somebody:
+    """A user with a password, in a place with these settings."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.options = settings.pop("options", {})
+        self.place = Place(folder, **settings)
+        made = self.place.admin().made("user", "users", name="u", password=FIRST, options=self.options)
+        self.id = str(made["id"])
+
+    def log_in(self, password: str = FIRST) -> httpx.Response:
+        return self.place.authenticate(password_auth({"id": self.id}, password))
+
+    def change(self, old: str, new: str) -> httpx.Response:
+        body = {"user": {"original_password": old, "password": new}}
+        return self.place.nobody.post(f"/users/{self.id}/password", body)
+
+    def shown(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.place.admin().get(f"/users/{self.id}").json()["user"]
+        return found
+
+    def set(self, **changes: object) -> None:
+        answer = self.place.admin().patch(f"/users/{self.id}", {"user": changes})
+        assert answer.status_code == 200, answer.text
+
+
+def test_by_default_no_password_ends_and_any_may_follow(tmp_path: Path) -> None:
+    user = Somebody(tmp_path)
+    user.place.clock.advance(5000 * DAY)
+    assert user.log_in().json()["token"]["user"]["password_expires_at"] is None
+    assert user.shown()["password_expires_at"] is None
+    assert user.change(FIRST, FIRST).status_code == 204
+    user.place.close()
+
+
+def test_a_password_ends_and_its_user_changes_it(tmp_path: Path) -> None:
+    user = Somebody(tmp_path, password_expires_days=30)
+    place = user.place
+    ends = user.shown()["password_expires_at"]
+    assert ends == user.log_in().json()["token"]["user"]["password_expires_at"] == "2027-02-14T08:00:00.000000"
+    admin = place.admin()
+    for query, found in (
+        ("lt:2027-02-15T00:00:00Z", 1),
+        ("gte:2027-02-15T00:00:00Z", 0),
+        ("eq:2027-02-14T08:00:00Z", 1),
+    ):
+        users = admin.get(f"/users?password_expires_at={query}").json()["users"]
+        assert len(users) == found, query
+    for query in ("2027-02-15T00:00:00Z", "at:2027-02-15T00:00:00Z", "lt:tomorrow"):
+        assert admin.get(f"/users?password_expires_at={query}").status_code == 400
+    place.clock.advance(30 * DAY - 1)
+    assert user.log_in().status_code == 201
+    place.clock.advance(1)
+    answer = user.log_in()
+    assert (answer.status_code, "expired" in answer.text) == (401, True)
+    # Who does not know it learns nothing.
+    assert "expired" not in user.log_in("something else").text
+    assert user.change("something else", "another password").status_code == 401
+    assert user.change(FIRST, "another password").status_code == 204
+    assert user.log_in("another password").status_code == 201
+    assert user.shown()["password_expires_at"] == "2027-03-16T08:00:00.000000"
+    place.close()
+
+
+def test_users_are_exempt_by_their_options(tmp_path: Path) -> None:
+    user = Somebody(tmp_path, password_expires_days=1, options={"ignore_password_expiry": True})
+    assert user.shown()["password_expires_at"] is None
+    user.set(options={"ignore_password_expiry": False}, password=FIRST)
+    user.place.clock.advance(DAY)
+    assert user.log_in().status_code == 401
+    user.set(options={"ignore_password_expiry": True})
+    assert user.log_in().status_code == 201
+    user.place.close()
+
+
+def test_a_password_of_an_administrator_s_is_changed_first(tmp_path: Path) -> None:
+    user = Somebody(tmp_path, change_password_upon_first_use=True)
+    assert user.log_in().status_code == 401
+    assert user.change(FIRST, "my own password").status_code == 204
+    assert user.log_in("my own password").status_code == 201
+    user.set(password="set anew by the admin")
+    assert user.log_in("set anew by the admin").status_code == 401
+    user.set(password=FIRST, options={"ignore_change_password_upon_first_use": True})
+    assert user.log_in().status_code == 201
+    user.place.close()
+
+
+def test_the_next_password_is_none_of_the_last_ones(tmp_path: Path) -> None:
+    user = Somebody(tmp_path, password_history=3)
+    names = [FIRST, "second password", "third password", "fourth password"]
+    for old, new in itertools.pairwise(names):
+        assert user.change(old, new).status_code == 204, new
+    for earlier in names[1:]:
+        answer = user.change(names[3], earlier)
+        assert (answer.status_code, "identical to a previous password" in answer.text) == (400, True), earlier
+    assert user.log_in(names[3]).status_code == 201
+    # An administrator may set any, and it counts.
+    user.set(password=names[2])
+    assert user.change(names[2], names[3]).status_code == 400
+    assert user.change(names[2], FIRST).status_code == 204
+    user.place.close()
+
+
+def test_a_password_is_kept_for_a_while(tmp_path: Path) -> None:
+    user = Somebody(tmp_path, password_minimum_age_days=2)
+    # What an administrator has set may be changed at once.
+    assert user.change(FIRST, "second password").status_code == 204
+    answer = user.change("second password", "third password")
+    assert (answer.status_code, "2 day" in answer.text) == (400, True)
+    user.place.clock.advance(2 * DAY - 1)
+    assert user.change("second password", "third password").status_code == 400
+    user.place.clock.advance(1)
+    assert user.change("second password", "third password").status_code == 204
+    user.set(password=FIRST)
+    assert user.change(FIRST, "fourth password").status_code == 204
+    user.place.close()
+
+
+def test_too_many_wrong_passwords_lock_a_user_for_a_while(tmp_path: Path) -> None:
+    user = Somebody(tmp_path, lockout_failures=3, lockout_seconds=600)
+    place = user.place
+    for _ in range(2):
+        assert user.log_in("wrong password").status_code == 401
+    assert user.log_in().status_code == 201
+    for _ in range(3):
+        place.address = f"192.0.2.{_ + 2}"
+        assert user.log_in("wrong password").status_code == 401
+    place.address = "192.0.2.9"
+    locked, wrong = user.log_in(), user.log_in("wrong password")
+    # Nobody is told that it is the lock.
+    assert (locked.status_code, locked.json()) == (wrong.status_code, wrong.json()) == (401, wrong.json())
+    assert user.change(FIRST, "another password").status_code == 401
+    place.clock.advance(599)
+    assert user.log_in().status_code == 401
+    place.clock.advance(1)
+    assert user.log_in().status_code == 201
+    for _ in range(3):
+        user.log_in("wrong password")
+    assert user.log_in().status_code == 401
+    user.set(enabled=True)
+    assert user.log_in().status_code == 201
+    # An end of a lock is a beginning: it takes as many again.
+    for _ in range(3):
+        user.log_in("wrong password")
+    place.clock.advance(601)
+    assert user.log_in("wrong password").status_code == 401
+    assert user.log_in().status_code == 201
+    user.set(options={"ignore_lockout_failure_attempts": True})
+    place.clock.advance(601)
+    for _ in range(5):
+        user.log_in("wrong password")
+    assert user.log_in().status_code == 201
+    place.close()
