@@ -21,7 +21,7 @@ from cumulet.web.context import Cloud
 from tests.service_alone import cloud_of, persona
 
 TABLES = [store.images, store.image_properties, store.image_tags, store.image_members]
-TABLES += [metadef_store.namespaces, metadef_store.contents]
+TABLES += [metadef_store.namespaces, metadef_store.contents, metadef_store.types]
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 DATA = {"Content-Type": "application/octet-stream"}
 

@@ -103,7 +103,14 @@ def test_what_a_namespace_holds_is_changed_in_place_and_deleted(world: World) ->
     left = world.ask("admin", "GET", f"{ROOT}/N").json()
     assert left["tags"] == [{"name": "red"}]
     assert {"objects", "properties", "resource_type_associations"}.isdisjoint(left)
-    assert world.ask("admin", "GET", "/metadefs/resource_types").json() == {"resource_types": []}
+    # A type of resources stays when its last association goes, and when its last namespace goes.
+    assert types(world) == ["OS::Nova::Flavor"]
+    assert world.ask("admin", "DELETE", f"{ROOT}/N").status_code == 204
+    assert types(world) == ["OS::Nova::Flavor"]
+
+
+def types(world: World) -> list[str]:
+    return [each["name"] for each in world.ask("reader", "GET", "/metadefs/resource_types").json()["resource_types"]]
 
 
 @pytest.mark.parametrize("kind", ["objects", "properties", "tags"])
@@ -249,12 +256,16 @@ def test_names_that_are_taken_are_not_given_again(world: World) -> None:
 def test_there_are_so_many_and_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadef_store, "MOST_NAMESPACES", 2)
     monkeypatch.setattr(metadef_store, "MOST_OF_A_KIND", 2)
+    monkeypatch.setattr(metadef_store, "MOST_TYPES", 1)
     for name in ("a", "b"):
         make(world, namespace=name)
     assert world.ask("admin", "POST", ROOT, json={"namespace": "c"}).status_code == 413
     make(world, namespace="c", owner="p1")
     assert world.ask("admin", "POST", f"{ROOT}/a/tags", json={"tags": [{"name": n} for n in "xyz"]}).status_code == 413
     assert world.ask("admin", "GET", f"{ROOT}/a/tags").json() == {"tags": []}
+    for name, status in (("one", 201), ("two", 413), ("one", 409)):
+        assert world.ask("admin", "POST", f"{ROOT}/a/resource_types", json={"name": name}).status_code == status
+    assert types(world) == ["one"]
 
 
 def test_the_catalog_is_loaded_once_and_leaves_what_there_is(world: World, database: Database) -> None:
@@ -269,8 +280,7 @@ def test_the_catalog_is_loaded_once_and_leaves_what_there_is(world: World, datab
     assert topology["properties"]["hw:cpu_cores"]["type"] == "integer"
     databases = world.ask("reader", "GET", f"{ROOT}/OS::Software::DBMS/objects").json()["objects"]
     assert [each["name"] for each in databases][:2] == ["MySQL", "PostgreSQL"]
-    types = world.ask("reader", "GET", "/metadefs/resource_types").json()["resource_types"]
-    assert "OS::Glance::Image" in [each["name"] for each in types]
+    assert "OS::Glance::Image" in types(world)
 
 
 @pytest.mark.parametrize("name", ["namespace", "objects", "property", "properties", "tags", "resource_types"])

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from cumulet.clock import Clock
 from cumulet.db.engine import Database, Tx
-from cumulet.image.metadef_store import Namespace, contents, namespaces
+from cumulet.image.metadef_store import Namespace, contents, know_types, namespaces
 
 CATALOG = Path(__file__).with_name("metadef_catalog.jsonl")
 OWNER = "admin"
@@ -45,6 +45,7 @@ def load(database: Database, clock: Clock) -> None:
         if new:
             tx.execute(sa.insert(namespaces), [_namespace(*each, now_us + n) for n, each in enumerate(new)])
             tx.execute(sa.insert(contents), [row for each in new for row in _contents(*each, now_us)])
+            know_types(tx, (str(kind["name"]) for _, line in new for kind in line.resource_type_associations), now_us)
 
     database.write(add)
 

@@ -1,4 +1,4 @@
-"""Which types of resources a namespace is for, and which types there are: those that a namespace is for."""
+"""Which types of resources a namespace is for, and which types there are: those that one was ever for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cumulet.web.operation import Call, Rule
 
 @IMAGE.operation("GET", "/metadefs/resource_types", rules=(Rule(service.LIST_RESOURCE_TYPES),))
 def list_resource_types(call: Call[None, None]) -> dict[str, object]:
-    """List the types of resources that namespaces are associated with."""
+    """List the types of resources that namespaces are or were associated with."""
     return {"resource_types": [views.show_association(each) for each in store.resource_types(call.tx)]}
 
 

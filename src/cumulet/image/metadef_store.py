@@ -21,6 +21,8 @@ from cumulet.web.operation import Caller
 MOST_NAMESPACES = 128
 """Of one owner."""
 MOST_OF_A_KIND = 512
+MOST_TYPES = 4096
+"""Types of resources in a cloud. None is ever removed, as nothing in the API removes one."""
 """Objects, properties, tags or associations of one namespace."""
 LONGEST_NAME = 80
 
@@ -53,6 +55,15 @@ contents = sa.Table(
     sa.Column("updated_at_us", sa.BigInteger, nullable=False),
     sa.Index("ix_metadef_contents_kind", "kind", "name"),
 )
+
+types = sa.Table(
+    "metadef_resource_types",
+    metadata,
+    sa.Column("name", sa.String(LONGEST_NAME), primary_key=True),
+    sa.Column("created_at_us", sa.BigInteger, nullable=False),
+    sa.Column("updated_at_us", sa.BigInteger, nullable=False),
+)
+"""Every type of resource that a namespace was ever associated with: it stays when the last association goes."""
 
 WORDS: Mapping[Kind, str] = {
     "object": "metadata definition object",
@@ -184,6 +195,8 @@ def put(tx: Tx, namespace: Namespace, kind: Kind, new: Sequence[Content], now_us
         rows.append(row | {"value": json.dumps(content.value), "created_at_us": now_us, "updated_at_us": now_us})
     if rows:
         tx.execute(sa.insert(contents), rows)
+    if rows and kind == "resource_type":
+        know_types(tx, (content.name for content in new), now_us)
     return [msgspec.structs.replace(content, created_at_us=now_us, updated_at_us=now_us) for content in new]
 
 
@@ -209,9 +222,16 @@ def drop(tx: Tx, namespace: Namespace, kind: Kind, name: str | None = None) -> N
     tx.execute(sa.delete(contents).where(*where))
 
 
+def know_types(tx: Tx, names: Iterable[str], now_us: int) -> None:
+    """Keep the types of resources that are new."""
+    known = {row.name for row in tx.all(sa.select(types.c.name))}
+    new = sorted(set(names) - known)
+    if len(known) + len(new) > MOST_TYPES:
+        raise TooLarge(f"The limit of {MOST_TYPES} types of resources is exceeded.")
+    if new:
+        tx.execute(sa.insert(types), [{"name": name, "created_at_us": now_us, "updated_at_us": now_us} for name in new])
+
+
 def resource_types(tx: Tx) -> list[Content]:
-    """The types that namespaces are associated with, each since its first association, and without a value."""
-    first, last = sa.func.min(contents.c.created_at_us), sa.func.max(contents.c.updated_at_us)
-    found = sa.select(contents.c.name, first.label("created_at_us"), last.label("updated_at_us"))
-    of_kind = found.where(contents.c.kind == "resource_type").group_by(contents.c.name).order_by(contents.c.name)
-    return [Content(**row._mapping, value={}) for row in tx.all(of_kind)]
+    """The types that namespaces are or were associated with, without a value."""
+    return [Content(**row._mapping, value={}) for row in tx.all(sa.select(types).order_by(types.c.name))]
