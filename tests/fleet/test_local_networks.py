@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import cumulet.testing
-from cumulet.drivers.linux_network import names, namespaces
+from cumulet.drivers.linux_network import names, namespaces, taps
 from cumulet.fleet.local_agents import AgentProcesses
 from cumulet.fleet.local_networks import LocalNetworks
 from cumulet.host import messages as m
@@ -57,3 +60,48 @@ def test_hosts_that_a_killed_cloud_had_and_the_next_has_not_go_with_it(tmp_path:
     one.remove()
     assert there(two) == set()
     assert not namespaces.named(router)
+
+
+LEAVE = "from cumulet.fleet.local_networks import LocalNetworks as L; from pathlib import Path as P; import sys; "
+LEAVE += "L(P(sys.argv[1]), ['host1']).make()"
+
+
+@pytest.fixture
+def left(tmp_path: Path) -> Iterator[LocalNetworks]:
+    """Of a cloud whose process lives no more."""
+    folder = tmp_path / "left"
+    subprocess.run([sys.executable, "-c", LEAVE, str(folder)], check=True)
+    made = LocalNetworks(folder, ["host1"])
+    yield made
+    made.remove()
+
+
+def test_what_a_killed_cloud_has_left_goes_when_the_next_one_starts(two: LocalNetworks, left: LocalNetworks) -> None:
+    assert there(left) == {"wire", "host1"}
+    router = f"{names.namespaces_of((namespaces.FOLDER / f'{left.prefix}-host1').stat().st_ino)}0123456789ab"
+    namespaces.make(router)
+    two.make()
+    assert there(left) == set()
+    assert not namespaces.named(router)
+    assert there(two) == {"wire", "host1", "host2"}
+
+
+def test_what_others_live_in_stays(two: LocalNetworks, left: LocalNetworks, tmp_path: Path) -> None:
+    with namespaces.inside(f"{left.prefix}-host1"):
+        tap = taps.open_tap(names.tap("0123456789ab"))
+    try:
+        two.make()
+        assert there(left) == {"wire", "host1"}, "a guest is plugged in there"
+    finally:
+        os.close(tap)
+    with namespaces.inside(f"{left.prefix}-host1"):
+        two.make()
+    assert there(left) == {"wire", "host1"}, "a thread was in there"
+    alive = LocalNetworks(tmp_path / "alive", ["host1"])
+    alive.make()
+    try:
+        two.make()
+        assert there(alive) == {"wire", "host1"}, "its owner lives"
+    finally:
+        alive.remove()
+    assert there(left) == set()

@@ -14,12 +14,13 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from cumulet.fleet import left_networks
 from cumulet.host.reach import WIRE
 from cumulet.settings import HostNetwork
 
 MOST_HOSTS = 65_000
-_NAMESPACES = Path("/run/netns")
-_WIRE, _DEVICE = "wire", "net0"
+_NAMESPACES = left_networks.NAMESPACES
+_WIRE, _DEVICE = left_networks.WIRE, "net0"
 PUBLIC = "public"
 """The bridge of the physical network of this name, in the wire's namespace."""
 PUBLIC_DEVICE = "pub0"
@@ -39,7 +40,8 @@ class LocalNetworks:
         self._made: list[Path] = []
 
     def make(self) -> dict[str, HostNetwork]:
-        """Where each host is; what is there already stays as it is. Raises `NoNamespaces`, with nothing new made."""
+        """Where each host is; what is there already stays as it is, and what killed clouds have left goes. Raises
+        `NoNamespaces`, with nothing new made."""
         from pyroute2 import IPRoute, netns
         from pyroute2.netlink.exceptions import NetlinkError
 
@@ -56,6 +58,8 @@ class LocalNetworks:
                 if not route.link_lookup(ifname=bridge_name):
                     route.link("add", ifname=bridge_name, kind="bridge", br_forward_delay=0)
                 (bridge,) = route.link_lookup(ifname=bridge_name)
+                if bridge_name == left_networks.BRIDGE:
+                    route.link("set", index=bridge, ifalias=left_networks.this_process())
                 route.link("set", index=bridge, state="up", mtu=_MTU)
                 for number, host in enumerate(self._hosts, start=1):
                     name = f"{beginning}{number}"
@@ -66,11 +70,14 @@ class LocalNetworks:
                     route.link("set", index=port, master=bridge, state="up")
 
         try:
+            for prefix in left_networks.left():
+                if prefix != self._prefix:
+                    self._remove(sorted(_NAMESPACES.glob(f"{prefix}-*")))
             for path in (_NAMESPACES / self._namespace(name) for name in (_WIRE, *self._hosts)):
                 if not path.exists():
                     netns.create(path.name)
                     self._made.append(path)
-            inside(self.wire, lambda: join("bridge", "host", _DEVICE))
+            inside(self.wire, lambda: join(left_networks.BRIDGE, "host", _DEVICE))
             inside(self.wire, lambda: join(PUBLIC, "pub", PUBLIC_DEVICE))
             for number, host in enumerate(self._hosts, start=1):
                 address = _address(number)

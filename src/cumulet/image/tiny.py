@@ -54,7 +54,7 @@ TIMEOUT 0
 LABEL tiny
   LINUX vmlinuz
   INITRD initrd.gz
-  APPEND console=ttyS0 quiet panic=-1 random.trust_cpu=on tsc=unstable mitigations=off
+  APPEND console=ttyS0 quiet panic=-1 no_timer_check random.trust_cpu=on tsc=unstable mitigations=off
 """
 
 
