@@ -385,7 +385,7 @@ def test_what_is_there_is_named_and_what_is_missing_says_so(member: Client) -> N
     assert call(member, "GET", "/extensions/router").status == 200
     assert call(member, "GET", "/extensions/nothing").status == 404
     # Clients ask for what an extension brings to know whether it is there.
-    for missing in ("/address-scopes", "/trunks", "/nothing"):
+    for missing in ("/trunks", "/nothing"):
         assert call(member, "GET", missing).status == 404
         assert call(member, "POST", missing, {}).status == 404
     assert call(member, "POST", f"/agents/{UNKNOWN}/l3-routers", {}).status == 501

@@ -15,6 +15,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "security_group": {"name": "web"},
     "address_group": {"name": "office", "addresses": ["192.0.2.0/24"]},
     "subnetpool": {"name": "pool", "prefixes": ["10.64.0.0/16"]},
+    "address_scope": {"name": "scope", "ip_version": 4},
 }
 
 
@@ -53,7 +54,7 @@ def test_a_thing_is_seen_by_the_project_it_is_shared_with_and_by_no_other(
     assert made not in listed(member, kind, "?shared=true")
     assert call(third, "GET", one).status == 404
     assert made not in listed(third, kind)
-    assert call(other_member, "PUT", one, {kind: {"description": "mine"}}).status == 403
+    assert call(other_member, "PUT", one, {kind: {"name": "mine"}}).status == 403
     assert call(other_member, "DELETE", one).status == 403
     assert call(member, "DELETE", f"/rbac-policies/{policy}").status == 204
     assert call(other_member, "GET", one).status == 404

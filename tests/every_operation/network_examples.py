@@ -175,6 +175,11 @@ class Things:
         return found
 
     @cached_property
+    def address_scope(self) -> str:
+        identifier: str = self.make("address_scope", name="scope", ip_version=4)["id"]
+        return identifier
+
+    @cached_property
     def qos_policy(self) -> str:
         made = self.ask(self.admin, "POST", "/qos/policies", {"policy": {"project_id": self.owner.project_id}})
         identifier: str = made["policy"]["id"]
@@ -243,6 +248,7 @@ PARAMETERS: Mapping[str, str | Made] = {
     "security_group_id": lambda t: t.group,
     "security_group_rule_id": lambda t: t.group_rule,
     "default_security_group_rule_id": "00000000-0000-4000-8000-000000000001",
+    "address_scope_id": lambda t: t.address_scope,
     "agent_id": lambda t: t.agent("Cumulet agent"),
     "project_id": lambda t: t.owner.project_id,
     "host": "host1",
@@ -341,6 +347,10 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
     ),
     "GET /default-security-group-rules/{default_security_group_rule_id}": Example(may=ANY_READER),
     "DELETE /default-security-group-rules/{default_security_group_rule_id}": Example(may=ADMIN),
+    **crud("/address-scopes", "address_scope", {"name": "new", "ip_version": 4}),
+    "PUT /address-scopes/{address_scope_id}": Example(
+        may=MEMBER, sees=READER, body={"address_scope": {"name": "large"}}, rules=("get_address_scope",)
+    ),
     **crud("/rbac-policies", "rbac_policy", {}),
     "GET /qos/policies": Example(may=ANYONE),
     "POST /qos/policies": Example(may=MANAGER, body={"policy": {"name": "new"}}),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cumulet.network.address_scopes import ADDRESS_SCOPES
 from cumulet.network.port_forwardings import FORWARDINGS
 from cumulet.network.qos_rules import LIMITS
 from cumulet.network.rbac_policies import RBAC_POLICIES
@@ -29,7 +30,9 @@ def upstream(plural: str, which: int) -> set[str]:
     return names | {"project_id"} if "tenant_id" in names else names
 
 
-@pytest.mark.parametrize("kind", [*KINDS, RULES, FORWARDINGS, RBAC_POLICIES, LIMITS], ids=lambda kind: kind.plural)
+@pytest.mark.parametrize(
+    "kind", [*KINDS, RULES, FORWARDINGS, RBAC_POLICIES, LIMITS, ADDRESS_SCOPES], ids=lambda kind: kind.plural
+)
 def test_a_list_is_filtered_and_ordered_by_what_neutron_takes(kind: Kind[Any]) -> None:
     ours = set(kind.filters) - {name for plural, name in OURS if plural == kind.plural}
     assert ours == upstream(kind.plural, 2)

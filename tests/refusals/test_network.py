@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 
 import cumulet.testing
-from cumulet.network import address_groups, default_rules, qos_policies
+from cumulet.network import address_groups, address_scopes, default_rules, qos_policies
 from cumulet.testing import Answer
 
 from .table import Refusal, Scene, table
@@ -356,6 +356,12 @@ def a_default_rule_too_many(scene: Scene) -> Answer:
         return scene.network("POST", "/default-security-group-rules", {"default_security_group_rule": rule})
 
 
+@refused(409, "Quota exceeded for resources: ['address_scope']")
+def an_address_scope_too_many(scene: Scene) -> Answer:
+    with mock.patch.object(address_scopes, "MOST_OF_PROJECT", 0):
+        return scene.network("POST", "/address-scopes", {"address_scope": {"ip_version": 4}})
+
+
 def group_in_use(scene: Scene) -> str:
     group: str = scene.made("security_group", name=scene.new_name())["id"]
     scene.made("port", network_id=net(scene)[0], security_groups=[group])
@@ -404,8 +410,8 @@ def a_pool_whose_shortest_prefix_is_the_longer(scene: Scene) -> Answer:
     return new_pool(scene, min_prefixlen=28, max_prefixlen=24, default_prefixlen=26)
 
 
-@refused(501, "address scopes")
-def a_pool_in_an_address_scope(scene: Scene) -> Answer:
+@refused(404, "Address scope 00000000-0000-4000-8000-000000000000 could not be found.")
+def a_pool_in_an_address_scope_that_is_not(scene: Scene) -> Answer:
     return new_pool(scene, address_scope_id=UNKNOWN)
 
 

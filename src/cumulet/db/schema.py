@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Database, Tx, metadata
 
-HEAD = "0027"
+HEAD = "0028"
 """The newest migration in `db/migrations`; a test compares."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"

@@ -11,6 +11,7 @@ UPDATED = "2026-11-23T00:00:00-00:00"
 
 EXTENSIONS = {
     "address-group": ("Address group", "Support address group"),
+    "address-scope": ("Address scope", "Address scopes extension."),
     "agent": ("agent", "The agent management extension."),
     "allowed-address-pairs": ("Allowed Address Pairs", "Provides allowed address pairs"),
     "auto-allocated-topology": ("Auto Allocated Topology Services", "Auto Allocated Topology Services."),
@@ -54,6 +55,7 @@ EXTENSIONS = {
     "quotas": ("Quota management support", "Expose functions for quotas management per project"),
     "quota_details": ("Quota details management support", "Expose functions for quotas usage statistics per project"),
     "rbac-address-group": ("Add address_group type to RBAC", "Add address_group type to network RBAC"),
+    "rbac-address-scope": ("Add address_scope type to RBAC", "Add address_scope type to RBAC"),
     "rbac-policies": ("RBAC Policies", "Allows creation and modification of policies that control project access"),
     "rbac-security-groups": ("Add security_group type to network RBAC", "Add security_group type to network RBAC"),
     "rbac-subnetpool": ("Add subnetpool type to RBAC", "Add subnetpool type to RBAC"),

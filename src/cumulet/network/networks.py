@@ -18,6 +18,7 @@ from cumulet.network import (
     qos,
     refusals,
     resource,
+    scopes,
     sharing,
     sharing_use,
     subnet_checks,
@@ -86,10 +87,11 @@ def network_views(tx: Tx, records: Sequence[Network]) -> list[View]:
     statement = sa.select(subnets.c.network_id, subnets.c.id).where(subnets.c.network_id.in_(ids))
     for network_id, subnet_id in map(tuple, tx.all(statement.order_by(subnets.c.created_at_us, subnets.c.id))):
         contained.setdefault(network_id, []).append(subnet_id)
-    return [_view(network, tags.get(network.id, []), contained.get(network.id, [])) for network in records]
+    in_scopes = scopes.of_networks(tx, ids)
+    return [_view(network, tags.get(network.id, []), contained.get(network.id, []), in_scopes) for network in records]
 
 
-def _view(network: Network, tags: list[str], subnet_ids: list[str]) -> View:
+def _view(network: Network, tags: list[str], subnet_ids: list[str], in_scopes: scopes.Scopes) -> View:
     view = resource.resource_view(network, tags) | {
         "name": network.name,
         "status": "ACTIVE",
@@ -105,8 +107,8 @@ def _view(network: Network, tags: list[str], subnet_ids: list[str]) -> View:
         "dns_domain": network.dns_domain,
         "qos_policy_id": network.qos_policy_id,
         "l2_adjacency": True,
-        "ipv4_address_scope": None,
-        "ipv6_address_scope": None,
+        "ipv4_address_scope": in_scopes.get((network.id, 4)),
+        "ipv6_address_scope": in_scopes.get((network.id, 6)),
         "subnets": subnet_ids,
     }
     if network.external:

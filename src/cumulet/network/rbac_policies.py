@@ -10,6 +10,7 @@ from cumulet.db.engine import Tx
 from cumulet.errors import Conflict
 from cumulet.network import bodies, filtering, limits, policy, refusals, resource, sharing, sharing_use
 from cumulet.network.address_groups import ADDRESS_GROUPS
+from cumulet.network.address_scopes import ADDRESS_SCOPES
 from cumulet.network.filtering import Filter
 from cumulet.network.networks import NETWORKS
 from cumulet.network.qos_policies import QOS_POLICIES
@@ -21,6 +22,7 @@ from cumulet.network.service import NETWORK
 from cumulet.network.sharing import EVERYBODY, Action, Shareable
 from cumulet.network.sight import own_in_sight
 from cumulet.network.store import Network, change, find_by, must_get, revise
+from cumulet.network.subnet_pool_records import SubnetPool
 from cumulet.network.subnet_pools import SUBNET_POOLS
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import base_rule, rule
@@ -47,6 +49,7 @@ OBJECTS: Mapping[Shareable, Kind[Resource]] = {
     Shareable.ADDRESS_GROUP: ADDRESS_GROUPS,
     Shareable.SUBNET_POOL: SUBNET_POOLS,
     Shareable.QOS_POLICY: QOS_POLICIES,
+    Shareable.ADDRESS_SCOPE: ADDRESS_SCOPES,
 }
 """What can be shared."""
 _UUID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
@@ -151,6 +154,8 @@ def _create(call: Call[object, object], new: NewRbacPolicy) -> RbacPolicy:
     action = _action(object_type, new.action)
     limits.check(call.tx, project_id, "rbac_policy")
     _refuse_twice(call.tx, new.object_id, action, new.target_tenant)
+    if isinstance(shared, SubnetPool):
+        _refuse_hidden_scope(call.tx, shared, new.target_tenant)
     if isinstance(shared, Network):
         external = shared.external or action is Action.EXTERNAL
         change(call.tx, Network, shared.id, call.now_us, True, external=external)
@@ -168,6 +173,19 @@ def _create(call: Call[object, object], new: NewRbacPolicy) -> RbacPolicy:
 def _refuse_anothers(call: Call[object, object], owner: str) -> None:
     if owner != call.caller.project_id and not call.caller.is_admin:
         raise refusals.invalid("Only admins can manipulate policies on objects they do not own.")
+
+
+def _refuse_hidden_scope(tx: Tx, pool: SubnetPool, target: str) -> None:
+    """Whoever may cut from a pool may use its scope, too."""
+    if pool.address_scope_id is None:
+        return
+    sharers = {entry.target_project for entry in sharing.entries(tx, pool.address_scope_id, Action.SHARED)}
+    if sharers.isdisjoint((EVERYBODY, target)):
+        raise Conflict(
+            f"Failed to create RBAC policy on object {pool.id} because address scope {pool.address_scope_id} is not "
+            "shared with that project.",
+            reason="RbacPolicyInitError",
+        )
 
 
 def _action(object_type: Shareable, wanted: str) -> Action:

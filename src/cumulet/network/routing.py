@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from cumulet.clock import Clock
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict, NotFound
-from cumulet.network import address_changes, addresses, port_life, refusals
+from cumulet.network import address_changes, addresses, port_life, refusals, scopes
 from cumulet.network.addresses import FixedIp
 from cumulet.network.forwarding_records import port_forwardings
 from cumulet.network.store import (
@@ -102,6 +102,7 @@ def add_interface_by_subnet(tx: Tx, clock: Clock, router: Router, subnet: Subnet
     shared = _ipv6_interface(tx, router, network.id) if subnet.ip_version == 6 else None
     if shared is not None:
         _add_address(tx, clock, shared, gateway)
+        scopes.check_router(tx, router.id)
         revise(tx, Router, router.id, clock.now_us())
         return shared
     new = port_life.NewPort(
@@ -115,6 +116,7 @@ def add_interface_by_subnet(tx: Tx, clock: Clock, router: Router, subnet: Subnet
         port_security_enabled=False,
     )
     port = port_life.make(tx, clock, network, new)
+    scopes.check_router(tx, router.id)
     revise(tx, Router, router.id, clock.now_us())
     return port
 
@@ -168,6 +170,7 @@ def add_interface_by_port(tx: Tx, clock: Clock, router: Router, port: Port) -> l
         status="ACTIVE",
         port_security_enabled=False,
     )
+    scopes.check_router(tx, router.id)
     revise(tx, Router, router.id, clock.now_us())
     return connected
 
@@ -265,6 +268,7 @@ def set_gateway(
         )
         port_id = port_life.make(tx, clock, external, new).id
     change(tx, Router, router.id, clock.now_us(), gateway_port_id=port_id, enable_snat=enable_snat)
+    scopes.check_router(tx, router.id)
 
 
 def _move_gateway(tx: Tx, clock: Clock, port: Port, wanted: Sequence[FixedIp]) -> None:

@@ -34,6 +34,7 @@ class Shareable(StrEnum):
     ADDRESS_GROUP = "address_group"
     SUBNET_POOL = "subnetpool"
     QOS_POLICY = "qos_policy"
+    ADDRESS_SCOPE = "address_scope"
 
 
 class Action(StrEnum):
@@ -54,6 +55,11 @@ class Sharing(msgspec.Struct, frozen=True, kw_only=True):
     column: sa.Column[str]
     shown: bool = True
     """Whether a resource shows it as an attribute of its own; else it is only known to policy."""
+
+    @property
+    def for_everybody(self) -> sa.ColumnElement[bool]:
+        """What lists are ordered by where they shall be by `shared`, which is another for each who asks."""
+        return self.column.in_(with_project(self.object_type, None))
 
     def condition(self, project_id: str | None, values: Sequence[str]) -> Condition:
         """A list's filter: whether it is shared with the project that asks."""

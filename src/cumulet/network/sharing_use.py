@@ -15,6 +15,7 @@ from cumulet.network.rbac_records import RbacPolicy
 from cumulet.network.resource_columns import Resource
 from cumulet.network.sharing import EVERYBODY, Action, Shareable
 from cumulet.network.store import Network, Port, delete, find, floating_ips, networks, ports, routers, subnets
+from cumulet.network.subnet_pool_records import subnet_pools
 
 _OUTSIDE = ("network:router_gateway", "network:floatingip")
 """Owners of the ports that are on a network because it is an external one."""
@@ -54,6 +55,10 @@ def _limited(tx: Tx, policy_id: str) -> set[str]:
     return set().union(*(_projects(tx, table, table.c.qos_policy_id == policy_id) for table in tables))
 
 
+def _scoped(tx: Tx, scope_id: str) -> set[str]:
+    return _projects(tx, subnet_pools, subnet_pools.c.address_scope_id == scope_id)
+
+
 def _projects(tx: Tx, table: sa.Table, *where: sa.ColumnElement[bool]) -> set[str]:
     return {row[0] for row in tx.all(sa.select(table.c.project_id).where(*where).distinct())}
 
@@ -65,6 +70,7 @@ USERS: Mapping[tuple[str, str], Callable[[Tx, str], set[str]]] = {
     (Shareable.ADDRESS_GROUP, Action.SHARED): _naming_addresses,
     (Shareable.SUBNET_POOL, Action.SHARED): _cut_from,
     (Shareable.QOS_POLICY, Action.SHARED): _limited,
+    (Shareable.ADDRESS_SCOPE, Action.SHARED): _scoped,
 }
 """The projects that use an object, by what they need for that."""
 

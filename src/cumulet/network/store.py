@@ -13,6 +13,7 @@ from cumulet.clock import Clock
 from cumulet.db.engine import Select, Tx, metadata
 from cumulet.db.partial_index import unique_where
 from cumulet.db.parts import in_parts
+from cumulet.network.address_scope_records import AddressScope, address_scopes
 from cumulet.network.forwarding_records import PortForwarding, port_forwardings
 from cumulet.network.group_records import (
     AddressGroup,
@@ -259,6 +260,7 @@ TABLES: Mapping[type[Any], sa.Table] = {
     PortForwarding: port_forwardings,
     RbacPolicy: rbac_policies,
     QosPolicy: qos_policies,
+    AddressScope: address_scopes,
     BandwidthLimit: bandwidth_limits,
 }
 

@@ -20,6 +20,7 @@ subnet_pools = sa.Table(
     # As that of networks.
     sa.Column("shared", sa.Boolean, nullable=False, default=False),
     sa.Column("is_default", sa.Boolean, nullable=False),
+    sa.Column("address_scope_id", sa.ForeignKey("address_scopes.id"), index=True),
 )
 
 
@@ -32,3 +33,4 @@ class SubnetPool(Resource, frozen=True, kw_only=True):
     default_prefixlen: int
     default_quota: int | None
     is_default: bool
+    address_scope_id: str | None = None

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from ipaddress import collapse_addresses, ip_network
 from typing import Annotated
 
-import sqlalchemy as sa
-
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, Conflict, NotYet
-from cumulet.network import bodies, filtering, limits, policy, refusals, resource, sharing, topology
+from cumulet.errors import BadRequest, Conflict
+from cumulet.network import bodies, limits, policy, refusals, resource, scopes, sharing, topology
+from cumulet.network.address_scope_records import AddressScope
+from cumulet.network.address_scopes import ADDRESS_SCOPES
 from cumulet.network.addresses import AddressRange
 from cumulet.network.bodies import either, text
 from cumulet.network.resource import Kind, View
@@ -23,6 +23,7 @@ from cumulet.network.store import (
     delete,
     find,
     find_by,
+    get,
     insert,
     must_get,
     tags_of,
@@ -67,7 +68,7 @@ def subnet_pool_views(tx: Tx, records: Sequence[SubnetPool]) -> list[View]:
             "default_prefixlen": str(pool.default_prefixlen),
             "default_quota": pool.default_quota,
             "is_default": pool.is_default,
-            "address_scope_id": None,
+            "address_scope_id": pool.address_scope_id,
         }
         for pool in records
     ]
@@ -81,11 +82,10 @@ _QUERIED = (
     "min_prefixlen",
     "max_prefixlen",
     "is_default",
+    "address_scope_id",
 )
 
 SHARING = Sharing(object_type=Shareable.SUBNET_POOL, column=subnet_pools.c.id)
-_FOR_EVERYBODY = subnet_pools.c.id.in_(sharing.with_project(Shareable.SUBNET_POOL, None))
-"""What lists are ordered by where they shall be by `shared`, which is another for each who asks."""
 SUBNET_POOLS = Kind(
     record=SubnetPool,
     singular="subnetpool",
@@ -93,9 +93,8 @@ SUBNET_POOLS = Kind(
     title="Subnet pool",
     show=SHOW,
     sight=lambda caller: shared_in_sight(caller, SHARING),
-    filters=resource.filters_on(subnet_pools, *_QUERIED)
-    | {"address_scope_id": filtering.constant(None), "shared": SHARING},
-    sorts=resource.sorts_on(subnet_pools, *_QUERIED) | {"address_scope_id": sa.literal(""), "shared": _FOR_EVERYBODY},
+    filters=resource.filters_on(subnet_pools, *_QUERIED) | {"shared": SHARING},
+    sorts=resource.sorts_on(subnet_pools, *_QUERIED) | {"shared": SHARING.for_everybody},
     views=subnet_pool_views,
     hidden=SHOW_ATTRIBUTES,
     sharing=SHARING,
@@ -224,8 +223,9 @@ def _create(call: Call[object, object], new: NewSubnetPool) -> SubnetPool:
     resource.require(call, CREATE, facts)
     policy.require_attributes(call, CREATE_ATTRIBUTES, resource.given(new, but_defaults=True), facts)
     limits.check(call.tx, project_id, "subnetpool")
-    _check_scope_and_quota(new.address_scope_id, new.default_quota)
+    _check_quota(new.default_quota)
     version, prefixes = _collapsed(new.prefixes)
+    scope_id = _scope(call, new.address_scope_id, None, version, prefixes)
     shortest = either(new.min_prefixlen, MIN_PREFIXLEN[version])
     lengths = {
         "min_prefixlen": shortest,
@@ -247,6 +247,7 @@ def _create(call: Call[object, object], new: NewSubnetPool) -> SubnetPool:
         ip_version=version,
         default_quota=either(new.default_quota, None),
         is_default=is_default,
+        address_scope_id=scope_id,
         **lengths,
     )
     if either(new.shared, False):
@@ -263,9 +264,30 @@ def _create(call: Call[object, object], new: NewSubnetPool) -> SubnetPool:
     return pool
 
 
-def _check_scope_and_quota(address_scope_id: object, default_quota: object) -> None:
-    if isinstance(address_scope_id, str):
-        raise NotYet("Cumulet does not offer address scopes yet.")
+def _scope(
+    call: Call[object, object], scope_id: object, pool_id: str | None, version: int, prefixes: Sequence[str]
+) -> str | None:
+    """The address scope that a pool with these prefixes shall be in; 404 for one out of sight."""
+    if not isinstance(scope_id, str):
+        return None
+    scope = resource.find_in_sight(call, ADDRESS_SCOPES, scope_id)
+    scopes.check_pool(call.tx, scope, pool_id, version, prefixes)
+    return scope_id
+
+
+def _refuse_in_anothers_scope(call: Call[SubnetPool, object]) -> None:
+    """A pool that is in another project's scope stays as it is."""
+    pool = call.target
+    scope = get(call.tx, AddressScope, pool.address_scope_id)
+    if scope is not None and scope.project_id != call.caller.project_id and not call.caller.is_admin:
+        raise BadRequest(
+            f"Illegal subnetpool update : subnetpool {pool.id} cannot be updated when associated with shared address "
+            f"scope {scope.id}.",
+            reason="IllegalSubnetPoolUpdate",
+        )
+
+
+def _check_quota(default_quota: object) -> None:
     if isinstance(default_quota, int) and not 0 <= default_quota <= MAX_QUOTA:
         raise BadRequest(f"Invalid input for default_quota. Reason: '{default_quota}' should be 0 to {MAX_QUOTA}.")
 
@@ -331,7 +353,8 @@ def update_subnetpool(call: Call[SubnetPool, UpdateSubnetPool]) -> View:
     pool, body = call.target, call.body
     given = resource.given(body)
     policy.require_attributes(call, UPDATE_ATTRIBUTES, given, {"project_id": pool.project_id})
-    _check_scope_and_quota(given.pop("address_scope_id", None), given.get("default_quota"))
+    _refuse_in_anothers_scope(call)
+    _check_quota(given.get("default_quota"))
     if "description" in given:
         given["description"] = text(body.description)
     if isinstance(body.prefixes, list):
@@ -348,7 +371,13 @@ def update_subnetpool(call: Call[SubnetPool, UpdateSubnetPool]) -> View:
     _check_lengths(present | {name: given[name] for name in present if name in given}, pool.ip_version)
     if body.is_default is True:
         _refuse_second_default(call.tx, pool.ip_version, pool.id)
+    prefixes_then = given.get("prefixes", pool.prefixes)
+    assert isinstance(prefixes_then, list)
+    scope_id = given.get("address_scope_id", pool.address_scope_id)
+    given["address_scope_id"] = _scope(call, scope_id, pool.id, pool.ip_version, prefixes_then)
     change(call.tx, SubnetPool, pool.id, call.now_us, **given)
+    if scope_id != pool.address_scope_id:
+        scopes.check_pools_networks(call.tx, pool.id)
     return resource.shown(call, SUBNET_POOLS, must_get(call.tx, SubnetPool, pool.id))
 
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from cumulet.clock import Clock
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict
-from cumulet.network import addresses, refusals, sharing
+from cumulet.network import addresses, refusals, scopes, sharing
 from cumulet.network.addresses import Address, AddressRange
 from cumulet.network.sharing import EVERYBODY, Action, Shareable
 from cumulet.network.store import Network, Port, Subnet, find, insert, network_tags, networks, ports, revise, subnets
@@ -122,6 +122,7 @@ def add_subnet(
 ) -> Subnet:
     """Add a subnet: its gateway is the usual one if none is given, its pools are the rest."""
     refuse_overlap(tx, network.id, cidr)
+    scopes.check_new_subnet(tx, network, cidr.version, subnetpool_id)
     if gateway is None and not without_gateway:
         gateway = usual_gateway(cidr)
     if allocation_pools is None:
