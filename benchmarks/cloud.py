@@ -48,12 +48,14 @@ def _environment() -> dict[str, str]:
 
 
 @contextmanager
-def running(state: Path, *, hosts: int, database: str | None = None) -> Iterator[MeasuredCloud]:
-    """`cumulet up` with simulated hosts until the end of the block. Its log goes to a file, as a service's would."""
+def running(
+    state: Path, *, hosts: int, database: str | None = None, driver: str = "simulated"
+) -> Iterator[MeasuredCloud]:
+    """`cumulet up` with hosts of this driver until the block ends. Its log goes to a file, as a service's would."""
     ready = state.with_name(f"{state.name}.ready")
     ready.unlink(missing_ok=True)
     command = [sys.executable, "-m", "cumulet", "up", "--state", str(state), "--listen", "127.0.0.1:0"]
-    command += ["--driver", "simulated", "--hosts", str(hosts), "--ready-file", str(ready)]
+    command += ["--driver", driver, "--hosts", str(hosts), "--ready-file", str(ready)]
     command += [] if database is None else ["--database", database]
     log_file = state.with_name(f"{state.name}.log")
     begun = time.perf_counter()

@@ -49,17 +49,17 @@ OWN_POST = Measure(
 def measure(folder: Path) -> Iterator[Result]:
     """The worst of all floods; what each does is printed on the way."""
     with running(folder / "floods", hosts=2) as cloud, running(folder / "elsewhere", hosts=2) as elsewhere:
-        other = _user(cloud, "other")
+        other = user_of(cloud, "other")
         server = _server(cloud, other, 1)
-        flooders = [_user(one, "flooder") for one in (cloud, elsewhere)]
+        flooders = [user_of(one, "flooder") for one in (cloud, elsewhere)]
         for one, flooder in zip((cloud, elsewhere), flooders, strict=True):
             _server(one, flooder, FLOOD_SERVERS)
         quiet = _asked(other, server)
         worst = [1.0] * 4
-        for here, there in zip(*map(_floods, flooders), strict=True):
-            with _flooding(flooders[1], there[1]):
+        for here, there in zip(*map(floods, flooders), strict=True):
+            with flooding(flooders[1], there[1]):
                 loaded = _asked(other, server)
-            with _flooding(flooders[0], here[1]):
+            with flooding(flooders[0], here[1]):
                 times = _asked(other, server)
             ratios = [time / before for time, before in zip(times * 2, quiet + loaded, strict=True)]
             print(
@@ -71,7 +71,7 @@ def measure(folder: Path) -> Iterator[Result]:
         yield Result(measure, value)
 
 
-def _floods(flooder: Connection) -> Iterator[tuple[str, list[bytes]]]:
+def floods(flooder: Connection) -> Iterator[tuple[str, list[bytes]]]:
     """(what it is, requests to make in turn)."""
 
     def one(method: str, path: str, body: object | None = None, version: str = "2.91") -> list[bytes]:
@@ -114,22 +114,22 @@ def _p99(client: Connection, request: bytes) -> float:
 
 
 @contextmanager
-def _flooding(flooder: Connection, requests: list[bytes]) -> Iterator[None]:
+def flooding(flooder: Connection, requests: list[bytes]) -> Iterator[None]:
     """From processes of their own, which are no hindrance to who measures but for the cores."""
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
-    floods = [
+    processes = [
         context.Process(target=_flood, args=(flooder.url, flooder.authority, requests, stop), daemon=True)
         for _ in range(CONNECTIONS)
     ]
-    for process in floods:
+    for process in processes:
         process.start()
     time.sleep(1.0)
     try:
         yield
     finally:
         stop.set()
-        for process in floods:
+        for process in processes:
             process.join(10)
             process.kill()
 
@@ -141,7 +141,7 @@ def _flood(url: str, authority: str, requests: list[bytes], stop: Event) -> None
             client.exchange(request)
 
 
-def _user(cloud: MeasuredCloud, name: str) -> Connection:
+def user_of(cloud: MeasuredCloud, name: str) -> Connection:
     """A member of a project of the same name, logged in."""
     admin = cloud.admin
     named = {"name": name, "domain_id": "default"}

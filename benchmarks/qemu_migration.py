@@ -32,7 +32,7 @@ from cumulet.testing.image_files import ImageFiles
 from cumulet.testing.moving import prepared
 
 PARAMETERS = MigrationParameters(bandwidth_mib_s=1024, downtime_limit_ms=300, copy_disk=True)
-_USER_DATA = b"tick_ms=10\nfill_mib=40\n"
+USER_DATA = b"tick_ms=10\nfill_mib=40\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,7 +320,7 @@ def _guest(memory_mib: int) -> Guest:
         memory_mib=memory_mib,
         disk_gib=1,
         image=image,
-        user_data=base64.b64encode(_USER_DATA).decode(),
+        user_data=base64.b64encode(USER_DATA).decode(),
     )
 
 

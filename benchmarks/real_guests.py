@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from benchmarks import qemu_migration
+from benchmarks import flooded_moves, qemu_migration
 from benchmarks.report import Measure, Result
 
 RAW_TOTAL = Measure(name="qemu_raw_total", title="real guest, raw QMP: total time", unit="s", goal=None)
@@ -26,3 +26,4 @@ def measure() -> Iterator[Result]:
     yield Result(GAP, found.driver_gap_ms)
     yield Result(MORE_TOTAL, found.more_total_s)
     yield Result(MORE_GAP, found.more_gap_ms)
+    yield from flooded_moves.measure()
