@@ -14,13 +14,14 @@ from cumulet import rootless
 from cumulet.ca import CertificateAuthority, Issued, check_own_certificate
 from cumulet.clock import Clock, SystemClock
 from cumulet.conductor.presence import Presence
-from cumulet.db import schema
+from cumulet.db import notices, schema
 from cumulet.db.clock import AskedAgain, DatabaseClock
 from cumulet.db.engine import Database, Tx
 from cumulet.fleet.hosts import Hosts
 from cumulet.identity import bootstrap as identity_bootstrap
 from cumulet.identity.service import Identity
 from cumulet.part import OtherState, Part, hosts_offer_of
+from cumulet.processes.conductor import OPERATIONS_BEGUN
 from cumulet.processes.images import images_into, images_of
 from cumulet.processes.remote_hosts import ANY_ADDRESS, RemoteHosts
 from cumulet.settings import Settings
@@ -61,7 +62,8 @@ async def start_api(
     `settings.state_dir` has the cloud's keys, certificate authority and images; every process of the cloud sees it.
     `own` is a folder of this process alone: its audit trail is a chain that one process writes, and its certificate
     names its own addresses.
-    What requests begin, a conductor carries: it finds it when it looks, every quarter of `lease_seconds`.
+    What requests begin, a conductor carries: it is told, and else finds it when it looks, every quarter of
+    `lease_seconds`.
     OtherState: the database cannot be shared, or nothing was prepared in it.
     """
     db = await shared_database(settings, stack)
@@ -82,7 +84,7 @@ async def start_api(
         db=db,
         clock=shared,
         state_dir=settings.state_dir,
-        wake=LeftToTheSweep(),
+        wake=SaidToConductors(),
         hosts=hosts,
         hosts_offer=hosts_offer_of(parts),
         identity=identity,
@@ -123,11 +125,11 @@ async def serve_api(
     return Api(cloud=cloud, server=server, certificate=certificate)
 
 
-class LeftToTheSweep:
-    """`wake.Wake` of a process without a conductor: whoever carries operations looks for new ones now and then."""
+class SaidToConductors:
+    """`wake.Wake` of a process without a conductor: all that listen look at once; one that does not, when it sweeps."""
 
     def operation(self, tx: Tx, operation_id: str) -> None:
-        return None
+        notices.say(tx, OPERATIONS_BEGUN, operation_id)
 
 
 async def shared_database(settings: Settings, stack: AsyncExitStack) -> Database:

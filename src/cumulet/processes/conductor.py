@@ -11,6 +11,7 @@ from cumulet.conductor.leadership import Leadership
 from cumulet.conductor.runner import BeforeStep, Runner
 from cumulet.conductor.saga import Saga
 from cumulet.db.engine import Database, Tx
+from cumulet.db.notices import Listening
 from cumulet.fleet.hosts import Hosts
 from cumulet.part import Part, Surroundings
 from cumulet.periodic import Reconciler
@@ -19,6 +20,8 @@ from cumulet.space import Space
 from cumulet.wake import Wake
 
 ReconcilerT = TypeVar("ReconcilerT")
+OPERATIONS_BEGUN = "cumulet_operations"
+"""The channel on which processes without a conductor say the ids of operations they have begun, or wish for."""
 
 
 class Conductor:
@@ -53,6 +56,7 @@ class Conductor:
             before_step=before_step,
             space=space,
         )
+        self._begun_elsewhere = Listening(db=db, clock=clock, channel=OPERATIONS_BEGUN, hear=self.runner.poke)
         around = Surroundings(
             db=db,
             clock=clock,
@@ -84,8 +88,10 @@ class Conductor:
         """Where it leads, hosts are known when this returns: operations are carried from then on."""
         await self.leadership.start()
         await self.runner.start()
+        await self._begun_elsewhere.start()
 
     async def stop(self) -> None:
+        await self._begun_elsewhere.stop()
         await self.runner.stop()
         if not self._alone:
             limit = self.runner.settings.lease_seconds / 4
