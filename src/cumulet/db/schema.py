@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Database, Tx, metadata
 
-HEAD = "0028"
+HEAD = "0029"
 """The newest migration in `db/migrations`; a test compares."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
