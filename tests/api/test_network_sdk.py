@@ -1,0 +1,42 @@
+"""What an administrator does by openstacksdk, unchanged: sharing, limits of bandwidth, scopes, agents, first rules."""
+
+from __future__ import annotations
+
+from cumulet.testing import Client, TestCloud
+
+
+def test_openstacksdk_shares_limits_and_looks_at_agents(cloud: TestCloud, other_member: Client) -> None:
+    network = cloud.connection("cumulet").network
+    mine = network.create_network(name="mine")
+    entry = network.create_rbac_policy(
+        object_type="network",
+        object_id=mine.id,
+        action="access_as_shared",
+        target_project_id=other_member.project_id,
+    )
+    assert [one.id for one in network.rbac_policies(object_id=mine.id)] == [entry.id]
+    assert network.get_rbac_policy(entry.id).target_project_id == other_member.project_id
+    network.delete_rbac_policy(entry)
+    slow = network.create_qos_policy(name="slow")
+    rule = network.create_qos_bandwidth_limit_rule(slow, max_kbps=1000, max_burst_kbps=100, direction="ingress")
+    assert network.update_qos_bandwidth_limit_rule(rule, slow, max_kbps=2000).max_kbps == 2000
+    assert [one.direction for one in network.qos_bandwidth_limit_rules(slow)] == ["ingress"]
+    assert [one.type for one in network.qos_rule_types()] == ["bandwidth_limit"]
+    assert network.find_qos_rule_type("bandwidth_limit", ignore_missing=False).drivers[0]["name"] == "cumulet"
+    assert network.update_network(mine, qos_policy_id=slow.id).qos_policy_id == slow.id
+    assert network.find_qos_policy("slow", ignore_missing=False).rules[0]["max_kbps"] == 2000
+    network.delete_network(mine)
+    network.delete_qos_bandwidth_limit_rule(rule, slow)
+    network.delete_qos_policy(slow)
+    scope = network.create_address_scope(name="scope", ip_version=4)
+    pool = network.create_subnet_pool(name="p", prefixes=["10.0.0.0/16"], address_scope_id=scope.id)
+    assert network.get_subnet_pool(pool).address_scope_id == scope.id
+    network.delete_subnet_pool(pool)
+    network.delete_address_scope(scope)
+    agents = list(network.agents(agent_type="L3 agent"))
+    assert {one.host for one in agents} == {"host1", "host2"}
+    assert all(one.is_alive for one in agents)
+    assert network.update_agent(agents[0], description="x").description == "x"
+    first = network.create_default_security_group_rule(direction="ingress", protocol="udp")
+    assert first.id in [one.id for one in network.default_security_group_rules()]
+    network.delete_default_security_group_rule(first)
