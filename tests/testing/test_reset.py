@@ -80,6 +80,17 @@ def test_a_reset_and_the_timer_may_read_hosts_at_once(cloud: TestCloud) -> None:
     assert cloud.await_(read_twice()) == [[], []]
 
 
+def test_failed_logins_are_forgotten(cloud: TestCloud) -> None:
+    password = cloud.embedded.passwords.by_user["demo"]
+    for _ in range(cloud.embedded.settings.login_failures_per_minute + 1):
+        with pytest.raises(PermissionError):
+            cloud.login("demo", "wrong")
+    with pytest.raises(PermissionError, match="429"):
+        cloud.login("demo", password)
+    cloud.reset()
+    assert cloud.login("demo", password).token is not None
+
+
 def test_a_token_that_was_ended_is_whole_again() -> None:
     with cumulet.testing.cloud(hosts=1) as cloud:
         cloud.keep("admin", "member")

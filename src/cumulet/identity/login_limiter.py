@@ -56,6 +56,11 @@ class LoginLimiter:
         self._tries: OrderedDict[tuple[str, str], _Tries] = OrderedDict()
         self._at_home: OrderedDict[tuple[str, str], None] = OrderedDict()
 
+    async def forget(self) -> None:
+        """Forget all failures, and where users are at home: for tests that start over."""
+        self._tries.clear()
+        self._at_home.clear()
+
     @contextlib.asynccontextmanager
     async def attempt(self, user: str, address: str) -> AsyncIterator[Attempt]:
         """Around the comparison of a password; raises 429 where `user` failed too often of late."""

@@ -234,6 +234,7 @@ class TestCloud:
         self._read_hosts()
         self.embedded.identity._ended.clear()  # tokens that ended since are whole again
         self.embedded.db.write(self.embedded.identity.changed)
+        self.await_(self.embedded.identity.logins.forget())
         self._restore_image_files()
         for host in self.hosts:
             for server_id in self.guests(host):
