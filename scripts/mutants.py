@@ -84,6 +84,7 @@ PARTS: dict[str, Part] = {
         ("identity/tokens.py",),
         ("tests/identity", "tests/api/identity/test_revocation.py", "tests/api/identity/test_tokens.py"),
     ),
+    "prepared": Part(("db/prepared.py",), ("tests/db/test_prepared.py",)),
     "policy": Part(("web/policy.py",), ("tests/web/test_policy.py",)),
     "dispatch": Part(("web/dispatch.py",), ("tests/web", "tests/refusals/test_compute.py")),
     "inspection": Part(

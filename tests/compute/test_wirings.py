@@ -19,6 +19,7 @@ from cumulet.drivers.simulated.driver import SimulatedDriver, World
 from cumulet.drivers.simulated.network import SimulatedNetwork
 from cumulet.fleet.hosts import Hosts
 from cumulet.host import messages as m
+from cumulet.host.wiring import Network, Wiring
 from cumulet.settings import Settings
 from cumulet.testing.clock import AdvanceableClock
 from tests.compute.test_hosts_in_memory import of_hosts
@@ -87,6 +88,38 @@ def test_a_host_is_told_again_when_something_else_is_in_force_there(
         await cloud.wirings.round()
         assert cloud.way.told - before == again
         assert cloud.driver.network.wiring is not None
+
+    with of_hosts(tmp_path, {"host1": ("networks",)}) as database:
+        asyncio.run(story(database))
+
+
+def test_of_two_processes_that_read_at_the_same_moment_both_learn_what_is_in_force(tmp_path: Path) -> None:
+    """The same microsecond is the same revision: what the earlier one told is not taken for what the later one did."""
+
+    async def story(database: Database) -> None:
+        cloud = Cloud(tmp_path, database)
+        other, now = cloud.reached(), cloud.clock.now_us()
+        network = Network(
+            id="seen later", kind="vxlan", vni=1, mtu=1450, dns_domain="", subnets=(), peers=(), remotes=()
+        )
+
+        async def earlier(revision: int) -> Wiring:
+            return Wiring(host="host1", revision=revision)
+
+        async def later(revision: int) -> Wiring:
+            return Wiring(host="host1", revision=revision, networks=(network,))
+
+        first = await cloud.hosts.wire("host1", earlier, now_us=now)
+        second = await other.wire("host1", later, now_us=now)
+        assert second.revision > first.revision == now
+        in_force = cloud.driver.network.wiring
+        assert in_force is not None
+        assert in_force.networks == (network,)
+        assert other.told("host1") == (in_force, second)
+        await cloud.hosts.in_force("host1")
+        assert cloud.hosts.told("host1") is None, "another process has told it something else"
+        late = m.ApplyWiring(wiring=Wiring(host="host1", revision=now))
+        assert (await cloud.way.send(late)).revision == second.revision
 
     with of_hosts(tmp_path, {"host1": ("networks",)}) as database:
         asyncio.run(story(database))

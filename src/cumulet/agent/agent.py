@@ -82,6 +82,8 @@ class Agent:
         self._lease: HostLease = lease or Unleased()
         self._unheard = f"LEASE_EXPIRED: {name} has not been heard by the control plane"
         self._busy: dict[str, asyncio.Lock] = {}
+        self._told: Wiring | None = None
+        """What this host's network must be, of the highest revision so far."""
 
     async def handle(self, message: m.Message[AnswerT]) -> AnswerT:
         """The message's answer, or StaleGeneration or VerbFailed."""
@@ -142,7 +144,17 @@ class Agent:
         return [_with_mark(report, known.get(report.server_id, NEVER_SEEN)) for report in await self.driver.guests()]
 
     async def wire(self, wiring: Wiring) -> InForce:
-        """Without a valid lease no routers are made: another host may have them by now."""
+        """Without a valid lease no routers are made: another host may have them by now.
+
+        Two processes of the control plane that read the records in the same microsecond give the same revision. Where
+        they have read different things, the later one is one revision further on here: that one tells it again, and
+        the other learns that what it told is not in force.
+        """
+        told = self._told
+        if told is not None and wiring.revision == told.revision and wiring != told:
+            wiring = msgspec.structs.replace(wiring, revision=wiring.revision + 1)
+        if told is None or wiring.revision > told.revision:
+            self._told = wiring
         if self._lease.valid or not wiring.routers:
             return await self.driver.wire(wiring)
         answer = await self.driver.wire(msgspec.structs.replace(wiring, routers=()))
