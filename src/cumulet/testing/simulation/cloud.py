@@ -37,7 +37,7 @@ ROUTED = 0.4
 """The share of runs with routers, in which hosts are told of changes that no operation waits for."""
 SHARED_MACHINES = 0.2
 """In how many runs all hosts share one machine."""
-WITHOUT_WATCHDOG = 0.2
+WITHOUT_WATCHDOG = 0.3
 """In how many of the runs whose hosts have watchdogs one host has none."""
 OFFLOAD_SECONDS = (0, 0, -1, 2)
 """How long shelved servers rest on their hosts: not at all, until they are asked off, or for a while."""

@@ -23,8 +23,11 @@ class Trouble:
 
     def __init__(self, cloud: SimulatedCloud, random: Random) -> None:
         self._cloud = cloud
-        self._weak = random.choice(list(cloud.machines.values()))
-        """What goes wrong with a machine does so with this one more often, so that another is there for its servers."""
+        machines = list(cloud.machines.values())
+        unwatched = [one for one in machines if one.watchdog is None and cloud.settings.fence_silent_hosts]
+        self._weak = random.choice(unwatched or machines)
+        """What goes wrong with a machine does so with this one more often, so that another is there for its servers. It
+        is the one without a watchdog, where others have one."""
         self._down: set[asyncio.Task[None]] = set()
 
     def draw(self, random: Random) -> tuple[str, str] | None:
