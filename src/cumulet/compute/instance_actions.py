@@ -11,8 +11,8 @@ from cumulet.compute import attribute_types as t
 from cumulet.compute.flavors import ShowQuery
 from cumulet.compute.links import Page, next_links, page
 from cumulet.compute.model import Server
+from cumulet.compute.moments import end_of_second_us, moment_us
 from cumulet.compute.rules import ADMIN, READER
-from cumulet.compute.server_filters import moment_us
 from cumulet.compute.server_views import host_id
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.store import get_server, instance_action_events, instance_actions
@@ -102,7 +102,7 @@ def _conditions(call: Call[Server, None], asked: Page) -> list[sa.ColumnElement[
     if since is not None:
         conditions.append(updated >= moment_us(since))
     if before is not None:
-        conditions.append(updated <= moment_us(before))
+        conditions.append(updated < end_of_second_us(moment_us(before)))
     if since is not None and before is not None and moment_us(before) < moment_us(since):
         raise BadRequest("The value of changes-since must be less than or equal to changes-before.")
     if asked.marker is not None:

@@ -13,9 +13,9 @@ from cumulet.compute import attribute_types as t
 from cumulet.compute.flavors import ShowQuery
 from cumulet.compute.links import known, links, next_links, page
 from cumulet.compute.model import Server
+from cumulet.compute.moments import end_of_second_us, moment_us
 from cumulet.compute.rules import ADMIN, MANAGER
 from cumulet.compute.server_actions import record_done
-from cumulet.compute.server_filters import moment_us
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
@@ -194,7 +194,7 @@ def _conditions(given: Mapping[str, str], *, with_host: bool) -> list[sa.ColumnE
     if since is not None:
         conditions.append(migrations.c.updated_at_us >= since)
     if before is not None:
-        conditions.append(migrations.c.updated_at_us <= before)
+        conditions.append(migrations.c.updated_at_us < end_of_second_us(before))
     if since is not None and before is not None and before < since:
         raise BadRequest("The value of changes-since must be less than or equal to changes-before.")
     return conditions

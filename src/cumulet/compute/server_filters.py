@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from cumulet.compute import attribute_types as t
 from cumulet.compute.links import known, page
 from cumulet.compute.model import PowerState
+from cumulet.compute.moments import end_of_second_us, moment_us
 from cumulet.compute.pattern import Pattern, is_literal
 from cumulet.compute.rules import ADMIN
 from cumulet.compute.server_views import ROOT_DEVICE, states_of
@@ -257,19 +258,8 @@ def _time_conditions(options: dict[str, str]) -> list[Condition]:
     if since is not None:
         conditions.append(servers.c.updated_at_us >= since)
     if before is not None:
-        conditions.append(servers.c.updated_at_us <= before)
+        conditions.append(servers.c.updated_at_us < end_of_second_us(before))
     return conditions
-
-
-def moment_us(text: str) -> int:
-    """An ISO 8601 time, UTC where it names no zone; its format was checked with the query."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadRequest(f"Invalid time: {text}") from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1_000_000)
 
 
 # -- exact filters
