@@ -19,7 +19,7 @@ import statistics
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -186,8 +186,13 @@ async def move_by_driver(guest: Guest, source: Place, destination: Place) -> Mov
     return Move(total_s=ended - begun - observing, gap_ms=gap, qemu_downtime_ms=progress.downtime_ms)
 
 
-async def move_by_qmp(guest: Guest, source: Place, destination: Place) -> Move:
-    """The same by hand. Only starting the destination's process is the driver's: it must be the same command."""
+async def move_by_qmp(
+    guest: Guest, source: Place, destination: Place, *, switch: Callable[[], Awaitable[None]] | None = None
+) -> Move:
+    """The same by hand. Only starting the destination's process is the driver's: it must be the same command.
+
+    `switch`: what has to be done to its network before the guest runs on.
+    """
     ticks = Ticks()
     await ticks.listen(source.monitor(guest))
     begun = time.monotonic()
@@ -251,6 +256,8 @@ async def move_by_qmp(guest: Guest, source: Place, destination: Place) -> Move:
         await ask("migrate-continue", state="pre-switchover")
         await ask.event("MIGRATION", status="completed")
         await ask_destination("nbd-server-stop")
+        if switch is not None:
+            await switch()
         await ask_destination("cont")
         ended = time.monotonic()
         answer = await ask("query-migrate")
@@ -274,7 +281,7 @@ async def measure(*, rounds: int = 5, memory_mib: int = 256, folder: Path | None
         driver = await QemuDriver.open(name=name, state=base / name, images=ImageFiles(tiny.build()), facts=facts)
         places.append(Place(name, base / name, driver))
     moves: dict[str, list[Move]] = {"raw": [], "driver": []}
-    guest = _guest(memory_mib)
+    guest = tiny_guest(memory_mib)
     try:
         guest = await places[0].driver.create(guest)
         ticks = Ticks()
@@ -303,7 +310,8 @@ async def measure(*, rounds: int = 5, memory_mib: int = 256, folder: Path | None
     )
 
 
-def _guest(memory_mib: int) -> Guest:
+def tiny_guest(memory_mib: int, user_data: bytes = USER_DATA) -> Guest:
+    """It prints a tick every 10 ms unless its user data say otherwise."""
     path = tiny.build()
     content = path.read_bytes()
     image = Image(
@@ -320,7 +328,7 @@ def _guest(memory_mib: int) -> Guest:
         memory_mib=memory_mib,
         disk_gib=1,
         image=image,
-        user_data=base64.b64encode(USER_DATA).decode(),
+        user_data=base64.b64encode(user_data).decode(),
     )
 
 

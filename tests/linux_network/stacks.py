@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from cumulet.drivers.linux_network import namespaces, taps
 from cumulet.host import wiring as w
+from tests.left_over import remove_left_over
 from tests.linux_network import frames
 
 T = TypeVar("T")
@@ -42,6 +43,7 @@ class Stack:
         self.namespace = name if there else f"cumulet-test-{os.getpid()}-{next(_numbers)}-{name}"
         self._there = there
         if not there:
+            remove_left_over()
             ip("netns", "add", self.namespace)
             ip("-n", self.namespace, "link", "set", "lo", "up")
         self._executor = ThreadPoolExecutor(1)

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Sequence
 
 from cumulet.drivers.linux_network import names, namespaces
+from tests.left_over import remove_left_over
 
 _numbers = itertools.count(1)
 
@@ -20,6 +21,7 @@ class HostNetworks:
     """Namespaces that nobody else on the machine has, until `remove`."""
 
     def __init__(self, hosts: Sequence[str]) -> None:
+        remove_left_over()
         name = f"cumulet-crash-{os.getpid()}-{next(_numbers)}"
         self._wire = f"{name}-wire"
         self._namespaces = {host: f"{name}-{host}" for host in hosts}

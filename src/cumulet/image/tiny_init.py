@@ -204,14 +204,19 @@ neighbour() {{
 }}
 
 if [ "$talk_to" -gt 0 ]; then (
-  while :; do echo; usleep 100000; done | nc "$(neighbour "$talk_to")" 7 | (
-    count=0
-    while read -r line; do count=$((count + 1)); echo "echoed $count $id"; done
-  )
+  until [ -e /tmp/talked ]; do
+    while :; do echo; usleep 100000; done | nc "$(neighbour "$talk_to")" 7 | (
+      count=0
+      while read -r line; do count=$((count + 1)); echo "echoed $count $id"; touch /tmp/talked; done
+    )
+    usleep 500000
+  done
   echo "talk ended $id"
 ) & fi
 
-if [ "$pour_to" -gt 0 ]; then nc "$(neighbour "$pour_to")" 9 -e dd if=/dev/zero bs=64k & fi
+if [ "$pour_to" -gt 0 ]; then
+  (while :; do nc "$(neighbour "$pour_to")" 9 -e dd if=/dev/zero bs=64k; usleep 500000; done) 2>/dev/null &
+fi
 
 after() {{ [ "$1" -gt 0 ] && (sleep "$1"; echo "cumulet-tiny: $2 now"; sync; eval "$3") & }}
 after "$poweroff_after_s" poweroff 'poweroff -f'
