@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import resource
+import socket
 import ssl
 from pathlib import Path
 
@@ -53,6 +55,29 @@ def test_silent_connections_keep_nobody_out(cloud: Cloud, certificate: tuple[Pat
         assert await status(running, context) == b"200"
         with contextlib.suppress(ConnectionError):
             assert await asyncio.wait_for(readers[0].read(), 5) == b""  # the oldest made room
+
+    serving(cloud, certificate, test, connections_per_address=5)
+
+
+def test_silent_connections_that_are_dropped_leave_nothing_to_the_garbage_collector(
+    cloud: Cloud, certificate: tuple[Path, Path]
+) -> None:
+    """Which stops everything while it looks."""
+    many = 60
+
+    async def test(running: Server, context: ssl.SSLContext) -> None:
+        with contextlib.ExitStack() as stack:
+            gc.collect()
+            gc.disable()
+            stack.callback(gc.enable)
+            address = ("127.0.0.1", running.port)
+            clients = [stack.enter_context(socket.create_connection(address)) for _ in range(many)]
+            async with asyncio.timeout(30):
+                for dropped in clients[:-5]:
+                    dropped.setblocking(False)
+                    with contextlib.suppress(ConnectionError):
+                        await asyncio.get_running_loop().sock_recv(dropped, 1)
+            assert gc.collect() < many
 
     serving(cloud, certificate, test, connections_per_address=5)
 

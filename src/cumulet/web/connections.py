@@ -118,6 +118,7 @@ class Connections:
         if connection.place is not None:
             del connection.place[connection]
             connection.place = None
+            connection.drop = _gone  # What ends it knows it: only the garbage collector would ever free the two.
             self._let_go(connection)
             self._count -= 1
             if not len(share):
@@ -144,9 +145,14 @@ class Connections:
         if connection is None or share is None:
             return False
         log.warning("dropped a connection that asked for nothing: too many %s", why, extra={"client": share.peer})
+        drop = connection.drop
         self.gone(connection)
-        connection.drop()
+        drop()
         return True
+
+
+def _gone() -> None:
+    pass
 
 
 class Link:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 import functools
-import itertools
 import logging
 import socket
 import ssl
@@ -39,8 +38,6 @@ STALLED_SECONDS = 60.0
 """How long a client may take nothing of an answer that waits to be sent."""
 TLS_BUFFER = 65_536
 """Bytes that each connection has for what it reads; Python's own choice is four times that."""
-ACCEPTED_AT_ONCE = 8
-"""Connections; then whatever else is to be done has its turn."""
 ACCEPT_PAUSE_SECONDS = 0.1
 """Before accepting again where the system could not."""
 GATHERED = 65_536
@@ -184,9 +181,8 @@ class _Uvicorn(uvicorn.Server):
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        for number in itertools.count():
-            if number % ACCEPTED_AT_ONCE == 0:
-                await asyncio.sleep(0)  # Where many clients wait, the event loop does other work in between.
+        while True:
+            await asyncio.sleep(0)  # One in a pass: where many clients wait, the event loop does other work in between.
             try:
                 accepted, address = await loop.sock_accept(listener)
             except OSError as error:
