@@ -97,6 +97,7 @@ class FleetCloud(CrashCloud):
     hosts = RACKS
 
     def __init__(self, fleet: Fleet) -> None:
+        super().__init__(fleet.state.parent)
         self.fleet = fleet
         self.admin = administrator(fleet, "control2")
 
