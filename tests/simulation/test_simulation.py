@@ -26,7 +26,7 @@ CAUGHT_WITHIN = 2000
 FIRST_SEED: dict[str, int] = {
     "a_lease_without_a_margin": 54,
     "believing_an_exception": 151,
-    "booting_from_disk_beside_the_source": 189,
+    "booting_from_disk_beside_the_source": 220,
     "counting_only_where_servers_are": 128,
     "deleting_the_source_before_the_destination_runs": 105,
     "dropping_the_image_before_it_runs": 55,
