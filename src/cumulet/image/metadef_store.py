@@ -21,9 +21,9 @@ from cumulet.web.operation import Caller
 MOST_NAMESPACES = 128
 """Of one owner."""
 MOST_OF_A_KIND = 512
+"""Objects, properties, tags or associations of one namespace."""
 MOST_TYPES = 4096
 """Types of resources in a cloud. None is ever removed, as nothing in the API removes one."""
-"""Objects, properties, tags or associations of one namespace."""
 LONGEST_NAME = 80
 
 Kind = Literal["object", "property", "tag", "resource_type"]
