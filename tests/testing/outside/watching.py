@@ -29,6 +29,8 @@ HELD = Path(os.environ["HELD"])
 STARTED = time.monotonic()
 ended: list[str] = []
 """The tests that have run."""
+rare: set[str] = set()
+"""The tests that make a cloud of their own."""
 
 
 def note(when: str) -> None:
@@ -41,6 +43,7 @@ def note(when: str) -> None:
     held = {
         "when": when,
         "tests": len(ended),
+        "clouds": len(rare.intersection(ended)),
         "descriptors": sorted(descriptors),
         "threads": sorted(thread.name for thread in threading.enumerate()),
         "files": sum(path.is_file() for path in Path(tempfile.gettempdir()).rglob("*")),
@@ -74,6 +77,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All kinds in turns, and TESTS in all."""
     items.sort(key=turn_of)
     del items[TESTS:]
+    rare.update(item.nodeid for item in items if item.get_closest_marker("rare"))
 
 
 def turn_of(item: pytest.Item) -> int:
