@@ -76,6 +76,28 @@ def test_what_an_option_may_be(member: Client, options: list[dict[str, Any]], st
     assert call(member, "POST", "/ports", body).status == status
 
 
+def test_an_option_for_the_version_that_a_port_has_no_address_of_is_kept(member: Client) -> None:
+    """As upstream keeps it; before such an address comes, its value has to be one that can be sent."""
+    network = make(member, "network")
+    six = make(member, "subnet", network_id=network["id"], ip_version=6, cidr="fd00:7::/64")
+    four = make(member, "subnet", network_id=network["id"], ip_version=4, cidr="10.7.0.0/24")
+    odd = [option("server-ip-address", "2015::badd")]
+    on_six = [{"subnet_id": six["id"]}]
+    port = make(member, "port", network_id=network["id"], fixed_ips=on_six, extra_dhcp_opts=odd)
+    assert port["extra_dhcp_opts"] == odd
+    path = f"/ports/{port['id']}"
+    both = [*on_six, {"subnet_id": four["id"]}]
+    refused = call(member, "PUT", path, {"port": {"fixed_ips": both}})
+    assert refused.status == 400
+    assert "server-ip-address" in refused["NeutronError"]["message"]
+    assert len(call(member, "GET", path)["port"]["fixed_ips"]) == 1
+    better = {"fixed_ips": both, "extra_dhcp_opts": [option("server-ip-address", "192.0.2.9")]}
+    assert call(member, "PUT", path, {"port": better}).status == 200
+    assert call(member, "PUT", path, {"port": {"extra_dhcp_opts": odd}}).status == 400
+    body = {"port": {"network_id": network["id"], "fixed_ips": on_six, "extra_dhcp_opts": [option("no-such", "x")]}}
+    assert call(member, "POST", "/ports", body).status == 400
+
+
 def test_a_port_has_a_bounded_number_of_options(member: Client) -> None:
     network_id, _ = network_with_subnet(member)
     port = make(member, "port", network_id=network_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
 NEXT_SERVER = 0
@@ -148,29 +149,30 @@ _BY_NAME_6: dict[str, tuple[int, Callable[[str], bytes]]] = {
 }
 
 
-def encoded(name: str, value: str, version: int) -> tuple[int, bytes]:
-    """Code and content of an option. Raises `NotAnOption`."""
+def require_option(name: str, version: int) -> tuple[int, Callable[[str], bytes]]:
+    """Code of an option and how its content is written. Raises `NotAnOption`."""
     plain = name.removeprefix("option:").removeprefix("option6:")
     known = (_BY_NAME_4 if version == 4 else _BY_NAME_6).get(plain)
+    if known is not None:
+        return known
+    if not re.fullmatch("[0-9]{1,5}", plain):
+        raise NotAnOption(f"there is no DHCP option '{name}' for IPv{version}; a number may stand for its name")
+    code = int(plain)
+    if not 1 <= code <= (254 if version == 4 else 65_535) or code in _OURS[version]:
+        raise NotAnOption(f"the value of {name} cannot be sent: {code} is none that a port may set")
+    return code, partial(_as_it_looks, version=version)
+
+
+def encoded(name: str, value: str, version: int) -> tuple[int, bytes]:
+    """Code and content of an option. Raises `NotAnOption`."""
+    code, encode = require_option(name, version)
     try:
-        if known is not None:
-            code, encode = known
-            content = encode(value)
-        elif re.fullmatch("[0-9]{1,5}", plain):
-            code, content = _by_number(int(plain), version), _as_it_looks(value, version)
-        else:
-            raise NotAnOption(f"there is no DHCP option '{name}' for IPv{version}; a number may stand for its name")
+        content = encode(value)
     except (ValueError, UnicodeError) as wrong:
         raise NotAnOption(f"the value of {name} cannot be sent: {wrong}") from wrong
     if code == NEXT_SERVER and len(content) != 4:
         raise NotAnOption(f"the value of {name} cannot be sent: it is one address")
     return code, content
-
-
-def _by_number(code: int, version: int) -> int:
-    if not 1 <= code <= (254 if version == 4 else 65_535) or code in _OURS[version]:
-        raise ValueError(f"{code} is none that a port may set")
-    return code
 
 
 def _as_it_looks(value: str, version: int) -> bytes:

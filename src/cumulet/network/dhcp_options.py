@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, TypedDict
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from typing import Annotated, Any, ParamSpec, TypedDict
 
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.db.parts import OfMany
 from cumulet.errors import BadRequest
+from cumulet.network.addresses import held_by
 from cumulet.network.bodies import Number, either
-from cumulet.network.dhcp_option_codes import NotAnOption, encoded
+from cumulet.network.dhcp_option_codes import NotAnOption, encoded, require_option
 from cumulet.network.store import erase, inserting, port_dhcp_options
 from cumulet.web.schema import UNSET, Body, Json, Unset
 
@@ -28,6 +30,7 @@ class DhcpOption(Body):
 
 
 DhcpOptions = Annotated[list[DhcpOption], Json({"maxItems": MAX_OPTIONS})]
+P = ParamSpec("P")
 Wanted = dict[tuple[str, int], str | None]
 
 
@@ -46,21 +49,36 @@ def wanted_of(given: Any) -> Wanted:
         if (option.opt_name, version) in wanted:
             raise BadRequest(f"Invalid input for extra_dhcp_opts. Reason: {option.opt_name} is given twice.")
         if value is not None:
-            try:
-                encoded(option.opt_name, value, version)
-            except NotAnOption as wrong:
-                raise BadRequest(f"Invalid input for extra_dhcp_opts. Reason: {wrong}.") from None
+            _refuse_unless(require_option, option.opt_name, version)
         wanted[option.opt_name, version] = value
     return wanted
 
 
-def change(tx: Tx, port_id: str, wanted: Wanted) -> bool:
-    """Set these options and leave the others; answers whether one is another than before."""
-    present = {(o["opt_name"], o["ip_version"]): o["opt_value"] for o in of_ports(tx, [port_id]).get(port_id, [])}
+def _refuse_unless(holds: Callable[P, object], *arguments: P.args, **more: P.kwargs) -> None:
+    try:
+        holds(*arguments, **more)
+    except NotAnOption as wrong:
+        raise BadRequest(f"Invalid input for extra_dhcp_opts. Reason: {wrong}.") from None
+
+
+def change(tx: Tx, port_id: str, wanted: Wanted, *, moved: bool = False) -> bool:
+    """Set these options and leave the others; answers whether one is another than before.
+
+    A value has to be one that can be sent, unless all addresses of the port are of the other IP version: such an option
+    is kept, as upstream keeps it, and the port cannot get an address of its version. `moved`: the port's addresses have
+    changed.
+    """
+    present: Wanted = {
+        (o["opt_name"], o["ip_version"]): o["opt_value"] for o in of_ports(tx, [port_id]).get(port_id, [])
+    }
     changes = {key: value for key, value in wanted.items() if present.get(key) != value}
     left = sum(value is not None for value in (present | changes).values())
     if left > MAX_OPTIONS:
         raise BadRequest(f"Invalid input for extra_dhcp_opts. Reason: a port has at most {MAX_OPTIONS} options.")
+    versions = {ip_address(f.address).version for f in held_by(tx, [port_id]).get(port_id, []) if f.address}
+    for (name, version), value in ((present | changes) if moved else changes).items():
+        if value is not None and (not versions or version in versions):
+            _refuse_unless(encoded, name, value, version)
     for (name, version), value in changes.items():
         erase(tx, port_dhcp_options, port_id=port_id, opt_name=name, ip_version=version)
         if value is not None:

@@ -435,7 +435,7 @@ def update_port(call: Call[Port, UpdatePort]) -> View:
         wanted, dropped = fixed_ips.wanted_of(call, body.fixed_ips), fixed_ips.dropped_of(either(body.fixed_ips, []))
         touched |= address_changes.change(tx, port, str(values.get("mac_address", port.mac_address)), wanted, dropped)
     touched |= _change_binding(tx, port, given)
-    touched |= dhcp_options.change(tx, port.id, options)
+    touched |= dhcp_options.change(tx, port.id, options, moved=isinstance(body.fixed_ips, list))
     change(tx, Port, port.id, call.now_us, touched, **values)
     return resource.shown(call, PORTS, must_get(tx, Port, port.id))
 
