@@ -34,6 +34,15 @@ def test_every_step_that_is_offered_can_be_named(cloud: TestCloud) -> None:
             cloud.faults.fail(name, step=step)
 
 
+@pytest.mark.parametrize("elsewhere", ["https://example.test/compute/v2.1", "//example.test/x", "https://127.0.0.1:1/"])
+def test_a_token_goes_to_no_other_server(cloud: TestCloud, elsewhere: str) -> None:
+    client = cloud.persona("member")
+    with pytest.raises(ValueError, match="not this cloud"):
+        client.request("GET", elsewhere)
+    own = client.request("GET", "/compute/v2.1/servers").status
+    assert client.request("GET", f"{cloud.url}/compute/v2.1/servers").status == own == 200
+
+
 def test_the_reason_of_a_fault_is_text(cloud: TestCloud) -> None:
     with pytest.raises(TypeError, match="reason"):
         cloud.faults.fail("live-migration", step="copy_memory", reason=None)  # type: ignore[arg-type]

@@ -53,12 +53,16 @@ class Client:
         headers: dict[str, str] | None = None,
         content: bytes | None = None,
     ) -> Answer:
-        """Send one request; `path` begins at the cloud's root. Never raises for a status.
+        """Send one request; `path` begins at the cloud's root, or is a whole link into this cloud. Never raises for a
+        status.
 
-        RuntimeError once the cloud has ended.
+        RuntimeError once the cloud has ended. ValueError for a link to anywhere else, which would be given the token.
         """
         if self.http.is_closed:
             raise RuntimeError(ENDED)
+        url, ours = httpx.URL(path), self.http.base_url
+        if url.host and (url.scheme, url.host, url.port) != (ours.scheme, ours.host, ours.port):
+            raise ValueError(f"{url.scheme}://{url.netloc.decode()} is not this cloud, and is not to see its token")
         sent = {"Accept": "application/json"}
         if "/compute/" in path:
             sent["OpenStack-API-Version"] = f"compute {version or self.version}"
