@@ -15,6 +15,7 @@ from tests.testing.test_reachability import made as made_of_network
 
 from .test_compute_servers import create
 from .test_create_image import made
+from .test_evacuation import force_down
 from .test_guest_metadata import drive_of, told
 from .test_live_migration import create_pair, host_of
 
@@ -131,3 +132,31 @@ def test_what_a_rescued_server_does_not_do(member: Client, server: str) -> None:
         assert "vm_state rescued" in answer.text
     assert member.compute("DELETE", f"/servers/{server}").status == 204
     member.wait("it to go", lambda: member.compute("GET", f"/servers/{server}").status == 404)
+
+
+class Unheard(Way):
+    """What it is told, its host does; then nothing comes back, and nothing else arrives."""
+
+    async def send(self, message: m.Message[Any]) -> Any:
+        if isinstance(message, disk.Unrescue):
+            await super().send(message)
+        raise m.HostUnreachable("a test has cut the way to this host")
+
+
+def test_one_that_was_taken_back_unheard_is_found_so(
+    cloud: TestCloud, admin: Client, member: Client, server: str
+) -> None:
+    rescue(member, server)
+    host = host_of(admin, server)
+    with instead(cloud, host, Unheard):
+        force_down(admin, host)  # So nobody waits for its answer.
+        assert member.action(server, {"unrescue": None}).status == 202
+        cloud.idle()
+        assert runs_from(cloud, admin, server) is None
+        assert member.server(server)["status"] == "RESCUE"
+    force_down(admin, host, down=False)
+    cloud.reconcile()
+    assert member.server(server)["status"] == "ACTIVE"
+    assert member.action(server, {"os-stop": None}).status == 202
+    member.wait_for_status(server, "SHUTOFF")
+    rescue(member, server)

@@ -8,7 +8,7 @@ from enum import StrEnum
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.compute.model import VmState
+from cumulet.compute.model import RESCUE_IMAGE, VmState
 from cumulet.compute.operations import NO_FAULT, OBSERVED, UNDECIDED, as_observed, in_error, settle
 from cumulet.compute.resized import kept_on
 from cumulet.compute.store import get_server, servers
@@ -228,13 +228,26 @@ def _destroy(finding: Finding, report: GuestReport, generation: int) -> Correcti
 
 
 def _correct_power(tx: Tx, record: Row, state: GuestState, now_us: int) -> Correction | None:
-    """A server that is one of `UNDECIDED` stays so, whatever its guest does."""
+    """A server that is one of `UNDECIDED` stays so, whatever its guest does, but for one that was taken back."""
     power_state = OBSERVED[state][1]
     if power_state == record.power_state:
         return None
     settle(tx, record.id, now_us=now_us, task_state=None, power_state=power_state)
     finding = Finding.GUEST_MISSING if state is GuestState.ABSENT else Finding.STATE_DIFFERS
     return Correction(finding=finding, server_id=record.id, generation=record.generation, seen=state)
+
+
+def _not_rescued(report: GuestReport) -> bool:
+    """It does not run from a rescue image. A host that cannot read what it has of a guest says neither this nor its
+    ports."""
+    return report.state is not GuestState.ABSENT and report.ports is not None and not report.rescued
+
+
+def _taken_back(tx: Tx, record: Row, state: GuestState, now_us: int) -> Correction:
+    """Of a server that was rescued: its host took the image away, and was gone before anybody heard."""
+    kept = {key: value for key, value in get_server(tx, record.id).system_metadata.items() if key != RESCUE_IMAGE}
+    settle(tx, record.id, now_us=now_us, task_state=None, system_metadata=kept, **as_observed(state))
+    return Correction(finding=Finding.STATE_DIFFERS, server_id=record.id, generation=record.generation, seen=state)
 
 
 def _correct_ports(tx: Tx, record: Row, report: GuestReport, wanted: set[str], now_us: int) -> Correction | None:
@@ -284,6 +297,8 @@ def _correct_own(tx: Tx, record: Row, report: GuestReport | None, now_us: int) -
         record.vm_state == VmState.ERROR and record.fault_message in _UNSURE and state is not GuestState.ABSENT
     )
     if record.vm_state in UNDECIDED and state in OBSERVED:
+        if record.vm_state == VmState.RESCUED and report is not None and _not_rescued(report):
+            return _taken_back(tx, record, state, now_us)
         return _correct_power(tx, record, state, now_us)
     if report is not None and report.rescued and record.vm_state in _STABLE and state in OBSERVED:
         # Its host was away when the rescue had to be taken back. Its user decides: `unrescue` ends it.

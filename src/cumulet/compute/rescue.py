@@ -218,7 +218,8 @@ def record_unrescued(tx: Tx, context: Context, state: Unrescuing) -> Unrescuing:
 
 
 def not_unrescued(tx: Tx, context: Context, state: Unrescuing, failure: Failure) -> None:
-    """Still rescued, unless its host says otherwise; asking again is never wrong."""
+    """Still rescued, unless its host says otherwise, now or once it is back (`compute.drift`); asking again is never
+    wrong."""
     now = context.clock.now_us()
     seen: dict[str, object] = {}
     if state.observed in operations.OBSERVED:
