@@ -161,3 +161,18 @@ def test_what_is_asked_for_none_of_is_not_claimed(world: World) -> None:
 
     world.cloud.db.write(claim)
     assert world.cloud.db.read(lambda tx: placement.held(tx, consumer)) == {name: {"VCPU": 2}}
+
+
+@pytest.mark.parametrize(("own", "keep", "left"), [(6, 4, 4), (4, 6, 4), (4, 4, 4), (4, 0, 0)])
+def test_a_share_is_lessened_on_an_overfull_provider_too(world: World, own: int, keep: int, left: int) -> None:
+    """It is never refused, and never becomes more; a class that is not named stays."""
+    offered = Inventory(total=2, reserved=0, min_unit=1, max_unit=2, step_size=2, allocation_ratio=1.0)
+    name, _, consumer = provided(world.cloud.db, Case(inventory=offered, others=9, own=own, asked=1))
+    for _ in range(2):
+        world.cloud.db.write(
+            lambda tx: placement.lessen(tx, consumer=consumer, provider=name, resources={"VCPU": keep}, now_us=2)
+        )
+    world.cloud.db.write(
+        lambda tx: placement.lessen(tx, consumer=consumer, provider=name, resources={"DISK_GB": 1}, now_us=2)
+    )
+    assert world.cloud.db.read(lambda tx: placement.held(tx, consumer)) == ({name: {"VCPU": left}} if left else {})

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.compute import boot, hosts_in_memory, scheduler
+from cumulet.compute import boot, hosts_in_memory, promises, scheduler
 from cumulet.compute.model import Flavor, Server
 from cumulet.compute.operations import Commanding
 from cumulet.compute.store import flavors, get_server, migrations
@@ -93,8 +93,30 @@ def pick(tx: Tx, need: scheduler.Need, asked_for: str | None) -> str:
     return choice.host
 
 
+def arriving(server: Server, flavor: Flavor) -> dict[str, int]:
+    """What a server that gets another flavor needs of its destination.
+
+    Its guest arrives as it was, with the memory and the disk of then, and is remade there. It does not run before that.
+    """
+    before, after = promises.of(server.flavor).resources, promises.of(flavor).resources
+    return {**after, **{name: max(before[name], after[name]) for name in (placement.MEMORY_MB, placement.DISK_GB)}}
+
+
+def with_room_to_arrive(need: scheduler.Need, server: Server, flavor: Flavor) -> scheduler.Need:
+    """For a server that gets another flavor."""
+    room = arriving(server, flavor)
+    return msgspec.structs.replace(need, memory_mib=room[placement.MEMORY_MB], disk_gib=room[placement.DISK_GB])
+
+
+def lessen_share(tx: Tx, context: Context, state: Moving, flavor: Flavor) -> None:
+    """The destination has said that the guest is remade: its share is the new flavor's from here on."""
+    now, resources = context.clock.now_us(), promises.of(flavor).resources
+    placement.lessen(tx, consumer=state.server_id, provider=destination(state), resources=resources, now_us=now)
+
+
 def claim_destination(tx: Tx, context: Context, state: MovingT, *, flavor: Flavor | None = None) -> MovingT:
-    """The destination's share for the server, of another `flavor` if it gets one; the migration holds the source's."""
+    """The destination's share for the server, with room to arrive as it was if it gets another `flavor`; the migration
+    holds the source's."""
     assert state.destination is not None
     now = context.clock.now_us()
     server = get_server(tx, state.server_id)
@@ -103,7 +125,7 @@ def claim_destination(tx: Tx, context: Context, state: MovingT, *, flavor: Flavo
     )
     placement.claim(
         tx, consumer=server.id, provider=state.destination,
-        resources=boot.resources(msgspec.structs.replace(server, flavor=flavor or server.flavor)),
+        resources=arriving(server, flavor or server.flavor),
         project_id=server.project_id, user_id=server.user_id, now_us=now,
     )  # fmt: skip
     update_record(tx, context, state, destination_host=state.destination)

@@ -193,7 +193,7 @@ def _begin(
 
 
 def pick_destination(tx: Tx, context: Context, state: Resizing) -> Resizing:
-    """Another host, with room for the new flavor, that can run the guest as it is described."""
+    """Another host that can run the guest as it is described, with room for it as it is and with the new flavor."""
     server = get_server(tx, state.server_id)
     preconditions.require(tx, server, Verb.RESIZE, context.settings)
     before, after = block_devices.of(server), block_devices.of(server, state.flavor)
@@ -207,6 +207,7 @@ def pick_destination(tx: Tx, context: Context, state: Resizing) -> Resizing:
         not_on=frozenset({state.source}), comes_from=host_records.address_of(tx, state.source),
         cpu_model=guest.cpu_model, machine_type=guest.machine_type,
     )  # fmt: skip
+    need = moves.with_room_to_arrive(need, server, state.flavor)
     return msgspec.structs.replace(state, destination=moves.pick(tx, need, state.asked_for))
 
 
@@ -317,6 +318,7 @@ def record_host(tx: Tx, context: Context, state: Resizing) -> Resizing:
             finished_at_us=now,
         ),
     )  # fmt: skip
+    moves.lessen_share(tx, context, state, state.flavor)
     generation = change_owner(
         tx, server.id, old=state.source, new=state.destination, generation=state.generation, now_us=now
     )

@@ -59,6 +59,9 @@ _DROP_EMPTY = sa.delete(consumers).where(
 )
 _INSERT_SHARE = sa.insert(allocations)
 _MOVE_SHARE = sa.update(allocations).where(_HELD_HERE)
+_ONE_SHARE = sa.and_(_HELD_HERE, allocations.c.resource_class == sa.bindparam("of_class"))
+_LESSEN_SHARE = sa.update(allocations).where(_ONE_SHARE)
+_DROP_ONE_SHARE = sa.delete(allocations).where(_ONE_SHARE)
 _DROP_SHARE = sa.delete(allocations).where(_HELD_HERE)
 _TOUCH = (
     sa.update(resource_providers)
@@ -136,6 +139,26 @@ def claim(
             ],
         )
     _touch(tx, provider_id, now_us)
+
+
+def lessen(tx: Tx, *, consumer: str, provider: str, resources: Resources, now_us: int) -> None:
+    """Keep no more of `provider` than `resources`; a class that they do not name stays as it is.
+
+    It never fails for want of room, whatever has become of the inventory. Idempotent.
+    """
+    provider_id = _provider_id(tx, provider)
+    of = {"of_provider": provider_id, "of_consumer": consumer}
+    too_much = [row for row in tx.all(_OWN_SHARE, of) if row.used > resources.get(row.resource_class, row.used)]
+    for row in too_much:
+        this, amount = {**of, "of_class": row.resource_class}, resources[row.resource_class]
+        if amount > 0:
+            tx.run(_LESSEN_SHARE, {**this, "used": amount})
+        else:
+            tx.run(_DROP_ONE_SHARE, this)
+    if too_much:
+        tx.run(_RAISE_CONSUMER, {"of_consumer": consumer})
+        _touch(tx, provider_id, now_us)
+        _drop_if_empty(tx, consumer)
 
 
 def _own(tx: Tx, provider_id: int, consumer: str, resource_class: str) -> int:
