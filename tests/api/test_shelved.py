@@ -118,6 +118,50 @@ def test_what_cannot_be_started_rests_on(
     assert images_of(member, server) == []
 
 
+@pytest.fixture
+def suspended(cloud: TestCloud, member: Client) -> str:
+    """One that rests, and was suspended before."""
+    made = create_pair(member, networks="auto")[0]
+    cloud.clock.advance(5.0)
+    assert member.action(made, {"suspend": None}).status == 202
+    member.wait_for_status(made, "SUSPENDED")
+    assert member.action(made, {"shelve": None}).status == 202
+    member.wait_for_status(made, "SHELVED")
+    return made
+
+
+def test_one_that_was_suspended_boots_anew(cloud: TestCloud, admin: Client, member: Client, suspended: str) -> None:
+    cloud.reconcile()
+    assert member.server(suspended)["status"] == "SHELVED"
+    host = host_of(admin, suspended)
+    assert cloud.embedded.world is not None
+    guest = cloud.embedded.world.drivers[host]._guests[suspended]
+    assert guest.ran_us > 0
+    assert member.action(suspended, {"unshelve": None}).status == 202
+    member.wait_for_status(suspended, "ACTIVE")
+    assert leftovers(cloud, admin, suspended) == at(host, GuestState.RUNNING)
+    assert images_of(member, suspended) == []
+    assert guest.ran_us == 0, "it began anew"
+
+
+def test_one_that_was_suspended_and_cannot_be_started_rests_on(
+    cloud: TestCloud, admin: Client, member: Client, suspended: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the host's agent is of the version before, and does not know what is asked."""
+
+    async def fails(self: m.Start, host: m.OnHost) -> None:
+        raise m.VerbFailed("planted")
+
+    with monkeypatch.context() as planted:
+        planted.setattr(m.Start, "do", fails)
+        assert member.action(suspended, {"unshelve": None}).status == 202
+        cloud.idle()
+    assert member.server(suspended)["status"] == "SHELVED"
+    assert admin.compute("DELETE", f"/servers/{suspended}").status == 204
+    cloud.idle()
+    assert images_of(member, suspended) == []
+
+
 class Late(Way):
     """What lets the guest run is on its way for longer than anybody waits; that it shall stop is lost."""
 

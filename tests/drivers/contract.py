@@ -119,6 +119,7 @@ VERBS: dict[str, Do] = {
     "create, not running": lambda d, p: d.create(p.guest, run=False),
     "destroy": lambda d, p: d.destroy(p.id),
     "start": lambda d, p: d.start(p.id),
+    "start, saved memory dropped": lambda d, p: d.start(p.id, drop_saved=True),
     "stop": lambda d, p: d.stop(p.id, grace_seconds=0.0),
     "reboot": lambda d, p: d.reboot(p.id, hard=True),
     "pause": lambda d, p: d.pause(p.id),

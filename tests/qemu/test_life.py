@@ -94,6 +94,29 @@ def test_pause_suspend_and_reboot(rig: Rig) -> None:
     asyncio.run(story())
 
 
+def test_a_suspended_guest_boots_without_the_memory_that_it_has_saved(rig: Rig) -> None:
+    async def story() -> None:
+        driver = await rig.resumed()
+        await driver.suspend(rig.id)
+        saved = driver._host.folder(rig.id).memory
+        assert saved.exists()
+        first = (await driver.console_output(rig.id, max_bytes=1 << 20)).count(b"tick 1 ")
+        for _ in range(2):
+            await driver.start(rig.id, drop_saved=True)
+            assert await driver.observe(rig.id) is GuestState.RUNNING
+            assert not saved.exists()
+
+        async def booted() -> bool:
+            return (await driver.console_output(rig.id, max_bytes=1 << 20)).count(b"tick 1 ") == first + 1
+
+        await until(booted, "it counts from the beginning")
+        await driver.stop(rig.id, grace_seconds=0.0)
+        assert await driver.observe(rig.id) is GuestState.STOPPED, "it is as any other"
+        await driver.close()
+
+    asyncio.run(story())
+
+
 def test_what_cannot_be_is_refused_with_its_reason(rig: Rig, image: Image, tmp_path: Path) -> None:
     async def story() -> None:
         driver = await rig.open("host1")

@@ -224,7 +224,7 @@ class Shelving(OnHost, frozen=True, kw_only=True):
 
 
 async def stop_guest(context: Context, state: Shelving) -> Shelving:
-    """A suspended guest has no process; what it holds beside its disk goes with it."""
+    """A suspended guest has no process; what it holds beside its disk goes with it, or when it is started again."""
     if state.vm_state is not VmState.SUSPENDED:
         await context.hosts.send(state.host, m.Stop(**command(context, state), grace_seconds=STOP_GRACE_SECONDS))
     return state

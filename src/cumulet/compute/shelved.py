@@ -2,7 +2,8 @@
 
 Theory of operation. What rests has its image already, so it can be taken off its host at any moment, also one that is
 down: from there on it is as a server that was offloaded at once. Until then its disk is where it was, and to unshelve
-it is to start it; the image goes once it runs.
+it is to start it; the image goes once it runs. One that was suspended keeps its saved memory beside its disk as long as
+it rests, and boots without it, as upstream.
 """
 
 from __future__ import annotations
@@ -99,13 +100,20 @@ OFFLOADING = Saga(
 
 
 async def start_guest(context: Context, state: Resting) -> Resting:
-    await context.hosts.send(state.host, m.Start(**command(context, state)))
+    """One that was suspended boots, too. Only then is more asked than an agent of the version before knows."""
+    seen = await operations.observe(context, state.host, state.server_id)
+    start = m.Start(**command(context, state), drop_saved=seen is GuestState.SUSPENDED)
+    await context.hosts.send(state.host, start)
     return state
 
 
 async def stop_guest(context: Context, state: Resting) -> Resting:
-    """The undo: it rests again, if its host says that it can; see what is."""
-    await operations.unless_gone(context, state.host, m.Stop(**command(context, state), grace_seconds=0.0))
+    """The undo: it rests again, if its host says that it can, as a suspended one does already; see what is."""
+    try:
+        await operations.unless_gone(context, state.host, m.Stop(**command(context, state), grace_seconds=0.0))
+    except m.VerbFailed:
+        if await operations.observe(context, state.host, state.server_id) is not GuestState.SUSPENDED:
+            raise
     await learn_links(context, state.host, state.server_id)
     observed = await operations.look(context, state)
     return msgspec.structs.replace(state, observed=observed)

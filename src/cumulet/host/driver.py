@@ -256,7 +256,9 @@ class Life(Protocol):
     async def destroy(self, server_id: str) -> None:
         """Kill the process, remove disk, taps, sockets and description. Absent is success."""
 
-    async def start(self, server_id: str) -> None: ...
+    async def start(self, server_id: str, *, drop_saved: bool = False) -> None:
+        """One that is suspended is refused; with `drop_saved` the memory that it has saved is dropped, and it boots."""
+
     async def stop(self, server_id: str, *, grace_seconds: float) -> None:
         """ACPI power button, then kill after the grace time."""
 

@@ -101,9 +101,10 @@ class Destroy(Command[None], frozen=True, tag="destroy"):
 
 class Start(Command[None], frozen=True, tag="start"):
     lets_run = True
+    drop_saved: bool = False
 
     async def do(self, host: OnHost) -> None:
-        await host.driver.start(self.server_id)
+        await host.driver.start(self.server_id, drop_saved=self.drop_saved)
 
 
 class Stop(Command[None], frozen=True, tag="stop"):

@@ -163,8 +163,8 @@ class QemuDriver:
     async def destroy(self, server_id: str) -> None:
         await life.destroy(self._host, server_id)
 
-    async def start(self, server_id: str) -> None:
-        await life.start(self._host, server_id)
+    async def start(self, server_id: str, *, drop_saved: bool = False) -> None:
+        await life.start(self._host, server_id, drop_saved=drop_saved)
 
     async def stop(self, server_id: str, *, grace_seconds: float) -> None:
         await life.stop(self._host, server_id, grace_seconds=grace_seconds)

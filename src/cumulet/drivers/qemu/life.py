@@ -81,15 +81,29 @@ async def destroy(host: QemuHost, server_id: str) -> None:
         await host.remove(server_id)
 
 
-async def start(host: QemuHost, server_id: str) -> None:
+async def start(host: QemuHost, server_id: str, *, drop_saved: bool = False) -> None:
     async with host.lock(server_id):
         record = host.record(server_id)
         # A source whose process has ended sends nothing any more, even where nobody noted how its copy ended.
         if record.role is Role.INCOMING or host.hypervisor(server_id) is not None:
             refuse_while_moving(record)
+        folder = host.folder(server_id)
         if record.intent is Intent.SUSPENDED:
-            raise DriverError("SUSPENDED: resume it instead")
-        await run_guest(host, host.folder(server_id), record)
+            if not drop_saved:
+                raise DriverError("SUSPENDED: resume it instead")
+            record = await _drop_saved(host, folder, record)
+        await run_guest(host, folder, record)
+
+
+async def _drop_saved(host: QemuHost, folder: GuestFolder, record: GuestRecord) -> GuestRecord:
+    """Make a suspended guest a stopped one. The order is for crashes: no file stays that no record knows of."""
+    hypervisor = host.hypervisor(record.guest.server_id)
+    if hypervisor is not None:
+        await hypervisor.kill()  # Left by an interrupted suspend or resume.
+    folder.memory.unlink(missing_ok=True)
+    record = msgspec.structs.replace(record, intent=Intent.STOPPED, user_paused=False)
+    folder.write(record)
+    return record
 
 
 async def run_guest(host: QemuHost, folder: GuestFolder, record: GuestRecord) -> None:

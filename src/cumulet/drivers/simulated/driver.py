@@ -131,9 +131,13 @@ class SimulatedDriver(SimulatedPower, SimulatedDisks, SimulatedConsole, Simulate
         if self._guests.pop(server_id, None) is not None and self._directory is not None:
             (self._directory / f"{server_id}.json").unlink(missing_ok=True)
 
-    async def start(self, server_id: str) -> None:
+    async def start(self, server_id: str, *, drop_saved: bool = False) -> None:
         found = self._own(server_id)
-        self._refuse_suspended(found)
+        if not drop_saved:
+            self._refuse_suspended(found)
+        elif found.state is GuestState.SUSPENDED:
+            found.paused_by_user = False
+            self._halt(found, GuestState.STOPPED)
         if not found.paused_by_user:
             self._run(found, fresh=True)
 
@@ -471,10 +475,6 @@ class SimulatedDriver(SimulatedPower, SimulatedDisks, SimulatedConsole, Simulate
         if found.state in _NO_PROCESS:
             raise DriverError(f"guest {found.guest.server_id} is {found.state} on {self.name}: no process runs it")
         return found
-
-    def _refuse_suspended(self, found: SimulatedGuest) -> None:
-        if found.state is GuestState.SUSPENDED:
-            raise DriverError(f"guest {found.guest.server_id} is suspended on {self.name}: resume it first")
 
     def _no_copy(self, server_id: str) -> MigrationProgress:
         """As with QEMU: a guest without a process has no copy, and how its last one ended is not known."""

@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 from cumulet.clock import Clock
 from cumulet.drivers.simulated.guest import SimulatedGuest
-from cumulet.host.driver import GuestState, MigrationPhase
+from cumulet.host.driver import DriverError, GuestState, MigrationPhase
 
 
 class SimulatedPower:
     """Part of `SimulatedDriver`."""
 
+    name: str
     _clock: Clock
     _guests: dict[str, SimulatedGuest]
     _drop_copy: Callable[[str, MigrationPhase, str], None]
@@ -35,6 +36,10 @@ class SimulatedPower:
         """End all guests, as a power failure of the host, or its watchdog, does."""
         for server_id in list(self._guests):
             self.crash_guest(server_id)
+
+    def _refuse_suspended(self, found: SimulatedGuest) -> None:
+        if found.state is GuestState.SUSPENDED:
+            raise DriverError(f"guest {found.guest.server_id} is suspended on {self.name}: resume it first")
 
     def _halt(self, found: SimulatedGuest, state: GuestState) -> None:
         self._drop_copy(found.guest.server_id, MigrationPhase.FAILED, f"guest {state}")
