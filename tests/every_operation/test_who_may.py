@@ -25,13 +25,15 @@ ONES_OWN = {
     for key in (
         "POST /users/{user_id}/application_credentials",
         "POST /OS-TRUST/trusts",
-        "PUT /OS-OAUTH1/authorize/{request_token_id}",
     )
 }
 OTHERS = ("admin", "manager", "reader", "norole", "service", "other_member")
 
 CANNOT_BE_TOLD = {
     **{(case, persona): reason for case, reason in ONES_OWN.items() for persona in OTHERS},
+    **{("identity PUT /OS-OAUTH1/authorize/{request_token_id}", persona):
+        "it gives the caller's own roles away, and what may be given is the administrator's role"
+        for persona in ("member", "manager", "reader", "norole", "service", "other_member")},
     ("compute GET /servers/{server_id}/os-volume_attachments/{volume_id}", "other_member"):
         "servers have no volumes: it is 404 for everybody, and in sight or not makes no difference",
 }  # fmt: skip

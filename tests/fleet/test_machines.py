@@ -33,4 +33,12 @@ def test_machines_and_what_runs_on_them_are_gone_when_their_maker_is_killed(tmp_
         maker.send_signal(signal.SIGKILL)
     prefix = namespace.rpartition("-")[0]
     until("its machines are gone", lambda: f"{prefix}-" not in run("ip", "netns", "list"), 30)
-    assert not Path(f"/proc/{pid}/fd").exists()
+    until("what ran on them is gone", lambda: not _runs(pid), 30)
+
+
+def _runs(pid: str) -> bool:
+    """Whether there is such a process; one that has ended and waits for its parent to see it runs no more."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -62,6 +62,7 @@ def test_a_rule_is_in_force_on_all_hosts_of_its_group_without_a_timer() -> None:
             for host in HOSTS
         }
         wirings = cloud.embedded.conductor.reconciler(Wirings)
+        cloud.await_(wirings.stop())
         wirings.seconds = NEVER
         cloud.await_(wirings.start())
         stack.callback(lambda: cloud.await_(wirings.stop()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -15,6 +14,7 @@ import msgspec
 from cumulet.cli import service_manager, state_folder
 from cumulet.cli.configuration import DEFAULT_FILE, SettingType, from_file, merged
 from cumulet.cli.up import Listen, ListenType, checked_option, database_trouble_told, without_password
+from cumulet.signals import when_told_to_stop
 
 if TYPE_CHECKING:
     from cumulet.settings import Settings
@@ -210,8 +210,7 @@ def _run(role: AbstractAsyncContextManager[Any], settings: Settings, named: Call
 
     async def serve() -> None:
         stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        when_told_to_stop(stop.set)
         async with role as one:
             print(f"ready {named(one)}", flush=True)
             service_manager.tell("READY=1")

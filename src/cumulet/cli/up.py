@@ -7,7 +7,6 @@ import contextlib
 import errno
 import gc
 import logging
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +30,7 @@ from cumulet.cli.configuration import (
 from cumulet.cli.driver_choice import Wish, choose
 from cumulet.cli.host_network_option import HostNetworkType
 from cumulet.cli.namespaces import image_trouble_told, in_namespaces, why_no_image
+from cumulet.signals import when_told_to_stop
 
 if TYPE_CHECKING:
     from cumulet.processes.all import EmbeddedCloud
@@ -332,9 +332,7 @@ SWITCH_SECONDS = 0.0005
 
 async def _serve(settings: Settings, outputs: Outputs, networks: str | None) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    when_told_to_stop(stop.set)
     no_image = why_no_image(settings)
     gc.disable()  # A start makes many objects and no garbage: collecting meanwhile takes a tenth of it.
     try:

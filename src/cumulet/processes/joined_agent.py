@@ -6,7 +6,6 @@ import asyncio
 import logging
 import secrets
 import shutil
-import signal
 import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -25,6 +24,7 @@ from cumulet.host.driver import DriverError
 from cumulet.host.joining import Granted, Refused
 from cumulet.host.limits import USUAL_LIMITS, HostLimits
 from cumulet.processes.agent import lease_of, network_of, only_one, uids
+from cumulet.signals import when_told_to_stop
 
 if TYPE_CHECKING:
     from cumulet.drivers.qemu.driver import QemuDriver
@@ -69,8 +69,7 @@ async def run_joined_agent(place: JoinedPlace) -> None:
 
 async def _join_and_serve(place: JoinedPlace) -> None:
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    when_told_to_stop(stop.set)
     clock = SystemClock()
     membership = Membership(place.state, clock, driver="qemu")
     joined = membership.joined()
