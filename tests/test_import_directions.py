@@ -15,7 +15,9 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src"
 
-FOUNDATION = frozenset({"errors", "clock", "periodic", "settings", "owned", "rootless", "space", "db", "wake"})
+FOUNDATION = frozenset(
+    {"errors", "clock", "periodic", "settings", "owned", "rootless", "space", "db", "wake", "signals"}
+)
 HOST_BORDER = frozenset({"host", "fleet.hosts"})
 """What the rest of the program knows of hosts: how to ask one, and the data types of questions and answers."""
 KERNEL = FOUNDATION | {"web", "conductor", "part"}
@@ -27,6 +29,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "clock": frozenset(),
     "periodic": frozenset({"clock"}),
+    "signals": frozenset(),
     "settings": frozenset(),
     "space": frozenset({"errors"}),
     "wake": frozenset({"db"}),
@@ -78,6 +81,8 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.up", "settings"): STARTS,
     ("cli.up", "fleet.public_network"): STARTS,
     ("cli.up", "owned"): STARTS,
+    ("cli.up", "signals"): STARTS,
+    ("cli.fleet", "signals"): STARTS,
     ("cli.state_folder", "owned"): STARTS,
     ("cli.namespaces", "owned"): STARTS,
     ("cli.namespaces", "image.tiny"): STARTS,

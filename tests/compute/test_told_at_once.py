@@ -127,7 +127,7 @@ def a_server_joins_the_remote_group(fleet: Fleet) -> Callable[[Wiring], bool]:
 def fleet() -> Iterator[Fleet]:
     with cumulet.testing.cloud(hosts=HOSTS) as cloud, ExitStack() as ways:
         # Nothing passes through the networks of simulated hosts, so they would be told by sagas alone.
-        ways.enter_context(mock.patch.object(hosts_in_memory, "with_packets", lambda _tx: list(cloud.hosts)))
+        ways.enter_context(mock.patch.object(hosts_in_memory, "with_packets", return_value=list(cloud.hosts)))
         told = {host: ways.enter_context(instead(cloud, host, Heard)) for host in cloud.hosts}
         wirings = cloud.embedded.conductor.reconciler(Wirings)
         cloud.await_(wirings.stop())

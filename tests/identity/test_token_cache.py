@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import event
 
 from cumulet.db.engine import Database
+from cumulet.db.prepared import Prepared
 from cumulet.identity import service, store
 from cumulet.identity.service import Identity
 from cumulet.web.operation import Caller
@@ -22,21 +23,28 @@ def ask(identity: Identity, token: str | None) -> Caller | None:
 class Statements:
     """Counts what reaches the database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
         event.listen(database.engine, "before_cursor_execute", self._note)
+        real = Prepared._run
+
+        def run(prepared: Prepared, driver: Any, values: Any) -> Any:
+            self.count += 1
+            return real(prepared, driver, values)
+
+        monkeypatch.setattr(Prepared, "_run", run)
 
     def _note(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         self.count += statement != "BEGIN"
 
 
-def test_a_remembered_token_costs_no_query(place: Place) -> None:
+def test_a_remembered_token_costs_no_query(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     token = place.login("demo", scope=project("demo")).token
     assert place.identity.cached(str(token)) is None
     first = ask(place.identity, token)
     assert first is not None
     assert (first.user_name, first.project_name, sorted(first.roles)) == ("demo", "demo", ["member", "reader"])
-    statements = Statements(place.database)
+    statements = Statements(place.database, monkeypatch)
     assert ask(place.identity, token) is first
     assert place.identity.cached(str(token)) is first
     assert statements.count == 0
@@ -80,14 +88,16 @@ class SharedDatabase:
         self.write = database.write
 
 
-def test_another_process_learns_of_a_revocation_at_its_next_request(place: Place) -> None:
+def test_another_process_learns_of_a_revocation_at_its_next_request(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shared: Any = SharedDatabase(place.database)
     one, other = (
         Identity(db=shared, clock=place.clock, settings=place.settings, state_dir=place.folder) for _ in range(2)
     )
     session = place.login("demo", scope=project("demo"))
     assert ask(other, session.token) is not None
-    statements = Statements(place.database)
+    statements = Statements(place.database, monkeypatch)
     assert ask(other, session.token) is not None
     assert statements.count == 1  # whether anything ended it, nothing else
     assert other.cached(str(session.token)) is None
@@ -182,8 +192,10 @@ def test_the_memory_is_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("token", ["", "x" * 5000, "gAAAAA"])
-def test_what_is_no_token_is_refused_without_the_database(place: Place, token: str) -> None:
-    statements = Statements(place.database)
+def test_what_is_no_token_is_refused_without_the_database(
+    place: Place, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements = Statements(place.database, monkeypatch)
     assert ask(place.identity, token) is None
     assert statements.count == 0
 

@@ -24,19 +24,23 @@ SEEDS_PER_TEST = 100
 CAUGHT_WITHIN = 2000
 
 FIRST_SEED: dict[str, int] = {
-    "a_lease_without_a_margin": 54,
-    "believing_an_exception": 151,
+    "a_lease_from_when_it_was_asked": 124,
+    "a_lease_without_a_margin": 146,
+    "acting_on_an_expired_lease": 92,
+    "believing_an_exception": 240,
     "booting_from_disk_beside_the_source": 220,
-    "counting_only_where_servers_are": 128,
-    "deleting_the_source_before_the_destination_runs": 105,
+    "counting_only_where_servers_are": 198,
+    "deleting_the_source_before_the_destination_runs": 220,
     "dropping_the_image_before_it_runs": 55,
     "evacuating_on_silence_alone": 178,
-    "forwarding_a_port_twice": 200,
-    "forwarding_and_leading": 120,
+    "forwarding_a_port_twice": 371,
+    "forwarding_and_leading": 122,
+    "giving_memory_twice": 70,
     "leaving_the_device_in_the_guest": 59,
-    "never_comparing_ports": 262,
-    "overlooking_a_rescue_image": 90,
-    "seeing_what_is_not_over": 1716,
+    "moving_off_a_host_that_is_down": 62,
+    "never_comparing_ports": 549,
+    "overlooking_a_rescue_image": 303,
+    "seeing_what_is_not_over": 2238,
 }
 """Where to begin looking for a mistake, to find it sooner; up to `CAUGHT_WITHIN` seeds from there count."""
 

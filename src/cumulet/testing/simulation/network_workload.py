@@ -19,6 +19,7 @@ MOST_ROUTERS = 3
 _PROJECT: sa.BindParameter[str] = sa.bindparam("of_project")
 _ROUTERS = sa.select(routers.c.id).where(routers.c.project_id == _PROJECT).order_by(routers.c.id)
 _FLOATING = sa.select(floating_ips.c.id).where(floating_ips.c.project_id == _PROJECT).order_by(floating_ips.c.id)
+_LEADING_NOWHERE = _FLOATING.where(floating_ips.c.port_id.is_(None))
 _FORWARDINGS = (
     sa.select(port_forwardings.c.id, port_forwardings.c.floating_ip_id)
     .where(port_forwardings.c.project_id == _PROJECT)
@@ -39,11 +40,13 @@ class NetworkWorkload:
         self._ask = ask
 
     async def first_routers(self) -> None:
-        """Each project has a router with a way out before anything goes wrong."""
+        """Each project has a router with a way out, and a floating IP, before anything goes wrong."""
         for project in PROJECTS:
             await self._router(project, gateway=True)
             for router_id in self._ids(_ROUTERS, project):
                 await self._interface(project, router_id, "add")
+            outside = self._cloud.foundation.outside
+            await self._asked(project, "POST", "floatingips", {"floatingip": {"floating_network_id": outside}})
 
     def request(self, random: Random) -> tuple[str, Coroutine[object, None, None]]:
         """One of them, and its story."""
@@ -113,7 +116,9 @@ class NetworkWorkload:
             return self._lead(random, project, _router_id)
         outer = random.randrange(1, 3)
         body = {"internal_port_id": port_id, "internal_port": 80, "external_port": outer, "protocol": "tcp"}
-        path = f"floatingips/{random.choice(held)}/port_forwardings"
+        # One that leads somewhere is refused, which is to be tried now and then only.
+        free = self._ids(_LEADING_NOWHERE, project)
+        path = f"floatingips/{random.choice(free or held)}/port_forwardings"
         return f"{project} forwards a port", self._asked(project, "POST", path, {"port_forwarding": body})
 
     # -- inside
