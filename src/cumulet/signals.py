@@ -7,11 +7,21 @@ has both the handler and the pipe: a SIGTERM for the child stopped its parent. S
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
+import threading
 from collections.abc import Callable
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class _Forking(threading.local):
+    before: set[int]
+    """The signals that this thread had blocked before it began to fork."""
+
+
+_forking = _Forking()
 
 
 def when_told_to_stop(stop: Callable[[], object]) -> None:
@@ -19,21 +29,25 @@ def when_told_to_stop(stop: Callable[[], object]) -> None:
     loop = asyncio.get_running_loop()
     for number in STOPPING:
         loop.add_signal_handler(number, stop)
+    _keep_from_children()
 
 
-def _before_fork() -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+@functools.cache
+def _keep_from_children() -> None:
+    """Python forgets no such hook: they are registered once. Blocked: until the child has lost handler and pipe."""
+    os.register_at_fork(before=_block, after_in_parent=_as_before, after_in_child=_as_a_child)
 
 
-def _as_a_parent() -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+def _block() -> None:
+    _forking.before = set(signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING))
+
+
+def _as_before() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.before)
 
 
 def _as_a_child() -> None:
     if signal.set_wakeup_fd(-1) != -1:
         for number in STOPPING:
             signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_as_a_parent, after_in_child=_as_a_child)
+    _as_before()
