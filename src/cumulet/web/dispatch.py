@@ -185,21 +185,19 @@ class Exchange:
         operation, body = await self._operation(place, values, method)
         if project_id is not None and project_id != caller.project_id:
             raise BadRequest("Malformed request URL: its project_id is not the one of the token.")
-        if service.dialect.rules_before_body and operation.target is None and operation.facts is None:
-            early = self._call(version, {})
-            early.authorise = _authoriser(early, operation)
-            _apply_rules(operation, early)
-        query = Query(_pairs(self.scope.get("query_string", b"")))
-        parameters = plan(operation.query, version).read_query(query.pairs) if operation.query is not None else None
         call = self._call(version, dict(zip(operation.path_parameters, values, strict=True)))
-        call.query, call.parameters = query, parameters
-        call.body = self._body(operation, body)
         call.authorise = _authoriser(call, operation)
-        if operation.raw_body:
-            from starlette.requests import Request  # 15 ms that most clouds need not spend at their start
-
-            call.request = Request(self.scope, self._receive_in_turn)
         try:
+            if service.dialect.rules_before_body and operation.target is None and operation.facts is None:
+                _apply_rules(operation, call)
+            call.query = query = Query(_pairs(self.scope.get("query_string", b"")))
+            if operation.query is not None:
+                call.parameters = plan(operation.query, version).read_query(query.pairs)
+            call.body = self._body(operation, body)
+            if operation.raw_body:
+                from starlette.requests import Request  # 15 ms that most clouds need not spend at their start
+
+                call.request = Request(self.scope, self._receive_in_turn)
             return self._success(operation, await self._perform_with_room(operation, call))
         finally:
             call.authorise = _unbound  # It knows the call: only the garbage collector would ever free the two.
