@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket
 
 from cumulet.db.fair_queue import served
 from cumulet.db.reach import problem_of
-from cumulet.errors import BadRequest, InsufficientStorage, NotFound
+from cumulet.errors import BadRequest, InsufficientStorage, MethodNotAllowed, NotFound
 from cumulet.web import doors, faults
 from cumulet.web.asgi import Receive, Scope, Send
 from cumulet.web.audit import LONGEST_PATH, Audit
@@ -90,16 +90,15 @@ class App:
             await exchange.respond_error(BadRequest(f"The header {name} may be given only once."))
             return
         beside = self._documents.get(path.rstrip("/")) if len(path) < 32 else None
-        if beside is not None and exchange.method in ("GET", "HEAD"):
+        reads = exchange.method in ("GET", "HEAD")
+        if beside is not None and (reads or (beside[0] is not None and beside[0].dialect.root_knows_405)):
             try:
                 await exchange.respond(self._document(exchange, *beside))
             except UnacceptableVersion as refused:
                 await exchange.respond_error(refused.error, refused.headers)
-            except BadRequest as refused:
+            except (BadRequest, MethodNotAllowed) as refused:
                 await exchange.respond_error(refused)
-        elif beside is not None and beside[0] is not None and beside[0].dialect.root_knows_405:
-            await self._refuse_method(exchange, beside[0])
-        elif (door := doors.door_of(self._doors, path)) is not None and exchange.method in ("GET", "HEAD"):
+        elif reads and (door := doors.door_of(self._doors, path)) is not None:
             page = door[0].page(door[1])
             if page is None:
                 await exchange.respond_error(NotFound("There is no such page."))
@@ -123,23 +122,14 @@ class App:
         if service is not None and exchange.path.strip("/") == service.prefix.strip("/"):
             exchange.service = service
             exchange.negotiated = negotiate(service, exchange.headers)
+        if exchange.method not in ("GET", "HEAD"):
+            raise faults.not_allowed(["GET"])
         status, content = document(exchange.base_url)
         headers = [_JSON]
         if service is not None and exchange.negotiated is not None:
             more = service.dialect.document_headers(exchange.negotiated.version, self.cloud.clock.now_us())
             headers += [(name.lower().encode(), value.encode()) for name, value in more.items()]
         return status, headers, _encode(content)
-
-    async def _refuse_method(self, exchange: Exchange, service: Service) -> None:
-        exchange.service = service
-        try:
-            exchange.negotiated = negotiate(service, exchange.headers)
-        except UnacceptableVersion as refused:
-            await exchange.respond_error(refused.error, refused.headers)
-        except BadRequest as refused:
-            await exchange.respond_error(refused)
-        else:
-            await exchange.respond_error(faults.not_allowed(["GET"]))
 
     async def _health(self, *, ready: bool) -> Answer:
         """Whether the database answers, which is all that most requests need; `ready`: and hosts can be asked."""
