@@ -5,22 +5,18 @@ Nothing is decided by it: who carries what is a matter of leases (`conductor.lea
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
 from collections.abc import Callable
 from importlib.metadata import version as version_of
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
 
 from cumulet.clock import Clock
+from cumulet.conductor.giving_back import give_back
 from cumulet.conductor.leadership import leases
 from cumulet.db.engine import Database, Tx, metadata
 from cumulet.periodic import Periodic
-
-log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 5.0
 FORGOTTEN_SECONDS = 3600
@@ -86,11 +82,8 @@ class Presence(Periodic):
     async def stop(self) -> None:
         """Stop noting, and take the note away: nobody is to miss a process that has ended as it was told."""
         await super().stop()
-        try:
-            async with asyncio.timeout(BEAT_SECONDS):
-                await self._db.write_async(lambda tx: tx.run(_GONE, {"of_name": self._process}))
-        except (DBAPIError, TimeoutError):
-            log.warning("the database does not hear that this process ends", exc_info=True)
+        mine: dict[str, object] = {"of_name": self._process}
+        await give_back(self._db, _GONE, mine, seconds=BEAT_SECONDS, said=f"the note of {self._process}")
 
     async def round(self) -> None:
         before = self._clock.monotonic()
