@@ -75,15 +75,19 @@ def cloud(server: PostgresqlServer) -> Iterator[TestCloud]:
 @contextlib.contextmanager
 def killed(server: PostgresqlServer) -> Iterator[None]:
     server.stop("immediate")
-    yield
-    server.start()
+    try:
+        yield
+    finally:
+        server.start()
 
 
 @contextlib.contextmanager
 def shut_down(server: PostgresqlServer) -> Iterator[None]:
     server.stop("fast")
-    yield
-    server.start()
+    try:
+        yield
+    finally:
+        server.start()
 
 
 @contextlib.contextmanager
@@ -115,8 +119,10 @@ def taking_no_changes(server: PostgresqlServer) -> Iterator[None]:
             mine.execute(END_OTHERS)
 
     all_read_only("on")
-    yield
-    all_read_only("off")
+    try:
+        yield
+    finally:
+        all_read_only("off")
 
 
 def _others_are(server: PostgresqlServer) -> str:
@@ -132,9 +138,11 @@ def frozen(server: PostgresqlServer) -> Iterator[None]:
     children = [int(pid) for pid in Path(f"/proc/{main}/task/{main}/children").read_text().split()]
     for pid in (main, *children):
         os.kill(pid, signal.SIGSTOP)
-    yield
-    for pid in (main, *children):
-        os.kill(pid, signal.SIGCONT)
+    try:
+        yield
+    finally:
+        for pid in (main, *children):
+            os.kill(pid, signal.SIGCONT)
 
 
 Way = Callable[[PostgresqlServer], contextlib.AbstractContextManager[None]]
