@@ -86,6 +86,12 @@ def test_long_lists(database: Database, number: int) -> None:
         assert [row.id for row in rows] == ["a", "b"]
 
 
+def test_values_that_have_no_order(database: Database) -> None:
+    for kind in (set, dict.fromkeys, frozenset):
+        rows = database.read(lambda tx, kind=kind: tx.all(IN_GIVEN, {"of_ids": kind(("a", "b", "c"))}))  # type: ignore[misc]
+        assert [row.id for row in rows] == ["a", "b"]
+
+
 def test_two_lists_of_different_lengths(database: Database) -> None:
     for ids, kinds, found in (
         (["a", "b", "c"], ["red"], ["a"]),

@@ -9,7 +9,7 @@ for each power of two: a shorter list is filled up with a value that it has.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import Executable, Row
@@ -73,8 +73,9 @@ class Prepared:
         return count
 
 
-def _filled(given: Sequence[object], size: int) -> Sequence[object]:
-    return given if len(given) == size else [*given, *[given[-1]] * (size - len(given))]
+def _filled(given: Collection[object], size: int) -> list[object]:
+    known = list(given)
+    return known + known[-1:] * (size - len(known))
 
 
 def _size(number: int) -> int:
