@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -101,23 +102,6 @@ def test_it_is_not_sent_elsewhere_while_it_rests(admin: Client, server: str, bod
     assert admin.server(server)["status"] == "SHELVED"
 
 
-def test_what_cannot_be_started_rests_on(
-    cloud: TestCloud, admin: Client, member: Client, server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def fails(self: m.Start, host: m.OnHost) -> None:
-        raise m.VerbFailed("planted")
-
-    with monkeypatch.context() as planted:
-        planted.setattr(m.Start, "do", fails)
-        assert member.action(server, {"unshelve": None}).status == 202
-        cloud.idle()
-    assert member.server(server)["status"] == "SHELVED"
-    assert len(images_of(member, server)) == 1
-    assert admin.compute("DELETE", f"/servers/{server}").status == 204
-    cloud.idle()
-    assert images_of(member, server) == []
-
-
 @pytest.fixture
 def suspended(cloud: TestCloud, member: Client) -> str:
     """One that rests, and was suspended before."""
@@ -144,22 +128,24 @@ def test_one_that_was_suspended_boots_anew(cloud: TestCloud, admin: Client, memb
     assert guest.ran_us == 0, "it began anew"
 
 
-def test_one_that_was_suspended_and_cannot_be_started_rests_on(
-    cloud: TestCloud, admin: Client, member: Client, suspended: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("which", ["server", "suspended"])
+def test_what_cannot_be_started_rests_on(
+    cloud: TestCloud, admin: Client, member: Client, which: str, request: pytest.FixtureRequest
 ) -> None:
-    """As where the host's agent is of the version before, and does not know what is asked."""
+    """As where the host's agent is of the version before, and does not know how to boot a suspended one."""
+    server: str = request.getfixturevalue(which)
 
     async def fails(self: m.Start, host: m.OnHost) -> None:
         raise m.VerbFailed("planted")
 
-    with monkeypatch.context() as planted:
-        planted.setattr(m.Start, "do", fails)
-        assert member.action(suspended, {"unshelve": None}).status == 202
+    with mock.patch.object(m.Start, "do", fails):
+        assert member.action(server, {"unshelve": None}).status == 202
         cloud.idle()
-    assert member.server(suspended)["status"] == "SHELVED"
-    assert admin.compute("DELETE", f"/servers/{suspended}").status == 204
+    assert member.server(server)["status"] == "SHELVED"
+    assert len(images_of(member, server)) == 1
+    assert admin.compute("DELETE", f"/servers/{server}").status == 204
     cloud.idle()
-    assert images_of(member, suspended) == []
+    assert images_of(member, server) == []
 
 
 class Late(Way):
