@@ -30,6 +30,16 @@ def test_power_goes_off_and_on_again(member: Client, server_id: str) -> None:
         member.wait_for_status(server_id, status)
 
 
+def test_a_hard_reboot_boots_a_suspended_server(member: Client, server_id: str) -> None:
+    assert member.action(server_id, {"suspend": None}).status == 202
+    member.wait_for_status(server_id, "SUSPENDED")
+    assert member.action(server_id, {"reboot": {"type": "SOFT"}}).status == 409
+    assert member.action(server_id, {"reboot": {"type": "HARD"}}).status == 202
+    member.wait_for_status(server_id, "ACTIVE")
+    action = member.compute("GET", f"/servers/{server_id}/os-instance-actions")["instanceActions"][0]
+    assert (action["action"], action["message"]) == ("reboot", None)
+
+
 def test_a_refusal_says_what_the_server_is_doing(member: Client, server_id: str) -> None:
     answer = member.action(server_id, {"resume": None})
     assert answer.status == 409

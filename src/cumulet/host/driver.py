@@ -262,7 +262,9 @@ class Life(Protocol):
     async def stop(self, server_id: str, *, grace_seconds: float) -> None:
         """ACPI power button, then kill after the grace time."""
 
-    async def reboot(self, server_id: str, *, hard: bool) -> None: ...
+    async def reboot(self, server_id: str, *, hard: bool) -> None:
+        """A suspended guest is refused; if `hard`, the memory that it has saved is dropped, and it boots."""
+
     async def pause(self, server_id: str) -> None: ...
     async def unpause(self, server_id: str) -> None: ...
     async def suspend(self, server_id: str) -> None:

@@ -156,7 +156,9 @@ async def reboot(host: QemuHost, server_id: str, *, hard: bool) -> None:
         refuse_while_moving(record)
         folder = host.folder(server_id)
         if record.intent is Intent.SUSPENDED:
-            raise DriverError("SUSPENDED: resume it first")
+            if not hard:
+                raise DriverError("SUSPENDED: resume it first")
+            record = await _drop_saved(host, folder, record)
         hypervisor = host.hypervisor(server_id)
         if hypervisor is not None and not hard and await hypervisor.run_state() == "running":
             await power_button(hypervisor, _SOFT_REBOOT_SECONDS)

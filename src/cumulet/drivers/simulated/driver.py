@@ -133,11 +133,9 @@ class SimulatedDriver(SimulatedPower, SimulatedDisks, SimulatedConsole, Simulate
 
     async def start(self, server_id: str, *, drop_saved: bool = False) -> None:
         found = self._own(server_id)
-        if not drop_saved:
-            self._refuse_suspended(found)
-        elif found.state is GuestState.SUSPENDED:
-            found.paused_by_user = False
-            self._halt(found, GuestState.STOPPED)
+        if drop_saved:
+            self._drop_saved(found)
+        self._refuse_suspended(found)
         if not found.paused_by_user:
             self._run(found, fresh=True)
 
@@ -148,6 +146,8 @@ class SimulatedDriver(SimulatedPower, SimulatedDisks, SimulatedConsole, Simulate
         self._halt(found, GuestState.STOPPED)
 
     async def reboot(self, server_id: str, *, hard: bool) -> None:
+        if hard:
+            self._drop_saved(self._own(server_id))
         await self.stop(server_id, grace_seconds=0.0)
         self._run(self._found(server_id), fresh=True)
 

@@ -41,6 +41,12 @@ class SimulatedPower:
         if found.state is GuestState.SUSPENDED:
             raise DriverError(f"guest {found.guest.server_id} is suspended on {self.name}: resume it first")
 
+    def _drop_saved(self, found: SimulatedGuest) -> None:
+        """Make a suspended guest a stopped one."""
+        if found.state is GuestState.SUSPENDED:
+            found.paused_by_user = False
+            self._halt(found, GuestState.STOPPED)
+
     def _halt(self, found: SimulatedGuest, state: GuestState) -> None:
         self._drop_copy(found.guest.server_id, MigrationPhase.FAILED, f"guest {state}")
         found.halt(state, self._clock.now_us())
