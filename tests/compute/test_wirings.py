@@ -148,3 +148,31 @@ def test_a_host_that_does_not_answer_holds_up_no_other(tmp_path: Path, monkeypat
 
     with of_hosts(tmp_path, {"host1": ("networks",), "host2": ("networks",)}) as database:
         asyncio.run(asyncio.wait_for(story(database), timeout=wiring.SECONDS_UNTIL_RETRY))
+
+
+def test_a_host_of_which_there_is_always_news_is_told_after_a_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a cloud with a commit every moment: each comes while hosts are told of the one before."""
+    takes = [0.25, 3.0, 0.0]
+    rests: list[float] = []
+
+    async def story(database: Database) -> None:
+        cloud = Cloud(tmp_path, database)
+
+        async def tell(name: str) -> None:
+            cloud.wirings._again.discard(name)
+            cloud.clock.advance(takes.pop(0))
+            if takes:
+                cloud.wirings._again.add(name)
+
+        async def sleep(seconds: float) -> None:
+            rests.append(seconds)
+
+        monkeypatch.setattr(cloud.wirings, "_tell", tell)
+        monkeypatch.setattr(cloud.clock, "sleep", sleep)
+        await cloud.wirings._host("host1")
+
+    with of_hosts(tmp_path, {}) as database:
+        asyncio.run(story(database))
+    assert rests == [pytest.approx(0.25, abs=0.2), wiring.SECONDS_BETWEEN]

@@ -148,7 +148,8 @@ class Wirings(Periodic):
     """Tells each host whose networks have packets what they must be: when records change, and now and then anyway.
 
     A commit of this process that writes what wirings are read from begins a round at once. Another process's change is
-    seen by the timer. A round rests as long as it took, so that what comes in a storm is told together.
+    seen by the timer. Rounds, and each host's tellings, rest as long as they took: what comes in a storm is told
+    together, and does not take all time.
     """
 
     def __init__(self, *, db: Database, clock: Clock, hosts: Hosts) -> None:
@@ -198,17 +199,25 @@ class Wirings(Periodic):
                 await asyncio.wait((told, woken), timeout=SECONDS_BETWEEN, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 woken.cancel()
+        await self._rest(began)
+
+    async def _rest(self, began: float) -> None:
         await self._clock.sleep(min(self._clock.monotonic() - began, SECONDS_BETWEEN))
 
     def _ended(self, name: str, telling: asyncio.Task[None]) -> None:
         del self._telling[name]
+        if name in self._again:  # A round came when it had ended, or failed: nobody tells this host now.
+            self._woken.set()
         if not telling.cancelled() and (error := telling.exception()) is not None:
             log.error("%s could not be told what its network must be, will retry", name, exc_info=error)
 
     async def _host(self, name: str) -> None:
-        await self._tell(name)
-        while name in self._again:
+        while True:
+            began = self._clock.monotonic()
             await self._tell(name)
+            if name not in self._again:
+                return
+            await self._rest(began)
 
     async def _tell(self, name: str) -> None:
         self._again.discard(name)
