@@ -225,3 +225,14 @@ def test_a_host_with_a_watchdog_has_routers_only_while_it_holds_its_lease(tmp_pa
             assert database.read(hosts_in_memory.for_routers) == tuple(expected)
         database.write(lambda tx: host_records.set_up(tx, "host2", up=False, now_us=1))
         assert database.read(hosts_in_memory.for_routers) == ("host1",), "its lease has run out"
+
+
+def test_a_host_that_answers_is_told_of_its_networks_whatever_an_administrator_says_of_it(tmp_path: Path) -> None:
+    """Its guests may run: they are to have the rules of today."""
+    with of_hosts(tmp_path, {"host1": ("networks",), "host2": ("networks",), "host3": ()}) as database:
+        database.keeper = HostsInMemory()
+        load(database)
+        declare(database, "host1", forced_down=True)
+        database.write(lambda tx: host_records.set_up(tx, "host2", up=False, now_us=1))
+        assert database.read(host_records.with_packets) == ["host1"]
+        assert database.read(hosts_in_memory.with_packets) == ["host1"]

@@ -296,6 +296,7 @@ def _view(row: Row, free: dict[str, float], offered: dict[str, Inventory]) -> Ho
         cpu_models=kind.cpu_models,
         machine_types=kind.machine_types,
         features=kind.features,
+        answers=row.up,
         may_have_routers=_may_have_routers(row),
         address=kind.address,
         inventories=offered,

@@ -173,7 +173,8 @@ def with_packets(tx: Tx) -> list[str]:
     keeper = tx.keeper
     if not isinstance(keeper, HostsInMemory) or not tx.alone or tx.touched:
         return host_records.with_packets(tx)
-    return sorted(view.name for view in keeper.views().values() if view.up and host_records.has_packets(view.features))
+    views = keeper.views().values()
+    return sorted(view.name for view in views if view.answers and host_records.has_packets(view.features))
 
 
 def offered(tx: Tx, feature: str) -> bool | None:

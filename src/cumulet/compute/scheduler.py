@@ -57,6 +57,7 @@ class HostView(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     zone: str
     up: bool
+    """It answers, and no administrator calls it down."""
     disabled: bool
     free_vcpus: float
     free_memory_mib: float
@@ -65,6 +66,7 @@ class HostView(msgspec.Struct, frozen=True, kw_only=True):
     cpu_models: frozenset[str]
     machine_types: frozenset[str]
     features: frozenset[str] = frozenset()
+    answers: bool = True
     may_have_routers: bool = True
     """Where it offers networks at all."""
     address: str = ""
