@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from cumulet.network.store import networks
+from cumulet.network.subnet_pool_records import subnet_pools
 from cumulet.testing import Answer, Client, TestCloud
 from tests.api.test_compute_servers import ask_for, create
 from tests.api.test_network_stories import UNKNOWN, call, make, network_with_subnet, public
@@ -263,6 +266,45 @@ def test_a_shared_address_group_and_pool_are_kept_while_they_are_used(member: Cl
     call(other_member, "DELETE", f"/subnets/{subnet}")
     for policy in (of_group, of_pool):
         assert call(member, "DELETE", f"/rbac-policies/{policy}").status == 204
+
+
+@pytest.mark.parametrize(
+    ("kind", "action", "column"),
+    [
+        ("network", "access_as_shared", networks.c.shared),
+        ("network", "access_as_external", networks.c.external),
+        ("subnetpool", "access_as_shared", subnet_pools.c.shared),
+    ],
+)
+def test_what_a_control_plane_of_the_version_before_takes_back_is_shared_no_longer(
+    kind: str, action: str, column: sa.Column[bool], cloud: TestCloud, member: Client, other_member: Client
+) -> None:
+    """It writes the columns, and knows no policies."""
+    admin = cloud.persona("admin")
+    made = make(member, kind, **KINDS[kind])["id"]
+    policy = shared(admin, kind, made, "*", action)
+    assert made in listed(other_member, kind)
+    older = sa.update(column.table).where(column.table.c.id == made)
+    cloud.embedded.db.write(lambda tx: tx.execute(older.values({column.name: False})))
+    assert made not in listed(other_member, kind)
+    assert call(other_member, "GET", f"/{kind}s/{made}").status == 404
+    if action == "access_as_shared" and kind == "network":
+        again = call(admin, "PUT", f"/networks/{made}", {"network": {"shared": True}})
+        assert again["network"]["shared"] is True
+        assert made in listed(other_member, kind)
+    assert call(admin, "DELETE", f"/rbac-policies/{policy}").status == 204
+    assert call(admin, "GET", f"/rbac-policies?object_id={made}")["rbac_policies"] == []
+
+
+def test_what_shared_a_thing_that_the_version_before_has_deleted_can_be_deleted(
+    cloud: TestCloud, member: Client, other_member: Client
+) -> None:
+    network = make(member, "network")["id"]
+    path = f"/rbac-policies/{shared(member, 'network', network, other_member)}"
+    cloud.embedded.db.write(lambda tx: tx.execute(sa.delete(networks).where(networks.c.id == network)))
+    assert call(member, "PUT", path, {"rbac_policy": {"target_tenant": UNKNOWN}}).status == 404
+    assert call(member, "DELETE", path).status == 204
+    assert call(member, "GET", path).status == 404
 
 
 def test_what_is_deleted_is_shared_no_longer(member: Client, other_member: Client) -> None:

@@ -21,7 +21,7 @@ from cumulet.network.security_groups import GROUPS
 from cumulet.network.service import NETWORK
 from cumulet.network.sharing import EVERYBODY, Action, Shareable
 from cumulet.network.sight import own_in_sight
-from cumulet.network.store import Network, change, find_by, must_get, revise
+from cumulet.network.store import Network, change, find_by, get, must_get, revise
 from cumulet.network.subnet_pool_records import SubnetPool
 from cumulet.network.subnet_pools import SUBNET_POOLS
 from cumulet.web.operation import Call, Rule
@@ -222,10 +222,12 @@ def update_rbac_policy(call: Call[RbacPolicy, UpdateRbacPolicy]) -> View:
     if isinstance(target, str) and target != found.target_project:
         facts = {"project_id": found.project_id, "target_tenant": target, "target_project": target}
         policy.require_attributes(call, UPDATE_ATTRIBUTES, ("target_tenant", "target_project"), facts)
-        owner = _object(call.tx, found).project_id
-        _refuse_anothers(call, owner)
+        shared = _object(call.tx, found)
+        if shared is None:
+            raise resource.unknown(OBJECTS[Shareable(found.object_type)], found.object_id)
+        _refuse_anothers(call, shared.project_id)
         _refuse_twice(call.tx, found.object_id, found.action, target)
-        _refuse_in_use(call.tx, found, owner, instead=target)
+        _refuse_in_use(call.tx, found, shared, instead=target)
         change(call.tx, RbacPolicy, found.id, call.now_us, target_project=target)
         if found.action == Action.SHARED and EVERYBODY in (target, found.target_project):
             sharing.tell_older(call.tx, found.object_type, found.object_id, shared=target == EVERYBODY)
@@ -233,17 +235,17 @@ def update_rbac_policy(call: Call[RbacPolicy, UpdateRbacPolicy]) -> View:
     return resource.shown(call, RBAC_POLICIES, must_get(call.tx, RbacPolicy, found.id))
 
 
-def _object(tx: Tx, found: RbacPolicy) -> Resource:
-    return must_get(tx, OBJECTS[Shareable(found.object_type)].record, found.object_id)
+def _object(tx: Tx, found: RbacPolicy) -> Resource | None:
+    """None: a control plane of the version before has deleted it, which leaves its policies."""
+    return get(tx, OBJECTS[Shareable(found.object_type)].record, found.object_id)
 
 
-def _refuse_in_use(tx: Tx, found: RbacPolicy, owner: str, *, instead: str | None = None) -> None:
+def _refuse_in_use(tx: Tx, found: RbacPolicy, shared: Resource, *, instead: str | None = None) -> None:
     why = ""
-    shared = _object(tx, found)
     of_default = isinstance(shared, Network) and shared.is_default and found.action == Action.EXTERNAL
     if of_default and found.target_project == EVERYBODY:
         why = "Default external networks must be shared to everyone."
-    elif sharing_use.losing(tx, found, owner, instead=instead):
+    elif sharing_use.losing(tx, found, shared.project_id, instead=instead):
         why = "Other projects use it."
     if why:
         raise Conflict(
@@ -262,13 +264,12 @@ def _count(call: Call[RbacPolicy, object], found: RbacPolicy) -> None:
 @NETWORK.operation("DELETE", PATH, rules=(Rule(DELETE),), target=resource.target(RBAC_POLICIES), success=204)
 def delete_rbac_policy(call: Call[RbacPolicy, None]) -> None:
     """Share no longer; refused while the project uses it. Without any such policy a network is no external one."""
-    found = call.target
-    _refuse_in_use(call.tx, found, _object(call.tx, found).project_id)
+    found, shared = call.target, _object(call.tx, call.target)
+    if shared is not None:
+        _refuse_in_use(call.tx, found, shared)
     others = [entry for entry in sharing.entries(call.tx, found.object_id, Action.EXTERNAL) if entry.id != found.id]
-    if found.action == Action.EXTERNAL and not others:
-        network = must_get(call.tx, Network, found.object_id)
-        sharing_use.set_external(call.tx, call.cloud.clock, network, external=False)
-        change(call.tx, Network, network.id, call.now_us, external=False)
-        return
+    if isinstance(shared, Network) and found.action == Action.EXTERNAL and not others:
+        sharing_use.set_external(call.tx, call.cloud.clock, shared, external=False)
+        change(call.tx, Network, shared.id, call.now_us, external=False)
     sharing_use.end(call.tx, found)
     _count(call, found)

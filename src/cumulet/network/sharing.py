@@ -5,7 +5,7 @@ Nothing else says that something is shared: `shared` of a network, as each proje
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -45,7 +45,7 @@ class Action(StrEnum):
 
 _T = rbac_policies.c
 _OLDER_COLUMNS: Mapping[str, sa.Table] = {Shareable.NETWORK: networks, Shareable.SUBNET_POOL: subnet_pools}
-"""Where control planes of the version before read whether a thing is shared with everybody. Not read here."""
+"""Where control planes of the version before read, and write, whether a thing is shared with everybody."""
 
 
 class Sharing(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,8 +78,23 @@ def with_project(object_type: Shareable, project_id: str | None, *more: Action) 
     """
     targets = (EVERYBODY,) if project_id is None else (EVERYBODY, project_id)
     return sa.select(_T.object_id).where(
-        _T.object_type == object_type, _T.action.in_((Action.SHARED, *more)), _T.target_project.in_(targets)
+        _T.object_type == object_type,
+        _T.action.in_((Action.SHARED, *more)),
+        _T.target_project.in_(targets),
+        *_not_taken_back(object_type, *more),
     )
+
+
+def _not_taken_back(object_type: Shareable, *more: Action) -> Iterator[sa.ColumnElement[bool]]:
+    """A control plane of the version before ends what is everybody's in the columns alone; its policy stays."""
+    table = _OLDER_COLUMNS.get(object_type)
+    if table is not None:
+        kept = _T.object_id.in_(sa.select(table.c.id).where(table.c.shared))
+        yield sa.or_(_T.action != Action.SHARED, _T.target_project != EVERYBODY, kept)
+    if Action.EXTERNAL in more:
+        yield sa.or_(
+            _T.action != Action.EXTERNAL, _T.object_id.in_(sa.select(networks.c.id).where(networks.c.external))
+        )
 
 
 def among(tx: Tx, object_type: Shareable, ids: Collection[str], project_id: str | None) -> set[str]:

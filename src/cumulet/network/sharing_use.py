@@ -89,6 +89,7 @@ def set_shared(tx: Tx, clock: Clock, object_type: Shareable, what: Resource, *, 
     """A thing is shared with everybody, or not; 409 while others use it, who then may not. Answers if that is new."""
     present = [entry for entry in sharing.entries(tx, what.id, Action.SHARED) if entry.target_project == EVERYBODY]
     if shared == bool(present):
+        sharing.tell_older(tx, object_type, what.id, shared=shared)
         return False
     if shared:
         sharing.share(tx, clock, object_type, what.id, owner=what.project_id, target=EVERYBODY, action=Action.SHARED)
