@@ -152,6 +152,15 @@ def test_an_upload_ends_with_its_token(world: World, monkeypatch: pytest.MonkeyP
     assert world.files() == set()
 
 
+def test_an_upload_goes_on_whichever_header_shows_its_token(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "CHECK_SECONDS", 0.0)
+    image = world.create()
+    headers = {**DATA, "X-Auth-Token": "", "Authorization": "Bearer member"}
+    answer = world.ask("", "PUT", f"/images/{image['id']}/file", content=b"\0" * 100, headers=headers)
+    assert answer.status_code == 204
+    assert world.show(image["id"])["status"] == "active"
+
+
 def test_an_upload_ends_with_its_image_before_all_of_it_has_come(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "CHECK_SECONDS", 0.0)
     monkeypatch.setattr(uploads, "DRAIN_LIMIT_BYTES", 0)

@@ -125,7 +125,7 @@ STAGE = Way(during="uploading", ends="uploading", staged=True)
 
 async def upload(call: Call[Image, None], body: Body, declared: int | None, way: Way) -> None:
     """From queued to active, or back to queued with nothing left behind."""
-    cloud, token = call.cloud, call.headers.get("x-auth-token") or ""
+    cloud, token = call.cloud, call.headers.token
     last = "stage" if way.staged else "file"
     request = {"service": "image", "method": call.method, "path": f"/image/v2/images/{call.target.id}/{last}"}
 

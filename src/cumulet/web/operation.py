@@ -22,6 +22,7 @@ import msgspec
 
 from cumulet.db.engine import Tx
 from cumulet.errors import Forbidden
+from cumulet.web.asgi import token_of
 from cumulet.web.dialect import KEYSTONE, Dialect
 
 if TYPE_CHECKING:
@@ -161,17 +162,10 @@ class Headers:
                 return value.decode("latin-1")
         return default
 
-    def __contains__(self, name: str) -> bool:
-        return self.get(name) is not None
-
-    def __getitem__(self, name: str) -> str:
-        value = self.get(name)
-        if value is None:
-            raise KeyError(name)
-        return value
-
-    def items(self) -> list[tuple[str, str]]:
-        return [(key.decode("latin-1"), value.decode("latin-1")) for key, value in self._raw]
+    @property
+    def token(self) -> str:
+        """The token shown, in whichever header; empty where there is none. Whether it counts is another question."""
+        return token_of(dict(self._raw)).decode("latin-1")
 
 
 class Call(msgspec.Struct, Generic[TargetT_co, BodyT_co], kw_only=True):
