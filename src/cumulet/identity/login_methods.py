@@ -97,16 +97,33 @@ async def password_holder(call: Call[object, object], named: UserNamed, *, expir
     user = found.user
     async with identity.logins.attempt(found.counted_as, call.client) as attempt:
         matches = await identity.passwords.matches(user.password_hash if user else None, named.password)
+        # What others tried meanwhile counts: as many as may be wrong may be tried, at once as one after another.
+        if user is not None and lock.counts:
+            lock = await _noted(call, user, right=matches, failures=lock.failures)
         attempt.right = matches and found.enabled and not lock.locked
-    if user is not None and lock.counts and (lock.failures or not matches):
-        user_id = user.id
-        await call.cloud.db.write_async(lambda tx: note_login(tx, settings, user_id, now_us, right=matches))
     if user is None or not attempt.right:
         why = f"known {user is not None}, enabled {found.enabled}, locked {lock.locked}"
         raise Unauthorized(UNAUTHENTICATED, private=f"login as {found.counted_as}: {why}")
     if is_expired(user, now_us) and not expired_too:
         raise Unauthorized(f"The password is expired and needs to be changed for user: {user.id}.")
     return await _at_todays_price(call, user, named.password)
+
+
+async def _noted(call: Call[object, object], user: User, *, right: bool, failures: int) -> Lock:
+    """What had locked the user when the comparison of a password ended, which now counts."""
+    settings, now_us = Identity.of(call).settings, call.now_us
+
+    def look(tx: Tx) -> Lock:
+        return lock_of(tx, settings, user, now_us)
+
+    def note(tx: Tx) -> Lock:
+        lock = look(tx)
+        if lock.counts:
+            note_login(tx, settings, user.id, now_us, right=right)
+        return lock
+
+    found: Lock = await (call.cloud.db.read_async(look) if right and not failures else call.cloud.db.write_async(note))
+    return found
 
 
 async def _at_todays_price(call: Call[object, object], user: User, password: str) -> User:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
-from tests.api.identity.place import Place, password_auth
+from tests.api.identity.place import V3, Place, password_auth
 
 DAY = 24 * 3600
 FIRST = "the first password"
@@ -165,4 +167,34 @@ def test_too_many_wrong_passwords_lock_a_user_for_a_while(tmp_path: Path) -> Non
     for _ in range(5):
         user.log_in("wrong password")
     assert user.log_in().status_code == 201
+    place.close()
+
+
+def test_passwords_that_are_tried_at_once_count_as_those_tried_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = Somebody(tmp_path, lockout_failures=3)
+    place = user.place
+    begun, others_ended = asyncio.Event(), asyncio.Event()
+    compare = place.identity.passwords.matches
+
+    async def matches(password_hash: str | None, password: str) -> bool:
+        if password == FIRST:
+            begun.set()
+            await others_ended.wait()
+        return await compare(password_hash, password)
+
+    async def status(password: str) -> int:
+        auth = {"auth": password_auth({"id": user.id}, password)}
+        return (await place._client.post(f"{V3}/auth/tokens", json=auth)).status_code
+
+    async def all_at_once() -> list[int]:
+        right = asyncio.create_task(status(FIRST))
+        await begun.wait()
+        wrong = [await status("wrong password") for _ in range(3)]
+        others_ended.set()
+        return [*wrong, await right]
+
+    monkeypatch.setattr(place.identity.passwords, "matches", matches)
+    assert place._runner.run(all_at_once()) == [401] * 4
     place.close()
