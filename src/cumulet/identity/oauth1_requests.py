@@ -58,7 +58,7 @@ def signed_request(call: Call[object, object], path: str, *names: str) -> Signed
 def take_once(tx: Tx, request: SignedRequest, now_us: int) -> None:
     """Remember a request whose signature is right; 401 for one that was taken before (RFC 5849, 3.3)."""
     n, consumer_id = nonces.c, request.get("oauth_consumer_key")
-    tx.execute(delete(nonces).where(n.consumer_id == consumer_id, n.expires_at_us <= now_us))
+    tx.execute(delete(nonces).where(n.consumer_id == consumer_id, n.expires_at_us < now_us))
     digest = nonce_digest(request)
     if tx.first(select(n.digest).where(n.digest == digest)) is not None:
         raise Unauthorized(UNAUTHENTICATED, private="a request signed by OAuth was sent again")
