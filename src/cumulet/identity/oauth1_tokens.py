@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import string
 from typing import Annotated
 
@@ -150,7 +151,8 @@ async def create_access_token(call: Call[None, None]) -> Reply:
         _require_consumer(call, tx, request, opened(keys, token.sealed))
         if token.verifier is None or token.user_id is None:
             raise Unauthorized("Request Token does not have an authorizing user id.")
-        if opened(keys, token.verifier) != request.get("oauth_verifier"):
+        shown = request.get("oauth_verifier").encode("utf-8", "surrogatepass")
+        if not hmac.compare_digest(opened(keys, token.verifier).encode(), shown):
             raise Unauthorized("Provided verifier does not match stored verifier")
         return token
 
