@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cumulet.clock import iso_us
 from tests.api.identity.place import Place, project
 
@@ -32,6 +34,28 @@ def test_what_ended_is_listed_while_tokens_of_it_would_still_be_good(place: Plac
 
     place.clock.advance(3700)
     assert place.admin().get("/OS-REVOKE/events").json()["events"] == []
+
+
+def test_who_asks_again_since_the_last_one_gets_all_however_many_an_answer_has(tmp_path: Path) -> None:
+    place = Place(tmp_path, largest_page=3)
+    admin, ended = place.admin(), set()
+    for user in [admin.made("user", "users", name=f"u{n}", domain_id="default")["id"] for n in range(3)]:
+        place.clock.advance(1)
+        assert admin.delete(f"/users/{user}/tokens").status_code == 204
+        ended.add(("user_id", user))
+        for _ in range(2):
+            place.clock.advance(1)
+            session = place.login("demo", scope=project("demo"))
+            assert admin.delete("/auth/tokens", {"X-Subject-Token": str(session.token)}).status_code == 204
+            ended.add(("audit_id", session.body["audit_ids"][0]))
+    seen, since = set(), ""
+    for _ in range(len(ended)):
+        events = admin.get(f"/OS-REVOKE/events?since={since}").json()["events"]
+        assert len(events) <= 3
+        since = events[-1]["revoked_at"]
+        seen |= {(name, event[name]) for event in events for name in ("audit_id", "user_id") if name in event}
+    assert seen == ended
+    place.close()
 
 
 def test_a_trust_that_was_deleted_is_listed(place: Place) -> None:
