@@ -110,6 +110,15 @@ def test_a_change_of_what_a_list_names(database: Database) -> None:
     assert first(database, BY_ID, of_id="b").kind == "green"
 
 
+def test_a_change_returns_what_it_has_changed(database: Database) -> None:
+    changed = CHANGE_ALL.returning(things.c.id, things.c.parts)
+    found = database.write(lambda tx: tx.all(changed, {"of_ids": ["a", "b", "c"], "kind": "green"}))
+    assert sorted(map(tuple, found)) == [("a", FULL["parts"]), ("b", OTHER["parts"])]
+    one = database.write(lambda tx: tx.first(changed, {"of_ids": ["a", "b"], "kind": "grey"}))
+    assert one is not None
+    assert [first(database, BY_ID, of_id=name).kind for name in ("a", "b")] == ["grey"] * 2, "both, whatever was read"
+
+
 def test_a_change_says_how_many_it_matched_and_sets_what_it_is_given(database: Database) -> None:
     def change(tx: Tx) -> tuple[int, int]:
         missed = tx.changed(CHANGE, {"of_id": "nobody", "kind": "green"})

@@ -136,7 +136,7 @@ def _prepare(statement: Any, dialect: Dialect, values: Mapping[str, Any]) -> Pre
     if any(not bind.expanding or bind.type._is_tuple_type for bind in lists):
         return None
     names = [column.keyname for column in compiled._result_columns]
-    if len(set(names)) < len(names) or (compiled.effective_returning and not statement.is_select):
+    if len(set(names)) < len(names):
         return None
     if lists:
         return WithLists(compiled, dialect, tuple(sorted({bind.key for bind in lists})))
