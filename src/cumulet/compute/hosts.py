@@ -141,11 +141,7 @@ def address_of(tx: Tx, name: str) -> str:
 
 def addresses(tx: Tx, names: Collection[str]) -> dict[str, str]:
     """Where each of these hosts is reached by the others."""
-    return {
-        row.name: _kind(row.facts_text).address
-        for part in in_parts(sorted(names))
-        for row in tx.all(_NAMED, {"of_names": list(part)})
-    }
+    return {row.name: _kind(row.facts_text).address for row in _NAMED.rows(tx, sorted(names))}
 
 
 def offering(tx: Tx, feature: str) -> list[str]:
@@ -223,7 +219,7 @@ _PROVIDER = resource_providers.c.name == sa.bindparam("of_name")
 _USED_HERE = _USED.join(resource_providers, resource_providers.c.id == allocations.c.provider_id).where(_PROVIDER)
 _ROOM_HERE = _ROOM.where(_PROVIDER)
 _HOST = _HOSTS.where(_OF_NAME)
-_NAMED = _HOSTS.where(hosts.c.name.in_(sa.bindparam("of_names", expanding=True)))
+_NAMED = OfMany(_HOSTS, hosts.c.name)
 
 
 def views(tx: Tx) -> list[HostView]:
