@@ -14,6 +14,7 @@ from cumulet.compute.host_watch import HostWatch
 from cumulet.compute.store import hosts
 from cumulet.db.engine import Database, Tx
 from cumulet.host.driver import GuestState
+from cumulet.placement.store import inventories, resource_providers
 from cumulet.testing import Client, TestCloud
 from tests.api.test_compute_servers import create
 
@@ -75,6 +76,26 @@ def test_only_news_is_recorded(
     guest.state = GuestState.STOPPED
     assert look(host), "the guest has changed"
     assert cloud.persona("admin").server(server["id"])["status"] == "SHUTOFF"
+
+
+def test_what_somebody_removes_or_changes_of_its_inventory_is_put_right(cloud: TestCloud) -> None:
+    db = cloud.embedded.db
+
+    def look() -> dict[str, int]:
+        cloud.await_(cloud.embedded.conductor.reconciler(HostWatch).round("host1"))
+        return db.read(lambda tx: host_records.recorded_totals(tx, ["host1"]))["host1"]
+
+    of_host1 = sa.select(resource_providers.c.id).where(resource_providers.c.name == "host1").scalar_subquery()
+    here = inventories.c.provider_id == of_host1
+    totals = look()
+    assert len(totals) == 3
+    for change in (
+        [sa.update(inventories).where(here).values(total=1)],
+        [sa.delete(inventories).where(here, inventories.c.resource_class == "VCPU")],
+        [sa.delete(inventories).where(here), sa.delete(resource_providers).where(resource_providers.c.name == "host1")],
+    ):
+        db.write(lambda tx, change=change: [tx.execute(one) for one in change])  # type: ignore[misc]
+        assert look() == totals
 
 
 def test_that_many_were_heard_is_one_write(cloud: TestCloud, monkeypatch: pytest.MonkeyPatch) -> None:

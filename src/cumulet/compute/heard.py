@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -22,6 +22,8 @@ class Known(msgspec.Struct, frozen=True):
     up: bool
     lease_seconds: float | None
     before: drift.Before
+    totals: Mapping[str, int]
+    """By resource class, of its inventory in placement."""
 
 
 class Heard:
@@ -55,19 +57,22 @@ class Heard:
         self._require_lead(tx)
         up, before = host_records.heard_of(tx, names), drift.before(tx, names)
         leases = {name: host_records.kind_of(tx, name).lease_seconds for name in names if name not in self._facts}
-        return {name: Known(name in up, leases.get(name), before[name]) for name in names}
+        totals = host_records.recorded_totals(tx, names)
+        return {name: Known(name in up, leases.get(name), before[name], totals[name]) for name in names}
 
     def is_news(
         self,
         facts: HostFacts,
         reports: list[GuestReport] | None,
         linked: Collection[str] | None,
-        before: drift.Before,
+        known: Known,
     ) -> bool:
         """Whether what a host says is to be recorded, or may differ from what the records say."""
         if reports is None or facts != self._facts.get(facts.name):
             return True
-        return not drift.still_agreed(self._agreed.get(facts.name), reports, linked, before)
+        if not host_records.totals_of(facts).items() <= known.totals.items():
+            return True
+        return not drift.still_agreed(self._agreed.get(facts.name), reports, linked, known.before)
 
     def recorded(self, facts: HostFacts, agreed: drift.Agreed | None, now: float) -> None:
         """What a host says has been recorded, and compared; `now`: when it was asked, monotonic."""

@@ -228,7 +228,7 @@ class HostWatch:
         cleared = reports is not None
         corrections: list[drift.Correction] = []
         generations: dict[str, int] = {}
-        if new or not was_up or self._records.is_news(facts, reports, linked, before):
+        if new or not was_up or self._records.is_news(facts, reports, linked, known):
             corrections, generations, agreed = await self._db.write_async(record)
             self._records.recorded(facts, agreed, now)
         else:

@@ -50,6 +50,12 @@ _KNOWN = sa.select(hosts.c.hypervisor_uuid).where(_OF_NAME)
 _HEARD = sa.update(hosts).where(_OF_NAME)
 _OTHERWISE = sa.update(hosts).where(_OF_NAME, hosts.c.up != sa.bindparam("of_up"))
 _STATE = sa.select(hosts.c.up, hosts.c.forced_down).where(_OF_NAME)
+_TOTALS = OfMany(
+    sa.select(resource_providers.c.name, inventories.c.resource_class, inventories.c.total).join(
+        inventories, inventories.c.provider_id == resource_providers.c.id
+    ),
+    resource_providers.c.name,
+)
 
 
 def register(tx: Tx, *, facts: HostFacts, clock: Clock, settings: Settings) -> None:
@@ -74,17 +80,35 @@ def register(tx: Tx, *, facts: HostFacts, clock: Clock, settings: Settings) -> N
     else:
         hypervisor_uuid = known.hypervisor_uuid
         tx.run(_HEARD, {"of_name": facts.name, **values})
+    ratios = {
+        placement.VCPU: settings.cpu_allocation_ratio,
+        placement.MEMORY_MB: settings.ram_allocation_ratio,
+        placement.DISK_GB: settings.disk_allocation_ratio,
+    }
     placement.set_inventory(
         tx,
         name=facts.name,
         uuid=hypervisor_uuid,
-        inventory={
-            placement.VCPU: (facts.vcpus, settings.cpu_allocation_ratio),
-            placement.MEMORY_MB: (facts.memory_mib, settings.ram_allocation_ratio),
-            placement.DISK_GB: (facts.disk_gib, settings.disk_allocation_ratio),
-        },
+        inventory={name: (total, ratios[name]) for name, total in totals_of(facts).items()},
         now_us=now,
     )
+
+
+def totals_of(facts: HostFacts) -> dict[str, int]:
+    """What a host says it has, by resource class."""
+    return {
+        placement.VCPU: facts.vcpus,
+        placement.MEMORY_MB: facts.memory_mib,
+        placement.DISK_GB: facts.disk_gib,
+    }
+
+
+def recorded_totals(tx: Tx, names: Sequence[str]) -> dict[str, dict[str, int]]:
+    """What placement says that each of these hosts has: others write there, too."""
+    found: dict[str, dict[str, int]] = {name: {} for name in names}
+    for row in _TOTALS.rows(tx, names):
+        found[row.name][row.resource_class] = row.total
+    return found
 
 
 def is_known(tx: Tx, name: str) -> bool:
