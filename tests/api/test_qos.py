@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from unittest import mock
 
 import pytest
 
@@ -142,20 +141,19 @@ def test_new_networks_have_the_projects_default_policy(manager: Client, member: 
 def test_what_a_host_cannot_keep_is_refused(cloud: TestCloud, manager: Client, member: Client) -> None:
     policy = qos_policy(manager)
     network = make(member, "network")["id"]
-    with mock.patch.object(hosts, "BANDWIDTH_LIMITS", "what no host keeps"):
-        assert call(member, "GET", "/qos/rule-types")["rule_types"] == []
-        rule = {"bandwidth_limit_rule": {"max_kbps": 1}}
-        refused = call(manager, "POST", f"/qos/policies/{policy}/{LIMITS}", rule)
-        assert (refused.status, "host1" in refused.text) == (501, True)
+    set_ = {"network": {"qos_policy_id": policy}}
     lacking = [
         hosts.Host(
-            name="h", id=UNKNOWN, zone="nova", up=True, enabled=True, features=frozenset({"networks"}),
+            name="host9", id=UNKNOWN, zone="nova", up=True, enabled=True, features=frozenset({"networks"}),
             created_at_us=0, seen_at_us=0, started_at_us=0, may_have_routers=True,
         )
     ]  # fmt: skip
     hosts.told_by(lambda _tx: lacking)
     try:
-        set_ = {"network": {"qos_policy_id": policy}}
+        assert call(member, "GET", "/qos/rule-types")["rule_types"] == []
+        rule = {"bandwidth_limit_rule": {"max_kbps": 1}}
+        refused = call(manager, "POST", f"/qos/policies/{policy}/{LIMITS}", rule)
+        assert (refused.status, "host9" in refused.text) == (501, True)
         assert call(member, "PUT", f"/networks/{network}", set_).status == 501
     finally:
         hosts.told_by(hosts_for_network.for_network)

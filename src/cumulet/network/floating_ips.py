@@ -220,7 +220,7 @@ def create(call: Call[object, object], new: NewFloatingIp) -> FloatingIp:
         router_id=None,
         dns_name=text(new.dns_name),
         dns_domain=text(new.dns_domain),
-        qos_policy_id=qos.wanted(call, new.qos_policy_id, FLOATING_IP_LIMITS, "floating IPs"),
+        qos_policy_id=qos.wanted(call, new.qos_policy_id, FLOATING_IP_LIMITS),
     )
     topology.set_tags(tx, floating.id, either(new.tags, []))
     if isinstance(new.port_id, str):
@@ -354,7 +354,7 @@ def update_floatingip(call: Call[FloatingIp, UpdateFloatingIp]) -> View:
     given = resource.given(body)
     policy.require_attributes(call, UPDATE_ATTRIBUTES, given, {"project_id": floating.project_id})
     values: dict[str, object] = {"description": text(body.description)} if "description" in given else {}
-    limit = qos.changed(call, floating.qos_policy_id, body.qos_policy_id, FLOATING_IP_LIMITS, "floating IPs")
+    limit = qos.changed(call, floating.qos_policy_id, body.qos_policy_id, FLOATING_IP_LIMITS)
     if limit is not None:
         _refuse_forwarding(call.tx, floating)
     change(call.tx, FloatingIp, floating.id, call.now_us, qos_policy_id=limit, **values)

@@ -11,6 +11,8 @@ from cumulet.errors import NotYet
 
 NETWORKS, BANDWIDTH_LIMITS, FLOATING_IP_LIMITS = "networks", "bandwidth-limits", "floating-ip-limits"
 """What hosts say of themselves."""
+_LIMITED = {BANDWIDTH_LIMITS: "ports", FLOATING_IP_LIMITS: "floating IPs"}
+"""By feature, what a host with it limits."""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,8 +46,10 @@ def wiring(tx: Tx) -> list[Host]:
     return sorted((host for host in found if NETWORKS in host.features), key=lambda host: host.name)
 
 
-def require(tx: Tx, feature: str, what: str) -> None:
-    """501 unless every host that has networks keeps a thing: what is promised is kept wherever a guest is."""
+def require(tx: Tx, feature: str) -> None:
+    """501 unless every host that has networks keeps limits of this kind: a guest may come to any of them."""
     lacking = [host.name for host in wiring(tx) if feature not in host.features]
     if lacking:
-        raise NotYet(f"Host {lacking[0]} cannot limit the bandwidth of {what}.", reason="HOST_LIMITS_NO_BANDWIDTH")
+        raise NotYet(
+            f"Host {lacking[0]} cannot limit the bandwidth of {_LIMITED[feature]}.", reason="HOST_LIMITS_NO_BANDWIDTH"
+        )

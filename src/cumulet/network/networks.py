@@ -335,7 +335,7 @@ def update_network(call: Call[Network, UpdateNetwork]) -> View:
         values["mtu"] = mtu = _mtu(body.mtu, network.network_type)
         _refuse_mtu_too_small(call.tx, network, mtu)
     external = either(body.external, network.external)
-    values["qos_policy_id"] = qos.changed(call, network.qos_policy_id, body.qos_policy_id, BANDWIDTH_LIMITS, "ports")
+    values["qos_policy_id"] = qos.changed(call, network.qos_policy_id, body.qos_policy_id, BANDWIDTH_LIMITS)
     clock, touched = call.cloud.clock, False
     if isinstance(body.shared, bool):
         touched = sharing_use.set_shared(call.tx, clock, Shareable.NETWORK, network, shared=body.shared)

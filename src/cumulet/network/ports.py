@@ -331,7 +331,7 @@ def _create(call: Call[object, object], new: NewPort) -> Port:
             port_security_enabled=secured,
             security_group_ids=wanted_groups,
             dns_name=text(new.dns_name),
-            qos_policy_id=qos.wanted(call, new.qos_policy_id, BANDWIDTH_LIMITS, "ports"),
+            qos_policy_id=qos.wanted(call, new.qos_policy_id, BANDWIDTH_LIMITS),
             host=text(new.host_id),
             vnic_type=either(new.vnic_type, None) or "normal",
             profile=either(new.profile, None) or {},
@@ -429,7 +429,7 @@ def update_port(call: Call[Port, UpdatePort]) -> View:
     if isinstance(body.mac_address, str) and body.mac_address != port.mac_address:
         _refuse_mac(tx, port, body.mac_address)
         values["mac_address"] = body.mac_address
-    values["qos_policy_id"] = qos.changed(call, port.qos_policy_id, body.qos_policy_id, BANDWIDTH_LIMITS, "ports")
+    values["qos_policy_id"] = qos.changed(call, port.qos_policy_id, body.qos_policy_id, BANDWIDTH_LIMITS)
     touched = _change_security(call, port, body, values)
     if isinstance(body.fixed_ips, list) or "mac_address" in values:
         wanted, dropped = fixed_ips.wanted_of(call, body.fixed_ips), fixed_ips.dropped_of(either(body.fixed_ips, []))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from cumulet.db.engine import Tx
 from cumulet.errors import Forbidden, NotFound
 from cumulet.network import hosts
+from cumulet.network.hosts import BANDWIDTH_LIMITS
 from cumulet.network.many import find_many
 from cumulet.network.qos_records import BandwidthLimit, QosPolicy, qos_policies
 from cumulet.network.sharing import QOS_SHARING
@@ -20,19 +21,17 @@ def _usable(call: Call[object, object], policy_id: str) -> bool:
     return bool(find(call.tx, QosPolicy, qos_policies.c.id == policy_id, shared_in_sight(call.caller, QOS_SHARING)))
 
 
-def wanted(call: Call[object, object], policy_id: str | Unset | None, feature: str, what: str) -> str | None:
+def wanted(call: Call[object, object], policy_id: str | Unset | None, feature: str) -> str | None:
     """The policy that a new thing shall have. 404 for one out of sight, 501 where a host could not keep it."""
     if not isinstance(policy_id, str):
         return None
     if not _usable(call, policy_id):
         raise NotFound(f"QoS policy {policy_id} could not be found.", reason="QosPolicyNotFound")
-    hosts.require(call.tx, feature, what)
+    hosts.require(call.tx, feature)
     return policy_id
 
 
-def changed(
-    call: Call[object, object], present: str | None, policy_id: str | Unset | None, feature: str, what: str
-) -> str | None:
+def changed(call: Call[object, object], present: str | None, policy_id: str | Unset | None, feature: str) -> str | None:
     """The policy that a thing shall have from now on. 403 for who may not take the present one away."""
     if isinstance(policy_id, Unset) or policy_id == present:
         return present
@@ -41,7 +40,7 @@ def changed(
             f"Failed to remove provided policy {present} because you are not authorized.",
             reason="PolicyRemoveAuthorizationError",
         )
-    return wanted(call, policy_id, feature, what)
+    return wanted(call, policy_id, feature)
 
 
 def default_of(tx: Tx, project_id: str) -> str | None:
@@ -54,7 +53,7 @@ def of_new_network(call: Call[object, object], project_id: str, policy_id: str |
     """The policy that a new network shall have: the one named, or the project's default one."""
     if isinstance(policy_id, Unset):
         return default_of(call.tx, project_id)
-    return wanted(call, policy_id, hosts.BANDWIDTH_LIMITS, "ports")
+    return wanted(call, policy_id, BANDWIDTH_LIMITS)
 
 
 def of_networks(tx: Tx, ports: Sequence[Port]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from cumulet.db.engine import Tx
 from cumulet.errors import Conflict, NotFound
 from cumulet.network import hosts, policy, resource
 from cumulet.network.bodies import either, whole_number
+from cumulet.network.hosts import BANDWIDTH_LIMITS
 from cumulet.network.qos_policies import PATH as POLICY
 from cumulet.network.qos_policies import QOS_POLICIES
 from cumulet.network.qos_records import BandwidthLimit, QosPolicy, bandwidth_limits
@@ -146,7 +147,7 @@ def create_bandwidth_limit_rule(call: Call[QosPolicy, NewLimit]) -> View:
     found, body = call.target, call.body
     direction = either(body.direction, "egress")
     _refuse_second(call.tx, found.id, direction)
-    hosts.require(call.tx, hosts.BANDWIDTH_LIMITS, "ports")
+    hosts.require(call.tx, BANDWIDTH_LIMITS)
     made = insert(
         call.tx,
         BandwidthLimit,
@@ -258,7 +259,7 @@ def delete_alias_bandwidth_limit_rule(call: Call[BandwidthLimit, None]) -> None:
 
 def _types(tx: Tx) -> list[str]:
     """None, where a host could not keep it."""
-    kept = all(hosts.BANDWIDTH_LIMITS in host.features for host in hosts.wiring(tx))
+    kept = all(BANDWIDTH_LIMITS in host.features for host in hosts.wiring(tx))
     return [TYPE] if kept else []
 
 
