@@ -139,7 +139,8 @@ def test_new_networks_have_the_projects_default_policy(manager: Client, member: 
 
 
 def test_what_a_host_cannot_keep_is_refused(cloud: TestCloud, manager: Client, member: Client) -> None:
-    policy = qos_policy(manager)
+    policy = qos_policy(manager, ("ingress", 0, 0))
+    unlimited = call(manager, "GET", f"/qos/policies/{policy}")["policy"]["rules"][0]["id"]
     network = make(member, "network")["id"]
     set_ = {"network": {"qos_policy_id": policy}}
     lacking = [
@@ -154,6 +155,7 @@ def test_what_a_host_cannot_keep_is_refused(cloud: TestCloud, manager: Client, m
         rule = {"bandwidth_limit_rule": {"max_kbps": 1}}
         refused = call(manager, "POST", f"/qos/policies/{policy}/{LIMITS}", rule)
         assert (refused.status, "host9" in refused.text) == (501, True)
+        assert call(manager, "PUT", f"/qos/policies/{policy}/{LIMITS}/{unlimited}", rule).status == 501
         assert call(member, "PUT", f"/networks/{network}", set_).status == 501
     finally:
         hosts.told_by(hosts_for_network.for_network)

@@ -193,6 +193,8 @@ def update_bandwidth_limit_rule(call: Call[BandwidthLimit, ChangeLimit]) -> View
 
 def _change(call: Call[BandwidthLimit, ChangeLimit], kind: Kind[BandwidthLimit]) -> View:
     found, values = call.target, resource.given(call.body)
+    if found.max_kbps == 0 and either(call.body.max_kbps, 0):
+        hosts.require(call.tx, BANDWIDTH_LIMITS)
     if isinstance(call.body.direction, str):
         _refuse_second(call.tx, found.policy_id, call.body.direction, but=found.id)
     change(call.tx, BandwidthLimit, found.id, call.now_us, **values)
