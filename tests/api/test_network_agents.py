@@ -35,6 +35,18 @@ def test_each_host_has_an_agent_for_each_task_and_only_administrators_see_them(a
     assert call(admin, "GET", f"/agents/{UNKNOWN}").status == 404
 
 
+def test_a_page_begins_after_its_marker_so_that_pages_end(admin: Client) -> None:
+    ids, marker = [one["id"] for one in agents(admin)], ""
+    paged = []
+    for _ in ids:
+        (one,) = agents(admin, f"?limit=1{marker}")
+        paged.append(one["id"])
+        marker = f"&marker={one['id']}"
+    assert paged == ids
+    assert agents(admin, f"?limit=1{marker}") == []
+    assert call(admin, "GET", f"/agents?limit=1&marker={UNKNOWN}").status == 404
+
+
 def test_a_host_that_is_declared_down_has_agents_that_are_not_alive(admin: Client) -> None:
     services = admin.compute("GET", "/os-services?binary=nova-compute&host=host2")["services"]
     path = f"/os-services/{services[0]['id']}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlencode
 
-from cumulet.errors import BadRequest
+from cumulet.errors import BadRequest, NotFound
 from cumulet.network import refusals
 from cumulet.network.resource_columns import Resource
 from cumulet.web.operation import Call
@@ -64,11 +64,17 @@ def number(text: str) -> object:
 def of_few(
     call: Call[object, object], plural: str, views: Sequence[dict[str, object]], readers: Mapping[str, Reader]
 ) -> dict[str, object]:
-    """The answer to a list of things that are few, and in no table: those that the query asks for, in one page.
+    """The answer to a list of things that are few, and in no table: one page of those that the query asks for.
 
     readers: what can be asked for, and what its values mean.
     """
     found = list(views)
+    marker = call.query.get("marker") if asks_for_pages(call) else None
+    if marker is not None:
+        ids = [view["id"] for view in found]
+        if marker not in ids:
+            raise NotFound(f"Marker {marker} could not be found.")
+        found = found[ids.index(marker) + 1 :]
     for name in call.query.names():
         if name in ("fields", "limit", "marker", "page_reverse", "sort_key", "sort_dir"):
             continue
