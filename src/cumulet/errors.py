@@ -67,6 +67,11 @@ class Conflict(ApiError):
     title = "Conflict"
 
 
+class Gone(ApiError):
+    status = 410
+    title = "Gone"
+
+
 class PreconditionFailed(ApiError):
     """What a request says in ``If-Match`` is no longer so."""
 

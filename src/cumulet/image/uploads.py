@@ -20,9 +20,9 @@ import msgspec
 from cumulet.clock import Clock
 from cumulet.db.engine import Tx
 from cumulet.errors import (
-    ApiError,
     BadRequest,
     Conflict,
+    Gone,
     InsufficientStorage,
     NotFound,
     OverQuota,
@@ -49,11 +49,6 @@ IDLE_SECONDS = 60.0
 """An upload may take long, but not by saying nothing."""
 DRAIN_LIMIT_BYTES = 256 << 20
 """How much of a refused upload is read and thrown away: clients that only read after writing see the answer then."""
-
-
-class Gone(ApiError):
-    status = 410
-    title = "Gone"
 
 
 class Body:

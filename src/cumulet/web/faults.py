@@ -9,6 +9,7 @@ import msgspec
 from cumulet.db.reach import OutcomeUnknown, is_away
 from cumulet.errors import (
     ApiError,
+    Gone,
     MethodNotAllowed,
     NotAcceptable,
     NotFound,
@@ -89,11 +90,6 @@ def unexpected(error: Exception, request_id: str) -> ApiError:
 class RequestTimeout(ApiError):
     status = 408
     title = "Request Timeout"
-
-
-class Gone(ApiError):
-    status = 410
-    title = "Gone"
 
 
 def gap_error(gap: Gap) -> ApiError:
