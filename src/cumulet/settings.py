@@ -12,6 +12,9 @@ PUBLIC_URL = r"\Ahttps://([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1
 
 BUS_URL = r"\A(nats://[A-Za-z0-9.:\[\]-]{1,260}(,(?=nats))?){1,16}\Z"
 
+_WEB_HOST = r"(\*|(\*\.)?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*)"
+WEB_HOSTS = rf"\A( *{_WEB_HOST} *(, *{_WEB_HOST} *)*)?\Z"
+
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 NoneOrMore = Annotated[int, msgspec.Meta(ge=0)]
 MoreThanNone = Annotated[float, msgspec.Meta(gt=0)]
@@ -189,7 +192,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What one project's images may take up in the store, uploads under way included."""
     images_per_project: AtLeastOne = 200
     """With data or without."""
-    web_download_hosts: str = ""
-    """Hosts of the Internet that images may be imported from (`web-download`), separated by commas: names,
-    `*.example.org` for all below one, or `*` for every one with a public address, other machines of this cloud among
-    them. Empty: none is fetched from."""
+    web_download_hosts: Annotated[str, msgspec.Meta(pattern=WEB_HOSTS)] = ""
+    """`HOST`, `*.DOMAIN` or `*`, several with commas between: hosts of the Internet that images may be imported from
+    (`web-download`). `*` is every one with a public address, other machines of this cloud among them. Empty: none."""

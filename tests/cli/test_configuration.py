@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cumulet.cli.configuration import described
+from cumulet.cli.configuration import checked, described
 from cumulet.cli.program import run
 
 from .conftest import cumulet, up
@@ -46,6 +46,9 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 2
         ('driver = "vmware"', 1, "expected one of auto, simulated, qemu"),
         ('bus = "http://h"', 1, "expected this form: `nats://ADDRESS:PORT`"),
         ('guest_uids = "some"', 1, "expected this form: Users of real guests, `FIRST-LAST`"),
+        ('web_download_hosts = ":"', 1, "expected this form: `HOST`, `*.DOMAIN` or `*`, several with commas between"),
+        ('web_download_hosts = "example.org,"', 1, "expected this form: `HOST`, `*.DOMAIN` or `*`"),
+        ('web_download_hosts = "example.*"', 1, "expected this form: `HOST`, `*.DOMAIN` or `*`"),
         ('listen_address = "localhost"', 1, "'localhost' is no IP address"),
         ('listen_address = "256.0.0.1"', 1, "'256.0.0.1' is no IP address"),
         ("[cloud]\nlisten_port = 1", 1, "there is no setting 'cloud'"),
@@ -67,6 +70,11 @@ def test_a_mistake_in_the_file_is_told_with_its_line(
         assert f"{file} line {line}: " in told
         assert words in told
         assert "secret" not in told
+
+
+@pytest.mark.parametrize("hosts", ["", "*", "example.org", "*.example.org, images.example.net", " *.org ,a-b.example"])
+def test_hosts_to_import_images_from(hosts: str) -> None:
+    assert checked("web_download_hosts", hosts, text=True) == hosts
 
 
 @pytest.mark.parametrize(
