@@ -80,6 +80,7 @@ UserOptions = Annotated[
                 "ignore_change_password_upon_first_use": {"type": ["boolean", "null"]},
                 "ignore_password_expiry": {"type": ["boolean", "null"]},
                 "ignore_lockout_failure_attempts": {"type": ["boolean", "null"]},
+                # Kept for clients: nobody is disabled here for not having logged in for long.
                 "ignore_user_inactivity": {"type": ["boolean", "null"]},
                 "lock_password": {"type": ["boolean", "null"]},
                 "multi_factor_auth_enabled": {"type": ["boolean", "null"]},
