@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
-from sqlalchemy import URL, Engine, create_engine
+from sqlalchemy import URL, Engine, Integer, create_engine
 
 CONNECTION: dict[str, str | int] = {
     "connect_timeout": 5,  # seconds
@@ -22,9 +22,17 @@ CONNECTION: dict[str, str | int] = {
 """Parameters of libpq; the URL's own count more."""
 
 
+class _Number(Integer):
+    """A number that a statement is given is a BIGINT. Requests may name a larger one than a column of INTEGER can have:
+    SQLAlchemy would cast it to INTEGER, and the statement fail, where no row is equal to it."""
+
+    __visit_name__ = "big_integer"
+    render_bind_cast = True
+
+
 def postgresql_engine(url: URL, encode: Callable[[object], str]) -> Engine:
     """Its transactions are serializable. `encode`: JSON."""
-    return create_engine(
+    engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
         isolation_level="SERIALIZABLE",
         pool_size=10,
@@ -33,3 +41,5 @@ def postgresql_engine(url: URL, encode: Callable[[object], str]) -> Engine:
         json_serializer=encode,
         json_deserializer=msgspec.json.decode,
     )
+    engine.dialect.colspecs = {**engine.dialect.colspecs, Integer: _Number}
+    return engine

@@ -13,7 +13,7 @@ from operator import eq, ge, gt, le, lt, ne
 from typing import Annotated, Any
 
 import msgspec
-from sqlalchemy import Boolean, ColumnElement, Table, false, func, tuple_
+from sqlalchemy import Boolean, ColumnElement, Table, false, func, literal, tuple_
 
 from cumulet.db.engine import Row, Select
 from cumulet.errors import BadRequest, NotFound
@@ -90,11 +90,16 @@ def _inexact(column: ColumnElement[Any], comparison: str, value: str) -> ColumnE
         case "contains":
             return func.replace(column, value, "") != column
         case "startswith":
-            return func.substr(column, 1, len(value)) == value
+            return func.substr(column, _place(1), _place(len(value))) == value
         case "endswith":
-            return func.substr(column, func.length(column) - len(value) + 1) == value
+            return func.substr(column, func.length(column) - _place(len(value) - 1)) == value
         case _:
             return None
+
+
+def _place(number: int) -> ColumnElement[int]:
+    """In a text. It stands in the statement itself, as an INTEGER, which PostgreSQL's `substr` wants."""
+    return literal(number, literal_execute=True)
 
 
 _OPERATORS = {"lt": lt, "lte": le, "gt": gt, "gte": ge, "eq": eq, "neq": ne}
