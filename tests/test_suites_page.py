@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 from benchmarks.suites.page import PAGE, Report, current, page, run_of_report
-from benchmarks.suites.results import KEPT, Run, keep, kept, leave, read
+from benchmarks.suites.results import KEPT, Run, keep, kept, leave, read, run_of
 
 
 def test_the_page_is_what_the_script_makes(tmp_path: Path) -> None:
@@ -28,6 +28,10 @@ def test_a_run_that_is_left_is_read_again_and_kept(tmp_path: Path) -> None:
     assert "| some | some 1 | 2 | 1 (66.7 %) | 3 | 2026-01-02 | abc |" in text
     assert "| `a` | x/y |" in text  # what would be a column of the table is none
     assert "| 3 | no |" in text
+
+
+def test_every_failure_counts() -> None:
+    assert run_of("some", "some 1", 500, {f"t{n}": "no" for n in range(500)}, {}, 1.0).share == 50.0
 
 
 def test_a_runners_report_becomes_a_run() -> None:
