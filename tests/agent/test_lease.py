@@ -315,6 +315,24 @@ def back() -> Iterator[Back]:
             yield Back(cloud, name, link)
 
 
+def test_whoever_leads_again_reckons_with_the_leases_that_another_leader_gave() -> None:
+    with cumulet.testing.cloud(fence_silent_hosts=True, host_silent_seconds=4.0, lease_seconds=10.0) as cloud:
+        watch = cloud.embedded.conductor.reconciler(HostWatch)
+        cloud.await_(watch.stop())
+        cloud.clock.advance(3600.0)  # Another one leads.
+
+        def answers() -> bool:
+            return cloud.embedded.db.read(lambda tx: host_records.is_heard(tx, "host1"))
+
+        with silent(cloud, "host1"):
+            cloud.await_(watch.start())
+            assert answers(), "it may have a lease of a moment ago, and its guests run"
+            cloud.await_(watch.stop())
+            cloud.clock.advance(13.0)
+            cloud.await_(watch.round("host1"))
+            assert not answers()
+
+
 def test_a_host_that_is_back_gets_no_lease_before_it_has_removed_what_it_lost(back: Back) -> None:
     back.link.keeps_guests = True
     before = back.asked()

@@ -98,6 +98,18 @@ def test_what_somebody_removes_or_changes_of_its_inventory_is_put_right(cloud: T
         assert look() == totals
 
 
+def test_whoever_leads_again_records_what_hosts_say_anew(cloud: TestCloud) -> None:
+    """Another one has led meanwhile, and has recorded something else."""
+    embedded = cloud.embedded
+    watch = embedded.conductor.reconciler(HostWatch)
+    cloud.await_(watch.round("host1"))
+    cloud.await_(watch.stop())
+    facts = msgspec.structs.replace(cloud.await_(embedded.hosts.facts("host1")), features=("what it was",))
+    embedded.db.write(lambda tx: host_records.register(tx, facts=facts, clock=cloud.clock, settings=embedded.settings))
+    cloud.await_(watch.start())
+    assert embedded.db.read(lambda tx: host_records.offers(tx, "host1", "networks"))
+
+
 def test_that_many_were_heard_is_one_write(cloud: TestCloud, monkeypatch: pytest.MonkeyPatch) -> None:
     watch = cloud.embedded.conductor.reconciler(HostWatch)
     names = list(cloud.hosts)

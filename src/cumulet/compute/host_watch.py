@@ -84,7 +84,13 @@ class HostWatch:
         """Set whenever a host has been found down: for whoever has to do something about it."""
 
     async def start(self) -> None:
-        """One round with every host at once, so that a cloud that is ready knows its hosts; then watch each."""
+        """One round with every host at once, so that a cloud that is ready knows its hosts; then watch each.
+
+        Whoever leads again does not know what another leader has recorded since, and which leases it has given.
+        """
+        self._records = Heard(self._db, self._clock, self._require_lead)
+        for known in (self._heard, self._fenced_at, self._leases):
+            known.clear()
         await self._ask_all()
         if self._settings.fence_silent_hosts:  # Only what was heard of the first round gives hosts their leases.
             await self._ask_all()
