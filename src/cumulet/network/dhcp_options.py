@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from ipaddress import ip_address
-from typing import Annotated, Any, ParamSpec, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import sqlalchemy as sa
 
@@ -30,7 +31,6 @@ class DhcpOption(Body):
 
 
 DhcpOptions = Annotated[list[DhcpOption], Json({"maxItems": MAX_OPTIONS})]
-P = ParamSpec("P")
 Wanted = dict[tuple[str, int], str | None]
 
 
@@ -41,24 +41,31 @@ def wanted_of(given: Any) -> Wanted:
     for option in options:
         version, value = either(option.ip_version, 4), option.opt_value
         if version not in (4, 6):
-            raise BadRequest(f"Invalid input for extra_dhcp_opts. Reason: ip_version '{version}' is not in [4, 6].")
+            raise _invalid(f"ip_version '{version}' is not in [4, 6]")
         if value is not None and any(ord(char) < 32 or ord(char) == 127 for char in value):
-            raise BadRequest(f"Invalid input for extra_dhcp_opts. Reason: the value of {option.opt_name} is no line.")
+            raise _invalid(f"the value of {option.opt_name} is no line")
         if value == "" and option.opt_name not in MAY_BE_BLANK:
-            raise BadRequest(f"Invalid input for extra_dhcp_opts. Reason: the value of {option.opt_name} is blank.")
+            raise _invalid(f"the value of {option.opt_name} is blank")
         if (option.opt_name, version) in wanted:
-            raise BadRequest(f"Invalid input for extra_dhcp_opts. Reason: {option.opt_name} is given twice.")
+            raise _invalid(f"{option.opt_name} is given twice")
         if value is not None:
-            _refuse_unless(require_option, option.opt_name, version)
+            with _refusing():
+                require_option(option.opt_name, version)
         wanted[option.opt_name, version] = value
     return wanted
 
 
-def _refuse_unless(holds: Callable[P, object], *arguments: P.args, **more: P.kwargs) -> None:
+def _invalid(why: object) -> BadRequest:
+    return BadRequest(f"Invalid input for extra_dhcp_opts. Reason: {why}.")
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """400 for what is no option."""
     try:
-        holds(*arguments, **more)
+        yield
     except NotAnOption as wrong:
-        raise BadRequest(f"Invalid input for extra_dhcp_opts. Reason: {wrong}.") from None
+        raise _invalid(wrong) from None
 
 
 def change(tx: Tx, port_id: str, wanted: Wanted, *, moved: bool = False) -> bool:
@@ -74,11 +81,12 @@ def change(tx: Tx, port_id: str, wanted: Wanted, *, moved: bool = False) -> bool
     changes = {key: value for key, value in wanted.items() if present.get(key) != value}
     left = sum(value is not None for value in (present | changes).values())
     if left > MAX_OPTIONS:
-        raise BadRequest(f"Invalid input for extra_dhcp_opts. Reason: a port has at most {MAX_OPTIONS} options.")
+        raise _invalid(f"a port has at most {MAX_OPTIONS} options")
     versions = {ip_address(f.address).version for f in held_by(tx, [port_id]).get(port_id, []) if f.address}
     for (name, version), value in ((present | changes) if moved else changes).items():
         if value is not None and (not versions or version in versions):
-            _refuse_unless(encoded, name, value, version)
+            with _refusing():
+                encoded(name, value, version)
     for (name, version), value in changes.items():
         erase(tx, port_dhcp_options, port_id=port_id, opt_name=name, ip_version=version)
         if value is not None:
