@@ -7,7 +7,7 @@ They are not put on networks and routers by hand: which host has a router follow
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Annotated
 
@@ -112,8 +112,8 @@ _READ: dict[str, paging.Reader] = {
 }
 
 
-def _listed(call: Call[object, object], found: Sequence[Agent]) -> View:
-    return paging.of_few(call, "agents", _views(call.tx, found), _READ)
+def _listed(call: Call[object, object], found: Sequence[Agent], **more: object) -> View:
+    return paging.of_few(call, "agents", [view | more for view in _views(call.tx, found)], _READ)
 
 
 def _unknown(agent_id: str) -> NotFound:
@@ -221,14 +221,7 @@ def list_l3_agents(call: Call[Router, None]) -> View:
     """List the agent of the host that has a router; none where no host can have one."""
     place = host_of(call.target.id, _with_routers(call.tx)) if call.target.admin_state_up else None
     found = [agent for agent in _agents(call.tx) if agent.task is Task.ROUTERS and agent.host.name == place]
-    answer = _listed(call, found)
-    return {"agents": [view | {"ha_state": None} for view in _as_views(answer)]}
-
-
-def _as_views(answer: View) -> Iterator[View]:
-    found = answer["agents"]
-    assert isinstance(found, list)
-    yield from found
+    return _listed(call, found, ha_state=None)
 
 
 @NETWORK.operation("GET", f"{PATH}/l3-routers", rules=(Rule(L3_ROUTERS),), target=_of_task(Task.ROUTERS))
