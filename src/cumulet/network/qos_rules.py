@@ -100,10 +100,6 @@ def _facts(call: Call[QosPolicy, object]) -> View:
     return {"ext_parent:project_id": call.target.project_id}
 
 
-def _rule_facts(call: Call[BandwidthLimit, object]) -> View:
-    return {"ext_parent:project_id": call.target.project_id}
-
-
 def _kilobits(value: object) -> int:
     number = whole_number(value)
     if not 0 <= number <= MOST_KBPS:
@@ -182,7 +178,7 @@ def show_bandwidth_limit_rule(call: Call[BandwidthLimit, None]) -> View:
     f"{PATH}/{{bandwidth_limit_rule_id}}",
     rules=(Rule(UPDATE),),
     target=_target,
-    facts=_rule_facts,
+    facts=resource.target_facts(LIMITS),
     body=ChangeLimit,
     body_key="bandwidth_limit_rule",
 )
@@ -207,7 +203,7 @@ def _change(call: Call[BandwidthLimit, ChangeLimit], kind: Kind[BandwidthLimit])
     f"{PATH}/{{bandwidth_limit_rule_id}}",
     rules=(Rule(DELETE),),
     target=_target,
-    facts=_rule_facts,
+    facts=resource.target_facts(LIMITS),
     success=204,
 )
 def delete_bandwidth_limit_rule(call: Call[BandwidthLimit, None]) -> None:
@@ -234,7 +230,7 @@ def show_alias_bandwidth_limit_rule(call: Call[BandwidthLimit, None]) -> View:
     ALIAS_PATH,
     rules=(Rule(UPDATE_ALIAS),),
     target=resource.target(ALIASES),
-    facts=_rule_facts,
+    facts=resource.target_facts(LIMITS),
     body=ChangeLimit,
     body_key=_ALIAS,
 )
@@ -248,7 +244,7 @@ def update_alias_bandwidth_limit_rule(call: Call[BandwidthLimit, ChangeLimit]) -
     ALIAS_PATH,
     rules=(Rule(DELETE_ALIAS),),
     target=resource.target(ALIASES),
-    facts=_rule_facts,
+    facts=resource.target_facts(LIMITS),
     success=204,
 )
 def delete_alias_bandwidth_limit_rule(call: Call[BandwidthLimit, None]) -> None:

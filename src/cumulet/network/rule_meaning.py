@@ -164,14 +164,16 @@ def _check_icmp(kind: int | None, code: int | None) -> None:
         )
 
 
+_ETHERTYPES = {"ipv4": "IPv4", "ipv6": "IPv6"}
+
+
 def ethertype_asked(value: str) -> str:
     """How a list is asked for an ethertype: in any case."""
-    return {"ipv4": "IPv4", "ipv6": "IPv6"}.get(value.lower(), value)
+    return _ETHERTYPES.get(value.lower(), value)
 
 
 def ethertype(value: str) -> str:
     """An ethertype in its one spelling. ValueError for another."""
-    names = {"ipv4": "IPv4", "ipv6": "IPv6"}
-    if value.lower() not in names:
+    if value.lower() not in _ETHERTYPES:
         raise ValueError(f"'{value}' is not in ['IPv4', 'IPv6']")
-    return names[value.lower()]
+    return _ETHERTYPES[value.lower()]

@@ -8,14 +8,14 @@ from typing import Annotated
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict
-from cumulet.network import bodies, limits, policy, refusals, resource, scopes, sharing, topology
+from cumulet.network import bodies, limits, policy, refusals, resource, scopes, sharing_use, topology
 from cumulet.network.address_scope_records import AddressScope
 from cumulet.network.address_scopes import ADDRESS_SCOPES
 from cumulet.network.addresses import AddressRange
 from cumulet.network.bodies import either, text
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
-from cumulet.network.sharing import EVERYBODY, Action, Shareable, Sharing
+from cumulet.network.sharing import Shareable, Sharing
 from cumulet.network.sight import shared_in_sight
 from cumulet.network.store import (
     Subnet,
@@ -251,15 +251,7 @@ def _create(call: Call[object, object], new: NewSubnetPool) -> SubnetPool:
         **lengths,
     )
     if either(new.shared, False):
-        sharing.share(
-            call.tx,
-            call.cloud.clock,
-            Shareable.SUBNET_POOL,
-            pool.id,
-            owner=project_id,
-            target=EVERYBODY,
-            action=Action.SHARED,
-        )
+        sharing_use.set_shared(call.tx, call.cloud.clock, Shareable.SUBNET_POOL, pool, shared=True)
     topology.set_tags(call.tx, pool.id, either(new.tags, []))
     return pool
 
