@@ -84,10 +84,10 @@ async def test_a_limit_that_changes_or_goes_counts_at_once_and_leaves_nothing() 
     async with lab(["host1"]) as place:
         limited, free = await limited_and_free(place, egress_limit=LIMIT)
         assert passed(limited, free)[0] < COUNT
-        more = replace(limited.port, egress_limit=w.Limit(kbps=8_000))
+        more = replace(limited.port, egress_limit=w.Limit(kbps=8_192))
         await wire(place, free.port, more, groups=(OPEN,))
         assert passed(limited, free)[0] == COUNT
-        assert len(there(place)) == 1
+        assert [one.bytes_a_second for one in there(place).values()] == [1_024_000], "which nft calls 1,000 kbytes"
         await wire(place, free.port, replace(more, egress_limit=None), groups=(OPEN,))
         assert passed(limited, free)[0] == COUNT
         assert there(place) == {}

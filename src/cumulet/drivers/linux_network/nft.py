@@ -173,13 +173,21 @@ def counters(family: str, table: str) -> dict[str, int]:
 
 
 def limits(family: str, table: str) -> dict[str, NamedLimit]:
-    """The limits of a table by their names, which say what they are; none where there is no such table."""
+    """The limits of a table by their names; none where there is no such table."""
     listed = run_json("list", "limits", "table", family, table) or []
     found = (entry["limit"] for entry in listed if "limit" in entry)
     return {
-        entry["name"]: NamedLimit(name=entry["name"], bytes_a_second=entry["rate"], burst_bytes=entry.get("burst", 0))
-        for entry in found
+        one["name"]: NamedLimit(
+            name=one["name"],
+            bytes_a_second=one["rate"] * _BYTES[one["rate_unit"]],
+            burst_bytes=one.get("burst", 0) * _BYTES[one.get("burst_unit", "bytes")],
+        )
+        for one in found
     }
+
+
+_BYTES = {"bytes": 1, "kbytes": 1 << 10, "mbytes": 1 << 20}
+"""nft lists a limit in the largest of these units that divides it."""
 
 
 def _listed(kind: str, family: str, table: str, name: str) -> list[Any]:
