@@ -22,10 +22,9 @@ _encode = msgspec.json.Encoder().encode
 
 _SECRETS = (
     (re.compile(r"gAAAAA[A-Za-z0-9_=-]{20,}"), "***"),
-    (
-        re.compile(r"(?i)((?:x-(?:auth|subject|service)-token|authorization|cookie)['\"]?\s*[:=]\s*['\"]?)[^\s'\",;]+"),
-        r"\1***",
-    ),
+    # A scheme, and what it shows, up to the end of the line: of OAuth 1.0 a list with commas and quotes.
+    (re.compile(r"(?i)(authorization['\"]?\s*[:=]\s*).+"), r"\1***"),
+    (re.compile(r"(?i)((?:x-(?:auth|subject|service)-token|cookie)['\"]?\s*[:=]\s*['\"]?)[^\s'\",;]+"), r"\1***"),
     (
         re.compile(
             r"(?i)(['\"]?(?:password|original_password|adminpass|admin_pass|secret|user_data|private_key|token)['\"]?"
