@@ -7,8 +7,10 @@ import os
 import random
 import time
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Clock(Protocol):
@@ -61,6 +63,12 @@ async def sleep_unless_woken(clock: Clock, seconds: float, woken: asyncio.Event)
     """As `sleep_unless_set`; the event is cleared, for the next time."""
     await sleep_unless_set(clock, seconds, woken)
     woken.clear()
+
+
+def us_of(text: str) -> int:
+    """A time in ISO 8601, UTC where it names no zone, in microseconds since 1970. ValueError for anything else."""
+    when = datetime.fromisoformat(text)
+    return ((when if when.tzinfo is not None else when.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
 
 
 def iso_z(time_us: int | None) -> str | None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
+from cumulet.clock import us_of
 from cumulet.errors import BadRequest
 
 
 def moment_us(text: str) -> int:
     """An ISO 8601 time, UTC where it names no zone; its format was checked with the query."""
     try:
-        moment = datetime.fromisoformat(text)
+        return us_of(text)
     except ValueError:
         raise BadRequest(f"Invalid time: {text}") from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1_000_000)
 
 
 def end_of_second_us(moment_us: int) -> int:

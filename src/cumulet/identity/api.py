@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlencode
 
-from cumulet.clock import Clock, iso_us
+from cumulet.clock import Clock, iso_us, us_of
 from cumulet.errors import BadRequest, Forbidden, NotFound
 from cumulet.identity.dialect import IdentityDialect
 from cumulet.identity.tokens import LiveToken
@@ -47,9 +46,7 @@ T = TypeVar("T")
 def moment(text: str, now_us: int) -> int:
     """A time to come, as clients write it, in microseconds; 400 for anything else."""
     try:
-        when = datetime.fromisoformat(text)
-        parsed = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
-        us = round(parsed.timestamp() * 1_000_000)
+        us = us_of(text)
         iso_us(us)  # What cannot be shown is no time: the last microsecond of the year 9999, or later.
     except (ValueError, OverflowError):
         raise BadRequest(f"Timestamp not in expected format: expires_at: {text[:64]!r}") from None

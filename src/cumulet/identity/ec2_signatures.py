@@ -9,10 +9,11 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from urllib.parse import quote
 
 import msgspec
+
+from cumulet.clock import us_of
 
 LIFE_SECONDS = 15 * 60
 
@@ -83,10 +84,9 @@ def require_recent(stamp: str, now_us: int) -> None:
 
 def _seconds(stamp: str) -> float:
     try:
-        when = datetime.fromisoformat(stamp)
+        return us_of(stamp) / 1e6
     except ValueError:
         raise Unsigned("Credential timestamp is invalid") from None
-    return (when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp()
 
 
 def _date(request: Request) -> str:

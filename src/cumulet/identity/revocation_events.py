@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from operator import itemgetter
 
 from sqlalchemy import select
 
-from cumulet.clock import iso_us
+from cumulet.clock import iso_us, us_of
 from cumulet.errors import BadRequest
 from cumulet.identity import store
 from cumulet.identity.api import IDENTITY, NOT_DOMAIN
@@ -31,9 +30,8 @@ def _since_us(text: str | Unset) -> int:
     if text is UNSET or not text:
         return 0
     try:
-        when = datetime.fromisoformat(text)
-        return round((when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp() * 1_000_000)
-    except (ValueError, OverflowError):
+        return us_of(text)
+    except ValueError:
         raise BadRequest(f"invalid date format {text[:64]}") from None
 
 

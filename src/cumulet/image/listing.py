@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
+from cumulet.clock import us_of
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest
 from cumulet.image import paging, store
@@ -230,10 +230,8 @@ def _time(column: sa.ColumnElement[int], name: str, value: str) -> _Condition:
         operator, text = "eq", value
     try:
         # A '+' that the client did not escape arrives as a space.
-        moment = datetime.fromisoformat(text.replace(" ", "+"))
+        moment_us = us_of(text.replace(" ", "+"))
     except ValueError:
         message = f'Bad "{name}" query filter format. Use ISO 8601 DateTime notation.'
         raise BadRequest(message) from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return _COMPARISONS[operator](column, int(moment.timestamp()) * _SECOND)
+    return _COMPARISONS[operator](column, moment_us // _SECOND * _SECOND)
