@@ -33,6 +33,7 @@ from cumulet.identity.delegations import (
     access_rules,
     application_credential_by_id,
     application_credentials,
+    roles_of,
     rules_of,
 )
 from cumulet.identity.listing import On, filtered
@@ -108,9 +109,6 @@ CREDENTIAL = "/users/{user_id}/application_credentials/{application_credential_i
 def _view(
     call: Call[object, object], credential: ApplicationCredential, secret: str | None = None
 ) -> dict[str, object]:
-    roles = store.many(
-        call.tx, Role, select(store.roles).where(store.roles.c.id.in_(credential.role_ids)).order_by(store.roles.c.name)
-    )
     rules = rules_of(call.tx, credential)
     path = f"users/{credential.user_id}/application_credentials"
     view: dict[str, object] = {
@@ -130,7 +128,7 @@ def _view(
                 "description": role.description,
                 "options": role.options,
             }
-            for role in roles
+            for role in roles_of(call.tx, credential.role_ids)
         ],
         "links": member(call, path, credential.id),
     }

@@ -189,6 +189,12 @@ def rules_of(tx: Tx, credential: ApplicationCredential) -> tuple[AccessRule, ...
     return tuple(found[identifier] for identifier in credential.access_rule_ids if identifier in found)
 
 
+def roles_of(tx: Tx, role_ids: list[str]) -> list[Role]:
+    """The roles a delegation names that are still there, by their names."""
+    r = store.roles.c
+    return store.many(tx, Role, select(store.roles).where(r.id.in_(role_ids)).order_by(r.name))
+
+
 def given_by(tx: Tx, by: Delegation, user: User, project: Project | None) -> Given:
     """What `by` gives its user in a project; `Gone` if nothing."""
     if project is None:

@@ -7,6 +7,7 @@ from sqlalchemy import delete, select
 from cumulet.clock import iso_us
 from cumulet.identity import store
 from cumulet.identity.api import ADMIN, IDENTITY, collection, known, member, refuse_delegated
+from cumulet.identity.delegations import roles_of
 from cumulet.identity.oauth1_store import AccessToken, access_token_by_id, access_tokens
 from cumulet.identity.roles import role_view
 from cumulet.identity.service import Identity
@@ -71,9 +72,7 @@ def delete_access_token(call: Call[None, None]) -> None:
 
 
 def _roles(call: Call[object, object]) -> list[Role]:
-    roles = store.roles
-    statement = select(roles).where(roles.c.id.in_(_token(call).role_ids)).order_by(roles.c.name)
-    return store.many(call.tx, Role, statement)
+    return roles_of(call.tx, _token(call).role_ids)
 
 
 def _role_view(call: Call[object, object], role: Role) -> dict[str, object]:

@@ -25,7 +25,7 @@ from cumulet.identity.api import (
     new_id,
 )
 from cumulet.identity.application_credentials import NamedRole
-from cumulet.identity.delegations import Trust, pedigree, trust_by_id, trusts
+from cumulet.identity.delegations import Trust, pedigree, roles_of, trust_by_id, trusts
 from cumulet.identity.roles import role_view
 from cumulet.identity.service import Identity
 from cumulet.identity.store import Role
@@ -108,13 +108,9 @@ def _plain_view(call: Call[object, object], trust: Trust) -> TrustView:
 
 
 def _view(call: Call[object, object], trust: Trust) -> dict[str, object]:
-    roles = [role_view(call, role) for role in _roles_of(call.tx, trust)]
+    roles = [role_view(call, role) for role in roles_of(call.tx, trust.role_ids)]
     links = {"self": f"{call.service_url}{TRUSTS}/{trust.id}/roles", "next": None, "previous": None}
     return {**_plain_view(call, trust), "roles": roles, "roles_links": links}
-
-
-def _roles_of(tx: Tx, trust: Trust) -> list[Role]:
-    return store.many(tx, Role, select(store.roles).where(store.roles.c.id.in_(trust.role_ids)))
 
 
 def trust_in_path(call: Call[object, object]) -> Trust:
@@ -313,7 +309,7 @@ def list_trust_roles(call: Call[Trust, None]) -> dict[str, object]:
 
 def _role_in_path(call: Call[Trust, object]) -> Role:
     _refuse_delegated(call)
-    found = {role.id: role for role in _roles_of(call.tx, call.target)}
+    found = {role.id: role for role in roles_of(call.tx, call.target.role_ids)}
     return known(found.get(call.path["role_id"]), "role", call.path["role_id"])
 
 
