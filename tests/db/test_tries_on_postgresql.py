@@ -45,10 +45,13 @@ def test_a_read_that_could_not_be_serialized_is_tried_again(database_url: str) -
         assert database.read(lambda tx: tx.scalar(sa.text("SELECT 1"))) == 1
 
 
-def test_a_connection_that_has_gone_costs_a_reader_nothing_and_two_in_a_row_are_told(database_url: str) -> None:
+@pytest.mark.parametrize("inline", [False, True])
+def test_a_connection_that_has_gone_costs_a_reader_nothing_and_two_in_a_row_are_told(
+    database_url: str, inline: bool
+) -> None:
     """As after a restart of the server, or of what stands between."""
     number = sa.text("SELECT pg_backend_pid()")
-    with opened(database_url) as database, opened(database_url) as other:
+    with opened(database_url, inline=inline) as database, opened(database_url) as other:
 
         def end(pid: int) -> None:
             other.write(lambda tx: tx.execute(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid}))

@@ -130,7 +130,7 @@ class Database:
                 with _transaction(connection):
                     return fn(self._tx(connection, writable=False))
             except DBAPIError as error:
-                if error.connection_invalidated:
+                if error.connection_invalidated and not self._inline:
                     self._local.reader = None
                     self._reader_connections.remove(connection)
                 raise
