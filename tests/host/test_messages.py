@@ -58,6 +58,12 @@ def test_an_answer_of_another_shape_is_a_hosts_error() -> None:
         codec.value_of(older, m.Diagnostics(server_id="a"))
 
 
+@pytest.mark.parametrize("value", [None, 5, "no base64"])
+def test_an_answer_that_is_no_bytes_is_a_hosts_error(value: object) -> None:
+    with pytest.raises(m.HostError, match="answer to console-output was not understood"):
+        codec.value_of(codec.Answer(1, value), m.ConsoleOutput(server_id="a", max_bytes=1))
+
+
 @pytest.mark.parametrize(
     "frame",
     [

@@ -81,12 +81,13 @@ async def answer(agent: Answers, request: Request) -> Answer:
 def value_of(answer: Answer, message: m.Message[AnswerT]) -> AnswerT:
     """The value of an answer in the type that the message's verb declares; raises the `HostError` it carries.
 
-    Also one that an agent of another version means otherwise is a `HostError`."""
+    `HostError` also for a value of another type: its agent is of another version, or says what it likes.
+    """
     if answer.error is not None:
         raise _ERRORS.get(answer.error, m.HostError)(answer.text)
     expected = m.answer_type(type(message))
     try:
-        value = base64.b64decode(answer.value) if expected is bytes else msgspec.convert(answer.value, expected)
+        value = msgspec.convert(answer.value, expected)
     except msgspec.ValidationError as error:
         raise m.HostError(f"the answer to {m.name_of(type(message))} was not understood: {error}") from None
     return cast("AnswerT", value)
