@@ -268,6 +268,17 @@ def test_a_shared_address_group_and_pool_are_kept_while_they_are_used(member: Cl
         assert call(member, "DELETE", f"/rbac-policies/{policy}").status == 204
 
 
+def test_the_default_pool_is_for_those_it_is_shared_with(cloud: TestCloud, member: Client) -> None:
+    admin = cloud.persona("admin")
+    pool = make(admin, "subnetpool", is_default=True, **KINDS["subnetpool"])["id"]
+    network = make(member, "network")["id"]
+    subnet = {"network_id": network, "ip_version": 4, "use_default_subnetpool": True, "prefixlen": 24}
+    refused = call(member, "POST", "/subnets", {"subnet": subnet})
+    assert (refused.status, "No default subnetpool" in refused.text) == (400, True)
+    shared(admin, "subnetpool", pool, member)
+    assert call(member, "POST", "/subnets", {"subnet": subnet})["subnet"]["subnetpool_id"] == pool
+
+
 @pytest.mark.parametrize(
     ("kind", "action", "column"),
     [

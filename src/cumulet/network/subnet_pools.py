@@ -321,8 +321,10 @@ def _refuse_second_default(tx: Tx, version: int, but: str) -> None:
         )
 
 
-def default_pool(tx: Tx, version: int) -> SubnetPool | None:
-    found = find_by(tx, SubnetPool, is_default=True, ip_version=version)
+def default_pool(call: Call[object, object], version: int) -> SubnetPool | None:
+    """The default pool of a version of IP, if the caller may cut from it."""
+    seen = shared_in_sight(call.caller, SHARING)
+    found = find(call.tx, SubnetPool, subnet_pools.c.is_default, subnet_pools.c.ip_version == version, seen)
     return found[0] if found else None
 
 

@@ -299,7 +299,7 @@ def _pool(call: Call[object, object], new: NewSubnet) -> SubnetPool | None:
         return resource.find_in_sight(call, SUBNET_POOLS, new.subnetpool_id)
     if new.use_default_subnetpool is not True:
         return None
-    pool = default_pool(call.tx, new.ip_version)
+    pool = default_pool(call, new.ip_version)
     if pool is None:
         raise refusals.bad("subnets", "No default subnetpool found for this IP version.")
     return pool
