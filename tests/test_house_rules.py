@@ -26,7 +26,6 @@ LONGER: dict[str, int] = {
     "src/cumulet/drivers/qemu/live_migration_source.py": 423,
     "src/cumulet/drivers/simulated/driver.py": 498,
     "src/cumulet/network/for_compute.py": 438,
-    "src/cumulet/network/ports.py": 532,
     "src/cumulet/network/routers.py": 467,
     "src/cumulet/network/security_groups.py": 416,
     "src/cumulet/network/subnets.py": 411,
@@ -36,7 +35,7 @@ LONGER: dict[str, int] = {
 }
 """Modules that are longer than `LONGEST_MODULE` lines, and how long they may be."""
 
-MOST_ANY = 413
+MOST_ANY = 409
 """Lines of the program in which a type is said to be `Any`, at most. The number is only ever lowered."""
 
 UNFORMATTED: dict[str, int] = {

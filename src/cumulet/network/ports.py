@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import ip_network
-from typing import Any
+from collections.abc import Mapping
 
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
-from cumulet.db.parts import in_parts
-from cumulet.errors import BadRequest, Conflict, Forbidden, NotFound
+from cumulet.errors import Conflict, Forbidden
 from cumulet.network import (
     address_changes,
     addresses,
@@ -22,31 +19,28 @@ from cumulet.network import (
     limits,
     policy,
     port_life,
+    port_security,
+    port_views,
     qos,
     refusals,
     resource,
     sharing,
 )
-from cumulet.network.addresses import AddressRange, FixedIp
 from cumulet.network.bodies import either, text
-from cumulet.network.group_records import port_security_groups, security_groups
 from cumulet.network.hosts import BANDWIDTH_LIMITS
 from cumulet.network.networks import NETWORKS
-from cumulet.network.port_bodies import AddressPair, CreatePorts, NewPort, UpdatePort
+from cumulet.network.port_bodies import CreatePorts, NewPort, UpdatePort
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
-from cumulet.network.sharing import GROUP_SHARING, Shareable, Sharing
-from cumulet.network.sight import ports_in_sight, sees_all, shared_in_sight
+from cumulet.network.sharing import Shareable, Sharing
+from cumulet.network.sight import ports_in_sight, sees_all
 from cumulet.network.store import (
-    Binding,
     Network,
     Port,
     change,
     must_get,
-    port_addresses,
     port_bindings,
     ports,
-    tags_of,
 )
 from cumulet.network.subnets import network_facts
 from cumulet.web.operation import Call, Rule
@@ -134,98 +128,6 @@ DELETE_TAGS = rule(
     description="Remove tags of a port",
 )
 
-MAX_ADDRESS_PAIRS = 10
-MULTICAST = (ip_network("224.0.0.0/4"), ip_network("ff00::/8"))
-EVERYTHING = "0.0.0.0/0"
-"""The one address pair that may hold multicast addresses: with it a port may send as it likes."""
-DNS_DOMAIN = "openstacklocal."
-
-
-# -- showing
-
-
-def port_views(tx: Tx, records: Sequence[Port]) -> list[View]:
-    """Ports as the API shows them."""
-    ids = [port.id for port in records]
-    tags, held, bound = tags_of(tx, ids), addresses.held_by(tx, ids), bindings.of_ports(tx, ids)
-    groups: dict[str, list[str]] = {}
-    table = port_security_groups.c
-    for part in in_parts(ids):
-        statement = sa.select(table.port_id, table.security_group_id).where(table.port_id.in_(part))
-        for port_id, group_id in map(tuple, tx.all(statement.order_by(table.security_group_id))):
-            groups.setdefault(port_id, []).append(group_id)
-    options, of_networks = dhcp_options.of_ports(tx, ids), qos.of_networks(tx, records)
-    return [
-        _view(port, tags.get(port.id, []), held.get(port.id, []), bound[port.id][0], groups.get(port.id, []))
-        | {"extra_dhcp_opts": options.get(port.id, []), "qos_network_policy_id": of_networks.get(port.network_id)}
-        for port in records
-    ]
-
-
-def _view(port: Port, tags: list[str], held: Sequence[FixedIp], binding: Binding, groups: list[str]) -> View:
-    vif_type, vif_details = bindings.vif(binding)
-    return resource.resource_view(port, tags) | {
-        "name": port.name,
-        "network_id": port.network_id,
-        "admin_state_up": port.admin_state_up,
-        "mac_address": port.mac_address,
-        "fixed_ips": [{"subnet_id": fixed.subnet_id, "ip_address": fixed.address} for fixed in held],
-        "device_id": port.device_id,
-        "device_owner": port.device_owner,
-        "status": port.status,
-        "port_security_enabled": port.port_security_enabled,
-        "security_groups": groups,
-        "allowed_address_pairs": port.allowed_address_pairs,
-        "ip_allocation": "immediate" if held else "none",
-        "dns_name": port.dns_name,
-        "qos_policy_id": port.qos_policy_id,
-        "dns_assignment": [_dns_assignment(port, fixed) for fixed in held],
-        "binding:vnic_type": binding.vnic_type,
-        "binding:host_id": binding.host,
-        "binding:profile": binding.profile,
-        "binding:vif_type": vif_type,
-        "binding:vif_details": vif_details,
-    }
-
-
-def _dns_assignment(port: Port, fixed: FixedIp) -> dict[str, str]:
-    address = fixed.address or ""
-    hostname = port.dns_name or "host-" + address.replace(".", "-").replace(":", "-")
-    return {"hostname": hostname, "ip_address": address, "fqdn": f"{hostname}.{DNS_DOMAIN}"}
-
-
-def _has_fixed_ip(values: Sequence[str]) -> sa.ColumnElement[bool]:
-    """``fixed_ips=ip_address=10.0.0.3``, ``fixed_ips=subnet_id=...``: all kinds given, any value of each."""
-    wanted: dict[str, list[str]] = {}
-    for value in values:
-        name, equals, text_ = value.partition("=")
-        if not equals or name not in ("ip_address", "subnet_id", "ip_address_substr"):
-            raise refusals.invalid(f"'{value}' is not of the form <key>=[value].")
-        wanted.setdefault(name, []).append(text_)
-    conditions = [port_addresses.c.port_id == ports.c.id]
-    if "ip_address" in wanted:
-        conditions.append(port_addresses.c.address.in_([filtering.address(value) for value in wanted["ip_address"]]))
-    if "subnet_id" in wanted:
-        conditions.append(port_addresses.c.subnet_id.in_(wanted["subnet_id"]))
-    for part in wanted.get("ip_address_substr", []):
-        conditions.append(port_addresses.c.address.contains(part, autoescape=True))
-    return sa.exists().where(*conditions)
-
-
-def _in_groups(values: Sequence[str]) -> sa.ColumnElement[bool]:
-    return sa.exists().where(
-        port_security_groups.c.port_id == ports.c.id, port_security_groups.c.security_group_id.in_(list(values))
-    )
-
-
-def _of_active_binding(column: sa.ColumnElement[Any], values: Sequence[str]) -> sa.ColumnElement[bool]:
-    return sa.exists().where(port_bindings.c.port_id == ports.c.id, port_bindings.c.active, column.in_(list(values)))
-
-
-_IP_ALLOCATION = sa.case(
-    (sa.exists().where(port_addresses.c.port_id == ports.c.id), sa.literal("immediate")), else_=sa.literal("none")
-)
-
 PORTS = Kind(
     record=Port,
     singular="port",
@@ -244,16 +146,16 @@ PORTS = Kind(
         mac_address=filtering.mac,
     )
     | {
-        "fixed_ips": _has_fixed_ip,
-        "security_groups": _in_groups,
-        "ip_allocation": filtering.by_column(_IP_ALLOCATION, "ip_allocation"),
-        "binding:host_id": lambda values: _of_active_binding(port_bindings.c.host, values),
+        "fixed_ips": port_views.has_fixed_ip,
+        "security_groups": port_views.in_groups,
+        "ip_allocation": filtering.by_column(port_views.IP_ALLOCATION, "ip_allocation"),
+        "binding:host_id": lambda values: port_views.of_active_binding(port_bindings.c.host, values),
     },
     sorts=resource.sorts_on(
         ports, "name", "network_id", "admin_state_up", "mac_address", "device_id", "device_owner", "status"
     )
-    | {"ip_allocation": _IP_ALLOCATION},
-    views=port_views,
+    | {"ip_allocation": port_views.IP_ALLOCATION},
+    views=port_views.port_views,
     hidden=SHOW_ATTRIBUTES,
     parents=network_facts,
     sharing=Sharing(object_type=Shareable.NETWORK, column=ports.c.network_id, shown=False),
@@ -308,11 +210,11 @@ def _create(call: Call[object, object], new: NewPort) -> Port:
     limits.check(tx, project_id, "port")
     network = must_get(tx, Network, new.network_id)
     secured: bool | None = either(new.port_security_enabled, None)
-    wanted_groups = _groups(call, new.security_groups)
+    wanted_groups = port_security.wanted_groups(call, new.security_groups)
     effective = network.port_security_enabled if secured is None else secured
     if not effective and wanted_groups:
         raise refusals.needs_port_security(network.id)
-    pairs = _pairs(new.allowed_address_pairs)
+    pairs = port_security.wanted_pairs(new.allowed_address_pairs)
     if not effective and pairs:
         raise refusals.pairs_need_port_security()
     made = port_life.make(
@@ -340,7 +242,7 @@ def _create(call: Call[object, object], new: NewPort) -> Port:
     )
     dhcp_options.change(tx, made.id, options)
     if pairs:
-        filled = _with_mac(pairs, made.mac_address)
+        filled = port_security.with_mac(pairs, made.mac_address)
         tx.execute(sa.update(ports).where(ports.c.id == made.id).values(allowed_address_pairs=filled))
     return must_get(tx, Port, made.id)
 
@@ -353,41 +255,6 @@ def _refuse_network_owner(call: Call[object, object], device_owner: object) -> N
 
 def text_of(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _groups(call: Call[object, object], wanted: Any) -> list[str] | None:
-    """The security groups asked for, each of which the caller must see; None for the default one."""
-    if not isinstance(wanted, list):
-        return None
-    ids: list[str] = resource.unique(wanted)
-    statement = sa.select(security_groups.c.id).where(
-        security_groups.c.id.in_(ids), shared_in_sight(call.caller, GROUP_SHARING)
-    )
-    known = {row[0] for row in call.tx.all(statement)}
-    for group_id in ids:
-        if group_id not in known:
-            raise NotFound(f"Security group {group_id} does not exist", reason="SecurityGroupNotFound")
-    return ids
-
-
-def _pairs(wanted: Any) -> list[AddressPair]:
-    pairs: list[AddressPair] = either(wanted, None) or []
-    if len(pairs) > MAX_ADDRESS_PAIRS:
-        raise BadRequest(f"The number of allowed address pair exceeds the maximum {MAX_ADDRESS_PAIRS}.")
-    if len({(pair.ip_address, pair.mac_address) for pair in pairs}) != len(pairs):
-        raise BadRequest("Request contains duplicate address pair.", reason="DuplicateAddressPairInRequest")
-    for pair in pairs:
-        if pair.ip_address != EVERYTHING and _overlaps(ip_network(pair.ip_address), MULTICAST):
-            raise BadRequest(f"{pair.ip_address} overlaps with multicast addresses, which is not supported.")
-    return pairs
-
-
-def _overlaps(cidr: AddressRange, others: Iterable[AddressRange]) -> bool:
-    return any(cidr.version == other.version and cidr.overlaps(other) for other in others)
-
-
-def _with_mac(pairs: Sequence[AddressPair], mac: str) -> list[dict[str, str]]:
-    return [{"ip_address": pair.ip_address, "mac_address": either(pair.mac_address, mac)} for pair in pairs]
 
 
 @NETWORK.operation("GET", "/ports/{port_id}", rules=(), target=resource.target(PORTS))
@@ -430,7 +297,7 @@ def update_port(call: Call[Port, UpdatePort]) -> View:
         _refuse_mac(tx, port, body.mac_address)
         values["mac_address"] = body.mac_address
     values["qos_policy_id"] = qos.changed(call, port.qos_policy_id, body.qos_policy_id, BANDWIDTH_LIMITS)
-    touched = _change_security(call, port, body, values)
+    touched = port_security.change(call, port, body, values)
     if isinstance(body.fixed_ips, list) or "mac_address" in values:
         wanted, dropped = fixed_ips.wanted_of(call, body.fixed_ips), fixed_ips.dropped_of(either(body.fixed_ips, []))
         touched |= address_changes.change(tx, port, str(values.get("mac_address", port.mac_address)), wanted, dropped)
@@ -464,37 +331,6 @@ def _refuse_mac(tx: Tx, port: Port, mac: str) -> None:
             f"Unable to complete operation for network {port.network_id}. The mac address {mac} is in use.",
             reason="MacAddressInUse",
         )
-
-
-def _change_security(call: Call[Port, UpdatePort], port: Port, body: UpdatePort, values: dict[str, object]) -> bool:
-    """Port security, security groups and address pairs: they only make sense together. Answers if the groups change."""
-    tx = call.tx
-    secured = either(body.port_security_enabled, port.port_security_enabled)
-    present = [
-        row[0]
-        for row in tx.all(
-            sa.select(port_security_groups.c.security_group_id).where(port_security_groups.c.port_id == port.id)
-        )
-    ]
-    wanted = present if body.security_groups is UNSET else _groups(call, body.security_groups) or []
-    if not secured and wanted:
-        if body.security_groups is UNSET:
-            raise Conflict(
-                "Port has security group associated. Cannot disable port security or IP address until security group "
-                "is removed.",
-                reason="PortSecurityPortHasSecurityGroup",
-            )
-        raise refusals.needs_port_security(port.network_id)
-    other_groups = set(wanted) != set(present)
-    if other_groups:
-        port_life.join_groups(tx, port.id, wanted)
-    pairs = port.allowed_address_pairs
-    if body.allowed_address_pairs is not UNSET:
-        pairs = _with_mac(_pairs(body.allowed_address_pairs), str(values.get("mac_address", port.mac_address)))
-    if not secured and pairs:
-        raise refusals.pairs_need_port_security()
-    values |= {"port_security_enabled": secured, "allowed_address_pairs": pairs}
-    return other_groups
 
 
 def _change_binding(tx: Tx, port: Port, given: Mapping[str, object]) -> bool:

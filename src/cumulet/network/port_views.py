@@ -1,0 +1,100 @@
+"""Ports as the API shows them, and what lists of them can be filtered by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from cumulet.db.engine import Tx
+from cumulet.db.parts import in_parts
+from cumulet.network import addresses, bindings, dhcp_options, filtering, qos, refusals, resource
+from cumulet.network.addresses import FixedIp
+from cumulet.network.group_records import port_security_groups
+from cumulet.network.resource import View
+from cumulet.network.store import Binding, Port, port_addresses, port_bindings, ports, tags_of
+
+DNS_DOMAIN = "openstacklocal."
+
+
+def port_views(tx: Tx, records: Sequence[Port]) -> list[View]:
+    """Ports as the API shows them."""
+    ids = [port.id for port in records]
+    tags, held, bound = tags_of(tx, ids), addresses.held_by(tx, ids), bindings.of_ports(tx, ids)
+    groups: dict[str, list[str]] = {}
+    table = port_security_groups.c
+    for part in in_parts(ids):
+        statement = sa.select(table.port_id, table.security_group_id).where(table.port_id.in_(part))
+        for port_id, group_id in map(tuple, tx.all(statement.order_by(table.security_group_id))):
+            groups.setdefault(port_id, []).append(group_id)
+    options, of_networks = dhcp_options.of_ports(tx, ids), qos.of_networks(tx, records)
+    return [
+        _view(port, tags.get(port.id, []), held.get(port.id, []), bound[port.id][0], groups.get(port.id, []))
+        | {"extra_dhcp_opts": options.get(port.id, []), "qos_network_policy_id": of_networks.get(port.network_id)}
+        for port in records
+    ]
+
+
+def _view(port: Port, tags: list[str], held: Sequence[FixedIp], binding: Binding, groups: list[str]) -> View:
+    vif_type, vif_details = bindings.vif(binding)
+    return resource.resource_view(port, tags) | {
+        "name": port.name,
+        "network_id": port.network_id,
+        "admin_state_up": port.admin_state_up,
+        "mac_address": port.mac_address,
+        "fixed_ips": [{"subnet_id": fixed.subnet_id, "ip_address": fixed.address} for fixed in held],
+        "device_id": port.device_id,
+        "device_owner": port.device_owner,
+        "status": port.status,
+        "port_security_enabled": port.port_security_enabled,
+        "security_groups": groups,
+        "allowed_address_pairs": port.allowed_address_pairs,
+        "ip_allocation": "immediate" if held else "none",
+        "dns_name": port.dns_name,
+        "qos_policy_id": port.qos_policy_id,
+        "dns_assignment": [_dns_assignment(port, fixed) for fixed in held],
+        "binding:vnic_type": binding.vnic_type,
+        "binding:host_id": binding.host,
+        "binding:profile": binding.profile,
+        "binding:vif_type": vif_type,
+        "binding:vif_details": vif_details,
+    }
+
+
+def _dns_assignment(port: Port, fixed: FixedIp) -> dict[str, str]:
+    address = fixed.address or ""
+    hostname = port.dns_name or "host-" + address.replace(".", "-").replace(":", "-")
+    return {"hostname": hostname, "ip_address": address, "fqdn": f"{hostname}.{DNS_DOMAIN}"}
+
+
+def has_fixed_ip(values: Sequence[str]) -> sa.ColumnElement[bool]:
+    """``fixed_ips=ip_address=10.0.0.3``, ``fixed_ips=subnet_id=...``: all kinds given, any value of each."""
+    wanted: dict[str, list[str]] = {}
+    for value in values:
+        name, equals, text_ = value.partition("=")
+        if not equals or name not in ("ip_address", "subnet_id", "ip_address_substr"):
+            raise refusals.invalid(f"'{value}' is not of the form <key>=[value].")
+        wanted.setdefault(name, []).append(text_)
+    conditions = [port_addresses.c.port_id == ports.c.id]
+    if "ip_address" in wanted:
+        conditions.append(port_addresses.c.address.in_([filtering.address(value) for value in wanted["ip_address"]]))
+    if "subnet_id" in wanted:
+        conditions.append(port_addresses.c.subnet_id.in_(wanted["subnet_id"]))
+    for part in wanted.get("ip_address_substr", []):
+        conditions.append(port_addresses.c.address.contains(part, autoescape=True))
+    return sa.exists().where(*conditions)
+
+
+def in_groups(values: Sequence[str]) -> sa.ColumnElement[bool]:
+    return sa.exists().where(
+        port_security_groups.c.port_id == ports.c.id, port_security_groups.c.security_group_id.in_(list(values))
+    )
+
+
+def of_active_binding(column: sa.ColumnElement[str], values: Sequence[str]) -> sa.ColumnElement[bool]:
+    return sa.exists().where(port_bindings.c.port_id == ports.c.id, port_bindings.c.active, column.in_(list(values)))
+
+
+IP_ALLOCATION = sa.case(
+    (sa.exists().where(port_addresses.c.port_id == ports.c.id), sa.literal("immediate")), else_=sa.literal("none")
+)
