@@ -9,7 +9,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.compute.model import RESCUE_IMAGE, VmState
-from cumulet.compute.operations import NO_FAULT, OBSERVED, UNDECIDED, as_observed, in_error, settle
+from cumulet.compute.operations import NO_FAULT, OBSERVED, UNDECIDED, as_observed, in_error, metadata_without, settle
 from cumulet.compute.resized import kept_on
 from cumulet.compute.store import get_server, servers
 from cumulet.conductor.saga import Status, operations
@@ -245,7 +245,7 @@ def _not_rescued(report: GuestReport) -> bool:
 
 def _taken_back(tx: Tx, record: Row, state: GuestState, now_us: int) -> Correction:
     """Of a server that was rescued: its host took the image away, and was gone before anybody heard."""
-    kept = {key: value for key, value in get_server(tx, record.id).system_metadata.items() if key != RESCUE_IMAGE}
+    kept = metadata_without(tx, record.id, RESCUE_IMAGE)
     settle(tx, record.id, now_us=now_us, task_state=None, system_metadata=kept, **as_observed(state))
     return Correction(finding=Finding.STATE_DIFFERS, server_id=record.id, generation=record.generation, seen=state)
 

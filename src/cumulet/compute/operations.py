@@ -13,6 +13,7 @@ from cumulet.clock import Clock
 from cumulet.compute import hosts as host_records
 from cumulet.compute.model import PowerState, Server, VmState
 from cumulet.compute.store import (
+    get_server,
     instance_action_events,
     instance_actions,
     new_action,
@@ -170,6 +171,12 @@ def next_generation(tx: Tx, server: Server, now_us: int) -> Server:
 def settle(tx: Tx, server_id: str, *, now_us: int, **changes: object) -> None:
     """Record where an operation has left its server. A delete that waits keeps its mark."""
     settle_server(tx, server_id, now_us=now_us, **changes)
+
+
+def metadata_without(tx: Tx, server_id: str, *keys: str) -> dict[str, str]:
+    """A server's system metadata without these."""
+    metadata = get_server(tx, server_id, deleted=True).system_metadata
+    return {key: value for key, value in metadata.items() if key not in keys}
 
 
 NO_FAULT = dict.fromkeys(("fault_code", "fault_message", "fault_details", "fault_at_us"))

@@ -162,15 +162,9 @@ def record_rescued(tx: Tx, context: Context, state: Rescuing) -> Rescuing:
 def not_rescued(tx: Tx, context: Context, state: Rescuing, failure: Failure) -> None:
     now = context.clock.now_us()
     seen = operations.as_observed(state.observed) if state.observed in operations.OBSERVED else {}
-    _forget_image(tx, context, state.server_id)
-    operations.settle(tx, state.server_id, now_us=now, task_state=None, **seen)
+    kept = operations.metadata_without(tx, state.server_id, RESCUE_IMAGE)
+    operations.settle(tx, state.server_id, now_us=now, task_state=None, system_metadata=kept, **seen)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
-
-
-def _forget_image(tx: Tx, context: Context, server_id: str) -> None:
-    server = get_server(tx, server_id, deleted=True)
-    kept = {key: value for key, value in server.system_metadata.items() if key != RESCUE_IMAGE}
-    operations.settle(tx, server_id, now_us=context.clock.now_us(), system_metadata=kept)
 
 
 RESCUE = Saga(
@@ -210,9 +204,11 @@ async def look(context: Context, state: Unrescuing) -> Unrescuing:
 
 def record_unrescued(tx: Tx, context: Context, state: Unrescuing) -> Unrescuing:
     now = context.clock.now_us()
-    _forget_image(tx, context, state.server_id)
     running = {"vm_state": VmState.ACTIVE, "power_state": PowerState.RUNNING, "launched_at_us": now}
-    operations.settle(tx, state.server_id, now_us=now, **running, task_state=None, **operations.NO_FAULT)
+    kept = operations.metadata_without(tx, state.server_id, RESCUE_IMAGE)
+    operations.settle(
+        tx, state.server_id, now_us=now, **running, task_state=None, system_metadata=kept, **operations.NO_FAULT
+    )
     operations.finish_events(tx, state.action_id, now_us=now)
     return state
 
@@ -225,7 +221,7 @@ def not_unrescued(tx: Tx, context: Context, state: Unrescuing, failure: Failure)
     if state.observed in operations.OBSERVED:
         seen = operations.as_observed(state.observed, VmState.RESCUED if state.rescued else None)
         if state.rescued is False:
-            _forget_image(tx, context, state.server_id)
+            seen["system_metadata"] = operations.metadata_without(tx, state.server_id, RESCUE_IMAGE)
     operations.settle(tx, state.server_id, now_us=now, task_state=None, **seen)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
 

@@ -326,9 +326,8 @@ async def make_guest(context: Context, state: Unshelving) -> Unshelving:
 
 
 def record_unshelved(tx: Tx, context: Context, state: Unshelving) -> Unshelving:
-    server = get_server(tx, state.server_id, deleted=True)
-    kept = {key: value for key, value in server.system_metadata.items() if key != SHELVED_IMAGE}
-    operations.settle(tx, server.id, now_us=context.clock.now_us(), system_metadata=kept)
+    kept = operations.metadata_without(tx, state.server_id, SHELVED_IMAGE)
+    operations.settle(tx, state.server_id, now_us=context.clock.now_us(), system_metadata=kept)
     boot.record_active(tx, context, state)
     image_store.delete(tx, state.image_id, context.clock.now_us())
     return state

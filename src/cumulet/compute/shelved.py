@@ -69,16 +69,12 @@ async def remove_guest(context: Context, state: Resting) -> Resting:
 
 def record_offloaded(tx: Tx, context: Context, state: Resting) -> Resting:
     now = context.clock.now_us()
-    metadata = _without(get_server(tx, state.server_id, deleted=True).system_metadata, SINCE_US)
+    metadata = operations.metadata_without(tx, state.server_id, SINCE_US)
     generation = offload(
         tx, state.server_id, old=state.host, generation=state.generation, now_us=now, system_metadata=metadata
     )
     operations.finish_events(tx, state.action_id, now_us=now)
     return msgspec.structs.replace(state, generation=generation)
-
-
-def _without(metadata: dict[str, str], *keys: str) -> dict[str, str]:
-    return {key: value for key, value in metadata.items() if key not in keys}
 
 
 def never_unwound(tx: Tx, context: Context, state: Resting, failure: Failure) -> None:
@@ -126,8 +122,7 @@ async def look(context: Context, state: Resting) -> Resting:
 
 def record_started(tx: Tx, context: Context, state: Resting) -> Resting:
     now = context.clock.now_us()
-    metadata = get_server(tx, state.server_id, deleted=True).system_metadata
-    image_id = metadata.get(SHELVED_IMAGE)
+    image_id = get_server(tx, state.server_id, deleted=True).system_metadata.get(SHELVED_IMAGE)
     operations.settle(
         tx,
         state.server_id,
@@ -136,7 +131,7 @@ def record_started(tx: Tx, context: Context, state: Resting) -> Resting:
         power_state=PowerState.RUNNING,
         task_state=None,
         launched_at_us=now,
-        system_metadata=_without(metadata, SINCE_US, SHELVED_IMAGE),
+        system_metadata=operations.metadata_without(tx, state.server_id, SINCE_US, SHELVED_IMAGE),
     )
     if image_id is not None:
         image_store.delete(tx, image_id, now)
