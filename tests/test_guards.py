@@ -35,6 +35,7 @@ from tests import test_docs
 from tests.agent import test_fence
 from tests.api.identity import test_policy_table
 from tests.api.identity.place import Place as IdentityPlace
+from tests.api.identity.policy_world import World
 from tests.compute import test_scheduler, test_what_hosts_are_told
 from tests.drivers import test_contract
 from tests.every_operation import (
@@ -320,7 +321,7 @@ def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
             return True
 
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(IdentityPlace(Path(folder))) as place:
-        world = test_policy_table.World(place)
+        world = World(place)
         test_policy_table.test_every_persona_gets_what_keystone_would_give(
             "GET /users", world, list(world.personas()), Anything()
         )
