@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Engine, MetaData, create_engine, event
+from sqlalchemy import Connection, Engine, MetaData
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.pool import NullPool, StaticPool
 
 from cumulet.db.fair_queue import CLOUD, FairQueue, Job, serve
 from cumulet.db.postgresql import postgresql_engine
-from cumulet.db.prepared import Statements, as_sqlalchemys
+from cumulet.db.prepared import Statements
 from cumulet.db.reach import NoAnswer, OutcomeUnknown, is_away
+from cumulet.db.sqlite import own_connection, sqlite_engine, transaction
 from cumulet.db.transaction import Keeper, Watch
 from cumulet.db.transaction import Row as Row
 from cumulet.db.transaction import Select as Select
@@ -69,7 +69,8 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.embedded = self.is_sqlite
         """It is in our own address space, and ours alone: lookups by key are less work than changing threads."""
-        self._engine = _sqlite_engine(self.url) if self.is_sqlite else postgresql_engine(self.url, _json_dumps)
+        made = sqlite_engine if self.is_sqlite else postgresql_engine
+        self._engine = made(self.url, _json_dumps)
         self._statements = Statements(self._engine.dialect) if self.is_sqlite else None
         memory = self.is_sqlite and not self.url.database
         self._inline = inline
@@ -89,7 +90,7 @@ class Database:
             if self.is_sqlite:
                 # Before anybody else: the first connection makes a new file one with a write-ahead log, and where two
                 # do that at once SQLite refuses the other without waiting.
-                self._start("db-write", 1, self._sqlite_writer, _own_connection(self._engine))
+                self._start("db-write", 1, self._sqlite_writer, own_connection(self._engine))
             else:
                 self._start("db-write", POSTGRESQL_WRITERS, serve, self._writes, self._write_serializable)
             self._start("db-read", 1 if memory else READERS, serve, self._reads, self.read)
@@ -127,7 +128,7 @@ class Database:
         with self._memory_lock or contextlib.nullcontext():
             connection = self._reader()
             try:
-                with _transaction(connection):
+                with transaction(connection):
                     return fn(self._tx(connection, writable=False))
             except DBAPIError as error:
                 if error.connection_invalidated and not self._inline:
@@ -159,8 +160,8 @@ class Database:
     def _own_reader(self) -> Connection:
         """On PostgreSQL one snapshot is enough: a reader that took part in serializing would only make others fail."""
         if self.is_sqlite:
-            return _own_connection(self._engine)
-        return _own_connection(self._engine.execution_options(isolation_level="REPEATABLE READ"))
+            return own_connection(self._engine)
+        return own_connection(self._engine.execution_options(isolation_level="REPEATABLE READ"))
 
     def _tx(self, connection: Connection, *, writable: bool = True) -> Tx:
         statements, watches = self._statements, self._watches if writable else ()
@@ -212,12 +213,12 @@ class Database:
 
     def _inline_connection(self) -> Connection:
         if self._inline_writer is None:
-            self._inline_writer = _own_connection(self._engine)
+            self._inline_writer = own_connection(self._engine)
         return self._inline_writer
 
     def _write_inline(self, fn: Callable[[Tx], T]) -> T:
         connection = self._inline_connection()
-        with _transaction(connection):
+        with transaction(connection):
             tx = self._tx(connection)
             result = fn(tx)
             tx.finish()
@@ -238,7 +239,7 @@ class Database:
         tried = 0
         done: list[tuple[Job, Tx, Any]] = []
         try:
-            with self._memory_lock or contextlib.nullcontext(), _transaction(connection, immediate=True):
+            with self._memory_lock or contextlib.nullcontext(), transaction(connection, immediate=True):
                 while job is not None:
                     tried += 1
                     tx = self._tx(connection)
@@ -279,12 +280,12 @@ class Database:
 
     def _write_once(self, fn: Callable[[Tx], T]) -> T:
         with self._engine.connect() as connection:
-            with connection.begin() as transaction:
+            with connection.begin() as begun:
                 tx = self._tx(connection)
                 result = fn(tx)
                 tx.finish()
                 try:
-                    transaction.commit()
+                    begun.commit()
                 except DBAPIError as error:
                     if not is_away(error):
                         raise
@@ -311,78 +312,9 @@ def _json_dumps(value: Any) -> str:
     return msgspec.json.encode(value, order="sorted").decode()
 
 
-def _sqlite_engine(url: Any) -> Engine:
-    memory = not url.database
-    engine = create_engine(
-        url,
-        poolclass=StaticPool if memory else NullPool,
-        # Python's own cache of prepared statements holds 128, fewer than we ask: each was prepared again and again.
-        connect_args={"check_same_thread": False, "cached_statements": 1024},
-        json_serializer=_json_dumps,
-        json_deserializer=msgspec.json.decode,
-    )
-
-    @event.listens_for(engine, "connect")
-    def _connect(dbapi_connection: Any, _record: Any) -> None:
-        dbapi_connection.isolation_level = None  # we say BEGIN ourselves, below
-        cursor = dbapi_connection.cursor()
-        if not memory:
-            cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.execute("PRAGMA busy_timeout=10000")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        if not connection.get_execution_options().get(_BY_HAND):
-            driver: Any = connection.connection.dbapi_connection
-            driver.execute("BEGIN")
-
-    return engine
-
-
-_BY_HAND = "cumulet_by_hand"
-
-
-def _own_connection(engine: Engine) -> Connection:
-    """A connection for good. On SQLite its transactions are begun and ended below; SQLAlchemy believes in one long one,
-    since its own way to begin and commit costs as much as a lookup."""
-    if engine.dialect.name != "sqlite":
-        return engine.connect()
-    connection = engine.connect().execution_options(**{_BY_HAND: True})
-    connection.begin()
-    return connection
-
-
-@contextlib.contextmanager
-def _transaction(connection: Connection, *, immediate: bool = False) -> Iterator[None]:
-    """A transaction on a connection of `_own_connection`: committed at the end, rolled back if the block raises."""
-    if connection.dialect.name != "sqlite":
-        with connection.begin():
-            yield
-        return
-    driver: Any = connection.connection.dbapi_connection
-    _control(connection, driver, "BEGIN IMMEDIATE" if immediate else "BEGIN")
-    try:
-        yield
-        _control(connection, driver, "COMMIT")
-    except BaseException:
-        if driver.in_transaction:  # a full disk, for one, has rolled all of it back by itself
-            driver.execute("ROLLBACK")
-        raise
-
-
 def _asks_for_another_try(error: DBAPIError) -> bool:
     """40001 serialization_failure, 40P01 deadlock_detected: PostgreSQL asks for exactly this retry."""
     return getattr(error.orig, "sqlstate", None) in ("40001", "40P01")
-
-
-def _control(connection: Connection, driver: Any, statement: str) -> None:
-    try:
-        driver.execute(statement)
-    except driver.Error as error:
-        raise as_sqlalchemys(error, statement, (), driver, connection.dialect) from error
 
 
 def database_file(url: str) -> Path | None:
