@@ -137,9 +137,11 @@ def test_a_default_made_by_python_is_made(database: Database) -> None:
     assert first(database, BY_ID, of_id="c").kind == "plain"
 
 
-def test_errors_are_sqlalchemys(database: Database) -> None:
-    with pytest.raises(IntegrityError, match=r"UNIQUE constraint failed: things\.id"):
-        database.write(lambda tx: tx.run(INSERT, FULL))
+def test_errors_are_sqlalchemys_and_show_no_values(database: Database) -> None:
+    """They are logged, and what a row was to have may be a secret."""
+    with pytest.raises(IntegrityError, match=r"UNIQUE constraint failed: things\.id") as problem:
+        database.write(lambda tx: tx.run(INSERT, OTHER))
+    assert "blue" not in str(problem.value)
 
 
 def test_two_columns_of_one_name_are_no_ones(database: Database) -> None:

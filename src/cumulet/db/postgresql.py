@@ -38,6 +38,7 @@ def postgresql_engine(url: URL, encode: Callable[[object], str]) -> Engine:
         pool_size=10,
         pool_pre_ping=True,
         connect_args={name: value for name, value in CONNECTION.items() if name not in url.query},
+        hide_parameters=True,  # An error is logged; what a row was to have may be a secret.
         json_serializer=encode,
         json_deserializer=msgspec.json.decode,
     )

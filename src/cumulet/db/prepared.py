@@ -24,7 +24,7 @@ MOST_STATEMENTS = 2000
 
 def as_sqlalchemys(error: Exception, statement: str, bound: Any, driver: Any, dialect: Dialect) -> BaseException:
     """The driver's error as SQLAlchemy would raise it, which is what callers know."""
-    return DBAPIError.instance(statement, bound, error, driver.Error, dialect=dialect)
+    return DBAPIError.instance(statement, bound, error, driver.Error, hide_parameters=True, dialect=dialect)
 
 
 class Prepared:

@@ -21,6 +21,7 @@ def sqlite_engine(url: URL, encode: Callable[[object], str]) -> Engine:
         poolclass=StaticPool if memory else NullPool,
         # Python's own cache of prepared statements holds 128, fewer than we ask: each was prepared again and again.
         connect_args={"check_same_thread": False, "cached_statements": 1024},
+        hide_parameters=True,  # An error is logged; what a row was to have may be a secret.
         json_serializer=encode,
         json_deserializer=msgspec.json.decode,
     )
