@@ -179,6 +179,19 @@ def test_what_is_external_for_one_project_is_not_so_for_others(
     assert call(member, "GET", f"/networks/{network}").status == 404
 
 
+def test_a_gateway_of_a_project_that_only_sees_the_network_keeps_it_shared(
+    cloud: TestCloud, member: Client, other_member: Client
+) -> None:
+    admin = cloud.persona("admin")
+    network, _ = network_with_subnet(admin, "203.0.113.0/24")
+    shared(admin, "network", network, member, "access_as_external")
+    policy = shared(admin, "network", network, other_member)
+    router = make(other_member, "router", external_gateway_info={"network_id": network})["id"]
+    assert call(admin, "DELETE", f"/rbac-policies/{policy}").status == 409
+    assert call(other_member, "DELETE", f"/routers/{router}").status == 204
+    assert call(admin, "DELETE", f"/rbac-policies/{policy}").status == 204
+
+
 def floating(network: str) -> dict[str, Any]:
     return {"floatingip": {"floating_network_id": network}}
 

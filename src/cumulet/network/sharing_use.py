@@ -23,8 +23,11 @@ _OUTSIDE = ("network:router_gateway", "network:floatingip")
 
 def _on_network(tx: Tx, network_id: str) -> set[str]:
     own_devices = ports.c.device_owner.in_(_OUTSIDE)
-    return _projects(tx, ports, ports.c.network_id == network_id, ~own_devices) | _projects(
-        tx, subnets, subnets.c.network_id == network_id
+    external_for = {entry.target_project for entry in sharing.entries(tx, network_id, Action.EXTERNAL)}
+    return (
+        _projects(tx, ports, ports.c.network_id == network_id, ~own_devices)
+        | _projects(tx, subnets, subnets.c.network_id == network_id)
+        | (set() if EVERYBODY in external_for else _outside(tx, network_id) - external_for)
     )
 
 
