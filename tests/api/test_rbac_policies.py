@@ -243,9 +243,12 @@ def test_a_shared_group_is_for_ports_rules_and_servers_of_the_other_project(
     assert call(other_member, "POST", "/security-group-rules", rule).status == 403
     assert call(member, "DELETE", f"/rbac-policies/{policy}").status == 409
     assert call(other_member, "DELETE", f"/ports/{port['id']}").status == 204
-    create(other_member, networks=[{"uuid": network}], security_groups=[{"name": "web"}])
+    server = create(other_member, networks=[{"uuid": network}], security_groups=[{"name": "web"}])["id"]
     (port,) = call(other_member, "GET", f"/ports?network_id={network}")["ports"]
     assert port["security_groups"] == [group]
+    for action, left in (("removeSecurityGroup", []), ("addSecurityGroup", [group])):
+        assert other_member.compute("POST", f"/servers/{server}/action", {action: {"name": "web"}}).status == 202
+        assert call(other_member, "GET", f"/ports/{port['id']}")["port"]["security_groups"] == left
     third = cloud.persona("third_member")
     net, _ = network_with_subnet(third)
     assert ask_for(third, networks=[{"uuid": net}], security_groups=[{"name": group}]).status == 400

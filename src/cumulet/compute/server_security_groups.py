@@ -11,8 +11,9 @@ from cumulet.compute.model import Server
 from cumulet.compute.rules import MEMBER, READER
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
-from cumulet.errors import BadRequest, Conflict, NotFound
+from cumulet.errors import BadRequest, NotFound
 from cumulet.network import for_compute as network
+from cumulet.network import groups_for_compute
 from cumulet.network.group_records import SecurityGroup, SecurityGroupRule, port_security_groups
 from cumulet.network.group_records import security_group_rules as group_rules
 from cumulet.network.group_records import security_groups as groups
@@ -72,17 +73,14 @@ def remove_security_group(call: Call[Server, GroupName]) -> None:
 
 
 def _named(call: Call[Server, GroupName]) -> SecurityGroup:
-    """A group of the server's project, by id or name."""
+    """A group of the server's project, or one that is shared with it, by id or name."""
     name = call.body.name
     if not name.strip():
         raise BadRequest("Security group name cannot be empty")
-    found = find(call.tx, SecurityGroup, groups.c.project_id == call.target.project_id)
-    matching = [g for g in found if g.id == name] or [g for g in found if g.name == name]
-    if not matching:
+    found = groups_for_compute.named(call.tx, call.target.project_id, name)
+    if found is None:
         raise NotFound(f"Security group {name} not found for project {call.target.project_id}.")
-    if len(matching) > 1:
-        raise Conflict(f"Multiple security groups found matching '{name}'. Use an ID to be more specific.")
-    return matching[0]
+    return found
 
 
 def _ports(call: Call[Server, GroupName]) -> dict[str, list[str]]:
