@@ -17,7 +17,7 @@ class HostLimits(msgspec.Struct, frozen=True, kw_only=True):
     disk_requests_per_second: int = 20_000
 
     def given(self) -> dict[str, int]:
-        """Those that are not as they are of themselves, by name."""
+        """Those that differ from their defaults, by name."""
         usual = msgspec.structs.asdict(USUAL_LIMITS)
         return {name: value for name, value in msgspec.structs.asdict(self).items() if value != usual[name]}
 
