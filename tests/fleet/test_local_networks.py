@@ -86,6 +86,21 @@ def test_what_a_killed_cloud_has_left_goes_when_the_next_one_starts(two: LocalNe
     assert there(two) == {"wire", "host1", "host2"}
 
 
+def test_the_wire_goes_last_for_it_says_whose_the_others_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyroute2 import netns
+
+    local = LocalNetworks(tmp_path, ["host1", "zeta"])
+    local.make()
+    gone: list[str] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(netns, "remove", gone.append)
+        local.remove()
+    local.remove()
+    assert [name for name in gone if name.startswith(local.prefix)] == [
+        f"{local.prefix}-{name}" for name in ("host1", "zeta", "wire")
+    ]
+
+
 def test_what_others_live_in_stays(two: LocalNetworks, left: LocalNetworks, tmp_path: Path) -> None:
     with namespaces.inside(f"{left.prefix}-host1"):
         tap = taps.open_tap(names.tap("0123456789ab"))

@@ -8,6 +8,7 @@ what a killed one has left.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import threading
@@ -72,7 +73,7 @@ class LocalNetworks:
         try:
             for prefix in left_networks.left():
                 if prefix != self._prefix:
-                    self._remove(sorted(_NAMESPACES.glob(f"{prefix}-*")))
+                    self._remove(_of(prefix))
             for path in (_NAMESPACES / self._namespace(name) for name in (_WIRE, *self._hosts)):
                 if not path.exists():
                     netns.create(path.name)
@@ -92,7 +93,7 @@ class LocalNetworks:
 
     def remove(self) -> None:
         """All of this cloud's, also of hosts that it had. What still runs inside keeps its own alive until it ends."""
-        self._remove(sorted(_NAMESPACES.glob(self._namespace("*"))))
+        self._remove(_of(self._prefix))
 
     def undo(self) -> None:
         """Those that `make` has made. What a killed cloud has left stays: its guests may run in there."""
@@ -102,8 +103,10 @@ class LocalNetworks:
         from pyroute2 import netns
 
         for path in paths:
-            # What a host's agent calls its routers' namespaces (`drivers.linux_network.names`).
-            routers = _NAMESPACES.glob(f"cmr-{path.stat().st_ino}-*") if path.exists() else ()
+            routers: list[Path] = []
+            with contextlib.suppress(FileNotFoundError):  # Another cloud that starts may remove it at the same time.
+                # What a host's agent calls its routers' namespaces (`drivers.linux_network.names`).
+                routers += _NAMESPACES.glob(f"cmr-{path.stat().st_ino}-*")
             for one in (*(router.name for router in routers), path.name):
                 try:
                     netns.remove(one)
@@ -123,6 +126,11 @@ class LocalNetworks:
 
     def _namespace(self, name: str) -> str:
         return f"{self._prefix}-{name}"
+
+
+def _of(prefix: str) -> list[Path]:
+    """A cloud's namespaces. The wire's is the last: it says whose they are."""
+    return sorted(_NAMESPACES.glob(f"{prefix}-*"), key=lambda path: (path.name == f"{prefix}-{_WIRE}", path.name))
 
 
 _MTU = 1550
