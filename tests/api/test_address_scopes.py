@@ -106,7 +106,9 @@ def test_another_projects_scope_is_used_only_while_it_is_shared(
     third = cloud.persona("third_member")
     own = pool(member, "10.1.0.0/16", ours)
     assert share(member, "subnetpool", own, third).status == 409, "its scope is not the third's to use"
-    assert share(member, "subnetpool", own, other_member).status == 201
+    of_pool = shared(member, "subnetpool", own, other_member)
+    to_third = {"rbac_policy": {"target_tenant": third.project_id}}
+    assert call(member, "PUT", f"/rbac-policies/{of_pool}", to_third).status == 409, "nor later"
     assert call(other_member, "DELETE", f"/subnetpools/{theirs}").status == 204
     assert call(member, "DELETE", f"/rbac-policies/{policy}").status == 204
 

@@ -154,8 +154,7 @@ def _create(call: Call[object, object], new: NewRbacPolicy) -> RbacPolicy:
     action = _action(object_type, new.action)
     limits.check(call.tx, project_id, "rbac_policy")
     _refuse_twice(call.tx, new.object_id, action, new.target_tenant)
-    if isinstance(shared, SubnetPool):
-        _refuse_hidden_scope(call.tx, shared, new.target_tenant)
+    _refuse_hidden_scope(call.tx, shared, new.target_tenant)
     if isinstance(shared, Network):
         external = shared.external or action is Action.EXTERNAL
         change(call.tx, Network, shared.id, call.now_us, True, external=external)
@@ -175,15 +174,15 @@ def _refuse_anothers(call: Call[object, object], owner: str) -> None:
         raise refusals.invalid("Only admins can manipulate policies on objects they do not own.")
 
 
-def _refuse_hidden_scope(tx: Tx, pool: SubnetPool, target: str) -> None:
+def _refuse_hidden_scope(tx: Tx, shared: Resource, target: str) -> None:
     """Whoever may cut from a pool may use its scope, too."""
-    if pool.address_scope_id is None:
+    if not isinstance(shared, SubnetPool) or shared.address_scope_id is None:
         return
-    sharers = {entry.target_project for entry in sharing.entries(tx, pool.address_scope_id, Action.SHARED)}
+    sharers = {entry.target_project for entry in sharing.entries(tx, shared.address_scope_id, Action.SHARED)}
     if sharers.isdisjoint((EVERYBODY, target)):
         raise Conflict(
-            f"Failed to create RBAC policy on object {pool.id} because address scope {pool.address_scope_id} is not "
-            "shared with that project.",
+            f"Failed to create RBAC policy on object {shared.id} because address scope {shared.address_scope_id} is "
+            "not shared with that project.",
             reason="RbacPolicyInitError",
         )
 
@@ -227,6 +226,7 @@ def update_rbac_policy(call: Call[RbacPolicy, UpdateRbacPolicy]) -> View:
             raise resource.unknown(OBJECTS[Shareable(found.object_type)], found.object_id)
         _refuse_anothers(call, shared.project_id)
         _refuse_twice(call.tx, found.object_id, found.action, target)
+        _refuse_hidden_scope(call.tx, shared, target)
         _refuse_in_use(call.tx, found, shared, instead=target)
         change(call.tx, RbacPolicy, found.id, call.now_us, target_project=target)
         if found.action == Action.SHARED and EVERYBODY in (target, found.target_project):
