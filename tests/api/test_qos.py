@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import pytest
 
+from cumulet.compute import hosts as host_records
 from cumulet.compute import hosts_for_network
 from cumulet.compute.wiring import described
 from cumulet.host import wiring as w
@@ -100,6 +102,30 @@ def test_a_floating_ip_has_limits_of_its_own(cloud: TestCloud, manager: Client, 
     none = {"floatingip": {"qos_policy_id": None}}
     assert call(member, "PUT", f"/floatingips/{floating['id']}", none)["floatingip"]["port_id"] == port
     assert limits() == [None]
+
+
+def test_a_host_whose_agent_is_of_the_version_before_is_told_no_limits(
+    cloud: TestCloud, manager: Client, member: Client
+) -> None:
+    """It would refuse all of its wiring."""
+    slow = qos_policy(manager, ("egress", 1000, 0))
+    network, subnet = network_with_subnet(member)
+    call(member, "PUT", f"/networks/{network}", {"network": {"qos_policy_id": slow}})
+    port = plugged(cloud, member, network)["id"]
+    router = make(member, "router", external_gateway_info={"network_id": public(member)})["id"]
+    call(member, "PUT", f"/routers/{router}/add_router_interface", {"subnet_id": subnet})
+    make(member, "floatingip", floating_network_id=public(member), port_id=port, qos_policy_id=slow)
+    database = cloud.embedded.db
+
+    def said() -> int:
+        found = [database.read(lambda tx, name=name: described(tx, name)) for name in ("host1", "host2")]  # type: ignore[misc]
+        return str(found).count("kbps=1000")
+
+    assert said() == 2
+    older = database.read(lambda tx: host_records.kind_of(tx, "a host that has said nothing"))
+    with mock.patch.object(host_records, "kind_of", return_value=older):
+        assert said() == 0
+        assert told(cloud, port).id == port
 
 
 def test_only_a_policy_that_is_seen_can_be_had(cloud: TestCloud, manager: Client, member: Client) -> None:
