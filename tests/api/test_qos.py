@@ -156,6 +156,16 @@ def test_only_a_policy_that_is_seen_can_be_had(cloud: TestCloud, manager: Client
     assert call(manager, "DELETE", f"/qos/policies/{ours}").status == 204
 
 
+def test_only_an_administrator_shares_a_policy_with_everybody(cloud: TestCloud, manager: Client) -> None:
+    """Upstream a manager does that by the policy itself, whom RBAC policies refuse it."""
+    everybodys = {"policy": {"name": "q", "shared": True}}
+    assert call(manager, "POST", "/qos/policies", everybodys).status == 403
+    path = f"/qos/policies/{qos_policy(manager, shared=False)}"
+    assert call(manager, "PUT", path, everybodys).status == 403
+    assert call(cloud.persona("admin"), "PUT", path, everybodys)["policy"]["shared"] is True
+    assert call(manager, "PUT", path, {"policy": {"shared": False}})["policy"]["shared"] is False
+
+
 def test_new_networks_have_the_projects_default_policy(manager: Client, member: Client) -> None:
     default = qos_policy(manager, is_default=True)
     assert make(member, "network")["qos_policy_id"] == default

@@ -14,7 +14,7 @@ from cumulet.network.many import find_many
 from cumulet.network.qos_records import BandwidthLimit, QosPolicy, bandwidth_limits, qos_policies
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
-from cumulet.network.sharing import QOS_SHARING, Shareable
+from cumulet.network.sharing import EVERYBODY, QOS_SHARING, Shareable
 from cumulet.network.sight import shared_in_sight
 from cumulet.network.store import (
     change,
@@ -126,6 +126,8 @@ def _create(call: Call[object, object], new: NewQosPolicy) -> QosPolicy:
     facts = {"project_id": project_id}
     resource.require(call, CREATE, facts)
     policy.require_attributes(call, CREATE_ATTRIBUTES, resource.given(new, but_defaults=True), facts)
+    if either(new.shared, False):
+        _require_everybody(call, project_id)
     if len(find_by(call.tx, QosPolicy, project_id=project_id)) >= MOST_OF_PROJECT:
         raise OverQuota("Quota exceeded for resources: ['qos_policy'].", reason="QUOTA")
     is_default = either(new.is_default, False)
@@ -144,6 +146,12 @@ def _create(call: Call[object, object], new: NewQosPolicy) -> QosPolicy:
         sharing_use.set_shared(call.tx, call.cloud.clock, Shareable.QOS_POLICY, made, shared=True)
     topology.set_tags(call.tx, made.id, either(new.tags, []))
     return made
+
+
+def _require_everybody(call: Call[object, object], project_id: str) -> None:
+    """403 unless the caller may make the RBAC policy that this is."""
+    facts = {"project_id": project_id, "target_project": EVERYBODY}
+    resource.require(call, "create_rbac_policy:target_project", facts)
 
 
 def _refuse_second_default(tx: Tx, project_id: str, but: str = "") -> None:
@@ -174,6 +182,8 @@ def update_qos_policy(call: Call[QosPolicy, UpdateQosPolicy]) -> View:
     if body.is_default is True:
         _refuse_second_default(call.tx, found.project_id, but=found.id)
     if isinstance(body.shared, bool):
+        if body.shared:
+            _require_everybody(call, found.project_id)
         touched = sharing_use.set_shared(call.tx, call.cloud.clock, Shareable.QOS_POLICY, found, shared=body.shared)
     change(call.tx, QosPolicy, found.id, call.now_us, touched, **values)
     return resource.shown(call, QOS_POLICIES, must_get(call.tx, QosPolicy, found.id))
