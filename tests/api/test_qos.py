@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
@@ -174,27 +176,54 @@ def test_new_networks_have_the_projects_default_policy(manager: Client, member: 
     assert (second.status, second["NeutronError"]["type"]) == (409, "QoSPolicyDefaultAlreadyExists")
 
 
+@contextmanager
+def keeping_no_limits(*names: str) -> Iterator[None]:
+    """The cloud's hosts are these, whose agents are of the version before."""
+    lacking = [
+        hosts.Host(
+            name=name, id=UNKNOWN, zone="nova", up=True, enabled=True, features=frozenset({"networks"}),
+            created_at_us=0, seen_at_us=0, started_at_us=0, may_have_routers=True,
+        )
+        for name in names
+    ]  # fmt: skip
+    hosts.told_by(lambda _tx: lacking)
+    try:
+        yield
+    finally:
+        hosts.told_by(hosts_for_network.for_network)
+
+
+def test_no_port_with_limits_is_attached_where_the_host_does_not_keep_them(
+    cloud: TestCloud, manager: Client, member: Client
+) -> None:
+    slow = qos_policy(manager, ("egress", 1000, 0))
+    network, _ = network_with_subnet(member)
+    server = create(member, networks="none")["id"]
+    limited = {"interfaceAttachment": {"port_id": make(member, "port", network_id=network, qos_policy_id=slow)["id"]}}
+    host = cloud.persona("admin").compute("GET", f"/servers/{server}")["server"]["OS-EXT-SRV-ATTR:host"]
+    path = f"/servers/{server}/os-interface"
+    with keeping_no_limits(host):
+        refused = member.compute("POST", path, limited)
+        assert (refused.status, host in refused.text) == (501, True)
+        assert member.compute("GET", path)["interfaceAttachments"] == []
+        free = {"interfaceAttachment": {"port_id": make(member, "port", network_id=network)["id"]}}
+        assert member.compute("POST", path, free).status == 200
+    with keeping_no_limits("host9"):
+        member.wait("the server to rest", lambda: member.compute("POST", path, limited).status == 200)
+
+
 def test_what_a_host_cannot_keep_is_refused(cloud: TestCloud, manager: Client, member: Client) -> None:
     policy = qos_policy(manager, ("ingress", 0, 0))
     unlimited = call(manager, "GET", f"/qos/policies/{policy}")["policy"]["rules"][0]["id"]
     network = make(member, "network")["id"]
     set_ = {"network": {"qos_policy_id": policy}}
-    lacking = [
-        hosts.Host(
-            name="host9", id=UNKNOWN, zone="nova", up=True, enabled=True, features=frozenset({"networks"}),
-            created_at_us=0, seen_at_us=0, started_at_us=0, may_have_routers=True,
-        )
-    ]  # fmt: skip
-    hosts.told_by(lambda _tx: lacking)
-    try:
+    with keeping_no_limits("host9"):
         assert call(member, "GET", "/qos/rule-types")["rule_types"] == []
         rule = {"bandwidth_limit_rule": {"max_kbps": 1}}
         refused = call(manager, "POST", f"/qos/policies/{policy}/{LIMITS}", rule)
         assert (refused.status, "host9" in refused.text) == (501, True)
         assert call(manager, "PUT", f"/qos/policies/{policy}/{LIMITS}/{unlimited}", rule).status == 501
         assert call(member, "PUT", f"/networks/{network}", set_).status == 501
-    finally:
-        hosts.told_by(hosts_for_network.for_network)
     assert call(member, "PUT", f"/networks/{network}", set_).status == 200
     assert call(member, "GET", "/qos/rule-types")["rule_types"] == [{"type": "bandwidth_limit"}]
     for kind in ("dscp_marking_rules", "minimum_bandwidth_rules"):

@@ -31,7 +31,7 @@ from cumulet.errors import BadRequest, NotFound
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest, Nic
 from cumulet.host.nics import MOST_NICS, placed, with_nic, without_nic
-from cumulet.network import attaching, bindings, port_status
+from cumulet.network import attaching, bindings, hosts, port_status, qos
 from cumulet.network import for_compute as network
 from cumulet.network.for_compute import RequestedNetwork
 from cumulet.web.operation import Call, Rule
@@ -88,6 +88,8 @@ def attach_interface(call: Call[Server, AttachInterface]) -> dict[str, object]:
         availability_zone=server.availability_zone or DEFAULT_ZONE,
         wanted=wanted,
     )
+    if qos.limits_any(call.tx, server.id):
+        hosts.require(call.tx, hosts.BANDWIDTH_LIMITS, server.host)
     _begin(call, ATTACHMENT, nic_of(port, slot), "attach_interface")
     return {"interfaceAttachment": interface_view(call, port)}
 

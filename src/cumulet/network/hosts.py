@@ -46,9 +46,12 @@ def wiring(tx: Tx) -> list[Host]:
     return sorted((host for host in found if NETWORKS in host.features), key=lambda host: host.name)
 
 
-def require(tx: Tx, feature: str) -> None:
-    """501 unless every host that has networks keeps limits of this kind: a guest may come to any of them."""
-    lacking = [host.name for host in wiring(tx) if feature not in host.features]
+def require(tx: Tx, feature: str, only: str | None = None) -> None:
+    """501 unless every host that has networks keeps limits of this kind: a guest may come to any of them.
+
+    only: the host of a guest that is there.
+    """
+    lacking = [host.name for host in wiring(tx) if feature not in host.features and only in (None, host.name)]
     if lacking:
         raise NotYet(
             f"Host {lacking[0]} cannot limit the bandwidth of {_LIMITED[feature]}.", reason="HOST_LIMITS_NO_BANDWIDTH"
