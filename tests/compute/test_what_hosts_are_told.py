@@ -1,7 +1,7 @@
 """What the control plane tells hosts, for every state a server can be in and every verb that moves it or ends it.
 
 The table is `tests/golden/moves.json`: state -> verb -> what is said, to whom, with which parameters. Every setting has
-another value than its default, so that one that is not passed on is missed.
+another value than its default, so that the table shows whether it is passed on.
 """
 
 from __future__ import annotations
@@ -139,8 +139,10 @@ def ask(stage: Stage, caller: Client, server_id: str, verb: str) -> int:
 
 
 def in_words(where: str, command: m.Command[Any]) -> str:
-    fields = {name: getattr(command, name) for name in command.__struct_fields__ if name not in ORDINARY}
-    words = [f"{name}={_short(value)}" for name, value in fields.items()]
+    """What is sent: a field that has its default is not (`host.record`)."""
+    fields = ((field, getattr(command, field.name)) for field in msgspec.structs.fields(command))
+    sent = {field.name: value for field, value in fields if value != field.default and field.name not in ORDINARY}
+    words = [f"{name}={_short(value)}" for name, value in sent.items()]
     return " ".join([f"{where}:", m.name_of(type(command)), *words])
 
 
