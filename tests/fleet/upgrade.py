@@ -118,9 +118,15 @@ class Upgrade:
             on and watcher.uninterrupted and where in (source, destination),
             f"on {where}, {time.monotonic() - begun:.1f} s after the old process was told to end",
         )
-        running = [name for name in ("rack1", "rack2") if server in self.fleet.machines[name].guests()]
-        evidence.claim("it runs on exactly that one machine", running == [where], f"a QEMU of it on {running}")
         until("hosts are up", lambda: all(is_up(admin, name) for name in ("rack1", "rack2")), 90)
+        # A host that counted as down, as without a bus, keeps what waited for the guest until a reconciler finds it.
+        until("the other machine has nothing left of it", lambda: self.machines_with(server) == [where], 60)
+        running = self.machines_with(server)
+        evidence.claim("it runs on exactly that one machine", running == [where], f"a QEMU of it on {running}")
+
+    def machines_with(self, server: str) -> list[str]:
+        """Where a QEMU of it is, whether the guest runs in it or not."""
+        return [name for name in ("rack1", "rack2") if server in self.fleet.machines[name].guests()]
 
     def agents(self) -> None:
         fleet, evidence = self.fleet, self.fleet.evidence

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,18 @@ RECORDED = Path(__file__).parent / "schema.sql"
 """All of it as SQLite has it, a statement a line; a test compares it with the tables that the services declare."""
 
 
+CHANGES_OF_THE_SCHEMA = 7_300_117
+"""PostgreSQL's advisory lock of who makes or changes the schema. The number means nothing; no other lock has it."""
+
+LOCK_SECONDS = 2
+PAUSE_SECONDS = 0.2
+ATTEMPTS = 30
+TABLES_IN_USE = ("40P01", "55P03")
+"""PostgreSQL's deadlock_detected and lock_not_available."""
+
+log = logging.getLogger(__name__)
+
+
 class SchemaTooNew(Exception):
     """The database was made by a newer Cumulet."""
 
@@ -26,16 +42,31 @@ def prepare(database: Database) -> None:
     if database.is_sqlite and database.read(_is_empty):
         database.write(_make_recorded)
         return
-    with database.engine.connect() as connection, connection.begin():
-        tables = set(sa.inspect(connection).get_table_names())
-        if "alembic_version" not in tables:
+    if version_of(database) == HEAD:
+        return
+    with _alone(database) as connection:
+        if not sa.inspect(connection).has_table("alembic_version"):
             metadata.create_all(connection, checkfirst=False)  # Asking for each table first costs as much as making it.
             connection.execute(sa.text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
             connection.execute(sa.text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
+            connection.commit()
             return
         version = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
-    if version != HEAD:
-        _upgrade(database, str(version))
+        connection.rollback()
+        if version != HEAD:
+            _upgrade(connection, str(version))
+
+
+@contextmanager
+def _alone(database: Database) -> Iterator[sa.Connection]:
+    """A connection whose holder alone makes or brings forward the schema: others who want to wait for it."""
+    with database.engine.connect() as connection:
+        if not database.is_sqlite:
+            connection.detach()  # Its session ends with it, and so do the lock and the setting.
+            connection.execute(sa.text("SELECT pg_advisory_lock(:number)"), {"number": CHANGES_OF_THE_SCHEMA})
+            connection.execute(sa.text("SELECT set_config('lock_timeout', :most, false)"), {"most": f"{LOCK_SECONDS}s"})
+            connection.commit()
+        yield connection
 
 
 def is_current(database: Database) -> bool:
@@ -92,7 +123,7 @@ def _make_recorded(tx: Tx) -> None:
     tx.execute(sa.text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
 
 
-def _upgrade(database: Database, version: str) -> None:
+def _upgrade(connection: sa.Connection, version: str) -> None:
     from alembic import command
     from alembic.config import Config
     from alembic.script import ScriptDirectory
@@ -101,5 +132,24 @@ def _upgrade(database: Database, version: str) -> None:
     config.set_main_option("script_location", str(MIGRATIONS))
     if version not in {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}:
         raise SchemaTooNew(f"the database has schema {version}, this program knows {HEAD}")
-    config.attributes["engine"] = database.engine
-    command.upgrade(config, "head")
+    config.attributes["connection"] = connection
+    _beside_others(connection, lambda: command.upgrade(config, "head"))
+
+
+def _beside_others(connection: sa.Connection, upgrade: Callable[[], None]) -> None:
+    """Processes of the version before go on reading and writing, and a migration locks whole tables.
+
+    All later readers of a table wait behind a migration that waits for it, so the migration does not wait long. One
+    that did not get its tables, or that PostgreSQL chose to end a deadlock, is undone as a whole and begins again.
+    sa.exc.OperationalError: it did not get them `ATTEMPTS` times.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            upgrade()
+            return
+        except sa.exc.OperationalError as error:
+            connection.rollback()
+            if getattr(error.orig, "sqlstate", None) not in TABLES_IN_USE or attempt == ATTEMPTS:
+                raise
+            log.info("tables are in use, the migration begins again: attempt %d of %d", attempt + 1, ATTEMPTS)
+            time.sleep(PAUSE_SECONDS)
