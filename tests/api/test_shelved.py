@@ -37,9 +37,31 @@ def cloud(resting: TestCloud) -> Iterator[TestCloud]:
 def server(cloud: TestCloud, member: Client) -> str:
     """One that rests."""
     made = create_pair(member, networks="auto")[0]
-    assert member.action(made, {"shelve": None}).status == 202
-    member.wait_for_status(made, "SHELVED")
+    acted(member, made, "shelve", "SHELVED")
     return made
+
+
+@pytest.fixture
+def suspended(cloud: TestCloud, member: Client) -> str:
+    """One that rests, and was suspended before."""
+    made = create_pair(member, networks="auto")[0]
+    cloud.clock.advance(5.0)
+    acted(member, made, "suspend", "SUSPENDED")
+    acted(member, made, "shelve", "SHELVED")
+    return made
+
+
+def acted(client: Client, server: str, action: str, status: str) -> None:
+    assert client.action(server, {action: None}).status == 202
+    client.wait_for_status(server, status)
+
+
+def unshelved(cloud: TestCloud, admin: Client, member: Client, server: str) -> None:
+    """It runs where it was, and its image is gone."""
+    host = host_of(admin, server)
+    acted(member, server, "unshelve", "ACTIVE")
+    assert leftovers(cloud, admin, server) == at(host, GuestState.RUNNING)
+    assert images_of(member, server) == []
 
 
 def at(host: str, state: GuestState) -> dict[str, object]:
@@ -69,21 +91,15 @@ def test_it_keeps_host_share_and_ports_and_has_its_image(
 def test_unshelved_it_runs_where_it_was_and_its_image_is_gone(
     cloud: TestCloud, admin: Client, member: Client, server: str
 ) -> None:
-    host = host_of(admin, server)
-    assert member.action(server, {"unshelve": None}).status == 202
-    member.wait_for_status(server, "ACTIVE")
-    assert leftovers(cloud, admin, server) == at(host, GuestState.RUNNING)
-    assert images_of(member, server) == []
+    unshelved(cloud, admin, member, server)
 
 
 def test_an_administrator_takes_it_off_its_host(cloud: TestCloud, admin: Client, member: Client, server: str) -> None:
     assert member.action(server, {"shelveOffload": None}).status == 403
-    assert admin.action(server, {"shelveOffload": None}).status == 202
-    admin.wait_for_status(server, "SHELVED_OFFLOADED")
+    acted(admin, server, "shelveOffload", "SHELVED_OFFLOADED")
     assert leftovers(cloud, admin, server) == NOWHERE
     assert admin.action(server, {"shelveOffload": None}).status == 409
-    assert member.action(server, {"unshelve": None}).status == 202
-    member.wait_for_status(server, "ACTIVE")
+    acted(member, server, "unshelve", "ACTIVE")
 
 
 def test_after_its_time_it_leaves_by_itself(cloud: TestCloud, admin: Client, member: Client, server: str) -> None:
@@ -102,29 +118,13 @@ def test_it_is_not_sent_elsewhere_while_it_rests(admin: Client, server: str, bod
     assert admin.server(server)["status"] == "SHELVED"
 
 
-@pytest.fixture
-def suspended(cloud: TestCloud, member: Client) -> str:
-    """One that rests, and was suspended before."""
-    made = create_pair(member, networks="auto")[0]
-    cloud.clock.advance(5.0)
-    assert member.action(made, {"suspend": None}).status == 202
-    member.wait_for_status(made, "SUSPENDED")
-    assert member.action(made, {"shelve": None}).status == 202
-    member.wait_for_status(made, "SHELVED")
-    return made
-
-
 def test_one_that_was_suspended_boots_anew(cloud: TestCloud, admin: Client, member: Client, suspended: str) -> None:
     cloud.reconcile()
     assert member.server(suspended)["status"] == "SHELVED"
-    host = host_of(admin, suspended)
     assert cloud.embedded.world is not None
-    guest = cloud.embedded.world.drivers[host]._guests[suspended]
+    guest = cloud.embedded.world.drivers[host_of(admin, suspended)]._guests[suspended]
     assert guest.ran_us > 0
-    assert member.action(suspended, {"unshelve": None}).status == 202
-    member.wait_for_status(suspended, "ACTIVE")
-    assert leftovers(cloud, admin, suspended) == at(host, GuestState.RUNNING)
-    assert images_of(member, suspended) == []
+    unshelved(cloud, admin, member, suspended)
     assert guest.ran_us == 0, "it began anew"
 
 
