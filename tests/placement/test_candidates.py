@@ -9,7 +9,7 @@ from typing import TypedDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cumulet.placement.candidates import SHARING, Group, Request, Supply, candidates
+from cumulet.placement.candidates import MOST_GROUPS, SHARING, Group, Request, Supply, candidates
 from cumulet.placement.providers import Inventory, Provider
 from cumulet.placement.wire import AggregateDemand, TraitDemand
 
@@ -105,6 +105,14 @@ def test_traits_of_the_root_and_of_any_provider_that_gives(world: World) -> None
     assert found(world, "resources=VCPU:1&required=CUSTOM_FAST") == []  # the root gives nothing
     assert found(world, "resources=VCPU:1&required=in:CUSTOM_FAST,HW_CPU_X86_AVX2") == [{part: {"VCPU": 1}}]
     assert found(world, "resources=VCPU:1&required=!HW_CPU_X86_AVX2") == [{plain: {"VCPU": 1}}]
+
+
+def test_a_request_has_a_bounded_number_of_groups(world: World) -> None:
+    host = world.provider("host", VCPU=MOST_GROUPS)
+    groups = "&".join(f"resources{n}=VCPU:1" for n in range(1, MOST_GROUPS + 1))
+    assert found(world, f"{groups}&group_policy=none") == [{host: {"VCPU": MOST_GROUPS}}]
+    answer = world.ask("GET", f"/allocation_candidates?{groups}&resources=VCPU:1&group_policy=none")
+    assert (answer.status_code, "more than 100 request groups" in answer.text) == (400, True), answer.text
 
 
 def test_an_older_version_knows_no_trees(world: World) -> None:

@@ -20,6 +20,11 @@ def shape(generation: int, **inventories: dict[str, int]) -> dict[str, Any]:
     return {"resource_provider_generation": generation, "inventories": inventories}
 
 
+def respelled(uuid: str) -> str:
+    """The same, in another spelling of as many characters."""
+    return "-" * 4 + uuid.replace("-", "")
+
+
 def reshape(world: World, inventories: dict[str, Any], allocations: dict[str, Any], *, version: str = "1.39") -> int:
     body = {"inventories": inventories, "allocations": allocations}
     return world.ask("POST", "/reshaper", body, who="service", version=version).status_code
@@ -69,6 +74,8 @@ def test_what_cannot_be_reshaped_changes_nothing(world: World, tree: tuple[str, 
         (400, {**whole, child: shape(0, NOTHING=had(4))}, {CONSUMER: held}),
         (400, {**whole, child: shape(0, VCPU=had(4, more=1))}, {CONSUMER: held}),
         (400, {}, {CONSUMER: held}),
+        (400, {**whole, respelled(child): shape(0, VCPU=had(4))}, {CONSUMER: held}),
+        (400, whole, {CONSUMER: held, respelled(CONSUMER): held}),
         (400, whole, {CONSUMER: {**held, "more": 1}}),
         (400, whole, {"x": held}),
         (400, whole, {CONSUMER: allocation(OTHER, 1, VCPU=2)}),

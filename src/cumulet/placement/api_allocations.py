@@ -119,6 +119,14 @@ def holding_of(consumer: str, body: SetAllocations) -> Holding:
     )
 
 
+def holdings_of(bodies: Mapping[str, SetAllocations]) -> list[Holding]:
+    """By the consumers' uuids; 400 where one consumer is given twice, in two spellings of its uuid."""
+    holdings = [holding_of(canonical_uuid(uuid, "consumer_uuid"), body) for uuid, body in bodies.items()]
+    if len({holding.consumer for holding in holdings}) != len(holdings):
+        raise BadRequest("A consumer is given twice.")
+    return holdings
+
+
 # -- showing
 
 
@@ -191,12 +199,7 @@ def set_allocations(call: Call[None, SetAllocations]) -> None:
 def set_many_allocations(call: Call[None, SetManyAllocations]) -> None:
     """Replace what several consumers hold, all or nothing."""
     read = plan(ConsumerAllocations, call.version).read
-    holdings = [
-        holding_of(canonical_uuid(uuid, "consumer_uuid"), read(value, uuid)) for uuid, value in call.body.extra.items()
-    ]
-    if len({holding.consumer for holding in holdings}) != len(holdings):
-        raise BadRequest("A consumer is given twice.")
-    replace(call, holdings)
+    replace(call, holdings_of({uuid: read(value, uuid) for uuid, value in call.body.extra.items()}))
 
 
 @PLACEMENT.operation("DELETE", "/allocations/{consumer_uuid}", rules=(Rule(DELETE),), success=204)
@@ -214,7 +217,7 @@ def delete_allocations(call: Call[None, None]) -> None:
 
 
 def replace(call: Call[None, object], holdings: list[Holding]) -> None:
-    """Everything the consumers held goes, then what they are to hold is checked against what is left."""
+    """Take back all that the consumers hold, then give them what they ask for, where there is room for it."""
     tx = call.tx
     touched: dict[int, Provider] = {}
     before = _used(tx, holdings)
@@ -236,7 +239,7 @@ def replace(call: Call[None, object], holdings: list[Holding]) -> None:
 
 def _used(tx: Tx, holdings: Sequence[Holding]) -> dict[str, dict[str, int]]:
     """What is handed out of the providers named: provider's uuid -> resource class -> amount."""
-    named = {uuid: providers.find(tx, uuid) for holding in holdings for uuid in holding.shares}
+    named = {uuid: providers.find(tx, uuid) for uuid in {uuid for holding in holdings for uuid in holding.shares}}
     ids = {uuid: provider.id for uuid, provider in named.items() if provider is not None}
     used = providers.used_of(tx, *ids.values()) if ids else {}
     return {uuid: used.get(provider_id, {}) for uuid, provider_id in ids.items()}

@@ -8,7 +8,15 @@ from collections.abc import Mapping
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest
 from cumulet.placement import names, providers
-from cumulet.placement.candidates import MOST_CANDIDATES, Candidate, Group, Request, Supply, candidates
+from cumulet.placement.candidates import (
+    MOST_CANDIDATES,
+    MOST_GROUPS,
+    Candidate,
+    Group,
+    Request,
+    Supply,
+    candidates,
+)
 from cumulet.placement.rules import admin_or_service
 from cumulet.placement.service import PLACEMENT
 from cumulet.placement.wire import BAD_VALUE, aggregate_demand, amounts, canonical_uuid, fresh, trait_demand
@@ -45,6 +53,8 @@ def read_request(query: Query, version: Microversion) -> Request:
             raise BadRequest(f"Invalid query string parameters: Additional properties are not allowed ({key[:64]!r})")
         if match:
             by_suffix.setdefault(suffix, {}).setdefault(kind, []).append(value)
+    if len(by_suffix) > MOST_GROUPS:
+        raise BadRequest(f"Invalid query string parameters: there are more than {MOST_GROUPS} request groups.")
     groups = tuple(_read_group(suffix, by_kind, version) for suffix, by_kind in by_suffix.items())
     if not groups:
         raise BadRequest("At least one request group (`resources` or `resources{$S}`) is required.")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cumulet.errors import BadRequest, Conflict
 from cumulet.placement import api_inventories, providers
-from cumulet.placement.api_allocations import ConsumerAllocations, holding_of, replace
+from cumulet.placement.api_allocations import ConsumerAllocations, holdings_of, replace
 from cumulet.placement.api_inventories import SetInventories
 from cumulet.placement.providers import Provider
 from cumulet.placement.service import PLACEMENT
@@ -38,11 +38,14 @@ class Reshape(Body):
 def reshape(call: Call[None, Reshape]) -> None:
     """Replace what providers have and what consumers hold, in one step.
 
-    New inventories are added first, then the consumers' shares are replaced, then what is not wanted is removed: so
-    nothing is ever held of an inventory that is not there, and one that somebody else still uses stays (409).
+    New inventories are added first, then the consumers' shares are replaced, then the other inventories are removed.
+    In this order a share always has its inventory. An inventory that another consumer still uses cannot go (409).
     """
     tx, body = call.tx, call.body
     shapes = {canonical_uuid(uuid, "resource provider uuid"): shape for uuid, shape in body.inventories.items()}
+    if len(shapes) != len(body.inventories):
+        raise BadRequest("A provider is given twice.")
+    holdings = holdings_of(body.allocations)
     wanted = {}
     for uuid, shape in shapes.items():
         provider = _provider(call, uuid)
@@ -56,11 +59,6 @@ def reshape(call: Call[None, Reshape]) -> None:
         if wanted[uuid]:
             api_inventories.write(tx, provider, wanted[uuid])
             providers.change(tx, provider, call.now_us)
-    holdings = [
-        holding_of(canonical_uuid(uuid, "consumer_uuid"), allocations) for uuid, allocations in body.allocations.items()
-    ]
-    if len(shapes) != len(body.inventories) or len({holding.consumer for holding in holdings}) != len(holdings):
-        raise BadRequest("A provider or a consumer is given twice.")
     replace(call, holdings)
     for uuid, inventories in wanted.items():
         provider = _provider(call, uuid)

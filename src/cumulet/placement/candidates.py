@@ -23,6 +23,8 @@ MOST_CANDIDATES = 10_000
 """No answer has more, whatever it is asked for."""
 MOST_STEPS = 100_000
 """Ways and combinations of ways that one request may look at. What was found until then is answered."""
+MOST_GROUPS = 100
+"""Of one request. The search goes one call deeper for each."""
 SHARING = "MISC_SHARES_VIA_AGGREGATE"
 
 
