@@ -1,13 +1,14 @@
-"""What the scheduler knows of hosts, kept in memory: to read it all for each choice costs more than the rest of a boot.
+"""What the scheduler knows of hosts, kept in memory: reading all hosts for a choice costs more than the rest of a boot.
 
-Theory of operation. Whatever writes a host, an inventory or an allocation says `tx.touch(name)`. At the end of that
-transaction the host is read once more, and after the commit memory says what was read: it never knows what was not
-committed. A choice is made from memory; then the chosen host is read in the transaction of the choice, and where
-memory was wrong of it (another transaction has claimed there and is not committed yet) it is chosen again. So what is
-chosen was right in its transaction, and the claim decides. A host that has room only since a moment may be missed.
+Theory of operation. Code that writes a host, an inventory or an allocation calls `tx.touch(name)`. At the end of that
+transaction the host is read once more, and after the commit memory takes what was read: it never knows what was not
+committed. A choice is made from memory. Then the chosen host is read in the transaction of the choice. If memory was
+wrong (another transaction has claimed there and is not committed yet), memory's view is replaced and the choice is
+made again. So the choice was right in its transaction, and the claim decides. A host that has just got room may be
+missed.
 
-With PostgreSQL other processes write too. What they made smaller is found as above; where no host will do, all are
-read. `load` is repeated now and then, so that neither they nor a mistake here stay unnoticed.
+With PostgreSQL other processes write too. Room that they have taken is found as above; where no host fits, all hosts
+are read. `load` is repeated on a timer, so that changes of others, or a mistake here, are found.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ from cumulet.placement.store import resource_providers
 log = logging.getLogger(__name__)
 
 RELOAD_SECONDS = 30.0
-"""How often all is read again: a hundredth of a core's time with 10,000 hosts."""
+"""How often all hosts are read again. With 10,000 hosts this takes a hundredth of a core's time."""
 
 FOREMOST = 64
-"""Of so many hosts, those with most room, one is chosen if any of them will do: then the others need no look."""
+"""The choice is made among this many hosts with most room, if one of them fits; only otherwise among all."""
 _NAME = sa.select(resource_providers.c.name).where(resource_providers.c.id == sa.bindparam("of_id"))
 
 
@@ -43,18 +44,18 @@ class HostsInMemory:
 
     def __init__(self) -> None:
         self._loading = asyncio.Lock()
-        """One reading of all at a time: each has its own `_meanwhile`."""
+        """Hosts are read once at a time: each reading has its own `_meanwhile`."""
         self._lock = threading.Lock()
         self._views: dict[str, HostView] = {}
         self._by_room: list[tuple[float, float, str]] = []
         """The hosts' names, those with most room first (as `scheduler.pick` weighs it)."""
         self._for_routers: tuple[str, ...] | None = None
-        """Those that can have routers; None: to be looked for among all."""
+        """The hosts that can have routers; None: not known yet."""
         self._meanwhile: dict[str, HostView | None] | None = None
-        """What was committed while all is being read."""
+        """What is committed while all hosts are read."""
 
     async def load(self, db: Database) -> list[str]:
-        """Read all. The names of hosts of which memory was wrong: none, unless others write to the database, too."""
+        """Read all hosts. Returns the names of those that memory was wrong about: none, unless others write, too."""
         async with self._loading:
             return await self._load(db)
 
@@ -78,7 +79,7 @@ class HostsInMemory:
             )
 
     def correction(self, tx: Tx, touched: Iterable[str | int]) -> Callable[[], None]:
-        """What is to be called once `tx` is committed. touched: names of hosts, or ids of their providers."""
+        """The function to call once `tx` is committed. `touched`: names of hosts, or ids of their providers."""
         names = {key if isinstance(key, str) else tx.scalar(_NAME, {"of_id": key}) for key in touched}
         now = {name: host_records.view(tx, name) for name in names if name is not None}
 
@@ -107,7 +108,7 @@ class HostsInMemory:
             return dict(self._views)
 
     def foremost(self, need: Need) -> dict[str, HostView]:
-        """Those that will be chosen from, unless none of them fits."""
+        """The hosts with most room, and those that `need` likes or dislikes."""
         with self._lock:
             names = [name for *_, name in self._by_room[:FOREMOST]]
             return {name: self._views[name] for name in (*names, *need.liked) if name in self._views}
@@ -123,8 +124,10 @@ class HostsInMemory:
 
 
 class Reload(Periodic):
-    """Has memory for as long as it is started, and reads all of it anew now and then: on SQLite it finds nothing then,
-    or there is a mistake, which it mends."""
+    """Keeps hosts in memory while it is started, and reads them all again on a timer.
+
+    On SQLite nobody else writes, so a difference is a mistake: it is mended and logged.
+    """
 
     def __init__(self, *, db: Database, clock: Clock) -> None:
         super().__init__(name="hosts-in-memory", clock=clock, seconds=RELOAD_SECONDS)
@@ -147,13 +150,13 @@ class Reload(Periodic):
 
 
 def pick(tx: Tx, need: Need) -> Choice:
-    """`scheduler.pick` among all hosts, from memory where there is one."""
+    """`scheduler.pick` among all hosts; from memory, where this process keeps it."""
     keeper = tx.keeper
     if not isinstance(keeper, HostsInMemory):
         return scheduler.pick(host_records.views(tx), need)
     if need.named is None:
         found = _pick(tx, need, keeper.foremost(need))
-        # Disliked hosts are chosen only if all others are out of the question.
+        # A disliked host is chosen only if no other fits.
         if found.host is not None and need.liked.get(found.host, 0) >= 0:
             return found
     found = _pick(tx, need, keeper.views())
@@ -161,34 +164,38 @@ def pick(tx: Tx, need: Need) -> Choice:
 
 
 def for_routers(tx: Tx) -> tuple[str, ...]:
-    """`hosts.for_routers`, from memory where nobody else writes and this transaction has written nothing of hosts."""
-    keeper = tx.keeper
-    if isinstance(keeper, HostsInMemory) and tx.alone and not tx.touched:
-        return keeper.for_routers()
-    return tuple(host_records.for_routers(tx))
+    """`hosts.for_routers`."""
+    memory = _in_memory(tx)
+    return memory.for_routers() if memory is not None else tuple(host_records.for_routers(tx))
 
 
 def with_packets(tx: Tx) -> list[str]:
-    """`hosts.with_packets`, from memory where nobody else writes."""
-    keeper = tx.keeper
-    if not isinstance(keeper, HostsInMemory) or not tx.alone or tx.touched:
+    """`hosts.with_packets`."""
+    memory = _in_memory(tx)
+    if memory is None:
         return host_records.with_packets(tx)
-    views = keeper.views().values()
+    views = memory.views().values()
     return sorted(view.name for view in views if view.answers and host_records.has_packets(view.features))
 
 
 def offered(tx: Tx, feature: str) -> bool | None:
-    """Whether any host, be it silent now, has reported this of `HostFacts.features`. None: none has reported any."""
-    keeper = tx.keeper
-    if isinstance(keeper, HostsInMemory) and tx.alone and not tx.touched:
-        known = [view.features for view in keeper.views().values()]
+    """Whether any host, up or down, has reported this of `HostFacts.features`. None: no host has reported any."""
+    memory = _in_memory(tx)
+    if memory is not None:
+        known = [view.features for view in memory.views().values()]
     else:
         known = [kind.features for _, kind in host_records.kinds(tx)]
     return any(feature in features for features in known) if any(known) else None
 
 
+def _in_memory(tx: Tx) -> HostsInMemory | None:
+    """Memory that is what this transaction would read: nobody else writes, and it has written nothing of hosts."""
+    keeper = tx.keeper
+    return keeper if isinstance(keeper, HostsInMemory) and tx.alone and not tx.touched else None
+
+
 def _pick(tx: Tx, need: Need, known: dict[str, HostView]) -> Choice:
-    """Among `known`, which is corrected until the host chosen is what this transaction sees."""
+    """Choose among `known`; correct it until the chosen host is as this transaction sees it."""
     unsure = {key if isinstance(key, str) else tx.scalar(_NAME, {"of_id": key}) for key in tx.touched}
     for name in unsure & known.keys():
         _replace(known, name, host_records.view(tx, name))
@@ -201,7 +208,7 @@ def _pick(tx: Tx, need: Need, known: dict[str, HostView]) -> Choice:
 
 
 def _serves(view: HostView | None) -> frozenset[str] | None:
-    """What a host offers that is in service and may have routers."""
+    """The features of a host that may have routers; None for others."""
     return view.features if view is not None and view.may_have_routers else None
 
 
