@@ -54,6 +54,25 @@ def test_every_test_that_a_document_names_exists(document: Path) -> None:
     assert missing == []
 
 
+def claims_without_a_test(text: str) -> list[str]:
+    """The promises of SECURITY.md, its rows and its bullets before "Not protected", that name no test."""
+    promised = text.partition("\n## Not protected")[0]
+    rows = re.findall(r"^\| (?!-|demand).*", promised, re.MULTILINE)
+    bullets = re.findall(r"^- .*(?:\n  .*)*", promised, re.MULTILINE)
+    assert rows
+    assert bullets
+    return [claim for claim in (*rows, *bullets) if not TESTED_BY.search(claim)]
+
+
+def test_every_promise_of_security_names_a_test() -> None:
+    text = (ROOT / "SECURITY.md").read_text()
+    assert claims_without_a_test(text) == []
+    before, at, after = text.partition("\n\n## Not protected")
+    assert claims_without_a_test(f"{before}\n- Nothing ever fails.\n  Never.{at}{after}") == [
+        "- Nothing ever fails.\n  Never."
+    ]
+
+
 def test_every_runtime_dependency_has_its_line() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = {re.split(r"[\[><=~! ]", requirement)[0] for requirement in project["dependencies"]}

@@ -38,6 +38,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 2
         ("listen_port = 70000", 1, "65535"),
         ("listen_port = true", 1, "Expected `int`"),
         ("hosts = -1", 1, "0 to 10000"),
+        ("hosts = 10001", 1, "0 to 10000"),
         ("host_silent_seconds = 0", 1, "> 0.0"),
         ("lease_seconds = inf", 1, "expected a number that ends"),
         ("a = 1\nlease_seconds = \n", 2, "Invalid value"),

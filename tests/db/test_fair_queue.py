@@ -187,6 +187,25 @@ def test_a_write_that_cannot_begin_is_answered(database: Database, monkeypatch: 
         job.future.result(10)
 
 
+def test_on_sqlite_one_thread_at_a_time_reads_for_a_project(database: Database) -> None:
+    entered, released = threading.Event(), threading.Event()
+
+    def busy(tx: Tx) -> None:
+        entered.set()
+        released.wait(10)
+
+    first, second, of_another = Job(busy, lane="many"), Job(lambda tx: None, lane="many"), Job(lambda tx: 7, lane="few")
+    database._reads.put(first)
+    assert entered.wait(10)
+    database._reads.put(second)
+    database._reads.put(of_another)
+    assert of_another.future.result(10) == 7
+    assert not second.future.running()
+    assert not second.future.done()
+    released.set()
+    assert second.future.result(10) is None
+
+
 def test_a_write_is_of_the_lane_of_whoever_asks(database: Database) -> None:
     assert Job(lambda tx: None).lane == CLOUD
     token = served.set("project 1")

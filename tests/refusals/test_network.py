@@ -43,6 +43,11 @@ def joined(scene: Scene, **attributes: Any) -> tuple[str, str, str]:
     return made, network, subnet
 
 
+@refused(400, "Invalid input for networks: one request makes 16 at most.")
+def more_networks_at_once_than_one_request_makes(scene: Scene) -> Answer:
+    return scene.network("POST", "/networks", {"networks": [{"name": "n"}] * 17})
+
+
 @refused(409, "IpAddressGenerationFailure")
 def a_port_in_a_subnet_that_is_full(scene: Scene) -> Answer:
     network, subnet = net(scene, "10.9.0.0/30")
