@@ -180,7 +180,7 @@ def test_a_write_that_cannot_begin_is_answered(database: Database, monkeypatch: 
     def refused(*_: object, **__: object) -> None:
         raise OSError("no room")
 
-    monkeypatch.setattr("cumulet.db.engine._transaction", refused)
+    monkeypatch.setattr("cumulet.db.engine.transaction", refused)
     job = Job(lambda tx: None)
     database._writes.put(job)
     with pytest.raises(OSError, match="no room"):
