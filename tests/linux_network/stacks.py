@@ -73,11 +73,12 @@ class Stack:
         return self.do(lambda: pings(address, data=data, whole=whole))
 
     def addresses(self) -> set[str]:
-        """Of its card, IPv6."""
+        """The IPv6 addresses of its card that may be used."""
         done = subprocess.run(
             ["ip", "-n", self.namespace, "-6", "-j", "address", "show", "dev", "eth0"], check=True, capture_output=True
         )
-        return {entry["local"] for link in json.loads(done.stdout) for entry in link.get("addr_info", ())}
+        found = [entry for link in json.loads(done.stdout) for entry in link.get("addr_info", ())]
+        return {entry["local"] for entry in found if not entry.get("tentative")}
 
     def way_out(self) -> str | None:
         """The next hop of its default route, IPv6."""
@@ -210,8 +211,8 @@ class StackGuest(Stack):
             self.do(partial(_set, f"ipv6/conf/eth0/{name}", "0"))
         if addresses:
             for address in port.addresses:
-                length = "64" if ":" in address else "24"
-                self.ip("address", "add", f"{address}/{length}", "dev", "eth0")
+                words = [f"{address}/64", "nodad"] if ":" in address else [f"{address}/24"]
+                self.ip("address", "add", *words, "dev", "eth0")
         self.ip("link", "set", "eth0", "up")
         if router:
             self.ip("route", "add", "default", "via", router)

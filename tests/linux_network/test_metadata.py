@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import uuid
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
+from pyroute2 import IPRoute
+from pyroute2.netlink.rtnl.ifaddrmsg import IFA_F_NODAD, IFA_F_TENTATIVE
 
-from cumulet.drivers.linux_network import metadata
+from cumulet.drivers.linux_network import metadata, names, namespaces
 from cumulet.drivers.linux_network.names import BRIDGE_MAC
 from cumulet.host import wiring as w
 from tests.linux_network import frames as f
@@ -208,6 +211,20 @@ async def test_a_guest_hears_about_itself_by_ipv6_and_by_nobody_elses_word() -> 
                 assert guest.fetches(f"{w.METADATA_ADDRESS_6}%eth0", "/openstack/latest/user_data") == name.encode()
             finally:
                 guest.remove()
+
+
+@needs_packets
+async def test_the_address_of_ipv6_is_never_tentative_so_that_a_socket_is_bound_to_it_at_once() -> None:
+    async with lab(["host1"]) as place:
+        await wire(place, "host1", a := port("10.0.0.5"))
+
+        def flags() -> int:
+            with namespaces.inside(place.namespaces["host1"]), IPRoute() as route:
+                (index,) = route.link_lookup(ifname=names.bridge(a.network_id))
+                (found,) = route.get_addr(index=index, address=w.METADATA_ADDRESS_6)
+                return int(found["flags"])
+
+        assert await asyncio.to_thread(flags) & (IFA_F_NODAD | IFA_F_TENTATIVE) == IFA_F_NODAD
 
 
 @needs_packets

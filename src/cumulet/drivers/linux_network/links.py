@@ -15,6 +15,7 @@ from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl.ifaddrmsg import IFA_F_NODAD
 
 from cumulet.drivers.linux_network import names
 from cumulet.drivers.linux_network.taps import silence, speak_only_as
@@ -206,10 +207,15 @@ class Links:
         return Link(index=index, name=name, mtu=mtu, master=None, up=True, vni=None, local=None)
 
     def _answer(self, bridge: Link) -> None:
-        """The host's own end of a bridge has the addresses of the metadata service, and no other."""
+        """The host's own end of a bridge has the addresses of the metadata service, and no other.
+
+        The IPv6 address gets `IFA_F_NODAD`: without this flag it is tentative until a worker of the kernel has run, also
+        where the interface does no duplicate address detection, and `bind` refuses a tentative address (EADDRNOTAVAIL).
+        """
         self._route.addr("replace", index=bridge.index, address=w.METADATA_ADDRESS, prefixlen=32)
         if speak_only_as(bridge.name):
-            self._route.addr("replace", index=bridge.index, address=w.METADATA_ADDRESS_6, prefixlen=64)
+            address = w.METADATA_ADDRESS_6
+            self._route.addr("replace", index=bridge.index, address=address, prefixlen=64, flags=IFA_F_NODAD)
         self._answering.add(bridge.name)
 
     def _add_vxlan(self, name: str, network: w.Network, bridge: Link) -> Link:
