@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import struct
 from pathlib import Path
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 from cumulet.drivers.linux_network import dhcp, responding
 from cumulet.drivers.linux_network.names import BRIDGE_MAC
 from cumulet.host import wiring as w
+from cumulet.host.driver import DriverError
 from tests.linux_network import frames as f
 from tests.linux_network.lab import Guest, Lab, lab, needs_packets
 from tests.linux_network.wirings import group, network, port, revisions
@@ -169,6 +171,28 @@ async def test_who_reads_what_guests_send_has_no_power_and_is_replaced_when_it_e
         process.wait()
         await wire(place, "host1", a)
         assert (await answered(guest, asks(DISCOVER, a.mac)))[0] == OFFER
+
+
+@needs_packets
+async def test_who_answers_guests_and_is_silent_itself_is_replaced_and_what_it_was_told_is_told_again() -> None:
+    async with lab(["host1"]) as place:
+        a = port("10.0.0.5")
+        await wire(place, "host1", a)
+        network = place.networks["host1"]
+        stopped = network._responding._process
+        assert stopped is not None
+        stopped.send_signal(signal.SIGSTOP)
+        try:
+            assert network._responding._link is not None
+            network._responding._link.settimeout(0.1)
+            with pytest.raises(DriverError, match="timed out"):
+                await network.tell(a.id, {"user_data": b"x"})
+            assert stopped.poll() is not None
+        finally:
+            stopped.kill()
+        await network.tell(a.id, {"user_data": b"y"})
+        await wire(place, "host1", a)
+        assert (await answered(await place.plug("host1", a), asks(DISCOVER, a.mac)))[0] == OFFER
 
 
 LEASE = dhcp.Lease(

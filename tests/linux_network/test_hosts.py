@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
+from unittest import mock
 
+import pytest
 from msgspec.structs import replace
 
+from cumulet.drivers.linux_network.links import NoDevice
 from cumulet.drivers.linux_network.network import LinuxNetwork
 from cumulet.drivers.linux_network.skeleton import Tracking
 from cumulet.host import wiring as w
+from cumulet.host.driver import DriverError
 from tests.linux_network import frames as f
 from tests.linux_network.lab import Lab, lab, needs_packets
 from tests.linux_network.wirings import ALL_IN, ALL_OUT, group, network, port, revisions, rule, tcp, udp
@@ -99,6 +103,36 @@ async def test_a_connection_outlives_the_agent_and_what_it_does_not_know_of_is_p
         await wire(place, {"host1": [a, b]}, *groups)
         assert await two.gets(one, tcp(a, b, 80, flags=f.ACK))
         assert not await two.gets(one, tcp(a, b, 22, flags=f.ACK))
+
+
+async def test_a_change_that_fails_halfway_cuts_the_connections_and_forgets_the_ports_that_it_takes_away() -> None:
+    async with lab(["host1"]) as place:
+        a, b, c = port("10.0.0.1"), port("10.0.0.2"), port("10.0.0.3")
+        web = rule("ingress", protocol=6, range_min=80, range_max=80)
+        await wire(place, {"host1": [a, b, c]}, group(*ALL_OUT, web))
+        one, two = await place.plug("host1", a), await place.plug("host1", b)
+        network = place.networks["host1"]
+        await network.tell(c.id, {"user_data": b"of the port that goes"})
+        for sender, receiver, flags in ((one, two, f.SYN), (two, one, f.SYN_ACK), (one, two, f.ACK)):
+            frame = tcp(sender.port, receiver.port, 80, flags=flags, reply=sender is two)
+            assert await receiver.gets(sender, frame)
+        busy = mock.patch.object(network._links, "apply", side_effect=OSError("the kernel is busy"))
+        with busy, pytest.raises(DriverError, match="busy"):
+            await wire(place, {"host1": [a, b]}, group(*ALL_OUT))
+        assert not await two.gets(one, tcp(a, b, 80, flags=f.ACK))
+        assert network._responding._told == {}
+        await wire(place, {"host1": [a, b]}, group(*ALL_OUT))
+        assert not await two.gets(one, tcp(a, b, 80, flags=f.ACK))
+
+
+async def test_a_port_that_could_not_be_plugged_in_can_be_plugged_in_later() -> None:
+    async with lab(["host1"]) as place:
+        await wire(place, {"host1": [a := port("10.0.0.1")]}, OPEN)
+        network = place.networks["host1"]
+        refused = mock.patch.object(network._links, "attach", side_effect=NoDevice("not yet"))
+        with refused, pytest.raises(DriverError, match="not yet"):
+            await network.plug(a.id)
+        await place.plug("host1", a)
 
 
 def _inside(namespace: str, *command: str) -> bytes:

@@ -46,7 +46,7 @@ class Link:
 
 
 class NoDevice(Exception):
-    """What should lead to a physical network is not there."""
+    """A device is not there: the one that leads to a physical network, or a network's bridge."""
 
 
 class Links:
@@ -116,9 +116,11 @@ class Links:
             self._delete(link.index)
 
     def attach(self, tap: str, network: w.Network, *, mac: str, active: bool) -> None:
-        """Put a tap on its network's bridge and its link up. Its rules must be in force."""
+        """Put a tap on its network's bridge and its link up. Its rules must be in force. NoDevice without a bridge."""
         present = self.present()
-        bridge, link = present[names.bridge(network.id)], present[tap]
+        bridge, link = present.get(names.bridge(network.id)), present[tap]
+        if bridge is None:
+            raise NoDevice(f"network {network.id} is not connected on this host yet")
         self._route.link("set", index=link.index, master=bridge.index, mtu=network.mtu)
         self._route.link("set", index=link.index, state="up")
         if active:
@@ -209,8 +211,8 @@ class Links:
     def _answer(self, bridge: Link) -> None:
         """The host's own end of a bridge has the addresses of the metadata service, and no other.
 
-        The IPv6 address gets `IFA_F_NODAD`: without this flag it is tentative until a worker of the kernel has run, also
-        where the interface does no duplicate address detection, and `bind` refuses a tentative address (EADDRNOTAVAIL).
+        The IPv6 address gets `IFA_F_NODAD`. Without this flag an address is tentative until a worker of the kernel has
+        run, also on an interface without duplicate address detection, and `bind` refuses it (EADDRNOTAVAIL).
         """
         self._route.addr("replace", index=bridge.index, address=w.METADATA_ADDRESS, prefixlen=32)
         if speak_only_as(bridge.name):
@@ -256,8 +258,7 @@ class Links:
         # Where the records have a MAC address at two hosts, the one that sorts last counts.
         wanted |= set({remote.mac: remote.host_address for remote in network.remotes}.items())
         for mac, address in there - wanted:
-            if mac == EVERYBODY or (mac, address) not in wanted:
-                self._fdb("del", vxlan, mac, _BY_DEVICE, dst=address)
+            self._fdb("del", vxlan, mac, _BY_DEVICE, dst=address)
         for mac, address in wanted - there:
             self._fdb("append" if mac == EVERYBODY else "replace", vxlan, mac, _BY_DEVICE, dst=address)
         remote = {entry.mac for entry in network.remotes}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from cumulet.drivers.linux_network import names
 from cumulet.drivers.linux_network.connections import forget_connections
-from cumulet.drivers.linux_network.links import Links
+from cumulet.drivers.linux_network.links import Links, NoDevice
 from cumulet.drivers.linux_network.nft import Nft, NftFailed
 from cumulet.drivers.linux_network.responding import Responding
 from cumulet.drivers.linux_network.routers import Routers
@@ -97,7 +98,7 @@ class LinuxNetwork:
         def tell() -> None:
             number = self._numbers.ports.get(names.tap(port_id))
             if number is not None:
-                self._responding.tell(number, files)
+                self._responding.tell({number: files})
 
         await self._run(tell)
 
@@ -130,29 +131,31 @@ class LinuxNetwork:
     async def _run(self, work: Callable[[], T]) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-        except (OSError, NftFailed, NetlinkError, NumbersExhausted) as problem:
+        except (OSError, NftFailed, NetlinkError, NoDevice, NumbersExhausted) as problem:
             raise DriverError(f"NETWORK: {problem}") from problem
 
     # -- in the thread
 
     def _apply(self, wiring: Wiring) -> InForce:
         before = self._wiring
-        if before is None or wiring.revision >= before.revision:
-            taps = [names.tap(port.id) for port in wiring.ports]
-            zones = numbered(self._numbers.zones, [names.bridge(network.id) for network in wiring.networks])
-            numbers = Numbers(ports=numbered(self._numbers.ports, taps), zones=zones)
-            self._nft.apply(ruleset(wiring, numbers))
-            former, self._numbers = self._numbers, numbers
-            self._wiring = wiring
-            unconnected = self._links.apply(wiring)
-            unrouted = self._routers.apply(wiring, but={entry.subject for entry in unconnected})
-            self._not_done = (*unconnected, *unrouted)
-            forget_connections(before, wiring, former.zones, zones)
-            for gone in former.ports.keys() - numbers.ports.keys():
-                self._responding.tell(former.ports[gone], None)  # Its number may be another port's next.
-            # Guests have no business with it on networks of others.
-            silent = {network.id for network in wiring.networks if network.kind == "flat"}
-            self._responding.apply(wiring, but=silent | {entry.subject for entry in unconnected})
+        if before is not None and wiring.revision < before.revision:
+            return self._in_force()
+        taps = [names.tap(port.id) for port in wiring.ports]
+        zones = numbered(self._numbers.zones, [names.bridge(network.id) for network in wiring.networks])
+        numbers = Numbers(ports=numbered(self._numbers.ports, taps), zones=zones)
+        self._nft.apply(ruleset(wiring, numbers))
+        former, self._numbers = self._numbers, numbers
+        # Documents and connections of ports that are gone go before anything that may fail: a later try does not know
+        # these ports any more, and the next port may get the number of one of them.
+        self._responding.tell({number: None for tap, number in former.ports.items() if tap not in numbers.ports})
+        forget_connections(before, wiring, former.zones, zones)
+        self._wiring = wiring
+        unconnected = self._links.apply(wiring)
+        unrouted = self._routers.apply(wiring, but={entry.subject for entry in unconnected})
+        self._not_done = (*unconnected, *unrouted)
+        # Networks outside of the cloud are not this host's to answer on.
+        silent = {network.id for network in wiring.networks if network.kind == "flat"}
+        self._responding.apply(wiring, but=silent | {entry.subject for entry in unconnected})
         return self._in_force()
 
     def _dropped(self) -> dict[str, int]:
@@ -188,7 +191,11 @@ class LinuxNetwork:
             if problem.errno == errno.EBUSY:
                 raise DriverError(f"TAP_IN_USE: a guest of this host is plugged into port {port_id}") from problem
             raise
-        self._links.attach(tap, network, mac=port.mac, active=port.active)
+        try:
+            self._links.attach(tap, network, mac=port.mac, active=port.active)
+        except BaseException:
+            os.close(fd)  # Otherwise the tap stays, and looks as if a guest had it.
+            raise
         return fd
 
 

@@ -8,7 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -72,13 +72,19 @@ class Responding:
                     self._say(answers, sockets)
                 self._said[bridge] = answers
 
-    def tell(self, number: int, files: dict[str, bytes] | None) -> None:
-        """What the guest on the port of this number is told about itself."""
-        if files is None:
-            self._told.pop(number, None)
-        else:
-            self._told[number] = files
-        self._say(Documents(number=number, files=files), [])
+    def tell(self, documents: Mapping[int, dict[str, bytes] | None]) -> None:
+        """What the guests on the ports of these numbers are told about themselves; None: nothing any more.
+
+        OSError where the responder cannot be reached. It is ended then, and the next one is told.
+        """
+        for number, files in documents.items():
+            if files is None:
+                self._told.pop(number, None)
+            else:
+                self._told[number] = files
+        if not self.start():
+            for number, files in documents.items():
+                self._say(Documents(number=number, files=files), [])
 
     def close(self) -> None:
         if self._link is not None:
@@ -89,10 +95,10 @@ class Responding:
             self._process = None
         self._said = {}
 
-    def start(self) -> None:
-        """Have a responder; one that has ended is replaced, and knows nothing yet."""
+    def start(self) -> bool:
+        """Have a responder, and return whether it is a new one: that knows all documents, and no network yet."""
         if self._process is not None and self._process.poll() is None:
-            return
+            return False
         self.close()
         ours, theirs = socket.socketpair()
         ours.settimeout(ACKNOWLEDGE_SECONDS)
@@ -104,12 +110,23 @@ class Responding:
         self._link = ours
         for number, files in self._told.items():
             self._say(Documents(number=number, files=files), [])
+        return True
 
     def _say(self, said: Answers | Documents, sockets: list[socket.socket]) -> None:
-        assert self._link is not None
         body = msgspec.json.encode(said)
         if len(body) > LARGEST_MESSAGE_BYTES:
             raise OSError("a network has too many ports to be answered")
+        try:
+            self._deliver(body, sockets)
+        except OSError:
+            # It may have heard half, or answer late: nobody knows what it would tell guests.
+            assert self._process is not None
+            self._process.kill()
+            self.close()
+            raise
+
+    def _deliver(self, body: bytes, sockets: list[socket.socket]) -> None:
+        assert self._link is not None
         descriptors = b"".join(struct.pack("i", one.fileno()) for one in sockets)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)] if sockets else []
         self._link.sendmsg([len(body).to_bytes(4, "big")], rights)
