@@ -132,8 +132,8 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True):
     role_ids: list[str]
 
 
-class Delegation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """What a token was made from, where it gives less than its user has; ids are empty where it is not that."""
+class Delegation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
+    """What a token was made from, where that gives less than its user has. All fields are empty for other tokens."""
 
     application_credential_id: str = ""
     trust_id: str = ""

@@ -19,8 +19,11 @@ LONGEST_CHAIN = 32
 """How often a token may be exchanged for one made from it; each carries the audit ids of all it was made from."""
 
 
-class Token(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """What is sealed inside a token. It names things and asserts nothing about them: that is looked up each time."""
+class Token(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
+    """What is sealed inside a token. It names things and asserts nothing about them: that is looked up each time.
+
+    New fields come last, here and in `Delegation`, and their default is empty: see `packed`.
+    """
 
     user_id: str
     methods: tuple[str, ...]
@@ -64,15 +67,33 @@ class Token(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 _ENCODE = msgspec.msgpack.Encoder().encode
 _DECODE = msgspec.msgpack.Decoder(Token).decode
+_LATER_KIND = b"\xc1"
+"""A byte that MessagePack never uses. It stands before a token of a kind that processes of the version before do not
+know: they would drop the field and take the token for one that is not delegated. With it they cannot read the token."""
 
 
 def packed(token: Token) -> bytes:
-    return _ENCODE(token)
+    """The bytes that are sealed. Empty fields at the end are left out.
+
+    So a process of an earlier version, which refuses fields it does not know, still reads tokens without them. It
+    refuses a token that has one: it cannot know how far the field limits the token.
+    """
+    *own, by = msgspec.to_builtins(token)
+    payload = _ENCODE(_without_empty_end([*own, _without_empty_end(by)]))
+    return _LATER_KIND + payload if token.by.access_token_id else payload
+
+
+def _without_empty_end(fields: list[object]) -> list[object]:
+    end = len(fields)
+    while end and not fields[end - 1]:
+        end -= 1
+    return fields[:end]
 
 
 def unpacked(payload: bytes) -> Token | None:
+    """None for what is no token, or one with fields of a later version."""
     try:
-        return _DECODE(payload)
+        return _DECODE(payload.removeprefix(_LATER_KIND))
     except msgspec.DecodeError:
         return None
 
