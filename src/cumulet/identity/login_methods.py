@@ -16,7 +16,7 @@ from cumulet.errors import BadRequest, Unauthorized
 from cumulet.identity import store
 from cumulet.identity.credential_store import Credential, credentials_of
 from cumulet.identity.delegations import ApplicationCredential, application_credential_by_id, application_credentials
-from cumulet.identity.password_rules import Lock, is_expired, lock_of, note_login
+from cumulet.identity.password_rules import Lock, is_expired, lock_of, note_login, note_nothing
 from cumulet.identity.passwords import LONGEST_PASSWORD
 from cumulet.identity.service import Identity
 from cumulet.identity.store import User
@@ -97,10 +97,10 @@ async def password_holder(call: Call[object, object], named: UserNamed, *, expir
     user = found.user
     async with identity.logins.attempt(found.counted_as, call.client) as attempt:
         matches = await identity.passwords.matches(user.password_hash if user else None, named.password)
-        # What others tried meanwhile counts: as many as may be wrong may be tried, at once as one after another.
-        if user is not None and lock.counts:
-            lock = await _noted(call, user, right=matches, failures=lock.failures)
-        attempt.right = matches and found.enabled and not lock.locked
+        right = matches and found.enabled
+        if settings.lockout_failures:
+            lock = await _noted(call, user, right=right, lock=lock)
+        attempt.right = right and not lock.locked
     if user is None or not attempt.right:
         why = f"known {user is not None}, enabled {found.enabled}, locked {lock.locked}"
         raise Unauthorized(UNAUTHENTICATED, private=f"login as {found.counted_as}: {why}")
@@ -109,21 +109,31 @@ async def password_holder(call: Call[object, object], named: UserNamed, *, expir
     return await _at_todays_price(call, user, named.password)
 
 
-async def _noted(call: Call[object, object], user: User, *, right: bool, failures: int) -> Lock:
-    """What had locked the user when the comparison of a password ended, which now counts."""
+async def _noted(call: Call[object, object], user: User | None, *, right: bool, lock: Lock) -> Lock:
+    """Count this login. Answers whether the user is locked now: wrong passwords that were compared meanwhile count.
+
+    Each login that will be refused is one transaction that writes, whoever it names: the time it takes would tell
+    whether the user exists, is locked or is exempt.
+    """
     settings, now_us = Identity.of(call).settings, call.now_us
 
     def look(tx: Tx) -> Lock:
-        return lock_of(tx, settings, user, now_us)
+        return lock_of(tx, settings, user, now_us) if user is not None else Lock()
 
     def note(tx: Tx) -> Lock:
         lock = look(tx)
-        if lock.counts:
+        if user is not None and lock.counts:
             note_login(tx, settings, user.id, now_us, right=right)
+        else:
+            note_nothing(tx, call.cloud.clock)
         return lock
 
-    found: Lock = await (call.cloud.db.read_async(look) if right and not failures else call.cloud.db.write_async(note))
-    return found
+    if right and not lock.failures:
+        lock = await call.cloud.db.read_async(look)
+        if not lock.locked:
+            return lock
+    noted: Lock = await call.cloud.db.write_async(note)
+    return noted
 
 
 async def _at_todays_price(call: Call[object, object], user: User, password: str) -> User:

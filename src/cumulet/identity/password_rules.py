@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import asdict
 from sqlalchemy import JSON, BigInteger, Boolean, Column, ForeignKey, Integer, Table, Text, delete, insert, select
 
+from cumulet.clock import Clock
 from cumulet.db.engine import Tx, metadata
 from cumulet.errors import BadRequest
 from cumulet.identity import store
@@ -144,6 +145,16 @@ def note_login(tx: Tx, settings: Settings, user_id: str, now_us: int, *, right: 
     before = 0 if right or (over and state.failures >= settings.lockout_failures) else state.failures
     failures, failed_at_us = (0, 0) if right else (before + 1, now_us)
     _keep(tx, msgspec.structs.replace(state, failures=failures, failed_at_us=failed_at_us))
+
+
+def note_nothing(tx: Tx, clock: Clock) -> None:
+    """The same work as `note_login`, where there is nothing to count: nobody has that name, or the user is locked."""
+    nobody, r = clock.uuid(), store.revoked_tokens
+    store.user_by_id(tx, nobody)
+    _state(tx, nobody)
+    # Not in `password_states`: its rows are of users. Nobody else sees this row.
+    tx.execute(insert(r).values(audit_id=nobody, expires_at_us=0, kind="other"))
+    tx.execute(delete(r).where(r.c.audit_id == nobody))
 
 
 def unlock(tx: Tx, user_id: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import event
 
 from tests.api.identity.place import V3, Place, password_auth
 
@@ -167,6 +168,47 @@ def test_too_many_wrong_passwords_lock_a_user_for_a_while(tmp_path: Path) -> Non
     for _ in range(5):
         user.log_in("wrong password")
     assert user.log_in().status_code == 201
+    place.close()
+
+
+def test_every_refused_login_writes_once_so_that_its_time_tells_nothing(tmp_path: Path) -> None:
+    """Whether the user exists, is locked, disabled or exempt, and whether the password is right."""
+    user = Somebody(tmp_path, lockout_failures=2)
+    place, writes = user.place, list[str]()
+    admin = place.admin()
+    exempt, disabled = (
+        admin.made("user", "users", name=name, password=FIRST, **more)["id"]
+        for name, more in (
+            ("exempt", {"options": {"ignore_lockout_failure_attempts": True}}),
+            ("disabled", {"enabled": False}),
+        )
+    )
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if (verb := statement.split()[0]) in ("INSERT", "UPDATE", "DELETE"):
+            writes.append(verb)
+
+    event.listen(place.database.engine, "before_cursor_execute", note)
+    nowhere = {"name": "u", "domain": {"id": "nowhere"}}
+    for n, (named, password) in enumerate(
+        (
+            ({"id": user.id}, "wrong password"),
+            ({"id": user.id}, "wrong password"),
+            ({"id": user.id}, "wrong password, and locked"),
+            ({"id": user.id}, FIRST),
+            ({"id": "nobody"}, FIRST),
+            (nowhere, FIRST),
+            ({"id": exempt}, "wrong password"),
+            ({"id": disabled}, "wrong password"),
+            ({"id": disabled}, FIRST),
+        )
+    ):
+        writes.clear()
+        assert place.authenticate(password_auth(named, password)).status_code == 401
+        assert sorted(writes) == ["DELETE", "INSERT"], n
+    writes.clear()
+    assert place.authenticate(password_auth({"id": exempt}, FIRST)).status_code == 201
+    assert writes == []
     place.close()
 
 
