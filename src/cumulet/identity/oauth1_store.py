@@ -11,7 +11,6 @@ from sqlalchemy import JSON, BigInteger, Column, ForeignKey, Table, Text, select
 
 from cumulet.db.engine import Tx, metadata
 from cumulet.identity import store
-from cumulet.identity.credential_store import also_sealed
 
 consumers = Table(
     "identity_oauth1_consumers",
@@ -57,11 +56,6 @@ nonces = Table(
     Column("expires_at_us", BigInteger, nullable=False),
 )
 """Signed requests that were taken, until they are too old to be taken anyway: each counts once."""
-
-also_sealed(consumers.c.id, consumers.c.sealed)
-also_sealed(request_tokens.c.id, request_tokens.c.sealed)
-also_sealed(request_tokens.c.id, request_tokens.c.verifier)
-also_sealed(access_tokens.c.id, access_tokens.c.sealed)
 
 
 class Consumer(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from cumulet.identity import credential_store, credentials
-from cumulet.identity.credential_store import rotate_keys
+from cumulet.identity.key_rotation import ROTATE_AFTER_SECONDS, rotate_keys
 from tests.api.identity.aws import Signer
 from tests.api.identity.place import UNSCOPED, Place, Session, project
 
@@ -162,7 +162,7 @@ def test_secrets_are_sealed_in_the_database_and_their_keys_rotate(holder: Holder
         before, keys = stored(), sorted(path.name for path in (place.folder / "credential-keys").iterdir())
         rotate_keys(place.database, place.settings, place.clock)
         assert stored() == before
-        place.clock.advance(credential_store.ROTATE_AFTER_SECONDS + 1)
+        place.clock.advance(ROTATE_AFTER_SECONDS + 1)
         holder.session = place.login("demo", scope=project("demo"))
         rotate_keys(place.database, place.settings, place.clock)
         assert stored() != before

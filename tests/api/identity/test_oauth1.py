@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,8 @@ import pytest
 from sqlalchemy import Table, select
 
 from cumulet.db.engine import Tx
-from cumulet.identity import oauth1_consumers, oauth1_requests, oauth1_store, oauth1_tokens
-from cumulet.identity.credential_store import rotate_keys
+from cumulet.identity import expired, oauth1_consumers, oauth1_requests, oauth1_store, oauth1_tokens
+from cumulet.identity.key_rotation import rotate_keys
 from cumulet.identity.oauth1_signatures import is_signed, read
 from tests.api.identity.oauth import authorization, read_token
 from tests.api.identity.place import UNSCOPED, V3, Place, Session, project
@@ -336,3 +337,26 @@ def test_secrets_are_sealed_and_are_sealed_anew_when_the_keys_rotate(story: Stor
     assert not set(before) & set(kept())
     story.admin = story.place.admin()
     assert story.ask().status_code == 201
+
+
+def test_what_has_expired_goes_though_nobody_asks_again(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expired, "MOST_AT_ONCE", 2)
+    for _ in range(3):
+        session = story.session(story.access())
+        assert story.admin.delete("/auth/tokens", {"X-Subject-Token": str(session.token)}).status_code == 204
+        story.ask()
+    place, sweep = story.place, expired.Expired(db=story.place.database, clock=story.place.clock)
+
+    def left() -> list[int]:
+        asyncio.run(sweep.round())
+        return place.database.read(lambda tx: [len(tx.all(select(table))) for table, _ in expired.TABLES])
+
+    assert left() == [3, 12, 3, 3]
+    place.clock.advance(1201)
+    assert left() == [3, 0, 3, 3]
+    place.clock.advance(3600)
+    assert left() == [0, 0, 3, 3]
+    place.clock.advance(oauth1_tokens.REQUEST_TOKEN_SECONDS)
+    assert left() == [0, 0, 0, 3]
+    place.clock.advance(oauth1_tokens.ACCESS_TOKEN_SECONDS)
+    assert left() == [0, 0, 0, 0]
