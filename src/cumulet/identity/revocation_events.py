@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from operator import itemgetter
 
-from sqlalchemy import select
+from sqlalchemy import BigInteger, case, literal, select
 
 from cumulet.clock import iso_us, us_of
 from cumulet.errors import BadRequest
@@ -39,15 +39,17 @@ def _events(call: Call[object, object], since_us: int) -> list[dict[str, object]
     """The oldest, as many as one answer has: who asks again since the last of these gets what follows."""
     r, now_us, most = store.revoked_tokens.c, call.now_us, call.cloud.settings.largest_page
     found: list[tuple[int, str, str]] = []
-    revoked = select(r.audit_id, r.kind, r.revoked_at_us).where(r.expires_at_us > now_us, r.revoked_at_us >= since_us)
-    for row in call.tx.all(revoked.where(r.kind.in_(_NAMES)).order_by(r.revoked_at_us).limit(most)):
-        found.append((row.revoked_at_us, _NAMES[row.kind], row.audit_id))
+    # A process of the version before notes no time (0). Now is not too early: the token was issued before.
+    at = case((r.revoked_at_us == 0, literal(now_us, BigInteger)), else_=r.revoked_at_us)
+    revoked = select(r.audit_id, r.kind, at.label("at")).where(r.expires_at_us > now_us, at >= since_us)
+    for row in call.tx.all(revoked.where(r.kind.in_(_NAMES)).order_by(at).limit(most)):
+        found.append((row.at, _NAMES[row.kind], row.audit_id))
     # Tokens that were issued earlier have expired by themselves.
     alive_us = now_us - call.cloud.settings.token_life_seconds * 1_000_000
     for name, table in _TABLES:
-        at = table.c.tokens_not_before_us
-        ended = select(table.c.id, at.label("at")).where(at > max(alive_us, since_us - 1)).order_by(at).limit(most)
-        found += [(row.at, name, row.id) for row in call.tx.all(ended)]
+        ends = table.c.tokens_not_before_us
+        ended = select(table.c.id, ends.label("at")).where(ends > max(alive_us, since_us - 1))
+        found += [(row.at, name, row.id) for row in call.tx.all(ended.order_by(ends).limit(most))]
     events: list[dict[str, object]] = []
     for at_us, name, identifier in sorted(found, key=itemgetter(0))[:most]:
         moment = f"{iso_us(at_us)}Z"

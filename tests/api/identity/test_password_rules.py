@@ -189,20 +189,19 @@ def test_every_refused_login_writes_once_so_that_its_time_tells_nothing(tmp_path
             writes.append(verb)
 
     event.listen(place.database.engine, "before_cursor_execute", note)
-    nowhere = {"name": "u", "domain": {"id": "nowhere"}}
-    for n, (named, password) in enumerate(
-        (
-            ({"id": user.id}, "wrong password"),
-            ({"id": user.id}, "wrong password"),
-            ({"id": user.id}, "wrong password, and locked"),
-            ({"id": user.id}, FIRST),
-            ({"id": "nobody"}, FIRST),
-            (nowhere, FIRST),
-            ({"id": exempt}, "wrong password"),
-            ({"id": disabled}, "wrong password"),
-            ({"id": disabled}, FIRST),
-        )
-    ):
+    nowhere: dict[str, Any] = {"name": "u", "domain": {"id": "nowhere"}}
+    tries: list[tuple[dict[str, Any], str]] = [
+        ({"id": user.id}, "wrong password"),
+        ({"id": user.id}, "wrong password"),
+        ({"id": user.id}, "wrong password, and locked"),
+        ({"id": user.id}, FIRST),
+        ({"id": "nobody"}, FIRST),
+        (nowhere, FIRST),
+        ({"id": exempt}, "wrong password"),
+        ({"id": disabled}, "wrong password"),
+        ({"id": disabled}, FIRST),
+    ]
+    for n, (named, password) in enumerate(tries):
         writes.clear()
         assert place.authenticate(password_auth(named, password)).status_code == 401
         assert sorted(writes) == ["DELETE", "INSERT"], n

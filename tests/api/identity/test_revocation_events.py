@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sqlalchemy import insert
+
 from cumulet.clock import iso_us
+from cumulet.identity import store
 from tests.api.identity.place import Place, project
 
 
@@ -72,6 +75,18 @@ def test_a_trust_that_was_deleted_is_listed(place: Place) -> None:
     made = demo.made("application_credential", path, name="x")
     assert demo.delete(f"/{path}/{made['id']}").status_code == 204
     assert len(admin.get("/OS-REVOKE/events").json()["events"]) == 1
+
+
+def test_a_token_that_a_process_of_the_version_before_ended_is_listed(place: Place) -> None:
+    """It notes no time; one long ago would say that the token still counts."""
+    admin = place.admin()
+    ends_us = place.clock.now_us() + 3_600_000_000
+    older = insert(store.revoked_tokens).values(audit_id="x", expires_at_us=ends_us)
+    place.database.write(lambda tx: tx.execute(older))
+    now = f"{iso_us(place.clock.now_us())}Z"
+    for since in ("", now):
+        [event] = admin.get(f"/OS-REVOKE/events?since={since}").json()["events"]
+        assert event == {"audit_id": "x", "issued_before": now, "revoked_at": now}
 
 
 def test_a_moment_that_is_none_is_refused(place: Place) -> None:
