@@ -17,7 +17,7 @@ from cumulet.web.context import Cloud
 from cumulet.web.dispatch import AT_ONCE
 from cumulet.web.operation import Caller
 from cumulet.web.server import Server
-from cumulet.web.turns import MOST_IN_A_PASS, Turns
+from cumulet.web.turns import ALONE_PASSES, MOST_IN_A_PASS, MOST_OF_ONE_ALONE, Turns
 from tests.web.conftest import OTHER_PROJECT
 from tests.web.test_server import certificate, serving
 from tests.web.widgets import SERVICES
@@ -69,6 +69,43 @@ def test_in_one_pass_a_caller_has_one_turn() -> None:
 
     asyncio.run(run())
     assert len(set(passes)) == FLOOD
+
+
+async def be_alone(turns: Turns) -> None:
+    for _ in range(ALONE_PASSES + 2):
+        await turns.take("flooder")
+        await asyncio.sleep(0)
+
+
+def test_who_has_been_alone_for_long_has_several_turns_in_a_pass() -> None:
+    """The first of them without waiting, and then as many in each pass: not all that they ask for."""
+
+    async def run() -> list[int]:
+        turns = Turns()
+        await be_alone(turns)
+        return await asyncio.gather(*(turns.take("flooder") for _ in range(3 * MOST_OF_ONE_ALONE)))
+
+    passes = asyncio.run(run())
+    assert [passes.count(one) for one in sorted({*passes})] == [MOST_OF_ONE_ALONE] * 3
+
+
+def test_who_was_alone_has_one_turn_in_a_pass_as_soon_as_somebody_else_asks() -> None:
+    had: list[tuple[str, int]] = []
+
+    async def ask(turns: Turns, lane: str) -> None:
+        had.append((lane, await turns.take(lane)))
+
+    async def run() -> None:
+        turns = Turns()
+        await be_alone(turns)
+        first = [ask(turns, "flooder") for _ in range(3 * MOST_OF_ONE_ALONE)]
+        await asyncio.gather(*first, ask(turns, "somebody"))
+
+    asyncio.run(run())
+    lanes = [lane for lane, _ in had]
+    assert lanes.index("somebody") == MOST_OF_ONE_ALONE, "behind the turns of one pass"
+    later = [turn for lane, turn in had[MOST_OF_ONE_ALONE:] if lane == "flooder"]
+    assert len(later) == len({*later}) == 2 * MOST_OF_ONE_ALONE
 
 
 def test_who_asks_alone_waits_for_nobody() -> None:
