@@ -41,17 +41,17 @@ def test_what_is_said_is_heard_once_it_is_durable_and_not_if_it_is_taken_back(da
             come.set()
 
         with opened(database_url) as db:
-            listening = notices.Listening(db=db, clock=SystemClock(), channel="told", hear=hear)
+            listening = notices.Listening(db=db, clock=SystemClock(), hear={"told": hear})
             await listening.start()
             await listening.listens.wait()
 
             def taken_back(tx: Tx) -> None:
-                notices.say(tx, "told", "no")
+                tx.say("told", "no")
                 raise ZeroDivisionError
 
             with pytest.raises(ZeroDivisionError):
                 await db.write_async(taken_back)
-            await db.write_async(lambda tx: notices.say(tx, "told", "yes"))
+            await db.write_async(lambda tx: tx.say("told", "yes"))
             await come.wait()
             await listening.stop()
 
@@ -69,7 +69,7 @@ def test_a_server_asked_for_at_an_api_alone_is_begun_at_once(
     cloud: TestCloud, database_url: str, tmp_path: Path
 ) -> None:
     admin = cloud.persona("admin")
-    listening = cloud.embedded.conductor._begun_elsewhere
+    listening = cloud.embedded.conductor._elsewhere
     settings = msgspec.structs.replace(cloud.embedded.settings, listen_port=0)
     alone = api_alone(settings, tmp_path / "api")
     api = cloud.await_(alone.__aenter__())

@@ -37,7 +37,7 @@ WATCHED = network.TABLES
 new there, such as an address."""
 
 SECONDS_BETWEEN = 1.0
-"""How soon a change that another process has made, and no saga waits for, is seen; and the longest rest."""
+"""How soon a change is seen of which no notice came, as when a host's address changes; and the longest rest."""
 SECONDS_UNTIL_TOLD_AGAIN = 60.0
 """How soon a host is told again what it was told before: what somebody has changed there is put right."""
 SECONDS_UNTIL_RETRY = 5.0
@@ -162,9 +162,9 @@ async def _tell(context: Context, hosts: Sequence[str]) -> None:
 class Wirings(Periodic):
     """Tells each host whose networks have packets what they must be: when records change, and now and then anyway.
 
-    A commit of this process that writes what wirings are read from begins a round at once. Another process's change is
-    seen by the timer. Rounds, and each host's tellings, rest as long as they took: what comes in a storm is told
-    together, and does not take all time.
+    A commit that writes what wirings are read from begins a round at once. Other processes tell of their commits
+    (`processes.conductor`); what is lost of that is seen by the timer. Rounds, and each host's tellings, rest as long
+    as they took: what comes in a storm is told together, and does not take all time.
     """
 
     def __init__(self, *, db: Database, clock: Clock, hosts: Hosts) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ from cumulet.db.postgresql import postgresql_engine
 from cumulet.db.prepared import Statements
 from cumulet.db.reach import NoAnswer, OutcomeUnknown, is_away
 from cumulet.db.sqlite import own_connection, sqlite_engine, transaction
-from cumulet.db.transaction import Keeper, Watch
+from cumulet.db.transaction import Keeper, Watch, Written
 from cumulet.db.transaction import Row as Row
 from cumulet.db.transaction import Select as Select
 from cumulet.db.transaction import Tx as Tx
@@ -76,6 +77,8 @@ class Database:
         self._inline = inline
         self._local = threading.local()
         self.keeper: Keeper | None = None
+        self._name = secrets.token_hex(8)
+        """Tells what it has committed from what other processes have."""
         self._watches: tuple[Watch, ...] = ()
         self._reader_connections: list[Connection] = []
         self._closed = False
@@ -165,18 +168,33 @@ class Database:
 
     def _tx(self, connection: Connection, *, writable: bool = True) -> Tx:
         statements, watches = self._statements, self._watches if writable else ()
-        return Tx(connection, writable=writable, statements=statements, keeper=self.keeper, watches=watches)
+        return Tx(
+            connection,
+            writable=writable,
+            statements=statements,
+            keeper=self.keeper,
+            watches=watches,
+            writer=self._name,
+        )
 
     def watch(self, tables: frozenset[str], callback: Callable[[], None]) -> Watch:
         """Call `callback` on the thread that committed after each commit of this process that wrote to one of `tables`.
 
-        It must not block. `unwatch` ends it. What other processes write to the database is not seen.
+        It must not block. `unwatch` ends it. Of what other processes write, `hear_written` has to be told.
         """
         self._watches = (*self._watches, (tables, callback))
         return self._watches[-1]
 
     def unwatch(self, watch: Watch) -> None:
         self._watches = tuple(one for one in self._watches if one is not watch)
+
+    def hear_written(self, words: str) -> None:
+        """What was said on `transaction.WRITTEN`: whoever watches tables that another process wrote to is called."""
+        written = msgspec.json.decode(words, type=Written)
+        if written.writer != self._name:
+            for tables, callback in self._watches:
+                if not tables.isdisjoint(written.tables):
+                    callback()
 
     # -- writing
 

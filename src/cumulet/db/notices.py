@@ -1,4 +1,4 @@
-"""Notices between processes of one PostgreSQL: what a transaction says to others is heard once it is durable.
+"""Notices between processes of one PostgreSQL: what a transaction says (`Tx.say`) is heard once it is durable.
 
 They are hints. One that is lost, as all are while the connection is away, costs the time until its hearer looks anyway.
 """
@@ -7,35 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-
-import sqlalchemy as sa
+from collections.abc import Callable, Mapping
 
 from cumulet.clock import Clock
-from cumulet.db.engine import Database, Tx
+from cumulet.db.engine import Database
 from cumulet.db.postgresql import CONNECTION
 
 log = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 2.0
 """After so long a connection that was lost, or could not be made, is tried again."""
-_SAY = sa.text("SELECT pg_notify(:channel, :words)")
-
-
-def say(tx: Tx, channel: str, words: str) -> None:
-    """To all that listen, after the commit; on SQLite nobody else is there. At most 7,999 bytes."""
-    if tx.connection.dialect.name != "sqlite":
-        tx.execute(_SAY, {"channel": channel, "words": words})
 
 
 class Listening:
-    """Hears what is said on a channel, on a connection of its own, for as long as it is started."""
+    """Hears what is said on some channels, on a connection of its own, for as long as it is started."""
 
-    def __init__(self, *, db: Database, clock: Clock, channel: str, hear: Callable[[str], None]) -> None:
-        """`channel`: a name in small letters. `hear`: is called on the event loop, with the words of each notice."""
+    def __init__(self, *, db: Database, clock: Clock, hear: Mapping[str, Callable[[str], None]]) -> None:
+        """`hear`: by a channel's name, in small letters, what is called on the event loop with each notice's words."""
         self._db = db
         self._clock = clock
-        self._channel = channel
         self._hear = hear
         self._task: asyncio.Task[None] | None = None
         self.listens = asyncio.Event()
@@ -43,7 +33,7 @@ class Listening:
 
     async def start(self) -> None:
         if not self._db.is_sqlite:
-            self._task = asyncio.create_task(self._go_on(), name=f"notices-{self._channel}")
+            self._task = asyncio.create_task(self._go_on(), name="notices")
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -55,7 +45,7 @@ class Listening:
             try:
                 await self._listen()
             except Exception as problem:
-                log.warning("notices on %s are not heard, will retry: %r", self._channel, problem)
+                log.warning("notices are not heard, will retry: %r", problem)
             await self._clock.sleep(AGAIN_SECONDS)
 
     async def _listen(self) -> None:
@@ -64,10 +54,11 @@ class Listening:
         engine = self._db.engine
         parameters = {**CONNECTION, **engine.dialect.create_connect_args(self._db.url)[1]}
         async with await AsyncConnection.connect(autocommit=True, **parameters) as connection:
-            await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
+            for channel in self._hear:
+                await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
             self.listens.set()
             try:
                 async for notice in connection.notifies():
-                    self._hear(notice.payload)
+                    self._hear[notice.channel](notice.payload)
             finally:
                 self.listens.clear()

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVarTuple, overload
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Connection, Executable
 from sqlalchemy.engine import CursorResult
@@ -26,6 +27,27 @@ class Keeper(Protocol):
     def correction(self, tx: Tx, touched: Iterable[str | int]) -> Callable[[], None]: ...
 
 
+_ANNOUNCED = "announced"
+_SAY = sa.text("SELECT pg_notify(:channel, :words)")
+WRITTEN = "cumulet_written"
+"""The channel on which a commit says which announced tables it has written to; see `announced` and `Written`."""
+
+
+def announced(tables: Iterable[sa.Table]) -> frozenset[str]:
+    """From now on each commit that writes to one of these tables tells the other processes on its database; their
+    names. On SQLite there are no others."""
+    for table in (found := tuple(tables)):
+        table.info[_ANNOUNCED] = True
+    return frozenset(table.name for table in found)
+
+
+class Written(msgspec.Struct, frozen=True):
+    """What is said on `WRITTEN`, as JSON. `writer`: the `Database` that has committed; names of tables."""
+
+    writer: str
+    tables: tuple[str, ...]
+
+
 Watch: TypeAlias = tuple[frozenset[str], Callable[[], None]]
 """Names of tables, and what is called after each commit that has written to any of them; see `Database.watch`."""
 
@@ -38,6 +60,7 @@ class Tx:
         "_driver",
         "_statements",
         "_watches",
+        "_writer",
         "_written",
         "connection",
         "keeper",
@@ -53,8 +76,9 @@ class Tx:
         statements: Statements | None = None,
         keeper: Keeper | None = None,
         watches: Sequence[Watch] = (),
+        writer: str = "",
     ) -> None:
-        """`statements`: prepared ones, which may be run on the driver's connection itself."""
+        """`statements`: prepared ones, which may be run on the driver's connection itself. `writer`: for `Written`."""
         self.connection = connection
         self.writable = writable
         self.keeper = keeper
@@ -63,8 +87,8 @@ class Tx:
         self._driver: Any = None if statements is None else connection.connection.dbapi_connection
         self._after_commit: list[Callable[[], None]] = []
         self._watches = watches
-        self._written: set[str] = set()
-        """Names of tables, if anybody watches."""
+        self._writer = writer
+        self._written: set[sa.Table] = set()
 
     def execute(
         self, statement: Executable, rows: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None
@@ -119,8 +143,8 @@ class Tx:
         self.changed(statement, values)
 
     def _note(self, statement: Executable) -> None:
-        if self._watches and isinstance(statement, sa.UpdateBase) and isinstance(statement.table, sa.Table):
-            self._written.add(statement.table.name)
+        if isinstance(statement, sa.UpdateBase) and isinstance(statement.table, sa.Table):
+            self._written.add(statement.table)
 
     def _prepared(self, statement: Executable, values: Mapping[str, object]) -> Prepared | None:
         return None if self._statements is None else self._statements.prepared(statement, values)
@@ -158,13 +182,24 @@ class Tx:
         self.touched.add(key)
 
     def finish(self) -> None:
-        """All is written: what is kept in memory will be corrected after the commit, before anybody hears of it."""
+        """All is written: what is kept in memory will be corrected after the commit, before anybody hears of it. Other
+        processes hear of the commit, if it is of a table that is announced."""
         if self.touched and self.keeper is not None:
             self._after_commit.insert(0, self.keeper.correction(self, self.touched))
+        told = sorted(str(table.name) for table in self._written if _ANNOUNCED in table.info)
+        if told and not self.alone:
+            self.say(WRITTEN, msgspec.json.encode(Written(self._writer, tuple(told))).decode())
+
+    def say(self, channel: str, words: str) -> None:
+        """To other processes that listen, once this transaction is durable; on SQLite nobody else is there. At most
+        7,999 bytes."""
+        if not self.alone:
+            self.connection.execute(_SAY, {"channel": channel, "words": words})
 
     def committed(self) -> None:
         for callback in self._after_commit:
             callback()
+        names = {table.name for table in self._written}
         for tables, callback in self._watches:
-            if not tables.isdisjoint(self._written):
+            if not tables.isdisjoint(names):
                 callback()

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.db.parts import OfMany
+from cumulet.db.transaction import announced
 from cumulet.host import wiring as w
 from cumulet.network import addresses, dhcp_options, qos, router_wiring
 from cumulet.network.bindings import UNBOUND
@@ -42,9 +43,8 @@ from cumulet.network.store import (
     subnets,
 )
 
-TABLES = frozenset(
-    table.name
-    for table in (
+TABLES = announced(
+    (
         networks,
         subnets,
         ports,
@@ -61,7 +61,7 @@ TABLES = frozenset(
         bandwidth_limits,
     )
 )
-"""What a wiring is read from."""
+"""What a wiring is read from. Other processes are told of each commit there."""
 
 _HERE = (
     sa.select(port_bindings.c.port_id, port_bindings.c.active, ports.c.network_id)

@@ -14,7 +14,7 @@ from cumulet import rootless
 from cumulet.ca import CertificateAuthority, Issued, check_own_certificate
 from cumulet.clock import Clock, SystemClock
 from cumulet.conductor.presence import Presence
-from cumulet.db import notices, schema
+from cumulet.db import schema
 from cumulet.db.clock import AskedAgain, DatabaseClock
 from cumulet.db.engine import Database, Tx
 from cumulet.fleet.hosts import Hosts
@@ -129,7 +129,7 @@ class SaidToConductors:
     """`wake.Wake` of a process without a conductor: all that listen look at once; one that does not, when it sweeps."""
 
     def operation(self, tx: Tx, operation_id: str) -> None:
-        notices.say(tx, OPERATIONS_BEGUN, operation_id)
+        tx.say(OPERATIONS_BEGUN, operation_id)
 
 
 async def shared_database(settings: Settings, stack: AsyncExitStack) -> Database:

@@ -12,6 +12,7 @@ from cumulet.conductor.runner import BeforeStep, Runner
 from cumulet.conductor.saga import Saga
 from cumulet.db.engine import Database, Tx
 from cumulet.db.notices import Listening
+from cumulet.db.transaction import WRITTEN
 from cumulet.fleet.hosts import Hosts
 from cumulet.part import Part, Surroundings
 from cumulet.periodic import Reconciler
@@ -56,7 +57,9 @@ class Conductor:
             before_step=before_step,
             space=space,
         )
-        self._begun_elsewhere = Listening(db=db, clock=clock, channel=OPERATIONS_BEGUN, hear=self.runner.poke)
+        self._elsewhere = Listening(
+            db=db, clock=clock, hear={OPERATIONS_BEGUN: self.runner.poke, WRITTEN: db.hear_written}
+        )
         around = Surroundings(
             db=db,
             clock=clock,
@@ -88,10 +91,10 @@ class Conductor:
         """Where it leads, hosts are known when this returns: operations are carried from then on."""
         await self.leadership.start()
         await self.runner.start()
-        await self._begun_elsewhere.start()
+        await self._elsewhere.start()
 
     async def stop(self) -> None:
-        await self._begun_elsewhere.stop()
+        await self._elsewhere.stop()
         await self.runner.stop()
         if not self._alone:
             limit = self.runner.settings.lease_seconds / 4
