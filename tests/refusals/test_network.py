@@ -71,6 +71,14 @@ def a_second_floating_ip_for_an_address(scene: Scene) -> Answer:
     return scene.network("POST", "/floatingips", {"floatingip": wanted})
 
 
+@refused(400, "owned by a different project")
+def a_floating_ip_for_another_projects_port_on_ones_own_network(scene: Scene) -> Answer:
+    network = scene.made("network", project_id=scene.member.project_id)["id"]
+    port = scene.made("port", network_id=network, project_id=scene.cloud.persona("other_member").project_id)["id"]
+    wanted = {"floating_network_id": public(scene), "port_id": port}
+    return scene.network("POST", "/floatingips", {"floatingip": wanted}, who=scene.member)
+
+
 @refused(409, "RouterExternalGatewayInUseByFloatingIp")
 def the_end_of_a_gateway_that_a_floating_ip_needs(scene: Scene) -> Answer:
     made, network, _ = joined(scene, external_gateway_info={"network_id": public(scene)})

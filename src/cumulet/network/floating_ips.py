@@ -262,6 +262,13 @@ def lead_to(call: Call[object, object], floating: FloatingIp, port_id: str, fixe
     tx = call.tx
     _refuse_forwarding(tx, floating)
     port = resource.find_in_sight(call, PORTS, port_id)
+    if port.project_id != floating.project_id and not call.caller.is_admin:
+        # Who owns a network sees all ports on it.
+        raise refusals.bad(
+            "floatingip",
+            f"Cannot process floating IP association with Port {port.id}, since that port is owned by a different "
+            "project.",
+        )
     held = addresses.held_by(tx, [port.id]).get(port.id, [])
     inner = [fixed for fixed in held if fixed.address and ip_address(fixed.address).version == 4]
     if fixed_ip is not None and ip_address(fixed_ip).version != 4:
