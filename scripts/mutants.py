@@ -86,7 +86,9 @@ PARTS: dict[str, Part] = {
     ),
     "prepared": Part(("db/prepared.py",), ("tests/db/test_prepared.py",)),
     "policy": Part(("web/policy.py",), ("tests/web/test_policy.py",)),
-    "dispatch": Part(("web/dispatch.py",), ("tests/web", "tests/refusals/test_compute.py")),
+    "dispatch": Part(
+        ("web/dispatch.py", "web/perform.py", "web/answers.py"), ("tests/web", "tests/refusals/test_compute.py")
+    ),
     "inspection": Part(
         ("image/inspection.py", "image/qcow2.py"), ("tests/image/test_inspection.py", "tests/image/test_edges.py")
     ),

@@ -29,7 +29,6 @@ LONGER: dict[str, int] = {
     "src/cumulet/network/routers.py": 467,
     "src/cumulet/network/security_groups.py": 416,
     "src/cumulet/network/subnets.py": 411,
-    "src/cumulet/web/dispatch.py": 523,
     "src/cumulet/web/policy.py": 405,
     "src/cumulet/web/shapes.py": 471,
 }

@@ -16,7 +16,6 @@ from cumulet.db.engine import Database, Tx, opened
 from cumulet.db.full_disk import RESERVE_BYTES, Reserve, is_full
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
-from cumulet.web.dispatch import Exchange
 from cumulet.web.operation import Call
 from tests.web.conftest import Answer, Client
 from tests.web.widgets import SERVICES
@@ -51,13 +50,13 @@ def full(tmp_path: Path, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Itera
         database.write(lambda tx: tx.execute(sa.text("CREATE TABLE notes (text TEXT)")))
         _limit_pages(database, 3)
 
-        async def perform(_exchange: Exchange, _operation: object, call: Call[object, object]) -> None:
+        async def writes(_operation: object, call: Call[object, object]) -> None:
             def insert(tx: Tx) -> None:
                 tx.execute(sa.text("INSERT INTO notes VALUES (:text)"), {"text": "x" * 50_000})
 
             await call.cloud.db.write_async(insert)
 
-        monkeypatch.setattr(Exchange, "_perform", perform)
+        monkeypatch.setattr("cumulet.web.perform._perform", writes)
         yield msgspec.structs.replace(cloud, db=database)
 
 

@@ -23,8 +23,8 @@ from cumulet.errors import NotFound
 from cumulet.host import messages as m
 from cumulet.host.console_messages import CloseConsole, OpenConsole, OpenScreen, ReadConsole, WriteConsole
 from cumulet.host.consoles import CHUNK_BYTES, SESSIONS_OF_ONE
+from cumulet.web.answers import Answer
 from cumulet.web.context import Cloud
-from cumulet.web.dispatch import Answer
 from cumulet.web.doors import page_headers
 
 SESSIONS = 100

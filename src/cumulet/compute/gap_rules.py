@@ -16,7 +16,7 @@ _ACTIONS = {
 }
 
 _BELOW_SERVERS = {
-    **{f"POST /servers/{{id}}/action {action}": name for action, name in _ACTIONS.items()},
+    **{f"POST /servers/{{server_id}}/action {action}": name for action, name in _ACTIONS.items()},
     "POST /servers/{server_id}/os-volume_attachments": rule("os_compute_api:os-volumes-attachments:create", MEMBER),
 }
 COMPUTE.gap_rules.update({place: (name, server_in_sight) for place, name in _BELOW_SERVERS.items()})

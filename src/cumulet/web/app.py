@@ -18,11 +18,12 @@ from cumulet.db.fair_queue import served
 from cumulet.db.reach import problem_of
 from cumulet.errors import BadRequest, InsufficientStorage, MethodNotAllowed, NotFound
 from cumulet.web import doors, faults
+from cumulet.web.answers import Answer
 from cumulet.web.asgi import Receive, Scope, Send
 from cumulet.web.audit import LONGEST_PATH, Audit
 from cumulet.web.connections import CONNECTION
 from cumulet.web.context import Cloud
-from cumulet.web.dispatch import Answer, Exchange, Registry
+from cumulet.web.dispatch import Exchange, Registry
 from cumulet.web.documents import documents
 from cumulet.web.gaps import gaps
 from cumulet.web.metrics import RequestMetrics

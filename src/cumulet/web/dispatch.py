@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import cast
-from urllib.parse import parse_qsl, quote
+from collections.abc import AsyncIterator
+from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import UNSET
-from sqlalchemy.exc import DBAPIError
 
 from cumulet.db.engine import Tx
 from cumulet.db.fair_queue import served
-from cumulet.db.full_disk import Reserve, is_full
-from cumulet.errors import ApiError, BadRequest, InsufficientStorage
-from cumulet.space import refuse_where_nearly_full
+from cumulet.errors import ApiError, BadRequest
 from cumulet.web import faults, media, refusals
+from cumulet.web.answers import Answer, encoded, success
 from cumulet.web.asgi import Message, Receive, Scope, Send, base_url, token_of
 from cumulet.web.bodies import LARGEST_PUBLIC_BODY, whole_body
 from cumulet.web.connections import CONNECTION
@@ -30,24 +27,19 @@ from cumulet.web.dialect import KEYSTONE
 from cumulet.web.gaps import Gap
 from cumulet.web.json_reader import LARGEST_BODY, read_json
 from cumulet.web.negotiation import HEADER, Negotiated, UnacceptableVersion, negotiate
-from cumulet.web.operation import Call, Caller, Facts, Headers, Microversion, Operation, Query, Refused, Reply, Service
+from cumulet.web.operation import Call, Caller, Headers, Microversion, Operation, Query, Refused, Service, parameters_of
+from cumulet.web.perform import apply_rules, authoriser, facts_of, perform, unbound
 from cumulet.web.router import Place, Router, select
 from cumulet.web.schema import Empty, plan
 from cumulet.web.turns import Turns
 
 log = logging.getLogger(__name__)
 
-Answer = tuple[int, list[tuple[bytes, bytes]], bytes | AsyncIterator[bytes]]
-
 ANONYMOUS = Caller(user_id="", user_name="", user_domain_id="", roles=frozenset())
 """The caller of public operations."""
 
 AT_ONCE = 65_536
 """Bytes of an answer that are sent, and encrypted, in one turn."""
-DELETING_ACTIONS = frozenset({"forceDelete"})
-STORAGE_FULL = "The cloud's storage is full. Delete something first."
-_PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
-_encode = msgspec.json.Encoder().encode
 _ONCE = frozenset({b"x-auth-token", b"x-subject-token", b"host", b"authorization", b"content-type", b"content-length"})
 """Headers that say who asks, for what, or how the body is read. A request that has one of them twice is refused."""
 _GLOBAL_REQUEST_ID = re.compile(rb"req-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
@@ -186,10 +178,10 @@ class Exchange:
         if project_id is not None and project_id != caller.project_id:
             raise BadRequest("Malformed request URL: its project_id is not the one of the token.")
         call = self._call(version, dict(zip(operation.path_parameters, values, strict=True)))
-        call.authorise = _authoriser(call, operation)
+        call.authorise = authoriser(call, operation)
         try:
             if service.dialect.rules_before_body and operation.target is None and operation.facts is None:
-                _apply_rules(operation, call)
+                apply_rules(operation, call)
             call.query = query = Query(_pairs(self.scope.get("query_string", b"")))
             if operation.query is not None:
                 call.parameters = plan(operation.query, version).read_query(query.pairs)
@@ -198,9 +190,9 @@ class Exchange:
                 from starlette.requests import Request  # 15 ms that most clouds need not spend at their start
 
                 call.request = Request(self.scope, self._receive_in_turn)
-            return self._success(operation, await self._perform_with_room(operation, call))
+            return success(operation, await perform(operation, call))
         finally:
-            call.authorise = _unbound  # It knows the call: only the garbage collector would ever free the two.
+            call.authorise = unbound  # It knows the call: only the garbage collector would ever free the two.
 
     async def _in_turn(self) -> None:
         """Work begins again after something was waited for: once its caller has a turn, if this one is over."""
@@ -231,7 +223,7 @@ class Exchange:
             base_url=self.base_url,
             service_url=self.base_url + self.service.prefix,
             now_us=self.registry.cloud.clock.now_us(),
-            authorise=_unbound,
+            authorise=unbound,
             method=self.method,
             headers=Headers(self.scope["headers"]),
             parameters=None,
@@ -286,7 +278,7 @@ class Exchange:
         return operation, body
 
     async def _admit_to_gap(self, gap: Gap, values: tuple[str, ...]) -> None:
-        """What is not offered yet is refused like the rest: outside its microversions, out of sight, by its rule."""
+        """Refuse what is not offered yet as it would be refused if it were: microversion, target in sight, rule."""
         assert self.negotiated is not None
         if not gap.gone and not gap.exists(self.negotiated.version):
             raise faults.not_found()
@@ -294,12 +286,12 @@ class Exchange:
         if admission is None or gap.gone:
             return
         rule, target = admission
-        call = self._call(self.negotiated.version, dict(zip(("server_id", "id"), values, strict=False)))
+        call = self._call(self.negotiated.version, dict(zip(parameters_of(gap.path), values, strict=True)))
 
         def admit(tx: Tx) -> None:
             call.tx = tx
             call.target = target(call) if target is not None else None
-            if not call.cloud.policy.check(rule, call.caller, _facts(call)):
+            if not call.cloud.policy.check(rule, call.caller, facts_of(call)):
                 raise Refused(rule)
 
         await call.cloud.db.read_async(admit)
@@ -334,65 +326,7 @@ class Exchange:
             raise BadRequest(refusals.unexpected(name for name in sent if name != key))
         return shape.read(sent[key], key)
 
-    async def _perform_with_room(self, operation: Operation, call: Call[object, object]) -> object:
-        """Do it. When storage is full, the error says so; deleting uses the reserve, so it is always possible."""
-        deletes = operation.method == "DELETE" or operation.action in DELETING_ACTIONS
-        cloud = call.cloud
-        adds = not deletes and operation.method not in ("GET", "HEAD") and not operation.public
-        if cloud.space.reserve_is_given:
-            cloud.space.reserve_is_given = not Reserve(cloud.state_dir).fill()
-        if adds and not call.caller.is_admin:
-            refuse_where_nearly_full(cloud.state_dir, cloud.settings.free_space_floor_mib)
-        try:
-            return await self._perform(operation, call)
-        except DBAPIError as error:
-            if not is_full(error):
-                raise
-            if not deletes or not Reserve(cloud.state_dir).give():
-                raise InsufficientStorage(STORAGE_FULL, private=str(error), reason="STORAGE_FULL") from None
-        cloud.space.reserve_is_given = True
-        return await self._perform(operation, call)
-
-    async def _perform(self, operation: Operation, call: Call[object, object]) -> object:
-        database = call.cloud.db
-        if operation.asynchronous:
-            if operation.target is None and operation.facts is None:
-                _apply_rules(operation, call)
-            else:
-                await database.read_async(lambda tx: _admit(operation, call, tx))
-                call.tx = None  # type: ignore[assignment]
-            return await cast("Awaitable[object]", operation.handler(call))
-
-        def work(tx: Tx) -> object:
-            _admit(operation, call, tx)
-            return operation.handler(call)
-
-        if operation.target is None and operation.facts is None:
-            _apply_rules(operation, call)  # a refusal need not wait for the database
-        if operation.method in ("GET", "HEAD"):
-            if operation.lookup and database.embedded:
-                # A few lookups by key in our own address space: less work than changing threads.
-                return database.read(work)
-            return await database.read_async(lambda tx: _in_json(work(tx)))
-        return await database.write_async(work)
-
     # -- the answer
-
-    def _success(self, operation: Operation, result: object) -> Answer:
-        status = operation.success
-        headers: list[tuple[bytes, bytes]] = []
-        if isinstance(result, Reply):
-            status = result.status or status
-            headers = _encoded(result.headers)
-            result = result.body
-        if result is None:
-            return status, headers, b""
-        if isinstance(result, bytes) or hasattr(result, "__aiter__"):
-            if not any(name == b"content-type" for name, _ in headers):
-                headers.append((b"content-type", b"application/octet-stream"))
-            return status, headers, cast("bytes | AsyncIterator[bytes]", result)
-        headers.append((b"content-type", b"application/json"))
-        return status, headers, result.content if isinstance(result, Encoded) else _encode(result)
 
     def _fault(self, error: Exception) -> Answer:
         dialect = self.service.dialect if self.service is not None else KEYSTONE
@@ -401,7 +335,7 @@ class Exchange:
         elif error.private:
             log.info("refused: %s", error.private, extra={"request_id": self.request_id})
         status = faults.status_of(error, dialect)
-        headers = _encoded(error.headers)
+        headers = encoded(error.headers)
         accept = self.headers.get(b"accept", b"").decode("latin-1")
         kind, body = faults.fault_body(dialect, status, error, self.request_id, accept)
         headers.append((b"content-type", kind.encode()))
@@ -437,19 +371,6 @@ class Exchange:
         await self.send({"type": "http.response.body", "body": b""})
 
 
-class Encoded(msgspec.Struct, frozen=True):
-    """An answer that is JSON already: a long one is encoded on the reader's thread, not on the event loop."""
-
-    content: bytes
-
-
-def _in_json(result: object) -> object:
-    if isinstance(result, Reply):
-        return msgspec.structs.replace(result, body=_in_json(result.body))
-    sent_as_it_is = result is None or isinstance(result, bytes) or hasattr(result, "__aiter__")
-    return result if sent_as_it_is else Encoded(_encode(result))
-
-
 def _action_of(body: object) -> str:
     """The one key of an action's body."""
     if body is UNSET or (isinstance(body, dict | list | str) and len(body) != 1):
@@ -459,52 +380,6 @@ def _action_of(body: object) -> str:
         raise faults.not_found()
     name: str = next(iter(body))
     return name
-
-
-def _admit(operation: Operation, call: Call[object, object], tx: Tx) -> None:
-    """Load the target within the caller's sight (404), then apply the rules (403)."""
-    call.tx = tx
-    if operation.target is not None:
-        call.target = operation.target(call)
-    if operation.target is not None or operation.facts is not None:
-        _apply_rules(operation, call)
-    if operation.target is not None and operation.service.precondition is not None:
-        operation.service.precondition(call)
-
-
-def _apply_rules(operation: Operation, call: Call[object, object]) -> None:
-    for rule in operation.rules:
-        if rule.when is not None and getattr(call.body, rule.when) in (None, UNSET):
-            continue
-        if not call.authorise(rule.name, None):
-            raise Refused(rule.name)
-
-
-def _authoriser(call: Call[object, object], operation: Operation) -> Callable[[str, Facts | None], bool]:
-    check = call.cloud.policy.check
-
-    def authorise(rule: str, facts: Facts | None = None) -> bool:
-        if facts is None:
-            facts = operation.facts(call) if operation.facts is not None else _facts(call)
-        return check(rule, call.caller, facts)
-
-    return authorise
-
-
-def _facts(call: Call[object, object]) -> Facts:
-    """Whose the target is; without a target (or where nobody owns it) the caller's own project and user."""
-    source = call.target if hasattr(call.target, "project_id") else call.caller
-    project, user = source.project_id, getattr(source, "user_id", None)
-    return {"project_id": project, "tenant_id": project, "user_id": user}
-
-
-def _unbound(_rule: str, _facts: Facts | None = None) -> bool:
-    return False
-
-
-def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    """Headers as they are sent: what is not printable ASCII is percent-encoded, such as the name of a tag in a URL."""
-    return [(name.lower().encode(), quote(value, safe=_PRINTABLE).encode()) for name, value in headers.items()]
 
 
 def _pairs(query_string: bytes) -> list[tuple[str, str]]:

@@ -17,8 +17,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from cumulet.web.audit import LONGEST_PATH
 
 if TYPE_CHECKING:
+    from cumulet.web.answers import Answer
     from cumulet.web.context import Cloud
-    from cumulet.web.dispatch import Answer
 
 log = logging.getLogger(__name__)
 

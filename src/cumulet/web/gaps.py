@@ -36,7 +36,7 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     """The microversions in which OpenStack has it; None: all from, or up to, here."""
 
     def __str__(self) -> str:
-        """``POST /servers/{id}/action rebuild``: the key of `Service.gap_rules`."""
+        """``POST /servers/{server_id}/action rebuild``: the key of `Service.gap_rules`."""
         return f"{self.method} {self.path}" + (f" {self.action}" if self.action else "")
 
     def admission(self) -> tuple[str, Callable[[Any], Any] | None] | None:

@@ -72,6 +72,11 @@ _PARSED: dict[str, Microversion] = {}
 _PARAMETER = re.compile(r"\{(\w+)\}", re.ASCII)
 
 
+def parameters_of(path: str) -> tuple[str, ...]:
+    """``/servers/{server_id}/action`` -> ``("server_id",)``."""
+    return tuple(_PARAMETER.findall(path))
+
+
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Who asks: made by the authenticator from a live token, never from headers."""
 
@@ -385,7 +390,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
                     handler=cast("Callable[[Call[object, object]], object]", handler),
                     name=handler.__name__,
                     summary=doc.splitlines()[0],
-                    path_parameters=tuple(_PARAMETER.findall(self.prefix + path)),
+                    path_parameters=parameters_of(self.prefix + path),
                     asynchronous=inspect.iscoroutinefunction(inspect.unwrap(handler)),
                 )
             )
