@@ -24,7 +24,6 @@ LONGER: dict[str, int] = {
     "src/cumulet/compute/store.py": 409,
     "src/cumulet/conductor/runner.py": 506,
     "src/cumulet/drivers/qemu/live_migration_source.py": 423,
-    "src/cumulet/drivers/simulated/driver.py": 498,
     "src/cumulet/network/for_compute.py": 438,
     "src/cumulet/network/routers.py": 467,
     "src/cumulet/network/security_groups.py": 416,

@@ -11,6 +11,10 @@ from cumulet.host.wiring import BANDWIDTH_LIMITS, FLOATING_IP_LIMITS, NO_PACKETS
 
 DEFAULT_DIRTY_RATE_MIB_S = 20.0
 TICKS_PER_SECOND = 10
+MACHINE_TYPE = "simulated-1.0"
+CPU_MODEL = "simulated"
+NO_PROCESS = (GuestState.STOPPED, GuestState.SUSPENDED)
+"""States of a guest that no process runs."""
 
 FEATURES = (
     "local-disk",
