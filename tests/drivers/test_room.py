@@ -16,7 +16,7 @@ import pytest
 
 from cumulet.drivers.qemu import guest_files, room, sandbox
 from cumulet.drivers.qemu.disks import Disks
-from cumulet.drivers.qemu.image_cache import ImageCache
+from cumulet.drivers.qemu.image_cache import ImageCache, _Incoming
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
 from cumulet.drivers.qemu.sandbox import Bounds, Sandbox
 from cumulet.host.driver import DriverError, Guest, Image
@@ -148,6 +148,15 @@ def test_an_image_that_is_in_use_stays(state: Path, tmp_path: Path) -> None:
         assert not cached.exists()
 
     asyncio.run(story())
+
+
+def test_what_a_killed_agent_had_received_of_an_image_is_removed(state: Path, tmp_path: Path) -> None:
+    image, half = image_at(tmp_path / "image", b"x" * 1000), image_at(tmp_path / "half", b"y" * 1000)
+    make(state, guest(1, image))
+    _Incoming(half, state / "images" / f"{half.sha512}.raw").write(b"y" * 500)
+    assert len(list((state / "images").iterdir())) == 2
+    disks(state).images.remove_unfinished()
+    assert [path.name for path in (state / "images").iterdir()] == [f"{image.sha512}.raw"]
 
 
 def test_an_image_that_nobody_used_for_long_leaves_the_cache(state: Path, tmp_path: Path) -> None:

@@ -163,7 +163,10 @@ def test_killing_the_agent_stops_no_guest_and_the_next_one_finds_it(rig: Rig) ->
         driver = await rig.resumed()
         process = rig.process("host1")
         await driver.close()
+        half = rig.base / "host1" / "images" / ".half an image"
+        half.write_bytes(b"x")
         driver = await rig.open("host1")
+        assert not half.exists()
         assert [(report.server_id, report.state) for report in await driver.guests()] == [(rig.id, GuestState.RUNNING)]
         await runs_on(driver, rig.id)
         assert rig.process("host1") == process

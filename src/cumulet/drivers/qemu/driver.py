@@ -108,7 +108,8 @@ class QemuDriver:
             sharing=sharing,
             limits=limits,
         )
-        await asyncio.to_thread(host.disks.images.tidy)
+        await asyncio.to_thread(cache.remove_unfinished)
+        await asyncio.to_thread(cache.tidy)
         await adoption.adopt_all(host)
         return cls(host)
 

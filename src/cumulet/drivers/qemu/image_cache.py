@@ -1,4 +1,4 @@
-"""Images on a host, by content: fetched at first use, checked before anything opens them, forgotten if long unused."""
+"""Images on a host, by content: fetched at first use, checked before anything opens them, removed if long unused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _QCOW2_EXTERNAL_DATA = 1 << 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageCache:
-    """Files ``<sha512>.<format>``, each checked when it came in."""
+    """Files ``<sha512>.<format>``, each checked when it was received."""
 
     folder: Path
     source: ImageSource
@@ -35,7 +35,7 @@ class ImageCache:
 
     @contextlib.asynccontextmanager
     async def hold(self, server_id: str, image: Image) -> AsyncIterator[Path]:
-        """The image's file, fetched at first use; it stays there while this lasts."""
+        """The image's file, fetched at first use. It is not removed while the context lasts."""
         if len(image.sha512) != 128 or set(image.sha512) - set("0123456789abcdef"):
             raise DriverError("IMAGE_CHECKSUM: not a SHA-512 in hexadecimal")
         cached = self.folder / f"{image.sha512}.{image.disk_format}"
@@ -58,7 +58,7 @@ class ImageCache:
         try:
             room.require(self.folder.parent, image.size_bytes, self.limits, besides=server_id)
         except DriverError:
-            self.tidy(self._most_bytes)  # Guests come before what can be fetched again.
+            self.tidy(self._most_bytes)  # Room for guests comes before images, which can be fetched again.
             room.require(self.folder.parent, image.size_bytes, self.limits, besides=server_id)
 
     async def _fetch(self, image: Image, cached: Path) -> None:
@@ -78,8 +78,13 @@ class ImageCache:
     def _most_bytes(self) -> int:
         return self.limits.image_cache_gib << 30
 
+    def remove_unfinished(self) -> None:
+        """Remove what an agent that died had begun to receive. Call it before the first `hold`."""
+        for path in self.folder.glob(".*"):
+            path.unlink(missing_ok=True)
+
     def tidy(self, wanted_bytes: int = 0) -> None:
-        """Remove images nobody uses now: those not used for long, and beyond the cache's bound the longest unused."""
+        """Remove images that nobody uses now: old ones, and while the cache is over its bound the longest unused."""
         found = []
         with contextlib.suppress(FileNotFoundError):
             for path in list(self.folder.iterdir()):
@@ -133,7 +138,7 @@ class _Incoming:
 
 
 def _refuse_other_files(image: Path) -> None:
-    """A qcow2 file can name other files of the host as its content. None of ours does."""
+    """DriverError for a qcow2 file that names other files of the host as its content."""
     with open(image, "rb") as file:
         header = file.read(104)
     if len(header) < 72:
