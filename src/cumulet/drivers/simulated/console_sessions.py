@@ -1,6 +1,6 @@
-"""The serial console of a simulated guest talks: it echoes, asks who is there, and knows a few commands.
+"""The serial console and the screen of a simulated guest.
 
-Its screen says what it is, and what was typed at it.
+The console echoes, asks for a user, and knows a few commands. The screen shows what the guest is and what was typed.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ LIVING = (GuestState.RUNNING, GuestState.PAUSED)
 ENDED = "the guest has stopped, or is on another host"
 LONGEST_LINE = 256
 LONGEST_SHOWN = COLUMNS - 8
-"""How many of the letters last typed at a screen it shows."""
+"""How many of the letters last typed a screen shows."""
 LOOK_SECONDS = 0.5
-"""How soon a reader hears that the guest has stopped."""
+"""How soon a reader learns that the guest has stopped."""
 _HELP = "help, hostname, uptime, exit"
 
 
@@ -30,7 +30,7 @@ class Terminal:
     def __init__(self, found: SimulatedGuest, clock: Clock) -> None:
         self.found = found
         self.over = False
-        """The guest has ended since."""
+        """Whether the guest has ended since."""
         self._clock = clock
         self._user = ""
         self._wants_password = False
@@ -43,7 +43,7 @@ class Terminal:
         return f"{self._user}@{name}:~$ " if self._user else f"{name} login: "
 
     def typed(self, data: bytes) -> bytes:
-        """What it prints for this."""
+        """What it prints when this is typed."""
         said = ""
         for letter in data.decode("utf-8", "replace"):
             if letter in "\r\n":
@@ -78,7 +78,7 @@ class Terminal:
 
 
 class SimulatedConsoleSessions:
-    """The part of the simulated driver that is about sessions."""
+    """Part of `SimulatedDriver`."""
 
     if TYPE_CHECKING:
         _clock: Clock
@@ -92,7 +92,7 @@ class SimulatedConsoleSessions:
 
     @cached_property
     def _typed_at(self) -> dict[str, str]:
-        """What was last typed at each guest's screen, by whoever is at it."""
+        """By server id: what was last typed at its screen, by anybody."""
         return {}
 
     @cached_property
@@ -143,7 +143,7 @@ class SimulatedConsoleSessions:
 
     def _key(self, server_id: str, key: str) -> None:
         found = self._guests.get(server_id)
-        if found is not None and found.state is GuestState.RUNNING:  # One that stands still hears nothing.
+        if found is not None and found.state is GuestState.RUNNING:  # A paused guest takes no input.
             before = self._typed_at.get(server_id, "")
             self._typed_at[server_id] = before[:-1] if key == "\b" else (before + key)[-LONGEST_SHOWN:]
 
@@ -171,11 +171,11 @@ class SimulatedConsoleSessions:
             return
         terminal, sessions = self._lines[server_id]
         found = self._guests.get(server_id)
-        if found is not None and found.state is GuestState.RUNNING:  # One that stands still hears nothing.
+        if found is not None and found.state is GuestState.RUNNING:  # A paused guest takes no input.
             sessions.print(terminal.typed(new))
 
     def end_sessions(self, server_id: str) -> None:
-        """The guest has ended: whoever is on its line, or at its screen, hears so at the next look."""
+        """The guest has ended: its readers learn it at their next look."""
         if server_id in self._lines:
             self._lines[server_id][0].over = True
         for screen in self._screens[server_id][0].values() if server_id in self._screens else ():
@@ -191,7 +191,7 @@ class SimulatedConsoleSessions:
         return found is not None and found.state in LIVING
 
     def _is_another(self, server_id: str) -> bool:
-        """Than the one on whose line people are, or started anew since."""
+        """Whether the line was opened to another guest than this one, or before it was started again."""
         line = self._lines.get(server_id)
         return line is not None and (line[0].over or line[0].found is not self._guests.get(server_id))
 

@@ -1,4 +1,4 @@
-"""How a copy between simulated hosts goes on: rounds, convergence, switchover and post-copy from a few numbers."""
+"""The model of a copy between simulated hosts: rounds, convergence, switchover and post-copy from a few numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MIB = 1024 * 1024
 
 
 class Copy:
-    """One copy under way, in virtual seconds since its start. Closed form: nothing ticks."""
+    """One copy. Times are virtual seconds since its start. It is computed in closed form: nothing ticks."""
 
     def __init__(
         self,
@@ -26,17 +26,17 @@ class Copy:
         self.source = source
         self.memory = guest.memory_mib * MIB
         gib = guest.disk_gib + sum(disk.size_mib for disk in guest.disks) / 1024
-        self.disk = int(gib * 16) * MIB if parameters.copy_disk else 0  # what such a guest has written
+        self.disk = int(gib * 16) * MIB if parameters.copy_disk else 0  # A guest has written 16 MiB of each GiB.
         self.bandwidth = parameters.bandwidth_mib_s * MIB
         self.downtime_limit = parameters.downtime_limit_ms / 1000
         self.dirty_rate = min(dirty_rate_mib_s * MIB, self.bandwidth * 100)
         self.started_us = started_us
         self.still_until_us = 0
-        """Until then nothing is sent. In the past for a copy that goes on."""
+        """Nothing is sent until then. It is in the past for a copy that goes on."""
         self.post_copy = parameters.post_copy
         self.forced_at: float | None = None
         self.post_copy_at: float | None = None
-        """When the guest was let go on at the destination; what remained follows from then on."""
+        """When the guest went on at the destination. The rest of its memory follows from then on."""
         self.told = False
         """Whether POST_COPY_READY has been announced."""
         self.news = asyncio.Event()
@@ -47,11 +47,11 @@ class Copy:
         self.error: str | None = None
 
     def elapsed(self, now_us: int, *, speed: float) -> float:
-        """Virtual seconds since it began, but for those in which it stood still; `speed`: virtual seconds a second."""
+        """Virtual seconds since it began, without those in which it stood still. `speed`: virtual seconds a second."""
         return (max(now_us, self.still_until_us) - self.started_us) / 1_000_000 * speed
 
     def stand_still(self, now_us: int, until_us: int) -> None:
-        """Nothing is sent until then; an earlier time than was said before lets it go on sooner."""
+        """Send nothing until `until_us`. A time that is earlier than the last one given lets it go on sooner."""
         begun = max(now_us, self.still_until_us)
         self.started_us += max(now_us, until_us) - begun
         self.still_until_us = until_us
@@ -96,7 +96,7 @@ class Copy:
 
     @property
     def ready_at(self) -> float | None:
-        """When the guest stands still for the commit that post-copy waits for."""
+        """When the guest stands still and post-copy waits for the commit; None without post-copy."""
         return self.switchover_at if self.post_copy and self.forced_at is not None else None
 
     def progress(self, at: float) -> MigrationProgress:

@@ -1,9 +1,9 @@
 """Simulated hosts: the same `Driver` with a guest model instead of a hypervisor, for tool builders and simulation.
 
-A guest has memory and a dirty rate; a copy has a bandwidth; rounds, convergence and downtime follow from them in closed
-form, in virtual seconds (`Settings.simulated_speed` of them pass in one second of the clock). A guest's flavor extra
-spec ``cumulet:dirty_rate_mib_s`` sets how fast it dirties memory (default 20), so that one can make a guest that never
-converges. Guests are kept in files under the state folder, as a real host's survive the control plane.
+A guest has memory and a dirty rate, a copy has a bandwidth. Rounds, convergence and downtime follow from these in
+closed form, in virtual seconds: `Settings.simulated_speed` of them pass in one second of the clock. The flavor's extra
+spec ``cumulet:dirty_rate_mib_s`` (default 20) sets how fast a guest dirties memory; with a high one its copy never
+converges. Guests are kept in files under the state folder: like real ones they survive the control plane.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from cumulet.clock import Clock
 from cumulet.drivers.simulated.console import SimulatedConsole
 from cumulet.drivers.simulated.console_sessions import SimulatedConsoleSessions
 from cumulet.drivers.simulated.copy import Copy
-from cumulet.drivers.simulated.disks import SimulatedDisks, Take
 from cumulet.drivers.simulated.guest import CPU_MODEL, FEATURES, MACHINE_TYPE, NO_PROCESS, SimulatedGuest
+from cumulet.drivers.simulated.guest_agent import SimulatedGuestAgent
 from cumulet.drivers.simulated.introductions import Introductions
 from cumulet.drivers.simulated.moves import SimulatedMoves
 from cumulet.drivers.simulated.network import SimulatedNetwork, SimulatedTraffic
 from cumulet.drivers.simulated.power import SimulatedPower
+from cumulet.drivers.simulated.rescue import SimulatedRescue
+from cumulet.drivers.simulated.snapshots import SimulatedSnapshots, Take
 from cumulet.host.driver import (
     DriverError,
     Guest,
@@ -39,18 +41,25 @@ from cumulet.settings import Settings
 
 
 class World:
-    """What simulated hosts share: the wire between them, as (host -> driver)."""
+    """What simulated hosts share. `drivers`, by host name, is the wire between them."""
 
     def __init__(self) -> None:
         self.drivers: dict[str, SimulatedDriver] = {}
         self.ports = itertools.count(49152)
-        """Each destination listens at another one."""
+        """Each destination listens at the next one."""
         self.take: Take | None = None
-        """Where hosts bring their guests' disks, once there is an Image service."""
+        """Takes images of guests' disks; None while there is no Image service."""
 
 
 class SimulatedDriver(
-    SimulatedMoves, SimulatedPower, SimulatedDisks, SimulatedConsole, SimulatedConsoleSessions, SimulatedTraffic
+    SimulatedMoves,
+    SimulatedPower,
+    SimulatedSnapshots,
+    SimulatedRescue,
+    SimulatedGuestAgent,
+    SimulatedConsole,
+    SimulatedConsoleSessions,
+    SimulatedTraffic,
 ):
     """`host.driver.Driver` with modelled guests. `directory` None keeps guests in memory only."""
 
@@ -72,7 +81,7 @@ class SimulatedDriver(
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             for path in directory.glob("*.json"):
                 found = msgspec.json.decode(path.read_bytes(), type=SimulatedGuest)
-                if found.memory_at is not None:  # The copy ended with the process that modelled it.
+                if found.memory_at is not None:  # Its copy ended with the process that modelled it.
                     found.memory_at, found.starved = None, True
                 self._guests[path.stem] = found
 
@@ -194,7 +203,7 @@ class SimulatedDriver(
         return found
 
     def _own(self, server_id: str) -> SimulatedGuest:
-        """A guest that is no side of a move: in one it is woken and stopped by the move's own verbs only."""
+        """A guest that is on neither side of a move. During a move only the move's own verbs start or stop it."""
         found, copy = self._found(server_id), self._copies.get(server_id)
         copied = copy is not None and copy.outcome in (None, MigrationPhase.COMPLETED)
         if copied or found.state in (GuestState.INCOMING, GuestState.HANDED_OVER):
@@ -215,7 +224,7 @@ class SimulatedDriver(
             self._save(found)
 
     def _save(self, found: SimulatedGuest) -> None:
-        """Atomic, not fsynced: a simulated host survives the death of the process, not that of the machine."""
+        """Atomic, not fsynced: a simulated host survives the end of the process, not a power failure of the machine."""
         if self._directory is not None:
             path = self._directory / f"{found.guest.server_id}.json"
             fresh = path.with_suffix(".new")

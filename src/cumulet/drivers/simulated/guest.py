@@ -30,40 +30,42 @@ FEATURES = (
 
 
 class SimulatedGuest(msgspec.Struct, kw_only=True):
-    """A guest on one simulated host, as kept on that host's disk. Ticks count the time it ran, across moves."""
+    """A guest on one simulated host, as kept on that host's disk. `ran_us` counts across moves."""
 
     guest: Guest
     state: GuestState
     ran_us: int = 0
     running_since_us: int | None = None
     console_from_us: int = 0
-    """How long it had run when this host began to print its console."""
+    """`ran_us` when this host began to print its console."""
     incoming_peer: Peer | None = None
-    """The one peer that it lets in, of the move by which it comes or came here."""
+    """The source of the move by which it comes or came here: the only peer that it lets in."""
     incoming_complete: bool = False
     disk_whole: bool = False
-    """Of an incoming guest whose memory has not come yet: the image it would be booted from."""
+    """Of an incoming guest whose memory has not come yet: its disk has, so that it could boot."""
     memory_at: str | None = None
-    """In post-copy: the host that still has some of its memory."""
+    """In post-copy: the host that still has a part of its memory."""
     starved: bool = False
-    """The rest of its memory will never come: it stands still at the first page it lacks."""
+    """The rest of its memory will never come: the guest stands still at the first page that is missing."""
     rescue_image: Image | None = None
-    """What it runs from, while it is rescued."""
+    """The image that it runs from while it is rescued."""
     disks: dict[int, str] = msgspec.field(default_factory=dict)
-    """By its place, which making of a further disk holds its data: a new one holds none of what was written before."""
+    """By place of a further disk: its content, and where and when it was made. One that is made again is empty."""
     passwords: dict[str, str] = msgspec.field(default_factory=dict)
-    """By user, SHA-256 of the password that its agent was told to set."""
+    """By user: SHA-256 of the password that its agent was told to set."""
     freezes: int = 0
-    """How often its file systems were frozen, and thawed, for an image."""
+    """How often its file systems were frozen and thawed for an image."""
     nmis: int = 0
-    """How many NMIs it was sent. It does nothing with them."""
+    """How many NMIs it was sent. It ignores them."""
     paused_by_user: bool = False
     standing_by: bool = False
 
     @classmethod
     def stopped(cls, guest: Guest, made: str, disks: dict[int, str] | None = None) -> SimulatedGuest:
-        """One with the further disks of its description: of those that were there swap is made anew, as `made`, and so
-        is what is not among them."""
+        """A guest with the further disks of its description. `disks`: those that it has already.
+
+        Swap, and a disk that it does not have yet, are made; `made` says where and when.
+        """
         kept = {place: found for place, found in (disks or {}).items() if not found.startswith(SWAP)}
         told = {
             disk.place: kept[disk.place] if disk.content != SWAP and disk.place in kept else f"{disk.content} {made}"
@@ -90,7 +92,7 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
 
     @property
     def linked(self) -> tuple[str, ...]:
-        """Ports whose links are up: a process is plugged into them."""
+        """Ids of the ports whose links are up: a process is plugged into them."""
         without_process = self.state in (GuestState.STOPPED, GuestState.SUSPENDED, GuestState.CRASHED)
         return () if without_process else tuple(nic.port_id for nic in self.guest.nics)
 
@@ -100,7 +102,7 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
         return GuestReport(server_id=self.guest.server_id, state=self.state, generation=0, ports=ports, rescued=rescued)
 
     def printed(self, now_us: int, max_bytes: int, *, host: str) -> bytes:
-        """The end of what it has printed here."""
+        """The last `max_bytes` of what it has printed on this host."""
         last = self.ran_until(now_us) * TICKS_PER_SECOND // 1_000_000
         first = max(self.console_from_us * TICKS_PER_SECOND // 1_000_000, last - max_bytes // 20)
         lines = [f"tick {n} {self.guest.server_id}" for n in range(first, last + 1)]

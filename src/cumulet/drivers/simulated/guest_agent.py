@@ -1,4 +1,4 @@
-"""The agents in simulated guests: they do at once what they are asked, and only remember it."""
+"""The agents in simulated guests: they only note what they are asked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SimulatedGuestAgent:
         self._save(found)
 
     def freeze_and_thaw(self, server_id: str) -> None:
-        """Around the moment that an image is of; a guest that stands still writes nothing anyway."""
+        """For the moment of a snapshot. A guest that stands still writes nothing, so nothing is done."""
         found = self._own(server_id)
         if found.state is GuestState.RUNNING:
             self._with_agent(server_id).freezes += 1

@@ -1,4 +1,4 @@
-"""How the two ends of a simulated move know each other: words in place of certificates, with the same rules."""
+"""How the two ends of a simulated move know each other: numbers in place of certificates, by the same rules."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from cumulet.host.endpoint import Endpoint, Peer
 
 
 class Introductions:
-    """Of one host. What was offered is forgotten with the process, as with an agent of a real host."""
+    """Those of one host. What it has offered is lost with the process, as with an agent of a real host."""
 
     def __init__(self, host: str, words: Iterator[int]) -> None:
         self._host = host
         self._words = words
         self._offered: dict[str, Peer] = {}
-        """By guest; until its copy begins."""
+        """By server id; until its copy begins."""
 
     def endpoint(self, move: str) -> Endpoint:
-        """Of this host as a destination; each listens at another port."""
+        """This host as the destination of a move. Each call answers another port."""
         return Endpoint(address=self._host, port=next(self._words), nbd_port=None, peer=self._new(move))
 
     def _new(self, move: str) -> Peer:
         return Peer(host=self._host, move=move, authority=str(next(self._words)))
 
     def offer(self, server_id: str, move: str, copy: Copy | None) -> Peer:
-        """By what this host will be known as the source of `move`; `copy`: the guest's newest."""
+        """What identifies this host as the source of `move`. `copy`: the guest's newest."""
         if copy is not None and copy.outcome is None and copy.source.move == move:
             return copy.source
         offered = self._offered.get(server_id)
@@ -36,7 +36,7 @@ class Introductions:
         return offered
 
     def use(self, server_id: str, move: str, arrived: SimulatedGuest | None) -> Peer:
-        """The same, as the copy begins; `arrived`: the guest that waits at the destination."""
+        """The offer of `move`, used up as its copy begins. `arrived`: the guest that waits at the destination."""
         offered = self._offered.get(server_id)
         if offered is None or offered.move != move:
             raise DriverError(f"{self._host} was not told of this move of guest {server_id}, or was restarted since")

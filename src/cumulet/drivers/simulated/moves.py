@@ -48,7 +48,7 @@ class SimulatedMoves:
         if found is not None and found.state is not GuestState.INCOMING:
             raise DriverError(f"guest {guest.server_id} is {found.state} on {self.name}")
         if found is not None and found.incoming_complete:
-            # As with QEMU: the request is a late one, and what is here may be the only copy.
+            # As with QEMU: the request is late, and what is here may be the only copy.
             raise DriverError("HOLDS_STATE: this destination has taken a guest's state; resume or destroy it")
         if found is not None and self._is_sent(found):  # As with QEMU, it is not thrown away for a late request.
             raise DriverError("RECEIVING: a copy comes into this destination; cancel it, or destroy it")
@@ -90,7 +90,7 @@ class SimulatedMoves:
         return MigrationPhase.ACTIVE if self._is_sent(found) else MigrationPhase.NONE
 
     def _is_sent(self, found: SimulatedGuest) -> bool:
-        """A copy is on its way to this destination."""
+        """Whether a copy to this destination is under way."""
         source = self._world.drivers.get(found.incoming_from or "")
         copy = source.copy_of(found.guest.server_id) if source is not None else None
         return copy is not None and copy.destination == self.name and copy.outcome is None
@@ -132,7 +132,7 @@ class SimulatedMoves:
         task.add_done_callback(self._tasks.discard)
 
     async def _copy(self, server_id: str, copy: Copy) -> None:
-        """Wait until the model says it has ended, then hand over: source halted and destination loaded in one go."""
+        """Wait until the model says that it has ended. Then halt the source and load the destination in one go."""
         while copy.outcome is None:
             ready = copy.ready_at
             still = max(0.0, (copy.still_until_us - self._clock.now_us()) / 1_000_000)
@@ -150,7 +150,7 @@ class SimulatedMoves:
             await sleep_unless_set(self._clock, max(left, 1e-6) if left is not None else 3600.0, copy.changed)
 
     def _stand_still(self, server_id: str, copy: Copy) -> None:
-        """Ready for post-copy: it runs on neither side until the commit, or until the copy is cancelled."""
+        """Ready for post-copy: the guest runs on neither side until the commit, or until the copy is cancelled."""
         here, arrived = self._guests.get(server_id), self._arrived(server_id, copy.destination)
         if here is None or arrived is None:
             self._finish(copy, MigrationPhase.FAILED, "the destination closed the connection")
@@ -175,13 +175,13 @@ class SimulatedMoves:
         self._finish(copy, MigrationPhase.COMPLETED, None)
 
     def _load(self, here: SimulatedGuest, arrived: SimulatedGuest) -> None:
-        """The destination has what it takes to run the guest."""
+        """Give the destination what it needs to run the guest."""
         arrived.ran_us, arrived.disks = here.ran_us, here.disks
         arrived.console_from_us = here.ran_us
         arrived.incoming_complete = True
 
     def _arrived(self, server_id: str, destination: str) -> SimulatedGuest | None:
-        """The guest at the other side of its copy, as long as it can take in what is sent."""
+        """The guest at the destination of its copy, while it can take in what is sent; else None."""
         peer = self._world.drivers.get(destination)
         arrived = peer._guests.get(server_id) if peer is not None else None
         if arrived is None or arrived.incoming_from != self.name:
@@ -205,7 +205,7 @@ class SimulatedMoves:
         if copy.outcome is not None or copy.forced_at is not None:
             return
         at = self._virtual(copy)
-        if copy.switchover_at is None or at < copy.switchover_at:  # Else it comes to its end by itself.
+        if copy.switchover_at is None or at < copy.switchover_at:  # Else it ends by itself.
             copy.forced_at = at
             copy.changed.set()
 
@@ -310,6 +310,6 @@ class SimulatedMoves:
                 self._world.drivers[copy.destination]._save(arrived)
 
     def _no_copy(self, server_id: str) -> MigrationProgress:
-        """As with QEMU: a guest without a process has no copy, and how its last one ended is not known."""
+        """As with QEMU: a guest without a process has no copy, and nobody knows how its last one ended."""
         dead = self._found(server_id).state in NO_PROCESS
         return MigrationProgress(phase=MigrationPhase.FAILED if dead else MigrationPhase.NONE)

@@ -1,4 +1,4 @@
-"""A simulated host's network: no packet passes, so all that it is told is in force at once."""
+"""A simulated host's network: there are no packets, so what it is told is in force at once."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from cumulet.host.wiring import InForce, Wiring
 
 
 class SimulatedNetwork:
-    """What the host's network must be, as it was told last since its agent has started."""
+    """The newest wiring that the host was told since its agent started."""
 
     def __init__(self) -> None:
         self.wiring: Wiring | None = None
 
     def apply(self, wiring: Wiring) -> None:
-        """An earlier revision than the one in force changes nothing."""
+        """Take a wiring; an earlier revision than the one in force changes nothing."""
         if self.wiring is None or wiring.revision >= self.wiring.revision:
             self.wiring = wiring
 
@@ -29,7 +29,7 @@ class SimulatedNetwork:
 
 
 class SimulatedTraffic:
-    """Part of `SimulatedDriver`: no packet passes, so none is counted."""
+    """Part of `SimulatedDriver`: there are no packets to count."""
 
     async def traffic(self, port_ids: Collection[str]) -> Traffic:
         return NO_TRAFFIC

@@ -1,4 +1,4 @@
-"""Simulated guests that end: halted by a verb, crashed, or with the power of their host."""
+"""How simulated guests end: by a verb, by a crash, or when their host loses its power."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SimulatedPower:
     end_sessions: Callable[[str], None]
 
     def crash_guest(self, server_id: str) -> None:
-        """Its process dies: its memory is gone. Its disk stays, if it has been copied whole."""
+        """Its process ends and its memory is lost. Its disk stays, but for one that is incoming and not whole."""
         found = self._guests[server_id]
         self._drop_copy(server_id, MigrationPhase.FAILED, "the guest crashed")
         self.fail_snapshot(server_id, "the guest crashed")

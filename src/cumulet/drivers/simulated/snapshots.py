@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from cumulet.drivers.simulated.driver import World
 
 Take = Callable[[str, str, int, AsyncIterator[bytes]], Awaitable[None]]
-"""From the host's name, an image's id, the size in bytes and the content. DriverError: it is not taken."""
+"""Called with the host's name, an image's id, the size in bytes and the content. DriverError: it is refused."""
 COPY_MIB_S = 2048.0
-"""Of virtual time."""
+"""In a second of virtual time."""
 CLUSTER = 1 << 16
 NOTE_AT = 1024
-"""Where in the file it is said whose disk it was."""
+"""Where in the file the note is that says whose disk it was."""
 
 
 class Snapshot:
-    """One under way, or ended."""
+    """A snapshot that is under way, or has ended."""
 
     def __init__(self, image_id: str) -> None:
         self.image_id = image_id
@@ -45,7 +45,7 @@ class Snapshot:
 
 
 class SimulatedSnapshots:
-    """Part of `SimulatedDriver`. What is under way ends with the process, as with an agent of a real host."""
+    """Part of `SimulatedDriver`. Snapshots end with the process, as with an agent of a real host."""
 
     name: str
     _world: World
@@ -101,7 +101,7 @@ class SimulatedSnapshots:
             snapshot.task.cancel()
 
     def fail_snapshot(self, server_id: str, error: str) -> None:
-        """Whoever was at it has ended."""
+        """The guest that it is of has ended."""
         snapshot = self._snapshots.get(server_id)
         if snapshot is not None and not snapshot.progress.phase.ended:
             assert snapshot.task is not None
@@ -109,7 +109,7 @@ class SimulatedSnapshots:
             snapshot.become(SnapshotPhase.FAILED, error)
 
     def copies_of_disks(self) -> list[str]:
-        """Guests of which a copy is being made or sent: what has ended keeps none."""
+        """Ids of the guests whose disk is being copied or sent. A snapshot that has ended keeps no copy."""
         return [server_id for server_id, one in self._snapshots.items() if not one.progress.phase.ended]
 
     def snapshot_tasks(self) -> list[asyncio.Task[None]]:
@@ -130,7 +130,7 @@ def empty_disk(size: int, note: str) -> bytes:
     """A qcow2 file of four clusters: header, table and block of reference counts, the table of what is allocated."""
     entries = max(1, -(-size // (CLUSTER * (CLUSTER // 8))))
     if entries * 8 > CLUSTER:
-        raise DriverError(f"a disk of {size} bytes is larger than a simulated host can say")
+        raise DriverError(f"a disk of {size} bytes is larger than a simulated host can describe")
     header = struct.pack(
         ">4sIQIIQIIQQIIQQQQII",
         b"QFI\xfb",
