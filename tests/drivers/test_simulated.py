@@ -152,7 +152,7 @@ def test_post_copy_needs_its_destination_and_has_no_way_back(tmp_path: Path, ver
 
 
 @pytest.mark.parametrize(
-    ("disk_gib", "words"), [(1, "there is no Image service"), (5000, "larger than a simulated host can say")]
+    ("disk_gib", "words"), [(1, "there is no Image service"), (5000, "larger than a simulated host can describe")]
 )
 def test_an_image_that_cannot_be_made_has_failed_and_says_why(tmp_path: Path, disk_gib: int, words: str) -> None:
     """Nobody waits for it for ever."""

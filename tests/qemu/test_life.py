@@ -163,7 +163,8 @@ def test_killing_the_agent_stops_no_guest_and_the_next_one_finds_it(rig: Rig) ->
         driver = await rig.resumed()
         process = rig.process("host1")
         await driver.close()
-        half = rig.base / "host1" / "images" / ".half an image"
+        half = driver._host.disks.images.folder / ".half an image"
+        half.parent.mkdir(exist_ok=True)
         half.write_bytes(b"x")
         driver = await rig.open("host1")
         assert not half.exists()
