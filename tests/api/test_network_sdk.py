@@ -21,7 +21,10 @@ def test_openstacksdk_shares_limits_and_looks_at_agents(cloud: TestCloud, other_
     rule = network.create_qos_bandwidth_limit_rule(slow, max_kbps=1000, max_burst_kbps=100, direction="ingress")
     assert network.update_qos_bandwidth_limit_rule(rule, slow, max_kbps=2000).max_kbps == 2000
     assert [one.direction for one in network.qos_bandwidth_limit_rules(slow)] == ["ingress"]
-    assert [one.type for one in network.qos_rule_types()] == ["bandwidth_limit"]
+    assert [one.type for one in network.qos_rule_types()] == ["bandwidth_limit", "dscp_marking"]
+    mark = network.create_qos_dscp_marking_rule(slow, dscp_mark=26)
+    assert network.update_qos_dscp_marking_rule(mark, slow, dscp_mark=46).dscp_mark == 46
+    network.delete_qos_dscp_marking_rule(mark, slow)
     assert network.find_qos_rule_type("bandwidth_limit", ignore_missing=False).drivers[0]["name"] == "cumulet"
     assert network.update_network(mine, qos_policy_id=slow.id).qos_policy_id == slow.id
     assert network.find_qos_policy("slow", ignore_missing=False).rules[0]["max_kbps"] == 2000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -19,7 +19,7 @@ from tests.api.test_compute_servers import create
 from tests.api.test_network_stories import UNKNOWN, call, make, network_with_subnet, public
 from tests.api.test_rbac_policies import shared
 
-LIMITS = "bandwidth_limit_rules"
+LIMITS, MARKS = "bandwidth_limit_rules", "dscp_marking_rules"
 
 
 @pytest.fixture
@@ -82,6 +82,67 @@ def test_a_ports_host_is_told_its_own_limits_else_those_of_its_network(
     assert call(manager, "DELETE", alias).status == 204
     assert call(member, "PUT", f"/ports/{port}", {"port": {"qos_policy_id": None}}).status == 200
     assert told(cloud, port).egress_limit == w.Limit(kbps=1000, burst_kbit=100)
+
+
+def marked(client: Client, mark: object) -> str:
+    """A policy with this DSCP mark."""
+    policy = qos_policy(client)
+    made = call(client, "POST", f"/qos/policies/{policy}/{MARKS}", {"dscp_marking_rule": {"dscp_mark": mark}})
+    assert made.status == 201, made.text
+    return policy
+
+
+def test_a_ports_host_is_told_the_mark_of_its_packets(cloud: TestCloud, manager: Client, member: Client) -> None:
+    policy = marked(manager, "26")
+    network, _ = network_with_subnet(member)
+    port = plugged(cloud, member, network)["id"]
+    assert told(cloud, port).dscp_mark is None
+    assert call(member, "PUT", f"/networks/{network}", {"network": {"qos_policy_id": policy}}).status == 200
+    assert told(cloud, port).dscp_mark == 26
+    (rule,) = call(member, "GET", f"/qos/policies/{policy}")["policy"]["rules"]
+    assert rule == {"id": rule["id"], "qos_policy_id": policy, "type": "dscp_marking", "dscp_mark": 26}
+    changed = {"alias_dscp_marking_rule": {"dscp_mark": 0}}
+    assert call(manager, "PUT", f"/qos/alias_{MARKS}/{rule['id']}", changed).status == 200
+    assert told(cloud, port).dscp_mark == 0, "a mark like any other"
+    assert call(manager, "DELETE", f"/qos/policies/{policy}/{MARKS}/{rule['id']}").status == 204
+    assert told(cloud, port).dscp_mark is None
+
+
+@pytest.mark.parametrize("mark", [{}, {"dscp_mark": 1}, {"dscp_mark": 64}, {"dscp_mark": "x"}, {"dscp_mark": None}])
+def test_a_mark_that_no_standard_has_is_refused(manager: Client, mark: dict[str, Any]) -> None:
+    path = f"/qos/policies/{qos_policy(manager)}/{MARKS}"
+    assert call(manager, "POST", path, {"dscp_marking_rule": mark}).status == 400
+
+
+def test_a_policy_has_one_mark_and_ends_with_it(manager: Client) -> None:
+    policy = marked(manager, 26)
+    path = f"/qos/policies/{policy}/{MARKS}"
+    again = call(manager, "POST", path, {"dscp_marking_rule": {"dscp_mark": 8}})
+    assert (again.status, again["NeutronError"]["type"]) == (409, "QoSRulesConflict")
+    assert [one["dscp_mark"] for one in call(manager, "GET", path)[MARKS]] == [26]
+    assert call(manager, "DELETE", f"/qos/policies/{policy}").status == 204
+
+
+def test_no_packet_is_to_be_marked_where_a_host_cannot(cloud: TestCloud, manager: Client, member: Client) -> None:
+    marking = marked(manager, 26)
+    network, _ = network_with_subnet(member)
+    server = create(member, networks="none")["id"]
+    port = make(member, "port", network_id=network, qos_policy_id=marking)["id"]
+    host = cloud.persona("admin").compute("GET", f"/servers/{server}")["server"]["OS-EXT-SRV-ATTR:host"]
+    with keeping("networks", "bandwidth-limits", on=[host]):
+        refused = call(member, "PUT", f"/networks/{network}", {"network": {"qos_policy_id": marking}})
+        assert (refused.status, f"{host} cannot mark" in refused.text) == (501, True)
+        new = {"dscp_marking_rule": {"dscp_mark": 8}}
+        assert call(manager, "POST", f"/qos/policies/{qos_policy(manager)}/{MARKS}", new).status == 501
+        attached = {"interfaceAttachment": {"port_id": port}}
+        assert member.compute("POST", f"/servers/{server}/os-interface", attached).status == 501
+        assert call(member, "GET", "/qos/rule-types")["rule_types"] == [{"type": "bandwidth_limit"}]
+    port = plugged(cloud, member, network)["id"]
+    assert call(member, "PUT", f"/ports/{port}", {"port": {"qos_policy_id": marking}}).status == 200
+    assert told(cloud, port).dscp_mark == 26
+    older = cloud.embedded.db.read(lambda tx: host_records.kind_of(tx, "a host that has said nothing"))
+    with mock.patch.object(host_records, "kind_of", return_value=older):
+        assert told(cloud, port).dscp_mark is None
 
 
 def test_a_floating_ip_has_limits_of_its_own(cloud: TestCloud, manager: Client, member: Client) -> None:
@@ -177,14 +238,14 @@ def test_new_networks_have_the_projects_default_policy(manager: Client, member: 
 
 
 @contextmanager
-def keeping_no_limits(*names: str) -> Iterator[None]:
-    """The cloud's hosts are these, whose agents are of the version before."""
+def keeping(*features: str, on: Iterable[str]) -> Iterator[None]:
+    """The cloud's hosts are these, which offer these features alone."""
     lacking = [
         hosts.Host(
-            name=name, id=UNKNOWN, zone="nova", up=True, enabled=True, features=frozenset({"networks"}),
+            name=name, id=UNKNOWN, zone="nova", up=True, enabled=True, features=frozenset(features),
             created_at_us=0, seen_at_us=0, started_at_us=0, may_have_routers=True,
         )
-        for name in names
+        for name in on
     ]  # fmt: skip
     hosts.told_by(lambda _tx: lacking)
     try:
@@ -202,13 +263,13 @@ def test_no_port_with_limits_is_attached_where_the_host_does_not_keep_them(
     limited = {"interfaceAttachment": {"port_id": make(member, "port", network_id=network, qos_policy_id=slow)["id"]}}
     host = cloud.persona("admin").compute("GET", f"/servers/{server}")["server"]["OS-EXT-SRV-ATTR:host"]
     path = f"/servers/{server}/os-interface"
-    with keeping_no_limits(host):
+    with keeping("networks", on=[host]):
         refused = member.compute("POST", path, limited)
         assert (refused.status, host in refused.text) == (501, True)
         assert member.compute("GET", path)["interfaceAttachments"] == []
         free = {"interfaceAttachment": {"port_id": make(member, "port", network_id=network)["id"]}}
         assert member.compute("POST", path, free).status == 200
-    with keeping_no_limits("host9"):
+    with keeping("networks", on=["host9"]):
         member.wait("the server to rest", lambda: member.compute("POST", path, limited).status == 200)
 
 
@@ -217,7 +278,7 @@ def test_what_a_host_cannot_keep_is_refused(cloud: TestCloud, manager: Client, m
     unlimited = call(manager, "GET", f"/qos/policies/{policy}")["policy"]["rules"][0]["id"]
     network = make(member, "network")["id"]
     set_ = {"network": {"qos_policy_id": policy}}
-    with keeping_no_limits("host9"):
+    with keeping("networks", on=["host9"]):
         assert call(member, "GET", "/qos/rule-types")["rule_types"] == []
         rule = {"bandwidth_limit_rule": {"max_kbps": 1}}
         refused = call(manager, "POST", f"/qos/policies/{policy}/{LIMITS}", rule)
@@ -225,9 +286,9 @@ def test_what_a_host_cannot_keep_is_refused(cloud: TestCloud, manager: Client, m
         assert call(manager, "PUT", f"/qos/policies/{policy}/{LIMITS}/{unlimited}", rule).status == 501
         assert call(member, "PUT", f"/networks/{network}", set_).status == 501
     assert call(member, "PUT", f"/networks/{network}", set_).status == 200
-    assert call(member, "GET", "/qos/rule-types")["rule_types"] == [{"type": "bandwidth_limit"}]
-    for kind in ("dscp_marking_rules", "minimum_bandwidth_rules"):
-        assert call(manager, "POST", f"/qos/policies/{policy}/{kind}", {}).status == 501
+    kept = [{"type": "bandwidth_limit"}, {"type": "dscp_marking"}]
+    assert call(member, "GET", "/qos/rule-types")["rule_types"] == kept
+    assert call(manager, "POST", f"/qos/policies/{policy}/minimum_bandwidth_rules", {}).status == 501
 
 
 @pytest.mark.parametrize(

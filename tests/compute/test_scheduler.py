@@ -54,7 +54,7 @@ CASES: list[tuple[Reason, dict[str, Any], dict[str, Any], str]] = [
     (Reason.CPU_INCOMPATIBLE, {"cpu_models": frozenset({"Skylake"})}, {}, ""),
     (Reason.MACHINE_TYPE_MISSING, {"machine_types": frozenset({"pc"})}, {}, ""),
     (Reason.NETWORK_NOT_OFFERED, {"features": frozenset({"post-copy"})}, {}, ""),
-    (Reason.BANDWIDTH_NOT_LIMITED, {}, {"limits": True}, ""),
+    (Reason.QOS_NOT_KEPT, {}, {"qos": frozenset({"dscp-marks"})}, ""),
     (Reason.INSUFFICIENT_VCPU, {"free_vcpus": 3.5}, {}, ""),
     (Reason.INSUFFICIENT_VCPU, units(VCPU, max_unit=3), {}, ""),
     (Reason.INSUFFICIENT_MEMORY, {"free_memory_mib": 4095.0}, {}, ""),

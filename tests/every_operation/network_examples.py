@@ -193,6 +193,17 @@ class Things:
         return str(made["bandwidth_limit_rule"]["id"])
 
     @cached_property
+    def marking_policy(self) -> str:
+        made = self.ask(self.admin, "POST", "/qos/policies", {"policy": {"project_id": self.owner.project_id}})
+        return str(made["policy"]["id"])
+
+    @cached_property
+    def dscp_mark(self) -> str:
+        path = f"/qos/policies/{self.marking_policy}/dscp_marking_rules"
+        made = self.ask(self.admin, "POST", path, {"dscp_marking_rule": {"dscp_mark": 26}})
+        return str(made["dscp_marking_rule"]["id"])
+
+    @cached_property
     def rbac_policy(self) -> str:
         made = self.ask(
             self.owner,
@@ -244,6 +255,8 @@ PARAMETERS: Mapping[str, str | Made] = {
     "policy_id": lambda t: t.qos_policy,
     "bandwidth_limit_rule_id": lambda t: t.bandwidth_limit,
     "alias_bandwidth_limit_rule_id": lambda t: t.bandwidth_limit,
+    "dscp_marking_rule_id": lambda t: t.dscp_mark,
+    "alias_dscp_marking_rule_id": lambda t: t.dscp_mark,
     "rule_type": "bandwidth_limit",
     "security_group_id": lambda t: t.group,
     "security_group_rule_id": lambda t: t.group_rule,
@@ -286,15 +299,29 @@ def tags(path: str, kind: str, sees: Personas = READER, changes: Personas = MEMB
     }
 
 
+def qos_rules(name: str, new: dict[str, Any], changed: dict[str, Any], **policy: Any) -> dict[str, Example]:
+    """The eight operations on a type of QoS rules. `policy`: the path of the policy that one is of."""
+    one, of_policy = f"{name}_rule", f"{QOS}/{name}_rules"
+    path, alias = f"{of_policy}/{{{one}_id}}", f"/qos/alias_{one}s/{{alias_{one}_id}}"
+    of_rule: dict[str, Any] = {"sees": READER, "rules": ("get_policy", f"get_policy_{one}"), "path": policy}
+    of_alias: dict[str, Any] = {"sees": READER, "rules": (f"get_alias_{one}",)}
+    return {
+        f"GET {of_policy}": Example(may=READER, sees=READER, rules=("get_policy",)),
+        f"POST {of_policy}": Example(may=MANAGER, sees=READER, body={one: new}, rules=("get_policy",)),
+        f"GET {path}": Example(may=READER, **of_rule),
+        f"PUT {path}": Example(may=MANAGER, body={one: changed}, **of_rule),
+        f"DELETE {path}": Example(may=MANAGER, **of_rule),
+        f"GET {alias}": Example(may=READER, **of_alias),
+        f"PUT {alias}": Example(may=MANAGER, body={f"alias_{one}": changed}, **of_alias),
+        f"DELETE {alias}": Example(may=MANAGER, **of_alias),
+    }
+
+
 WITH_SERVICES = READER | SERVICE
 BINDING = "/ports/{port_id}/bindings"
 OF_SECOND: Mapping[str, str | Made] = {"port_id": lambda t: t.moving_port, "host": "host2"}
 SEEN_AGENT = ("get_agent",)
 QOS = "/qos/policies/{policy_id}"
-LIMIT = f"{QOS}/bandwidth_limit_rules/{{bandwidth_limit_rule_id}}"
-LIMIT_ALIAS = "/qos/alias_bandwidth_limit_rules/{alias_bandwidth_limit_rule_id}"
-SEEN_LIMIT = ("get_policy", "get_policy_bandwidth_limit_rule")
-SEEN_ALIAS = ("get_alias_bandwidth_limit_rule",)
 ADDRESS_GROUP = "/address-groups/{address_group_id}"
 FORWARDINGS = "/floatingips/{floatingip_id}/port_forwardings"
 FORWARDING: Mapping[str, str | Made] = {"floatingip_id": lambda t: t.forwarding_ip}
@@ -357,21 +384,8 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
     f"GET {QOS}": Example(may=READER, sees=READER, rules=("get_policy",)),
     f"PUT {QOS}": Example(may=MANAGER, sees=READER, body={"policy": {"description": "x"}}, rules=("get_policy",)),
     f"DELETE {QOS}": Example(may=MANAGER, sees=READER, rules=("get_policy",)),
-    f"GET {QOS}/bandwidth_limit_rules": Example(may=READER, sees=READER, rules=("get_policy",)),
-    f"POST {QOS}/bandwidth_limit_rules": Example(
-        may=MANAGER,
-        sees=READER,
-        body={"bandwidth_limit_rule": {"max_kbps": 1000, "direction": "ingress"}},
-        rules=("get_policy",),
-    ),
-    f"GET {LIMIT}": Example(may=READER, sees=READER, rules=SEEN_LIMIT),
-    f"PUT {LIMIT}": Example(may=MANAGER, sees=READER, body={"bandwidth_limit_rule": {"max_kbps": 7}}, rules=SEEN_LIMIT),
-    f"DELETE {LIMIT}": Example(may=MANAGER, sees=READER, rules=SEEN_LIMIT),
-    f"GET {LIMIT_ALIAS}": Example(may=READER, sees=READER, rules=SEEN_ALIAS),
-    f"PUT {LIMIT_ALIAS}": Example(
-        may=MANAGER, sees=READER, body={"alias_bandwidth_limit_rule": {"max_kbps": 7}}, rules=SEEN_ALIAS
-    ),
-    f"DELETE {LIMIT_ALIAS}": Example(may=MANAGER, sees=READER, rules=SEEN_ALIAS),
+    **qos_rules("bandwidth_limit", {"max_kbps": 1000, "direction": "ingress"}, {"max_kbps": 7}),
+    **qos_rules("dscp_marking", {"dscp_mark": 8}, {"dscp_mark": 10}, policy_id=lambda t: t.marking_policy),
     "GET /qos/rule-types": Example(may=ANY_READER),
     "GET /qos/rule-types/{rule_type}": Example(may=ANY_READER),
     "POST /rbac-policies": Example(

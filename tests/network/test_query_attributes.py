@@ -9,13 +9,15 @@ import pytest
 
 from cumulet.network.address_scopes import ADDRESS_SCOPES
 from cumulet.network.port_forwardings import FORWARDINGS
-from cumulet.network.qos_rules import LIMITS
+from cumulet.network.qos_rule_types import RULE_TYPES
+from cumulet.network.qos_rules import kind_of
 from cumulet.network.rbac_policies import RBAC_POLICIES
 from cumulet.network.resource import Kind
 from cumulet.network.security_groups import RULES
 from cumulet.network.tags import KINDS
 
 TABLE = Path(__file__).with_name("neutron_query_attributes.tsv")
+QOS_RULES = [kind_of(rules, "") for rules in RULE_TYPES.values()]
 OURS = {
     ("routers", "ha"): "admins find them",
     ("routers", "distributed"): "always false",
@@ -31,7 +33,7 @@ def upstream(plural: str, which: int) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "kind", [*KINDS, RULES, FORWARDINGS, RBAC_POLICIES, LIMITS, ADDRESS_SCOPES], ids=lambda kind: kind.plural
+    "kind", [*KINDS, RULES, FORWARDINGS, RBAC_POLICIES, *QOS_RULES, ADDRESS_SCOPES], ids=lambda kind: kind.plural
 )
 def test_a_list_is_filtered_and_ordered_by_what_neutron_takes(kind: Kind[Any]) -> None:
     ours = set(kind.filters) - {name for plural, name in OURS if plural == kind.plural}

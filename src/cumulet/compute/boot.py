@@ -94,7 +94,7 @@ def need(tx: Tx, server: Server, **narrower: Any) -> scheduler.Need:
         unkept=promised.unkept,
         unfit=promises.unfit_hosts(tx, promised, server.id),
         networks=network.has_ports(tx, server.id),
-        limits=qos.limits_any(tx, server.id),
+        qos=qos.features_needed(tx, server.id),
         **narrower,
     )
 

@@ -88,8 +88,8 @@ def attach_interface(call: Call[Server, AttachInterface]) -> dict[str, object]:
         availability_zone=server.availability_zone or DEFAULT_ZONE,
         wanted=wanted,
     )
-    if qos.limits_any(call.tx, server.id):
-        hosts.require(call.tx, hosts.BANDWIDTH_LIMITS, server.host)
+    for feature in sorted(qos.features_needed(call.tx, server.id)):
+        hosts.require(call.tx, feature, server.host)
     _begin(call, ATTACHMENT, nic_of(port, slot), "attach_interface")
     return {"interfaceAttachment": interface_view(call, port)}
 

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import msgspec
 
 from cumulet.host import reach
-from cumulet.host.wiring import BANDWIDTH_LIMITS
 from cumulet.placement.allocations import DISK_GB, MEMORY_MB, VCPU
 from cumulet.placement.providers import Inventory
 
@@ -35,7 +34,7 @@ class Reason(StrEnum):
     AFFINITY = "AFFINITY"
     ANTI_AFFINITY = "ANTI_AFFINITY"
     NETWORK_NOT_OFFERED = "NETWORK_NOT_OFFERED"
-    BANDWIDTH_NOT_LIMITED = "BANDWIDTH_NOT_LIMITED"
+    QOS_NOT_KEPT = "QOS_NOT_KEPT"
     TRIED_BEFORE = "TRIED_BEFORE"
     EXTRA_SPEC_NOT_KEPT = "EXTRA_SPEC_NOT_KEPT"
     INSUFFICIENT_RESOURCES = "INSUFFICIENT_RESOURCES"
@@ -94,8 +93,8 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     cpu_model: str | None = None
     machine_type: str | None = None
     networks: bool = False
-    limits: bool = False
-    """The bandwidth of its ports is limited."""
+    qos: frozenset[str] = frozenset()
+    """What a host must offer to keep the QoS policies of its ports."""
     tried: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Hosts that have failed to boot it, and how."""
     unkept: str | None = None
@@ -145,8 +144,8 @@ def _reject_by_kind(host: HostView, need: Need) -> Reason | None:
         return Reason.MACHINE_TYPE_MISSING
     if need.networks and "networks" not in host.features:
         return Reason.NETWORK_NOT_OFFERED
-    if need.limits and BANDWIDTH_LIMITS not in host.features:
-        return Reason.BANDWIDTH_NOT_LIMITED
+    if not need.qos <= host.features:
+        return Reason.QOS_NOT_KEPT
     return None
 
 

@@ -23,7 +23,16 @@ from cumulet.db.transaction import Watch
 from cumulet.errors import NotYet
 from cumulet.fleet.hosts import Hosts
 from cumulet.host import messages as m
-from cumulet.host.wiring import BANDWIDTH_LIMITS, FLOATING_IP_LIMITS, FloatingIp, InForce, NotDone, Port, Wiring
+from cumulet.host.wiring import (
+    BANDWIDTH_LIMITS,
+    DSCP_MARKS,
+    FLOATING_IP_LIMITS,
+    FloatingIp,
+    InForce,
+    NotDone,
+    Port,
+    Wiring,
+)
 from cumulet.network import for_compute as ports_of
 from cumulet.network import port_status
 from cumulet.network import wiring as network
@@ -51,13 +60,15 @@ class Read(Protocol):
 
 
 def described(tx: Tx, host: str) -> Wiring:
-    """What a host's network must be now, without a revision, and without limits that the host does not offer to keep:
-    an agent of the version before refuses a whole wiring with a field that it does not know."""
+    """What a host's network must be now, without a revision, and without QoS rules that the host does not offer to
+    keep: an agent of the version before refuses a whole wiring with a field that it does not know."""
     addresses_of, router_hosts = partial(host_records.addresses, tx), partial(hosts_in_memory.for_routers, tx)
     made = network.wiring(tx, host, addresses_of, router_hosts)
     kept = host_records.kind_of(tx, host).features
     if BANDWIDTH_LIMITS not in kept:
         made = replace(made, ports=tuple(map(_unlimited, made.ports)))
+    if DSCP_MARKS not in kept:
+        made = replace(made, ports=tuple(replace(port, dscp_mark=None) for port in made.ports))
     if FLOATING_IP_LIMITS not in kept:
         routers = (replace(one, floating_ips=tuple(map(_unlimited, one.floating_ips))) for one in made.routers)
         made = replace(made, routers=tuple(routers))

@@ -16,6 +16,8 @@ METADATA_ADDRESS, METADATA_ADDRESS_6 = "169.254.169.254", "fe80::a9fe:a9fe"
 
 BANDWIDTH_LIMITS, FLOATING_IP_LIMITS = "bandwidth-limits", "floating-ip-limits"
 """Of `HostFacts.features`: the host keeps the limits of ports, and those of floating IPs."""
+DSCP_MARKS = "dscp-marks"
+"""Of `HostFacts.features`: the host marks what guests send."""
 NO_PACKETS = "no-packets"
 """Of `HostFacts.features`: no packet goes through the host's networks. So there are networks of every kind, and it is
 told what they must be by long operations alone."""
@@ -126,6 +128,8 @@ class Port(Record, frozen=True):
     """What its guest may send. Only told to hosts that offer `BANDWIDTH_LIMITS`."""
     ingress_limit: Limit | None = None
     """What its guest may be sent."""
+    dscp_mark: int | None = None
+    """The six bits (RFC 2474) that all IP packets of its guest get. Only told to hosts that offer `DSCP_MARKS`."""
 
 
 class Rule(Record, frozen=True):

@@ -10,9 +10,14 @@ from cumulet.db.engine import Tx
 from cumulet.errors import NotYet
 
 NETWORKS, BANDWIDTH_LIMITS, FLOATING_IP_LIMITS = "networks", "bandwidth-limits", "floating-ip-limits"
+DSCP_MARKS = "dscp-marks"
 """What hosts say of themselves."""
-_LIMITED = {BANDWIDTH_LIMITS: "ports", FLOATING_IP_LIMITS: "floating IPs"}
-"""By feature, what a host with it limits."""
+_WITHOUT = {
+    BANDWIDTH_LIMITS: ("HOST_LIMITS_NO_BANDWIDTH", "limit the bandwidth of ports"),
+    FLOATING_IP_LIMITS: ("HOST_LIMITS_NO_BANDWIDTH", "limit the bandwidth of floating IPs"),
+    DSCP_MARKS: ("HOST_MARKS_NO_PACKETS", "mark the packets of ports"),
+}
+"""By feature: the coded reason against a host without it, and what that host cannot do."""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,12 +52,11 @@ def wiring(tx: Tx) -> list[Host]:
 
 
 def require(tx: Tx, feature: str, only: str | None = None) -> None:
-    """501 unless every host that has networks keeps limits of this kind: a guest may come to any of them.
+    """501 unless every host that has networks keeps QoS rules of this kind: a guest may come to any of them.
 
     only: the host of a guest that is there.
     """
     lacking = [host.name for host in wiring(tx) if feature not in host.features and only in (None, host.name)]
     if lacking:
-        raise NotYet(
-            f"Host {lacking[0]} cannot limit the bandwidth of {_LIMITED[feature]}.", reason="HOST_LIMITS_NO_BANDWIDTH"
-        )
+        reason, undone = _WITHOUT[feature]
+        raise NotYet(f"Host {lacking[0]} cannot {undone}.", reason=reason)

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from cumulet.db.engine import Tx
 from cumulet.errors import Forbidden, NotFound
 from cumulet.network import hosts
-from cumulet.network.hosts import BANDWIDTH_LIMITS
+from cumulet.network.hosts import BANDWIDTH_LIMITS, DSCP_MARKS
 from cumulet.network.many import find_many
-from cumulet.network.qos_records import BandwidthLimit, QosPolicy, qos_policies
+from cumulet.network.qos_records import BandwidthLimit, DscpMark, QosPolicy, qos_policies
 from cumulet.network.sharing import QOS_SHARING
 from cumulet.network.sight import shared_in_sight
 from cumulet.network.store import Network, Port, find, find_by
@@ -28,6 +28,8 @@ def wanted(call: Call[object, object], policy_id: str | Unset | None, feature: s
     if not _usable(call, policy_id):
         raise NotFound(f"QoS policy {policy_id} could not be found.", reason="QosPolicyNotFound")
     hosts.require(call.tx, feature)
+    if feature == BANDWIDTH_LIMITS and marks(call.tx, {policy_id}):
+        hosts.require(call.tx, DSCP_MARKS)
     return policy_id
 
 
@@ -68,8 +70,16 @@ def limits(tx: Tx, policy_ids: set[str]) -> Mapping[tuple[str, str], BandwidthLi
     return {(limit.policy_id, limit.direction): limit for limit in found if limit.max_kbps}
 
 
-def limits_any(tx: Tx, server_id: str) -> bool:
-    """Whether the bandwidth of any port of a server is limited."""
+def marks(tx: Tx, policy_ids: set[str]) -> Mapping[str, int]:
+    """The DSCP mark of each policy that has one."""
+    found = find_many(tx, DscpMark, "policy_id", policy_ids) if policy_ids else []
+    return {mark.policy_id: mark.dscp_mark for mark in found}
+
+
+def features_needed(tx: Tx, server_id: str) -> frozenset[str]:
+    """What a host must offer to keep the policies of a server's ports."""
     ports = find_by(tx, Port, server_id=server_id)
-    policies = {port.qos_policy_id for port in ports} | set(of_networks(tx, ports).values())
-    return bool(limits(tx, {policy for policy in policies if policy is not None}))
+    found = {port.qos_policy_id for port in ports} | set(of_networks(tx, ports).values())
+    policies = {policy for policy in found if policy is not None}
+    needed = {BANDWIDTH_LIMITS: limits(tx, policies), DSCP_MARKS: marks(tx, policies)}
+    return frozenset(feature for feature, rules in needed.items() if rules)

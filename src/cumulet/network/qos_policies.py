@@ -11,7 +11,8 @@ from cumulet.errors import Conflict, OverQuota
 from cumulet.network import bodies, policy, resource, sharing_use, topology
 from cumulet.network.bodies import either, text
 from cumulet.network.many import find_many
-from cumulet.network.qos_records import BandwidthLimit, QosPolicy, bandwidth_limits, qos_policies
+from cumulet.network.qos_records import QosPolicy, qos_policies
+from cumulet.network.qos_rule_types import RULE_TYPES
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
 from cumulet.network.sharing import EVERYBODY, QOS_SHARING, Shareable
@@ -52,17 +53,10 @@ _USERS = (("port", ports), ("network", networks), ("floatingip", floating_ips))
 def _views(tx: Tx, records: Sequence[QosPolicy]) -> list[View]:
     ids = [record.id for record in records]
     tags, rules = tags_of(tx, ids), dict[str, list[View]]()
-    for limit in sorted(find_many(tx, BandwidthLimit, "policy_id", ids), key=lambda limit: limit.id):
-        rules.setdefault(limit.policy_id, []).append(
-            {
-                "id": limit.id,
-                "qos_policy_id": limit.policy_id,
-                "type": "bandwidth_limit",
-                "direction": limit.direction,
-                "max_kbps": limit.max_kbps,
-                "max_burst_kbps": limit.max_burst_kbps,
-            }
-        )
+    for kind in RULE_TYPES.values():
+        for one in sorted(find_many(tx, kind.record, "policy_id", ids), key=lambda one: one.id):
+            about = {"id": one.id, "qos_policy_id": one.policy_id, "type": kind.name, **kind.values(one)}
+            rules.setdefault(one.policy_id, []).append(about)
     return [
         resource.resource_view(record, tags.get(record.id, []))
         | {"name": record.name, "is_default": record.is_default, "rules": rules.get(record.id, [])}
@@ -197,5 +191,6 @@ def delete_qos_policy(call: Call[QosPolicy, None]) -> None:
         user = call.tx.first(sa.select(table.c.id).where(table.c.qos_policy_id == found.id).limit(1))
         if user is not None:
             raise Conflict(f"QoS Policy {found.id} is used by {name} {user[0]}.", reason="QosPolicyInUse")
-    erase(call.tx, bandwidth_limits, policy_id=found.id)
+    for kind in RULE_TYPES.values():
+        erase(call.tx, kind.table, policy_id=found.id)
     delete(call.tx, QosPolicy, found.id)

@@ -28,16 +28,33 @@ bandwidth_limits = sa.Table(
 )
 """Of each direction one. `project_id` is that of the policy."""
 
+dscp_marks = sa.Table(
+    "qos_dscp_marks",
+    metadata,
+    *(column for column in resource_columns() if column.name != "name"),
+    sa.Column("policy_id", sa.ForeignKey("qos_policies.id"), nullable=False, unique=True),
+    sa.Column("dscp_mark", sa.Integer, nullable=False),
+)
+"""Of a policy one. `project_id` is that of the policy."""
+
 
 class QosPolicy(Resource, frozen=True, kw_only=True):
     name: str
     is_default: bool
 
 
-class BandwidthLimit(Resource, frozen=True, kw_only=True):
+class QosRule(Resource, frozen=True, kw_only=True):
     policy_id: str
+
+
+class BandwidthLimit(QosRule, frozen=True, kw_only=True):
     direction: str
     max_kbps: int
     """In thousands of bits a second. 0: no limit."""
     max_burst_kbps: int
     """In thousands of bits. 0: as the host sees fit."""
+
+
+class DscpMark(QosRule, frozen=True, kw_only=True):
+    dscp_mark: int
+    """The six bits that packets of a guest leave with (RFC 2474)."""

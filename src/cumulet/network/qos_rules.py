@@ -1,9 +1,12 @@
-"""Rules of QoS policies that limit bandwidth, also by their own ids alone; and which types of rules there are."""
+"""Rules of QoS policies, also by their own ids alone; and which types of rules the hosts keep.
+
+Every type has the same operations, on ``/qos/policies/{policy_id}/TYPE_rules`` and ``/qos/alias_TYPE_rules/{id}``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -11,80 +14,45 @@ import sqlalchemy as sa
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict, NotFound
 from cumulet.network import hosts, policy, resource
-from cumulet.network.bodies import either, whole_number
-from cumulet.network.hosts import BANDWIDTH_LIMITS
 from cumulet.network.qos_policies import PATH as POLICY
 from cumulet.network.qos_policies import QOS_POLICIES
-from cumulet.network.qos_records import BandwidthLimit, QosPolicy, bandwidth_limits
+from cumulet.network.qos_records import QosPolicy, QosRule
+from cumulet.network.qos_rule_types import RULE_TYPES, RuleType
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
 from cumulet.network.sight import own_in_sight
 from cumulet.network.store import change, delete, find_by, insert, must_get, revise
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
-from cumulet.web.schema import UNSET, Body, Convert, Json, Unset
+from cumulet.web.schema import Body
+
+CallT = TypeVar("CallT")
+AnswerT = TypeVar("AnswerT")
 
 _CHANGERS = "(rule:admin_only) or (role:manager and rule:ext_parent_owner)"
-_NAME = "policy_bandwidth_limit_rule"
-_ALIAS = "alias_bandwidth_limit_rule"
-CREATE = rule(f"create_{_NAME}", _CHANGERS, description="Limit bandwidth by a QoS policy")
-SHOW = rule(f"get_{_NAME}", policy.ADMIN_OR_PARENT_OWNER_READER, description="See a limit of bandwidth")
-UPDATE = rule(f"update_{_NAME}", _CHANGERS, description="Change a limit of bandwidth")
-DELETE = rule(f"delete_{_NAME}", _CHANGERS, description="Take away a limit of bandwidth")
-SHOW_ALIAS = rule(f"get_{_ALIAS}", policy.ADMIN_OR_PARENT_OWNER_READER, description="See a limit of bandwidth")
-UPDATE_ALIAS = rule(f"update_{_ALIAS}", _CHANGERS, description="Change a limit of bandwidth")
-DELETE_ALIAS = rule(f"delete_{_ALIAS}", _CHANGERS, description="Take away a limit of bandwidth")
 SHOW_TYPE = rule("get_rule_type", "role:reader", description="See which types of QoS rules there are")
 
-MOST_KBPS = 2**31 - 1
-DIRECTIONS = ("egress", "ingress")
-TYPE = "bandwidth_limit"
-PATH = f"{POLICY}/bandwidth_limit_rules"
-ALIAS_PATH = "/qos/alias_bandwidth_limit_rules/{alias_bandwidth_limit_rule_id}"
-_T = bandwidth_limits.c
 
-
-def _views(_tx: Tx, records: Sequence[BandwidthLimit]) -> list[View]:
-    return [
-        {
-            "id": record.id,
-            "direction": record.direction,
-            "max_kbps": record.max_kbps,
-            "max_burst_kbps": record.max_burst_kbps,
-        }
-        for record in records
-    ]
-
-
-def _parents(_tx: Tx, records: Sequence[BandwidthLimit]) -> list[View]:
+def _parents(_tx: Tx, records: Sequence[QosRule]) -> list[View]:
     return [{"ext_parent:project_id": record.project_id} for record in records]
 
 
-_COLUMNS = ("direction", "max_kbps", "max_burst_kbps")
-_SORTS = {name: _T[name] for name in ("id", *_COLUMNS)}
-_FILTERS = resource.filters_on(bandwidth_limits, *_COLUMNS)
-LIMITS = Kind(
-    record=BandwidthLimit,
-    singular="bandwidth_limit_rule",
-    plural="bandwidth_limit_rules",
-    title="QoS rule",
-    show=SHOW,
-    sight=lambda caller: own_in_sight(caller, bandwidth_limits),
-    filters={name: _FILTERS[name] for name in _SORTS},
-    sorts=_SORTS,
-    views=_views,
-    hidden={},
-    parents=_parents,
-)
-ALIASES = msgspec.structs.replace(LIMITS, singular=_ALIAS, plural=f"{_ALIAS}s", show=SHOW_ALIAS)
-
-
-def _of(found: QosPolicy) -> Kind[BandwidthLimit]:
-    """Those of one policy."""
-    return msgspec.structs.replace(
-        LIMITS,
-        sight=lambda caller: sa.and_(own_in_sight(caller, bandwidth_limits), _T.policy_id == found.id),
-        place=f"qos/policies/{found.id}/bandwidth_limit_rules",
+def kind_of(rules: RuleType, show: str) -> Kind[QosRule]:
+    """The rules of one type as resources. `show`: the rule of policy to see one."""
+    found = resource.filters_on(rules.table, *rules.columns)
+    names = ("id", *rules.columns)
+    return Kind(
+        record=rules.record,
+        singular=f"{rules.name}_rule",
+        plural=f"{rules.name}_rules",
+        title="QoS rule",
+        show=show,
+        sight=lambda caller: own_in_sight(caller, rules.table),
+        filters={name: found[name] for name in names},
+        sorts={name: rules.table.c[name] for name in names},
+        views=lambda _tx, records: [{"id": record.id, **rules.values(record)} for record in records],
+        hidden={},
+        parents=_parents,
     )
 
 
@@ -92,191 +60,185 @@ def _policy(call: Call[object, object]) -> QosPolicy:
     return resource.find_in_sight(call, QOS_POLICIES, call.path["policy_id"])
 
 
-def _target(call: Call[object, object]) -> BandwidthLimit:
-    return resource.find_in_sight(call, _of(_policy(call)), call.path["bandwidth_limit_rule_id"])
-
-
 def _facts(call: Call[QosPolicy, object]) -> View:
     return {"ext_parent:project_id": call.target.project_id}
 
 
-def _kilobits(value: object) -> int:
-    number = whole_number(value)
-    if not 0 <= number <= MOST_KBPS:
-        raise ValueError(f"'{number}' is not in range 0 through {MOST_KBPS}")
-    return number
+def _require_kept(call: Call[object, object], rules: RuleType, values: Mapping[str, object]) -> None:
+    if rules.means(values):
+        hosts.require(call.tx, rules.feature)
 
 
-Kilobits = Annotated[int, Json({"type": ["integer", "string"], "maxLength": 19}), Convert(_kilobits)]
-
-
-class NewLimit(Body):
-    max_kbps: Kilobits
-    max_burst_kbps: Kilobits | Unset = UNSET
-    direction: Literal["egress", "ingress"] | Unset = UNSET
-
-
-class ChangeLimit(Body):
-    max_kbps: Kilobits | Unset = UNSET
-    max_burst_kbps: Kilobits | Unset = UNSET
-    direction: Literal["egress", "ingress"] | Unset = UNSET
-
-
-@NETWORK.operation("GET", PATH, rules=(), target=resource.target(QOS_POLICIES))
-def list_bandwidth_limit_rules(call: Call[QosPolicy, None]) -> View:
-    """List what of a policy limits bandwidth."""
-    return resource.listed(call, _of(call.target))
-
-
-@NETWORK.operation(
-    "POST",
-    PATH,
-    rules=(Rule(CREATE),),
-    target=resource.target(QOS_POLICIES),
-    facts=_facts,
-    body=NewLimit,
-    body_key="bandwidth_limit_rule",
-    success=201,
-)
-def create_bandwidth_limit_rule(call: Call[QosPolicy, NewLimit]) -> View:
-    """Limit the bandwidth of all that has a policy, in one direction as guests see it."""
-    found, body = call.target, call.body
-    direction = either(body.direction, "egress")
-    _refuse_second(call.tx, found.id, direction)
-    hosts.require(call.tx, BANDWIDTH_LIMITS)
-    made = insert(
-        call.tx,
-        BandwidthLimit,
-        call.cloud.clock,
-        project_id=found.project_id,
-        policy_id=found.id,
-        direction=direction,
-        max_kbps=body.max_kbps,
-        max_burst_kbps=either(body.max_burst_kbps, 0),
-    )
-    revise(call.tx, QosPolicy, found.id, call.now_us)
-    return resource.shown(call, LIMITS, made)
-
-
-def _refuse_second(tx: Tx, policy_id: str, direction: str, but: str = "") -> None:
-    for other in find_by(tx, BandwidthLimit, policy_id=policy_id, direction=direction):
+def _refuse_second(
+    tx: Tx, rules: RuleType, policy_id: str, values: Mapping[str, object], but: str | None = None
+) -> None:
+    same = {} if rules.by is None else {rules.by: values[rules.by]}
+    for other in find_by(tx, rules.record, policy_id=policy_id, **same):
         if other.id != but:
             raise Conflict(
-                f"Rule {TYPE} conflicts with rule {other.id} which already exists in QoS Policy {policy_id}.",
+                f"Rule {rules.name} conflicts with rule {other.id} which already exists in QoS Policy {policy_id}.",
                 reason="QoSRulesConflict",
             )
 
 
-@NETWORK.operation("GET", f"{PATH}/{{bandwidth_limit_rule_id}}", rules=(), target=_target)
-def show_bandwidth_limit_rule(call: Call[BandwidthLimit, None]) -> View:
-    """Show a limit of bandwidth."""
-    return resource.shown(call, LIMITS, call.target)
+def _declare(rules: RuleType) -> None:
+    """The operations on the rules of one type."""
+    singular, alias = f"{rules.name}_rule", f"alias_{rules.name}_rule"
+    path, rule_path = f"{POLICY}/{singular}s", f"{POLICY}/{singular}s/{{{singular}_id}}"
+    alias_path = f"/qos/{alias}s/{{{alias}_id}}"
+    seen = policy.ADMIN_OR_PARENT_OWNER_READER
+
+    def policies(name: str) -> tuple[str, str, str]:
+        """To see, change and delete one."""
+        return (
+            rule(f"get_{name}", seen, description=f"See {rules.title}"),
+            rule(f"update_{name}", _CHANGERS, description=f"Change {rules.title}"),
+            rule(f"delete_{name}", _CHANGERS, description=f"Take away {rules.title}"),
+        )
+
+    show, update, remove = policies(f"policy_{singular}")
+    create = rule(f"create_policy_{singular}", _CHANGERS, description=f"Give a QoS policy {rules.title}")
+    show_alias, update_alias, remove_alias = policies(alias)
+    kind = kind_of(rules, show)
+    by_alias = msgspec.structs.replace(kind, singular=alias, plural=f"{alias}s", show=show_alias)
+    facts = resource.target_facts(kind)
+
+    def of_policy(found: QosPolicy) -> Kind[QosRule]:
+        return msgspec.structs.replace(
+            kind,
+            sight=lambda caller: sa.and_(own_in_sight(caller, rules.table), rules.table.c.policy_id == found.id),
+            place=f"qos/policies/{found.id}/{singular}s",
+        )
+
+    def target(call: Call[object, object]) -> QosRule:
+        return resource.find_in_sight(call, of_policy(_policy(call)), call.path[f"{singular}_id"])
+
+    def named(handler: Callable[[CallT], AnswerT]) -> Callable[[CallT], AnswerT]:
+        handler.__name__ = handler.__name__.replace("qos_rule", singular)
+        return handler
+
+    @NETWORK.operation("GET", path, rules=(), target=resource.target(QOS_POLICIES))
+    @named
+    def list_qos_rules(call: Call[QosPolicy, None]) -> View:
+        """List a QoS policy's rules of this type."""
+        return resource.listed(call, of_policy(call.target))
+
+    @NETWORK.operation(
+        "POST",
+        path,
+        rules=(Rule(create),),
+        target=resource.target(QOS_POLICIES),
+        facts=_facts,
+        body=rules.new,
+        body_key=singular,
+        success=201,
+    )
+    @named
+    def create_qos_rule(call: Call[QosPolicy, Body]) -> View:
+        """Give a QoS policy a rule of this type."""
+        found, values = call.target, {**rules.defaults, **resource.given(call.body)}
+        _refuse_second(call.tx, rules, found.id, values)
+        _require_kept(call, rules, values)
+        made = insert(
+            call.tx, rules.record, call.cloud.clock, project_id=found.project_id, policy_id=found.id, **values
+        )
+        revise(call.tx, QosPolicy, found.id, call.now_us)
+        return resource.shown(call, kind, made)
+
+    def changed(call: Call[QosRule, Body], shown_as: Kind[QosRule]) -> View:
+        found, given = call.target, resource.given(call.body)
+        values = {**rules.values(found), **given}
+        if not rules.means(rules.values(found)):
+            _require_kept(call, rules, values)
+        if rules.by in given:
+            _refuse_second(call.tx, rules, found.policy_id, values, but=found.id)
+        change(call.tx, rules.record, found.id, call.now_us, **given)
+        revise(call.tx, QosPolicy, found.policy_id, call.now_us)
+        return resource.shown(call, shown_as, must_get(call.tx, rules.record, found.id))
+
+    def ended(call: Call[QosRule, None]) -> None:
+        delete(call.tx, rules.record, call.target.id)
+        revise(call.tx, QosPolicy, call.target.policy_id, call.now_us)
+
+    @NETWORK.operation("GET", rule_path, rules=(), target=target)
+    @named
+    def show_qos_rule(call: Call[QosRule, None]) -> View:
+        """Show a rule of a QoS policy."""
+        return resource.shown(call, kind, call.target)
+
+    @NETWORK.operation(
+        "PUT", rule_path, rules=(Rule(update),), target=target, facts=facts, body=rules.change, body_key=singular
+    )
+    @named
+    def update_qos_rule(call: Call[QosRule, Body]) -> View:
+        """Change a rule of a QoS policy; hosts learn it at once."""
+        return changed(call, kind)
+
+    @NETWORK.operation("DELETE", rule_path, rules=(Rule(remove),), target=target, facts=facts, success=204)
+    @named
+    def delete_qos_rule(call: Call[QosRule, None]) -> None:
+        """Take a rule away from a QoS policy."""
+        ended(call)
+
+    @NETWORK.operation("GET", alias_path, rules=(), target=resource.target(by_alias))
+    @named
+    def show_alias_qos_rule(call: Call[QosRule, None]) -> View:
+        """Show a rule of a QoS policy, without naming the policy."""
+        return resource.shown(call, by_alias, call.target)
+
+    @NETWORK.operation(
+        "PUT",
+        alias_path,
+        rules=(Rule(update_alias),),
+        target=resource.target(by_alias),
+        facts=facts,
+        body=rules.change,
+        body_key=alias,
+    )
+    @named
+    def update_alias_qos_rule(call: Call[QosRule, Body]) -> View:
+        """Change a rule of a QoS policy, without naming the policy."""
+        return changed(call, by_alias)
+
+    @NETWORK.operation(
+        "DELETE",
+        alias_path,
+        rules=(Rule(remove_alias),),
+        target=resource.target(by_alias),
+        facts=facts,
+        success=204,
+    )
+    @named
+    def delete_alias_qos_rule(call: Call[QosRule, None]) -> None:
+        """Take a rule away from a QoS policy, without naming the policy."""
+        ended(call)
 
 
-@NETWORK.operation(
-    "PUT",
-    f"{PATH}/{{bandwidth_limit_rule_id}}",
-    rules=(Rule(UPDATE),),
-    target=_target,
-    facts=resource.target_facts(LIMITS),
-    body=ChangeLimit,
-    body_key="bandwidth_limit_rule",
-)
-def update_bandwidth_limit_rule(call: Call[BandwidthLimit, ChangeLimit]) -> View:
-    """Change a limit of bandwidth; hosts learn it at once."""
-    return _change(call, LIMITS)
-
-
-def _change(call: Call[BandwidthLimit, ChangeLimit], kind: Kind[BandwidthLimit]) -> View:
-    found, values = call.target, resource.given(call.body)
-    if found.max_kbps == 0 and either(call.body.max_kbps, 0):
-        hosts.require(call.tx, BANDWIDTH_LIMITS)
-    if isinstance(call.body.direction, str):
-        _refuse_second(call.tx, found.policy_id, call.body.direction, but=found.id)
-    change(call.tx, BandwidthLimit, found.id, call.now_us, **values)
-    revise(call.tx, QosPolicy, found.policy_id, call.now_us)
-    return resource.shown(call, kind, must_get(call.tx, BandwidthLimit, found.id))
-
-
-@NETWORK.operation(
-    "DELETE",
-    f"{PATH}/{{bandwidth_limit_rule_id}}",
-    rules=(Rule(DELETE),),
-    target=_target,
-    facts=resource.target_facts(LIMITS),
-    success=204,
-)
-def delete_bandwidth_limit_rule(call: Call[BandwidthLimit, None]) -> None:
-    """Take a limit of bandwidth away."""
-    _end(call)
-
-
-def _end(call: Call[BandwidthLimit, None]) -> None:
-    delete(call.tx, BandwidthLimit, call.target.id)
-    revise(call.tx, QosPolicy, call.target.policy_id, call.now_us)
-
-
-# -- by their own ids alone
-
-
-@NETWORK.operation("GET", ALIAS_PATH, rules=(), target=resource.target(ALIASES))
-def show_alias_bandwidth_limit_rule(call: Call[BandwidthLimit, None]) -> View:
-    """Show a limit of bandwidth, without naming its policy."""
-    return resource.shown(call, ALIASES, call.target)
-
-
-@NETWORK.operation(
-    "PUT",
-    ALIAS_PATH,
-    rules=(Rule(UPDATE_ALIAS),),
-    target=resource.target(ALIASES),
-    facts=resource.target_facts(LIMITS),
-    body=ChangeLimit,
-    body_key=_ALIAS,
-)
-def update_alias_bandwidth_limit_rule(call: Call[BandwidthLimit, ChangeLimit]) -> View:
-    """Change a limit of bandwidth, without naming its policy."""
-    return _change(call, ALIASES)
-
-
-@NETWORK.operation(
-    "DELETE",
-    ALIAS_PATH,
-    rules=(Rule(DELETE_ALIAS),),
-    target=resource.target(ALIASES),
-    facts=resource.target_facts(LIMITS),
-    success=204,
-)
-def delete_alias_bandwidth_limit_rule(call: Call[BandwidthLimit, None]) -> None:
-    """Take a limit of bandwidth away, without naming its policy."""
-    _end(call)
+for _rules in RULE_TYPES.values():
+    _declare(_rules)
 
 
 # -- types
 
 
-def _types(tx: Tx) -> list[str]:
-    """None, where a host could not keep it."""
-    kept = all(BANDWIDTH_LIMITS in host.features for host in hosts.wiring(tx))
-    return [TYPE] if kept else []
+def _kept(tx: Tx) -> list[RuleType]:
+    """Those that every host keeps."""
+    found = hosts.wiring(tx)
+    return [rules for rules in RULE_TYPES.values() if all(rules.feature in host.features for host in found)]
 
 
 @NETWORK.operation("GET", "/qos/rule-types", rules=(Rule(SHOW_TYPE),))
 def list_rule_types(call: Call[None, None]) -> View:
     """List the types of QoS rules that all hosts keep."""
-    return {"rule_types": [{"type": name} for name in _types(call.tx)]}
+    return {"rule_types": [{"type": rules.name} for rules in _kept(call.tx)]}
 
 
 @NETWORK.operation("GET", "/qos/rule-types/{rule_type}", rules=(Rule(SHOW_TYPE),))
 def show_rule_type(call: Call[None, None]) -> View:
     """Show what a rule of a type may say."""
     name = call.path["rule_type"]
-    if name not in _types(call.tx):
-        raise NotFound(f"QoS rule type {name} could not be found.", reason="QosRuleTypeNotFound")
-    numbers = [
-        {"parameter_name": parameter, "parameter_type": "range", "parameter_values": {"start": 0, "end": MOST_KBPS}}
-        for parameter in ("max_kbps", "max_burst_kbps")
-    ]
-    direction = {"parameter_name": "direction", "parameter_type": "choices", "parameter_values": list(DIRECTIONS)}
-    driver = {"name": "cumulet", "supported_parameters": [*numbers, direction]}
-    return {"rule_type": {"type": name, "drivers": [driver]}}
+    for rules in _kept(call.tx):
+        if rules.name == name:
+            driver = {"name": "cumulet", "supported_parameters": list(rules.parameters)}
+            return {"rule_type": {"type": name, "drivers": [driver]}}
+    raise NotFound(f"QoS rule type {name} could not be found.", reason="QosRuleTypeNotFound")

@@ -23,7 +23,7 @@ from cumulet.network.group_records import (
     security_group_rules,
     security_groups,
 )
-from cumulet.network.qos_records import BandwidthLimit, QosPolicy, bandwidth_limits, qos_policies
+from cumulet.network.qos_records import BandwidthLimit, DscpMark, QosPolicy, bandwidth_limits, dscp_marks, qos_policies
 from cumulet.network.rbac_records import RbacPolicy, rbac_policies
 from cumulet.network.resource_columns import Resource, resource_columns
 from cumulet.network.subnet_pool_records import SubnetPool, subnet_pools
@@ -262,6 +262,7 @@ TABLES: Mapping[type[Any], sa.Table] = {
     QosPolicy: qos_policies,
     AddressScope: address_scopes,
     BandwidthLimit: bandwidth_limits,
+    DscpMark: dscp_marks,
 }
 
 

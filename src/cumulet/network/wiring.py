@@ -26,7 +26,7 @@ from cumulet.network.group_records import (
     security_groups,
 )
 from cumulet.network.many import find_many
-from cumulet.network.qos_records import bandwidth_limits
+from cumulet.network.qos_records import bandwidth_limits, dscp_marks
 from cumulet.network.router_wiring import RouterHosts
 from cumulet.network.rule_meaning import protocol_number
 from cumulet.network.store import (
@@ -59,6 +59,7 @@ TABLES = announced(
         floating_ips,
         port_forwardings,
         bandwidth_limits,
+        dscp_marks,
     )
 )
 """What a wiring is read from. Other processes are told of each commit there."""
@@ -152,7 +153,8 @@ def _plugged(tx: Tx, here: Mapping[str, bool]) -> tuple[tuple[w.Port, ...], tupl
     plugged = sorted(find_many(tx, Port, "id", here), key=lambda port: port.id)
     held = addresses.held_by(tx, list(here))
     options = _dhcp_options(tx, list(here))
-    limit = _limits(tx, plugged)
+    policies = _policies(tx, plugged)
+    limits, marks = qos.limits(tx, set(policies.values())), qos.marks(tx, set(policies.values()))
     made = tuple(
         w.Port(
             id=port.id,
@@ -166,20 +168,20 @@ def _plugged(tx: Tx, here: Mapping[str, bool]) -> tuple[tuple[w.Port, ...], tupl
             groups=tuple(sorted(groups_of.get(port.id, ()))) if port.port_security_enabled else (),
             hostname=port.dns_name,
             dhcp_options=options.get(port.id, ()),
-            egress_limit=limit(port, w.Direction.OUT),
-            ingress_limit=limit(port, w.Direction.IN),
+            egress_limit=router_wiring.limit(limits, policies.get(port.id), w.Direction.OUT),
+            ingress_limit=router_wiring.limit(limits, policies.get(port.id), w.Direction.IN),
+            dscp_mark=marks.get(policies.get(port.id, "")),
         )
         for port in plugged
     )
     return made, _groups(tx, {group for port in plugged for group in groups_of.get(port.id, ())})
 
 
-def _limits(tx: Tx, plugged: Sequence[Port]) -> Callable[[Port, w.Direction], w.Limit | None]:
-    """What a port may send, or be sent: by its own policy, else by its network's."""
+def _policies(tx: Tx, plugged: Sequence[Port]) -> dict[str, str]:
+    """The QoS policy in force for each port that has one: its own, else its network's."""
     of_networks = qos.of_networks(tx, plugged)
-    policies = {port.id: port.qos_policy_id or of_networks.get(port.network_id) for port in plugged}
-    known = qos.limits(tx, {policy for policy in policies.values() if policy is not None})
-    return lambda port, direction: router_wiring.limit(known, policies[port.id], direction)
+    found = {port.id: port.qos_policy_id or of_networks.get(port.network_id) for port in plugged}
+    return {port_id: policy_id for port_id, policy_id in found.items() if policy_id is not None}
 
 
 def wires(tx: Tx, host: str) -> bool:

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from cumulet.drivers.linux_network import names
 from cumulet.drivers.linux_network.limits import NamedLimit, named_limit
+from cumulet.drivers.linux_network.skeleton import dscp_chain
 from cumulet.host import wiring as w
 from cumulet.host.verdict import ICMP, ICMP6
 
@@ -34,7 +35,7 @@ class Ruleset:
     """Of bandwidth, by name."""
 
 
-MAPS = frozenset(("ports", "zones", "from", "to", "egress", "ingress"))
+MAPS = frozenset(("ports", "zones", "from", "to", "egress", "ingress", "marks"))
 """Which of `Ruleset.spoofing` and `state` are maps; the others are sets."""
 
 
@@ -74,7 +75,7 @@ def ruleset(wiring: w.Wiring, numbers: Numbers) -> Ruleset:
     """All that the skeleton's tables hold for this wiring. A port that is not up is in none of it: nothing passes."""
     groups = {group.id: group for group in wiring.groups}
     spoofing: dict[str, set[Element]] = {
-        name: set() for name in ("ports", "open", "macs", "ipv4", "ipv6", "targets", "egress", "ingress")
+        name: set() for name in ("ports", "open", "macs", "ipv4", "ipv6", "targets", "egress", "ingress", "marks")
     }
     state: dict[str, set[Element]] = {"zones": set(), "from": set(), "to": set()}
     chains: dict[str, tuple[Element, ...]] = {}
@@ -93,6 +94,8 @@ def ruleset(wiring: w.Wiring, numbers: Numbers) -> Ruleset:
             if limit is not None and (made := named_limit(way, tap, limit)) is not None:
                 limits[made.name] = made
                 spoofing[way].add(_text([tap, made.name]))
+        if port.dscp_mark is not None:
+            spoofing["marks"].add(_text([tap, {"jump": {"target": dscp_chain(port.dscp_mark)}}]))
         if not port.secured:
             spoofing["open"].add(_text(tap))
             continue

@@ -16,7 +16,7 @@ from ipaddress import IPv6Address
 from cumulet.drivers.linux_network.names import BRIDGE, ROUTER, TABLE, TAP, VXLAN
 from cumulet.host.wiring import METADATA_ADDRESS, METADATA_ADDRESS_6
 
-VERSION = "version_6"
+VERSION = "version_7"
 """A chain of this name is in the table: another version's rules are replaced whole."""
 
 
@@ -43,6 +43,21 @@ _LINK_LOCAL_ETHERTYPES = "{ arp, ip, ip6, 0x8035 }"
 """Beside IP and its address resolution: RARP, with which QEMU announces a guest that has moved."""
 
 
+def dscp_chain(mark: int) -> str:
+    """The chain that gives packets this mark."""
+    return f"dscp_{mark}"
+
+
+def _dscp_chains() -> str:
+    return "\n".join(
+        f"""  chain {dscp_chain(mark)} {{
+    ip dscp set {mark}
+    ip6 dscp set {mark}
+  }}"""
+        for mark in range(64)
+    )
+
+
 def _counters(names: tuple[str, ...]) -> str:
     return "\n".join(f"  counter {name} {{ }}" for name in names)
 
@@ -66,6 +81,7 @@ table bridge {TABLE} {{
   set targets {{ typeof iifname . @th,64,128; flags interval; }}
   map egress {{ type ifname : limit; }}
   map ingress {{ type ifname : limit; }}
+  map marks {{ type ifname : verdict; }}
   chain {VERSION} {{ }}
   chain from_guest_arp {{
     iifname . arp saddr ether . arp saddr ip @ipv4 accept
@@ -118,6 +134,11 @@ table bridge {TABLE} {{
   chain limits_from_guests {{
     type filter hook prerouting priority -290; policy accept;
     iifname "{TAP}*" limit name iifname map @egress counter name over_limit_out drop
+  }}
+{_dscp_chains()}
+  chain marks_of_guests {{
+    type filter hook prerouting priority -280; policy accept;
+    iifname "{TAP}*" iifname vmap @marks
   }}
   chain limits_to_guests {{
     type filter hook postrouting priority 0; policy accept;

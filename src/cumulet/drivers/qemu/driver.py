@@ -48,7 +48,7 @@ from cumulet.host.endpoint import Endpoint, Peer
 from cumulet.host.images import ImageSink, ImageSource
 from cumulet.host.limits import USUAL_LIMITS, HostLimits
 from cumulet.host.traffic import NO_TRAFFIC, Traffic
-from cumulet.host.wiring import BANDWIDTH_LIMITS, FLOATING_IP_LIMITS, InForce, NotDone, Wiring
+from cumulet.host.wiring import BANDWIDTH_LIMITS, DSCP_MARKS, FLOATING_IP_LIMITS, InForce, NotDone, Wiring
 
 if TYPE_CHECKING:
     from cumulet.drivers.linux_network.network import LinuxNetwork
@@ -132,7 +132,7 @@ class QemuDriver:
                 "suspend",
                 "guest-agent",
                 host.facts.accelerator,
-                *(["networks", BANDWIDTH_LIMITS, FLOATING_IP_LIMITS] if host.network is not None else []),
+                *(["networks", BANDWIDTH_LIMITS, FLOATING_IP_LIMITS, DSCP_MARKS] if host.network is not None else []),
                 *(["public"] if host.network is not None and "public" in host.network.leads_to else []),
                 *(["further-disks"] if not further_disks.lacking() else []),
                 *(["post-copy"] if post_copy_problem(host.facts) is None else []),

@@ -1,0 +1,122 @@
+"""Which types of QoS rules there are: what a rule of each says, and what hosts offer that keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Literal
+
+import msgspec
+import sqlalchemy as sa
+
+from cumulet.network.bodies import whole_number
+from cumulet.network.hosts import BANDWIDTH_LIMITS, DSCP_MARKS
+from cumulet.network.qos_records import BandwidthLimit, DscpMark, QosRule, bandwidth_limits, dscp_marks
+from cumulet.web.schema import UNSET, Body, Convert, Json, Unset
+
+MOST_KBPS = 2**31 - 1
+DIRECTIONS = ("egress", "ingress")
+VALID_DSCP_MARKS = (0, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 46, 48, 56)
+"""Those that a standard gives a meaning to: class selectors, assured and expedited forwarding."""
+
+
+class RuleType(msgspec.Struct, frozen=True, kw_only=True):
+    """One type of rules. A policy has one rule of it, or, with `by`, one for each value of that column."""
+
+    name: str
+    record: type[QosRule]
+    table: sa.Table
+    columns: tuple[str, ...]
+    new: type[Body]
+    change: type[Body]
+    title: str
+    """What such a rule is, with an article, for policy's descriptions."""
+    feature: str
+    """Of hosts: they keep it."""
+    defaults: Mapping[str, object] = msgspec.field(default_factory=dict)
+    by: str | None = None
+    means: Callable[[Mapping[str, object]], bool] = lambda _values: True
+    """Whether a rule with these values asks anything of a host."""
+    parameters: tuple[Mapping[str, object], ...]
+    """As upstream describes them to who asks for a type."""
+
+    def values(self, rule: QosRule) -> dict[str, object]:
+        return {name: getattr(rule, name) for name in self.columns}
+
+
+def _kilobits(value: object) -> int:
+    number = whole_number(value)
+    if not 0 <= number <= MOST_KBPS:
+        raise ValueError(f"'{number}' is not in range 0 through {MOST_KBPS}")
+    return number
+
+
+def _mark(value: object) -> int:
+    number = whole_number(value)
+    if number not in VALID_DSCP_MARKS:
+        raise ValueError(f"'{number}' is not in {list(VALID_DSCP_MARKS)}")
+    return number
+
+
+_NUMBER = Json({"type": ["integer", "string"], "maxLength": 19})
+Kilobits = Annotated[int, _NUMBER, Convert(_kilobits)]
+Mark = Annotated[int, _NUMBER, Convert(_mark)]
+
+
+class NewLimit(Body):
+    max_kbps: Kilobits
+    max_burst_kbps: Kilobits | Unset = UNSET
+    direction: Literal["egress", "ingress"] | Unset = UNSET
+
+
+class ChangeLimit(Body):
+    max_kbps: Kilobits | Unset = UNSET
+    max_burst_kbps: Kilobits | Unset = UNSET
+    direction: Literal["egress", "ingress"] | Unset = UNSET
+
+
+class NewMark(Body):
+    dscp_mark: Mark
+
+
+class ChangeMark(Body):
+    dscp_mark: Mark | Unset = UNSET
+
+
+def _range(name: str) -> Mapping[str, object]:
+    values = {"start": 0, "end": MOST_KBPS}
+    return {"parameter_name": name, "parameter_type": "range", "parameter_values": values}
+
+
+def _choices(name: str, values: Sequence[object]) -> Mapping[str, object]:
+    return {"parameter_name": name, "parameter_type": "choices", "parameter_values": list(values)}
+
+
+_TYPES = (
+    RuleType(
+        name="bandwidth_limit",
+        record=BandwidthLimit,
+        table=bandwidth_limits,
+        columns=("direction", "max_kbps", "max_burst_kbps"),
+        new=NewLimit,
+        change=ChangeLimit,
+        title="a limit of bandwidth",
+        feature=BANDWIDTH_LIMITS,
+        defaults={"direction": "egress", "max_burst_kbps": 0},
+        by="direction",
+        means=lambda values: bool(values["max_kbps"]),
+        parameters=(_range("max_kbps"), _range("max_burst_kbps"), _choices("direction", DIRECTIONS)),
+    ),
+    RuleType(
+        name="dscp_marking",
+        record=DscpMark,
+        table=dscp_marks,
+        columns=("dscp_mark",),
+        new=NewMark,
+        change=ChangeMark,
+        title="a DSCP mark",
+        feature=DSCP_MARKS,
+        parameters=(_choices("dscp_mark", VALID_DSCP_MARKS),),
+    ),
+)
+RULE_TYPES: Mapping[str, RuleType] = {kind.name: kind for kind in _TYPES}
+"""By name."""
