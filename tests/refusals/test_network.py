@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 
 import cumulet.testing
-from cumulet.network import address_groups, address_scopes, default_rules, qos_policies
+from cumulet.network import address_groups, default_rules, limits
 from cumulet.testing import Answer
 
 from .table import Refusal, Scene, table
@@ -282,7 +282,7 @@ def an_address_too_many(scene: Scene) -> Answer:
 
 @refused(409, "Quota exceeded for resources: ['address_group']")
 def an_address_group_too_many(scene: Scene) -> Answer:
-    with mock.patch.object(address_groups, "MOST_OF_PROJECT", 0):
+    with mock.patch.dict(limits.FIXED_LIMITS, address_group=0):
         return scene.network("POST", "/address-groups", {"address_group": {"name": "n"}})
 
 
@@ -353,7 +353,7 @@ def a_shared_group_taken_back_that_is_used(scene: Scene) -> Answer:
 
 @refused(409, "Quota exceeded for resources: ['qos_policy']")
 def a_qos_policy_too_many(scene: Scene) -> Answer:
-    with mock.patch.object(qos_policies, "MOST_OF_PROJECT", 0):
+    with mock.patch.dict(limits.FIXED_LIMITS, qos_policy=0):
         return scene.network("POST", "/qos/policies", {"policy": {"name": "n"}})
 
 
@@ -371,7 +371,7 @@ def a_default_rule_too_many(scene: Scene) -> Answer:
 
 @refused(409, "Quota exceeded for resources: ['address_scope']")
 def an_address_scope_too_many(scene: Scene) -> Answer:
-    with mock.patch.object(address_scopes, "MOST_OF_PROJECT", 0):
+    with mock.patch.dict(limits.FIXED_LIMITS, address_scope=0):
         return scene.network("POST", "/address-scopes", {"address_scope": {"ip_version": 4}})
 
 

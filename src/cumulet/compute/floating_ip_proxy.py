@@ -109,7 +109,7 @@ def create_floating_ip(call: Call[None, Pool]) -> dict[str, View]:
 @COMPUTE.operation("DELETE", ONE, rules=(Rule(DELETE),), target=_floating_ip, success=202, until=LAST)
 def delete_floating_ip(call: Call[FloatingIp, None]) -> None:
     """Give the address back."""
-    resource.require(call, network.DELETE, resource.facts_of(network.FLOATING_IPS, call, call.target))
+    call.require(network.DELETE, resource.facts_of(network.FLOATING_IPS, call, call.target))
     network.delete_floatingip(call)
 
 
@@ -145,7 +145,7 @@ def add_floating_ip(call: Call[Server, ToServer]) -> None:
     floating = _by_address(call, body.address)
     if floating is None:
         raise NotFound("floating IP not found")
-    resource.require(call, network.UPDATE, resource.facts_of(network.FLOATING_IPS, call, floating))
+    call.require(network.UPDATE, resource.facts_of(network.FLOATING_IPS, call, floating))
     try:
         network.lead_to(call, floating, port_id, address)
     except Conflict as error:
@@ -174,7 +174,7 @@ def remove_floating_ip(call: Call[Server, FromServer]) -> None:
         raise NotFound(f"Floating IP not found for address {call.body.address}.")
     if _views(call, [floating])[0]["instance_id"] != call.target.id:
         raise Conflict(f"Floating IP {call.body.address} is not associated with instance {call.target.id}.")
-    resource.require(call, network.UPDATE, resource.facts_of(network.FLOATING_IPS, call, floating))
+    call.require(network.UPDATE, resource.facts_of(network.FLOATING_IPS, call, floating))
     network.lead_nowhere(call, floating)
 
 

@@ -20,7 +20,8 @@ from cumulet.host.record import Record
 from cumulet.host.routing import route
 from cumulet.host.verdict import ICMP, ICMP6, TCP, UDP, Packet, Verdict, decide, is_service
 from cumulet.host.wiring import METADATA_ADDRESS, METADATA_ADDRESS_6
-from cumulet.network import addresses, floating_ips, router_wiring
+from cumulet.network import addresses, router_wiring
+from cumulet.network.device_owners import FLOATING_IP, OF_ROUTERS
 from cumulet.network.forwarding_records import PortForwarding
 from cumulet.network.router_hosts import host_of
 from cumulet.network.store import (
@@ -135,7 +136,7 @@ def follow(tx: Tx, router_hosts: Collection[str], sender: Port | None, packet: P
 
 
 def _addresses(tx: Tx, port: Port) -> list[str]:
-    return [fixed.address for fixed in addresses.held_by(tx, [port.id]).get(port.id, ()) if fixed.address is not None]
+    return [fixed.address for fixed in addresses.of_port(tx, port.id) if fixed.address is not None]
 
 
 def _packet(mac: str, source: str, destination: str, protocol: int, port: int | None) -> Packet:
@@ -244,13 +245,13 @@ class _Walk:
         if self._project is None:
             return True
         floating = find_by(self._tx, FloatingIp, floating_port_id=holder.id)
-        router = get(self._tx, Router, holder.device_id) if holder.device_owner in addresses.ROUTER_PORTS else None
+        router = get(self._tx, Router, holder.device_id) if holder.device_owner in OF_ROUTERS else None
         behind = floating[0] if floating else router or holder
         return behind.project_id == self._project
 
     def _entry(self, holder: Port) -> str | None:
         """The port by which a router is entered: this one, or the gateway of whose floating IP it keeps the address."""
-        if holder.device_owner in addresses.ROUTER_PORTS:
+        if holder.device_owner in OF_ROUTERS:
             return holder.id
         floating = find_by(self._tx, FloatingIp, floating_port_id=holder.id)
         router = get(self._tx, Router, floating[0].router_id) if floating else None
@@ -286,7 +287,7 @@ class _Walk:
     def _received(self, holder: Port, packet: Packet) -> Path:
         wiring = of_port(self._tx, holder.id)
         if wiring is None:
-            floating = holder.device_owner == floating_ips.OWNER
+            floating = holder.device_owner == FLOATING_IP
             reason = "floating-ip-leads-nowhere" if floating else "plugged-in-nowhere"
             return self._ends(At.RECEIVER, holder.id, packet, reason)
         verdict = _linked(holder, decide(wiring, packet, sender=None, receiver=holder.id))
@@ -306,7 +307,7 @@ class _Walk:
     def _way_of_guest(self, sender: Port, packet: Packet) -> str | None:
         """The address that a guest sends it to: the destination's own, or a router's, as DHCP tells its guests."""
         wanted, six = ip_address(packet.destination), packet.version == 6
-        held = addresses.held_by(self._tx, [sender.id]).get(sender.id, ())
+        held = addresses.of_port(self._tx, sender.id)
         subnets = [must_get(self._tx, Subnet, fixed.subnet_id) for fixed in held if fixed.subnet_id is not None]
         own = [subnet for subnet in subnets if subnet.ip_version == packet.version]
         if any(wanted in ip_network(subnet.cidr) for subnet in own):

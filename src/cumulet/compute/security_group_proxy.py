@@ -118,7 +118,7 @@ def create_security_group(call: Call[None, GroupBody]) -> dict[str, object]:
 )
 def update_security_group(call: Call[SecurityGroup, GroupBody]) -> dict[str, object]:
     """Change a security group's name and description."""
-    resource.require(call, network.UPDATE, resource.facts_of(network.GROUPS, call, call.target))
+    call.require(network.UPDATE, resource.facts_of(network.GROUPS, call, call.target))
     wanted = network.UpdateSecurityGroup(name=call.body.name, description=call.body.description)
     with _as_nova_says():
         changed = network.update(call, call.target, wanted)
@@ -128,7 +128,7 @@ def update_security_group(call: Call[SecurityGroup, GroupBody]) -> dict[str, obj
 @COMPUTE.operation("DELETE", GROUP, rules=(Rule(DELETE),), target=_group, success=202, until=LAST)
 def delete_security_group(call: Call[SecurityGroup, None]) -> None:
     """Delete a security group that no port is a member of."""
-    resource.require(call, network.DELETE, resource.facts_of(network.GROUPS, call, call.target))
+    call.require(network.DELETE, resource.facts_of(network.GROUPS, call, call.target))
     with _as_nova_says():
         network.delete_security_group(call)
 
@@ -236,5 +236,5 @@ def _ports(protocol: str, low: object, high: object) -> tuple[int, int]:
 )
 def delete_security_group_rule(call: Call[SecurityGroupRule, None]) -> None:
     """Remove a rule."""
-    resource.require(call, network.DELETE_RULE, resource.facts_of(network.RULES, call, call.target))
+    call.require(network.DELETE_RULE, resource.facts_of(network.RULES, call, call.target))
     network.delete_security_group_rule(call)

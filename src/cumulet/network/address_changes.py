@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.network import addresses, port_life, refusals
-from cumulet.network.addresses import ROUTER_INTERFACE, FixedIp
+from cumulet.network.addresses import FixedIp
+from cumulet.network.device_owners import ROUTER_INTERFACE
 from cumulet.network.forwarding_records import port_forwardings
 from cumulet.network.store import Port, Router, floating_ips, get
 
@@ -19,7 +20,7 @@ def change(tx: Tx, port: Port, mac: str, wanted: Sequence[FixedIp] | None, dropp
     What it has already of them it keeps. Addresses in automatically addressed subnets stay whether wanted or not,
     until they are dropped; they follow the MAC address.
     """
-    held = addresses.held_by(tx, [port.id]).get(port.id, [])
+    held = addresses.of_port(tx, port.id)
     subnets = addresses.usable_subnets(tx, port.network_id, port.device_owner)
     by_itself = port.device_owner != ROUTER_INTERFACE
     automatic = {subnet.id for subnet in subnets if by_itself and addresses.is_auto_addressed(subnet)}

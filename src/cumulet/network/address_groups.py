@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict, NotFound, OverQuota
-from cumulet.network import bodies, policy, resource
+from cumulet.network import bodies, limits, policy, resource
 from cumulet.network.bodies import either, text
 from cumulet.network.group_records import AddressGroup, SecurityGroupRule, address_groups
 from cumulet.network.resource import Kind, View
@@ -32,7 +32,6 @@ ADD = rule("add_addresses", policy.ADMIN_OR_PROJECT_MEMBER, description="Add add
 REMOVE = rule("remove_addresses", policy.ADMIN_OR_PROJECT_MEMBER, description="Take addresses out of an address group")
 DELETE = rule("delete_address_group", policy.ADMIN_OR_PROJECT_MEMBER, description="Delete an address group")
 
-MOST_OF_PROJECT = 100
 MOST_ADDRESSES = 1000
 """Of one group."""
 PATH = "/address-groups/{address_group_id}"
@@ -101,10 +100,8 @@ def create_address_groups(call: Call[None, CreateAddressGroups]) -> View:
 
 
 def _create(call: Call[object, object], new: NewAddressGroup) -> AddressGroup:
-    project_id = resource.owner(call, new)
-    resource.require(call, CREATE, {"project_id": project_id})
-    if len(find_by(call.tx, AddressGroup, project_id=project_id)) >= MOST_OF_PROJECT:
-        raise OverQuota("Quota exceeded for resources: ['address_group'].", reason="QUOTA")
+    project_id = resource.may_create(call, new, CREATE)
+    limits.check(call.tx, project_id, "address_group")
     return insert(
         call.tx,
         AddressGroup,
@@ -133,8 +130,6 @@ def show_address_group(call: Call[AddressGroup, None]) -> View:
 def update_address_group(call: Call[AddressGroup, UpdateAddressGroup]) -> View:
     """Change an address group's name or description."""
     values = resource.given(call.body)
-    if "description" in values:
-        values["description"] = text(call.body.description)
     return _changed(call, values)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, Conflict, OverQuota
-from cumulet.network import bodies, policy, resource, sharing_use
+from cumulet.errors import BadRequest, Conflict
+from cumulet.network import bodies, limits, policy, resource, sharing_use
 from cumulet.network.address_scope_records import AddressScope, address_scopes
 from cumulet.network.bodies import either, whole_number
 from cumulet.network.resource import Kind, View
@@ -34,7 +34,6 @@ UPDATE_ATTRIBUTES = policy.attribute_rules(UPDATE, {"shared": policy.ADMIN})
 DELETE = rule("delete_address_scope", policy.ADMIN_OR_PROJECT_MEMBER, description="Delete an address scope")
 
 PATH = "/address-scopes/{address_scope_id}"
-MOST_OF_PROJECT = 100
 SHARING = Sharing(object_type=Shareable.ADDRESS_SCOPE, column=address_scopes.c.id)
 
 
@@ -113,12 +112,8 @@ def create_address_scopes(call: Call[None, CreateAddressScopes]) -> View:
 
 
 def _create(call: Call[object, object], new: NewAddressScope) -> AddressScope:
-    project_id = resource.owner(call, new)
-    facts = {"project_id": project_id}
-    resource.require(call, CREATE, facts)
-    policy.require_attributes(call, CREATE_ATTRIBUTES, resource.given(new, but_defaults=True), facts)
-    if len(find_by(call.tx, AddressScope, project_id=project_id)) >= MOST_OF_PROJECT:
-        raise OverQuota("Quota exceeded for resources: ['address_scope'].", reason="QUOTA")
+    project_id = resource.may_create(call, new, CREATE, CREATE_ATTRIBUTES)
+    limits.check(call.tx, project_id, "address_scope")
     made = insert(
         call.tx,
         AddressScope,

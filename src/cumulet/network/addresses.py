@@ -13,14 +13,12 @@ from cumulet.db.engine import Tx
 from cumulet.db.parts import OfMany
 from cumulet.errors import BadRequest, Conflict
 from cumulet.network import refusals
+from cumulet.network.device_owners import OF_ROUTERS, ROUTER_INTERFACE
 from cumulet.network.store import Subnet, find_by, inserting, port_addresses, ports
 
 Address = IPv4Address | IPv6Address
 AddressRange = IPv4Network | IPv6Network
 
-ROUTER_INTERFACE, ROUTER_GATEWAY = "network:router_interface", "network:router_gateway"
-"""The device owners of a router's two kinds of port."""
-ROUTER_PORTS = (ROUTER_INTERFACE, ROUTER_GATEWAY)
 AUTO_ADDRESS_MODES = frozenset({"slaac", "dhcpv6-stateless"})
 MAC_PREFIX = "fa:16:3e"
 MAC_ATTEMPTS = 16
@@ -46,6 +44,11 @@ def number(address: Address | str) -> str:
 def address_of(hex_number: str, ip_version: int) -> str:
     value = int(hex_number, 16)
     return str(IPv4Address(value) if ip_version == 4 else IPv6Address(value))
+
+
+def overlap(one: AddressRange, other: AddressRange) -> bool:
+    """Whether two ranges have an address in common. Ranges of different versions of IP have none."""
+    return one.version == other.version and one.overlaps(other)
 
 
 def for_hosts(cidr: AddressRange) -> tuple[int, int]:
@@ -272,7 +275,7 @@ def _may_have(cidr: AddressRange, address: Address, device_owner: str) -> bool:
         return False
     if cidr.version == 4:
         return address not in (cidr.network_address, cidr.broadcast_address)
-    return address != cidr.network_address or device_owner in ("", *ROUTER_PORTS)
+    return address != cidr.network_address or device_owner in ("", *OF_ROUTERS)
 
 
 def hold(tx: Tx, port_id: str, subnet: Subnet, address: str) -> FixedIp:
@@ -295,6 +298,16 @@ def held_by(tx: Tx, port_ids: Sequence[str]) -> dict[str, list[FixedIp]]:
     for port_id, subnet_id, address in map(tuple, _HELD_BY.rows(tx, port_ids)):
         found.setdefault(port_id, []).append(FixedIp(subnet_id=subnet_id, address=address))
     return found
+
+
+def of_port(tx: Tx, port_id: str) -> list[FixedIp]:
+    """The addresses of one port, in the order of `held_by`."""
+    return held_by(tx, [port_id]).get(port_id, [])
+
+
+def of_version(held: Iterable[FixedIp], version: int) -> list[FixedIp]:
+    """Those of these addresses that are of one version of IP."""
+    return [fixed for fixed in held if fixed.address and ip_address(fixed.address).version == version]
 
 
 _HELD_BY = OfMany(

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from cumulet.network.networks import ZONE
+from cumulet.errors import NotFound
+from cumulet.network.bodies import either
 from cumulet.network.resource import View
 from cumulet.network.service import NETWORK
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
+from cumulet.web.schema import Unset
+
+ZONE = "nova"
+"""Every network reaches every host, and all hosts' default zone is this one."""
 
 LIST = rule("get_availability_zone", "role:reader", description="List availability zones")
 LIST_PROVIDERS = rule("get_service_provider", "role:reader", description="List service providers")
+
+
+def wanted(hints: list[str] | Unset) -> list[str]:
+    """The `availability_zone_hints` of a new resource. 404 for a zone that is not there."""
+    given: list[str] = either(hints, [])
+    for hint in given:
+        if hint != ZONE:
+            raise NotFound(f"AvailabilityZone {hint} could not be found.", reason="AvailabilityZoneNotFound")
+    return given
 
 
 @NETWORK.operation("GET", "/availability_zones", rules=(Rule(LIST),))

@@ -132,7 +132,7 @@ class NamedChange(ResourceChange):
     name: Name | Unset = UNSET
 
 
-def text(value: str | Unset | None) -> str:
+def text(value: object) -> str:
     """A text that is empty where nothing, or null, was said."""
     return value if isinstance(value, str) else ""
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from cumulet.db.engine import Tx
 from cumulet.db.parts import OfMany
 from cumulet.errors import BadRequest
-from cumulet.network.addresses import held_by
+from cumulet.network.addresses import of_port
 from cumulet.network.bodies import Number, either
 from cumulet.network.dhcp_option_codes import NotAnOption, encoded, require_option
 from cumulet.network.store import erase, inserting, port_dhcp_options
@@ -82,7 +82,7 @@ def change(tx: Tx, port_id: str, wanted: Wanted, *, moved: bool = False) -> bool
     left = sum(value is not None for value in (present | changes).values())
     if left > MAX_OPTIONS:
         raise _invalid(f"a port has at most {MAX_OPTIONS} options")
-    versions = {ip_address(f.address).version for f in held_by(tx, [port_id]).get(port_id, []) if f.address}
+    versions = {ip_address(f.address).version for f in of_port(tx, port_id) if f.address}
     for (name, version), value in ((present | changes) if moved else changes).items():
         if value is not None and (not versions or version in versions):
             with _refusing():

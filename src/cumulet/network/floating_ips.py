@@ -25,6 +25,7 @@ from cumulet.network import (
 )
 from cumulet.network.addresses import FixedIp
 from cumulet.network.bodies import either, text
+from cumulet.network.device_owners import FLOATING_IP, ROUTER_GATEWAY
 from cumulet.network.forwarding_records import PortForwarding, forwarding_view, port_forwardings
 from cumulet.network.hosts import FLOATING_IP_LIMITS
 from cumulet.network.networks import NETWORKS
@@ -51,8 +52,6 @@ from cumulet.network.subnets import SUBNETS
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Unset
-
-OWNER = "network:floatingip"
 
 CREATE = rule("create_floatingip", policy.ADMIN_OR_PROJECT_MEMBER, description="Create a floating IP")
 CREATE_ATTRIBUTES = policy.attribute_rules(
@@ -193,10 +192,7 @@ def create_floatingips(call: Call[None, CreateFloatingIps]) -> View:
 def create(call: Call[object, object], new: NewFloatingIp) -> FloatingIp:
     """For this API and for Compute's older one."""
     tx, clock = call.tx, call.cloud.clock
-    project_id = resource.owner(call, new)
-    facts = {"project_id": project_id}
-    resource.require(call, CREATE, facts)
-    policy.require_attributes(call, CREATE_ATTRIBUTES, resource.given(new, but_defaults=True), facts)
+    project_id = resource.may_create(call, new, CREATE, CREATE_ATTRIBUTES)
     network = resource.find_in_sight(call, NETWORKS, new.floating_network_id)
     if isinstance(new.subnet_id, str):
         resource.find_in_sight(call, SUBNETS, new.subnet_id)
@@ -243,13 +239,13 @@ def _take_address(
             project_id="",
             fixed_ips=None if named == FixedIp() else [named],
             device_id=floating_id,
-            device_owner=OWNER,
+            device_owner=FLOATING_IP,
             status="N/A",
             security_group_ids=[],
             port_security_enabled=False,
         ),
     )
-    held = [fixed.address for fixed in addresses.held_by(call.tx, [made.id]).get(made.id, []) if fixed.address]
+    held = [fixed.address for fixed in addresses.of_port(call.tx, made.id) if fixed.address]
     floating = next((address for address in held if ip_address(address).version == 4), None)
     if floating is None:
         raise refusals.bad("floatingip", f"Network {network.id} does not contain any IPv4 subnet.")
@@ -269,8 +265,8 @@ def lead_to(call: Call[object, object], floating: FloatingIp, port_id: str, fixe
             f"Cannot process floating IP association with Port {port.id}, since that port is owned by a different "
             "project.",
         )
-    held = addresses.held_by(tx, [port.id]).get(port.id, [])
-    inner = [fixed for fixed in held if fixed.address and ip_address(fixed.address).version == 4]
+    held = addresses.of_port(tx, port.id)
+    inner = addresses.of_version(held, 4)
     if fixed_ip is not None and ip_address(fixed_ip).version != 4:
         raise refusals.bad(
             "floatingip", f"Cannot process floating IP association with {fixed_ip}, since that is not an IPv4 address."
@@ -332,9 +328,7 @@ def lead_nowhere(call: Call[object, object], floating: FloatingIp) -> None:
 
 def router_between(tx: Tx, subnet_id: str, external_id: str) -> Router | None:
     """A router with an interface on the subnet and its gateway on the external network."""
-    gateways = sa.select(ports.c.id).where(
-        ports.c.network_id == external_id, ports.c.device_owner == routing.GATEWAY_OWNER
-    )
+    gateways = sa.select(ports.c.id).where(ports.c.network_id == external_id, ports.c.device_owner == ROUTER_GATEWAY)
     for router in find(tx, Router, routers.c.gateway_port_id.in_(gateways)):
         if any(subnet.id == subnet_id for subnet in routing.connected_subnets(tx, router.id)):
             return router
@@ -360,7 +354,7 @@ def update_floatingip(call: Call[FloatingIp, UpdateFloatingIp]) -> View:
     floating, body = call.target, call.body
     given = resource.given(body)
     policy.require_attributes(call, UPDATE_ATTRIBUTES, given, {"project_id": floating.project_id})
-    values: dict[str, object] = {"description": text(body.description)} if "description" in given else {}
+    values = {name: given[name] for name in ("description",) if name in given}
     limit = qos.changed(call, floating.qos_policy_id, body.qos_policy_id, FLOATING_IP_LIMITS)
     if limit is not None:
         _refuse_forwarding(call.tx, floating)

@@ -21,6 +21,7 @@ from cumulet.network import addresses, bindings, groups_for_compute, limits, por
 from cumulet.network.addresses import FixedIp
 from cumulet.network.auto_topology import ensure_topology
 from cumulet.network.bindings import Which
+from cumulet.network.device_owners import OF_COMPUTE
 from cumulet.network.group_records import port_security_groups, security_groups
 from cumulet.network.refusals import Refused
 from cumulet.network.sharing import Shareable
@@ -39,8 +40,6 @@ from cumulet.network.store import (
     ports,
     subnets,
 )
-
-DEVICE_OWNER_PREFIX = "compute:"
 
 
 class RequestedNetwork(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,9 +168,7 @@ def _named_network(tx: Tx, project_id: str, is_admin: bool, wanted: RequestedNet
     _refuse_external(tx, network, project_id, is_admin)
     if wanted.fixed_ip is not None:
         address = str(ip_address(wanted.fixed_ip))
-        addresses.subnet_holding(
-            addresses.usable_subnets(tx, network.id, DEVICE_OWNER_PREFIX), network.id, address, None
-        )
+        addresses.subnet_holding(addresses.usable_subnets(tx, network.id, OF_COMPUTE), network.id, address, None)
         if addresses.is_held(tx, network.id, address):
             raise BadRequest(f"Fixed IP address {address} is already in use.", reason=Refused.ADDRESS_IN_USE)
     return network
@@ -185,7 +182,7 @@ def _usable_port(tx: Tx, project_id: str, is_admin: bool, port_id: str) -> Port:
     port = found[0]
     if port.device_id or port.server_id:
         raise Conflict(f"Port {port_id} is still in use.")
-    if port_id not in addresses.held_by(tx, [port_id]):
+    if not addresses.of_port(tx, port_id):
         raise BadRequest(f"Port {port_id} requires a FixedIP in order to be used.")
     return port
 
@@ -215,7 +212,7 @@ def allocate(
             network = ensure_topology(tx, clock, caller_project_id)
         wanted_ports = [] if network is None else [RequestedNetwork(network_id=network.id)]
     groups = groups_for_compute.ids_of(tx, caller_project_id, security_groups)
-    owner = DEVICE_OWNER_PREFIX + availability_zone
+    owner = OF_COMPUTE + availability_zone
     last = max((port.server_order for port in find_by(tx, Port, server_id=server_id)), default=-1)
     for order, wanted in enumerate(wanted_ports, start=last + 1):
         if wanted.port_id is not None:

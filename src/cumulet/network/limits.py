@@ -6,7 +6,9 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx, metadata
 from cumulet.errors import OverQuota
-from cumulet.network.group_records import security_group_rules, security_groups
+from cumulet.network.address_scope_records import address_scopes
+from cumulet.network.group_records import address_groups, security_group_rules, security_groups
+from cumulet.network.qos_records import qos_policies
 from cumulet.network.rbac_records import rbac_policies
 from cumulet.network.store import floating_ips, networks, ports, routers, subnets
 from cumulet.network.subnet_pool_records import subnet_pools
@@ -32,9 +34,14 @@ DEFAULT_LIMITS = {
     "security_group_rule": 100,
     "rbac_policy": 10,
 }
-"""Upstream's defaults."""
+"""Upstream's defaults, by resource. A project can have limits of its own instead."""
+FIXED_LIMITS = {"address_group": 100, "address_scope": 100, "qos_policy": 100}
+"""Ours, for what upstream does not limit. They are the same for each project."""
 
 _COUNTED = {
+    "address_group": address_groups,
+    "address_scope": address_scopes,
+    "qos_policy": qos_policies,
     "network": networks,
     "subnet": subnets,
     "subnetpool": subnet_pools,
@@ -50,8 +57,9 @@ _COUNTED = {
 _OWN_LIMITS = sa.select(network_quotas.c.resource, network_quotas.c.limit).where(
     network_quotas.c.project_id == sa.bindparam("project_id")
 )
+_PROJECT_ID = sa.bindparam("project_id", type_=sa.String())
 _COUNTS = {
-    resource: sa.select(sa.func.count()).select_from(table).where(table.c.project_id == sa.bindparam("project_id"))
+    resource: sa.select(sa.func.count()).select_from(table).where(table.c.project_id == _PROJECT_ID)
     for resource, table in _COUNTED.items()
 }
 
@@ -63,19 +71,15 @@ def limits_of(tx: Tx, project_id: str) -> dict[str, int]:
 
 
 def used(tx: Tx, project_id: str, resource: str) -> int:
-    """How many the project has. What does not exist here yet is never used."""
-    statement = _COUNTS.get(resource)
-    return 0 if statement is None else int(tx.execute(statement, {"project_id": project_id}).scalar_one())
+    """How many the project has."""
+    return int(tx.execute(_COUNTS[resource], {"project_id": project_id}).scalar_one())
 
 
 def _own_and_used(resource: str) -> sa.Select[int | None, int]:
-    table = _COUNTED[resource]
-    project_id = sa.bindparam("project_id", type_=sa.String())
     own = sa.select(network_quotas.c.limit).where(
-        network_quotas.c.project_id == project_id, network_quotas.c.resource == resource
+        network_quotas.c.project_id == _PROJECT_ID, network_quotas.c.resource == resource
     )
-    count = sa.select(sa.func.count()).select_from(table).where(table.c.project_id == project_id)
-    return sa.select(own.scalar_subquery(), count.scalar_subquery())
+    return sa.select(own.scalar_subquery(), _COUNTS[resource].scalar_subquery())
 
 
 _OWN_AND_USED = {resource: _own_and_used(resource) for resource in _COUNTED}
@@ -84,12 +88,12 @@ _OWN_AND_USED = {resource: _own_and_used(resource) for resource in _COUNTED}
 def remaining(tx: Tx, project_id: str, resource: str) -> int | None:
     """How many more the project may have; None without limit."""
     own, count = tx.all(_OWN_AND_USED[resource], {"project_id": project_id})[0]
-    limit = DEFAULT_LIMITS[resource] if own is None else own
+    limit = (DEFAULT_LIMITS | FIXED_LIMITS)[resource] if own is None else own
     return None if limit < 0 else max(0, limit - count)
 
 
 def check(tx: Tx, project_id: str, resource: str, count: int = 1) -> None:
-    """Refuse what would exceed the project's quota."""
+    """409 for `count` more of a resource than the project may have."""
     left = remaining(tx, project_id, resource)
     if left is not None and count > left:
         raise OverQuota(f"Quota exceeded for resources: ['{resource}'].", reason="QUOTA")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, Conflict, NotFound, NotYet
+from cumulet.errors import BadRequest, Conflict, NotYet
 from cumulet.network import (
+    availability_zones,
     bodies,
     filtering,
     limits,
@@ -48,9 +49,6 @@ from cumulet.network.wiring import EVERY_KIND
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Key, Unset
-
-ZONE = "nova"
-"""Every network reaches every host, and all hosts' default zone is this one."""
 
 _SEGMENT_CHECKS = {
     "segments": policy.ADMIN,
@@ -103,7 +101,7 @@ def _view(network: Network, tags: list[str], subnet_ids: list[str], in_scopes: s
         "provider:physical_network": network.physical_network,
         "provider:segmentation_id": network.segmentation_id,
         "availability_zone_hints": network.availability_zone_hints,
-        "availability_zones": [ZONE],
+        "availability_zones": [availability_zones.ZONE],
         "dns_domain": network.dns_domain,
         "qos_policy_id": network.qos_policy_id,
         "l2_adjacency": True,
@@ -198,10 +196,7 @@ def create_networks(call: Call[None, CreateNetworks]) -> View:
 
 
 def _create(call: Call[object, object], new: NewNetwork) -> Network:
-    project_id = resource.owner(call, new)
-    facts = {"project_id": project_id}
-    resource.require(call, CREATE, facts)
-    policy.require_attributes(call, CREATE_ATTRIBUTES, resource.given(new, but_defaults=True), facts)
+    project_id = resource.may_create(call, new, CREATE, CREATE_ATTRIBUTES)
     limits.check(call.tx, project_id, "network")
     network_type, physical_network, segmentation_id = _segment(new)
     if not call.cloud.hosts_offer(call.tx, EVERY_KIND):
@@ -224,7 +219,7 @@ def _create(call: Call[object, object], new: NewNetwork) -> Network:
         network_type=network_type,
         physical_network=physical_network,
         segmentation_id=segmentation_id,
-        availability_zone_hints=_zone_hints(new.availability_zone_hints),
+        availability_zone_hints=availability_zones.wanted(new.availability_zone_hints),
         dns_domain=text(new.dns_domain),
         qos_policy_id=qos.of_new_network(call, project_id, new.qos_policy_id),
         tags=either(new.tags, []),
@@ -283,14 +278,6 @@ def _refuse_mtu_too_small(tx: Tx, network: Network, mtu: int) -> None:
         raise subnet_checks.mtu_conflict(network, needed)
 
 
-def _zone_hints(hints: Any) -> list[str]:
-    wanted: list[str] = either(hints, [])
-    for hint in wanted:
-        if hint != ZONE:
-            raise NotFound(f"AvailabilityZone {hint} could not be found.", reason="AvailabilityZoneNotFound")
-    return wanted
-
-
 def _refuse_default_of_few(tx: Tx, network_id: str) -> None:
     if EVERYBODY not in {entry.target_project for entry in sharing.entries(tx, network_id, Action.EXTERNAL)}:
         raise refusals.invalid("Default external networks must be shared to everyone.")
@@ -329,8 +316,6 @@ def update_network(call: Call[Network, UpdateNetwork]) -> View:
     if any(name.startswith("provider:") for name in given):
         raise refusals.invalid("Plugin does not support updating provider attributes.")
     values = {name: value for name, value in given.items() if name not in ("router:external", "shared")}
-    if "description" in values:
-        values["description"] = text(body.description)
     if isinstance(body.mtu, int):
         values["mtu"] = mtu = _mtu(body.mtu, network.network_type)
         _refuse_mtu_too_small(call.tx, network, mtu)

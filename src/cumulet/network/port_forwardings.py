@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from ipaddress import ip_address
 from typing import Annotated, Any
 
 import msgspec
@@ -297,8 +296,8 @@ def _checked(
 
 def _inside(tx: Tx, port: Port, wanted: str | None) -> tuple[str, str]:
     """The port's address that is forwarded to, and its subnet."""
-    held = addresses.held_by(tx, [port.id]).get(port.id, [])
-    of_four = [fixed for fixed in held if fixed.address and ip_address(fixed.address).version == 4]
+    held = addresses.of_port(tx, port.id)
+    of_four = addresses.of_version(held, 4)
     if not of_four:
         raise refusals.bad(
             "port_forwarding", f"Requested internal port {port.id} must allocate an IPv4 address at least."
@@ -361,7 +360,7 @@ def update_port_forwarding(call: Call[PortForwarding, ForwardingChange]) -> View
             port = must_get(call.tx, Port, present.internal_port_id)
         values = _checked(call, floating, port, given, present)
     if given.description is not UNSET:
-        values["description"] = text(given.description)
+        values["description"] = given.description
     change(call.tx, PortForwarding, present.id, call.now_us, **values)
     return resource.shown(call, FORWARDINGS, must_get(call.tx, PortForwarding, present.id))
 

@@ -12,6 +12,7 @@ from cumulet.db.engine import Tx
 from cumulet.errors import Conflict
 from cumulet.network import addresses, bindings, default_security_group
 from cumulet.network.addresses import FixedIp
+from cumulet.network.device_owners import OF_NETWORK
 from cumulet.network.forwarding_records import port_forwardings
 from cumulet.network.group_records import port_security_groups
 from cumulet.network.store import (
@@ -28,9 +29,6 @@ from cumulet.network.store import (
     port_bindings,
     port_dhcp_options,
 )
-
-NETWORK_OWNERS = "network:"
-"""Device owners that begin so are the network service's own devices."""
 
 
 class NewPort(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +60,7 @@ class NewPort(msgspec.Struct, frozen=True, kw_only=True):
 
 def make(tx: Tx, clock: Clock, network: Network, new: NewPort) -> Port:
     """Add a port with its addresses, its groups and its binding. References must have been checked."""
-    own_device = new.device_owner.startswith(NETWORK_OWNERS)
+    own_device = new.device_owner.startswith(OF_NETWORK)
     secured = new.port_security_enabled
     if secured is None:
         secured = network.port_security_enabled and not own_device

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from ipaddress import ip_network
 
 import sqlalchemy as sa
 
 from cumulet.errors import BadRequest, Conflict, NotFound
 from cumulet.network import port_life, refusals, resource
-from cumulet.network.addresses import AddressRange
+from cumulet.network.addresses import overlap
 from cumulet.network.bodies import either
 from cumulet.network.group_records import port_security_groups, security_groups
 from cumulet.network.port_bodies import AddressPair, UpdatePort
@@ -78,13 +78,9 @@ def wanted_pairs(wanted: list[AddressPair] | Unset | None) -> list[AddressPair]:
     if len({(pair.ip_address, pair.mac_address) for pair in pairs}) != len(pairs):
         raise BadRequest("Request contains duplicate address pair.", reason="DuplicateAddressPairInRequest")
     for pair in pairs:
-        if pair.ip_address != EVERYTHING and _overlaps(ip_network(pair.ip_address), MULTICAST):
+        if pair.ip_address != EVERYTHING and any(overlap(ip_network(pair.ip_address), one) for one in MULTICAST):
             raise BadRequest(f"{pair.ip_address} overlaps with multicast addresses, which is not supported.")
     return pairs
-
-
-def _overlaps(cidr: AddressRange, others: Iterable[AddressRange]) -> bool:
-    return any(cidr.version == other.version and cidr.overlaps(other) for other in others)
 
 
 def with_mac(pairs: Sequence[AddressPair], mac: str) -> list[dict[str, str]]:

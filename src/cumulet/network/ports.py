@@ -27,6 +27,7 @@ from cumulet.network import (
     sharing,
 )
 from cumulet.network.bodies import either, text
+from cumulet.network.device_owners import FLOATING_IP, OF_NETWORK, OF_ROUTERS
 from cumulet.network.hosts import BANDWIDTH_LIMITS
 from cumulet.network.networks import NETWORKS
 from cumulet.network.port_bodies import CreatePorts, NewPort, UpdatePort
@@ -202,7 +203,7 @@ def _create(call: Call[object, object], new: NewPort) -> Port:
     tx, facts = call.tx, _creation_facts(call, new)
     project_id = str(facts["project_id"])
     given = resource.given(new, but_defaults=True)
-    resource.require(call, CREATE, facts)
+    call.require(CREATE, facts)
     policy.require_attributes(call, CREATE_ATTRIBUTES, _policed(given), facts)
     _refuse_network_owner(call, new.device_owner)
     options = dhcp_options.wanted_of(new.extra_dhcp_opts)
@@ -249,12 +250,8 @@ def _create(call: Call[object, object], new: NewPort) -> Port:
 
 def _refuse_network_owner(call: Call[object, object], device_owner: object) -> None:
     """Ports of the network's own devices are exempt from filters: only the network and administrators make them."""
-    if text_of(device_owner).startswith(port_life.NETWORK_OWNERS) and not sees_all(call.caller):
+    if text(device_owner).startswith(OF_NETWORK) and not sees_all(call.caller):
         raise Forbidden("A project's own ports cannot have a device_owner that begins with 'network:'.")
-
-
-def text_of(value: object) -> str:
-    return value if isinstance(value, str) else ""
 
 
 @NETWORK.operation("GET", "/ports/{port_id}", rules=(), target=resource.target(PORTS))
@@ -266,7 +263,7 @@ def show_port(call: Call[Port, None]) -> View:
 def _update_facts(call: Call[Port, UpdatePort]) -> View:
     facts = resource.facts_of(PORTS, call, call.target)
     if call.body.device_owner is not UNSET:
-        facts["device_owner"] = text_of(call.body.device_owner)
+        facts["device_owner"] = text(call.body.device_owner)
     return facts
 
 
@@ -292,7 +289,7 @@ def update_port(call: Call[Port, UpdatePort]) -> View:
     values: dict[str, object] = {name: given[name] for name in ("name", "admin_state_up") if name in given}
     for name in ("description", "device_id", "device_owner", "dns_name"):
         if name in given:
-            values[name] = text_of(given[name])
+            values[name] = text(given[name])
     if isinstance(body.mac_address, str) and body.mac_address != port.mac_address:
         _refuse_mac(tx, port, body.mac_address)
         values["mac_address"] = body.mac_address
@@ -309,7 +306,7 @@ def update_port(call: Call[Port, UpdatePort]) -> View:
 
 def _refuse_what_compute_decides(port: Port, given: Mapping[str, object]) -> None:
     current = {"device_id": port.device_id, "device_owner": port.device_owner}
-    changed = [name for name, value in current.items() if name in given and text_of(given[name]) != value]
+    changed = [name for name, value in current.items() if name in given and text(given[name]) != value]
     if changed or "binding:host_id" in given:
         raise Conflict(
             f"Unable to complete operation on port {port.id} for network {port.network_id}. It is attached to server "
@@ -345,7 +342,7 @@ def _change_binding(tx: Tx, port: Port, given: Mapping[str, object]) -> bool:
     if values:
         tx.execute(sa.update(port_bindings).where(active).values(**values))
     if "binding:host_id" in given:
-        bindings.bind(tx, bindings.Which.PORT, port.id, text_of(given["binding:host_id"]))
+        bindings.bind(tx, bindings.Which.PORT, port.id, text(given["binding:host_id"]))
     return bindings.of_ports(tx, [port.id])[port.id][0] != before
 
 
@@ -360,7 +357,7 @@ def _change_binding(tx: Tx, port: Port, given: Mapping[str, object]) -> bool:
 def delete_port(call: Call[Port, None]) -> None:
     """Delete a port."""
     port = call.target
-    if port.device_owner in ("network:router_interface", "network:router_gateway", "network:floatingip"):
+    if port.device_owner in (*OF_ROUTERS, FLOATING_IP):
         raise Conflict(
             f"Port {port.id} cannot be deleted directly via the port API: has device owner {port.device_owner}.",
             reason="ServicePortInUse",

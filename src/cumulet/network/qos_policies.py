@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
-from cumulet.errors import Conflict, OverQuota
-from cumulet.network import bodies, policy, resource, sharing_use, topology
+from cumulet.errors import Conflict
+from cumulet.network import bodies, limits, policy, resource, sharing_use, topology
 from cumulet.network.bodies import either, text
 from cumulet.network.many import find_many
 from cumulet.network.qos_records import QosPolicy, qos_policies
@@ -46,7 +46,6 @@ DELETE = rule("delete_policy", policy.ADMIN_OR_PROJECT_MANAGER, description="Del
 DELETE_TAGS = rule("delete_policy:tags", policy.ADMIN_OR_PROJECT_MANAGER, description="Remove tags of a QoS policy")
 
 PATH = "/qos/policies/{policy_id}"
-MOST_OF_PROJECT = 100
 _USERS = (("port", ports), ("network", networks), ("floatingip", floating_ips))
 
 
@@ -116,14 +115,10 @@ def create_qos_policies(call: Call[None, CreateQosPolicies]) -> View:
 
 
 def _create(call: Call[object, object], new: NewQosPolicy) -> QosPolicy:
-    project_id = resource.owner(call, new)
-    facts = {"project_id": project_id}
-    resource.require(call, CREATE, facts)
-    policy.require_attributes(call, CREATE_ATTRIBUTES, resource.given(new, but_defaults=True), facts)
+    project_id = resource.may_create(call, new, CREATE, CREATE_ATTRIBUTES)
     if either(new.shared, False):
         _require_everybody(call, project_id)
-    if len(find_by(call.tx, QosPolicy, project_id=project_id)) >= MOST_OF_PROJECT:
-        raise OverQuota("Quota exceeded for resources: ['qos_policy'].", reason="QUOTA")
+    limits.check(call.tx, project_id, "qos_policy")
     is_default = either(new.is_default, False)
     if is_default:
         _refuse_second_default(call.tx, project_id)
@@ -145,7 +140,7 @@ def _create(call: Call[object, object], new: NewQosPolicy) -> QosPolicy:
 def _require_everybody(call: Call[object, object], project_id: str) -> None:
     """403 unless the caller may make the RBAC policy that this is."""
     facts = {"project_id": project_id, "target_project": EVERYBODY}
-    resource.require(call, "create_rbac_policy:target_project", facts)
+    call.require("create_rbac_policy:target_project", facts)
 
 
 def _refuse_second_default(tx: Tx, project_id: str, but: str = "") -> None:
@@ -171,8 +166,6 @@ def update_qos_policy(call: Call[QosPolicy, UpdateQosPolicy]) -> View:
     """Change a QoS policy's name, whether it is shared, and whether new networks of its project have it."""
     found, body, touched = call.target, call.body, False
     values = {name: value for name, value in resource.given(body).items() if name != "shared"}
-    if "description" in values:
-        values["description"] = text(body.description)
     if body.is_default is True:
         _refuse_second_default(call.tx, found.project_id, but=found.id)
     if isinstance(body.shared, bool):

@@ -146,7 +146,7 @@ def create_rbac_policies(call: Call[None, CreateRbacPolicies]) -> View:
 def _create(call: Call[object, object], new: NewRbacPolicy) -> RbacPolicy:
     project_id = resource.owner(call, new)
     facts = {"project_id": project_id, "target_tenant": new.target_tenant, "target_project": new.target_tenant}
-    resource.require(call, CREATE, facts)
+    call.require(CREATE, facts)
     policy.require_attributes(call, CREATE_ATTRIBUTES, ("target_tenant", "target_project"), facts)
     object_type = Shareable(new.object_type)
     shared = resource.find_in_sight(call, OBJECTS[object_type], new.object_id)

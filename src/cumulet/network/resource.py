@@ -11,14 +11,14 @@ import sqlalchemy as sa
 from cumulet.clock import iso_z
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotFound
-from cumulet.network import filtering, paging, sharing
+from cumulet.network import filtering, paging, policy, sharing
 from cumulet.network.filtering import Column, Condition, Filter, Reader
 from cumulet.network.resource_columns import Resource
 from cumulet.network.sharing import Sharing
 from cumulet.network.sight import SEES_ALL_ROLES
 from cumulet.network.store import TABLES, load, select
 from cumulet.web.annotations import declared
-from cumulet.web.operation import Call, Caller, Refused
+from cumulet.web.operation import Call, Caller
 from cumulet.web.schema import UNSET, Body, Key
 
 RecordT = TypeVar("RecordT", bound=Resource)
@@ -286,11 +286,13 @@ def _read_keys(cls: Any) -> tuple[tuple[str, str], ...]:
 
 
 def given(body: Body, *, but_defaults: bool = False) -> dict[str, object]:
-    """What the caller set, by JSON name.
+    """What the caller set, by JSON name. A description of null is the empty one.
 
     `but_defaults`: without values that equal upstream's default, which need no permission when creating.
     """
     found = {key: getattr(body, name) for name, key in _keys(type(body)) if getattr(body, name) is not UNSET}
+    if found.get("description", "") is None:
+        found["description"] = ""
     if but_defaults:
         return {key: value for key, value in found.items() if not _is_default(key, value)}
     return found
@@ -330,6 +332,18 @@ def owner(call: Call[object, object], body: Any) -> str:
     return project
 
 
+def may_create(call: Call[object, object], new: Body, rule: str, attributes: Mapping[str, str] | None = None) -> str:
+    """The project that a new resource will belong to.
+
+    403 unless the caller passes `rule` there, and the rules of the attributes given ({attribute: rule}).
+    """
+    project_id = owner(call, new)
+    facts = {"project_id": project_id}
+    call.require(rule, facts)
+    policy.require_attributes(call, attributes or {}, given(new, but_defaults=True), facts)
+    return project_id
+
+
 def items_of(body: Any, singular: str, plural: str) -> tuple[list[Any], bool]:
     """The new resources of a body with one or with several, and whether it has several."""
     one, many = getattr(body, singular), getattr(body, plural)
@@ -349,12 +363,6 @@ def created(call: Call[object, object], kind: Kind[RecordT], make: Callable[[Any
     items, several = items_of(call.body, kind.singular, kind.plural)
     records = [make(item) for item in items]
     return shown_many(call, kind, records) if several else shown(call, kind, records[0])
-
-
-def require(call: Call[object, object], rule: str, facts: Mapping[str, object]) -> None:
-    """Refuse with 403 unless the caller passes `rule` for these facts."""
-    if not call.authorise(rule, facts):
-        raise Refused(rule)
 
 
 def first_owner(kind: Kind[Resource]) -> Callable[[Call[object, object]], View]:

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from cumulet.db.engine import Tx
 from cumulet.db.parts import OfMany
 from cumulet.host import wiring as w
-from cumulet.network import addresses, qos, routing
+from cumulet.network import addresses, qos
+from cumulet.network.device_owners import OF_ROUTERS
 from cumulet.network.forwarding_records import PortForwarding
 from cumulet.network.many import find_many
 from cumulet.network.qos_records import BandwidthLimit
@@ -29,7 +30,6 @@ from cumulet.network.store import (
 
 RouterHosts = Callable[[], Sequence[str]]
 """The hosts that can have a router now."""
-_OWNERS = (routing.INTERFACE_OWNER, routing.GATEWAY_OWNER)
 
 
 def routers_at(tx: Tx, host: str, router_hosts: RouterHosts) -> tuple[w.Router, ...]:
@@ -82,7 +82,7 @@ def gateways(tx: Tx, network_ids: Sequence[str]) -> dict[tuple[str, str], str]:
 
 
 _UP = sa.select(routers.c.id).where(routers.c.admin_state_up)
-_is_routers = sa.and_(ports.c.device_owner.in_(_OWNERS), ports.c.admin_state_up)
+_is_routers = sa.and_(ports.c.device_owner.in_(OF_ROUTERS), ports.c.admin_state_up)
 _OF_ROUTERS = OfMany(select(Port, _is_routers), ports.c.device_id)
 _ON_NETWORKS = OfMany(
     sa.select(ports.c.network_id, ports.c.mac_address, ports.c.device_id)

@@ -9,16 +9,27 @@ from typing import Annotated
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, NotFound, NotYet
-from cumulet.network import addresses, bodies, filtering, limits, policy, refusals, resource, routing, sharing, topology
+from cumulet.errors import BadRequest, NotYet
+from cumulet.network import (
+    addresses,
+    availability_zones,
+    bodies,
+    filtering,
+    limits,
+    policy,
+    refusals,
+    resource,
+    routing,
+    topology,
+)
 from cumulet.network.addresses import FixedIp
 from cumulet.network.bodies import either, text
+from cumulet.network.device_owners import ROUTER_GATEWAY
 from cumulet.network.fixed_ips import WantedIp
-from cumulet.network.networks import NETWORKS, ZONE
-from cumulet.network.ports import PORTS
+from cumulet.network.networks import NETWORKS
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
-from cumulet.network.sight import own_in_sight, sees_all
+from cumulet.network.sight import own_in_sight
 from cumulet.network.store import (
     Network,
     Port,
@@ -32,7 +43,6 @@ from cumulet.network.store import (
     routers,
     tags_of,
 )
-from cumulet.network.subnets import SUBNETS
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Json, Unset
@@ -59,10 +69,6 @@ UPDATE = rule("update_router", _MEMBER, description="Change a router")
 UPDATE_ATTRIBUTES = policy.attribute_rules(UPDATE, _ATTRIBUTE_CHECKS)
 DELETE = rule("delete_router", _MEMBER, description="Delete a router")
 DELETE_TAGS = rule("delete_router:tags", _MEMBER, description="Remove tags of a router")
-ADD_INTERFACE = rule("add_router_interface", _MEMBER, description="Connect a router to a subnet")
-REMOVE_INTERFACE = rule("remove_router_interface", _MEMBER, description="Disconnect a router from a subnet")
-ADD_ROUTES = rule("add_extraroutes", _MEMBER, description="Add static routes to a router")
-REMOVE_ROUTES = rule("remove_extraroutes", _MEMBER, description="Remove static routes of a router")
 
 MAX_ROUTES = 30
 
@@ -82,7 +88,7 @@ def router_views(tx: Tx, records: Sequence[Router]) -> list[View]:
             "external_gateway_info": _gateway_view(router, gateways, held),
             "routes": router.routes,
             "availability_zone_hints": router.availability_zone_hints,
-            "availability_zones": [ZONE],
+            "availability_zones": [availability_zones.ZONE],
             "distributed": False,
             "ha": router.ha,
             "flavor_id": None,
@@ -159,17 +165,6 @@ class UpdateRouter(bodies.NamedChange):
     routes: Routes | Unset | None = UNSET
 
 
-class Interface(Body):
-    """A subnet, or a port on one."""
-
-    subnet_id: bodies.Id | Unset = UNSET
-    port_id: bodies.Id | Unset = UNSET
-
-
-class ExtraRoutes(Body):
-    routes: Routes
-
-
 def _policed(given: Mapping[str, object]) -> list[str]:
     info = given.get("external_gateway_info")
     parts = resource.given(info) if isinstance(info, GatewayInfo) else {}
@@ -193,12 +188,9 @@ def create_routers(call: Call[None, CreateRouters]) -> View:
 def _create(call: Call[object, object], new: NewRouter) -> Router:
     project_id = resource.owner(call, new)
     facts = {"project_id": project_id}
-    resource.require(call, CREATE, facts)
+    call.require(CREATE, facts)
     policy.require_attributes(call, CREATE_ATTRIBUTES, _policed(resource.given(new, but_defaults=True)), facts)
     _refuse_kinds(new.distributed, new.flavor_id)
-    for hint in either(new.availability_zone_hints, []):
-        if hint != ZONE:
-            raise NotFound(f"AvailabilityZone {hint} could not be found.", reason="AvailabilityZoneNotFound")
     limits.check(call.tx, project_id, "router")
     router = routing.add_router(
         call.tx,
@@ -207,7 +199,7 @@ def _create(call: Call[object, object], new: NewRouter) -> Router:
         name=text(new.name),
         description=text(new.description),
         admin_state_up=either(new.admin_state_up, True),
-        availability_zone_hints=either(new.availability_zone_hints, []),
+        availability_zone_hints=availability_zones.wanted(new.availability_zone_hints),
         ha=either(new.ha, None) or False,
     )
     topology.set_tags(call.tx, router.id, either(new.tags, []))
@@ -251,10 +243,10 @@ def _refuse_gateways_address(tx: Tx, external: Network, wanted: Sequence[FixedIp
 
 
 def _refuse_overlap_with_outside(tx: Tx, router: Router, external: Network) -> None:
-    outside = [ip_network(subnet.cidr) for subnet in addresses.usable_subnets(tx, external.id, routing.GATEWAY_OWNER)]
+    outside = [ip_network(subnet.cidr) for subnet in addresses.usable_subnets(tx, external.id, ROUTER_GATEWAY)]
     for subnet in routing.connected_subnets(tx, router.id):
         inside = ip_network(subnet.cidr)
-        if any(inside.version == cidr.version and inside.overlaps(cidr) for cidr in outside):
+        if any(addresses.overlap(inside, cidr) for cidr in outside):
             raise refusals.bad(
                 "router", f"Cidr {subnet.cidr} of subnet {subnet.id} overlaps with the external network."
             )
@@ -283,21 +275,21 @@ def update_router(call: Call[Router, UpdateRouter]) -> View:
     if "external_gateway_info" in given:
         info = body.external_gateway_info
         _change_gateway(call, router, info if isinstance(info, GatewayInfo) else GatewayInfo())
-    values: dict[str, object] = {name: given[name] for name in ("name", "admin_state_up", "ha") if name in given}
+    values: dict[str, object] = {
+        name: given[name] for name in ("name", "description", "admin_state_up", "ha") if name in given
+    }
     if values.get("ha", router.ha) != router.ha and router.admin_state_up:
         raise refusals.bad(
             "router",
             "Cannot change HA attribute of active routers. Please set router admin_state_up to False prior to upgrade",
         )
-    if "description" in given:
-        values["description"] = text(body.description)
     if "routes" in given:
-        values["routes"] = _checked_routes(call.tx, router, either(body.routes, None) or [])
+        values["routes"] = checked_routes(call.tx, router, either(body.routes, None) or [])
     change(call.tx, Router, router.id, call.now_us, **values)
     return resource.shown(call, ROUTERS, must_get(call.tx, Router, router.id))
 
 
-def _checked_routes(tx: Tx, router: Router, wanted: Sequence[Route]) -> list[dict[str, str]]:
+def checked_routes(tx: Tx, router: Router, wanted: Sequence[Route]) -> list[dict[str, str]]:
     """Static routes, each by a neighbour on one of the router's subnets."""
     routes = [{"destination": route.destination, "nexthop": route.nexthop} for route in wanted]
     if len({tuple(route.values()) for route in routes}) != len(routes):
@@ -307,7 +299,7 @@ def _checked_routes(tx: Tx, router: Router, wanted: Sequence[Route]) -> list[dic
     if router.gateway_port_id is not None:
         own_ports.append(router.gateway_port_id)
         network_id = must_get(tx, Port, router.gateway_port_id).network_id
-        outside = addresses.usable_subnets(tx, network_id, routing.GATEWAY_OWNER)
+        outside = addresses.usable_subnets(tx, network_id, ROUTER_GATEWAY)
         reachable += [ip_network(subnet.cidr) for subnet in outside]
     own = {fixed.address for held in addresses.held_by(tx, own_ports).values() for fixed in held}
     for route in routes:
@@ -331,137 +323,3 @@ def delete_router(call: Call[Router, None]) -> None:
     routing.refuse_interfaces(call.tx, call.target)
     routing.clear_gateway(call.tx, call.cloud.clock, call.target)
     routing.remove_router(call.tx, call.target)
-
-
-# -- interfaces
-
-
-def _interface_view(router: Router, port_id: str, network_id: str, subnet_ids: Sequence[str]) -> View:
-    return {
-        "id": router.id,
-        "tenant_id": router.project_id,
-        "project_id": router.project_id,
-        "port_id": port_id,
-        "network_id": network_id,
-        "subnet_id": subnet_ids[0] if subnet_ids else None,
-        "subnet_ids": list(subnet_ids),
-    }
-
-
-@NETWORK.operation(
-    "PUT",
-    "/routers/{router_id}/add_router_interface",
-    rules=(Rule(ADD_INTERFACE),),
-    target=resource.target(ROUTERS),
-    body=Interface,
-)
-def add_router_interface(call: Call[Router, Interface]) -> View:
-    """Connect a router to a subnet, or with a port."""
-    tx, clock, router, body = call.tx, call.cloud.clock, call.target, call.body
-    if body.subnet_id is UNSET and body.port_id is UNSET:
-        raise refusals.bad("router", "Either subnet_id or port_id must be specified.")
-    if body.subnet_id is not UNSET and body.port_id is not UNSET:
-        raise refusals.bad("router", "Cannot specify both subnet-id and port-id.")
-    if isinstance(body.subnet_id, str):
-        subnet = resource.find_in_sight(call, SUBNETS, body.subnet_id)
-        _refuse_others_subnet(call, subnet)
-        port = routing.add_interface_by_subnet(tx, clock, router, subnet)
-        return _interface_view(router, port.id, subnet.network_id, [subnet.id])
-    assert isinstance(body.port_id, str)
-    port = resource.find_in_sight(call, PORTS, body.port_id)
-    if port.project_id != router.project_id and not sees_all(call.caller):
-        # On one's own network one sees others' ports, but they are not one's to plug.
-        raise resource.unknown(PORTS, port.id)
-    connected = routing.add_interface_by_port(tx, clock, router, port)
-    return _interface_view(router, port.id, port.network_id, [subnet.id for subnet in connected])
-
-
-def _refuse_others_subnet(call: Call[Router, Interface], subnet: Subnet) -> None:
-    network = must_get(call.tx, Network, subnet.network_id)
-    own = call.caller.project_id in (subnet.project_id, network.project_id)
-    if not own and not sharing.with_caller(call, network.id) and not sees_all(call.caller):
-        raise refusals.bad(
-            "router",
-            f"Cannot add interface to router because subnet {subnet.id} is not owned by project making the request.",
-        )
-
-
-@NETWORK.operation(
-    "PUT",
-    "/routers/{router_id}/remove_router_interface",
-    rules=(Rule(REMOVE_INTERFACE),),
-    target=resource.target(ROUTERS),
-    body=Interface,
-)
-def remove_router_interface(call: Call[Router, Interface]) -> View:
-    """Disconnect a router from a subnet, or a port from it."""
-    router, body = call.target, call.body
-    port = _interface_named(call)
-    only = body.subnet_id if isinstance(body.subnet_id, str) and body.port_id is UNSET else None
-    subnet_ids = routing.remove_interface(call.tx, call.cloud.clock, router, port, only=only)
-    if isinstance(body.subnet_id, str):
-        subnet_ids = [body.subnet_id]
-    return _interface_view(router, port.id, port.network_id, subnet_ids)
-
-
-def _interface_named(call: Call[Router, Interface]) -> Port:
-    tx, router, body = call.tx, call.target, call.body
-    if isinstance(body.port_id, str):
-        found = [port for port in routing.interfaces(tx, router.id) if port.id == body.port_id]
-        if not found:
-            raise NotFound(
-                f"Router {router.id} does not have an interface with id {body.port_id}",
-                reason="RouterInterfaceNotFound",
-            )
-        if isinstance(body.subnet_id, str):
-            held = addresses.held_by(tx, [found[0].id]).get(found[0].id, [])
-            if all(fixed.subnet_id != body.subnet_id for fixed in held):
-                raise BadRequest(
-                    f"Subnet on port {body.port_id} does not match the requested subnet {body.subnet_id}.",
-                    reason="SubnetMismatchForPort",
-                )
-        return found[0]
-    if isinstance(body.subnet_id, str):
-        return routing.interface_on(tx, router, body.subnet_id)
-    raise refusals.bad("router", "Either subnet_id or port_id must be specified.")
-
-
-# -- static routes, added and removed without knowing the others
-
-
-@NETWORK.operation(
-    "PUT",
-    "/routers/{router_id}/add_extraroutes",
-    rules=(Rule(ADD_ROUTES),),
-    target=resource.target(ROUTERS),
-    body=ExtraRoutes,
-    body_key="router",
-)
-def add_extraroutes(call: Call[Router, ExtraRoutes]) -> View:
-    """Add static routes to a router."""
-    router = call.target
-    added = _checked_routes(call.tx, router, call.body.routes)
-    return _with_routes(call, [*router.routes, *(route for route in added if route not in router.routes)])
-
-
-@NETWORK.operation(
-    "PUT",
-    "/routers/{router_id}/remove_extraroutes",
-    rules=(Rule(REMOVE_ROUTES),),
-    target=resource.target(ROUTERS),
-    body=ExtraRoutes,
-    body_key="router",
-)
-def remove_extraroutes(call: Call[Router, ExtraRoutes]) -> View:
-    """Remove static routes of a router."""
-    gone = [{"destination": route.destination, "nexthop": route.nexthop} for route in call.body.routes]
-    return _with_routes(call, [route for route in call.target.routes if route not in gone])
-
-
-def _with_routes(call: Call[Router, ExtraRoutes], routes: list[dict[str, str]]) -> View:
-    if len(routes) > MAX_ROUTES:
-        raise BadRequest(
-            f"Unable to complete operation for {call.target.id}. The number of routes exceeds the maximum."
-        )
-    change(call.tx, Router, call.target.id, call.now_us, routes=routes)
-    return resource.shown(call, ROUTERS, must_get(call.tx, Router, call.target.id))

@@ -12,6 +12,7 @@ from cumulet.db.engine import Tx
 from cumulet.errors import Conflict, NotFound
 from cumulet.network import address_changes, addresses, port_life, refusals, scopes
 from cumulet.network.addresses import FixedIp
+from cumulet.network.device_owners import ROUTER_GATEWAY, ROUTER_INTERFACE
 from cumulet.network.forwarding_records import port_forwardings
 from cumulet.network.store import (
     FloatingIp,
@@ -30,8 +31,6 @@ from cumulet.network.store import (
     revise,
     subnets,
 )
-
-INTERFACE_OWNER, GATEWAY_OWNER = addresses.ROUTER_INTERFACE, addresses.ROUTER_GATEWAY
 
 
 def add_router(
@@ -78,7 +77,7 @@ def refuse_interfaces(tx: Tx, router: Router) -> None:
 
 def interfaces(tx: Tx, router_id: str) -> list[Port]:
     """The router's ports on tenants' subnets, oldest first."""
-    found = find(tx, Port, ports.c.device_id == router_id, ports.c.device_owner == INTERFACE_OWNER)
+    found = find(tx, Port, ports.c.device_id == router_id, ports.c.device_owner == ROUTER_INTERFACE)
     return sorted(found, key=lambda port: (port.created_at_us, port.id))
 
 
@@ -87,7 +86,7 @@ def connected_subnets(tx: Tx, router_id: str) -> list[Subnet]:
     on_interfaces = (
         sa.select(port_addresses.c.subnet_id)
         .join(ports, ports.c.id == port_addresses.c.port_id)
-        .where(ports.c.device_id == router_id, ports.c.device_owner == INTERFACE_OWNER)
+        .where(ports.c.device_id == router_id, ports.c.device_owner == ROUTER_INTERFACE)
     )
     return find(tx, Subnet, subnets.c.id.in_(on_interfaces))
 
@@ -110,7 +109,7 @@ def add_interface_by_subnet(tx: Tx, clock: Clock, router: Router, subnet: Subnet
         project_id=router.project_id,
         fixed_ips=[gateway],
         device_id=router.id,
-        device_owner=INTERFACE_OWNER,
+        device_owner=ROUTER_INTERFACE,
         status="ACTIVE",
         security_group_ids=[],
         port_security_enabled=False,
@@ -124,14 +123,14 @@ def add_interface_by_subnet(tx: Tx, clock: Clock, router: Router, subnet: Subnet
 def _ipv6_interface(tx: Tx, router: Router, network_id: str) -> Port | None:
     """The interface that announces the network's IPv6 ranges: one for all of them, since guests hear one router."""
     for port in interfaces(tx, router.id):
-        held = addresses.held_by(tx, [port.id]).get(port.id, [])
+        held = addresses.of_port(tx, port.id)
         if port.network_id == network_id and any(":" in (fixed.address or "") for fixed in held):
             return port
     return None
 
 
 def _add_address(tx: Tx, clock: Clock, port: Port, wanted: FixedIp) -> None:
-    present = addresses.held_by(tx, [port.id]).get(port.id, [])
+    present = addresses.of_port(tx, port.id)
     addresses.claim_more(
         tx,
         port_id=port.id,
@@ -152,7 +151,7 @@ def add_interface_by_port(tx: Tx, clock: Clock, router: Router, port: Port) -> l
             f"Port already has an attached device {port.device_id}.",
             reason="PortInUse",
         )
-    held = addresses.held_by(tx, [port.id]).get(port.id, [])
+    held = addresses.of_port(tx, port.id)
     connected = [must_get(tx, Subnet, fixed.subnet_id) for fixed in held if fixed.subnet_id]
     if not connected:
         raise refusals.bad("router", "Router port must have at least one fixed IP.")
@@ -166,7 +165,7 @@ def add_interface_by_port(tx: Tx, clock: Clock, router: Router, port: Port) -> l
         port.id,
         clock.now_us(),
         device_id=router.id,
-        device_owner=INTERFACE_OWNER,
+        device_owner=ROUTER_INTERFACE,
         status="ACTIVE",
         port_security_enabled=False,
     )
@@ -183,7 +182,7 @@ def refuse_overlapping(tx: Tx, router: Router, added: Sequence[Subnet]) -> None:
             if other.id == subnet.id:
                 raise refusals.bad("router", f"Router already has a port on subnet {subnet.id}.")
             ours, theirs = ip_network(subnet.cidr), ip_network(other.cidr)
-            if ours.version == theirs.version and ours.overlaps(theirs):
+            if addresses.overlap(ours, theirs):
                 raise refusals.bad(
                     "router",
                     f"Cidr {subnet.cidr} of subnet {subnet.id} overlaps with cidr {other.cidr} of subnet {other.id}.",
@@ -194,7 +193,7 @@ def _outside_subnets(tx: Tx, router: Router) -> list[Subnet]:
     """The subnets in which the router's gateway has addresses."""
     if router.gateway_port_id is None:
         return []
-    held = addresses.held_by(tx, [router.gateway_port_id]).get(router.gateway_port_id, [])
+    held = addresses.of_port(tx, router.gateway_port_id)
     return [must_get(tx, Subnet, fixed.subnet_id) for fixed in held if fixed.subnet_id]
 
 
@@ -203,7 +202,7 @@ def interface_on(tx: Tx, router: Router, subnet_id: str) -> Port:
     found = [
         port
         for port in interfaces(tx, router.id)
-        if any(fixed.subnet_id == subnet_id for fixed in addresses.held_by(tx, [port.id]).get(port.id, []))
+        if any(fixed.subnet_id == subnet_id for fixed in addresses.of_port(tx, port.id))
     ]
     if not found:
         raise NotFound(
@@ -217,7 +216,7 @@ def remove_interface(tx: Tx, clock: Clock, router: Router, port: Port, *, only: 
 
     409 while floating IPs or routes need it.
     """
-    held = addresses.held_by(tx, [port.id]).get(port.id, [])
+    held = addresses.of_port(tx, port.id)
     subnet_ids = [fixed.subnet_id for fixed in held if fixed.subnet_id and only in (None, fixed.subnet_id)]
     _refuse_subnets_in_use(tx, router, subnet_ids)
     revise(tx, Router, router.id, clock.now_us())
@@ -261,7 +260,7 @@ def set_gateway(
             project_id="",
             fixed_ips=fixed_ips,
             device_id=router.id,
-            device_owner=GATEWAY_OWNER,
+            device_owner=ROUTER_GATEWAY,
             status="ACTIVE",
             security_group_ids=[],
             port_security_enabled=False,

@@ -14,13 +14,13 @@ import sqlalchemy as sa
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotYet
 from cumulet.network.address_scope_records import AddressScope
+from cumulet.network.device_owners import OF_ROUTERS
 from cumulet.network.many import find_many
 from cumulet.network.store import Network, Port, Router, find, find_by, get, must_get, ports, subnets
 from cumulet.network.subnet_pool_records import SubnetPool, subnet_pools
 
 Scopes = Mapping[tuple[str, int], str | None]
 """By network and version. A network without subnets of a version is not in it."""
-_OWNERS = ("network:router_interface", "network:router_gateway")
 
 
 def of_networks(tx: Tx, network_ids: Collection[str]) -> Scopes:
@@ -79,7 +79,7 @@ def check_pools_networks(tx: Tx, pool_id: str) -> None:
     other = tx.first(statement)
     if other is not None:
         raise _several(other[0])
-    on_them = find(tx, Port, ports.c.network_id.in_(sorted(network_ids)), ports.c.device_owner.in_(_OWNERS))
+    on_them = find(tx, Port, ports.c.network_id.in_(sorted(network_ids)), ports.c.device_owner.in_(OF_ROUTERS))
     for router in find_many(tx, Router, "id", {port.device_id for port in on_them}):
         check_router(tx, router.id)
 
@@ -87,7 +87,7 @@ def check_pools_networks(tx: Tx, pool_id: str) -> None:
 def check_router(tx: Tx, router_id: str) -> None:
     """501 for a router that would forward between scopes, or translate within one."""
     router = must_get(tx, Router, router_id)
-    its_ports = find(tx, Port, ports.c.device_id == router_id, ports.c.device_owner.in_(_OWNERS))
+    its_ports = find(tx, Port, ports.c.device_id == router_id, ports.c.device_owner.in_(OF_ROUTERS))
     scopes = of_networks(tx, {port.network_id for port in its_ports})
     inside = {port.network_id for port in its_ports if port.id != router.gateway_port_id}
     outside = {port.network_id for port in its_ports if port.id == router.gateway_port_id}

@@ -160,10 +160,7 @@ def create_security_groups(call: Call[None, CreateSecurityGroups]) -> View:
 
 def create(call: Call[object, object], new: NewSecurityGroup) -> SecurityGroup:
     """For this API and for Compute's older one."""
-    project_id = resource.owner(call, new)
-    facts = {"project_id": project_id}
-    resource.require(call, CREATE, facts)
-    policy.require_attributes(call, CREATE_ATTRIBUTES, resource.given(new, but_defaults=True), facts)
+    project_id = resource.may_create(call, new, CREATE, CREATE_ATTRIBUTES)
     clock = call.cloud.clock
     name = text(new.name)
     _refuse_default_name(name)
@@ -217,8 +214,6 @@ def update(call: Call[object, object], group: SecurityGroup, body: UpdateSecurit
         if group.is_default:
             raise Conflict("Updating default security group not allowed.", reason="SecurityGroupCannotUpdateDefault")
         _refuse_default_name(body.name)
-    if "description" in values:
-        values["description"] = text(body.description)
     if either(body.stateful, group.stateful) != group.stateful and _in_use(call.tx, group.id):
         raise Conflict(f"Security Group {group.id} in use.", reason="SecurityGroupInUse")
     change(call.tx, SecurityGroup, group.id, call.now_us, **values)
@@ -361,7 +356,7 @@ def create_security_group_rules(call: Call[None, CreateRules]) -> View:
 def create_rule(call: Call[object, object], new: NewRule) -> SecurityGroupRule:
     """For this API and for Compute's older one."""
     tx, facts = call.tx, _rule_facts(call, new)
-    resource.require(call, CREATE_RULE, facts)
+    call.require(CREATE_RULE, facts)
     limits.check(tx, str(facts["project_id"]), "security_group_rule")
     remote_group_id, address_group_id = either(new.remote_group_id, None), either(new.remote_address_group_id, None)
     if remote_group_id is not None:

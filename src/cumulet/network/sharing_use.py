@@ -10,6 +10,7 @@ from cumulet.clock import Clock
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict
 from cumulet.network import sharing
+from cumulet.network.device_owners import ON_EXTERNAL, ROUTER_GATEWAY
 from cumulet.network.group_records import port_security_groups, security_group_rules
 from cumulet.network.rbac_records import RbacPolicy
 from cumulet.network.resource_columns import Resource
@@ -17,12 +18,9 @@ from cumulet.network.sharing import EVERYBODY, Action, Shareable
 from cumulet.network.store import Network, Port, delete, find, floating_ips, networks, ports, routers, subnets
 from cumulet.network.subnet_pool_records import subnet_pools
 
-_OUTSIDE = ("network:router_gateway", "network:floatingip")
-"""Owners of the ports that are on a network because it is an external one."""
-
 
 def _on_network(tx: Tx, network_id: str) -> set[str]:
-    own_devices = ports.c.device_owner.in_(_OUTSIDE)
+    own_devices = ports.c.device_owner.in_(ON_EXTERNAL)
     external_for = {entry.target_project for entry in sharing.entries(tx, network_id, Action.EXTERNAL)}
     return (
         _projects(tx, ports, ports.c.network_id == network_id, ~own_devices)
@@ -32,7 +30,7 @@ def _on_network(tx: Tx, network_id: str) -> set[str]:
 
 
 def _outside(tx: Tx, network_id: str) -> set[str]:
-    gateways = sa.select(ports.c.id).where(ports.c.network_id == network_id, ports.c.device_owner == _OUTSIDE[0])
+    gateways = sa.select(ports.c.id).where(ports.c.network_id == network_id, ports.c.device_owner == ROUTER_GATEWAY)
     return _projects(tx, routers, routers.c.gateway_port_id.in_(gateways)) | _projects(
         tx, floating_ips, floating_ips.c.floating_network_id == network_id
     )
@@ -120,7 +118,7 @@ def set_external(tx: Tx, clock: Clock, network: Network, *, external: bool) -> N
             tx, clock, Shareable.NETWORK, network.id, owner=network.project_id, target=EVERYBODY, action=Action.EXTERNAL
         )
     elif network.external and not external:
-        if find(tx, Port, ports.c.network_id == network.id, ports.c.device_owner.in_(_OUTSIDE)):
+        if find(tx, Port, ports.c.network_id == network.id, ports.c.device_owner.in_(ON_EXTERNAL)):
             raise Conflict(
                 f"External network {network.id} cannot be updated to be made non-external, "
                 "since it has existing gateway ports.",

@@ -11,7 +11,7 @@ from cumulet.errors import BadRequest, Conflict
 from cumulet.network import bodies, limits, policy, refusals, resource, scopes, sharing_use, topology
 from cumulet.network.address_scope_records import AddressScope
 from cumulet.network.address_scopes import ADDRESS_SCOPES
-from cumulet.network.addresses import AddressRange
+from cumulet.network.addresses import AddressRange, overlap
 from cumulet.network.bodies import either, text
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
@@ -153,7 +153,7 @@ def cut(tx: Tx, pool: SubnetPool, *, cidr: AddressRange | None, prefixlen: int |
     taken = [ip_network(subnet.cidr) for subnet in cut_before]
     prefixes = [ip_network(prefix) for prefix in pool.prefixes]
     if cidr is not None:
-        if any(_within(cidr, prefix) for prefix in prefixes) and not any(_overlap(cidr, other) for other in taken):
+        if any(_within(cidr, prefix) for prefix in prefixes) and not any(overlap(cidr, other) for other in taken):
             return cidr
         raise BadRequest(
             "Failed to allocate subnet: Cannot allocate requested subnet from the available set of prefixes."
@@ -176,17 +176,13 @@ def _within(inner: AddressRange, outer: AddressRange) -> bool:
     return inner.version == outer.version and inner.network_address in outer and inner.prefixlen >= outer.prefixlen
 
 
-def _overlap(one: AddressRange, other: AddressRange) -> bool:
-    return one.version == other.version and one.overlaps(other)
-
-
 def _lowest_gap(prefix: AddressRange, length: int, taken: Iterable[AddressRange]) -> AddressRange | None:
     """The lowest range of this length within a prefix, found by stepping over what is taken."""
     if length < prefix.prefixlen:
         return None
     size = 1 << (prefix.max_prefixlen - length)
     start, end = int(prefix.network_address), int(prefix.broadcast_address)
-    for other in sorted((t for t in taken if _overlap(t, prefix)), key=lambda t: int(t.network_address)):
+    for other in sorted((t for t in taken if overlap(t, prefix)), key=lambda t: int(t.network_address)):
         if start + size <= int(other.network_address):
             break
         start = max(start, -(-(int(other.broadcast_address) + 1) // size) * size)
@@ -218,10 +214,7 @@ def create_subnetpools(call: Call[None, CreateSubnetPools]) -> View:
 
 
 def _create(call: Call[object, object], new: NewSubnetPool) -> SubnetPool:
-    project_id = resource.owner(call, new)
-    facts = {"project_id": project_id}
-    resource.require(call, CREATE, facts)
-    policy.require_attributes(call, CREATE_ATTRIBUTES, resource.given(new, but_defaults=True), facts)
+    project_id = resource.may_create(call, new, CREATE, CREATE_ATTRIBUTES)
     limits.check(call.tx, project_id, "subnetpool")
     _check_quota(new.default_quota)
     version, prefixes = _collapsed(new.prefixes)
@@ -349,8 +342,6 @@ def update_subnetpool(call: Call[SubnetPool, UpdateSubnetPool]) -> View:
     policy.require_attributes(call, UPDATE_ATTRIBUTES, given, {"project_id": pool.project_id})
     _refuse_in_anothers_scope(call)
     _check_quota(given.get("default_quota"))
-    if "description" in given:
-        given["description"] = text(body.description)
     if isinstance(body.prefixes, list):
         version, prefixes = _collapsed([*body.prefixes])
         given["prefixes"], larger = prefixes, [ip_network(prefix) for prefix in prefixes]

@@ -18,13 +18,13 @@ from cumulet.network import (
     policy,
     refusals,
     resource,
-    routing,
     sharing,
     subnet_checks,
     topology,
 )
 from cumulet.network.addresses import Address, AddressRange
 from cumulet.network.bodies import either, text
+from cumulet.network.device_owners import OF_NETWORK, ROUTER_INTERFACE
 from cumulet.network.networks import NETWORKS
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
@@ -232,7 +232,7 @@ def create_subnets(call: Call[None, CreateSubnets]) -> View:
 def _create(call: Call[object, object], new: NewSubnet) -> Subnet:
     facts = _creation_facts(call, new)
     project_id, network = str(facts["project_id"]), must_get(call.tx, Network, new.network_id)
-    resource.require(call, CREATE, facts)
+    call.require(CREATE, facts)
     policy.require_attributes(call, CREATE_ATTRIBUTES, resource.given(new, but_defaults=True), facts)
     limits.check(call.tx, project_id, "subnet")
     pool = _pool(call, new)
@@ -342,10 +342,10 @@ def update_subnet(call: Call[Subnet, UpdateSubnet]) -> View:
     policy.require_attributes(call, UPDATE_ATTRIBUTES, given, resource.facts_of(SUBNETS, call, subnet))
     cidr, pools = ip_network(subnet.cidr), None
     values: dict[str, object] = {
-        name: given[name] for name in ("name", "enable_dhcp", "service_types", "dns_publish_fixed_ip") if name in given
+        name: given[name]
+        for name in ("name", "description", "enable_dhcp", "service_types", "dns_publish_fixed_ip")
+        if name in given
     }
-    if "description" in given:
-        values["description"] = text(body.description)
     if "dns_nameservers" in given:
         values["dns_nameservers"] = subnet_checks.nameservers_of(cidr.version, body.dns_nameservers)
     if "host_routes" in given:
@@ -373,7 +373,7 @@ def _refuse_moving_used_gateway(tx: Tx, subnet: Subnet, wanted: str | Unset | No
         .where(
             port_addresses.c.subnet_id == subnet.id,
             port_addresses.c.address == subnet.gateway_ip,
-            ports.c.device_owner == routing.INTERFACE_OWNER,
+            ports.c.device_owner == ROUTER_INTERFACE,
         )
     )
     row = tx.first(statement)
@@ -399,7 +399,7 @@ def delete_subnet(call: Call[Subnet, None]) -> None:
     blocking: sa.ColumnElement[bool] = ports.c.id.in_(holding)
     if addresses.is_auto_addressed(subnet):
         # Addresses that guests gave themselves end with the announcement; a router's interface does not.
-        blocking = sa.and_(blocking, ports.c.device_owner.startswith("network:"))
+        blocking = sa.and_(blocking, ports.c.device_owner.startswith(OF_NETWORK))
     if find(tx, Port, blocking):
         raise Conflict(
             f"Unable to complete operation on subnet {subnet.id}: One or more ports have an IP allocation from this "

@@ -13,6 +13,7 @@ from cumulet.db.engine import Tx
 from cumulet.errors import Conflict
 from cumulet.network import addresses, refusals, scopes, sharing
 from cumulet.network.addresses import Address, AddressRange
+from cumulet.network.device_owners import OF_NETWORK
 from cumulet.network.sharing import EVERYBODY, Action, Shareable
 from cumulet.network.store import Network, Port, Subnet, find, insert, network_tags, networks, ports, revise, subnets
 
@@ -165,8 +166,7 @@ def usual_gateway(cidr: AddressRange) -> Address:
 def refuse_overlap(tx: Tx, network_id: str, cidr: AddressRange) -> None:
     """Subnets of one network never overlap: an address then belongs to one subnet."""
     for other in find(tx, Subnet, subnets.c.network_id == network_id):
-        other_cidr = ip_network(other.cidr)
-        if cidr.version == other_cidr.version and cidr.overlaps(other_cidr):
+        if addresses.overlap(cidr, ip_network(other.cidr)):
             raise refusals.invalid(
                 f"Requested subnet with cidr: {cidr} for network: {network_id} overlaps with another subnet."
             )
@@ -174,7 +174,7 @@ def refuse_overlap(tx: Tx, network_id: str, cidr: AddressRange) -> None:
 
 def _give_to_present_ports(tx: Tx, subnet: Subnet) -> None:
     """Guests configure themselves in a prefix as soon as it is announced: the record says what they will have."""
-    guests = sa.and_(ports.c.network_id == subnet.network_id, ~ports.c.device_owner.startswith("network:"))
+    guests = sa.and_(ports.c.network_id == subnet.network_id, ~ports.c.device_owner.startswith(OF_NETWORK))
     for port in find(tx, Port, guests):
         address = addresses.eui64_address(subnet.cidr, port.mac_address)
         addresses.hold(tx, port.id, subnet, address)
