@@ -1,4 +1,4 @@
-"""After a restart of the agent: find the guests that went on without it, and pick up what it had begun."""
+"""After a restart of the agent: find the guests that ran on without it, and go on with what it had begun."""
 
 from __future__ import annotations
 
@@ -27,22 +27,24 @@ async def _adopt(host: QemuHost, folder: GuestFolder) -> None:
     if record is None:
         return
     host.sandbox.keep_uid(record.uid, folder.path)
-    guest_files.remove_folder(folder, tls.LENT)  # The agent before may have died while it was read.
+    guest_files.remove_folder(folder, tls.LENT)  # The last agent may have died while QEMU read it.
     hypervisor = host.hypervisor(folder.server_id)
     if guest_files.look(folder, guest_files.SNAPSHOT) is not None:
-        with contextlib.suppress(DriverError):  # Its process hangs: then the next snapshot, or its end, removes it.
+        with contextlib.suppress(
+            DriverError
+        ):  # Its process hangs. The next snapshot, or the end of the guest, removes it.
             await snapshots.end(host, folder.server_id)
     if hypervisor is None:
         return
     await host.tell_ports(record.guest)
     if folder.frozen.exists():
         host.start_task(folder.server_id, guest_agent.THAW, guest_agent.until_thawed(host, folder.server_id))
-    with contextlib.suppress(DriverError):  # One that hangs now is seen by whoever observes it.
+    with contextlib.suppress(DriverError):  # It hangs, which `observe` reports.
         run_state = await hypervisor.run_state()
         await consoles.restore(hypervisor)
         await hypervisor.learn_migration()
         if record.role is Role.OWN and hypervisor.migration == "completed" and run_state != "postmigrate":
-            hypervisor.migration = "none"  # That was the move by which it came here.
+            hypervisor.migration = "none"  # This was the move by which it came here.
         record = _mended(folder, record, run_state)
     if record.copy is not None and record.copy.outcome is None:
         host.start_task(folder.server_id, "copy", carry(host, folder.server_id))
@@ -53,7 +55,7 @@ async def _adopt(host: QemuHost, folder: GuestFolder) -> None:
 
 
 def _mended(folder: GuestFolder, record: GuestRecord, run_state: str) -> GuestRecord:
-    """A guest that runs was told to. After a crash its record may not say so yet: then it is corrected."""
+    """A guest that runs was told to run. After a crash its record may not say so yet; then it is corrected."""
     if run_state != "running":
         return record
     mended = record
@@ -67,12 +69,12 @@ def _mended(folder: GuestFolder, record: GuestRecord, run_state: str) -> GuestRe
 
 
 async def reports(host: QemuHost) -> list[GuestReport]:
-    """Every guest with a folder here, in bounded time: one that hangs must not make the whole host seem silent."""
+    """Every guest with a folder here, in bounded time: one that hangs must not make the host seem silent."""
     return await asyncio.gather(*(_report(host, folder) for folder in folders(host.guests)))
 
 
 async def _report(host: QemuHost, folder: GuestFolder) -> GuestReport:
-    """One whose hypervisor hangs is reported by the fact that its process exists."""
+    """If its hypervisor hangs, the report says that its process exists."""
     record = folder.read()
     if record is None:
         return GuestReport(server_id=folder.server_id, state=GuestState.CRASHED, generation=0)

@@ -6,11 +6,11 @@ import msgspec
 
 
 class Answer(msgspec.Struct, frozen=True, rename="kebab"):
-    """What QEMU answers; fields that are not used here are left out."""
+    """An answer of QEMU, with the fields that are used here."""
 
 
 class Memory(Answer, frozen=True):
-    """`MigrationStats`: bytes, but for `mbps` (megabits a second) and what is counted."""
+    """`MigrationStats`: in bytes; `mbps` in megabits a second; rates and rounds are counts."""
 
     total: int = 0
     transferred: int = 0
@@ -24,7 +24,7 @@ class Memory(Answer, frozen=True):
 
 
 class Migration(Answer, frozen=True):
-    """`MigrationInfo`; its status is "none" where there was no migration."""
+    """`MigrationInfo`; its status is "none" if there was no migration."""
 
     status: str = "none"
     ram: Memory = Memory()
@@ -57,26 +57,26 @@ class DiskStatistics(msgspec.Struct, frozen=True):
 
 
 class Chardev(Answer, frozen=True):
-    """`ChardevInfo`"""
+    """`ChardevInfo`."""
 
     label: str
     filename: str = ""
 
 
 class Status(Answer, frozen=True):
-    """`StatusInfo`"""
+    """`StatusInfo`."""
 
     status: str
 
 
 class Disk(Answer, frozen=True):
-    """`BlockStats`"""
+    """`BlockStats`."""
 
     stats: DiskStatistics
 
 
 class Node(Answer, frozen=True):
-    """`BlockDeviceInfo`"""
+    """`BlockDeviceInfo`."""
 
     node_name: str = ""
 
@@ -94,7 +94,7 @@ class Named(Answer, frozen=True):
 
 
 class Processor(Answer, frozen=True):
-    """`CpuInfoFast`: the host's thread that a virtual processor is."""
+    """`CpuInfoFast`: a virtual processor and the host's thread that runs it."""
 
     cpu_index: int
     thread_id: int

@@ -1,7 +1,7 @@
-"""Cold migration: a stopped guest stands by in a process that never runs on, and is copied as a live one would be.
+"""Cold migration: a stopped guest stands by in a paused process, and is copied as a running one would be.
 
-So the disk goes the one way that is confined and proven, over the same mutual TLS; the memory that goes with it is of a
-machine that was switched on and off at once, and is thrown away at the destination (`take_in`).
+So its disk is copied in the same confined way, over the same mutual TLS. The memory that comes with it is of a machine
+that was switched on and off at once; the destination throws it away (`take_in`).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ async def stand_down(host: QemuHost, server_id: str) -> None:
 
 
 async def take_in(host: QemuHost, guest: Guest) -> None:
-    """The order is for crashes: as long as the record says `incoming`, all of this may be done again."""
+    """The record is written last: while it says `incoming`, all of this may be repeated after a crash."""
     async with host.lock(guest.server_id):
         record = host.record(guest.server_id)
         if record.role is Role.OWN and (record.intent is not Intent.STOPPED or record.standing_by):

@@ -1,6 +1,6 @@
-"""A frozen guest description becomes QEMU's arguments. The same description gives the same machine on every host.
+"""QEMU's arguments from a frozen guest description. The same description gives the same machine on every host.
 
-Nothing a user has written gets here: names in arguments are our own ids, options with values are JSON objects.
+They contain nothing that a user has written: names are our own ids, options with values are JSON objects.
 """
 
 from __future__ import annotations
@@ -27,40 +27,40 @@ DISK_DEVICE = "virtio0"
 RESCUE_DEVICE = "rescue0"
 CONSOLE_CHARDEV = "console0"
 PRODUCT = "OpenStack Nova"
-"""What the machine calls itself: by this cloud-init knows that there is a metadata service to ask."""
+"""The machine's product name: cloud-init asks the metadata service if it is this one."""
 SCREEN_MIB = 8
 """Video memory of a guest with a screen: enough for 1920 x 1080."""
 
 
 def disk_nodes(guest: Guest) -> tuple[str, ...]:
-    """Its disks' block devices, the first one first."""
+    """Names of its disks' block devices, in the order of the disks."""
     return (DISK_NODE, *(pci.disk_serial(disk.place) for disk in guest.disks))
 
 
 def disk_devices(guest: Guest) -> tuple[str, ...]:
-    """What the guest sees of the same disks."""
+    """Names of the devices by which the guest sees the same disks."""
     return (DISK_DEVICE, *(f"further{disk.place}" for disk in guest.disks))
 
 
 # Addresses on the root bus. They are part of what a guest sees: never change one, only add.
 _ADDRESS_SCREEN = "0x1"
 _ADDRESS_RESCUE = "0x2"
-"""Before the disk: a guest that is rescued has its own as the second."""
+"""Before the disk: a guest that is rescued has its own disk as the second one."""
 _ADDRESS_DISK = hex(pci.ROOT_DISK)
 _ADDRESS_RNG = "0x4"
 _ADDRESS_CONFIG_DRIVE = hex(pci.CONFIG_DRIVE)
 _FIRST_ADDRESS_NIC = 0x8
-"""A root bus has 32 places; the chipset sits in the last one, and nothing else between this one and that."""
+"""A root bus has 32 places. The chipset has the last one, and those from here to there are for NICs."""
 _PORTS_PER_ADDRESS = 8
 NIC_SLOTS = MOST_NICS
-"""Root ports of a new guest: only behind one of those a device can be plugged while it runs, or pulled out."""
+"""Root ports of a new guest. While it runs, devices can be plugged and unplugged only behind a root port."""
 PLUGGED_AT = "0x0"
 """The one place behind a root port."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What decides the arguments beside the guest: the host's part, none of it visible in the guest."""
+    """What the host adds to the arguments; the guest sees nothing of it."""
 
     binary: str
     accelerator: str
@@ -73,7 +73,7 @@ class Machine:
     agent_fd: int | None = None
     """A listening socket that QEMU inherits, which leads to the guest's own agent."""
     rescued: bool = False
-    """It boots from a disk before its own."""
+    """It boots from a rescue disk."""
     tap_fds: tuple[int, ...] = ()
     """Open taps that QEMU inherits, one for each of the guest's ports."""
 
@@ -102,7 +102,7 @@ def arguments(guest: Guest, machine: Machine) -> list[str]:
     line += ["-device", _json({"driver": "isa-serial", "id": "serial0", "chardev": CONSOLE_CHARDEV, "index": 0})]
     if machine.rescued:
         line += _disk(machine, "rescue.qcow2", RESCUE_DEVICE, _ADDRESS_RESCUE, RESCUE_DEVICE, boot_index=0)
-    # In the order of their addresses, in which the guest finds them: so QEMU tells of them, too.
+    # In the order of their addresses, in which the guest finds them and QEMU lists them.
     line += _disk(machine, "disk.qcow2", DISK_NODE, _ADDRESS_DISK, DISK_DEVICE, boot_index=int(machine.rescued))
     if machine.config_drive:
         line += _config_drive(machine)
@@ -114,7 +114,7 @@ def arguments(guest: Guest, machine: Machine) -> list[str]:
     if machine.agent_fd is not None:
         line += _agent(machine.agent_fd)
     if guest.screen:
-        # A server of VNC that nobody can connect to: it is handed its clients, one by one (`screens`).
+        # A VNC server that nobody can connect to: it is handed each client (`screens`).
         line += ["-device", _device("VGA", "screen0", _ADDRESS_SCREEN, vgamem_mb=SCREEN_MIB)]
         line += ["-vnc", "none,share=force-shared"]
     for number in range(guest.nic_slots):
@@ -176,7 +176,7 @@ def _config_drive(machine: Machine) -> list[str]:
 
 
 def _agent(fd: int) -> list[str]:
-    """The name of the port is how the agent in the guest finds it."""
+    """The agent in the guest finds the port by its name."""
     port = {"driver": "virtserialport", "id": "agent0", "bus": "serial1.0", "chardev": "agent0"}
     return [
         *("-chardev", f"socket,id=agent0,fd={fd},server=on,wait=off"),
@@ -187,7 +187,7 @@ def _agent(fd: int) -> list[str]:
 
 def _root_port(number: int) -> str:
     address = f"{hex(_FIRST_ADDRESS_NIC + number // _PORTS_PER_ADDRESS)}.{number % _PORTS_PER_ADDRESS}"
-    # No I/O ports are kept free behind it: there are only 16 times as many as one wants, and virtio needs none.
+    # No I/O ports are reserved behind it: there are enough for 16 root ports only, and virtio needs none.
     first = number % _PORTS_PER_ADDRESS == 0
     return _device(
         "pcie-root-port", port_name(number), address, chassis=number + 1, multifunction=first, **{"io-reserve": 0}
@@ -209,7 +209,7 @@ def net_name(nic: Nic) -> str:
 def nic_device(guest: Guest, nic: Nic) -> dict[str, Json]:
     """A NIC that has its slot, as QEMU's device.
 
-    Without a boot ROM: no guest boots from the network, and looking for a server there takes seconds.
+    Without a boot ROM: no guest boots from the network, and to try takes seconds.
     """
     assert nic.slot is not None
     on_root_bus: dict[str, Json] = {"bus": "pcie.0", "addr": hex(_FIRST_ADDRESS_NIC + nic.slot)}

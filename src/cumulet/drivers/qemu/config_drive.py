@@ -23,7 +23,7 @@ LATEST = "openstack/latest/"
 
 
 def documents(guest: Guest) -> dict[str, bytes]:
-    """What the metadata service tells a guest, by name: as its config drive, without the password, as with Nova."""
+    """The files of the metadata service, by name: those of the config drive without the password, as with Nova."""
     files = {path.removeprefix(LATEST): found for path, found in _files(guest).items() if path.startswith(LATEST)}
     told = json.loads(files["meta_data.json"])
     told.pop("admin_pass", None)
@@ -31,14 +31,14 @@ def documents(guest: Guest) -> dict[str, bytes]:
 
 
 def write(guest: Guest, folder: GuestFolder, uid: int | None) -> None:
-    """Make it where the guest has something to read on it."""
+    """Make it, if the guest's description has anything for it."""
     if not guest.config_drive and guest.user_data is None and not guest.metadata:
         return
     guest_files.write(folder, guest_files.CONFIG_DRIVE, image(_files(guest)), mode=0o400, uid=uid)
 
 
 def _files(guest: Guest) -> dict[str, bytes]:
-    """By path; what can be made of a guest that was described before its description had the drive itself."""
+    """Content by path. Descriptions of older guests have no `config_drive`: theirs are made from the other fields."""
     if guest.config_drive:
         return {path: file.content for file in guest.config_drive for path in file.paths}
     meta = {"uuid": guest.server_id, "name": guest.name, "hostname": guest.name, "meta": guest.metadata}

@@ -1,8 +1,8 @@
-"""People on a guest's serial line. While there are some, QEMU's end of it is a socket, else the ring it is kept in.
+"""Sessions on a guest's serial line. While there are some, QEMU's end of the line is a socket; otherwise it is a ring.
 
-The agent makes both ends of the socket and hands one to QEMU over its monitor: nothing listens. It reads what comes,
-writes it to the console's log as it does with what it takes from the ring, and gives each session a copy. Where the
-agent dies, QEMU drops what the guest prints until the next agent has given it the ring again (`restore`).
+The agent makes both ends of the socket and hands one to QEMU over its monitor: nothing listens. It writes what the
+guest prints to the console's log, as it does with the ring's content, and gives each session a copy. If the agent dies,
+QEMU drops what the guest prints until the next agent has given it the ring again (`restore`).
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from cumulet.host.driver import DriverError, Printed
 
 ENDED = "the guest has stopped, or is on another host"
 TYPING_SECONDS = 5.0
-"""How long a guest may take nothing of what is typed."""
+"""How long a guest may take no input."""
 _LOOK_SECONDS = 15.0
-"""How often it is seen whether anybody still listens."""
+"""How often it looks whether anybody still reads."""
 _SOCKET = "console-line"
 
 
 @dataclass(slots=True, kw_only=True)
 class Line:
-    """A serial line that is a socket now."""
+    """A serial line whose end in QEMU is a socket now."""
 
     hypervisor: Hypervisor
     reader: asyncio.StreamReader

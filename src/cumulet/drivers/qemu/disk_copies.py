@@ -1,6 +1,6 @@
-"""How a guest's disks come to another host: of each a mirror job, over a connection of its own to one NBD server.
+"""How a guest's disks are copied to another host: one mirror job each, over its own connection to one NBD server.
 
-All of them begin together, and the memory follows once all are ready; a move that loses one has lost.
+All begin together, and the memory follows once all are ready. If one job fails the move fails.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def names(guest: Guest) -> list[str]:
 
 
 async def jobs(hypervisor: Hypervisor, guest: Guest) -> list[Job | None]:
-    """Of each disk the job that copies it; None where there is none."""
+    """For each disk the job that copies it, or None."""
     found = {job.id: job for job in await hypervisor.jobs_now()}
     return [found.get(name) for name in names(guest)]
 
@@ -57,7 +57,7 @@ async def begin(hypervisor: Hypervisor, guest: Guest, endpoint: Endpoint, *, tls
 
 
 def why(ended: Sequence[Job | None]) -> str:
-    """Of jobs that ended and should not have."""
+    """The reason why these jobs ended too early."""
     words = next((job.error for job in ended if job is not None and job.error), None)
     return f"copying the disk failed: {words or 'the job has ended'}"
 

@@ -28,7 +28,7 @@ class Disks:
     sandbox: Sandbox
 
     async def make_disk(self, guest: Guest, folder: GuestFolder, uid: int | None) -> None:
-        """The disk from the guest's image. Starts over where an earlier attempt left half a disk."""
+        """Make the disk from the guest's image. Half a disk that an earlier attempt left is replaced."""
         if guest.image is None:
             await self.make_empty_disk(guest, folder, uid)
             return
@@ -36,7 +36,7 @@ class Disks:
         await self._make_from(guest, guest.image, guest_files.DISK, size, folder, uid)
 
     async def make_rescue_disk(self, guest: Guest, folder: GuestFolder, uid: int | None) -> None:
-        """A disk from the guest's image, beside its own, as large as the image says."""
+        """Make a disk from the guest's image, beside its own, of the image's size."""
         if guest.image is None:
             raise DriverError("NO_IMAGE: there is nothing to rescue it with")
         size = disk_bytes(msgspec.structs.replace(guest, disk_gib=0))
@@ -77,7 +77,7 @@ class Disks:
         await self.run(create, folder, uid, size)
 
     async def resize_file(self, folder: GuestFolder, name: str, size: int, uid: int | None) -> None:
-        """Bring a disk nobody uses to `size` bytes; a smaller one is refused by the tool."""
+        """Bring a disk that nobody uses to `size` bytes. The tool refuses to make it smaller."""
         resize = [self.qemu_img, "resize", "-q", "-f", "qcow2", self.inside(folder, name), str(size)]
         await self.run(resize, folder, uid, size)
 
@@ -86,7 +86,7 @@ class Disks:
         await self.make_empty_file(folder, guest_files.SNAPSHOT, disk_bytes(guest), uid)
 
     async def copy(self, guest: Guest, folder: GuestFolder, uid: int | None) -> None:
-        """The disk that nobody uses, copied beside it."""
+        """Copy the disk, which nobody uses, to a file beside it."""
         file = {"driver": "file", "filename": self.inside(folder, guest_files.DISK)}
         source = {"driver": "qcow2", "read-only": True, "file": file, "backing": None}
         convert = [self.qemu_img, "convert", "-q", "-O", "qcow2", f"json:{json.dumps(source)}"]
@@ -94,9 +94,10 @@ class Disks:
         await self.run(convert, folder, uid, disk_bytes(guest))
 
     async def grow(self, guest: Guest, folder: GuestFolder, uid: int | None) -> None:
-        """Bring a first disk nobody uses to the size the description says; a smaller one is refused by the tool.
+        """Bring the first disk, which nobody uses, to the size in the description. The tool refuses to make it smaller.
 
-        This host has room for the other disks that it says, too."""
+        DISK_FULL if this host has not the room for this and for the description's other disks.
+        """
         files = (guest_files.DISK, *(guest_files.further_disk(disk.place) for disk in guest.disks))
         written = sum(room.written_bytes(folder, file) for file in files)
         room.require(self.state, all_disks_bytes(guest) - written, self.images.limits, besides=guest.server_id)
@@ -105,7 +106,7 @@ class Disks:
     async def run(
         self, command: list[str], folder: GuestFolder, uid: int | None, size: int, *binds: tuple[Path, str, str]
     ) -> None:
-        """A tool, confined to the guest's folder and `binds`, on a disk of `size` bytes."""
+        """Run a tool on a disk of `size` bytes, confined to the guest's folder and `binds`."""
         await self.sandbox.run_tool(
             command,
             uid=uid,
@@ -120,7 +121,7 @@ class Disks:
         return str(self.sandbox.folder_inside(folder) / name)
 
     def _room_for(self, guest: Guest, folder: GuestFolder) -> int:
-        """The size of the first disk; this host has room for all of them. What an earlier attempt left is gone."""
+        """The size of the first disk. DISK_FULL without room for all. What an earlier attempt left is removed."""
         guest_files.remove(folder, guest_files.DISK)
         room.require(self.state, all_disks_bytes(guest), self.images.limits, besides=guest.server_id)
         return disk_bytes(guest)

@@ -1,4 +1,4 @@
-"""What this machine's QEMU can do, found out by asking and by booting, never by guessing from versions or files."""
+"""What this machine's QEMU can do: it is asked and booted, never guessed from versions or files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 BINARY = "qemu-system-x86_64"
 _MACHINE_FAMILY = "pc-q35-"
 _CPU_MODELS = ("Nehalem", "qemu64")
-"""Best first. A named model that every host of the last fifteen years and QEMU's own emulation offer."""
+"""Best first. Every host of the last fifteen years offers them, and QEMU's own emulation, too."""
 
 _NEEDED_CAPABILITIES = {"return-path", "events", "late-block-activate", "pause-before-switchover"}
 
@@ -47,13 +47,13 @@ class QemuFacts:
     accelerator: str
     """``kvm`` or ``tcg``."""
     kvm_problem: str | None
-    """Why KVM is not used, None where it is."""
+    """Why KVM is not used; None if it is used."""
     machine_types: tuple[str, ...]
     """Versioned, newest first."""
     cpu_models: tuple[str, ...]
     """Usable here without missing features."""
     post_copy: bool
-    """Whether this QEMU knows post-copy; whether it may use it is another question, see `post_copy_problem`."""
+    """Whether this QEMU knows post-copy. Whether it may use it says `post_copy_problem`."""
 
     @property
     def machine_type(self) -> str:
@@ -105,7 +105,7 @@ _USERFAULTFD = Path("/proc/sys/vm/unprivileged_userfaultfd")
 
 
 def post_copy_problem(facts: QemuFacts) -> str | None:
-    """Why guests cannot arrive here in post-copy, None where they can. An administrator may change it at any time.
+    """Why guests cannot arrive here in post-copy; None if they can. An administrator may change it at any time.
 
     A destination fetches missing pages through userfaultfd(2), and guests' processes have no privileges.
     """
@@ -119,7 +119,7 @@ def post_copy_problem(facts: QemuFacts) -> str | None:
 
 
 async def _kvm_problem(binary: str) -> str | None:
-    """None where KVM runs a guest. A device file proves nothing: nested or crippled KVM opens and then hangs."""
+    """None if KVM runs a guest. The device file proves nothing: a nested KVM may open and then hang."""
     if not os.path.exists("/dev/kvm"):
         return "there is no /dev/kvm (enable virtualization in the firmware, load the kvm module)"
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):

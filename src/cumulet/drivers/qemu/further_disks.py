@@ -1,6 +1,6 @@
 """Ephemeral and swap disks: each a qcow2 file of its own, made with what is to be on it.
 
-Made as the guest's user, by the machine's own programs in the jail, in a sparse file that becomes the disk when it is
+The machine's own programs make it, as the guest's user in the jail, in a sparse file that becomes the disk when it is
 whole. A crash leaves that file, or a disk that the next attempt replaces.
 """
 
@@ -17,17 +17,17 @@ from cumulet.host.driver import DriverError, Guest
 
 _PROGRAMS = {SWAP: "mkswap", **{name: f"mkfs.{name}" for name in FILE_SYSTEMS}}
 _PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
-# What is not written now the guest's kernel writes when it first mounts it: an empty disk takes up almost nothing.
+# The guest's kernel writes the rest at the first mount, so that an empty disk takes up almost nothing.
 _OPTIONS = ("-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard")
 
 
 def lacking() -> list[str]:
-    """The programs that this machine would need to make them and has not."""
+    """The programs for such disks that this machine does not have."""
     return sorted(program for program in _PROGRAMS.values() if shutil.which(program, path=_PATH) is None)
 
 
 async def make(disks: Disks, guest: Guest, folder: GuestFolder, uid: int | None) -> None:
-    """All that the description says, beside a first disk that is there. What an earlier attempt left is replaced."""
+    """Make all that the description has. What an earlier attempt left is replaced."""
     for disk in guest.disks:
         await _make_one(disks, disk, folder, uid)
 
@@ -41,9 +41,9 @@ async def make_empty(disks: Disks, guest: Guest, folder: GuestFolder, uid: int |
 
 
 async def follow(disks: Disks, before: Guest, guest: Guest, folder: GuestFolder, uid: int | None) -> None:
-    """Of a guest that nobody uses, now `guest`: what holds data is kept and grows, all else is made anew or removed.
+    """Make the disks of a stopped guest those of its new description `guest`. Disks with data are kept and may grow.
 
-    May be done again. A disk that would become smaller is refused by the tool.
+    All others are made anew or removed. It may be repeated. The tool refuses to make a disk smaller.
     """
     held = {disk.place: disk for disk in before.disks}
     for disk in guest.disks:

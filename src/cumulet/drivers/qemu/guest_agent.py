@@ -1,9 +1,9 @@
-"""What is asked of QEMU's guest agent, a program in the guest, over a virtio-serial channel. It is not trusted.
+"""Questions to QEMU's guest agent, a program in the guest, over a virtio-serial channel. It is not trusted.
 
-The channel is a unix socket in the agent's own folder: QEMU takes one connection at a time and passes bytes on. Whoever
-is in the guest may say anything there, at any speed, or nothing. So each question has one time limit and one limit of
-bytes, for all that comes until its answer is whole; an answer is one line of JSON of a few fields, and its words go no
-further than an error's text, shortened and without control characters. Reference: QEMU's `qga/qapi-schema.json`.
+The channel is a unix socket in the host agent's own folder. QEMU takes one connection at a time and passes bytes on.
+The guest may write anything there, at any speed, or nothing. So each question has one time limit and one limit of
+bytes, for all that is read until its answer is whole. An answer is one line of JSON with a few fields. Its words go
+only into an error's text, shortened and without control characters. Reference: QEMU's `qga/qapi-schema.json`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from cumulet.host.driver import DriverError
 log = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 10.0
-"""For one question: to connect, to find the agent at the other end, and to have its answer."""
+"""For one question: to connect, to find the agent at the other end, and to read its answer."""
 MOST_BYTES = 16 << 10
-"""All that is read for one question. Answers to what is asked here have less than a hundred."""
+"""The most that is read for one question. The answers that we expect have less than a hundred bytes."""
 THAW = "thaw"
-"""The task that asks a guest to write again."""
+"""The name of the task that asks a guest to write again."""
 _THAW_AGAIN_SECONDS = 5.0
 _WORDS = 200
 
@@ -38,7 +38,7 @@ class _Error(msgspec.Struct, frozen=True):
 
 
 class _Answer(msgspec.Struct, frozen=True):
-    """`return` of what is asked here is a number, or an empty object."""
+    """`returned` is a number or an empty object for the questions below."""
 
     returned: int | dict[str, int] | None = msgspec.field(name="return", default=None)
     error: _Error | None = None
@@ -56,7 +56,7 @@ async def ask(path: Path, command: str, arguments: _Arguments | None = None) -> 
             reader, writer = await _connected(path)
             channel = _Channel(reader)
             number = secrets.randbits(31)
-            # What was begun before is given up by the first byte; what was answered before by this number.
+            # The first byte ends a half question of before. The number tells our answer from older ones.
             writer.write(b"\xff" + _line("guest-sync-delimited", {"id": number}))
             await writer.drain()
             while await channel.answer_after_mark() != _Answer(returned=number):
@@ -77,7 +77,7 @@ async def ask(path: Path, command: str, arguments: _Arguments | None = None) -> 
 
 
 class _Channel:
-    """What comes from the guest, of which no more is read than is allowed for one question."""
+    """Reads what the guest writes, and no more than `MOST_BYTES`."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         self._reader = reader
@@ -85,14 +85,14 @@ class _Channel:
         self._read = 0
 
     async def answer_after_mark(self) -> _Answer | None:
-        """The next line, behind a byte that JSON never has; None for one that is no answer, or without it."""
+        """The next line, after its byte 0xff, which JSON never has; None if it has none, or is no answer."""
         _, mark, told = (await self._line()).rpartition(b"\xff")
         return _decoded(told) if mark else None
 
     async def answer(self) -> _Answer:
         answer = _decoded(await self._line())
         if answer is None:
-            raise DriverError("AGENT_NONSENSE: the guest agent has answered what is no answer")
+            raise DriverError("AGENT_NONSENSE: the guest agent's answer was not understood")
         return answer
 
     async def _line(self) -> bytes:
@@ -116,7 +116,7 @@ def _decoded(line: bytes) -> _Answer | None:
 
 
 async def _connected(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """By a descriptor of its folder, for a socket's path may be no longer than 107 characters."""
+    """Connect by way of its folder's descriptor: a socket's path may have at most 107 characters."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return await asyncio.open_unix_connection(f"/proc/self/fd/{folder}/{path.name}", limit=MOST_BYTES)
@@ -136,8 +136,10 @@ def _readable(words: str) -> str:
 
 
 async def set_password(host: QemuHost, server_id: str, *, user: str, password: str) -> None:
-    """One question at a time, and none that waits for another, or that a command waits for: users ask as often as they
-    like, and the guest may be theirs, too."""
+    """AGENT_BUSY while another question is open. It takes no lock, so no command waits for it.
+
+    Users may ask as often as they like, and the guest that does not answer may be theirs.
+    """
     folder = _channel_of(host, server_id)
     if server_id in host.asked:
         raise DriverError("AGENT_BUSY: its agent is asked already")
@@ -159,20 +161,22 @@ def _channel_of(host: QemuHost, server_id: str) -> GuestFolder:
 
 
 async def freeze(host: QemuHost, server_id: str) -> None:
-    """The guest writes down what it holds and writes no more, until `thaw`. Noted first: whoever comes after a crash
-    of this agent thaws it (`adoption`)."""
+    """Let the guest write its caches to disk and then write nothing until `thaw`.
+
+    It is noted first: after a crash of this host's agent the next one thaws the guest (`adoption`).
+    """
     folder = _channel_of(host, server_id)
     await host.stop_task(server_id, THAW)
     folder.frozen.touch()
     try:
         await ask(folder.agent, "guest-fsfreeze-freeze")
     except BaseException:
-        await thaw(host, server_id)  # It may have been done all the same, or be done late.
+        await thaw(host, server_id)  # It may be frozen all the same, or freeze late.
         raise
 
 
 async def thaw(host: QemuHost, server_id: str) -> None:
-    """Let it write again. Where its agent does not answer, it is asked on beside all else."""
+    """Let it write again. If its agent does not answer, a task goes on asking."""
     if not await _thawed(host, server_id):
         log.warning(
             "a guest was frozen for an image, and its agent does not thaw it yet", extra={"server_id": server_id}
@@ -181,7 +185,7 @@ async def thaw(host: QemuHost, server_id: str) -> None:
 
 
 async def until_thawed(host: QemuHost, server_id: str) -> None:
-    """Ask for as long as it has a process: a guest that stays frozen is as good as lost."""
+    """Ask until it is thawed or its process has ended: a guest that stays frozen is as good as lost."""
     while host.hypervisor(server_id) is not None:
         if await _thawed(host, server_id):
             return
@@ -189,7 +193,7 @@ async def until_thawed(host: QemuHost, server_id: str) -> None:
 
 
 async def _thawed(host: QemuHost, server_id: str) -> bool:
-    """Whether its agent has answered. One that refuses has nothing frozen, or nothing that it could thaw."""
+    """Whether its agent has answered. One that refuses has nothing frozen, or cannot thaw."""
     folder = host.folder(server_id)
     try:
         await ask(folder.agent, "guest-fsfreeze-thaw")

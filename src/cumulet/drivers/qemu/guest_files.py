@@ -1,7 +1,7 @@
 """Files in the folder that a guest's user may write: by descriptor only, and never through a link.
 
-A hostile QEMU may at any moment put a link in the place of a file there, and the agent is root. Whatever the agent does
-below such a folder is done here, relative to the folder's own descriptor (a test reads the sources for it).
+A hostile QEMU may replace a file there by a link at any moment, and the agent is root. So all that the agent does below
+such a folder is done here, relative to the folder's own descriptor (a test reads the sources for it).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def hand_over(folder: GuestFolder, uid: int | None) -> None:
 
 
 def write(folder: GuestFolder, name: str, content: bytes, *, mode: int, uid: int | None) -> None:
-    """Put a file there, whole, in place of whatever has its name."""
+    """Put a whole file there; it replaces what has its name."""
     with _opened(folder) as vm:
         new = f".{name}.{secrets.token_hex(8)}"
         _write_new(vm, new, content, mode, uid)
@@ -49,7 +49,7 @@ def write(folder: GuestFolder, name: str, content: bytes, *, mode: int, uid: int
 
 
 def write_folder(folder: GuestFolder, name: str, files: Mapping[str, bytes], *, uid: int | None) -> None:
-    """Put a folder with `files` there, which only the guest's user can read, in place of whatever has its name."""
+    """Put a folder with `files` there, for the guest's user only; it replaces what has its name."""
     remove_folder(folder, name)
     with _opened(folder) as vm:
         os.mkdir(name, 0o700, dir_fd=vm)
@@ -64,7 +64,7 @@ def write_folder(folder: GuestFolder, name: str, files: Mapping[str, bytes], *, 
 
 
 def remove_folder(folder: GuestFolder, name: str) -> None:
-    """Whatever has the name is gone: a folder with all in it, or a file, or a link and not what it leads to."""
+    """Remove a folder with its content, a file, or a link itself (never what the link leads to)."""
     with suppress(FileNotFoundError), _opened(folder) as vm:
         if stat.S_ISDIR(os.stat(name, dir_fd=vm, follow_symlinks=False).st_mode):
             shutil.rmtree(name, dir_fd=vm, ignore_errors=True)
@@ -73,13 +73,13 @@ def remove_folder(folder: GuestFolder, name: str) -> None:
 
 
 def remove(folder: GuestFolder, name: str) -> None:
-    """The file is gone, or the link, and not what it leads to."""
+    """Remove a file, or a link itself (never what it leads to)."""
     with suppress(FileNotFoundError), _opened(folder) as vm:
         os.unlink(name, dir_fd=vm)
 
 
 def look(folder: GuestFolder, name: str) -> os.stat_result | None:
-    """What is there itself, be it a link; None where nothing is."""
+    """The status of the file itself, also of a link; None where there is none."""
     try:
         with _opened(folder) as vm:
             return os.stat(name, dir_fd=vm, follow_symlinks=False)
@@ -89,7 +89,7 @@ def look(folder: GuestFolder, name: str) -> os.stat_result | None:
 
 @contextmanager
 def opened(folder: GuestFolder, name: str) -> Iterator[int]:
-    """A plain file there, for reading. OSError for anything else: a link is not followed, nobody waits for a pipe."""
+    """A plain file there, for reading. OSError for anything else: no link is followed, no pipe is waited for."""
     with _opened(folder) as vm:
         file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=vm)
     try:
@@ -102,7 +102,7 @@ def opened(folder: GuestFolder, name: str) -> Iterator[int]:
 
 @contextmanager
 def _opened(folder: GuestFolder) -> Iterator[int]:
-    # Above `vm` all folders are the agent's own, so nobody can turn the way to it.
+    # All folders above `vm` are the agent's own, so no guest can redirect this path.
     vm = os.open(folder.vm, _FOLDER)
     try:
         yield vm

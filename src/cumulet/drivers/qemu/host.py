@@ -35,17 +35,17 @@ log = logging.getLogger(__name__)
 
 _START_SECONDS = 30.0
 _OVERHEAD_BYTES = 512 << 20
-"""What QEMU needs beside the guest's memory: translated code, device and migration buffers, page cache of its disk."""
+"""What QEMU needs beside the guest's memory: translated code, buffers of devices and migration, page cache."""
 _SCREEN_BYTES = (3 + 5 * SESSIONS_OF_ONE) * (SCREEN_MIB << 20)
-"""And where it has a screen: its video memory, two pictures of it, and what waits for each of its clients: QEMU drops
-one that leaves five screens of it waiting."""
+"""In addition with a screen: its video memory, two pictures of it, and five more for each client. QEMU drops a client
+that has not taken five."""
 
 _THROTTLE = "disks"
 
 
 def _bounds(guest: Guest) -> Bounds:
     memory_bytes = (guest.memory_mib << 20) + _OVERHEAD_BYTES + (_SCREEN_BYTES if guest.screen else 0)
-    # Its disks, and its memory where it is suspended to a file.
+    # The largest file is a disk, or the memory of a suspended guest.
     further = (disk.size_mib << 20 for disk in guest.disks)
     largest = max(file_bytes(max(disk_bytes(guest), *further, 0)), memory_bytes)
     return Bounds(memory_bytes=memory_bytes, cpus=guest.vcpus, file_bytes=largest)
@@ -70,14 +70,14 @@ class QemuHost:
     sharing: int = 1
     """How many hosts share this machine."""
     sink: ImageSink | None = None
-    """Where images of guests' disks go."""
+    """Takes images of guests' disks; None where nobody does."""
     asked: set[str] = field(default_factory=set)
-    """Guests whose own agents are being asked for their users."""
+    """Ids of the servers whose guest agent has an open question of a user."""
     offered: dict[str, Authority] = field(default_factory=dict)
-    """Of moves from here that were prepared and whose copy has not begun."""
+    """By server id: this host's authority for a move that is prepared and whose copy has not begun."""
     hypervisors: dict[str, Hypervisor] = field(default_factory=dict)
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
-    """By guest: the one under way, or the last."""
+    """By server id: the one under way, or the last."""
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
     _tasks: dict[tuple[str, str], asyncio.Task[None]] = field(default_factory=dict)
 
@@ -99,7 +99,7 @@ class QemuHost:
         return record
 
     def hypervisor(self, server_id: str) -> Hypervisor | None:
-        """The guest's living process; after a restart of the agent, found again by what it noted itself."""
+        """The guest's living process. After a restart of the agent it is found by the note that it wrote itself."""
         known = self.hypervisors.get(server_id)
         if known is not None and known.alive:
             return known
@@ -155,7 +155,7 @@ class QemuHost:
         return fd
 
     async def tell_ports(self, guest: Guest) -> None:
-        """The metadata service of this host knows who is on these ports."""
+        """Tell this host's metadata service which guest is on these ports."""
         for nic in guest.nics:
             if self.network is not None:
                 await self.network.tell(nic.port_id, documents(guest))
@@ -185,7 +185,7 @@ class QemuHost:
         )
 
     async def remove(self, server_id: str) -> None:
-        """Kill the process, remove all that is the guest's here. Absent is success; may be repeated after a crash."""
+        """Kill the process and remove all that the guest has here. Absent is success. It may be repeated."""
         self.stop_tasks(server_id)
         folder = self.folder(server_id)
         hypervisor = self.hypervisor(server_id)
@@ -198,7 +198,7 @@ class QemuHost:
         await asyncio.to_thread(folder.remove)
         self.sandbox.give_back_uids(folder.path)
 
-    # -- background work, one task per guest and kind; all of it can be begun again after a restart
+    # -- background work: one task per guest and kind, which can begin again after a restart
 
     def start_task(self, server_id: str, kind: str, work: Coroutine[None, None, None]) -> None:
         key = (server_id, kind)
@@ -221,7 +221,7 @@ class QemuHost:
                 task.cancel()
 
     async def stop_task(self, server_id: str, kind: str) -> None:
-        """End it, and wait until it has ended."""
+        """Cancel it and wait until it has ended."""
         task = self._tasks.get((server_id, kind))
         if task is not None:
             task.cancel()
@@ -270,7 +270,7 @@ def _state_without_process(record: GuestRecord) -> GuestState:
 
 
 def _state_of(record: GuestRecord, run_state: str) -> GuestState:
-    """QEMU's run state in our words. Who paused it, and whether it may run here, only our record knows."""
+    """QEMU's run state in our terms. Only our record knows who paused the guest and whether it may run here."""
     if run_state == "running":
         return GuestState.RUNNING
     if record.role is Role.INCOMING or run_state == "inmigrate":
@@ -285,7 +285,7 @@ def _state_of(record: GuestRecord, run_state: str) -> GuestState:
 
 
 def refuse_while_moving(record: GuestRecord) -> None:
-    """A guest in a move has two processes; no verb but the move's own may wake either."""
+    """A guest in a move has two processes; only the move's own verbs may let either run."""
     if record.role is Role.INCOMING:
         raise DriverError("MOVING: a destination that is not committed yet")
     if record.copy is not None and record.copy.outcome in (None, MigrationPhase.COMPLETED):

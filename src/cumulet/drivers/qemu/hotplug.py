@@ -1,8 +1,8 @@
-"""NICs that come and go while a guest runs: what is plugged in follows the guest's record, by one function.
+"""NICs that are plugged and unplugged while a guest runs: one function makes the process match the record.
 
-The record is written first, so that a crash at any moment leaves something that the next call makes good. A guest may
-refuse to let go of a device, let go of it late, or throw out one that nobody took: before it moves, all of that is put
-right (`match`), for at the destination it has what its record says.
+The record is written first, so that after a crash the next call can finish the work. A guest may refuse to release a
+device, release it late, or eject one that nobody unplugged. Before it moves all of that is put right (`match`), because
+at the destination it gets what its record says.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from cumulet.host.driver import DriverError, Guest, Nic
 from cumulet.host.nics import MOST_NICS
 
 UNPLUG_SECONDS = 10.0
-"""How long a guest may take to let go of a device."""
+"""How long a guest may take to release a device."""
 _ASKED_AGAIN_SECONDS = 2.0
-"""A guest that is just starting hears no request: it is asked again."""
+"""How soon it is asked again: a guest that is just starting takes no request."""
 _DEVICE = re.compile(r"nic(\d{1,2})")
 
 
@@ -77,10 +77,10 @@ def _refuse(record: GuestRecord) -> None:
 
 
 async def match(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, *, insist: bool = True) -> None:
-    """The guest's process has exactly the NICs of its record. DriverError where it does not let go of one."""
+    """Make the NICs of the guest's process those of its record. DriverError if it does not release one."""
     guest = record.guest
     if not guest.nic_slots:
-        return  # All are on the root bus, where nothing comes or goes.
+        return  # All are on the root bus, where nothing can be plugged.
     wanted = {nic_name(nic): nic for nic in nics.placed(guest)}
     present = await _present(hypervisor)
     for name in sorted(present - wanted.keys()):

@@ -1,8 +1,8 @@
 """The destination's side of a live migration: a guest that waits, takes its state from one source, and runs when told.
 
-It listens only between `prepare_incoming` and the commit, only on the migration address, only for the source named,
-with sockets that the agent made: QEMU has no network (`sockets`). What it is lent to know its source by, and to be
-known, is of this move alone and lasts minutes (`move_authority`).
+It listens only between `prepare_incoming` and the commit, only on the migration address, only for the named source,
+with sockets that the agent made: QEMU has no network (`sockets`). It is lent credentials of this move alone, which last
+minutes (`move_authority`).
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _BRIEF_SECONDS = 2.0
 _DISK, _MEMORY = "disk-listener", "memory-listener"
 _LIMIT, _RENEWAL = "listen-limit", "renew-tls"
 _SPARE = [f"memory-listener-{number}" for number in range(16)]
-"""In post-copy QEMU may wait for a page that does not come, and can then be handed nothing. So it has beforehand what
-it takes to listen once more, for so many broken connections."""
+"""Sockets for post-copy, handed over beforehand: QEMU needs another one after each broken connection, and can be handed
+nothing while it waits for a page."""
 
 
 def capabilities(parameters: MigrationParameters) -> dict[str, bool]:
-    """The same on both sides: one that differs kills the destination in the middle of the stream."""
+    """The same on both sides: a difference makes the destination fail in the middle of the stream."""
     always = ("events", "return-path", "late-block-activate", "pause-before-switchover")
     return dict.fromkeys(always, True) | {"postcopy-ram": parameters.post_copy}
 
 
 _RECEIVING = ("active", "device", "postcopy-active", "postcopy-paused", "postcopy-recover")
-"""Statuses of an incoming migration (query-migrate) in which guest state is here, or on its way."""
+"""Statuses of an incoming migration (query-migrate) in which state of the guest is here or on its way."""
 
 
 async def prepare_incoming(host: QemuHost, guest: Guest, *, source: Peer, parameters: MigrationParameters) -> Endpoint:
@@ -63,13 +63,13 @@ async def prepare_incoming(host: QemuHost, guest: Guest, *, source: Peer, parame
 
 
 def watch(host: QemuHost, server_id: str, *, renew_now: bool) -> None:
-    """A destination that waits: renew what it is lent, and end it where nobody comes."""
+    """Of a destination that waits: renew its credentials, and end it if no source comes."""
     host.start_task(server_id, _LIMIT, end_unless_used(host, server_id))
     host.start_task(server_id, _RENEWAL, _renew_while_it_listens(host, server_id, now=renew_now))
 
 
 async def _still_listening(host: QemuHost, server_id: str, source: Peer) -> Endpoint | None:
-    """The endpoint of an earlier, equal request. Refuses to destroy what may be the only copy of a guest."""
+    """The endpoint of an earlier, equal request, or None. DriverError if this may be the only copy of a guest."""
     record = host.folder(server_id).read()
     if record is None:
         return None
@@ -128,7 +128,7 @@ async def _lend(
 
 
 async def _renew_while_it_listens(host: QemuHost, server_id: str, *, now: bool) -> None:
-    """Until the memory begins to come: its connection may be made long after the disk's."""
+    """Renew until the memory begins to come: its connection may be made long after the disk's."""
     while True:
         if not now:
             await asyncio.sleep(move_authority.LENT.total_seconds() / 3)
@@ -139,12 +139,12 @@ async def _renew_while_it_listens(host: QemuHost, server_id: str, *, now: bool) 
                 return
             if hypervisor.migration not in ("none", "setup"):
                 return
-            with contextlib.suppress(DriverError):  # It hangs: a connection that says nothing holds it up.
+            with contextlib.suppress(DriverError):  # It hangs because of a connection that sends nothing.
                 await _lend(host, hypervisor, record, record.incoming, move_authority.LENT)
 
 
 async def _export_disks(hypervisor: Hypervisor, nodes: Sequence[str], address: str, credentials: str) -> int:
-    """All at one port, each under its own name, for a connection of its own."""
+    """Export all disks at one port, each under its own name for its own connection; the port."""
     with sockets.listener(address) as listening:
         await hypervisor.getfd(_DISK, listening.fileno())
         port = sockets.port_of(listening)
@@ -155,7 +155,7 @@ async def _export_disks(hypervisor: Hypervisor, nodes: Sequence[str], address: s
 
 
 async def end_unless_used(host: QemuHost, server_id: str) -> None:
-    """End a destination that nobody uses. Disk writes and a stream count as use, a connection alone does not."""
+    """End a destination that nobody uses. Disk writes and a stream are use, a connection alone is not."""
     folder = host.folder(server_id)
     last_write = -1
     while True:
@@ -165,7 +165,7 @@ async def end_unless_used(host: QemuHost, server_id: str) -> None:
             return
         change = hypervisor.change()
         if hypervisor.migration not in ("none", "setup"):
-            return  # From the first byte of state on, only the control plane decides.
+            return  # From the first byte of state on, the control plane decides.
         await hypervisor.wait_for_change(change, host.listen_seconds)
         if change.is_set():
             continue
@@ -179,7 +179,7 @@ async def end_unless_used(host: QemuHost, server_id: str) -> None:
             try:
                 status = (await hypervisor.migration_status()).status
             except DriverError:
-                # A stranger who connects and says nothing blocks its main loop. The source would have been heard of.
+                # A stranger who connects and sends nothing blocks its main loop. The source would have caused events.
                 status = hypervisor.migration
             if status in ("none", "setup"):
                 await hypervisor.kill()
@@ -187,11 +187,11 @@ async def end_unless_used(host: QemuHost, server_id: str) -> None:
 
 
 _ENOUGH = ("completed", "postcopy-active", "postcopy-paused", "postcopy-recover")
-"""What the destination says when it could run the guest: in post-copy, QEMU fetches what a running guest lacks."""
+"""Statuses in which the destination can run the guest: in post-copy QEMU fetches pages that the guest lacks."""
 
 
 async def _wait_until_whole(hypervisor: Hypervisor) -> None:
-    """Until it could run. With a return path it can when the source says so, but never trust one side."""
+    """Wait until the guest can run here. The source has said so, but one side alone is not trusted."""
     seen = "no answer"
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_LOAD_SECONDS):
@@ -209,12 +209,12 @@ async def _stop_export(hypervisor: Hypervisor) -> None:
     try:
         await hypervisor.nbd_server_stop()
     except DriverError:
-        if await hypervisor.block_exports():  # Asked twice, it has stopped already.
+        if await hypervisor.block_exports():  # Without exports the server has stopped already.
             raise
 
 
 async def finish_incoming(hypervisor: Hypervisor) -> None:
-    """All has arrived, and nobody else writes to the disk any more; the guest is not let run."""
+    """Wait until all has arrived and stop the disk's export. The guest does not run yet."""
     await _wait_until_whole(hypervisor)
     await _stop_export(hypervisor)
 
@@ -224,7 +224,7 @@ async def resume_destination(host: QemuHost, server_id: str) -> None:
         record = host.record(server_id)
         hypervisor = host.hypervisor(server_id)
         if hypervisor is None:
-            if record.role is Role.INCOMING:  # It died in between. What it was sent is on its disk, and it is ours now.
+            if record.role is Role.INCOMING:  # It died after the commit. Its disk is here, and the guest is ours now.
                 host.folder(server_id).write(msgspec.structs.replace(record, role=Role.OWN, incoming=None))
             ended = host.hypervisors.get(server_id)
             words = "" if ended is None else ended.last_words()
@@ -232,30 +232,30 @@ async def resume_destination(host: QemuHost, server_id: str) -> None:
         stays_paused = record.incoming is not None and record.incoming.parameters.paused
         if record.role is Role.INCOMING:
             await _wait_until_whole(hypervisor)
-            # Sent together, done in this order: nobody else writes to the disk when the guest begins to.
+            # Sent together, done in this order: the source cannot write to the disk any more when the guest begins to.
             await asyncio.gather(_stop_export(hypervisor), *([] if stays_paused else [hypervisor.cont()]))
         else:
-            refuse_while_moving(record)  # This is the source of a move: nobody but it decides whether it runs on.
+            refuse_while_moving(record)  # It may be the source of another move.
             if not record.user_paused:
                 await hypervisor.cont()
         for kind in (_LIMIT, _RENEWAL):
             await host.stop_task(server_id, kind)
         if record.role is Role.INCOMING:
-            # After `cont`, to spare the guest the wait for the disk: a crash in between is mended by the run state.
+            # Written after `cont`, so that the guest does not wait for the disk. After a crash the run state tells.
             settled = msgspec.structs.replace(record, role=Role.OWN, user_paused=stays_paused)
             await asyncio.to_thread(host.folder(server_id).write, settled)
         host.start_task(server_id, "withdraw-tls", withdraw_when_whole(host, server_id))
 
 
 async def withdraw_when_whole(host: QemuHost, server_id: str) -> None:
-    """In post-copy what it is lent is needed until the last page has come, over one connection or another."""
+    """In post-copy the credentials are needed until the last page has come: connections may be made again."""
     renewed = False
     while (hypervisor := host.hypervisor(server_id)) is not None:
         change = hypervisor.change()
         record = host.folder(server_id).read()
         if record is None or record.incoming is None:
             return
-        with contextlib.suppress(DriverError):  # It hangs: it waits for a page.
+        with contextlib.suppress(DriverError):  # It hangs while it waits for a page.
             if hypervisor.migration in ("completed", "none"):  # The event may come after an answer that says the same.
                 async with host.lock(server_id):
                     if await withdraw(host, hypervisor, server_id):
@@ -267,7 +267,7 @@ async def withdraw_when_whole(host: QemuHost, server_id: str) -> None:
 
 
 async def withdraw(host: QemuHost, hypervisor: Hypervisor, server_id: str) -> bool:
-    """Take back all that was lent, and forget the move; False where some memory has yet to come."""
+    """Take the credentials back and forget the move; False if a part of the memory has yet to come."""
     hypervisor.migration = (await hypervisor.migration_status()).status
     if hypervisor.migration not in ("completed", "none"):
         return False
@@ -292,7 +292,7 @@ _ARRIVALS = {
 
 
 async def arrival(host: QemuHost, server_id: str) -> MigrationPhase:
-    """By what QEMU's events told, or asking it. A process that was started to boot has received nothing.
+    """From QEMU's events, or by asking. A process that was started to boot has received nothing.
 
     In post-copy a device that needs a page blocks QEMU's main loop, and with it every answer, until the page comes.
     """
@@ -309,8 +309,8 @@ async def arrival(host: QemuHost, server_id: str) -> MigrationPhase:
 async def recover_incoming(host: QemuHost, server_id: str) -> Endpoint:
     """QMP `migrate-recover`, for the same peer with the same TLS.
 
-    All of it out of band, see `arrival`; so with a socket that QEMU was handed beforehand, or else with a new one.
-    A connection that is just taking over is let alone, however slow it is: QEMU 7.2 does not survive its end.
+    All of it is out of band (see `arrival`), so it uses a socket that QEMU was handed beforehand, or else a new one.
+    A connection that is just taking over is not cut, however slow it is: QEMU 7.2 does not survive that.
     """
     async with host.lock(server_id):
         incoming = host.record(server_id).incoming
@@ -326,19 +326,19 @@ async def recover_incoming(host: QemuHost, server_id: str) -> Endpoint:
             try:
                 await hypervisor.yank_migration()
             except DriverError:
-                # It knows of no migration: that has ended, and we were not told. See what has become of it.
+                # It knows no migration: that has ended, and the event was lost. Ask how.
                 hypervisor.migration = (await hypervisor.migration_status()).status
                 raise
             try:
                 return msgspec.structs.replace(endpoint, nbd_port=None, port=await _listen_again(hypervisor, endpoint))
-            except DriverError:  # It has not noticed yet that the connection is cut.
+            except DriverError:  # It does not know yet that the connection is cut.
                 if asyncio.get_running_loop().time() > deadline:
                     raise
                 await hypervisor.wait_for_change(change, _BRIEF_SECONDS / 10)
 
 
 async def _listen_again(hypervisor: Hypervisor, endpoint: Endpoint) -> int:
-    """At which port. A name that QEMU does not know was used before; which ones were, an agent may not remember."""
+    """The port. A name that QEMU does not know was used before; after a restart the agent does not know which were."""
     for name in _SPARE:
         try:
             await hypervisor.migrate_recover(f"tcp:fd:{name}")
@@ -354,7 +354,7 @@ async def _listen_again(hypervisor: Hypervisor, endpoint: Endpoint) -> int:
 
 
 async def give_up_memory(host: QemuHost, server_id: str) -> None:
-    """The process goes before the record: as long as that says `incoming`, all of this may be done again."""
+    """The process ends before the record changes: while that says `incoming`, all of this may be repeated."""
     async with host.lock(server_id):
         record = host.record(server_id)
         try:

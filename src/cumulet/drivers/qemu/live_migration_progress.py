@@ -1,4 +1,4 @@
-"""How a copy is, by what its source's QEMU tells and what is in the guest's record."""
+"""The progress of a copy, from its source's QEMU and from the guest's record."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cumulet.drivers.qemu.record import GuestRecord
 from cumulet.host.driver import DriverError, MigrationPhase, MigrationProgress
 
 LOOK_SECONDS = 1.0
-"""How long to rely on events alone before looking again: an event can be lost with a connection."""
+"""How long to rely on events alone before asking: an event can be lost with a connection."""
 
 _PHASES = {
     "setup": MigrationPhase.SETUP,
@@ -53,7 +53,7 @@ async def copy_progress(
 
 
 def phase_of(record: GuestRecord, hypervisor: Hypervisor | None) -> MigrationPhase:
-    """From what is known without asking: events told it, or the record says how it ended."""
+    """The phase without asking QEMU: from events, or from the record once it has ended."""
     copy = record.copy
     if copy is None:
         return MigrationPhase.NONE
@@ -65,7 +65,7 @@ def phase_of(record: GuestRecord, hypervisor: Hypervisor | None) -> MigrationPha
     if phase is MigrationPhase.SWITCHOVER and hypervisor.ready:
         return MigrationPhase.POST_COPY_READY
     if phase in (MigrationPhase.FAILED, MigrationPhase.CANCELLED):
-        return MigrationPhase.ACTIVE  # Told once it has been cleaned up after. `completed` cannot wait: nobody runs.
+        return MigrationPhase.ACTIVE  # Told after the cleaning up. `completed` cannot wait: no side runs.
     return phase
 
 
@@ -82,7 +82,7 @@ async def progress_of(record: GuestRecord, hypervisor: Hypervisor | None, phase:
         memory = await hypervisor.migration_status() if record.copy is not None and record.copy.memory else Migration()
         jobs = await disk_copies.jobs(hypervisor, record.guest) if phase is not MigrationPhase.COMPLETED else []
     except DriverError:
-        # The main loop is blocked: no new numbers, so no progress, and that is what the caller's timer looks at.
+        # The main loop is blocked. The numbers stay the same, which the caller's timer takes for no progress.
         return msgspec.structs.replace(hypervisor.progress, phase=phase, error=error)
     hypervisor.progress = _numbers(phase, error, memory, [job for job in jobs if job is not None], hypervisor.progress)
     return hypervisor.progress

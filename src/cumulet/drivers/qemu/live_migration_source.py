@@ -106,7 +106,7 @@ async def _begin(
 
 
 async def _lend(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord) -> str:
-    """New ones for the next connection: it may be long since the last was made."""
+    """Lend new credentials for the next connection: the last ones may have expired."""
     assert record.copy is not None
     if record.copy.authority is None:
         raise DriverError("NOT_COPYING: the copy has ended")
@@ -121,12 +121,12 @@ async def _lend(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord) -> 
 
 async def carry(host: QemuHost, server_id: str) -> None:
     """Do what follows from what is seen, until the copy has ended."""
-    standing_still = False  # While the guest does, its hypervisor is asked nothing that an event will tell.
+    standing_still = False  # While the guest does, we rely on events: each question to its hypervisor costs it time.
     while True:
         record = host.folder(server_id).read()
         hypervisor = host.hypervisor(server_id)
         if record is None or record.copy is None or record.copy.outcome is not None or hypervisor is None:
-            return  # Ended by another verb, or the process is gone: whether it had completed, the destination knows.
+            return  # Another verb has ended it, or the process is gone; the destination knows whether it had completed.
         change = hypervisor.change()
         try:
             look = not standing_still or hypervisor.migration not in ("switchover", "device")
@@ -134,7 +134,7 @@ async def carry(host: QemuHost, server_id: str) -> None:
                 return
             standing_still = hypervisor.migration in ("switchover", "device")
         except (DriverError, TimeoutError):
-            # It hangs, or refused because it went on meanwhile. Time limits are the control plane's: look again.
+            # It hangs, or has gone on meanwhile. The control plane sets time limits; we look again.
             await asyncio.sleep(0.1)
         await hypervisor.wait_for_change(change, LOOK_SECONDS)
         if not change.is_set():
@@ -170,13 +170,13 @@ async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, cop
         return True
     broken = [job for job in jobs if job is None or (job.status == "concluded" and job.error is not None)]
     if broken:
-        # Without its disks the guest cannot go. The cancellation that follows is remembered as the failure that it is.
+        # Without its disks the guest cannot move. The record has the error, so the cancellation counts as a failure.
         _note(host, server_id, error=disk_copies.why(broken))
         await hypervisor.migrate_cancel()
     elif status == "pre-switchover":
         for job in jobs:
             if job is not None:
-                hypervisor.jobs[job.id] = job.status  # The events that told it went to an agent that is gone.
+                hypervisor.jobs[job.id] = job.status  # The events went to an agent that is gone.
         await _switch_over(hypervisor, copy, names)
     elif status == "active" and copy.to_post_copy:
         await hypervisor.migrate_start_postcopy()  # It stands still as soon as it can, at `pre-switchover` first.
@@ -184,7 +184,7 @@ async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, cop
 
 
 async def _begin_memory(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, copy: Copy) -> None:
-    """Where its connection cannot be made, the record says why, and the look that follows finds no migration."""
+    """If the connection cannot be made, the record gets the reason, and the next look finds no migration."""
     error = None
     try:
         await _lend(host, hypervisor, record)
@@ -198,14 +198,14 @@ async def _begin_memory(host: QemuHost, hypervisor: Hypervisor, record: GuestRec
 
 
 async def _handed_over(hypervisor: Hypervisor) -> bool:
-    """QEMU also says `completed` of an earlier move, by which the guest came here; then its run state is another."""
+    """Whether `completed` means this copy: QEMU says it of the move by which the guest came here, too."""
     return await hypervisor.run_state() in ("finish-migrate", "postmigrate")
 
 
 async def _switch_over(hypervisor: Hypervisor, copy: Copy, names: Sequence[str]) -> None:
-    """The guest stands still: go by events alone, every question costs it time. Where one is missing, look instead.
+    """The guest stands still, so rely on events: every question costs it time. If an event is missing, look.
 
-    On its way to post-copy it is left standing, for only the control plane knows whether its commit has been made.
+    On the way to post-copy it goes on standing still: only the control plane knows whether the commit was made.
     """
     hypervisor.migration = "switchover"
     going = [name for name in names if hypervisor.jobs.get(name) not in ("waiting", "pending", "concluded")]
@@ -252,7 +252,7 @@ async def _end(host: QemuHost, hypervisor: Hypervisor, server_id: str, status: s
 
 
 async def _settle(host: QemuHost, server_id: str, outcome: MigrationPhase, error: str | None) -> None:
-    """Note how the copy ended, and wake whoever follows it. The disk is slow, so not on the event loop."""
+    """Note how the copy ended and wake its followers. It writes to the disk in a thread, because that is slow."""
     await asyncio.to_thread(_note, host, server_id, outcome=outcome, error=error, authority=None)
     hypervisor = host.hypervisors.get(server_id)
     if hypervisor is not None:
@@ -260,7 +260,7 @@ async def _settle(host: QemuHost, server_id: str, outcome: MigrationPhase, error
 
 
 def _note(host: QemuHost, server_id: str, **news: object) -> None:
-    """Change what the record says now of the copy under way: since it was last looked at a verb may have changed it."""
+    """Change the record of the copy that is under way. It is read anew: a verb may have changed it."""
     folder = host.folder(server_id)
     record = folder.read()
     if record is not None and record.copy is not None and record.copy.outcome is None:
@@ -271,8 +271,8 @@ def _note(host: QemuHost, server_id: str, **news: object) -> None:
 
 
 async def force_complete(host: QemuHost, server_id: str) -> None:
-    """To post-copy where both sides were prepared for it. Else let the guest stand still for as long as it takes: once
-    its disk is there, what remains of its memory is sent at once, without a limit."""
+    """Go to post-copy if both sides are prepared for it. Else lift the limit of the downtime: once the disk is copied,
+    the guest stands still until the rest of its memory is sent."""
     async with host.lock(server_id):
         record = host.record(server_id)
         if record.copy is not None and record.copy.outcome is MigrationPhase.COMPLETED:
@@ -285,7 +285,7 @@ async def force_complete(host: QemuHost, server_id: str) -> None:
             return
         if not record.copy.to_post_copy:
             _note(host, server_id, to_post_copy=True)
-        hypervisor.announce()  # Whoever carries the copy does what follows from it.
+        hypervisor.announce()  # `carry` does the rest.
 
 
 async def begin_post_copy(host: QemuHost, server_id: str) -> None:
@@ -295,7 +295,7 @@ async def begin_post_copy(host: QemuHost, server_id: str) -> None:
             raise DriverError("NOT_COPYING: no copy is under way")
         if record.copy.outcome is MigrationPhase.COMPLETED:
             return
-        if not record.copy.memory:  # Until it is sent, QEMU still tells how the guest itself once came here.
+        if not record.copy.memory:  # Until it is sent, QEMU reports the migration by which the guest came here.
             raise DriverError("NOT_READY: the copy has not come to the memory")
         hypervisor = host.running_hypervisor(server_id)
         asked = False
@@ -315,7 +315,7 @@ async def begin_post_copy(host: QemuHost, server_id: str) -> None:
 
 
 async def recover_copy(host: QemuHost, server_id: str, endpoint: Endpoint) -> None:
-    """QMP `migrate` with `resume`. The guest runs at its destination already and waits for the pages it lacks."""
+    """QMP `migrate` with `resume`. The guest runs at its destination already and waits for pages."""
     async with host.lock(server_id):
         record = await _settled(host, server_id)
         if record.copy is not None and record.copy.outcome is MigrationPhase.COMPLETED:
@@ -387,14 +387,14 @@ async def _cancel_memory(hypervisor: Hypervisor, guest: Guest) -> None:
             if not hypervisor.alive:
                 raise
             blocked = True
-        if blocked:  # In a write to the migration's connection, in the switchover.
+        if blocked:  # It waits in a write to the migration's connection, in the switchover.
             with contextlib.suppress(DriverError):
                 await hypervisor.yank_migration()
     raise DriverError("CANCEL_TIMEOUT: the copy does not end")
 
 
 async def _settled(host: QemuHost, server_id: str) -> GuestRecord:
-    """The record, with the outcome of a copy that has just completed: it is told before it is written."""
+    """The record, with the outcome of a copy that has just completed: the event comes before the record is written."""
     hypervisor = host.hypervisor(server_id)
     copy = host.record(server_id).copy
     if hypervisor is None or copy is None or copy.outcome is not None or not copy.memory:
@@ -420,4 +420,4 @@ async def resume_source(host: QemuHost, server_id: str) -> None:
                 await _clean_up(host, hypervisor, record.guest)
         if record.copy is not None:
             host.folder(server_id).write(msgspec.structs.replace(record, copy=None))
-        host.running_hypervisor(server_id)  # Decided, and free to be started; but whoever asked must know it is dead.
+        host.running_hypervisor(server_id)  # Without a process it may be started again, but the caller must know.

@@ -1,7 +1,7 @@
-"""Room on a host's file system: guests' disks and the image cache leave a floor of it free.
+"""Room on a host's file system: guests' disks and the image cache leave a part of it free.
 
-Disks grow as guests write. What a guest has been given and not written yet counts as taken, for all hosts whose state
-folders lie side by side on one machine; so a disk that was given can always be filled, and never fills the machine.
+Disks grow as guests write. So the promise of a disk (what its guest may still write) counts as taken, for all hosts
+whose state folders lie side by side on one machine. A guest can always fill its disk, and cannot fill the machine.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def all_disks_bytes(guest: Guest) -> int:
 
 
 def file_bytes(size: int) -> int:
-    """The largest qcow2 file for a disk of `size` bytes: its tables come on top."""
+    """The largest qcow2 file for a disk of `size` bytes, with its tables."""
     return size + (size >> 6) + (64 << 20)
 
 
 def require(state: Path, size: int, limits: HostLimits, *, besides: str) -> None:
-    """DISK_FULL unless `size` bytes can be given away; what the guest `besides` was given before is not counted."""
-    room = free_bytes(state) - floor_bytes(state, limits.free_space_floor_mib) - _given(state, besides)
+    """DISK_FULL unless `size` bytes can be promised. What the guest `besides` has already is not counted."""
+    room = free_bytes(state) - floor_bytes(state, limits.free_space_floor_mib) - _promised(state, besides)
     if size > room:
         raise DriverError(
             f"DISK_FULL: {size >> 20} MiB are needed, and {max(0, room) >> 20} MiB are left to give on this host"
@@ -48,13 +48,13 @@ def require(state: Path, size: int, limits: HostLimits, *, besides: str) -> None
 
 
 def written_bytes(folder: GuestFolder, name: str) -> int:
-    """What a file in a guest's folder takes up; nothing where there is none."""
+    """Bytes that a file in a guest's folder takes up; 0 where there is none."""
     present = guest_files.look(folder, name)
     return present.st_blocks * 512 if present is not None else 0
 
 
-def _given(state: Path, besides: str) -> int:
-    """What guests were given and have not written yet."""
+def _promised(state: Path, besides: str) -> int:
+    """Bytes of all promises."""
     places = {state, *state.parent.parent.glob(f"*/{state.name}")}
     total = 0
     for guests in (place / "guests" for place in places):

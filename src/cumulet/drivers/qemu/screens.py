@@ -1,8 +1,8 @@
-"""People at a guest's screen: each is a client of the VNC server in its QEMU, which listens nowhere.
+"""Sessions at a guest's screen: each is a client of the VNC server in its QEMU, which listens nowhere.
 
-The agent makes a pair of sockets for each session, hands one end to QEMU over its monitor, and carries bytes between
-the other and who asks for them. It reads no faster than they are taken: what waits then waits in QEMU, which sends
-less of what has changed meanwhile. Where either end or the agent goes, the session is over and nothing is left of it.
+The agent makes a pair of sockets for each session, hands one end to QEMU over its monitor, and passes bytes between the
+other end and the session's reader. It reads no faster than the reader does. QEMU then skips pictures that are out of
+date. The session ends with either end or with the agent, and leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cumulet.host.consoles import CHUNK_BYTES, Session, Sessions
 from cumulet.host.driver import DriverError, Printed
 
 _LOOK_SECONDS = 15.0
-"""How often it is seen whether anybody still asks."""
+"""How often it looks whether anybody still reads."""
 _SOCKET = "screen-client"
 
 
@@ -33,7 +33,7 @@ class _Wire(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class _Screen:
-    """Of one guest: who is at it, and the way to QEMU of each."""
+    """The sessions of one guest, and each one's connection to QEMU."""
 
     sessions: Sessions = field(default_factory=Sessions)
     wires: dict[str, _Wire] = field(default_factory=dict)
@@ -80,14 +80,14 @@ class Screens:
             async with asyncio.timeout(TYPING_SECONDS):
                 await wire.drain()
         except (TimeoutError, ConnectionError) as problem:
-            raise DriverError("NOT_HEARD: the guest's screen does not take what it is told") from problem
+            raise DriverError("NOT_HEARD: the guest's screen does not take input") from problem
 
     async def close(self, server_id: str, session: str) -> None:
         self._forget(server_id, session)
         await self._host.stop_task(server_id, f"screen {session}")
 
     async def _carry(self, server_id: str, name: str, session: Session, wire: _Wire) -> None:
-        """Until QEMU's end is closed, or nobody has asked for long. What it has got is kept until it is taken."""
+        """Pass bytes on until QEMU closes its end, or nobody has read for long."""
         carried = asyncio.create_task(_take(session, wire.reader))
         try:
             while not carried.done() and self.has(server_id, name):

@@ -1,9 +1,9 @@
 """Images of guests' disks: a copy as the disk is at one moment, made beside it, and then sent to the Image service.
 
-Of a guest with a process QEMU itself makes the copy, by a backup job: what the guest overwrites meanwhile is copied
-first, so that the guest goes on and the copy is of the moment in which the job began. Of one without, `qemu-img` does.
-The copy is the work of this agent: it is removed as soon as it was sent, or could not be; with the agent ends what is
-under way, and its successor removes what is left.
+For a guest with a process QEMU itself makes the copy, by a backup job: it copies what the guest is about to overwrite
+first. So the guest runs on, and the copy is of the moment in which the job began. For a guest without a process
+`qemu-img` makes it. The copy is removed once it was sent or has failed. A snapshot ends with the agent that makes it;
+the next agent removes what is left.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BEGUN = SnapshotProgress(phase=SnapshotPhase.COPYING)
 
 @dataclass(slots=True, kw_only=True)
 class Snapshot:
-    """One under way, or ended; kept by the host until the next, or until its end is asked for."""
+    """A snapshot that is under way, or has ended. The host keeps it until the next one, or until `end`."""
 
     image_id: str
     quiesce: bool = False
@@ -130,7 +130,7 @@ async def _copy(host: QemuHost, folder: GuestFolder, record: GuestRecord, snapsh
 
 @contextlib.asynccontextmanager
 async def _at_rest(host: QemuHost, hypervisor: Hypervisor, snapshot: Snapshot, server_id: str) -> AsyncIterator[None]:
-    """Meanwhile the guest writes nothing, where that was asked for. One that does not run writes nothing anyway."""
+    """Within this the guest writes nothing, if the snapshot asks for it. A guest that does not run never writes."""
     if not snapshot.quiesce or await hypervisor.run_state() != "running":
         yield
         return

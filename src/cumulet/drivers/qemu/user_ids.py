@@ -11,7 +11,7 @@ SUBORDINATE = Path("/etc/subuid")
 UID_MAP = Path("/proc/self/uid_map")
 GID_MAP = Path("/proc/self/gid_map")
 LEAST = 1_000
-"""Below are the system's own users."""
+"""The ids below it are the system's own users."""
 MOST_IDS = 65_536
 TAKEN = {
     "users of people, as adduser gives them out": range(1_000, 60_001),
@@ -46,20 +46,21 @@ def known(uid: int) -> bool:
 
 
 def are_the_machines_own() -> bool:
-    """Whether our numbers are the machine's: root is root."""
+    """Whether our ids are the machine's: we are in no user namespace."""
     return mapped(range(2**32 - 1))
 
 
 def usable_groups(gids: Iterable[int]) -> list[int] | None:
-    """What a guest's process is to be a member of; None: of what we are, for one of them has no number here. Devices'
-    groups have none in a user namespace of a user's own, and yet that user may be a member."""
+    """The groups for a guest's process; None: those of this process, because one of `gids` has no id here.
+
+    In a user namespace of an ordinary user the groups of devices have none, and the user may still be a member.
+    """
     groups = sorted(set(gids))
     return groups if all(mapped(range(gid, gid + 1), GID_MAP) for gid in groups) else None
 
 
 def mapped(uids: range, file: Path | None = None) -> bool:
-    """Whether these users, or groups by `GID_MAP`, exist where we run: the container that an agent is root of may have
-    only some."""
+    """Whether all these user ids (group ids with `GID_MAP`) exist in our user namespace, which may have only some."""
     for line in (file or UID_MAP).read_text().splitlines():
         inside, _, count = (int(number) for number in line.split())
         if inside <= uids.start and uids.stop <= inside + count:
@@ -68,7 +69,7 @@ def mapped(uids: range, file: Path | None = None) -> bool:
 
 
 def _subordinate() -> dict[str, range]:
-    """What this machine hands to its users' containers."""
+    """The user ids that this machine gives to its users' containers."""
     found: dict[str, range] = {}
     with suppress(FileNotFoundError):
         for line in SUBORDINATE.read_text(errors="replace").splitlines():
