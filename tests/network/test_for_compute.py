@@ -56,6 +56,7 @@ class Lab:
                 caller_project_id=OURS,
                 is_admin=is_admin,
                 server_id=server,
+                server_hostname=server,
                 availability_zone="nova",
                 request=request,
                 security_groups=groups,

@@ -77,6 +77,28 @@ def test_a_host_has_its_own_ports_and_their_networks_and_no_others(cloud: Cloud)
     assert cloud.of("host3") == w.Wiring(host="host3")
 
 
+def test_a_host_is_told_the_names_of_all_ports_of_its_networks_and_of_no_others(cloud: Cloud) -> None:
+    ours, theirs = cloud.network("10.0.0.0/24", "fd00::/64"), cloud.network("10.0.0.0/24", project=THEIRS)
+    cloud.plug(ours, "host1", dns_name="here")
+    cloud.plug(ours, "host2", dns_name="there")
+    cloud.plug(theirs, "host2", dns_name="secret")
+    unplugged = port_life.NewPort(project_id=OURS)
+    cloud.db.write(lambda tx: port_life.make(tx, cloud.clock, ours, unplugged))
+    (network,) = cloud.of("host1").networks
+    named: dict[str, int] = {}
+    for name in network.names:
+        named[name.hostname] = named.get(name.hostname, 0) + len(name.addresses)
+    assert network.dns_domain == "openstacklocal."
+    assert (named.pop("here"), named.pop("there")) == (2, 2)
+    assert set(named.values()) == {1}
+    assert all(hostname.startswith(("host-10-0-0-", "host-fd00-")) for hostname in named)
+    assert len(named) == 2
+    flat = cloud.network("10.9.0.0/24")
+    cloud.db.write(lambda tx: change(tx, Network, flat.id, None, network_type="flat"))
+    cloud.plug(flat, "host3", dns_name="outside")
+    assert [network.names for network in cloud.of("host3").networks] == [()]
+
+
 def test_a_port_that_no_server_has_is_wired_nowhere_whatever_its_binding_says(cloud: Cloud) -> None:
     network = cloud.network("10.0.0.0/24")
     new = port_life.NewPort(project_id=OURS, host="host1")

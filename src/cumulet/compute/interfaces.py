@@ -85,6 +85,7 @@ def attach_interface(call: Call[Server, AttachInterface]) -> dict[str, object]:
         project_id=server.project_id,
         is_admin=call.authorise(EXTERNAL_NETWORK, None),
         server_id=server.id,
+        server_hostname=server.hostname,
         availability_zone=server.availability_zone or DEFAULT_ZONE,
         wanted=wanted,
     )

@@ -429,7 +429,7 @@ def _store(
     for server in created:
         network.allocate(
             tx, clock=call.cloud.clock, caller_project_id=server.project_id, is_admin=external, server_id=server.id,
-            availability_zone=server.requested_zone or DEFAULT_ZONE, request=request,
+            server_hostname=server.hostname, availability_zone=server.requested_zone or DEFAULT_ZONE, request=request,
             security_groups=security_groups,
         )  # fmt: skip
 

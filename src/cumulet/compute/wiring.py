@@ -27,6 +27,7 @@ from cumulet.host.wiring import (
     BANDWIDTH_LIMITS,
     DSCP_MARKS,
     FLOATING_IP_LIMITS,
+    PORT_NAMES,
     FloatingIp,
     InForce,
     NotDone,
@@ -60,8 +61,8 @@ class Read(Protocol):
 
 
 def described(tx: Tx, host: str) -> Wiring:
-    """What a host's network must be now, without a revision, and without QoS rules that the host does not offer to
-    keep: an agent of the version before refuses a whole wiring with a field that it does not know."""
+    """What a host's network must be now, without a revision, and without what the host does not offer to keep: an agent
+    of the version before refuses a whole wiring with a field that it does not know."""
     addresses_of, router_hosts = partial(host_records.addresses, tx), partial(hosts_in_memory.for_routers, tx)
     made = network.wiring(tx, host, addresses_of, router_hosts)
     kept = host_records.kind_of(tx, host).features
@@ -72,6 +73,8 @@ def described(tx: Tx, host: str) -> Wiring:
     if FLOATING_IP_LIMITS not in kept:
         routers = (replace(one, floating_ips=tuple(map(_unlimited, one.floating_ips))) for one in made.routers)
         made = replace(made, routers=tuple(routers))
+    if PORT_NAMES not in kept:
+        made = replace(made, networks=tuple(replace(one, names=()) for one in made.networks))
     return made
 
 

@@ -18,6 +18,8 @@ BANDWIDTH_LIMITS, FLOATING_IP_LIMITS = "bandwidth-limits", "floating-ip-limits"
 """Of `HostFacts.features`: the host keeps the limits of ports, and those of floating IPs."""
 DSCP_MARKS = "dscp-marks"
 """Of `HostFacts.features`: the host marks what guests send."""
+PORT_NAMES = "port-names"
+"""Of `HostFacts.features`: the host answers its guests' questions for the names of their network's ports."""
 NO_PACKETS = "no-packets"
 """Of `HostFacts.features`: no packet goes through the host's networks. So there are networks of every kind, and it is
 told what they must be by long operations alone."""
@@ -63,6 +65,13 @@ class Remote(Record, frozen=True):
     host_address: str
 
 
+class Name(Record, frozen=True):
+    """A port of the network, wherever it is, as the network's guests find it: `dns_assignment` of its API."""
+
+    hostname: str
+    addresses: tuple[str, ...]
+
+
 class Network(Record, frozen=True):
     """A network that has ports here. `kind` as Network's `provider:network_type`; `vni` for ``vxlan`` only."""
 
@@ -77,6 +86,8 @@ class Network(Record, frozen=True):
     remotes: tuple[Remote, ...]
     physical: str | None = None
     """Of kind ``flat``: the physical network it is, which a host knows by the device that leads there."""
+    names: tuple[Name, ...] = ()
+    """Of all its ports. Only told to hosts that offer `PORT_NAMES`."""
 
 
 class Pair(Record, frozen=True):

@@ -31,6 +31,7 @@ def attach(
     project_id: str,
     is_admin: bool,
     server_id: str,
+    server_hostname: str,
     availability_zone: str,
     wanted: RequestedNetwork,
 ) -> PortView:
@@ -44,6 +45,7 @@ def attach(
             caller_project_id=project_id,
             is_admin=is_admin,
             server_id=server_id,
+            server_hostname=server_hostname,
             availability_zone=availability_zone,
             request=(wanted,) if named else None,
         )

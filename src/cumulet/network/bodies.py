@@ -74,14 +74,32 @@ def address_or_range(value: str) -> str:
     return plain_subnet(value) if "/" in value else plain_address(value)
 
 
+def is_dns_name(value: str) -> bool:
+    """Whether it is a host's name, or a whole domain name (RFC 1123), whose last part is not a number alone."""
+    labels = value.removesuffix(".").split(".")
+    right = len(value) <= MAX_DNS_NAME and all(_LABEL.fullmatch(label) for label in labels)
+    return right and not (len(labels) > 1 and labels[-1].isdigit())
+
+
 def dns_name(value: str) -> str:
-    """A host's name, or a whole domain name, in lower case (RFC 1123); it may be empty."""
-    labels = value.removesuffix(".").split(".") if value else []
-    if len(value) > MAX_DNS_NAME or not all(_LABEL.fullmatch(label) for label in labels):
+    """A host's name, or a whole domain name, in lower case; it may be empty."""
+    if value and not is_dns_name(value):
         raise ValueError(f"'{value}' not a valid PQDN or FQDN")
-    if len(labels) > 1 and labels[-1].isdigit():
-        raise ValueError(f"'{value}' not a valid PQDN or FQDN: its last part must not be all numeric")
     return value.lower()
+
+
+def relative_dns_name(value: str) -> str:
+    """A name that is completed by a domain."""
+    if value.endswith("."):
+        raise ValueError(f"'{value}' is a FQDN. It should be a relative domain name")
+    return dns_name(value)
+
+
+def dns_domain(value: str) -> str:
+    """A whole domain name with its last dot, which leaves room for a name in it; it may be empty."""
+    if value and not value.endswith("."):
+        raise ValueError(f"'{value}' is not a FQDN")
+    return dns_name(value)
 
 
 def plain_mac(value: str) -> str:
@@ -104,6 +122,8 @@ IpRange = Annotated[str, Json({"maxLength": 64}), Convert(plain_range)]
 SubnetRange = Annotated[str, Json({"maxLength": 64}), Convert(plain_subnet)]
 AddressOrRange = Annotated[str, Json({"maxLength": 64}), Convert(address_or_range)]
 MacAddress = Annotated[str, Json({"maxLength": 17}), Convert(plain_mac)]
+RelativeDnsName = Annotated[str, Json({"maxLength": MAX_DNS_NAME - 3}), Convert(relative_dns_name)]
+DnsDomain = Annotated[str, Json({"maxLength": MAX_DNS_NAME - 2}), Convert(dns_domain)]
 DnsName = Annotated[str, Json({"maxLength": MAX_DNS_NAME}), Convert(dns_name)]
 Tag = Annotated[str, Json({"minLength": 1, "maxLength": MAX_TAG_LENGTH})]
 Tags = Annotated[list[Tag], Json({"maxItems": MAX_TAGS})]

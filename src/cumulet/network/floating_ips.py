@@ -153,8 +153,8 @@ class NewFloatingIp(bodies.NewResource):
     fixed_ip_address: bodies.IpAddress | Unset | None = UNSET
     router_id: bodies.Id | Unset | None = UNSET
     """Accepted and not heeded: the router follows from the port, as upstream."""
-    dns_name: bodies.DnsName | Unset = UNSET
-    dns_domain: bodies.DnsName | Unset = UNSET
+    dns_name: bodies.RelativeDnsName | Unset = UNSET
+    dns_domain: bodies.DnsDomain | Unset = UNSET
     qos_policy_id: bodies.Id | Unset | None = UNSET
     tags: bodies.Tags | Unset = UNSET
 

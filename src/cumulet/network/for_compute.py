@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 import msgspec
 import sqlalchemy as sa
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from cumulet.clock import Clock
 from cumulet.db.engine import Select, Tx
 from cumulet.db.parts import in_parts
 from cumulet.errors import ApiError, BadRequest, Conflict, Forbidden, OverQuota
-from cumulet.network import addresses, bindings, groups_for_compute, limits, port_life, sharing
+from cumulet.network import addresses, bindings, dns, groups_for_compute, limits, port_life, sharing
 from cumulet.network.addresses import FixedIp
 from cumulet.network.auto_topology import ensure_topology
 from cumulet.network.bindings import Which
@@ -197,11 +197,12 @@ def allocate(
     caller_project_id: str,
     is_admin: bool,
     server_id: str,
+    server_hostname: str,
     availability_zone: str,
     request: NetworkRequest,
     security_groups: Sequence[str] = (),
 ) -> list[PortView]:
-    """Give a server its ports, in the order asked for: make them, or plug those that are there."""
+    """Give a server its ports, in the order asked for: make them, or plug those that are there. All have its name."""
     if request == "none":
         return []
     if isinstance(request, tuple):
@@ -212,31 +213,36 @@ def allocate(
             network = ensure_topology(tx, clock, caller_project_id)
         wanted_ports = [] if network is None else [RequestedNetwork(network_id=network.id)]
     groups = groups_for_compute.ids_of(tx, caller_project_id, security_groups)
-    owner = OF_COMPUTE + availability_zone
     last = max((port.server_order for port in find_by(tx, Port, server_id=server_id)), default=-1)
     for order, wanted in enumerate(wanted_ports, start=last + 1):
+        plug = _Plug(
+            device_id=server_id,
+            device_owner=OF_COMPUTE + availability_zone,
+            server_id=server_id,
+            server_order=order,
+            server_tag=wanted.tag,
+            dns_name=dns.of_server(server_hostname),
+        )
         if wanted.port_id is not None:
             port = _usable_port(tx, caller_project_id, is_admin, wanted.port_id)
-            _plug(tx, clock, port, server_id, owner, order, wanted.tag)
+            dns.refuse_another(port, server_id, server_hostname)
+            change(tx, Port, port.id, clock.now_us(), **asdict(plug))
         else:
             network = _named_network(tx, caller_project_id, is_admin, wanted) if isinstance(request, tuple) else network
             assert network is not None
-            _make(tx, clock, network, caller_project_id, server_id, owner, order, wanted, groups)
+            _make(tx, clock, network, caller_project_id, plug, wanted, groups)
     return ports_of(tx, [server_id]).get(server_id, [])
 
 
-def _plug(tx: Tx, clock: Clock, port: Port, server_id: str, owner: str, order: int, tag: str | None) -> None:
-    change(
-        tx,
-        Port,
-        port.id,
-        clock.now_us(),
-        device_id=server_id,
-        device_owner=owner,
-        server_id=server_id,
-        server_order=order,
-        server_tag=tag,
-    )
+class _Plug(msgspec.Struct, frozen=True, kw_only=True):
+    """What a port says of the server that has it."""
+
+    device_id: str
+    device_owner: str
+    server_id: str
+    server_order: int
+    server_tag: str | None
+    dns_name: str
 
 
 def _make(
@@ -244,9 +250,7 @@ def _make(
     clock: Clock,
     network: Network,
     project_id: str,
-    server_id: str,
-    owner: str,
-    order: int,
+    plug: _Plug,
     wanted: RequestedNetwork,
     groups: list[str] | None,
 ) -> None:
@@ -260,13 +264,9 @@ def _make(
     new = port_life.NewPort(
         project_id=project_id,
         fixed_ips=None if wanted.fixed_ip is None else [FixedIp(address=wanted.fixed_ip)],
-        device_id=server_id,
-        device_owner=owner,
         security_group_ids=groups if network.port_security_enabled else [],
-        server_id=server_id,
-        server_order=order,
         created_by_compute=True,
-        server_tag=wanted.tag,
+        **asdict(plug),
     )
     try:
         port_life.make(tx, clock, network, new)

@@ -152,7 +152,7 @@ class NewNetwork(bodies.NewNamed):
     physical_network: Annotated[str | Unset | None, Key("provider:physical_network")] = UNSET
     segmentation_id: Annotated[bodies.Number | Unset | None, Key("provider:segmentation_id")] = UNSET
     availability_zone_hints: bodies.ZoneHints | Unset = UNSET
-    dns_domain: bodies.Name | Unset = UNSET
+    dns_domain: bodies.DnsDomain | Unset = UNSET
     qos_policy_id: bodies.Id | Unset | None = UNSET
     tags: bodies.Tags | Unset = UNSET
 
@@ -172,7 +172,7 @@ class UpdateNetwork(bodies.NamedChange):
     network_type: Annotated[str | Unset | None, Key("provider:network_type")] = UNSET
     physical_network: Annotated[str | Unset | None, Key("provider:physical_network")] = UNSET
     segmentation_id: Annotated[bodies.Number | Unset | None, Key("provider:segmentation_id")] = UNSET
-    dns_domain: bodies.Name | Unset = UNSET
+    dns_domain: bodies.DnsDomain | Unset = UNSET
     qos_policy_id: bodies.Id | Unset | None = UNSET
 
 

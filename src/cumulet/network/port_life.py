@@ -127,7 +127,8 @@ def _add_to_groups(tx: Tx, port_id: str, group_ids: Sequence[str]) -> None:
 
 
 def unplug(tx: Tx, port_id: str) -> None:
-    """The port belongs to no device and is bound nowhere; it keeps its addresses and what was asked of its binding."""
+    """The port belongs to no device, is called after none and is bound nowhere; it keeps its addresses and what was
+    asked of its binding."""
     erase(tx, port_bindings, port_id=port_id, active=False)
     bindings.bind(tx, bindings.Which.PORT, port_id, bindings.UNBOUND)
     change(
@@ -141,6 +142,7 @@ def unplug(tx: Tx, port_id: str) -> None:
         server_id=None,
         server_order=0,
         server_tag=None,
+        dns_name="",
     )
 
 

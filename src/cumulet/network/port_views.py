@@ -8,13 +8,12 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.db.parts import in_parts
-from cumulet.network import addresses, bindings, dhcp_options, filtering, qos, refusals, resource
+from cumulet.network import addresses, bindings, dhcp_options, dns, filtering, refusals, resource
 from cumulet.network.addresses import FixedIp
 from cumulet.network.group_records import port_security_groups
+from cumulet.network.many import find_many
 from cumulet.network.resource import View
-from cumulet.network.store import Binding, Port, port_addresses, port_bindings, ports, tags_of
-
-DNS_DOMAIN = "openstacklocal."
+from cumulet.network.store import Binding, Network, Port, port_addresses, port_bindings, ports, tags_of
 
 
 def port_views(tx: Tx, records: Sequence[Port]) -> list[View]:
@@ -27,10 +26,12 @@ def port_views(tx: Tx, records: Sequence[Port]) -> list[View]:
         statement = sa.select(table.port_id, table.security_group_id).where(table.port_id.in_(part))
         for port_id, group_id in map(tuple, tx.all(statement.order_by(table.security_group_id))):
             groups.setdefault(port_id, []).append(group_id)
-    options, of_networks = dhcp_options.of_ports(tx, ids), qos.of_networks(tx, records)
+    options = dhcp_options.of_ports(tx, ids)
+    networks = {network.id: network for network in find_many(tx, Network, "id", {port.network_id for port in records})}
     return [
         _view(port, tags.get(port.id, []), held.get(port.id, []), bound[port.id][0], groups.get(port.id, []))
-        | {"extra_dhcp_opts": options.get(port.id, []), "qos_network_policy_id": of_networks.get(port.network_id)}
+        | _by_network(port, networks[port.network_id], held.get(port.id, []))
+        | {"extra_dhcp_opts": options.get(port.id, [])}
         for port in records
     ]
 
@@ -52,7 +53,6 @@ def _view(port: Port, tags: list[str], held: Sequence[FixedIp], binding: Binding
         "ip_allocation": "immediate" if held else "none",
         "dns_name": port.dns_name,
         "qos_policy_id": port.qos_policy_id,
-        "dns_assignment": [_dns_assignment(port, fixed) for fixed in held],
         "binding:vnic_type": binding.vnic_type,
         "binding:host_id": binding.host,
         "binding:profile": binding.profile,
@@ -61,10 +61,12 @@ def _view(port: Port, tags: list[str], held: Sequence[FixedIp], binding: Binding
     }
 
 
-def _dns_assignment(port: Port, fixed: FixedIp) -> dict[str, str]:
-    address = fixed.address or ""
-    hostname = port.dns_name or "host-" + address.replace(".", "-").replace(":", "-")
-    return {"hostname": hostname, "ip_address": address, "fqdn": f"{hostname}.{DNS_DOMAIN}"}
+def _by_network(port: Port, network: Network, held: Sequence[FixedIp]) -> View:
+    """What follows from the port's network."""
+    return {
+        "qos_network_policy_id": network.qos_policy_id,
+        "dns_assignment": [dns.assignment(port.dns_name, fixed.address or "", network.dns_domain) for fixed in held],
+    }
 
 
 def has_fixed_ip(values: Sequence[str]) -> sa.ColumnElement[bool]:

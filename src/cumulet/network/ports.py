@@ -14,6 +14,7 @@ from cumulet.network import (
     bindings,
     devices,
     dhcp_options,
+    dns,
     filtering,
     fixed_ips,
     limits,
@@ -210,6 +211,7 @@ def _create(call: Call[object, object], new: NewPort) -> Port:
     devices.refuse_foreign(tx, call.caller, project_id, new.device_id)
     limits.check(tx, project_id, "port")
     network = must_get(tx, Network, new.network_id)
+    dns.refuse_too_long(text(new.dns_name), network)
     secured: bool | None = either(new.port_security_enabled, None)
     wanted_groups = port_security.wanted_groups(call, new.security_groups)
     effective = network.port_security_enabled if secured is None else secured
@@ -287,6 +289,7 @@ def update_port(call: Call[Port, UpdatePort]) -> View:
     if port.server_id is not None:
         _refuse_what_compute_decides(port, given)
     values: dict[str, object] = {name: given[name] for name in ("name", "admin_state_up") if name in given}
+    dns.refuse_too_long(text(body.dns_name), must_get(tx, Network, port.network_id))
     for name in ("description", "device_id", "device_owner", "dns_name"):
         if name in given:
             values[name] = text(given[name])

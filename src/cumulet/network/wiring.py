@@ -12,7 +12,7 @@ from cumulet.db.engine import Tx
 from cumulet.db.parts import OfMany
 from cumulet.db.transaction import announced
 from cumulet.host import wiring as w
-from cumulet.network import addresses, dhcp_options, qos, router_wiring
+from cumulet.network import addresses, dhcp_options, dns, qos, router_wiring
 from cumulet.network.bindings import UNBOUND
 from cumulet.network.dhcp_option_codes import NotAnOption, encoded
 from cumulet.network.forwarding_records import port_forwardings
@@ -110,6 +110,12 @@ _ALLOWED = OfMany(
         ports, ports.c.id == port_security_groups.c.port_id
     ),
     port_security_groups.c.security_group_id,
+)
+_NAMES = OfMany(
+    sa.select(ports.c.network_id, ports.c.id, ports.c.dns_name, port_addresses.c.address)
+    .join(port_addresses, port_addresses.c.port_id == ports.c.id)
+    .order_by(ports.c.id, port_addresses.c.number),
+    ports.c.network_id,
 )
 AddressesOf = Callable[[Collection[str]], Mapping[str, str]]
 """Where each of these hosts is reached by the others. Asked for those that matter: a cloud may have thousands."""
@@ -236,13 +242,14 @@ def _networks(
     for subnet in find_many(tx, Subnet, "network_id", network_ids):
         of_network.setdefault(subnet.network_id, []).append(subnet)
     gateways = router_wiring.gateways(tx, network_ids)
+    names = _names(tx, network_ids)
     return tuple(
         w.Network(
             id=network.id,
             kind=network.network_type,
             vni=network.segmentation_id if network.network_type == "vxlan" else None,
             mtu=network.mtu,
-            dns_domain=network.dns_domain,
+            dns_domain=network.dns_domain or dns.DEFAULT_DOMAIN,
             subnets=tuple(
                 _subnet(subnet, gateways.get((subnet.id, subnet.gateway_ip or "")))
                 for subnet in sorted(of_network.get(network.id, ()), key=lambda subnet: subnet.id)
@@ -254,9 +261,21 @@ def _networks(
                 if active
             ),
             physical=network.physical_network if network.network_type == "flat" else None,
+            names=names.get(network.id, ()) if network.network_type != "flat" else (),
         )
         for network in sorted(find_many(tx, Network, "id", network_ids), key=lambda network: network.id)
     )
+
+
+def _names(tx: Tx, network_ids: Sequence[str]) -> dict[str, tuple[w.Name, ...]]:
+    """What the ports of each network are called there, with their addresses."""
+    held: dict[tuple[str, str, str], list[str]] = {}
+    for row in _NAMES.rows(tx, network_ids):
+        held.setdefault((row.network_id, row.id, dns.hostname(row.dns_name, row.address)), []).append(row.address)
+    found: dict[str, list[w.Name]] = {}
+    for (network_id, _, hostname), of_port in held.items():
+        found.setdefault(network_id, []).append(w.Name(hostname=hostname, addresses=tuple(of_port)))
+    return {network_id: tuple(names) for network_id, names in found.items()}
 
 
 def _subnet(subnet: Subnet, router_mac: str | None) -> w.Subnet:

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 
+from cumulet.drivers.linux_network import dns
 from cumulet.host import wiring as w
 from cumulet.host.record import Record
 
@@ -60,9 +61,9 @@ def _lease(port: w.Port, network: w.Network) -> Lease | None:
                     prefix_length=int(subnet.cidr.rpartition("/")[2]),
                     router=subnet.gateway,
                     mtu=network.mtu,
-                    dns_servers=tuple(server for server in subnet.dns_servers if ":" not in server),
-                    domain=network.dns_domain.rstrip("."),
-                    hostname=port.hostname,
+                    dns_servers=dns.servers(network, [subnet], 4),
+                    domain=dns.domain(network),
+                    hostname=port.hostname.rstrip("."),
                     routes=_routes(subnet),
                     options=tuple(
                         (one.code, bytes.fromhex(one.content))

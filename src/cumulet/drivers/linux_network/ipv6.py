@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address, ip_network
 
+from cumulet.drivers.linux_network import dns
 from cumulet.drivers.linux_network.names import BRIDGE_MAC
 from cumulet.host import wiring as w
 from cumulet.host.record import Record
@@ -64,16 +65,15 @@ def advertised(network: w.Network) -> tuple[Advertised, ...]:
             managed=any(subnet.ra_mode == "dhcpv6-stateful" for subnet in subnets),
             other=any(subnet.ra_mode != "slaac" for subnet in subnets),
             prefixes=tuple((subnet.cidr, subnet.ra_mode != "dhcpv6-stateful") for subnet in subnets),
-            dns_servers=tuple(
-                server
-                for subnet in subnets
-                if subnet.ra_mode == "slaac"
-                for server in subnet.dns_servers
-                if ":" in server
-            ),
+            dns_servers=_advertised_servers(network, [subnet for subnet in subnets if subnet.ra_mode == "slaac"]),
         )
         for mac, subnets in sorted(of_router.items())
     )
+
+
+def _advertised_servers(network: w.Network, told: list[w.Subnet]) -> tuple[str, ...]:
+    """Guests on other subnets are told theirs by DHCPv6."""
+    return dns.servers(network, told, 6) if told else ()
 
 
 def leases(wiring: w.Wiring, network: w.Network) -> tuple[Lease, ...]:
@@ -90,8 +90,8 @@ def leases(wiring: w.Wiring, network: w.Network) -> tuple[Lease, ...]:
                 for address in port.addresses
                 if ":" in address and any(ip_address(address) in ip_network(subnet.cidr) for subnet in stateful)
             ),
-            dns_servers=tuple(server for subnet in asked for server in subnet.dns_servers if ":" in server),
-            domain=network.dns_domain.rstrip("."),
+            dns_servers=dns.servers(network, asked, 6),
+            domain=dns.domain(network),
             options=tuple((one.code, bytes.fromhex(one.content)) for one in port.dhcp_options if one.version == 6),
         )
         for port in wiring.ports

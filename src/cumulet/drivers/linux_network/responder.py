@@ -1,5 +1,5 @@
-"""The process that answers guests on a host, DHCP, router advertisements and metadata: it reads what guests send, and
-can do nothing else.
+"""The process that answers guests on a host, DHCP, DNS, router advertisements and metadata: it reads what guests send,
+and can do nothing else.
 
 Started by the agent as root, it gives up all power before it reads anything. The agent hands it open sockets for each
 network, with what to answer there; it ends when the agent does. `python -m ...responder UID`, standard input is the
@@ -20,7 +20,7 @@ from functools import partial
 
 import msgspec
 
-from cumulet.drivers.linux_network import dhcp, ipv6, metadata
+from cumulet.drivers.linux_network import dhcp, dns, ipv6, metadata
 from cumulet.drivers.linux_network.names import BRIDGE_MAC
 from cumulet.drivers.qemu import jail
 from cumulet.host.record import Record
@@ -33,8 +33,9 @@ MOST_VISITORS_OF_A_PORT = 8
 VISIT_SECONDS = 10.0
 """How long one may take from its first byte to its last."""
 _LENGTH_BYTES = 4
-_MOST_SOCKETS = 3
-"""Of a network: what guests ask, and the metadata service's callers by IPv4 and by IPv6."""
+_MOST_SOCKETS = 5
+"""Of a network: what guests ask of everybody; and by IPv4 and by IPv6, the metadata service's callers and questions for
+names."""
 
 
 class Answers(Record, frozen=True, tag="network"):
@@ -44,6 +45,7 @@ class Answers(Record, frozen=True, tag="network"):
     leases: tuple[dhcp.Lease, ...] = ()
     leases_6: tuple[ipv6.Lease, ...] = ()
     routers: tuple[ipv6.Advertised, ...] = ()
+    zone: dns.Zone | None = None
     gone: bool = False
 
 
@@ -65,6 +67,25 @@ class Visitor:
         self.until = time.monotonic() + VISIT_SECONDS
 
 
+class Asked:
+    """How many questions for names have come in this second, of each network and of each address there."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._counts: dict[tuple[str, str], int] = {}
+
+    def may(self, bridge: str, address: str, now_s: float) -> bool:
+        """Count a question; whether it is to be answered."""
+        if int(now_s) != self._second:
+            self._second, self._counts = int(now_s), {}
+        for who, most in ((address, dns.QUESTIONS_A_SECOND), ("", dns.QUESTIONS_A_SECOND_OF_A_NETWORK)):
+            count = self._counts.get((bridge, who), 0)
+            if count >= most:
+                return False
+            self._counts[bridge, who] = count + 1
+        return True
+
+
 class Responder:
     """Sockets and answers by bridge, documents by port."""
 
@@ -76,6 +97,8 @@ class Responder:
         self._leases: dict[str, dict[str, dhcp.Lease]] = {}
         self._leases_6: dict[str, dict[str, ipv6.Lease]] = {}
         self._routers: dict[str, tuple[ipv6.Advertised, ...]] = {}
+        self._known: dict[str, dns.Known] = {}
+        self._asked = Asked()
         self._advertise_at = time.monotonic() + ipv6.ADVERTISE_SECONDS
         self._documents: dict[int, dict[str, bytes]] = {}
         self._visitors: set[Visitor] = set()
@@ -135,16 +158,21 @@ class Responder:
         if answers.gone:
             self._leases.pop(bridge, None)
             self._leases_6.pop(bridge, None)
+            self._known.pop(bridge, None)
             return
         self._leases[bridge] = {lease.mac: lease for lease in answers.leases}
         self._leases_6[bridge] = {lease.mac: lease for lease in answers.leases_6}
+        self._known.pop(bridge, None)
+        if answers.zone is not None:
+            self._known[bridge] = dns.Known(answers.zone)
         if opened:
             packets, *callers = self._sockets[bridge] = [socket.socket(fileno=descriptor) for descriptor in opened]
             for place in (packets, *callers):
                 place.setblocking(False)
             self._selector.register(packets, selectors.EVENT_READ, lambda: self._answer(bridge, packets))
-            for of_version in callers:
-                self._selector.register(of_version, selectors.EVENT_READ, partial(self._welcome, of_version))
+            for place in callers:
+                serve = self._welcome if place.type == socket.SOCK_STREAM else partial(self._name, bridge)
+                self._selector.register(place, selectors.EVENT_READ, partial(serve, place))
         if answers.routers:
             self._routers[bridge] = answers.routers
             self._advertise(bridge, [router for router in answers.routers if router not in former_routers])
@@ -164,6 +192,15 @@ class Responder:
             packets.send(reply)
         for frame_6 in ipv6.answers(frame, self._routers.get(bridge, ()), self._leases_6[bridge]):
             packets.send(frame_6)
+
+    def _name(self, bridge: str, questions: socket.socket) -> None:
+        """Answer a question for a name on a bridge: it has come from there, and only that network's names are known."""
+        question, caller = questions.recvfrom(dns.LARGEST_QUESTION_BYTES)
+        known = self._known.get(bridge)
+        if known is not None and self._asked.may(bridge, str(caller[0]), time.monotonic()):
+            reply = dns.answer(question, known)
+            if reply is not None:
+                questions.sendto(reply, caller)
 
     def _welcome(self, callers: socket.socket) -> None:
         """The mark of a connection is the number of the port it came from: the rules have set it."""

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
-from cumulet.drivers.linux_network import dhcp, ipv6, names
+from cumulet.drivers.linux_network import dhcp, dns, ipv6, names
 from cumulet.drivers.linux_network.responder import LARGEST_MESSAGE_BYTES, Answers, Documents
 from cumulet.drivers.qemu import user_ids
 from cumulet.host.wiring import METADATA_ADDRESS, METADATA_ADDRESS_6, Wiring
@@ -57,6 +57,7 @@ class Responding:
                 leases=dhcp.leases(wiring, network),
                 leases_6=ipv6.leases(wiring, network),
                 routers=ipv6.advertised(network),
+                zone=dns.zone(network),
             )
         self.start()
         for bridge in self._said.keys() - wanted.keys():
@@ -67,7 +68,7 @@ class Responding:
                 with contextlib.ExitStack() as opened:
                     sockets: list[socket.socket] = []
                     if bridge not in self._said:
-                        for make in (_packets, _callers, *((_callers_6,) if socket.has_ipv6 else ())):
+                        for make in _SOCKETS:
                             sockets.append(opened.enter_context(make(bridge)))
                     self._say(answers, sockets)
                 self._said[bridge] = answers
@@ -156,22 +157,37 @@ def _packets(bridge: str) -> socket.socket:
 
 
 def _callers(bridge: str) -> socket.socket:
-    return _listening(bridge, socket.AF_INET, (METADATA_ADDRESS, 80))
+    return _listening(bridge, socket.SOCK_STREAM, (METADATA_ADDRESS, 80))
+
+
+def _questions(bridge: str) -> socket.socket:
+    return _listening(bridge, socket.SOCK_DGRAM, (METADATA_ADDRESS, 53))
 
 
 def _callers_6(bridge: str) -> socket.socket:
-    return _listening(bridge, socket.AF_INET6, (METADATA_ADDRESS_6, 80, 0, socket.if_nametoindex(bridge)))
+    return _listening(bridge, socket.SOCK_STREAM, (METADATA_ADDRESS_6, 80, 0, socket.if_nametoindex(bridge)))
 
 
-def _listening(bridge: str, family: int, address: tuple[str, int] | tuple[str, int, int, int]) -> socket.socket:
-    """Where the metadata service is called from this bridge; networks may have the same addresses."""
-    callers = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+def _questions_6(bridge: str) -> socket.socket:
+    return _listening(bridge, socket.SOCK_DGRAM, (METADATA_ADDRESS_6, 53, 0, socket.if_nametoindex(bridge)))
+
+
+def _listening(bridge: str, kind: int, address: tuple[str, int] | tuple[str, int, int, int]) -> socket.socket:
+    """Where a service of the host is asked from this bridge: metadata by TCP, names by UDP. Networks may have the same
+    addresses."""
+    family = socket.AF_INET if len(address) == 2 else socket.AF_INET6
+    callers = socket.socket(family, kind | socket.SOCK_CLOEXEC)
     try:
         callers.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         callers.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, bridge.encode())
         callers.bind(address)
-        callers.listen(64)
+        if kind == socket.SOCK_STREAM:
+            callers.listen(64)
     except BaseException:
         callers.close()
         raise
     return callers
+
+
+_SOCKETS = (_packets, _callers, _questions, *((_callers_6, _questions_6) if socket.has_ipv6 else ()))
+"""What a network's guests are heard by; the responder tells them apart by their types."""

@@ -16,7 +16,7 @@ from ipaddress import IPv6Address
 from cumulet.drivers.linux_network.names import BRIDGE, ROUTER, TABLE, TAP, VXLAN
 from cumulet.host.wiring import METADATA_ADDRESS, METADATA_ADDRESS_6
 
-VERSION = "version_7"
+VERSION = "version_8"
 """A chain of this name is in the table: another version's rules are replaced whole."""
 
 
@@ -150,7 +150,9 @@ table bridge {TABLE} {{
     iifname != "{TAP}*" accept
     arp daddr ip {METADATA_ADDRESS} accept
     ip daddr {METADATA_ADDRESS} tcp dport 80 accept
+    ip daddr {METADATA_ADDRESS} udp dport 53 accept
     ip6 daddr {METADATA_ADDRESS_6} tcp dport 80 accept
+    ip6 daddr {METADATA_ADDRESS_6} udp dport 53 accept
     icmpv6 type 135 @th,64,128 {_SERVICE_TARGET} accept
     icmpv6 type 136 accept
     meta protocol ip udp sport 68 udp dport 67 accept
@@ -212,7 +214,8 @@ table {family} {table} {{
 
 
 def _host_itself() -> str:
-    """The host's own end of a bridge: it answers metadata and nothing else, in the zone of the network that asks."""
+    """The host's own end of a bridge: it answers metadata and DNS and nothing else, in the zone of the network that
+    asks."""
     return f"""  chain answers {{
     type filter hook output priority -300; policy accept;
     ct zone set oifname map @zones
@@ -221,7 +224,9 @@ def _host_itself() -> str:
     type filter hook input priority 0; policy accept;
     iifname != "{BRIDGE}*" accept
     ip daddr {METADATA_ADDRESS} tcp dport 80 accept
+    ip daddr {METADATA_ADDRESS} udp dport 53 accept
     ip6 daddr {METADATA_ADDRESS_6} tcp dport 80 accept
+    ip6 daddr {METADATA_ADDRESS_6} udp dport 53 accept
     icmpv6 type {{ 135, 136 }} accept
     drop
   }}

@@ -48,12 +48,22 @@ from cumulet.host.endpoint import Endpoint, Peer
 from cumulet.host.images import ImageSink, ImageSource
 from cumulet.host.limits import USUAL_LIMITS, HostLimits
 from cumulet.host.traffic import NO_TRAFFIC, Traffic
-from cumulet.host.wiring import BANDWIDTH_LIMITS, DSCP_MARKS, FLOATING_IP_LIMITS, InForce, NotDone, Wiring
+from cumulet.host.wiring import (
+    BANDWIDTH_LIMITS,
+    DSCP_MARKS,
+    FLOATING_IP_LIMITS,
+    PORT_NAMES,
+    InForce,
+    NotDone,
+    Wiring,
+)
 
 if TYPE_CHECKING:
     from cumulet.drivers.linux_network.network import LinuxNetwork
 
 _LISTEN_SECONDS = 60.0
+_OF_NETWORKS = ("networks", BANDWIDTH_LIMITS, FLOATING_IP_LIMITS, DSCP_MARKS, PORT_NAMES)
+"""What a host offers whose guests can have networks."""
 
 
 class QemuDriver:
@@ -132,7 +142,7 @@ class QemuDriver:
                 "suspend",
                 "guest-agent",
                 host.facts.accelerator,
-                *(["networks", BANDWIDTH_LIMITS, FLOATING_IP_LIMITS, DSCP_MARKS] if host.network is not None else []),
+                *(_OF_NETWORKS if host.network is not None else ()),
                 *(["public"] if host.network is not None and "public" in host.network.leads_to else []),
                 *(["further-disks"] if not further_disks.lacking() else []),
                 *(["post-copy"] if post_copy_problem(host.facts) is None else []),

@@ -1,0 +1,48 @@
+"""What ports are called on their network: `dns_name`, `dns_assignment`, and the network's `dns_domain`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cumulet.errors import BadRequest
+from cumulet.network import bodies
+from cumulet.network.store import Network, Port
+
+DEFAULT_DOMAIN = "openstacklocal."
+"""Of networks whose `dns_domain` is empty, as in Neutron."""
+
+
+def hostname(dns_name: str, address: str) -> str:
+    """What a port's address is called; of a port without a name, after the address, as in Neutron."""
+    return dns_name or "host-" + address.replace(".", "-").replace(":", "-")
+
+
+def assignment(dns_name: str, address: str, dns_domain: str) -> Mapping[str, str]:
+    """One entry of a port's `dns_assignment`. A name that ends in a dot is whole already."""
+    name = hostname(dns_name, address)
+    domain = (dns_domain or DEFAULT_DOMAIN).rstrip(".")
+    return {"hostname": name, "ip_address": address, "fqdn": name if name.endswith(".") else f"{name}.{domain}."}
+
+
+def refuse_too_long(dns_name: str, network: Network) -> None:
+    """400 for a name that is too long with the domain of its network."""
+    whole = assignment(dns_name, "", network.dns_domain)["fqdn"]
+    if dns_name and len(whole) > bodies.MAX_DNS_NAME:
+        raise BadRequest(
+            f"Invalid input for dns_name. Reason: '{dns_name}' with the domain of its network has {len(whole)} "
+            f"characters, and a name has {bodies.MAX_DNS_NAME} at most."
+        )
+
+
+def of_server(server_hostname: str) -> str:
+    """The `dns_name` of a server's ports; empty where a server has a host name that DNS cannot have."""
+    return server_hostname.lower() if bodies.is_dns_name(server_hostname) else ""
+
+
+def refuse_another(port: Port, server_id: str, server_hostname: str) -> None:
+    """400 for a port that is called otherwise than the server it shall belong to, as Nova says it."""
+    if port.dns_name and port.dns_name != server_hostname.lower():
+        raise BadRequest(
+            f"Port {port.id} not usable for instance {server_id}. Value {port.dns_name} assigned to dns_name attribute "
+            f"does not match instance's hostname {server_hostname}"
+        )
