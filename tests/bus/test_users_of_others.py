@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from unittest import mock
 
 from cumulet.agent.agent import Agent
 from cumulet.agent.fence import MemoryFence
@@ -114,9 +116,12 @@ def test_a_server_that_cannot_be_told_is_a_problem_until_it_can(tmp_path: Path) 
     assert file.problem is not None
     assert "is the server running?" in file.problem
     assert "cumulet://host/host1" in (tmp_path / "users.conf").read_text(), "it is there for the next start"
-    (tmp_path / "pid").write_text("nothing")
-    file.admit([user("host1")])
-    assert file.problem == "it has no process number"
+    with mock.patch.object(os, "kill") as kill:
+        for nobody in ("nothing", "", "0", "1", "-1", "-7", "9" * 30, "\xff"):
+            (tmp_path / "pid").write_text(nobody)
+            file.admit([user("host1")])
+            assert file.problem == "it has no process number"
+    assert not kill.called, "a number that is not one process is told nothing"
     with subprocess.Popen(["sleep", "60"]) as one:
         (tmp_path / "pid").write_text(f"{one.pid}\n")
         file.admit([user("host1")])

@@ -68,6 +68,14 @@ def test_every_form_says_the_same(running: Up, tmp_path: Path, form: str) -> Non
             assert set(expected.items()) <= {tuple(line.split("=", 1)) for line in shown.stdout.splitlines()}
 
 
+@pytest.mark.parametrize("content", [b"clouds: [", b"\xff", b"clouds: 7", b""])
+def test_a_file_that_is_none_is_said_in_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "clouds.yaml").write_bytes(content)
+    refused = cumulet("env", "--clouds-file", str(tmp_path / "clouds.yaml"))
+    assert (refused.status, refused.out, len(refused.err.splitlines())) == (1, "", 1)
+    assert "has no usable entry `demo`" in refused.err
+
+
 @pytest.mark.parametrize("wrong", [["--cloud", "nobody"], ["--clouds-file", "/nowhere/clouds.yaml"]])
 def test_what_is_not_there_is_said_in_one_line(running: Up, wrong: list[str]) -> None:
     given = [] if wrong[0] == "--clouds-file" else ["--clouds-file", str(running.clouds_file)]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -105,12 +105,13 @@ def problems(state: Path, database: Database) -> list[str]:
 def test_nothing_acknowledged_is_lost_when_everything_is_killed_at_once(tmp_path: Path) -> None:
     state, random, book = tmp_path / "state", Random(SEED), Book()
     for _ in range(RUNS):
-        with up(state, "--simulated-speed", "20") as cloud:
-            worker = threading.Thread(target=work, args=(admin_of(cloud), book, random))
-            worker.start()
-            time.sleep(random.uniform(0.2, 2.0))
+        # Each thread draws from numbers of its own: else the seed would not say at which moments it is killed.
+        moment, requests = random.uniform(0.2, 2.0), Random(random.random())
+        with up(state, "--simulated-speed", "20") as cloud, ThreadPoolExecutor(1) as pool:
+            working = pool.submit(work, admin_of(cloud), book, requests)
+            time.sleep(moment)
             cloud.process.kill()
-            worker.join()
+            working.result()
     with up(state) as cloud:
         admin = admin_of(cloud)
         database = Database(f"sqlite:///{state / 'cumulet.db'}")

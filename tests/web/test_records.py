@@ -8,14 +8,18 @@ import json
 import logging
 from pathlib import Path
 
+import httpx
 import pytest
 
 from cumulet.owned import Exposed
+from cumulet.testing.client import Answer
 from cumulet.web.app import App
 from cumulet.web.audit import Audit, Broken, Head, verify
 from cumulet.web.context import Cloud
 from cumulet.web.log import SAME_LINES, SAME_SECONDS, JsonFormatter, Repeats, log_to, redact
 from cumulet.web.metrics import RequestMetrics
+from cumulet.web.refusals import echo
+from cumulet.web.secret_names import SECRET_NAMES
 from tests.web.conftest import Client
 from tests.web.widgets import SERVICES
 
@@ -179,6 +183,15 @@ def test_a_log_from_before_there_was_a_key_is_put_aside(cloud: Cloud, tmp_path: 
 def test_secrets_are_taken_out_of_logs(text: str) -> None:
     assert "hunter2" not in redact(text)
     assert redact(text) != text
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES)
+@pytest.mark.parametrize("form", ["{{'{name}': 'hunter2'}}", '{{"{name}": {{"{name}": "hunter2"}}}}', "{name}=hunter2"])
+def test_every_name_of_a_secret_is_known_to_logs_refusals_and_answers(name: str, form: str) -> None:
+    assert "hunter2" not in redact(form.format(name=name))
+    assert "hunter2" not in redact(form.format(name=name.upper()))
+    assert "hunter2" not in echo({name: {"in": "hunter2"}})
+    assert "hunter2" not in repr(Answer(200, httpx.Headers(), f'{{"{name}": "hunter2"}}', None))
 
 
 @pytest.mark.parametrize("text", ["server a1b2 moved to host2", "GET /compute/v2.1/servers", "2 tokens seen"])

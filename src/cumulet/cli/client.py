@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ import yaml
 
 MICROVERSION = "2.96"
 NOBODY = "nobody"
+PAGE = 1000
+"""Items asked for at once; a cloud may give fewer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +99,13 @@ class Persona:
     def get(self, path: str, *, version: str | None = None) -> Any:
         return self.must("GET", path, version=version)
 
+    def every(self, path: str, key: str) -> Iterator[dict[str, Any]]:
+        """All items of a list of Compute's, however many pages it has."""
+        marker = ""
+        while page := self.get(f"{path}{'&' if '?' in path else '?'}limit={PAGE}{marker}")[key]:
+            yield from page
+            marker = f"&marker={page[-1]['id']}"
+
     def act(self, server_id: str, action: Mapping[str, object], *, version: str | None = None) -> Answer:
         """A server action, whatever comes of it."""
         return self.ask("POST", f"/compute/v2.1/servers/{server_id}/action", action, version=version)
@@ -143,8 +152,14 @@ def log_in(http: httpx.Client, who: str, credentials: Credentials) -> Persona:
 
 
 def credentials_of(clouds_file: Path, cloud: str) -> tuple[Credentials, Path | None]:
-    """One entry of a clouds.yaml, and the file of the CA it names; None: the system's authorities."""
-    entry = yaml.safe_load(clouds_file.read_text())["clouds"][cloud]
+    """One entry of a clouds.yaml, and the file of the CA it names; None: the system's authorities.
+
+    Raises OSError, and KeyError, TypeError or ValueError where there is no such entry in the file.
+    """
+    try:
+        entry = yaml.safe_load(clouds_file.read_text())["clouds"][cloud]
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
     auth = entry["auth"]
     credentials = Credentials(
         auth_url=auth["auth_url"],

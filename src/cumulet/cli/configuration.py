@@ -146,8 +146,8 @@ def _host_networks(value: Any) -> Any:
 
 
 def _check_database(url: str) -> None:
-    scheme, _, rest = url.partition("://")
-    if scheme not in ("sqlite", "postgresql") or not _:
+    scheme, separator, rest = url.partition("://")
+    if scheme not in ("sqlite", "postgresql") or not separator:
         raise NotThus(f"there is no database {scheme!r}; use postgresql://USER:PASSWORD@HOST/NAME or sqlite:///FILE")
     if scheme == "sqlite":
         if not rest.startswith("/") or len(rest) < 2 or rest.endswith("/"):

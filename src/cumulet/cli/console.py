@@ -11,7 +11,7 @@ import termios
 import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -46,7 +46,7 @@ def console(server: str, url: bool, clouds_file: Path | None, cloud: str) -> int
 
 def _address(person: Persona, server: str) -> str:
     """The URL of a console of the one server with this id or name."""
-    found: list[dict[str, Any]] = person.get("/compute/v2.1/servers")["servers"]
+    found = person.every("/compute/v2.1/servers", "servers")
     ids = [one["id"] for one in found if server in (one["id"], one["name"])]
     if len(ids) != 1:
         raise click.ClickException(f"{'no server is' if not ids else f'{len(ids)} servers are'} called {server}")

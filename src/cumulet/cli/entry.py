@@ -48,7 +48,7 @@ def entry_of(clouds_file: Path | None, cloud: str) -> Entry:
     except OSError as error:
         words = f"{path}: {error.strerror}: start a cloud with `cumulet up`, or name its file"
         raise click.ClickException(words) from error
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise click.ClickException(f"{path} has no usable entry `{cloud}`") from error
     return Entry(file=path, name=cloud, credentials=credentials, authority=authority)
 

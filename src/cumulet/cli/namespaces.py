@@ -129,7 +129,7 @@ def enter(state: Path | None, relay: str | None, command: tuple[str, ...]) -> No
     where += ["--preserve-credentials"]
     if relay is not None:
         address, _, port = relay.rpartition(":")
-        if not address or not port.isdecimal():
+        if not address or not (port.isascii() and port.isdecimal()) or not 0 < int(port) < 65_536:
             raise click.BadParameter(f"{relay!r} is not ADDRESS:PORT", param_hint="--relay")
         script = "from cumulet.cli.namespaces import carry; import sys; carry(sys.argv[1], int(sys.argv[2]))"
         command = (sys.executable, "-c", script, address.strip("[]"), port)

@@ -115,11 +115,7 @@ def _memory(admin: Persona, provider: str) -> str:
 
 
 def _servers(admin: Persona) -> Table:
-    found: list[dict[str, Any]] = []
-    marker = ""
-    while page := admin.get(f"/compute/v2.1/servers/detail?all_tenants=true&limit=1000{marker}")["servers"]:
-        found += page
-        marker = f"&marker={page[-1]['id']}"
+    found = list(admin.every("/compute/v2.1/servers/detail?all_tenants=true", "servers"))
     rows = _table(f"Servers ({len(found)})", "id", "name", "status", "task", "host", "project")
     for server in sorted(found, key=lambda one: (str(one["name"]), str(one["id"]))):
         _row(

@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 from collections.abc import Collection
@@ -31,6 +32,7 @@ START_SECONDS = 10.0
 RESTART_PAUSE_SECONDS = 0.5
 STOP_SECONDS = 5.0
 DEBIAN_PACKAGE = "nats-server"
+_PROCESS = re.compile(rb"[2-9]|[1-9][0-9]{1,8}")
 
 
 class NoNatsServer(Exception):
@@ -98,11 +100,12 @@ class UsersFile:
         if self._pid_file is None:
             return None
         try:
-            os.kill(int(self._pid_file.read_text()), signal.SIGHUP)
+            number = self._pid_file.read_bytes().strip()
+            if _PROCESS.fullmatch(number) is None:  # 0, 1 and -1 are not one server: they are a group, init, everybody.
+                return "it has no process number"
+            os.kill(int(number), signal.SIGHUP)
         except FileNotFoundError:
             return "there is no such file: is the server running?"
-        except ValueError:
-            return "it has no process number"
         except OSError as error:
             return f"the process cannot be told: {error.strerror}"
         return None

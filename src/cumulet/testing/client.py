@@ -10,9 +10,11 @@ from typing import Any
 
 import httpx
 
+from cumulet.web.secret_names import SECRET_NAMES
+
 POLL_SECONDS = 0.01
 ENDED = "this cloud has ended with its `with` block: nothing can be asked of it any more"
-_SECRET = re.compile(r'"(adminPass|admin_pass|password|private_key|secret|token)"(\s*:\s*)"(?:[^"\\]|\\.)*"')
+_SECRET = re.compile(rf'(?i)"({"|".join(SECRET_NAMES)})"(\s*:\s*)"(?:[^"\\]|\\.)*"')
 
 
 @dataclass(frozen=True, slots=True)

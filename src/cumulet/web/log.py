@@ -1,4 +1,4 @@
-"""Logs as JSON lines, with what must stay secret taken out wherever it turns up."""
+"""Logs as JSON lines or as text. Secrets are left out, wherever in a line they are."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
+from cumulet.web.secret_names import SECRET_NAMES
+
 if TYPE_CHECKING:
     from cumulet.settings import Settings
 
@@ -22,13 +24,14 @@ _encode = msgspec.json.Encoder().encode
 
 _SECRETS = (
     (re.compile(r"gAAAAA[A-Za-z0-9_=-]{20,}"), "***"),
-    # A scheme, and what it shows, up to the end of the line: of OAuth 1.0 a list with commas and quotes.
+    # The scheme and everything after it to the end of the line: OAuth 1.0 has a list with commas and quotes.
     (re.compile(r"(?i)(authorization['\"]?\s*[:=]\s*).+"), r"\1***"),
     (re.compile(r"(?i)((?:x-(?:auth|subject|service)-token|cookie)['\"]?\s*[:=]\s*['\"]?)[^\s'\",;]+"), r"\1***"),
     (
         re.compile(
-            r"(?i)(['\"]?(?:password|original_password|adminpass|admin_pass|secret|user_data|private_key|token)['\"]?"
-            r"\s*[:=]\s*)(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[^\s,;})\]]+)"
+            # The value is a text. Of an object or a list, what is in it is looked at by itself.
+            rf"(?i)(['\"]?(?:{'|'.join(SECRET_NAMES)})['\"]?"
+            r"\s*[:=]\s*)(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|(?![{\[])[^\s,;})\]]+)"
         ),
         r"\1***",
     ),
@@ -38,7 +41,19 @@ _SECRETS = (
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "asctime", "taskName"}
 
 
-_WORDS = ("token", "pass", "secret", "user_data", "key", "gaaaa", "authorization", "cookie", "://")
+_WORDS = (
+    "token",
+    "pass",
+    "secret",
+    "user_data",
+    "key",
+    "gaaaa",
+    "authorization",
+    "cookie",
+    "blob",
+    "credential",
+    "://",
+)
 """Each secret has one of these near it. Most texts contain none of them and need no closer look."""
 _HINT = re.compile("|".join(map(re.escape, _WORDS)), re.IGNORECASE)
 
@@ -91,11 +106,11 @@ def _plain(value: object) -> object:
 
 
 SAME_LINES = 10
-"""Lines of one kind (logger, level, message without its values) within `SAME_SECONDS`; more are only counted."""
+"""Lines of one kind (logger, level, message without its values) written in `SAME_SECONDS`; others are counted."""
 SAME_SECONDS = 60.0
 MOST_KINDS = 1000
 UNCOUNTED = frozenset({"cumulet.access"})
-"""Loggers whose lines are all alike and must all be written; see `web.access_log`."""
+"""Loggers whose lines are all of one kind and are all written: the access log."""
 
 
 class _Kind(msgspec.Struct, eq=False):
@@ -106,7 +121,7 @@ class _Kind(msgspec.Struct, eq=False):
 
 
 class Repeats(logging.Filter):
-    """Counts lines that repeat instead of letting each through; how many there were is said once their time is over.
+    """Lets the first lines of a kind through and counts the others. The count is a line once `SAME_SECONDS` are over.
 
     Times are those of the records. A count is written with the next record of any kind: no timer, no thread.
     """
@@ -128,7 +143,7 @@ class Repeats(logging.Filter):
         return kind.lines <= SAME_LINES
 
     def tell(self, begun_before: float) -> None:
-        """Say how often what began before then was repeated, and forget it."""
+        """Write the counts of the kinds that began before this time, and forget these kinds."""
         while self._kinds:
             (name, level, message), kind = next(iter(self._kinds.items()))
             if kind.since > begun_before and len(self._kinds) < MOST_KINDS:
@@ -141,7 +156,7 @@ class Repeats(logging.Filter):
 
 
 class _Counting(logging.StreamHandler[TextIO]):
-    """Lines that repeat are counted; the last counts are said when it is closed, which `logging` does at the end."""
+    """Counts lines that repeat. `logging` closes it at the end of the process, which writes the last counts."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
@@ -158,7 +173,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         given = [
-            f"{name}={redact(value) if isinstance(value, str) else _plain(value)}"
+            f"{name}={_plain(value)}"
             for name, value in vars(record).items()
             if name not in _STANDARD and not name.startswith("_") and value is not None
         ]
@@ -171,8 +186,7 @@ class TextFormatter(logging.Formatter):
 
 
 def log_as(settings: Settings, *, on_terminal: str = "info") -> logging.Handler:
-    """`log_to` as the settings say. Where they say nothing: text from level `on_terminal` on for a terminal, else JSON
-    from INFO on."""
+    """Log as the settings say. Default: on a terminal text from level `on_terminal` on, else JSON from INFO on."""
     terminal = settings.log_file is None and sys.stderr.isatty()
     level = settings.log_level or (on_terminal if terminal else "info")
     as_json = (settings.log_format or ("text" if terminal else "json")) == "json"
@@ -195,11 +209,11 @@ def log_to(target: TextIO | Path | None = None, *, level: int = logging.INFO, as
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(level)
-    # Our lines do not show these, so `logging` need not find them out for each.
+    # Our lines do not show threads and processes, so `logging` need not look them up for each line.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None  # "Optimization" in the logging HOWTO: no walk over the stack
-    # Two lines a connection that say nothing the access log does not.
+    # uvicorn's two lines for each connection repeat the access log.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    # Each address that is asked, whole: one of an image may open it by itself.
+    # httpx logs whole URLs, and the URL of an image may hold its credential.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     return handler

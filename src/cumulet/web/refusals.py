@@ -9,17 +9,15 @@ import jsonschema_rs
 
 from cumulet.errors import BadRequest
 from cumulet.web.formats import NAME_REASONS
+from cumulet.web.secret_names import SECRET_NAMES
 
 LONGEST_ECHO = 1000
 
-_SECRET_KEYS = frozenset(
-    {"password", "adminpass", "admin_pass", "secret", "token", "user_data", "private_key", "passcode", "credential"}
-    | {"original_password", "blob", "x-auth-token"}
-)
+_SECRET_KEYS = frozenset(SECRET_NAMES)
 
 
 def echo(value: object) -> str:
-    """`value` as it is quoted to the caller who sent it: without secrets, and not longer than is useful."""
+    """`value` as the refusal quotes it to the caller: without secrets, cut at `LONGEST_ECHO` characters."""
     text = str(_without_secrets(value))
     return text if len(text) <= LONGEST_ECHO else text[:LONGEST_ECHO] + "..."
 

@@ -1,0 +1,37 @@
+"""A user's view of a cloud, as commands have it."""
+
+from __future__ import annotations
+
+import pytest
+
+import cumulet.testing
+from cumulet.cli.client import Persona
+from cumulet.cli.console import _address
+from cumulet.cli.namespaces import enter
+
+
+def test_a_server_is_found_on_whatever_page_it_is() -> None:
+    with cumulet.testing.cloud(largest_page=1) as cloud:
+        member = cloud.persona("member")
+        person = Persona(name="member", http=member.http, token=member.token)
+        flavor = next(one["id"] for one in person.every("/compute/v2.1/flavors", "flavors") if one["name"] == "m1.nano")
+        image = person.get("/image/v2/images?name=cumulet-tiny")["images"][0]["id"]
+        made = []
+        for name in ("one", "two"):
+            server = {"name": name, "flavorRef": flavor, "imageRef": image, "networks": "none"}
+            made.append(person.must("POST", "/compute/v2.1/servers", {"server": server})["server"]["id"])
+            member.wait_for_status(made[-1], "ACTIVE")
+        assert sorted(one["id"] for one in person.every("/compute/v2.1/servers", "servers")) == sorted(made)
+        assert all(_address(person, name).startswith("wss://") for name in ("one", "two"))
+
+
+@pytest.mark.parametrize("relay", ["10.0.0.1", ":22", "10.0.0.1:", "10.0.0.1:0", "10.0.0.1:65536", "10.0.0.1:\u0663"])
+def test_enter_refuses_what_is_no_address_to_relay_to(
+    relay: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cumulet.cli.namespaces._keeper", lambda _state: 1)
+    monkeypatch.setattr("os.execv", lambda *_: pytest.fail("it went in"))
+    with pytest.raises(SystemExit) as ended:
+        enter(["--relay", relay])
+    assert ended.value.code == 2
+    assert "is not ADDRESS:PORT" in capsys.readouterr().err
