@@ -1,9 +1,9 @@
 """Agents on other machines: JSON messages as requests and answers over NATS, with a certificate on both sides.
 
 A host's agent listens on the one subject that is its own (`subject_of`), and may publish nothing but answers. The bus
-keeps nothing: what is lost is asked again. A request is given up as soon as it is known that nobody will answer it:
-the bus is away, nobody listens, the agent has started or connected anew (it is asked for its `incarnation` while one
-waits; of a connection that was lost, the server takes no answers any more).
+keeps nothing: what is lost is asked again. A request is given up as soon as no answer can come any more: the bus is
+away, no agent listens, or the agent has started or connected anew. To find that out, the agent is asked for its
+`incarnation` while a request waits; the server takes no answers of a connection that was lost.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ AnswerT = TypeVar("AnswerT")
 HOSTS = "cumulet.host"
 ANSWERS = "cumulet.answers"
 MOST_BYTES = 4 * 1024 * 1024
-"""Of one message: what our own server takes. An operator's may take less; what is too long then is told in words."""
+"""Of one message at our own server. An operator's server may take less; a longer message is refused in words."""
 MOST_AT_ONCE = 1000
 """Requests an agent works on; further ones are refused."""
 SERVER_NAME = "bus.cumulet"
 """The name in the certificate of every NATS server of a cloud, whatever its address."""
 STILL_THERE_SECONDS = 2.0
-"""How often an agent that has not answered yet is asked whether it is still there."""
+"""While a request waits, its agent is asked so often for its incarnation."""
 FIRST_LOOK_SECONDS = 0.2
-"""After so long it is asked for the first time, to know it by: less than one that was cut off takes to connect again
-(`RECONNECT_SECONDS`)."""
+"""When it is asked for the first time. An agent that is cut off takes longer to connect again (`RECONNECT_SECONDS`), so
+this answer is of the connection that the request was sent to."""
 CONNECT_SECONDS = 5
 RECONNECT_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 2.0
@@ -53,16 +53,16 @@ PING_SECONDS = 5
 
 
 def subject_of(host: str) -> str:
-    """A host's own subject. A dot parts subjects, and no host's name has an underscore."""
+    """A host's own subject. A dot would part the subject; a host's name has no underscore."""
     return f"{HOSTS}.{host.replace('.', '_')}"
 
 
 class NoAnswer(Exception):
-    """It is known that no answer will come; says why."""
+    """No answer will come; the message says why."""
 
 
 class NatsBus:
-    """A control plane's connection: made when there is a server, and again whenever it was lost."""
+    """A control plane's connection: made once a server answers, and made again whenever it is lost."""
 
     def __init__(self, servers: Sequence[str], tls: ssl.SSLContext, *, name: str) -> None:
         self._connection = _Connection(servers, lambda: tls, name=name, subscribe=self._subscribe, lost=self._lost)
@@ -92,7 +92,7 @@ class NatsBus:
         number = message.subject.rpartition(".")[2]
         future = self._waiting.get(int(number)) if number.isdecimal() else None
         if future is None or future.done():
-            return  # Too late, or once more.
+            return  # It is late, or a second answer.
         if message.headers is not None and message.headers.get("Status") == "503" and not message.data:
             future.set_exception(NoAnswer("no agent listens"))
         else:
@@ -156,7 +156,7 @@ class NatsLink:
         return codec.value_of(answer, message)
 
     async def _as_long_as_it_is_there(self) -> None:
-        """Returns never; raises NoAnswer once the agent that was asked has gone."""
+        """Never returns; raises NoAnswer once the agent that was asked is gone."""
         first: bytes | None = None
         while True:
             await asyncio.sleep(FIRST_LOOK_SECONDS if first is None else STILL_THERE_SECONDS)
@@ -179,8 +179,8 @@ class NatsAgent:
     def __init__(
         self, agent: Answers, *, name: str, servers: Sequence[str], tls: Callable[[], ssl.SSLContext], incarnation: str
     ) -> None:
-        """`incarnation`: another one at each start; each connection counts on from there. `tls` is asked at each new
-        connection: certificates are renewed."""
+        """`incarnation`: differs at each start; connections are counted after it. `tls`: called for each new
+        connection, because certificates are renewed."""
         self._agent = agent
         self._subject = subject_of(name)
         self._incarnation = incarnation
@@ -233,12 +233,12 @@ class NatsAgent:
         from nats.errors import Error
 
         client = self._connection.client
-        if client is not None:  # Otherwise whoever asked has been told that no answer will come.
+        if client is not None:  # Without a connection, the caller already knows that no answer will come.
             with contextlib.suppress(Error):
                 await client.publish(reply, payload)
 
     async def close(self) -> None:
-        """What was asked for is finished or not, as when the process ends."""
+        """Close. Requests under way may or may not be finished, as when the process ends."""
         await self._connection.close()
         for task in self._work:
             task.cancel()
@@ -246,7 +246,7 @@ class NatsAgent:
 
 
 class _Connection:
-    """A connection to one of the servers, and a new one whenever it was lost, for as long as it is wanted."""
+    """A connection to one of the servers, and a new one whenever it is lost, until `close`."""
 
     def __init__(
         self,
@@ -257,7 +257,7 @@ class _Connection:
         subscribe: Callable[[Client], Awaitable[None]],
         lost: Callable[[], None],
     ) -> None:
-        """`subscribe` says what a new connection listens to; `lost` is told that it has ended."""
+        """`subscribe`: makes the subscriptions of a new connection; `lost`: called when a connection has ended."""
         self._servers = list(servers)
         self._tls = tls
         self._name = name

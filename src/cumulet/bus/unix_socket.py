@@ -117,7 +117,7 @@ async def serve_agent(agent: Answers, path: Path) -> asyncio.Server:
                 work.add(task)
                 task.add_done_callback(work.discard)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the control plane has gone, or we go: what it asked for is finished, it will ask again
+            pass  # The control plane or this agent ends. What was asked for is finished; the control plane asks again.
         finally:
             writer.close()
 

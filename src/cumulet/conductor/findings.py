@@ -1,4 +1,4 @@
-"""What reconcilers found and did: the newest findings are kept in the database, for `cumulet status`."""
+"""What reconcilers found and did. The database keeps the newest findings, for `cumulet status`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process that ends as it was told gives back: others need not wait until its leases have run out."""
+"""A process that is told to stop gives its leases back, so that others need not wait until they have run out."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ OPERATIONS = (
 async def give_back(
     db: Database, what: sa.Update | sa.Delete, values: dict[str, object], *, seconds: float, said: str
 ) -> None:
-    """Once nothing of it goes on here. A database that does not answer within `seconds` is not waited for."""
+    """Give a lease back; its work here must have ended. Gives up if the database does not answer within `seconds`."""
     try:
         async with asyncio.timeout(seconds):
             await db.write_async(lambda tx: tx.run(what, values))
     except (DBAPIError, TimeoutError):
-        log.warning("%s cannot be given back: it runs out", said, exc_info=True)
+        log.warning("cannot give back %s: others wait until it has run out", said, exc_info=True)

@@ -1,4 +1,4 @@
-"""What must be looked after once in a cloud, however many conductors there are: whoever holds a lease in the database.
+"""Of several conductors one leads: it holds a lease in the database, and runs what must run once in a cloud.
 
 Theory of operation. The row of a lease has an owner and a beat, a number that the owner raises all the time. Nobody
 compares wall clocks: another conductor takes the lease when it has seen the same beat for `seconds` of its own clock.
@@ -93,7 +93,7 @@ class Leadership:
         return bool(self._started) or self._beginning is not None
 
     async def start(self) -> None:
-        """Begin; where the lease is free, leads already when this returns. Raises what an error in its start raised."""
+        """Begin. If the lease is free, this process leads when `start` returns. Raises the error of what it leads."""
         if self._alone:
             await self._begin()
             return
@@ -106,7 +106,7 @@ class Leadership:
                 raise error
 
     async def stop(self) -> None:
-        """Stop leading; then the lease is given back, so that another process need not wait until it has run out."""
+        """Stop leading, then give the lease back, so that another process need not wait until it has run out."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -118,7 +118,7 @@ class Leadership:
             await give_back(self._db, _MINE, mine, seconds=limit, said=f"the lease {self._name}")
 
     def kill(self) -> None:
-        """As if the process had died."""
+        """Stop as a process that dies: the lease stays until it has run out."""
         for task in (self._task, self._beginning):
             if task is not None:
                 task.cancel()
@@ -146,7 +146,7 @@ class Leadership:
         if not self.leads:
             if await self._db.write_async(lambda tx: self._take(tx, now)):
                 self._held_until = now + self._seconds
-                # Beside this: a start may take longer than the lease runs, which is renewed meanwhile.
+                # A task of its own: a start may take longer than the lease runs, and the lease is renewed meanwhile.
                 self._beginning = asyncio.create_task(self._begin(), name=f"lead-{self._name}")
                 self._beginning.add_done_callback(self._begun)
             return
@@ -158,7 +158,7 @@ class Leadership:
             await self._resign()
 
     async def _renewed(self, now: float) -> bool | None:
-        """None: the database did not answer, or answered only after the lease had run out."""
+        """Whether the lease is ours; None: the database did not answer before the lease had run out."""
         renewal = asyncio.ensure_future(self._db.write_async(lambda tx: self._take(tx, now)))
         over = asyncio.ensure_future(self._clock.sleep(max(self._held_until - now, 0.0)))
         try:

@@ -20,10 +20,10 @@ from cumulet.periodic import Periodic
 
 BEAT_SECONDS = 5.0
 FORGOTTEN_SECONDS = 3600
-"""After which one that is not heard any more is no longer shown."""
+"""A process that has been silent for so long is no longer shown."""
 MOST_SHOWN = 200
 CUT_OFF = "cut off"
-"""What a process says of the bus that has lost it."""
+"""The state of the bus for a process that has lost its connection."""
 
 processes = sa.Table(
     "processes",
@@ -46,7 +46,7 @@ _LEASES = sa.select(leases).order_by(leases.c.name)
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True):
-    """One that was heard: `lag_ms` is how long its last note took to be durable, `heard_at_us` when that was."""
+    """A process by its last note. `lag_ms`: how long the commit of the note took; `heard_at_us`: when that was."""
 
     name: str
     role: str
@@ -59,12 +59,12 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def no_bus() -> str:
-    """What a process without a bus says."""
+    """The state of the bus for a process without one."""
     return "none"
 
 
 class Presence(Periodic):
-    """This process. `bus` says in a word or two how it stands with the bus: none, connected, cut off."""
+    """Notes that this process lives. `bus` gives the state of its bus: none, connected, cut off."""
 
     def __init__(self, *, db: Database, clock: Clock, role: str, name: str, bus: Callable[[], str] = no_bus) -> None:
         super().__init__(name="presence", clock=clock, seconds=BEAT_SECONDS)
@@ -80,7 +80,7 @@ class Presence(Periodic):
         await super().start()
 
     async def stop(self) -> None:
-        """Stop noting, and take the note away: nobody is to miss a process that has ended as it was told."""
+        """Stop, and delete the note: a process that was told to stop is not missing."""
         await super().stop()
         mine: dict[str, object] = {"of_name": self._process}
         await give_back(self._db, _GONE, mine, seconds=BEAT_SECONDS, said=f"the note of {self._process}")
@@ -96,7 +96,7 @@ class Presence(Periodic):
         return "the bus is not connected" if self._bus() == CUT_OFF else None
 
     def now(self) -> Process:
-        """What it would note now."""
+        """The note of this moment."""
         return Process(
             name=self._process,
             role=self._role,
@@ -110,7 +110,7 @@ class Presence(Periodic):
 
 
 def note(tx: Tx, one: Process) -> None:
-    """It lives; those that have not been heard for an hour are forgotten."""
+    """Write a note. A new process also deletes the notes of those that have been silent for an hour."""
     values = msgspec.structs.asdict(one)
     if not tx.changed(_SEEN, {"of_name": one.name, **values}):
         tx.execute(_FORGET, {"before_us": one.heard_at_us - FORGOTTEN_SECONDS * 1_000_000})
@@ -118,10 +118,10 @@ def note(tx: Tx, one: Process) -> None:
 
 
 def heard(tx: Tx) -> list[Process]:
-    """Those of the last hour, the newest first."""
+    """The processes heard in the last hour, the newest first."""
     return [msgspec.convert(row._mapping, Process) for row in tx.all(_NEWEST, {})]
 
 
 def held(tx: Tx) -> list[tuple[str, str]]:
-    """Each lease that there is once in a cloud, and the process that took it last."""
+    """The name of each lease of `leadership`, and the process that holds it or held it last."""
     return [(row.name, row.owner) for row in tx.all(_LEASES, {})]

@@ -45,7 +45,7 @@ STUCK_AFTER_ATTEMPTS = 8
 BACK_OFF_FIRST_SECONDS = 0.05
 BACK_OFF_LAST_SECONDS = 15.0
 
-# Every operation asks and says these many times: statements built once.
+# Every operation runs these many times: they are built once.
 _THIS = operations.c.id == sa.bindparam("of_id")
 _FOUND = sa.select(operations).where(_THIS)
 _HELD = sa.select(
@@ -103,7 +103,7 @@ class Carried(msgspec.Struct, Generic[S], frozen=True):
 
 
 class Beat(msgspec.Struct, frozen=True):
-    """Of an operation that another runner holds: the last change of its lease, and when we saw it first."""
+    """The last change of a lease that another runner holds, and when this runner saw it first."""
 
     owner: str
     beat: int
@@ -154,7 +154,7 @@ class Runner:
         before_step: BeforeStep | None = None,
         space: Space | None = None,
     ) -> None:
-        """`space`: what the process promises of its file system, where others of it promise too."""
+        """`space`: the promises of this process on its file system, where it has other users of it too."""
         self.space = space or Space()
         self.db = db
         self.clock = clock
@@ -182,7 +182,7 @@ class Runner:
         self._sweeper = asyncio.create_task(self._keep_sweeping(), name="runner-sweep")
 
     async def stop(self) -> None:
-        """Stop carrying; what runs is taken up again at the next start."""
+        """Stop carrying. The next start, or another runner, goes on with what ran."""
         self._stopping = True
         tasks = [*self._tasks.values(), *([self._sweeper] if self._sweeper else [])]
         for task in tasks:
@@ -250,7 +250,7 @@ class Runner:
         return Beat(row.lease_owner, row.lease_beat, self.clock.monotonic())
 
     def _is_free(self, row: Row) -> bool:
-        """Nobody else holds it, or whoever does has not renewed it for as long as a lease runs."""
+        """Whether no other runner holds it, or the one that does has not renewed its lease for `lease_seconds`."""
         if row.lease_owner in (None, self.name):
             return True
         known = self._beats.get(row.id)
@@ -291,7 +291,7 @@ class Runner:
             except DBAPIError:
                 raise
             except Exception:
-                # It will fail again in a transaction of its own, where failures are dealt with.
+                # The step fails again in `_advance`, which deals with failures.
                 log.debug("operation %s: not begun with its claim", operation_id, exc_info=True)
         return saga, context, operation
 
@@ -319,7 +319,7 @@ class Runner:
         )
 
     async def _advance(self, saga: Saga[S], context: StepContext, operation: Carried[S]) -> Carried[S]:
-        """One host step, or a run of database steps; and the save. Exceptions become an unwinding, or a later retry."""
+        """Run one host step, or several database steps, and save. An exception leads to unwinding or a later retry."""
         do = self._next(saga, operation)
         state, position = operation.state, operation.position
         try:
@@ -335,7 +335,7 @@ class Runner:
                 lambda tx: self._save(tx, saga, context, operation, state=state, position=position)
             )
         except (LeaseLost, asyncio.CancelledError, DBAPIError):
-            raise  # a database error says nothing about the commit: the sweep reads the row and goes on from there
+            raise  # After a database error the commit is unknown: the sweep reads the row and goes on from there.
         except Exception as error:
             if not isinstance(error, (StepFailed, ApiError)):
                 # A host's error has a coded reason and is expected; anything else is a defect and needs its traceback.
@@ -446,7 +446,8 @@ class Runner:
             self.operation(tx, waiting.id)
 
     async def _save_failure(self, saga: Saga[S], operation: Carried[S], failure: Failure) -> Carried[S]:
-        """A step above the line failed: unwind from it. An undo or a final: try again later, say so past a cap."""
+        """After a failed step above the line: unwind. After a failed undo or final: retry, and show it as stuck past a
+        cap."""
         above = operation.status is Status.FORWARD and operation.position < len(saga.steps)
 
         def save(tx: Tx) -> Carried[S]:

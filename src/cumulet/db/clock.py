@@ -1,4 +1,4 @@
-"""The time of a cloud that several machines share is its database's: what one has written, another may compare."""
+"""Several machines of one cloud take the time from its database, so they can compare the times that others wrote."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from cumulet.periodic import Periodic
 
 _NOW = sa.text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)")
 ASKED_AGAIN_SECONDS = 60.0
-"""Between two askings our monotonic clock counts: a bad one is wrong by some milliseconds in so long."""
+"""Between two questions the own monotonic clock counts. In so long, a bad one is wrong by some milliseconds."""
 
 
 class DatabaseClock:
-    """`clock.Clock` whose wall time PostgreSQL says; all else is `inner`'s. Ask before the first use."""
+    """A `clock.Clock` with PostgreSQL's wall time; all else is `inner`'s. Call `ask` before the first use."""
 
     def __init__(self, db: Database, inner: Clock) -> None:
         self._db = db
         self._inner = inner
         self._ahead_us = 0
-        """Of our monotonic clock."""
+        """The database's wall time minus the own monotonic clock."""
 
     def ask(self) -> None:
-        """Set it by the database. Not for the event loop's thread once it serves."""
+        """Ask the database for the time. It blocks: not on the event loop's thread once the process serves."""
         before = self._inner.monotonic()
         said = self._db.read(_said)
         after = self._inner.monotonic()
@@ -62,5 +62,5 @@ class AskedAgain(Periodic):
         self._asked = clock
 
     async def round(self) -> None:
-        """One that cannot be asked is asked in the next."""
+        """If the database does not answer, the next round asks again."""
         await asyncio.to_thread(self._asked.ask)

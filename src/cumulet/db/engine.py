@@ -47,18 +47,18 @@ metadata = MetaData(
 """All tables of all services; each service's `store.py` defines its own on it."""
 
 GROUP_JOBS = 64
-"""Most jobs of one group commit, those that fail among them."""
+"""Most jobs of one group commit. Jobs that fail count."""
 GROUP_SECONDS = 0.01
-"""How long a group commit takes in further jobs."""
+"""For so long a group commit takes in further jobs."""
 READERS = 4
 POSTGRESQL_WRITERS = 4
 SERIALIZATION_RETRIES = 20
 CALLERS_SECONDS = 30.0
-"""How long a request waits for a database in another process, its turn among others included. The cloud's own work
-waits until it is back."""
+"""How long a request waits for a database in another process, the wait for its turn included. The cloud's own work
+waits until the database is back."""
 ALONE_AFTER_TRIES = 4
-"""A transaction that PostgreSQL could not serialize so often has the next tries without others of this process beside
-it: a long one among many short ones would never come to its end."""
+"""After so many tries that PostgreSQL could not serialize, a transaction is tried with no other of this process beside
+it: a long transaction among many short ones would never succeed."""
 
 
 class Database:
@@ -69,7 +69,8 @@ class Database:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.embedded = self.is_sqlite
-        """It is in our own address space, and ours alone: lookups by key are less work than changing threads."""
+        """The database is in this process, and no other process uses it. A lookup by key costs less than changing
+        threads."""
         made = sqlite_engine if self.is_sqlite else postgresql_engine
         self._engine = made(self.url, _json_dumps)
         self._statements = Statements(self._engine.dialect) if self.is_sqlite else None
@@ -83,16 +84,16 @@ class Database:
         self._reader_connections: list[Connection] = []
         self._closed = False
         self._memory_lock = threading.RLock() if memory else None
-        # One thread of several is always left for others than the one who asks most.
-        # On SQLite they compute in our own process: two threads of one lane would be no faster, and slow down the rest.
+        # One lane never has all threads. On SQLite it has one: the threads compute in this process, so two of them
+        # would not be faster, and would slow down other lanes.
         self._reads = FairQueue(most_at_once=1 if self.embedded else READERS - 1)
         self._writes = FairQueue(most_at_once=POSTGRESQL_WRITERS - 1)
         self._turns = Turns()
         self._threads: list[threading.Thread] = []
         if not inline:
             if self.is_sqlite:
-                # Before anybody else: the first connection makes a new file one with a write-ahead log, and where two
-                # do that at once SQLite refuses the other without waiting.
+                # The first connection gives a new file its write-ahead log. If two did that at once, SQLite would
+                # refuse one of them without waiting.
                 self._start("db-write", 1, self._sqlite_writer, own_connection(self._engine))
             else:
                 self._start("db-write", POSTGRESQL_WRITERS, serve, self._writes, self._write_serializable)
@@ -113,8 +114,8 @@ class Database:
     # -- reading
 
     def read(self, fn: Callable[[Tx], T]) -> T:
-        """Run `fn` on a consistent snapshot on the calling thread; again, where PostgreSQL asks for it, or where the
-        connection that this thread had is gone."""
+        """Run `fn` on a consistent snapshot, on the calling thread. It runs again if PostgreSQL asks for that, or if
+        the connection of this thread was lost."""
         anew = False
         for attempt in range(SERIALIZATION_RETRIES):
             try:
@@ -148,7 +149,7 @@ class Database:
         return result
 
     async def look_up(self, fn: Callable[[Tx], T]) -> T:
-        """As `read_async`, for a few lookups by key: where the database is in our own address space, on this thread."""
+        """As `read_async`, for a few lookups by key: an embedded database is read on this thread."""
         return self.read(fn) if self.embedded else await self.read_async(fn)
 
     def _reader(self) -> Connection:
@@ -161,7 +162,7 @@ class Database:
         return connection
 
     def _own_reader(self) -> Connection:
-        """On PostgreSQL one snapshot is enough: a reader that took part in serializing would only make others fail."""
+        """On PostgreSQL a reader has one snapshot. If it took part in serializing, it would only make others fail."""
         if self.is_sqlite:
             return own_connection(self._engine)
         return own_connection(self._engine.execution_options(isolation_level="REPEATABLE READ"))
@@ -216,7 +217,7 @@ class Database:
         return result
 
     async def _result(self, job: Job, once_begun: type[OperationalError]) -> Any:
-        """Of a job that waits. `once_begun`: what it is for a caller that no answer comes once it has had its turn."""
+        """The result of a queued job. `once_begun`: the error when a job has begun and does not answer in time."""
         answer = asyncio.wrap_future(job.future)
         if self.embedded or job.lane == CLOUD:
             return await answer
@@ -263,7 +264,7 @@ class Database:
                     tx = self._tx(connection)
                     begun = time.perf_counter()
                     try:
-                        # From here on it cannot be cancelled any more; its caller may still stop waiting for it.
+                        # From here on the job cannot be cancelled; its caller may still stop waiting for it.
                         if job.future.set_running_or_notify_cancel():
                             with tx.savepoint():
                                 result = job.fn(tx)
@@ -272,13 +273,13 @@ class Database:
                     except BaseException as error:
                         job.future.set_exception(error)
                         if not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
-                            raise  # SQLite has rolled back what the others of this group wrote, too
+                            raise  # SQLite has rolled back the other jobs of this group too
                     finally:
                         ended = time.perf_counter()
                         self._writes.done(job, ended - begun)
                     job = self._writes.get(wait=False) if tried < GROUP_JOBS and ended < last_begins else None
         except BaseException as error:
-            if not tried:  # it could not even begin
+            if not tried:  # the transaction could not begin
                 self._writes.done(first, 0.0)
                 first.future.set_exception(error)
             for waiting, _, _ in done:
@@ -331,7 +332,7 @@ def _json_dumps(value: Any) -> str:
 
 
 def _asks_for_another_try(error: DBAPIError) -> bool:
-    """40001 serialization_failure, 40P01 deadlock_detected: PostgreSQL asks for exactly this retry."""
+    """Whether PostgreSQL asks for a retry: 40001 serialization_failure, 40P01 deadlock_detected."""
     return getattr(error.orig, "sqlstate", None) in ("40001", "40P01")
 
 

@@ -1,8 +1,8 @@
-"""Who is served next by the database's threads: whoever was served least, so that one's many hold up nobody's few.
+"""Which job the database's threads take next: one of the caller served least, so that many jobs of one delay no other.
 
-The cloud's own work (the conductor, what agents report) comes first. Everybody else has a lane: a project, else a user,
-else an address. A lane is charged the time its jobs took, and the lane charged least is next: start-time fair queueing
-(Goyal, Vin and Cheng 1996). A lane that comes back is not paid for the time it was away.
+The cloud's own work (the conductor, reports of agents) comes first. Every other caller has a lane: its project, else
+its user, else its address. A lane is charged the time its jobs took, and the lane charged least is next: start-time
+fair queueing (Goyal, Vin and Cheng 1996). A lane gets no credit for time in which it asked for nothing.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ CLOUD = ""
 MOST_WAITING = 512
 """Jobs of one lane that may wait; more are refused with 503. The cloud's own are never refused."""
 CLOUD_SECONDS = 0.05
-"""How long the cloud's own work is served in a row while others wait; then one of theirs is."""
+"""For so long the cloud's own work is served in a row while others wait; then one job of another lane is."""
 
 served: ContextVar[str] = ContextVar("served", default=CLOUD)
-"""The lane of whoever asks: the web kernel says whose a request is, and what nobody asked for is the cloud's own."""
+"""The lane of the caller. The web kernel sets it for each request; work outside of requests is the cloud's own."""
 
 
 class Job(msgspec.Struct, eq=False):
-    """A function of a transaction that waits, and who waits for its result."""
+    """A function of a transaction that waits for a thread, the future of its result, and its lane."""
 
     fn: Callable[[Any], Any]
     future: Future[Any] = msgspec.field(default_factory=Future)
@@ -57,12 +57,12 @@ class FairQueue:
         self._waiting = 0
         self._running = 0
         self._now = 0.0
-        """What the lane served last had been charged: where lanes that come (back) begin."""
+        """What the lane served last had been charged: a lane that comes, or comes back, begins there."""
         self._cloud_in_a_row = 0.0
         self._closed = False
 
     def put(self, job: Job) -> None:
-        """Let it wait its turn; Unavailable where too many of its lane wait already."""
+        """Queue a job. Unavailable if too many of its lane wait already."""
         with self._changed:
             lane = self._lanes.get(job.lane)
             if lane is None:
@@ -76,7 +76,8 @@ class FairQueue:
             self._changed.notify()
 
     def get(self, *, wait: bool = True) -> Job | None:
-        """Whose turn it is, to be given back with `done`. None: nobody's now; if it waits, closed and all served."""
+        """The next job, to be given back with `done`. None: none is ready; with `wait`, the queue is closed and
+        empty."""
         with self._changed:
             while (lane := self._next()) is None:
                 if not wait or (self._closed and not self._waiting):
@@ -92,7 +93,7 @@ class FairQueue:
             return job
 
     def done(self, job: Job, seconds: float) -> None:
-        """It was served, for so long."""
+        """The job has ended; it took so many seconds."""
         with self._changed:
             lane = self._lanes[job.lane]
             lane.running -= 1
@@ -101,7 +102,7 @@ class FairQueue:
             if job.lane == CLOUD:
                 self._cloud_in_a_row += seconds
             if not self._running and not self._waiting:
-                self._lanes.clear()  # nobody competes: what was is forgotten
+                self._lanes.clear()  # nobody competes: charges are forgotten
                 self._now = 0.0
             elif not lane.running and not lane.waiting and (job.lane == CLOUD or lane.charged <= self._now):
                 del self._lanes[job.lane]
@@ -109,7 +110,7 @@ class FairQueue:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """What waits is served; then whoever gets, gets None."""
+        """Serve what waits; then `get` returns None."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""What a database says when there is no room for it, and the room that is kept for deleting."""
+"""How a database reports a full disk, and the file that keeps room for deleting."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sqlalchemy.exc import DBAPIError
 from cumulet.space import free_bytes
 
 RESERVE_BYTES = 16 << 20
-"""A file that is there to be removed: where the disk is full to the last byte, deleting has its room."""
+"""The size of a file that is removed when the disk is full: then deleting has this room."""
 SPARE = 4
-"""The file is made where there is so many times its room."""
+"""The file is made only if so many times its size is free."""
 _DISK_FULL = "53100"
 """PostgreSQL's SQLSTATE."""
 
@@ -29,13 +29,13 @@ def is_full(error: BaseException) -> bool:
 
 
 class Reserve:
-    """The file, as long as there is room for it."""
+    """The file that keeps room for deleting."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "reserve"
 
     def fill(self) -> bool:
-        """Have it there, where the disk has room to spare; whether it is."""
+        """Make the file if it is missing and the disk has room to spare. Returns whether it exists."""
         if self._path.exists():
             return True
         if free_bytes(self._path.parent) < SPARE * RESERVE_BYTES:
@@ -51,7 +51,7 @@ class Reserve:
         return True
 
     def give(self) -> bool:
-        """Make its room free. False: it was given already."""
+        """Remove the file. False: there was none."""
         try:
             self._path.unlink()
         except FileNotFoundError:

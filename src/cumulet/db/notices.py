@@ -1,6 +1,6 @@
-"""Notices between processes of one PostgreSQL: what a transaction says (`Tx.say`) is heard once it is durable.
+"""Notices between processes on one PostgreSQL (LISTEN and NOTIFY). They arrive after the sender's commit (`Tx.say`).
 
-They are hints. One that is lost, as all are while the connection is away, costs the time until its hearer looks anyway.
+They are hints. While a connection is lost, its notices are lost too; then the listener finds the work at its next look.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from cumulet.db.postgresql import CONNECTION
 log = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 2.0
-"""After so long a connection that was lost, or could not be made, is tried again."""
+"""Before a lost connection is made again."""
 
 
 class Listening:
-    """Hears what is said on some channels, on a connection of its own, for as long as it is started."""
+    """Listens on some channels, on a connection of its own, from `start` to `stop`."""
 
     def __init__(self, *, db: Database, clock: Clock, hear: Mapping[str, Callable[[str], None]]) -> None:
-        """`hear`: by a channel's name, in small letters, what is called on the event loop with each notice's words."""
+        """`hear`: the name of a channel, in small letters -> a function that the event loop calls with each notice."""
         self._db = db
         self._clock = clock
         self._hear = hear
         self._task: asyncio.Task[None] | None = None
         self.listens = asyncio.Event()
-        """Set while nothing is missed."""
+        """Set while the connection listens."""
 
     async def start(self) -> None:
         if not self._db.is_sqlite:

@@ -1,4 +1,4 @@
-"""Partial unique indexes, made by DDL as the table is."""
+"""Partial unique indexes, made by DDL with their table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 
 def unique_where(table: sa.Table, name: str, *columns: str, where: str) -> None:
-    """No two rows of `table` for which `where` holds may agree in `columns`.
+    """Make `columns` unique among the rows of `table` for which `where` holds.
 
     `where` is SQL that SQLite and PostgreSQL both read. `sa.Index(postgresql_where=...)` would do the same, but imports
     SQLAlchemy's whole PostgreSQL dialect into every process: a fifteenth of a cloud's start.

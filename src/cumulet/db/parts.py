@@ -1,4 +1,4 @@
-"""Long lists of ids, in lengths that every database takes in one IN list."""
+"""Long lists of ids, cut into parts that every database takes in one IN list."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def in_parts(ids: Sequence[str], size: int = 1000) -> list[Sequence[str]]:
 class OfMany(Generic[*Columns]):
     """A SELECT of rows whose `column` is one of many values.
 
-    It is built once for each power of two, so that it can be prepared (`db.prepared`): a shorter list is filled up
-    with a value that it has.
+    It is built once for each power of two, so that it can be prepared (`db.prepared`). A shorter list is filled up
+    with one of its own values.
     """
 
     MOST = 512

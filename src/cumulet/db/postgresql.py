@@ -1,4 +1,4 @@
-"""How PostgreSQL is connected to: waiting for it has an end, and only a server that takes changes is the right one."""
+"""How to connect to PostgreSQL: every wait is bounded, and only a server that takes changes is used."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from sqlalchemy import URL, Engine, Integer, create_engine
 
 CONNECTION: dict[str, str | int] = {
     "connect_timeout": 5,  # seconds
-    # What was sent and is not acknowledged for so many milliseconds, and a server that is silent for 10 + 3 * 5 seconds
-    # and answers no probe: the connection is given up. Without, a machine that has gone is waited for for a quarter of
-    # an hour.
+    # A connection is given up if what was sent is not acknowledged for so many milliseconds, or if the server is silent
+    # for 10 + 3 * 5 seconds and answers no probe. By default, a machine that is gone is waited for for 15 minutes.
     "tcp_user_timeout": 15_000,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
-    # Of several servers that the URL names, the one that is no standby.
+    # If the URL names several servers: the one that is not a standby.
     "target_session_attrs": "read-write",
 }
-"""Parameters of libpq; the URL's own count more."""
+"""Parameters of libpq. Those in the URL take precedence."""
 
 
 class _Number(Integer):
-    """A number that a statement is given is a BIGINT. Requests may name a larger one than a column of INTEGER can have:
-    SQLAlchemy would cast it to INTEGER, and the statement fail, where no row is equal to it."""
+    """Numbers are given to statements as BIGINT. A request may name a number too large for a column of INTEGER. With
+    SQLAlchemy's cast to INTEGER the statement would fail, although it only finds no row."""
 
     __visit_name__ = "big_integer"
     render_bind_cast = True
@@ -38,7 +37,7 @@ def postgresql_engine(url: URL, encode: Callable[[object], str]) -> Engine:
         pool_size=10,
         pool_pre_ping=True,
         connect_args={name: value for name, value in CONNECTION.items() if name not in url.query},
-        hide_parameters=True,  # An error is logged; what a row was to have may be a secret.
+        hide_parameters=True,  # Errors are logged, and a row's values may be secrets.
         json_serializer=encode,
         json_deserializer=msgspec.json.decode,
     )

@@ -1,9 +1,9 @@
-"""Statements that are asked often, compiled once and run on SQLite's own connection.
+"""Frequent statements, compiled once and run on SQLite's own connection.
 
-SQLAlchemy writes the SQL, its types say how values go in and come out, and what comes back are its rows. What is left
-out is what it does anew at each execution, which costs five times what SQLite needs for a lookup by key. Statements it
-would have to look at each time, for defaults made by Python, take the usual way. One with lists of values is compiled
-for each power of two: a shorter list is filled up with a value that it has.
+SQLAlchemy writes the SQL, its types convert values, and the results are its rows. What it repeats at each execution is
+left out: that costs five times what SQLite needs for a lookup by key. Statements with defaults made by Python take
+SQLAlchemy's way. One with lists of values is compiled for each power of two: a shorter list is filled up with one of
+its own values.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
 
 MOST_STATEMENTS = 2000
-"""Statements are module constants, a few hundred; should someone build them as they go, memory is not what pays."""
+"""Statements are module constants, a few hundred. If code builds them as it runs, memory stays bounded."""
 
 
 def as_sqlalchemys(error: Exception, statement: str, bound: Any, driver: Any, dialect: Dialect) -> BaseException:
-    """The driver's error as SQLAlchemy would raise it, which is what callers know."""
+    """The driver's error as SQLAlchemy would raise it: callers catch SQLAlchemy's errors."""
     return DBAPIError.instance(statement, bound, error, driver.Error, hide_parameters=True, dialect=dialect)
 
 
@@ -79,7 +79,7 @@ def _filled(given: Collection[object], size: int) -> list[object]:
 
 
 def _size(number: int) -> int:
-    """The next power of two; none stay none, which SQL says in another way."""
+    """The next power of two; 0 stays 0, because SQL for an empty list is another one."""
     return 1 << (number - 1).bit_length() if number else 0
 
 
@@ -88,7 +88,7 @@ MOST_IN_A_LIST = 1024
 
 
 class WithLists:
-    """One statement that takes lists of values: of each length, a prepared one."""
+    """One statement that takes lists of values: for each length, a prepared one."""
 
     __slots__ = ("_compiled", "_dialect", "_lists", "_made")
 
@@ -110,7 +110,7 @@ class WithLists:
 
 
 class Statements:
-    """What has been prepared, for all connections of one database. Threads may both prepare the same one: one stays."""
+    """What is prepared, for all connections of one database. If two threads prepare the same one, one of them stays."""
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect

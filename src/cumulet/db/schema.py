@@ -18,7 +18,7 @@ HEAD = "0030"
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 RECORDED = Path(__file__).parent / "schema.sql"
-"""All of it as SQLite has it, a statement a line; a test compares it with the tables that the services declare."""
+"""The schema for SQLite, one statement a line; a test compares it with the tables that the services declare."""
 
 
 CHANGES_OF_THE_SCHEMA = 7_300_117
@@ -83,9 +83,9 @@ def version_of(database: Database) -> str | None:
 
 
 def mark_moved(database: Database, where: str) -> None:
-    """What is in this SQLite database goes on elsewhere: nobody is to start on it by mistake.
+    """Note that the records of this SQLite database were copied to `where`, so that no cloud starts on it by mistake.
 
-    The table that says so is in no schema: only in a database that was copied.
+    The table of this note is in no schema. Only a database that was copied has it.
     """
 
     def mark(tx: Tx) -> None:
@@ -96,7 +96,7 @@ def mark_moved(database: Database, where: str) -> None:
 
 
 def keep(database: Database) -> None:
-    """What is in this SQLite database counts again."""
+    """Remove the note of `mark_moved`: a cloud may start on this SQLite database again."""
     database.write(lambda tx: tx.execute(sa.text("DROP TABLE IF EXISTS moved_to")))
 
 
@@ -116,7 +116,7 @@ def _is_empty(tx: Tx) -> bool:
 
 
 def _make_recorded(tx: Tx) -> None:
-    """As `metadata.create_all` would: to have SQLAlchemy write the statements takes a tenth of a start."""
+    """Do what `metadata.create_all` would. If SQLAlchemy wrote the statements, that would take a tenth of a start."""
     driver: Any = tx.connection.connection.dbapi_connection
     for statement in RECORDED.read_text(encoding="utf-8").splitlines():
         driver.execute(statement)

@@ -1,4 +1,4 @@
-"""SQLite's engine; and connections that are kept for good, whose transactions on SQLite we begin and end ourselves."""
+"""SQLite's engine, and connections that stay open, whose transactions this module begins and ends itself."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def sqlite_engine(url: URL, encode: Callable[[object], str]) -> Engine:
     engine = create_engine(
         url,
         poolclass=StaticPool if memory else NullPool,
-        # Python's own cache of prepared statements holds 128, fewer than we ask: each was prepared again and again.
+        # Python's default of 128 prepared statements is fewer than we have: each was prepared again and again.
         connect_args={"check_same_thread": False, "cached_statements": 1024},
-        hide_parameters=True,  # An error is logged; what a row was to have may be a secret.
+        hide_parameters=True,  # Errors are logged, and a row's values may be secrets.
         json_serializer=encode,
         json_deserializer=msgspec.json.decode,
     )
@@ -50,8 +50,8 @@ _BY_HAND = "cumulet_by_hand"
 
 
 def own_connection(engine: Engine) -> Connection:
-    """A connection for good. On SQLite its transactions are begun and ended below; SQLAlchemy believes in one long one,
-    since its own way to begin and commit costs as much as a lookup."""
+    """A connection that stays open. On SQLite, `transaction` begins and ends its transactions, and SQLAlchemy sees one
+    long transaction: its own begin and commit cost as much as a lookup."""
     if engine.dialect.name != "sqlite":
         return engine.connect()
     connection = engine.connect().execution_options(**{_BY_HAND: True})
@@ -72,7 +72,7 @@ def transaction(connection: Connection, *, immediate: bool = False) -> Iterator[
         yield
         _control(connection, driver, "COMMIT")
     except BaseException:
-        if driver.in_transaction:  # a full disk, for one, has rolled all of it back by itself
+        if driver.in_transaction:  # after a full disk, for example, SQLite has rolled everything back itself
             driver.execute("ROLLBACK")
         raise
 

@@ -14,15 +14,15 @@ from sqlalchemy.engine import CursorResult
 from cumulet.db.prepared import Prepared, Statements
 
 Row: TypeAlias = sa.Row[*tuple[object, ...]]
-"""Of whichever columns: they are its attributes."""
+"""A row of any columns; they are its attributes."""
 Select: TypeAlias = sa.Select[*tuple[object, ...]]
-"""Of whichever columns."""
+"""A SELECT of any columns."""
 
 Columns = TypeVarTuple("Columns")
 
 
 class Keeper(Protocol):
-    """Keeps something of the database in memory; see `Tx.touch`."""
+    """Keeps a copy of some records in memory; see `Tx.touch`."""
 
     def correction(self, tx: Tx, touched: Iterable[str | int]) -> Callable[[], None]: ...
 
@@ -30,26 +30,26 @@ class Keeper(Protocol):
 _ANNOUNCED = "announced"
 _SAY = sa.text("SELECT pg_notify(:channel, :words)")
 WRITTEN = "cumulet_written"
-"""The channel on which a commit says which announced tables it has written to; see `announced` and `Written`."""
+"""The channel that carries the names of the announced tables a commit wrote to; see `announced` and `Written`."""
 
 
 def announced(tables: Iterable[sa.Table]) -> frozenset[str]:
-    """From now on each commit that writes to one of these tables tells the other processes on its database; their
-    names. On SQLite there are no others."""
+    """Announce these tables: each commit that writes to one tells the other processes on the database. Returns the
+    names. On SQLite there are no other processes."""
     for table in (found := tuple(tables)):
         table.info[_ANNOUNCED] = True
     return frozenset(table.name for table in found)
 
 
 class Written(msgspec.Struct, frozen=True):
-    """What is said on `WRITTEN`, as JSON. `writer`: the `Database` that has committed; names of tables."""
+    """A notice on `WRITTEN`, as JSON. `writer`: the `Database` that committed; `tables`: their names."""
 
     writer: str
     tables: tuple[str, ...]
 
 
 Watch: TypeAlias = tuple[frozenset[str], Callable[[], None]]
-"""Names of tables, and what is called after each commit that has written to any of them; see `Database.watch`."""
+"""Names of tables, and a function to call after each commit that wrote to one of them; see `Database.watch`."""
 
 
 class Tx:
@@ -96,8 +96,8 @@ class Tx:
         self._note(statement)
         return self.connection.execute(statement, rows)
 
-    # Building a statement costs five times what running it does: what is asked often is built once, with `bindparam`s,
-    # and given its `values` here; then it is prepared, too (`db.prepared`).
+    # Building a statement costs five times what running it does. So a frequent statement is built once, with
+    # `bindparam`s, and gets its `values` here; then it is also prepared (`db.prepared`).
 
     @overload
     def all(
@@ -139,7 +139,7 @@ class Tx:
         return self.connection.execute(statement, values).rowcount
 
     def run(self, statement: Executable, values: Mapping[str, object]) -> None:
-        """Run an INSERT, UPDATE or DELETE, whatever it matches."""
+        """Run an INSERT, UPDATE or DELETE; it may match no row."""
         self.changed(statement, values)
 
     def _note(self, statement: Executable) -> None:
@@ -162,7 +162,7 @@ class Tx:
         try:
             yield
         except BaseException:
-            if driver.in_transaction:  # a full disk, for one, has rolled all of it back by itself
+            if driver.in_transaction:  # after a full disk, for example, SQLite has rolled everything back itself
                 driver.execute("ROLLBACK TO block")
                 driver.execute("RELEASE block")
             raise
@@ -178,12 +178,12 @@ class Tx:
         return self.connection.dialect.name == "sqlite"
 
     def touch(self, key: str | int) -> None:
-        """Something of which the database's keeper keeps a copy has been, or will be, written in this transaction."""
+        """This transaction writes the record `key`, of which the database's keeper has a copy."""
         self.touched.add(key)
 
     def finish(self) -> None:
-        """All is written: what is kept in memory will be corrected after the commit, before anybody hears of it. Other
-        processes hear of the commit, if it is of a table that is announced."""
+        """All is written. After the commit the keeper's copies are corrected first, then other callbacks run. Other
+        processes are told of a commit that wrote to an announced table."""
         if self.touched and self.keeper is not None:
             self._after_commit.insert(0, self.keeper.correction(self, self.touched))
         told = sorted(str(table.name) for table in self._written if _ANNOUNCED in table.info)
@@ -191,7 +191,7 @@ class Tx:
             self.say(WRITTEN, msgspec.json.encode(Written(self._writer, tuple(told))).decode())
 
     def say(self, channel: str, words: str) -> None:
-        """To other processes that listen, once this transaction is durable; on SQLite nobody else is there. At most
+        """Send `words` to the processes that listen, after the commit. On SQLite no other process listens. At most
         7,999 bytes."""
         if not self.alone:
             self.connection.execute(_SAY, {"channel": channel, "words": words})

@@ -1,4 +1,4 @@
-"""Who may write now: many at once, or one alone."""
+"""Writers of one process: many at once, or one alone."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 
 class Turns:
-    """Of one process's writers, each on a thread of its own. Whoever wants to be alone waits for those that write, and
-    keeps new ones back."""
+    """Each writer has a thread of its own. A writer that wants to be alone waits until the others have ended, and new
+    ones wait for it."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
