@@ -446,8 +446,7 @@ class Runner:
             self.operation(tx, waiting.id)
 
     async def _save_failure(self, saga: Saga[S], operation: Carried[S], failure: Failure) -> Carried[S]:
-        """After a failed step above the line: unwind. After a failed undo or final: retry, and show it as stuck past a
-        cap."""
+        """After a failed step above the line: unwind. After a failed undo or final: retry; past a cap it is stuck."""
         above = operation.status is Status.FORWARD and operation.position < len(saga.steps)
 
         def save(tx: Tx) -> Carried[S]:

@@ -59,7 +59,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     secret: bool = False
     nullable: bool = False
     accepts: tuple[str, ...] = ("object",)
-    """The JSON types of a value that need not be an object; () takes any."""
+    """The JSON types that a value may have; () takes any."""
     closed_since: str | None = None
     ignored: str | None = None
     """Pattern of unknown names that stay allowed in a closed query."""
@@ -68,7 +68,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 class Declared(msgspec.StructMeta):
     """Makes bodies and queries: frozen structs with keyword-only attributes, and their `Options`.
 
-    A start makes more than a hundred, and Python needs forty times as long to make a dataclass of one.
+    A start makes more than a hundred of them, and making a dataclass takes Python forty times as long.
     """
 
     _options: Options
@@ -103,7 +103,7 @@ class Empty(Body, accepts=("null", "object")):
 
 
 class Anything(Empty, accepts=()):
-    """A value that is not looked at: what Nova takes for actions such as ``{"os-start": null}``."""
+    """Any value, which is ignored: Nova takes that for actions such as ``{"os-start": null}``."""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
@@ -139,7 +139,7 @@ LooseBool = Annotated[
 
 
 LARGEST_INTEGER = 2**63 - 1
-"""What a database keeps of an integer; larger ones are refused wherever a request may have a number."""
+"""The largest integer that a database keeps. A request with a larger one is refused."""
 
 
 def bounded(number: int) -> int:
@@ -149,7 +149,7 @@ def bounded(number: int) -> int:
 
 
 def strict_integer(value: Any) -> int:
-    """JSON schema counts 1.0 as an integer; we do not, nor would Python code that is handed a float."""
+    """Refuse 1.0, which JSON schema takes for an integer: code that expects an int would get a float."""
     if isinstance(value, float):
         raise ValueError(f"{value!r} is not of type 'integer'")
     return bounded(value) if isinstance(value, int) else value

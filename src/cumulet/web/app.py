@@ -1,7 +1,7 @@
-"""The ASGI application of one cloud: all services behind one callable, with what stands beside them.
+"""The ASGI application of one cloud: all services behind one callable.
 
 Beside the services: ``/`` and the version documents, ``/healthz``, ``/readyz``, ``/metrics``. Around each request:
-metrics, the access log, the audit trail. What happens to a request in between is `web.dispatch`.
+metrics, the access log, the audit trail. `web.dispatch` has the steps of a request in between.
 """
 
 from __future__ import annotations
@@ -54,10 +54,7 @@ class App:
                 raise TypeError(f"{operation.name}: an operation that streams is `async def`")
         self.cloud = cloud
         self.metrics = RequestMetrics()
-        self.registry = Registry(
-            cloud=cloud,
-            router=router,
-        )
+        self.registry = Registry(cloud=cloud, router=router)
         self._audit = audit
         self._sampling = Sampling()
         self._scraper_token = scraper_token
@@ -66,7 +63,7 @@ class App:
         self._doors = {prefix: door for service in router.services for prefix, door in service.doors.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Until they show who they are: nobody's requests are to be taken for the cloud's own work.
+        # Until a token was shown, the caller is its address. No request counts as the cloud's own work.
         lane = f"address {peer_of((scope.get('client') or ('',))[0])}"
         served.set(lane)
         started = time.perf_counter()
@@ -133,7 +130,7 @@ class App:
         return status, headers, _encode(content)
 
     async def _health(self, *, ready: bool) -> Answer:
-        """Whether the database answers, which is all that most requests need; `ready`: and hosts can be asked."""
+        """Whether the database answers, which most requests need; with `ready`, also whether hosts can be asked."""
         problem = await problem_of(self.cloud.db)
         if problem is None and ready and self.cloud.presence is not None:
             problem = self.cloud.presence.problem()
@@ -153,14 +150,14 @@ class App:
         await exchange.respond((200, headers, self.metrics.text(counts)))
 
     def _is_scraper(self, exchange: Exchange) -> bool:
-        """Whether it shows the credential that is for this and nothing else: `web.scraper`."""
+        """Whether the request shows the credential for `/metrics` (`web.scraper`)."""
         scheme, _, shown = exchange.headers.get(b"authorization", b"").partition(b" ")
         if self._scraper_token is None or scheme.lower() != b"bearer":
             return False
         return hmac.compare_digest(shown.strip(), self._scraper_token.encode())
 
     def _note(self, exchange: Exchange, seconds: float) -> None:
-        """After the answer is sent: count it, log it, and keep changes and refusals in the audit trail."""
+        """After the answer is sent: count and log the request, and record changes and refusals in the audit trail."""
         name = exchange.service.name if exchange.service is not None else ""
         status, method = exchange.status, exchange.method
         self.metrics.count(name, method, status, seconds)

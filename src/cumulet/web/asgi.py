@@ -1,4 +1,4 @@
-"""What the server hands over with a request (ASGI), and where its client reached us."""
+"""The parts of a request as the server passes them on (ASGI), and the address that the client used."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _HOST = re.compile(r"(?P<name>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?P<p
 
 
 def base_url(scope: Scope, headers: Mapping[bytes, bytes]) -> str:
-    """Where the client reached us, for links. The Host header counts only where it names the address it came to, or
-    this machine: any other name is whatever the client likes (`Settings.public_url` is how a cloud gets a name)."""
+    """The URL that links begin with. The Host header counts only if it names the address that the request came to, or
+    this machine: a client may write any other name there. `Settings.public_url` gives a cloud a name."""
     address, own_port = scope.get("server") or ("localhost", None)
     name, port = (f"[{address}]" if ":" in address else address), f":{own_port}" if own_port else ""
     asked = _HOST.match(headers.get(b"host", b"").decode("latin-1"))

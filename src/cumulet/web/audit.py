@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder(order="sorted").encode
 _START = "0" * 64
 _LOST = "lost"
-"""Stands in a line for the one before it, if the chain did not end as its head says. This break stays for ever."""
+"""Stands for the code of the line before, if the chain did not end as its head says. This break stays for ever."""
 _CODE = re.compile(rb',"code":"([0-9a-f]{64})"}\Z')
 _HEAD_BYTES = 256
 _ACTIONS = {"POST": "create", "PUT": "update", "PATCH": "update", "DELETE": "delete"}
@@ -61,7 +61,7 @@ MOST_WAITING = 5000
 LONGEST_PATH = 1024
 LONGEST_ACTION = 255
 COPY_ATTEMPTS = 5
-"""How often a copy is begun again because the chain went on in a new file meanwhile."""
+"""How often a copy is tried, if the chain goes on in a new file meanwhile."""
 
 
 class Audit:
@@ -78,7 +78,7 @@ class Audit:
         self._file = _opened(path)
         self._head_file = os.open(head_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         tail = _tail(self._file)
-        if tail and not tail.endswith(b"\n"):  # A crash cut it short; lines stay lines.
+        if tail and not tail.endswith(b"\n"):  # A crash cut the last line short: the next one begins a line of its own.
             os.write(self._file, b"\n")
         if not tail and (before := put_aside(path)):
             tail = _tail_of(before[-1])
@@ -105,7 +105,7 @@ class Audit:
         status: int,
         left_out: int = 0,
     ) -> None:
-        """`left_out`: how many refusals of unknown callers were not recorded since the last that was (`sampling`)."""
+        """`left_out`: refusals of unknown callers not recorded since the last one that was (`sampling`)."""
         known = caller is not None and bool(caller.user_id)
         event: dict[str, object] = {
             "typeURI": "http://schemas.dmtf.org/cloud/audit/1.0/event",
@@ -153,7 +153,7 @@ class Audit:
             log.error("the audit trail cannot be written: %s", error.strerror)
 
     def _put_aside(self, last: int) -> None:
-        """Go on in a new file; the oldest of the others goes where there are too many."""
+        """Go on in a new file, and remove the oldest of the others if there are too many."""
         os.rename(self._path, self._path.with_name(f"{self._path.stem}-{last:012}{self._path.suffix}"))
         new = _opened(self._path)
         os.close(self._file)
@@ -168,7 +168,7 @@ class Audit:
 
 
 def verify(path: Path, noted: Head | None = None) -> Head:
-    """Where the whole chain at `path` ends; `Broken` if it is not what was written, or never was where `noted` says."""
+    """The end of the chain at `path`. `Broken` if it was changed, or if `noted` is not one of its heads."""
     key_file, head_file, start_file = _beside(path)
     refuse_exposed(key_file)
     key = key_file.read_bytes()
@@ -238,7 +238,7 @@ def _files_of(path: Path) -> tuple[list[Path], bytes]:
 
 
 def _checked(key: bytes, line: bytes, number: int, previous: str) -> str:
-    """The code of a line that is as it was written, and where it was written."""
+    """The code of line `number`. `Broken` if the line was changed or moved."""
     found = _CODE.search(line)
     if found is None:
         raise Broken(f"line {number} is no whole line")
@@ -267,7 +267,7 @@ def _opened(path: Path) -> int:
 
 
 def _ends(file: Path) -> Head:
-    """Where a file that was put aside ends, as it says itself."""
+    """The head of the last line of a file that was put aside."""
     found = _CODE.search(_tail_of(file).rstrip(b"\n").rsplit(b"\n", 1)[-1])
     return Head(number=int(file.stem.rpartition("-")[2]), code=found[1].decode() if found else _LOST)
 
@@ -277,7 +277,7 @@ def _code(key: bytes, text: bytes) -> str:
 
 
 def _load_or_make_key(file: Path, log: Path) -> bytes:
-    """Without a key there is no chain to go on with: a log from before there were keys is put aside, as it is."""
+    """The key of the chain. If there is none, one is made, and a log that was written without a key is put aside."""
     if not file.exists():
         if log.exists() and log.stat().st_size:
             log.rename(log.with_name(f"{log.stem}-without-key{log.suffix}"))
@@ -297,7 +297,7 @@ def _tail(file: int) -> bytes:
 
 
 def _resumed(key: bytes, tail: bytes, head: Head | None) -> tuple[int, str]:
-    """The number of the last line, and what the next one names as the one before it."""
+    """The number of the last line, and the code that the next line names as the one before it."""
     if not tail:
         return (0, _START) if head is None else (head.number, _LOST)
     line = tail.rstrip(b"\n").rsplit(b"\n", 1)[-1]
@@ -318,7 +318,7 @@ def _sealed(key: bytes, head: Head) -> bytes:
 
 
 def _read_head(key: bytes, file: Path) -> Head | None:
-    """None where there is none, or none that was written with the key."""
+    """The head in `file`; None: there is no file, or its content was not written with the key."""
     try:
         text, _, seal = file.read_bytes().strip().partition(b" ")
     except FileNotFoundError:

@@ -11,15 +11,15 @@ from cumulet.web.asgi import Receive
 from cumulet.web.operation import Call
 
 LARGEST_PUBLIC_BODY = 32_768
-"""Bytes of a request's body where no token is asked for: to log in takes no more."""
+"""Bytes of the body of a public operation. Logging in needs no more."""
 BODY_SECONDS = 30.0
 """How long a client may take to send a body that is not a stream."""
 MOST_FIELDS = 64
-"""Of one form."""
+"""Fields of one form."""
 
 
 async def whole_body(receive: Receive, length: bytes | None, largest: int) -> bytes:
-    """The body. It is refused as soon as it is known to be too large, or when it takes too long to arrive."""
+    """The body. 413 as soon as it is known to be too large, 408 if it takes too long to arrive."""
     if length is not None and length.isdigit() and (len(length) > 12 or int(length) > largest):
         raise _too_large(largest)
     pieces: list[bytes] = []
@@ -46,7 +46,7 @@ def _too_large(largest: int) -> TooLarge:
 
 
 async def read_form(call: Call[object, object]) -> dict[str, str]:
-    """The fields of a form that was sent to a public operation with a raw body; 400 for what is none."""
+    """The fields of the form sent to a public operation with a raw body. 400 if the body is no form."""
     assert call.request is not None
     length = call.headers.get("content-length")
     known = length.encode("latin-1") if length is not None else None

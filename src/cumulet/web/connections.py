@@ -1,4 +1,4 @@
-"""Who is connected: connections, and the memory for requests without a token, are bounded in all and by address.
+"""Connections and the memory for requests without a token: both are bounded, in all and for each address.
 
 Connections that ask for nothing never keep a newcomer out. When there are too many, one idle connection is dropped: of
 the newcomer's address if that has its full share, else of the address that has most. Used on the event loop only.
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 UNKNOWN_BYTES_OF_ONE = 4 << 20
 """Bytes of heads and bodies held in memory for requests without a token, from one address."""
 UNKNOWN_BYTES = 32 << 20
-"""The same, for all addresses together."""
+"""The same for all addresses together."""
 DESCRIPTORS = 65_536
 """What the process's limit of open files is raised to, where the system allows it."""
 DESCRIPTORS_KEPT_BACK = 256
@@ -35,13 +35,13 @@ class Connection(msgspec.Struct, eq=False):
     drop: Callable[[], object]
     """Ends it at once."""
     held: int = 0
-    """Bytes."""
+    """Bytes in memory while it has shown no token."""
     known: bool = False
-    """Whether what it is asking now came with a live token."""
+    """Whether its present request came with a live token."""
     lane: str | None = None
-    """Of the caller whose live token it showed last: its next request waits for a turn of theirs (`web.turns`)."""
+    """The lane of the caller whose live token it showed last. The next request waits in this lane (`web.turns`)."""
     place: dict[Connection, None] | None = None
-    """In which group of its address it is; None when it is gone."""
+    """The group of its address that it is in; None: it has ended."""
 
 
 class _Share(msgspec.Struct, eq=False):
@@ -49,9 +49,9 @@ class _Share(msgspec.Struct, eq=False):
 
     peer: str
     silent: dict[Connection, None] = msgspec.field(default_factory=dict)
-    """Have asked for nothing yet, or are still asking, without a token."""
+    """They have sent no whole request yet, and no token."""
     resting: dict[Connection, None] = msgspec.field(default_factory=dict)
-    """Were answered, and may ask again."""
+    """They were answered, and may ask again."""
     served: dict[Connection, None] = msgspec.field(default_factory=dict)
     held: int = 0
 
@@ -73,7 +73,7 @@ class Connections:
         self._held = 0
 
     def admit(self, peer: str, drop: Callable[[], object]) -> Connection | None:
-        """Take in a newcomer. None: there is no room, and no connection that could be dropped for it."""
+        """Take in a new connection. None: there is no room, and no other connection that may be dropped."""
         share = self._shares.get(peer) or _Share(peer)
         if len(share) >= self._most_of_one and not self._drop_one(share, "connections of one address"):
             return None
@@ -87,7 +87,7 @@ class Connections:
         return connection
 
     def hold(self, connection: Connection, size: int) -> None:
-        """Count `size` more bytes that are held for it while it has shown no token; drops who holds too much."""
+        """Count `size` more bytes of a connection without a token. Connections are dropped if these are too many."""
         share = connection.share
         if connection.known or share.peer not in self._shares:
             return
@@ -100,14 +100,14 @@ class Connections:
             pass
 
     def serve(self, connection: Connection, *, known: bool) -> None:
-        """Its request is whole, or came with a live token (`known`): it is not dropped now."""
+        """Its request is whole, or came with a live token (`known`). It is not dropped until `rest`."""
         if known:
             connection.known = True
             self._let_go(connection)
         self._put(connection, connection.share.served)
 
     def rest(self, connection: Connection) -> None:
-        """It was answered."""
+        """Its request was answered."""
         connection.known = False
         self._let_go(connection)
         self._put(connection, connection.share.resting)
@@ -118,7 +118,7 @@ class Connections:
         if connection.place is not None:
             del connection.place[connection]
             connection.place = None
-            connection.drop = _gone  # What ends it knows it: only the garbage collector would ever free the two.
+            connection.drop = _gone  # It may refer to the connection: no circle is left to the garbage collector.
             self._let_go(connection)
             self._count -= 1
             if not len(share):
@@ -156,7 +156,7 @@ def _gone() -> None:
 
 
 class Link:
-    """What a request can say of its connection."""
+    """A request's access to its connection."""
 
     __slots__ = ("_admitted", "_connection")
 
@@ -166,7 +166,7 @@ class Link:
 
     @property
     def lane(self) -> str | None:
-        """Of whoever showed a live token on it last."""
+        """The lane of the caller that showed a live token on it last."""
         return self._connection.lane
 
     def known(self, lane: str) -> None:
@@ -176,7 +176,7 @@ class Link:
 
 
 def _descriptors_to_use() -> int:
-    """Raise the limit of open files; each connection may have a file open besides."""
+    """How many connections the limit of open files allows, once raised. Each may also have a file open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

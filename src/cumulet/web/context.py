@@ -1,4 +1,4 @@
-"""The cloud a request runs against: what handlers may reach besides their transaction."""
+"""The cloud that a request runs against: what handlers may use besides their transaction."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 
 class Door(msgspec.Struct, frozen=True, kw_only=True):
-    """Where machines join this cloud, and the SHA-256 of its authority's certificate, by which they recognise it."""
+    """The URL where machines join this cloud, and the SHA-256 of its authority's certificate, which they check."""
 
     url: str
     fingerprint: str
     changed: Callable[[], None]
-    """Call this, on any thread, when it has changed who may join or who is a member."""
+    """To be called, on any thread, after a change of who may join or who is a member."""
 
 
 class Process(Protocol):
-    """One process of a cloud, as it says itself (`conductor.presence.Process`)."""
+    """One process of a cloud (`conductor.presence.Process`)."""
 
     @property
     def name(self) -> str: ...
@@ -61,7 +61,7 @@ class Presence(Protocol):
 
 
 class Authenticator(Protocol):
-    """Says who a token speaks for, or None where it counts no more or does not let such a request through."""
+    """Gives the caller of a token. None: the token is not valid, or does not allow such a request."""
 
     async def authenticate(self, token: str, *, service: str, method: str, path: str) -> Caller | None: ...
 
@@ -77,13 +77,13 @@ class Cloud(msgspec.Struct, frozen=True, kw_only=True):
     hosts: Hosts
     """Questions to host agents (console output, diagnostics)."""
     identity: Authenticator
-    """Knows whose token it is. Only its own service uses more of it (`identity.service.Identity.of`)."""
+    """Gives the caller of a token. Only the identity service uses more of it (`identity.service.Identity.of`)."""
     policy: Policy
-    """`web.policy.Policy`: the compiled rules."""
+    """The compiled rules."""
     space: Space = msgspec.field(default_factory=Space)
-    """What is promised of the state folder's file system."""
+    """Promises on the state folder's file system."""
     door: Door | None = None
     hosts_offer: Callable[[Tx, str], bool | None] = lambda _tx, _feature: True
-    """Whether one of its hosts has reported this of `HostFacts.features`; None: none has reported any."""
+    """Whether a host has reported this feature (`HostFacts.features`); None: no host has reported any."""
     presence: Presence | None = None
-    """What this process says of itself."""
+    """The state of this process."""

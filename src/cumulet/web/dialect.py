@@ -1,7 +1,7 @@
-"""How a service words its errors and describes itself: what differs between OpenStack's services, as one class.
+"""How a service words its errors and describes itself: OpenStack's services differ in this.
 
-The defaults are Keystone's, whose middleware stands before every service: a missing token is answered in its words
-everywhere, and so is a path that belongs to no service.
+The defaults are Keystone's. Its middleware stands before every service, so a missing token is answered in its words at
+all of them. A path that belongs to no service is answered in its words too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cumulet.web.operation import Microversion, Service
 
 Document = Callable[[str], tuple[int, dict[str, object]]]
-"""From the base URL to a status and a JSON object."""
+"""A function from the base URL to a status and a JSON object."""
 
 TEXT = {"type": "string"}
 NUMBER = {"type": "integer"}
@@ -53,30 +53,30 @@ class Dialect:
     error_schema: Mapping[str, object] = object_schema(error=object_schema(code=NUMBER, title=TEXT, message=TEXT))
     """The JSON schema of an error's body, for the API reference."""
     refusal = "You are not authorized to perform the requested action: {}."
-    """What a policy rule's refusal says; the braces take the rule's name."""
+    """The words of a policy rule's refusal; the rule's name stands for the braces."""
     over_quota_status = 403
     head_is_get = True
-    """HEAD is answered wherever GET is."""
+    """HEAD is answered where GET is."""
     knows_405 = True
-    """A path with a method it does not have is 405, not an unknown path."""
+    """A method that a path does not have is 405; otherwise 404."""
     media_type_always_checked = False
-    """A foreign Content-Type is refused even where no body was sent."""
+    """A Content-Type other than JSON is refused even if no body was sent."""
     project_id_in_path = False
     """Paths may begin with the project's id, as in Nova's older form."""
     json_only = False
-    """A body has to say that it is JSON (415), and whoever takes no JSON gets no answer to a GET (406)."""
+    """A body needs the Content-Type of JSON (415), and a GET whose ``Accept`` excludes JSON is 406."""
     rules_before_body = False
-    """A policy rule that needs no target is applied before the body is looked at: 403 before 400."""
+    """A policy rule that needs no target is applied before the body is checked: 403 before 400."""
     errors_follow_accept = False
-    """Errors are JSON, a page or text, as the request's ``Accept`` says; else JSON always."""
+    """Errors are JSON, a page or text, as the request's ``Accept`` says. Otherwise they are always JSON."""
     error_media = (error_pages.HTML, error_pages.JSON)
-    """What they may be, beside text; the first of those that are liked as much."""
+    """The media types of errors, beside text. The first one wins where ``Accept`` prefers none of them."""
     root_knows_405 = False
-    """Methods other than GET at the version document are 405, not an unknown path."""
+    """Methods other than GET at the version document are 405; otherwise 404."""
     any_version_is_one = False
-    """Two numbers with a dot are a microversion, also ones that no service has: 406 rather than 400."""
+    """Any two numbers with a dot count as a microversion: one that no service has is 406, not 400."""
     vary = "OpenStack-API-Version"
-    """What answers say that they depend on, where the service has microversions."""
+    """The header ``Vary`` of answers, if the service has microversions."""
     json_suffix = False
     """Paths may end in ``.json``."""
     slash_suffix = False
@@ -91,11 +91,11 @@ class Dialect:
         return {"error": {"code": fault.status, "title": fault.title, "message": fault.message}}
 
     def document_headers(self, version: Microversion, now_us: int) -> Mapping[str, str]:
-        """What a version document says beside its JSON at a microversion."""
+        """Headers of a version document at a microversion."""
         return {}
 
     def documents(self, service: Service, root: str) -> Mapping[str, Document]:
-        """Version documents, which need no token: path without a slash at its end to document."""
+        """Version documents, which need no token, by their paths without a slash at the end."""
         return {}
 
 

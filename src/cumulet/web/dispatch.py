@@ -62,7 +62,7 @@ class Exchange:
     )  # fmt: skip
 
     def __init__(self, registry: Registry, scope: Scope, receive: Receive, send: Send, *, lane: str = "") -> None:
-        """`lane`: whose turn it has just been given."""
+        """`lane`: the lane that this request had its first turn in."""
         self._lane = lane
         self._turn = registry.turns.now
         self.registry = registry
@@ -172,7 +172,7 @@ class Exchange:
         self.negotiated = negotiated = negotiate(service, self.headers)
         media.require_json(service.dialect, negotiated.version, method, self.headers, place.operations.get(method, []))
         if any("\0" in value for value in values):
-            raise faults.not_found()  # nothing has such a name, and PostgreSQL takes none
+            raise faults.not_found()  # No name has a NUL, and PostgreSQL refuses one.
         version = negotiated.version
         operation, body = await self._operation(place, values, method)
         if project_id is not None and project_id != caller.project_id:
@@ -187,15 +187,15 @@ class Exchange:
                 call.parameters = plan(operation.query, version).read_query(query.pairs)
             call.body = self._body(operation, body)
             if operation.raw_body:
-                from starlette.requests import Request  # 15 ms that most clouds need not spend at their start
+                from starlette.requests import Request  # The import takes 15 ms, which most starts need not spend.
 
                 call.request = Request(self.scope, self._receive_in_turn)
             return success(operation, await perform(operation, call))
         finally:
-            call.authorise = unbound  # It knows the call: only the garbage collector would ever free the two.
+            call.authorise = unbound  # It refers to the call: no circle is left to the garbage collector.
 
     async def _in_turn(self) -> None:
-        """Work begins again after something was waited for: once its caller has a turn, if this one is over."""
+        """Go on after a wait: if the turn is over, wait for the caller's next one."""
         if self._turn != self.registry.turns.now:
             await self._next_turn()
 
@@ -208,7 +208,7 @@ class Exchange:
         return message
 
     def _call(self, version: Microversion, path: dict[str, str]) -> Call[object, object]:
-        """A call with all that is known before the operation is chosen."""
+        """A call with everything known before the operation is chosen."""
         assert self.caller is not None
         assert self.service is not None
         return Call(
@@ -236,7 +236,7 @@ class Exchange:
         return bool(operations) and all(operation.public for operation in operations or ())
 
     async def caller_of_token(self, service: str) -> Caller | None:
-        """Whose live token the request carries."""
+        """The caller of the request's token; None: there is no live token."""
         token = token_of(self.headers)
         if not token:
             return None
@@ -252,7 +252,7 @@ class Exchange:
         raise faults.not_found()
 
     async def _operation(self, place: Place, values: tuple[str, ...], method: str) -> tuple[Operation, object]:
-        """The operation meant, and the JSON of its body (UNSET where nothing was sent)."""
+        """The operation that was asked for, and the JSON of its body (UNSET: no body was sent)."""
         body: object = UNSET
         action: str | None = None
         if method == "POST" and place.has_actions():
@@ -309,7 +309,7 @@ class Exchange:
         assert self.negotiated is not None
         shape = plan(operation.body, self.negotiated.version)
         if operation.action is not None:
-            assert isinstance(sent, dict)  # `_action_of` has seen to it
+            assert isinstance(sent, dict)  # `_action_of` has checked it.
             return shape.read(sent[operation.action], operation.action)
         if sent is UNSET:
             if issubclass(operation.body, Empty):
@@ -376,7 +376,7 @@ def _action_of(body: object) -> str:
     if body is UNSET or (isinstance(body, dict | list | str) and len(body) != 1):
         raise BadRequest("Malformed request body")
     if not isinstance(body, dict):
-        # Nova looks for the action in whatever it is, finds none, and answers 404.
+        # Nova looks for an action in the value, finds none, and answers 404.
         raise faults.not_found()
     name: str = next(iter(body))
     return name

@@ -1,4 +1,4 @@
-"""What can be asked without a token: the list of services, and each one's version documents."""
+"""Documents that need no token: the list of services, and the version documents of each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cumulet.web.operation import Service
 
 
 def documents(services: Iterable[Service]) -> dict[str, tuple[Service | None, Document]]:
-    """Path (without a slash at its end) to the service and its document."""
+    """By path, without a slash at its end: the service and its document."""
     found = list(services)
     out: dict[str, tuple[Service | None, Document]] = {"": (None, lambda base: (200, _root(found, base)))}
     for service in found:

@@ -1,4 +1,4 @@
-"""What a service serves beside its operations, below a path of its own: pages, and WebSockets on the API's own port.
+"""Doors: what a service serves beside its operations, below a path of its own: pages, and WebSockets.
 
 Pages of other sites may not open a WebSocket: if a browser sends ``Origin``, it has to be ours.
 """
@@ -27,9 +27,9 @@ LARGEST_MESSAGE = 65_536
 
 
 def page_headers(*, styles: str = "'self'", images: str = "'self'") -> Mapping[str, str]:
-    """Of a page and its files. Scripts come from files of ours, and only those.
+    """Headers of a page and its files. Scripts come only from our own files.
 
-    `styles`, `images`: where those come from, in the words of a Content-Security-Policy.
+    `styles`, `images`: their sources, in the words of a Content-Security-Policy.
     """
     return {
         "content-security-policy": (
@@ -44,21 +44,21 @@ def page_headers(*, styles: str = "'self'", images: str = "'self'") -> Mapping[s
 
 
 class Door(Protocol):
-    """A service's."""
+    """The door of one service."""
 
     def page(self, path: str) -> Answer | None:
-        """A file below the door; None: there is none."""
+        """The answer with a file below the door; None: there is no such file."""
 
     async def talk(self, cloud: Cloud, path: str, socket: WebSocket) -> None:
         """Accept a WebSocket, or close it; return when it is over."""
 
 
 Doors = Mapping[str, Door]
-"""By the beginning of their paths, such as ``/console/``."""
+"""Doors by the beginning of their paths, such as ``/console/``."""
 
 
 def door_of(doors: Doors, path: str) -> tuple[Door, str] | None:
-    """The one a path leads to, and the rest of the path."""
+    """The door that a path leads to, and the rest of the path."""
     for prefix, door in doors.items():
         if path.startswith(prefix):
             return door, path[len(prefix) :]
@@ -68,7 +68,7 @@ def door_of(doors: Doors, path: str) -> tuple[Door, str] | None:
 async def talk(doors: Doors, cloud: Cloud, socket: WebSocket) -> None:
     """Serve one WebSocket. Its query holds a secret and is written nowhere.
 
-    Nobody has shown who they are here, so these lines are counted as others are (`web.log.Repeats`).
+    The callers are not known yet, so repeated lines of this log are counted like others (`web.log.Repeats`).
     """
     path: str = socket.scope["path"]
     found = door_of(doors, path)
@@ -85,7 +85,7 @@ async def talk(doors: Doors, cloud: Cloud, socket: WebSocket) -> None:
 def _same_site(headers: Headers, public_url: str | None) -> bool:
     origin = headers.get("origin")
     if origin is None:
-        return True  # Not a browser: `Origin` protects browsers' users only.
+        return True  # Only browsers send `Origin`, which protects their users.
     ours = urlsplit(public_url).netloc if public_url is not None else headers.get("host", "")
     parts = urlsplit(origin)
     return parts.scheme == "https" and parts.netloc == ours

@@ -11,11 +11,11 @@ HTML, JSON, PLAIN = "text/html", "application/json", "text/plain"
 _RANGE = re.compile(r"\s*([A-Za-z0-9!#$&^_.+-]+|\*)/([A-Za-z0-9!#$&^_.+-]+|\*)\s*((?:;[^;,]*)*)", re.ASCII)
 _QUALITY = re.compile(r";\s*q=([01](?:\.[0-9]{0,3})?)\s*(?:;|\Z)", re.ASCII | re.IGNORECASE)
 MOST_RANGES = 20
-"""How many of a header's media ranges are looked at."""
+"""So many media ranges of a header count."""
 
 
 def preferred(accept: str, offers: Sequence[str]) -> str | None:
-    """The offer that a client likes best; the first of those it likes as much, None where it takes none."""
+    """The offer that a client prefers, the first of several it likes equally; None: it accepts none."""
     best, quality = None, 0.0
     ranges = [match for match in map(_RANGE.fullmatch, accept.split(",")[:MOST_RANGES]) if match is not None]
     for offer in offers:
@@ -26,7 +26,7 @@ def preferred(accept: str, offers: Sequence[str]) -> str | None:
 
 
 def _quality(offer: str, ranges: Sequence[re.Match[str]]) -> float:
-    """What the most specific range says that takes this offer."""
+    """The quality that the most specific matching range gives this offer."""
     kind, _, subtype = offer.partition("/")
     found, narrowest = 0.0, -1
     for match in ranges:

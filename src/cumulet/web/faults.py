@@ -38,13 +38,13 @@ def status_of(error: ApiError, dialect: Dialect) -> int:
 def fault_body(dialect: Dialect, status: int, error: ApiError, request_id: str, accept: str) -> tuple[str, bytes]:
     """Media type and content of an error answer.
 
-    Keystone's middleware answers for every service that a token is missing.
+    A missing token is answered in Keystone's words, because its middleware stands before every service.
     """
     message = dialect.refusal.format(error.rule) if isinstance(error, Refused) else error.public
     speaker = KEYSTONE if isinstance(error, Unauthorized) else dialect
     fault = Fault(status=status, message=message, error=error, request_id=request_id)
     if not speaker.errors_follow_accept or not accept.strip():
-        # openstacksdk uploads with an empty Accept, and understands JSON only.
+        # openstacksdk uploads with an empty Accept, and reads JSON only.
         return error_pages.JSON, _encode(speaker.fault(fault))
     line = f"{status} {fault.title}"
     match error_pages.preferred(accept, speaker.error_media):
@@ -73,9 +73,9 @@ def unauthenticated(base_url: str) -> Unauthorized:
 
 
 def unexpected(error: Exception, request_id: str) -> ApiError:
-    """What is answered where something failed that nobody asked for; the log has the rest."""
+    """The answer for an unexpected error. The log has the details."""
     again = {"Retry-After": "1"}
-    if is_away(error):  # Everybody meets it at once: a line for each is enough.
+    if is_away(error):  # Every request meets this: one line each, without a traceback.
         log.warning("the database is away: %r", error, extra={"request_id": request_id})
     else:
         log.error("unexpected error", exc_info=error, extra={"request_id": request_id})
@@ -93,7 +93,7 @@ class RequestTimeout(ApiError):
 
 
 def gap_error(gap: Gap) -> ApiError:
-    """What is answered where OpenStack has something and we have not."""
+    """The answer for a gap: 501, or 410 where OpenStack itself answers that."""
     if gap.gone:
         return Gone("This resource is no longer available. No forwarding address is given.")
     what = f"{gap.method} {gap.path}" + (f" ({gap.action})" if gap.action else "")
@@ -107,8 +107,8 @@ def header_text(text: str) -> bytes:
 
 
 def let_go(error: BaseException | None) -> None:
-    """Forget how an error came about once it is answered. Its traceback holds the frames it came through, and one of
-    those holds the future, or the error: only the garbage collector would free them, while everybody else waits."""
+    """Drop the traceback of an error once it is answered. The traceback holds frames, and one of those holds the error
+    or its future: only the garbage collector could free this circle, and all threads wait while it runs."""
     while error is not None and error.__traceback__ is not None:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__

@@ -1,4 +1,4 @@
-"""What OpenStack's APIs have and Cumulet has not yet: these answer 501 and name the gap; all else unknown is 404.
+"""Gaps: what OpenStack's APIs have and Cumulet lacks. They answer 501 and name the gap; other unknown paths are 404.
 
 Each service keeps its list in `gaps.txt`. A line is ``METHOD... PATH [ACTION] [FIRST-LAST]``, below the service's
 prefix, with the microversions in which OpenStack has it where those are not all; GONE marks what OpenStack itself
@@ -21,7 +21,7 @@ _VERSIONS = re.compile(r"\d+\.\d+-(\d+\.\d+)?", re.ASCII)
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
-    """What OpenStack has at this place and we have not."""
+    """What OpenStack has at this place and Cumulet lacks."""
 
     service: Service
     method: str
@@ -30,17 +30,17 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     gone: bool = False
     """OpenStack itself had it once and answers 410."""
     extension: bool = False
-    """OpenStack has it with an extension, and answers 404 without."""
+    """OpenStack has it with an extension, and answers 404 without that extension."""
     since: Microversion | None = None
     until: Microversion | None = None
-    """The microversions in which OpenStack has it; None: all from, or up to, here."""
+    """The first and the last microversion in which OpenStack has it; None: no bound."""
 
     def __str__(self) -> str:
         """``POST /servers/{server_id}/action rebuild``: the key of `Service.gap_rules`."""
         return f"{self.method} {self.path}" + (f" {self.action}" if self.action else "")
 
     def admission(self) -> tuple[str, Callable[[Any], Any] | None] | None:
-        """The policy rule and the target it will have, if they are known already."""
+        """The policy rule and the target that the operation will have, if they are known."""
         return self.service.gap_rules.get(str(self))
 
     def exists(self, version: Microversion) -> bool:
@@ -53,7 +53,7 @@ def gaps(services: Iterable[Service]) -> Iterator[Gap]:
 
 
 def listed(services: Iterable[Service]) -> Iterator[Gap]:
-    """All gaps of these services, those of extensions among them."""
+    """All gaps of these services, also those of extensions."""
     for service in services:
         if service.gaps is None:
             continue

@@ -28,7 +28,7 @@ def read_json(data: bytes) -> Any:
         value = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         _malformed(str(error))
-    # Only escapes can still bring in NUL and surrogates; most bodies have no escapes.
+    # NUL and surrogates can now come from escapes only, and most bodies have none.
     if "\\u" in text:
         _check_text(value)
     return value
@@ -68,7 +68,7 @@ _DECODER = json.JSONDecoder(
 
 
 def _check_depth(text: str) -> None:
-    # Few bodies have so many brackets at all, counted with those in strings; only for them look closer.
+    # Few bodies have so many brackets, those in strings included. Only these are examined.
     if text.count("{") + text.count("[") <= DEEPEST:
         return
     depth, in_string, escaped = 0, False, False

@@ -29,7 +29,7 @@ _SECRETS = (
     (re.compile(r"(?i)((?:x-(?:auth|subject|service)-token|cookie)['\"]?\s*[:=]\s*['\"]?)[^\s'\",;]+"), r"\1***"),
     (
         re.compile(
-            # The value is a text. Of an object or a list, what is in it is looked at by itself.
+            # The value is a text. If it is an object or a list, the texts in it are matched by their own names.
             rf"(?i)(['\"]?(?:{'|'.join(SECRET_NAMES)})['\"]?"
             r"\s*[:=]\s*)(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|(?![{\[])[^\s,;})\]]+)"
         ),
@@ -54,7 +54,7 @@ _WORDS = (
     "credential",
     "://",
 )
-"""Each secret has one of these near it. Most texts contain none of them and need no closer look."""
+"""Every secret has one of these beside it. Most texts have none of them and are not examined further."""
 _HINT = re.compile("|".join(map(re.escape, _WORDS)), re.IGNORECASE)
 
 
@@ -62,7 +62,7 @@ def _may_hold_secrets(text: str) -> bool:
     if not text.isascii():
         return _HINT.search(text) is not None
     folded = text.lower()
-    # One by one: a tenth of the pattern's time.
+    # Looking for one after the other takes a tenth of the pattern's time.
     return any(word in folded for word in _WORDS)
 
 
@@ -94,7 +94,7 @@ class JsonFormatter(logging.Formatter):
         whole = _encode(line).decode()
         if not _may_hold_secrets(whole):
             return whole
-        # Each text by itself, so that the end of a secret is not searched for in the next text.
+        # Each text by itself: a secret that begins in one text must not be taken to end in another.
         return _encode({n: redact(text) if isinstance(text, str) else text for n, text in line.items()}).decode()
 
 

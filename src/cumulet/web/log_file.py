@@ -1,4 +1,4 @@
-"""A log in a file, for its owner only, that is put aside when it is large; few of those are kept."""
+"""A log in a file that only its owner can read. A large file is put aside, and few of those are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Media types: which a body may be of, and whether an answer of JSON is one that the client takes."""
+"""Media types: which ones a body may have, and whether the client accepts JSON."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _UNSUPPORTED = "Unsupported Content-Type"
 def require_json(
     dialect: Dialect, version: Microversion, method: str, headers: Mapping[bytes, bytes], operations: list[Operation]
 ) -> None:
-    """415 for a body that says to be something other than JSON; more where the service speaks nothing else."""
+    """415 for a body with a Content-Type other than JSON. Services that speak only JSON check more."""
     bare = headers.get(b"content-type", b"").split(b";", 1)[0].strip().lower()
     if dialect.json_only:
         operation = select(operations, version)
-        if operation is not None:  # else it is not there, whatever was sent
+        if operation is not None:  # else the answer is 404, whatever was sent
             _require_json_only(method, bare, headers, operation)
     elif not bare or bare == b"text/plain" or _JSON_MEDIA.match(bare) or any(o.raw_body for o in operations):
         return
@@ -37,7 +37,7 @@ def _has_body(headers: Mapping[bytes, bytes]) -> bool:
 
 
 def _require_json_only(method: str, media: bytes, headers: Mapping[bytes, bytes], operation: Operation) -> None:
-    """406 for a GET whose ``Accept`` leaves no JSON; 400 for a body without a type, 415 for one of another type."""
+    """406 for a GET whose ``Accept`` excludes JSON; 400 for a body without a type, 415 for one of another type."""
     accept = headers.get(b"accept", b"").decode("latin-1")
     answers = method == "GET" and operation.success != 204
     if answers and accept.strip() and error_pages.preferred(accept, (error_pages.JSON,)) is None:

@@ -1,4 +1,4 @@
-"""Request counts and durations: plain numbers while serving, Prometheus text when somebody asks."""
+"""Request counts and durations, kept as plain numbers and written as Prometheus text on request."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a service counts beside requests. `values`: by the values of `labels`, of which there are few."""
+    """A counter of a service. `values`: the counts by the values of `labels`, of which there are few."""
 
     name: str
-    """Without ``_total``."""
+    """The metric's name, without ``_total``."""
     words: str
     labels: tuple[str, ...]
     values: Mapping[tuple[str, ...], int]
 
 
 Count: TypeAlias = "Callable[[Cloud], Awaitable[Counts]]"
-"""What a service counts for `/metrics`. It waits for nobody for long, and leaves out what does not answer."""
+"""Reads a counter for `/metrics`. Its waits are short, and it leaves out what does not answer."""
 
 
 class RequestMetrics:
-    """Counted on the event loop only, so without a lock."""
+    """Counts on the event loop only, so it needs no lock."""
 
     __slots__ = ("_buckets", "_requests", "_seconds")
 
@@ -71,7 +71,7 @@ class RequestMetrics:
         yield durations
 
     def text(self, counts: Sequence[Counts] = ()) -> bytes:
-        """The exposition: these numbers and those of the process and of everything registered by default."""
+        """Prometheus' text: these numbers, `counts`, and what prometheus_client counts of the process."""
         from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 
         own = CollectorRegistry(auto_describe=False)

@@ -1,4 +1,4 @@
-"""Which microversion a request asks for: the OpenStack-API-Version header, then the service's older one."""
+"""The microversion of a request, by the header OpenStack-API-Version or else the service's older header."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _NUMBERS = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})", re.ASCII)
 class Negotiated(msgspec.Struct, frozen=True):
     version: Microversion
     headers: tuple[tuple[bytes, bytes], ...]
-    """What every answer of the service carries."""
+    """Headers of every answer of the service."""
 
 
 class UnacceptableVersion(Exception):
-    """406; the answer still says which version was asked for."""
+    """406. The answer still has the version that was asked for."""
 
     def __init__(self, error: Exception, headers: tuple[tuple[bytes, bytes], ...]) -> None:
         super().__init__(str(error))
@@ -33,7 +33,7 @@ class UnacceptableVersion(Exception):
 
 
 def negotiate(service: Service, headers: Mapping[bytes, bytes]) -> Negotiated:
-    """The version to serve; 400 for what is no version, 406 for one the service does not have."""
+    """The version to serve. 400 if the header has no version, 406 if the service does not have it."""
     older = service.dialect.legacy_version_header
     asked = headers.get(HEADER)
     legacy = headers.get(older.lower().encode()) if older is not None else None

@@ -41,7 +41,7 @@ QueryT = TypeVar("QueryT")
 AnswerT = TypeVar("AnswerT")
 
 Facts = Mapping[str, object]
-"""What a policy rule may know of a thing, such as ``project_id``."""
+"""Attributes of a thing that policy rules may use, such as ``project_id``."""
 
 
 class Microversion(msgspec.Struct, frozen=True, order=True):
@@ -78,7 +78,7 @@ def parameters_of(path: str) -> tuple[str, ...]:
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks: made by the authenticator from a live token, never from headers."""
+    """The user behind a request. The authenticator makes it from a live token, never from headers."""
 
     user_id: str
     user_name: str
@@ -107,7 +107,7 @@ class Rule(msgspec.Struct, frozen=True):
 
 
 class Refused(Forbidden):
-    """A policy rule was not passed; every service words it in its own way (`web.faults`)."""
+    """The caller does not pass a policy rule. Each service words this in its own way (`web.faults`)."""
 
     def __init__(self, rule: str) -> None:
         super().__init__(f"Policy doesn't allow {rule} to be performed.")
@@ -117,8 +117,8 @@ class Refused(Forbidden):
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """An answer with its own status or headers.
 
-    `body` None means no content; bytes are sent as they are, and so are the pieces of an asynchronous iterator of
-    bytes; anything else is encoded as JSON.
+    `body`: None means no content. Bytes, and the pieces of an asynchronous iterator of bytes, are sent unchanged.
+    Anything else is encoded as JSON.
     """
 
     body: object = None
@@ -169,12 +169,12 @@ class Headers:
 
     @property
     def token(self) -> str:
-        """The token shown, in whichever header; empty where there is none. Whether it counts is another question."""
+        """The token in the request, from either header; empty: there is none. It is not checked here."""
         return token_of(dict(self._raw)).decode("latin-1")
 
 
 class Call(msgspec.Struct, Generic[TargetT_co, BodyT_co], kw_only=True):
-    """What a handler gets. Every call is a `Call[object, object]`, for what looks at neither target nor body.
+    """What a handler gets. Code that needs neither target nor body takes a `Call[object, object]`: every call is one.
 
     `def` handlers have `tx` (a write transaction; a read one for GET and HEAD); `async def` ones have none and use
     `cloud.db` themselves: for hashing, streams and questions to hosts.
@@ -189,14 +189,14 @@ class Call(msgspec.Struct, Generic[TargetT_co, BodyT_co], kw_only=True):
     cloud: Cloud
     request_id: str
     base_url: str
-    """``https://host:port``, as the client reached us."""
+    """``https://host:port``: where links begin (`web.asgi.base_url`)."""
     service_url: str
     """`base_url` and the service's prefix: for links."""
     now_us: int
     authorise: Callable[[str, Facts | None], bool]
-    """Whether the caller passes a further rule (with facts, default the target's): for fields that depend on a rule."""
+    """Whether the caller passes a further rule (facts: default the target's). For fields that depend on a rule."""
     request: Request | None = None
-    """For operations with a raw body only; `headers`, `method` and `client` are at hand for all."""
+    """Only for operations with a raw body. All operations have `headers`, `method` and `client`."""
     method: str = ""
     headers: Headers = msgspec.field(default_factory=lambda: Headers([]))
     parameters: object = None
@@ -221,13 +221,13 @@ FactsOf = Callable[[CallT], Facts]
 
 
 class Declare(Protocol[CallT]):
-    """Declares a handler of such calls, and leaves it what it is."""
+    """Declares a handler of such calls, and returns it unchanged."""
 
     def __call__(self, handler: Callable[[CallT], AnswerT], /) -> Callable[[CallT], AnswerT]: ...
 
 
 class Declared(TypedDict, total=False):
-    """What an operation may say beside its target and its body, which `Service.operation` explains."""
+    """Further arguments of `Service.operation`, which explains them."""
 
     rules: tuple[Rule, ...]
     action: str
@@ -261,7 +261,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     raw_body: bool
     lookup: bool
     handler: Callable[[Call[object, object]], object]
-    """Called with calls of its own target and body only, which `Service.operation` has checked against its types."""
+    """Only called with calls of its own target and body: the types of `Service.operation` see to that."""
     name: str
     summary: str
     path_parameters: tuple[str, ...]
@@ -271,7 +271,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """An API under one path. `versions`: (minimum, maximum); `version_headers`: names to read, best first."""
+    """An API under one path. `versions`: (minimum, maximum)."""
 
     name: str
     type: str
@@ -280,15 +280,15 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     microversioned: bool = False
     dialect: Dialect = KEYSTONE
     precondition: Callable[[Call[object, object]], None] | None = None
-    """What every call with a target must meet beside its rules, e.g. ``If-Match``; raises if it is not met."""
+    """Checked for every call with a target after its rules, such as ``If-Match``. Raises if it is not met."""
     gaps: Path | None = None
     """The list of what is not offered yet (`web.gaps`)."""
     operations: list[Operation] = msgspec.field(default_factory=list)
     doors: dict[str, Door] = msgspec.field(default_factory=dict)
-    """What it serves beside its operations, by the beginning of its path."""
+    """Its doors, by the beginning of their paths."""
     counts: list[Count] = msgspec.field(default_factory=list)
     gap_rules: dict[str, tuple[str, FindTarget | None]] = msgspec.field(default_factory=dict)
-    """``METHOD PATH [ACTION]`` of a gap -> the rule and the target it will have."""
+    """``METHOD PATH [ACTION]`` of a gap -> the rule and the target that the operation will have."""
 
     @overload
     def operation(

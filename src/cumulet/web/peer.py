@@ -1,4 +1,4 @@
-"""Who a connection comes from, for everything that is shared out by address: one IPv4 address, or one IPv6 /64."""
+"""The peer of a connection, for bounds by address: one IPv4 address, or one IPv6 /64."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import ipaddress
 
 IPV6_PREFIX = 64
-"""Bits: what one customer is given at the least, so a caller has as many addresses of it as it likes."""
+"""Bits. A provider gives each customer at least a /64, so one caller has all addresses of it."""
 
 
 @functools.lru_cache(maxsize=4096)

@@ -64,7 +64,7 @@ async def _perform(operation: Operation, call: Call[object, object]) -> object:
         apply_rules(operation, call)  # a refusal need not wait for the database
     if operation.method in ("GET", "HEAD"):
         if operation.lookup and database.embedded:
-            # A few lookups by key in our own address space: less work than changing threads.
+            # A few lookups by key in an embedded database cost less than changing threads.
             return database.read(work)
         return await database.read_async(lambda tx: _in_json(work(tx)))
     return await database.write_async(work)
