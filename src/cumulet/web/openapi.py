@@ -20,6 +20,11 @@ from cumulet.web.router import Router
 from cumulet.web.schema import boundaries, json_schema
 
 FOLDER = Path("docs/api")
+SECURITY_SCHEMES = {
+    "token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "The same token, as clients of OAuth 2.0 send it."},
+}
+"""The ways to send a token (`asgi.token_of`). One of them is enough; operations that are public need none."""
 REGISTRY = "cumulet.processes.parts:load_services"
 
 
@@ -41,10 +46,11 @@ def openapi(services: Sequence[Service]) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "tags": [{"name": service.name} for service in services],
+        "security": [{name: []} for name in SECURITY_SCHEMES],
         "paths": dict(sorted(paths.items())),
         "components": {
             "schemas": dict(sorted(schemas.items())),
-            "securitySchemes": {"token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"}},
+            "securitySchemes": SECURITY_SCHEMES,
         },
     }
 
@@ -83,8 +89,8 @@ def _place(service: Service, operations: list[Operation], schemas: dict[str, Any
         out["requestBody"] = {"content": {"application/octet-stream": {"schema": {}}}}
     elif bodies:
         out["requestBody"] = {"content": _content(bodies[0] if len(bodies) == 1 else {"oneOf": bodies})}
-    if not first.public:
-        out["security"] = [{"token": []}]
+    if first.public:
+        out["security"] = []
     return out
 
 
