@@ -24,7 +24,6 @@ from cumulet.identity.endpoint_filters import absolute, endpoint_view, shown_to
 from cumulet.identity.immutable import given_extra
 from cumulet.identity.listing import On, filtered
 from cumulet.identity.regions import insert_region, region_by_id, require_region
-from cumulet.identity.service import Identity
 from cumulet.identity.tokens import LiveToken
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -133,7 +132,6 @@ def create_service(call: Call[None, NewService]) -> dict[str, object]:
     description = None if body.description is UNSET else body.description
     values = {"id": service_id, "type": body.type, "name": name, "description": description, "enabled": body.enabled}
     call.tx.execute(insert(store.services).values(**values, extra=given_extra(body)))
-    Identity.of(call).changed(call.tx)
     row = call.tx.first(select(store.services).where(store.services.c.id == service_id))
     return {"service": _service_view(call, known(row, "service", service_id))}
 
@@ -147,7 +145,6 @@ def update_service(call: Call[None, ServiceChanges]) -> dict[str, object]:
     values = _given(body, "type", "name", "description", "enabled")
     values["extra"] = {**row.extra, **given_extra(body)}
     call.tx.execute(update(store.services).where(store.services.c.id == row.id).values(**values))
-    Identity.of(call).changed(call.tx)
     return {"service": _service_view(call, _service_in_path(call))}
 
 
@@ -160,7 +157,6 @@ def delete_service(call: Call[None, None]) -> None:
     """Delete a service and its endpoints."""
     row = _service_in_path(call)
     call.tx.execute(delete(store.services).where(store.services.c.id == row.id))
-    Identity.of(call).changed(call.tx)
 
 
 # -- endpoints
@@ -245,7 +241,6 @@ def create_endpoint(call: Call[None, NewEndpoint]) -> dict[str, object]:
     values = _given(body, "service_id", "interface", "url", "enabled")
     values |= {"id": endpoint_id, "region_id": _checked_endpoint(call), "extra": given_extra(body)}
     call.tx.execute(insert(store.endpoints).values(**values))
-    Identity.of(call).changed(call.tx)
     row = call.tx.first(select(store.endpoints).where(store.endpoints.c.id == endpoint_id))
     return {"endpoint": endpoint_view(call, known(row, "endpoint", endpoint_id))}
 
@@ -261,7 +256,6 @@ def update_endpoint(call: Call[None, EndpointChanges]) -> dict[str, object]:
         values["region_id"] = region_id
     values["extra"] = {**row.extra, **given_extra(body)}
     call.tx.execute(update(store.endpoints).where(store.endpoints.c.id == row.id).values(**values))
-    Identity.of(call).changed(call.tx)
     return {"endpoint": endpoint_view(call, _endpoint_in_path(call))}
 
 
@@ -270,4 +264,3 @@ def delete_endpoint(call: Call[None, None]) -> None:
     """Delete an endpoint."""
     row = _endpoint_in_path(call)
     call.tx.execute(delete(store.endpoints).where(store.endpoints.c.id == row.id))
-    Identity.of(call).changed(call.tx)

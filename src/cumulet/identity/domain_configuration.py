@@ -23,7 +23,6 @@ from cumulet.identity.api import (
     known,
 )
 from cumulet.identity.listing import filtered, page
-from cumulet.identity.service import Identity
 from cumulet.web.operation import Call, Reply, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import Body, Json
@@ -140,7 +139,6 @@ def _store(call: Call[object, object], domain_id: str, config: dict[str, dict[st
             key = {"domain_id": domain_id, "group": group, "option": option}
             call.tx.execute(delete(domain_options).where(*(o[name] == part for name, part in key.items())))
             call.tx.execute(insert(domain_options).values(**key, value=value))
-    Identity.of(call).changed(call.tx)
 
 
 def _shown(call: Call[object, object], found: dict[str, dict[str, object]]) -> dict[str, object]:
@@ -207,7 +205,6 @@ def _declare(path: str) -> None:
         for name, options in _stored(call, domain_id).items():
             mine = delete(domain_options).where(o.domain_id == domain_id, o.group == name, o.option.in_(options))
             call.tx.execute(mine)
-        Identity.of(call).changed(call.tx)
 
 
 _declare(CONFIG)

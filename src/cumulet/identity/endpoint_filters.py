@@ -26,7 +26,6 @@ from cumulet.identity.api import (
 )
 from cumulet.identity.listing import On, filtered
 from cumulet.identity.projects import project_views
-from cumulet.identity.service import Identity
 from cumulet.identity.store import Project
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -175,7 +174,6 @@ def create_endpoint_group(call: Call[None, NewEndpointGroup]) -> dict[str, objec
         id=new_id(call.cloud.clock), name=body.name, description=body.description, filters=_given(body.filters)
     )
     call.tx.execute(insert(endpoint_groups).values(**asdict(group)))
-    Identity.of(call).changed(call.tx)
     return {"endpoint_group": _view(call, group)}
 
 
@@ -195,7 +193,6 @@ def update_endpoint_group(call: Call[None, EndpointGroupChanges]) -> dict[str, o
     if isinstance(body.filters, Filters):
         values["filters"] = _given(body.filters)
     call.tx.execute(update(endpoint_groups).where(endpoint_groups.c.id == group.id).values(**values))
-    Identity.of(call).changed(call.tx)
     return {"endpoint_group": _view(call, _group(call))}
 
 
@@ -203,7 +200,6 @@ def update_endpoint_group(call: Call[None, EndpointGroupChanges]) -> dict[str, o
 def delete_endpoint_group(call: Call[None, None]) -> None:
     """Delete a group of endpoints."""
     call.tx.execute(delete(endpoint_groups).where(endpoint_groups.c.id == _group(call).id))
-    Identity.of(call).changed(call.tx)
 
 
 def absolute(url: str, base_url: str) -> str:
@@ -268,7 +264,6 @@ def add_endpoint_group_to_project(call: Call[None, Empty]) -> None:
     if _there(call, endpoint_group_projects, pair):
         raise Conflict("Conflict occurred attempting to store endpoint_group_to_project - Duplicate entry found.")
     call.tx.execute(insert(endpoint_group_projects).values(**pair))
-    Identity.of(call).changed(call.tx)
 
 
 @IDENTITY.operation("DELETE", OF_GROUP, rules=(writes("remove_endpoint_group_from_project"),), success=204)
@@ -289,7 +284,6 @@ def _require(call: Call[object, object], table: Table, pair: dict[str, str]) -> 
 def _remove(call: Call[object, object], table: Table, pair: dict[str, str]) -> None:
     _require(call, table, pair)
     call.tx.execute(delete(table).where(*(table.c[name] == value for name, value in pair.items())))
-    Identity.of(call).changed(call.tx)
 
 
 @IDENTITY.operation("GET", f"{OF_PROJECT}/endpoint_groups", rules=(reads("list_endpoint_groups_for_project"),))
@@ -341,7 +335,6 @@ def add_endpoint_to_project(call: Call[None, Empty]) -> None:
     if _there(call, endpoint_projects, pair):
         raise Conflict("Conflict occurred attempting to store project_endpoint - Duplicate entry found.")
     call.tx.execute(insert(endpoint_projects).values(**pair))
-    Identity.of(call).changed(call.tx)
 
 
 @IDENTITY.operation("DELETE", ENDPOINT, rules=(writes("remove_endpoint_from_project"),), success=204)

@@ -33,7 +33,6 @@ from cumulet.errors import BadRequest, Conflict, Forbidden
 from cumulet.identity import store
 from cumulet.identity.api import ADMIN, ANYWHERE, IDENTITY, NOT_DOMAIN, SYSTEM_READER, collection, known, member, new_id
 from cumulet.identity.listing import On, filtered
-from cumulet.identity.service import Identity
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Json, Query, Unset
@@ -221,7 +220,6 @@ def create_registered_limits(call: Call[None, NewRegisteredLimits]) -> dict[str,
         )
         tx.execute(insert(registered_limits).values(**asdict(made)))
         views.append(_registered_view(call, made))
-    Identity.of(call).changed(tx)
     return {"registered_limits": views}
 
 
@@ -252,7 +250,6 @@ def update_registered_limit(call: Call[None, RegisteredLimitChanges]) -> dict[st
         raise Conflict("Conflict occurred attempting to store registered_limit - Duplicate entry found.")
     if values:
         tx.execute(update(registered_limits).where(registered_limits.c.id == old.id).values(**values))
-    Identity.of(call).changed(tx)
     return {"registered_limit": _registered_view(call, new)}
 
 
@@ -262,7 +259,6 @@ def delete_registered_limit(call: Call[None, None]) -> None:
     found = _registered(call.tx, call.path["registered_limit_id"])
     _refuse_in_use(call.tx, found.id, "delete")
     call.tx.execute(delete(registered_limits).where(registered_limits.c.id == found.id))
-    Identity.of(call).changed(call.tx)
 
 
 # -- limits
@@ -342,7 +338,6 @@ def show_limit(call: Call[Limit | None, None]) -> dict[str, object]:
 def create_limits(call: Call[None, NewLimits]) -> dict[str, object]:
     """Say what holds for a project or a domain instead of a registered limit's default."""
     made = [_new_limit(call, asked) for asked in call.body.limits]
-    Identity.of(call).changed(call.tx)
     return {"limits": _views(call, made)}
 
 
@@ -386,7 +381,6 @@ def update_limit(call: Call[Limit, LimitChanges]) -> dict[str, object]:
     values = {name: v for name in ("resource_limit", "description") if (v := getattr(call.body, name)) is not UNSET}
     if values:
         call.tx.execute(update(limits).where(limits.c.id == limit.id).values(**values))
-    Identity.of(call).changed(call.tx)
     return {"limit": _views(call, [msgspec.structs.replace(limit, **values)])[0]}
 
 
@@ -395,4 +389,3 @@ def delete_limit(call: Call[Limit, None]) -> None:
     """Delete a limit: the registered limit's default holds again."""
     limit = call.target
     call.tx.execute(delete(limits).where(limits.c.id == limit.id))
-    Identity.of(call).changed(call.tx)

@@ -21,7 +21,7 @@ from cumulet.identity.api import (
     new_id,
 )
 from cumulet.identity.immutable import given_extra
-from cumulet.identity.oauth1_store import Consumer, consumer_by_id, consumers
+from cumulet.identity.oauth1_store import Consumer, access_tokens, consumer_by_id, consumers
 from cumulet.identity.service import Identity
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -101,7 +101,6 @@ def create_consumer(call: Call[None, NewConsumer]) -> dict[str, object]:
         extra=extra,
     )
     call.tx.execute(insert(consumers).values(**asdict(consumer)))
-    identity.changed(call.tx)
     return {"consumer": {**_view(call, consumer), "secret": secret}}
 
 
@@ -113,13 +112,14 @@ def update_consumer(call: Call[None, ConsumerChanges]) -> dict[str, object]:
     if call.body.description is not UNSET:
         values["description"] = call.body.description
     call.tx.execute(update(consumers).where(consumers.c.id == consumer.id).values(**values))
-    Identity.of(call).changed(call.tx)
     return {"consumer": _view(call, _consumer(call))}
 
 
 @IDENTITY.operation("DELETE", CONSUMER, rules=(Rule(DELETE),), success=204)
 def delete_consumer(call: Call[None, None]) -> None:
     """Delete a consumer with all that it was given; tokens made from that end at once."""
-    consumer = _consumer(call)
+    consumer, a = _consumer(call), access_tokens.c
+    given = [row.id for row in call.tx.all(select(a.id).where(a.consumer_id == consumer.id))]
     call.tx.execute(delete(consumers).where(consumers.c.id == consumer.id))
-    Identity.of(call).changed(call.tx)
+    for access_token_id in given:
+        Identity.of(call).end_delegation(call.tx, access_token_id, "access_token")

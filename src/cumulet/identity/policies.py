@@ -38,7 +38,6 @@ from cumulet.identity.api import (
 from cumulet.identity.endpoint_filters import endpoint_view, reads, writes
 from cumulet.identity.immutable import given_extra
 from cumulet.identity.listing import On, filtered
-from cumulet.identity.service import Identity
 from cumulet.web.operation import Call
 from cumulet.web.schema import UNSET, Body, Empty, Json, Query, Unset
 
@@ -130,7 +129,6 @@ def create_policy(call: Call[None, NewPolicy]) -> dict[str, object]:
     body = call.body
     policy = PolicyText(id=new_id(call.cloud.clock), type=body.type, blob=body.blob, extra=given_extra(body))
     call.tx.execute(insert(policies).values(**asdict(policy)))
-    Identity.of(call).changed(call.tx)
     return {"policy": _view(call, policy)}
 
 
@@ -143,7 +141,6 @@ def update_policy(call: Call[None, PolicyChanges]) -> dict[str, object]:
     values: dict[str, object] = {n: v for n in ("type", "blob") if (v := getattr(body, n)) is not UNSET}
     values["extra"] = {**policy.extra, **given_extra(body)}
     call.tx.execute(update(policies).where(policies.c.id == policy.id).values(**values))
-    Identity.of(call).changed(call.tx)
     return {"policy": _view(call, _policy(call))}
 
 
@@ -151,7 +148,6 @@ def update_policy(call: Call[None, PolicyChanges]) -> dict[str, object]:
 def delete_policy(call: Call[None, None]) -> None:
     """Delete a policy."""
     call.tx.execute(delete(policies).where(policies.c.id == _policy(call).id))
-    Identity.of(call).changed(call.tx)
 
 
 # -- for which endpoints
@@ -198,13 +194,11 @@ def _declare(path: str, suffix: str) -> None:
         policy, place = _policy(call), _place(call)
         call.tx.execute(delete(associations).where(_exactly(place)))
         call.tx.execute(insert(associations).values(policy_id=policy.id, **place))
-        Identity.of(call).changed(call.tx)
 
     @IDENTITY.operation("DELETE", at, rules=(writes(f"delete_policy_association_for_{suffix}"),), success=204)
     def delete_policy_association(call: Call[None, None]) -> None:
         """Let a policy no longer be the one for this."""
         call.tx.execute(delete(associations).where(_check(call)))
-        Identity.of(call).changed(call.tx)
 
 
 _declare("endpoints/{endpoint_id}", "endpoint")

@@ -12,7 +12,6 @@ from cumulet.identity import store
 from cumulet.identity.api import ANYWHERE, IDENTITY, known
 from cumulet.identity.domains import Tags
 from cumulet.identity.projects import MANAGE, SEE, project_facts, project_in_path, set_tags
-from cumulet.identity.service import Identity
 from cumulet.identity.store import Project
 from cumulet.web.operation import Call, Reply, Rule
 from cumulet.web.policy import rule
@@ -60,7 +59,6 @@ def replace_project_tags(call: Call[Project | None, NewTags]) -> TagsView:
     """Give a project exactly these tags."""
     project = known(call.target, "project", call.path["project_id"])
     set_tags(call.tx, project.id, call.body.tags)
-    Identity.of(call).changed(call.tx)
     return _tags_view(call)
 
 
@@ -71,7 +69,6 @@ def delete_project_tags(call: Call[Project | None, None]) -> None:
     """Take all tags off a project."""
     project = known(call.target, "project", call.path["project_id"])
     set_tags(call.tx, project.id, [])
-    Identity.of(call).changed(call.tx)
 
 
 @IDENTITY.operation("GET", TAG, rules=(Rule(GET_TAG),), target=project_in_path, facts=project_facts, success=204)
@@ -94,7 +91,6 @@ def add_project_tag(call: Call[Project | None, Empty]) -> Reply:
     if len(tags) > MOST_TAGS:
         raise BadRequest(f"A project has at most {MOST_TAGS} tags.")
     set_tags(call.tx, project.id, tags)
-    Identity.of(call).changed(call.tx)
     return Reply(
         status=201, headers={"Location": f"{call.service_url}/projects/{project.id}/tags/{quote(tag, safe='')}"}
     )
@@ -107,7 +103,6 @@ def delete_project_tag(call: Call[Project | None, None]) -> None:
     _require_tag(call)
     t = store.project_tags.c
     call.tx.execute(delete(store.project_tags).where(t.project_id == project.id, t.tag == call.path["tag"]))
-    Identity.of(call).changed(call.tx)
 
 
 def _require_tag(call: Call[object, object]) -> None:

@@ -13,7 +13,6 @@ from cumulet.identity import store
 from cumulet.identity.api import ADMIN, ANYWHERE, IDENTITY, NOT_DOMAIN, collection, known, member, new_id
 from cumulet.identity.immutable import given_extra
 from cumulet.identity.listing import On, filtered
-from cumulet.identity.service import Identity
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Json, Query, Unset
@@ -100,7 +99,6 @@ def _create_region(call: Call[None, NewRegion], region_id: str) -> dict[str, obj
         raise Conflict(f"Conflict occurred attempting to store region - Duplicate ID, {region_id}.")
     require_region(call.tx, body.parent_region_id)
     insert_region(call.tx, region_id, body.description or "", body.parent_region_id, given_extra(body))
-    Identity.of(call).changed(call.tx)
     return {"region": _region_view(call, known(region_by_id(call.tx, region_id), "region", region_id))}
 
 
@@ -124,7 +122,6 @@ def update_region(call: Call[None, RegionChanges]) -> dict[str, object]:
     if body.parent_region_id is not UNSET:
         values["parent_region_id"] = body.parent_region_id
     call.tx.execute(update(store.regions).where(store.regions.c.id == row.id).values(**values))
-    Identity.of(call).changed(call.tx)
     return {"region": _region_view(call, _region_in_path(call))}
 
 
@@ -138,7 +135,6 @@ def delete_region(call: Call[None, None]) -> None:
         raise Forbidden(f"Unable to delete region {row.id} because it or its child regions have associated endpoints.")
     for region_id in reversed(doomed):
         call.tx.execute(delete(store.regions).where(store.regions.c.id == region_id))
-    Identity.of(call).changed(call.tx)
 
 
 def _with_children(tx: Tx, region_id: str) -> list[str]:

@@ -35,15 +35,16 @@ class _Known(msgspec.Struct, frozen=True):
 
 class Identity:
     """Theory of operation. A token is opened (a Fernet check), then compared with live state (a few queries), then
-    remembered under its digest together with the identity *generation* it was examined at: a counter in the database
-    that identity writes raise. Nothing remembered at another generation counts, so what they change holds at once.
+    remembered under its digest together with the identity *generation* it was examined at: a counter in the database.
+    Writes of what tokens are examined by raise it. What is remembered at another generation does not count, so a change
+    holds at once.
 
-    What anybody may do at any time raises no counter, or one user could have everybody's tokens examined again and
-    again: the end of one token (with those made from it), or of one user's tokens. It is looked up for itself.
+    Anybody may end one of their tokens (with those made from it), or all of them, at any time. That does not raise the
+    counter: one user could have everybody's tokens examined again and again. Ends are looked up by themselves.
 
     With SQLite this is the only process on the database, and hooks after each commit keep `_generation` and `_ended`
-    right. With PostgreSQL other processes write too, so `authenticate` asks for the counter, and whether the token was
-    ended, each time: one query by primary keys.
+    right. With PostgreSQL other processes write too, so `authenticate` asks each time for the counter and whether the
+    token was ended: one query by primary keys.
     """
 
     def __init__(self, *, db: Database, clock: Clock, settings: Settings, state_dir: Path) -> None:
@@ -125,8 +126,10 @@ class Identity:
         return None if opened is None else self._examined(tx, opened)[1]
 
     def changed(self, tx: Tx) -> None:
-        """Every transaction that writes identity state calls this once: no token examined before it counts any more.
-        (Or one of the two below, where only some tokens end.)"""
+        """No token that was examined before counts any more: each is examined again.
+
+        Every transaction that changes what tokens are examined by calls this once: users, groups, projects, domains,
+        roles, and who holds which. Where only some tokens end, it calls one of the three below instead."""
         generation = store.raise_generation(tx)
         tx.after_commit(lambda: self._advance(generation))
 

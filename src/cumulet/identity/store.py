@@ -199,7 +199,7 @@ generation = Table(
     Column("generation", BigInteger, nullable=False),
     Column("last_revocation_us", BigInteger, nullable=False),
 )
-"""One row. `generation`: raised by every identity write. `last_revocation_us`: what no revocation may be older than."""
+"""One row. generation: `Identity.changed` raises it. last_revocation_us: when tokens were last ended all at once."""
 
 
 class Domain(msgspec.Struct, frozen=True, kw_only=True):
@@ -385,7 +385,7 @@ def read_generation(tx: Tx) -> int:
 
 
 def raise_generation(tx: Tx) -> int:
-    """Every transaction that changes identity calls this: it is what makes revocation immediate in every process."""
+    """See `Identity.changed`: revocations hold at once in every process by this."""
     raised: int = _generation_row(tx).generation + 1
     tx.execute(update(generation).values(generation=raised))
     return raised

@@ -232,6 +232,8 @@ def test_tokens_end_with_what_they_rest_on(story: Story) -> None:
     session = story.session(again)
     assert story.admin.delete(f"{CONSUMERS}/{story.consumer['id']}").status_code == 204
     assert not session.still_counts()
+    events = story.admin.get("/OS-REVOKE/events").json()["events"]
+    assert {event["OS-OAUTH1:access_token_id"] for event in events} == {access["id"], again["id"]}
     assert story.log_in(again).status_code == 401
     assert story.admin.get(story.path).json()["access_tokens"] == []
 
