@@ -187,11 +187,11 @@ class Neighbours:
 
 def told(host: str, tx: Tx) -> Wiring:
     """As `compute.wiring` reads it, with the addresses that hosts have here."""
-    return wiring(tx, host, lambda _hosts: HOST_ADDRESSES, lambda: host_records.for_routers(tx))
+    return wiring(tx, host, lambda _hosts: HOST_ADDRESSES, lambda: host_records.all_hosts(tx).for_routers)
 
 
 def probes(tx: Tx, chance: random.Random) -> list[Probe]:
-    at, router_hosts, neighbours = known(tx), host_records.for_routers(tx), Neighbours(tx)
+    at, router_hosts, neighbours = known(tx), host_records.all_hosts(tx).for_routers, Neighbours(tx)
     found: list[Probe] = []
     while len(found) < PACKETS_EACH:
         sender = None if chance.random() < 0.25 else chance.choice(list(at.ports.values()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cumulet.compute.hosts import for_routers
+from cumulet.compute.hosts import all_hosts
 from cumulet.compute.packet_path import follow
 from cumulet.host.verdict import UDP, Packet
 from cumulet.testing import Client, TestCloud
@@ -196,5 +196,5 @@ def test_what_hosts_answer_for_their_own_guests_comes_to_no_guest_through_a_rout
             mac="02:00:00:00:00:01", source="172.24.4.1", destination=outside, protocol=UDP, source_port=numbers[0],
             destination_port=numbers[1],
         )  # fmt: skip
-        found = cloud.embedded.db.read(lambda tx, packet=packet: follow(tx, for_routers(tx), None, packet))  # type: ignore[misc]
+        found = cloud.embedded.db.read(lambda tx, packet=packet: follow(tx, all_hosts(tx).for_routers, None, packet))  # type: ignore[misc]
         assert (bool(found), found.reason) == (False, reason)

@@ -14,7 +14,7 @@ from cumulet.network.hosts import Host, told_by
 def for_network(tx: Tx) -> list[Host]:
     """All hosts with what they have said they are."""
     kinds = dict(hosts.kinds(tx))
-    serving = set(hosts.for_routers(tx))
+    serving = set(hosts.all_hosts(tx).for_routers)
     return [
         Host(
             name=row.name,

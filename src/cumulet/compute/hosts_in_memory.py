@@ -19,6 +19,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 
+import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import Clock
@@ -114,7 +115,7 @@ class HostsInMemory:
             return {name: self._views[name] for name in (*names, *need.liked) if name in self._views}
 
     def for_routers(self) -> tuple[str, ...]:
-        """As `hosts.for_routers`."""
+        """As `hosts.AllHosts.for_routers`."""
         with self._lock:
             if self._for_routers is None:
                 offered = {name: _serves(view) for name, view in self._views.items()}
@@ -164,16 +165,16 @@ def pick(tx: Tx, need: Need) -> Choice:
 
 
 def for_routers(tx: Tx) -> tuple[str, ...]:
-    """`hosts.for_routers`."""
+    """`hosts.AllHosts.for_routers`."""
     memory = _in_memory(tx)
-    return memory.for_routers() if memory is not None else tuple(host_records.for_routers(tx))
+    return memory.for_routers() if memory is not None else _as_read(tx).for_routers
 
 
 def with_packets(tx: Tx) -> list[str]:
-    """`hosts.with_packets`."""
+    """`hosts.AllHosts.with_packets`."""
     memory = _in_memory(tx)
     if memory is None:
-        return host_records.with_packets(tx)
+        return list(_as_read(tx).with_packets)
     views = memory.views().values()
     return sorted(view.name for view in views if view.answers and host_records.has_packets(view.features))
 
@@ -182,16 +183,35 @@ def offered(tx: Tx, feature: str) -> bool | None:
     """Whether any host, up or down, has reported this of `HostFacts.features`. None: no host has reported any."""
     memory = _in_memory(tx)
     if memory is not None:
-        known = [view.features for view in memory.views().values()]
+        known = frozenset().union(*(view.features for view in memory.views().values()))
     else:
-        known = [kind.features for _, kind in host_records.kinds(tx)]
-    return any(feature in features for features in known) if any(known) else None
+        known = _as_read(tx).offered
+    return feature in known if known else None
 
 
 def _in_memory(tx: Tx) -> HostsInMemory | None:
     """Memory that is what this transaction would read: nobody else writes, and it has written nothing of hosts."""
     keeper = tx.keeper
     return keeper if isinstance(keeper, HostsInMemory) and tx.alone and not tx.touched else None
+
+
+_KEPT = "all hosts"
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    version: tuple[object, ...]
+    hosts: host_records.AllHosts
+
+
+def _as_read(tx: Tx) -> host_records.AllHosts:
+    """As this transaction reads all hosts. Where other processes write, too, what another transaction of ours has read
+    counts while the version is the same; not in one that has itself written of hosts."""
+    if tx.alone or tx.touched:
+        return host_records.all_hosts(tx)
+    version, kept = host_records.version(tx), tx.kept.get(_KEPT)
+    if not isinstance(kept, _Kept) or kept.version != version:
+        tx.kept[_KEPT] = kept = _Kept(version, host_records.all_hosts(tx))
+    return kept.hosts
 
 
 def _pick(tx: Tx, need: Need, known: dict[str, HostView]) -> Choice:

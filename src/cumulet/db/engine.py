@@ -80,6 +80,7 @@ class Database:
         self.keeper: Keeper | None = None
         self._name = secrets.token_hex(8)
         """Tells what it has committed from what other processes have."""
+        self._kept: dict[str, object] = {}
         self._watches: tuple[Watch, ...] = ()
         self._reader_connections: list[Connection] = []
         self._closed = False
@@ -176,6 +177,7 @@ class Database:
             keeper=self.keeper,
             watches=watches,
             writer=self._name,
+            kept=self._kept,
         )
 
     def watch(self, tables: frozenset[str], callback: Callable[[], None]) -> Watch:

@@ -64,6 +64,7 @@ class Tx:
         "_written",
         "connection",
         "keeper",
+        "kept",
         "touched",
         "writable",
     )
@@ -77,11 +78,14 @@ class Tx:
         keeper: Keeper | None = None,
         watches: Sequence[Watch] = (),
         writer: str = "",
+        kept: dict[str, object] | None = None,
     ) -> None:
         """`statements`: prepared ones, which may be run on the driver's connection itself. `writer`: for `Written`."""
         self.connection = connection
         self.writable = writable
         self.keeper = keeper
+        self.kept: dict[str, object] = {} if kept is None else kept
+        """What transactions of this process leave to each other: a few things, each under a name of its own."""
         self.touched: set[str | int] = set()
         self._statements = statements
         self._driver: Any = None if statements is None else connection.connection.dbapi_connection

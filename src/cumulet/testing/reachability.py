@@ -6,7 +6,7 @@ import contextlib
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from cumulet.compute.hosts import for_routers
+from cumulet.compute.hosts import all_hosts
 from cumulet.compute.packet_path import PROTOCOLS, Path, path
 from cumulet.network.store import Port, get
 from cumulet.testing.faults import one_of
@@ -36,7 +36,9 @@ class Network:
                 raise TypeError(f"port is a whole number, not {port!r}")
             if not 1 <= port <= 65535:
                 raise ValueError(f"port is from 1 to 65535, not {port}")
-        return self._db.read(lambda tx: path(tx, for_routers(tx), _end(tx, sender), _end(tx, receiver), protocol, port))
+        return self._db.read(
+            lambda tx: path(tx, all_hosts(tx).for_routers, _end(tx, sender), _end(tx, receiver), protocol, port)
+        )
 
 
 def _end(tx: Tx, named: str) -> Port | str:

@@ -173,7 +173,7 @@ class SimulatedCloud:
         if not self.alone or not isinstance(keeper, HostsInMemory):
             return []
         known, recorded = keeper.views(), {view.name: view for view in host_records.views(tx)}
-        if list(keeper.for_routers()) != host_records.for_routers(tx):
+        if keeper.for_routers() != host_records.all_hosts(tx).for_routers:
             return ["the hosts of routers"]
         return sorted(name for name in known.keys() | recorded.keys() if known.get(name) != recorded.get(name))
 
