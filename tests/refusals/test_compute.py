@@ -69,6 +69,12 @@ def unplaced(scene: Scene) -> str:
 # -- create
 
 
+@refused(400, "class_name: it has more than 255 characters")
+def a_quota_class_whose_name_is_too_long(scene: Scene) -> Answer:
+    body = {"quota_class_set": {"cores": 1}}
+    return scene.admin.compute("PUT", f"/os-quota-class-sets/{'c' * 256}", body)
+
+
 @refused(400, "memory is too small")
 def an_image_that_needs_more_memory(scene: Scene) -> Answer:
     return asked(scene, imageRef=image(scene, min_ram=1000))

@@ -154,6 +154,16 @@ def the_quota_of_no_project(scene: Scene) -> Answer:
     return scene.network("GET", "/quotas/tenant", who=system)
 
 
+@refused(400, "project_id. Reason: it has more than 64 characters")
+def the_quota_of_a_project_whose_id_is_too_long(scene: Scene) -> Answer:
+    return scene.network("PUT", f"/quotas/{'p' * 65}", {"quota": {"port": 1}})
+
+
+@refused(400, "project_id. Reason: it has more than 64 characters")
+def the_topology_of_a_project_whose_id_is_too_long(scene: Scene) -> Answer:
+    return scene.network("GET", f"/auto-allocated-topology/{'p' * 65}")
+
+
 @refused(400, "should be -1 to")
 def a_limit_below_none(scene: Scene) -> Answer:
     return scene.network("PUT", f"/quotas/{UNKNOWN.replace('-', '')}", {"quota": {"port": -2}})

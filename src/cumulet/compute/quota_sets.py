@@ -13,7 +13,7 @@ from cumulet.compute.projects import require_project
 from cumulet.compute.quotas import DEFAULTS, default_limits, limits_of, usage_of
 from cumulet.compute.rules import ADMIN, ANYONE, READER
 from cumulet.compute.service import COMPUTE
-from cumulet.compute.store import quota_classes, quotas
+from cumulet.compute.store import LONGEST_CLASS_NAME, quota_classes, quotas
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest
 from cumulet.web.annotations import declared
@@ -138,6 +138,8 @@ def show_quota_class(call: Call[None, None]) -> dict[str, object]:
 def update_quota_class(call: Call[None, UpdateQuotaClass]) -> dict[str, object]:
     """Set the limits of a quota class: those of `default` are every project's defaults."""
     name = call.path["class_name"]
+    if len(name) > LONGEST_CLASS_NAME:
+        raise BadRequest(f"Invalid input for class_name: it has more than {LONGEST_CLASS_NAME} characters.")
     for resource, limit in _given(call.body).items():
         key = (quota_classes.c.class_name == name, quota_classes.c.resource == resource)
         if not call.tx.changed(sa.update(quota_classes).where(*key).values(hard_limit=limit)):

@@ -207,10 +207,11 @@ quotas = sa.Table(
     sa.Column("hard_limit", sa.Integer, nullable=False),
 )
 
+LONGEST_CLASS_NAME = 255
 quota_classes = sa.Table(
     "quota_classes",
     metadata,
-    sa.Column("class_name", sa.String(255), primary_key=True),
+    sa.Column("class_name", sa.String(LONGEST_CLASS_NAME), primary_key=True),
     sa.Column("resource", sa.String(64), primary_key=True),
     sa.Column("hard_limit", sa.Integer, nullable=False),
 )

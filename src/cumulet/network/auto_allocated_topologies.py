@@ -6,7 +6,7 @@ from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotFound
 from cumulet.network import auto_topology, networks, policy, routing
 from cumulet.network.auto_topology import default_external, ensure_topology
-from cumulet.network.resource import View
+from cumulet.network.resource import View, project_in_path
 from cumulet.network.service import NETWORK
 from cumulet.network.store import Router, find, routers
 from cumulet.web.operation import Call, Rule
@@ -22,7 +22,7 @@ DRY_RUN = "dry-run"
 
 def _project(call: Call[object, object]) -> str:
     """``null`` is the caller's own."""
-    named = call.path["project_id"]
+    named = project_in_path(call)
     return (call.caller.project_id or "") if named.lower() in ("null", "none") else named
 
 

@@ -6,6 +6,7 @@ import re
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Any
 
+from cumulet.network.resource_columns import LONGEST_PROJECT_ID
 from cumulet.web.annotations import bounded
 from cumulet.web.schema import UNSET, Body, Convert, Json, Unset
 
@@ -115,7 +116,7 @@ def plain_mac(value: str) -> str:
 Truth = Annotated[bool, Json({"type": ["boolean", "integer", "string"], "maxLength": 5}), Convert(truth_value)]
 Number = Annotated[int, Json({"type": ["integer", "string"], "maxLength": 19}), Convert(whole_number)]
 Name = Annotated[str, Json({"maxLength": 255})]
-ProjectId = Annotated[str, Json({"maxLength": 255, "minLength": 1})]
+ProjectId = Annotated[str, Json({"maxLength": LONGEST_PROJECT_ID, "minLength": 1})]
 Id = Annotated[str, Json({"format": "uuid"})]
 IpAddress = Annotated[str, Json({"maxLength": 64}), Convert(plain_address)]
 IpRange = Annotated[str, Json({"maxLength": 64}), Convert(plain_range)]

@@ -10,6 +10,7 @@ from cumulet.network.address_scope_records import address_scopes
 from cumulet.network.group_records import address_groups, security_group_rules, security_groups
 from cumulet.network.qos_records import qos_policies
 from cumulet.network.rbac_records import rbac_policies
+from cumulet.network.resource_columns import LONGEST_PROJECT_ID
 from cumulet.network.store import floating_ips, networks, ports, routers, subnets
 from cumulet.network.subnet_pool_records import subnet_pools
 
@@ -18,7 +19,7 @@ UNLIMITED = -1
 network_quotas = sa.Table(
     "network_quotas",
     metadata,
-    sa.Column("project_id", sa.String(64), primary_key=True),
+    sa.Column("project_id", sa.String(LONGEST_PROJECT_ID), primary_key=True),
     sa.Column("resource", sa.String(64), primary_key=True),
     sa.Column("limit", sa.Integer, nullable=False),
 )

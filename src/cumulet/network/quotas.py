@@ -22,12 +22,12 @@ MAX_LIMIT = 2**31 - 1
 
 def _whose(call: Call[object, object]) -> View:
     """The facts are the project's that is asked about, not the caller's."""
-    return {"project_id": call.path["project_id"]}
+    return {"project_id": resource.project_in_path(call)}
 
 
 def _asked(call: Call[None, None]) -> str:
     """The project that is asked about. Everybody may read the limits of the project the token is for."""
-    project_id = call.path["project_id"]
+    project_id = resource.project_in_path(call)
     if project_id != call.caller.project_id:
         call.require(SHOW, _whose(call))
     return project_id
@@ -110,7 +110,7 @@ def show_quota_details(call: Call[None, None]) -> View:
 )
 def update_quota(call: Call[None, UpdateQuota]) -> View:
     """Change a project's limits."""
-    project_id = call.path["project_id"]
+    project_id = resource.project_in_path(call)
     given = resource.given(call.body)
     wanted = {name: limit for name, limit in given.items() if name in limits.DEFAULT_LIMITS and isinstance(limit, int)}
     for name, limit in wanted.items():
@@ -125,7 +125,7 @@ def update_quota(call: Call[None, UpdateQuota]) -> View:
 
 
 def _refuse_less_than_used(call: Call[None, UpdateQuota], name: str, limit: int) -> None:
-    used = limits.used(call.tx, call.path["project_id"], name)
+    used = limits.used(call.tx, resource.project_in_path(call), name)
     if used > limit:
         raise BadRequest(f"Quota limit {limit} for {name} must be greater than or equal to already used {used}")
 
@@ -133,6 +133,6 @@ def _refuse_less_than_used(call: Call[None, UpdateQuota], name: str, limit: int)
 @NETWORK.operation("DELETE", "/quotas/{project_id}", rules=(Rule(DELETE),), facts=_whose, success=204)
 def delete_quota(call: Call[None, None]) -> None:
     """Reset a project's limits to the defaults."""
-    project_id = call.path["project_id"]
+    project_id = resource.project_in_path(call)
     if not call.tx.changed(sa.delete(network_quotas).where(network_quotas.c.project_id == project_id)):
         raise NotFound(f"Quota for project {project_id} could not be found.", reason="TenantQuotaNotFound")

@@ -13,7 +13,7 @@ from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotFound
 from cumulet.network import filtering, paging, policy, sharing
 from cumulet.network.filtering import Column, Condition, Filter, Reader
-from cumulet.network.resource_columns import Resource
+from cumulet.network.resource_columns import LONGEST_PROJECT_ID, Resource
 from cumulet.network.sharing import Sharing
 from cumulet.network.sight import SEES_ALL_ROLES
 from cumulet.network.store import TABLES, load, select
@@ -313,6 +313,14 @@ _DEFAULTS: Mapping[str, tuple[object, ...]] = {
 
 def _is_default(key: str, value: object) -> bool:
     return any(value == default for default in _DEFAULTS.get(key, ()))
+
+
+def project_in_path(call: Call[object, object]) -> str:
+    """The project that the path names: any text that could be the id of one. BadRequest for another."""
+    named = call.path["project_id"]
+    if len(named) > LONGEST_PROJECT_ID:
+        raise BadRequest(f"Invalid input for project_id. Reason: it has more than {LONGEST_PROJECT_ID} characters.")
+    return named
 
 
 def owner(call: Call[object, object], body: Any) -> str:

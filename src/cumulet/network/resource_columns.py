@@ -7,12 +7,15 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+LONGEST_PROJECT_ID = 64
+"""Characters: PostgreSQL takes no more in this column."""
+
 
 def resource_columns() -> tuple[sa.Column[Any], ...]:
     """What every API resource has."""
     return (
         sa.Column("id", sa.String(36), primary_key=True),
-        sa.Column("project_id", sa.String(64), nullable=False, index=True),
+        sa.Column("project_id", sa.String(LONGEST_PROJECT_ID), nullable=False, index=True),
         sa.Column("name", sa.String(255), nullable=False, default=""),
         sa.Column("description", sa.String(255), nullable=False, default=""),
         sa.Column("revision", sa.Integer, nullable=False, default=0),
