@@ -167,6 +167,45 @@ def test_a_floating_ip_has_limits_of_its_own(cloud: TestCloud, manager: Client, 
     assert limits() == [None]
 
 
+def test_a_routers_gateway_has_limits_of_its_own_and_loses_them_with_it(
+    cloud: TestCloud, manager: Client, member: Client
+) -> None:
+    slow = qos_policy(manager, ("egress", 1000, 0), ("ingress", 2000, 0))
+    network = public(member)
+    gateway = {"network_id": network, "qos_policy_id": slow}
+    _, subnet = network_with_subnet(member)
+    router = make(member, "router", external_gateway_info=gateway)
+    assert router["external_gateway_info"]["qos_policy_id"] == slow
+    path = f"/routers/{router['id']}"
+    call(member, "PUT", f"{path}/add_router_interface", {"subnet_id": subnet})
+
+    def limits() -> list[tuple[w.Limit | None, w.Limit | None]]:
+        seen = [cloud.embedded.db.read(lambda tx, name=n: described(tx, name)) for n in ("host1", "host2")]  # type: ignore[misc]
+        mine = (one for found in seen for one in found.routers if one.id == router["id"])
+        return [(one.egress_limit, one.ingress_limit) for one in mine]
+
+    def change(info: dict[str, Any]) -> Any:
+        return call(member, "PUT", path, {"router": {"external_gateway_info": info}})["router"]["external_gateway_info"]
+
+    assert limits() == [(w.Limit(kbps=1000), w.Limit(kbps=2000))]
+    older = cloud.embedded.db.read(lambda tx: host_records.kind_of(tx, "a host that has said nothing"))
+    with mock.patch.object(host_records, "kind_of", return_value=older):
+        assert limits() == [(None, None)]
+    refused = call(manager, "DELETE", f"/qos/policies/{slow}")
+    assert (refused.status, router["id"] in refused.text) == (409, True)
+    assert change({"network_id": network})["qos_policy_id"] == slow, "not named, it stays"
+    assert "qos_policy_id" not in change({"network_id": network, "qos_policy_id": None})
+    assert limits() == [(None, None)]
+    change(gateway)
+    assert change({}) is None
+    assert call(manager, "DELETE", f"/qos/policies/{slow}").status == 204
+    assert "qos_policy_id" not in change({"network_id": network})
+    with keeping("networks", on=["host9"]):
+        again = {"router": {"external_gateway_info": {"network_id": network, "qos_policy_id": qos_policy(manager)}}}
+        refused = call(member, "PUT", path, again)
+        assert (refused.status, "gateways" in refused.text) == (501, True)
+
+
 def test_a_host_whose_agent_is_of_the_version_before_is_told_no_limits(
     cloud: TestCloud, manager: Client, member: Client
 ) -> None:
@@ -200,6 +239,7 @@ def test_only_a_policy_that_is_seen_can_be_had(cloud: TestCloud, manager: Client
         ("/networks", {"network": {"qos_policy_id": ours}}),
         ("/ports", {"port": {"network_id": network, "qos_policy_id": ours}}),
         ("/floatingips", {"floatingip": {"floating_network_id": public(other), "qos_policy_id": ours}}),
+        ("/routers", {"router": {"external_gateway_info": {"network_id": public(other), "qos_policy_id": ours}}}),
     ):
         assert call(other, "POST", path, body).status == 404
     assert call(other, "PUT", f"/ports/{port}", {"port": {"qos_policy_id": ours}}).status == 404

@@ -153,6 +153,31 @@ async def test_what_is_over_a_floating_ips_limit_is_dropped_by_its_router_and_co
         assert (await at.place.networks["host2"].counters())[counter] >= dropped, "also of what it was before"
 
 
+@pytest.mark.parametrize(
+    ("limit", "counter"), [("egress_limit", "router_over_limit_out"), ("ingress_limit", "router_over_limit_in")]
+)
+async def test_what_is_over_a_gateways_limit_is_dropped_and_that_of_floating_ips_is_not(
+    limit: str, counter: str
+) -> None:
+    async with site() as at:
+        a, b = port("10.0.0.1"), port("10.0.0.2")
+        routed = replace(ROUTES, floating_ips=(floating("10.0.0.2", "172.24.4.21"),), **{limit: LIMIT})
+        await at.wire({"host1": [a, b], "host2": []}, {"host2": [routed]})
+        one, other = await at.guest("host1", a, "10.0.0.254"), await at.guest("host1", b, "10.0.0.254")
+        for guest, outside, limited in ((one, "172.24.4.10", True), (other, "172.24.4.21", False)):
+            sender, to = (guest, Outside.ADDRESS) if limit == "egress_limit" else (at.outside, outside)
+            assert guest.pings(Outside.ADDRESS), "who has which address is known"
+            assert at.outside.pings(outside)
+            before = (await at.place.networks["host2"].counters())[counter]
+            began = time.monotonic()
+            with sender.do(_udp) as sending:
+                for _ in range(COUNT):
+                    sending.sendto(bytes(BYTES - 28), (to, 5000))
+            took = time.monotonic() - began
+            dropped = (await at.place.networks["host2"].counters())[counter] - before
+            assert in_bounds(COUNT - dropped, took) if limited else dropped == 0
+
+
 def _udp(address: str | None = None) -> socket.socket:
     made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     if address is not None:

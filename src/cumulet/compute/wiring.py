@@ -27,11 +27,13 @@ from cumulet.host.wiring import (
     BANDWIDTH_LIMITS,
     DSCP_MARKS,
     FLOATING_IP_LIMITS,
+    GATEWAY_LIMITS,
     PORT_NAMES,
     FloatingIp,
     InForce,
     NotDone,
     Port,
+    Router,
     Wiring,
 )
 from cumulet.network import for_compute as ports_of
@@ -73,12 +75,14 @@ def described(tx: Tx, host: str) -> Wiring:
     if FLOATING_IP_LIMITS not in kept:
         routers = (replace(one, floating_ips=tuple(map(_unlimited, one.floating_ips))) for one in made.routers)
         made = replace(made, routers=tuple(routers))
+    if GATEWAY_LIMITS not in kept:
+        made = replace(made, routers=tuple(map(_unlimited, made.routers)))
     if PORT_NAMES not in kept:
         made = replace(made, networks=tuple(replace(one, names=()) for one in made.networks))
     return made
 
 
-LimitedT = TypeVar("LimitedT", Port, FloatingIp)
+LimitedT = TypeVar("LimitedT", Port, FloatingIp, Router)
 
 
 def _unlimited(limited: LimitedT) -> LimitedT:

@@ -16,8 +16,8 @@ METADATA_ADDRESS, METADATA_ADDRESS_6 = "169.254.169.254", "fe80::a9fe:a9fe"
 
 BANDWIDTH_LIMITS, FLOATING_IP_LIMITS = "bandwidth-limits", "floating-ip-limits"
 """Of `HostFacts.features`: the host keeps the limits of ports, and those of floating IPs."""
-DSCP_MARKS = "dscp-marks"
-"""Of `HostFacts.features`: the host marks what guests send."""
+DSCP_MARKS, GATEWAY_LIMITS = "dscp-marks", "gateway-limits"
+"""Of `HostFacts.features`: the host marks what guests send, and keeps the limits of routers' gateways."""
 PORT_NAMES = "port-names"
 """Of `HostFacts.features`: the host answers its guests' questions for the names of their network's ports."""
 NO_PACKETS = "no-packets"
@@ -219,6 +219,10 @@ class Router(Record, frozen=True):
     routes: tuple[Route, ...] = ()
     floating_ips: tuple[FloatingIp, ...] = ()
     forwardings: tuple[Forwarding, ...] = ()
+    egress_limit: Limit | None = None
+    """What leaves with the gateway's own IPv4 address. Only told to hosts that offer `GATEWAY_LIMITS`."""
+    ingress_limit: Limit | None = None
+    """What arrives for that address."""
 
     @property
     def ports(self) -> tuple[RouterPort, ...]:

@@ -49,6 +49,7 @@ EXTENSIONS = {
     "qos-bw-limit-direction": ("Direction for QoS bandwidth limit rule", "Allow to configure QoS in both directions"),
     "qos-default": ("QoS default policy", "Expose the QoS default policy per project"),
     "qos-fip": ("Floating IP QoS", "The floating IP Quality of Service extension"),
+    "qos-gateway-ip": ("Router gateway IP QoS", "The Router gateway IP Quality of Service extension"),
     "qos-port-network-policy": ("QoS port network policy ID", "Adds the policy of its network to a port"),
     "qos-rule-type-details": ("Details of QoS rule types", "Expose details about QoS rule types supported by drivers"),
     "qos-rules-alias": ("QoS policy rules without the policy", "Rules of QoS policies by their own ids alone"),

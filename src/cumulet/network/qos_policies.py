@@ -27,6 +27,7 @@ from cumulet.network.store import (
     must_get,
     networks,
     ports,
+    routers,
     tags_of,
 )
 from cumulet.web.operation import Call, Rule
@@ -46,7 +47,7 @@ DELETE = rule("delete_policy", policy.ADMIN_OR_PROJECT_MANAGER, description="Del
 DELETE_TAGS = rule("delete_policy:tags", policy.ADMIN_OR_PROJECT_MANAGER, description="Remove tags of a QoS policy")
 
 PATH = "/qos/policies/{policy_id}"
-_USERS = (("port", ports), ("network", networks), ("floatingip", floating_ips))
+_USERS = (("port", ports), ("network", networks), ("floatingip", floating_ips), ("router", routers))
 
 
 def _views(tx: Tx, records: Sequence[QosPolicy]) -> list[View]:

@@ -58,6 +58,7 @@ def of_ids(tx: Tx, router_ids: Iterable[str]) -> tuple[w.Router, ...]:
     for forwarding in find_many(tx, PortForwarding, "floating_ip_id", floating_ids):
         forwards.setdefault(forwarding.floating_ip_id, []).append(forwarding)
     policies = {record.qos_policy_id for of_one in floating.values() for record in of_one}
+    policies |= {router.qos_policy_id for router in records}
     limits = qos.limits(tx, {policy for policy in policies if policy is not None})
     made = (
         _router(router, ports_of.get(router.id, ()), held, of_network, floating.get(router.id, ()), forwards, limits)
@@ -171,6 +172,8 @@ def _router(
             for record in sorted(floating, key=lambda record: record.id)
             if record.fixed_ip_address is not None
         ),
+        egress_limit=limit(limits, router.qos_policy_id, w.Direction.OUT),
+        ingress_limit=limit(limits, router.qos_policy_id, w.Direction.IN),
         forwardings=tuple(
             w.Forwarding(
                 outside=record.floating_ip_address,

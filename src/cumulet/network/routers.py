@@ -17,6 +17,7 @@ from cumulet.network import (
     filtering,
     limits,
     policy,
+    qos,
     refusals,
     resource,
     routing,
@@ -26,6 +27,7 @@ from cumulet.network.addresses import FixedIp
 from cumulet.network.bodies import either, text
 from cumulet.network.device_owners import ROUTER_GATEWAY
 from cumulet.network.fixed_ips import WantedIp
+from cumulet.network.hosts import GATEWAY_LIMITS
 from cumulet.network.networks import NETWORKS
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
@@ -100,7 +102,8 @@ def router_views(tx: Tx, records: Sequence[Router]) -> list[View]:
 def _gateway_view(router: Router, gateways: Mapping[str, Port], held: Mapping[str, list[FixedIp]]) -> View | None:
     if router.gateway_port_id is None:
         return None
-    return {
+    limited = {} if router.qos_policy_id is None else {"qos_policy_id": router.qos_policy_id}
+    return limited | {
         "network_id": gateways[router.gateway_port_id].network_id,
         "enable_snat": router.enable_snat,
         "external_fixed_ips": [
@@ -132,6 +135,7 @@ class GatewayInfo(Body):
     network_id: bodies.Id | Unset = UNSET
     enable_snat: bodies.Truth | Unset = UNSET
     external_fixed_ips: Annotated[list[WantedIp], Json({"maxItems": 5})] | Unset | None = UNSET
+    qos_policy_id: bodies.Id | Unset | None = UNSET
 
 
 class Route(Body):
@@ -230,9 +234,11 @@ def _change_gateway(call: Call[object, object], router: Router, info: GatewayInf
     if isinstance(wanted, list) and wanted:
         fixed_ips = [FixedIp(subnet_id=either(w.subnet_id, None), address=either(w.ip_address, None)) for w in wanted]
         _refuse_gateways_address(tx, external, fixed_ips)
+    limit = qos.changed(call, router.qos_policy_id, info.qos_policy_id, GATEWAY_LIMITS)
     routing.set_gateway(
         tx, clock, router, external, fixed_ips=fixed_ips, enable_snat=either(info.enable_snat, router.enable_snat)
     )
+    change(tx, Router, router.id, call.now_us, qos_policy_id=limit)
 
 
 def _refuse_gateways_address(tx: Tx, external: Network, wanted: Sequence[FixedIp]) -> None:

@@ -287,5 +287,5 @@ def clear_gateway(tx: Tx, clock: Clock, router: Router) -> None:
             "is required by one or more floating IPs.",
             reason="RouterExternalGatewayInUseByFloatingIp",
         )
-    change(tx, Router, router.id, clock.now_us(), gateway_port_id=None, enable_snat=True)
+    change(tx, Router, router.id, clock.now_us(), gateway_port_id=None, enable_snat=True, qos_policy_id=None)
     port_life.end(tx, router.gateway_port_id)

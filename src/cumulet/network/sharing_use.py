@@ -52,7 +52,7 @@ def _cut_from(tx: Tx, pool_id: str) -> set[str]:
 
 
 def _limited(tx: Tx, policy_id: str) -> set[str]:
-    tables = (networks, ports, floating_ips)
+    tables = (networks, ports, floating_ips, routers)
     return set().union(*(_projects(tx, table, table.c.qos_policy_id == policy_id) for table in tables))
 
 

@@ -139,6 +139,7 @@ routers = sa.Table(
     sa.Column("routes", sa.JSON, nullable=False),
     sa.Column("availability_zone_hints", sa.JSON, nullable=False),
     sa.Column("ha", sa.Boolean, nullable=False),
+    sa.Column("qos_policy_id", sa.ForeignKey("qos_policies.id"), index=True),
 )
 
 floating_ips = sa.Table(
@@ -232,6 +233,8 @@ class Router(Resource, frozen=True, kw_only=True):
     availability_zone_hints: list[str]
     ha: bool
     """A wish on record: a router here runs in one place."""
+    qos_policy_id: str | None = None
+    """Of its gateway."""
 
 
 class FloatingIp(Resource, frozen=True, kw_only=True):

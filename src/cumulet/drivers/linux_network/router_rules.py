@@ -102,7 +102,7 @@ def content(router: w.Router) -> dict[str, list[Json]]:
         for ports, inside_port in port_pairs(forwarding):
             key: list[Json] = [forwarding.outside, forwarding.protocol, ports]
             found["forwarded"].append([{"concat": key}, {"concat": [forwarding.inside, inside_port]}])
-    own = next((address for address in outside_addresses(router) if ":" not in address), None)
+    own = own_address(router)
     if own is not None:
         found["own"].append([0, own])
         if router.source_nat:
@@ -113,16 +113,19 @@ def content(router: w.Router) -> dict[str, list[Json]]:
 
 
 def limits(router: w.Router) -> dict[str, NamedLimit]:
-    """Those of its floating IPs, by name."""
+    """Those of its gateway and its floating IPs, by name."""
     return {limit.name: limit for _, _, limit in _limits(router)}
 
 
 def _limits(router: w.Router) -> Iterator[tuple[str, str, NamedLimit]]:
-    """The map, the floating IP, and what it may pass that way."""
-    for floating in router.floating_ips:
-        for name, limit in (("leaving", floating.egress_limit), ("arriving", floating.ingress_limit)):
-            if limit is not None and (made := named_limit(name, floating.outside, limit)) is not None:
-                yield name, floating.outside, made
+    """The map, the address outside, and what it may pass that way."""
+    own = own_address(router)
+    limited: list[tuple[str, w.FloatingIp | w.Router]] = [(one.outside, one) for one in router.floating_ips]
+    limited += [] if own is None else [(own, router)]
+    for outside, it in limited:
+        for name, limit in (("leaving", it.egress_limit), ("arriving", it.ingress_limit)):
+            if limit is not None and (made := named_limit(name, outside, limit)) is not None:
+                yield name, outside, made
 
 
 def port_pairs(forwarding: w.Forwarding) -> list[tuple[Json, int]]:
@@ -137,3 +140,8 @@ def port_pairs(forwarding: w.Forwarding) -> list[tuple[Json, int]]:
 def outside_addresses(router: w.Router) -> list[str]:
     """The gateway's own."""
     return [] if router.gateway is None else [address.partition("/")[0] for address in router.gateway.addresses]
+
+
+def own_address(router: w.Router) -> str | None:
+    """The IPv4 address of its gateway, with which those inside that have no floating IP are seen."""
+    return next((address for address in outside_addresses(router) if ":" not in address), None)

@@ -52,6 +52,7 @@ from cumulet.host.wiring import (
     BANDWIDTH_LIMITS,
     DSCP_MARKS,
     FLOATING_IP_LIMITS,
+    GATEWAY_LIMITS,
     PORT_NAMES,
     InForce,
     NotDone,
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
     from cumulet.drivers.linux_network.network import LinuxNetwork
 
 _LISTEN_SECONDS = 60.0
-_OF_NETWORKS = ("networks", BANDWIDTH_LIMITS, FLOATING_IP_LIMITS, DSCP_MARKS, PORT_NAMES)
+_OF_NETWORKS = ("networks", BANDWIDTH_LIMITS, FLOATING_IP_LIMITS, GATEWAY_LIMITS, DSCP_MARKS, PORT_NAMES)
 """What a host offers whose guests can have networks."""
 
 

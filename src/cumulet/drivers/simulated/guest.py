@@ -7,7 +7,7 @@ import msgspec
 from cumulet.host.disks import SWAP
 from cumulet.host.driver import Guest, GuestReport, GuestState, Image
 from cumulet.host.endpoint import Peer
-from cumulet.host.wiring import BANDWIDTH_LIMITS, DSCP_MARKS, FLOATING_IP_LIMITS, NO_PACKETS, PORT_NAMES
+from cumulet.host.wiring import BANDWIDTH_LIMITS, DSCP_MARKS, FLOATING_IP_LIMITS, GATEWAY_LIMITS, NO_PACKETS, PORT_NAMES
 
 DEFAULT_DIRTY_RATE_MIB_S = 20.0
 TICKS_PER_SECOND = 10
@@ -22,6 +22,7 @@ FEATURES = (
     NO_PACKETS,
     BANDWIDTH_LIMITS,
     FLOATING_IP_LIMITS,
+    GATEWAY_LIMITS,
     DSCP_MARKS,
     PORT_NAMES,
     "post-copy",
