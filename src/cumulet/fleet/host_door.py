@@ -1,8 +1,8 @@
 """Where machines join and their agents ask: HTTPS on a port of its own, with the cloud's own certificate.
 
 ``GET /authority`` answers the certificate of the cloud's authority, whose fingerprint a joining machine was told.
-``POST /join`` redeems a one-time token. All else asks for the certificate that this gave: ``POST /claim``, ``POST
-/renew``, and images as in `fleet.image_door`. The host is known by the certificate it shows, while it is a member.
+``POST /join`` redeems a one-time token and gives a certificate. Everything else needs that certificate: ``POST
+/claim``, ``POST /renew``, and images as in `fleet.image_door`. It names the host, which has to be a member.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ AskedT = TypeVar("AskedT", Join, Claim, Renew)
 
 
 class Membership(Protocol):
-    """Who decides; raises Refused."""
+    """Decides who may join and who is a member. Raises Refused."""
 
     async def join(self, asked: Join) -> Admitted: ...
     async def member(self, identity: str, key_sha256: str) -> str:
-        """The name of the host whose certificate this is."""
+        """The name of the host that has this certificate."""
         ...
 
     async def claim(self, host: str, asked: Claim) -> Granted: ...
@@ -49,11 +49,11 @@ class Strangers(Protocol):
     """Bounds for callers that show no certificate, so that they cannot keep out hosts or each other."""
 
     def admit(self, address: str, drop: Callable[[], object]) -> Callable[[], object]:
-        """Called for each new one; `drop` may be called at any time to close it. Call the answer when it has gone."""
+        """Count a new connection. `drop` closes it and may be called at any time. Call the result when it has ended."""
         ...
 
     def may_join(self, address: str) -> bool:
-        """Whether it may try a token now."""
+        """Whether this address may try a token now."""
         ...
 
 
@@ -67,12 +67,12 @@ class HostDoor(ImageDoor):
         assert certificate.authority is not None
         self._membership = membership
         self._authority = certificate.authority.read_bytes()
-        self._context.verify_mode = ssl.CERT_OPTIONAL  # Whoever joins has none yet.
+        self._context.verify_mode = ssl.CERT_OPTIONAL  # A machine that joins has no certificate yet.
         self._strangers = strangers
         self._calls: set[asyncio.Task[None]] = set()
 
     async def listen_on(self, address: str, port: int, bound: socket.socket | None = None) -> None:
-        """OSError: it is taken. `bound`: a socket that has the port already."""
+        """Listen. `bound`: a socket that has the port already. OSError: the port is taken."""
         where: dict[str, Any] = {"host": address, "port": port} if bound is None else {"sock": bound}
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _Caller(self._called), **where)
@@ -83,7 +83,7 @@ class HostDoor(ImageDoor):
         task.add_done_callback(self._calls.discard)
 
     async def _shake_hands(self, plain: asyncio.Transport) -> None:
-        """Every caller is a stranger, from before its TLS handshake until it has shown a certificate."""
+        """A caller counts as a stranger from before its TLS handshake until it has shown a certificate."""
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=PIECE_BYTES, loop=loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
@@ -92,7 +92,7 @@ class HostDoor(ImageDoor):
             spoken = await loop.start_tls(
                 plain, protocol, self._context, server_side=True, ssl_handshake_timeout=HEAD_SECONDS
             )
-            if spoken is None:  # It closed the connection at the end of the handshake.
+            if spoken is None:  # The caller closed the connection at the end of the handshake.
                 return
             protocol.connection_made(spoken)
             writer = asyncio.StreamWriter(spoken, protocol, reader, loop)
@@ -147,7 +147,7 @@ class HostDoor(ImageDoor):
 
 
 class _Caller(asyncio.Protocol):
-    """A connection that reads nothing before TLS begins: bytes read too early would be missing in the handshake."""
+    """A connection that reads nothing before TLS begins: bytes that are read too early would be lost."""
 
     def __init__(self, called: Callable[[asyncio.Transport], None]) -> None:
         self._called = called
@@ -167,11 +167,11 @@ def _read(body: bytes, kind: type[AskedT]) -> AskedT:
 
 def _address(of: asyncio.StreamWriter | asyncio.Transport) -> str:
     name = of.get_extra_info("peername")
-    return "" if name is None else str(name[0])  # None: it has gone already.
+    return "" if name is None else str(name[0])  # None: the connection has ended already.
 
 
 def _shown(writer: asyncio.StreamWriter) -> tuple[str, str] | None:
-    """The identity in the certificate the peer has shown, which our authority has signed, and its key's SHA-256."""
+    """The identity in the peer's certificate, which our authority signed, and the SHA-256 of its key."""
     spoken: ssl.SSLObject | None = writer.get_extra_info("ssl_object")
     raw = None if spoken is None else spoken.getpeercert(binary_form=True)
     if raw is None:

@@ -1,4 +1,4 @@
-"""How the control plane reaches hosts: one `Hosts`, whatever the bus between."""
+"""How the control plane reaches hosts: one `Hosts`, for every kind of bus."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AnswerT = TypeVar("AnswerT")
 QUESTION_SECONDS = 5.0
 COMMAND_SECONDS = 120.0
 WIRING_SECONDS = 20.0
-"""Enough to wire a host of 10,000 ports anew."""
+"""Enough to wire a host with 10,000 ports from the beginning."""
 
 
 class Hosts:
@@ -30,21 +30,21 @@ class Hosts:
         self._in_force: dict[str, int] = {}
         """The revision of its wiring that each host reported last."""
         self._told: dict[str, tuple[Wiring, InForce]] = {}
-        """What each host was told last, and its answer."""
+        """The last wiring each host was told, and its answer."""
         self.changed = asyncio.Event()
-        """Set when a host has been added or removed; the watcher of that clears it."""
+        """Set when a host was added or removed; whoever waits for that clears it."""
 
     def add(self, name: str, link: Link) -> None:
         self._links[name] = link
         self.changed.set()
 
     def remove(self, name: str) -> None:
-        """Remove it: it is not asked any more."""
+        """Remove a host: it is not asked any more."""
         if self._links.pop(name, None) is not None:
             self.changed.set()
 
     def link(self, name: str) -> Link:
-        """KeyError: there is none."""
+        """The link to a host. KeyError: there is no such host."""
         return self._links[name]
 
     @property
@@ -64,9 +64,10 @@ class Hosts:
             raise m.HostUnreachable(f"{host} did not answer {type(message).__name__} in {limit:g} s") from error
 
     async def wire(self, host: str, describe: Callable[[int], Awaitable[Wiring]], *, now_us: int) -> InForce:
-        """Tell a host what its network must be: what `describe` reads once it is told the revision to give it.
+        """Tell a host its wiring. `describe` reads it from the records, for the revision that it is given.
 
-        One at a time for each host: what is read later has a higher revision, and stays.
+        Each host is told one wiring at a time, so a wiring that was read later has a higher revision and stays in
+        force.
         """
         async with self._wiring.setdefault(host, asyncio.Lock()):
             revision = max(self._revisions.get(host, 0) + 1, now_us)
@@ -82,21 +83,21 @@ class Hosts:
                 revision = answer.revision + 1  # Our clock was set back since the last control plane told it.
 
     async def in_force(self, host: str) -> InForce:
-        """What of its wiring is in force on a host."""
+        """The wiring that is in force on a host."""
         answer = await self.send(host, m.AskWiring())
         self._in_force[host] = answer.revision
         return answer
 
     def told(self, host: str) -> tuple[Wiring, InForce] | None:
-        """What it was told last from here, and its answer; None unless that is what it said last to be in force.
+        """The last wiring this process told the host, and its answer. None if the host has another revision in force.
 
-        Of another revision is what another process said, who may have read the records earlier or later.
+        Then another process told it, which may have read the records earlier or later.
         """
         told = self._told.get(host)
         return told if told is not None and self._in_force.get(host) == told[0].revision else None
 
     def has_started(self, host: str) -> None:
-        """Its agent has started anew, and was not told yet what its network must be."""
+        """The host's agent has started anew, and was not told its wiring yet."""
         self._in_force.pop(host, None)
 
     async def facts(self, host: str) -> HostFacts:

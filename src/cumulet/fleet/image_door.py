@@ -1,8 +1,8 @@
-"""Where hosts fetch and bring images: HTTPS with certificates on both sides, one request each, only what is the host's.
+"""Where hosts fetch and bring images: HTTPS with certificates on both sides. A host gets only its own images.
 
 ``GET /images/<sha512>`` answers the content of an image that a guest of the asking host is made from. ``PUT
 /images/<id>`` takes the content of an image that a snapshot of one of its guests waits for: 201 once it is stored.
-Everything else is 404. The host is known by the certificate it shows, never by what it says.
+Everything else is 404. The certificate names the host; nothing in a request does. A connection has one request.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cumulet.errors import ApiError
 log = logging.getLogger(__name__)
 
 MOST_TRANSFERS = 64
-"""Images under way at once, of all hosts; others wait."""
+"""Transfers at once, of all hosts together; others wait."""
 LONGEST_HEAD_BYTES = 4096
 HEAD_SECONDS = 10.0
 STALLED_SECONDS = 60.0
@@ -33,9 +33,9 @@ _BROUGHT = re.compile(rb"PUT /images/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,18})\r\n", re.ASCII | re.IGNORECASE)
 
 Find = Callable[[str, str], Awaitable[Path | None]]
-"""From the host's name and a SHA-512 to the file, or None."""
+"""The file of an image, from the host's name and a SHA-512. None: the host may not have it."""
 Receive = Callable[[str, str, int, AsyncIterator[bytes]], Awaitable[None]]
-"""From the host's name, an image's id, and the size and content that it brings. ApiError: it is not taken."""
+"""Stores an image, from the host's name, the image's id, its size and its content. ApiError: it is refused."""
 
 
 class ImageDoor:
@@ -91,7 +91,7 @@ class ImageDoor:
             await say(writer, b"404 Not Found")
 
     async def _host(self, writer: asyncio.StreamWriter) -> str | None:
-        """Who asks. The one common name of the certificate it shows, which the cloud's own authority has signed."""
+        """The host that asks: the one common name in its certificate, which the cloud's own authority signed."""
         certificate = writer.get_extra_info("peercert") or {}
         names = [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
         return names[0] if len(names) == 1 else None

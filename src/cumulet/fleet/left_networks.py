@@ -1,7 +1,7 @@
-"""Namespaces that a killed cloud has left: each cloud writes on its wire whose it is, and the next to start on this
-machine removes those of owners that live no more, unless a process or a guest's tap is in any of them.
+"""Namespaces that a killed cloud left. Each cloud notes its process on its wire. The next cloud that starts on this
+machine removes namespaces whose process is dead, unless a process or a guest's tap is in one of them.
 
-A cloud that was killed and will start again makes them anew. What a cloud of before this wrote is left alone.
+A killed cloud that starts again makes them anew. Namespaces without such a note, of an older version, are left alone.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from pathlib import Path
 
 NAMESPACES = Path("/run/netns")
 WIRE, BRIDGE = "wire", "bridge"
-"""The end of the name of a wire's namespace, and the device in it that tells whose it is."""
+"""The end of the name of a wire's namespace, and the device in it that carries the note of the owner."""
 _TAP = "cmt"
-"""How `drivers.linux_network.names` calls taps: one is there for as long as a guest is plugged in."""
+"""How the names of taps begin (`drivers.linux_network.names`). A tap exists while a guest is plugged in."""
 
 
 def this_process() -> str:
-    """What a wire says of its owner: a number alone is given again."""
+    """The note of the owner: process number and start time, because numbers are used again."""
     return f"{os.getpid()} {_started_at(os.getpid())}"
 
 
 def left() -> list[str]:
-    """How the names of the namespaces of each such cloud begin."""
+    """For each dead cloud, how the names of its namespaces begin."""
     found = {path.name.removesuffix(f"-{WIRE}") for path in NAMESPACES.glob(f"cumulet-????????-{WIRE}")}
     dead = [prefix for prefix in sorted(found) if _owner_is_dead(f"{prefix}-{WIRE}")]
     if not dead:
@@ -52,7 +52,7 @@ def _in_use(namespace: Path, lived_in: Collection[int]) -> bool:
             return True
         with NetNS(namespace.name, flags=0) as route:
             return any(str(link.get("ifname")).startswith(_TAP) for link in route.get_links())
-    return False  # Somebody else has removed it.
+    return False  # Another process has removed it.
 
 
 def _lived_in() -> set[int]:

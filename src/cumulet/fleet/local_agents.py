@@ -1,6 +1,6 @@
 """Starts host agents as processes beside the control plane (`processes.agent`), and restarts them when they end.
 
-An agent ends when the control plane that started it does (its standard input closes), however that was; guests do not.
+An agent ends when the control plane that started it ends in any way, because its standard input closes. Guests go on.
 The next agent of the same host waits for the lock on the host's folder, so there are never two.
 """
 
@@ -30,7 +30,7 @@ RESTART_PAUSE_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentPlace:
-    """Where one host's agent keeps things: its name, its state folder, its TLS material, its socket."""
+    """What the agent of one host is started with: its name, its state folder, its TLS files, its socket."""
 
     name: str
     state: Path
@@ -41,11 +41,11 @@ class AgentPlace:
     address: str = "127.0.0.1"
     """Where guests that move here are received."""
     network_namespace: str | None = None
-    """The network namespace of the agent and its guests, as `ip netns` names it; None: that of this process."""
+    """The network namespace of the agent and its guests, by its name in `ip netns`; None: that of this process."""
     public_device: str | None = None
     """The device in that namespace that leads to the physical network `public`."""
     lease_seconds: float | None = None
-    """Of a host with a watchdog, which stops its guests when it has not been heard for so long."""
+    """The lease of a host with a watchdog, which stops its guests when the lease has run out."""
     guest_uids: str = "70000-73999"
     """Users of guests, ``FIRST-LAST``."""
     limits: HostLimits = USUAL_LIMITS
@@ -73,7 +73,7 @@ class AgentProcesses:
 
     places: Sequence[AgentPlace]
     networks: LocalNetworks | None = None
-    """The namespaces that were made for them, where any were."""
+    """The namespaces made for the hosts, if there are any."""
     _keepers: list[asyncio.Task[None]] = field(default_factory=list)
     _links: dict[str, UnixSocketLink] = field(default_factory=dict)
 
@@ -119,7 +119,7 @@ class AgentProcesses:
         raise m.HostUnreachable(f"the agent of {place.name} did not start: {last}")
 
     async def stop_guests(self, hosts: Hosts) -> None:
-        """Stop every guest of these hosts: the cloud ends and takes them along."""
+        """Stop every guest of these hosts, because the cloud ends."""
         await asyncio.gather(*(self._stop_guests_of(hosts, place.name) for place in self.places))
 
     async def _stop_guests_of(self, hosts: Hosts, name: str) -> None:

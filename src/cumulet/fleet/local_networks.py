@@ -1,9 +1,9 @@
-"""Hosts of one machine, each in a network namespace of its own, joined by a wire in another: made by root at a start.
+"""Network namespaces for the hosts of one machine, joined by a bridge (the wire) in a namespace of its own.
 
-Beside the wire there is `public`, the physical network that routers' gateways are on; where the machine itself is on
-it, see `fleet.public_network`. Nothing of the machine's own network is touched, and nothing can be reached from there
-but through `public`, or by who enters a namespace. Names follow from the state folder, so that the next start finds
-what a killed one has left.
+Root makes them at a start. Beside the wire there is the bridge `public`, the physical network of routers' gateways;
+`fleet.public_network` joins the machine to it. The machine's own network is not changed. It reaches guests only
+through `public`, or from inside a namespace. Names are made from the state folder, so that the next start finds what
+a killed cloud left.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class LocalNetworks:
         self._made: list[Path] = []
 
     def make(self) -> dict[str, HostNetwork]:
-        """Where each host is; what is there already stays as it is, and what killed clouds have left goes. Raises
-        `NoNamespaces`, with nothing new made."""
+        """Make the namespaces. Those that exist stay as they are; those that killed clouds left are removed. Returns
+        the address and namespace of each host. Raises `NoNamespaces`; then nothing new was made."""
         from pyroute2 import IPRoute, netns
         from pyroute2.netlink.exceptions import NetlinkError
 
@@ -92,11 +92,11 @@ class LocalNetworks:
         }
 
     def remove(self) -> None:
-        """All of this cloud's, also of hosts that it had. What still runs inside keeps its own alive until it ends."""
+        """Remove all namespaces of this cloud, also of earlier hosts. A process inside keeps its own until it ends."""
         self._remove(_of(self._prefix))
 
     def undo(self) -> None:
-        """Those that `make` has made. What a killed cloud has left stays: its guests may run in there."""
+        """Remove those that `make` made. What a killed cloud left stays: its guests may run in there."""
         self._remove(self._made)
 
     def _remove(self, paths: Iterable[Path]) -> None:
@@ -129,21 +129,21 @@ class LocalNetworks:
 
 
 def _of(prefix: str) -> list[Path]:
-    """A cloud's namespaces. The wire's is the last: it says whose they are."""
+    """The namespaces of a cloud. The wire's is the last, because it names the owner."""
     return sorted(_NAMESPACES.glob(f"{prefix}-*"), key=lambda path: (path.name == f"{prefix}-{_WIRE}", path.name))
 
 
 _MTU = 1550
-"""So that guests have what VXLAN's 50 bytes leave of it, and 1,500 where an administrator asks for that."""
+"""VXLAN takes 50 bytes of it, so guests can have 1,500 where an administrator asks for that."""
 
 
 def _address(number: int) -> str:
-    """It is seen inside the namespaces only."""
+    """A host's address on the wire, which exists inside the namespaces only."""
     return str(WIRE[number])
 
 
 def inside(namespace: str, work: Callable[[], None]) -> None:
-    """Do it in a thread that lives in a namespace."""
+    """Run `work` in a thread inside a network namespace."""
     from pyroute2 import netns
 
     problems: list[BaseException] = []

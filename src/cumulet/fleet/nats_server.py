@@ -1,7 +1,7 @@
-"""A NATS server of the cloud's own, for agents on other machines: started, kept up, told who may connect.
+"""A NATS server of the cloud's own, for agents on other machines: it is started, kept running, and told its users.
 
-Who connects is known by the URI in its certificate (`verify_and_map`), and may use its own subjects only: a host hears
-what is asked of it and answers that, the control plane asks hosts and hears their answers.
+The URI in a client's certificate names the user (`verify_and_map`), who may use its own subjects only: a host receives
+its requests and answers them; the control plane sends requests and receives answers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PROCESS = re.compile(rb"[2-9]|[1-9][0-9]{1,8}")
 
 
 class NoNatsServer(Exception):
-    """It cannot be started here; says what to do."""
+    """No NATS server can be started here; the message says what to do."""
 
 
 class BusUser(msgspec.Struct, frozen=True, order=True):
@@ -82,11 +82,11 @@ class UsersFile:
         self._pid_file = pid_file
         self._told = ""
         self.problem: str | None = None
-        """Why the server could not be told of what is in the file."""
+        """Why the server could not be told to read the file; None: it was told."""
 
     def admit(self, users: Collection[BusUser]) -> None:
-        """From now on these hosts may be connected, and others are cut off. Again is nothing, but for a server that
-        was away. OSError: the file cannot be written."""
+        """From now on these hosts may connect, and others are cut off. A call with the same users changes nothing, but
+        tries again to tell a server that could not be told. OSError: the file cannot be written."""
         content = users_file_content(users)
         if content == self._told and self.problem is None:
             return
@@ -94,7 +94,7 @@ class UsersFile:
             write_whole(self._file, content.encode(), 0o640)
         self._told, self.problem = content, self._tell()
         if self.problem is not None:
-            log.warning("%s: its users are in the file, and not in force: %s", self._pid_file, self.problem)
+            log.warning("%s: the users are in the file, but not in force: %s", self._pid_file, self.problem)
 
     def _tell(self) -> str | None:
         if self._pid_file is None:
@@ -112,10 +112,10 @@ class UsersFile:
 
 
 class NatsServer:
-    """One `nats-server` process. It has a folder of its own; nothing in it is worth keeping."""
+    """One `nats-server` process with a folder of its own, which holds nothing worth keeping."""
 
     def __init__(self, folder: Path, certificate: Issued, *, address: str, port: int = PORT) -> None:
-        """`port` -1: a free one, found out at the start."""
+        """`port`: -1 takes a free one, known after the start."""
         self._folder = folder
         self._certificate = certificate
         self._address = address
@@ -130,7 +130,7 @@ class NatsServer:
         return self._process is not None and self._process.returncode is None
 
     async def start(self, users: Collection[BusUser]) -> None:
-        """Start it, and again whenever it ends. Raises NoNatsServer."""
+        """Start the server, and start it again whenever it ends. Raises NoNatsServer."""
         program = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin:/usr/local/sbin")
         if program is None:
             raise NoNatsServer(
@@ -143,7 +143,7 @@ class NatsServer:
         self._keeping = asyncio.create_task(self._keep(program), name="nats-server")
 
     def admit(self, users: Collection[BusUser]) -> None:
-        """From now on these hosts may be connected, and others are cut off."""
+        """From now on these hosts may connect, and others are cut off."""
         content = users_file_content(users)
         file = self._folder / "users.conf"
         if file.read_text(encoding="utf-8") == content:
@@ -154,7 +154,7 @@ class NatsServer:
 
     async def _run(self, program: str) -> None:
         write_whole(self._folder / "nats.conf", self._configuration().encode())
-        # It must end whenever we do, even if we are killed: the next start needs its port.
+        # The server must end with this process, even if that is killed: the next start needs its port.
         self._process = process = await asyncio.create_subprocess_exec(
             *("setpriv", "--pdeathsig", "TERM", program, "-c", str(self._folder / "nats.conf")),
             stdin=asyncio.subprocess.DEVNULL,
@@ -167,7 +167,7 @@ class NatsServer:
             async with asyncio.timeout(START_SECONDS):
                 while not await self._listens(process):
                     if process.returncode is not None:
-                        await self._listening  # All that it said.
+                        await self._listening  # Until everything it wrote was read.
                         raise NoNatsServer(f"nats-server ended at once: {self._last_words}")
                     await asyncio.sleep(0.02)
         except TimeoutError:
@@ -176,7 +176,7 @@ class NatsServer:
             raise NoNatsServer(f"nats-server does not answer: {self._last_words}") from None
 
     async def _listens(self, process: asyncio.subprocess.Process) -> bool:
-        """Its ports are in a file once it listens."""
+        """Whether the server listens: then its ports are in a file."""
         try:
             ports = json.loads((self._folder / f"nats-server_{process.pid}.ports").read_bytes())
         except (FileNotFoundError, ValueError):

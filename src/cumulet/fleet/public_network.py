@@ -1,8 +1,8 @@
-"""The physical network `public` of one machine's hosts, beyond the hosts: the machine's own leg on it, so that floating
-IPs are reached from here, or an interface of the machine that leads further.
+"""Joins the physical network `public` of one machine's hosts to the machine: by an interface of the machine's own on
+it (the leg), so that floating IPs are reached from here, or by an interface that leads to another network.
 
-The leg is the only thing that is ever added to the machine's own network, and it goes with the cloud. Nothing that
-guests send begins a connection to the machine: only answers, and pings, pass.
+The leg is the only thing added to the machine's own network, and it is removed with the cloud. Guests cannot begin a
+connection to the machine: only answers and pings pass.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from cumulet.fleet.local_networks import PUBLIC, LocalNetworks, inside
 
 _LEG, _BEYOND = "machine", "beyond"
-"""In the wire's namespace, the ports of `public` that lead to the machine, and past it."""
+"""In the wire's namespace, the ports of `public` that lead to the machine, and to the network beyond it."""
 _RULES = f"""
 add table bridge cumulet_machine
 delete table bridge cumulet_machine
@@ -46,7 +46,7 @@ class NotPublic(Exception):
 
 
 def join_machine(local: LocalNetworks, gateways: Iterable[str]) -> str:
-    """Give the machine a leg with these addresses (``172.24.4.1/24``); answers what was done, for people."""
+    """Give the machine a leg with these addresses (``172.24.4.1/24``). Returns a sentence on what was done."""
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
@@ -81,7 +81,7 @@ def join_machine(local: LocalNetworks, gateways: Iterable[str]) -> str:
 
 
 def join_interface(local: LocalNetworks, interface: str) -> str:
-    """Let `public` go on through an interface of the machine. Raises `NotPublic`; answers what was done."""
+    """Join `public` to an interface of the machine. Returns a sentence on what was done. Raises `NotPublic`."""
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
@@ -124,7 +124,7 @@ def leg_name(local: LocalNetworks) -> str:
 
 
 def _attach(port: str) -> None:
-    """In the wire's namespace."""
+    """Attach a port to `public`. Runs in the wire's namespace."""
     from pyroute2 import IPRoute
 
     with IPRoute() as route:
@@ -133,7 +133,7 @@ def _attach(port: str) -> None:
 
 
 def _guard() -> None:
-    """In the wire's namespace, before the leg is there."""
+    """Set the rules for the leg, before it exists. Runs in the wire's namespace."""
     program = shutil.which("nft") or shutil.which("nft", path="/usr/sbin:/sbin")
     if program is None:
         raise OSError("nft is not installed (Debian package: nftables)")
@@ -143,7 +143,7 @@ def _guard() -> None:
 
 
 def _in_use(route: object, address: str, *, but: str) -> str | None:
-    """A prefix that the machine reaches otherwise than by its default route, and that overlaps."""
+    """A prefix of the machine's routes, except the default route, that overlaps with `address`; None: there is none."""
     from pyroute2 import IPRoute
 
     assert isinstance(route, IPRoute)

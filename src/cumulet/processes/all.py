@@ -62,12 +62,12 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
     passwords: identity_bootstrap.Passwords
     world: World | None
     reach: str | None
-    """How floating IPs are reached from this machine, in words; None where there is nothing to say."""
+    """A sentence on how floating IPs are reached from this machine; None: there is nothing to say."""
     _agents: AgentProcesses | None
     _closing: AsyncExitStack = msgspec.field(default_factory=AsyncExitStack)
 
     def __repr__(self) -> str:
-        """No settings and no parts: they hold passwords."""
+        """Without settings and parts, which hold passwords."""
         return f"<EmbeddedCloud {self.url}>"
 
     @property
@@ -78,7 +78,7 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
     def url(self) -> str:
         settings, address = self.settings, self.server.address
         if settings.tls_certificate_file is not None and settings.public_url is not None:
-            return settings.public_url  # Your own certificate vouches for no address of this machine.
+            return settings.public_url  # An operator's own certificate is not for this machine's addresses.
         if address in ANY_ADDRESS:
             address = "127.0.0.1"
         return f"https://{f'[{address}]' if ':' in address else address}:{self.server.port}"
@@ -96,10 +96,10 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         before_step: BeforeStep | None = None,
         more_parts: Sequence[Part] = (),
     ) -> EmbeddedCloud:
-        """Start everything; answers when it serves. The caller holds the state folder's lock.
+        """Start everything; returns when it serves. The caller holds the state folder's lock.
 
-        `clock`: the time of this cloud, which no other process has; else it is the database's where others may share
-        it. `more_parts`: services beside Cumulet's own.
+        `clock`: the clock of this cloud, if no other process shares it. By default the clock is the database's, where
+        other processes may share that. `more_parts`: services beside Cumulet's own.
         """
         async with AsyncExitStack() as stack:
             cloud = await cls._assemble(settings, clock, before_step, tuple(more_parts), stack)
@@ -115,13 +115,13 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         more_parts: tuple[Part, ...],
         stack: AsyncExitStack,
     ) -> EmbeddedCloud:
-        """Part by part; what was started is stopped again, in reverse, if a later part cannot be."""
+        """Start part by part. If one cannot start, those before it are stopped in reverse order."""
         _own_folder(settings)
         db = Database(settings.database_url)
         stack.push_async_callback(asyncio.to_thread, db.close)
         if (elsewhere := schema.moved_to(db)) is not None:
             raise OtherState(MOVED.format(place=elsewhere))
-        if clock is None:  # SQLite's clock is this machine's.
+        if clock is None:  # Nobody shares SQLite, so the clock is this machine's.
             clock = SystemClock() if db.embedded else await shared_clock(db, SystemClock(), stack)
         identity_service = Identity(db=db, clock=clock, settings=settings, state_dir=settings.state_dir)
         stack.callback(identity_service.close)
@@ -181,7 +181,7 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         gateways = await db.read_async(public_gateways)
         reach = await asyncio.to_thread(local_hosts.join_public, settings, agents, gateways)
         served = await serve_api(parts, context, authority, stack, own=settings.state_dir)
-        if not db.embedded:  # Else it is alone.
+        if not db.embedded:  # On SQLite there are no other processes.
             stack.push_async_callback(presence.stop)
             await presence.start()
         cloud = cls(
@@ -206,18 +206,18 @@ class EmbeddedCloud(msgspec.Struct, kw_only=True):
         return cloud
 
     async def stop(self) -> None:
-        """Stop serving, then carrying, then the hosts. Real guests go on only with the setting `leave_guests`."""
+        """Stop the API, then the conductor, then the hosts. Real guests go on only with the setting `leave_guests`."""
         await self.server.stop()
         if self._agents is not None and not self.settings.leave_guests:
             await self._end_moves()
-            await self.conductor.stop()  # What it saw from here on would go into the records as if something was amiss.
+            await self.conductor.stop()  # It would record the stopped guests as a fault.
             await self._agents.stop_guests(self.hosts)
         await self._closing.aclose()
         if self._agents is not None and self._agents.networks is not None and not self.settings.leave_guests:
             await asyncio.to_thread(self._agents.networks.remove)
 
     async def _end_moves(self) -> None:
-        """A guest in a move has two processes, and no verb stops either: moves go back, or come to their end, first."""
+        """End moves first, by abort or by completion: a guest in a move has two processes, and no verb stops both."""
 
         def abort(tx: Tx) -> None:
             moving = sa.select(operations.c.id).where(
@@ -243,7 +243,7 @@ def _own_folder(settings: Settings) -> None:
 
 
 def _seed_once(parts: Sequence[Part], settings: Settings, db: Database, clock: Clock) -> None:
-    """What a first start leaves ready to use. A start that was killed meanwhile is made good by the next."""
+    """Make what a new cloud begins with. If a start was killed meanwhile, the next one does it."""
     marker = settings.state_dir / "seeded"
     if marker.exists():
         return

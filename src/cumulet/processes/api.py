@@ -1,4 +1,4 @@
-"""What an API process is made of: services over HTTPS, beside other processes on one PostgreSQL, or in `all`."""
+"""The parts of an API process: services over HTTPS, beside other processes on one PostgreSQL, or in `all`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ OTHER_SCHEMA = (
 
 
 class Api(msgspec.Struct, frozen=True, kw_only=True):
-    """An API that serves. `cloud`: what its handlers reach; `certificate`: what it shows clients."""
+    """An API that serves. `cloud`: for its handlers; `certificate`: the one that clients see."""
 
     cloud: Cloud
     server: Server
@@ -62,8 +62,8 @@ async def start_api(
     `settings.state_dir` has the cloud's keys, certificate authority and images; every process of the cloud sees it.
     `own` is a folder of this process alone: its audit trail is a chain that one process writes, and its certificate
     names its own addresses.
-    What requests begin, a conductor carries: it is told, and else finds it when it looks, every quarter of
-    `lease_seconds`.
+    A conductor carries the operations that requests begin. It is told of them; if a notice is lost, its next sweep
+    finds them, after at most a quarter of `lease_seconds`.
     OtherState: the database cannot be shared, or nothing was prepared in it.
     """
     db = await shared_database(settings, stack)
@@ -133,7 +133,7 @@ class SaidToConductors:
 
 
 async def shared_database(settings: Settings, stack: AsyncExitStack) -> Database:
-    """Raises OtherState where it is none that several processes share, or of another version."""
+    """Open the database. Raises OtherState if several processes cannot share it, or if it is of another version."""
     db = Database(settings.database_url)
     stack.push_async_callback(asyncio.to_thread, db.close)
     if db.embedded:
@@ -147,7 +147,7 @@ async def shared_database(settings: Settings, stack: AsyncExitStack) -> Database
 
 
 async def shared_clock(db: Database, inner: Clock, stack: AsyncExitStack) -> Clock:
-    """The database's: no moment that one process has written is compared with another machine's clock."""
+    """The database's clock, so that times written by one machine can be compared by another."""
     clock = DatabaseClock(db, inner)
     await asyncio.to_thread(clock.ask)
     again = AskedAgain(clock)
@@ -162,7 +162,7 @@ def issue_server(settings: Settings, authority: CertificateAuthority, own: Path)
 
 
 def _certificate(settings: Settings, authority: CertificateAuthority, own: Path) -> Issued:
-    """What HTTPS is served with. Raises BadCertificate for one of the operator's own that cannot be."""
+    """The certificate for HTTPS. Raises BadCertificate for an operator's own that cannot be used."""
     certificate, key = settings.tls_certificate_file, settings.tls_key_file
     if certificate is None or key is None:
         return issue_server(settings, authority, own)
@@ -172,7 +172,7 @@ def _certificate(settings: Settings, authority: CertificateAuthority, own: Path)
 
 
 def _vouched_for(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names and addresses of the API's certificate: where we listen, this machine to itself, and the public name."""
+    """Names and addresses in the API's certificate: where it listens, the loopback ones, and the public name."""
     names, ips = ["localhost"], ["127.0.0.1", "::1"]
     if settings.listen_address not in (*ips, *ANY_ADDRESS):
         ips.insert(0, settings.listen_address)

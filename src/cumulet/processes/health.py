@@ -1,6 +1,6 @@
-"""How a process without an API says that it lives: HTTP on a port that its operator chose, two paths, no secrets.
+"""Health of a process without an API: plain HTTP on a port that its operator chose, two paths, no secrets.
 
-``GET /healthz``: 200 while the database answers; ``GET /readyz``: 200 while it can do its work, else 503 and why not.
+``GET /healthz``: 200 while the database answers. ``GET /readyz``: 200 while it can do its work, else 503 and why.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Problem = Callable[[], Awaitable[str | None]]
 
 
 class HealthServer:
-    """Listens until it is closed. `healthy` and `ready` are asked for each request."""
+    """Listens until it is closed. Each request calls `healthy` or `ready`."""
 
     def __init__(self, healthy: Problem, ready: Problem) -> None:
         self._asked = {b"/healthz": healthy, b"/readyz": ready}
@@ -28,7 +28,7 @@ class HealthServer:
         self._served = 0
 
     async def listen(self, address: str, port: int) -> int:
-        """The port it has. OSError: it is taken."""
+        """Listen; returns the port. OSError: the port is taken."""
         self._server = await asyncio.start_server(self._serve, address, port, limit=MOST_HEAD_BYTES)
         return int(self._server.sockets[0].getsockname()[1])
 

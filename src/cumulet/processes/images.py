@@ -1,4 +1,4 @@
-"""What hosts may fetch of the image store, and bring to it, as `fleet.image_door` asks."""
+"""Which images hosts may fetch from the image store and bring to it, for `fleet.image_door`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cumulet.space import Space
 
 
 def images_of(db: Database, settings: Settings) -> Callable[[str, str], Awaitable[Path | None]]:
-    """For `fleet.image_door`: the file of an image that a host may have."""
+    """The `Find` of `fleet.image_door`: the file of an image that a host may have."""
     from cumulet.compute.images_of_hosts import image_for
     from cumulet.image.files import image_folder
 
@@ -28,7 +28,7 @@ def images_of(db: Database, settings: Settings) -> Callable[[str, str], Awaitabl
 
 
 class _ImagePlace(msgspec.Struct, frozen=True):
-    """`image.uploads.Place`, before there is a `web.context.Cloud`."""
+    """An `image.uploads.Place` for a process that has no `web.context.Cloud` yet."""
 
     settings: Settings
     db: Database
@@ -41,7 +41,7 @@ class _ImagePlace(msgspec.Struct, frozen=True):
 
 
 def images_into(db: Database, settings: Settings, clock: Clock, space: Space) -> Receive:
-    """For `fleet.image_door`: an image that a host brings, of a guest's disk."""
+    """The `Receive` of `fleet.image_door`: stores an image of a guest's disk that a host brings."""
     from cumulet.compute.images_of_hosts import require_wanted
     from cumulet.image.qcow2 import Refused
     from cumulet.image.uploads import receive_data

@@ -1,4 +1,4 @@
-"""The parts that a Cumulet is made of: the one list, from which every process takes what it needs."""
+"""The one list of parts. Every process takes from it what it needs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def sagas_of(parts: Sequence[Part]) -> dict[str, Saga[Any]]:
 
 
 def catalog_of(parts: Sequence[Part]) -> dict[str, CatalogEntry]:
-    """How each type of service is named in the catalog."""
+    """The catalog's entry of each type of service."""
     return {part.service.type: part.catalog for part in parts}
 
 
@@ -33,5 +33,5 @@ SAGAS = sagas_of(PARTS)
 
 
 def load_services() -> list[Service]:
-    """Every service, all of whose operations, rules and tables are declared."""
+    """Every service. Importing them has declared all operations, rules and tables."""
     return [part.service for part in PARTS]

@@ -17,7 +17,7 @@ BEGIN, END = "<!-- steps: made by cumulet.processes.step_tables -->", "<!-- end 
 
 
 def table(saga: Saga[Any]) -> str:
-    """One saga: a row a step, the point of no return as a row of its own."""
+    """The table of one saga: a row for each step, and one for the point of no return."""
     rows = ["| step | runs | undone by | the API says |", "|---|---|---|---|"]
     crossed = False
     for item in saga.plan:
@@ -36,7 +36,7 @@ def tables() -> str:
 
 
 def renewed(page: str) -> str:
-    """The page with its tables as the code has them now."""
+    """The page, with tables made from the code of today."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n\n{tables()}\n\n{END}{after}"

@@ -1,4 +1,4 @@
-"""`fleet.host_door.Strangers`: shared out by address, as at the API."""
+"""`fleet.host_door.Strangers`: bounds for each address, as at the API."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ CONNECTIONS = 64
 dropped."""
 CONNECTIONS_OF_ONE = 32
 JOINS_PER_MINUTE = 300
-"""Right or wrong, of all addresses: a token cannot be guessed, but each try costs us something."""
+"""Attempts of all addresses, right or wrong: a token cannot be guessed, but each attempt costs work."""
 JOINS_PER_MINUTE_OF_ONE = 30
 
 
 class Strangers:
-    """Of one door."""
+    """The strangers at one door."""
 
     def __init__(self) -> None:
         self._connections = Connections(most=CONNECTIONS, most_of_one=CONNECTIONS_OF_ONE)
