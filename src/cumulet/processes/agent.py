@@ -1,4 +1,4 @@
-"""The process on a host: one agent with its driver, its fence and its lease, until whoever started it ends."""
+"""The process on a host: one agent with its driver, fence and lease. It ends with the process that started it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def run_agent(place: AgentPlace) -> None:
 
 
 async def network_of(host: str, address: str, public_device: str | None) -> LinuxNetwork | None:
-    """What wires the guests of a host that is alone in its network namespace; None where nothing can."""
+    """Wires the guests of a host that is alone in its network namespace. None: that is not possible here."""
     from cumulet.drivers.linux_network.network import LinuxNetwork
     from cumulet.drivers.linux_network.probe import probe
 
@@ -77,7 +77,7 @@ async def network_of(host: str, address: str, public_device: str | None) -> Linu
 
 
 def uids(text: str) -> range:
-    """Of ``FIRST-LAST``; none for ``none``."""
+    """The users of ``FIRST-LAST``; an empty range for ``none``."""
     if text == NO_UIDS:
         return range(0)
     first, _, last = text.partition("-")
@@ -85,15 +85,15 @@ def uids(text: str) -> range:
 
 
 class WatchedLease(Lease):
-    """Renewed only while the watchdog lives; one that has ended is started again first."""
+    """A lease that is renewed only while the watchdog lives. A watchdog that has ended is started again first."""
 
     def __init__(self, state: Path, *, seconds: float) -> None:
-        """TimeoutError: there is no watchdog, and none starts."""
+        """TimeoutError: no watchdog starts."""
         file = watchdog.lease_file(state)
         super().__init__(ExpiryFile(file), seconds=seconds)
         self._state = state
         if not file.exists():
-            self.begin()  # Guests that have run here without a lease go on.
+            self.begin()  # Guests that ran here without a lease go on.
         watchdog.ensure(state)
         self._watched = True
 
@@ -113,7 +113,7 @@ class WatchedLease(Lease):
 
 
 class DismissedLease(Unleased):
-    """Of a host that has no watchdog any more: an earlier agent's goes once the control plane knows that."""
+    """For a host without a watchdog. One of an earlier agent is ended once the control plane knows of the change."""
 
     def __init__(self, state: Path) -> None:
         self._state = state
@@ -126,7 +126,7 @@ class DismissedLease(Unleased):
 
 
 async def lease_of(state: Path, seconds: float | None) -> HostLease:
-    """What the host whose things are in `state` has; `seconds` None: no watchdog."""
+    """The lease of the host with this state folder. `seconds` None: it has no watchdog."""
     if seconds is None:
         return DismissedLease(state)
     return await asyncio.to_thread(WatchedLease, state, seconds=seconds)

@@ -1,8 +1,8 @@
-"""A backup: what a cloud cannot make again, as one tar file - database, keys, images, audit trail - and a manifest.
+"""A backup: one tar file with what a cloud cannot make again (database, keys, images, audit trail) and a manifest.
 
-Consistent while the cloud runs: the database is copied in one step of SQLite's backup, and has been asked first; image
-data is never changed under its name, so a hard link keeps it until it is copied; a file that others replace is read
-once. Not part of it: guests' disks (`hosts/`), and what a start makes anew (certificates of hosts and API, `reserve`).
+It is consistent while the cloud runs. The database is copied in one step of SQLite's backup. Image data never changes
+under its name, so a hard link keeps it until it is copied. A file that others replace is read once. Not part of it are
+guests' disks (`hosts/`), and what a start makes anew (certificates of hosts and API, `reserve`).
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 DATABASE = "cumulet.db"
 LARGEST_MANIFEST = 64 << 20
-"""Bytes; some 400,000 files."""
+"""Bytes. Enough for some 400,000 files."""
 BLOCK_BYTES = 1 << 20
 RESTORING = ".restoring"
-"""In the state folder while a restore is under way; a cloud does not start where it is."""
+"""A folder in the state folder during a restore. While it exists, no cloud starts there."""
 LINKS = ".backup"
-"""In the state folder while a backup is under way."""
+"""A folder in the state folder during a backup."""
 SINGLE_FILES = ("clouds.yaml", "driver", "seeded", "metrics-token", "ca/ca-key.pem", "ca/ca-cert.pem")
 NEEDED = ("driver", "ca/ca-key.pem", "ca/ca-cert.pem")
 _IMAGE = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -51,7 +51,7 @@ _NAMES = re.compile(
 
 
 class Refused(Exception):
-    """A backup or a restore that cannot be; says what to do about it."""
+    """A backup or a restore is not possible; the message says what to do."""
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +62,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The last file of a backup: what made it, when (ISO 8601, UTC), and every other file."""
+    """The last file of a backup: the version that made it, when (ISO 8601, UTC), and every other file."""
 
     format: int
     version: str
@@ -71,7 +71,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     database: Literal["sqlite", "postgresql"]
     files: dict[str, Stored]
     without_data: tuple[str, ...] = ()
-    """Images whose data was not there, by id."""
+    """The ids of images whose data was missing."""
 
 
 # -- backup
@@ -121,7 +121,7 @@ def _check(state: Path, target: Path, database: Path | None) -> None:
 
 @contextmanager
 def _links(state: Path) -> Iterator[Path]:
-    """A folder for hard links, on the file system of `state`; of one backup at a time, and emptied at its end."""
+    """A folder for hard links, on the file system of `state`. One backup at a time has it; its end removes it."""
     folder = state / LINKS
     folder.mkdir(mode=0o700, exist_ok=True)
     held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -149,7 +149,7 @@ def _write(file: BinaryIO, state: Path, links: Path, work: Path, database: Path 
         def add(name: str, source: Path) -> None:
             files[name] = _add(tar, name, source)
 
-        # Data that is there before the database is asked, or right after it, is in the backup, whatever comes between.
+        # Images are linked before and after the database is copied, so that none is missed that comes in between.
         _link_images(state, links)
         if database is not None:
             copy = work / DATABASE
@@ -214,7 +214,7 @@ def _link_images(state: Path, links: Path) -> None:
 
 
 def _copy_database(source: Path, target: Path) -> tuple[str, set[str]]:
-    """Copy SQLite's database as it is between two transactions: its schema, and the ids of images that have data."""
+    """Copy SQLite's database as of one moment. Returns its schema, and the ids of images that have data."""
     os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     try:
         with (
@@ -239,7 +239,7 @@ def _add(tar: tarfile.TarFile, name: str, source: Path) -> Stored:
     with open(source, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW)) as file:
         status = os.fstat(file.fileno())
         member = _member(name, status.st_size)
-        member.mtime = status.st_mtime  # keys of tokens have their age in it, in parts of a second
+        member.mtime = status.st_mtime  # The age of a token's key is its mtime, in parts of a second.
         hashing = _Hashing(file)
         tar.addfile(member, hashing)
     return Stored(size=status.st_size, sha256=hashing.sha256.hexdigest())
@@ -256,7 +256,7 @@ def _member(name: str, size: int) -> tarfile.TarInfo:
 
 
 class _Hashing:
-    """Reads a file, and hashes what was read."""
+    """Reads a file and hashes its content."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -272,9 +272,9 @@ class _Hashing:
 
 
 def restore(source: Path, state: Path) -> Manifest:
-    """Put what `source` holds into `state`, which the caller holds and which is empty but for its lock.
+    """Put the content of `source` into `state`. The caller holds its lock, and it is empty except for that.
 
-    Nothing is in its place before all of it was read and is right. Raises Refused and OSError.
+    Nothing is put in its place before all of it was read and checked. Raises Refused and OSError.
     """
     fresh = state / RESTORING
     shutil.rmtree(fresh, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What a conductor is made of: a runner for the sagas of all parts, and their reconcilers while it leads."""
+"""The parts of a conductor: a runner for the sagas of all parts, and their reconcilers while it leads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OPERATIONS_BEGUN = "cumulet_operations"
 
 
 class Conductor:
-    """Carries operations, and looks after hosts and records while it holds the lease. `name` is unique per start."""
+    """Carries operations, and reconciles hosts and records while it holds the lease. `name` is unique per start."""
 
     def __init__(
         self,
@@ -43,8 +43,8 @@ class Conductor:
         wake: Wake | None = None,
         space: Space | None = None,
     ) -> None:
-        """`alone`: no other conductor can be on the same database. `wake`: what is told of operations that
-        reconcilers begin; this conductor's own runner if nothing else is said."""
+        """`alone`: no other conductor can be on the same database. `wake`: told of the operations that reconcilers
+        begin; by default this conductor's own runner."""
         self._alone = alone
         self.runner = Runner(
             db=db,
@@ -80,7 +80,7 @@ class Conductor:
         )
 
     def reconciler(self, kind: type[ReconcilerT]) -> ReconcilerT:
-        """The one of this class."""
+        """The reconciler of this class."""
         (found,) = (r for r in self.reconcilers if isinstance(r, kind))
         return found
 
@@ -88,7 +88,7 @@ class Conductor:
         self.leadership.require(tx)
 
     async def start(self) -> None:
-        """Where it leads, hosts are known when this returns: operations are carried from then on."""
+        """Start. If it leads, hosts are known when this returns; from then on operations are carried."""
         await self.leadership.start()
         await self.runner.start()
         await self._elsewhere.start()

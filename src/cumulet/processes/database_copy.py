@@ -1,4 +1,4 @@
-"""A cloud's records from SQLite to PostgreSQL: all tables, in one transaction, compared before it commits."""
+"""Copies a cloud's records from SQLite to PostgreSQL: all tables in one transaction, compared before it commits."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Copied(msgspec.Struct, frozen=True):
 
 
 def copy(source: Database, target: Database, *, told: Callable[[Copied], None] = lambda _one: None) -> list[Copied]:
-    """All records of `source`, which nobody else uses, into `target`, which holds nothing yet. Raises OtherState.
+    """Copy all records of `source`, which no other process uses, into the empty `target`. Raises OtherState.
 
-    Either all of them are there in the end, or none. Then `source` says that they went there, and starts no cloud.
+    Either all records are copied or none. Afterwards `source` has a note of the copy, and no cloud starts on it.
     """
     if not source.is_sqlite or target.is_sqlite:
         raise OtherState("a cloud is copied from SQLite to PostgreSQL")
@@ -45,14 +45,14 @@ def copy(source: Database, target: Database, *, told: Callable[[Copied], None] =
 
 
 def keep(source: Database) -> str | None:
-    """A cloud that was copied may start on `source` again; answers where it was copied to, or None."""
+    """Let a cloud start on `source` again. Returns where it was copied to; None: nowhere."""
     elsewhere = schema.moved_to(source)
     schema.keep(source)
     return elsewhere
 
 
 def upgrade(database: Database) -> tuple[str, str]:
-    """Bring the database of a cloud forward to this version. Its schema before and now; raises OtherState."""
+    """Upgrade the schema of a cloud to this version. Returns the schema before and now. Raises OtherState."""
     before = schema.version_of(database)
     if before is None:
         raise OtherState("there is no cloud in this database: `cumulet up --database` makes one")
@@ -90,7 +90,7 @@ def _copy_all(read: Tx, write: Tx, told: Callable[[Copied], None]) -> list[Copie
 
 
 def _parents_first(table: sa.Table, rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """In batches; of a table whose rows name others of it, those that are named before those that name them."""
+    """The rows in batches. In a table whose rows refer to rows of the same table, the referred ones come first."""
     own = [(key.parent.name, key.column.name) for key in table.foreign_keys if key.column.table is table]
     there: dict[str, set[Any]] = {column: set() for _, column in own}
     left = rows
@@ -107,7 +107,7 @@ def _parents_first(table: sa.Table, rows: list[dict[str, Any]]) -> Iterator[list
 
 
 def _go_on_counting(write: Tx, table: sa.Table) -> None:
-    """Numbers that the database gives go on after those that were copied."""
+    """Let the numbers that the database gives continue after the copied ones."""
     column = table.autoincrement_column
     if column is None:
         return
@@ -118,7 +118,7 @@ def _go_on_counting(write: Tx, table: sa.Table) -> None:
 
 
 def _digest(rows: list[dict[str, Any]]) -> tuple[int, int]:
-    """Of the rows in whatever order."""
+    """The number of rows and a hash of them, the same in any order."""
     total = 0
     for row in rows:
         text = msgspec.json.encode({name: row[name] for name in sorted(row)}, order="deterministic")

@@ -1,4 +1,4 @@
-"""The agent of a machine that has joined a cloud: it dials out, over the bus and HTTPS, and nothing listens here."""
+"""The agent of a machine that joined a cloud. It connects to the bus and over HTTPS; nothing listens here."""
 
 from __future__ import annotations
 
@@ -38,29 +38,29 @@ RENEWAL_LOOK_SECONDS = 3600.0
 
 
 class JoinedPlace(msgspec.Struct, frozen=True, kw_only=True):
-    """What an agent on a machine of its own is started with."""
+    """What the agent of a joined machine is started with."""
 
     state: Path
     url: str | None = None
     token: str | None = None
     ca_fingerprint: str | None = None
     migration_address: str | None = None
-    """Where guests that move here are received; None: this machine's address towards the cloud."""
+    """The address that receives guests that move here; None: this machine's address towards the cloud."""
     wire_guests: bool = True
     public_device: str | None = None
     """The interface here that leads to the physical network ``public``."""
     emulated: bool = False
-    """Whether a machine without KVM may join all the same."""
+    """Whether a machine without KVM may join."""
     guest_uids: str = "70000-73999"
     limits: HostLimits = USUAL_LIMITS
 
 
 class NoHost(Exception):
-    """This machine is no host, or not any more: one sentence says why and what to do."""
+    """This machine is no host, or no longer one. The message is one sentence: why, and what to do."""
 
 
 async def run_joined_agent(place: JoinedPlace) -> None:
-    """Join if need be, then be the host's agent until SIGINT or SIGTERM. Raises NoHost."""
+    """Join unless this machine has joined already, then be the agent until SIGINT or SIGTERM. Raises NoHost."""
     try:
         await _join_and_serve(place)
     except (Refused, Unreachable, DriverError) as problem:
@@ -102,19 +102,19 @@ async def _join_and_serve(place: JoinedPlace) -> None:
         try:
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in ended:
-                task.result()  # Raises why this is no host any more.
+                task.result()  # Raises the reason why this is no longer a host.
         finally:
             for task in tasks:
                 task.cancel()
 
 
 def _elsewhere(place: JoinedPlace, joined: Joined) -> bool:
-    """Whether it was told to join another cloud than it belongs to."""
+    """Whether it is told to join another cloud than its own."""
     return place.ca_fingerprint is not None and place.ca_fingerprint != joined.ca_fingerprint
 
 
 async def _require_fit(place: JoinedPlace) -> None:
-    """Whether this machine can be a host. Raises Refused before anything is said to the cloud."""
+    """Check that this machine can be a host. Raises Refused before the cloud is asked anything."""
     from cumulet.drivers.qemu.facts import QemuMissing, probe
 
     try:
@@ -134,7 +134,7 @@ async def _require_fit(place: JoinedPlace) -> None:
 
 
 async def _granted(membership: Membership, session: str, stop: asyncio.Event) -> Granted | None:
-    """Ask until the cloud has an answer; None: told to stop meanwhile. Raises Refused where asking again is no use."""
+    """Ask until the cloud answers. None: told to stop meanwhile. Raises Refused if asking again cannot help."""
     told = ""
     while not stop.is_set():
         try:
@@ -184,7 +184,7 @@ async def _driver(place: JoinedPlace, membership: Membership, joined: Joined, ad
 
 
 async def _keep_admitted(membership: Membership, bus: NatsAgent, session: str) -> None:
-    """Whoever is cut off from the bus asks why. Raises Refused: it was removed, or another machine has its place."""
+    """While cut off from the bus, ask why. Raises Refused: this host was removed, or another machine has its place."""
     while True:
         await asyncio.sleep(CUT_OFF_SECONDS)
         if bus.is_connected:
@@ -210,7 +210,7 @@ async def _keep_renewed(membership: Membership) -> None:
 
 
 def _address_towards(url: str) -> str:
-    """This machine's own, on its way to the cloud."""
+    """The address of this machine on its route to the cloud."""
     parts = urlsplit(url)
     family, kind, _protocol, _name, address = socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind) as towards:

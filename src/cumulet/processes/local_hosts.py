@@ -1,4 +1,4 @@
-"""The hosts of this machine: agents in this process for simulated ones, a process of its own for each real one."""
+"""The hosts of this machine. Agents of simulated hosts are in this process; each real host has a process."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ async def connect(
     receive_image: Receive,
     stack: AsyncExitStack,
 ) -> tuple[World | None, AgentProcesses | None]:
-    """Start what `settings.driver` asks for and link it to `hosts`; `stack` ends it. `certificate`: what the
-    control plane shows them; `find_image`: what each may fetch; `receive_image`: what each may bring."""
+    """Start the hosts of `settings.driver` and link them to `hosts`; `stack` ends them. `certificate`: the control
+    plane's, for them; `find_image`: gives an image that a host may fetch; `receive_image`: stores one it brings."""
     if settings.driver == "qemu":
         from cumulet.fleet.image_door import ImageDoor
         from cumulet.fleet.local_agents import AgentProcesses
@@ -80,16 +80,16 @@ async def connect(
             watchdog = SimulatedWatchdog(clock, driver.lose_power)
             stack.push_async_callback(watchdog.close)
             lease = SimulatedLease(watchdog, seconds=settings.lease_seconds)
-            lease.begin()  # The last one ended with the process, and so did the time its guests have.
+            lease.begin()  # The lease of the last process ended with it.
         agent = Agent(name=name, driver=driver, fence=fence, lease=lease, session=clock.uuid())
         hosts.add(name, InProcessLink(agent))
     return world, None
 
 
 def join_public(settings: Settings, agents: AgentProcesses | None, gateways: Sequence[str]) -> str | None:
-    """Where hosts' networks were made here, lead their `public` to the machine, or beyond. Answers what to tell people.
+    """If the hosts' networks were made here, join `public` to the machine or to the interface in the settings.
 
-    Raises `NotPublic` for an interface that cannot.
+    Returns a sentence for people, or None. Raises `NotPublic` for an interface that cannot be used.
     """
     if agents is None or agents.networks is None:
         return None
@@ -105,12 +105,12 @@ def join_public(settings: Settings, agents: AgentProcesses | None, gateways: Seq
 
 
 def _images(settings: Settings) -> Path:
-    """Where the hosts of this machine fetch images."""
+    """The socket where the hosts of this machine fetch images."""
     return settings.state_dir / "hosts" / "images.sock"
 
 
 def _networks(settings: Settings) -> tuple[LocalNetworks | None, Mapping[str, HostNetwork]]:
-    """As the settings say; where they say nothing, root gives each host a namespace, so that it can wire guests."""
+    """The networks of the settings. If there are none, root makes a namespace for each host, to wire guests in."""
     if settings.host_networks or not settings.host_names or os.geteuid() != 0:
         return None, settings.host_networks
     from cumulet.fleet.local_networks import LocalNetworks, NoNamespaces
@@ -125,7 +125,7 @@ def _networks(settings: Settings) -> tuple[LocalNetworks | None, Mapping[str, Ho
 
 
 def _undo_if_failed(local: LocalNetworks, failed: type[BaseException] | None, *_: object) -> None:
-    """On the stack of a start: a cloud that has started decides itself when its namespaces go."""
+    """If the start fails, remove the namespaces. A cloud that has started removes them itself at its end."""
     if failed is not None:
         local.undo()
 

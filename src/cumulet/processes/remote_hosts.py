@@ -1,6 +1,6 @@
-"""Hosts on other machines, as a control plane has them: the door they join at, the bus to them, who is a member.
+"""Hosts on other machines, for a control plane: the door where they join, the bus to them, the members.
 
-Nothing of it listens, and no NATS server is started, before the first machine is let join.
+Before the first machine is allowed to join, nothing listens and no NATS server is started.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ log = logging.getLogger(__name__)
 
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never listened on by itself
 LOOK_SECONDS = 1.0
-"""How often other processes' changes of who is a member are looked for, on a database that has several."""
+"""On a database with several processes: how often this one looks for new and removed members."""
 AGAIN_SECONDS = 2.0
-"""After which what could not be started is tried again."""
+"""Before another attempt to start what could not be started."""
 
 
 class RemoteHosts:
-    """`fleet.host_door.Membership`, and what keeps `hosts` and the bus as the records say."""
+    """A `fleet.host_door.Membership`. It keeps `hosts` and the bus as the records say."""
 
     def __init__(
         self, *, db: Database, clock: Clock, settings: Settings, hosts: Hosts, authority: CertificateAuthority
@@ -72,7 +72,7 @@ class RemoteHosts:
         self._stack = AsyncExitStack()
 
     def door(self) -> Door:
-        """Where machines join; its port is decided here if any will do."""
+        """The door where machines join. If the setting says 0, its port is chosen here."""
         port = self._settings.hosts_port
         if port == 0:
             address = self._settings.listen_address
@@ -89,13 +89,13 @@ class RemoteHosts:
         self._loop.call_soon_threadsafe(self._changed.set)
 
     async def start(self, images: tuple[Find, Receive] | None) -> None:
-        """Whoever is a member already is on the bus when this returns, if there is one. Without `images` no door."""
+        """Start. When this returns, members may use the bus, if there is one. Without `images` no door is opened."""
         self._images = images
         await self._look_safely()
         self._following = asyncio.create_task(self._follow(), name="remote-hosts")
 
     def bus_state(self) -> str:
-        """For `conductor.presence`."""
+        """The state of the bus, for `conductor.presence`."""
         if self._bus is None:
             return "none"
         return "connected" if self._bus.is_connected else CUT_OFF
@@ -174,7 +174,7 @@ class RemoteHosts:
             self._bus = bus
 
     def _servers(self, *, ours: bool) -> tuple[str, ...]:
-        """Where the bus is, for us or for a host."""
+        """The bus's URLs, as this process or as a host reaches it."""
         if self._settings.bus is not None:
             return tuple(self._settings.bus.split(","))
         assert self._server is not None
@@ -200,7 +200,7 @@ class RemoteHosts:
 
         host = await self._db.write_async(redeemed)
         self._changed.set()
-        await self._look_safely()  # So that it may be on the bus when it has its certificate.
+        await self._look_safely()  # The bus must know the host before it has its certificate.
         log.info("%s has joined", host.name)
         return self._certificate(host.name, host.identity, asked.request)
 
@@ -231,7 +231,7 @@ class RemoteHosts:
         return Granted(bus=self._servers(ours=False), lease_seconds=lease)
 
     async def _session_of(self, host: str) -> str | None:
-        """The start of the agent that answers for this host now."""
+        """The session of the agent that answers for this host now; None: none answers."""
         assert self._bus is not None
         try:
             async with asyncio.timeout(QUESTION_SECONDS):
@@ -240,7 +240,7 @@ class RemoteHosts:
             return None
 
     async def renew(self, host: str, identity: str, asked: Renew) -> Admitted:
-        """A new certificate for the key it has: another one would be another machine's."""
+        """A new certificate for the key that the host has. Another key is refused: it would be another machine's."""
         try:
             key = key_sha256(read_request(asked.request.encode())[0])
             await self._db.read_async(lambda tx: records.member(tx, identity, key))
@@ -258,7 +258,7 @@ class RemoteHosts:
 
 
 def _reached_at(settings: Settings) -> str:
-    """By other machines: the public name, the address listened on, or this machine's own towards the world."""
+    """The address for other machines: the public name, the listen address, or the one of the default route."""
     if settings.public_url is not None and (name := urlsplit(settings.public_url).hostname):
         return name
     if settings.listen_address not in ANY_ADDRESS:

@@ -1,8 +1,8 @@
 """Processes of a control plane that has several: an API alone, a conductor alone, the bus; on one PostgreSQL.
 
-`cumulet up` has made the cloud. Each of them sees the cloud's state folder (keys, authority, images), which several
-machines share by a file system of theirs, and may be killed, paused or cut off at any moment: what a conductor
-carried, another one goes on with when its lease has run out.
+`cumulet up` has made the cloud. Each process sees the cloud's state folder (keys, authority, images); several machines
+share it by a file system. Each may be killed, paused or cut off at any moment: when the lease of a conductor has run
+out, another one goes on with its operations.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ async def api_alone(settings: Settings, own: Path) -> AsyncIterator[Api]:
 async def conductor_alone(
     settings: Settings, *, clock: Clock | None = None, health: Place | None = None
 ) -> AsyncIterator[Conductor]:
-    """One of several; `health`: where it says how it is. Raises OtherState."""
+    """A conductor, one of several. `health`: where it answers `processes.health`. Raises OtherState."""
     async with AsyncExitStack() as stack:
         db = await shared_database(settings, stack)
         shared = await shared_clock(db, clock or SystemClock(), stack)
@@ -70,7 +70,7 @@ async def conductor_alone(
 
 @asynccontextmanager
 async def bus_alone(settings: Settings, own: Path, *, health: Place | None = None) -> AsyncIterator[NatsServer]:
-    """A NATS server that lets in who is a member. `own`: a folder of this process alone. Raises OtherState and
+    """A NATS server that admits the members of the cloud. `own`: a folder of this process alone. Raises OtherState and
     NoNatsServer."""
     async with AsyncExitStack() as stack:
         db = await shared_database(settings, stack)
@@ -88,8 +88,8 @@ async def bus_alone(settings: Settings, own: Path, *, health: Place | None = Non
 async def bus_users_alone(
     settings: Settings, file: Path, pid_file: Path | None, *, health: Place | None = None
 ) -> AsyncIterator[Path]:
-    """Keeps the users of an operator's own NATS server, which this process does not run; the certificate and key that
-    it has to show are in the folder answered. Raises OtherState, and OSError for a file that cannot be written."""
+    """Keeps the users of an operator's own NATS server, which this process does not run. Gives the folder with the
+    certificate and key for that server. Raises OtherState, and OSError for a file that cannot be written."""
     users = UsersFile(file, pid_file)
     async with AsyncExitStack() as stack:
         db = await shared_database(settings, stack)
@@ -102,7 +102,7 @@ async def bus_users_alone(
 async def _go_on_admitting(
     db: Database, server: NatsServer | UsersFile, bus: Callable[[], str], stack: AsyncExitStack, health: Place | None
 ) -> None:
-    """Tell the server of members as they come and go; `bus`: how it stands with it, as `Presence` takes it."""
+    """Tell the server of members as they come and go. `bus`: its state, for `Presence`."""
     following = asyncio.create_task(_follow(db, server), name="bus-users")
     stack.callback(following.cancel)
     shared = await shared_clock(db, SystemClock(), stack)
@@ -136,5 +136,5 @@ async def _follow(db: Database, server: NatsServer | UsersFile) -> None:
         await asyncio.sleep(LOOK_SECONDS)
         try:
             server.admit(await _users(db))
-        except Exception:  # Who is a member is as it was until the database answers again.
+        except Exception:  # Until the database answers again, the members stay as they were.
             log.exception("who may be on the bus could not be looked up, will retry")
