@@ -165,8 +165,8 @@ def _run_beside_cloud(**given: Any) -> None:
     from cumulet.fleet.local_agents import AgentPlace
     from cumulet.processes.agent import run_agent
 
-    # Ctrl-C and others' stops reach every process of the group; whether guests stay is for `up` to say, which then
-    # closes our input.
+    # Ctrl-C reaches every process of the group. But `up` decides whether guests stay, and closes this process's
+    # standard input when it has to end.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     asyncio.run(run_agent(AgentPlace(**given)))

@@ -1,4 +1,4 @@
-"""`cumulet audit`: whether the audit trail is as it was written."""
+"""`cumulet audit`: checks that the audit trail was not changed."""
 
 from __future__ import annotations
 

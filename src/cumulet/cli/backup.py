@@ -42,8 +42,8 @@ NOT_GUESTS = "Guests' disks are not part of it"
 def backup(file: Path, state: Path | None, database: str | None, config: Path | None) -> None:
     """Save a cloud to the new FILE, while it runs or not: database, keys, passwords, images, audit trail.
 
-    FILE holds every secret of the cloud: it is made readable by its owner only, and is to be kept so. Guests' disks are
-    not part of it; nor are files that settings name, and a PostgreSQL database: save that with pg_dump just before.
+    FILE holds every secret of the cloud. Only its owner can read it; keep it like that. Guests' disks are not part of
+    it, nor are files that settings name. A PostgreSQL database is not part of it either: run pg_dump just before.
     """
     from cumulet.owned import Exposed
     from cumulet.processes.backup import Refused, write_backup
@@ -75,10 +75,10 @@ def backup(file: Path, state: Path | None, database: str | None, config: Path | 
 @STATE
 @CONFIG
 def restore(file: Path, state: Path | None, config: Path | None) -> None:
-    """Make a state folder from FILE, which `cumulet backup` wrote. The folder is empty, or is not there yet.
+    """Make a state folder from FILE, which `cumulet backup` wrote. The folder must be empty, or not exist yet.
 
-    Everything in FILE is checked before any of it is in its place. Afterwards `cumulet up` starts the cloud. Guests'
-    disks are not part of a backup; a PostgreSQL database is restored with psql or pg_restore.
+    Everything in FILE is checked before any of it is put in its place. Afterwards `cumulet up` starts the cloud.
+    Guests' disks are not part of a backup; a PostgreSQL database is restored with psql or pg_restore.
     """
     from cumulet.processes.backup import Refused
     from cumulet.processes.backup import restore as restore_into
@@ -104,7 +104,7 @@ def restore(file: Path, state: Path | None, config: Path | None) -> None:
 
 
 def _refuse_others_folder(folder: Path) -> None:
-    """Refuse a folder that is not empty and has no lock: it belongs to no cloud, and nothing of it is changed."""
+    """Refuse a folder that is not empty and has no lock: it belongs to no cloud. Nothing in it is changed."""
     try:
         if folder.is_dir() and _content(folder) and not (folder / "lock").exists():
             raise click.ClickException(f"{folder} is not empty: restore into an empty folder, named with --state")
@@ -113,7 +113,7 @@ def _refuse_others_folder(folder: Path) -> None:
 
 
 def _content(folder: Path) -> list[str]:
-    """The names in it, without the lock and without the folder of a restore that was interrupted early."""
+    """The names in the folder, except the lock and the folder of a restore that was interrupted early."""
     return [path.name for path in folder.iterdir() if path.name not in ("lock", state_folder.RESTORING)]
 
 

@@ -43,7 +43,7 @@ class Answer:
 
     @property
     def message(self) -> str:
-        """The message of an error, wherever the service's error body has it; one line."""
+        """The message of an error, from any service's error body, as one line."""
         try:
             body = self.json
         except ValueError:
@@ -56,12 +56,12 @@ class Answer:
 
 
 class Unexpected(Exception):
-    """The cloud answered something else than is expected here. The message names the request."""
+    """The cloud gave an answer that is not expected here. The message names the request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Persona:
-    """One caller: a name to tell the story with, and a token (or none)."""
+    """One caller: a name for messages, and a token (or none)."""
 
     name: str
     http: httpx.Client
@@ -107,7 +107,7 @@ class Persona:
             marker = f"&marker={page[-1]['id']}"
 
     def act(self, server_id: str, action: Mapping[str, object], *, version: str | None = None) -> Answer:
-        """A server action, whatever comes of it."""
+        """Ask for a server action. Any status is returned."""
         return self.ask("POST", f"/compute/v2.1/servers/{server_id}/action", action, version=version)
 
     def without_token(self) -> Persona:
@@ -115,8 +115,7 @@ class Persona:
 
 
 def https(base_url: str, authority: Path | None) -> httpx.Client:
-    """A connection pool that trusts the CA named (None: the system's) and nothing else, and ignores the environment's
-    proxies."""
+    """A connection pool that trusts only this CA (None: the system's). It ignores proxies in the environment."""
     context = ssl.create_default_context(cafile=None if authority is None else str(authority))
     return httpx.Client(base_url=base_url, verify=context, timeout=60.0, trust_env=False)
 

@@ -1,4 +1,4 @@
-"""Where settings come from: options, `--set NAME=VALUE`, a TOML file. A name and a check for each, wherever given."""
+"""Settings come from options, `--set NAME=VALUE` and a TOML file. All three have the same names and checks."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Given(msgspec.Struct, frozen=True):
 
 
 class Described(msgspec.Struct, frozen=True):
-    """What is known of a setting without any being given: its type, its default, what it means."""
+    """A setting as the program declares it: its type, its default, what it means."""
 
     type: Any
     default: Any
@@ -89,7 +89,7 @@ class NotThus(Exception):
 
 
 def checked(name: str, value: Any, *, text: bool) -> Any:
-    """`value` as the setting `name` has it; `text`: it was written as such, a number too. Raises `NotThus`."""
+    """`value`, converted for the setting `name`. `text`: it is text, also for a number. Raises `NotThus`."""
     known = described()
     if name not in known:
         raise NotThus(f"there is no setting {name!r}; there are {', '.join(known)}")
@@ -114,7 +114,7 @@ def checked(name: str, value: Any, *, text: bool) -> Any:
 
 
 def _in_words(setting: Described, said: str) -> str:
-    """What is expected, where the checker names a pattern, or no choices."""
+    """What is expected, where the checker's own message names a pattern or no choices."""
     if "regex" in said:
         return f"expected this form: {re.split(r'[:.] ', setting.meaning)[0]}"
     if "enum" in said:
@@ -161,7 +161,7 @@ def has_password(url: str) -> bool:
     try:
         parts = urlsplit(url)
     except ValueError:
-        return False  # It is no URL; whoever opens it says so.
+        return False  # It is no URL; opening the database will say so.
     return parts.password is not None or any(name == "password" for name, _ in parse_qsl(parts.query))
 
 
@@ -248,7 +248,7 @@ class SettingType(click.ParamType[tuple[str, Any]]):
 def merged(
     *, options: Mapping[str, Any], sets: tuple[tuple[str, Any], ...], file: Mapping[str, Given]
 ) -> dict[str, Given]:
-    """What was given: an option goes before `--set`, and that before the file. Options not given are None."""
+    """The settings given. An option overrides `--set`, and that overrides the file. Options not given are None."""
     found = dict(file)
     found |= {name: Given(value, "--set") for name, value in sets}
     found |= {name: Given(value, "an option") for name, value in options.items() if value is not None}

@@ -113,7 +113,7 @@ def _write(printing: int, data: bytes) -> None:
 
 @contextlib.contextmanager
 def _raw(descriptor: int) -> Iterator[None]:
-    """Inside the block keys are read as they are pressed. Does nothing where it is no terminal."""
+    """In the block, keys are read as they are pressed. Does nothing if the descriptor is no terminal."""
     if not os.isatty(descriptor):
         yield
         return

@@ -1,4 +1,4 @@
-"""`cumulet database copy`: a cloud that has outgrown SQLite goes on, on PostgreSQL."""
+"""`cumulet database`: copy a cloud from SQLite to PostgreSQL, go back, upgrade the schema."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _state = click.option(
 def keep(state: Path | None) -> None:
     """Let a cloud that was copied to PostgreSQL start on SQLite again, as it was when it was copied.
 
-    What it has done on PostgreSQL since then is not here: servers that were made there, or moved, are not known.
+    Its changes on PostgreSQL since then are not here: servers that were made or moved there are not known.
     """
     from cumulet.db.engine import Database
     from cumulet.processes.database_copy import keep as kept

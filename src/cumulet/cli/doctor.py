@@ -20,7 +20,7 @@ from cumulet.cli.up import DEFAULT_HOSTS, DEFAULT_LISTEN
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One line: `good` None means neither good nor bad, only worth knowing. `remedy`: what to do about it."""
+    """One line. `good`: None is neither good nor bad, but worth knowing. `remedy`: what to do."""
 
     subject: str
     good: bool | None
@@ -184,7 +184,7 @@ def _tiny_image() -> Finding:
 
 
 def _machine() -> Finding:
-    """In the very numbers that placement has then."""
+    """The capacity of this machine, in the numbers that Placement will have."""
     from cumulet.host.machine import capacity, part
 
     whole = capacity(_place())

@@ -20,10 +20,10 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 def choose(wish: Wish, *, hosts_here: bool = True, with_image: bool = False, made_with: str | None = None) -> Choice:
-    """The driver to use. A wish for QEMU on a machine that has none is an error, never silently something else.
+    """The driver to use. If QEMU is asked for and missing, that is an error; no other driver takes its place.
 
-    `hosts_here`: guests run on this machine, not only on others that join. `with_image`: QEMU alone does not do, the
-    tiny image is needed too. `made_with`: the driver that the state is of; another one would find none of its servers.
+    `hosts_here`: guests run on this machine, not only on machines that join. `with_image`: the tiny image is needed
+    too. `made_with`: the driver that the state was made with; another one would find none of its servers.
     """
     if made_with is not None and wish not in ("auto", made_with):
         raise click.ClickException(
@@ -50,9 +50,9 @@ def choose(wish: Wish, *, hosts_here: bool = True, with_image: bool = False, mad
 
 
 def qemu_problem() -> str | None:
-    """Why QEMU cannot be used here, None where it can: by asking it, which takes about a second."""
+    """Why QEMU cannot be used here; None: it can. QEMU is started to find out, which takes about a second."""
     if shutil.which("qemu-system-x86_64") is None:
-        return "there is no qemu-system-x86_64 here"  # Looked at first: without QEMU a start should not take longer.
+        return "there is no qemu-system-x86_64 here"  # Checked first, because it is fast.
     from cumulet.drivers.qemu.facts import QemuMissing, probe
 
     try:

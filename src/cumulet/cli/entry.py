@@ -1,4 +1,4 @@
-"""An entry of a clouds.yaml: how a command is told which, and logging in with it. What goes wrong is one line."""
+"""The entry of a clouds.yaml that a command uses: its options, and logging in with it. Errors are one line."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Entry:
 
 
 def entry_of(clouds_file: Path | None, cloud: str) -> Entry:
-    """Raises click.ClickException."""
+    """Read the entry. Raises click.ClickException."""
     from cumulet.cli.client import credentials_of
 
     path = clouds_file or Path(os.environ.get("OS_CLIENT_CONFIG_FILE") or state_folder.default() / "clouds.yaml")
@@ -55,7 +55,7 @@ def entry_of(clouds_file: Path | None, cloud: str) -> Entry:
 
 @contextlib.contextmanager
 def logged_in(entry: Entry) -> Iterator[Persona]:
-    """Raises click.ClickException, also for an unexpected answer of the cloud inside the block."""
+    """Log in. Raises click.ClickException, also for an unexpected answer of the cloud inside the block."""
     import httpx
 
     from cumulet.cli.client import Unexpected, https, log_in

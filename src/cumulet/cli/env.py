@@ -1,4 +1,4 @@
-"""`cumulet env`: what a shell, and clients that read no clouds.yaml, need to find a cloud and to trust it."""
+"""`cumulet env`: environment variables for a shell, and for clients that do not read clouds.yaml."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STALE = (
     "OS_APPLICATION_CREDENTIAL_NAME",
     "OS_APPLICATION_CREDENTIAL_SECRET",
 )
-"""Variables that another cloud's file may have left in a shell, and those that would win over user and project."""
+"""Variables that another cloud's file may have left in a shell and that would override user and project."""
 
 
 @click.command(short_help="What a shell and other clients need to use a cloud.")
@@ -90,6 +90,6 @@ def _written(form: str, found: dict[str, str]) -> str:
 
 
 def _fish(value: str) -> str:
-    """Within single quotes fish knows two escapes: of the quote and of the backslash."""
+    """Quote for fish. Within single quotes it has two escapes: the quote and the backslash."""
     quoted = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{quoted}'"

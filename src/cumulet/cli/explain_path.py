@@ -21,7 +21,7 @@ _UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}", re.ASCII)
 
 
 class Packet(msgspec.Struct):
-    """As the API tells it."""
+    """A packet, as in the API's answer."""
 
     source: str
     destination: str
@@ -77,7 +77,7 @@ def explain_path(
 ) -> int:
     """Follow the first packet of a connection from PORT_A to PORT_B by the rules that hosts enforce. No packet is sent.
 
-    A port is named by its id or name. PORT_B may also be an address, a floating IP for one; PORT_A may be an address
+    A port is named by its id or name. PORT_B may also be an address, such as a floating IP. PORT_A may be an address
     outside the cloud. The exit status is 1 if the packet does not arrive.
     """
     if protocol != "icmp" and port is None:
@@ -93,7 +93,7 @@ def explain_path(
 
 
 def _end(person: Persona, named: str) -> str:
-    """An address, the id of a port, or that of the one port with this name."""
+    """An end of the path for the API: an address, or the id of the port with this id or name."""
     try:
         return str(ip_address(named))
     except ValueError:
@@ -118,7 +118,7 @@ def _hop(number: int, hop: Hop) -> list[str]:
     place = f"{kind} {hop.id}" + (f" on {hop.host}" if hop.host else "")
     lines = [f"  {number}. {place}", f"     {'passes' if hop.passes else 'STOPS'}: {hop.text}"]
     if hop.rule is not None:
-        # Whoever wrote it must not write to this terminal.
+        # Another user wrote it, and must not send control characters to this terminal.
         words = "".join(letter if letter.isprintable() else "?" for letter in hop.rule.description)
         lines.append(f"     rule {hop.rule.id}{f' ({words})' if words else ''} of group {hop.rule.security_group_id}")
     if hop.leaves is not None:

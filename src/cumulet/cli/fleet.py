@@ -25,7 +25,7 @@ OptionsT = Callable[..., Any]
 
 
 def _shared(command: OptionsT) -> OptionsT:
-    """What every role is told."""
+    """Options of every role."""
     for option in (
         click.option("--set", "sets", type=SettingType(), multiple=True, help="Change a setting, as of `cumulet up`."),
         click.option(
@@ -175,8 +175,7 @@ def _settings(
     bus: str | None = None,
     listen: Listen | None = None,
 ) -> Settings:
-    """The settings as `cumulet up` reads them, without those that only that command has (how many hosts, where
-    clouds.yaml goes)."""
+    """The settings as `cumulet up` reads them, without its own ones (how many hosts, where clouds.yaml goes)."""
     from cumulet.settings import Settings
 
     options: dict[str, Any] = {
@@ -199,7 +198,7 @@ def _settings(
 
 
 def _run(role: AbstractAsyncContextManager[Any], settings: Settings, named: Callable[[Any], str]) -> None:
-    """Run until SIGINT or SIGTERM. What a user can mend is told in one line."""
+    """Run until SIGINT or SIGTERM. An error that a user can mend is one line."""
     from cumulet.ca import BadCertificate
     from cumulet.owned import Exposed
     from cumulet.part import OtherState

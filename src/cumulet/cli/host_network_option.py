@@ -1,4 +1,4 @@
-"""Where a host's guests are reached: an option of `cumulet up`, and a setting."""
+"""The address that receives a host's guests: an option of `cumulet up`, and a setting."""
 
 from __future__ import annotations
 

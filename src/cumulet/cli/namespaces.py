@@ -1,4 +1,4 @@
-"""A cloud that a user who is not root starts goes on in namespaces of its own (`rootless`); and `cumulet enter`."""
+"""A cloud started without root runs in namespaces of its user (`rootless`); `cumulet enter` leads into them."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ RELAY_BYTES = 65_536
 def in_namespaces(chosen: Settings) -> tuple[Settings, str | None]:
     """The settings for the namespaces that this process is in, and a line about them for people.
 
-    Where guests of a user who is not root can have networks, this does not return: the program starts again inside
-    namespaces of its own.
+    If guests can have networks without root and this process is not in such namespaces yet, this does not return: the
+    program starts again inside them.
     """
     from cumulet import rootless
     from cumulet.owned import trust_who_has_no_number
@@ -50,7 +50,7 @@ def in_namespaces(chosen: Settings) -> tuple[Settings, str | None]:
 
 
 def _problem(chosen: Settings) -> str | None:
-    """What of the settings goes with no namespaces."""
+    """Why the settings do not allow namespaces; None: they do."""
     if not chosen.rootless_networks:
         return "the setting rootless_networks is off"
     if chosen.bus is not None:
@@ -63,7 +63,7 @@ def _problem(chosen: Settings) -> str | None:
 
 @contextlib.contextmanager
 def image_trouble_told() -> Iterator[None]:
-    """A tiny image that cannot be built is one line, with what to do."""
+    """Turn the error of a tiny image that cannot be built into one line, with what to do."""
     from cumulet.image.tiny import CannotBuild
 
     try:
@@ -73,7 +73,7 @@ def image_trouble_told() -> Iterator[None]:
 
 
 def why_no_image(chosen: Settings) -> str | None:
-    """Of a first start with real guests, which begins without an image: what keeps it from building one."""
+    """Why a first start with real guests cannot build the tiny image; None: it can, or needs none."""
     from cumulet.image import tiny
 
     if chosen.driver == "simulated" or chosen.bare or (chosen.state_dir / "seeded").exists():
@@ -155,7 +155,7 @@ def _keeper(state: Path | None) -> int:
 
 
 def carry(address: str, port: int) -> None:
-    """Send standard input there and print what comes back, until both directions have ended."""
+    """Send standard input to an address and print what comes back, until both directions have ended."""
     try:
         line = socket.create_connection((address, port), timeout=30)
     except OSError as problem:

@@ -71,7 +71,7 @@ def run(arguments: list[str]) -> int:
     try:
         result = program.main(args=arguments, prog_name="cumulet", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
-        # `cumulet` alone: show what there is, and still fail, as a script that forgot the command would want.
+        # `cumulet` alone shows the commands and fails, so that a script without a command does not go on.
         print(error.format_message(), file=sys.stderr)
         return 2
     except click.ClickException as error:

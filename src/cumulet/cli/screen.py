@@ -1,4 +1,4 @@
-"""Where commands print for people: a terminal as it is, or lines of a fixed width where there is none."""
+"""The console that commands print to: the terminal, or lines of a fixed width without one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PLAIN_COLUMNS = 140
-"""Where there is no terminal to ask: in CI logs and pipes."""
+"""The width without a terminal, as in CI logs and pipes."""
 
 
 def screen() -> Console:
@@ -20,7 +20,7 @@ def screen() -> Console:
 
 
 def table(title: str) -> Table:
-    """A table without walls, which survives being pasted."""
+    """A table without borders, which can be pasted into text."""
     from rich import box
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""systemd, where it has started us as a service that tells when it is ready (`Type=notify`): sd_notify(3)."""
+"""Tells systemd that this process is ready, if it was started as a service with `Type=notify`: sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import socket
 
 
 def started_us() -> bool:
-    """Whether a service manager waits to hear from this very process; a terminal's programs have no such address."""
+    """Whether a service manager started this process and waits for its messages."""
     return bool(os.environ.get("NOTIFY_SOCKET"))
 
 
 def tell(message: str) -> None:
-    """Send ``READY=1`` or ``STOPPING=1``. It is no error if nobody listens."""
+    """Send ``READY=1`` or ``STOPPING=1``. Without a service manager, this does nothing."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return

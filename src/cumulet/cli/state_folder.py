@@ -1,4 +1,4 @@
-"""The folder a cloud keeps its state in: where it is by default, and that only one process uses it at a time."""
+"""The state folder of a cloud: its default place, and the lock that lets one process at a time use it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def default() -> Path:
 
 
 def driver_of(folder: Path) -> str | None:
-    """What the hosts of the state in `folder` run; None where there is no state yet."""
+    """The driver of the state in `folder`; None: there is no state yet."""
     try:
         return (folder / "driver").read_text(encoding="utf-8").strip() or None
     except OSError:
@@ -31,15 +31,15 @@ RESTORING = ".restoring"
 
 @contextmanager
 def held(folder: Path, *, to_restore: bool = False) -> Iterator[None]:
-    """Make `folder` (mode 0700) where it is missing and hold it until the end; an error if another process holds it, or
-    if a restore into it did not end."""
+    """Make `folder` (mode 0700) if it is missing, and hold its lock in the block. An error if another process holds it,
+    or if a restore into it did not end."""
     from cumulet.owned import Exposed, refuse_foreign_path
 
     try:
         refuse_foreign_path(folder)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)
-        # Close-on-exec: agents and guests outlive this process and must not go on holding its folder.
+        # Close-on-exec: agents and guests outlive this process, and must not keep the lock.
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except Exposed as error:
         raise click.ClickException(f"cannot use the state folder {folder}: {error}") from error
@@ -64,7 +64,7 @@ def held(folder: Path, *, to_restore: bool = False) -> Iterator[None]:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write `path` at once and whole, readable by its owner only (mode 0600)."""
+    """Write `path` atomically, readable by its owner only (mode 0600)."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     with open(unfinished, "w", opener=lambda name, flags: os.open(name, flags | os.O_EXCL, 0o600)) as file:
         file.write(text)

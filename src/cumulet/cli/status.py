@@ -93,7 +93,7 @@ def _hosts(admin: Persona, said: dict[str, Any]) -> tuple[Table, int]:
 
 
 def _agent(said: dict[str, Any]) -> tuple[str, str]:
-    """Its version; whether its guests end when it is not heard."""
+    """The agent's version, and the lease after which its guests end when it is silent."""
     agent = f"{said['version']}, protocol {said['protocol']}" if said.get("version") else ""
     seconds = said.get("lease_seconds")
     held = "" if said.get("lease_held") else ", not held"
@@ -101,7 +101,7 @@ def _agent(said: dict[str, Any]) -> tuple[str, str]:
 
 
 def _row(rows: Table, *cells: object) -> None:
-    """Add a row of plain text: names are their users' choice and must not be read as markup."""
+    """Add a row of plain text: users choose names, and a name must not act as markup."""
     from rich.text import Text
 
     rows.add_row(*(Text(str(cell)) for cell in cells))
@@ -147,7 +147,7 @@ def _operations(admin: Persona) -> tuple[Table, int]:
 
 
 def _dropped(admin: Persona) -> Table:
-    """What rules of hosts have dropped."""
+    """Packets that the rules of hosts dropped."""
     found = admin.get("/compute/v2.1/cumulet/dropped-packets")["hosts"]
     rows = _table("Packets dropped by rules", "host", "cause", "packets")
     for one in found:
@@ -161,7 +161,7 @@ def _dropped(admin: Persona) -> Table:
 
 
 def _history(admin: Persona) -> Table:
-    """What is kept of what has ended."""
+    """How many records of ended operations and deleted things are kept."""
     found = admin.get("/compute/v2.1/cumulet/history")
     limits = found["limits"]
     most = f"the newest {limits['rows']}, {limits['rows_per_server']} actions of a server, {limits['days']} days"

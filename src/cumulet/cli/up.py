@@ -69,14 +69,14 @@ class ListenType(click.ParamType[Listen]):
 
 
 def in_existing_folder(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
-    """A file to be written: refused now, not after the cloud has started."""
+    """Check the folder of a file to be written now, not after the cloud has started."""
     if value is not None and not value.absolute().parent.is_dir():
         raise click.BadParameter(f"there is no folder {value.absolute().parent}", ctx, param)
     return value
 
 
 def without_password(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Every user of a machine sees every command line."""
+    """Refuse a URL with a password on the command line, which every user of the machine sees."""
     named_here = (
         param.name is not None and ctx.get_parameter_source(param.name) is click.core.ParameterSource.COMMANDLINE
     )
@@ -87,7 +87,7 @@ def without_password(ctx: click.Context, param: click.Parameter, value: str | No
 
 @contextlib.contextmanager
 def database_trouble_told() -> Iterator[None]:
-    """A database that cannot be used is one line, without its password."""
+    """Turn the error of a database that cannot be used into one line, without its password."""
     from sqlalchemy.exc import ArgumentError, DBAPIError
 
     from cumulet.web.log import redact
@@ -100,7 +100,7 @@ def database_trouble_told() -> Iterator[None]:
 
 
 class Outputs(msgspec.Struct, frozen=True, kw_only=True):
-    """What `up` writes for others: credentials, the URL for whoever waits for the start, why this driver was chosen."""
+    """What `up` writes: the file of credentials, the file with the URL once it serves, why this driver was chosen."""
 
     clouds_file: Path
     ready_file: Path | None
@@ -269,7 +269,7 @@ def checked_option(option: str, setting: str, value: str | None) -> str | None:
 
 
 def _chosen(given: dict[str, Any], ready_file: Path | None) -> tuple[Settings, Outputs]:
-    """The settings, each with its default where it was not given, and checked against each other."""
+    """All settings, with defaults for those not given, checked against each other."""
     from cumulet.settings import Settings
 
     folder = (given.pop("state_dir", None) or state_folder.default()).absolute()
@@ -305,7 +305,7 @@ async def _start(settings: Settings) -> EmbeddedCloud:
 
     try:
         with database_trouble_told(), image_trouble_told(), contextlib.ExitStack() as on_failure:
-            # On a terminal a line for every request would bury the one that matters.
+            # On a terminal, a line for every request would hide the important ones.
             handler = log_as(settings, on_terminal="warning")
             on_failure.callback(logging.getLogger().removeHandler, handler)
             cloud = await EmbeddedCloud.start(settings)
@@ -334,15 +334,15 @@ async def _serve(settings: Settings, outputs: Outputs, networks: str | None) -> 
     stop = asyncio.Event()
     when_told_to_stop(stop.set)
     no_image = why_no_image(settings)
-    gc.disable()  # A start makes many objects and no garbage: collecting meanwhile takes a tenth of it.
+    gc.disable()  # A start makes many objects and no garbage: the collector would take a tenth of its time.
     try:
         cloud = await _start(settings)
         gc.freeze()
     finally:
         gc.enable()
-    # A list of a thousand servers makes ten thousand objects and no garbage; by default it is looked for ten times.
+    # A list of 1,000 servers makes 10,000 objects and no garbage; by default the collector would run ten times.
     gc.set_threshold(20_000, 20, 50)
-    # So long the thread that answers may wait for one that computes. Python's default is ten times longer.
+    # The longest wait of the answering thread for a thread that computes. Python's default is ten times longer.
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         if outputs.clouds_file != settings.state_dir / "clouds.yaml":

@@ -1,4 +1,4 @@
-"""A WebSocket as a client: TLS that trusts one authority, bytes both ways, and the reason it was closed for."""
+"""A WebSocket client: TLS that trusts one authority, bytes in both directions, and the reason for closing."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ CONNECT_SECONDS = 20.0
 
 
 class Refused(Exception):
-    """There is no WebSocket at this address, or not for us."""
+    """There is no WebSocket at this address, or it refuses this client."""
 
 
 class WebSocketClient:
-    """Made by `connect`."""
+    """A connected WebSocket, made by `connect`."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wire: WSConnection) -> None:
         self._reader = reader
@@ -35,7 +35,7 @@ class WebSocketClient:
         self._wire = wire
         self._events: list[Event] = []
         self.closed: str | None = None
-        """Why, in the other side's words; None while it is open."""
+        """Why it was closed, in the other side's words; None while it is open."""
 
     @classmethod
     async def connect(
@@ -65,7 +65,7 @@ class WebSocketClient:
         raise Refused(f"the console was refused ({status})")
 
     async def read(self) -> bytes:
-        """What has come; nothing once it is closed."""
+        """The next bytes; empty once it is closed."""
         while self.closed is None:
             event = await self._next()
             if isinstance(event, BytesMessage):
@@ -95,7 +95,7 @@ class WebSocketClient:
         self._writer.write(self._wire.send(event))
 
     async def _next(self) -> Event | None:
-        """None: the connection has ended."""
+        """The next event; None: the connection has ended."""
         while not self._events:
             data = await self._reader.read(65536)
             if not data:
