@@ -11,7 +11,7 @@ from cumulet.compute import attribute_types as t
 from cumulet.compute.flavors import ShowQuery
 from cumulet.compute.links import Page, next_links, page
 from cumulet.compute.model import Server
-from cumulet.compute.moments import end_of_second_us, moment_us
+from cumulet.compute.moments import changed_between
 from cumulet.compute.rules import ADMIN, READER
 from cumulet.compute.server_views import host_id
 from cumulet.compute.service import COMPUTE
@@ -95,16 +95,8 @@ def _find(call: Call[Server, None], request_id: str) -> Row | None:
 
 
 def _conditions(call: Call[Server, None], asked: Page) -> list[sa.ColumnElement[bool]]:
-    conditions: list[sa.ColumnElement[bool]] = []
-    updated = instance_actions.c.updated_at_us
-    since = call.query.get("changes-since")
     before = call.query.get("changes-before") if call.version.at_least("2.66") else None
-    if since is not None:
-        conditions.append(updated >= moment_us(since))
-    if before is not None:
-        conditions.append(updated < end_of_second_us(moment_us(before)))
-    if since is not None and before is not None and moment_us(before) < moment_us(since):
-        raise BadRequest("The value of changes-since must be less than or equal to changes-before.")
+    conditions = changed_between(instance_actions.c.updated_at_us, call.query.get("changes-since"), before)
     if asked.marker is not None:
         at = _find(call, asked.marker)
         if at is None:

@@ -13,7 +13,7 @@ from cumulet.compute import attribute_types as t
 from cumulet.compute.flavors import ShowQuery
 from cumulet.compute.links import known, links, next_links, page
 from cumulet.compute.model import Server
-from cumulet.compute.moments import end_of_second_us, moment_us
+from cumulet.compute.moments import changed_between
 from cumulet.compute.rules import ADMIN, MANAGER
 from cumulet.compute.server_actions import record_done
 from cumulet.compute.service import COMPUTE
@@ -169,7 +169,7 @@ def list_migrations(call: Call[None, None]) -> dict[str, object]:
     if asked.marker is not None:
         conditions.append(_after(call.tx, asked.marker))
     statement, values = _listing(tuple(exact), paged=paged), {**exact, "most": asked.limit}
-    # Who waits for a move to end asks for its server's again and again: that statement is built once.
+    # A client that waits for a move asks for its server's migrations again and again: that statement is built once.
     rows = call.tx.execute(statement.where(*conditions), values).all() if conditions else call.tx.all(statement, values)
     answer: dict[str, object] = {"migrations": [_view(call, row, with_host=with_host) for row in rows]}
     if paged and (following := next_links(call, "os-migrations", asked, len(rows), rows[-1].uuid if rows else "")):
@@ -178,9 +178,9 @@ def list_migrations(call: Call[None, None]) -> dict[str, object]:
 
 
 def _conditions(given: Mapping[str, str], *, with_host: bool) -> list[sa.ColumnElement[bool]]:
-    """What is asked for beside the equality of columns."""
+    """All filters except those for the equality of a column."""
     conditions: list[sa.ColumnElement[bool]] = []
-    # Who may not see hosts may not find them out by filtering either.
+    # A caller who may not see hosts must not find them out by filtering.
     source, host = given.get("source_compute"), given.get("host")
     if with_host and host is not None:
         conditions.append(sa.or_(migrations.c.source_host == host, migrations.c.destination_host == host))
@@ -190,14 +190,8 @@ def _conditions(given: Mapping[str, str], *, with_host: bool) -> list[sa.ColumnE
         conditions.append(sa.false())
     if given.get("hidden") not in (None, "", "0", "false", "False"):
         conditions.append(sa.false())
-    since, before = (moment_us(given[name]) if name in given else None for name in ("changes-since", "changes-before"))
-    if since is not None:
-        conditions.append(migrations.c.updated_at_us >= since)
-    if before is not None:
-        conditions.append(migrations.c.updated_at_us < end_of_second_us(before))
-    if since is not None and before is not None and before < since:
-        raise BadRequest("The value of changes-since must be less than or equal to changes-before.")
-    return conditions
+    changed = changed_between(migrations.c.updated_at_us, given.get("changes-since"), given.get("changes-before"))
+    return [*conditions, *changed]
 
 
 _EXACT = {
@@ -247,7 +241,8 @@ def _with_owner(call: Call[object, object], row: Row, view: dict[str, object]) -
 
 
 def _host_fields(row: Row, *, shown: bool) -> dict[str, str | None]:
-    """Always there, empty for who may not see hosts. `dest_host` is an address only cold migrations have in Nova."""
+    """The keys are always there; values are empty if the caller may not see hosts. In Nova only cold migrations have a
+    `dest_host`, an address."""
     source, destination = (row.source_host, row.destination_host) if shown else (None, None)
     return {
         "source_compute": source, "source_node": source, "dest_compute": destination, "dest_node": destination,

@@ -22,7 +22,8 @@ from cumulet.compute.operations import SERVER, OnHost, command
 from cumulet.compute.quotas import limits_of, require_limit
 from cumulet.compute.rules import MEMBER
 from cumulet.compute.server_actions import PATH
-from cumulet.compute.server_creation import PersonalityFile, known_properties, new_password, require_fit
+from cumulet.compute.server_creation import known_properties, new_password, require_fit
+from cumulet.compute.server_creation_body import PersonalityFile
 from cumulet.compute.server_views import shown, view_server
 from cumulet.compute.servers import ServerHostname
 from cumulet.compute.service import COMPUTE

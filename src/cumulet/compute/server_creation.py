@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
 
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.compute import attribute_types as t
 from cumulet.compute import block_devices, boot
 from cumulet.compute import hosts as host_records
-from cumulet.compute.block_devices import Asked, BlockDevice, BlockDeviceV2
+from cumulet.compute.block_devices import Asked
 from cumulet.compute.flavors import find_flavor
 from cumulet.compute.keypairs import public_key_of
 from cumulet.compute.links import links, self_link
 from cumulet.compute.model import Flavor, PowerState, Server, VmState
 from cumulet.compute.quotas import how_many_servers, limits_of, require_group_member_room, require_limit
 from cumulet.compute.rules import ADMIN, MEMBER
-from cumulet.compute.servers import ServerHostname
+from cumulet.compute.server_creation_body import CreateServer, CreateServers, NetworkEntry
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.store import hosts, insert_servers, server_group_members, server_groups, server_tags
 from cumulet.compute.wiring import require_wiring_hosts
@@ -29,19 +27,7 @@ from cumulet.network import for_compute as network
 from cumulet.network.for_compute import NetworkRequest, RequestedNetwork
 from cumulet.web.operation import Call, Reply, Rule
 from cumulet.web.policy import rule
-from cumulet.web.schema import (
-    UNSET,
-    Body,
-    Json,
-    Key,
-    LooseBool,
-    PositiveInteger,
-    Required,
-    Since,
-    Unset,
-    Until,
-    Versions,
-)
+from cumulet.web.schema import Unset
 
 CREATE = rule("os_compute_api:servers:create", MEMBER)
 FORCED_HOST = rule("os_compute_api:servers:create:forced_host", ADMIN)
@@ -54,98 +40,14 @@ EXTERNAL_NETWORK = rule("network:attach_external_network", ADMIN)
 
 GIB = 1024**3
 SEED_BYTES = 32
-"""Of a server's secret that the random numbers in its metadata are made of."""
-DEFAULT_ZONE = "nova"
+"""Length of a server's secret, from which the random numbers in its metadata are made."""
 _LEGACY_PROPERTIES = frozenset(
     {"architecture", "auto_disk_config", "hypervisor_type", "owner_id", "root_device_name", "vm_mode"}
 )
 
 
-class NetworkEntry(Body):
-    uuid: Annotated[str | Unset, Versions(("2.1", str), ("2.37", t.Uuid))] = UNSET
-    port: Annotated[str | None, Json({"format": "uuid"})] = None
-    fixed_ip: t.IpAddress | None = None
-    tag: Annotated[str | None, Versions(("2.32", t.Tag), ("2.37", None), ("2.42", t.Tag))] = None
-
-
-class SecurityGroupEntry(Body):
-    name: t.Name | Unset = UNSET
-
-
-class PersonalityFile(Body):
-    path: str
-    contents: Annotated[str, Json({"format": "base64"})]
-
-
-class CreateServer(Body):
-    name: t.Name
-    flavor_ref: Annotated[t.FlavorRef, Key("flavorRef")]
-    image_ref: Annotated[
-        str | None, Key("imageRef"), Json({"type": "string", "anyOf": [{"format": "uuid"}, {"maxLength": 0}]})
-    ] = None
-    admin_password: Annotated[str | None, Key("adminPass"), Json({"type": "string"})] = None
-    metadata: t.Metadata | Unset = UNSET
-    networks: Annotated[
-        list[NetworkEntry] | Literal["none", "auto"] | None,
-        Required(since="2.37"),
-        Versions(("2.1", list[NetworkEntry]), ("2.37", list[NetworkEntry] | Literal["none", "auto"])),
-    ] = None
-    disk_config: Annotated[t.DiskConfig, Key("OS-DCF:diskConfig")] = "MANUAL"
-    access_ipv4: Annotated[t.IpV4 | None, Key("accessIPv4"), Json({"type": "string"})] = None
-    access_ipv6: Annotated[t.IpV6 | None, Key("accessIPv6"), Json({"type": "string"})] = None
-    personality: Annotated[list[PersonalityFile] | None, Json({"type": "array"}), Until("2.56")] = None
-    availability_zone: Annotated[t.Name | None, Json({"type": "string"})] = None
-    block_device_mapping: Annotated[list[BlockDevice] | None, Json({"type": "array"})] = None
-    block_device_mapping_v2: Annotated[list[BlockDeviceV2] | None, Json({"type": "array"})] = None
-    config_drive: LooseBool = False
-    key_name: Annotated[t.Name | None, Json({"type": "string"})] = None
-    min_count: PositiveInteger = 1
-    max_count: PositiveInteger | Unset = UNSET
-    return_reservation_id: LooseBool = False
-    security_groups: list[SecurityGroupEntry] | Unset = UNSET
-    user_data: Annotated[t.UserData | None, Json({"type": "string"})] = None
-    description: Annotated[t.Description | Unset, Since("2.19")] = UNSET
-    tags: Annotated[list[t.Tag] | None, Json({"type": "array", "maxItems": 50}), Since("2.52")] = None
-    trusted_image_certificates: Annotated[
-        list[Annotated[str, Json({"minLength": 1})]] | None,
-        Json({"minItems": 1, "maxItems": 50, "uniqueItems": True}),
-        Since("2.63"),
-    ] = None
-    host: Annotated[t.HostName | None, Json({"type": "string"}), Since("2.74")] = None
-    hypervisor_hostname: Annotated[t.HostName | None, Json({"type": "string"}), Since("2.74")] = None
-    hostname: ServerHostname = UNSET
-
-
-_UUID = {"type": "string", "format": "uuid"}
-_ONE_OR_MORE = {"anyOf": [_UUID, {"type": "array", "items": _UUID}]}
-Hints = Annotated[
-    dict[str, object] | None,
-    Json(
-        {
-            "type": "object",
-            "properties": {
-                "group": _ONE_OR_MORE,
-                "different_host": _ONE_OR_MORE,
-                "same_host": {"type": ["string", "array"], "items": _UUID},
-                "query": {"type": ["string", "object"]},
-                "target_cell": {"type": "string", "minLength": 1, "maxLength": 255, "format": "name"},
-                "different_cell": {"type": ["string", "array"], "items": {"type": "string"}},
-                "build_near_host_ip": {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]},
-                "cidr": {"type": "string", "pattern": r"^/[0-9a-f.:]+$"},
-            },
-        }
-    ),
-]
-
-
-class CreateServers(Body):
-    server: CreateServer
-    hints: Annotated[Hints, Key("os:scheduler_hints")] = None
-    older_hints: Annotated[Hints, Key("OS-SCH-HNT:scheduler_hints")] = None
-
-
 class Placing(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the servers shall be: a zone (None: any), or one host."""
+    """Where the servers are to be: a zone (None: any), or one host."""
 
     zone: str | None
     host: str | None
@@ -316,7 +218,7 @@ def _hints(call: Call[None, CreateServers]) -> dict[str, object]:
 
 
 def _server_group(call: Call[None, CreateServers]) -> str | None:
-    """The server group hinted at, in the caller's own project."""
+    """The id of the server group that the hints name, of the caller's own project; None: they name none."""
     hint = _hints(call).get("group")
     wanted = hint[0] if isinstance(hint, list) and hint else hint
     if not wanted:
@@ -391,7 +293,7 @@ def _records(
     reservation_id = "r-" + _letters(call, 8)
     properties = known_properties(image.properties)
     public_key, key_type = key if key is not None else (None, None)
-    on_drive = body.config_drive or _drive_required(image)  # or as its host says: `boot.claim_host`
+    on_drive = body.config_drive or _drive_required(image)  # A host may give it one, too: `boot.claim_host`.
     return [
         Server(
             id=ids[n], project_id=call.caller.project_id or "", user_id=call.caller.user_id, name=names[n],
@@ -429,13 +331,14 @@ def _store(
     for server in created:
         network.allocate(
             tx, clock=call.cloud.clock, caller_project_id=server.project_id, is_admin=external, server_id=server.id,
-            server_hostname=server.hostname, availability_zone=server.requested_zone or DEFAULT_ZONE, request=request,
+            server_hostname=server.hostname, availability_zone=server.requested_zone or host_records.DEFAULT_ZONE,
+            request=request,
             security_groups=security_groups,
         )  # fmt: skip
 
 
 def known_properties(properties: Mapping[str, object]) -> dict[str, str]:
-    """Those of an image's properties that describe hardware, image and system: what servers show of them (2.98)."""
+    """The properties of an image that describe hardware, image and system. Servers show these (2.98)."""
     return {
         key: str(value)
         for key, value in properties.items()
@@ -444,7 +347,7 @@ def known_properties(properties: Mapping[str, object]) -> dict[str, str]:
 
 
 def _drive_required(image: BootImage) -> bool:
-    """Whether the image says that its guests need a config drive, as images for Nova do."""
+    """Whether the image says, as for Nova, that its guests need a config drive."""
     return image.properties.get("img_config_drive") == "mandatory"
 
 
@@ -471,5 +374,5 @@ def _letters(call: Call[object, object], count: int) -> str:
 
 
 def new_password(call: Call[object, object]) -> str:
-    """One where none was given. The guest is told it on its config drive; setting it is the guest's matter."""
+    """A random password. The guest finds it on its config drive, and sets it itself."""
     return _letters(call, 16)

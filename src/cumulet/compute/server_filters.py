@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from cumulet.compute import attribute_types as t
 from cumulet.compute.links import known, page
 from cumulet.compute.model import PowerState
-from cumulet.compute.moments import end_of_second_us, moment_us
+from cumulet.compute.moments import changed_between
 from cumulet.compute.pattern import Pattern, is_literal
 from cumulet.compute.rules import ADMIN
 from cumulet.compute.server_views import ROOT_DEVICE, states_of
@@ -249,17 +249,7 @@ def _deleted(options: dict[str, str]) -> bool | None:
 
 
 def _time_conditions(options: dict[str, str]) -> list[Condition]:
-    since, before = (
-        moment_us(options[name]) if name in options else None for name in ("changes-since", "changes-before")
-    )
-    if since is not None and before is not None and before < since:
-        raise BadRequest("The value of changes-since must be less than or equal to changes-before.")
-    conditions: list[Condition] = []
-    if since is not None:
-        conditions.append(servers.c.updated_at_us >= since)
-    if before is not None:
-        conditions.append(servers.c.updated_at_us < end_of_second_us(before))
-    return conditions
+    return changed_between(servers.c.updated_at_us, options.get("changes-since"), options.get("changes-before"))
 
 
 # -- exact filters
