@@ -114,6 +114,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     password_minimum_age_days: NoneOrMore = 0
     """How long a user has to keep a password before changing it again; 0: not at all. As Keystone's
     `minimum_password_age`."""
+    password_regex: str = ""
+    """A regular expression of Python that new passwords must match from their first character on; empty: none. One that
+    takes long for some passwords holds up the whole cloud. As Keystone's setting of this name."""
+    password_regex_description: str = ""
+    """What `password_regex` asks for, in words: who sets a password that does not match is told this. Everybody may
+    read both. As Keystone's setting of this name."""
     lockout_failures: NoneOrMore = 0
     """After so many wrong passwords, from wherever, a user is locked: no password is right for `lockout_seconds`. 0:
     never, as anybody could lock anybody out. As Keystone's `lockout_failure_attempts`."""

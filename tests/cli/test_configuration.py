@@ -57,6 +57,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 2
         ('log_file = "/nowhere/log"', 1, "there is no folder /nowhere"),
         ('database_url = "mysql://u:secret@h/n"', 1, "there is no database 'mysql'"),
         ('database_url = "sqlite:////nowhere/c.db"', 1, "there is no folder /nowhere"),
+        ('password_regex = "(a"', 1, "expected a regular expression: missing )"),
         ('[host_networks]\nhost1 = "somewhere"', 1, "host1=somewhere"),
         ('public_url = "http://cloud.example.org"', 1, "expected this form: `https://NAME[:PORT]`"),
     ],

@@ -107,6 +107,8 @@ def checked(name: str, value: Any, *, text: bool) -> Any:
         raise NotThus(f"expected a number from 0 to {MOST_HOSTS}")
     if name == "database_url":
         _check_database(setting)
+    if name == "password_regex":
+        _check_pattern(setting)
     if isinstance(setting, Path):
         setting = setting.expanduser().absolute()
         _check_path(name, setting)
@@ -143,6 +145,13 @@ def _host_networks(value: Any) -> Any:
         return dict(HostNetworkType().convert(f"{host}={place}", None, None) for host, place in value.items())
     except click.UsageError as error:
         raise NotThus(error.message) from None
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise NotThus(f"expected a regular expression: {error}") from None
 
 
 def _check_database(url: str) -> None:

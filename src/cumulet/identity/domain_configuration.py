@@ -44,8 +44,8 @@ UPDATE = rule("identity:update_domain_config", ADMIN, scope=NOT_DOMAIN)
 DELETE = rule("identity:delete_domain_config", ADMIN, scope=NOT_DOMAIN)
 
 DEFAULTS: dict[str, dict[str, object]] = {"identity": {"driver": "sql", "list_limit": None}}
-COMPLIANCE: dict[str, object] = {"password_regex": None, "password_regex_description": None}
-"""What passwords must match: nothing is asked for but their length."""
+COMPLIANCE = ("password_regex", "password_regex_description")
+"""Settings of the cloud that everybody may read: what new passwords must match."""
 _ELSEWHERE = ("ldap",)
 
 CONFIG = "/domains/{domain_id}/config"
@@ -219,12 +219,14 @@ def _compliance(call: Call[object, object]) -> dict[str, object]:
             "Reading security compliance information for any domain other than the default domain is not allowed or "
             "supported."
         )
+    settings = call.cloud.settings
+    found = {name: getattr(settings, name) or None for name in COMPLIANCE}
     option = call.path.get("option")
     if option is None:
-        return {"config": {"security_compliance": COMPLIANCE}}
-    if option not in COMPLIANCE:
+        return {"config": {"security_compliance": found}}
+    if option not in found:
         raise Forbidden("Reading security compliance values other than password_regex and its description is refused.")
-    return {"config": {option: COMPLIANCE[option]}}
+    return {"config": {option: found[option]}}
 
 
 @IDENTITY.operation("GET", "/domains/config/default", rules=(Rule(GET_DEFAULT),))

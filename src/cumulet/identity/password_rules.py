@@ -6,6 +6,7 @@ Each is off by default; the settings say which upstream's they are. Users are ex
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -56,6 +57,13 @@ def _keep(tx: Tx, state: PasswordState) -> None:
 
 
 # -- a new password
+
+
+def refuse_unmatched_password(settings: Settings, password: str) -> None:
+    """400 for a password that does not match the operator's pattern."""
+    if settings.password_regex and re.match(settings.password_regex, password) is None:
+        detail = settings.password_regex_description or settings.password_regex
+        raise BadRequest(f"The password does not match the requirements: {detail}.")
 
 
 def end_of_new_password(

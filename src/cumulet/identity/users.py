@@ -33,6 +33,7 @@ from cumulet.identity.password_rules import (
     note_new_password,
     refuse_earlier_password,
     refuse_too_early,
+    refuse_unmatched_password,
     unlike,
     unlock,
 )
@@ -184,6 +185,8 @@ async def create_user(call: Call[None, NewUser]) -> dict[str, object]:
     identity = Identity.of(call)
     options = {} if body.options is UNSET else body.options
     refuse_unknown_factors(options)
+    if body.password is not None:
+        refuse_unmatched_password(identity.settings, body.password)
     password_hash = await identity.passwords.hash(body.password) if body.password is not None else None
     end_us = end_of_new_password(identity.settings, options, call.now_us, self_service=False)
 
@@ -234,6 +237,7 @@ async def update_user(call: Call[User | None, UserChanges]) -> dict[str, object]
         name: value for name in ("name", "enabled", "default_project_id") if (value := getattr(body, name)) is not UNSET
     }
     if isinstance(body.password, str):
+        refuse_unmatched_password(identity.settings, body.password)
         values["password_hash"] = await identity.passwords.hash(body.password)
     elif body.password is None:
         values |= {"password_hash": None, "password_expires_at_us": None}
@@ -286,6 +290,8 @@ async def change_password(call: Call[None, PasswordChange]) -> None:
     user = await password_holder(call, named, expired_too=True)
     if user.options.get("lock_password"):
         raise BadRequest("The password of this user can be changed by an administrator only.")
+
+    refuse_unmatched_password(settings, call.body.password)
 
     def look(tx: Tx) -> list[str]:
         refuse_too_early(tx, settings, user, now_us)

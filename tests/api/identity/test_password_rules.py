@@ -21,9 +21,9 @@ class Somebody:
     """A user with a password, in a place with these settings."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
-        self.options = settings.pop("options", {})
+        options, first = settings.pop("options", {}), settings.pop("first", FIRST)
         self.place = Place(folder, **settings)
-        made = self.place.admin().made("user", "users", name="u", password=FIRST, options=self.options)
+        made = self.place.admin().made("user", "users", name="u", password=first, options=options)
         self.id = str(made["id"])
 
     def log_in(self, password: str = FIRST) -> httpx.Response:
@@ -132,6 +132,29 @@ def test_a_password_is_kept_for_a_while(tmp_path: Path) -> None:
     user.set(password=FIRST)
     assert user.change(FIRST, "fourth password").status_code == 204
     user.place.close()
+
+
+def test_a_new_password_matches_the_operator_s_pattern(tmp_path: Path) -> None:
+    pattern, words = r"(?=.*\d)(?=.*[a-z]).{8,}$", "a letter and a digit"
+    user = Somebody(tmp_path, password_regex=pattern, password_regex_description=words, first="1st password")
+    place, admin = user.place, user.place.admin()
+    weak = {"user": {"name": "weak", "password": FIRST}}
+    for refused in (
+        admin.post("/users", weak),
+        admin.patch(f"/users/{user.id}", {"user": {"password": FIRST}}),
+        user.change("1st password", FIRST),
+        user.change("1st password", "12345678"),
+    ):
+        assert (refused.status_code, words in refused.text) == (400, True), refused.text
+    assert admin.get("/users?name=weak").json()["users"] == []
+    assert user.change("1st password", "2nd password").status_code == 204
+    assert user.log_in("2nd password").status_code == 201
+    shown = {"password_regex": pattern, "password_regex_description": words}
+    path = "/domains/default/config/security_compliance"
+    anybody = place.login("demo")
+    assert anybody.get(path).json() == {"config": {"security_compliance": shown}}
+    assert anybody.get(f"{path}/password_regex").json() == {"config": {"password_regex": pattern}}
+    place.close()
 
 
 def test_too_many_wrong_passwords_lock_a_user_for_a_while(tmp_path: Path) -> None:
