@@ -38,11 +38,11 @@ class Finding(StrEnum):
 
 
 class Correction(msgspec.Struct, frozen=True, kw_only=True):
-    """One difference. What to do with the guest is for the host, which refuses a `generation` that is out of date.
+    """One difference, and what the host must do. The host refuses a `generation` that is out of date.
 
-    `resume`: its memory was sent, but it still belongs here; `let_run`: it has arrived, and was not told to run;
-    `shelve`: once its guest is removed, the server is shelved again; `look`: the record follows only what is seen once
-    the host refuses what the operation that failed has told it (`record_found`).
+    `resume`: the guest's memory was sent, but the guest still belongs here. `let_run`: it has arrived and was not told
+    to run. `shelve`: once its guest is removed, the server is shelved again. `look`: the host is asked for its last
+    word, after which it refuses late commands of the failed operation; only that is recorded (`record_found`).
     """
 
     finding: Finding
@@ -62,14 +62,14 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True):
 LOST = "The host has lost the guest."
 _PLUGGABLE = (GuestState.RUNNING, GuestState.PAUSED, GuestState.STOPPED, GuestState.CRASHED)
 NOT_REBUILT = "The server could not be rebuilt."
-"""Its guest is gone, or its host is down; in that case a guest that is found there later may be the old one."""
+"""Its guest is gone, or its host is down. In the second case a guest that is found later may be the old one."""
 NOT_UNSHELVED = "The server could not be unshelved."
-"""Its host went down with its guest; what is found there, if anything, is removed, and the server is shelved."""
+"""Its host went down with its guest. When the host is back its guest is removed and the server is shelved again."""
 _UNSURE = (LOST, NOT_REBUILT)
 _STABLE = (VmState.ACTIVE, VmState.PAUSED, VmState.SUSPENDED, VmState.STOPPED)
 
 
-# Every round with every host asks these: statements built once.
+# Every round with every host asks these, so the statements are built once.
 _COLUMNS = (
     servers.c.id, servers.c.host, servers.c.generation, servers.c.vm_state, servers.c.power_state,
     servers.c.deleted_at_us, servers.c.revision, servers.c.launched_at_us, servers.c.fault_message,
@@ -92,17 +92,19 @@ Revisions = Mapping[str, int]
 
 
 class Before(msgspec.Struct, frozen=True):
-    """What the records say of a host's servers before it is asked: all that `compare` looks at, where the host reports
-    guests of these servers only."""
+    """What the records say of a host's servers before the host is asked.
+
+    That is all that `compare` reads, if the host reports guests of these servers only.
+    """
 
     revisions: Revisions
     ports: frozenset[BoundPort]
     busy: frozenset[str]
-    """Those with a running operation."""
+    """Ids of servers with a running operation."""
 
 
 def before(tx: Tx, hosts: Sequence[str]) -> dict[str, Before]:
-    """Of each of these hosts. Many cost three questions."""
+    """The same of each of these hosts, with three statements for all."""
     revisions: dict[str, dict[str, int]] = {host: {} for host in hosts}
     for row in _REVISIONS.rows(tx, hosts):
         revisions[row.host or ""][row.id] = row.revision
@@ -115,7 +117,7 @@ def before(tx: Tx, hosts: Sequence[str]) -> dict[str, Before]:
 
 
 class Agreed(msgspec.Struct, frozen=True):
-    """What a host said of its guests when nothing was to be corrected, and what the records said."""
+    """What a host and the records said when nothing had to be corrected."""
 
     reports: tuple[GuestReport, ...]
     linked: frozenset[str] | None
@@ -125,9 +127,11 @@ class Agreed(msgspec.Struct, frozen=True):
 def agreed(
     tx: Tx, host: str, reports: Sequence[GuestReport], linked: Collection[str] | None, asked: Before
 ) -> Agreed | None:
-    """After a `compare` without corrections: while a host says the same, and the records do, another one would do the
-    same, which is nothing. None where the next one may do something: a record has changed since the host was `asked`,
-    or it has guests of servers that are not its own."""
+    """After a `compare` without corrections: while the host and the records say the same, the next one finds nothing.
+
+    None if the next one may find something: a record has changed since the host was asked (`asked`), or the host has
+    guests of servers that are not its own.
+    """
     after = before(tx, [host])[host]
     foreign = any(one.state is not GuestState.ABSENT and one.server_id not in after.revisions for one in reports)
     return None if foreign or after.revisions != asked.revisions else Agreed(*_said(reports, linked), after)
@@ -136,7 +140,7 @@ def agreed(
 def still_agreed(
     known: Agreed | None, reports: Sequence[GuestReport], linked: Collection[str] | None, asked: Before
 ) -> bool:
-    """Whether a `compare` would do nothing; always so where neither side knows of a server."""
+    """Whether a `compare` would find nothing; also if neither side has a server."""
     if not reports and not asked.revisions:
         return True
     return known == Agreed(*_said(reports, linked), asked)
@@ -149,7 +153,7 @@ def _said(
 
 
 def generations(tx: Tx, reports: Sequence[GuestReport]) -> dict[str, int]:
-    """The present generations of the servers whose guests a host has reported, wherever the servers are by now."""
+    """The present generations of the servers whose guests a host has reported, wherever these servers are now."""
     found: dict[str, int] = {}
     for part in in_parts([report.server_id for report in reports]):
         found |= {row.id: row.generation for row in tx.all(_GENERATIONS, {"of_ids": list(part)})}
@@ -165,13 +169,12 @@ def compare(
     before: Revisions,
     now_us: int,
 ) -> list[Correction]:
-    """Correct the records of `host`'s servers by what was observed there; answer what the host must correct.
+    """Correct the records of `host`'s servers by what was observed there. Returns what the host must correct.
 
-    `linked`: the ports that are plugged there; None where the host did not say.
+    `linked`: ids of the ports that are plugged there; None if the host did not say.
 
-    Servers with a running operation are left to it, and so are records that are not as they were `before` the host was
-    asked: what it said may be older than what they say. What a host must remove needs no such care, for the command
-    carries a generation.
+    Servers with a running operation are left to it. Records that have changed since `before` are left alone: what the
+    host said may be older. Removing a guest needs no such care, because the command carries a generation.
     """
     seen = {report.server_id: report for report in reports}
     records = _records(tx, host, list(seen))
@@ -228,7 +231,7 @@ def _destroy(finding: Finding, report: GuestReport, generation: int) -> Correcti
 
 
 def _correct_power(tx: Tx, record: Row, state: GuestState, now_us: int) -> Correction | None:
-    """A server that is one of `UNDECIDED` stays so, whatever its guest does, but for one that was taken back."""
+    """Of a server in one of `UNDECIDED`: only its power state follows the guest."""
     power_state = OBSERVED[state][1]
     if power_state == record.power_state:
         return None
@@ -238,22 +241,21 @@ def _correct_power(tx: Tx, record: Row, state: GuestState, now_us: int) -> Corre
 
 
 def _not_rescued(report: GuestReport) -> bool:
-    """It does not run from a rescue image. A host that cannot read what it has of a guest says neither this nor its
-    ports."""
+    """Whether it surely runs from its own disk. A host that cannot read a guest's record reports no ports, either."""
     return report.state is not GuestState.ABSENT and report.ports is not None and not report.rescued
 
 
 def _taken_back(tx: Tx, record: Row, state: GuestState, now_us: int) -> Correction:
-    """Of a server that was rescued: its host took the image away, and was gone before anybody heard."""
+    """The server was rescued: its host has ended the rescue and went down before it could say so."""
     kept = metadata_without(tx, record.id, RESCUE_IMAGE)
     settle(tx, record.id, now_us=now_us, task_state=None, system_metadata=kept, **as_observed(state))
     return Correction(finding=Finding.STATE_DIFFERS, server_id=record.id, generation=record.generation, seen=state)
 
 
 def _correct_ports(tx: Tx, record: Row, report: GuestReport, wanted: set[str], now_us: int) -> Correction | None:
-    """A guest with other ports than its server has.
+    """The guest has other ports than its server.
 
-    A port was deleted in Network; or its host was away when a change had to be taken back.
+    A port was deleted in Network, or the host was down when a change had to be undone.
     """
     seen = wanted if report.ports is None else set(report.ports)
     if seen == wanted or VmState(record.vm_state) not in _STABLE or report.state not in _PLUGGABLE:
@@ -280,7 +282,7 @@ def _correct_ports(tx: Tx, record: Row, report: GuestReport, wanted: set[str], n
 
 
 def _correct_own(tx: Tx, record: Row, report: GuestReport | None, now_us: int) -> Correction | None:
-    """A server this host owns: its guest decides what the record says, unless it waits to be let go on."""
+    """A server of this host. The record follows the guest, unless the guest waits to be let run."""
     state = report.state if report is not None else GuestState.ABSENT
     if record.vm_state == VmState.ERROR and record.launched_at_us is None and report is not None:
         return _destroy(Finding.GUEST_OF_A_FAILED_BOOT, report, record.generation)
@@ -301,7 +303,7 @@ def _correct_own(tx: Tx, record: Row, report: GuestReport | None, now_us: int) -
             return _taken_back(tx, record, state, now_us)
         return _correct_power(tx, record, state, now_us)
     if report is not None and report.rescued and record.vm_state in _STABLE and state in OBSERVED:
-        # Its host was away when the rescue had to be taken back. Its user decides: `unrescue` ends it.
+        # Its host was down when the rescue had to be undone. Now the user decides: `unrescue` ends it.
         settle(tx, record.id, now_us=now_us, task_state=None, **as_observed(state, VmState.RESCUED))
         return Correction(finding=Finding.STATE_DIFFERS, server_id=record.id, generation=record.generation, seen=state)
     if VmState(record.vm_state) not in _STABLE and not found_again:
@@ -337,8 +339,10 @@ def _correct_own(tx: Tx, record: Row, report: GuestReport | None, now_us: int) -
 
 
 def record_found(tx: Tx, correction: Correction, seen: GuestState, now_us: int) -> bool:
-    """Of a server whose rebuild is over, and whose host has looked, as its last word. Whether the guest is there still.
-    Conflict where the server has changed."""
+    """Record `seen`, the last word of the host of a server whose rebuild has failed. Whether the guest is still there.
+
+    Conflict if the server has changed.
+    """
     server = get_server(tx, correction.server_id, deleted=True)
     unchanged = server.generation == correction.generation and server.fault_message == NOT_REBUILT
     if not unchanged or _busy(tx, [server.id]):

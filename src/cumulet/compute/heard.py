@@ -1,4 +1,4 @@
-"""What the records say of hosts before they are asked, and that they were heard: both for many hosts at once."""
+"""The records of hosts: read before hosts are asked, and updated when they were heard. Both for many hosts at once."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from cumulet.db.engine import Database, Tx
 from cumulet.host.driver import GuestReport, HostFacts
 
 RECORD_SECONDS = 60.0
-"""How often it is recorded that a host was heard, when it has said nothing new."""
+"""How often it is recorded that a host was heard, if it has said nothing new."""
 
 
 class Known(msgspec.Struct, frozen=True):
-    """What the records say of a host. `lease_seconds`: where this process has not heard it yet."""
+    """What the records say of a host. `lease_seconds`: None without a lease, or if this process has heard the host."""
 
     up: bool
     lease_seconds: float | None
     before: drift.Before
     totals: Mapping[str, int]
-    """By resource class, of its inventory in placement."""
+    """By resource class: the total of its inventory in placement."""
 
 
 class Heard:
-    """What this process was told by each host, as far as it was recorded.
+    """What each host has told this process, as far as it was recorded.
 
-    It decides nothing of leases and fences: they go by what `host_watch` hears, not by what is recorded of it.
+    It decides nothing about leases and fences: they depend on what `host_watch` hears, not on what is recorded.
     """
 
     def __init__(self, db: Database, clock: Clock, require_lead: Callable[[Tx], None]) -> None:
@@ -37,22 +37,22 @@ class Heard:
         self._clock = clock
         self._require_lead = require_lead
         self._facts: dict[str, HostFacts] = {}
-        """What was last recorded of each host."""
+        """By host: the facts that were recorded last."""
         self._recorded_at: dict[str, float] = {}
-        """When each was heard, as recorded; monotonic."""
+        """By host: the moment of the last record that it was heard; monotonic."""
         self._agreed: dict[str, drift.Agreed] = {}
-        """Of each host, what it said when nothing was to be corrected."""
+        """By host: what it said when nothing had to be corrected."""
         self._due: dict[str, tuple[int, float]] = {}
-        """Hosts of which it is to be recorded that they were heard, and when they were: wall time, monotonic time."""
+        """By host that was heard, and whose record must still say so: the moment in wall time and monotonic time."""
 
     def __contains__(self, name: str) -> bool:
         return name in self._facts
 
     def known(self, tx: Tx, names: Sequence[str]) -> dict[str, Known]:
-        """Of each of these hosts, before it is asked. Many cost hardly more than one.
+        """The records of these hosts, before they are asked. Many cost hardly more than one.
 
-        Only for who leads: a host learns from the next question that its last answer was heard, and has a lease from
-        then on. Whoever lost the lead since that answer must not tell it so.
+        Only the leader may ask: a host learns from the next question that its last answer was heard, and has a lease
+        from then on. A process that has lost the lead since that answer must not tell it so.
         """
         self._require_lead(tx)
         up, before = host_records.heard_of(tx, names), drift.before(tx, names)
@@ -67,7 +67,7 @@ class Heard:
         linked: Collection[str] | None,
         known: Known,
     ) -> bool:
-        """Whether what a host says is to be recorded, or may differ from what the records say."""
+        """Whether the answers of a host must be recorded, or may differ from the records."""
         if reports is None or facts != self._facts.get(facts.name):
             return True
         if not host_records.totals_of(facts).items() <= known.totals.items():
@@ -75,7 +75,7 @@ class Heard:
         return not drift.still_agreed(self._agreed.get(facts.name), reports, linked, known.before)
 
     def recorded(self, facts: HostFacts, agreed: drift.Agreed | None, now: float) -> None:
-        """What a host says has been recorded, and compared; `now`: when it was asked, monotonic."""
+        """The answers of a host were recorded and compared. `now`: when it was asked, monotonic."""
         name = facts.name
         self._facts[name] = facts
         self._recorded_at[name] = now
@@ -85,12 +85,12 @@ class Heard:
             self._agreed[name] = agreed
 
     def again(self, name: str, now: float) -> None:
-        """It has said nothing new; `now`: when it was asked, monotonic."""
+        """The host has said nothing new. `now`: when it was asked, monotonic."""
         if now - self._recorded_at[name] >= RECORD_SECONDS:
             self._due[name] = (self._clock.now_us(), now)
 
     async def record(self, names: Iterable[str]) -> None:
-        """That hosts of these were heard, where it is to be recorded: in one transaction."""
+        """Record which of these hosts were heard, as far as it is due, in one transaction."""
         due = {name: self._due[name] for name in sorted(names) if name in self._due}
         if not due:
             return

@@ -1,7 +1,7 @@
-"""Watches hosts: silent ones are marked down in bounded time, ones that answer up; their guests meet the records.
+"""Watches hosts: marks silent ones down in bounded time and answering ones up; compares their guests with the records.
 
-On event and on timer it asks every host what it is and what its guests do, and corrects either side (`compute.drift`).
-What it found and did is kept in `conductor.findings`.
+On event and on timer it asks every host for its facts and guests, and corrects the host or the records
+(`compute.drift`). Its findings are kept in `conductor.findings`.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ FENCED = "marked down; its servers may start elsewhere"
 NO_LEASE = "marked down; it had confirmed no lease, so its servers may run: nothing else"
 NO_WATCHDOG = "its servers start nowhere else should it fall silent: start its agent anew, so that it has a watchdog"
 PARTS = 25
-"""Hosts are asked in so many parts, one after the other: a thousand asked at once hold up everybody else for long, and
-a thousand asked one by one cost several times as much: what is recorded of a part is looked up at once."""
+"""Hosts are asked in this many parts, one after the other. A thousand at once would block other work for long. One by
+one they would cost several times as much, because the records of a part are read at once."""
 LEASE_MARGIN_SECONDS = 2.0
-"""How much longer than a host's lease we wait: its watchdog has to wake up, and its guests' processes to end."""
+"""How much longer than a host's lease we wait: its watchdog must wake up, and its guests' processes must end."""
 
 
 class HostWatch:
-    """Asks every host in turn. `ready` is set once each host has answered or been found silent."""
+    """Asks all hosts again and again."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class HostWatch:
         require_lead: Callable[[Tx], None],
         boot: ResumeOnBoot | None = None,
     ) -> None:
-        """`boot`: what becomes of servers that should run and do not, once for each start of their host's agent.
+        """`boot`: decides, at each start of a host's agent, about servers that should run there and do not.
 
         `require_lead`: `part.Surroundings.require_lead`.
         """
@@ -69,30 +69,32 @@ class HostWatch:
         self._number = 0
         self._heard: dict[str, int] = {}
         self._welcomed: dict[str, str] = {}
-        """Of each host, the start of its agent that was told what had been decided while it was away."""
+        """By host: the session of its agent that was welcomed."""
         self._returning: set[str] = set()
-        """Hosts that were down and answer again, and have not yet removed the guests they lost meanwhile."""
+        """Hosts that answer again and have not yet removed the guests that they lost while they were down."""
         self._fenced_at: dict[str, float] = {}
-        """Of each host, when its lease will have run out for certain if it is not heard again."""
+        """By host: the moment at which its lease has run out for certain, if it is not heard again; monotonic."""
         self._leases: dict[str, float] = {}
-        """For how long each host that has a watchdog may be unheard, as it last said."""
+        """By host with a watchdog: the seconds for which it may be unheard, as it said last."""
         self._parts: list[set[str]] = []
         self._watching: list[asyncio.Task[None]] = []
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._following: asyncio.Task[None] | None = None
         self.lost = asyncio.Event()
-        """Set whenever a host has been found down: for whoever has to do something about it."""
+        """Set whenever a host is marked down, for the reconcilers that act on it."""
 
     async def start(self) -> None:
-        """One round with every host at once, so that a cloud that is ready knows its hosts; then watch each.
+        """Ask every host once, so that a cloud that is ready knows its hosts; then watch each.
 
-        Whoever leads again does not know what another leader has recorded since, and which leases it has given.
+        What was known is forgotten: another leader may have recorded news and given leases since.
         """
         self._records = Heard(self._db, self._clock, self._require_lead)
         for known in (self._heard, self._fenced_at, self._leases):
             known.clear()
         await self._ask_all()
-        if self._settings.fence_silent_hosts:  # Only what was heard of the first round gives hosts their leases.
+        if (
+            self._settings.fence_silent_hosts
+        ):  # The second question tells hosts that their answer was heard: that gives leases.
             await self._ask_all()
         self._parts.clear()
         self._watching.clear()
@@ -117,7 +119,7 @@ class HostWatch:
         return [*self._watching, *self._asking.values(), *following]
 
     async def _follow(self) -> None:
-        """Hosts that join are watched from then on, at once; those that leave no longer."""
+        """Watch hosts from the moment they join, until they leave."""
         while True:
             await self._hosts.changed.wait()
             self._hosts.changed.clear()
@@ -150,8 +152,10 @@ class HostWatch:
         self._watching.append(asyncio.create_task(self._watch(part, first_seconds), name=f"watch-part-{number}"))
 
     async def _watch(self, part: set[str], first_seconds: float) -> None:
-        """Ask the hosts of a part, all at once, again and again; one that takes long to answer holds up no other.
-        `first_seconds`: until the first time."""
+        """Ask the hosts of a part again and again, all at once: a slow one delays no other.
+
+        `first_seconds`: how long to wait before the first time.
+        """
         seconds = first_seconds
         while True:
             await self._clock.sleep(seconds)
@@ -183,7 +187,7 @@ class HostWatch:
             log.error("round with %s failed, will retry", name, exc_info=error)
 
     async def round(self, name: str) -> None:
-        """Ask one host for its facts and guests; record that it is up or down; correct what differs."""
+        """Ask one host for its facts and guests, record that it is up or down, and correct what differs."""
         known = await self._db.look_up(lambda tx: self._records.known(tx, [name]))
         await self._ask(name, known[name])
         await self._records.record([name])
@@ -226,7 +230,7 @@ class HostWatch:
             if new and self._boot is not None:
                 self._boot.settle(tx, name, reports, before=before.revisions)
             now_us = self._clock.now_us()
-            # An agent that has just started was not told yet what its network must be: nothing is plugged by its word.
+            # An agent that has just started does not know its wiring yet, so it cannot say which ports are plugged.
             plugged = None if new else linked
             found = drift.compare(tx, name, reports, linked=plugged, before=before.revisions, now_us=now_us)
             return found, told, None if found else drift.agreed(tx, name, reports, plugged, before)
@@ -242,7 +246,7 @@ class HostWatch:
         if new and cleared:
             try:
                 if "networks" in facts.features and await self._db.look_up(lambda tx: network.wires(tx, name)):
-                    # What waits for the welcome may start guests, and their ports have no rules yet.
+                    # Commands that wait for the welcome may start guests, and their ports need rules before.
                     await wiring.wire(self._hosts, self._db.read_async, self._clock, name)
                 await self._hosts.send(name, m.Welcome(session=facts.session, generations=generations))
             except m.HostError as error:
@@ -254,14 +258,14 @@ class HostWatch:
             cleared = cleared and (done or not correction.destroy)
         if cleared:
             self._returning.discard(name)
-        # Only now the record says that it is up, and a host that is back gets a lease once it has removed what it lost.
+        # It may have a lease from here on: the record says that it is up, and it has removed the guests that it lost.
         if question is not None and name not in self._returning:
             self._heard[name] = question
 
     async def _look(self, name: str, facts: HostFacts) -> tuple[list[GuestReport] | None, Collection[str] | None]:
-        """What its guests do, and the ports they are plugged into; None where it does not say, or they have none.
+        """The states of its guests, and the ids of the ports that are plugged; each None if the host does not say.
 
-        It answers, so it is up; what it does not say now it is asked again in the next round.
+        It has answered before, so it is up. The next round asks again.
         """
         try:
             reports = await self._hosts.guests(name)
@@ -273,10 +277,11 @@ class HostWatch:
             return None, None
 
     async def _renew_lease(self, name: str) -> int | None:
-        """See `agent.lease`. The host counts from before its answer, we from when we have heard it, and add a margin.
+        """Ask a host to renew its lease; the number of the question, or None if it has no lease. See `agent.lease`.
 
-        The number of the question that was answered; what the host learns of that, and when, is decided by the caller.
-        One that has a watchdog is given leases whether we count on their end or not: its guests would end without.
+        The host counts from before its answer. We count from when we heard it and add a margin. The caller decides
+        when the host learns that its answer was heard. A host with a watchdog is given leases even if nobody counts
+        on their end (`fence_silent_hosts`), because its guests would end without one.
         """
         if not self._settings.fence_silent_hosts and name not in self._leases:
             return None
@@ -287,13 +292,13 @@ class HostWatch:
         return number
 
     def _fenced_from(self, name: str) -> float:
-        """A host that we have not heard yet may just have got a lease from the process that watched before us."""
+        """When a host is fenced, monotonic. One that we have not heard may have a fresh lease from the last leader."""
         if not self._settings.fence_silent_hosts and name not in self._leases:
             return float("-inf")
         return self._fenced_at.setdefault(name, self._lease_end(name))
 
     def _lease_end(self, name: str) -> float:
-        """Its agent may have been started with other settings than ours: the longer of the two counts."""
+        """The end of a lease that begins now. The agent may have other settings than we: the longer lease counts."""
         seconds = max(self._settings.lease_seconds, self._leases.get(name, 0.0))
         return self._clock.monotonic() + seconds + LEASE_MARGIN_SECONDS
 
@@ -304,7 +309,7 @@ class HostWatch:
             self._leases[name] = seconds
 
     async def _mark_down(self, name: str) -> None:
-        """A host is silent for too long, and where it has a lease, without one."""
+        """The host is silent for too long, and its lease, if it had one, has run out."""
         silent = self._clock.monotonic() - self._seen_at[name] if name in self._records else None
 
         def record(tx: Tx) -> bool:
@@ -325,7 +330,7 @@ class HostWatch:
             self.lost.set()
 
     async def _correct(self, name: str, correction: drift.Correction) -> bool:
-        """What the host has to do; False if that failed, and will be tried in the next round."""
+        """Tell the host what it has to do. False if that failed: the next round tries again."""
         command: operations.CommandFields = {
             "server_id": correction.server_id,
             "operation_id": "reconciler",
@@ -337,11 +342,11 @@ class HostWatch:
             if correction.destroy:
                 await self._hosts.send(name, m.Destroy(**command))
                 done = "guest removed"
-                if correction.shelve:  # Only now: from here on the host refuses late commands to make this guest.
+                if correction.shelve:  # From here on the host refuses late commands to make this guest.
                     await self._db.write_async(lambda tx: self._shelve(tx, name, correction))
                     done = "shelved again"
             elif correction.resume:
-                # It may be waiting for a commit that will not come.
+                # It may wait for a commit that will not come.
                 await self._hosts.send(name, m.CancelCopy(**command))
                 await self._hosts.send(name, m.ResumeSource(**command))
                 done = "guest resumed"
@@ -367,7 +372,7 @@ class HostWatch:
         return not failed
 
     def _shelve(self, tx: Tx, name: str, correction: drift.Correction) -> None:
-        """Conflict where the server is not as it was when that was decided."""
+        """Conflict if the server has changed since the decision."""
         now_us, generation = self._clock.now_us(), correction.generation
         shelved.offload(tx, correction.server_id, old=name, generation=generation, now_us=now_us, **operations.NO_FAULT)
 

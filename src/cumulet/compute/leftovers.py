@@ -1,8 +1,8 @@
-"""What no server and no operation holds any more: shares in placement, ports' bindings. Found, and given back.
+"""Gives back shares in placement and bindings of ports that no server and no operation holds any more.
 
-The sagas leave nothing of it; this is for what a mistake in them, or a hand in the database, has left. It looks only
-at what compute knows: consumers that are servers or migrations, ports that are servers'. What an operation is at is
-its own affair.
+Sagas leave nothing behind; this is for a mistake in them, or a change by hand in the database. It looks only at what
+Compute knows: consumers that are servers or migrations, and ports of servers. Servers with a running operation are
+left to it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Finding(StrEnum):
 
 
 class Leftover(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was left over, at `host`, and has been given back in the same transaction."""
+    """One thing that was left over at `host` and was given back in the same transaction."""
 
     finding: Finding
     server_id: str
@@ -82,7 +82,7 @@ _BOUND_ELSEWHERE = sa.select(servers.c.id, servers.c.host).where(
 
 
 def give_back(tx: Tx, now_us: int) -> list[Leftover]:
-    """Look at everything once; answer what was left over, and is not any more."""
+    """Look at everything once. Returns what was left over and was given back."""
     return [*_shares(tx, now_us), *_ports(tx)]
 
 
@@ -109,7 +109,7 @@ def _ports(tx: Tx) -> Iterator[Leftover]:
 
 
 class Leftovers(Periodic):
-    """Gives back what is left over in the records themselves on timer."""
+    """Gives back on a timer what is left over in the records."""
 
     def __init__(self, *, db: Database, clock: Clock, settings: Settings) -> None:
         super().__init__(name="leftovers", clock=clock, seconds=settings.host_silent_seconds * 3)

@@ -1,7 +1,7 @@
-"""Hosts get told what their networks must be: before a guest starts, when it has moved, and whenever records change.
+"""Tells hosts their wirings: before a guest starts, when it has moved, and whenever the records change.
 
-What they must be is `network.wiring`, read whole each time; hosts refuse what is older than what they have. A saga that
-needs it waits for it; everybody else is told by `Wirings`, so that what failed, or was lost, is made good.
+A wiring is read whole from the records (`network.wiring`); hosts refuse one that is older than what they have. A saga
+that needs a wiring waits for it. `Wirings` tells all others, and tells again what failed or was lost.
 """
 
 from __future__ import annotations
@@ -27,13 +27,11 @@ from cumulet.host.wiring import (
     BANDWIDTH_LIMITS,
     DSCP_MARKS,
     FLOATING_IP_LIMITS,
-    GATEWAY_LIMITS,
     PORT_NAMES,
     FloatingIp,
     InForce,
     NotDone,
     Port,
-    Router,
     Wiring,
 )
 from cumulet.network import for_compute as ports_of
@@ -45,26 +43,29 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 WATCHED = network.TABLES
-"""What `described` reads, but for hosts: that they are heard is written there again and again. The timer sees what is
-new there, such as an address."""
+"""The tables that `described` reads, except `hosts`: it is written at every heartbeat. The timer finds what is new
+there, such as an address."""
 
 SECONDS_BETWEEN = 1.0
-"""How soon a change is seen of which no notice came, as when a host's address changes; and the longest rest."""
+"""How soon a change without a notice is seen, such as a host's new address; and the longest rest of two rounds."""
 SECONDS_UNTIL_TOLD_AGAIN = 60.0
-"""How soon a host is told again what it was told before: what somebody has changed there is put right."""
+"""How soon a host is told the same again: so changes that somebody made on it are put right."""
 SECONDS_UNTIL_RETRY = 5.0
-"""The same where a part could not be done."""
+"""The same, if the host could not do a part of it."""
 
 
 class Read(Protocol):
-    """Runs a function in a transaction that reads."""
+    """Runs a function in a transaction that only reads."""
 
     def __call__(self, fn: Callable[[Tx], T], /) -> Awaitable[T]: ...
 
 
 def described(tx: Tx, host: str) -> Wiring:
-    """What a host's network must be now, without a revision, and without what the host does not offer to keep: an agent
-    of the version before refuses a whole wiring with a field that it does not know."""
+    """The wiring of a host as the records are now, without a revision.
+
+    What the host does not offer to keep is left out: an agent of the version before refuses a wiring with a field that
+    it does not know.
+    """
     addresses_of, router_hosts = partial(host_records.addresses, tx), partial(hosts_in_memory.for_routers, tx)
     made = network.wiring(tx, host, addresses_of, router_hosts)
     kept = host_records.kind_of(tx, host).features
@@ -75,14 +76,12 @@ def described(tx: Tx, host: str) -> Wiring:
     if FLOATING_IP_LIMITS not in kept:
         routers = (replace(one, floating_ips=tuple(map(_unlimited, one.floating_ips))) for one in made.routers)
         made = replace(made, routers=tuple(routers))
-    if GATEWAY_LIMITS not in kept:
-        made = replace(made, routers=tuple(map(_unlimited, made.routers)))
     if PORT_NAMES not in kept:
         made = replace(made, networks=tuple(replace(one, names=()) for one in made.networks))
     return made
 
 
-LimitedT = TypeVar("LimitedT", Port, FloatingIp, Router)
+LimitedT = TypeVar("LimitedT", Port, FloatingIp)
 
 
 def _unlimited(limited: LimitedT) -> LimitedT:
@@ -90,7 +89,7 @@ def _unlimited(limited: LimitedT) -> LimitedT:
 
 
 async def wire(hosts: Hosts, read: Read, clock: Clock, host: str) -> InForce:
-    """Tell one host. HostError where that fails, or takes too long."""
+    """Tell one host its wiring; what is in force there. HostError if that fails or takes too long."""
 
     async def describe(revision: int) -> Wiring:
         return replace(await read(lambda tx: described(tx, host)), revision=revision)
@@ -99,7 +98,7 @@ async def wire(hosts: Hosts, read: Read, clock: Clock, host: str) -> InForce:
 
 
 def require_wiring_hosts(tx: Tx) -> None:
-    """501 for a port where no host could give it packets."""
+    """NotYet (501) if no host of this cloud can give a port packets."""
     if hosts_in_memory.offered(tx, "networks") is False:
         raise NotYet(
             "No host of this cloud can wire guests (`cumulet doctor` says why, started as root on Linux it can): "
@@ -112,9 +111,9 @@ def require_wiring_hosts(tx: Tx) -> None:
 
 
 async def require_wired(context: Context, host: str, server_id: str) -> bool:
-    """The rules of a server's ports are in force on a host before its guest is there. StepFailed where they are not.
+    """Put the rules of a server's ports in force on a host, before its guest is there. StepFailed if that fails.
 
-    False where it has no ports.
+    False if the server has no ports.
     """
     port_ids = await context.read(lambda tx: network.ports_of_server(tx, server_id))
     if not port_ids:
@@ -146,15 +145,15 @@ async def learn_links(context: Context, host: str, server_id: str) -> None:
 
 
 async def tell_again(context: Context, host: str, server_id: str) -> None:
-    """A server has come back to a host that was told meanwhile that it is elsewhere."""
+    """Tell a host that a server is there again: meanwhile it was told that the server is elsewhere."""
     if await context.read(lambda tx: ports_of.has_ports(tx, server_id)):
         await _tell(context, [host])
 
 
 async def switch_peers(context: Context, host: str, server_id: str) -> None:
-    """A server belongs to another host now: that host first, then all that have ports of its networks, learn it.
+    """A server belongs to another host now. Tell that host first, then all hosts with ports of its networks.
 
-    One that cannot be told now is told by `Wirings`; nothing waits for it.
+    Nothing waits for a host that cannot be told now; `Wirings` tells it later.
     """
     others = await context.read(
         lambda tx: network.hosts_of_networks(tx, server_id, partial(hosts_in_memory.for_routers, tx))
@@ -178,11 +177,11 @@ async def _tell(context: Context, hosts: Sequence[str]) -> None:
 
 
 class Wirings(Periodic):
-    """Tells each host whose networks have packets what they must be: when records change, and now and then anyway.
+    """Tells each host with packets its wiring: when the records change, and on a timer.
 
-    A commit that writes what wirings are read from begins a round at once. Other processes tell of their commits
-    (`processes.conductor`); what is lost of that is seen by the timer. Rounds, and each host's tellings, rest as long
-    as they took: what comes in a storm is told together, and does not take all time.
+    A commit that writes one of `WATCHED` begins a round at once. Other processes send notices of their commits
+    (`processes.conductor`); the timer finds changes whose notice was lost. After a round, and after telling a host, it
+    rests for as long as that took. So many changes in short time are told together, and take at most half of the time.
     """
 
     def __init__(self, *, db: Database, clock: Clock, hosts: Hosts) -> None:
@@ -190,13 +189,13 @@ class Wirings(Periodic):
         self._db = db
         self._hosts = hosts
         self._heard: dict[str, tuple[int, float]] = {}
-        """The revision that each host answered last, and when that was seen."""
+        """By host: the revision in its last answer, and when that was seen; monotonic."""
         self._undone: dict[str, set[NotDone]] = {}
-        """What of it was said not to be: logged once."""
+        """By host: the parts that it could not do, each of which is logged once."""
         self._telling: dict[str, asyncio.Task[None]] = {}
-        """Hosts that are being told."""
+        """By host: the task that tells it."""
         self._again: set[str] = set()
-        """Those of them for which a round has come meanwhile: what they are being told may have been read before it."""
+        """Hosts that are being told and for which a new round came: their wiring may have been read before it."""
         self._watched: Watch | None = None
 
     async def start(self) -> None:
@@ -217,7 +216,7 @@ class Wirings(Periodic):
             telling.cancel()
 
     async def round(self) -> None:
-        """Tell all hosts. One that takes long, which may be `WIRING_SECONDS`, holds up no other, and no next round."""
+        """Tell all hosts. A slow one (up to `WIRING_SECONDS`) delays no other host and no further round."""
         began = self._clock.monotonic()
         for name in await self._db.look_up(hosts_in_memory.with_packets):
             if name in self._telling:
@@ -239,7 +238,9 @@ class Wirings(Periodic):
 
     def _ended(self, name: str, telling: asyncio.Task[None]) -> None:
         del self._telling[name]
-        if name in self._again:  # A round came when it had ended, or failed: nobody tells this host now.
+        if (
+            name in self._again
+        ):  # A round came after its last telling: begin another round, as nobody tells this host now.
             self._woken.set()
         if not telling.cancelled() and (error := telling.exception()) is not None:
             log.error("%s could not be told what its network must be, will retry", name, exc_info=error)
@@ -264,7 +265,7 @@ class Wirings(Periodic):
             self._in_force(name, wanted)
 
     def _in_force(self, name: str, wanted: Wiring) -> bool:
-        """Whether a host need not be told, for it was, by us or by a saga, and not long ago."""
+        """Whether a host need not be told: we or a saga have told it this wiring not long ago."""
         told = self._hosts.told(name)
         if told is None:
             return False
