@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +14,22 @@ from cumulet.db.engine import Database
 from cumulet.db.prepared import Prepared
 from cumulet.identity import service, store
 from cumulet.identity.service import Identity
+from cumulet.testing.databases import VARIABLE
 from cumulet.web.operation import Caller
 from tests.api.identity.place import Place, project
 
 
 def ask(identity: Identity, token: str | None) -> Caller | None:
     return asyncio.run(identity.authenticate(str(token), service="compute", method="GET", path="/servers"))
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """The only process on its database, which is SQLite also where the suite's clouds are not: it asks nobody again."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    made = Place(tmp_path)
+    yield made
+    made.close()
 
 
 class Statements:
@@ -38,15 +50,15 @@ class Statements:
         self.count += statement != "BEGIN"
 
 
-def test_a_remembered_token_costs_no_query(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    token = place.login("demo", scope=project("demo")).token
-    assert place.identity.cached(str(token)) is None
-    first = ask(place.identity, token)
+def test_a_remembered_token_costs_no_query(alone: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = alone.login("demo", scope=project("demo")).token
+    assert alone.identity.cached(str(token)) is None
+    first = ask(alone.identity, token)
     assert first is not None
     assert (first.user_name, first.project_name, sorted(first.roles)) == ("demo", "demo", ["member", "reader"])
-    statements = Statements(place.database, monkeypatch)
-    assert ask(place.identity, token) is first
-    assert place.identity.cached(str(token)) is first
+    statements = Statements(alone.database, monkeypatch)
+    assert ask(alone.identity, token) is first
+    assert alone.identity.cached(str(token)) is first
     assert statements.count == 0
 
 
@@ -128,28 +140,28 @@ def test_another_process_learns_of_a_password_s_change_at_its_next_request(place
     other.close()
 
 
-def test_the_end_of_one_token_ends_those_made_from_it_and_no_other(place: Place) -> None:
-    session = place.login("demo", scope=project("demo"))
-    made, same_user = place.exchanged(session, project("demo")), place.login("demo", scope=project("demo"))
-    other = place.admin()
+def test_the_end_of_one_token_ends_those_made_from_it_and_no_other(alone: Place) -> None:
+    session = alone.login("demo", scope=project("demo"))
+    made, same_user = alone.exchanged(session, project("demo")), alone.login("demo", scope=project("demo"))
+    other = alone.admin()
     kept = [str(same_user.token), str(other.token)]
     for token in (str(session.token), str(made.token), *kept):
-        assert ask(place.identity, token) is not None
+        assert ask(alone.identity, token) is not None
     assert other.delete("/auth/tokens", {"X-Subject-Token": str(session.token)}).status_code == 204
-    assert [place.identity.cached(token) is not None for token in kept] == [True, True]
-    assert ask(place.identity, session.token) is None
-    assert ask(place.identity, made.token) is None
+    assert [alone.identity.cached(token) is not None for token in kept] == [True, True]
+    assert ask(alone.identity, session.token) is None
+    assert ask(alone.identity, made.token) is None
 
 
-def test_a_changed_password_ends_its_user_s_tokens_and_no_other(place: Place) -> None:
-    session, other = place.login("demo"), place.login("admin")
-    assert ask(place.identity, session.token) is not None
-    assert ask(place.identity, other.token) is not None
+def test_a_changed_password_ends_its_user_s_tokens_and_no_other(alone: Place) -> None:
+    session, other = alone.login("demo"), alone.login("admin")
+    assert ask(alone.identity, session.token) is not None
+    assert ask(alone.identity, other.token) is not None
     user_id = session.body["user"]["id"]
-    place.database.write(lambda tx: place.identity.end_tokens_of_user(tx, user_id))
-    assert place.identity.cached(str(other.token)) is not None
-    assert ask(place.identity, session.token) is None
-    assert ask(place.identity, place.login("demo").token) is not None
+    alone.database.write(lambda tx: alone.identity.end_tokens_of_user(tx, user_id))
+    assert alone.identity.cached(str(other.token)) is not None
+    assert ask(alone.identity, session.token) is None
+    assert ask(alone.identity, alone.login("demo").token) is not None
 
 
 def test_an_examination_that_a_revocation_overtook_is_not_remembered(place: Place) -> None:
@@ -165,30 +177,30 @@ def test_an_examination_that_a_revocation_overtook_is_not_remembered(place: Plac
 
 
 def test_what_is_remembered_of_ends_is_bounded_and_forgetting_it_revives_nothing(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    alone: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "MOST_ENDED", 3)
-    sessions = [place.login("demo") for _ in range(6)]
+    sessions = [alone.login("demo") for _ in range(6)]
     for session in sessions:
-        assert ask(place.identity, session.token) is not None
+        assert ask(alone.identity, session.token) is not None
     for session in sessions[:5]:
         session.delete("/auth/tokens", {"X-Subject-Token": str(session.token)})
-        assert len(place.identity._ended) <= 3
-    assert [ask(place.identity, session.token) is not None for session in sessions] == [False] * 5 + [True]
-    place.clock.advance(1800)
-    later = [place.login("demo") for _ in range(2)]
-    place.clock.advance(1801)
+        assert len(alone.identity._ended) <= 3
+    assert [ask(alone.identity, session.token) is not None for session in sessions] == [False] * 5 + [True]
+    alone.clock.advance(1800)
+    later = [alone.login("demo") for _ in range(2)]
+    alone.clock.advance(1801)
     for session in later:
         session.delete("/auth/tokens", {"X-Subject-Token": str(session.token)})
-    assert len(place.identity._ended) == 2  # those whose tokens have expired were forgotten
+    assert len(alone.identity._ended) == 2  # those whose tokens have expired were forgotten
 
 
-def test_the_memory_is_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_is_bounded(alone: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "CACHED_TOKENS", 3)
-    tokens = [str(place.login("demo").token) for _ in range(5)]
+    tokens = [str(alone.login("demo").token) for _ in range(5)]
     for token in tokens:
-        assert ask(place.identity, token) is not None
-    assert [place.identity.cached(token) is not None for token in tokens] == [False, False, True, True, True]
+        assert ask(alone.identity, token) is not None
+    assert [alone.identity.cached(token) is not None for token in tokens] == [False, False, True, True, True]
 
 
 @pytest.mark.parametrize("token", ["", "x" * 5000, "gAAAAA"])
