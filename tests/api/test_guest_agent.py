@@ -20,7 +20,7 @@ from tests.links import Way, instead
 
 from .test_create_image import made
 from .test_further_disks import on_host
-from .test_live_migration import create_pair, host_of, image_and_flavor
+from .test_live_migration import create_pair, event_details, host_of, image_and_flavor, last_migration, other
 
 
 def say(admin: Client, **properties: str) -> None:
@@ -75,6 +75,31 @@ def test_a_host_of_the_version_before_boots_such_a_guest_without_a_channel_to_it
         cloud.reconcile()
         booted = create_pair(member)[0]
     assert not on_host(cloud, booted).guest.agent
+
+
+def test_a_guest_with_such_a_channel_does_not_move_to_a_host_of_the_version_before(
+    cloud: TestCloud, admin: Client, server: str
+) -> None:
+    source = host_of(admin, server)
+    destination = other(source)
+    with instead(cloud, destination, Older):
+        cloud.reconcile()
+        live = {"os-migrateLive": {"host": destination, "block_migration": "auto"}}
+        old = admin.action(server, live, version="2.30")
+        assert (old.status, "No valid host was found" in old.text) == (400, True)
+        assert admin.action(server, live).status == 202
+        admin.wait("its end", lambda: last_migration(admin, server)["status"] == "error")
+        assert f"{destination}: GUEST_AGENT_NOT_OFFERED" in event_details(admin, server)
+        assert admin.action(server, {"migrate": None}).status == 202
+        admin.wait(
+            "its end", lambda: f"{destination}: GUEST_AGENT_NOT_OFFERED" in event_details(admin, server, "migrate")
+        )
+        assert host_of(admin, server) == source
+        without = next(one for one in create_pair(admin) if host_of(admin, one) == destination)
+        assert not on_host(cloud, without).guest.agent
+    cloud.reconcile()
+    assert admin.action(server, {"os-migrateLive": {"host": destination, "block_migration": "auto"}}).status == 202
+    admin.wait("its move", lambda: host_of(admin, server) == destination)
 
 
 class Slow(Way):

@@ -55,6 +55,7 @@ CASES: list[tuple[Reason, dict[str, Any], dict[str, Any], str]] = [
     (Reason.MACHINE_TYPE_MISSING, {"machine_types": frozenset({"pc"})}, {}, ""),
     (Reason.NETWORK_NOT_OFFERED, {"features": frozenset({"post-copy"})}, {}, ""),
     (Reason.QOS_NOT_KEPT, {}, {"qos": frozenset({"dscp-marks"})}, ""),
+    (Reason.GUEST_AGENT_NOT_OFFERED, {}, {"guest_agent": True}, ""),
     (Reason.INSUFFICIENT_VCPU, {"free_vcpus": 3.5}, {}, ""),
     (Reason.INSUFFICIENT_VCPU, units(VCPU, max_unit=3), {}, ""),
     (Reason.INSUFFICIENT_MEMORY, {"free_memory_mib": 4095.0}, {}, ""),

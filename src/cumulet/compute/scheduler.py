@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from cumulet.compute import guest_agent
 from cumulet.host import reach
 from cumulet.placement.allocations import DISK_GB, MEMORY_MB, VCPU
 from cumulet.placement.providers import Inventory
@@ -35,6 +36,7 @@ class Reason(StrEnum):
     ANTI_AFFINITY = "ANTI_AFFINITY"
     NETWORK_NOT_OFFERED = "NETWORK_NOT_OFFERED"
     QOS_NOT_KEPT = "QOS_NOT_KEPT"
+    GUEST_AGENT_NOT_OFFERED = "GUEST_AGENT_NOT_OFFERED"
     TRIED_BEFORE = "TRIED_BEFORE"
     EXTRA_SPEC_NOT_KEPT = "EXTRA_SPEC_NOT_KEPT"
     INSUFFICIENT_RESOURCES = "INSUFFICIENT_RESOURCES"
@@ -95,6 +97,8 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     networks: bool = False
     qos: frozenset[str] = frozenset()
     """What a host must offer to keep the QoS policies of its ports."""
+    guest_agent: bool = False
+    """Its guest has a channel to QEMU's guest agent, and moves with it."""
     tried: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Hosts that have failed to boot it, and how."""
     unkept: str | None = None
@@ -146,6 +150,8 @@ def _reject_by_kind(host: HostView, need: Need) -> Reason | None:
         return Reason.NETWORK_NOT_OFFERED
     if not need.qos <= host.features:
         return Reason.QOS_NOT_KEPT
+    if need.guest_agent and guest_agent.FEATURE not in host.features:
+        return Reason.GUEST_AGENT_NOT_OFFERED
     return None
 
 
