@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cumulet.errors import BadRequest, TooLarge
-from cumulet.web.json_reader import DEEPEST, LARGEST_BODY, read_json
+from cumulet.web.json_reader import DEEPEST, LARGEST_BODY, MOST_VALUES, read_json
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats(allow_nan=False, allow_infinity=False)
@@ -78,6 +78,17 @@ def test_the_bounds_are_exact() -> None:
     assert read_json(b"{}" + padding) == {}
     with pytest.raises(TooLarge):
         read_json(b"{}" + padding + b" ")
+
+
+@pytest.mark.parametrize(
+    ("one", "separators"), [("0", 1), ("1e1", 1), ('""', 1), ("[]", 2), ("{}", 2), ('{"a":0}', 3), ('"[,:\\"{,"', 1)]
+)
+def test_how_many_values_a_body_has_is_bounded(one: str, separators: int) -> None:
+    """Counted outside of strings. The outer bracket opens once, and the last value has no comma."""
+    most = MOST_VALUES // separators
+    assert len(read_json(f"[{','.join([one] * most)}]".encode())) == most
+    with pytest.raises(TooLarge):
+        read_json(f"[{','.join([one] * (most + 1))}]".encode())
 
 
 def test_surrogate_pairs_are_one_character() -> None:

@@ -86,6 +86,17 @@ def test_os_migrate_live_through_its_history(version: str, body: dict[str, Any],
         assert refusal(MigrateLive, body, version)
 
 
+class Named(Body):
+    values: dict[str, str]
+
+
+@pytest.mark.parametrize("key", ["0", "00", "+7", "12", "a"])
+def test_a_key_that_reads_as_a_number_is_told_as_it_was_sent(key: str) -> None:
+    assert refusal(Named, {"values": {"b": "", key: 5}}).startswith(
+        f"Invalid input for field/attribute {key}. Value: 5."
+    )
+
+
 def test_boundaries_are_where_the_schema_changes_and_plans_are_shared_between_them() -> None:
     assert [str(v) for v in boundaries(MigrateLive)] == ["2.25", "2.30", "2.68"]
     assert plan(MigrateLive, Microversion(2, 30)) is plan(MigrateLive, Microversion(2, 67))

@@ -50,7 +50,7 @@ from cumulet.web.annotations import (
     loose_bool,
 )
 from cumulet.web.operation import Microversion
-from cumulet.web.refusals import last_values, refuse_body, refuse_parameter, refuse_query, refuse_value
+from cumulet.web.refusals import errors_of, last_values, refuse_body, refuse_parameter, refuse_query, refuse_value
 from cumulet.web.shapes import Unconverted, boundaries, class_shape, query_shape, validator_of
 
 Unset = UnsetType
@@ -72,7 +72,7 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
     def read(self, value: object, envelope: str | None) -> Any:
         """The instance for a body's value; `envelope` is the key it stood under, for messages."""
         if not self.validator.is_valid(value):
-            raise refuse_body(self.schema, value, self.validator.iter_errors(value), envelope, secret=self.secret)
+            raise refuse_body(self.schema, value, errors_of(self.validator, value), envelope, secret=self.secret)
         try:
             return self.build(value)
         except Unconverted as refused:
