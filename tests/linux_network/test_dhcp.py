@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from cumulet.drivers.linux_network import dhcp, responding
+from cumulet.drivers.linux_network import dhcp, responding, taps
 from cumulet.drivers.linux_network.names import BRIDGE_MAC
 from cumulet.host import wiring as w
 from cumulet.host.driver import DriverError
@@ -171,6 +171,15 @@ async def test_who_reads_what_guests_send_has_no_power_and_is_replaced_when_it_e
         process.wait()
         await wire(place, "host1", a)
         assert (await answered(guest, asks(DISCOVER, a.mac)))[0] == OFFER
+
+
+@needs_packets
+async def test_a_host_whose_kernel_has_no_ipv6_answers_by_ipv4(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(taps, "_IPV6", tmp_path / "none")
+    async with lab(["host1"]) as place:
+        a = port("10.0.0.5")
+        await wire(place, "host1", a)
+        assert (await answered(await place.plug("host1", a), asks(DISCOVER, a.mac)))[:2] == (OFFER, "10.0.0.5")
 
 
 @needs_packets

@@ -6,13 +6,15 @@ import socket
 import struct
 from collections.abc import Iterable
 
+from cumulet.drivers.linux_network.packets import packed_mac
+
 _EVERYBODY = b"\xff" * 6
 _ARP = 0x0806
 
 
 def announce(interface: str, mac: str, addresses: Iterable[str]) -> None:
-    """On an interface of the calling thread's namespace."""
-    own = bytes.fromhex(mac.replace(":", ""))
+    """Send one for each address, on an interface in the namespace of the calling thread."""
+    own = packed_mac(mac)
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as packets:
         packets.bind((interface, 0))
         for address in addresses:

@@ -1,8 +1,8 @@
 """Connections that the kernel tracks (ctnetlink), and those it has to forget when rules or ports have changed.
 
-What belongs to a connection passes because the connection was let through once. So when a rule is taken away, its
-connections are judged anew, as if their first packet came now, and those that would not pass are forgotten: their next
-packet is judged by the rules. Connections of a port that has left are forgotten too, for it may come back.
+A packet of a tracked connection passes because the first packet of the connection passed. So when rules or ports
+change, each connection is judged again by its first packet. A connection that would not pass now is forgotten, and its
+next packet is judged by the rules. Connections of a port that has left are forgotten too: the port may come back.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _RECEIVE_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """Of its first packet: addresses, protocol, and ports (for ICMP: type and code)."""
+    """A tracked connection, described by its first packet: addresses, protocol, and ports (for ICMP: type and code)."""
 
     zone: int
     source: str
@@ -40,7 +40,7 @@ class Connection:
     destination_port: int | None
     answered_by: str
     answered_to: str
-    """Of its answers: from the destination to the source, where neither is translated."""
+    """Where its answers come from and go to. Without translation these are its destination and its source."""
     answered_from_port: int | None
     family: int
     key: bytes
@@ -66,7 +66,7 @@ def forget(ends: Callable[[Connection], bool]) -> None:
         netlink.bind((0, 0))
         for connection in [one for one in _tracked(netlink) if ends(one)]:
             _ask(netlink, _DELETE, _REQUEST | _ACK, connection.family, connection.key)
-            netlink.recv(_RECEIVE_BYTES)  # It may have ended by itself; then there is nothing to forget.
+            netlink.recv(_RECEIVE_BYTES)  # An error says that it has ended by itself.
 
 
 class _Judge:
@@ -82,7 +82,7 @@ class _Judge:
 
     @cached_property
     def _ports(self) -> tuple[dict[tuple[int, str], Port], dict[int, list[tuple[str, Port]]]]:
-        """By zone and address, and those that may use whole prefixes; made once there is a connection to judge."""
+        """Ports by zone and address, and those that may use whole prefixes by zone. Made for the first connection."""
         exact: dict[tuple[int, str], Port] = {}
         prefixes: dict[int, list[tuple[str, Port]]] = {}
         for port in self._wiring.ports:
@@ -126,7 +126,7 @@ class _Judge:
 
 
 def _tracked(netlink: socket.socket) -> Iterator[Connection]:
-    """All of both versions in one question: the kernel walks all that it tracks for each."""
+    """All connections, of IPv4 and IPv6 in one request: the kernel walks its whole table for each request."""
     _ask(netlink, _GET, _REQUEST | _DUMP, socket.AF_UNSPEC, b"")
     while True:
         received = netlink.recv(_RECEIVE_BYTES)
@@ -194,7 +194,7 @@ def _parsed(message: bytes, family: int) -> Connection | None:
         destination=ends[1],
         answered_by=answers[0],
         answered_to=answers[1],
-        # ICMP has none: the types and codes of answers are others than those of questions.
+        # An answer of ICMP has another type and code than its request. Those of the request stand here.
         answered_from_port=ports[1] if protocol in (ICMP, ICMP6) else _number(_attributes(reply.get(2, b"")).get(2)),
         protocol=protocol,
         source_port=ports[0],

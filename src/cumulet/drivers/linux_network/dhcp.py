@@ -1,6 +1,6 @@
-"""DHCP for IPv4 (RFC 2131): what a host answers its guests, from what the records say. No lease is kept anywhere.
+"""DHCP for IPv4 (RFC 2131): how a host answers its guests. Answers follow from the wiring; no lease is stored.
 
-Every host gives the same answers in the name of the same server, so a guest that has moved renews where it is now.
+Every host answers under the same server address, so a guest that has moved renews its lease on its new host.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 
 from cumulet.drivers.linux_network import dns
+from cumulet.drivers.linux_network.packets import checksum, ipv4_header, packed_mac
 from cumulet.host import wiring as w
 from cumulet.host.record import Record
 
@@ -23,7 +24,7 @@ _HEADER = struct.Struct("!4B I 2H 4s4s4s4s 16s 64s 128s")
 
 
 class Lease(Record, frozen=True):
-    """What a guest is told on one of its ports."""
+    """What DHCP tells a guest on one of its ports."""
 
     mac: str
     address: str
@@ -36,12 +37,12 @@ class Lease(Record, frozen=True):
     routes: tuple[tuple[str, str], ...]
     """Destination and next hop, ``0.0.0.0`` for what is on the link."""
     options: tuple[tuple[int, bytes], ...] = ()
-    """Of the port alone; they replace others of the same code."""
+    """The port's own options, by code. They replace the usual options of the same code."""
     next_server: str = SERVER
 
 
 def leases(wiring: w.Wiring, network: w.Network) -> tuple[Lease, ...]:
-    """Of the ports of a network that are here: the first of their addresses in a subnet that has DHCP."""
+    """A lease for each port of a network on this host: its first IPv4 address in a subnet with DHCP."""
     found = []
     for port in wiring.ports:
         if port.network_id == network.id and port.up:
@@ -83,7 +84,7 @@ def _lease(port: w.Port, network: w.Network) -> Lease | None:
 
 
 def _routes(subnet: w.Subnet) -> tuple[tuple[str, str], ...]:
-    """Clients obey these instead of the router, so the way out is among them."""
+    """The routes of option 121. Clients obey them instead of the router option, so the default route is among them."""
     own = [(route.destination, route.nexthop) for route in subnet.routes if ":" not in route.destination]
     if all(destination != f"{SERVER}/32" for destination, _ in own):
         own.append((f"{SERVER}/32", "0.0.0.0"))  # noqa: S104 - "on the link", in this option's words
@@ -100,7 +101,7 @@ def _in(address: str, cidr: str) -> bool:
 
 
 def answer(frame: bytes, known: Mapping[str, Lease], own_mac: str) -> bytes | None:
-    """The frame that answers a guest's frame, None where there is nothing to say. Never raises."""
+    """The frame that answers a guest's frame; None for no answer. Never raises."""
     try:
         return _answer(frame, known, own_mac)
     except (struct.error, ValueError, IndexError):
@@ -116,7 +117,7 @@ def _answer(frame: bytes, known: Mapping[str, Lease], own_mac: str) -> bytes | N
     if lease is None or request.hardware_address != sender:
         return None
     if options.get(54, socket.inet_aton(SERVER)) != socket.inet_aton(SERVER):
-        return None  # It has chosen another server.
+        return None  # The client has chosen another server.
     offered = socket.inet_aton(lease.address)
     if kind == _DISCOVER:
         return _reply(_OFFER, request, lease, own_mac, offered)
@@ -183,7 +184,7 @@ def _reply(kind: int, request: _Request, lease: Lease, own_mac: str, given: byte
         socket.inet_aton(lease.next_server), bytes(4), request.hardware_address, b"", b"",
     )  # fmt: skip
     message = header + _COOKIE + b"".join(_option(code, content) for code, content in options) + b"\xff"
-    # Its address may not be its own yet, so it goes to the hardware address, and to everybody as far as IP knows.
+    # The client may not have its address yet: the frame goes to its MAC address, the IP packet to everybody.
     target = request.client_address if kind == _ACK and request.client_address != bytes(4) else b"\xff" * 4
     return _frame(request.hardware_address, own_mac, target, message)
 
@@ -211,7 +212,7 @@ def _told(lease: Lease, *, leased: bool) -> list[tuple[int, bytes]]:
 
 
 def _classless(routes: Iterable[tuple[str, str]]) -> bytes:
-    """RFC 3442: the destination's length and as much of it as that needs, then the router."""
+    """RFC 3442: for each route the prefix length, the bytes of the destination that it covers, and the router."""
     content = b""
     for destination, router in routes:
         prefix = ip_network(destination, strict=False)
@@ -221,7 +222,7 @@ def _classless(routes: Iterable[tuple[str, str]]) -> bytes:
 
 
 def _option(code: int, content: bytes) -> bytes:
-    """What is longer than an option can be follows in another one of the same code (RFC 3396)."""
+    """An option. Content longer than 255 bytes continues in further options of the same code (RFC 3396)."""
     parts: Sequence[bytes] = [content[start : start + 255] for start in range(0, len(content), 255)]
     return b"".join(bytes([code, len(part)]) + part for part in parts)
 
@@ -231,15 +232,6 @@ def _frame(to_mac: bytes, own_mac: str, to_address: bytes, message: bytes) -> by
     length = 8 + len(message)
     pseudo = source + to_address + struct.pack("!HH", socket.IPPROTO_UDP, length)
     udp = struct.pack("!HHHH", 67, 68, length, 0)
-    udp = udp[:6] + struct.pack("!H", _checksum(pseudo + udp + message) or 0xFFFF) + message
-    header = struct.pack("!BBHHHBBH", 0x45, 0xC0, 20 + len(udp), 0, 0, 64, socket.IPPROTO_UDP, 0) + source + to_address
-    header = header[:10] + struct.pack("!H", _checksum(header)) + header[12:]
-    return to_mac + bytes.fromhex(own_mac.replace(":", "")) + b"\x08\0" + header + udp
-
-
-def _checksum(content: bytes) -> int:
-    content += b"\0" * (len(content) % 2)
-    total: int = sum(struct.unpack(f"!{len(content) // 2}H", content))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    udp = udp[:6] + struct.pack("!H", checksum(pseudo + udp + message) or 0xFFFF) + message
+    header = ipv4_header(source, to_address, socket.IPPROTO_UDP, len(udp), service=0xC0)
+    return to_mac + packed_mac(own_mac) + b"\x08\0" + header + udp

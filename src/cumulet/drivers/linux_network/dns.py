@@ -1,7 +1,7 @@
-"""DNS for guests (RFC 1035): the names of the ports of their own network, from what the records say. Pure.
+"""DNS for guests (RFC 1035): the names of the ports of their own network. Pure functions of the wiring.
 
-Every host gives the same answers, and asks nobody: a name outside the network's domain is REFUSED, so that a resolver
-which knows other servers asks the next one.
+Every host gives the same answers, and asks no other server. A name outside the network's domain is answered REFUSED, so
+that a resolver with further servers asks the next one.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from cumulet.host.record import Record
 TTL_SECONDS = 30
 LARGEST_QUESTION_BYTES = 512
 MOST_ADDRESSES = 8
-"""In one answer, which so is never longer than the 512 bytes that every client takes."""
+"""Of one name. So an answer is never longer than the 512 bytes that every client accepts."""
 QUESTIONS_A_SECOND = 100
-"""Of one address; what is more has no answer."""
+"""From one address. Further questions get no answer."""
 QUESTIONS_A_SECOND_OF_A_NETWORK = 1000
 _HEADER = struct.Struct("!6H")
 _RESPONSE, _AUTHORITATIVE, _RECURSION_DESIRED = 0x8000, 0x0400, 0x0100
@@ -30,7 +30,7 @@ _REVERSE = {"in-addr.arpa": 4, "ip6.arpa": 6}
 
 
 class Zone(Record, frozen=True):
-    """What a network's guests can ask: names of ports with their addresses, in a domain, and those of prefixes."""
+    """What guests of a network can ask for: names of ports in its domain, and names of addresses in its prefixes."""
 
     domain: str
     hosts: tuple[tuple[str, tuple[str, ...]], ...]
@@ -38,7 +38,7 @@ class Zone(Record, frozen=True):
 
 
 def zone(network: w.Network) -> Zone | None:
-    """None where the control plane tells no names."""
+    """The zone of a network; None where its wiring has no names."""
     if not network.names:
         return None
     return Zone(
@@ -54,9 +54,9 @@ def domain(network: w.Network) -> str:
 
 
 def servers(network: w.Network, subnets: Iterable[w.Subnet], version: int) -> tuple[str, ...]:
-    """The DNS servers that guests on these subnets are told: those listed, or the host they are on.
+    """The DNS servers that guests on these subnets are told: the listed ones, else the host that they are on.
 
-    As in Neutron, the unspecified address in a list says that there shall be none.
+    As in Neutron, a list with the unspecified address means no server.
     """
     listed = [ip_address(server) for subnet in subnets for server in subnet.dns_servers]
     if not listed and network.names:
@@ -76,19 +76,19 @@ class Known:
         for hostname, addresses in zone.hosts:
             whole = hostname.lower().rstrip(".") if hostname.endswith(".") else f"{hostname.lower()}.{zone.domain}"
             if not self.holds(whole):
-                continue  # A whole name outside the domain: its owner has no say there.
+                continue  # A fully qualified name outside the domain: the network does not answer for it.
             for name in {whole, whole.removesuffix(f".{zone.domain}")}:
                 self.forward[name] = (*self.forward.get(name, ()), *addresses)[:MOST_ADDRESSES]
             for address in addresses:
                 self.reverse[address] = whole
 
     def holds(self, name: str) -> bool:
-        """Whether a name is in the domain, or is one that a resolver has not completed."""
+        """Whether a name is in the domain, or is a single label."""
         return "." not in name or name == self.domain or name.endswith(f".{self.domain}")
 
 
 def answer(question: bytes, known: Known) -> bytes | None:
-    """The message that answers a guest's, None where there is nothing to say. Never raises."""
+    """The message that answers a guest's message; None for no answer. Never raises."""
     if len(question) < _HEADER.size:
         return None
     number, flags, questions, _, _, _ = _HEADER.unpack_from(question)
@@ -109,7 +109,7 @@ def answer(question: bytes, known: Known) -> bytes | None:
 
 
 def _asked(message: bytes) -> tuple[str, int, int, int] | None:
-    """Name, type and class of the question, and where it ends; None for what is none."""
+    """Name, type and class of the question, and where it ends; None for a malformed one."""
     labels: list[str] = []
     place = _HEADER.size
     while place < len(message) and (length := message[place]):
@@ -144,7 +144,7 @@ def _found(name: str, kind: int, known: Known) -> tuple[int, list[tuple[int, byt
 
 
 def _reversed(name: str) -> IPv4Address | IPv6Address | None:
-    """The address that a name below ``in-addr.arpa`` or ``ip6.arpa`` is about."""
+    """The address of a name below ``in-addr.arpa`` or ``ip6.arpa``; None for other names."""
     for suffix, version in _REVERSE.items():
         if name.endswith(f".{suffix}"):
             parts = name.removesuffix(f".{suffix}").split(".")[::-1]

@@ -1,5 +1,6 @@
-"""IPv6 for guests, from what the records say: router advertisements (RFC 4861) in the name of the network's router, and
-DHCPv6 (RFC 8415). Pure; no lease is kept anywhere, and every host gives the same answers.
+"""IPv6 for guests: router advertisements (RFC 4861) in the name of the network's router, and DHCPv6 (RFC 8415).
+
+Pure functions of the wiring: no lease is stored, and every host gives the same answers.
 """
 
 from __future__ import annotations
@@ -11,18 +12,19 @@ from ipaddress import ip_address, ip_network
 
 from cumulet.drivers.linux_network import dns
 from cumulet.drivers.linux_network.names import BRIDGE_MAC
+from cumulet.drivers.linux_network.packets import checksum, packed_mac
 from cumulet.host import wiring as w
 from cumulet.host.record import Record
+from cumulet.host.verdict import ICMP6, UDP
 
 ADVERTISE_SECONDS = 200.0
-"""How often a router is advertised to all: a third of what RFC 4861 has as the longest."""
+"""How often a router is advertised to all guests: a third of the longest interval of RFC 4861."""
 ROUTER_SECONDS = 1800
 PREFIX_SECONDS, PREFERRED_SECONDS = 86_400, 14_400
 LEASE_SECONDS = 86_400
-SERVER_DUID = b"\0\x03\0\x01" + bytes.fromhex(BRIDGE_MAC.replace(":", ""))
+SERVER_DUID = b"\0\x03\0\x01" + packed_mac(BRIDGE_MAC)
 SERVER_ADDRESS = w.link_local(BRIDGE_MAC)
 ALL_NODES, ALL_NODES_MAC = "ff02::1", bytes.fromhex("333300000001")
-_ICMP6, _UDP = 58, 17
 _SOLICITATION, _ADVERTISEMENT = 133, 134
 _SOLICIT, _ADVERTISE, _REQUEST, _CONFIRM, _RENEW, _REBIND, _REPLY, _RELEASE, _DECLINE = range(1, 10)
 _INFORMATION = 11
@@ -32,7 +34,7 @@ _SUCCESS, _NO_ADDRESS, _NOT_ON_LINK = 0, 2, 4
 
 
 class Advertised(Record, frozen=True):
-    """What a network's router says of itself. `prefixes` with whether guests make addresses in them by themselves."""
+    """What a network's router advertises. `prefixes`: each with whether guests make their own addresses in it."""
 
     mac: str
     mtu: int
@@ -43,7 +45,7 @@ class Advertised(Record, frozen=True):
 
 
 class Lease(Record, frozen=True):
-    """What a guest is told by DHCPv6 on one of its ports. No `addresses`: it makes its own."""
+    """What DHCPv6 tells a guest on one of its ports. Without `addresses` the guest makes its own."""
 
     mac: str
     addresses: tuple[str, ...]
@@ -53,7 +55,7 @@ class Lease(Record, frozen=True):
 
 
 def advertised(network: w.Network) -> tuple[Advertised, ...]:
-    """The routers of a network that announce themselves, with all that each announces."""
+    """What each router of a network advertises. A subnet without `ra_mode`, or without a router, is in none."""
     of_router: dict[str, list[w.Subnet]] = {}
     for subnet in network.subnets:
         if subnet.version == 6 and subnet.ra_mode is not None and subnet.router_mac is not None:
@@ -77,7 +79,7 @@ def _advertised_servers(network: w.Network, told: list[w.Subnet]) -> tuple[str, 
 
 
 def leases(wiring: w.Wiring, network: w.Network) -> tuple[Lease, ...]:
-    """Of the ports of a network that are here, on subnets whose guests ask by DHCPv6."""
+    """A lease for each port of a network on this host, where guests of one of its subnets ask by DHCPv6."""
     asked = [subnet for subnet in network.subnets if subnet.version == 6 and subnet.dhcp]
     stateful = [subnet for subnet in asked if subnet.address_mode == "dhcpv6-stateful"]
     if not stateful and all(subnet.address_mode != "dhcpv6-stateless" for subnet in asked):
@@ -105,8 +107,8 @@ def leases(wiring: w.Wiring, network: w.Network) -> tuple[Lease, ...]:
 def advertisement(
     router: Advertised, *, to_mac: bytes = ALL_NODES_MAC, to: str = ALL_NODES, gone: bool = False
 ) -> bytes:
-    """The frame in which a router says what it is, or (`gone`) that it is none any more."""
-    own = _packed_mac(router.mac)
+    """The frame of an advertisement. `gone`: its lifetime is 0, so that guests use the router no longer."""
+    own = packed_mac(router.mac)
     flags = (0x80 if router.managed else 0) | (0x40 if router.other else 0)
     body = struct.pack("!BBHBBHII", _ADVERTISEMENT, 0, 0, 64, flags, 0 if gone else ROUTER_SECONDS, 0, 0)
     body += b"\x01\x01" + own + struct.pack("!BBHI", 5, 1, 0, router.mtu)
@@ -118,28 +120,28 @@ def advertisement(
     if router.dns_servers:
         body += struct.pack("!BBHI", 25, 1 + 2 * len(router.dns_servers), 0, 0 if gone else ROUTER_SECONDS)
         body += b"".join(_packed(server) for server in router.dns_servers)
-    return _frame(to_mac, own, w.link_local(router.mac), to, _ICMP6, body, checksum_at=2, hops=255)
+    return _frame(to_mac, own, w.link_local(router.mac), to, ICMP6, body, checksum_at=2, hops=255)
 
 
 # -- what guests ask
 
 
 def answers(frame: bytes, routers: Iterable[Advertised], known: Mapping[str, Lease]) -> list[bytes]:
-    """The frames that answer a guest's frame; none where there is nothing to say. Never raises."""
+    """The frames that answer a guest's frame; an empty list for no answer. Never raises."""
     try:
         if frame[12:14] != b"\x86\xdd":
             return []
-        if frame[20] == _ICMP6 and frame[54] == _SOLICITATION:
+        if frame[20] == ICMP6 and frame[54] == _SOLICITATION:
             source = socket.inet_ntop(socket.AF_INET6, frame[22:38])
             to = ALL_NODES if source == "::" else source
             return [advertisement(router, to_mac=frame[6:12], to=to) for router in routers]
-        if frame[20] == _UDP and struct.unpack_from("!H", frame, 56)[0] == 547:
+        if frame[20] == UDP and struct.unpack_from("!H", frame, 56)[0] == 547:
             reply = _dhcp(frame[62:], known.get(frame[6:12].hex(":")))
             if reply is not None:
                 source = socket.inet_ntop(socket.AF_INET6, frame[22:38])
                 udp = struct.pack("!HHHH", 547, 546, 8 + len(reply), 0) + reply
-                own = _packed_mac(BRIDGE_MAC)
-                return [_frame(frame[6:12], own, SERVER_ADDRESS, source, _UDP, udp, checksum_at=6, hops=64)]
+                own = packed_mac(BRIDGE_MAC)
+                return [_frame(frame[6:12], own, SERVER_ADDRESS, source, UDP, udp, checksum_at=6, hops=64)]
     except (struct.error, ValueError, IndexError, OSError):
         pass
     return []
@@ -185,7 +187,7 @@ def _dhcp(message: bytes, lease: Lease | None) -> bytes | None:
 
 
 def _association(content: bytes, lease: Lease | None) -> bytes:
-    """IA_NA: the port's addresses with their lifetimes; what the guest names and is not its own, with none."""
+    """IA_NA: the port's addresses with their lifetimes. An address that the guest names and does not have gets 0."""
     given = () if lease is None else lease.addresses
     times = struct.pack("!II", LEASE_SECONDS // 2, LEASE_SECONDS * 4 // 5) if given else bytes(8)
     body = content[:4] + times
@@ -221,7 +223,7 @@ def _option(option: tuple[int, bytes]) -> bytes:
 
 
 def _name(domain: str) -> bytes:
-    """As in DNS: each label after its length."""
+    """A domain name as DNS encodes it: each label after its length."""
     labels = domain.encode("ascii", "ignore").split(b".")
     return b"".join(bytes([len(label[:63])]) + label[:63] for label in labels if label) + b"\0"
 
@@ -230,23 +232,11 @@ def _packed(address: str) -> bytes:
     return socket.inet_pton(socket.AF_INET6, address)
 
 
-def _packed_mac(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))
-
-
 def _frame(
     to_mac: bytes, own_mac: bytes, source: str, to: str, protocol: int, body: bytes, *, checksum_at: int, hops: int
 ) -> bytes:
     ends = _packed(source) + _packed(to)
-    value = _checksum(ends + struct.pack("!II", len(body), protocol) + body) or 0xFFFF
+    value = checksum(ends + struct.pack("!II", len(body), protocol) + body) or 0xFFFF
     body = body[:checksum_at] + struct.pack("!H", value) + body[checksum_at + 2 :]
     header = struct.pack("!IHBB", 6 << 28, len(body), protocol, hops)
     return to_mac + own_mac + b"\x86\xdd" + header + ends + body
-
-
-def _checksum(content: bytes) -> int:
-    content += b"\0" * (len(content) % 2)
-    total: int = sum(struct.unpack(f"!{len(content) // 2}H", content))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF

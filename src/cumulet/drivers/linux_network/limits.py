@@ -1,8 +1,8 @@
 """Limits of bandwidth as named limits of nftables: each counts the bytes of one port, or address, in one direction.
 
-What is over it is dropped. Its bucket holds what may pass in a second, or the burst if that is more: nftables has no
-smaller one. (A queue on the tap would hold packets back instead, but only in one direction: the other takes a device a
-port, or a police action, which kernels may lack.)
+Packets over a limit are dropped. The bucket of a limit holds what may pass in one second, or the burst where that is
+larger: nftables has no smaller bucket. (A queue on the tap would delay packets instead of dropping them, but only in
+one direction. The other direction needs a further device for each port, or a police action, which some kernels lack.)
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from cumulet.host.wiring import Limit
 
 MOST_BYTES_A_SECOND = 10**10
-"""More (80 Gbit/s) is no limit to a tap, and the kernel's arithmetic ends soon after."""
+"""80 Gbit/s. No tap is faster, and the kernel's arithmetic overflows soon after."""
 _MOST_BURST_BYTES = 2**32 - 1
 _BYTES_OF_KILOBIT = 125
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedLimit:
-    """`bytes_a_second`, and so many bytes more at once than pass in a second."""
+    """A rate, and the bytes that may pass at once beyond those of one second."""
 
     name: str
     bytes_a_second: int
@@ -41,8 +41,10 @@ class NamedLimit:
 
 
 def named_limit(way: str, subject: str, limit: Limit) -> NamedLimit | None:
-    """What `subject` may pass one way; None where that is all it could. The name says all of it: a limit that changes
-    is another limit."""
+    """The limit of `subject` in the direction `way`; None where no tap reaches it.
+
+    The name holds the rate and the burst: a limit that changes is a new limit.
+    """
     rate = limit.kbps * _BYTES_OF_KILOBIT
     if rate > MOST_BYTES_A_SECOND:
         return None

@@ -1,6 +1,6 @@
-"""Bridges, VXLAN devices and who is reached through them, by rtnetlink, in the network namespace of the calling thread.
+"""Bridges, VXLAN devices and forwarding entries, by rtnetlink, in the network namespace of the calling thread.
 
-What is there is read and compared with what must be. Interfaces whose names are not ours are left alone.
+The present state is read and compared with the wiring. Interfaces whose names are not ours are never touched.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl.ifaddrmsg import IFA_F_NODAD
 
 from cumulet.drivers.linux_network import names
-from cumulet.drivers.linux_network.taps import silence, speak_only_as
+from cumulet.drivers.linux_network.taps import kernel_has_ipv6, silence, speak_only_as
 from cumulet.host import wiring as w
 from cumulet.host.traffic import PortTraffic
 
@@ -26,9 +26,9 @@ VXLAN_UDP_PORT = 4789
 """IANA's."""
 EVERYBODY = "00:00:00:00:00:00"
 _BY_DEVICE, _BY_BRIDGE = 2, 4
-"""NTF_SELF, NTF_MASTER: which of the two forwarding tables is meant."""
+"""NTF_SELF, NTF_MASTER: the forwarding table of the device itself, and that of the bridge it is a port of."""
 _STICKY = 0x40
-"""NTF_STICKY: an entry of a bridge that is not learnt away."""
+"""NTF_STICKY: frames that come in at another port of the bridge do not move the entry."""
 _NOARP, _PERMANENT = 0x40, 0x80
 
 
@@ -58,7 +58,7 @@ class Links:
         """Where other hosts reach this one: the outer address of what is sent to them."""
         self.physical = dict(physical or {})
         self._answering: set[str] = set()
-        """The bridges that have what `_answer` gives them."""
+        """The bridges that `_answer` has given their addresses."""
         self._route = IPRoute()
 
     def close(self) -> None:
@@ -69,7 +69,7 @@ class Links:
         return {link.name: link for link in map(_link, self._route.get_links()) if link.name[:3] in names.OURS}
 
     def traffic(self, port_id: str) -> PortTraffic | None:
-        """What went through a port's tap, seen from its guest: what the tap sends, the guest receives."""
+        """What went through a port's tap, as its guest counts it: what the tap sends, the guest receives."""
         for index in self._route.link_lookup(ifname=names.tap(port_id)):
             (link,) = self._route.get_links(index)
             counted = link.get("stats64")
@@ -83,7 +83,7 @@ class Links:
         return None
 
     def apply(self, wiring: w.Wiring) -> list[w.NotDone]:
-        """Bring bridges, VXLAN devices and forwarding entries to what the wiring says; returns what failed."""
+        """Make bridges, VXLAN devices and forwarding entries as the wiring says; returns what failed."""
         present = self.present()
         there = self._forwarding()
         not_done: list[w.NotDone] = []
@@ -127,7 +127,7 @@ class Links:
             self._reach(link.index, mac)
 
     def plug_router(self, port: w.RouterPort, network: w.Network, end: str, namespace: Path) -> None:
-        """Join a router's namespace to a network's bridge by a cable; `end` is what the router calls its own end."""
+        """Join a router's namespace to a network's bridge by a veth pair; `end`: the name of the router's end."""
         present = self.present()
         bridge, name = present[names.bridge(network.id)], names.router_port(port.id)
         link = present.get(name)
@@ -146,7 +146,7 @@ class Links:
             self._route.link("set", index=index, master=bridge.index, mtu=network.mtu)
             self._route.brport("set", index=index, learning=0)
             self._route.link("set", index=index, state="up")
-        # Nothing that comes in elsewhere under its address leads away from it: least of all its own former place.
+        # Frames under its MAC address that come in elsewhere, as from its former host, do not move the entry.
         self._fdb("replace", index, port.mac, _BY_BRIDGE | _STICKY)
 
     def _refused(self, network: w.Network) -> str | None:
@@ -160,7 +160,9 @@ class Links:
         self, network: w.Network, ports: list[w.Port], present: Mapping[str, Link], there: Mapping[int, list[Any]]
     ) -> None:
         bridge = present.get(names.bridge(network.id)) or self._add_bridge(network)
-        if network.kind != "flat" and bridge.name not in self._answering:  # Others than guests are there.
+        if (
+            network.kind != "flat" and bridge.name not in self._answering
+        ):  # A flat network has machines that are not guests.
             self._answer(bridge)
         if bridge.mtu != network.mtu:
             self._route.link("set", index=bridge.index, mtu=network.mtu)
@@ -188,7 +190,7 @@ class Links:
                     self._reach(tap.index, port.mac)
 
     def _outside(self, bridge: Link, network: w.Network) -> None:
-        """The device that leads to a physical network is a port of its bridge."""
+        """Make the device that leads to a physical network a port of the network's bridge."""
         for index in self._route.link_lookup(ifname=self.physical[network.physical or ""]):
             (device,) = self._route.get_links(index)
             if device.get("master") != bridge.index:
@@ -209,19 +211,20 @@ class Links:
         return Link(index=index, name=name, mtu=mtu, master=None, up=True, vni=None, local=None)
 
     def _answer(self, bridge: Link) -> None:
-        """The host's own end of a bridge has the addresses of the metadata service, and no other.
+        """Give the host's own end of a bridge the addresses of the metadata service, and no other.
 
         The IPv6 address gets `IFA_F_NODAD`. Without this flag an address is tentative until a worker of the kernel has
         run, also on an interface without duplicate address detection, and `bind` refuses it (EADDRNOTAVAIL).
         """
         self._route.addr("replace", index=bridge.index, address=w.METADATA_ADDRESS, prefixlen=32)
-        if speak_only_as(bridge.name):
+        if kernel_has_ipv6():
+            speak_only_as(bridge.name)
             address = w.METADATA_ADDRESS_6
             self._route.addr("replace", index=bridge.index, address=address, prefixlen=64, flags=IFA_F_NODAD)
         self._answering.add(bridge.name)
 
     def _add_vxlan(self, name: str, network: w.Network, bridge: Link) -> Link:
-        """It learns no addresses from packets: we say which host has which."""
+        """A VXLAN device that learns no addresses from packets: `_forward` says which host has which."""
         self._route.link(
             "add", ifname=name, kind="vxlan", vxlan_id=network.vni, vxlan_local=self._local,
             vxlan_port=VXLAN_UDP_PORT, vxlan_learning=0,
@@ -238,7 +241,7 @@ class Links:
     # -- forwarding entries
 
     def _forwarding(self) -> dict[int, list[Any]]:
-        """All entries by interface, in one question."""
+        """All entries, by the index of their interface, in one request."""
         found: dict[int, list[Any]] = {}
         for entry in self._route.fdb("dump"):
             found.setdefault(entry["ifindex"], []).append(entry)
@@ -255,7 +258,7 @@ class Links:
             elif entry["state"] & _NOARP:
                 through.add(mac)
         wanted = {(EVERYBODY, peer) for peer in network.peers}
-        # Where the records have a MAC address at two hosts, the one that sorts last counts.
+        # Where the wiring has a MAC address on two hosts, the host that sorts last counts.
         wanted |= set({remote.mac: remote.host_address for remote in network.remotes}.items())
         for mac, address in there - wanted:
             self._fdb("del", vxlan, mac, _BY_DEVICE, dst=address)
@@ -268,7 +271,7 @@ class Links:
             self._fdb("replace", vxlan, mac, _BY_BRIDGE)
 
     def _reach(self, tap: int, mac: str) -> None:
-        """The bridge sends what is for this address to this tap, whether its guest has spoken yet or not."""
+        """The bridge sends frames for this MAC address to this tap, also before its guest has sent any."""
         self._fdb("replace", tap, mac, _BY_BRIDGE)
 
     def _fdb(self, what: str, index: int, mac: str, which: int, **more: Any) -> None:
@@ -282,7 +285,7 @@ class Links:
 
 
 def _is_ours(entry: Any, mac: str) -> bool:
-    """Whether it is the entry of a bridge that `Links` writes for this address."""
+    """Whether an entry is the one that `_reach` writes for this MAC address."""
     return entry.get("lladdr") == mac and not entry["flags"] & _BY_DEVICE and bool(entry["state"] & _NOARP)
 
 

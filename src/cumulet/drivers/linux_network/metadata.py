@@ -1,7 +1,7 @@
 """The metadata service's answers: one HTTP/1.1 request, one answer, from documents the agent has handed over. Pure.
 
-Who asks is known from the port a connection came from; nothing in a request is believed. Paths are OpenStack's
-(``/openstack/latest/meta_data.json``) and the few of EC2's that small images ask for.
+The guest that asks is known by the port that its connection came from; nothing in a request is trusted. Paths are
+OpenStack's (``/openstack/latest/meta_data.json``), and the few of EC2's that small images ask for.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ MOST_TOKEN_SECONDS = 21_600
 """As EC2's: six hours."""
 _TTL, _TOKEN = "X-aws-ec2-metadata-token-ttl-seconds", "X-aws-ec2-metadata-token"
 _VERSIONS = ("2012-08-10", "2018-08-27", "latest")
-"""The oldest, and one that knows network data: what is there is the same under each."""
+"""The oldest version, one that has network data, and the newest. All show the same documents."""
 _EC2_VERSIONS = ("2009-04-04", "latest")
 
 
 def complete(head: bytes) -> bool:
-    """Whether a request's head has come whole."""
+    """Whether the whole head of a request has come."""
     return b"\r\n\r\n" in head or b"\n\n" in head
 
 
 class Tokens:
-    """Session tokens, as EC2's metadata service gives them: of one port, for some time, and kept nowhere.
+    """Session tokens as EC2's metadata service gives them: for one port, with an end, and stored nowhere.
 
-    They are good on the host that has given them; after a move a guest is told 401, and asks for another.
+    A token is valid on the host that gave it. After a move a guest gets 401, and asks for a new one.
     """
 
     def __init__(self, secret: bytes) -> None:
@@ -42,7 +42,7 @@ class Tokens:
         return base64.urlsafe_b64encode(said + self._sealed(port, said)).decode()
 
     def holds(self, token: str, port: int, now_s: float) -> bool:
-        """Whether this port was given it, and it has not expired."""
+        """Whether the token was given to this port and has not expired."""
         try:
             content = base64.b64decode(token, altchars=b"-_", validate=True)
         except ValueError:
@@ -55,7 +55,7 @@ class Tokens:
 
 
 def answer(head: bytes, documents: Mapping[str, bytes] | None, tokens: Tokens, port: int, now_s: float) -> bytes:
-    """The answer to a request that came from a port; `documents` None: nobody knows that port."""
+    """The answer to a request that came from a port. `documents` is None for an unknown port."""
     words = head.split(b"\n", 1)[0].split()
     if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
         return _response("400 Bad Request", b"")
@@ -77,7 +77,7 @@ def answer(head: bytes, documents: Mapping[str, bytes] | None, tokens: Tokens, p
 
 
 def _token(head: bytes, documents: Mapping[str, bytes] | None, tokens: Tokens, port: int, now_s: float) -> bytes:
-    """A new session. Not for what a proxy passes on: a token is for who can speak for itself."""
+    """A new session token. 403 for a request that a proxy has passed on, as EC2."""
     if documents is None:
         return _response("404 Not Found", b"")
     if _header(head, "X-Forwarded-For") is not None:

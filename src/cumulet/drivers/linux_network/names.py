@@ -1,13 +1,13 @@
-"""What the network of a host is called in the kernel. A name that begins so is ours, any other is never touched."""
+"""Names in the kernel of all that is in a host's network. Interfaces with other names are never touched."""
 
 from __future__ import annotations
 
 TAP, BRIDGE, VXLAN, ROUTER = "cmt", "cmb", "cmx", "cmr"
 OURS = (TAP, BRIDGE, VXLAN, ROUTER)
 TABLE = "cumulet"
-"""Of nftables: in the family `bridge`, and where groups are looked at in `inet`."""
+"""The name of both tables of nftables, in the families `bridge` and `inet`."""
 BRIDGE_MAC = "02:00:a9:fe:a9:fe"
-"""The host's own end of every bridge, on every host: a guest that has moved finds it again without asking."""
+"""Of the host's own end of every bridge, on every host: a guest that has moved need not ask for it again."""
 _ID_DIGITS = 12
 """An interface's name has at most 15 characters."""
 
@@ -25,21 +25,21 @@ def vxlan(network_id: str) -> str:
 
 
 def router_port(port_id: str) -> str:
-    """The host's end of the cable to a router's port."""
+    """The host's end of the veth pair that leads to a router's port."""
     return ROUTER + _short(port_id)
 
 
 OUTSIDE = "outside"
-"""The router's own end of the cable to its external network."""
+"""The router's end of the veth pair to its external network."""
 
 
 def inside(port_id: str) -> str:
-    """The router's own end of the cable to a tenant's network."""
+    """The router's end of the veth pair to a tenant's network."""
     return "in" + _short(port_id)
 
 
 def namespace(host_namespace: int, router_id: str) -> str:
-    """A router's network namespace, which belongs to the host whose own namespace has this inode."""
+    """A router's network namespace. `host_namespace`: the inode of the namespace of the host that has the router."""
     return f"{namespaces_of(host_namespace)}{_short(router_id)}"
 
 

@@ -1,4 +1,4 @@
-"""Network namespaces by name, as `ip netns` keeps them, and work inside of one by a thread that lives in another."""
+"""Network namespaces by name, as `ip netns` keeps them, and how a thread works in another one for a while."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def identity() -> int:
-    """The inode of the calling thread's own namespace: no two that live have the same."""
+    """The inode of the calling thread's namespace. No two namespaces have the same at one time."""
     return os.stat(_OWN).st_ino
 
 
 def named(beginning: str) -> set[str]:
-    """The namespaces whose names begin so."""
+    """The names of the namespaces whose names begin so."""
     return {path.name for path in FOLDER.glob(f"{beginning}*")}
 
 
 def make(name: str) -> None:
-    """Make one of this name. One that exists stays as it is."""
+    """Make a namespace of this name. One that exists stays as it is."""
     from pyroute2 import netns
 
     if not (FOLDER / name).exists():
@@ -34,7 +34,7 @@ def make(name: str) -> None:
 
 
 def remove(name: str) -> None:
-    """Remove its name. The namespace ends with the last process in it."""
+    """Remove the name of a namespace. The namespace ends with the last process in it."""
     from pyroute2 import netns
 
     try:
@@ -62,7 +62,16 @@ def inside(name: str) -> Iterator[None]:
         os.close(own)
 
 
+def enter_new() -> None:
+    """The calling thread is in a new namespace without a name, which ends with the thread. OSError where it cannot."""
+    _check(_libc.unshare(_CLONE_NEWNET))
+
+
 def _enter(descriptor: int) -> None:
-    if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
+    _check(_libc.setns(descriptor, _CLONE_NEWNET))
+
+
+def _check(result: int) -> None:
+    if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -1,7 +1,7 @@
-"""A host's network on Linux: one idempotent `apply` of a wiring, taps for guests, and the removal of all of it.
+"""A host's network on Linux: an idempotent `apply` of a wiring, taps for guests, and the removal of all of it.
 
-Everything happens in one thread, which may live in a network namespace of its own. Nothing is kept on disk: what an
-earlier process made is found in the kernel, and what a packet needs stays in force while a new process takes over.
+All work is done by one thread, which may live in a network namespace of its own. Nothing is kept on disk: a new process
+finds in the kernel what an earlier one made, and packets go on passing while it takes over.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class LinuxNetwork:
-    """Made by `open`. One per network namespace."""
+    """Made by `open`. A network namespace has at most one."""
 
     def __init__(self, executor: ThreadPoolExecutor, links: Links, nft: Nft) -> None:
         self._executor = executor
@@ -56,8 +56,10 @@ class LinuxNetwork:
         namespace: str | None = None,
         physical: Mapping[str, str] | None = None,
     ) -> LinuxNetwork:
-        """Take over what is there. `local_address`: where other hosts reach this one; `physical`: the device that leads
-        to each physical network. Raises `DriverError`."""
+        """Take over what an earlier process made. Raises `DriverError`.
+
+        `local_address`: where other hosts reach this one. `physical`: the device that leads to each physical network.
+        """
         executor = ThreadPoolExecutor(1, "network", initializer=_enter, initargs=(namespace,))
 
         def begin() -> LinuxNetwork:
@@ -75,7 +77,7 @@ class LinuxNetwork:
             raise DriverError(f"NETWORK: {problem}") from problem
 
     async def close(self) -> None:
-        """Let go. All that is in force stays in force."""
+        """End the thread and the responder. The rules and links stay in force."""
         await self._run(self._responding.close)
         await self._run(self._links.close)
         self._executor.shutdown()
@@ -93,7 +95,7 @@ class LinuxNetwork:
         return await self._run(lambda: self._plug(port_id))
 
     async def tell(self, port_id: str, files: dict[str, bytes] | None) -> None:
-        """What the metadata service says to the guest on a port of this host; None: nothing any more."""
+        """Set what the metadata service tells the guest on a port of this host; None: nothing."""
 
         def tell() -> None:
             number = self._numbers.ports.get(names.tap(port_id))
@@ -107,7 +109,7 @@ class LinuxNetwork:
         return await self._run(self._dropped)
 
     async def traffic(self, port_ids: Collection[str]) -> Traffic:
-        """What was dropped, and what went through these ports."""
+        """Packets dropped, and what went through these ports."""
 
         def work() -> Traffic:
             counted = {port_id: self._links.traffic(port_id) for port_id in port_ids}
@@ -153,7 +155,7 @@ class LinuxNetwork:
         unconnected = self._links.apply(wiring)
         unrouted = self._routers.apply(wiring, but={entry.subject for entry in unconnected})
         self._not_done = (*unconnected, *unrouted)
-        # Networks outside of the cloud are not this host's to answer on.
+        # On a flat network there are machines that are not guests of this cloud: hosts do not answer there.
         silent = {network.id for network in wiring.networks if network.kind == "flat"}
         self._responding.apply(wiring, but=silent | {entry.subject for entry in unconnected})
         return self._in_force()
@@ -200,8 +202,8 @@ class LinuxNetwork:
 
 
 def _hear_guests() -> None:
-    """The namespace is this host's own: a connection keeps the mark of its port, and guests' addresses, which no route
-    here leads to, are heard."""
+    """Settings of the host's namespace: a connection keeps the mark of its port, and packets of guests are accepted
+    although no route leads back to their addresses."""
     settings = Path("/proc/sys/net/ipv4")
     (settings / "tcp_fwmark_accept").write_text("1")
     for interface in ("all", "default"):
@@ -209,7 +211,7 @@ def _hear_guests() -> None:
 
 
 async def removed(namespace: str | None) -> int:
-    """Remove all of ours without knowing anything of it; returns how many interfaces there were."""
+    """Remove all that any earlier process of ours has made; returns how many interfaces there were."""
 
     def work() -> int:
         _enter(namespace)
@@ -235,4 +237,4 @@ def _enter(namespace: str | None) -> None:
     if namespace is not None:
         from pyroute2 import netns
 
-        netns.setns(namespace, flags=0)  # By default it would make one that is not there.
+        netns.setns(namespace, flags=0)  # With the default flags a missing namespace would be made.

@@ -1,7 +1,7 @@
-"""nftables: the skeleton put in place, and its sets, maps and chains brought from one content to another at once.
+"""nftables: puts the skeleton in place, and changes the content of its sets, maps and chains in one transaction.
 
-One process of `nft` a change, and one transaction: a packet sees all of it or nothing. Everything is sent as JSON but
-the skeleton, whose text is ours and has no part that anybody else wrote.
+A change is one process of `nft` and one transaction: a packet meets all of the change or nothing of it. Everything is
+sent as JSON, except the skeleton: that is a text of ours, in which nothing comes from outside.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Command = dict[str, Any]
 
 
 class NftFailed(Exception):
-    """`nft` refused, with its words."""
+    """`nft` refused a command; the message is what it said."""
 
 
 class Nft:
@@ -38,17 +38,17 @@ class Nft:
             "state": (tracking.value, skeleton.state_table(tracking)),
         }
         self._there: Ruleset | None = None
-        """What the tables hold; None while that is not known: then all sets are written anew."""
+        """The content of the tables; None while it is not known: then all of it is written again."""
 
     # -- what is there
 
     def zones(self) -> dict[str, int]:
-        """The conntrack zone of each bridge, as an earlier process of ours has left it."""
+        """The conntrack zone of each bridge, as an earlier process has left it."""
         family, table = self._tables["state"]
         return _pairs(_listed("map", family, table, "zones"))
 
     def ports(self) -> dict[str, int]:
-        """The number of each tap, as an earlier process of ours has left it."""
+        """The number of each tap, as an earlier process has left it."""
         family, table = self._tables["spoofing"]
         return _pairs(_listed("map", family, table, "ports"))
 
@@ -60,20 +60,20 @@ class Nft:
         return found
 
     def prepare(self) -> None:
-        """The skeleton is there, of this version; what an earlier process left in it stays in force until `apply`."""
+        """Put this version's skeleton in place. Where it is there already, its content stays in force until `apply`."""
         for family, table in self._tables.values():
             if run_json("list", "chain", family, table, skeleton.VERSION) is None:
                 run_text(skeleton.text(self.tracking))
                 return
 
     def remove(self) -> None:
-        """Both tables go, and all that is in them."""
+        """Remove both tables with all that is in them."""
         for family, table in self._tables.values():
             if run_json("list", "counters", "table", family, table) is not None:
                 run_commands([{"delete": {"table": {"family": family, "name": table}}}])
         self._there = None
 
-    # -- making it so
+    # -- changing it
 
     def apply(self, wanted: Ruleset) -> None:
         """Bring the tables to `wanted`, in one transaction. Raises `NftFailed`, with nothing changed."""
@@ -88,7 +88,7 @@ class Nft:
         self._there = wanted
 
     def forget(self) -> None:
-        """Somebody may have changed the tables: the next `apply` writes all of them anew."""
+        """Somebody else may have changed the tables: the next `apply` writes all of their content."""
         self._there = None
 
     def _difference(self, wanted: Ruleset) -> Iterator[Command]:
@@ -139,7 +139,7 @@ class Nft:
         return {"flush": {kind: {"family": family, "table": table, "name": name}}}
 
     def _dynamic(self, family: str, table: str) -> tuple[set[str], set[str]]:
-        """The ports' chains and the groups' sets that are there."""
+        """The names of the ports' chains and of the groups' sets in the table."""
         entries = run_json("-t", "list", "table", family, table) or []
         chains = {entry["chain"]["name"] for entry in entries if "chain" in entry}
         sets = {entry["set"]["name"] for entry in entries if "set" in entry}

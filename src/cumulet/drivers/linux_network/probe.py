@@ -1,11 +1,10 @@
-"""Finds out, by doing it, whether this machine can wire guests: a packet that no rule lets pass has to be dropped.
+"""Finds out by trial whether this machine can wire guests: a packet that no rule lets pass must be dropped.
 
-It happens in a network namespace of its own that is gone when the answer is there; nothing on the machine is changed.
+The trial runs in a network namespace of its own, which ends with it. Nothing else on the machine changes.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import socket
 import struct
@@ -14,11 +13,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from cumulet.drivers.linux_network import nft, taps
+from cumulet.drivers.linux_network import namespaces, nft, taps
+from cumulet.drivers.linux_network.packets import ipv4_header, packed_mac
 from cumulet.drivers.linux_network.skeleton import Tracking
 from cumulet.host import wiring as w
 
-_CLONE_NEWNET = 0x40000000
 _BR_NETFILTER = Path("/proc/sys/net/bridge")
 _NETWORK = "00000000-0000-4000-8000-000000000001"
 
@@ -32,7 +31,7 @@ class Answer:
 
 
 def probe() -> Answer:
-    """Takes a tenth of a second. The first way that works is the one that is tested most."""
+    """How this machine can track connections. Takes a tenth of a second. The way that is tested most is tried first."""
     if os.geteuid() != 0:
         return Answer(tracking=None, problem="only root can make taps, bridges and rules")
     if nft.binary() is None:
@@ -52,13 +51,14 @@ def probe() -> Answer:
 
 
 def _in_own_namespace(tracking: Tracking) -> str | None:
-    """In a thread, for a thread can live in another namespace than its process."""
+    """Why it does not work this way; None where it does. In a thread: a thread can have its own namespace."""
     found: list[str | None] = []
 
     def work() -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.unshare(_CLONE_NEWNET) != 0:
-            found.append(f"no network namespace can be made: {os.strerror(ctypes.get_errno())}")
+        try:
+            namespaces.enter_new()
+        except OSError as refused:
+            found.append(f"no network namespace can be made: {refused.strerror}")
             return
         try:
             found.append(_drops(tracking))
@@ -73,7 +73,7 @@ def _in_own_namespace(tracking: Tracking) -> str | None:
 
 
 def _drops(tracking: Tracking) -> str | None:
-    """Two guests, of which one sends to the other, which lets nothing in."""
+    """One guest sends to another that lets nothing in. Says what went wrong; None where the packet was dropped."""
     from cumulet.drivers.linux_network.links import Links
     from cumulet.drivers.linux_network.names import bridge, tap
     from cumulet.drivers.linux_network.ruleset import Numbers, ruleset
@@ -116,9 +116,7 @@ def _port(number: int) -> w.Port:
 
 
 def _datagram(source: w.Port, destination: w.Port) -> bytes:
-    macs = b"".join(bytes.fromhex(port.mac.replace(":", "")) for port in (destination, source))
-    ends = b"".join(socket.inet_aton(port.addresses[0]) for port in (source, destination))
-    header = struct.pack("!BBHHHBBH", 0x45, 0, 28, 0, 0, 64, socket.IPPROTO_UDP, 0) + ends
-    total = sum(struct.unpack("!10H", header))
-    header = header[:10] + struct.pack("!H", ~((total >> 16) + total) & 0xFFFF) + header[12:]
-    return macs + b"\x08\0" + header + struct.pack("!HHHH", 9, 9, 8, 0)
+    macs = packed_mac(destination.mac) + packed_mac(source.mac)
+    sender, receiver = (socket.inet_aton(port.addresses[0]) for port in (source, destination))
+    udp = struct.pack("!HHHH", 9, 9, 8, 0)
+    return macs + b"\x08\0" + ipv4_header(sender, receiver, socket.IPPROTO_UDP, len(udp)) + udp

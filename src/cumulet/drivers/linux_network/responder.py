@@ -1,9 +1,8 @@
-"""The process that answers guests on a host, DHCP, DNS, router advertisements and metadata: it reads what guests send,
-and can do nothing else.
+"""The process that answers the guests of a host: DHCP, DNS, router advertisements, metadata. It can do nothing else.
 
-Started by the agent as root, it gives up all power before it reads anything. The agent hands it open sockets for each
-network, with what to answer there; it ends when the agent does. `python -m ...responder UID`, standard input is the
-agent's socket.
+The agent starts it as root, and it gives up all privileges before it reads anything that guests send. The agent hands
+it open sockets for each network, and what to answer there. It ends when the agent does. Its command line is
+`python -m ...responder UID`; its standard input is the agent's socket.
 """
 
 from __future__ import annotations
@@ -26,20 +25,20 @@ from cumulet.drivers.qemu import jail
 from cumulet.host.record import Record
 
 LARGEST_MESSAGE_BYTES = 64 << 20
-"""What the agent says at once: 10,000 ports on a network are 4 MB."""
+"""Of one message of the agent's. 10,000 ports on a network are 4 MB."""
 MOST_VISITORS = 256
-"""Connections to the metadata service at once; a port has at most `MOST_VISITORS_OF_A_PORT` of them."""
+"""Connections to the metadata service at one time; a port has at most `MOST_VISITORS_OF_A_PORT`."""
 MOST_VISITORS_OF_A_PORT = 8
 VISIT_SECONDS = 10.0
-"""How long one may take from its first byte to its last."""
+"""How long a connection may take, from its beginning to its end."""
 _LENGTH_BYTES = 4
 _MOST_SOCKETS = 5
-"""Of a network: what guests ask of everybody; and by IPv4 and by IPv6, the metadata service's callers and questions for
-names."""
+"""For each network: one for guests' frames, and by IPv4 and by IPv6 one for calls of the metadata service and one for
+DNS."""
 
 
 class Answers(Record, frozen=True, tag="network"):
-    """What to answer on a network from now on. Its sockets come along when it is new; `gone` ends it."""
+    """What to answer on a network from now on. For a new network its sockets come along. `gone`: the network ends."""
 
     bridge: str
     leases: tuple[dhcp.Lease, ...] = ()
@@ -50,7 +49,7 @@ class Answers(Record, frozen=True, tag="network"):
 
 
 class Documents(Record, frozen=True, tag="port"):
-    """What the guest on a port, called by its number, is told about itself; None: nothing any more."""
+    """What the guest on the port of this number is told about itself; `files` None: nothing."""
 
     number: int
     files: dict[str, bytes] | None
@@ -114,7 +113,7 @@ class Responder:
                         return
                 else:
                     answer: Callable[[], None] = key.data
-                    with contextlib.suppress(OSError):  # A bridge is gone, or busy: who asked asks again.
+                    with contextlib.suppress(OSError):  # The bridge is gone, or busy: the guest asks again.
                         answer()
             if self._advertise_at <= time.monotonic():
                 self._advertise_at = time.monotonic() + ipv6.ADVERTISE_SECONDS
@@ -126,7 +125,7 @@ class Responder:
     # -- the agent
 
     def _listen(self) -> bool:
-        """Take one message of the agent's and acknowledge it: from then on answers are as it says."""
+        """Take one message of the agent's, act on it, and acknowledge it. False where the agent has ended."""
         head, ancillary, _, _ = self._agent.recvmsg(_LENGTH_BYTES, socket.CMSG_SPACE(4 * _MOST_SOCKETS))
         if len(head) < _LENGTH_BYTES:
             return False
@@ -180,7 +179,7 @@ class Responder:
     # -- guests
 
     def _advertise(self, bridge: str, routers: Iterable[ipv6.Advertised], *, gone: bool = False) -> None:
-        """Send to all guests on a bridge. One that misses it asks itself, or hears the next."""
+        """Advertise routers to all guests on a bridge. A guest that misses it asks for it, or hears the next one."""
         for router in routers:
             with contextlib.suppress(OSError):
                 self._sockets[bridge][0].send(ipv6.advertisement(router, gone=gone))
@@ -203,7 +202,7 @@ class Responder:
                 questions.sendto(reply, caller)
 
     def _welcome(self, callers: socket.socket) -> None:
-        """The mark of a connection is the number of the port it came from: the rules have set it."""
+        """Accept a connection. The rules have set its mark to the number of the port that it came from."""
         connection, _ = callers.accept()
         number = connection.getsockopt(socket.SOL_SOCKET, socket.SO_MARK)
         beside = sum(visitor.number == number for visitor in self._visitors)
@@ -216,7 +215,7 @@ class Responder:
         self._selector.register(connection, selectors.EVENT_READ, lambda: self._attend(visitor))
 
     def _attend(self, visitor: Visitor) -> None:
-        """Read until its request has come, then write until its answer has gone."""
+        """Read until the request is complete, then write until the answer is sent."""
         try:
             if not visitor.reply:
                 part = visitor.connection.recv(metadata.MOST_HEAD_BYTES)

@@ -1,4 +1,4 @@
-"""The agent's side of the responder: opens its sockets, says what to answer, starts it again if it has ended."""
+"""The agent's side of the responder: opens its sockets, tells it what to answer, and replaces it when it has ended."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
-from cumulet.drivers.linux_network import dhcp, dns, ipv6, names
+from cumulet.drivers.linux_network import dhcp, dns, ipv6, names, taps
 from cumulet.drivers.linux_network.responder import LARGEST_MESSAGE_BYTES, Answers, Documents
 from cumulet.drivers.qemu import user_ids
 from cumulet.host.wiring import METADATA_ADDRESS, METADATA_ADDRESS_6, Wiring
 
 UID = 65_000
-"""Of the responder alone; guests have those below."""
+"""The responder's user id. Guests have the ids below it."""
 ACKNOWLEDGE_SECONDS = 10.0
 _ETH_P_ALL = 0x0003
 _SO_ATTACH_FILTER = 26
-# tcpdump -dd 'ip and udp dst port 67 and not fragment or ip6 and (udp dst port 547 or icmp6[0] = 133)': jumps are
+# tcpdump -dd 'ip and udp dst port 67 and not fragment or ip6 and (udp dst port 547 or icmp6[0] = 133)'. Jumps are
 # relative.
 _ONLY_QUESTIONS = (
     (0x28, 0, 0, 12), (0x15, 0, 7, 0x0800), (0x30, 0, 0, 23), (0x15, 0, 14, 17), (0x28, 0, 0, 20),
@@ -43,9 +43,9 @@ class Responding:
         self._told: dict[int, dict[str, bytes]] = {}
 
     def apply(self, wiring: Wiring, *, but: Collection[str] = ()) -> None:
-        """The responder answers as the wiring says once this returns, on all networks `but` those that have no bridge.
+        """When this returns, the responder answers as the wiring says. `but`: networks on which it does not answer.
 
-        OSError where it cannot be reached.
+        OSError where the responder cannot be reached.
         """
         wanted = {}
         for network in wiring.networks:
@@ -68,7 +68,7 @@ class Responding:
                 with contextlib.ExitStack() as opened:
                     sockets: list[socket.socket] = []
                     if bridge not in self._said:
-                        for make in _SOCKETS:
+                        for make in (*_SOCKETS, *(_SOCKETS_6 if taps.kernel_has_ipv6() else ())):
                             sockets.append(opened.enter_context(make(bridge)))
                     self._say(answers, sockets)
                 self._said[bridge] = answers
@@ -116,11 +116,11 @@ class Responding:
     def _say(self, said: Answers | Documents, sockets: list[socket.socket]) -> None:
         body = msgspec.json.encode(said)
         if len(body) > LARGEST_MESSAGE_BYTES:
-            raise OSError("a network has too many ports to be answered")
+            raise OSError("a network has too many ports for one message to the responder")
         try:
             self._deliver(body, sockets)
         except OSError:
-            # It may have heard half, or answer late: nobody knows what it would tell guests.
+            # It may have read half of the message, or acknowledge it late: what it would tell guests is unknown.
             assert self._process is not None
             self._process.kill()
             self.close()
@@ -133,16 +133,16 @@ class Responding:
         self._link.sendmsg([len(body).to_bytes(4, "big")], rights)
         self._link.sendall(body)
         if self._link.recv(1) != b"\1":
-            raise OSError("what answers guests has ended")
+            raise OSError("the responder has ended")
 
 
 def _user() -> list[str]:
-    """A user id of its own. In a user namespace that has no other it is ours, without any privileges."""
+    """Its argument: a user id of its own. Without one, in a user namespace that lacks the id, it keeps ours."""
     return [str(UID)] if user_ids.mapped(range(UID, UID + 1)) else []
 
 
 def _packets(bridge: str) -> socket.socket:
-    """What comes to the host's end of a bridge, as far as guests ask by DHCP, or for a router."""
+    """A socket for the frames at the host's end of a bridge in which guests ask by DHCP, or for a router."""
     packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
     try:
         instructions = b"".join(struct.pack("=HBBI", *instruction) for instruction in _ONLY_QUESTIONS)
@@ -173,8 +173,10 @@ def _questions_6(bridge: str) -> socket.socket:
 
 
 def _listening(bridge: str, kind: int, address: tuple[str, int] | tuple[str, int, int, int]) -> socket.socket:
-    """Where a service of the host is asked from this bridge: metadata by TCP, names by UDP. Networks may have the same
-    addresses."""
+    """A socket for calls of a service of the host from this bridge: metadata by TCP, DNS by UDP.
+
+    It hears this bridge only, because networks may have the same addresses.
+    """
     family = socket.AF_INET if len(address) == 2 else socket.AF_INET6
     callers = socket.socket(family, kind | socket.SOCK_CLOEXEC)
     try:
@@ -189,5 +191,5 @@ def _listening(bridge: str, kind: int, address: tuple[str, int] | tuple[str, int
     return callers
 
 
-_SOCKETS = (_packets, _callers, _questions, *((_callers_6, _questions_6) if socket.has_ipv6 else ()))
-"""What a network's guests are heard by; the responder tells them apart by their types."""
+_SOCKETS, _SOCKETS_6 = (_packets, _callers, _questions), (_callers_6, _questions_6)
+"""The sockets of a network. The responder tells them apart by their types."""

@@ -1,7 +1,6 @@
-"""What a router does with packets beside routing them, as nftables reads it: a text that is the same for every router,
-and the content of its maps.
+"""The rules of a router for nftables: a text that is the same for every router, and the content of its maps.
 
-A router's external end is called `outside`. What came in there carries mark 1.
+The router's interface on its external network is called `outside`. Packets that came in there carry mark 1.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from cumulet.drivers.linux_network.ruleset import Json
 from cumulet.host import wiring as w
 
 VERSION = "version_4"
-"""A chain of this name is in the table: another version's rules are replaced whole."""
+"""The name of a chain in the table. A table without it is of another version, and is replaced."""
 MAPS = ("floating", "fixed", "forwarded", "source", "own", "leaving", "arriving")
 SETS = ("closed",)
 COUNTERS = (
@@ -85,9 +84,10 @@ table inet {TABLE} {{
   }}
 }}
 """
-"""Who is inside and has a floating IP is seen under it, also by those inside that ask for another floating IP. Anybody
-else inside who asks for one is seen as the router, so that the answer comes back through it. What belongs to no
-connection and begins none (`invalid`) would not be translated: it neither comes in nor goes out."""
+"""A guest with a floating IP is seen under that address, also by guests of the same router that it reaches by their
+floating IPs. A guest without one that asks for a floating IP of its own router is seen as the router, so that the
+answer comes back through it. A packet that belongs to no connection and begins none (`invalid`) would not be
+translated, so it passes neither way."""
 
 
 def content(router: w.Router) -> dict[str, list[Json]]:
@@ -113,12 +113,12 @@ def content(router: w.Router) -> dict[str, list[Json]]:
 
 
 def limits(router: w.Router) -> dict[str, NamedLimit]:
-    """Those of its gateway and its floating IPs, by name."""
+    """The limits of its gateway and its floating IPs, by name."""
     return {limit.name: limit for _, _, limit in _limits(router)}
 
 
 def _limits(router: w.Router) -> Iterator[tuple[str, str, NamedLimit]]:
-    """The map, the address outside, and what it may pass that way."""
+    """Map, address outside and limit."""
     own = own_address(router)
     limited: list[tuple[str, w.FloatingIp | w.Router]] = [(one.outside, one) for one in router.floating_ips]
     limited += [] if own is None else [(own, router)]
@@ -129,7 +129,7 @@ def _limits(router: w.Router) -> Iterator[tuple[str, str, NamedLimit]]:
 
 
 def port_pairs(forwarding: w.Forwarding) -> list[tuple[Json, int]]:
-    """Ports outside, one or a range, with the port inside that they lead to."""
+    """Ports outside, each one or a range, and the port inside that they lead to."""
     first, last = forwarding.outside_ports
     inside, inside_last = forwarding.inside_ports
     if inside == inside_last:
@@ -138,10 +138,10 @@ def port_pairs(forwarding: w.Forwarding) -> list[tuple[Json, int]]:
 
 
 def outside_addresses(router: w.Router) -> list[str]:
-    """The gateway's own."""
+    """The gateway's own addresses."""
     return [] if router.gateway is None else [address.partition("/")[0] for address in router.gateway.addresses]
 
 
 def own_address(router: w.Router) -> str | None:
-    """The IPv4 address of its gateway, with which those inside that have no floating IP are seen."""
+    """The gateway's IPv4 address, as which guests without a floating IP are seen."""
     return next((address for address in outside_addresses(router) if ":" not in address), None)

@@ -1,7 +1,7 @@
-"""Routers of a host: each a network namespace, joined to the bridges of its networks by cables of two ends.
+"""Routers of a host: each is a network namespace, joined to the bridges of its networks by veth pairs.
 
-A router is brought to what its description says, part by part, and what earlier processes left is found again by name.
-Its rules are in force before its first cable is plugged in.
+A router is made as its description says, part by part. What an earlier process left is found by name. The rules of a
+router are in force before it is joined to its first network.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cumulet.host import routing
 from cumulet.host import wiring as w
 
 _MAIN_TABLE, _STATIC = 254, 4
-"""RT_TABLE_MAIN, RTPROT_STATIC: routes of ours, unlike those that follow from addresses."""
+"""RT_TABLE_MAIN, RTPROT_STATIC: these are ours; routes that follow from addresses have another protocol."""
 _PRIORITY = 1
 _SETTINGS = {
     "ipv4/ip_forward": "1",
@@ -41,21 +41,18 @@ _SETTINGS = {
 
 
 class Routers:
-    """Used by the network's thread only, which lives in the host's namespace."""
+    """Used only by the network's thread, which lives in the host's namespace."""
 
     def __init__(self, links: Links) -> None:
         self._links = links
         self._host = namespaces.identity()
         self._there: dict[str, w.Router] = {}
-        """The description that each router has now. One that is not in here is compared with the kernel."""
+        """The description in force of each router. A router that is not here is compared with the kernel."""
         self._of_gone: Counter[str] = Counter()
-        """What routers that are gone from here have dropped."""
+        """Packets dropped by routers that have left this host."""
 
     def apply(self, wiring: w.Wiring, *, but: Collection[str] = ()) -> list[w.NotDone]:
-        """Bring all routers to what the wiring says; `but`: networks that this host could not connect.
-
-        Returns what failed.
-        """
+        """Make all routers as the wiring says; returns what failed. `but`: networks that are not connected here."""
         networks = {network.id: network for network in wiring.networks if network.id not in but}
         wanted = {names.namespace(self._host, router.id) for router in wiring.routers}
         for name in namespaces.named(names.namespaces_of(self._host)) - wanted:
@@ -71,7 +68,9 @@ class Routers:
             before = self._there.pop(router.id, None)
             missing = [port.network_id for port in router.ports if port.network_id not in networks]
             if missing:
-                not_done.append(w.NotDone(subject=router.id, reason=f"it has no network {missing[0]} on this host"))
+                not_done.append(
+                    w.NotDone(subject=router.id, reason=f"network {missing[0]} is not connected on this host")
+                )
                 continue
             try:
                 self._apply(router, before, networks)
@@ -82,13 +81,13 @@ class Routers:
         return not_done
 
     def remove(self) -> None:
-        """All of them go."""
+        """Remove all routers."""
         for name in namespaces.named(names.namespaces_of(self._host)):
             namespaces.remove(name)
         self._there = {}
 
     def dropped(self) -> dict[str, int]:
-        """Packets that routers of this host have dropped, by cause, since this process began or the router was made."""
+        """Packets that routers of this host have dropped, by cause. A router counts from when it was made."""
         total = Counter(dict.fromkeys(router_rules.COUNTERS, 0))
         total.update(self._of_gone)
         for name in sorted(namespaces.named(names.namespaces_of(self._host))):
@@ -117,7 +116,7 @@ class Routers:
 def _prepare() -> None:
     for setting, value in _SETTINGS.items():
         path = Path("/proc/sys/net") / setting
-        if path.exists():  # A kernel without IPv6 has not all of them.
+        if path.exists():  # A kernel without IPv6 lacks some.
             path.write_text(value)
     with IPRoute() as route:
         route.link("set", index=1, state="up")
@@ -126,14 +125,14 @@ def _prepare() -> None:
 
 
 def _counted(namespace: str) -> dict[str, int]:
-    """What the router in this namespace has dropped; nothing where its tables are gone, or not there yet."""
+    """Packets that the router in this namespace has dropped, by cause; empty without its table."""
     with contextlib.suppress(OSError, nft.NftFailed), namespaces.inside(namespace):
         return nft.counters("inet", TABLE)
     return {}
 
 
 def _rules(router: w.Router, before: w.Router | None) -> None:
-    """All of the maps at once: a packet sees the old content or the new."""
+    """Write all maps in one transaction: a packet meets the old content or the new."""
     limits = router_rules.limits(router)
     former = nft.limits("inet", TABLE) if before is None else router_rules.limits(before)
     commands: list[nft.Command] = [
@@ -154,7 +153,7 @@ def _end(router: w.Router, port: w.RouterPort) -> str:
 
 
 def _addresses(route: IPRoute, router: w.Router, networks: dict[str, w.Network]) -> list[str]:
-    """Give each end its addresses and bring it up; remove other ends. Returns new addresses outside."""
+    """Give each interface its addresses, and remove other interfaces. Returns the new addresses outside."""
     ends = {_end(router, port): port for port in router.ports}
     links = {link.get("ifname"): link for link in route.get_links()}
     for name, link in links.items():
@@ -185,8 +184,10 @@ def _addresses(route: IPRoute, router: w.Router, networks: dict[str, w.Network])
 
 
 def _routes(route: IPRoute, router: w.Router) -> None:
-    """Those of the router, and the way out; all others that somebody has set are gone. What cannot be is left out: a
-    route whose next hop no port reaches is nobody's fault here, and is there again when one does."""
+    """Set the router's routes and its default routes, and remove other static routes.
+
+    A route of the router's owner whose next hop no port reaches is left out; it is set when one does.
+    """
     wanted = {(one.destination, one.nexthop) for one in router.routes}
     own = {destination for destination, _ in wanted}
     ways_out = {("::/0" if ":" in hop else "0.0.0.0/0", hop) for hop in router.next_hops}
@@ -202,10 +203,10 @@ def _routes(route: IPRoute, router: w.Router) -> None:
                 there.add((text, str(entry.get("gateway") or "")))
     outside = route.link_lookup(ifname=names.OUTSIDE)
     for what, ways in (("del", there - wanted), ("replace", wanted - there)):
-        # First the routes by which next hops of others are reached.
+        # Routes without a next hop first: by them the next hops of others are reached.
         for destination, nexthop in sorted(ways, key=lambda way: (way[1] != "", way)):
             way: dict[str, Any] = {"gateway": nexthop} if nexthop else {"oif": outside[0], "scope": 253}
-            if ":" not in destination:  # Those that follow from addresses have none, and are not replaced.
+            if ":" not in destination:  # Routes that follow from addresses have no priority, and are not replaced.
                 way["priority"] = _PRIORITY
             try:
                 route.route(what, dst=destination, proto=_STATIC, table=_MAIN_TABLE, **way)
@@ -216,7 +217,7 @@ def _routes(route: IPRoute, router: w.Router) -> None:
 
 
 def _lasts(connection: Connection, router: w.Router) -> bool:
-    """Whether a translated connection would be translated so now."""
+    """Whether a connection would be translated now as it was when it began."""
     own = router_rules.outside_addresses(router)
     lead = {floating.outside: floating.inside for floating in router.floating_ips}
     came_to = (connection.destination, connection.destination_port)

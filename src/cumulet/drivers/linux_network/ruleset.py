@@ -1,4 +1,4 @@
-"""What a wiring says, as the content of nftables' sets, maps and chains: pure, so that two of them can be compared."""
+"""The content of nftables' sets, maps and chains that a wiring says. Pure data, so that two can be compared."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from cumulet.host.verdict import ICMP, ICMP6
 
 Json: TypeAlias = "str | int | bool | list[Json] | dict[str, Json] | None"
 Element: TypeAlias = str
-"""An element of a set, or a pair of a map, as JSON text: what can be compared."""
+"""An element of a set, or a pair of a map, as JSON text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """`sets` and `maps` by name: those of the skeleton, and one for the members of each group that a rule names.
-    `chains` are named by the groups they are for: a rule that changes is a chain's content, and no port's."""
+    """Sets and maps by name: those of the skeleton in `spoofing` and `state`, and in `members` one for each group that
+    a rule names. A chain belongs to a combination of groups, so that a rule that changes changes no port."""
 
     spoofing: Mapping[str, frozenset[Element]] = field(default_factory=dict)
     state: Mapping[str, frozenset[Element]] = field(default_factory=dict)
     members: Mapping[str, frozenset[Element]] = field(default_factory=dict)
-    """Of these sets the name ends with the version of IP: ``_4`` or ``_6``."""
+    """The name of each ends with the version of IP: ``_4`` or ``_6``."""
     chains: Mapping[str, tuple[Element, ...]] = field(default_factory=dict)
     limits: Mapping[str, NamedLimit] = field(default_factory=dict)
-    """Of bandwidth, by name."""
+    """Limits of bandwidth, by name."""
 
 
 MAPS = frozenset(("ports", "zones", "from", "to", "egress", "ingress", "marks"))
-"""Which of `Ruleset.spoofing` and `state` are maps; the others are sets."""
+"""The names in `Ruleset.spoofing` and `state` that are maps. The others are sets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbers:
-    """The numbers of ports and networks in a host's rules: 16 bits each, the same for as long as they are there."""
+    """The numbers of ports and networks in a host's rules, 16 bits each. A number stays as long as what has it."""
 
     ports: Mapping[str, int]
     """By tap."""
@@ -53,11 +53,11 @@ FIRST_NUMBER, LAST_NUMBER = 1, 0xFFFF
 
 
 class NumbersExhausted(Exception):
-    """More ports, or networks, than a host can tell apart."""
+    """A host has more ports, or networks, than there are numbers."""
 
 
 def numbered(before: Mapping[str, int], wanted: Iterable[str]) -> dict[str, int]:
-    """Numbers for `wanted`: those they had, and the lowest free ones for the others."""
+    """Numbers for `wanted`: the present ones, and for new names the lowest free ones."""
     wanted = list(wanted)
     kept = {name: before[name] for name in wanted if name in before}
     used = set(kept.values())
@@ -72,7 +72,7 @@ def numbered(before: Mapping[str, int], wanted: Iterable[str]) -> dict[str, int]
 
 
 def ruleset(wiring: w.Wiring, numbers: Numbers) -> Ruleset:
-    """All that the skeleton's tables hold for this wiring. A port that is not up is in none of it: nothing passes."""
+    """The content of the skeleton's tables for this wiring. A port that is not up is left out: nothing passes it."""
     groups = {group.id: group for group in wiring.groups}
     spoofing: dict[str, set[Element]] = {
         name: set() for name in ("ports", "open", "macs", "ipv4", "ipv6", "targets", "egress", "ingress", "marks")
@@ -107,7 +107,7 @@ def ruleset(wiring: w.Wiring, numbers: Numbers) -> Ruleset:
                 name = f"p_{hashlib.sha256(' '.join((direction, *port.groups)).encode()).hexdigest()[:24]}"
                 chains[name] = _chain([groups[group] for group in port.groups], direction)
                 named[port.groups, direction] = name
-            # As `_text` would write it; of a thousand ports it is most of the work.
+            # The same text as `_text` would write, made faster: with a thousand ports it is most of the work.
             state[verdicts].add(f'[{number}, {{"jump": {{"target": "{name}"}}}}]')
     return Ruleset(
         spoofing={name: frozenset(content) for name, content in spoofing.items()},
@@ -120,7 +120,7 @@ def ruleset(wiring: w.Wiring, numbers: Numbers) -> Ruleset:
 
 @functools.lru_cache(maxsize=2 * LAST_NUMBER)
 def _addresses(port: w.Port) -> tuple[tuple[str, Element], ...]:
-    """Who a port may send as, as elements of the sets named. Kept: most ports are the same the next time."""
+    """The addresses a port may send from, as set and element. Cached: most ports are the same the next time."""
     tap = names.tap(port.id)
     pairs = w.own_pairs(port)
     found = []
@@ -128,7 +128,7 @@ def _addresses(port: w.Port) -> tuple[tuple[str, Element], ...]:
         found.append(("macs", _text({"concat": [tap, pair.mac]})))
         name = "ipv6" if ":" in pair.prefix else "ipv4"
         found.append((name, _text({"concat": [tap, pair.mac, _prefix(pair.prefix)]})))
-    # What a port may say it is as a neighbour (RFC 4861), whichever of its MAC addresses it answers with.
+    # The addresses that a port may claim in neighbour advertisements (RFC 4861), under any of its MAC addresses.
     one_mac = tuple(w.Pair(mac=port.mac, prefix=pair.prefix) for pair in pairs if ":" in pair.prefix)
     for pair in _without_covered(one_mac):
         found.append(("targets", _text({"concat": [tap, _number_range(pair.prefix)]})))
@@ -136,13 +136,13 @@ def _addresses(port: w.Port) -> tuple[tuple[str, Element], ...]:
 
 
 def _without_covered(pairs: Iterable[w.Pair]) -> list[w.Pair]:
-    """The prefixes without those inside of another one: a set of intervals takes none that overlap."""
+    """The pairs without prefixes that lie in another one: a set of intervals accepts no overlap."""
     by_mac: dict[tuple[str, int], list[str]] = {}
     for pair in pairs:
         by_mac.setdefault((pair.mac, 6 if ":" in pair.prefix else 4), []).append(pair.prefix)
     found = []
     for (mac, _), prefixes in sorted(by_mac.items()):
-        # Both are of one version of IP; the types cannot say that.
+        # All are of one version of IP, which the types cannot express.
         for prefix in collapse_addresses(map(ip_network, prefixes)):  # type: ignore[type-var]
             alone = prefix.num_addresses == 1
             found.append(w.Pair(mac=mac, prefix=str(prefix.network_address if alone else prefix)))
@@ -150,7 +150,7 @@ def _without_covered(pairs: Iterable[w.Pair]) -> list[w.Pair]:
 
 
 def _members(groups: Iterable[w.Group]) -> dict[str, frozenset[Element]]:
-    """A set of each version for each group that a rule names, also where the group has no members."""
+    """A set for each version of IP and each group that a rule names, also for a group without members."""
     by_id = {group.id: group for group in groups}
     named = {rule.remote_group for group in by_id.values() for rule in group.rules if rule.remote_group is not None}
     found: dict[str, frozenset[Element]] = {}
@@ -162,7 +162,7 @@ def _members(groups: Iterable[w.Group]) -> dict[str, frozenset[Element]]:
 
 @functools.lru_cache(maxsize=1024)
 def _of_versions(members: tuple[str, ...]) -> tuple[frozenset[Element], frozenset[Element]]:
-    """The members' addresses of IPv4 and of IPv6. Kept: a group's rules change more often than its members."""
+    """The members' IPv4 and IPv6 addresses. Cached: a group's rules change more often than its members."""
     pairs = _without_covered(w.Pair(mac="", prefix=member) for member in members)
     four, six = (
         frozenset(_text(_prefix(pair.prefix)) for pair in pairs if (":" in pair.prefix) == of_six)
@@ -179,7 +179,7 @@ def _members_name(group_id: str, version: int) -> str:
 
 
 def _chain(groups: list[w.Group], direction: w.Direction) -> tuple[Element, ...]:
-    """What its groups let pass returns to who called; the rest is counted and dropped."""
+    """The rules of a port's groups in one direction. What they let pass returns; the rest is counted and dropped."""
     let: list[list[Json]] = []
     if any(group.stateful for group in groups):
         let.append([_match({"ct": {"key": "state"}}, {"set": ["established", "related"]})])
@@ -230,7 +230,7 @@ def _prefix(text: str) -> Json:
 
 
 def _number_range(text: str) -> Json:
-    """An IPv6 prefix as nftables takes what it cannot type: a number, or a range of numbers."""
+    """An IPv6 prefix as a number or a range of numbers: nftables has no type for the field it is compared with."""
     prefix = ip_network(text)
     first, last = int(prefix.network_address), int(prefix.broadcast_address)
     return hex(first) if first == last else {"range": [hex(first), hex(last)]}

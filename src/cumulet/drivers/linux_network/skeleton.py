@@ -1,11 +1,12 @@
-"""The rules that are the same on every host and for every wiring, as nftables reads them. Their sets are filled later.
+"""The rules of nftables that are the same on every host and for every wiring. Their sets are filled by `nft`.
 
-Two tables. `bridge cumulet` looks at frames as guests send them: who may send under which addresses, and what never
-leaves a host. It knows ports by their taps and marks each packet with the number of its port. The other table looks at
-connections: a port's chain by that number, first when a packet comes from a port, then when it goes to one. It is in
-the family `inet`, which sees bridged packets through br_netfilter, or in `bridge` where that can track connections.
+There are two tables. `bridge cumulet` sees frames as guests send them: it checks sender addresses, and drops what must
+not leave a host. It knows ports by their taps and marks each packet with the number of its port. The other table tracks
+connections: by that number it finds a port's chain, first for the port that a packet comes from, then for the one that
+it goes to. That table is in the family `inet`, which sees bridged packets by br_netfilter, or in the family `bridge`
+where the kernel can track connections there.
 
-What is let through here is decided alike by `host.verdict`; a test compares the two with real packets.
+`host.verdict` says the same as a pure function; a test compares the two with real packets.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from cumulet.drivers.linux_network.names import BRIDGE, ROUTER, TABLE, TAP, VXLA
 from cumulet.host.wiring import METADATA_ADDRESS, METADATA_ADDRESS_6
 
 VERSION = "version_8"
-"""A chain of this name is in the table: another version's rules are replaced whole."""
+"""The name of a chain in each table. Tables without it are of another version, and are replaced."""
 
 
 class Tracking(StrEnum):
-    """Where a kernel lets bridged connections be tracked. The value is the family of the table that does."""
+    """How a kernel tracks bridged connections. The value is the family of the table that does."""
 
     BR_NETFILTER = "inet"
     BRIDGE = "bridge"
@@ -38,9 +39,9 @@ SPOOF_COUNTERS = (
 )  # fmt: skip
 GROUP_COUNTERS = ("denied_in", "denied_out")
 _SERVICE_TARGET = hex(int(IPv6Address(METADATA_ADDRESS_6)))
-"""Of a neighbour solicitation, or an advertisement: the metadata service's address."""
+"""The metadata service's address as the target of a neighbour solicitation or advertisement."""
 _LINK_LOCAL_ETHERTYPES = "{ arp, ip, ip6, 0x8035 }"
-"""Beside IP and its address resolution: RARP, with which QEMU announces a guest that has moved."""
+"""IP, its address resolution, and RARP, with which QEMU announces a guest that has moved."""
 
 
 def dscp_chain(mark: int) -> str:
@@ -63,7 +64,7 @@ def _counters(names: tuple[str, ...]) -> str:
 
 
 def text(tracking: Tracking) -> str:
-    """Both tables with their sets empty: in this state nothing passes a tap."""
+    """Both tables with empty sets: in this state nothing passes a tap."""
     return _spoofing() + _groups(tracking)
 
 
@@ -214,8 +215,7 @@ table {family} {table} {{
 
 
 def _host_itself() -> str:
-    """The host's own end of a bridge: it answers metadata and DNS and nothing else, in the zone of the network that
-    asks."""
+    """Chains for the host's own end of a bridge: it answers metadata and DNS, in the conntrack zone of the network."""
     return f"""  chain answers {{
     type filter hook output priority -300; policy accept;
     ct zone set oifname map @zones

@@ -1,8 +1,7 @@
-"""A tap as an open file: QEMU inherits it and needs no right to make one. It is gone once nobody holds it open."""
+"""Taps as open files: QEMU inherits one and needs no right to make it. A tap ends when its file is closed."""
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import struct
@@ -10,8 +9,8 @@ from pathlib import Path
 
 TUN = "/dev/net/tun"
 HEADER_BYTES = 10
-"""What stands before each frame that is read or written (`virtio_net_hdr`): QEMU asks for it, so that a guest may leave
-checksums and segments to the host's."""
+"""Of the header before each frame that is read or written (`virtio_net_hdr`). QEMU asks for it, so that guests can
+leave checksums and segmentation to the host."""
 _TUNSETIFF = 0x400454CA
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 
@@ -28,17 +27,21 @@ def open_tap(name: str) -> int:
     return fd
 
 
+_IPV6 = Path("/proc/sys/net/ipv6/conf")
+
+
+def kernel_has_ipv6() -> bool:
+    """False also where IPv6 is turned off for the whole machine (`ipv6.disable=1`)."""
+    return _IPV6.exists()
+
+
 def silence(interface: str) -> None:
-    """The kernel speaks no IPv6 on it: it would greet its neighbours among the guests."""
-    with contextlib.suppress(FileNotFoundError):  # A kernel without IPv6.
-        Path(f"/proc/sys/net/ipv6/conf/{interface}/disable_ipv6").write_text("1")
+    """Turn the kernel's own IPv6 off on an interface: it would send to guests."""
+    if kernel_has_ipv6():
+        (_IPV6 / interface / "disable_ipv6").write_text("1")
 
 
-def speak_only_as(interface: str, settings: Path = Path("/proc/sys/net/ipv6/conf")) -> bool:
-    """The kernel speaks IPv6 on it, under no address of its own making. False for a kernel without IPv6."""
-    try:
-        for name, value in (("accept_ra", "0"), ("accept_dad", "0"), ("addr_gen_mode", "1"), ("disable_ipv6", "0")):
-            (settings / interface / name).write_text(value)
-    except FileNotFoundError:
-        return False
-    return True
+def speak_only_as(interface: str) -> None:
+    """Turn the kernel's own IPv6 on for an interface, without addresses that it makes itself."""
+    for name, value in (("accept_ra", "0"), ("accept_dad", "0"), ("addr_gen_mode", "1"), ("disable_ipv6", "0")):
+        (_IPV6 / interface / name).write_text(value)
