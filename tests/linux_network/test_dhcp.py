@@ -62,9 +62,11 @@ async def silent(place: Lab, guest: Guest, frame: bytes) -> bool:
     return kind == NAK
 
 
-async def wire(place: Lab, host: str, *ports: w.Port, subnet: w.Subnet = SUBNET) -> None:
+async def wire(
+    place: Lab, host: str, *ports: w.Port, subnet: w.Subnet = SUBNET, more: tuple[w.Subnet, ...] = ()
+) -> None:
     made = w.Wiring(
-        host=host, revision=next(revisions), networks=(network(subnets=(subnet,), dns_domain="example.org."),),
+        host=host, revision=next(revisions), networks=(network(subnets=(subnet, *more), dns_domain="example.org."),),
         ports=ports, groups=(group(),),
     )  # fmt: skip
     assert (await place.networks[host].apply(made)).not_done == ()
@@ -142,10 +144,13 @@ async def test_what_is_not_the_ports_own_gets_no_address() -> None:
 @needs_packets
 async def test_a_subnet_without_dhcp_is_not_answered_and_a_change_is() -> None:
     async with lab(["host1"]) as place:
-        a = port("10.0.0.5")
-        await wire(place, "host1", a, subnet=replace(SUBNET, dhcp=False))
+        a, b = port("10.0.0.5"), port("10.0.9.5")
+        other = replace(SUBNET, id="other", cidr="10.0.9.0/24", gateway=None)
+        await wire(place, "host1", a, b, subnet=replace(SUBNET, dhcp=False), more=(other,))
         guest = await place.plug("host1", a)
         guest.send(asks(DISCOVER, a.mac))
+        # Frames are answered in their order, so the answer to the other guest comes after the first was read.
+        assert (await answered(await place.plug("host1", b), asks(DISCOVER, b.mac)))[0] == OFFER
         await wire(place, "host1", a)
         kind, _, options = await answered(guest, asks(REQUEST, a.mac, wants="10.0.0.5"))
         assert kind == ACK
