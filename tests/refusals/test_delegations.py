@@ -46,6 +46,11 @@ def an_ec2_credential_that_is_no_json(scene: Scene) -> Answer:
     return kept(scene, "{")
 
 
+@refused(400, "Invalid blob in credential")
+def an_ec2_credential_that_is_nested_too_deep(scene: Scene) -> Answer:
+    return kept(scene, "[" * 16_000)
+
+
 @refused(400, "Expecting to find blob in credential")
 def an_ec2_credential_that_is_no_object(scene: Scene) -> Answer:
     return kept(scene, [])

@@ -205,7 +205,7 @@ def _ec2_access(blob: str) -> str:
     than its user's, and delegated tokens keep no credentials."""
     try:
         content = json.loads(blob)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadRequest("Invalid blob in credential") from None
     if not isinstance(content, dict):
         raise BadRequest("Expecting to find blob in credential.")
