@@ -1,11 +1,11 @@
-"""Who holds the role `admin` anywhere is out of reach for all who are no administrators themselves.
+"""Only administrators may change a user who holds the role `admin` anywhere.
 
-Upstream's rules let the manager of a domain change every user in it. Where an administrator's account is in that
-domain, a new password for it would make the manager an administrator of everything. The same goes for a group that
-holds `admin` somewhere: whoever is put into it is an administrator; and for who is trusted with `admin` by one.
+Upstream's rules let the manager of a domain change every user in it. If an administrator's account is in that domain,
+the manager could set a new password for it and so become an administrator of everything. The same is true of a group
+that holds `admin` somewhere, because its members are administrators, and of a user who has `admin` by a trust.
 
-`reader` on the system, and `service` anywhere, count as `admin` here: the one shows what every user keeps (EC2
-secrets), the other makes tokens for whoever signed with it.
+`reader` on the system and `service` anywhere count as `admin` here. The first reads the EC2 secrets of every user. The
+second gets a token for any user with such a secret.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from cumulet.web.operation import Call, Refused
 _REACHING = ("admin", "service")
 """Roles that reach beyond the place where they are held."""
 _REACHING_FROM_SYSTEM = ("reader",)
-"""Roles that do where they are held on the system; `manager` and `member` imply it."""
+"""Roles that reach beyond it where they are held on the system. `manager` and `member` imply `reader`."""
 
 
 def is_one(tx: Tx, user_id: str) -> bool:
-    """Whether the user holds such a role on any project, on any domain or on the system, by whatever way."""
+    """Whether the user holds such a role anywhere: directly, by a group or by a trust."""
     trusted = tx.all(select(trusts.c.role_ids).where(trusts.c.trustee_user_id == user_id))
     roles = {role_id for row in trusted for role_id in row.role_ids}
     return _reach(tx, holding.held_by(user_id)) or _has(tx, roles, _REACHING)
@@ -36,7 +36,7 @@ def group_makes(tx: Tx, group_id: str) -> bool:
 
 
 def works_in(tx: Tx, project_id: str) -> bool:
-    """Whether somebody holds such a role on this project or, by it, on one below: it would be gone with it."""
+    """Whether somebody holds such a role on this project or one below it, which would be gone with the project."""
     a = store.assignments.c
     here = [project_id, *(project.id for project in holding.projects_below(tx, project_id))]
     return _reach(tx, (a.scope == "project") & a.scope_id.in_(here))
@@ -53,6 +53,6 @@ def _has(tx: Tx, role_ids: set[str], names: tuple[str, ...]) -> bool:
 
 
 def refuse_unless_administrator(call: Call[object, object], rule: str, concerns_one: bool) -> None:
-    """403, worded as that of `rule`, where a change concerns an administrator and the caller is none."""
+    """403 with the words of `rule`, if a change concerns an administrator and the caller is not one."""
     if concerns_one and not call.caller.is_admin:
         raise Refused(rule)

@@ -44,10 +44,10 @@ T = TypeVar("T")
 
 
 def moment(text: str, now_us: int) -> int:
-    """A time to come, as clients write it, in microseconds; 400 for anything else."""
+    """A time in the future as clients write it, in microseconds since 1970; 400 for anything else."""
     try:
         us = us_of(text)
-        iso_us(us)  # What cannot be shown is no time: the last microsecond of the year 9999, or later.
+        iso_us(us)  # Refuses what cannot be shown: the last microsecond of the year 9999, or later.
     except (ValueError, OverflowError):
         raise BadRequest(f"Timestamp not in expected format: expires_at: {text[:64]!r}") from None
     if us <= now_us:
@@ -61,14 +61,15 @@ def new_id(clock: Clock) -> str:
 
 
 def known(target: T | None, kind: str, identifier: str) -> T:
-    """What a path names, or 404. After the policy, so a stranger cannot tell a foreign thing from a missing one."""
+    """`target`, which a path names; 404 where it is None. Called after the rules were checked: so strangers cannot tell
+    a thing of others from one that does not exist."""
     if target is None:
         raise NotFound(f"Could not find {kind}: {identifier}.")
     return target
 
 
 def refuse_delegated(call: Call[object, object], words: str, *, but_for_credentials: bool = False) -> None:
-    """403 for a token made from a delegation, which would outlive it or reach further by what is done here.
+    """403 for a token made from a delegation: what is done here would outlive the delegation or reach further.
 
     but_for_credentials: application credentials have rules of their own here.
     """

@@ -79,7 +79,7 @@ class NamedRole(Body, min_properties=1):
     name: Annotated[str | Unset, Json({"maxLength": 255})] = UNSET
 
     def found(self, tx: Tx) -> Role | None:
-        """The role that is meant; where it is named twice, the name counts."""
+        """The role with this name or, where no name is given, with this id."""
         if isinstance(self.name, str):
             return store.role_by_name(tx, self.name)
         return store.role_by_id(tx, self.id) if isinstance(self.id, str) else None
@@ -148,7 +148,7 @@ def credential_in_path(call: Call[object, object]) -> ApplicationCredential | No
 
 
 def credential_facts(call: Call[ApplicationCredential | None, object]) -> Mapping[str, object]:
-    """Judged by whose it is, as upstream; the path's user says who it is where it is nobody's."""
+    """The owner of the credential, as upstream. Where there is no such credential: the user in the path."""
     return {"user_id": call.target.user_id if call.target else call.path["user_id"]}
 
 
@@ -233,7 +233,8 @@ async def create_application_credential(call: Call[None, NewApplicationCredentia
 
 
 def _refuse_more_rules(call: Call[None, NewApplicationCredential], made: ApplicationCredential) -> None:
-    """Upstream lets an unrestricted credential shed its access rules: it makes one that has none."""
+    """403 for a new credential that allows more requests than the one it is made with. Upstream lets an unrestricted
+    credential make one without access rules."""
     given = LiveToken.of(call.caller).given
     own = given.access_rules if given is not None else None
     if own is not None and (made.access_rule_ids is None or not {*made.access_rule_ids} <= {rule.id for rule in own}):
@@ -254,7 +255,9 @@ def _refuse_too_many(tx: Tx, user_id: str, name: str) -> None:
 
 
 def _roles(tx: Tx, call: Call[None, NewApplicationCredential], project_id: str) -> list[str]:
-    """The roles asked for and those they imply, all of them in the caller's token and still held; or all of these."""
+    """The ids of the roles asked for and those they imply; without roles asked for, all roles of the caller's token.
+
+    400 for a role that is not in the token, or not held any more."""
     live = LiveToken.of(call.caller)
     given = {role.id for role in live.roles}
     still = {role.id for role in holding.effective_roles(tx, live.user.id, "project", project_id)}
@@ -273,7 +276,7 @@ def _roles(tx: Tx, call: Call[None, NewApplicationCredential], project_id: str) 
 
 
 def _rules(tx: Tx, call: Call[None, NewApplicationCredential]) -> list[str]:
-    """The ids of the access rules asked for: those the user has already, and new ones."""
+    """The ids of the access rules asked for. Rules that the user does not have yet are made."""
     user_id, r = call.path["user_id"], access_rules.c
     own = {rule.id: rule for rule in store.many(tx, AccessRule, select(access_rules).where(r.user_id == user_id))}
     alike = {(rule.service, rule.method, rule.path): rule.id for rule in own.values()}

@@ -1,4 +1,4 @@
-"""/role_assignments: who has which role where, as given or as it counts."""
+"""/role_assignments: who has which role where, as it was given or with all its effects."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the answer: a row as it was given, or what of it counts for one user, in one project, as one role."""
+    """One line of the answer: a row as it was given or, with `effective`, one role that it gives a user in a place."""
 
     given: Assignment
     user_id: str | None
@@ -67,8 +67,8 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     "GET", "/role_assignments", rules=(Rule(LIST_ASSIGNMENTS),), facts=own_domain_facts, query=ListAssignments
 )
 def list_role_assignments(call: Call[None, None]) -> dict[str, object]:
-    """List who has which role where; with `effective` as it counts: users for groups, projects that inherit, implied
-    roles; with `include_names`, names too."""
+    """List who has which role where. With `effective`: the members of groups, the projects that inherit and the implied
+    roles. With `include_names`: names, too."""
     _refuse_contradictions(call)
     projects = _projects_asked(call)
     effective = _flag(call, "effective")
@@ -98,7 +98,7 @@ def _projects_asked(call: Call[object, object]) -> list[Project] | None:
 
 
 def _flag(call: Call[object, object], name: str) -> bool:
-    """A parameter that counts by being there: ``?effective``."""
+    """Whether a parameter without a value, such as ``?effective``, is given. It may have a value: true or false."""
     return name in call.query and is_true(call.query.get(name) or "1")
 
 
@@ -183,7 +183,7 @@ def _holders(tx: Tx, row: Assignment, user_id: str | None) -> list[str]:
 
 
 def _heirs(tx: Tx, row: Assignment, wanted: set[str] | None) -> list[str | None]:
-    """The projects that inherit a row; for one that is not inherited, none: it counts where it was given."""
+    """The projects that inherit a row; only None for a row that is not inherited: it counts where it was given."""
     if not row.inherited:
         return [None]
     p = store.projects.c

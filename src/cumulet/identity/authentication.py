@@ -51,7 +51,7 @@ class TokenMethod(Body, extra="allow", secret=True):
 
 
 class OAuth1Method(Body, extra="allow"):
-    """Says nothing: the consumer's signature is in the Authorization header."""
+    """Empty: the consumer's signature is in the Authorization header."""
 
 
 class Methods(Body, extra="allow", secret=True):
@@ -85,7 +85,7 @@ class Auth(Body, extra="allow", secret=True):
 
 
 class _Login(msgspec.Struct, frozen=True, kw_only=True):
-    """What was shown, and found right."""
+    """Who logs in, and how they have shown it."""
 
     methods: tuple[str, ...]
     parent: Token | None = None

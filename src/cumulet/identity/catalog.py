@@ -45,7 +45,7 @@ _SUBSTITUTIONS = frozenset({"project_id", "tenant_id", "user_id"})
 
 
 def catalog_view(tx: Tx, base_url: str, live: LiveToken) -> list[dict[str, object]]:
-    """The enabled services and endpoints, with URLs as the bearer of a token uses them, at the address he came by."""
+    """The enabled services and endpoints, with URLs for the bearer of a token who reached us at `base_url`."""
     values = {"user_id": live.user.id}
     if live.project is not None:
         values |= {"project_id": live.project.id, "tenant_id": live.project.id}
@@ -191,7 +191,8 @@ def _endpoint_in_path(call: Call[object, object]) -> Row:
 
 
 def _checked_endpoint(call: Call[None, NewEndpoint] | Call[None, EndpointChanges]) -> str | Unset | None:
-    """Refuse what an endpoint may not refer to; returns its region. The old attribute `region` makes a missing one."""
+    """The region of an endpoint; 400 if it refers to something that does not exist. A region that is named by the old
+    attribute `region` is created where it is missing."""
     body, tx = call.body, call.tx
     if isinstance(body.url, str) and not set(_SUBSTITUTION.findall(body.url)) <= _SUBSTITUTIONS:
         raise BadRequest("Cannot create an endpoint with an invalid URL: it refers to what a token does not say.")

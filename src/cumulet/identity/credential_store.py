@@ -55,5 +55,5 @@ def id_of_access(access: str) -> str:
 
 
 def id_of_content(credential_id: str, blob: bytes) -> str:
-    """What a token made from a credential names: it ends when the credential holds something else or is gone."""
+    """A name for a credential with its content, in tokens made from it: they end when the content changes."""
     return hashlib.sha256(credential_id.encode() + blob).hexdigest()

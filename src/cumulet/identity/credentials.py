@@ -113,7 +113,7 @@ def new_credential_facts(call: Call[None, NewCredential]) -> Mapping[str, object
 
 
 def list_facts(call: Call[object, object]) -> Mapping[str, object]:
-    """Who has a token for the system sees all or is refused; others see their own, administrators all."""
+    """With a token for the system the caller sees all credentials or is refused. Others see their own."""
     return {} if call.caller.system else {"target.credential.user_id": call.caller.user_id}
 
 
@@ -201,8 +201,9 @@ def _refuse_too_many(tx: Tx, user_id: str) -> None:
 
 
 def _ec2_access(blob: str) -> str:
-    """The access key of an EC2 credential's blob. It names no trust and the like: a token made from it would be more
-    than its user's, and delegated tokens keep no credentials."""
+    """The access key in an EC2 credential's blob; 400 if there is none, or if the blob names a delegation.
+
+    Upstream notes in the blob by which trust or other delegation it was made. Here delegated tokens make none."""
     try:
         content = json.loads(blob)
     except (ValueError, RecursionError):
@@ -305,8 +306,8 @@ def user_path_facts(call: Call[object, object]) -> Mapping[str, object]:
 
 
 def ec2_in_path(call: Call[object, object]) -> Credential:
-    """The credential of an access key, whose user the rules look at; where there is none, 404 before them. Both as
-    upstream, to which the user in the path says nothing here."""
+    """The credential of an access key; 404 before the rules where there is none. The rules look at its user, not at the
+    one in the path, as upstream."""
     access = call.path["access"]
     return known(credential_by_id(call.tx, id_of_access(access)), "credential", access)
 

@@ -99,14 +99,14 @@ class AccessRule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 WILD = re.compile(r"(\*\*|\*|\{[^{}/]*\})")
-"""What stands for something else in the path of an access rule."""
+"""The wildcards in the path of an access rule."""
 _PATTERN_BYTES = 128 << 10
 """Of one compiled pattern; the longest path takes less."""
 
 
 @functools.lru_cache(maxsize=1000)
 def matcher_of(path: str) -> Callable[[str], object]:
-    """What compares with the path of an access rule (by RE2: whatever it is, no request's path takes it long)."""
+    """The comparison of a request's path with that of an access rule. RE2 takes linear time, whatever the rule is."""
     import re2  # Takes 2 ms, and most clouds have no access rules.
 
     options = re2.Options()
@@ -271,7 +271,7 @@ def _enabled(tx: Tx, user_id: str) -> User:
 
 
 def until_us(given: Given) -> int | None:
-    """When a delegation ends by itself, the first of all that limits it."""
+    """When a delegation expires, in microseconds since 1970: the earliest of its limits; None: never."""
     ends = [given.application_credential.expires_at_us] if given.application_credential else []
     ends += [given.trust.expires_at_us] if given.trust else []
     ends += [given.access_token.expires_at_us] if given.access_token else []
@@ -279,7 +279,7 @@ def until_us(given: Given) -> int | None:
 
 
 def allows(rules: Iterable[AccessRule] | None, service: str, method: str, path: str) -> bool:
-    """Whether access rules let a request through. A token's own worth may be asked for whatever they say."""
+    """Whether access rules let a request through. To validate a token is always allowed."""
     if rules is None or (service == "identity" and method == "GET" and path.endswith("/v3/auth/tokens")):
         return True
     return any(rule.allows(service, method, path) for rule in rules)

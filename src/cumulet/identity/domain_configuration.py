@@ -1,7 +1,7 @@
 """/domains/{domain_id}/config: options of one domain. There are two: users come from this database (`identity.driver`,
 always ``sql``), and how long a list of a domain's users or groups may be (`identity.list_limit`).
 
-Upstream keeps options of LDAP too, and by default reads none of them. Here what would not be heeded is refused.
+Upstream keeps options of LDAP too, and by default reads none of them. Here an option without effect is refused.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Given(Body):
 
 
 def page_of_domain(call: Call[object, object], table: Table) -> tuple[list[Row], str | None]:
-    """As `page`, of users or groups: those of the caller's domain, where the token is for one; as many as its options
-    let a list have."""
+    """A page of users or groups and the next marker, as `page`. With a token for a domain: those of that domain. It has
+    at most the domain's `list_limit`."""
     own, statement = call.caller.domain_id, filtered(call, select(table))
     if own:
         statement = statement.where(table.c.domain_id == own)
@@ -69,7 +69,7 @@ def page_of_domain(call: Call[object, object], table: Table) -> tuple[list[Row],
 
 
 def _list_limit(tx: Tx, domain_id: str | None) -> int | None:
-    """How many users or groups of a domain a list has at most; None: as many as lists have."""
+    """How many users or groups of a domain a list has at most; None: the cloud's `largest_page`."""
     if domain_id is None:
         return None
     o = domain_options.c
@@ -83,7 +83,7 @@ def _domain(call: Call[object, object]) -> str:
 
 
 def _stored(call: Call[object, object], domain_id: str) -> dict[str, dict[str, object]]:
-    """What is set, of what the path names; 404 where that is nothing."""
+    """The options that are set, of the group or option in the path; 404 where there are none."""
     found: dict[str, dict[str, object]] = {}
     o, group, option = domain_options.c, call.path.get("group"), call.path.get("option")
     for row in call.tx.all(select(domain_options).where(o.domain_id == domain_id).order_by(o.group, o.option)):
@@ -96,7 +96,7 @@ def _stored(call: Call[object, object], domain_id: str) -> dict[str, dict[str, o
 
 
 def _checked(config: dict[str, object]) -> dict[str, dict[str, object]]:
-    """Refuse groups and options that nobody knows, and values that would not be heeded."""
+    """Refuse groups and options that are unknown, and values that would have no effect."""
     if not config:
         raise BadRequest("Invalid domain specific configuration: No options specified.")
     checked: dict[str, dict[str, object]] = {}
@@ -109,7 +109,7 @@ def _checked(config: dict[str, object]) -> dict[str, dict[str, object]]:
             )
         for option, value in options.items():
             _require_known(group, option)
-            _require_heeded(option, value)
+            _require_effect(option, value)
         checked[group] = options
     return checked
 
@@ -124,7 +124,7 @@ def _require_known(group: str, option: str | None) -> None:
         )
 
 
-def _require_heeded(option: str, value: object) -> None:
+def _require_effect(option: str, value: object) -> None:
     if option == "driver" and value != "sql":
         raise NotYet("Users come from this cloud's database only: the driver is sql.")
     number = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1_000_000
@@ -142,7 +142,7 @@ def _store(call: Call[object, object], domain_id: str, config: dict[str, dict[st
 
 
 def _shown(call: Call[object, object], found: dict[str, dict[str, object]]) -> dict[str, object]:
-    """Of one option only itself, as upstream."""
+    """For one option: the option without its group, as upstream."""
     group, option = call.path.get("group"), call.path.get("option")
     return {"config": {option: found[group][option]} if group is not None and option is not None else found}
 
@@ -158,7 +158,7 @@ def create_domain_config(call: Call[None, Given]) -> Reply:
 
 
 def _declare(path: str) -> None:
-    """What can be done with all options, with those of a group, and with one; they differ in path only."""
+    """The operations on all options, on those of a group, or on one. They differ only in the path."""
     option, group = "{option}" in path, "{group}" in path
 
     if not group:
@@ -172,7 +172,7 @@ def _declare(path: str) -> None:
 
         @IDENTITY.operation("GET", path, rules=())
         def show_domain_options(call: Call[None, None]) -> dict[str, object]:
-            """Show a domain's options; what passwords must match is for everybody."""
+            """Show a domain's options. Everybody may read what passwords must match."""
             if call.path["group"] == "security_compliance":
                 return _compliance(call)
             call.require(GET)
@@ -185,10 +185,10 @@ def _declare(path: str) -> None:
         domain_id, config = _domain(call), call.body.config
         if option:
             if list(config) != [call.path["option"]]:
-                raise BadRequest("Invalid domain specific configuration: the option is to be the one of the path.")
+                raise BadRequest("Invalid domain specific configuration: the option must be the one in the path.")
             config = {call.path["group"]: config}
         elif group and list(config) != [call.path["group"]]:
-            raise BadRequest("Invalid domain specific configuration: the group is to be the one of the path.")
+            raise BadRequest("Invalid domain specific configuration: the group must be the one in the path.")
         checked = _checked(config)
         _stored(call, domain_id)
         _store(call, domain_id, checked)
@@ -200,7 +200,7 @@ def _declare(path: str) -> None:
 
     @IDENTITY.operation("DELETE", path, rules=(Rule(DELETE),), success=204)
     def delete_domain_config(call: Call[None, None]) -> None:
-        """Take a domain's options back: the defaults hold again."""
+        """Delete a domain's options: the defaults apply again."""
         domain_id, o = _domain(call), domain_options.c
         for name, options in _stored(call, domain_id).items():
             mine = delete(domain_options).where(o.domain_id == domain_id, o.group == name, o.option.in_(options))
@@ -231,20 +231,20 @@ def _compliance(call: Call[object, object]) -> dict[str, object]:
 
 @IDENTITY.operation("GET", "/domains/config/default", rules=(Rule(GET_DEFAULT),))
 def show_default_config(call: Call[None, None]) -> dict[str, object]:
-    """Show what holds where a domain says nothing."""
+    """Show the defaults of domains' options."""
     return {"config": DEFAULTS}
 
 
 @IDENTITY.operation("GET", "/domains/config/{group}/default", rules=(Rule(GET_DEFAULT),))
 def show_default_group(call: Call[None, None]) -> dict[str, object]:
-    """Show what holds where a domain says nothing, of one group."""
+    """Show the defaults of the options of one group."""
     _require_known(call.path["group"], None)
     return {"config": {call.path["group"]: DEFAULTS[call.path["group"]]}}
 
 
 @IDENTITY.operation("GET", "/domains/config/{group}/{option}/default", rules=(Rule(GET_DEFAULT),))
 def show_default_option(call: Call[None, None]) -> dict[str, object]:
-    """Show what holds where a domain says nothing, of one option."""
+    """Show the default of one option."""
     group, option = call.path["group"], call.path["option"]
     _require_known(group, option)
     return {"config": {option: DEFAULTS[group][option]}}

@@ -87,7 +87,7 @@ def domain_in_path(call: Call[object, object]) -> Domain | None:
 
 
 def known_domain_in_path(call: Call[object, object]) -> Domain:
-    """The same for changes: as upstream, 404 comes before the rules."""
+    """The domain in the path, for changes: as upstream, 404 comes before the rules."""
     return known(domain_in_path(call), "domain", call.path["domain_id"])
 
 
@@ -96,7 +96,7 @@ def domain_facts(call: Call[Domain | None, object]) -> Mapping[str, object]:
 
 
 def own_domain_facts(call: Call[object, object]) -> Mapping[str, object]:
-    """For lists: a token for a domain is judged by that domain, and shown nothing else."""
+    """For lists: with a token for a domain, the rules look at that domain, and nothing else is shown."""
     own = call.caller.domain_id
     return {"target.domain.id": own} if own else {}
 

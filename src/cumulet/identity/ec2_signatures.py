@@ -35,7 +35,7 @@ class Unsigned(Exception):
 
 
 def read(content: Mapping[str, object]) -> Request:
-    """`Unsigned` for what is no description of a signed request."""
+    """The request that `content` describes. Raises `Unsigned` where it describes none."""
 
     def text(name: str) -> str:
         value = content.get(name, "")
@@ -61,7 +61,7 @@ def read(content: Mapping[str, object]) -> Request:
 
 
 def require_signed(request: Request, secret: str, now_us: int) -> None:
-    """`Unsigned` unless the request is signed with `secret`, lately."""
+    """Raises `Unsigned` unless the request is signed with `secret`, at most `LIFE_SECONDS` from now."""
     if not request.signature:
         raise Unsigned("EC2 signature not supplied.")
     hosts = [request.host]
@@ -70,7 +70,7 @@ def require_signed(request: Request, secret: str, now_us: int) -> None:
     made = (signature_of(msgspec.structs.replace(request, host=host), secret.encode()) for host in hosts)
     if not any(hmac.compare_digest(one.encode(), request.signature.encode()) for one in made):
         raise Unsigned("Invalid EC2 signature.")
-    # Only what is part of what was signed says when: anybody may add a parameter or a header that is not.
+    # The time is read only where the signature covers it: anybody may add a header or parameter that is not signed.
     stamp = request.params.get("Timestamp") if _version(request) == "2" else _date(request)
     if not stamp:
         raise Unsigned("The request does not say when it was signed.")
@@ -98,7 +98,7 @@ def _header(request: Request, name: str) -> str:
 
 
 def _version(request: Request) -> str | None:
-    """What an AWS signature of version 2 says it is; later ones do not."""
+    """The version that the request names. Signatures of version 2 do, later ones do not."""
     return request.params.get("SignatureVersion")
 
 

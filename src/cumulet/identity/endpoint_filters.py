@@ -1,6 +1,6 @@
-"""/OS-EP-FILTER: which endpoints a project's catalog shows: some by name, or those that groups of endpoints describe.
+"""/OS-EP-FILTER: which endpoints a project's catalog shows. They are given one by one, or by groups of endpoints.
 
-A project that nothing is said about is shown all, as upstream's default has it.
+A project that was given none is shown all endpoints, as upstream by default.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def delete_endpoint_group(call: Call[None, None]) -> None:
 
 
 def absolute(url: str, base_url: str) -> str:
-    """The URL of an endpoint, for who reached us at `base_url`."""
+    """The whole URL of an endpoint, where clients reach this cloud at `base_url`."""
     return base_url + url if url.startswith("/") else url
 
 

@@ -21,7 +21,8 @@ class FernetKeys:
     """Seals and opens text tokens. Picks up a rotation made by another process, at the latest when it matters."""
 
     def __init__(self, folder: Path, clock: Clock, *, rotates: bool = True) -> None:
-        """rotates: by themselves; else `rotate` is for who has sealed everything anew with the present key before."""
+        """rotates: old keys are replaced by themselves. Otherwise the caller seals everything anew with the present key
+        and then calls `rotate`."""
         self._folder = folder
         self._rotates = rotates
         self._clock = clock

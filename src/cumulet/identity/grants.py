@@ -66,7 +66,7 @@ REVOKE_SYSTEM_GROUP = rule("identity:revoke_system_grant_for_group", ADMIN, scop
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
-    """What a grant's path names; what is not there is None until the policy has spoken."""
+    """What the path of a grant names. What does not exist is None until the rules are checked."""
 
     scope: str
     scope_id: str
@@ -81,7 +81,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     domain: Domain | None = None
 
     def require(self, *, holder: bool = True) -> None:
-        """404 for whatever is not there. A role may be taken from somebody who is gone."""
+        """404 for anything that does not exist. holder: also for the user or group; a deleted one may lose a role."""
         if holder and self.user_id is not None:
             known(self.user, "user", self.user_id)
         elif holder and self.group_id is not None:
@@ -100,7 +100,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def rows(self) -> ColumnElement[bool]:
-        """The assignments it is about: of one role if it names one."""
+        """The condition for its assignments: of one role where the path names one, otherwise of all."""
         a = store.assignments.c
         holds = a.user_id == self.user_id if self.user_id is not None else a.group_id == self.group_id
         place = and_(holds, a.scope == self.scope, a.scope_id == self.scope_id, a.inherited.is_(self.inherited))
@@ -180,7 +180,7 @@ def _create(call: Call[Grant, Empty], rule_name: str) -> None:
     refuse_unless_administrator(call, rule_name, _concerns_administrator(call))
     assert grant.role is not None
     own = grant.role.domain_id
-    # On another domain it can be given, as upstream: it gives what it implies there.
+    # As upstream, it can be given on another domain: there it gives the roles that it implies.
     if own is not None and grant.domain is None and (grant.project is None or grant.project.domain_id != own):
         raise Forbidden("A role of one domain can be given in the same domain only.")
     holding.assign(
@@ -202,7 +202,7 @@ def _revoke(call: Call[Grant, None], rule_name: str) -> None:
     if not call.tx.changed(delete(store.assignments).where(grant.rows)):
         raise _not_given(grant)
     if grant.user_id is not None and grant.project is not None:
-        # As upstream: what the user made for programs there does not come back with the role.
+        # As upstream: the user's application credentials there do not come back with the role.
         c = application_credentials.c
         mine = delete(application_credentials).where(c.user_id == grant.user_id, c.project_id == grant.project.id)
         call.tx.execute(mine)

@@ -80,7 +80,7 @@ def group_in_path(call: Call[object, object]) -> Group | None:
 
 
 def known_group_in_path(call: Call[object, object]) -> Group:
-    """To delete one: as upstream, 404 comes before the rules."""
+    """The group in the path, to delete it: as upstream, 404 comes before the rules."""
     return known(group_in_path(call), "group", call.path["group_id"])
 
 
@@ -94,7 +94,7 @@ def new_group_facts(call: Call[None, NewGroup]) -> Mapping[str, object]:
 
 
 def own_domain_facts(call: Call[object, object]) -> Mapping[str, object]:
-    """For lists: a token for a domain is judged by that domain, and shown nothing else."""
+    """For lists: with a token for a domain, the rules look at that domain, and nothing else is shown."""
     return {"target.group.domain_id": call.caller.domain_id} if call.caller.domain_id else {}
 
 
@@ -186,7 +186,7 @@ MEMBER = "/groups/{group_id}/users/{user_id}"
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True):
-    """What the path of a member names; what is not there is None until the policy has spoken."""
+    """What the path of a member names. What does not exist is None until the rules are checked."""
 
     group: Group | None
     user: User | None

@@ -204,7 +204,7 @@ def show_registered_limit(call: Call[None, None]) -> dict[str, object]:
     "POST", "/registered_limits", rules=(Rule(CREATE_REGISTERED),), body=NewRegisteredLimits, success=201
 )
 def create_registered_limits(call: Call[None, NewRegisteredLimits]) -> dict[str, object]:
-    """Register limits of services, with what holds where nothing else is said."""
+    """Register limits of services, with their defaults."""
     tx, views = call.tx, []
     for asked in call.body.registered_limits:
         _require_place(tx, asked.service_id, asked.region_id)
@@ -336,7 +336,7 @@ def show_limit(call: Call[Limit | None, None]) -> dict[str, object]:
 
 @IDENTITY.operation("POST", "/limits", rules=(Rule(CREATE),), body=NewLimits, success=201)
 def create_limits(call: Call[None, NewLimits]) -> dict[str, object]:
-    """Say what holds for a project or a domain instead of a registered limit's default."""
+    """Set limits of projects or domains, in place of the registered defaults."""
     made = [_new_limit(call, asked) for asked in call.body.limits]
     return {"limits": _views(call, made)}
 
@@ -386,6 +386,6 @@ def update_limit(call: Call[Limit, LimitChanges]) -> dict[str, object]:
 
 @IDENTITY.operation("DELETE", "/limits/{limit_id}", rules=(Rule(DELETE),), target=found_limit, success=204)
 def delete_limit(call: Call[Limit, None]) -> None:
-    """Delete a limit: the registered limit's default holds again."""
+    """Delete a limit: the registered limit's default applies again."""
     limit = call.target
     call.tx.execute(delete(limits).where(limits.c.id == limit.id))

@@ -1,8 +1,8 @@
-"""Lists: what each can be asked is declared once, in a query class whose attributes name their columns.
+"""Lists: their filters are declared once, in a query class whose attributes name the columns.
 
 A parameter that is a column's name filters by equality; ``name__contains``, ``__startswith`` and ``__endswith`` filter
-by a part, with an ``i`` before the comparison whatever the case. What Keystone does not understand it ignores, but for
-values that its schemas refuse: so does this.
+by a part; with an ``i`` before the comparison, upper and lower case are the same. As in Keystone, unknown parameters
+are ignored, and values that Keystone's schemas refuse are 400.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Compared(msgspec.Struct, frozen=True):
 
 
 class Never(msgspec.Struct, frozen=True):
-    """An attribute that nothing here has: whatever is asked for, there is none. `check` refuses nonsense."""
+    """An attribute that nothing here has: a filter by it finds nothing. `check` refuses values that cannot be."""
 
     check: Callable[[str], None] | None = None
 
@@ -81,7 +81,7 @@ def _exact(column: ColumnElement[Any], value: str) -> ColumnElement[bool]:
 
 
 def _inexact(column: ColumnElement[Any], comparison: str, value: str) -> ColumnElement[bool] | None:
-    """A part of a text; None for comparisons that nobody knows. LIKE would differ in case between databases."""
+    """A comparison with a part of a text; None for an unknown one. LIKE would differ in case between databases."""
     if comparison.startswith("i"):
         column, comparison, value = func.lower(column), comparison[1:], value.lower()
     if isinstance(column.type, Boolean) or not value:

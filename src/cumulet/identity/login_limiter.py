@@ -41,12 +41,12 @@ class Attempt(msgspec.Struct, eq=False):
 
 
 class LoginLimiter:
-    """Attempts under way may all fail, so no more run at once than may still fail; others wait, so that many at once
-    gain nothing and right passwords are never refused for the company they came in.
+    """All attempts under way may fail. So at most as many run at once as may still fail; the others wait. Many attempts
+    at once gain nothing, and a right password is not refused because of wrong ones beside it.
 
-    The limit of a user in all leaves out addresses where the user has logged in: guessing from many addresses locks
-    nobody out at home. Lives on the event loop's thread. Bounded: under a flood of different users or addresses the
-    one longest untouched is forgotten.
+    The limit for a user at all addresses does not count addresses where the user has logged in. So guesses from many
+    other addresses do not lock the user out there. Lives on the event loop's thread. Bounded: with too many different
+    users or addresses, the one that was not used for longest is forgotten.
     """
 
     def __init__(self, clock: Clock, *, failures_per_minute: int, failures_per_minute_everywhere: int) -> None:

@@ -24,7 +24,7 @@ from cumulet.web.operation import Call
 from cumulet.web.schema import UNSET, Body, Json, Unset
 
 UNAUTHENTICATED = "The request you have made requires authentication."
-"""The one answer to unknown users, wrong passwords, disabled users and scopes out of reach."""
+"""The same answer to unknown users, wrong passwords, disabled users and scopes out of reach."""
 
 Identifier = Annotated[str, Json({"maxLength": 255})]
 
@@ -83,7 +83,8 @@ async def password_holder(call: Call[object, object], named: UserNamed, *, expir
     """The enabled user whose password this is; 401 otherwise, 429 when tried too often.
 
     Whether the user exists, is disabled, locked or has another password makes no difference: the same work, the same
-    answer. That a password has expired is told to who knows it. expired_too: such a password counts, to be changed.
+    answer. Only who knows the password is told that it has expired. expired_too: an expired password is accepted, to be
+    changed.
     """
     identity = Identity.of(call)
     settings, now_us = identity.settings, call.now_us
@@ -157,7 +158,8 @@ async def _at_todays_price(call: Call[object, object], user: User, password: str
 
 
 class _Found(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is logging in, if that is anybody; `enabled`: and their domain; `counted_as`: the limiter's name for them."""
+    """Who is logging in. user: None where there is none. enabled: the user and their domain. counted_as: the limiter's
+    name for them."""
 
     user: User | None
     enabled: bool

@@ -1,4 +1,4 @@
-"""/users/{user_id}/OS-OAUTH1/access_tokens: what a user has let consumers have, and taking it back."""
+"""/users/{user_id}/OS-OAUTH1/access_tokens: the access that a user gave to consumers, and how it is taken back."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def show_access_token(call: Call[None, None]) -> dict[str, object]:
 
 @IDENTITY.operation("DELETE", TOKEN, rules=(Rule(DELETE),), success=204)
 def delete_access_token(call: Call[None, None]) -> None:
-    """Take back what a user let a consumer have; tokens made from it end at once."""
+    """Take back the access that a user gave to a consumer. Tokens made from it end at once."""
     token = _token(call)
     call.tx.execute(delete(access_tokens).where(access_tokens.c.id == token.id))
     Identity.of(call).end_delegation(call.tx, token.id, "access_token")

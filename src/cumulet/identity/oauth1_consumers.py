@@ -106,7 +106,7 @@ def create_consumer(call: Call[None, NewConsumer]) -> dict[str, object]:
 
 @IDENTITY.operation("PATCH", CONSUMER, rules=(Rule(UPDATE),), body=ConsumerChanges, body_key="consumer")
 def update_consumer(call: Call[None, ConsumerChanges]) -> dict[str, object]:
-    """Change what is said of a consumer."""
+    """Change a consumer's description."""
     consumer, extra = _consumer(call), _extra(call.body)
     values: dict[str, object] = {"extra": {**consumer.extra, **extra}}
     if call.body.description is not UNSET:
@@ -117,7 +117,7 @@ def update_consumer(call: Call[None, ConsumerChanges]) -> dict[str, object]:
 
 @IDENTITY.operation("DELETE", CONSUMER, rules=(Rule(DELETE),), success=204)
 def delete_consumer(call: Call[None, None]) -> None:
-    """Delete a consumer with all that it was given; tokens made from that end at once."""
+    """Delete a consumer with its request tokens and access tokens. Tokens made from these end at once."""
     consumer, a = _consumer(call), access_tokens.c
     given = [row.id for row in call.tx.all(select(a.id).where(a.consumer_id == consumer.id))]
     call.tx.execute(delete(consumers).where(consumers.c.id == consumer.id))

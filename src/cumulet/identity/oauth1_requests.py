@@ -1,4 +1,4 @@
-"""Requests that a consumer signed: whose they are, each taken once."""
+"""Requests that a consumer signed: who signed them; and that each is accepted once."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from cumulet.identity.store import User
 from cumulet.web.operation import Call
 
 MOST_NONCES = 10_000
-"""Signed requests of one consumer that are remembered, for at most twice `LIFE_SECONDS`; there are no more of them."""
+"""Signed requests of one consumer that are remembered, each for twice `LIFE_SECONDS`. Further ones answer 429."""
 
 
 def opened(keys: FernetKeys, sealed: str) -> str:
-    """A secret that we sealed."""
+    """The secret that is sealed. RuntimeError where the key is gone."""
     secret = keys.open(sealed)
     if secret is None:
         raise RuntimeError("the key of a secret of OAuth is not there")
@@ -44,7 +44,7 @@ def read_request(call: Call[object, object], path: str) -> SignedRequest:
 
 
 def signed_request(call: Call[object, object], path: str, *names: str) -> SignedRequest:
-    """The same with parameters that have to be there; 400 otherwise."""
+    """As `read_request`, with parameters that must be there; 400 otherwise."""
     try:
         request = read_request(call, path)
     except Malformed as malformed:
@@ -96,7 +96,7 @@ async def access_token_holder(call: Call[object, object]) -> tuple[AccessToken, 
         take_once(tx, request, call.now_us)
         return found
 
-    # Nobody but who knows the secrets makes the database write.
+    # Checked in a reading transaction first, so that a wrong signature costs no writing one.
     await call.cloud.db.read_async(check)
     holder: tuple[AccessToken, User] = await call.cloud.db.write_async(work)
     return holder

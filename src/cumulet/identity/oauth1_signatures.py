@@ -23,7 +23,7 @@ METHODS = (*_HASHES, PLAINTEXT)
 
 
 class Malformed(Exception):
-    """Why a request counts as not signed, whatever the keys."""
+    """Why a request is not accepted, before its signature is compared."""
 
 
 class SignedRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +44,7 @@ class SignedRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read(header: str | None, method: str, url: str, query: Iterable[tuple[str, str]]) -> SignedRequest:
-    """What the ``Authorization`` header says; `Malformed` where it is none of OAuth."""
+    """The request with what its ``Authorization`` header says. Raises `Malformed` where that is not OAuth 1.0."""
     scheme, _, rest = (header or "").partition(" ")
     if scheme.lower() != "oauth":
         raise Malformed("The request has no Authorization header of OAuth 1.0.")
@@ -63,19 +63,19 @@ def read(header: str | None, method: str, url: str, query: Iterable[tuple[str, s
 
 
 def require_well_formed(request: SignedRequest, now_us: int) -> None:
-    """`Malformed` unless all is there that a signature needs, and the request was made lately."""
+    """Raises `Malformed` where a parameter is missing or wrong, or the time is over `LIFE_SECONDS` from ours."""
     needed = ("oauth_consumer_key", "oauth_signature_method", "oauth_timestamp", "oauth_nonce")
     if not request.signature or not all(request.get(name) for name in needed):
         raise Malformed("A parameter of OAuth 1.0 is missing.")
     if request.get("oauth_signature_method") not in METHODS:
         raise Malformed(f"The signature methods are {', '.join(METHODS)}.")
     if request.parameters.get("oauth_version", "1.0") != "1.0":
-        raise Malformed("The version of OAuth is to be 1.0.")
+        raise Malformed("The version of OAuth must be 1.0.")
     if len(request.get("oauth_nonce")) > LONGEST_NONCE:
         raise Malformed("The nonce is too long.")
     stamp = request.get("oauth_timestamp")
     if len(stamp) != 10 or not (stamp.isascii() and stamp.isdecimal()):
-        raise Malformed("The timestamp is to be a number of seconds.")
+        raise Malformed("The timestamp must be a number of seconds.")
     if abs(now_us / 1e6 - int(stamp)) > LIFE_SECONDS:
         raise Malformed(f"The timestamp differs from the present time by more than {LIFE_SECONDS} seconds.")
 
@@ -107,7 +107,7 @@ def _escape(text: str) -> str:
 
 
 def nonce_digest(request: SignedRequest) -> str:
-    """What one signed request is remembered by."""
+    """The digest by which a signed request is remembered: two requests with the same one are the same."""
     names = ("oauth_consumer_key", "oauth_token", "oauth_timestamp", "oauth_nonce")
     text = "\n".join(_escape(request.get(name)) for name in names)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -34,7 +34,7 @@ request_tokens = Table(
     Column("role_ids", JSON, nullable=False, default=list),
     Column("verifier", Text),
 )
-"""user_id, role_ids: who let the consumer have which roles. verifier, sealed: what that user was told."""
+"""user_id, role_ids: who consented, and to which roles. verifier: what that user was told; sealed."""
 
 access_tokens = Table(
     "identity_oauth1_access_tokens",
@@ -55,7 +55,7 @@ nonces = Table(
     Column("consumer_id", Text, ForeignKey(consumers.c.id, ondelete="CASCADE"), nullable=False, index=True),
     Column("expires_at_us", BigInteger, nullable=False),
 )
-"""Signed requests that were taken, until they are too old to be taken anyway: each counts once."""
+"""Signed requests that were accepted, so that each is accepted once. Kept until they are too old anyway."""
 
 
 class Consumer(msgspec.Struct, frozen=True, kw_only=True):

@@ -50,13 +50,13 @@ class Consent(Body):
 
 
 def _shown(identifier: str, secret: str, expires_at_us: int) -> Reply:
-    """As a form, which is what OAuth has instead of JSON."""
+    """A token of OAuth with its secret, as a form: OAuth 1.0 does not use JSON."""
     body = f"oauth_token={identifier}&oauth_token_secret={secret}&oauth_expires_at={iso_us(expires_at_us)}Z"
     return Reply(body=body.encode(), status=201, headers=_FORM)
 
 
 def _require_consumer(call: Call[object, object], tx: Tx, request: SignedRequest, token_secret: str = "") -> None:
-    """401 unless the consumer it names has signed a request; 404 where there is none."""
+    """401 unless the consumer that a request names has signed it; 404 where there is no such consumer."""
     identity = Identity.of(call)
     consumer = known_consumer(tx, request.get("oauth_consumer_key"))
     if not is_signed(request, opened(identity.credential_keys, consumer.sealed), token_secret):
@@ -65,7 +65,7 @@ def _require_consumer(call: Call[object, object], tx: Tx, request: SignedRequest
 
 @IDENTITY.operation("POST", "/OS-OAUTH1/request_token", raw_body=True, public=True, success=201)
 async def create_request_token(call: Call[None, None]) -> Reply:
-    """Ask, as a consumer, for access to a project; a user is then to consent."""
+    """Ask, as a consumer, for access to a project. A user has to consent to it."""
     request = signed_request(call, "/OS-OAUTH1/request_token", "oauth_consumer_key", "oauth_callback")
     project_id = call.headers.get("requested-project-id")
     if not project_id:
@@ -114,7 +114,7 @@ def _refuse_expired(call: Call[object, object], token: RequestToken) -> None:
 
 @IDENTITY.operation("PUT", "/OS-OAUTH1/authorize/{request_token_id}", rules=(Rule(AUTHORIZE),), body=Consent)
 def authorize_request_token(call: Call[None, Consent]) -> dict[str, object]:
-    """Let a consumer have some of one's roles in the project it asked for; it needs the verifier that is answered."""
+    """Give a consumer some of one's roles in the project it asked for. The answer has the verifier that it needs."""
     refuse_delegated(call, _DELEGATED)
     tx, user_id = call.tx, call.caller.user_id
     token = _known_request_token(tx, call.path["request_token_id"])

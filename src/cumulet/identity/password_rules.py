@@ -1,7 +1,8 @@
 """What an operator may ask of passwords: that they end, are new, are kept for a while, and that guessing locks a user.
 
 Each is off by default; the settings say which upstream's they are. Users are exempt by their options, such as
-`ignore_password_expiry`. What is set is what a later start finds: a password set before has no end.
+`ignore_password_expiry`. A change of the settings does not change passwords that are set already: one that was set
+without an end has none.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def end_of_new_password(
 
 
 def note_new_password(tx: Tx, settings: Settings, user: User, now_us: int, *, self_service: bool) -> None:
-    """Before `user`, as stored, gets another password (or a first one): what rules will ask of the next."""
+    """Before `user`, as stored, gets another password (or a first one): keep what rules for the next one need."""
     if not (settings.password_history or settings.password_minimum_age_days or settings.lockout_failures):
         return
     state = _state(tx, user.id)
@@ -99,8 +100,8 @@ async def refuse_earlier_password(passwords: Passwords, hashes: list[str], passw
             )
 
 
-def unlike(tx: Tx, settings: Settings, user: User) -> list[str]:
-    """The hashes that a user's next password must not match; with the present one, as many as the operator says."""
+def hashes_not_to_match(tx: Tx, settings: Settings, user: User) -> list[str]:
+    """The hashes that a user's next password must not match: the present one and those before."""
     if not settings.password_history or user.password_hash is None:
         return []
     return [user.password_hash, *_state(tx, user.id).earlier][: settings.password_history]
@@ -128,7 +129,7 @@ def is_expired(user: User, now_us: int) -> bool:
 
 
 class Lock(msgspec.Struct, frozen=True, kw_only=True):
-    """What wrong passwords have done to a user: `locked`, no password is right; `counts`, a wrong one is counted."""
+    """Whether a user is `locked`: then no password is accepted. `counts`: a wrong password is counted."""
 
     locked: bool = False
     counts: bool = False
@@ -145,7 +146,7 @@ def lock_of(tx: Tx, settings: Settings, user: User, now_us: int) -> Lock:
 
 
 def note_login(tx: Tx, settings: Settings, user_id: str, now_us: int, *, right: bool) -> None:
-    """Count a password that was compared while the user was not locked; a right one begins anew."""
+    """Count a password that was compared while the user was not locked. A right one sets the count to 0."""
     if store.user_by_id(tx, user_id) is None:
         return
     state = _state(tx, user_id)
@@ -166,7 +167,7 @@ def note_nothing(tx: Tx, clock: Clock) -> None:
 
 
 def unlock(tx: Tx, user_id: str) -> None:
-    """An administrator says that a user is enabled: wrong passwords are forgotten, as upstream."""
+    """Forget the wrong passwords of a user whom an administrator sets to `enabled`, as upstream."""
     s = password_states
     if tx.first(select(s.c.user_id).where(s.c.user_id == user_id, s.c.failures > 0)) is not None:
         _keep(tx, msgspec.structs.replace(_state(tx, user_id), failures=0, failed_at_us=0))

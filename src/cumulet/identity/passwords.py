@@ -53,7 +53,7 @@ class Passwords:
         ]
         for thread in self._threads:
             thread.start()
-        # Somebody's password that nobody knows: what the password of an unknown user is compared with.
+        # The hash that the password of an unknown user is compared with.
         self._nobody: Future[str] = self.begin_hash("\0")
 
     async def hash(self, password: str) -> str:
@@ -68,7 +68,7 @@ class Passwords:
         return await asyncio.wrap_future(self._begin(lambda: self._matches(password_hash, password)))
 
     def outdated(self, password_hash: str) -> bool:
-        """Whether it was made at another price than is paid now; unequal prices would tell known users from unknown."""
+        """Whether it was made with other parameters than today's. Unequal work would tell whether a user exists."""
         return bool(self._hasher.check_needs_rehash(password_hash))
 
     def _matches(self, password_hash: str | None, password: str) -> bool:

@@ -157,7 +157,7 @@ _TABLES = {"endpoint": store.endpoints, "service": store.services, "region": sto
 
 
 def _place(call: Call[object, object]) -> dict[str, str | None]:
-    """What the path names: an endpoint, a service, or a service in a region; 404 for what is not there."""
+    """What the path names: an endpoint, a service, or a service in a region; 404 where it does not exist."""
     place: dict[str, str | None] = {}
     for kind, table in _TABLES.items():
         identifier = call.path.get(f"{kind}_id")
@@ -185,19 +185,19 @@ def _declare(path: str, suffix: str) -> None:
 
     @IDENTITY.operation("GET", at, rules=(reads(f"check_policy_association_for_{suffix}"),), success=204)
     def check_policy_association(call: Call[None, None]) -> None:
-        """Say whether a policy is for this."""
+        """Say whether a policy is the one for an endpoint, a service, or a service in a region."""
         _check(call)
 
     @IDENTITY.operation("PUT", at, rules=(writes(f"create_policy_association_for_{suffix}"),), body=Empty, success=204)
     def create_policy_association(call: Call[None, Empty]) -> None:
-        """Let a policy be the one for this."""
+        """Make a policy the one for an endpoint, a service, or a service in a region."""
         policy, place = _policy(call), _place(call)
         call.tx.execute(delete(associations).where(_exactly(place)))
         call.tx.execute(insert(associations).values(policy_id=policy.id, **place))
 
     @IDENTITY.operation("DELETE", at, rules=(writes(f"delete_policy_association_for_{suffix}"),), success=204)
     def delete_policy_association(call: Call[None, None]) -> None:
-        """Let a policy no longer be the one for this."""
+        """End a policy's association with an endpoint, a service, or a service in a region."""
         call.tx.execute(delete(associations).where(_check(call)))
 
 

@@ -1,4 +1,4 @@
-"""/projects: what owns servers, networks and images, and what quotas count against; and their tags."""
+"""/projects: they own servers, networks and images, and have quotas."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class ProjectChanges(Body, extra="allow"):
 
 
 def project_views(call: Call[object, object], projects: Iterable[Project]) -> list[dict[str, object]]:
-    """What callers see of projects; all tags in one query."""
+    """Projects as callers see them. One query gets the tags of all."""
     shown = list(projects)
     tags: dict[str, list[str]] = {project.id: [] for project in shown}
     t = store.project_tags.c
@@ -113,7 +113,7 @@ def new_project_facts(call: Call[None, NewProject]) -> Mapping[str, object]:
 
 
 def own_domain_facts(call: Call[object, object]) -> Mapping[str, object]:
-    """For lists: a token for a domain is judged by that domain, and shown nothing else."""
+    """For lists: with a token for a domain, the rules look at that domain, and nothing else is shown."""
     return {"target.domain_id": call.caller.domain_id} if call.caller.domain_id else {}
 
 
@@ -261,7 +261,7 @@ def create_project(call: Call[None, NewProject]) -> dict[str, object]:
 
 
 def _create_domain(call: Call[None, NewProject]) -> dict[str, object]:
-    """A project that acts as a domain is one."""
+    """Create a domain: upstream calls it a project that acts as one."""
     if call.body.parent_id is not None or call.body.domain_id is not None:
         raise BadRequest("Only root projects are allowed to act as domains.")
     call.require(domains.CREATE)
@@ -283,7 +283,7 @@ def _refuse_place(tx: Tx, parent: Project, domain_id: str) -> None:
 def domain_of_new(tx: Tx, caller: Caller, asked: str | None, *, unknown: type[ApiError] = NotFound) -> str:
     """The domain of something new: the one asked for, else the caller's, else the default one.
 
-    `unknown`: what it is to ask for one that is not there. For a user it is 404, for a project 400, as in Keystone.
+    `unknown`: the error for a domain that does not exist. For a new user it is 404, for a project 400, as in Keystone.
     """
     domain_id = asked or caller.domain_id or caller.project_domain_id or DEFAULT_DOMAIN_ID
     if store.domain_by_id(tx, domain_id) is None:
@@ -350,7 +350,7 @@ def update_project(call: Call[Project | None, ProjectChanges]) -> dict[str, obje
 
 
 def _refuse_branch(tx: Tx, project: Project, *, enabled: bool) -> None:
-    """What is enabled stands below what is enabled."""
+    """403 where an enabled project would be below a disabled one."""
     if enabled and any(not parent.enabled for parent in holding.above(tx, project)):
         raise Forbidden(f"Cannot enable project {project.id} since it has disabled parents")
     if not enabled and any(below.enabled for below in holding.projects_below(tx, project.id)):

@@ -1,4 +1,4 @@
-"""/OS-REVOKE/events: what has ended tokens before their time, while any of these would still be good."""
+"""/OS-REVOKE/events: what ended tokens before they expired. Listed until the last of these tokens has expired."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _since_us(text: str | Unset) -> int:
 
 
 def _events(call: Call[object, object], since_us: int) -> list[dict[str, object]]:
-    """The oldest, as many as one answer has: who asks again since the last of these gets what follows."""
+    """The oldest events, as many as one answer has. With the time of the last one as `since`, the next ones follow."""
     r, now_us, most = store.revoked_tokens.c, call.now_us, call.cloud.settings.largest_page
     found: list[tuple[int, str, str]] = []
     # A process of the version before notes no time (0). Now is not too early: the token was issued before.
@@ -59,7 +59,7 @@ def _events(call: Call[object, object], since_us: int) -> list[dict[str, object]
 
 @IDENTITY.operation("GET", "/OS-REVOKE/events", rules=(Rule(LIST),), query=ListEvents)
 def list_revocation_events(call: Call[None, None]) -> dict[str, object]:
-    """List what has ended tokens before their time."""
+    """List what ended tokens before they expired."""
     events = _events(call, _since_us(call.asked(ListEvents).since))
     links = {"next": None, "self": f"{call.service_url}/OS-REVOKE/events", "previous": None}
     return {"events": events, "links": links}

@@ -95,7 +95,7 @@ def role_in_path(call: Call[object, object]) -> Role | None:
 
 
 def known_role_in_path(call: Call[object, object]) -> Role:
-    """For operations on the role itself: as upstream, 404 comes before the rules."""
+    """The role in the path, for operations on it: as upstream, 404 comes before the rules."""
     return known(role_in_path(call), "role", call.path["role_id"])
 
 
@@ -261,12 +261,12 @@ def check_implied_role(call: Call[None, None]) -> None:
 
 @IDENTITY.operation("PUT", IMPLICATION, rules=(Rule(CREATE_IMPLIED),), body=Empty, success=201)
 def create_implied_role(call: Call[None, Empty]) -> dict[str, object]:
-    """Let a role imply another. Upstream forbids that any role implies admin; so do we, and circles."""
+    """Let a role imply another. As upstream, none implies admin; circles are refused, too."""
     prior, implied = _role_named(call, "prior_role_id"), _role_named(call, "implied_role_id")
     if implied.name == "admin":
         raise Forbidden(f"{implied.id} cannot be an implied roles.")
     if implied.domain_id is not None and prior.domain_id is None:
-        raise Forbidden("A role of one domain is implied by no role that is of none.")
+        raise Forbidden("A role without a domain cannot imply a role of a domain.")
     if prior.id in holding.with_implied(call.tx, [implied.id]):
         raise BadRequest("Roles that imply each other in a circle are one role.")
     if _implies(call.tx, prior.id, implied.id):

@@ -119,7 +119,7 @@ def trust_in_path(call: Call[object, object]) -> Trust:
 
 
 def stored_trust_in_path(call: Call[object, object]) -> Trust:
-    """The same, also one that was used up: tokens made from it are still there to be ended."""
+    """A trust that may be used up: tokens made from it may still have to be ended."""
     return known(trust_by_id(call.tx, call.path["trust_id"]), "trust", call.path["trust_id"])
 
 
@@ -135,7 +135,7 @@ def new_trust_facts(call: Call[None, NewTrust]) -> Mapping[str, object]:
 
 
 def _refuse_delegated(call: Call[object, object]) -> None:
-    """With a trust's own token a trust may be passed on; other delegations manage none, as they would outlive them."""
+    """403 for delegated tokens except those of trusts, which may be passed on: a trust would outlive the others."""
     by = LiveToken.of(call.caller).token.by
     if by.application_credential_id or by.credential_id or by.access_token_id:
         raise Forbidden(f"{_ACTION}Delegated tokens cannot manage trusts.")
@@ -180,7 +180,7 @@ def create_trust(call: Call[None, NewTrust]) -> dict[str, object]:
     if tx.scalar(select(func.count()).select_from(trusts).where(trusts.c.trustor_user_id == body.trustor_user_id)) >= (
         MOST_OF_TRUSTOR
     ):
-        _forget_dead(call)
+        _delete_unusable(call)
     by = LiveToken.of(call.caller).token.by
     parent = live_trust(tx, by.trust_id, call.now_us) if by.trust_id else None
     expires_at_us = moment(body.expires_at, call.now_us) if body.expires_at is not None else None
@@ -202,8 +202,8 @@ def create_trust(call: Call[None, NewTrust]) -> dict[str, object]:
     return {"trust": _view(call, trust)}
 
 
-def _forget_dead(call: Call[None, NewTrust]) -> None:
-    """Make room by what can be used no more; 403 where that is nothing."""
+def _delete_unusable(call: Call[None, NewTrust]) -> None:
+    """Delete the trusts of the trustor that can no longer be used; 403 where there are none."""
     t = trusts.c
     dead = or_(t.expires_at_us <= call.now_us, t.remaining_uses == 0)
     mine = select(t.id).where(t.trustor_user_id == call.body.trustor_user_id, dead)
@@ -250,7 +250,7 @@ def _redelegations(body: NewTrust, parent: Trust | None) -> int:
 
 
 def _refuse_more_than(parent: Trust, trust: Trust) -> None:
-    """A trust that is passed on gives no more, to nobody longer, than each it was made from."""
+    """403 where a trust gives more, or lasts longer, than `parent`, which it is made from."""
     if not 0 < parent.redelegation_count <= MOST_REDELEGATIONS:
         raise Forbidden(
             f"Remaining redelegation depth of {parent.redelegation_count} out of allowed range of "

@@ -30,11 +30,11 @@ from cumulet.identity.login_methods import UNAUTHENTICATED, UserNamed, password_
 from cumulet.identity.multi_factor import RULES, refuse_unknown_factors
 from cumulet.identity.password_rules import (
     end_of_new_password,
+    hashes_not_to_match,
     note_new_password,
     refuse_earlier_password,
     refuse_too_early,
     refuse_unmatched_password,
-    unlike,
     unlock,
 )
 from cumulet.identity.passwords import LONGEST_PASSWORD, SHORTEST_PASSWORD
@@ -154,7 +154,7 @@ class ListUsers(Query):
     name: Annotated[AskedName | Unset, On(store.users.c.name)] = UNSET
     enabled: Annotated[Flag | Unset, On(store.users.c.enabled)] = UNSET
     sort_dir: Literal["asc", "desc"] | Unset = UNSET
-    """Checked, and not heeded: as in Keystone."""
+    """Checked, but without effect, as in Keystone."""
     password_expires_at: Annotated[str | Unset, Compared(store.users.c.password_expires_at_us)] = UNSET
     idp_id: Annotated[str | Unset, Never()] = UNSET
     protocol_id: Annotated[str | Unset, Never()] = UNSET
@@ -283,7 +283,7 @@ def delete_user(call: Call[User | None, None]) -> None:
 
 @IDENTITY.operation("POST", "/users/{user_id}/password", body=PasswordChange, body_key="user", success=204, public=True)
 async def change_password(call: Call[None, PasswordChange]) -> None:
-    """Change one's own password, shown by the old one. Ends all tokens of the user at once."""
+    """Change one's own password; the old one is needed. Ends all tokens of the user at once."""
     identity, now_us = Identity.of(call), call.now_us
     settings = identity.settings
     named = UserNamed(id=call.path["user_id"], password=call.body.original_password)
@@ -295,7 +295,7 @@ async def change_password(call: Call[None, PasswordChange]) -> None:
 
     def look(tx: Tx) -> list[str]:
         refuse_too_early(tx, settings, user, now_us)
-        return unlike(tx, settings, user)
+        return hashes_not_to_match(tx, settings, user)
 
     await refuse_earlier_password(identity.passwords, await call.cloud.db.read_async(look), call.body.password)
     password_hash = await identity.passwords.hash(call.body.password)
