@@ -38,7 +38,7 @@ NO_VALID_HOST = "No valid host was found. There are not enough hosts available."
 
 
 class Boot(msgspec.Struct, frozen=True, kw_only=True):
-    """State of the saga. `failures`: by host tried before, what failed; each attempt is a saga of its own."""
+    """State of the saga. `failures`: by host that was tried before, the reason; each attempt is a saga of its own."""
 
     server_id: str
     operation_id: str
@@ -47,18 +47,18 @@ class Boot(msgspec.Struct, frozen=True, kw_only=True):
     host: str | None = None
     failures: dict[str, str] = msgspec.field(default_factory=dict)
     abandoned: bool = False
-    """Whether `host` is down with a guest that could not be removed: nobody else may run the server then."""
+    """Whether `host` is down with a guest that could not be removed: then no other host may run the server."""
     guest: Guest | None = None
-    """As its first host has frozen it."""
+    """Its description, as its first host has frozen it."""
     plugged: tuple[str, ...] = ()
-    """The ports that its host says are plugged."""
+    """Ids of the ports that are plugged, as its host says."""
 
 
 B = TypeVar("B", bound=Boot)
 
 
 def begin_boot(call: Call[object, object], created: Sequence[Server]) -> None:
-    """Start booting each of the servers a request has just inserted: `operations.begin` for all of them at once."""
+    """Begin to boot all servers that a request has just inserted: `operations.begin` for many at once."""
     operation_ids = [call.cloud.clock.uuid() for _ in created]
     action_ids = begin_scheduling(
         call.tx, [server.id for server in created], operation_ids, request_id=call.request_id,
@@ -79,7 +79,7 @@ def resources(server: Server) -> dict[str, int]:
 
 
 def need(tx: Tx, server: Server, **narrower: Any) -> scheduler.Need:
-    """What the scheduler must find for a server; `narrower` for a move."""
+    """What the scheduler must find for a server. `narrower`: further fields of `Need`, as for a move."""
     promised = promises.of(server.flavor)
     wanted = promised.resources
     beside = affinity.wanted(tx, server)
@@ -111,7 +111,7 @@ def pick_host(tx: Tx, context: Context, state: Boot) -> Boot:
 
 
 def claim_host(tx: Tx, context: Context, state: B) -> B:
-    """The share of the host, its ownership and the ports' bindings: one transaction."""
+    """Take the share of the host, the server's ownership and the ports' bindings in one transaction."""
     assert state.host is not None
     now = context.clock.now_us()
     server = get_server(tx, state.server_id)
@@ -121,7 +121,7 @@ def claim_host(tx: Tx, context: Context, state: B) -> B:
     )  # fmt: skip
     network.bind(tx, server.id, state.host)
     generation = change_owner(tx, server.id, old=None, new=state.host, generation=state.generation, now_us=now)
-    # Where hosts make drives each guest has one: without networks it cannot reach the metadata service.
+    # Every guest of a host that makes config drives has one: without networks there is no metadata service.
     on_drive = server.config_drive or host_records.offers(tx, state.host, "config-drive")
     operations.settle(tx, server.id, now_us=now, task_state="spawning", launched_on=state.host, config_drive=on_drive)
     return msgspec.structs.replace(state, generation=generation)
@@ -145,7 +145,7 @@ async def create_guest(context: Context, state: Boot) -> Boot:
 
 
 async def create_described(context: Context, state: B, *, image_id: str | None = None) -> B:
-    """Make the guest on the host that was claimed, and let it run. `image_id`: as for `describe`."""
+    """Make the guest on the claimed host and let it run. `image_id`: as for `describe`."""
 
     def described(tx: Tx) -> Guest:
         return describe(tx, context, get_server(tx, state.server_id), state.host, image_id=image_id)
@@ -160,7 +160,7 @@ async def create_described(context: Context, state: B, *, image_id: str | None =
 
 
 async def destroy_guest(context: Context, state: B) -> B:
-    """A host that is down may be running the guest for all we know: then the server stays its own."""
+    """The undo. A host that is down may run the guest; then the server stays on it."""
     gone = await operations.unless_down(context, state.host, m.Destroy(**command(context, state)), otherwise=False)
     return msgspec.structs.replace(state, abandoned=gone is False)
 
@@ -184,7 +184,7 @@ def record_active(tx: Tx, context: Context, state: B) -> B:
 
 
 def unwound(tx: Tx, context: Context, state: Boot, failure: Failure) -> None:
-    """Try another host after a host's failure, else the server is in ERROR with a fault."""
+    """After a host's failure try another host; otherwise the server is in ERROR with a fault."""
     now = context.clock.now_us()
     server = get_server(tx, state.server_id, deleted=True)
     host_failed = failure.reason not in ("NO_VALID_HOST", "ABORTED") and state.host is not None
@@ -214,9 +214,9 @@ def unwound(tx: Tx, context: Context, state: Boot, failure: Failure) -> None:
 
 
 def describe(tx: Tx, context: Context, server: Server, host: str | None, *, image_id: str | None = None) -> Guest:
-    """The guest's description for `host`; the first host freezes machine type and CPU model into it.
+    """The guest's description for `host`. The first host freezes machine type and CPU model into it.
 
-    `image_id`: what its disk is made from, if that is not the server's image.
+    `image_id`: the image for its disk, if that is not the server's.
     """
     image_id = image_id or server.image_id
     nics = tuple(nic_of(port, slot) for slot, port in enumerate(network.ports_of(tx, [server.id]).get(server.id, [])))
@@ -241,7 +241,7 @@ def describe(tx: Tx, context: Context, server: Server, host: str | None, *, imag
 
 
 def image_of(tx: Tx, image_id: str) -> Image:
-    """What a guest's disk is made from. StepFailed where the image has gone meanwhile."""
+    """The image for a guest's disk. StepFailed if it has gone meanwhile."""
     image = image_store.data_of(tx, image_id)
     if image is None or image.status != "active":
         raise StepFailed("IMAGE_GONE", f"Image {image_id} could not be found.")
@@ -255,7 +255,7 @@ def image_of(tx: Tx, image_id: str) -> Image:
 
 
 def nic_of(port: network.PortView, slot: int) -> Nic:
-    """A port as its guest has it, in this place."""
+    """The NIC for a port, in this slot."""
     return Nic(
         port_id=port.id,
         network_id=port.network_id,

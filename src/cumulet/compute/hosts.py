@@ -27,7 +27,7 @@ DEFAULT_ZONE = "nova"
 
 
 def require_same(tx: Tx, settings: Settings) -> None:
-    """Whether this state's servers would find their hosts again. Raises OtherState."""
+    """Raise OtherState unless the servers of this state would find their hosts again."""
     known = {row.name: (row.facts or {}).get("driver") for row in tx.all(sa.select(hosts.c.name, hosts.c.facts))}
     for driver in sorted({driver for driver in known.values() if driver is not None} - {settings.driver}):
         raise OtherState(
@@ -59,9 +59,9 @@ _TOTALS = OfMany(
 
 
 def register(tx: Tx, *, facts: HostFacts, clock: Clock, settings: Settings) -> None:
-    """A host's agent has answered: its row and its inventory say what it reported.
+    """A host's agent has answered: record what it reported in its row and in its inventory.
 
-    One that was removed from the cloud while it was being asked is not known again by that.
+    A host that was removed from the cloud while it was asked is not added again.
     """
     now = clock.now_us()
     tx.touch(facts.name)
@@ -95,7 +95,7 @@ def register(tx: Tx, *, facts: HostFacts, clock: Clock, settings: Settings) -> N
 
 
 def totals_of(facts: HostFacts) -> dict[str, int]:
-    """What a host says it has, by resource class."""
+    """What a host says that it has, by resource class."""
     return {
         placement.VCPU: facts.vcpus,
         placement.MEMORY_MB: facts.memory_mib,
@@ -104,7 +104,7 @@ def totals_of(facts: HostFacts) -> dict[str, int]:
 
 
 def recorded_totals(tx: Tx, names: Sequence[str]) -> dict[str, dict[str, int]]:
-    """What placement says that each of these hosts has: others write there, too."""
+    """The totals in placement of each of these hosts, by resource class. Others write there, too."""
     found: dict[str, dict[str, int]] = {name: {} for name in names}
     for row in _TOTALS.rows(tx, names):
         found[row.name][row.resource_class] = row.total
@@ -117,13 +117,13 @@ def is_known(tx: Tx, name: str) -> bool:
 
 
 def require_known(tx: Tx, name: str | None) -> None:
-    """BadRequest for a host that somebody named and nobody knows."""
+    """BadRequest for the name of a host that does not exist."""
     if name is not None and not is_known(tx, name):
         raise BadRequest(f"Compute host {name} could not be found.", reason=Reason.HOST_UNKNOWN)
 
 
 def set_up(tx: Tx, name: str, *, up: bool, now_us: int, seen_at_us: int | None = None) -> bool:
-    """Record that a host answers, or has been silent too long (since `seen_at_us`, if known); True if that is news."""
+    """Record that a host answers, or is silent for too long (since `seen_at_us`, if known). True if that is news."""
     seen = now_us if up else seen_at_us
     changes = {"up": up, "updated_at_us": now_us} | ({"seen_at_us": seen} if seen is not None else {})
     tx.touch(name)
@@ -137,8 +137,11 @@ def is_up(tx: Tx, name: str) -> bool:
 
 
 def is_fenced(tx: Tx, name: str, settings: Settings) -> bool:
-    """Whether its guests cannot run for certain, which is more than that it does not answer: an administrator says so,
-    or the lease that it said it holds has run out (`agent.lease`) and its watchdog has stopped them."""
+    """Whether its guests certainly cannot run. Silence alone does not prove that.
+
+    Either an administrator says so, or the lease that it held has run out (`agent.lease`) and its watchdog has stopped
+    its guests.
+    """
     row = tx.first(_STATE, {"of_name": name})
     if row is None or row.forced_down:
         return row is not None
@@ -154,17 +157,17 @@ def offers(tx: Tx, name: str, feature: str) -> bool:
 
 
 def kinds(tx: Tx) -> list[tuple[str, Kind]]:
-    """Every host with what it has said it is, by name."""
+    """All hosts, by name, with what they have reported."""
     return sorted(((row.name, _kind(row.facts_text)) for row in tx.all(_HOSTS, {})), key=lambda one: one[0])
 
 
 def address_of(tx: Tx, name: str) -> str:
-    """Where it is reached by the others; empty where it has never said so."""
+    """The address by which other hosts reach it; empty if it has never told one."""
     return kind_of(tx, name).address
 
 
 def addresses(tx: Tx, names: Collection[str]) -> dict[str, str]:
-    """Where each of these hosts is reached by the others."""
+    """By name: the address by which other hosts reach it."""
     return {row.name: _kind(row.facts_text).address for row in _NAMED.rows(tx, sorted(names))}
 
 
@@ -179,11 +182,11 @@ class AllHosts(msgspec.Struct, frozen=True):
     for_routers: tuple[str, ...]
     """The hosts that can have routers: those that wire guests, are in service and may (`Kind.may_have_routers`).
 
-    Of these only those that lead to `public`, if any do. A silent one leaves when an administrator declares it down or
-    disables it.
+    If some of these lead to `public`, only those. A silent host stays among them until an administrator declares it
+    down or disables it.
     """
     with_packets: tuple[str, ...]
-    """The hosts that answer, wire guests and have packets at stake, by name."""
+    """Names of the hosts that answer, wire guests and have packets (simulated hosts have none)."""
     offered: frozenset[str]
     """What any host has reported in `HostFacts.features`, be it up or down."""
 
@@ -211,13 +214,13 @@ def _may_have_routers(row: Row) -> bool:
 
 
 def among(features: Mapping[str, frozenset[str]]) -> list[str]:
-    """Of hosts in service with what each offers, those that can have routers, by name."""
+    """Among hosts in service (name -> features), the names of those that can have routers."""
     able = sorted(name for name, offered in features.items() if "networks" in offered)
     return [name for name in able if "public" in features[name]] or able
 
 
 def is_heard(tx: Tx, name: str) -> bool:
-    """Whether the record says that a host answers; an administrator may have declared it down all the same."""
+    """Whether the record says that a host answers. An administrator may have declared it down all the same."""
     row = tx.first(_STATE, {"of_name": name})
     return row is not None and bool(row.up)
 
@@ -231,12 +234,12 @@ _HEARD_AGAIN = (
 
 
 def heard_of(tx: Tx, names: Sequence[str]) -> set[str]:
-    """Those of which the record says that they answer."""
+    """Those of these hosts that answer, as the record says."""
     return {row.name for row in _UP.rows(tx, names)}
 
 
 def heard_again(tx: Tx, names: Sequence[str], *, now_us: int) -> None:
-    """These hosts have answered, and have said nothing new. One that the record calls down stays so."""
+    """Record that these hosts have answered with nothing new. A host that the record calls down stays down."""
     for part in in_parts(names):
         tx.execute(_HEARD_AGAIN, {"of_names": list(part), "now_us": now_us})
 
@@ -267,12 +270,12 @@ _NAMED = OfMany(_HOSTS, hosts.c.name)
 
 
 def views(tx: Tx) -> list[HostView]:
-    """All hosts as the scheduler sees them, with what is free now. To choose one, see `hosts_in_memory.pick`."""
+    """All hosts as the scheduler sees them, with what is free now. `hosts_in_memory.pick` chooses one."""
     return _views(tx, (_USED, _ROOM, _HOSTS), {})
 
 
 def view(tx: Tx, name: str) -> HostView | None:
-    """One host, in this transaction."""
+    """One host, as this transaction sees it."""
     found = _views(tx, (_USED_HERE, _ROOM_HERE, _HOST), {"of_name": name})
     return found[0] if found else None
 
@@ -292,7 +295,7 @@ def _views(tx: Tx, statements: tuple[sa.Executable, ...], values: dict[str, str]
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """Of a host's facts, what a scheduler looks at."""
+    """The part of a host's facts that the scheduler reads."""
 
     driver: str = ""
     hypervisor_type: str = ""
@@ -306,19 +309,21 @@ class Kind(msgspec.Struct, frozen=True):
     protocol: int = 1
 
     def may_have_routers(self, *, up: bool) -> bool:
-        """With a watchdog: while it answers and holds a lease, whose end is its routers' end. Without one: silent, too,
-        for it may be alive, and they work there still; two hosts never have the same router."""
+        """Whether routers may be on it. A host with a watchdog: while it answers and holds a lease, because its routers
+        end with the lease. A host without one: also while it is silent, because it may be alive and have them still.
+        Two hosts never have the same router.
+        """
         return self.lease_seconds is None or (up and self.lease_held)
 
 
 @functools.lru_cache(maxsize=16_384)
 def _kind(facts: str | None) -> Kind:
-    """A host's facts seldom change, and every choice of a host reads all of them."""
+    """Cached: facts seldom change, and every choice of a host reads those of all hosts."""
     return Kind() if facts is None else msgspec.json.decode(facts, type=Kind)
 
 
 def kind_of(tx: Tx, name: str) -> Kind:
-    """What the host has said it is; an empty one where it has never said so."""
+    """What the host has reported; an empty `Kind` if it has reported nothing."""
     return _kind(tx.scalar(_FACTS, {"of_name": name}))
 
 

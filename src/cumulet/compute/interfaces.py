@@ -1,7 +1,7 @@
-"""Plugging a port into a server that is there, and pulling one out: one host step each, with the rules before the link.
+"""Attaching a port to a server, and detaching one: one step on the host each, with the rules in force before the link.
 
-The answer comes when the port is the server's on record; its `port_state` is ACTIVE once its host says so. What the
-guest's description says follows in the same transaction, so that a move takes along what is plugged in then.
+The answer comes when the port is the server's in the records; its `port_state` is ACTIVE once the host says so. The
+guest's description changes in the saga's last transaction, so that a move brings the NICs that are plugged then.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ class AttachInterface(Body):
 
 
 class PortChange(OnHost, frozen=True, kw_only=True):
-    """State of both sagas: this NIC, of this server, on the host that runs it."""
+    """State of both sagas."""
 
     nic: Nic
     plugged: bool = False
-    """Whether the host says that its guest is plugged into it: not one that is stopped."""
+    """Whether the host says that the port is plugged; it is not if the guest is stopped."""
 
 
 @COMPUTE.operation(
@@ -73,7 +73,7 @@ class PortChange(OnHost, frozen=True, kw_only=True):
     body=AttachInterface,
 )
 def attach_interface(call: Call[Server, AttachInterface]) -> dict[str, object]:
-    """Give a server one more port: one that is there, or a new one on a network."""
+    """Give a server one more port: one that exists, or a new one on a network."""
     server = call.target
     wanted = _wanted(call.body.interface_attachment)
     require_state(server, "attach_interface", call.caller)
@@ -96,7 +96,7 @@ def attach_interface(call: Call[Server, AttachInterface]) -> dict[str, object]:
 
 
 def _wanted(asked: InterfaceAttachment | Unset) -> RequestedNetwork:
-    """What to plug in; of neither a network nor a port: whatever network the project has."""
+    """The network or port asked for; with neither, the project's network is chosen later."""
     if isinstance(asked, Unset):
         return RequestedNetwork()
     network_id = None if isinstance(asked.net_id, Unset) else asked.net_id
@@ -118,14 +118,14 @@ def _wanted(asked: InterfaceAttachment | Unset) -> RequestedNetwork:
     success=202,
 )
 def detach_interface(call: Call[Server, None]) -> None:
-    """Take a port away from a server: its guest lets go of the device, then the port is unplugged, or deleted."""
+    """Take a port away from a server: its guest releases the device, then the port is unbound, or deleted."""
     server, port_id = call.target, call.path["port_id"]
     require_state(server, "detach_interface", call.caller)
     held = network.ports_of(call.tx, [server.id]).get(server.id, [])
     if all(port.id != port_id for port in held):
         raise NotFound(f"Port id {port_id} could not be found.")
     nic = next((nic for nic in placed(_guest(server)) if nic.port_id == port_id), None)
-    if nic is None:  # On record only: there is nothing to pull out.
+    if nic is None:  # It is on record only: there is nothing to unplug.
         nic = nic_of(next(port for port in held if port.id == port_id), 0)
     _begin(call, DETACHMENT, nic, "detach_interface")
 
@@ -175,7 +175,7 @@ async def plug_in(context: Context, state: PortChange) -> PortChange:
 
 
 async def take_back(context: Context, state: PortChange) -> PortChange:
-    """The undo: a guest that does not let go keeps a device with its link down, until it does, or moves, or stops."""
+    """The undo. A guest that does not release the device keeps it, with its link down, until it moves or stops."""
     await _if_it_can(context, state, m.Unplug(**command(context, state), port_id=state.nic.port_id, insist=False))
     return state
 
@@ -186,14 +186,16 @@ async def pull_out(context: Context, state: PortChange) -> PortChange:
 
 
 async def put_back(context: Context, state: PortChange) -> PortChange:
-    """The undo: the port is the server's as before, be it that the guest had let go of it already."""
+    """The undo: the port is the server's as before, also if the guest had released it already."""
     await _if_it_can(context, state, m.Plug(**command(context, state), nic=state.nic))
     return state
 
 
 async def _if_it_can(context: Context, state: PortChange, change: m.Command[None]) -> None:
-    """A guest that cannot be changed now gets the ports on record from the reconciler (`compute.drift`), which looks at
-    no server that is at work: so this ends, be the guest one that an earlier move has left waiting."""
+    """Send `change`. If the guest cannot be changed now, `compute.drift` gives it the ports on record later.
+
+    That skips servers with a running operation, so this operation must end: it does not insist.
+    """
     with contextlib.suppress(m.VerbFailed):
         await operations.unless_down(context, state.host, change)
 

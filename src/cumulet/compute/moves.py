@@ -1,7 +1,7 @@
-"""What every move of a server to another host does in the records, whether it runs, is stopped or was lost.
+"""The records of every move of a server to another host: of a running, a stopped or a lost one.
 
-Its migration, the shares of source and destination in placement, the bindings of its ports. What is done on the hosts
-is for the sagas: `compute.live_migration`, `compute.resize`, `compute.evacuation`.
+These are its migration, the shares of source and destination in placement, and the bindings of its ports. The sagas do
+the work on the hosts: `compute.live_migration`, `compute.resize`, `compute.evacuation`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ MovingT = TypeVar("MovingT", bound=Moving)
 
 
 def destination(state: Moving) -> str:
-    """The host it moves to, which every step after `pick_destination` knows."""
+    """The host it moves to. Every step after `pick_destination` has one."""
     assert state.destination is not None
     return state.destination
 
@@ -61,7 +61,7 @@ def new_record(
     tx: Tx, server: Server, *, uuid: str, kind: str, status: str, operation_id: str, user_id: str, project_id: str,
     asked_for: str | None, now_us: int, flavor: Flavor | None = None,
 ) -> int:  # fmt: skip
-    """Insert the record of a move that begins in this transaction; its number. `flavor`: where it gets another one."""
+    """Insert the record of a move that begins in this transaction; its id. `flavor`: if the server gets another one."""
     numbers = [tx.scalar(_FLAVOR_NUMBER, {"of_id": one.flavor_id}) for one in (server.flavor, flavor or server.flavor)]
     result = tx.execute(
         _INSERT,
@@ -85,7 +85,7 @@ def update_record(tx: Tx, context: Context, state: Recorded, **values: object) -
 
 
 def pick(tx: Tx, need: scheduler.Need, asked_for: str | None) -> str:
-    """The host asked for, or the best; every check applies to both. StepFailed with the coded reason if none will."""
+    """The host asked for, or the best one; every check applies to both. StepFailed with the reason if none fits."""
     choice = hosts_in_memory.pick(tx, need)
     if choice.host is None:
         reason = choice.rejected.get(asked_for) if asked_for is not None else None
@@ -96,27 +96,29 @@ def pick(tx: Tx, need: scheduler.Need, asked_for: str | None) -> str:
 def arriving(server: Server, flavor: Flavor) -> dict[str, int]:
     """What a server that gets another flavor needs of its destination.
 
-    Its guest arrives as it was, with the memory and the disk of then, and is remade there. It does not run before that.
+    Its guest arrives with its old memory and disk, and is remade there before it runs.
     """
     before, after = promises.of(server.flavor).resources, promises.of(flavor).resources
     return {**after, **{name: max(before[name], after[name]) for name in (placement.MEMORY_MB, placement.DISK_GB)}}
 
 
 def with_room_to_arrive(need: scheduler.Need, server: Server, flavor: Flavor) -> scheduler.Need:
-    """For a server that gets another flavor."""
+    """`need` with the amounts of `arriving`."""
     room = arriving(server, flavor)
     return msgspec.structs.replace(need, memory_mib=room[placement.MEMORY_MB], disk_gib=room[placement.DISK_GB])
 
 
 def lessen_share(tx: Tx, context: Context, state: Moving, flavor: Flavor) -> None:
-    """The destination has said that the guest is remade: its share is the new flavor's from here on."""
+    """The guest is remade at the destination: its share there is the new flavor's from here on."""
     now, resources = context.clock.now_us(), promises.of(flavor).resources
     placement.lessen(tx, consumer=state.server_id, provider=destination(state), resources=resources, now_us=now)
 
 
 def claim_destination(tx: Tx, context: Context, state: MovingT, *, flavor: Flavor | None = None) -> MovingT:
-    """The destination's share for the server, with room to arrive as it was if it gets another `flavor`; the migration
-    holds the source's."""
+    """Claim the destination's share for the server (see `arriving`); the migration holds the source's share.
+
+    `flavor`: if the server gets another one.
+    """
     assert state.destination is not None
     now = context.clock.now_us()
     server = get_server(tx, state.server_id)
@@ -144,7 +146,7 @@ def release_destination(tx: Tx, context: Context, state: MovingT) -> MovingT:
 
 
 def bind_ports(tx: Tx, context: Context, state: MovingT) -> MovingT:
-    """A second, inactive binding on the destination, so that its rules can be loaded before the guest arrives."""
+    """Add an inactive binding on the destination, so that the ports' rules are there before the guest arrives."""
     assert state.destination is not None
     network.add_binding(tx, state.server_id, state.destination)
     return state

@@ -1,4 +1,4 @@
-"""Power: start, stop, reboot, pause, unpause, suspend, resume. One host step; if it fails, look."""
+"""Power: start, stop, reboot, pause, unpause, suspend, resume. One step on the host; if it fails, the host is asked."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Verb(StrEnum):
 
 
 class Power(msgspec.Struct, frozen=True, kw_only=True):
-    """What a verb means: how the API shows it meanwhile and after, and the command for the host."""
+    """What a verb means: how the API shows the server during it and afterwards, and the command for the host."""
 
     action: str
     event: str
@@ -84,7 +84,7 @@ POWER: dict[Verb, Power] = {
 
 
 class PowerChange(OnHost, frozen=True, kw_only=True):
-    """State of the saga. `observed` is filled when the verb failed. `stays`: one of `operations.UNDECIDED`."""
+    """State of the saga. `observed` is set if the verb failed. `stays`: one of `operations.UNDECIDED`."""
 
     verb: Verb
     observed: GuestState | None = None
@@ -112,7 +112,7 @@ async def change_power(context: Context, state: PowerChange) -> PowerChange:
 
 
 async def look(context: Context, state: PowerChange) -> PowerChange:
-    """The undo: what was done cannot be taken back, so see what is."""
+    """The undo: the verb cannot be taken back, so look what the guest is."""
     observed = await operations.look(context, state)
     return msgspec.structs.replace(state, observed=observed)
 

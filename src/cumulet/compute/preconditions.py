@@ -1,9 +1,9 @@
 """What must hold before a server may move, in one list for every verb that moves one.
 
-Each verb is held to all of it but for what spares it, with the reason why. Its server's state and lock are in
-`compute.states`, the destination is the scheduler's. It is asked when the verb is asked for, and again in the
-transaction that claims, for a host may go down between the two. That the source is disabled stops no move: a host is
-disabled to be emptied.
+Each verb must meet all preconditions except those that spare it, with the reason. The server's state and lock are
+checked in `compute.states`; the scheduler checks the destination. Preconditions are checked when the verb is asked for,
+and again in the transaction that claims, because a host may go down in between. A disabled source stops no move: hosts
+are disabled to be emptied.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Verb(StrEnum):
 
 
 class Precondition(msgspec.Struct, frozen=True, kw_only=True):
-    """`refusal`: the answer to a verb for which it does not hold, else None. `spared`: verbs it is not for, and why."""
+    """`refusal`: the error if it does not hold, else None. `spared`: verbs that need not meet it, and why."""
 
     name: str
     refusal: Callable[[Tx, Server, Verb, Settings], ApiError | None]
@@ -64,7 +64,7 @@ def _unavailable(host: str) -> Conflict:
 
 
 def _host_dead(tx: Tx, server: Server, verb: Verb, settings: Settings) -> ApiError | None:
-    """Refuse unless its guests cannot run: that is more than that it does not answer."""
+    """Refuse unless the host's guests certainly cannot run. Silence alone does not prove that."""
     assert server.host is not None
     if host_records.is_fenced(tx, server.host, settings):
         return None
@@ -78,7 +78,7 @@ def _host_dead(tx: Tx, server: Server, verb: Verb, settings: Settings) -> ApiErr
 
 
 def _not_resized(tx: Tx, server: Server, verb: Verb, settings: Settings) -> ApiError | None:
-    """Its state was reset while it could be confirmed or reverted."""
+    """Refuse a server whose state was reset while its resize waited for an answer."""
     if resized.kept_of(tx, server.id) is None:
         return None
     return Conflict(f"Instance {server.id} is in an invalid state for '{verb}'", reason="STILL_RESIZED")

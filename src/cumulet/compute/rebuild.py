@@ -173,7 +173,7 @@ async def destroy_guest(context: Context, state: Rebuilding) -> Rebuilding:
 
 
 async def look(context: Context, state: Rebuilding) -> Rebuilding:
-    """The undo: what was destroyed cannot be brought back, so see what is."""
+    """The undo: what was destroyed is lost, so look what is there."""
     observed = await operations.look(context, state)
     await learn_links(context, state.host, state.server_id)
     return msgspec.structs.replace(state, observed=observed)

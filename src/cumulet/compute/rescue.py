@@ -1,8 +1,8 @@
 """Rescue: a server boots from another image with its own disk second, so that it can be mended; unrescue takes it back.
 
 Theory of operation. The guest is stopped and started again on its host with one more disk, made from the rescue image,
-from which it boots. Until it runs so everything can be undone: the disk is removed, and what ran is started again. To
-unrescue, the guest is started without that disk. What became of it, if a host's answer does not say, says the host.
+from which it boots. Until it runs, everything can be undone: the disk is removed, and the guest is started again if it
+ran. To unrescue, the guest is started without that disk. If a host's answer is lost, the host is asked again.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ async def stop_guest(context: Context, state: Rescuing) -> Rescuing:
 
 
 async def start_again(context: Context, state: Rescuing) -> Rescuing:
-    """The undo: what ran is started again; then see what is."""
+    """The undo: start the guest again if it ran; then look what it is."""
     if state.was_running:
         await operations.start(context, state.host, command(context, state))
     observed = await operations.look(context, state)
@@ -194,7 +194,7 @@ async def unrescue_guest(context: Context, state: Unrescuing) -> Unrescuing:
 
 
 async def look(context: Context, state: Unrescuing) -> Unrescuing:
-    """The undo: what was done cannot be taken back, so see what is."""
+    """The undo: the verb cannot be taken back, so look what the guest is."""
     observed = await operations.look(context, state)
     if observed in (None, GuestState.ABSENT):
         return msgspec.structs.replace(state, observed=observed)
@@ -214,7 +214,7 @@ def record_unrescued(tx: Tx, context: Context, state: Unrescuing) -> Unrescuing:
 
 
 def not_unrescued(tx: Tx, context: Context, state: Unrescuing, failure: Failure) -> None:
-    """Still rescued, unless its host says otherwise, now or once it is back (`compute.drift`); asking again is never
+    """It stays rescued, unless its host says otherwise now or once it is back (`compute.drift`). To ask again is never
     wrong."""
     now = context.clock.now_us()
     seen: dict[str, object] = {}

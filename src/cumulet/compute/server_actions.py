@@ -158,8 +158,10 @@ def restore_server(call: Call[Server, Anything]) -> None:
     success=202,
 )
 def inject_network_info(call: Call[Server, Anything]) -> None:
-    """Have a server's network info be in force at its host: it is, within about a second of each change (as upstream
-    answers, where no driver does anything either)."""
+    """Put a server's network info in force at its host. Nothing is done: changes are in force within about a second.
+
+    Upstream's drivers do nothing either.
+    """
     if call.target.locked and not call.caller.is_admin:
         raise Conflict(f"Instance {call.target.id} is locked", reason="LOCKED")
 

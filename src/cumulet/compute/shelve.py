@@ -54,7 +54,7 @@ class UnshelveInZone(Body, nullable=True):
 
 
 class Unshelve(Body, nullable=True):
-    """From 2.91 on. A zone that is null unpins the server."""
+    """From 2.91 on. A zone of null unpins the server."""
 
     availability_zone: Annotated[str | Unset | None, Json({"type": ["string", "null"]})] = UNSET
     host: str | Unset = UNSET
@@ -96,7 +96,7 @@ def shelve_server(call: Call[Server, Anything]) -> None:
     success=202,
 )
 def offload_shelved_server(call: Call[Server, Anything]) -> None:
-    """Take a shelved server that still is on its host off it."""
+    """Take a shelved server off the host on which it rests."""
     require_state(call.target, "shelveOffload", call.caller)
     operations.begin(
         call,
@@ -198,7 +198,7 @@ def _unshelve(call: Call[Server, object], zone: str | Unset | None, host: str | 
 
 
 def _start_again(call: Call[Server, object]) -> None:
-    """One that still is on its host."""
+    """For a server that still is on its host."""
     operations.begin(
         call,
         call.target,
@@ -214,8 +214,8 @@ def _start_again(call: Call[Server, object]) -> None:
 
 
 class Shelving(OnHost, frozen=True, kw_only=True):
-    """State of the saga. `vm_state`: as the server was. `stays`: on its host, for now. `observed`: what was found after
-    a failure."""
+    """State of the saga. `vm_state`: the server's before. `stays`: it rests on its host. `observed`: the guest after a
+    failure."""
 
     image_id: str
     vm_state: VmState
@@ -224,14 +224,14 @@ class Shelving(OnHost, frozen=True, kw_only=True):
 
 
 async def stop_guest(context: Context, state: Shelving) -> Shelving:
-    """A suspended guest has no process; what it holds beside its disk goes with it, or when it is started again."""
+    """A suspended guest has no process. Its saved memory goes when it is removed or started again."""
     if state.vm_state is not VmState.SUSPENDED:
         await context.hosts.send(state.host, m.Stop(**command(context, state), grace_seconds=STOP_GRACE_SECONDS))
     return state
 
 
 async def start_again(context: Context, state: Shelving) -> Shelving:
-    """The undo: what ran is started again; then see what is."""
+    """The undo: start the guest again if it ran; then look what it is."""
     if state.vm_state is VmState.ACTIVE:
         await operations.start(context, state.host, command(context, state))
     observed = await operations.look(context, state)
@@ -244,7 +244,7 @@ async def make_image(context: Context, state: Shelving) -> Shelving:
 
 
 async def drop_image(context: Context, state: Shelving) -> Shelving:
-    """The undo: nothing is left of the image, also where it is whole. Its record goes before its data."""
+    """The undo: remove the image, also a whole one. Its record goes before its data."""
     await snapshot.end_snapshot(context, state)
     now = context.clock.now_us()
 
@@ -257,7 +257,7 @@ async def drop_image(context: Context, state: Shelving) -> Shelving:
 
 
 async def remove_guest(context: Context, state: Shelving) -> Shelving:
-    """What a host that is down keeps of it is another's guest when it is back, and removed then (`compute.drift`)."""
+    """If the host is down, its guest is removed when the host is back (`compute.drift`)."""
     if state.stays:
         await learn_links(context, state.host, state.server_id)
         return state
@@ -266,8 +266,7 @@ async def remove_guest(context: Context, state: Shelving) -> Shelving:
 
 
 def record_shelved(tx: Tx, context: Context, state: Shelving) -> Shelving:
-    """One that stays keeps host, claim and bindings. Of another nobody is the owner from here on: they are given back
-    in one transaction."""
+    """A server that rests keeps host, claim and bindings. Others give them back in this transaction."""
     now = context.clock.now_us()
     server = get_server(tx, state.server_id, deleted=True)
     metadata = {**server.system_metadata, SHELVED_IMAGE: state.image_id}
@@ -297,7 +296,7 @@ SHELVE = Saga(
     kind=SERVER,
     state=Shelving,
     steps=(Step(stop_guest, undo=start_again), Step(make_image, undo=drop_image)),
-    # The image is whole: it is what the server is from here on.
+    # The image is whole: from here on the server can be made from it.
     finals=(Final(snapshot.end_snapshot), Final(remove_guest), Final(record_shelved)),
     unwound=unwound,
 )
@@ -307,7 +306,7 @@ SHELVE = Saga(
 
 
 class Unshelving(Boot, frozen=True, kw_only=True):
-    """State of the saga: as of a boot, from `image_id`, on the host `named` if there is one."""
+    """State of the saga: that of a boot, from `image_id`, on the host `named` if one was asked for."""
 
     image_id: str
     named: str | None
@@ -334,13 +333,13 @@ def record_unshelved(tx: Tx, context: Context, state: Unshelving) -> Unshelving:
 
 
 async def remove_image(context: Context, state: Unshelving) -> Unshelving:
-    """Its data; what a crash leaves is removed at the next start, as of any image."""
+    """Remove the image's data. What a crash leaves is removed at the next start, as of any image."""
     files.remove(files.image_folder(context.settings.state_dir), state.image_id)
     return state
 
 
 def still_shelved(tx: Tx, context: Context, state: Unshelving, failure: Failure) -> None:
-    """It has no host, as before. One whose host went down with its guest belongs there, and is in ERROR, until the host
+    """The server has no host, as before. If its host went down with its guest, it stays there in ERROR until the host
     is back (`compute.drift`)."""
     now = context.clock.now_us()
     changes: dict[str, object] = {}
@@ -359,7 +358,7 @@ UNSHELVE = Saga(
         Step(boot.claim_host, undo=boot.release_host),
         Step(make_guest, undo=boot.destroy_guest),
     ),
-    # The guest runs.
+    # The guest runs. From here on we only go forward.
     finals=(Final(record_unshelved), Final(remove_image)),
     unwound=still_shelved,
 )

@@ -1,9 +1,9 @@
 """Shelved servers that rest on their hosts, stopped: taken off them, or started again where they are.
 
-Theory of operation. What rests has its image already, so it can be taken off its host at any moment, also one that is
-down: from there on it is as a server that was offloaded at once. Until then its disk is where it was, and to unshelve
-it is to start it; the image goes once it runs. One that was suspended keeps its saved memory beside its disk as long as
-it rests, and boots without it, as upstream.
+Theory of operation. A resting server has its image already, so it can be taken off its host at any moment, also off one
+that is down; then it is as if it had been offloaded at once. Until then its disk is where it was, and to unshelve it is
+to start it; the image goes once it runs. A server that was suspended keeps its saved memory beside its disk while it
+rests, and boots without that memory, as upstream.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from cumulet.settings import Settings
 from cumulet.wake import Wake
 
 SINCE_US = "shelved_at_us"
-"""Key of a server's system metadata: since when it rests."""
+"""Key of a server's system metadata: the moment since when it rests, in microseconds."""
 
 
 class Resting(OnHost, frozen=True, kw_only=True):
-    """State of both sagas. `image_id`: what is to be removed at the end. `observed`: what was found after a failure."""
+    """State of both sagas. `image_id`: the image to remove at the end. `observed`: the guest after a failure."""
 
     image_id: str | None = None
     observed: GuestState | None = None
 
 
 def offload(tx: Tx, server_id: str, *, old: str, generation: int, now_us: int, **changes: object) -> int:
-    """Take a server off its host `old`, with its share and bindings; its new generation. Conflict: not as it was."""
+    """Take a server off its host `old`, with its share and bindings; its new generation. Conflict: it has changed."""
     generation = change_owner(tx, server_id, old=old, new=None, generation=generation, now_us=now_us)
     placement.release(tx, consumer=server_id, now_us=now_us)
     network.unbind(tx, server_id)
@@ -62,7 +62,7 @@ def offload(tx: Tx, server_id: str, *, old: str, generation: int, now_us: int, *
 
 
 async def remove_guest(context: Context, state: Resting) -> Resting:
-    """What a host that is down keeps of it is removed when it is back (`compute.drift`)."""
+    """If the host is down, the guest is removed when the host is back (`compute.drift`)."""
     await operations.unless_down(context, state.host, m.Destroy(**command(context, state)))
     return state
 
@@ -96,7 +96,7 @@ OFFLOADING = Saga(
 
 
 async def start_guest(context: Context, state: Resting) -> Resting:
-    """One that was suspended boots, too. Only then is more asked than an agent of the version before knows."""
+    """A suspended guest boots, too. Only for that an agent of the version before is asked what it does not know."""
     seen = await operations.observe(context, state.host, state.server_id)
     start = m.Start(**command(context, state), drop_saved=seen is GuestState.SUSPENDED)
     await context.hosts.send(state.host, start)
@@ -104,7 +104,7 @@ async def start_guest(context: Context, state: Resting) -> Resting:
 
 
 async def stop_guest(context: Context, state: Resting) -> Resting:
-    """The undo: it rests again, if its host says that it can, as a suspended one does already; see what is."""
+    """The undo: stop it, so that it rests again; a suspended one rests already. Then look what the guest is."""
     try:
         await operations.unless_gone(context, state.host, m.Stop(**command(context, state), grace_seconds=0.0))
     except m.VerbFailed:
@@ -140,7 +140,7 @@ def record_started(tx: Tx, context: Context, state: Resting) -> Resting:
 
 
 async def remove_image(context: Context, state: Resting) -> Resting:
-    """Its data; what a crash leaves is removed at the next start, as of any image."""
+    """Remove the image's data. What a crash leaves is removed at the next start, as of any image."""
     if state.image_id is not None:
         files.remove(files.image_folder(context.settings.state_dir), state.image_id)
     return state
@@ -158,7 +158,7 @@ STARTING = Saga(
     kind=SERVER,
     state=Resting,
     steps=(Step(start_guest, undo=stop_guest),),
-    # It runs.
+    # The guest runs. From here on we only go forward.
     finals=(Final(look), Final(record_started), Final(remove_image)),
     unwound=still_resting,
 )
@@ -173,7 +173,7 @@ _RESTING = sa.select(servers.c.id).where(
 
 
 class AutomaticOffload(Periodic):
-    """Takes servers off their hosts that have rested there for `shelved_offload_time`."""
+    """Takes servers off their hosts once they have rested there for `shelved_offload_time`."""
 
     def __init__(self, *, db: Database, clock: Clock, settings: Settings, wake: Wake) -> None:
         self._after_s = settings.shelved_offload_time
@@ -183,7 +183,7 @@ class AutomaticOffload(Periodic):
         self._wake = wake
 
     async def round(self) -> None:
-        """Look at every shelved server that is on a host once."""
+        """Look once at every shelved server that is on a host."""
         await self._db.write_async(self._offload_all)
 
     def _offload_all(self, tx: Tx) -> None:

@@ -22,7 +22,7 @@ REBOOT_ALLOWED: frozenset[str | None] = frozenset(
 
 
 class Allowed(msgspec.Struct, frozen=True, kw_only=True):
-    """When an action may begin. None: any. `word`: how the refusal names it, where that is not the action's key."""
+    """When an action may begin. None: in any state. `word`: how the refusal names it, if not by the action's key."""
 
     vm_states: frozenset[VmState] | None = None
     task_states: frozenset[str | None] | None = IDLE
@@ -80,7 +80,7 @@ ALLOWED: dict[str, Allowed] = {
     ),
     "delete metadata": Allowed(vm_states=_in(ACTIVE, PAUSED, SUSPENDED, STOPPED), task_states=None),
 }
-"""By the API's action key. A state that no server here has (soft-deleted) is left out."""
+"""By the API's action key. States that no server here has (soft-deleted) are left out."""
 
 
 def require_state(server: Server, action: str, caller: Caller) -> None:
