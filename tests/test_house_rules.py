@@ -23,7 +23,7 @@ LONGER: dict[str, int] = {
     "src/cumulet/compute/store.py": 409,
     "src/cumulet/conductor/runner.py": 506,
     "src/cumulet/drivers/qemu/live_migration_source.py": 423,
-    "src/cumulet/network/for_compute.py": 435,
+    "src/cumulet/network/for_compute.py": 432,
     "src/cumulet/network/security_groups.py": 411,
     "src/cumulet/network/subnets.py": 411,
     "src/cumulet/web/policy.py": 405,

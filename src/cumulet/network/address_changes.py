@@ -1,4 +1,4 @@
-"""What a change of a port's addresses leaves, adds and takes away: Neutron's rules."""
+"""How a change of a port's addresses is done, by Neutron's rules: which stay, which are added, which go."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from cumulet.network.store import Port, Router, floating_ips, get
 
 
 def change(tx: Tx, port: Port, mac: str, wanted: Sequence[FixedIp] | None, dropped: frozenset[str]) -> bool:
-    """Give the port the wanted addresses (None: those it has), with this MAC address; answers whether it has others.
+    """Give the port the wanted addresses (None: those it has), with this MAC address. True if its addresses change.
 
-    What it has already of them it keeps. Addresses in automatically addressed subnets stay whether wanted or not,
-    until they are dropped; they follow the MAC address.
+    A wanted address that the port has stays. An address in an automatically addressed subnet stays also where it is not
+    wanted, until its subnet is in `dropped`; it follows the MAC address.
     """
     held = addresses.of_port(tx, port.id)
     subnets = addresses.usable_subnets(tx, port.network_id, port.device_owner)

@@ -158,7 +158,7 @@ def add_addresses(call: Call[AddressGroup, SomeAddresses]) -> View:
     body=SomeAddresses,
 )
 def remove_addresses(call: Call[AddressGroup, SomeAddresses]) -> View:
-    """Remove addresses from a group: what came from them by its rules alone is cut."""
+    """Remove addresses from a group. Connections that only rules naming the group let pass are cut."""
     group = call.target
     if missing := [address for address in call.body.addresses if address not in group.addresses]:
         raise NotFound(

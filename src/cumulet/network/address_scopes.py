@@ -1,4 +1,4 @@
-"""Address scopes: ``/address-scopes``. Within one, pools of addresses do not overlap."""
+"""Address scopes: ``/address-scopes``. Subnet pools in one scope do not overlap."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def show_address_scope(call: Call[AddressScope, None]) -> View:
     body_key="address_scope",
 )
 def update_address_scope(call: Call[AddressScope, UpdateAddressScope]) -> View:
-    """Change an address scope's name, or share it with everybody, which is for good."""
+    """Change an address scope's name, or share it with everybody. Sharing cannot be undone."""
     found, body, touched = call.target, call.body, False
     given = resource.given(body)
     policy.require_attributes(call, UPDATE_ATTRIBUTES, given, {"project_id": found.project_id})

@@ -1,4 +1,4 @@
-"""IPAM: which addresses a subnet has, which is free, and who holds which. MAC addresses of ports too."""
+"""IPAM: the addresses of subnets, which of them are free, and which port holds which. Also ports' MAC addresses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAC_ATTEMPTS = 16
 
 
 class FixedIp(msgspec.Struct, frozen=True, kw_only=True):
-    """An address asked for, or held: a request may name the subnet, the address or both."""
+    """An address that is wanted, or held. A request names the subnet, the address or both."""
 
     subnet_id: str | None = None
     address: str | None = None
@@ -52,7 +52,7 @@ def overlap(one: AddressRange, other: AddressRange) -> bool:
 
 
 def for_hosts(cidr: AddressRange) -> tuple[int, int]:
-    """The first and the last address that hosts may have: without network and broadcast address, or anycast in IPv6."""
+    """First and last address for hosts, as numbers: without network and broadcast address, in IPv6 without anycast."""
     first, last = int(cidr.network_address), int(cidr.broadcast_address)
     if cidr.version == 6:
         return first + 1, last
@@ -60,7 +60,7 @@ def for_hosts(cidr: AddressRange) -> tuple[int, int]:
 
 
 def default_pools(cidr: AddressRange, gateway: Address | None) -> list[dict[str, str]]:
-    """All of `cidr` that hosts may have, cut at the gateway; of a range of one address, that one."""
+    """All addresses of `cidr` for hosts, without the gateway. A range of one address has a pool of that address."""
     make = IPv4Address if cidr.version == 4 else IPv6Address
     if cidr.num_addresses == 1:
         return [{"start": str(cidr.network_address), "end": str(cidr.network_address)}]
@@ -86,7 +86,7 @@ _HELD, _FOLLOWING = port_addresses.alias("held"), port_addresses.alias("followin
 _IS_TAKEN = sa.select(port_addresses.c.number).where(
     port_addresses.c.subnet_id == sa.bindparam("subnet_id"), port_addresses.c.number == sa.bindparam("start")
 )
-# What follows a held address without being held. In the order of an index, so that the first one found ends the search.
+# The lowest successor of a held address that is not held itself. An index has this order, so the first match is enough.
 _FIRST_GAP = (
     sa.select(_HELD.c.successor)
     .where(
@@ -160,7 +160,7 @@ def claim_more(
     present: Sequence[FixedIp],
     without: frozenset[str] = frozenset(),
 ) -> list[FixedIp]:
-    """Give a port the wanted addresses beside those it has, and its automatic ones but in the subnets `without`."""
+    """Give a port more addresses: the wanted ones, and its automatic ones except in the subnets `without`."""
     subnets = usable_subnets(tx, network_id, device_owner)
     if wanted and not subnets:
         raise refusals.invalid("IP allocation requires subnets for network.")
@@ -195,7 +195,7 @@ def _claim_any(tx: Tx, port_id: str, candidates: Iterable[Subnet]) -> list[Fixed
 def _claim_automatic(
     tx: Tx, port_id: str, mac: str, device_owner: str, subnets: Iterable[Subnet], present: Sequence[FixedIp]
 ) -> list[FixedIp]:
-    """The addresses that a guest gives itself in the subnets where it has none yet. A router's port does not."""
+    """Record the addresses that a guest gives itself, in subnets where the port has none. Not for a router's port."""
     served = {fixed.subnet_id for fixed in present}
     missing = [s for s in subnets if is_auto_addressed(s) and s.id not in served and device_owner != ROUTER_INTERFACE]
     claimed: list[FixedIp] = []
@@ -209,7 +209,7 @@ def _claim_automatic(
 def _claim_one(
     tx: Tx, port_id: str, network_id: str, mac: str, device_owner: str, candidates: Sequence[Subnet], want: FixedIp
 ) -> FixedIp | None:
-    """What was asked for; None if the port will have it by itself."""
+    """The wanted address; None where the port gets an automatic one."""
     if want.address is not None:
         address = str(ip_address(want.address))
         subnet = subnet_holding(candidates, network_id, address, want.subnet_id, device_owner)
@@ -270,7 +270,7 @@ def subnet_holding(
 
 
 def _may_have(cidr: AddressRange, address: Address, device_owner: str) -> bool:
-    """Whether a port may have the address: none has a range's first or last one, but in IPv6 a router has its first."""
+    """Whether a port may have the address. In IPv6 only a router's port may have the first address of a range."""
     if address.version != cidr.version or address not in cidr:
         return False
     if cidr.version == 4:
@@ -327,7 +327,7 @@ def give_back(tx: Tx, port_id: str, addresses: Iterable[str]) -> None:
 
 
 def new_mac(tx: Tx, clock: Clock, network_id: str) -> str:
-    """A MAC address nobody has in the network. The unique constraint decides; this only makes a clash unlikely."""
+    """A MAC address that no port of the network has. A unique constraint refuses a clash in spite of this check."""
     for _ in range(MAC_ATTEMPTS):
         mac = ":".join([MAC_PREFIX, *(f"{byte:02x}" for byte in clock.token_bytes(3))])
         if not mac_in_use(tx, network_id, mac):

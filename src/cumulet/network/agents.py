@@ -1,6 +1,6 @@
-"""Neutron's agents: ``/agents``. What Neutron has several of on a host is one process here, shown once for each task.
+"""Neutron's agents: ``/agents``. Neutron has several agents on a host; here it is one, shown once for each task.
 
-They are not put on networks and routers by hand: which host has a router follows from the hosts in service
+Agents cannot be put on networks and routers by hand. The host of a router follows from the hosts in service
 (`router_hosts`), and each host answers DHCP and metadata for its own guests.
 """
 
@@ -95,7 +95,7 @@ def _views(tx: Tx, found: Sequence[Agent]) -> list[View]:
 
 
 def _time(us: int) -> str:
-    """``2026-11-28 17:00:00``, as Neutron says it of agents alone."""
+    """``2026-11-28 17:00:00``: Neutron writes times so for agents only."""
     return str(iso_z(us)).replace("T", " ").removesuffix("Z")
 
 
@@ -121,7 +121,7 @@ def _unknown(agent_id: str) -> NotFound:
 
 
 def _target(call: Call[object, object]) -> Agent:
-    """An agent, for administrators: for everybody else there is none."""
+    """The agent in the path, for administrators; 404 for others."""
     for agent in _agents(call.tx):
         if agent.id == call.path["agent_id"] and call.authorise(SHOW, {}):
             return agent
@@ -157,7 +157,7 @@ def show_agent(call: Call[Agent, None]) -> View:
 
 @NETWORK.operation("PUT", PATH, rules=(Rule(UPDATE),), target=_target, body=UpdateAgent, body_key="agent")
 def update_agent(call: Call[Agent, UpdateAgent]) -> View:
-    """Describe an agent. It is its host that is taken out of service, by Compute."""
+    """Describe an agent. To take it out of service, disable its host in Compute."""
     agent, body = call.target, call.body
     if body.admin_state_up is False:
         raise Conflict(
@@ -172,14 +172,14 @@ def update_agent(call: Call[Agent, UpdateAgent]) -> View:
 
 @NETWORK.operation("DELETE", PATH, rules=(Rule(DELETE),), target=_target, success=204)
 def delete_agent(call: Call[Agent, None]) -> None:
-    """Refused always: an agent is there as long as its host."""
+    """Always refused: an agent is there as long as its host."""
     raise Conflict(
         f"Agent {call.target.id} is host {call.target.host.name} itself: remove the host instead.",
         reason="AgentIsItsHost",
     )
 
 
-# -- which of them does what
+# -- the networks and routers of agents
 
 
 @NETWORK.operation(

@@ -1,6 +1,7 @@
-"""One more port for a server that is there, and one less: what compute asks of Network for that.
+"""Ports attached to a server that exists, and detached from it, for compute.
 
-Refusals have Nova's statuses: what is not there is 404 and what somebody has is 409, where creating a server says 400.
+Refusals have Nova's statuses: 404 for what does not exist and 409 for what is in use, where the creation of a server
+has 400.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def attach(
     availability_zone: str,
     wanted: RequestedNetwork,
 ) -> PortView:
-    """The server gets one more port, bound nowhere yet. `wanted` names none: on the one network there is."""
+    """Give a server one more port, not bound yet. If `wanted` names nothing, it is on the project's one network."""
     named = wanted.network_id is not None or wanted.port_id is not None
     before = {port.id for port in find_by(tx, Port, server_id=server_id)}
     try:
@@ -79,9 +80,6 @@ def plugged_on(tx: Tx, host: str) -> dict[str, set[str]]:
 
 
 def detach(tx: Tx, server_id: str, port_id: str) -> None:
-    """The server has this port no more: what compute made goes, what a user brought is unplugged. Again is nothing."""
+    """Take a port from a server. Repeating does nothing."""
     for port in find_by(tx, Port, id=port_id, server_id=server_id):
-        if port.created_by_compute:
-            port_life.end(tx, port_id)
-        else:
-            port_life.unplug(tx, port_id)
+        port_life.release(tx, port)

@@ -1,4 +1,4 @@
-"""The topology a project gets without describing it: ``/auto-allocated-topology/{project}``."""
+"""A network with a router that a project gets by one request: ``/auto-allocated-topology/{project}``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _whose(call: Call[object, object]) -> View:
 
 @NETWORK.operation("GET", "/auto-allocated-topology/{project_id}", rules=(Rule(SHOW),), facts=_whose)
 async def show_auto_allocated_topology(call: Call[None, None]) -> View:
-    """Show the project's automatic topology, made if it is not there; `fields=dry-run` only asks if it could be."""
+    """Show the project's automatic topology, made if missing. `fields=dry-run` only checks that it can be made."""
     project_id = _project(call)
     database = call.cloud.db
     if DRY_RUN in call.query.getall("fields"):

@@ -13,7 +13,7 @@ from cumulet.network.many import find_many
 from cumulet.network.store import Binding, port_bindings, ports
 
 UNBOUND = ""
-"""The host of a port that is bound nowhere."""
+"""The host in the binding of a port that is not bound."""
 
 VIF_TYPE = "tap"
 VIF_DETAILS: Mapping[str, object] = {"port_filter": True, "connectivity": "l2"}
@@ -92,23 +92,23 @@ def _activating(which: Which) -> sa.Update:
 
 
 def bind(tx: Tx, which: Which, which_id: str, host: str) -> None:
-    """The active binding of these ports names `host` from now on; inactive ones elsewhere stay."""
+    """Move the active binding of these ports to `host`. Inactive bindings to other hosts stay."""
     _run(tx, _dropping_inactive_for_active(which), which_id, host)
     _run(tx, _moving_active(which), which_id, host)
 
 
 def add_inactive(tx: Tx, which: Which, which_id: str, host: str) -> None:
-    """A second, inactive binding like the active one; ports that already have one to `host` keep it."""
+    """Add a second, inactive binding like the active one. A port that has a binding to `host` keeps that."""
     _run(tx, _adding_inactive(which), which_id, host)
 
 
 def remove_inactive(tx: Tx, which: Which, which_id: str, host: str) -> int:
-    """Drop inactive bindings to `host`; an active one stays."""
+    """Remove inactive bindings to `host`; returns how many. An active one stays."""
     return _run(tx, _removing_inactive(which), which_id, host)
 
 
 def activate(tx: Tx, which: Which, which_id: str, host: str) -> None:
-    """The binding to `host` becomes the only one; it is made where it is missing."""
+    """Make the binding to `host` the active and only one. It is added where it is missing."""
     _run(tx, _adding_inactive(which), which_id, host)
     _run(tx, _dropping_others(which), which_id, host)
     _run(tx, _activating(which), which_id, host)

@@ -62,7 +62,7 @@ def plain_range(value: str) -> str:
 
 
 def plain_subnet(value: str) -> str:
-    """A range in canonical spelling: host bits are dropped, and an address is a range of one, as in Neutron."""
+    """A range in canonical spelling, as in Neutron: host bits are dropped, and an address alone is a range of one."""
     try:
         if "%" not in value:
             return str(ip_network(value, strict=False))
@@ -154,7 +154,7 @@ class NamedChange(ResourceChange):
 
 
 def text(value: object) -> str:
-    """A text that is empty where nothing, or null, was said."""
+    """The value if it is text; else (absent, or null) the empty text."""
     return value if isinstance(value, str) else ""
 
 

@@ -1,4 +1,4 @@
-"""What a first start leaves ready to use: a way out for everybody, and a network with a router for project demo."""
+"""The networks that a first start makes: an external one for everybody, and one with a router for project demo."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def public_gateways(tx: Tx) -> list[str]:
 
 
 def seed(db: Database, clock: Clock, *, admin_project_id: str, demo_project_id: str) -> None:
-    """Make the external network `public`, and in project demo `private` with a subnet and a router. Once."""
+    """Make the external network `public`, and in project demo `private` with subnet and router, unless they exist."""
     db.write(lambda tx: _seed(tx, clock, admin_project_id, demo_project_id))
 
 

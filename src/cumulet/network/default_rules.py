@@ -1,6 +1,6 @@
 """The rules that every new security group begins with: ``/default-security-group-rules``. Administrators choose them.
 
-The first four are Neutron's and stand here; what is kept is which of them are gone, and what was added.
+Neutron's four rules stand in `FIRST`. The table holds which of them are removed, and the rules that were added.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SHOW = rule("get_default_security_group_rule", "role:reader", description="See t
 DELETE = rule("delete_default_security_group_rule", policy.ADMIN, description="Leave a rule out of new groups")
 
 PARENT = "PARENT"
-"""As a remote group: the new group itself."""
+"""The value of `remote_group_id` that means the new group itself."""
 MOST = 50
 PATH = "/default-security-group-rules/{default_security_group_rule_id}"
 
@@ -35,7 +35,7 @@ default_rules = sa.Table(
     "default_security_group_rules",
     metadata,
     *(column for column in resource_columns() if column.name != "name"),
-    # One of the first rules that is there no longer; the rest of the row means nothing then.
+    # True: one of `FIRST` that is removed. The rest of the row has no meaning then.
     sa.Column("gone", sa.Boolean, nullable=False),
     sa.Column("direction", sa.String(8), nullable=False),
     sa.Column("ethertype", sa.String(8), nullable=False),
@@ -65,7 +65,7 @@ class DefaultRule(msgspec.Struct, frozen=True, kw_only=True):
     used_in_non_default_sg: bool = True
 
     def content(self, group_id: str) -> RuleContent:
-        """It, as a rule of a group."""
+        """What it lets pass as a rule of a group."""
         return {
             "direction": self.direction,
             "ethertype": self.ethertype,
@@ -99,7 +99,7 @@ _FIELDS = DefaultRule.__struct_fields__
 
 
 def rules(tx: Tx) -> list[DefaultRule]:
-    """All of them, the oldest first."""
+    """The default rules, oldest first."""
     rows = tx.all(sa.select(default_rules).order_by(default_rules.c.created_at_us, default_rules.c.id))
     gone = {row.id for row in rows if row.gone}
     added = [DefaultRule(**{name: row._mapping[name] for name in _FIELDS}) for row in rows if not row.gone]
@@ -107,7 +107,7 @@ def rules(tx: Tx) -> list[DefaultRule]:
 
 
 def of_new_group(tx: Tx, *, default: bool) -> list[DefaultRule]:
-    """What a new group begins with. `default`: it is the default one of a project."""
+    """The rules that a new group begins with. `default`: it is the default group of a project."""
     return [one for one in rules(tx) if (one.used_in_default_sg if default else one.used_in_non_default_sg)]
 
 
@@ -227,7 +227,7 @@ def show_default_security_group_rule(call: Call[DefaultRule, None]) -> View:
 
 @NETWORK.operation("DELETE", PATH, rules=(Rule(DELETE),), target=_target, success=204)
 def delete_default_security_group_rule(call: Call[DefaultRule, None]) -> None:
-    """Leave a rule out of new security groups; those that are there keep it."""
+    """Leave a rule out of new security groups. Groups that exist keep it."""
     one = call.target
     if one in FIRST:
         _keep(call, gone=True, **{name: getattr(one, name) for name in _FIELDS})

@@ -1,4 +1,4 @@
-"""The security group every project has: all out, in only from its own members. Made when first needed."""
+"""The default security group of each project, with the rules of `default_rules`. It is made when first needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME = "default"
 
 
 def ensure(tx: Tx, clock: Clock, project_id: str) -> SecurityGroup:
-    """The project's default group; made with the rules of new ones if there is none."""
+    """The project's default group; it is made if there is none."""
     found = find_by(tx, SecurityGroup, project_id=project_id, is_default=True)
     if found:
         return found[0]

@@ -1,6 +1,6 @@
-"""What a port's `device_id` may name: anything but a router or a server of another project.
+"""What a port's `device_id` may name: anything except a router or a server of another project.
 
-`device_id` is the user's own text, and plugs nothing in. But lists, and the tools people have, take it for the truth.
+`device_id` is free text of the user's and plugs nothing in. But lists are filtered by it, and clients believe it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cumulet.network.store import Router, find, routers
 from cumulet.web.operation import Caller
 
 ProjectOf = Callable[[Tx, str], str | None]
-"""The project of the device of this id, if there is one."""
+"""The project of the device with this id; None without such a device."""
 
 
 def _project_of_router(tx: Tx, device_id: str) -> str | None:
@@ -22,13 +22,13 @@ def _project_of_router(tx: Tx, device_id: str) -> str | None:
 
 
 PROJECT_OF: list[ProjectOf] = [_project_of_router]
-"""A question for each kind of device; the service whose devices they are adds its own."""
+"""A function for each kind of device. The service that has such devices adds its own."""
 
 
 def refuse_foreign(tx: Tx, caller: Caller, project_id: str, device_id: object) -> None:
-    """409, as Neutron answers for routers, where `device_id` is the id of a thing of another project than the port's.
+    """409, as Neutron for routers, where `device_id` is the id of a router or server of another project.
 
-    Administrators and services may: they plug in for others.
+    Administrators and services may name it: they plug in for others.
     """
     if not isinstance(device_id, str) or not device_id or sees_all(caller):
         return

@@ -17,11 +17,11 @@ _OURS = {
     4: frozenset({50, 51, 52, 53, 54, 55, 57, 58, 59, 61, 82}),
     6: frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 14, 25, 26}),
 }
-"""What the protocol itself needs: no option of a port's replaces it."""
+"""Options that the protocol itself needs, by IP version: an option of a port cannot replace them."""
 
 
 class NotAnOption(Exception):
-    """A name that is none, or a value that it cannot have; the message says which."""
+    """Not the name of an option, or not a value that it can have; the message says which."""
 
 
 def _addresses_4(value: str) -> bytes:

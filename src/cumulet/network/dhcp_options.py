@@ -1,4 +1,4 @@
-"""What a port's guest is told by DHCP beside its addresses: ``extra_dhcp_opts``, by name and IP version."""
+"""Further DHCP options of a port: ``extra_dhcp_opts``, by name and IP version."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cumulet.web.schema import UNSET, Body, Json, Unset
 MAX_OPTIONS = 32
 """The most options that one request may name, and that a port may have."""
 MAY_BE_BLANK = ("router", "classless-static-route")
-"""Options that say something by saying nothing."""
+"""Options whose empty value has a meaning: the option is not sent."""
 
 
 class DhcpOption(Body):
@@ -35,7 +35,7 @@ Wanted = dict[tuple[str, int], str | None]
 
 
 def wanted_of(given: Any) -> Wanted:
-    """Option by name and IP version; a value of None is to go."""
+    """The values by option name and IP version. None: the option is to be removed."""
     options: Sequence[DhcpOption] = either(given, None) or []
     wanted: Wanted = {}
     for option in options:
@@ -61,7 +61,7 @@ def _invalid(why: object) -> BadRequest:
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """400 for what is no option."""
+    """400 for a name that is no option, or a value that it cannot have."""
     try:
         yield
     except NotAnOption as wrong:
@@ -69,11 +69,12 @@ def _refusing() -> Iterator[None]:
 
 
 def change(tx: Tx, port_id: str, wanted: Wanted, *, moved: bool = False) -> bool:
-    """Set these options and leave the others; answers whether one is another than before.
+    """Set these options and leave the others. True if one has changed.
 
-    A value has to be one that can be sent, unless all addresses of the port are of the other IP version: such an option
-    is kept, as upstream keeps it, and the port cannot get an address of its version. `moved`: the port's addresses have
-    changed.
+    400 for a value that cannot be sent. As upstream, an option of an IP version of which the port has no address is
+    kept with any value; the port then cannot get an address of that version.
+
+    moved: the port's addresses have changed, so the present options are checked too.
     """
     present: Wanted = {
         (o["opt_name"], o["ip_version"]): o["opt_value"] for o in of_ports(tx, [port_id]).get(port_id, [])

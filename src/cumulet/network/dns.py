@@ -1,4 +1,4 @@
-"""What ports are called on their network: `dns_name`, `dns_assignment`, and the network's `dns_domain`."""
+"""Names of ports on their network: `dns_name`, `dns_assignment`, and the network's `dns_domain`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ DEFAULT_DOMAIN = "openstacklocal."
 
 
 def hostname(dns_name: str, address: str) -> str:
-    """What a port's address is called; of a port without a name, after the address, as in Neutron."""
+    """The host name of a port's address. Without `dns_name` it is made from the address, as in Neutron."""
     return dns_name or "host-" + address.replace(".", "-").replace(":", "-")
 
 
 def assignment(dns_name: str, address: str, dns_domain: str) -> Mapping[str, str]:
-    """One entry of a port's `dns_assignment`. A name that ends in a dot is whole already."""
+    """One entry of a port's `dns_assignment`. A name that ends in a dot is fully qualified already."""
     name = hostname(dns_name, address)
     domain = (dns_domain or DEFAULT_DOMAIN).rstrip(".")
     return {"hostname": name, "ip_address": address, "fqdn": name if name.endswith(".") else f"{name}.{domain}."}
@@ -35,12 +35,12 @@ def refuse_too_long(dns_name: str, network: Network) -> None:
 
 
 def of_server(server_hostname: str) -> str:
-    """The `dns_name` of a server's ports; empty where a server has a host name that DNS cannot have."""
+    """The `dns_name` of a server's ports; empty where the server's host name is not valid in DNS."""
     return server_hostname.lower() if bodies.is_dns_name(server_hostname) else ""
 
 
 def refuse_another(port: Port, server_id: str, server_hostname: str) -> None:
-    """400 for a port that is called otherwise than the server it shall belong to, as Nova says it."""
+    """400, as Nova, for a port whose name is not that of the server that it would belong to."""
     if port.dns_name and port.dns_name != server_hostname.lower():
         raise BadRequest(
             f"Port {port.id} not usable for instance {server_id}. Value {port.dns_name} assigned to dns_name attribute "

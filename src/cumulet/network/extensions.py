@@ -1,4 +1,4 @@
-"""What of Neutron's many extensions is really here: ``/extensions``. Clients ask before they use one."""
+"""The extensions of Neutron that are here: ``/extensions``. Clients ask before they use one."""
 
 from __future__ import annotations
 

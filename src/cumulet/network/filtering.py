@@ -1,4 +1,4 @@
-"""Filters of lists compare values, not spellings: what a query's text means for a column."""
+"""Filters of lists. They compare values, not spellings: a query's text is read as its column's type."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from cumulet.web.schema import loose_bool
 
 Condition = sa.ColumnElement[bool]
 Column = sa.ColumnElement[Any]
-"""Of any type: SQLAlchemy's parameter is invariant."""
+"""A column of any type: SQLAlchemy's type parameter is invariant."""
 Filter = Callable[[Sequence[str]], Condition]
 Reader = Callable[[str], str]
-"""From a spelling to the one that is stored."""
+"""Makes the spelling that is stored from another one."""
 
 TAGS = ("tags", "tags-any", "not-tags", "not-tags-any")
 
 
 def by_column(column: Column, name: str, read: Reader | None = None) -> Filter:
-    """Any of the values, read as the column's type; `read`: texts with several spellings."""
+    """Matches any of the values, read as the column's type. `read`: for texts with several spellings."""
 
     def condition(values: Sequence[str]) -> Condition:
         if isinstance(column.type, sa.Boolean):
@@ -37,7 +37,7 @@ def by_column(column: Column, name: str, read: Reader | None = None) -> Filter:
 
 
 def constant(shown: str | bool | None) -> Filter:
-    """An attribute that is the same for all: ``""`` is none."""
+    """For an attribute with the same value everywhere. A query for None is the empty text."""
 
     def condition(values: Sequence[str]) -> Condition:
         asked = [truth(value) for value in values] if isinstance(shown, bool) else values
@@ -47,7 +47,7 @@ def constant(shown: str | bool | None) -> Filter:
 
 
 def address(text: str) -> str:
-    """An IP address in its canonical spelling; what is none is equal to none."""
+    """An IP address in canonical spelling. Other text stays as it is, and matches no address."""
     try:
         return bodies.plain_address(text)
     except ValueError:
@@ -55,7 +55,7 @@ def address(text: str) -> str:
 
 
 def mac(text: str) -> str:
-    """A MAC address in its canonical spelling; what is none is equal to none."""
+    """A MAC address in canonical spelling. Other text stays as it is, and matches no address."""
     try:
         return bodies.plain_mac(text)
     except ValueError:
@@ -63,12 +63,12 @@ def mac(text: str) -> str:
 
 
 def prefix(text: str) -> str:
-    """A range in its canonical spelling, or none."""
+    """A range in canonical spelling; the empty text stays empty. 400 for other text."""
     return cidr(text) if text else text
 
 
 def cidr(text: str) -> str:
-    """A range in its canonical spelling."""
+    """A range in canonical spelling. 400 for other text."""
     try:
         return bodies.plain_subnet(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The addresses that a request asks for: ``fixed_ips``. What a change of them does stands in `address_changes`."""
+"""The addresses that a request wants: ``fixed_ips``. `address_changes` changes those of a port."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class WantedIp(Body):
     subnet_id: bodies.Id | Unset = UNSET
     ip_address: bodies.IpAddress | Unset = UNSET
     delete_subnet: bodies.Truth | Unset = UNSET
-    """In a change only: give back what the port has by itself in an automatically addressed subnet."""
+    """In a change only: give back the port's automatic address in this subnet."""
 
 
 FixedIps = Annotated[list[WantedIp], Json({"maxItems": MAX_FIXED_IPS})]
 
 
 def wanted_of(call: Call[object, object], given: Any) -> list[FixedIp] | None:
-    """The addresses asked for; None if nothing was said. Subnets that the caller does not see do not exist (404)."""
+    """The wanted addresses; None if absent. 404 for a subnet that the caller does not see."""
     if not isinstance(given, list):
         return None
     kept: Sequence[WantedIp] = [wanted for wanted in given if wanted.delete_subnet is not True]
@@ -42,5 +42,5 @@ def wanted_of(call: Call[object, object], given: Any) -> list[FixedIp] | None:
 
 
 def dropped_of(given: Sequence[WantedIp]) -> frozenset[str]:
-    """The subnets whose automatic addresses shall go."""
+    """The subnets whose automatic addresses are to be given back."""
     return frozenset(w.subnet_id for w in given if w.delete_subnet is True and isinstance(w.subnet_id, str))

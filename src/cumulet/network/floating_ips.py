@@ -113,7 +113,7 @@ def _port_details(port: Port) -> View:
 
 
 def _refuse_forwarding(tx: Tx, floating: FloatingIp) -> None:
-    """409 while it forwards ports."""
+    """409 for a floating IP that forwards ports."""
     if find(tx, PortForwarding, port_forwardings.c.floating_ip_id == floating.id):
         raise Conflict(
             f"Floating IP {floating.id} in use by Port Forwarding resources.", reason="FipInUseByPortForwarding"
@@ -152,7 +152,7 @@ class NewFloatingIp(bodies.NewResource):
     port_id: bodies.Id | Unset | None = UNSET
     fixed_ip_address: bodies.IpAddress | Unset | None = UNSET
     router_id: bodies.Id | Unset | None = UNSET
-    """Accepted and not heeded: the router follows from the port, as upstream."""
+    """Accepted and ignored, as upstream: the router follows from the port."""
     dns_name: bodies.RelativeDnsName | Unset = UNSET
     dns_domain: bodies.DnsDomain | Unset = UNSET
     qos_policy_id: bodies.Id | Unset | None = UNSET
@@ -190,7 +190,7 @@ def create_floatingips(call: Call[None, CreateFloatingIps]) -> View:
 
 
 def create(call: Call[object, object], new: NewFloatingIp) -> FloatingIp:
-    """For this API and for Compute's older one."""
+    """Create a floating IP, for this API and for Compute's older one."""
     tx, clock = call.tx, call.cloud.clock
     project_id = resource.may_create(call, new, CREATE, CREATE_ATTRIBUTES)
     network = resource.find_in_sight(call, NETWORKS, new.floating_network_id)
@@ -254,7 +254,7 @@ def _take_address(
 
 
 def lead_to(call: Call[object, object], floating: FloatingIp, port_id: str, fixed_ip: str | None) -> None:
-    """Associate with an address of a port that a router connects to the external network."""
+    """Lead a floating IP to an address of a port. A router must connect the port to the external network."""
     tx = call.tx
     _refuse_forwarding(tx, floating)
     port = resource.find_in_sight(call, PORTS, port_id)
@@ -312,7 +312,7 @@ def lead_to(call: Call[object, object], floating: FloatingIp, port_id: str, fixe
 
 
 def already_associated(floating: FloatingIp, port: Port, fixed_ip: str | None) -> Conflict:
-    """409, in Neutron's words."""
+    """409 for a port's address that has a floating IP already, in Neutron's words."""
     return Conflict(
         f"Cannot associate floating IP {floating.floating_ip_address} ({floating.id}) with port {port.id} using "
         f"fixed IP {fixed_ip}, as that fixed IP already has a floating IP on external network "
@@ -322,7 +322,7 @@ def already_associated(floating: FloatingIp, port: Port, fixed_ip: str | None) -
 
 
 def lead_nowhere(call: Call[object, object], floating: FloatingIp) -> None:
-    """It leads to no port, and stays the project's."""
+    """Let a floating IP lead to no port. It stays the project's."""
     change(call.tx, FloatingIp, floating.id, call.now_us, port_id=None, fixed_ip_address=None, router_id=None)
 
 
@@ -350,7 +350,7 @@ def show_floatingip(call: Call[FloatingIp, None]) -> View:
     body_key="floatingip",
 )
 def update_floatingip(call: Call[FloatingIp, UpdateFloatingIp]) -> View:
-    """Lead a floating IP to a port, or to none."""
+    """Change a floating IP: which port it leads to, its description or its QoS policy."""
     floating, body = call.target, call.body
     given = resource.given(body)
     policy.require_attributes(call, UPDATE_ATTRIBUTES, given, {"project_id": floating.project_id})

@@ -1,6 +1,6 @@
-"""What compute asks of Network, inside compute's own transaction: nics for servers, their bindings, their end.
+"""What compute asks of Network, in compute's own transactions: ports for servers, their bindings, their removal.
 
-Refusals have the statuses and wordings that Nova gives its users for them.
+Refusals have Nova's statuses and words.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from cumulet.network.store import (
 
 
 class RequestedNetwork(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of a server's `networks`: a network to make a port on, or a port that is there."""
+    """One entry of a server's `networks`: a network to make a port on, or a port that exists."""
 
     network_id: str | None = None
     port_id: str | None = None
@@ -52,7 +52,7 @@ class RequestedNetwork(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NetworkRequest = Literal["auto", "none"] | tuple[RequestedNetwork, ...] | None
-"""None: the field was absent (possible before 2.37), Nova's old rule applies."""
+"""None: the field was absent, as may be before 2.37. The server then gets a port on the project's one network."""
 
 
 class PortAddress(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,9 +99,9 @@ def validate_request(
     max_count: int,
     security_groups: Sequence[str] = (),
 ) -> int:
-    """Check a request for `min_count` to `max_count` servers; answers how many of them the port quota allows.
+    """Check a request for `min_count` to `max_count` servers. Returns how many of them the port quota allows.
 
-    Changes nothing. Raises what `allocate` would raise for the first server, and 403 when not even `min_count` fit.
+    Changes nothing. Raises what `allocate` would raise for the first server, and 403 if fewer than `min_count` fit.
     """
     groups_for_compute.ids_of(tx, caller_project_id, security_groups)
     if request == "none":
@@ -137,7 +137,7 @@ def _refuse_what_only_one_can_have(request: tuple[RequestedNetwork, ...]) -> Non
 
 
 def _available(tx: Tx, project_id: str, is_admin: bool, *, automatic: bool) -> Network | None:
-    """The one network a server gets when none is named."""
+    """The network for a server that names none; None if there is none. 409 if there are several."""
     own = networks.c.project_id == project_id
     if automatic:
         own = sa.and_(own, networks.c.admin_state_up)
@@ -175,7 +175,7 @@ def _named_network(tx: Tx, project_id: str, is_admin: bool, wanted: RequestedNet
 
 
 def _usable_port(tx: Tx, project_id: str, is_admin: bool, port_id: str) -> Port:
-    """A port the server may have. Another project's is as unknown as none, even on the caller's own network."""
+    """A port that the server can have. Another project's is not found, even on a network of the caller's."""
     found = find_by(tx, Port, id=port_id, project_id=project_id)
     if not found:
         raise BadRequest(f"Port id {port_id} could not be found.", reason=Refused.NO_SUCH_PORT)
@@ -202,7 +202,7 @@ def allocate(
     request: NetworkRequest,
     security_groups: Sequence[str] = (),
 ) -> list[PortView]:
-    """Give a server its ports, in the order asked for: make them, or plug those that are there. All have its name."""
+    """Give a server its ports in the wanted order: make them, or plug existing ones. All get its name."""
     if request == "none":
         return []
     if isinstance(request, tuple):
@@ -286,7 +286,7 @@ def _as_nova_says(error: Conflict, network: Network, wanted: RequestedNetwork) -
 
 
 def _ports_statement() -> Select:
-    """A row for each address of each port, ports without address once; in the order of each server's ports."""
+    """A row for each address of each port, and one for a port without address, in the order of each server's ports."""
     held, port = port_addresses.c, ports.c
     leads_here = sa.and_(floating_ips.c.port_id == held.port_id, floating_ips.c.fixed_ip_address == held.address)
     return (
@@ -380,32 +380,32 @@ def _add_row(views: list[PortView], columns: list[Any], groups: Mapping[str, tup
 
 
 def bind(tx: Tx, server_id: str, host: str) -> None:
-    """The active binding of the server's ports names `host`; inactive ones elsewhere stay."""
+    """Move the active binding of a server's ports to `host`. Inactive bindings to other hosts stay."""
     bindings.bind(tx, Which.SERVER, server_id, host)
 
 
 def unbind(tx: Tx, server_id: str) -> None:
-    """The server has no host any more: its ports are plugged nowhere."""
+    """Unbind the ports of a server that has no host any more."""
     bindings.bind(tx, Which.SERVER, server_id, bindings.UNBOUND)
 
 
 def add_binding(tx: Tx, server_id: str, host: str) -> None:
-    """A second, inactive binding for a move to `host`."""
+    """Add a second, inactive binding for a move to `host`."""
     bindings.add_inactive(tx, Which.SERVER, server_id, host)
 
 
 def remove_binding(tx: Tx, server_id: str, host: str) -> None:
-    """Take back `add_binding`; the active binding is never removed."""
+    """Undo `add_binding`. An active binding is never removed."""
     bindings.remove_inactive(tx, Which.SERVER, server_id, host)
 
 
 def activate_binding(tx: Tx, server_id: str, host: str) -> None:
-    """The move happened: the binding to `host` is the active one and the only one."""
+    """After a move: make the binding to `host` the active and only one."""
     bindings.activate(tx, Which.SERVER, server_id, host)
 
 
 class BindingHosts(msgspec.Struct, frozen=True, kw_only=True):
-    """Where one port is bound; `active` is empty while it is bound nowhere."""
+    """The hosts that a port is bound to. `active` is empty for a port that is not bound."""
 
     active: str
     inactive: tuple[str, ...]
@@ -427,9 +427,6 @@ def binding_hosts(tx: Tx, server_id: str) -> dict[str, BindingHosts]:
 
 
 def release(tx: Tx, server_id: str) -> None:
-    """The server is gone: remove the ports compute made, unplug those the user brought. Again is nothing."""
+    """Take all ports from a server that is gone. Repeating does nothing."""
     for port in find_by(tx, Port, server_id=server_id):
-        if port.created_by_compute:
-            port_life.end(tx, port.id)
-        else:
-            port_life.unplug(tx, port.id)
+        port_life.release(tx, port)

@@ -1,4 +1,4 @@
-"""Ports of floating IPs that lead to ports of several guests, as records."""
+"""Port forwardings of floating IPs, as records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ port_forwardings = sa.Table(
     sa.Column("external_first", sa.Integer, nullable=False),
     sa.Column("external_last", sa.Integer, nullable=False),
 )
-"""Of a floating IP with any, `port_id` is null and `router_id` is not."""
+"""A floating IP with port forwardings has a `router_id` and no `port_id`."""
 
 
 class PortForwarding(Resource, frozen=True, kw_only=True):
@@ -45,7 +45,7 @@ def forwarding_view(forwarding: PortForwarding) -> dict[str, object]:
 
 
 def ports_view(forwarding: PortForwarding) -> dict[str, object]:
-    """A port is shown where it is one, as upstream."""
+    """``external_port`` and ``internal_port``. As upstream, a range of several ports is not shown here."""
     view: dict[str, object] = {}
     for name, first, last in (
         ("external_port", forwarding.external_first, forwarding.external_last),

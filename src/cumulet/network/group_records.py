@@ -50,7 +50,7 @@ port_security_groups = sa.Table(
 class AddressGroup(Resource, frozen=True, kw_only=True):
     name: str
     addresses: list[str]
-    """Prefixes without host bits; an address alone is one of its whole length."""
+    """Prefixes without host bits. A single address is a prefix of full length."""
 
 
 class SecurityGroup(Resource, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""The security groups of a server's ports, named as Nova's users name them."""
+"""The security groups of a server's ports, found by the names or ids that Nova's users give."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _T = security_groups.c
 
 
 def ids_of(tx: Tx, project_id: str, wanted: Sequence[str]) -> list[str] | None:
-    """Ids of the groups that new ports get; None for the default one."""
+    """Ids of the groups of a server's new ports; None for the default group."""
     if list(wanted) in ([], [default_security_group.NAME]):
         return None
     ids: list[str] = []
@@ -31,7 +31,7 @@ def ids_of(tx: Tx, project_id: str, wanted: Sequence[str]) -> list[str] | None:
 
 
 def named(tx: Tx, project_id: str, name: str) -> SecurityGroup | None:
-    """A group of the project's, else one that is shared with it, by id or name. 409 for a name that several have."""
+    """A group of the project, else one that is shared with it, by id or name. 409 if several have the name."""
     matching = _matching(tx, _T.project_id == project_id, name)
     if not matching and name != default_security_group.NAME:
         matching = _matching(tx, _T.id.in_(sharing.with_project(Shareable.SECURITY_GROUP, project_id)), name)

@@ -1,4 +1,4 @@
-"""What Network knows of hosts: their names, and what each keeps. Whoever runs them tells (`told_by`)."""
+"""What Network knows of hosts: their names and features. Compute tells it, by `told_by`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WITHOUT = {
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
-    """A host, as it has last been heard. `features`: what it keeps."""
+    """A host as it was last heard. `features`: what it can do, as it says itself."""
 
     name: str
     id: str
@@ -41,13 +41,13 @@ _asked: list[Ask] = []
 
 
 def told_by(ask: Ask) -> Ask:
-    """Who knows the hosts. There is one who does."""
+    """Set the function that answers the hosts. There is one at a time."""
     _asked[:] = [ask]
     return ask
 
 
 def wiring(tx: Tx) -> list[Host]:
-    """The hosts that can have networks, by name."""
+    """The hosts that can have networks, in the order of their names."""
     found = _asked[0](tx) if _asked else ()
     return sorted((host for host in found if NETWORKS in host.features), key=lambda host: host.name)
 

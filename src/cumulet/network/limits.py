@@ -1,4 +1,4 @@
-"""How many of each resource a project may have, and the check before one more is made."""
+"""How many of each resource a project may have, and the check before another is made."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ _COUNTS = {
 
 
 def limits_of(tx: Tx, project_id: str) -> dict[str, int]:
-    """The project's limits, its own or the default ones."""
+    """The project's limits by resource: its own, else the default ones. -1 is no limit."""
     own = {row.resource: row.limit for row in tx.execute(_OWN_LIMITS, {"project_id": project_id})}
     return DEFAULT_LIMITS | own
 
@@ -87,7 +87,7 @@ _OWN_AND_USED = {resource: _own_and_used(resource) for resource in _COUNTED}
 
 
 def remaining(tx: Tx, project_id: str, resource: str) -> int | None:
-    """How many more the project may have; None without limit."""
+    """How many more of a resource the project may have; None for no limit."""
     own, count = tx.all(_OWN_AND_USED[resource], {"project_id": project_id})[0]
     limit = (DEFAULT_LIMITS | FIXED_LIMITS)[resource] if own is None else own
     return None if limit < 0 else max(0, limit - count)

@@ -1,4 +1,4 @@
-"""Records of which a column is one of many values."""
+"""Records found by many values of one column."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MANY: dict[tuple[type[object], str], OfMany[*tuple[object, ...]]] = {}
 
 
 def find_many(tx: Tx, record: type[RecordT], column: str, values: Iterable[str]) -> list[RecordT]:
-    """The records whose column is one of these values, which may be many."""
+    """The records whose column has one of these values. There may be any number of values."""
     wanted = _MANY.get((record, column))
     if wanted is None:
         wanted = _MANY[record, column] = OfMany(select(record), TABLES[record].c[column])

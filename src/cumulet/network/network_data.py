@@ -1,4 +1,4 @@
-"""`network_data.json`: what a guest is told of its own network. From Network's records alone, in Nova's format."""
+"""`network_data.json`: what a guest is told about its own networks, in Nova's format."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def network_data(tx: Tx, server_id: str) -> dict[str, object]:
 
 
 def _first_of_each_version(port: PortView) -> list[PortAddress]:
-    """As Nova: of each version one subnet, version 4 first."""
+    """The first address of each version of IP, version 4 first, as Nova."""
     found: dict[int, PortAddress] = {}
     for address in port.addresses:
         found.setdefault(address.version, address)

@@ -1,4 +1,4 @@
-"""How many addresses are left: ``/network-ip-availabilities``, for administrators."""
+"""How many addresses networks have and use: ``/network-ip-availabilities``, for administrators."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _view(network: Network, contained: Sequence[Subnet], used: dict[str, int]) -
 
 
 def _size(subnet: Subnet) -> int:
-    """How many addresses the pools have. Of IPv6 more than JSON numbers hold exactly, as upstream."""
+    """How many addresses the pools have. For IPv6 the number can be larger than JSON holds exactly, as upstream."""
     return sum(
         int(addresses.parse(pool["end"])) - int(addresses.parse(pool["start"])) + 1 for pool in subnet.allocation_pools
     )
@@ -69,7 +69,7 @@ _FILTERS = {
 
 @NETWORK.operation("GET", "/network-ip-availabilities", rules=())
 def list_network_ip_availability(call: Call[None, None]) -> View:
-    """List networks with their numbers of addresses; empty for who may not see them."""
+    """List networks with their numbers of addresses. The list is empty for a caller who may not see them."""
     if not call.authorise(SHOW, {"project_id": call.caller.project_id}):
         return {"network_ip_availabilities": []}
     conditions = [column.in_(call.query.getall(name)) for name, column in _FILTERS.items() if name in call.query]

@@ -140,7 +140,7 @@ NETWORKS = Kind(
 
 
 class NewNetwork(bodies.NewNamed):
-    """A network to be made."""
+    """A new network."""
 
     admin_state_up: bodies.Truth | Unset = UNSET
     shared: bodies.Truth | Unset = UNSET
@@ -227,7 +227,7 @@ def _create(call: Call[object, object], new: NewNetwork) -> Network:
 
 
 def _segment(new: NewNetwork) -> tuple[str, str | None, int | None]:
-    """The provider attributes of a new network, checked against each other."""
+    """Type, physical network and segment of a new network, checked against each other."""
     kind = new.network_type if isinstance(new.network_type, str) else None
     physical = new.physical_network if isinstance(new.physical_network, str) else None
     segment = new.segmentation_id if isinstance(new.segmentation_id, int) else None
@@ -249,7 +249,7 @@ def _segment(new: NewNetwork) -> tuple[str, str | None, int | None]:
 
 
 def _refuse_unconnectable(kind: str, physical: str | None) -> None:
-    """501 for what no host with real guests could connect a port to."""
+    """501 for a network that no host with real guests could connect a port to."""
     if kind in ("vxlan", "local") or (kind, physical) == ("flat", topology.PUBLIC):
         return
     what = kind if physical is None else f"{kind} networks on physical network {physical}"
@@ -346,7 +346,7 @@ def delete_network(call: Call[Network, None]) -> None:
 
 
 def remove(tx: Tx, network: Network) -> None:
-    """Remove a network that nothing uses. Floating IPs that lead nowhere go with it, as upstream."""
+    """Remove a network that nothing uses. As upstream, floating IPs on it that lead to no port are removed too."""
     for floating in find(
         tx, FloatingIp, floating_ips.c.floating_network_id == network.id, floating_ips.c.port_id.is_(None)
     ):

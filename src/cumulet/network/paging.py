@@ -1,4 +1,4 @@
-"""Pages of lists: how long one is, and the links to those before and after."""
+"""Pages of lists: their length, and the links to the next and the previous one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cumulet.web.operation import Call
 
 
 def limit(call: Call[object, object]) -> int:
-    """0, like none, is as many as there may be: Neutron's `pagination_max_limit`."""
+    """The length of a page. Without a limit, or with 0, it is the largest one (Neutron's `pagination_max_limit`)."""
     largest = call.cloud.settings.largest_page
     text = call.query.get("limit")
     if text is None:
@@ -23,7 +23,7 @@ def limit(call: Call[object, object]) -> int:
 
 
 def asks_for_pages(call: Call[object, object]) -> bool:
-    """Without a limit, Neutron takes no notice of a marker."""
+    """Whether the query has a limit. Without one, Neutron ignores a marker."""
     return (call.query.get("limit") or "0").strip("0") != ""
 
 
@@ -53,20 +53,20 @@ def links(
 
 
 Reader = Callable[[str], object]
-"""What a query's text means."""
+"""Makes the value of an attribute from a query's text."""
 
 
 def number(text: str) -> object:
-    """A whole number; what is none is equal to none."""
+    """A whole number; None for other text."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 def of_few(
     call: Call[object, object], plural: str, views: Sequence[dict[str, object]], readers: Mapping[str, Reader]
 ) -> dict[str, object]:
-    """The answer to a list of things that are few, and in no table: one page of those that the query asks for.
+    """The answer to a list request for few resources that are in no table: filtered, and one page of them.
 
-    readers: what can be asked for, and what its values mean.
+    readers: the attributes that can be filtered by, and how their values are read.
     """
     found = list(views)
     marker = call.query.get("marker") if asks_for_pages(call) else None

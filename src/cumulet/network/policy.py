@@ -1,4 +1,4 @@
-"""Upstream's named building blocks of Network's rules, and the check of single attributes against theirs."""
+"""The named parts of upstream's rules for Network, and the check of attributes that have rules of their own."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ ADMIN_OR_GROUP_OWNER_READER = f"({ADMIN}) or (role:reader and rule:sg_owner)"
 
 
 def attribute_rules(action: str, checks: Mapping[str, str]) -> dict[str, str]:
-    """Declare rules for single attributes of an action, e.g. ``create_network:shared``; answers {attribute: rule}."""
+    """Declare rules for attributes of an action, such as ``create_network:shared``. Returns {attribute: rule}."""
     return {attribute: rule(f"{action}:{attribute}", check) for attribute, check in checks.items()}
 
 
 def require_attributes(
     call: Call[object, object], rules: Mapping[str, str], given: Iterable[str], facts: Mapping[str, object]
 ) -> None:
-    """Refuse with 403 if the caller may not set one of the attributes given."""
+    """403 if the caller may not set one of the attributes given."""
     for attribute in given:
         name = rules.get(attribute)
         if name is not None and not call.authorise(name, facts):

@@ -1,4 +1,4 @@
-"""Bindings of ports to hosts: ``/ports/{port_id}/bindings``, among services. A move has a second, inactive one."""
+"""Bindings of ports to hosts: ``/ports/{port_id}/bindings``, for services. During a move there is an inactive one."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class UpdateBinding(Body):
 
 @NETWORK.operation("GET", "/ports/{port_id}/bindings", rules=(), target=resource.target(PORTS))
 def list_port_bindings(call: Call[Port, None]) -> View:
-    """List a port's bindings; empty for who may not see them."""
+    """List a port's bindings. The list is empty for a caller who may not see them."""
     seen = call.authorise(SHOW, resource.facts_of(PORTS, call, call.target))
     return {"bindings": [_view(call.target, binding) for binding in _bound(call)] if seen else []}
 
@@ -83,7 +83,7 @@ def list_port_bindings(call: Call[Port, None]) -> View:
     success=201,
 )
 def create_port_binding(call: Call[Port, NewBinding]) -> View:
-    """Bind a port to a further host; the binding is inactive if there is an active one already."""
+    """Bind a port to a further host. The binding is inactive if the port has an active one."""
     tx, port, body = call.tx, call.target, call.body
     present = _bound(call)
     if any(binding.host == body.host for binding in present):
@@ -107,7 +107,7 @@ def _set(call: Call[Port, object], host: str, wanted: Mapping[str, object]) -> N
 
 
 def _may_see(call: Call[object, object], port: Port) -> None:
-    """Who may not see a binding does not learn whether it exists."""
+    """404 for a caller who may not see bindings: they do not learn whether one exists."""
     if not call.authorise(SHOW, resource.facts_of(PORTS, call, port)):
         raise NotFound("The resource could not be found.")
 
@@ -143,7 +143,7 @@ def update_port_binding(call: Call[Port, UpdateBinding]) -> View:
 
 @NETWORK.operation("DELETE", "/ports/{port_id}/bindings/{host}", rules=(Rule(DELETE),), target=_target, success=204)
 def delete_port_binding(call: Call[Port, None]) -> None:
-    """Remove a binding; a port whose active binding goes is bound nowhere."""
+    """Remove a binding. Without its active binding a port is not bound."""
     binding = _named(call)
     if not binding.active:
         bindings.remove_inactive(call.tx, Which.PORT, call.target.id, binding.host)
@@ -155,7 +155,7 @@ def delete_port_binding(call: Call[Port, None]) -> None:
     "PUT", "/ports/{port_id}/bindings/{host}/activate", rules=(Rule(ACTIVATE),), target=_target, body=Empty
 )
 def activate_port_binding(call: Call[Port, Empty]) -> View:
-    """Make a binding the active one; the one that was becomes inactive."""
+    """Make a binding the active one. The former active one becomes inactive."""
     tx, port, binding = call.tx, must_get(call.tx, Port, call.target.id), _named(call)
     if binding.active:
         raise Conflict(

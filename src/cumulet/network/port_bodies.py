@@ -1,4 +1,4 @@
-"""What a request says of a port."""
+"""The bodies of requests that create or change ports."""
 
 from __future__ import annotations
 

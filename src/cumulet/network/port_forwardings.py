@@ -1,4 +1,4 @@
-"""Port forwarding: ``/floatingips/{id}/port_forwardings``. Ports of a floating IP that lead to several guests."""
+"""Port forwardings: ``/floatingips/{id}/port_forwardings``. Ports of one floating IP lead to several guests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Convert, Json, Unset
 
 MOST_PORTS = 4096
-"""Of all forwardings of one floating IP together."""
+"""Of all forwardings of one floating IP together, ports outside."""
 PROTOCOLS = ("tcp", "udp")
 _UPSTREAM_PROTOCOLS = ("dccp", "icmp", "ipv6-icmp", "sctp", *PROTOCOLS)
 
@@ -45,7 +45,7 @@ UPDATE = rule(
     "update_floatingip_port_forwarding", policy.ADMIN_OR_PARENT_OWNER_MEMBER, description="Forward a port elsewhere"
 )
 DELETE = rule(
-    "delete_floatingip_port_forwarding", policy.ADMIN_OR_PARENT_OWNER_MEMBER, description="Forward a port no more"
+    "delete_floatingip_port_forwarding", policy.ADMIN_OR_PARENT_OWNER_MEMBER, description="Delete a port forwarding"
 )
 
 
@@ -107,7 +107,7 @@ FORWARDINGS = Kind(
 
 
 def _of(floating: FloatingIp) -> Kind[PortForwarding]:
-    """Those of one floating IP."""
+    """The port forwardings of one floating IP."""
     return msgspec.structs.replace(
         FORWARDINGS,
         sight=lambda caller: sa.and_(
@@ -166,7 +166,7 @@ class ForwardingChange(Body):
 
 
 class NewForwarding(ForwardingChange):
-    """``POST .../port_forwardings``. Of each port and its range one is needed."""
+    """``POST .../port_forwardings``. It needs a port or a range on each side."""
 
     project_id: bodies.ProjectId | Unset = UNSET
     tenant_id: bodies.ProjectId | Unset = UNSET
@@ -221,7 +221,7 @@ def _create(call: Call[FloatingIp, object], new: NewForwarding) -> PortForwardin
 
 
 def _ports(given: Body, name: str, present: PortForwarding | None) -> tuple[int, int]:
-    """First and last port on one side: as asked for, else as they are."""
+    """First and last port on one side: the wanted ones, else the present ones."""
     named = {getattr(given, key) for key in (f"{name}_port", f"{name}_port_range")} - {UNSET, None}
     if len(named) > 1:
         raise refusals.bad("port_forwarding", f"{name}_port and {name}_port_range do not say the same.")
@@ -240,7 +240,7 @@ def _checked(
     given: ForwardingChange,
     present: PortForwarding | None,
 ) -> dict[str, object]:
-    """The columns of a forwarding that can be; and the floating IP is on the router that leads there."""
+    """The columns of a valid forwarding. The floating IP is put on the router that reaches the port."""
     tx = call.tx
     external = _ports(given, "external", present)
     internal = _ports(given, "internal", present)
@@ -295,7 +295,7 @@ def _checked(
 
 
 def _inside(tx: Tx, port: Port, wanted: str | None) -> tuple[str, str]:
-    """The port's address that is forwarded to, and its subnet."""
+    """The address of the port that is forwarded to, and its subnet."""
     held = addresses.of_port(tx, port.id)
     of_four = addresses.of_version(held, 4)
     if not of_four:
@@ -313,7 +313,7 @@ def _inside(tx: Tx, port: Port, wanted: str | None) -> tuple[str, str]:
 
 
 def _refuse_bound(tx: Tx, floating: FloatingIp, port: Port, inside: str) -> None:
-    """A floating IP leads to one port with all it has, or forwards ports; and a port has one or the other."""
+    """409 where a floating IP would both lead to a port and forward ports, or a port would have both kinds."""
     bound = find_by(tx, FloatingIp, port_id=port.id)
     if bound:
         raise Conflict(
@@ -367,7 +367,7 @@ def update_port_forwarding(call: Call[PortForwarding, ForwardingChange]) -> View
 
 @NETWORK.operation("DELETE", ONE, rules=(Rule(DELETE),), target=_target, facts=_facts, success=204)
 def delete_port_forwarding(call: Call[PortForwarding, None]) -> None:
-    """Forward a port no more."""
+    """Delete a port forwarding."""
     delete(call.tx, PortForwarding, call.target.id)
     floating = call.target.floating_ip_id
     if not find(call.tx, PortForwarding, port_forwardings.c.floating_ip_id == floating):

@@ -1,4 +1,4 @@
-"""How ports come to be and end: the one path for the API, for compute and for routers."""
+"""How ports are made and removed, for the API, for compute and for routers alike."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from cumulet.network.store import (
 
 
 class NewPort(msgspec.Struct, frozen=True, kw_only=True):
-    """What a new port shall be; what is None follows from the network."""
+    """A new port. What is None follows from the network."""
 
     project_id: str
     name: str = ""
@@ -59,7 +59,7 @@ class NewPort(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make(tx: Tx, clock: Clock, network: Network, new: NewPort) -> Port:
-    """Add a port with its addresses, its groups and its binding. References must have been checked."""
+    """Add a port with its addresses, groups and binding. The caller has checked what it refers to."""
     own_device = new.device_owner.startswith(OF_NETWORK)
     secured = new.port_security_enabled
     if secured is None:
@@ -115,7 +115,7 @@ def make(tx: Tx, clock: Clock, network: Network, new: NewPort) -> Port:
 
 
 def join_groups(tx: Tx, port_id: str, group_ids: Sequence[str]) -> None:
-    """The port is a member of exactly these security groups."""
+    """Make the port a member of exactly these security groups."""
     erase(tx, port_security_groups, port_id=port_id)
     _add_to_groups(tx, port_id, group_ids)
 
@@ -126,9 +126,19 @@ def _add_to_groups(tx: Tx, port_id: str, group_ids: Sequence[str]) -> None:
         tx.execute(inserting(port_security_groups), rows)
 
 
+def release(tx: Tx, port: Port) -> None:
+    """Take a port from its server: a port that compute made is removed, a user's is unplugged."""
+    if port.created_by_compute:
+        end(tx, port.id)
+    else:
+        unplug(tx, port.id)
+
+
 def unplug(tx: Tx, port_id: str) -> None:
-    """The port belongs to no device, is called after none and is bound nowhere; it keeps its addresses and what was
-    asked of its binding."""
+    """Take a port from its device, with the device's name, and unbind it.
+
+    It keeps its addresses, and the type and profile of its binding.
+    """
     erase(tx, port_bindings, port_id=port_id, active=False)
     bindings.bind(tx, bindings.Which.PORT, port_id, bindings.UNBOUND)
     change(
@@ -154,7 +164,7 @@ _LET_GO = (
 
 
 def stop_forwarding(tx: Tx, which: sa.ColumnElement[bool]) -> None:
-    """Port forwardings end with what they lead to; a floating IP that has none left is on no router."""
+    """Remove these port forwardings. A floating IP without any left is taken from its router."""
     statement = sa.select(port_forwardings.c.floating_ip_id).where(which)
     floating = {row[0] for row in tx.all(statement)}
     if not floating:
@@ -166,7 +176,7 @@ def stop_forwarding(tx: Tx, which: sa.ColumnElement[bool]) -> None:
 
 
 def end(tx: Tx, port_id: str) -> None:
-    """Remove a port; its addresses, bindings and memberships go with it, floating IPs are let go."""
+    """Remove a port with its addresses, bindings, memberships and forwardings. Floating IPs lead to it no longer."""
     tx.run(_LET_GO, {"of_port_id": port_id})
     stop_forwarding(tx, port_forwardings.c.internal_port_id == port_id)
     for table in (port_addresses, port_bindings, port_dhcp_options, port_security_groups):

@@ -1,4 +1,4 @@
-"""Port security, security groups and allowed address pairs of a port: what a request may say of them."""
+"""Port security, security groups and allowed address pairs of a port, as requests set them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from cumulet.web.schema import UNSET, Unset
 MAX_ADDRESS_PAIRS = 10
 MULTICAST = (ip_network("224.0.0.0/4"), ip_network("ff00::/8"))
 EVERYTHING = "0.0.0.0/0"
-"""The one address pair that may hold multicast addresses: with it a port may send as it likes."""
+"""The one address pair that may include multicast addresses: with it a port may send from any address."""
 
 
 def change(call: Call[Port, UpdatePort], port: Port, body: UpdatePort, values: dict[str, object]) -> bool:
-    """Port security, security groups and address pairs: they only make sense together. Answers if the groups change."""
+    """Change port security, groups and address pairs, which depend on each other. True if the groups change."""
     tx = call.tx
     secured = either(body.port_security_enabled, port.port_security_enabled)
     present = [
@@ -57,7 +57,7 @@ def change(call: Call[Port, UpdatePort], port: Port, body: UpdatePort, values: d
 
 
 def wanted_groups(call: Call[object, object], wanted: list[str] | Unset | None) -> list[str] | None:
-    """The security groups asked for, each of which the caller must see; None for the default one."""
+    """The wanted security groups; None for the default one. 404 for one that the caller does not see."""
     if not isinstance(wanted, list):
         return None
     ids = resource.unique(wanted)

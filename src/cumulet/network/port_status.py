@@ -1,6 +1,6 @@
 """The status of servers' ports: ACTIVE where the host says that a guest is plugged in, else DOWN.
 
-A port that is administratively down is DOWN whoever is plugged in, as in Neutron: its host lets no packet pass.
+As in Neutron, a port that is administratively down is always DOWN: its host lets no packet pass.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SET_STATUS_IF_UP = _SET_STATUS.where(ports.c.admin_state_up)
 
 
 class BoundPort(NamedTuple):
-    """A port of a server, bound to a host that has the server or is to have it."""
+    """A port of a server, and its active binding's host has the server or will have it."""
 
     server_id: str
     id: str
@@ -45,7 +45,7 @@ _BOUND_TO_THESE = OfMany(
 
 
 def bound_to(tx: Tx, hosts: Sequence[str]) -> dict[str, list[BoundPort]]:
-    """What is bound to each of these hosts."""
+    """The ports whose active binding is to each of these hosts."""
     found: dict[str, list[BoundPort]] = {}
     for row in _BOUND_TO_THESE.rows(tx, hosts):
         port = BoundPort(row.server_id or "", row.id, row.status, row.admin_state_up)
@@ -54,8 +54,10 @@ def bound_to(tx: Tx, hosts: Sequence[str]) -> dict[str, list[BoundPort]]:
 
 
 def changed_links(tx: Tx, host: str, linked: Collection[str], server_ids: Sequence[str]) -> dict[str, list[str]]:
-    """Status -> the ports of these servers, bound to `host`, that have another one, as it says that those in `linked`
-    are plugged and the others are not."""
+    """The ports of these servers on `host` whose status changes, by their new status.
+
+    linked: the ports that the host says are plugged.
+    """
     changed: dict[str, list[str]] = {}
     for part in in_parts(server_ids):
         for row in tx.all(_BOUND_TO_HOST, {"of_host": host, "of_servers": list(part)}):
@@ -66,12 +68,12 @@ def changed_links(tx: Tx, host: str, linked: Collection[str], server_ids: Sequen
 
 
 def record_links(tx: Tx, host: str, linked: Collection[str], server_ids: Sequence[str]) -> None:
-    """Set the status of all that `changed_links` answers."""
+    """Set the status of the ports that `changed_links` finds."""
     for status, port_ids in changed_links(tx, host, linked, server_ids).items():
         for part in in_parts(port_ids):
             tx.run(_SET_STATUS, {"of_ports": list(part), "status": status})
 
 
 def record_plugged(tx: Tx, port_id: str) -> None:
-    """Its host says that this one port is plugged."""
+    """Record that its host says that this one port is plugged."""
     tx.run(_SET_STATUS_IF_UP, {"of_ports": [port_id], "status": "ACTIVE"})

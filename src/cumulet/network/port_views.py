@@ -1,4 +1,4 @@
-"""Ports as the API shows them, and what lists of them can be filtered by."""
+"""Ports as the API shows them, and filters of lists of ports."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _by_network(port: Port, network: Network, held: Sequence[FixedIp]) -> View:
 
 
 def has_fixed_ip(values: Sequence[str]) -> sa.ColumnElement[bool]:
-    """``fixed_ips=ip_address=10.0.0.3``, ``fixed_ips=subnet_id=...``: all kinds given, any value of each."""
+    """``fixed_ips=ip_address=10.0.0.3``, ``fixed_ips=subnet_id=...``: matches every key given, by any of its values."""
     wanted: dict[str, list[str]] = {}
     for value in values:
         name, equals, text_ = value.partition("=")

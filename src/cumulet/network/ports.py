@@ -165,7 +165,7 @@ PORTS = Kind(
 
 
 def _policed(given: Mapping[str, object]) -> list[str]:
-    """The attributes given, and the parts of those that have rules of their own."""
+    """The attributes given, and those parts of them that have rules of their own."""
     names = list(given)
     for attribute in ("fixed_ips", "allowed_address_pairs"):
         if isinstance(parts := given.get(attribute), list):
@@ -251,7 +251,7 @@ def _create(call: Call[object, object], new: NewPort) -> Port:
 
 
 def _refuse_network_owner(call: Call[object, object], device_owner: object) -> None:
-    """Ports of the network's own devices are exempt from filters: only the network and administrators make them."""
+    """403 for a project that makes a port of Network's own devices: such ports are not filtered."""
     if text(device_owner).startswith(OF_NETWORK) and not sees_all(call.caller):
         raise Forbidden("A project's own ports cannot have a device_owner that begins with 'network:'.")
 
@@ -334,7 +334,7 @@ def _refuse_mac(tx: Tx, port: Port, mac: str) -> None:
 
 
 def _change_binding(tx: Tx, port: Port, given: Mapping[str, object]) -> bool:
-    """What was asked of the active binding. Answers whether it is another than before."""
+    """Change the active binding as asked. True if it has changed."""
     before = bindings.of_ports(tx, [port.id])[port.id][0]
     values: dict[str, object] = {}
     if "binding:profile" in given:

@@ -1,4 +1,4 @@
-"""Quotas: ``/quotas``. What is enforced stands in `limits`."""
+"""Quotas: ``/quotas``. `limits` enforces them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ MAX_LIMIT = 2**31 - 1
 
 
 def _whose(call: Call[object, object]) -> View:
-    """The facts are the project's that is asked about, not the caller's."""
+    """Policy facts: the project in the path, not the caller's."""
     return {"project_id": resource.project_in_path(call)}
 
 
 def _asked(call: Call[None, None]) -> str:
-    """The project that is asked about. Everybody may read the limits of the project the token is for."""
+    """The project in the path. Everybody may read the limits of the project of their token."""
     project_id = resource.project_in_path(call)
     if project_id != call.caller.project_id:
         call.require(SHOW, _whose(call))
@@ -46,14 +46,14 @@ class UpdateQuota(Body):
     security_group_rule: bodies.Number | Unset = UNSET
     rbac_policy: bodies.Number | Unset = UNSET
     check_limit: bodies.Truth | Unset = UNSET
-    """Accepted for older clients. Limits below what is used are refused without it."""
+    """Accepted for older clients and ignored: a limit below what is used is refused unless `force` is true."""
     force: bodies.Truth | Unset = UNSET
-    """Whether a limit may be less than what is used."""
+    """A limit may be less than what is used."""
 
 
 @NETWORK.operation("GET", "/quotas", rules=(Rule(SHOW),))
 def list_quotas(call: Call[None, None]) -> View:
-    """List the projects that have limits of their own; for others than administrators only the own one."""
+    """List the projects that have limits of their own. Callers other than administrators see their own project only."""
     statement = sa.select(network_quotas.c.project_id).distinct().order_by(network_quotas.c.project_id)
     statement = statement.limit(call.cloud.settings.largest_page)
     if not call.caller.is_admin:
@@ -70,7 +70,7 @@ def show_own_project(call: Call[None, None]) -> View:
 
 @NETWORK.operation("GET", "/quotas/tenant", rules=())
 def show_own_tenant(call: Call[None, None]) -> View:
-    """Show which project the token is for, in the words of older clients."""
+    """Show which project the token is for, with the name that older clients use."""
     return {"tenant": {"tenant_id": _own(call)}}
 
 

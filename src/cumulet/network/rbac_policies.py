@@ -1,4 +1,4 @@
-"""RBAC policies: ``/rbac-policies``. Each shares one thing with one project, or with every one."""
+"""RBAC policies: ``/rbac-policies``. Each shares one object with one project, or with every project."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ OBJECTS: Mapping[Shareable, Kind[Resource]] = {
     Shareable.QOS_POLICY: QOS_POLICIES,
     Shareable.ADDRESS_SCOPE: ADDRESS_SCOPES,
 }
-"""What can be shared."""
+"""The kinds of objects that can be shared."""
 _UUID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 
@@ -126,7 +126,7 @@ class UpdateRbacPolicy(Body):
 
 @NETWORK.operation("GET", "/rbac-policies", rules=())
 def list_rbac_policies(call: Call[None, None]) -> View:
-    """List what the project shares, and with whom; for administrators all."""
+    """List the project's RBAC policies; for administrators all."""
     return resource.listed(call, RBAC_POLICIES)
 
 
@@ -175,7 +175,7 @@ def _refuse_anothers(call: Call[object, object], owner: str) -> None:
 
 
 def _refuse_hidden_scope(tx: Tx, shared: Resource, target: str) -> None:
-    """Whoever may cut from a pool may use its scope, too."""
+    """409 for a subnet pool whose address scope is not shared with that project: its subnets would be in the scope."""
     if not isinstance(shared, SubnetPool) or shared.address_scope_id is None:
         return
     sharers = {entry.target_project for entry in sharing.entries(tx, shared.address_scope_id, Action.SHARED)}
@@ -216,7 +216,7 @@ def show_rbac_policy(call: Call[RbacPolicy, None]) -> View:
     body_key="rbac_policy",
 )
 def update_rbac_policy(call: Call[RbacPolicy, UpdateRbacPolicy]) -> View:
-    """Share with another project instead; refused while the one that loses it uses it."""
+    """Share with another project instead; refused while the former one uses the object."""
     found, target = call.target, call.body.target_tenant
     if isinstance(target, str) and target != found.target_project:
         facts = {"project_id": found.project_id, "target_tenant": target, "target_project": target}
@@ -236,7 +236,7 @@ def update_rbac_policy(call: Call[RbacPolicy, UpdateRbacPolicy]) -> View:
 
 
 def _object(tx: Tx, found: RbacPolicy) -> Resource | None:
-    """None: a control plane of the version before has deleted it, which leaves its policies."""
+    """The object of a policy. None: a control plane of the version before deleted it and left the policy."""
     return get(tx, OBJECTS[Shareable(found.object_type)].record, found.object_id)
 
 
@@ -256,14 +256,14 @@ def _refuse_in_use(tx: Tx, found: RbacPolicy, shared: Resource, *, instead: str 
 
 
 def _count(call: Call[RbacPolicy, object], found: RbacPolicy) -> None:
-    """A network's revision counts with whom it is shared."""
+    """Count the revision of a network whose policies change."""
     if found.object_type == Shareable.NETWORK:
         revise(call.tx, Network, found.object_id, call.now_us)
 
 
 @NETWORK.operation("DELETE", PATH, rules=(Rule(DELETE),), target=resource.target(RBAC_POLICIES), success=204)
 def delete_rbac_policy(call: Call[RbacPolicy, None]) -> None:
-    """Share no longer; refused while the project uses it. Without any such policy a network is no external one."""
+    """Share no longer; refused while a project uses it. A network whose last external policy goes is not external."""
     found, shared = call.target, _object(call.tx, call.target)
     if shared is not None:
         _refuse_in_use(call.tx, found, shared)

@@ -1,4 +1,4 @@
-"""What is shared with whom (RBAC policies), as records."""
+"""RBAC policies, as records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ rbac_policies = sa.Table(
     sa.Column("object_type", sa.String(32), nullable=False),
     sa.Column("object_id", sa.String(36), nullable=False),
     sa.Column("action", sa.String(32), nullable=False),
-    # A project, or "*" for every one.
+    # A project, or "*" for every project.
     sa.Column("target_project", sa.String(64), nullable=False, index=True),
     sa.UniqueConstraint("object_id", "action", "target_project"),
 )

@@ -1,4 +1,4 @@
-"""Refusals in the two wordings, and with the two kinds, that Network's clients know."""
+"""Refusals that several modules of Network raise, in Neutron's words."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from cumulet.errors import BadRequest, Conflict
 
 
 def invalid(text: str) -> BadRequest:
-    """A value that is well-formed but cannot be."""
+    """400 for a value that is well-formed but not possible."""
     return BadRequest(f"Invalid input for operation: {text}", reason="InvalidInput")
 
 
 def bad(resource: str, text: str) -> BadRequest:
-    """Something that cannot be done with a resource of this kind."""
+    """400 for what cannot be done with a resource of this kind."""
     return BadRequest(f"Bad {resource} request: {text}", reason="BadRequest")
 
 
 def needs_port_security(network_id: str) -> BadRequest:
-    """Groups filter nothing on a port without port security."""
+    """400 for security groups on a port without port security, where they would filter nothing."""
     return BadRequest(
         f"Port security must be enabled and port on network {network_id} must have an IP address in order to use "
         "security groups.",
@@ -27,7 +27,7 @@ def needs_port_security(network_id: str) -> BadRequest:
 
 
 def pairs_need_port_security() -> Conflict:
-    """Address pairs let nothing more pass on a port without port security."""
+    """409 for address pairs on a port without port security, where everything passes."""
     return Conflict(
         "Port Security must be enabled in order to have allowed address pairs on a port.",
         reason="AddressPairAndPortSecurityRequired",
@@ -35,7 +35,7 @@ def pairs_need_port_security() -> Conflict:
 
 
 class Refused(StrEnum):
-    """Reasons of what is refused to a server, by which `network.attaching` tells refusals apart."""
+    """Reasons of refusals to a server. `network.attaching` chooses a status by them."""
 
     NO_SUCH_NETWORK = "NO_SUCH_NETWORK"
     NO_SUCH_PORT = "NO_SUCH_PORT"

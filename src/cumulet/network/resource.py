@@ -1,4 +1,4 @@
-"""What all kinds of resources share in the API: who sees which, filters, order, pages, single fields, bulk creation."""
+"""What all kinds of resources have in common in the API: sight, filters, order, pages, fields, bulk creation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def nothing_more(_tx: Tx, records: Sequence[Resource]) -> list[View]:
 
 
 class Kind(msgspec.Struct, Generic[RecordT_co], frozen=True, kw_only=True):
-    """One kind of resource: how it is found, shown and hidden. Its functions are given its own records only."""
+    """One kind of resource: how it is found and shown. Its functions get records of this kind only."""
 
     record: type[RecordT_co]
     singular: str
@@ -39,21 +39,21 @@ class Kind(msgspec.Struct, Generic[RecordT_co], frozen=True, kw_only=True):
     title: str
     """As in ``Network 1234 could not be found.``"""
     show: str
-    """The rule to see one at all."""
+    """The rule for seeing one."""
     sight: Callable[[Caller], Condition]
     filters: Mapping[str, Filter | Sharing]
-    """What a list can be filtered by, beside tags; all else in a query is refused."""
+    """The filters of a list, beside tags. Other names in a query are refused."""
     sorts: Mapping[str, Column]
-    """What a list can be ordered by."""
+    """The attributes that a list can be ordered by."""
     views: Callable[[Tx, Sequence[RecordT_co]], list[View]]
     hidden: Mapping[str, str]
-    """Attributes that only some see: {attribute: rule}."""
+    """Attributes that need a rule to be seen: {attribute: rule}."""
     parents: Callable[[Tx, Sequence[RecordT_co]], list[View]] = nothing_more
-    """Policy facts beyond a view's own attributes."""
+    """Policy facts that a view does not have, such as the owner of a parent."""
     sharing: Sharing | None = None
-    """What makes it, or what it stands on, another project's to use."""
+    """How it, or the network that it is on, is shared with other projects."""
     place: str = ""
-    """The path of its list, where that does not follow from `plural`."""
+    """The path of its list, where it differs from `plural`."""
 
     @property
     def table(self) -> sa.Table:
@@ -77,7 +77,7 @@ def resource_view(record: Resource, tags: Sequence[str] | None) -> View:
 
 
 def filters_on(table: sa.Table, *names: str, **readers: Reader) -> dict[str, Filter]:
-    """Filters on columns, by attribute: those that every resource has, and those of the same name.
+    """Filters on columns, by attribute: those of every resource, and columns named like their attribute.
 
     readers: {attribute: how its values are spelled in the column}.
     """
@@ -88,7 +88,7 @@ def filters_on(table: sa.Table, *names: str, **readers: Reader) -> dict[str, Fil
 
 
 def sorts_on(table: sa.Table, *names: str) -> dict[str, Column]:
-    """Columns to order by, by attribute: those that every resource has, and those of the same name."""
+    """Columns to order by, by attribute: those of every resource, and columns named like their attribute."""
     columns: dict[str, Column] = {name: table.c[name] for name in ("id", *names)}
     return columns | {"project_id": table.c.project_id, "tenant_id": table.c.project_id}
 
@@ -97,7 +97,7 @@ def sorts_on(table: sa.Table, *names: str) -> dict[str, Column]:
 
 
 def facts_of(kind: Kind[RecordT], call: Call[object, object], record: RecordT) -> View:
-    """What policy may know of a record: all it shows, whose its parents are, and if it is shared with the caller."""
+    """Policy facts of a record: what it shows, who owns its parents, and whether it is shared with the caller."""
     views, parents = _views(call, kind, [record])
     return views[0] | parents[0]
 
@@ -105,7 +105,7 @@ def facts_of(kind: Kind[RecordT], call: Call[object, object], record: RecordT) -
 def _views(
     call: Call[object, object], kind: Kind[RecordT], records: Sequence[RecordT]
 ) -> tuple[list[View], list[View]]:
-    """Of each record what it shows, and what else policy may know."""
+    """For each record its view, and its further policy facts."""
     views, parents = kind.views(call.tx, records), kind.parents(call.tx, records)
     if kind.sharing is not None:
         object_ids = [str(getattr(record, kind.sharing.column.name)) for record in records]
@@ -129,7 +129,7 @@ def unknown(kind: Kind[Resource], record_id: str) -> NotFound:
 
 
 def target(kind: Kind[RecordT]) -> Callable[[Call[object, object]], RecordT]:
-    """Loads what the path names, for `@operation(target=...)`."""
+    """Loads the resource in the path, for `@operation(target=...)`."""
     parameter = f"{kind.singular}_id"
     return lambda call: find_in_sight(call, kind, call.path[parameter])
 
@@ -167,12 +167,12 @@ def _shown(call: Call[object, object], kind: Kind[RecordT], records: Sequence[Re
 # -- lists
 
 MOST_AT_ONCE = 16
-"""Resources that one request makes, in one transaction: nobody else writes meanwhile."""
+"""Resources that one request may make. They are made in one transaction, during which nobody else writes."""
 _CONTROLS = frozenset({"fields", "sort_key", "sort_dir", "limit", "marker", "page_reverse"})
 
 
 def listed(call: Call[object, object], kind: Kind[RecordT]) -> View:
-    """The answer to a list request: what the caller sees, filtered, sorted, one page, with links to the next."""
+    """The answer to a list request: what the caller sees, filtered and sorted, one page of it, with links."""
     statement = select(kind.record, kind.sight(call.caller), *_conditions(call, kind))
     limit = paging.limit(call)
     marker = call.query.get("marker") if paging.asks_for_pages(call) else None
@@ -202,7 +202,7 @@ def _conditions(call: Call[object, object], kind: Kind[Resource]) -> list[Condit
         if name in _CONTROLS:
             continue
         if name in kind.filters and name in kind.hidden and not _may_ask(call, kind, name):
-            # What is hidden cannot be found out by asking for it either.
+            # A filter must not reveal an attribute that is hidden from the caller.
             conditions.append(sa.false())
         elif name in kind.filters:
             wanted = kind.filters[name]
@@ -224,7 +224,7 @@ def _may_ask(call: Call[object, object], kind: Kind[Resource], attribute: str) -
 
 
 def _sort_keys(call: Call[object, object], kind: Kind[Resource]) -> list[tuple[Column, bool]]:
-    """(column, descending) for each key, ended by the id so that the order is total."""
+    """(column, descending) for each key. The id is the last key, so that the order is total."""
     names, directions = call.query.getall("sort_key"), call.query.getall("sort_dir")
     if len(names) != len(directions):
         raise BadRequest("The number of sort_keys and sort_dirs must be same")
@@ -251,7 +251,7 @@ def _comparable(column: Column) -> Column:
 def _after(
     call: Call[object, object], kind: Kind[Resource], keys: Sequence[tuple[Column, bool]], marker: str
 ) -> Condition:
-    """What follows the marker in the order of `keys`. A marker out of sight is unknown."""
+    """The condition for what follows the marker in the order of `keys`. 404 for a marker out of sight."""
     statement = sa.select(*(column for column, _ in keys)).where(kind.table.c.id == marker, kind.sight(call.caller))
     row = call.tx.first(statement)
     if row is None:
@@ -288,7 +288,7 @@ def _read_keys(cls: Any) -> tuple[tuple[str, str], ...]:
 def given(body: Body, *, but_defaults: bool = False) -> dict[str, object]:
     """What the caller set, by JSON name. A description of null is the empty one.
 
-    `but_defaults`: without values that equal upstream's default, which need no permission when creating.
+    `but_defaults`: leave out values that equal upstream's default. They need no permission when creating.
     """
     found = {key: getattr(body, name) for name, key in _keys(type(body)) if getattr(body, name) is not UNSET}
     if found.get("description", "") is None:
@@ -330,7 +330,7 @@ def owner(call: Call[object, object], body: Any) -> str:
         raise BadRequest("'project_id' and 'tenant_id' do not match")
     project: str | None = named.pop() if named else call.caller.project_id
     if project is None:
-        # A token without project: the rules refuse it, whatever the project.
+        # A token without a project: every rule refuses it.
         return ""
     if project != call.caller.project_id and SEES_ALL_ROLES.isdisjoint(call.caller.roles):
         raise BadRequest(
@@ -367,14 +367,14 @@ def items_of(body: Any, singular: str, plural: str) -> tuple[list[Any], bool]:
 
 
 def created(call: Call[object, object], kind: Kind[RecordT], make: Callable[[Any], RecordT]) -> View:
-    """Make what the body asks for, one or several, all or none."""
+    """Make the resources of a body, one or several: all of them or none."""
     items, several = items_of(call.body, kind.singular, kind.plural)
     records = [make(item) for item in items]
     return shown_many(call, kind, records) if several else shown(call, kind, records[0])
 
 
 def first_owner(kind: Kind[Resource]) -> Callable[[Call[object, object]], View]:
-    """Policy facts of a creation, for `@operation(facts=...)`; of a bulk, of its first."""
+    """Policy facts of a creation, for `@operation(facts=...)`. Of several, those of the first."""
 
     def facts(call: Call[object, object]) -> View:
         items, _ = items_of(call.body, kind.singular, kind.plural)

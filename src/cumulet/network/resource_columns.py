@@ -1,4 +1,4 @@
-"""What every resource of Network's has: columns, and fields of its record."""
+"""What every resource of Network has: columns, and fields of its record."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 def require(call: Call[object, object]) -> None:
-    """Refuse with 412 unless the target still has the revision that the request names. Reading is never refused."""
+    """412 unless the target has the revision that the request names. Reading is never refused."""
     wanted = _WANTED.fullmatch((call.headers.get("If-Match") or "").strip())
     current = getattr(call.target, "revision", None)
     if wanted is None or current is None or call.method in ("GET", "HEAD"):

@@ -1,4 +1,4 @@
-"""What of routers a host must have, as a pure projection of the tables: those that are there, and where others are."""
+"""Routers in a host's wiring, read from the tables: the host's own routers, and where other routers' ports are."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ RouterHosts = Callable[[], Sequence[str]]
 
 
 def routers_at(tx: Tx, host: str, router_hosts: RouterHosts) -> tuple[w.Router, ...]:
-    """The routers whose place is `host`, by id."""
+    """The routers of `host`, in the order of their ids."""
     up = tx.all(_UP, {})
     able = tuple(router_hosts()) if up else ()
     return of_ids(tx, [row.id for row in up if host_of(row.id, able) == host])
 
 
 def of_ids(tx: Tx, router_ids: Iterable[str]) -> tuple[w.Router, ...]:
-    """Routers by id, wherever they are. One that is down, or without a port that is up, is none."""
+    """Routers by id, on any host. A router that is down, or has no port that is up, is left out."""
     here = sorted(router_ids)
     if not here:
         return ()
@@ -70,7 +70,7 @@ def of_ids(tx: Tx, router_ids: Iterable[str]) -> tuple[w.Router, ...]:
 def ports_elsewhere(
     tx: Tx, host: str, network_ids: Sequence[str], router_hosts: RouterHosts
 ) -> list[tuple[str, str, str]]:
-    """Of these networks, the ports of routers on other hosts: network, MAC address, host."""
+    """Ports on these networks of routers on other hosts: network, MAC address, host."""
     rows = _ON_NETWORKS.rows(tx, network_ids)
     able = tuple(router_hosts()) if rows else ()
     places = [(row, host_of(row.device_id, able)) for row in rows]
@@ -78,7 +78,7 @@ def ports_elsewhere(
 
 
 def gateways(tx: Tx, network_ids: Sequence[str]) -> dict[tuple[str, str], str]:
-    """The MAC address of each interface of a router on these networks that is up, by subnet and address."""
+    """The MAC addresses of routers' ports on these networks that are up, by subnet and address."""
     return {(row.subnet_id, row.address): row.mac_address for row in _ADDRESSES.rows(tx, network_ids)}
 
 
@@ -114,7 +114,7 @@ def _subnets(tx: Tx, network_ids: Iterable[str]) -> dict[str, list[Subnet]]:
 def limit(
     limits: Mapping[tuple[str, str], BandwidthLimit], policy_id: str | None, direction: w.Direction
 ) -> w.Limit | None:
-    """What a policy says of one direction; None: nothing."""
+    """The limit of a policy in one direction; None without one."""
     found = None if policy_id is None else limits.get((policy_id, direction.value))
     return None if found is None else w.Limit(kbps=found.max_kbps, burst_kbit=found.max_burst_kbps)
 

@@ -130,7 +130,7 @@ ROUTERS = Kind(
 
 
 class GatewayInfo(Body):
-    """A router's way out. Empty: none."""
+    """A router's gateway. Without `network_id` it has none."""
 
     network_id: bodies.Id | Unset = UNSET
     enable_snat: bodies.Truth | Unset = UNSET
@@ -296,7 +296,7 @@ def update_router(call: Call[Router, UpdateRouter]) -> View:
 
 
 def checked_routes(tx: Tx, router: Router, wanted: Sequence[Route]) -> list[dict[str, str]]:
-    """Static routes, each by a neighbour on one of the router's subnets."""
+    """Static routes as they are stored. 400 for a next hop that is on none of the router's subnets, or is its own."""
     routes = [{"destination": route.destination, "nexthop": route.nexthop} for route in wanted]
     if len({tuple(route.values()) for route in routes}) != len(routes):
         raise BadRequest("Invalid input for routes. Reason: Duplicate route.")

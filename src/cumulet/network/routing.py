@@ -1,4 +1,4 @@
-"""What a router is connected to: interfaces on subnets and one gateway on an external network, each of them a port."""
+"""Routers and their ports: interfaces on subnets, and a gateway on an external network."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def add_router(
     availability_zone_hints: Sequence[str] = (),
     ha: bool = False,
 ) -> Router:
-    """Add a router that is connected to nothing."""
+    """Add a router without interfaces and gateway."""
     return insert(
         tx,
         Router,
@@ -62,13 +62,13 @@ def add_router(
 
 
 def remove_router(tx: Tx, router: Router) -> None:
-    """Remove a router that is connected to nothing."""
+    """Remove a router. 409 while it has interfaces."""
     refuse_interfaces(tx, router)
     delete(tx, Router, router.id)
 
 
 def refuse_interfaces(tx: Tx, router: Router) -> None:
-    """409 while the router is connected to a subnet."""
+    """409 while the router has interfaces."""
     found = interfaces(tx, router.id)
     if found:
         still = ", ".join(port.id for port in found)
@@ -76,7 +76,7 @@ def refuse_interfaces(tx: Tx, router: Router) -> None:
 
 
 def interfaces(tx: Tx, router_id: str) -> list[Port]:
-    """The router's ports on tenants' subnets, oldest first."""
+    """The router's interfaces, oldest first."""
     found = find(tx, Port, ports.c.device_id == router_id, ports.c.device_owner == ROUTER_INTERFACE)
     return sorted(found, key=lambda port: (port.created_at_us, port.id))
 
@@ -92,7 +92,7 @@ def connected_subnets(tx: Tx, router_id: str) -> list[Subnet]:
 
 
 def add_interface_by_subnet(tx: Tx, clock: Clock, router: Router, subnet: Subnet) -> Port:
-    """Connect a subnet: the router takes its gateway address."""
+    """Connect a router to a subnet. The router gets the subnet's gateway address."""
     if subnet.gateway_ip is None:
         raise refusals.bad("router", "Subnet for router interface must have a gateway IP.")
     refuse_overlapping(tx, router, [subnet])
@@ -105,7 +105,7 @@ def add_interface_by_subnet(tx: Tx, clock: Clock, router: Router, subnet: Subnet
         revise(tx, Router, router.id, clock.now_us())
         return shared
     new = port_life.NewPort(
-        # The interface belongs to the router's project, whoever owns the network.
+        # The interface belongs to the router's project, also on another project's network.
         project_id=router.project_id,
         fixed_ips=[gateway],
         device_id=router.id,
@@ -121,7 +121,7 @@ def add_interface_by_subnet(tx: Tx, clock: Clock, router: Router, subnet: Subnet
 
 
 def _ipv6_interface(tx: Tx, router: Router, network_id: str) -> Port | None:
-    """The interface that announces the network's IPv6 ranges: one for all of them, since guests hear one router."""
+    """The interface for all IPv6 subnets of a network. There is one, because guests hear one router."""
     for port in interfaces(tx, router.id):
         held = addresses.of_port(tx, port.id)
         if port.network_id == network_id and any(":" in (fixed.address or "") for fixed in held):
@@ -144,7 +144,7 @@ def _add_address(tx: Tx, clock: Clock, port: Port, wanted: FixedIp) -> None:
 
 
 def add_interface_by_port(tx: Tx, clock: Clock, router: Router, port: Port) -> list[Subnet]:
-    """Connect with a port that is there; answers the subnets it has addresses in."""
+    """Make a port an interface of the router. Returns the subnets that it has addresses in."""
     if port.device_id or port.server_id:
         raise Conflict(
             f"Unable to complete operation on port {port.id} for network {port.network_id}. "
@@ -175,7 +175,7 @@ def add_interface_by_port(tx: Tx, clock: Clock, router: Router, port: Port) -> l
 
 
 def refuse_overlapping(tx: Tx, router: Router, added: Sequence[Subnet]) -> None:
-    """A router cannot tell two overlapping subnets apart."""
+    """400 for a subnet that overlaps with one that the router is connected to."""
     present = connected_subnets(tx, router.id) + _outside_subnets(tx, router)
     for subnet in added:
         for other in present:
@@ -190,7 +190,7 @@ def refuse_overlapping(tx: Tx, router: Router, added: Sequence[Subnet]) -> None:
 
 
 def _outside_subnets(tx: Tx, router: Router) -> list[Subnet]:
-    """The subnets in which the router's gateway has addresses."""
+    """The subnets that the router's gateway has addresses in."""
     if router.gateway_port_id is None:
         return []
     held = addresses.of_port(tx, router.gateway_port_id)
@@ -212,9 +212,9 @@ def interface_on(tx: Tx, router: Router, subnet_id: str) -> Port:
 
 
 def remove_interface(tx: Tx, clock: Clock, router: Router, port: Port, *, only: str | None = None) -> list[str]:
-    """Disconnect a port, or only one of its subnets; answers what was disconnected.
+    """Remove an interface, or (`only`) its addresses in one subnet. Returns the subnets that are disconnected.
 
-    409 while floating IPs or routes need it.
+    409 while floating IPs or static routes need it.
     """
     held = addresses.of_port(tx, port.id)
     subnet_ids = [fixed.subnet_id for fixed in held if fixed.subnet_id and only in (None, fixed.subnet_id)]
@@ -246,7 +246,7 @@ def _refuse_subnets_in_use(tx: Tx, router: Router, subnet_ids: Sequence[str]) ->
 def set_gateway(
     tx: Tx, clock: Clock, router: Router, external: Network, *, fixed_ips: Sequence[FixedIp] | None, enable_snat: bool
 ) -> None:
-    """Connect the router to an external network; an older gateway on another network goes."""
+    """Connect the router to an external network. A gateway on another network is removed first."""
     present = None if router.gateway_port_id is None else must_get(tx, Port, router.gateway_port_id)
     port_id = router.gateway_port_id
     if present is not None and present.network_id == external.id:
@@ -271,7 +271,7 @@ def set_gateway(
 
 
 def _move_gateway(tx: Tx, clock: Clock, port: Port, wanted: Sequence[FixedIp]) -> None:
-    """The gateway gets other addresses on the network it is on."""
+    """Give the gateway other addresses on its network."""
     if address_changes.change(tx, port, port.mac_address, wanted, frozenset()):
         revise(tx, Port, port.id, clock.now_us())
 

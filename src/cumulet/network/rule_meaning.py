@@ -1,4 +1,4 @@
-"""What a security group rule means, however it is spelled, and which rules no host could turn into a filter."""
+"""The meaning of a security group rule, apart from its spelling, and the check of rules that cannot be filters."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def protocol_name(value: object) -> str | None:
 
 
 def protocol_number(name: str | None, ethertype: str) -> int | None:
-    """The protocol that a name or number stands for with this IP version; None for any."""
+    """The number of a protocol given by name or number, for an ethertype; None for any protocol."""
     if name in (None, "ip"):
         return None
     number = PROTOCOLS.get(name or "", -1)
@@ -68,13 +68,13 @@ def protocol_number(name: str | None, ethertype: str) -> int | None:
 
 
 def spellings(protocol: str) -> list[str]:
-    """All ways to write the same protocol."""
+    """All spellings of a protocol."""
     number = PROTOCOLS[protocol] if protocol in PROTOCOLS else int(protocol)
     return [str(number), *(name for name, same in PROTOCOLS.items() if same == number)]
 
 
 class RuleContent(TypedDict):
-    """Which packets a rule lets pass."""
+    """The columns of a rule that say which packets it lets pass."""
 
     direction: str
     ethertype: str
@@ -100,7 +100,7 @@ def content_of(rule: SecurityGroupRule) -> RuleContent:
 
 
 def meaning(rule_: RuleContent) -> tuple[object, ...]:
-    """What a rule lets pass, however it is spelled: two rules that mean the same are one."""
+    """What a rule lets pass. It is equal for two rules with the same meaning, however they are spelled."""
     ethertype, protocol = rule_["ethertype"], protocol_number(rule_["protocol"], rule_["ethertype"])
     ports = (rule_["port_range_min"], rule_["port_range_max"])
     if ports == ALL_PORTS and protocol in _WITH_PORTS:
@@ -111,7 +111,7 @@ def meaning(rule_: RuleContent) -> tuple[object, ...]:
 
 
 def check_rule(rule_: RuleContent) -> None:
-    """Refuse what no host could turn into a filter."""
+    """400 for a rule that no host could turn into a filter."""
     protocol, low, high = rule_["protocol"], rule_["port_range_min"], rule_["port_range_max"]
     prefix = rule_["remote_ip_prefix"]
     if sum(remote is not None for remote in (prefix, rule_["remote_group_id"], rule_["remote_address_group_id"])) > 1:
@@ -168,12 +168,12 @@ _ETHERTYPES = {"ipv4": "IPv4", "ipv6": "IPv6"}
 
 
 def ethertype_asked(value: str) -> str:
-    """How a list is asked for an ethertype: in any case."""
+    """An ethertype in a query: in upper or lower case. Other text stays as it is."""
     return _ETHERTYPES.get(value.lower(), value)
 
 
 def ethertype(value: str) -> str:
-    """An ethertype in its one spelling. ValueError for another."""
+    """An ethertype in Neutron's spelling. ValueError for other text."""
     if value.lower() not in _ETHERTYPES:
         raise ValueError(f"'{value}' is not in ['IPv4', 'IPv6']")
     return _ETHERTYPES[value.lower()]

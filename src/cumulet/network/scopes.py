@@ -1,7 +1,7 @@
-"""Which address scope a network is in, by version of IP; and that no router joins what scopes keep apart.
+"""The address scopes of networks, by version of IP, and the refusal of routers that would join several scopes.
 
-Neutron's routers forward nothing between scopes but what they translate. Ours forward between all their networks, so a
-router whose networks are in different scopes is refused instead.
+Neutron's routers forward only translated packets between scopes. Ours forward between all their networks, so a router
+whose networks are in different scopes is refused.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from cumulet.network.store import Network, Port, Router, find, find_by, get, mus
 from cumulet.network.subnet_pool_records import SubnetPool, subnet_pools
 
 Scopes = Mapping[tuple[str, int], str | None]
-"""By network and version. A network without subnets of a version is not in it."""
+"""The scope by network and version of IP. A network without subnets of a version is left out."""
 
 
 def of_networks(tx: Tx, network_ids: Collection[str]) -> Scopes:
-    """The scopes of networks: their subnets of one version are all in the same, or in none."""
+    """The scopes of networks. All subnets of one version of a network are in the same scope, or all in none."""
     statement = (
         sa.select(subnets.c.network_id, subnets.c.ip_version, subnet_pools.c.address_scope_id)
         .outerjoin(subnet_pools, subnet_pools.c.id == subnets.c.subnetpool_id)
@@ -34,7 +34,7 @@ def of_networks(tx: Tx, network_ids: Collection[str]) -> Scopes:
 
 
 def check_new_subnet(tx: Tx, network: Network, version: int, pool_id: str | None) -> None:
-    """400 for a subnet in another scope than the network's others of its version."""
+    """400 for a subnet whose scope is not that of the network's other subnets of its version."""
     present = of_networks(tx, [network.id])
     pool = get(tx, SubnetPool, pool_id)
     wanted = None if pool is None else pool.address_scope_id
@@ -51,7 +51,7 @@ def _several(network_id: str) -> BadRequest:
 
 
 def check_pool(tx: Tx, scope: AddressScope, pool_id: str | None, version: int, prefixes: Collection[str]) -> None:
-    """400 for a pool that cannot be in a scope: of another version, or with addresses that another one there has."""
+    """400 for a pool that cannot be in a scope: it is of another version, or overlaps with a pool of the scope."""
     if scope.ip_version != version:
         raise BadRequest(
             f"Illegal subnetpool association: the address scope {scope.id} is of IPv{scope.ip_version}.",
@@ -68,7 +68,7 @@ def check_pool(tx: Tx, scope: AddressScope, pool_id: str | None, version: int, p
 
 
 def check_pools_networks(tx: Tx, pool_id: str) -> None:
-    """After a pool is in another scope: its networks are each in one, and their routers join none that are apart."""
+    """After a pool has changed its scope: check the networks with subnets of it, and their routers."""
     network_ids = {row[0] for row in tx.all(sa.select(subnets.c.network_id).where(subnets.c.subnetpool_id == pool_id))}
     pool = must_get(tx, SubnetPool, pool_id)
     statement = sa.select(subnets.c.network_id).where(
@@ -85,7 +85,7 @@ def check_pools_networks(tx: Tx, pool_id: str) -> None:
 
 
 def check_router(tx: Tx, router_id: str) -> None:
-    """501 for a router that would forward between scopes, or translate within one."""
+    """501 for a router that would forward between scopes, or translate addresses within one scope."""
     router = must_get(tx, Router, router_id)
     its_ports = find(tx, Port, ports.c.device_id == router_id, ports.c.device_owner.in_(OF_ROUTERS))
     scopes = of_networks(tx, {port.network_id for port in its_ports})

@@ -1,4 +1,4 @@
-"""Security groups and their rules: ``/security-groups``, ``/security-group-rules``. What no rule allows is denied."""
+"""Security groups and their rules: ``/security-groups``, ``/security-group-rules``."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ async def list_security_groups(call: Call[None, None]) -> View:
         and call.authorise(CREATE_DEFAULT, {"project_id": project_id})
         and not await database.read_async(lambda tx: default_security_group.exists(tx, project_id))
     ):
-        # The one time that a list request writes.
+        # A list request writes only here, once for each project.
         await database.write_async(lambda tx: default_security_group.ensure(tx, call.cloud.clock, project_id))
     return await database.read_async(listed)
 
@@ -159,7 +159,7 @@ def create_security_groups(call: Call[None, CreateSecurityGroups]) -> View:
 
 
 def create(call: Call[object, object], new: NewSecurityGroup) -> SecurityGroup:
-    """For this API and for Compute's older one."""
+    """Create a security group, for this API and for Compute's older one."""
     project_id = resource.may_create(call, new, CREATE, CREATE_ATTRIBUTES)
     clock = call.cloud.clock
     name = text(new.name)
@@ -208,7 +208,7 @@ def update_security_group(call: Call[SecurityGroup, UpdateSecurityGroup]) -> Vie
 
 
 def update(call: Call[object, object], group: SecurityGroup, body: UpdateSecurityGroup) -> SecurityGroup:
-    """For this API and for Compute's older one."""
+    """Change a security group, for this API and for Compute's older one."""
     values = resource.given(body)
     if isinstance(body.name, str) and body.name != group.name:
         if group.is_default:
@@ -354,7 +354,7 @@ def create_security_group_rules(call: Call[None, CreateRules]) -> View:
 
 
 def create_rule(call: Call[object, object], new: NewRule) -> SecurityGroupRule:
-    """For this API and for Compute's older one."""
+    """Add a rule, for this API and for Compute's older one."""
     tx, facts = call.tx, _rule_facts(call, new)
     call.require(CREATE_RULE, facts)
     limits.check(tx, str(facts["project_id"]), "security_group_rule")

@@ -1,4 +1,4 @@
-"""The Network service's place in the registry: every file of `network` declares its operations on `NETWORK`."""
+"""The Network service in the registry. The modules of `network` declare their operations on `NETWORK`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a project may use of others': whatever an RBAC policy names for it, or for every project.
+"""What is shared with a project: the objects that an RBAC policy names for it, or for every project.
 
-Nothing else says that something is shared: `shared` of a network, as each project sees it, follows from this.
+Only RBAC policies say so. The attribute `shared` of a network, which each project sees for itself, follows from them.
 """
 
 from __future__ import annotations
@@ -40,29 +40,29 @@ class Shareable(StrEnum):
 class Action(StrEnum):
     SHARED = "access_as_shared"
     EXTERNAL = "access_as_external"
-    """Of networks: routers' gateways and floating IPs may be on it."""
+    """Of networks only: gateways of routers and floating IPs may be on it."""
 
 
 _T = rbac_policies.c
 _OLDER_COLUMNS: Mapping[str, sa.Table] = {Shareable.NETWORK: networks, Shareable.SUBNET_POOL: subnet_pools}
-"""Where control planes of the version before read, and write, whether a thing is shared with everybody."""
+"""The tables whose column `shared` is read and written by control planes of the version before."""
 
 
 class Sharing(msgspec.Struct, frozen=True, kw_only=True):
-    """How a kind of resource is shared: by policies on the object that `column` names."""
+    """How a kind of resource is shared: by RBAC policies on the object whose id is in `column`."""
 
     object_type: Shareable
     column: sa.Column[str]
     shown: bool = True
-    """Whether a resource shows it as an attribute of its own; else it is only known to policy."""
+    """Whether a resource shows `shared` as an attribute. Otherwise only policy knows it."""
 
     @property
     def for_everybody(self) -> sa.ColumnElement[bool]:
-        """What lists are ordered by where they shall be by `shared`, which is another for each who asks."""
+        """The order of lists by `shared`: whether it is shared with every project. `shared` depends on the caller."""
         return self.column.in_(with_project(self.object_type, None))
 
     def condition(self, project_id: str | None, values: Sequence[str]) -> Condition:
-        """A list's filter: whether it is shared with the project that asks."""
+        """The filter of a list by whether an object is shared with this project."""
         shared = self.column.in_(with_project(self.object_type, project_id))
         return sa.or_(*(shared if value else ~shared for value in {filtering.truth(value) for value in values}))
 
@@ -72,9 +72,9 @@ QOS_SHARING = Sharing(object_type=Shareable.QOS_POLICY, column=qos_policies.c.id
 
 
 def with_project(object_type: Shareable, project_id: str | None, *more: Action) -> Select:
-    """Ids of the objects that are shared with a project, or with every one. None: with every one.
+    """Ids of the objects that are shared with a project or with every project. None: with every project only.
 
-    more: actions that count as well.
+    more: further actions that count as shared.
     """
     targets = (EVERYBODY,) if project_id is None else (EVERYBODY, project_id)
     return sa.select(_T.object_id).where(
@@ -86,7 +86,7 @@ def with_project(object_type: Shareable, project_id: str | None, *more: Action) 
 
 
 def _not_taken_back(object_type: Shareable, *more: Action) -> Iterator[sa.ColumnElement[bool]]:
-    """A control plane of the version before ends what is everybody's in the columns alone; its policy stays."""
+    """Leave out what a control plane of the version before has unshared: it changes the columns, not the policies."""
     table = _OLDER_COLUMNS.get(object_type)
     if table is not None:
         kept = _T.object_id.in_(sa.select(table.c.id).where(table.c.shared))
@@ -98,20 +98,20 @@ def _not_taken_back(object_type: Shareable, *more: Action) -> Iterator[sa.Column
 
 
 def among(tx: Tx, object_type: Shareable, ids: Collection[str], project_id: str | None) -> set[str]:
-    """Those of these objects that are shared with a project."""
+    """Which of these objects are shared with a project."""
     wanted = with_project(object_type, project_id)
     return {str(row[0]) for part in in_parts(sorted(ids)) for row in tx.all(wanted.where(_T.object_id.in_(part)))}
 
 
 def with_caller(call: Call[object, object], network_id: str) -> bool:
-    """Whether a network is shared with the project of a caller."""
+    """Whether a network is shared with the caller's project."""
     return bool(among(call.tx, Shareable.NETWORK, [network_id], call.caller.project_id))
 
 
 def share(
     tx: Tx, clock: Clock, object_type: Shareable, object_id: str, *, owner: str, target: str, action: Action
 ) -> RbacPolicy:
-    """Add a policy. `owner`: the project that it belongs to."""
+    """Add an RBAC policy. `owner`: the project that the policy belongs to."""
     if target == EVERYBODY and action is Action.SHARED:
         tell_older(tx, object_type, object_id, shared=True)
     return insert(
@@ -127,17 +127,17 @@ def share(
 
 
 def tell_older(tx: Tx, object_type: str, object_id: str, *, shared: bool) -> None:
-    """Record for control planes of the version before whether a thing is shared with everybody."""
+    """Record for control planes of the version before whether an object is shared with every project."""
     table = _OLDER_COLUMNS.get(object_type)
     if table is not None:
         tx.execute(sa.update(table).where(table.c.id == object_id).values(shared=shared))
 
 
 def entries(tx: Tx, object_id: str, action: Action) -> list[RbacPolicy]:
-    """Whom an object is shared with."""
+    """The RBAC policies on an object for an action."""
     return find_by(tx, RbacPolicy, object_id=object_id, action=action)
 
 
 def end_all(tx: Tx, object_id: str, action: Action) -> None:
-    """Nobody has this of an object any more."""
+    """Remove the RBAC policies on an object for an action."""
     erase(tx, rbac_policies, object_id=object_id, action=action)

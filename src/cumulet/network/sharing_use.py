@@ -1,4 +1,4 @@
-"""Who uses what is shared with them: what is used cannot be taken back, so that nobody is left with half of a thing."""
+"""Which projects use a shared object. Sharing that is in use cannot be taken back."""
 
 from __future__ import annotations
 
@@ -73,11 +73,14 @@ USERS: Mapping[tuple[str, str], Callable[[Tx, str], set[str]]] = {
     (Shareable.QOS_POLICY, Action.SHARED): _limited,
     (Shareable.ADDRESS_SCOPE, Action.SHARED): _scoped,
 }
-"""The projects that use an object, by what they need for that."""
+"""Functions that find the projects that use an object, by the kind of object and the action that they need."""
 
 
 def losing(tx: Tx, policy: RbacPolicy, owner: str, *, instead: str | None = None) -> set[str]:
-    """The projects that use an object of `owner`'s and may no longer, once a policy is for `instead` (None: gone)."""
+    """The projects that use an object and may not any more after a change: the policy goes, or is for `instead`.
+
+    owner: the object's project.
+    """
     before = {entry.target_project for entry in sharing.entries(tx, policy.object_id, Action(policy.action))}
     after = before - {policy.target_project} | ({instead} if instead is not None else set())
     if EVERYBODY in after:
@@ -87,7 +90,7 @@ def losing(tx: Tx, policy: RbacPolicy, owner: str, *, instead: str | None = None
 
 
 def set_shared(tx: Tx, clock: Clock, object_type: Shareable, what: Resource, *, shared: bool) -> bool:
-    """A thing is shared with everybody, or not; 409 while others use it, who then may not. Answers if that is new."""
+    """Share an object with every project, or no longer. True if that is a change. 409 while others use the object."""
     present = [entry for entry in sharing.entries(tx, what.id, Action.SHARED) if entry.target_project == EVERYBODY]
     if shared == bool(present):
         sharing.tell_older(tx, object_type, what.id, shared=shared)
@@ -105,14 +108,14 @@ def set_shared(tx: Tx, clock: Clock, object_type: Shareable, what: Resource, *, 
 
 
 def end(tx: Tx, policy: RbacPolicy) -> None:
-    """Remove a policy."""
+    """Remove an RBAC policy."""
     delete(tx, RbacPolicy, policy.id)
     if policy.target_project == EVERYBODY and policy.action == Action.SHARED:
         sharing.tell_older(tx, policy.object_type, policy.object_id, shared=False)
 
 
 def set_external(tx: Tx, clock: Clock, network: Network, *, external: bool) -> None:
-    """A network becomes an external one for everybody, or for nobody; 409 while routers or floating IPs are on it."""
+    """Make a network external for every project, or not external. 409 while routers or floating IPs are on it."""
     if external and not network.external:
         sharing.share(
             tx, clock, Shareable.NETWORK, network.id, owner=network.project_id, target=EVERYBODY, action=Action.EXTERNAL

@@ -1,7 +1,7 @@
-"""What a caller can see at all, as SQL: his project's, what is shared with it, and what stands on its networks.
+"""What a caller can see, as SQL: what is their project's, what is shared with it, and what is on its networks.
 
-Policy decides further, per item; but what SQL does not answer never reaches it, so another project's thing is as
-unknown as one that does not exist.
+Policy decides further about each resource. A resource that SQL does not find is 404, so another project's resource
+looks like one that does not exist.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def sees_all(caller: Caller) -> bool:
 
 
 def networks_for(project_id: str | None) -> sa.ColumnElement[bool]:
-    """The project's networks, and those that are shared with it, also as external ones."""
+    """The project's networks, those shared with it, and external ones."""
     shared = sharing.with_project(sharing.Shareable.NETWORK, project_id, Action.EXTERNAL)
     return sa.or_(networks.c.project_id == project_id, networks.c.id.in_(shared))
 
@@ -56,7 +56,7 @@ def rules_in_sight(caller: Caller) -> sa.ColumnElement[bool]:
 
 
 def shared_in_sight(caller: Caller, shared: Sharing) -> sa.ColumnElement[bool]:
-    """Things of the project, and those that are shared with it."""
+    """Resources of the project, and those shared with it."""
     if sees_all(caller):
         return sa.true()
     with_it = shared.column.in_(sharing.with_project(shared.object_type, caller.project_id))
@@ -64,5 +64,5 @@ def shared_in_sight(caller: Caller, shared: Sharing) -> sa.ColumnElement[bool]:
 
 
 def own_in_sight(caller: Caller, table: sa.Table) -> sa.ColumnElement[bool]:
-    """Things that only their project sees."""
+    """Resources that only their own project sees."""
     return sa.true() if sees_all(caller) else table.c.project_id == caller.project_id

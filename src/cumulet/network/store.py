@@ -1,4 +1,4 @@
-"""Network's tables and records. What reads or changes several of them stands in the feature's own file."""
+"""Network's tables and records, and functions that read and change one record. Features have modules of their own."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ networks = sa.Table(
     metadata,
     *resource_columns(),
     sa.Column("admin_state_up", sa.Boolean, nullable=False),
-    # For control planes of the version before, which know no RBAC policies (`sharing.tell_older`).
+    # Read by control planes of the version before, which have no RBAC policies (`sharing.tell_older`).
     sa.Column("shared", sa.Boolean, nullable=False, default=False),
     sa.Column("external", sa.Boolean, nullable=False),
     sa.Column("is_default", sa.Boolean, nullable=False),
@@ -105,7 +105,7 @@ port_addresses = sa.Table(
     sa.UniqueConstraint("subnet_id", "number", name="uq_port_addresses_subnet_number"),
     sa.Index("ix_port_addresses_successor", "subnet_id", "successor"),
 )
-"""No address twice in a network: the constraint decides, whatever code raced."""
+"""A constraint refuses the same address twice in a network, also in a race."""
 
 port_bindings = sa.Table(
     "port_bindings",
@@ -118,7 +118,7 @@ port_bindings = sa.Table(
     sa.Column("profile", sa.JSON, nullable=False),
 )
 unique_where(port_bindings, "ix_port_bindings_active", "port_id", where="active")
-"""At most one active binding per port: the partial unique index decides."""
+"""A partial unique index refuses a second active binding of a port."""
 
 port_dhcp_options = sa.Table(
     "port_dhcp_options",
@@ -232,7 +232,7 @@ class Router(Resource, frozen=True, kw_only=True):
     routes: list[dict[str, str]]
     availability_zone_hints: list[str]
     ha: bool
-    """A wish on record: a router here runs in one place."""
+    """Kept as the user set it, without effect: a router here runs on one host."""
     qos_policy_id: str | None = None
     """Of its gateway."""
 
@@ -289,7 +289,7 @@ def find(tx: Tx, record: type[RecordT], *where: sa.ColumnElement[bool]) -> list[
 
 @functools.cache
 def _by(table: sa.Table, columns: tuple[str, ...], names: tuple[str, ...]) -> Select:
-    """A SELECT by equality with parameters. Made once: building a statement costs more than running it."""
+    """A SELECT by equality with parameters. Cached: building a statement costs more than running it."""
     wanted = (table.c[name] == sa.bindparam(name) for name in names)
     return sa.select(*(table.c[column] for column in columns)).where(*wanted)
 
@@ -301,7 +301,7 @@ def find_by(tx: Tx, record: type[RecordT], **values: object) -> list[RecordT]:
 
 
 def get(tx: Tx, record: type[RecordT], record_id: str | None) -> RecordT | None:
-    """The record of this id, whoever asks: the caller's sight is checked by who calls this."""
+    """The record with this id, whoever asks. The calling code has checked sight."""
     if record_id is None:
         return None
     found = find_by(tx, record, id=record_id)
@@ -309,7 +309,7 @@ def get(tx: Tx, record: type[RecordT], record_id: str | None) -> RecordT | None:
 
 
 def must_get(tx: Tx, record: type[RecordT], record_id: str) -> RecordT:
-    """A record that foreign keys promise."""
+    """A record that must exist, because a foreign key refers to it."""
     found = get(tx, record, record_id)
     if found is None:
         raise LookupError(f"{record.__name__} {record_id}")
@@ -317,7 +317,7 @@ def must_get(tx: Tx, record: type[RecordT], record_id: str) -> RecordT:
 
 
 def insert(tx: Tx, record: type[RecordT], clock: Clock, **values: Any) -> RecordT:
-    """Add a resource with a new id and both times; answers it."""
+    """Add a resource with a new id and both times. Returns it."""
     now = clock.now_us()
     row = {"id": clock.uuid(), "description": "", "revision": 0, "created_at_us": now, "updated_at_us": now} | values
     tx.run(inserting(TABLES[record]), row)
@@ -333,10 +333,10 @@ def inserting(table: sa.Table) -> sa.Insert:
 def change(
     tx: Tx, record: type[RecordT], record_id: str, now_us: int | None, touched: bool = False, /, **values: object
 ) -> None:
-    """Set columns of a resource and count its revision, if one of them is another than before.
+    """Set columns of a resource, and count its revision if one of them changes.
 
-    touched: something that belongs to the resource has changed, so that it has too.
-    Without a time (nobody asked), `updated_at` stays.
+    touched: something that belongs to the resource has changed, so its revision counts in any case.
+    now_us: the new `updated_at`; None, for a change that no user asked for, leaves it.
     """
     present = must_get(tx, record, record_id)
     new = {name: value for name, value in values.items() if getattr(present, name) != value}
@@ -363,7 +363,7 @@ def _changing(table: sa.Table, names: tuple[str, ...]) -> sa.Update:
 
 
 def delete(tx: Tx, record: type[RecordT], record_id: str) -> None:
-    """Remove a resource, its tags, and what shares it."""
+    """Remove a resource, its tags, and the RBAC policies on it."""
     erase(tx, network_tags, resource_id=record_id)
     erase(tx, rbac_policies, object_id=record_id)
     erase(tx, TABLES[record], id=record_id)
@@ -375,7 +375,7 @@ def _erasing(table: sa.Table, names: tuple[str, ...]) -> sa.Delete:
 
 
 def erase(tx: Tx, table: sa.Table, **values: object) -> int:
-    """Delete the rows whose columns equal these values; answers how many there were."""
+    """Delete the rows whose columns equal these values. Returns their number."""
     return tx.changed(_erasing(table, tuple(values)), values)
 
 

@@ -1,4 +1,4 @@
-"""What a subnet may be: the rules of Neutron for its range, gateway, pools, name servers and routes, one by one."""
+"""Neutron's rules for a subnet's range, gateway, pools, name servers and routes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cumulet.network.bodies import either
 from cumulet.network.store import Network, Subnet
 
 SMALLEST_MTU = {4: 68, 6: 1280}
-"""The bytes a packet must be able to have for IP to work at all (RFC 791, RFC 8200), by IP version."""
+"""The smallest MTU in bytes with which IP works (RFC 791, RFC 8200), by IP version."""
 MAX_NAMESERVERS, MAX_ROUTES = 5, 20
 
 
@@ -29,7 +29,7 @@ def check_range(cidr: AddressRange, version: int) -> None:
 
 
 def check_dhcp(cidr: AddressRange) -> None:
-    """What a range must be so that guests can be given its addresses."""
+    """400 for a range whose addresses DHCP cannot give to guests."""
     if cidr.num_addresses <= 2:
         raise refusals.invalid("Subnet has a prefix length that is incompatible with DHCP service enabled.")
     if cidr.network_address.is_multicast:
@@ -74,7 +74,7 @@ def check_ipv6_modes(cidr: AddressRange, *, ra_mode: str | None, address_mode: s
 
 
 def check_mtu(network: Network, version: int) -> None:
-    """A network whose packets are too short for this IP version can have no subnet of it."""
+    """409 for a network whose MTU is too small for this IP version."""
     least = SMALLEST_MTU[4] if network.mtu < SMALLEST_MTU[4] else SMALLEST_MTU[version]
     if network.mtu < least:
         raise mtu_conflict(network, least)
@@ -88,7 +88,7 @@ def mtu_conflict(network: Network, least: int) -> Conflict:
 
 
 def pools_of(cidr: AddressRange, wanted: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
-    """Allocation pools, lowest first: of addresses that hosts may have, and apart from each other."""
+    """Allocation pools, lowest first. Refused if they overlap, or have addresses that hosts cannot have."""
     lowest, highest = addresses.for_hosts(cidr)
     ranges = []
     for start_text, end_text in wanted:
@@ -145,9 +145,9 @@ def routes_of(version: int, wanted: Any) -> list[dict[str, str]]:
 def check_change(
     subnet: Subnet, values: dict[str, object], *, gateway_ip: str | None, pools: list[dict[str, str]] | None
 ) -> None:
-    """What a changed subnet must still be; `values`: the new ones, each of them checked on its own.
+    """Check a change of a subnet as a whole. `values`: the new ones, each of them checked already.
 
-    gateway_ip: what it will be; pools: the new ones, None where they stay.
+    gateway_ip: the gateway after the change. pools: the new pools; None where they stay.
     """
     cidr = ip_network(subnet.cidr)
     if gateway_ip is not None and (gateway_ip != subnet.gateway_ip or pools is not None):

@@ -1,4 +1,4 @@
-"""Subnet pools: ``/subnetpools``. Ranges that projects cut their subnets from, none of which overlap."""
+"""Subnet pools: ``/subnetpools``. Ranges that subnets are cut from, so that they do not overlap."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ DELETE_TAGS = rule("delete_subnetpool:tags", policy.ADMIN_OR_PROJECT_MEMBER, des
 QUOTA_PREFIXLEN = {4: 32, 6: 64}
 """The length of the range that is one unit of `default_quota`, by IP version."""
 MIN_PREFIXLEN = {4: 8, 6: 64}
-"""Upstream's defaults of the shortest prefix that may be cut."""
+"""Upstream's default of the shortest prefix length that may be cut, by IP version."""
 
 
 def subnet_pool_views(tx: Tx, records: Sequence[SubnetPool]) -> list[View]:
-    """Subnet pools as the API shows them: lengths as text, as upstream."""
+    """Subnet pools as the API shows them. As upstream, prefix lengths are text."""
     tags = tags_of(tx, [pool.id for pool in records])
     return [
         resource.resource_view(pool, tags.get(pool.id, []))
@@ -136,7 +136,7 @@ class UpdateSubnetPool(bodies.ResourceChange):
 
 
 def cut(tx: Tx, pool: SubnetPool, *, cidr: AddressRange | None, prefixlen: int | None, project_id: str) -> AddressRange:
-    """A range of the pool that no subnet has: the one named, or the lowest of a length."""
+    """A free range of the pool: the wanted one, or the lowest one of a prefix length. Refused if none is free."""
     length = cidr.prefixlen if cidr is not None else (pool.default_prefixlen if prefixlen is None else prefixlen)
     if length < pool.min_prefixlen:
         raise BadRequest(
@@ -168,7 +168,7 @@ def cut(tx: Tx, pool: SubnetPool, *, cidr: AddressRange | None, prefixlen: int |
 
 
 def _units(pool: SubnetPool, length: int) -> float:
-    """How much of a project's quota a range takes: in IPv4 one for each address, in IPv6 one for each /64."""
+    """How much of a project's quota a range takes: in IPv4 one unit for each address, in IPv6 for each /64."""
     return 2.0 ** (QUOTA_PREFIXLEN[pool.ip_version] - length)
 
 
@@ -177,7 +177,7 @@ def _within(inner: AddressRange, outer: AddressRange) -> bool:
 
 
 def _lowest_gap(prefix: AddressRange, length: int, taken: Iterable[AddressRange]) -> AddressRange | None:
-    """The lowest range of this length within a prefix, found by stepping over what is taken."""
+    """The lowest free range of this prefix length in a prefix; None without one."""
     if length < prefix.prefixlen:
         return None
     size = 1 << (prefix.max_prefixlen - length)
@@ -252,7 +252,7 @@ def _create(call: Call[object, object], new: NewSubnetPool) -> SubnetPool:
 def _scope(
     call: Call[object, object], scope_id: object, pool_id: str | None, version: int, prefixes: Sequence[str]
 ) -> str | None:
-    """The address scope that a pool with these prefixes shall be in; 404 for one out of sight."""
+    """The wanted address scope of a pool with these prefixes. 404 for a scope out of sight."""
     if not isinstance(scope_id, str):
         return None
     scope = resource.find_in_sight(call, ADDRESS_SCOPES, scope_id)
@@ -261,7 +261,7 @@ def _scope(
 
 
 def _refuse_in_anothers_scope(call: Call[SubnetPool, object]) -> None:
-    """A pool that is in another project's scope stays as it is."""
+    """400 for a change of a pool that is in another project's scope."""
     pool = call.target
     scope = get(call.tx, AddressScope, pool.address_scope_id)
     if scope is not None and scope.project_id != call.caller.project_id and not call.caller.is_admin:
@@ -315,7 +315,7 @@ def _refuse_second_default(tx: Tx, version: int, but: str) -> None:
 
 
 def default_pool(call: Call[object, object], version: int) -> SubnetPool | None:
-    """The default pool of a version of IP, if the caller may cut from it."""
+    """The default pool of a version of IP; None if the caller does not see it."""
     seen = shared_in_sight(call.caller, SHARING)
     found = find(call.tx, SubnetPool, subnet_pools.c.is_default, subnet_pools.c.ip_version == version, seen)
     return found[0] if found else None
@@ -336,7 +336,7 @@ def show_subnetpool(call: Call[SubnetPool, None]) -> View:
     body_key="subnetpool",
 )
 def update_subnetpool(call: Call[SubnetPool, UpdateSubnetPool]) -> View:
-    """Change a subnet pool; it can grow but not shrink."""
+    """Change a subnet pool. Its prefixes can grow, but not shrink."""
     pool, body = call.target, call.body
     given = resource.given(body)
     policy.require_attributes(call, UPDATE_ATTRIBUTES, given, {"project_id": pool.project_id})

@@ -99,7 +99,7 @@ def _view(subnet: Subnet, tags: list[str], external: bool) -> View:
 
 
 def network_facts(tx: Tx, records: Sequence[Any]) -> list[View]:
-    """Whose the network of each subnet or port is."""
+    """Policy facts: the owner of the network of each subnet or port."""
     ids = list({record.network_id for record in records})
     found = {network.id: network for network in find(tx, Network, networks.c.id.in_(ids))}
     return [{"network:project_id": found[record.network_id].project_id} for record in records]
@@ -169,7 +169,7 @@ HostRoutes = Annotated[list[HostRoute], Json({"maxItems": subnet_checks.MAX_ROUT
 
 
 class NewSubnet(bodies.NewNamed):
-    """A subnet to be made."""
+    """A new subnet."""
 
     network_id: bodies.Id
     ip_version: bodies.Number
@@ -273,7 +273,7 @@ def _create(call: Call[object, object], new: NewSubnet) -> Subnet:
 
 
 def _gateway(cidr: AddressRange, wanted: str | Unset | None) -> Address | None:
-    """The gateway asked for, or where nothing was said the usual one."""
+    """The wanted gateway; if absent the usual one."""
     if wanted is None:
         return None
     if isinstance(wanted, str):
@@ -292,7 +292,7 @@ def _wanted_pools(cidr: AddressRange, wanted: Any) -> list[dict[str, str]]:
 
 
 def _pool(call: Call[object, object], new: NewSubnet) -> SubnetPool | None:
-    """The pool to cut the subnet from; None if it names a range of its own."""
+    """The pool to cut the subnet from; None for a subnet that is cut from no pool."""
     if new.subnetpool_id in ("prefix_delegation",) or isinstance(new.segment_id, str):
         raise NotYet("Cumulet does not offer prefix delegation or routed network segments yet.")
     if isinstance(new.subnetpool_id, str):
@@ -398,7 +398,7 @@ def delete_subnet(call: Call[Subnet, None]) -> None:
     holding = sa.select(port_addresses.c.port_id).where(port_addresses.c.subnet_id == subnet.id)
     blocking: sa.ColumnElement[bool] = ports.c.id.in_(holding)
     if addresses.is_auto_addressed(subnet):
-        # Addresses that guests gave themselves end with the announcement; a router's interface does not.
+        # Automatic addresses of guests do not keep a subnet from being deleted. Addresses of Network's own ports do.
         blocking = sa.and_(blocking, ports.c.device_owner.startswith(OF_NETWORK))
     if find(tx, Port, blocking):
         raise Conflict(

@@ -1,6 +1,6 @@
 """Tags of networks, subnets, ports, routers, floating IPs, security groups, QoS policies: ``/{collection}/{id}/tags``.
 
-Whoever may not change a resource may not change its tags: the target is loaded and judged like the resource itself.
+The target is loaded like the resource itself, so a resource out of sight is 404 here too.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _missing(tag: str) -> NotFound:
 
 
 def _declare(kind: Kind[Resource]) -> None:
-    """The operations on the tags of one kind of resource."""
+    """Declare the operations on the tags of one kind of resource."""
     singular = kind.singular
     path = f"/{kind.plural.replace('_', '-')}/{{{singular}_id}}/tags"
     target, facts = resource.target(kind), resource.target_facts(kind)

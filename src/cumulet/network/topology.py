@@ -1,4 +1,4 @@
-"""How networks and subnets come to be: the one path for the API, the bootstrap and automatic topologies."""
+"""How networks and subnets are made, for the API, the bootstrap and automatic topologies alike."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from cumulet.network.store import Network, Port, Subnet, find, insert, network_t
 
 TENANT_NETWORK_TYPE: Final = "vxlan"
 PUBLIC: Final = "public"
-"""The physical network that hosts know a way to, and the external network on it."""
+"""The name of the physical network that hosts reach, and of the external network on it."""
 MTU = {"vxlan": 1450, "geneve": 1442, "gre": 1458, "vlan": 1500, "flat": 1500, "local": 1500}
-"""What is left of 1,500 bytes after each type's encapsulation."""
+"""By type of network: what its encapsulation leaves of 1,500 bytes."""
 
 
 def add_network(
@@ -45,7 +45,7 @@ def add_network(
     qos_policy_id: str | None = None,
     tags: Sequence[str] = (),
 ) -> Network:
-    """Add a network, with a segment of its own."""
+    """Add a network. Without `segmentation_id` it gets a free segment."""
     if segmentation_id is None and network_type not in ("flat", "local"):
         segmentation_id = _free_segment(tx, network_type, physical_network)
     elif network_type != "local":
@@ -88,7 +88,7 @@ def _free_segment(tx: Tx, network_type: str, physical_network: str | None) -> in
 def refuse_taken_segment(
     tx: Tx, network_type: str, physical_network: str | None, segmentation_id: int | None, *, but: str | None = None
 ) -> None:
-    """409 if another network than `but` has this segment."""
+    """409 if a network has this segment, except the network `but`."""
     statement = sa.select(networks.c.id).where(
         networks.c.network_type == network_type,
         networks.c.physical_network.is_not_distinct_from(physical_network),
@@ -121,7 +121,7 @@ def add_subnet(
     dns_publish_fixed_ip: bool = False,
     tags: Sequence[str] = (),
 ) -> Subnet:
-    """Add a subnet: its gateway is the usual one if none is given, its pools are the rest."""
+    """Add a subnet. By default it has the usual gateway, and its pools are all other addresses."""
     refuse_overlap(tx, network.id, cidr)
     scopes.check_new_subnet(tx, network, cidr.version, subnetpool_id)
     if gateway is None and not without_gateway:
@@ -159,12 +159,12 @@ def add_subnet(
 
 
 def usual_gateway(cidr: AddressRange) -> Address:
-    """The first host's address; with IPv6 the address that all routers of a range have (RFC 4291, 2.6.1)."""
+    """The first address for hosts; in IPv6 the subnet-router anycast address (RFC 4291, 2.6.1)."""
     return cidr.network_address + (1 if cidr.version == 4 else 0)
 
 
 def refuse_overlap(tx: Tx, network_id: str, cidr: AddressRange) -> None:
-    """Subnets of one network never overlap: an address then belongs to one subnet."""
+    """400 for a subnet that overlaps with another one of its network."""
     for other in find(tx, Subnet, subnets.c.network_id == network_id):
         if addresses.overlap(cidr, ip_network(other.cidr)):
             raise refusals.invalid(
@@ -173,7 +173,7 @@ def refuse_overlap(tx: Tx, network_id: str, cidr: AddressRange) -> None:
 
 
 def _give_to_present_ports(tx: Tx, subnet: Subnet) -> None:
-    """Guests configure themselves in a prefix as soon as it is announced: the record says what they will have."""
+    """Record the addresses that guests on the network give themselves once the prefix is advertised."""
     guests = sa.and_(ports.c.network_id == subnet.network_id, ~ports.c.device_owner.startswith(OF_NETWORK))
     for port in find(tx, Port, guests):
         address = addresses.eui64_address(subnet.cidr, port.mac_address)
@@ -181,7 +181,7 @@ def _give_to_present_ports(tx: Tx, subnet: Subnet) -> None:
 
 
 def set_tags(tx: Tx, resource_id: str, tags: Sequence[str]) -> None:
-    """The resource has exactly these tags."""
+    """Give the resource exactly these tags."""
     tx.execute(sa.delete(network_tags).where(network_tags.c.resource_id == resource_id))
     for tag in dict.fromkeys(tags):
         tx.execute(sa.insert(network_tags).values(resource_id=resource_id, tag=tag))

@@ -1,4 +1,4 @@
-"""What the network of a host must be, as a pure projection of the tables: no back end, no host, no history in it."""
+"""The wiring of a host, read from the tables. It depends on nothing else: not on a back end, nor on earlier wirings."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _HERE = (
     .join(ports, ports.c.id == port_bindings.c.port_id)
     .where(port_bindings.c.host == sa.bindparam("of_host"), ports.c.server_id.is_not(None))
 )
-"""What is plugged into a server here, or will be. A binding alone, which users may write, plugs nothing."""
+"""The ports on a host that are plugged into a server, or will be. A binding without a server plugs nothing."""
 _BESIDE = ports.alias("beside")
 _OF_SERVER = ports.c.server_id == sa.bindparam("of_server")
 _NETWORKS_OF = sa.select(ports.c.network_id).where(_OF_SERVER)
@@ -118,16 +118,16 @@ _NAMES = OfMany(
     ports.c.network_id,
 )
 AddressesOf = Callable[[Collection[str]], Mapping[str, str]]
-"""Where each of these hosts is reached by the others. Asked for those that matter: a cloud may have thousands."""
+"""The addresses where hosts reach each of these hosts. Called with few of them: a cloud may have thousands."""
 
 EVERY_KIND = w.NO_PACKETS
-"""Of hosts' features: there may be networks of every kind; elsewhere of those that a host with packets connects."""
+"""A feature of hosts. With it, networks may be of every type; without it, of the types that hosts connect."""
 
 
 def wiring(tx: Tx, host: str, addresses_of: AddressesOf, router_hosts: RouterHosts = tuple) -> w.Wiring:
-    """All that `host` must have. `router_hosts`: those that can have routers now; only asked where there is a router.
+    """The wiring of `host`. `router_hosts`: the hosts that can have routers now; called only if there is a router.
 
-    Answers the same, in the same order, for the same records: two of them are compared to see whether anything changed.
+    Equal records give equal wirings, also in their order: two wirings are compared to see whether anything changed.
     """
     here = {row.port_id: row for row in tx.all(_HERE, {"of_host": host})}
     routers_here = router_wiring.routers_at(tx, host, router_hosts)
@@ -145,7 +145,7 @@ def wiring(tx: Tx, host: str, addresses_of: AddressesOf, router_hosts: RouterHos
 
 
 def of_port(tx: Tx, port_id: str) -> w.Wiring | None:
-    """Of the wiring of the host that has a port now, what is about this port; None where no host has it."""
+    """The part of a wiring that is about one port, on the host that has it; None where no host has it."""
     row = tx.first(_HOST_OF, {"of_port": port_id})
     if row is None:
         return None
@@ -154,7 +154,7 @@ def of_port(tx: Tx, port_id: str) -> w.Wiring | None:
 
 
 def _plugged(tx: Tx, here: Mapping[str, bool]) -> tuple[tuple[w.Port, ...], tuple[w.Group, ...]]:
-    """Ports and their groups. `here`: by the port's id, whether its binding is the active one."""
+    """Ports and their groups. `here`: by port id, whether the binding to this host is the active one."""
     groups_of = _groups_of_ports(tx, here)
     plugged = sorted(find_many(tx, Port, "id", here), key=lambda port: port.id)
     held = addresses.held_by(tx, list(here))
@@ -191,7 +191,7 @@ def _policies(tx: Tx, plugged: Sequence[Port]) -> dict[str, str]:
 
 
 def wires(tx: Tx, host: str) -> bool:
-    """Whether any server's port is plugged in there, or will be."""
+    """Whether a host has a server's port, or will have one."""
     return tx.first(_HERE, {"of_host": host}) is not None
 
 
@@ -204,7 +204,7 @@ def ports_of_server(tx: Tx, server_id: str) -> list[str]:
 
 
 def hosts_of_networks(tx: Tx, server_id: str, router_hosts: RouterHosts = tuple) -> list[str]:
-    """The hosts with ports of any network that this server has a port of, servers' ports and routers'."""
+    """The hosts that have ports, of servers or routers, on a network that this server has a port on."""
     network_ids = [row[0] for row in tx.all(_NETWORKS_OF, {"of_server": server_id})]
     with_routers = router_wiring.ports_elsewhere(tx, "", network_ids, router_hosts)
     hosts = {row[0] for row in tx.all(_HOSTS_OF_NETWORKS_OF, {"of_server": server_id})}
@@ -221,8 +221,8 @@ def _groups_of_ports(tx: Tx, port_ids: Iterable[str]) -> dict[str, set[str]]:
 def _elsewhere(
     tx: Tx, host: str, network_ids: Sequence[str], addresses_of: AddressesOf, router_hosts: RouterHosts
 ) -> dict[str, list[tuple[str, str, bool]]]:
-    """Of each network, servers' and routers' ports on other hosts: MAC address, the host's address, whether it is the
-    active binding."""
+    """By network, the ports of servers and routers on other hosts: MAC address, the host's address, and whether the
+    binding is the active one."""
     rows = _PORTS_ELSEWHERE.rows(tx, network_ids, of_host=host)
     there = [(row.network_id, row.mac_address, row.host, row.active) for row in rows]
     for network_id, mac, place in router_wiring.ports_elsewhere(tx, host, network_ids, router_hosts):
@@ -298,7 +298,7 @@ def _dhcp_options(tx: Tx, port_ids: Sequence[str]) -> dict[str, tuple[w.DhcpOpti
     found: dict[str, list[w.DhcpOption]] = {}
     for port_id, options in dhcp_options.of_ports(tx, port_ids).items():
         for option in options:
-            # What was taken before names were checked may be none.
+            # A name that was accepted before names were checked may be no option.
             with contextlib.suppress(NotAnOption):
                 code, content = encoded(option["opt_name"], option["opt_value"], option["ip_version"])
                 found.setdefault(port_id, []).append(
@@ -315,7 +315,7 @@ def _pairs(port: Port) -> tuple[w.Pair, ...]:
 
 
 def _prefix(text: str) -> str:
-    """``10.0.0.0/24``, or an address alone where the prefix is one address."""
+    """``10.0.0.0/24``; for a prefix of one address that address alone."""
     prefix = ip_network(text, strict=False)
     return str(prefix.network_address if prefix.num_addresses == 1 else prefix)
 
@@ -324,7 +324,7 @@ def _prefix(text: str) -> str:
 
 
 def _groups(tx: Tx, group_ids: set[str]) -> tuple[w.Group, ...]:
-    """The groups of the ports here with their rules, and those their rules name, address groups too, with members."""
+    """These groups with their rules, and the groups and address groups that the rules name, with their members."""
     rules: dict[str, list[SecurityGroupRule]] = {}
     for rule in find_many(tx, SecurityGroupRule, "security_group_id", group_ids):
         rules.setdefault(rule.security_group_id, []).append(rule)
@@ -349,7 +349,7 @@ def _groups(tx: Tx, group_ids: set[str]) -> tuple[w.Group, ...]:
 
 
 def _members(tx: Tx, group_ids: Iterable[str]) -> dict[str, set[str]]:
-    """The addresses of each group's ports, and those they are allowed beside."""
+    """The members of each group: its ports' addresses and allowed address pairs."""
     found: dict[str, set[str]] = {}
     wanted = sorted(group_ids)
     for row in _MEMBERS.rows(tx, wanted):
