@@ -21,6 +21,8 @@ from cumulet.host import messages as m
 from cumulet.host.link import Link
 from cumulet.host.wiring import Wiring
 from cumulet.testing import TestCloud
+from tests.api.test_metering import label as metering_label
+from tests.api.test_metering import rule as metering_rule
 from tests.api.test_qos import qos_policy
 from tests.links import Way, instead
 from tests.testing.test_reachability import made, port_of
@@ -176,6 +178,8 @@ def test_the_tables_that_are_watched_are_those_that_wirings_are_read_from(
     policy = qos_policy(fleet.cloud.persona("admin"), ("egress", 1000, 0), project_id=member.project_id)
     limited = {"port": {"qos_policy_id": policy}}
     assert member.request("PUT", f"/network/v2.0/ports/{fleet.ports[0]}", limited).status == 200
+    label = metering_label(fleet.cloud.persona("admin"), project_id=member.project_id)
+    metering_rule(fleet.cloud.persona("admin"), label, direction="egress", source_ip_prefix="10.0.0.0/8")
     read: set[str] = set()
     ours: list[Tx] = []
     """Others read meanwhile."""

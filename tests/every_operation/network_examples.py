@@ -180,6 +180,17 @@ class Things:
         return identifier
 
     @cached_property
+    def metering_label(self) -> str:
+        wanted = {"metering_label": {"project_id": self.owner.project_id}}
+        return str(self.ask(self.admin, "POST", "/metering/metering-labels", wanted)["metering_label"]["id"])
+
+    @cached_property
+    def metering_rule(self) -> str:
+        wanted = {"metering_label_rule": METERING_RULE | {"metering_label_id": self.metering_label}}
+        made = self.ask(self.admin, "POST", "/metering/metering-label-rules", wanted)
+        return str(made["metering_label_rule"]["id"])
+
+    @cached_property
     def qos_policy(self) -> str:
         made = self.ask(self.admin, "POST", "/qos/policies", {"policy": {"project_id": self.owner.project_id}})
         identifier: str = made["policy"]["id"]
@@ -241,6 +252,7 @@ class Things:
         return identifier
 
 
+METERING_RULE = {"direction": "egress", "source_ip_prefix": "10.1.0.0/24"}
 ROUTE = {"destination": "10.9.0.0/24", "nexthop": "10.1.0.77"}
 PARAMETERS: Mapping[str, str | Made] = {
     "network_id": lambda t: t.network,
@@ -252,6 +264,8 @@ PARAMETERS: Mapping[str, str | Made] = {
     "subnetpool_id": lambda t: t.subnet_pool,
     "address_group_id": lambda t: t.address_group,
     "rbac_policy_id": lambda t: t.rbac_policy,
+    "metering_label_id": lambda t: t.metering_label,
+    "metering_label_rule_id": lambda t: t.metering_rule,
     "policy_id": lambda t: t.qos_policy,
     "bandwidth_limit_rule_id": lambda t: t.bandwidth_limit,
     "alias_bandwidth_limit_rule_id": lambda t: t.bandwidth_limit,
@@ -325,6 +339,8 @@ QOS = "/qos/policies/{policy_id}"
 ADDRESS_GROUP = "/address-groups/{address_group_id}"
 FORWARDINGS = "/floatingips/{floatingip_id}/port_forwardings"
 FORWARDING: Mapping[str, str | Made] = {"floatingip_id": lambda t: t.forwarding_ip}
+METERING = "/metering/metering-label"
+SEEN_LABEL, SEEN_METERING_RULE = ("get_metering_label",), ("get_metering_label_rule",)
 SEEN_FLOATING = ("get_floatingip",)
 SEEN_FORWARDING = ("get_floatingip", "get_floatingip_port_forwarding")
 ONLY_SERVICES = frozenset({"service"})
@@ -367,6 +383,19 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
     f"PUT {ADDRESS_GROUP}/remove_addresses": Example(
         may=MEMBER, sees=READER, body={"addresses": ["10.8.0.0/16"]}, rules=("get_address_group",)
     ),
+    f"GET {METERING}s": Example(may=ANYONE),
+    f"POST {METERING}s": Example(may=MANAGER, body={"metering_label": {"name": "new"}}),
+    f"GET {METERING}s/{{metering_label_id}}": Example(may=READER, sees=READER, rules=SEEN_LABEL),
+    f"DELETE {METERING}s/{{metering_label_id}}": Example(may=MANAGER, sees=READER, rules=SEEN_LABEL),
+    f"GET {METERING}-rules": Example(may=ANYONE),
+    f"POST {METERING}-rules": Example(
+        may=MANAGER,
+        sees=READER,
+        rules=SEEN_LABEL,
+        body={"metering_label_rule": METERING_RULE | {"metering_label_id": lambda t: t.metering_label}},
+    ),
+    f"GET {METERING}-rules/{{metering_label_rule_id}}": Example(may=READER, sees=READER, rules=SEEN_METERING_RULE),
+    f"DELETE {METERING}-rules/{{metering_label_rule_id}}": Example(may=MANAGER, sees=READER, rules=SEEN_METERING_RULE),
     **crud("/security-groups", "security_group", {"name": "new"}),
     "GET /default-security-group-rules": Example(may=ANY_READER),
     "POST /default-security-group-rules": Example(

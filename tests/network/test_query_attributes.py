@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from cumulet.network.address_scopes import ADDRESS_SCOPES
+from cumulet.network.metering_labels import METERING_LABELS
+from cumulet.network.metering_rules import METERING_RULES
 from cumulet.network.port_forwardings import FORWARDINGS
 from cumulet.network.qos_rule_types import RULE_TYPES
 from cumulet.network.qos_rules import kind_of
@@ -33,7 +35,9 @@ def upstream(plural: str, which: int) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "kind", [*KINDS, RULES, FORWARDINGS, RBAC_POLICIES, *QOS_RULES, ADDRESS_SCOPES], ids=lambda kind: kind.plural
+    "kind",
+    [*KINDS, RULES, FORWARDINGS, RBAC_POLICIES, *QOS_RULES, ADDRESS_SCOPES, METERING_LABELS, METERING_RULES],
+    ids=lambda kind: kind.plural,
 )
 def test_a_list_is_filtered_and_ordered_by_what_neutron_takes(kind: Kind[Any]) -> None:
     ours = set(kind.filters) - {name for plural, name in OURS if plural == kind.plural}

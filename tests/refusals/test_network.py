@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 
 import cumulet.testing
-from cumulet.network import address_groups, default_rules, limits
+from cumulet.network import address_groups, default_rules, limits, metering_rules
 from cumulet.testing import Answer
 
 from .table import Refusal, Scene, table
@@ -365,6 +365,20 @@ def a_shared_group_taken_back_that_is_used(scene: Scene) -> Answer:
 def a_qos_policy_too_many(scene: Scene) -> Answer:
     with mock.patch.dict(limits.FIXED_LIMITS, qos_policy=0):
         return scene.network("POST", "/qos/policies", {"policy": {"name": "n"}})
+
+
+@refused(409, "Quota exceeded for resources: ['metering_label']")
+def a_metering_label_too_many(scene: Scene) -> Answer:
+    with mock.patch.dict(limits.FIXED_LIMITS, metering_label=0):
+        return scene.network("POST", "/metering/metering-labels", {"metering_label": {"name": "n"}})
+
+
+@refused(409, "Quota exceeded for resources: ['metering_label_rule']")
+def a_metering_rule_too_many(scene: Scene) -> Answer:
+    label = scene.network("POST", "/metering/metering-labels", {"metering_label": {"name": "n"}})["metering_label"]
+    rule = {"metering_label_id": label["id"], "direction": "egress", "source_ip_prefix": "10.0.0.0/8"}
+    with mock.patch.object(metering_rules, "MOST_OF_LABEL", 0):
+        return scene.network("POST", "/metering/metering-label-rules", {"metering_label_rule": rule})
 
 
 @refused(404, "QoS rule type minimum_bandwidth could not be found.")

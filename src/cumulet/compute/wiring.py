@@ -27,6 +27,7 @@ from cumulet.host.wiring import (
     BANDWIDTH_LIMITS,
     DSCP_MARKS,
     FLOATING_IP_LIMITS,
+    METERING,
     PORT_NAMES,
     FloatingIp,
     InForce,
@@ -76,6 +77,8 @@ def described(tx: Tx, host: str) -> Wiring:
     if FLOATING_IP_LIMITS not in kept:
         routers = (replace(one, floating_ips=tuple(map(_unlimited, one.floating_ips))) for one in made.routers)
         made = replace(made, routers=tuple(routers))
+    if METERING not in kept:
+        made = replace(made, routers=tuple(replace(one, meters=()) for one in made.routers))
     if PORT_NAMES not in kept:
         made = replace(made, networks=tuple(replace(one, names=()) for one in made.networks))
     return made

@@ -1,4 +1,4 @@
--- 0031
+-- 0032
 CREATE TABLE address_groups ( id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT NULL, name VARCHAR(255) NOT NULL, description VARCHAR(255) NOT NULL, revision INTEGER NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, addresses JSON NOT NULL, CONSTRAINT pk_address_groups PRIMARY KEY (id) );
 CREATE TABLE address_scopes ( id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT NULL, name VARCHAR(255) NOT NULL, description VARCHAR(255) NOT NULL, revision INTEGER NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, ip_version INTEGER NOT NULL, CONSTRAINT pk_address_scopes PRIMARY KEY (id) );
 CREATE TABLE aggregate_hosts ( aggregate_id INTEGER NOT NULL, host VARCHAR(255) NOT NULL, CONSTRAINT pk_aggregate_hosts PRIMARY KEY (aggregate_id, host), CONSTRAINT fk_aggregate_hosts_aggregate_id_aggregates FOREIGN KEY(aggregate_id) REFERENCES aggregates (id) ON DELETE CASCADE );
@@ -58,6 +58,8 @@ CREATE TABLE leases ( name VARCHAR(64) NOT NULL, owner VARCHAR(64) NOT NULL, bea
 CREATE TABLE metadef_contents ( namespace_id VARCHAR(36) NOT NULL, kind VARCHAR(16) NOT NULL, name VARCHAR(80) NOT NULL, position BIGINT NOT NULL, value TEXT NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, CONSTRAINT pk_metadef_contents PRIMARY KEY (namespace_id, kind, name), CONSTRAINT fk_metadef_contents_namespace_id_metadef_namespaces FOREIGN KEY(namespace_id) REFERENCES metadef_namespaces (id) ON DELETE CASCADE );
 CREATE TABLE metadef_namespaces ( id VARCHAR(36) NOT NULL, namespace VARCHAR(80) NOT NULL, display_name VARCHAR(80), description VARCHAR(500), visibility VARCHAR(16) NOT NULL, protected BOOLEAN NOT NULL, owner VARCHAR(255), created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, CONSTRAINT pk_metadef_namespaces PRIMARY KEY (id), CONSTRAINT uq_metadef_namespaces_namespace UNIQUE (namespace) );
 CREATE TABLE metadef_resource_types ( name VARCHAR(80) NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, CONSTRAINT pk_metadef_resource_types PRIMARY KEY (name) );
+CREATE TABLE metering_label_rules ( id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT NULL, description VARCHAR(255) NOT NULL, revision INTEGER NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, metering_label_id VARCHAR(36) NOT NULL, direction VARCHAR(8) NOT NULL, excluded BOOLEAN NOT NULL, remote_ip_prefix VARCHAR(64), source_ip_prefix VARCHAR(64), destination_ip_prefix VARCHAR(64), CONSTRAINT pk_metering_label_rules PRIMARY KEY (id), CONSTRAINT fk_metering_label_rules_metering_label_id_metering_labels FOREIGN KEY(metering_label_id) REFERENCES metering_labels (id) );
+CREATE TABLE metering_labels ( id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT NULL, name VARCHAR(255) NOT NULL, description VARCHAR(255) NOT NULL, revision INTEGER NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, shared BOOLEAN NOT NULL, CONSTRAINT pk_metering_labels PRIMARY KEY (id) );
 CREATE TABLE migrations ( id INTEGER NOT NULL, uuid VARCHAR(36) NOT NULL, server_id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT NULL, user_id VARCHAR(64) NOT NULL, operation_id VARCHAR(36), type VARCHAR(16) NOT NULL, status VARCHAR(32) NOT NULL, source_host VARCHAR(255), destination_host VARCHAR(255), old_flavor_number INTEGER, new_flavor_number INTEGER, memory_total_bytes BIGINT, memory_processed_bytes BIGINT, memory_remaining_bytes BIGINT, disk_total_bytes BIGINT, disk_processed_bytes BIGINT, disk_remaining_bytes BIGINT, rate_bytes_s FLOAT, dirty_rate_bytes_s FLOAT, downtime_ms INTEGER, phase VARCHAR(16), reason VARCHAR(64), reason_text TEXT, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, ended_at_us BIGINT, CONSTRAINT pk_migrations PRIMARY KEY (id), CONSTRAINT uq_migrations_uuid UNIQUE (uuid) );
 CREATE TABLE network_agent_descriptions ( id VARCHAR(36) NOT NULL, description VARCHAR(255) NOT NULL, CONSTRAINT pk_network_agent_descriptions PRIMARY KEY (id) );
 CREATE TABLE network_quotas ( project_id VARCHAR(64) NOT NULL, resource VARCHAR(64) NOT NULL, "limit" INTEGER NOT NULL, CONSTRAINT pk_network_quotas PRIMARY KEY (project_id, resource) );
@@ -131,6 +133,9 @@ CREATE INDEX ix_images_visibility ON images (visibility);
 CREATE INDEX ix_instance_action_events_action ON instance_action_events (action_id);
 CREATE INDEX ix_metadef_contents_kind ON metadef_contents (kind, name);
 CREATE INDEX ix_metadef_namespaces_owner ON metadef_namespaces (owner);
+CREATE INDEX ix_metering_label_rules_metering_label_id ON metering_label_rules (metering_label_id);
+CREATE INDEX ix_metering_label_rules_project_id ON metering_label_rules (project_id);
+CREATE INDEX ix_metering_labels_project_id ON metering_labels (project_id);
 CREATE INDEX ix_migrations_created ON migrations (created_at_us);
 CREATE INDEX ix_migrations_server ON migrations (server_id);
 CREATE INDEX ix_network_tags_tag ON network_tags (tag);

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from cumulet.host.messages import OnHost, Question
 from cumulet.host.record import Record
 
@@ -17,12 +19,19 @@ class PortTraffic(Record, frozen=True):
     """Packets for it that it did not take, for want of room."""
 
 
+class Metered(Record, frozen=True):
+    packets: int
+    bytes: int
+
+
 class Traffic(Record, frozen=True):
     """`dropped`: packets that rules have dropped on the host since it was set up, by cause. `ports`: by their ids;
     those that are not plugged are left out."""
 
     dropped: dict[str, int]
     ports: dict[str, PortTraffic]
+    metered: dict[str, Metered] = msgspec.field(default_factory=dict)
+    """What routers on the host have passed since they came to it, by metering label."""
 
 
 NO_TRAFFIC = Traffic(dropped={}, ports={})

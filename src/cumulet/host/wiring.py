@@ -18,6 +18,8 @@ BANDWIDTH_LIMITS, FLOATING_IP_LIMITS = "bandwidth-limits", "floating-ip-limits"
 """Of `HostFacts.features`: the host keeps the limits of ports, and those of floating IPs."""
 DSCP_MARKS, GATEWAY_LIMITS = "dscp-marks", "gateway-limits"
 """Of `HostFacts.features`: the host marks what guests send, and keeps the limits of routers' gateways."""
+METERING = "metering"
+"""Of `HostFacts.features`: the host counts what its routers pass, by metering label."""
 PORT_NAMES = "port-names"
 """Of `HostFacts.features`: the host answers its guests' questions for the names of their network's ports."""
 NO_PACKETS = "no-packets"
@@ -203,6 +205,25 @@ class Forwarding(Record, frozen=True):
     inside_ports: tuple[int, int]
 
 
+class MeterRule(Record, frozen=True):
+    """Packets of a metering label that pass a router's external end, before they leave or after they came.
+
+    Addresses are those inside. `excluded`: they do not count, nor are later rules of the label asked about them.
+    """
+
+    direction: Direction
+    excluded: bool
+    source: str | None
+    destination: str | None
+
+
+class Meter(Record, frozen=True):
+    """A metering label: each packet that one of its rules is about counts once. Rules in the order they are asked."""
+
+    label: str
+    rules: tuple[MeterRule, ...]
+
+
 class Router(Record, frozen=True):
     """A router whose place is this host. What it does not route to one of its ports goes to a next hop outside."""
 
@@ -223,6 +244,8 @@ class Router(Record, frozen=True):
     """What leaves with the gateway's own IPv4 address. Only told to hosts that offer `GATEWAY_LIMITS`."""
     ingress_limit: Limit | None = None
     """What arrives for that address."""
+    meters: tuple[Meter, ...] = ()
+    """Only told to hosts that offer `METERING`."""
 
     @property
     def ports(self) -> tuple[RouterPort, ...]:

@@ -36,6 +36,8 @@ EXTENSIONS = {
     "ip_allocation": ("IP Allocation", "IP allocation extension."),
     "ip-substring-filtering": ("IP address substring filtering", "Filtering of ports by a part of an address"),
     "l2_adjacency": ("L2 Adjacency", "Display L2 Adjacency for Neutron Networks."),
+    "metering": ("Neutron Metering", "Neutron Metering extension."),
+    "metering_source_and_destination_fields": ("Metering by source and destination", "Their prefixes in rules"),
     "net-mtu": ("Network MTU", "Provides MTU attribute for a network resource."),
     "net-mtu-writable": ("Network MTU (writable)", "Provides a writable MTU attribute for a network resource."),
     "network-ip-availability": ("Network IP Availability", "Provides IP availability data for networks and subnets."),

@@ -11,11 +11,13 @@ from cumulet.errors import NotYet
 
 NETWORKS, BANDWIDTH_LIMITS, FLOATING_IP_LIMITS = "networks", "bandwidth-limits", "floating-ip-limits"
 DSCP_MARKS, GATEWAY_LIMITS = "dscp-marks", "gateway-limits"
+METERING = "metering"
 """What hosts say of themselves."""
 _WITHOUT = {
     BANDWIDTH_LIMITS: ("HOST_LIMITS_NO_BANDWIDTH", "limit the bandwidth of ports"),
     FLOATING_IP_LIMITS: ("HOST_LIMITS_NO_BANDWIDTH", "limit the bandwidth of floating IPs"),
     GATEWAY_LIMITS: ("HOST_LIMITS_NO_BANDWIDTH", "limit the bandwidth of routers' gateways"),
+    METERING: ("HOST_METERS_NOTHING", "meter what passes routers"),
     DSCP_MARKS: ("HOST_MARKS_NO_PACKETS", "mark the packets of ports"),
 }
 """By feature: the coded reason against a host without it, and what that host cannot do."""

@@ -8,6 +8,7 @@ from cumulet.db.engine import Tx, metadata
 from cumulet.errors import OverQuota
 from cumulet.network.address_scope_records import address_scopes
 from cumulet.network.group_records import address_groups, security_group_rules, security_groups
+from cumulet.network.metering_records import metering_labels
 from cumulet.network.qos_records import qos_policies
 from cumulet.network.rbac_records import rbac_policies
 from cumulet.network.resource_columns import LONGEST_PROJECT_ID
@@ -36,12 +37,13 @@ DEFAULT_LIMITS = {
     "rbac_policy": 10,
 }
 """Upstream's defaults, by resource. A project can have limits of its own instead."""
-FIXED_LIMITS = {"address_group": 100, "address_scope": 100, "qos_policy": 100}
+FIXED_LIMITS = {"address_group": 100, "address_scope": 100, "metering_label": 10, "qos_policy": 100}
 """Ours, for what upstream does not limit. They are the same for each project."""
 
 _COUNTED = {
     "address_group": address_groups,
     "address_scope": address_scopes,
+    "metering_label": metering_labels,
     "qos_policy": qos_policies,
     "network": networks,
     "subnet": subnets,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from cumulet.db.engine import Tx
 from cumulet.db.parts import OfMany
@@ -14,6 +15,7 @@ from cumulet.network import addresses, qos
 from cumulet.network.device_owners import OF_ROUTERS
 from cumulet.network.forwarding_records import PortForwarding
 from cumulet.network.many import find_many
+from cumulet.network.metering_records import MeteringLabel, MeteringRule
 from cumulet.network.qos_records import BandwidthLimit
 from cumulet.network.router_hosts import host_of
 from cumulet.network.rule_meaning import PROTOCOLS
@@ -22,6 +24,7 @@ from cumulet.network.store import (
     Port,
     Router,
     Subnet,
+    find_by,
     port_addresses,
     ports,
     routers,
@@ -60,11 +63,52 @@ def of_ids(tx: Tx, router_ids: Iterable[str]) -> tuple[w.Router, ...]:
     policies = {record.qos_policy_id for of_one in floating.values() for record in of_one}
     policies |= {router.qos_policy_id for router in records}
     limits = qos.limits(tx, {policy for policy in policies if policy is not None})
+    meters = _meters(tx, {router.project_id for router in records})
     made = (
-        _router(router, ports_of.get(router.id, ()), held, of_network, floating.get(router.id, ()), forwards, limits)
+        replace(
+            _router(
+                router, ports_of.get(router.id, ()), held, of_network, floating.get(router.id, ()), forwards, limits
+            ),
+            meters=meters[router.project_id],
+        )
         for router in sorted(records, key=lambda router: router.id)
     )
     return tuple(router for router in made if router.ports)
+
+
+def _meters(tx: Tx, projects: set[str]) -> dict[str, tuple[w.Meter, ...]]:
+    """The metering labels about each project's routers: its own, and those that are shared."""
+    labels = {label.id: label for label in find_by(tx, MeteringLabel, shared=True)}
+    labels |= {label.id: label for label in find_many(tx, MeteringLabel, "project_id", projects)}
+    rules: dict[str, list[MeteringRule]] = {}
+    for rule in find_many(tx, MeteringRule, "metering_label_id", labels):
+        rules.setdefault(rule.metering_label_id, []).append(rule)
+    meters = {
+        label_id: w.Meter(
+            label=label_id,
+            # What does not count is looked at first, as in Neutron.
+            rules=tuple(map(_meter_rule, sorted(of_label, key=lambda rule: (not rule.excluded, rule.id)))),
+        )
+        for label_id, of_label in sorted(rules.items())
+    }
+    return {
+        project: tuple(
+            meter
+            for label_id, meter in meters.items()
+            if labels[label_id].shared or labels[label_id].project_id == project
+        )
+        for project in projects
+    }
+
+
+def _meter_rule(rule: MeteringRule) -> w.MeterRule:
+    direction = w.Direction(rule.direction)
+    source, destination = rule.source_ip_prefix, rule.destination_ip_prefix
+    if rule.remote_ip_prefix is not None and direction is w.Direction.OUT:
+        source = rule.remote_ip_prefix
+    elif rule.remote_ip_prefix is not None:
+        destination = rule.remote_ip_prefix
+    return w.MeterRule(direction=direction, excluded=rule.excluded, source=source, destination=destination)
 
 
 def ports_elsewhere(

@@ -23,6 +23,7 @@ from cumulet.network.group_records import (
     security_group_rules,
     security_groups,
 )
+from cumulet.network.metering_records import MeteringLabel, MeteringRule, metering_label_rules, metering_labels
 from cumulet.network.qos_records import BandwidthLimit, DscpMark, QosPolicy, bandwidth_limits, dscp_marks, qos_policies
 from cumulet.network.rbac_records import RbacPolicy, rbac_policies
 from cumulet.network.resource_columns import Resource, resource_columns
@@ -264,6 +265,8 @@ TABLES: Mapping[type[Any], sa.Table] = {
     RbacPolicy: rbac_policies,
     QosPolicy: qos_policies,
     AddressScope: address_scopes,
+    MeteringLabel: metering_labels,
+    MeteringRule: metering_label_rules,
     BandwidthLimit: bandwidth_limits,
     DscpMark: dscp_marks,
 }

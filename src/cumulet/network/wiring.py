@@ -26,6 +26,7 @@ from cumulet.network.group_records import (
     security_groups,
 )
 from cumulet.network.many import find_many
+from cumulet.network.metering_records import metering_label_rules, metering_labels
 from cumulet.network.qos_records import bandwidth_limits, dscp_marks
 from cumulet.network.router_wiring import RouterHosts
 from cumulet.network.rule_meaning import protocol_number
@@ -59,6 +60,8 @@ TABLES = announced(
         floating_ips,
         port_forwardings,
         bandwidth_limits,
+        metering_labels,
+        metering_label_rules,
         dscp_marks,
     )
 )

@@ -146,7 +146,7 @@ class App:
                 await exchange.respond_error(Refused("metrics"))
                 return
         headers = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
-        counts = [await count(self.cloud) for count in self._counts]
+        counts = [one for count in self._counts for one in await count(self.cloud)]
         await exchange.respond((200, headers, self.metrics.text(counts)))
 
     def _is_scraper(self, exchange: Exchange) -> bool:

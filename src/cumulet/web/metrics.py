@@ -27,8 +27,8 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     values: Mapping[tuple[str, ...], int]
 
 
-Count: TypeAlias = "Callable[[Cloud], Awaitable[Counts]]"
-"""Reads a counter for `/metrics`. Its waits are short, and it leaves out what does not answer."""
+Count: TypeAlias = "Callable[[Cloud], Awaitable[Sequence[Counts]]]"
+"""Reads counters for `/metrics`. Its waits are short, and it leaves out what does not answer."""
 
 
 class RequestMetrics:

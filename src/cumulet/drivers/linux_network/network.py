@@ -109,12 +109,12 @@ class LinuxNetwork:
         return await self._run(self._dropped)
 
     async def traffic(self, port_ids: Collection[str]) -> Traffic:
-        """Packets dropped, and what went through these ports."""
+        """Packets dropped, what went through these ports, and what routers have metered."""
 
         def work() -> Traffic:
             counted = {port_id: self._links.traffic(port_id) for port_id in port_ids}
             plugged = {port_id: traffic for port_id, traffic in counted.items() if traffic is not None}
-            return Traffic(dropped=self._dropped(), ports=plugged)
+            return Traffic(dropped=self._dropped(), ports=plugged, metered=self._routers.metered())
 
         return await self._run(work)
 

@@ -168,8 +168,14 @@ def _pairs(listed: list[Any]) -> dict[str, int]:
 
 def counters(family: str, table: str) -> dict[str, int]:
     """The packets that each counter of a table has counted; none where there is no such table."""
+    return {name: packets for name, (packets, _) in counted(family, table).items()}
+
+
+def counted(family: str, table: str) -> dict[str, tuple[int, int]]:
+    """The packets and bytes that each counter of a table has counted; none where there is no such table."""
     listed = run_json("list", "counters", "table", family, table) or []
-    return {entry["counter"]["name"]: int(entry["counter"]["packets"]) for entry in listed if "counter" in entry}
+    found = (entry["counter"] for entry in listed if "counter" in entry)
+    return {one["name"]: (int(one["packets"]), int(one["bytes"])) for one in found}
 
 
 def limits(family: str, table: str) -> dict[str, NamedLimit]:

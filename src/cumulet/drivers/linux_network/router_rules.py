@@ -12,7 +12,7 @@ from cumulet.drivers.linux_network.names import OUTSIDE, TABLE
 from cumulet.drivers.linux_network.ruleset import Json
 from cumulet.host import wiring as w
 
-VERSION = "version_4"
+VERSION = "version_5"
 """The name of a chain in the table. A table without it is of another version, and is replaced."""
 MAPS = ("floating", "fixed", "forwarded", "source", "own", "leaving", "arriving")
 SETS = ("closed",)
@@ -64,6 +64,9 @@ table inet {TABLE} {{
     iifname @closed meta nfproto ipv4 ct state invalid counter name router_invalid drop
     oifname @closed meta nfproto ipv4 ct state invalid counter name router_invalid drop
     iifname @closed meta nfproto ipv4 ct state new ct status & dnat != dnat counter name router_not_asked_for drop
+  }}
+  chain metered {{
+    type filter hook forward priority 10; policy accept;
   }}
   chain for_itself {{
     type filter hook input priority 0; policy accept;

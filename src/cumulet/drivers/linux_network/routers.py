@@ -15,13 +15,14 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from cumulet.drivers.linux_network import names, namespaces, nft, router_rules
+from cumulet.drivers.linux_network import metering, names, namespaces, nft, router_rules
 from cumulet.drivers.linux_network.announcements import announce
 from cumulet.drivers.linux_network.connections import Connection, forget
 from cumulet.drivers.linux_network.links import Links
 from cumulet.drivers.linux_network.names import TABLE
 from cumulet.host import routing
 from cumulet.host import wiring as w
+from cumulet.host.traffic import Metered
 
 _MAIN_TABLE, _STATIC = 254, 4
 """RT_TABLE_MAIN, RTPROT_STATIC: these are ours; routes that follow from addresses have another protocol."""
@@ -50,6 +51,8 @@ class Routers:
         """The description in force of each router. A router that is not here is compared with the kernel."""
         self._of_gone: Counter[str] = Counter()
         """Packets dropped by routers that have left this host."""
+        self._metered_by_gone: dict[str, Metered] = {}
+        """What those routers have passed, by metering label, as long as a router here has that label."""
 
     def apply(self, wiring: w.Wiring, *, but: Collection[str] = ()) -> list[w.NotDone]:
         """Make all routers as the wiring says; returns what failed. `but`: networks that are not connected here."""
@@ -57,7 +60,10 @@ class Routers:
         wanted = {names.namespace(self._host, router.id) for router in wiring.routers}
         for name in namespaces.named(names.namespaces_of(self._host)) - wanted:
             self._of_gone.update(_counted(name))
+            self._metered_by_gone = metering.total((self._metered_by_gone, _metered(name)))
             namespaces.remove(name)
+        labels = {meter.label for router in wiring.routers for meter in router.meters}
+        self._metered_by_gone = {label: of for label, of in self._metered_by_gone.items() if label in labels}
         self._there = {router.id: self._there[router.id] for router in wiring.routers if router.id in self._there}
         present = self._links.present() if wiring.routers else {}
         not_done = []
@@ -94,6 +100,11 @@ class Routers:
             total.update(_counted(name))
         return dict(total)
 
+    def metered(self) -> dict[str, Metered]:
+        """What routers of this host have passed, by metering label, likewise."""
+        there = sorted(namespaces.named(names.namespaces_of(self._host)))
+        return metering.total((self._metered_by_gone, *map(_metered, there)))
+
     # -- one router
 
     def _apply(self, router: w.Router, before: w.Router | None, networks: dict[str, w.Network]) -> None:
@@ -127,7 +138,15 @@ def _prepare() -> None:
 def _counted(namespace: str) -> dict[str, int]:
     """Packets that the router in this namespace has dropped, by cause; empty without its table."""
     with contextlib.suppress(OSError, nft.NftFailed), namespaces.inside(namespace):
-        return nft.counters("inet", TABLE)
+        found = nft.counters("inet", TABLE)
+        return {name: packets for name, packets in found.items() if name in router_rules.COUNTERS}
+    return {}
+
+
+def _metered(namespace: str) -> dict[str, Metered]:
+    """What the router in this namespace has passed, by metering label."""
+    with contextlib.suppress(OSError, nft.NftFailed), namespaces.inside(namespace):
+        return metering.read(nft.counted("inet", TABLE))
     return {}
 
 
@@ -145,7 +164,8 @@ def _rules(router: w.Router, before: w.Router | None) -> None:
             commands.append({"add": {"element": place | {"elem": elements}}})
     for name in former.keys() - limits.keys():
         commands.append({"delete": {"limit": {"family": "inet", "table": TABLE, "name": name}}})
-    nft.run_commands(commands)
+    there = metering.names_in(nft.counters("inet", TABLE)) if before is None else metering.named(before)
+    nft.run_commands([*commands, *metering.commands(router, there)])
 
 
 def _end(router: w.Router, port: w.RouterPort) -> str:

@@ -53,6 +53,7 @@ from cumulet.host.wiring import (
     DSCP_MARKS,
     FLOATING_IP_LIMITS,
     GATEWAY_LIMITS,
+    METERING,
     PORT_NAMES,
     InForce,
     NotDone,
@@ -63,7 +64,15 @@ if TYPE_CHECKING:
     from cumulet.drivers.linux_network.network import LinuxNetwork
 
 _LISTEN_SECONDS = 60.0
-_OF_NETWORKS = ("networks", BANDWIDTH_LIMITS, FLOATING_IP_LIMITS, GATEWAY_LIMITS, DSCP_MARKS, PORT_NAMES)
+_OF_NETWORKS = (
+    "networks",
+    BANDWIDTH_LIMITS,
+    FLOATING_IP_LIMITS,
+    GATEWAY_LIMITS,
+    DSCP_MARKS,
+    PORT_NAMES,
+    METERING,
+)
 """What a host offers whose guests can have networks."""
 
 

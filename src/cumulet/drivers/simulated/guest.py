@@ -7,7 +7,15 @@ import msgspec
 from cumulet.host.disks import SWAP
 from cumulet.host.driver import Guest, GuestReport, GuestState, Image
 from cumulet.host.endpoint import Peer
-from cumulet.host.wiring import BANDWIDTH_LIMITS, DSCP_MARKS, FLOATING_IP_LIMITS, GATEWAY_LIMITS, NO_PACKETS, PORT_NAMES
+from cumulet.host.wiring import (
+    BANDWIDTH_LIMITS,
+    DSCP_MARKS,
+    FLOATING_IP_LIMITS,
+    GATEWAY_LIMITS,
+    METERING,
+    NO_PACKETS,
+    PORT_NAMES,
+)
 
 DEFAULT_DIRTY_RATE_MIB_S = 20.0
 TICKS_PER_SECOND = 10
@@ -25,6 +33,7 @@ FEATURES = (
     GATEWAY_LIMITS,
     DSCP_MARKS,
     PORT_NAMES,
+    METERING,
     "post-copy",
     "further-disks",
     "guest-agent",
