@@ -18,7 +18,7 @@ from cumulet.web.formats import is_one_line
 CONTAINER_FORMATS = (BOOTABLE_CONTAINER, *OPAQUE_CONTAINERS)
 DISK_FORMATS = (*BOOTABLE_DISK_FORMATS, *OPAQUE_DISK_FORMATS)
 AMAZON_FORMATS = ("ami", "ari", "aki")
-"""Disk formats that are their own container's."""
+"""Disk formats that go with the container format of the same name only."""
 VISIBILITIES = ("community", "public", "private", "shared")
 STATUSES = (
     "queued",
@@ -61,7 +61,7 @@ class Kind(msgspec.Struct, frozen=True):
     def check(self, name: str, value: object) -> None:
         # bool is an int to Python, and not to JSON.
         if type(value) not in self.types or (self.words and value is not None and value not in self.words):
-            raise BadRequest(f"The value of attribute '{name}' is not one that it takes.")
+            raise BadRequest(f"The value of attribute '{name}' is of a wrong type or not one of its values.")
         if isinstance(value, str) and not self.words and len(value) > 255:
             raise BadRequest(f"The value of attribute '{name}' is longer than 255 characters.")
         if name == "name" and isinstance(value, str) and not is_one_line(value):
@@ -84,7 +84,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 def check_formats(disk_format: str | None, container_format: str | None) -> None:
-    """A format of Amazon's is disk and container at once."""
+    """400 for a format of Amazon's together with another one: it is that of the disk and of the container."""
     given = {disk_format, container_format} - {None}
     if len(given) > 1 and not given.isdisjoint(AMAZON_FORMATS):
         raise BadRequest(
@@ -94,7 +94,7 @@ def check_formats(disk_format: str | None, container_format: str | None) -> None
 
 
 def check_writable(name: str) -> None:
-    """403 for attributes that are ours alone."""
+    """403 for attributes that only the service writes."""
     if name in READ_ONLY:
         raise Forbidden(f"Attribute '{name}' is read-only.")
     if name in RESERVED or name.startswith(RESERVED_PREFIX):

@@ -17,7 +17,7 @@ VIRTUAL_SIZE_LIMIT = 1 << 40
 
 
 class _OfPlaceholder(Inspection):
-    """Our own bytes are what they claim to be; loading the inspectors would take a sixth of a first start."""
+    """No inspection: the placeholder is our own. To load the inspectors would take a sixth of a first start."""
 
     def __init__(self) -> None:
         self.qcow2 = None

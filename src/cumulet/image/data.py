@@ -43,7 +43,7 @@ async def upload_image_data(call: Call[Image, None]) -> None:
 
 
 async def take_body(call: Call[Image, None], way: Way) -> None:
-    """What the request sends, by an operation with a `raw_body`; what is refused is read on for a while."""
+    """Store what the request sends. After a refusal the rest is read for a while, so that clients see the answer."""
     from starlette.requests import ClientDisconnect
 
     assert call.request is not None
@@ -141,11 +141,10 @@ async def _pieces(file: BinaryIO, length: int) -> AsyncIterator[bytes]:
 
 
 def reconcile(database: Database, state_dir: Path, now_us: int) -> int:
-    """Put images that were being uploaded back to queued and remove files nobody owns; returns how many files went.
+    """Put images that were being uploaded back to queued, and remove files that no image has. How many were removed.
 
-    At start only, before uploads are served: an upload that is running elsewhere is taken for a dead one, and ends.
-    Files are looked for first: what others bring after that is not touched. What an import has left, or is at, is its
-    own affair.
+    At a start only, before uploads are served: an upload that runs in another process is taken for a dead one, and
+    ends. Files are listed first, so files that others add after that stay. Imports remove what they leave themselves.
     """
     folder = files.image_folder(state_dir)
     left = set(files.stored(folder))

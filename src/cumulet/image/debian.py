@@ -48,7 +48,7 @@ NEEDED = ("mmdebstrap", "e2fsprogs", "tar", "qemu-utils", "grub-common", "grub-p
 NEEDED_WITHOUT_ROOT = ("uidmap",)
 SIZE_GIB = 2
 ROOM_BYTES = 3 << 30
-"""What is written meanwhile: an archive, its files, a disk, and the image."""
+"""Room for what building writes: an archive, its files, a disk, and the image."""
 
 _TOOLS = ("mmdebstrap", "mke2fs", "tar", "qemu-img", "grub-mkimage")
 _GRUB = Path("/usr/lib/grub/i386-pc")
@@ -145,7 +145,7 @@ def build(
 
 
 def _install(archive: Path, packages: Sequence[str], mirror: str | None) -> None:
-    # On the command line, for whoever runs it may not read our files. mmdebstrap says in `$1` where the root is.
+    # On the command line: its user may not be able to read our files. mmdebstrap gives the root's place in `$1`.
     hook = f'chroot "$1" sh -c {shlex.quote(_FURNISH.format(menu=_MENU))}'
     line = ["mmdebstrap", "--variant=minbase", "--format=tar", f"--include={','.join(packages)}"]
     line += [f"--customize-hook={hook}", SUITE, str(archive), *([mirror] if mirror else [])]
@@ -204,8 +204,8 @@ def _make_bootable(work: Path) -> None:
 
 
 def boot_sectors(boot: bytes, core: bytes, sectors: int) -> bytes:
-    """What is before the first partition of a disk of so many sectors: GRUB's first sector, with the partition's entry
-    in it, and what that loads, which as `grub-mkimage` makes it is read from the second sector on."""
+    """What stands before the first partition of a disk of so many sectors: GRUB's first sector with the partition's
+    entry, then `core`, which the first sector loads. `grub-mkimage` makes it to be read from the second sector on."""
     if len(boot) != _SECTOR or len(core) > (_FIRST_SECTOR - 1) * _SECTOR:
         raise CannotBuild("GRUB does not fit before the first partition")
     first = bytearray(boot)
@@ -217,7 +217,7 @@ def boot_sectors(boot: bytes, core: bytes, sectors: int) -> bytes:
 
 
 def _ids(kind: str = "subuid") -> tuple[int, int, int] | None:
-    """As users from 1 on: those that this user may give out."""
+    """The ids that this user may give out, as a mapping of users from 1 on: (1, first, count)."""
     found = rootless.subordinate(Path("/etc") / kind)
     if found is None or found[1] < _ALL_IDS or shutil.which("newuidmap") is None:
         return None

@@ -25,7 +25,7 @@ BLOCK_BYTES = 4 << 20
 UPLOAD_THREADS = 4
 """How many blocks are written at the same time, of all uploads together, each hashed on two threads meanwhile."""
 ALIGNED_BYTES = 4096
-"""What is written past the system's cache is a multiple of this, and so is where it is in memory and in the file."""
+"""What bypasses the system's cache must be a multiple of this, in length and in its places in memory and file."""
 
 
 class Threads:
@@ -58,7 +58,7 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
 
     size: int
     virtual_size: int | None
-    """None: nobody knows."""
+    """None: unknown."""
     md5: str
     sha512: str
 
@@ -117,10 +117,12 @@ class Upload:
             except OSError as error:
                 if error.errno != errno.EINVAL or not self._direct:
                     raise
-                self._direct = self._set_direct(False)  # The file system, or this block's place in memory.
+                self._direct = self._set_direct(
+                    False
+                )  # This file system cannot, or the block in memory is not aligned.
 
     def _set_direct(self, wanted: bool) -> bool:
-        """Write past the system's cache, or not. Answers whether that is so: not every file system does it."""
+        """Bypass the system's cache or not. Returns whether it is bypassed: not every file system can."""
         flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
         try:
             fcntl.fcntl(self._file, fcntl.F_SETFL, flags | os.O_DIRECT if wanted else flags & ~os.O_DIRECT)
@@ -131,14 +133,14 @@ class Upload:
         return wanted
 
     def place(self, image_id: str, *, staged: bool = False) -> Written:
-        """Judge the whole, make it durable and give it its name: as the image's data, or `staged` for it."""
+        """Check the whole, make it durable and give it its name: the image's data or, `staged`, data to be imported."""
         folder = self._folder / STAGE_FOLDER if staged else self._folder
         virtual_size = self._inspection.finish()
         self._direct = self._direct and self._set_direct(False)
         check_tables(self._inspection, self._file)
         os.fsync(self._file.fileno())
         self._file.close()
-        # A link, not a rename: data that is already there is never replaced, whatever a late upload believes.
+        # A link, not a rename: it never replaces data that is already there, such as that of a later upload.
         os.link(self._path, folder / image_id)
         self._path.unlink()
         _sync_folder(folder)
@@ -171,7 +173,7 @@ def remove_staged(folder: Path, image_id: str) -> None:
 
 
 def remove_upload(folder: Path, upload_id: str) -> None:
-    """Remove what an upload has left that a dead process began."""
+    """Remove the file of an upload whose process died."""
     (folder / UPLOAD_FOLDER / upload_id).unlink(missing_ok=True)
 
 

@@ -58,7 +58,7 @@ def proposed_image(call: Call[object, CreateImage]) -> Image:
 
 
 def proposed(call: Call[object, object], body: CreateImage) -> Image:
-    """The image a body asks for. What clients may not set is refused before anybody's rights are looked at."""
+    """The image that a body describes. Attributes that clients may not set are refused before rules are checked."""
     properties: dict[str, str] = {}
     for name, value in body.extra.items():
         attributes.check_writable(name)
@@ -110,7 +110,7 @@ def create_image(call: Call[Image, CreateImage]) -> Reply:
 
 
 def make(call: Call[object, object], image: Image) -> None:
-    """Record an image that the caller may create, if he may make it visible so."""
+    """Record an image that the caller may create; 403 where they may not give it its visibility."""
     require_visibility(call, image.visibility, image_facts(image, call.caller))
     if store.id_was_used(call.tx, image.id):
         raise Conflict(f"Image ID {image.id} already exists!")

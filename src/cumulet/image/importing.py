@@ -1,9 +1,9 @@
 """An import as a long operation: staged or fetched data becomes an image's, or the image is queued again.
 
-The request has set the image to `importing`, which lets no upload begin. `receive` writes data beside the store and
-gives it the image's name; that it is there, and the image active with all that is known of it, is one statement of the
-first final. A process that dies on the way has left files that the next attempt, or the next start, removes: data of an
-image whose record says that it has none is nobody's.
+The request has set the image to `importing`, so that no upload can begin. `receive` writes the data to a file of its
+own and then gives it the image's name. The first final makes the image active, with all that is known of its data, in
+one statement. A process that dies before leaves files; the next attempt or the next start removes them, because the
+image's record says that it has no data.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LONGEST_MESSAGE = 500
 
 
 class Importing(msgspec.Struct, frozen=True, kw_only=True):
-    """State of the saga. `uri`: where from; None: what is staged. The rest is known once the data is there."""
+    """State of the saga. uri: where the data is fetched from; None: it is staged. The rest is known after `receive`."""
 
     image_id: str
     task_id: str
@@ -47,7 +47,7 @@ class Importing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Records(msgspec.Struct, frozen=True):
-    """`uploads.Records` of an operation: it writes only while it is its conductor's."""
+    """`uploads.Records` of an operation. It writes only while this conductor has the operation."""
 
     context: Context
 
@@ -86,7 +86,7 @@ def begin_import(tx: Tx, context: Context, state: Importing) -> Importing:
 
 
 async def receive(context: Context, state: Importing) -> Importing:
-    """Write the data, under the image's name once it is whole and judged. What an attempt has left goes first."""
+    """Write the data; it gets the image's name when it is whole and checked. Removes what an earlier attempt left."""
     await remove_data(context, state)
     place, folder = _place(context), files.image_folder(context.settings.state_dir)
     declared: int | None = None
@@ -122,7 +122,7 @@ async def receive(context: Context, state: Importing) -> Importing:
 
 
 async def _nobody_asks() -> None:
-    """The right to import was the request's; a token that ends later ends no import."""
+    """The right to import was checked with the request. An import goes on when its token ends."""
 
 
 async def _pieces(path: Path) -> AsyncGenerator[bytes, None]:
@@ -132,7 +132,7 @@ async def _pieces(path: Path) -> AsyncGenerator[bytes, None]:
 
 
 async def remove_data(context: Context, state: Importing) -> Importing:
-    """Remove what attempts have written, unless it has become the image's."""
+    """Remove what attempts have written, unless it is the image's data by now."""
     image = await context.read(lambda tx: store.find(tx, state.image_id))
     folder = files.image_folder(context.settings.state_dir)
     await asyncio.to_thread(files.prepare, folder)
@@ -144,7 +144,7 @@ async def remove_data(context: Context, state: Importing) -> Importing:
 
 
 def activate(tx: Tx, context: Context, state: Importing) -> Importing:
-    """The image has its data, in one statement; one that was deleted meanwhile has none."""
+    """Make the image active with its data, in one statement; unless it was deleted meanwhile."""
     assert state.upload_id is not None
     known = data_of(files.Written(size=state.size, virtual_size=state.virtual_size, md5=state.md5, sha512=state.sha512))
     now_us = context.clock.now_us()
@@ -157,7 +157,7 @@ def activate(tx: Tx, context: Context, state: Importing) -> Importing:
 
 
 async def remove_staged(context: Context, state: Importing) -> Importing:
-    """What was staged is not needed any more; nor is data of an image that was deleted meanwhile."""
+    """Remove what was staged, and the data of an image that was deleted meanwhile."""
     folder = files.image_folder(context.settings.state_dir)
     await asyncio.to_thread(files.remove_staged, folder, state.image_id)
     return await remove_data(context, state)

@@ -55,7 +55,7 @@ class ImportImage(Body, extra="allow"):
     raw_body=True,
 )
 async def stage_image_data(call: Call[Image, None]) -> None:
-    """Put data aside for an image, which an import takes up."""
+    """Stage data for an image, to be imported."""
     await take_body(call, STAGE)
 
 
@@ -69,7 +69,7 @@ async def stage_image_data(call: Call[Image, None]) -> None:
     success=202,
 )
 def import_image(call: Call[Image, ImportImage]) -> None:
-    """Make an image of what is staged for it or is at a URL; or copy it to the stores, of which there is one."""
+    """Import an image's data: what is staged for it, or from a URL. Or copy it to all stores: there is one."""
     image, body = call.target, call.body
     name, uri = body.method.name, body.method.uri
     if name not in import_methods(call.cloud.settings):
@@ -91,7 +91,7 @@ def import_image(call: Call[Image, ImportImage]) -> None:
 
 
 def require_allowed(uri: str, settings: Settings) -> None:
-    """400 for what is not fetched."""
+    """400 for a URL that may not be fetched."""
     try:
         internet.target_of(uri, internet.hosts_in(settings.web_download_hosts))
     except internet.NotAllowed as refused:
@@ -99,7 +99,7 @@ def require_allowed(uri: str, settings: Settings) -> None:
 
 
 def _require_fit(image: Image, method: str) -> None:
-    """409 for an image that cannot be imported so."""
+    """409 for an image that cannot be imported by this method."""
     if image.import_task_id is not None:
         raise Conflict(f"New operation on image '{image.id}' is not permitted as prior operation is still in progress")
     if image.status == "active" and method != "copy-image":
@@ -116,7 +116,7 @@ def _require_fit(image: Image, method: str) -> None:
 
 
 def begin(call: Call[object, object], image: Image, uri: str | None, kind: str, said: dict[str, object]) -> Task:
-    """Record a task of the kind, with what was said of it; take the image, and begin."""
+    """Record a task with its input, set the image to `importing`, and begin the operation."""
     running = sa.select(sa.func.count()).select_from(images).where(images.c.import_task_id.is_not(None))
     if call.tx.scalar(running.where(images.c.owner == image.owner, images.c.deleted_at_us.is_(None))) >= MOST_AT_ONCE:
         raise OverQuota(f"The limit of {MOST_AT_ONCE} imports of a project at once is reached.")
@@ -148,7 +148,7 @@ def begin(call: Call[object, object], image: Image, uri: str | None, kind: str, 
 
 
 def _said(body: ImportImage) -> dict[str, object]:
-    """The request, without what we do not know."""
+    """The request without unknown attributes."""
     uri = {} if body.method.uri is UNSET else {"uri": body.method.uri}
     said: dict[str, object] = {"method": {"name": body.method.name, **uri}}
     if body.stores is not UNSET:

@@ -127,7 +127,7 @@ class Inspection:
     def finish(self) -> int:
         """The upload is complete: judge it whole. Returns the virtual size."""
         if self._size == 0 and not self._claims_qcow2:
-            return 0  # An empty disk is one.
+            return 0  # An empty raw disk is valid.
         if not self._judged:
             self._judge_start()
         self._push_first()
@@ -180,7 +180,7 @@ class Inspection:
 
 
 class OpaqueContent:
-    """What is fed with content that nobody looks at."""
+    """For content that is not inspected: only its size is checked."""
 
     qcow2 = None
 
@@ -193,7 +193,7 @@ class OpaqueContent:
             raise Refused("The image is larger than this cloud takes.")
 
     def finish(self) -> None:
-        """Nobody knows how large a disk it would be."""
+        """Returns no virtual size: it is unknown."""
 
 
 def inspection_of(disk_format: str, container_format: str, *, virtual_size_limit: int) -> Inspection | OpaqueContent:

@@ -1,9 +1,9 @@
-"""Fetching from the Internet for a caller, who must not reach anything but the Internet.
+"""Fetching from the Internet for a caller, who must not reach anything else by it.
 
-What is asked for is a name of a host that the operator allows, at port 80 or 443. The name is resolved once, each of
-its addresses has to be a public one that is not this machine's, and the connection is made to an address that was
-looked at, not to the name: what the name resolves to later makes no difference. A redirection is a new question with
-the same answers. Addresses are never taken from the URL, in whatever notation.
+A URL must have the name of a host that the operator allows, and port 80 or 443. The name is resolved once. Each of its
+addresses must be public and not one of this machine. The connection is made to an address that was checked, not to the
+name, so it does not matter what the name resolves to later. A redirection is checked in the same way. A URL with an
+address instead of a name is refused, in every notation.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ PIECE_BYTES = 1 << 18
 
 _LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
 _HOST = re.compile(rf"(?:{_LABEL}\.)+(?!\d+\Z|0x)(?={_LABEL}\Z)[a-z0-9-]*[a-z][a-z0-9-]*\Z")
-"""Names of at least two labels, the last with a letter: no address, however it is written, looks so."""
+"""Names of at least two labels, the last with a letter: no notation of an address looks so."""
 _EMBEDDING = tuple(ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32"))
-"""Addresses of IPv6 that stand for one of IPv4: nothing needs them here."""
+"""Networks of IPv6 whose addresses stand for one of IPv4. They are refused."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class NotAllowed(Exception):
-    """This is not fetched. Says why; for the caller."""
+    """The URL may not be fetched. The message says why, for the caller."""
 
 
 class NotFetched(Exception):
-    """It could not be fetched. Says why; for the caller."""
+    """The URL could not be fetched. The message says why, for the caller."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """What a URL names, looked at but not resolved."""
+    """What a URL names: checked, not resolved."""
 
     scheme: str
     host: str
@@ -101,7 +101,7 @@ def _path(parts: SplitResult) -> str:
 
 
 def is_public(address: Address) -> bool:
-    """Whether it is one of the Internet's, which stands for no other one."""
+    """Whether an address is public, and stands for no other address."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None or any(address in network for network in _EMBEDDING):
             return False
@@ -137,7 +137,7 @@ async def resolve(host: str, port: int) -> list[str]:
 
 
 def address_of(found: Sequence[str], host: str) -> Address:
-    """The one to connect to. NotAllowed where any of them is not public: such a name is not meant well."""
+    """The address to connect to. NotAllowed where any address of the name is not public: this may be an attack."""
     addresses: list[Address] = []
     for text in found:
         try:
@@ -183,7 +183,7 @@ async def fetch(url: str, allowed: Sequence[str]) -> AsyncGenerator[bytes, None]
 
 
 async def _ask(client: httpx.AsyncClient, target: Target) -> contextlib.AbstractAsyncContextManager[httpx.Response]:
-    """Of the address that was looked at, in the name of the host: TLS checks the certificate against the name."""
+    """Ask the address that was checked, with the host's name: TLS checks the certificate against the name."""
     address = address_of(await resolve(target.host, target.port), target.host)
     literal = f"[{address}]" if address.version == 6 else str(address)
     named = target.host if target.port == PORTS[target.scheme] else f"{target.host}:{target.port}"

@@ -1,4 +1,4 @@
-"""Addresses of images' data in stores of others: none is taken, and none is told. Data is read through Image only."""
+"""Addresses of images' data in other stores: none is accepted and none is shown. Data is read through Image only."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class AddLocation(Body):
     success=202,
 )
 def add_location(call: Call[Image, AddLocation]) -> None:
-    """Refused: an image's data is in the store, and nowhere else."""
+    """Refused: an image's data is only in the store of this cloud."""
     if call.target.status != "queued":
         raise Conflict(f"It's not allowed to add locations if image status is {call.target.status}.")
     if "service" not in call.caller.roles:
@@ -53,5 +53,5 @@ def add_location(call: Call[Image, AddLocation]) -> None:
     facts=facts_of_call,
 )
 def list_locations(_call: Call[Image, None]) -> list[object]:
-    """The addresses at which others may read an image's data: none, it is downloaded."""
+    """List the addresses of an image's data in other stores: there are none."""
     return []

@@ -1,4 +1,4 @@
-"""Sharing: the projects a shared image's owner lets see it, and whether they took it on."""
+"""Members: the projects that a shared image is shared with, and whether they have accepted it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ GET_MEMBER = rule("get_member", READER_OF_PROJECT_OR_SHARED, description="Show a
 GET_MEMBERS = rule("get_members", READER_OF_PROJECT_OR_SHARED, description="List an image's members.")
 DELETE_MEMBER = rule("delete_member", ADMIN_OR_MEMBER, description="Stop sharing an image with a project.")
 MODIFY_MEMBER = rule(
-    "modify_member", f"{ADMIN} or (role:member and {SHARED_WITH_CALLER})", description="Take on a shared image or not."
+    "modify_member",
+    f"{ADMIN} or (role:member and {SHARED_WITH_CALLER})",
+    description="Accept or reject a shared image.",
 )
 
 
@@ -40,7 +42,7 @@ class AddMember(Body, extra="allow"):
 
 
 class UpdateMember(Body, extra="allow"):
-    """What the project thinks of it."""
+    """Whether the project accepts the image."""
 
     status: Literal["pending", "accepted", "rejected"]
 
@@ -70,7 +72,7 @@ def member_in_sight(call: Call[object, object]) -> Membership:
 
 
 def member_to_show(call: Call[object, object]) -> Membership:
-    """As `member_in_sight`, with 404 also where a further look would be a 403: showing tells nothing to outsiders."""
+    """As `member_in_sight`, but 404 where that would be 403: outsiders learn nothing of the image's members."""
     image = image_in_sight(call)
     if image.visibility != "shared" or not call.authorise(GET_MEMBER, image_facts(image, call.caller)):
         raise NotFound(f"{call.path['member_id']} not found in the member list of the image {image.id}.")
@@ -142,7 +144,7 @@ def show_member(call: Call[Membership, None]) -> dict[str, object]:
     body=UpdateMember,
 )
 def update_member(call: Call[Membership, UpdateMember]) -> dict[str, object]:
-    """Take on a shared image, or not: only then does it show in the member's list."""
+    """Accept or reject a shared image. The member's list of images shows it only after it was accepted."""
     member, status = call.target.member, call.body.status
     store.set_member_status(call.tx, member, status, call.now_us)
     return views.show_member(

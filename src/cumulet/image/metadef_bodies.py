@@ -1,4 +1,4 @@
-"""What is said of a namespace, an object, a property, a tag or an association; and the same back as JSON."""
+"""Bodies of requests about namespaces and what they hold; and the JSON that is kept of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Words = Annotated[list[str] | Unset, Json({"maxItems": MOST_IN_A_LIST})]
 Type = Literal["array", "boolean", "integer", "number", "object", "string"]
 Ours = Annotated[object, Json({"description": "read-only"})]
 OURS = {"created_at": "created_at", "updated_at": "updated_at", "schema": "schema", "link": "self"}
-"""What Image itself says, and refuses to be told: by the attribute, its JSON name."""
+"""What only the service sets: attributes with their JSON names."""
 
 
 class Items(Body):
@@ -61,7 +61,7 @@ class Property(Body):
 
 
 class NamedProperty(Property):
-    """A property that is not the value of its name."""
+    """A property that says its own name."""
 
     name: Name
 
@@ -128,14 +128,14 @@ class NamespaceBody(Body):
 
 
 def refuse_ours(body: Body) -> None:
-    """403 for what clients may not say."""
+    """403 for attributes that only the service sets."""
     for attribute, name in OURS.items():
         if getattr(body, attribute, UNSET) is not UNSET:
             raise Forbidden(f"Attribute '{name}' is read-only.")
 
 
 def as_json(body: Body) -> dict[str, object]:
-    """What was said, by its JSON names."""
+    """What the client gave, by its JSON names."""
     said: dict[str, object] = {}
     for field in declared(type(body)):
         value = getattr(body, field.name)

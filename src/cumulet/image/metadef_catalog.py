@@ -34,7 +34,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load(database: Database, clock: Clock) -> None:
-    """Add the namespaces of the catalog that are not there. What is there of their names stays as it is."""
+    """Add the namespaces of the catalog that are missing. Namespaces with the same names stay as they are."""
     decode = msgspec.json.Decoder(Line).decode
     lines = [(clock.uuid(), decode(line)) for line in CATALOG.read_bytes().splitlines()]
     now_us = clock.now_us()

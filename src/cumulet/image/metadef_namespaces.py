@@ -116,7 +116,7 @@ def _filters(query: Query) -> list[sa.ColumnElement[bool]]:
 
 
 def _columns(key: str) -> list[sa.ColumnElement[object]]:
-    """What is sorted by, ending in what is unique; null counts as empty text, false as 0."""
+    """The columns to sort by; the last is unique. Null counts as empty text, false as 0."""
     columns: list[sa.ColumnElement[object]] = []
     for name in dict.fromkeys((key, "created_at", "id")):
         column: sa.ColumnElement[object] = namespaces.c[f"{name}_us" if name.endswith("_at") else name]
@@ -165,7 +165,7 @@ def show_namespace(call: Call[Namespace, None]) -> dict[str, object]:
     body=NamespaceBody,
 )
 def update_namespace(call: Call[Namespace, NamespaceBody]) -> dict[str, object]:
-    """Change a namespace, not what it holds. What is not said becomes what it is for a new one."""
+    """Change a namespace, not what it holds. Attributes that are not given get the defaults of a new one."""
     before, body = call.target, call.body
     after = replace(
         before,

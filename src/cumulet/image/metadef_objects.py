@@ -34,7 +34,7 @@ def create_metadef_object(call: Call[Namespace, Object]) -> dict[str, object]:
 )
 def list_metadef_objects(call: Call[Namespace, None]) -> dict[str, object]:
     """List a namespace's objects: all of them, in one answer."""
-    service.require_understood(call.query, least_limit=1)
+    service.require_valid_query(call.query, least_limit=1)
     found = store.all_of(call.tx, call.target, "object")
     return {
         "objects": [views.show_object(call.target, each) for each in found],

@@ -1,4 +1,4 @@
-"""Properties of namespaces: what a thing may be described with, and which values there are."""
+"""Properties of namespaces: names by which things are described, with the values that they may have."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def show_metadef_property(call: Call[Namespace, None]) -> dict[str, object]:
     body=NamedProperty,
 )
 def update_metadef_property(call: Call[Namespace, NamedProperty]) -> dict[str, object]:
-    """Say anew what a property is, perhaps under another name."""
+    """Replace what a property is, and perhaps its name."""
     name = call.path["property_name"]
     return views.show_property(store.replace(call.tx, call.target, "property", name, content(call.body), call.now_us))
 

@@ -1,4 +1,4 @@
-"""Which types of resources a namespace is for, and which types there are: those that one was ever for."""
+"""Associations of namespaces with types of resources; and the types that there are."""
 
 from __future__ import annotations
 

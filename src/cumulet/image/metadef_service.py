@@ -72,8 +72,8 @@ def namespace_in_sight(call: Call[object, object]) -> Namespace:
     return found
 
 
-def require_understood(query: Query, *, least_limit: int = 0) -> None:
-    """400 for a list of what a namespace holds that is asked for in words that Glance does not understand."""
+def require_valid_query(query: Query, *, least_limit: int = 0) -> None:
+    """400 for values of query parameters that Glance refuses in lists of what a namespace holds."""
     limit = query.get("limit")
     if limit and paging.read_limit(limit, least_limit) < least_limit:
         raise BadRequest("limit param must be positive")

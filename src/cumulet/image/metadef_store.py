@@ -1,7 +1,7 @@
 """Metadata definitions: their tables, their records, and who may know of a namespace.
 
 A namespace holds objects, properties, tags and associations with types of resources. All four are named things with a
-value, so they share one table; what the value is made of is the matter of the file of each.
+value, so they share one table. The module of each kind knows what its value holds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MOST_NAMESPACES = 128
 MOST_OF_A_KIND = 512
 """Objects, properties, tags or associations of one namespace."""
 MOST_TYPES = 4096
-"""Types of resources in a cloud. None is ever removed, as nothing in the API removes one."""
+"""Types of resources in a cloud. None is ever removed: the API has no operation for it."""
 LONGEST_NAME = 80
 
 Kind = Literal["object", "property", "tag", "resource_type"]
@@ -88,7 +88,7 @@ class Namespace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):
-    """An object, a property, a tag or an association: its name, and all else that was said of it."""
+    """An object, a property, a tag or an association: its name and its value."""
 
     name: str
     value: Mapping[str, object]
@@ -181,7 +181,7 @@ def get(tx: Tx, namespace: Namespace, kind: Kind, name: str) -> Content:
 
 
 def put(tx: Tx, namespace: Namespace, kind: Kind, new: Sequence[Content], now_us: int) -> list[Content]:
-    """Add to what the namespace holds; all of it or nothing; as it is kept. Conflict: a name is taken."""
+    """Add all of `new` to what the namespace holds, or nothing. Returns it as it is kept. Conflict: a name is taken."""
     held = {row.name: row.position for row in tx.all(sa.select(contents).where(*_of(namespace, kind)))}
     if len(held) + len(new) > MOST_OF_A_KIND:
         raise TooLarge(f"The limit of {MOST_OF_A_KIND} of a {WORDS[kind]} for a namespace is exceeded.")
@@ -205,7 +205,7 @@ def duplicate(namespace: Namespace, kind: Kind, name: str) -> Conflict:
 
 
 def replace(tx: Tx, namespace: Namespace, kind: Kind, name: str, new: Content, now_us: int) -> Content:
-    """Another value, and perhaps another name, in the place of what has `name`."""
+    """Replace the value, and perhaps the name, of what has `name`."""
     before = get(tx, namespace, kind, name)
     where = (*_of(namespace, kind), contents.c.name == name)
     taken = sa.select(contents.c.name).where(*_of(namespace, kind), contents.c.name == new.name)
@@ -223,7 +223,7 @@ def drop(tx: Tx, namespace: Namespace, kind: Kind, name: str | None = None) -> N
 
 
 def know_types(tx: Tx, names: Iterable[str], now_us: int) -> None:
-    """Keep the types of resources that are new."""
+    """Record those of these types of resources that are new."""
     known = {row.name for row in tx.all(sa.select(types.c.name))}
     new = sorted(set(names) - known)
     if len(known) + len(new) > MOST_TYPES:

@@ -24,7 +24,7 @@ SORTS: dict[str, Callable[[tuple[int, Content]], tuple[int, int] | tuple[str, in
     "name": lambda found: (found[1].name, found[0]),
     "updated_at": lambda found: (found[1].updated_at_us, found[0]),
 }
-"""By its place in the namespace, or by what it says of itself."""
+"""What tags are sorted by: each with its place in the namespace, which is unique."""
 TRUE = ("1", "t", "true", "on", "y", "yes")
 
 
@@ -38,7 +38,7 @@ TRUE = ("1", "t", "true", "on", "y", "yes")
     success=201,
 )
 def create_metadef_tags(call: Call[Namespace, Tags]) -> dict[str, object]:
-    """Give a namespace these tags in place of those it has; with ``X-OpenStack-Append: True`` beside them."""
+    """Replace a namespace's tags; with ``X-OpenStack-Append: True``, add to them."""
     for tag in call.body.tags:
         refuse_ours(tag)
     new = [content(tag) for tag in call.body.tags]
@@ -56,7 +56,7 @@ def list_metadef_tags(call: Call[Namespace, None]) -> dict[str, object]:
     """List a namespace's tags, newest first, in pages."""
     query = call.query
     key, descending = paging.sort_key(query, SORTS), paging.is_descending(query)
-    service.require_understood(query)
+    service.require_valid_query(query)
     limit = paging.read_limit(query.get("limit") or None, store.MOST_OF_A_KIND, store.MOST_OF_A_KIND)
     numbered = sorted(enumerate(store.all_of(call.tx, call.target, "tag")), key=SORTS[key], reverse=descending)
     found = [tag for _, tag in numbered]

@@ -1,4 +1,4 @@
-"""How metadata definitions look to clients. What was never said is left out, as Glance does."""
+"""How metadata definitions look to clients. Attributes that were never given are left out, as Glance does."""
 
 from __future__ import annotations
 

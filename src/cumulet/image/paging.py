@@ -44,7 +44,7 @@ def link(path: str, query: Iterable[tuple[str, str]], *, marker: str | None) -> 
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request for a list that is sorted by one key asks for."""
+    """The page that a request asks for, of a list that is sorted by one key."""
 
     key: str
     descending: bool
@@ -71,7 +71,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def sort_key(query: Query, keys: Collection[str]) -> str:
-    """The one key that a query asks for; by default, when things were made."""
+    """The one key that a query asks for; by default `created_at`."""
     key = query.get("sort_key")
     require_sort_key(key := "created_at" if key is None else key, keys)
     return key

@@ -46,7 +46,7 @@ COMMUNITIZE = rule("communitize_image", ADMIN_OR_MEMBER, description="Make a com
 
 
 def image_facts(image: Image, caller: Caller) -> dict[str, object]:
-    """What rules may ask about an image. `member_id` is there only for one that is shared with the caller's project."""
+    """What rules may ask about an image. `member_id` is set only for images shared with the caller's project."""
     facts: dict[str, object] = {"project_id": image.owner, "owner": image.owner, "visibility": image.visibility}
     if image.visibility == "shared" and caller.project_id is not None and caller.project_id != image.owner:
         facts["member_id"] = caller.project_id
@@ -67,7 +67,7 @@ def image_in_sight(call: Call[object, object]) -> Image:
 
 
 def require_visibility(call: Call[object, object], visibility: str, facts: Mapping[str, object]) -> None:
-    """Giving an image to everybody has rules of its own."""
+    """403 where the caller may not make images public, or community images."""
     if visibility == "public":
         call.require(PUBLICIZE, facts)
     elif visibility == "community":

@@ -1,4 +1,4 @@
-"""Images of servers' disks: one that waits for its content, one that is given up, backups that are too old."""
+"""Images of servers' disks: recorded before their content comes, given up without it; and the rotation of backups."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cumulet.web.operation import Call
 
 GIB = 1 << 30
 DISK_FORMAT, CONTAINER_FORMAT = "qcow2", "bare"
-"""What hosts bring."""
+"""What hosts send."""
 
 
 def add(
@@ -74,7 +74,7 @@ def add(
 
 
 def give_up(tx: Tx, image_id: str, now_us: int) -> None:
-    """Delete an image that never got its content; one that has it, or is gone, stays as it is."""
+    """Delete an image that never got its content. Nothing happens to one that has it, or was deleted."""
     found = store.find(tx, image_id)
     if found is not None and found.size is None:
         store.delete(tx, image_id, now_us)

@@ -1,4 +1,4 @@
-"""Image's tables and records, and what compute asks of them. Files are `files`' matter."""
+"""Image's tables and records, and what compute asks of them. Files are in `files.py`."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ _OF_DATA = frozenset(
 
 
 def visible_to(caller: Caller, *, member_status: str | None = None) -> sa.ColumnElement[bool]:
-    """The condition for images the caller may know of; `member_status` narrows those shared with his project."""
+    """The condition for images the caller may know of. member_status: only these of the shared ones."""
     if caller.is_admin:
         return sa.true()
     conditions: list[sa.ColumnElement[bool]] = [images.c.visibility.in_(("public", "community"))]
@@ -257,15 +257,15 @@ def extend_upload(tx: Tx, image_id: str, upload_id: str, upload_bytes: int) -> b
 
 
 def end_upload(tx: Tx, image_id: str, upload_id: str, now_us: int, *, status: str, **data: Any) -> bool:
-    """To `status`, by the upload that took the image, with what its data is. False: it lost the image."""
+    """Set `status` and what describes the data, for the upload that has the image. False: it has lost the image."""
     where = (images.c.id == image_id, images.c.upload_id == upload_id)
     values = {"status": status, "upload_id": None, "upload_bytes": None, "updated_at_us": now_us, **data}
     return tx.changed(sa.update(images).where(*where, images.c.deleted_at_us.is_(None)).values(values)) == 1
 
 
 def abandon_uploads(tx: Tx, now_us: int) -> list[sa.Row[str, str, int | None, str | None]]:
-    """Put images that were being uploaded or staged back to queued; imports go on. Returns what there is of images
-    then: id, status, size, upload_id."""
+    """Put images that were being uploaded or staged back to queued; imports go on. Returns all living images: id,
+    status, size, upload_id."""
     coming = sa.and_(images.c.status.in_(("saving", "uploading")), images.c.upload_id.is_not(None))
     stuck = sa.update(images).where(coming, images.c.deleted_at_us.is_(None))
     tx.execute(stuck.values(status="queued", upload_id=None, upload_bytes=None, updated_at_us=now_us))

@@ -1,4 +1,4 @@
-"""What is told of the one store and of the ways of import; and that there is no cache in front of it."""
+"""The one store, the ways of import, and a project's usage. There is no cache in front of the store."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def import_methods(settings: Settings) -> list[str]:
 
 
 def of_new_images(settings: Settings) -> dict[str, str]:
-    """Headers that tell whoever has made an image how to bring its data, and where to."""
+    """Headers that tell who created an image by which ways, and to which store, its data can come."""
     return {
         "OpenStack-image-import-methods": ",".join(import_methods(settings)),
         "OpenStack-image-store-ids": STORE,
@@ -37,27 +37,27 @@ def of_new_images(settings: Settings) -> dict[str, str]:
 
 @IMAGE.operation("GET", "/info/import", rules=())
 def show_import_methods(call: Call[None, None]) -> dict[str, object]:
-    """The ways of import there are."""
+    """List the ways of import."""
     methods = import_methods(call.cloud.settings)
     return {"import-methods": {"description": "Import methods available.", "type": "array", "value": methods}}
 
 
 @IMAGE.operation("GET", "/info/stores", rules=())
 def list_stores(_call: Call[None, None]) -> dict[str, object]:
-    """The store."""
+    """List the stores: there is one."""
     return {"stores": [{"id": STORE, "default": "true"}]}
 
 
 @IMAGE.operation("GET", "/info/stores/detail", rules=(Rule(STORES_DETAIL),))
 def list_stores_in_detail(_call: Call[None, None]) -> dict[str, object]:
-    """The store, with how it writes."""
+    """List the stores with their properties."""
     properties = {"chunk_size": BLOCK_BYTES, "thin_provisioning": False}
     return {"stores": [{"id": STORE, "default": "true", "type": "file", "weight": 0, "properties": properties}]}
 
 
 @IMAGE.operation("GET", "/info/usage", rules=())
 def show_usage(call: Call[None, None]) -> dict[str, object]:
-    """What the caller's project uses of its limits: MiB, and numbers of images."""
+    """Show what the caller's project uses of its limits: in MiB, and numbers of images."""
     settings, owner = call.cloud.settings, call.caller.project_id
     room = settings.image_project_quota_gib * 1024
     mine = (images.c.owner == owner, images.c.deleted_at_us.is_(None))

@@ -1,4 +1,4 @@
-"""The older way of import, for administrators: a task that makes an image of what is at a URL."""
+"""The older way of import, for administrators: a task that makes an image from a URL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cumulet.web.schema import Body, Json, plan
 
 
 class TaskInput(Body, extra="allow"):
-    """Where from, and what image is to be made of it."""
+    """The URL, and the attributes of the image."""
 
     import_from: Annotated[str, Json({"maxLength": internet.LONGEST_URL})]
     import_from_format: Annotated[str, Json({"maxLength": 255})]
@@ -31,7 +31,7 @@ class CreateTask(Body, extra="allow"):
 
 @IMAGE.operation("POST", "/tasks", rules=(Rule(TASKS_API_ACCESS),), facts=lambda _: {}, body=CreateTask, success=201)
 def create_task(call: Call[None, CreateTask]) -> Reply:
-    """Make an image of what is at a URL. It is not converted: its format is the image's."""
+    """Make an image from a URL. The data is not converted: it must have the image's format."""
     wanted = call.body.input
     image = proposed(call, plan(CreateImage, call.version).read(wanted.image_properties, "image_properties"))
     require_allowed(wanted.import_from, call.cloud.settings)

@@ -1,4 +1,4 @@
-"""Tasks: what becomes of imports. An image's project sees the image's; the list of all is for administrators."""
+"""Tasks: each shows how an import goes. A project sees those of its images; administrators can list all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TASKS_API_ACCESS = rule("tasks_api_access", ADMIN, description="Use the list of 
 KEPT_US = 48 * 3600 * 1_000_000
 """How long a task is kept when it has ended."""
 MOST_ENDED = 256
-"""Of one project's that have ended, so many are kept, the newest."""
+"""How many tasks of one project are kept when they have ended: the newest."""
 STATUSES = ("pending", "processing", "success", "failure")
 ENDED = ("success", "failure")
 TYPES = ("import", "api_image_import")
@@ -67,7 +67,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def add(tx: Tx, task: Task) -> None:
-    """Record a task; those that nobody needs any more go."""
+    """Record a task, and delete those that are too old or too many."""
     tx.execute(sa.delete(tasks).where(tasks.c.expires_at_us <= task.created_at_us))
     mine = tasks.c.owner == task.owner
     ended = sa.select(tasks.c.id).where(mine, tasks.c.status.in_(ENDED)).order_by(tasks.c.updated_at_us.desc())
@@ -78,7 +78,7 @@ def add(tx: Tx, task: Task) -> None:
 
 
 def change(tx: Tx, task_id: str, status: str, now_us: int, *, message: str = "", result: object = None) -> None:
-    """From then on the task is `status`; one that has ended stays as it is."""
+    """Set the task's status. A task that has ended stays as it is."""
     values: dict[str, object] = {"status": status, "message": message, "updated_at_us": now_us}
     if status in ENDED:
         values |= {"expires_at_us": now_us + KEPT_US, "result": None if result is None else json.dumps(result)}
@@ -168,11 +168,11 @@ def delete_task(call: Call[None, None]) -> None:
     "GET", "/images/{image_id}/tasks", rules=(Rule(GET_IMAGE),), target=image_in_sight, facts=facts_of_call
 )
 def list_image_tasks(call: Call[Image, None]) -> dict[str, object]:
-    """The tasks that work or worked on an image."""
+    """List the tasks of an image."""
     image, caller = call.target, call.caller
     mine = _found(call.now_us, tasks.c.image_id == image.id).order_by(tasks.c.created_at_us)
     if not caller.is_admin and caller.project_id != image.owner:
-        # Others see the image, and not who made it of which address: a signed one opens more than the image.
+        # Others who see the image do not see its URL or who imported it: a signed URL may give access to more.
         mine = mine.where(tasks.c.owner == caller.project_id)
     shown = [show(Task(**row._mapping)) for row in call.tx.all(mine.limit(MOST_ENDED))]
     return {

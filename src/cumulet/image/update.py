@@ -83,7 +83,7 @@ async def update_image(call: Call[Image, None]) -> dict[str, object]:
 
 
 def set_properties(call: Call[Image, object], properties: Mapping[str, str]) -> None:
-    """Give the image exactly these properties, in the call's transaction; 403 and 400 for those no image may have."""
+    """Replace the image's properties in the call's transaction; 403 and 400 for those that no image may have."""
     before = call.target
     for name in properties.keys() - before.properties.keys():
         if name in attributes.WRITABLE:
@@ -109,7 +109,7 @@ async def _body(call: Call[Image, None]) -> bytes:
 
 
 def read_changes(body: object, dialect: int) -> tuple[Change, ...]:
-    """The changes a patch asks for; 400 or 403 for what no image and no caller could be given."""
+    """The changes a patch asks for; 400 or 403 for those that are refused whatever the image and the caller."""
     if not isinstance(body, list):
         raise BadRequest("Request body must be a JSON array of operation objects.")
     return tuple(_read_change(raw, dialect) for raw in body)

@@ -1,4 +1,4 @@
-"""Receiving an image's data: room is reserved before it comes, and it ends when its image or its sender's right does.
+"""Receiving an image's data. Room is reserved before data comes. It ends when its image or its sender's right ends.
 
 An upload reserves what its client says it will send, or `AHEAD_BYTES` at a time: of its project's quota in the database
 and of the disk in `Space`. Blocks are hashed and written on threads while the next ones are received.
@@ -44,11 +44,11 @@ GIB = 1 << 30
 AHEAD_BYTES = 64 << 20
 """What is reserved at a time for an upload that does not say how long it is."""
 CHECK_SECONDS = 5.0
-"""How often it is looked whether image and token are still there."""
+"""How often an upload checks that its image and its token still exist."""
 IDLE_SECONDS = 60.0
-"""An upload may take long, but not by saying nothing."""
+"""How long an upload may send nothing."""
 DRAIN_LIMIT_BYTES = 256 << 20
-"""How much of a refused upload is read and thrown away: clients that only read after writing see the answer then."""
+"""How much of a refused upload is read and discarded: some clients read the answer only after they sent all."""
 
 
 class Body:
@@ -77,7 +77,7 @@ class Body:
 
 T = TypeVar("T")
 Require = Callable[[], Awaitable[None]]
-"""Raises once whoever sends may not any more."""
+"""Raises as soon as the sender has lost the right to send."""
 
 
 class Records(Protocol):
@@ -103,9 +103,9 @@ class Place(Protocol):
 
 
 class Way(msgspec.Struct, frozen=True, kw_only=True):
-    """From which status to which an image goes while data comes for it, and to which when all has come.
+    """The statuses of an image before, during and after its data comes.
 
-    `staged`: the data is put aside as it is, and is not the image's yet.
+    staged: the data is kept to be imported, and is not the image's yet.
     """
 
     begins: str = "queued"
@@ -139,7 +139,7 @@ async def receive_data(
     require: Require,
     way: Way = UPLOAD,
 ) -> None:
-    """As `upload`, from whoever has the right to send: `require` is asked now and then whether he still has it."""
+    """As `upload`, for any sender. `require` is called every `CHECK_SECONDS`; it raises when the right is lost."""
     folder = files.image_folder(cloud.state_dir)
     if (declared or 0) > cloud.settings.image_size_limit_gib * GIB:
         raise TooLarge("The incoming image is too large.")
@@ -259,7 +259,7 @@ class Receiver:
         return writing
 
     async def _allow(self, size: int) -> None:
-        """Count what has come. It may be more than was reserved; image or right may be gone."""
+        """Count what has come, and reserve more. Raises if that is not possible, or the image or the right is gone."""
         self._received += size
         if self._received > self._reserved:
             more = max(AHEAD_BYTES, self._received - self._reserved)
@@ -273,7 +273,7 @@ class Receiver:
         await self._require()
 
     def _extend(self, tx: Tx, wanted: int) -> int:
-        """How many bytes the upload may have by now, if that is enough."""
+        """Reserve up to `wanted` bytes; returns how many are reserved. TooLarge if less than has been received."""
         others = store.stored_bytes(tx, self.image.owner) - self._reserved
         wanted = min(wanted, _most(self._cloud.settings, others))
         if wanted < self._received:
@@ -288,7 +288,7 @@ class Receiver:
             raise self._gone()
 
     def finisher(self, written: Written) -> Any:
-        """What makes the image active, in one statement with all that is known of its data; the data is in place."""
+        """The transaction that makes the image active, with all that is known of its data, which is in place."""
 
         def finish(tx: Tx) -> None:
             known: dict[str, object] = {"upload_bytes": written.size} if self._way.staged else data_of(written)
@@ -299,7 +299,8 @@ class Receiver:
         return finish
 
     def give_up(self, tx: Tx) -> bool:
-        """Back to where it began. Returns whether there is no data: a commit that seemed to fail may have held."""
+        """Set the image back to its status before. Returns whether it has no data: a commit that seemed to fail may
+        have succeeded."""
         store.end_upload(tx, self.image.id, self.upload_id, self._cloud.clock.now_us(), status=self._way.begins)
         image = store.find(tx, self.image.id)
         if self._way.staged:
@@ -314,7 +315,7 @@ class Receiver:
 
 
 def data_of(written: Written) -> dict[str, object]:
-    """What an image's record says of its data."""
+    """The attributes of an image's record that describe its data."""
     return {
         "size": written.size,
         "virtual_size": written.virtual_size,
@@ -324,7 +325,7 @@ def data_of(written: Written) -> dict[str, object]:
 
 
 def _most(settings: Settings, others: int) -> int:
-    """What one image may have where its project's others have so much."""
+    """How many bytes one image may have, where the other images of its project have `others`."""
     return min(settings.image_project_quota_gib * GIB - others, settings.image_size_limit_gib * GIB)
 
 

@@ -7,7 +7,7 @@ from cumulet.image.store import HASH_ALGORITHM, STORE, Image, Member
 
 
 def _of_import(image: Image) -> dict[str, object]:
-    """Where its data is, and what is to be seen of an import that is under way, or of the last one."""
+    """The store of its data; and the import that is under way, or how the last one ended."""
     if image.import_task_id is not None:
         return {"os_glance_import_task": image.import_task_id, "os_glance_importing_to_stores": STORE}
     of_last: dict[str, object] = {}
