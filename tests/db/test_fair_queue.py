@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from cumulet.db import fair_queue
-from cumulet.db.engine import GROUP_JOBS, Database, Tx, opened
+from cumulet.db.engine import GROUP_JOBS, GROUP_SECONDS, Database, Tx, opened
 from cumulet.db.fair_queue import CLOUD, CLOUD_SECONDS, MOST_WAITING, FairQueue, Job, served
 from cumulet.errors import Unavailable
 
@@ -174,6 +175,34 @@ def test_a_group_is_bounded_by_its_jobs_those_that_fail_among_them(
         with pytest.raises(ValueError, match="no"):
             future.result(10)
     assert max(groups) <= GROUP_JOBS
+
+
+def test_a_group_takes_in_jobs_for_as_long_as_a_commit_takes(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cumulet.db.engine.GROUP_LEAST_SECONDS", 0.0)
+    groups: list[int] = []
+    commit = database._commit_group
+
+    def counted(connection: Any, first: Job) -> Any:
+        groups.append(0)
+        return commit(connection, first)
+
+    monkeypatch.setattr(database, "_commit_group", counted)
+    occupied = Occupied(database)
+
+    def works(tx: Tx) -> None:
+        groups[-1] += 1
+        begun = time.perf_counter()
+        while time.perf_counter() <= begun + min(GROUP_SECONDS, database._commit_seconds):
+            pass
+
+    futures = [occupied.write("flood", works) for _ in range(20)]
+    occupied.released.set()
+    for future in futures:
+        future.result(10)
+    assert sum(groups) == 20
+    assert max(groups) == 1, "each commits before the next begins"
 
 
 def test_a_write_that_cannot_begin_is_answered(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,30 @@ def test_requests_are_answered_over_tls(cloud: Cloud, certificate: tuple[Path, P
     serving(cloud, certificate, test)
 
 
+def test_an_answer_is_sent_in_one_piece_and_in_the_pass_in_which_it_is_there(
+    cloud: Cloud, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the request's own task, and not later on the event loop, behind others' turns."""
+    in_task: list[bool] = []
+    flush = listener._Gathering.flush
+
+    def noted(gathering: listener._Gathering) -> None:
+        if gathering._pieces:
+            in_task.append(asyncio.current_task() is not None)
+        flush(gathering)
+
+    monkeypatch.setattr(listener._Gathering, "flush", noted)
+
+    async def test(running: Server, context: ssl.SSLContext) -> None:
+        async with httpx.AsyncClient(verify=context, base_url=f"https://127.0.0.1:{running.port}") as client:
+            for _ in range(3):
+                found = await client.get("/compute/v2.1/widgets/w1", headers={"X-Auth-Token": "member"})
+                assert found.status_code == 200
+
+    serving(cloud, certificate, test)
+    assert in_task == [True] * 3
+
+
 def test_without_tls_there_is_no_answer(cloud: Cloud, certificate: tuple[Path, Path]) -> None:
     async def test(running: Server, context: ssl.SSLContext) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.port)

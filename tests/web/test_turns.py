@@ -12,6 +12,7 @@ import msgspec
 
 from cumulet.web.app import App
 from cumulet.web.asgi import Message, Scope
+from cumulet.web.bodies import LONG_BODY
 from cumulet.web.connections import CONNECTION, Connections, Link
 from cumulet.web.context import Cloud
 from cumulet.web.dispatch import AT_ONCE
@@ -247,6 +248,14 @@ def test_bodies_that_come_at_once_are_read_in_a_pass_each(cloud: Cloud) -> None:
 
     found = asked(cloud, requests)
     assert len({turn for passes in found.passes.values() for turn in passes}) == FLOOD
+
+
+def test_a_long_body_is_read_in_one_turn_and_judged_in_another(cloud: Cloud) -> None:
+    def answered_in(size: int) -> int:
+        body = json.dumps({"widget": {"name": "x" * size}}).encode()
+        return asked(cloud, lambda to: [to.ask("it", "member", path="/widgets", body=body)]).passes["it"][0]
+
+    assert answered_in(LONG_BODY) == answered_in(LONG_BODY - 100) + 1
 
 
 def test_answers_that_are_known_at_once_are_sent_in_a_pass_each(cloud: Cloud) -> None:

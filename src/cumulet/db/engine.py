@@ -49,7 +49,9 @@ metadata = MetaData(
 GROUP_JOBS = 64
 """Most jobs of one group commit. Jobs that fail count."""
 GROUP_SECONDS = 0.01
-"""For so long a group commit takes in further jobs."""
+"""For so long at most a group commit takes in further jobs: for as long as the last commit took. A job that is done
+waits for others' work no longer than for the disk, and where the disk is slow more jobs share a commit."""
+GROUP_LEAST_SECONDS = 0.001
 READERS = 4
 POSTGRESQL_WRITERS = 4
 SERIALIZATION_RETRIES = 20
@@ -100,6 +102,8 @@ class Database:
                 self._start("db-write", POSTGRESQL_WRITERS, serve, self._writes, self._write_serializable)
             self._start("db-read", 1 if memory else READERS, serve, self._reads, self.read)
         self._inline_writer: Connection | None = None
+        self._commit_seconds = GROUP_SECONDS
+        """What the last commit took, on SQLite."""
 
     def _start(self, name: str, number: int, target: Callable[..., None], *arguments: Any) -> None:
         for n in range(number):
@@ -255,7 +259,8 @@ class Database:
 
     def _commit_group(self, connection: Connection, first: Job) -> list[tuple[Job, Tx, Any]]:
         """Run what is queued, each in a savepoint, and commit all at once: one fsync for many requests."""
-        last_begins = time.perf_counter() + GROUP_SECONDS
+        ended = time.perf_counter()
+        last_begins = ended + min(GROUP_SECONDS, max(GROUP_LEAST_SECONDS, self._commit_seconds))
         job: Job | None = first
         tried = 0
         done: list[tuple[Job, Tx, Any]] = []
@@ -287,6 +292,7 @@ class Database:
             for waiting, _, _ in done:
                 waiting.future.set_exception(error)
             return []
+        self._commit_seconds = time.perf_counter() - ended
         return done
 
     def _write_serializable(self, fn: Callable[[Tx], T]) -> T:

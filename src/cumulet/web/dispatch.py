@@ -20,7 +20,7 @@ from cumulet.errors import ApiError, BadRequest
 from cumulet.web import faults, media, refusals
 from cumulet.web.answers import Answer, encoded, success
 from cumulet.web.asgi import Message, Receive, Scope, Send, base_url, token_of
-from cumulet.web.bodies import LARGEST_PUBLIC_BODY, whole_body
+from cumulet.web.bodies import LARGEST_PUBLIC_BODY, LONG_BODY, whole_body
 from cumulet.web.connections import CONNECTION
 from cumulet.web.context import Cloud
 from cumulet.web.dialect import KEYSTONE
@@ -300,7 +300,10 @@ class Exchange:
         largest = LARGEST_PUBLIC_BODY if self.caller is ANONYMOUS else LARGEST_BODY
         data = await whole_body(self.receive, self.headers.get(b"content-length"), largest)
         await self._in_turn()
-        return read_json(data) if data else UNSET
+        value = read_json(data) if data else UNSET
+        if len(data) > LONG_BODY:
+            await self._next_turn()
+        return value
 
     def _body(self, operation: Operation, sent: object) -> object:
         """The body as an instance of its class; the envelope's key is checked here, its content by the schema."""

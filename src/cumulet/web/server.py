@@ -255,13 +255,13 @@ class _Gathering:
 
     def write(self, data: bytes) -> None:
         if not self._pieces:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._pieces.append(data)
         self._size += len(data)
         if self._size > GATHERED:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         if self._pieces:
             data = b"".join(self._pieces)
             self._pieces.clear()
@@ -269,7 +269,7 @@ class _Gathering:
             self._inner.write(data)
 
     def close(self) -> None:
-        self._flush()
+        self.flush()
         self._inner.close()
 
     def __getattr__(self, name: str) -> Any:
@@ -360,6 +360,7 @@ class _Protocol(HttpToolsProtocol):
             self._admitted.serve(self._connection, known=self._connection.known)
 
     def on_response_complete(self) -> None:
+        self.transport.flush()  # type: ignore[attr-defined]  # All is there: it need not wait for the next pass.
         super().on_response_complete()
         if self.cycle.response_complete:
             self._admitted.rest(self._connection)
