@@ -1,4 +1,4 @@
-"""The host agent: does what a command with a current generation says, here. It never decides who owns a guest."""
+"""The host agent: does commands with a current generation on its host. It never decides who owns a guest."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _VERSION = version_of("cumulet")
 
 
 class HostLease(Protocol):
-    """`agent.lease.Lease`, of a host that has a watchdog; or `Unleased`, of one that has none."""
+    """`agent.lease.Lease` of a host with a watchdog, or `Unleased`."""
 
     @property
     def seconds(self) -> float | None:
-        """How long it lasts; None: there is none."""
+        """How long the lease lasts; None: there is none."""
         ...
 
     @property
@@ -34,12 +34,12 @@ class HostLease(Protocol):
 
     @property
     def held(self) -> bool:
-        """Whether it is valid, and a living watchdog will end the guests when it is not."""
+        """Whether it is valid and a living watchdog will end the guests when it is not."""
         ...
 
     async def renew(self, session: str, number: int, heard: int | None) -> None: ...
     async def welcomed(self) -> None:
-        """The control plane has heard of this agent, and recorded what `facts` has said."""
+        """The control plane has heard this agent and recorded its facts."""
         ...
 
 
@@ -58,7 +58,7 @@ class Unleased:
 
 
 WELCOME_SECONDS = 10.0
-"""How long a command that lets a guest run waits for the control plane to have welcomed this agent."""
+"""How long a command that lets a guest run waits for the welcome."""
 
 
 def _with_mark(report: GuestReport, mark: Mark) -> GuestReport:
@@ -71,7 +71,7 @@ class Agent:
     def __init__(
         self, *, name: str, driver: Driver, fence: Fence, lease: HostLease | None = None, session: str | None = None
     ) -> None:
-        """`session` names this start of it. Without one there is no welcome, and nothing waits for it."""
+        """`session` names this start of the agent. Without one there is no welcome, and no command waits for it."""
         self.name = name
         self.driver = driver
         self.session = session
@@ -83,7 +83,7 @@ class Agent:
         self._unheard = f"LEASE_EXPIRED: {name} has not been heard by the control plane"
         self._busy: dict[str, asyncio.Lock] = {}
         self._told: Wiring | None = None
-        """What this host's network must be, of the highest revision so far."""
+        """The wiring of the highest revision so far."""
 
     async def handle(self, message: m.Message[AnswerT]) -> AnswerT:
         """The message's answer, or StaleGeneration or VerbFailed."""
@@ -110,7 +110,7 @@ class Agent:
             raise m.VerbFailed(f"NOT_WELCOMED: {self.name} does not know yet which guests it still has") from None
 
     def _admit(self, command: m.Command[Any]) -> None:
-        """Refuse what is out of date: an earlier generation, or an earlier step of the same generation.
+        """Refuse a command that is out of date: of an earlier generation, or of an earlier step of the same one.
 
         Without a valid lease, also refuse every command that needs one.
         """
@@ -146,9 +146,9 @@ class Agent:
     async def wire(self, wiring: Wiring) -> InForce:
         """Without a valid lease no routers are made: another host may have them by now.
 
-        Two processes of the control plane that read the records in the same microsecond give the same revision. Where
-        they have read different things, the later one is one revision further on here: that one tells it again, and
-        the other learns that what it told is not in force.
+        Two processes of the control plane that read the records in the same microsecond give the same revision. If
+        their wirings differ, the one that comes second counts as the next revision here. Its sender tells it again,
+        and the other learns that its wiring is not in force.
         """
         told = self._told
         if told is not None and wiring.revision == told.revision and wiring != told:
@@ -165,7 +165,7 @@ class Agent:
         await self._lease.renew(session, number, heard)
 
     async def welcome(self, session: str, generations: Mapping[str, int]) -> None:
-        """What was decided while this host was away is known from here on, before any guest is let run."""
+        """Take the generations that were decided while this host was away, before a guest may run."""
         if session != self.session:
             return  # It was meant for an earlier start of this host's agent.
         for server_id, generation in generations.items():

@@ -1,4 +1,4 @@
-"""What a host remembers so that no late command undoes anything: the last command it has accepted for each guest."""
+"""The fence: the last command that a host has accepted for each guest, so that it refuses late ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NEVER_SEEN = Mark(0, 0)
 
 
 class Fence(Protocol):
-    """Remembers, durably, a mark per guest."""
+    """Keeps a mark for each guest, durably."""
 
     def mark(self, server_id: str) -> Mark: ...
     def set_mark(self, server_id: str, mark: Mark) -> None: ...
@@ -37,7 +37,7 @@ class Fence(Protocol):
 
 
 class FileFence:
-    """A file per guest, fsynced before the command it admits is done, and kept after the guest is gone."""
+    """One file per guest, fsynced before the command is done, and kept after the guest has gone."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

@@ -1,4 +1,4 @@
-"""A host's way to the Image service: images fetched, and guests' disks brought, with the host's certificate."""
+"""A host's client of the Image service: it fetches images and sends guests' disks, with the host's certificate."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ImagesOfControlPlane:
             raise DriverError(f"IMAGE_NOT_TAKEN: image {image_id} was refused: {answer.status_code} {answer.text}")
 
     def _client(self) -> httpx.AsyncClient:
-        import httpx  # 100 ms that an agent need not spend at its start
+        import httpx  # Imported here: it takes 100 ms, which an agent need not spend at its start.
 
         context = ssl.create_default_context(cafile=str(self._tls / "ca-cert.pem"))
         context.minimum_version = ssl.TLSVersion.TLSv1_3

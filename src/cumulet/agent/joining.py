@@ -1,4 +1,4 @@
-"""How a machine joins a cloud: it makes a key and never sends it, gets a certificate, and is its host's one agent."""
+"""How a machine joins a cloud: it makes a key, never sends it, gets a certificate, and is the host's one agent."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
 RENEW_DAYS = 10
-"""A certificate is renewed so long before it ends."""
+"""How long before its end a certificate is renewed."""
 _BAD_DATES = (9, 10)
-"""OpenSSL's numbers for a certificate that is not good yet, and not any more."""
+"""OpenSSL's numbers for a certificate that is not valid yet, and not valid any more."""
 AnswerT = TypeVar("AnswerT", Admitted, Granted)
 
 
 class Joined(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host that has joined remembers of it, in its state folder."""
+    """What a host that has joined keeps in its state folder."""
 
     url: str
     ca_fingerprint: str
@@ -42,11 +42,11 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unreachable(Exception):
-    """The cloud does not answer; says what was tried."""
+    """The cloud does not answer. The message says what was tried."""
 
 
 def machine_id() -> str:
-    """This machine's own name: no other machine has it, and it is the same after a reboot."""
+    """This machine's own name, which no other machine has and which stays after a reboot."""
     sources = (Path("/etc/machine-id"), Path("/sys/class/dmi/id/product_uuid"))
     known = []
     for source in sources:
@@ -79,7 +79,7 @@ class Membership:
     async def join(self, url: str, token: str, ca_fingerprint: str) -> Joined:
         """Redeem a token. Raises Refused and Unreachable; what is refused leaves nothing behind.
 
-        The key is kept where the answer was lost: asked again with the same one, the cloud answers the same.
+        If the answer was lost, the key is kept: asked again with the same key, the cloud answers the same.
         """
         fresh = not self._state.exists()
         self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ class Membership:
         write_whole(folder / "client-cert.pem", answer.certificate.encode())
 
     async def claim(self, session: str) -> Granted:
-        """Be this host's one agent. Raises Refused and Unreachable."""
+        """Become this host's only agent. Raises Refused and Unreachable."""
         joined = self._joined()
         if self._seconds_left() <= 0:
             raise Refused(
@@ -186,7 +186,7 @@ class Membership:
 
 
 def _request(folder: Path) -> str:
-    """A request for a certificate, with a key that is made where there is none."""
+    """A request for a certificate. The key is made if there is none."""
     folder.mkdir(mode=0o700, exist_ok=True)
     file = folder / "client-key.pem"
     if not file.exists():

@@ -1,9 +1,10 @@
 """A host's lease: until when this host counts as heard. After that, its guests may not run here.
 
-Theory of operation. The control plane numbers its questions and tells with each which answer of ours it has heard. Only
-that renews the lease, and it counts from the moment *we* gave that answer, which is before the control plane heard it.
-So the lease ends here before the control plane, which adds a margin, believes that it has ended, even if messages are
-lost, late or repeated. The clock is the kernel's boot time, which goes on while the machine is suspended.
+Theory of operation. The control plane numbers its questions, and each question says which answer of ours it has heard.
+Only that renews the lease, and the lease counts from the moment at which *we* gave that answer, before the control
+plane heard it. The control plane counts from when it heard the answer and adds a margin. So the lease ends here before
+the control plane takes it for ended, even if messages are lost, late or repeated. The clock is the kernel's boot time,
+which goes on while the machine is suspended.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def seconds_left(file: Path) -> float:
 
 
 class ExpiryFile:
-    """Where a host notes when its lease ends: the agent writes it, the watchdog only reads it."""
+    """Where a host notes the end of its lease: the agent writes it, the watchdog reads it."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -57,7 +58,7 @@ class ExpiryFile:
         return seconds_left(self._file)
 
     def end_at(self, at: float) -> None:
-        """Not fsynced: after another boot it does not count anyway."""
+        """Write the end. Not fsynced: it does not count after another boot."""
         fresh = self._file.with_suffix(".new")
         fresh.write_bytes(msgspec.json.encode(Expiry(boot_id=boot_id(), at=at)))
         fresh.replace(self._file)
@@ -72,7 +73,7 @@ class Noted(Protocol):
 
 
 class Lease:
-    """The agent's side: it notes when the lease ends."""
+    """The agent's side of the lease."""
 
     def __init__(self, noted: Noted, *, seconds: float) -> None:
         self._noted = noted
@@ -90,24 +91,24 @@ class Lease:
 
     @property
     def held(self) -> bool:
-        """As `valid`, where the watchdog lives as long as this object does."""
+        """As `valid`: the watchdog lives as long as this object."""
         return self.valid
 
     def begin(self) -> None:
-        """A first lease, from now on. The host had none before, so nobody counts on its end yet."""
+        """Begin a first lease now. The host had none before, so nobody counts on its end yet."""
         self._noted.end_at(self._noted.now() + self._seconds)
 
     async def welcomed(self) -> None:
         return None
 
     async def renew(self, session: str, number: int, heard: int | None) -> None:
-        """`asked`, off the event loop: it may have to write, and to start a watchdog."""
+        """`asked` in a thread: it may have to write, and to start a watchdog."""
         await asyncio.to_thread(self.asked, session, number, heard)
 
     def asked(self, session: str, number: int, heard: int | None) -> None:
-        """A question has come; it will be answered now. `heard`: the newest answer that reached who asks.
+        """A question has come and is answered now. `heard`: the newest answer that reached the control plane.
 
-        An agent that was stopped for a while finds several at once.
+        An agent that was stopped for a while finds several questions at once.
         """
         with self._renewing:
             answered_at = self._answered.get((session, heard)) if heard is not None else None

@@ -1,4 +1,4 @@
-"""The fence of a simulated host: kept in a file like its guests, so that both outlive the process, and no more."""
+"""The fence of a simulated host: kept in a file like its guests, so that both survive the process, and no more."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cumulet.agent.fence import NEVER_SEEN, Mark
 
 
 class SimulatedFence:
-    """A file that only grows: a line for every generation accepted, the last line of a guest counts.
+    """A file with a line for every generation that was accepted. The last line of a guest counts.
 
     Nothing is fsynced. If the real machine fails, the commands under way are lost with it: none is left to refuse.
     """
@@ -17,7 +17,7 @@ class SimulatedFence:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._known: dict[str, Mark] = {}
         if file.exists():
-            # What follows the last newline was being written when the process died, so nothing was admitted by it.
+            # A line without a newline was being written when the process died: its command was not admitted.
             for line in file.read_text().split("\n")[:-1]:
                 server_id, _, mark = line.partition(" ")
                 self._known[server_id] = Mark.parse(mark)
@@ -37,5 +37,5 @@ class SimulatedFence:
         self._known[server_id] = mark
 
     def close(self) -> None:
-        """Admit nothing any more."""
+        """Admit no further command."""
         self._file.close()

@@ -1,9 +1,9 @@
 """A host's watchdog: a tiny process that kills the host's guests when its lease has run out, whatever the agent does.
 
-It kills the agent first: that might still be at a command from before, and start a guest without a lease.
-The host's routers end too, because another host takes them over once this one counts as lost. The watchdog shares only
-files with the agent: the lease it reads, and what each guest's process noted about itself. The agent starts a watchdog
-whenever there is none, and it ends when there is nothing left to watch: no lease, no guest, no agent.
+It kills the agent first, which might still do an earlier command and start a guest without a lease. The host's routers
+end, too, because another host takes them over once this one counts as lost. The watchdog shares only files with the
+agent: the lease, and the note that each guest's process has written about itself. The agent starts a watchdog if there
+is none. The watchdog ends when there is nothing left to watch: no lease, no guest, no agent.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ AGENT_LOCK = "agent.lock"
 
 
 def watch(state: Path) -> None:
-    """Be the watchdog of the host whose agent keeps its things in `state`, unless there is one."""
+    """Be the watchdog of the host whose agent's state folder is `state`, unless there is one."""
     with _lock(state / LOCK, seconds=START_SECONDS) as alone:
         had_lease = False
         if alone:
@@ -50,7 +50,7 @@ def watch(state: Path) -> None:
                 killed = kill_guests(state)
                 if killed:
                     log.warning("the lease has run out: %s guests killed", killed)
-                # Only once: the next agent learns which routers it has before it gets a lease.
+                # Only once: the next agent gets a lease only after it has learned which routers it has.
                 if had_lease and (routers := end_routers()):
                     log.warning("the lease has run out: %s routers ended", routers)
                 had_lease = False
@@ -64,7 +64,7 @@ def lease_file(state: Path) -> Path:
 
 
 def note_agent(state: Path) -> None:
-    """The agent of this host, which holds its lock, says who it is."""
+    """The identity of this host's agent, which holds its lock."""
     _note(state / AGENT_LOCK)
 
 
@@ -80,19 +80,19 @@ def _noted(lock: Path) -> ProcessId | None:
 
 
 def kill_agent(state: Path) -> bool:
-    """SIGKILL to this host's agent, stopped or hung; whether it lived. Whoever keeps it starts the next one."""
+    """SIGKILL to this host's agent, also a stopped or hung one; whether it lived. A supervisor starts the next."""
     noted = _noted(state / AGENT_LOCK)
     return noted is not None and _kill(noted)
 
 
 def kill_guests(state: Path) -> int:
-    """SIGKILL to every guest's process of this host, stopped or hung; how many lived."""
+    """SIGKILL to every guest's process of this host, also stopped or hung ones; how many lived."""
     noted = (folder.read_process() for folder in folders(state / "qemu" / "guests"))
     return sum(_kill(guest) for guest in noted if guest is not None)
 
 
 def end_routers() -> int:
-    """The network namespaces of this host's routers go, with all that is in them; how many there were."""
+    """Remove the network namespaces of this host's routers with all that is in them; how many there were."""
     there = namespaces.named(names.namespaces_of(namespaces.identity()))
     for name in there:
         namespaces.remove(name)
@@ -100,7 +100,7 @@ def end_routers() -> int:
 
 
 def _kill(noted: ProcessId) -> bool:
-    """Exactly this process, and no later one with its number."""
+    """SIGKILL to exactly this process, never to a later one with its number; whether it lived."""
     with contextlib.suppress(ProcessLookupError):
         handle = os.pidfd_open(noted.pid)
         try:
@@ -114,7 +114,7 @@ def _kill(noted: ProcessId) -> bool:
 
 @contextlib.contextmanager
 def _lock(path: Path, *, seconds: float = 0.0) -> Iterator[bool]:
-    """True if the lock could be taken within this time; then nobody else holds it until the block ends."""
+    """Yields True if the lock could be taken within this time. Then it is held until the block ends."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -124,7 +124,7 @@ def _lock(path: Path, *, seconds: float = 0.0) -> Iterator[bool]:
 
 
 def _acquire(held: int, deadline: float) -> bool:
-    """To ask whether it is locked takes the lock for a moment, so whoever really wants it tries again."""
+    """Take the lock; False if others hold it until `deadline`. One who only looks holds it for a moment, too."""
     while True:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -161,9 +161,9 @@ def ensure(state: Path) -> None:
 
 
 def dismiss(state: Path) -> None:
-    """End the watchdog without the guests: this host has no lease any more, and nobody counts on its end.
+    """End the watchdog, not the guests: this host has no lease any more, and nobody counts on its end.
 
-    Raises TimeoutError where the watchdog does not go.
+    Raises TimeoutError if the watchdog does not end.
     """
     if not lease_file(state).exists():
         return

@@ -37,7 +37,7 @@ decode_answer = msgspec.json.Decoder(Answer).decode
 
 
 def encode_answer(reply: Answer, *, most: int) -> bytes:
-    """As a message of at most `most` bytes. For an answer that is longer, the message says that it is too long."""
+    """A message of at most `most` bytes. If the answer is longer, the message is an error that says so."""
     payload = encode(reply)
     if len(payload) <= most:
         return payload
@@ -46,7 +46,7 @@ def encode_answer(reply: Answer, *, most: int) -> bytes:
 
 
 class _Numbered(msgspec.Struct, frozen=True):
-    """A request whose message is not looked at yet."""
+    """A request whose message is not decoded yet."""
 
     number: int
     message: msgspec.Raw
@@ -61,7 +61,7 @@ def _messages(verbs: tuple[type[m.Message[object]], ...]) -> msgspec.json.Decode
 
 
 def decode_request(frame: bytes) -> Request:
-    """DecodeError or ValidationError where it is no request with a known verb."""
+    """DecodeError or ValidationError if it is no request with a known verb."""
     numbered = _numbered.decode(frame)
     return Request(numbered.number, _messages(m.verbs()).decode(numbered.message))
 
@@ -81,7 +81,7 @@ async def answer(agent: Answers, request: Request) -> Answer:
 def value_of(answer: Answer, message: m.Message[AnswerT]) -> AnswerT:
     """The value of an answer in the type that the message's verb declares; raises the `HostError` it carries.
 
-    `HostError` also for a value of another type: its agent is of another version, or says what it likes.
+    `HostError` also for a value of another type, as from an agent of another version or a hostile one.
     """
     if answer.error is not None:
         raise _ERRORS.get(answer.error, m.HostError)(answer.text)

@@ -1,7 +1,7 @@
-"""Sessions of people on a guest's serial line or screen: a host holds the output that they have not read yet.
+"""Sessions on a guest's serial line or screen: a host holds the output that they have not read yet.
 
-A session's bytes travel as questions to the host's agent, over the connection that there is: no host listens for them.
-Both directions count bytes from 0, so that a question that is asked again gets, or does, the same.
+A session's bytes travel in questions to the host's agent and in answers, over the bus: no host listens for them. Both
+directions count bytes from 0, so that a repeated question has the same effect and answer.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import asyncio
 from cumulet.host.driver import DriverError, Printed
 
 BUFFER_BYTES = 256 * 1024
-"""What a session holds of what was not taken yet. Of a serial line the oldest goes then, and the reader is told how
-much; a screen waits (`Session.room`)."""
+"""The most that a session holds. Beyond it a serial line drops the oldest output, and the reader learns how much; a
+screen waits (`Session.room`)."""
 CHUNK_BYTES = 64 * 1024
-"""At most so much in one question or answer."""
+"""The most bytes in one question or answer."""
 SESSIONS_OF_ONE = 4
-"""Of one guest, at once."""
+"""The most sessions of one guest's line, and of its screen, at once."""
 UNHEARD_SECONDS = 60.0
-"""A session that nobody asks about for so long has lost its reader."""
+"""A session that is not read for this long has lost its reader, and ends."""
 
 
 class Session:
-    """One reader of a serial line or a screen: what is printed waits here until it is taken."""
+    """One reader of a serial line or a screen. Output waits here until it is read."""
 
     def __init__(self) -> None:
         self.typed = 0
@@ -45,7 +45,7 @@ class Session:
         self._news.set()
 
     async def read(self, position: int, wait_seconds: float) -> Printed:
-        """What is before `position` has arrived, and is forgotten."""
+        """Output from `position` on; what is before it has arrived and is dropped."""
         if position > self._from:
             taken = min(position - self._from, len(self._held))
             del self._held[:taken]
@@ -62,24 +62,24 @@ class Session:
         return Printed(position=self._from, data=data, ended=self.ended if len(data) == len(self._held) else None)
 
     def all_before(self, position: int) -> bool:
-        """Whether nothing was printed that lies at or after this."""
+        """Whether there is no output at `position` or after it."""
         return position >= self._from + len(self._held)
 
     async def room(self) -> None:
-        """Until `CHUNK_BYTES` more fit, for who may leave nothing out."""
+        """Wait until `CHUNK_BYTES` more fit: for a screen, which may drop nothing."""
         while len(self._held) > BUFFER_BYTES - CHUNK_BYTES:
             self._taken.clear()
             await self._taken.wait()
 
     def fresh(self, position: int, data: bytes) -> bytes:
-        """Of what is to be typed: what was not typed before."""
+        """The part of `data` (at `position`) that was not typed before."""
         new = data[max(0, self.typed - position) :] if position <= self.typed else b""
         self.typed += len(new)
         return new
 
 
 class Sessions:
-    """Those of one guest, by name."""
+    """The sessions of one guest's line or screen, by name."""
 
     def __init__(self) -> None:
         self._sessions: dict[str, Session] = {}
@@ -115,12 +115,12 @@ class Sessions:
             session.print(data)
 
     def end(self, why: str) -> None:
-        """End all of them. Each is kept until its reader has asked once more and heard why, or has stopped asking."""
+        """End all sessions. Each is kept until its reader has read why, or does not read any more."""
         for session in self._sessions.values():
             session.end(why)
 
     def unheard(self, now: float) -> list[str]:
-        """Those that have lost their readers."""
+        """Names of the sessions that have lost their readers."""
         return [name for name, session in self._sessions.items() if now - session.asked_at > UNHEARD_SECONDS]
 
     def forget_unheard(self, now: float) -> None:

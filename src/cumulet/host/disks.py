@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 MOST_FURTHER_DISKS = 8
-"""A guest has at most so many disks beside its first."""
+"""How many disks a guest may have beside its first."""
 SWAP = "swap"
 FILE_SYSTEMS = ("ext2", "ext3", "ext4")
-"""What an ephemeral disk can be made with."""
+"""The file systems that an ephemeral disk can have."""
 
 
 class Disk(Record, frozen=True):
@@ -29,10 +29,10 @@ class Disk(Record, frozen=True):
 
 
 class SnapshotPhase(StrEnum):
-    """Where the making of an image is, on the host of its guest."""
+    """The phase of a snapshot, on the host of its guest."""
 
     NONE = "none"
-    """The host knows of none: it was never begun, or the agent that was making it has ended."""
+    """The host has none: it was never begun, or the agent that made it has ended."""
     COPYING = "copying"
     SENDING = "sending"
     DONE = "done"
@@ -52,24 +52,24 @@ class SnapshotProgress(Record, frozen=True):
 
 
 class Snapshots(Protocol):
-    """A guest's disk as it is at one moment, brought to the Image service. The guest goes on meanwhile."""
+    """A guest's disk as it is at one moment, sent to the Image service while the guest runs on."""
 
     async def begin_snapshot(self, server_id: str, *, image_id: str, quiesce: bool = False) -> None:
-        """Begin to copy the disk, and then to send it as the content of an image. Begun for this image, or done
-        already, is success; what an earlier one has left is removed first. A guest in a move: DriverError.
+        """Begin to copy the disk and to send the copy as the content of an image. What an earlier snapshot has left is
+        removed first. If it was begun for this image already, or is done, that is success. DriverError during a move.
 
-        `quiesce`: one that runs is asked by its agent to write down what it holds, and to write nothing at the moment
-        that the copy is of."""
+        `quiesce`: a running guest's agent is asked to write its caches to disk, and then nothing at the moment of the
+        copy."""
         ...
 
     async def snapshot_progress(
         self, server_id: str, *, image_id: str, wait_seconds: float, seen: SnapshotPhase
     ) -> SnapshotProgress:
-        """How far it is; waits up to `wait_seconds` for the phase to differ from `seen`."""
+        """Its progress. It waits up to `wait_seconds` for the phase to differ from `seen`."""
         ...
 
     async def end_snapshot(self, server_id: str) -> None:
-        """Give up what is under way, and remove the copy. None there, or no such guest, is success."""
+        """Abort the snapshot and remove the copy. If there is none, or no such guest, that is success."""
         ...
 
 
@@ -77,13 +77,13 @@ class Rescue(Protocol):
     """A guest that boots from another disk than its own."""
 
     async def rescue(self, guest: Guest) -> None:
-        """End its process and start it with a disk from the image that `guest` names, its own disk second, and with
-        `guest`'s config drive. Its own description stays. Running so already is success."""
+        """End the guest's process. Start it from a disk made of the image of `guest`, with its own disk second and with
+        the config drive of `guest`. Its own description stays. If it is rescued already, that is success."""
         ...
 
     async def unrescue(self, server_id: str, *, run: bool) -> None:
-        """Take that disk away: the guest is as before, stopped, or with `run` started from its own disk. One that is
-        not rescued is left alone, but for one that is stopped and shall run."""
+        """End the rescue: the guest is stopped, or with `run` started from its own disk. A guest that is not rescued is
+        left alone, except that a stopped one is started with `run`."""
         ...
 
     async def rescued(self, server_id: str) -> bool: ...

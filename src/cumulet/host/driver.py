@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 class GuestState(StrEnum):
-    """What the hypervisor says about a guest, by asking it, never from memory."""
+    """A guest's state, as the hypervisor says when it is asked."""
 
     RUNNING = "running"
     PAUSED = "paused"
-    """Paused by a user; never a side of a migration."""
+    """Paused by a user; not part of a migration."""
     SUSPENDED = "suspended"
     STOPPED = "stopped"
     """Defined here, with its disk, no process (or the guest powered itself off)."""
@@ -49,11 +49,11 @@ class Nic(Record, frozen=True):
     mac: str
     addresses: tuple[str, ...] = ()
     slot: int | None = None
-    """Where the guest sees it, from 0; None (in descriptions by older versions): its place in the list."""
+    """The place at which the guest sees it, from 0; None in descriptions of older versions: its index in the list."""
 
 
 class Image(Record, frozen=True, forbid_unknown_fields=False):
-    """A boot image: what has the checksum `sha512` (hexadecimal). A host fetches it by that (`host.images`).
+    """A boot image with the checksum `sha512` (hexadecimal), by which a host fetches it (`host.images`).
 
     Descriptions that were frozen by older versions also name a file: it is ignored.
     """
@@ -73,7 +73,7 @@ class DriveFile(Record, frozen=True):
 
 
 class Guest(Record, frozen=True):
-    """A frozen description: all that decides what the guest sees, so that a destination can be started alike."""
+    """A frozen description of all that the guest sees, so that a destination can make the same machine."""
 
     server_id: str
     name: str
@@ -86,18 +86,18 @@ class Guest(Record, frozen=True):
     """Versioned, e.g. ``pc-q35-7.2``; filled by the first host from its own best, frozen afterwards."""
     cpu_model: str = ""
     user_data: str | None = None
-    """Base64, at most 65,535 characters. With `metadata`: the config drive of a guest that was described before there
-    was `config_drive`."""
+    """Base64, at most 65,535 characters. With `metadata` it makes the config drive of guests of older versions, whose
+    description has no `config_drive`."""
     metadata: dict[str, str] = msgspec.field(default_factory=dict)
     config_drive: tuple[DriveFile, ...] = ()
-    """Empty: it has none."""
+    """Empty: the guest has no drive."""
     extra_specs: dict[str, str] = msgspec.field(default_factory=dict)
     nic_slots: int = 0
-    """Places for NICs that come and go while it runs: as the first host has frozen it."""
+    """Slots for NICs that are plugged and unplugged while it runs; frozen by the first host."""
     screen: bool = False
-    """It has a graphics adapter: as the first host has frozen it."""
+    """It has a graphics adapter; frozen by the first host."""
     agent: bool = False
-    """Its image says that QEMU's guest agent runs in it: it has a channel to that."""
+    """It has a channel to QEMU's guest agent, which runs in it, as its image says."""
     disks: tuple[Disk, ...] = ()
     """Ephemeral and swap disks, in the order of their places."""
 
@@ -121,16 +121,15 @@ class HostFacts(Record, frozen=True):
     address: str
     """Where migrations to this host connect."""
     booted_at_us: int
-    """Since when the machine runs; of a simulated host, since when its driver does."""
+    """When the machine was started; of a simulated host, when its driver was."""
     session: str = ""
-    """Which start of its agent this is: a message for an earlier start can be recognised (`messages.Welcome`)."""
+    """Names this start of its agent, so that a message for an earlier start is recognised (`messages.Welcome`)."""
     lease_seconds: float | None = None
     """How long this start of its agent may be unheard before its watchdog ends the guests; None: it has no watchdog."""
     lease_held: bool = False
-    """Whether this start of its agent has such a lease now, and its watchdog lives: only then silence ends its guests.
-    """
+    """Whether this start of its agent has a lease now and its watchdog lives: only then its guests end in silence."""
     version: str = ""
-    """The version of its agent's Cumulet; empty for an agent that is too old to say it."""
+    """The version of its agent's Cumulet; empty for agents that are too old to tell it."""
     protocol: int = 1
     """`host.joining.PROTOCOL` of its agent."""
 
@@ -143,7 +142,7 @@ class GuestReport(Record, frozen=True):
     generation: int
     """Highest generation this host has accepted for the guest (0: none)."""
     step: int = 0
-    """The last step of it."""
+    """The last step of that generation."""
     ports: tuple[str, ...] | None = None
     """The ports of the NICs in its description here; None: the host does not say."""
     rescued: bool = False
@@ -151,7 +150,7 @@ class GuestReport(Record, frozen=True):
 
 
 class MigrationPhase(StrEnum):
-    """Where a copy is, as the source's hypervisor says."""
+    """The phase of a copy, as the source's hypervisor says."""
 
     NONE = "none"
     DISK = "disk"
@@ -161,7 +160,7 @@ class MigrationPhase(StrEnum):
     POST_COPY_READY = "post-copy-ready"
     """The guest stands still, its disk is whole at the destination, its memory waits for `begin_post_copy`."""
     POST_COPY = "post-copy"
-    """The destination may run the guest; the memory it still lacks follows, first what it asks for."""
+    """The destination may run the guest. The rest of its memory follows, first the pages that it asks for."""
     COMPLETED = "completed"
     """All state has left; the source is paused (`GuestState.HANDED_OVER`), the destination holds it, nobody runs."""
     FAILED = "failed"
@@ -207,7 +206,7 @@ class MigrationParameters(Record, frozen=True):
 
 
 class Printed(Record, frozen=True):
-    """Output of a console session from `position` on. `ended`: why nothing follows."""
+    """Output of a console session from `position` on. `ended`: the reason why nothing follows, or None."""
 
     position: int
     data: bytes
@@ -215,7 +214,7 @@ class Printed(Record, frozen=True):
 
 
 class DriverError(Exception):
-    """A verb failed, with the hypervisor's own words. Says nothing about where the guest runs: observe."""
+    """A verb failed, with the hypervisor's own words. Where the guest runs is unknown until it is observed."""
 
 
 class Sight(Protocol):
@@ -235,13 +234,13 @@ class Wired(Protocol):
     """The network of a host, for all of its guests."""
 
     async def wire(self, wiring: Wiring) -> InForce:
-        """Make the host's network so: all of it, as often as asked. A host without the feature says that nothing is."""
+        """Bring the host's network to this wiring. A host that wires no guests answers that nothing is done."""
 
     async def in_force(self) -> InForce:
-        """What `wire` would answer, and changes nothing. Revision 0 where nobody has told this host anything yet."""
+        """The answer of `wire`, without a change. Revision 0 if this host was told no wiring yet."""
 
     async def traffic(self, port_ids: Collection[str]) -> Traffic:
-        """What was dropped here, by cause, and what went through these ports. Nothing where no packets pass."""
+        """Packets that were dropped here, by cause, and that went through these ports. Empty on simulated hosts."""
 
 
 class Life(Protocol):
@@ -257,13 +256,13 @@ class Life(Protocol):
         """Kill the process, remove disk, taps, sockets and description. Absent is success."""
 
     async def start(self, server_id: str, *, drop_saved: bool = False) -> None:
-        """One that is suspended is refused; with `drop_saved` the memory that it has saved is dropped, and it boots."""
+        """Start a stopped guest. A suspended one is refused; with `drop_saved` it drops its saved memory and boots."""
 
     async def stop(self, server_id: str, *, grace_seconds: float) -> None:
         """ACPI power button, then kill after the grace time."""
 
     async def reboot(self, server_id: str, *, hard: bool) -> None:
-        """A suspended guest is refused; if `hard`, the memory that it has saved is dropped, and it boots."""
+        """Reboot. A suspended guest is refused; if `hard`, its saved memory is dropped, and it boots."""
 
     async def pause(self, server_id: str) -> None: ...
     async def unpause(self, server_id: str) -> None: ...
@@ -272,51 +271,52 @@ class Life(Protocol):
 
     async def resume(self, server_id: str) -> None: ...
     async def inject_nmi(self, server_id: str) -> None:
-        """A non-maskable interrupt on every processor. A system that is set up for it then dumps its memory."""
+        """Send a non-maskable interrupt to every processor. A system that is set up for it dumps its memory."""
         ...
 
     async def plug(self, server_id: str, nic: Nic) -> None:
         """Give the guest this NIC, a running one at once. There already is success. Its port's rules are in force."""
 
     async def unplug(self, server_id: str, port_id: str, *, insist: bool = True) -> None:
-        """Take a NIC away: its link goes down, a running guest is asked to let go of it. Absent is success. Its
-        description is without it in any case; with `insist` it is a DriverError if the guest keeps it."""
+        """Take a NIC away: its link goes down, and a running guest is asked to release it. Absent is success.
+
+        The guest's description has it no more. DriverError, with `insist`, if the guest does not release it.
+        """
 
 
 class Console(Protocol):
-    """A guest's consoles: its serial line, which all who are on it share, and its screen, with a client each."""
+    """A guest's consoles: its serial line, which all sessions share, and its screen, with one client per session."""
 
     async def console_output(self, server_id: str, *, max_bytes: int) -> bytes:
         """The newest output of the serial console."""
 
     async def open_console(self, server_id: str, session: str) -> None:
-        """Begin a session on the serial console of a guest that has a process. There already is success."""
+        """Begin a session on the serial console of a guest with a process. Begun already is success."""
 
     async def open_screen(self, server_id: str, session: str) -> None:
-        """Begin a session on the screen of a guest that has a process and a screen. There already is success.
+        """Begin a session on the screen of a guest with a process and a screen. Begun already is success.
 
         Its bytes are RFB's (RFC 6143), from the server's first on; none of them is ever left out.
         """
 
     async def read_console(self, server_id: str, session: str, *, position: int, wait_seconds: float) -> Printed:
-        """What a session of either kind has received from `position` on: as soon as there is something, and nothing
-        if there is none within `wait_seconds`."""
+        """Output of a session of either kind from `position` on. It waits for some up to `wait_seconds`."""
 
     async def write_console(self, server_id: str, session: str, *, position: int, data: bytes) -> None:
-        """Type, or speak as RFB's client. What lies before the bytes that this session has said already is left out."""
+        """Input of a session: keys, or RFB as its client. Bytes that this session has sent already are left out."""
 
     async def close_console(self, server_id: str, session: str) -> None:
         """End a session. Absent is success."""
 
 
 class Copy(Protocol):
-    """A guest's way from one host to another: first what its destination does, then its source."""
+    """The copy of a guest from one host to another: verbs of its destination first, then of its source."""
 
     async def prepare_outgoing(self, server_id: str, *, move: str) -> Peer:
-        """Source: be ready for `start_copy`. Answers what the destination must be told to know it by.
+        """Source: prepare for `start_copy`. Answers what the destination must know to authenticate this source.
 
-        Asked again for the same move, answers the same. Forgotten where no copy begins within some minutes. Whether
-        the guest can be copied is not looked at.
+        Asked again for the same move, it answers the same. It is forgotten if no copy begins within some minutes. It is
+        not checked whether the guest can be copied.
         """
         ...
 
@@ -332,15 +332,15 @@ class Copy(Protocol):
         """
 
     async def arrival(self, server_id: str) -> MigrationPhase:
-        """How much of an incoming guest is here: COMPLETED, POST_COPY, FAILED where the rest of its memory does not
-        come any more because the connection is lost, ACTIVE before that, NONE where no state was ever received."""
+        """How much of an incoming guest is here: NONE if no state was received, ACTIVE while it comes, POST_COPY,
+        COMPLETED, or FAILED if the connection is lost, so that the rest of its memory does not come."""
 
     async def recover_incoming(self, server_id: str) -> Endpoint:
-        """In post-copy, when the connection is lost or brings nothing: cut it, and listen for the same source again."""
+        """In post-copy, if the connection is lost or brings nothing: cut it and listen for the same source again."""
 
     async def give_up_memory(self, server_id: str) -> None:
-        """After the commit, when the rest of its memory will never come: what is left is a stopped guest, its disk
-        whole. A guest that has all of its memory, or is stopped, is left alone."""
+        """After the commit, if the rest of its memory will never come: make it a stopped guest; its disk is whole. A
+        guest that has all of its memory, or is stopped, is left alone."""
 
     # -- the source's side
 
@@ -349,27 +349,27 @@ class Copy(Protocol):
         ...
 
     async def copy_progress(self, server_id: str, *, wait_seconds: float, seen: MigrationPhase) -> MigrationProgress:
-        """Progress; waits up to `wait_seconds` for the phase to differ from `seen`, answers at once then."""
+        """Progress. It waits up to `wait_seconds` for the phase to differ from `seen`."""
 
     async def force_complete(self, server_id: str) -> None:
-        """Post-copy where it was agreed on, else the guest stands still for as long as the rest takes.
+        """Switch to post-copy if both sides are prepared; else the guest stands still while the rest is sent.
 
         With post-copy the copy comes to POST_COPY_READY and waits there.
         """
 
     async def begin_post_copy(self, server_id: str) -> None:
-        """The commit is recorded: let the state go that the destination needs to run, and the rest after it.
+        """The commit is recorded: send the state that the destination needs to run, and then the rest.
 
         Returns once the destination may be resumed. Begun already, or completed, is success.
         """
 
     async def recover_copy(self, server_id: str, endpoint: Endpoint) -> None:
-        """In post-copy, when the connection is lost or brings nothing: cut it, and send the rest to `endpoint`. One
-        that has completed is success."""
+        """In post-copy, if the connection is lost or brings nothing: cut it and send the rest to `endpoint`. Completed
+        already is success."""
 
     async def cancel_copy(self, server_id: str) -> MigrationProgress:
-        """Cancel (yank where the main loop hangs) and wait until the copy has ended; answers what was observed then:
-        COMPLETED if it was too late. Does not resume a HANDED_OVER guest."""
+        """Cancel the copy (with a yank if the main loop hangs) and wait until it has ended. Answers its progress, which
+        is COMPLETED if it was too late. A HANDED_OVER guest is not resumed."""
 
     async def resume_source(self, server_id: str) -> None:
         """The move is aborted: the guest runs on here. Running already is success; a paused one stays paused."""
@@ -383,13 +383,13 @@ class Copy(Protocol):
         """Source: a guest that stands by, copied or not, is stopped again, with its disk. Any other: nothing."""
 
     async def take_in(self, guest: Guest) -> None:
-        """Destination: what a completed copy has brought is a stopped guest of this host, of the size `guest` says.
+        """Destination: make what a completed copy has brought a stopped guest of this host, as `guest` describes it.
 
         Its disks grow to that size; swap is made anew, and so is a further disk that did not come with it."""
 
 
 class Driver(Sight, Wired, Life, Console, Copy, Snapshots, Rescue, GuestAgent, Protocol):
-    """A host's hypervisor. What it cannot do it leaves out of `HostFacts.features`."""
+    """A host's hypervisor. `HostFacts.features` has what it can do."""
 
     async def close(self) -> None:
         """Let go of guests without stopping them."""

@@ -1,4 +1,4 @@
-"""Where a prepared destination is found, and how the two ends of a move know each other."""
+"""Where a prepared destination listens, and how the two ends of a move authenticate each other."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from cumulet.host.record import Record
 
 
 class Peer(Record, frozen=True):
-    """What one end of a move is told of the other by the control plane, which both trust. Nothing in it is secret."""
+    """What the control plane, which both ends trust, tells one end of a move about the other. It is not secret."""
 
     host: str
     move: str
-    """The move's id: the names in the certificates are made of it."""
+    """The move's id. The names in the certificates contain it."""
     authority: str
-    """PEM: the certificate of the authority that the end has made for this move, and no other is trusted in it."""
+    """PEM: the certificate of the authority that this end has made for the move. No other is trusted in the move."""
 
 
 class Endpoint(Record, frozen=True):
-    """Where a prepared destination listens: only for the peer named when it was prepared, only with TLS."""
+    """Where a prepared destination listens, with TLS only, for the one peer of its preparation."""
 
     address: str
     port: int
     nbd_port: int | None
     peer: Peer
-    """Whom the source must find there."""
+    """The destination, as the source must find it."""

@@ -1,4 +1,4 @@
-"""What a guest's own agent can be asked, a program inside the guest: part of `host.driver`, and its verb."""
+"""What a guest's agent, a program inside the guest, can be asked: a protocol of `host.driver`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ class GuestAgent(Protocol):
     """QEMU's guest agent, in a guest whose description says that it has one."""
 
     async def set_password(self, server_id: str, *, user: str, password: str) -> None:
-        """Set a user's password in the guest. DriverError with NO_AGENT where it has none, with AGENT_... where the
-        agent does not answer, answers nonsense, or refuses."""
+        """Set a user's password in the guest. DriverError: NO_AGENT if it has none, AGENT_... if the agent does not
+        answer, its answer is not understood, or it refuses."""
         ...

@@ -9,18 +9,18 @@ from cumulet.host.driver import Image
 
 
 class ImageSource(Protocol):
-    """Where a host fetches images."""
+    """From where a host fetches images."""
 
     def stream(self, image: Image) -> AsyncIterator[bytes]:
-        """The content, piece by piece. Whoever asks checks it. DriverError: it cannot be had."""
+        """The content in pieces, which the caller must check. DriverError: there is none for this host."""
         ...
 
 
 class ImageSink(Protocol):
-    """Where a host brings what an image is to be made of."""
+    """To where a host sends the content of new images."""
 
     async def send(self, image_id: str, size_bytes: int, pieces: AsyncIterator[bytes]) -> None:
-        """The content of an image that waits for it. Returns once it is stored and checked.
+        """Send the content of an image that waits for it. Returns once it is stored and checked.
 
         DriverError: it was refused, or did not arrive.
         """

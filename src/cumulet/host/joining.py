@@ -1,4 +1,4 @@
-"""What is said between a cloud and a machine that joins it, over HTTPS: JSON, each checked whole when it is read."""
+"""The messages between a cloud and a machine that joins it, over HTTPS: JSON, checked when it is read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PROTOCOL = 2
 OLDEST_PROTOCOL = 1
 HOST_NAME = r"\A[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"
 DOOR_NAME = "door.cumulet"
-"""The name in the certificate of whatever answers joining machines, whatever its address."""
+"""The name in the certificate of the door for joining machines, at any address."""
 CLOCKS_APART_SECONDS = 30.0
 
 Text = Annotated[str, msgspec.Meta(max_length=8192)]
@@ -46,7 +46,7 @@ class Admitted(_Said, frozen=True, kw_only=True):
 
 
 class Claim(_Said, frozen=True, kw_only=True):
-    """An agent has started and asks to be the one agent of its host. `session` is another one at each start."""
+    """An agent has started and asks to be its host's only agent. `session` is new at each start."""
 
     session: Short
     machine: Short
@@ -56,14 +56,14 @@ class Claim(_Said, frozen=True, kw_only=True):
 
 
 class Granted(_Said, frozen=True, kw_only=True):
-    """Where the bus is; after how long a host that is not heard stops its guests, if it does."""
+    """The address of the bus; the seconds after which a host that is not heard stops its guests, or None."""
 
     bus: tuple[str, ...]
     lease_seconds: float | None = None
 
 
 class Refusal(_Said, frozen=True, kw_only=True):
-    """One sentence for whoever started the agent. `again`: the same request may succeed later."""
+    """One sentence for the person who started the agent. `again`: the same request may succeed later."""
 
     code: str
     message: str
@@ -71,7 +71,7 @@ class Refusal(_Said, frozen=True, kw_only=True):
 
 
 class Refused(Exception):
-    """A `Refusal`, as an exception: raised on the side that answers it, and again on the side that receives it."""
+    """A `Refusal` as an exception, raised on both sides."""
 
     def __init__(self, code: str, message: str, *, again: bool = False) -> None:
         super().__init__(message)
@@ -79,7 +79,7 @@ class Refused(Exception):
 
 
 def require_clock(theirs_us: int, ours_us: int) -> None:
-    """Raises Refused: certificates and leases need clocks that agree."""
+    """Raise Refused if the clocks differ too much: certificates and leases need clocks that agree."""
     apart = (theirs_us - ours_us) / 1_000_000
     if abs(apart) > CLOCKS_APART_SECONDS:
         direction = "ahead of" if apart > 0 else "behind"

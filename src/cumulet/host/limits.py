@@ -1,4 +1,4 @@
-"""What guests and images may take of one host: settings of the cloud for its own, of `cumulet agent` for others."""
+"""What guests and images may use of one host. `cumulet up` sets it for its own hosts, `cumulet agent` for others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cumulet.settings import Settings
 
 
 class HostLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Each is `Settings`' of the same name, with its meaning and its default."""
+    """Each field is the setting of the same name in `Settings`, with the same default."""
 
     free_space_floor_mib: int = 1024
     image_cache_gib: int = 64
@@ -17,7 +17,7 @@ class HostLimits(msgspec.Struct, frozen=True, kw_only=True):
     disk_requests_per_second: int = 20_000
 
     def given(self) -> dict[str, int]:
-        """Those that differ from their defaults, by name."""
+        """The limits that differ from their defaults, by name."""
         usual = msgspec.structs.asdict(USUAL_LIMITS)
         return {name: value for name, value in msgspec.structs.asdict(self).items() if value != usual[name]}
 

@@ -1,4 +1,4 @@
-"""The two ends of a bus: a way to a host, and what answers there. Transports (`bus`) know no more of either."""
+"""The two ends of a bus: the link to a host, and what answers on it. Transports (`bus`) know nothing else of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ AnswerT = TypeVar("AnswerT")
 
 
 class Link(Protocol):
-    """A way to one host's agent. Raises HostUnreachable when no answer can be had."""
+    """A link to one host's agent. Raises HostUnreachable if there is no answer."""
 
     async def send(self, message: Message[AnswerT]) -> AnswerT: ...
     async def close(self) -> None: ...

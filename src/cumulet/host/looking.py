@@ -1,4 +1,4 @@
-"""The verb by which an operation that is undone sees what has become of its guest."""
+"""The verb by which an operation that is undone learns what its guest is."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from cumulet.host.driver import GuestState
 from cumulet.host.messages import Command, OnHost
 
 SINCE_PROTOCOL = 2
-"""Agents know it whose `HostFacts.protocol` is no lower."""
+"""Agents with this `HostFacts.protocol` or a higher one know the verb."""
 
 
 class Look(Command[GuestState], frozen=True, tag="look"):
-    """As `messages.Observe`, and the last word of the steps before: what they have told this host and it does not know
-    yet, it refuses from now on; what it is at, it ends first. So what is seen stays so."""
+    """Answers as `messages.Observe`, but as a command: the host first ends a command of an earlier step, and refuses
+    those that come later. So the answer stays true."""
 
     needs_lease = False
 

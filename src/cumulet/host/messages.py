@@ -31,13 +31,13 @@ AnswerT_co = TypeVar("AnswerT_co", covariant=True)
 
 
 class OnHost(Protocol):
-    """What a verb may use where it is done: the host's agent."""
+    """What a verb may use on its host: the host's agent."""
 
     @property
     def driver(self) -> Driver: ...
     async def facts(self) -> HostFacts: ...
     async def guests(self) -> list[GuestReport]:
-        """Each with the highest generation this host has accepted."""
+        """Each with the highest generation that this host has accepted."""
 
     async def wire(self, wiring: Wiring) -> InForce: ...
     async def renew_lease(self, session: str, number: int, heard: int | None) -> None: ...
@@ -48,27 +48,27 @@ class Message(Record, Generic[AnswerT_co], frozen=True, tag_field="verb"):
     """A verb with its request. `AnswerT_co` is what it answers; `messages.answer_type` finds it again."""
 
     async def do(self, host: OnHost) -> AnswerT_co:
-        """Do it on a host. DriverError says that it failed."""
+        """Do it on a host. DriverError if it fails."""
         raise NotImplementedError
 
 
 AFTER_ALL_STEPS = 2**31 - 1
-"""The step of commands that belong to no operation. It is higher than all: within their generation, none is later."""
+"""The step of commands that belong to no operation: higher than any other step."""
 
 
 class Command(Message[AnswerT_co], Generic[AnswerT_co], frozen=True):
-    """About one guest. `generation` is the server's at the time the operation decided; agents refuse lower ones.
+    """About one guest. `generation` is the server's when the operation began; agents refuse lower ones.
 
-    `step` is the operation's, counted on when it unwinds (`conductor.saga.Saga.number_of`); of the same generation,
-    agents refuse those of earlier steps. A step may be repeated.
+    `step` is the number of the operation's step. It rises when it unwinds, too (`conductor.saga.Saga.number_of`).
+    Of the same generation agents refuse earlier steps. A step may be repeated.
     """
 
     lets_run: ClassVar[bool] = False
     """It may let a guest run: it waits until the control plane has welcomed this agent."""
     beside_others: ClassVar[bool] = False
-    """It may run beside another command for the same guest, such as one that watches or ends it."""
+    """It may run while another command for the same guest runs, such as one that watches or ends the other."""
     needs_lease: ClassVar[bool] = True
-    """Without a lease a host only stops guests: other hosts may be running them by now."""
+    """Without a lease a host only stops guests: other hosts may run them by now."""
 
     server_id: str
     operation_id: str
@@ -295,7 +295,7 @@ class Welcome(Question[None], frozen=True, tag="welcome"):
 
 
 class ApplyWiring(Question[InForce], frozen=True, tag="apply-wiring"):
-    """What the host's network must be. It is about no guest: `wiring.revision` is what keeps a late one out."""
+    """The host's wiring. It is about no guest, so it has no generation: `wiring.revision` keeps late ones out."""
 
     wiring: Wiring
 
@@ -347,7 +347,7 @@ class Diagnostics(Question[GuestCounters], frozen=True, tag="diagnostics"):
 
 def verbs() -> tuple[type[Message[object]], ...]:
     """Every verb that has been declared, here or in a module that is imported."""
-    # For what they declare.
+    # These modules declare verbs.
     from cumulet.host import console_messages, crash_dump, disk_messages, guest_agent_messages, looking, traffic  # noqa: F401
 
     found: list[type[Message[object]]] = []
@@ -367,7 +367,7 @@ def name_of(verb: type[Message[object]]) -> str:
 
 @functools.cache
 def answer_type(verb: type[Message[object]]) -> Any:
-    """The type in the brackets of the verb's declaration; `None` where it answers nothing."""
+    """The type in the brackets of the verb's declaration; `None` if it answers nothing."""
     for base in getattr(verb, "__orig_bases__", ()):
         origin = typing.get_origin(base)
         if isinstance(origin, type) and issubclass(origin, Message):
@@ -377,7 +377,7 @@ def answer_type(verb: type[Message[object]]) -> Any:
 
 
 class HostError(Exception):
-    """A host said no, or said nothing. `reason` is a coded reason."""
+    """A host has refused, or does not answer. `reason` is a coded reason."""
 
     reason = "HOST_FAILED"
     public = "The operation failed on its host."

@@ -1,4 +1,4 @@
-"""What is plugged into a guest, and how its description follows when that changes."""
+"""The NICs of a guest, and how its description changes with them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from cumulet.host.driver import Guest, Nic
 
 MOST_NICS = 16
-"""A guest has at most so many ports."""
+"""How many ports a guest may have."""
 
 
 def placed(guest: Guest) -> tuple[Nic, ...]:

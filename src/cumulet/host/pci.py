@@ -5,7 +5,7 @@ from __future__ import annotations
 ROOT_DISK = 0x3
 CONFIG_DRIVE = 0x5
 FURTHER_DISKS = 0x6
-"""Disks beside the first are the functions of this device, by their places from 1 on."""
+"""Further disks are the functions of this device, in the order of their places from 1 on."""
 
 GUEST_AGENT = 0x7
 """The channel to the agent in the guest."""
@@ -22,11 +22,11 @@ def nic_address(slot: int) -> str:
 
 
 def disk_name(place: int, *, config_drive: bool) -> str:
-    """As Linux calls it: disks in the order of their addresses, among which the config drive is one."""
+    """The name by which Linux calls it: disks in the order of their addresses, the config drive among them."""
     before = place + (1 if config_drive and place else 0)
     return f"/dev/vd{chr(ord('a') + before)}"
 
 
 def disk_serial(place: int) -> str:
-    """What the disk itself says."""
+    """The serial number that the disk reports."""
     return f"disk{place}"

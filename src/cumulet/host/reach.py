@@ -1,4 +1,4 @@
-"""Which hosts reach each other: those of one machine, by its loopback or a wire of its own, and those of many."""
+"""Which hosts reach each other: those of one machine, over its loopback or an inner network, and those of several."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Reach(StrEnum):
 
 @functools.lru_cache(maxsize=65_536)
 def of(address: str) -> Reach:
-    """Of a host that has reported this address (`HostFacts.address`)."""
+    """The value for a host with this address (`HostFacts.address`)."""
     try:
         known = ip_address(address)
     except ValueError:

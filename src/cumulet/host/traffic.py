@@ -16,7 +16,7 @@ class PortTraffic(Record, frozen=True):
     tx_packets: int
     tx_bytes: int
     rx_drops: int
-    """Packets for it that it did not take, for want of room."""
+    """Packets for it that its full queue dropped."""
 
 
 class Metered(Record, frozen=True):
