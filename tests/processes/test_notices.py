@@ -69,7 +69,7 @@ def test_a_server_asked_for_at_an_api_alone_is_begun_at_once(
     cloud: TestCloud, database_url: str, tmp_path: Path
 ) -> None:
     admin = cloud.persona("admin")
-    listening = cloud.embedded.conductor._elsewhere
+    listening = cloud.embedded.conductor.elsewhere
     settings = msgspec.structs.replace(cloud.embedded.settings, listen_port=0)
     alone = api_alone(settings, tmp_path / "api")
     api = cloud.await_(alone.__aenter__())

@@ -13,7 +13,7 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from cumulet.db.fair_queue import CLOUD, FairQueue, Job, serve
-from cumulet.db.postgresql import postgresql_engine
+from cumulet.db.postgresql import notices_of, postgresql_engine
 from cumulet.db.prepared import Statements
 from cumulet.db.reach import NoAnswer, OutcomeUnknown, is_away
 from cumulet.db.sqlite import own_connection, sqlite_engine, transaction
@@ -202,6 +202,13 @@ class Database:
             for tables, callback in self._watches:
                 if not tables.isdisjoint(written.tables):
                     callback()
+
+    def notices(
+        self, channels: Iterable[str]
+    ) -> contextlib.AbstractAsyncContextManager[AsyncIterator[tuple[str, str]]]:
+        """While it is entered: what is said on these channels (`Tx.say`), each with its channel, on a connection of its
+        own, of PostgreSQL. It raises when that connection is lost."""
+        return notices_of(self._engine, self.url, channels)
 
     # -- writing
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 
 from cumulet.clock import Clock
 from cumulet.db.engine import Database
-from cumulet.db.postgresql import CONNECTION
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +35,14 @@ class Listening:
             self._task = asyncio.create_task(self._go_on(), name="notices")
 
     async def stop(self) -> None:
+        self.kill()
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def kill(self) -> None:
+        """As the end of its process: from now on it hears nothing."""
         if self._task is not None:
             self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _go_on(self) -> None:
         while True:
@@ -49,16 +53,10 @@ class Listening:
             await self._clock.sleep(AGAIN_SECONDS)
 
     async def _listen(self) -> None:
-        from psycopg import AsyncConnection, sql  # Most clouds are on SQLite.
-
-        engine = self._db.engine
-        parameters = {**CONNECTION, **engine.dialect.create_connect_args(self._db.url)[1]}
-        async with await AsyncConnection.connect(autocommit=True, **parameters) as connection:
-            for channel in self._hear:
-                await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+        async with self._db.notices(self._hear) as notices:
             self.listens.set()
             try:
-                async for notice in connection.notifies():
-                    self._hear[notice.channel](notice.payload)
+                async for channel, words in notices:
+                    self._hear[channel](words)
             finally:
                 self.listens.clear()

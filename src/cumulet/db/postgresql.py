@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable
 
 import msgspec
 from sqlalchemy import URL, Engine, Integer, create_engine
@@ -43,3 +44,17 @@ def postgresql_engine(url: URL, encode: Callable[[object], str]) -> Engine:
     )
     engine.dialect.colspecs = {**engine.dialect.colspecs, Integer: _Number}
     return engine
+
+
+@contextlib.asynccontextmanager
+async def notices_of(
+    engine: Engine, url: URL, channels: Iterable[str]
+) -> AsyncIterator[AsyncIterator[tuple[str, str]]]:
+    """See `Database.notices`."""
+    from psycopg import AsyncConnection, sql  # Most clouds are on SQLite.
+
+    parameters = {**CONNECTION, **engine.dialect.create_connect_args(url)[1]}
+    async with await AsyncConnection.connect(autocommit=True, **parameters) as connection:
+        for channel in channels:
+            await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+        yield ((notice.channel, notice.payload) async for notice in connection.notifies())

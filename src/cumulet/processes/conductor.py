@@ -57,7 +57,7 @@ class Conductor:
             before_step=before_step,
             space=space,
         )
-        self._elsewhere = Listening(
+        self.elsewhere = Listening(
             db=db, clock=clock, hear={OPERATIONS_BEGUN: self.runner.poke, WRITTEN: db.hear_written}
         )
         around = Surroundings(
@@ -91,10 +91,10 @@ class Conductor:
         """Start. If it leads, hosts are known when this returns; from then on operations are carried."""
         await self.leadership.start()
         await self.runner.start()
-        await self._elsewhere.start()
+        await self.elsewhere.start()
 
     async def stop(self) -> None:
-        await self._elsewhere.stop()
+        await self.elsewhere.stop()
         await self.runner.stop()
         if not self._alone:
             limit = self.runner.settings.lease_seconds / 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from contextvars import Context
 
 from sqlalchemy.exc import DBAPIError
@@ -25,7 +26,9 @@ NO_ANSWER = 0
 class Api:
     """One API of several on the same database. `process` is kept: when it is killed, it starts anew at once."""
 
-    def __init__(self, process: Process, app: App, cloud: Cloud) -> None:
+    def __init__(self, process: Process, app: App, cloud: Cloud, mend: Callable[[], None]) -> None:
+        """`mend`: what a process does at its start."""
+        self._mend = mend
         self.process = process
         self._app = app
         self._cloud = cloud
@@ -43,6 +46,9 @@ class Api:
         return len(self._requests)
 
     def start(self) -> None:
+        """It looks first for what its uploads have left."""
+        with contextlib.suppress(DBAPIError):
+            self._mend()
         self._is_up = True
 
     async def request(self, caller: str, method: str, path: str, body: object, version: str) -> Answered:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from contextvars import Context
 from random import Random
@@ -16,6 +17,7 @@ from cumulet.conductor.runner import Runner
 from cumulet.db.engine import Tx
 from cumulet.drivers.simulated.driver import World
 from cumulet.fleet.hosts import Hosts
+from cumulet.image import data
 from cumulet.processes.conductor import Conductor
 from cumulet.processes.parts import PARTS, SAGAS
 from cumulet.settings import Settings
@@ -46,12 +48,22 @@ OFFLOAD_SECONDS = (0, 0, -1, 2)
 class SimulatedCloud:
     """Everything one run has."""
 
-    def __init__(self, loop: VirtualLoop, random: Random, weather: Weather, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        random: Random,
+        weather: Weather,
+        say: Callable[[str], None],
+        *,
+        importing: bool = False,
+    ) -> None:
+        """`importing`: images are imported in this run; their data is in files."""
         self.loop = loop
         self.random = random
         self.weather = weather
         self.say = say
         self.always = Always(self)
+        self.importing = importing
         fenced = random.random() < 0.7
         self.shared = random.random() < SHARED_MACHINES
         """Whether all hosts are one machine's."""
@@ -123,8 +135,13 @@ class SimulatedCloud:
                 state_dir=self.settings.state_dir, wake=_Wake(self), hosts=hosts_of(self.hosts, process),
                 identity=Identity(), policy=self.foundation.policy,
             )  # fmt: skip
-            self.apis.append(Api(process, self.foundation.app_of(context), context))
+            self.apis.append(Api(process, self.foundation.app_of(context), context, self.mend_images))
         self.say(f"hosts {', '.join(self.machines)}; {self._conductors} conductor(s), {len(self.apis)} API(s)")
+
+    def mend_images(self) -> None:
+        """As each start does, before it serves uploads."""
+        if self.importing:
+            data.reconcile(self.db, self.settings.state_dir, self.clock.now_us())
 
     def _database_of(self, process: Process) -> DatabaseOfProcess:
         return DatabaseOfProcess(self.db, process, self._memory if self.alone else Memory(), alone=self.alone)
@@ -133,6 +150,8 @@ class SimulatedCloud:
         process = Process(self.loop, self.random)
         name = process.name = f"conductor-{process.uuid()[:8]}"
         while True:
+            with contextlib.suppress(DBAPIError):
+                self.mend_images()
             conductor = Conductor(
                 PARTS,
                 SAGAS,
@@ -202,6 +221,7 @@ def _kill(conductor: Conductor) -> None:
     for task in tasks:
         task.cancel()
     conductor.leadership.kill()
+    conductor.elsewhere.kill()
 
 
 class _Wake:

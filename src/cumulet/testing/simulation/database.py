@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from random import Random
 from typing import Any, TypeVar
+from zlib import crc32
 
 from sqlalchemy.exc import OperationalError
 
@@ -24,11 +25,15 @@ FOR_THE_API: ContextVar[bool] = ContextVar("FOR_THE_API", default=False)
 class TxBesideOthers(Tx):
     """Of a process that is not the only one on the database, as with PostgreSQL."""
 
-    __slots__ = ()
+    __slots__ = ("tell",)
+    tell: Callable[[str, str], None]
 
     @property
     def alone(self) -> bool:
         return False
+
+    def say(self, channel: str, words: str) -> None:
+        self.after_commit(lambda: self.tell(channel, words))
 
 
 class SimulatedDatabase(Database):
@@ -53,14 +58,23 @@ class SimulatedDatabase(Database):
         """Server and host of each guest that a commit has called lost."""
         self.faults = 0
         """How many commits have gone wrong."""
+        self.listeners: list[Callable[[str, str], None]] = []
+        """What is told of each notice, once it is durable."""
         self._connection = self._inline_connection()
         self.driver: Any = self._connection.connection.dbapi_connection
+        self._learn_functions()
+
+    def _learn_functions(self) -> None:
+        """Those of PostgreSQL that processes use which share a database."""
+        self.driver.create_function("concat", -1, lambda *values: "".join(map(str, values)))
+        self.driver.create_function("hashtextextended", 2, lambda text, seed: crc32(f"{seed} {text}".encode()))
 
     def forget_what_was_seen(self) -> None:
         """For the next run."""
         self.claims_touched = self.host_marked = self.floating_touched = False
         self.lost.clear()
         self.done_again.clear()
+        self.listeners.clear()
         self.at_once.forget()
 
     def read(self, fn: Callable[[Tx], T], *, keeper: Keeper | None = None, alone: bool = True) -> T:
@@ -78,8 +92,17 @@ class SimulatedDatabase(Database):
 
     def _begun(self, *, writable: bool, keeper: Keeper | None, alone: bool, watches: Sequence[Watch] = ()) -> Tx:
         kind = Tx if alone else TxBesideOthers
-        statements = self._statements
-        return kind(self._connection, writable=writable, statements=statements, keeper=keeper, watches=watches)
+        statements, writer = self._statements, self.writer
+        tx = kind(
+            self._connection, writable=writable, statements=statements, keeper=keeper, watches=watches, writer=writer
+        )
+        if isinstance(tx, TxBesideOthers):
+            tx.tell = self._tell
+        return tx
+
+    def _tell(self, channel: str, words: str) -> None:
+        for listener in tuple(self.listeners):
+            listener(channel, words)
 
     def _write_inline(self, fn: Callable[[Tx], T]) -> T:
         return self._write(fn, None, (), alone=True)

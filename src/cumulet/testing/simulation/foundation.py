@@ -245,12 +245,14 @@ def _image() -> image_store.Image:
 async def request(
     app: App, caller: str, method: str, path: str, body: object = None, *, version: str = "2.96"
 ) -> Answered:
-    """One request through the real dispatcher; returns status and JSON."""
-    content = msgspec.json.encode(body) if body is not None else b""
+    """One request through the real dispatcher; returns status and JSON. A `body` of bytes is sent as it is."""
+    raw = isinstance(body, bytes)
+    content = body if isinstance(body, bytes) else msgspec.json.encode(body) if body is not None else b""
     path, _, query = path.partition("?")
     headers = [(b"x-auth-token", caller.encode()), (b"openstack-api-version", b"compute " + version.encode())]
     if content:
-        headers += [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+        kind = b"application/octet-stream" if raw else b"application/json"
+        headers += [(b"content-type", kind), (b"content-length", str(len(content)).encode())]
     scope = {
         "type": "http", "http_version": "1.1", "method": method, "scheme": "https", "path": path,
         "raw_path": path.encode(), "query_string": query.encode(), "headers": headers,

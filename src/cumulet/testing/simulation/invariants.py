@@ -74,6 +74,9 @@ def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
     others = cloud.db.read(lambda tx: list(cloud.images.of_others(tx)))
     if others:
         return others
+    wrong_images = cloud.db.read(lambda tx: list(workload.imports.wrong(tx)))
+    if wrong_images:
+        return wrong_images
     plugged = {
         name: {key: _ports(guest) for key, guest in machine.driver.described().items()}
         for name, machine in cloud.machines.items()

@@ -46,6 +46,7 @@ from cumulet.placement import allocations as placement
 from cumulet.settings import Settings
 from cumulet.testing.simulation import (
     planted_consoles,
+    planted_imports,
     planted_life,
     planted_network,
     planted_places,
@@ -363,6 +364,7 @@ PLANTED: dict[str, Plant] = {
         a_reconciler_that_removes_nothing,
         booting_from_disk_beside_the_source,
         *planted_consoles.PLANTS,
+        *planted_imports.PLANTS,
         *planted_life.PLANTS,
         *planted_network.PLANTS,
         *planted_places.PLANTS,

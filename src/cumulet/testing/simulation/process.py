@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from random import Random
 from typing import TypeVar
 
@@ -15,9 +16,11 @@ from cumulet.db.transaction import Keeper, Watch
 from cumulet.fleet.hosts import Hosts
 from cumulet.host.link import Link
 from cumulet.host.messages import HostUnreachable, Message
-from cumulet.testing.simulation.database import SimulatedDatabase
+from cumulet.testing.simulation.database import FOR_THE_API, SimulatedDatabase
 from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
 
+NOTICE_SECONDS = 0.002
+"""From a commit to who hears of it."""
 WAKING_SECONDS = 0.02
 """Within which what waits in a process that was stopped goes on, in whatever order."""
 T = TypeVar("T")
@@ -93,6 +96,13 @@ class Process(VirtualClock):
         await self.goes_on()
 
 
+def require_not_killed() -> None:
+    """A request whose process was killed is cancelled where it waits, and says nothing to the database after that."""
+    task = asyncio.current_task()
+    if FOR_THE_API.get() and task is not None and task.cancelling():
+        raise asyncio.CancelledError("its process was killed")
+
+
 class Memory:
     """What a process keeps of the database in memory; with a database of its own it is the whole cloud's."""
 
@@ -107,6 +117,7 @@ class DatabaseOfProcess(Database):
     def __init__(self, inner: SimulatedDatabase, process: Process, memory: Memory, *, alone: bool) -> None:
         self.embedded = self.is_sqlite = alone
         self._whole = inner
+        self._name = process.name
         self._process = process
         self._memory = memory
         self._alone = alone
@@ -131,7 +142,32 @@ class DatabaseOfProcess(Database):
         self._reach()
         return self._whole.read(fn, keeper=self.keeper, alone=self._alone)
 
+    @contextlib.asynccontextmanager
+    async def notices(self, channels: Iterable[str]) -> AsyncIterator[AsyncIterator[tuple[str, str]]]:
+        """They are heard after a moment; those that come while it does not reach the database are lost."""
+        self._reach()
+        wanted, come = frozenset(channels), asyncio.Queue[tuple[str, str]]()
+
+        def listener(channel: str, words: str) -> None:
+            if channel in wanted:
+                come.put_nowait((channel, words))
+
+        async def heard() -> AsyncIterator[tuple[str, str]]:
+            while True:
+                notice = await come.get()
+                await self._process.sleep(NOTICE_SECONDS)
+                self._reach()
+                yield notice
+
+        self._whole.listeners.append(listener)
+        try:
+            yield heard()
+        finally:
+            if listener in self._whole.listeners:  # The next run has forgotten it.
+                self._whole.listeners.remove(listener)
+
     async def read_async(self, fn: Callable[[Tx], T]) -> T:
+        require_not_killed()
         await self._process.goes_on()
         return self.read(fn)
 
@@ -139,6 +175,7 @@ class DatabaseOfProcess(Database):
         return await self.read_async(fn)
 
     async def write_async(self, fn: Callable[[Tx], T]) -> T:
+        require_not_killed()
         await self._process.goes_on()
         self._reach()
         kept = self._memory

@@ -27,6 +27,8 @@ SETTLING_SECONDS = 30.0
 PACES = (0.3, 0.4, 0.4, 1.0)
 """Virtual seconds from step to step on average, in one run and another."""
 ENDING_ROUNDS = 20
+IMPORTING = 0.12
+"""The share of runs in which images are imported."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +126,8 @@ class _Simulation:
     async def play(self) -> None:
         random = Random(self._seed)  # noqa: S311 - a seed that decides everything is the point
         storm, weather = draw(random), Weather()
-        cloud = SimulatedCloud(self._loop, random, weather, self._log.say)
+        importing = Random(f"{self._seed}/imports").random() < IMPORTING  # noqa: S311
+        cloud = SimulatedCloud(self._loop, random, weather, self._log.say, importing=importing)
         await cloud.start()
         trouble = Trouble(cloud, random)
         workload = Workload(cloud, random, self._log.say, self._counts)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+from collections.abc import Callable
+from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 EPOCH_US = 1_800_000_000_000_000
+T = TypeVar("T")
+THREAD_SECONDS = 0.01
+"""Until a thread has done its work, and as long again until that is known."""
 
 
 class NothingLeft(Exception):
@@ -41,6 +46,30 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self.now
+
+    def run_in_executor(self, executor: object, func: Callable[..., T], *args: object) -> asyncio.Future[T]:
+        """Work of a thread: it is done after a while, and known after another. A process that was killed does none."""
+        task = asyncio.current_task(self)
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError("its process was killed")
+        future: asyncio.Future[T] = self.create_future()
+
+        def work() -> None:
+            if future.done():
+                return
+            try:
+                result = func(*args)
+            except Exception as problem:
+                self.call_later(THREAD_SECONDS, tell, partial(future.set_exception, problem))
+            else:
+                self.call_later(THREAD_SECONDS, tell, partial(future.set_result, result))
+
+        def tell(say: Callable[[], None]) -> None:
+            if not future.done():
+                say()
+
+        self.call_later(THREAD_SECONDS, work)
+        return future
 
 
 class VirtualClock:

@@ -16,6 +16,7 @@ from cumulet.placement.store import resource_providers
 from cumulet.testing.simulation.cloud import SimulatedCloud
 from cumulet.testing.simulation.console_workload import SERIAL, Consoles
 from cumulet.testing.simulation.foundation import FAST_HOST, GROUPS, IMAGE_ID, PROJECTS, Answered
+from cumulet.testing.simulation.import_workload import Imports
 from cumulet.testing.simulation.network_workload import NetworkWorkload
 
 _SERVERS = sa.select(servers.c.id, servers.c.project_id, servers.c.vm_state, servers.c.deleted_at_us).order_by(
@@ -52,6 +53,7 @@ class Workload:
         self._counts = counts
         self._network = NetworkWorkload(cloud, self._said)
         self._consoles = Consoles(cloud, counts)
+        self.imports = Imports(cloud, self._said)
 
     def unanswered(self) -> list[str]:
         return [f"unanswered: {what}" for task, what in self._under_way.items() if not task.done()]
@@ -63,7 +65,7 @@ class Workload:
             self._force_a_move: 3, self._power: 4, self._host: 1, self._resize: 2, self._migrate_cold: 1,
             self._decide: 2, self._evacuate: 4, self._image: 2, self._plug: 3, self._rebuild: 2, self._shelve: 3,
             self._rescue: 3, self._route: 8 if self._cloud.routed else 0,
-            self._console: 3,
+            self._console: 3, self.imports.request: 8 if self._cloud.importing else 0,
         }  # fmt: skip
         kind = random.choices(list(kinds), weights=list(kinds.values()))[0]
         self._counts[f"requests: {kind.__name__.strip('_')}"] += 1
