@@ -27,12 +27,14 @@ from cumulet.host.wiring import (
     BANDWIDTH_LIMITS,
     DSCP_MARKS,
     FLOATING_IP_LIMITS,
+    GATEWAY_LIMITS,
     METERING,
     PORT_NAMES,
     FloatingIp,
     InForce,
     NotDone,
     Port,
+    Router,
     Wiring,
 )
 from cumulet.network import for_compute as ports_of
@@ -79,12 +81,14 @@ def described(tx: Tx, host: str) -> Wiring:
         made = replace(made, routers=tuple(routers))
     if METERING not in kept:
         made = replace(made, routers=tuple(replace(one, meters=()) for one in made.routers))
+    if GATEWAY_LIMITS not in kept:
+        made = replace(made, routers=tuple(map(_unlimited, made.routers)))
     if PORT_NAMES not in kept:
         made = replace(made, networks=tuple(replace(one, names=()) for one in made.networks))
     return made
 
 
-LimitedT = TypeVar("LimitedT", Port, FloatingIp)
+LimitedT = TypeVar("LimitedT", Port, FloatingIp, Router)
 
 
 def _unlimited(limited: LimitedT) -> LimitedT:
