@@ -132,8 +132,6 @@ def test_no_packet_is_to_be_marked_where_a_host_cannot(cloud: TestCloud, manager
     with keeping("networks", "bandwidth-limits", on=[host]):
         refused = call(member, "PUT", f"/networks/{network}", {"network": {"qos_policy_id": marking}})
         assert (refused.status, f"{host} cannot mark" in refused.text) == (501, True)
-        new = {"dscp_marking_rule": {"dscp_mark": 8}}
-        assert call(manager, "POST", f"/qos/policies/{qos_policy(manager)}/{MARKS}", new).status == 501
         attached = {"interfaceAttachment": {"port_id": port}}
         assert member.compute("POST", f"/servers/{server}/os-interface", attached).status == 501
         assert call(member, "GET", "/qos/rule-types")["rule_types"] == [{"type": "bandwidth_limit"}]
@@ -143,6 +141,74 @@ def test_no_packet_is_to_be_marked_where_a_host_cannot(cloud: TestCloud, manager
     older = cloud.embedded.db.read(lambda tx: host_records.kind_of(tx, "a host that has said nothing"))
     with mock.patch.object(host_records, "kind_of", return_value=older):
         assert told(cloud, port).dscp_mark is None
+
+
+PROMISES = [
+    ("minimum_bandwidth", "min_kbps", "bandwidth"),
+    ("minimum_packet_rate", "min_kpps", "packets a second"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "what"), PROMISES)
+def test_what_is_promised_is_written_down_and_had_by_nothing_while_no_host_keeps_it(
+    manager: Client, member: Client, name: str, value: str, what: str
+) -> None:
+    policy, kind = qos_policy(manager), f"{name}_rule"
+    path = f"/qos/policies/{policy}/{kind}s"
+    made = call(manager, "POST", path, {kind: {value: "5"}})
+    assert (made.status, made[kind]) == (201, {"id": made[kind]["id"], "direction": "egress", value: 5})
+    assert call(manager, "PUT", f"{path}/{made[kind]['id']}", {kind: {value: 6}})[kind][value] == 6
+    assert [one[value] for one in call(manager, "GET", path)[f"{kind}s"]] == [6]
+    again = call(manager, "POST", path, {kind: {value: 7}})
+    assert (again.status, again["NeutronError"]["type"]) == (409, "QoSRulesConflict")
+    assert call(manager, "POST", path, {kind: {value: -1, "direction": "ingress"}}).status == 400
+    assert call(member, "GET", f"/qos/rule-types/{name}").status == 404
+    network, _ = network_with_subnet(member)
+    port = make(member, "port", network_id=network)["id"]
+    had = {"qos_policy_id": policy}
+    for method, place, body in (
+        ("PUT", f"/networks/{network}", {"network": had}),
+        ("PUT", f"/ports/{port}", {"port": had}),
+        ("POST", "/networks", {"network": had}),
+        ("POST", "/ports", {"port": {"network_id": network, **had}}),
+    ):
+        refused = call(member, method, place, body)
+        assert (refused.status, what in refused.text) == (501, True)
+    assert make(member, "floatingip", floating_network_id=public(member), **had)["qos_policy_id"] == policy
+    kept = qos_policy(manager)
+    assert call(member, "PUT", f"/ports/{port}", {"port": {"qos_policy_id": kept}}).status == 200
+    assert call(manager, "POST", f"/qos/policies/{kept}/{kind}s", {kind: {value: 5}}).status == 501
+    assert call(manager, "PUT", f"/qos/policies/{policy}", {"policy": {"is_default": True}}).status == 200
+    assert call(member, "POST", "/networks", {"network": {}}).status == 501, "it would have the default policy"
+    assert call(member, "POST", "/networks", {"network": {"qos_policy_id": None}}).status == 201
+
+
+def test_a_policy_promises_no_more_than_it_lets_pass(manager: Client) -> None:
+    policy = f"/qos/policies/{qos_policy(manager, ('egress', 10, 0))}"
+    more, kind = {"minimum_bandwidth_rule": {"min_kbps": 11}}, "minimum_bandwidth_rules"
+    refused = call(manager, "POST", f"{policy}/{kind}", more)
+    assert (refused.status, refused["NeutronError"]["type"]) == (409, "QoSRuleParameterConflict")
+    other_way = {"minimum_bandwidth_rule": {"min_kbps": 11, "direction": "ingress"}}
+    assert call(manager, "POST", f"{policy}/{kind}", other_way).status == 201
+    kept = call(manager, "POST", f"{policy}/{kind}", {"minimum_bandwidth_rule": {"min_kbps": 10}})
+    assert kept.status == 201
+    one = f"{policy}/{kind}/{kept['minimum_bandwidth_rule']['id']}"
+    assert call(manager, "PUT", one, more).status == 409
+    (limit,) = call(manager, "GET", f"{policy}/{LIMITS}")[LIMITS]
+    less = {"bandwidth_limit_rule": {"max_kbps": 9}}
+    assert call(manager, "PUT", f"{policy}/{LIMITS}/{limit['id']}", less).status == 409
+    slow = {"bandwidth_limit_rule": {"max_kbps": 9, "direction": "ingress"}}
+    assert call(manager, "POST", f"{policy}/{LIMITS}", slow).status == 409
+
+
+def test_packets_are_promised_by_direction_or_for_both_together(manager: Client) -> None:
+    path = f"/qos/policies/{qos_policy(manager)}/minimum_packet_rate_rules"
+    assert call(manager, "POST", path, {"minimum_packet_rate_rule": {"min_kpps": 1}}).status == 201
+    for_both = {"minimum_packet_rate_rule": {"min_kpps": 1, "direction": "any"}}
+    refused = call(manager, "POST", path, for_both)
+    assert (refused.status, refused["NeutronError"]["type"]) == (409, "QoSRuleParameterConflict")
+    (egress,) = call(manager, "GET", path)["minimum_packet_rate_rules"]
+    assert call(manager, "PUT", f"{path}/{egress['id']}", for_both).status == 200
 
 
 def test_a_floating_ip_has_limits_of_its_own(cloud: TestCloud, manager: Client, member: Client) -> None:
@@ -320,15 +386,15 @@ def test_what_a_host_cannot_keep_is_refused(cloud: TestCloud, manager: Client, m
     set_ = {"network": {"qos_policy_id": policy}}
     with keeping("networks", on=["host9"]):
         assert call(member, "GET", "/qos/rule-types")["rule_types"] == []
+        assert call(member, "PUT", f"/networks/{network}", set_).status == 501
+    assert call(member, "PUT", f"/networks/{network}", set_).status == 200
+    with keeping("networks", on=["host9"]):
         rule = {"bandwidth_limit_rule": {"max_kbps": 1}}
         refused = call(manager, "POST", f"/qos/policies/{policy}/{LIMITS}", rule)
         assert (refused.status, "host9" in refused.text) == (501, True)
         assert call(manager, "PUT", f"/qos/policies/{policy}/{LIMITS}/{unlimited}", rule).status == 501
-        assert call(member, "PUT", f"/networks/{network}", set_).status == 501
-    assert call(member, "PUT", f"/networks/{network}", set_).status == 200
     kept = [{"type": "bandwidth_limit"}, {"type": "dscp_marking"}]
     assert call(member, "GET", "/qos/rule-types")["rule_types"] == kept
-    assert call(manager, "POST", f"/qos/policies/{policy}/minimum_bandwidth_rules", {}).status == 501
 
 
 @pytest.mark.parametrize(

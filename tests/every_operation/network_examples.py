@@ -203,6 +203,18 @@ class Things:
         made = self.ask(self.admin, "POST", path, {"bandwidth_limit_rule": {"max_kbps": 1000}})
         return str(made["bandwidth_limit_rule"]["id"])
 
+    def _promise(self, name: str, **value: int) -> str:
+        made = self.ask(self.admin, "POST", f"/qos/policies/{self.qos_policy}/{name}s", {name: value})
+        return str(made[name]["id"])
+
+    @cached_property
+    def minimum_bandwidth(self) -> str:
+        return self._promise("minimum_bandwidth_rule", min_kbps=1)
+
+    @cached_property
+    def minimum_packet_rate(self) -> str:
+        return self._promise("minimum_packet_rate_rule", min_kpps=1)
+
     @cached_property
     def marking_policy(self) -> str:
         made = self.ask(self.admin, "POST", "/qos/policies", {"policy": {"project_id": self.owner.project_id}})
@@ -271,6 +283,10 @@ PARAMETERS: Mapping[str, str | Made] = {
     "alias_bandwidth_limit_rule_id": lambda t: t.bandwidth_limit,
     "dscp_marking_rule_id": lambda t: t.dscp_mark,
     "alias_dscp_marking_rule_id": lambda t: t.dscp_mark,
+    "minimum_bandwidth_rule_id": lambda t: t.minimum_bandwidth,
+    "alias_minimum_bandwidth_rule_id": lambda t: t.minimum_bandwidth,
+    "minimum_packet_rate_rule_id": lambda t: t.minimum_packet_rate,
+    "alias_minimum_packet_rate_rule_id": lambda t: t.minimum_packet_rate,
     "rule_type": "bandwidth_limit",
     "security_group_id": lambda t: t.group,
     "security_group_rule_id": lambda t: t.group_rule,
@@ -414,6 +430,8 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
     f"PUT {QOS}": Example(may=MANAGER, sees=READER, body={"policy": {"description": "x"}}, rules=("get_policy",)),
     f"DELETE {QOS}": Example(may=MANAGER, sees=READER, rules=("get_policy",)),
     **qos_rules("bandwidth_limit", {"max_kbps": 1000, "direction": "ingress"}, {"max_kbps": 7}),
+    **qos_rules("minimum_bandwidth", {"min_kbps": 1, "direction": "ingress"}, {"min_kbps": 2}),
+    **qos_rules("minimum_packet_rate", {"min_kpps": 1, "direction": "ingress"}, {"min_kpps": 2}),
     **qos_rules("dscp_marking", {"dscp_mark": 8}, {"dscp_mark": 10}, policy_id=lambda t: t.marking_policy),
     "GET /qos/rule-types": Example(may=ANY_READER),
     "GET /qos/rule-types/{rule_type}": Example(may=ANY_READER),

@@ -12,12 +12,15 @@ from cumulet.errors import NotYet
 NETWORKS, BANDWIDTH_LIMITS, FLOATING_IP_LIMITS = "networks", "bandwidth-limits", "floating-ip-limits"
 DSCP_MARKS, GATEWAY_LIMITS = "dscp-marks", "gateway-limits"
 METERING = "metering"
-"""What hosts say of themselves."""
+MINIMUM_BANDWIDTHS, MINIMUM_PACKET_RATES = "minimum-bandwidths", "minimum-packet-rates"
+"""What hosts say of themselves. No host of ours offers the last two yet."""
 _WITHOUT = {
     BANDWIDTH_LIMITS: ("HOST_LIMITS_NO_BANDWIDTH", "limit the bandwidth of ports"),
     FLOATING_IP_LIMITS: ("HOST_LIMITS_NO_BANDWIDTH", "limit the bandwidth of floating IPs"),
     GATEWAY_LIMITS: ("HOST_LIMITS_NO_BANDWIDTH", "limit the bandwidth of routers' gateways"),
     METERING: ("HOST_METERS_NOTHING", "meter what passes routers"),
+    MINIMUM_BANDWIDTHS: ("HOST_PROMISES_NO_BANDWIDTH", "promise bandwidth to ports"),
+    MINIMUM_PACKET_RATES: ("HOST_PROMISES_NO_PACKETS", "promise packets a second to ports"),
     DSCP_MARKS: ("HOST_MARKS_NO_PACKETS", "mark the packets of ports"),
 }
 """By feature: the coded reason against a host without it, and what that host cannot do."""

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+
+import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.errors import Forbidden, NotFound
 from cumulet.network import hosts
-from cumulet.network.hosts import BANDWIDTH_LIMITS, DSCP_MARKS
+from cumulet.network.hosts import BANDWIDTH_LIMITS, FLOATING_IP_LIMITS, GATEWAY_LIMITS
 from cumulet.network.many import find_many
 from cumulet.network.qos_records import BandwidthLimit, DscpMark, QosPolicy, qos_policies
+from cumulet.network.qos_rule_types import RULE_TYPES, RuleType
 from cumulet.network.sharing import QOS_SHARING
 from cumulet.network.sight import shared_in_sight
-from cumulet.network.store import Network, Port, find, find_by
+from cumulet.network.store import Network, Port, find, find_by, floating_ips, networks, ports, routers
 from cumulet.web.operation import Call
 from cumulet.web.schema import Unset
+
+_USERS = (
+    ("port", ports, BANDWIDTH_LIMITS),
+    ("network", networks, BANDWIDTH_LIMITS),
+    ("floatingip", floating_ips, FLOATING_IP_LIMITS),
+    ("router", routers, GATEWAY_LIMITS),
+)
 
 
 def _usable(call: Call[object, object], policy_id: str) -> bool:
@@ -27,10 +37,34 @@ def wanted(call: Call[object, object], policy_id: str | Unset | None, feature: s
         return None
     if not _usable(call, policy_id):
         raise NotFound(f"QoS policy {policy_id} could not be found.", reason="QosPolicyNotFound")
-    hosts.require(call.tx, feature)
-    if feature == BANDWIDTH_LIMITS and marks(call.tx, {policy_id}):
-        hosts.require(call.tx, DSCP_MARKS)
+    _require_kept(call.tx, policy_id, feature)
     return policy_id
+
+
+def _require_kept(tx: Tx, policy_id: str, feature: str) -> None:
+    """501 where a host could not keep a policy. `feature`: what hosts say of the kind of thing that has it."""
+    hosts.require(tx, feature)
+    if feature == BANDWIDTH_LIMITS:
+        for needed in _features(tx, {policy_id}):
+            hosts.require(tx, needed)
+
+
+def users(tx: Tx, policy_id: str) -> Iterator[tuple[str, str, str]]:
+    """One thing of each kind that has a policy: the kind, its id, and what hosts say of the kind."""
+    for kind, table, feature in _USERS:
+        found = tx.first(sa.select(table.c.id).where(table.c.qos_policy_id == policy_id).limit(1))
+        if found is not None:
+            yield kind, found[0], feature
+
+
+def require_rule_kept(tx: Tx, policy_id: str, rules: RuleType) -> None:
+    """501 where a host could not keep one more rule of this type for what has the policy. Of floating IPs and gateways
+    bandwidth is limited, and no more, as upstream."""
+    for _, _, feature in users(tx, policy_id):
+        if feature == BANDWIDTH_LIMITS:
+            hosts.require(tx, rules.feature)
+        elif rules.feature == BANDWIDTH_LIMITS:
+            hosts.require(tx, feature)
 
 
 def changed(call: Call[object, object], present: str | None, policy_id: str | Unset | None, feature: str) -> str | None:
@@ -53,14 +87,17 @@ def default_of(tx: Tx, project_id: str) -> str | None:
 
 def of_new_network(call: Call[object, object], project_id: str, policy_id: str | Unset | None) -> str | None:
     """The policy that a new network shall have: the one named, or the project's default one."""
-    if isinstance(policy_id, Unset):
-        return default_of(call.tx, project_id)
-    return wanted(call, policy_id, BANDWIDTH_LIMITS)
+    if not isinstance(policy_id, Unset):
+        return wanted(call, policy_id, BANDWIDTH_LIMITS)
+    default = default_of(call.tx, project_id)
+    if default is not None:
+        _require_kept(call.tx, default, BANDWIDTH_LIMITS)
+    return default
 
 
-def of_networks(tx: Tx, ports: Sequence[Port]) -> dict[str, str]:
+def of_networks(tx: Tx, of: Sequence[Port]) -> dict[str, str]:
     """The policies of these ports' networks, by network."""
-    found = find_many(tx, Network, "id", {port.network_id for port in ports})
+    found = find_many(tx, Network, "id", {port.network_id for port in of})
     return {network.id: network.qos_policy_id for network in found if network.qos_policy_id is not None}
 
 
@@ -78,8 +115,16 @@ def marks(tx: Tx, policy_ids: set[str]) -> Mapping[str, int]:
 
 def features_needed(tx: Tx, server_id: str) -> frozenset[str]:
     """What a host must offer to keep the policies of a server's ports."""
-    ports = find_by(tx, Port, server_id=server_id)
-    found = {port.qos_policy_id for port in ports} | set(of_networks(tx, ports).values())
+    its_ports = find_by(tx, Port, server_id=server_id)
+    found = {port.qos_policy_id for port in its_ports} | set(of_networks(tx, its_ports).values())
     policies = {policy for policy in found if policy is not None}
-    needed = {BANDWIDTH_LIMITS: limits(tx, policies), DSCP_MARKS: marks(tx, policies)}
-    return frozenset(feature for feature, rules in needed.items() if rules)
+    return _features(tx, policies)
+
+
+def _features(tx: Tx, policy_ids: set[str]) -> frozenset[str]:
+    """What a host must offer to keep the rules of these policies for ports."""
+    return frozenset(
+        rules.feature
+        for rules in RULE_TYPES.values()
+        if policy_ids and any(map(rules.asks, find_many(tx, rules.record, "policy_id", policy_ids)))
+    )

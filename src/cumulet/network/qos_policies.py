@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import sqlalchemy as sa
-
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict
-from cumulet.network import bodies, limits, policy, resource, sharing_use, topology
+from cumulet.network import bodies, limits, policy, qos, resource, sharing_use, topology
 from cumulet.network.bodies import either, text
 from cumulet.network.many import find_many
 from cumulet.network.qos_records import QosPolicy, qos_policies
@@ -22,12 +20,8 @@ from cumulet.network.store import (
     delete,
     erase,
     find_by,
-    floating_ips,
     insert,
     must_get,
-    networks,
-    ports,
-    routers,
     tags_of,
 )
 from cumulet.web.operation import Call, Rule
@@ -47,7 +41,6 @@ DELETE = rule("delete_policy", policy.ADMIN_OR_PROJECT_MANAGER, description="Del
 DELETE_TAGS = rule("delete_policy:tags", policy.ADMIN_OR_PROJECT_MANAGER, description="Remove tags of a QoS policy")
 
 PATH = "/qos/policies/{policy_id}"
-_USERS = (("port", ports), ("network", networks), ("floatingip", floating_ips), ("router", routers))
 
 
 def _views(tx: Tx, records: Sequence[QosPolicy]) -> list[View]:
@@ -181,10 +174,8 @@ def update_qos_policy(call: Call[QosPolicy, UpdateQosPolicy]) -> View:
 def delete_qos_policy(call: Call[QosPolicy, None]) -> None:
     """Delete a QoS policy that nothing has, with its rules."""
     found = call.target
-    for name, table in _USERS:
-        user = call.tx.first(sa.select(table.c.id).where(table.c.qos_policy_id == found.id).limit(1))
-        if user is not None:
-            raise Conflict(f"QoS Policy {found.id} is used by {name} {user[0]}.", reason="QosPolicyInUse")
-    for kind in RULE_TYPES.values():
-        erase(call.tx, kind.table, policy_id=found.id)
+    for kind, user_id, _ in qos.users(call.tx, found.id):
+        raise Conflict(f"QoS Policy {found.id} is used by {kind} {user_id}.", reason="QosPolicyInUse")
+    for rules in RULE_TYPES.values():
+        erase(call.tx, rules.table, policy_id=found.id)
     delete(call.tx, QosPolicy, found.id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import sqlalchemy as sa
 
 from cumulet.db.engine import metadata
@@ -38,6 +40,27 @@ dscp_marks = sa.Table(
 """Of a policy one. `project_id` is that of the policy."""
 
 
+minimum_bandwidths = sa.Table(
+    "qos_minimum_bandwidths",
+    metadata,
+    *(column for column in resource_columns() if column.name != "name"),
+    sa.Column("policy_id", sa.ForeignKey("qos_policies.id"), nullable=False),
+    sa.Column("direction", sa.String(8), nullable=False),
+    sa.Column("min_kbps", sa.Integer, nullable=False),
+    sa.UniqueConstraint("policy_id", "direction"),
+)
+
+minimum_packet_rates = sa.Table(
+    "qos_minimum_packet_rates",
+    metadata,
+    *(column for column in resource_columns() if column.name != "name"),
+    sa.Column("policy_id", sa.ForeignKey("qos_policies.id"), nullable=False),
+    sa.Column("direction", sa.String(8), nullable=False),
+    sa.Column("min_kpps", sa.Integer, nullable=False),
+    sa.UniqueConstraint("policy_id", "direction"),
+)
+
+
 class QosPolicy(Resource, frozen=True, kw_only=True):
     name: str
     is_default: bool
@@ -58,3 +81,25 @@ class BandwidthLimit(QosRule, frozen=True, kw_only=True):
 class DscpMark(QosRule, frozen=True, kw_only=True):
     dscp_mark: int
     """The six bits that packets of a guest leave with (RFC 2474)."""
+
+
+class MinimumBandwidth(QosRule, frozen=True, kw_only=True):
+    direction: str
+    min_kbps: int
+    """In thousands of bits a second."""
+
+
+class MinimumPacketRate(QosRule, frozen=True, kw_only=True):
+    direction: str
+    """``any``: both together."""
+    min_kpps: int
+    """In thousands of packets a second."""
+
+
+QOS_TABLES: Mapping[type[Resource], sa.Table] = {
+    QosPolicy: qos_policies,
+    BandwidthLimit: bandwidth_limits,
+    DscpMark: dscp_marks,
+    MinimumBandwidth: minimum_bandwidths,
+    MinimumPacketRate: minimum_packet_rates,
+}

@@ -9,11 +9,21 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.network.bodies import whole_number
-from cumulet.network.hosts import BANDWIDTH_LIMITS, DSCP_MARKS
-from cumulet.network.qos_records import BandwidthLimit, DscpMark, QosRule, bandwidth_limits, dscp_marks
+from cumulet.network.hosts import BANDWIDTH_LIMITS, DSCP_MARKS, MINIMUM_BANDWIDTHS, MINIMUM_PACKET_RATES
+from cumulet.network.qos_records import (
+    BandwidthLimit,
+    DscpMark,
+    MinimumBandwidth,
+    MinimumPacketRate,
+    QosRule,
+    bandwidth_limits,
+    dscp_marks,
+    minimum_bandwidths,
+    minimum_packet_rates,
+)
 from cumulet.web.schema import UNSET, Body, Convert, Json, Unset
 
-MOST_KBPS = 2**31 - 1
+MOST = 2**31 - 1
 DIRECTIONS = ("egress", "ingress")
 VALID_DSCP_MARKS = (0, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 46, 48, 56)
 """Those that a standard gives a meaning to: class selectors, assured and expedited forwarding."""
@@ -39,14 +49,18 @@ class RuleType(msgspec.Struct, frozen=True, kw_only=True):
     parameters: tuple[Mapping[str, object], ...]
     """As upstream describes them to who asks for a type."""
 
+    def asks(self, rule: QosRule) -> bool:
+        """Whether a rule asks anything of a host."""
+        return self.means(self.values(rule))
+
     def values(self, rule: QosRule) -> dict[str, object]:
         return {name: getattr(rule, name) for name in self.columns}
 
 
-def _kilobits(value: object) -> int:
+def _thousands(value: object) -> int:
     number = whole_number(value)
-    if not 0 <= number <= MOST_KBPS:
-        raise ValueError(f"'{number}' is not in range 0 through {MOST_KBPS}")
+    if not 0 <= number <= MOST:
+        raise ValueError(f"'{number}' is not in range 0 through {MOST}")
     return number
 
 
@@ -58,20 +72,40 @@ def _mark(value: object) -> int:
 
 
 _NUMBER = Json({"type": ["integer", "string"], "maxLength": 19})
-Kilobits = Annotated[int, _NUMBER, Convert(_kilobits)]
+Thousands = Annotated[int, _NUMBER, Convert(_thousands)]
 Mark = Annotated[int, _NUMBER, Convert(_mark)]
 
 
 class NewLimit(Body):
-    max_kbps: Kilobits
-    max_burst_kbps: Kilobits | Unset = UNSET
+    max_kbps: Thousands
+    max_burst_kbps: Thousands | Unset = UNSET
     direction: Literal["egress", "ingress"] | Unset = UNSET
 
 
 class ChangeLimit(Body):
-    max_kbps: Kilobits | Unset = UNSET
-    max_burst_kbps: Kilobits | Unset = UNSET
+    max_kbps: Thousands | Unset = UNSET
+    max_burst_kbps: Thousands | Unset = UNSET
     direction: Literal["egress", "ingress"] | Unset = UNSET
+
+
+class NewMinimumBandwidth(Body):
+    min_kbps: Thousands
+    direction: Literal["egress", "ingress"] | Unset = UNSET
+
+
+class ChangeMinimumBandwidth(Body):
+    min_kbps: Thousands | Unset = UNSET
+    direction: Literal["egress", "ingress"] | Unset = UNSET
+
+
+class NewMinimumPacketRate(Body):
+    min_kpps: Thousands
+    direction: Literal["any", "egress", "ingress"] | Unset = UNSET
+
+
+class ChangeMinimumPacketRate(Body):
+    min_kpps: Thousands | Unset = UNSET
+    direction: Literal["any", "egress", "ingress"] | Unset = UNSET
 
 
 class NewMark(Body):
@@ -83,7 +117,7 @@ class ChangeMark(Body):
 
 
 def _range(name: str) -> Mapping[str, object]:
-    values = {"start": 0, "end": MOST_KBPS}
+    values = {"start": 0, "end": MOST}
     return {"parameter_name": name, "parameter_type": "range", "parameter_values": values}
 
 
@@ -117,6 +151,49 @@ _TYPES = (
         feature=DSCP_MARKS,
         parameters=(_choices("dscp_mark", VALID_DSCP_MARKS),),
     ),
+    RuleType(
+        name="minimum_bandwidth",
+        record=MinimumBandwidth,
+        table=minimum_bandwidths,
+        columns=("direction", "min_kbps"),
+        new=NewMinimumBandwidth,
+        change=ChangeMinimumBandwidth,
+        title="a promise of bandwidth",
+        feature=MINIMUM_BANDWIDTHS,
+        defaults={"direction": "egress"},
+        by="direction",
+        parameters=(_range("min_kbps"), _choices("direction", DIRECTIONS)),
+    ),
+    RuleType(
+        name="minimum_packet_rate",
+        record=MinimumPacketRate,
+        table=minimum_packet_rates,
+        columns=("direction", "min_kpps"),
+        new=NewMinimumPacketRate,
+        change=ChangeMinimumPacketRate,
+        title="a promise of packets a second",
+        feature=MINIMUM_PACKET_RATES,
+        defaults={"direction": "egress"},
+        by="direction",
+        parameters=(_range("min_kpps"), _choices("direction", ("any", *DIRECTIONS))),
+    ),
 )
 RULE_TYPES: Mapping[str, RuleType] = {kind.name: kind for kind in _TYPES}
 """By name."""
+
+
+def clash(
+    rules: RuleType, values: Mapping[str, object], other: RuleType, others: Mapping[str, object]
+) -> tuple[object, object] | None:
+    """Of a rule to be and of one that is there, the values that cannot both be kept: more is promised than may pass,
+    or packets are counted both by direction and without."""
+    directions = (values.get("direction"), others.get("direction"))
+    if rules.name == other.name == "minimum_packet_rate":
+        return directions if directions.count("any") == 1 else None
+    both = {**values, **others}
+    if directions[0] != directions[1] or not {"min_kbps", "max_kbps"} <= both.keys():
+        return None
+    if int(str(both["min_kbps"])) <= int(str(both["max_kbps"])):
+        return None
+    own, found = ("min_kbps", "max_kbps") if "min_kbps" in values else ("max_kbps", "min_kbps")
+    return values[own], others[found]

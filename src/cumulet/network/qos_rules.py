@@ -13,11 +13,11 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict, NotFound
-from cumulet.network import hosts, policy, resource
+from cumulet.network import hosts, policy, qos, resource
 from cumulet.network.qos_policies import PATH as POLICY
 from cumulet.network.qos_policies import QOS_POLICIES
 from cumulet.network.qos_records import QosPolicy, QosRule
-from cumulet.network.qos_rule_types import RULE_TYPES, RuleType
+from cumulet.network.qos_rule_types import RULE_TYPES, RuleType, clash
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
 from cumulet.network.sight import own_in_sight
@@ -64,11 +64,6 @@ def _facts(call: Call[QosPolicy, object]) -> View:
     return {"ext_parent:project_id": call.target.project_id}
 
 
-def _require_kept(call: Call[object, object], rules: RuleType, values: Mapping[str, object]) -> None:
-    if rules.means(values):
-        hosts.require(call.tx, rules.feature)
-
-
 def _refuse_second(
     tx: Tx, rules: RuleType, policy_id: str, values: Mapping[str, object], but: str | None = None
 ) -> None:
@@ -79,6 +74,20 @@ def _refuse_second(
                 f"Rule {rules.name} conflicts with rule {other.id} which already exists in QoS Policy {policy_id}.",
                 reason="QoSRulesConflict",
             )
+
+
+def _refuse_clash(
+    tx: Tx, rules: RuleType, policy_id: str, values: Mapping[str, object], but: str | None = None
+) -> None:
+    for other in RULE_TYPES.values():
+        for there in find_by(tx, other.record, policy_id=policy_id):
+            found = clash(rules, values, other, other.values(there)) if there.id != but else None
+            if found is not None:
+                raise Conflict(
+                    f"Unable to add the rule with value {found[0]} to the policy {policy_id} as the existing rule of "
+                    f"type {other.name} has value {found[1]}.",
+                    reason="QoSRuleParameterConflict",
+                )
 
 
 def _declare(rules: RuleType) -> None:
@@ -138,7 +147,9 @@ def _declare(rules: RuleType) -> None:
         """Give a QoS policy a rule of this type."""
         found, values = call.target, {**rules.defaults, **resource.given(call.body)}
         _refuse_second(call.tx, rules, found.id, values)
-        _require_kept(call, rules, values)
+        _refuse_clash(call.tx, rules, found.id, values)
+        if rules.means(values):
+            qos.require_rule_kept(call.tx, found.id, rules)
         made = insert(
             call.tx, rules.record, call.cloud.clock, project_id=found.project_id, policy_id=found.id, **values
         )
@@ -148,10 +159,11 @@ def _declare(rules: RuleType) -> None:
     def changed(call: Call[QosRule, Body], shown_as: Kind[QosRule]) -> View:
         found, given = call.target, resource.given(call.body)
         values = {**rules.values(found), **given}
-        if not rules.means(rules.values(found)):
-            _require_kept(call, rules, values)
+        if rules.means(values) and not rules.asks(found):
+            qos.require_rule_kept(call.tx, found.policy_id, rules)
         if rules.by in given:
             _refuse_second(call.tx, rules, found.policy_id, values, but=found.id)
+        _refuse_clash(call.tx, rules, found.policy_id, values, but=found.id)
         change(call.tx, rules.record, found.id, call.now_us, **given)
         revise(call.tx, QosPolicy, found.policy_id, call.now_us)
         return resource.shown(call, shown_as, must_get(call.tx, rules.record, found.id))

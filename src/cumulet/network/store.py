@@ -24,13 +24,12 @@ from cumulet.network.group_records import (
     security_groups,
 )
 from cumulet.network.metering_records import MeteringLabel, MeteringRule, metering_label_rules, metering_labels
-from cumulet.network.qos_records import BandwidthLimit, DscpMark, QosPolicy, bandwidth_limits, dscp_marks, qos_policies
+from cumulet.network.qos_records import QOS_TABLES
 from cumulet.network.rbac_records import RbacPolicy, rbac_policies
 from cumulet.network.resource_columns import Resource, resource_columns
 from cumulet.network.subnet_pool_records import SubnetPool, subnet_pools
 
 RecordT = TypeVar("RecordT")
-
 
 networks = sa.Table(
     "networks",
@@ -263,12 +262,10 @@ TABLES: Mapping[type[Any], sa.Table] = {
     FloatingIp: floating_ips,
     PortForwarding: port_forwardings,
     RbacPolicy: rbac_policies,
-    QosPolicy: qos_policies,
     AddressScope: address_scopes,
     MeteringLabel: metering_labels,
     MeteringRule: metering_label_rules,
-    BandwidthLimit: bandwidth_limits,
-    DscpMark: dscp_marks,
+    **QOS_TABLES,
 }
 
 
