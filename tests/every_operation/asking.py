@@ -1,4 +1,4 @@
-"""Every example is asked as every persona; the answers are told in words."""
+"""Asks every example as every persona, and describes the answers in words."""
 
 from __future__ import annotations
 

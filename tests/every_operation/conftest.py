@@ -1,4 +1,4 @@
-"""One cloud for all operations: what they are tried on is made once, and every request is taken back."""
+"""One cloud for all operations. Their targets are made once, and every request is rolled back."""
 
 from __future__ import annotations
 

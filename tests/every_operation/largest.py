@@ -9,7 +9,7 @@ from typing import Any
 from cumulet.web.json_reader import LARGEST_BODY
 
 NUMBERS = (50, 5000)
-"""How many there are of what may be many; no more than fit into a body."""
+"""How many items a long list has: no more than fit into a body."""
 MANY: dict[str, Any] = {
     "metadata": {"{n}": "v" * 200},
     "properties": {"{n}": "v" * 200},
@@ -29,7 +29,7 @@ MANY: dict[str, Any] = {
     "description": "x" * 100_000,
     "user_data": "QUJD" * 20_000,
 }
-"""By the name of a field: one of many, or the longest there may be. For objects that take it, given or not."""
+"""By the name of a field: a value for it. For objects that accept it, whether it is required or not."""
 
 
 def numbered(value: Any, n: int) -> Any:

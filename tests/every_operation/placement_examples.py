@@ -1,4 +1,4 @@
-"""Placement: one provider with everything that can be had, and a consumer of it."""
+"""Placement: one provider with everything that it can have, and a consumer of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The keys that seal tokens: theirs alone who run the cloud, and changed without ending tokens."""
+"""The keys that seal tokens: only the cloud's user can read them. They rotate without ending tokens."""
 
 from __future__ import annotations
 
@@ -108,5 +108,5 @@ def test_keys_are_rotated_while_it_runs_and_tokens_outlive_that(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("token", ["", "x", "gAAAAA", "\ud800", "ä" * 300, "\0"])
-def test_what_we_did_not_seal_opens_to_nothing(tmp_path: Path, token: str) -> None:
+def test_what_we_did_not_seal_is_not_opened(tmp_path: Path, token: str) -> None:
     assert FernetKeys(tmp_path, HandClock()).open(token) is None

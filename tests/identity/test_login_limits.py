@@ -58,7 +58,7 @@ def test_the_addresses_of_one_64_share_a_limit() -> None:
     asyncio.run(run())
 
 
-def test_what_came_to_no_comparison_is_no_failure() -> None:
+def test_an_attempt_without_a_comparison_is_no_failure() -> None:
     async def run() -> None:
         logins = limiter()
         assert all([await tried(logins, "192.0.2.1", right=None) for _ in range(20)])

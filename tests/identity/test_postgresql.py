@@ -1,4 +1,4 @@
-"""Two API processes over one PostgreSQL: what one takes away, the other no longer honours."""
+"""Two API processes on one PostgreSQL: what one takes away counts no more in the other."""
 
 from __future__ import annotations
 

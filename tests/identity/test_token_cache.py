@@ -1,4 +1,4 @@
-"""A token once examined is remembered, but never past a change of anything, here or in another process."""
+"""A token that was examined is remembered until what it rests on changes, here or in another process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""However tokens are made, exchanged, ended and lived through, each counts exactly as long as it should."""
+"""Random sequences of logins, exchanges, revocations and waiting: each token counts exactly as long as it should."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes image files, honest and hostile, byte by byte: the corpus every upload path is tried with."""
+"""Makes image files, honest and hostile, byte by byte. Every way of upload is tested with them."""
 
 from __future__ import annotations
 

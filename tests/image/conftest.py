@@ -1,4 +1,4 @@
-"""The Image service alone behind the real dispatcher, policy and database; who calls is told by the token's text."""
+"""The Image service alone behind the real dispatcher, policy and database. The token's text names the caller."""
 
 from __future__ import annotations
 

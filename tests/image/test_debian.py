@@ -41,14 +41,14 @@ def test_what_cannot_be_built_is_refused_at_once(tmp_path: Path, arguments: tupl
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
-def test_a_cloud_that_is_not_there_is_said_before_anything_is_built(tmp_path: Path) -> None:
+def test_a_missing_cloud_is_reported_before_anything_is_built(tmp_path: Path) -> None:
     nowhere = ("--clouds-file", str(tmp_path / "clouds.yaml"))
     done = cumulet("image", "build", "debian", "--output", str(tmp_path / "new"), "--upload", "debian", *nowhere)
     assert (done.status, "start a cloud" in done.err) == (1, True), done.err
     assert not list(tmp_path.iterdir())
 
 
-def test_what_it_takes_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_tools_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     reason = debian.problem() or ""
     assert "mmdebstrap" in reason
@@ -57,7 +57,7 @@ def test_what_it_takes_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         debian.build(tmp_path / "new")
 
 
-def test_a_user_needs_users_to_give(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_root_building_needs_subordinate_ids(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()
     for tool in ("mmdebstrap", "mke2fs", "tar", "qemu-img", "grub-mkimage", "newuidmap"):
@@ -73,7 +73,7 @@ def test_a_user_needs_users_to_give(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert debian.problem() is None
 
 
-def test_too_little_room_is_said_before_it_is_filled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_too_little_room_is_reported_before_it_is_filled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(debian, "problem", lambda: None)
     monkeypatch.setattr(debian, "ROOM_BYTES", 1 << 60)
     with pytest.raises(debian.CannotBuild, match="GiB free"):

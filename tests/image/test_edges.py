@@ -1,4 +1,4 @@
-"""The edges of a qcow2 file: every table and header one byte short, moved by one, doubled; and the last step inside."""
+"""The edges of a qcow2 file: tables and headers one byte short, moved by one, doubled; and just within bounds."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_a_header_is_not_longer_than_what_there_is() -> None:
         qcow2.read_header(start[:4088], virtual_size_limit=LIMIT)
 
 
-def test_what_nobody_looks_at_is_not_larger_than_the_limit_either() -> None:
+def test_content_that_is_not_inspected_has_the_same_limit() -> None:
     content = OpaqueContent(size_limit=8)
     content.feed(b"12345678")
     with pytest.raises(Refused, match="larger than this cloud takes"):

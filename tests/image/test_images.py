@@ -1,4 +1,4 @@
-"""Creating, showing, listing, changing and deleting images, by everybody who may and everybody who may not."""
+"""Creating, showing, listing, changing and deleting images, by personas who may and who may not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is fetched for a caller is of the Internet only, whatever the URL, the name server or the answer says."""
+"""Only hosts of the Internet are fetched from, whatever the URL, the name server or the answer says."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_an_address_of_this_machine_is_known_as_its_own() -> None:
         ["not an address"],
     ],
 )
-def test_a_name_of_which_one_address_is_not_public_is_refused_whole(found: list[str]) -> None:
+def test_a_name_with_one_address_that_is_not_public_is_refused(found: list[str]) -> None:
     with pytest.raises(NotAllowed):
         internet.address_of(found, "images.example.org")
 
@@ -232,7 +232,7 @@ def test_content_comes_as_it_is_sent_from_the_host_that_was_named(site: Site) ->
     assert site.asked == [("images.example.org", "/a?b")]
 
 
-def test_an_address_that_opens_something_is_in_no_log(site: Site) -> None:
+def test_a_signed_url_is_in_no_log(site: Site) -> None:
     stream = io.StringIO()
     handler = log_to(stream)
     try:
@@ -298,14 +298,14 @@ def test_over_https_the_certificate_has_to_be_the_named_hosts(
     assert asked_for == ["images.example.org"]
 
 
-def test_an_https_page_redirects_to_nothing_less() -> None:
+def test_an_https_page_does_not_redirect_to_http() -> None:
     target = internet.target_of("https://images.example.org/", ANY)
     with pytest.raises(NotAllowed):
         internet._redirected(target, "http://images.example.org/")
     assert internet._redirected(target, "/a") == "https://images.example.org/a"
 
 
-def test_what_fails_is_said(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_are_reported_in_words(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotFetched, match="404"):
         fetched("http://images.example.org/gone")
     with pytest.raises(NotFetched, match="connection failed"):

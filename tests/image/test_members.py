@@ -1,4 +1,4 @@
-"""Sharing an image with another project: offered, taken on, seen, taken back."""
+"""Sharing an image with another project: offered, accepted, seen, taken back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def share(world: World, image_id: str, member: str = "p2", who: str = "member") 
     return world.ask(who, "POST", f"/images/{image_id}/members", json={"member": member}).status_code
 
 
-def test_an_image_is_shared_and_taken_on(world: World) -> None:
+def test_an_image_is_shared_and_accepted(world: World) -> None:
     image = world.active(b"shared data")
     path = f"/images/{image['id']}"
     answer = world.ask("member", "POST", f"{path}/members", json={"member": "p2"})
@@ -37,7 +37,7 @@ def test_an_image_is_shared_and_taken_on(world: World) -> None:
     assert world.ask("other", "GET", path).status_code == 404
 
 
-def test_only_the_member_takes_an_image_on(world: World) -> None:
+def test_only_the_member_accepts_an_image(world: World) -> None:
     image = world.create()
     share(world, image["id"])
     path = f"/images/{image['id']}/members/p2"

@@ -190,7 +190,7 @@ def test_namespaces_are_listed_in_pages_by_every_key(world: World) -> None:
         ("marker=nothing", 404),
     ],
 )
-def test_a_list_that_cannot_be_is_refused(world: World, query: str, status: int) -> None:
+def test_a_list_with_a_wrong_query_is_refused(world: World, query: str, status: int) -> None:
     assert world.ask("reader", "GET", f"{ROOT}?{query}").status_code == status
 
 
@@ -201,7 +201,7 @@ def test_a_list_that_cannot_be_is_refused(world: World, query: str, status: int)
         *(("objects", query) for query in ("sort_dir=up", "limit=many", "limit=0", "limit=-1", "visibility=x")),
     ],
 )
-def test_a_list_in_a_namespace_that_cannot_be_is_refused(world: World, kind: str, query: str) -> None:
+def test_a_list_in_a_namespace_with_a_wrong_query_is_refused(world: World, kind: str, query: str) -> None:
     make(world)
     assert world.ask("admin", "GET", f"{ROOT}/N/{kind}?{query}").status_code == 400
     assert world.ask("admin", "GET", f"{ROOT}/N/{kind}?limit=5&sort_dir=asc&visibility=public").status_code == 200
@@ -236,7 +236,7 @@ def test_a_list_in_a_namespace_that_cannot_be_is_refused(world: World, kind: str
         ("/M/tags/blue", None, 404),
     ],
 )
-def test_what_cannot_be_made_is_refused_and_changes_nothing(world: World, path: str, body: Any, status: int) -> None:
+def test_a_wrong_body_is_refused_and_changes_nothing(world: World, path: str, body: Any, status: int) -> None:
     make(world, **{key: value for key, value in WHOLE.items() if key != "namespace"})
     before = world.ask("admin", "GET", f"{ROOT}/N").json()
     assert world.ask("admin", "POST", f"{ROOT}{path}", json=body).status_code == status

@@ -1,4 +1,4 @@
-"""Images that no server is made from: their content is stored and handed out as it is, and never looked at."""
+"""Images that no server can be made from: their content is stored and sent as it is, without inspection."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_what_is_not_bootable_here_is_stored_as_it_is(world: World, disk_format:
 
 
 @pytest.mark.parametrize("disk_format", ["raw", "qcow2"])
-def test_an_empty_disk_is_a_raw_one(world: World, disk_format: str) -> None:
+def test_an_empty_upload_is_a_raw_disk_only(world: World, disk_format: str) -> None:
     image = world.create(disk_format=disk_format)
     answer = world.upload(image["id"], b"")
     shown = world.show(image["id"])

@@ -25,7 +25,7 @@ STORIES: tuple[Callable[[World], None], ...] = (
     test_images.test_community_images_of_others_show_only_when_asked_for,
     test_images.test_tags_one_by_one,
     test_images.test_compute_boots_what_the_caller_sees_and_what_is_active,
-    test_members.test_an_image_is_shared_and_taken_on,
+    test_members.test_an_image_is_shared_and_accepted,
     test_members.test_a_member_sees_only_itself_among_the_members,
     test_upload.test_an_uploaded_image_becomes_active_with_size_and_hashes,
     test_upload.test_a_second_upload_at_the_same_time_is_refused,

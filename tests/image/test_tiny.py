@@ -1,4 +1,4 @@
-"""The tiny image cannot be built everywhere: whatever fails is one sentence, and nothing is left in the cache."""
+"""Where the tiny image cannot be built, one sentence says why, and nothing is left in the cache."""
 
 from __future__ import annotations
 

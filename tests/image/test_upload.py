@@ -54,7 +54,7 @@ def test_data_comes_back_as_it_was(world: World) -> None:
     assert answer.headers["content-type"] == "application/octet-stream"
 
 
-def test_headers_alone_are_asked_of_nothing_as_with_glance(world: World) -> None:
+def test_head_is_not_allowed_as_with_glance(world: World) -> None:
     image = world.active()
     for path, allowed in (("", "DELETE, GET, PATCH"), ("/file", "GET, PUT")):
         answer = world.ask("member", "HEAD", f"/images/{image['id']}{path}")

@@ -1,4 +1,4 @@
-"""What each operation on users, projects, roles, groups and delegations is asked, and what Keystone judges it by."""
+"""A request for each operation on users, projects, roles, groups and delegations, with the facts for its rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each operation on what is the cloud's itself is asked: catalog, policies, limits, consumers of OAuth 1.0."""
+"""A request for each operation on the catalog, policies, limits and consumers, with the facts for its rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who asks Identity for what in the tests of its rules: personas, and fresh things for them to ask for."""
+"""Personas, and new things that they ask for, in the tests of Identity's rules."""
 
 from __future__ import annotations
 

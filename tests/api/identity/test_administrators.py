@@ -1,4 +1,4 @@
-"""Who is no administrator changes nobody who is one, by whatever way; and no way around it by names or by scopes."""
+"""Only administrators change an administrator, whatever the operation. Names and scopes give no way around that."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_domain_s_manager_changes_whom_they_manage(place: Place) -> None:
         assert manager.request(method, path, body).status_code in (200, 204), (method, path)
 
 
-def test_a_project_with_an_administrator_in_it_stays_though_the_domain_has_a_manager(place: Place) -> None:
+def test_a_domain_s_manager_deletes_no_project_that_an_administrator_works_in(place: Place) -> None:
     manager, admin = domain_manager(place), place.admin()
     home, demo = admin.id_of("projects", "admin"), admin.id_of("projects", "demo")
     assert manager.patch(f"/projects/{home}", {"project": {"enabled": False}}).status_code == 403
@@ -85,7 +85,7 @@ def test_no_role_is_spelled_like_another_one(place: Place, name: str) -> None:
     assert admin.patch(f"/roles/{made}", {"role": {"name": "Harmless"}}).status_code == 200
 
 
-def test_a_token_for_the_system_never_becomes_one_for_a_project_on_whatever_way(place: Place) -> None:
+def test_a_token_for_the_system_never_becomes_one_for_a_project(place: Place) -> None:
     system = place.login("admin", scope=SYSTEM)
     assert place.exchange(system, project("admin")).status_code == 403
     assert place.exchange(system, DEFAULT).status_code == 403

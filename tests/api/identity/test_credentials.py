@@ -97,7 +97,7 @@ def test_after_a_new_secret_tokens_of_the_old_one_end_and_those_of_the_new_one_c
     assert token().still_counts()
 
 
-def test_what_is_not_signed_right_gets_none(holder: Holder) -> None:
+def test_a_wrong_signature_gets_no_token(holder: Holder) -> None:
     assert holder.ask(holder.signer(secret="0" * 64).version_4()).status_code == 401
     assert holder.ask(holder.signer(access="0" * 32).version_4()).status_code == 404
     signer = holder.signer()
@@ -115,7 +115,7 @@ def test_what_is_not_signed_right_gets_none(holder: Holder) -> None:
     assert holder.ask(holder.signer().s3(signature="x"), "/s3tokens").status_code == 401
 
 
-def test_when_it_was_signed_is_what_was_signed(holder: Holder) -> None:
+def test_the_time_of_a_request_counts_only_where_it_is_signed(holder: Holder) -> None:
     signer = holder.signer()
     posted, dated = signer.version_4(signed="POST"), signer.version_2(without=("Timestamp",))
     assert holder.ask(posted).status_code == 200
@@ -127,7 +127,7 @@ def test_when_it_was_signed_is_what_was_signed(holder: Holder) -> None:
     assert holder.ask({**dated, "headers": later.version_4()["headers"]}).status_code == 401
 
 
-def test_a_member_asks_for_nobody_s_token_with_a_signature(holder: Holder) -> None:
+def test_a_member_gets_no_token_for_a_signature(holder: Holder) -> None:
     assert holder.session.post("/ec2tokens", {"credentials": holder.signer().version_4()}).status_code == 403
 
 

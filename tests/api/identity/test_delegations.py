@@ -256,7 +256,7 @@ def in_a_minute(maker: Maker) -> str:
 
 
 @pytest.mark.parametrize("act", OF_CREDENTIALS)
-def test_a_program_s_token_ends_when(maker: Maker, act: str) -> None:
+def test_a_program_s_token_ends_with_what_it_rests_on(maker: Maker, act: str) -> None:
     owner = maker.session()
     made = maker.credential(roles=[{"name": "extra"}], expires_at=in_a_minute(maker))
     program = maker.enter(made)
@@ -270,7 +270,7 @@ def test_a_program_s_token_ends_when(maker: Maker, act: str) -> None:
 
 @pytest.mark.parametrize("impersonation", [True, False])
 @pytest.mark.parametrize("act", OF_TRUSTS)
-def test_a_trust_s_token_ends_when(maker: Maker, act: str, impersonation: bool) -> None:
+def test_a_trust_s_token_ends_with_what_it_rests_on(maker: Maker, act: str, impersonation: bool) -> None:
     owner = maker.session()
     made = maker.trust(impersonation=impersonation, expires_at=in_a_minute(maker))
     token = maker.use(made)

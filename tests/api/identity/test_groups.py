@@ -1,4 +1,4 @@
-"""Groups: their roles are their members', in tokens and lists; what is inherited counts below and not at its place."""
+"""Groups: members have their roles, in tokens and lists. An inherited role counts below its place, not on it."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ ACTS: dict[str, Callable[[Crew, str], str]] = {
 
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("inherited", [False, True])
-def test_a_token_that_rests_on_a_group_ends_when(crew: Crew, act: str, inherited: bool) -> None:
+def test_a_token_ends_with_the_group_that_it_rests_on(crew: Crew, act: str, inherited: bool) -> None:
     grant = crew.give("/domains/default" if inherited else f"/projects/{crew.home}", "member", inherited=inherited)
     unscoped, scoped = crew.login(UNSCOPED), crew.login(project("home"))
     assert scoped.still_counts()

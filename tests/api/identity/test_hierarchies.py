@@ -64,7 +64,7 @@ def test_a_branch_is_no_deeper_than_it_may_be_and_stays_in_its_domain(tree: Tree
     assert admin.patch(f"/projects/{tree.top}", moved).status_code == 400
 
 
-def test_what_is_enabled_stands_below_what_is_enabled(tree: Tree) -> None:
+def test_no_enabled_project_is_below_a_disabled_one(tree: Tree) -> None:
     assert tree.enable(tree.top, False) == 403
     assert tree.admin.delete(f"/projects/{tree.middle}").status_code == 403
     assert [tree.enable(p, False) for p in (tree.leaf, tree.middle, tree.top)] == [200] * 3
@@ -189,7 +189,7 @@ def test_a_limit_needs_a_registered_one_and_is_its_project_s_to_see(place: Place
     assert demo.get("/limits/model").json()["model"]["name"] == "flat"
 
 
-def test_a_domain_s_options_are_heeded_or_refused(place: Place) -> None:
+def test_a_domain_s_options_take_effect_or_are_refused(place: Place) -> None:
     admin = place.admin()
     config = "/domains/default/config"
     assert admin.get(config).status_code == 404

@@ -1,4 +1,4 @@
-"""Identity's lists: filters by a whole value or a part of it; nonsense is refused, what is unknown is ignored."""
+"""Identity's lists: filters by a whole value or a part of it. Wrong values are refused, unknown filters are ignored."""
 
 from __future__ import annotations
 
@@ -82,11 +82,11 @@ def test_what_keystones_schemas_refuse_is_refused(admin: Client, query: str, sta
     assert admin.request("GET", f"/identity/v3/{query}").status == status
 
 
-def test_who_comes_from_elsewhere_or_has_a_password_that_expires_is_not_here(admin: Client) -> None:
+def test_filters_that_fit_no_user_find_none(admin: Client) -> None:
     for query in ("idp_id=x", "unique_id=x", "password_expires_at=lt:2099-01-01T00:00:00Z"):
         assert admin.request("GET", f"/identity/v3/users?{query}")["users"] == []
 
 
-def test_every_list_says_what_it_can_be_asked() -> None:
+def test_every_list_declares_its_filters() -> None:
     lists = [o for o in IDENTITY.operations if o.method == "GET" and o.path.strip("/") in LISTS]
     assert {operation.path.strip("/") for operation in lists if operation.query is not None} == set(LISTS)

@@ -1,4 +1,4 @@
-"""Logging in, and what somebody who guesses learns: nothing."""
+"""Logging in. Whoever guesses learns nothing."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_other_ways_to_name_the_same_user_do_not_tell_whether_it_exists(place: P
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_what_stands_beside_an_id_changes_nothing(place: Place, known: bool) -> None:
+def test_a_name_beside_an_id_gives_no_further_attempts(place: Place, known: bool) -> None:
     user = place.admin().id_of("users", "demo") if known else "0" * 32
     statuses = [attempt(place, {"id": user, "domain": {"id": str(n)}, "name": str(n)}, "wrong")[0] for n in range(11)]
     assert statuses == [401] * 10 + [429]

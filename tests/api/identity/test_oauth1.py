@@ -103,7 +103,7 @@ def test_a_consumer_logs_in_with_the_roles_it_was_given(story: Story, method: st
     assert body["OS-OAUTH1"] == {"access_token_id": access["id"], "consumer_id": story.consumer["id"]}
 
 
-def test_what_it_logs_in_with_makes_nothing_that_would_last_longer(story: Story) -> None:
+def test_a_consumer_s_token_makes_nothing_that_would_outlive_it(story: Story) -> None:
     session = story.session(story.access("admin"))
     assert story.place.exchange(session, UNSCOPED).status_code == 403
     body = {"application_credential": {"name": "x"}}
@@ -143,7 +143,7 @@ def test_a_request_token_is_exchanged_once_and_with_its_verifier_only(story: Sto
     assert story.exchange(token, verifier).status_code == 404
 
 
-def test_a_request_token_is_its_consumer_s(story: Story) -> None:
+def test_a_request_token_is_for_its_consumer_only(story: Story) -> None:
     token = read_token(story.ask().text)
     verifier = story.consent(token).json()["token"]["oauth_verifier"]
     other = story.admin.made("consumer", CONSUMERS[1:])
@@ -155,7 +155,7 @@ def test_a_request_token_is_its_consumer_s(story: Story) -> None:
     assert story.log_in(access).status_code == 201
 
 
-def test_what_is_not_signed_right_is_refused(story: Story) -> None:
+def test_a_wrong_signature_is_refused(story: Story) -> None:
     answer = story.ask(secret="0" * 32)
     assert (answer.status_code, "Invalid signature" in answer.text) == (401, True)
     assert story.ask(signed_for=f"{V3}/OS-OAUTH1/access_token").status_code == 401

@@ -91,7 +91,7 @@ def test_users_are_exempt_by_their_options(tmp_path: Path) -> None:
     user.place.close()
 
 
-def test_a_password_of_an_administrator_s_is_changed_first(tmp_path: Path) -> None:
+def test_a_password_that_an_administrator_set_is_changed_first(tmp_path: Path) -> None:
     user = Somebody(tmp_path, change_password_upon_first_use=True)
     assert user.log_in().status_code == 401
     assert user.change(FIRST, "my own password").status_code == 204

@@ -36,7 +36,7 @@ def test_a_user_is_made_shown_changed_and_deleted(place: Place) -> None:
     assert admin.get(f"/users/{made['id']}").status_code == 404
 
 
-def test_what_a_user_is_called_may_not_hide_what_it_is(place: Place) -> None:
+def test_attributes_of_any_name_do_not_hide_a_user_s_own(place: Place) -> None:
     admin = place.admin()
     made = admin.made("user", "users", name="u", password_hash="x", links="x", id="x", tokens_not_before_us=-1)
     assert made["id"] != "x"
@@ -320,7 +320,7 @@ def test_endpoints_reach_the_catalog_with_the_bearers_ids_in_them(place: Place) 
     "path",
     ["/OS-FEDERATION/mappings", "/OS-FEDERATION/identity_providers"],
 )
-def test_what_is_left_out_says_so(place: Place, path: str) -> None:
+def test_what_is_not_offered_answers_501(place: Place, path: str) -> None:
     answer = place.admin().get(path)
     assert answer.status_code == 501
     assert path.split("/")[-1] in answer.json()["error"]["message"]

@@ -1,4 +1,4 @@
-"""Whatever takes a right away takes it from tokens that are out already, at the next request."""
+"""Tokens that exist already lose a right with the next request after it was taken away."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PROJECT_ACTS: dict[str, Act] = {
 
 
 @pytest.mark.parametrize("act", ACTS)
-def test_all_tokens_of_a_user_end_when(place: Place, act: str) -> None:
+def test_all_tokens_of_a_user_end_with_what_they_rest_on(place: Place, act: str) -> None:
     admin = place.admin()
     tokens = [place.login("demo", scope=UNSCOPED), place.login("demo", scope=project("demo"))]
     tokens.append(place.exchanged(tokens[0], project("demo")))
@@ -45,7 +45,7 @@ def test_all_tokens_of_a_user_end_when(place: Place, act: str) -> None:
 
 
 @pytest.mark.parametrize("act", PROJECT_ACTS)
-def test_tokens_for_a_project_end_when(place: Place, act: str) -> None:
+def test_tokens_for_a_project_end_with_what_they_rest_on(place: Place, act: str) -> None:
     admin = place.admin()
     unscoped, scoped = place.login("demo", scope=UNSCOPED), place.login("demo", scope=project("demo"))
     answer = PROJECT_ACTS[act](admin, admin.id_of("users", "demo"), admin.id_of("projects", "demo"))

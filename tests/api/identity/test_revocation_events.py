@@ -89,5 +89,5 @@ def test_a_token_that_a_process_of_the_version_before_ended_is_listed(place: Pla
         assert event == {"audit_id": "x", "issued_before": now, "revoked_at": now}
 
 
-def test_a_moment_that_is_none_is_refused(place: Place) -> None:
+def test_a_time_that_cannot_be_read_is_refused(place: Place) -> None:
     assert place.admin().get("/OS-REVOKE/events?since=yesterday").status_code == 400
