@@ -1,7 +1,7 @@
 """Where a server wants to be, relative to others: scheduler hints ``same_host``, ``different_host`` and ``group``.
 
-Others count wherever they may come to be (`compute.places`): a rule holds whichever of the moves under way succeed. So
-nobody is sure to be beside a server that is on its way, and such a place is refused until it has arrived.
+Other servers count at every place where they may come to be (`compute.places`), so that a rule holds whichever moves
+succeed. While a server moves, no place is surely beside it, so affinity with it is refused until it has arrived.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ _OTHERS = (
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What the hints of a server's request, and its group, say of hosts."""
+    """What the hints of a server's request, and its group, demand of hosts."""
 
     together: frozenset[str] | None = None
     """Hosts it must be on; None: any."""
     apart: frozenset[str] = frozenset()
     """Hosts it must not be on."""
     liked: Mapping[str, int] = msgspec.field(default_factory=dict)
-    """What the soft policies say of a host: the more, the better."""
+    """By host, what the soft policies make of it: the higher the better."""
 
 
 def wanted(tx: Tx, server: Server) -> Wanted:
-    """A hint that names a server which is not there, or not of its project, leaves no host to be on."""
+    """If a hint names a server that does not exist, or is of another project, no host is left."""
     beside = _ids(server.scheduler_hints.get("same_host"))
     of_group = _of_group(tx, server)
     together = of_group.together
@@ -73,7 +73,7 @@ def _of_group(tx: Tx, server: Server) -> Wanted:
 
 
 def _surely(hosts: frozenset[str]) -> frozenset[str]:
-    """Where a server that is in these places is, whatever becomes of its move."""
+    """The hosts at which a server that is in these places certainly is, whatever becomes of its move."""
     return hosts if len(hosts) == 1 else frozenset()
 
 
@@ -88,7 +88,7 @@ def _ids(hint: object) -> list[str]:
 
 
 def _places(tx: Tx, ids: list[str], server: Server) -> list[frozenset[str]]:
-    """Of those of `ids` that belong to the server's project: nobody moves in beside another's by its id."""
+    """The places of those of `ids` that belong to the server's project: others' servers do not count by their ids."""
     if not ids:
         return []
     own = sa.select(servers.c.id).where(

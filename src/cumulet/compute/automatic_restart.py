@@ -1,7 +1,7 @@
-"""Automatic restart: servers that ran on a host that is lost for certain start on another one. Off by default.
+"""Automatic restart: servers of a host that is certainly lost start on another one. Off by default.
 
-Lost for certain is what `evacuate` demands too: its lease has run out, or an administrator has said that it is fenced.
-A reconciler: no input; on event (a host went down) and on timer it does the same work.
+Certainly lost means what `evacuate` demands, too: the host's lease has run out, or an administrator has said that the
+host is fenced. It is a reconciler without input: on event (a host is marked down) and on timer it does the same work.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cumulet.wake import Wake
 log = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 30.0
-"""A server whose evacuation failed - no host had room, perhaps - is tried again after so long."""
+"""How long after a failed evacuation (perhaps no host had room) it is tried again."""
 
 _STRANDED = (
     sa.select(servers.c.id, servers.c.host)
@@ -47,7 +47,7 @@ _STRANDED = (
 
 
 class AutomaticRestart(Periodic):
-    """Evacuates what ran on lost hosts. `lost` is set by whoever finds that a host is down."""
+    """Evacuates servers of lost hosts. `lost` is set when a host is marked down."""
 
     def __init__(self, *, db: Database, clock: Clock, settings: Settings, wake: Wake, lost: asyncio.Event) -> None:
         every = settings.host_silent_seconds if settings.restart_servers_of_lost_hosts else None

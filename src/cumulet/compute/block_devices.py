@@ -1,8 +1,8 @@
-"""What disks a server has beside its first: those its flavor gives, in the way that `block_device_mapping` asked for.
+"""A server's disks beside its first: those that its flavor gives, divided as `block_device_mapping` asks.
 
-A flavor's ephemeral disk is one, unless several are asked for that are no larger together. What was asked for is kept
-with the server; what follows of it and of its flavor is worked out whenever its guest is described. Volumes are not
-offered.
+The flavor's ephemeral space is one disk, unless the request asks for several that are together no larger. The request
+is kept with the server; the disks are derived from it and from the flavor whenever the guest is described. Volumes are
+not offered.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ _decoder = msgspec.json.Decoder(list[Asked])
 def requested(
     old: Sequence[BlockDevice] | None, new: Sequence[BlockDeviceV2] | None, image_ref: str | None
 ) -> list[Asked]:
-    """What a request asks for in one of the two forms. BadRequest: not in both, and not what cannot be."""
+    """The disks that a request asks for in one of the two forms. BadRequest for both forms, and for what cannot be."""
     if old and new:
         raise BadRequest("Using different block_device_mapping syntaxes is not allowed in the same request.")
     asked = [_legacy(device) for device in old or () if not device.no_device]
@@ -133,7 +133,7 @@ def _boot_index(device: BlockDeviceV2) -> int:
 
 
 def require_fit(asked: Sequence[Asked], flavor: Flavor) -> None:
-    """All of it is what the flavor gives. BadRequest: more, or too many."""
+    """BadRequest if the request asks for more than the flavor gives, or for too many disks."""
     ephemeral = [one.size or flavor.ephemeral_gib for one in asked if one.kind == "ephemeral"]
     if sum(ephemeral) > flavor.ephemeral_gib:
         raise BadRequest(
@@ -151,24 +151,24 @@ def require_fit(asked: Sequence[Asked], flavor: Flavor) -> None:
 
 
 def kept(asked: Sequence[Asked]) -> dict[str, str]:
-    """Of a server's system metadata: what was asked for, if that is anything."""
+    """The item of a server's system metadata that keeps the request; none for an empty request."""
     return {ASKED_FOR: msgspec.json.encode(asked).decode()} if asked else {}
 
 
 def of(server: Server, flavor: Flavor | None = None) -> tuple[Disk, ...]:
-    """A server's disks beside its first; with `flavor`, as they would be if it had that one."""
+    """A server's disks beside its first; with `flavor`, those that it would have with that flavor."""
     return tuple(disk for disk, _ in _with_tags(flavor or server.flavor, _asked(server)) if disk.place)
 
 
 def tagged(server: Server) -> Iterator[tuple[int, str]]:
-    """The places of its disks that have a tag, the first disk's 0, each with it."""
+    """(place, tag) of each disk that has a tag; the first disk's place is 0."""
     asked = _asked(server)
     yield from ((0, one.tag) for one in asked if one.kind == "root" and one.tag)
     yield from ((disk.place, tag) for disk, tag in _with_tags(server.flavor, asked) if tag)
 
 
 def ephemeral_mib(disks: Sequence[Disk]) -> int:
-    """What ephemeral disks hold together."""
+    """The size of all ephemeral disks together."""
     return sum(disk.size_mib for disk in disks if disk.content != SWAP)
 
 
@@ -177,7 +177,7 @@ def _asked(server: Server) -> list[Asked]:
 
 
 def _with_tags(flavor: Flavor, asked: Sequence[Asked]) -> Iterator[tuple[Disk, str | None]]:
-    """Ephemeral disks first, then swap, in consecutive places; one of no size is none."""
+    """Ephemeral disks first, then swap, in consecutive places. Disks of size 0 are left out."""
     ephemeral = [one for one in asked if one.kind == "ephemeral"] or [Asked(kind="ephemeral")]
     swap = [one for one in asked if one.kind == "swap"] or [Asked(kind="swap")]
     place = 0

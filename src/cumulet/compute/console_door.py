@@ -1,7 +1,7 @@
 """The way to a guest's console: a page with a terminal or a screen, and the WebSocket that relays its bytes.
 
-This end asks the host's agent for what was printed, over the connection it has, and pairs the answers with the client's
-WebSocket; a host listens for nobody. A session ends with the client, the guest, its move, or when nobody says anything.
+The relay asks the host's agent for output over the bus and passes it to the client's WebSocket; the host does not
+listen. A session ends with the client, with the guest, with the guest's move, or after long silence.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ from cumulet.web.context import Cloud
 from cumulet.web.doors import page_headers
 
 SESSIONS = 100
-"""At once, of one API process."""
+"""The most sessions of one API process at once."""
 SESSIONS_OF_A_USER = 8
 IDLE_SECONDS = 1800.0
-"""Nothing typed and nothing printed for so long ends a session."""
+"""A session without input and output for this long ends."""
 WAIT_SECONDS = 20.0
-"""How long a host may take to say that nothing was printed."""
+"""How long a host waits for output before it answers that there is none."""
 ENDED, REFUSED, FULL = 4000, 4403, 4429
-"""Why a WebSocket is closed (RFC 6455 leaves these numbers to applications); the reason is in words."""
+"""Codes with which a WebSocket is closed (RFC 6455 leaves these to applications), beside a reason in words."""
 BAD_LINK = "This address was used already, has run out after a minute, or its server has changed: ask for a new one."
 
 _OPEN = {SERIAL: OpenConsole, VNC: OpenScreen}
-"""How a session of each protocol begins."""
+"""By protocol: the verb that begins a session."""
 
 _FOLDER = Path(__file__).with_name("console_pages")
 _KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 _POLICIES: Mapping[str, Mapping[str, str]] = {
-    # A terminal sets its sizes in a style sheet that it writes itself.
+    # The terminal sets its sizes in a style sheet that it writes itself.
     "serial": page_headers(styles="'self' 'unsafe-inline'"),
-    # A guest's pointer, and pictures in its stream, are addresses that hold what they lead to.
+    # The pointer and the pictures of a guest are `data:` URLs.
     "vnc": page_headers(images="'self' data:"),
 }
 
 
 class ConsoleDoor:
-    """`web.doors.Door` of consoles; holds who is on which, in this process."""
+    """`web.doors.Door` of consoles, with the sessions of this process."""
 
     def __init__(self) -> None:
         self._of_server: Counter[str] = Counter()
@@ -60,7 +60,7 @@ class ConsoleDoor:
 
     @property
     def sessions(self) -> int:
-        """How many are open."""
+        """How many sessions are open."""
         return self._of_server.total()
 
     def page(self, path: str) -> Answer | None:
@@ -93,7 +93,7 @@ class ConsoleDoor:
 
 
 class Relay:
-    """One session: two directions, and why it is over."""
+    """One session: it passes bytes in both directions."""
 
     def __init__(self, cloud: Cloud, ticket: Ticket, socket: WebSocket, protocol: str) -> None:
         self._cloud = cloud
@@ -105,7 +105,7 @@ class Relay:
         self._said_at = 0.0
 
     async def run(self) -> str:
-        """Until it is over; answers why."""
+        """Run until the session is over; the reason."""
         self._heard()
         session = {"server_id": self._server.id, "session": self._session}
         try:
@@ -123,12 +123,14 @@ class Relay:
             for direction in directions:
                 direction.cancel()
             await asyncio.gather(*directions, return_exceptions=True)
-            with contextlib.suppress(m.HostError):  # It forgets who does not ask.
+            with contextlib.suppress(m.HostError):  # The host forgets a session that is not read.
                 await self._cloud.hosts.send(self._host, CloseConsole(**session))
 
     async def _is_as_it_was(self) -> bool:
-        """Whether no operation has begun on the server since its address was used: then what was opened is the guest
-        that the address is for. What the host is told to open names no generation."""
+        """Whether no operation has begun on the server since its address was used.
+
+        Only then the opened session is of the guest that the address is for: the verb that opens it has no generation.
+        """
         try:
             server = await self._cloud.db.read_async(lambda tx: get_server(tx, self._server.id))
         except NotFound:
@@ -174,7 +176,7 @@ class Relay:
                 position += len(piece)
 
     async def _why(self) -> str:
-        """What has become of the server, in words for its user."""
+        """What has happened to the server, in words for its user."""
         try:
             server = await self._cloud.db.read_async(lambda tx: get_server(tx, self._server.id))
         except NotFound:
@@ -196,7 +198,7 @@ class Relay:
 
 @cache
 def _pages() -> Mapping[str, Answer]:
-    """All there are, by their paths. What else strangers ask for is kept nowhere."""
+    """All pages by their paths. Nothing is kept of other paths that strangers ask for."""
     pages: dict[str, Answer] = {}
     for file in (file for file in _FOLDER.rglob("*") if file.suffix in _KINDS):
         path = str(file.relative_to(_FOLDER)).removesuffix(".html")

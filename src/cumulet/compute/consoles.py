@@ -1,7 +1,7 @@
-"""Serial consoles and screens, for people: an address that is good once, for a minute, for one guest as it is now.
+"""Addresses of serial consoles and screens: each is good once, for a minute, for one guest as it is now.
 
-Only a digest of its secret is kept. It is bound to the server's generation, so that a guest that has been started anew,
-stopped or moved since is not reached with it. What becomes of it is `console_door`.
+Only a digest of its secret is kept. It is bound to the server's generation, so it does not reach a guest that was
+started anew, stopped or moved since. `console_door` takes it.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ TOKENS = rule("os_compute_api:os-console-auth-tokens", ADMIN)
 
 TOKEN_SECONDS = 60
 TOKENS_OF_A_SERVER = 20
-"""Not used yet, at once; then the oldest goes."""
+"""The most unused addresses of a server at once; a further one replaces the oldest."""
 SECRET_BYTES = 32
 DOOR = "/console/"
 SERIAL, VNC = "serial", "vnc"
 _TYPES = {SERIAL: "serial", VNC: "novnc"}
-"""Of the protocols that there are: the one type of each."""
+"""By protocol that is offered: its one type."""
 _MALFORMED = "The server could not comply with the request since it is either malformed or otherwise incorrect."
 
 console_tokens = sa.Table(
@@ -81,7 +81,7 @@ class SpiceConsole(Body):
 
 
 class Ticket(msgspec.Struct, frozen=True, kw_only=True):
-    """What an address that was good has led to."""
+    """The session that an address leads to."""
 
     server: Server
     user_id: str
@@ -158,7 +158,7 @@ def get_spice_console(call: Call[Server, SpiceConsole]) -> None:
     until="2.5",
 )
 def get_rdp_console(call: Call[Server, Anything]) -> None:
-    """Refused, as Nova does since it has no driver with RDP."""
+    """Refused, as by Nova since it has no driver with RDP."""
     raise BadRequest(_MALFORMED)
 
 
@@ -182,14 +182,13 @@ def show_console_token(call: Call[None, None]) -> dict[str, object]:
 
 
 def _address(call: Call[Server, object], protocol: str, kind: str) -> str:
-    """Over wss it is a WebSocket, over https a page. As upstream, it names the one of the serial console, and the
-    other of a screen."""
+    """The address: as upstream, a WebSocket (wss) for the serial console and a page (https) for a screen."""
     server = call.target
     if kind != _TYPES[protocol]:
         raise BadRequest(f"Invalid console type {kind}")
     if server.host is None or server.vm_state not in (VmState.ACTIVE, VmState.PAUSED):
         raise Conflict(f"Instance {server.id} is not ready", reason="NOT_READY")
-    if protocol == VNC and not (server.guest or {}).get("screen"):  # Described before guests had one.
+    if protocol == VNC and not (server.guest or {}).get("screen"):  # Its guest was described before guests had screens.
         raise BadRequest(f"Unavailable console type {kind}.")
     token = issue(call.tx, call.cloud.clock, server, call.caller.user_id, protocol)
     base = call.base_url.replace("http", "ws", 1) if protocol == SERIAL else call.base_url
@@ -204,7 +203,7 @@ def digest(token: str) -> str:
 
 
 def issue(tx: Tx, clock: Clock, server: Server, user_id: str, protocol: str = SERIAL) -> str:
-    """A new one. Those that have run out go, and of a server's the oldest beyond its share."""
+    """Make a new address. Expired ones are removed, and the server's oldest beyond its share."""
     now = clock.now_us()
     tx.execute(sa.delete(console_tokens).where(console_tokens.c.expires_at_us <= now))
     held = tx.all(
@@ -229,7 +228,7 @@ def issue(tx: Tx, clock: Clock, server: Server, user_id: str, protocol: str = SE
 
 
 def redeem(tx: Tx, token: str, now_us: int, protocol: str) -> Ticket | None:
-    """Use one up. None: it was never given for this, was used, has run out, or its guest is not what it was."""
+    """Use an address up. None if it was not given for this, was used, has expired, or its guest has changed."""
     row = tx.first(_valid(token, now_us).where(console_tokens.c.protocol == protocol))
     if row is None or not tx.changed(_USE, {"of_digest": row.digest}):
         return None
@@ -240,7 +239,7 @@ def redeem(tx: Tx, token: str, now_us: int, protocol: str) -> Ticket | None:
 
 
 def forget(tx: Tx, server_id: str) -> None:
-    """What was given for a server that is no more."""
+    """Remove the addresses of a server that is deleted."""
     tx.run(_FORGET, {"of_server": server_id})
 
 

@@ -1,6 +1,6 @@
-"""Following a copy between two hosts, of a live guest or of a stopped one: progress, abort, force, running out of time.
+"""Following a copy between two hosts, of a running or a stopped guest: progress, abort, force-complete, time limits.
 
-What is copied, and what is done before and after, is for the sagas: `compute.live_migration` and `compute.resize`.
+The sagas do what comes before and after: `compute.live_migration` and `compute.resize`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cumulet.host.driver import Guest, MigrationParameters, MigrationPhase, Migr
 from cumulet.host.endpoint import Endpoint
 
 COPY_WAIT_SECONDS = 0.5
-"""How long a host keeps a question about a copy of which there is nothing new to say."""
+"""How long a host keeps a question about a copy before it answers that there is nothing new."""
 
 
 def copy_parameters(context: Context, *, paused: bool = False, post_copy: bool = False) -> MigrationParameters:
@@ -37,8 +37,10 @@ def copy_parameters(context: Context, *, paused: bool = False, post_copy: bool =
 async def prepare_copy(
     context: Context, state: moves.Moving, guest: dict[str, object] | None, parameters: MigrationParameters
 ) -> Endpoint:
-    """At the destination a guest just like the source's, paused, listening for the source alone. Both ends make keys
-    for this move, and each is told here how to know the other: they trust nobody else in it."""
+    """Make a paused guest at the destination that is like the source's and listens for the source alone.
+
+    Both ends make keys for this move, and each is told the other's certificate: they trust nobody else in the move.
+    """
     source = await context.hosts.send(
         state.source, m.PrepareOutgoing(**command(context, state), move=state.migration_uuid)
     )
@@ -55,7 +57,7 @@ async def prepare_copy(
 
 @dataclass(slots=True, kw_only=True)
 class Patience:
-    """How long a copy may go without progress, since it last made some."""
+    """How long a copy may make no progress."""
 
     stalled_at: float
     most_processed: int
@@ -69,7 +71,7 @@ class Copied(Commanding, Recorded, Protocol):
 
 
 async def follow_copy(context: Context, state: Copied) -> MigrationProgress:
-    """Watch until the copy has completed; record progress, do what users wish, lose patience in bounded time."""
+    """Follow the copy until it has completed: record progress, do what users ask, and fail after bounded time."""
     settings = context.settings
     now = context.clock.monotonic()
     patience = Patience(stalled_at=now + settings.migration_progress_timeout_seconds, most_processed=-1)
@@ -93,7 +95,7 @@ async def follow_copy(context: Context, state: Copied) -> MigrationProgress:
                 "COPY_FAILED", "The copy of the guest's memory failed.", progress.error or progress.phase.value
             )
         now = context.clock.monotonic()
-        # The time allowed in all grows with memory and disk, as Nova's completion timeout does.
+        # The time allowed in all grows with memory and disk, as Nova's completion timeout.
         gib = max(1.0, (progress.memory_total + progress.disk_total) / 2**30)
         late = now > started + settings.migration_timeout_seconds_per_gib * gib * times
         processed = progress.memory_processed + progress.disk_processed
@@ -110,20 +112,20 @@ async def follow_copy(context: Context, state: Copied) -> MigrationProgress:
             if (wishes.force or (late and by_force)) and not forced:
                 await context.hosts.send(state.source, m.ForceComplete(**command(context, state)))
                 forced = True
-                times, late = (2, False) if late else (times, late)  # Once forced, it has as long again.
+                times, late = (2, False) if late else (times, late)  # Once it is forced it has the same time again.
         if late:
             raise StepFailed("TIMED_OUT", "The copy took too long.", f"{now - started:.0f} s")
         seen = progress.phase
 
 
 async def ask_progress(context: Context, state: Copied, seen: MigrationPhase) -> MigrationProgress:
-    """How the copy is, once its phase is no longer the one `seen`, or after a while."""
+    """The copy's progress, once its phase differs from `seen`, or after a while."""
     question = m.CopyProgress(**command(context, state), wait_seconds=COPY_WAIT_SECONDS, seen=seen)
     return await context.hosts.send(state.source, question, seconds=COPY_WAIT_SECONDS + 10.0)
 
 
 async def note_progress(context: Context, state: Copied, progress: MigrationProgress) -> Wishes:
-    """Record it for whoever asks the API; answers what users wish by now."""
+    """Record the progress for the API. Returns what users have asked for."""
     return await context.record(lambda tx: record_progress(tx, context, state, progress))
 
 

@@ -49,7 +49,7 @@ class CrashDump(OnHost, frozen=True, kw_only=True):
 
 
 async def inject_nmi(context: Context, state: CrashDump) -> CrashDump:
-    """Asked again after a crash of ours the guest gets another one; one is as good as two."""
+    """After a crash of this process the guest may get a second interrupt, which does no harm."""
     await context.hosts.send(state.host, InjectNmi(**command(context, state)))
     return state
 
@@ -67,7 +67,7 @@ CRASH_DUMP = Saga(
     name="crash-dump",
     kind=SERVER,
     state=CrashDump,
-    # What a guest was told cannot be taken back.
+    # An interrupt cannot be taken back.
     steps=(Step(inject_nmi, undo=nothing),),
     finals=(Final(record_done),),
     unwound=unwound,

@@ -1,4 +1,4 @@
-"""Deleting: at any moment of anything else, which is asked to stop first. The guest goes, then its share and ports."""
+"""Deleting a server, at any moment: a running operation is asked to stop. The guest goes, then its share and ports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cumulet.web.operation import Call
 
 
 class Deletion(msgspec.Struct, frozen=True, kw_only=True):
-    """State of the saga. `host` and `generation` are taken when its turn comes: the server may have moved before."""
+    """State of the saga. `host` and `generation` are set when its turn comes: the server may have moved before."""
 
     server_id: str
     operation_id: str
@@ -27,7 +27,7 @@ class Deletion(msgspec.Struct, frozen=True, kw_only=True):
     host: str | None = None
     generation: int = 0
     image_id: str | None = None
-    """Of a shelved server: what it would have been unshelved from."""
+    """Of a shelved server: the image that it would have been unshelved from."""
 
 
 def begin_delete(call: Call[object, object], server: Server) -> None:
@@ -49,7 +49,7 @@ def begin_delete(call: Call[object, object], server: Server) -> None:
 
 
 def take_over(tx: Tx, context: Context, state: Deletion) -> Deletion:
-    """Whatever ran before has ended: from here on its commands are out of date."""
+    """The operation before has ended: from here on its commands are out of date."""
     server = operations.next_generation(tx, get_server(tx, state.server_id), context.clock.now_us())
     return msgspec.structs.replace(state, host=server.host, generation=server.generation)
 
@@ -60,7 +60,7 @@ async def destroy_guest(context: Context, state: Deletion) -> Deletion:
 
 
 async def destroy_kept(context: Context, state: Deletion) -> Deletion:
-    """What a resized server kept where it came from."""
+    """Remove what a resized server keeps on the host that it came from."""
     kept: resized.Kept | None = await context.read(lambda tx: resized.kept_of(tx, state.server_id))
     if kept is not None:
         await operations.unless_down(context, kept.host, m.Destroy(**command(context, state)))
@@ -68,7 +68,7 @@ async def destroy_kept(context: Context, state: Deletion) -> Deletion:
 
 
 def forget(tx: Tx, context: Context, state: Deletion) -> Deletion:
-    """The guest is gone: ports, share, and the record's last state. The row stays, for lists of deleted servers."""
+    """The guest is gone: give back ports and share, record the last state. The row stays, for lists."""
     now = context.clock.now_us()
     network.release(tx, state.server_id)
     placement.release(tx, consumer=state.server_id, now_us=now)

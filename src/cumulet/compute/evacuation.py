@@ -40,7 +40,7 @@ from cumulet.web.schema import UNSET, Body, Key, LooseBool, Since, Unset, Until
 EVACUATE = rule("os_compute_api:os-evacuate", ADMIN)
 
 STOP_SECONDS = 5.0
-"""How long the dead host is given to answer after all."""
+"""How long the dead host may take to answer after all."""
 
 
 class Evacuate(Body):
@@ -128,7 +128,7 @@ def first_state(
     tx: Tx, server: Server, operation_id: str, action_id: int, *, uuid: str, host: str | None, run: bool, user_id: str,
     project_id: str, now_us: int,
 ) -> Evacuation:  # fmt: skip
-    """Of an operation that begins in this transaction; records its migration `uuid`. `host`: the one asked for."""
+    """The state of an operation that begins in this transaction; records its migration. `host`: the one asked for."""
     assert server.host is not None
     migration_id = moves.new_record(
         tx, server, uuid=uuid, kind="evacuation", status="accepted", operation_id=operation_id, user_id=user_id,
@@ -145,7 +145,7 @@ def first_state(
 
 
 def pick_destination(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
-    """Every check applies, also where a host is forced."""
+    """Choose the destination. Every check applies, also to a host that is forced."""
     server = get_server(tx, state.server_id)
     preconditions.require(tx, server, Verb.EVACUATE, context.settings)
     kept = resized.kept_of(tx, server.id)
@@ -155,13 +155,13 @@ def pick_destination(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
 
 
 async def stop_source(context: Context, state: Evacuation) -> Evacuation:
-    """If the host answers after all, it must stop the guest; if it answers but cannot, the server is not evacuated."""
+    """If the host answers after all, it must stop the guest; if it cannot, the server is not evacuated."""
     try:
         await context.hosts.send(
             state.source, m.Stop(**command(context, state), grace_seconds=0.0), seconds=STOP_SECONDS
         )
     except m.HostUnreachable:
-        return state  # As expected: it was fenced.
+        return state  # As expected: the host is fenced.
     except m.VerbFailed as error:
         seen = await operations.observe(context, state.source, state.server_id)
         if seen in (GuestState.RUNNING, GuestState.PAUSED):
@@ -170,8 +170,10 @@ async def stop_source(context: Context, state: Evacuation) -> Evacuation:
 
 
 async def make_guest(context: Context, state: Evacuation) -> Evacuation:
-    """The guest at the destination, with a fresh disk, not running. One whose host was lost while it was unshelved is
-    made from the image that it was shelved as."""
+    """Make the guest at the destination with a fresh disk, not running.
+
+    A server whose host was lost while it was unshelved is made from its shelved image.
+    """
 
     def described(tx: Tx) -> Guest:
         server = get_server(tx, state.server_id, deleted=True)
@@ -208,7 +210,7 @@ def record_host(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
 
 
 async def start_guest(context: Context, state: Evacuation) -> Evacuation:
-    """The destination, which owns it now, lets it run, where it is to run."""
+    """Let the guest run at the destination, which owns it now, if it is to run."""
     if state.run:
         assert state.destination is not None
         seen = await operations.start(context, state.destination, command(context, state))
@@ -231,7 +233,7 @@ def record_done(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
 
 
 def unwound(tx: Tx, context: Context, state: Evacuation, failure: Failure) -> None:
-    """The server belongs to its dead host as before; the migration's record and the action say why."""
+    """The server belongs to its dead host as before. The migration's record and the action have the reason."""
     now = context.clock.now_us()
     moves.update_record(
         tx, context, state, status="error", reason=failure.reason, reason_text=failure.private or failure.public,

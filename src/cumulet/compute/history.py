@@ -1,7 +1,7 @@
-"""What has ended is kept for a while, and not more than so much of it; the rest is forgotten, a little at a time.
+"""History is kept for a bounded time and in bounded number; the rest is forgotten, a little at a time.
 
-Operations that have ended, migrations that have ended, what was asked of servers (with its events), and the records of
-deleted servers and images. Nothing that anybody is still at work on is forgotten, however old it is.
+History is: operations and migrations that have ended, instance actions with their events, and the records of deleted
+servers and images. Nothing that an operation still works on is forgotten, however old it is.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from cumulet.periodic import Periodic
 from cumulet.settings import Settings
 
 ROUND_SECONDS = 60.0
-"""How often it is looked for what may be forgotten."""
+"""How often it looks for rows to forget."""
 PART = 100
-"""Rows forgotten in one transaction."""
+"""The most rows that are forgotten in one transaction."""
 DAY_US = 86_400_000_000
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """Rows of a table that are history once `ended` holds, since the moment in the column `since_us`."""
+    """A table whose rows are history when `ended` holds, since the moment in the column `since_us`."""
 
     name: str
     table: sa.Table
@@ -60,7 +60,7 @@ def kinds() -> tuple[Kind, ...]:
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """How much there is of a kind: rows, and the moment of the oldest."""
+    """The history in one table: how many rows, and the moment of the oldest."""
 
     name: str
     rows: int
@@ -100,7 +100,7 @@ def excess(tx: Tx, kind: Kind, settings: Settings, now_us: int) -> Sequence[Row]
 
 
 class History(Periodic):
-    """Forgets what may be forgotten, on timer."""
+    """Forgets history on a timer."""
 
     def __init__(self, *, db: Database, clock: Clock, settings: Settings) -> None:
         super().__init__(name="history", clock=clock, seconds=ROUND_SECONDS)
@@ -113,7 +113,7 @@ class History(Periodic):
                 pass
 
     async def _forget(self, kind: Kind) -> int:
-        """Look in one transaction, which only reads, and forget in another: how many were forgotten."""
+        """Find rows in a transaction that only reads and forget them in another; how many were forgotten."""
         now_us = self._clock.now_us()
         ids = await self._db.read_async(lambda tx: excess(tx, kind, self._settings, now_us))
         if not ids:

@@ -60,7 +60,7 @@ class OnHostFields(TypedDict):
 
 
 def on_host(server: Server, operation_id: str, action_id: int) -> OnHostFields:
-    """When the operation begins."""
+    """The fields when the operation begins."""
     return {
         "server_id": server.id,
         "operation_id": operation_id,
@@ -110,9 +110,9 @@ def begin_unasked(
     task_state: str | None,
     in_name_of_owner: bool,
 ) -> str:
-    """As `begin`, for what no request asks for: in the name of the server's owner, or of nobody.
+    """As `begin`, for an operation that no request asks for: in the name of the server's owner, or of nobody.
 
-    Whoever begins it has seen that no other operation runs on the server.
+    The caller has checked that no other operation runs on the server.
     """
     operation_id, request_id = clock.uuid(), f"req-{clock.uuid()}"
     user_id, project_id = (server.user_id, server.project_id) if in_name_of_owner else (None, None)
@@ -121,7 +121,7 @@ def begin_unasked(
 
 
 class _Asked(msgspec.Struct, frozen=True):
-    """Who asked, as the instance action shows it; both ids are None where nobody did."""
+    """The user who asked, as the instance action shows it; both ids are None for nobody."""
 
     request_id: str
     user_id: str | None
@@ -164,12 +164,12 @@ def _begin(
 
 
 def next_generation(tx: Tx, server: Server, now_us: int) -> Server:
-    """For an operation that had to wait: takes its generation when its turn comes."""
+    """For an operation that had to wait: take its generation when its turn comes."""
     return update_server(tx, server, now_us=now_us, generation=server.generation + 1)
 
 
 def settle(tx: Tx, server_id: str, *, now_us: int, **changes: object) -> None:
-    """Record where an operation has left its server. A delete that waits keeps its mark."""
+    """Record the state in which an operation leaves its server. A delete that waits keeps its task state."""
     settle_server(tx, server_id, now_us=now_us, **changes)
 
 
@@ -225,7 +225,7 @@ def _insert_event(tx: Tx, action_id: int, event: str, *, host: str | None, now_u
 
 
 def finish_events(tx: Tx, action_id: int, *, now_us: int, failure: Failure | None = None) -> None:
-    """End what is open of an action: with success, or with the failure (details are for administrators)."""
+    """End the open events of an action: with success, or with the failure (details are for administrators)."""
     details = _details(failure)
     result = "Error" if failure else "Success"
     tx.run(_FINISH_EVENTS, {"of_action": action_id, "finished_at_us": now_us, "result": result, "details": details})
@@ -250,7 +250,7 @@ class Commanding(Protocol):
 
 
 class CommandFields(TypedDict):
-    """What every command says beside what it is about."""
+    """The fields that every command has."""
 
     server_id: str
     operation_id: str
@@ -259,7 +259,7 @@ class CommandFields(TypedDict):
 
 
 def command(context: Context, state: Commanding) -> CommandFields:
-    """What every command to a host carries, so that it can refuse the ones that come too late."""
+    """The fields of a command to a host, by which it refuses those that come too late."""
     return {
         "server_id": state.server_id,
         "operation_id": state.operation_id,
@@ -286,7 +286,7 @@ async def unless_down(
 async def ask_patiently(
     context: Context, ask: Callable[[], Awaitable[AnswerT]], *, until: float, reason: str, public: str
 ) -> AnswerT:
-    """A silent host is asked again, for its agent may be restarting; at `until`, of the monotonic clock, it fails."""
+    """Send; ask a silent host again, because its agent may be restarting. It fails at `until`, monotonic."""
     while True:
         try:
             return await ask()
@@ -297,7 +297,7 @@ async def ask_patiently(
 
 
 async def unless_gone(context: Context, host: str, command: m.Command[object]) -> None:
-    """As `unless_down`; a guest that the host does not have, or has lost, needs it no more."""
+    """As `unless_down`. If the host does not have the guest any more, that is success."""
     try:
         await unless_down(context, host, command)
     except m.VerbFailed:
@@ -306,9 +306,9 @@ async def unless_gone(context: Context, host: str, command: m.Command[object]) -
 
 
 async def start(context: Context, host: str, command: CommandFields) -> GuestState:
-    """Let a stopped guest run; what it is then. One that cannot be started, or whose host is down, is left stopped.
+    """Start a stopped guest; its state then. If it cannot be started, or its host is down, it stays stopped.
 
-    If an earlier move has left it waiting, so that it cannot be stopped or started, it runs on (`let_go_on`).
+    A guest that an earlier move has left waiting can neither be stopped nor started; it runs on (`let_go_on`).
     """
     try:
         failed = await unless_down(context, host, m.Start(**command), otherwise=GuestState.STOPPED)
@@ -322,10 +322,10 @@ async def start(context: Context, host: str, command: CommandFields) -> GuestSta
 
 
 async def let_go_on(context: Context, host: str, command: CommandFields) -> None:
-    """On the host that owns a guest: end the waiting that an earlier move has left it in, and let it run on.
+    """On the host that owns a guest: let it run on that an earlier move has left waiting.
 
-    That move could not do it, because the host was down; and the reconciler (`compute.drift`) leaves a server alone
-    while an operation runs on it. VerbFailed: it cannot run on, for example because it is gone.
+    The move could not, because the host was down, and the reconciler (`compute.drift`) leaves a server alone while an
+    operation runs on it. VerbFailed if it cannot run on, for example because it is gone.
     """
     await unless_down(context, host, m.CancelCopy(**command))
     try:
@@ -337,13 +337,13 @@ async def let_go_on(context: Context, host: str, command: CommandFields) -> None
 
 
 async def observe(context: Context, host: str, server_id: str) -> GuestState:
-    """What the hypervisor says now."""
+    """The guest's state, as the hypervisor says now."""
     return await context.hosts.send(host, m.Observe(server_id=server_id))
 
 
 async def look(context: Context, state: OnHost) -> GuestState | None:
-    """At the end of an undo: what the guest is, as the last word on its host; None where that is down. An agent of the
-    version before knows no last word, and is only asked."""
+    """At the end of an undo: the guest's state, by `Look`, after which its host refuses late commands; None if the host
+    is down. An agent that does not know `Look` is only asked with `Observe`."""
     kind = await context.read(lambda tx: host_records.kind_of(tx, state.host))
     if kind.protocol < SINCE_PROTOCOL:
         return await unless_down(context, state.host, m.Observe(server_id=state.server_id))
@@ -358,11 +358,11 @@ OBSERVED: dict[GuestState, tuple[VmState, PowerState]] = {
     GuestState.CRASHED: (VmState.STOPPED, PowerState.CRASHED),
     GuestState.ABSENT: (VmState.ERROR, PowerState.NOSTATE),
 }
-"""What a server's record says when its guest is seen in this state and no operation runs."""
+"""The columns of a server's record for a guest in this state, if no operation runs."""
 
 
 UNDECIDED = (VmState.RESIZED, VmState.RESCUED, VmState.SHELVED)
-"""States that a server keeps until its user has decided, whatever its guest does."""
+"""States that a server keeps until its user decides, whatever its guest does."""
 
 
 def as_observed(seen: GuestState, stays: VmState | None = None) -> dict[str, object]:
